@@ -1,0 +1,67 @@
+//! The one error type of the crate: every variant is something a caller can act on.
+//! Its `Display` is one line that names the thing at fault, fit to be shown to a person.
+
+use std::path::PathBuf;
+
+/// Result with the crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. The C ABI maps each variant to one status code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument is outside what the function accepts; the text says which and why.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// A file could not be opened or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file's contents contradict its format; the text says where.
+    #[error("bad file: {0}")]
+    Format(String),
+    /// A valid request or file that this version does not handle.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// Memory could not be had.
+    #[error("out of memory: could not reserve {bytes} bytes for {what}")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What they were for.
+        what: &'static str,
+    },
+    /// The tokens do not fit into the context.
+    #[error("the context holds {n_ctx} positions; {needed} are needed")]
+    ContextFull {
+        /// Capacity in positions.
+        n_ctx: usize,
+        /// Positions the call would have needed.
+        needed: usize,
+    },
+    /// A callback asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The object is in use by another thread, or by a callback's own caller.
+    #[error("busy: {0} is in use by another call")]
+    Busy(&'static str),
+    /// A defect of the library (a caught panic); the object stays usable.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// An [`Error::InvalidArgument`] from anything printable.
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self::InvalidArgument(text.into())
+    }
+
+    /// An [`Error::Format`] from anything printable.
+    pub fn format(text: impl Into<String>) -> Self {
+        Self::Format(text.into())
+    }
+}

@@ -1,0 +1,195 @@
+//! What this CPU can do: instruction-set tokens and the vector operations kernels are written in.
+//! A token is a proof: `X::new()` is the only safe constructor and does the detection.
+//! Kernel bodies are generic over [`Isa`] and run inside [`Isa::vectorize`].
+
+/// Names of the instruction-set levels, in order of preference within one architecture.
+///
+/// The order is the derived `Ord`: a higher level includes the lower ones of its architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IsaId {
+    /// Portable Rust, no intrinsics.
+    Scalar,
+    /// AVX2 + FMA + F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL (and all of [`IsaId::Avx2`]).
+    Avx512,
+    /// [`IsaId::Avx512`] + VNNI.
+    Avx512Vnni,
+    /// Armv8 Advanced SIMD.
+    Neon,
+    /// [`IsaId::Neon`] + dotprod.
+    NeonDotprod,
+}
+
+impl IsaId {
+    /// Every level, lowest first.
+    pub const ALL: [IsaId; 6] =
+        [IsaId::Scalar, IsaId::Avx2, IsaId::Avx512, IsaId::Avx512Vnni, IsaId::Neon, IsaId::NeonDotprod];
+
+    /// The name used by `SMALLMIND_ISA` and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            IsaId::Scalar => "scalar",
+            IsaId::Avx2 => "avx2",
+            IsaId::Avx512 => "avx512",
+            IsaId::Avx512Vnni => "avx512vnni",
+            IsaId::Neon => "neon",
+            IsaId::NeonDotprod => "neon-dotprod",
+        }
+    }
+}
+
+/// Arithmetic written once, run on any instruction set. `run` must be `#[inline(always)]`, and so must
+/// everything it calls, or the compiler emits it without the instruction set's features.
+pub trait Kernel {
+    /// What the kernel returns.
+    type Output;
+    /// The body.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// Vector operations of one instruction set. Implementors are zero-sized tokens.
+///
+/// All methods are `#[inline(always)]` and only meaningful inside [`Isa::vectorize`].
+/// Where a NaN is involved, `min`/`max` return the *second* operand (as x86 does);
+/// comparisons with NaN are false.
+#[allow(clippy::missing_safety_doc)] // one rule for all: see each method's line
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// Which level this is.
+    const ID: IsaId;
+    /// f32 (and i32) lanes of a vector.
+    const LANES: usize;
+    /// Vector registers of the architecture, for choosing register tiles.
+    const REGISTERS: usize;
+    /// Vector of [`Isa::LANES`] f32.
+    type F32: Copy;
+    /// Vector of [`Isa::LANES`] i32.
+    type I32: Copy;
+    /// One truth value a lane.
+    type Mask: Copy;
+
+    /// Detects; `None` where this CPU lacks the level.
+    fn new() -> Option<Self>;
+    /// # Safety
+    /// Only where `new` would return `Some`.
+    unsafe fn new_unchecked() -> Self;
+    /// Runs the kernel in a function compiled for this instruction set.
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F32;
+    /// All lanes 0.
+    #[inline(always)]
+    fn zero(self) -> Self::F32 {
+        self.splat(0.0)
+    }
+    /// # Safety
+    /// `p` is readable for `LANES` f32, any alignment.
+    unsafe fn load(self, p: *const f32) -> Self::F32;
+    /// First `n` lanes from memory, the rest 0; reads nothing past them. `n ≤ LANES`.
+    /// # Safety
+    /// `p` is readable for `n` f32.
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32;
+    /// # Safety
+    /// `p` is writable for `LANES` f32.
+    unsafe fn store(self, p: *mut f32, x: Self::F32);
+    /// Writes the first `n` lanes, nothing past them. `n ≤ LANES`.
+    /// # Safety
+    /// `p` is writable for `n` f32.
+    unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize);
+    /// `LANES` IEEE half floats widened.
+    /// # Safety
+    /// `p` is readable for `LANES` u16.
+    unsafe fn load_f16(self, p: *const u16) -> Self::F32;
+    /// `LANES` bfloat16 widened.
+    /// # Safety
+    /// `p` is readable for `LANES` u16.
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F32;
+    /// # Safety
+    /// `p` is readable for `LANES` i32.
+    unsafe fn load_i32(self, p: *const i32) -> Self::I32;
+    /// # Safety
+    /// `p` is writable for `LANES` i32.
+    unsafe fn store_i32(self, p: *mut i32, x: Self::I32);
+    /// `LANES` bytes sign-extended to i32.
+    /// # Safety
+    /// `p` is readable for `LANES` i8.
+    unsafe fn load_i8(self, p: *const i8) -> Self::I32;
+    /// Writes each lane's low byte (lanes already in −128..=127), `LANES` bytes.
+    /// # Safety
+    /// `p` is writable for `LANES` i8.
+    unsafe fn store_i8(self, p: *mut i8, x: Self::I32);
+
+    /// a + b
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a − b
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a · b
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a / b
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a · b + c, rounded once.
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// c − a · b, rounded once.
+    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// Smaller of both; `b` where either is NaN.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Larger of both; `b` where either is NaN.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Square root, correctly rounded.
+    fn sqrt(self, a: Self::F32) -> Self::F32;
+    /// To the nearest integer, ties to even, as f32.
+    fn round(self, a: Self::F32) -> Self::F32;
+    /// |a|
+    #[inline(always)]
+    fn abs(self, a: Self::F32) -> Self::F32 {
+        self.from_bits(self.and(self.to_bits(a), self.splat_i32(0x7fff_ffff)))
+    }
+    /// Magnitude of `a` with the sign of `s`.
+    #[inline(always)]
+    fn copysign(self, a: Self::F32, s: Self::F32) -> Self::F32 {
+        let sign = self.splat_i32(i32::MIN);
+        let magnitude = self.and(self.to_bits(a), self.splat_i32(i32::MAX));
+        self.from_bits(self.or(magnitude, self.and(self.to_bits(s), sign)))
+    }
+    /// a < b, false with NaN.
+    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// a == b, false with NaN.
+    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a` where the mask holds, else `b`.
+    fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a · 2ⁿ for integral `n` given as f32; overflow to ±inf, underflow through denormals to 0, rounded once.
+    /// `n` within ±300; NaN in `a` stays.
+    fn scale_exp2(self, a: Self::F32, n: Self::F32) -> Self::F32;
+    /// Sum of the lanes by halving (lane i with lane i + LANES/2, and so on): a fixed order.
+    fn sum_lanes(self, a: Self::F32) -> f32;
+    /// Largest lane; unspecified with NaN.
+    fn max_lanes(self, a: Self::F32) -> f32;
+
+    /// All lanes `x`.
+    fn splat_i32(self, x: i32) -> Self::I32;
+    /// Wrapping a + b.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Wrapping a − b.
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Bitwise and.
+    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Bitwise or.
+    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Bitwise exclusive or.
+    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Logical left shift by a constant.
+    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32;
+    /// Arithmetic right shift by a constant.
+    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32;
+    /// Sum of the lanes, wrapping.
+    fn sum_lanes_i32(self, a: Self::I32) -> i32;
+    /// To f32, rounded to nearest.
+    fn to_f32(self, a: Self::I32) -> Self::F32;
+    /// To i32, rounded to nearest even; unspecified outside i32's range and for NaN (no trap).
+    fn to_i32(self, a: Self::F32) -> Self::I32;
+    /// Same bits as integers.
+    fn to_bits(self, a: Self::F32) -> Self::I32;
+    /// Same bits as floats.
+    fn from_bits(self, a: Self::I32) -> Self::F32;
+}

@@ -1,0 +1,5 @@
+//! attention
+
+/// This family's kernels at one level.
+#[derive(Clone, Copy)]
+pub struct Set {}

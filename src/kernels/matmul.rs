@@ -1,0 +1,5 @@
+//! f32 matmul
+
+/// This family's kernels at one level.
+#[derive(Clone, Copy)]
+pub struct Set {}

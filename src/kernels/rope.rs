@@ -1,0 +1,5 @@
+//! rope
+
+/// This family's kernels at one level.
+#[derive(Clone, Copy)]
+pub struct Set {}

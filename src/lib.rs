@@ -1,0 +1,23 @@
+//! Small transformers on a CPU, as fast as the CPU can go.
+//!
+//! The house has six floors; a module uses only what stands below it:
+//! `ffi` · `runtime` · `model`, `kv`, `tokenizer`, `chat` · `ops`, `format` ·
+//! `kernels`, `quant` · `isa`, `memory`, `threads`, `profile`. See `docs/DESIGN.md`.
+
+pub mod chat;
+pub mod error;
+pub mod ffi;
+pub mod format;
+pub mod isa;
+pub mod kernels;
+pub mod kv;
+pub mod memory;
+pub mod model;
+pub mod ops;
+pub mod profile;
+pub mod quant;
+pub mod runtime;
+pub mod threads;
+pub mod tokenizer;
+
+pub use error::{Error, Result};

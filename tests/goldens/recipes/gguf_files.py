@@ -1,0 +1,209 @@
+"""Makes the files of gguf/ but their logits, which logits.py makes.
+
+Tiny Llamas with random weights, each with a trait that SmolLM2 lacks, and two
+files with every kind of metadata value. Made with gguf 0.19.0 and numpy 2.4.6.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType as Type
+from gguf import GGUFValueType as Value
+from gguf import GGUFWriter, RopeScalingType, TokenType
+from gguf.quants import quantize
+
+FOLDER = Path(__file__).parent.parent / "gguf"
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+MERGES = """
+Ġ t|h e|i n|Ġ a|r e|o n|Ġt he|e r|Ġ s|a t|n d|Ġ o|i s|o r|e n|Ġ w|in g|Ġa nd|Ġ Ġ|e d
+Ġo f|o u|Ġ l|l l|Ġt o|Ġ in|ĠĠ ĠĠ|Ġs he|Ċ Ċ
+"""
+
+
+def byte_letters():
+    """The printable character that stands for each byte in a byte-level vocabulary."""
+    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in plain]
+    return [chr(b) if b in plain else chr(0x100 + others.index(b)) for b in range(256)]
+
+
+def add_tokenizer(writer, add_bos):
+    merges = MERGES.strip().replace("\n", "|").split("|")
+    tokens = SPECIAL + byte_letters() + [merge.replace(" ", "") for merge in merges]
+    kinds = [TokenType.CONTROL] * len(SPECIAL)
+    kinds += [TokenType.NORMAL] * (len(tokens) - len(SPECIAL))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(add_bos)
+    writer.add_add_space_prefix(False)
+    return len(tokens)
+
+
+class Llama:
+    """Writes a Llama whose matrices are normal with a spread that keeps logits lively."""
+
+    def __init__(self, name, seed, *, width, layers, heads, kv_heads, ffn, base, **more):
+        self.rng = np.random.default_rng(seed)
+        self.writer = GGUFWriter(FOLDER / f"{name}.gguf", "llama")
+        self.writer.add_name(name)
+        self.writer.add_block_count(layers)
+        self.writer.add_context_length(128)
+        self.writer.add_embedding_length(width)
+        self.writer.add_feed_forward_length(ffn)
+        self.writer.add_head_count(heads)
+        self.writer.add_head_count_kv(kv_heads)
+        self.writer.add_rope_freq_base(base)
+        self.writer.add_layer_norm_rms_eps(1e-5)
+        self.width, self.layers, self.ffn = width, layers, ffn
+        self.head_dim = more.get("head_dim", width // heads)
+        self.writer.add_rope_dimension_count(self.head_dim)
+        if self.head_dim != width // heads:
+            self.writer.add_key_length(self.head_dim)
+            self.writer.add_value_length(self.head_dim)
+        self.q, self.kv = heads * self.head_dim, kv_heads * self.head_dim
+        self.vocab = add_tokenizer(self.writer, more.get("add_bos", False))
+        self.writer.add_vocab_size(self.vocab)
+
+    def matrix(self, name, rows, columns, kind=Type.F32, gain=1.0):
+        values = self.rng.normal(0, gain / columns**0.5, (rows, columns)).astype(np.float32)
+        self.add(name, values, kind)
+
+    def norm(self, name):
+        self.add(name, self.rng.uniform(0.5, 1.5, self.width).astype(np.float32), Type.F32)
+
+    def add(self, name, values, kind):
+        data = values if kind == Type.F32 else quantize(values, kind)
+        self.writer.add_tensor(f"{name}.weight", data, raw_dtype=kind)
+
+    def body(self, kinds, embedding=Type.F32):
+        """`kinds` of the matrices q k v o gate up down, a list a layer."""
+        self.matrix("token_embd", self.vocab, self.width, embedding, gain=4)
+        for n, layer in enumerate(kinds):
+            q, k, v, o, gate, up, down = layer
+            self.norm(f"blk.{n}.attn_norm")
+            self.matrix(f"blk.{n}.attn_q", self.q, self.width, q, gain=2)
+            self.matrix(f"blk.{n}.attn_k", self.kv, self.width, k, gain=2)
+            self.matrix(f"blk.{n}.attn_v", self.kv, self.width, v)
+            self.matrix(f"blk.{n}.attn_output", self.width, self.q, o)
+            self.norm(f"blk.{n}.ffn_norm")
+            self.matrix(f"blk.{n}.ffn_gate", self.ffn, self.width, gate)
+            self.matrix(f"blk.{n}.ffn_up", self.ffn, self.width, up)
+            self.matrix(f"blk.{n}.ffn_down", self.width, self.ffn, down)
+        self.norm("output_norm")
+
+    def close(self):
+        close(self.writer)
+
+
+def close(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def untied_mixed():
+    """Untied head, two query heads a key head, every weight format, a BOS of its own."""
+    llama = Llama(
+        "untied-mixed", 1, width=64, layers=2, heads=4, kv_heads=2, ffn=96, base=10000.0, add_bos=True
+    )
+    t = Type
+    kinds = [
+        [t.F32, t.F16, t.BF16, t.Q4_0, t.Q4_1, t.Q5_0, t.Q5_1],
+        [t.Q8_0, t.Q4_0, t.Q4_1, t.Q5_0, t.Q5_1, t.Q8_0, t.F16],
+    ]
+    llama.body(kinds, embedding=t.F16)
+    llama.matrix("output", llama.vocab, llama.width, t.Q8_0, gain=2)
+    llama.close()
+
+
+def tied_rope_freqs():
+    """Tied head, four query heads a key head, a high base, Llama 3's frequency factors."""
+    llama = Llama("tied-rope-freqs", 2, width=32, layers=2, heads=4, kv_heads=1, ffn=64, base=500000.0)
+    factors = np.array([1.0, 1.0, 2.5, 8.0], dtype=np.float32)
+    llama.add("rope_freqs", factors, Type.F32)
+    llama.body([[Type.F32] * 7] * 2)
+    llama.close()
+
+
+def untied_linear_rope():
+    """No grouping, heads wider than width ÷ heads, rope scaled linearly, a base of its own."""
+    llama = Llama(
+        "untied-linear-rope", 3, width=32, layers=1, heads=2, kv_heads=2, ffn=32, base=20000.0, head_dim=24
+    )
+    llama.writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+    llama.writer.add_rope_scaling_factor(4.0)
+    llama.body([[Type.F32] * 7])
+    llama.matrix("output", llama.vocab, llama.width, gain=2)
+    llama.close()
+
+
+METADATA = [
+    ("test.u8", 255, Value.UINT8),
+    ("test.i8", -128, Value.INT8),
+    ("test.u16", 65535, Value.UINT16),
+    ("test.i16", -32768, Value.INT16),
+    ("test.u32", 4294967295, Value.UINT32),
+    ("test.i32", -2147483648, Value.INT32),
+    ("test.f32", 0.15625, Value.FLOAT32),
+    ("test.true", True, Value.BOOL),
+    ("test.false", False, Value.BOOL),
+    ("test.string", "na\u00efve \U0001f999\0end", Value.STRING),
+    ("test.empty", "", Value.STRING),
+    ("test.u64", 18446744073709551615, Value.UINT64),
+    ("test.i64", -9223372036854775808, Value.INT64),
+    ("test.f64", -1e300, Value.FLOAT64),
+    ("test.strings", ["", "a", "\u00e9"], Value.STRING),
+    ("test.i16s", [-1, 0, 1], Value.INT16),
+    ("test.f64s", [0.5, -0.25], Value.FLOAT64),
+    ("test.bools", [True, False, True], Value.BOOL),
+    ("test.nested", [[1, 2], [3]], Value.INT32),
+]
+
+
+def metadata():
+    """Every value type, an alignment of 64, tensors of one to four dimensions; v3 and v2."""
+    path = FOLDER / "metadata.gguf"
+    writer = GGUFWriter(path, "test")
+    writer.add_custom_alignment(64)
+    for key, value, kind in METADATA:
+        if isinstance(value, list):
+            nested = isinstance(value[0], list)
+            writer.add_key_value(key, value, Value.ARRAY, None if nested else kind)
+        else:
+            writer.add_key_value(key, value, kind)
+    for dimensions in range(1, 5):
+        shape = tuple(range(2, 2 + dimensions))
+        values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        writer.add_tensor(f"ramp{dimensions}", values)
+    writer.add_tensor("halves", np.array([1, -2, 0.5], dtype=np.float16))
+    writer.add_tensor("bytes", np.arange(-3, 4, dtype=np.int8))
+    close(writer)
+
+    # Version 3 only added big-endian files: the bytes of version 2 are the same.
+    bytes_ = bytearray(path.read_bytes())
+    assert struct.unpack_from("<I", bytes_, 4) == (3,)
+    struct.pack_into("<I", bytes_, 4, 2)
+    path.with_name("metadata-v2.gguf").write_bytes(bytes_)
+
+    expected = [
+        {"key": key, "type": kind.name.lower(), "array": isinstance(value, list), "value": value}
+        for key, value, kind in METADATA
+    ]
+    text = json.dumps(expected, indent=1, ensure_ascii=True)
+    path.with_suffix(".json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    untied_mixed()
+    tied_rope_freqs()
+    untied_linear_rope()
+    metadata()

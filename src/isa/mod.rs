@@ -2,6 +2,26 @@
 //! A token is a proof: `X::new()` is the only safe constructor and does the detection.
 //! Kernel bodies are generic over [`Isa`] and run inside [`Isa::vectorize`].
 
+use crate::error::{Error, Result};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::{Avx512, Avx512Vnni, X512};
+#[cfg(target_arch = "aarch64")]
+pub use neon::{Neon, NeonDotprod, NeonX};
+pub use scalar::Scalar;
+
 /// Names of the instruction-set levels, in order of preference within one architecture.
 ///
 /// The order is the derived `Ord`: a higher level includes the lower ones of its architecture.
@@ -37,6 +57,60 @@ impl IsaId {
             IsaId::NeonDotprod => "neon-dotprod",
         }
     }
+
+    /// Whether this CPU has the level, and this build knows it.
+    pub fn is_available(self) -> bool {
+        self.run(Nothing).is_some()
+    }
+
+    /// The levels of this CPU, lowest first; never empty.
+    pub fn available() -> impl DoubleEndedIterator<Item = IsaId> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The highest level of this CPU.
+    pub fn detect() -> IsaId {
+        Self::available().next_back().unwrap_or(IsaId::Scalar)
+    }
+
+    /// Whether code for `lower` runs wherever `self` does.
+    pub fn includes(self, lower: IsaId) -> bool {
+        let arm = |isa| isa >= IsaId::Neon;
+        lower == IsaId::Scalar || (lower <= self && arm(lower) == arm(self))
+    }
+
+    /// Runs the kernel at this level; `None` where the CPU lacks it.
+    pub fn run<K: Kernel>(self, kernel: K) -> Option<K::Output> {
+        match self {
+            IsaId::Scalar => Scalar::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "x86_64")]
+            IsaId::Avx2 => Avx2::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "x86_64")]
+            IsaId::Avx512 => Avx512::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "x86_64")]
+            IsaId::Avx512Vnni => Avx512Vnni::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "aarch64")]
+            IsaId::Neon => Neon::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "aarch64")]
+            IsaId::NeonDotprod => NeonDotprod::new().map(|isa| isa.vectorize(kernel)),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
+    }
+
+    /// The level of that name, if this CPU has it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unknown or unavailable name; it lists the available ones.
+    pub fn parse(name: &str) -> Result<IsaId> {
+        Self::available().find(|isa| isa.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::available().map(IsaId::name).collect();
+            Error::invalid(format!(
+                "no instruction set '{name}' on this CPU; available: {}",
+                names.join(", ")
+            ))
+        })
+    }
 }
 
 /// Arithmetic written once, run on any instruction set. `run` must be `#[inline(always)]`, and so must
@@ -46,6 +120,15 @@ pub trait Kernel {
     type Output;
     /// The body.
     fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// The empty kernel: that it runs is the answer.
+struct Nothing;
+
+impl Kernel for Nothing {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, _isa: I) {}
 }
 
 /// Vector operations of one instruction set. Implementors are zero-sized tokens.
@@ -128,9 +211,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// a / b
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
-    /// a · b + c, rounded once.
+    /// a · b + c, rounded once; on [`Scalar`] the product is rounded too (a fused one would be a call a lane).
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// c − a · b, rounded once.
+    /// c − a · b, rounded as in `mul_add`.
     fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// Smaller of both; `b` where either is NaN.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -159,8 +242,24 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// `a` where the mask holds, else `b`.
     fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
     /// a · 2ⁿ for integral `n` given as f32; overflow to ±inf, underflow through denormals to 0, rounded once.
-    /// `n` within ±300; NaN in `a` stays.
-    fn scale_exp2(self, a: Self::F32, n: Self::F32) -> Self::F32;
+    /// `n` within ±300; NaN in `a` stays. Beyond −252..=254, `n` may count as the nearer end, which shows
+    /// only for |a| outside 2^±100.
+    ///
+    /// The default multiplies by two powers of two. Only the last product can round: where the first one
+    /// falls among the denormals, the second ends below half of the smallest of them.
+    #[inline(always)]
+    fn scale_exp2(self, a: Self::F32, n: Self::F32) -> Self::F32 {
+        let n = self.min(self.max(n, self.splat(-252.0)), self.splat(254.0));
+        let last = self.min(self.max(n, self.splat(-126.0)), self.splat(127.0));
+        let first = self.sub(n, last);
+        self.mul(self.mul(a, self.exp2_integral(first)), self.exp2_integral(last))
+    }
+    /// 2ⁿ for integral `n` in −126..=127.
+    #[inline(always)]
+    fn exp2_integral(self, n: Self::F32) -> Self::F32 {
+        let biased = self.add_i32(self.to_i32(n), self.splat_i32(127));
+        self.from_bits(self.shl::<23>(biased))
+    }
     /// Sum of the lanes by halving (lane i with lane i + LANES/2, and so on): a fixed order.
     fn sum_lanes(self, a: Self::F32) -> f32;
     /// Largest lane; unspecified with NaN.

@@ -2,7 +2,9 @@
 //! A [`KernelSet`] holds one choice per family; it is a value, picked when a model or context is made.
 //! Kernels never allocate, spawn, log or profile. `reference` is the same maths in plain f64 loops.
 
+use crate::error::{Error, Result};
 use crate::isa::IsaId;
+use once_cell::sync::OnceCell;
 
 pub mod attention;
 pub mod matmul;
@@ -81,4 +83,81 @@ pub struct KernelSet {
     pub rope: rope::Set,
     /// Attention over a packed key/value cache.
     pub attention: attention::Set,
+}
+
+/// Names an instruction-set level for the default set, instead of the best one.
+pub const ISA_VARIABLE: &str = "SMALLMIND_ISA";
+
+impl KernelSet {
+    /// The best kernel of each family that runs at `isa`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where this CPU lacks the level; it lists the available ones.
+    pub fn select(isa: IsaId) -> Result<KernelSet> {
+        let isa = IsaId::parse(isa.name())?;
+        Ok(KernelSet {
+            isa,
+            matmul: matmul::Set::select(isa),
+            qmatmul: qmatmul::Set::select(isa),
+            unary: unary::Set::select(isa),
+            rows: rows::Set::select(isa),
+            rope: rope::Set::select(isa),
+            attention: attention::Set::select(isa),
+        })
+    }
+
+    /// The set for the level that `SMALLMIND_ISA` names, or else the CPU's best; made once a process.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where the variable holds no available level.
+    pub fn default_set() -> Result<&'static KernelSet> {
+        static DEFAULT: OnceCell<KernelSet> = OnceCell::new();
+        DEFAULT.get_or_try_init(|| Self::from_variable(std::env::var_os(ISA_VARIABLE).as_deref()))
+    }
+
+    /// What [`ISA_VARIABLE`] asks for; unset and empty ask for the best.
+    fn from_variable(value: Option<&std::ffi::OsStr>) -> Result<KernelSet> {
+        match value {
+            None => Self::select(IsaId::detect()),
+            Some(name) if name.is_empty() => Self::select(IsaId::detect()),
+            Some(name) => IsaId::parse(&name.to_string_lossy())
+                .and_then(Self::select)
+                .map_err(|error| Error::invalid(format!("{ISA_VARIABLE}: {error}"))),
+        }
+    }
+}
+
+/// Every kernel of this build, family by family; not all run on this CPU (see [`IsaId::is_available`]).
+pub fn enumerate() -> Vec<KernelInfo> {
+    let floats = matmul::rows().chain(attention::rows()).chain(qmatmul::rows());
+    floats.chain(unary::rows()).chain(rows::rows()).chain(rope::rows()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn every_available_level_has_a_set() {
+        for isa in IsaId::available() {
+            assert_eq!(KernelSet::select(isa).unwrap().isa, isa);
+        }
+    }
+
+    #[test]
+    fn the_variable_picks_a_level_or_says_what_there_is() {
+        assert_eq!(KernelSet::from_variable(None).unwrap().isa, IsaId::detect());
+        assert_eq!(KernelSet::from_variable(Some(OsStr::new(""))).unwrap().isa, IsaId::detect());
+        assert_eq!(KernelSet::from_variable(Some(OsStr::new("scalar"))).unwrap().isa, IsaId::Scalar);
+        let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+        for wrong in ["sse9", foreign, " scalar"] {
+            let error = KernelSet::from_variable(Some(OsStr::new(wrong))).err().unwrap().to_string();
+            assert!(
+                error.contains(ISA_VARIABLE) && error.contains(wrong) && error.contains("scalar"),
+                "{error}"
+            );
+            assert!(!error.contains('\n'));
+        }
+    }
 }

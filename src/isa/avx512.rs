@@ -1,0 +1,239 @@
+//! AVX-512 (F, BW, DQ, VL): sixteen lanes, thirty-two registers, masks; and the same with VNNI.
+//! Both levels share one implementation: [`X512`] is generic over whether VNNI is there.
+//! Every method is one or a few intrinsics; they run inside [`X512::vectorize`] only.
+
+// SAFETY of every block below: the token proves that the CPU has the features (see `Isa`), and pointers are
+// covered by the method's own contract.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
+use super::{Avx2, Isa, IsaId, Kernel};
+use std::arch::x86_64::*;
+
+/// Token of [`IsaId::Avx512`] (`VNNI` false) or [`IsaId::Avx512Vnni`] (`VNNI` true).
+#[derive(Clone, Copy, Debug)]
+pub struct X512<const VNNI: bool>(());
+
+/// Token of [`IsaId::Avx512`].
+pub type Avx512 = X512<false>;
+/// Token of [`IsaId::Avx512Vnni`].
+pub type Avx512Vnni = X512<true>;
+
+#[target_feature(enable = "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn enter<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn enter_vnni<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+/// Mask of the first `n` lanes.
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl<const VNNI: bool> Isa for X512<VNNI> {
+    const ID: IsaId = if VNNI { IsaId::Avx512Vnni } else { IsaId::Avx512 };
+    const LANES: usize = 16;
+    const REGISTERS: usize = 32;
+    type F32 = __m512;
+    type I32 = __m512i;
+    type Mask = __mmask16;
+
+    #[inline]
+    fn new() -> Option<Self> {
+        let has = Avx2::new().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && (!VNNI || is_x86_feature_detected!("avx512vnni"));
+        has.then_some(Self(()))
+    }
+    #[inline(always)]
+    unsafe fn new_unchecked() -> Self {
+        Self(())
+    }
+    #[inline(always)]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        if VNNI { unsafe { enter_vnni(self, kernel) } } else { unsafe { enter(self, kernel) } }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F32 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32 {
+        unsafe { _mm512_maskz_loadu_ps(first(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, x: Self::F32) {
+        unsafe { _mm512_storeu_ps(p, x) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
+        unsafe { _mm512_mask_storeu_ps(p, first(n), x) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
+        unsafe { _mm512_loadu_epi32(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_i32(self, p: *mut i32, x: Self::I32) {
+        unsafe { _mm512_storeu_epi32(p, x) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> Self::I32 {
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, p: *mut i8, x: Self::I32) {
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(x)) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F32) -> Self::F32 {
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F32) -> Self::F32 {
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+    }
+    #[inline(always)]
+    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
+    }
+    #[inline(always)]
+    fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { _mm512_mask_blend_ps(m, b, a) }
+    }
+    #[inline(always)]
+    fn scale_exp2(self, a: Self::F32, n: Self::F32) -> Self::F32 {
+        unsafe { _mm512_scalef_ps(a, n) }
+    }
+    #[inline(always)]
+    fn sum_lanes(self, a: Self::F32) -> f32 {
+        unsafe {
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            Avx2::new_unchecked().sum_lanes(eight)
+        }
+    }
+    #[inline(always)]
+    fn max_lanes(self, a: Self::F32) -> f32 {
+        unsafe {
+            let eight = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            Avx2::new_unchecked().max_lanes(eight)
+        }
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I32 {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { _mm512_xor_si512(a, b) }
+    }
+    #[inline(always)]
+    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
+        // The 512-bit shift by a constant takes its count as u32, which N can't be turned into on stable.
+        unsafe { _mm512_sllv_epi32(a, _mm512_set1_epi32(N)) }
+    }
+    #[inline(always)]
+    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32 {
+        unsafe { _mm512_srav_epi32(a, _mm512_set1_epi32(N)) }
+    }
+    #[inline(always)]
+    fn sum_lanes_i32(self, a: Self::I32) -> i32 {
+        unsafe {
+            let eight = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64::<1>(a));
+            Avx2::new_unchecked().sum_lanes_i32(eight)
+        }
+    }
+    #[inline(always)]
+    fn to_f32(self, a: Self::I32) -> Self::F32 {
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    fn to_i32(self, a: Self::F32) -> Self::I32 {
+        unsafe { _mm512_cvtps_epi32(a) }
+    }
+    #[inline(always)]
+    fn to_bits(self, a: Self::F32) -> Self::I32 {
+        unsafe { _mm512_castps_si512(a) }
+    }
+    #[inline(always)]
+    fn from_bits(self, a: Self::I32) -> Self::F32 {
+        unsafe { _mm512_castsi512_ps(a) }
+    }
+}

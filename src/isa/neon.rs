@@ -1,0 +1,241 @@
+//! Armv8 Advanced SIMD: four lanes, thirty-two registers; and the same with dotprod.
+//! Both levels share one implementation: [`NeonX`] is generic over whether dotprod is there.
+//! Every method is one or a few intrinsics; they run inside [`NeonX::vectorize`] only.
+
+// SAFETY of every block below: the token proves that the CPU has the features (see `Isa`), and pointers are
+// covered by the method's own contract.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
+use super::{Isa, IsaId, Kernel};
+use std::arch::aarch64::*;
+use std::arch::{asm, is_aarch64_feature_detected};
+
+/// Token of [`IsaId::Neon`] (`DOTPROD` false) or [`IsaId::NeonDotprod`] (`DOTPROD` true).
+#[derive(Clone, Copy, Debug)]
+pub struct NeonX<const DOTPROD: bool>(());
+
+/// Token of [`IsaId::Neon`].
+pub type Neon = NeonX<false>;
+/// Token of [`IsaId::NeonDotprod`].
+pub type NeonDotprod = NeonX<true>;
+
+#[target_feature(enable = "neon")]
+fn enter<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "neon,dotprod")]
+fn enter_dotprod<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+impl<const DOTPROD: bool> Isa for NeonX<DOTPROD> {
+    const ID: IsaId = if DOTPROD { IsaId::NeonDotprod } else { IsaId::Neon };
+    const LANES: usize = 4;
+    const REGISTERS: usize = 32;
+    type F32 = float32x4_t;
+    type I32 = int32x4_t;
+    type Mask = uint32x4_t;
+
+    #[inline]
+    fn new() -> Option<Self> {
+        let has =
+            is_aarch64_feature_detected!("neon") && (!DOTPROD || is_aarch64_feature_detected!("dotprod"));
+        has.then_some(Self(()))
+    }
+    #[inline(always)]
+    unsafe fn new_unchecked() -> Self {
+        Self(())
+    }
+    #[inline(always)]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        if DOTPROD { unsafe { enter_dotprod(self, kernel) } } else { unsafe { enter(self, kernel) } }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        unsafe { vdupq_n_f32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F32 {
+        unsafe { vld1q_f32(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32 {
+        let mut lanes = [0.0f32; 4];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            if i < n {
+                *lane = unsafe { p.add(i).read_unaligned() };
+            }
+        }
+        unsafe { vld1q_f32(lanes.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, x: Self::F32) {
+        unsafe { vst1q_f32(p, x) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
+        let mut lanes = [0.0f32; 4];
+        unsafe { vst1q_f32(lanes.as_mut_ptr(), x) };
+        for (i, lane) in lanes.into_iter().enumerate() {
+            if i < n {
+                unsafe { p.add(i).write_unaligned(lane) };
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
+        let wide: float32x4_t;
+        unsafe {
+            // The intrinsic needs the half type, which is not stable at our oldest compiler.
+            asm!("fcvtl {0:v}.4s, {1:v}.4h", lateout(vreg) wide, in(vreg) vld1_u16(p),
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        wide
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
+        unsafe { vld1q_s32(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_i32(self, p: *mut i32, x: Self::I32) {
+        unsafe { vst1q_s32(p, x) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> Self::I32 {
+        unsafe {
+            let bytes = vreinterpret_s8_s32(vdup_n_s32(p.cast::<i32>().read_unaligned()));
+            vmovl_s16(vget_low_s16(vmovl_s8(bytes)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, p: *mut i8, x: Self::I32) {
+        unsafe {
+            let words = vmovn_s32(x);
+            let bytes = vmovn_s16(vcombine_s16(words, words));
+            p.cast::<i32>().write_unaligned(vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)));
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { vaddq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { vsubq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { vdivq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { vfmsq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.select(self.lt(a, b), a, b)
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.select(self.lt(b, a), a, b)
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F32) -> Self::F32 {
+        unsafe { vsqrtq_f32(a) }
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F32) -> Self::F32 {
+        unsafe { vrndnq_f32(a) }
+    }
+    #[inline(always)]
+    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask {
+        unsafe { vcltq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask {
+        unsafe { vceqq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { vbslq_f32(m, a, b) }
+    }
+    #[inline(always)]
+    fn sum_lanes(self, a: Self::F32) -> f32 {
+        unsafe {
+            let two = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
+    }
+    #[inline(always)]
+    fn max_lanes(self, a: Self::F32) -> f32 {
+        unsafe { vmaxvq_f32(a) }
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I32 {
+        unsafe { vdupq_n_s32(x) }
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { vaddq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { vsubq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { vandq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { vorrq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { veorq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
+        unsafe { vshlq_n_s32::<N>(a) }
+    }
+    #[inline(always)]
+    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32 {
+        unsafe { vshrq_n_s32::<N>(a) }
+    }
+    #[inline(always)]
+    fn sum_lanes_i32(self, a: Self::I32) -> i32 {
+        unsafe { vaddvq_s32(a) }
+    }
+    #[inline(always)]
+    fn to_f32(self, a: Self::I32) -> Self::F32 {
+        unsafe { vcvtq_f32_s32(a) }
+    }
+    #[inline(always)]
+    fn to_i32(self, a: Self::F32) -> Self::I32 {
+        unsafe { vcvtnq_s32_f32(a) }
+    }
+    #[inline(always)]
+    fn to_bits(self, a: Self::F32) -> Self::I32 {
+        unsafe { vreinterpretq_s32_f32(a) }
+    }
+    #[inline(always)]
+    fn from_bits(self, a: Self::I32) -> Self::F32 {
+        unsafe { vreinterpretq_f32_s32(a) }
+    }
+}

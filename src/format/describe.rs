@@ -1,0 +1,107 @@
+//! What a model file says about itself, for listings: generic facts, no knowledge of any model family.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::gguf::{Gguf, TensorType};
+
+/// The facts of a file; those that it does not state, or states in an unexpected type, are `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// Where it was read from.
+    pub source: String,
+    /// Bytes in the file.
+    pub file_bytes: u64,
+    /// Version of the GGUF format.
+    pub version: u32,
+    /// `general.name`.
+    pub name: Option<String>,
+    /// `general.architecture`.
+    pub architecture: Option<String>,
+    /// `general.license`.
+    pub license: Option<String>,
+    /// Elements of all tensors.
+    pub parameters: u64,
+    /// How many tensors.
+    pub tensors: usize,
+    /// Share of each element type, the largest in bytes first.
+    pub types: Vec<TypeShare>,
+    /// Positions the model was made for (`<architecture>.context_length`).
+    pub context_length: Option<u64>,
+    /// Width of the residual stream (`<architecture>.embedding_length`).
+    pub embedding_length: Option<u64>,
+    /// Layers (`<architecture>.block_count`).
+    pub block_count: Option<u64>,
+    /// Kind of tokenizer (`tokenizer.ggml.model`), with its pre-tokenizer where one is named.
+    pub tokenizer: Option<String>,
+    /// Tokens in the vocabulary.
+    pub vocabulary: Option<usize>,
+    /// Whether a chat template comes with it.
+    pub chat_template: bool,
+}
+
+/// What tensors of one element type add up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TypeShare {
+    /// The type.
+    pub ty: TensorType,
+    /// Tensors of it.
+    pub tensors: usize,
+    /// Their elements.
+    pub elements: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Collects the facts of an opened file.
+pub fn describe(gguf: &Gguf) -> Description {
+    let metadata = gguf.metadata();
+    let text = |key: &str| metadata.get_str(key).ok().flatten();
+    let architecture = text("general.architecture");
+    let number = |key: &str| metadata.get_u64(&format!("{}.{key}", architecture?)).ok().flatten();
+    let tokenizer = text("tokenizer.ggml.model").map(|model| match text("tokenizer.ggml.pre") {
+        Some(pre) => format!("{model} ({pre})"),
+        None => model.to_owned(),
+    });
+    let types = type_shares(gguf);
+    Description {
+        source: gguf.source().name().to_owned(),
+        file_bytes: gguf.source().len(),
+        version: gguf.version(),
+        name: text("general.name").map(str::to_owned),
+        architecture: architecture.map(str::to_owned),
+        license: text("general.license").map(str::to_owned),
+        parameters: types.iter().fold(0, |sum, share| sum.saturating_add(share.elements)),
+        tensors: gguf.tensors().len(),
+        types,
+        context_length: number("context_length"),
+        embedding_length: number("embedding_length"),
+        block_count: number("block_count"),
+        tokenizer,
+        vocabulary: metadata.get_str_array("tokenizer.ggml.tokens").ok().flatten().map(|t| t.len()),
+        chat_template: text("tokenizer.chat_template").is_some(),
+    }
+}
+
+/// Totals by type. Saturating: elements of a type of unknown size are bounded by nothing in the file.
+fn type_shares(gguf: &Gguf) -> Vec<TypeShare> {
+    let mut by_type: BTreeMap<TensorType, TypeShare> = BTreeMap::new();
+    for tensor in gguf.tensors() {
+        let ty = tensor.ty;
+        let share = by_type.entry(ty).or_insert(TypeShare { ty, tensors: 0, elements: 0, bytes: 0 });
+        share.tensors += 1;
+        share.elements = share.elements.saturating_add(tensor.elements());
+        share.bytes += tensor.bytes;
+    }
+    let mut shares: Vec<TypeShare> = by_type.into_values().collect();
+    shares.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.ty));
+    shares
+}
+
+impl fmt::Display for TypeShare {
+    /// `210 × Q4_1, 106.2 M parameters, 66.4 MB`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (parameters, bytes) = (self.elements as f64 / 1e6, self.bytes as f64 / 1e6);
+        write!(f, "{} × {}, {parameters:.1} M parameters, {bytes:.1} MB", self.tensors, self.ty)
+    }
+}

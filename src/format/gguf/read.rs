@@ -1,0 +1,204 @@
+//! The parts of a header in the order of the file: preamble, metadata, tensor entries.
+//! Nothing is reserved for a count before it is checked against the bytes that are left.
+
+use super::cursor::Cursor;
+use super::limits::*;
+use super::metadata::{Array, Metadata, Strings, Value};
+use super::text::{at, quoted, reserve_one, reserved};
+use super::types::TensorType;
+use crate::{Error, Result};
+
+/// Value types as the file numbers them.
+mod tag {
+    pub const U8: u32 = 0;
+    pub const I8: u32 = 1;
+    pub const U16: u32 = 2;
+    pub const I16: u32 = 3;
+    pub const U32: u32 = 4;
+    pub const I32: u32 = 5;
+    pub const F32: u32 = 6;
+    pub const BOOL: u32 = 7;
+    pub const STRING: u32 = 8;
+    pub const ARRAY: u32 = 9;
+    pub const U64: u32 = 10;
+    pub const I64: u32 = 11;
+    pub const F64: u32 = 12;
+}
+
+/// Fewest bytes of a string: its length.
+const MIN_STRING: u64 = 8;
+/// Fewest bytes of an array: its element type and length.
+const MIN_ARRAY: u64 = 4 + 8;
+/// Fewest bytes of a metadata pair: a key of one byte, a type, a value of one byte.
+const MIN_PAIR: u64 = MIN_STRING + 1 + 4 + 1;
+/// Fewest bytes of a tensor entry: a name of one byte, the number of dimensions, a type, an offset.
+const MIN_TENSOR: u64 = MIN_STRING + 1 + 4 + 4 + 8;
+
+/// The fixed fields a file begins with.
+pub(super) struct Preamble {
+    pub version: u32,
+    pub n_tensors: u64,
+    pub n_pairs: u64,
+}
+
+/// A tensor's entry as it stands in the file, its offset still relative to the data section.
+pub(super) struct Entry {
+    pub name: String,
+    pub n_dims: u32,
+    pub dims: [u64; MAX_DIMS as usize],
+    pub ty: TensorType,
+    pub offset: u64,
+}
+
+pub(super) fn preamble(cursor: &mut Cursor) -> Result<Preamble> {
+    let mut magic = [0; 4];
+    cursor.read(&mut magic).map_err(at(|| "not a GGUF file".into()))?;
+    if magic == *b"FUGG" {
+        return Err(Error::Unsupported("big-endian GGUF".into()));
+    }
+    if magic != *b"GGUF" {
+        return Err(Error::format(format!("not a GGUF file: begins with \"{}\"", magic.escape_ascii())));
+    }
+    let version = cursor.u32().map_err(at(|| "the version".into()))?;
+    match version {
+        2 | 3 => {}
+        0 => return Err(Error::format("GGUF version 0")),
+        // A small number in the other byte order: nobody will write version 65536.
+        _ if version & 0xffff == 0 => return Err(Error::Unsupported("big-endian GGUF".into())),
+        _ => {
+            return Err(Error::Unsupported(format!(
+                "GGUF version {version} (only versions 2 and 3 are read)"
+            )));
+        }
+    }
+    let n_tensors = cursor.u64().map_err(at(|| "the number of tensors".into()))?;
+    let n_pairs = cursor.u64().map_err(at(|| "the number of metadata pairs".into()))?;
+    check_count(cursor, n_pairs, MAX_KV_PAIRS, MIN_PAIR, "metadata pairs")?;
+    check_count(cursor, n_tensors, MAX_TENSORS, MIN_TENSOR, "tensors")?;
+    Ok(Preamble { version, n_tensors, n_pairs })
+}
+
+fn check_count(cursor: &Cursor, count: u64, max: u64, min_bytes: u64, what: &str) -> Result<()> {
+    if count > max {
+        return Err(Error::format(format!("{count} {what}; at most {max} are taken")));
+    }
+    cursor.check_room(count, min_bytes, what).map(|_| ())
+}
+
+pub(super) fn metadata(cursor: &mut Cursor, n_pairs: u64) -> Result<Metadata> {
+    let mut metadata = Metadata::new();
+    for index in 0..n_pairs {
+        let key = cursor.string(MAX_KEY_BYTES).map_err(at(|| format!("metadata pair {index}: key")))?;
+        let value = value(cursor).map_err(at(|| format!("metadata key {}", quoted(&key))))?;
+        metadata.insert(key, value)?;
+    }
+    Ok(metadata)
+}
+
+fn value(cursor: &mut Cursor) -> Result<Value> {
+    Ok(match cursor.u32()? {
+        tag::U8 => Value::U8(cursor.number(u8::from_le_bytes)?),
+        tag::I8 => Value::I8(cursor.number(i8::from_le_bytes)?),
+        tag::U16 => Value::U16(cursor.number(u16::from_le_bytes)?),
+        tag::I16 => Value::I16(cursor.number(i16::from_le_bytes)?),
+        tag::U32 => Value::U32(cursor.u32()?),
+        tag::I32 => Value::I32(cursor.number(i32::from_le_bytes)?),
+        tag::U64 => Value::U64(cursor.u64()?),
+        tag::I64 => Value::I64(cursor.number(i64::from_le_bytes)?),
+        tag::F32 => Value::F32(cursor.number(f32::from_le_bytes)?),
+        tag::F64 => Value::F64(cursor.number(f64::from_le_bytes)?),
+        tag::BOOL => Value::Bool(boolean(cursor)?),
+        tag::STRING => Value::Str(cursor.string(MAX_STRING_BYTES)?),
+        tag::ARRAY => Value::Array(array(cursor, 1)?),
+        other => return Err(unknown_tag(cursor, other)),
+    })
+}
+
+fn array(cursor: &mut Cursor, depth: u32) -> Result<Array> {
+    if depth > MAX_ARRAY_DEPTH {
+        return Err(Error::format(format!("arrays nested more than {MAX_ARRAY_DEPTH} deep")));
+    }
+    let (element, count) = (cursor.u32()?, cursor.u64()?);
+    Ok(match element {
+        tag::U8 => Array::U8(cursor.numbers(count, u8::from_le_bytes)?),
+        tag::I8 => Array::I8(cursor.numbers(count, i8::from_le_bytes)?),
+        tag::U16 => Array::U16(cursor.numbers(count, u16::from_le_bytes)?),
+        tag::I16 => Array::I16(cursor.numbers(count, i16::from_le_bytes)?),
+        tag::U32 => Array::U32(cursor.numbers(count, u32::from_le_bytes)?),
+        tag::I32 => Array::I32(cursor.numbers(count, i32::from_le_bytes)?),
+        tag::U64 => Array::U64(cursor.numbers(count, u64::from_le_bytes)?),
+        tag::I64 => Array::I64(cursor.numbers(count, i64::from_le_bytes)?),
+        tag::F32 => Array::F32(cursor.numbers(count, f32::from_le_bytes)?),
+        tag::F64 => Array::F64(cursor.numbers(count, f64::from_le_bytes)?),
+        tag::BOOL => {
+            let count = cursor.check_room(count, 1, "array elements")?;
+            let mut array = reserved(count, "a metadata array")?;
+            for _ in 0..count {
+                array.push(boolean(cursor)?);
+            }
+            Array::Bool(array)
+        }
+        tag::STRING => Array::Str(strings(cursor, count)?),
+        tag::ARRAY => {
+            let count = cursor.check_room(count, MIN_ARRAY, "array elements")?;
+            let mut arrays = Vec::new();
+            for index in 0..count {
+                let inner = array(cursor, depth + 1).map_err(at(|| format!("element {index}")))?;
+                reserve_one(&mut arrays, "a metadata array")?;
+                arrays.push(inner);
+            }
+            Array::Array(arrays)
+        }
+        other => return Err(unknown_tag(cursor, other)),
+    })
+}
+
+fn strings(cursor: &mut Cursor, count: u64) -> Result<Strings> {
+    let count = cursor.check_room(count, MIN_STRING, "array elements")?;
+    let mut strings = Strings::default();
+    let mut string = String::new();
+    for index in 0..count {
+        cursor.string_into(MAX_STRING_BYTES, &mut string).map_err(at(|| format!("element {index}")))?;
+        strings.push(&string)?;
+    }
+    Ok(strings)
+}
+
+fn boolean(cursor: &mut Cursor) -> Result<bool> {
+    match cursor.number(u8::from_le_bytes)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Error::format(format!("a truth value is {other} at byte {}", cursor.pos() - 1))),
+    }
+}
+
+fn unknown_tag(cursor: &Cursor, tag: u32) -> Error {
+    Error::format(format!("value type {tag}, which there is not, before byte {}", cursor.pos()))
+}
+
+pub(super) fn entry(cursor: &mut Cursor, index: u64) -> Result<Entry> {
+    let name = cursor.string(MAX_NAME_BYTES).map_err(at(|| format!("tensor {index}: name")))?;
+    if name.is_empty() {
+        return Err(Error::format(format!("tensor {index} has an empty name")));
+    }
+    let (n_dims, dims) = dims(cursor).map_err(at(|| format!("tensor {}", quoted(&name))))?;
+    let mut tail = || Ok((TensorType(cursor.u32()?), cursor.u64()?));
+    let (ty, offset) = tail().map_err(at(|| format!("tensor {}", quoted(&name))))?;
+    Ok(Entry { name, n_dims, dims, ty, offset })
+}
+
+/// The number of dimensions and their lengths, 1 beyond that number.
+fn dims(cursor: &mut Cursor) -> Result<(u32, [u64; MAX_DIMS as usize])> {
+    let n_dims = cursor.u32()?;
+    if n_dims > MAX_DIMS {
+        return Err(Error::format(format!("{n_dims} dimensions; there are at most {MAX_DIMS}")));
+    }
+    let mut dims = [1; MAX_DIMS as usize];
+    for dim in &mut dims[..n_dims as usize] {
+        *dim = cursor.u64()?;
+        if *dim == 0 {
+            return Err(Error::format("a dimension is 0"));
+        }
+    }
+    Ok((n_dims, dims))
+}

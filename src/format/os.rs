@@ -1,0 +1,18 @@
+//! What depends on the operating system: one positioned read of an open file.
+//! Both versions take the offset as an argument, so that threads may read one file at once.
+
+use std::fs::File;
+use std::io;
+
+/// Reads at most `buf.len()` bytes at `offset`; 0 at the end of the file.
+#[cfg(unix)]
+pub(super) fn read_some_at(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buf, offset)
+}
+
+/// Reads at most `buf.len()` bytes at `offset`; 0 at the end of the file.
+/// It also moves the file's own position, which nothing here uses.
+#[cfg(windows)]
+pub(super) fn read_some_at(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buf, offset)
+}

@@ -1,0 +1,199 @@
+//! A zeroed, 64-byte-aligned run of bytes whose reservation can fail.
+//! Small ones come from the global allocator, large ones are mapped, in huge pages where granted.
+//! Either way the profile's allocation counters see them.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+use super::os;
+use crate::profile::alloc;
+use crate::{Error, Result};
+
+/// Alignment in bytes of every [`AlignedBuf`]: a cache line, and the widest vector register.
+pub const ALIGNMENT: usize = 64;
+
+/// From this size on a buffer is its own mapping: two huge pages, below which rounding up to whole ones
+/// would waste more than they save.
+const MAP_FROM: usize = 4 << 20;
+
+/// Types for which any bytes are a value and which have no padding, so that bytes may be viewed as them.
+///
+/// # Safety
+/// Every bit pattern is valid, there is no padding, and the alignment is at most [`ALIGNMENT`].
+pub unsafe trait Pod: sealed::Sealed + Copy + Send + Sync + 'static {}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! pod {
+    ($($plain:ty),*) => {$(
+        impl sealed::Sealed for $plain {}
+        // SAFETY: a primitive number: every bit pattern is one, without padding, aligned to 4 at most.
+        unsafe impl Pod for $plain {}
+    )*};
+}
+pod!(u8, i8, u16, i32, u32, f32);
+
+/// Owned bytes, zero at first, aligned to [`ALIGNMENT`]; large ones to 2 MiB, asking for huge pages.
+///
+/// The length never changes. Ops that write disjoint parts from several threads take the pointer.
+pub struct AlignedBuf {
+    ptr: NonNull<u8>,
+    len: usize,
+    origin: Origin,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// No bytes, nothing to give back.
+    Nothing,
+    /// The global allocator.
+    Heap,
+    /// A mapping of its own, of `len` bytes rounded up by `os`.
+    Mapped,
+}
+
+// SAFETY: plain bytes, owned by the one buffer; shared references only read them.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: as above.
+unsafe impl Sync for AlignedBuf {}
+
+impl AlignedBuf {
+    /// `bytes` zero bytes; `what` names their purpose in the error.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where the operating system refuses, or the size is beyond what an address
+    /// can span.
+    pub fn zeroed(bytes: usize, what: &'static str) -> Result<Self> {
+        let refused = || Error::OutOfMemory { bytes, what };
+        if bytes == 0 {
+            // An aligned address that is never read.
+            let ptr =
+                NonNull::without_provenance(std::num::NonZeroUsize::new(ALIGNMENT).ok_or_else(refused)?);
+            return Ok(Self { ptr, len: 0, origin: Origin::Nothing });
+        }
+        if os::CAN_MAP && bytes >= MAP_FROM {
+            let ptr = os::map_zeroed(bytes).ok_or_else(refused)?;
+            alloc::record_mapped(bytes);
+            return Ok(Self { ptr, len: bytes, origin: Origin::Mapped });
+        }
+        let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| refused())?;
+        // SAFETY: the layout's size is not zero.
+        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refused)?;
+        Ok(Self { ptr, len: bytes, origin: Origin::Heap })
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// First byte. Dangling, but aligned, where the buffer is empty.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// First byte, to write through.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// The bytes as numbers: `len / size_of::<T>()` of them, a remainder left out.
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
+        // SAFETY: initialised bytes, aligned for any Pod, any pattern a value, borrowed as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().cast(), self.len / size_of::<T>()) }
+    }
+
+    /// The bytes as numbers, to write; see [`AlignedBuf::as_slice`].
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+        // SAFETY: as in `as_slice`, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.len / size_of::<T>()) }
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        match self.origin {
+            Origin::Nothing => {}
+            Origin::Heap => {
+                // SAFETY: the size and alignment that `zeroed` allocated with, which were valid there.
+                unsafe {
+                    let layout = Layout::from_size_align_unchecked(self.len, ALIGNMENT);
+                    dealloc(self.ptr.as_ptr(), layout);
+                }
+            }
+            Origin::Mapped => {
+                // SAFETY: mapped by `map_zeroed` with this length, and nobody can refer to it any more.
+                unsafe { os::unmap(self.ptr, self.len) };
+                alloc::record_unmapped(self.len);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for AlignedBuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AlignedBuf").field("ptr", &self.ptr).field("len", &self.len).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_is_zero_aligned_and_writable_to_its_last_byte() {
+        for bytes in [0, 1, 63, 64, 65, 4096, MAP_FROM - 1, MAP_FROM, MAP_FROM + 1, (6 << 20) + 12345] {
+            let mut buf = AlignedBuf::zeroed(bytes, "a test").unwrap();
+            assert_eq!(buf.len(), bytes);
+            assert_eq!(buf.is_empty(), bytes == 0);
+            assert_eq!(buf.as_ptr() as usize % ALIGNMENT, 0);
+            assert!(buf.as_slice::<u8>().iter().all(|&b| b == 0));
+            buf.as_mut_slice::<u8>().fill(0xa5);
+            assert!(buf.as_slice::<u8>().iter().all(|&b| b == 0xa5));
+        }
+    }
+
+    #[test]
+    fn large_ones_start_on_a_huge_page() {
+        if os::CAN_MAP {
+            let buf = AlignedBuf::zeroed(MAP_FROM, "a test").unwrap();
+            assert_eq!(buf.as_ptr() as usize % (2 << 20), 0);
+        }
+    }
+
+    #[test]
+    fn views_leave_the_remainder_out() {
+        let mut buf = AlignedBuf::zeroed(11, "a test").unwrap();
+        buf.as_mut_slice::<f32>().copy_from_slice(&[1.0, -2.0]);
+        assert_eq!(buf.as_slice::<u32>(), [1.0f32.to_bits(), (-2.0f32).to_bits()]);
+        assert_eq!(buf.as_slice::<u16>().len(), 5);
+        assert_eq!(buf.as_slice::<u8>()[8..], [0, 0, 0]);
+    }
+
+    #[test]
+    fn absurd_sizes_are_an_error_that_names_them() {
+        for bytes in [usize::MAX, usize::MAX - 63, isize::MAX as usize, 1 << 60] {
+            let error = AlignedBuf::zeroed(bytes, "the arena").unwrap_err();
+            assert!(matches!(error, Error::OutOfMemory { bytes: b, what: "the arena" } if b == bytes));
+        }
+    }
+
+    #[test]
+    fn mapped_bytes_count_as_allocated() {
+        if os::CAN_MAP {
+            let before = alloc::thread_counts();
+            let buf = AlignedBuf::zeroed(MAP_FROM, "a test").unwrap();
+            let made = alloc::thread_counts().since(before);
+            assert_eq!((made.count, made.bytes), (1, MAP_FROM as u64));
+            drop(buf);
+            assert_eq!(alloc::thread_counts().since(before).count, 1);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What memory asks of the operating system: mappings, huge pages, sizes of memory and caches.
+//! Linux answers all of it; elsewhere buffers come from the allocator and unknown sizes are `None`.
+
+#[cfg(target_os = "linux")]
+pub(super) use linux::{CAN_MAP, map_zeroed, unmap};
+#[cfg(not(target_os = "linux"))]
+pub(super) use portable::{CAN_MAP, map_zeroed, unmap};
+
+/// Data cache sizes in bytes: what one core sees, the last level being shared with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSizes {
+    /// First level, data.
+    pub l1d: usize,
+    /// Second level.
+    pub l2: usize,
+    /// Third level, all of it; the second level's size where there is no third.
+    pub l3: usize,
+}
+
+impl CacheSizes {
+    /// What is assumed where nothing can be learnt: the smallest of cores still in use, since blocks that
+    /// are too small cost less than blocks that spill.
+    pub const FALLBACK: CacheSizes = CacheSizes { l1d: 32 << 10, l2: 256 << 10, l3: 2 << 20 };
+
+    /// Levels as found, holes filled so that each is at least the one before it.
+    fn from_levels(levels: [Option<usize>; 3]) -> Self {
+        let l1d = levels[0].unwrap_or(Self::FALLBACK.l1d);
+        let l2 = levels[1].unwrap_or(Self::FALLBACK.l2).max(l1d);
+        let known = levels[0].is_some() || levels[1].is_some();
+        let l3 = levels[2].unwrap_or(if known { l2 } else { Self::FALLBACK.l3 }).max(l2);
+        Self { l1d, l2, l3 }
+    }
+}
+
+/// Cache sizes of the first CPU: the operating system's word, else the processor's own, else
+/// [`CacheSizes::FALLBACK`]. Reads files: call it once, when a model or context is made.
+pub fn cache_sizes() -> CacheSizes {
+    let sources = [os_cache_levels(), cpu_cache_levels()];
+    let found = sources.into_iter().find(|levels| levels[0].is_some());
+    CacheSizes::from_levels(found.unwrap_or([None; 3]))
+}
+
+/// Bytes of memory this process can count on having been given at most: the machine's, or its container's
+/// limit where that is lower. `None` where it can't be learnt.
+pub fn total_memory() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return linux::total_memory();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Bytes that can still be had without swapping, within a container's limit; an estimate that is old
+/// the moment it is made. `None` where it can't be learnt.
+pub fn available_memory() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return linux::available_memory();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+fn os_cache_levels() -> [Option<usize>; 3] {
+    #[cfg(target_os = "linux")]
+    return linux::cache_levels();
+    #[cfg(not(target_os = "linux"))]
+    [None; 3]
+}
+
+/// CPUID's deterministic cache parameters: leaf 4 (Intel) or 0x8000001D (AMD), same layout.
+#[cfg(target_arch = "x86_64")]
+fn cpu_cache_levels() -> [Option<usize>; 3] {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    let leaf = match __cpuid(0).ebx {
+        0x6874_7541 => 0x8000_001d, // "Auth" of AuthenticAMD
+        _ => 4,
+    };
+    let highest = if leaf == 4 { __cpuid(0).eax } else { __cpuid(0x8000_0000).eax };
+    let mut levels = [None; 3];
+    if highest < leaf {
+        return levels;
+    }
+    for index in 0..16 {
+        let entry = __cpuid_count(leaf, index);
+        let (kind, level) = (entry.eax & 0x1f, (entry.eax >> 5 & 7) as usize);
+        if kind == 0 {
+            break;
+        }
+        if kind != 2 && (1..=3).contains(&level) {
+            let field = |shift: u32, bits: u32| (entry.ebx >> shift & ((1 << bits) - 1)) as usize + 1;
+            levels[level - 1] = Some(field(22, 10) * field(12, 10) * field(0, 12) * (entry.ecx as usize + 1));
+        }
+    }
+    levels
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_cache_levels() -> [Option<usize>; 3] {
+    [None; 3]
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs::read_to_string;
+    use std::ptr::{NonNull, null_mut};
+
+    pub const CAN_MAP: bool = true;
+
+    /// Of x86-64 and of 4 KiB-paged aarch64; elsewhere merely a generous alignment.
+    const HUGE_PAGE: usize = 2 << 20;
+
+    /// Whole huge pages that `bytes` take.
+    fn mapped_len(bytes: usize) -> Option<usize> {
+        bytes.checked_next_multiple_of(HUGE_PAGE).filter(|&len| len <= isize::MAX as usize)
+    }
+
+    /// `bytes` (not 0) of zeroed private memory on a huge page's boundary; `None` where refused.
+    /// Give it back with [`unmap`] and the same `bytes`.
+    pub fn map_zeroed(bytes: usize) -> Option<NonNull<u8>> {
+        let len = mapped_len(bytes)?;
+        let reserved = len.checked_add(HUGE_PAGE)?;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory in use.
+        let raw = unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(null_mut(), reserved, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        if raw == libc::MAP_FAILED {
+            return None;
+        }
+        let raw = raw.cast::<u8>();
+        let head = raw.align_offset(HUGE_PAGE);
+        let tail = HUGE_PAGE - head;
+        // SAFETY: head + len + tail is the mapping just made, of which head and tail are unused; both are
+        // whole pages, since mmap returned a page's boundary.
+        unsafe {
+            let begin = raw.add(head);
+            if head > 0 {
+                libc::munmap(raw.cast(), head);
+            }
+            if tail > 0 {
+                libc::munmap(begin.add(len).cast(), tail);
+            }
+            // A wish: where it is refused, small pages serve as well.
+            libc::madvise(begin.cast(), len, libc::MADV_HUGEPAGE);
+            NonNull::new(begin)
+        }
+    }
+
+    /// # Safety
+    /// `ptr` came from [`map_zeroed`] with the same `bytes`, and is not used again.
+    pub unsafe fn unmap(ptr: NonNull<u8>, bytes: usize) {
+        let len = mapped_len(bytes).unwrap_or(bytes);
+        // SAFETY: by this function's contract, exactly the mapping that `map_zeroed` kept.
+        unsafe { libc::munmap(ptr.as_ptr().cast(), len) };
+    }
+
+    pub fn cache_levels() -> [Option<usize>; 3] {
+        let mut levels = [None; 3];
+        for index in 0..8 {
+            let field = |name: &str| {
+                let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{name}");
+                read_to_string(path).ok()
+            };
+            let (Some(level), Some(kind), Some(size)) = (field("level"), field("type"), field("size")) else {
+                continue;
+            };
+            let level = level.trim().parse().unwrap_or(0);
+            if kind.trim() != "Instruction" && (1..=3).contains(&level) {
+                levels[level - 1] = parse_size(size.trim());
+            }
+        }
+        levels
+    }
+
+    /// "48K", "2M" or plain bytes.
+    pub(super) fn parse_size(text: &str) -> Option<usize> {
+        let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
+            Some(digits) => (digits, 10 * (1 + "KMG".find(&text[digits.len()..])?)),
+            None => (text, 0),
+        };
+        digits.parse::<usize>().ok()?.checked_mul(1 << unit).filter(|&size| size > 0)
+    }
+
+    pub fn total_memory() -> Option<u64> {
+        let machine = meminfo("MemTotal:");
+        [machine, cgroup_limit()].into_iter().flatten().min()
+    }
+
+    pub fn available_memory() -> Option<u64> {
+        let within_limit = cgroup_limit().map(|limit| limit.saturating_sub(cgroup_usage().unwrap_or(0)));
+        [meminfo("MemAvailable:"), within_limit].into_iter().flatten().min()
+    }
+
+    fn meminfo(field: &str) -> Option<u64> {
+        let text = read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+    }
+
+    /// The limit of the control group this process sees as its root (what a container gets), v2 then v1.
+    /// "max" and v1's near-infinite number mean none.
+    fn cgroup_limit() -> Option<u64> {
+        let limit = read_number("/sys/fs/cgroup/memory.max")
+            .or_else(|| read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))?;
+        (limit < 1 << 60).then_some(limit)
+    }
+
+    fn cgroup_usage() -> Option<u64> {
+        read_number("/sys/fs/cgroup/memory.current")
+            .or_else(|| read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+    }
+
+    fn read_number(path: &str) -> Option<u64> {
+        read_to_string(path).ok()?.trim().parse().ok()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod portable {
+    use std::ptr::NonNull;
+
+    pub const CAN_MAP: bool = false;
+
+    pub fn map_zeroed(_bytes: usize) -> Option<NonNull<u8>> {
+        None
+    }
+
+    /// # Safety
+    /// Never called: nothing was mapped.
+    pub unsafe fn unmap(_ptr: NonNull<u8>, _bytes: usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_grow_with_their_level() {
+        let sizes = cache_sizes();
+        assert!(sizes.l1d >= 8 << 10, "{sizes:?}");
+        assert!(sizes.l1d <= sizes.l2 && sizes.l2 <= sizes.l3, "{sizes:?}");
+    }
+
+    #[test]
+    fn holes_are_filled_by_what_is_known() {
+        let sizes = CacheSizes::from_levels;
+        assert_eq!(sizes([None; 3]), CacheSizes::FALLBACK);
+        let no_third = sizes([Some(64 << 10), Some(4 << 20), None]);
+        assert_eq!(no_third.l3, 4 << 20);
+        assert_eq!(sizes([Some(512 << 10), None, None]).l2, 512 << 10);
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[test]
+    fn the_processor_and_the_system_agree_where_both_speak() {
+        for (system, processor) in os_cache_levels().into_iter().zip(cpu_cache_levels()) {
+            // A hypervisor may hide a level from one of them or split the last: the first two must agree.
+            if let (Some(system), Some(processor)) = (system, processor) {
+                if system < 4 << 20 {
+                    assert_eq!(system, processor);
+                }
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn sizes_with_units() {
+        assert_eq!(linux::parse_size("48K"), Some(48 << 10));
+        assert_eq!(linux::parse_size("2M"), Some(2 << 20));
+        assert_eq!(linux::parse_size("123"), Some(123));
+        for bad in ["", "K", "0", "-1K", "12Q", "99999999999999999999G", "20000000000000000G"] {
+            assert_eq!(linux::parse_size(bad), None, "{bad}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_known_and_plausible() {
+        let (total, available) = (total_memory().unwrap(), available_memory().unwrap());
+        assert!(total >= 64 << 20 && available <= total, "{available} of {total}");
+    }
+}

@@ -1,0 +1,385 @@
+//! One thread's call tree: fixed in size, written by its thread alone, readable by any at any time.
+//! Recording takes no lock and allocates nothing; every field is a relaxed atomic with a single writer,
+//! and a sequence number lets a reader see each node's fields as they belong together.
+
+use std::alloc::{Layout, alloc_zeroed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+use super::alloc::{self, AllocCounts};
+use super::histogram::{BUCKETS, bucket};
+use super::{Zone, clock};
+
+/// Nodes of a thread's tree, the root included: their numbers fit a byte.
+const NODES: usize = 256;
+
+/// Scopes that may be open at once on a thread.
+pub(super) const DEPTH: usize = 32;
+
+const ROOT: usize = 0;
+
+/// Bumped by every reset; a table of an older epoch counts as empty, and its thread clears it when it next
+/// records. (A reset can't clear it: only the owner writes.)
+pub(super) static EPOCH: AtomicU32 = AtomicU32::new(1);
+
+/// When the last reset was, in ticks: scopes open at that moment count from there.
+pub(super) static RESET_AT: AtomicU64 = AtomicU64::new(0);
+
+/// A path in the tree: the zones of one node and its ancestors.
+struct Node {
+    zone: AtomicU16,
+    parent: AtomicU8,
+    /// The child of each zone, 0 for none (the root is nobody's child).
+    children: [AtomicU8; Zone::COUNT],
+    calls: AtomicU64,
+    ticks: AtomicU64,
+    self_ticks: AtomicU64,
+    min: AtomicU64,
+    max: AtomicU64,
+    /// Sum of squared ticks, the bits of an f64: u64 would overflow after a few long scopes.
+    squares: AtomicU64,
+    flops: AtomicU64,
+    bytes: AtomicU64,
+    alloc_count: AtomicU64,
+    alloc_bytes: AtomicU64,
+    histogram: [AtomicU32; BUCKETS],
+}
+
+/// An open scope.
+struct Frame {
+    node: AtomicU8,
+    /// The node to go back to.
+    outer: AtomicU8,
+    serial: AtomicU64,
+    start: AtomicU64,
+    child_ticks: AtomicU64,
+    alloc_count: AtomicU64,
+    alloc_bytes: AtomicU64,
+    child_alloc_count: AtomicU64,
+    child_alloc_bytes: AtomicU64,
+}
+
+/// One thread's measurements. All zeroes is a valid, empty table.
+pub(super) struct Table {
+    /// Whether a living thread writes it.
+    pub owned: AtomicBool,
+    epoch: AtomicU32,
+    /// Odd while the owner changes a node.
+    sequence: AtomicU32,
+    /// Nodes beyond the root.
+    extra_nodes: AtomicU32,
+    /// Node whose children the next scopes are.
+    current: AtomicU8,
+    depth: AtomicU32,
+    serial: AtomicU64,
+    dropped: AtomicU64,
+    frames: [Frame; DEPTH],
+    nodes: [Node; NODES],
+}
+
+/// Finds an open scope's frame again.
+#[derive(Clone, Copy)]
+pub(super) struct Token {
+    depth: u32,
+    serial: u64,
+}
+
+/// A node's position by name: the zones from the root down, cut where it is deeper than [`DEPTH`].
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    pub(super) len: usize,
+    pub(super) zones: [u16; DEPTH],
+}
+
+impl Path {
+    /// The root.
+    pub const ROOT: Path = Path { len: 0, zones: [0; DEPTH] };
+}
+
+/// A node's figures as read by another thread.
+pub(super) struct NodeReading {
+    pub zone: Zone,
+    /// Number of the parent node; 0 is the root.
+    pub parent: usize,
+    pub calls: u64,
+    pub ticks: u64,
+    pub self_ticks: u64,
+    pub min: u64,
+    pub max: u64,
+    pub squares: f64,
+    pub flops: u64,
+    pub bytes: u64,
+    pub alloc: AllocCounts,
+    pub histogram: Box<[u64; BUCKETS]>,
+}
+
+/// Adds without a locked instruction: only the owner writes.
+#[inline(always)]
+fn add(cell: &AtomicU64, amount: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+impl Table {
+    /// An empty table that lives for ever (tables are reused, never freed); `None` where memory is short.
+    pub fn leak_new() -> Option<&'static Table> {
+        let layout = Layout::new::<Table>();
+        // SAFETY: a Table is not zero-sized; zeroes are a valid one, as all its fields are atomics; and the
+        // allocation is never freed.
+        unsafe { alloc_zeroed(layout).cast::<Table>().as_ref() }
+    }
+
+    /// Opens a scope below the current node; `None` (and one more dropped) where the table is full.
+    #[inline]
+    pub fn begin(&self, zone: Zone) -> Option<Token> {
+        self.renew();
+        let depth = self.depth.load(Relaxed);
+        let outer = self.current.load(Relaxed);
+        let Some((frame, node)) = self.frames.get(depth as usize).zip(self.child(outer, zone as u16)) else {
+            add(&self.dropped, 1);
+            return None;
+        };
+        let serial = self.serial.load(Relaxed) + 1;
+        self.serial.store(serial, Relaxed);
+        frame.node.store(node, Relaxed);
+        frame.outer.store(outer, Relaxed);
+        frame.serial.store(serial, Relaxed);
+        frame.child_ticks.store(0, Relaxed);
+        frame.child_alloc_count.store(0, Relaxed);
+        frame.child_alloc_bytes.store(0, Relaxed);
+        let allocated = alloc::thread_counts();
+        frame.alloc_count.store(allocated.count, Relaxed);
+        frame.alloc_bytes.store(allocated.bytes, Relaxed);
+        self.current.store(node, Relaxed);
+        self.depth.store(depth + 1, Relaxed);
+        frame.start.store(clock::now(), Relaxed);
+        Some(Token { depth, serial })
+    }
+
+    /// Closes a scope and whatever was left open inside it.
+    #[inline]
+    pub fn end(&self, token: Token, flops: u64, bytes: u64) {
+        let now = clock::now();
+        let allocated = alloc::thread_counts();
+        self.renew();
+        let depth = self.depth.load(Relaxed);
+        let frame = &self.frames[token.depth as usize];
+        if depth <= token.depth || frame.serial.load(Relaxed) != token.serial {
+            // An enclosing scope ended first and closed this one.
+            add(&self.dropped, 1);
+            return;
+        }
+        let ticks = now.saturating_sub(frame.start.load(Relaxed));
+        let self_ticks = ticks.saturating_sub(frame.child_ticks.load(Relaxed));
+        let alloc_count = allocated.count.wrapping_sub(frame.alloc_count.load(Relaxed));
+        let alloc_bytes = allocated.bytes.wrapping_sub(frame.alloc_bytes.load(Relaxed));
+        let outer = token.depth.checked_sub(1).map(|d| &self.frames[d as usize]);
+        if let Some(outer) = outer {
+            add(&outer.child_ticks, ticks);
+            add(&outer.child_alloc_count, alloc_count);
+            add(&outer.child_alloc_bytes, alloc_bytes);
+        }
+        let node = &self.nodes[frame.node.load(Relaxed) as usize];
+        self.write(|| {
+            node.record(ticks, self_ticks);
+            add(&node.flops, flops);
+            add(&node.bytes, bytes);
+            add(&node.alloc_count, alloc_count.wrapping_sub(frame.child_alloc_count.load(Relaxed)));
+            add(&node.alloc_bytes, alloc_bytes.wrapping_sub(frame.child_alloc_bytes.load(Relaxed)));
+        });
+        self.current.store(frame.outer.load(Relaxed), Relaxed);
+        self.depth.store(token.depth, Relaxed);
+    }
+
+    /// Where the next scope would hang.
+    pub fn path(&self) -> Path {
+        let mut path = Path::ROOT;
+        let mut node = self.current.load(Relaxed);
+        while node as usize != ROOT && path.len < DEPTH {
+            path.zones[path.len] = self.nodes[node as usize].zone.load(Relaxed);
+            path.len += 1;
+            node = self.nodes[node as usize].parent.load(Relaxed);
+        }
+        path.zones[..path.len].reverse();
+        path
+    }
+
+    /// Makes the node of this path current, as far as it fits, and returns the node that was.
+    pub fn enter(&self, path: &Path) -> u8 {
+        self.renew();
+        let before = self.current.load(Relaxed);
+        let mut node = ROOT as u8;
+        for &zone in &path.zones[..path.len] {
+            let Some(child) = self.child(node, zone) else { break };
+            node = child;
+        }
+        self.current.store(node, Relaxed);
+        before
+    }
+
+    /// Makes a node current again that [`Table::enter`] returned.
+    pub fn leave(&self, before: u8) {
+        self.current.store(before, Relaxed);
+    }
+
+    /// Forgets open scopes: the owner is gone.
+    pub fn close_all(&self) {
+        self.depth.store(0, Relaxed);
+        self.current.store(ROOT as u8, Relaxed);
+    }
+
+    /// The node of `zone` below `parent`, made where it isn't there yet; `None` where the tree is full.
+    #[inline]
+    fn child(&self, parent: u8, zone: u16) -> Option<u8> {
+        match self.nodes[parent as usize].children[zone as usize].load(Relaxed) {
+            0 => self.add_node(parent, zone),
+            child => Some(child),
+        }
+    }
+
+    #[cold]
+    fn add_node(&self, parent: u8, zone: u16) -> Option<u8> {
+        let number = self.extra_nodes.load(Relaxed) + 1;
+        let node = self.nodes.get(number as usize)?;
+        node.zone.store(zone, Relaxed);
+        node.parent.store(parent, Relaxed);
+        self.nodes[parent as usize].children[zone as usize].store(number as u8, Relaxed);
+        self.extra_nodes.store(number, Release);
+        Some(number as u8)
+    }
+
+    /// Clears the table where a reset happened since it was last written.
+    #[inline(always)]
+    fn renew(&self) {
+        let epoch = EPOCH.load(Acquire);
+        if self.epoch.load(Relaxed) != epoch {
+            self.clear(epoch);
+        }
+    }
+
+    /// Zeroes the figures. The tree stays, as open scopes point into it; they count from the reset on.
+    #[cold]
+    fn clear(&self, epoch: u32) {
+        for node in &self.nodes[..=self.extra_nodes.load(Relaxed) as usize] {
+            node.clear();
+        }
+        self.dropped.store(0, Relaxed);
+        let allocated = alloc::thread_counts();
+        for frame in &self.frames[..self.depth.load(Relaxed) as usize] {
+            let start = frame.start.load(Relaxed).max(RESET_AT.load(Relaxed));
+            frame.start.store(start, Relaxed);
+            frame.child_ticks.store(0, Relaxed);
+            frame.alloc_count.store(allocated.count, Relaxed);
+            frame.alloc_bytes.store(allocated.bytes, Relaxed);
+            frame.child_alloc_count.store(0, Relaxed);
+            frame.child_alloc_bytes.store(0, Relaxed);
+        }
+        self.epoch.store(epoch, Release);
+    }
+
+    /// Changes a node's figures so that readers see all of the change or none.
+    #[inline(always)]
+    fn write(&self, change: impl FnOnce()) {
+        let sequence = self.sequence.load(Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Relaxed);
+        fence(Release);
+        change();
+        self.sequence.store(sequence.wrapping_add(2), Release);
+    }
+
+    /// Whether anything was recorded since the last reset.
+    pub fn is_current(&self) -> bool {
+        self.epoch.load(Acquire) == EPOCH.load(Acquire)
+    }
+
+    /// Scopes that found no room, or whose parent ended before them.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    /// Every node but the root, parents before children: number 1 first.
+    pub fn read(&self) -> impl Iterator<Item = NodeReading> + '_ {
+        let count = self.extra_nodes.load(Acquire) as usize;
+        self.nodes[1..=count].iter().filter_map(|node| self.read_node(node))
+    }
+
+    /// Tries until the owner leaves the node alone for the time of a read. A read takes a microsecond and a
+    /// write nanoseconds, of which a few million a second are possible, so a handful of tries do; after
+    /// a thousand the fields may belong to two moments, which is better than not to return.
+    fn read_node(&self, node: &Node) -> Option<NodeReading> {
+        let mut reading = None;
+        for _ in 0..1000 {
+            let before = self.sequence.load(Acquire);
+            reading = node.read();
+            fence(Acquire);
+            if before % 2 == 0 && self.sequence.load(Relaxed) == before {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        reading
+    }
+}
+
+impl Node {
+    #[inline(always)]
+    fn record(&self, ticks: u64, self_ticks: u64) {
+        let calls = self.calls.load(Relaxed);
+        if calls == 0 || ticks < self.min.load(Relaxed) {
+            self.min.store(ticks, Relaxed);
+        }
+        if ticks > self.max.load(Relaxed) {
+            self.max.store(ticks, Relaxed);
+        }
+        self.calls.store(calls + 1, Relaxed);
+        add(&self.ticks, ticks);
+        add(&self.self_ticks, self_ticks);
+        let squares = f64::from_bits(self.squares.load(Relaxed)) + (ticks as f64) * (ticks as f64);
+        self.squares.store(squares.to_bits(), Relaxed);
+        let count = &self.histogram[bucket(ticks)];
+        count.store(count.load(Relaxed).saturating_add(1), Relaxed);
+    }
+
+    fn clear(&self) {
+        let fields = [
+            &self.calls,
+            &self.ticks,
+            &self.self_ticks,
+            &self.min,
+            &self.max,
+            &self.squares,
+            &self.flops,
+            &self.bytes,
+            &self.alloc_count,
+            &self.alloc_bytes,
+        ];
+        fields.into_iter().for_each(|field| field.store(0, Relaxed));
+        self.histogram.iter().for_each(|count| count.store(0, Relaxed));
+    }
+
+    fn read(&self) -> Option<NodeReading> {
+        let mut histogram = Box::new([0; BUCKETS]);
+        for (to, from) in histogram.iter_mut().zip(&self.histogram) {
+            *to = from.load(Relaxed) as u64;
+        }
+        Some(NodeReading {
+            zone: Zone::from_index(self.zone.load(Relaxed))?,
+            parent: self.parent.load(Relaxed) as usize,
+            calls: self.calls.load(Relaxed),
+            ticks: self.ticks.load(Relaxed),
+            self_ticks: self.self_ticks.load(Relaxed),
+            min: self.min.load(Relaxed),
+            max: self.max.load(Relaxed),
+            squares: f64::from_bits(self.squares.load(Relaxed)),
+            flops: self.flops.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            alloc: AllocCounts {
+                count: self.alloc_count.load(Relaxed),
+                bytes: self.alloc_bytes.load(Relaxed),
+            },
+            histogram,
+        })
+    }
+}

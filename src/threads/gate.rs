@@ -1,0 +1,106 @@
+//! A number that rises, and waiting for it: spinning first, sleeping then.
+//! How long to spin is learnt: where waits outlast it (an oversubscribed machine), spinning nearly stops.
+
+use std::cell::Cell;
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use super::os::Futex;
+
+/// Looks at the number before going to sleep, at most. With a pause of some 15 to 50 ns between looks this
+/// is 30 to 100 µs: the longest that the shares of one op should differ.
+const MOST_LOOKS: u32 = 2000;
+
+/// And at least: about what crossing over from another core takes, so that a fast partner is never missed.
+const FEWEST_LOOKS: u32 = 20;
+
+/// After this many waits that spun too little, one spins the full time, to learn whether it would do again.
+const PROBE_EVERY: u32 = 32;
+
+/// How long one thread spins.
+pub(super) struct Patience {
+    looks: Cell<u32>,
+    since_probe: Cell<u32>,
+}
+
+impl Patience {
+    pub fn new() -> Self {
+        Self { looks: Cell::new(MOST_LOOKS), since_probe: Cell::new(0) }
+    }
+
+    /// Looks allowed for the next wait.
+    fn looks(&self) -> u32 {
+        if self.looks.get() < MOST_LOOKS && self.since_probe.get() >= PROBE_EVERY {
+            self.since_probe.set(0);
+            return MOST_LOOKS;
+        }
+        self.since_probe.set(self.since_probe.get() + 1);
+        self.looks.get()
+    }
+
+    /// The wait ended while spinning, after `used` looks: as much and twice again is worth it.
+    fn succeeded(&self, used: u32) {
+        self.looks.set(self.looks.get().max(used.saturating_mul(2)).clamp(FEWEST_LOOKS, MOST_LOOKS));
+    }
+
+    /// The wait outlasted the spinning.
+    fn failed(&self) {
+        self.looks.set((self.looks.get() / 2).max(FEWEST_LOOKS));
+    }
+}
+
+/// A rising number with a count of those asleep on it, so that raising it costs no system call where nobody is.
+pub(super) struct Gate {
+    number: Futex,
+    sleepers: AtomicU32,
+}
+
+impl Gate {
+    pub const fn new() -> Self {
+        Self { number: Futex::new(0), sleepers: AtomicU32::new(0) }
+    }
+
+    /// The number now. Sees all that was written before it was raised to that.
+    pub fn number(&self) -> u32 {
+        self.number.value().load(SeqCst)
+    }
+
+    /// Changes the number and wakes those who wait for it.
+    pub fn change(&self, change: impl FnOnce(&AtomicU32)) {
+        change(self.number.value());
+        // Either this sees the sleeper's count, or the sleeper sees the new number (both in the one order
+        // of SeqCst), or both: never neither.
+        if self.sleepers.load(SeqCst) > 0 {
+            self.number.wake_all();
+        }
+    }
+
+    /// Changes the number where nobody can be waiting for it.
+    pub fn set_unwatched(&self, number: u32) {
+        self.number.value().store(number, SeqCst);
+    }
+
+    /// Waits until the number isn't `seen` any more, and returns it.
+    pub fn wait_past(&self, seen: u32, patience: &Patience) -> u32 {
+        let looks = patience.looks();
+        for look in 0..looks {
+            let number = self.number();
+            if number != seen {
+                patience.succeeded(look);
+                return number;
+            }
+            spin_loop();
+        }
+        patience.failed();
+        self.sleepers.fetch_add(1, SeqCst);
+        let number = loop {
+            let number = self.number();
+            if number != seen {
+                break number;
+            }
+            self.number.wait(seen);
+        };
+        self.sleepers.fetch_sub(1, SeqCst);
+        number
+    }
+}

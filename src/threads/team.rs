@@ -1,0 +1,326 @@
+//! The team: threads parked between regions, woken together, each running the same closure.
+//! The closure is handed over by address, so starting a region allocates nothing.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::barrier::{Barrier, Poisoned};
+use super::gate::{Gate, Patience};
+use super::work;
+use crate::profile::{self, Zone};
+use crate::{Error, Result};
+
+/// Most workers a team can have.
+pub const MAX_WORKERS: usize = 1024;
+
+thread_local! {
+    /// Whether this thread is inside a region, of whatever team.
+    static IN_REGION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Threads that run one parallel region at a time. The caller is worker 0; the others sleep in between.
+///
+/// May be shared: regions of several callers run one after another. Dropping it ends its threads.
+pub struct Team {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Held for the length of a region.
+    entry: Mutex<()>,
+    /// Worker 0's, whoever that is; used under `entry`.
+    patience: CallerPatience,
+}
+
+/// Used by one thread at a time: the holder of the team's entry lock.
+struct CallerPatience(Patience);
+
+// SAFETY: only touched in `Team::run_locked`, by the one thread that holds `entry`.
+unsafe impl Sync for CallerPatience {}
+
+/// What the workers of a team see.
+struct Shared {
+    count: u32,
+    /// Its number rises with each region.
+    start: Gate,
+    job: JobCell,
+    barrier: Barrier,
+    /// Workers other than 0 that are still in the region.
+    running: AtomicU32,
+    /// Its number rises when the last of them has left.
+    done: Gate,
+    cancelled: AtomicBool,
+    /// Some worker got an error from the barrier.
+    stranded: AtomicBool,
+    closing: AtomicBool,
+    /// What the first panicking worker said.
+    panic: Mutex<Option<String>>,
+}
+
+/// The closure of a region: its address, and the function that knows its type.
+#[derive(Clone, Copy)]
+struct Job {
+    closure: *const (),
+    call: unsafe fn(*const (), &Worker<'_>),
+    path: Option<*const profile::Path>,
+}
+
+struct JobCell(UnsafeCell<Option<Job>>);
+
+// SAFETY: written only while no region runs, before `start` rises; read only after it has risen and before
+// `running` falls. The gate orders both.
+unsafe impl Sync for JobCell {}
+// SAFETY: as above; what the job points to is shared by reference with all workers, as `run` demands Sync.
+unsafe impl Send for JobCell {}
+
+/// One worker, inside a region.
+pub struct Worker<'a> {
+    shared: &'a Shared,
+    index: usize,
+    patience: &'a Patience,
+    /// The barrier counts threads: a worker can't be lent to another.
+    this_thread: PhantomData<*const ()>,
+}
+
+impl Team {
+    /// A team of `n` workers, of which `n − 1` are new threads.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for 0 or more than [`MAX_WORKERS`]; [`Error::Internal`] where the operating
+    /// system gives no more threads.
+    pub fn new(n: usize) -> Result<Self> {
+        if n == 0 || n > MAX_WORKERS {
+            return Err(Error::invalid(format!("a team has 1 to {MAX_WORKERS} threads, not {n}")));
+        }
+        let mut team = Self {
+            shared: Arc::new(Shared::new(n as u32)),
+            threads: Vec::with_capacity(n - 1),
+            entry: Mutex::new(()),
+            patience: CallerPatience(Patience::new()),
+        };
+        for index in 1..n {
+            let shared = Arc::clone(&team.shared);
+            let builder = std::thread::Builder::new().name(format!("smallmind-{index}"));
+            let thread = builder
+                .spawn(move || shared.serve(index))
+                .map_err(|e| Error::Internal(format!("could not start thread {index} of {n}: {e}")))?;
+            team.threads.push(thread);
+        }
+        Ok(team)
+    }
+
+    /// Workers, the caller included.
+    pub fn count(&self) -> usize {
+        self.shared.count as usize
+    }
+
+    /// Runs `f` once on every worker and returns when all have. Waits for a region of another caller to end.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] inside a region, of this or any team; [`Error::Internal`] with the text of a panic in
+    /// `f`, or where a worker returned before a barrier that others waited at; [`Error::Cancelled`] after
+    /// [`Worker::cancel`]. The team is usable after any of them.
+    pub fn run<F: Fn(&Worker<'_>) + Sync>(&self, f: F) -> Result<()> {
+        if IN_REGION.get() {
+            return Err(Error::Busy("the thread team"));
+        }
+        // A panic can't happen under the lock; if it did, the next region would renew everything anyway.
+        let _entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        IN_REGION.set(true);
+        let result = self.run_locked(&f);
+        IN_REGION.set(false);
+        result
+    }
+
+    fn run_locked<F: Fn(&Worker<'_>) + Sync>(&self, f: &F) -> Result<()> {
+        /// # Safety
+        /// `closure` points to a live `F`.
+        unsafe fn call<F: Fn(&Worker<'_>)>(closure: *const (), worker: &Worker<'_>) {
+            // SAFETY: by this function's contract.
+            unsafe { (*closure.cast::<F>())(worker) }
+        }
+        let shared = &*self.shared;
+        let patience = &self.patience.0;
+        shared.renew();
+        let others = shared.count - 1;
+        if others > 0 {
+            let path = profile::current_path();
+            let job = Job {
+                closure: std::ptr::from_ref(f).cast(),
+                call: call::<F>,
+                path: path.as_ref().map(std::ptr::from_ref),
+            };
+            // SAFETY: no region runs (the entry lock is held, and the last one was waited for), so no worker
+            // reads the cell. `f` and `path` outlive the region: this function waits for its end below, and
+            // nothing between here and there can unwind.
+            unsafe { *shared.job.0.get() = Some(job) };
+            shared.running.store(others, SeqCst);
+            let done = shared.done.number();
+            shared.start.change(|number| {
+                number.fetch_add(1, SeqCst);
+            });
+            shared.work(0, patience, f);
+            // Not `running`: its fall comes before `done` rises, which must not be left for the next region.
+            shared.done.wait_past(done, patience);
+        } else {
+            shared.work(0, patience, f);
+        }
+        shared.outcome()
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, SeqCst);
+        self.shared.start.change(|number| {
+            number.fetch_add(1, SeqCst);
+        });
+        for thread in self.threads.drain(..) {
+            // Workers catch what they run: there is no panic to pass on.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Team {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Team").field("count", &self.count()).finish()
+    }
+}
+
+impl Shared {
+    fn new(count: u32) -> Self {
+        Self {
+            count,
+            start: Gate::new(),
+            job: JobCell(UnsafeCell::new(None)),
+            barrier: Barrier::new(count),
+            running: AtomicU32::new(0),
+            done: Gate::new(),
+            cancelled: AtomicBool::new(false),
+            stranded: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        }
+    }
+
+    /// The life of a worker other than 0.
+    fn serve(&self, index: usize) {
+        profile::prepare_thread();
+        IN_REGION.set(true);
+        let patience = Patience::new();
+        let mut seen = 0;
+        loop {
+            seen = self.start.wait_past(seen, &patience);
+            if self.closing.load(SeqCst) {
+                return;
+            }
+            // SAFETY: the region has started, and can't end before `running` falls below.
+            let Some(job) = (unsafe { *self.job.0.get() }) else { continue };
+            {
+                // SAFETY: the path lives as long as the region.
+                let _adopted = profile::adopt(job.path.map(|path| unsafe { &*path }));
+                // SAFETY: `closure` is the region's, of the type that `call` was made for.
+                self.work(index, &patience, |worker| unsafe { (job.call)(job.closure, worker) });
+            }
+            if self.running.fetch_sub(1, SeqCst) == 1 {
+                self.done.change(|number| {
+                    number.fetch_add(1, SeqCst);
+                });
+            }
+        }
+    }
+
+    /// Runs one worker's part, keeping a panic in. Never unwinds.
+    fn work(&self, index: usize, patience: &Patience, f: impl FnOnce(&Worker<'_>)) {
+        let worker = Worker { shared: self, index, patience, this_thread: PhantomData };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(&worker))) {
+            self.note_panic(payload);
+        }
+        // Whoever still waits for this worker, waits in vain.
+        self.barrier.poison();
+    }
+
+    #[cold]
+    fn note_panic(&self, payload: Box<dyn Any + Send>) {
+        let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+            (Some(text), _) => (*text).to_string(),
+            (_, Some(text)) => text.clone(),
+            _ => "a panic without a text".to_string(),
+        };
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+        // A payload may panic when dropped; then it is leaked.
+        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(second);
+        }
+    }
+
+    /// Forgets the last region.
+    fn renew(&self) {
+        self.barrier.renew();
+        self.cancelled.store(false, Relaxed);
+        self.stranded.store(false, Relaxed);
+    }
+
+    fn outcome(&self) -> Result<()> {
+        if let Some(text) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(Error::Internal(format!("a worker panicked: {text}")));
+        }
+        if self.cancelled.load(SeqCst) {
+            return Err(Error::Cancelled);
+        }
+        if self.stranded.load(SeqCst) {
+            return Err(Error::Internal("a worker left before a barrier that others waited at".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Worker<'_> {
+    /// Which worker this is: 0 is the caller of [`Team::run`].
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Workers in the region.
+    pub fn count(&self) -> usize {
+        self.shared.count as usize
+    }
+
+    /// Waits until all workers have come here. What any of them wrote before is seen by all after.
+    ///
+    /// # Errors
+    /// [`Poisoned`] where one of them won't come: return from the region.
+    #[inline]
+    pub fn barrier(&self) -> Result<(), Poisoned> {
+        if self.shared.count == 1 {
+            return if self.shared.barrier.is_poisoned() { Err(Poisoned) } else { Ok(()) };
+        }
+        let _scope = profile::scope(Zone::Barrier);
+        self.shared.barrier.wait(self.patience).inspect_err(|_| self.shared.stranded.store(true, SeqCst))
+    }
+
+    /// This worker's even share of `0..total`, cut at multiples of `grain`; see [`share`](super::share).
+    #[inline]
+    pub fn share(&self, total: usize, grain: usize) -> Range<usize> {
+        work::share(total, grain, self.index, self.count())
+    }
+
+    /// Ends the region: barriers fail from now on, and [`Team::run`] returns [`Error::Cancelled`].
+    pub fn cancel(&self) {
+        self.shared.cancelled.store(true, SeqCst);
+        self.shared.barrier.poison();
+    }
+
+    /// Whether the region is ending early: worth asking inside a long op.
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.barrier.is_poisoned()
+    }
+}

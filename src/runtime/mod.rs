@@ -1,1 +1,4 @@
 //! runtime
+
+pub mod sampling;
+pub mod stream;

@@ -1,0 +1,174 @@
+//! Candidates for the next token, and the exact cuts that leave the likely ones.
+//! A candidate is one integer whose order is its rank, so every tie is broken the same way everywhere.
+//! The cuts work in place.
+
+/// A token and its logit. The greater of two is the likelier, or of the lower id where the logits are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate(u64);
+
+impl Candidate {
+    /// `logit` is no NaN. −0 becomes +0.
+    pub(super) fn new(logit: f32, id: u32) -> Self {
+        // Flipping all bits of negative floats and the sign of the others makes the order of the bits
+        // that of the values.
+        let bits = (logit + 0.0).to_bits();
+        let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+        Self(u64::from(ordered) << 32 | u64::from(!id))
+    }
+
+    pub(super) fn id(self) -> u32 {
+        !(self.0 as u32)
+    }
+
+    pub(super) fn logit(self) -> f32 {
+        let ordered = (self.0 >> 32) as u32;
+        f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
+    }
+
+    /// Probability relative to that of a candidate with logit `max`, at a temperature.
+    pub(super) fn weight(self, max: f32, temperature: f32) -> f64 {
+        f64::from(((self.logit() - max) / temperature).exp())
+    }
+}
+
+/// Keeps the `k` best, best first. All of them in any order where there aren't more.
+pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
+    if k < candidates.len() {
+        best_first(candidates, k);
+        candidates.truncate(k);
+    }
+}
+
+/// Keeps the fewest best whose probability together reaches `p` < 1, best first.
+pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
+    let Some(max) = likeliest(candidates) else { return };
+    let wanted = f64::from(p) * candidates.iter().map(|candidate| candidate.weight(max, 1.0)).sum::<f64>();
+    // Few candidates mostly suffice: sort a stretch at a time, each eight times the one before.
+    let (mut sorted, mut reached, mut stretch) = (0, 0.0, 64);
+    while sorted < candidates.len() {
+        let rest = &mut candidates[sorted..];
+        stretch = rest.len().min(stretch);
+        best_first(rest, stretch);
+        for (at, candidate) in rest[..stretch].iter().enumerate() {
+            reached += candidate.weight(max, 1.0);
+            if reached >= wanted {
+                return candidates.truncate(sorted + at + 1);
+            }
+        }
+        sorted += stretch;
+        stretch = stretch.saturating_mul(8);
+    }
+}
+
+/// Keeps those at least `p` times as likely as the likeliest; `p` > 0. Order stays.
+pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32) {
+    let Some(max) = likeliest(candidates) else { return };
+    let least = max + p.ln();
+    candidates.retain(|candidate| candidate.logit() >= least);
+}
+
+/// The greatest logit.
+pub(super) fn likeliest(candidates: &[Candidate]) -> Option<f32> {
+    candidates.iter().max().map(|best| best.logit())
+}
+
+/// Moves the `k` best to the front and sorts them; 1 ≤ `k` ≤ length.
+fn best_first(candidates: &mut [Candidate], k: usize) {
+    let descending = |a: &Candidate, b: &Candidate| b.cmp(a);
+    if k < candidates.len() {
+        candidates.select_nth_unstable_by(k - 1, descending);
+    }
+    candidates[..k].sort_unstable_by(descending);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn list(logits: &[f32]) -> Vec<Candidate> {
+        (0..).zip(logits).map(|(id, &logit)| Candidate::new(logit, id)).collect()
+    }
+
+    fn ids(candidates: &[Candidate]) -> Vec<u32> {
+        candidates.iter().map(|candidate| candidate.id()).collect()
+    }
+
+    /// Ids by logit, descending, then id: with a stable sort of ids in order.
+    fn ranked(logits: &[f32]) -> Vec<u32> {
+        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+        ids.sort_by(|&a, &b| logits[b as usize].partial_cmp(&logits[a as usize]).unwrap());
+        ids
+    }
+
+    /// Few distinct values, so that ties are common.
+    fn logits() -> impl Strategy<Value = Vec<f32>> {
+        prop::collection::vec(prop_oneof![(-8i8..8).prop_map(f32::from), -20.0f32..20.0], 1..900)
+    }
+
+    proptest! {
+        #[test]
+        fn a_candidate_gives_back_what_it_holds(logit in any::<f32>(), id in any::<u32>()) {
+            prop_assume!(!logit.is_nan());
+            let candidate = Candidate::new(logit, id);
+            prop_assert_eq!(candidate.id(), id);
+            prop_assert_eq!(candidate.logit(), logit);
+        }
+
+        #[test]
+        fn order_is_by_logit_then_by_lower_id(a in any::<(f32, u32)>(), b in any::<(f32, u32)>()) {
+            prop_assume!(!a.0.is_nan() && !b.0.is_nan());
+            let expected = a.0.partial_cmp(&b.0).unwrap().then(b.1.cmp(&a.1));
+            prop_assert_eq!(Candidate::new(a.0, a.1).cmp(&Candidate::new(b.0, b.1)), expected);
+        }
+
+        #[test]
+        fn top_k_keeps_exactly_the_k_best(logits in logits(), k in 1usize..1000) {
+            let mut kept = list(&logits);
+            top_k(&mut kept, k);
+            if k < logits.len() {
+                prop_assert_eq!(ids(&kept), &ranked(&logits)[..k]);
+            } else {
+                prop_assert_eq!(kept, list(&logits));
+            }
+        }
+
+        #[test]
+        fn top_p_keeps_the_shortest_prefix_that_reaches_p(logits in logits(), p in 0.001f32..0.999) {
+            let mut kept = list(&logits);
+            top_p(&mut kept, p);
+            let ranked = ranked(&logits);
+            prop_assert_eq!(ids(&kept), &ranked[..kept.len()]);
+            // In f64. Each weight carries a relative error of at most 2 roundings of its exponent's
+            // absolute value (≤ 40 · 2⁻²⁴ each) and 1 ULP of exp, and so do both sums: < 1e-5 in all.
+            let weight = |id: u32| (f64::from(logits[id as usize]) - f64::from(logits[ranked[0] as usize])).exp();
+            let total: f64 = ranked.iter().map(|&id| weight(id)).sum();
+            let sum = |n: usize| ranked[..n].iter().map(|&id| weight(id)).sum::<f64>() / total;
+            prop_assert!(sum(kept.len()) >= f64::from(p) - 1e-5);
+            prop_assert!(sum(kept.len() - 1) < f64::from(p) + 1e-5);
+        }
+    }
+
+    #[test]
+    fn minus_zero_ties_with_zero() {
+        assert_eq!(Candidate::new(-0.0, 3), Candidate::new(0.0, 3));
+    }
+
+    #[test]
+    fn top_p_that_meets_a_sum_exactly_stops_there() {
+        // Four equal weights of 1: a half is reached by the second exactly.
+        let mut kept = list(&[2.0; 4]);
+        top_p(&mut kept, 0.5);
+        assert_eq!(ids(&kept), [0, 1]);
+    }
+
+    #[test]
+    fn min_p_keeps_those_above_the_ratio_in_their_order() {
+        // Probabilities 1 : 1/2 : 1/4 : 1 relative to the likeliest, with logits that are exact.
+        let mut kept = list(&[-3.0, -1.0, -2.0, -1.0]);
+        min_p(&mut kept, 0.3);
+        assert_eq!(ids(&kept), [1, 2, 3]);
+        min_p(&mut kept, 1.0);
+        assert_eq!(ids(&kept), [1, 3]);
+    }
+}

@@ -1,0 +1,274 @@
+//! Cuts text into the words that byte-pair merging never crosses ("pre-tokenisation").
+//! Each family of models has its own rules, named by `tokenizer.ggml.pre`; the table below holds them.
+//! Time is linear in the text: the patterns run on a finite automaton, which is why the published
+//! patterns' one lookahead, `\s+(?!\S)`, is written as a [`Spaces`] rule beside the pattern instead.
+
+use crate::{Error, Result};
+use regex::Regex;
+
+/// What `\s+(?!\S)|\s+` does, without lookahead: a run of spaces that something follows gives its last
+/// character back, so that the next word can begin with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Spaces {
+    /// Matches stay as they are.
+    Whole,
+    /// Every run of spaces leaves one.
+    LeaveOne,
+    /// The same, but a run that ends in a line break is whole (`\s*[\r\n]+` stands before it).
+    LeaveOneOnLine,
+}
+
+/// One pass over the text: every match is a piece, and so is every gap between matches.
+type Pass = (&'static str, Spaces);
+
+/// A family's rules.
+struct Family {
+    /// Values of `tokenizer.ggml.pre`.
+    names: &'static [&'static str],
+    /// Applied in order, each to the pieces of the one before.
+    passes: &'static [Pass],
+    /// A word that is a token as it stands is taken whole, whatever the merges would make of it.
+    whole_words: bool,
+    /// Whether `bos` goes in front where the file doesn't say.
+    adds_bos: bool,
+}
+
+/// GPT-2's words: contractions, letters, digits, the rest, each with at most one space in front.
+const GPT2: Pass = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+", Spaces::LeaveOne);
+/// Llama 3's: any case of contraction, any one mark before letters, digits by threes, line breaks apart.
+const LLAMA3: Pass = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
+    Spaces::LeaveOneOnLine,
+);
+/// Qwen 2's: Llama 3's with single digits.
+const QWEN2: Pass = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
+    Spaces::LeaveOneOnLine,
+);
+/// Qwen 3.5's: Qwen 2's with combining marks kept on their letters.
+const QWEN35: Pass = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
+    Spaces::LeaveOneOnLine,
+);
+/// Each digit by itself.
+const DIGIT: Pass = (r"\p{N}", Spaces::Whole);
+/// Three ASCII digits by themselves.
+const THREE_DIGITS: Pass = (r"[0-9][0-9][0-9]", Spaces::Whole);
+
+const FAMILIES: &[Family] = &[
+    Family {
+        names: &["default"],
+        passes: &[(r"[\p{P}$+<=>^~|]+", Spaces::Whole), GPT2, (r"\p{N}+", Spaces::Whole), THREE_DIGITS],
+        whole_words: false,
+        adds_bos: false,
+    },
+    Family {
+        names: &[
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "mellum",
+            "modern-bert",
+            "exaone4",
+            "granite-docling",
+        ],
+        passes: &[GPT2],
+        whole_words: false,
+        adds_bos: false,
+    },
+    Family {
+        names: &[
+            "smollm",
+            "starcoder",
+            "refact",
+            "command-r",
+            "codeshell",
+            "exaone",
+            "minerva-7b",
+            "mellum2",
+        ],
+        passes: &[DIGIT, GPT2],
+        whole_words: false,
+        adds_bos: false,
+    },
+    Family {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"],
+        passes: &[LLAMA3],
+        whole_words: true,
+        adds_bos: true,
+    },
+    Family { names: &["dbrx", "smaug-bpe"], passes: &[LLAMA3], whole_words: false, adds_bos: false },
+    Family {
+        names: &["qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "solar-open"],
+        passes: &[QWEN2],
+        whole_words: false,
+        adds_bos: false,
+    },
+    Family { names: &["qwen35"], passes: &[QWEN35], whole_words: false, adds_bos: false },
+    Family {
+        names: &["falcon"],
+        passes: &[(r"[\p{P}$+<=>^~|`]+", Spaces::Whole), GPT2, THREE_DIGITS],
+        whole_words: false,
+        adds_bos: false,
+    },
+];
+
+/// Rules of one family, ready to run.
+#[derive(Debug)]
+pub(super) struct Splitter {
+    passes: Vec<(Regex, Spaces)>,
+    /// See [`Family::whole_words`].
+    pub(super) whole_words: bool,
+    /// See [`Family::adds_bos`].
+    pub(super) adds_bos: bool,
+}
+
+impl Splitter {
+    /// The rules that `pre` names; an empty name is `"default"`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a name the table doesn't have.
+    pub(super) fn new(pre: &str) -> Result<Self> {
+        let name = if pre.is_empty() { "default" } else { pre };
+        let family = FAMILIES
+            .iter()
+            .find(|family| family.names.contains(&name))
+            .ok_or_else(|| Error::Unsupported(format!("pre-tokenizer {name:?} (tokenizer.ggml.pre)")))?;
+        let passes = family
+            .passes
+            .iter()
+            .map(|&(pattern, spaces)| Ok((Regex::new(pattern).map_err(bad_pattern)?, spaces)))
+            .collect::<Result<_>>()?;
+        Ok(Self { passes, whole_words: family.whole_words, adds_bos: family.adds_bos })
+    }
+
+    /// Calls `word` with each word of `text` in order; together they are the text.
+    pub(super) fn split<'t>(
+        &self,
+        text: &'t str,
+        word: &mut impl FnMut(&'t str) -> Result<()>,
+    ) -> Result<()> {
+        split(&self.passes, text, word)
+    }
+}
+
+fn bad_pattern(error: regex::Error) -> Error {
+    Error::Internal(format!("a pre-tokenizer's pattern: {error}"))
+}
+
+fn split<'t>(
+    passes: &[(Regex, Spaces)],
+    text: &'t str,
+    word: &mut impl FnMut(&'t str) -> Result<()>,
+) -> Result<()> {
+    let Some(((pattern, spaces), rest)) = passes.split_first() else {
+        return if text.is_empty() { Ok(()) } else { word(text) };
+    };
+    let mut done = 0;
+    while let Some(found) = pattern.find_at(text, done) {
+        let end = found.end() - given_back(found.as_str(), found.end() < text.len(), *spaces);
+        split(rest, &text[done..found.start()], word)?;
+        split(rest, &text[found.start()..end], word)?;
+        done = end;
+    }
+    split(rest, &text[done..], word)
+}
+
+/// Bytes at the end of a match that belong to the next one. Only runs of spaces end in a space (see the
+/// patterns), and they are as long as they can be, so what follows one is no space.
+fn given_back(found: &str, followed: bool, spaces: Spaces) -> usize {
+    let Some(last) = found.chars().next_back() else { return 0 };
+    let leaves = match spaces {
+        Spaces::Whole => false,
+        Spaces::LeaveOne => last.is_whitespace(),
+        Spaces::LeaveOneOnLine => last.is_whitespace() && !matches!(last, '\r' | '\n'),
+    };
+    if leaves && followed && found.len() > last.len_utf8() { last.len_utf8() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words<'t>(pre: &str, text: &'t str) -> Vec<&'t str> {
+        let mut words = Vec::new();
+        Splitter::new(pre)
+            .unwrap()
+            .split(text, &mut |word| {
+                words.push(word);
+                Ok(())
+            })
+            .unwrap();
+        words
+    }
+
+    #[test]
+    fn gpt2_keeps_one_space_with_the_word() {
+        assert_eq!(
+            words("gpt-2", "I'm  here, 42x\n\n you"),
+            ["I", "'m", " ", " here", ",", " 42", "x", "\n\n", " you"]
+        );
+        assert_eq!(
+            words("gpt-2", "a\n\nb \t\u{3000}c  "),
+            ["a", "\n", "\n", "b", " \t", "\u{3000}", "c", "  "]
+        );
+    }
+
+    #[test]
+    fn smollm_isolates_digits_before_it_looks_at_spaces() {
+        // The spaces end a piece of their own when the digits are cut out, so none is left for "4".
+        assert_eq!(words("smollm", "x  42½ 7 y"), ["x", "  ", "4", "2", "½", " ", "7", " y"]);
+    }
+
+    #[test]
+    fn llama3_takes_digits_by_threes_and_line_breaks_apart() {
+        assert_eq!(
+            words("llama-bpe", "IT'S 12345 é\n\n  \n  (x"),
+            ["IT", "'S", " ", "123", "45", " é", "\n\n  \n", " ", " (", "x"]
+        );
+        assert_eq!(words("llama3", "a!!\r\n\r\nb"), ["a", "!!\r\n\r\n", "b"]);
+    }
+
+    #[test]
+    fn qwen2_takes_single_digits() {
+        assert_eq!(words("qwen2", " 12 x"), [" ", "1", "2", " x"]);
+    }
+
+    #[test]
+    fn default_cuts_marks_and_digits_by_threes() {
+        assert_eq!(words("", "a, 12345=6"), ["a", ",", " 123", "45", "=", "6"].map(|word| word));
+    }
+
+    #[test]
+    fn words_together_are_the_text() {
+        let text = "Zwölf  Boxkämpfer\u{a0}jagen\r\n\t Viktor 1,234.5 ´`^ 😀e\u{301} 漢字\u{2028}  ";
+        for family in FAMILIES {
+            for name in family.names {
+                assert_eq!(words(name, text).concat(), text, "{name}");
+                assert!(words(name, "").is_empty(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_runs_take_linear_time() {
+        // With backtracking, a run of spaces before a letter would be walked again from each of its
+        // characters, or stopped by a step limit. A minute of quadratic work must not pass unseen.
+        let started = std::time::Instant::now();
+        for text in [" ".repeat(1 << 20) + "x", "\n ".repeat(1 << 19) + "x", "a".repeat(1 << 20)] {
+            for family in FAMILIES {
+                assert_eq!(words(family.names[0], &text).concat().len(), text.len());
+            }
+        }
+        assert!(started.elapsed().as_secs() < 30);
+    }
+
+    #[test]
+    fn an_unknown_name_is_unsupported_and_named() {
+        let error = Splitter::new("martian").unwrap_err();
+        assert_eq!(error.to_string(), "not supported: pre-tokenizer \"martian\" (tokenizer.ggml.pre)");
+    }
+}

@@ -1,0 +1,171 @@
+//! Who owns what a pointer from C points to: owned (a `Box` given out, taken back by `*_free`), borrowed
+//! (for the length of one call), or exclusive (one call at a time, the others are told that it is busy).
+
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::status::{Failure, SM_STATUS_INTERNAL};
+
+/// Stores a new object in the caller's variable, which owns it until the matching `*_free`.
+///
+/// # Safety
+/// `out` is writable.
+pub(super) unsafe fn give<T>(out: *mut *mut T, object: T) {
+    // SAFETY: the function's contract.
+    unsafe { out.write(Box::into_raw(Box::new(object))) }
+}
+
+/// Checks the caller's variable for a new object and sets it to NULL, so that a failure leaves no garbage.
+///
+/// # Safety
+/// `out` is NULL or writable.
+pub(super) unsafe fn clear_out<T>(out: *mut *mut T, what: &'static str) -> Result<(), Failure> {
+    if out.is_null() {
+        return Err(Failure::null(what));
+    }
+    // SAFETY: not NULL, so writable.
+    unsafe { out.write(std::ptr::null_mut()) };
+    Ok(())
+}
+
+/// Takes an owned object back, to drop it.
+///
+/// # Safety
+/// `object` came from [`give`], isn't NULL, and nobody uses it any more.
+pub(super) unsafe fn take<T>(object: *mut T) -> Box<T> {
+    // SAFETY: the function's contract.
+    unsafe { Box::from_raw(object) }
+}
+
+/// What a pointer points to, for the length of the call.
+///
+/// # Safety
+/// `object` is NULL or points to a live `T` that nobody changes during `'a`.
+pub(super) unsafe fn borrow<'a, T>(object: *const T, what: &'static str) -> Result<&'a T, Failure> {
+    // SAFETY: the function's contract.
+    unsafe { object.as_ref() }.ok_or_else(|| Failure::null(what))
+}
+
+/// An object for one call at a time. A call that comes while another is inside, from a second thread or
+/// from the first one's callback, is refused instead of waiting; so is any call after a panic inside.
+#[derive(Debug)]
+pub(super) struct Exclusive<T> {
+    state: AtomicU8,
+    what: &'static str,
+    object: UnsafeCell<T>,
+}
+
+const FREE: u8 = 0;
+const ENTERED: u8 = 1;
+const POISONED: u8 = 2;
+
+// SAFETY: `enter` lets one thread at a time at the object, as a mutex does.
+unsafe impl<T: Send> Sync for Exclusive<T> {}
+
+impl<T> Exclusive<T> {
+    pub fn new(what: &'static str, object: T) -> Self {
+        Self { state: AtomicU8::new(FREE), what, object: UnsafeCell::new(object) }
+    }
+
+    /// The object, until the result is dropped.
+    pub fn enter(&self) -> Result<Entered<'_, T>, Failure> {
+        match self.state.compare_exchange(FREE, ENTERED, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Ok(Entered(self)),
+            Err(POISONED) => {
+                let message = format!("the {} was lost to an internal error; free it", self.what);
+                Err(Failure::new(SM_STATUS_INTERNAL, message))
+            }
+            Err(_) => Err(Failure::busy(self.what)),
+        }
+    }
+
+    /// Leaves the object entered for ever, so that it can be dropped; `Err` while a call is inside.
+    pub fn retire(&self) -> Result<(), Failure> {
+        match self.enter() {
+            Ok(entered) => std::mem::forget(entered),
+            Err(failure) if failure.status == SM_STATUS_INTERNAL => {}
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+}
+
+/// Access to the object of an [`Exclusive`].
+pub(super) struct Entered<'a, T>(&'a Exclusive<T>);
+
+impl<T> Deref for Entered<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the state is ENTERED on behalf of this value alone.
+        unsafe { &*self.0.object.get() }
+    }
+}
+
+impl<T> DerefMut for Entered<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the state is ENTERED on behalf of this value alone.
+        unsafe { &mut *self.0.object.get() }
+    }
+}
+
+impl<T> Drop for Entered<'_, T> {
+    fn drop(&mut self) {
+        let state = if std::thread::panicking() { POISONED } else { FREE };
+        self.0.state.store(state, Ordering::Release);
+    }
+}
+
+/// Frees an exclusive object: nothing for NULL, refused while a call is inside.
+///
+/// # Safety
+/// `object` is NULL or came from [`give`]; after success nobody uses it any more.
+pub(super) unsafe fn free_exclusive<T, U>(
+    object: *mut T,
+    exclusive: impl FnOnce(&T) -> &Exclusive<U>,
+) -> Result<(), Failure> {
+    // SAFETY: NULL or alive.
+    if let Some(alive) = unsafe { object.as_ref() } {
+        exclusive(alive).retire()?;
+        // SAFETY: not NULL; no call is inside, and none can enter.
+        drop(unsafe { take(object) });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::boundary::call;
+    use crate::ffi::status::{SM_STATUS_BUSY, SM_STATUS_OK};
+
+    #[test]
+    fn a_second_entry_is_busy_and_a_later_one_is_not() {
+        let object = Exclusive::new("context", 5);
+        let status = call(|| {
+            let mut value = object.enter()?;
+            *value += 1;
+            std::thread::scope(|s| s.spawn(|| assert_eq!(enter(&object), SM_STATUS_BUSY)).join()).unwrap();
+            assert_eq!(object.retire().unwrap_err().status, SM_STATUS_BUSY);
+            Ok(())
+        });
+        assert_eq!(status, SM_STATUS_OK);
+        assert_eq!(*object.enter().unwrap(), 6);
+    }
+
+    #[test]
+    fn a_panic_inside_refuses_the_object_but_lets_it_be_freed() {
+        let object = Exclusive::new("context", ());
+        let status = call(|| {
+            let _inside = object.enter()?;
+            panic!("planted")
+        });
+        assert_eq!(status, SM_STATUS_INTERNAL);
+        assert_eq!(enter(&object), SM_STATUS_INTERNAL);
+        assert!(object.retire().is_ok());
+    }
+
+    fn enter<T>(object: &Exclusive<T>) -> i32 {
+        call(|| object.enter().map(drop))
+    }
+}

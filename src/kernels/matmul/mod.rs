@@ -1,0 +1,234 @@
+//! Matmul with f32 activations and f32, f16 or bf16 weights: `Y = X · Wᵀ (+ bias) (+ Y)`, W packed ahead.
+//!
+//! # Contract
+//! - X is m × k f32, rows `ldx` bytes apart, any alignment. Y is m × n f32, rows `ldy` floats apart.
+//! - W (n outputs × k inputs) is packed into ⌈n / nr⌉ panels, each `k × nr` elements of its own type: all nr
+//!   columns at k = 0, then at k = 1, and so on. Columns past n are zeros in the pack and never written to Y.
+//!   Panels need no alignment; 64 bytes is fastest. (bf16 weaves pairs of vectors: see `weight`.)
+//! - Every output is one accumulator that starts at `Y (if accumulate) + bias` and adds `x[k]·w[k]`, fused, for
+//!   k ascending: the same bits for every m, every split into portions and every cut of the loops.
+//!   (The scalar level rounds the products; its order is the same.)
+//! - |error| ≤ γ(k+1) · (|start| + Σ|x·w|) with γ(n) = n·u / (1 − n·u), u = 2⁻²⁴; on the scalar level γ(k+2).
+//! - Edges are the kernel's: any m, n, k, also 0. Nothing outside Y's own columns is written.
+//!
+//! A kernel is a [`Row`]; [`Set`] holds the best row of each weight type.
+
+mod blocking;
+mod gemm;
+mod pack;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod weight;
+
+use super::{KernelInfo, Portion};
+use crate::isa::{Isa, IsaId, Scalar};
+use crate::quant::DType;
+use blocking::Blocking;
+pub(crate) use blocking::Product;
+pub use gemm::{Operand, gemm, gemm_scratch_len};
+pub use pack::Source;
+use tile::{Tiles, tile};
+use weight::{Bf16, F16, F32, Weight};
+
+/// One matmul kernel: how its weights are packed, and the loops that multiply them.
+pub struct Row {
+    /// Name, level, tile.
+    pub info: KernelInfo,
+    /// Element type of its weights, in the source and in the panels.
+    pub weights: DType,
+    blocking: Blocking,
+    /// Place of a column within a panel's row.
+    place: fn(usize) -> usize,
+}
+
+/// The best f32, f16 and bf16 rows of one level.
+#[derive(Clone, Copy)]
+pub struct Set {
+    /// f32 weights.
+    pub f32: &'static Row,
+    /// IEEE half weights.
+    pub f16: &'static Row,
+    /// bfloat16 weights.
+    pub bf16: &'static Row,
+}
+
+impl Set {
+    /// The best kernels that run at `isa`.
+    pub fn select(isa: IsaId) -> Self {
+        let best = |dtype| {
+            let fit = |row: &&'static Row| row.weights == dtype && isa.includes(row.info.isa);
+            TABLE.iter().filter(fit).max_by_key(|row| row.info.isa).expect("the scalar level has every type")
+        };
+        Self { f32: best(DType::F32), f16: best(DType::F16), bf16: best(DType::BF16) }
+    }
+
+    /// The row for weights of that type, if this family handles it.
+    pub fn row(&self, weights: DType) -> Option<&'static Row> {
+        [self.f32, self.f16, self.bf16].into_iter().find(|row| row.weights == weights)
+    }
+}
+
+/// Every kernel of the family.
+pub fn rows() -> impl Iterator<Item = KernelInfo> {
+    table().iter().map(|row| row.info)
+}
+
+/// Every row of the family, for tests and benches; run only those whose level is available.
+pub fn table() -> &'static [Row] {
+    TABLE
+}
+
+impl Row {
+    /// Multiplies; see the module's contract and [`Portion`].
+    ///
+    /// # Safety
+    /// The CPU has `info.isa`. X holds m rows of k floats, W the panels up to `panel_end` (of `k × nr` each), Y
+    /// m rows with all columns of the portion's panels that are below n, bias n floats; Y overlaps none of them.
+    pub unsafe fn run(&self, portion: &Portion) {
+        let first = portion.panel_begin * self.info.nr;
+        let columns = portion.n.min(portion.panel_end * self.info.nr).saturating_sub(first);
+        let panel_stride = portion.k * self.blocking.row_bytes;
+        let product = Product {
+            x: portion.x,
+            ldx: portion.ldx,
+            m: portion.m,
+            k: portion.k,
+            w: portion.w.wrapping_add(portion.panel_begin * panel_stride),
+            row_stride: self.blocking.row_bytes,
+            panel_stride,
+            y: portion.y.wrapping_add(first),
+            ldy: portion.ldy,
+            columns,
+            resume: portion.accumulate,
+            bias: if portion.bias.is_null() { portion.bias } else { portion.bias.wrapping_add(first) },
+        };
+        // SAFETY: the caller's promise; the product is the portion.
+        unsafe { self.multiply(&product) }
+    }
+
+    /// Multiplies rows with panels that stand anywhere.
+    ///
+    /// # Safety
+    /// As [`Row::run`], for the memory that `product` names.
+    #[inline]
+    pub(crate) unsafe fn multiply(&self, product: &Product) {
+        // SAFETY: the caller's promise.
+        unsafe { self.blocking.run(product) }
+    }
+}
+
+/// A row whose tiles are `NV` vectors wide.
+const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles) -> Row {
+    let nr = NV * I::LANES;
+    let dtype = match W::DTYPE {
+        DType::F32 => "f32",
+        DType::F16 => "f16",
+        _ => "bf16",
+    };
+    Row {
+        info: KernelInfo { op: "matmul", dtype, isa: I::ID, mr: tiles.len(), nr },
+        weights: W::DTYPE,
+        blocking: Blocking { tiles, nr, row_bytes: nr * W::BYTES },
+        place: |column| W::place(I::LANES, column),
+    }
+}
+
+/// 4 rows × 2 vectors: 8 sums, 2 weights, a factor and a product of 16 registers.
+const fn scalar<W: Weight>() -> Row {
+    type I = Scalar;
+    row::<I, W, 2>(
+        const {
+            &[
+                tile::<I, W, 1, 2, 4>(),
+                tile::<I, W, 2, 2, 2>(),
+                tile::<I, W, 3, 2, 1>(),
+                tile::<I, W, 4, 2, 1>(),
+            ]
+        },
+    )
+}
+
+/// 6 rows × 2 vectors: 12 sums, 2 weights and a factor of 16 registers.
+#[cfg(target_arch = "x86_64")]
+const fn avx2<W: Weight>() -> Row {
+    type I = crate::isa::Avx2;
+    row::<I, W, 2>(
+        const {
+            &[
+                tile::<I, W, 1, 2, 4>(),
+                tile::<I, W, 2, 2, 3>(),
+                tile::<I, W, 3, 2, 2>(),
+                tile::<I, W, 4, 2, 1>(),
+                tile::<I, W, 5, 2, 1>(),
+                tile::<I, W, 6, 2, 1>(),
+            ]
+        },
+    )
+}
+
+/// 12 rows × 2 vectors: 24 sums, 2 weights and factors of 32 registers.
+#[cfg(target_arch = "x86_64")]
+const fn avx512<W: Weight>() -> Row {
+    type I = crate::isa::Avx512;
+    row::<I, W, 2>(
+        const {
+            &[
+                tile::<I, W, 1, 2, 4>(),
+                tile::<I, W, 2, 2, 4>(),
+                tile::<I, W, 3, 2, 4>(),
+                tile::<I, W, 4, 2, 3>(),
+                tile::<I, W, 5, 2, 2>(),
+                tile::<I, W, 6, 2, 2>(),
+                tile::<I, W, 7, 2, 1>(),
+                tile::<I, W, 8, 2, 1>(),
+                tile::<I, W, 9, 2, 1>(),
+                tile::<I, W, 10, 2, 1>(),
+                tile::<I, W, 11, 2, 1>(),
+                tile::<I, W, 12, 2, 1>(),
+            ]
+        },
+    )
+}
+
+/// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
+#[cfg(target_arch = "aarch64")]
+const fn neon<W: Weight>() -> Row {
+    type I = crate::isa::Neon;
+    row::<I, W, 4>(
+        const {
+            &[
+                tile::<I, W, 1, 4, 4>(),
+                tile::<I, W, 2, 4, 3>(),
+                tile::<I, W, 3, 4, 2>(),
+                tile::<I, W, 4, 4, 1>(),
+                tile::<I, W, 5, 4, 1>(),
+                tile::<I, W, 6, 4, 1>(),
+            ]
+        },
+    )
+}
+
+static TABLE: &[Row] = &[
+    scalar::<F32>(),
+    scalar::<F16>(),
+    scalar::<Bf16>(),
+    #[cfg(target_arch = "x86_64")]
+    avx2::<F32>(),
+    #[cfg(target_arch = "x86_64")]
+    avx2::<F16>(),
+    #[cfg(target_arch = "x86_64")]
+    avx2::<Bf16>(),
+    #[cfg(target_arch = "x86_64")]
+    avx512::<F32>(),
+    #[cfg(target_arch = "x86_64")]
+    avx512::<F16>(),
+    #[cfg(target_arch = "x86_64")]
+    avx512::<Bf16>(),
+    #[cfg(target_arch = "aarch64")]
+    neon::<F32>(),
+    #[cfg(target_arch = "aarch64")]
+    neon::<F16>(),
+    #[cfg(target_arch = "aarch64")]
+    neon::<Bf16>(),
+];

@@ -1,0 +1,185 @@
+//! The register tile: MR rows times P panels of NV vectors, summed over k in registers.
+//! One body for every instruction set and element type; an entry of a [`Tiles`] table fixes them all.
+
+use super::weight::Weight;
+use crate::isa::{Isa, Kernel};
+use std::marker::PhantomData;
+
+/// What one call of a tile works on: `blocks` row blocks of MR rows, against P neighbouring panels.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    /// First row of X.
+    pub x: *const u8,
+    /// Bytes between rows of X.
+    pub ldx: usize,
+    /// Row blocks.
+    pub blocks: usize,
+    /// Products an output gets in this call.
+    pub k: usize,
+    /// Row k of the first panel.
+    pub w: *const u8,
+    /// Bytes between rows of k.
+    pub row_stride: usize,
+    /// Bytes between panels.
+    pub panel_stride: usize,
+    /// First row of Y, at the panel's first column.
+    pub y: *mut f32,
+    /// Floats between rows of Y.
+    pub ldy: usize,
+    /// Columns of Y from there on; the last panel may be wider.
+    pub columns: usize,
+    /// Sums start from what Y holds, not from 0.
+    pub resume: bool,
+    /// Added to the start of each sum: `columns` floats, or null.
+    pub bias: *const f32,
+}
+
+/// A tile's entry. Its safety contract is [`Block`]'s fields: all memory they name is there, and the CPU has
+/// the instruction set.
+pub(super) type TileFn = unsafe fn(&Block);
+
+/// The tile of one height.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// For one panel.
+    pub one: TileFn,
+    /// Panels that `many` takes at once: a low tile has too few sums to keep the FMA units busy.
+    pub group: usize,
+    /// For `group` panels.
+    pub many: TileFn,
+}
+
+/// The tiles of heights 1, 2, … MR.
+pub(super) type Tiles = &'static [Tile];
+
+/// The tile of height `MR` that takes `P` panels where it can.
+pub(super) const fn tile<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: usize>() -> Tile {
+    Tile { one: entry::<I, W, MR, NV, 1>, group: P, many: entry::<I, W, MR, NV, P> }
+}
+
+/// # Safety
+/// See [`TileFn`].
+unsafe fn entry<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: usize>(block: &Block) {
+    // SAFETY: the caller proves that the CPU has the instruction set.
+    let isa = unsafe { I::new_unchecked() };
+    isa.vectorize(Body::<W, MR, NV, P> { block, weight: PhantomData })
+}
+
+struct Body<'a, W, const MR: usize, const NV: usize, const P: usize> {
+    block: &'a Block,
+    weight: PhantomData<W>,
+}
+
+impl<W: Weight, const MR: usize, const NV: usize, const P: usize> Kernel for Body<'_, W, MR, NV, P> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut block = *self.block;
+        for _ in 0..block.blocks {
+            // SAFETY: `TileFn`'s contract; rows of Y and X advance together through the row blocks.
+            unsafe {
+                let mut sums = [[[isa.zero(); NV]; P]; MR];
+                if block.resume || !block.bias.is_null() {
+                    start(isa, &block, &mut sums);
+                }
+                accumulate::<I, W, MR, NV, P>(isa, &block, &mut sums);
+                store(isa, &block, &sums);
+                block.x = block.x.wrapping_add(MR * block.ldx);
+                block.y = block.y.wrapping_add(MR * block.ldy);
+            }
+        }
+    }
+}
+
+/// Adds the block's products to the sums, k ascending.
+///
+/// # Safety
+/// As [`TileFn`], for one row block.
+#[inline(always)]
+unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: usize>(
+    isa: I,
+    block: &Block,
+    sums: &mut [[[I::F32; NV]; P]; MR],
+) {
+    let mut w = block.w;
+    let mut x = block.x;
+    for _ in 0..block.k {
+        for p in 0..P {
+            // SAFETY: the panels hold k rows of NV vectors; the row blocks' X hold k floats.
+            let row: [I::F32; NV] = unsafe { W::load(isa, w.add(p * block.panel_stride)) };
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: as above.
+                let factor = isa.splat(unsafe { x.add(i * block.ldx).cast::<f32>().read_unaligned() });
+                for v in 0..NV {
+                    sums[p][v] = isa.mul_add(factor, row[v], sums[p][v]);
+                }
+            }
+        }
+        w = w.wrapping_add(block.row_stride);
+        x = x.wrapping_add(4);
+    }
+}
+
+/// Starts the sums from Y, the bias, or both.
+///
+/// # Safety
+/// As [`TileFn`], for one row block.
+#[inline(always)]
+unsafe fn start<I: Isa, const MR: usize, const NV: usize, const P: usize>(
+    isa: I,
+    block: &Block,
+    sums: &mut [[[I::F32; NV]; P]; MR],
+) {
+    let whole = block.columns >= P * NV * I::LANES;
+    for (i, row) in sums.iter_mut().enumerate() {
+        let y = block.y.wrapping_add(i * block.ldy);
+        for (v, sum) in row.as_flattened_mut().iter_mut().enumerate() {
+            let column = v * I::LANES;
+            let load = |p: *const f32| {
+                let p = p.wrapping_add(column);
+                // SAFETY: `columns` floats are there from column 0 on.
+                unsafe {
+                    if whole {
+                        isa.load(p)
+                    } else {
+                        isa.load_first(p, block.columns.saturating_sub(column).min(I::LANES))
+                    }
+                }
+            };
+            if block.resume {
+                *sum = load(y);
+            }
+            if !block.bias.is_null() {
+                *sum = isa.add(*sum, load(block.bias));
+            }
+        }
+    }
+}
+
+/// Writes the sums to the columns that Y has.
+///
+/// # Safety
+/// As [`TileFn`], for one row block.
+#[inline(always)]
+unsafe fn store<I: Isa, const MR: usize, const NV: usize, const P: usize>(
+    isa: I,
+    block: &Block,
+    sums: &[[[I::F32; NV]; P]; MR],
+) {
+    let whole = block.columns >= P * NV * I::LANES;
+    for (i, row) in sums.iter().enumerate() {
+        let y = block.y.wrapping_add(i * block.ldy);
+        for (v, &sum) in row.as_flattened().iter().enumerate() {
+            let column = v * I::LANES;
+            let p = y.wrapping_add(column);
+            // SAFETY: `columns` floats are there from column 0 on.
+            unsafe {
+                if whole {
+                    isa.store(p, sum);
+                } else {
+                    isa.store_first(p, sum, block.columns.saturating_sub(column).min(I::LANES));
+                }
+            }
+        }
+    }
+}

@@ -173,6 +173,15 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn swap_pairs(self, a: Self::F32) -> Self::F32 {
+        unsafe { _mm256_permute_ps::<0b10_11_00_01>(a) }
+    }
+    #[inline(always)]
+    fn dup_pairs(self, a: Self::F32) -> Self::F32 {
+        unsafe { _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)) }
+    }
+
+    #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {
         unsafe { _mm256_set1_epi32(x) }
     }

@@ -181,6 +181,15 @@ impl<const VNNI: bool> Isa for X512<VNNI> {
     }
 
     #[inline(always)]
+    fn swap_pairs(self, a: Self::F32) -> Self::F32 {
+        unsafe { _mm512_permute_ps::<0b10_11_00_01>(a) }
+    }
+    #[inline(always)]
+    fn dup_pairs(self, a: Self::F32) -> Self::F32 {
+        unsafe { _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), a) }
+    }
+
+    #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {
         unsafe { _mm512_set1_epi32(x) }
     }

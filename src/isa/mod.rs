@@ -265,6 +265,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Largest lane; unspecified with NaN.
     fn max_lanes(self, a: Self::F32) -> f32;
 
+    /// Lanes 2i and 2i + 1 exchanged.
+    fn swap_pairs(self, a: Self::F32) -> Self::F32;
+    /// The first half of the lanes, each twice: a₀ a₀ a₁ a₁ …
+    fn dup_pairs(self, a: Self::F32) -> Self::F32;
+
     /// All lanes `x`.
     fn splat_i32(self, x: i32) -> Self::I32;
     /// Wrapping a + b.

@@ -187,6 +187,15 @@ impl<const DOTPROD: bool> Isa for NeonX<DOTPROD> {
     }
 
     #[inline(always)]
+    fn swap_pairs(self, a: Self::F32) -> Self::F32 {
+        unsafe { vrev64q_f32(a) }
+    }
+    #[inline(always)]
+    fn dup_pairs(self, a: Self::F32) -> Self::F32 {
+        unsafe { vzip1q_f32(a, a) }
+    }
+
+    #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {
         unsafe { vdupq_n_s32(x) }
     }

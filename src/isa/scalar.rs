@@ -165,6 +165,15 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
+    fn swap_pairs(self, [a, b, c, d]: Self::F32) -> Self::F32 {
+        [b, a, d, c]
+    }
+    #[inline(always)]
+    fn dup_pairs(self, [a, b, ..]: Self::F32) -> Self::F32 {
+        [a, a, b, b]
+    }
+
+    #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {
         [x; LANES]
     }

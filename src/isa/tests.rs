@@ -91,6 +91,8 @@ impl Kernel for Floats {
                 check("copysign", isa.copysign(va, vb), &|i| a[i].copysign(b[i]));
                 check("lt", isa.select(isa.lt(va, vb), va, vc), &|i| if a[i] < b[i] { a[i] } else { c[i] });
                 check("eq", isa.select(isa.eq(va, vb), va, vc), &|i| if a[i] == b[i] { a[i] } else { c[i] });
+                check("swap_pairs", isa.swap_pairs(va), &|i| a[i ^ 1]);
+                check("dup_pairs", isa.dup_pairs(va), &|i| a[i / 2]);
                 check("bits", isa.from_bits(isa.to_bits(va)), &|i| a[i]);
                 let fused = I::ID != IsaId::Scalar;
                 check("mul_add", isa.mul_add(va, vb, vc), &|i| {

@@ -7,6 +7,7 @@ use crate::isa::IsaId;
 use once_cell::sync::OnceCell;
 
 pub mod attention;
+mod levels;
 pub mod matmul;
 pub mod qmatmul;
 pub mod reference;

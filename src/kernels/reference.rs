@@ -2,6 +2,7 @@
 //! Nothing here is fast, and nothing here knows an instruction set. Inputs are the f32 that kernels get;
 //! results stay f64. Unlike the kernels, these functions allocate, and panic on shapes that do not fit.
 
+use super::rope::Pairing;
 use std::f64::consts::{FRAC_2_SQRT_PI, PI, SQRT_2};
 
 /// `Y = X · Wᵀ (+ bias)`: the linear layer. X is `m × k`, W is `n × k` (a row per output), Y is `m × n`.
@@ -192,15 +193,6 @@ fn add_residual(x: &[f32], residual: Option<&[f32]>) -> Vec<f64> {
         *sum += f64::from(r);
     }
     sum
-}
-
-/// Which elements of a head a rotary embedding turns together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// Elements 2i and 2i + 1, as in the paper, in GPT-J, and in Llama models stored as GGUF.
-    Adjacent,
-    /// Elements i and i + rot_dim/2, as in GPT-NeoX and in Llama models of the `transformers` library.
-    Halves,
 }
 
 /// Rotary position embedding (Su et al. 2021, arXiv:2104.09864) of rows `[tokens][n_head][head_dim]`.

@@ -1,20 +1,329 @@
-//! rope
+//! Rotary position embedding (Su et al. 2021, arXiv:2104.09864): pairs of a head's elements turn by an angle that
+//! grows with the position. Angles are computed ahead, in f64, into a [`Table`] of cosines and sines.
+//! In place on rows `[tokens][n_head][head_dim]` of queries or keys.
+//!
+//! Contract: any alignment and stride; each row by itself and each head alike, so any split gives the same bits.
+//! A pair (a, b) comes out off by at most 3 · 2⁻²⁴ · (|a| + |b|) in each element. Elements from `rot_dim` on, and
+//! whatever lies between rows, stay untouched.
 
 use super::KernelInfo;
-use crate::isa::IsaId;
+use super::levels::{self, Levels};
+use crate::error::{Error, Result};
+use crate::isa::{Isa, IsaId, Kernel};
+
+/// Which elements of a head turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// Elements 2i and 2i + 1, as in the paper, in GPT-J, and in Llama models stored as GGUF.
+    Adjacent,
+    /// Elements i and i + rot_dim/2, as in GPT-NeoX and in Llama models of the `transformers` library.
+    Halves,
+}
+
+/// What changes a model's frequencies; the default changes nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Scaling<'a> {
+    /// Factor on positions; below 1 it is linear interpolation (Chen et al. 2023, arXiv:2306.15595).
+    pub freq_scale: f32,
+    /// A divisor for each of the `rot_dim / 2` frequencies (Llama 3's `rope_freqs`); absent for 1.
+    pub factors: Option<&'a [f32]>,
+}
+
+impl Default for Scaling<'_> {
+    fn default() -> Self {
+        Self { freq_scale: 1.0, factors: None }
+    }
+}
+
+/// Cosines and sines of positions 0 .. n_ctx.
+#[derive(Debug)]
+pub struct Table {
+    n_ctx: usize,
+    rot_dim: usize,
+    /// `[position][cosines, then sines][rot_dim / 2]`.
+    data: Vec<f32>,
+}
+
+impl Table {
+    /// Pair i at position p turns by `p · freq_scale · base^(−2i/rot_dim) / factors[i]`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where `rot_dim` is odd, there is not one factor for each pair, or a number is not
+    /// positive and finite; [`Error::OutOfMemory`] where the `4 · n_ctx · rot_dim` bytes are not to be had.
+    pub fn new(n_ctx: usize, rot_dim: usize, base: f32, scaling: Scaling) -> Result<Self> {
+        let half = rot_dim / 2;
+        if !rot_dim.is_multiple_of(2) {
+            return Err(Error::invalid(format!("rotary dimension {rot_dim} is odd")));
+        }
+        let factors = scaling.factors.unwrap_or(&[]);
+        if scaling.factors.is_some() && factors.len() != half {
+            return Err(Error::invalid(format!("{} rope factors for {half} frequencies", factors.len())));
+        }
+        for &x in [base, scaling.freq_scale].iter().chain(factors) {
+            if !(x > 0.0 && x.is_finite()) {
+                return Err(Error::invalid(format!(
+                    "rope frequency parameter {x} is not positive and finite"
+                )));
+            }
+        }
+        let bytes = n_ctx.saturating_mul(rot_dim).saturating_mul(size_of::<f32>());
+        let out_of_memory = || Error::OutOfMemory { bytes, what: "the rotary table" };
+        let mut data = Vec::new();
+        data.try_reserve_exact(bytes / size_of::<f32>()).map_err(|_| out_of_memory())?;
+        for position in 0..n_ctx {
+            let angle = |i: usize| {
+                let exponent = -2.0 * i as f64 / rot_dim as f64;
+                let divisor = factors.get(i).map_or(1.0, |&factor| f64::from(factor));
+                position as f64 * f64::from(scaling.freq_scale) * f64::from(base).powf(exponent) / divisor
+            };
+            data.extend((0..half).map(|i| angle(i).cos() as f32));
+            data.extend((0..half).map(|i| angle(i).sin() as f32));
+        }
+        Ok(Self { n_ctx, rot_dim, data })
+    }
+
+    /// Positions in the table.
+    pub fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    /// Elements of a head that turn.
+    pub fn rot_dim(&self) -> usize {
+        self.rot_dim
+    }
+
+    /// Bytes that the table takes.
+    pub fn bytes(&self) -> usize {
+        self.data.capacity() * size_of::<f32>()
+    }
+}
+
+/// Rows of queries or keys to turn.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeArgs {
+    /// First row.
+    pub x: *mut f32,
+    /// Floats between rows.
+    pub stride: usize,
+    /// The position of each row.
+    pub positions: *const u32,
+    /// Number of rows.
+    pub tokens: usize,
+    /// Heads in a row.
+    pub n_head: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+}
+
+/// A rotary embedding.
+#[derive(Clone, Copy)]
+pub struct Rope {
+    /// What the kernel is.
+    pub info: KernelInfo,
+    run: unsafe fn(&Table, &RopeArgs),
+}
+
+impl Rope {
+    /// Turns adjoining rows `[positions.len()][n_head][head_dim]`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where lengths do not fit, heads are shorter than the table's `rot_dim`, or a
+    /// position is not in the table; nothing is changed then.
+    pub fn apply(&self, table: &Table, x: &mut [f32], positions: &[u32], head_dim: usize) -> Result<()> {
+        let heads = x.len().checked_div(head_dim).unwrap_or(0);
+        let n_head = heads.checked_div(positions.len()).unwrap_or(0);
+        if x.len() != positions.len() * n_head * head_dim {
+            let (floats, rows) = (x.len(), positions.len());
+            return Err(Error::invalid(format!(
+                "{floats} floats are not {rows} rows of heads of {head_dim}"
+            )));
+        }
+        if head_dim < table.rot_dim && !x.is_empty() {
+            let rot_dim = table.rot_dim;
+            return Err(Error::invalid(format!(
+                "heads of {head_dim} are shorter than what turns, {rot_dim}"
+            )));
+        }
+        if let Some(position) = positions.iter().find(|&&p| p as usize >= table.n_ctx) {
+            return Err(Error::invalid(format!("position {position} of {} in the table", table.n_ctx)));
+        }
+        let stride = n_head * head_dim;
+        let (tokens, positions) = (positions.len(), positions.as_ptr());
+        let args = RopeArgs { x: x.as_mut_ptr(), stride, positions, tokens, n_head, head_dim };
+        // SAFETY: the slice holds `tokens` rows of `n_head · head_dim`, and all else was just checked.
+        unsafe { (self.run)(table, &args) };
+        Ok(())
+    }
+
+    /// Turns the rows that `args` describes.
+    ///
+    /// # Safety
+    /// Rows are readable and writable for `n_head · head_dim` floats; `positions` is readable for `tokens`, each
+    /// of them below the table's `n_ctx`; `rot_dim ≤ head_dim`.
+    pub unsafe fn run(&self, table: &Table, args: &RopeArgs) {
+        // SAFETY: the caller's promise.
+        unsafe { (self.run)(table, args) }
+    }
+}
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
-pub struct Set {}
+pub struct Set {
+    /// Pairs of neighbours.
+    pub adjacent: Rope,
+    /// Pairs across the halves of a head.
+    pub halves: Rope,
+}
 
 impl Set {
     /// The best kernels that run at `isa`.
-    pub fn select(_isa: IsaId) -> Self {
-        Self {}
+    pub fn select(isa: IsaId) -> Self {
+        levels::select(isa)
+    }
+
+    /// The kernel for a pairing.
+    pub fn of(&self, pairing: Pairing) -> &Rope {
+        match pairing {
+            Pairing::Adjacent => &self.adjacent,
+            Pairing::Halves => &self.halves,
+        }
+    }
+}
+
+impl Levels for Set {
+    fn at<I: Isa>() -> Self {
+        let info = |op| KernelInfo { op, dtype: "f32", isa: I::ID, mr: 1, nr: 1 };
+        Self {
+            adjacent: Rope { info: info("rope_adjacent"), run: entry::<I, Adjacent> },
+            halves: Rope { info: info("rope_halves"), run: entry::<I, Halves> },
+        }
     }
 }
 
 /// Every kernel of the family.
 pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    std::iter::empty()
+    levels::all::<Set>().into_iter().flat_map(|(_, set)| [set.adjacent.info, set.halves.info])
+}
+
+/// # Safety
+/// `I` is available; the rest as [`Rope::run`] says.
+unsafe fn entry<I: Isa, T: Turn>(table: &Table, args: &RopeArgs) {
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(Rows { table, args, turn: std::marker::PhantomData::<T> })
+}
+
+struct Rows<'a, T> {
+    table: &'a Table,
+    args: &'a RopeArgs,
+    turn: std::marker::PhantomData<T>,
+}
+
+impl<T: Turn> Kernel for Rows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { table, args, .. } = self;
+        let half = table.rot_dim / 2;
+        for t in 0..args.tokens {
+            // SAFETY: `positions` reaches to `tokens`, and what it holds lies in the table; row t is the caller's.
+            unsafe {
+                let position = *args.positions.add(t) as usize;
+                let cos = table.data.as_ptr().add(position * table.rot_dim);
+                let row = args.x.add(t * args.stride);
+                T::row(isa, row, cos, cos.add(half), half, args);
+            }
+        }
+    }
+}
+
+/// A way of pairing elements.
+trait Turn {
+    /// Turns the heads of one row: a vector of angles at a time, and all heads by it.
+    ///
+    /// # Safety
+    /// `row` is readable and writable for `n_head · head_dim` floats, `cos` and `sin` readable for `half`, and
+    /// `2 · half ≤ head_dim`.
+    unsafe fn row<I: Isa>(
+        isa: I,
+        row: *mut f32,
+        cos: *const f32,
+        sin: *const f32,
+        half: usize,
+        args: &RopeArgs,
+    );
+}
+
+/// [`Pairing::Adjacent`].
+struct Adjacent;
+
+impl Turn for Adjacent {
+    #[inline(always)]
+    unsafe fn row<I: Isa>(
+        isa: I,
+        row: *mut f32,
+        cos: *const f32,
+        sin: *const f32,
+        half: usize,
+        args: &RopeArgs,
+    ) {
+        const SIGNS: [f32; 16] = [-1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1.];
+        const { assert!(I::LANES <= SIGNS.len() && I::LANES % 2 == 0) };
+        // SAFETY: SIGNS holds at least LANES floats.
+        let signs = unsafe { isa.load(SIGNS.as_ptr()) };
+        let mut i = 0;
+        while i < half {
+            let pairs = (I::LANES / 2).min(half - i);
+            // SAFETY: i + pairs ≤ half, and 2 · half ≤ head_dim.
+            unsafe {
+                // (a, b) to (a·cos − b·sin, b·cos + a·sin): the swapped vector times (−sin, sin).
+                let cos = isa.dup_pairs(isa.load_first(cos.add(i), pairs));
+                let sin = isa.mul(signs, isa.dup_pairs(isa.load_first(sin.add(i), pairs)));
+                for h in 0..args.n_head {
+                    let p = row.add(h * args.head_dim + 2 * i);
+                    if 2 * pairs == I::LANES {
+                        let x = isa.load(p);
+                        isa.store(p, isa.mul_add(isa.swap_pairs(x), sin, isa.mul(x, cos)));
+                    } else {
+                        let x = isa.load_first(p, 2 * pairs);
+                        let y = isa.mul_add(isa.swap_pairs(x), sin, isa.mul(x, cos));
+                        isa.store_first(p, y, 2 * pairs);
+                    }
+                }
+            }
+            i += pairs;
+        }
+    }
+}
+
+/// [`Pairing::Halves`].
+struct Halves;
+
+impl Turn for Halves {
+    #[inline(always)]
+    unsafe fn row<I: Isa>(
+        isa: I,
+        row: *mut f32,
+        cos: *const f32,
+        sin: *const f32,
+        half: usize,
+        args: &RopeArgs,
+    ) {
+        let mut i = 0;
+        while i < half {
+            let count = I::LANES.min(half - i);
+            // SAFETY: i + count ≤ half, and 2 · half ≤ head_dim.
+            unsafe {
+                let (cos, sin) = (isa.load_first(cos.add(i), count), isa.load_first(sin.add(i), count));
+                for h in 0..args.n_head {
+                    let first = row.add(h * args.head_dim + i);
+                    let second = first.add(half);
+                    let (a, b) = (isa.load_first(first, count), isa.load_first(second, count));
+                    isa.store_first(first, isa.neg_mul_add(b, sin, isa.mul(a, cos)), count);
+                    isa.store_first(second, isa.mul_add(a, sin, isa.mul(b, cos)), count);
+                }
+            }
+            i += count;
+        }
+    }
 }

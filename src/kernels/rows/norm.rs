@@ -1,0 +1,304 @@
+//! LayerNorm and RMSNorm of rows, alone or fused with the residual sum before them.
+//! The mean comes first and the variance from the deviations, in a second pass over a row that is in cache
+//! by then: E[x²] − E[x]² would cancel.
+
+use super::info;
+use super::reduce::{Sum, Terms, Values, fold, load, store};
+use super::softmax::whole_rows;
+use crate::error::{Error, Result};
+use crate::isa::{Isa, Kernel};
+use crate::kernels::KernelInfo;
+
+/// Rows to normalise.
+#[derive(Clone, Copy, Debug)]
+pub struct NormArgs {
+    /// First row of the input. Only read where `add` is null; else overwritten with the sum.
+    pub x: *mut f32,
+    /// Floats between rows of the input.
+    pub x_stride: usize,
+    /// First row of what is added to the input first, or null.
+    pub add: *const f32,
+    /// Floats between rows of `add`.
+    pub add_stride: usize,
+    /// First row of the output; may be `x`, with the same stride, where `add` is null.
+    pub dst: *mut f32,
+    /// Floats between rows of the output.
+    pub dst_stride: usize,
+    /// `cols` factors, or null for 1.
+    pub gamma: *const f32,
+    /// `cols` summands, or null for 0.
+    pub beta: *const f32,
+    /// Added to the variance (LayerNorm) or the mean square (RMSNorm).
+    pub eps: f32,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub cols: usize,
+}
+
+/// A normalisation of rows.
+///
+/// LayerNorm: (x − mean) / √(variance + eps) · gamma + beta. RMSNorm: x / √(mean of x² + eps) · gamma + beta.
+/// With `add`, x + add takes the place of x, and is written there too (rounded to f32 before anything else).
+///
+/// Relative error of the factor 1/√…: at most (cols / (4·LANES) + 16) · 2⁻²⁴. Squares must not overflow
+/// (|x| < 1e18). A row with NaN or infinities comes out NaN; so does one without variance where eps is 0.
+#[derive(Clone, Copy)]
+pub struct Norm {
+    /// What the kernel is.
+    pub info: KernelInfo,
+    run: unsafe fn(&NormArgs),
+}
+
+/// What rows are scaled and shifted by: the same for every row.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Affine<'a> {
+    /// A factor for each column; absent for 1.
+    pub gamma: Option<&'a [f32]>,
+    /// A summand for each column; absent for 0.
+    pub beta: Option<&'a [f32]>,
+    /// Added to the variance or mean square.
+    pub eps: f32,
+}
+
+impl Norm {
+    pub(super) fn layer<I: Isa>() -> Self {
+        Self { info: info::<I>("layer_norm"), run: entry::<I, true> }
+    }
+
+    pub(super) fn rms<I: Isa>() -> Self {
+        Self { info: info::<I>("rms_norm"), run: entry::<I, false> }
+    }
+
+    /// Normalises adjoining rows of `cols`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where lengths do not fit.
+    pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize, affine: Affine) -> Result<()> {
+        let rows = whole_rows(src.len(), dst.len(), cols)?;
+        let x = src.as_ptr().cast_mut();
+        // SAFETY: both slices hold `rows` rows of `cols`, and without `add`, x is only read.
+        unsafe { self.adjoining(x, std::ptr::null(), dst.as_mut_ptr(), rows, cols, affine) }
+    }
+
+    /// Normalises adjoining rows of `cols` in place.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where lengths do not fit.
+    pub fn apply_in_place(&self, x: &mut [f32], cols: usize, affine: Affine) -> Result<()> {
+        let rows = whole_rows(x.len(), x.len(), cols)?;
+        let x = x.as_mut_ptr();
+        // SAFETY: the slice holds `rows` rows of `cols`.
+        unsafe { self.adjoining(x, std::ptr::null(), x, rows, cols, affine) }
+    }
+
+    /// `x += add`, and the normalised sum to `dst`; adjoining rows of `cols`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where lengths do not fit.
+    pub fn add_and_apply(
+        &self,
+        x: &mut [f32],
+        add: &[f32],
+        dst: &mut [f32],
+        cols: usize,
+        affine: Affine,
+    ) -> Result<()> {
+        whole_rows(add.len(), dst.len(), cols)?;
+        let rows = whole_rows(x.len(), dst.len(), cols)?;
+        // SAFETY: all three slices hold `rows` rows of `cols`.
+        unsafe { self.adjoining(x.as_mut_ptr(), add.as_ptr(), dst.as_mut_ptr(), rows, cols, affine) }
+    }
+
+    /// # Safety
+    /// As [`Norm::run`], with rows that adjoin.
+    unsafe fn adjoining(
+        &self,
+        x: *mut f32,
+        add: *const f32,
+        dst: *mut f32,
+        rows: usize,
+        cols: usize,
+        affine: Affine,
+    ) -> Result<()> {
+        for (name, values) in [("gamma", affine.gamma), ("beta", affine.beta)] {
+            if values.is_some_and(|values| values.len() != cols) {
+                return Err(Error::invalid(format!("{name} must hold one float for each of {cols} columns")));
+            }
+        }
+        let pointer = |values: Option<&[f32]>| values.map_or(std::ptr::null(), <[f32]>::as_ptr);
+        let args = NormArgs {
+            x,
+            x_stride: cols,
+            add,
+            add_stride: cols,
+            dst,
+            dst_stride: cols,
+            gamma: pointer(affine.gamma),
+            beta: pointer(affine.beta),
+            eps: affine.eps,
+            rows,
+            cols,
+        };
+        // SAFETY: the caller's promise; gamma and beta hold `cols` floats.
+        unsafe { (self.run)(&args) };
+        Ok(())
+    }
+
+    /// Normalises the rows that `args` describes.
+    ///
+    /// # Safety
+    /// Each row of `x` (and of `add`, gamma and beta where not null) is readable, and each row of `dst` writable,
+    /// for `cols` floats; with `add`, rows of `x` are writable too. `dst` may be `x` where `add` is null;
+    /// otherwise what is written overlaps nothing else.
+    pub unsafe fn run(&self, args: &NormArgs) {
+        // SAFETY: the caller's promise.
+        unsafe { (self.run)(args) }
+    }
+}
+
+/// # Safety
+/// `I` is available; `args` as [`Norm::run`] says.
+unsafe fn entry<I: Isa, const LAYER: bool>(args: &NormArgs) {
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(Rows::<LAYER>(args))
+}
+
+/// LayerNorm (`LAYER`) or RMSNorm.
+struct Rows<'a, const LAYER: bool>(&'a NormArgs);
+
+impl<const LAYER: bool> Kernel for Rows<'_, LAYER> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let args = self.0;
+        for r in 0..args.rows {
+            // SAFETY: row r lies inside what the caller promised.
+            unsafe {
+                let x = args.x.add(r * args.x_stride);
+                let dst = args.dst.add(r * args.dst_stride);
+                let (mean, rstd) = if args.add.is_null() {
+                    moments::<LAYER, I>(isa, x, &Values(x), args)
+                } else {
+                    let add = args.add.add(r * args.add_stride);
+                    moments::<LAYER, I>(isa, x, &ResidualSum { x, add }, args)
+                };
+                match (args.gamma.is_null(), args.beta.is_null()) {
+                    (true, true) => normalise::<LAYER, false, false, I>(isa, x, dst, mean, rstd, args),
+                    (true, false) => normalise::<LAYER, false, true, I>(isa, x, dst, mean, rstd, args),
+                    (false, true) => normalise::<LAYER, true, false, I>(isa, x, dst, mean, rstd, args),
+                    (false, false) => normalise::<LAYER, true, true, I>(isa, x, dst, mean, rstd, args),
+                }
+            }
+        }
+    }
+}
+
+/// Mean (0 for RMSNorm) and 1/√(variance or mean square + eps) of a row. `first` yields it, in whatever way;
+/// after that it is in `x`.
+///
+/// # Safety
+/// `x` and the row behind `first` reach to `cols`.
+#[inline(always)]
+unsafe fn moments<const LAYER: bool, I: Isa>(
+    isa: I,
+    x: *const f32,
+    first: &impl Terms,
+    args: &NormArgs,
+) -> (f32, f32) {
+    let n = args.cols;
+    // SAFETY: the caller's promise.
+    let (mean, squares) = unsafe {
+        if LAYER {
+            let mean = fold::<Sum, I>(isa, first, n) / n as f32;
+            (mean, fold::<Sum, I>(isa, &SquaredDeviations { x, mean }, n))
+        } else {
+            (0.0, fold::<Sum, I>(isa, &Squares(first), n))
+        }
+    };
+    (mean, 1.0 / (squares / n as f32 + args.eps).sqrt())
+}
+
+/// x + add, stored to x on the way.
+struct ResidualSum {
+    x: *mut f32,
+    add: *const f32,
+}
+
+impl Terms for ResidualSum {
+    #[inline(always)]
+    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let sum = isa.add(load(isa, self.x.add(i), count), load(isa, self.add.add(i), count));
+            store(isa, self.x.add(i), sum, count);
+            sum
+        }
+    }
+}
+
+/// (x − mean)²; past the end of the row not 0, which the fold sees to.
+struct SquaredDeviations {
+    x: *const f32,
+    mean: f32,
+}
+
+impl Terms for SquaredDeviations {
+    #[inline(always)]
+    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        let deviation = isa.sub(unsafe { load(isa, self.x.add(i), count) }, isa.splat(self.mean));
+        isa.mul(deviation, deviation)
+    }
+}
+
+/// The squares of other terms.
+struct Squares<'a, T>(&'a T);
+
+impl<T: Terms> Terms for Squares<'_, T> {
+    #[inline(always)]
+    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        let x = unsafe { self.0.at(isa, i, count) };
+        isa.mul(x, x)
+    }
+}
+
+/// `dst = (x − mean) · rstd · gamma + beta`.
+///
+/// # Safety
+/// `x`, `dst`, and gamma and beta where they count, reach to `cols`.
+#[inline(always)]
+unsafe fn normalise<const LAYER: bool, const GAMMA: bool, const BETA: bool, I: Isa>(
+    isa: I,
+    x: *const f32,
+    dst: *mut f32,
+    mean: f32,
+    rstd: f32,
+    args: &NormArgs,
+) {
+    let (mean, rstd) = (isa.splat(mean), isa.splat(rstd));
+    let mut i = 0;
+    while i < args.cols {
+        let count = I::LANES.min(args.cols - i);
+        // SAFETY: i + count ≤ cols.
+        unsafe {
+            let mut y = load(isa, x.add(i), count);
+            if LAYER {
+                y = isa.sub(y, mean);
+            }
+            y = isa.mul(y, rstd);
+            y = match (GAMMA, BETA) {
+                (true, true) => {
+                    isa.mul_add(y, load(isa, args.gamma.add(i), count), load(isa, args.beta.add(i), count))
+                }
+                (true, false) => isa.mul(y, load(isa, args.gamma.add(i), count)),
+                (false, true) => isa.add(y, load(isa, args.beta.add(i), count)),
+                (false, false) => y,
+            };
+            store(isa, dst.add(i), y, count);
+        }
+        i += count;
+    }
+}

@@ -6,6 +6,7 @@
 //! for each tensor (name, dimensions, type, offset); padding to `general.alignment`; the tensors' data, which
 //! the offsets count from. Limits are in [`limits`]; memory taken is a small multiple of the header's size.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -181,6 +182,17 @@ impl Gguf {
     }
 }
 
+impl fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gguf")
+            .field("source", &self.source.name())
+            .field("version", &self.version)
+            .field("pairs", &self.metadata.len())
+            .field("tensors", &self.tensors.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// `general.alignment`, or its default.
 fn alignment(metadata: &Metadata) -> Result<u64> {
     const KEY: &str = "general.alignment";
@@ -222,7 +234,7 @@ fn locate(entry: &read::Entry, alignment: u64, data_offset: u64, file_len: u64) 
     let bytes = match entry.ty.block() {
         None => 0,
         Some((block_len, block_bytes)) => {
-            if dims[0] % block_len != 0 {
+            if !dims[0].is_multiple_of(block_len) {
                 return Err(Error::format(format!(
                     "rows of {} elements are no whole number of {} blocks, which have {block_len}",
                     dims[0], entry.ty
@@ -231,7 +243,7 @@ fn locate(entry: &read::Entry, alignment: u64, data_offset: u64, file_len: u64) 
             (elements / block_len).checked_mul(block_bytes).ok_or_else(too_large)?
         }
     };
-    if entry.offset % alignment != 0 {
+    if !entry.offset.is_multiple_of(alignment) {
         return Err(Error::format(format!("offset {} is no multiple of {alignment}", entry.offset)));
     }
     let offset = data_offset.checked_add(entry.offset);

@@ -89,7 +89,7 @@ impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
             Some(name) => f.pad(name),
-            None => f.pad(&format!("type {}", self.0)),
+            None => f.pad(&format!("unknown ({})", self.0)),
         }
     }
 }

@@ -1,0 +1,167 @@
+//! GGUF files made by others: small ones by the format's own Python writer (`tests/goldens`), with every kind
+//! of value and tensor, and a real model.
+
+#[path = "common/model.rs"]
+mod model;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+use smallmind::format::gguf::{Array, Gguf, TensorType, Value};
+use smallmind::format::{BytesSource, describe};
+use smallmind::quant::DType;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf").join(name)
+}
+
+/// A value as the goldens' JSON writes it: its type, or its innermost elements', and itself.
+fn to_json(value: &Value) -> (&'static str, Json) {
+    match value {
+        Value::U8(x) => ("uint8", json!(x)),
+        Value::I8(x) => ("int8", json!(x)),
+        Value::U16(x) => ("uint16", json!(x)),
+        Value::I16(x) => ("int16", json!(x)),
+        Value::U32(x) => ("uint32", json!(x)),
+        Value::I32(x) => ("int32", json!(x)),
+        Value::U64(x) => ("uint64", json!(x)),
+        Value::I64(x) => ("int64", json!(x)),
+        Value::F32(x) => ("float32", json!(x)),
+        Value::F64(x) => ("float64", json!(x)),
+        Value::Bool(x) => ("bool", json!(x)),
+        Value::Str(s) => ("string", json!(s)),
+        Value::Array(a) => array_to_json(a),
+    }
+}
+
+fn array_to_json(array: &Array) -> (&'static str, Json) {
+    match array {
+        Array::U8(a) => ("uint8", json!(a)),
+        Array::I8(a) => ("int8", json!(a)),
+        Array::U16(a) => ("uint16", json!(a)),
+        Array::I16(a) => ("int16", json!(a)),
+        Array::U32(a) => ("uint32", json!(a)),
+        Array::I32(a) => ("int32", json!(a)),
+        Array::U64(a) => ("uint64", json!(a)),
+        Array::I64(a) => ("int64", json!(a)),
+        Array::F32(a) => ("float32", json!(a)),
+        Array::F64(a) => ("float64", json!(a)),
+        Array::Bool(a) => ("bool", json!(a)),
+        Array::Str(a) => ("string", json!(a.iter().collect::<Vec<_>>())),
+        Array::Array(a) => {
+            let inner: Vec<_> = a.iter().map(array_to_json).collect();
+            (inner[0].0, inner.into_iter().map(|(_, json)| json).collect())
+        }
+    }
+}
+
+fn read_whole(gguf: &Gguf, name: &str) -> Vec<u8> {
+    let tensor = gguf.tensor(name).unwrap();
+    let mut data = vec![0; tensor.bytes as usize];
+    gguf.read_tensor(tensor, 0, &mut data).unwrap();
+    data
+}
+
+#[test]
+fn every_value_of_the_goldens() {
+    let text = std::fs::read_to_string(golden("metadata.json")).unwrap();
+    let expected: Vec<Json> = serde_json::from_str(&text).unwrap();
+    assert!(expected.len() >= 19);
+    for (file, version) in [("metadata.gguf", 3), ("metadata-v2.gguf", 2)] {
+        let gguf = Gguf::open_path(golden(file)).unwrap();
+        assert_eq!((gguf.version(), gguf.alignment()), (version, 64));
+        let found: Vec<Json> = gguf
+            .metadata()
+            .iter()
+            .filter(|(key, _)| key.starts_with("test."))
+            .map(|(key, value)| {
+                let ((ty, json), array) = (to_json(value), matches!(value, Value::Array(_)));
+                json!({ "key": key, "type": ty, "array": array, "value": json })
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn every_tensor_of_the_goldens() {
+    for file in ["metadata.gguf", "metadata-v2.gguf"] {
+        let gguf = Gguf::open_path(golden(file)).unwrap();
+        for n_dims in 1..=4u64 {
+            let name = format!("ramp{n_dims}");
+            // numpy's shape (2, 3, …) has its fastest-varying length last.
+            let shape: Vec<u64> = (2..2 + n_dims).rev().collect();
+            assert_eq!(gguf.tensor(&name).unwrap().shape(), shape);
+            let expected: Vec<u8> =
+                (0..shape.iter().product()).flat_map(|i: u64| (i as f32).to_le_bytes()).collect();
+            assert_eq!(read_whole(&gguf, &name), expected);
+        }
+        assert_eq!(gguf.tensor("halves").unwrap().dtype().unwrap(), DType::F16);
+        let halves = [0x3c00u16, 0xc000, 0x3800].map(u16::to_le_bytes);
+        assert_eq!(read_whole(&gguf, "halves"), halves.concat());
+        assert_eq!(gguf.tensor("bytes").unwrap().ty.name(), Some("I8"));
+        assert_eq!(read_whole(&gguf, "bytes"), (-3i8..=3).map(|x| x as u8).collect::<Vec<_>>());
+        assert_eq!(gguf.tensors().len(), 6);
+    }
+}
+
+#[test]
+fn a_golden_cut_anywhere_is_refused_or_intact() {
+    let bytes = std::fs::read(golden("metadata.gguf")).unwrap();
+    let open = |bytes: &[u8]| Gguf::open(Arc::new(BytesSource::new("cut", bytes)));
+    let whole = open(&bytes).unwrap();
+    let end = whole.tensors().iter().map(|t| t.offset + t.bytes).max().unwrap();
+    for len in 0..bytes.len() {
+        let cut = open(&bytes[..len]);
+        assert_eq!(cut.is_ok(), len as u64 >= end, "{len} bytes");
+        if let Ok(cut) = cut {
+            assert_eq!(cut.tensors(), whole.tensors());
+        }
+    }
+}
+
+#[test]
+fn every_type_of_the_mixed_golden() {
+    let gguf = Gguf::open_path(golden("untied-mixed.gguf")).unwrap();
+    let types: Vec<DType> = gguf.tensors().iter().map(|t| t.dtype().unwrap()).collect();
+    for dtype in DType::ALL {
+        assert!(types.contains(&dtype), "{}", dtype.name());
+    }
+    // The writer lays tensors end to end with padding below the alignment, so sizes must add up.
+    for pair in gguf.tensors().windows(2) {
+        assert_eq!((pair[0].offset + pair[0].bytes).next_multiple_of(gguf.alignment()), pair[1].offset);
+    }
+}
+
+#[test]
+fn a_real_model() {
+    let gguf = Gguf::open_path(model::smollm2()).unwrap();
+    let counts = gguf.tensors().iter().fold(BTreeMap::new(), |mut counts, tensor| {
+        *counts.entry(tensor.dtype().unwrap()).or_insert(0) += 1;
+        counts
+    });
+    assert_eq!(counts, BTreeMap::from([(DType::F32, 61), (DType::Q4_1, 210), (DType::Q8_0, 1)]));
+
+    let description = describe(&gguf);
+    assert_eq!(description.architecture.as_deref(), Some("llama"));
+    assert_eq!(description.parameters, 134_515_008);
+    assert_eq!(description.types[0].ty, TensorType(3));
+    assert_eq!((description.context_length, description.block_count), (Some(8192), Some(30)));
+    assert_eq!(description.embedding_length, Some(576));
+    assert_eq!((description.vocabulary, description.chat_template), (Some(49_152), true));
+    assert_eq!(description.tokenizer.as_deref(), Some("gpt2 (smollm)"));
+
+    let embedding = gguf.tensor("token_embd.weight").unwrap();
+    assert_eq!((embedding.shape(), embedding.bytes), (&[576, 49_152][..], 49_152 * 576 / 32 * 34));
+    let end = gguf.tensors().iter().map(|t| t.offset + t.bytes).max().unwrap();
+    assert_eq!(
+        end.next_multiple_of(gguf.alignment()),
+        gguf.source().len().next_multiple_of(gguf.alignment())
+    );
+    // Norm gains are positive and near one: a wrong offset would show.
+    let gains = read_whole(&gguf, "output_norm.weight");
+    let gains = gains.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+    assert!(gains.clone().count() == 576 && gains.clone().all(|g| (0.01..100.0).contains(&g)));
+}

@@ -28,7 +28,8 @@
  *   number. Text likewise, in bytes: a NUL is written behind it, which the capacity must have room for
  *   and the count leaves out.
  * - Strings are UTF-8, NUL-terminated where no length is passed with them. Flags are `int32_t`, 0 or 1.
- * - Sizes are numbers of elements, unless called bytes. Tokens are `uint32_t`. Times are seconds.
+ * - Sizes are numbers of elements, unless called bytes. Tokens are `uint32_t`. Times
+ *   have their unit in the name.
  */
 
 #ifndef SMALLMIND_H
@@ -146,6 +147,186 @@ typedef void (*sm_log_callback)(void *user_data, int32_t level, const char *mess
 // `SM_STATUS_BUSY` from within a log callback.
 sm_status sm_set_log_callback(sm_log_callback callback,
                               void *user_data);
+
+/*
+ * Profile
+ * =======
+ * Where time and memory went, by method. Off at start; off, it costs next to nothing, and on, under 1 %.
+ * It is one for the process: every model and context counts into it.
+ */
+
+// Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds, summed over
+// the threads that worked in it where not said otherwise.
+typedef struct {
+    // The method, such as "linear.qkv"; never freed, and the same pointer each time.
+    const char *name;
+    // Index of the caller in the same array, smaller than this one's; -1 for none.
+    int64_t parent;
+    // Callers above it.
+    uint64_t depth;
+    // Calls that ended.
+    uint64_t calls;
+    // Threads on which it took time.
+    uint64_t threads;
+    // Time in it, what it called included.
+    uint64_t total_ns;
+    // The same on the thread with most: for work that threads share, what it took.
+    uint64_t busiest_ns;
+    // Time in it, what it called left out.
+    uint64_t self_ns;
+    // Shortest call.
+    uint64_t min_ns;
+    // Mean of the calls.
+    uint64_t mean_ns;
+    // Longest call.
+    uint64_t max_ns;
+    // Standard deviation of the calls.
+    uint64_t std_ns;
+    // Half of the calls took no longer (within 6 %, as the next two).
+    uint64_t p50_ns;
+    // 95 % of the calls took no longer.
+    uint64_t p95_ns;
+    // 99 % of the calls took no longer.
+    uint64_t p99_ns;
+    // Floating-point operations; a multiplication with an addition is two.
+    uint64_t flops;
+    // Bytes that had to be read or written.
+    uint64_t bytes;
+    // Bytes allocated, what it called included.
+    uint64_t alloc_bytes;
+    // Allocations, likewise.
+    uint64_t alloc_count;
+    // 10^9 operations a second.
+    double gflops;
+    // 10^9 bytes a second.
+    double gbps;
+} sm_method_stats;
+
+// What the profile as a whole is.
+typedef struct {
+    // Nanoseconds that recording was on since the last reset: what shares of time are shares of.
+    uint64_t wall_ns;
+    // Calls that could not be recorded; 0 unless something is amiss.
+    uint64_t dropped;
+    // Length of a tick of the clock in nanoseconds: no time is known better.
+    double ns_per_tick;
+} sm_profile_info;
+
+// Switches recording on (1) or off (0). What was recorded stays until `sm_profile_reset`.
+sm_status sm_profile_enable(int32_t on);
+
+// Forgets what was recorded.
+sm_status sm_profile_reset(void);
+
+// Writes the figures of every method, callers before those they called. `stride` is
+// `sizeof(sm_method_stats)`.
+//
+// While other threads work, there may be more methods than a moment before: ask again when told that the
+// buffer is too small.
+sm_status sm_profile_snapshot(sm_method_stats *stats,
+                              size_t stride,
+                              size_t capacity,
+                              size_t *count);
+
+// Writes what the profile as a whole is. `struct_size` is `sizeof(sm_profile_info)`.
+sm_status sm_profile_describe(sm_profile_info *info, size_t struct_size);
+
+// The profile as a table for people, lines of UTF-8.
+sm_status sm_profile_report(char *text, size_t capacity, size_t *length);
+
+/*
+ * Kernels
+ * =======
+ * The arithmetic by itself, on your own buffers of 32-bit floats, on the calling thread. They run on the
+ * instruction set that the environment variable SMALLMIND_ISA names, or else on the CPU's best.
+ *
+ * Matrices are row-major; `lda`, `ldx` and so on are the numbers of floats from one row to the next, at least
+ * the number of columns, and what stands between the rows is left alone. A buffer reaches from its first to
+ * its last element: an output must not overlap an input, except that functions of one matrix may work in
+ * place, on the same pointer with the same `ld`. With no rows or no columns, nothing is done, and pointers
+ * may be NULL. NaN and infinities are values like others.
+ */
+
+// GELU as it is defined: x * (1 + erf(x / sqrt(2))) / 2.
+#define SM_GELU_ERF 0
+
+// GELU in its customary approximation by tanh.
+#define SM_GELU_TANH 1
+
+// One kernel of the library: an operation on an element type for an instruction set.
+typedef struct {
+    // Operation, such as "matmul"; never freed, as the next two.
+    const char *op;
+    // Element types, such as "f32" or "q4_1".
+    const char *dtype;
+    // Instruction set that it needs, such as "avx2".
+    const char *isa;
+    // Rows of its register tile; 1 where that has no meaning.
+    uint64_t mr;
+    // Columns of its register tile; 1 where that has no meaning.
+    uint64_t nr;
+    // 1 where this CPU can run it.
+    int32_t available;
+    // Always 0.
+    int32_t reserved;
+} sm_kernel;
+
+// Lists every kernel of this build. `stride` is `sizeof(sm_kernel)`.
+sm_status sm_kernel_info(sm_kernel *out, size_t stride, size_t capacity, size_t *count);
+
+// C = A B, or A times the transpose of B: A is m by k, B is k by n (n by k where `b_transposed` is 1), C is
+// m by n.
+//
+// Sums run over k in order; k = 0 gives zeros. Takes a few hundred KiB of memory for the call, at most.
+sm_status sm_matmul_f32(size_t m,
+                        size_t n,
+                        size_t k,
+                        const float *a,
+                        size_t lda,
+                        const float *b,
+                        size_t ldb,
+                        int32_t b_transposed,
+                        float *c,
+                        size_t ldc);
+
+// y = GELU(x) for `n` floats; `form` is `SM_GELU_ERF` or `SM_GELU_TANH`. `y` may be `x`.
+sm_status sm_gelu_f32(const float *x, size_t n, int32_t form, float *y);
+
+// y = x / (1 + exp(-x)) for `n` floats. `y` may be `x`.
+sm_status sm_silu_f32(const float *x, size_t n, float *y);
+
+// Softmax of each row: y = exp(x) / sum of exp(x), without overflow for any finite x.
+sm_status sm_softmax_f32(size_t rows,
+                         size_t cols,
+                         const float *x,
+                         size_t ldx,
+                         float *y,
+                         size_t ldy);
+
+// LayerNorm of each row: y = (x - mean) / sqrt(variance + eps) * weight + bias.
+//
+// `weight` and `bias` are `cols` floats each, or NULL for 1 and 0. `eps` is finite and at least 0.
+sm_status sm_layer_norm_f32(size_t rows,
+                            size_t cols,
+                            const float *x,
+                            size_t ldx,
+                            const float *weight,
+                            const float *bias,
+                            float eps,
+                            float *y,
+                            size_t ldy);
+
+// RMSNorm of each row: y = x / sqrt(mean of x^2 + eps) * weight.
+//
+// `weight` is `cols` floats, or NULL for 1. `eps` is finite and at least 0.
+sm_status sm_rms_norm_f32(size_t rows,
+                          size_t cols,
+                          const float *x,
+                          size_t ldx,
+                          const float *weight,
+                          float eps,
+                          float *y,
+                          size_t ldy);
 
 #ifdef __cplusplus
 }

@@ -44,7 +44,7 @@ pub(super) unsafe fn array_mut<'a, T>(
 }
 
 /// Refuses what can't be an array of `len` elements.
-fn check<T>(data: *const T, len: usize, what: &'static str) -> Result<(), Failure> {
+pub(super) fn check<T>(data: *const T, len: usize, what: &'static str) -> Result<(), Failure> {
     if len == 0 {
         return Ok(());
     }
@@ -109,6 +109,19 @@ pub(super) unsafe fn path(path: *const c_char) -> Result<PathBuf, Failure> {
     #[cfg(not(unix))]
     let path = utf8(bytes, "path")?;
     Ok(PathBuf::from(path))
+}
+
+/// Stores one value in the caller's variable.
+///
+/// # Safety
+/// `out` is NULL or writable.
+pub(super) unsafe fn give_value<T>(value: T, out: *mut T, what: &'static str) -> Result<(), Failure> {
+    if out.is_null() {
+        return Err(Failure::null(what));
+    }
+    // SAFETY: not NULL, so writable.
+    unsafe { out.write(value) };
+    Ok(())
 }
 
 /// Gives out `values`; `*count` gets how many there are.

@@ -27,7 +27,8 @@
 //!   number. Text likewise, in bytes: a NUL is written behind it, which the capacity must have room for
 //!   and the count leaves out.
 //! - Strings are UTF-8, NUL-terminated where no length is passed with them. Flags are `int32_t`, 0 or 1.
-//! - Sizes are numbers of elements, unless called bytes. Tokens are `uint32_t`. Times are seconds.
+//! - Sizes are numbers of elements, unless called bytes. Tokens are `uint32_t`. Times
+//!   have their unit in the name.
 #![allow(non_camel_case_types)]
 // The names are those of the C header.
 // One contract for all functions, stated above: pointers are NULL or point to what the signature says.
@@ -39,6 +40,8 @@ mod handle;
 mod names;
 mod params;
 
+pub mod kernels;
 pub mod log;
+pub mod profile;
 pub mod status;
 pub mod version;

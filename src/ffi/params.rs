@@ -1,5 +1,6 @@
 //! Structures that can grow: each begins with `struct_size`, the size its caller was compiled with, and
-//! crosses the boundary by copying the smaller of both sides' sizes.
+//! crosses the boundary by copying the smaller of both sides' sizes. A new field goes to the end, to a
+//! multiple of 8, and never into the padding behind the last: an older caller's size would cover it.
 
 use std::mem::size_of;
 use std::ptr;
@@ -51,7 +52,7 @@ pub(super) unsafe fn read<T: Params>(params: *const T) -> Result<T, Failure> {
     }
     // SAFETY: the first field of every such structure.
     let struct_size = unsafe { params.cast::<usize>().read_unaligned() };
-    let len = common::<T>(struct_size)?;
+    let len = check_size::<T>(struct_size)?;
     // SAFETY: readable for `struct_size` ≥ len bytes; `value` has room for len ≤ its size.
     unsafe { ptr::copy_nonoverlapping(params.cast::<u8>(), ptr::from_mut(&mut value).cast::<u8>(), len) };
     Ok(value)
@@ -65,14 +66,14 @@ pub(super) unsafe fn write<T: Versioned>(out: *mut T, value: &T, struct_size: us
     if out.is_null() {
         return Err(Failure::null(T::NAME));
     }
-    let len = common::<T>(struct_size)?;
+    let len = check_size::<T>(struct_size)?;
     // SAFETY: `out` is writable for `struct_size` ≥ len bytes; `value` is at least len long.
     unsafe { ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), out.cast::<u8>(), len) };
     Ok(())
 }
 
-/// Bytes that both sides know.
-fn common<T: Versioned>(struct_size: usize) -> Result<usize, Failure> {
+/// Bytes that both sides know, of a caller's structure of `struct_size` bytes.
+pub(super) fn check_size<T: Versioned>(struct_size: usize) -> Result<usize, Failure> {
     if !(size_of::<usize>()..=LARGEST).contains(&struct_size) {
         return Err(Failure::invalid(format!("{}: {struct_size} is no struct_size", T::NAME)));
     }

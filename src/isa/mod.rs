@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dot;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -18,6 +19,7 @@ mod tests;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::{Avx512, Avx512Vnni, X512};
+pub use dot::DotI8;
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, NeonDotprod, NeonX};
 pub use scalar::Scalar;

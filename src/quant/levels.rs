@@ -1,0 +1,82 @@
+//! What the block formats of 32 elements have in common: unsigned levels, a scale, an offset or a minimum.
+//! Formats unpack into [`Levels`]; decoding and repacking start from there.
+
+use half::f16;
+
+/// Elements of a block.
+pub const BLOCK: usize = 32;
+
+/// A block of 32 in its plainest form: element i is `d·(q[i] − offset) + m`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Levels {
+    /// Unsigned levels.
+    pub q: [u8; BLOCK],
+    /// Level that stands for zero (for `m`, strictly).
+    pub offset: u8,
+    /// Scale.
+    pub d: f16,
+    /// Minimum; `None` for formats without.
+    pub m: Option<f16>,
+}
+
+impl Levels {
+    /// Values in f32, rounded as the formats' reference does: the product, then the sum.
+    #[inline]
+    pub fn decode(&self, out: &mut [f32]) {
+        let d = self.d.to_f32();
+        for (out, &q) in out.iter_mut().zip(&self.q) {
+            *out = d * f32::from(i16::from(q) - i16::from(self.offset));
+        }
+        if let Some(m) = self.m {
+            let m = m.to_f32();
+            out.iter_mut().for_each(|x| *x += m);
+        }
+    }
+}
+
+/// Low nibbles are elements 0..16, high nibbles 16..32.
+pub fn split_nibbles(packed: &[u8]) -> [u8; BLOCK] {
+    std::array::from_fn(|i| if i < 16 { packed[i] & 15 } else { packed[i - 16] >> 4 })
+}
+
+/// Inverse of [`split_nibbles`]; bits above the fourth are left out.
+pub fn join_nibbles(q: &[u8; BLOCK], packed: &mut [u8]) {
+    for (i, byte) in packed.iter_mut().enumerate() {
+        *byte = (q[i] & 15) | (q[i + 16] << 4);
+    }
+}
+
+/// Adds the fifth bits, bit i of a little-endian u32 for element i.
+pub fn add_fifth_bits(q: &mut [u8; BLOCK], bits: &[u8]) {
+    for (i, q) in q.iter_mut().enumerate() {
+        *q |= (bits[i / 8] >> (i % 8) & 1) << 4;
+    }
+}
+
+/// Inverse of [`add_fifth_bits`].
+pub fn take_fifth_bits(q: &[u8; BLOCK], bits: &mut [u8]) {
+    for (i, byte) in bits.iter_mut().enumerate() {
+        *byte = (0..8).fold(0, |byte, j| byte | (q[8 * i + j] >> 4 & 1) << j);
+    }
+}
+
+/// Levels of a format whose scale lets the value of largest magnitude (its first one) take level 0 exactly;
+/// also the scale. `offset` is the level of zero, and `2·offset − 1` the highest.
+pub fn round_symmetric(x: &[f32], offset: u8) -> ([u8; BLOCK], f32) {
+    let peak = x.iter().fold(0.0f32, |peak, &x| if x.abs() > peak.abs() { x } else { peak });
+    let d = peak / -f32::from(offset);
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let half_up = f32::from(offset) + 0.5;
+    let q = std::array::from_fn(|i| ((x[i] * inverse + half_up) as u8).min(2 * offset - 1));
+    (q, d)
+}
+
+/// Levels `0..=top` between the smallest and the largest value; also the scale and the minimum.
+pub fn round_between(x: &[f32], top: u8) -> ([u8; BLOCK], f32, f32) {
+    let (low, high) =
+        x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
+    let d = (high - low) / f32::from(top);
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let q = std::array::from_fn(|i| (((x[i] - low) * inverse + 0.5) as u8).min(top));
+    (q, d, low)
+}

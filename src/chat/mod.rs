@@ -16,6 +16,7 @@ mod json;
 #[cfg(test)]
 mod tests;
 
+use crate::format::gguf::Metadata;
 use crate::{Error, Result};
 use minijinja::{Environment, ErrorKind, Value, context};
 
@@ -75,6 +76,17 @@ impl Template {
             .add_template_owned(NAME, source.to_owned())
             .map_err(|error| Error::format(describe(&error)))?;
         Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+    }
+
+    /// The template that a GGUF file carries (`tokenizer.chat_template`).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where it carries none; else as [`Template::new`].
+    pub fn from_metadata(metadata: &Metadata, bos: &str, eos: &str) -> Result<Self> {
+        let source = metadata.get_str("tokenizer.chat_template")?.ok_or_else(|| {
+            Error::Unsupported("chat: the file has no chat template (tokenizer.chat_template)".into())
+        })?;
+        Self::new(source, bos, eos)
     }
 
     /// The text of a conversation; with `add_generation_prompt` it ends where the assistant is to begin.

@@ -19,6 +19,7 @@ mod tests;
 
 pub use source::TokenizerSource;
 
+use crate::format::gguf::Metadata;
 use crate::{Error, Result};
 use aho_corasick::{AhoCorasick, MatchKind};
 use split::Splitter;
@@ -92,6 +93,14 @@ impl Tokenizer {
             .build()
             .map_err(|error| Error::format(format!("tokenizer.ggml.merges: {error}")))?;
         Ok(Self { vocabulary, splitter, bpe, control, all_special, user_defined, adds_bos, adds_eos })
+    }
+
+    /// The tokenizer that a GGUF file's metadata describes.
+    ///
+    /// # Errors
+    /// As [`TokenizerSource::from_metadata`] and [`Tokenizer::new`].
+    pub fn from_metadata(metadata: &Metadata) -> Result<Self> {
+        Self::new(TokenizerSource::from_metadata(metadata)?)
     }
 
     /// Tokens of `text`.

@@ -26,9 +26,6 @@ mod snapshot;
 mod table;
 mod zone;
 
-#[cfg(test)]
-mod tests;
-
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -145,7 +142,7 @@ pub fn adopt(path: Option<&Path>) -> Adopted {
 /// Ends an [`adopt`] when dropped.
 #[must_use = "the path is adopted until this is dropped"]
 pub struct Adopted {
-    before: Option<u8>,
+    before: Option<table::Place>,
     this_thread: PhantomData<*const ()>,
 }
 

@@ -74,6 +74,8 @@ pub(super) struct Table {
     /// Node whose children the next scopes are.
     current: AtomicU8,
     depth: AtomicU32,
+    /// How often the tree was felled: node numbers from before mean nothing.
+    fellings: AtomicU32,
     serial: AtomicU64,
     dropped: AtomicU64,
     frames: [Frame; DEPTH],
@@ -85,6 +87,13 @@ pub(super) struct Table {
 pub(super) struct Token {
     depth: u32,
     serial: u64,
+}
+
+/// A node that was current.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    node: u8,
+    fellings: u32,
 }
 
 /// A node's position by name: the zones from the root down, cut where it is deeper than [`DEPTH`].
@@ -206,10 +215,10 @@ impl Table {
         path
     }
 
-    /// Makes the node of this path current, as far as it fits, and returns the node that was.
-    pub fn enter(&self, path: &Path) -> u8 {
+    /// Makes the node of this path current, as far as it fits, and returns what was.
+    pub fn enter(&self, path: &Path) -> Place {
         self.renew();
-        let before = self.current.load(Relaxed);
+        let before = Place { node: self.current.load(Relaxed), fellings: self.fellings.load(Relaxed) };
         let mut node = ROOT as u8;
         for &zone in &path.zones[..path.len] {
             let Some(child) = self.child(node, zone) else { break };
@@ -220,8 +229,9 @@ impl Table {
     }
 
     /// Makes a node current again that [`Table::enter`] returned.
-    pub fn leave(&self, before: u8) {
-        self.current.store(before, Relaxed);
+    pub fn leave(&self, before: Place) {
+        let standing = before.fellings == self.fellings.load(Relaxed);
+        self.current.store(if standing { before.node } else { ROOT as u8 }, Relaxed);
     }
 
     /// Forgets open scopes: the owner is gone.
@@ -259,11 +269,20 @@ impl Table {
         }
     }
 
-    /// Zeroes the figures. The tree stays, as open scopes point into it; they count from the reset on.
+    /// Zeroes the figures, and fells the tree so that paths no longer walked don't fill it for ever.
+    /// Unless scopes are open: they point into it. They count from the reset on.
     #[cold]
     fn clear(&self, epoch: u32) {
+        let fell = self.depth.load(Relaxed) == 0 && self.current.load(Relaxed) as usize == ROOT;
         for node in &self.nodes[..=self.extra_nodes.load(Relaxed) as usize] {
             node.clear();
+            if fell {
+                node.children.iter().for_each(|child| child.store(0, Relaxed));
+            }
+        }
+        if fell {
+            self.extra_nodes.store(0, Relaxed);
+            self.fellings.store(self.fellings.load(Relaxed).wrapping_add(1), Relaxed);
         }
         self.dropped.store(0, Relaxed);
         let allocated = alloc::thread_counts();

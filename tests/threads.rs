@@ -275,3 +275,20 @@ fn a_counter_hands_every_piece_to_one_worker() {
         assert!(taken.iter().all(|t| t.load(SeqCst) == rounds));
     }
 }
+
+#[test]
+fn a_cancelled_region_is_waited_for() {
+    let team = Team::new(3).unwrap();
+    for who in 0..3 {
+        let finished = AtomicUsize::new(0);
+        let result = team.run(|worker| {
+            if worker.index() == who {
+                worker.cancel();
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            finished.fetch_add(1, SeqCst);
+        });
+        assert!(matches!(result, Err(Error::Cancelled)));
+        assert_eq!(finished.load(SeqCst), 3, "run returns when all have, whatever happened");
+    }
+}

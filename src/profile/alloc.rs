@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The system's allocator, counting. A binary that wants its profile to know allocations installs it:
 ///
-/// ```ignore
+/// ```
+/// # #[cfg(not(feature = "counting-alloc"))]
 /// #[global_allocator]
 /// static ALLOCATOR: smallmind::profile::CountingAllocator = smallmind::profile::CountingAllocator;
 /// ```

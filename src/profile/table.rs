@@ -333,7 +333,7 @@ impl Table {
             let before = self.sequence.load(Acquire);
             reading = node.read();
             fence(Acquire);
-            if before % 2 == 0 && self.sequence.load(Relaxed) == before {
+            if before & 1 == 0 && self.sequence.load(Relaxed) == before {
                 break;
             }
             std::hint::spin_loop();

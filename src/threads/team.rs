@@ -6,10 +6,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{
-    AtomicBool, AtomicU32,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -47,18 +44,12 @@ unsafe impl Sync for CallerPatience {}
 
 /// What the workers of a team see.
 struct Shared {
-    count: u32,
+    count: usize,
     /// Its number rises with each region.
     start: Gate,
     job: JobCell,
     barrier: Barrier,
-    /// Workers other than 0 that are still in the region.
-    running: AtomicU32,
-    /// Its number rises when the last of them has left.
-    done: Gate,
     cancelled: AtomicBool,
-    /// Some worker got an error from the barrier.
-    stranded: AtomicBool,
     closing: AtomicBool,
     /// What the first panicking worker said.
     panic: Mutex<Option<String>>,
@@ -75,7 +66,7 @@ struct Job {
 struct JobCell(UnsafeCell<Option<Job>>);
 
 // SAFETY: written only while no region runs, before `start` rises; read only after it has risen and before
-// `running` falls. The gate orders both.
+// the reader leaves the barrier. The gates order both.
 unsafe impl Sync for JobCell {}
 // SAFETY: as above; what the job points to is shared by reference with all workers, as `run` demands Sync.
 unsafe impl Send for JobCell {}
@@ -100,7 +91,7 @@ impl Team {
             return Err(Error::invalid(format!("a team has 1 to {MAX_WORKERS} threads, not {n}")));
         }
         let mut team = Self {
-            shared: Arc::new(Shared::new(n as u32)),
+            shared: Arc::new(Shared::new(n)),
             threads: Vec::with_capacity(n - 1),
             entry: Mutex::new(()),
             patience: CallerPatience(Patience::new()),
@@ -118,7 +109,7 @@ impl Team {
 
     /// Workers, the caller included.
     pub fn count(&self) -> usize {
-        self.shared.count as usize
+        self.shared.count
     }
 
     /// Runs `f` once on every worker and returns when all have. Waits for a region of another caller to end.
@@ -131,7 +122,7 @@ impl Team {
         if IN_REGION.get() {
             return Err(Error::Busy("the thread team"));
         }
-        // A panic can't happen under the lock; if it did, the next region would renew everything anyway.
+        // Nothing unwinds under the lock; if it did, the next region renews everything anyway.
         let _entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
         IN_REGION.set(true);
         let result = self.run_locked(&f);
@@ -149,8 +140,7 @@ impl Team {
         let shared = &*self.shared;
         let patience = &self.patience.0;
         shared.renew();
-        let others = shared.count - 1;
-        if others > 0 {
+        if shared.count > 1 {
             let path = profile::current_path();
             let job = Job {
                 closure: std::ptr::from_ref(f).cast(),
@@ -161,14 +151,9 @@ impl Team {
             // reads the cell. `f` and `path` outlive the region: this function waits for its end below, and
             // nothing between here and there can unwind.
             unsafe { *shared.job.0.get() = Some(job) };
-            shared.running.store(others, SeqCst);
-            let done = shared.done.number();
-            shared.start.change(|number| {
-                number.fetch_add(1, SeqCst);
-            });
+            shared.start.change(|number| number.fetch_add(1, SeqCst));
             shared.work(0, patience, f);
-            // Not `running`: its fall comes before `done` rises, which must not be left for the next region.
-            shared.done.wait_past(done, patience);
+            shared.barrier.wait_all_left(patience);
         } else {
             shared.work(0, patience, f);
         }
@@ -179,9 +164,7 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.closing.store(true, SeqCst);
-        self.shared.start.change(|number| {
-            number.fetch_add(1, SeqCst);
-        });
+        self.shared.start.change(|number| number.fetch_add(1, SeqCst));
         for thread in self.threads.drain(..) {
             // Workers catch what they run: there is no panic to pass on.
             let _ = thread.join();
@@ -196,16 +179,13 @@ impl std::fmt::Debug for Team {
 }
 
 impl Shared {
-    fn new(count: u32) -> Self {
+    fn new(count: usize) -> Self {
         Self {
             count,
             start: Gate::new(),
             job: JobCell(UnsafeCell::new(None)),
             barrier: Barrier::new(count),
-            running: AtomicU32::new(0),
-            done: Gate::new(),
             cancelled: AtomicBool::new(false),
-            stranded: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             panic: Mutex::new(None),
         }
@@ -222,30 +202,26 @@ impl Shared {
             if self.closing.load(SeqCst) {
                 return;
             }
-            // SAFETY: the region has started, and can't end before `running` falls below.
+            // SAFETY: the region has started, and can't end before this worker leaves the barrier in `work`.
             let Some(job) = (unsafe { *self.job.0.get() }) else { continue };
-            {
+            self.work(index, &patience, |worker| {
                 // SAFETY: the path lives as long as the region.
                 let _adopted = profile::adopt(job.path.map(|path| unsafe { &*path }));
                 // SAFETY: `closure` is the region's, of the type that `call` was made for.
-                self.work(index, &patience, |worker| unsafe { (job.call)(job.closure, worker) });
-            }
-            if self.running.fetch_sub(1, SeqCst) == 1 {
-                self.done.change(|number| {
-                    number.fetch_add(1, SeqCst);
-                });
-            }
+                unsafe { (job.call)(job.closure, worker) }
+            });
         }
     }
 
-    /// Runs one worker's part, keeping a panic in. Never unwinds.
+    /// Runs one worker's part, keeping a panic in, and leaves the barrier: the end of the region for this worker.
+    /// Never unwinds.
     fn work(&self, index: usize, patience: &Patience, f: impl FnOnce(&Worker<'_>)) {
         let worker = Worker { shared: self, index, patience, this_thread: PhantomData };
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(&worker))) {
             self.note_panic(payload);
+            self.barrier.quit(index);
         }
-        // Whoever still waits for this worker, waits in vain.
-        self.barrier.poison();
+        self.barrier.leave(index);
     }
 
     #[cold]
@@ -265,8 +241,7 @@ impl Shared {
     /// Forgets the last region.
     fn renew(&self) {
         self.barrier.renew();
-        self.cancelled.store(false, Relaxed);
-        self.stranded.store(false, Relaxed);
+        self.cancelled.store(false, SeqCst);
     }
 
     fn outcome(&self) -> Result<()> {
@@ -276,7 +251,7 @@ impl Shared {
         if self.cancelled.load(SeqCst) {
             return Err(Error::Cancelled);
         }
-        if self.stranded.load(SeqCst) {
+        if self.barrier.is_broken() {
             return Err(Error::Internal("a worker left before a barrier that others waited at".into()));
         }
         Ok(())
@@ -291,7 +266,7 @@ impl Worker<'_> {
 
     /// Workers in the region.
     pub fn count(&self) -> usize {
-        self.shared.count as usize
+        self.shared.count
     }
 
     /// Waits until all workers have come here. What any of them wrote before is seen by all after.
@@ -301,10 +276,10 @@ impl Worker<'_> {
     #[inline]
     pub fn barrier(&self) -> Result<(), Poisoned> {
         if self.shared.count == 1 {
-            return if self.shared.barrier.is_poisoned() { Err(Poisoned) } else { Ok(()) };
+            return if self.shared.barrier.is_broken() { Err(Poisoned) } else { Ok(()) };
         }
         let _scope = profile::scope(Zone::Barrier);
-        self.shared.barrier.wait(self.patience).inspect_err(|_| self.shared.stranded.store(true, SeqCst))
+        self.shared.barrier.wait(self.index, self.patience)
     }
 
     /// This worker's even share of `0..total`, cut at multiples of `grain`; see [`share`](super::share).
@@ -316,11 +291,11 @@ impl Worker<'_> {
     /// Ends the region: barriers fail from now on, and [`Team::run`] returns [`Error::Cancelled`].
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, SeqCst);
-        self.shared.barrier.poison();
+        self.shared.barrier.quit(self.index);
     }
 
-    /// Whether the region is ending early: worth asking inside a long op.
+    /// Whether a panic, a cancel or a failed barrier is ending the region: worth asking inside a long op.
     pub fn is_poisoned(&self) -> bool {
-        self.shared.barrier.is_poisoned()
+        self.shared.barrier.is_broken()
     }
 }

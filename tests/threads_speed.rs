@@ -64,8 +64,6 @@ fn pin_to_core(n: usize) {
     }
 }
 
-static TURN: Mutex<()> = Mutex::new(());
-
 /// In a thread that may be kept to a core, and never at the same time as another.
 fn measure(work: impl FnOnce() + Send + 'static) {
     static TURN: Mutex<()> = Mutex::new(());

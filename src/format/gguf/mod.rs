@@ -15,6 +15,7 @@ use crate::quant::DType;
 use crate::{Error, Result};
 
 mod cursor;
+mod layout;
 pub mod limits;
 mod metadata;
 mod read;
@@ -25,7 +26,8 @@ pub use metadata::{Array, Metadata, Strings, Value};
 pub use types::TensorType;
 
 use cursor::Cursor;
-use text::{at, quoted, reserve_one, reserved};
+use layout::Section;
+use text::{at, quoted, reserve_one};
 
 /// Where a tensor lies in the file and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,15 +114,15 @@ impl Gguf {
         let mut cursor = Cursor::new(&**source)?;
         let preamble = read::preamble(&mut cursor)?;
         let metadata = read::metadata(&mut cursor, preamble.n_pairs)?;
-        let alignment = alignment(&metadata)?;
-        let mut entries = Vec::new();
+        let alignment = layout::alignment(&metadata)?;
+        let mut tensors = Vec::new();
         for index in 0..preamble.n_tensors {
-            let entry = read::entry(&mut cursor, index)?;
-            reserve_one(&mut entries, "the list of tensors")?;
-            entries.push(entry);
+            reserve_one(&mut tensors, "the list of tensors")?;
+            tensors.push(read::tensor(&mut cursor, index)?);
         }
         let data_offset = cursor.pos().next_multiple_of(alignment);
-        let tensors = place(entries, alignment, data_offset, source.len())?;
+        let section = Section { alignment, offset: data_offset, file_len: source.len() };
+        layout::place(&mut tensors, &section)?;
         let by_name = index_names(&tensors)?;
         let version = preamble.version;
         Ok(Self { source: source.clone(), version, metadata, tensors, by_name, alignment, data_offset })
@@ -193,112 +195,13 @@ impl fmt::Debug for Gguf {
     }
 }
 
-/// `general.alignment`, or its default.
-fn alignment(metadata: &Metadata) -> Result<u64> {
-    const KEY: &str = "general.alignment";
-    let alignment = metadata.get_u64(KEY)?.unwrap_or(limits::DEFAULT_ALIGNMENT);
-    if !alignment.is_power_of_two() || !limits::ALIGNMENTS.contains(&alignment) {
-        return Err(Error::format(format!(
-            "{KEY} is {alignment}; a power of two from {} to {} is needed",
-            limits::ALIGNMENTS.start(),
-            limits::ALIGNMENTS.end()
-        )));
-    }
-    Ok(alignment)
-}
-
-/// Gives the entries their absolute offsets and sizes, checked against the file and each other.
-fn place(
-    entries: Vec<read::Entry>,
-    alignment: u64,
-    data_offset: u64,
-    file_len: u64,
-) -> Result<Vec<TensorInfo>> {
-    let mut tensors = reserved(entries.len(), "the list of tensors")?;
-    for entry in entries {
-        let info = locate(&entry, alignment, data_offset, file_len)
-            .map_err(at(|| format!("tensor {}", quoted(&entry.name))))?;
-        tensors.push(TensorInfo { name: entry.name, ..info });
-    }
-    separate(&mut tensors, file_len)?;
-    Ok(tensors)
-}
-
-/// Checks one entry by itself. The name is left out; a type of unknown size gets 0 bytes.
-fn locate(entry: &read::Entry, alignment: u64, data_offset: u64, file_len: u64) -> Result<TensorInfo> {
-    let dims = entry.dims;
-    let too_large =
-        || Error::format(format!("dimensions {:?} are too large", &dims[..entry.n_dims as usize]));
-    let elements =
-        dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim)).ok_or_else(too_large)?;
-    let bytes = match entry.ty.block() {
-        None => 0,
-        Some((block_len, block_bytes)) => {
-            if !dims[0].is_multiple_of(block_len) {
-                return Err(Error::format(format!(
-                    "rows of {} elements are no whole number of {} blocks, which have {block_len}",
-                    dims[0], entry.ty
-                )));
-            }
-            (elements / block_len).checked_mul(block_bytes).ok_or_else(too_large)?
-        }
-    };
-    if !entry.offset.is_multiple_of(alignment) {
-        return Err(Error::format(format!("offset {} is no multiple of {alignment}", entry.offset)));
-    }
-    let offset = data_offset.checked_add(entry.offset);
-    match offset.and_then(|offset| Some((offset, offset.checked_add(bytes)?))) {
-        Some((offset, end)) if end <= file_len => Ok(TensorInfo {
-            name: String::new(),
-            n_dims: entry.n_dims as usize,
-            dims,
-            ty: entry.ty,
-            offset,
-            bytes,
-        }),
-        _ => Err(Error::format(format!(
-            "{bytes} bytes at offset {} of the data, which begins at {data_offset}, \
-             are past the end of the file at {file_len}",
-            entry.offset
-        ))),
-    }
-}
-
-/// Checks that no two tensors share bytes; gives those of unknown size the room up to the next one.
-fn separate(tensors: &mut [TensorInfo], file_len: u64) -> Result<()> {
-    let mut by_offset = indices(tensors.len())?;
-    by_offset.sort_unstable_by_key(|&i| tensors[i as usize].offset);
-    for (position, &index) in by_offset.iter().enumerate() {
-        let next = by_offset.get(position + 1).map(|&i| i as usize);
-        let room = next.map_or(file_len, |next| tensors[next].offset) - tensors[index as usize].offset;
-        let tensor = &mut tensors[index as usize];
-        if tensor.ty.block().is_none() {
-            tensor.bytes = room;
-        }
-        if tensor.bytes > room || room == 0 {
-            let (name, other) = (&tensors[index as usize].name, next.map(|next| &tensors[next].name));
-            return Err(Error::format(match other {
-                Some(other) => format!("tensors {} and {} overlap", quoted(name), quoted(other)),
-                None => format!("tensor {} begins at the end of the file", quoted(name)),
-            }));
-        }
-    }
-    Ok(())
-}
-
 /// Indices of the tensors sorted by name, all different.
 fn index_names(tensors: &[TensorInfo]) -> Result<Vec<u32>> {
-    let mut by_name = indices(tensors.len())?;
+    let mut by_name = text::indices(tensors.len())?;
     let name = |i: u32| tensors[i as usize].name.as_str();
     by_name.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
     match by_name.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
         Some(pair) => Err(Error::format(format!("two tensors are called {}", quoted(name(pair[0]))))),
         None => Ok(by_name),
     }
-}
-
-fn indices(count: usize) -> Result<Vec<u32>> {
-    let mut indices = reserved(count, "an index of the tensors")?;
-    indices.extend(0..count as u32);
-    Ok(indices)
 }

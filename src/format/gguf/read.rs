@@ -1,6 +1,7 @@
 //! The parts of a header in the order of the file: preamble, metadata, tensor entries.
 //! Nothing is reserved for a count before it is checked against the bytes that are left.
 
+use super::TensorInfo;
 use super::cursor::Cursor;
 use super::limits::*;
 use super::metadata::{Array, Metadata, Strings, Value};
@@ -39,15 +40,6 @@ pub(super) struct Preamble {
     pub version: u32,
     pub n_tensors: u64,
     pub n_pairs: u64,
-}
-
-/// A tensor's entry as it stands in the file, its offset still relative to the data section.
-pub(super) struct Entry {
-    pub name: String,
-    pub n_dims: u32,
-    pub dims: [u64; MAX_DIMS as usize],
-    pub ty: TensorType,
-    pub offset: u64,
 }
 
 pub(super) fn preamble(cursor: &mut Cursor) -> Result<Preamble> {
@@ -176,19 +168,23 @@ fn unknown_tag(cursor: &Cursor, tag: u32) -> Error {
     Error::format(format!("value type {tag}, which there is not, before byte {}", cursor.pos()))
 }
 
-pub(super) fn entry(cursor: &mut Cursor, index: u64) -> Result<Entry> {
+/// The next tensor entry as it stands in the file: its offset counts from the data section, its size in
+/// bytes is not yet known and left 0.
+pub(super) fn tensor(cursor: &mut Cursor, index: u64) -> Result<TensorInfo> {
     let name = cursor.string(MAX_NAME_BYTES).map_err(at(|| format!("tensor {index}: name")))?;
     if name.is_empty() {
         return Err(Error::format(format!("tensor {index} has an empty name")));
     }
-    let (n_dims, dims) = dims(cursor).map_err(at(|| format!("tensor {}", quoted(&name))))?;
-    let mut tail = || Ok((TensorType(cursor.u32()?), cursor.u64()?));
-    let (ty, offset) = tail().map_err(at(|| format!("tensor {}", quoted(&name))))?;
-    Ok(Entry { name, n_dims, dims, ty, offset })
+    let mut fields = || {
+        let (n_dims, dims) = dims(cursor)?;
+        Ok((n_dims, dims, TensorType(cursor.u32()?), cursor.u64()?))
+    };
+    let (n_dims, dims, ty, offset) = fields().map_err(at(|| format!("tensor {}", quoted(&name))))?;
+    Ok(TensorInfo { name, n_dims, dims, ty, offset, bytes: 0 })
 }
 
 /// The number of dimensions and their lengths, 1 beyond that number.
-fn dims(cursor: &mut Cursor) -> Result<(u32, [u64; MAX_DIMS as usize])> {
+fn dims(cursor: &mut Cursor) -> Result<(usize, [u64; MAX_DIMS as usize])> {
     let n_dims = cursor.u32()?;
     if n_dims > MAX_DIMS {
         return Err(Error::format(format!("{n_dims} dimensions; there are at most {MAX_DIMS}")));
@@ -200,5 +196,5 @@ fn dims(cursor: &mut Cursor) -> Result<(u32, [u64; MAX_DIMS as usize])> {
             return Err(Error::format("a dimension is 0"));
         }
     }
-    Ok((n_dims, dims))
+    Ok((n_dims as usize, dims))
 }

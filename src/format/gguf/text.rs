@@ -36,3 +36,10 @@ pub(super) fn reserve_one<T>(vec: &mut Vec<T>, what: &'static str) -> Result<()>
     let bytes = vec.len().saturating_add(1).saturating_mul(size_of::<T>());
     vec.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes, what })
 }
+
+/// `0..count`, to be sorted into an index of the tensors.
+pub(super) fn indices(count: usize) -> Result<Vec<u32>> {
+    let mut indices = reserved(count, "an index of the tensors")?;
+    indices.extend(0..count as u32);
+    Ok(indices)
+}

@@ -11,16 +11,29 @@ struct Anchor {
     counter: bool,
 }
 
-/// A rate measured over less than this would be off by more than the clocks' own jitter (about 10 ppm).
+/// Over this, reads some 50 ns apart leave the rate right within 10 ppm.
 const SHORTEST_CALIBRATION: Duration = Duration::from_millis(5);
 
 static ANCHOR: OnceLock<Anchor> = OnceLock::new();
 
 fn anchor() -> &'static Anchor {
     ANCHOR.get_or_init(|| {
-        let counter = counter_is_steady();
-        Anchor { instant: Instant::now(), ticks: if counter { counter_ticks() } else { 0 }, counter }
+        let (instant, ticks) = both_clocks();
+        Anchor { instant, ticks, counter: counter_is_steady() }
     })
+}
+
+/// Both clocks at one moment: of a few tries the one that took least, since a thread may lose its core between
+/// two reads.
+fn both_clocks() -> (Instant, u64) {
+    let tries = (0..8).map(|_| {
+        let before = counter_ticks();
+        let instant = Instant::now();
+        let took = counter_ticks().saturating_sub(before);
+        (took, instant, before + took / 2)
+    });
+    let (_, instant, ticks) = tries.min().unwrap_or_else(|| (0, Instant::now(), counter_ticks()));
+    (instant, ticks)
 }
 
 /// Ticks of a clock that never runs backwards on one thread (up to the processor's word for it).
@@ -39,8 +52,9 @@ pub fn ns_per_tick() -> f64 {
     while anchor.instant.elapsed() < SHORTEST_CALIBRATION {
         std::hint::spin_loop();
     }
-    let ticks = counter_ticks().saturating_sub(anchor.ticks);
-    anchor.instant.elapsed().as_nanos() as f64 / ticks.max(1) as f64
+    let (instant, ticks) = both_clocks();
+    let elapsed = instant.duration_since(anchor.instant);
+    elapsed.as_nanos() as f64 / ticks.saturating_sub(anchor.ticks).max(1) as f64
 }
 
 /// A span of ticks in nanoseconds.

@@ -10,14 +10,15 @@ use std::sync::atomic::{
 
 use super::os::Futex;
 
-/// Looks at the number before going to sleep, at most. With a pause of some 15 to 50 ns between looks this
-/// is 30 to 100 µs: the longest that the shares of one op should differ.
+/// Looks at the number before going to sleep, at most. With a pause of 10 to 50 ns between looks (it depends
+/// on the processor) this is 20 to 100 µs: longer than the shares of one op should differ.
 const MOST_LOOKS: u32 = 2000;
 
 /// And at least: about what crossing over from another core takes, so that a fast partner is never missed.
 const FEWEST_LOOKS: u32 = 20;
 
-/// After this many waits that spun too little, one spins the full time, to learn whether it would do again.
+/// While less than the most is allowed, one wait in so many spins that long all the same, to learn whether it
+/// would do again.
 const PROBE_EVERY: u32 = 32;
 
 /// How long one thread spins.
@@ -41,7 +42,7 @@ impl Patience {
         self.looks.get()
     }
 
-    /// The wait ended while spinning, after `used` looks: as much and twice again is worth it.
+    /// The wait ended while spinning, after `used` looks: twice as many are worth it.
     fn succeeded(&self, used: u32) {
         self.looks.set(self.looks.get().max(used.saturating_mul(2)).clamp(FEWEST_LOOKS, MOST_LOOKS));
     }

@@ -362,7 +362,7 @@ fn scopes_ended_out_of_order_or_never_do_no_harm() {
 
 #[test]
 fn a_snapshot_beside_writers_is_whole() {
-    const EACH: u64 = 20_000;
+    const EACH: u64 = 50_000;
     let _recording = record();
     let done = AtomicBool::new(false);
     std::thread::scope(|s| {

@@ -1,6 +1,6 @@
 //! One thread's call tree: fixed in size, written by its thread alone, readable by any at any time.
 //! Recording takes no lock and allocates nothing; every field is a relaxed atomic with a single writer,
-//! and a sequence number lets a reader see each node's fields as they belong together.
+//! and each node's sequence number lets a reader see its figures as they belong together.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::atomic::{
@@ -8,6 +8,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
+use std::time::Duration;
 
 use super::alloc::{self, AllocCounts};
 use super::histogram::{BUCKETS, bucket};
@@ -21,6 +22,9 @@ pub(super) const DEPTH: usize = 32;
 
 const ROOT: usize = 0;
 
+/// Numbers of a node, beside its histogram.
+const FIGURES: usize = 10;
+
 /// Bumped by every reset; a table of an older epoch counts as empty, and its thread clears it when it next
 /// records. (A reset can't clear it: only the owner writes.)
 pub(super) static EPOCH: AtomicU32 = AtomicU32::new(1);
@@ -32,8 +36,8 @@ pub(super) static RESET_AT: AtomicU64 = AtomicU64::new(0);
 struct Node {
     zone: AtomicU16,
     parent: AtomicU8,
-    /// The child of each zone, 0 for none (the root is nobody's child).
-    children: [AtomicU8; Zone::COUNT],
+    /// Odd while the owner changes the figures, that is, all below up to the histogram.
+    sequence: AtomicU32,
     calls: AtomicU64,
     ticks: AtomicU64,
     self_ticks: AtomicU64,
@@ -46,6 +50,8 @@ struct Node {
     alloc_count: AtomicU64,
     alloc_bytes: AtomicU64,
     histogram: [AtomicU32; BUCKETS],
+    /// The child of each zone, 0 for none (the root is nobody's child).
+    children: [AtomicU8; Zone::COUNT],
 }
 
 /// An open scope.
@@ -67,8 +73,6 @@ pub(super) struct Table {
     /// Whether a living thread writes it.
     pub owned: AtomicBool,
     epoch: AtomicU32,
-    /// Odd while the owner changes a node.
-    sequence: AtomicU32,
     /// Nodes beyond the root.
     extra_nodes: AtomicU32,
     /// Node whose children the next scopes are.
@@ -191,13 +195,14 @@ impl Table {
             add(&outer.child_alloc_bytes, alloc_bytes);
         }
         let node = &self.nodes[frame.node.load(Relaxed) as usize];
-        self.write(|| {
+        node.write(|| {
             node.record(ticks, self_ticks);
             add(&node.flops, flops);
             add(&node.bytes, bytes);
             add(&node.alloc_count, alloc_count.wrapping_sub(frame.child_alloc_count.load(Relaxed)));
             add(&node.alloc_bytes, alloc_bytes.wrapping_sub(frame.child_alloc_bytes.load(Relaxed)));
         });
+        node.count_in_histogram(ticks);
         self.current.store(frame.outer.load(Relaxed), Relaxed);
         self.depth.store(token.depth, Relaxed);
     }
@@ -298,16 +303,6 @@ impl Table {
         self.epoch.store(epoch, Release);
     }
 
-    /// Changes a node's figures so that readers see all of the change or none.
-    #[inline(always)]
-    fn write(&self, change: impl FnOnce()) {
-        let sequence = self.sequence.load(Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Relaxed);
-        fence(Release);
-        change();
-        self.sequence.store(sequence.wrapping_add(2), Release);
-    }
-
     /// Whether anything was recorded since the last reset.
     pub fn is_current(&self) -> bool {
         self.epoch.load(Acquire) == EPOCH.load(Acquire)
@@ -321,28 +316,21 @@ impl Table {
     /// Every node but the root, parents before children: number 1 first.
     pub fn read(&self) -> impl Iterator<Item = NodeReading> + '_ {
         let count = self.extra_nodes.load(Acquire) as usize;
-        self.nodes[1..=count].iter().filter_map(|node| self.read_node(node))
-    }
-
-    /// Tries until the owner leaves the node alone for the time of a read. A read takes a microsecond and a
-    /// write nanoseconds, of which a few million a second are possible, so a handful of tries do; after
-    /// a thousand the fields may belong to two moments, which is better than not to return.
-    fn read_node(&self, node: &Node) -> Option<NodeReading> {
-        let mut reading = None;
-        for _ in 0..1000 {
-            let before = self.sequence.load(Acquire);
-            reading = node.read();
-            fence(Acquire);
-            if before & 1 == 0 && self.sequence.load(Relaxed) == before {
-                break;
-            }
-            std::hint::spin_loop();
-        }
-        reading
+        self.nodes[1..=count].iter().filter_map(Node::read)
     }
 }
 
 impl Node {
+    /// Changes the figures so that readers see all of the change or none.
+    #[inline(always)]
+    fn write(&self, change: impl FnOnce()) {
+        let sequence = self.sequence.load(Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Relaxed);
+        fence(Release);
+        change();
+        self.sequence.store(sequence.wrapping_add(2), Release);
+    }
+
     #[inline(always)]
     fn record(&self, ticks: u64, self_ticks: u64) {
         let calls = self.calls.load(Relaxed);
@@ -357,12 +345,65 @@ impl Node {
         add(&self.self_ticks, self_ticks);
         let squares = f64::from_bits(self.squares.load(Relaxed)) + (ticks as f64) * (ticks as f64);
         self.squares.store(squares.to_bits(), Relaxed);
+    }
+
+    #[inline(always)]
+    fn count_in_histogram(&self, ticks: u64) {
         let count = &self.histogram[bucket(ticks)];
         count.store(count.load(Relaxed).saturating_add(1), Relaxed);
     }
 
     fn clear(&self) {
-        let fields = [
+        self.figures().into_iter().for_each(|figure| figure.store(0, Relaxed));
+        self.histogram.iter().for_each(|count| count.store(0, Relaxed));
+    }
+
+    /// Reads until the owner left the figures alone for the time of it: a fraction of a microsecond, so that few
+    /// tries do even beside an owner that does nothing but record. Where it lost its core in the middle of a
+    /// change, sleeping gives it time to come back; after a fifth of a second of that the figures may belong to
+    /// two moments, which is better than not to return.
+    fn read(&self) -> Option<NodeReading> {
+        let mut figures = self.read_figures();
+        for attempt in 0..1100 {
+            let before = self.sequence.load(Acquire);
+            figures = self.read_figures();
+            fence(Acquire);
+            if before & 1 == 0 && self.sequence.load(Relaxed) == before {
+                break;
+            }
+            match attempt {
+                0..100 => std::hint::spin_loop(),
+                _ => std::thread::sleep(Duration::from_micros(200)),
+            }
+        }
+        let [calls, ticks, self_ticks, min, max, squares, flops, bytes, alloc_count, alloc_bytes] = figures;
+        let mut histogram = Box::new([0; BUCKETS]);
+        for (to, from) in histogram.iter_mut().zip(&self.histogram) {
+            *to = from.load(Relaxed) as u64;
+        }
+        Some(NodeReading {
+            zone: Zone::from_index(self.zone.load(Relaxed))?,
+            parent: self.parent.load(Relaxed) as usize,
+            calls,
+            ticks,
+            self_ticks,
+            min,
+            max,
+            squares: f64::from_bits(squares),
+            flops,
+            bytes,
+            alloc: AllocCounts { count: alloc_count, bytes: alloc_bytes },
+            histogram,
+        })
+    }
+
+    fn read_figures(&self) -> [u64; FIGURES] {
+        self.figures().map(|figure| figure.load(Relaxed))
+    }
+
+    /// What a scope's end adds to, but for the histogram.
+    fn figures(&self) -> [&AtomicU64; FIGURES] {
+        [
             &self.calls,
             &self.ticks,
             &self.self_ticks,
@@ -373,32 +414,6 @@ impl Node {
             &self.bytes,
             &self.alloc_count,
             &self.alloc_bytes,
-        ];
-        fields.into_iter().for_each(|field| field.store(0, Relaxed));
-        self.histogram.iter().for_each(|count| count.store(0, Relaxed));
-    }
-
-    fn read(&self) -> Option<NodeReading> {
-        let mut histogram = Box::new([0; BUCKETS]);
-        for (to, from) in histogram.iter_mut().zip(&self.histogram) {
-            *to = from.load(Relaxed) as u64;
-        }
-        Some(NodeReading {
-            zone: Zone::from_index(self.zone.load(Relaxed))?,
-            parent: self.parent.load(Relaxed) as usize,
-            calls: self.calls.load(Relaxed),
-            ticks: self.ticks.load(Relaxed),
-            self_ticks: self.self_ticks.load(Relaxed),
-            min: self.min.load(Relaxed),
-            max: self.max.load(Relaxed),
-            squares: f64::from_bits(self.squares.load(Relaxed)),
-            flops: self.flops.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
-            alloc: AllocCounts {
-                count: self.alloc_count.load(Relaxed),
-                bytes: self.alloc_bytes.load(Relaxed),
-            },
-            histogram,
-        })
+        ]
     }
 }

@@ -179,6 +179,18 @@ fn a_type_that_cannot_be_loaded_is_listed_and_named() {
 }
 
 #[test]
+fn a_total_beyond_u64_saturates() {
+    let writer = Writer::new()
+        .tensor("a", &[u64::MAX / 2], 77, &[0; 32])
+        .tensor("b", &[u64::MAX], 77, &[0; 32])
+        .tensor("c", &[1], F32, &[0; 4]);
+    let gguf = open(writer.build()).unwrap();
+    assert_eq!(gguf.parameters(), u64::MAX);
+    let shares: Vec<_> = describe(&gguf).types.iter().map(|t| (t.tensors, t.elements, t.bytes)).collect();
+    assert_eq!(shares, [(2, u64::MAX, 64), (1, 1, 4)]);
+}
+
+#[test]
 fn sources_refuse_to_read_past_their_end() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"0123456789").unwrap();

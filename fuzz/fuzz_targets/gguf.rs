@@ -1,5 +1,5 @@
 //! Any bytes as a GGUF file: opened, described and read without a panic, or refused.
-//! Seeds: `cargo +nightly fuzz run gguf fuzz/corpus/gguf tests/goldens/gguf` from the top folder.
+//! From the top folder: `mkdir -p fuzz/corpus/gguf && cargo +nightly fuzz run gguf fuzz/corpus/gguf tests/goldens/gguf`.
 
 #![no_main]
 

@@ -71,7 +71,7 @@ pub fn describe(gguf: &Gguf) -> Description {
         name: text("general.name").map(str::to_owned),
         architecture: architecture.map(str::to_owned),
         license: text("general.license").map(str::to_owned),
-        parameters: types.iter().fold(0, |sum, share| sum.saturating_add(share.elements)),
+        parameters: gguf.parameters(),
         tensors: gguf.tensors().len(),
         types,
         context_length: number("context_length"),
@@ -83,7 +83,7 @@ pub fn describe(gguf: &Gguf) -> Description {
     }
 }
 
-/// Totals by type. Saturating: elements of a type of unknown size are bounded by nothing in the file.
+/// Totals by type; saturating, as [`Gguf::parameters`].
 fn type_shares(gguf: &Gguf) -> Vec<TypeShare> {
     let mut by_type: BTreeMap<TensorType, TypeShare> = BTreeMap::new();
     for tensor in gguf.tensors() {

@@ -149,6 +149,11 @@ impl Gguf {
         Some(&self.tensors[self.by_name[place.ok()?] as usize])
     }
 
+    /// Elements of all tensors together. Saturating: those of a type of unknown size are not bounded by the file.
+    pub fn parameters(&self) -> u64 {
+        self.tensors.iter().fold(0, |sum, tensor| sum.saturating_add(tensor.elements()))
+    }
+
     /// Bytes that each tensor's offset is a multiple of, counted from [`Gguf::data_offset`].
     pub fn alignment(&self) -> u64 {
         self.alignment

@@ -498,25 +498,30 @@ fn an_open_parent_still_heads_its_children() {
     assert!(profile::render_table(&snapshot).contains("generate"));
 }
 
+/// Nanoseconds a call takes, of the quickest of several runs.
+fn cost(mut call: impl FnMut(u64)) -> f64 {
+    const CALLS: u64 = 10_000;
+    let times = (0..50).map(|_| {
+        let start = Instant::now();
+        (0..CALLS).for_each(&mut call);
+        start.elapsed().as_nanos() as f64 / CALLS as f64
+    });
+    times.fold(f64::INFINITY, f64::min)
+}
+
 #[test]
 fn a_scope_costs_little() {
-    const SCOPES: u32 = 10_000;
     let _recording = record();
-    let cost = |zone| {
-        let times = (0..50).map(|_| {
-            let start = Instant::now();
-            for i in 0..SCOPES {
-                let _scope = profile::scope(zone).work(black_box(i as u64), 1);
-            }
-            start.elapsed().as_nanos() as f64 / SCOPES as f64
-        });
-        times.fold(f64::INFINITY, f64::min)
-    };
-    let on = cost(Zone::Other);
+    let a_scope = |i| drop(profile::scope(Zone::Other).work(black_box(i), 1));
+    let on = cost(a_scope);
     profile::set_enabled(false);
-    let off = cost(Zone::Other);
-    println!("a scope: {on:.1} ns on, {off:.2} ns off");
-    // The target is 40 ns on and about one on most machines; three times that tells a lock, an allocation or
-    // a system call from noise.
-    assert!(on < 120.0 && off < 5.0, "{on} ns on, {off} ns off");
+    let off = cost(a_scope);
+    let clock = cost(|_| _ = black_box(profile::clock::now()));
+    println!("a scope: {on:.1} ns on, {off:.2} ns off; a clock read: {clock:.1} ns");
+    // The target is 40 ns on and less than one off. Bounds are in clock reads, of which a scope needs two, since
+    // an emulator is slow at everything: ten tell a lock, an allocation or a system call from noise.
+    assert!(
+        on < 10.0 * clock.max(6.0) && off < clock.max(5.0),
+        "{on} ns on, {off} ns off, {clock} ns a clock read"
+    );
 }

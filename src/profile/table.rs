@@ -100,7 +100,7 @@ pub(super) struct Place {
     fellings: u32,
 }
 
-/// A node's position by name: the zones from the root down, cut where it is deeper than [`DEPTH`].
+/// A node's position by name: the zones from the root down, cut where it is deeper than 32.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     pub(super) len: usize,

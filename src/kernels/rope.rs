@@ -6,6 +6,9 @@
 //! A pair (a, b) comes out off by at most 3 · 2⁻²⁴ · (|a| + |b|) in each element. Elements from `rot_dim` on, and
 //! whatever lies between rows, stay untouched.
 
+#[cfg(test)]
+mod tests;
+
 use super::KernelInfo;
 use super::levels::{self, Levels};
 use crate::error::{Error, Result};

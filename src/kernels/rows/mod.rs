@@ -10,6 +10,8 @@
 mod norm;
 mod reduce;
 mod softmax;
+#[cfg(test)]
+mod tests;
 
 use super::KernelInfo;
 use super::levels::{self, Levels};

@@ -3,7 +3,7 @@
 //! by then: E[x²] − E[x]² would cancel.
 
 use super::info;
-use super::reduce::{Sum, Terms, Values, fold, load, store};
+use super::reduce::{Sum, Terms, Values, fold, load, store, visit};
 use super::softmax::whole_rows;
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel};
@@ -41,8 +41,9 @@ pub struct NormArgs {
 /// LayerNorm: (x − mean) / √(variance + eps) · gamma + beta. RMSNorm: x / √(mean of x² + eps) · gamma + beta.
 /// With `add`, x + add takes the place of x, and is written there too (rounded to f32 before anything else).
 ///
-/// Relative error of the factor 1/√…: at most (cols / (4·LANES) + 16) · 2⁻²⁴. Squares must not overflow
-/// (|x| < 1e18). A row with NaN or infinities comes out NaN; so does one without variance where eps is 0.
+/// With u = 2⁻²⁴ and s = cols / (4·LANES) + 9: the factor r = 1/√… is off by at most (½ s + 6)·u, relatively; a mean by
+/// s·u · mean |x|, which shifts results by r·|gamma| times that. Squares must not overflow (|x| < 1e18). A row with
+/// NaN or infinities comes out NaN; so does one without variance where eps is 0.
 #[derive(Clone, Copy)]
 pub struct Norm {
     /// What the kernel is.
@@ -184,11 +185,20 @@ impl<const LAYER: bool> Kernel for Rows<'_, LAYER> {
                     let add = args.add.add(r * args.add_stride);
                     moments::<LAYER, I>(isa, x, &ResidualSum { x, add }, args)
                 };
+                let n = args.cols;
                 match (args.gamma.is_null(), args.beta.is_null()) {
-                    (true, true) => normalise::<LAYER, false, false, I>(isa, x, dst, mean, rstd, args),
-                    (true, false) => normalise::<LAYER, false, true, I>(isa, x, dst, mean, rstd, args),
-                    (false, true) => normalise::<LAYER, true, false, I>(isa, x, dst, mean, rstd, args),
-                    (false, false) => normalise::<LAYER, true, true, I>(isa, x, dst, mean, rstd, args),
+                    (true, true) => {
+                        visit(isa, &Normalised::<LAYER, false, false> { x, dst, mean, rstd, args }, n)
+                    }
+                    (true, false) => {
+                        visit(isa, &Normalised::<LAYER, false, true> { x, dst, mean, rstd, args }, n)
+                    }
+                    (false, true) => {
+                        visit(isa, &Normalised::<LAYER, true, false> { x, dst, mean, rstd, args }, n)
+                    }
+                    (false, false) => {
+                        visit(isa, &Normalised::<LAYER, true, true> { x, dst, mean, rstd, args }, n)
+                    }
                 }
             }
         }
@@ -238,7 +248,7 @@ impl Terms for ResidualSum {
     }
 }
 
-/// (x − mean)²; past the end of the row not 0, which the fold sees to.
+/// (x − mean)².
 struct SquaredDeviations {
     x: *const f32,
     mean: f32,
@@ -265,30 +275,26 @@ impl<T: Terms> Terms for Squares<'_, T> {
     }
 }
 
-/// `dst = (x − mean) · rstd · gamma + beta`.
-///
-/// # Safety
-/// `x`, `dst`, and gamma and beta where they count, reach to `cols`.
-#[inline(always)]
-unsafe fn normalise<const LAYER: bool, const GAMMA: bool, const BETA: bool, I: Isa>(
-    isa: I,
+/// (x − mean) · rstd · gamma + beta, stored to dst; what the flags leave out does not count.
+struct Normalised<'a, const LAYER: bool, const GAMMA: bool, const BETA: bool> {
     x: *const f32,
     dst: *mut f32,
     mean: f32,
     rstd: f32,
-    args: &NormArgs,
-) {
-    let (mean, rstd) = (isa.splat(mean), isa.splat(rstd));
-    let mut i = 0;
-    while i < args.cols {
-        let count = I::LANES.min(args.cols - i);
-        // SAFETY: i + count ≤ cols.
+    args: &'a NormArgs,
+}
+
+impl<const LAYER: bool, const GAMMA: bool, const BETA: bool> Terms for Normalised<'_, LAYER, GAMMA, BETA> {
+    #[inline(always)]
+    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let &Self { x, dst, mean, rstd, args } = self;
+        // SAFETY: the caller's promise.
         unsafe {
             let mut y = load(isa, x.add(i), count);
             if LAYER {
-                y = isa.sub(y, mean);
+                y = isa.sub(y, isa.splat(mean));
             }
-            y = isa.mul(y, rstd);
+            y = isa.mul(y, isa.splat(rstd));
             y = match (GAMMA, BETA) {
                 (true, true) => {
                     isa.mul_add(y, load(isa, args.gamma.add(i), count), load(isa, args.beta.add(i), count))
@@ -298,7 +304,7 @@ unsafe fn normalise<const LAYER: bool, const GAMMA: bool, const BETA: bool, I: I
                 (false, false) => y,
             };
             store(isa, dst.add(i), y, count);
+            y
         }
-        i += count;
     }
 }

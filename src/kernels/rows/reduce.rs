@@ -10,7 +10,7 @@ const ACCUMULATORS: usize = 4;
 
 /// What a fold goes over: vectors along a row. Implementations are `#[inline(always)]`.
 pub(super) trait Terms {
-    /// The terms `i .. i + count`, and 0 in the lanes from `count` on; `0 < count ≤ LANES`.
+    /// The terms `i .. i + count`, and anything in the lanes from `count` on; `0 < count ≤ LANES`.
     ///
     /// # Safety
     /// The row that the implementor points to reaches to `i + count`.
@@ -118,6 +118,25 @@ pub(super) unsafe fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Terms, n: usiz
     }
     let [a, b, c, d] = partial;
     M::lanes(isa, M::combine(isa, M::combine(isa, a, c), M::combine(isa, b, d)))
+}
+
+/// Visits the first `n` elements a vector at a time, for what `terms` does on the way (storing).
+///
+/// # Safety
+/// The row behind `terms` reaches to `n`.
+#[inline(always)]
+pub(super) unsafe fn visit<I: Isa>(isa: I, terms: &impl Terms, n: usize) {
+    let whole = n - n % I::LANES;
+    let mut i = 0;
+    while i < whole {
+        // SAFETY: i + LANES ≤ whole ≤ n.
+        unsafe { terms.at(isa, i, I::LANES) };
+        i += I::LANES;
+    }
+    if i < n {
+        // SAFETY: i + (n − i) = n.
+        unsafe { terms.at(isa, i, n - i) };
+    }
 }
 
 /// The elements themselves.

@@ -6,6 +6,8 @@
 //! [`vecmath`]; what happens to NaN and infinities, too.
 
 mod functions;
+#[cfg(test)]
+mod tests;
 pub(crate) mod vecmath;
 
 use super::KernelInfo;

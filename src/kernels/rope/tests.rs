@@ -1,0 +1,142 @@
+//! Rotary embedding on every level of this CPU against `reference`, within the bound the module states.
+
+use super::*;
+use crate::kernels::reference;
+
+const CANARY: f32 = -7777.0;
+const PAIRINGS: [Pairing; 2] = [Pairing::Adjacent, Pairing::Halves];
+
+fn values(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.03).collect()
+}
+
+#[test]
+fn matches_the_reference_and_leaves_the_rest() {
+    let positions = [0, 1, 37, 511];
+    for isa in IsaId::available() {
+        let set = Set::select(isa);
+        for (head_dim, rot_dim) in [
+            (2, 2),
+            (6, 6),
+            (8, 8),
+            (16, 16),
+            (30, 30),
+            (34, 34),
+            (64, 64),
+            (66, 50),
+            (80, 32),
+            (5, 0),
+            (7, 4),
+        ] {
+            for n_head in [1, 3] {
+                for pairing in PAIRINGS {
+                    for factors in [None, Some(values(rot_dim / 2).iter().map(|x| x.abs() + 1.0).collect())] {
+                        let factors: Option<Vec<f32>> = factors;
+                        let scaling = Scaling { freq_scale: 0.5, factors: factors.as_deref() };
+                        let table = Table::new(512, rot_dim, 10_000.0, scaling).unwrap();
+                        let (row, gap) = (n_head * head_dim, 3);
+                        let x = values(positions.len() * row);
+                        let shape = reference::Rope {
+                            n_head,
+                            head_dim,
+                            rot_dim,
+                            base: 10_000.0,
+                            freq_scale: 0.5,
+                            factors: factors.as_deref(),
+                            pairing,
+                        };
+                        let want = reference::rope(&x, &positions, &shape);
+
+                        let mut buffer = vec![CANARY; 1 + positions.len() * (row + gap)];
+                        for (t, x) in x.chunks(row).enumerate() {
+                            buffer[1 + t * (row + gap)..][..row].copy_from_slice(x);
+                        }
+                        let args = RopeArgs {
+                            x: buffer[1..].as_mut_ptr(),
+                            stride: row + gap,
+                            positions: positions.as_ptr(),
+                            tokens: positions.len(),
+                            n_head,
+                            head_dim,
+                        };
+                        // SAFETY: the buffer holds the rows at their stride, and positions lie in the table.
+                        unsafe { set.of(pairing).run(&table, &args) };
+                        assert_eq!(buffer[0], CANARY);
+                        for (t, got) in buffer[1..].chunks(row + gap).enumerate() {
+                            assert!(got[row..].iter().all(|&x| x == CANARY), "wrote between rows");
+                            for (j, &got) in got[..row].iter().enumerate() {
+                                let (i, within) = (t * row + j, j % head_dim);
+                                if within >= rot_dim {
+                                    assert_eq!(got, x[i]);
+                                    continue;
+                                }
+                                let other = match pairing {
+                                    Pairing::Adjacent if within % 2 == 0 => i + 1,
+                                    Pairing::Adjacent => i - 1,
+                                    Pairing::Halves if within < rot_dim / 2 => i + rot_dim / 2,
+                                    Pairing::Halves => i - rot_dim / 2,
+                                };
+                                let bound = 3.0 * 2f64.powi(-24) * f64::from(x[i].abs() + x[other].abs());
+                                let error = (f64::from(got) - want[i]).abs();
+                                assert!(error <= bound, "{} {pairing:?} {head_dim}/{rot_dim}", isa.name());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_turns_alike_alone_and_among_others() {
+    let table = Table::new(8, 12, 500.0, Scaling::default()).unwrap();
+    for isa in IsaId::available() {
+        for pairing in PAIRINGS {
+            let set = Set::select(isa);
+            let mut all = values(3 * 2 * 14);
+            let mut alone = all[28..56].to_vec();
+            set.of(pairing).apply(&table, &mut all, &[1, 7, 2], 14).unwrap();
+            set.of(pairing).apply(&table, &mut alone, &[7], 14).unwrap();
+            assert_eq!(all[28..56], alone);
+        }
+    }
+}
+
+#[test]
+fn position_zero_changes_nothing() {
+    let table = Table::new(1, 64, 10_000.0, Scaling::default()).unwrap();
+    assert_eq!((table.n_ctx(), table.rot_dim(), table.bytes()), (1, 64, 256));
+    for isa in IsaId::available() {
+        for pairing in PAIRINGS {
+            let mut x = values(128);
+            Set::select(isa).of(pairing).apply(&table, &mut x, &[0], 64).unwrap();
+            assert_eq!(x, values(128));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let new = |n_ctx, rot_dim, base| Table::new(n_ctx, rot_dim, base, Scaling::default());
+    assert!(matches!(new(8, 5, 1e4), Err(Error::InvalidArgument(_))));
+    for base in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert!(matches!(new(8, 4, base), Err(Error::InvalidArgument(_))));
+    }
+    for factors in [&[1.0][..], &[1.0, 0.0], &[1.0, f32::NAN], &[1.0, 1.0, 1.0]] {
+        let scaling = Scaling { freq_scale: 1.0, factors: Some(factors) };
+        assert!(matches!(Table::new(8, 4, 1e4, scaling), Err(Error::InvalidArgument(_))));
+    }
+    assert!(matches!(new(usize::MAX, 4, 1e4), Err(Error::OutOfMemory { .. })));
+    assert!(matches!(new(usize::MAX / 32, 4, 1e4), Err(Error::OutOfMemory { .. })));
+
+    let table = new(8, 4, 1e4).unwrap();
+    let rope = Set::select(IsaId::Scalar).adjacent;
+    let mut x = values(24);
+    for (positions, head_dim) in [(&[0, 8][..], 4), (&[0, 1], 5), (&[0, 1], 3), (&[0, 1], 0), (&[], 4)] {
+        let error = rope.apply(&table, &mut x, positions, head_dim);
+        assert!(matches!(error, Err(Error::InvalidArgument(_))), "{positions:?} {head_dim}");
+        assert_eq!(x, values(24), "changed in spite of the error");
+    }
+    assert!(rope.apply(&table, &mut [], &[], 4).is_ok());
+}

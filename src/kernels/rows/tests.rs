@@ -1,0 +1,406 @@
+//! Row kernels on every level of this CPU against `reference`, within the bounds their documentation states.
+//! Widths around vectors and partial sums, strides with canaries between rows, odd alignment, special values.
+
+use super::*;
+use crate::kernels::reference;
+
+const CANARY: f32 = -7777.0;
+/// Half the distance from 1 to the next f32: the largest relative error of one rounding.
+const U: f64 = 1.0 / (1 << 24) as f64;
+
+fn sets() -> impl Iterator<Item = (IsaId, Set)> {
+    IsaId::available().map(|isa| (isa, Set::select(isa)))
+}
+
+/// Floats in a vector of the widest level that the set may be; partial sums hold 4 of them.
+fn lanes(isa: IsaId) -> usize {
+    match isa {
+        IsaId::Avx512 | IsaId::Avx512Vnni => 16,
+        IsaId::Avx2 => 8,
+        IsaId::Scalar | IsaId::Neon | IsaId::NeonDotprod => 4,
+    }
+}
+
+/// Roundings on the way of a term into a sum of `n`.
+fn sum_steps(isa: IsaId, n: usize) -> f64 {
+    (n / (4 * lanes(isa))) as f64 + 8.0
+}
+
+fn widths() -> impl Iterator<Item = usize> {
+    (1..=17).chain([31, 32, 33, 47, 63, 64, 65, 127, 129, 768, 1001])
+}
+
+fn random(seed: u32, n: usize, spread: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32
+    };
+    (0..n).map(|_| (next() + next() - 1.0) * spread).collect()
+}
+
+/// Rows of `cols` at a stride, starting one float in, with canaries everywhere else.
+struct Strided {
+    buffer: Vec<f32>,
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl Strided {
+    fn new(x: &[f32], cols: usize, gap: usize) -> Self {
+        let (rows, stride) = (x.len() / cols, cols + gap);
+        let mut buffer = vec![CANARY; 1 + rows * stride + 20];
+        for (r, row) in x.chunks(cols).enumerate() {
+            buffer[1 + r * stride..][..cols].copy_from_slice(row);
+        }
+        Self { buffer, rows, cols, stride }
+    }
+
+    fn first(&mut self) -> *mut f32 {
+        self.buffer[1..].as_mut_ptr()
+    }
+
+    /// The rows without what lies between them, which must be canaries.
+    fn take(&self) -> Vec<f32> {
+        let mut inside = vec![false; self.buffer.len()];
+        let mut out = Vec::new();
+        for r in 0..self.rows {
+            let at = 1 + r * self.stride;
+            inside[at..at + self.cols].fill(true);
+            out.extend(&self.buffer[at..at + self.cols]);
+        }
+        let untouched = |(&x, inside): (&f32, bool)| inside || x == CANARY;
+        assert!(self.buffer.iter().zip(inside).all(untouched), "wrote outside the rows");
+        out
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn assert_close(what: &str, got: &[f32], want: &[f64], bound: impl Fn(usize) -> f64) {
+    assert_eq!(got.len(), want.len());
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(got) - want).abs();
+        assert!(error <= bound(i), "{what}, element {i}: {got} for {want}, {error:e} > {:e}", bound(i));
+    }
+}
+
+#[test]
+fn canaries_would_notice() {
+    let mut rows = Strided::new(&[1.0; 6], 3, 2);
+    assert_eq!(rows.take(), [1.0; 6]);
+    rows.buffer[4] = 0.0;
+    assert!(std::panic::catch_unwind(|| rows.take()).is_err());
+}
+
+#[test]
+fn softmax_within_its_bound() {
+    for (isa, set) in sets() {
+        for cols in widths() {
+            for (scale, spread) in [(1.0, 4.0), (0.125, 800.0), (-0.5, 10.0), (0.0, 1.0)] {
+                for causal in [None, Some(0), Some(1), Some(cols - 1)] {
+                    let x = random(cols as u32, 3 * cols, spread);
+                    let want = reference::softmax(&x, cols, f64::from(scale), causal);
+                    let mut src = Strided::new(&x, cols, 3);
+                    let mut dst = Strided::new(&x, cols, 5);
+                    let (src_stride, dst_stride, rows) = (src.stride, dst.stride, 3);
+                    let (src, dst_first) = (src.first(), dst.first());
+                    let args = SoftmaxArgs {
+                        src,
+                        src_stride,
+                        dst: dst_first,
+                        dst_stride,
+                        rows,
+                        cols,
+                        scale,
+                        causal,
+                    };
+                    // SAFETY: both buffers hold 3 rows at their strides.
+                    unsafe { set.softmax.run(&args) };
+                    let got = dst.take();
+                    let log_cols = (cols as f64).log2();
+                    assert_close("softmax", &got, &want, |i| {
+                        if want[i] == 0.0 {
+                            return 2f64.powi(-148);
+                        }
+                        let row = &want[i / cols * cols..][..cols];
+                        let t = (row.iter().fold(0f64, |m, &y| m.max(y)) / want[i]).log2();
+                        let unfused =
+                            if isa == IsaId::Scalar { 1.5 * f64::from(scale * x[i]).abs() } else { 0.0 };
+                        let largest = x.iter().fold(0f32, |m, &x| m.max(x.abs()));
+                        let unfused_sum =
+                            if isa == IsaId::Scalar { 1.5 * f64::from(scale * largest).abs() } else { 0.0 };
+                        let steps = sum_steps(isa, cols) + 8.0 + 2.1 * (t + log_cols) + unfused + unfused_sum;
+                        steps * U * want[i] + 2f64.powi(-148)
+                    });
+                    let mut in_place = x.clone();
+                    set.softmax.apply_in_place(&mut in_place, cols, scale, causal).unwrap();
+                    assert_eq!(bits(&in_place), bits(&got));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn softmax_does_not_read_what_is_not_visible() {
+    for (_, set) in sets() {
+        let mut x = vec![f32::NAN; 40];
+        x[..3].copy_from_slice(&[1.0, 1.0, 1.0]);
+        x[20..24].copy_from_slice(&[0.0; 4]);
+        set.softmax.apply_in_place(&mut x, 20, 1.0, Some(3)).unwrap();
+        let third = 1.0f32 / 3.0;
+        let mut want = vec![0.0; 40];
+        want[..3].fill(third);
+        want[20..24].fill(0.25);
+        assert_eq!(x, want);
+    }
+}
+
+#[test]
+fn softmax_of_special_values() {
+    let inf = f32::INFINITY;
+    for (_, set) in sets() {
+        for cols in [3, 16, 70] {
+            let with = |fill: f32, at: usize, x: f32| {
+                let mut row = vec![fill; cols];
+                row[at] = x;
+                let mut out = vec![0.0; cols];
+                set.softmax.apply(&row, &mut out, cols, 1.0, None).unwrap();
+                out
+            };
+            assert!(with(-inf, 0, -inf).iter().all(|y| y.is_nan()));
+            for at in [0, cols - 1] {
+                assert!(with(0.0, at, f32::NAN).iter().all(|y| y.is_nan()));
+                assert!(with(0.0, at, inf).iter().all(|y| y.is_nan()));
+                let masked = with(2.0, at, -inf);
+                assert_eq!(masked[at], 0.0);
+                assert!(masked.iter().enumerate().all(|(i, &y)| i == at || y == 1.0 / (cols - 1) as f32));
+                let one_hot = with(-inf, at, 5.0);
+                assert!(one_hot.iter().enumerate().all(|(i, &y)| y == if i == at { 1.0 } else { 0.0 }));
+                let denormal = with(0.0, at, 1e-40);
+                assert!(denormal.iter().all(|&y| y == 1.0 / cols as f32));
+            }
+        }
+    }
+}
+
+#[test]
+fn log_softmax_within_its_bound() {
+    for (isa, set) in sets() {
+        for cols in widths() {
+            for spread in [1.0, 300.0] {
+                let x = random(cols as u32 + 7, 2 * cols, spread);
+                let want = reference::log_softmax(&x, cols);
+                let mut got = vec![0.0; x.len()];
+                set.log_softmax.apply(&x, &mut got, cols).unwrap();
+                assert_close("log_softmax", &got, &want, |i| {
+                    let row = &x[i / cols * cols..][..cols];
+                    let below = f64::from(row.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x)) - x[i]);
+                    (sum_steps(isa, cols) + 8.0 + 2.0 * below + 6.0 * (cols as f64).ln()) * U
+                });
+            }
+        }
+        let mut got = [0.0; 3];
+        set.log_softmax.apply(&[0.0, f32::NEG_INFINITY, 0.0], &mut got, 3).unwrap();
+        assert_eq!(got[1], f32::NEG_INFINITY);
+        set.log_softmax.apply(&[0.0, f32::NAN, 0.0], &mut got, 3).unwrap();
+        assert!(got.iter().all(|y| y.is_nan()));
+    }
+}
+
+/// What a norm's documentation allows at each element of a row.
+fn norm_bound(
+    isa: IsaId,
+    layer: bool,
+    x: &[f32],
+    gamma: Option<&[f32]>,
+    beta: Option<&[f32]>,
+    eps: f32,
+) -> Vec<f64> {
+    let n = x.len() as f64;
+    let steps = sum_steps(isa, x.len()) + 1.0;
+    let wide: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+    let mean = if layer { wide.iter().sum::<f64>() / n } else { 0.0 };
+    let variance = wide.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+    let rstd = 1.0 / (variance + f64::from(eps)).sqrt();
+    let shift = if layer { steps * U * wide.iter().map(|x| x.abs()).sum::<f64>() / n } else { 0.0 };
+    // A shifted mean adds its square to the variance.
+    let factor = (0.5 * steps + 6.0) * U + 0.5 * (shift * rstd).powi(2);
+    (0..x.len())
+        .map(|j| {
+            let gamma = gamma.map_or(1.0, |g| f64::from(g[j]).abs());
+            let beta = beta.map_or(0.0, |b| f64::from(b[j]).abs());
+            let y = (wide[j] - mean).abs() * rstd * gamma;
+            // Behind the factor: a difference, two products, a sum.
+            rstd * gamma * shift + y * (factor + 3.0 * U) + (y + beta) * U
+        })
+        .collect()
+}
+
+#[test]
+fn norms_within_their_bounds() {
+    for (isa, set) in sets() {
+        for cols in widths() {
+            let gamma = random(1, cols, 3.0);
+            let beta = random(2, cols, 1.0);
+            // The second is far from 0 beside its spread; the third has no variance.
+            for (offset, spread, eps) in [(0.0, 2.0, 1e-5), (1000.0, 1.0, 1e-6), (3.0, 0.0, 1e-5)] {
+                let x: Vec<f32> = random(cols as u32, 3 * cols, spread).iter().map(|x| x + offset).collect();
+                for (g, b) in [(true, true), (true, false), (false, true), (false, false)] {
+                    let (gamma, beta) = (g.then_some(&gamma[..]), b.then_some(&beta[..]));
+                    let affine = Affine { gamma, beta, eps };
+                    let wide_eps = f64::from(eps);
+                    let want = reference::layer_norm(&x, None, gamma, beta, wide_eps, cols);
+                    let mut got = vec![0.0; x.len()];
+                    set.layer_norm.apply(&x, &mut got, cols, affine).unwrap();
+                    for (r, x) in x.chunks(cols).enumerate() {
+                        let (bound, row) =
+                            (norm_bound(isa, true, x, gamma, beta, eps), r * cols..(r + 1) * cols);
+                        assert_close("layer_norm", &got[row.clone()], &want[row], |j| bound[j]);
+                    }
+                    let mut in_place = x.clone();
+                    set.layer_norm.apply_in_place(&mut in_place, cols, affine).unwrap();
+                    assert_eq!(bits(&in_place), bits(&got));
+                    if b {
+                        continue; // the reference has no RMSNorm with a summand, as no model has
+                    }
+                    let want = reference::rms_norm(&x, None, gamma, wide_eps, cols);
+                    set.rms_norm.apply(&x, &mut got, cols, affine).unwrap();
+                    for (r, x) in x.chunks(cols).enumerate() {
+                        let (bound, row) =
+                            (norm_bound(isa, false, x, gamma, None, eps), r * cols..(r + 1) * cols);
+                        assert_close("rms_norm", &got[row.clone()], &want[row], |j| bound[j]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fused_residual_is_the_sum_and_then_the_norm() {
+    for (_, set) in sets() {
+        for cols in widths() {
+            let (x, add) = (random(3, 2 * cols, 2.0), random(4, 2 * cols, 2.0));
+            let gamma = random(5, cols, 3.0);
+            let affine = Affine { gamma: Some(&gamma), beta: None, eps: 1e-5 };
+            let sum: Vec<f32> = x.iter().zip(&add).map(|(x, add)| x + add).collect();
+            for norm in [&set.layer_norm, &set.rms_norm] {
+                let mut want = vec![0.0; sum.len()];
+                norm.apply(&sum, &mut want, cols, affine).unwrap();
+                let mut fused_sum = x.clone();
+                let mut got = vec![0.0; x.len()];
+                norm.add_and_apply(&mut fused_sum, &add, &mut got, cols, affine).unwrap();
+                assert_eq!((bits(&fused_sum), bits(&got)), (bits(&sum), bits(&want)));
+
+                let (mut x, mut add) = (Strided::new(&x, cols, 1), Strided::new(&add, cols, 2));
+                let mut dst = Strided::new(&want, cols, 3);
+                let args = NormArgs {
+                    x_stride: x.stride,
+                    x: x.first(),
+                    add_stride: add.stride,
+                    add: add.first(),
+                    dst_stride: dst.stride,
+                    dst: dst.first(),
+                    gamma: gamma.as_ptr(),
+                    beta: std::ptr::null(),
+                    eps: 1e-5,
+                    rows: 2,
+                    cols,
+                };
+                // SAFETY: the buffers hold 2 rows at their strides, gamma `cols` floats.
+                unsafe { norm.run(&args) };
+                assert_eq!((bits(&x.take()), bits(&dst.take())), (bits(&sum), bits(&want)));
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_of_special_values() {
+    for (_, set) in sets() {
+        for norm in [&set.layer_norm, &set.rms_norm] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = vec![1.0; 40];
+                x[3] = bad;
+                let affine = Affine { eps: 1e-5, ..Affine::default() };
+                norm.apply_in_place(&mut x, 20, affine).unwrap();
+                assert!(x[3].is_nan(), "{:?} of {bad}", norm.info);
+                assert!(x[20..].iter().all(|y| y.is_finite()), "one row spoils another");
+            }
+            let mut zeros = [0.0; 20];
+            norm.apply_in_place(&mut zeros, 20, Affine { eps: 1e-5, ..Affine::default() }).unwrap();
+            assert_eq!(zeros, [0.0; 20]);
+            norm.apply_in_place(&mut zeros, 20, Affine::default()).unwrap();
+            assert!(zeros.iter().all(|y| y.is_nan()));
+        }
+    }
+}
+
+#[test]
+fn reductions() {
+    for (isa, set) in sets() {
+        for n in (0..=140).chain([1000, 4097]) {
+            let (a, b) = (random(n as u32, n, 3.0), random(n as u32 + 1, n, 3.0));
+            let steps = sum_steps(isa, n);
+            let want: f64 = a.iter().map(|&x| f64::from(x)).sum();
+            let magnitude: f64 = a.iter().map(|&x| f64::from(x).abs()).sum();
+            assert_close("sum", &[set.sum.apply(&a)], &[want], |_| steps * U * magnitude);
+            let magnitude: f64 = a.iter().zip(&b).map(|(&a, &b)| (f64::from(a) * f64::from(b)).abs()).sum();
+            let want = reference::dot(&a, &b);
+            assert_close("dot", &[set.dot.apply(&a, &b)], &[want], |_| (steps + 1.0) * U * magnitude);
+            // Small integers: nothing may be lost, wherever it stands.
+            let whole: Vec<f32> = (0..n).map(|i| (i * 7 % 23) as f32 - 11.0).collect();
+            assert_eq!(f64::from(set.sum.apply(&whole)), whole.iter().map(|&x| f64::from(x)).sum::<f64>());
+            assert_eq!(f64::from(set.dot.apply(&whole, &whole)), reference::dot(&whole, &whole));
+            let largest = a.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+            assert_eq!(set.max.apply(&a), largest);
+            let first = a.iter().position(|&x| x == largest).unwrap_or(0);
+            assert_eq!(set.argmax.apply(&a), first);
+        }
+    }
+}
+
+#[test]
+fn reductions_of_special_values() {
+    for (_, set) in sets() {
+        for n in [1, 5, 16, 100] {
+            for at in [0, n / 2, n - 1] {
+                let mut x = vec![-2.0; n];
+                x[at] = f32::NAN;
+                assert!(set.max.apply(&x).is_nan() && set.sum.apply(&x).is_nan());
+                let first_number = if n == 1 { 0 } else { usize::from(at == 0) };
+                assert_eq!(set.argmax.apply(&x), first_number);
+                x[at] = -1.0;
+                assert_eq!((set.max.apply(&x), set.argmax.apply(&x)), (-1.0, at));
+                x[at] = f32::INFINITY;
+                assert_eq!((set.max.apply(&x), set.argmax.apply(&x)), (f32::INFINITY, at));
+            }
+            assert_eq!(set.argmax.apply(&vec![f32::NEG_INFINITY; n]), 0);
+            assert_eq!(set.argmax.apply(&vec![f32::NAN; n]), 0);
+            assert_eq!(set.argmax.apply(&vec![4.0; n]), 0, "the first of equals");
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let (_, set) = sets().next().unwrap();
+    let (x, mut y) = ([0.0; 6], [0.0; 6]);
+    let ok = Affine { eps: 1e-5, ..Affine::default() };
+    assert!(set.softmax.apply(&x, &mut y, 4, 1.0, None).is_err());
+    assert!(set.softmax.apply(&x[..3], &mut y, 3, 1.0, None).is_err());
+    assert!(set.softmax.apply_in_place(&mut y, 0, 1.0, None).is_err());
+    assert!(set.log_softmax.apply(&x, &mut y, 5).is_err());
+    assert!(set.layer_norm.apply(&x, &mut y, 4, ok).is_err());
+    let mut sum = [0.0; 6];
+    assert!(set.layer_norm.add_and_apply(&mut sum, &x[..3], &mut y, 3, ok).is_err());
+    assert!(set.rms_norm.apply(&x, &mut y, 3, Affine { gamma: Some(&x[..2]), ..ok }).is_err());
+    assert!(set.rms_norm.apply(&x, &mut y, 3, Affine { beta: Some(&x), ..ok }).is_err());
+    assert!(set.softmax.apply(&[], &mut [], 0, 1.0, None).is_ok());
+    assert!(set.layer_norm.apply(&[], &mut [], 8, ok).is_ok());
+}

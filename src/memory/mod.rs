@@ -9,3 +9,12 @@ mod plan;
 pub use buf::{ALIGNMENT, AlignedBuf, Pod};
 pub use os::{CacheSizes, available_memory, cache_sizes, total_memory};
 pub use plan::{ArenaPlan, BufferId, Layout};
+
+/// `count · size` bytes, for sizes that come from outside.
+///
+/// # Errors
+/// [`Error::OutOfMemory`](crate::Error::OutOfMemory) where the product is more than any buffer can be.
+pub fn checked_bytes(count: usize, size: usize, what: &'static str) -> crate::Result<usize> {
+    let bytes = count.checked_mul(size).filter(|&bytes| bytes <= isize::MAX as usize);
+    bytes.ok_or(crate::Error::OutOfMemory { bytes: usize::MAX, what })
+}

@@ -70,6 +70,28 @@ impl Layout {
         }
     }
 
+    /// Stores a key where several threads store into one head's buffer, each its own positions.
+    ///
+    /// # Safety
+    /// `keys` has room for the position's panel ([`Layout::key_len`]); no one else touches this position.
+    pub unsafe fn write_key(&self, keys: *mut f32, position: usize, key: &[f32]) {
+        let column = keys.wrapping_add(position / self.nr * self.nr * self.head_dim + position % self.nr);
+        for (d, &x) in key.iter().enumerate() {
+            // SAFETY: element `d` of the position, in its panel.
+            unsafe { column.add(d * self.nr).write(x) }
+        }
+    }
+
+    /// Stores a value where several threads store into one head's buffer, each its own positions.
+    ///
+    /// # Safety
+    /// `values` has room for the position's line ([`Layout::value_len`]); no one else touches it.
+    pub unsafe fn write_value(&self, values: *mut f32, position: usize, value: &[f32]) {
+        let line = values.wrapping_add(position * self.value_stride());
+        // SAFETY: the line is there and belongs to this caller.
+        unsafe { std::ptr::copy_nonoverlapping(value.as_ptr(), line, value.len()) }
+    }
+
     fn misfit(&self, what: &str, position: usize, len: usize) -> Error {
         Error::invalid(format!(
             "a {what} of {len} elements at position {position} does not fit a cache of heads of {}",

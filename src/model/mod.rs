@@ -1,1 +1,16 @@
-//! model
+//! From a file's configuration to weights and a plan: what a model is, before anything runs.
+//! A family is a short builder (`llama`) that emits a [`Plan`] from shared parts; the executor never
+//! learns which family it runs.
+
+mod builder;
+mod config;
+mod llama;
+mod load;
+mod plan;
+mod weights;
+
+pub(crate) use config::MAX_CONTEXT;
+pub use config::{Config, RopeConfig};
+pub use load::{LoadParams, Model};
+pub use plan::{Buf, BufKind, BufSpec, Part, Plan, Step, StepKind};
+pub use weights::{Weight, WeightId, Weights};

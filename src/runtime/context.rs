@@ -1,0 +1,233 @@
+//! A context: one sequence on one model, with its cache, its arena and its team of workers.
+//! Everything is reserved when it is made; a decode step allocates nothing.
+
+use std::sync::Arc;
+
+use super::exec::{self, Pass};
+use crate::error::{Error, Result};
+use crate::kv::{self, Cache};
+use crate::model::{MAX_CONTEXT, Model};
+use crate::profile::{self, Zone};
+use crate::threads::{self, Team};
+
+/// Tokens of a prompt that go through the model at once when the caller doesn't say: enough rows to
+/// use each weight many times, few enough that the activations stay in a core's own cache.
+const DEFAULT_BATCH: usize = 256;
+/// Largest batch accepted.
+const MAX_BATCH: usize = 1 << 16;
+
+/// How large a context is and how many workers it has.
+#[derive(Clone, Debug)]
+pub struct ContextParams {
+    /// Positions; 0 = what the model was trained on.
+    pub n_ctx: usize,
+    /// Tokens that go through the model at once; 0 = a sensible default.
+    pub n_batch: usize,
+    /// Most rows of logits that one decode may ask for.
+    pub n_output: usize,
+    /// Worker threads, the calling one included.
+    pub threads: usize,
+}
+
+impl Default for ContextParams {
+    fn default() -> Self {
+        ContextParams { n_ctx: 0, n_batch: 0, n_output: 1, threads: threads::available() }
+    }
+}
+
+/// What a context would take, before it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Keys and values.
+    pub cache_bytes: usize,
+    /// Activations, scratch and tables.
+    pub arena_bytes: usize,
+    /// Both.
+    pub total_bytes: usize,
+}
+
+/// Which logits a decode computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None: only the cache is filled.
+    None,
+    /// Those after the last token.
+    Last,
+    /// Those after every token; at most [`ContextParams::n_output`] tokens.
+    All,
+}
+
+/// Parameters with the defaults filled in and checked against the model.
+struct Shape {
+    n_ctx: usize,
+    n_batch: usize,
+    n_output: usize,
+    cache: kv::Shape,
+}
+
+impl Shape {
+    fn new(model: &Model, params: &ContextParams) -> Result<Shape> {
+        let config = model.config();
+        let n_ctx = if params.n_ctx == 0 { config.n_ctx_train } else { params.n_ctx };
+        if n_ctx > MAX_CONTEXT {
+            return Err(Error::invalid(format!("n_ctx is {n_ctx}; at most {MAX_CONTEXT}")));
+        }
+        let n_batch = if params.n_batch == 0 { DEFAULT_BATCH } else { params.n_batch };
+        if n_batch > MAX_BATCH || params.n_output > MAX_BATCH {
+            return Err(Error::invalid(format!("n_batch and n_output are at most {MAX_BATCH}")));
+        }
+        let n_output = params.n_output.max(1);
+        // A decode that returns every row's logits is one batch.
+        let n_batch = n_batch.min(n_ctx).max(n_output.min(n_ctx));
+        let layout = model.kernels().attention.f32.layout(config.head_dim);
+        let (n_layer, n_head_kv) = (config.n_layer, config.n_head_kv);
+        let cache = kv::Shape { n_layer, n_head_kv, n_ctx, layout };
+        Ok(Shape { n_ctx, n_batch, n_output: n_output.min(n_ctx), cache })
+    }
+}
+
+/// One sequence being read or written.
+pub struct Context {
+    model: Arc<Model>,
+    team: Team,
+    cache: Cache,
+    pass: Pass,
+    n_ctx: usize,
+    n_batch: usize,
+    n_output: usize,
+    /// What fills the positions so far; reserved for all of them.
+    tokens: Vec<u32>,
+    /// Rows of logits that the last decode left.
+    n_logits: usize,
+}
+
+impl Context {
+    /// Bytes that [`Context::new`] would take for these parameters.
+    pub fn memory(model: &Model, params: &ContextParams) -> Result<MemoryEstimate> {
+        let shape = Shape::new(model, params)?;
+        let cache_bytes = shape.cache.bytes()?;
+        let arena_bytes = Pass::bytes(model, shape.n_ctx, shape.n_batch, shape.n_output, params.threads)?;
+        let total_bytes = cache_bytes
+            .checked_add(arena_bytes)
+            .ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "a context" })?;
+        Ok(MemoryEstimate { cache_bytes, arena_bytes, total_bytes })
+    }
+
+    /// Reserves everything that decoding needs.
+    pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Context> {
+        if params.threads == 0 {
+            return Err(Error::invalid("threads is 0; at least one is needed"));
+        }
+        let shape = Shape::new(&model, params)?;
+        let cache = Cache::new(shape.cache)?;
+        let pass = Pass::new(&model, shape.n_ctx, shape.n_batch, shape.n_output, params.threads)?;
+        let team = Team::new(params.threads)?;
+        let Shape { n_ctx, n_batch, n_output, .. } = shape;
+        let mut tokens = Vec::new();
+        let bytes = n_ctx * size_of::<u32>();
+        tokens.try_reserve_exact(n_ctx).map_err(|_| Error::OutOfMemory { bytes, what: "the tokens" })?;
+        Ok(Context { model, team, cache, pass, n_ctx, n_batch, n_output, tokens, n_logits: 0 })
+    }
+
+    /// The model it runs.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Positions filled so far.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The tokens that fill them.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Whether no position is filled.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Positions there are.
+    pub fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    /// Workers, the calling thread included.
+    pub fn threads(&self) -> usize {
+        self.team.count()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.n_logits = 0;
+    }
+
+    /// Keeps the first `n` positions and forgets the rest.
+    pub fn rewind(&mut self, n: usize) -> Result<()> {
+        if n > self.len() {
+            return Err(Error::invalid(format!(
+                "can't rewind to {n}: only {} positions are filled",
+                self.len()
+            )));
+        }
+        self.tokens.truncate(n);
+        self.n_logits = 0;
+        Ok(())
+    }
+
+    /// Appends tokens to the sequence; with an error nothing is appended.
+    pub fn decode(&mut self, tokens: &[u32], logits: Logits) -> Result<()> {
+        self.check(tokens, logits)?;
+        let _zone = profile::scope(if tokens.len() == 1 { Zone::Decode } else { Zone::Prefill });
+        self.n_logits = 0;
+        let begin = self.len();
+        let last = (tokens.len() - 1) / self.n_batch;
+        for (i, chunk) in tokens.chunks(self.n_batch).enumerate() {
+            let outputs = match logits {
+                Logits::All => chunk.len(),
+                Logits::Last if i == last => 1,
+                _ => 0,
+            };
+            let batch = exec::Batch { tokens: chunk, position: self.len(), n_output: outputs };
+            if let Err(error) = self.pass.run(&self.team, &self.model, self.cache.view(), &batch) {
+                self.tokens.truncate(begin);
+                return Err(error);
+            }
+            self.tokens.extend_from_slice(chunk);
+            self.n_logits = outputs;
+        }
+        Ok(())
+    }
+
+    fn check(&self, tokens: &[u32], logits: Logits) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::invalid("no tokens to decode"));
+        }
+        let n_vocab = self.model.config().n_vocab;
+        if let Some((i, &token)) = tokens.iter().enumerate().find(|&(_, &t)| t as usize >= n_vocab) {
+            return Err(Error::invalid(format!("token {i} is {token}; the vocabulary has {n_vocab}")));
+        }
+        if tokens.len() > self.n_ctx - self.len() {
+            return Err(Error::ContextFull {
+                n_ctx: self.n_ctx,
+                needed: self.len().saturating_add(tokens.len()),
+            });
+        }
+        if logits == Logits::All && tokens.len() > self.n_output {
+            return Err(Error::invalid(format!(
+                "logits of {} tokens were asked for; the context was made for {}",
+                tokens.len(),
+                self.n_output
+            )));
+        }
+        Ok(())
+    }
+
+    /// Logits that the last decode computed, `n_vocab` for each row, oldest first; empty if it computed none.
+    pub fn logits(&self) -> &[f32] {
+        self.pass.logits(self.n_logits)
+    }
+}

@@ -1,0 +1,125 @@
+//! A context's promises on real files: the same bits for any number of threads and any split of the
+//! tokens, and nothing changed by a failed call.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use smallmind::Error;
+use smallmind::isa::IsaId;
+use smallmind::model::{LoadParams, Model};
+use smallmind::runtime::{Context, ContextParams, Logits};
+
+/// Small files with random weights, one for each trait of the family.
+const MODELS: [&str; 3] = ["untied-mixed", "tied-rope-freqs", "untied-linear-rope"];
+
+fn load(name: &str, isa: Option<IsaId>) -> Arc<Model> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{name}.gguf"));
+    Model::open(&path, &LoadParams { isa, ..LoadParams::default() }).unwrap()
+}
+
+fn context(model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
+    let params = ContextParams { n_ctx: 64, n_batch, n_output: 48, threads };
+    Context::new(model.clone(), &params).unwrap()
+}
+
+/// Forty-odd tokens that visit the whole vocabulary.
+fn tokens() -> Vec<u32> {
+    (0..45).map(|i| (i * 37 + 5) % 288).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Logits of every token, decoded in pieces of the given lengths.
+fn decode_in(context: &mut Context, pieces: &[usize]) -> Vec<u32> {
+    let tokens = tokens();
+    let (mut at, mut all) = (0, Vec::new());
+    for &piece in pieces {
+        context.decode(&tokens[at..at + piece], Logits::All).unwrap();
+        all.extend(bits(context.logits()));
+        at += piece;
+    }
+    assert_eq!(at, tokens.len());
+    all
+}
+
+#[test]
+fn threads_and_batches_do_not_change_a_bit() {
+    for isa in IsaId::available() {
+        for name in MODELS {
+            let model = load(name, Some(isa));
+            let whole = decode_in(&mut context(&model, 1, 64), &[45]);
+            assert!(whole.iter().any(|&b| b != whole[0]), "{name}: constant logits prove nothing");
+            for threads in [1, 2, 3, 5] {
+                for pieces in [&[45][..], &[1; 45], &[7, 1, 13, 24], &[32, 13]] {
+                    let got = decode_in(&mut context(&model, threads, 64), pieces);
+                    assert!(got == whole, "{name} on {isa:?}: {threads} threads, pieces {pieces:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rewound_context_continues_as_if_nothing_had_been() {
+    let model = load("untied-mixed", None);
+    let mut fresh = context(&model, 2, 16);
+    fresh.decode(&tokens()[..20], Logits::Last).unwrap();
+    let wanted = bits(fresh.logits());
+
+    let mut used = context(&model, 2, 16);
+    used.decode(&tokens(), Logits::Last).unwrap();
+    used.rewind(12).unwrap();
+    assert!(used.logits().is_empty());
+    used.decode(&tokens()[12..20], Logits::Last).unwrap();
+    assert_eq!(bits(used.logits()), wanted);
+
+    used.clear();
+    assert!(used.is_empty());
+    used.decode(&tokens()[..20], Logits::Last).unwrap();
+    assert_eq!(bits(used.logits()), wanted);
+}
+
+#[test]
+fn a_refused_call_changes_nothing() {
+    let model = load("untied-mixed", None);
+    let mut context = context(&model, 2, 16);
+    context.decode(&tokens()[..10], Logits::Last).unwrap();
+    let before = bits(context.logits());
+    let long = vec![1; 55];
+    let refused: [(&[u32], Logits); 4] =
+        [(&[], Logits::Last), (&[288], Logits::Last), (&[3, u32::MAX], Logits::None), (&long, Logits::None)];
+    for (tokens, logits) in refused {
+        let error = context.decode(tokens, logits).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_) | Error::ContextFull { .. }), "{error}");
+    }
+    assert!(matches!(context.decode(&[1; 49], Logits::All), Err(Error::InvalidArgument(_))));
+    assert!(context.rewind(11).is_err());
+    assert_eq!(context.len(), 10);
+    assert_eq!(bits(context.logits()), before);
+    // Exactly full is allowed, one more is not.
+    context.decode(&[1; 54], Logits::None).unwrap();
+    assert_eq!(context.len(), context.n_ctx());
+    assert!(matches!(context.decode(&[1], Logits::None), Err(Error::ContextFull { n_ctx: 64, needed: 65 })));
+}
+
+#[test]
+fn absurd_parameters_are_refused_before_memory_is() {
+    let model = load("untied-mixed", None);
+    let params = |n_ctx, n_batch, n_output, threads| ContextParams { n_ctx, n_batch, n_output, threads };
+    let absurd = [
+        params(64, 0, 1, 0),
+        params(64, 0, 1, usize::MAX),
+        params(usize::MAX, 0, 1, 1),
+        params(64, usize::MAX, 1, 1),
+        params(64, 0, usize::MAX, 1),
+    ];
+    for params in &absurd {
+        assert!(Context::new(model.clone(), params).is_err(), "{params:?}");
+    }
+    let small = Context::memory(&model, &params(64, 16, 1, 1)).unwrap();
+    let large = Context::memory(&model, &params(1 << 20, 16, 1, 1)).unwrap();
+    assert_eq!(small.total_bytes, small.cache_bytes + small.arena_bytes);
+    assert!(large.cache_bytes > 1000 * small.cache_bytes);
+}

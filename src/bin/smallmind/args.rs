@@ -1,0 +1,147 @@
+//! What can be typed: commands, options, their defaults and what help says of them.
+
+use std::path::PathBuf;
+
+use clap::{Args as Group, Parser, Subcommand};
+
+/// Runs small language models on the CPU.
+#[derive(Parser)]
+#[command(name = "smallmind", version, about, arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Continue a text (or, with --chat, answer it)
+    Generate(Generate),
+    /// Talk with a model, turn by turn
+    Chat(Chat),
+    /// Show what a model file holds
+    Info(Info),
+    /// List the kernels and which of them this CPU runs
+    Kernels,
+    /// Measure prefill and decode speed
+    Bench(Bench),
+}
+
+/// Which model, and with what it runs.
+#[derive(Group)]
+pub struct ModelArgs {
+    /// Model file (GGUF)
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Worker threads [default: one for each core]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Positions of context; 0 takes what the model was trained on
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub ctx: usize,
+    /// Map the file instead of reading it (it must not change while it is loaded)
+    #[arg(long)]
+    pub mmap: bool,
+    /// Print where time and memory went
+    #[arg(long)]
+    pub profile: bool,
+    /// Print the text alone: no progress, no summary
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Group)]
+pub struct SamplingArgs {
+    /// 0 always takes the likeliest token; higher is more varied
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    pub temp: f32,
+    /// Keep the K likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    pub top_k: usize,
+    /// Keep the likeliest tokens that together reach this probability
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub top_p: f32,
+    /// Keep tokens at least this many times as likely as the likeliest
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    pub min_p: f32,
+    /// Make tokens of the recent text less likely; 1 is off
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub repeat_penalty: f32,
+    /// Where the draws begin; the same seed gives the same text [default: the clock]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+#[derive(Group)]
+pub struct Generate {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// The text to continue; without it, standard input
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Most tokens to generate
+    #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 128)]
+    pub max_tokens: usize,
+    /// Treat the text as a message and answer it by the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// With --chat: how the model should behave
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
+}
+
+#[derive(Group)]
+pub struct Chat {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// How the model should behave
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Most tokens in a reply
+    #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 1024)]
+    pub max_tokens: usize,
+}
+
+#[derive(Group)]
+pub struct Info {
+    /// Model file (GGUF)
+    pub file: PathBuf,
+    /// List every tensor
+    #[arg(long)]
+    pub tensors: bool,
+    /// List every metadata key
+    #[arg(long)]
+    pub metadata: bool,
+}
+
+#[derive(Group)]
+pub struct Bench {
+    /// Model file (GGUF)
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Tokens of a prompt to prefill; 0 leaves it out
+    #[arg(short = 'p', long = "prompt-tokens", value_name = "N", default_value_t = 512)]
+    pub prompt: usize,
+    /// Tokens to decode one by one; 0 leaves it out
+    #[arg(short = 'n', long = "decode-tokens", value_name = "N", default_value_t = 128)]
+    pub decode: usize,
+    /// Positions filled before the measurement
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub depth: usize,
+    /// Tokens that go through the model at once; 0 is the default
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub batch: usize,
+    /// Worker threads, several separated by commas [default: one for each core]
+    #[arg(short, long, value_name = "N", value_delimiter = ',')]
+    pub threads: Vec<usize>,
+    /// Measurements of each test, after one that isn't counted
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    pub repetitions: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

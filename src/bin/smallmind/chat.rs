@@ -1,0 +1,79 @@
+//! `smallmind chat`: several turns on one cache. Each turn renders the whole conversation; what the
+//! cache already holds of it is not computed again.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use smallmind::chat::Message;
+use smallmind::{Error, Result};
+
+use crate::args::Chat;
+use crate::generate::conversation;
+use crate::interrupt;
+use crate::session::{Session, checked_prompt};
+
+/// Something said, kept for the turns to come.
+struct Turn {
+    role: &'static str,
+    content: String,
+}
+
+pub fn run(args: &Chat) -> Result<()> {
+    interrupt::install();
+    let mut session = Session::open(&args.model, &args.sampling)?;
+    let system = args.system.iter().map(|text| Turn { role: "system", content: text.clone() });
+    let mut turns: Vec<Turn> = system.collect();
+    let begin = turns.len();
+    let prompting = std::io::stdin().is_terminal() && !args.model.quiet;
+    if prompting {
+        eprintln!("[type a message; /clear begins anew, /quit or Ctrl-D ends, Ctrl-C stops a reply]");
+    }
+    while let Some(line) = read_line(prompting)? {
+        match line.trim() {
+            "" => continue,
+            "/quit" => break,
+            "/clear" => {
+                turns.truncate(begin);
+                session.context.clear();
+                session.sampler.reset();
+                continue;
+            }
+            text => turns.push(Turn { role: "user", content: text.to_owned() }),
+        }
+        match reply(&mut session, &turns, args.max_tokens) {
+            Ok(content) => turns.push(Turn { role: "assistant", content }),
+            Err(error @ Error::ContextFull { .. }) => {
+                turns.pop();
+                eprintln!("smallmind: {error}: /clear begins anew, --ctx gives more room");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    session.report_profile();
+    Ok(())
+}
+
+fn reply(session: &mut Session, turns: &[Turn], max_tokens: usize) -> Result<String> {
+    let messages: Vec<_> = turns.iter().map(|t| Message { role: t.role, content: &t.content }).collect();
+    let tokens = checked_prompt(conversation(session, &messages)?, session.context.n_ctx())?;
+    let held = session.context.tokens().iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+    // At least one token has to be decoded, for the logits after it.
+    let held = held.min(tokens.len() - 1);
+    session.context.rewind(held)?;
+    let (content, summary) = session.write(&tokens[held..], max_tokens)?;
+    session.report_speed(&summary);
+    Ok(content)
+}
+
+/// The next line, or `None` at the end of the input.
+fn read_line(prompting: bool) -> Result<Option<String>> {
+    if prompting {
+        eprint!("> ");
+        let _ = std::io::stderr().flush();
+    }
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    match read.map_err(|source| Error::Io { path: "standard input".into(), source })? {
+        0 => Ok(None),
+        _ => Ok(Some(line)),
+    }
+}

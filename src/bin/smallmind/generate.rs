@@ -1,0 +1,53 @@
+//! `smallmind generate`: one prompt in, one continuation (or answer) out.
+
+use std::io::Read;
+
+use smallmind::chat::Message;
+use smallmind::profile::{self, Zone};
+use smallmind::{Error, Result};
+
+use crate::args::Generate;
+use crate::interrupt;
+use crate::session::{Session, checked_prompt};
+
+pub fn run(args: &Generate) -> Result<()> {
+    interrupt::install();
+    let prompt = match &args.prompt {
+        Some(text) => text.clone(),
+        None => read_stdin()?,
+    };
+    let mut session = Session::open(&args.model, &args.sampling)?;
+    let tokens = if args.chat {
+        let mut messages = Vec::new();
+        messages.extend(args.system.as_deref().map(|content| Message { role: "system", content }));
+        messages.push(Message { role: "user", content: &prompt });
+        conversation(&session, &messages)?
+    } else {
+        let _zone = profile::scope(Zone::Tokenize);
+        session.model().tokenizer()?.encode(&prompt, false, true)?
+    };
+    let tokens = checked_prompt(tokens, session.context.n_ctx())?;
+    let (_, summary) = session.write(&tokens, args.max_tokens)?;
+    session.report_speed(&summary);
+    session.report_profile();
+    Ok(())
+}
+
+/// Tokens of a conversation, ending where the model's next reply begins.
+pub fn conversation(session: &Session, messages: &[Message<'_>]) -> Result<Vec<u32>> {
+    let model = session.model();
+    let text = {
+        let _zone = profile::scope(Zone::ChatTemplate);
+        model.chat_template()?.render(messages, true)?
+    };
+    let _zone = profile::scope(Zone::Tokenize);
+    // The template writes the special tokens, the first one included.
+    model.tokenizer()?.encode(&text, true, false)
+}
+
+fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|source| Error::Io { path: "standard input".into(), source })?;
+    String::from_utf8(bytes).map_err(|_| Error::invalid("standard input is not UTF-8"))
+}

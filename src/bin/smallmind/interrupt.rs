@@ -1,0 +1,42 @@
+//! Ctrl-C: stops what is being generated, and ends the program where nothing is.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static GENERATING: AtomicBool = AtomicBool::new(false);
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// What a shell expects of a program ended by SIGINT.
+const EXIT_CODE: i32 = 130;
+
+/// Takes over Ctrl-C. Where that can't be had (no signals), the default stays.
+pub fn install() {
+    let _ = ctrlc::set_handler(|| {
+        // A second Ctrl-C means it: a long prefill ends only with its batch.
+        if !GENERATING.load(Ordering::SeqCst) || REQUESTED.swap(true, Ordering::SeqCst) {
+            eprintln!();
+            std::process::exit(EXIT_CODE);
+        }
+    });
+}
+
+/// While it lives, Ctrl-C is a request to stop.
+pub struct Generating(());
+
+impl Generating {
+    pub fn begin() -> Self {
+        REQUESTED.store(false, Ordering::SeqCst);
+        GENERATING.store(true, Ordering::SeqCst);
+        Generating(())
+    }
+
+    /// Whether Ctrl-C was pressed since.
+    pub fn interrupted(&self) -> bool {
+        REQUESTED.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Generating {
+    fn drop(&mut self) {
+        GENERATING.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,159 @@
+//! What `generate` and `chat` share: loading with progress, streaming to the terminal, the summary.
+
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use smallmind::format::MapSource;
+use smallmind::model::{LoadParams, Model};
+use smallmind::profile;
+use smallmind::runtime::generate::{StopReason, Summary, generate};
+use smallmind::runtime::sampling::{Sampler, SamplerParams};
+use smallmind::runtime::{Context, ContextParams};
+use smallmind::{Error, Result, threads};
+
+use crate::args::{ModelArgs, SamplingArgs};
+use crate::interrupt::Generating;
+
+/// A model and a context, ready to write.
+pub struct Session {
+    pub context: Context,
+    pub sampler: Sampler,
+    pub seed: u64,
+    quiet: bool,
+    profile: bool,
+}
+
+impl Session {
+    pub fn open(args: &ModelArgs, sampling: &SamplingArgs) -> Result<Session> {
+        profile::set_enabled(args.profile);
+        let seed = sampling.seed.unwrap_or_else(clock_seed);
+        let params = SamplerParams {
+            temperature: sampling.temp,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            repetition_penalty: sampling.repeat_penalty,
+            seed,
+            ..SamplerParams::default()
+        };
+        // A wrong value should be told before a long load.
+        params.validate()?;
+        let model = load(args)?;
+        let sampler = Sampler::new(params, model.config().n_vocab)?;
+        let threads = args.threads.unwrap_or_else(threads::available);
+        let context =
+            Context::new(model, &ContextParams { n_ctx: args.ctx, threads, ..ContextParams::default() })?;
+        Ok(Session { context, sampler, seed, quiet: args.quiet, profile: args.profile })
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        self.context.model()
+    }
+
+    /// Appends `prompt`, streams what the model writes to standard output and returns it.
+    pub fn write(&mut self, prompt: &[u32], max_tokens: usize) -> Result<(String, Summary)> {
+        let generating = Generating::begin();
+        let mut out = std::io::stdout().lock();
+        let mut reply = String::new();
+        let summary = generate(&mut self.context, &mut self.sampler, prompt, max_tokens, &mut |_, text| {
+            reply.push_str(text);
+            // A closed pipe means that nobody reads any more.
+            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            if written.is_err() || generating.interrupted() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        let _ = writeln!(out);
+        Ok((reply, summary))
+    }
+
+    /// One line on the speed, unless quiet.
+    pub fn report_speed(&self, summary: &Summary) {
+        if self.quiet {
+            return;
+        }
+        let why = match summary.reason {
+            StopReason::EndOfText => "end of text",
+            StopReason::Length => "token limit",
+            StopReason::Callback => "stopped",
+            StopReason::ContextFull => "context full",
+        };
+        eprintln!(
+            "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · {} threads · seed {} · {why}]",
+            summary.n_prompt,
+            summary.prefill_rate(),
+            summary.n_generated,
+            summary.decode_rate(),
+            self.context.threads(),
+            self.seed,
+        );
+    }
+
+    /// The profile's table, if it was asked for.
+    pub fn report_profile(&self) {
+        if self.profile {
+            eprint!("\n{}", profile::render_table(&profile::snapshot()));
+        }
+    }
+}
+
+fn clock_seed() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    // Short enough to be typed again.
+    (since.as_nanos() % 1_000_000_007) as u64
+}
+
+/// Loads a model, with a bar where a person watches and the load lasts.
+pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
+    let bar = if args.quiet || !std::io::stderr().is_terminal() {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(1000)
+    };
+    if let Ok(style) = ProgressStyle::with_template("loading {bar:40} {percent:>3} %") {
+        bar.set_style(style);
+    }
+    let start = Instant::now();
+    let progress = |done: f32| {
+        // A bar that is gone in a blink only flickers.
+        if start.elapsed() > Duration::from_millis(300) {
+            bar.set_position((done * 1000.0) as u64);
+        }
+        ControlFlow::Continue(())
+    };
+    let params = LoadParams { progress: Some(&progress), ..LoadParams::default() };
+    let model = if args.mmap {
+        // SAFETY: whoever asks for --mmap has been told not to change the file meanwhile.
+        unsafe { MapSource::open(&args.model) }.and_then(|map| Model::from_source(Arc::new(map), &params))
+    } else {
+        Model::open(&args.model, &params)
+    };
+    bar.finish_and_clear();
+    let model = model?;
+    if !args.quiet {
+        let (config, seconds) = (model.config(), start.elapsed().as_secs_f64());
+        let name = if config.name.is_empty() { &config.architecture } else { &config.name };
+        let megabytes = model.weight_bytes() as f64 / 1e6;
+        eprintln!(
+            "[{name}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels]",
+            model.kernels().isa.name()
+        );
+    }
+    Ok(model)
+}
+
+/// The prompt's tokens, or why they can't go in.
+pub fn checked_prompt(tokens: Vec<u32>, n_ctx: usize) -> Result<Vec<u32>> {
+    if tokens.is_empty() {
+        return Err(Error::invalid("the prompt is empty"));
+    }
+    if tokens.len() >= n_ctx {
+        return Err(Error::ContextFull { n_ctx, needed: tokens.len() + 1 });
+    }
+    Ok(tokens)
+}

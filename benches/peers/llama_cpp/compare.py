@@ -29,7 +29,6 @@ VARIANTS = {
 
 def run(command):
     """The speeds by test that a program printed, or None if it died."""
-    # A spinning barrier loses whole time slices when the two cores are shared.
     result = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if result.returncode != 0:
         return None
@@ -119,6 +118,7 @@ def main():
         print(f"| {test} | {count} | {spread(mine, 1)} | {spread(peers, 1)} | {spread(ratios, 2)} |")
     print(f"\nOther programs kept {others:.2f} of {os.cpu_count()} cores busy meanwhile.")
     if others > 0.1:
+        # A spinning barrier burns whole time slices while its partner waits for a core.
         print("That is too many: two-thread figures especially mean little. Run it again on a quiet machine.")
 
 

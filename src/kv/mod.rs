@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::error::{Error, Result};
 use crate::kernels::attention::Layout;
-use crate::memory::{AlignedBuf, checked_bytes};
+use crate::memory::{AlignedBuf, Pages, checked_bytes};
 use crate::ops::attention::LayerCache;
 
 /// What the memory is for, in errors.
@@ -67,7 +67,10 @@ impl Cache {
     pub fn new(shape: Shape) -> Result<Self> {
         let (key_len, value_len) = shape.head_lens()?;
         let (keys, values) = shape.halves()?;
-        let (keys, values) = (AlignedBuf::zeroed(keys, WHAT)?, AlignedBuf::zeroed(values, WHAT)?);
+        // A head's positions fill one after the other, and most contexts are never full: with huge pages the
+        // first token alone would take two megabytes for each head.
+        let small = |bytes| AlignedBuf::zeroed_in(Pages::Small, bytes, WHAT);
+        let (keys, values) = (small(keys)?, small(values)?);
         Ok(Cache { shape, key_len, value_len, keys, values })
     }
 

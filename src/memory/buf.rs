@@ -35,7 +35,16 @@ macro_rules! pod {
 }
 pod!(u8, i8, u16, i32, u32, f32);
 
-/// Owned bytes, zero at first, aligned to [`ALIGNMENT`]; large ones to 2 MiB, asking for huge pages.
+/// How large buffers get their memory from the operating system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Huge pages where they are granted: fewest address translations, for what is used as a whole.
+    Huge,
+    /// Small pages, each taken when it is first touched: for what may stay mostly empty.
+    Small,
+}
+
+/// Owned bytes, zero at first, aligned to [`ALIGNMENT`]; large ones to 2 MiB.
 ///
 /// The length never changes. Ops that write disjoint parts from several threads take the pointer.
 pub struct AlignedBuf {
@@ -66,6 +75,14 @@ impl AlignedBuf {
     /// [`Error::OutOfMemory`] where the operating system refuses, or the size is beyond what an address
     /// can span.
     pub fn zeroed(bytes: usize, what: &'static str) -> Result<Self> {
+        Self::zeroed_in(Pages::Huge, bytes, what)
+    }
+
+    /// [`AlignedBuf::zeroed`] with a choice of pages for large sizes.
+    ///
+    /// # Errors
+    /// As [`AlignedBuf::zeroed`].
+    pub fn zeroed_in(pages: Pages, bytes: usize, what: &'static str) -> Result<Self> {
         let refused = || Error::OutOfMemory { bytes, what };
         if bytes == 0 {
             // An aligned address that is never read.
@@ -74,7 +91,7 @@ impl AlignedBuf {
             return Ok(Self { ptr, len: 0, origin: Origin::Nothing });
         }
         if os::CAN_MAP && bytes >= MAP_FROM {
-            let ptr = os::map_zeroed(bytes).ok_or_else(refused)?;
+            let ptr = os::map_zeroed(bytes, pages).ok_or_else(refused)?;
             alloc::record_mapped(bytes);
             return Ok(Self { ptr, len: bytes, origin: Origin::Mapped });
         }

@@ -6,7 +6,7 @@ mod buf;
 mod os;
 mod plan;
 
-pub use buf::{ALIGNMENT, AlignedBuf, Pod};
+pub use buf::{ALIGNMENT, AlignedBuf, Pages, Pod};
 pub use os::{CacheSizes, available_memory, cache_sizes, total_memory};
 pub use plan::{ArenaPlan, BufferId, Layout};
 

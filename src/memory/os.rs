@@ -111,6 +111,8 @@ mod linux {
     use std::fs::read_to_string;
     use std::ptr::{NonNull, null_mut};
 
+    use crate::memory::Pages;
+
     pub const CAN_MAP: bool = true;
 
     /// Of x86-64 and of 4 KiB-paged aarch64; elsewhere merely a generous alignment.
@@ -123,7 +125,7 @@ mod linux {
 
     /// `bytes` (not 0) of zeroed private memory on a huge page's boundary; `None` where refused.
     /// Give it back with [`unmap`] and the same `bytes`.
-    pub fn map_zeroed(bytes: usize) -> Option<NonNull<u8>> {
+    pub fn map_zeroed(bytes: usize, pages: Pages) -> Option<NonNull<u8>> {
         let len = mapped_len(bytes)?;
         let reserved = len.checked_add(HUGE_PAGE)?;
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory in use.
@@ -147,8 +149,12 @@ mod linux {
             if tail > 0 {
                 libc::munmap(begin.add(len).cast(), tail);
             }
-            // A wish: where it is refused, small pages serve as well.
-            libc::madvise(begin.cast(), len, libc::MADV_HUGEPAGE);
+            let advice = match pages {
+                Pages::Huge => libc::MADV_HUGEPAGE,
+                Pages::Small => libc::MADV_NOHUGEPAGE,
+            };
+            // A wish: where it is refused, the other kind serves as well.
+            libc::madvise(begin.cast(), len, advice);
             NonNull::new(begin)
         }
     }
@@ -228,7 +234,7 @@ mod portable {
 
     pub const CAN_MAP: bool = false;
 
-    pub fn map_zeroed(_bytes: usize) -> Option<NonNull<u8>> {
+    pub fn map_zeroed(_bytes: usize, _pages: Pages) -> Option<NonNull<u8>> {
         None
     }
 

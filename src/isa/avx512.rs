@@ -166,6 +166,10 @@ impl<const VNNI: bool> Isa for X512<VNNI> {
         unsafe { _mm512_scalef_ps(a, n) }
     }
     #[inline(always)]
+    fn scale_exp2_flushed(self, a: Self::F32, n: Self::F32) -> Self::F32 {
+        self.scale_exp2(a, n)
+    }
+    #[inline(always)]
     fn sum_lanes(self, a: Self::F32) -> f32 {
         unsafe {
             let eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));

@@ -256,7 +256,13 @@ pub trait Isa: Copy + Send + Sync + 'static {
         let first = self.sub(n, last);
         self.mul(self.mul(a, self.exp2_integral(first)), self.exp2_integral(last))
     }
-    /// 2ⁿ for integral `n` in −126..=127.
+    /// [`Isa::scale_exp2`] for ½ ≤ |a| ≤ 2 and integral `n` ≤ 127, where a result below 2⁻¹²⁶ may also be 0.
+    /// Much cheaper where no instruction scales: one product, with a power whose exponent bits run down to 0.
+    #[inline(always)]
+    fn scale_exp2_flushed(self, a: Self::F32, n: Self::F32) -> Self::F32 {
+        self.mul(a, self.exp2_integral(self.max(self.splat(-127.0), n)))
+    }
+    /// 2ⁿ for integral `n` in −126..=127; 0 for −127.
     #[inline(always)]
     fn exp2_integral(self, n: Self::F32) -> Self::F32 {
         let biased = self.add_i32(self.to_i32(n), self.splat_i32(127));

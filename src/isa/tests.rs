@@ -112,6 +112,13 @@ impl Kernel for Floats {
                         (f64::from(a[i]) * exp2(exponent)) as f32
                     });
                 }
+                for exponent in [-300.0, -252.0, -150.0, -128.0, -127.0, -126.0, -3.0, 0.0, 5.0, 127.0] {
+                    let one = isa.splat(1.25);
+                    let exact = (1.25 * exp2(exponent)) as f32;
+                    let got = isa.scale_exp2_flushed(one, isa.splat(exponent));
+                    let flushed = exact < f32::MIN_POSITIVE && lanes(got)[0] == 0.0;
+                    check("scale_exp2_flushed", got, &|_| if flushed { 0.0 } else { exact });
+                }
                 if a.iter().all(|a| a.abs() < 2.1e9) {
                     check("to_i32", isa.to_f32(isa.to_i32(va)), &|i| a[i].round_ties_even() as i32 as f32);
                 }

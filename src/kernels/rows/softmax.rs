@@ -36,7 +36,7 @@ pub struct SoftmaxArgs {
 /// A row with NaN, +∞, or nothing but −∞ comes out all NaN (as in PyTorch and ONNX); one that sees no element,
 /// all 0. Elements that are not visible are not read.
 ///
-/// Error of each result y: at most (cols / (4·LANES) + 16 + 2.1·(t + log₂ cols)) · 2⁻²⁴ · y + 2⁻¹⁴⁸, with t how far its
+/// Error of each result y: at most (cols / (4·LANES) + 16 + 2.1·(t + log₂ cols)) · 2⁻²⁴ · y + 2⁻¹²⁶, with t how far its
 /// exponent lies below the row's largest, in powers of two (the mean of that over a row is at most log₂ cols).
 /// On the scalar level, which does not fuse, the rounding of c·x comes to t: |c·x| more.
 #[derive(Clone, Copy)]

@@ -78,7 +78,7 @@ fn exp_m1_reduced<I: Isa>(isa: I, r: I::F32) -> I::F32 {
     isa.mul_add(polynomial(isa, r, EXP_TAIL), isa.mul(r, r), r)
 }
 
-/// m · 2ⁿ as a float, from ROUNDER + n, for `exponent` = the bits of m, a power of two. The result must be normal.
+/// m · 2ⁿ from ROUNDER + n, for m a power of two, where that is normal.
 /// The low bits of the sum are n, and all of ROUNDER's lie where the shift drops them.
 #[inline(always)]
 fn power_of_two<I: Isa>(isa: I, shifted: I::F32, m: f32) -> I::F32 {
@@ -97,21 +97,21 @@ pub fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 }
 
 /// 2ˣ for x ≤ 127: what softmax and attention need, whose exponents are at most about 0.
-/// A few steps less than [`exp`], and exact for integral x. −∞ gives 0. 1.1 ULP.
+/// Fewer steps than [`exp`], and exact for integral x: 1.2 ULP; below 2⁻¹²⁶ it may be 0, as it is for −∞.
 #[inline(always)]
 pub fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     // Below −150, 2ˣ rounds to 0. The order of operands lets NaN through.
-    exp2_unbounded(isa, isa.max(isa.splat(-151.0), x))
+    exp2_bounded(isa, isa.max(isa.splat(-151.0), x))
 }
 
-/// [`exp2`] for −300 ≤ x ≤ 127.
+/// [`exp2`] for −2²¹ ≤ x ≤ 127.
 #[inline(always)]
-fn exp2_unbounded<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+fn exp2_bounded<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let rounder = isa.splat(ROUNDER);
     let n = isa.sub(isa.add(x, rounder), rounder);
     let f = isa.sub(x, n);
     let power = isa.mul_add(polynomial(isa, f, EXP2_TAIL), f, isa.splat(1.0));
-    isa.scale_exp2(power, n)
+    isa.scale_exp2_flushed(power, n)
 }
 
 /// a · σ(x) = a / (1 + e⁻ˣ), and 0 for x < −87, where it is below |a| · 1.7e-38.
@@ -150,7 +150,7 @@ pub fn tanh<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 pub fn erf<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     // From 3.84 on, erf x rounds to 1.
     let a = isa.min(isa.splat(5.0), isa.abs(x));
-    let minus_w = isa.sub(isa.zero(), isa.mul(a, polynomial(isa, a, ERF_EXPONENT)));
+    let minus_w = isa.neg_mul_add(a, polynomial(isa, a, ERF_EXPONENT), isa.zero());
     let rounder = isa.splat(ROUNDER);
     let shifted = isa.add(minus_w, rounder);
     let f = isa.sub(minus_w, isa.sub(shifted, rounder));
@@ -190,7 +190,7 @@ pub fn gelu_erf<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     // At 13, w is past 150 and the power 0: an infinity can stop there.
     let a = isa.min(isa.splat(13.0), isa.abs(x));
     let exponent = isa.neg_mul_add(a, polynomial(isa, a, NORMAL_EXPONENT), isa.splat(-1.0));
-    isa.neg_mul_add(a, exp2_unbounded(isa, exponent), relu(isa, x))
+    isa.neg_mul_add(a, exp2_bounded(isa, exponent), relu(isa, x))
 }
 
 /// max(x, 0).

@@ -63,32 +63,23 @@ pub fn scratch_len(kernels: &KernelSet, head_dim: usize) -> Result<usize> {
     len.ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "scratch" })
 }
 
-/// Writes keys and values of the rows of `share` into the cache; row `r` stands at `positions[r]`.
+/// Writes keys and values of the rows of `share` into the cache; row `r` stands at `position + r`.
 ///
 /// # Safety
 /// The cache has room for the positions and no one else touches these; rows `share` of `qkv` are written
 /// by no other.
-pub unsafe fn store(
-    cache: &LayerCache,
-    share: Range<usize>,
-    qkv: Rows,
-    shape: &HeadShape,
-    positions: &[u32],
-) {
-    let width = shape.value_column(shape.n_head_kv);
-    for r in share {
-        // SAFETY: by contract.
-        let row = unsafe { qkv.floats(r, width) };
-        for head in 0..shape.n_head_kv {
-            let key = &row[shape.key_column(head)..][..shape.head_dim];
-            let value = &row[shape.value_column(head)..][..shape.head_dim];
-            let keys = cache.keys.wrapping_add(head * cache.key_len);
-            let values = cache.values.wrapping_add(head * cache.value_len);
-            // SAFETY: by contract.
-            unsafe {
-                cache.layout.write_key(keys, positions[r] as usize, key);
-                cache.layout.write_value(values, positions[r] as usize, value);
-            }
+pub unsafe fn store(cache: &LayerCache, share: Range<usize>, qkv: Rows, shape: &HeadShape, position: usize) {
+    let row = qkv.row_f32(share.start);
+    let stride = qkv.stride() / size_of::<f32>();
+    let (at, count) = (position + share.start, share.len());
+    for head in 0..shape.n_head_kv {
+        let keys = cache.keys.wrapping_add(head * cache.key_len);
+        let values = cache.values.wrapping_add(head * cache.value_len);
+        let (k, v) = (row.wrapping_add(shape.key_column(head)), row.wrapping_add(shape.value_column(head)));
+        // SAFETY: by contract; a row holds keys and values of all heads.
+        unsafe {
+            cache.layout.write_keys(keys, at, k, stride, count);
+            cache.layout.write_values(values, at, v, stride, count);
         }
     }
 }

@@ -210,7 +210,7 @@ impl Walk<'_> {
                 }
                 StepKind::StoreKv { layer, qkv } => {
                     let cache = self.cache.layer(*layer);
-                    attention::store(&cache, share, view(*qkv), &self.heads(), &self.pass.positions);
+                    attention::store(&cache, share, view(*qkv), &self.heads(), self.batch.position);
                 }
                 StepKind::Linear { parts } => {
                     linear::run(worker, counter, parts.len(), |i| self.product(&parts[i], step.rows));

@@ -70,26 +70,54 @@ impl Layout {
         }
     }
 
-    /// Stores a key where several threads store into one head's buffer, each its own positions.
+    /// Stores the keys of `count` adjoining positions, where several threads store into one head's buffer,
+    /// each its own positions. A key's elements lie a line of the panel apart, so all positions of a panel
+    /// go in together, line by line.
     ///
     /// # Safety
-    /// `keys` has room for the position's panel ([`Layout::key_len`]); no one else touches this position.
-    pub unsafe fn write_key(&self, keys: *mut f32, position: usize, key: &[f32]) {
-        let column = keys.wrapping_add(position / self.nr * self.nr * self.head_dim + position % self.nr);
-        for (d, &x) in key.iter().enumerate() {
-            // SAFETY: element `d` of the position, in its panel.
-            unsafe { column.add(d * self.nr).write(x) }
+    /// `rows` is readable for `head_dim` floats at each of `count` multiples of `stride`; `keys` has room for
+    /// the positions ([`Layout::key_len`]), and no one else touches these.
+    pub unsafe fn write_keys(
+        &self,
+        keys: *mut f32,
+        position: usize,
+        rows: *const f32,
+        stride: usize,
+        count: usize,
+    ) {
+        let mut done = 0;
+        while done < count {
+            let (panel, column) = ((position + done) / self.nr, (position + done) % self.nr);
+            let run = (self.nr - column).min(count - done);
+            let to = keys.wrapping_add(panel * self.nr * self.head_dim + column);
+            let from = rows.wrapping_add(done * stride);
+            for d in 0..self.head_dim {
+                for i in 0..run {
+                    // SAFETY: element `d` of row `done + i`, and its place in the panel.
+                    unsafe { to.add(d * self.nr + i).write(from.add(i * stride + d).read()) }
+                }
+            }
+            done += run;
         }
     }
 
-    /// Stores a value where several threads store into one head's buffer, each its own positions.
+    /// Stores the values of `count` adjoining positions; the rest as [`Layout::write_keys`].
     ///
     /// # Safety
-    /// `values` has room for the position's line ([`Layout::value_len`]); no one else touches it.
-    pub unsafe fn write_value(&self, values: *mut f32, position: usize, value: &[f32]) {
-        let line = values.wrapping_add(position * self.value_stride());
-        // SAFETY: the line is there and belongs to this caller.
-        unsafe { std::ptr::copy_nonoverlapping(value.as_ptr(), line, value.len()) }
+    /// As [`Layout::write_keys`], with room for [`Layout::value_len`].
+    pub unsafe fn write_values(
+        &self,
+        values: *mut f32,
+        position: usize,
+        rows: *const f32,
+        stride: usize,
+        count: usize,
+    ) {
+        for i in 0..count {
+            let line = values.wrapping_add((position + i) * self.value_stride());
+            // SAFETY: the line is there and belongs to this caller.
+            unsafe { std::ptr::copy_nonoverlapping(rows.add(i * stride), line, self.head_dim) }
+        }
     }
 
     fn misfit(&self, what: &str, position: usize, len: usize) -> Error {

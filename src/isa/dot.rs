@@ -1,5 +1,5 @@
 //! The one step of a quantised matmul that instruction sets do differently: four 8-bit products a lane.
-//! A sub-trait of [`Isa`]: loops stay generic, only this step (and the way out of integers) is replaced.
+//! A sub-trait of [`Isa`]: loops stay generic, only this step is replaced.
 
 use super::{Isa, Scalar};
 
@@ -9,6 +9,8 @@ use super::{Isa, Scalar};
 pub trait DotI8: Isa {
     /// Whether [`DotI8::dot`] takes its weights as signed bytes, else as unsigned ones.
     const SIGNED: bool;
+    /// Whether `mul_add` rounds once.
+    const FUSED: bool = true;
 
     /// acc + the sum of each lane's four products. Bytes of `w` are any i8 or any u8, as
     /// [`DotI8::SIGNED`] says; those of `x` are i8 in −127..=127. Wraps in i32.
@@ -19,18 +21,11 @@ pub trait DotI8: Isa {
     fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
         self.dot(acc, w, x)
     }
-
-    /// `(the float with these bits − bias) · d`, rounded once, where `minus_bias_d` is −bias·d exactly and the
-    /// difference an integer.
-    #[inline(always)]
-    fn unbias(self, bits: Self::I32, bias: f32, d: Self::F32, minus_bias_d: Self::F32) -> Self::F32 {
-        let _ = bias;
-        self.mul_add(self.from_bits(bits), d, minus_bias_d)
-    }
 }
 
 impl DotI8 for Scalar {
     const SIGNED: bool = true;
+    const FUSED: bool = false;
 
     #[inline(always)]
     fn dot(self, mut acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
@@ -39,12 +34,6 @@ impl DotI8 for Scalar {
             *acc += products.map(|(w, x)| i32::from(w as i8) * i32::from(x as i8)).sum::<i32>();
         }
         acc
-    }
-
-    /// This level's `mul_add` rounds the product, so the bias has to go first.
-    #[inline(always)]
-    fn unbias(self, bits: Self::I32, bias: f32, d: Self::F32, _: Self::F32) -> Self::F32 {
-        self.mul(self.sub(self.from_bits(bits), self.splat(bias)), d)
     }
 }
 

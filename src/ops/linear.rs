@@ -20,7 +20,7 @@ pub fn wants_quantized(dtype: DType) -> bool {
 
 /// Bytes from one row of `k` quantised activations to the next.
 pub fn quantized_row_bytes(k: usize) -> usize {
-    qmatmul::q8_row_bytes(k).next_multiple_of(64)
+    qmatmul::Activations::default().row_bytes(k)
 }
 
 /// The family that multiplies a weight, at the level it was packed for.

@@ -5,7 +5,8 @@
 //! # Contract
 //! `Y = X · Wᵀ (+ bias) (+ Y)`, see [`Portion`]. K is a multiple of 32, m and n are anything.
 //!
-//! **X** is `m` rows in the format of [`q8`], [`q8_row_bytes`]`(k)` bytes from one to the next.
+//! **X** is `m` rows in the format of [`activations`], of one or two signed bytes an element, as the set's
+//! mode says; [`Set::row_bytes`] from one row to the next. Panels are the same for both modes.
 //!
 //! **W** is packed into panels of NR = two vectors of outputs ([`Set::nr`]), one after the other. A panel is
 //! K/32 blocks; a block is
@@ -23,39 +24,42 @@
 //! No pointer needs an alignment (panels run fastest from a multiple of 64).
 //!
 //! **Order.** An output starts as `Y` (with `accumulate`, else 0), plus its bias if there is one. Then for each
-//! block b in order: `y = fma(d_w·Σ, d_x, y)`, and with a minimum `y = fma(m, d_x·Σx, y)`. Here Σ is the
-//! integer sum of (level − offset)·x and Σx that of x, both exact; `d_w·Σ` is rounded once, as are `d_x·Σx` and
-//! each fma. Nothing else is rounded, so the error is below `(2·K/32 + 4)·2⁻²⁴` of the sum of magnitudes, and
-//! every vector level gives the same bits as every other, for any m and any split into portions. (The scalar
-//! level rounds the products of its `fma`s as well.)
+//! block in order: `y = fma(t, d_x, y)`, and with a minimum `y = fma(m, d_x·Σx, y)`, where t is the scale of the
+//! weights times Σ, the exact integer sum of (level − zero)·x. With 8-bit activations t is rounded once. With
+//! 16-bit ones, x = 256·x₀ + x₁, it is `fma(f₁, d, fma(f₀, 256·d, −257·c·d))`, where f = c + Σ for c = 1.5·2²³,
+//! which adds an error of at most 0.75·d, next to nothing against the digits' own.
+//! The order is the same for any m and any split into portions, and so are the bits, on all vector levels.
+//! (The scalar level, without a fused multiply-add, rounds products too.)
 
 use crate::error::{Error, Result};
 use crate::isa::{DotI8, IsaId, Scalar};
 use crate::kernels::{KernelInfo, Portion};
 use crate::quant::DType;
 
+pub mod activations;
 mod layout;
-pub mod q8;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod weights;
 
+pub use activations::Activations;
 pub use layout::Layout;
-pub use q8::q8_row_bytes;
 
 /// Types with a quantised kernel; the order of [`Set`]'s entries.
 pub const DTYPES: [DType; 5] = [DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1];
 
 /// Quantises rows of activations, see [`Set::quantize_rows`].
-pub type QuantizeRows = unsafe fn(x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8);
+type QuantizeRows = unsafe fn(x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8);
 
 /// Computes a portion, see [`Set::run`].
-pub type Run = unsafe fn(&Portion);
+type Run = unsafe fn(&Portion);
 
-/// This family's kernels at one level.
+/// This family's kernels at one level and for one mode of activations.
 #[derive(Clone, Copy, Debug)]
 pub struct Set {
     isa: IsaId,
+    activations: Activations,
     mr: usize,
     nr: usize,
     signed: bool,
@@ -63,8 +67,8 @@ pub struct Set {
     run: [Run; DTYPES.len()],
 }
 
-/// Every level this build has, lowest first.
-static LEVELS: &[Set] = &[
+/// Every level this build has, lowest first, with 16-bit activations and with 8-bit ones.
+static LEVELS: &[[Set; 2]] = &[
     Set::of::<Scalar>(),
     #[cfg(target_arch = "x86_64")]
     Set::of::<crate::isa::Avx2>(),
@@ -79,27 +83,49 @@ static LEVELS: &[Set] = &[
 ];
 
 impl Set {
-    const fn of<I: DotI8>() -> Self {
+    const fn of<I: DotI8>() -> [Self; 2] {
+        [Self::with::<I, 2>(Activations::Bits16), Self::with::<I, 1>(Activations::Bits8)]
+    }
+
+    const fn with<I: DotI8, const DIGITS: usize>(activations: Activations) -> Self {
         Set {
             isa: I::ID,
-            mr: tile::max_rows::<I>(),
+            activations,
+            mr: tile::max_rows::<I>(DIGITS),
             nr: 2 * I::LANES,
             signed: I::SIGNED,
-            quantize_rows: q8::entry::<I>,
+            quantize_rows: activations::entry::<I, DIGITS>,
             run: [
-                tile::entry::<I, tile::Q8_0>,
-                tile::entry::<I, tile::Q4_0>,
-                tile::entry::<I, tile::Q4_1>,
-                tile::entry::<I, tile::Q5_0>,
-                tile::entry::<I, tile::Q5_1>,
+                tile::entry::<I, weights::Q8_0, DIGITS>,
+                tile::entry::<I, weights::Q4_0, DIGITS>,
+                tile::entry::<I, weights::Q4_1, DIGITS>,
+                tile::entry::<I, weights::Q5_0, DIGITS>,
+                tile::entry::<I, weights::Q5_1, DIGITS>,
             ],
         }
     }
 
-    /// The kernels of level `isa`, or of the next lower level that this family has and this CPU can run.
+    /// The kernels of level `isa`, or of the next lower level that this family has and this CPU can run, with
+    /// [`Activations::Bits16`].
     pub fn select(isa: IsaId) -> Self {
-        let runs = |set: &&Set| isa.includes(set.isa) && set.isa.is_available();
-        *LEVELS.iter().rfind(runs).unwrap_or(&LEVELS[0])
+        let runs = |level: &&[Set; 2]| isa.includes(level[0].isa) && level[0].isa.is_available();
+        LEVELS.iter().rfind(runs).unwrap_or(&LEVELS[0])[0]
+    }
+
+    /// The same level's kernels for activations of that kind.
+    pub fn with_activations(self, activations: Activations) -> Self {
+        let same = |set: &&Set| set.isa == self.isa && set.activations == activations;
+        LEVELS.iter().flatten().find(same).copied().unwrap_or(self)
+    }
+
+    /// How activations are quantised.
+    pub fn activations(&self) -> Activations {
+        self.activations
+    }
+
+    /// Bytes from one quantised row of `k` elements to the next: a multiple of 64.
+    pub fn row_bytes(&self, k: usize) -> usize {
+        self.activations.row_bytes(k)
     }
 
     /// The level.
@@ -165,12 +191,12 @@ impl Set {
         self.layout(dtype).decode_row(packed, row, out)
     }
 
-    /// Quantises `rows` rows of `k` f32, `ldx` floats apart, into rows of [`q8_row_bytes`]`(k)` bytes one
-    /// after the other, in the format of [`q8`]. `k` is a multiple of 32 (a rest is left out).
+    /// Quantises `rows` rows of `k` f32, `ldx` floats apart, into rows of `row_bytes(k)` bytes one after
+    /// the other, in the format of [`activations`]. `k` is a multiple of 32 (a rest is left out).
     ///
     /// # Safety
     /// `x` is readable for `k` floats at each of `rows` multiples of `ldx`; `out` is writable for
-    /// `rows * q8_row_bytes(k)` bytes. No alignment is needed.
+    /// `rows * row_bytes(k)` bytes. No alignment is needed.
     pub unsafe fn quantize_rows(&self, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8) {
         // SAFETY: the caller's promise; the set was selected for this CPU.
         unsafe { (self.quantize_rows)(x, ldx, rows, k, out) }
@@ -193,9 +219,13 @@ impl Set {
 
 /// Every kernel of the family that this build has, whether or not this CPU can run it.
 pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    LEVELS.iter().flat_map(|set| {
+    LEVELS.iter().flatten().flat_map(|set| {
+        let [quantize, matmul] = match set.activations {
+            Activations::Bits16 => ["quantize_x16", "qmatmul_x16"],
+            Activations::Bits8 => ["quantize_x8", "qmatmul_x8"],
+        };
         let info = |op, dtype: &'static str, mr, nr| KernelInfo { op, dtype, isa: set.isa, mr, nr };
-        let matmuls = DTYPES.iter().map(move |dtype| info("qmatmul", dtype.name(), set.mr, set.nr));
-        std::iter::once(info("quantize_rows", "F32", 1, 1)).chain(matmuls)
+        let matmuls = DTYPES.iter().map(move |dtype| info(matmul, dtype.name(), set.mr, set.nr));
+        std::iter::once(info(quantize, "F32", 1, 1)).chain(matmuls)
     })
 }

@@ -1,1 +1,534 @@
-//! tests
+//! Every level, type and mode against the contract's arithmetic: in f64 within a derived bound, and in f32 bit
+//! for bit; small integers against a plain matmul; edges, canaries, portions, extremes.
+
+use super::activations::Block;
+use super::*;
+use crate::quant::{self, BLOCK, Levels};
+
+const MODES: [Activations; 2] = [Activations::Bits16, Activations::Bits8];
+
+fn sets() -> impl Iterator<Item = Set> {
+    let levels = LEVELS.iter().flatten().filter(|set| set.isa.is_available());
+    levels.copied()
+}
+
+/// A small generator, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    /// Evenly in −1..1.
+    fn float(&mut self) -> f32 {
+        self.next() as f32 / (1u64 << 30) as f32 - 1.0
+    }
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+    /// Rows in the file's format, of blocks with any levels and scales from 2⁻⁷ to 1 of both signs.
+    fn weights(&mut self, dtype: DType, n: usize, k: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..n * dtype.row_bytes(k).unwrap()).map(|_| self.next() as u8).collect();
+        for block in bytes.chunks_mut(dtype.block_bytes()) {
+            for scale in block[..4].chunks_mut(2).take(1 + usize::from(has_minimum(dtype))) {
+                let exponent = 8 + self.below(7) as u16;
+                let bits = (exponent << 10) | (self.next() as u16 & 0x83ff);
+                scale.copy_from_slice(&bits.to_le_bytes());
+            }
+        }
+        bytes
+    }
+}
+
+fn has_minimum(dtype: DType) -> bool {
+    matches!(dtype, DType::Q4_1 | DType::Q5_1)
+}
+
+/// Packs a whole matrix, panel by panel.
+fn pack(set: &Set, dtype: DType, rows: &[u8], n: usize, k: usize) -> Vec<u8> {
+    let mut packed = vec![0xaa; set.packed_bytes(dtype, n, k).unwrap()];
+    let (row, panel) = (dtype.row_bytes(k).unwrap(), set.panel_bytes(dtype, k).unwrap());
+    if panel > 0 {
+        for (rows, panel) in rows.chunks(row * set.nr()).zip(packed.chunks_mut(panel)) {
+            set.pack_panel(dtype, rows, k, panel).unwrap();
+        }
+    }
+    packed
+}
+
+fn quantize(set: &Set, x: &[f32], k: usize) -> Vec<u8> {
+    let rows = x.len().checked_div(k).unwrap_or(0);
+    let bytes = rows * set.row_bytes(k);
+    let mut out = vec![0xaa; bytes + 64];
+    // SAFETY: both slices have these sizes.
+    unsafe { set.quantize_rows(x.as_ptr(), k, rows, k, out.as_mut_ptr()) };
+    assert!(out[bytes..].iter().all(|&byte| byte == 0xaa), "wrote past the rows");
+    out.truncate(bytes);
+    out
+}
+
+/// A block of activations, read by the documented offsets.
+struct X {
+    digits: Vec<[i32; BLOCK]>,
+    d: f32,
+    scaled_sum: f32,
+}
+
+fn read_x(mode: Activations, row: &[u8], block: usize) -> X {
+    let digits = mode.digits();
+    let bytes = &row[block * (40 * digits + 8)..];
+    let float = |at: usize| f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let int = |at: usize| i32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let x = X {
+        digits: (0..digits).map(|d| std::array::from_fn(|i| i32::from(bytes[32 * d + i] as i8))).collect(),
+        d: float(32 * digits),
+        scaled_sum: float(32 * digits + 4),
+    };
+    for (i, digit) in x.digits.iter().enumerate() {
+        let sum: i32 = digit.iter().sum();
+        assert_eq!(int(32 * digits + 8 + 4 * i), sum);
+        assert_eq!(int(36 * digits + 8 + 4 * i), activations::MAGIC - 128 * sum);
+    }
+    x
+}
+
+/// What a portion works on.
+struct Case {
+    set: Set,
+    dtype: DType,
+    m: usize,
+    n: usize,
+    k: usize,
+    weights: Vec<u8>,
+    packed: Vec<u8>,
+    x: Vec<u8>,
+}
+
+impl Case {
+    fn new(set: Set, dtype: DType, [m, n, k]: [usize; 3], weights: Vec<u8>, x: &[f32]) -> Self {
+        let packed = pack(&set, dtype, &weights, n, k);
+        let mut quantized = quantize(&set, x, k);
+        quantized.resize(m * set.row_bytes(k), 0);
+        Case { set, dtype, m, n, k, weights, packed, x: quantized }
+    }
+
+    fn random(set: Set, dtype: DType, [m, n, k]: [usize; 3]) -> Self {
+        let mut random = Random((m * 1_000_003 + n * 1009 + k) as u64);
+        let weights = random.weights(dtype, n, k);
+        let x = random.floats(m * k);
+        Case::new(set, dtype, [m, n, k], weights, &x)
+    }
+
+    /// Y of ldy = n + 3 with sentinels between rows, before and after; `start` is what it holds at first.
+    fn run(&self, start: &[f32], bias: Option<&[f32]>, portions: &[[usize; 4]]) -> Vec<f32> {
+        const SENTINEL: u32 = 0x7fab_cdef;
+        let (ldy, before) = (self.n + 3, 5);
+        let mut y = vec![f32::from_bits(SENTINEL); before + self.m * ldy + 40];
+        for (row, start) in start.chunks(self.n.max(1)).enumerate() {
+            y[before + row * ldy..][..self.n].copy_from_slice(start);
+        }
+        let ldx = self.set.row_bytes(self.k);
+        // Bytes that nobody aligned.
+        let mut w = vec![0; self.packed.len() + 1];
+        w[1..].copy_from_slice(&self.packed);
+        for &[row, rows, panel_begin, panel_end] in portions {
+            let portion = Portion {
+                x: self.x[row * ldx..].as_ptr(),
+                ldx,
+                m: rows,
+                k: self.k,
+                w: w[1..].as_ptr(),
+                panel_begin,
+                panel_end,
+                n: self.n,
+                y: y[before + row * ldy..].as_mut_ptr(),
+                ldy,
+                bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+                accumulate: !start.is_empty(),
+            };
+            // SAFETY: all slices have the sizes that the portion states.
+            unsafe { self.set.run(self.dtype, &portion) };
+        }
+        let mut out = Vec::new();
+        for (i, &value) in y.iter().enumerate() {
+            let at = i.wrapping_sub(before);
+            if at / ldy < self.m && at % ldy < self.n {
+                out.push(value);
+            } else {
+                assert_eq!(value.to_bits(), SENTINEL, "{self}: wrote at {i}");
+            }
+        }
+        out
+    }
+
+    fn whole(&self) -> [[usize; 4]; 1] {
+        [[0, self.m, 0, self.set.panels(self.n)]]
+    }
+
+    fn levels(&self, column: usize, block: usize) -> Levels {
+        let bytes = self.dtype.block_bytes();
+        let row = self.dtype.row_bytes(self.k).unwrap() * column;
+        self.dtype.levels(&self.weights[row + block * bytes..][..bytes]).unwrap()
+    }
+
+    /// The contract's arithmetic for one output: in f32 with its roundings, in f64 without, and the sum of the
+    /// magnitudes that roundings can be relative to.
+    fn model(&self, row: usize, column: usize, start: f32, bias: Option<f32>) -> (f32, f64, f64) {
+        const C: f32 = 12_582_912.0;
+        let mode = self.set.activations;
+        let x_row = &self.x[row * self.set.row_bytes(self.k)..];
+        let (mut single, mut double) = (start, f64::from(start));
+        let mut magnitude = double.abs();
+        if let Some(bias) = bias {
+            single += bias;
+            double += f64::from(bias);
+            magnitude += f64::from(bias.abs());
+        }
+        for block in 0..self.k / BLOCK {
+            let (x, w) = (read_x(mode, x_row, block), self.levels(column, block));
+            let d = w.d.to_f32();
+            let level = |i: usize| i32::from(w.q[i]) - i32::from(w.offset);
+            let sum = |digit: &[i32; BLOCK]| (0..BLOCK).map(|i| level(i) * digit[i]).sum::<i32>();
+            let sums: Vec<i32> = x.digits.iter().map(sum).collect();
+            let t = match sums[..] {
+                [only] => d * only as f32,
+                [high, low] => {
+                    let high = (C + high as f32).mul_add(256.0 * d, -257.0 * C * d);
+                    (C + low as f32).mul_add(d, high)
+                }
+                _ => unreachable!(),
+            };
+            single = t.mul_add(x.d, single);
+            let whole = |i: usize| x.digits.iter().fold(0, |whole, digit| 256 * whole + digit[i]);
+            let total: i64 = (0..BLOCK).map(|i| i64::from(level(i) * whole(i))).sum();
+            let size: i64 = (0..BLOCK).map(|i| i64::from((level(i) * whole(i)).abs())).sum();
+            let scale = f64::from(d) * f64::from(x.d);
+            double += scale * total as f64;
+            magnitude += scale.abs() * size as f64;
+            if sums.len() == 2 {
+                // The first of the two fmas rounds a number of up to this size, once.
+                magnitude += scale.abs() * f64::from(C) / (2 * self.k / BLOCK) as f64;
+            }
+            if let Some(m) = w.m {
+                single = m.to_f32().mul_add(x.scaled_sum, single);
+                let sum: i64 = (0..BLOCK).map(|i| i64::from(whole(i))).sum();
+                let minimum = m.to_f64() * f64::from(x.d) * sum as f64;
+                double += minimum;
+                magnitude += minimum.abs();
+            }
+        }
+        (single, double, magnitude)
+    }
+
+    /// Checks Y against [`Case::model`].
+    fn check(&self, y: &[f32], start: &[f32], bias: Option<&[f32]>) {
+        assert_eq!(y.len(), self.m * self.n);
+        for (i, &y) in y.iter().enumerate() {
+            let (row, column) = (i / self.n, i % self.n);
+            let start = start.get(i).copied().unwrap_or(0.0);
+            let (single, double, magnitude) = self.model(row, column, start, bias.map(|b| b[column]));
+            // Roundings of 2⁻²⁴ each: an fma or two a block, of partial sums below `magnitude`; the bias; t
+            // (twice with two digits) and d·Σx of each block, which together count as three of the whole.
+            // Without fused multiply-adds, products are rounded too.
+            let roundings = 2.0 * (self.k / BLOCK) as f64 + 4.0;
+            let factor = if self.set.isa == IsaId::Scalar { 2.0 } else { 1.0 };
+            let bound = factor * roundings * magnitude / f64::from(1 << 24);
+            let error = (f64::from(y) - double).abs();
+            assert!(error <= bound, "{self}: [{row}, {column}] is {y}, not {double} ± {bound}");
+            if self.set.isa != IsaId::Scalar {
+                assert_eq!(y.to_bits(), single.to_bits(), "{self}: [{row}, {column}] is {y}, not {single}");
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Case { set, dtype, m, n, k, .. } = self;
+        write!(f, "{} {:?} {} {m}×{n}×{k}", set.isa.name(), set.activations, dtype.name())
+    }
+}
+
+/// Round the edges of tiles (up to 6 rows), of widening (from 8 rows, in steps of 16 blocks), of panels (8 to 32
+/// columns).
+fn shapes(nr: usize) -> Vec<[usize; 3]> {
+    let mut shapes = vec![[0, 5, 32], [3, 0, 32], [2, 3, 0], [1, 1, 32], [13, 2 * nr, 1056], [31, 1, 512]];
+    for m in 1..=13 {
+        shapes.push([m, nr + m, 64]);
+    }
+    for n in [1, nr / 2 - 1, nr / 2, nr / 2 + 1, nr - 1, nr, nr + 1, 3 * nr + nr / 2 + 1] {
+        shapes.push([2, n, 96]);
+        shapes.push([14, n, 544]);
+    }
+    shapes
+}
+
+#[test]
+fn outputs_are_the_contracts_bits_at_every_edge() {
+    for set in sets() {
+        for dtype in DTYPES {
+            for shape in shapes(set.nr()) {
+                let case = Case::random(set, dtype, shape);
+                case.check(&case.run(&[], None, &case.whole()), &[], None);
+            }
+        }
+    }
+}
+
+#[test]
+fn bias_and_residual_come_first() {
+    for set in sets() {
+        for dtype in DTYPES {
+            for shape in [[1, 2 * set.nr() + 3, 64], [13, set.nr() + 1, 544], [2, 3, 0]] {
+                let case = Case::random(set, dtype, shape);
+                let mut random = Random(9);
+                let (start, bias) = (random.floats(case.m * case.n), random.floats(case.n));
+                for (start, bias) in [(&start[..], None), (&[], Some(&bias[..])), (&start, Some(&bias))] {
+                    case.check(&case.run(start, bias, &case.whole()), start, bias);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn portions_and_single_rows_give_the_same_bits() {
+    for set in sets() {
+        for dtype in DTYPES {
+            let case = Case::random(set, dtype, [29, 3 * set.nr() + 2, 1056]);
+            let bits = |y: Vec<f32>| y.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let whole = bits(case.run(&[], None, &case.whole()));
+            let panels = set.panels(case.n);
+            let by_panel: Vec<_> = (0..panels).rev().map(|panel| [0, case.m, panel, panel + 1]).collect();
+            let by_row: Vec<_> = (0..case.m).map(|row| [row, 1, 0, panels]).collect();
+            let blocks = [[0, 8, 0, 2], [8, 21, 0, 2], [0, 19, 2, panels], [19, 10, 2, panels]];
+            for portions in [&by_panel[..], &by_row, &blocks] {
+                assert!(bits(case.run(&[], None, portions)) == whole, "{case}");
+            }
+        }
+    }
+}
+
+/// Weights with a scale of one (and a minimum of `minimum`), row-major levels given relative to zero.
+fn integer_weights(dtype: DType, levels: &[i32], minimum: f32) -> Vec<u8> {
+    let zero = dtype.levels(&vec![0; dtype.block_bytes()]).unwrap().offset;
+    let mut bytes = Vec::new();
+    for levels in levels.chunks(BLOCK) {
+        let q: [u8; BLOCK] = std::array::from_fn(|i| (levels[i] + i32::from(zero)) as u8);
+        bytes.extend(half::f16::ONE.to_le_bytes());
+        if has_minimum(dtype) {
+            bytes.extend(half::f16::from_f32(minimum).to_le_bytes());
+        }
+        if dtype == DType::Q8_0 {
+            bytes.extend(q.map(|q| q ^ 0x80));
+            continue;
+        }
+        if matches!(dtype, DType::Q5_0 | DType::Q5_1) {
+            let fifth = (0..BLOCK).fold(0, |bits, i| bits | u32::from(q[i] >> 4) << i);
+            bytes.extend(fifth.to_le_bytes());
+        }
+        bytes.extend((0..16).map(|i| q[i] & 15 | q[i + 16] << 4));
+    }
+    bytes
+}
+
+#[test]
+fn small_integers_are_exact() {
+    for set in sets() {
+        for dtype in DTYPES {
+            for [m, n, k] in shapes(set.nr()) {
+                let mut random = Random((m + n + k) as u64);
+                let low = if has_minimum(dtype) { 0 } else { -3 };
+                let levels: Vec<i32> = (0..n * k).map(|_| low + random.below(4) as i32).collect();
+                // 256ths with two digits, integers with one; the largest of each block fixes the scale at 1
+                // or 1/256. Sums stay below 2²² units of it.
+                let unit = if set.activations == Activations::Bits16 { 256.0 } else { 1.0 };
+                let x: Vec<f32> = (0..m * k)
+                    .map(|i| match i % BLOCK {
+                        5 => 127.0,
+                        _ => (random.below(101) as f32 - 50.0) / unit,
+                    })
+                    .collect();
+                let minimum = if has_minimum(dtype) { -2 } else { 0 };
+                let weights = integer_weights(dtype, &levels, minimum as f32);
+                let case = Case::new(set, dtype, [m, n, k], weights, &x);
+                let y = case.run(&[], None, &case.whole());
+                for (i, &y) in y.iter().enumerate() {
+                    let (row, column) = (i / n, i % n);
+                    let products = (0..k)
+                        .map(|j| f64::from(x[row * k + j]) * f64::from(levels[column * k + j] + minimum));
+                    assert_eq!(f64::from(y), products.sum::<f64>(), "{case}: [{row}, {column}]");
+                }
+            }
+        }
+    }
+}
+
+/// The traps of 16-bit intermediates: every product as large as can be.
+#[test]
+fn extreme_levels_and_activations_do_not_saturate() {
+    for set in sets() {
+        for dtype in DTYPES {
+            let block = dtype.levels(&vec![0; dtype.block_bytes()]).unwrap();
+            let zero = i32::from(block.offset);
+            let top = match dtype {
+                DType::Q8_0 => 255,
+                DType::Q4_0 | DType::Q4_1 => 15,
+                _ => 31,
+            };
+            let (n, k) = (set.nr() + 1, 96);
+            for m in [1, 2, 13] {
+                for level in [-zero, top - zero] {
+                    for x in [127.0f32, -127.0] {
+                        let levels = vec![level; n * k];
+                        let weights = integer_weights(dtype, &levels, 0.0);
+                        let case = Case::new(set, dtype, [m, n, k], weights, &vec![x; m * k]);
+                        let y = case.run(&[], None, &case.whole());
+                        assert!(y.iter().all(|&y| y == level as f32 * x * k as f32), "{case}: {level} × {x}");
+                        // Both digits at their limits: 127 + 127/256.
+                        let mut x = vec![x * (1.0 - 0.5 / 256.0); m * k];
+                        x.iter_mut().step_by(BLOCK).for_each(|x| *x *= 256.0 / 255.5);
+                        let case = Case::new(set, dtype, [m, n, k], case.weights, &x);
+                        case.check(&case.run(&[], None, &case.whole()), &[], None);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantized_activations_are_as_near_as_documented() {
+    for set in sets() {
+        let mut random = Random(3);
+        let k = 32 * 65;
+        let x: Vec<f32> =
+            (0..3 * k).map(|i| random.float() * 10f32.powi((i / BLOCK % 60) as i32 - 30)).collect();
+        let rows = quantize(&set, &x, k);
+        for (row, x) in x.chunks(k).enumerate() {
+            for (block, x) in x.chunks(BLOCK).enumerate() {
+                let q = read_x(set.activations, &rows[row * set.row_bytes(k)..], block);
+                let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
+                let bound = f64::from(q.d) * if q.digits.len() == 2 { 1.01 } else { 0.50002 };
+                assert!(
+                    (q.d - peak / 127.0 / if q.digits.len() == 2 { 256.0 } else { 1.0 }).abs() <= q.d * 1e-7
+                );
+                for (i, &x) in x.iter().enumerate() {
+                    let whole = q.digits.iter().fold(0, |whole, digit| 256 * whole + digit[i]);
+                    assert!(q.digits.iter().all(|digit| digit[i].abs() <= 127));
+                    let error = (f64::from(q.d) * f64::from(whole) - f64::from(x)).abs();
+                    assert!(error <= bound, "{:?}: {x} is off by {error}, not {bound}", set.activations);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_level_quantizes_to_the_same_bytes() {
+    let k = 320;
+    let mut x = Random(4).floats(4 * k);
+    x[40] = f32::NAN;
+    x[70] = f32::NEG_INFINITY;
+    x[100..140].fill(0.0);
+    x[160..192].fill(1e-39);
+    x[192..224].fill(f32::MAX);
+    x[224..256].fill(-0.0);
+    x[256..288].fill(2.5);
+    for mode in MODES {
+        let expected = quantize(&LEVELS[0][0].with_activations(mode), &x, k);
+        for set in sets().filter(|set| set.activations == mode) {
+            let rows = quantize(&set, &x, k);
+            for block in 0..k / BLOCK {
+                let (ours, theirs) = (read_x(mode, &rows, block), read_x(mode, &expected, block));
+                assert_eq!(ours.digits, theirs.digits);
+                assert_eq!(ours.d.is_nan(), theirs.d.is_nan());
+                assert_eq!(ours.d.is_nan(), block == 1 || block == 2, "{block}");
+                assert!(ours.d.is_nan() || ours.d.to_bits() == theirs.d.to_bits());
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_reach_their_row_and_no_other() {
+    for set in sets() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (m, n, k) = (9, set.nr() + 3, 128);
+            let mut random = Random(5);
+            let weights = random.weights(DType::Q4_1, n, k);
+            let mut x = random.floats(m * k);
+            x[4 * k + 77] = bad;
+            let case = Case::new(set, DType::Q4_1, [m, n, k], weights, &x);
+            for (i, y) in case.run(&[], None, &case.whole()).into_iter().enumerate() {
+                assert_eq!(y.is_nan(), i / n == 4, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_panel_gives_back_its_rows_bit_for_bit() {
+    for set in sets() {
+        for dtype in DTYPES {
+            let (n, k) = (2 * set.nr() + 3, 96);
+            let rows = Random(6).weights(dtype, n, k);
+            let packed = pack(&set, dtype, &rows, n, k);
+            let (mut ours, mut theirs) = (vec![0.0; k], vec![0.0; k]);
+            for (row, bytes) in rows.chunks(dtype.row_bytes(k).unwrap()).enumerate() {
+                set.decode_row(dtype, &packed, row, &mut ours).unwrap();
+                quant::decode_row(dtype, bytes, &mut theirs).unwrap();
+                let same = ours.iter().zip(&theirs).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{} {} row {row}", set.isa.name(), dtype.name());
+            }
+            assert!(set.decode_row(dtype, &packed, set.panels(n) * set.nr(), &mut ours).is_err());
+            assert!(set.decode_row(dtype, &packed, usize::MAX, &mut ours).is_err());
+            assert!(set.decode_row(dtype, &packed, 0, &mut ours[1..]).is_err());
+        }
+    }
+}
+
+#[test]
+fn shapes_that_cannot_be_packed_are_errors() {
+    for set in sets() {
+        for dtype in DTYPES {
+            assert!(set.supports(dtype));
+            let panel = set.panel_bytes(dtype, 64).unwrap();
+            let row = dtype.row_bytes(64).unwrap();
+            let (rows, mut out) = (vec![0; row * (set.nr() + 1)], vec![0; panel]);
+            assert!(set.pack_panel(dtype, &rows[row..], 64, &mut out).is_ok());
+            assert!(set.pack_panel(dtype, &rows, 64, &mut out).is_err());
+            assert!(set.pack_panel(dtype, &rows[row + 1..], 64, &mut out).is_err());
+            assert!(set.pack_panel(dtype, &rows[row..], 64, &mut out[1..]).is_err());
+            assert!(set.pack_panel(dtype, &rows[row..], 65, &mut out).is_err());
+            assert!(set.panel_bytes(dtype, 48).is_err());
+            assert!(set.packed_bytes(dtype, usize::MAX, 1 << 20).is_err());
+            assert!(set.packed_bytes(dtype, usize::MAX, 64).is_err() || set.nr() > 1 << 20);
+        }
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            assert!(!set.supports(dtype));
+            assert!(set.panel_bytes(dtype, 64).is_err());
+        }
+    }
+}
+
+#[test]
+fn a_set_knows_its_mode_and_level() {
+    for isa in IsaId::available() {
+        let set = Set::select(isa);
+        assert_eq!(set.isa(), isa, "every level has its row");
+        assert_eq!(set.activations(), Activations::default());
+        for mode in MODES {
+            let set = set.with_activations(mode);
+            assert_eq!((set.isa(), set.activations()), (isa, mode));
+            assert_eq!(set.row_bytes(96), (96 / 32 * (40 * mode.digits() + 8)).next_multiple_of(64));
+        }
+    }
+    assert_eq!(rows().count(), LEVELS.len() * 2 * (1 + DTYPES.len()));
+    assert_eq!(Block::<1>::BYTES, 48);
+    assert_eq!(Block::<2>::BYTES, 88);
+}

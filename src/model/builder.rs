@@ -8,12 +8,14 @@ use super::plan::{Buf, BufKind, BufSpec, Part, Plan, Step, StepKind};
 use super::weights::{Usage, WeightId, WeightSpec};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, TensorInfo};
+use crate::kernels::qmatmul::Activations;
 use crate::ops::linear;
 use crate::profile::Zone;
 
 /// Collects a plan and the weights it needs.
 pub(super) struct Builder<'a> {
     gguf: &'a Gguf,
+    activations: Activations,
     plan: Plan,
     specs: Vec<WeightSpec>,
     by_name: HashMap<String, WeightId>,
@@ -22,9 +24,10 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(gguf: &'a Gguf) -> Self {
+    pub fn new(gguf: &'a Gguf, activations: Activations) -> Self {
         Builder {
             gguf,
+            activations,
             plan: Plan::default(),
             specs: Vec::new(),
             by_name: HashMap::new(),
@@ -135,7 +138,7 @@ impl<'a> Builder<'a> {
             return twin;
         }
         let kind = self.plan.buffers[x.index()].kind;
-        let out = self.buffer_of(kind, linear::quantized_row_bytes(k));
+        let out = self.buffer_of(kind, self.activations.row_bytes(k));
         self.push(Zone::Quantize, StepKind::Quantize { x, out, k }, out, &[x]);
         self.quantized.insert(x.0, out);
         out

@@ -7,12 +7,13 @@ use super::plan::{BufKind, Plan};
 use super::weights::WeightSpec;
 use crate::error::Result;
 use crate::format::gguf::Gguf;
+use crate::kernels::KernelSet;
 use crate::profile::Zone;
 
 /// Emits the forward pass and the list of weights it reads.
-pub(super) fn build(gguf: &Gguf, config: &Config) -> Result<(Plan, Vec<WeightSpec>)> {
+pub(super) fn build(gguf: &Gguf, config: &Config, kernels: &KernelSet) -> Result<(Plan, Vec<WeightSpec>)> {
     let c = config;
-    let mut b = Builder::new(gguf);
+    let mut b = Builder::new(gguf, kernels.qmatmul.activations());
     let table = b.table("token_embd.weight", c.n_vocab, c.n_embd)?;
     let x = b.embed(table, c.n_embd)?;
     for layer in 0..c.n_layer {

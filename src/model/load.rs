@@ -18,6 +18,7 @@ use crate::format::gguf::{Gguf, Metadata, TensorInfo};
 use crate::format::{ByteSource, FileSource};
 use crate::isa::IsaId;
 use crate::kernels::KernelSet;
+use crate::kernels::qmatmul::Activations;
 use crate::memory::AlignedBuf;
 use crate::ops::linear::PackedWeight;
 use crate::profile::{self, Zone};
@@ -35,6 +36,8 @@ pub type Progress<'a> = &'a (dyn Fn(f32) -> ControlFlow<()> + Sync);
 pub struct LoadParams<'a> {
     /// Instruction set; `None` takes the process's default (`SMALLMIND_ISA`, else the best).
     pub isa: Option<IsaId>,
+    /// How finely activations are rounded where weights are quantised.
+    pub activations: Activations,
     /// Told how far the load is.
     pub progress: Option<Progress<'a>>,
 }
@@ -67,10 +70,11 @@ impl Model {
     /// As [`Model::open`].
     pub fn from_source(source: Arc<dyn ByteSource>, params: &LoadParams<'_>) -> Result<Arc<Model>> {
         let _zone = profile::scope(Zone::Load);
-        let kernels = match params.isa {
+        let mut kernels = match params.isa {
             Some(isa) => KernelSet::select(isa)?,
             None => *KernelSet::default_set()?,
         };
+        kernels.qmatmul = kernels.qmatmul.with_activations(params.activations);
         let gguf = {
             let _zone = profile::scope(Zone::LoadOpen);
             Gguf::open(source)?
@@ -82,7 +86,7 @@ impl Model {
             return Err(Error::Unsupported(format!("architecture {architecture:?} (known: llama)")));
         }
         let config = Config::llama(metadata, n_vocab)?;
-        let (plan, specs) = llama::build(&gguf, &config)?;
+        let (plan, specs) = llama::build(&gguf, &config, &kernels)?;
         let rope_factors = rope_factors(&gguf, &config)?;
         let weights = load_weights(&gguf, &specs, &kernels, params.progress)?;
         let tokenizer = tokenizer(metadata).map_err(|e| e.to_string());

@@ -18,11 +18,6 @@ pub fn wants_quantized(dtype: DType) -> bool {
     !matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
-/// Bytes from one row of `k` quantised activations to the next.
-pub fn quantized_row_bytes(k: usize) -> usize {
-    qmatmul::Activations::default().row_bytes(k)
-}
-
 /// The family that multiplies a weight, at the level it was packed for.
 #[derive(Clone, Copy)]
 enum Kernel {

@@ -48,7 +48,7 @@ pub unsafe fn swiglu(k: &KernelSet, share: Range<usize>, x: Rows, n: usize, out:
 /// Rows of `len` floats to 8 bits with a scale for each block of 32.
 ///
 /// # Safety
-/// As [`rms_norm`]; rows of `out` hold `quantized_row_bytes(len)`.
+/// As [`rms_norm`]; rows of `out` hold `k.qmatmul.row_bytes(len)`.
 pub unsafe fn quantize(k: &KernelSet, share: Range<usize>, x: Rows, len: usize, out: Rows) {
     for r in share {
         // SAFETY: by contract.

@@ -89,7 +89,7 @@ impl Model {
         let (plan, specs) = llama::build(&gguf, &config, &kernels)?;
         let rope_factors = rope_factors(&gguf, &config)?;
         let weights = load_weights(&gguf, &specs, &kernels, params.progress)?;
-        let tokenizer = tokenizer(metadata).map_err(|e| e.to_string());
+        let tokenizer = tokenizer(metadata).map_err(reason);
         if let Ok(tokenizer) = &tokenizer
             && tokenizer.vocab_size() != n_vocab
         {
@@ -98,7 +98,7 @@ impl Model {
                 tokenizer.vocab_size()
             )));
         }
-        let template = template(metadata, tokenizer.as_ref().ok()).map_err(|e| e.to_string());
+        let template = template(metadata, tokenizer.as_ref().ok()).map_err(reason);
         let n_parameters = gguf.tensors().iter().map(TensorInfo::elements).sum();
         Ok(Arc::new(Model {
             config,
@@ -155,6 +155,14 @@ impl Model {
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> usize {
         self.weights.bytes()
+    }
+}
+
+/// An error's text, to be put into another of its kind.
+fn reason(error: Error) -> String {
+    match error {
+        Error::Unsupported(text) => text,
+        other => other.to_string(),
     }
 }
 

@@ -2,7 +2,14 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args as Group, Parser, Subcommand};
+use smallmind::threads::MAX_WORKERS;
+
+/// Accepts the thread counts that a team can have, so that a wrong one is told before a long load.
+fn thread_count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
+}
 
 /// Runs small language models on the CPU.
 #[derive(Parser)]
@@ -33,7 +40,7 @@ pub struct ModelArgs {
     #[arg(short, long, value_name = "FILE")]
     pub model: PathBuf,
     /// Worker threads [default: one for each core]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = thread_count())]
     pub threads: Option<usize>,
     /// Positions of context; 0 takes what the model was trained on
     #[arg(short, long, value_name = "N", default_value_t = 0)]
@@ -53,19 +60,19 @@ pub struct ModelArgs {
 #[derive(Group)]
 pub struct SamplingArgs {
     /// 0 always takes the likeliest token; higher is more varied
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     pub temp: f32,
     /// Keep the K likeliest tokens; 0 keeps all
     #[arg(long, value_name = "K", default_value_t = 40)]
     pub top_k: usize,
     /// Keep the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Keep tokens at least this many times as likely as the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
     pub min_p: f32,
     /// Make tokens of the recent text less likely; 1 is off
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
     pub repeat_penalty: f32,
     /// Where the draws begin; the same seed gives the same text [default: the clock]
     #[arg(long, value_name = "N")]
@@ -136,10 +143,11 @@ pub struct Bench {
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub batch: usize,
     /// Worker threads, several separated by commas [default: one for each core]
-    #[arg(short, long, value_name = "N", value_delimiter = ',')]
+    #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = thread_count())]
     pub threads: Vec<usize>,
     /// Measurements of each test, after one that isn't counted
-    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    #[arg(short, long, value_name = "N", default_value_t = 5,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub repetitions: usize,
     /// Print JSON
     #[arg(long)]

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use smallmind::model::{LoadParams, Model};
 use smallmind::runtime::{Context, ContextParams, Logits};
-use smallmind::{Error, Result, threads};
+use smallmind::{Result, threads};
 
 use crate::args::Bench;
+use crate::output::print;
 
 /// One test's outcome, in tokens a second.
 struct Row {
@@ -36,9 +37,6 @@ impl Row {
 }
 
 pub fn run(args: &Bench) -> Result<()> {
-    if args.repetitions == 0 {
-        return Err(Error::invalid("--repetitions is 0; at least one is needed"));
-    }
     let start = Instant::now();
     let model = Model::open(&args.model, &LoadParams::default())?;
     let load = start.elapsed().as_secs_f64();
@@ -49,16 +47,16 @@ pub fn run(args: &Bench) -> Result<()> {
     }
     if args.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        println!("[{}]", rows.join(","));
-        return Ok(());
+        return print(&format!("[{}]\n", rows.join(",")));
     }
-    println!("loaded in {load:.2} s, {} kernels\n", model.kernels().isa.name());
-    println!("{:<14} {:>7} {:>10} {:>10} {:>10}", "test", "threads", "tok/s", "min", "max");
+    let mut text = format!("loaded in {load:.2} s, {} kernels\n\n", model.kernels().isa.name());
+    text.push_str(&format!("{:<14} {:>7} {:>10} {:>10} {:>10}\n", "test", "threads", "tok/s", "min", "max"));
     for row in &rows {
         let (min, max) = (row.samples[0], row.samples[row.samples.len() - 1]);
-        println!("{:<14} {:>7} {:>10.1} {min:>10.1} {max:>10.1}", row.test, row.threads, row.median());
+        let (test, threads, median) = (&row.test, row.threads, row.median());
+        text.push_str(&format!("{test:<14} {threads:>7} {median:>10.1} {min:>10.1} {max:>10.1}\n"));
     }
-    Ok(())
+    print(&text)
 }
 
 fn measure(model: &Arc<Model>, args: &Bench, threads: usize) -> Result<Vec<Row>> {
@@ -79,7 +77,7 @@ fn measure(model: &Arc<Model>, args: &Bench, threads: usize) -> Result<Vec<Row>>
             if count == 0 {
                 return Ok(());
             }
-            let mut samples = Vec::with_capacity(args.repetitions);
+            let mut samples = Vec::new();
             for repetition in 0..=args.repetitions {
                 context.rewind(args.depth)?;
                 let start = Instant::now();

@@ -1,14 +1,16 @@
 //! `smallmind chat`: several turns on one cache. Each turn renders the whole conversation; what the
 //! cache already holds of it is not computed again.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read};
 
 use smallmind::chat::Message;
+use smallmind::tokenizer::MAX_TEXT_BYTES;
 use smallmind::{Error, Result};
 
 use crate::args::Chat;
 use crate::generate::conversation;
 use crate::interrupt;
+use crate::output::remark;
 use crate::session::{Session, checked_prompt};
 
 /// Something said, kept for the turns to come.
@@ -25,7 +27,7 @@ pub fn run(args: &Chat) -> Result<()> {
     let begin = turns.len();
     let prompting = std::io::stdin().is_terminal() && !args.model.quiet;
     if prompting {
-        eprintln!("[type a message; /clear begins anew, /quit or Ctrl-D ends, Ctrl-C stops a reply]");
+        remark("[type a message; /clear begins anew, /quit or Ctrl-D ends, Ctrl-C stops a reply]\n");
     }
     while let Some(line) = read_line(prompting)? {
         match line.trim() {
@@ -40,10 +42,12 @@ pub fn run(args: &Chat) -> Result<()> {
             text => turns.push(Turn { role: "user", content: text.to_owned() }),
         }
         match reply(&mut session, &turns, args.max_tokens) {
+            // Stopped before its first word: as if the message had not been sent.
+            Ok(content) if content.is_empty() => drop(turns.pop()),
             Ok(content) => turns.push(Turn { role: "assistant", content }),
             Err(error @ Error::ContextFull { .. }) => {
                 turns.pop();
-                eprintln!("smallmind: {error}: /clear begins anew, --ctx gives more room");
+                remark(&format!("smallmind: {error}: /clear begins anew, --ctx gives more room\n"));
             }
             Err(error) => return Err(error),
         }
@@ -59,19 +63,19 @@ fn reply(session: &mut Session, turns: &[Turn], max_tokens: usize) -> Result<Str
     // At least one token has to be decoded, for the logits after it.
     let held = held.min(tokens.len() - 1);
     session.context.rewind(held)?;
-    let (content, summary) = session.write(&tokens[held..], max_tokens)?;
-    session.report_speed(&summary);
-    Ok(content)
+    let written = session.write(&tokens[held..], max_tokens)?;
+    session.report_speed(&written.summary);
+    Ok(written.text)
 }
 
 /// The next line, or `None` at the end of the input.
 fn read_line(prompting: bool) -> Result<Option<String>> {
     if prompting {
-        eprint!("> ");
-        let _ = std::io::stderr().flush();
+        remark("> ");
     }
     let mut line = String::new();
-    let read = std::io::stdin().lock().read_line(&mut line);
+    // One byte more than the tokenizer takes, for it to say so.
+    let read = std::io::stdin().lock().take(MAX_TEXT_BYTES as u64 + 1).read_line(&mut line);
     match read.map_err(|source| Error::Io { path: "standard input".into(), source })? {
         0 => Ok(None),
         _ => Ok(Some(line)),

@@ -1,16 +1,18 @@
 //! `smallmind generate`: one prompt in, one continuation (or answer) out.
 
 use std::io::Read;
+use std::process::ExitCode;
 
 use smallmind::chat::Message;
 use smallmind::profile::{self, Zone};
+use smallmind::tokenizer::MAX_TEXT_BYTES;
 use smallmind::{Error, Result};
 
 use crate::args::Generate;
-use crate::interrupt;
+use crate::interrupt::{self, EXIT_CODE};
 use crate::session::{Session, checked_prompt};
 
-pub fn run(args: &Generate) -> Result<()> {
+pub fn run(args: &Generate) -> Result<ExitCode> {
     interrupt::install();
     let prompt = match &args.prompt {
         Some(text) => text.clone(),
@@ -27,10 +29,10 @@ pub fn run(args: &Generate) -> Result<()> {
         session.model().tokenizer()?.encode(&prompt, false, true)?
     };
     let tokens = checked_prompt(tokens, session.context.n_ctx())?;
-    let (_, summary) = session.write(&tokens, args.max_tokens)?;
-    session.report_speed(&summary);
+    let written = session.write(&tokens, args.max_tokens)?;
+    session.report_speed(&written.summary);
     session.report_profile();
-    Ok(())
+    Ok(if written.interrupted { ExitCode::from(EXIT_CODE) } else { ExitCode::SUCCESS })
 }
 
 /// Tokens of a conversation, ending where the model's next reply begins.
@@ -47,7 +49,8 @@ pub fn conversation(session: &Session, messages: &[Message<'_>]) -> Result<Vec<u
 
 fn read_stdin() -> Result<String> {
     let mut bytes = Vec::new();
-    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    // One byte more than the tokenizer takes, for it to say so.
+    let read = std::io::stdin().lock().take(MAX_TEXT_BYTES as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|source| Error::Io { path: "standard input".into(), source })?;
     String::from_utf8(bytes).map_err(|_| Error::invalid("standard input is not UTF-8"))
 }

@@ -1,14 +1,15 @@
 //! `smallmind info` and `smallmind kernels`: what a file holds, what this build and CPU can run.
 
-use std::io::Write;
 use std::sync::Arc;
 
+use smallmind::Result;
 use smallmind::format::gguf::Gguf;
 use smallmind::format::{Description, FileSource, describe};
-use smallmind::kernels::{self, KernelSet};
-use smallmind::{Error, Result};
+use smallmind::isa::IsaId;
+use smallmind::kernels::{self, KernelInfo, KernelSet};
 
 use crate::args::Info;
+use crate::output::print;
 
 pub fn file(args: &Info) -> Result<()> {
     let gguf = Gguf::open(Arc::new(FileSource::open(&args.file)?))?;
@@ -56,27 +57,40 @@ fn summary(d: &Description) -> String {
 
 pub fn kernels() -> Result<()> {
     let chosen = KernelSet::default_set()?;
-    let mut text = format!("level in use: {} (SMALLMIND_ISA chooses another)\n\n", chosen.isa.name());
-    text.push_str(&format!("{:<16} {:<6} {:<14} {:>7}  runs here\n", "op", "type", "level", "tile"));
-    for info in kernels::enumerate() {
-        let tile = format!("{}x{}", info.mr, info.nr);
-        let runs = if info.isa.is_available() { "yes" } else { "no" };
-        text.push_str(&format!(
-            "{:<16} {:<6} {:<14} {tile:>7}  {runs}\n",
-            info.op,
-            info.dtype,
-            info.isa.name()
-        ));
-    }
+    let here: Vec<_> = IsaId::available().map(IsaId::name).collect();
+    let in_use = chosen.isa.name();
+    let mut text =
+        format!("this CPU runs {}; in use: {in_use} (SMALLMIND_ISA chooses another)\n\n", here.join(", "));
+    text.push_str(&kernel_table(&kernels::enumerate()));
     print(&text)
 }
 
-/// Prints, minding a closed pipe (`smallmind info … | head`).
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::Io { path: "standard output".into(), source })
+/// A line for each op and type, a column for each level that this build knows: the register tile, or only
+/// that there is a kernel.
+fn kernel_table(kernels: &[KernelInfo]) -> String {
+    let levels: Vec<_> = IsaId::ALL.into_iter().filter(|&isa| kernels.iter().any(|k| k.isa == isa)).collect();
+    let mut text = format!("{:<16} {:<6}", "op", "type");
+    levels.iter().for_each(|isa| text.push_str(&format!(" {:>12}", isa.name())));
+    text.push('\n');
+    let mut ops: Vec<(&str, &str)> = Vec::new();
+    for kernel in kernels {
+        if !ops.contains(&(kernel.op, kernel.dtype)) {
+            ops.push((kernel.op, kernel.dtype));
         }
-        _ => Ok(()),
     }
+    for (op, dtype) in ops {
+        text.push_str(&format!("{op:<16} {dtype:<6}"));
+        for &isa in &levels {
+            let of_level = |k: &&KernelInfo| k.op == op && k.dtype == dtype && k.isa == isa;
+            let cell = match kernels.iter().find(of_level) {
+                Some(KernelInfo { mr: 1, nr: 1, .. }) => "yes".to_owned(),
+                Some(KernelInfo { mr, nr, .. }) => format!("{mr}x{nr}"),
+                None => String::new(),
+            };
+            text.push_str(&format!(" {cell:>12}"));
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
 }

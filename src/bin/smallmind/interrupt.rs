@@ -2,19 +2,21 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::output::remark;
+
 static GENERATING: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// What a shell expects of a program ended by SIGINT.
-const EXIT_CODE: i32 = 130;
+pub const EXIT_CODE: u8 = 130;
 
 /// Takes over Ctrl-C. Where that can't be had (no signals), the default stays.
 pub fn install() {
     let _ = ctrlc::set_handler(|| {
-        // A second Ctrl-C means it: a long prefill ends only with its batch.
+        // A second Ctrl-C means it: a prefill ends only with its batch.
         if !GENERATING.load(Ordering::SeqCst) || REQUESTED.swap(true, Ordering::SeqCst) {
-            eprintln!();
-            std::process::exit(EXIT_CODE);
+            remark("\n");
+            std::process::exit(EXIT_CODE.into());
         }
     });
 }

@@ -1,6 +1,6 @@
 //! The command line: generate text, chat, look into a model file, measure speed.
 //! It only parses, prints and calls the library; every failure is one line on stderr and exit code 1
-//! (2 for a wrong command line).
+//! (2 for a wrong command line, 130 after Ctrl-C).
 
 mod args;
 mod bench;
@@ -8,14 +8,17 @@ mod chat;
 mod generate;
 mod info;
 mod interrupt;
+mod output;
 mod session;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use smallmind::profile::CountingAllocator;
 
 use args::{Args, Command};
+use output::remark;
 
 // The feature installs the same allocator inside the library.
 #[cfg(not(feature = "counting-alloc"))]
@@ -25,30 +28,33 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) if error.use_stderr() => {
-            // clap's text has the fault first, then usage: the fault is enough.
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or("error: wrong arguments");
-            eprintln!("smallmind: {} (see --help)", line.trim_start_matches("error: "));
-            return ExitCode::from(2);
-        }
-        Err(help) => {
-            print!("{help}");
-            return ExitCode::SUCCESS;
-        }
+        Err(error) => return not_parsed(&error),
     };
+    let done = |()| ExitCode::SUCCESS;
     let result = match &args.command {
         Command::Generate(args) => generate::run(args),
-        Command::Chat(args) => chat::run(args),
-        Command::Info(args) => info::file(args),
-        Command::Kernels => info::kernels(),
-        Command::Bench(args) => bench::run(args),
+        Command::Chat(args) => chat::run(args).map(done),
+        Command::Info(args) => info::file(args).map(done),
+        Command::Kernels => info::kernels().map(done),
+        Command::Bench(args) => bench::run(args).map(done),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("smallmind: {error}");
-            ExitCode::FAILURE
-        }
+    result.unwrap_or_else(|error| {
+        remark(&format!("smallmind: {error}\n"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Help where it was asked for, or what is wrong with the command line.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // A pipe may be closed: `smallmind --help | head`.
+        let _ = error.print();
+        return ExitCode::from(error.exit_code() as u8);
     }
+    // clap's text has the fault first (a missing argument's name is on a line of its own), then an empty
+    // line and usage: the fault is enough.
+    let text = error.to_string();
+    let fault: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    remark(&format!("smallmind: {} (see --help)\n", fault.join(" ").trim_start_matches("error: ")));
+    ExitCode::from(2)
 }

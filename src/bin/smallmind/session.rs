@@ -1,6 +1,6 @@
 //! What `generate` and `chat` share: loading with progress, streaming to the terminal, the summary.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,14 +8,26 @@ use std::time::{Duration, Instant, SystemTime};
 use indicatif::{ProgressBar, ProgressStyle};
 use smallmind::format::MapSource;
 use smallmind::model::{LoadParams, Model};
-use smallmind::profile;
+use smallmind::profile::{self, Zone};
 use smallmind::runtime::generate::{StopReason, Summary, generate};
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
-use smallmind::runtime::{Context, ContextParams};
+use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::{Error, Result, threads};
 
 use crate::args::{ModelArgs, SamplingArgs};
 use crate::interrupt::Generating;
+use crate::output::{failed, remark};
+
+/// Prompt tokens between two looks at Ctrl-C: a whole number of batches of the context's default.
+const PIECE: usize = 256;
+
+/// What [`Session::write`] wrote.
+pub struct Written {
+    pub text: String,
+    pub summary: Summary,
+    /// Ended by Ctrl-C.
+    pub interrupted: bool,
+}
 
 /// A model and a context, ready to write.
 pub struct Session {
@@ -54,22 +66,50 @@ impl Session {
     }
 
     /// Appends `prompt`, streams what the model writes to standard output and returns it.
-    pub fn write(&mut self, prompt: &[u32], max_tokens: usize) -> Result<(String, Summary)> {
+    pub fn write(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Written> {
         let generating = Generating::begin();
+        let start = Instant::now();
+        let (before, last) = prompt.split_at((prompt.len() - 1) / PIECE * PIECE);
+        let n_before = self.prefill(before, &generating)?;
+        let prefill_seconds = start.elapsed().as_secs_f64();
+        let mut text = String::new();
+        if n_before < before.len() {
+            let (reason, n_prompt) = (StopReason::Callback, n_before);
+            let summary = Summary { reason, n_prompt, n_generated: 0, prefill_seconds, decode_seconds: 0.0 };
+            return Ok(Written { text, summary, interrupted: true });
+        }
         let mut out = std::io::stdout().lock();
-        let mut reply = String::new();
-        let summary = generate(&mut self.context, &mut self.sampler, prompt, max_tokens, &mut |_, text| {
-            reply.push_str(text);
+        let mut result = Ok(());
+        let mut summary =
+            generate(&mut self.context, &mut self.sampler, last, max_tokens, &mut |_, piece| {
+                text.push_str(piece);
+                result = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+                if result.is_err() || generating.interrupted() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+        summary.n_prompt += n_before;
+        summary.prefill_seconds += prefill_seconds;
+        match result.and_then(|()| writeln!(out)) {
             // A closed pipe means that nobody reads any more.
-            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            if written.is_err() || generating.interrupted() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failed(error)),
+            _ => Ok(Written { text, summary, interrupted: generating.interrupted() }),
+        }
+    }
+
+    /// Appends `tokens` piece by piece until Ctrl-C, and returns how many went in.
+    fn prefill(&mut self, tokens: &[u32], generating: &Generating) -> Result<usize> {
+        let _zone = profile::scope(Zone::Generate);
+        for (i, piece) in tokens.chunks(PIECE).enumerate() {
+            if generating.interrupted() {
+                return Ok(i * PIECE);
             }
-        })?;
-        let _ = writeln!(out);
-        Ok((reply, summary))
+            self.context.decode(piece, Logits::None)?;
+            piece.iter().try_for_each(|&token| self.sampler.accept(token))?;
+        }
+        Ok(tokens.len())
     }
 
     /// One line on the speed, unless quiet.
@@ -83,21 +123,21 @@ impl Session {
             StopReason::Callback => "stopped",
             StopReason::ContextFull => "context full",
         };
-        eprintln!(
-            "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · {} threads · seed {} · {why}]",
+        remark(&format!(
+            "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · {} threads · seed {} · {why}]\n",
             summary.n_prompt,
             summary.prefill_rate(),
             summary.n_generated,
             summary.decode_rate(),
             self.context.threads(),
             self.seed,
-        );
+        ));
     }
 
     /// The profile's table, if it was asked for.
     pub fn report_profile(&self) {
         if self.profile {
-            eprint!("\n{}", profile::render_table(&profile::snapshot()));
+            remark(&format!("\n{}", profile::render_table(&profile::snapshot())));
         }
     }
 }
@@ -139,10 +179,10 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         let (config, seconds) = (model.config(), start.elapsed().as_secs_f64());
         let name = if config.name.is_empty() { &config.architecture } else { &config.name };
         let megabytes = model.weight_bytes() as f64 / 1e6;
-        eprintln!(
-            "[{name}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels]",
+        remark(&format!(
+            "[{name}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels]\n",
             model.kernels().isa.name()
-        );
+        ));
     }
     Ok(model)
 }

@@ -1,0 +1,26 @@
+//! What the program prints: results to standard output, remarks to standard error.
+//! Neither panics where nobody reads any more, as `println!` and `eprintln!` would.
+
+use std::io::{ErrorKind, Write};
+
+use smallmind::{Error, Result};
+
+/// A failed write to standard output as the crate's error.
+pub fn failed(source: std::io::Error) -> Error {
+    Error::Io { path: "standard output".into(), source }
+}
+
+/// Prints a result; a closed pipe (`smallmind info … | head`) is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != ErrorKind::BrokenPipe => Err(failed(source)),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a remark as it is, without adding a line break.
+pub fn remark(text: &str) {
+    // Who closed standard error doesn't want to be told.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

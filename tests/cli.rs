@@ -1,0 +1,360 @@
+//! The built command line as a person or a script meets it: what it prints, and what it says of bad input.
+//! Every failure is one line on standard error and a code: 1, 2 for a wrong command line, 130 after Ctrl-C.
+
+#[path = "common/model.rs"]
+mod model;
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+/// 288 tokens, 128 positions, random weights.
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/untied-mixed.gguf");
+
+fn smallmind(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smallmind"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn generate(model: &str, args: &[&str]) -> Command {
+    let mut command = smallmind(&["generate", "--model", model]);
+    command.args(args);
+    command
+}
+
+/// Runs it with this on standard input.
+fn with_input(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    // It may end before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("whole characters only")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// Standard output of a run that must succeed.
+fn succeeds(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+    stdout(&output).to_owned()
+}
+
+/// Checks that it failed with this code, no output and one line with `reason`; remarks in brackets may
+/// stand before it.
+fn assert_fails(what: &str, output: &Output, code: i32, reason: &str) {
+    let lines: Vec<_> = stderr(output).lines().filter(|line| !line.starts_with('[')).collect();
+    assert_eq!(output.status.code(), Some(code), "{what}: {lines:?}");
+    let [line] = lines[..] else { panic!("{what}: {lines:#?}") };
+    assert!(line.starts_with("smallmind: ") && line.contains(reason), "{what}: {line}");
+    assert!(output.stdout.is_empty(), "{what}: {}", stdout(output));
+}
+
+fn fails(command: &mut Command, code: i32, reason: &str) {
+    let output = command.output().unwrap();
+    assert_fails(&format!("{command:?}"), &output, code, reason);
+}
+
+#[test]
+fn wrong_command_lines() {
+    let wrong: [(&[&str], &str); 9] = [
+        (&["dance"], "unrecognized subcommand 'dance'"),
+        (&["generate"], "not provided: --model <FILE> (see --help)"),
+        (&["generate", "--model", TINY, "--color"], "'--color'"),
+        (&["generate", "--model", TINY, "-p", "x", "-n", "-1"], "-1"),
+        (&["generate", "--model", TINY, "-p", "x", "-n", "many"], "'many'"),
+        (&["generate", "--model", TINY, "-p", "x", "--threads", "0"], "0 is not in 1..=1024"),
+        (&["generate", "--model", TINY, "-p", "x", "--threads", "100000"], "100000 is not in 1..=1024"),
+        (&["generate", "--model", TINY, "-p", "x", "--system", "y"], "not provided: --chat"),
+        (&["bench", "--model", TINY, "--repetitions", "0"], "0 is not in"),
+    ];
+    for (args, reason) in wrong {
+        fails(&mut smallmind(args), 2, reason);
+    }
+    let help = smallmind(&[]).output().unwrap();
+    assert_eq!(help.status.code(), Some(2));
+    assert!(stderr(&help).contains("Commands:"), "{}", stderr(&help));
+    assert!(succeeds(&mut smallmind(&["--help"])).contains("Commands:"));
+    assert!(succeeds(&mut smallmind(&["--version"])).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn bad_values() {
+    let wrong: [(&[&str], &str); 10] = [
+        (&["--temp", "NaN"], "temperature is NaN"),
+        (&["--temp", "-1"], "temperature is -1"),
+        (&["--temp", "inf"], "temperature is inf"),
+        (&["--top-p", "0"], "top_p is 0"),
+        (&["--top-p", "NaN"], "top_p is NaN"),
+        (&["--min-p", "-0.5"], "min_p is -0.5"),
+        (&["--repeat-penalty", "0"], "repetition_penalty is 0"),
+        (&["--ctx", "18446744073709551615"], "n_ctx is 18446744073709551615"),
+        (&["--ctx", "3"], "the context holds 3 positions"),
+        (&["--chat"], "chat template"),
+    ];
+    for (args, reason) in wrong {
+        fails(generate(TINY, &["-p", "hello there"]).args(args), 1, reason);
+    }
+    fails(&mut generate(TINY, &["-p", &"long ".repeat(100)]), 1, "the context holds 128 positions");
+    for level in ["sse9", "", "AVX2"] {
+        let mut command = generate(TINY, &["-p", "x", "-n", "1"]);
+        command.env("SMALLMIND_ISA", level);
+        match level {
+            "" => drop(succeeds(&mut command)),
+            _ => fails(&mut command, 1, "available: scalar"),
+        }
+    }
+}
+
+#[test]
+fn bad_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let whole = std::fs::read(TINY).unwrap();
+    let bad = [
+        (folder.path().join("missing.gguf"), "No such file"),
+        (folder.path().to_owned(), "not a regular file"),
+        (file("empty.gguf", b""), "not a GGUF file"),
+        (file("text.gguf", b"once upon a time there was"), "not a GGUF file"),
+        (file("header.gguf", &whole[..500]), "bad file"),
+        (file("tensors.gguf", &whole[..whole.len() - 1000]), "bad file"),
+    ];
+    for (path, reason) in &bad {
+        let path = path.to_str().unwrap();
+        for flags in [&["-p", "x"][..], &["-p", "x", "--mmap"]] {
+            fails(&mut generate(path, flags), 1, reason);
+        }
+        fails(&mut smallmind(&["info", path]), 1, reason);
+        fails(&mut smallmind(&["chat", "-m", path]), 1, reason);
+        fails(&mut smallmind(&["bench", "-m", path]), 1, reason);
+    }
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/metadata.gguf");
+    fails(&mut generate(other, &["-p", "x"]), 1, "smallmind: ");
+}
+
+#[test]
+fn prompts_from_standard_input() {
+    let same = ["-n", "12", "--temp", "0"];
+    let typed = succeeds(generate(TINY, &["-p", "hello"]).args(same));
+    assert!(!typed.trim().is_empty());
+    assert_eq!(typed, stdout(&with_input(generate(TINY, &same), b"hello")));
+    let output = with_input(generate(TINY, &same), b"hello \xff\xfe");
+    assert_fails("invalid UTF-8", &output, 1, "standard input is not UTF-8");
+    let output = with_input(generate(TINY, &same), &vec![b'a'; (16 << 20) + 5]);
+    assert_fails("17 MB", &output, 1, "the tokenizer takes");
+    let output = with_input(smallmind(&["chat", "-m", TINY]), b"\xff\n");
+    assert_fails("invalid UTF-8", &output, 1, "standard input");
+}
+
+/// The text of a control token is only text: nobody typed the token.
+#[test]
+fn a_prompt_is_text() {
+    let prompt = |text| {
+        let output = generate(TINY, &["-n", "1", "-p", text]).output().unwrap();
+        let remark = stderr(&output).lines().find(|line| line.starts_with("[prefill")).unwrap().to_owned();
+        remark.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    let (letter, token) = (prompt("a"), prompt("<|im_end|>a"));
+    assert!(token > letter + 3, "{token} tokens where one letter is {letter}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text() {
+    let run = |seed: &str, more: &[&str]| {
+        succeeds(generate(TINY, &["-p", "x", "-n", "40", "--seed", seed]).args(more))
+    };
+    let text = run("5", &[]);
+    assert_eq!(text, run("5", &["--mmap"]));
+    assert_eq!(text, run("5", &["--threads", "1", "--quiet"]));
+    assert_ne!(text, run("6", &[]));
+}
+
+#[test]
+fn quiet_is_quiet_and_a_profile_is_a_table() {
+    let quiet = generate(TINY, &["-p", "x", "-n", "3", "-q"]).output().unwrap();
+    assert_eq!(stderr(&quiet), "");
+    let profiled = generate(TINY, &["-p", "x", "-n", "3", "--profile"]).output().unwrap();
+    for zone in ["load", "tokenize", "prefill", "decode", "attention", "sample", "GFLOPS"] {
+        assert!(stderr(&profiled).contains(zone), "no {zone} in {}", stderr(&profiled));
+    }
+}
+
+#[test]
+fn info_kernels_and_bench_print_tables() {
+    let info = succeeds(&mut smallmind(&["info", TINY, "--tensors", "--metadata"]));
+    for fact in ["llama", "128 positions", "288 tokens", "token_embd.weight", "llama.block_count = 2"] {
+        assert!(info.contains(fact), "no {fact} in {info}");
+    }
+    let kernels = succeeds(&mut smallmind(&["kernels"]));
+    assert!(kernels.contains("scalar") && kernels.contains("matmul"), "{kernels}");
+    let bench = ["bench", "-m", TINY, "-p", "8", "-n", "4", "-d", "8", "-r", "1", "-t", "1,2"];
+    let table = succeeds(&mut smallmind(&bench));
+    assert_eq!(table.lines().filter(|line| line.contains("tg4@d8")).count(), 2, "{table}");
+    let json = succeeds(smallmind(&bench).arg("--json"));
+    let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 4);
+    assert!(rows[0]["tokens_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn outputs_that_cannot_be_written() {
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    for args in [&["info", TINY][..], &["kernels"], &["generate", "-m", TINY, "-p", "x", "-n", "9"]] {
+        let output = smallmind(args).stdout(full()).output().unwrap();
+        assert_fails(&format!("{args:?}"), &output, 1, "standard output: No space left");
+        // Remarks that can't be written don't matter.
+        let output = smallmind(args).stderr(full()).output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}");
+        // Nor does a reader who has gone.
+        let mut child = smallmind(args).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    }
+    let output = smallmind(&["dance"]).stderr(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_cannot_be_had() {
+    // 16 million positions of a cache are more than the limit for the address space.
+    let command = format!(
+        "ulimit -v 4000000 && exec '{}' generate -m '{TINY}' -p x -t 2 --ctx 16777216",
+        env!("CARGO_BIN_EXE_smallmind")
+    );
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert_fails("--ctx 16777216", &output, 1, "out of memory: could not reserve");
+}
+
+fn smollm2() -> String {
+    model::smollm2().into_os_string().into_string().unwrap()
+}
+
+#[test]
+fn a_real_model_writes_the_same_text_on_any_number_of_threads() {
+    let model = smollm2();
+    let run = |threads| {
+        let args = ["-p", "Once upon a time", "-n", "24", "--seed", "7", "-t", threads];
+        succeeds(&mut generate(&model, &args))
+    };
+    let text = run("1");
+    assert!(text.len() > 40, "{text}");
+    assert_eq!(text, run("2"));
+    assert_eq!(text, run("3"));
+}
+
+/// An emoji takes several tokens, and what is read from the pipe at any moment is whole characters.
+#[test]
+fn characters_are_written_whole() {
+    let prompt = "🙂🌍🚀🎉🙂🌍🚀🎉🙂🌍🚀";
+    let mut child = generate(&smollm2(), &["-p", prompt, "-n", "16", "--temp", "0", "-q"]).spawn().unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    loop {
+        let read = pipe.read(&mut buffer).unwrap();
+        if read == 0 {
+            break;
+        }
+        text.push_str(std::str::from_utf8(&buffer[..read]).expect("whole characters"));
+    }
+    assert!(child.wait().unwrap().success());
+    assert!(text.chars().any(|c| c.len_utf8() == 4), "no emoji to prove anything in {text}");
+    // Only where the last token allowed left a character unfinished.
+    assert!(!text.trim_end().trim_end_matches('\u{fffd}').contains('\u{fffd}'), "{text}");
+}
+
+/// Tokens of each prefill, as the summaries say.
+fn prefills(stderr: &str) -> Vec<usize> {
+    let summaries = stderr.lines().filter_map(|line| line.strip_prefix("[prefill "));
+    summaries.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_chat_keeps_what_was_said_and_does_not_compute_it_again() {
+    let chat = smallmind(&["chat", "-m", &smollm2(), "--temp", "0", "-n", "16"]);
+    let output =
+        with_input(chat, b"My name is Ada.\nWhat is my name?\n\n/clear\nWhat is my name?\n/quit\nx\n");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let replies: Vec<_> = stdout(&output).lines().filter(|line| !line.is_empty()).collect();
+    let counts = prefills(stderr(&output));
+    assert_eq!(counts.len(), 3, "{counts:?}");
+    assert!(
+        counts[1] < counts[0] && counts[1] < counts[2],
+        "a second turn is only its own tokens: {counts:?}"
+    );
+    assert!(replies.len() >= 3 && replies.last() != replies.get(1), "/clear forgets: {replies:?}");
+    // No prompt for a person where there is none.
+    assert!(!stdout(&output).contains("> ") && !stderr(&output).contains("> "));
+}
+
+#[cfg(unix)]
+mod interrupted {
+    use super::*;
+
+    fn press_ctrl_c(child: &Child) {
+        // SAFETY: kill only sends a signal, to a child that has not been waited for.
+        assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
+    }
+
+    /// Reads until `text` has been seen.
+    fn read_until(pipe: &mut impl Read, text: &str) {
+        let (mut seen, mut byte) = (Vec::new(), [0]);
+        while !seen.windows(text.len()).any(|window| window == text.as_bytes()) {
+            assert_eq!(pipe.read(&mut byte).unwrap(), 1, "ended after {}", String::from_utf8_lossy(&seen));
+            seen.push(byte[0]);
+        }
+    }
+
+    #[test]
+    fn while_it_writes() {
+        let mut child = generate(&smollm2(), &["-p", "Once", "-n", "8000", "--top-k", "0"]).spawn().unwrap();
+        let mut first = [0];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        press_ctrl_c(&child);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        assert!(stderr(&output).contains("stopped"), "{}", stderr(&output));
+        assert!(output.stdout.ends_with(b"\n"));
+    }
+
+    #[test]
+    fn while_it_reads_a_long_prompt() {
+        let long = "It was a dark and stormy night. ".repeat(600);
+        let mut child = generate(&smollm2(), &["-p", &long, "-n", "8000"]).spawn().unwrap();
+        read_until(child.stderr.as_mut().unwrap(), "kernels]\n");
+        // The handler takes a first one as a request once the prompt is being read, and before that ends
+        // the program at once: both are clean.
+        press_ctrl_c(&child);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        assert!(prefills(stderr(&output)).iter().all(|&n| n < 4800), "{}", stderr(&output));
+        assert_eq!(stdout(&output).trim(), "");
+    }
+
+    #[test]
+    fn a_chat_goes_on_after_a_reply_was_stopped() {
+        let mut child =
+            smallmind(&["chat", "-m", &smollm2(), "-n", "2000"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"Write a long story about a footman.\n").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        press_ctrl_c(&child);
+        read_until(child.stderr.as_mut().unwrap(), "stopped]\n");
+        input.write_all(b"/clear\nHello.\n/quit\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(prefills(stderr(&output)).len(), 1);
+    }
+}

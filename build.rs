@@ -7,7 +7,19 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-const SECTIONS: [&str; 5] = ["version", "status", "log", "profile", "kernels"];
+const SECTIONS: [&str; 11] = [
+    "version",
+    "status",
+    "log",
+    "model",
+    "tokenizer",
+    "chat",
+    "context",
+    "sampler",
+    "generate",
+    "profile",
+    "kernels",
+];
 
 fn main() {
     for path in ["build.rs", "cbindgen.toml", "src/ffi"] {

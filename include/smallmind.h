@@ -149,6 +149,437 @@ sm_status sm_set_log_callback(sm_log_callback callback,
                               void *user_data);
 
 /*
+ * Model
+ * =====
+ * What a file holds, ready to run: configuration, weights, vocabulary. It never changes, so any number of
+ * threads and contexts may share it.
+ */
+
+// A loaded model.
+typedef struct sm_model sm_model;
+
+// Told how far a long work is: `fraction` grows from 0 to 1. Any result but 0 cancels the work.
+//
+// It may be called on threads of the library, but by one at a time. It must return normally: no
+// `longjmp`, no C++ exception.
+typedef int32_t (*sm_progress_callback)(void *user_data, float fraction);
+
+// How to load a model. Fill it with `sm_model_params_init`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Told how far the load is, and can cancel it; NULL for none.
+    sm_progress_callback progress;
+    // Passed to `progress`.
+    void *user_data;
+    // Instruction set to run on, such as "avx2"; NULL takes what the environment variable SMALLMIND_ISA
+    // names, or else the CPU's best.
+    const char *isa;
+    // 1 maps the file into memory instead of reading it. If somebody cuts it off or changes it while it is
+    // being loaded, the process dies: do it only with files that nobody writes to. Default 0.
+    int32_t memory_map;
+    // Bits that activations are rounded to where weights are quantised: 16 is as good as unrounded; 8 is
+    // coarser and about twice as fast on prompts. 0, the default, for 16.
+    int32_t activation_bits;
+} sm_model_params;
+
+// What a model is. Strings live as long as the model.
+typedef struct {
+    // The name that the file gives, or "".
+    const char *name;
+    // Family, such as "llama".
+    const char *architecture;
+    // Instruction set that it runs on, such as "avx512".
+    const char *isa;
+    // Elements of all tensors in the file.
+    uint64_t n_parameters;
+    // Bytes that the weights take in memory.
+    uint64_t weight_bytes;
+    // Tokens in the vocabulary; every token is below it.
+    uint64_t n_vocab;
+    // Positions that it was trained on.
+    uint64_t n_ctx_train;
+    // Transformer blocks.
+    uint64_t n_layer;
+    // Width of the residual stream.
+    uint64_t n_embd;
+    // Query heads.
+    uint64_t n_head;
+    // Key and value heads.
+    uint64_t n_head_kv;
+    // Dimensions of a head.
+    uint64_t head_dim;
+    // Width inside the MLP.
+    uint64_t n_ff;
+    // 1 where the file has a vocabulary that this library can tokenise with.
+    int32_t has_tokenizer;
+    // 1 where the file has a chat template.
+    int32_t has_chat_template;
+} sm_model_info;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_model_params)`.
+sm_status sm_model_params_init(sm_model_params *params, size_t struct_size);
+
+// Loads the GGUF file at `path` (NUL-terminated; on Unix any bytes, elsewhere UTF-8) into `*model`, which you
+// free with `sm_model_free`. `params` may be NULL.
+//
+// `SM_STATUS_IO`: no such file, or it can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is cut off, or
+// contradicts itself. `SM_STATUS_UNSUPPORTED`: a model family or element type that isn't known.
+// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`.
+sm_status sm_model_load(const char *path,
+                        const sm_model_params *params,
+                        sm_model **model);
+
+// Loads the contents of a GGUF file from `size` bytes at `data` instead; they are only read during the call.
+// Otherwise as `sm_model_load`; `memory_map` has no meaning.
+sm_status sm_model_load_memory(const void *data,
+                               size_t size,
+                               const sm_model_params *params,
+                               sm_model **model);
+
+// Frees a model; NULL is fine. Contexts made from it go on working.
+sm_status sm_model_free(sm_model *model);
+
+// Writes what the model is into `info`. `struct_size` is `sizeof(sm_model_info)`.
+sm_status sm_model_describe(const sm_model *model, sm_model_info *info, size_t struct_size);
+
+/*
+ * Tokens
+ * ======
+ * Text to tokens and back, by the model's own vocabulary. `SM_STATUS_UNSUPPORTED` where its file has none,
+ * or one of an unknown kind.
+ */
+
+// In place of a token where there is none.
+#define SM_TOKEN_NONE 4294967295
+
+// The token steers the model and is no text.
+#define SM_TOKEN_CONTROL 1
+
+// The token ends a text: `sm_generate` stops at it.
+#define SM_TOKEN_END 2
+
+// Tokens with a role; `SM_TOKEN_NONE` for those that the vocabulary doesn't have.
+typedef struct {
+    // Begin of sequence.
+    uint32_t bos;
+    // End of sequence.
+    uint32_t eos;
+} sm_special_tokens;
+
+// Tokens of `text_bytes` bytes of UTF-8 at `text`, which may contain NUL.
+//
+// `add_special` 1 adds the tokens that the model expects round a text, such as begin of sequence.
+// `parse_special` 1 reads a control token's name in the text as that token; leave it 0 for text that you
+// don't trust.
+sm_status sm_tokenize(const sm_model *model,
+                      const char *text,
+                      size_t text_bytes,
+                      int32_t add_special,
+                      int32_t parse_special,
+                      uint32_t *tokens,
+                      size_t capacity,
+                      size_t *count);
+
+// The text of `n_tokens` tokens; bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control
+// tokens out.
+sm_status sm_detokenize(const sm_model *model,
+                        const uint32_t *tokens,
+                        size_t n_tokens,
+                        int32_t skip_special,
+                        char *text,
+                        size_t capacity,
+                        size_t *length);
+
+// The bytes of one token as they are: maybe part of a character. A control token gives its name.
+sm_status sm_token_piece(const sm_model *model,
+                         uint32_t token,
+                         char *piece,
+                         size_t capacity,
+                         size_t *length);
+
+// What kind of token it is: a sum of `SM_TOKEN_CONTROL` and `SM_TOKEN_END`, 0 for ordinary text.
+sm_status sm_token_kind(const sm_model *model, uint32_t token, uint32_t *kind);
+
+// Writes the tokens with a role into `special`. `struct_size` is `sizeof(sm_special_tokens)`.
+sm_status sm_model_special_tokens(const sm_model *model,
+                                  sm_special_tokens *special,
+                                  size_t struct_size);
+
+/*
+ * Chat
+ * ====
+ * A conversation as the text that the model was trained to continue, by the template in its file.
+ */
+
+// One turn of a conversation.
+typedef struct {
+    // Who speaks: mostly "system", "user" or "assistant". NUL-terminated UTF-8.
+    const char *role;
+    // What they say. NUL-terminated UTF-8.
+    const char *content;
+} sm_chat_message;
+
+// The prompt for `n_messages` messages, which stand `stride` bytes apart (`sizeof(sm_chat_message)`).
+// Tokenise it with `parse_special` 1.
+//
+// `add_generation_prompt` 1 ends it where the assistant's answer begins. A control token's name within
+// a message's content is read as that token, too: check text that you don't trust.
+// `SM_STATUS_UNSUPPORTED` where the model's file has no template.
+sm_status sm_chat_apply(const sm_model *model,
+                        const sm_chat_message *messages,
+                        size_t stride,
+                        size_t n_messages,
+                        int32_t add_generation_prompt,
+                        char *text,
+                        size_t capacity,
+                        size_t *length);
+
+/*
+ * Context
+ * =======
+ * One sequence of tokens being read or written: its cache of keys and values, its memory, its threads.
+ * Everything is taken when it is created; decoding allocates nothing.
+ */
+
+// `sm_decode` computes no logits: it only fills the cache.
+#define SM_LOGITS_NONE 0
+
+// `sm_decode` computes the logits after the last token.
+#define SM_LOGITS_LAST 1
+
+// `sm_decode` computes the logits after every token; at most `n_output` tokens a call.
+#define SM_LOGITS_ALL 2
+
+// A context. For one call at a time.
+typedef struct sm_context sm_context;
+
+// How large a context is. Fill it with `sm_context_params_init`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Positions, prompt and answer together; 0, the default, for as many as the model was trained on.
+    size_t n_ctx;
+    // Tokens of a prompt that go through the model at once; 0, the default, chooses. More are faster up to
+    // a few hundred, and take more memory.
+    size_t n_batch;
+    // Most rows of logits that one `sm_decode` may ask for. Default 1.
+    size_t n_output;
+    // Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use.
+    // Results are the same for any number.
+    size_t n_threads;
+} sm_context_params;
+
+// Bytes that a context takes.
+typedef struct {
+    // Keys and values.
+    uint64_t cache_bytes;
+    // Activations, logits, scratch.
+    uint64_t arena_bytes;
+    // Both.
+    uint64_t total_bytes;
+} sm_memory_estimate;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_context_params)`.
+sm_status sm_context_params_init(sm_context_params *params, size_t struct_size);
+
+// Writes into `estimate` what `sm_context_create` would take for these parameters, which may be NULL.
+// `struct_size` is `sizeof(sm_memory_estimate)`.
+sm_status sm_context_memory(const sm_model *model,
+                            const sm_context_params *params,
+                            sm_memory_estimate *estimate,
+                            size_t struct_size);
+
+// Makes an empty context for the model in `*context`, which you free with `sm_context_free`. `params` may
+// be NULL. The model may be freed before it.
+//
+// `SM_STATUS_OUT_OF_MEMORY` where the system doesn't give what `sm_context_memory` tells.
+sm_status sm_context_create(const sm_model *model,
+                            const sm_context_params *params,
+                            sm_context **context);
+
+// Frees a context; NULL is fine. `SM_STATUS_BUSY` while a call is inside; it is not freed then.
+sm_status sm_context_free(sm_context *context);
+
+// Forgets all tokens.
+sm_status sm_context_clear(sm_context *context);
+
+// Keeps the first `n_past` tokens and forgets those behind. Their logits are gone.
+// `SM_STATUS_INVALID_ARGUMENT` where there are fewer.
+sm_status sm_context_rewind(sm_context *context, size_t n_past);
+
+// Stores in `*n_past` how many tokens the context holds.
+sm_status sm_context_n_past(const sm_context *context, size_t *n_past);
+
+// Stores in `*n_ctx` how many tokens the context has room for.
+sm_status sm_context_n_ctx(const sm_context *context, size_t *n_ctx);
+
+// Appends tokens to the sequence and computes what `logits` asks for, one of `SM_LOGITS_*`.
+//
+// `SM_STATUS_CONTEXT_FULL`: more tokens than there is room for. `SM_STATUS_INVALID_ARGUMENT`: no tokens, or
+// one outside the vocabulary.
+sm_status sm_decode(sm_context *context,
+                    const uint32_t *tokens,
+                    size_t n_tokens,
+                    int32_t logits);
+
+// Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after
+// another. `n_rows` and `n_vocab` may be NULL.
+//
+// They belong to the context and stay until it decodes, generates, clears, rewinds or is freed. No rows:
+// `*n_rows` is 0 and `*logits` NULL.
+sm_status sm_logits(const sm_context *context,
+                    const float **logits,
+                    size_t *n_rows,
+                    size_t *n_vocab);
+
+// Copies the logits of the last decode, row after row, into `logits`.
+sm_status sm_logits_copy(const sm_context *context, float *logits, size_t capacity, size_t *count);
+
+/*
+ * Sampler
+ * =======
+ * Picks the next token from logits. The same seed and logits give the same tokens.
+ * After creation nothing is allocated.
+ */
+
+// A sampler. For one call at a time.
+typedef struct sm_sampler sm_sampler;
+
+// How to pick. Fill it with `sm_sampler_params_init`; set `temperature` to 0 for the likeliest token.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Where the draws begin.
+    uint64_t seed;
+    // Keeps the `top_k` likeliest tokens; 0 keeps all.
+    size_t top_k;
+    // How many of the last tokens the penalties look at; 0 turns them off.
+    size_t penalty_last_n;
+    // Divides the logits before the draw; 0 takes the likeliest token, without a draw.
+    float temperature;
+    // Keeps the fewest likeliest tokens whose probability together reaches this; in (0, 1], 1 keeps all.
+    float top_p;
+    // Keeps tokens at least this many times as likely as the likeliest; in [0, 1], 0 keeps all.
+    float min_p;
+    // Positive logits of recent tokens are divided by it, others multiplied; above 0, 1 is off.
+    float repetition_penalty;
+    // Subtracted from a logit for each time that its token is among the recent ones; 0 is off.
+    float frequency_penalty;
+    // Subtracted from the logit of each recent token; 0 is off.
+    float presence_penalty;
+} sm_sampler_params;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_sampler_params)`.
+sm_status sm_sampler_params_init(sm_sampler_params *params, size_t struct_size);
+
+// Makes a sampler for the model's vocabulary in `*sampler`, which you free with `sm_sampler_free`. `params`
+// may be NULL. The model may be freed before it.
+//
+// `SM_STATUS_INVALID_ARGUMENT` where a parameter is outside its range, or NaN.
+sm_status sm_sampler_create(const sm_model *model,
+                            const sm_sampler_params *params,
+                            sm_sampler **sampler);
+
+// Frees a sampler; NULL is fine. `SM_STATUS_BUSY` while a call is inside; it is not freed then.
+sm_status sm_sampler_free(sm_sampler *sampler);
+
+// Forgets the recent tokens and begins the draws anew from the seed.
+sm_status sm_sampler_reset(sm_sampler *sampler);
+
+// Picks a token from one row of logits, one for each token of the vocabulary, and stores it in `*token`.
+// Call `sm_sampler_accept` with it if the penalties are to see it.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: a wrong `n_logits`, or a logit that is NaN or +infinity.
+sm_status sm_sampler_sample(sm_sampler *sampler,
+                            const float *logits,
+                            size_t n_logits,
+                            uint32_t *token);
+
+// Makes a token the most recent one for the penalties: what was sampled, and the prompt if you like.
+sm_status sm_sampler_accept(sm_sampler *sampler,
+                            uint32_t token);
+
+/*
+ * Generation
+ * ==========
+ * A prompt in, text out as it is made.
+ */
+
+// The model ended its text.
+#define SM_STOP_END_OF_TEXT 0
+
+// As many tokens as were asked for.
+#define SM_STOP_LENGTH 1
+
+// The callback said so.
+#define SM_STOP_CALLBACK 2
+
+// The context is full.
+#define SM_STOP_CONTEXT_FULL 3
+
+// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the
+// callback returns. Only whole characters come: where a token ends within one, the text is empty, and the
+// character comes with a later token; should the whole generation end within one, a last call with the
+// last token once more brings U+FFFD. Any result but 0 stops the generation.
+//
+// It is called on the thread that called `sm_generate`. It must return normally: no `longjmp`, no C++
+// exception. Calls with the same context or sampler get `SM_STATUS_BUSY`.
+typedef int32_t (*sm_text_callback)(void *user_data,
+                                    uint32_t token,
+                                    const char *text,
+                                    size_t text_bytes);
+
+// How long to generate and who gets the text. Fill it with `sm_generate_params_init`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Most tokens to generate. Default 256.
+    size_t max_tokens;
+    // Gets the text; NULL for nobody.
+    sm_text_callback on_text;
+    // Passed to `on_text`.
+    void *user_data;
+} sm_generate_params;
+
+// What a generation did.
+typedef struct {
+    // Tokens of the prompt.
+    uint64_t n_prompt;
+    // Tokens generated, the one that ended the text included.
+    uint64_t n_generated;
+    // Seconds until the prompt was read.
+    double prefill_seconds;
+    // Seconds from there to the end, the callback's included.
+    double decode_seconds;
+    // Tokens of the prompt read in a second.
+    double prefill_rate;
+    // Tokens generated in a second.
+    double decode_rate;
+    // Why it ended: one of `SM_STOP_*`.
+    int32_t stop_reason;
+    // Always 0.
+    int32_t reserved;
+} sm_generate_summary;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_generate_params)`.
+sm_status sm_generate_params_init(sm_generate_params *params, size_t struct_size);
+
+// Appends the prompt to what the context holds and generates up to `max_tokens` tokens, handing their text to
+// the callback. The sampler sees prompt and generated tokens. `params` may be NULL.
+//
+// `summary` may be NULL; `summary_size` is `sizeof(sm_generate_summary)` otherwise. A stop by the callback
+// is no failure. `SM_STATUS_CONTEXT_FULL` where the prompt doesn't fit; a context that fills up later just
+// ends the generation. After a failure the context may hold part of the text: clear or rewind it.
+sm_status sm_generate(sm_context *context,
+                      sm_sampler *sampler,
+                      const uint32_t *prompt,
+                      size_t n_prompt,
+                      const sm_generate_params *params,
+                      sm_generate_summary *summary,
+                      size_t summary_size);
+
+/*
  * Profile
  * =======
  * Where time and memory went, by method. Off at start; off, it costs next to nothing, and on, under 1 %.

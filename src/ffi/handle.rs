@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::status::{Failure, SM_STATUS_INTERNAL};
 
-/// Stores a new object in the caller's variable, which owns it until the matching `*_free`.
+/// Stores a new object in the caller's variable, which owns it until the matching `*_free`. The host may use
+/// and free it on any thread, hence the bounds.
 ///
 /// # Safety
 /// `out` is writable.
-pub(super) unsafe fn give<T>(out: *mut *mut T, object: T) {
+pub(super) unsafe fn give<T: Send + Sync>(out: *mut *mut T, object: T) {
     // SAFETY: the function's contract.
     unsafe { out.write(Box::into_raw(Box::new(object))) }
 }
@@ -71,7 +72,7 @@ impl<T> Exclusive<T> {
     /// The object, until the result is dropped.
     pub fn enter(&self) -> Result<Entered<'_, T>, Failure> {
         match self.state.compare_exchange(FREE, ENTERED, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(Entered(self)),
+            Ok(_) => Ok(Entered { exclusive: self, panicking: std::thread::panicking() }),
             Err(POISONED) => {
                 let message = format!("the {} was lost to an internal error; free it", self.what);
                 Err(Failure::new(SM_STATUS_INTERNAL, message))
@@ -92,27 +93,31 @@ impl<T> Exclusive<T> {
 }
 
 /// Access to the object of an [`Exclusive`].
-pub(super) struct Entered<'a, T>(&'a Exclusive<T>);
+pub(super) struct Entered<'a, T> {
+    exclusive: &'a Exclusive<T>,
+    /// The thread was unwinding already when it came in, so a panic isn't this call's.
+    panicking: bool,
+}
 
 impl<T> Deref for Entered<'_, T> {
     type Target = T;
     fn deref(&self) -> &T {
         // SAFETY: the state is ENTERED on behalf of this value alone.
-        unsafe { &*self.0.object.get() }
+        unsafe { &*self.exclusive.object.get() }
     }
 }
 
 impl<T> DerefMut for Entered<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: the state is ENTERED on behalf of this value alone.
-        unsafe { &mut *self.0.object.get() }
+        unsafe { &mut *self.exclusive.object.get() }
     }
 }
 
 impl<T> Drop for Entered<'_, T> {
     fn drop(&mut self) {
-        let state = if std::thread::panicking() { POISONED } else { FREE };
-        self.0.state.store(state, Ordering::Release);
+        let lost = std::thread::panicking() && !self.panicking;
+        self.exclusive.state.store(if lost { POISONED } else { FREE }, Ordering::Release);
     }
 }
 

@@ -40,8 +40,14 @@ mod handle;
 mod names;
 mod params;
 
+pub mod chat;
+pub mod context;
+pub mod generate;
 pub mod kernels;
 pub mod log;
+pub mod model;
 pub mod profile;
+pub mod sampler;
 pub mod status;
+pub mod tokenizer;
 pub mod version;

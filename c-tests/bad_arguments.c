@@ -1,0 +1,383 @@
+/* Every function with NULL, and with sizes and values that can't be. Each is a status and a message; nothing
+ * is written, nothing breaks. A test of the package checks that no function of the header is missing here. */
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "test.h"
+
+#define HUGE_SIZE SIZE_MAX
+#define NULL_POINTER SM_STATUS_NULL_POINTER
+#define INVALID SM_STATUS_INVALID_ARGUMENT
+
+static const size_t bad_struct_sizes[] = {0, 1, 7, 4097, SIZE_MAX / 2, SIZE_MAX};
+#define FOR_EACH_BAD_SIZE(size)                                                                      \
+    for (size_t i_ = 0, size = 0;                                                                    \
+         i_ < sizeof bad_struct_sizes / sizeof bad_struct_sizes[0] && (size = bad_struct_sizes[i_], 1); i_++)
+
+static void without_objects(void) {
+    /* These can't fail. */
+    CHECK(sm_abi_version() != 0);
+    CHECK(sm_version() != NULL && sm_last_error() != NULL);
+    CHECK(strcmp(sm_status_name(INT32_MIN), "unknown status") == 0);
+    CHECK(strcmp(sm_status_name(INT32_MAX), "unknown status") == 0);
+
+    CHECK_OK(sm_set_log_callback(NULL, NULL));
+    CHECK_STATUS(sm_profile_enable(2), INVALID);
+    CHECK_STATUS(sm_profile_enable(INT32_MIN), INVALID);
+    CHECK_OK(sm_profile_reset());
+    CHECK_STATUS(sm_profile_snapshot(NULL, 0, 0, NULL), NULL_POINTER);
+    size_t count = 0;
+    CHECK_STATUS(sm_profile_snapshot(NULL, sizeof(sm_method_stats), 5, &count), NULL_POINTER);
+    sm_profile_info info;
+    CHECK_STATUS(sm_profile_describe(NULL, sizeof info), NULL_POINTER);
+    FOR_EACH_BAD_SIZE(size) {
+        CHECK_STATUS(sm_profile_describe(&info, size), INVALID);
+    }
+    CHECK_STATUS(sm_profile_report(NULL, 0, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_profile_report(NULL, 5, &count), NULL_POINTER);
+    CHECK_STATUS(sm_kernel_info(NULL, sizeof(sm_kernel), 5, &count), NULL_POINTER);
+    CHECK_STATUS(sm_kernel_info(NULL, sizeof(sm_kernel), 0, NULL), NULL_POINTER);
+    sm_kernel kernel;
+    CHECK_STATUS(sm_kernel_info(&kernel, sizeof kernel, 1, &count), SM_STATUS_BUFFER_TOO_SMALL);
+
+    /* Freeing nothing is fine. */
+    CHECK_OK(sm_model_free(NULL));
+    CHECK_OK(sm_context_free(NULL));
+    CHECK_OK(sm_sampler_free(NULL));
+}
+
+static void parameters(const sm_model *model) {
+    sm_model_params model_params;
+    sm_context_params context_params;
+    sm_sampler_params sampler_params;
+    sm_generate_params generate_params;
+    CHECK_STATUS(sm_model_params_init(NULL, sizeof model_params), NULL_POINTER);
+    CHECK_STATUS(sm_context_params_init(NULL, sizeof context_params), NULL_POINTER);
+    CHECK_STATUS(sm_sampler_params_init(NULL, sizeof sampler_params), NULL_POINTER);
+    CHECK_STATUS(sm_generate_params_init(NULL, sizeof generate_params), NULL_POINTER);
+    sm_model_info model_info;
+    sm_special_tokens special;
+    sm_memory_estimate memory;
+    sm_model *other = NULL;
+    sm_context *context = NULL;
+    sm_sampler *sampler = NULL;
+    FOR_EACH_BAD_SIZE(size) {
+        CHECK_STATUS(sm_model_params_init(&model_params, size), INVALID);
+        CHECK_STATUS(sm_context_params_init(&context_params, size), INVALID);
+        CHECK_STATUS(sm_sampler_params_init(&sampler_params, size), INVALID);
+        CHECK_STATUS(sm_generate_params_init(&generate_params, size), INVALID);
+        CHECK_STATUS(sm_model_describe(model, &model_info, size), INVALID);
+        CHECK_STATUS(sm_model_special_tokens(model, &special, size), INVALID);
+        CHECK_STATUS(sm_context_memory(model, NULL, &memory, size), INVALID);
+        model_params.struct_size = context_params.struct_size = sampler_params.struct_size = size;
+        CHECK_STATUS(sm_model_load("x.gguf", &model_params, &other), INVALID);
+        CHECK_STATUS(sm_context_create(model, &context_params, &context), INVALID);
+        CHECK_STATUS(sm_sampler_create(model, &sampler_params, &sampler), INVALID);
+    }
+    CHECK(other == NULL && context == NULL && sampler == NULL);
+}
+
+static void models(const sm_model *model) {
+    sm_model *other = (sm_model *)(uintptr_t)8;
+    CHECK_STATUS(sm_model_load(NULL, NULL, &other), NULL_POINTER);
+    CHECK(other == NULL);
+    CHECK_STATUS(sm_model_load("x.gguf", NULL, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_model_load_memory(NULL, 100, NULL, &other), NULL_POINTER);
+    CHECK_STATUS(sm_model_load_memory("GGUF", 4, NULL, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_model_load_memory("GGUF", HUGE_SIZE, NULL, &other), INVALID);
+    CHECK_STATUS(sm_model_load_memory(NULL, 0, NULL, &other), SM_STATUS_FORMAT);
+
+    sm_model_params params;
+    CHECK_OK(sm_model_params_init(&params, sizeof params));
+    params.memory_map = 2;
+    CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
+    params.memory_map = 0;
+    params.activation_bits = 4;
+    CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
+    params.activation_bits = 0;
+    params.isa = "z80";
+    CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
+    CHECK(strstr(sm_last_error(), "scalar") != NULL);
+    params.isa = "\xff";
+    CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
+
+    sm_model_info info;
+    CHECK_STATUS(sm_model_describe(NULL, &info, sizeof info), NULL_POINTER);
+    CHECK_STATUS(sm_model_describe(model, NULL, sizeof info), NULL_POINTER);
+}
+
+static void tokens(const sm_model *model) {
+    uint32_t token = 0, kind = 0;
+    char text[8] = "1234567";
+    size_t count = 0;
+    CHECK_STATUS(sm_tokenize(NULL, "a", 1, 0, 0, &token, 1, &count), NULL_POINTER);
+    CHECK_STATUS(sm_tokenize(model, NULL, 1, 0, 0, &token, 1, &count), NULL_POINTER);
+    CHECK_STATUS(sm_tokenize(model, "a", 1, 0, 0, NULL, 1, &count), NULL_POINTER);
+    CHECK_STATUS(sm_tokenize(model, "a", 1, 0, 0, &token, 1, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_tokenize(model, "a", HUGE_SIZE, 0, 0, &token, 1, &count), INVALID);
+    CHECK_STATUS(sm_tokenize(model, "a", 1, 2, 0, &token, 1, &count), INVALID);
+    CHECK_STATUS(sm_tokenize(model, "a", 1, 0, -1, &token, 1, &count), INVALID);
+    CHECK_STATUS(sm_tokenize(model, "\xc3\x28", 2, 0, 0, &token, 1, &count), INVALID);
+    CHECK_STATUS(sm_tokenize(model, "a b c d", 7, 0, 0, &token, 1, &count), SM_STATUS_BUFFER_TOO_SMALL);
+    CHECK(count == 4 && token == 0);
+    CHECK_OK(sm_tokenize(model, NULL, 0, 0, 0, NULL, 0, &count));
+    CHECK(count == 0);
+
+    CHECK_STATUS(sm_detokenize(NULL, &token, 1, 0, text, sizeof text, &count), NULL_POINTER);
+    CHECK_STATUS(sm_detokenize(model, NULL, 1, 0, text, sizeof text, &count), NULL_POINTER);
+    CHECK_STATUS(sm_detokenize(model, &token, 1, 0, NULL, 8, &count), NULL_POINTER);
+    CHECK_STATUS(sm_detokenize(model, &token, 1, 0, text, sizeof text, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_detokenize(model, &token, HUGE_SIZE, 0, text, sizeof text, &count), INVALID);
+    CHECK_STATUS(sm_detokenize(model, &token, 1, 7, text, sizeof text, &count), INVALID);
+    token = SM_TOKEN_NONE;
+    CHECK_STATUS(sm_detokenize(model, &token, 1, 0, text, sizeof text, &count), INVALID);
+    CHECK_STATUS(sm_token_piece(NULL, 1, text, sizeof text, &count), NULL_POINTER);
+    CHECK_STATUS(sm_token_piece(model, 1, NULL, 8, &count), NULL_POINTER);
+    CHECK_STATUS(sm_token_piece(model, 1, text, sizeof text, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_token_piece(model, SM_TOKEN_NONE, text, sizeof text, &count), INVALID);
+    CHECK_STATUS(sm_token_kind(NULL, 1, &kind), NULL_POINTER);
+    CHECK_STATUS(sm_token_kind(model, 1, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_token_kind(model, SM_TOKEN_NONE, &kind), INVALID);
+    sm_special_tokens special;
+    CHECK_STATUS(sm_model_special_tokens(NULL, &special, sizeof special), NULL_POINTER);
+    CHECK_STATUS(sm_model_special_tokens(model, NULL, sizeof special), NULL_POINTER);
+    CHECK(strcmp(text, "1234567") == 0);
+}
+
+static void chat(const sm_model *model) {
+    sm_chat_message message = {"user", "Hello"};
+    const size_t stride = sizeof message;
+    char text[8];
+    size_t length = 0;
+    CHECK_STATUS(sm_chat_apply(NULL, &message, stride, 1, 1, text, sizeof text, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_apply(model, NULL, stride, 1, 1, text, sizeof text, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, NULL, 8, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_chat_apply(model, &message, 0, 1, 1, text, sizeof text, &length), INVALID);
+    CHECK_STATUS(sm_chat_apply(model, &message, stride, HUGE_SIZE, 1, text, sizeof text, &length), INVALID);
+    CHECK_STATUS(sm_chat_apply(model, &message, HUGE_SIZE, 2, 1, text, sizeof text, &length), INVALID);
+    CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 5, text, sizeof text, &length), INVALID);
+    CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length),
+                 SM_STATUS_BUFFER_TOO_SMALL);
+    message.content = NULL;
+    CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length), NULL_POINTER);
+    message.content = "\xff\xfe";
+    CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length), INVALID);
+    message.role = NULL;
+    CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length), NULL_POINTER);
+}
+
+static void contexts(const sm_model *model, sm_context *context) {
+    sm_context *other = (sm_context *)(uintptr_t)8;
+    sm_context_params params;
+    sm_memory_estimate memory;
+    CHECK_STATUS(sm_context_create(NULL, NULL, &other), NULL_POINTER);
+    CHECK(other == NULL);
+    CHECK_STATUS(sm_context_create(model, NULL, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_context_memory(NULL, NULL, &memory, sizeof memory), NULL_POINTER);
+    CHECK_STATUS(sm_context_memory(model, NULL, NULL, sizeof memory), NULL_POINTER);
+    size_t *const sizes[] = {&params.n_ctx, &params.n_batch, &params.n_output, &params.n_threads};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        CHECK_OK(sm_context_params_init(&params, sizeof params));
+        *sizes[i] = HUGE_SIZE;
+        sm_status status = sm_context_create(model, &params, &other);
+        CHECK(status == INVALID || status == SM_STATUS_OUT_OF_MEMORY);
+        status = sm_context_memory(model, &params, &memory, sizeof memory);
+        CHECK(status == INVALID || status == SM_STATUS_OUT_OF_MEMORY);
+    }
+    CHECK_OK(sm_context_params_init(&params, sizeof params));
+    params.n_threads = 0;
+    CHECK_STATUS(sm_context_create(model, &params, &other), INVALID);
+    CHECK(other == NULL);
+
+    uint32_t token = 1;
+    size_t count = 99, n_vocab = 0;
+    const float *logits = NULL;
+    CHECK_STATUS(sm_context_clear(NULL), NULL_POINTER);
+    CHECK_STATUS(sm_context_rewind(NULL, 0), NULL_POINTER);
+    CHECK_STATUS(sm_context_rewind(context, HUGE_SIZE), INVALID);
+    CHECK_STATUS(sm_context_n_past(NULL, &count), NULL_POINTER);
+    CHECK_STATUS(sm_context_n_past(context, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_context_n_ctx(NULL, &count), NULL_POINTER);
+    CHECK_STATUS(sm_context_n_ctx(context, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_decode(NULL, &token, 1, SM_LOGITS_LAST), NULL_POINTER);
+    CHECK_STATUS(sm_decode(context, NULL, 1, SM_LOGITS_LAST), NULL_POINTER);
+    CHECK_STATUS(sm_decode(context, &token, 0, SM_LOGITS_LAST), INVALID);
+    CHECK_STATUS(sm_decode(context, &token, HUGE_SIZE, SM_LOGITS_LAST), INVALID);
+    CHECK_STATUS(sm_decode(context, &token, 1, 3), INVALID);
+    token = SM_TOKEN_NONE;
+    CHECK_STATUS(sm_decode(context, &token, 1, SM_LOGITS_LAST), INVALID);
+    CHECK_STATUS(sm_logits(NULL, &logits, &count, &n_vocab), NULL_POINTER);
+    CHECK_STATUS(sm_logits(context, NULL, &count, &n_vocab), NULL_POINTER);
+    CHECK_OK(sm_logits(context, &logits, NULL, NULL));
+    CHECK(logits == NULL);
+    CHECK_STATUS(sm_logits_copy(NULL, NULL, 0, &count), NULL_POINTER);
+    CHECK_STATUS(sm_logits_copy(context, NULL, 0, NULL), NULL_POINTER);
+    CHECK_OK(sm_context_n_past(context, &count));
+    CHECK(count == 0);
+}
+
+static void samplers(const sm_model *model, sm_sampler *sampler) {
+    sm_sampler *other = (sm_sampler *)(uintptr_t)8;
+    sm_sampler_params params;
+    CHECK_STATUS(sm_sampler_create(NULL, NULL, &other), NULL_POINTER);
+    CHECK(other == NULL);
+    CHECK_STATUS(sm_sampler_create(model, NULL, NULL), NULL_POINTER);
+    float *const fields[] = {&params.temperature,        &params.top_p,
+                             &params.min_p,              &params.repetition_penalty,
+                             &params.frequency_penalty,  &params.presence_penalty};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        CHECK_OK(sm_sampler_params_init(&params, sizeof params));
+        *fields[i] = NAN;
+        CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+        *fields[i] = INFINITY;
+        CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    }
+    CHECK_OK(sm_sampler_params_init(&params, sizeof params));
+    params.temperature = -1.0f;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    CHECK_OK(sm_sampler_params_init(&params, sizeof params));
+    params.penalty_last_n = HUGE_SIZE;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    CHECK(other == NULL);
+
+    uint32_t token = 5;
+    float logits[4] = {0};
+    CHECK_STATUS(sm_sampler_reset(NULL), NULL_POINTER);
+    CHECK_STATUS(sm_sampler_accept(NULL, 1), NULL_POINTER);
+    CHECK_STATUS(sm_sampler_accept(sampler, SM_TOKEN_NONE), INVALID);
+    CHECK_STATUS(sm_sampler_sample(NULL, logits, 4, &token), NULL_POINTER);
+    CHECK_STATUS(sm_sampler_sample(sampler, NULL, 4, &token), NULL_POINTER);
+    CHECK_STATUS(sm_sampler_sample(sampler, logits, 4, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_sampler_sample(sampler, logits, 4, &token), INVALID);
+    CHECK_STATUS(sm_sampler_sample(sampler, logits, HUGE_SIZE, &token), INVALID);
+    CHECK(token == 5);
+}
+
+static void generation(sm_context *context, sm_sampler *sampler) {
+    uint32_t prompt[64] = {1};
+    sm_generate_summary summary;
+    const size_t size = sizeof summary;
+    CHECK_STATUS(sm_generate(NULL, sampler, prompt, 1, NULL, &summary, size), NULL_POINTER);
+    CHECK_STATUS(sm_generate(context, NULL, prompt, 1, NULL, &summary, size), NULL_POINTER);
+    CHECK_STATUS(sm_generate(context, sampler, NULL, 1, NULL, &summary, size), NULL_POINTER);
+    CHECK_STATUS(sm_generate(context, sampler, NULL, 0, NULL, &summary, size), INVALID);
+    CHECK_STATUS(sm_generate(context, sampler, prompt, HUGE_SIZE, NULL, &summary, size), INVALID);
+    CHECK_STATUS(sm_generate(context, sampler, prompt, 64, NULL, &summary, size), SM_STATUS_CONTEXT_FULL);
+    sm_generate_params params;
+    FOR_EACH_BAD_SIZE(bad) {
+        CHECK_STATUS(sm_generate(context, sampler, prompt, 1, NULL, &summary, bad), INVALID);
+        params.struct_size = bad;
+        CHECK_STATUS(sm_generate(context, sampler, prompt, 1, &params, &summary, size), INVALID);
+    }
+    prompt[0] = SM_TOKEN_NONE;
+    CHECK_STATUS(sm_generate(context, sampler, prompt, 1, NULL, &summary, size), INVALID);
+
+    /* Until the context is full, and no further. */
+    prompt[0] = 1;
+    CHECK_OK(sm_generate_params_init(&params, sizeof params));
+    params.max_tokens = HUGE_SIZE;
+    CHECK_OK(sm_generate(context, sampler, prompt, 1, &params, &summary, size));
+    size_t n_past = 0, n_ctx = 0;
+    CHECK_OK(sm_context_n_past(context, &n_past));
+    CHECK_OK(sm_context_n_ctx(context, &n_ctx));
+    if (summary.stop_reason == SM_STOP_CONTEXT_FULL) {
+        CHECK(n_past == n_ctx);
+        CHECK_STATUS(sm_decode(context, prompt, 1, SM_LOGITS_LAST), SM_STATUS_CONTEXT_FULL);
+    } else {
+        CHECK(summary.stop_reason == SM_STOP_END_OF_TEXT);
+    }
+    CHECK_OK(sm_context_clear(context));
+}
+
+static void kernels(void) {
+    float a[16] = {0}, b[16] = {0}, c[16] = {0};
+    const size_t big = HUGE_SIZE, half = SIZE_MAX / 2 + 1;
+    CHECK_STATUS(sm_matmul_f32(2, 2, 2, NULL, 2, b, 2, 0, c, 2), NULL_POINTER);
+    CHECK_STATUS(sm_matmul_f32(2, 2, 2, a, 2, NULL, 2, 0, c, 2), NULL_POINTER);
+    CHECK_STATUS(sm_matmul_f32(2, 2, 2, a, 2, b, 2, 0, NULL, 2), NULL_POINTER);
+    CHECK_STATUS(sm_matmul_f32(big, 2, 2, a, 2, b, 2, 0, c, 2), INVALID);
+    CHECK_STATUS(sm_matmul_f32(2, big, 2, a, 2, b, big, 0, c, big), INVALID);
+    CHECK_STATUS(sm_matmul_f32(2, 2, big, a, big, b, 2, 0, c, 2), INVALID);
+    CHECK_STATUS(sm_matmul_f32(half, half, half, a, half, b, half, 0, c, half), INVALID);
+    CHECK_STATUS(sm_matmul_f32(2, 2, 2, a, half, b, 2, 0, c, 2), INVALID);
+    CHECK_STATUS(sm_matmul_f32(2, 2, 3, a, 2, b, 2, 0, c, 2), INVALID); /* lda < k */
+    CHECK_STATUS(sm_matmul_f32(2, 3, 2, a, 2, b, 2, 0, c, 3), INVALID); /* ldb < n */
+    CHECK_STATUS(sm_matmul_f32(2, 2, 3, a, 3, b, 2, 1, c, 2), INVALID); /* ldb < k, transposed */
+    CHECK_STATUS(sm_matmul_f32(2, 3, 2, a, 2, b, 3, 0, c, 2), INVALID); /* ldc < n */
+    CHECK_STATUS(sm_matmul_f32(2, 2, 2, a, 2, b, 2, 2, c, 2), INVALID); /* no flag */
+    CHECK_STATUS(sm_matmul_f32(2, 2, 2, a, 2, b, 2, 0, a, 2), INVALID); /* C is A */
+    CHECK_STATUS(sm_matmul_f32(2, 2, 2, a, 2, b, 2, 0, b + 3, 2), INVALID);
+
+    CHECK_STATUS(sm_gelu_f32(NULL, 4, SM_GELU_ERF, c), NULL_POINTER);
+    CHECK_STATUS(sm_gelu_f32(a, 4, SM_GELU_ERF, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_gelu_f32(a, big, SM_GELU_ERF, c), INVALID);
+    CHECK_STATUS(sm_gelu_f32(a, 4, 2, c), INVALID);
+    CHECK_STATUS(sm_gelu_f32(a, 8, SM_GELU_TANH, a + 1), INVALID);
+    CHECK_STATUS(sm_silu_f32(NULL, 4, c), NULL_POINTER);
+    CHECK_STATUS(sm_silu_f32(a, 4, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_silu_f32(a, big, c), INVALID);
+    CHECK_STATUS(sm_silu_f32(a + 1, 8, a), INVALID);
+    CHECK_STATUS(sm_softmax_f32(2, 4, NULL, 4, c, 4), NULL_POINTER);
+    CHECK_STATUS(sm_softmax_f32(2, 4, a, 4, NULL, 4), NULL_POINTER);
+    CHECK_STATUS(sm_softmax_f32(big, big, a, big, c, big), INVALID);
+    CHECK_STATUS(sm_softmax_f32(half, 4, a, 4, c, 4), INVALID);
+    CHECK_STATUS(sm_softmax_f32(2, 4, a, 3, c, 4), INVALID);
+    CHECK_STATUS(sm_softmax_f32(2, 4, a, 4, c, 3), INVALID);
+    CHECK_STATUS(sm_softmax_f32(2, 4, a, 4, a + 2, 4), INVALID);
+    CHECK_STATUS(sm_softmax_f32(2, 4, a, 4, a, 5), INVALID);
+    CHECK_STATUS(sm_layer_norm_f32(2, 4, NULL, 4, b, b, 1e-5f, c, 4), NULL_POINTER);
+    CHECK_STATUS(sm_layer_norm_f32(2, 4, a, 4, b, b, 1e-5f, NULL, 4), NULL_POINTER);
+    CHECK_STATUS(sm_layer_norm_f32(2, big, a, big, b, b, 1e-5f, c, big), INVALID);
+    CHECK_STATUS(sm_layer_norm_f32(2, 4, a, 3, b, b, 1e-5f, c, 4), INVALID);
+    CHECK_STATUS(sm_layer_norm_f32(2, 4, a, 4, b, b, NAN, c, 4), INVALID);
+    CHECK_STATUS(sm_layer_norm_f32(2, 4, a, 4, b, b, -1.0f, c, 4), INVALID);
+    CHECK_STATUS(sm_layer_norm_f32(2, 4, a, 4, b, b, 1e-5f, b, 4), INVALID);
+    CHECK_STATUS(sm_rms_norm_f32(2, 4, NULL, 4, b, 1e-5f, c, 4), NULL_POINTER);
+    CHECK_STATUS(sm_rms_norm_f32(2, 4, a, 4, b, 1e-5f, NULL, 4), NULL_POINTER);
+    CHECK_STATUS(sm_rms_norm_f32(big, 4, a, 4, b, 1e-5f, c, 4), INVALID);
+    CHECK_STATUS(sm_rms_norm_f32(2, 4, a, 4, b, INFINITY, c, 4), INVALID);
+    CHECK_STATUS(sm_rms_norm_f32(2, 4, a, 4, b, 1e-5f, b + 2, 4), INVALID);
+
+    /* No elements, so nothing to point to. */
+    CHECK_OK(sm_matmul_f32(0, 2, 2, NULL, 2, NULL, 2, 0, NULL, 2));
+    CHECK_OK(sm_matmul_f32(2, 0, 2, NULL, 2, NULL, 2, 0, NULL, 2));
+    CHECK_OK(sm_gelu_f32(NULL, 0, SM_GELU_ERF, NULL));
+    CHECK_OK(sm_silu_f32(NULL, 0, NULL));
+    CHECK_OK(sm_softmax_f32(0, 4, NULL, 4, NULL, 4));
+    CHECK_OK(sm_softmax_f32(4, 0, NULL, 0, NULL, 0));
+    CHECK_OK(sm_layer_norm_f32(0, 4, NULL, 4, b, b, 1e-5f, NULL, 4));
+    CHECK_OK(sm_rms_norm_f32(4, 0, NULL, 0, NULL, 1e-5f, NULL, 0));
+    for (size_t i = 0; i < 16; i++) {
+        CHECK(a[i] == 0.0f && b[i] == 0.0f && c[i] == 0.0f);
+    }
+}
+
+void test_bad_arguments(const char *model_path) {
+    without_objects();
+    kernels();
+    sm_model *model = NULL;
+    CHECK_OK(sm_model_load(model_path, NULL, &model));
+    if (model == NULL) {
+        return;
+    }
+    sm_context_params params;
+    CHECK_OK(sm_context_params_init(&params, sizeof params));
+    params.n_ctx = 32;
+    sm_context *context = NULL;
+    sm_sampler *sampler = NULL;
+    CHECK_OK(sm_context_create(model, &params, &context));
+    CHECK_OK(sm_sampler_create(model, NULL, &sampler));
+    parameters(model);
+    models(model);
+    tokens(model);
+    chat(model);
+    contexts(model, context);
+    samplers(model, sampler);
+    generation(context, sampler);
+    CHECK_OK(sm_sampler_free(sampler));
+    CHECK_OK(sm_context_free(context));
+    CHECK_OK(sm_model_free(model));
+}

@@ -1,0 +1,275 @@
+/* The way a host in C goes from a file to text and a profile table. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "test.h"
+
+#define MAX_TOKENS 512
+
+struct stream {
+    char text[4096];
+    size_t length;
+    int calls;
+    int stop_after; /* 0 for never */
+    sm_context *context;
+};
+
+static int32_t on_text(void *user_data, uint32_t token, const char *text, size_t text_bytes) {
+    struct stream *stream = user_data;
+    (void)token;
+    stream->calls++;
+    CHECK(strlen(text) == text_bytes);
+    if (stream->length + text_bytes < sizeof stream->text) {
+        memcpy(stream->text + stream->length, text, text_bytes + 1);
+        stream->length += text_bytes;
+    }
+    /* The context is the caller's own: every way back into it is closed, freeing included. */
+    size_t n_past;
+    CHECK_STATUS(sm_context_n_past(stream->context, &n_past), SM_STATUS_BUSY);
+    CHECK_STATUS(sm_decode(stream->context, &token, 1, SM_LOGITS_LAST), SM_STATUS_BUSY);
+    CHECK_STATUS(sm_context_free(stream->context), SM_STATUS_BUSY);
+    fputs(text, stdout);
+    fflush(stdout);
+    return stream->stop_after != 0 && stream->calls >= stream->stop_after;
+}
+
+static int32_t on_progress(void *user_data, float fraction) {
+    float *last = user_data;
+    CHECK(fraction >= *last && fraction <= 1.0f);
+    *last = fraction;
+    return 0;
+}
+
+static size_t tokenize_chat(const sm_model *model, const char *question, uint32_t *tokens) {
+    const sm_chat_message messages[] = {
+        {"system", "You are a helpful assistant."},
+        {"user", question},
+    };
+    char prompt[4096];
+    size_t length = 0, asked = 0, count = 0;
+    CHECK_OK(sm_chat_apply(model, messages, sizeof messages[0], 2, 1, NULL, 0, &asked));
+    CHECK_OK(sm_chat_apply(model, messages, sizeof messages[0], 2, 1, prompt, sizeof prompt, &length));
+    CHECK(asked == length && strlen(prompt) == length && strstr(prompt, question) != NULL);
+    CHECK_STATUS(sm_chat_apply(model, messages, sizeof messages[0], 2, 1, prompt, length, &asked),
+                 SM_STATUS_BUFFER_TOO_SMALL);
+    CHECK_OK(sm_tokenize(model, prompt, length, 0, 1, tokens, MAX_TOKENS, &count));
+    CHECK(count > 10);
+    return count;
+}
+
+static void check_tokens(const sm_model *model) {
+    const char *text = "Na\xc3\xafve caf\xc3\xa9 \xf0\x9f\x98\x80, twice.";
+    uint32_t tokens[64];
+    size_t count = 0, length = 0;
+    char back[256];
+    CHECK_OK(sm_tokenize(model, text, strlen(text), 0, 0, tokens, 64, &count));
+    CHECK(count > 4);
+    CHECK_OK(sm_detokenize(model, tokens, count, 0, back, sizeof back, &length));
+    CHECK(length == strlen(text) && strcmp(back, text) == 0);
+
+    /* The pieces, byte for byte, are the text again. */
+    char joined[256] = "";
+    size_t end = 0;
+    for (size_t i = 0; i < count; i++) {
+        CHECK_OK(sm_token_piece(model, tokens[i], joined + end, sizeof joined - end, &length));
+        end += length;
+    }
+    CHECK(strcmp(joined, text) == 0);
+
+    sm_special_tokens special;
+    uint32_t kind = 0;
+    CHECK_OK(sm_model_special_tokens(model, &special, sizeof special));
+    CHECK(special.eos != SM_TOKEN_NONE);
+    CHECK_OK(sm_token_kind(model, special.eos, &kind));
+    CHECK(kind == (SM_TOKEN_CONTROL | SM_TOKEN_END));
+    CHECK_OK(sm_token_kind(model, tokens[0], &kind));
+    CHECK(kind == 0);
+}
+
+/* Greedy by hand, through logits and sampler, must be what sm_generate does. */
+static void check_loop(sm_context *context, sm_sampler *sampler, const uint32_t *prompt, size_t n_prompt,
+                       const sm_model *model, const char *expected) {
+    char text[4096] = "";
+    size_t length = 0;
+    CHECK_OK(sm_context_clear(context));
+    CHECK_OK(sm_sampler_reset(sampler));
+    CHECK_OK(sm_decode(context, prompt, n_prompt, SM_LOGITS_LAST));
+    for (int i = 0; i < 8; i++) {
+        const float *logits = NULL;
+        size_t n_rows = 0, n_vocab = 0, piece = 0;
+        uint32_t token = SM_TOKEN_NONE, kind = 0;
+        CHECK_OK(sm_logits(context, &logits, &n_rows, &n_vocab));
+        CHECK(n_rows == 1 && isfinite(logits[0]));
+        CHECK_OK(sm_sampler_sample(sampler, logits, n_vocab, &token));
+        for (size_t other = 0; other < n_vocab; other++) {
+            if (logits[other] > logits[token]) {
+                CHECK(!"the greedy sampler took a token that isn't the likeliest");
+                break;
+            }
+        }
+        CHECK_OK(sm_sampler_accept(sampler, token));
+        CHECK_OK(sm_token_kind(model, token, &kind));
+        if (kind & SM_TOKEN_END) {
+            break;
+        }
+        CHECK_OK(sm_token_piece(model, token, text + length, sizeof text - length, &piece));
+        length += piece;
+        CHECK_OK(sm_decode(context, &token, 1, SM_LOGITS_LAST));
+    }
+    CHECK(length > 0 && strncmp(text, expected, length) == 0);
+}
+
+static void check_rewind(sm_context *context, const uint32_t *prompt, size_t n_prompt, size_t n_vocab) {
+    float *first = malloc(n_vocab * sizeof *first), *second = malloc(n_vocab * sizeof *second);
+    size_t count = 0, n_past = 0, n_ctx = 0;
+    CHECK(first != NULL && second != NULL);
+    CHECK_OK(sm_context_clear(context));
+    CHECK_OK(sm_decode(context, prompt, n_prompt, SM_LOGITS_LAST));
+    CHECK_OK(sm_logits_copy(context, first, n_vocab, &count));
+    CHECK(count == n_vocab);
+    CHECK_OK(sm_context_rewind(context, n_prompt - 1));
+    CHECK_OK(sm_logits_copy(context, NULL, 0, &count));
+    CHECK(count == 0);
+    CHECK_OK(sm_decode(context, prompt + n_prompt - 1, 1, SM_LOGITS_LAST));
+    CHECK_OK(sm_logits_copy(context, second, n_vocab, &count));
+    CHECK(memcmp(first, second, n_vocab * sizeof *first) == 0);
+    CHECK_STATUS(sm_context_rewind(context, n_prompt + 1), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_OK(sm_context_n_past(context, &n_past));
+    CHECK(n_past == n_prompt);
+    CHECK_OK(sm_context_n_ctx(context, &n_ctx));
+    CHECK(n_ctx == MAX_TOKENS);
+    /* Two rows where one was reserved. */
+    CHECK_STATUS(sm_decode(context, prompt, 2, SM_LOGITS_ALL), SM_STATUS_INVALID_ARGUMENT);
+    free(first);
+    free(second);
+}
+
+/* Prints the profile as a host would that makes its own table. */
+static void print_profile(void) {
+    size_t count = 0;
+    CHECK_OK(sm_profile_snapshot(NULL, sizeof(sm_method_stats), 0, &count));
+    CHECK(count > 5);
+    sm_method_stats *stats = malloc((count + 1) * sizeof *stats);
+    CHECK(stats != NULL);
+    CHECK_OK(sm_profile_snapshot(stats, sizeof *stats, count, &count));
+    sm_profile_info info;
+    CHECK_OK(sm_profile_describe(&info, sizeof info));
+    CHECK(info.wall_ns > 0 && info.dropped == 0);
+
+    int seen_decode = 0;
+    uint64_t allocated = 0;
+    printf("\n%-28s %8s %12s %12s %10s %10s %10s %8s\n", "method", "calls", "total ms", "self ms", "min us",
+           "max us", "bytes", "GFLOPS");
+    for (size_t i = 0; i < count; i++) {
+        const sm_method_stats *s = &stats[i];
+        CHECK(s->parent >= -1 && s->parent < (int64_t)i);
+        CHECK(s->self_ns <= s->total_ns && s->min_ns <= s->max_ns && s->calls > 0);
+        seen_decode |= strcmp(s->name, "decode") == 0;
+        allocated += s->alloc_bytes;
+        printf("%*s%-*s %8" PRIu64 " %12.3f %12.3f %10.1f %10.1f %10" PRIu64 " %8.2f\n", (int)(2 * s->depth),
+               "", (int)(28 - 2 * s->depth), s->name, s->calls, (double)s->total_ns / 1e6,
+               (double)s->self_ns / 1e6, (double)s->min_ns / 1e3, (double)s->max_ns / 1e3, s->alloc_bytes,
+               s->gflops);
+    }
+    /* The shipped library counts allocations, and loading a model makes some. */
+    CHECK(seen_decode && allocated > 0);
+
+    /* A caller with an older, shorter structure, and one with a newer, longer one. */
+    unsigned char *bytes = malloc(count * 400);
+    memset(bytes, 0xAA, count * 400);
+    CHECK_OK(sm_profile_snapshot((sm_method_stats *)(void *)bytes, 400, count, &count));
+    CHECK(memcmp(bytes + 400, &stats[1], sizeof(void *)) == 0 && bytes[399] == 0xAA);
+    CHECK_OK(sm_profile_snapshot((sm_method_stats *)(void *)bytes, 16, count, &count));
+    CHECK(memcmp(bytes + 16, &stats[1], 16) == 0);
+    free(bytes);
+    free(stats);
+
+    size_t length = 0, written = 0;
+    CHECK_OK(sm_profile_report(NULL, 0, &length));
+    char *report = malloc(length + 64);
+    CHECK_OK(sm_profile_report(report, length + 64, &written));
+    CHECK(strstr(report, "decode") != NULL);
+    free(report);
+}
+
+void test_generation(const char *model_path) {
+    CHECK_OK(sm_profile_reset());
+    CHECK_OK(sm_profile_enable(1));
+
+    float progress = 0.0f;
+    sm_model_params model_params;
+    CHECK_OK(sm_model_params_init(&model_params, sizeof model_params));
+    model_params.progress = on_progress;
+    model_params.user_data = &progress;
+    sm_model *model = NULL;
+    CHECK_OK(sm_model_load(model_path, &model_params, &model));
+    CHECK(progress == 1.0f);
+
+    sm_model_info info;
+    CHECK_OK(sm_model_describe(model, &info, sizeof info));
+    printf("%s: %s, on %s, %" PRIu64 " parameters\n", info.name, info.architecture, info.isa,
+           info.n_parameters);
+    CHECK(info.n_layer == 30 && info.n_vocab == 49152 && info.has_tokenizer && info.has_chat_template);
+    check_tokens(model);
+
+    sm_context_params context_params;
+    sm_memory_estimate memory;
+    CHECK_OK(sm_context_params_init(&context_params, sizeof context_params));
+    context_params.n_ctx = MAX_TOKENS;
+    CHECK_OK(sm_context_memory(model, &context_params, &memory, sizeof memory));
+    CHECK(memory.total_bytes == memory.cache_bytes + memory.arena_bytes && memory.cache_bytes > 1000000);
+    sm_context *context = NULL;
+    CHECK_OK(sm_context_create(model, &context_params, &context));
+
+    sm_sampler_params sampler_params;
+    CHECK_OK(sm_sampler_params_init(&sampler_params, sizeof sampler_params));
+    sampler_params.temperature = 0.0f;
+    sm_sampler *sampler = NULL;
+    CHECK_OK(sm_sampler_create(model, &sampler_params, &sampler));
+
+    uint32_t prompt[MAX_TOKENS];
+    size_t n_prompt = tokenize_chat(model, "What is the capital of France?", prompt);
+
+    static struct stream stream;
+    stream.context = context;
+    sm_generate_params params;
+    sm_generate_summary summary;
+    CHECK_OK(sm_generate_params_init(&params, sizeof params));
+    params.max_tokens = 32;
+    params.on_text = on_text;
+    params.user_data = &stream;
+    CHECK_OK(sm_generate(context, sampler, prompt, n_prompt, &params, &summary, sizeof summary));
+    printf("\n%" PRIu64 " tokens of prompt at %.1f/s, %" PRIu64 " generated at %.1f/s\n", summary.n_prompt,
+           summary.prefill_rate, summary.n_generated, summary.decode_rate);
+    CHECK(summary.n_prompt == n_prompt && summary.n_generated >= 3);
+    CHECK(strstr(stream.text, "Paris") != NULL);
+
+    char whole[sizeof stream.text];
+    memcpy(whole, stream.text, sizeof whole);
+    check_loop(context, sampler, prompt, n_prompt, model, whole);
+    check_rewind(context, prompt, n_prompt, info.n_vocab);
+
+    /* The callback stops it; the same beginning comes out. */
+    stream.length = 0;
+    stream.calls = 0;
+    stream.stop_after = 2;
+    CHECK_OK(sm_context_clear(context));
+    CHECK_OK(sm_sampler_reset(sampler));
+    CHECK_OK(sm_generate(context, sampler, prompt, n_prompt, &params, &summary, sizeof summary));
+    CHECK(summary.stop_reason == SM_STOP_CALLBACK && summary.n_generated == 2 && stream.calls == 2);
+    CHECK(strncmp(stream.text, whole, stream.length) == 0);
+
+    /* A context lives on without its model. */
+    CHECK_OK(sm_model_free(model));
+    CHECK_OK(sm_context_clear(context));
+    params.max_tokens = 1;
+    stream.stop_after = 0;
+    CHECK_OK(sm_generate(context, sampler, prompt, n_prompt, &params, NULL, 0));
+
+    CHECK_OK(sm_profile_enable(0));
+    print_profile();
+    CHECK_OK(sm_sampler_free(sampler));
+    CHECK_OK(sm_context_free(context));
+}

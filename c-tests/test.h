@@ -1,0 +1,40 @@
+/* What the test programs in C share: checks that count, and say where and why one failed. */
+#ifndef SMALLMIND_TEST_H
+#define SMALLMIND_TEST_H
+
+#include <stdio.h>
+
+#include "smallmind.h"
+
+/* Checks that failed so far. */
+extern int failures;
+
+/* Something that must hold. */
+#define CHECK(condition)                                                       \
+    do {                                                                       \
+        if (!(condition)) {                                                    \
+            failures++;                                                        \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
+        }                                                                      \
+    } while (0)
+
+/* A call and the status that it must return; a failure must leave a message. */
+#define CHECK_STATUS(call, expected)                                                       \
+    do {                                                                                   \
+        sm_status status_ = (call);                                                        \
+        if (status_ != (expected) || (status_ != SM_STATUS_OK && *sm_last_error() == 0)) { \
+            failures++;                                                                    \
+            fprintf(stderr, "%s:%d: %s is %s (%s), not %s\n", __FILE__, __LINE__, #call,   \
+                    sm_status_name(status_), sm_last_error(), sm_status_name(expected));   \
+        }                                                                                  \
+    } while (0)
+
+#define CHECK_OK(call) CHECK_STATUS(call, SM_STATUS_OK)
+
+/* The parts of the program; each adds to `failures`. */
+void test_kernels(void);
+void test_bad_arguments(const char *model_path);
+void test_bad_files(const char *model_path, const char *folder);
+void test_generation(const char *model_path);
+
+#endif

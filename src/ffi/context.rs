@@ -1,0 +1,253 @@
+//! Context
+//! =======
+//! One sequence of tokens being read or written: its cache of keys and values, its memory, its threads.
+//! Everything is taken when it is created; decoding allocates nothing.
+
+use std::mem::size_of;
+
+use super::boundary;
+use super::buffers;
+use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give};
+use super::log::{SM_LOG_INFO, log};
+use super::model::sm_model;
+use super::params::{self, Params, Versioned};
+use super::status::{Failure, sm_status};
+use crate::runtime::{Context, ContextParams, Logits};
+
+/// A context. For one call at a time.
+pub struct sm_context {
+    context: Exclusive<Context>,
+}
+
+/// `sm_decode` computes no logits: it only fills the cache.
+pub const SM_LOGITS_NONE: i32 = 0;
+/// `sm_decode` computes the logits after the last token.
+pub const SM_LOGITS_LAST: i32 = 1;
+/// `sm_decode` computes the logits after every token; at most `n_output` tokens a call.
+pub const SM_LOGITS_ALL: i32 = 2;
+
+/// How large a context is. Fill it with `sm_context_params_init`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_context_params {
+    /// Size of this structure in bytes.
+    pub struct_size: usize,
+    /// Positions, prompt and answer together; 0, the default, for as many as the model was trained on.
+    pub n_ctx: usize,
+    /// Tokens of a prompt that go through the model at once; 0, the default, chooses. More are faster up to
+    /// a few hundred, and take more memory.
+    pub n_batch: usize,
+    /// Most rows of logits that one `sm_decode` may ask for. Default 1.
+    pub n_output: usize,
+    /// Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use.
+    /// Results are the same for any number.
+    pub n_threads: usize,
+}
+
+// SAFETY: repr(C); integers.
+unsafe impl Versioned for sm_context_params {
+    const NAME: &'static str = "sm_context_params";
+}
+
+// SAFETY: struct_size is first.
+unsafe impl Params for sm_context_params {
+    fn defaults() -> Self {
+        let ContextParams { n_ctx, n_batch, n_output, threads } = ContextParams::default();
+        Self { struct_size: size_of::<Self>(), n_ctx, n_batch, n_output, n_threads: threads }
+    }
+}
+
+impl From<sm_context_params> for ContextParams {
+    fn from(params: sm_context_params) -> Self {
+        let sm_context_params { n_ctx, n_batch, n_output, n_threads, .. } = params;
+        Self { n_ctx, n_batch, n_output, threads: n_threads }
+    }
+}
+
+/// Bytes that a context takes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_memory_estimate {
+    /// Keys and values.
+    pub cache_bytes: u64,
+    /// Activations, logits, scratch.
+    pub arena_bytes: u64,
+    /// Both.
+    pub total_bytes: u64,
+}
+
+// SAFETY: repr(C); integers.
+unsafe impl Versioned for sm_memory_estimate {
+    const NAME: &'static str = "sm_memory_estimate";
+}
+
+/// Fills `params` with the defaults. `struct_size` is `sizeof(sm_context_params)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_params_init(
+    params: *mut sm_context_params,
+    struct_size: usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { params::init(params, struct_size) })
+}
+
+/// Writes into `estimate` what `sm_context_create` would take for these parameters, which may be NULL.
+/// `struct_size` is `sizeof(sm_memory_estimate)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_memory(
+    model: *const sm_model,
+    params: *const sm_context_params,
+    estimate: *mut sm_memory_estimate,
+    struct_size: usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        let model = borrow(model, "model")?;
+        let memory = Context::memory(&model.model, &params::read(params)?.into())?;
+        let result = sm_memory_estimate {
+            cache_bytes: memory.cache_bytes as u64,
+            arena_bytes: memory.arena_bytes as u64,
+            total_bytes: memory.total_bytes as u64,
+        };
+        params::write(estimate, &result, struct_size)
+    })
+}
+
+/// Makes an empty context for the model in `*context`, which you free with `sm_context_free`. `params` may
+/// be NULL. The model may be freed before it.
+///
+/// `SM_STATUS_OUT_OF_MEMORY` where the system doesn't give what `sm_context_memory` tells.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_create(
+    model: *const sm_model,
+    params: *const sm_context_params,
+    context: *mut *mut sm_context,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        clear_out(context, "context")?;
+        let model = borrow(model, "model")?;
+        let made = Context::new(model.model.clone(), &params::read(params)?.into())?;
+        log(SM_LOG_INFO, &format!("context of {} positions on {} threads", made.n_ctx(), made.threads()));
+        give(context, sm_context { context: Exclusive::new("the context", made) });
+        Ok(())
+    })
+}
+
+/// Frees a context; NULL is fine. `SM_STATUS_BUSY` while a call is inside; it is not freed then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_free(context: *mut sm_context) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { free_exclusive(context, |context| &context.context) })
+}
+
+/// Forgets all tokens.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_clear(context: *mut sm_context) -> sm_status {
+    boundary::call(|| {
+        // SAFETY: the header's contract.
+        unsafe { enter(context) }?.clear();
+        Ok(())
+    })
+}
+
+/// Keeps the first `n_past` tokens and forgets those behind. Their logits are gone.
+/// `SM_STATUS_INVALID_ARGUMENT` where there are fewer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_rewind(context: *mut sm_context, n_past: usize) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| Ok(unsafe { enter(context) }?.rewind(n_past)?))
+}
+
+/// Stores in `*n_past` how many tokens the context holds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_n_past(context: *const sm_context, n_past: *mut usize) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { buffers::give_value(enter(context)?.len(), n_past, "n_past") })
+}
+
+/// Stores in `*n_ctx` how many tokens the context has room for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_n_ctx(context: *const sm_context, n_ctx: *mut usize) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { buffers::give_value(enter(context)?.n_ctx(), n_ctx, "n_ctx") })
+}
+
+/// Appends tokens to the sequence and computes what `logits` asks for, one of `SM_LOGITS_*`.
+///
+/// `SM_STATUS_CONTEXT_FULL`: more tokens than there is room for. `SM_STATUS_INVALID_ARGUMENT`: no tokens, or
+/// one outside the vocabulary.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_decode(
+    context: *mut sm_context,
+    tokens: *const u32,
+    n_tokens: usize,
+    logits: i32,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        let mut context = enter(context)?;
+        let tokens = buffers::array(tokens, n_tokens, "tokens")?;
+        Ok(context.decode(tokens, logits_mode(logits)?)?)
+    })
+}
+
+/// Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after
+/// another. `n_rows` and `n_vocab` may be NULL.
+///
+/// They belong to the context and stay until it decodes, generates, clears, rewinds or is freed. No rows:
+/// `*n_rows` is 0 and `*logits` NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_logits(
+    context: *const sm_context,
+    logits: *mut *const f32,
+    n_rows: *mut usize,
+    n_vocab: *mut usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        let context = enter(context)?;
+        let (all, row) = (context.logits(), context.model().config().n_vocab);
+        let first = if all.is_empty() { std::ptr::null() } else { all.as_ptr() };
+        buffers::give_value(first, logits, "logits")?;
+        if !n_rows.is_null() {
+            n_rows.write(all.len() / row);
+        }
+        if !n_vocab.is_null() {
+            n_vocab.write(row);
+        }
+        Ok(())
+    })
+}
+
+/// Copies the logits of the last decode, row after row, into `logits`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_logits_copy(
+    context: *const sm_context,
+    logits: *mut f32,
+    capacity: usize,
+    count: *mut usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        buffers::give_array(enter(context)?.logits(), logits, capacity, count, "logits")
+    })
+}
+
+fn logits_mode(mode: i32) -> Result<Logits, Failure> {
+    match mode {
+        SM_LOGITS_NONE => Ok(Logits::None),
+        SM_LOGITS_LAST => Ok(Logits::Last),
+        SM_LOGITS_ALL => Ok(Logits::All),
+        _ => Err(Failure::invalid(format!("logits is {mode}, which is none of SM_LOGITS_*"))),
+    }
+}
+
+/// The context, for this call.
+///
+/// # Safety
+/// `context` is NULL or alive during `'a`.
+pub(super) unsafe fn enter<'a>(context: *const sm_context) -> Result<Entered<'a, Context>, Failure> {
+    // SAFETY: the function's contract.
+    unsafe { borrow(context, "context") }?.context.enter()
+}

@@ -1,0 +1,210 @@
+//! Generation
+//! ==========
+//! A prompt in, text out as it is made.
+
+use std::ffi::{c_char, c_void};
+use std::mem::size_of;
+use std::ops::ControlFlow;
+use std::ptr;
+
+use super::boundary;
+use super::buffers;
+use super::context::{self, sm_context};
+use super::params::{self, Params, Versioned};
+use super::sampler::{self, sm_sampler};
+use super::status::{Failure, SM_STATUS_OUT_OF_MEMORY, sm_status};
+use crate::profile::{self, Zone};
+use crate::runtime::generate::{StopReason, Summary, generate};
+
+/// The model ended its text.
+pub const SM_STOP_END_OF_TEXT: i32 = 0;
+/// As many tokens as were asked for.
+pub const SM_STOP_LENGTH: i32 = 1;
+/// The callback said so.
+pub const SM_STOP_CALLBACK: i32 = 2;
+/// The context is full.
+pub const SM_STOP_CONTEXT_FULL: i32 = 3;
+
+/// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the
+/// callback returns. Only whole characters come: where a token ends within one, the text is empty, and the
+/// character comes with a later token; should the whole generation end within one, a last call with the
+/// last token once more brings U+FFFD. Any result but 0 stops the generation.
+///
+/// It is called on the thread that called `sm_generate`. It must return normally: no `longjmp`, no C++
+/// exception. Calls with the same context or sampler get `SM_STATUS_BUSY`.
+pub type sm_text_callback = Option<
+    unsafe extern "C" fn(user_data: *mut c_void, token: u32, text: *const c_char, text_bytes: usize) -> i32,
+>;
+
+/// How long to generate and who gets the text. Fill it with `sm_generate_params_init`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_generate_params {
+    /// Size of this structure in bytes.
+    pub struct_size: usize,
+    /// Most tokens to generate. Default 256.
+    pub max_tokens: usize,
+    /// Gets the text; NULL for nobody.
+    pub on_text: sm_text_callback,
+    /// Passed to `on_text`.
+    pub user_data: *mut c_void,
+}
+
+// SAFETY: repr(C); integers, a raw pointer and an optional function pointer.
+unsafe impl Versioned for sm_generate_params {
+    const NAME: &'static str = "sm_generate_params";
+}
+
+// SAFETY: struct_size is first.
+unsafe impl Params for sm_generate_params {
+    fn defaults() -> Self {
+        Self { struct_size: size_of::<Self>(), max_tokens: 256, on_text: None, user_data: ptr::null_mut() }
+    }
+}
+
+/// What a generation did.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_generate_summary {
+    /// Tokens of the prompt.
+    pub n_prompt: u64,
+    /// Tokens generated, the one that ended the text included.
+    pub n_generated: u64,
+    /// Seconds until the prompt was read.
+    pub prefill_seconds: f64,
+    /// Seconds from there to the end, the callback's included.
+    pub decode_seconds: f64,
+    /// Tokens of the prompt read in a second.
+    pub prefill_rate: f64,
+    /// Tokens generated in a second.
+    pub decode_rate: f64,
+    /// Why it ended: one of `SM_STOP_*`.
+    pub stop_reason: i32,
+    /// Always 0.
+    pub reserved: i32,
+}
+
+// SAFETY: repr(C); integers and floats.
+unsafe impl Versioned for sm_generate_summary {
+    const NAME: &'static str = "sm_generate_summary";
+}
+
+/// Fills `params` with the defaults. `struct_size` is `sizeof(sm_generate_params)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_generate_params_init(
+    params: *mut sm_generate_params,
+    struct_size: usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { params::init(params, struct_size) })
+}
+
+/// Appends the prompt to what the context holds and generates up to `max_tokens` tokens, handing their text to
+/// the callback. The sampler sees prompt and generated tokens. `params` may be NULL.
+///
+/// `summary` may be NULL; `summary_size` is `sizeof(sm_generate_summary)` otherwise. A stop by the callback
+/// is no failure. `SM_STATUS_CONTEXT_FULL` where the prompt doesn't fit; a context that fills up later just
+/// ends the generation. After a failure the context may hold part of the text: clear or rewind it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_generate(
+    context: *mut sm_context,
+    sampler: *mut sm_sampler,
+    prompt: *const u32,
+    n_prompt: usize,
+    params: *const sm_generate_params,
+    summary: *mut sm_generate_summary,
+    summary_size: usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        let mut context = context::enter(context)?;
+        let mut sampler = sampler::enter(sampler)?;
+        let prompt = buffers::array(prompt, n_prompt, "prompt")?;
+        let params = params::read(params)?;
+        if !summary.is_null() {
+            // Before the work, so that a wrong size doesn't waste it.
+            params::check_size::<sm_generate_summary>(summary_size)?;
+        }
+        let mut host = HostText::new(&params)?;
+        let mut on_text = |token, text: &str| host.deliver(token, text);
+        let result = generate(&mut context, &mut sampler, prompt, params.max_tokens, &mut on_text);
+        host.check()?;
+        let result = sm_generate_summary::from(result?);
+        if summary.is_null() { Ok(()) } else { params::write(summary, &result, summary_size) }
+    })
+}
+
+impl From<Summary> for sm_generate_summary {
+    fn from(summary: Summary) -> Self {
+        Self {
+            n_prompt: summary.n_prompt as u64,
+            n_generated: summary.n_generated as u64,
+            prefill_seconds: summary.prefill_seconds,
+            decode_seconds: summary.decode_seconds,
+            prefill_rate: summary.prefill_rate(),
+            decode_rate: summary.decode_rate(),
+            stop_reason: match summary.reason {
+                StopReason::EndOfText => SM_STOP_END_OF_TEXT,
+                StopReason::Length => SM_STOP_LENGTH,
+                StopReason::Callback => SM_STOP_CALLBACK,
+                StopReason::ContextFull => SM_STOP_CONTEXT_FULL,
+            },
+            reserved: 0,
+        }
+    }
+}
+
+/// The host's text callback, with room for a NUL behind the text.
+struct HostText {
+    callback: sm_text_callback,
+    user_data: *mut c_void,
+    terminated: Vec<u8>,
+    out_of_memory: bool,
+}
+
+/// Longer than any ordinary token's text.
+const ROOM: usize = 256;
+
+impl HostText {
+    fn new(params: &sm_generate_params) -> Result<Self, Failure> {
+        let (callback, user_data) = (params.on_text, params.user_data);
+        let mut host = Self { callback, user_data, terminated: Vec::new(), out_of_memory: false };
+        host.terminate("", ROOM).then_some(host).ok_or_else(no_memory)
+    }
+
+    /// Copies the text and puts a NUL behind; false without memory for it.
+    fn terminate(&mut self, text: &str, room: usize) -> bool {
+        self.terminated.clear();
+        if self.terminated.try_reserve(room.max(text.len() + 1)).is_err() {
+            return false;
+        }
+        self.terminated.extend_from_slice(text.as_bytes());
+        self.terminated.push(0);
+        true
+    }
+
+    fn deliver(&mut self, token: u32, text: &str) -> ControlFlow<()> {
+        let Some(callback) = self.callback else {
+            return ControlFlow::Continue(());
+        };
+        if !self.terminate(text, 0) {
+            self.out_of_memory = true;
+            return ControlFlow::Break(());
+        }
+        let _zone = profile::scope(Zone::Callback);
+        // SAFETY: the host gave a function of this signature with its user_data for the length of the call.
+        match unsafe { callback(self.user_data, token, self.terminated.as_ptr().cast(), text.len()) } {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    }
+
+    /// Whether every text was delivered.
+    fn check(&self) -> Result<(), Failure> {
+        if self.out_of_memory { Err(no_memory()) } else { Ok(()) }
+    }
+}
+
+fn no_memory() -> Failure {
+    Failure::new(SM_STATUS_OUT_OF_MEMORY, "no memory for a token's text")
+}

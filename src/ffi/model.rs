@@ -1,0 +1,340 @@
+//! Model
+//! =====
+//! What a file holds, ready to run: configuration, weights, vocabulary. It never changes, so any number of
+//! threads and contexts may share it.
+
+use std::ffi::{CString, c_char, c_void};
+use std::mem::size_of;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::{ptr, slice};
+
+use super::boundary;
+use super::buffers;
+use super::handle::{borrow, clear_out, give, take};
+use super::log::{SM_LOG_INFO, log};
+use super::names::intern;
+use super::params::{self, Params, Versioned, boolean};
+use super::status::{Failure, sm_status};
+use crate::format::{ByteSource, MapSource};
+use crate::isa::IsaId;
+use crate::kernels::qmatmul::Activations;
+use crate::model::{LoadParams, Model};
+use crate::{Error, Result};
+
+/// A loaded model.
+pub struct sm_model {
+    pub(super) model: Arc<Model>,
+    name: CString,
+    architecture: CString,
+}
+
+/// Told how far a long work is: `fraction` grows from 0 to 1. Any result but 0 cancels the work.
+///
+/// It may be called on threads of the library, but by one at a time. It must return normally: no
+/// `longjmp`, no C++ exception.
+pub type sm_progress_callback = Option<unsafe extern "C" fn(user_data: *mut c_void, fraction: f32) -> i32>;
+
+/// How to load a model. Fill it with `sm_model_params_init`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_model_params {
+    /// Size of this structure in bytes.
+    pub struct_size: usize,
+    /// Told how far the load is, and can cancel it; NULL for none.
+    pub progress: sm_progress_callback,
+    /// Passed to `progress`.
+    pub user_data: *mut c_void,
+    /// Instruction set to run on, such as "avx2"; NULL takes what the environment variable SMALLMIND_ISA
+    /// names, or else the CPU's best.
+    pub isa: *const c_char,
+    /// 1 maps the file into memory instead of reading it. If somebody cuts it off or changes it while it is
+    /// being loaded, the process dies: do it only with files that nobody writes to. Default 0.
+    pub memory_map: i32,
+    /// Bits that activations are rounded to where weights are quantised: 16 is as good as unrounded; 8 is
+    /// coarser and about twice as fast on prompts. 0, the default, for 16.
+    pub activation_bits: i32,
+}
+
+// SAFETY: repr(C); integers, raw pointers and an optional function pointer.
+unsafe impl Versioned for sm_model_params {
+    const NAME: &'static str = "sm_model_params";
+}
+
+// SAFETY: struct_size is first.
+unsafe impl Params for sm_model_params {
+    fn defaults() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            progress: None,
+            user_data: ptr::null_mut(),
+            isa: ptr::null(),
+            memory_map: 0,
+            activation_bits: 0,
+        }
+    }
+}
+
+/// What a model is. Strings live as long as the model.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_model_info {
+    /// The name that the file gives, or "".
+    pub name: *const c_char,
+    /// Family, such as "llama".
+    pub architecture: *const c_char,
+    /// Instruction set that it runs on, such as "avx512".
+    pub isa: *const c_char,
+    /// Elements of all tensors in the file.
+    pub n_parameters: u64,
+    /// Bytes that the weights take in memory.
+    pub weight_bytes: u64,
+    /// Tokens in the vocabulary; every token is below it.
+    pub n_vocab: u64,
+    /// Positions that it was trained on.
+    pub n_ctx_train: u64,
+    /// Transformer blocks.
+    pub n_layer: u64,
+    /// Width of the residual stream.
+    pub n_embd: u64,
+    /// Query heads.
+    pub n_head: u64,
+    /// Key and value heads.
+    pub n_head_kv: u64,
+    /// Dimensions of a head.
+    pub head_dim: u64,
+    /// Width inside the MLP.
+    pub n_ff: u64,
+    /// 1 where the file has a vocabulary that this library can tokenise with.
+    pub has_tokenizer: i32,
+    /// 1 where the file has a chat template.
+    pub has_chat_template: i32,
+}
+
+// SAFETY: repr(C); integers and raw pointers.
+unsafe impl Versioned for sm_model_info {
+    const NAME: &'static str = "sm_model_info";
+}
+
+/// Fills `params` with the defaults. `struct_size` is `sizeof(sm_model_params)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_model_params_init(params: *mut sm_model_params, struct_size: usize) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { params::init(params, struct_size) })
+}
+
+/// Loads the GGUF file at `path` (NUL-terminated; on Unix any bytes, elsewhere UTF-8) into `*model`, which you
+/// free with `sm_model_free`. `params` may be NULL.
+///
+/// `SM_STATUS_IO`: no such file, or it can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is cut off, or
+/// contradicts itself. `SM_STATUS_UNSUPPORTED`: a model family or element type that isn't known.
+/// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_model_load(
+    path: *const c_char,
+    params: *const sm_model_params,
+    model: *mut *mut sm_model,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        clear_out(model, "model")?;
+        let path = buffers::path(path)?;
+        let params = params::read(params)?;
+        if boolean(params.memory_map, "memory_map")? {
+            // The host vouches for the file, by the header's words on `memory_map`.
+            load(params, model, |params| Model::from_source(Arc::new(MapSource::open(&path)?), params))
+        } else {
+            load(params, model, |params| Model::open(&path, params))
+        }
+    })
+}
+
+/// Loads the contents of a GGUF file from `size` bytes at `data` instead; they are only read during the call.
+/// Otherwise as `sm_model_load`; `memory_map` has no meaning.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_model_load_memory(
+    data: *const c_void,
+    size: usize,
+    params: *const sm_model_params,
+    model: *mut *mut sm_model,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        clear_out(model, "model")?;
+        let bytes = buffers::array(data.cast::<u8>(), size, "data")?;
+        let source = Arc::new(HostBytes::new(bytes));
+        load(params::read(params)?, model, |params| Model::from_source(source, params))
+    })
+}
+
+/// Frees a model; NULL is fine. Contexts made from it go on working.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_model_free(model: *mut sm_model) -> sm_status {
+    boundary::call(|| {
+        if !model.is_null() {
+            // SAFETY: the header's contract: from `sm_model_load*`, and freed once.
+            drop(unsafe { take(model) });
+        }
+        Ok(())
+    })
+}
+
+/// Writes what the model is into `info`. `struct_size` is `sizeof(sm_model_info)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_model_describe(
+    model: *const sm_model,
+    info: *mut sm_model_info,
+    struct_size: usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { params::write(info, &borrow(model, "model")?.info(), struct_size) })
+}
+
+impl sm_model {
+    fn new(model: Arc<Model>) -> Self {
+        let config = model.config();
+        let name = c_string(&config.name);
+        let architecture = c_string(&config.architecture);
+        Self { model, name, architecture }
+    }
+
+    fn info(&self) -> sm_model_info {
+        let config = self.model.config();
+        sm_model_info {
+            name: self.name.as_ptr(),
+            architecture: self.architecture.as_ptr(),
+            isa: intern(self.model.kernels().isa.name()),
+            n_parameters: self.model.n_parameters(),
+            weight_bytes: self.model.weight_bytes() as u64,
+            n_vocab: config.n_vocab as u64,
+            n_ctx_train: config.n_ctx_train as u64,
+            n_layer: config.n_layer as u64,
+            n_embd: config.n_embd as u64,
+            n_head: config.n_head as u64,
+            n_head_kv: config.n_head_kv as u64,
+            head_dim: config.head_dim as u64,
+            n_ff: config.n_ff as u64,
+            has_tokenizer: self.model.tokenizer().is_ok().into(),
+            has_chat_template: self.model.chat_template().is_ok().into(),
+        }
+    }
+
+    /// The line for the log.
+    fn summary(&self) -> String {
+        let config = self.model.config();
+        format!(
+            "loaded {:?}: {}, {} layers, {} parameters, weights of {} bytes, on {}",
+            config.name,
+            config.architecture,
+            config.n_layer,
+            self.model.n_parameters(),
+            self.model.weight_bytes(),
+            self.model.kernels().isa.name()
+        )
+    }
+}
+
+/// Text from a file, up to a NUL that has no business in it.
+fn c_string(text: &str) -> CString {
+    let end = text.find('\0').unwrap_or(text.len());
+    CString::new(&text[..end]).unwrap_or_default()
+}
+
+/// What both ways of loading share: parameters in, the handle out.
+///
+/// # Safety
+/// As the header says of `params`; `out` is writable.
+unsafe fn load(
+    params: sm_model_params,
+    out: *mut *mut sm_model,
+    open: impl FnOnce(&LoadParams<'_>) -> Result<Arc<Model>>,
+) -> Result<(), Failure> {
+    let isa = if params.isa.is_null() {
+        None
+    } else {
+        // SAFETY: the header's contract.
+        Some(IsaId::parse(unsafe { buffers::string(params.isa, "isa") }?)?)
+    };
+    let host = params.progress.map(|callback| HostProgress { callback, user_data: params.user_data });
+    let progress = |fraction| host.as_ref().map_or(ControlFlow::Continue(()), |host| host.report(fraction));
+    let activations = activations(params.activation_bits)?;
+    let model = open(&LoadParams { isa, activations, progress: host.is_some().then_some(&progress) })?;
+    let model = sm_model::new(model);
+    log(SM_LOG_INFO, &model.summary());
+    // SAFETY: the function's contract.
+    unsafe { give(out, model) };
+    Ok(())
+}
+
+fn activations(bits: i32) -> Result<Activations, Failure> {
+    match bits {
+        0 => Ok(Activations::default()),
+        8 => Ok(Activations::Bits8),
+        16 => Ok(Activations::Bits16),
+        _ => Err(Failure::invalid(format!("activation_bits is {bits}; it must be 0, 8 or 16"))),
+    }
+}
+
+/// The host's progress callback.
+struct HostProgress {
+    callback: unsafe extern "C" fn(*mut c_void, f32) -> i32,
+    user_data: *mut c_void,
+}
+
+// SAFETY: the host promises that the callback may run on any thread; the loader calls one at a time.
+unsafe impl Sync for HostProgress {}
+
+impl HostProgress {
+    fn report(&self, fraction: f32) -> ControlFlow<()> {
+        // SAFETY: the host gave a function of this signature with its user_data for the length of the call.
+        match unsafe { (self.callback)(self.user_data, fraction) } {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    }
+}
+
+/// The host's bytes, which live for the length of one call.
+struct HostBytes {
+    data: *const u8,
+    len: usize,
+}
+
+impl HostBytes {
+    /// # Safety
+    /// `bytes` outlives the source: whoever gets it must not keep it. Loading doesn't, since it repacks
+    /// all it needs.
+    unsafe fn new(bytes: &[u8]) -> Self {
+        Self { data: bytes.as_ptr(), len: bytes.len() }
+    }
+}
+
+// SAFETY: bytes that nobody changes during the call.
+unsafe impl Send for HostBytes {}
+// SAFETY: as above.
+unsafe impl Sync for HostBytes {}
+
+impl ByteSource for HostBytes {
+    fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    fn name(&self) -> &str {
+        "the caller's memory"
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        // SAFETY: `new`'s contract.
+        let bytes = unsafe { slice::from_raw_parts(self.data, self.len) };
+        let range = usize::try_from(offset).ok().and_then(|begin| bytes.get(begin..)?.get(..buf.len()));
+        let range = range.ok_or_else(|| {
+            let (name, want) = (self.name(), buf.len());
+            Error::format(format!(
+                "{name}: {want} bytes at {offset} are past the end, which is at {}",
+                self.len
+            ))
+        })?;
+        buf.copy_from_slice(range);
+        Ok(())
+    }
+}

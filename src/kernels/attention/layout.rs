@@ -13,17 +13,14 @@ pub struct Layout {
     pub head_dim: usize,
     /// Positions in a panel of keys.
     pub nr: usize,
+    /// Lines of values are a multiple of so many floats.
+    pub value_step: usize,
 }
 
 impl Layout {
-    /// The layout for a kernel with panels of `nr`.
-    pub const fn new(head_dim: usize, nr: usize) -> Self {
-        Self { head_dim, nr }
-    }
-
-    /// Floats from one position's value to the next: `head_dim` rounded up to whole panels.
+    /// Floats from one position's value to the next: `head_dim` rounded up to whole steps.
     pub const fn value_stride(&self) -> usize {
-        self.head_dim.next_multiple_of(self.nr)
+        self.head_dim.next_multiple_of(self.value_step)
     }
 
     /// Floats that the keys of `n_ctx` positions take (whole panels); `None` on overflow.
@@ -33,7 +30,7 @@ impl Layout {
 
     /// Floats that the values of `n_ctx` positions take; `None` on overflow.
     pub fn value_len(&self, n_ctx: usize) -> Option<usize> {
-        n_ctx.checked_mul(self.head_dim.checked_next_multiple_of(self.nr)?)
+        n_ctx.checked_mul(self.head_dim.checked_next_multiple_of(self.value_step)?)
     }
 
     /// Stores the key of a position; `keys` is the head's whole buffer.

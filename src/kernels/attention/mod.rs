@@ -123,7 +123,7 @@ pub fn rows() -> impl Iterator<Item = KernelInfo> {
 impl Row {
     /// Where the keys and values of heads of `head_dim` elements stand for this kernel.
     pub const fn layout(&self, head_dim: usize) -> Layout {
-        Layout::new(head_dim, self.info.nr)
+        Layout { head_dim, nr: self.info.nr, value_step: self.product.narrow() }
     }
 
     /// Floats of scratch memory a call needs, for any number of rows and keys; `None` on overflow.

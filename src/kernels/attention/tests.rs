@@ -2,7 +2,6 @@
 //! heads, strides; the same bits in any batch; untouched surroundings.
 
 use super::*;
-use crate::kernels::KernelSet;
 use crate::kernels::reference;
 
 const CANARY: f32 = -7777.0;
@@ -119,7 +118,7 @@ impl Case {
 }
 
 fn rows_here() -> impl Iterator<Item = Row> {
-    IsaId::available().map(|isa| KernelSet::select(isa).unwrap().attention.f32)
+    IsaId::available().map(|isa| Set::select(isa).f32)
 }
 
 fn cases() -> Vec<Case> {
@@ -224,7 +223,7 @@ fn what_a_row_does_not_see_or_see_as_nan() {
 
 #[test]
 fn positions_outside_the_cache_are_refused() {
-    let layout = Layout::new(8, 16);
+    let layout = Layout { head_dim: 8, nr: 16, value_step: 8 };
     let (mut keys, mut values) =
         (vec![0.0; layout.key_len(16).unwrap()], vec![0.0; layout.value_len(16).unwrap()]);
     assert!(layout.store_key(&mut keys, 16, &[0.0; 8]).is_err());

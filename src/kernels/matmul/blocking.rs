@@ -1,20 +1,30 @@
-//! The loops round the register tile: rows, k and panels, cut so that what is read again stays in a cache.
+//! The loops round the register tile: rows, panels and k, cut so that what is read again stays in a cache.
 //!
 //! ```text
-//! for rows  (ROWS at a time: their slice of X stays in L2 while every panel passes by)
-//!   for k     (a slice of a panel stays in L1 while every row block passes by)
-//!     for panels
+//! for rows       a few rows of X, whole, stay in L2 while every panel passes by
+//!   for panels
+//!     for k        a slice of the panel stays in L1 while the rows pass by; their sums, in Y, stay in L2
 //!       for row blocks of MR   (inside the tile)
 //! ```
 //!
 //! No cut changes a bit of the result: sums are kept in Y between the slices of k.
 
-use super::tile::{Block, Tiles};
+use super::tile::{Block, Tiles, WidenFn};
+use std::mem::MaybeUninit;
 
-/// Bytes of a panel's slice that shall stay in L1 (32 to 48 KiB on today's cores) beside the rows of X.
-const SLICE_BYTES: usize = 24 << 10;
-/// Bytes of X's slice that shall stay in L2 (1 MiB and more on today's cores) beside the panels passing by.
+/// Rows of k in a slice of a panel: 16 to 64 KiB, for L1 or at worst a corner of L2. Fewer would fetch and store the
+/// sums too often, more would push the rows of X out. (On a shared machine 128 to 512 measured alike.)
+pub(super) const K_SLICE: usize = 256;
+/// Bytes of rows of X that shall stay in L2 (1 MiB and more on today's cores) beside the panels passing by.
 const ROWS_BYTES: usize = 512 << 10;
+/// From this many row blocks on it pays to widen a slice of 16-bit weights once, before they meet it.
+const WIDEN_BLOCKS: usize = 3;
+/// Columns of the widest panel.
+pub(super) const NR_MAX: usize = 64;
+
+/// Room for a slice of a panel in f32.
+#[repr(align(64))]
+struct Slice(MaybeUninit<[f32; K_SLICE * NR_MAX]>);
 
 /// A product of rows with a run of panels, wherever the panels stand.
 #[derive(Clone, Copy)]
@@ -54,69 +64,51 @@ pub(super) struct Blocking {
     pub nr: usize,
     /// Bytes of a panel's row (NR elements at one k).
     pub row_bytes: usize,
+    /// For weights narrower than f32: how to widen a slice, and the tiles to multiply it with.
+    pub wide: Option<(WidenFn, Tiles)>,
 }
 
 impl Blocking {
-    /// Rows of k that are cut off a panel at a time.
-    pub fn k_slice(&self) -> usize {
-        SLICE_BYTES / self.row_bytes
-    }
-
     /// # Safety
     /// The memory that `product` names is there, Y overlaps nothing, and the CPU has the tiles' instruction set.
     #[inline]
     pub unsafe fn run(&self, product: &Product) {
-        let mr = self.tiles.len();
-        // A single row block never meets a panel again: k in one piece.
-        let slice = if product.m <= mr { product.k.max(1) } else { self.k_slice() };
-        let rows = (ROWS_BYTES / (4 * slice)).max(mr);
+        let mr = self.tiles.full.len();
+        let rows = (ROWS_BYTES / (4 * product.k.max(1))).max(1).next_multiple_of(mr);
         let mut row = 0;
         while row < product.m {
-            let m = rows.min(product.m - row);
-            let mut k = 0;
-            loop {
-                let part = Product {
-                    x: product.x.wrapping_add(row * product.ldx + k * 4),
-                    m,
-                    k: slice.min(product.k - k),
-                    w: product.w.wrapping_add(k * product.row_stride),
-                    y: product.y.wrapping_add(row * product.ldy),
-                    resume: product.resume || k > 0,
-                    bias: if k > 0 { std::ptr::null() } else { product.bias },
-                    ..*product
-                };
-                // SAFETY: a part of the product.
-                unsafe { self.panels(&part) };
-                k += part.k;
-                // One pass even for k = 0: the sums of nothing are written too.
-                if k >= product.k {
-                    break;
-                }
-            }
-            row += m;
+            let part = Product {
+                x: product.x.wrapping_add(row * product.ldx),
+                m: rows.min(product.m - row),
+                y: product.y.wrapping_add(row * product.ldy),
+                ..*product
+            };
+            // SAFETY: a part of the product.
+            unsafe { self.panels(&part) };
+            row += part.m;
         }
     }
 
-    /// All panels against one slice of rows and k. The rows are cut into blocks as even as can be.
+    /// All panels against rows that fit a cache.
     ///
     /// # Safety
     /// As `run`.
     #[inline]
     unsafe fn panels(&self, part: &Product) {
-        let blocks = part.m.div_ceil(self.tiles.len());
-        let (height, taller) = (part.m / blocks, part.m % blocks);
-        let group = if blocks == 1 { self.tiles[height - 1].group } else { 1 };
+        let blocks = part.m.div_ceil(self.tiles.full.len());
+        // A single row block never meets a slice again: k in one piece, and several panels at once.
+        let (group, slice) =
+            if blocks == 1 { (self.tiles.full[part.m - 1].group, part.k) } else { (1, K_SLICE) };
         let mut column = 0;
         while column < part.columns {
             let left = part.columns - column;
-            let panels = if left.div_ceil(self.nr) >= group { group } else { 1 };
-            let panel = column / self.nr;
-            let mut block = Block {
+            let panels = if left > (group - 1) * self.nr { group } else { 1 };
+            let block = Block {
                 x: part.x,
                 ldx: part.ldx,
-                blocks: taller,
+                blocks,
                 k: part.k,
-                w: part.w.wrapping_add(panel * part.panel_stride),
+                w: part.w.wrapping_add(column / self.nr * part.panel_stride),
                 row_stride: part.row_stride,
                 panel_stride: part.panel_stride,
                 y: part.y.wrapping_add(column),
@@ -125,18 +117,74 @@ impl Blocking {
                 resume: part.resume,
                 bias: if part.bias.is_null() { part.bias } else { part.bias.wrapping_add(column) },
             };
-            // SAFETY: each block is a part of the product.
+            // SAFETY: a part of the product.
             unsafe {
-                if taller > 0 {
-                    (self.tiles[height].one)(&block);
-                    block.x = block.x.wrapping_add(taller * (height + 1) * part.ldx);
-                    block.y = block.y.wrapping_add(taller * (height + 1) * part.ldy);
+                match self.wide {
+                    Some(wide) if blocks >= WIDEN_BLOCKS => self.widened_slices(block, part.m, wide),
+                    _ => slices(block, slice, |slice| self.row_blocks(self.tiles, slice, part.m)),
                 }
-                block.blocks = blocks - taller;
-                let tile = &self.tiles[height - 1];
-                if panels > 1 { (tile.many)(&block) } else { (tile.one)(&block) }
             }
             column += panels * self.nr;
         }
+    }
+
+    /// One panel, each slice of it widened to f32 before the rows meet it.
+    ///
+    /// # Safety
+    /// As `run`.
+    unsafe fn widened_slices(&self, block: Block, m: usize, (widen, tiles): (WidenFn, Tiles)) {
+        let mut wide = Slice(MaybeUninit::uninit());
+        let wide: *mut f32 = wide.0.as_mut_ptr().cast();
+        slices(block, K_SLICE, |slice| {
+            // SAFETY: a slice has at most K_SLICE rows of NR ≤ NR_MAX columns.
+            unsafe {
+                widen(slice.w, slice.row_stride, slice.k, wide);
+                let slice = Block { w: wide.cast(), row_stride: 4 * self.nr, ..slice };
+                self.row_blocks(tiles, slice, m);
+            }
+        });
+    }
+
+    /// `m` rows in `block.blocks` row blocks as even as can be; those one row taller come first.
+    ///
+    /// # Safety
+    /// As `run`; more than one panel only in the number that a tile of `m` rows takes.
+    #[inline]
+    unsafe fn row_blocks(&self, tiles: Tiles, mut block: Block, m: usize) {
+        let (height, taller) = (m / block.blocks, m % block.blocks);
+        let lower = block.blocks - taller;
+        let many = block.columns > self.nr;
+        let tiles = if block.columns <= self.nr / 2 { tiles.narrow } else { tiles.full };
+        // SAFETY: the caller's promise.
+        unsafe {
+            if taller > 0 {
+                block.blocks = taller;
+                (tiles[height].one)(&block);
+                block.x = block.x.wrapping_add(taller * (height + 1) * block.ldx);
+                block.y = block.y.wrapping_add(taller * (height + 1) * block.ldy);
+            }
+            block.blocks = lower;
+            let tile = &tiles[height - 1];
+            if many { (tile.many)(&block) } else { (tile.one)(&block) }
+        }
+    }
+}
+
+/// Calls `multiply` with one slice of `depth` rows of k after the other. Also once for k = 0: the sums of nothing are
+/// written too.
+#[inline]
+fn slices(mut block: Block, depth: usize, mut multiply: impl FnMut(Block)) {
+    let mut left = block.k;
+    loop {
+        block.k = depth.min(left);
+        multiply(block);
+        left -= block.k;
+        if left == 0 {
+            break;
+        }
+        block.x = block.x.wrapping_add(4 * block.k);
+        block.w = block.w.wrapping_add(block.k * block.row_stride);
+        block.resume = true;
+        block.bias = std::ptr::null();
     }
 }

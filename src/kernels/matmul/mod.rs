@@ -24,11 +24,11 @@ mod weight;
 use super::{KernelInfo, Portion};
 use crate::isa::{Isa, IsaId, Scalar};
 use crate::quant::DType;
-use blocking::Blocking;
 pub(crate) use blocking::Product;
+use blocking::{Blocking, NR_MAX};
 pub use gemm::{Operand, gemm, gemm_scratch_len};
 pub use pack::Source;
-use tile::{Tiles, tile};
+use tile::{Tiles, WidenFn, tile, widen};
 use weight::{Bf16, F16, F32, Weight};
 
 /// One matmul kernel: how its weights are packed, and the loops that multiply them.
@@ -40,6 +40,7 @@ pub struct Row {
     blocking: Blocking,
     /// Place of a column within a panel's row.
     place: fn(usize) -> usize,
+    narrow: usize,
 }
 
 /// The best f32, f16 and bf16 rows of one level.
@@ -107,6 +108,11 @@ impl Row {
         unsafe { self.multiply(&product) }
     }
 
+    /// Columns that the narrowest tile takes: panels that stand anywhere need no more than a multiple of it.
+    pub(crate) const fn narrow(&self) -> usize {
+        self.narrow
+    }
+
     /// Multiplies rows with panels that stand anywhere.
     ///
     /// # Safety
@@ -118,85 +124,71 @@ impl Row {
     }
 }
 
-/// A row whose tiles are `NV` vectors wide.
-const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles) -> Row {
+/// A row whose tiles are `NV` vectors wide; `wide` are the tiles of the same size for f32 weights.
+const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> Row {
     let nr = NV * I::LANES;
+    assert!(nr <= NR_MAX && tiles.full.len() == tiles.narrow.len());
+    let wide: Option<(WidenFn, Tiles)> = if W::BYTES < 4 { Some((widen::<I, W, NV>, wide)) } else { None };
     let dtype = match W::DTYPE {
         DType::F32 => "f32",
         DType::F16 => "f16",
         _ => "bf16",
     };
     Row {
-        info: KernelInfo { op: "matmul", dtype, isa: I::ID, mr: tiles.len(), nr },
+        info: KernelInfo { op: "matmul", dtype, isa: I::ID, mr: tiles.full.len(), nr },
         weights: W::DTYPE,
-        blocking: Blocking { tiles, nr, row_bytes: nr * W::BYTES },
+        blocking: Blocking { tiles, nr, row_bytes: nr * W::BYTES, wide },
         place: |column| W::place(I::LANES, column),
+        narrow: if NV == 4 { nr / 2 } else { nr },
     }
 }
 
 /// 4 rows × 2 vectors: 8 sums, 2 weights, a factor and a product of 16 registers.
 const fn scalar<W: Weight>() -> Row {
+    row::<Scalar, W, 2>(scalar_tiles::<W>(), scalar_tiles::<F32>())
+}
+
+const fn scalar_tiles<W: Weight>() -> Tiles {
     type I = Scalar;
-    row::<I, W, 2>(
-        const {
-            &[
-                tile::<I, W, 1, 2, 4>(),
-                tile::<I, W, 2, 2, 2>(),
-                tile::<I, W, 3, 2, 1>(),
-                tile::<I, W, 4, 2, 1>(),
-            ]
-        },
-    )
+    let full = const {
+        &[tile::<I, W, 1, 2, 4>(), tile::<I, W, 2, 2, 2>(), tile::<I, W, 3, 2, 1>(), tile::<I, W, 4, 2, 1>()]
+    };
+    Tiles { full, narrow: full }
 }
 
 /// 6 rows × 2 vectors: 12 sums, 2 weights and a factor of 16 registers.
 #[cfg(target_arch = "x86_64")]
 const fn avx2<W: Weight>() -> Row {
-    type I = crate::isa::Avx2;
-    row::<I, W, 2>(
-        const {
-            &[
-                tile::<I, W, 1, 2, 4>(),
-                tile::<I, W, 2, 2, 3>(),
-                tile::<I, W, 3, 2, 2>(),
-                tile::<I, W, 4, 2, 1>(),
-                tile::<I, W, 5, 2, 1>(),
-                tile::<I, W, 6, 2, 1>(),
-            ]
-        },
-    )
+    row::<crate::isa::Avx2, W, 2>(avx2_tiles::<W>(), avx2_tiles::<F32>())
 }
 
-/// 12 rows × 2 vectors: 24 sums, 2 weights and factors of 32 registers.
 #[cfg(target_arch = "x86_64")]
-const fn avx512<W: Weight>() -> Row {
-    type I = crate::isa::Avx512;
-    row::<I, W, 2>(
-        const {
-            &[
-                tile::<I, W, 1, 2, 4>(),
-                tile::<I, W, 2, 2, 4>(),
-                tile::<I, W, 3, 2, 4>(),
-                tile::<I, W, 4, 2, 3>(),
-                tile::<I, W, 5, 2, 2>(),
-                tile::<I, W, 6, 2, 2>(),
-                tile::<I, W, 7, 2, 1>(),
-                tile::<I, W, 8, 2, 1>(),
-                tile::<I, W, 9, 2, 1>(),
-                tile::<I, W, 10, 2, 1>(),
-                tile::<I, W, 11, 2, 1>(),
-                tile::<I, W, 12, 2, 1>(),
-            ]
-        },
-    )
+const fn avx2_tiles<W: Weight>() -> Tiles {
+    type I = crate::isa::Avx2;
+    let full = const {
+        &[
+            tile::<I, W, 1, 2, 4>(),
+            tile::<I, W, 2, 2, 3>(),
+            tile::<I, W, 3, 2, 2>(),
+            tile::<I, W, 4, 2, 1>(),
+            tile::<I, W, 5, 2, 1>(),
+            tile::<I, W, 6, 2, 1>(),
+        ]
+    };
+    Tiles { full, narrow: full }
 }
 
 /// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
-#[cfg(target_arch = "aarch64")]
-const fn neon<W: Weight>() -> Row {
-    type I = crate::isa::Neon;
-    row::<I, W, 4>(
-        const {
+#[cfg(target_arch = "x86_64")]
+const fn avx512<W: Weight>() -> Row {
+    row::<crate::isa::Avx512, W, 4>(avx512_tiles::<W>(), avx512_tiles::<F32>())
+}
+
+#[cfg(target_arch = "x86_64")]
+const fn avx512_tiles<W: Weight>() -> Tiles {
+    type I = crate::isa::Avx512;
+    Tiles {
+        full: const {
             &[
                 tile::<I, W, 1, 4, 4>(),
                 tile::<I, W, 2, 4, 3>(),
@@ -206,7 +198,50 @@ const fn neon<W: Weight>() -> Row {
                 tile::<I, W, 6, 4, 1>(),
             ]
         },
-    )
+        narrow: const {
+            &[
+                tile::<I, W, 1, 2, 1>(),
+                tile::<I, W, 2, 2, 1>(),
+                tile::<I, W, 3, 2, 1>(),
+                tile::<I, W, 4, 2, 1>(),
+                tile::<I, W, 5, 2, 1>(),
+                tile::<I, W, 6, 2, 1>(),
+            ]
+        },
+    }
+}
+
+/// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
+#[cfg(target_arch = "aarch64")]
+const fn neon<W: Weight>() -> Row {
+    row::<crate::isa::Neon, W, 4>(neon_tiles::<W>(), neon_tiles::<F32>())
+}
+
+#[cfg(target_arch = "aarch64")]
+const fn neon_tiles<W: Weight>() -> Tiles {
+    type I = crate::isa::Neon;
+    Tiles {
+        full: const {
+            &[
+                tile::<I, W, 1, 4, 4>(),
+                tile::<I, W, 2, 4, 3>(),
+                tile::<I, W, 3, 4, 2>(),
+                tile::<I, W, 4, 4, 1>(),
+                tile::<I, W, 5, 4, 1>(),
+                tile::<I, W, 6, 4, 1>(),
+            ]
+        },
+        narrow: const {
+            &[
+                tile::<I, W, 1, 2, 1>(),
+                tile::<I, W, 2, 2, 1>(),
+                tile::<I, W, 3, 2, 1>(),
+                tile::<I, W, 4, 2, 1>(),
+                tile::<I, W, 5, 2, 1>(),
+                tile::<I, W, 6, 2, 1>(),
+            ]
+        },
+    }
 }
 
 static TABLE: &[Row] = &[

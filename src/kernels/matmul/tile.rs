@@ -50,7 +50,13 @@ pub(super) struct Tile {
 }
 
 /// The tiles of heights 1, 2, … MR.
-pub(super) type Tiles = &'static [Tile];
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    /// As wide as a panel.
+    pub full: &'static [Tile],
+    /// Half as wide, or full where there is no such tile: for few columns at the end of Y.
+    pub narrow: &'static [Tile],
+}
 
 /// The tile of height `MR` that takes `P` panels where it can.
 pub(super) const fn tile<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: usize>() -> Tile {
@@ -63,6 +69,47 @@ unsafe fn entry<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: us
     // SAFETY: the caller proves that the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
     isa.vectorize(Body::<W, MR, NV, P> { block, weight: PhantomData })
+}
+
+/// Widens rows of one panel: from, bytes between them, how many, to (NR floats each, in column order).
+/// Its safety contract: that memory is there, and the CPU has the instruction set.
+pub(super) type WidenFn = unsafe fn(*const u8, usize, usize, *mut f32);
+
+/// # Safety
+/// See [`WidenFn`].
+pub(super) unsafe fn widen<I: Isa, W: Weight, const NV: usize>(
+    src: *const u8,
+    stride: usize,
+    rows: usize,
+    dst: *mut f32,
+) {
+    // SAFETY: the caller proves that the CPU has the instruction set.
+    let isa = unsafe { I::new_unchecked() };
+    isa.vectorize(Widen::<W, NV> { src, stride, rows, dst, weight: PhantomData })
+}
+
+struct Widen<W, const NV: usize> {
+    src: *const u8,
+    stride: usize,
+    rows: usize,
+    dst: *mut f32,
+    weight: PhantomData<W>,
+}
+
+impl<W: Weight, const NV: usize> Kernel for Widen<W, NV> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for k in 0..self.rows {
+            // SAFETY: `WidenFn`'s contract.
+            unsafe {
+                let row: [I::F32; NV] = W::load(isa, self.src.add(k * self.stride));
+                for (v, &x) in row.iter().enumerate() {
+                    isa.store(self.dst.add((k * NV + v) * I::LANES), x);
+                }
+            }
+        }
+    }
 }
 
 struct Body<'a, W, const MR: usize, const NV: usize, const P: usize> {
@@ -101,15 +148,15 @@ unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const 
     block: &Block,
     sums: &mut [[[I::F32; NV]; P]; MR],
 ) {
-    let mut w = block.w;
-    let mut x = block.x;
+    let (mut w, mut x) = (block.w, block.x);
     for _ in 0..block.k {
         for p in 0..P {
             // SAFETY: the panels hold k rows of NV vectors; the row blocks' X hold k floats.
-            let row: [I::F32; NV] = unsafe { W::load(isa, w.add(p * block.panel_stride)) };
+            let row: [I::F32; NV] = unsafe { W::load(isa, w.wrapping_add(p * block.panel_stride)) };
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: as above.
-                let factor = isa.splat(unsafe { x.add(i * block.ldx).cast::<f32>().read_unaligned() });
+                let factor =
+                    isa.splat(unsafe { x.wrapping_add(i * block.ldx).cast::<f32>().read_unaligned() });
                 for v in 0..NV {
                     sums[p][v] = isa.mul_add(factor, row[v], sums[p][v]);
                 }

@@ -163,9 +163,9 @@ impl Case {
     }
 }
 
-/// Sizes 0 and 1, and one to either side of each multiple of an edge.
+/// Sizes 0 and 1, and round half an edge and each multiple of it.
 fn round(edge: usize) -> Vec<usize> {
-    let mut sizes = vec![0, 1, edge - 1, edge, edge + 1, 2 * edge - 1, 2 * edge + 1];
+    let mut sizes = vec![0, 1, edge / 2, edge / 2 + 1, edge - 1, edge, edge + 1, 2 * edge - 1, 2 * edge + 1];
     sizes.sort_unstable();
     sizes.dedup();
     sizes

@@ -4,6 +4,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::os;
 use crate::profile::alloc;
@@ -53,7 +54,6 @@ pub struct AlignedBuf {
     origin: Origin,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
     /// No bytes, nothing to give back.
     Nothing,
@@ -61,6 +61,8 @@ enum Origin {
     Heap,
     /// A mapping of its own, of `len` bytes rounded up by `os`.
     Mapped,
+    /// A part, no one else's, of a buffer that lives as long as its parts.
+    Part { _whole: Arc<AlignedBuf> },
 }
 
 // SAFETY: plain bytes, owned by the one buffer; shared references only read them.
@@ -101,6 +103,27 @@ impl AlignedBuf {
         Ok(Self { ptr, len: bytes, origin: Origin::Heap })
     }
 
+    /// Buffers of these sizes, side by side in one piece of memory: many small ones share huge pages.
+    ///
+    /// # Errors
+    /// As [`AlignedBuf::zeroed`], for all of them together.
+    pub fn zeroed_together(sizes: &[usize], what: &'static str) -> Result<Vec<Self>> {
+        let overflow = Error::OutOfMemory { bytes: usize::MAX, what };
+        let padded = |size: usize| size.checked_next_multiple_of(ALIGNMENT);
+        let total = sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(padded(size)?));
+        let mut whole = Self::zeroed(total.ok_or(overflow)?, what)?;
+        let base = whole.as_mut_ptr();
+        let whole = Arc::new(whole);
+        let mut at = 0;
+        let part = |&len: &usize| {
+            // SAFETY: the sizes, padded, add up to the whole: this part lies inside it and is not null.
+            let ptr = unsafe { NonNull::new_unchecked(base.add(at)) };
+            at += len.next_multiple_of(ALIGNMENT);
+            Self { ptr, len, origin: Origin::Part { _whole: whole.clone() } }
+        };
+        Ok(sizes.iter().map(part).collect())
+    }
+
     /// Bytes held.
     pub fn len(&self) -> usize {
         self.len
@@ -137,7 +160,7 @@ impl AlignedBuf {
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
         match self.origin {
-            Origin::Nothing => {}
+            Origin::Nothing | Origin::Part { .. } => {}
             Origin::Heap => {
                 // SAFETY: the size and alignment that `zeroed` allocated with, which were valid there.
                 unsafe {
@@ -163,6 +186,30 @@ impl std::fmt::Debug for AlignedBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_apart_and_outlive_each_other() {
+        let sizes = [1, 0, 64, 65, MAP_FROM, 7];
+        let mut parts = AlignedBuf::zeroed_together(&sizes, "a test").unwrap();
+        for (i, part) in parts.iter_mut().enumerate() {
+            assert_eq!(part.as_ptr() as usize % ALIGNMENT, 0);
+            part.as_mut_slice::<u8>().fill(i as u8 + 1);
+        }
+        let last = parts.pop().unwrap();
+        for (i, (part, size)) in parts.iter().zip(sizes).enumerate() {
+            assert_eq!(part.len(), size);
+            assert!(part.as_slice::<u8>().iter().all(|&b| b == i as u8 + 1));
+        }
+        drop(parts);
+        assert_eq!(last.as_slice::<u8>(), [6; 7]);
+        assert!(AlignedBuf::zeroed_together(&[], "a test").unwrap().is_empty());
+        for absurd in [&[usize::MAX][..], &[usize::MAX - 100, 200]] {
+            assert!(matches!(
+                AlignedBuf::zeroed_together(absurd, "a test"),
+                Err(Error::OutOfMemory { what: "a test", .. })
+            ));
+        }
+    }
 
     #[test]
     fn every_size_is_zero_aligned_and_writable_to_its_last_byte() {

@@ -19,8 +19,8 @@ use crate::format::{ByteSource, FileSource};
 use crate::isa::IsaId;
 use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::Activations;
-use crate::memory::AlignedBuf;
-use crate::ops::linear::PackedWeight;
+use crate::memory::{AlignedBuf, checked_bytes};
+use crate::ops::linear::{PackedWeight, Packer};
 use crate::profile::{self, Zone};
 use crate::quant;
 use crate::tokenizer::{Tokenizer, TokenizerSource};
@@ -221,7 +221,7 @@ struct Job<'a> {
 enum Target<'a> {
     Floats(&'a mut [f32]),
     Raw(&'a mut [u8]),
-    Panels { packer: crate::ops::linear::Packer, out: &'a mut [u8] },
+    Panels { packer: Packer, out: &'a mut [u8] },
 }
 
 fn load_weights(
@@ -231,7 +231,7 @@ fn load_weights(
     progress: Option<Progress<'_>>,
 ) -> Result<Weights> {
     let _zone = profile::scope(Zone::LoadRepack);
-    let mut weights = specs.iter().map(|spec| reserve(spec, kernels)).collect::<Result<Vec<_>>>()?;
+    let mut weights = reserve(specs, kernels)?;
     let mut jobs = Vec::new();
     for (weight, spec) in weights.iter_mut().zip(specs) {
         let tensor = gguf
@@ -248,20 +248,49 @@ fn load_weights(
     Ok(Weights(weights))
 }
 
-fn reserve(spec: &WeightSpec, kernels: &KernelSet) -> Result<Weight> {
-    if spec.usage.includes(Usage::LINEAR) {
-        return PackedWeight::reserve(kernels, spec.dtype, spec.n, spec.k).map(Weight::Linear);
+/// Room for all weights, in one piece of memory.
+fn reserve(specs: &[WeightSpec], kernels: &KernelSet) -> Result<Vec<Weight>> {
+    let forms = specs.iter().map(|spec| Form::of(spec, kernels)).collect::<Result<Vec<_>>>()?;
+    let sizes = forms.iter().zip(specs).map(|(form, spec)| form.bytes(spec)).collect::<Result<Vec<_>>>()?;
+    let buffers = AlignedBuf::zeroed_together(&sizes, "weights")?;
+    let weights = forms.into_iter().zip(specs).zip(buffers).map(|((form, spec), buffer)| match form {
+        Form::Vector => Weight::Vector(buffer),
+        Form::Table => Weight::Table { dtype: spec.dtype, k: spec.k, rows: buffer },
+        Form::Linear(packer) => Weight::Linear(PackedWeight::new(packer, spec.n, buffer)),
+    });
+    Ok(weights.collect())
+}
+
+/// In which form a tensor is kept.
+enum Form {
+    Vector,
+    Table,
+    Linear(Packer),
+}
+
+impl Form {
+    fn of(spec: &WeightSpec, kernels: &KernelSet) -> Result<Form> {
+        if spec.usage.includes(Usage::LINEAR) {
+            Packer::new(kernels, spec.dtype, spec.k).map(Form::Linear)
+        } else if spec.usage.includes(Usage::TABLE) {
+            Ok(Form::Table)
+        } else {
+            Ok(Form::Vector)
+        }
     }
-    let row_bytes = spec.dtype.row_bytes(spec.k).ok_or_else(|| {
-        Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
-    })?;
-    if spec.usage.includes(Usage::TABLE) {
-        let bytes = crate::memory::checked_bytes(row_bytes, spec.n, "weights")?;
-        let rows = AlignedBuf::zeroed(bytes, "weights")?;
-        return Ok(Weight::Table { dtype: spec.dtype, k: spec.k, rows });
+
+    fn bytes(&self, spec: &WeightSpec) -> Result<usize> {
+        match self {
+            Form::Linear(packer) => packer.bytes(spec.n),
+            Form::Vector => checked_bytes(spec.k, size_of::<f32>(), "weights"),
+            Form::Table => {
+                let row = spec.dtype.row_bytes(spec.k).ok_or_else(|| {
+                    Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
+                })?;
+                checked_bytes(row, spec.n, "weights")
+            }
+        }
     }
-    let bytes = crate::memory::checked_bytes(spec.k, 4, "weights")?;
-    AlignedBuf::zeroed(bytes, "weights").map(Weight::Vector)
 }
 
 fn split<'a>(

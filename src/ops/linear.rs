@@ -36,7 +36,11 @@ pub struct Packer {
 }
 
 impl Packer {
-    fn new(kernels: &KernelSet, dtype: DType, k: usize) -> Result<Self> {
+    /// The packer for weights of this type with rows of `k`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where such rows are no whole blocks, [`Error::Unsupported`] where there is no kernel.
+    pub fn new(kernels: &KernelSet, dtype: DType, k: usize) -> Result<Self> {
         let row_bytes = dtype
             .row_bytes(k)
             .ok_or_else(|| Error::format(format!("rows of {k} are no whole {} blocks", dtype.name())))?;
@@ -64,6 +68,14 @@ impl Packer {
         self.panel_bytes
     }
 
+    /// Bytes of all panels of `n` rows.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where no memory could hold them.
+    pub fn bytes(&self, n: usize) -> Result<usize> {
+        checked_bytes(n.div_ceil(self.panel_rows()), self.panel_bytes, "weights")
+    }
+
     /// Packs stored rows, the first of which begins a panel, into `out`: as many whole panels as they fill
     /// or begin.
     pub fn pack(&self, raw: &[u8], out: &mut [u8]) -> Result<()> {
@@ -89,14 +101,10 @@ pub struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// Room for the matrix, to be filled through [`PackedWeight::packer`].
-    ///
-    /// # Errors
-    /// [`Error::Format`] where rows of `k` are no whole blocks, [`Error::OutOfMemory`].
-    pub fn reserve(kernels: &KernelSet, dtype: DType, n: usize, k: usize) -> Result<Self> {
-        let packer = Packer::new(kernels, dtype, k)?;
-        let bytes = checked_bytes(n.div_ceil(packer.panel_rows()), packer.panel_bytes, "weights")?;
-        Ok(PackedWeight { packer, n, data: AlignedBuf::zeroed(bytes, "weights")? })
+    /// The matrix whose panels are (or will be) in `data`, [`Packer::bytes`] long.
+    pub fn new(packer: Packer, n: usize, data: AlignedBuf) -> Self {
+        debug_assert!(packer.bytes(n).is_ok_and(|bytes| bytes == data.len()));
+        PackedWeight { packer, n, data }
     }
 
     /// How rows become panels.

@@ -129,7 +129,7 @@ impl<W: Weight, const MR: usize, const NV: usize, const P: usize> Kernel for Bod
                 if block.resume || !block.bias.is_null() {
                     start(isa, &block, &mut sums);
                 }
-                accumulate::<I, W, MR, NV, P>(isa, &block, &mut sums);
+                sums = accumulate::<I, W, MR, NV, P>(isa, &block, sums);
                 store(isa, &block, &sums);
                 block.x = block.x.wrapping_add(MR * block.ldx);
                 block.y = block.y.wrapping_add(MR * block.ldy);
@@ -146,8 +146,8 @@ impl<W: Weight, const MR: usize, const NV: usize, const P: usize> Kernel for Bod
 unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: usize>(
     isa: I,
     block: &Block,
-    sums: &mut [[[I::F32; NV]; P]; MR],
-) {
+    mut sums: [[[I::F32; NV]; P]; MR],
+) -> [[[I::F32; NV]; P]; MR] {
     let (mut w, mut x) = (block.w, block.x);
     for _ in 0..block.k {
         for p in 0..P {
@@ -165,6 +165,7 @@ unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const 
         w = w.wrapping_add(block.row_stride);
         x = x.wrapping_add(4);
     }
+    sums
 }
 
 /// Starts the sums from Y, the bias, or both.
@@ -177,27 +178,20 @@ unsafe fn start<I: Isa, const MR: usize, const NV: usize, const P: usize>(
     block: &Block,
     sums: &mut [[[I::F32; NV]; P]; MR],
 ) {
-    let whole = block.columns >= P * NV * I::LANES;
     for (i, row) in sums.iter_mut().enumerate() {
-        let y = block.y.wrapping_add(i * block.ldy);
-        for (v, sum) in row.as_flattened_mut().iter_mut().enumerate() {
-            let column = v * I::LANES;
-            let load = |p: *const f32| {
-                let p = p.wrapping_add(column);
+        for (p, panel) in row.iter_mut().enumerate() {
+            for (v, sum) in panel.iter_mut().enumerate() {
+                let column = (p * NV + v) * I::LANES;
+                let left = block.columns.saturating_sub(column).min(I::LANES);
                 // SAFETY: `columns` floats are there from column 0 on.
                 unsafe {
-                    if whole {
-                        isa.load(p)
-                    } else {
-                        isa.load_first(p, block.columns.saturating_sub(column).min(I::LANES))
+                    if block.resume {
+                        *sum = isa.load_first(block.y.wrapping_add(i * block.ldy + column), left);
+                    }
+                    if !block.bias.is_null() {
+                        *sum = isa.add(*sum, isa.load_first(block.bias.wrapping_add(column), left));
                     }
                 }
-            };
-            if block.resume {
-                *sum = load(y);
-            }
-            if !block.bias.is_null() {
-                *sum = isa.add(*sum, load(block.bias));
             }
         }
     }
@@ -215,16 +209,17 @@ unsafe fn store<I: Isa, const MR: usize, const NV: usize, const P: usize>(
 ) {
     let whole = block.columns >= P * NV * I::LANES;
     for (i, row) in sums.iter().enumerate() {
-        let y = block.y.wrapping_add(i * block.ldy);
-        for (v, &sum) in row.as_flattened().iter().enumerate() {
-            let column = v * I::LANES;
-            let p = y.wrapping_add(column);
-            // SAFETY: `columns` floats are there from column 0 on.
-            unsafe {
-                if whole {
-                    isa.store(p, sum);
-                } else {
-                    isa.store_first(p, sum, block.columns.saturating_sub(column).min(I::LANES));
+        for (p, panel) in row.iter().enumerate() {
+            for (v, &sum) in panel.iter().enumerate() {
+                let column = (p * NV + v) * I::LANES;
+                let y = block.y.wrapping_add(i * block.ldy + column);
+                // SAFETY: `columns` floats are there from column 0 on.
+                unsafe {
+                    if whole {
+                        isa.store(y, sum);
+                    } else {
+                        isa.store_first(y, sum, block.columns.saturating_sub(column).min(I::LANES));
+                    }
                 }
             }
         }

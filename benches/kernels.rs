@@ -1,0 +1,185 @@
+//! Matmul and attention kernels of this CPU: GFLOPS (shown as elements a second), and the share of the FMA peak, which
+//! is measured in the same run with a loop that touches registers only. One thread, packed weights.
+//! `cargo bench --bench kernels -- 'matmul/avx512/f32'` picks some of them.
+
+use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use smallmind::isa::{Isa, IsaId, Kernel};
+use smallmind::kernels::attention::{self, AttentionArgs};
+use smallmind::kernels::{Portion, matmul};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// M × N × K: square, a prompt, a few rows, one row; from L1 to beyond L2.
+const SHAPES: [[usize; 3]; 7] = [
+    [64, 64, 64],
+    [256, 256, 256],
+    [512, 512, 512],
+    [512, 576, 1536],
+    [32, 1024, 1024],
+    [8, 1024, 1024],
+    [1, 1024, 1024],
+];
+
+/// Twelve independent chains of multiply-adds: enough for two units with a latency of four to six.
+struct Peak {
+    rounds: usize,
+}
+
+impl Kernel for Peak {
+    type Output = f32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let (a, b) = (isa.splat(black_box(0.999)), isa.splat(black_box(1e-3)));
+        let mut sums = [isa.zero(); 12];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = isa.splat(black_box(i as f32));
+        }
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = isa.mul_add(*sum, a, b);
+            }
+        }
+        let mut total = isa.zero();
+        for sum in sums {
+            total = isa.add(total, sum);
+        }
+        isa.sum_lanes(total)
+    }
+}
+
+/// Lanes of a level.
+struct Lanes;
+
+impl Kernel for Lanes {
+    type Output = usize;
+    #[inline(always)]
+    fn run<I: Isa>(self, _isa: I) -> usize {
+        I::LANES
+    }
+}
+
+/// Floating-point operations a second that the level's FMA units reach: the best of many short runs.
+fn peak(isa: IsaId) -> f64 {
+    let rounds = 10_000;
+    let flops = (rounds * 12 * 2 * isa.run(Lanes).unwrap()) as f64;
+    let runs = (0..200).map(|_| {
+        let start = Instant::now();
+        black_box(isa.run(Peak { rounds: black_box(rounds) }).unwrap());
+        start.elapsed().as_secs_f64()
+    });
+    flops / runs.fold(f64::INFINITY, f64::min)
+}
+
+/// Times `work` of `flops` operations and prints the best sample's share of the peak.
+fn measure(criterion: &mut Criterion, name: &str, id: String, flops: usize, peak: f64, work: impl Fn()) {
+    let best = Cell::new(f64::INFINITY);
+    let timed = |bencher: &mut Bencher<'_>| {
+        bencher.iter_custom(|iterations| {
+            let start = Instant::now();
+            for _ in 0..iterations {
+                work();
+            }
+            let elapsed = start.elapsed();
+            best.set(best.get().min(elapsed.as_secs_f64() / iterations as f64));
+            elapsed
+        })
+    };
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Elements(flops as u64));
+    group.bench_function(BenchmarkId::from_parameter(&id), timed);
+    group.finish();
+    if best.get().is_finite() {
+        let rate = flops as f64 / best.get();
+        println!("    {:.1} GFLOPS at best, {:.0} % of the FMA peak", rate / 1e9, 100.0 * rate / peak);
+    }
+}
+
+fn matmuls(criterion: &mut Criterion) {
+    for row in matmul::table().iter().filter(|row| row.info.isa.is_available()) {
+        let peak = peak(row.info.isa);
+        let name = format!("matmul/{}/{}", row.info.isa.name(), row.info.dtype);
+        for [m, n, k] in SHAPES {
+            let x = vec![0.5f32; m * k];
+            let source = vec![0u8; n * k * row.weights.block_bytes()];
+            let mut storage = vec![0u8; row.packed_len(n, k).unwrap() + 64];
+            let begin = storage.as_ptr().align_offset(64);
+            let packed = &mut storage[begin..][..row.packed_len(n, k).unwrap()];
+            row.pack(&matmul::Source::rows(&source, n, k), 0..row.panels(n), packed).unwrap();
+            let mut y = vec![0f32; m * n];
+            let portion = Portion {
+                x: x.as_ptr().cast(),
+                ldx: 4 * k,
+                m,
+                k,
+                w: packed.as_ptr(),
+                panel_begin: 0,
+                panel_end: row.panels(n),
+                n,
+                y: y.as_mut_ptr(),
+                ldy: n,
+                bias: std::ptr::null(),
+                accumulate: false,
+            };
+            // SAFETY: the buffers have these shapes, and the level is available.
+            measure(criterion, &name, format!("{m}x{n}x{k}"), 2 * m * n * k, peak, || unsafe {
+                row.run(black_box(&portion));
+            });
+        }
+    }
+}
+
+fn attentions(criterion: &mut Criterion) {
+    let (heads, head_dim, n_kv) = (3, 64, 512);
+    for isa in IsaId::available() {
+        let row = attention::Set::select(isa).f32;
+        if row.info.isa != isa {
+            continue;
+        }
+        let peak = peak(isa);
+        let layout = row.layout(head_dim);
+        let keys = vec![0.1f32; layout.key_len(n_kv).unwrap()];
+        let values = vec![0.1f32; layout.value_len(n_kv).unwrap()];
+        let mut scratch = vec![0f32; row.scratch_len(head_dim).unwrap()];
+        for tokens in [1, n_kv] {
+            let limits: Vec<u32> = (n_kv - tokens..n_kv).map(|position| position as u32 + 1).collect();
+            let q = vec![0.1f32; tokens * heads * head_dim];
+            let mut out = vec![0f32; q.len()];
+            let args = AttentionArgs {
+                q: q.as_ptr(),
+                q_token_stride: heads * head_dim,
+                q_head_stride: head_dim,
+                tokens,
+                heads,
+                head_dim,
+                scale: 0.125,
+                k: keys.as_ptr(),
+                v: values.as_ptr(),
+                limits: limits.as_ptr(),
+                starts: std::ptr::null(),
+                out: out.as_mut_ptr(),
+                out_token_stride: heads * head_dim,
+                out_head_stride: head_dim,
+                scratch: scratch.as_mut_ptr(),
+            };
+            // Two products a visible key.
+            let visible: usize = limits.iter().map(|&limit| limit as usize).sum();
+            let flops = 4 * heads * head_dim * visible;
+            let id = format!("{tokens} of {n_kv} tokens");
+            // SAFETY: the buffers have these shapes, and the level is available.
+            measure(criterion, &format!("attention/{}", isa.name()), id, flops, peak, || unsafe {
+                row.run(black_box(&args));
+            });
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(200));
+    targets = matmuls, attentions
+}
+criterion_main!(benches);

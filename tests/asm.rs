@@ -1,0 +1,160 @@
+//! Reads the machine code of the vector kernels and refuses hot loops that spill registers or call anything.
+//! A tile whose sums leave their registers gives right results at a third of the speed, so no other test sees it.
+//! Needs `objdump`, x86-64, where the tiles are tuned, and an optimised build without debug assertions, whose checks
+//! inside the standard library's own functions take registers: `cargo test --release --test asm`.
+#![cfg(all(target_arch = "x86_64", not(debug_assertions)))]
+
+use smallmind::isa::{Isa, IsaId, Kernel};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// From this many multiply-adds on, an innermost loop counts as hot.
+const HOT: usize = 8;
+/// Displacement of a no-operation that marks the planted kernel's loop.
+const MARK: &str = "0x5a5a";
+
+/// An innermost loop: its function, and its instructions.
+struct Loop {
+    function: String,
+    code: Vec<String>,
+}
+
+impl Loop {
+    fn is_hot(&self) -> bool {
+        self.code.iter().filter(|i| i.contains("vfmadd") || i.contains("vpdp")).count() >= HOT
+    }
+
+    fn is_planted(&self) -> bool {
+        self.code.iter().any(|i| i.contains(MARK))
+    }
+
+    /// Calls, and vectors moved to or from the stack. Reloaded pointers are left alone: a load a step is free.
+    fn violations(&self) -> Vec<&str> {
+        let vector = |i: &str| ["xmm", "ymm", "zmm"].iter().any(|r| i.contains(r));
+        let stack = |i: &str| i.contains("[rsp") || i.contains("[rbp");
+        let bad = |i: &&String| i.starts_with("call") || (vector(i) && stack(i));
+        self.code.iter().filter(bad).map(String::as_str).collect()
+    }
+}
+
+/// The innermost loops of the functions that `vectorize` enters, from a disassembly.
+fn loops(listing: impl Iterator<Item = String>) -> Vec<Loop> {
+    let mut found = Vec::new();
+    let mut function: Option<String> = None;
+    let mut code: Vec<(u64, String)> = Vec::new();
+    for line in listing.chain(std::iter::once("0 <end>:".to_string())) {
+        if let Some(name) = line.strip_suffix(">:").and_then(|l| l.split_once(" <")).map(|(_, name)| name) {
+            if let Some(function) = function.take() {
+                found.extend(innermost(&function, &code));
+            }
+            code.clear();
+            function = (name.contains("isa::avx") && name.contains("enter")).then(|| name.to_string());
+        } else if function.is_some()
+            && let Some((address, instruction)) = line.trim_start().split_once(":\t")
+            && let Ok(address) = u64::from_str_radix(address, 16)
+        {
+            code.push((address, instruction.trim().to_string()));
+        }
+    }
+    found
+}
+
+/// Spans from a backward jump's target to the jump, without another jump inside.
+fn innermost(function: &str, code: &[(u64, String)]) -> Vec<Loop> {
+    let mut found = Vec::new();
+    for (end, (address, instruction)) in code.iter().enumerate() {
+        let target = instruction
+            .strip_prefix('j')
+            .and_then(|rest| rest.split_whitespace().nth(1))
+            .and_then(|target| u64::from_str_radix(target, 16).ok());
+        let Some(begin) =
+            target.filter(|t| t <= address).and_then(|t| code.iter().position(|(a, _)| *a == t))
+        else {
+            continue;
+        };
+        if !code[begin..end].iter().any(|(_, i)| i.starts_with('j')) {
+            let code = code[begin..=end].iter().map(|(_, i)| i.clone()).collect();
+            found.push(Loop { function: function.to_string(), code });
+        }
+    }
+    found
+}
+
+/// More sums than there are registers, so that the loop must spill; and the mark.
+struct Planted;
+
+impl Kernel for Planted {
+    type Output = f32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let factor = isa.splat(std::hint::black_box(0.5));
+        let mut sums = [[isa.zero(); 10]; 4];
+        for _ in 0..std::hint::black_box(3) {
+            // SAFETY: a no-operation.
+            unsafe {
+                std::arch::asm!("nop word ptr [rax + rax + 0x5a5a]", options(nomem, nostack, preserves_flags))
+            };
+            for sums in &mut sums {
+                for sum in sums {
+                    *sum = isa.mul_add(*sum, factor, factor);
+                }
+            }
+        }
+        let mut total = isa.zero();
+        for sum in sums.into_iter().flatten() {
+            total = isa.add(total, sum);
+        }
+        isa.sum_lanes(total)
+    }
+}
+
+#[test]
+fn hot_loops_keep_their_vectors_in_registers_and_call_nothing() {
+    // Both reach the kernels, so that they are linked into this test's own binary.
+    assert!(!smallmind::kernels::enumerate().is_empty());
+    for isa in IsaId::available() {
+        assert!(isa.run(Planted).unwrap().is_finite());
+    }
+
+    let mut objdump = Command::new("objdump")
+        .args(["-d", "-C", "--no-show-raw-insn", "-M", "intel"])
+        .arg(std::env::current_exe().unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("objdump (binutils) is needed to read the kernels' code");
+    let lines = BufReader::new(objdump.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    let loops: Vec<Loop> = loops(lines).into_iter().filter(Loop::is_hot).collect();
+    assert!(objdump.wait().unwrap().success());
+
+    let (planted, ours): (Vec<&Loop>, Vec<&Loop>) = loops.iter().partition(|l| l.is_planted());
+    assert!(planted.iter().any(|l| !l.violations().is_empty()), "the planted spill went unseen");
+    // Matmul alone has some twenty tiles of eight multiply-adds and more on each of two levels.
+    assert!(ours.len() > 40, "only {} hot loops were found", ours.len());
+    for l in ours {
+        let violations = l.violations();
+        assert!(violations.is_empty(), "{}: {violations:?} in\n{}", l.function, l.code.join("\n"));
+    }
+}
+
+#[test]
+fn the_reader_tells_spills_and_calls_from_clean_loops() {
+    let listing = |inner: &str| {
+        let multiply_adds = "  10:\tvfmadd231ps zmm0,zmm1,zmm2\n".repeat(HOT);
+        format!(
+            "0000 <x::isa::avx512::enter>:\n  0f:\tnop\n{multiply_adds}{inner}  20:\tjne    10 <x+0x10>\n  22:\tret\n"
+        )
+    };
+    let read = |text: String| loops(text.lines().map(String::from).collect::<Vec<_>>().into_iter());
+    for (inner, bad) in [
+        ("  18:\tadd    rax,0x4\n", 0),
+        ("  18:\tmov    rax,QWORD PTR [rsp+0x8]\n", 0),
+        ("  18:\tvmovaps ZMMWORD PTR [rsp+0x80],zmm11\n", 1),
+        ("  18:\tvmovups ymm3,YMMWORD PTR [rbp-0x40]\n", 1),
+        ("  18:\tcall   1234 <memcpy>\n", 1),
+    ] {
+        let loops = read(listing(inner));
+        assert_eq!(loops.len(), 1);
+        assert!(loops[0].is_hot());
+        assert_eq!(loops[0].violations().len(), bad, "{inner}");
+    }
+}

@@ -165,7 +165,7 @@ unsafe fn tile_block<I: DotI8, S: Source<I>, const MR: usize, const DIGITS: usiz
         #[inline(always)]
         |group| {
             // SAFETY: `w` is a block.
-            let bytes: [_; VECTORS] = from_fn(|v| unsafe { S::bytes(isa, w, group, v) });
+            let bytes: [_; VECTORS] = unsafe { [S::bytes(isa, w, group, 0), S::bytes(isa, w, group, 1)] };
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (digit, sums) in sums.iter_mut().enumerate() {
                     let x = isa.splat_i32(int(r, digit * BLOCK + group * STEP));
@@ -277,9 +277,13 @@ unsafe fn run_panel<I: DotI8, F: Format, const DIGITS: usize>(
     }
 }
 
+/// Where a chunk is widened to: on whole cache lines.
+#[repr(align(64))]
+struct Buffer(#[allow(dead_code)] [u8; CHUNK * MAX_WIDE_BYTES]);
+
 /// [`sweep`] over chunks of the panel, each widened before. Y carries the sums from chunk to chunk.
 fn sweep_widened<I: DotI8, F: Format, S: Source<I>, const DIGITS: usize>(isa: I, rows: usize, task: Task) {
-    let mut buffer = MaybeUninit::<[u8; CHUNK * MAX_WIDE_BYTES]>::uninit();
+    let mut buffer = MaybeUninit::<Buffer>::uninit();
     let buffer = buffer.as_mut_ptr().cast::<u8>();
     for b in (0..task.blocks).step_by(CHUNK) {
         let blocks = CHUNK.min(task.blocks - b);

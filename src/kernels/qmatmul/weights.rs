@@ -237,11 +237,15 @@ unsafe fn widen_block<I: DotI8, F: Format>(isa: I, w: *const u8, out: *mut u8) {
     let up = if F::MINIMUM { 0 } else { (128 - F::ZERO) * 0x0101_0101 };
     for v in 0..VECTORS {
         // SAFETY: `w` is a block, and stores go where `Wide` reads.
-        each_group(<Packed<F> as Source<I>>::UNROLL, |group| unsafe {
-            // Bytes stay below 256, so nothing is carried from one to the next.
-            let bytes = isa.add_i32(Packed::<F>::bytes(isa, w, group, v), isa.splat_i32(up));
-            isa.store_i32(out.wrapping_add((group * VECTORS + v) * I::LANES * STEP).cast(), bytes);
-        });
+        each_group(
+            <Packed<F> as Source<I>>::UNROLL,
+            #[inline(always)]
+            |group| unsafe {
+                // Bytes stay below 256, so nothing is carried from one to the next.
+                let bytes = isa.add_i32(Packed::<F>::bytes(isa, w, group, v), isa.splat_i32(up));
+                isa.store_i32(out.wrapping_add((group * VECTORS + v) * I::LANES * STEP).cast(), bytes);
+            },
+        );
         let put = |i: usize, x: I::F32| {
             let to = out.wrapping_add(Wide::<true>::floats::<I>(i)).cast();
             // SAFETY: floats follow the levels.

@@ -65,3 +65,24 @@ impl Error {
         Self::Format(text.into())
     }
 }
+
+/// Characters of a text from outside that a message shows.
+const SHOWN_CHARS: usize = 80;
+
+/// A text from a file or a caller, made fit for a one-line message: in quotes, control characters escaped,
+/// shortened where long.
+pub(crate) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// Puts the place in front of an error about contents; other errors stay as they are.
+pub(crate) fn at(place: impl FnOnce() -> String) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        Error::Format(text) => Error::Format(format!("{}: {text}", place())),
+        Error::Unsupported(text) => Error::Unsupported(format!("{}: {text}", place())),
+        other => other,
+    }
+}

@@ -1,7 +1,7 @@
 //! Hyperparameters of a model, read from GGUF metadata and checked before anything is sized by them.
 //! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::format::gguf::Metadata;
 use crate::kernels::rope::Pairing;
 
@@ -160,7 +160,7 @@ fn rope(keys: &Keys<'_>, head_dim: usize) -> Result<RopeConfig> {
     let linear_factor = match keys.metadata.get_str(&scaling)? {
         None | Some("none") => 1.0,
         Some("linear") => keys.positive("rope.scaling.factor", 1.0)?,
-        Some(other) => return Err(Error::Unsupported(format!("{scaling} = {other:?}"))),
+        Some(other) => return Err(Error::Unsupported(format!("{scaling} = {}", quoted(other)))),
     };
     // GGUF files of this family store Q and K permuted so that pairs are adjacent.
     let base = keys.positive("rope.freq_base", 10_000.0)?;

@@ -13,7 +13,7 @@ use super::llama;
 use super::plan::Plan;
 use super::weights::{Usage, Weight, WeightSpec, Weights};
 use crate::chat::Template;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::format::gguf::{Gguf, Metadata, TensorInfo};
 use crate::format::{ByteSource, FileSource};
 use crate::isa::IsaId;
@@ -83,7 +83,7 @@ impl Model {
         let n_vocab = vocabulary_size(&gguf)?;
         let architecture = metadata.get_str("general.architecture")?.unwrap_or("");
         if architecture != "llama" {
-            return Err(Error::Unsupported(format!("architecture {architecture:?} (known: llama)")));
+            return Err(Error::Unsupported(format!("architecture {} (known: llama)", quoted(architecture))));
         }
         let config = Config::llama(metadata, n_vocab)?;
         let (plan, specs) = llama::build(&gguf, &config, &kernels)?;
@@ -99,7 +99,7 @@ impl Model {
             )));
         }
         let template = template(metadata, tokenizer.as_ref().ok()).map_err(reason);
-        let n_parameters = gguf.tensors().iter().map(TensorInfo::elements).sum();
+        let n_parameters = gguf.parameters();
         Ok(Arc::new(Model {
             config,
             plan,

@@ -19,8 +19,8 @@ mod tests;
 
 pub use source::TokenizerSource;
 
+use crate::error::{Error, Result, quoted};
 use crate::format::gguf::Metadata;
-use crate::{Error, Result};
 use aho_corasick::{AhoCorasick, MatchKind};
 use split::Splitter;
 use std::collections::{HashMap, HashSet};
@@ -64,8 +64,8 @@ impl Tokenizer {
     pub fn new(source: TokenizerSource) -> Result<Self> {
         if source.model != "gpt2" {
             return Err(Error::Unsupported(format!(
-                "tokenizer {:?} (tokenizer.ggml.model); only \"gpt2\", byte-level BPE, is",
-                source.model
+                "tokenizer {} (tokenizer.ggml.model); only \"gpt2\", byte-level BPE, is",
+                quoted(&source.model)
             )));
         }
         let splitter = Splitter::new(&source.pre)?;
@@ -91,7 +91,9 @@ impl Tokenizer {
             .vocab_and_merges(ordinary, merges)
             .ignore_merges(splitter.whole_words)
             .build()
-            .map_err(|error| Error::format(format!("tokenizer.ggml.merges: {error}")))?;
+            .map_err(|error| {
+                Error::format(format!("tokenizer.ggml.merges: {}", quoted(&error.to_string())))
+            })?;
         Ok(Self { vocabulary, splitter, bpe, control, all_special, user_defined, adds_bos, adds_eos })
     }
 
@@ -268,7 +270,7 @@ fn by_text(tokens: Vec<String>, vocabulary: &Vocabulary) -> Result<(Vocab, HashM
             (ordinary.insert(text.clone(), id), control.get(&text).copied())
         };
         if let Some(first) = first.or(other) {
-            return Err(Error::format(format!("tokens {first} and {id} are both {text:?}")));
+            return Err(Error::format(format!("tokens {first} and {id} are both {}", quoted(&text))));
         }
     }
     Ok((ordinary, control))
@@ -285,10 +287,10 @@ fn merges(lines: &[String]) -> Result<Merges> {
                 if seen.insert(line.as_str()) {
                     Ok((left.to_owned(), right.to_owned()))
                 } else {
-                    Err(Error::format(format!("merge {rank} is there twice: {line:?}")))
+                    Err(Error::format(format!("merge {rank} is there twice: {}", quoted(line))))
                 }
             }
-            _ => Err(Error::format(format!("merge {rank} is no pair: {line:?}"))),
+            _ => Err(Error::format(format!("merge {rank} is no pair: {}", quoted(line)))),
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 //! Time is linear in the text: the patterns run on a finite automaton, which is why the published
 //! patterns' one lookahead, `\s+(?!\S)`, is written as a [`Spaces`] rule beside the pattern instead.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use regex::Regex;
 
 /// What `\s+(?!\S)|\s+` does, without lookahead: a run of spaces that something follows gives its last
@@ -133,10 +133,9 @@ impl Splitter {
     /// [`Error::Unsupported`] for a name the table doesn't have.
     pub(super) fn new(pre: &str) -> Result<Self> {
         let name = if pre.is_empty() { "default" } else { pre };
-        let family = FAMILIES
-            .iter()
-            .find(|family| family.names.contains(&name))
-            .ok_or_else(|| Error::Unsupported(format!("pre-tokenizer {name:?} (tokenizer.ggml.pre)")))?;
+        let family = FAMILIES.iter().find(|family| family.names.contains(&name)).ok_or_else(|| {
+            Error::Unsupported(format!("pre-tokenizer {} (tokenizer.ggml.pre)", quoted(name)))
+        })?;
         let passes = family
             .passes
             .iter()

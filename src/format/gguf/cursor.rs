@@ -2,7 +2,7 @@
 //! Lengths are checked against what is left before memory is reserved for them.
 
 use super::limits::MAX_HEADER_BYTES;
-use super::text::reserved;
+use super::reserve::reserved;
 use crate::format::ByteSource;
 use crate::{Error, Result};
 

@@ -4,9 +4,9 @@
 use super::TensorInfo;
 use super::limits;
 use super::metadata::Metadata;
-use super::text::{at, indices, quoted};
+use super::reserve::indices;
 use super::types::TensorType;
-use crate::{Error, Result};
+use crate::error::{Error, Result, at, quoted};
 
 /// The part of a file that holds the tensors' data.
 pub(super) struct Section {

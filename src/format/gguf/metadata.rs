@@ -4,8 +4,8 @@
 use std::fmt;
 
 use super::limits::MAX_KV_PAIRS;
-use super::text::{quoted, reserve_one};
-use crate::{Error, Result};
+use super::reserve::reserve_one;
+use crate::error::{Error, Result, quoted};
 
 /// A metadata value, of the types the format has.
 #[derive(Clone, Debug, PartialEq)]

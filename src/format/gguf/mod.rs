@@ -11,15 +11,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{ByteSource, FileSource};
+use crate::error::{Error, Result, at, quoted};
 use crate::quant::DType;
-use crate::{Error, Result};
 
 mod cursor;
 mod layout;
 pub mod limits;
 mod metadata;
 mod read;
-mod text;
+mod reserve;
 mod types;
 
 pub use metadata::{Array, Metadata, Strings, Value};
@@ -27,7 +27,7 @@ pub use types::TensorType;
 
 use cursor::Cursor;
 use layout::Section;
-use text::{at, quoted, reserve_one};
+use reserve::reserve_one;
 
 /// Where a tensor lies in the file and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl fmt::Debug for Gguf {
 
 /// Indices of the tensors sorted by name, all different.
 fn index_names(tensors: &[TensorInfo]) -> Result<Vec<u32>> {
-    let mut by_name = text::indices(tensors.len())?;
+    let mut by_name = reserve::indices(tensors.len())?;
     let name = |i: u32| tensors[i as usize].name.as_str();
     by_name.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
     match by_name.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {

@@ -5,9 +5,9 @@ use super::TensorInfo;
 use super::cursor::Cursor;
 use super::limits::*;
 use super::metadata::{Array, Metadata, Strings, Value};
-use super::text::{at, quoted, reserve_one, reserved};
+use super::reserve::{reserve_one, reserved};
 use super::types::TensorType;
-use crate::{Error, Result};
+use crate::error::{Error, Result, at, quoted};
 
 /// Value types as the file numbers them.
 mod tag {

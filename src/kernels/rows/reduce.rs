@@ -253,6 +253,15 @@ impl Argmax {
         // SAFETY: the slice is readable for its length.
         unsafe { (self.run)(x.as_ptr(), x.len()) }
     }
+
+    /// The first index of the largest of `n` elements.
+    ///
+    /// # Safety
+    /// `x` is readable for `n` floats.
+    pub unsafe fn run(&self, x: *const f32, n: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { (self.run)(x, n) }
+    }
 }
 
 /// # Safety

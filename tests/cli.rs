@@ -63,7 +63,7 @@ fn fails(command: &mut Command, code: i32, reason: &str) {
 
 #[test]
 fn wrong_command_lines() {
-    let wrong: [(&[&str], &str); 9] = [
+    let wrong: [(&[&str], &str); 10] = [
         (&["dance"], "unrecognized subcommand 'dance'"),
         (&["generate"], "not provided: --model <FILE> (see --help)"),
         (&["generate", "--model", TINY, "--color"], "'--color'"),
@@ -71,6 +71,7 @@ fn wrong_command_lines() {
         (&["generate", "--model", TINY, "-p", "x", "-n", "many"], "'many'"),
         (&["generate", "--model", TINY, "-p", "x", "--threads", "0"], "0 is not in 1..=1024"),
         (&["generate", "--model", TINY, "-p", "x", "--threads", "100000"], "100000 is not in 1..=1024"),
+        (&["generate", "--model", TINY, "-p", "x", "--activations", "4"], "16 or 8 is needed"),
         (&["generate", "--model", TINY, "-p", "x", "--system", "y"], "not provided: --chat"),
         (&["bench", "--model", TINY, "--repetitions", "0"], "0 is not in"),
     ];
@@ -198,11 +199,13 @@ fn info_kernels_and_bench_print_tables() {
     let kernels = succeeds(&mut smallmind(&["kernels"]));
     assert!(kernels.contains("scalar") && kernels.contains("matmul"), "{kernels}");
     let bench = ["bench", "-m", TINY, "-p", "8", "-n", "4", "-d", "8", "-r", "1", "-t", "1,2"];
-    let table = succeeds(&mut smallmind(&bench));
+    let table = succeeds(smallmind(&bench).args(["--activations", "8"]));
+    assert!(table.contains("8-bit activations"), "{table}");
     assert_eq!(table.lines().filter(|line| line.contains("tg4@d8")).count(), 2, "{table}");
     let json = succeeds(smallmind(&bench).arg("--json"));
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 4);
+    assert_eq!(rows[0]["activation_bits"], 16);
     assert!(rows[0]["tokens_per_second"].as_f64().unwrap() > 0.0);
 }
 
@@ -332,8 +335,8 @@ mod interrupted {
     #[test]
     fn while_it_reads_a_long_prompt() {
         let long = "It was a dark and stormy night. ".repeat(600);
-        let mut child = generate(&smollm2(), &["-p", &long, "-n", "8000"]).spawn().unwrap();
-        read_until(child.stderr.as_mut().unwrap(), "kernels]\n");
+        let mut child = generate(&smollm2(), &["-p", &long, "--ctx", "0"]).spawn().unwrap();
+        read_until(child.stderr.as_mut().unwrap(), "activations]\n");
         // The handler takes a first one as a request once the prompt is being read, and before that ends
         // the program at once: both are clean.
         press_ctrl_c(&child);

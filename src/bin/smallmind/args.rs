@@ -4,11 +4,20 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args as Group, Parser, Subcommand};
+use smallmind::kernels::qmatmul::Activations;
 use smallmind::threads::MAX_WORKERS;
 
 /// Accepts the thread counts that a team can have, so that a wrong one is told before a long load.
 fn thread_count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
+}
+
+fn activations(bits: &str) -> Result<Activations, &'static str> {
+    match bits {
+        "16" => Ok(Activations::Bits16),
+        "8" => Ok(Activations::Bits8),
+        _ => Err("16 or 8 is needed"),
+    }
 }
 
 /// Runs small language models on the CPU.
@@ -42,9 +51,13 @@ pub struct ModelArgs {
     /// Worker threads [default: one for each core]
     #[arg(short, long, value_name = "N", value_parser = thread_count())]
     pub threads: Option<usize>,
-    /// Positions of context; 0 takes what the model was trained on
-    #[arg(short, long, value_name = "N", default_value_t = 0)]
-    pub ctx: usize,
+    /// Positions of context; 0 takes what the model was trained on [default: that, but at most 4096]
+    #[arg(short, long, value_name = "N")]
+    pub ctx: Option<usize>,
+    /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
+    /// llama.cpp) is faster
+    #[arg(long, value_name = "16|8", default_value = "16", hide_default_value = true, value_parser = activations)]
+    pub activations: Activations,
     /// Map the file instead of reading it (it must not change while it is loaded)
     #[arg(long)]
     pub mmap: bool,
@@ -145,6 +158,10 @@ pub struct Bench {
     /// Worker threads, several separated by commas [default: one for each core]
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = thread_count())]
     pub threads: Vec<usize>,
+    /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
+    /// llama.cpp) is faster
+    #[arg(long, value_name = "16|8", default_value = "16", hide_default_value = true, value_parser = activations)]
+    pub activations: Activations,
     /// Measurements of each test, after one that isn't counted
     #[arg(short, long, value_name = "N", default_value_t = 5,
         value_parser = RangedU64ValueParser::<usize>::new().range(1..))]

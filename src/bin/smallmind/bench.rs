@@ -23,9 +23,9 @@ impl Row {
         (self.samples[(n - 1) / 2] + self.samples[n / 2]) / 2.0
     }
 
-    fn json(&self) -> String {
+    fn json(&self, activation_bits: usize) -> String {
         format!(
-            r#"{{"test":"{}","threads":{},"tokens_per_second":{:.3},"min":{:.3},"max":{:.3},"repetitions":{}}}"#,
+            r#"{{"test":"{}","threads":{},"activation_bits":{activation_bits},"tokens_per_second":{:.3},"min":{:.3},"max":{:.3},"repetitions":{}}}"#,
             self.test,
             self.threads,
             self.median(),
@@ -38,18 +38,21 @@ impl Row {
 
 pub fn run(args: &Bench) -> Result<()> {
     let start = Instant::now();
-    let model = Model::open(&args.model, &LoadParams::default())?;
+    let model =
+        Model::open(&args.model, &LoadParams { activations: args.activations, ..LoadParams::default() })?;
     let load = start.elapsed().as_secs_f64();
     let counts = if args.threads.is_empty() { vec![threads::available()] } else { args.threads.clone() };
     let mut rows = Vec::new();
     for threads in counts {
         rows.extend(measure(&model, args, threads)?);
     }
+    let bits = 8 * args.activations.digits();
     if args.json {
-        let rows: Vec<_> = rows.iter().map(Row::json).collect();
+        let rows: Vec<_> = rows.iter().map(|row| row.json(bits)).collect();
         return print(&format!("[{}]\n", rows.join(",")));
     }
-    let mut text = format!("loaded in {load:.2} s, {} kernels\n\n", model.kernels().isa.name());
+    let isa = model.kernels().isa.name();
+    let mut text = format!("loaded in {load:.2} s, {isa} kernels, {bits}-bit activations\n\n");
     text.push_str(&format!("{:<14} {:>7} {:>10} {:>10} {:>10}\n", "test", "threads", "tok/s", "min", "max"));
     for row in &rows {
         let (min, max) = (row.samples[0], row.samples[row.samples.len() - 1]);

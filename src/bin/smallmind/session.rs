@@ -21,6 +21,10 @@ use crate::output::{failed, remark};
 /// Prompt tokens between two looks at Ctrl-C: a whole number of batches of the context's default.
 const PIECE: usize = 256;
 
+/// Most positions of context unless more are asked for: what a model was trained on may need more memory
+/// than there is.
+const DEFAULT_CONTEXT: usize = 4096;
+
 /// What [`Session::write`] wrote.
 pub struct Written {
     pub text: String,
@@ -56,8 +60,8 @@ impl Session {
         let model = load(args)?;
         let sampler = Sampler::new(params, model.config().n_vocab)?;
         let threads = args.threads.unwrap_or_else(threads::available);
-        let context =
-            Context::new(model, &ContextParams { n_ctx: args.ctx, threads, ..ContextParams::default() })?;
+        let n_ctx = args.ctx.unwrap_or_else(|| model.config().n_ctx_train.min(DEFAULT_CONTEXT));
+        let context = Context::new(model, &ContextParams { n_ctx, threads, ..ContextParams::default() })?;
         Ok(Session { context, sampler, seed, quiet: args.quiet, profile: args.profile })
     }
 
@@ -101,7 +105,7 @@ impl Session {
 
     /// Appends `tokens` piece by piece until Ctrl-C, and returns how many went in.
     fn prefill(&mut self, tokens: &[u32], generating: &Generating) -> Result<usize> {
-        let _zone = profile::scope(Zone::Generate);
+        let _zone = (!tokens.is_empty()).then(|| profile::scope(Zone::Generate));
         for (i, piece) in tokens.chunks(PIECE).enumerate() {
             if generating.interrupted() {
                 return Ok(i * PIECE);
@@ -166,7 +170,8 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         }
         ControlFlow::Continue(())
     };
-    let params = LoadParams { progress: Some(&progress), ..LoadParams::default() };
+    let params =
+        LoadParams { progress: Some(&progress), activations: args.activations, ..LoadParams::default() };
     let model = if args.mmap {
         // SAFETY: whoever asks for --mmap has been told not to change the file meanwhile.
         unsafe { MapSource::open(&args.model) }.and_then(|map| Model::from_source(Arc::new(map), &params))
@@ -180,8 +185,9 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         let name = if config.name.is_empty() { &config.architecture } else { &config.name };
         let megabytes = model.weight_bytes() as f64 / 1e6;
         remark(&format!(
-            "[{name}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels]\n",
-            model.kernels().isa.name()
+            "[{name}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels, {}-bit activations]\n",
+            model.kernels().isa.name(),
+            8 * args.activations.digits()
         ));
     }
     Ok(model)

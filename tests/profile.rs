@@ -196,6 +196,7 @@ fn workers_hang_below_the_region_they_serve() {
         team.run(|worker| {
             let _op = profile::scope(Zone::LinearDown).work(1000, 0);
             spin_ms(2);
+            let _wait = profile::scope(Zone::Barrier);
             worker.barrier().unwrap();
         })
         .unwrap();

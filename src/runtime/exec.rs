@@ -9,7 +9,7 @@ use crate::model::{Buf, BufKind, Model, Part, Step, StepKind, Weight, WeightId};
 use crate::ops::attention::{self, HeadShape};
 use crate::ops::linear::{self, Product};
 use crate::ops::{Rows, rowwise};
-use crate::profile;
+use crate::profile::{self, Zone};
 use crate::threads::{Poisoned, Team, WorkCounter, Worker};
 
 /// The tokens of one pass and where they stand in the sequence.
@@ -154,6 +154,8 @@ impl Walk<'_> {
             });
             self.step(step, worker, counter);
             if step.barrier {
+                let waits = worker.index() == 0 && worker.count() > 1;
+                let _zone = waits.then(|| profile::scope(Zone::Barrier));
                 worker.barrier()?;
             }
         }

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use super::barrier::{Barrier, Poisoned};
 use super::gate::{Gate, Patience};
 use super::work;
-use crate::profile::{self, Zone};
+use crate::profile;
 use crate::{Error, Result};
 
 /// Most workers a team can have.
@@ -278,7 +278,6 @@ impl Worker<'_> {
         if self.shared.count == 1 {
             return if self.shared.barrier.is_broken() { Err(Poisoned) } else { Ok(()) };
         }
-        let _scope = profile::scope(Zone::Barrier);
         self.shared.barrier.wait(self.index, self.patience)
     }
 

@@ -79,8 +79,8 @@ fn costs() {
         #[cfg(target_os = "linux")]
         team.run(|worker| pin_to_core(worker.index())).unwrap();
         let barriers = 1000;
-        let barrier = best_of(50, wall(), || region(&team, barriers, 0)) / barriers as f64;
-        let empty = best_of(500, wall(), || team.run(|_| {}).unwrap());
+        let barrier = best_of(20, wall(), || region(&team, barriers, 0)) / barriers as f64;
+        let empty = best_of(200, wall(), || team.run(|_| {}).unwrap());
         let alone = Team::new(1).unwrap();
         let empty_alone = best_of(200, wall(), || (0..100).for_each(|_| alone.run(|_| {}).unwrap())) / 100.0;
         println!(
@@ -124,8 +124,9 @@ fn two_workers_on_one_core_take_turns() {
             let one = best_of(10, cpu_time, || region(&alone, OPS, steps)) / OPS as f64;
             let two = best_of(10, cpu_time, || region(&crowded, OPS, steps)) / OPS as f64;
             println!("ops of {one:.0} ns: two on one core take {:.2} times one", two / one);
-            // An op needs one handover, each way by turns; spinning out a time slice would cost a thousand.
-            assert!(two < 1.3 * one + 3.0 * handover);
+            // An op needs one handover, each way by turns. The margin is for a busy machine, which slows one
+            // measurement and spares another; spinning out a time slice would cost a thousand handovers.
+            assert!(two < 2.0 * one + 10.0 * handover);
         }
     });
 }

@@ -1,14 +1,16 @@
 """Runs smallmind and llama.cpp by turns on one model and prints how they compare.
 
-usage: compare.py SMALLMIND PEER_PYTHON MODEL [--rounds N]
+usage: compare.py SMALLMIND PEER_PYTHON MODEL [--rounds N] [--json FILE]
 
 llama.cpp runs with whichever of its settings is fastest here, found beforehand
-for prompt and generation each. In a round each program runs once at each thread
-count, the two right after each other, first the one and next time the other;
-the ratio is taken within the round, so that a slow spell of the machine hits both.
+for prompt and generation each; smallmind with activations of 16 bits and of 8. In a
+round each runs once at each thread count, llama.cpp between the two, forward and next
+time backward; the ratio is taken within the round, so that a slow spell of the machine
+hits both. With --json the figures also go into a file, for docs/benchmarks.py.
 """
 
 import argparse
+import datetime
 import json
 import os
 import statistics
@@ -25,6 +27,10 @@ VARIANTS = {
     "no repacking": ["--plain"],
     "no repacking, flash attention": ["--plain", "--flash"],
 }
+
+
+# In the order of a round.
+PROGRAMS = {"smallmind": "smallmind", "llama_cpp": "llama.cpp", "smallmind_8bit": "smallmind, 8 bits"}
 
 
 def run(command):
@@ -66,8 +72,38 @@ def clocks():
     return time.monotonic(), busy / os.sysconf("SC_CLK_TCK"), ours
 
 
+def summary(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
 def spread(values, digits):
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+    return "{median:.{d}f} ({min:.{d}f}–{max:.{d}f})".format(**summary(values), d=digits)
+
+
+def processor():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else 'unknown CPU'}, {os.cpu_count()} cores"
+
+
+def as_json(args, version, rows):
+    """What docs/benchmarks.py draws."""
+
+    def entry(test, count, speeds):
+        row = {"test": test, "threads": count} | {name: summary(values) for name, values in speeds.items()}
+        for name in row.keys() & PROGRAMS.keys() - {"llama_cpp"}:
+            row[name]["ratio"] = statistics.median(a / b for a, b in zip(speeds[name], speeds["llama_cpp"]))
+        return row
+
+    figures = {
+        "date": datetime.date.today().isoformat(),
+        "cpu": processor(),
+        "model": Path(args.model).stem,
+        "llama_cpp": version,
+        "rounds": args.rounds,
+        "rows": [entry(test, count, speeds) for (test, count), speeds in rows.items()],
+    }
+    return json.dumps(figures, indent=1) + "\n"
 
 
 def main():
@@ -76,6 +112,7 @@ def main():
     parser.add_argument("peer_python")
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
     info = subprocess.run([args.peer_python, PEER, "--info"], stdout=subprocess.PIPE, text=True, check=True)
@@ -86,9 +123,9 @@ def main():
     for test, (_, name) in settings.items():
         print(f"llama.cpp's {test} is fastest with {name or 'its defaults'}")
 
-    def ours(count):
+    def ours(count, bits):
         command = [args.smallmind, "bench", "--model", args.model, "-p", "512", "-n", "128"]
-        return run([*command, "--threads", str(count), "-r", "1", "--json"])
+        return run([*command, "--threads", str(count), "--activations", bits, "-r", "1", "--json"])
 
     def theirs(count):
         speeds = {}
@@ -96,26 +133,33 @@ def main():
             speeds |= run([*peer, *flags, "--threads", str(count)]) or {}
         return speeds
 
-    rows = {(test, count): ([], []) for test in TESTS for count in threads}
+    programs = {
+        "smallmind": lambda count: ours(count, "16"),
+        "llama_cpp": theirs,
+        "smallmind_8bit": lambda count: ours(count, "8"),
+    }
+    rows = {(test, count): {name: [] for name in PROGRAMS} for test in TESTS for count in threads}
     start = clocks()
     for turn in range(args.rounds):
         for count in threads:
-            pair = [None, None]
-            for n in (0, 1) if turn % 2 == 0 else (1, 0):
-                pair[n] = (ours, theirs)[n](count)
-            if not all(pair):
-                raise SystemExit(f"{'llama.cpp' if pair[0] else 'smallmind'} failed at {count} threads")
-            for test in TESTS:
-                for column, speeds in zip(rows[test, count], pair):
-                    column.append(speeds[test])
+            for name in list(PROGRAMS)[:: 1 if turn % 2 == 0 else -1]:
+                speeds = programs[name](count)
+                if not speeds:
+                    raise SystemExit(f"{PROGRAMS[name]} failed at {count} threads")
+                for test in TESTS:
+                    rows[test, count][name].append(speeds[test])
     others = others_busy(start)
 
-    print(f"\nmedian (lowest–highest) of {args.rounds} rounds, tokens/s\n")
-    print("| test | threads | smallmind | llama.cpp | ratio in a round |")
-    print("|---|---|---|---|---|")
-    for (test, count), (mine, peers) in rows.items():
-        ratios = [a / b for a, b in zip(mine, peers)]
-        print(f"| {test} | {count} | {spread(mine, 1)} | {spread(peers, 1)} | {spread(ratios, 2)} |")
+    print(f"\nmedian (lowest–highest) of {args.rounds} rounds, tokens/s; × = ratio to llama.cpp in a round\n")
+    print("| test | threads | " + " | ".join(PROGRAMS.values()) + " | × | ×, 8 bits |")
+    print("|---" * (len(PROGRAMS) + 4) + "|")
+    for (test, count), speeds in rows.items():
+        cells = [spread(values, 1) for values in speeds.values()]
+        for name in "smallmind", "smallmind_8bit":
+            cells.append(spread([a / b for a, b in zip(speeds[name], speeds["llama_cpp"])], 2))
+        print(f"| {test} | {count} | {' | '.join(cells)} |")
+    if args.json:
+        args.json.write_text(as_json(args, info.stdout.split(" (")[0].removeprefix("llama.cpp "), rows))
     print(f"\nOther programs kept {others:.2f} of {os.cpu_count()} cores busy meanwhile.")
     if others > 0.1:
         # A spinning barrier burns whole time slices while its partner waits for a core.

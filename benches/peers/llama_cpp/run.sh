@@ -1,10 +1,11 @@
 #!/bin/sh
 # Compares smallmind with llama.cpp on one model, in prefill and decode speed.
 #
-# usage: benches/peers/llama_cpp/run.sh MODEL [ROUNDS]
+# usage: benches/peers/llama_cpp/run.sh MODEL [ROUNDS [JSON]]
 #
 # Builds llama.cpp once, for this machine, from its package llama-cpp-python
-# (10 minutes on two cores, in target/peers); a comparison then takes about two.
+# (10 minutes on two cores, in target/peers); a comparison then takes about three.
+# JSON is a file for the figures, from which docs/benchmarks.py draws.
 # CC and CXX choose its compiler. Without them clang is taken if there is one:
 # gcc 12 miscompiles its AMX kernels (they die where a tile is configured), and
 # those are its fastest where the CPU has AMX.
@@ -15,9 +16,11 @@ fail() {
     exit 1
 }
 
-[ $# -ge 1 ] && [ $# -le 2 ] || fail "usage: $0 MODEL [ROUNDS]"
+[ $# -ge 1 ] && [ $# -le 3 ] || fail "usage: $0 MODEL [ROUNDS [JSON]]"
 [ -f "$1" ] || fail "no such file: $1"
-model=$(CDPATH='' cd -- "$(dirname -- "$1")" && pwd)/$(basename -- "$1")
+absolute() { printf '%s\n' "$(CDPATH='' cd -- "$(dirname -- "$1")" && pwd)/$(basename -- "$1")"; }
+model=$(absolute "$1")
+json=${3:+$(absolute "$3")}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 cd "$here/../../.."
 venv=target/peers/llama_cpp
@@ -40,4 +43,4 @@ fi
 
 cargo build --release --quiet
 exec "$venv/bin/python" "$here/compare.py" "${CARGO_TARGET_DIR:-target}/release/smallmind" \
-    "$venv/bin/python" "$model" ${2:+--rounds "$2"}
+    "$venv/bin/python" "$model" ${2:+--rounds "$2"} ${json:+--json "$json"}

@@ -168,8 +168,8 @@ const fn avx2_tiles<W: Weight>() -> Tiles {
     let full = const {
         &[
             tile::<I, W, 1, 2, 4>(),
-            tile::<I, W, 2, 2, 3>(),
-            tile::<I, W, 3, 2, 2>(),
+            tile::<I, W, 2, 2, 2>(),
+            tile::<I, W, 3, 2, 1>(),
             tile::<I, W, 4, 2, 1>(),
             tile::<I, W, 5, 2, 1>(),
             tile::<I, W, 6, 2, 1>(),

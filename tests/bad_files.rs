@@ -121,6 +121,8 @@ fn unchanged_files_load() {
         let parts = Parts::of(golden);
         let model = load(&parts).unwrap();
         assert_eq!(model.config().architecture, "llama");
+        // The count that the other tests rely on sees what a model takes.
+        assert!(model.weight_bytes() > 50_000 && total_counts().peak_bytes > model.weight_bytes() as u64);
     }
 }
 

@@ -158,7 +158,9 @@ static void print_profile(void) {
     CHECK_OK(sm_profile_describe(&info, sizeof info));
     CHECK(info.wall_ns > 0 && info.dropped == 0);
 
-    int seen_decode = 0;
+    const char *const expected[] = {"load",   "tokenize", "detokenize", "chat_template", "context.create",
+                                    "decode", "prefill",  "sample",     "linear.gate_up"};
+    size_t seen = 0;
     uint64_t allocated = 0;
     printf("\n%-28s %8s %12s %12s %10s %10s %10s %8s\n", "method", "calls", "total ms", "self ms", "min us",
            "max us", "bytes", "GFLOPS");
@@ -166,15 +168,22 @@ static void print_profile(void) {
         const sm_method_stats *s = &stats[i];
         CHECK(s->parent >= -1 && s->parent < (int64_t)i);
         CHECK(s->self_ns <= s->total_ns && s->min_ns <= s->max_ns && s->calls > 0);
-        seen_decode |= strcmp(s->name, "decode") == 0;
         allocated += s->alloc_bytes;
         printf("%*s%-*s %8" PRIu64 " %12.3f %12.3f %10.1f %10.1f %10" PRIu64 " %8.2f\n", (int)(2 * s->depth),
                "", (int)(28 - 2 * s->depth), s->name, s->calls, (double)s->total_ns / 1e6,
                (double)s->self_ns / 1e6, (double)s->min_ns / 1e3, (double)s->max_ns / 1e3, s->alloc_bytes,
                s->gflops);
     }
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        size_t row = 0;
+        while (row < count && strcmp(stats[row].name, expected[i]) != 0) {
+            row++;
+        }
+        seen += row < count;
+    }
+    CHECK(seen == sizeof expected / sizeof expected[0]);
     /* The shipped library counts allocations, and loading a model makes some. */
-    CHECK(seen_decode && allocated > 0);
+    CHECK(allocated > 0);
 
     /* A caller with an older, shorter structure, and one with a newer, longer one. */
     unsigned char *bytes = malloc(count * 400);

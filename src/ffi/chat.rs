@@ -12,6 +12,7 @@ use super::model::sm_model;
 use super::params::boolean;
 use super::status::{Failure, SM_STATUS_OUT_OF_MEMORY, sm_status};
 use crate::chat::Message;
+use crate::profile::{self, Zone};
 
 /// One turn of a conversation.
 #[repr(C)]
@@ -44,7 +45,9 @@ pub unsafe extern "C" fn sm_chat_apply(
     boundary::call(|| unsafe {
         let template = borrow(model, "model")?.model.chat_template()?;
         let messages = conversation(messages, stride, n_messages)?;
-        let prompt = template.render(&messages, boolean(add_generation_prompt, "add_generation_prompt")?)?;
+        let add_generation_prompt = boolean(add_generation_prompt, "add_generation_prompt")?;
+        let _zone = profile::scope(Zone::ChatTemplate);
+        let prompt = template.render(&messages, add_generation_prompt)?;
         buffers::give_text(prompt.as_bytes(), text, capacity, length, "text")
     })
 }

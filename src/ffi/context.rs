@@ -12,6 +12,7 @@ use super::log::{SM_LOG_INFO, log};
 use super::model::sm_model;
 use super::params::{self, Params, Versioned};
 use super::status::{Failure, sm_status};
+use crate::profile::{self, Zone};
 use crate::runtime::{Context, ContextParams, Logits};
 
 /// A context. For one call at a time.
@@ -127,6 +128,7 @@ pub unsafe extern "C" fn sm_context_create(
     boundary::call(|| unsafe {
         clear_out(context, "context")?;
         let model = borrow(model, "model")?;
+        let _zone = profile::scope(Zone::ContextCreate);
         let made = Context::new(model.model.clone(), &params::read(params)?.into())?;
         log(SM_LOG_INFO, &format!("context of {} positions on {} threads", made.n_ctx(), made.threads()));
         give(context, sm_context { context: Exclusive::new("the context", made) });

@@ -11,6 +11,7 @@ use super::handle::borrow;
 use super::model::sm_model;
 use super::params::{self, Versioned, boolean};
 use super::status::{Failure, sm_status};
+use crate::profile::{self, Zone};
 use crate::tokenizer::Tokenizer;
 
 /// In place of a token where there is none.
@@ -58,6 +59,7 @@ pub unsafe extern "C" fn sm_tokenize(
         let text = buffers::text(text, text_bytes, "text")?;
         let parse_special = boolean(parse_special, "parse_special")?;
         let add_special = boolean(add_special, "add_special")?;
+        let _zone = profile::scope(Zone::Tokenize);
         let encoded = tokenizer.encode(text, parse_special, add_special)?;
         buffers::give_array(&encoded, tokens, capacity, count, "tokens")
     })
@@ -79,7 +81,9 @@ pub unsafe extern "C" fn sm_detokenize(
     boundary::call(|| unsafe {
         let tokenizer = tokenizer(model)?;
         let tokens = buffers::array(tokens, n_tokens, "tokens")?;
-        let decoded = tokenizer.decode(tokens, boolean(skip_special, "skip_special")?)?;
+        let skip_special = boolean(skip_special, "skip_special")?;
+        let _zone = profile::scope(Zone::Detokenize);
+        let decoded = tokenizer.decode(tokens, skip_special)?;
         buffers::give_text(decoded.as_bytes(), text, capacity, length, "text")
     })
 }

@@ -43,6 +43,8 @@ pub struct Tokenizer {
     vocabulary: Vocabulary,
     splitter: Splitter,
     bpe: BPE,
+    /// Which bytes have a token.
+    has_byte: [bool; 256],
     /// Control tokens by text. The others are in `bpe`.
     control: HashMap<String, u32>,
     /// Finds control and user-defined tokens.
@@ -87,6 +89,7 @@ impl Tokenizer {
         let user_defined = Finder::new(&source.tokens, of_kind(&[Kind::UserDefined]))?;
         let merges = merges(&source.merges)?;
         let (ordinary, control) = by_text(source.tokens, &vocabulary)?;
+        let has_byte = bytes::CHARS.map(|char| ordinary.contains_key(char.encode_utf8(&mut [0; 4]) as &str));
         let bpe = BPE::builder()
             .vocab_and_merges(ordinary, merges)
             .ignore_merges(splitter.whole_words)
@@ -94,7 +97,17 @@ impl Tokenizer {
             .map_err(|error| {
                 Error::format(format!("tokenizer.ggml.merges: {}", quoted(&error.to_string())))
             })?;
-        Ok(Self { vocabulary, splitter, bpe, control, all_special, user_defined, adds_bos, adds_eos })
+        Ok(Self {
+            vocabulary,
+            splitter,
+            bpe,
+            has_byte,
+            control,
+            all_special,
+            user_defined,
+            adds_bos,
+            adds_eos,
+        })
     }
 
     /// The tokenizer that a GGUF file's metadata describes.
@@ -146,11 +159,14 @@ impl Tokenizer {
             // The crate allocates infallibly: see first whether what a long word takes can be had.
             try_reserve(&mut Vec::<u8>::new(), word.len() * MERGE_BYTES_PER_BYTE)?;
         }
-        spelled.clear();
-        bytes::spell(word.as_bytes(), spelled);
-        let tokens =
-            self.bpe.tokenize(spelled).map_err(|error| Error::Internal(format!("merging: {error}")))?;
-        ids.extend(tokens.iter().map(|token| token.id));
+        // A byte without a token is dropped, but keeps apart what it stood between.
+        for part in word.as_bytes().split(|&byte| !self.has_byte[usize::from(byte)]) {
+            spelled.clear();
+            bytes::spell(part, spelled);
+            let tokens =
+                self.bpe.tokenize(spelled).map_err(|error| Error::Internal(format!("merging: {error}")))?;
+            ids.extend(tokens.iter().map(|token| token.id));
+        }
         Ok(())
     }
 

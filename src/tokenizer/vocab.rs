@@ -4,6 +4,7 @@
 use super::bytes::byte_of;
 use super::source::TokenizerSource;
 use crate::{Error, Result};
+use std::collections::HashSet;
 
 /// What a token is for, by GGUF's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,8 @@ impl Kind {
 }
 
 /// Texts of tokens after which a model has nothing more to say, by family. Files name at most `eos`, `eot`
-/// and `eom`, and often name them wrongly, so the text decides too (as in llama.cpp).
+/// and `eom`, and often name them wrongly, so the text decides too, as in llama.cpp. Other than there, a
+/// token that merging makes is text whatever it spells: in Qwen's vocabulary `</s>` is a tag of HTML.
 const END_TEXTS: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -105,10 +107,13 @@ impl Vocabulary {
         let (offsets, bytes) = arena(source)?;
         let mut kinds = reserved(n_tokens)?;
         kinds.extend((0..n_tokens).map(|id| kind(source, id)));
-        let ends = end_tokens(source);
+        let mut ends = well_known_ends(source);
         for &id in &ends {
             kinds[id as usize] = Kind::Control;
         }
+        ends.extend([source.eos, source.eot, source.eom].into_iter().flatten());
+        ends.sort_unstable();
+        ends.dedup();
         Ok(Self { offsets, bytes, kinds, ends, bos: source.bos, eos: source.eos })
     }
 
@@ -135,16 +140,13 @@ fn kind(source: &TokenizerSource, id: usize) -> Kind {
     source.token_types.get(id).map_or(Kind::Normal, |&number| Kind::from_gguf(number))
 }
 
-fn end_tokens(source: &TokenizerSource) -> Vec<u32> {
-    let by_text = source.tokens.iter().enumerate().filter_map(|(id, text)| {
-        let text = text.as_str();
-        (END_TEXTS.contains(&text) || SEPARATOR_TEXTS.contains(&text)).then_some(id as u32)
-    });
-    let named = [source.eos, source.eot, source.eom];
-    let mut ends: Vec<u32> = by_text.chain(named.into_iter().flatten()).collect();
-    ends.sort_unstable();
-    ends.dedup();
-    ends
+/// Ids of the tokens that end a generation by their text.
+fn well_known_ends(source: &TokenizerSource) -> Vec<u32> {
+    let ends = |text: &str| END_TEXTS.contains(&text) || SEPARATOR_TEXTS.contains(&text);
+    let merged: HashSet<String> =
+        source.merges.iter().map(|merge| merge.replacen(' ', "", 1)).filter(|text| ends(text)).collect();
+    let by_text = (0..).zip(&source.tokens).filter(|(_, text)| ends(text) && !merged.contains(*text));
+    by_text.map(|(id, _)| id).collect()
 }
 
 /// Bytes of all tokens on end, and where each begins.

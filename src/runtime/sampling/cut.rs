@@ -12,7 +12,7 @@ impl Candidate {
         // Flipping all bits of negative floats and the sign of the others makes the order of the bits
         // that of the values.
         let bits = (logit + 0.0).to_bits();
-        let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+        let ordered = bits ^ ((bits as i32 >> 31) as u32 | 1 << 31);
         Self(u64::from(ordered) << 32 | u64::from(!id))
     }
 
@@ -31,12 +31,28 @@ impl Candidate {
     }
 }
 
-/// Keeps the `k` best, best first. All of them in any order where there aren't more.
+/// Keeps the `k` ≥ 1 best, best first. All of them as they are where there aren't more.
 pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
-    if k < candidates.len() {
-        best_first(candidates, k);
-        candidates.truncate(k);
+    if k >= candidates.len() {
+        return;
     }
+    // One pass with a pool at the front: what doesn't beat the pool's k-th best is passed over, and a full
+    // pool shrinks to its k best. Far quicker than selecting among all, of which few come near.
+    let room = candidates.len().min(k.saturating_mul(4).max(256));
+    select(&mut candidates[..room], k);
+    let mut pooled = k;
+    for at in room..candidates.len() {
+        if candidates[at] > candidates[k - 1] {
+            candidates[pooled] = candidates[at];
+            pooled += 1;
+            if pooled == room {
+                select(&mut candidates[..room], k);
+                pooled = k;
+            }
+        }
+    }
+    best_first(&mut candidates[..pooled], k);
+    candidates.truncate(k);
 }
 
 /// Keeps the fewest best whose probability together reaches `p` < 1, best first.
@@ -72,13 +88,15 @@ pub(super) fn likeliest(candidates: &[Candidate]) -> Option<f32> {
     candidates.iter().max().map(|best| best.logit())
 }
 
+/// Moves the `k` best to the front, the least of them last; 1 ≤ `k` ≤ length.
+fn select(candidates: &mut [Candidate], k: usize) {
+    candidates.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+}
+
 /// Moves the `k` best to the front and sorts them; 1 ≤ `k` ≤ length.
 fn best_first(candidates: &mut [Candidate], k: usize) {
-    let descending = |a: &Candidate, b: &Candidate| b.cmp(a);
-    if k < candidates.len() {
-        candidates.select_nth_unstable_by(k - 1, descending);
-    }
-    candidates[..k].sort_unstable_by(descending);
+    select(candidates, k);
+    candidates[..k].sort_unstable_by(|a, b| b.cmp(a));
 }
 
 #[cfg(test)]
@@ -101,9 +119,16 @@ mod tests {
         ids
     }
 
-    /// Few distinct values, so that ties are common.
+    /// Few distinct values, so that ties are common; sometimes sorted, the worst order for a pool.
     fn logits() -> impl Strategy<Value = Vec<f32>> {
-        prop::collection::vec(prop_oneof![(-8i8..8).prop_map(f32::from), -20.0f32..20.0], 1..900)
+        let unordered =
+            prop::collection::vec(prop_oneof![(-8i8..8).prop_map(f32::from), -20.0f32..20.0], 1..2000);
+        (unordered, any::<bool>()).prop_map(|(mut logits, sorted)| {
+            if sorted {
+                logits.sort_by(f32::total_cmp);
+            }
+            logits
+        })
     }
 
     proptest! {

@@ -101,11 +101,8 @@ impl SamplerParams {
                 || self.presence_penalty != 0.0)
     }
 
-    /// The logit of a token that is `count` times in the window.
+    /// The logit of a token that is `count` ≥ 1 times in the window.
     fn penalised(&self, logit: f32, count: u32) -> f32 {
-        if count == 0 {
-            return logit;
-        }
         let repeated =
             if logit > 0.0 { logit / self.repetition_penalty } else { logit * self.repetition_penalty };
         repeated - count as f32 * self.frequency_penalty - self.presence_penalty
@@ -163,10 +160,10 @@ impl Sampler {
                 self.n_vocab
             )));
         }
-        if self.params.temperature == 0.0 {
-            return self.greedy(logits);
-        }
         self.gather(logits)?;
+        if self.params.temperature == 0.0 {
+            return self.candidates.iter().max().map(|best| best.id()).ok_or_else(all_ruled_out);
+        }
         self.cut();
         self.draw()
     }
@@ -189,36 +186,28 @@ impl Sampler {
         self.rng = Pcg64Mcg::seed_from_u64(self.params.seed);
     }
 
-    /// Logit of `id` after penalties, checked.
-    fn logit(&self, id: usize, raw: f32) -> Result<f32> {
-        let logit = self.params.penalised(raw, self.window.count(id));
-        if logit.is_nan() || logit == f32::INFINITY {
-            return Err(Error::invalid(format!("the logit of token {id} is {logit}")));
-        }
-        Ok(logit)
-    }
-
-    fn greedy(&self, logits: &[f32]) -> Result<u32> {
-        let mut best: Option<Candidate> = None;
-        for (id, &raw) in logits.iter().enumerate() {
-            let logit = self.logit(id, raw)?;
-            if logit > best.map_or(f32::NEG_INFINITY, Candidate::logit) {
-                best = Some(Candidate::new(logit, id as u32));
-            }
-        }
-        best.map(Candidate::id).ok_or_else(all_ruled_out)
-    }
-
-    /// Fills `candidates` with the tokens that aren't ruled out, in order of id.
+    /// Fills `candidates` with all tokens in order of id, penalties applied; one at least isn't ruled out.
+    /// Ruled-out ones stay: they rank last and weigh nothing.
     fn gather(&mut self, logits: &[f32]) -> Result<()> {
-        self.candidates.clear();
-        for (id, &raw) in logits.iter().enumerate() {
-            let logit = self.logit(id, raw)?;
-            if logit > f32::NEG_INFINITY {
-                self.candidates.push(Candidate::new(logit, id as u32));
-            }
+        // Counting instead of stopping at the first lets the compiler use vectors.
+        if logits.iter().map(|&logit| u32::from(!is_usable(logit))).sum::<u32>() > 0 {
+            let bad = (0..).zip(logits).find(|&(_, &logit)| !is_usable(logit));
+            return bad.map_or(Ok(()), |(id, &logit)| Err(unusable(id, logit)));
         }
-        if self.candidates.is_empty() { Err(all_ruled_out()) } else { Ok(()) }
+        self.candidates.clear();
+        self.candidates.extend((0..).zip(logits).map(|(id, &logit)| Candidate::new(logit, id)));
+        for &id in self.window.tokens() {
+            // From the raw logit, so that a token that is there twice is penalised once, by its count.
+            let logit = self.params.penalised(logits[id as usize], self.window.count(id));
+            if !is_usable(logit) {
+                return Err(unusable(id, logit));
+            }
+            self.candidates[id as usize] = Candidate::new(logit, id);
+        }
+        match cut::likeliest(&self.candidates) {
+            Some(max) if max > f32::NEG_INFINITY => Ok(()),
+            _ => Err(all_ruled_out()),
+        }
     }
 
     /// Leaves the candidates that the parameters keep; one at least.
@@ -257,6 +246,15 @@ impl Sampler {
         // Where rounding leaves the target unmet, the last one stands.
         Ok(drawn)
     }
+}
+
+/// Neither NaN nor +∞.
+fn is_usable(logit: f32) -> bool {
+    logit < f32::INFINITY
+}
+
+fn unusable(id: u32, logit: f32) -> Error {
+    Error::invalid(format!("the logit of token {id} is {logit}"))
 }
 
 fn all_ruled_out() -> Error {

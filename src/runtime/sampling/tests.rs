@@ -135,7 +135,6 @@ fn penalties_change_logits_as_written() {
         penalty_last_n: 3,
         ..PLAIN
     };
-    assert_eq!(params.penalised(4.0, 0), 4.0);
     assert_eq!(params.penalised(4.0, 1), 2.0 - 0.25 - 0.5);
     assert_eq!(params.penalised(4.0, 3), 2.0 - 0.75 - 0.5);
     assert_eq!(params.penalised(-4.0, 2), -8.0 - 0.5 - 0.5);

@@ -42,9 +42,14 @@ impl Window {
         self.counts[token as usize] += 1;
     }
 
+    /// The tokens in the window, each as often as it is there, in no order.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.ring
+    }
+
     /// How often the token is in the window.
-    pub(super) fn count(&self, token: usize) -> u32 {
-        self.counts.get(token).copied().unwrap_or(0)
+    pub(super) fn count(&self, token: u32) -> u32 {
+        self.counts.get(token as usize).copied().unwrap_or(0)
     }
 
     /// Forgets all tokens.
@@ -73,6 +78,7 @@ mod tests {
         window.push(2);
         window.push(2);
         assert_eq!(counts(&window), [0, 0, 3, 0, 0]);
+        assert_eq!(window.tokens(), [2, 2, 2]);
         window.clear();
         assert_eq!(counts(&window), [0; 5]);
         window.push(3);
@@ -83,6 +89,6 @@ mod tests {
     fn without_room_nothing_counts() {
         let mut window = Window::default();
         window.push(7);
-        assert_eq!(window.count(7), 0);
+        assert_eq!((window.count(7), window.tokens().len()), (0, 0));
     }
 }

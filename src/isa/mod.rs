@@ -161,6 +161,24 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Runs the kernel in a function compiled for this instruction set.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
 
+    /// Asks for the cache line at `p` to be brought into L2. Any address will do: nothing is read.
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: every x86-64 has the instruction, and it never faults.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(p.cast());
+        }
+        // SAFETY: every aarch64 has the instruction, and it never faults.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            std::arch::asm!("prfm pldl2keep, [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = p;
+    }
+
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F32;
     /// All lanes 0.

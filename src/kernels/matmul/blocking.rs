@@ -12,19 +12,19 @@
 use super::tile::{Block, Tiles, WidenFn};
 use std::mem::MaybeUninit;
 
-/// Rows of k in a slice of a panel: 16 to 64 KiB, for L1 or at worst a corner of L2. Fewer would fetch and store the
-/// sums too often, more would push the rows of X out. (On a shared machine 128 to 512 measured alike.)
-pub(super) const K_SLICE: usize = 256;
+/// Bytes of a panel's slice in f32, at most: what shall stay in L1 (48 KiB beside AVX-512) while the rows pass by.
+/// Half of it and twice were both some 4 % slower at 256³ and 128 × 1024 × 1024.
+const SLICE_BYTES: usize = 32 << 10;
+/// Rows of k in a slice, at most: 16 KiB with AVX2's panels, for its L1 of 32.
+const SLICE_ROWS: usize = 256;
 /// Bytes of rows of X that shall stay in L2 (1 MiB and more on today's cores) beside the panels passing by.
 const ROWS_BYTES: usize = 512 << 10;
 /// From this many row blocks on it pays to widen a slice of 16-bit weights once, before they meet it.
 const WIDEN_BLOCKS: usize = 3;
-/// Columns of the widest panel.
-pub(super) const NR_MAX: usize = 64;
 
 /// Room for a slice of a panel in f32.
 #[repr(align(64))]
-struct Slice(MaybeUninit<[f32; K_SLICE * NR_MAX]>);
+struct Slice(MaybeUninit<[f32; SLICE_BYTES / 4]>);
 
 /// A product of rows with a run of panels, wherever the panels stand.
 #[derive(Clone, Copy)]
@@ -69,6 +69,12 @@ pub(super) struct Blocking {
 }
 
 impl Blocking {
+    /// Rows of k in a slice.
+    pub const fn k_slice(&self) -> usize {
+        let rows = SLICE_BYTES / (4 * self.nr);
+        if rows < SLICE_ROWS { rows } else { SLICE_ROWS }
+    }
+
     /// # Safety
     /// The memory that `product` names is there, Y overlaps nothing, and the CPU has the tiles' instruction set.
     #[inline]
@@ -98,7 +104,7 @@ impl Blocking {
         let blocks = part.m.div_ceil(self.tiles.full.len());
         // A single row block never meets a slice again: k in one piece, and several panels at once.
         let (group, slice) =
-            if blocks == 1 { (self.tiles.full[part.m - 1].group, part.k) } else { (1, K_SLICE) };
+            if blocks == 1 { (self.tiles.full[part.m - 1].group, part.k) } else { (1, self.k_slice()) };
         let mut column = 0;
         while column < part.columns {
             let left = part.columns - column;
@@ -111,6 +117,8 @@ impl Blocking {
                 w: part.w.wrapping_add(column / self.nr * part.panel_stride),
                 row_stride: part.row_stride,
                 panel_stride: part.panel_stride,
+                next: part.w,
+                next_step: 0,
                 y: part.y.wrapping_add(column),
                 ldy: part.ldy,
                 columns: left.min(panels * self.nr),
@@ -135,8 +143,8 @@ impl Blocking {
     unsafe fn widened_slices(&self, block: Block, m: usize, (widen, tiles): (WidenFn, Tiles)) {
         let mut wide = Slice(MaybeUninit::uninit());
         let wide: *mut f32 = wide.0.as_mut_ptr().cast();
-        slices(block, K_SLICE, |slice| {
-            // SAFETY: a slice has at most K_SLICE rows of NR ≤ NR_MAX columns.
+        slices(block, self.k_slice(), |slice| {
+            // SAFETY: a slice has at most k_slice rows of NR columns, which is SLICE_BYTES at most.
             unsafe {
                 widen(slice.w, slice.row_stride, slice.k, wide);
                 let slice = Block { w: wide.cast(), row_stride: 4 * self.nr, ..slice };
@@ -162,6 +170,7 @@ impl Blocking {
                 (tiles[height].one)(&block);
                 block.x = block.x.wrapping_add(taller * (height + 1) * block.ldx);
                 block.y = block.y.wrapping_add(taller * (height + 1) * block.ldy);
+                block.next = block.next.wrapping_add(taller * block.k * block.next_step);
             }
             block.blocks = lower;
             let tile = &tiles[height - 1];
@@ -177,6 +186,12 @@ fn slices(mut block: Block, depth: usize, mut multiply: impl FnMut(Block)) {
     let mut left = block.k;
     loop {
         block.k = depth.min(left);
+        if block.blocks > 1 {
+            // Each row block asks for its share of the next slice, which stands right behind this one: also the
+            // next panel's first slice does.
+            block.next = block.w.wrapping_add(block.k * block.row_stride);
+            block.next_step = block.row_stride / block.blocks;
+        }
         multiply(block);
         left -= block.k;
         if left == 0 {

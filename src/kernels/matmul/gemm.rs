@@ -1,11 +1,10 @@
 //! The general matrix product for direct callers: `C = A · B` or `A · Bᵀ (+ C)` on plain f32 slices.
 //! B is packed a few panels at a time into scratch memory of the caller, so nothing is allocated.
 
-use super::blocking::K_SLICE;
 use super::{Product, Row, Source};
 use crate::error::{Error, Result};
 
-/// Panels of B that are packed at a time: 256 KiB at most, which stay in L2 while the rows of A pass by.
+/// Panels of B that are packed at a time: 128 KiB at most, which stay in L2 while the rows of A pass by.
 const PANELS: usize = 4;
 
 /// A row-major f32 matrix: `rows × cols`, lines `ld` floats apart.
@@ -30,7 +29,7 @@ impl<'a> Operand<'a> {
 
 /// Floats of scratch memory that [`gemm`] asks for with B of `k` × `n`.
 pub fn gemm_scratch_len(row: &Row, n: usize, k: usize) -> usize {
-    row.panels(n).min(PANELS) * row.info.nr * K_SLICE.min(k)
+    row.panels(n).min(PANELS) * row.info.nr * row.blocking.k_slice().min(k)
 }
 
 /// `C = A · B`, or `A · Bᵀ` where `b_transposed`, or the same added to C where `accumulate`.
@@ -115,7 +114,7 @@ fn packed(
     let first = panels.start * nr;
     let mut k = 0;
     loop {
-        let depth = K_SLICE.min(whole.k - k);
+        let depth = row.blocking.k_slice().min(whole.k - k);
         let scratch = &mut scratch[..panels.len() * nr * depth];
         let skip = 4 * if source.transposed { k * source.ld } else { k };
         let slice = Source { data: source.data.get(skip..).unwrap_or(&[]), k: depth, ..*source };

@@ -24,8 +24,8 @@ mod weight;
 use super::{KernelInfo, Portion};
 use crate::isa::{Isa, IsaId, Scalar};
 use crate::quant::DType;
+use blocking::Blocking;
 pub(crate) use blocking::Product;
-use blocking::{Blocking, NR_MAX};
 pub use gemm::{Operand, gemm, gemm_scratch_len};
 pub use pack::Source;
 use tile::{Tiles, WidenFn, tile, widen};
@@ -127,7 +127,7 @@ impl Row {
 /// A row whose tiles are `NV` vectors wide; `wide` are the tiles of the same size for f32 weights.
 const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> Row {
     let nr = NV * I::LANES;
-    assert!(nr <= NR_MAX && tiles.full.len() == tiles.narrow.len());
+    assert!(tiles.full.len() == tiles.narrow.len());
     let wide: Option<(WidenFn, Tiles)> = if W::BYTES < 4 { Some((widen::<I, W, NV>, wide)) } else { None };
     let dtype = match W::DTYPE {
         DType::F32 => "f32",

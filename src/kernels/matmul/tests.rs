@@ -1,7 +1,6 @@
 //! Every matmul kernel against the f64 reference, on every level and weight type: sizes round every edge of
 //! tile, panel and slice, strides, misaligned memory, canaries; small integers exactly; the same bits in any split.
 
-use super::blocking::K_SLICE;
 use super::*;
 use crate::kernels::reference;
 
@@ -188,7 +187,7 @@ fn every_edge_agrees_with_the_reference_and_integers_agree_exactly() {
                 Case::integers(m, n, 7).check(row, true);
             }
         }
-        let slice = K_SLICE;
+        let slice = row.blocking.k_slice();
         for k in [slice - 1, slice, slice + 1, 2 * slice + 3] {
             for (m, n) in [(1, 5), (row.info.mr + 1, row.info.nr + 1), (3 * row.info.mr, 2 * row.info.nr)] {
                 Case::integers(m, n, k).check(row, true);
@@ -201,7 +200,7 @@ fn every_edge_agrees_with_the_reference_and_integers_agree_exactly() {
 #[test]
 fn every_epilogue_and_stride() {
     for row in rows_here() {
-        let (mr, nr, slice) = (row.info.mr, row.info.nr, K_SLICE);
+        let (mr, nr, slice) = (row.info.mr, row.info.nr, row.blocking.k_slice());
         for (m, n, k) in
             [(1, nr + 3, 9), (mr + 2, 2 * nr - 1, 33), (2 * mr, nr, slice + 5), (3, 1, 0), (4, nr, 1)]
         {
@@ -219,7 +218,7 @@ fn every_epilogue_and_stride() {
 #[test]
 fn any_split_has_the_same_bits() {
     for row in rows_here() {
-        let (mr, nr, slice) = (row.info.mr, row.info.nr, K_SLICE);
+        let (mr, nr, slice) = (row.info.mr, row.info.nr, row.blocking.k_slice());
         let mut case =
             Case { bias: true, accumulate: true, ..Case::random(3 * mr + 2, 5 * nr + 3, 2 * slice + 7) };
         let packed = case.pack(row);
@@ -240,7 +239,7 @@ fn any_split_has_the_same_bits() {
 fn row_blocks_beyond_one_slice_of_x() {
     // More rows of X than stay in L2 (512 KiB), so that the outermost loop turns.
     for row in rows_here().filter(|row| row.info.isa > IsaId::Scalar) {
-        let k = K_SLICE + 1;
+        let k = row.blocking.k_slice() + 1;
         Case::integers((512 << 10) / (4 * k) + row.info.mr + 3, 5, k).check(row, true);
     }
 }
@@ -362,7 +361,7 @@ fn run_gemm(case: &Case, row: &Row, b_transposed: bool) -> Vec<f32> {
 #[test]
 fn gemm_multiplies_plain_matrices_with_the_packed_kernel_s_bits() {
     for row in rows_here().filter(|row| row.weights == DType::F32) {
-        let (mr, nr, slice) = (row.info.mr, row.info.nr, K_SLICE);
+        let (mr, nr, slice) = (row.info.mr, row.info.nr, row.blocking.k_slice());
         let sizes = [
             (0, 3, 2),
             (3, 0, 2),

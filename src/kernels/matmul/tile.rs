@@ -22,6 +22,11 @@ pub(super) struct Block {
     pub row_stride: usize,
     /// Bytes between panels.
     pub panel_stride: usize,
+    /// Where the weights needed after these begin, and how far to reach into them at each k: asked for in time, a
+    /// line at a time, they are in L2 when their turn comes.
+    pub next: *const u8,
+    /// See `next`.
+    pub next_step: usize,
     /// First row of Y, at the panel's first column.
     pub y: *mut f32,
     /// Floats between rows of Y.
@@ -131,6 +136,7 @@ impl<W: Weight, const MR: usize, const NV: usize, const P: usize> Kernel for Bod
                 }
                 sums = accumulate::<I, W, MR, NV, P>(isa, &block, sums);
                 store(isa, &block, &sums);
+                block.next = block.next.wrapping_add(block.k * block.next_step);
                 block.x = block.x.wrapping_add(MR * block.ldx);
                 block.y = block.y.wrapping_add(MR * block.ldy);
             }
@@ -148,7 +154,7 @@ unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const 
     block: &Block,
     mut sums: [[[I::F32; NV]; P]; MR],
 ) -> [[[I::F32; NV]; P]; MR] {
-    let (mut w, mut x) = (block.w, block.x);
+    let (mut w, mut x, mut next) = (block.w, block.x, block.next);
     for _ in 0..block.k {
         for p in 0..P {
             // SAFETY: the panels hold k rows of NV vectors; the row blocks' X hold k floats.
@@ -161,6 +167,11 @@ unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const 
                     sums[p][v] = isa.mul_add(factor, row[v], sums[p][v]);
                 }
             }
+        }
+        if P == 1 {
+            // Groups of panels take all of k at once: nothing comes after that they don't read already.
+            isa.prefetch(next);
+            next = next.wrapping_add(block.next_step);
         }
         w = w.wrapping_add(block.row_stride);
         x = x.wrapping_add(4);

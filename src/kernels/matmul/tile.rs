@@ -171,6 +171,9 @@ unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const 
         if P == 1 {
             // Groups of panels take all of k at once: nothing comes after that they don't read already.
             isa.prefetch(next);
+            if NV * I::LANES * W::BYTES > 128 {
+                isa.prefetch(next.wrapping_add(64));
+            }
             next = next.wrapping_add(block.next_step);
         }
         w = w.wrapping_add(block.row_stride);

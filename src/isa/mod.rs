@@ -138,7 +138,8 @@ impl Kernel for Nothing {
 /// All methods are `#[inline(always)]` and only meaningful inside [`Isa::vectorize`].
 /// Where a NaN is involved, `min`/`max` return the *second* operand (as x86 does);
 /// comparisons with NaN are false.
-#[allow(clippy::missing_safety_doc)] // one rule for all: see each method's line
+// Safety is one rule for all, see each method's line; `from_bits` is the other half of `to_bits`.
+#[allow(clippy::missing_safety_doc, clippy::wrong_self_convention)]
 pub trait Isa: Copy + Send + Sync + 'static {
     /// Which level this is.
     const ID: IsaId;

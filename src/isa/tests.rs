@@ -136,12 +136,12 @@ impl Kernel for Floats {
                 }
             }
         }
-        check("splat", isa.splat(PI_ISH), &|_| PI_ISH);
+        check("splat", isa.splat(SAMPLE), &|_| SAMPLE);
         check("zero", isa.zero(), &|_| 0.0);
     }
 }
 
-const PI_ISH: f32 = 3.14;
+const SAMPLE: f32 = 3.25;
 
 struct Integers;
 

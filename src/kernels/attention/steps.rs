@@ -44,15 +44,15 @@ impl Rows<'_> {
     /// # Safety
     /// The call's limits and starts are there.
     pub unsafe fn visible(&self) -> Range<usize> {
-        let mut all = usize::MAX..0;
+        let (mut start, mut end) = (usize::MAX, 0);
         for i in 0..self.count {
             // SAFETY: the caller's promise.
             let seen = unsafe { self.seen(i) };
             if !seen.is_empty() {
-                all = all.start.min(seen.start)..all.end.max(seen.end);
+                (start, end) = (start.min(seen.start), end.max(seen.end));
             }
         }
-        if all.end == 0 { 0..0 } else { all }
+        start.min(end)..end
     }
 }
 

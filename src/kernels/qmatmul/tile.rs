@@ -24,7 +24,7 @@ const MAX_LANES: usize = 16;
 const MAX_WIDE_BYTES: usize = VECTORS * MAX_LANES * (BLOCK + 2 * 4);
 
 /// Bytes of activations that are worked through for all panels before the next rows' turn: they stay in L2.
-const ROW_BLOCK_BYTES: usize = 512 << 10;
+const ROW_BLOCK_BYTES: usize = 256 << 10;
 
 /// Rows of the largest tile. For each vector of a row there are an integer accumulator a digit and a float one,
 /// beside the operands. Levels that need several instructions for a dot product are bound by those, not by

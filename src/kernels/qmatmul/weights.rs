@@ -116,7 +116,7 @@ impl<I: DotI8, F: Format> Source<I> for Packed<F> {
                 return isa.load_i32(block.wrapping_add((group * VECTORS + v) * vector).cast());
             }
             let both = isa.load_i32(block.wrapping_add((group / 2 * VECTORS + v) * vector).cast());
-            let half = if group % 2 == 0 { both } else { isa.shr::<4>(both) };
+            let half = if group.is_multiple_of(2) { both } else { isa.shr::<4>(both) };
             let nibbles = isa.and(half, isa.splat_i32(0x0f0f_0f0f));
             if F::BITS == 4 {
                 return nibbles;

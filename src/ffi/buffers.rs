@@ -51,7 +51,7 @@ pub(super) fn check<T>(data: *const T, len: usize, what: &'static str) -> Result
     if data.is_null() {
         return Err(Failure::null(what));
     }
-    if data.addr() % align_of::<T>() != 0 {
+    if !data.addr().is_multiple_of(align_of::<T>()) {
         return Err(Failure::invalid(format!("{what} is not aligned to {} bytes", align_of::<T>())));
     }
     let end = len.checked_mul(size_of::<T>()).and_then(|bytes| data.addr().checked_add(bytes));

@@ -322,5 +322,6 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Same bits as integers.
     fn to_bits(self, a: Self::F32) -> Self::I32;
     /// Same bits as floats.
+    #[allow(clippy::wrong_self_convention)] // the token is not what is converted
     fn from_bits(self, a: Self::I32) -> Self::F32;
 }

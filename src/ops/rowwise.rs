@@ -13,7 +13,7 @@ use crate::kernels::rows::NormArgs;
 /// # Safety
 /// Rows `share` of `out` are this worker's alone; rows `share` of `x` are written by no other.
 pub unsafe fn rms_norm(k: &KernelSet, share: Range<usize>, x: Rows, weight: &[f32], eps: f32, out: Rows) {
-    debug_assert!(weight.len() * size_of::<f32>() <= x.stride().min(out.stride()));
+    debug_assert!(size_of_val(weight) <= x.stride().min(out.stride()));
     let args = NormArgs {
         x: x.row_f32(share.start),
         x_stride: x.stride() / size_of::<f32>(),

@@ -71,12 +71,12 @@ impl Worst {
     fn meet(&mut self, claim: &Claim, x: f32, got: f32, exact: f64) {
         if f64::from(x) < claim.tail {
             let error = (f64::from(got) - exact).abs();
-            if !(error <= self.absolute) {
+            if error.is_nan() || error > self.absolute {
                 (self.absolute, self.absolute_at) = (error, x);
             }
         } else {
             let error = ulp_error(got, exact);
-            if !(error <= self.ulp) {
+            if error.is_nan() || error > self.ulp {
                 (self.ulp, self.ulp_at) = (error, x);
             }
         }

@@ -76,7 +76,7 @@ pub(super) unsafe fn string<'a>(text: *const c_char, what: &'static str) -> Resu
 /// The caller's UTF-8 of `len` bytes.
 ///
 /// # Safety
-/// As [`array`].
+/// As [`array()`].
 pub(super) unsafe fn text<'a>(
     text: *const c_char,
     len: usize,

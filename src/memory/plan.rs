@@ -35,7 +35,7 @@ pub struct ArenaPlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Offset in bytes of each buffer, in the order they were declared; multiples of
-    /// [`ALIGNMENT`](super::ALIGNMENT).
+    /// [`ALIGNMENT`].
     pub offsets: Vec<usize>,
     /// Bytes of the arena: a multiple of the alignment.
     pub total: usize,

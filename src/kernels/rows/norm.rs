@@ -1,6 +1,6 @@
 //! LayerNorm and RMSNorm of rows, alone or fused with the residual sum before them.
 //! The mean comes first and the variance from the deviations, in a second pass over a row that is in cache
-//! by then: E[x²] − E[x]² would cancel.
+//! by then: E(x²) − E(x)² would cancel.
 
 use super::info;
 use super::reduce::{Sum, Terms, Values, fold, load, store, visit};

@@ -89,7 +89,6 @@ pub unsafe extern "C" fn sm_kernel_info(
 ///
 /// Sums run over k in order; k = 0 gives zeros. Takes a few hundred KiB of memory for the call, at most.
 #[unsafe(no_mangle)]
-#[allow(clippy::too_many_arguments)] // three matrices and their shape: the field's own signature
 pub unsafe extern "C" fn sm_matmul_f32(
     m: usize,
     n: usize,
@@ -185,7 +184,6 @@ pub unsafe extern "C" fn sm_softmax_f32(
 ///
 /// `weight` and `bias` are `cols` floats each, or NULL for 1 and 0. `eps` is finite and at least 0.
 #[unsafe(no_mangle)]
-#[allow(clippy::too_many_arguments)] // two matrices, two vectors: flat, as C has it
 pub unsafe extern "C" fn sm_layer_norm_f32(
     rows: usize,
     cols: usize,
@@ -206,7 +204,6 @@ pub unsafe extern "C" fn sm_layer_norm_f32(
 ///
 /// `weight` is `cols` floats, or NULL for 1. `eps` is finite and at least 0.
 #[unsafe(no_mangle)]
-#[allow(clippy::too_many_arguments)] // two matrices, a vector: flat, as C has it
 pub unsafe extern "C" fn sm_rms_norm_f32(
     rows: usize,
     cols: usize,

@@ -23,6 +23,7 @@ use crate::memory::{AlignedBuf, checked_bytes};
 use crate::ops::linear::{PackedWeight, Packer};
 use crate::profile::{self, Zone};
 use crate::quant;
+use crate::threads;
 use crate::tokenizer::{Tokenizer, TokenizerSource};
 
 /// Bytes of a tensor that one loading job reads at a time.
@@ -241,9 +242,15 @@ fn load_weights(
     }
     let total: u64 = specs.iter().map(|spec| spec.n as u64 * spec.k as u64).sum();
     let meter = Meter::new(total, progress);
-    jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
-        run_job(gguf, job, scratch)?;
-        meter.advance((job.row_end - job.row_begin) as u64 * job.spec.k as u64)
+    // A pool for this load alone. The threads of a global one would stay, and a managed runtime that the
+    // progress callback has met on them (Mono) waits for them when the process ends.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads::available()).build();
+    let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
+    pool.install(|| {
+        jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
+            run_job(gguf, job, scratch)?;
+            meter.advance((job.row_end - job.row_begin) as u64 * job.spec.k as u64)
+        })
     })?;
     Ok(Weights(weights))
 }

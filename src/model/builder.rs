@@ -9,7 +9,6 @@ use super::weights::{Usage, WeightId, WeightSpec};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::kernels::qmatmul::Activations;
-use crate::ops::linear;
 use crate::profile::Zone;
 
 /// Collects a plan and the weights it needs.
@@ -131,7 +130,7 @@ impl<'a> Builder<'a> {
     fn activation(&mut self, x: Buf, weight: WeightId) -> Buf {
         let spec = &self.specs[weight.index()];
         let (dtype, k) = (spec.dtype, spec.k);
-        if !linear::wants_quantized(dtype) {
+        if !dtype.is_quantized() {
             return x;
         }
         if let Some(&twin) = self.quantized.get(&x.0) {

@@ -24,7 +24,7 @@ use crate::ops::linear::{PackedWeight, Packer};
 use crate::profile::{self, Zone};
 use crate::quant;
 use crate::threads;
-use crate::tokenizer::{Tokenizer, TokenizerSource};
+use crate::tokenizer::Tokenizer;
 
 /// Bytes of a tensor that one loading job reads at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -169,7 +169,7 @@ fn reason(error: Error) -> String {
 
 fn tokenizer(metadata: &Metadata) -> Result<Tokenizer> {
     let _zone = profile::scope(Zone::LoadTokenizer);
-    Tokenizer::new(TokenizerSource::from_metadata(metadata)?)
+    Tokenizer::from_metadata(metadata)
 }
 
 fn template(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Template> {

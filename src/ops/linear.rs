@@ -13,11 +13,6 @@ use super::Rows;
 /// task streams tens of kilobytes.
 const TASKS_PER_WORKER: usize = 4;
 
-/// Whether weights of this type are multiplied with quantised activations.
-pub fn wants_quantized(dtype: DType) -> bool {
-    !matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
-}
-
 /// The family that multiplies a weight, at the level it was packed for.
 #[derive(Clone, Copy)]
 enum Kernel {
@@ -44,7 +39,7 @@ impl Packer {
         let row_bytes = dtype
             .row_bytes(k)
             .ok_or_else(|| Error::format(format!("rows of {k} are no whole {} blocks", dtype.name())))?;
-        let (kernel, panel_bytes) = if wants_quantized(dtype) {
+        let (kernel, panel_bytes) = if dtype.is_quantized() {
             (Kernel::Quantized(kernels.qmatmul), kernels.qmatmul.panel_bytes(dtype, k)?)
         } else {
             let row = kernels.matmul.row(dtype).ok_or_else(|| Error::Unsupported(dtype.name().into()))?;

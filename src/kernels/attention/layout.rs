@@ -43,8 +43,8 @@ impl Layout {
             (position / self.nr).checked_mul(panel).and_then(|start| keys.get_mut(start..)?.get_mut(..panel));
         match place {
             Some(panel) if key.len() == self.head_dim => {
-                let column = panel.iter_mut().skip(position % self.nr).step_by(self.nr);
-                column.zip(key).for_each(|(place, &x)| *place = x);
+                // SAFETY: the panel is there, exclusively borrowed, and the key is `head_dim` long.
+                unsafe { self.write_keys(panel.as_mut_ptr(), position % self.nr, key.as_ptr(), 0, 1) };
                 Ok(())
             }
             _ => Err(self.misfit("key", position, key.len())),

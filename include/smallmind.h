@@ -678,12 +678,6 @@ sm_status sm_profile_report(char *text, size_t capacity, size_t *length);
  * may be NULL. NaN and infinities are values like others.
  */
 
-// GELU as it is defined: x * (1 + erf(x / sqrt(2))) / 2.
-#define SM_GELU_ERF 0
-
-// GELU in its customary approximation by tanh.
-#define SM_GELU_TANH 1
-
 // One kernel of the library: an operation on an element type for an instruction set.
 typedef struct {
     // Operation, such as "matmul"; never freed, as the next two.
@@ -705,6 +699,11 @@ typedef struct {
 // Lists every kernel of this build. `stride` is `sizeof(sm_kernel)`.
 sm_status sm_kernel_info(sm_kernel *out, size_t stride, size_t capacity, size_t *count);
 
+/*
+ * Matrix products
+ * ---------------
+ */
+
 // C = A B, or A times the transpose of B: A is m by k, B is k by n (n by k where `b_transposed` is 1), C is
 // m by n.
 //
@@ -720,11 +719,27 @@ sm_status sm_matmul_f32(size_t m,
                         float *c,
                         size_t ldc);
 
+/*
+ * Elementwise functions
+ * ---------------------
+ */
+
+// GELU as it is defined: x * (1 + erf(x / sqrt(2))) / 2.
+#define SM_GELU_ERF 0
+
+// GELU in its customary approximation by tanh.
+#define SM_GELU_TANH 1
+
 // y = GELU(x) for `n` floats; `form` is `SM_GELU_ERF` or `SM_GELU_TANH`. `y` may be `x`.
 sm_status sm_gelu_f32(const float *x, size_t n, int32_t form, float *y);
 
 // y = x / (1 + exp(-x)) for `n` floats. `y` may be `x`.
 sm_status sm_silu_f32(const float *x, size_t n, float *y);
+
+/*
+ * Functions of rows
+ * -----------------
+ */
 
 // Softmax of each row: y = exp(x) / sum of exp(x), without overflow for any finite x.
 sm_status sm_softmax_f32(size_t rows,

@@ -37,16 +37,20 @@
 mod boundary;
 mod buffers;
 mod handle;
+mod matrices;
 mod names;
 mod params;
 
 pub mod chat;
 pub mod context;
+pub mod elementwise;
 pub mod generate;
 pub mod kernels;
 pub mod log;
+pub mod matmul;
 pub mod model;
 pub mod profile;
+pub mod rows;
 pub mod sampler;
 pub mod status;
 pub mod tokenizer;

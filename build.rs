@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "version",
     "status",
     "log",
@@ -19,6 +19,7 @@ const SECTIONS: [&str; 14] = [
     "generate",
     "profile",
     "kernels",
+    "team",
     "matmul",
     "elementwise",
     "rows",

@@ -700,14 +700,147 @@ typedef struct {
 sm_status sm_kernel_info(sm_kernel *out, size_t stride, size_t capacity, size_t *count);
 
 /*
- * Matrix products
- * ---------------
+ * Teams
+ * =====
+ * Threads and working memory for kernels that are called by themselves. Without one, a kernel runs on the
+ * calling thread and takes working memory for the call. The results are the same to the bit.
  */
 
-// C = A B, or A times the transpose of B: A is m by k, B is k by n (n by k where `b_transposed` is 1), C is
-// m by n.
-//
-// Sums run over k in order; k = 0 gives zeros. Takes a few hundred KiB of memory for the call, at most.
+// Threads and working memory. For one call at a time: another one meanwhile gets `SM_STATUS_BUSY`.
+typedef struct sm_team sm_team;
+
+// Makes a team of `threads` threads, the calling one included: 1 to 1024. The others sleep between calls. Memory
+// is taken when a call first wants it, and kept. Free it with `sm_team_free`.
+sm_status sm_team_create(size_t threads,
+                         sm_team **team);
+
+// Frees a team; NULL is fine. `SM_STATUS_BUSY` while a call uses it.
+sm_status sm_team_free(sm_team *team);
+
+/*
+ * Matrix products
+ * ---------------
+ * C = f(alpha op(A) op(B) + beta C + bias): op(A) is m by k, op(B) is k by n, C is m by n, and op takes a matrix
+ * or its transpose. Sums run over k in order, from beta C + bias, whatever the threads: a product has one result
+ * to the bit. With beta = 0, C is not read; with k = 0, nothing is added.
+ */
+
+// No activation.
+#define SM_ACTIVATION_NONE 0
+
+// GELU as it is defined: x * (1 + erf(x / sqrt(2))) / 2.
+#define SM_ACTIVATION_GELU_ERF 1
+
+// GELU in its customary approximation by tanh.
+#define SM_ACTIVATION_GELU_TANH 2
+
+// x / (1 + exp(-x)).
+#define SM_ACTIVATION_SILU 3
+
+// max(x, 0); NaN stays.
+#define SM_ACTIVATION_RELU 4
+
+// IEEE single precision.
+#define SM_TYPE_F32 0
+
+// IEEE half precision.
+#define SM_TYPE_F16 1
+
+// bfloat16.
+#define SM_TYPE_BF16 2
+
+// A matrix B in the layout of the kernel that multiplies with it. It keeps no pointer to where it came from, is
+// never changed, and may be used on many threads at once.
+typedef struct sm_matrix sm_matrix;
+
+// A product, or `batch` products of one shape. Fill it with `sm_matmul_params_init`, then set `m`, `n`, `k` and
+// what else differs. Leading dimensions and strides are in floats; a leading dimension of 0 means no gaps.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Rows of op(A) and C.
+    size_t m;
+    // Columns of op(B) and C.
+    size_t n;
+    // Columns of op(A), rows of op(B).
+    size_t k;
+    // 1 where A is stored as k rows of m.
+    int32_t a_transposed;
+    // 1 where B is stored as n rows of k, as layers keep their weights.
+    int32_t b_transposed;
+    // From one stored row of A to the next.
+    size_t lda;
+    // From one stored row of B to the next.
+    size_t ldb;
+    // From one row of C to the next.
+    size_t ldc;
+    // Factor of the product; 1 by default. Another one multiplies A first, rounded.
+    float alpha;
+    // Factor of what C holds; 0 by default.
+    float beta;
+    // Products; 1 by default.
+    size_t batch;
+    // From one product's A to the next's; 0 for the same A in all.
+    size_t stride_a;
+    // From one product's B to the next's; 0 for the same B in all.
+    size_t stride_b;
+    // From one product's C to the next's; 0 means that they stand one behind the other.
+    size_t stride_c;
+    // `n` floats added to each row, or NULL.
+    const float *bias;
+    // m by n floats, or NULL: the result is (AB + bias) * f(gate), f being the activation.
+    const float *gate;
+    // From one row of the gate to the next.
+    size_t ld_gate;
+    // m by n floats that are added last, or NULL.
+    const float *residual;
+    // From one row of the residual to the next.
+    size_t ld_residual;
+    // f, one of `SM_ACTIVATION_*`.
+    int32_t activation;
+    // Always 0.
+    int32_t reserved;
+    // Threads and working memory, or NULL for the calling thread.
+    sm_team *team;
+} sm_matmul_params;
+
+// Fills in the defaults.
+sm_status sm_matmul_params_init(sm_matmul_params *params, size_t struct_size);
+
+// Computes C. C must not overlap any other matrix, nor one product's C another's.
+sm_status sm_matmul(const sm_matmul_params *params, const float *a, const float *b, float *c);
+
+// Computes C for B packed ahead: `n`, `k` and `b_transposed` of `params` are the matrix's own (`n` and `k` may be
+// 0, else they must agree), and `ldb` and `stride_b` are not looked at.
+sm_status sm_matmul_packed(const sm_matmul_params *params,
+                           const float *a,
+                           const sm_matrix *matrix,
+                           float *c);
+
+// Computes `batch` products whose matrices stand anywhere: `a`, `b` and `c` are `batch` pointers each, and the
+// strides are not looked at.
+sm_status sm_matmul_batched(const sm_matmul_params *params,
+                            const float *const *a,
+                            const float *const *b,
+                            float *const *c);
+
+// Packs B, once, for many products. `b` is k by n of `type`, one of `SM_TYPE_*` (n by k where `b_transposed` is
+// 1), and `ldb` the number of elements from one row to the next, 0 for no gaps. Halves are widened while they are
+// multiplied; sums are of floats. The matrix is packed for the instruction set that runs now; free it with
+// `sm_matrix_free`.
+sm_status sm_matrix_pack(size_t k,
+                         size_t n,
+                         const void *b,
+                         size_t ldb,
+                         int32_t b_transposed,
+                         int32_t type,
+                         sm_matrix **matrix);
+
+// Frees a matrix; NULL is fine. Nobody may be multiplying with it.
+sm_status sm_matrix_free(sm_matrix *matrix);
+
+// C = A B, or A times the transpose of B: `sm_matmul` in short. A is m by k, B is k by n (n by k where
+// `b_transposed` is 1), C is m by n; leading dimensions as there, 0 for no gaps.
 sm_status sm_matmul_f32(size_t m,
                         size_t n,
                         size_t k,

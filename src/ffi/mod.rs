@@ -53,5 +53,6 @@ pub mod profile;
 pub mod rows;
 pub mod sampler;
 pub mod status;
+pub mod team;
 pub mod tokenizer;
 pub mod version;

@@ -73,6 +73,32 @@ impl Isa for Avx2 {
         unsafe { _mm256_maskstore_ps(p, first(n), x) }
     }
     #[inline(always)]
+    unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+        // Four columns at a time: rows i and i + 4 meet in vector i while they are loaded, which needs no
+        // shuffle unit; then each half is a 4 × 4 block.
+        for column in [0, 4] {
+            unsafe {
+                let half = |row: usize| _mm_loadu_ps(src.add(row * src_stride + column));
+                let mut rows = [_mm256_setzero_ps(); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    *row = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(half(i)), half(i + 4));
+                }
+                let [a, b, c, d] = rows;
+                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                let columns = [
+                    _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd),
+                    _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd),
+                    _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
+                    _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
+                ];
+                for (i, x) in columns.into_iter().enumerate() {
+                    _mm256_storeu_ps(dst.add((column + i) * dst_stride), x);
+                }
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
     }

@@ -82,6 +82,37 @@ impl<const VNNI: bool> Isa for X512<VNNI> {
         unsafe { _mm512_mask_storeu_ps(p, first(n), x) }
     }
     #[inline(always)]
+    unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+        // Row 4q + i goes to quarter q of vector i while it is loaded, which needs no shuffle unit; then each
+        // quarter is a 4 × 4 block. A row is loaded as a whole: where rows are a multiple of 4 KiB apart, sixteen
+        // of them don't fit L1 at the same time.
+        unsafe {
+            let mut rows = [[_mm512_setzero_ps(); 4]; 4];
+            for i in 0..4 {
+                for (column, rows) in rows.iter_mut().enumerate() {
+                    let quarter = |row: usize| _mm_loadu_ps(src.add(row * src_stride + 4 * column));
+                    let mut row = _mm512_castps128_ps512(quarter(i));
+                    row = _mm512_insertf32x4::<1>(row, quarter(i + 4));
+                    row = _mm512_insertf32x4::<2>(row, quarter(i + 8));
+                    rows[i] = _mm512_insertf32x4::<3>(row, quarter(i + 12));
+                }
+            }
+            for (column, [a, b, c, d]) in rows.into_iter().enumerate() {
+                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                let (ab_high, cd_high) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                let columns = [
+                    _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
+                    _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
+                    _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
+                    _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
+                ];
+                for (i, x) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(dst.add((4 * column + i) * dst_stride), x);
+                }
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
     }

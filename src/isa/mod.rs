@@ -201,6 +201,36 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is writable for `n` f32.
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize);
+    /// [`Isa::load_first`], quicker where all lanes are meant.
+    /// # Safety
+    /// `p` is readable for `n` ≤ `LANES` f32.
+    #[inline(always)]
+    unsafe fn load_up_to(self, p: *const f32, n: usize) -> Self::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { if n == Self::LANES { self.load(p) } else { self.load_first(p, n) } }
+    }
+    /// [`Isa::store_first`], quicker where all lanes are meant.
+    /// # Safety
+    /// `p` is writable for `n` ≤ `LANES` f32.
+    #[inline(always)]
+    unsafe fn store_up_to(self, p: *mut f32, x: Self::F32, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { if n == Self::LANES { self.store(p, x) } else { self.store_first(p, x, n) } }
+    }
+    /// Transposes a block of `LANES` × `LANES` floats from memory to memory; strides in floats.
+    /// # Safety
+    /// `src` is readable and `dst` writable for `LANES` rows of `LANES` f32, which don't overlap.
+    #[inline(always)]
+    unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    dst.add(j * dst_stride + i).write_unaligned(src.add(i * src_stride + j).read_unaligned())
+                };
+            }
+        }
+    }
     /// `LANES` IEEE half floats widened.
     /// # Safety
     /// `p` is readable for `LANES` u16.

@@ -85,6 +85,22 @@ impl<const DOTPROD: bool> Isa for NeonX<DOTPROD> {
         }
     }
     #[inline(always)]
+    unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+        unsafe {
+            let row = |i: usize| vld1q_f32(src.add(i * src_stride));
+            let (ab, cd) = (vtrnq_f32(row(0), row(1)), vtrnq_f32(row(2), row(3)));
+            let columns = [
+                vcombine_f32(vget_low_f32(ab.0), vget_low_f32(cd.0)),
+                vcombine_f32(vget_low_f32(ab.1), vget_low_f32(cd.1)),
+                vcombine_f32(vget_high_f32(ab.0), vget_high_f32(cd.0)),
+                vcombine_f32(vget_high_f32(ab.1), vget_high_f32(cd.1)),
+            ];
+            for (i, x) in columns.into_iter().enumerate() {
+                vst1q_f32(dst.add(i * dst_stride), x);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
         let wide: float32x4_t;
         unsafe {

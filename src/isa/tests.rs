@@ -240,6 +240,30 @@ impl Kernel for Halves {
     }
 }
 
+struct Transposed;
+
+impl Kernel for Transposed {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // Odd strides, and canaries in the gaps.
+        let (from, to) = (I::LANES + 3, I::LANES + 5);
+        let src: Vec<f32> = (0..I::LANES * from).map(|i| i as f32).collect();
+        let mut dst = vec![CANARY; I::LANES * to];
+        // SAFETY: both hold LANES rows.
+        unsafe { isa.transpose_block(src.as_ptr(), from, dst.as_mut_ptr(), to) };
+        for (j, row) in dst.chunks_exact(to).enumerate() {
+            let want = (0..to).map(|i| if i < I::LANES { src[i * from + j] } else { CANARY });
+            assert!(row.iter().copied().eq(want), "{}: row {j} is {row:?}", I::ID.name());
+        }
+    }
+}
+
+#[test]
+fn blocks_are_transposed_on_every_level() {
+    IsaId::available().for_each(|isa| isa.run(Transposed).unwrap());
+}
+
 #[test]
 fn floats_on_every_level() {
     IsaId::available().for_each(|isa| isa.run(Floats).unwrap());

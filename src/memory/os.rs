@@ -1,6 +1,8 @@
 //! What memory asks of the operating system: mappings, huge pages, sizes of memory and caches.
 //! Linux answers all of it; elsewhere buffers come from the allocator and unknown sizes are `None`.
 
+use std::sync::OnceLock;
+
 #[cfg(target_os = "linux")]
 pub(super) use linux::{CAN_MAP, map_zeroed, unmap};
 #[cfg(not(target_os = "linux"))]
@@ -33,11 +35,14 @@ impl CacheSizes {
 }
 
 /// Cache sizes of the first CPU: the operating system's word, else the processor's own, else
-/// [`CacheSizes::FALLBACK`]. Reads files: call it once, when a model or context is made.
+/// [`CacheSizes::FALLBACK`]. They are read at the first call.
 pub fn cache_sizes() -> CacheSizes {
-    let sources = [os_cache_levels(), cpu_cache_levels()];
-    let found = sources.into_iter().find(|levels| levels[0].is_some());
-    CacheSizes::from_levels(found.unwrap_or([None; 3]))
+    static SIZES: OnceLock<CacheSizes> = OnceLock::new();
+    *SIZES.get_or_init(|| {
+        let sources = [os_cache_levels(), cpu_cache_levels()];
+        let found = sources.into_iter().find(|levels| levels[0].is_some());
+        CacheSizes::from_levels(found.unwrap_or([None; 3]))
+    })
 }
 
 /// Bytes of memory this process can count on having been given at most: the machine's, or its container's

@@ -3,6 +3,7 @@
 //! barriers and the profile's zones. Ops know matrices, never a model family.
 
 pub mod attention;
+pub mod gemm;
 pub mod linear;
 pub mod rowwise;
 

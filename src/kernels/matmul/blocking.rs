@@ -10,15 +10,16 @@
 //! No cut changes a bit of the result: sums are kept in Y between the slices of k.
 
 use super::tile::{Block, Tiles, WidenFn};
+use crate::memory;
 use std::mem::MaybeUninit;
 
-/// Bytes of a panel's slice in f32, at most: what shall stay in L1 (48 KiB beside AVX-512) while the rows pass by.
-/// Half of it and twice were both some 4 % slower at 256³ and 128 × 1024 × 1024.
+/// Bytes of a panel's slice in f32, at most: room for one is taken on the stack. Half of it and twice were both some
+/// 4 % slower at 256³ and 128 × 1024 × 1024, with an L1 of 48 KiB.
 const SLICE_BYTES: usize = 32 << 10;
-/// Rows of k in a slice, at most: 16 KiB with AVX2's panels, for its L1 of 32.
+/// Rows of k in a slice, at most.
 const SLICE_ROWS: usize = 256;
-/// Bytes of rows of X that shall stay in L2 (1 MiB and more on today's cores) beside the panels passing by.
-const ROWS_BYTES: usize = 512 << 10;
+/// Bytes that a row block asks for at each k.
+const ASKED_BYTES: usize = 128;
 /// From this many row blocks on it pays to widen a slice of 16-bit weights once, before they meet it.
 const WIDEN_BLOCKS: usize = 3;
 
@@ -70,9 +71,10 @@ pub(super) struct Blocking {
 
 impl Blocking {
     /// Rows of k in a slice.
-    pub const fn k_slice(&self) -> usize {
-        let rows = SLICE_BYTES / (4 * self.nr);
-        if rows < SLICE_ROWS { rows } else { SLICE_ROWS }
+    pub fn k_slice(&self) -> usize {
+        // Two thirds of L1 are left to it by the rows and sums that pass.
+        let bytes = (memory::cache_sizes().l1d / 3 * 2).min(SLICE_BYTES);
+        (bytes / (4 * self.nr)).min(SLICE_ROWS)
     }
 
     /// # Safety
@@ -80,7 +82,9 @@ impl Blocking {
     #[inline]
     pub unsafe fn run(&self, product: &Product) {
         let mr = self.tiles.full.len();
-        let rows = (ROWS_BYTES / (4 * product.k.max(1))).max(1).next_multiple_of(mr);
+        // Rows of X that shall stay in L2 beside the panels passing by.
+        let bytes = memory::cache_sizes().l2 / 4;
+        let rows = (bytes / (4 * product.k.max(1))).max(1).next_multiple_of(mr);
         let mut row = 0;
         while row < product.m {
             let part = Product {
@@ -119,6 +123,7 @@ impl Blocking {
                 panel_stride: part.panel_stride,
                 next: part.w,
                 next_step: 0,
+                next_block: 0,
                 y: part.y.wrapping_add(column),
                 ldy: part.ldy,
                 columns: left.min(panels * self.nr),
@@ -129,7 +134,9 @@ impl Blocking {
             unsafe {
                 match self.wide {
                     Some(wide) if blocks >= WIDEN_BLOCKS => self.widened_slices(block, part.m, wide),
-                    _ => slices(block, slice, |slice| self.row_blocks(self.tiles, slice, part.m)),
+                    _ => slices(block, self.row_bytes, slice, |slice| {
+                        self.row_blocks(self.tiles, slice, part.m)
+                    }),
                 }
             }
             column += panels * self.nr;
@@ -143,7 +150,7 @@ impl Blocking {
     unsafe fn widened_slices(&self, block: Block, m: usize, (widen, tiles): (WidenFn, Tiles)) {
         let mut wide = Slice(MaybeUninit::uninit());
         let wide: *mut f32 = wide.0.as_mut_ptr().cast();
-        slices(block, self.k_slice(), |slice| {
+        slices(block, self.row_bytes, self.k_slice(), |slice| {
             // SAFETY: a slice has at most k_slice rows of NR columns, which is SLICE_BYTES at most.
             unsafe {
                 widen(slice.w, slice.row_stride, slice.k, wide);
@@ -170,7 +177,7 @@ impl Blocking {
                 (tiles[height].one)(&block);
                 block.x = block.x.wrapping_add(taller * (height + 1) * block.ldx);
                 block.y = block.y.wrapping_add(taller * (height + 1) * block.ldy);
-                block.next = block.next.wrapping_add(taller * block.k * block.next_step);
+                block.next = block.next.wrapping_add(taller * block.next_block);
             }
             block.blocks = lower;
             let tile = &tiles[height - 1];
@@ -182,15 +189,21 @@ impl Blocking {
 /// Calls `multiply` with one slice of `depth` rows of k after the other. Also once for k = 0: the sums of nothing are
 /// written too.
 #[inline]
-fn slices(mut block: Block, depth: usize, mut multiply: impl FnMut(Block)) {
+fn slices(mut block: Block, row_bytes: usize, depth: usize, mut multiply: impl FnMut(Block)) {
     let mut left = block.k;
     loop {
         block.k = depth.min(left);
         if block.blocks > 1 {
-            // Each row block asks for its share of the next slice, which stands right behind this one: also the
-            // next panel's first slice does.
+            // Each row block asks for its share of the rows of k that stand right behind these. In a pack that is
+            // the next slice, or the next panel's first one.
             block.next = block.w.wrapping_add(block.k * block.row_stride);
-            block.next_step = block.row_stride / block.blocks;
+            if block.row_stride == row_bytes {
+                block.next_step = row_bytes / block.blocks;
+                block.next_block = block.k * block.next_step;
+            } else {
+                block.next_step = block.row_stride;
+                block.next_block = ASKED_BYTES;
+            }
         }
         multiply(block);
         left -= block.k;

@@ -1,165 +1,471 @@
-//! The general matrix product for direct callers: `C = A · B` or `A · Bᵀ (+ C)` on plain f32 slices.
-//! B is packed a few panels at a time into scratch memory of the caller, so nothing is allocated.
+//! The general product for direct callers: C = f(α·op(A)·op(B) + β·C + bias), B plain or packed ahead.
+//!
+//! # Contract
+//! - A is m × k or its transpose, B is k × n or its transpose (or packed for the row), C is m × n; all f32 and
+//!   row-major with any distance between lines. C overlaps nothing. See [`Epilogue`] for what comes last.
+//! - The order of additions is the family's: an output starts at β·C + bias and adds its products for k
+//!   ascending. α ≠ 1 multiplies A first, rounded once more: γ(k + 2) instead of γ(k + 1). With β = 0, C is not
+//!   read, and may hold NaN.
+//! - Nothing is allocated: what has to be packed goes to scratch memory of the caller.
+//!
+//! ```text
+//! for columns      a few panels of B, packed slice by slice, stay in L2
+//!   for rows       as many of A and C as stay in L2 beside them
+//!     for k        a slice
+//! ```
 
-use super::{Product, Row, Source};
+use super::dots::Dots;
+use super::epilogue::{Epilogue, Finish, Lines, Scale};
+use super::pack_f32::{LinesPart, PanelPart};
+use super::{Product, Row};
 use crate::error::{Error, Result};
+use crate::memory;
+use crate::quant::DType;
+use std::ops::Range;
+use std::ptr;
 
-/// Panels of B that are packed at a time: 128 KiB at most, which stay in L2 while the rows of A pass by.
-const PANELS: usize = 4;
+/// Row blocks up to which a plain B isn't packed: that costs more than reading its own lines a few times.
+const DIRECT_BLOCKS: usize = 10;
+/// Rows of k of such a B that are worked on together.
+const DIRECT_DEPTH: usize = 32;
+/// Rows of k that are packed together, about: C passes by once for each such slice.
+const DEPTH: usize = 512;
 
-/// A row-major f32 matrix: `rows × cols`, lines `ld` floats apart.
+/// A row-major f32 matrix, or the transpose of one.
 #[derive(Clone, Copy, Debug)]
-pub struct Operand<'a> {
+pub struct Matrix<'a> {
     /// The elements.
     pub data: &'a [f32],
-    /// Lines.
-    pub rows: usize,
-    /// Elements of a line.
-    pub cols: usize,
-    /// Floats from one line to the next, at least `cols`.
+    /// Floats from one line to the next, at least a line's elements.
     pub ld: usize,
+    /// The lines are the matrix's columns.
+    pub transposed: bool,
 }
 
-impl<'a> Operand<'a> {
-    /// A matrix without gaps between its lines.
-    pub fn dense(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        Self { data, rows, cols, ld: cols }
-    }
+/// The right-hand side of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Right<'a> {
+    /// As it lies in memory.
+    Plain(Matrix<'a>),
+    /// All panels of the kernel row ([`Row::pack`]).
+    Packed(&'a [u8]),
 }
 
-/// Floats of scratch memory that [`gemm`] asks for with B of `k` × `n`.
-pub fn gemm_scratch_len(row: &Row, n: usize, k: usize) -> usize {
-    row.panels(n).min(PANELS) * row.info.nr * row.blocking.k_slice().min(k)
+/// A product to compute.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm<'a> {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A and rows of B.
+    pub k: usize,
+    /// α.
+    pub alpha: f32,
+    /// A.
+    pub a: Matrix<'a>,
+    /// B.
+    pub b: Right<'a>,
+    /// β.
+    pub beta: f32,
+    /// What C is finished with.
+    pub epilogue: Epilogue<'a>,
 }
 
-/// `C = A · B`, or `A · Bᵀ` where `b_transposed`, or the same added to C where `accumulate`.
-///
-/// A is m × k, B is k × n (n × k where transposed), C is m × n with `ldc` floats between lines; nothing in the
-/// gaps of C is touched. Sums run over k in order, from C's own value where `accumulate`; see the family's
-/// contract for the error. `row` must be an f32 row; `scratch` holds [`gemm_scratch_len`] floats.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] where shapes disagree, a matrix does not fit its slice, `row` is not for f32 or
-/// not for this CPU, or the scratch memory is too short.
-#[allow(clippy::too_many_arguments)] // three matrices, two flags: the field's own signature
-pub fn gemm(
-    row: &Row,
-    a: Operand<'_>,
-    b: Operand<'_>,
-    b_transposed: bool,
-    c: &mut [f32],
+/// How a product is cut.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Rows of k in a slice.
+    depth: usize,
+    /// Columns that are worked on together, in whole panels.
+    columns: usize,
+    /// Rows that are worked on together.
+    rows: usize,
+    /// A goes through scratch memory.
+    pack_a: bool,
+    /// B goes through scratch memory, all of it; else only what doesn't fill a panel.
+    pack_b: bool,
+}
+
+/// A part of C to compute, and the scratch memory for it.
+struct Part {
+    plan: Plan,
+    c: *mut f32,
     ldc: usize,
-    accumulate: bool,
-    scratch: &mut [f32],
-) -> Result<()> {
-    let (k, n) = if b_transposed { (b.cols, b.rows) } else { (b.rows, b.cols) };
-    let m = a.rows;
-    if a.cols != k {
-        return Err(Error::invalid(format!(
-            "A is {m} × {}, B is {k} × {n}: they can't be multiplied",
-            a.cols
-        )));
-    }
-    if row.weights != crate::quant::DType::F32 || !row.info.isa.is_available() {
-        return Err(Error::invalid("the kernel is not one for f32 on this CPU"));
-    }
-    check("A", a.data.len(), a.rows, a.cols, a.ld)?;
-    check("B", b.data.len(), b.rows, b.cols, b.ld)?;
-    check("C", c.len(), m, n, ldc)?;
-    let needed = gemm_scratch_len(row, n, k);
-    if scratch.len() < needed {
-        return Err(Error::invalid(format!(
-            "{} floats of scratch memory where {needed} are needed",
-            scratch.len()
-        )));
-    }
-    let nr = row.info.nr;
-    let whole = Product {
-        x: a.data.as_ptr().cast(),
-        ldx: a.ld * 4,
-        m,
-        k,
-        w: b.data.as_ptr().cast(),
-        row_stride: b.ld * 4,
-        panel_stride: nr * 4,
-        y: c.as_mut_ptr(),
-        ldy: ldc,
-        columns: n,
-        resume: accumulate,
-        bias: std::ptr::null(),
-    };
-    // With a single block of rows there is nothing to pack for: B's own lines serve as panels, full ones.
-    let direct = if !b_transposed && m <= row.info.mr { n / nr * nr } else { 0 };
-    // SAFETY: all three matrices were checked to lie in their slices, and C is borrowed mutably.
-    unsafe { row.multiply(&Product { columns: direct, ..whole }) };
-    let source = Source { data: bytes(b.data), n, k, ld: b.ld, transposed: !b_transposed };
-    let mut panel = direct / nr;
-    while panel < row.panels(n) {
-        let panels = panel..row.panels(n).min(panel + PANELS);
-        packed(row, &whole, &source, panels.clone(), scratch)?;
-        panel = panels.end;
-    }
-    Ok(())
+    rows: Range<usize>,
+    columns: Range<usize>,
+    scratch: *mut f32,
 }
 
-/// The columns of `panels`, through B packed slice by slice of k.
-fn packed(
-    row: &Row,
-    whole: &Product,
-    source: &Source<'_>,
-    panels: std::ops::Range<usize>,
-    scratch: &mut [f32],
-) -> Result<()> {
-    let nr = row.info.nr;
-    let first = panels.start * nr;
-    let mut k = 0;
-    loop {
-        let depth = row.blocking.k_slice().min(whole.k - k);
-        let scratch = &mut scratch[..panels.len() * nr * depth];
-        let skip = 4 * if source.transposed { k * source.ld } else { k };
-        let slice = Source { data: source.data.get(skip..).unwrap_or(&[]), k: depth, ..*source };
-        row.pack(&slice, panels.clone(), bytes_mut(scratch))?;
-        let product = Product {
-            x: whole.x.wrapping_add(4 * k),
-            k: depth,
-            w: scratch.as_ptr().cast(),
-            row_stride: nr * 4,
-            panel_stride: depth * nr * 4,
-            y: whole.y.wrapping_add(first),
-            columns: (panels.end * nr).min(whole.columns) - first,
-            resume: whole.resume || k > 0,
-            ..*whole
+/// Where panels of B stand, the bytes between their rows and between them, and what scratch memory they leave.
+struct Panels {
+    w: *const u8,
+    row_stride: usize,
+    panel_stride: usize,
+    scratch: *mut f32,
+}
+
+impl Gemm<'_> {
+    /// Floats of scratch memory that [`Gemm::run`] wants.
+    pub fn scratch_len(&self, row: &Row) -> usize {
+        let plan = self.plan(row);
+        let a = if plan.pack_a { plan.rows.min(self.m) * plan.depth } else { 0 };
+        let nr = row.info.nr;
+        let b = match self.b {
+            Right::Packed(_) => 0,
+            Right::Plain(_) if plan.pack_b => plan.columns.min(self.n.next_multiple_of(nr)) * plan.depth,
+            Right::Plain(_) if self.n.is_multiple_of(nr) => 0,
+            Right::Plain(_) => nr * plan.depth,
         };
-        // SAFETY: a part of the product that `gemm` has checked, against panels in `scratch`.
-        unsafe { row.multiply(&product) };
-        k += depth;
-        // One pass even for k = 0: the sums of nothing are written too.
-        if k >= whole.k {
-            return Ok(());
+        a + b
+    }
+
+    /// Computes C, `ldc` floats between its lines, with `row` of a level that this CPU has.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where a matrix doesn't fit its slice, `row` isn't for these operands or not for
+    /// this CPU, or the scratch memory is shorter than [`Gemm::scratch_len`]. Nothing is written then.
+    pub fn run(&self, row: &Row, c: &mut [f32], ldc: usize, scratch: &mut [f32]) -> Result<()> {
+        self.check(row)?;
+        self.check_c(c.len(), ldc)?;
+        let needed = self.scratch_len(row);
+        if scratch.len() < needed {
+            let got = scratch.len();
+            return Err(Error::invalid(format!("{got} floats of scratch memory where {needed} are needed")));
+        }
+        // SAFETY: the matrices were checked to lie in their slices; C and the scratch memory are borrowed mutably.
+        unsafe { self.run_part(row, c.as_mut_ptr(), ldc, 0..self.m, 0..self.n, scratch.as_mut_ptr()) };
+        Ok(())
+    }
+
+    /// Checks everything but C.
+    ///
+    /// # Errors
+    /// As [`Gemm::run`].
+    pub fn check(&self, row: &Row) -> Result<()> {
+        let Self { m, n, k, .. } = *self;
+        if !row.info.isa.is_available() {
+            return Err(Error::invalid("the kernel is not one for this CPU"));
+        }
+        self.a.check("A", m, k)?;
+        match self.b {
+            Right::Plain(_) if row.weights != DType::F32 => {
+                return Err(Error::invalid("a plain matrix B needs a kernel for f32"));
+            }
+            Right::Plain(b) => b.check("B", k, n)?,
+            Right::Packed(panels) if row.packed_len(n, k) != Some(panels.len()) => {
+                let len = panels.len();
+                return Err(Error::invalid(format!("B of {k} × {n} isn't what {len} packed bytes hold")));
+            }
+            Right::Packed(_) => {}
+        }
+        let Epilogue { bias, gate, residual, .. } = self.epilogue;
+        if bias.is_some_and(|bias| bias.len() != n) {
+            return Err(Error::invalid(format!("the bias isn't {n} floats")));
+        }
+        for (name, lines) in [("the gate", gate), ("the residual", residual)] {
+            if let Some(Lines { data, ld }) = lines {
+                fits(name, data.len(), m, n, ld)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that C, `ldc` floats between its lines, lies inside a slice of `len` floats.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where it doesn't.
+    pub fn check_c(&self, len: usize, ldc: usize) -> Result<()> {
+        fits("C", len, self.m, self.n, ldc)
+    }
+
+    /// Computes some rows and columns of C, which begins at `c` as a whole. Columns begin at a multiple of the
+    /// row's `nr`; where they end makes no difference to the bits.
+    ///
+    /// # Safety
+    /// [`Gemm::check`] has passed; C is writable there and overlaps no operand; the scratch memory holds
+    /// [`Gemm::scratch_len`] floats, no one else's meanwhile.
+    pub(crate) unsafe fn run_part(
+        &self,
+        row: &Row,
+        c: *mut f32,
+        ldc: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        scratch: *mut f32,
+    ) {
+        let plan = self.plan(row);
+        let nr = row.info.nr;
+        let mut first = columns.start;
+        if let (1, false, Right::Plain(b)) = (rows.len(), plan.pack_a, self.b)
+            && b.transposed
+        {
+            let width = columns.len() - columns.len() % row.lanes;
+            // SAFETY: as the caller promises.
+            unsafe { self.one_row(row, c, ldc, rows.start, first..first + width, &b) };
+            first += width;
+        }
+        while first < columns.end {
+            let mut width = plan.columns.min(columns.end - first);
+            if !plan.pack_b && width > nr {
+                // What doesn't fill a panel comes by itself.
+                width -= width % nr;
+            }
+            let part = Part { plan, c, ldc, rows: rows.clone(), columns: first..first + width, scratch };
+            // SAFETY: a part of the caller's.
+            unsafe { self.columns(row, &part) };
+            first += width;
         }
     }
-}
 
-/// Checks that a matrix of `rows` × `cols` lies inside a slice of `len` floats.
-fn check(name: &str, len: usize, rows: usize, cols: usize, ld: usize) -> Result<()> {
-    let needed = match (rows, cols) {
-        (0, _) | (_, 0) => Some(0),
-        _ => (rows - 1).checked_mul(ld).and_then(|x| x.checked_add(cols)),
-    };
-    match needed {
-        Some(needed) if needed <= len && (ld >= cols || rows <= 1) => Ok(()),
-        _ => Err(Error::invalid(format!(
-            "{name} of {rows} × {cols} with lines of {ld} does not fit {len} floats"
-        ))),
+    /// What is packed, and how much at a time.
+    fn plan(&self, row: &Row) -> Plan {
+        let caches = memory::cache_sizes();
+        let (mr, nr) = (row.info.mr, row.info.nr);
+        let slice = row.blocking.k_slice();
+        let floats_of = |bytes: usize| bytes / size_of::<f32>();
+        let (size_a, size_b) = (self.m.saturating_mul(self.k), self.k.saturating_mul(self.n));
+        let must_pack_a = self.a.transposed || self.alpha != 1.0;
+        let pack_b = match self.b {
+            Right::Packed(_) => false,
+            // Few rows meet B before it leaves L1 again, and a small B never does: its own lines serve as panels.
+            Right::Plain(b) => {
+                b.transposed || (self.m > DIRECT_BLOCKS * mr && size_b > floats_of(caches.l1d))
+            }
+        };
+        // Panels that come from scratch memory meet all of A where it stays in L2.
+        let small_a = size_a <= floats_of(caches.l2 / 4);
+        let deep = (DEPTH / slice).max(1) * slice;
+        let (depth, panels) = match self.b {
+            Right::Plain(_) if pack_b && small_a => (slice, 1),
+            Right::Plain(_) if pack_b => (deep, (floats_of(caches.l2) / (deep * nr)).max(1)),
+            // B's lines, where it comes from afar: so few that the next ones can be asked for meanwhile.
+            Right::Plain(_) if size_b > floats_of(caches.l2 / 4) => {
+                let few = 1 < self.m.div_ceil(mr) && self.m <= 4 * mr;
+                (if few { DIRECT_DEPTH } else { 2 * DIRECT_DEPTH }, usize::MAX / nr)
+            }
+            Right::Packed(_) if !must_pack_a => (self.k, (floats_of(caches.l2 / 4) / (deep * nr)).max(1)),
+            _ => (deep, usize::MAX / nr),
+        };
+        let pack_a = must_pack_a || (pack_b && !small_a);
+        let rows =
+            if pack_a { (floats_of(caches.l2 / 8) / deep).max(mr).next_multiple_of(mr) } else { usize::MAX };
+        Plan { depth: depth.min(self.k), columns: panels * nr, rows, pack_a, pack_b }
+    }
+
+    /// One row of C, which begins at `y`, where B's lines run along k; whole vectors of columns.
+    ///
+    /// # Safety
+    /// As [`Gemm::run_part`].
+    unsafe fn one_row(
+        &self,
+        row: &Row,
+        c: *mut f32,
+        ldc: usize,
+        at: usize,
+        columns: Range<usize>,
+        b: &Matrix<'_>,
+    ) {
+        let y = c.wrapping_add(at * ldc + columns.start);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.beta != 0.0 && self.beta != 1.0 {
+                (row.scale)(&Scale { factor: self.beta, y, ldy: ldc, rows: 1, columns: columns.len() });
+            }
+            (row.dots)(&Dots {
+                x: self.a.data.as_ptr().wrapping_add(at * self.a.ld),
+                k: self.k,
+                b: b.data.as_ptr().wrapping_add(columns.start * b.ld),
+                ldb: b.ld,
+                columns: columns.len(),
+                y,
+                resume: self.beta != 0.0,
+                bias: self
+                    .epilogue
+                    .bias
+                    .map_or(ptr::null(), |bias| bias.as_ptr().wrapping_add(columns.start)),
+            });
+            if !self.epilogue.is_empty() {
+                self.finish(row, y, ldc, &(at..at + 1), &columns);
+            }
+        }
+    }
+
+    /// Some columns of C: slice by slice of k, and for each slice some rows after the other.
+    ///
+    /// # Safety
+    /// As [`Gemm::run_part`].
+    unsafe fn columns(&self, row: &Row, part: &Part) {
+        let Part { plan, columns, .. } = part;
+        // A rest of columns is packed even where whole panels aren't.
+        let whole = columns.len().is_multiple_of(row.info.nr);
+        let pack_b = matches!(self.b, Right::Plain(_)) && (plan.pack_b || !whole);
+        let mut k = 0;
+        loop {
+            let slice = k..self.k.min(k + plan.depth);
+            // SAFETY: the caller's promise; the scratch memory has room for a slice of the plan.
+            unsafe {
+                let right = self.right(row, pack_b, columns, &slice, part.scratch);
+                let mut top = part.rows.start;
+                while top < part.rows.end {
+                    let rows = top..part.rows.end.min(top.saturating_add(plan.rows));
+                    top = rows.end;
+                    self.block(row, part, rows, &slice, &right);
+                }
+            }
+            k = slice.end;
+            // One pass even for k = 0: the sums of nothing are written too.
+            if k >= self.k {
+                break;
+            }
+        }
+    }
+
+    /// A block of C at a slice of k.
+    ///
+    /// # Safety
+    /// As [`Gemm::run_part`].
+    unsafe fn block(&self, row: &Row, part: &Part, rows: Range<usize>, slice: &Range<usize>, right: &Panels) {
+        let Part { plan, columns, ldc, .. } = part;
+        let y = part.c.wrapping_add(rows.start * ldc + columns.start);
+        let (m, n) = (rows.len(), columns.len());
+        let (is_first, is_last) = (slice.start == 0, slice.end == self.k);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if is_first && self.beta != 0.0 && self.beta != 1.0 {
+                (row.scale)(&Scale { factor: self.beta, y, ldy: *ldc, rows: m, columns: n });
+            }
+            let (x, ldx) = self.left(row, plan, &rows, slice, right.scratch);
+            row.multiply(&Product {
+                x: x.cast(),
+                ldx: 4 * ldx,
+                m,
+                k: slice.len(),
+                w: right.w,
+                row_stride: right.row_stride,
+                panel_stride: right.panel_stride,
+                y,
+                ldy: *ldc,
+                columns: n,
+                resume: !is_first || self.beta != 0.0,
+                bias: match self.epilogue.bias {
+                    Some(bias) if is_first => bias.as_ptr().wrapping_add(columns.start),
+                    _ => ptr::null(),
+                },
+            });
+            if is_last && !self.epilogue.is_empty() {
+                self.finish(row, y, *ldc, &rows, columns);
+            }
+        }
+    }
+
+    /// Finishes a block of C, which begins at `y`.
+    ///
+    /// # Safety
+    /// As [`Gemm::run_part`].
+    unsafe fn finish(&self, row: &Row, y: *mut f32, ldy: usize, rows: &Range<usize>, columns: &Range<usize>) {
+        let at = |lines: Option<Lines<'_>>| match lines {
+            Some(Lines { data, ld }) => (data.as_ptr().wrapping_add(rows.start * ld + columns.start), ld),
+            None => (ptr::null(), 0),
+        };
+        let (gate, ld_gate) = at(self.epilogue.gate);
+        let (residual, ld_residual) = at(self.epilogue.residual);
+        let activation = self.epilogue.activation;
+        let (rows, columns) = (rows.len(), columns.len());
+        let block = Finish { activation, gate, ld_gate, residual, ld_residual, y, ldy, rows, columns };
+        // SAFETY: the block lies inside all of them, as was checked.
+        unsafe { (row.finish)(&block) }
+    }
+
+    /// Rows of A at a slice of k, and their distance.
+    ///
+    /// # Safety
+    /// As [`Gemm::run_part`].
+    unsafe fn left(
+        &self,
+        row: &Row,
+        plan: &Plan,
+        rows: &Range<usize>,
+        slice: &Range<usize>,
+        scratch: *mut f32,
+    ) -> (*const f32, usize) {
+        let Matrix { data, ld, transposed } = self.a;
+        let at = if transposed { slice.start * ld + rows.start } else { rows.start * ld + slice.start };
+        let src = data.as_ptr().wrapping_add(at);
+        if !plan.pack_a {
+            return (src, ld);
+        }
+        let (rows, depth, factor) = (rows.len(), slice.len(), self.alpha);
+        let lines = LinesPart { src, ld, along_k: !transposed, rows, depth, factor, dst: scratch };
+        // SAFETY: the caller's promise.
+        unsafe { (row.pack_lines)(&lines) };
+        (scratch, depth)
+    }
+
+    /// Panels of B at a slice of k.
+    ///
+    /// # Safety
+    /// As [`Gemm::run_part`]; `columns` begin a panel.
+    unsafe fn right(
+        &self,
+        row: &Row,
+        pack: bool,
+        columns: &Range<usize>,
+        slice: &Range<usize>,
+        scratch: *mut f32,
+    ) -> Panels {
+        let (nr, row_bytes) = (row.info.nr, row.blocking.row_bytes);
+        let b = match self.b {
+            Right::Plain(b) => b,
+            Right::Packed(panels) => {
+                let at = columns.start / nr * self.k * row_bytes + slice.start * row_bytes;
+                let (w, panel_stride) = (panels.as_ptr().wrapping_add(at), self.k * row_bytes);
+                return Panels { w, row_stride: row_bytes, panel_stride, scratch };
+            }
+        };
+        if !pack {
+            let at = slice.start * b.ld + columns.start;
+            let w = b.data.as_ptr().wrapping_add(at).cast();
+            return Panels { w, row_stride: 4 * b.ld, panel_stride: row_bytes, scratch };
+        }
+        let depth = slice.len();
+        for (panel, first) in columns.clone().step_by(nr).enumerate() {
+            let at = if b.transposed { first * b.ld + slice.start } else { slice.start * b.ld + first };
+            let part = PanelPart {
+                src: b.data.as_ptr().wrapping_add(at),
+                ld: b.ld,
+                along_k: b.transposed,
+                columns: nr.min(columns.end - first),
+                depth,
+                width: nr,
+                dst: scratch.wrapping_add(panel * depth * nr),
+            };
+            // SAFETY: the caller's promise.
+            unsafe { (row.pack_panel)(&part) };
+        }
+        let rest = scratch.wrapping_add(columns.len().next_multiple_of(nr) * depth);
+        Panels { w: scratch.cast(), row_stride: row_bytes, panel_stride: depth * row_bytes, scratch: rest }
     }
 }
 
-fn bytes(x: &[f32]) -> &[u8] {
-    // SAFETY: any f32 is four bytes, and bytes need no alignment.
-    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), size_of_val(x)) }
+impl Matrix<'_> {
+    /// Checks that a matrix of `rows` × `columns` lies inside the data.
+    fn check(&self, name: &str, rows: usize, columns: usize) -> Result<()> {
+        let (lines, line) = if self.transposed { (columns, rows) } else { (rows, columns) };
+        fits(name, self.data.len(), lines, line, self.ld)
+    }
 }
 
-fn bytes_mut(x: &mut [f32]) -> &mut [u8] {
-    // SAFETY: as above, and any four bytes are an f32.
-    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), size_of_val(x)) }
+/// Checks that `lines` × `line` elements lie inside a slice of `len` floats.
+fn fits(name: &str, len: usize, lines: usize, line: usize, ld: usize) -> Result<()> {
+    let needed = match (lines, line) {
+        (0, _) | (_, 0) => Some(0),
+        _ => (lines - 1).checked_mul(ld).and_then(|x| x.checked_add(line)),
+    };
+    match needed {
+        Some(needed) if needed <= len && (ld >= line || lines <= 1) => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "{name} of {lines} lines of {line}, {ld} apart, does not fit {len} floats"
+        ))),
+    }
 }

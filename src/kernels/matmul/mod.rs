@@ -14,8 +14,13 @@
 //! A kernel is a [`Row`]; [`Set`] holds the best row of each weight type.
 
 mod blocking;
+mod dots;
+mod epilogue;
 mod gemm;
+#[cfg(test)]
+mod gemm_tests;
 mod pack;
+mod pack_f32;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -26,7 +31,8 @@ use crate::isa::{Isa, IsaId, Scalar};
 use crate::quant::DType;
 use blocking::Blocking;
 pub(crate) use blocking::Product;
-pub use gemm::{Operand, gemm, gemm_scratch_len};
+pub use epilogue::{Activation, Epilogue, Lines};
+pub use gemm::{Gemm, Matrix, Right};
 pub use pack::Source;
 use tile::{Tiles, WidenFn, tile, widen};
 use weight::{Bf16, F16, F32, Weight};
@@ -41,6 +47,12 @@ pub struct Row {
     /// Place of a column within a panel's row.
     place: fn(usize) -> usize,
     narrow: usize,
+    pack_panel: unsafe fn(&pack_f32::PanelPart),
+    pack_lines: unsafe fn(&pack_f32::LinesPart),
+    dots: unsafe fn(&dots::Dots),
+    lanes: usize,
+    scale: unsafe fn(&epilogue::Scale),
+    finish: unsafe fn(&epilogue::Finish),
 }
 
 /// The best f32, f16 and bf16 rows of one level.
@@ -140,6 +152,12 @@ const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> R
         blocking: Blocking { tiles, nr, row_bytes: nr * W::BYTES, wide },
         place: |column| W::place(I::LANES, column),
         narrow: if NV == 4 { nr / 2 } else { nr },
+        pack_panel: pack_f32::panel::<I>,
+        pack_lines: pack_f32::lines::<I>,
+        dots: dots::dots::<I>,
+        lanes: I::LANES,
+        scale: epilogue::scale::<I>,
+        finish: epilogue::finish::<I>,
     }
 }
 

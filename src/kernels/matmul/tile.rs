@@ -27,6 +27,8 @@ pub(super) struct Block {
     pub next: *const u8,
     /// See `next`.
     pub next_step: usize,
+    /// From where one row block asks to where the next one does.
+    pub next_block: usize,
     /// First row of Y, at the panel's first column.
     pub y: *mut f32,
     /// Floats between rows of Y.
@@ -136,7 +138,7 @@ impl<W: Weight, const MR: usize, const NV: usize, const P: usize> Kernel for Bod
                 }
                 sums = accumulate::<I, W, MR, NV, P>(isa, &block, sums);
                 store(isa, &block, &sums);
-                block.next = block.next.wrapping_add(block.k * block.next_step);
+                block.next = block.next.wrapping_add(block.next_block);
                 block.x = block.x.wrapping_add(MR * block.ldx);
                 block.y = block.y.wrapping_add(MR * block.ldy);
             }

@@ -1,0 +1,151 @@
+//! What a product is finished with while its outputs are still in a cache: an activation, a gate, a residual.
+//! Each is the elementwise kernel's own function, so a fused product has the bits of the separate calls.
+
+use crate::isa::{Isa, Kernel};
+use crate::kernels::unary::vecmath;
+
+/// A function of each output; see the elementwise kernels for its error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// x
+    #[default]
+    None,
+    /// GELU by erf.
+    GeluErf,
+    /// GELU by tanh.
+    GeluTanh,
+    /// x · σ(x)
+    Silu,
+    /// max(x, 0); NaN stays.
+    Relu,
+}
+
+/// A row-major m × n matrix that meets the outputs element by element.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Floats from one line to the next, at least n.
+    pub ld: usize,
+}
+
+/// `y = f(x + bias) + residual`, or `y = (x + bias) · f(gate) + residual`, of a product's outputs x.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// n floats added to each row, first of all.
+    pub bias: Option<&'a [f32]>,
+    /// f.
+    pub activation: Activation,
+    /// What f is taken of, instead of the outputs, which are multiplied by it: the other half of a gated MLP.
+    pub gate: Option<Lines<'a>>,
+    /// Added last.
+    pub residual: Option<Lines<'a>>,
+}
+
+impl Epilogue<'_> {
+    /// Whether nothing is left to do once the bias is in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.activation == Activation::None && self.gate.is_none() && self.residual.is_none()
+    }
+}
+
+/// A block of outputs to finish. Pointers stand at its first element; a null one is absent.
+#[derive(Clone, Copy)]
+pub(super) struct Finish {
+    pub activation: Activation,
+    pub gate: *const f32,
+    pub ld_gate: usize,
+    pub residual: *const f32,
+    pub ld_residual: usize,
+    pub y: *mut f32,
+    pub ldy: usize,
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// # Safety
+/// The CPU has the instruction set, and the block lies inside the matrices, of which none overlaps Y.
+pub(super) unsafe fn finish<I: Isa>(block: &Finish) {
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(block)
+}
+
+/// A block of C to scale before it is added to.
+pub(super) struct Scale {
+    pub factor: f32,
+    pub y: *mut f32,
+    pub ldy: usize,
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// # Safety
+/// The CPU has the instruction set, and the block is writable.
+pub(super) unsafe fn scale<I: Isa>(block: &Scale) {
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(block)
+}
+
+impl Kernel for &Finish {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // One loop for each function: inside it there is no choice left.
+        match self.activation {
+            Activation::None => self.each(isa, |_, x| x),
+            Activation::GeluErf => self.each(isa, |isa, x| vecmath::gelu_erf(isa, x)),
+            Activation::GeluTanh => self.each(isa, |isa, x| vecmath::gelu_tanh(isa, x)),
+            Activation::Silu => self.each(isa, |isa, x| vecmath::silu(isa, x)),
+            Activation::Relu => self.each(isa, |isa, x| vecmath::relu(isa, x)),
+        }
+    }
+}
+
+impl Finish {
+    #[inline(always)]
+    fn each<I: Isa>(&self, isa: I, f: impl Fn(I, I::F32) -> I::F32) {
+        for_vectors::<I>(self.rows, self.columns, |row, column, n| {
+            // SAFETY: `finish`'s contract: n floats of each matrix are there.
+            unsafe {
+                let y = self.y.add(row * self.ldy + column);
+                let mut x = isa.load_up_to(y, n);
+                if self.gate.is_null() {
+                    x = f(isa, x);
+                } else {
+                    let gate = isa.load_up_to(self.gate.add(row * self.ld_gate + column), n);
+                    x = isa.mul(f(isa, gate), x);
+                }
+                if !self.residual.is_null() {
+                    let residual = self.residual.add(row * self.ld_residual + column);
+                    x = isa.add(x, isa.load_up_to(residual, n));
+                }
+                isa.store_up_to(y, x, n);
+            }
+        });
+    }
+}
+
+impl Kernel for &Scale {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let factor = isa.splat(self.factor);
+        for_vectors::<I>(self.rows, self.columns, |row, column, n| {
+            // SAFETY: `scale`'s contract: n floats are there.
+            unsafe {
+                let y = self.y.add(row * self.ldy + column);
+                isa.store_up_to(y, isa.mul(factor, isa.load_up_to(y, n)), n);
+            }
+        });
+    }
+}
+
+/// Row, column and length of every vector of a block.
+#[inline(always)]
+fn for_vectors<I: Isa>(rows: usize, columns: usize, mut body: impl FnMut(usize, usize, usize)) {
+    for row in 0..rows {
+        for column in (0..columns).step_by(I::LANES) {
+            body(row, column, I::LANES.min(columns - column));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Packing of f32 matrices by vectors, fast enough to be done for every product: B into panels, A into lines.
+//! Lines of the source that run along k are transposed in blocks of registers, others are copied.
+
+use crate::isa::{Isa, Kernel};
+
+/// Floats of a line that are asked for ahead of the block at hand: what memory delivers meanwhile.
+pub(super) const AHEAD: usize = 128;
+
+/// `columns` outputs × `depth` of k, on their way into a panel: row k of it begins at `dst + k · width`, and what
+/// no column fills is 0.
+#[derive(Clone, Copy)]
+pub(super) struct PanelPart {
+    /// Output 0 at k = 0.
+    pub src: *const f32,
+    /// Floats from one line of the source to the next.
+    pub ld: usize,
+    /// Lines run along k (one an output), not along the outputs (one a k).
+    pub along_k: bool,
+    /// Outputs, at most `width`.
+    pub columns: usize,
+    /// Rows of k.
+    pub depth: usize,
+    /// Columns of the panel, a multiple of the vector's lanes.
+    pub width: usize,
+    /// Row 0 of the panel.
+    pub dst: *mut f32,
+}
+
+/// `rows` × `depth` of A on their way into lines along k: row i begins at `dst + i · depth`.
+#[derive(Clone, Copy)]
+pub(super) struct LinesPart {
+    /// Row 0 at k = 0.
+    pub src: *const f32,
+    /// Floats from one line of the source to the next.
+    pub ld: usize,
+    /// Lines of the source run along k, not along the rows.
+    pub along_k: bool,
+    /// Rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub depth: usize,
+    /// What every element is multiplied by.
+    pub factor: f32,
+    /// Row 0.
+    pub dst: *mut f32,
+}
+
+/// # Safety
+/// The CPU has the instruction set; the source holds the part, and `dst` is writable for `depth` rows of `width`.
+pub(super) unsafe fn panel<I: Isa>(part: &PanelPart) {
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(part)
+}
+
+/// # Safety
+/// The CPU has the instruction set; the source holds the part, and `dst` is writable for `rows` rows of `depth`.
+pub(super) unsafe fn lines<I: Isa>(part: &LinesPart) {
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(part)
+}
+
+impl Kernel for &PanelPart {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut column = 0;
+        if self.along_k {
+            while column + I::LANES <= self.columns {
+                // SAFETY: `panel`'s contract, for these columns.
+                unsafe {
+                    let (src, dst) = (self.src.add(column * self.ld), self.dst.add(column));
+                    transpose(isa, src, self.ld, I::LANES, self.depth, dst, self.width);
+                }
+                column += I::LANES;
+            }
+            if column < self.columns {
+                let left = self.columns - column;
+                // SAFETY: as above; the panel has room for a whole vector, since its width is a multiple.
+                unsafe {
+                    let (src, dst) = (self.src.add(column * self.ld), self.dst.add(column));
+                    for k in 0..self.depth {
+                        isa.store(dst.add(k * self.width), isa.zero());
+                    }
+                    transpose(isa, src, self.ld, left, self.depth, dst, self.width);
+                }
+                column += I::LANES;
+            }
+        } else {
+            for k in 0..self.depth {
+                // SAFETY: the line's elements are there, and the panel has room for whole vectors.
+                unsafe {
+                    let (src, dst) = (self.src.add(k * self.ld), self.dst.add(k * self.width));
+                    for column in (0..self.columns).step_by(I::LANES) {
+                        let left = (self.columns - column).min(I::LANES);
+                        isa.store(dst.add(column), isa.load_up_to(src.add(column), left));
+                    }
+                }
+            }
+            column = self.columns.next_multiple_of(I::LANES);
+        }
+        while column < self.width {
+            for k in 0..self.depth {
+                // SAFETY: a vector inside the panel's row.
+                unsafe { isa.store(self.dst.add(k * self.width + column), isa.zero()) };
+            }
+            column += I::LANES;
+        }
+    }
+}
+
+impl Kernel for &LinesPart {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let LinesPart { src, ld, along_k, rows, depth, factor, dst } = *self;
+        // SAFETY: `lines`' contract.
+        unsafe {
+            if along_k {
+                for i in 0..rows {
+                    scaled(isa, src.add(i * ld), factor, dst.add(i * depth), depth);
+                }
+            } else {
+                let mut k = 0;
+                while k < depth {
+                    let some = I::LANES.min(depth - k);
+                    transpose(isa, src.add(k * ld), ld, some, rows, dst.add(k), depth);
+                    k += some;
+                }
+                if factor != 1.0 {
+                    scaled(isa, dst, factor, dst, rows * depth);
+                }
+            }
+        }
+    }
+}
+
+/// `dst[j][i] = src[i][j]` for `rows` ≤ LANES rows of `columns`.
+///
+/// # Safety
+/// Both are there and don't overlap.
+#[inline(always)]
+unsafe fn transpose<I: Isa>(
+    isa: I,
+    src: *const f32,
+    ld: usize,
+    rows: usize,
+    columns: usize,
+    dst: *mut f32,
+    dst_ld: usize,
+) {
+    let whole = if rows == I::LANES { columns - columns % I::LANES } else { 0 };
+    // SAFETY: the caller's promise.
+    unsafe {
+        for j in (0..whole).step_by(I::LANES) {
+            for i in 0..rows {
+                isa.prefetch(src.wrapping_add(i * ld + j + AHEAD).cast());
+            }
+            isa.transpose_block(src.add(j), ld, dst.add(j * dst_ld), dst_ld);
+        }
+        for i in 0..rows {
+            for j in whole..columns {
+                dst.add(j * dst_ld + i).write(src.add(i * ld + j).read());
+            }
+        }
+    }
+}
+
+/// `dst[i] = factor · src[i]`; they may be the same.
+///
+/// # Safety
+/// Both hold n floats.
+#[inline(always)]
+unsafe fn scaled<I: Isa>(isa: I, src: *const f32, factor: f32, dst: *mut f32, n: usize) {
+    let factor = isa.splat(factor);
+    let mut i = 0;
+    while i < n {
+        let left = (n - i).min(I::LANES);
+        // SAFETY: i + left ≤ n.
+        unsafe { isa.store_up_to(dst.add(i), isa.mul(isa.load_up_to(src.add(i), left), factor), left) };
+        i += left;
+    }
+}

@@ -6,6 +6,9 @@ use crate::isa::{Isa, Kernel};
 /// Floats of a line that are asked for ahead of the block at hand: what memory delivers meanwhile.
 pub(super) const AHEAD: usize = 128;
 
+/// Lines that are asked for ahead of the one at hand, where lines are short.
+const ROWS_AHEAD: usize = 16;
+
 /// `columns` outputs × `depth` of k, on their way into a panel: row k of it begins at `dst + k · width`, and what
 /// no column fills is 0.
 #[derive(Clone, Copy)]
@@ -92,6 +95,7 @@ impl Kernel for &PanelPart {
                     let (src, dst) = (self.src.add(k * self.ld), self.dst.add(k * self.width));
                     for column in (0..self.columns).step_by(I::LANES) {
                         let left = (self.columns - column).min(I::LANES);
+                        isa.prefetch(src.wrapping_add(ROWS_AHEAD * self.ld + column).cast());
                         isa.store(dst.add(column), isa.load_up_to(src.add(column), left));
                     }
                 }
@@ -117,6 +121,9 @@ impl Kernel for &LinesPart {
         unsafe {
             if along_k {
                 for i in 0..rows {
+                    for ahead in (0..depth).step_by(16) {
+                        isa.prefetch(src.wrapping_add((i + 2) * ld + ahead).cast());
+                    }
                     scaled(isa, src.add(i * ld), factor, dst.add(i * depth), depth);
                 }
             } else {

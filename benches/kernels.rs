@@ -140,7 +140,7 @@ fn attentions(criterion: &mut Criterion) {
         let layout = row.layout(head_dim);
         let keys = vec![0.1f32; layout.key_len(n_kv).unwrap()];
         let values = vec![0.1f32; layout.value_len(n_kv).unwrap()];
-        let mut scratch = vec![0f32; row.scratch_len(head_dim).unwrap()];
+        let mut scratch = vec![0f32; row.scratch_len(head_dim, n_kv * heads).unwrap()];
         for tokens in [1, n_kv] {
             let limits: Vec<u32> = (n_kv - tokens..n_kv).map(|position| position as u32 + 1).collect();
             let q = vec![0.1f32; tokens * heads * head_dim];

@@ -58,8 +58,8 @@ pub struct LayerCache {
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] where the size overflows.
-pub fn scratch_len(kernels: &KernelSet, head_dim: usize) -> Result<usize> {
-    let len = kernels.attention.f32.scratch_len(head_dim);
+pub fn scratch_len(kernels: &KernelSet, shape: &HeadShape) -> Result<usize> {
+    let len = kernels.attention.f32.scratch_len(shape.head_dim, TOKENS_PER_TASK * shape.group());
     len.ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "scratch" })
 }
 

@@ -18,21 +18,23 @@
 //! - A NaN in what a row sees makes all of that row NaN.
 
 mod layout;
+mod pack;
+mod pass;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 use super::KernelInfo;
-use super::matmul::{self, Product};
 use crate::isa::{Isa, IsaId};
 pub use layout::Layout;
-use steps::{Gather, Rows, Scatter, Weigh};
+use pack::Pack;
+use pass::{Call, Sight, Source};
+use steps::{Gather, HeadRows, Scatter, Weigh};
+use tiles::Tiles;
 
 /// Keys in a tile. A constant, since results depend on it in their last bits.
 pub const TILE: usize = 128;
-
-/// Rows worked on at once: few enough that their scores and sums stay in L1 and L2.
-const ROWS: usize = 24;
 
 /// A block of queries, one key/value head's cache, and where the result goes. All strides in floats.
 ///
@@ -79,30 +81,33 @@ pub struct AttentionArgs {
 pub struct Row {
     /// Name, level, tile.
     pub info: KernelInfo,
-    product: &'static matmul::Row,
+    tiles: &'static Tiles,
     gather: unsafe fn(&Gather),
     weigh: unsafe fn(&Weigh),
     scatter: unsafe fn(&Scatter),
+    pack_keys: unsafe fn(&Pack),
+    pack_values: unsafe fn(&Pack),
 }
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
 pub struct Set {
-    /// Causal attention over a packed f32 cache.
+    /// Attention over a packed f32 cache, or over plain keys and values.
     pub f32: Row,
 }
 
 impl super::levels::Levels for Set {
     fn at<I: Isa>() -> Self {
-        let product = matmul::Set::select(I::ID).f32;
-        let info = KernelInfo { op: "attention", dtype: "f32", isa: I::ID, ..product.info };
+        let tiles = const { &Tiles::of::<I>() };
         Self {
             f32: Row {
-                info,
-                product,
+                info: KernelInfo { op: "attention", dtype: "f32", isa: I::ID, mr: tiles.mr, nr: tiles.nr },
+                tiles,
                 gather: steps::gather::<I>,
                 weigh: steps::weigh::<I>,
                 scatter: steps::scatter::<I>,
+                pack_keys: pack::keys::<I>,
+                pack_values: pack::values::<I>,
             },
         }
     }
@@ -123,14 +128,13 @@ pub fn rows() -> impl Iterator<Item = KernelInfo> {
 impl Row {
     /// Where the keys and values of heads of `head_dim` elements stand for this kernel.
     pub const fn layout(&self, head_dim: usize) -> Layout {
-        Layout { head_dim, nr: self.info.nr, value_step: self.product.narrow() }
+        Layout { head_dim, nr: self.tiles.nr, value_step: self.tiles.lanes }
     }
 
-    /// Floats of scratch memory a call needs, for any number of rows and keys; `None` on overflow.
-    pub fn scratch_len(&self, head_dim: usize) -> Option<usize> {
-        let width = self.layout(head_dim).value_stride();
-        let row = head_dim.checked_add(width)?.checked_add(TILE + 2)?;
-        row.checked_mul(ROWS)
+    /// Floats of scratch memory that calls of up to `rows` rows (tokens × heads) need, for any number of keys;
+    /// it stops growing at some hundred KiB. `None` on overflow.
+    pub fn scratch_len(&self, head_dim: usize, rows: usize) -> Option<usize> {
+        pass::scratch_len(self, head_dim, rows, false)
     }
 
     /// Computes; see the module's contract and [`AttentionArgs`].
@@ -140,110 +144,29 @@ impl Row {
     /// of whole panels up to the largest limit, limits and starts, the scratch memory. The result overlaps
     /// nothing else but Q, and Q only row on row.
     pub unsafe fn run(&self, args: &AttentionArgs) {
-        let rows = args.tokens * args.heads;
-        let layout = self.layout(args.head_dim);
-        let queries = args.scratch;
-        let scores = queries.wrapping_add(ROWS * args.head_dim);
-        let sums = scores.wrapping_add(ROWS * TILE);
-        let state = sums.wrapping_add(ROWS * layout.value_stride());
-        let mut first = 0;
-        while first < rows {
-            let block = Block {
-                rows: Rows { first, count: ROWS.min(rows - first), args },
-                layout,
-                queries,
-                scores,
-                sums,
-                state,
-            };
-            // SAFETY: the caller's promise; the scratch memory holds ROWS rows of each part.
-            unsafe { self.block(&block) };
-            first += block.rows.count;
-        }
-    }
-
-    /// A few rows over all their tiles.
-    ///
-    /// # Safety
-    /// As [`Row::run`].
-    unsafe fn block(&self, block: &Block<'_>) {
-        let Block { rows, layout, queries, scores, sums, state } = *block;
-        // SAFETY: the caller's promise, for every step.
-        unsafe {
-            (self.gather)(&Gather { rows, width: layout.value_stride(), queries, sums, state });
-            let visible = rows.visible();
-            let mut tile = visible.start / TILE * TILE;
-            while tile < visible.end {
-                let keys = TILE.min(visible.end - tile);
-                self.score(block, tile, keys);
-                (self.weigh)(&Weigh { rows, width: layout.value_stride(), tile, keys, scores, sums, state });
-                self.sum_values(block, tile, keys);
-                tile += keys;
-            }
-            (self.scatter)(&Scatter { rows, width: layout.value_stride(), sums, state });
-        }
-    }
-
-    /// Scores of a tile: queries · keysᵀ, whose panels stand in the cache.
-    ///
-    /// # Safety
-    /// As [`Row::run`].
-    unsafe fn score(&self, block: &Block<'_>, tile: usize, keys: usize) {
-        let Block { rows, layout, .. } = *block;
-        let product = Product {
-            x: block.queries.cast::<u8>(),
-            ldx: 4 * layout.head_dim,
-            m: rows.count,
-            k: layout.head_dim,
-            w: rows.args.k.wrapping_add(tile * layout.head_dim).cast(),
-            row_stride: 4 * layout.nr,
-            panel_stride: 4 * layout.nr * layout.head_dim,
-            y: block.scores,
-            ldy: TILE,
-            columns: keys,
-            resume: false,
-            bias: std::ptr::null(),
+        let heads = args.heads;
+        let call = Call {
+            queries: HeadRows {
+                first: args.q.cast_mut(),
+                heads,
+                token_stride: args.q_token_stride,
+                head_stride: args.q_head_stride,
+            },
+            result: HeadRows {
+                first: args.out,
+                heads,
+                token_stride: args.out_token_stride,
+                head_stride: args.out_head_stride,
+            },
+            mask: None,
+            rows: args.tokens * heads,
+            head_dim: args.head_dim,
+            scale: args.scale,
+            sight: Sight::Listed { limits: args.limits, starts: args.starts },
+            source: Source::Cache { keys: args.k, values: args.v },
+            scratch: args.scratch,
         };
         // SAFETY: the caller's promise.
-        unsafe { self.product.multiply(&product) }
+        unsafe { pass::run(self, &call) }
     }
-
-    /// Adds a tile's weights · values to the sums; the lines of the values are panels side by side.
-    ///
-    /// # Safety
-    /// As [`Row::run`].
-    unsafe fn sum_values(&self, block: &Block<'_>, tile: usize, keys: usize) {
-        let Block { rows, layout, .. } = *block;
-        let product = Product {
-            x: block.scores.cast::<u8>(),
-            ldx: 4 * TILE,
-            m: rows.count,
-            k: keys,
-            w: rows.args.v.wrapping_add(tile * layout.value_stride()).cast(),
-            row_stride: 4 * layout.value_stride(),
-            panel_stride: 4 * layout.nr,
-            y: block.sums,
-            ldy: layout.value_stride(),
-            columns: layout.head_dim,
-            resume: true,
-            bias: std::ptr::null(),
-        };
-        // SAFETY: the caller's promise.
-        unsafe { self.product.multiply(&product) }
-    }
-}
-
-/// A few rows, and the parts of the scratch memory.
-#[derive(Clone, Copy)]
-struct Block<'a> {
-    rows: Rows<'a>,
-    layout: Layout,
-    /// Scaled queries, `ROWS × head_dim`.
-    queries: *mut f32,
-    /// Scores, then weights of a tile, `ROWS × TILE`.
-    scores: *mut f32,
-    /// Sums of weight · value, `ROWS × value_stride`.
-    sums: *mut f32,
-    /// Largest score and sum of weights, `ROWS` pairs.
-    state: *mut f32,
 }

@@ -1,92 +1,125 @@
 //! What attention does between its two products: fetching queries, weighing scores, writing results.
 //! Each is one body for every instruction set.
 
-use super::{AttentionArgs, TILE};
+use super::TILE;
+use super::tiles::MAX_ROWS;
 use crate::isa::{Isa, Kernel};
 use crate::kernels::unary::vecmath;
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-/// Some of a call's rows, counted token by token and head by head.
+/// Rows of heads of some tokens in a caller's buffer, counted token by token and head by head.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    /// The first one.
-    pub first: usize,
-    /// How many.
-    pub count: usize,
-    /// The call.
-    pub args: &'a AttentionArgs,
+pub(super) struct HeadRows {
+    /// Row 0.
+    pub first: *mut f32,
+    /// Heads of a token.
+    pub heads: usize,
+    /// Floats from one token to the next.
+    pub token_stride: usize,
+    /// Floats from one head to the next.
+    pub head_stride: usize,
 }
 
-impl Rows<'_> {
-    /// Token and head of row `i` of these.
+impl HeadRows {
+    /// Row `i`.
     #[inline(always)]
-    fn token_head(&self, i: usize) -> (usize, usize) {
-        ((self.first + i) / self.args.heads, (self.first + i) % self.args.heads)
+    pub fn row(&self, i: usize) -> *mut f32 {
+        let (token, head) = (i / self.heads, i % self.heads);
+        self.first.wrapping_add(token * self.token_stride + head * self.head_stride)
+    }
+}
+
+/// What is known of a few rows besides their queries, in scratch memory: an entry a row.
+#[derive(Clone, Copy)]
+pub(super) struct State {
+    /// Sums of weight · value.
+    pub sums: *mut f32,
+    /// Floats between rows of the sums.
+    pub width: usize,
+    /// Sums of the weights: a vector a row.
+    pub weights: *mut f32,
+    /// Largest score so far.
+    pub largest: *mut f32,
+    /// What the sums must be multiplied by since it grew.
+    pub shrink: *mut f32,
+    /// The first key that the row sees.
+    pub starts: *mut u32,
+    /// One past the last.
+    pub ends: *mut u32,
+}
+
+impl State {
+    /// The entries from row `i` on.
+    #[inline(always)]
+    pub fn from(&self, i: usize, lanes: usize) -> Self {
+        Self {
+            sums: self.sums.wrapping_add(i * self.width),
+            width: self.width,
+            weights: self.weights.wrapping_add(i * lanes),
+            largest: self.largest.wrapping_add(i),
+            shrink: self.shrink.wrapping_add(i),
+            starts: self.starts.wrapping_add(i),
+            ends: self.ends.wrapping_add(i),
+        }
     }
 
     /// The keys that row `i` sees.
     ///
     /// # Safety
-    /// The call's limits and starts are there.
+    /// There is such a row.
     #[inline(always)]
-    unsafe fn seen(&self, i: usize) -> Range<usize> {
-        let (token, _) = self.token_head(i);
-        let args = self.args;
-        // SAFETY: one entry a token.
-        unsafe {
-            let start = if args.starts.is_null() { 0 } else { args.starts.add(token).read_unaligned() };
-            start as usize..args.limits.add(token).read_unaligned() as usize
-        }
-    }
-
-    /// The keys that any of the rows sees.
-    ///
-    /// # Safety
-    /// The call's limits and starts are there.
-    pub unsafe fn visible(&self) -> Range<usize> {
-        let (mut start, mut end) = (usize::MAX, 0);
-        for i in 0..self.count {
-            // SAFETY: the caller's promise.
-            let seen = unsafe { self.seen(i) };
-            if !seen.is_empty() {
-                (start, end) = (start.min(seen.start), end.max(seen.end));
-            }
-        }
-        start.min(end)..end
+    pub unsafe fn seen(&self, i: usize) -> Range<usize> {
+        // SAFETY: the caller's promise.
+        unsafe { self.starts.add(i).read() as usize..self.ends.add(i).read() as usize }
     }
 }
 
 /// Fetches the queries of some rows, scaled, and clears their sums.
-pub(super) struct Gather<'a> {
-    pub rows: Rows<'a>,
-    /// Floats between rows of the sums.
-    pub width: usize,
+pub(super) struct Gather {
+    pub source: HeadRows,
+    /// The first row to fetch.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    pub head_dim: usize,
+    /// Factor on the queries.
+    pub scale: f32,
+    /// Where they go, without gaps.
     pub queries: *mut f32,
-    pub sums: *mut f32,
-    pub state: *mut f32,
+    pub state: State,
 }
 
-/// Turns scores into weights, and scales down what was summed before.
-pub(super) struct Weigh<'a> {
-    pub rows: Rows<'a>,
-    /// Floats between rows of the sums.
-    pub width: usize,
+/// An additive mask, with a row for each row of queries.
+#[derive(Clone, Copy)]
+pub(super) struct MaskRows {
+    pub rows: HeadRows,
+    /// The row that belongs to row 0 of the step.
+    pub first: usize,
+}
+
+/// Turns the scores of at most [`MAX_ROWS`] rows into weights.
+pub(super) struct Weigh {
+    /// Scores of row 0 in this tile; rows lie [`TILE`] floats apart.
+    pub scores: *mut f32,
+    pub rows: usize,
     /// Position of the scores' column 0.
     pub tile: usize,
-    /// Columns that were scored.
-    pub keys: usize,
-    pub scores: *mut f32,
-    pub sums: *mut f32,
-    pub state: *mut f32,
+    /// The columns that any of the rows sees; the others are left alone.
+    pub columns: Range<usize>,
+    pub mask: Option<MaskRows>,
+    pub state: State,
 }
 
-/// Divides the sums by the weights' sum, into the result.
-pub(super) struct Scatter<'a> {
-    pub rows: Rows<'a>,
-    /// Floats between rows of the sums.
-    pub width: usize,
-    pub sums: *mut f32,
-    pub state: *mut f32,
+/// Divides the sums by the weights' sums, into the result.
+pub(super) struct Scatter {
+    pub target: HeadRows,
+    /// The first row to write.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    pub head_dim: usize,
+    pub state: State,
 }
 
 /// # Safety
@@ -132,126 +165,160 @@ unsafe fn scale<I: Isa>(isa: I, src: *const f32, dst: *mut f32, n: usize, factor
     }
 }
 
-impl Kernel for &Gather<'_> {
+impl Kernel for &Gather {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let args = self.rows.args;
-        for i in 0..self.rows.count {
-            let (token, head) = self.rows.token_head(i);
+        for i in 0..self.count {
+            let state = self.state.from(i, I::LANES);
             // SAFETY: the rows of Q and of the scratch memory are there.
             unsafe {
-                let q = args.q.add(token * args.q_token_stride + head * args.q_head_stride);
-                scale(isa, q, self.queries.add(i * args.head_dim), args.head_dim, args.scale);
-                self.sums.add(i * self.width).write_bytes(0, self.width);
-                self.state.add(2 * i).write(f32::NEG_INFINITY);
-                self.state.add(2 * i + 1).write(0.0);
+                let q = self.source.row(self.first + i);
+                scale(isa, q, self.queries.add(i * self.head_dim), self.head_dim, self.scale);
+                state.sums.write_bytes(0, state.width);
+                isa.store(state.weights, isa.zero());
+                state.largest.write(f32::NEG_INFINITY);
             }
         }
     }
 }
 
-impl Kernel for &Weigh<'_> {
+impl Kernel for &Weigh {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for i in 0..self.rows.count {
-            // SAFETY: row i of scores, sums and state is there; so are the limits.
+        // Whole vectors round the columns.
+        let begin = self.columns.start / I::LANES * I::LANES;
+        let end = self.columns.end.next_multiple_of(I::LANES);
+        let mut bases = [0.0; MAX_ROWS];
+        let mut growth = [0.0; MAX_ROWS + 15];
+        for i in 0..self.rows {
+            // SAFETY: row i of scores and state is there, and its mask.
             unsafe {
-                let seen = self.rows.seen(i);
-                let begin = seen.start.clamp(self.tile, self.tile + self.keys) - self.tile;
-                let end = seen.end.clamp(self.tile, self.tile + self.keys) - self.tile;
                 let scores = self.scores.add(i * TILE);
-                if begin >= end {
-                    scores.write_bytes(0, self.keys);
-                    continue;
+                let seen = self.state.seen(i);
+                if self.mask.is_some() || seen.start > self.tile + begin || seen.end < self.tile + end {
+                    self.hide(isa, i, begin..end);
                 }
-                let (largest, sum) = (self.state.add(2 * i), self.state.add(2 * i + 1));
-                let before = largest.read();
-                // What the row does not see counts as −∞, whose weight is 0.
-                let width = self.keys.next_multiple_of(4 * I::LANES).min(TILE);
-                fill(scores, 0..begin);
-                fill(scores, end..width);
-                let now = before.max(max(isa, scores, width));
-                let weights = exponentials(isa, scores, width, now);
-                if now != before {
-                    let shrink = isa.max_lanes(vecmath::exp(isa, isa.splat(before - now)));
-                    let sums = self.sums.add(i * self.width);
-                    scale(isa, sums, sums, self.width, shrink);
-                    sum.write(sum.read() * shrink);
-                }
-                largest.write(now);
-                sum.write(sum.read() + weights);
+                let before = self.state.largest.add(i);
+                let now = before.read().max(largest(isa, scores, begin..end));
+                // −∞ is the largest score of a row without any: relative to 0, its weights are 0.
+                bases[i] = if now == f32::NEG_INFINITY { 0.0 } else { now };
+                growth[i] = before.read() - bases[i];
+                before.write(now);
             }
         }
-    }
-}
-
-/// −∞ into a range of scores.
-///
-/// # Safety
-/// The range is writable.
-#[inline(always)]
-unsafe fn fill(scores: *mut f32, range: Range<usize>) {
-    for i in range {
-        // SAFETY: inside the range.
-        unsafe { scores.add(i).write(f32::NEG_INFINITY) };
-    }
-}
-
-/// The largest of `n` scores, a multiple of four vectors.
-///
-/// # Safety
-/// `scores` is readable for n floats.
-#[inline(always)]
-unsafe fn max<I: Isa>(isa: I, scores: *const f32, n: usize) -> f32 {
-    let mut largest = [isa.splat(f32::NEG_INFINITY); 4];
-    for i in (0..n).step_by(4 * I::LANES) {
-        for (v, largest) in largest.iter_mut().enumerate() {
-            // SAFETY: n is a multiple of four vectors.
-            *largest = isa.max(unsafe { isa.load(scores.add(i + v * I::LANES)) }, *largest);
-        }
-    }
-    let [a, b, c, d] = largest;
-    isa.max_lanes(isa.max(isa.max(a, b), isa.max(c, d)))
-}
-
-/// Replaces `n` scores, a multiple of four vectors, by e^(score − largest), and sums them.
-///
-/// # Safety
-/// `scores` is writable for n floats.
-#[inline(always)]
-unsafe fn exponentials<I: Isa>(isa: I, scores: *mut f32, n: usize, largest: f32) -> f32 {
-    let largest = isa.splat(largest);
-    let mut sums = [isa.zero(); 4];
-    for i in (0..n).step_by(4 * I::LANES) {
-        for (v, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: n is a multiple of four vectors.
+        for i in (0..self.rows).step_by(I::LANES) {
+            let left = (self.rows - i).min(I::LANES);
+            // SAFETY: `growth` reaches a whole vector further than the rows; a factor a row.
             unsafe {
-                let p = scores.add(i + v * I::LANES);
-                let weight = vecmath::exp(isa, isa.sub(isa.load(p), largest));
-                isa.store(p, weight);
-                *sum = isa.add(*sum, weight);
+                let shrink = vecmath::exp2(isa, isa.load(growth.as_ptr().add(i)));
+                isa.store_first(self.state.shrink.add(i), shrink, left);
+            }
+        }
+        for (i, &base) in bases.iter().enumerate().take(self.rows) {
+            let state = self.state.from(i, I::LANES);
+            // SAFETY: row i of scores and state is there.
+            unsafe {
+                let sum = exponentials(isa, self.scores.add(i * TILE), begin..end, base);
+                let shrink = isa.splat(state.shrink.read());
+                isa.store(state.weights, isa.mul_add(isa.load(state.weights), shrink, sum));
             }
         }
     }
-    let [a, b, c, d] = sums;
-    isa.sum_lanes(isa.add(isa.add(a, b), isa.add(c, d)))
 }
 
-impl Kernel for &Scatter<'_> {
+impl Weigh {
+    /// Adds the mask to row `i`'s scores in the columns, and puts −∞ where it does not see.
+    ///
+    /// # Safety
+    /// The row's scores, state and mask are there.
+    #[inline(always)]
+    unsafe fn hide<I: Isa>(&self, isa: I, i: usize, columns: Range<usize>) {
+        // SAFETY: the caller's promise.
+        let seen = unsafe { self.state.seen(i) };
+        let inside = |position: usize| position.clamp(self.tile, self.tile + TILE) - self.tile;
+        let (begin, end) = (inside(seen.start), inside(seen.end));
+        let mask = self.mask.map(|mask| mask.rows.row(mask.first + i).wrapping_add(self.tile));
+        for column in columns.step_by(I::LANES) {
+            // SAFETY: a vector of scores, and of the mask what the row sees.
+            unsafe {
+                let p = self.scores.add(i * TILE + column);
+                let mut score = isa.load(p);
+                if let Some(mask) = mask {
+                    let left = end.saturating_sub(column).min(I::LANES);
+                    let mask = isa.load_first(mask.wrapping_add(column), left);
+                    score = isa.mul_add(mask, isa.splat(LOG2_E), score);
+                }
+                let places = isa.load(COLUMNS.as_ptr().add(column));
+                let hidden = isa.splat(f32::NEG_INFINITY);
+                score = isa.select(isa.lt(places, isa.splat(end as f32)), score, hidden);
+                isa.store(p, isa.select(isa.lt(places, isa.splat(begin as f32)), hidden, score));
+            }
+        }
+    }
+}
+
+/// The numbers of a tile's columns.
+static COLUMNS: [f32; TILE] = {
+    let mut columns = [0.0; TILE];
+    let mut i = 0;
+    while i < TILE {
+        columns[i] = i as f32;
+        i += 1;
+    }
+    columns
+};
+
+/// The largest of the scores in whole vectors of columns; NaN does not count.
+///
+/// # Safety
+/// `scores` is readable for these.
+#[inline(always)]
+unsafe fn largest<I: Isa>(isa: I, scores: *const f32, columns: Range<usize>) -> f32 {
+    let mut largest = isa.splat(f32::NEG_INFINITY);
+    for column in columns.step_by(I::LANES) {
+        // SAFETY: the caller's promise.
+        largest = isa.max(unsafe { isa.load(scores.add(column)) }, largest);
+    }
+    isa.max_lanes(largest)
+}
+
+/// Replaces the scores in whole vectors of columns by 2^(score − base), and sums them.
+///
+/// # Safety
+/// `scores` is writable for these.
+#[inline(always)]
+unsafe fn exponentials<I: Isa>(isa: I, scores: *mut f32, columns: Range<usize>, base: f32) -> I::F32 {
+    let base = isa.splat(base);
+    let mut sum = isa.zero();
+    for column in columns.step_by(I::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let p = scores.add(column);
+            let weight = vecmath::exp2(isa, isa.sub(isa.load(p), base));
+            isa.store(p, weight);
+            sum = isa.add(sum, weight);
+        }
+    }
+    sum
+}
+
+impl Kernel for &Scatter {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let args = self.rows.args;
-        for i in 0..self.rows.count {
-            let (token, head) = self.rows.token_head(i);
+        for i in 0..self.count {
+            let state = self.state.from(i, I::LANES);
             // SAFETY: the rows of the result and of the scratch memory are there.
             unsafe {
-                let out = args.out.add(token * args.out_token_stride + head * args.out_head_stride);
-                let sum = self.state.add(2 * i + 1).read();
-                let share = if sum == 0.0 { 0.0 } else { 1.0 / sum };
-                scale(isa, self.sums.add(i * self.width), out, args.head_dim, share);
+                let out = self.target.row(self.first + i);
+                let sum = isa.sum_lanes(isa.load(state.weights));
+                if sum == 0.0 {
+                    out.write_bytes(0, self.head_dim);
+                } else {
+                    scale(isa, state.sums, out, self.head_dim, 1.0 / sum);
+                }
             }
         }
     }

@@ -73,7 +73,7 @@ impl Case {
         let limits: Vec<u32> = (from..to).map(|t| (first + t + 1) as u32).collect();
         let window =
             self.window.map(|w| limits.iter().map(|&l| l.saturating_sub(w as u32)).collect::<Vec<_>>());
-        let mut scratch = vec![f32::NAN; row.scratch_len(self.head_dim).unwrap() + 1];
+        let mut scratch = vec![f32::NAN; row.scratch_len(self.head_dim, (to - from) * self.heads).unwrap() + 1];
         *scratch.last_mut().unwrap() = CANARY;
         let mut out = vec![CANARY; (to - from) * (line + gap) + 1];
         let args = AttentionArgs {

@@ -46,7 +46,6 @@ pub struct Row {
     blocking: Blocking,
     /// Place of a column within a panel's row.
     place: fn(usize) -> usize,
-    narrow: usize,
     pack_panel: unsafe fn(&pack_f32::PanelPart),
     pack_lines: unsafe fn(&pack_f32::LinesPart),
     dots: unsafe fn(&dots::Dots),
@@ -120,11 +119,6 @@ impl Row {
         unsafe { self.multiply(&product) }
     }
 
-    /// Columns that the narrowest tile takes: panels that stand anywhere need no more than a multiple of it.
-    pub(crate) const fn narrow(&self) -> usize {
-        self.narrow
-    }
-
     /// Multiplies rows with panels that stand anywhere.
     ///
     /// # Safety
@@ -151,7 +145,6 @@ const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> R
         weights: W::DTYPE,
         blocking: Blocking { tiles, nr, row_bytes: nr * W::BYTES, wide },
         place: |column| W::place(I::LANES, column),
-        narrow: if NV == 4 { nr / 2 } else { nr },
         pack_panel: pack_f32::panel::<I>,
         pack_lines: pack_f32::lines::<I>,
         dots: dots::dots::<I>,

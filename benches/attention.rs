@@ -1,0 +1,253 @@
+//! Attention on every level of this CPU, one thread, over a packed cache and over plain rows: GFLOPS over the keys that
+//! are seen, with the share of the FMA peak, and for decoding GB/s of keys and values, with the share of a plain read
+//! of as many bytes; both limits are measured in the same run.
+//! `cargo bench --bench attention -- 'avx512/prefill'` picks some of them.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use smallmind::isa::{Isa, IsaId, Kernel};
+use smallmind::kernels::attention::{AttentionArgs, Row, Set};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+const HEAD_DIMS: [usize; 5] = [64, 80, 96, 128, 256];
+/// Tokens of a prompt, all new.
+const PROMPTS: [usize; 2] = [512, 2048];
+/// Keys that a single new token sees.
+const PASTS: [usize; 3] = [512, 4096, 16384];
+/// Query heads that share the key/value head when one token is decoded.
+const GROUP: usize = 4;
+
+/// Twelve independent chains of multiply-adds: enough for two units with a latency of four to six.
+struct Multiply {
+    rounds: usize,
+}
+
+impl Kernel for Multiply {
+    type Output = f32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let (a, b) = (isa.splat(black_box(0.999)), isa.splat(black_box(1e-3)));
+        let mut sums = [isa.zero(); 12];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = isa.splat(black_box(i as f32));
+        }
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = isa.mul_add(*sum, a, b);
+            }
+        }
+        let mut total = isa.zero();
+        for sum in sums {
+            total = isa.add(total, sum);
+        }
+        isa.sum_lanes(total)
+    }
+}
+
+/// Reads floats from end to end.
+struct Read<'a>(&'a [f32]);
+
+impl Kernel for Read<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let mut sums = [isa.zero(); 4];
+        for floats in self.0.chunks_exact(4 * I::LANES) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a chunk is four vectors.
+                *sum = isa.add(*sum, unsafe { isa.load(floats.as_ptr().add(i * I::LANES)) });
+            }
+        }
+        isa.sum_lanes(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])))
+    }
+}
+
+/// Lanes of a level.
+struct Lanes;
+
+impl Kernel for Lanes {
+    type Output = usize;
+    #[inline(always)]
+    fn run<I: Isa>(self, _isa: I) -> usize {
+        I::LANES
+    }
+}
+
+/// The shortest of many runs, in seconds.
+fn best(runs: usize, mut work: impl FnMut()) -> f64 {
+    let timed = |_| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    };
+    (0..runs).map(timed).fold(f64::INFINITY, f64::min)
+}
+
+/// Floating-point operations a second that the level's FMA units reach.
+fn peak(isa: IsaId) -> f64 {
+    let rounds = 10_000;
+    let flops = (rounds * 12 * 2 * isa.run(Lanes).unwrap()) as f64;
+    flops / best(200, || _ = black_box(isa.run(Multiply { rounds: black_box(rounds) })))
+}
+
+/// Floats that start on a cache line.
+struct Floats {
+    storage: Vec<f32>,
+    begin: usize,
+}
+
+impl Floats {
+    fn new(len: usize) -> Self {
+        let storage: Vec<f32> = (0..len + 16).map(|i| (i * 7919 % 2003) as f32 / 1001.5 - 1.0).collect();
+        let begin = storage.as_ptr().align_offset(64);
+        Self { storage, begin }
+    }
+
+    fn ptr(&self) -> *const f32 {
+        self.storage[self.begin..].as_ptr()
+    }
+
+    fn ptr_mut(&mut self) -> *mut f32 {
+        self.storage[self.begin..].as_mut_ptr()
+    }
+}
+
+/// One key/value head over a packed cache.
+struct Case {
+    row: Row,
+    tokens: usize,
+    heads: usize,
+    keys: usize,
+    head_dim: usize,
+    causal: bool,
+}
+
+impl Case {
+    fn limits(&self) -> Vec<u32> {
+        let past = self.keys - self.tokens;
+        let limit = |token| if self.causal { past + token + 1 } else { self.keys };
+        (0..self.tokens).map(|token| limit(token) as u32).collect()
+    }
+
+    /// Two products for each key that is seen.
+    fn flops(&self) -> f64 {
+        let seen: f64 = self.limits().iter().map(|&limit| f64::from(limit)).sum();
+        4.0 * (self.heads * self.head_dim) as f64 * seen
+    }
+
+    /// Bytes of keys and values, each once.
+    fn bytes(&self) -> f64 {
+        (2 * 4 * self.keys * self.head_dim) as f64
+    }
+
+    /// Times it; the best sample, in seconds, or infinity where the filter leaves it out.
+    fn measure(&self, criterion: &mut Criterion, kind: &str) -> f64 {
+        let &Case { row, tokens, heads, keys, head_dim, causal } = self;
+        let layout = row.layout(head_dim);
+        let (k, v) = (Floats::new(layout.key_len(keys).unwrap()), Floats::new(layout.value_len(keys).unwrap()));
+        let q = Floats::new(tokens * heads * head_dim);
+        let mut out = Floats::new(tokens * heads * head_dim);
+        let mut scratch = Floats::new(row.scratch_len(head_dim, tokens * heads).unwrap());
+        let limits = self.limits();
+        let args = AttentionArgs {
+            q: q.ptr(),
+            q_token_stride: heads * head_dim,
+            q_head_stride: head_dim,
+            tokens,
+            heads,
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            k: k.ptr(),
+            v: v.ptr(),
+            limits: limits.as_ptr(),
+            starts: std::ptr::null(),
+            out: out.ptr_mut(),
+            out_token_stride: heads * head_dim,
+            out_head_stride: head_dim,
+            scratch: scratch.ptr_mut(),
+        };
+        let mask = if causal { "" } else { "/full" };
+        let id = BenchmarkId::new(format!("{}/{kind}{mask}/{head_dim}", row.info.isa.name()), keys);
+        // SAFETY: the buffers have these shapes, and the level is available.
+        time(criterion, id, self.flops(), || unsafe { row.run(black_box(&args)) })
+    }
+}
+
+/// Times `work` of `flops` operations: the best sample, in seconds, or infinity where the filter leaves it out.
+fn time(criterion: &mut Criterion, id: BenchmarkId, flops: f64, mut work: impl FnMut()) -> f64 {
+    let best = Cell::new(f64::INFINITY);
+    let mut group = criterion.benchmark_group("attention");
+    group.throughput(Throughput::Elements(flops as u64));
+    group.bench_function(id, |bencher| {
+        bencher.iter_custom(|iterations| {
+            let start = Instant::now();
+            for _ in 0..iterations {
+                work();
+            }
+            let elapsed = start.elapsed();
+            best.set(best.get().min(elapsed.as_secs_f64() / iterations as f64));
+            elapsed
+        });
+    });
+    group.finish();
+    best.get()
+}
+
+fn levels() -> impl Iterator<Item = Row> {
+    IsaId::available().filter_map(|isa| Some(Set::select(isa).f32).filter(|row| row.info.isa == isa))
+}
+
+fn prefill(criterion: &mut Criterion) {
+    for row in levels() {
+        let peak = peak(row.info.isa);
+        for head_dim in HEAD_DIMS {
+            for keys in PROMPTS {
+                for causal in [true, false] {
+                    let case = Case { row, tokens: keys, heads: 1, keys, head_dim, causal };
+                    let rate = case.flops() / case.measure(criterion, "prefill");
+                    report(rate, peak);
+                }
+            }
+        }
+    }
+}
+
+fn report(rate: f64, peak: f64) {
+    if rate > 0.0 {
+        println!("    {:.1} GFLOPS at best, {:.0} % of the FMA peak", rate / 1e9, 100.0 * rate / peak);
+    }
+}
+
+fn decode(criterion: &mut Criterion) {
+    for row in levels() {
+        for head_dim in HEAD_DIMS {
+            for keys in PASTS {
+                for heads in [1, GROUP] {
+                    let case = Case { row, tokens: 1, heads, keys, head_dim, causal: true };
+                    let seconds = case.measure(criterion, &format!("decode{heads}"));
+                    if seconds.is_finite() {
+                        let floats = Floats::new(case.bytes() as usize / 4);
+                        let stream = best(20, || _ = black_box(row.info.isa.run(Read(&floats.storage[floats.begin..]))));
+                        println!(
+                            "    {:.1} GB/s at best, {:.0} % of a plain read",
+                            case.bytes() / seconds / 1e9,
+                            100.0 * stream / seconds
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .without_plots()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(20))
+        .measurement_time(Duration::from_millis(150));
+    targets = prefill, decode
+}
+criterion_main!(benches);

@@ -1,0 +1,288 @@
+//! The register tiles of attention's two products: scores = queries · keysᵀ, and sums + weights · values.
+//! One body each for every instruction set; [`Tiles`] holds them by height and width.
+
+use super::TILE;
+use crate::isa::{Isa, IsaId, Kernel};
+
+/// Rows of the highest tile of any level.
+pub(super) const MAX_ROWS: usize = 6;
+
+/// Scores of a few rows against a panel of keys, or against some neighbouring ones.
+#[derive(Clone, Copy)]
+pub(super) struct Scores {
+    /// First row of the queries.
+    pub queries: *const f32,
+    /// Floats between rows of the queries.
+    pub query_stride: usize,
+    /// Elements of a key to multiply.
+    pub depth: usize,
+    /// The first element of the panel's keys.
+    pub keys: *const f32,
+    /// Floats from one element of the keys to the next.
+    pub key_stride: usize,
+    /// Floats from one panel to the next.
+    pub panel_stride: usize,
+    /// Row 0 of the scores, at the panel's first key; rows lie [`TILE`] floats apart.
+    pub scores: *mut f32,
+    /// Adds to what stands there (elements before these) instead of starting at 0.
+    pub resume: bool,
+    /// What will be read soon: as many bytes from here on as the keys have. Any address will do.
+    pub next: *const u8,
+}
+
+/// Sums of a few rows over the keys of a tile, for some vectors of a value's elements.
+#[derive(Clone, Copy)]
+pub(super) struct Sums {
+    /// Weights of row 0; rows lie [`TILE`] floats apart.
+    pub weights: *const f32,
+    /// Keys.
+    pub keys: usize,
+    /// The first value's first element.
+    pub values: *const f32,
+    /// Floats between values.
+    pub value_stride: usize,
+    /// Row 0 of the sums.
+    pub sums: *mut f32,
+    /// Floats between rows of the sums.
+    pub sum_stride: usize,
+    /// A factor for what stands in each row of the sums.
+    pub shrink: *const f32,
+    /// What will be read soon: as many bytes from here on as the values have. Any address will do.
+    pub next: *const u8,
+}
+
+/// A tile's entry. Its safety contract: the CPU has the level, and the memory that the fields name is there.
+pub(super) type ScoresFn = unsafe fn(&Scores);
+/// As [`ScoresFn`].
+pub(super) type SumsFn = unsafe fn(&Sums);
+
+/// The tiles for one number of rows. Widths of 0 vectors stand for none.
+#[derive(Clone, Copy)]
+pub(super) struct Height {
+    /// Keys in vectors, the narrowest first; the last is a panel.
+    pub scores: [(usize, ScoresFn); 3],
+    /// Panels that `panels` takes at once: a low tile has too few sums to keep the FMA units busy.
+    pub group: usize,
+    /// For `group` panels.
+    pub panels: ScoresFn,
+    /// Elements of a value in vectors, the widest first, down to one vector.
+    pub sums: [(usize, SumsFn); 4],
+}
+
+/// The tiles of one level.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    /// Highest tile.
+    pub mr: usize,
+    /// Keys of a panel.
+    pub nr: usize,
+    /// Floats of a vector.
+    pub lanes: usize,
+    /// Tiles for 1, 2, … rows.
+    pub heights: [Height; MAX_ROWS],
+}
+
+impl Tiles {
+    /// The tiles of level `I`: with 32 registers 24 sums, 4 vectors of keys and a factor; with 16 half of that.
+    pub const fn of<I: Isa>() -> Self {
+        let heights = if I::REGISTERS >= 32 {
+            [
+                height::<I, 1, 1, 2, 4, 2, 8, 4>(),
+                height::<I, 2, 1, 2, 4, 2, 8, 4>(),
+                height::<I, 3, 1, 2, 4, 1, 4, 4>(),
+                height::<I, 4, 1, 2, 4, 1, 4, 4>(),
+                height::<I, 5, 1, 2, 4, 1, 4, 4>(),
+                height::<I, 6, 1, 2, 4, 1, 4, 4>(),
+            ]
+        } else {
+            [
+                height::<I, 1, 1, 2, 2, 4, 8, 4>(),
+                height::<I, 2, 1, 2, 2, 2, 4, 2>(),
+                height::<I, 3, 1, 2, 2, 1, 2, 2>(),
+                height::<I, 4, 1, 2, 2, 1, 2, 2>(),
+                height::<I, 5, 1, 2, 2, 1, 2, 2>(),
+                height::<I, 6, 1, 2, 2, 1, 2, 2>(),
+            ]
+        };
+        // The scalar level has four lanes in sixteen registers, two of which a rounded product takes.
+        let mr = if matches!(I::ID, IsaId::Scalar) { 4 } else { MAX_ROWS };
+        let nr = if I::REGISTERS >= 32 { 4 * I::LANES } else { 2 * I::LANES };
+        Self { mr, nr, lanes: I::LANES, heights }
+    }
+}
+
+const fn height<
+    I: Isa,
+    const MR: usize,
+    const NARROW: usize,
+    const HALF: usize,
+    const PANEL: usize,
+    const GROUP: usize,
+    const WIDEST: usize,
+    const WIDE: usize,
+>() -> Height {
+    Height {
+        scores: [
+            (NARROW, scores::<I, MR, NARROW, 1>),
+            (HALF, scores::<I, MR, HALF, 1>),
+            (PANEL, scores::<I, MR, PANEL, 1>),
+        ],
+        group: GROUP,
+        panels: scores::<I, MR, PANEL, GROUP>,
+        sums: [
+            (WIDEST, sums::<I, MR, WIDEST>),
+            (WIDE, sums::<I, MR, WIDE>),
+            (2, sums::<I, MR, 2>),
+            (1, sums::<I, MR, 1>),
+        ],
+    }
+}
+
+/// # Safety
+/// See [`ScoresFn`].
+unsafe fn scores<I: Isa, const MR: usize, const NV: usize, const P: usize>(tile: &Scores) {
+    // SAFETY: the caller proves that the CPU has the instruction set.
+    unsafe { I::new_unchecked() }.vectorize(ScoresBody::<MR, NV, P>(tile));
+}
+
+/// # Safety
+/// See [`SumsFn`].
+unsafe fn sums<I: Isa, const MR: usize, const NV: usize>(tile: &Sums) {
+    // SAFETY: the caller proves that the CPU has the instruction set.
+    unsafe { I::new_unchecked() }.vectorize(SumsBody::<MR, NV>(tile));
+}
+
+struct ScoresBody<'a, const MR: usize, const NV: usize, const P: usize>(&'a Scores);
+
+impl<const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_, MR, NV, P> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let tile = *self.0;
+        let mut sums = [[[isa.zero(); NV]; P]; MR];
+        // SAFETY: rows of the scores are there, and a panel's width fits them.
+        let place = |i: usize, p: usize, v: usize| tile.scores.wrapping_add(i * TILE + (p * NV + v) * I::LANES);
+        if tile.resume {
+            for (i, row) in sums.iter_mut().enumerate() {
+                for (p, panel) in row.iter_mut().enumerate() {
+                    for (v, sum) in panel.iter_mut().enumerate() {
+                        // SAFETY: inside the tile's scores.
+                        *sum = unsafe { isa.load(place(i, p, v)) };
+                    }
+                }
+            }
+        }
+        // SAFETY: `ScoresFn`'s contract.
+        sums = unsafe { multiply_keys::<I, MR, NV, P>(isa, &tile, sums) };
+        for (i, row) in sums.iter().enumerate() {
+            for (p, panel) in row.iter().enumerate() {
+                for (v, &sum) in panel.iter().enumerate() {
+                    // SAFETY: inside the tile's scores.
+                    unsafe { isa.store(place(i, p, v), sum) };
+                }
+            }
+        }
+    }
+}
+
+/// Adds queries · keys to the sums, elements in order.
+///
+/// # Safety
+/// As [`ScoresFn`].
+#[inline(always)]
+unsafe fn multiply_keys<I: Isa, const MR: usize, const NV: usize, const P: usize>(
+    isa: I,
+    tile: &Scores,
+    mut sums: [[[I::F32; NV]; P]; MR],
+) -> [[[I::F32; NV]; P]; MR] {
+    let (mut keys, mut query, mut next) = (tile.keys, tile.queries, tile.next);
+    for _ in 0..tile.depth {
+        for p in 0..P {
+            let mut row = [isa.zero(); NV];
+            for (v, x) in row.iter_mut().enumerate() {
+                // SAFETY: the panels hold `depth` elements of NV vectors.
+                *x = unsafe { isa.load(keys.wrapping_add(p * tile.panel_stride + v * I::LANES)) };
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the rows hold `depth` floats.
+                let factor = isa.splat(unsafe { query.wrapping_add(i * tile.query_stride).read() });
+                for v in 0..NV {
+                    sums[p][v] = isa.mul_add(factor, row[v], sums[p][v]);
+                }
+            }
+        }
+        next = ahead::<I>(isa, next, P * NV);
+        keys = keys.wrapping_add(tile.key_stride);
+        query = query.wrapping_add(1);
+    }
+    sums
+}
+
+/// Asks for the lines of `vectors` vectors from `next` on; what follows them.
+#[inline(always)]
+fn ahead<I: Isa>(isa: I, next: *const u8, vectors: usize) -> *const u8 {
+    let bytes = vectors * I::LANES * 4;
+    for line in 0..bytes.div_ceil(64) {
+        isa.prefetch(next.wrapping_add(64 * line));
+    }
+    next.wrapping_add(bytes)
+}
+
+struct SumsBody<'a, const MR: usize, const NV: usize>(&'a Sums);
+
+impl<const MR: usize, const NV: usize> Kernel for SumsBody<'_, MR, NV> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let tile = *self.0;
+        let place = |i: usize, v: usize| tile.sums.wrapping_add(i * tile.sum_stride + v * I::LANES);
+        let mut sums = [[isa.zero(); NV]; MR];
+        for (i, row) in sums.iter_mut().enumerate() {
+            // SAFETY: a factor a row.
+            let shrink = isa.splat(unsafe { tile.shrink.wrapping_add(i).read() });
+            for (v, sum) in row.iter_mut().enumerate() {
+                // SAFETY: inside the row's sums.
+                *sum = isa.mul(unsafe { isa.load(place(i, v)) }, shrink);
+            }
+        }
+        // SAFETY: `SumsFn`'s contract.
+        sums = unsafe { multiply_values::<I, MR, NV>(isa, &tile, sums) };
+        for (i, row) in sums.iter().enumerate() {
+            for (v, &sum) in row.iter().enumerate() {
+                // SAFETY: inside the row's sums.
+                unsafe { isa.store(place(i, v), sum) };
+            }
+        }
+    }
+}
+
+/// Adds weights · values to the sums, keys in order.
+///
+/// # Safety
+/// As [`SumsFn`].
+#[inline(always)]
+unsafe fn multiply_values<I: Isa, const MR: usize, const NV: usize>(
+    isa: I,
+    tile: &Sums,
+    mut sums: [[I::F32; NV]; MR],
+) -> [[I::F32; NV]; MR] {
+    let (mut values, mut weight, mut next) = (tile.values, tile.weights, tile.next);
+    for _ in 0..tile.keys {
+        let mut row = [isa.zero(); NV];
+        for (v, x) in row.iter_mut().enumerate() {
+            // SAFETY: a value holds NV vectors from here on.
+            *x = unsafe { isa.load(values.wrapping_add(v * I::LANES)) };
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: a weight a key and row.
+            let factor = isa.splat(unsafe { weight.wrapping_add(i * TILE).read() });
+            for v in 0..NV {
+                sums[v] = isa.mul_add(factor, row[v], sums[v]);
+            }
+        }
+        next = ahead::<I>(isa, next, NV);
+        values = values.wrapping_add(tile.value_stride);
+        weight = weight.wrapping_add(1);
+    }
+    sums
+}

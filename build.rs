@@ -21,6 +21,7 @@ const SECTIONS: [&str; 15] = [
     "kernels",
     "team",
     "matmul",
+    "attention",
     "elementwise",
     "rows",
 ];

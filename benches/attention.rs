@@ -18,6 +18,9 @@ const PASTS: [usize; 3] = [512, 4096, 16384];
 /// Query heads that share the key/value head when one token is decoded.
 const GROUP: usize = 4;
 
+/// Keys and values up to here count as being in L2.
+const L2_BYTES: f64 = (2 << 20) as f64;
+
 /// Twelve independent chains of multiply-adds: enough for two units with a latency of four to six.
 struct Multiply {
     rounds: usize,
@@ -145,7 +148,8 @@ impl Case {
     fn measure(&self, criterion: &mut Criterion, kind: &str) -> f64 {
         let &Case { row, tokens, heads, keys, head_dim, causal } = self;
         let layout = row.layout(head_dim);
-        let (k, v) = (Floats::new(layout.key_len(keys).unwrap()), Floats::new(layout.value_len(keys).unwrap()));
+        let (k, v) =
+            (Floats::new(layout.key_len(keys).unwrap()), Floats::new(layout.value_len(keys).unwrap()));
         let q = Floats::new(tokens * heads * head_dim);
         let mut out = Floats::new(tokens * heads * head_dim);
         let mut scratch = Floats::new(row.scratch_len(head_dim, tokens * heads).unwrap());
@@ -162,6 +166,7 @@ impl Case {
             v: v.ptr(),
             limits: limits.as_ptr(),
             starts: std::ptr::null(),
+            ahead: self.bytes() > L2_BYTES,
             out: out.ptr_mut(),
             out_token_stride: heads * head_dim,
             out_head_stride: head_dim,
@@ -228,7 +233,9 @@ fn decode(criterion: &mut Criterion) {
                     let seconds = case.measure(criterion, &format!("decode{heads}"));
                     if seconds.is_finite() {
                         let floats = Floats::new(case.bytes() as usize / 4);
-                        let stream = best(20, || _ = black_box(row.info.isa.run(Read(&floats.storage[floats.begin..]))));
+                        let stream = best(20, || {
+                            _ = black_box(row.info.isa.run(Read(&floats.storage[floats.begin..])))
+                        });
                         println!(
                             "    {:.1} GB/s at best, {:.0} % of a plain read",
                             case.bytes() / seconds / 1e9,

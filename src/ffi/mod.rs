@@ -41,6 +41,7 @@ mod matrices;
 mod names;
 mod params;
 
+pub mod attention;
 pub mod chat;
 pub mod context;
 pub mod elementwise;

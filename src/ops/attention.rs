@@ -136,6 +136,8 @@ pub unsafe fn run(
                 v: args.cache.values.wrapping_add(head * args.cache.value_len),
                 limits: args.limits[begin..].as_ptr(),
                 starts: std::ptr::null(),
+                // Between two tokens, all layers' weights and keys have passed through the caches.
+                ahead: true,
                 out: args.out.row_f32(begin).wrapping_add(column),
                 out_token_stride: args.out.stride() / size_of::<f32>(),
                 out_head_stride: shape.head_dim,

@@ -48,7 +48,8 @@ struct Sizes {
 impl Sizes {
     fn new(model: &Model, n_ctx: usize, arena: usize, threads: usize) -> Result<Sizes> {
         let config = model.config();
-        let heads = HeadShape { n_head: config.n_head, n_head_kv: config.n_head_kv, head_dim: config.head_dim };
+        let heads =
+            HeadShape { n_head: config.n_head, n_head_kv: config.n_head_kv, head_dim: config.head_dim };
         let floats = attention::scratch_len(model.kernels(), &heads)?;
         let scratch_stride = (floats * size_of::<f32>()).next_multiple_of(64);
         let scratch = checked_bytes(scratch_stride, threads, "scratch")?;

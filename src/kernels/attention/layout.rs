@@ -1,24 +1,30 @@
 //! Where the keys and values of one key/value head stand in their cache.
-//! Keys are packed as a matmul's weights are, positions being its outputs; values are plain lines, padded.
+//! Keys are packed as a matmul's weights are, positions being its outputs; values in tiles, and these in spans.
 
+use super::TILE;
 use crate::error::{Error, Result};
+use std::ops::Range;
+
+/// Elements of a value's span, about: what of a tile's values stays in L1 while rows pass by.
+const SPAN: usize = 80;
 
 /// Places of one key/value head's keys and values.
 ///
 /// Keys: panels of `nr` positions, each `head_dim × nr`: element d of position p is at
-/// `(p / nr · head_dim + d) · nr + p % nr`. Values: one line of [`Layout::value_stride`] floats a position.
+/// `(p / nr · head_dim + d) · nr + p % nr`. Values: a tile of [`TILE`] positions after the other; in a tile the
+/// elements are cut into [`Layout::value_spans`], one after the other; in a span each position has its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Elements of a head.
     pub head_dim: usize,
     /// Positions in a panel of keys.
     pub nr: usize,
-    /// Lines of values are a multiple of so many floats.
+    /// Spans of values are a multiple of so many floats.
     pub value_step: usize,
 }
 
 impl Layout {
-    /// Floats from one position's value to the next: `head_dim` rounded up to whole steps.
+    /// Floats that a position's value takes: `head_dim` rounded up to whole steps.
     pub const fn value_stride(&self) -> usize {
         self.head_dim.next_multiple_of(self.value_step)
     }
@@ -30,7 +36,15 @@ impl Layout {
 
     /// Floats that the values of `n_ctx` positions take; `None` on overflow.
     pub fn value_len(&self, n_ctx: usize) -> Option<usize> {
-        n_ctx.checked_mul(self.head_dim.checked_next_multiple_of(self.value_step)?)
+        let positions = n_ctx.checked_next_multiple_of(TILE)?;
+        positions.checked_mul(self.head_dim.checked_next_multiple_of(self.value_step)?)
+    }
+
+    /// The spans of a value's elements, [`Layout::value_stride`] in all: few, and as even as can be.
+    pub fn value_spans(&self) -> impl Iterator<Item = Range<usize>> {
+        let (stride, step) = (self.value_stride(), self.value_step);
+        let count = stride.div_ceil(SPAN.next_multiple_of(step)).max(1);
+        (0..count).map(move |i| stride / step * i / count * step..stride / step * (i + 1) / count * step)
     }
 
     /// Stores the key of a position; `keys` is the head's whole buffer.
@@ -56,11 +70,13 @@ impl Layout {
     /// # Errors
     /// [`Error::InvalidArgument`] where `value` is not `head_dim` long or the position not in the buffer.
     pub fn store_value(&self, values: &mut [f32], position: usize, value: &[f32]) -> Result<()> {
-        let stride = self.value_stride();
-        let place = position.checked_mul(stride).and_then(|start| values.get_mut(start..)?.get_mut(..stride));
+        let tile = self.value_stride() * TILE;
+        let place =
+            (position / TILE).checked_mul(tile).and_then(|start| values.get_mut(start..)?.get_mut(..tile));
         match place {
-            Some(line) if value.len() == self.head_dim => {
-                line[..self.head_dim].copy_from_slice(value);
+            Some(tile) if value.len() == self.head_dim => {
+                // SAFETY: the tile is there, exclusively borrowed, and the value is `head_dim` long.
+                unsafe { self.write_values(tile.as_mut_ptr(), position % TILE, value.as_ptr(), 0, 1) };
                 Ok(())
             }
             _ => Err(self.misfit("value", position, value.len())),
@@ -110,10 +126,15 @@ impl Layout {
         stride: usize,
         count: usize,
     ) {
-        for i in 0..count {
-            let line = values.wrapping_add((position + i) * self.value_stride());
-            // SAFETY: the line is there and belongs to this caller.
-            unsafe { std::ptr::copy_nonoverlapping(rows.add(i * stride), line, self.head_dim) }
+        for span in self.value_spans() {
+            let (width, elements) = (span.len(), span.end.min(self.head_dim) - span.start);
+            for i in 0..count {
+                let (tile, line) = ((position + i) / TILE, (position + i) % TILE);
+                let place = (tile * self.value_stride() + span.start) * TILE + line * width;
+                let from = rows.wrapping_add(i * stride + span.start);
+                // SAFETY: the line is there and belongs to this caller.
+                unsafe { std::ptr::copy_nonoverlapping(from, values.add(place), elements) }
+            }
         }
     }
 

@@ -20,6 +20,7 @@
 mod layout;
 mod pack;
 mod pass;
+mod plain;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::isa::{Isa, IsaId};
 pub use layout::Layout;
 use pack::Pack;
 use pass::{Call, Sight, Source};
+pub use plain::{Inputs, Shape, Strides, Tensor, attention, extent, scratch_len};
 use steps::{Gather, HeadRows, Scatter, Weigh};
 use tiles::Tiles;
 
@@ -66,6 +68,9 @@ pub struct AttentionArgs {
     pub limits: *const u32,
     /// The first position that each token sees (a sliding window): `tokens` of them, or null for 0.
     pub starts: *const u32,
+    /// Asks for keys and values before they are needed, which pays where they lie beyond L2 and few rows share
+    /// them; where they lie in L2 it costs.
+    pub ahead: bool,
     /// First row of the result.
     pub out: *mut f32,
     /// From one token's results to the next's.
@@ -164,6 +169,7 @@ impl Row {
             scale: args.scale,
             sight: Sight::Listed { limits: args.limits, starts: args.starts },
             source: Source::Cache { keys: args.k, values: args.v },
+            ahead: args.ahead,
             scratch: args.scratch,
         };
         // SAFETY: the caller's promise.

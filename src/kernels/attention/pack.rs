@@ -105,7 +105,11 @@ impl Kernel for Values<'_> {
                 let left = (pack.head_dim - d).min(I::LANES);
                 // SAFETY: `left` elements are there; lines have room for whole vectors.
                 unsafe {
-                    let x = if left == I::LANES { isa.load(from.add(d)) } else { isa.load_first(from.add(d), left) };
+                    let x = if left == I::LANES {
+                        isa.load(from.add(d))
+                    } else {
+                        isa.load_first(from.add(d), left)
+                    };
                     isa.store(to.add(d), x);
                 }
             }

@@ -22,8 +22,6 @@ use std::ops::Range;
 const GROUP: usize = 8;
 /// Bytes of a slice of a panel of keys, at most: what shall stay in L1 while the blocks pass by.
 const SLICE_BYTES: usize = 32 << 10;
-/// Elements of the values in a span: of a tile 32 KiB, which shall stay in L1 while the blocks pass by.
-const VALUE_SPAN: usize = 64;
 /// Floats of queries in a pass, about: they and their sums stay in L2.
 const PASS: usize = 48 << 10;
 
@@ -39,7 +37,7 @@ pub(super) enum Sight {
 impl Sight {
     /// # Safety
     /// The lists have an entry for the token.
-    unsafe fn of(&self, token: usize) -> Range<u32> {
+    pub unsafe fn of(&self, token: usize) -> Range<u32> {
         match *self {
             Sight::Listed { limits, starts } => {
                 // SAFETY: the caller's promise.
@@ -49,6 +47,7 @@ impl Sight {
                 }
             }
             Sight::Placed { tokens, keys, causal, window } => {
+                // One past the token's own position; 0 where it stands before the first key.
                 let up_to = (token + 1 + keys).saturating_sub(tokens);
                 let end = if causal { up_to } else { keys };
                 up_to.saturating_sub(window) as u32..end as u32
@@ -79,12 +78,14 @@ pub(super) struct Call {
     pub scale: f32,
     pub sight: Sight,
     pub source: Source,
+    /// Asks for a cache's keys and values before they are needed.
+    pub ahead: bool,
     /// [`scratch_len`] floats for as many rows or more, and for this source.
     pub scratch: *mut f32,
 }
 
 /// Rows of a pass, at most.
- fn pass_rows(row: &Row, head_dim: usize) -> usize {
+fn pass_rows(row: &Row, head_dim: usize) -> usize {
     let group = GROUP * row.tiles.mr;
     (PASS / head_dim.max(1) / group).max(1) * group
 }
@@ -95,7 +96,7 @@ struct Parts {
     scores: usize,
     sums: usize,
     weights: usize,
-    /// Each of largest, shrink, starts and ends.
+    /// Each of largest, shrink, starts, ends, and what blocks see.
     entries: usize,
     keys: usize,
     values: usize,
@@ -120,7 +121,7 @@ impl Parts {
     }
 
     fn total(&self) -> Option<usize> {
-        let rest = [self.scores, self.sums, self.weights, 4 * self.entries, self.keys, self.values];
+        let rest = [self.scores, self.sums, self.weights, 6 * self.entries, self.keys, self.values];
         rest.into_iter().try_fold(self.queries, usize::checked_add)
     }
 }
@@ -130,14 +131,31 @@ pub(super) fn scratch_len(row: &Row, head_dim: usize, rows: usize, plain: bool) 
     Parts::new(row, head_dim, rows, plain)?.total()
 }
 
+/// The values of a tile.
+#[derive(Clone, Copy)]
+struct Values {
+    first: *const f32,
+    /// Floats from one value to the next where they stand in rows; 0 where they stand in spans.
+    stride: usize,
+}
+
+impl Values {
+    /// Where a span begins, and how far its lines are apart.
+    fn span(&self, span: &Range<usize>) -> (*const f32, usize) {
+        match self.stride {
+            0 => (self.first.wrapping_add(span.start * TILE), span.end - span.start),
+            stride => (self.first.wrapping_add(span.start), stride),
+        }
+    }
+}
+
 /// Keys and values of a tile.
 #[derive(Clone, Copy)]
 struct Tile {
     /// Position of the first.
     first: usize,
     keys: *const f32,
-    values: *const f32,
-    value_stride: usize,
+    values: Values,
     /// Where the next tile's keys will be read from.
     next: *const f32,
 }
@@ -172,6 +190,35 @@ pub(super) struct Pass<'a> {
     keys: *mut f32,
     values: *mut f32,
     state: State,
+    /// The first key that any row of a block sees, and one past the last, of each block.
+    seen: *mut Seen,
+}
+
+/// What some rows see: from the first key of any of them to the last.
+#[derive(Clone, Copy)]
+struct Seen {
+    start: u32,
+    end: u32,
+}
+
+impl Seen {
+    const NOTHING: Self = Self { start: u32::MAX, end: 0 };
+
+    fn add(&mut self, keys: &Range<u32>) {
+        if !keys.is_empty() {
+            (self.start, self.end) = (self.start.min(keys.start), self.end.max(keys.end));
+        }
+    }
+}
+
+/// The rows of a pass in blocks of at most `most`, as even as can be; those one row taller come first.
+fn blocks(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let total = rows.div_ceil(most);
+    let (height, taller) = (rows / total.max(1), rows % total.max(1));
+    (0..total).map(move |b| {
+        let first = b * height + b.min(taller);
+        first..first + height + usize::from(b < taller)
+    })
 }
 
 /// Computes all rows of a call.
@@ -201,8 +248,9 @@ pub(super) unsafe fn run(row: &Row, call: &Call) {
         starts: take(parts.entries).cast(),
         ends: take(parts.entries).cast(),
     };
+    let seen = take(2 * parts.entries).cast();
     let (keys, values) = (take(parts.keys), take(parts.values));
-    let pass = Pass { row, call, width, queries, scores, keys, values, state };
+    let pass = Pass { row, call, width, queries, scores, keys, values, state, seen };
     let mut first = 0;
     while first < call.rows {
         let count = capacity.min(call.rows - first);
@@ -235,25 +283,34 @@ impl Pass<'_> {
         }
     }
 
-    /// Notes what each row sees; what any of them does.
+    /// Notes what each row and block sees; what any of them does.
     ///
     /// # Safety
     /// As [`run`].
     unsafe fn look(&self, first: usize, count: usize) -> Span {
-        let (mut start, mut end) = (usize::MAX, 0);
-        for i in 0..count {
-            // SAFETY: the caller's promise; the scratch memory has an entry for each row.
-            let seen = unsafe {
-                let seen = self.call.sight.of((first + i) / self.call.queries.heads);
-                self.state.starts.add(i).write(seen.start);
-                self.state.ends.add(i).write(seen.end);
-                seen
-            };
-            if !seen.is_empty() {
-                (start, end) = (start.min(seen.start as usize), end.max(seen.end as usize));
+        let heads = self.call.queries.heads;
+        let (mut token, mut head) = (first / heads, first % heads);
+        let mut whole = Seen::NOTHING;
+        for (b, rows) in blocks(count, self.row.tiles.mr).enumerate() {
+            let mut block = Seen::NOTHING;
+            for i in rows {
+                // SAFETY: the caller's promise; the scratch memory has an entry for each row and block.
+                unsafe {
+                    let seen = self.call.sight.of(token);
+                    self.state.starts.add(i).write(seen.start);
+                    self.state.ends.add(i).write(seen.end);
+                    block.add(&seen);
+                }
+                head += 1;
+                if head == heads {
+                    (token, head) = (token + 1, 0);
+                }
             }
+            // SAFETY: as above.
+            unsafe { self.seen.add(b).write(block) };
+            whole.add(&(block.start..block.end));
         }
-        Span { start: start.min(end), end }
+        Span { start: whole.start.min(whole.end) as usize, end: whole.end as usize }
     }
 
     /// A tile's keys and values where the products can read them, for `rows` rows.
@@ -267,12 +324,12 @@ impl Pass<'_> {
             Source::Cache { keys, values } => Tile {
                 first,
                 keys: keys.wrapping_add(first * head_dim),
-                values: values.wrapping_add(first * self.width),
-                value_stride: self.width,
+                values: Values { first: values.wrapping_add(first * self.width), stride: 0 },
                 next: keys.wrapping_add(next * head_dim),
             },
             Source::Plain { keys, key_stride, values, value_stride } => {
-                let (keys, values) = (keys.wrapping_add(first * key_stride), values.wrapping_add(first * value_stride));
+                let (keys, values) =
+                    (keys.wrapping_add(first * key_stride), values.wrapping_add(first * value_stride));
                 let (width, to) = (self.row.tiles.nr, self.keys);
                 let pack = Pack { rows: keys, stride: key_stride, count, head_dim, to, width };
                 // SAFETY: the caller's promise; the scratch memory holds a tile of each.
@@ -280,14 +337,26 @@ impl Pass<'_> {
                 // Few rows read the values where they are; only whole vectors can be read so.
                 let in_place = rows <= self.row.tiles.mr && head_dim == self.width;
                 if !in_place {
-                    let (width, to) = (self.width, self.values);
-                    let pack = Pack { rows: values, stride: value_stride, count, head_dim, to, width };
-                    // SAFETY: as above.
-                    unsafe { (self.row.pack_values)(&pack) };
+                    for span in self.row.layout(head_dim).value_spans() {
+                        let elements = span.end.min(head_dim) - span.start;
+                        let pack = Pack {
+                            rows: values.wrapping_add(span.start),
+                            stride: value_stride,
+                            count,
+                            head_dim: elements,
+                            to: self.values.wrapping_add(span.start * TILE),
+                            width: span.end - span.start,
+                        };
+                        // SAFETY: as above.
+                        unsafe { (self.row.pack_values)(&pack) };
+                    }
                 }
-                let (values, value_stride) =
-                    if in_place { (values, value_stride) } else { (self.values.cast_const(), self.width) };
-                Tile { first, keys: self.keys, values, value_stride, next: self.keys }
+                let values = if in_place {
+                    Values { first: values, stride: value_stride }
+                } else {
+                    Values { first: self.values, stride: 0 }
+                };
+                Tile { first, keys: self.keys, values, next: self.keys }
             }
         }
     }
@@ -297,49 +366,31 @@ impl Pass<'_> {
     /// # Safety
     /// As [`run`].
     unsafe fn tile(&self, tile: &Tile, first: usize, count: usize) {
-        let total = count.div_ceil(self.row.tiles.mr);
-        // As even as can be; those one row taller come first.
-        let (height, taller) = (count / total, count % total);
-        let mut blocks = [Block { first: 0, rows: 0, scores: self.scores, columns: Span::default() }; GROUP];
+        let none = Block { first: 0, rows: 0, scores: self.scores, columns: Span::default() };
+        let mut group = [none; GROUP];
         let (mut n, mut scores) = (0, self.scores);
-        for b in 0..total {
-            let rows = height + usize::from(b < taller);
-            let block_first = b * height + b.min(taller);
-            // SAFETY: the caller's promise.
-            let columns = unsafe { self.columns(tile.first, block_first, rows) };
+        let mut ahead = blocks(count, self.row.tiles.mr).enumerate().peekable();
+        while let Some((b, rows)) = ahead.next() {
+            // SAFETY: the scratch memory has an entry for each block.
+            let seen = unsafe { self.seen.add(b).read() };
+            let inside =
+                |position: u32| (position as usize).clamp(tile.first, tile.first + TILE) - tile.first;
+            let columns = Span { start: inside(seen.start), end: inside(seen.end) };
             if columns.start < columns.end {
-                blocks[n] = Block { first: block_first, rows, scores, columns };
-                scores = scores.wrapping_add(rows * TILE);
+                group[n] = Block { first: rows.start, rows: rows.len(), scores, columns };
+                scores = scores.wrapping_add(rows.len() * TILE);
                 n += 1;
             }
-            if n == GROUP || (b + 1 == total && n > 0) {
+            if n == GROUP || (n > 0 && ahead.peek().is_none()) {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    self.score(tile, &blocks[..n]);
-                    self.weigh(tile, first, &blocks[..n]);
-                    self.sum(tile, &blocks[..n]);
+                    self.score(tile, &group[..n]);
+                    self.weigh(tile, first, &group[..n]);
+                    self.sum(tile, &group[..n]);
                 }
                 (n, scores) = (0, self.scores);
             }
         }
-    }
-
-    /// The columns of the tile at `tile` that any of some rows sees.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn columns(&self, tile: usize, first: usize, rows: usize) -> Span {
-        let (mut start, mut end) = (TILE, 0);
-        for i in first..first + rows {
-            // SAFETY: the row's entries are there.
-            let seen = unsafe { self.state.seen(i) };
-            let inside = |position: usize| position.clamp(tile, tile + TILE) - tile;
-            let (begin, stop) = (inside(seen.start), inside(seen.end));
-            if begin < stop {
-                (start, end) = (start.min(begin), end.max(stop));
-            }
-        }
-        Span { start, end }
     }
 
     /// Scores of a group of blocks, whose rows in `scores` lie as in the group.
@@ -373,7 +424,7 @@ impl Pass<'_> {
                         panel_stride,
                         scores: block.scores.wrapping_add(column),
                         resume: depth > 0,
-                        next: tile.values.wrapping_add(column * tile.value_stride).cast(),
+                        next: self.ahead(blocks, tile.values.first.wrapping_add(column * head_dim)),
                     };
                     // SAFETY: the caller's promise.
                     unsafe {
@@ -381,15 +432,20 @@ impl Pass<'_> {
                             (height.panels)(&scores);
                             taken = height.group * tiles.nr;
                         } else {
-                            let fits = |(vectors, _): &&(usize, _)| *vectors * tiles.lanes >= end - column;
-                            let (_, narrow) = height.scores.iter().find(fits).unwrap_or(&height.scores[2]);
-                            narrow(&scores);
+                            let vectors = (end - column).min(tiles.nr).div_ceil(tiles.lanes);
+                            (height.scores[vectors - 1])(&scores);
                         }
                     }
                 }
             }
             column += taken;
         }
+    }
+
+    /// What a register tile shall ask for ahead of time, if anything. Several blocks read from L2 anyway, all
+    /// but the first of them.
+    fn ahead(&self, blocks: &[Block], next: *const f32) -> *const u8 {
+        if self.call.ahead && blocks.len() == 1 { next.cast() } else { std::ptr::null() }
     }
 
     /// Turns a group's scores into weights.
@@ -417,30 +473,32 @@ impl Pass<'_> {
     /// As [`run`].
     unsafe fn sum(&self, tile: &Tile, blocks: &[Block]) {
         let tiles = self.row.tiles;
-        let span = if blocks.len() == 1 { self.width } else { VALUE_SPAN };
-        for begin in (0..self.width).step_by(span) {
+        let layout = self.row.layout(self.call.head_dim);
+        for span in layout.value_spans() {
+            let width = span.end - span.start;
             for block in blocks {
                 let Span { start, end } = block.columns;
                 let state = self.state.from(block.first, tiles.lanes);
-                let weights = block.scores.wrapping_add(start);
-                let mut at = begin;
-                while at < (begin + span).min(self.width) {
-                    let left = ((begin + span).min(self.width) - at) / tiles.lanes;
-                    let fits = |(vectors, _): &&(usize, _)| *vectors <= left;
-                    let sums = &tiles.heights[block.rows - 1].sums;
-                    let (vectors, run) = sums.iter().find(fits).unwrap_or(&sums[3]);
+                let height = &tiles.heights[block.rows - 1];
+                let mut at = 0;
+                while at < width {
+                    let left = (width - at) / tiles.lanes;
+                    // Two tiles of middling width are faster than a wide one and one of a single vector.
+                    let spare = usize::from(height.widest > 2 && left == height.widest + 1);
+                    let vectors = left.min(height.widest - spare);
+                    let (values, stride) = tile.values.span(&span);
                     let step = Sums {
-                        weights,
+                        weights: block.scores.wrapping_add(start),
                         keys: end - start,
-                        values: tile.values.wrapping_add(start * tile.value_stride + at),
-                        value_stride: tile.value_stride,
-                        sums: state.sums.wrapping_add(at),
+                        values: values.wrapping_add(start * stride + at),
+                        value_stride: stride,
+                        sums: state.sums.wrapping_add(span.start + at),
                         sum_stride: self.width,
                         shrink: state.shrink,
-                        next: tile.next.wrapping_add(at * TILE).cast(),
+                        next: self.ahead(blocks, tile.next.wrapping_add((span.start + at) * TILE)),
                     };
                     // SAFETY: the caller's promise.
-                    unsafe { run(&step) };
+                    unsafe { (height.sums[vectors - 1])(&step) };
                     at += vectors * tiles.lanes;
                 }
             }

@@ -73,7 +73,8 @@ impl Case {
         let limits: Vec<u32> = (from..to).map(|t| (first + t + 1) as u32).collect();
         let window =
             self.window.map(|w| limits.iter().map(|&l| l.saturating_sub(w as u32)).collect::<Vec<_>>());
-        let mut scratch = vec![f32::NAN; row.scratch_len(self.head_dim, (to - from) * self.heads).unwrap() + 1];
+        let mut scratch =
+            vec![f32::NAN; row.scratch_len(self.head_dim, (to - from) * self.heads).unwrap() + 1];
         *scratch.last_mut().unwrap() = CANARY;
         let mut out = vec![CANARY; (to - from) * (line + gap) + 1];
         let args = AttentionArgs {
@@ -88,6 +89,7 @@ impl Case {
             v: values.as_ptr(),
             limits: limits.as_ptr(),
             starts: window.as_ref().map_or(std::ptr::null(), |w| w.as_ptr()),
+            ahead: to - from == 1,
             out: out.as_mut_ptr(),
             out_token_stride: line + gap,
             out_head_stride: self.head_dim,
@@ -225,11 +227,11 @@ fn what_a_row_does_not_see_or_see_as_nan() {
 fn positions_outside_the_cache_are_refused() {
     let layout = Layout { head_dim: 8, nr: 16, value_step: 8 };
     let (mut keys, mut values) =
-        (vec![0.0; layout.key_len(16).unwrap()], vec![0.0; layout.value_len(16).unwrap()]);
+        (vec![0.0; layout.key_len(16).unwrap()], vec![0.0; layout.value_len(TILE).unwrap()]);
     assert!(layout.store_key(&mut keys, 16, &[0.0; 8]).is_err());
     assert!(layout.store_key(&mut keys, 15, &[0.0; 7]).is_err());
     assert!(layout.store_key(&mut keys, usize::MAX, &[0.0; 8]).is_err());
-    assert!(layout.store_value(&mut values, 16, &[0.0; 8]).is_err());
+    assert!(layout.store_value(&mut values, TILE, &[0.0; 8]).is_err());
     assert!(layout.store_value(&mut values, usize::MAX, &[0.0; 8]).is_err());
     assert!(layout.key_len(usize::MAX).is_none() && layout.value_len(usize::MAX / 2).is_none());
 }

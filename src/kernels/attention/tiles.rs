@@ -26,7 +26,8 @@ pub(super) struct Scores {
     pub scores: *mut f32,
     /// Adds to what stands there (elements before these) instead of starting at 0.
     pub resume: bool,
-    /// What will be read soon: as many bytes from here on as the keys have. Any address will do.
+    /// What to ask for ahead of time: as many bytes from here on as the keys have; null for nothing. The highest
+    /// tile asks for nothing: it has too much to do for memory to be what it waits for.
     pub next: *const u8,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Sums {
     pub sum_stride: usize,
     /// A factor for what stands in each row of the sums.
     pub shrink: *const f32,
-    /// What will be read soon: as many bytes from here on as the values have. Any address will do.
+    /// What to ask for ahead of time: as many bytes from here on as the values have; null for nothing.
     pub next: *const u8,
 }
 
@@ -56,17 +57,19 @@ pub(super) type ScoresFn = unsafe fn(&Scores);
 /// As [`ScoresFn`].
 pub(super) type SumsFn = unsafe fn(&Sums);
 
-/// The tiles for one number of rows. Widths of 0 vectors stand for none.
+/// The tiles for one number of rows.
 #[derive(Clone, Copy)]
 pub(super) struct Height {
-    /// Keys in vectors, the narrowest first; the last is a panel.
-    pub scores: [(usize, ScoresFn); 3],
+    /// For 1, 2, 3 and 4 vectors of keys, or for as many as a panel has.
+    pub scores: [ScoresFn; 4],
     /// Panels that `panels` takes at once: a low tile has too few sums to keep the FMA units busy.
     pub group: usize,
     /// For `group` panels.
     pub panels: ScoresFn,
-    /// Elements of a value in vectors, the widest first, down to one vector.
-    pub sums: [(usize, SumsFn); 4],
+    /// For 1, 2, 3 and 4 vectors of a value's elements.
+    pub sums: [SumsFn; 4],
+    /// The widest of these that keeps its sums in registers.
+    pub widest: usize,
 }
 
 /// The tiles of one level.
@@ -87,21 +90,21 @@ impl Tiles {
     pub const fn of<I: Isa>() -> Self {
         let heights = if I::REGISTERS >= 32 {
             [
-                height::<I, 1, 1, 2, 4, 2, 8, 4>(),
-                height::<I, 2, 1, 2, 4, 2, 8, 4>(),
-                height::<I, 3, 1, 2, 4, 1, 4, 4>(),
-                height::<I, 4, 1, 2, 4, 1, 4, 4>(),
-                height::<I, 5, 1, 2, 4, 1, 4, 4>(),
-                height::<I, 6, 1, 2, 4, 1, 4, 4>(),
+                height::<I, 1, 3, 4, 2>(4),
+                height::<I, 2, 3, 4, 2>(4),
+                height::<I, 3, 3, 4, 1>(4),
+                height::<I, 4, 3, 4, 1>(4),
+                height::<I, 5, 3, 4, 1>(4),
+                height::<I, 6, 3, 4, 1>(4),
             ]
         } else {
             [
-                height::<I, 1, 1, 2, 2, 4, 8, 4>(),
-                height::<I, 2, 1, 2, 2, 2, 4, 2>(),
-                height::<I, 3, 1, 2, 2, 1, 2, 2>(),
-                height::<I, 4, 1, 2, 2, 1, 2, 2>(),
-                height::<I, 5, 1, 2, 2, 1, 2, 2>(),
-                height::<I, 6, 1, 2, 2, 1, 2, 2>(),
+                height::<I, 1, 2, 2, 4>(4),
+                height::<I, 2, 2, 2, 2>(4),
+                height::<I, 3, 2, 2, 1>(3),
+                height::<I, 4, 2, 2, 1>(2),
+                height::<I, 5, 2, 2, 1>(2),
+                height::<I, 6, 2, 2, 1>(2),
             ]
         };
         // The scalar level has four lanes in sixteen registers, two of which a rounded product takes.
@@ -111,30 +114,21 @@ impl Tiles {
     }
 }
 
-const fn height<
-    I: Isa,
-    const MR: usize,
-    const NARROW: usize,
-    const HALF: usize,
-    const PANEL: usize,
-    const GROUP: usize,
-    const WIDEST: usize,
-    const WIDE: usize,
->() -> Height {
+/// The tiles of MR rows; panels are PANEL vectors wide, and of them GROUP go together.
+const fn height<I: Isa, const MR: usize, const THREE: usize, const PANEL: usize, const GROUP: usize>(
+    widest: usize,
+) -> Height {
     Height {
         scores: [
-            (NARROW, scores::<I, MR, NARROW, 1>),
-            (HALF, scores::<I, MR, HALF, 1>),
-            (PANEL, scores::<I, MR, PANEL, 1>),
+            scores::<I, MR, 1, 1>,
+            scores::<I, MR, 2, 1>,
+            scores::<I, MR, THREE, 1>,
+            scores::<I, MR, PANEL, 1>,
         ],
         group: GROUP,
         panels: scores::<I, MR, PANEL, GROUP>,
-        sums: [
-            (WIDEST, sums::<I, MR, WIDEST>),
-            (WIDE, sums::<I, MR, WIDE>),
-            (2, sums::<I, MR, 2>),
-            (1, sums::<I, MR, 1>),
-        ],
+        sums: [sums::<I, MR, 1>, sums::<I, MR, 2>, sums::<I, MR, 3>, sums::<I, MR, 4>],
+        widest,
     }
 }
 
@@ -161,7 +155,8 @@ impl<const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_,
         let tile = *self.0;
         let mut sums = [[[isa.zero(); NV]; P]; MR];
         // SAFETY: rows of the scores are there, and a panel's width fits them.
-        let place = |i: usize, p: usize, v: usize| tile.scores.wrapping_add(i * TILE + (p * NV + v) * I::LANES);
+        let place =
+            |i: usize, p: usize, v: usize| tile.scores.wrapping_add(i * TILE + (p * NV + v) * I::LANES);
         if tile.resume {
             for (i, row) in sums.iter_mut().enumerate() {
                 for (p, panel) in row.iter_mut().enumerate() {
@@ -211,7 +206,9 @@ unsafe fn multiply_keys<I: Isa, const MR: usize, const NV: usize, const P: usize
                 }
             }
         }
-        next = ahead::<I>(isa, next, P * NV);
+        if MR < MAX_ROWS && !next.is_null() {
+            next = ahead::<I>(isa, next, P * NV);
+        }
         keys = keys.wrapping_add(tile.key_stride);
         query = query.wrapping_add(1);
     }
@@ -280,7 +277,9 @@ unsafe fn multiply_values<I: Isa, const MR: usize, const NV: usize>(
                 sums[v] = isa.mul_add(factor, row[v], sums[v]);
             }
         }
-        next = ahead::<I>(isa, next, NV);
+        if MR < MAX_ROWS && !next.is_null() {
+            next = ahead::<I>(isa, next, NV);
+        }
         values = values.wrapping_add(tile.value_stride);
         weight = weight.wrapping_add(1);
     }

@@ -1,0 +1,208 @@
+//! Attention for direct callers: queries, keys and values in plain slices with strides, checked, and a mask.
+//! Keys and values are packed tile by tile into scratch memory of the caller, so nothing is allocated.
+
+use super::Row;
+use super::pass::{self, Call, Sight, Source};
+use super::steps::HeadRows;
+use crate::error::{Error, Result};
+
+/// Floats between neighbours in a tensor; the elements of a head adjoin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strides {
+    /// From one sequence of the batch to the next.
+    pub batch: usize,
+    /// From one token to the next.
+    pub token: usize,
+    /// From one head to the next.
+    pub head: usize,
+}
+
+impl Strides {
+    /// Those of `[batch][tokens][heads][head_dim]` without gaps.
+    pub const fn dense(tokens: usize, heads: usize, head_dim: usize) -> Self {
+        let token = heads.saturating_mul(head_dim);
+        Self { batch: tokens.saturating_mul(token), token, head: head_dim }
+    }
+}
+
+/// What is computed for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Sequences.
+    pub batch: usize,
+    /// Query heads; query head h reads key/value head `h / (n_head / n_head_kv)`.
+    pub n_head: usize,
+    /// Key/value heads, of which the query heads are a multiple.
+    pub n_head_kv: usize,
+    /// Queries of a sequence, which stand at its end: query i at position i + tokens_kv − tokens_q.
+    pub tokens_q: usize,
+    /// Keys of a sequence, below 2³².
+    pub tokens_kv: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Factor on the scores, usually 1/√head_dim.
+    pub scale: f32,
+    /// A query sees no key past its own position.
+    pub causal: bool,
+    /// A query sees no key but the last so many up to its own position, and those past it unless `causal`.
+    pub window: Option<usize>,
+}
+
+impl Shape {
+    /// Floating-point operations: two products for each key that a query sees.
+    pub fn flops(&self) -> u64 {
+        let sight = self.sight();
+        // SAFETY: positions need no lists.
+        let seen = (0..self.tokens_q).map(|token| unsafe { sight.of(token) }.len() as u64).sum::<u64>();
+        let sizes = [self.batch, self.n_head, self.head_dim];
+        sizes.iter().fold(seen.saturating_mul(4), |flops, &n| flops.saturating_mul(n as u64))
+    }
+
+    fn sight(&self) -> Sight {
+        let window = self.window.unwrap_or(usize::MAX);
+        Sight::Placed { tokens: self.tokens_q, keys: self.tokens_kv, causal: self.causal, window }
+    }
+}
+
+/// Elements and where they stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Tensor<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Their places; 0 where all share one.
+    pub strides: Strides,
+}
+
+/// The inputs of [`attention`].
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Queries.
+    pub q: Tensor<'a>,
+    /// Keys.
+    pub k: Tensor<'a>,
+    /// Values.
+    pub v: Tensor<'a>,
+    /// Added to the scaled scores, a row of `tokens_kv` for each query; −∞ hides a key.
+    pub mask: Option<Tensor<'a>>,
+}
+
+/// Floats of scratch memory that [`attention`] asks for: less than 128 Ki + 352 · head_dim, whatever the rest is.
+/// `None` on overflow.
+pub fn scratch_len(row: &Row, shape: &Shape) -> Option<usize> {
+    let rows = shape.tokens_q.saturating_mul(shape.n_head.checked_div(shape.n_head_kv).unwrap_or(0));
+    pass::scratch_len(row, shape.head_dim, rows, true)
+}
+
+/// softmax(scale · Q·Kᵀ + mask) · V for every query, as the module's contract says; nothing else of `out` is
+/// written. A query that sees no key, or only ones that the mask hides, gets zeros.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] where shapes disagree, a tensor does not fit its slice, results would share their
+/// place, `row` is not for this CPU, or the scratch memory is shorter than [`scratch_len`].
+pub fn attention(
+    row: &Row,
+    shape: &Shape,
+    inputs: &Inputs<'_>,
+    out: &mut [f32],
+    out_strides: Strides,
+    scratch: &mut [f32],
+) -> Result<()> {
+    let &Shape { batch, n_head, n_head_kv, tokens_q, tokens_kv, head_dim, .. } = shape;
+    if batch == 0 || n_head == 0 || tokens_q == 0 || head_dim == 0 {
+        return Ok(());
+    }
+    if n_head_kv == 0 || n_head % n_head_kv != 0 {
+        return Err(Error::invalid(format!(
+            "{n_head} query heads can't share {n_head_kv} key/value heads evenly"
+        )));
+    }
+    if u32::try_from(tokens_kv).is_err() {
+        return Err(Error::invalid(format!("{tokens_kv} keys; at most 2^32 - 1")));
+    }
+    if !row.info.isa.is_available() {
+        return Err(Error::invalid("the kernel is not one for this CPU"));
+    }
+    let Inputs { q, k, v, mask } = *inputs;
+    fits("Q", q.data.len(), &q.strides, [batch, tokens_q, n_head, head_dim])?;
+    fits("K", k.data.len(), &k.strides, [batch, tokens_kv, n_head_kv, head_dim])?;
+    fits("V", v.data.len(), &v.strides, [batch, tokens_kv, n_head_kv, head_dim])?;
+    if let Some(mask) = &mask {
+        fits("the mask", mask.data.len(), &mask.strides, [batch, tokens_q, n_head, tokens_kv])?;
+    }
+    fits("the result", out.len(), &out_strides, [batch, tokens_q, n_head, head_dim])?;
+    distinct(&out_strides, [batch, tokens_q, n_head, head_dim])?;
+    let needed = scratch_len(row, shape).unwrap_or(usize::MAX);
+    if scratch.len() < needed {
+        return Err(Error::invalid(format!(
+            "{} floats of scratch memory where {needed} are needed",
+            scratch.len()
+        )));
+    }
+
+    let heads = n_head / n_head_kv;
+    for (sequence, head) in (0..batch).flat_map(|b| (0..n_head_kv).map(move |h| (b, h))) {
+        let rows = |first: *const f32, strides: &Strides| HeadRows {
+            first: first.wrapping_add(sequence * strides.batch + head * heads * strides.head).cast_mut(),
+            heads,
+            token_stride: strides.token,
+            head_stride: strides.head,
+        };
+        let place =
+            |x: &Tensor<'_>| x.data.as_ptr().wrapping_add(sequence * x.strides.batch + head * x.strides.head);
+        let call = Call {
+            queries: rows(q.data.as_ptr(), &q.strides),
+            result: rows(out.as_mut_ptr(), &out_strides),
+            mask: mask.map(|mask| rows(mask.data.as_ptr(), &mask.strides)),
+            rows: tokens_q * heads,
+            head_dim,
+            scale: shape.scale,
+            sight: shape.sight(),
+            source: Source::Plain {
+                keys: place(&k),
+                key_stride: k.strides.token,
+                values: place(&v),
+                value_stride: v.strides.token,
+            },
+            ahead: false,
+            scratch: scratch.as_mut_ptr(),
+        };
+        // SAFETY: every tensor lies in its slice, the result is borrowed mutably, the level is available, and
+        // the scratch memory is as long as it must be.
+        unsafe { pass::run(row, &call) }
+    }
+    Ok(())
+}
+
+/// Floats from the first to the last of `[batch, tokens, heads, elements]`; `None` on overflow.
+pub fn extent(strides: &Strides, [batch, tokens, heads, elements]: [usize; 4]) -> Option<usize> {
+    if batch == 0 || tokens == 0 || heads == 0 || elements == 0 {
+        return Some(0);
+    }
+    let axes = [(batch, strides.batch), (tokens, strides.token), (heads, strides.head)];
+    axes.into_iter().try_fold(elements, |sum, (n, stride)| sum.checked_add((n - 1).checked_mul(stride)?))
+}
+
+fn fits(name: &str, len: usize, strides: &Strides, sizes: [usize; 4]) -> Result<()> {
+    match extent(strides, sizes) {
+        Some(needed) if needed <= len => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "{name} of {sizes:?} (sequences, tokens, heads, elements) with {strides:?} does not fit {len} floats"
+        ))),
+    }
+}
+
+/// Refuses strides that put two rows on one place, and ones that weave rows into each other.
+fn distinct(strides: &Strides, [batch, tokens, heads, elements]: [usize; 4]) -> Result<()> {
+    let mut axes = [(strides.batch, batch), (strides.token, tokens), (strides.head, heads)];
+    axes.sort_unstable();
+    let mut inner = elements;
+    for (stride, n) in axes {
+        if n > 1 {
+            if stride < inner {
+                return Err(Error::invalid(format!("rows of the result overlap: {strides:?}")));
+            }
+            inner += (n - 1) * stride;
+        }
+    }
+    Ok(())
+}

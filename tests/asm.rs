@@ -10,7 +10,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Functions that enter the tiles; what they call or jump to is read.
-const ENTRIES: &str = "kernels::matmul::tile::entry";
+const ENTRIES: [&str; 3] =
+    ["kernels::matmul::tile::entry", "kernels::attention::tiles::scores", "kernels::attention::tiles::sums"];
 /// From this many multiply-adds on, an innermost loop counts as hot.
 const HOT: usize = 4;
 /// Displacement of a no-operation that marks the planted kernel's loop.
@@ -52,7 +53,7 @@ fn loops(listing: impl Iterator<Item = String>) -> Vec<Loop> {
     let mut wanted = false;
     for line in listing {
         if let Some((address, name)) = line.strip_suffix(">:").and_then(|l| l.split_once(" <")) {
-            let entry = name.contains(ENTRIES);
+            let entry = ENTRIES.iter().any(|entry| name.contains(entry));
             wanted = entry || (name.contains("isa::avx") && name.contains("enter"));
             if wanted {
                 let address = u64::from_str_radix(address, 16).unwrap();
@@ -145,9 +146,10 @@ fn hot_loops_keep_their_vectors_in_registers_and_call_nothing() {
         loops.iter().any(|l| l.is_planted() && !l.violations().is_empty()),
         "the planted spill went unseen"
     );
-    // Two levels, three types of weights, and for each some nine tiles (some have the same code).
+    // Two levels; matmul's three types of weights, for each some nine tiles (some have the same code); attention's
+    // two products, for each some twenty.
     let tiles: Vec<&Loop> = loops.iter().filter(|l| l.tile).collect();
-    assert!(tiles.len() >= 40, "only {} tiles were found", tiles.len());
+    assert!(tiles.len() >= 100, "only {} tiles were found", tiles.len());
     for tile in tiles {
         let violations = tile.violations();
         assert!(violations.is_empty(), "{violations:?} in\n{}", tile.code.join("\n"));
@@ -159,7 +161,8 @@ fn the_reader_tells_spills_and_calls_from_clean_loops() {
     let listing = |inner: &str| {
         let multiply_adds = "  10:\tvfmadd231ps zmm0,zmm1,zmm2\n".repeat(HOT);
         format!(
-            "0008 <x::{ENTRIES}>:\n  08:\tjmp    f <x>\n000f <x::isa::avx512::enter>:\n  0f:\tnop\n{multiply_adds}{inner}  20:\tjne    10 <x+0x10>\n  22:\tret\n"
+            "0008 <x::{}>:\n  08:\tjmp    f <x>\n000f <x::isa::avx512::enter>:\n  0f:\tnop\n{multiply_adds}{inner}  20:\tjne    10 <x+0x10>\n  22:\tret\n",
+            ENTRIES[0]
         )
     };
     let read = |text: String| loops(text.lines().map(String::from).collect::<Vec<_>>().into_iter());

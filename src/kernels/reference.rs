@@ -241,7 +241,7 @@ pub fn rope(x: &[f32], positions: &[u32], shape: &Rope) -> Vec<f64> {
 }
 
 /// Shape of an attention call: `n_q` new positions over `n_kv` cached ones, the new ones being the last.
-pub struct Attention {
+pub struct Attention<'a> {
     /// Rows of Q: positions `n_kv − n_q .. n_kv`.
     pub n_q: usize,
     /// Rows of K and V.
@@ -259,26 +259,34 @@ pub struct Attention {
     pub causal: bool,
     /// A position sees only the last `window` positions up to itself (sliding window).
     pub window: Option<usize>,
+    /// Added to the scaled products: `[n_head][n_q][n_kv]`.
+    pub mask: Option<&'a [f32]>,
 }
 
 /// Scaled dot-product attention: softmax(scale · Q·Kᵀ) · V for each head (Vaswani et al. 2017,
 /// arXiv:1706.03762). Q and the result are `[n_q][n_head][head_dim]`; K and V `[n_kv][n_head_kv][head_dim]`.
-pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &Attention) -> Vec<f64> {
+/// Where nothing is seen, or all of it masked by −∞, the result is 0.
+pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &Attention<'_>) -> Vec<f64> {
     let &Attention { n_q, n_kv, n_head, n_head_kv, head_dim, .. } = shape;
     assert_eq!(q.len(), n_q * n_head * head_dim);
     assert_eq!((k.len(), v.len()), (n_kv * n_head_kv * head_dim, n_kv * n_head_kv * head_dim));
     let mut out = vec![0.0; q.len()];
     for i in 0..n_q {
-        let position = n_kv - n_q + i;
-        let end = if shape.causal { position + 1 } else { n_kv };
-        let begin = shape.window.map_or(0, |w| (position + 1).saturating_sub(w));
+        // One past this position; 0 where it stands before the first key.
+        let here = (n_kv + i + 1).saturating_sub(n_q);
+        let end = if shape.causal { here } else { n_kv };
+        let begin = shape.window.map_or(0, |w| here.saturating_sub(w));
         for h in 0..n_head {
             let kv_head = h / (n_head / n_head_kv);
             let q = &q[(i * n_head + h) * head_dim..][..head_dim];
             let row = |x: usize| (x * n_head_kv + kv_head) * head_dim;
-            let scores: Vec<f64> =
-                (begin..end).map(|j| shape.scale * dot(q, &k[row(j)..][..head_dim])).collect();
+            let mask = |j| shape.mask.map_or(0.0, |mask| f64::from(mask[(h * n_q + i) * n_kv + j]));
+            let score = |j| shape.scale * dot(q, &k[row(j)..][..head_dim]) + mask(j);
+            let scores: Vec<f64> = (begin..end).map(score).collect();
             let max = scores.iter().fold(f64::NEG_INFINITY, |m, &s| m.max(s));
+            if max == f64::NEG_INFINITY && scores.iter().all(|&s| s == max) {
+                continue;
+            }
             let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
             let out = &mut out[(i * n_head + h) * head_dim..][..head_dim];
             for (j, score) in (begin..end).zip(&scores) {
@@ -364,6 +372,7 @@ mod tests {
             scale: 1.0,
             causal,
             window,
+            mask: None,
         };
         let (q, k, v) = ([1., 2., 3., 4.], [1., 1., 1.], [3., 6., 12.]);
         assert_eq!(attention(&q, &k, &v, &shape(true, None)), [4.5, 4.5, 7.0, 7.0]);

@@ -9,7 +9,10 @@ use crate::kernels::KernelSet;
 use crate::kernels::attention::{AttentionArgs, Layout};
 use crate::threads::{WorkCounter, Worker};
 
-/// Tokens of a task: with the query heads of a group, enough rows to fill the kernel's tiles.
+/// Rows of a task, about: enough for keys and values to be used often once they are in L1, few enough to share
+/// a prompt out evenly.
+const ROWS_PER_TASK: usize = 48;
+/// Tokens of a task, at least.
 const TOKENS_PER_TASK: usize = 16;
 
 /// How a row of queries, keys and values is divided.
@@ -27,6 +30,11 @@ impl HeadShape {
     /// Query heads that share a key/value head.
     pub fn group(&self) -> usize {
         self.n_head / self.n_head_kv
+    }
+
+    /// Tokens that a task takes at once.
+    fn tokens_per_task(&self) -> usize {
+        (ROWS_PER_TASK / self.group()).max(TOKENS_PER_TASK)
     }
 
     /// Columns of a row where key head `head` begins.
@@ -59,7 +67,7 @@ pub struct LayerCache {
 /// # Errors
 /// [`Error::OutOfMemory`] where the size overflows.
 pub fn scratch_len(kernels: &KernelSet, shape: &HeadShape) -> Result<usize> {
-    let len = kernels.attention.f32.scratch_len(shape.head_dim, TOKENS_PER_TASK * shape.group());
+    let len = kernels.attention.f32.scratch_len(shape.head_dim, shape.tokens_per_task() * shape.group());
     len.ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "scratch" })
 }
 
@@ -114,21 +122,21 @@ pub unsafe fn run(
     scratch: *mut f32,
 ) {
     let shape = &args.shape;
-    let tokens = args.qkv.len();
+    let (tokens, per_task) = (args.qkv.len(), shape.tokens_per_task());
     // Late tokens see more keys than early ones, so tasks are drawn one by one, the longest first.
-    let blocks = tokens.div_ceil(TOKENS_PER_TASK);
+    let blocks = tokens.div_ceil(per_task);
     let total = blocks * shape.n_head_kv;
     let grain = if worker.count() == 1 { total } else { 1 };
     while let Some(range) = counter.take(total, grain) {
         for task in range {
             let (head, block) = (task % shape.n_head_kv, blocks - 1 - task / shape.n_head_kv);
-            let begin = block * TOKENS_PER_TASK;
+            let begin = block * per_task;
             let column = head * shape.group() * shape.head_dim;
             let call = AttentionArgs {
                 q: args.qkv.row_f32(begin).wrapping_add(column),
                 q_token_stride: args.qkv.stride() / size_of::<f32>(),
                 q_head_stride: shape.head_dim,
-                tokens: TOKENS_PER_TASK.min(tokens - begin),
+                tokens: per_task.min(tokens - begin),
                 heads: shape.group(),
                 head_dim: shape.head_dim,
                 scale: args.scale,

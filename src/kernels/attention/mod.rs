@@ -21,6 +21,8 @@ mod layout;
 mod pack;
 mod pass;
 mod plain;
+#[cfg(test)]
+mod plain_tests;
 mod steps;
 #[cfg(test)]
 mod tests;

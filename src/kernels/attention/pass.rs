@@ -24,6 +24,8 @@ const GROUP: usize = 8;
 const SLICE_BYTES: usize = 32 << 10;
 /// Floats of queries in a pass, about: they and their sums stay in L2.
 const PASS: usize = 48 << 10;
+/// Rows of a pass, at most.
+const PASS_ROWS: usize = 768;
 
 /// Which keys a token sees.
 #[derive(Clone, Copy)]
@@ -87,7 +89,7 @@ pub(super) struct Call {
 /// Rows of a pass, at most.
 fn pass_rows(row: &Row, head_dim: usize) -> usize {
     let group = GROUP * row.tiles.mr;
-    (PASS / head_dim.max(1) / group).max(1) * group
+    ((PASS / head_dim.max(1)).min(PASS_ROWS) / group).max(1) * group
 }
 
 /// A part of the scratch memory, in floats; each begins on a cache line.

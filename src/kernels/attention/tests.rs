@@ -20,7 +20,7 @@ struct Case {
 }
 
 /// Uniform in −1..1, the same on every run.
-fn noise(seed: &mut u64) -> f32 {
+pub(super) fn noise(seed: &mut u64) -> f32 {
     *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
     (*seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
 }
@@ -48,6 +48,7 @@ impl Case {
             scale: f64::from(self.scale()),
             causal: true,
             window: self.window,
+            mask: None,
         };
         reference::attention(&self.q, &self.k, &self.v, &shape)
     }

@@ -66,9 +66,9 @@ pub(super) struct Height {
     pub group: usize,
     /// For `group` panels.
     pub panels: ScoresFn,
-    /// For 1, 2, 3 and 4 vectors of a value's elements.
+    /// For 1, 2, … `widest` vectors of a value's elements.
     pub sums: [SumsFn; 4],
-    /// The widest of these that keeps its sums in registers.
+    /// As many as keep their sums in registers, at most.
     pub widest: usize,
 }
 
@@ -90,21 +90,21 @@ impl Tiles {
     pub const fn of<I: Isa>() -> Self {
         let heights = if I::REGISTERS >= 32 {
             [
-                height::<I, 1, 3, 4, 2>(4),
-                height::<I, 2, 3, 4, 2>(4),
-                height::<I, 3, 3, 4, 1>(4),
-                height::<I, 4, 3, 4, 1>(4),
-                height::<I, 5, 3, 4, 1>(4),
-                height::<I, 6, 3, 4, 1>(4),
+                height::<I, 1, 3, 4, 2, 3, 4>(),
+                height::<I, 2, 3, 4, 2, 3, 4>(),
+                height::<I, 3, 3, 4, 1, 3, 4>(),
+                height::<I, 4, 3, 4, 1, 3, 4>(),
+                height::<I, 5, 3, 4, 1, 3, 4>(),
+                height::<I, 6, 3, 4, 1, 3, 4>(),
             ]
         } else {
             [
-                height::<I, 1, 2, 2, 4>(4),
-                height::<I, 2, 2, 2, 2>(4),
-                height::<I, 3, 2, 2, 1>(3),
-                height::<I, 4, 2, 2, 1>(2),
-                height::<I, 5, 2, 2, 1>(2),
-                height::<I, 6, 2, 2, 1>(2),
+                height::<I, 1, 2, 2, 4, 3, 4>(),
+                height::<I, 2, 2, 2, 2, 3, 4>(),
+                height::<I, 3, 2, 2, 1, 3, 3>(),
+                height::<I, 4, 2, 2, 1, 2, 2>(),
+                height::<I, 5, 2, 2, 1, 2, 2>(),
+                height::<I, 6, 2, 2, 1, 2, 2>(),
             ]
         };
         // The scalar level has four lanes in sixteen registers, two of which a rounded product takes.
@@ -114,10 +114,17 @@ impl Tiles {
     }
 }
 
-/// The tiles of MR rows; panels are PANEL vectors wide, and of them GROUP go together.
-const fn height<I: Isa, const MR: usize, const THREE: usize, const PANEL: usize, const GROUP: usize>(
-    widest: usize,
-) -> Height {
+/// The tiles of MR rows. Keys: panels are PANEL vectors wide, or THREE where that is enough, and GROUP of them go
+/// together. Values: up to WIDEST vectors, or NARROWER where these are left.
+const fn height<
+    I: Isa,
+    const MR: usize,
+    const THREE: usize,
+    const PANEL: usize,
+    const GROUP: usize,
+    const NARROWER: usize,
+    const WIDEST: usize,
+>() -> Height {
     Height {
         scores: [
             scores::<I, MR, 1, 1>,
@@ -127,8 +134,8 @@ const fn height<I: Isa, const MR: usize, const THREE: usize, const PANEL: usize,
         ],
         group: GROUP,
         panels: scores::<I, MR, PANEL, GROUP>,
-        sums: [sums::<I, MR, 1>, sums::<I, MR, 2>, sums::<I, MR, 3>, sums::<I, MR, 4>],
-        widest,
+        sums: [sums::<I, MR, 1>, sums::<I, MR, 2>, sums::<I, MR, NARROWER>, sums::<I, MR, WIDEST>],
+        widest: WIDEST,
     }
 }
 

@@ -1,0 +1,184 @@
+/* Attention on plain buffers: against values that are known, and against a plain loop; and what is refused. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "test.h"
+
+#define CANARY 12345.0f
+#define INVALID SM_STATUS_INVALID_ARGUMENT
+
+/* Between -1 and 1, the same on every run. */
+static float noise(unsigned *seed) {
+    *seed = *seed * 1664525u + 1013904223u;
+    return (float)(*seed >> 8) / (float)(1 << 23) - 1.0f;
+}
+
+static float *fill(size_t n, unsigned seed) {
+    float *x = malloc((n + 1) * sizeof *x);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = noise(&seed);
+    }
+    return x;
+}
+
+static sm_attention_params shape(size_t n_head, size_t n_head_kv, size_t tokens_q, size_t tokens_kv,
+                                 size_t head_dim) {
+    sm_attention_params params;
+    CHECK_OK(sm_attention_params_init(&params, sizeof params));
+    params.n_head = n_head;
+    params.n_head_kv = n_head_kv;
+    params.tokens_q = tokens_q;
+    params.tokens_kv = tokens_kv;
+    params.head_dim = head_dim;
+    return params;
+}
+
+/* Dense buffers of one sequence, computed with doubles. */
+static void plainly(const sm_attention_params *p, const float *q, const float *k, const float *v, size_t t,
+                    size_t h, double *out) {
+    const size_t g = h / (p->n_head / p->n_head_kv), d = p->head_dim;
+    const double scale = p->scale == 0.0f ? 1.0 / sqrt((double)d) : p->scale;
+    const size_t here = t + 1 + p->tokens_kv - p->tokens_q;
+    const size_t begin = p->window > 0 && here > p->window ? here - p->window : 0;
+    double sum = 0.0;
+    memset(out, 0, d * sizeof *out);
+    for (size_t j = begin; j < (p->causal ? here : p->tokens_kv); j++) {
+        double score = 0.0;
+        for (size_t i = 0; i < d; i++) {
+            score += (double)q[(t * p->n_head + h) * d + i] * k[(j * p->n_head_kv + g) * d + i];
+        }
+        score *= scale;
+        if (p->mask != NULL) {
+            score += p->mask[t * p->mask_strides.token + j];
+        }
+        const double weight = exp(score);
+        sum += weight;
+        for (size_t i = 0; i < d; i++) {
+            out[i] += weight * v[(j * p->n_head_kv + g) * d + i];
+        }
+    }
+    for (size_t i = 0; i < d; i++) {
+        out[i] = sum == 0.0 ? 0.0 : out[i] / sum;
+    }
+}
+
+static void check_against_loops(const sm_attention_params *p) {
+    const size_t n_q = p->tokens_q * p->n_head * p->head_dim, n_k = p->tokens_kv * p->n_head_kv * p->head_dim;
+    float *q = fill(n_q, 1), *k = fill(n_k, 2), *v = fill(n_k, 3), *out = malloc((n_q + 1) * sizeof *out);
+    double *want = malloc(p->head_dim * sizeof *want);
+    out[n_q] = CANARY;
+    CHECK_OK(sm_attention_f32(p, q, k, v, out));
+    int wrong = out[n_q] != CANARY;
+    for (size_t row = 0; row < p->tokens_q * p->n_head; row++) {
+        plainly(p, q, k, v, row / p->n_head, row % p->n_head, want);
+        for (size_t i = 0; i < p->head_dim; i++) {
+            wrong += !(fabs(out[row * p->head_dim + i] - want[i]) <= 2e-5);
+        }
+    }
+    CHECK(wrong == 0);
+    free(q);
+    free(k);
+    free(v);
+    free(out);
+    free(want);
+}
+
+static void check_strides(void) {
+    /* Two sequences of two heads, [batch][head][token][dim], with a gap; all keys equal: means of the values. */
+    float q[2 * 2 * 3 * 9], k[2 * 2 * 4 * 9], v[2 * 2 * 4 * 9], out[2 * 2 * 3 * 9];
+    for (size_t i = 0; i < sizeof k / sizeof *k; i++) {
+        k[i] = 1.0f;
+        v[i] = (float)(i / 9 % 4);
+    }
+    for (size_t i = 0; i < sizeof q / sizeof *q; i++) {
+        q[i] = 1.0f;
+        out[i] = CANARY;
+    }
+    sm_attention_params p = shape(2, 2, 3, 4, 8);
+    p.batch = 2;
+    p.causal = 1;
+    p.q = p.out = (sm_strides){.batch = 54, .head = 27, .token = 9};
+    p.k = p.v = (sm_strides){.batch = 72, .head = 36, .token = 9};
+    CHECK_OK(sm_attention_f32(&p, q, k, v, out));
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++) {
+        /* Token t sees the values 0 to t + 1. */
+        const float mean = (float)(i / 9 % 3 + 1) / 2.0f;
+        CHECK(i % 9 == 8 ? out[i] == CANARY : fabsf(out[i] - mean) < 1e-6f);
+    }
+}
+
+static void check_refusals(void) {
+    float q[64], k[64], v[64], out[64];
+    for (int i = 0; i < 64; i++) {
+        q[i] = k[i] = v[i] = 1.0f;
+        out[i] = CANARY;
+    }
+    const sm_attention_params good = shape(2, 1, 2, 3, 8);
+    sm_attention_params p;
+    CHECK_STATUS(sm_attention_params_init(NULL, sizeof p), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_attention_params_init(&p, 3), INVALID);
+    CHECK_STATUS(sm_attention_f32(NULL, q, k, v, out), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, NULL, k, v, out), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, q, NULL, v, out), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, q, k, NULL, out), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, q, k, v, NULL), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, q, k, v, q), INVALID);
+    CHECK_STATUS(sm_attention_f32(&good, q, k, v, v + 3), INVALID);
+#define REFUSED(change)                                              \
+    do {                                                             \
+        p = good;                                                    \
+        change;                                                      \
+        CHECK_STATUS(sm_attention_f32(&p, q, k, v, out), INVALID);   \
+    } while (0)
+    REFUSED(p.struct_size = 2);
+    REFUSED(p.n_head_kv = 3);
+    REFUSED(p.causal = 2);
+    REFUSED(p.scale = NAN);
+    REFUSED(p.scale = INFINITY);
+    REFUSED(p.tokens_q = SIZE_MAX);
+    REFUSED(p.tokens_kv = SIZE_MAX);
+    REFUSED(p.head_dim = SIZE_MAX / 2);
+    REFUSED(p.batch = SIZE_MAX);
+    REFUSED(p.q.batch = SIZE_MAX; p.batch = 2);
+    REFUSED(p.out.token = 8);
+    REFUSED(p.mask = out);
+    for (int i = 0; i < 64; i++) {
+        CHECK(out[i] == CANARY);
+    }
+    /* Nothing to do, and nothing to see. */
+    p = good;
+    p.tokens_q = 0;
+    CHECK_OK(sm_attention_f32(&p, NULL, NULL, NULL, NULL));
+    p = good;
+    p.head_dim = 0;
+    CHECK_OK(sm_attention_f32(&p, NULL, NULL, NULL, NULL));
+    p = good;
+    p.tokens_kv = 0;
+    CHECK_OK(sm_attention_f32(&p, q, NULL, NULL, out));
+    CHECK(out[0] == 0.0f && out[31] == 0.0f && out[32] == CANARY);
+}
+
+void test_attention(void) {
+    sm_attention_params p = shape(4, 2, 50, 200, 64);
+    check_against_loops(&p);
+    p.causal = 1;
+    check_against_loops(&p);
+    p.window = 30;
+    p.scale = 0.3f;
+    check_against_loops(&p);
+    p = shape(3, 1, 7, 7, 24);
+    float *mask = fill(7 * 9, 4);
+    for (int i = 0; i < 7 * 9; i += 3) {
+        mask[i] = -INFINITY;
+    }
+    for (int i = 0; i < 7; i++) {
+        mask[4 * 9 + i] = -INFINITY;
+    }
+    p.mask = mask;
+    p.mask_strides.token = 9;
+    check_against_loops(&p);
+    free(mask);
+    check_strides();
+    check_refusals();
+}

@@ -1,10 +1,9 @@
-//! Matmul and attention kernels of this CPU: GFLOPS (shown as elements a second), and the share of the FMA peak, which
+//! Matmul kernels of this CPU: GFLOPS (shown as elements a second), and the share of the FMA peak, which
 //! is measured in the same run with a loop that touches registers only. One thread, packed weights.
 //! `cargo bench --bench kernels -- 'matmul/avx512/f32'` picks some of them.
 
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smallmind::isa::{Isa, IsaId, Kernel};
-use smallmind::kernels::attention::{self, AttentionArgs};
 use smallmind::kernels::{Portion, matmul};
 use std::cell::Cell;
 use std::hint::black_box;
@@ -129,57 +128,12 @@ fn matmuls(criterion: &mut Criterion) {
     }
 }
 
-fn attentions(criterion: &mut Criterion) {
-    let (heads, head_dim, n_kv) = (3, 64, 512);
-    for isa in IsaId::available() {
-        let row = attention::Set::select(isa).f32;
-        if row.info.isa != isa {
-            continue;
-        }
-        let peak = peak(isa);
-        let layout = row.layout(head_dim);
-        let keys = vec![0.1f32; layout.key_len(n_kv).unwrap()];
-        let values = vec![0.1f32; layout.value_len(n_kv).unwrap()];
-        let mut scratch = vec![0f32; row.scratch_len(head_dim, n_kv * heads).unwrap()];
-        for tokens in [1, n_kv] {
-            let limits: Vec<u32> = (n_kv - tokens..n_kv).map(|position| position as u32 + 1).collect();
-            let q = vec![0.1f32; tokens * heads * head_dim];
-            let mut out = vec![0f32; q.len()];
-            let args = AttentionArgs {
-                q: q.as_ptr(),
-                q_token_stride: heads * head_dim,
-                q_head_stride: head_dim,
-                tokens,
-                heads,
-                head_dim,
-                scale: 0.125,
-                k: keys.as_ptr(),
-                v: values.as_ptr(),
-                limits: limits.as_ptr(),
-                starts: std::ptr::null(),
-                out: out.as_mut_ptr(),
-                out_token_stride: heads * head_dim,
-                out_head_stride: head_dim,
-                scratch: scratch.as_mut_ptr(),
-            };
-            // Two products a visible key.
-            let visible: usize = limits.iter().map(|&limit| limit as usize).sum();
-            let flops = 4 * heads * head_dim * visible;
-            let id = format!("{tokens} of {n_kv} tokens");
-            // SAFETY: the buffers have these shapes, and the level is available.
-            measure(criterion, &format!("attention/{}", isa.name()), id, flops, peak, || unsafe {
-                row.run(black_box(&args));
-            });
-        }
-    }
-}
-
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(50))
         .measurement_time(Duration::from_millis(200));
-    targets = matmuls, attentions
+    targets = matmuls
 }
 criterion_main!(benches);

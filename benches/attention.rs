@@ -5,7 +5,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smallmind::isa::{Isa, IsaId, Kernel};
-use smallmind::kernels::attention::{AttentionArgs, Row, Set};
+use smallmind::kernels::attention::{self, AttentionArgs, Inputs, Row, Set, Shape, Strides, Tensor};
 use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -107,8 +107,12 @@ impl Floats {
         Self { storage, begin }
     }
 
+    fn get(&self) -> &[f32] {
+        &self.storage[self.begin..self.storage.len() - 16 + self.begin]
+    }
+
     fn ptr(&self) -> *const f32 {
-        self.storage[self.begin..].as_ptr()
+        self.get().as_ptr()
     }
 
     fn ptr_mut(&mut self) -> *mut f32 {
@@ -218,6 +222,46 @@ fn prefill(criterion: &mut Criterion) {
     }
 }
 
+/// Keys and values in plain rows of eight heads, which are packed on the way.
+fn plain(criterion: &mut Criterion) {
+    let heads = 8;
+    for row in levels() {
+        let peak = peak(row.info.isa);
+        for head_dim in HEAD_DIMS {
+            for tokens_q in [1, PROMPTS[0]] {
+                let keys = PROMPTS[0];
+                let (q, kv) =
+                    (Floats::new(tokens_q * heads * head_dim), Floats::new(keys * heads * head_dim));
+                let shape = Shape {
+                    batch: 1,
+                    n_head: heads,
+                    n_head_kv: heads,
+                    tokens_q,
+                    tokens_kv: keys,
+                    head_dim,
+                    scale: 1.0 / (head_dim as f32).sqrt(),
+                    causal: true,
+                    window: None,
+                };
+                let dense = Strides::dense(keys, heads, head_dim);
+                let tensor = |x| Tensor { data: x, strides: dense };
+                let (q, kv) = (tensor(q.get()), tensor(kv.get()));
+                let inputs = Inputs { q, k: kv, v: kv, mask: None };
+                let mut out = vec![0.0; q.data.len()];
+                let mut scratch = vec![0.0; attention::scratch_len(&row, &shape).unwrap()];
+                let id =
+                    BenchmarkId::new(format!("{}/plain{tokens_q}/{head_dim}", row.info.isa.name()), keys);
+                let flops = shape.flops() as f64;
+                let seconds = time(criterion, id, flops, || {
+                    attention::attention(&row, black_box(&shape), &inputs, &mut out, dense, &mut scratch)
+                        .unwrap();
+                });
+                report(flops / seconds, peak);
+            }
+        }
+    }
+}
+
 fn report(rate: f64, peak: f64) {
     if rate > 0.0 {
         println!("    {:.1} GFLOPS at best, {:.0} % of the FMA peak", rate / 1e9, 100.0 * rate / peak);
@@ -233,9 +277,7 @@ fn decode(criterion: &mut Criterion) {
                     let seconds = case.measure(criterion, &format!("decode{heads}"));
                     if seconds.is_finite() {
                         let floats = Floats::new(case.bytes() as usize / 4);
-                        let stream = best(20, || {
-                            _ = black_box(row.info.isa.run(Read(&floats.storage[floats.begin..])))
-                        });
+                        let stream = best(20, || _ = black_box(row.info.isa.run(Read(floats.get()))));
                         println!(
                             "    {:.1} GB/s at best, {:.0} % of a plain read",
                             case.bytes() / seconds / 1e9,
@@ -255,6 +297,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(20))
         .measurement_time(Duration::from_millis(150));
-    targets = prefill, decode
+    targets = prefill, decode, plain
 }
 criterion_main!(benches);

@@ -355,9 +355,61 @@ static void kernels(void) {
     }
 }
 
+static void attention(void) {
+    float q[64], k[64], v[64], out[64];
+    for (int i = 0; i < 64; i++) {
+        q[i] = k[i] = v[i] = 1.0f;
+        out[i] = 7.0f;
+    }
+    const sm_attention_params good = shape(2, 1, 2, 3, 8);
+    sm_attention_params p;
+    CHECK_STATUS(sm_attention_params_init(NULL, sizeof p), NULL_POINTER);
+    CHECK_STATUS(sm_attention_params_init(&p, 3), INVALID);
+    CHECK_STATUS(sm_attention_f32(NULL, q, k, v, out), NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, NULL, k, v, out), NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, q, NULL, v, out), NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, q, k, NULL, out), NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, q, k, v, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_attention_f32(&good, q, k, v, q), INVALID);
+    CHECK_STATUS(sm_attention_f32(&good, q, k, v, v + 3), INVALID);
+#define REFUSED(change)                                            \
+    do {                                                           \
+        p = good;                                                  \
+        change;                                                    \
+        CHECK_STATUS(sm_attention_f32(&p, q, k, v, out), INVALID); \
+    } while (0)
+    REFUSED(p.struct_size = 2);
+    REFUSED(p.n_head_kv = 3);
+    REFUSED(p.causal = 2);
+    REFUSED(p.scale = NAN);
+    REFUSED(p.scale = INFINITY);
+    REFUSED(p.tokens_q = HUGE_SIZE);
+    REFUSED(p.tokens_kv = HUGE_SIZE);
+    REFUSED(p.head_dim = HUGE_SIZE / 2);
+    REFUSED(p.batch = HUGE_SIZE);
+    REFUSED(p.q.batch = HUGE_SIZE; p.batch = 2);
+    REFUSED(p.out.token = 8);
+    REFUSED(p.mask = out);
+    for (int i = 0; i < 64; i++) {
+        CHECK(out[i] == 7.0f);
+    }
+    /* Nothing to do, and nothing to see. */
+    p = good;
+    p.tokens_q = 0;
+    CHECK_OK(sm_attention_f32(&p, NULL, NULL, NULL, NULL));
+    p = good;
+    p.head_dim = 0;
+    CHECK_OK(sm_attention_f32(&p, NULL, NULL, NULL, NULL));
+    p = good;
+    p.tokens_kv = 0;
+    CHECK_OK(sm_attention_f32(&p, q, NULL, NULL, out));
+    CHECK(out[0] == 0.0f && out[31] == 0.0f && out[32] == 7.0f);
+}
+
 void test_bad_arguments(const char *model_path) {
     without_objects();
     kernels();
+    attention();
     sm_model *model = NULL;
     CHECK_OK(sm_model_load(model_path, NULL, &model));
     if (model == NULL) {

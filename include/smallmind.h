@@ -853,6 +853,77 @@ sm_status sm_matmul_f32(size_t m,
                         size_t ldc);
 
 /*
+ * Attention
+ * ---------
+ */
+
+// Floats from one sequence, token or head of a tensor to the next; the elements of a head adjoin.
+typedef struct {
+    // From one sequence of the batch to the next.
+    size_t batch;
+    // From one token to the next.
+    size_t token;
+    // From one head to the next.
+    size_t head;
+} sm_strides;
+
+// The shape of an attention. Fill it with `sm_attention_params_init`, then set at least `tokens_q`,
+// `tokens_kv` and `head_dim`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Sequences. Default 1.
+    size_t batch;
+    // Query heads. Default 1.
+    size_t n_head;
+    // Key/value heads: query head h reads head h / (n_head / n_head_kv). 0, the default, for as many as
+    // there are query heads, which must be a multiple of it.
+    size_t n_head_kv;
+    // Queries of each sequence. They stand at its end: query i at position i + tokens_kv - tokens_q.
+    size_t tokens_q;
+    // Keys and values of each sequence, below 2^32.
+    size_t tokens_kv;
+    // Elements of a head. Any number; multiples of 16 are fastest.
+    size_t head_dim;
+    // A query sees none before the last `window` keys up to its own position; 0, the default, for all.
+    size_t window;
+    // Factor on the products of queries and keys; 0, the default, for 1 / sqrt(head_dim).
+    float scale;
+    // 1: query i sees keys j <= i + tokens_kv - tokens_q only. 0, the default: also later ones.
+    int32_t causal;
+    // Places of the queries. In these four, a 0 stands for the dense [batch][tokens][heads][head_dim]:
+    // head_dim from head to head, the heads together from token to token, and the tokens from sequence to
+    // sequence.
+    sm_strides q;
+    // Places of the keys.
+    sm_strides k;
+    // Places of the values.
+    sm_strides v;
+    // Places of the results, which must not overlap.
+    sm_strides out;
+    // Added to the scaled products: `tokens_kv` floats that adjoin for each query, of which -infinity hides a
+    // key. NULL, the default, adds nothing.
+    const float *mask;
+    // Places of the mask's rows, one a query (`token`); a 0 here means that all share one.
+    sm_strides mask_strides;
+} sm_attention_params;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_attention_params)`.
+sm_status sm_attention_params_init(sm_attention_params *params, size_t struct_size);
+
+// Attention of each query over the keys that it sees: out = softmax(scale q K' + mask) V.
+//
+// The scores are never held as a whole: the call takes less than 512 KiB of memory and 1.5 KiB for each
+// element of a head. A query that sees no key, or none that the mask leaves, gets zeros. A NaN in what a query
+// sees makes its result NaN; a key that the mask hides still has weight 0, and its value must be finite. A
+// query's result has the same bits in any batch, and however its sequence is cut into calls.
+sm_status sm_attention_f32(const sm_attention_params *params,
+                           const float *q,
+                           const float *k,
+                           const float *v,
+                           float *out);
+
+/*
  * Elementwise functions
  * ---------------------
  */

@@ -147,9 +147,9 @@ fn hot_loops_keep_their_vectors_in_registers_and_call_nothing() {
         "the planted spill went unseen"
     );
     // Two levels; matmul's three types of weights, for each some nine tiles (some have the same code); attention's
-    // two products, for each some twenty.
+    // two products, for each some twenty, many of them with a loop that asks ahead.
     let tiles: Vec<&Loop> = loops.iter().filter(|l| l.tile).collect();
-    assert!(tiles.len() >= 100, "only {} tiles were found", tiles.len());
+    assert!(tiles.len() >= 140, "only {} tiles were found", tiles.len());
     for tile in tiles {
         let violations = tile.violations();
         assert!(violations.is_empty(), "{violations:?} in\n{}", tile.code.join("\n"));

@@ -1,21 +1,28 @@
-//! Attention of a block of queries over one key/value head's cache: softmax(scale · Q·Kᵀ) · V, never T × T.
+//! Attention of queries over one key/value head after the other: softmax(scale · Q·Kᵀ + mask) · V, never T × T.
+//! Keys and values come from a packed cache ([`Row::run`]) or from plain rows ([`attention()`]), with the same bits.
 //!
 //! # Contract
 //! - The cache of one key/value head is two buffers in the layout that [`Layout`] describes and fills. Neither
 //!   depends on how many positions there are, so a cache can be any length.
 //! - Queries are `tokens × heads` rows: the heads are the query heads that share this key/value head. A token
-//!   sees keys `starts[token]..limits[token]`, and so do all its heads. One that sees none gets zeros.
-//! - Both products run on the f32 matmul kernel of the level. Keys are taken in tiles of [`TILE`] positions that
-//!   begin at multiples of it; a tile's exponentials are taken relative to the largest score so far, and what was
-//!   summed before is scaled down when that grows (the online softmax of Milakov & Gimelshein 2018,
-//!   arXiv:1805.02867; in tiles as FlashAttention, Dao et al. 2022, arXiv:2205.14135). Rows never mix, and a tile
-//!   is a place in the cache and not in the batch: a row's bits are the same alone and among others.
+//!   sees keys `starts[token]..limits[token]`, and so do all its heads. One that sees none gets zeros, and so does
+//!   one whose keys a mask hides with −∞, all of them.
+//! - Keys are taken in tiles of [`TILE`] positions that begin at multiples of it; a tile's exponentials are taken
+//!   relative to the largest score so far, and what was summed before is scaled down when that grows (the online
+//!   softmax of Milakov & Gimelshein 2018, arXiv:1805.02867; in tiles as FlashAttention, Dao et al. 2022,
+//!   arXiv:2205.14135). Rows never mix, and a tile is a place in the sequence and not in the batch: a row's bits
+//!   are the same alone and among others, and however its sequence is cut into calls.
+//! - The factor on the queries includes log₂ e, so that weights are powers of two. A score is one sum over the
+//!   elements in order; an element of the result is one sum over the keys in order; the sum of the weights has
+//!   the lanes of a vector. What a row does not see adds zeros to them.
 //! - What stands from the largest limit of a call on does not count (a panel's remaining keys are read, and their
 //!   scores dropped). A key that a row does not see has weight 0 in it, so its value must be finite (0 · ∞ is NaN)
 //!   where another row of the call does see it.
-//! - Relative to Σ weight·|v|, the error is at most (head_dim + 2) · u · max Σ|scale·q·k| for the scores, which
-//!   the exponential passes on, and (n + 2·n/TILE + 16) · u for n visible keys; u = 2⁻²⁴.
-//! - A NaN in what a row sees makes all of that row NaN.
+//! - Relative to Σ weight·|v|, the error is at most (head_dim + 8) · u · max(Σ|scale·q·k| + |mask|) for the
+//!   scores, which the exponential passes on, and (n + 2·n/TILE + 16) · u for n visible keys; u = 2⁻²⁴.
+//!   (Eight: three for the factor and its product with the query, one for products that the scalar level rounds,
+//!   two for the mask, two for the difference from the largest score.)
+//! - A NaN in a query, in a key that it sees or in their mask makes all of its row NaN, and so does a score of ∞.
 
 mod layout;
 mod pack;

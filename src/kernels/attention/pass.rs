@@ -92,7 +92,12 @@ fn pass_rows(row: &Row, head_dim: usize) -> usize {
     ((PASS / head_dim.max(1)).min(PASS_ROWS) / group).max(1) * group
 }
 
-/// A part of the scratch memory, in floats; each begins on a cache line.
+/// Whether so few rows read plain values where they are; only whole vectors can be read so.
+fn in_place(row: &Row, head_dim: usize, rows: usize) -> bool {
+    rows <= row.tiles.mr && head_dim.is_multiple_of(row.tiles.lanes)
+}
+
+/// Sizes of the parts of the scratch memory in floats; each begins on a cache line.
 struct Parts {
     queries: usize,
     scores: usize,
@@ -111,6 +116,7 @@ impl Parts {
         let line = |floats: usize| floats.checked_next_multiple_of(16);
         let width = head_dim.checked_next_multiple_of(row.tiles.lanes)?;
         let tile = if plain { TILE } else { 0 };
+        let copied = if in_place(row, head_dim, rows) { 0 } else { tile };
         Some(Self {
             queries: line(rows.checked_mul(head_dim)?)?,
             scores: rows.min(GROUP * row.tiles.mr) * TILE,
@@ -118,7 +124,7 @@ impl Parts {
             weights: line(rows * row.tiles.lanes)?,
             entries: line(rows)?,
             keys: tile.checked_mul(head_dim)?,
-            values: tile.checked_mul(width)?,
+            values: copied.checked_mul(width)?,
         })
     }
 
@@ -336,8 +342,7 @@ impl Pass<'_> {
                 let pack = Pack { rows: keys, stride: key_stride, count, head_dim, to, width };
                 // SAFETY: the caller's promise; the scratch memory holds a tile of each.
                 unsafe { (self.row.pack_keys)(&pack) };
-                // Few rows read the values where they are; only whole vectors can be read so.
-                let in_place = rows <= self.row.tiles.mr && head_dim == self.width;
+                let in_place = in_place(self.row, head_dim, rows);
                 if !in_place {
                     for span in self.row.layout(head_dim).value_spans() {
                         let elements = span.end.min(head_dim) - span.start;

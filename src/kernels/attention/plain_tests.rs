@@ -110,7 +110,7 @@ impl Case {
         let score = f64::from(scale) * 2.0 * self.q.chunks(head_dim).map(norm).fold(0.0, f64::max);
         let mask = if self.mask.is_some() { 2.0 } else { 0.0 };
         let n = tokens_kv as f64;
-        (2.0 * (head_dim as f64 + 6.0) * (score + mask) + 2.0 * n + 4.0 * n / TILE as f64 + 32.0) * U
+        (2.0 * (head_dim as f64 + 8.0) * (score + mask) + 2.0 * n + 4.0 * n / TILE as f64 + 32.0) * U
     }
 
     fn check(&self, row: &Row, got: &[f32], want: &[f64]) {

@@ -105,7 +105,7 @@ impl Case {
         tokens.flat_map(|t| t[..line].to_vec()).collect()
     }
 
-    /// The contract's bound on each output's error: scores of (head_dim + 2) roundings each, passed on by the
+    /// The contract's bound on each output's error: scores of (head_dim + 8) roundings each, passed on by the
     /// exponential to weights and their sum; then the sums of weights and of values, the exponential itself, the
     /// rescalings, the division. |v| ≤ 1, so Σ weight·|v| ≤ 1.
     fn bound(&self) -> f64 {
@@ -115,7 +115,7 @@ impl Case {
         // Σ|q·k| ≤ Σ|q| · max|k|.
         let score = f64::from(self.scale()) * largest(&self.q, self.head_dim) * 2.0;
         let n = self.n_kv as f64;
-        let scores = 2.0 * (self.head_dim as f64 + 2.0) * score;
+        let scores = 2.0 * (self.head_dim as f64 + 8.0) * score;
         (scores + 2.0 * n + 4.0 * n / TILE as f64 + 32.0) * U
     }
 }

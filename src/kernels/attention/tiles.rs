@@ -175,7 +175,13 @@ impl<const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_,
             }
         }
         // SAFETY: `ScoresFn`'s contract.
-        sums = unsafe { multiply_keys::<I, MR, NV, P>(isa, &tile, sums) };
+        sums = unsafe {
+            if MR == MAX_ROWS || tile.next.is_null() {
+                multiply_keys::<I, MR, NV, P, false>(isa, &tile, sums)
+            } else {
+                multiply_keys::<I, MR, NV, P, true>(isa, &tile, sums)
+            }
+        };
         for (i, row) in sums.iter().enumerate() {
             for (p, panel) in row.iter().enumerate() {
                 for (v, &sum) in panel.iter().enumerate() {
@@ -187,12 +193,12 @@ impl<const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_,
     }
 }
 
-/// Adds queries · keys to the sums, elements in order.
+/// Adds queries · keys to the sums, elements in order; `AHEAD` asks for what `next` names.
 ///
 /// # Safety
 /// As [`ScoresFn`].
 #[inline(always)]
-unsafe fn multiply_keys<I: Isa, const MR: usize, const NV: usize, const P: usize>(
+unsafe fn multiply_keys<I: Isa, const MR: usize, const NV: usize, const P: usize, const AHEAD: bool>(
     isa: I,
     tile: &Scores,
     mut sums: [[[I::F32; NV]; P]; MR],
@@ -213,7 +219,7 @@ unsafe fn multiply_keys<I: Isa, const MR: usize, const NV: usize, const P: usize
                 }
             }
         }
-        if MR < MAX_ROWS && !next.is_null() {
+        if AHEAD {
             next = ahead::<I>(isa, next, P * NV);
         }
         keys = keys.wrapping_add(tile.key_stride);
@@ -250,7 +256,13 @@ impl<const MR: usize, const NV: usize> Kernel for SumsBody<'_, MR, NV> {
             }
         }
         // SAFETY: `SumsFn`'s contract.
-        sums = unsafe { multiply_values::<I, MR, NV>(isa, &tile, sums) };
+        sums = unsafe {
+            if MR == MAX_ROWS || tile.next.is_null() {
+                multiply_values::<I, MR, NV, false>(isa, &tile, sums)
+            } else {
+                multiply_values::<I, MR, NV, true>(isa, &tile, sums)
+            }
+        };
         for (i, row) in sums.iter().enumerate() {
             for (v, &sum) in row.iter().enumerate() {
                 // SAFETY: inside the row's sums.
@@ -260,12 +272,12 @@ impl<const MR: usize, const NV: usize> Kernel for SumsBody<'_, MR, NV> {
     }
 }
 
-/// Adds weights · values to the sums, keys in order.
+/// Adds weights · values to the sums, keys in order; `AHEAD` asks for what `next` names.
 ///
 /// # Safety
 /// As [`SumsFn`].
 #[inline(always)]
-unsafe fn multiply_values<I: Isa, const MR: usize, const NV: usize>(
+unsafe fn multiply_values<I: Isa, const MR: usize, const NV: usize, const AHEAD: bool>(
     isa: I,
     tile: &Sums,
     mut sums: [[I::F32; NV]; MR],
@@ -284,7 +296,7 @@ unsafe fn multiply_values<I: Isa, const MR: usize, const NV: usize>(
                 sums[v] = isa.mul_add(factor, row[v], sums[v]);
             }
         }
-        if MR < MAX_ROWS && !next.is_null() {
+        if AHEAD {
             next = ahead::<I>(isa, next, NV);
         }
         values = values.wrapping_add(tile.value_stride);

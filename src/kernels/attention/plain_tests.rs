@@ -114,10 +114,11 @@ impl Case {
     }
 
     fn check(&self, row: &Row, got: &[f32], want: &[f64]) {
+        let bound = self.bound();
         for (i, (&got, want)) in got.iter().zip(want).enumerate() {
             let error = (f64::from(got) - want).abs();
             assert!(
-                error <= self.bound(),
+                error <= bound,
                 "{} {:?}: {got} for {want} at {i}",
                 row.info.isa.name(),
                 self.shape

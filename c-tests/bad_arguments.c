@@ -361,8 +361,12 @@ static void attention(void) {
         q[i] = k[i] = v[i] = 1.0f;
         out[i] = 7.0f;
     }
-    const sm_attention_params good = shape(2, 1, 2, 3, 8);
-    sm_attention_params p;
+    sm_attention_params good, p;
+    CHECK_OK(sm_attention_params_init(&good, sizeof good));
+    good.n_head = good.tokens_q = 2;
+    good.n_head_kv = 1;
+    good.tokens_kv = 3;
+    good.head_dim = 8;
     CHECK_STATUS(sm_attention_params_init(NULL, sizeof p), NULL_POINTER);
     CHECK_STATUS(sm_attention_params_init(&p, 3), INVALID);
     CHECK_STATUS(sm_attention_f32(NULL, q, k, v, out), NULL_POINTER);

@@ -206,13 +206,6 @@ impl Isa for Avx2 {
     fn dup_pairs(self, a: Self::F32) -> Self::F32 {
         unsafe { _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)) }
     }
-    #[inline(always)]
-    fn zip(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32) {
-        unsafe {
-            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
-        }
-    }
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {

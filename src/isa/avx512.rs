@@ -227,14 +227,6 @@ impl<const VNNI: bool> Isa for X512<VNNI> {
     fn dup_pairs(self, a: Self::F32) -> Self::F32 {
         unsafe { _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), a) }
     }
-    #[inline(always)]
-    fn zip(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32) {
-        unsafe {
-            let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            let second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-            (_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b))
-        }
-    }
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {

@@ -326,8 +326,6 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn swap_pairs(self, a: Self::F32) -> Self::F32;
     /// The first half of the lanes, each twice: a₀ a₀ a₁ a₁ …
     fn dup_pairs(self, a: Self::F32) -> Self::F32;
-    /// Lanes of both in turns, a₀ b₀ a₁ b₁ …: the first half of these, and the second.
-    fn zip(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32);
 
     /// All lanes `x`.
     fn splat_i32(self, x: i32) -> Self::I32;

@@ -210,10 +210,6 @@ impl<const DOTPROD: bool> Isa for NeonX<DOTPROD> {
     fn dup_pairs(self, a: Self::F32) -> Self::F32 {
         unsafe { vzip1q_f32(a, a) }
     }
-    #[inline(always)]
-    fn zip(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32) {
-        unsafe { (vzip1q_f32(a, b), vzip2q_f32(a, b)) }
-    }
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {

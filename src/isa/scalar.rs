@@ -172,10 +172,6 @@ impl Isa for Scalar {
     fn dup_pairs(self, [a, b, ..]: Self::F32) -> Self::F32 {
         [a, a, b, b]
     }
-    #[inline(always)]
-    fn zip(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32) {
-        ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]])
-    }
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {

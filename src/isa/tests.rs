@@ -93,9 +93,6 @@ impl Kernel for Floats {
                 check("eq", isa.select(isa.eq(va, vb), va, vc), &|i| if a[i] == b[i] { a[i] } else { c[i] });
                 check("swap_pairs", isa.swap_pairs(va), &|i| a[i ^ 1]);
                 check("dup_pairs", isa.dup_pairs(va), &|i| a[i / 2]);
-                let woven = |i: usize| if i.is_multiple_of(2) { a[i / 2] } else { b[i / 2] };
-                check("zip, first half", isa.zip(va, vb).0, &woven);
-                check("zip, second half", isa.zip(va, vb).1, &|i| woven(i + I::LANES));
                 check("bits", isa.from_bits(isa.to_bits(va)), &|i| a[i]);
                 let fused = I::ID != IsaId::Scalar;
                 check("mul_add", isa.mul_add(va, vb, vc), &|i| {

@@ -20,16 +20,14 @@ pub(super) struct Pack {
     pub width: usize,
 }
 
+/// Floats of the largest square of LANES keys × LANES elements.
+const SQUARE: usize = 256;
+
 /// # Safety
 /// The CPU has the level, the rows are there, and `to` has room for whole panels.
 pub(super) unsafe fn keys<I: Isa>(step: &Pack) {
     // SAFETY: the caller's promise.
-    let isa = unsafe { I::new_unchecked() };
-    match I::LANES {
-        16 => isa.vectorize(Keys::<16>(step)),
-        8 => isa.vectorize(Keys::<8>(step)),
-        _ => isa.vectorize(Keys::<4>(step)),
-    }
+    unsafe { I::new_unchecked() }.vectorize(Keys(step));
 }
 
 /// # Safety
@@ -39,38 +37,26 @@ pub(super) unsafe fn values<I: Isa>(step: &Pack) {
     unsafe { I::new_unchecked() }.vectorize(Values(step));
 }
 
-/// Squares of N keys × N elements, N being the lanes of a vector.
-struct Keys<'a, const N: usize>(&'a Pack);
+struct Keys<'a>(&'a Pack);
 
-impl<const N: usize> Kernel for Keys<'_, N> {
+impl Kernel for Keys<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let pack = *self.0;
-        for key in (0..pack.count).step_by(N) {
-            let keys = (pack.count - key).min(N);
-            let from = pack.rows.wrapping_add(key * pack.stride);
+        for key in (0..pack.count).step_by(I::LANES) {
+            let keys = (pack.count - key).min(I::LANES);
             let panel = key / pack.width * pack.width * pack.head_dim;
-            let to = pack.to.wrapping_add(panel + key % pack.width);
-            for d in (0..pack.head_dim).step_by(N) {
-                let elements = (pack.head_dim - d).min(N);
-                let mut square = [isa.zero(); N];
-                for (i, row) in square.iter_mut().enumerate() {
-                    let row_from = from.wrapping_add(i * pack.stride + d);
-                    // SAFETY: rows below `keys` hold `elements` more floats.
-                    unsafe {
-                        if keys == N && elements == N {
-                            *row = isa.load(row_from);
-                        } else if i < keys {
-                            *row = isa.load_first(row_from, elements);
-                        }
-                    }
-                }
-                let square = transposed(isa, square);
-                for (i, &line) in square.iter().enumerate() {
-                    if i < elements {
-                        // SAFETY: a line of the panel has room for whole vectors.
-                        unsafe { isa.store(to.wrapping_add((d + i) * pack.width), line) };
+            for d in (0..pack.head_dim).step_by(I::LANES) {
+                let elements = (pack.head_dim - d).min(I::LANES);
+                let from = pack.rows.wrapping_add(key * pack.stride + d);
+                let to = pack.to.wrapping_add(panel + key % pack.width + d * pack.width);
+                // SAFETY: so many keys hold so many more elements, and panels have room for whole vectors.
+                unsafe {
+                    if keys == I::LANES && elements == I::LANES {
+                        isa.transpose_block(from, pack.stride, to, pack.width);
+                    } else {
+                        part(isa, from, pack.stride, keys, elements, to, pack.width);
                     }
                 }
             }
@@ -78,18 +64,32 @@ impl<const N: usize> Kernel for Keys<'_, N> {
     }
 }
 
-/// Rows become columns: each round weaves the first half of the rows with the second, and moves one bit of an
-/// element's column into its row.
+/// Turns round a part of a square, by way of a whole one; lines are written whole.
+///
+/// # Safety
+/// `keys` rows of `elements` floats are there, and `elements` lines of whole vectors.
 #[inline(always)]
-fn transposed<I: Isa, const N: usize>(isa: I, mut square: [I::F32; N]) -> [I::F32; N] {
-    for _ in 0..N.ilog2() {
-        let mut woven = square;
-        for i in 0..N / 2 {
-            (woven[2 * i], woven[2 * i + 1]) = isa.zip(square[i], square[i + N / 2]);
+unsafe fn part<I: Isa>(
+    isa: I,
+    from: *const f32,
+    stride: usize,
+    keys: usize,
+    elements: usize,
+    to: *mut f32,
+    width: usize,
+) {
+    let (mut square, mut turned) = ([0.0f32; SQUARE], [0.0f32; SQUARE]);
+    let (square, turned) = (square.as_mut_ptr(), turned.as_mut_ptr());
+    // SAFETY: the caller's promise; a square is LANES × LANES at most.
+    unsafe {
+        for i in 0..keys {
+            isa.store(square.add(i * I::LANES), isa.load_up_to(from.add(i * stride), elements));
         }
-        square = woven;
+        isa.transpose_block(square, I::LANES, turned, I::LANES);
+        for i in 0..elements {
+            isa.store(to.add(i * width), isa.load(turned.add(i * I::LANES)));
+        }
     }
-    square
 }
 
 struct Values<'a>(&'a Pack);

@@ -117,12 +117,7 @@ impl Case {
         let bound = self.bound();
         for (i, (&got, want)) in got.iter().zip(want).enumerate() {
             let error = (f64::from(got) - want).abs();
-            assert!(
-                error <= bound,
-                "{} {:?}: {got} for {want} at {i}",
-                row.info.isa.name(),
-                self.shape
-            );
+            assert!(error <= bound, "{} {:?}: {got} for {want} at {i}", row.info.isa.name(), self.shape);
         }
     }
 }

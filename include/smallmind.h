@@ -914,9 +914,10 @@ sm_status sm_attention_params_init(sm_attention_params *params, size_t struct_si
 // Attention of each query over the keys that it sees: out = softmax(scale q K' + mask) V.
 //
 // The scores are never held as a whole: the call takes less than 512 KiB of memory and 1.5 KiB for each
-// element of a head. A query that sees no key, or none that the mask leaves, gets zeros. A NaN in what a query
-// sees makes its result NaN; a key that the mask hides still has weight 0, and its value must be finite. A
-// query's result has the same bits in any batch, and however its sequence is cut into calls.
+// element of a head. A query that sees no key, or none that the mask leaves, gets zeros. A NaN in a query, or
+// in a key or a mask that it sees, makes its result NaN. Values must be finite: of a key that a query does not
+// see, they may count with weight 0. A query's result has the same bits in any batch, and however its sequence
+// is cut into calls.
 sm_status sm_attention_f32(const sm_attention_params *params,
                            const float *q,
                            const float *k,

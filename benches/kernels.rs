@@ -4,7 +4,9 @@
 
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smallmind::isa::{Isa, IsaId, Kernel};
+use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right};
 use smallmind::kernels::{Portion, matmul};
+use smallmind::quant::DType;
 use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -71,9 +73,16 @@ fn peak(isa: IsaId) -> f64 {
 }
 
 /// Times `work` of `flops` operations and prints the best sample's share of the peak.
-fn measure(criterion: &mut Criterion, name: &str, id: String, flops: usize, peak: f64, work: impl Fn()) {
+fn measure(
+    criterion: &mut Criterion,
+    name: &str,
+    id: String,
+    flops: usize,
+    peak: f64,
+    mut work: impl FnMut(),
+) {
     let best = Cell::new(f64::INFINITY);
-    let timed = |bencher: &mut Bencher<'_>| {
+    let mut timed = |bencher: &mut Bencher<'_>| {
         bencher.iter_custom(|iterations| {
             let start = Instant::now();
             for _ in 0..iterations {
@@ -86,7 +95,7 @@ fn measure(criterion: &mut Criterion, name: &str, id: String, flops: usize, peak
     };
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Elements(flops as u64));
-    group.bench_function(BenchmarkId::from_parameter(&id), timed);
+    group.bench_function(BenchmarkId::from_parameter(&id), &mut timed);
     group.finish();
     if best.get().is_finite() {
         let rate = flops as f64 / best.get();
@@ -128,12 +137,40 @@ fn matmuls(criterion: &mut Criterion) {
     }
 }
 
+/// Plain f32 operands, B as stored or transposed, packed on the way where that pays.
+fn gemms(criterion: &mut Criterion) {
+    for row in matmul::table().iter().filter(|row| row.info.isa.is_available() && row.weights == DType::F32) {
+        let peak = peak(row.info.isa);
+        for (name, transposed) in [("gemm", false), ("gemm_bt", true)] {
+            for [m, n, k] in SHAPES {
+                let (a, b) = (vec![0.5f32; m * k], vec![0.25f32; k * n]);
+                let mut c = vec![0f32; m * n];
+                let gemm = Gemm {
+                    m,
+                    n,
+                    k,
+                    alpha: 1.0,
+                    a: Matrix { data: &a, ld: k, transposed: false },
+                    b: Right::Plain(Matrix { data: &b, ld: if transposed { k } else { n }, transposed }),
+                    beta: 0.0,
+                    epilogue: Epilogue::default(),
+                };
+                let mut scratch = vec![0f32; gemm.scratch_len(row)];
+                let group = format!("{name}/{}/f32", row.info.isa.name());
+                measure(criterion, &group, format!("{m}x{n}x{k}"), 2 * m * n * k, peak, || {
+                    gemm.run(row, black_box(&mut c), n, &mut scratch).expect("the shapes fit");
+                });
+            }
+        }
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(50))
         .measurement_time(Duration::from_millis(200));
-    targets = matmuls
+    targets = matmuls, gemms
 }
 criterion_main!(benches);

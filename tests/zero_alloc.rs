@@ -3,6 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use smallmind::isa::IsaId;
+use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right, Set};
+use smallmind::ops::gemm::Workspace;
 use smallmind::profile::{self, Zone, alloc};
 use smallmind::threads::{Team, WorkCounter};
 
@@ -57,4 +60,28 @@ fn a_step_allocates_nothing_and_a_planted_byte_shows() {
     }
     profile::set_enabled(false);
     assert_eq!(profile::snapshot().dropped, 0);
+}
+
+#[test]
+fn a_product_allocates_only_where_none_before_wanted_as_much() {
+    let row = Set::select(IsaId::detect()).f32;
+    let team = Team::new(2).unwrap();
+    let mut workspace = Workspace::default();
+    let data = vec![0.5f32; 400 * 400];
+    let mut c = vec![0.0; 400 * 400];
+    // A must be packed, so both its size and its scratch memory's grow with m.
+    let mut multiply = |m: usize| {
+        let a = Matrix { data: &data, ld: 400, transposed: true };
+        let b = Right::Plain(Matrix { data: &data, ld: 400, transposed: true });
+        let gemm = Gemm { m, n: 400, k: 400, alpha: 1.0, a, b, beta: 0.0, epilogue: Epilogue::default() };
+        let (result, made) = alloc::count_during(|| workspace.multiply(Some(&team), row, &gemm, &mut c, 400));
+        result.unwrap();
+        made.count
+    };
+    assert!(multiply(100) > 0, "the first product takes its memory");
+    for m in [100, 7, 100, 1] {
+        assert_eq!(multiply(m), 0, "m = {m}");
+    }
+    assert!(multiply(400) > 0, "a larger one takes more: the counting works");
+    assert_eq!(multiply(400), 0);
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 17] = [
     "version",
     "status",
     "log",
@@ -22,6 +22,7 @@ const SECTIONS: [&str; 16] = [
     "team",
     "matmul",
     "attention",
+    "bf16",
     "elementwise",
     "rows",
 ];

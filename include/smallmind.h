@@ -925,6 +925,44 @@ sm_status sm_attention_f32(const sm_attention_params *params,
                            float *out);
 
 /*
+ * Matrix products in bfloat16
+ * ---------------------------
+ * A mode of lower precision, which nothing chooses by itself: both factors are rounded to bfloat16, to the nearest,
+ * which keeps 8 bits of each; products are exact, and sums in 32-bit floats. Weights are packed once. Where the CPU
+ * has AMX, AVX512-BF16 or Arm's BF16, a product is several times as fast as one of floats.
+ */
+
+// A packed matrix of n outputs by k inputs in bfloat16. It never changes, so any number of threads may multiply with it
+// at once. It takes about 2 n k bytes.
+typedef struct sm_matrix_bf16 sm_matrix_bf16;
+
+// Rounds and packs W: n by k, or k by n where `transposed` is 1; `ldw` floats from one of its rows to the next. W
+// isn't needed any more afterwards. Free the matrix with sm_matrix_bf16_free().
+sm_status sm_matrix_bf16_pack(size_t n,
+                              size_t k,
+                              const float *w,
+                              size_t ldw,
+                              int32_t transposed,
+                              sm_matrix_bf16 **matrix);
+
+// Y = X times the transpose of W, where X is m by k and Y m by n, plus `bias`, n floats, unless that is NULL, plus what
+// Y holds where `accumulate` is 1.
+//
+// A row of Y has the same bits whatever m is. Takes memory for the call: k numbers of 2 bytes (4 on CPUs without
+// products of bfloat16) for up to 512 rows.
+sm_status sm_matrix_bf16_multiply(const sm_matrix_bf16 *matrix,
+                                  size_t m,
+                                  const float *x,
+                                  size_t ldx,
+                                  const float *bias,
+                                  int32_t accumulate,
+                                  float *y,
+                                  size_t ldy);
+
+// Frees a packed matrix, which nothing uses any more. NULL is fine.
+sm_status sm_matrix_bf16_free(sm_matrix_bf16 *matrix);
+
+/*
  * Elementwise functions
  * ---------------------
  */

@@ -10,8 +10,14 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Functions that enter the tiles; what they call or jump to is read.
-const ENTRIES: [&str; 3] =
-    ["kernels::matmul::tile::entry", "kernels::attention::tiles::scores", "kernels::attention::tiles::sums"];
+const ENTRIES: [&str; 4] = [
+    "kernels::matmul::tile::entry",
+    "kernels::bmatmul::pairs::entry",
+    "kernels::attention::tiles::scores",
+    "kernels::attention::tiles::sums",
+];
+/// The multiply-add of pairs.
+const PAIRS: &str = "vdpbf16ps";
 /// From this many multiply-adds on, an innermost loop counts as hot.
 const HOT: usize = 4;
 /// Displacement of a no-operation that marks the planted kernel's loop.
@@ -25,7 +31,7 @@ struct Loop {
 
 impl Loop {
     fn is_hot(&self) -> bool {
-        self.code.iter().filter(|i| i.contains("vfmadd")).count() >= HOT
+        self.code.iter().filter(|i| i.contains("vfmadd") || i.contains(PAIRS)).count() >= HOT
     }
 
     fn is_planted(&self) -> bool {
@@ -150,6 +156,8 @@ fn hot_loops_keep_their_vectors_in_registers_and_call_nothing() {
     // two products, for each some twenty, many of them with a loop that asks ahead.
     let tiles: Vec<&Loop> = loops.iter().filter(|l| l.tile).collect();
     assert!(tiles.len() >= 140, "only {} tiles were found", tiles.len());
+    let pairs = tiles.iter().filter(|tile| tile.code.iter().any(|i| i.contains(PAIRS))).count();
+    assert!(pairs >= 9, "only {pairs} tiles of pairs were found");
     for tile in tiles {
         let violations = tile.violations();
         assert!(violations.is_empty(), "{violations:?} in\n{}", tile.code.join("\n"));

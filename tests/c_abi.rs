@@ -10,8 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 7] =
-    ["main.c", "kernels.c", "products.c", "attention.c", "bad_arguments.c", "bad_files.c", "generation.c"];
+const C_SOURCES: [&str; 8] = [
+    "main.c",
+    "kernels.c",
+    "products.c",
+    "bf16.c",
+    "attention.c",
+    "bad_arguments.c",
+    "bad_files.c",
+    "generation.c",
+];
 
 /// Compiles sources of `c-tests` into `folder` and links them with these arguments.
 fn host(cpp: bool, sources: &[&str], link: &[&str], folder: &Path) -> PathBuf {

@@ -42,6 +42,7 @@ mod names;
 mod params;
 
 pub mod attention;
+pub mod bf16;
 pub mod chat;
 pub mod context;
 pub mod elementwise;

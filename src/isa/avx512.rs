@@ -1,5 +1,5 @@
-//! AVX-512 (F, BW, DQ, VL): sixteen lanes, thirty-two registers, masks; and the same with VNNI.
-//! Both levels share one implementation: [`X512`] is generic over whether VNNI is there.
+//! AVX-512 (F, BW, DQ, VL): sixteen lanes, thirty-two registers, masks; and the same with VNNI, BF16, AMX.
+//! All levels share one implementation: [`X512`] is generic over what is there besides.
 //! Every method is one or a few intrinsics; they run inside [`X512::vectorize`] only.
 
 // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`), and pointers are
@@ -9,14 +9,25 @@
 use super::{Avx2, Isa, IsaId, Kernel};
 use std::arch::x86_64::*;
 
-/// Token of [`IsaId::Avx512`] (`VNNI` false) or [`IsaId::Avx512Vnni`] (`VNNI` true).
+/// Token of [`IsaId::Avx512`] and the levels above it, each of which includes the ones before: see the aliases.
 #[derive(Clone, Copy, Debug)]
-pub struct X512<const VNNI: bool>(());
+pub struct X512<const LEVEL: u8>(());
 
 /// Token of [`IsaId::Avx512`].
-pub type Avx512 = X512<false>;
+pub type Avx512 = X512<0>;
 /// Token of [`IsaId::Avx512Vnni`].
-pub type Avx512Vnni = X512<true>;
+pub type Avx512Vnni = X512<VNNI>;
+/// Token of [`IsaId::Avx512Bf16`].
+pub type Avx512Bf16 = X512<BF16>;
+/// Token of [`IsaId::Amx`]. Tiles have instructions of their own, see [`super::amx`]; vectors are as below it.
+pub type Amx = X512<AMX>;
+
+/// From this level of [`X512`] on there are dot products of bytes.
+pub(super) const VNNI: u8 = 1;
+/// From this level of [`X512`] on there are dot products of bfloat16.
+pub(super) const BF16: u8 = 2;
+/// From this level of [`X512`] on there are tiles.
+const AMX: u8 = 3;
 
 #[target_feature(enable = "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 fn enter<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
@@ -28,14 +39,24 @@ fn enter_vnni<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
     kernel.run(isa)
 }
 
+#[target_feature(enable = "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+fn enter_bf16<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
 /// Mask of the first `n` lanes.
 #[inline(always)]
 fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-impl<const VNNI: bool> Isa for X512<VNNI> {
-    const ID: IsaId = if VNNI { IsaId::Avx512Vnni } else { IsaId::Avx512 };
+impl<const LEVEL: u8> Isa for X512<LEVEL> {
+    const ID: IsaId = match LEVEL {
+        0 => IsaId::Avx512,
+        VNNI => IsaId::Avx512Vnni,
+        BF16 => IsaId::Avx512Bf16,
+        _ => IsaId::Amx,
+    };
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
     type F32 = __m512;
@@ -49,7 +70,9 @@ impl<const VNNI: bool> Isa for X512<VNNI> {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
-            && (!VNNI || is_x86_feature_detected!("avx512vnni"));
+            && (LEVEL < VNNI || is_x86_feature_detected!("avx512vnni"))
+            && (LEVEL < BF16 || is_x86_feature_detected!("avx512bf16"))
+            && (LEVEL < AMX || super::amx::is_available());
         has.then_some(Self(()))
     }
     #[inline(always)]
@@ -58,7 +81,11 @@ impl<const VNNI: bool> Isa for X512<VNNI> {
     }
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        if VNNI { unsafe { enter_vnni(self, kernel) } } else { unsafe { enter(self, kernel) } }
+        match LEVEL {
+            0 => unsafe { enter(self, kernel) },
+            VNNI => unsafe { enter_vnni(self, kernel) },
+            _ => unsafe { enter_bf16(self, kernel) },
+        }
     }
 
     #[inline(always)]

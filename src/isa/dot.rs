@@ -1,5 +1,5 @@
-//! The one step of a quantised matmul that instruction sets do differently: four 8-bit products a lane.
-//! A sub-trait of [`Isa`]: loops stay generic, only this step is replaced.
+//! The one step of a matmul that instruction sets do differently: four 8-bit products a lane, or two of bfloat16.
+//! Sub-traits of [`Isa`]: loops stay generic, only this step is replaced.
 
 use super::{Isa, Scalar};
 
@@ -23,6 +23,18 @@ pub trait DotI8: Isa {
     }
 }
 
+/// Dot products of bfloat16, two a lane, accumulated in f32. Numbers below 2⁻¹²⁶ may count as 0, in and out.
+///
+/// All methods are `#[inline(always)]` and only meaningful inside [`Isa::vectorize`].
+pub trait DotBf16: Isa {
+    /// acc + the products of each lane's two pairs of bfloat16, in an order and with roundings of the
+    /// instruction's own; each result is off by no more than two roundings to f32, to a neighbour at worst.
+    fn dot_bf16(self, acc: Self::F32, w: Self::I32, x: Self::I32) -> Self::F32;
+
+    /// Both vectors rounded to bfloat16, to the nearest, ties to even: `low` first in memory, then `high`.
+    fn round_bf16(self, low: Self::F32, high: Self::F32) -> Self::I32;
+}
+
 impl DotI8 for Scalar {
     const SIGNED: bool = true;
     const FUSED: bool = false;
@@ -42,7 +54,8 @@ mod x86 {
     // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`).
     #![allow(clippy::undocumented_unsafe_blocks)]
 
-    use super::DotI8;
+    use super::{DotBf16, DotI8};
+    use crate::isa::avx512::{BF16, VNNI};
     use crate::isa::{Avx2, X512};
     use std::arch::x86_64::*;
 
@@ -70,13 +83,30 @@ mod x86 {
         }
     }
 
-    impl<const VNNI: bool> DotI8 for X512<VNNI> {
-        const SIGNED: bool = !VNNI;
+    impl<const LEVEL: u8> DotBf16 for X512<LEVEL> {
+        #[inline(always)]
+        fn dot_bf16(self, acc: Self::F32, w: Self::I32, x: Self::I32) -> Self::F32 {
+            const { assert!(LEVEL >= BF16) };
+            unsafe {
+                let [w, x] = [w, x].map(|pairs| std::mem::transmute::<__m512i, __m512bh>(pairs));
+                _mm512_dpbf16_ps(acc, w, x)
+            }
+        }
+
+        #[inline(always)]
+        fn round_bf16(self, low: Self::F32, high: Self::F32) -> Self::I32 {
+            const { assert!(LEVEL >= BF16) };
+            unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+        }
+    }
+
+    impl<const LEVEL: u8> DotI8 for X512<LEVEL> {
+        const SIGNED: bool = LEVEL < VNNI;
 
         #[inline(always)]
         fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe {
-                if VNNI {
+                if LEVEL >= VNNI {
                     _mm512_dpbusd_epi32(acc, w, x)
                 } else {
                     let negative = _mm512_movepi8_mask(w);
@@ -89,7 +119,7 @@ mod x86 {
         #[inline(always)]
         fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe {
-                if VNNI {
+                if LEVEL >= VNNI {
                     _mm512_dpbusd_epi32(acc, w, x)
                 } else {
                     let pairs = _mm512_maddubs_epi16(w, x);
@@ -105,18 +135,52 @@ mod arm {
     // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`).
     #![allow(clippy::undocumented_unsafe_blocks)]
 
-    use super::DotI8;
-    use crate::isa::NeonX;
+    use super::{DotBf16, DotI8};
+    use crate::isa::neon::DOTPROD;
+    use crate::isa::{NeonBf16, NeonX};
     use std::arch::aarch64::*;
     use std::arch::asm;
 
-    impl<const DOTPROD: bool> DotI8 for NeonX<DOTPROD> {
+    impl DotBf16 for NeonBf16 {
+        // Its intrinsics are not stable yet.
+        #[inline(always)]
+        fn dot_bf16(self, mut acc: Self::F32, w: Self::I32, x: Self::I32) -> Self::F32 {
+            unsafe {
+                asm!(
+                    "bfdot {acc:v}.4s, {w:v}.8h, {x:v}.8h",
+                    acc = inout(vreg) acc,
+                    w = in(vreg) w,
+                    x = in(vreg) x,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            acc
+        }
+
+        #[inline(always)]
+        fn round_bf16(self, low: Self::F32, high: Self::F32) -> Self::I32 {
+            let pairs: Self::I32;
+            unsafe {
+                asm!(
+                    "bfcvtn {pairs:v}.4h, {low:v}.4s",
+                    "bfcvtn2 {pairs:v}.8h, {high:v}.4s",
+                    pairs = out(vreg) pairs,
+                    low = in(vreg) low,
+                    high = in(vreg) high,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            pairs
+        }
+    }
+
+    impl<const LEVEL: u8> DotI8 for NeonX<LEVEL> {
         const SIGNED: bool = true;
 
         #[inline(always)]
         fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe {
-                if DOTPROD {
+                if LEVEL >= DOTPROD {
                     // Its intrinsic is not stable yet.
                     let mut acc = acc;
                     asm!(

@@ -5,12 +5,16 @@
 use crate::error::{Error, Result};
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dot;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod os;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -18,10 +22,10 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub use avx512::{Avx512, Avx512Vnni, X512};
-pub use dot::DotI8;
+pub use avx512::{Amx, Avx512, Avx512Bf16, Avx512Vnni, X512};
+pub use dot::{DotBf16, DotI8};
 #[cfg(target_arch = "aarch64")]
-pub use neon::{Neon, NeonDotprod, NeonX};
+pub use neon::{Neon, NeonBf16, NeonDotprod, NeonX};
 pub use scalar::Scalar;
 
 /// Names of the instruction-set levels, in order of preference within one architecture.
@@ -37,16 +41,31 @@ pub enum IsaId {
     Avx512,
     /// [`IsaId::Avx512`] + VNNI.
     Avx512Vnni,
+    /// [`IsaId::Avx512Vnni`] + BF16.
+    Avx512Bf16,
+    /// [`IsaId::Avx512Bf16`] + AMX tiles of bfloat16 and bytes, which the operating system lets this process use.
+    Amx,
     /// Armv8 Advanced SIMD.
     Neon,
     /// [`IsaId::Neon`] + dotprod.
     NeonDotprod,
+    /// [`IsaId::NeonDotprod`] + bf16.
+    NeonBf16,
 }
 
 impl IsaId {
     /// Every level, lowest first.
-    pub const ALL: [IsaId; 6] =
-        [IsaId::Scalar, IsaId::Avx2, IsaId::Avx512, IsaId::Avx512Vnni, IsaId::Neon, IsaId::NeonDotprod];
+    pub const ALL: [IsaId; 9] = [
+        IsaId::Scalar,
+        IsaId::Avx2,
+        IsaId::Avx512,
+        IsaId::Avx512Vnni,
+        IsaId::Avx512Bf16,
+        IsaId::Amx,
+        IsaId::Neon,
+        IsaId::NeonDotprod,
+        IsaId::NeonBf16,
+    ];
 
     /// The name used by `SMALLMIND_ISA` and in reports.
     pub const fn name(self) -> &'static str {
@@ -55,8 +74,11 @@ impl IsaId {
             IsaId::Avx2 => "avx2",
             IsaId::Avx512 => "avx512",
             IsaId::Avx512Vnni => "avx512vnni",
+            IsaId::Avx512Bf16 => "avx512bf16",
+            IsaId::Amx => "amx",
             IsaId::Neon => "neon",
             IsaId::NeonDotprod => "neon-dotprod",
+            IsaId::NeonBf16 => "neon-bf16",
         }
     }
 
@@ -91,10 +113,16 @@ impl IsaId {
             IsaId::Avx512 => Avx512::new().map(|isa| isa.vectorize(kernel)),
             #[cfg(target_arch = "x86_64")]
             IsaId::Avx512Vnni => Avx512Vnni::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "x86_64")]
+            IsaId::Avx512Bf16 => Avx512Bf16::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "x86_64")]
+            IsaId::Amx => Amx::new().map(|isa| isa.vectorize(kernel)),
             #[cfg(target_arch = "aarch64")]
             IsaId::Neon => Neon::new().map(|isa| isa.vectorize(kernel)),
             #[cfg(target_arch = "aarch64")]
             IsaId::NeonDotprod => NeonDotprod::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "aarch64")]
+            IsaId::NeonBf16 => NeonBf16::new().map(|isa| isa.vectorize(kernel)),
             #[allow(unreachable_patterns)]
             _ => None,
         }

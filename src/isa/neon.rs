@@ -1,5 +1,5 @@
-//! Armv8 Advanced SIMD: four lanes, thirty-two registers; and the same with dotprod.
-//! Both levels share one implementation: [`NeonX`] is generic over whether dotprod is there.
+//! Armv8 Advanced SIMD: four lanes, thirty-two registers; and the same with dotprod, and with bf16.
+//! All levels share one implementation: [`NeonX`] is generic over what is there besides.
 //! Every method is one or a few intrinsics; they run inside [`NeonX::vectorize`] only.
 
 // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`), and pointers are
@@ -10,14 +10,21 @@ use super::{Isa, IsaId, Kernel};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-/// Token of [`IsaId::Neon`] (`DOTPROD` false) or [`IsaId::NeonDotprod`] (`DOTPROD` true).
+/// Token of [`IsaId::Neon`] and the levels above it, each of which includes the ones before: see the aliases.
 #[derive(Clone, Copy, Debug)]
-pub struct NeonX<const DOTPROD: bool>(());
+pub struct NeonX<const LEVEL: u8>(());
 
 /// Token of [`IsaId::Neon`].
-pub type Neon = NeonX<false>;
+pub type Neon = NeonX<0>;
 /// Token of [`IsaId::NeonDotprod`].
-pub type NeonDotprod = NeonX<true>;
+pub type NeonDotprod = NeonX<DOTPROD>;
+/// Token of [`IsaId::NeonBf16`].
+pub type NeonBf16 = NeonX<BF16>;
+
+/// From this level of [`NeonX`] on there are dot products of bytes.
+pub(super) const DOTPROD: u8 = 1;
+/// From this level of [`NeonX`] on there are dot products of bfloat16.
+const BF16: u8 = 2;
 
 #[target_feature(enable = "neon")]
 fn enter<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
@@ -29,8 +36,17 @@ fn enter_dotprod<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
     kernel.run(isa)
 }
 
-impl<const DOTPROD: bool> Isa for NeonX<DOTPROD> {
-    const ID: IsaId = if DOTPROD { IsaId::NeonDotprod } else { IsaId::Neon };
+#[target_feature(enable = "neon,dotprod,bf16")]
+fn enter_bf16<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
+    const ID: IsaId = match LEVEL {
+        0 => IsaId::Neon,
+        DOTPROD => IsaId::NeonDotprod,
+        _ => IsaId::NeonBf16,
+    };
     const LANES: usize = 4;
     const REGISTERS: usize = 32;
     type F32 = float32x4_t;
@@ -39,8 +55,9 @@ impl<const DOTPROD: bool> Isa for NeonX<DOTPROD> {
 
     #[inline]
     fn new() -> Option<Self> {
-        let has =
-            is_aarch64_feature_detected!("neon") && (!DOTPROD || is_aarch64_feature_detected!("dotprod"));
+        let has = is_aarch64_feature_detected!("neon")
+            && (LEVEL < DOTPROD || is_aarch64_feature_detected!("dotprod"))
+            && (LEVEL < BF16 || is_aarch64_feature_detected!("bf16"));
         has.then_some(Self(()))
     }
     #[inline(always)]
@@ -49,7 +66,11 @@ impl<const DOTPROD: bool> Isa for NeonX<DOTPROD> {
     }
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        if DOTPROD { unsafe { enter_dotprod(self, kernel) } } else { unsafe { enter(self, kernel) } }
+        match LEVEL {
+            0 => unsafe { enter(self, kernel) },
+            DOTPROD => unsafe { enter_dotprod(self, kernel) },
+            _ => unsafe { enter_bf16(self, kernel) },
+        }
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use crate::isa::IsaId;
 use once_cell::sync::OnceCell;
 
 pub mod attention;
+pub mod bmatmul;
 mod levels;
 pub mod matmul;
 pub mod qmatmul;
@@ -76,6 +77,8 @@ pub struct KernelSet {
     pub matmul: matmul::Set,
     /// Matmul with block-quantised weights, and quantisation of activations.
     pub qmatmul: qmatmul::Set,
+    /// Matmul in bfloat16.
+    pub bmatmul: bmatmul::Set,
     /// Elementwise functions.
     pub unary: unary::Set,
     /// Row-wise: softmax, norms.
@@ -100,6 +103,7 @@ impl KernelSet {
             isa,
             matmul: matmul::Set::select(isa),
             qmatmul: qmatmul::Set::select(isa),
+            bmatmul: bmatmul::Set::select(isa),
             unary: unary::Set::select(isa),
             rows: rows::Set::select(isa),
             rope: rope::Set::select(isa),
@@ -130,8 +134,8 @@ impl KernelSet {
 
 /// Every kernel of this build, family by family; not all run on this CPU (see [`IsaId::is_available`]).
 pub fn enumerate() -> Vec<KernelInfo> {
-    let floats = matmul::rows().chain(attention::rows()).chain(qmatmul::rows());
-    floats.chain(unary::rows()).chain(rows::rows()).chain(rope::rows()).collect()
+    let products = matmul::rows().chain(attention::rows()).chain(qmatmul::rows()).chain(bmatmul::rows());
+    products.chain(unary::rows()).chain(rows::rows()).chain(rope::rows()).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! No cut changes a bit of the result: sums are kept in Y between the slices of k.
 
 use super::tile::{Block, Tiles, WidenFn};
+use crate::kernels::Portion;
 use crate::memory;
 use std::mem::MaybeUninit;
 
@@ -58,7 +59,7 @@ pub(crate) struct Product {
 
 /// How one kernel cuts its products.
 #[derive(Clone, Copy)]
-pub(super) struct Blocking {
+pub(crate) struct Blocking {
     /// Tiles by height.
     pub tiles: Tiles,
     /// Columns of a panel.
@@ -75,6 +76,33 @@ impl Blocking {
         // Two thirds of L1 are left to it by the rows and sums that pass.
         let bytes = (memory::cache_sizes().l1d / 3 * 2).min(SLICE_BYTES);
         (bytes / (4 * self.nr)).min(SLICE_ROWS)
+    }
+
+    /// Multiplies rows with packed panels.
+    ///
+    /// # Safety
+    /// As `run`, for the memory that `portion` names.
+    #[inline]
+    pub unsafe fn run_portion(&self, portion: &Portion) {
+        let first = portion.panel_begin * self.nr;
+        let columns = portion.n.min(portion.panel_end * self.nr).saturating_sub(first);
+        let panel_stride = portion.k * self.row_bytes;
+        let product = Product {
+            x: portion.x,
+            ldx: portion.ldx,
+            m: portion.m,
+            k: portion.k,
+            w: portion.w.wrapping_add(portion.panel_begin * panel_stride),
+            row_stride: self.row_bytes,
+            panel_stride,
+            y: portion.y.wrapping_add(first),
+            ldy: portion.ldy,
+            columns,
+            resume: portion.accumulate,
+            bias: if portion.bias.is_null() { portion.bias } else { portion.bias.wrapping_add(first) },
+        };
+        // SAFETY: the caller's promise; the product is the portion.
+        unsafe { self.run(&product) }
     }
 
     /// # Safety

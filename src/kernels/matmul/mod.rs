@@ -29,12 +29,12 @@ mod weight;
 use super::{KernelInfo, Portion};
 use crate::isa::{Isa, IsaId, Scalar};
 use crate::quant::DType;
-use blocking::Blocking;
-pub(crate) use blocking::Product;
+pub(crate) use blocking::{Blocking, Product};
 pub use epilogue::{Activation, Epilogue, Lines};
 pub use gemm::{Gemm, Matrix, Right};
 pub use pack::Source;
-use tile::{Tiles, WidenFn, tile, widen};
+pub(crate) use tile::{Block, Tile, Tiles, start, store};
+use tile::{WidenFn, tile, widen};
 use weight::{Bf16, F16, F32, Weight};
 
 /// One matmul kernel: how its weights are packed, and the loops that multiply them.
@@ -98,25 +98,8 @@ impl Row {
     /// The CPU has `info.isa`. X holds m rows of k floats, W the panels up to `panel_end` (of `k × nr` each), Y
     /// m rows with all columns of the portion's panels that are below n, bias n floats; Y overlaps none of them.
     pub unsafe fn run(&self, portion: &Portion) {
-        let first = portion.panel_begin * self.info.nr;
-        let columns = portion.n.min(portion.panel_end * self.info.nr).saturating_sub(first);
-        let panel_stride = portion.k * self.blocking.row_bytes;
-        let product = Product {
-            x: portion.x,
-            ldx: portion.ldx,
-            m: portion.m,
-            k: portion.k,
-            w: portion.w.wrapping_add(portion.panel_begin * panel_stride),
-            row_stride: self.blocking.row_bytes,
-            panel_stride,
-            y: portion.y.wrapping_add(first),
-            ldy: portion.ldy,
-            columns,
-            resume: portion.accumulate,
-            bias: if portion.bias.is_null() { portion.bias } else { portion.bias.wrapping_add(first) },
-        };
-        // SAFETY: the caller's promise; the product is the portion.
-        unsafe { self.multiply(&product) }
+        // SAFETY: the caller's promise.
+        unsafe { self.blocking.run_portion(portion) }
     }
 
     /// Multiplies rows with panels that stand anywhere.

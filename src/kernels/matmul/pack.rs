@@ -27,7 +27,7 @@ impl<'a> Source<'a> {
     }
 
     /// Checks that every element lies inside `data`.
-    fn check(&self, bytes: usize) -> Result<()> {
+    pub(crate) fn check(&self, bytes: usize) -> Result<()> {
         let (lines, line) = if self.transposed { (self.k, self.n) } else { (self.n, self.k) };
         let needed = match (lines, line) {
             (0, _) | (_, 0) => Some(0),
@@ -43,6 +43,14 @@ impl<'a> Source<'a> {
                 self.data.len()
             ))),
         }
+    }
+}
+
+impl Source<'_> {
+    /// That these panels of the source are not `bytes` bytes.
+    pub(crate) fn does_not_fill(&self, panels: Range<usize>, bytes: usize) -> Error {
+        let Self { n, k, .. } = self;
+        Error::invalid(format!("panels {panels:?} of {n} × {k} weights do not fill {bytes} bytes"))
     }
 }
 
@@ -86,12 +94,7 @@ impl Row {
         source.check(BYTES)?;
         let size = self.panel_bytes(source.k).and_then(|bytes| bytes.checked_mul(panels.len()));
         if panels.end > self.panels(source.n) || size != Some(out.len()) {
-            return Err(Error::invalid(format!(
-                "panels {panels:?} of {} × {} weights do not fill {} bytes",
-                source.n,
-                source.k,
-                out.len()
-            )));
+            return Err(source.does_not_fill(panels, out.len()));
         }
         let (data, _) = source.data.as_chunks::<BYTES>();
         let (out, _) = out.as_chunks_mut::<BYTES>();

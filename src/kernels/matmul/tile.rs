@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 /// What one call of a tile works on: `blocks` row blocks of MR rows, against P neighbouring panels.
 #[derive(Clone, Copy)]
-pub(super) struct Block {
+pub(crate) struct Block {
     /// First row of X.
     pub x: *const u8,
     /// Bytes between rows of X.
@@ -43,11 +43,11 @@ pub(super) struct Block {
 
 /// A tile's entry. Its safety contract is [`Block`]'s fields: all memory they name is there, and the CPU has
 /// the instruction set.
-pub(super) type TileFn = unsafe fn(&Block);
+pub(crate) type TileFn = unsafe fn(&Block);
 
 /// The tile of one height.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(crate) struct Tile {
     /// For one panel.
     pub one: TileFn,
     /// Panels that `many` takes at once: a low tile has too few sums to keep the FMA units busy.
@@ -58,7 +58,7 @@ pub(super) struct Tile {
 
 /// The tiles of heights 1, 2, … MR.
 #[derive(Clone, Copy)]
-pub(super) struct Tiles {
+pub(crate) struct Tiles {
     /// As wide as a panel.
     pub full: &'static [Tile],
     /// Half as wide, or full where there is no such tile: for few columns at the end of Y.
@@ -80,7 +80,7 @@ unsafe fn entry<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: us
 
 /// Widens rows of one panel: from, bytes between them, how many, to (NR floats each, in column order).
 /// Its safety contract: that memory is there, and the CPU has the instruction set.
-pub(super) type WidenFn = unsafe fn(*const u8, usize, usize, *mut f32);
+pub(crate) type WidenFn = unsafe fn(*const u8, usize, usize, *mut f32);
 
 /// # Safety
 /// See [`WidenFn`].
@@ -189,7 +189,7 @@ unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const 
 /// # Safety
 /// As [`TileFn`], for one row block.
 #[inline(always)]
-unsafe fn start<I: Isa, const MR: usize, const NV: usize, const P: usize>(
+pub(crate) unsafe fn start<I: Isa, const MR: usize, const NV: usize, const P: usize>(
     isa: I,
     block: &Block,
     sums: &mut [[[I::F32; NV]; P]; MR],
@@ -218,7 +218,7 @@ unsafe fn start<I: Isa, const MR: usize, const NV: usize, const P: usize>(
 /// # Safety
 /// As [`TileFn`], for one row block.
 #[inline(always)]
-unsafe fn store<I: Isa, const MR: usize, const NV: usize, const P: usize>(
+pub(crate) unsafe fn store<I: Isa, const MR: usize, const NV: usize, const P: usize>(
     isa: I,
     block: &Block,
     sums: &[[[I::F32; NV]; P]; MR],

@@ -15,9 +15,9 @@ fn sets() -> impl Iterator<Item = (IsaId, Set)> {
 /// Floats in a vector of the widest level that the set may be; partial sums hold 4 of them.
 fn lanes(isa: IsaId) -> usize {
     match isa {
-        IsaId::Avx512 | IsaId::Avx512Vnni => 16,
+        IsaId::Avx512 | IsaId::Avx512Vnni | IsaId::Avx512Bf16 | IsaId::Amx => 16,
         IsaId::Avx2 => 8,
-        IsaId::Scalar | IsaId::Neon | IsaId::NeonDotprod => 4,
+        IsaId::Scalar | IsaId::Neon | IsaId::NeonDotprod | IsaId::NeonBf16 => 4,
     }
 }
 

@@ -166,8 +166,8 @@ fn a_level_gets_its_own_kernels_or_the_next_lower() {
     for isa in IsaId::available() {
         let got = Set::select(isa).exp.info.isa;
         let want = match isa {
-            IsaId::Avx512Vnni => IsaId::Avx512,
-            IsaId::NeonDotprod => IsaId::Neon,
+            IsaId::Avx512Vnni | IsaId::Avx512Bf16 | IsaId::Amx => IsaId::Avx512,
+            IsaId::NeonDotprod | IsaId::NeonBf16 => IsaId::Neon,
             own => own,
         };
         assert_eq!(got, want);

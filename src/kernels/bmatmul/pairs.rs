@@ -1,0 +1,116 @@
+//! Dot products of pairs in vectors: the f32 kernels' loops and shape of tile, with a pair of bfloat16 where those
+//! have an f32.
+
+use super::rounding::{RoundRows, to_pairs};
+use crate::isa::{DotBf16, Isa, Kernel};
+use crate::kernels::KernelInfo;
+use crate::kernels::matmul::{Block, Blocking, Tile, Tiles, start, store};
+use std::array::from_fn;
+
+/// The levels with such an instruction, the loops round their tiles, whose k counts pairs, and how rows are rounded.
+pub(super) static ROWS: &[(KernelInfo, Blocking, RoundRows)] = &[
+    #[cfg(target_arch = "x86_64")]
+    row::<crate::isa::Avx512Bf16>(),
+    #[cfg(target_arch = "aarch64")]
+    row::<crate::isa::NeonBf16>(),
+];
+
+/// Vectors of columns in a panel.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const NV: usize = 4;
+
+/// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const fn row<I: DotBf16>() -> (KernelInfo, Blocking, RoundRows) {
+    let full = const {
+        &[
+            tile::<I, 1, 4>(),
+            tile::<I, 2, 3>(),
+            tile::<I, 3, 2>(),
+            tile::<I, 4, 1>(),
+            tile::<I, 5, 1>(),
+            tile::<I, 6, 1>(),
+        ]
+    };
+    let nr = NV * I::LANES;
+    let info = KernelInfo { op: "bmatmul", dtype: "bf16", isa: I::ID, mr: full.len(), nr };
+    let tiles = Tiles { full, narrow: full };
+    (info, Blocking { tiles, nr, row_bytes: 4 * nr, wide: None }, to_pairs::<I>)
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const fn tile<I: DotBf16, const MR: usize, const P: usize>() -> Tile {
+    Tile { one: entry::<I, MR, 1>, group: P, many: entry::<I, MR, P> }
+}
+
+/// # Safety
+/// As `TileFn`; the block's k counts pairs.
+unsafe fn entry<I: DotBf16, const MR: usize, const P: usize>(block: &Block) {
+    // SAFETY: the caller proves that the CPU has the instruction set.
+    let isa = unsafe { I::new_unchecked() };
+    isa.vectorize(Body::<I, MR, P> { isa, block })
+}
+
+struct Body<'a, I, const MR: usize, const P: usize> {
+    isa: I,
+    block: &'a Block,
+}
+
+impl<I: DotBf16, const MR: usize, const P: usize> Kernel for Body<'_, I, MR, P> {
+    type Output = ();
+    #[inline(always)]
+    fn run<J: Isa>(self, _: J) {
+        let (isa, mut block) = (self.isa, *self.block);
+        for _ in 0..block.blocks {
+            // SAFETY: `TileFn`'s contract; rows of Y and X advance together through the row blocks.
+            unsafe {
+                let mut sums = [[[isa.zero(); NV]; P]; MR];
+                if block.resume || !block.bias.is_null() {
+                    start(isa, &block, &mut sums);
+                }
+                sums = accumulate(isa, &block, sums);
+                store(isa, &block, &sums);
+                block.next = block.next.wrapping_add(block.k * block.next_step);
+                block.x = block.x.wrapping_add(MR * block.ldx);
+                block.y = block.y.wrapping_add(MR * block.ldy);
+            }
+        }
+    }
+}
+
+/// Adds the block's products to the sums, a pair of k a step.
+///
+/// # Safety
+/// As `TileFn`, for one row block.
+#[inline(always)]
+unsafe fn accumulate<I: DotBf16, const MR: usize, const P: usize>(
+    isa: I,
+    block: &Block,
+    mut sums: [[[I::F32; NV]; P]; MR],
+) -> [[[I::F32; NV]; P]; MR] {
+    let (mut w, mut x, mut next) = (block.w, block.x, block.next);
+    for _ in 0..block.k {
+        for p in 0..P {
+            let panel: *const i32 = w.wrapping_add(p * block.panel_stride).cast();
+            // SAFETY: the panels hold k rows of NV vectors of pairs; the row blocks' X hold k pairs.
+            let weights: [I::I32; NV] =
+                from_fn(|v| unsafe { isa.load_i32(panel.wrapping_add(v * I::LANES)) });
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: as above.
+                let pair = unsafe { x.wrapping_add(i * block.ldx).cast::<i32>().read_unaligned() };
+                let pair = isa.splat_i32(pair);
+                for v in 0..NV {
+                    sums[p][v] = isa.dot_bf16(sums[p][v], weights[v], pair);
+                }
+            }
+        }
+        if P == 1 {
+            // Groups of panels take all of k at once: nothing comes after that they don't read already.
+            isa.prefetch(next);
+            next = next.wrapping_add(block.next_step);
+        }
+        w = w.wrapping_add(block.row_stride);
+        x = x.wrapping_add(4);
+    }
+    sums
+}

@@ -75,7 +75,7 @@ def error(op, x, y, parameters):
         return float(numpy.max(numpy.abs(y[some] - wanted) / tolerance))
     some = numpy.linspace(0, x.size - 1, min(PLACES, x.size)).astype(int)
     wanted = expected(op, x[0, some], parameters)
-    return float(numpy.max(numpy.abs(y[0, some] - wanted) / (2e-3 * (numpy.abs(wanted) + 1))))
+    return float(numpy.max(numpy.abs(y[0, some] - wanted) / (1e-4 * (numpy.abs(wanted) + 1))))
 
 
 class Case:

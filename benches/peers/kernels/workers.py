@@ -57,7 +57,7 @@ class Worker:
         """Prepares the case; the way that is fastest and the error as a share of what is tolerated."""
         way, error = self.ask(case.line()).removeprefix("ready ").rsplit(" ", 1)
         if not float(error) <= 1:
-            raise Refused(f"wrong result ({error} times the tolerance)")
+            raise Refused(f"its error is {float(error):.1f} times what is tolerated")
         return way
 
     def time(self):

@@ -26,15 +26,18 @@ NODES = {
     "softmax": ("Softmax", "", {"axis": -1}, ()),
     "layer_norm": ("LayerNormalization", "", {"epsilon": EPS}, ("weight", "bias")),
     "rms_norm": ("SimplifiedLayerNormalization", "", {"epsilon": EPS}, ("weight",)),
+    "attention": ("MultiHeadAttention", "com.microsoft", {}, ()),
 }
 
 
-def session(op, rows, columns, parameters, threads):
-    kind, domain, attributes, names = NODES[op]
-    node = helper.make_node(kind, ["x", *names], ["y"], domain=domain, **attributes)
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, columns]) for name in "xy"]
-    constants = [onnx.numpy_helper.from_array(parameters[name], name) for name in names]
-    graph = helper.make_graph([node], op, ends[:1], ends[1:], constants)
+def session(op, inputs, constants, attributes, threads):
+    """A model of one node over arrays by name, and what else the node takes."""
+    kind, domain, own, _ = NODES[op]
+    node = helper.make_node(kind, [*inputs, *constants], ["y"], domain=domain, **own, **attributes)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in inputs.items()]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, next(iter(inputs.values())).shape)
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph([node], op, ends, [result], weights)
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     options = onnxruntime.SessionOptions()
@@ -78,18 +81,43 @@ def error(op, x, y, parameters):
     return float(numpy.max(numpy.abs(y[0, some] - wanted) / (1e-4 * (numpy.abs(wanted) + 1))))
 
 
+def attention_error(inputs, y, heads, causal):
+    """The same for some queries of each head; positions × heads × elements lie in that order."""
+    length = y.shape[1]
+    q, k, v, y = (array.reshape(length, heads, -1).astype(numpy.float64) for array in (*inputs.values(), y))
+    worst = 0.0
+    for query in (0, length // 3, length - 1):
+        seen = query + 1 if causal else length
+        scores = numpy.einsum("he,phe->hp", q[query], k[:seen]) / numpy.sqrt(q.shape[-1])
+        weights = numpy.exp(scores) / numpy.exp(scores).sum(axis=-1, keepdims=True)
+        wanted = numpy.einsum("hp,phe->he", weights, v[:seen])
+        worst = max(worst, float(numpy.max(numpy.abs(y[query] - wanted))) / 4e-5)
+    return worst
+
+
 class Case:
-    def __init__(self, op, rows, columns, threads):
+    """`rows` × `columns`; for attention positions × elements of a head, with the heads and whether it is causal."""
+
+    def __init__(self, op, rows, columns, heads, causal, threads):
         random = numpy.random.default_rng(1)
         parameters = {name: random.uniform(-1, 1, columns).astype(numpy.float32) for name in ("weight", "bias")}
-        x = random.uniform(-6, 6, (rows, columns)).astype(numpy.float32)
-        self.session = session(op, rows, columns, parameters, threads)
+        if op == "attention":
+            shape, names, scale = (1, rows, heads * columns), "qkv", 1
+            attributes = {"num_heads": heads, "unidirectional": causal}
+        else:
+            shape, names, scale, attributes = (rows, columns), "x", 6, {}
+        inputs = {name: random.uniform(-scale, scale, shape).astype(numpy.float32) for name in names}
+        constants = {name: parameters[name] for name in NODES[op][3]}
+        self.session = session(op, inputs, constants, attributes, threads)
         self.binding = self.session.io_binding()
-        self.x, self.y = onnxruntime.OrtValue.ortvalue_from_numpy(x), onnxruntime.OrtValue.ortvalue_from_numpy(x * 0)
-        self.binding.bind_ortvalue_input("x", self.x)
+        self.values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
+        for name, value in self.values.items():
+            self.binding.bind_ortvalue_input(name, value)
+        self.y = onnxruntime.OrtValue.ortvalue_from_numpy(numpy.zeros(shape, numpy.float32))
         self.binding.bind_ortvalue_output("y", self.y)
         self.time_calls(1)
-        self.error = error(op, x, self.y.numpy(), parameters)
+        y = self.y.numpy()
+        self.error = attention_error(inputs, y, heads, causal) if op == "attention" else error(op, inputs["x"], y, parameters)
         once = min(self.time_calls(1) for _ in range(3))
         self.calls = int(SAMPLE_NS / once) + 1
 
@@ -120,7 +148,7 @@ def main():
                 print("none not compared", file=answers)
                 continue
             try:
-                case = Case(words[1], int(words[2]), int(words[3]), threads)
+                case = Case(words[1], *map(int, words[2:6]), threads)
                 print(f"ready node {case.error:.3g}", file=answers)
             except Exception as failure:  # whatever it raises, the case can't be had
                 print("none", " ".join(str(failure).split())[:200], file=answers)

@@ -96,7 +96,7 @@ def all_peers(root, ours, threads):
     there = first(ort, "python*/site-packages/onnxruntime/capi/libonnxruntime.so.*")
     script = str(Path(__file__).with_name("onnx_worker.py"))
     variants = [Variant("", [str(root / "venv/bin/python"), script, "THREADS"])] if there else []
-    yield Peer("ONNX Runtime", "PyPI onnxruntime", ("elementwise", "rows"), variants, "" if there else missing)
+    yield Peer("ONNX Runtime", "PyPI onnxruntime", ("elementwise", "rows", "attention"), variants, "" if there else missing)
     ggml = first(root.parent, "llama_cpp/lib/python*/site-packages/llama_cpp/lib/libggml.so")
     variants = [Variant("", [str(root / "bin/ggml"), "THREADS", ggml])] if ggml else []
     yield Peer("ggml", "PyPI llama-cpp-python", ("elementwise", "rows", "attention"), variants, "" if ggml else "llama_cpp/run.sh hasn't built it")

@@ -37,6 +37,7 @@ step() {
     fi
 }
 
+installed() { [ -f "$root/stamps/$1-1" ]; }
 pip() { "$root/venv/bin/pip" install --quiet --disable-pip-version-check "$@"; }
 
 # A worker: worker NAME SOURCE FLAGS…
@@ -92,7 +93,7 @@ torch_worker() {
 }
 
 # Changes whenever a source does, so that workers are built again.
-sum=$(cat "$here"/*.c "$here"/*.h "$here"/*.cpp "$repo/include/smallmind.h" | cksum | cut -d' ' -f1)
+sum=$(cat "$here"/*.c "$here"/*.h "$here"/*.cpp | cksum | cut -d' ' -f1)
 
 step venv 1 python3 -m venv "$root/venv"
 step tools 1 pip cmake ninja
@@ -111,10 +112,10 @@ step worker_crates "$sum" worker crates crates.c
 step worker_machine "$sum" worker machine machine.c -O3 -march=native
 step worker_machine_avx2 "$sum" worker machine_avx2 machine.c -O3 -mavx2 -mfma
 step worker_ggml "$sum" worker ggml ggml.c
-step worker_onednn_pypi "$sum" onednn_worker 3.2 "$root/venv/include" "$root/venv/include" "$root/venv/lib"
-step worker_onednn_src "$sum" onednn_worker 3.14 "$root/onednn/vendor/onednn-src/oneDNN/include" \
+installed onednn_pypi && step worker_onednn_pypi "$sum" onednn_worker 3.2 "$root/venv/include" "$root/venv/include" "$root/venv/lib"
+installed onednn_src && step worker_onednn_src "$sum" onednn_worker 3.14 "$root/onednn/vendor/onednn-src/oneDNN/include" \
     "$root/onednn/build/include" "$root/onednn/build/src"
-step worker_torch "$sum" torch_worker
+installed torch && step worker_torch "$sum" torch_worker
 
 make --no-print-directory -s -C "$repo/c-tests" lib >&2
 worker ours ours.c -I"$repo/include"

@@ -34,6 +34,17 @@ STYLE = """
   .one { fill: #2f7ed8; stroke: #2f7ed8; } .two { fill: none; stroke: #d9822b; stroke-width: 2; }
   .spread1 { stroke: #2f7ed8; } .spread2 { stroke: #d9822b; }
 """
+SOURCE = """Written by [`kernels_peers.py`](kernels_peers.py) from [`kernels_peers.json`](kernels_peers.json), \
+which `benches/peers/kernels/run.sh --json docs/kernels_peers.json` makes."""
+METHOD = """Each library runs in a process of its own, through its C or C++ interface (ONNX Runtime: Python), on the \
+same numbers in the same kind of memory. At each shape every result is checked against f64; then {rounds} rounds visit \
+every library in turn, each for five milliseconds at least and beginning with another each time. Figures are medians; \
+the ratio to the best peer is taken within each round, and its quartiles stand beside it. Of a library's several ways \
+(versions, kernel sets, sgemv for one row, weights packed ahead) the fastest counts.
+
+- M×N×K: C is M×N, sums run over K. NN: B as K×N; NT: B as N×K, how weights lie; packed: B in the library's own layout.
+- Of the machine: ours beside a loop of multiply-adds that takes its turns with the libraries, or at M = 1 beside \
+reading the matrix. Copy: as many elements copied, likewise."""
 MARKS = {1: "one", 2: "two"}
 
 
@@ -59,7 +70,9 @@ def geometric_mean(values):
 
 
 def figure(value, unit):
-    return f"{value:.0f}" if unit == "GFLOPS" and value >= 10 else f"{value:.1f}" if unit == "GFLOPS" else f"{value:.2f}"
+    return (
+        f"{value:.0f}" if unit == "GFLOPS" and value >= 10 else f"{value:.1f}" if unit == "GFLOPS" else f"{value:.2f}"
+    )
 
 
 def winner(line):
@@ -93,7 +106,11 @@ def counts(numbers):
 
 def avx2_share(numbers):
     """What AVX2's multiply-adds give of the CPU's widest."""
-    peaks = {entry["isa"]: entry["median"] for entry in numbers["machine"] if entry["what"] == "FMA" and entry["threads"] == 1}
+    peaks = {
+        entry["isa"]: entry["median"]
+        for entry in numbers["machine"]
+        if entry["what"] == "FMA" and entry["threads"] == 1
+    }
     return peaks["AVX2"] / peaks["AVX-512"] if {"AVX2", "AVX-512"} <= peaks.keys() else None
 
 
@@ -134,7 +151,7 @@ def summary(numbers):
 
 
 def table(lines, names):
-    beside = "of FMA peak" if lines[0]["unit"] == "GFLOPS" else "copy"
+    beside = "of the machine" if lines[0]["unit"] == "GFLOPS" else "copy"
     rows = [
         "| shape | " + " | ".join(names) + f" | winner | {OURS} / best peer | {beside} |",
         "|---|" + "---:|" * len(names) + "---|---:|---:|",
@@ -158,7 +175,8 @@ def machine_cell(line):
         return f"{line['machine']['median']:.2f}"
     if OURS not in line["results"]:
         return "–"
-    return f"{line['results'][OURS]['median'] / line['machine']['median']:.0%}"
+    limit = {"fma": "FMA", "read": "reading"}[line["machine"]["what"]]
+    return f"{line['results'][OURS]['median'] / line['machine']['median']:.0%} of {limit}"
 
 
 def gaps(lines, names):
@@ -169,7 +187,13 @@ def gaps(lines, names):
             found.setdefault((name, reason), []).append(line["case"])
     texts = []
     for (name, reason), shapes in found.items():
-        where = "throughout" if len(shapes) == len(lines) else ", ".join(shapes) if len(shapes) <= 3 else f"{len(shapes)} shapes"
+        where = (
+            "throughout"
+            if len(shapes) == len(lines)
+            else ", ".join(shapes)
+            if len(shapes) <= 3
+            else f"{len(shapes)} shapes"
+        )
         texts.append(f"{name}: {reason} ({where})")
     return "Missing: " + "; ".join(texts) + ".\n" if texts else ""
 
@@ -177,14 +201,8 @@ def gaps(lines, names):
 def page(numbers):
     parts = [
         "# The kernels beside other libraries'\n",
-        "Written by [`kernels_peers.py`](kernels_peers.py) from [`kernels_peers.json`](kernels_peers.json), which "
-        "[`benches/peers/kernels/run.sh`](../benches/peers/kernels/run.sh)` --json docs/kernels_peers.json` makes.\n",
-        f"Each library runs in a process of its own, through its C or C++ interface (ONNX Runtime: Python), on the same "
-        f"numbers in the same kind of memory. At each shape every result is checked against f64; then {numbers['rounds']} "
-        "rounds visit every library in turn, each for five milliseconds at least and beginning with another each time. "
-        "Figures are medians; the ratio to the best peer is taken within each round, and its quartiles stand beside it. Of a "
-        "library's several ways (versions, kernel sets, sgemv for one row, weights packed ahead) the fastest counts. "
-        "M×N×K: C is M×N, sums run over K; NN: B as K×N; NT: B as N×K, how weights lie; packed: B in the library's own layout.\n",
+        SOURCE + "\n",
+        METHOD.format(rounds=numbers["rounds"]) + "\n",
         "![Ratios of speed to the best peer](kernels_peers.svg)\n",
         "## In short\n",
         f"Speed of {OURS} as a multiple of the best other library's at the same shape.\n",
@@ -273,7 +291,9 @@ def main():
     wanted = {PICTURE: chart(numbers), PAGE: page(numbers)}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if check and stale:
-        raise SystemExit(f"not what the numbers give: {', '.join(path.name for path in stale)}; run docs/kernels_peers.py")
+        raise SystemExit(
+            f"not what the numbers give: {', '.join(path.name for path in stale)}; run docs/kernels_peers.py"
+        )
     for path in stale:
         path.write_text(wanted[path])
 

@@ -1,4 +1,5 @@
-/* Adapter for libraries with the C interface of the BLAS: OpenBLAS, BLIS, MKL (also its vector functions), AOCL.
+/* Adapter for libraries with the C interface of the BLAS: OpenBLAS, BLIS, MKL (also its vector functions),
+ * AOCL.
  *
  * usage: THREADS LIBRARY KIND, where KIND is openblas, blis, mkl or aocl. */
 #include "worker.h"
@@ -10,15 +11,19 @@
 
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112, PACKED = 151, PACK_B = 162 };
 
-typedef void sgemm(int, int, int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
+typedef void sgemm(int, int, int, int, int, int, float, const float *, int, const float *, int, float,
+                   float *, int);
 typedef void sgemv(int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
 typedef size_t pack_size(int, int, int, int);
 typedef void pack(int, int, int, int, int, int, float, const float *, int, float *);
-typedef void compute(int, int, int, int, int, int, const float *, int, const float *, int, float, float *, int);
-/* AOCL's low-precision family, which has f32, too. Its sizes are 64-bit; the last argument lists epilogues. */
+typedef void compute(int, int, int, int, int, int, const float *, int, const float *, int, float, float *,
+                     int);
+/* AOCL's low-precision family, which has f32, too. Its sizes are 64-bit; the last argument lists epilogues.
+ */
 typedef size_t reorder_size(char, char, char, int64_t, int64_t, void *);
 typedef void reorder(char, char, char, const float *, float *, int64_t, int64_t, int64_t, void *);
-typedef void lpgemm(char, char, char, int64_t, int64_t, int64_t, float, const float *, int64_t, char, const float *, int64_t, char, float, float *, int64_t, void *);
+typedef void lpgemm(char, char, char, int64_t, int64_t, int64_t, float, const float *, int64_t, char,
+                    const float *, int64_t, char, float, float *, int64_t, void *);
 
 /* MKL's vector functions; of its accuracies the middle one, about one unit in the last place. */
 typedef void vector_function(int, const float *, float *, int64_t);
@@ -94,14 +99,16 @@ void peer_describe(char *text, size_t capacity)
         const char *(*version)(void) = (const char *(*)(void))symbol("bli_info_get_version_str");
         int (*id)(void) = (int (*)(void))symbol("bli_arch_query_id");
         const char *(*name)(int) = (const char *(*)(int))symbol("bli_arch_string");
-        snprintf(text, capacity, "%s, %s kernels", version != NULL ? version() : "", id != NULL && name != NULL ? name(id()) : "unknown");
+        snprintf(text, capacity, "%s, %s kernels", version != NULL ? version() : "",
+                 id != NULL && name != NULL ? name(id()) : "unknown");
     }
 }
 
 static void run_gemm(const struct task *t)
 {
     int m = (int)t->m, n = (int)t->n, k = (int)t->k;
-    gemm(ROW_MAJOR, NO_TRANS, t->transposed ? TRANS : NO_TRANS, m, n, k, 1, t->a, k, t->b, t->transposed ? k : n, 0, t->c, n);
+    gemm(ROW_MAJOR, NO_TRANS, t->transposed ? TRANS : NO_TRANS, m, n, k, 1, t->a, k, t->b,
+         t->transposed ? k : n, 0, t->c, n);
 }
 
 static void run_gemv(const struct task *t)
@@ -122,15 +129,16 @@ static void run_packed(const struct task *t)
 static void run_lpgemm(const struct task *t)
 {
     int64_t ldb = t->transposed && !t->packed ? t->k : t->n;
-    multiply_reordered('r', 'n', t->transposed && !t->packed ? 't' : 'n', t->m, t->n, t->k, 1, t->a, t->k, 'n',
-                       t->packed ? reordered : t->b, ldb, t->packed ? 'r' : 'n', 0, t->c, t->n, NULL);
+    multiply_reordered('r', 'n', t->transposed && !t->packed ? 't' : 'n', t->m, t->n, t->k, 1, t->a, t->k,
+                       'n', t->packed ? reordered : t->b, ldb, t->packed ? 'r' : 'n', 0, t->c, t->n, NULL);
 }
 
 static void make_packed(const struct task *t)
 {
     int m = (int)t->m, n = (int)t->n, k = (int)t->k;
     packed = worker_alloc(packed_size(PACK_B, m, n, k) / sizeof(float) + 16);
-    pack_b(ROW_MAJOR, PACK_B, t->transposed ? TRANS : NO_TRANS, m, n, k, 1, t->b, t->transposed ? k : n, packed);
+    pack_b(ROW_MAJOR, PACK_B, t->transposed ? TRANS : NO_TRANS, m, n, k, 1, t->b, t->transposed ? k : n,
+           packed);
 }
 
 static void make_reordered(const struct task *t)
@@ -142,10 +150,7 @@ static void make_reordered(const struct task *t)
 
 static vector_function *elementwise;
 
-static void run_elementwise(const struct task *t)
-{
-    elementwise((int)t->n, t->a, t->c, LOW_ACCURACY);
-}
+static void run_elementwise(const struct task *t) { elementwise((int)t->n, t->a, t->c, LOW_ACCURACY); }
 
 static int prepare_elementwise(const struct task *t, struct way *ways, const char **why_not)
 {

@@ -68,6 +68,13 @@ def fma():
     return machine("fma", "FMA", 0, operations, operations, "GFLOPS")
 
 
+def reading(case, threads):
+    """One row times a matrix can't be faster than reading the matrix, a part by each thread."""
+    floats = case.n * case.k // threads
+    passes = max(1, 2**24 // floats)
+    return machine("read", "read the matrix", floats, passes, 2.0 * floats * passes, "GFLOPS")
+
+
 def reads(cache_bytes):
     """Reads of half of each cache, and of what no cache holds; `cache_bytes` by name."""
     spans = {f"read {name}": size // 2 for name, size in cache_bytes.items()} | {"read memory": 2**30}

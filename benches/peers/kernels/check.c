@@ -18,10 +18,7 @@ static long place(long i, long count)
     return count <= PLACES ? i : (long)((double)i * (double)(count - 1) / (PLACES - 1));
 }
 
-static double worse(double so_far, double error)
-{
-    return !(error <= so_far) ? error : so_far;
-}
+static double worse(double so_far, double error) { return !(error <= so_far) ? error : so_far; }
 
 static double matmul(const struct task *t)
 {
@@ -87,7 +84,8 @@ static double norm_row(const struct task *t, const float *x, const float *y, int
     for (long i = 0; i < t->n; i++)
         square += (x[i] - mean) * (x[i] - mean) / (double)t->n;
     for (long i = 0; i < t->n; i++) {
-        double wanted = (x[i] - mean) / sqrt(square + LAYER_NORM_EPS) * t->weight[i] + (centred ? t->bias[i] : 0);
+        double wanted =
+            (x[i] - mean) / sqrt(square + LAYER_NORM_EPS) * t->weight[i] + (centred ? t->bias[i] : 0);
         worst = worse(worst, fabs(y[i] - wanted) / (2 * TOLERANCE));
     }
     return worst;

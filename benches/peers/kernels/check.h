@@ -1,4 +1,5 @@
-/* How far a result is from f64: largest error over the cells looked at, relative to what rounding may cost. */
+/* How far a result is from f64: largest error over the cells looked at, relative to what rounding may cost.
+ */
 #ifndef CHECK_H
 #define CHECK_H
 

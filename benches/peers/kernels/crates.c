@@ -23,10 +23,7 @@ const char *peer_open(int threads, int argc, char **argv)
     return multiply != NULL ? NULL : "the crates weren't built";
 }
 
-void peer_describe(char *text, size_t capacity)
-{
-    snprintf(text, capacity, "%s", version);
-}
+void peer_describe(char *text, size_t capacity) { snprintf(text, capacity, "%s", version); }
 
 static void run(const struct task *t)
 {

@@ -40,21 +40,35 @@ static struct {
 static void *library, *backend, *context, *graph;
 static float *arena;
 
-static int load(const char *name, void *into)
-{
-    return (*(void **)into = dlsym(library, name)) != NULL;
-}
+static int load(const char *name, void *into) { return (*(void **)into = dlsym(library, name)) != NULL; }
 
 static int load_all(void)
 {
-    return load("ggml_version", &api.ggml_version) && load("ggml_init", &api.ggml_init) && load("ggml_free", &api.ggml_free) &&
-           load("ggml_new_tensor_4d", &api.ggml_new_tensor_4d) && load("ggml_get_data", &api.ggml_get_data) &&
-           load("ggml_new_graph", &api.ggml_new_graph) && load("ggml_build_forward_expand", &api.ggml_build_forward_expand) &&
-           load("ggml_mul", &api.ggml_mul) && load("ggml_add", &api.ggml_add) && load("ggml_soft_max", &api.ggml_soft_max) &&
-           load("ggml_norm", &api.ggml_norm) && load("ggml_rms_norm", &api.ggml_rms_norm) &&
-           load("ggml_flash_attn_ext", &api.ggml_flash_attn_ext) && load("ggml_backend_cpu_init", &api.ggml_backend_cpu_init) &&
-           load("ggml_backend_cpu_set_n_threads", &api.ggml_backend_cpu_set_n_threads) &&
-           load("ggml_backend_graph_compute", &api.ggml_backend_graph_compute);
+    const struct {
+        const char *name;
+        void *into;
+    } needed[] = {
+        {"ggml_version", &api.ggml_version},
+        {"ggml_init", &api.ggml_init},
+        {"ggml_free", &api.ggml_free},
+        {"ggml_new_tensor_4d", &api.ggml_new_tensor_4d},
+        {"ggml_get_data", &api.ggml_get_data},
+        {"ggml_new_graph", &api.ggml_new_graph},
+        {"ggml_build_forward_expand", &api.ggml_build_forward_expand},
+        {"ggml_mul", &api.ggml_mul},
+        {"ggml_add", &api.ggml_add},
+        {"ggml_soft_max", &api.ggml_soft_max},
+        {"ggml_norm", &api.ggml_norm},
+        {"ggml_rms_norm", &api.ggml_rms_norm},
+        {"ggml_flash_attn_ext", &api.ggml_flash_attn_ext},
+        {"ggml_backend_cpu_init", &api.ggml_backend_cpu_init},
+        {"ggml_backend_cpu_set_n_threads", &api.ggml_backend_cpu_set_n_threads},
+        {"ggml_backend_graph_compute", &api.ggml_backend_graph_compute},
+    };
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+        if (!load(needed[i].name, needed[i].into))
+            return 0;
+    return 1;
 }
 
 const char *peer_open(int threads, int argc, char **argv)
@@ -76,7 +90,8 @@ void peer_describe(char *text, size_t capacity)
 {
     int (*avx512)(void) = NULL;
     load("ggml_cpu_has_avx512", &avx512);
-    snprintf(text, capacity, "%s, %s", api.ggml_version(), avx512 != NULL && avx512() ? "built with AVX-512" : "built without AVX-512");
+    snprintf(text, capacity, "%s, %s", api.ggml_version(),
+             avx512 != NULL && avx512() ? "built with AVX-512" : "built without AVX-512");
 }
 
 static tensor *filled(const float *data, int64_t n0, int64_t n1, int64_t n2)
@@ -98,7 +113,8 @@ static tensor *causal_mask(int64_t length)
 
 static tensor *attention(const struct task *t)
 {
-    tensor *q = filled(t->a, t->n, t->m, t->k), *k = filled(t->b, t->n, t->m, t->k), *v = filled(t->values, t->n, t->m, t->k);
+    tensor *q = filled(t->a, t->n, t->m, t->k), *k = filled(t->b, t->n, t->m, t->k),
+           *v = filled(t->values, t->n, t->m, t->k);
     tensor *mask = t->transposed ? causal_mask(t->m) : NULL;
     return api.ggml_flash_attn_ext(context, q, k, v, mask, 1 / sqrtf((float)t->n), 0, 0);
 }
@@ -108,13 +124,17 @@ static void store_attention(const struct task *t, const float *result)
 {
     for (long head = 0; head < t->k; head++)
         for (long position = 0; position < t->m; position++)
-            memcpy(t->c + (head * t->m + position) * t->n, result + (position * t->k + head) * t->n, (size_t)t->n * sizeof(float));
+            memcpy(t->c + (head * t->m + position) * t->n, result + (position * t->k + head) * t->n,
+                   (size_t)t->n * sizeof(float));
 }
 
 static tensor *unary(const struct task *t)
 {
-    static const char *names[][2] = {{"exp", "ggml_exp"}, {"tanh", "ggml_tanh"}, {"gelu_tanh", "ggml_gelu"},
-                                     {"gelu_erf", "ggml_gelu_erf"}, {"silu", "ggml_silu"}};
+    static const char *names[][2] = {{"exp", "ggml_exp"},
+                                     {"tanh", "ggml_tanh"},
+                                     {"gelu_tanh", "ggml_gelu"},
+                                     {"gelu_erf", "ggml_gelu_erf"},
+                                     {"silu", "ggml_silu"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         tensor *(*f)(void *, tensor *) = NULL;
         if (strcmp(t->op, names[i][0]) == 0 && load(names[i][1], &f))
@@ -128,10 +148,13 @@ static tensor *rows(const struct task *t)
     if (strcmp(t->op, "softmax") == 0)
         return api.ggml_soft_max(context, filled(t->a, t->n, t->m, 1));
     if (strcmp(t->op, "rms_norm") == 0)
-        return api.ggml_mul(context, api.ggml_rms_norm(context, filled(t->a, t->n, t->m, 1), LAYER_NORM_EPS), filled(t->weight, t->n, 1, 1));
+        return api.ggml_mul(context, api.ggml_rms_norm(context, filled(t->a, t->n, t->m, 1), LAYER_NORM_EPS),
+                            filled(t->weight, t->n, 1, 1));
     if (strcmp(t->op, "layer_norm") != 0)
         return NULL;
-    tensor *scaled = api.ggml_mul(context, api.ggml_norm(context, filled(t->a, t->n, t->m, 1), LAYER_NORM_EPS), filled(t->weight, t->n, 1, 1));
+    tensor *scaled =
+        api.ggml_mul(context, api.ggml_norm(context, filled(t->a, t->n, t->m, 1), LAYER_NORM_EPS),
+                     filled(t->weight, t->n, 1, 1));
     return api.ggml_add(context, scaled, filled(t->bias, t->n, 1, 1));
 }
 
@@ -152,7 +175,8 @@ int peer_prepare(const struct task *t, struct way *ways, const char **why_not)
     if (strcmp(t->op, "matmul") == 0)
         return 0;
     int is_attention = strcmp(t->op, "attention") == 0;
-    size_t cells = (size_t)(t->m * t->n), floats = is_attention ? 6 * cells * (size_t)t->k + (size_t)(t->m * (t->m + MASK_PAD)) : 6 * cells;
+    size_t cells = (size_t)(t->m * t->n),
+           floats = is_attention ? 6 * cells * (size_t)t->k + (size_t)(t->m * (t->m + MASK_PAD)) : 6 * cells;
     floats += (size_t)4 << 20;
     arena = worker_alloc(floats);
     context = api.ggml_init((struct init_params){floats * sizeof(float), arena, false});

@@ -34,10 +34,7 @@ const char *peer_open(int threads, int argc, char **argv)
     return threads <= MAX_THREADS ? NULL : "too many threads";
 }
 
-void peer_describe(char *text, size_t capacity)
-{
-    snprintf(text, capacity, "%s", ISA);
-}
+void peer_describe(char *text, size_t capacity) { snprintf(text, capacity, "%s", ISA); }
 
 /* Compiled to one fused multiply-add a line. */
 static void fma_chains(const struct task *t)

@@ -55,7 +55,9 @@ class Column:
     def prepare(self, case):
         """Readies the case in every variant and keeps the fastest; says whether there is one."""
         self.times, self.current = [], None
-        if case.group not in (*self.peer.groups, "machine") or (case.group == "machine") != ("machine" in self.peer.groups):
+        if case.group not in (*self.peer.groups, "machine") or (case.group == "machine") != (
+            "machine" in self.peer.groups
+        ):
             return False
         quickest, reason = math.inf, self.why_not
         for name, worker in list(self.workers.items()):
@@ -97,8 +99,10 @@ def machine_peer(root, name):
     return peers.Peer(name, "", ("machine",), variants, "" if variants else "didn't build")
 
 
-def companion(case):
-    """What the machine does beside a case, or nothing."""
+def companion(case, threads):
+    """What the machine alone does beside a case, as work of one of its threads in the case's unit."""
+    if case.op == "matmul" and case.m == 1:
+        return cases.reading(case, threads)
     if case.unit == "GFLOPS":
         return cases.fma()
     return cases.machine("copy", "copy", case.m * case.n, 1, case.work, "G elements/s")
@@ -107,7 +111,7 @@ def companion(case):
 def run_case(case, columns, peak, rounds):
     """One line of the table."""
     ready = [column for column in columns if column.prepare(case)]
-    beside = companion(case)
+    beside = companion(case, peak.threads)
     if peak.prepare(beside):
         ready.append(peak)
     for turn in range(rounds):
@@ -124,7 +128,7 @@ def run_case(case, columns, peak, rounds):
         if column not in ready and case.group in column.peer.groups
     }
     if peak in ready:
-        line["machine"] = spread(peak.times)
+        line["machine"] = spread(peak.times) | {"what": beside.op}
     line |= against_best(ready, results)
     return line
 
@@ -157,7 +161,7 @@ def show(line, names):
 
 def note_shares(columns, line):
     """Remembers for each library the largest share of the multiply-add peak that it reached."""
-    if line["unit"] != "GFLOPS" or "machine" not in line:
+    if line.get("machine", {}).get("what") != "fma":
         return
     for column in columns:
         if column.peer.name in line["results"]:
@@ -187,7 +191,9 @@ def machine_lines(root, threads, cpus, wanted, rounds):
             if column.prepare(case):
                 for _ in range(rounds):
                     column.sample(case.work * threads)
-                yield {"what": case.name, "isa": column.way, "threads": threads, "unit": case.unit} | spread(column.times)
+                yield {"what": case.name, "isa": column.way, "threads": threads, "unit": case.unit} | spread(
+                    column.times
+                )
     for column in columns:
         column.close()
 
@@ -218,7 +224,9 @@ def measure(args, threads, lines, machine, about):
         note_shares(columns, line)
         lines.append(line)
     for column in columns:
-        entry = about.setdefault(column.peer.name, {"package": column.peer.package, "missing": column.why_not, "best_share": 0.0})
+        entry = about.setdefault(
+            column.peer.name, {"package": column.peer.package, "missing": column.why_not, "best_share": 0.0}
+        )
         entry["about"] = sorted({text for text in column.about.values() if text})
         entry["best_share"] = max(entry["best_share"], column.best_share)
         column.close()
@@ -228,10 +236,15 @@ def measure(args, threads, lines, machine, about):
 def summary(lines):
     """For each group and number of threads: geometric mean and least of our ratios to the best peer."""
     for group, threads in sorted({(line["group"], line["threads"]) for line in lines}):
-        ratios = [line["ratio"]["median"] for line in lines if (line["group"], line["threads"]) == (group, threads) and "ratio" in line]
+        ratios = [
+            line["ratio"]["median"]
+            for line in lines
+            if (line["group"], line["threads"]) == (group, threads) and "ratio" in line
+        ]
         if ratios:
             mean = math.exp(statistics.fmean(map(math.log, ratios)))
-            print(f"{group}, threads {threads}: geometric mean {mean:.2f}, least {min(ratios):.2f} of {len(ratios)} shapes")
+            about = f"geometric mean {mean:.2f}, least {min(ratios):.2f} of {len(ratios)} shapes"
+            print(f"{group}, threads {threads}: {about}")
 
 
 def main():
@@ -284,7 +297,9 @@ def as_text(figures):
         if key in ("machine", "lines"):
             text = "[\n" + ",\n".join("  " + json.dumps(item) for item in value) + "\n ]"
         elif key == "peers":
-            text = "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in value.items()) + "\n }"
+            text = (
+                "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in value.items()) + "\n }"
+            )
         else:
             text = json.dumps(value)
         parts.append(f" {json.dumps(key)}: {text}")

@@ -119,8 +119,11 @@ static int elementwise(const char *op, dnnl_alg_kind_t *kind)
     static const struct {
         const char *op;
         dnnl_alg_kind_t kind;
-    } known[] = {{"exp", dnnl_eltwise_exp}, {"tanh", dnnl_eltwise_tanh}, {"gelu_tanh", dnnl_eltwise_gelu_tanh},
-                 {"gelu_erf", dnnl_eltwise_gelu_erf}, {"silu", dnnl_eltwise_swish}};
+    } known[] = {{"exp", dnnl_eltwise_exp},
+                 {"tanh", dnnl_eltwise_tanh},
+                 {"gelu_tanh", dnnl_eltwise_gelu_tanh},
+                 {"gelu_erf", dnnl_eltwise_gelu_erf},
+                 {"silu", dnnl_eltwise_swish}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(op, known[i].op) == 0) {
             *kind = known[i].kind;
@@ -133,9 +136,11 @@ static dnnl_status_t describe_rows(const struct task *t, dnnl_memory_desc_t x, d
 {
     dnnl_alg_kind_t kind;
     if (elementwise(t->op, &kind))
-        return dnnl_eltwise_forward_primitive_desc_create(desc, engine, dnnl_forward_inference, kind, x, x, 1, 0, NULL);
+        return dnnl_eltwise_forward_primitive_desc_create(desc, engine, dnnl_forward_inference, kind, x, x, 1,
+                                                          0, NULL);
     if (strcmp(t->op, "softmax") == 0)
-        return dnnl_softmax_forward_primitive_desc_create(desc, engine, dnnl_forward_inference, dnnl_softmax_accurate, x, x, 1, NULL);
+        return dnnl_softmax_forward_primitive_desc_create(desc, engine, dnnl_forward_inference,
+                                                          dnnl_softmax_accurate, x, x, 1, NULL);
     unsigned flags = dnnl_use_scale | dnnl_use_shift;
     if (strcmp(t->op, "rms_norm") == 0)
 #if DNNL_VERSION_MAJOR == 3 && DNNL_VERSION_MINOR < 8
@@ -143,7 +148,8 @@ static dnnl_status_t describe_rows(const struct task *t, dnnl_memory_desc_t x, d
 #else
         flags = dnnl_use_scale | dnnl_rms_norm;
 #endif
-    return dnnl_layer_normalization_forward_primitive_desc_create(desc, engine, dnnl_forward_inference, x, x, NULL, LAYER_NORM_EPS, flags, NULL);
+    return dnnl_layer_normalization_forward_primitive_desc_create(desc, engine, dnnl_forward_inference, x, x,
+                                                                  NULL, LAYER_NORM_EPS, flags, NULL);
 }
 
 static dnnl_status_t rows(const struct task *t)

@@ -117,7 +117,9 @@ class Case:
         self.binding.bind_ortvalue_output("y", self.y)
         self.time_calls(1)
         y = self.y.numpy()
-        self.error = attention_error(inputs, y, heads, causal) if op == "attention" else error(op, inputs["x"], y, parameters)
+        self.error = (
+            attention_error(inputs, y, heads, causal) if op == "attention" else error(op, inputs["x"], y, parameters)
+        )
         once = min(self.time_calls(1) for _ in range(3))
         self.calls = int(SAMPLE_NS / once) + 1
 

@@ -30,10 +30,7 @@ const char *peer_open(int threads, int argc, char **argv)
     return NULL;
 }
 
-void peer_describe(char *text, size_t capacity)
-{
-    snprintf(text, capacity, "%s", api.version());
-}
+void peer_describe(char *text, size_t capacity) { snprintf(text, capacity, "%s", api.version()); }
 
 static void matmul(const struct task *t)
 {

@@ -76,13 +76,47 @@ def all_peers(root, ours, threads):
     everything = ("matmul", "elementwise", "rows", "attention")
     yield Peer("smallmind", "this library", everything, [Variant("", [str(root / "bin/ours"), "THREADS", str(ours)])])
 
-    onednn = [Variant(worker.name.removeprefix("onednn-"), [str(worker), "THREADS"]) for worker in sorted(root.glob("bin/onednn-*"))]
-    yield Peer("oneDNN", "crate onednn-src, PyPI onednn-cpu-gomp", ("matmul", "elementwise", "rows"), onednn, "" if onednn else missing)
+    onednn = [
+        Variant(worker.name.removeprefix("onednn-"), [str(worker), "THREADS"])
+        for worker in sorted(root.glob("bin/onednn-*"))
+    ]
+    yield Peer(
+        "oneDNN",
+        "crate onednn-src, PyPI onednn-cpu-gomp",
+        ("matmul", "elementwise", "rows"),
+        onednn,
+        "" if onednn else missing,
+    )
 
     cores = {core: {"OPENBLAS_CORETYPE": core} for core in ("SkylakeX", "SapphireRapids")}
-    yield blas(root, "OpenBLAS", "PyPI scipy-openblas32", "openblas", ["venv/lib/python*/site-packages/scipy_openblas32/lib/*.so"], cores, missing)
-    yield blas(root, "MKL", "PyPI mkl", "mkl", ["venv/lib/libmkl_rt.so.*"], mkl_layers(threads), missing, ("matmul", "elementwise"))
-    yield blas(root, "BLIS", "Debian libblis4-openmp", "blis", ["debian/usr/lib/*/blis-openmp/libblis.so.*"], {"skx": {"BLIS_ARCH_TYPE": "skx"}}, missing)
+    yield blas(
+        root,
+        "OpenBLAS",
+        "PyPI scipy-openblas32",
+        "openblas",
+        ["venv/lib/python*/site-packages/scipy_openblas32/lib/*.so"],
+        cores,
+        missing,
+    )
+    yield blas(
+        root,
+        "MKL",
+        "PyPI mkl",
+        "mkl",
+        ["venv/lib/libmkl_rt.so.*"],
+        mkl_layers(threads),
+        missing,
+        ("matmul", "elementwise"),
+    )
+    yield blas(
+        root,
+        "BLIS",
+        "Debian libblis4-openmp",
+        "blis",
+        ["debian/usr/lib/*/blis-openmp/libblis.so.*"],
+        {"skx": {"BLIS_ARCH_TYPE": "skx"}},
+        missing,
+    )
     pattern = "venv/lib/python*/site-packages/aoclda.libs/libblis-mt-*"
     # Its OpenMP lies beside it, where only Python's loader would look.
     beside = {"LD_LIBRARY_PATH": str(Path(first(root, pattern) or "").parent), "AOCL_ENABLE_INSTRUCTIONS": "avx512"}
@@ -96,7 +130,15 @@ def all_peers(root, ours, threads):
     there = first(ort, "python*/site-packages/onnxruntime/capi/libonnxruntime.so.*")
     script = str(Path(__file__).with_name("onnx_worker.py"))
     variants = [Variant("", [str(root / "venv/bin/python"), script, "THREADS"])] if there else []
-    yield Peer("ONNX Runtime", "PyPI onnxruntime", ("elementwise", "rows", "attention"), variants, "" if there else missing)
+    yield Peer(
+        "ONNX Runtime", "PyPI onnxruntime", ("elementwise", "rows", "attention"), variants, "" if there else missing
+    )
     ggml = first(root.parent, "llama_cpp/lib/python*/site-packages/llama_cpp/lib/libggml.so")
     variants = [Variant("", [str(root / "bin/ggml"), "THREADS", ggml])] if ggml else []
-    yield Peer("ggml", "PyPI llama-cpp-python", ("elementwise", "rows", "attention"), variants, "" if ggml else "llama_cpp/run.sh hasn't built it")
+    yield Peer(
+        "ggml",
+        "PyPI llama-cpp-python",
+        ("elementwise", "rows", "attention"),
+        variants,
+        "" if ggml else "llama_cpp/run.sh hasn't built it",
+    )

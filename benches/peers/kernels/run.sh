@@ -45,7 +45,8 @@ worker() {
     output=$root/bin/$1
     source=$here/$2
     shift 2
-    "$CC" -std=gnu11 -O2 -Wall -Wextra -I"$here" "$source" "$here/worker.c" "$here/check.c" -o "$output.new" "$@" -ldl -lpthread -lm
+    "$CC" -std=gnu11 -O2 -Wall -Wextra -I"$here" "$source" "$here/worker.c" "$here/check.c" \
+        -o "$output.new" "$@" -ldl -lpthread -lm || return
     mv "$output.new" "$output"
 }
 
@@ -66,8 +67,15 @@ install_torch() {
 install_onednn_src() {
     mkdir -p "$root/onednn/fetch/src" "$root/onednn/build"
     : >"$root/onednn/fetch/src/lib.rs"
-    printf '[package]\nname = "fetch"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n[dependencies]\nonednn-src = "=0.1.22"\n' \
-        >"$root/onednn/fetch/Cargo.toml"
+    cat >"$root/onednn/fetch/Cargo.toml" <<'END'
+[package]
+name = "fetch"
+version = "0.0.0"
+edition = "2024"
+[workspace]
+[dependencies]
+onednn-src = "=0.1.22"
+END
     cargo vendor --quiet --manifest-path "$root/onednn/fetch/Cargo.toml" "$root/onednn/vendor" >/dev/null || return
     PATH=$root/venv/bin:$PATH
     cmake -G Ninja -S "$root/onednn/vendor/onednn-src/oneDNN" -B "$root/onednn/build" -DCMAKE_BUILD_TYPE=Release \
@@ -112,9 +120,11 @@ step worker_crates "$sum" worker crates crates.c
 step worker_machine "$sum" worker machine machine.c -O3 -march=native
 step worker_machine_avx2 "$sum" worker machine_avx2 machine.c -O3 -mavx2 -mfma
 step worker_ggml "$sum" worker ggml ggml.c
-installed onednn_pypi && step worker_onednn_pypi "$sum" onednn_worker 3.2 "$root/venv/include" "$root/venv/include" "$root/venv/lib"
-installed onednn_src && step worker_onednn_src "$sum" onednn_worker 3.14 "$root/onednn/vendor/onednn-src/oneDNN/include" \
-    "$root/onednn/build/include" "$root/onednn/build/src"
+onednn=$root/onednn
+installed onednn_pypi && step worker_onednn_pypi "$sum" onednn_worker 3.2 \
+    "$root/venv/include" "$root/venv/include" "$root/venv/lib"
+installed onednn_src && step worker_onednn_src "$sum" onednn_worker 3.14 \
+    "$onednn/vendor/onednn-src/oneDNN/include" "$onednn/build/include" "$onednn/build/src"
 installed torch && step worker_torch "$sum" torch_worker
 
 make --no-print-directory -s -C "$repo/c-tests" lib >&2

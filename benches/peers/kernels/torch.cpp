@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <ATen/cpu/vec/vec.h>
 #include <c10/core/InferenceMode.h>
 #include <malloc.h>
 #include <torch/headeronly/version.h>
@@ -13,15 +12,13 @@
 #include <map>
 #include <string>
 
-namespace {
+namespace
+{
 
-// Tensors over the task's buffers; `result` is theirs where a function has no form that takes an output.
+// Tensors over the task's buffers.
 at::Tensor input, output, weight, bias, keys, values;
 
-at::Tensor over(float *data, at::IntArrayRef sizes)
-{
-    return at::from_blob(data, sizes, at::kFloat);
-}
+at::Tensor over(float *data, at::IntArrayRef sizes) { return at::from_blob(data, sizes, at::kFloat); }
 
 void exp_(const task *) { at::exp_out(output, input); }
 void tanh_(const task *) { at::tanh_out(output, input); }
@@ -44,13 +41,20 @@ void attention(const task *t)
 }
 
 const std::map<std::string, void (*)(const task *)> functions = {
-    {"exp", exp_},         {"tanh", tanh_},           {"gelu_tanh", gelu_tanh}, {"gelu_erf", gelu_erf},   {"silu", silu},
-    {"softmax", softmax}, {"layer_norm", layer_norm}, {"rms_norm", rms_norm},   {"attention", attention},
+    {"exp", exp_},
+    {"tanh", tanh_},
+    {"gelu_tanh", gelu_tanh},
+    {"gelu_erf", gelu_erf},
+    {"silu", silu},
+    {"softmax", softmax},
+    {"layer_norm", layer_norm},
+    {"rms_norm", rms_norm},
+    {"attention", attention},
 };
 
 c10::InferenceMode inference;
 
-}  // namespace
+} // namespace
 
 const char *peer_open(int threads, int, char **)
 {

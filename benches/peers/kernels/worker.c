@@ -123,7 +123,8 @@ static void begin_case(int threads, const char *line)
 {
     free_buffers(&task);
     chosen.run = NULL;
-    if (sscanf(line, "case %31s %ld %ld %ld %d %d", task.op, &task.m, &task.n, &task.k, &task.transposed, &task.packed) != 6) {
+    if (sscanf(line, "case %31s %ld %ld %ld %d %d", task.op, &task.m, &task.n, &task.k, &task.transposed,
+               &task.packed) != 6) {
         fprintf(answers, "none misunderstood: %s\n", line);
         return;
     }

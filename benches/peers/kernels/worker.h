@@ -15,7 +15,8 @@ extern "C" {
 
 /* A case. Matmul: c (m × n) = a (m × k) times b (k × n; n × k where `transposed`). Unary functions: c = f(a),
  * n elements. Rows: m rows of n columns from a to c, with `weight` and `bias` of n. Attention: m queries and
- * keys of n elements in each of k heads, a = queries, b = keys, values = values, each head × position × element. */
+ * keys of n elements in each of k heads, a = queries, b = keys, values = values, each head × position ×
+ * element. */
 struct task {
     char op[32];
     long m, n, k;
@@ -43,7 +44,8 @@ void peer_describe(char *text, size_t capacity);
  * number, or 0 with `*why_not` set. Whatever the task before took is freed first. */
 int peer_prepare(const struct task *task, struct way *ways, const char **why_not);
 
-/* Memory as every worker has it: on huge pages where the system gives them, starts spread over the cache's sets. */
+/* Memory as every worker has it: on huge pages where the system gives them, starts spread over the cache's
+ * sets. */
 float *worker_alloc(size_t floats);
 void worker_free(float *memory);
 

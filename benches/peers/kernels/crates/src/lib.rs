@@ -12,14 +12,39 @@ fn steps_of_b(n: usize, k: usize, transposed: i32) -> (isize, isize) {
 /// The pointers hold the matrices.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peer_gemm(
-    threads: usize, m: usize, n: usize, k: usize, a: *const f32, b: *const f32, transposed: i32, c: *mut f32,
+    threads: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    transposed: i32,
+    c: *mut f32,
 ) {
     let (row, column) = steps_of_b(n, k, transposed);
     let parallelism = if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
     // SAFETY: the caller's matrices have these sizes.
     unsafe {
         gemm::gemm(
-            m, n, k, c, 1, n as isize, false, a, 1, k as isize, b, column, row, 0.0, 1.0, false, false, false, parallelism,
+            m,
+            n,
+            k,
+            c,
+            1,
+            n as isize,
+            false,
+            a,
+            1,
+            k as isize,
+            b,
+            column,
+            row,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
         );
     }
 }
@@ -28,12 +53,23 @@ pub unsafe extern "C" fn peer_gemm(
 /// The pointers hold the matrices.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peer_faer(
-    threads: usize, m: usize, n: usize, k: usize, a: *const f32, b: *const f32, transposed: i32, c: *mut f32,
+    threads: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    transposed: i32,
+    c: *mut f32,
 ) {
     use faer::{Accum, MatMut, MatRef, Par};
     // SAFETY: the caller's matrices have these sizes.
     let (a, b, c) = unsafe {
-        (slice::from_raw_parts(a, m * k), slice::from_raw_parts(b, k * n), slice::from_raw_parts_mut(c, m * n))
+        (
+            slice::from_raw_parts(a, m * k),
+            slice::from_raw_parts(b, k * n),
+            slice::from_raw_parts_mut(c, m * n),
+        )
     };
     let a = MatRef::from_row_major_slice(a, m, k);
     let b = if transposed != 0 {
@@ -51,7 +87,14 @@ pub unsafe extern "C" fn peer_faer(
 /// The pointers hold the matrices.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peer_matrixmultiply(
-    _threads: usize, m: usize, n: usize, k: usize, a: *const f32, b: *const f32, transposed: i32, c: *mut f32,
+    _threads: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    transposed: i32,
+    c: *mut f32,
 ) {
     let (row, column) = steps_of_b(n, k, transposed);
     // SAFETY: the caller's matrices have these sizes.

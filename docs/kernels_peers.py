@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Writes docs/benchmarks.md and docs/kernels_peers.svg from docs/kernels_peers.json.
 
 usage: docs/kernels_peers.py [--check]

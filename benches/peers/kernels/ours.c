@@ -16,7 +16,7 @@ static struct {
     __typeof__(&sm_matrix_pack) matrix_pack;
     __typeof__(&sm_matrix_free) matrix_free;
     __typeof__(&sm_matmul_packed) matmul_packed;
-    __typeof__(&sm_silu_f32) exp, tanh;
+    __typeof__(&sm_silu_f32) exp, tanh; /* of one form */
     __typeof__(&sm_gelu_f32) gelu;
     __typeof__(&sm_silu_f32) silu;
     __typeof__(&sm_softmax_f32) softmax;

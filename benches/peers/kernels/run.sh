@@ -3,7 +3,7 @@
 #
 # usage: benches/peers/kernels/run.sh [--quick] [--only REGEX] [--rounds N] [--json FILE]
 #
-# The first time it installs the peers from their packages and builds what they need, in target/peers/kernels (2.5 GB,
+# The first time it installs the peers from their packages and builds what they need, in target/peers/kernels (3 GB,
 # most of it PyTorch; some minutes, oneDNN's compilation the longest). What can't be had is left out, and its column
 # says so; its log is in target/peers/kernels/log. Deleting the folder, or a stamp in it, tries again.
 # The comparison takes about ten minutes, with --quick one. The figures go to FILE, from which
@@ -131,4 +131,5 @@ make --no-print-directory -s -C "$repo/c-tests" lib >&2
 worker ours ours.c -I"$repo/include"
 
 json=$root/figures.json
-python3 "$here/measure.py" "$root" "$target/shipped/lib/libsmallmind.so" --json "$json" "$@"
+# -B: no compiled files among the sources.
+python3 -B "$here/measure.py" "$root" "$target/shipped/lib/libsmallmind.so" --json "$json" "$@"

@@ -25,19 +25,20 @@ mkdir -p "$root/bin" "$root/log" "$root/stamps"
 # Runs a step once: step NAME VERSION COMMAND…. A failure is noted and tried again the next time.
 step() {
     name=$1
-    stamp=$root/stamps/$name-$2
+    version=$2
+    stamp=$root/stamps/$name
     shift 2
-    [ ! -f "$stamp" ] || return 0
+    [ "$(cat "$stamp" 2>/dev/null)" != "$version" ] || return 0
     case " ${PEERS_SKIP:-} " in *" $name "*) return 0 ;; esac
     echo "run.sh: $name" >&2
     if "$@" >"$root/log/$name" 2>&1; then
-        touch "$stamp"
+        echo "$version" >"$stamp"
     else
         echo "run.sh: $name can't be had; see $root/log/$name" >&2
     fi
 }
 
-installed() { [ -f "$root/stamps/$1-1" ]; }
+installed() { [ -f "$root/stamps/$1" ]; }
 pip() { "$root/venv/bin/pip" install --quiet --disable-pip-version-check "$@"; }
 
 # A worker: worker NAME SOURCE FLAGS…

@@ -16,6 +16,8 @@ static struct {
     __typeof__(&sm_matrix_pack) matrix_pack;
     __typeof__(&sm_matrix_free) matrix_free;
     __typeof__(&sm_matmul_packed) matmul_packed;
+    __typeof__(&sm_attention_params_init) attention_params_init;
+    __typeof__(&sm_attention_f32) attention;
     __typeof__(&sm_silu_f32) exp, tanh; /* of one form */
     __typeof__(&sm_gelu_f32) gelu;
     __typeof__(&sm_silu_f32) silu;
@@ -35,6 +37,8 @@ static const struct {
     {"sm_matrix_pack", &api.matrix_pack},
     {"sm_matrix_free", &api.matrix_free},
     {"sm_matmul_packed", &api.matmul_packed},
+    {"sm_attention_params_init", &api.attention_params_init},
+    {"sm_attention_f32", &api.attention},
     {"sm_exp_f32", &api.exp},
     {"sm_tanh_f32", &api.tanh},
     {"sm_gelu_f32", &api.gelu},
@@ -47,6 +51,7 @@ static const struct {
 static sm_team *team;
 static sm_matrix *packed;
 static sm_matmul_params product;
+static sm_attention_params heads;
 
 const char *peer_open(int threads, int argc, char **argv)
 {
@@ -64,6 +69,7 @@ void peer_describe(char *text, size_t capacity) { snprintf(text, capacity, "%s",
 
 static void matmul(const struct task *t) { api.matmul(&product, t->a, t->b, t->c); }
 static void matmul_packed(const struct task *t) { api.matmul_packed(&product, t->a, packed, t->c); }
+static void attention(const struct task *t) { api.attention(&heads, t->a, t->b, t->values, t->c); }
 static void exp_(const struct task *t) { api.exp(t->a, (size_t)t->n, t->c); }
 static void tanh_(const struct task *t) { api.tanh(t->a, (size_t)t->n, t->c); }
 static void gelu_tanh(const struct task *t) { api.gelu(t->a, (size_t)t->n, SM_GELU_TANH, t->c); }
@@ -104,6 +110,23 @@ static int prepare_matmul(const struct task *t, struct way *way)
                                          &packed) == SM_STATUS_OK;
 }
 
+/* Head by head, as the buffers are: the elements of a head adjoin, then its positions. */
+static int prepare_attention(const struct task *t, struct way *way)
+{
+    if (api.attention == NULL || t->threads > 1)
+        return 0;
+    size_t length = (size_t)t->m, head_dim = (size_t)t->n;
+    sm_strides places = {.batch = 0, .token = head_dim, .head = length * head_dim};
+    api.attention_params_init(&heads, sizeof heads);
+    heads.n_head = (size_t)t->k;
+    heads.tokens_q = heads.tokens_kv = length;
+    heads.head_dim = head_dim;
+    heads.causal = t->transposed;
+    heads.q = heads.k = heads.v = heads.out = places;
+    *way = (struct way){"sm_attention_f32", attention};
+    return 1;
+}
+
 static int prepare_function(const struct task *t, struct way *way)
 {
     const struct {
@@ -134,5 +157,7 @@ int peer_prepare(const struct task *t, struct way *ways, const char **why_not)
     *why_not = "not in this build";
     if (strcmp(t->op, "matmul") == 0)
         return prepare_matmul(t, ways);
+    if (strcmp(t->op, "attention") == 0)
+        return prepare_attention(t, ways);
     return prepare_function(t, ways);
 }

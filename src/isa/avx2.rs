@@ -69,6 +69,14 @@ impl Isa for Avx2 {
         unsafe { _mm256_storeu_ps(p, x) }
     }
     #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, x: Self::F32) {
+        unsafe { _mm256_stream_ps(p, x) }
+    }
+    #[inline(always)]
+    fn fence(self) {
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
         unsafe { _mm256_maskstore_ps(p, first(n), x) }
     }
@@ -107,6 +115,17 @@ impl Isa for Avx2 {
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)) }
+    }
+    #[inline(always)]
+    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
+        unsafe {
+            let (low, high) = (_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+            _mm_storeu_si128(p.cast(), _mm_packus_epi32(low, high));
         }
     }
     #[inline(always)]

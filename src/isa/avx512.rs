@@ -59,6 +59,7 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
     };
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
+    const LOOKS_UP: bool = true;
     type F32 = __m512;
     type I32 = __m512i;
     type Mask = __mmask16;
@@ -105,6 +106,14 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
         unsafe { _mm512_storeu_ps(p, x) }
     }
     #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, x: Self::F32) {
+        unsafe { _mm512_stream_ps(p, x) }
+    }
+    #[inline(always)]
+    fn fence(self) {
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
         unsafe { _mm512_mask_storeu_ps(p, first(n), x) }
     }
@@ -149,6 +158,14 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)) }
+    }
+    #[inline(always)]
+    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(x)) }
     }
     #[inline(always)]
     unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
@@ -229,6 +246,18 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
         unsafe {
             let normal = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(n, _mm512_set1_ps(-126.0));
             _mm512_maskz_scalef_ps(normal, a, n)
+        }
+    }
+    #[inline(always)]
+    fn negated_clamp(self, a: Self::F32, bound: f32) -> Self::F32 {
+        // The smaller magnitude (0b10), with a set sign (0b11 above).
+        unsafe { _mm512_range_ps::<0b1110>(a, _mm512_set1_ps(bound)) }
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 32], index: Self::I32) -> Self::F32 {
+        unsafe {
+            let (low, high) = (_mm512_loadu_ps(table.as_ptr()), _mm512_loadu_ps(table.as_ptr().add(16)));
+            _mm512_permutex2var_ps(low, index, high)
         }
     }
     #[inline(always)]

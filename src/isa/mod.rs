@@ -175,6 +175,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Vector registers of the architecture, for choosing register tiles.
     const REGISTERS: usize;
+    /// Whether [`Isa::lookup`] and [`Isa::scale_exp2`] are an instruction or two.
+    const LOOKS_UP: bool = false;
     /// Vector of [`Isa::LANES`] f32.
     type F32: Copy;
     /// Vector of [`Isa::LANES`] i32.
@@ -225,26 +227,22 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is writable for `LANES` f32.
     unsafe fn store(self, p: *mut f32, x: Self::F32);
+    /// Like `store`, but past the caches where the level can: for what nobody reads soon. A thread that has
+    /// streamed calls `fence` before others may read.
+    /// # Safety
+    /// `p` is writable for `LANES` f32, and aligned to as many.
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, x: Self::F32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(p, x) }
+    }
+    /// Orders what was streamed before all that follows.
+    #[inline(always)]
+    fn fence(self) {}
     /// Writes the first `n` lanes, nothing past them. `n ≤ LANES`.
     /// # Safety
     /// `p` is writable for `n` f32.
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize);
-    /// [`Isa::load_first`], quicker where all lanes are meant.
-    /// # Safety
-    /// `p` is readable for `n` ≤ `LANES` f32.
-    #[inline(always)]
-    unsafe fn load_up_to(self, p: *const f32, n: usize) -> Self::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { if n == Self::LANES { self.load(p) } else { self.load_first(p, n) } }
-    }
-    /// [`Isa::store_first`], quicker where all lanes are meant.
-    /// # Safety
-    /// `p` is writable for `n` ≤ `LANES` f32.
-    #[inline(always)]
-    unsafe fn store_up_to(self, p: *mut f32, x: Self::F32, n: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { if n == Self::LANES { self.store(p, x) } else { self.store_first(p, x, n) } }
-    }
     /// Transposes a block of `LANES` × `LANES` floats from memory to memory; strides in floats.
     /// # Safety
     /// `src` is readable and `dst` writable for `LANES` rows of `LANES` f32, which don't overlap.
@@ -267,6 +265,28 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is readable for `LANES` u16.
     unsafe fn load_bf16(self, p: *const u16) -> Self::F32;
+    /// `LANES` IEEE half floats, rounded to nearest even; too large gives ∞, NaN stays NaN.
+    /// # Safety
+    /// `p` is writable for `LANES` u16.
+    unsafe fn store_f16(self, p: *mut u16, x: Self::F32);
+    /// `LANES` bfloat16, rounded to nearest even; NaN stays NaN.
+    /// # Safety
+    /// `p` is writable for `LANES` u16.
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, x: Self::F32) {
+        let bits = self.to_bits(x);
+        let odd = self.and(self.shr::<16>(bits), self.splat_i32(1));
+        let rounded = self.add_i32(self.add_i32(bits, self.splat_i32(0x7fff)), odd);
+        // A NaN's sign and first digits, and the one that makes it quiet; rounding could have carried it away.
+        let nan = self.from_bits(self.or(bits, self.splat_i32(0x0040_0000)));
+        let kept = self.to_bits(self.select(self.eq(x, x), self.from_bits(rounded), nan));
+        // SAFETY: the caller's promise.
+        unsafe { self.store_u16(p, self.and(self.shr::<16>(kept), self.splat_i32(0xffff))) }
+    }
+    /// Writes each lane's low half (lanes already in 0..=65535), `LANES` u16.
+    /// # Safety
+    /// `p` is writable for `LANES` u16.
+    unsafe fn store_u16(self, p: *mut u16, x: Self::I32);
     /// # Safety
     /// `p` is readable for `LANES` i32.
     unsafe fn load_i32(self, p: *const i32) -> Self::I32;
@@ -316,6 +336,26 @@ pub trait Isa: Copy + Send + Sync + 'static {
     }
     /// a < b, false with NaN.
     fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// −min(|a|, bound) for a bound of at least 0; some number in that range where `a` is NaN, or NaN.
+    #[inline(always)]
+    fn negated_clamp(self, a: Self::F32, bound: f32) -> Self::F32 {
+        let negative = self.from_bits(self.or(self.to_bits(a), self.splat_i32(i32::MIN)));
+        self.max(self.splat(-bound), negative)
+    }
+    /// Element `index mod 32` of the table, in each lane.
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 32], index: Self::I32) -> Self::F32 {
+        const { assert!(Self::LANES <= 16) };
+        let (mut at, mut found) = ([0i32; 16], [0f32; 16]);
+        // SAFETY: both arrays hold LANES elements.
+        unsafe {
+            self.store_i32(at.as_mut_ptr(), index);
+            for i in 0..Self::LANES {
+                found[i] = table[(at[i] & 31) as usize];
+            }
+            self.load(found.as_ptr())
+        }
+    }
     /// a == b, false with NaN.
     fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `a` where the mask holds, else `b`.

@@ -136,6 +136,20 @@ impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
         unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
     }
     #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
+        let narrow: uint16x4_t;
+        unsafe {
+            // The intrinsic needs the half type, which is not stable at our oldest compiler.
+            asm!("fcvtn {0:v}.4h, {1:v}.4s", lateout(vreg) narrow, in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags));
+            vst1_u16(p, narrow);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
+        unsafe { vst1_u16(p, vmovn_u32(vreinterpretq_u32_s32(x))) }
+    }
+    #[inline(always)]
     unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
         unsafe { vld1q_s32(p) }
     }

@@ -77,6 +77,16 @@ impl Isa for Scalar {
         unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(|bits| bf16::from_bits(bits).to_f32_const())
     }
     #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[u16; LANES]>().write_unaligned(x.map(|x| f16::from_f32_const(x).to_bits())) }
+    }
+    #[inline(always)]
+    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[u16; LANES]>().write_unaligned(x.map(|x| x as u16)) }
+    }
+    #[inline(always)]
     unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
         // SAFETY: the caller's promise.
         unsafe { p.cast::<Self::I32>().read_unaligned() }

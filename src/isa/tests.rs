@@ -143,6 +143,53 @@ impl Kernel for Floats {
 
 const SAMPLE: f32 = 3.25;
 
+/// What has a default that a level may replace, and what moves lanes about.
+struct Special;
+
+impl Kernel for Special {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let lanes = |x: I::F32| {
+            let mut out = vec![0.0f32; I::LANES];
+            // SAFETY: `out` holds LANES floats.
+            unsafe { isa.store(out.as_mut_ptr(), x) };
+            out
+        };
+        let name = I::ID.name();
+        for x in VALUES {
+            let clamped = lanes(isa.negated_clamp(isa.splat(x), 7.5))[0];
+            let right =
+                clamped == -x.abs().min(7.5) || (x.is_nan() && (clamped.is_nan() || clamped.abs() <= 7.5));
+            assert!(right, "{name}: negated_clamp({x}) = {clamped}");
+        }
+        for n in -127..=127 {
+            let want = if n == -127 { 0.0 } else { exp2(n as f32) };
+            let got = f64::from(lanes(isa.exp2_integral(isa.splat(n as f32)))[0]);
+            assert!(got == want, "{name}: 2^{n} = {got}");
+        }
+        let table: [f32; 32] = std::array::from_fn(|i| i as f32 + 0.25);
+        for first in [0, 5, 29, 31, 32 + 7, -3] {
+            let index = isa.add_i32(isa.splat_i32(first), isa.to_i32(isa.splat(0.0)));
+            let got = lanes(isa.lookup(&table, index))[0];
+            assert_eq!(got, (first & 31) as f32 + 0.25, "{name}: lookup {first}");
+        }
+        let n = I::LANES;
+        // A vector on its own cache line.
+        let mut line = [CANARY; 64];
+        let at = line.as_ptr().align_offset(64);
+        // SAFETY: 16 floats from `at` are inside, aligned.
+        unsafe { isa.stream(line[at..].as_mut_ptr(), isa.splat(2.0)) };
+        isa.fence();
+        assert!(line[at..at + n].iter().all(|&x| x == 2.0) && line[at + n] == CANARY, "{name}: stream");
+    }
+}
+
+#[test]
+fn special_operations_on_every_level() {
+    IsaId::available().for_each(|isa| isa.run(Special).unwrap());
+}
+
 struct Integers;
 
 impl Kernel for Integers {

@@ -8,13 +8,16 @@ use once_cell::sync::OnceCell;
 
 pub mod attention;
 pub mod bmatmul;
+pub mod convert;
 mod levels;
 pub mod matmul;
 pub mod qmatmul;
 pub mod reference;
 pub mod rope;
 pub mod rows;
+pub mod transpose;
 pub mod unary;
+mod vectors;
 
 /// What a row of a kernel table says of itself; printed by reports, looped over by tests and benches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,10 @@ pub struct KernelSet {
     pub rows: rows::Set,
     /// Rotary position embedding.
     pub rope: rope::Set,
+    /// Conversions from and to 16-bit floats.
+    pub convert: convert::Set,
+    /// Transposition.
+    pub transpose: transpose::Set,
     /// Attention over a packed key/value cache.
     pub attention: attention::Set,
 }
@@ -107,6 +114,8 @@ impl KernelSet {
             unary: unary::Set::select(isa),
             rows: rows::Set::select(isa),
             rope: rope::Set::select(isa),
+            convert: convert::Set::select(isa),
+            transpose: transpose::Set::select(isa),
             attention: attention::Set::select(isa),
         })
     }
@@ -135,7 +144,8 @@ impl KernelSet {
 /// Every kernel of this build, family by family; not all run on this CPU (see [`IsaId::is_available`]).
 pub fn enumerate() -> Vec<KernelInfo> {
     let products = matmul::rows().chain(attention::rows()).chain(qmatmul::rows()).chain(bmatmul::rows());
-    products.chain(unary::rows()).chain(rows::rows()).chain(rope::rows()).collect()
+    let small = unary::rows().chain(rows::rows()).chain(rope::rows());
+    products.chain(small).chain(convert::rows()).chain(transpose::rows()).collect()
 }
 
 #[cfg(test)]

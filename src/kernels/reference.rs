@@ -104,6 +104,43 @@ pub fn relu(x: f64) -> f64 {
     if x < 0.0 { 0.0 } else { x }
 }
 
+/// Derivative of tanh.
+pub fn tanh_slope(x: f64) -> f64 {
+    // 1 − tanh² x = 4 σ'(2x), which does not cancel.
+    4.0 * sigmoid_slope(2.0 * x)
+}
+
+/// Derivative of σ: σ(x)·σ(−x).
+pub fn sigmoid_slope(x: f64) -> f64 {
+    sigmoid(x) * sigmoid(-x)
+}
+
+/// Derivative of SiLU: σ(x) + x · σ'(x).
+pub fn silu_slope(x: f64) -> f64 {
+    if x.is_infinite() { relu_slope(x) } else { sigmoid(x) + x * sigmoid_slope(x) }
+}
+
+/// Derivative of [`gelu_erf`]: Φ(x) + x · φ(x), φ the density of the normal distribution.
+pub fn gelu_erf_slope(x: f64) -> f64 {
+    if x.is_infinite() {
+        return relu_slope(x);
+    }
+    0.5 * erfc(-x / SQRT_2) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt()
+}
+
+/// Derivative of [`gelu_tanh`].
+pub fn gelu_tanh_slope(x: f64) -> f64 {
+    let u = (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x);
+    let slope = (2.0 / PI).sqrt() * (1.0 + 3.0 * 0.044715 * x * x);
+    let both = sigmoid_slope(2.0 * u);
+    if both == 0.0 { relu_slope(x) } else { sigmoid(2.0 * u) + x * both * 2.0 * slope }
+}
+
+/// Derivative of ReLU: 1 above 0, else 0.
+pub fn relu_slope(x: f64) -> f64 {
+    f64::from(u8::from(x > 0.0))
+}
+
 /// SwiGLU: silu(gate) · up (Shazeer 2020, arXiv:2002.05202).
 pub fn swiglu(gate: f64, up: f64) -> f64 {
     silu(gate) * up
@@ -114,16 +151,25 @@ pub fn geglu(gate: f64, up: f64) -> f64 {
     gelu_tanh(gate) * up
 }
 
-/// Softmax of each row of `scale · X`; X has rows of `cols`.
+/// GEGLU with the erf form of GELU (same paper).
+pub fn geglu_erf(gate: f64, up: f64) -> f64 {
+    gelu_erf(gate) * up
+}
+
+/// Softmax of each row of `scale · X + mask`; X has rows of `cols`, and so has the mask, or one for all.
 ///
 /// `causal = Some(v)`: row r sees its first v + r columns only; the others come out 0.
 /// The largest element is subtracted first, so nothing overflows. A row that sees no column is all 0;
 /// one whose visible elements are all −∞ is NaN, as in PyTorch and ONNX.
-pub fn softmax(x: &[f32], cols: usize, scale: f64, causal: Option<usize>) -> Vec<f64> {
+pub fn softmax(x: &[f32], cols: usize, scale: f64, causal: Option<usize>, mask: Option<&[f32]>) -> Vec<f64> {
     let mut y = vec![0.0; x.len()];
     for (r, (x, y)) in x.chunks(cols.max(1)).zip(y.chunks_mut(cols.max(1))).enumerate() {
         let visible = causal.map_or(cols, |v| cols.min(v + r));
-        let x: Vec<f64> = x[..visible].iter().map(|&x| scale * f64::from(x)).collect();
+        let mut x: Vec<f64> = x[..visible].iter().map(|&x| scale * f64::from(x)).collect();
+        if let Some(mask) = mask {
+            let first = if mask.len() == cols { 0 } else { r * cols };
+            x.iter_mut().zip(&mask[first..]).for_each(|(x, &mask)| *x += f64::from(mask));
+        }
         let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));
         let sum: f64 = x.iter().map(|x| (x - max).exp()).sum();
         for (y, x) in y.iter_mut().zip(&x) {

@@ -47,42 +47,98 @@ pub struct Table {
     data: Vec<f32>,
 }
 
-impl Table {
-    /// Pair i at position p turns by `p · freq_scale · base^(−2i/rot_dim) / factors[i]`.
+/// Cosines and sines of positions, wherever they are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Angles<'a> {
+    n_ctx: usize,
+    rot_dim: usize,
+    data: &'a [f32],
+}
+
+impl<'a> Angles<'a> {
+    /// Reads `data` as `[position][cosines, then sines][rot_dim / 2]`, which [`fill`] writes.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where `rot_dim` is odd, there is not one factor for each pair, or a number is not
-    /// positive and finite; [`Error::OutOfMemory`] where the `4 · n_ctx · rot_dim` bytes are not to be had.
+    /// [`Error::InvalidArgument`] where `rot_dim` is odd or 0, or `data` no whole number of positions.
+    pub fn new(data: &'a [f32], rot_dim: usize) -> Result<Self> {
+        if rot_dim == 0 || !rot_dim.is_multiple_of(2) || !data.len().is_multiple_of(rot_dim) {
+            let floats = data.len();
+            return Err(Error::invalid(format!(
+                "{floats} floats are no angles of {rot_dim} elements that turn"
+            )));
+        }
+        Ok(Self { n_ctx: data.len() / rot_dim, rot_dim, data })
+    }
+
+    /// Positions that there are.
+    pub fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+}
+
+/// Writes the angles of positions 0, 1, … as [`Angles`] reads them: as many positions as `data` has room for.
+/// Pair i at position p turns by `p · freq_scale · base^(−2i/rot_dim) / factors[i]`.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] where `rot_dim` is odd, there is not one factor for each pair, a number is not positive
+/// and finite, or `data` holds no whole number of positions; nothing is written then.
+pub fn fill(data: &mut [f32], rot_dim: usize, base: f32, scaling: Scaling) -> Result<()> {
+    check(rot_dim, base, scaling)?;
+    if rot_dim == 0 {
+        return Ok(());
+    }
+    Angles::new(data, rot_dim)?;
+    let half = rot_dim / 2;
+    for (position, line) in data.chunks_exact_mut(rot_dim).enumerate() {
+        for i in 0..half {
+            let exponent = -2.0 * i as f64 / rot_dim as f64;
+            let divisor = scaling.factors.map_or(1.0, |factors| f64::from(factors[i]));
+            let scaled = position as f64 * f64::from(scaling.freq_scale);
+            let (sin, cos) = (scaled * f64::from(base).powf(exponent) / divisor).sin_cos();
+            (line[i], line[half + i]) = (cos as f32, sin as f32);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what makes no angles.
+fn check(rot_dim: usize, base: f32, scaling: Scaling) -> Result<()> {
+    let half = rot_dim / 2;
+    if !rot_dim.is_multiple_of(2) {
+        return Err(Error::invalid(format!("rotary dimension {rot_dim} is odd")));
+    }
+    let factors = scaling.factors.unwrap_or(&[]);
+    if scaling.factors.is_some() && factors.len() != half {
+        return Err(Error::invalid(format!("{} rope factors for {half} frequencies", factors.len())));
+    }
+    for &x in [base, scaling.freq_scale].iter().chain(factors) {
+        if !(x > 0.0 && x.is_finite()) {
+            return Err(Error::invalid(format!("rope frequency parameter {x} is not positive and finite")));
+        }
+    }
+    Ok(())
+}
+
+impl Table {
+    /// Angles as [`fill`] computes them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] as [`fill`]; [`Error::OutOfMemory`] where the `4 · n_ctx · rot_dim` bytes are not to
+    /// be had.
     pub fn new(n_ctx: usize, rot_dim: usize, base: f32, scaling: Scaling) -> Result<Self> {
-        let half = rot_dim / 2;
-        if !rot_dim.is_multiple_of(2) {
-            return Err(Error::invalid(format!("rotary dimension {rot_dim} is odd")));
-        }
-        let factors = scaling.factors.unwrap_or(&[]);
-        if scaling.factors.is_some() && factors.len() != half {
-            return Err(Error::invalid(format!("{} rope factors for {half} frequencies", factors.len())));
-        }
-        for &x in [base, scaling.freq_scale].iter().chain(factors) {
-            if !(x > 0.0 && x.is_finite()) {
-                return Err(Error::invalid(format!(
-                    "rope frequency parameter {x} is not positive and finite"
-                )));
-            }
-        }
+        check(rot_dim, base, scaling)?;
         let bytes = n_ctx.saturating_mul(rot_dim).saturating_mul(size_of::<f32>());
-        let out_of_memory = || Error::OutOfMemory { bytes, what: "the rotary table" };
         let mut data = Vec::new();
-        data.try_reserve_exact(bytes / size_of::<f32>()).map_err(|_| out_of_memory())?;
-        for position in 0..n_ctx {
-            let angle = |i: usize| {
-                let exponent = -2.0 * i as f64 / rot_dim as f64;
-                let divisor = factors.get(i).map_or(1.0, |&factor| f64::from(factor));
-                position as f64 * f64::from(scaling.freq_scale) * f64::from(base).powf(exponent) / divisor
-            };
-            data.extend((0..half).map(|i| angle(i).cos() as f32));
-            data.extend((0..half).map(|i| angle(i).sin() as f32));
-        }
+        data.try_reserve_exact(bytes / size_of::<f32>())
+            .map_err(|_| Error::OutOfMemory { bytes, what: "the rotary table" })?;
+        data.resize(n_ctx * rot_dim, 0.0);
+        fill(&mut data, rot_dim, base, scaling)?;
         Ok(Self { n_ctx, rot_dim, data })
+    }
+
+    /// What the kernels read.
+    pub fn angles(&self) -> Angles<'_> {
+        Angles { n_ctx: self.n_ctx, rot_dim: self.rot_dim, data: &self.data }
     }
 
     /// Positions in the table.
@@ -123,7 +179,7 @@ pub struct RopeArgs {
 pub struct Rope {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(&Table, &RopeArgs),
+    run: unsafe fn(Angles<'_>, &RopeArgs),
 }
 
 impl Rope {
@@ -132,7 +188,7 @@ impl Rope {
     /// # Errors
     /// [`Error::InvalidArgument`] where lengths do not fit, heads are shorter than the table's `rot_dim`, or a
     /// position is not in the table; nothing is changed then.
-    pub fn apply(&self, table: &Table, x: &mut [f32], positions: &[u32], head_dim: usize) -> Result<()> {
+    pub fn apply(&self, table: Angles, x: &mut [f32], positions: &[u32], head_dim: usize) -> Result<()> {
         let heads = x.len().checked_div(head_dim).unwrap_or(0);
         let n_head = heads.checked_div(positions.len()).unwrap_or(0);
         if x.len() != positions.len() * n_head * head_dim {
@@ -163,7 +219,7 @@ impl Rope {
     /// # Safety
     /// Rows are readable and writable for `n_head · head_dim` floats; `positions` is readable for `tokens`, each
     /// of them below the table's `n_ctx`; `rot_dim ≤ head_dim`.
-    pub unsafe fn run(&self, table: &Table, args: &RopeArgs) {
+    pub unsafe fn run(&self, table: Angles, args: &RopeArgs) {
         // SAFETY: the caller's promise.
         unsafe { (self.run)(table, args) }
     }
@@ -210,13 +266,13 @@ pub fn rows() -> impl Iterator<Item = KernelInfo> {
 
 /// # Safety
 /// `I` is available; the rest as [`Rope::run`] says.
-unsafe fn entry<I: Isa, T: Turn>(table: &Table, args: &RopeArgs) {
+unsafe fn entry<I: Isa, T: Turn>(table: Angles<'_>, args: &RopeArgs) {
     // SAFETY: the caller's promise.
     unsafe { I::new_unchecked() }.vectorize(Rows { table, args, turn: std::marker::PhantomData::<T> })
 }
 
 struct Rows<'a, T> {
-    table: &'a Table,
+    table: Angles<'a>,
     args: &'a RopeArgs,
     turn: std::marker::PhantomData<T>,
 }

@@ -26,6 +26,8 @@ pub unsafe fn rms_norm(k: &KernelSet, share: Range<usize>, x: Rows, weight: &[f3
         eps,
         rows: share.len(),
         cols: weight.len(),
+        mean: std::ptr::null_mut(),
+        rstd: std::ptr::null_mut(),
     };
     // SAFETY: by contract; without `add`, `x` is only read.
     unsafe { k.rows.rms_norm.run(&args) }
@@ -79,5 +81,5 @@ pub unsafe fn rope(
         head_dim,
     };
     // SAFETY: by contract.
-    unsafe { rope.run(table, &args) }
+    unsafe { rope.run(table.angles(), &args) }
 }

@@ -2,6 +2,7 @@
 //! values into lines without gaps.
 
 use crate::isa::{Isa, Kernel};
+use crate::kernels::vectors::load;
 
 /// Some rows of a caller's buffer, and where they go.
 #[derive(Clone, Copy)]
@@ -83,7 +84,7 @@ unsafe fn part<I: Isa>(
     // SAFETY: the caller's promise; a square is LANES × LANES at most.
     unsafe {
         for i in 0..keys {
-            isa.store(square.add(i * I::LANES), isa.load_up_to(from.add(i * stride), elements));
+            isa.store(square.add(i * I::LANES), load(isa, from.add(i * stride), elements));
         }
         isa.transpose_block(square, I::LANES, turned, I::LANES);
         for i in 0..elements {

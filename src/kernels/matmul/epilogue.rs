@@ -3,6 +3,7 @@
 
 use crate::isa::{Isa, Kernel};
 use crate::kernels::unary::vecmath;
+use crate::kernels::vectors::{load, store};
 
 /// A function of each output; see the elementwise kernels for its error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,18 +109,18 @@ impl Finish {
             // SAFETY: `finish`'s contract: n floats of each matrix are there.
             unsafe {
                 let y = self.y.add(row * self.ldy + column);
-                let mut x = isa.load_up_to(y, n);
+                let mut x = load(isa, y, n);
                 if self.gate.is_null() {
                     x = f(isa, x);
                 } else {
-                    let gate = isa.load_up_to(self.gate.add(row * self.ld_gate + column), n);
+                    let gate = load(isa, self.gate.add(row * self.ld_gate + column), n);
                     x = isa.mul(f(isa, gate), x);
                 }
                 if !self.residual.is_null() {
                     let residual = self.residual.add(row * self.ld_residual + column);
-                    x = isa.add(x, isa.load_up_to(residual, n));
+                    x = isa.add(x, load(isa, residual, n));
                 }
-                isa.store_up_to(y, x, n);
+                store(isa, y, x, n);
             }
         });
     }
@@ -134,7 +135,7 @@ impl Kernel for &Scale {
             // SAFETY: `scale`'s contract: n floats are there.
             unsafe {
                 let y = self.y.add(row * self.ldy + column);
-                isa.store_up_to(y, isa.mul(factor, isa.load_up_to(y, n)), n);
+                store(isa, y, isa.mul(factor, load(isa, y, n)), n);
             }
         });
     }

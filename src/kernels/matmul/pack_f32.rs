@@ -2,6 +2,7 @@
 //! Lines of the source that run along k are transposed in blocks of registers, others are copied.
 
 use crate::isa::{Isa, Kernel};
+use crate::kernels::vectors::{load, store};
 
 /// Floats of a line that are asked for ahead of the block at hand: what memory delivers meanwhile.
 pub(super) const AHEAD: usize = 128;
@@ -96,7 +97,7 @@ impl Kernel for &PanelPart {
                     for column in (0..self.columns).step_by(I::LANES) {
                         let left = (self.columns - column).min(I::LANES);
                         isa.prefetch(src.wrapping_add(ROWS_AHEAD * self.ld + column).cast());
-                        isa.store(dst.add(column), isa.load_up_to(src.add(column), left));
+                        isa.store(dst.add(column), load(isa, src.add(column), left));
                     }
                 }
             }
@@ -183,7 +184,7 @@ unsafe fn scaled<I: Isa>(isa: I, src: *const f32, factor: f32, dst: *mut f32, n:
     while i < n {
         let left = (n - i).min(I::LANES);
         // SAFETY: i + left ≤ n.
-        unsafe { isa.store_up_to(dst.add(i), isa.mul(isa.load_up_to(src.add(i), left), factor), left) };
+        unsafe { store(isa, dst.add(i), isa.mul(load(isa, src.add(i), left), factor), left) };
         i += left;
     }
 }

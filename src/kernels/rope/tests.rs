@@ -60,7 +60,7 @@ fn matches_the_reference_and_leaves_the_rest() {
                             head_dim,
                         };
                         // SAFETY: the buffer holds the rows at their stride, and positions lie in the table.
-                        unsafe { set.of(pairing).run(&table, &args) };
+                        unsafe { set.of(pairing).run(table.angles(), &args) };
                         assert_eq!(buffer[0], CANARY);
                         for (t, got) in buffer[1..].chunks(row + gap).enumerate() {
                             assert!(got[row..].iter().all(|&x| x == CANARY), "wrote between rows");
@@ -96,8 +96,8 @@ fn a_row_turns_alike_alone_and_among_others() {
             let set = Set::select(isa);
             let mut all = values(3 * 2 * 14);
             let mut alone = all[28..56].to_vec();
-            set.of(pairing).apply(&table, &mut all, &[1, 7, 2], 14).unwrap();
-            set.of(pairing).apply(&table, &mut alone, &[7], 14).unwrap();
+            set.of(pairing).apply(table.angles(), &mut all, &[1, 7, 2], 14).unwrap();
+            set.of(pairing).apply(table.angles(), &mut alone, &[7], 14).unwrap();
             assert_eq!(all[28..56], alone);
         }
     }
@@ -110,7 +110,7 @@ fn position_zero_changes_nothing() {
     for isa in IsaId::available() {
         for pairing in PAIRINGS {
             let mut x = values(128);
-            Set::select(isa).of(pairing).apply(&table, &mut x, &[0], 64).unwrap();
+            Set::select(isa).of(pairing).apply(table.angles(), &mut x, &[0], 64).unwrap();
             assert_eq!(x, values(128));
         }
     }
@@ -134,9 +134,9 @@ fn what_does_not_fit_is_an_error() {
     let rope = Set::select(IsaId::Scalar).adjacent;
     let mut x = values(24);
     for (positions, head_dim) in [(&[0, 8][..], 4), (&[0, 1], 5), (&[0, 1], 3), (&[0, 1], 0), (&[], 4)] {
-        let error = rope.apply(&table, &mut x, positions, head_dim);
+        let error = rope.apply(table.angles(), &mut x, positions, head_dim);
         assert!(matches!(error, Err(Error::InvalidArgument(_))), "{positions:?} {head_dim}");
         assert_eq!(x, values(24), "changed in spite of the error");
     }
-    assert!(rope.apply(&table, &mut [], &[], 4).is_ok());
+    assert!(rope.apply(table.angles(), &mut [], &[], 4).is_ok());
 }

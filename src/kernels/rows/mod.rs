@@ -1,4 +1,4 @@
-//! Row-wise kernels: softmax, LayerNorm, RMSNorm (also fused with a residual sum), reductions.
+//! Row-wise kernels: softmax, LayerNorm, RMSNorm (also fused with a residual sum), one row added to all, reductions.
 //!
 //! Contract: every row is computed by itself, in the same order wherever it stands, so any split of the rows
 //! into portions gives the same bits. Strides are in floats, any alignment. The output may be the input
@@ -7,6 +7,7 @@
 //! Sums run in `4 · LANES` interleaved partial sums, which are then added pairwise: a sum of `n` terms tᵢ is off
 //! by at most (n / (4 · LANES) + 8) · 2⁻²⁴ · Σ|tᵢ|. The order depends on the instruction set, and on nothing else.
 
+mod broadcast;
 mod norm;
 mod reduce;
 mod softmax;
@@ -17,9 +18,10 @@ use super::KernelInfo;
 use super::levels::{self, Levels};
 use crate::isa::{Isa, IsaId};
 
+pub use broadcast::{AddRow, AddRowArgs};
 pub use norm::{Affine, Norm, NormArgs};
 pub use reduce::{Argmax, Dot, Reduce};
-pub use softmax::{LogSoftmax, Softmax, SoftmaxArgs};
+pub use softmax::{LogSoftmax, Softmax, SoftmaxArgs, Weighing};
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
@@ -32,6 +34,8 @@ pub struct Set {
     pub layer_norm: Norm,
     /// RMSNorm of rows.
     pub rms_norm: Norm,
+    /// One row added to every row.
+    pub add_row: AddRow,
     /// Σ xᵢ.
     pub sum: Reduce,
     /// max xᵢ, −∞ of nothing; NaN where any is NaN.
@@ -56,6 +60,7 @@ impl Levels for Set {
             log_softmax: LogSoftmax::at::<I>(),
             layer_norm: Norm::layer::<I>(),
             rms_norm: Norm::rms::<I>(),
+            add_row: AddRow::at::<I>(),
             sum: Reduce::sum::<I>(),
             max: Reduce::max::<I>(),
             dot: Dot::at::<I>(),
@@ -72,6 +77,7 @@ pub fn rows() -> impl Iterator<Item = KernelInfo> {
             set.log_softmax.info,
             set.layer_norm.info,
             set.rms_norm.info,
+            set.add_row.info,
             set.sum.info,
             set.max.info,
             set.dot.info,

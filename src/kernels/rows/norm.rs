@@ -3,7 +3,7 @@
 //! by then: E(x²) − E(x)² would cancel.
 
 use super::info;
-use super::reduce::{Sum, Terms, Values, fold, load, store, visit};
+use super::reduce::{GROUP, Sum, SumOfSquares, Terms, Values, fold, group_len, load, store, visit};
 use super::softmax::whole_rows;
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel};
@@ -34,6 +34,10 @@ pub struct NormArgs {
     pub rows: usize,
     /// Elements of a row.
     pub cols: usize,
+    /// Gets the mean of each row (0 for RMSNorm), for a backward pass; or null.
+    pub mean: *mut f32,
+    /// Gets the factor 1/√… of each row, for a backward pass; or null.
+    pub rstd: *mut f32,
 }
 
 /// A normalisation of rows.
@@ -41,7 +45,7 @@ pub struct NormArgs {
 /// LayerNorm: (x − mean) / √(variance + eps) · gamma + beta. RMSNorm: x / √(mean of x² + eps) · gamma + beta.
 /// With `add`, x + add takes the place of x, and is written there too (rounded to f32 before anything else).
 ///
-/// With u = 2⁻²⁴ and s = cols / (4·LANES) + 9: the factor r = 1/√… is off by at most (½ s + 6)·u, relatively; a mean by
+/// With u = 2⁻²⁴ and s = cols / (4·LANES) + 10: the factor r = 1/√… is off by at most (½ s + 6)·u, relatively; a mean by
 /// s·u · mean |x|, which shifts results by r·|gamma| times that. Squares must not overflow (|x| < 1e18). A row with
 /// NaN or infinities comes out NaN; so does one without variance where eps is 0.
 #[derive(Clone, Copy)]
@@ -62,6 +66,9 @@ pub struct Affine<'a> {
     pub eps: f32,
 }
 
+/// No place for means and factors.
+const NOT_KEPT: (*mut f32, *mut f32) = (std::ptr::null_mut(), std::ptr::null_mut());
+
 impl Norm {
     pub(super) fn layer<I: Isa>() -> Self {
         Self { info: info::<I>("layer_norm"), run: entry::<I, true> }
@@ -69,6 +76,30 @@ impl Norm {
 
     pub(super) fn rms<I: Isa>() -> Self {
         Self { info: info::<I>("rms_norm"), run: entry::<I, false> }
+    }
+
+    /// Normalises adjoining rows of `cols`, and keeps each row's mean (0 for RMSNorm) and factor 1/√….
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where lengths do not fit.
+    pub fn apply_and_keep(
+        &self,
+        src: &[f32],
+        dst: &mut [f32],
+        cols: usize,
+        affine: Affine,
+        mean: &mut [f32],
+        rstd: &mut [f32],
+    ) -> Result<()> {
+        let rows = whole_rows(src.len(), dst.len(), cols)?;
+        if mean.len() != rows || rstd.len() != rows {
+            let (means, factors) = (mean.len(), rstd.len());
+            return Err(Error::invalid(format!("{means} means and {factors} factors for {rows} rows")));
+        }
+        let x = src.as_ptr().cast_mut();
+        let kept = (mean.as_mut_ptr(), rstd.as_mut_ptr());
+        // SAFETY: both slices hold `rows` rows of `cols`, mean and rstd `rows`; without `add`, x is only read.
+        unsafe { self.adjoining(x, std::ptr::null(), dst.as_mut_ptr(), rows, cols, affine, kept) }
     }
 
     /// Normalises adjoining rows of `cols`.
@@ -79,7 +110,7 @@ impl Norm {
         let rows = whole_rows(src.len(), dst.len(), cols)?;
         let x = src.as_ptr().cast_mut();
         // SAFETY: both slices hold `rows` rows of `cols`, and without `add`, x is only read.
-        unsafe { self.adjoining(x, std::ptr::null(), dst.as_mut_ptr(), rows, cols, affine) }
+        unsafe { self.adjoining(x, std::ptr::null(), dst.as_mut_ptr(), rows, cols, affine, NOT_KEPT) }
     }
 
     /// Normalises adjoining rows of `cols` in place.
@@ -90,7 +121,7 @@ impl Norm {
         let rows = whole_rows(x.len(), x.len(), cols)?;
         let x = x.as_mut_ptr();
         // SAFETY: the slice holds `rows` rows of `cols`.
-        unsafe { self.adjoining(x, std::ptr::null(), x, rows, cols, affine) }
+        unsafe { self.adjoining(x, std::ptr::null(), x, rows, cols, affine, NOT_KEPT) }
     }
 
     /// `x += add`, and the normalised sum to `dst`; adjoining rows of `cols`.
@@ -108,11 +139,14 @@ impl Norm {
         whole_rows(add.len(), dst.len(), cols)?;
         let rows = whole_rows(x.len(), dst.len(), cols)?;
         // SAFETY: all three slices hold `rows` rows of `cols`.
-        unsafe { self.adjoining(x.as_mut_ptr(), add.as_ptr(), dst.as_mut_ptr(), rows, cols, affine) }
+        unsafe {
+            self.adjoining(x.as_mut_ptr(), add.as_ptr(), dst.as_mut_ptr(), rows, cols, affine, NOT_KEPT)
+        }
     }
 
     /// # Safety
     /// As [`Norm::run`], with rows that adjoin.
+    #[allow(clippy::too_many_arguments)] // what `NormArgs` gathers, before it is checked
     unsafe fn adjoining(
         &self,
         x: *mut f32,
@@ -121,6 +155,7 @@ impl Norm {
         rows: usize,
         cols: usize,
         affine: Affine,
+        (mean, rstd): (*mut f32, *mut f32),
     ) -> Result<()> {
         for (name, values) in [("gamma", affine.gamma), ("beta", affine.beta)] {
             if values.is_some_and(|values| values.len() != cols) {
@@ -140,6 +175,8 @@ impl Norm {
             eps: affine.eps,
             rows,
             cols,
+            mean,
+            rstd,
         };
         // SAFETY: the caller's promise; gamma and beta hold `cols` floats.
         unsafe { (self.run)(&args) };
@@ -150,8 +187,8 @@ impl Norm {
     ///
     /// # Safety
     /// Each row of `x` (and of `add`, gamma and beta where not null) is readable, and each row of `dst` writable,
-    /// for `cols` floats; with `add`, rows of `x` are writable too. `dst` may be `x` where `add` is null;
-    /// otherwise what is written overlaps nothing else.
+    /// for `cols` floats; with `add`, rows of `x` are writable too. `mean` and `rstd` are writable for `rows` floats
+    /// where not null. `dst` may be `x` where `add` is null; otherwise what is written overlaps nothing else.
     pub unsafe fn run(&self, args: &NormArgs) {
         // SAFETY: the caller's promise.
         unsafe { (self.run)(args) }
@@ -174,60 +211,72 @@ impl<const LAYER: bool> Kernel for Rows<'_, LAYER> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let args = self.0;
-        for r in 0..args.rows {
-            // SAFETY: row r lies inside what the caller promised.
+        let mut first = 0;
+        while first < args.rows {
+            let rows = group_len(args.rows - first, args.cols);
+            // SAFETY: the rows lie inside what the caller promised.
             unsafe {
-                let x = args.x.add(r * args.x_stride);
-                let dst = args.dst.add(r * args.dst_stride);
-                let (mean, rstd) = if args.add.is_null() {
-                    moments::<LAYER, I>(isa, x, &Values(x), args)
-                } else {
-                    let add = args.add.add(r * args.add_stride);
-                    moments::<LAYER, I>(isa, x, &ResidualSum { x, add }, args)
-                };
-                let n = args.cols;
                 match (args.gamma.is_null(), args.beta.is_null()) {
-                    (true, true) => {
-                        visit(isa, &Normalised::<LAYER, false, false> { x, dst, mean, rstd, args }, n)
-                    }
-                    (true, false) => {
-                        visit(isa, &Normalised::<LAYER, false, true> { x, dst, mean, rstd, args }, n)
-                    }
-                    (false, true) => {
-                        visit(isa, &Normalised::<LAYER, true, false> { x, dst, mean, rstd, args }, n)
-                    }
-                    (false, false) => {
-                        visit(isa, &Normalised::<LAYER, true, true> { x, dst, mean, rstd, args }, n)
-                    }
+                    (true, true) => group::<I, LAYER, false, false>(isa, args, first, rows),
+                    (true, false) => group::<I, LAYER, false, true>(isa, args, first, rows),
+                    (false, true) => group::<I, LAYER, true, false>(isa, args, first, rows),
+                    (false, false) => group::<I, LAYER, true, true>(isa, args, first, rows),
                 }
             }
+            first += rows;
         }
     }
 }
 
-/// Mean (0 for RMSNorm) and 1/√(variance or mean square + eps) of a row. `first` yields it, in whatever way;
-/// after that it is in `x`.
+/// Each step for all rows of a group before the next: up to [`GROUP`] of them.
 ///
 /// # Safety
-/// `x` and the row behind `first` reach to `cols`.
+/// As [`Norm::run`], for these rows.
 #[inline(always)]
-unsafe fn moments<const LAYER: bool, I: Isa>(
+unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
     isa: I,
-    x: *const f32,
-    first: &impl Terms,
     args: &NormArgs,
-) -> (f32, f32) {
+    first: usize,
+    rows: usize,
+) {
     let n = args.cols;
+    let share = 1.0 / n as f32;
+    let (mut mean, mut rstd) = ([0.0; GROUP], [0.0; GROUP]);
     // SAFETY: the caller's promise.
-    let (mean, squares) = unsafe {
-        if LAYER {
-            let mean = fold::<Sum, I>(isa, first, n) / n as f32;
-            (mean, fold::<Sum, I>(isa, &SquaredDeviations { x, mean }, n))
-        } else {
-            (0.0, fold::<Sum, I>(isa, &Squares(first), n))
+    unsafe {
+        for (g, mean) in mean.iter_mut().take(rows).enumerate() {
+            let x = args.x.add((first + g) * args.x_stride);
+            if !args.add.is_null() {
+                visit(isa, &ResidualSum { x, add: args.add.add((first + g) * args.add_stride) }, n);
+            }
+            if LAYER {
+                *mean = fold::<Sum, I>(isa, &Values(x), n) * share;
+            }
         }
-    };
-    (mean, 1.0 / (squares / n as f32 + args.eps).sqrt())
+        for g in 0..rows {
+            let x = args.x.add((first + g) * args.x_stride);
+            rstd[g] = if LAYER {
+                fold::<SumOfSquares, I>(isa, &Deviations { x, mean: mean[g] }, n)
+            } else {
+                fold::<SumOfSquares, I>(isa, &Values(x), n)
+            };
+        }
+        for rstd in &mut rstd {
+            *rstd = 1.0 / (*rstd * share + args.eps).sqrt();
+        }
+        for g in 0..rows {
+            let r = first + g;
+            let (x, dst) = (args.x.add(r * args.x_stride), args.dst.add(r * args.dst_stride));
+            let (mean, rstd) = (mean[g], rstd[g]);
+            visit(isa, &Normalised::<LAYER, GAMMA, BETA> { x, dst, mean, rstd, args }, n);
+            if !args.mean.is_null() {
+                args.mean.add(r).write(mean);
+            }
+            if !args.rstd.is_null() {
+                args.rstd.add(r).write(rstd);
+            }
+        }
+    }
 }
 
 /// x + add, stored to x on the way.
@@ -248,30 +297,17 @@ impl Terms for ResidualSum {
     }
 }
 
-/// (x − mean)².
-struct SquaredDeviations {
+/// x − mean.
+struct Deviations {
     x: *const f32,
     mean: f32,
 }
 
-impl Terms for SquaredDeviations {
+impl Terms for Deviations {
     #[inline(always)]
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
         // SAFETY: the caller's promise.
-        let deviation = isa.sub(unsafe { load(isa, self.x.add(i), count) }, isa.splat(self.mean));
-        isa.mul(deviation, deviation)
-    }
-}
-
-/// The squares of other terms.
-struct Squares<'a, T>(&'a T);
-
-impl<T: Terms> Terms for Squares<'_, T> {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        let x = unsafe { self.0.at(isa, i, count) };
-        isa.mul(x, x)
+        isa.sub(unsafe { load(isa, self.x.add(i), count) }, isa.splat(self.mean))
     }
 }
 

@@ -4,9 +4,21 @@
 use super::info;
 use crate::isa::{Isa, Kernel};
 use crate::kernels::KernelInfo;
+pub(super) use crate::kernels::vectors::{load, store};
 
 /// Partial results kept side by side, to cover the latency of an addition.
 const ACCUMULATORS: usize = 4;
+
+/// Rows that a kernel takes through each of its steps together, so that one row's sums across lanes overlap another's.
+pub(super) const GROUP: usize = 4;
+/// Up to this width rows go together: what a group reads and writes stays in L1.
+pub(super) const GROUP_COLS: usize = 1024;
+
+/// The lengths of the groups that `rows` rows of `cols` are taken in.
+#[inline(always)]
+pub(super) fn group_len(rows: usize, cols: usize) -> usize {
+    if cols <= GROUP_COLS { rows.min(GROUP) } else { 1 }
+}
 
 /// What a fold goes over: vectors along a row. Implementations are `#[inline(always)]`.
 pub(super) trait Terms {
@@ -15,26 +27,6 @@ pub(super) trait Terms {
     /// # Safety
     /// The row that the implementor points to reaches to `i + count`.
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32;
-}
-
-/// Loads `count` lanes; the rest are 0.
-///
-/// # Safety
-/// `p` is readable for `count ≤ LANES` floats.
-#[inline(always)]
-pub(super) unsafe fn load<I: Isa>(isa: I, p: *const f32, count: usize) -> I::F32 {
-    // SAFETY: the caller's promise. With a constant count the branch is decided at compile time.
-    unsafe { if count == I::LANES { isa.load(p) } else { isa.load_first(p, count) } }
-}
-
-/// Stores the first `count` lanes.
-///
-/// # Safety
-/// `p` is writable for `count ≤ LANES` floats.
-#[inline(always)]
-pub(super) unsafe fn store<I: Isa>(isa: I, p: *mut f32, x: I::F32, count: usize) {
-    // SAFETY: the caller's promise. With a constant count the branch is decided at compile time.
-    unsafe { if count == I::LANES { isa.store(p, x) } else { isa.store_first(p, x, count) } }
 }
 
 /// The first `count` lanes of `x`, and `rest` in the others.
@@ -54,8 +46,13 @@ pub(super) fn keep_first<I: Isa>(isa: I, x: I::F32, count: usize, rest: f32) -> 
 pub(super) trait Monoid {
     /// What combining with changes nothing; it fills the lanes past the end of a row.
     const NEUTRAL: f32;
-    /// Combines lane by lane.
+    /// Takes a term in, lane by lane.
     fn combine<I: Isa>(isa: I, sum: I::F32, term: I::F32) -> I::F32;
+    /// Joins two partial results.
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, a: I::F32, b: I::F32) -> I::F32 {
+        Self::combine(isa, a, b)
+    }
     /// Combines the lanes.
     fn lanes<I: Isa>(isa: I, sum: I::F32) -> f32;
 }
@@ -68,6 +65,25 @@ impl Monoid for Sum {
     #[inline(always)]
     fn combine<I: Isa>(isa: I, sum: I::F32, term: I::F32) -> I::F32 {
         isa.add(sum, term)
+    }
+    #[inline(always)]
+    fn lanes<I: Isa>(isa: I, sum: I::F32) -> f32 {
+        isa.sum_lanes(sum)
+    }
+}
+
+/// Addition of squares.
+pub(super) struct SumOfSquares;
+
+impl Monoid for SumOfSquares {
+    const NEUTRAL: f32 = 0.0;
+    #[inline(always)]
+    fn combine<I: Isa>(isa: I, sum: I::F32, term: I::F32) -> I::F32 {
+        isa.mul_add(term, term, sum)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, a: I::F32, b: I::F32) -> I::F32 {
+        isa.add(a, b)
     }
     #[inline(always)]
     fn lanes<I: Isa>(isa: I, sum: I::F32) -> f32 {
@@ -117,7 +133,7 @@ pub(super) unsafe fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Terms, n: usiz
         }
     }
     let [a, b, c, d] = partial;
-    M::lanes(isa, M::combine(isa, M::combine(isa, a, c), M::combine(isa, b, d)))
+    M::lanes(isa, M::join(isa, M::join(isa, a, c), M::join(isa, b, d)))
 }
 
 /// Visits the first `n` elements a vector at a time, for what `terms` does on the way (storing).

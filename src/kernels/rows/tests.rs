@@ -96,17 +96,35 @@ fn canaries_would_notice() {
     assert!(std::panic::catch_unwind(|| rows.take()).is_err());
 }
 
+/// The distance between f32s at `x`.
+fn ulp(x: f64) -> f64 {
+    2f64.powi(x.abs().log2().floor().max(-126.0) as i32 - 23)
+}
+
+/// What softmax's documentation allows at each element, for exponents `z` before the largest is taken off, of which
+/// `rounded` is what was rounded on the way, beside the last difference.
+fn softmax_bound(isa: IsaId, want: &[f64], z: &[f64], rounded: &[f64]) -> Vec<f64> {
+    let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let largest = rounded.iter().copied().fold(0.0, f64::max);
+    let cols = z.len();
+    let each = want.iter().zip(z).zip(rounded).map(|((&want, &z), &rounded)| {
+        let d = max - z;
+        let moved = 2.0 * U * (rounded + largest) * want;
+        (4.0 + d) * ulp(want) + sum_steps(isa, cols) * U * want + moved + 2f64.powi(-126)
+    });
+    each.collect()
+}
+
 #[test]
 fn softmax_within_its_bound() {
     for (isa, set) in sets() {
         for cols in widths() {
-            for (scale, spread) in [(1.0, 4.0), (0.125, 800.0), (-0.5, 10.0), (0.0, 1.0)] {
+            for (scale, spread) in [(1.0, 4.0), (0.125, 800.0), (-0.5, 10.0), (0.0, 1.0), (1.0, 90.0)] {
                 for causal in [None, Some(0), Some(1), Some(cols - 1)] {
-                    let x = random(cols as u32, 3 * cols, spread);
-                    let want = reference::softmax(&x, cols, f64::from(scale), causal);
-                    let mut src = Strided::new(&x, cols, 3);
-                    let mut dst = Strided::new(&x, cols, 5);
-                    let (src_stride, dst_stride, rows) = (src.stride, dst.stride, 3);
+                    let x = random(cols as u32, 5 * cols, spread);
+                    let want = reference::softmax(&x, cols, f64::from(scale), causal, None);
+                    let (mut src, mut dst) = (Strided::new(&x, cols, 3), Strided::new(&x, cols, 5));
+                    let (src_stride, dst_stride, rows) = (src.stride, dst.stride, 5);
                     let (src, dst_first) = (src.first(), dst.first());
                     let args = SoftmaxArgs {
                         src,
@@ -117,31 +135,80 @@ fn softmax_within_its_bound() {
                         cols,
                         scale,
                         causal,
+                        mask: std::ptr::null(),
+                        mask_stride: 0,
                     };
-                    // SAFETY: both buffers hold 3 rows at their strides.
+                    // SAFETY: both buffers hold 5 rows at their strides.
                     unsafe { set.softmax.run(&args) };
                     let got = dst.take();
-                    let log_cols = (cols as f64).log2();
-                    assert_close("softmax", &got, &want, |i| {
-                        if want[i] == 0.0 {
-                            return 2f64.powi(-126);
-                        }
-                        let row = &want[i / cols * cols..][..cols];
-                        let t = (row.iter().fold(0f64, |m, &y| m.max(y)) / want[i]).log2();
-                        let unfused =
-                            if isa == IsaId::Scalar { 1.5 * f64::from(scale * x[i]).abs() } else { 0.0 };
-                        let largest = x.iter().fold(0f32, |m, &x| m.max(x.abs()));
-                        let unfused_sum =
-                            if isa == IsaId::Scalar { 1.5 * f64::from(scale * largest).abs() } else { 0.0 };
-                        let steps = sum_steps(isa, cols) + 8.0 + 2.1 * (t + log_cols) + unfused + unfused_sum;
-                        steps * U * want[i] + 2f64.powi(-126)
-                    });
+                    for r in 0..rows {
+                        let seen = causal.map_or(cols, |v| cols.min(v + r));
+                        let row = r * cols..r * cols + seen;
+                        let z: Vec<f64> =
+                            x[row.clone()].iter().map(|&x| f64::from(x) * f64::from(scale)).collect();
+                        // A product that is not fused is rounded; the largest's rounding is the same for all.
+                        let unfused = f64::from(u8::from(isa == IsaId::Scalar));
+                        let rounded: Vec<f64> = z.iter().map(|z| z.abs() * unfused).collect();
+                        let bound = softmax_bound(isa, &want[row.clone()], &z, &rounded);
+                        assert_close("softmax", &got[row.clone()], &want[row], |i| bound[i]);
+                        assert!(got[r * cols + seen..(r + 1) * cols].iter().all(|&y| y == 0.0));
+                    }
+                    let weighing = Weighing { scale, causal, mask: None };
                     let mut in_place = x.clone();
-                    set.softmax.apply_in_place(&mut in_place, cols, scale, causal).unwrap();
+                    set.softmax.apply_in_place(&mut in_place, cols, weighing).unwrap();
                     assert_eq!(bits(&in_place), bits(&got));
+                    // A row by itself, and rows in other groups, come out the same.
+                    if causal.is_none() {
+                        let mut alone = vec![0.0; cols];
+                        set.softmax.apply(&x[3 * cols..4 * cols], &mut alone, cols, weighing).unwrap();
+                        assert_eq!(bits(&alone), bits(&got[3 * cols..4 * cols]));
+                    }
                 }
             }
         }
+    }
+}
+
+#[test]
+fn masked_softmax_within_its_bound() {
+    for (isa, set) in sets() {
+        for cols in widths() {
+            let (x, mut mask) = (random(cols as u32, 3 * cols, 9.0), random(77, 3 * cols, 5.0));
+            for at in (0..mask.len()).step_by(5) {
+                mask[at] = f32::NEG_INFINITY;
+            }
+            mask[cols / 2] = 1.0; // at least one is seen
+            for shared in [false, true] {
+                let mask = if shared { &mask[..cols] } else { &mask[..] };
+                let want = reference::softmax(&x, cols, 0.5, None, Some(mask));
+                let mut got = vec![0.0; x.len()];
+                let weighing = Weighing { scale: 0.5, causal: None, mask: Some(mask) };
+                set.softmax.apply(&x, &mut got, cols, weighing).unwrap();
+                for r in 0..3 {
+                    let row = r * cols..(r + 1) * cols;
+                    let mask = if shared { mask } else { &mask[row.clone()] };
+                    let parts =
+                        x[row.clone()].iter().zip(mask).map(|(&x, &m)| (0.5 * f64::from(x), f64::from(m)));
+                    let z: Vec<f64> = parts.clone().map(|(x, m)| x + m).collect();
+                    let rounded: Vec<f64> = parts
+                        .map(|(x, m)| if m.is_finite() { x.abs() + (x + m).abs() } else { 0.0 })
+                        .collect();
+                    if z.iter().all(|z| z.is_infinite()) {
+                        assert!(got[row].iter().all(|y| y.is_nan()));
+                        continue;
+                    }
+                    let bound = softmax_bound(isa, &want[row.clone()], &z, &rounded);
+                    for (j, (&got, &want)) in got[row.clone()].iter().zip(&want[row]).enumerate() {
+                        let hidden = z[j].is_infinite();
+                        assert!(!hidden || got == 0.0);
+                        assert!(hidden || (f64::from(got) - want).abs() <= bound[j], "{got} for {want}");
+                    }
+                }
+            }
+        }
+        let mut y = [0.0; 6];
+        let short = Weighing { mask: Some(&[0.0; 4]), ..Weighing::default() };
+        assert!(set.softmax.apply(&[0.0; 6], &mut y, 3, short).is_err());
     }
 }
 
@@ -151,7 +218,7 @@ fn softmax_does_not_read_what_is_not_visible() {
         let mut x = vec![f32::NAN; 40];
         x[..3].copy_from_slice(&[1.0, 1.0, 1.0]);
         x[20..24].copy_from_slice(&[0.0; 4]);
-        set.softmax.apply_in_place(&mut x, 20, 1.0, Some(3)).unwrap();
+        set.softmax.apply_in_place(&mut x, 20, Weighing { causal: Some(3), ..Weighing::default() }).unwrap();
         let third = 1.0f32 / 3.0;
         let mut want = vec![0.0; 40];
         want[..3].fill(third);
@@ -169,7 +236,7 @@ fn softmax_of_special_values() {
                 let mut row = vec![fill; cols];
                 row[at] = x;
                 let mut out = vec![0.0; cols];
-                set.softmax.apply(&row, &mut out, cols, 1.0, None).unwrap();
+                set.softmax.apply(&row, &mut out, cols, Weighing::default()).unwrap();
                 out
             };
             assert!(with(-inf, 0, -inf).iter().all(|y| y.is_nan()));
@@ -222,7 +289,7 @@ fn norm_bound(
     eps: f32,
 ) -> Vec<f64> {
     let n = x.len() as f64;
-    let steps = sum_steps(isa, x.len()) + 1.0;
+    let steps = sum_steps(isa, x.len()) + 2.0;
     let wide: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
     let mean = if layer { wide.iter().sum::<f64>() / n } else { 0.0 };
     let variance = wide.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
@@ -299,6 +366,7 @@ fn a_fused_residual_is_the_sum_and_then_the_norm() {
 
                 let (mut x, mut add) = (Strided::new(&x, cols, 1), Strided::new(&add, cols, 2));
                 let mut dst = Strided::new(&want, cols, 3);
+                let mut kept = [CANARY; 4];
                 let args = NormArgs {
                     x_stride: x.stride,
                     x: x.first(),
@@ -311,9 +379,16 @@ fn a_fused_residual_is_the_sum_and_then_the_norm() {
                     eps: 1e-5,
                     rows: 2,
                     cols,
+                    mean: kept[..2].as_mut_ptr(),
+                    rstd: kept[2..].as_mut_ptr(),
                 };
-                // SAFETY: the buffers hold 2 rows at their strides, gamma `cols` floats.
+                // SAFETY: the buffers hold 2 rows at their strides, gamma `cols` floats, `kept` one of each a row.
                 unsafe { norm.run(&args) };
+                // What is kept is what the results were made with.
+                for r in 0..2 {
+                    let y = (sum[r * cols] - kept[r]) * kept[2 + r] * gamma[0];
+                    assert_eq!(y.to_bits(), want[r * cols].to_bits());
+                }
                 assert_eq!((bits(&x.take()), bits(&dst.take())), (bits(&sum), bits(&want)));
             }
         }
@@ -338,6 +413,27 @@ fn norms_of_special_values() {
             norm.apply_in_place(&mut zeros, 20, Affine::default()).unwrap();
             assert!(zeros.iter().all(|y| y.is_nan()));
         }
+    }
+}
+
+#[test]
+fn one_row_added_to_all() {
+    for (_, set) in sets() {
+        for cols in widths() {
+            let (x, row) = (random(8, 3 * cols, 2.0), random(9, cols, 2.0));
+            let want: Vec<f32> = x.iter().zip(row.iter().cycle()).map(|(x, row)| x + row).collect();
+            let mut in_place = x.clone();
+            set.add_row.apply_in_place(&mut in_place, &row).unwrap();
+            assert_eq!(in_place, want);
+            let (mut src, mut dst) = (Strided::new(&x, cols, 2), Strided::new(&x, cols, 1));
+            let (src_stride, dst_stride) = (src.stride, dst.stride);
+            let (src, to, row) = (src.first().cast_const(), dst.first(), row.as_ptr());
+            let args = AddRowArgs { src, src_stride, row, dst: to, dst_stride, rows: 3, cols };
+            // SAFETY: the buffers hold 3 rows at their strides, `row` one.
+            unsafe { set.add_row.run(&args) };
+            assert_eq!(dst.take(), want);
+        }
+        assert!(set.add_row.apply_in_place(&mut [0.0; 5], &[0.0; 3]).is_err());
     }
 }
 
@@ -392,15 +488,15 @@ fn shapes_that_do_not_fit_are_errors() {
     let (_, set) = sets().next().unwrap();
     let (x, mut y) = ([0.0; 6], [0.0; 6]);
     let ok = Affine { eps: 1e-5, ..Affine::default() };
-    assert!(set.softmax.apply(&x, &mut y, 4, 1.0, None).is_err());
-    assert!(set.softmax.apply(&x[..3], &mut y, 3, 1.0, None).is_err());
-    assert!(set.softmax.apply_in_place(&mut y, 0, 1.0, None).is_err());
+    assert!(set.softmax.apply(&x, &mut y, 4, Weighing::default()).is_err());
+    assert!(set.softmax.apply(&x[..3], &mut y, 3, Weighing::default()).is_err());
+    assert!(set.softmax.apply_in_place(&mut y, 0, Weighing::default()).is_err());
     assert!(set.log_softmax.apply(&x, &mut y, 5).is_err());
     assert!(set.layer_norm.apply(&x, &mut y, 4, ok).is_err());
     let mut sum = [0.0; 6];
     assert!(set.layer_norm.add_and_apply(&mut sum, &x[..3], &mut y, 3, ok).is_err());
     assert!(set.rms_norm.apply(&x, &mut y, 3, Affine { gamma: Some(&x[..2]), ..ok }).is_err());
     assert!(set.rms_norm.apply(&x, &mut y, 3, Affine { beta: Some(&x), ..ok }).is_err());
-    assert!(set.softmax.apply(&[], &mut [], 0, 1.0, None).is_ok());
+    assert!(set.softmax.apply(&[], &mut [], 0, Weighing::default()).is_ok());
     assert!(set.layer_norm.apply(&[], &mut [], 8, ok).is_ok());
 }

@@ -144,6 +144,29 @@ impl Function<2> for GeGlu {
     }
 }
 
+#[derive(Clone, Copy, Default)]
+pub(super) struct GeGluErf;
+
+impl Function<2> for GeGluErf {
+    const NAME: &'static str = "geglu_erf";
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I, [gate, up]: [I::F32; 2]) -> I::F32 {
+        isa.mul(vecmath::gelu_erf(isa, gate), up)
+    }
+}
+
+/// factor · x + y.
+#[derive(Clone, Copy)]
+pub(super) struct Axpy(pub f32);
+
+impl Function<2> for Axpy {
+    const NAME: &'static str = "axpy";
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I, [x, y]: [I::F32; 2]) -> I::F32 {
+        isa.mul_add(isa.splat(self.0), x, y)
+    }
+}
+
 /// Multiplication by a number.
 #[derive(Clone, Copy)]
 pub(super) struct Scale(pub f32);

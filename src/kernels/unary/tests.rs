@@ -111,6 +111,105 @@ fn special_values() {
     }
 }
 
+/// What a function of two arguments gives, and how far a kernel may be from it.
+fn expected(op: &str, a: f32, b: f32) -> (f64, f64) {
+    let (x, y) = (f64::from(a), f64::from(b));
+    // A function's ULPs, one an ULP's largest share of a value, and half a one of the product.
+    let gated = |want: f64, tail: f64| (want, 3.5 * 2f64.powi(-23) * want.abs() + tail * y.abs());
+    // Back: 8 · 2⁻²⁴ absolutely, or 12 of the value; and the product.
+    let back = |slope: f64| (slope * y, 9.0 * 2f64.powi(-24) * y.abs());
+    let relative = |slope: f64| (slope * y, 13.0 * 2f64.powi(-24) * (slope * y).abs());
+    match op {
+        "add" => (f64::from(a + b), 0.0),
+        "mul" => (f64::from(a * b), 0.0),
+        "swiglu" => gated(reference::swiglu(x, y), 0.0),
+        "geglu" => gated(reference::geglu(x, y), 5e-8),
+        "geglu_erf" => gated(reference::geglu_erf(x, y), 5e-8),
+        "tanh_backward" => relative(reference::tanh_slope(x)),
+        "sigmoid_backward" => relative(reference::sigmoid_slope(x)),
+        "gelu_tanh_backward" => back(reference::gelu_tanh_slope(x)),
+        "gelu_erf_backward" => back(reference::gelu_erf_slope(x)),
+        "silu_backward" => back(reference::silu_slope(x)),
+        "relu_backward" => (reference::relu_slope(x) * y, 0.0),
+        op => panic!("{op} has no reference here"),
+    }
+}
+
+#[test]
+fn slopes_everywhere() {
+    // All magnitudes, and closely where they bend.
+    let x: Vec<f32> = (0..1 << 32)
+        .step_by(500_009)
+        .map(|bits: u64| f32::from_bits(bits as u32))
+        .chain((-60_000..60_000).map(|i| i as f32 * 3.1e-4))
+        .filter(|x| !x.is_nan())
+        .collect();
+    let dy = vec![1.0; x.len()];
+    let mut dx = vec![0.0; x.len()];
+    for set in sets() {
+        for kernel in set.binary().into_iter().filter(|kernel| kernel.info.op.ends_with("_backward")) {
+            kernel.apply(&x, &dy, &mut dx);
+            for (&x, &got) in x.iter().zip(&dx) {
+                let (want, bound) = expected(kernel.info.op, x, 1.0);
+                let error = (f64::from(got) - want).abs();
+                assert!(error <= bound + 1e-37, "{:?}({x:e}) = {got:e}, not {want:e}", kernel.info);
+            }
+            if kernel.info.op != "relu_backward" {
+                kernel.apply_in_place(&mut [f32::NAN; 1], &[1.0]);
+                let mut nan = [f32::NAN; 17];
+                kernel.apply_in_place(&mut nan, &[1.0; 17]);
+                assert!(nan.iter().all(|y| y.is_nan()), "{:?}", kernel.info);
+            }
+        }
+    }
+}
+
+#[test]
+fn gated_pairs_backwards() {
+    for set in sets() {
+        for n in lengths() {
+            let (gate, up, dy) = (values(n), values(n + 7).split_off(7), values(n + 3).split_off(3));
+            for (kernel, function, slope) in [
+                (&set.swiglu_backward, &set.silu, &set.silu_backward),
+                (&set.geglu_backward, &set.gelu_tanh, &set.gelu_tanh_backward),
+                (&set.geglu_erf_backward, &set.gelu_erf, &set.gelu_erf_backward),
+            ] {
+                let (mut dgate, mut dup) = (guarded(3, n), guarded(1, n));
+                kernel.apply(&gate, &up, &dy, &mut dgate[3..3 + n], &mut dup[1..1 + n]);
+                assert_untouched(&dgate, 3, n);
+                assert_untouched(&dup, 1, n);
+                // The parts it is made of, to the bit.
+                let mut want = gate.clone();
+                function.apply_in_place(&mut want);
+                set.mul.apply_in_place(&mut want, &dy);
+                assert_eq!(bits(&want), bits(&dup[1..1 + n]), "{:?}", kernel.info);
+                let mut slopes = vec![0.0; n];
+                slope.apply(&gate, &vec![1.0; n], &mut slopes);
+                let mut want = dy.clone();
+                set.mul.apply_in_place(&mut want, &up);
+                set.mul.apply_in_place(&mut want, &slopes);
+                assert_eq!(bits(&want), bits(&dgate[3..3 + n]), "{:?}", kernel.info);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_output_goes_past_the_caches_and_is_the_same() {
+    let n = STREAM_BYTES / 4 + 21;
+    let x: Vec<f32> = (0..n).map(|i| (i % 1009) as f32 * 0.01 - 5.0).collect();
+    for set in sets() {
+        for at in [0, 1, 5] {
+            let mut y = guarded(at, n - at);
+            set.silu.apply(&x[at..], &mut y[at..n]);
+            assert_untouched(&y, at, n - at);
+            let mut in_place = x[at..].to_vec();
+            set.silu.apply_in_place(&mut in_place);
+            assert!(bits(&y[at..n]) == bits(&in_place));
+        }
+    }
+}
+
 #[test]
 fn functions_of_two_arguments() {
     for set in sets() {
@@ -121,20 +220,9 @@ fn functions_of_two_arguments() {
                 kernel.apply(&a, &b, &mut y[3..3 + n]);
                 assert_untouched(&y, 3, n);
                 for ((&got, &a), &b) in y[3..].iter().zip(&a).zip(&b) {
-                    let (wide_a, wide_b) = (f64::from(a), f64::from(b));
-                    // Sums and products round once. The others: 3 ULP of the function, or 5e-8 in GELU's tail,
-                    // times b, and half an ULP of the product; an ULP is at most 2⁻²³ of a value.
-                    let (want, bound) = match kernel.info.op {
-                        "add" => (f64::from(a + b), 0.0),
-                        "mul" => (f64::from(a * b), 0.0),
-                        "swiglu" => (reference::swiglu(wide_a, wide_b), 0.0),
-                        "geglu" => (reference::geglu(wide_a, wide_b), 5e-8 * wide_b.abs()),
-                        op => panic!("{op} has no reference here"),
-                    };
-                    let exact = matches!(kernel.info.op, "add" | "mul");
-                    let relative = if exact { 0.0 } else { 3.5 * 2f64.powi(-23) * want.abs() };
+                    let (want, bound) = expected(kernel.info.op, a, b);
                     let error = (f64::from(got) - want).abs();
-                    assert!(error <= bound + relative, "{:?}({a}, {b}) = {got}, not {want}", kernel.info);
+                    assert!(error <= bound, "{:?}({a}, {b}) = {got}, not {want}", kernel.info);
                 }
                 let mut in_place = a.clone();
                 kernel.apply_in_place(&mut in_place, &b);
@@ -144,6 +232,13 @@ fn functions_of_two_arguments() {
             set.scale.apply(&a, -0.3, &mut y[1..1 + n]);
             assert_untouched(&y, 1, n);
             assert!(y[1..].iter().zip(&a).all(|(&y, &a)| y == -0.3 * a));
+            let mut sum = guarded(2, n);
+            sum[2..2 + n].copy_from_slice(&b);
+            set.axpy.apply(-0.3, &a, &mut sum[2..2 + n]);
+            assert_untouched(&sum, 2, n);
+            let fused = set.axpy.info.isa != IsaId::Scalar;
+            let axpy = |a: f32, b: f32| if fused { (-0.3f32).mul_add(a, b) } else { -0.3 * a + b };
+            assert!(sum[2..].iter().zip(a.iter().zip(&b)).all(|(&y, (&a, &b))| y == axpy(a, b)));
             let mut in_place = a.clone();
             set.scale.apply_in_place(&mut in_place, -0.3);
             assert_eq!(bits(&in_place), bits(&y[1..1 + n]));
@@ -155,7 +250,7 @@ fn functions_of_two_arguments() {
 fn every_level_lists_every_function_once() {
     let levels = levels::all::<Set>().len();
     let listed: Vec<KernelInfo> = rows().collect();
-    assert_eq!(listed.len(), levels * 13);
+    assert_eq!(listed.len(), levels * 24);
     for info in &listed {
         assert_eq!(listed.iter().filter(|other| *other == info).count(), 1, "{info:?}");
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-const SECTIONS: [&str; 17] = [
+const SECTIONS: [&str; 21] = [
     "version",
     "status",
     "log",
@@ -24,7 +24,11 @@ const SECTIONS: [&str; 17] = [
     "attention",
     "bf16",
     "elementwise",
+    "gated",
     "rows",
+    "reductions",
+    "rotary",
+    "layout",
 ];
 
 fn main() {

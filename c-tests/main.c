@@ -33,6 +33,8 @@ int main(int argc, char **argv) {
     test_products();
     test_attention();
     test_bf16();
+    test_rows();
+    test_bad_rows();
     test_bad_arguments(argv[1]);
     CHECK_OK(sm_set_log_callback(on_log, &lines));
     test_bad_files(argv[1], argv[2]);

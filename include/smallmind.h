@@ -965,6 +965,8 @@ sm_status sm_matrix_bf16_free(sm_matrix_bf16 *matrix);
 /*
  * Elementwise functions
  * ---------------------
+ * Each works on `n` floats. An output may be one of the inputs, and must not overlap one otherwise. Errors are
+ * those of `docs/kernels.md`; infinities give the limits, NaN gives NaN.
  */
 
 // GELU as it is defined: x * (1 + erf(x / sqrt(2))) / 2.
@@ -973,11 +975,87 @@ sm_status sm_matrix_bf16_free(sm_matrix_bf16 *matrix);
 // GELU in its customary approximation by tanh.
 #define SM_GELU_TANH 1
 
-// y = GELU(x) for `n` floats; `form` is `SM_GELU_ERF` or `SM_GELU_TANH`. `y` may be `x`.
+// y = exp(x).
+sm_status sm_exp_f32(const float *x, size_t n, float *y);
+
+// y = tanh(x).
+sm_status sm_tanh_f32(const float *x, size_t n, float *y);
+
+// y = erf(x).
+sm_status sm_erf_f32(const float *x, size_t n, float *y);
+
+// y = 1 / (1 + exp(-x)).
+sm_status sm_sigmoid_f32(const float *x, size_t n, float *y);
+
+// y = GELU(x); `form` is `SM_GELU_ERF` or `SM_GELU_TANH`.
 sm_status sm_gelu_f32(const float *x, size_t n, int32_t form, float *y);
 
-// y = x / (1 + exp(-x)) for `n` floats. `y` may be `x`.
+// y = x / (1 + exp(-x)).
 sm_status sm_silu_f32(const float *x, size_t n, float *y);
+
+// y = x where that is above 0, else 0.
+sm_status sm_relu_f32(const float *x, size_t n, float *y);
+
+// dx = dy * (1 - tanh(x)^2): what flows back through tanh to its argument.
+sm_status sm_tanh_backward_f32(const float *x, const float *dy, size_t n, float *dx);
+
+// dx = dy * s * (1 - s) with s = 1 / (1 + exp(-x)).
+sm_status sm_sigmoid_backward_f32(const float *x, const float *dy, size_t n, float *dx);
+
+// dx = dy * GELU'(x); `form` is `SM_GELU_ERF` or `SM_GELU_TANH`.
+sm_status sm_gelu_backward_f32(const float *x, const float *dy, size_t n, int32_t form, float *dx);
+
+// dx = dy * SiLU'(x), SiLU as in `sm_silu_f32`.
+sm_status sm_silu_backward_f32(const float *x, const float *dy, size_t n, float *dx);
+
+// dx = dy where x is above 0, else 0.
+sm_status sm_relu_backward_f32(const float *x, const float *dy, size_t n, float *dx);
+
+// y = a + b.
+sm_status sm_add_f32(const float *a, const float *b, size_t n, float *y);
+
+// y = a * b.
+sm_status sm_mul_f32(const float *a, const float *b, size_t n, float *y);
+
+// y = factor * x.
+sm_status sm_scale_f32(const float *x, size_t n, float factor, float *y);
+
+// y = factor * x + y.
+sm_status sm_axpy_f32(float factor, const float *x, size_t n, float *y);
+
+/*
+ * Gated pairs
+ * -----------
+ * A function of a gate times another number, as the MLPs of many transformers have them, and what flows back.
+ * Rules as for the elementwise functions.
+ */
+
+// y = SiLU(gate) * up.
+sm_status sm_swiglu_f32(const float *gate, const float *up, size_t n, float *y);
+
+// y = GELU(gate) * up; `form` is `SM_GELU_ERF` or `SM_GELU_TANH`.
+sm_status sm_geglu_f32(const float *gate, const float *up, size_t n, int32_t form, float *y);
+
+// What flows back through `sm_swiglu_f32`: dgate = dy * up * SiLU'(gate), dup = dy * SiLU(gate).
+//
+// `dgate` and `dup` may each be one of the inputs, but not the same, nor overlap.
+sm_status sm_swiglu_backward_f32(const float *gate,
+                                 const float *up,
+                                 const float *dy,
+                                 size_t n,
+                                 float *dgate,
+                                 float *dup);
+
+// What flows back through `sm_geglu_f32`: dgate = dy * up * GELU'(gate), dup = dy * GELU(gate).
+//
+// `dgate` and `dup` may each be one of the inputs, but not the same, nor overlap.
+sm_status sm_geglu_backward_f32(const float *gate,
+                                const float *up,
+                                const float *dy,
+                                size_t n,
+                                int32_t form,
+                                float *dgate,
+                                float *dup);
 
 /*
  * Functions of rows
@@ -989,6 +1067,39 @@ sm_status sm_softmax_f32(size_t rows,
                          size_t cols,
                          const float *x,
                          size_t ldx,
+                         float *y,
+                         size_t ldy);
+
+// Softmax of each row of scale * x + mask, of the part that the row sees.
+//
+// `mask` has the shape of x, minus infinity hides an element; NULL for no mask, `ldmask` 0 for one row of it that
+// counts for all rows. Row r sees its first `visible` + r elements, so with `cols` all: the others aren't read, and
+// their results are 0. `scale` is finite. A row with nothing but minus infinity comes out NaN.
+sm_status sm_masked_softmax_f32(size_t rows,
+                                size_t cols,
+                                const float *x,
+                                size_t ldx,
+                                float scale,
+                                size_t visible,
+                                const float *mask,
+                                size_t ldmask,
+                                float *y,
+                                size_t ldy);
+
+// The logarithm of the softmax of each row: y = x - max - log(sum of exp(x - max)).
+sm_status sm_log_softmax_f32(size_t rows,
+                             size_t cols,
+                             const float *x,
+                             size_t ldx,
+                             float *y,
+                             size_t ldy);
+
+// y = x with `row`, `cols` floats, added to each of its rows.
+sm_status sm_add_row_f32(size_t rows,
+                         size_t cols,
+                         const float *x,
+                         size_t ldx,
+                         const float *row,
                          float *y,
                          size_t ldy);
 
@@ -1016,6 +1127,126 @@ sm_status sm_rms_norm_f32(size_t rows,
                           float eps,
                           float *y,
                           size_t ldy);
+
+// LayerNorm of x + add, which takes the place of x; and, for a backward pass, what it was computed with.
+//
+// x = x + add; y = (x - mean) / sqrt(variance + eps) * weight + bias; `mean` and `rstd` = 1 / sqrt(variance + eps) get
+// one number for each row. NULL for `add`: x stays, and y may be x. NULL for `mean` or `rstd`: not wanted.
+sm_status sm_add_layer_norm_f32(size_t rows,
+                                size_t cols,
+                                float *x,
+                                size_t ldx,
+                                const float *add,
+                                size_t ldadd,
+                                const float *weight,
+                                const float *bias,
+                                float eps,
+                                float *y,
+                                size_t ldy,
+                                float *mean,
+                                float *rstd);
+
+// RMSNorm of x + add, which takes the place of x; and, for a backward pass, what it was computed with.
+//
+// x = x + add; y = x / sqrt(mean of x^2 + eps) * weight; `rstd` = 1 / sqrt(mean of x^2 + eps) gets one number for each
+// row. NULL for `add`: x stays, and y may be x. NULL for `rstd`: not wanted.
+sm_status sm_add_rms_norm_f32(size_t rows,
+                              size_t cols,
+                              float *x,
+                              size_t ldx,
+                              const float *add,
+                              size_t ldadd,
+                              const float *weight,
+                              float eps,
+                              float *y,
+                              size_t ldy,
+                              float *rstd);
+
+/*
+ * Reductions
+ * ----------
+ * An array to one number, which goes to `result`.
+ */
+
+// The sum of `n` floats; 0 of none.
+sm_status sm_sum_f32(const float *x, size_t n, float *result);
+
+// The sum of the products of two arrays of `n` floats; 0 of none.
+sm_status sm_dot_f32(const float *a, const float *b, size_t n, float *result);
+
+// The largest of `n` floats: minus infinity of none, NaN where any is NaN.
+sm_status sm_max_f32(const float *x, size_t n, float *result);
+
+// The first index of the largest of `n` floats, where NaN counts as smallest; 0 where there is nothing else.
+sm_status sm_argmax_f32(const float *x,
+                        size_t n,
+                        size_t *result);
+
+/*
+ * Rotary position embedding
+ * -------------------------
+ * Pairs of a head's elements turn by an angle that grows with the position. The angles are computed once, into a
+ * table of yours, and applied to as many rows as you like.
+ */
+
+// Elements 2i and 2i + 1 of a head turn together.
+#define SM_ROPE_ADJACENT 0
+
+// Elements i and i + rot_dim / 2 of a head turn together.
+#define SM_ROPE_HALVES 1
+
+// Writes the cosines, then the sines, of each of `n_positions` positions: `rot_dim` floats a position.
+//
+// Pair i turns by position * freq_scale * base^(-2i / rot_dim) / factors[i]. `rot_dim` is even; `factors` are
+// rot_dim / 2 numbers, or NULL for 1. `base`, `freq_scale` and the factors are positive and finite.
+sm_status sm_rope_table_f32(size_t n_positions,
+                            size_t rot_dim,
+                            float base,
+                            float freq_scale,
+                            const float *factors,
+                            float *table);
+
+// Turns the first `rot_dim` elements of each head of x, in place: rows of `n_head` heads of `head_dim` elements.
+//
+// Row t stands at `positions[t]`, which is below `n_positions`. `table` is `sm_rope_table_f32`'s. `pairing` is
+// `SM_ROPE_ADJACENT` or `SM_ROPE_HALVES`.
+sm_status sm_rope_f32(size_t rows,
+                      size_t n_head,
+                      size_t head_dim,
+                      float *x,
+                      size_t ldx,
+                      const uint32_t *positions,
+                      const float *table,
+                      size_t n_positions,
+                      size_t rot_dim,
+                      int32_t pairing);
+
+/*
+ * Transposition and conversion
+ * ----------------------------
+ */
+
+// y = the transpose of x: x is `rows` by `cols`, y is `cols` by `rows`. They must not overlap.
+sm_status sm_transpose_f32(size_t rows,
+                           size_t cols,
+                           const float *x,
+                           size_t ldx,
+                           float *y,
+                           size_t ldy);
+
+// y = x as IEEE half floats, rounded to nearest, ties to even; what is too large becomes infinite.
+//
+// The four conversions work on `n` elements; `x` and `y` must not overlap.
+sm_status sm_f32_to_f16(const float *x, size_t n, uint16_t *y);
+
+// y = x as bfloat16, rounded to nearest, ties to even.
+sm_status sm_f32_to_bf16(const float *x, size_t n, uint16_t *y);
+
+// y = the IEEE half floats x; exact.
+sm_status sm_f16_to_f32(const uint16_t *x, size_t n, float *y);
+
+// y = the bfloat16 numbers x; exact.
+sm_status sm_bf16_to_f32(const uint16_t *x, size_t n, float *y);
 
 #ifdef __cplusplus
 }

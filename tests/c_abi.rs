@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 8] = [
+const C_SOURCES: [&str; 10] = [
     "main.c",
     "kernels.c",
     "products.c",
     "bf16.c",
     "attention.c",
+    "rows.c",
     "bad_arguments.c",
+    "bad_rows.c",
     "bad_files.c",
     "generation.c",
 ];

@@ -11,6 +11,7 @@ use super::status::{Failure, SM_STATUS_INTERNAL, SM_STATUS_OK, sm_status};
 ///
 /// Asserting unwind safety is sound here: objects that a panic may have left half-changed sit behind a
 /// [`super::handle::Exclusive`], which refuses them from then on.
+#[inline]
 pub(super) fn call(body: impl FnOnce() -> Result<(), Failure>) -> sm_status {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => SM_STATUS_OK,

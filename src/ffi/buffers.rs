@@ -44,6 +44,7 @@ pub(super) unsafe fn array_mut<'a, T>(
 }
 
 /// Refuses what can't be an array of `len` elements.
+#[inline]
 pub(super) fn check<T>(data: *const T, len: usize, what: &'static str) -> Result<(), Failure> {
     if len == 0 {
         return Ok(());

@@ -8,6 +8,7 @@ use super::status::Failure;
 
 /// Checks the two matrices of a function that works row by row, in place or apart. The bytes that it moves;
 /// `None` where there is nothing to do.
+#[inline]
 pub(super) fn row_by_row(
     rows: usize,
     cols: usize,
@@ -26,7 +27,26 @@ pub(super) fn row_by_row(
     Ok((len_x > 0).then(|| bytes(rows.saturating_mul(cols).saturating_mul(2))))
 }
 
+/// Checks arrays of `n` floats: inputs, and an output that is one of them or overlaps none. Whether there is anything
+/// to do.
+#[inline]
+pub(super) fn arrays(
+    n: usize,
+    inputs: &[(&'static str, *const f32)],
+    (name, output): (&'static str, *mut f32),
+) -> Result<bool, Failure> {
+    buffers::check(output, n, name)?;
+    for &(input_name, input) in inputs {
+        buffers::check(input, n, input_name)?;
+        if input != output.cast_const() && overlap(&range(input, n), &range(output, n)) {
+            return Err(Failure::invalid(format!("{name} and {input_name} overlap, and aren't the same")));
+        }
+    }
+    Ok(n > 0)
+}
+
 /// Floats from the first to the last element of a matrix; 0 for one without elements.
+#[inline]
 pub(super) fn floats(name: &'static str, rows: usize, cols: usize, ld: usize) -> Result<usize, Failure> {
     if rows == 0 || cols == 0 {
         return Ok(0);
@@ -96,14 +116,17 @@ impl Extent {
 }
 
 /// Addresses of `len` floats, which are known to fit into memory.
+#[inline]
 pub(super) fn range(first: *const f32, len: usize) -> Range<usize> {
     first.addr()..first.addr() + len * size_of::<f32>()
 }
 
+#[inline]
 pub(super) fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
     !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
 }
 
+#[inline]
 pub(super) fn bytes(floats: usize) -> u64 {
     (floats as u64).saturating_mul(size_of::<f32>() as u64)
 }

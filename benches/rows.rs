@@ -1,130 +1,216 @@
-//! Elementwise, row-wise and rotary kernels on every level of this CPU: elements a second.
-//! Sizes are 10⁴ (inside L2), 10⁵ and 10⁶ elements, one thread, buffers aligned to 64 bytes.
-//! `cargo bench --bench rows -- 'softmax.*avx512'` picks some of them.
+//! Elementwise, row-wise, rotary and converting kernels on every level of this CPU, one thread: elements and bytes a
+//! second, and the share of the speed at which this machine copies as many bytes at that size, in the same run.
+//! `cargo bench --bench rows -- 'softmax' avx512 100000` keeps the lines that hold all of these words.
 
-use criterion::{
-    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
-    measurement::WallTime,
-};
+// SAFETY of every block below: the buffers hold n floats for every operand, and only levels of this CPU run.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
 use smallmind::isa::IsaId;
-use smallmind::kernels::rope::{self, Scaling, Table};
-use smallmind::kernels::rows::{self, Affine};
+use smallmind::kernels::rope::{self, RopeArgs, Scaling, Table};
+use smallmind::kernels::rows::{self, NormArgs, SoftmaxArgs};
 use smallmind::kernels::unary;
-use std::time::Duration;
+use std::hint::black_box;
+use std::ptr::{null, null_mut};
+use std::time::{Duration, Instant};
 
-const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
-const WIDTHS: [usize; 2] = [768, 4096];
+/// From well inside L1 to past every cache of a core.
+const SIZES: [usize; 5] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+/// Samples of one line; the median counts.
+const SAMPLES: usize = 15;
+/// What a sample lasts at least.
+const SAMPLE: Duration = Duration::from_micros(700);
 
-/// Floats that start on a cache line, as the arena's do.
-struct Aligned {
-    storage: Vec<f32>,
-    begin: usize,
-    len: usize,
+/// Buffers of the largest size that start on a cache line, as the arena's do.
+struct Buffers {
+    /// Three inputs.
+    src: [Vec<f32>; 3],
+    dst: [Vec<f32>; 2],
+    positions: Vec<u32>,
+    rope: Table,
 }
 
-impl Aligned {
-    /// Values between −5 and 5, where no function is at its limit.
+/// Floats that a buffer begins with before its first cache line.
+fn begin(buffer: &[f32]) -> usize {
+    buffer.as_ptr().align_offset(64)
+}
+
+impl Buffers {
+    /// Inputs between −5 and 5, where no function is at its limit.
     fn new(len: usize) -> Self {
-        let mut storage = vec![0.0; len + 16];
-        let begin = storage.as_ptr().align_offset(64);
-        for (i, x) in storage[begin..begin + len].iter_mut().enumerate() {
-            *x = ((i * 7919 % 2003) as f32 / 2003.0 - 0.5) * 10.0;
+        let values = |seed: usize| -> Vec<f32> {
+            (0..len + 16).map(|i| (((i + seed) * 7919 % 2003) as f32 / 2003.0 - 0.5) * 10.0).collect()
+        };
+        Self {
+            src: [values(0), values(1), values(2)],
+            dst: [values(3), values(4)],
+            positions: (0..len as u32).map(|p| p % 2048).collect(),
+            rope: Table::new(2048, HEAD, 10_000.0, Scaling::default()).unwrap(),
         }
-        Self { storage, begin, len }
     }
 
-    fn get(&self) -> &[f32] {
-        &self.storage[self.begin..self.begin + self.len]
+    fn src(&self, which: usize) -> *const f32 {
+        self.src[which][begin(&self.src[which])..].as_ptr()
     }
 
-    fn get_mut(&mut self) -> &mut [f32] {
-        &mut self.storage[self.begin..self.begin + self.len]
+    fn dst(&mut self, which: usize) -> *mut f32 {
+        let begin = begin(&self.dst[which]);
+        self.dst[which][begin..].as_mut_ptr()
     }
 }
 
-fn measure(
-    group: &mut BenchmarkGroup<WallTime>,
-    op: &str,
+const HEAD: usize = 64;
+
+/// An op on the first n elements of the buffers.
+type Call = Box<dyn Fn(&mut Buffers, usize)>;
+
+/// One kernel at one level on `n` elements.
+struct Op {
+    name: String,
     isa: IsaId,
-    len: usize,
-    mut run: impl FnMut(&[f32], &mut [f32]),
-) {
-    let (src, mut dst) = (Aligned::new(len), Aligned::new(len));
-    group.throughput(Throughput::Elements(len as u64));
-    group.bench_function(BenchmarkId::new(format!("{op}/{}", isa.name()), len), |bencher| {
-        bencher.iter(|| run(src.get(), dst.get_mut()));
+    /// Bytes that must be read and written for an element.
+    moved: usize,
+    run: Call,
+}
+
+fn op(name: &str, isa: IsaId, moved: usize, run: impl Fn(&mut Buffers, usize) + 'static) -> Op {
+    Op { name: name.to_owned(), isa, moved, run: Box::new(run) }
+}
+
+// SAFETY of every block below: a buffer holds the largest size, and an op touches no more than its n elements.
+fn elementwise(isa: IsaId) -> Vec<Op> {
+    let set = unary::Set::select(isa);
+    let mut ops = Vec::new();
+    for kernel in set.unary().map(|k| *k) {
+        ops.push(op(kernel.info.op, isa, 8, move |b, n| unsafe { kernel.run(b.src(0), b.dst(0), n) }));
+    }
+    for kernel in set.binary().map(|k| *k) {
+        ops.push(op(kernel.info.op, isa, 12, move |b, n| unsafe {
+            kernel.run(b.src(0), b.src(1), b.dst(0), n)
+        }));
+    }
+    ops.push(op("scale", isa, 8, move |b, n| unsafe { set.scale.run(b.src(0), 0.7, b.dst(0), n) }));
+    ops
+}
+
+fn row_wise(isa: IsaId, cols: usize) -> Vec<Op> {
+    let set = rows::Set::select(isa);
+    let named = |name: &str| format!("{name}/{cols}");
+    let softmax = move |b: &mut Buffers, n: usize| SoftmaxArgs {
+        src: b.src(0),
+        src_stride: cols,
+        dst: b.dst(0),
+        dst_stride: cols,
+        rows: n / cols,
+        cols,
+        scale: 1.0,
+        causal: None,
+        mask: null(),
+        mask_stride: 0,
+    };
+    let norm = move |b: &mut Buffers, n: usize, bias: bool| NormArgs {
+        x: b.src(0).cast_mut(),
+        x_stride: cols,
+        add: null(),
+        add_stride: 0,
+        dst: b.dst(0),
+        dst_stride: cols,
+        gamma: b.src(1),
+        beta: if bias { b.src(2) } else { null() },
+        eps: 1e-5,
+        rows: n / cols,
+        cols,
+        mean: null_mut(),
+        rstd: null_mut(),
+    };
+    vec![
+        op(&named("softmax"), isa, 8, move |b, n| unsafe { set.softmax.run(&softmax(b, n)) }),
+        op(&named("log_softmax"), isa, 8, move |b, n| unsafe { set.log_softmax.run(&softmax(b, n)) }),
+        op(&named("layer_norm"), isa, 8, move |b, n| unsafe { set.layer_norm.run(&norm(b, n, true)) }),
+        op(&named("rms_norm"), isa, 8, move |b, n| unsafe { set.rms_norm.run(&norm(b, n, false)) }),
+    ]
+}
+
+fn reductions(isa: IsaId) -> Vec<Op> {
+    let set = rows::Set::select(isa);
+    vec![
+        op("sum", isa, 4, move |b, n| {
+            black_box(unsafe { set.sum.run(b.src(0), n) });
+        }),
+        op("max", isa, 4, move |b, n| {
+            black_box(unsafe { set.max.run(b.src(0), n) });
+        }),
+        op("argmax", isa, 4, move |b, n| {
+            black_box(unsafe { set.argmax.run(b.src(0), n) });
+        }),
+        op("dot", isa, 8, move |b, n| {
+            black_box(unsafe { set.dot.run(b.src(0), b.src(1), n) });
+        }),
+    ]
+}
+
+fn rotary(isa: IsaId) -> Vec<Op> {
+    let set = rope::Set::select(isa);
+    let heads = 8;
+    let args = move |b: &mut Buffers, n: usize| RopeArgs {
+        x: b.dst(0),
+        stride: heads * HEAD,
+        positions: b.positions.as_ptr(),
+        tokens: n / (heads * HEAD),
+        n_head: heads,
+        head_dim: HEAD,
+    };
+    [set.adjacent, set.halves]
+        .map(|rope| {
+            op(rope.info.op, isa, 8, move |b, n| unsafe {
+                let args = args(b, n);
+                rope.run(b.rope.angles(), &args);
+            })
+        })
+        .into()
+}
+
+/// Nanoseconds of one run: the median of some samples, each of as many runs as make it long enough to time.
+fn time(buffers: &mut Buffers, n: usize, run: &dyn Fn(&mut Buffers, usize)) -> f64 {
+    let timed = |buffers: &mut Buffers, runs: usize| {
+        let start = Instant::now();
+        for _ in 0..runs {
+            run(buffers, black_box(n));
+        }
+        start.elapsed()
+    };
+    timed(buffers, 1);
+    let one = timed(buffers, 1).max(Duration::from_nanos(20));
+    let runs = (SAMPLE.as_nanos() / one.as_nanos()).max(1) as usize;
+    let mut samples: Vec<_> = (0..SAMPLES).map(|_| timed(buffers, runs)).collect();
+    samples.sort();
+    samples[SAMPLES / 2].as_nanos() as f64 / runs as f64
+}
+
+/// Bytes a nanosecond of a plain copy of `bytes / 2` bytes: what moves `bytes` and does nothing else.
+fn copy_speed(buffers: &mut Buffers, bytes: usize) -> f64 {
+    let floats = (bytes / 8).min(SIZES[SIZES.len() - 1]);
+    let copy = |b: &mut Buffers, n: usize| unsafe { b.src(0).copy_to_nonoverlapping(b.dst(0), n) };
+    8.0 * floats as f64 / time(buffers, floats, &copy)
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    // Levels with kernels of their own.
+    let levels = IsaId::available().filter(|&isa| unary::Set::select(isa).exp.info.isa == isa);
+    let ops = levels.flat_map(|isa| {
+        let rows = [64, 768, 4096].into_iter().flat_map(move |cols| row_wise(isa, cols));
+        elementwise(isa).into_iter().chain(rows).chain(reductions(isa)).chain(rotary(isa))
     });
-}
-
-/// Levels with kernels of their own.
-fn levels() -> impl Iterator<Item = IsaId> {
-    IsaId::available().filter(|&isa| unary::Set::select(isa).exp.info.isa == isa)
-}
-
-fn elementwise(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("elementwise");
-    for isa in levels() {
-        for len in SIZES {
-            let set = unary::Set::select(isa);
-            for kernel in set.unary() {
-                measure(&mut group, kernel.info.op, isa, len, |src, dst| kernel.apply(src, dst));
-            }
-            for kernel in set.binary() {
-                measure(&mut group, kernel.info.op, isa, len, |src, dst| kernel.apply_in_place(dst, src));
+    let mut buffers = Buffers::new(SIZES[SIZES.len() - 1]);
+    println!("{:24} {:8} {:>9}  {:>8} {:>8} {:>8}", "op", "isa", "elements", "G/s", "GB/s", "of copy");
+    for op in ops {
+        for n in SIZES {
+            let line = format!("{:24} {:8} {n:>9}", op.name, op.isa.name());
+            if words.iter().all(|word| line.split_whitespace().any(|part| part.contains(word.as_str()))) {
+                let (ns, copy) = (time(&mut buffers, n, &op.run), copy_speed(&mut buffers, op.moved * n));
+                let (elements, bytes) = (n as f64 / ns, (op.moved * n) as f64 / ns);
+                println!("{line}  {elements:8.3} {bytes:8.1} {:7.0}%", 100.0 * bytes / copy);
             }
         }
     }
 }
-
-fn row_wise(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("rows");
-    for isa in levels() {
-        let set = rows::Set::select(isa);
-        for (cols, size) in WIDTHS.iter().flat_map(|&cols| SIZES.map(|size| (cols, size))) {
-            let len = size / cols * cols;
-            let (gamma, beta) = (Aligned::new(cols), Aligned::new(cols));
-            let (gamma, beta) = (Some(gamma.get()), Some(beta.get()));
-            measure(&mut group, &format!("softmax/{cols}"), isa, len, |src, dst| {
-                set.softmax.apply(src, dst, cols, 1.0, None).unwrap();
-            });
-            measure(&mut group, &format!("layer_norm/{cols}"), isa, len, |src, dst| {
-                set.layer_norm.apply(src, dst, cols, Affine { gamma, beta, eps: 1e-5 }).unwrap();
-            });
-            measure(&mut group, &format!("rms_norm/{cols}"), isa, len, |src, dst| {
-                set.rms_norm.apply(src, dst, cols, Affine { gamma, beta: None, eps: 1e-5 }).unwrap();
-            });
-        }
-        for len in SIZES {
-            for kernel in [&set.sum, &set.max] {
-                measure(&mut group, kernel.info.op, isa, len, |src, dst| dst[0] = kernel.apply(src));
-            }
-            measure(&mut group, "dot", isa, len, |src, dst| dst[0] = set.dot.apply(src, dst));
-        }
-    }
-}
-
-fn rotary(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("rope");
-    let (n_head, head_dim) = (9, 64);
-    let table = Table::new(2048, head_dim, 10_000.0, Scaling::default()).unwrap();
-    for isa in levels() {
-        let set = rope::Set::select(isa);
-        for kernel in [&set.adjacent, &set.halves] {
-            for size in SIZES {
-                let tokens = size / (n_head * head_dim);
-                let positions: Vec<u32> = (0..tokens as u32).collect();
-                measure(&mut group, kernel.info.op, isa, tokens * n_head * head_dim, |_, dst| {
-                    kernel.apply(&table, dst, &positions, head_dim).unwrap();
-                });
-            }
-        }
-    }
-}
-
-fn settings() -> Criterion {
-    let (warm_up, time) = (Duration::from_millis(50), Duration::from_millis(200));
-    Criterion::default().warm_up_time(warm_up).measurement_time(time).sample_size(20)
-}
-
-criterion_group!(name = benches; config = settings(); targets = elementwise, row_wise, rotary);
-criterion_main!(benches);

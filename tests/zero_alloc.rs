@@ -67,6 +67,8 @@ fn a_product_allocates_only_where_none_before_wanted_as_much() {
     let row = Set::select(IsaId::detect()).f32;
     let team = Team::new(2).unwrap();
     let mut workspace = Workspace::default();
+    // The other test turns the profile on for all threads.
+    profile::prepare_thread();
     let data = vec![0.5f32; 400 * 400];
     let mut c = vec![0.0; 400 * 400];
     // A must be packed, so both its size and its scratch memory's grow with m.

@@ -2,13 +2,15 @@
 //! second, and the share of the speed at which this machine copies as many bytes at that size, in the same run.
 //! `cargo bench --bench rows -- 'softmax' avx512 100000` keeps the lines that hold all of these words.
 
-// SAFETY of every block below: the buffers hold n floats for every operand, and only levels of this CPU run.
+// SAFETY of every block below: a buffer holds the largest size, and an op touches no more than its n elements.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use smallmind::isa::IsaId;
+use smallmind::kernels::convert;
 use smallmind::kernels::rope::{self, RopeArgs, Scaling, Table};
 use smallmind::kernels::rows::{self, NormArgs, SoftmaxArgs};
-use smallmind::kernels::unary;
+use smallmind::kernels::transpose::{self, TransposeArgs};
+use smallmind::kernels::unary::{self, GatedArgs};
 use std::hint::black_box;
 use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
@@ -60,23 +62,22 @@ impl Buffers {
 
 const HEAD: usize = 64;
 
-/// An op on the first n elements of the buffers.
-type Call = Box<dyn Fn(&mut Buffers, usize)>;
+/// A kernel on `n` elements.
+type Run = Box<dyn Fn(&mut Buffers, usize)>;
 
-/// One kernel at one level on `n` elements.
+/// One kernel at one level.
 struct Op {
     name: String,
     isa: IsaId,
     /// Bytes that must be read and written for an element.
     moved: usize,
-    run: Call,
+    run: Run,
 }
 
 fn op(name: &str, isa: IsaId, moved: usize, run: impl Fn(&mut Buffers, usize) + 'static) -> Op {
     Op { name: name.to_owned(), isa, moved, run: Box::new(run) }
 }
 
-// SAFETY of every block below: a buffer holds the largest size, and an op touches no more than its n elements.
 fn elementwise(isa: IsaId) -> Vec<Op> {
     let set = unary::Set::select(isa);
     let mut ops = Vec::new();
@@ -89,6 +90,13 @@ fn elementwise(isa: IsaId) -> Vec<Op> {
         }));
     }
     ops.push(op("scale", isa, 8, move |b, n| unsafe { set.scale.run(b.src(0), 0.7, b.dst(0), n) }));
+    ops.push(op("axpy", isa, 12, move |b, n| unsafe { set.axpy.run(1e-9, b.src(0), b.dst(0), n) }));
+    for kernel in set.gated().map(|k| *k) {
+        ops.push(op(kernel.info.op, isa, 20, move |b, n| unsafe {
+            let (gate, up, dy) = (b.src(0), b.src(1), b.src(2));
+            kernel.run(&GatedArgs { gate, up, dy, dgate: b.dst(0), dup: b.dst(1), n });
+        }));
+    }
     ops
 }
 
@@ -127,6 +135,22 @@ fn row_wise(isa: IsaId, cols: usize) -> Vec<Op> {
         op(&named("log_softmax"), isa, 8, move |b, n| unsafe { set.log_softmax.run(&softmax(b, n)) }),
         op(&named("layer_norm"), isa, 8, move |b, n| unsafe { set.layer_norm.run(&norm(b, n, true)) }),
         op(&named("rms_norm"), isa, 8, move |b, n| unsafe { set.rms_norm.run(&norm(b, n, false)) }),
+    ]
+}
+
+/// A square matrix of at most `n` elements there and back; conversions.
+fn layout(isa: IsaId) -> Vec<Op> {
+    let (set, turn) = (convert::Set::select(isa), transpose::Set::select(isa).f32);
+    vec![
+        op("f32_to_f16", isa, 6, move |b, n| unsafe { set.to_f16.run(b.src(0), b.dst(0).cast(), n) }),
+        op("f32_to_bf16", isa, 6, move |b, n| unsafe { set.to_bf16.run(b.src(0), b.dst(0).cast(), n) }),
+        op("f16_to_f32", isa, 6, move |b, n| unsafe { set.from_f16.run(b.src(0).cast(), b.dst(0), n) }),
+        op("bf16_to_f32", isa, 6, move |b, n| unsafe { set.from_bf16.run(b.src(0).cast(), b.dst(0), n) }),
+        op("transpose", isa, 8, move |b, n| unsafe {
+            let side = n.isqrt();
+            let (src, dst) = (b.src(0), b.dst(0));
+            turn.run(&TransposeArgs { src, src_stride: side, dst, dst_stride: side, rows: side, cols: side });
+        }),
     ]
 }
 
@@ -199,7 +223,7 @@ fn main() {
     let levels = IsaId::available().filter(|&isa| unary::Set::select(isa).exp.info.isa == isa);
     let ops = levels.flat_map(|isa| {
         let rows = [64, 768, 4096].into_iter().flat_map(move |cols| row_wise(isa, cols));
-        elementwise(isa).into_iter().chain(rows).chain(reductions(isa)).chain(rotary(isa))
+        elementwise(isa).into_iter().chain(rows).chain(reductions(isa)).chain(rotary(isa)).chain(layout(isa))
     });
     let mut buffers = Buffers::new(SIZES[SIZES.len() - 1]);
     println!("{:24} {:8} {:>9}  {:>8} {:>8} {:>8}", "op", "isa", "elements", "G/s", "GB/s", "of copy");

@@ -160,7 +160,9 @@ impl Grid {
         let time = |grid: &Grid| {
             let edges = grid.rows.saturating_add(b_cost * grid.columns);
             let part = grid.rows.saturating_mul(grid.columns).saturating_add(ELEMENT_COST * edges);
-            part.saturating_mul((grid.down * grid.across).div_ceil(workers))
+            let rounds = (grid.down * grid.across).div_ceil(workers);
+            // Half a part more: what the others wait for the last of them, on average.
+            part.saturating_mul(2 * rounds + 1)
         };
         grids.min_by_key(|grid| (time(grid), grid.down * grid.across)).unwrap_or(whole)
     }

@@ -11,7 +11,7 @@ const PARTS_PER_WORKER: usize = 4;
 /// Multiply-adds below which waking a team costs more than it saves: some 5 µs of one core.
 const WORTH_SHARING: usize = 1 << 19;
 /// Multiply-adds that reading (and packing) one element costs, about: what a part's shape is weighed by.
-const ELEMENT_COST: usize = 16;
+const ELEMENT_COST: usize = 32;
 
 /// Working memory for products; it grows to what the largest has wanted, and stays.
 #[derive(Default)]
@@ -161,8 +161,8 @@ impl Grid {
             let edges = grid.rows.saturating_add(b_cost * grid.columns);
             let part = grid.rows.saturating_mul(grid.columns).saturating_add(ELEMENT_COST * edges);
             let rounds = (grid.down * grid.across).div_ceil(workers);
-            // Half a part more: what the others wait for the last of them, on average.
-            part.saturating_mul(2 * rounds + 1)
+            // A quarter of a part more: what the others wait for the last of them.
+            part.saturating_mul(4 * rounds + 1)
         };
         grids.min_by_key(|grid| (time(grid), grid.down * grid.across)).unwrap_or(whole)
     }

@@ -158,11 +158,12 @@ impl Blocking {
                 resume: part.resume,
                 bias: if part.bias.is_null() { part.bias } else { part.bias.wrapping_add(column) },
             };
+            let last = left <= panels * self.nr;
             // SAFETY: a part of the product.
             unsafe {
                 match self.wide {
-                    Some(wide) if blocks >= WIDEN_BLOCKS => self.widened_slices(block, part.m, wide),
-                    _ => slices(block, self.row_bytes, slice, |slice| {
+                    Some(wide) if blocks >= WIDEN_BLOCKS => self.widened_slices(block, last, part.m, wide),
+                    _ => slices(block, self.row_bytes, slice, last, |slice| {
                         self.row_blocks(self.tiles, slice, part.m)
                     }),
                 }
@@ -175,10 +176,10 @@ impl Blocking {
     ///
     /// # Safety
     /// As `run`.
-    unsafe fn widened_slices(&self, block: Block, m: usize, (widen, tiles): (WidenFn, Tiles)) {
+    unsafe fn widened_slices(&self, block: Block, last: bool, m: usize, (widen, tiles): (WidenFn, Tiles)) {
         let mut wide = Slice(MaybeUninit::uninit());
         let wide: *mut f32 = wide.0.as_mut_ptr().cast();
-        slices(block, self.row_bytes, self.k_slice(), |slice| {
+        slices(block, self.row_bytes, self.k_slice(), last, |slice| {
             // SAFETY: a slice has at most k_slice rows of NR columns, which is SLICE_BYTES at most.
             unsafe {
                 widen(slice.w, slice.row_stride, slice.k, wide);
@@ -215,9 +216,10 @@ impl Blocking {
 }
 
 /// Calls `multiply` with one slice of `depth` rows of k after the other. Also once for k = 0: the sums of nothing are
-/// written too.
+/// written too. Nothing stands behind the `last` panel that it should ask for: it may be another worker's, who is
+/// writing there.
 #[inline]
-fn slices(mut block: Block, row_bytes: usize, depth: usize, mut multiply: impl FnMut(Block)) {
+fn slices(mut block: Block, row_bytes: usize, depth: usize, last: bool, mut multiply: impl FnMut(Block)) {
     let mut left = block.k;
     loop {
         block.k = depth.min(left);
@@ -225,13 +227,15 @@ fn slices(mut block: Block, row_bytes: usize, depth: usize, mut multiply: impl F
             // Each row block asks for its share of the rows of k that stand right behind these. In a pack that is
             // the next slice, or the next panel's first one.
             block.next = block.w.wrapping_add(block.k * block.row_stride);
-            if block.row_stride == row_bytes {
-                block.next_step = row_bytes / block.blocks;
-                block.next_block = block.k * block.next_step;
+            (block.next_step, block.next_block) = if block.row_stride != row_bytes {
+                (block.row_stride, ASKED_BYTES)
+            } else if last && left == block.k {
+                block.next = block.w;
+                (0, 0)
             } else {
-                block.next_step = block.row_stride;
-                block.next_block = ASKED_BYTES;
-            }
+                let step = row_bytes / block.blocks;
+                (step, block.k * step)
+            };
         }
         multiply(block);
         left -= block.k;

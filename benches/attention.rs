@@ -3,7 +3,10 @@
 //! of as many bytes; both limits are measured in the same run.
 //! `cargo bench --bench attention -- 'avx512/prefill'` picks some of them.
 
+mod limits;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use limits::{best, peak};
 use smallmind::isa::{Isa, IsaId, Kernel};
 use smallmind::kernels::attention::{self, AttentionArgs, Inputs, Row, Set, Shape, Strides, Tensor};
 use std::cell::Cell;
@@ -21,33 +24,6 @@ const GROUP: usize = 4;
 /// Keys and values up to here count as being in L2.
 const L2_BYTES: f64 = (2 << 20) as f64;
 
-/// Twelve independent chains of multiply-adds: enough for two units with a latency of four to six.
-struct Multiply {
-    rounds: usize,
-}
-
-impl Kernel for Multiply {
-    type Output = f32;
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> f32 {
-        let (a, b) = (isa.splat(black_box(0.999)), isa.splat(black_box(1e-3)));
-        let mut sums = [isa.zero(); 12];
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = isa.splat(black_box(i as f32));
-        }
-        for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = isa.mul_add(*sum, a, b);
-            }
-        }
-        let mut total = isa.zero();
-        for sum in sums {
-            total = isa.add(total, sum);
-        }
-        isa.sum_lanes(total)
-    }
-}
-
 /// Reads floats from end to end.
 struct Read<'a>(&'a [f32]);
 
@@ -64,34 +40,6 @@ impl Kernel for Read<'_> {
         }
         isa.sum_lanes(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])))
     }
-}
-
-/// Lanes of a level.
-struct Lanes;
-
-impl Kernel for Lanes {
-    type Output = usize;
-    #[inline(always)]
-    fn run<I: Isa>(self, _isa: I) -> usize {
-        I::LANES
-    }
-}
-
-/// The shortest of many runs, in seconds.
-fn best(runs: usize, mut work: impl FnMut()) -> f64 {
-    let timed = |_| {
-        let start = Instant::now();
-        work();
-        start.elapsed().as_secs_f64()
-    };
-    (0..runs).map(timed).fold(f64::INFINITY, f64::min)
-}
-
-/// Floating-point operations a second that the level's FMA units reach.
-fn peak(isa: IsaId) -> f64 {
-    let rounds = 10_000;
-    let flops = (rounds * 12 * 2 * isa.run(Lanes).unwrap()) as f64;
-    flops / best(200, || _ = black_box(isa.run(Multiply { rounds: black_box(rounds) })))
 }
 
 /// Floats that start on a cache line.

@@ -2,8 +2,10 @@
 //! is measured in the same run with a loop that touches registers only. One thread, packed weights.
 //! `cargo bench --bench kernels -- 'matmul/avx512/f32'` picks some of them.
 
+mod limits;
+
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use smallmind::isa::{Isa, IsaId, Kernel};
+use limits::peak;
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right};
 use smallmind::kernels::{Portion, matmul};
 use smallmind::quant::DType;
@@ -21,56 +23,6 @@ const SHAPES: [[usize; 3]; 7] = [
     [8, 1024, 1024],
     [1, 1024, 1024],
 ];
-
-/// Twelve independent chains of multiply-adds: enough for two units with a latency of four to six.
-struct Peak {
-    rounds: usize,
-}
-
-impl Kernel for Peak {
-    type Output = f32;
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> f32 {
-        let (a, b) = (isa.splat(black_box(0.999)), isa.splat(black_box(1e-3)));
-        let mut sums = [isa.zero(); 12];
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = isa.splat(black_box(i as f32));
-        }
-        for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = isa.mul_add(*sum, a, b);
-            }
-        }
-        let mut total = isa.zero();
-        for sum in sums {
-            total = isa.add(total, sum);
-        }
-        isa.sum_lanes(total)
-    }
-}
-
-/// Lanes of a level.
-struct Lanes;
-
-impl Kernel for Lanes {
-    type Output = usize;
-    #[inline(always)]
-    fn run<I: Isa>(self, _isa: I) -> usize {
-        I::LANES
-    }
-}
-
-/// Floating-point operations a second that the level's FMA units reach: the best of many short runs.
-fn peak(isa: IsaId) -> f64 {
-    let rounds = 10_000;
-    let flops = (rounds * 12 * 2 * isa.run(Lanes).unwrap()) as f64;
-    let runs = (0..200).map(|_| {
-        let start = Instant::now();
-        black_box(isa.run(Peak { rounds: black_box(rounds) }).unwrap());
-        start.elapsed().as_secs_f64()
-    });
-    flops / runs.fold(f64::INFINITY, f64::min)
-}
 
 /// Times `work` of `flops` operations and prints the best sample's share of the peak.
 fn measure(

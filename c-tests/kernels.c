@@ -125,9 +125,10 @@ static void check_table(void) {
     CHECK_OK(sm_kernel_info(kernels, sizeof *kernels, count, &count));
     for (size_t i = 0; i < count; i++) {
         CHECK(*kernels[i].op != 0 && *kernels[i].dtype != 0 && *kernels[i].isa != 0);
-        matmul += strcmp(kernels[i].op, "matmul") == 0 && kernels[i].available;
+        CHECK(!kernels[i].chosen || kernels[i].available);
+        matmul += strcmp(kernels[i].op, "matmul") == 0 && strcmp(kernels[i].dtype, "f32") == 0 && kernels[i].chosen;
     }
-    CHECK(matmul > 0);
+    CHECK(matmul == 1); /* one for each operation and type */
     free(kernels);
 }
 

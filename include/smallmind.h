@@ -692,8 +692,8 @@ typedef struct {
     uint64_t nr;
     // 1 where this CPU can run it.
     int32_t available;
-    // Always 0.
-    int32_t reserved;
+    // 1 where calls run it: the best of its operation and type for the instruction set that is in use.
+    int32_t chosen;
 } sm_kernel;
 
 // Lists every kernel of this build. `stride` is `sizeof(sm_kernel)`.

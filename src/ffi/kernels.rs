@@ -16,7 +16,8 @@ use super::buffers;
 use super::names::intern;
 use super::params::Versioned;
 use super::status::sm_status;
-use crate::kernels::{self, KernelInfo};
+use crate::isa::IsaId;
+use crate::kernels::{self, KernelInfo, KernelSet};
 
 /// One kernel of the library: an operation on an element type for an instruction set.
 #[repr(C)]
@@ -34,8 +35,8 @@ pub struct sm_kernel {
     pub nr: u64,
     /// 1 where this CPU can run it.
     pub available: i32,
-    /// Always 0.
-    pub reserved: i32,
+    /// 1 where calls run it: the best of its operation and type for the instruction set that is in use.
+    pub chosen: i32,
 }
 
 // SAFETY: repr(C); integers and raw pointers.
@@ -43,17 +44,20 @@ unsafe impl Versioned for sm_kernel {
     const NAME: &'static str = "sm_kernel";
 }
 
-impl From<KernelInfo> for sm_kernel {
-    fn from(info: KernelInfo) -> Self {
-        Self {
-            op: intern(info.op),
-            dtype: intern(info.dtype),
-            isa: intern(info.isa.name()),
-            mr: info.mr as u64,
-            nr: info.nr as u64,
-            available: info.isa.is_available().into(),
-            reserved: 0,
-        }
+/// What the header says of a kernel among `all`, with `used` as the instruction set in use.
+fn described(info: KernelInfo, all: &[KernelInfo], used: IsaId) -> sm_kernel {
+    let runs = |isa: IsaId| isa.is_available() && used.includes(isa);
+    let better = |other: &KernelInfo| {
+        (other.op, other.dtype) == (info.op, info.dtype) && other.isa > info.isa && runs(other.isa)
+    };
+    sm_kernel {
+        op: intern(info.op),
+        dtype: intern(info.dtype),
+        isa: intern(info.isa.name()),
+        mr: info.mr as u64,
+        nr: info.nr as u64,
+        available: info.isa.is_available().into(),
+        chosen: (runs(info.isa) && !all.iter().any(better)).into(),
     }
 }
 
@@ -68,6 +72,8 @@ pub unsafe extern "C" fn sm_kernel_info(
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
         let all = kernels::enumerate();
-        buffers::give_structs(all.into_iter().map(sm_kernel::from), out, stride, capacity, count)
+        let used = KernelSet::default_set()?.isa;
+        let described = all.iter().map(|&info| described(info, &all, used));
+        buffers::give_structs(described, out, stride, capacity, count)
     })
 }

@@ -891,7 +891,7 @@ typedef struct {
     float scale;
     // 1: query i sees keys j <= i + tokens_kv - tokens_q only. 0, the default: also later ones.
     int32_t causal;
-    // Places of the queries. In these four, a 0 stands for the dense [batch][tokens][heads][head_dim]:
+    // Places of the queries. In these four, a 0 stands for the dense `[batch][tokens][heads][head_dim]`:
     // head_dim from head to head, the heads together from token to token, and the tokens from sequence to
     // sequence.
     sm_strides q;
@@ -1197,7 +1197,7 @@ sm_status sm_argmax_f32(const float *x,
 
 // Writes the cosines, then the sines, of each of `n_positions` positions: `rot_dim` floats a position.
 //
-// Pair i turns by position * freq_scale * base^(-2i / rot_dim) / factors[i]. `rot_dim` is even; `factors` are
+// Pair i turns by `position * freq_scale * base^(-2i / rot_dim) / factors[i]`. `rot_dim` is even; `factors` are
 // rot_dim / 2 numbers, or NULL for 1. `base`, `freq_scale` and the factors are positive and finite.
 sm_status sm_rope_table_f32(size_t n_positions,
                             size_t rot_dim,

@@ -52,7 +52,7 @@ pub struct sm_attention_params {
     pub scale: f32,
     /// 1: query i sees keys j <= i + tokens_kv - tokens_q only. 0, the default: also later ones.
     pub causal: i32,
-    /// Places of the queries. In these four, a 0 stands for the dense [batch][tokens][heads][head_dim]:
+    /// Places of the queries. In these four, a 0 stands for the dense `[batch][tokens][heads][head_dim]`:
     /// head_dim from head to head, the heads together from token to token, and the tokens from sequence to
     /// sequence.
     pub q: sm_strides,

@@ -18,7 +18,7 @@ pub const SM_ROPE_HALVES: i32 = 1;
 
 /// Writes the cosines, then the sines, of each of `n_positions` positions: `rot_dim` floats a position.
 ///
-/// Pair i turns by position * freq_scale * base^(-2i / rot_dim) / factors[i]. `rot_dim` is even; `factors` are
+/// Pair i turns by `position * freq_scale * base^(-2i / rot_dim) / factors[i]`. `rot_dim` is even; `factors` are
 /// rot_dim / 2 numbers, or NULL for 1. `base`, `freq_scale` and the factors are positive and finite.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_rope_table_f32(

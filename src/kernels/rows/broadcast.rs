@@ -42,7 +42,7 @@ impl AddRow {
     /// Adds `row` to each adjoining row of its length.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where the length is no whole number of rows.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where the length is no whole number of rows.
     pub fn apply_in_place(&self, x: &mut [f32], row: &[f32]) -> Result<()> {
         let cols = row.len();
         let rows = whole_rows(x.len(), x.len(), cols)?;

@@ -269,9 +269,7 @@ impl Gemm<'_> {
         let y = c.wrapping_add(at * ldc + columns.start);
         // SAFETY: the caller's promise.
         unsafe {
-            if self.beta != 0.0 && self.beta != 1.0 {
-                (row.scale)(&Scale { factor: self.beta, y, ldy: ldc, rows: 1, columns: columns.len() });
-            }
+            self.scale(row, y, ldc, 1, columns.len());
             (row.dots)(&Dots {
                 x: self.a.data.as_ptr().wrapping_add(at * self.a.ld),
                 k: self.k,
@@ -280,10 +278,7 @@ impl Gemm<'_> {
                 columns: columns.len(),
                 y,
                 resume: self.beta != 0.0,
-                bias: self
-                    .epilogue
-                    .bias
-                    .map_or(ptr::null(), |bias| bias.as_ptr().wrapping_add(columns.start)),
+                bias: self.bias_at(columns.start),
             });
             if !self.epilogue.is_empty() {
                 self.finish(row, y, ldc, &(at..at + 1), &columns);
@@ -332,8 +327,8 @@ impl Gemm<'_> {
         let (is_first, is_last) = (slice.start == 0, slice.end == self.k);
         // SAFETY: the caller's promise.
         unsafe {
-            if is_first && self.beta != 0.0 && self.beta != 1.0 {
-                (row.scale)(&Scale { factor: self.beta, y, ldy: *ldc, rows: m, columns: n });
+            if is_first {
+                self.scale(row, y, *ldc, m, n);
             }
             let (x, ldx) = self.left(row, plan, &rows, slice, right.scratch);
             row.multiply(&Product {
@@ -348,15 +343,28 @@ impl Gemm<'_> {
                 ldy: *ldc,
                 columns: n,
                 resume: !is_first || self.beta != 0.0,
-                bias: match self.epilogue.bias {
-                    Some(bias) if is_first => bias.as_ptr().wrapping_add(columns.start),
-                    _ => ptr::null(),
-                },
+                bias: if is_first { self.bias_at(columns.start) } else { ptr::null() },
             });
             if is_last && !self.epilogue.is_empty() {
                 self.finish(row, y, *ldc, &rows, columns);
             }
         }
+    }
+
+    /// Scales a block of C, which begins at `y`, by β, where that changes anything that is read.
+    ///
+    /// # Safety
+    /// As [`Gemm::run_part`].
+    unsafe fn scale(&self, row: &Row, y: *mut f32, ldy: usize, rows: usize, columns: usize) {
+        if self.beta != 0.0 && self.beta != 1.0 {
+            // SAFETY: the caller's block of C.
+            unsafe { (row.scale)(&Scale { factor: self.beta, y, ldy, rows, columns }) }
+        }
+    }
+
+    /// The bias from a column on, or null.
+    fn bias_at(&self, column: usize) -> *const f32 {
+        self.epilogue.bias.map_or(ptr::null(), |bias| bias.as_ptr().wrapping_add(column))
     }
 
     /// Finishes a block of C, which begins at `y`.

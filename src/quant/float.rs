@@ -1,7 +1,7 @@
 //! Plain floats as blocks of one element, little-endian: F32, F16, BF16.
 //! Decoding is exact; encoding rounds to nearest, ties to even.
 
-use super::{Block, DType};
+use super::{Block, DType, EncodeBlock, Kind};
 use half::{bf16, f16};
 
 /// IEEE single.
@@ -13,32 +13,22 @@ pub struct Brain;
 
 impl Block for Single {
     const DTYPE: DType = DType::F32;
-    fn decode(block: &[u8], out: &mut [f32]) {
-        out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-    }
-    fn encode(x: &[f32], block: &mut [u8]) {
-        block.copy_from_slice(&x[0].to_le_bytes());
-    }
+    const KIND: Kind =
+        Kind::Floats(|block, out| out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]));
+    const ENCODE: Option<EncodeBlock> = Some(|x, block| block.copy_from_slice(&x[0].to_le_bytes()));
 }
 
 impl Block for Half {
     const DTYPE: DType = DType::F16;
-    fn decode(block: &[u8], out: &mut [f32]) {
-        out[0] = read_f16(block).to_f32();
-    }
-    fn encode(x: &[f32], block: &mut [u8]) {
-        write_f16(x[0], block);
-    }
+    const KIND: Kind = Kind::Floats(|block, out| out[0] = read_f16(block).to_f32());
+    const ENCODE: Option<EncodeBlock> = Some(|x, block| write_f16(x[0], block));
 }
 
 impl Block for Brain {
     const DTYPE: DType = DType::BF16;
-    fn decode(block: &[u8], out: &mut [f32]) {
-        out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32();
-    }
-    fn encode(x: &[f32], block: &mut [u8]) {
-        block.copy_from_slice(&bf16::from_f32(x[0]).to_le_bytes());
-    }
+    const KIND: Kind = Kind::Floats(|block, out| out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32());
+    const ENCODE: Option<EncodeBlock> =
+        Some(|x, block| block.copy_from_slice(&bf16::from_f32(x[0]).to_le_bytes()));
 }
 
 /// The half float in the first two bytes.

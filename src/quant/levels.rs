@@ -1,6 +1,7 @@
 //! What the block formats of 32 elements have in common: unsigned levels, a scale, an offset or a minimum.
 //! Formats unpack into [`Levels`]; decoding and repacking start from there.
 
+use super::fields::{above, join, pack, unpack};
 use half::f16;
 
 /// Elements of a block.
@@ -36,28 +37,22 @@ impl Levels {
 
 /// Low nibbles are elements 0..16, high nibbles 16..32.
 pub fn split_nibbles(packed: &[u8]) -> [u8; BLOCK] {
-    std::array::from_fn(|i| if i < 16 { packed[i] & 15 } else { packed[i - 16] >> 4 })
+    unpack::<4, 16, BLOCK>(packed)
 }
 
 /// Inverse of [`split_nibbles`]; bits above the fourth are left out.
 pub fn join_nibbles(q: &[u8; BLOCK], packed: &mut [u8]) {
-    for (i, byte) in packed.iter_mut().enumerate() {
-        *byte = (q[i] & 15) | (q[i + 16] << 4);
-    }
+    pack::<4, 16>(q, packed);
 }
 
 /// Adds the fifth bits, bit i of a little-endian u32 for element i.
 pub fn add_fifth_bits(q: &mut [u8; BLOCK], bits: &[u8]) {
-    for (i, q) in q.iter_mut().enumerate() {
-        *q |= (bits[i / 8] >> (i % 8) & 1) << 4;
-    }
+    *q = join(*q, unpack::<1, 1, BLOCK>(bits), 4);
 }
 
 /// Inverse of [`add_fifth_bits`].
 pub fn take_fifth_bits(q: &[u8; BLOCK], bits: &mut [u8]) {
-    for (i, byte) in bits.iter_mut().enumerate() {
-        *byte = (0..8).fold(0, |byte, j| byte | (q[8 * i + j] >> 4 & 1) << j);
-    }
+    pack::<1, 1>(&above(q, 4), bits);
 }
 
 /// Levels of a format whose scale lets the value of largest magnitude (its first one) take level 0 exactly;

@@ -3,7 +3,7 @@
 
 use super::float::{read_f16, write_f16};
 use super::levels::{Levels, join_nibbles, round_symmetric, split_nibbles};
-use super::{Block, DType};
+use super::{Block, DType, EncodeBlock, Kind};
 
 const BYTES: usize = 2 + 16;
 const OFFSET: u8 = 8;
@@ -19,12 +19,12 @@ pub fn levels(block: &[u8]) -> Levels {
 
 impl Block for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
-    fn decode(block: &[u8], out: &mut [f32]) {
-        levels(block).decode(out);
-    }
-    fn encode(x: &[f32], block: &mut [u8]) {
-        let (q, d) = round_symmetric(x, OFFSET);
-        write_f16(d, block);
-        join_nibbles(&q, &mut block[2..BYTES]);
-    }
+    const KIND: Kind = Kind::Levels(levels);
+    const ENCODE: Option<EncodeBlock> = Some(encode);
+}
+
+fn encode(x: &[f32], block: &mut [u8]) {
+    let (q, d) = round_symmetric(x, OFFSET);
+    write_f16(d, block);
+    join_nibbles(&q, &mut block[2..BYTES]);
 }

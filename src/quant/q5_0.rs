@@ -3,7 +3,7 @@
 
 use super::float::{read_f16, write_f16};
 use super::levels::{Levels, add_fifth_bits, join_nibbles, round_symmetric, split_nibbles, take_fifth_bits};
-use super::{Block, DType};
+use super::{Block, DType, EncodeBlock, Kind};
 
 const BYTES: usize = 2 + 4 + 16;
 const OFFSET: u8 = 16;
@@ -21,13 +21,13 @@ pub fn levels(block: &[u8]) -> Levels {
 
 impl Block for Q5_0 {
     const DTYPE: DType = DType::Q5_0;
-    fn decode(block: &[u8], out: &mut [f32]) {
-        levels(block).decode(out);
-    }
-    fn encode(x: &[f32], block: &mut [u8]) {
-        let (q, d) = round_symmetric(x, OFFSET);
-        write_f16(d, block);
-        take_fifth_bits(&q, &mut block[2..6]);
-        join_nibbles(&q, &mut block[6..BYTES]);
-    }
+    const KIND: Kind = Kind::Levels(levels);
+    const ENCODE: Option<EncodeBlock> = Some(encode);
+}
+
+fn encode(x: &[f32], block: &mut [u8]) {
+    let (q, d) = round_symmetric(x, OFFSET);
+    write_f16(d, block);
+    take_fifth_bits(&q, &mut block[2..6]);
+    join_nibbles(&q, &mut block[6..BYTES]);
 }

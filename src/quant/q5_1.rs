@@ -3,7 +3,7 @@
 
 use super::float::{read_f16, write_f16};
 use super::levels::{Levels, add_fifth_bits, join_nibbles, round_between, split_nibbles, take_fifth_bits};
-use super::{Block, DType};
+use super::{Block, DType, EncodeBlock, Kind};
 
 const BYTES: usize = 2 + 2 + 4 + 16;
 const _: () = assert!(BYTES == DType::Q5_1.block_bytes());
@@ -20,14 +20,14 @@ pub fn levels(block: &[u8]) -> Levels {
 
 impl Block for Q5_1 {
     const DTYPE: DType = DType::Q5_1;
-    fn decode(block: &[u8], out: &mut [f32]) {
-        levels(block).decode(out);
-    }
-    fn encode(x: &[f32], block: &mut [u8]) {
-        let (q, d, m) = round_between(x, 31);
-        write_f16(d, block);
-        write_f16(m, &mut block[2..]);
-        take_fifth_bits(&q, &mut block[4..8]);
-        join_nibbles(&q, &mut block[8..BYTES]);
-    }
+    const KIND: Kind = Kind::Levels(levels);
+    const ENCODE: Option<EncodeBlock> = Some(encode);
+}
+
+fn encode(x: &[f32], block: &mut [u8]) {
+    let (q, d, m) = round_between(x, 31);
+    write_f16(d, block);
+    write_f16(m, &mut block[2..]);
+    take_fifth_bits(&q, &mut block[4..8]);
+    join_nibbles(&q, &mut block[8..BYTES]);
 }

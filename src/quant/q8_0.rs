@@ -3,7 +3,7 @@
 
 use super::float::{read_f16, write_f16};
 use super::levels::Levels;
-use super::{Block, DType};
+use super::{Block, DType, EncodeBlock, Kind};
 
 const BYTES: usize = 2 + 32;
 const OFFSET: u8 = 128;
@@ -20,16 +20,16 @@ pub fn levels(block: &[u8]) -> Levels {
 
 impl Block for Q8_0 {
     const DTYPE: DType = DType::Q8_0;
-    fn decode(block: &[u8], out: &mut [f32]) {
-        levels(block).decode(out);
-    }
-    fn encode(x: &[f32], block: &mut [u8]) {
-        let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
-        let d = peak / 127.0;
-        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        write_f16(d, block);
-        for (byte, x) in block[2..BYTES].iter_mut().zip(x) {
-            *byte = (x * inverse).round() as i8 as u8;
-        }
+    const KIND: Kind = Kind::Levels(levels);
+    const ENCODE: Option<EncodeBlock> = Some(encode);
+}
+
+fn encode(x: &[f32], block: &mut [u8]) {
+    let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
+    let d = peak / 127.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    write_f16(d, block);
+    for (byte, x) in block[2..BYTES].iter_mut().zip(x) {
+        *byte = (x * inverse).round() as i8 as u8;
     }
 }

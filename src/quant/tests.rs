@@ -28,11 +28,34 @@ fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
+/// Scatters the bits of a number (the finaliser of SplitMix64).
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// Pseudo-random bytes, as the goldens' digests take them.
+fn mixed_bytes(len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| mix(i) as u8).collect()
+}
+
+fn digest(values: &[f32]) -> u64 {
+    let bits = values.iter().map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() });
+    bits.enumerate().fold(0, |sum: u64, (i, bits)| sum.wrapping_add(mix((i as u64) << 32 | u64::from(bits))))
+}
+
+fn decoded(dtype: DType, raw: &[u8]) -> Vec<f32> {
+    let mut values = vec![0.0; raw.len() / dtype.block_bytes() * dtype.block_len()];
+    decode_row(dtype, raw, &mut values).unwrap();
+    values
+}
+
 #[test]
 fn decodes_to_the_bits_of_gguf() {
     let mut golden = Reader(include_bytes!("../../tests/goldens/dequant.bin"));
     assert_eq!(golden.take(4), b"SMDQ");
-    assert_eq!(golden.word(), 1);
+    assert_eq!(golden.word(), 2);
     let sections = golden.word();
     assert_eq!(sections, DType::ALL.len() - 1, "every type but F32");
     for _ in 0..sections {
@@ -41,13 +64,48 @@ fn decodes_to_the_bits_of_gguf() {
         assert_eq!(dtype.row_bytes(len), Some(bytes), "{}", dtype.name());
         let raw = golden.take(bytes);
         let expected = golden.floats(len);
-        let mut values = vec![0.0; len];
-        decode_row(dtype, raw, &mut values).unwrap();
-        for (i, (&value, &expected)) in values.iter().zip(&expected).enumerate() {
+        for (i, (&value, &expected)) in decoded(dtype, raw).iter().zip(&expected).enumerate() {
             assert!(same(value, expected), "{} element {i}: {value} not {expected}", dtype.name());
         }
+        let digested = golden.word();
+        let expected = u64::from_le_bytes(golden.take(8).try_into().unwrap());
+        let values = decoded(dtype, &mixed_bytes(digested * dtype.block_bytes()));
+        assert_eq!(digest(&values), expected, "{}: digest of {digested} blocks", dtype.name());
     }
     assert!(golden.0.is_empty());
+}
+
+/// The documented meaning of each way to take a block apart, element by element, against `decode_row`.
+#[test]
+fn blocks_come_apart_into_what_they_decode_to() {
+    for dtype in DType::ALL {
+        let raw = mixed_bytes(300 * dtype.block_bytes());
+        let expected = decoded(dtype, &raw);
+        let blocks = raw.chunks_exact(dtype.block_bytes()).zip(expected.chunks_exact(dtype.block_len()));
+        for (block, expected) in blocks {
+            for (i, &expected) in expected.iter().enumerate() {
+                let value = if let Some(levels) = dtype.levels(block) {
+                    let product =
+                        levels.d.to_f32() * f32::from(i16::from(levels.q[i]) - i16::from(levels.offset));
+                    levels.m.map_or(product, |m| product + m.to_f32())
+                } else if let (Some(form), Some(parts)) = (dtype.form(), dtype.parts(block)) {
+                    assert_eq!(form.len, dtype.block_len());
+                    assert!(parts.codes[i] >> form.bits == 0);
+                    let s = i / form.sub;
+                    let product =
+                        parts.d.to_f32() * f32::from(parts.scales[s]) * f32::from(form.level(parts.codes[i]));
+                    let minimum = parts.dmin.to_f32() * f32::from(parts.minimums[s]);
+                    if form.minimums { product - minimum } else { product }
+                } else if let Some(plain) = dtype.plain(block) {
+                    plain.scales[i / 16] * f32::from(plain.q[i])
+                } else {
+                    assert!(!dtype.is_quantized());
+                    expected
+                };
+                assert!(same(value, expected), "{} element {i}: {value} not {expected}", dtype.name());
+            }
+        }
+    }
 }
 
 #[test]

@@ -22,49 +22,21 @@ const fn listed(id: u32, name: &'static str, block_len: u64, block_bytes: u64) -
 }
 
 /// Types that can be told apart but not loaded. Block sizes from ggml's block structs.
-const LISTED: [Listed; 26] = [
+const LISTED: [Listed; 8] = [
     listed(9, "Q8_1", 32, 36),
-    listed(10, "Q2_K", 256, 84),
-    listed(11, "Q3_K", 256, 110),
-    listed(12, "Q4_K", 256, 144),
-    listed(13, "Q5_K", 256, 176),
-    listed(14, "Q6_K", 256, 210),
     listed(15, "Q8_K", 256, 292),
-    listed(16, "IQ2_XXS", 256, 66),
-    listed(17, "IQ2_XS", 256, 74),
-    listed(18, "IQ3_XXS", 256, 98),
-    listed(19, "IQ1_S", 256, 50),
-    listed(20, "IQ4_NL", 32, 18),
-    listed(21, "IQ3_S", 256, 110),
-    listed(22, "IQ2_S", 256, 82),
-    listed(23, "IQ4_XS", 256, 136),
     listed(24, "I8", 1, 1),
     listed(25, "I16", 1, 2),
     listed(26, "I32", 1, 4),
     listed(27, "I64", 1, 8),
     listed(28, "F64", 1, 8),
-    listed(29, "IQ1_M", 256, 56),
-    listed(34, "TQ1_0", 256, 54),
-    listed(35, "TQ2_0", 256, 66),
-    listed(39, "MXFP4", 32, 17),
-    listed(40, "NVFP4", 64, 36),
     listed(41, "Q1_0", 128, 18),
 ];
 
 impl TensorType {
     /// The type that this crate loads it as; `None` for those it can only list.
     pub const fn dtype(self) -> Option<DType> {
-        Some(match self.0 {
-            0 => DType::F32,
-            1 => DType::F16,
-            2 => DType::Q4_0,
-            3 => DType::Q4_1,
-            6 => DType::Q5_0,
-            7 => DType::Q5_1,
-            8 => DType::Q8_0,
-            30 => DType::BF16,
-            _ => return None,
-        })
+        DType::from_gguf(self.0)
     }
 
     /// Name as files and reports write it; `None` for a number nobody has given a meaning.

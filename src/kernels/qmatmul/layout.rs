@@ -51,7 +51,7 @@ impl Layout {
     /// [`Error::Unsupported`] where `k` is no multiple of 32 or the type has no quantised kernel;
     /// [`Error::InvalidArgument`] where the size overflows.
     pub fn panel_bytes(self, k: usize) -> Result<usize> {
-        if !self.dtype.is_quantized() || !k.is_multiple_of(BLOCK) {
+        if !super::DTYPES.contains(&self.dtype) || !k.is_multiple_of(BLOCK) {
             return Err(Error::Unsupported(format!(
                 "rows of {k} elements of {} as panels",
                 self.dtype.name()

@@ -1,0 +1,43 @@
+//! Unsigned numbers of 1, 2 or 4 bits packed into bytes, in the one scheme that all block formats share.
+//! Bytes come in runs: the lowest bits of a run's bytes are its first numbers, the next bits the next ones.
+
+/// Unpacks N numbers of BITS bits from runs of RUN bytes.
+#[inline]
+pub fn unpack<const BITS: usize, const RUN: usize, const N: usize>(bytes: &[u8]) -> [u8; N] {
+    const { assert!(N.is_multiple_of(RUN * 8 / BITS)) };
+    let mut numbers = [0; N];
+    for (run, numbers) in bytes.chunks_exact(RUN).zip(numbers.chunks_exact_mut(RUN * 8 / BITS)) {
+        for (place, numbers) in numbers.chunks_exact_mut(RUN).enumerate() {
+            for (number, byte) in numbers.iter_mut().zip(run) {
+                *number = byte >> (place * BITS) & mask(BITS);
+            }
+        }
+    }
+    numbers
+}
+
+/// Inverse of [`unpack`]; bits above the lowest BITS of a number are left out.
+pub fn pack<const BITS: usize, const RUN: usize>(numbers: &[u8], bytes: &mut [u8]) {
+    bytes.fill(0);
+    for (run, numbers) in bytes.chunks_exact_mut(RUN).zip(numbers.chunks_exact(RUN * 8 / BITS)) {
+        for (place, numbers) in numbers.chunks_exact(RUN).enumerate() {
+            for (byte, number) in run.iter_mut().zip(numbers) {
+                *byte |= (number & mask(BITS)) << (place * BITS);
+            }
+        }
+    }
+}
+
+const fn mask(bits: usize) -> u8 {
+    (1 << bits) - 1
+}
+
+/// Numbers put together from their low `bits` bits and the bits above those.
+pub fn join<const N: usize>(low: [u8; N], high: [u8; N], bits: usize) -> [u8; N] {
+    std::array::from_fn(|i| low[i] | high[i] << bits)
+}
+
+/// What [`join`] put together: the bits from `bits` on.
+pub fn above<const N: usize>(numbers: &[u8; N], bits: usize) -> [u8; N] {
+    numbers.map(|number| number >> bits)
+}

@@ -1,0 +1,61 @@
+//! MXFP4 and NVFP4: 4-bit floats (E2M1) in blocks of 32 with a power of two, or of 64 with an 8-bit float each 16.
+//! The table holds the floats doubled, so that they are integers; scales are halved to match.
+
+use super::fields::unpack;
+use super::iq4::parts_of_32;
+use super::parts::{Codes, Factor, Form, Parts, SUPER};
+use super::plain::Plain;
+use super::{Block, DType, EncodeBlock, Kind};
+
+/// Doubled values of the codes.
+pub static LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// MXFP4.
+pub struct Mxfp4;
+/// NVFP4.
+pub struct Nvfp4;
+
+impl Block for Mxfp4 {
+    const DTYPE: DType = DType::MXFP4;
+    const KIND: Kind = Kind::Parts(
+        &Form { len: 32, sub: 32, bits: 4, minimums: false, levels: Codes::Table(&LEVELS) },
+        Self::parts,
+    );
+    const ENCODE: Option<EncodeBlock> = None;
+}
+
+impl Mxfp4 {
+    fn parts(block: &[u8]) -> Parts {
+        parts_of_32(&block[1..17], Factor::Exponent(block[0]))
+    }
+}
+
+impl Block for Nvfp4 {
+    const DTYPE: DType = DType::NVFP4;
+    const KIND: Kind = Kind::Plain(Self::plain);
+    const ENCODE: Option<EncodeBlock> = None;
+}
+
+impl Nvfp4 {
+    fn plain(block: &[u8]) -> Plain {
+        let mut plain = Plain { q: [0; SUPER], scales: [0.0; 16] };
+        for (scale, &byte) in plain.scales.iter_mut().zip(&block[..4]) {
+            *scale = half_of_e4m3(byte);
+        }
+        for (q, code) in plain.q.iter_mut().zip(unpack::<4, 8, 64>(&block[4..36])) {
+            *q = LEVELS[usize::from(code)];
+        }
+        plain
+    }
+}
+
+/// Half of an unsigned E4M3 number. The highest bit counts for nothing; the pattern of NaN means zero.
+fn half_of_e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = (byte >> 3 & 15, f32::from(byte & 7));
+    let unit = |exponent: u8| f32::from_bits(u32::from(exponent + 127 - 11) << 23);
+    match (byte, exponent) {
+        (0x7f, _) => 0.0,
+        (_, 0) => mantissa * unit(1),
+        _ => (mantissa + 8.0) * unit(exponent),
+    }
+}

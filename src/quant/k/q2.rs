@@ -1,0 +1,31 @@
+//! Q2_K: 16 bytes of scale (low nibble) and minimum (high), 64 of 2-bit levels, f16 scale, f16 minimum.
+//! Sub-blocks of 16; w = d·scale·q − dmin·minimum.
+
+use crate::quant::fields::unpack;
+use crate::quant::float::read_f16;
+use crate::quant::parts::{Codes, Factor, Form, Parts};
+use crate::quant::{Block, DType, EncodeBlock, Kind};
+
+/// The type.
+pub struct Q2K;
+
+impl Block for Q2K {
+    const DTYPE: DType = DType::Q2_K;
+    const KIND: Kind = Kind::Parts(
+        &Form { len: 256, sub: 16, bits: 2, minimums: true, levels: Codes::Linear { zero: 0 } },
+        Self::parts,
+    );
+    const ENCODE: Option<EncodeBlock> = None;
+}
+
+impl Q2K {
+    fn parts(block: &[u8]) -> Parts {
+        Parts {
+            codes: unpack::<2, 32, 256>(&block[16..80]),
+            scales: std::array::from_fn(|s| (block[s] & 15) as i8),
+            minimums: std::array::from_fn(|s| block[s] >> 4),
+            d: Factor::Half(read_f16(&block[80..])),
+            dmin: read_f16(&block[82..]),
+        }
+    }
+}

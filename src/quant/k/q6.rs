@@ -1,0 +1,32 @@
+//! Q6_K: 128 bytes of low nibbles, 64 of the two high bits, 16 signed scales, f16 scale.
+//! Sub-blocks of 16; w = d·scale·(q − 32).
+
+use crate::quant::fields::{join, unpack};
+use crate::quant::float::read_f16;
+use crate::quant::parts::{Codes, Factor, Form, Parts};
+use crate::quant::{Block, DType, EncodeBlock, Kind};
+use half::f16;
+
+/// The type.
+pub struct Q6K;
+
+impl Block for Q6K {
+    const DTYPE: DType = DType::Q6_K;
+    const KIND: Kind = Kind::Parts(
+        &Form { len: 256, sub: 16, bits: 6, minimums: false, levels: Codes::Linear { zero: 32 } },
+        Self::parts,
+    );
+    const ENCODE: Option<EncodeBlock> = None;
+}
+
+impl Q6K {
+    fn parts(block: &[u8]) -> Parts {
+        Parts {
+            codes: join(unpack::<4, 64, 256>(&block[..128]), unpack::<2, 32, 256>(&block[128..192]), 4),
+            scales: std::array::from_fn(|s| block[192 + s] as i8),
+            minimums: [0; 16],
+            d: Factor::Half(read_f16(&block[208..])),
+            dmin: f16::ZERO,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! IQ1, IQ2 and IQ3: groups of 4 or 8 elements are points of a grid, with signs beside it; blocks of 256.
+//! The grids are part of the formats. Encoding, a search for the nearest points, is not offered.
+
+mod grids;
+mod iq1;
+mod iq2;
+mod iq3;
+
+pub use iq1::{Iq1M, Iq1S};
+pub use iq2::{Iq2S, Iq2Xs, Iq2Xxs};
+pub use iq3::{Iq3S, Iq3Xxs};
+
+/// Puts the magnitudes of one group in `out`, negative where `signs` has the element's bit.
+fn put_signed(magnitudes: impl Iterator<Item = i8>, signs: u8, out: &mut [i8]) {
+    for (i, (out, magnitude)) in out.iter_mut().zip(magnitudes).enumerate() {
+        *out = if signs >> i & 1 == 1 { -magnitude } else { magnitude };
+    }
+}
+
+/// Eight signs from seven: an even number is negative.
+fn even_signs(seven: u32) -> u8 {
+    let seven = (seven & 127) as u8;
+    seven | ((seven.count_ones() & 1) as u8) << 7
+}
+
+/// The little-endian u16 number `i` of `bytes`.
+fn half_word(bytes: &[u8], i: usize) -> u16 {
+    u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])
+}
+
+/// The little-endian u32 number `i` of `bytes`.
+fn word(bytes: &[u8], i: usize) -> u32 {
+    u32::from(half_word(bytes, 2 * i)) | u32::from(half_word(bytes, 2 * i + 1)) << 16
+}

@@ -1,7 +1,7 @@
 //! MXFP4 and NVFP4: 4-bit floats (E2M1) in blocks of 32 with a power of two, or of 64 with an 8-bit float each 16.
 //! The table holds the floats doubled, so that they are integers; scales are halved to match.
 
-use super::fields::unpack;
+use super::fields::{pack, unpack};
 use super::iq4::parts_of_32;
 use super::parts::{Codes, Factor, Form, Parts, SUPER};
 use super::plain::Plain;
@@ -21,7 +21,7 @@ impl Block for Mxfp4 {
         &Form { len: 32, sub: 32, bits: 4, minimums: false, levels: Codes::Table(&LEVELS) },
         Self::parts,
     );
-    const ENCODE: Option<EncodeBlock> = None;
+    const ENCODE: Option<EncodeBlock> = Some(encode);
 }
 
 impl Mxfp4 {
@@ -47,6 +47,20 @@ impl Nvfp4 {
         }
         plain
     }
+}
+
+/// The exponent takes the largest magnitude to 4 or more; levels are the nearest, the first of equals.
+fn encode(x: &[f32], block: &mut [u8]) {
+    let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
+    // The logarithm is one of f32: just below a power of two it is rounded up to a whole number.
+    let exponent = if peak > 0.0 { (f64::from(peak).log2() as f32).floor() - 2.0 + 127.0 } else { 0.0 };
+    block[0] = exponent as u8;
+    let d = Factor::Exponent(block[0]).to_f32();
+    let codes: [u8; 32] = std::array::from_fn(|i| {
+        let distance = |code: usize| (d * f32::from(LEVELS[code]) - x[i]).abs();
+        (1..16).fold(0, |best, code| if distance(code) < distance(best) { code } else { best }) as u8
+    });
+    pack::<4, 16>(&codes, &mut block[1..17]);
 }
 
 /// Half of an unsigned E4M3 number. The highest bit counts for nothing; the pattern of NaN means zero.

@@ -1,9 +1,10 @@
 //! IQ4_NL and IQ4_XS: 4-bit codes into a table of 16 uneven levels, dense around zero.
 //! IQ4_NL has blocks of 32 and one f16 scale, IQ4_XS blocks of 256 and 6-bit scales of 32; w = d·(scale − 32)·table[q].
 
-use super::fields::{join, unpack};
+use super::fields::{above, join, pack, unpack};
 use super::float::read_f16;
 use super::parts::{Codes, Factor, Form, Parts, SUPER};
+use super::search::{fit_scale, in_units, signed_unit};
 use super::{Block, DType, EncodeBlock, Kind};
 use half::f16;
 
@@ -24,7 +25,7 @@ impl Block for Iq4Nl {
         &Form { len: 32, sub: 32, bits: 4, minimums: false, levels: Codes::Table(&LEVELS) },
         Self::parts,
     );
-    const ENCODE: Option<EncodeBlock> = None;
+    const ENCODE: Option<EncodeBlock> = Some(encode_nl);
 }
 
 impl Iq4Nl {
@@ -39,7 +40,7 @@ impl Block for Iq4Xs {
         &Form { len: 256, sub: 32, bits: 4, minimums: false, levels: Codes::Table(&LEVELS) },
         Self::parts,
     );
-    const ENCODE: Option<EncodeBlock> = None;
+    const ENCODE: Option<EncodeBlock> = Some(encode_xs);
 }
 
 impl Iq4Xs {
@@ -66,4 +67,45 @@ pub fn parts_of_32(nibbles: &[u8], d: Factor) -> Parts {
     let mut scales = [0; 16];
     scales[0] = 1;
     Parts { codes, scales, minimums: [0; 16], d, dmin: f16::ZERO }
+}
+
+/// The code whose level is nearest.
+fn nearest(level: f32) -> u8 {
+    LEVELS.windows(2).filter(|pair| level > f32::from(i16::from(pair[0]) + i16::from(pair[1])) / 2.0).count()
+        as u8
+}
+
+/// The scale for 32 values; the extreme one goes to the low end of the table, which is the longer.
+fn fit(x: &[f32]) -> f32 {
+    fit_scale(x, f32::from(LEVELS[0]), |level| f32::from(LEVELS[usize::from(nearest(level))]))
+}
+
+/// Codes for values at scale `scale`.
+fn put_codes(x: &[f32], scale: f32, nibbles: &mut [u8]) {
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let codes: [u8; 32] = std::array::from_fn(|i| nearest(x[i] * inverse));
+    pack::<4, 16>(&codes, nibbles);
+}
+
+fn encode_nl(x: &[f32], block: &mut [u8]) {
+    let d = f16::from_f32(fit(x));
+    block[..2].copy_from_slice(&d.to_le_bytes());
+    put_codes(x, d.to_f32(), &mut block[2..18]);
+}
+
+fn encode_xs(x: &[f32], block: &mut [u8]) {
+    let mut fitted = [0.0; 8];
+    for (scale, x) in fitted.iter_mut().zip(x.chunks_exact(32)) {
+        *scale = fit(x);
+    }
+    let reach = f32::from(ZERO_SCALE);
+    let d = f16::from_f32(signed_unit(&fitted, reach));
+    let scales = fitted.map(|scale| in_units(scale, d.to_f32(), -reach, reach - 1.0));
+    let stored = scales.map(|scale| (scale + reach) as u8);
+    block[..2].copy_from_slice(&d.to_le_bytes());
+    pack::<2, 1>(&above(&stored, 4), &mut block[2..4]);
+    pack::<4, 1>(&stored, &mut block[4..8]);
+    for ((x, scale), nibbles) in x.chunks_exact(32).zip(scales).zip(block[8..].chunks_exact_mut(16)) {
+        put_codes(x, d.to_f32() * scale, nibbles);
+    }
 }

@@ -19,6 +19,7 @@ mod q4_1;
 mod q5_0;
 mod q5_1;
 mod q8_0;
+mod search;
 mod ternary;
 #[cfg(test)]
 mod tests;
@@ -159,8 +160,9 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
 
 /// Encodes a row (or several rows one after the other) as `dtype` into `bytes`.
 ///
-/// Blocks of 32 but IQ4_NL, and ternary ones, round as the format's reference encoders do, to the byte. Values
-/// that are not finite give a valid block whose contents are unspecified.
+/// Q4_0 to Q8_0, MXFP4, TQ1_0 and TQ2_0 round as the formats' reference encoders do, to the byte. K-quants and IQ4
+/// choose their scales by a search of their own. Values that are not finite give a valid block whose contents are
+/// unspecified.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where `x` is no whole number of blocks, or `bytes` has another length than

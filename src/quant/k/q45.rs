@@ -1,7 +1,8 @@
 //! Q4_K and Q5_K: f16 scale, f16 minimum, 12 bytes of 6-bit scales and minimums, fifth bits (Q5_K), 128 of nibbles.
 //! Sub-blocks of 32; w = d·scale·q − dmin·minimum.
 
-use crate::quant::fields::{join, unpack};
+use super::{Ranged, round_ranged};
+use crate::quant::fields::{above, join, pack, unpack};
 use crate::quant::float::read_f16;
 use crate::quant::parts::{Codes, Factor, Form, Parts};
 use crate::quant::{Block, DType, EncodeBlock, Kind};
@@ -16,7 +17,7 @@ pub struct Q5K;
 impl Block for Q4K {
     const DTYPE: DType = DType::Q4_K;
     const KIND: Kind = Kind::Parts(&form(4), Self::parts);
-    const ENCODE: Option<EncodeBlock> = None;
+    const ENCODE: Option<EncodeBlock> = Some(encode_q4);
 }
 
 impl Q4K {
@@ -28,7 +29,7 @@ impl Q4K {
 impl Block for Q5K {
     const DTYPE: DType = DType::Q5_K;
     const KIND: Kind = Kind::Parts(&form(5), Self::parts);
-    const ENCODE: Option<EncodeBlock> = None;
+    const ENCODE: Option<EncodeBlock> = Some(encode_q5);
 }
 
 impl Q5K {
@@ -67,4 +68,33 @@ fn split_scales(packed: &[u8]) -> ([u8; SUBS], [u8; SUBS]) {
         std::array::from_fn(|s| put(s, first, nibbles[s % 4] & 15)),
         std::array::from_fn(|s| put(s, second, nibbles[s % 4] >> 4)),
     )
+}
+
+/// Inverse of [`split_scales`].
+fn join_scales(scales: [u8; SUBS], minimums: [u8; SUBS], packed: &mut [u8]) {
+    for s in 0..4 {
+        packed[s] = scales[s] | scales[s + 4] >> 4 << 6;
+        packed[s + 4] = minimums[s] | minimums[s + 4] >> 4 << 6;
+        packed[s + 8] = scales[s + 4] & 15 | minimums[s + 4] << 4;
+    }
+}
+
+/// Writes the head that both types share.
+fn put_head(rounded: &Ranged<SUBS>, block: &mut [u8]) {
+    block[..2].copy_from_slice(&rounded.d.to_le_bytes());
+    block[2..4].copy_from_slice(&rounded.dmin.to_le_bytes());
+    join_scales(rounded.scales, rounded.minimums, &mut block[4..16]);
+}
+
+fn encode_q4(x: &[f32], block: &mut [u8]) {
+    let rounded = round_ranged(x, 15.0, 63.0);
+    put_head(&rounded, block);
+    pack::<4, 32>(&rounded.codes, &mut block[16..144]);
+}
+
+fn encode_q5(x: &[f32], block: &mut [u8]) {
+    let rounded = round_ranged(x, 31.0, 63.0);
+    put_head(&rounded, block);
+    pack::<1, 32>(&above(&rounded.codes, 4), &mut block[16..48]);
+    pack::<4, 32>(&rounded.codes, &mut block[48..176]);
 }

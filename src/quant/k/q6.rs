@@ -1,7 +1,8 @@
 //! Q6_K: 128 bytes of low nibbles, 64 of the two high bits, 16 signed scales, f16 scale.
 //! Sub-blocks of 16; w = d·scale·(q − 32).
 
-use crate::quant::fields::{join, unpack};
+use super::round_scaled;
+use crate::quant::fields::{above, join, pack, unpack};
 use crate::quant::float::read_f16;
 use crate::quant::parts::{Codes, Factor, Form, Parts};
 use crate::quant::{Block, DType, EncodeBlock, Kind};
@@ -16,7 +17,7 @@ impl Block for Q6K {
         &Form { len: 256, sub: 16, bits: 6, minimums: false, levels: Codes::Linear { zero: 32 } },
         Self::parts,
     );
-    const ENCODE: Option<EncodeBlock> = None;
+    const ENCODE: Option<EncodeBlock> = Some(encode);
 }
 
 impl Q6K {
@@ -29,4 +30,14 @@ impl Q6K {
             dmin: f16::ZERO,
         }
     }
+}
+
+fn encode(x: &[f32], block: &mut [u8]) {
+    let rounded = round_scaled::<16>(x, 32, 128.0);
+    pack::<4, 64>(&rounded.codes, &mut block[..128]);
+    pack::<2, 32>(&above(&rounded.codes, 4), &mut block[128..192]);
+    for (byte, scale) in block[192..208].iter_mut().zip(rounded.scales) {
+        *byte = scale as u8;
+    }
+    block[208..].copy_from_slice(&rounded.d.to_le_bytes());
 }

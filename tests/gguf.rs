@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use smallmind::Error;
 use smallmind::format::gguf::{Array, Gguf, Metadata, TensorType, Value};
 use smallmind::format::{ByteSource, BytesSource, FileSource, MapSource, describe};
-use smallmind::quant::DType;
+use smallmind::quant::{DType, decode_row};
 
 fn open(bytes: Vec<u8>) -> smallmind::Result<Gguf> {
     Gguf::open(Arc::new(BytesSource::new("test.gguf", bytes)))
@@ -160,22 +160,55 @@ fn getters_convert_without_loss_or_name_the_key() {
 #[test]
 fn a_type_that_cannot_be_loaded_is_listed_and_named() {
     let writer = Writer::new()
-        .tensor("k", &[256], 12, &[0; 144])
+        .tensor("k", &[256], 15, &[0; 292])
         .tensor("strange", &[5], 77, &[0; 50])
         .tensor("w", &[32], Q8_0, &[0; 34]);
     let gguf = open(writer.build()).unwrap();
     let (k, strange) = (gguf.tensor("k").unwrap(), gguf.tensor("strange").unwrap());
-    assert_eq!((k.ty, k.bytes, k.ty.to_string()), (TensorType(12), 144, "Q4_K".to_owned()));
+    assert_eq!((k.ty, k.bytes, k.ty.to_string()), (TensorType(15), 292, "Q8_K".to_owned()));
     // Up to the next tensor: 50 bytes padded to 64.
     assert_eq!(
         (strange.ty, strange.bytes, strange.ty.to_string()),
         (TensorType(77), 64, "unknown (77)".to_owned())
     );
-    assert_eq!(k.dtype().unwrap_err().to_string(), "not supported: tensor \"k\" is of type Q4_K");
+    assert_eq!(k.dtype().unwrap_err().to_string(), "not supported: tensor \"k\" is of type Q8_K");
     assert_eq!(
         strange.dtype().unwrap_err().to_string(),
         "not supported: tensor \"strange\" is of type unknown (77)"
     );
+}
+
+#[test]
+fn every_type_is_sized_named_and_decoded_and_refuses_broken_rows() {
+    for dtype in DType::ALL {
+        let (len, bytes) = (dtype.block_len(), dtype.block_bytes());
+        let data: Vec<u8> = (0..6 * bytes).map(|i| (i * i) as u8).collect();
+        let dims = [2 * len as u64, 3];
+        let gguf = open(Writer::new().tensor("w", &dims, dtype.gguf_id(), &data).build()).unwrap();
+        let w = gguf.tensor("w").unwrap();
+        assert_eq!((w.ty.to_string(), w.dtype().unwrap()), (dtype.name().to_owned(), dtype));
+        assert_eq!((w.bytes, w.elements()), (6 * bytes as u64, 6 * len as u64));
+        let share = describe(&gguf).types[0];
+        assert_eq!((share.ty, share.bytes), (TensorType(dtype.gguf_id()), 6 * bytes as u64));
+        let (mut row, mut values) = (vec![0; 2 * bytes], vec![f32::NAN; 2 * len]);
+        gguf.read_tensor(w, 4 * bytes as u64, &mut row).unwrap();
+        assert_eq!(row, data[4 * bytes..]);
+        decode_row(dtype, &row, &mut values).unwrap();
+
+        let broken = [2 * len as u64 + len.min(2) as u64 / 2, 3];
+        if len > 1 {
+            let writer = Writer::new().tensor("w.e", &broken, dtype.gguf_id(), &data);
+            assert_eq!(
+                open(writer.build()).unwrap_err().to_string(),
+                format!(
+                    "bad file: test.gguf: tensor \"w.e\": rows of {} elements are no whole number of {} blocks, \
+                     which have {len}",
+                    broken[0],
+                    dtype.name()
+                )
+            );
+        }
+    }
 }
 
 #[test]

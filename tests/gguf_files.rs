@@ -126,9 +126,10 @@ fn a_golden_cut_anywhere_is_refused_or_intact() {
 fn every_type_of_the_mixed_golden() {
     let gguf = Gguf::open_path(golden("untied-mixed.gguf")).unwrap();
     let types: Vec<DType> = gguf.tensors().iter().map(|t| t.dtype().unwrap()).collect();
-    for dtype in DType::ALL {
-        assert!(types.contains(&dtype), "{}", dtype.name());
-    }
+    let mut kinds = types.clone();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, DType::ALL[..8], "the floats and the types with blocks of 32");
     // The writer lays tensors end to end with padding below the alignment, so sizes must add up.
     for pair in gguf.tensors().windows(2) {
         assert_eq!((pair[0].offset + pair[0].bytes).next_multiple_of(gguf.alignment()), pair[1].offset);

@@ -244,3 +244,19 @@ fn values_that_are_not_finite_encode_without_harm() {
         }
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_decode_and_any_floats_encode(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 292),
+        bits in proptest::collection::vec(proptest::num::u32::ANY, 256),
+    ) {
+        let floats: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+        for dtype in DType::ALL {
+            decoded(dtype, &bytes[..dtype.block_bytes()]);
+            if dtype.is_encodable() {
+                round_trip(dtype, &floats);
+            }
+        }
+    }
+}

@@ -24,7 +24,7 @@ pub fn file(args: &Info) -> Result<()> {
         text.push_str("\ntensors\n");
         for tensor in gguf.tensors() {
             let shape = tensor.shape().iter().map(u64::to_string).collect::<Vec<_>>().join(" × ");
-            text.push_str(&format!("  {:<32} {:>6}  {shape}\n", tensor.name, tensor.ty.to_string()));
+            text.push_str(&format!("  {:<32} {:>7}  {shape}\n", tensor.name, tensor.ty.to_string()));
         }
     }
     print(&text)
@@ -50,7 +50,7 @@ fn summary(d: &Description) -> String {
     line("chat template", Some(if d.chat_template { "yes" } else { "no" }.into()));
     for share in &d.types {
         let (ty, megabytes) = (share.ty.to_string(), share.bytes as f64 / 1e6);
-        text.push_str(&format!("{:<16} {ty:<6} {:>4} tensors {megabytes:>9.1} MB\n", "", share.tensors));
+        text.push_str(&format!("{:<16} {ty:<7} {:>4} tensors {megabytes:>9.1} MB\n", "", share.tensors));
     }
     text
 }

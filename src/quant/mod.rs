@@ -36,6 +36,11 @@ type DecodeBlock = fn(block: &[u8], out: &mut [f32]);
 /// The block whose values come close to `x`, by the format's own rounding rules.
 type EncodeBlock = fn(x: &[f32], block: &mut [u8]);
 
+/// [`DecodeBlock`] for any number of blocks.
+type DecodeRow = fn(bytes: &[u8], out: &mut [f32]);
+/// [`EncodeBlock`] for any number of blocks.
+type EncodeRow = fn(x: &[f32], bytes: &mut [u8]);
+
 /// One element type's block: `DTYPE.block_len()` values in `DTYPE.block_bytes()` bytes.
 ///
 /// All functions get slices of exactly those lengths.
@@ -60,13 +65,13 @@ enum Kind {
 /// What can be done with rows of a type.
 struct Codec {
     kind: Kind,
-    decode: fn(&[u8], &mut [f32]),
-    encode: Option<fn(&[f32], &mut [u8])>,
+    decode: DecodeRow,
+    encode: Option<EncodeRow>,
 }
 
 impl Codec {
     const fn of<B: Block>() -> Codec {
-        let encode: Option<fn(&[f32], &mut [u8])> = match B::ENCODE {
+        let encode: Option<EncodeRow> = match B::ENCODE {
             Some(_) => Some(encode_blocks::<B>),
             None => None,
         };

@@ -36,7 +36,7 @@ impl Tq1 {
 /// Digit `digit`, the highest being 0, of a byte that stands for the fraction byte/256 in base 3.
 fn trit(byte: u8, digit: u32) -> u8 {
     let rest = byte.wrapping_mul(3u8.pow(digit));
-    (u16::from(rest) * 3 >> 8) as u8
+    ((u16::from(rest) * 3) >> 8) as u8
 }
 
 impl Block for Tq2 {

@@ -1,67 +1,122 @@
-"""Runs smallmind and llama.cpp by turns on one model and prints how they compare.
+"""Runs smallmind and llama.cpp by turns on model files and prints how they compare.
 
-usage: compare.py SMALLMIND PEER_PYTHON MODEL [--rounds N] [--json FILE]
+usage: compare.py SMALLMIND PEER_PYTHON MODEL... [--tests T ...] [--threads N ...] [--rounds N] [--kv TYPE]
+                  [--prefix COMMAND] [--json FILE]
 
-llama.cpp runs with whichever of its settings is fastest here, found beforehand
-for prompt and generation each; smallmind with activations of 16 bits and of 8. In a
-round each runs once at each thread count, llama.cpp between the two, forward and next
-time backward; the ratio is taken within the round, so that a slow spell of the machine
-hits both. With --json the figures also go into a file, for docs/benchmarks.py.
+llama.cpp runs with whichever of its settings is fastest here, found beforehand for each file, test and number
+of threads; smallmind with activations of 16 bits and of 8. In a round each runs once, llama.cpp between the
+two, forward and next time backward; the ratio is taken within the round, so that a slow spell of the machine
+hits both. Caches are of one type where smallmind has a choice. Greedy texts are compared by the way.
+A file that smallmind can't load is reported, and the next one taken. With --json the figures also go into a
+file, for docs/benchmarks.py: those of other files that it has already stay.
 """
 
 import argparse
 import datetime
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-PEER = Path(__file__).with_name("peer.py")
-TESTS = {"pp512": ["-p", "512", "-n", "0"], "tg128": ["-p", "0", "-n", "128"]}
+HERE = Path(__file__).resolve().parent
+# What a test asks of `smallmind bench` and of peer.py; the others are the common worker's, in seconds.
+SPEEDS = {
+    "pp512": ["-p", "512", "-n", "0", "-d", "0"],
+    "tg128": ["-p", "0", "-n", "128", "-d", "0"],
+    "tg128@d2048": ["-p", "0", "-n", "128", "-d", "2048"],
+}
+TIMES = ("load_to_first", "first16")
+TESTS = (*SPEEDS, *TIMES)
 VARIANTS = {
-    "": [],
+    "its defaults": [],
     "flash attention": ["--flash"],
     "no repacking": ["--plain"],
     "no repacking, flash attention": ["--plain", "--flash"],
 }
-
-
 # In the order of a round.
 PROGRAMS = {"smallmind": "smallmind", "llama_cpp": "llama.cpp", "smallmind_8bit": "smallmind, 8 bits"}
+OURS = {"smallmind": "16", "smallmind_8bit": "8"}
 
 
-def run(command):
-    """The speeds by test that a program printed, or None if it died."""
-    result = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    if result.returncode != 0:
-        return None
-    return {row["test"]: row["tokens_per_second"] for row in json.loads(result.stdout)}
+class Died(Exception):
+    """A program that ended badly, and what it said last."""
 
 
-def fastest(peer, threads):
-    """For each test the arguments and name of llama.cpp's fastest variant."""
-    best = {}
-    for test, size in TESTS.items():
+class Programs:
+    """Both programs on one file."""
+
+    def __init__(self, args, model):
+        self.args, self.model, self.texts = args, str(model), {}
+        # A choice that `smallmind bench` lacks is not made.
+        usage = subprocess.run([args.smallmind, "bench", "--help"], stdout=subprocess.PIPE, text=True, check=True)
+        self.kv = ["--kv", args.kv] if "--kv" in usage.stdout else []
+
+    def output(self, command, shown=True):
+        command = [*shlex.split(self.args.prefix), *map(str, command)]
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        if result.returncode != 0:
+            last = result.stderr.strip().splitlines()[-1:] or [f"status {result.returncode}"]
+            raise Died(last[0])
+        if shown and result.stderr:
+            print(result.stderr.strip(), file=sys.stderr)
+        return json.loads(result.stdout)
+
+    def ours(self, name, test, threads):
+        """Tokens a second, or for a test of time firsts a second, so that more is better throughout."""
+        flags = ["--activations", OURS[name], "--threads", threads, *self.kv]
+        if test in SPEEDS:
+            command = [self.args.smallmind, "bench", "--model", self.model, *SPEEDS[test], "-r", "1", "--json"]
+            return self.output([*command, *flags])[0]["tokens_per_second"]
+        library = Path(self.args.smallmind).with_name("libsmallmind.so")
+        return self.times(name, test, [self.args.peer_python, HERE / "ours.py", library, self.model, *flags])
+
+    def peer(self, test, threads, variant):
+        command = [self.args.peer_python, HERE / "peer.py", "--model", self.model, "--kv", self.args.kv]
+        command += ["--threads", threads, *VARIANTS[variant]]
+        if test in SPEEDS:
+            return self.output([*command, *SPEEDS[test]])[0]["tokens_per_second"]
+        return self.times("llama_cpp", test, [*command, "--first"])
+
+    def times(self, name, test, command):
+        figures = self.output(command)
+        self.texts.setdefault(name, figures["texts"])
+        return 1 / figures[test]
+
+    def fastest(self, test, threads):
+        """The name of llama.cpp's fastest settings."""
         speeds = {}
-        for name, flags in VARIANTS.items():
-            command = [*peer, *size, "--threads", str(threads), "-r", "2", *flags]
-            speeds[name] = (run(command) or {}).get(test)
-            if speeds[name] is None:
-                print(f"llama.cpp died on {test} with {name or 'its defaults'}", file=sys.stderr)
-        if not any(speeds.values()):
-            raise SystemExit("llama.cpp runs with no settings")
-        name = max(speeds, key=lambda name: speeds[name] or 0)
-        best[test] = (size + VARIANTS[name], name)
-    return best
+        for variant in VARIANTS:
+            try:
+                speeds[variant] = self.peer(test, threads, variant)
+            except Died as death:
+                print(f"llama.cpp died on {test} with {variant}: {death}", file=sys.stderr)
+        if not speeds:
+            raise Died("llama.cpp runs with no settings")
+        return max(speeds, key=speeds.get)
+
+    def agreement(self):
+        """Of each of our greedy texts, how many tokens are llama.cpp's before the first that isn't."""
+        alike = {}
+        for name in OURS.keys() & self.texts.keys():
+            pairs = [(self.texts[name][key], ids) for key, ids in self.texts.get("llama_cpp", {}).items()]
+            alike[name] = [sum(1 for _ in prefix(*pair)) - (len(pair[0]) - CONTINUED) for pair in pairs]
+        return alike
 
 
-def others_busy(start):
-    """CPU seconds that programs other than ours used a second since `start`."""
-    (wall, cpu, ours), (now, cpu_now, ours_now) = start, clocks()
-    return ((cpu_now - cpu) - (ours_now - ours)) / (now - wall)
+# Tokens that the workers append to each prompt.
+CONTINUED = 64
+
+
+def prefix(a, b):
+    """The pairs before the first unequal one."""
+    for pair in zip(a, b):
+        if pair[0] != pair[1]:
+            return
+        yield pair
 
 
 def clocks():
@@ -72,12 +127,14 @@ def clocks():
     return time.monotonic(), busy / os.sysconf("SC_CLK_TCK"), ours
 
 
+def others_busy(start):
+    """CPU seconds that programs other than ours used a second since `start`."""
+    (wall, cpu, ours), (now, cpu_now, ours_now) = start, clocks()
+    return ((cpu_now - cpu) - (ours_now - ours)) / (now - wall)
+
+
 def summary(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def spread(values, digits):
-    return "{median:.{d}f} ({min:.{d}f}–{max:.{d}f})".format(**summary(values), d=digits)
 
 
 def processor():
@@ -86,84 +143,93 @@ def processor():
     return f"{names[0] if names else 'unknown CPU'}, {os.cpu_count()} cores"
 
 
-def as_json(args, version, rows):
-    """What docs/benchmarks.py draws."""
+def entry(test, threads, speeds, settings):
+    """A row of the JSON; figures of tests of time are seconds."""
+    figures = {name: values if test in SPEEDS else [1 / value for value in values] for name, values in speeds.items()}
+    row = {"test": test, "threads": threads} | {name: summary(values) for name, values in figures.items()}
+    row["llama_cpp"]["settings"] = settings
+    for name in OURS:
+        ratios = [a / b for a, b in zip(speeds[name], speeds["llama_cpp"])]
+        row[name] |= {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+    return row
 
-    def entry(test, count, speeds):
-        row = {"test": test, "threads": count} | {name: summary(values) for name, values in speeds.items()}
-        for name in row.keys() & PROGRAMS.keys() - {"llama_cpp"}:
-            row[name]["ratio"] = statistics.median(a / b for a, b in zip(speeds[name], speeds["llama_cpp"]))
-        return row
 
-    figures = {
-        "date": datetime.date.today().isoformat(),
-        "cpu": processor(),
-        "model": Path(args.model).stem,
-        "llama_cpp": version,
-        "rounds": args.rounds,
-        "rows": [entry(test, count, speeds) for (test, count), speeds in rows.items()],
-    }
-    return json.dumps(figures, indent=1) + "\n"
+def measure(programs, args):
+    """The rows of one file."""
+    for name in OURS:
+        programs.ours(name, args.tests[0], args.threads[0])
+    cases = [(test, threads) for test in args.tests for threads in args.threads]
+    settings = {case: programs.fastest(*case) for case in cases}
+    speeds = {case: {name: [] for name in PROGRAMS} for case in cases}
+    for turn in range(args.rounds):
+        for case in cases:
+            for name in list(PROGRAMS)[:: 1 if turn % 2 == 0 else -1]:
+                speed = programs.ours(name, *case) if name in OURS else programs.peer(*case, settings[case])
+                speeds[case][name].append(speed)
+    return [entry(*case, speeds[case], settings[case]) for case in cases]
+
+
+def print_rows(rows):
+    def cell(test, figures):
+        digits, unit = (1, "") if test in SPEEDS else (3, " s")
+        return "{median:.{d}f}{unit} ({min:.{d}f}–{max:.{d}f})".format(**figures, d=digits, unit=unit)
+
+    print("| test | threads | " + " | ".join(PROGRAMS.values()) + " | × | ×, 8 bits |")
+    print("|---" * (len(PROGRAMS) + 4) + "|")
+    for row in rows:
+        cells = [cell(row["test"], row[name]) for name in PROGRAMS]
+        cells += ["{ratio:.2f} ({ratio_min:.2f}–{ratio_max:.2f})".format(**row[name]) for name in OURS]
+        print(f"| {row['test']} | {row['threads']} | {' | '.join(cells)} |")
+
+
+def store(path, args, version, models):
+    """What docs/benchmarks.py draws; what the file says of other models stays."""
+    kept = json.loads(path.read_text()).get("models", {}) if path.exists() else {}
+    common = {"date": datetime.date.today().isoformat(), "cpu": processor()}
+    common |= {"llama_cpp": version, "rounds": args.rounds, "kv": args.kv}
+    path.write_text(json.dumps(common | {"models": kept | models}, indent=1) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("smallmind")
     parser.add_argument("peer_python")
-    parser.add_argument("model")
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
+    parser.add_argument("--tests", nargs="+", choices=TESTS, default=list(TESTS))
+    parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, os.cpu_count() or 1)}))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kv", choices=["f32", "f16", "q8_0"], default="f16", help="type of both caches")
+    parser.add_argument("--prefix", default="", help='put before every run, such as "taskset -c 2,3"')
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    info = subprocess.run([args.peer_python, PEER, "--info"], stdout=subprocess.PIPE, text=True, check=True)
-    print(info.stdout.strip())
-    peer = [args.peer_python, PEER, "--model", args.model]
-    threads = sorted({1, min(2, os.cpu_count() or 1)})
-    settings = fastest(peer, 1)
-    for test, (_, name) in settings.items():
-        print(f"llama.cpp's {test} is fastest with {name or 'its defaults'}")
-
-    def ours(count, bits):
-        command = [args.smallmind, "bench", "--model", args.model, "-p", "512", "-n", "128"]
-        return run([*command, "--threads", str(count), "--activations", bits, "-r", "1", "--json"])
-
-    def theirs(count):
-        speeds = {}
-        for flags, _ in settings.values():
-            speeds |= run([*peer, *flags, "--threads", str(count)]) or {}
-        return speeds
-
-    programs = {
-        "smallmind": lambda count: ours(count, "16"),
-        "llama_cpp": theirs,
-        "smallmind_8bit": lambda count: ours(count, "8"),
-    }
-    rows = {(test, count): {name: [] for name in PROGRAMS} for test in TESTS for count in threads}
-    start = clocks()
-    for turn in range(args.rounds):
-        for count in threads:
-            for name in list(PROGRAMS)[:: 1 if turn % 2 == 0 else -1]:
-                speeds = programs[name](count)
-                if not speeds:
-                    raise SystemExit(f"{PROGRAMS[name]} failed at {count} threads")
-                for test in TESTS:
-                    rows[test, count][name].append(speeds[test])
-    others = others_busy(start)
-
-    print(f"\nmedian (lowest–highest) of {args.rounds} rounds, tokens/s; × = ratio to llama.cpp in a round\n")
-    print("| test | threads | " + " | ".join(PROGRAMS.values()) + " | × | ×, 8 bits |")
-    print("|---" * (len(PROGRAMS) + 4) + "|")
-    for (test, count), speeds in rows.items():
-        cells = [spread(values, 1) for values in speeds.values()]
-        for name in "smallmind", "smallmind_8bit":
-            cells.append(spread([a / b for a, b in zip(speeds[name], speeds["llama_cpp"])], 2))
-        print(f"| {test} | {count} | {' | '.join(cells)} |")
-    if args.json:
-        args.json.write_text(as_json(args, info.stdout.split(" (")[0].removeprefix("llama.cpp "), rows))
-    print(f"\nOther programs kept {others:.2f} of {os.cpu_count()} cores busy meanwhile.")
-    if others > 0.1:
-        # A spinning barrier burns whole time slices while its partner waits for a core.
-        print("That is too many: two-thread figures especially mean little. Run it again on a quiet machine.")
+    info = [args.peer_python, HERE / "peer.py", "--info"]
+    info = subprocess.run(info, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    print(info)
+    version = info.split(" (")[0].removeprefix("llama.cpp ")
+    print(f"Median (lowest–highest) of {args.rounds} rounds, tokens/s; × = ratio of speeds to llama.cpp in a round")
+    failed = False
+    for model in args.models:
+        programs, start = Programs(args, model), clocks()
+        print(f"\n## {model.stem}\n", flush=True)
+        try:
+            rows = measure(programs, args)
+        except Died as death:
+            print(f"not compared: {death}")
+            figures, failed = {"error": str(death)}, True
+        else:
+            print_rows(rows)
+            figures = {"bytes": model.stat().st_size, "rows": rows, "agreement": programs.agreement()}
+            for name, alike in figures["agreement"].items():
+                print(f"\n{PROGRAMS[name]}: tokens of greedy text equal to llama.cpp's, of {CONTINUED}: {alike}")
+            figures["others_busy"] = others_busy(start)
+            print(f"\nOther programs kept {figures['others_busy']:.2f} of {os.cpu_count()} cores busy meanwhile.")
+            if figures["others_busy"] > 0.1:
+                # A spinning barrier burns whole time slices while its partner waits for a core.
+                print("That is too many: figures of several threads mean little. Repeat on a quiet machine.")
+        if args.json:
+            store(args.json, args, version, {model.stem: figures})
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Times llama.cpp in this process, as its own llama-bench does, and prints JSON.
 
 The output has the shape of `smallmind bench --json`: an array of
-{"test": "pp512" | "tg128", "threads": T, "tokens_per_second": X, "cores": C},
+{"test": "pp512" | "tg128" | "tg128@d2048", "threads": T, "kv": K, "tokens_per_second": X, "cores": C},
 where C is the CPU time used a second: below T, something else took the CPU.
-A prompt is decoded in one batch with only its last logits, generation goes token
-by token from an empty cache; each is timed after one untimed run.
+A prompt is decoded in batches of 512 with only its last logits, generation goes token by token; both begin
+with D tokens in the cache, and each is timed after one untimed run. With --first, what ours.py prints.
 
-usage: peer.py --model FILE [-p N] [-n N] [--threads T] [-r R] [--plain] [--flash]
+usage: peer.py --model FILE [-p N] [-n N] [-d D] [--kv f32|f16|q8_0] [--threads T] [-r R] [--plain] [--flash]
+       peer.py --model FILE --first [...]
        peer.py --info
 """
 
@@ -16,48 +17,70 @@ import json
 import resource
 import time
 
+import first
 import llama_cpp
+import numpy as np
 
+CACHES = {"f32": 0, "f16": 1, "q8_0": 8}
 _quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
-def load(path, plain):
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = 0
-    params.use_extra_bufts = not plain
-    model = llama_cpp.llama_model_load_from_file(path.encode(), params)
-    if not model:
-        raise SystemExit(f"llama.cpp can't load {path}")
-    return model
+class Model:
+    def __init__(self, path, plain):
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.use_extra_bufts = not plain
+        self.handle = llama_cpp.llama_model_load_from_file(path.encode(), params)
+        if not self.handle:
+            raise SystemExit(f"llama.cpp can't load {path}")
+        self.vocab = llama_cpp.llama_model_get_vocab(self.handle)
+
+    def tokenize(self, text):
+        data = text.encode()
+        ids = (llama_cpp.llama_token * (len(data) + 8))()
+        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), ids, len(ids), True, True)
+        return list(ids[:count])
 
 
-def context(model, length, threads, flash):
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx = length
-    params.n_batch = params.n_ubatch = 512
-    params.n_threads = params.n_threads_batch = threads
-    params.flash_attn_type = int(flash)
-    return llama_cpp.llama_init_from_model(model, params)
+class Context:
+    def __init__(self, model, length, args):
+        self.model, self.vocabulary = model, llama_cpp.llama_vocab_n_tokens(model.vocab)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = length
+        params.n_batch = params.n_ubatch = 512
+        params.n_threads = params.n_threads_batch = args.threads
+        params.type_k = params.type_v = CACHES[args.kv]
+        params.flash_attn_type = int(args.flash)
+        self.handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise SystemExit("llama.cpp can't make such a context")
+        self.memory = llama_cpp.llama_get_memory(self.handle)
 
+    def clear(self):
+        llama_cpp.llama_memory_clear(self.memory, True)
 
-def decode(ctx, tokens):
-    batch = llama_cpp.llama_batch_get_one(tokens, len(tokens))
-    if llama_cpp.llama_decode(ctx, batch) != 0:
-        raise SystemExit("llama_decode failed")
+    def rewind(self, depth):
+        llama_cpp.llama_memory_seq_rm(self.memory, 0, depth, -1)
 
+    def decode(self, tokens):
+        ids = (llama_cpp.llama_token * len(tokens))(*tokens)
+        batch = llama_cpp.llama_batch_get_one(ids, len(ids))
+        if llama_cpp.llama_decode(self.handle, batch) != 0:
+            raise SystemExit("llama_decode failed")
+        llama_cpp.llama_synchronize(self.handle)
 
-def prompt(ctx, count):
-    for start in range(0, count, 512):
-        size = min(512, count - start)
-        decode(ctx, (llama_cpp.llama_token * size)(*(100 + n % 1000 for n in range(start, start + size))))
+    def best(self):
+        logits = llama_cpp.llama_get_logits_ith(self.handle, -1)
+        return int(np.ctypeslib.as_array(logits, (self.vocabulary,)).argmax())
 
+    def prompt(self, count):
+        for start in range(0, count, 512):
+            self.decode([100 + n % 1000 for n in range(start, min(start + 512, count))])
 
-def generate(ctx, count):
-    token = (llama_cpp.llama_token * 1)()
-    for n in range(count):
-        token[0] = 100 + n
-        decode(ctx, token)
-        llama_cpp.llama_get_logits_ith(ctx, -1)
+    def generate(self, count):
+        for n in range(count):
+            self.decode([100 + n])
+            llama_cpp.llama_get_logits_ith(self.handle, -1)
 
 
 def cpu_time():
@@ -65,24 +88,42 @@ def cpu_time():
     return usage.ru_utime + usage.ru_stime
 
 
-def timed(ctx, work, count):
-    """Tokens a second and cores kept busy by `work(ctx, count)` on an empty cache."""
-    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(ctx), True)
+def timed(context, depth, work, count):
+    """Tokens a second and cores kept busy by `work(count)` behind `depth` tokens."""
+    context.rewind(depth)
     cpu, wall = cpu_time(), time.perf_counter()
-    work(ctx, count)
-    llama_cpp.llama_synchronize(ctx)
+    work(count)
     wall, cpu = time.perf_counter() - wall, cpu_time() - cpu
     return count / wall, cpu / wall
+
+
+def speeds(args):
+    context = Context(Model(args.model, args.plain), args.d + max(args.p, args.n), args)
+    context.prompt(args.d)
+    suffix = f"@d{args.d}" if args.d else ""
+    results = []
+    for name, work, count in ("pp", context.prompt, args.p), ("tg", context.generate, args.n):
+        if count == 0:
+            continue
+        timed(context, args.d, work, min(count, 512 if name == "pp" else 8))
+        for _ in range(args.r):
+            speed, cores = timed(context, args.d, work, count)
+            row = {"test": f"{name}{count}{suffix}", "threads": args.threads, "kv": args.kv}
+            results.append(row | {"tokens_per_second": speed, "cores": cores})
+    return results
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model")
     parser.add_argument("--info", action="store_true")
+    parser.add_argument("--first", action="store_true", help="load, first token and texts instead")
     parser.add_argument("-p", type=int, default=512)
     parser.add_argument("-n", type=int, default=128)
+    parser.add_argument("-d", type=int, default=0, help="tokens in the cache beforehand")
     parser.add_argument("-r", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--kv", choices=CACHES, default="f16")
     parser.add_argument("--plain", action="store_true", help="no repacked weights, no AMX")
     parser.add_argument("--flash", action="store_true", help="flash attention")
     args = parser.parse_args()
@@ -93,26 +134,14 @@ def main():
         version = llama_cpp.llama_version().decode()
         info = llama_cpp.llama_print_system_info().decode()
         print(f"llama.cpp {version} (llama-cpp-python {llama_cpp.__version__}); {info.strip(' |')}")
-        return
+    elif args.first:
 
-    model = load(args.model, args.plain)
-    ctx = context(model, max(args.p, args.n), args.threads, args.flash)
-    results = []
-    for name, work, count in ("pp", prompt, args.p), ("tg", generate, args.n):
-        if count == 0:
-            continue
-        timed(ctx, work, min(count, 512 if name == "pp" else 8))
-        for _ in range(args.r):
-            speed, cores = timed(ctx, work, count)
-            results.append(
-                {
-                    "test": f"{name}{count}",
-                    "threads": args.threads,
-                    "tokens_per_second": speed,
-                    "cores": cores,
-                }
-            )
-    print(json.dumps(results))
+        def start():
+            return Context(Model(args.model, args.plain), first.CONTEXT, args)
+
+        print(json.dumps(first.measure(start, lambda context, text: context.model.tokenize(text), args.r)))
+    else:
+        print(json.dumps(speeds(args)))
 
 
 if __name__ == "__main__":

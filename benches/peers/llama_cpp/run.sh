@@ -1,14 +1,17 @@
 #!/bin/sh
-# Compares smallmind with llama.cpp on one model, in prefill and decode speed.
+# Compares smallmind with llama.cpp on model files: speed, load, first token, texts; or accuracy.
 #
-# usage: benches/peers/llama_cpp/run.sh MODEL [ROUNDS [JSON]]
+# usage: benches/peers/llama_cpp/run.sh [speed|accuracy] [MODEL...] [-- OPTION...]
 #
-# Builds llama.cpp once, for this machine, from its package llama-cpp-python
-# (10 minutes on two cores, in target/peers); a comparison then takes about three.
-# JSON is a file for the figures, from which docs/benchmarks.py draws.
-# CC and CXX choose its compiler. Without them clang is taken if there is one:
-# gcc 12 miscompiles its AMX kernels (they die where a tile is configured), and
-# those are its fastest where the CPU has AMX.
+# Without a MODEL, all files of target/models/bench are taken; they are made first where they are missing
+# (see models.py; 5 minutes, 4 GB). OPTIONs are those of compare.py (the default) or accuracy.py.
+# docs/benchmarks.json and its pages: run.sh -- --json docs/benchmarks.json && docs/benchmarks.py
+# docs/parity.md's table: run.sh accuracy -- --write
+#
+# Builds llama.cpp once, for this machine, from its package llama-cpp-python (10 minutes on two cores, in
+# target/peers); comparing one file then takes about ten.
+# CC and CXX choose its compiler. Without them clang is taken if there is one: gcc 12 miscompiles its AMX
+# kernels (they die where a tile is configured), and those are its fastest where the CPU has AMX.
 set -eu
 
 fail() {
@@ -16,14 +19,19 @@ fail() {
     exit 1
 }
 
-[ $# -ge 1 ] && [ $# -le 3 ] || fail "usage: $0 MODEL [ROUNDS [JSON]]"
-[ -f "$1" ] || fail "no such file: $1"
-absolute() { printf '%s\n' "$(CDPATH='' cd -- "$(dirname -- "$1")" && pwd)/$(basename -- "$1")"; }
-model=$(absolute "$1")
-json=${3:+$(absolute "$3")}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-cd "$here/../../.."
-venv=target/peers/llama_cpp
+repository=$(CDPATH='' cd -- "$here/../../.." && pwd)
+venv=$repository/target/peers/llama_cpp
+
+tool=speed
+case ${1:-} in speed | accuracy) tool=$1 && shift ;; esac
+# From here on "$@" becomes: models, then options.
+models=0
+for argument in "$@"; do
+    [ "$argument" != -- ] || break
+    [ -f "$argument" ] || fail "no such file: $argument"
+    models=$((models + 1))
+done
 
 if [ ! -f "$venv/ready" ]; then
     if [ -z "${CC:-}" ]; then
@@ -37,10 +45,28 @@ if [ ! -f "$venv/ready" ]; then
     python3 -m venv "$venv" || fail "python3 with its venv module is needed"
     echo "run.sh: building llama.cpp with ${CC:-the default compiler}" >&2
     "$venv/bin/pip" install --quiet --no-binary llama-cpp-python \
-        llama-cpp-python==0.3.36 >&2 || fail "llama-cpp-python couldn't be built"
+        llama-cpp-python==0.3.36 gguf==0.19.0 >&2 || fail "llama-cpp-python couldn't be built"
     touch "$venv/ready"
 fi
 
-cargo build --release --quiet
-exec "$venv/bin/python" "$here/compare.py" "${CARGO_TARGET_DIR:-target}/release/smallmind" \
-    "$venv/bin/python" "$model" ${2:+--rounds "$2"} ${json:+--json "$json"}
+if [ "$models" = 0 ]; then
+    folder=$repository/target/models/bench
+    "$venv/bin/python" "$here/models.py" "$("$repository/examples/fetch-model.sh")" "$folder"
+    [ "${1:-}" != -- ] || shift
+    set -- "$folder"/*.gguf "$@"
+fi
+# The options after the models: "--" itself goes, being no file.
+count=$#
+while [ "$count" -gt 0 ]; do
+    argument=$1
+    shift
+    [ "$argument" = -- ] || set -- "$@" "$argument"
+    count=$((count - 1))
+done
+
+cargo build --release --quiet --manifest-path "$repository/Cargo.toml"
+built=${CARGO_TARGET_DIR:-$repository/target}/release
+if [ "$tool" = speed ]; then
+    exec "$venv/bin/python" "$here/compare.py" "$built/smallmind" "$venv/bin/python" "$@"
+fi
+exec "$venv/bin/python" "$here/accuracy.py" "$built/libsmallmind.so" "$@"

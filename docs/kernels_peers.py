@@ -1,6 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Writes docs/benchmarks.md and docs/kernels_peers.svg from docs/kernels_peers.json.
 
+The last part of the page, whole models, is docs/benchmarks.py's.
+
 usage: docs/kernels_peers.py [--check]
 
 The numbers come from a quiet machine: benches/peers/kernels/run.sh --json docs/kernels_peers.json
@@ -288,7 +290,8 @@ def chart(numbers):
 def main():
     check = sys.argv[1:] == ["--check"]
     numbers = json.loads(NUMBERS.read_text())
-    wanted = {PICTURE: chart(numbers), PAGE: page(numbers)}
+    models = benchmarks.section(json.loads(benchmarks.NUMBERS.read_text()))
+    wanted = {PICTURE: chart(numbers), PAGE: page(numbers) + "\n" + models}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if check and stale:
         raise SystemExit(

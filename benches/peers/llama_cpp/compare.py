@@ -32,10 +32,10 @@ SPEEDS = {
 TIMES = ("load_to_first", "first16")
 TESTS = (*SPEEDS, *TIMES)
 VARIANTS = {
-    "its defaults": [],
-    "flash attention": ["--flash"],
-    "no repacking": ["--plain"],
-    "no repacking, flash attention": ["--plain", "--flash"],
+    "repacking": [],
+    "repacking, flash attention": ["--flash"],
+    "neither": ["--plain"],
+    "flash attention": ["--plain", "--flash"],
 }
 # In the order of a round.
 PROGRAMS = {"smallmind": "smallmind", "llama_cpp": "llama.cpp", "smallmind_8bit": "smallmind, 8 bits"}
@@ -54,6 +54,9 @@ class Programs:
         # A choice that `smallmind bench` lacks is not made.
         usage = subprocess.run([args.smallmind, "bench", "--help"], stdout=subprocess.PIPE, text=True, check=True)
         self.kv = ["--kv", args.kv] if "--kv" in usage.stdout else []
+        self.bench = [args.smallmind, "bench", "--model", self.model, "-r", "1", "--json", *self.kv]
+        if "--first-token" in usage.stdout:
+            self.bench += ["--first-token", "0"]
 
     def output(self, command, shown=True):
         command = [*shlex.split(self.args.prefix), *map(str, command)]
@@ -67,11 +70,11 @@ class Programs:
 
     def ours(self, name, test, threads):
         """Tokens a second, or for a test of time firsts a second, so that more is better throughout."""
-        flags = ["--activations", OURS[name], "--threads", threads, *self.kv]
+        flags = ["--activations", OURS[name], "--threads", threads]
         if test in SPEEDS:
-            command = [self.args.smallmind, "bench", "--model", self.model, *SPEEDS[test], "-r", "1", "--json"]
-            return self.output([*command, *flags])[0]["tokens_per_second"]
+            return self.output([*self.bench, *SPEEDS[test], *flags])[0]["tokens_per_second"]
         library = Path(self.args.smallmind).with_name("libsmallmind.so")
+        flags += ["--kv", self.args.kv]
         return self.times(name, test, [self.args.peer_python, HERE / "ours.py", library, self.model, *flags])
 
     def peer(self, test, threads, variant):

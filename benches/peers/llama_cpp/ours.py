@@ -25,10 +25,10 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-r", type=int, default=5)
     parser.add_argument("--activations", type=int, default=16)
-    parser.add_argument("--kv", help="needs a library that has a choice")
+    parser.add_argument("--kv", help="left as it is where the library has no choice")
     args = parser.parse_args()
     library = smallmind.Library(args.library)
-    cache = {"kv_type": smallmind.constant(f"SM_KV_{args.kv.upper()}")} if args.kv else {}
+    cache = smallmind.cache_type(args.kv) if args.kv else {}
 
     def start():
         model = smallmind.Model(library, args.model, activation_bits=args.activations)

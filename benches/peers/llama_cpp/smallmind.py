@@ -34,9 +34,11 @@ def structure(name):
     return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
-def constant(name):
-    """A number that the header defines."""
-    return int(re.search(rf"#define {name} (\d+)", HEADER.read_text()).group(1))
+def cache_type(kind):
+    """Of the parameters of a context, the one that makes its cache `kind`; none where there is no choice."""
+    value = re.search(rf"#define SM_(?:KV|CACHE)_(?:TYPE_)?{kind.upper()} (\d+)", HEADER.read_text())
+    fields = [name for name, _ in structure("sm_context_params")._fields_ if re.match("kv|cache", name)]
+    return {fields[0]: int(value.group(1))} if value and fields else {}
 
 
 class Failure(Exception):

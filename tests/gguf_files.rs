@@ -1,19 +1,26 @@
 //! GGUF files made by others: small ones by the format's own Python writer (`tests/goldens`), with every kind
 //! of value and tensor, and a real model.
 
+#[path = "common/gguf_writer.rs"]
+mod gguf_writer;
+#[path = "common/golden.rs"]
+mod golden;
 #[path = "common/model.rs"]
 mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gguf_writer::{F32, Writer};
 use serde_json::{Value as Json, json};
 use smallmind::format::gguf::{Array, Gguf, TensorType, Value};
 use smallmind::format::{BytesSource, describe};
-use smallmind::quant::DType;
+use smallmind::model::{LoadParams, Model};
+use smallmind::quant::{DType, decode_row};
+use smallmind::runtime::{Context, ContextParams, Logits};
 
-fn golden(name: &str) -> PathBuf {
+fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf").join(name)
 }
 
@@ -66,11 +73,11 @@ fn read_whole(gguf: &Gguf, name: &str) -> Vec<u8> {
 
 #[test]
 fn every_value_of_the_goldens() {
-    let text = std::fs::read_to_string(golden("metadata.json")).unwrap();
+    let text = std::fs::read_to_string(file("metadata.json")).unwrap();
     let expected: Vec<Json> = serde_json::from_str(&text).unwrap();
     assert!(expected.len() >= 19);
-    for (file, version) in [("metadata.gguf", 3), ("metadata-v2.gguf", 2)] {
-        let gguf = Gguf::open_path(golden(file)).unwrap();
+    for (name, version) in [("metadata.gguf", 3), ("metadata-v2.gguf", 2)] {
+        let gguf = Gguf::open_path(file(name)).unwrap();
         assert_eq!((gguf.version(), gguf.alignment()), (version, 64));
         let found: Vec<Json> = gguf
             .metadata()
@@ -87,8 +94,8 @@ fn every_value_of_the_goldens() {
 
 #[test]
 fn every_tensor_of_the_goldens() {
-    for file in ["metadata.gguf", "metadata-v2.gguf"] {
-        let gguf = Gguf::open_path(golden(file)).unwrap();
+    for name in ["metadata.gguf", "metadata-v2.gguf"] {
+        let gguf = Gguf::open_path(file(name)).unwrap();
         for n_dims in 1..=4u64 {
             let name = format!("ramp{n_dims}");
             // numpy's shape (2, 3, …) has its fastest-varying length last.
@@ -109,7 +116,7 @@ fn every_tensor_of_the_goldens() {
 
 #[test]
 fn a_golden_cut_anywhere_is_refused_or_intact() {
-    let bytes = std::fs::read(golden("metadata.gguf")).unwrap();
+    let bytes = std::fs::read(file("metadata.gguf")).unwrap();
     let open = |bytes: &[u8]| Gguf::open(Arc::new(BytesSource::new("cut", bytes)));
     let whole = open(&bytes).unwrap();
     let end = whole.tensors().iter().map(|t| t.offset + t.bytes).max().unwrap();
@@ -124,7 +131,7 @@ fn a_golden_cut_anywhere_is_refused_or_intact() {
 
 #[test]
 fn every_type_of_the_mixed_golden() {
-    let gguf = Gguf::open_path(golden("untied-mixed.gguf")).unwrap();
+    let gguf = Gguf::open_path(file("untied-mixed.gguf")).unwrap();
     let types: Vec<DType> = gguf.tensors().iter().map(|t| t.dtype().unwrap()).collect();
     let mut kinds = types.clone();
     kinds.sort_unstable();
@@ -134,6 +141,45 @@ fn every_type_of_the_mixed_golden() {
     for pair in gguf.tensors().windows(2) {
         assert_eq!((pair[0].offset + pair[0].bytes).next_multiple_of(gguf.alignment()), pair[1].offset);
     }
+}
+
+/// The file with every weight decoded to f32.
+fn widened(gguf: &Gguf) -> Vec<u8> {
+    let mut writer = Writer::new();
+    for (key, value) in gguf.metadata().iter() {
+        writer = writer.pair(key, value.clone());
+    }
+    for tensor in gguf.tensors() {
+        let mut raw = vec![0; tensor.bytes as usize];
+        gguf.read_tensor(tensor, 0, &mut raw).unwrap();
+        let mut values = vec![0.0; tensor.elements() as usize];
+        decode_row(tensor.dtype().unwrap(), &raw, &mut values).unwrap();
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        writer = writer.tensor(&tensor.name, tensor.shape(), F32, &bytes);
+    }
+    writer.build()
+}
+
+/// Weights of every type, decoded here, give the logits that llama.cpp gives on weights that it decoded.
+#[test]
+fn every_type_decodes_to_llama_cpps_weights() {
+    let gguf = Gguf::open_path(file("untied-every-quant.gguf")).unwrap();
+    let types: BTreeSet<DType> = gguf.tensors().iter().map(|t| t.dtype().unwrap()).collect();
+    assert!(DType::ALL[8..].iter().all(|dtype| types.contains(dtype)), "{types:?}");
+
+    let source = Arc::new(BytesSource::new("widened", widened(&gguf)));
+    let model = Model::from_source(source, &LoadParams::default()).unwrap();
+    let bytes = golden::read("gguf/untied-every-quant.logits.bin");
+    let mut cursor = golden::Cursor::new(&bytes, b"SMLG");
+    let (positions, vocabulary) = (cursor.size(), cursor.size());
+    let tokens: Vec<u32> = (0..positions).map(|_| cursor.u32()).collect();
+    let params = ContextParams { n_ctx: positions, n_output: positions, ..ContextParams::default() };
+    let mut context = Context::new(model, &params).unwrap();
+    context.decode(&tokens, Logits::All).unwrap();
+    assert_eq!(context.logits().len(), positions * vocabulary);
+    let off = context.logits().iter().map(|x| (x - cursor.f32()).abs());
+    let off = off.fold(0.0, f32::max);
+    assert!(off < 1e-4, "{off}");
 }
 
 #[test]

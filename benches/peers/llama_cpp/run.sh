@@ -64,6 +64,8 @@ while [ "$count" -gt 0 ]; do
     count=$((count - 1))
 done
 
+# The workers import from this folder; nothing is to appear in it.
+export PYTHONDONTWRITEBYTECODE=1
 cargo build --release --quiet --manifest-path "$repository/Cargo.toml"
 built=${CARGO_TARGET_DIR:-$repository/target}/release
 if [ "$tool" = speed ]; then

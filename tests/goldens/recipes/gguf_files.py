@@ -1,14 +1,19 @@
 """Makes the files of gguf/ but their logits, which logits.py makes.
 
 Tiny Llamas with random weights, each with a trait that SmolLM2 lacks, and two
-files with every kind of metadata value. Made with gguf 0.19.0 and numpy 2.4.6.
+files with every kind of metadata value. Made with gguf 0.19.0, numpy 2.4.6 and,
+for the types that gguf doesn't encode, ggml as of llama-cpp-python 0.3.36.
 """
+
+import ctypes
 
 import json
 import struct
 from pathlib import Path
 
+import llama_cpp
 import numpy as np
+from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Value
 from gguf import GGUFWriter, RopeScalingType, TokenType
@@ -46,6 +51,24 @@ def add_tokenizer(writer, add_bos):
     return len(tokens)
 
 
+def encoded(values, kind):
+    """The rows of `values` as `kind`: by gguf where it can, else by ggml, all weights equally important."""
+    try:
+        return quantize(values, kind)
+    except NotImplementedError:
+        ggml = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+        ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+        rows, columns = values.shape
+        elements, size = GGML_QUANT_SIZES[kind]
+        out = np.zeros((rows, columns // elements * size), np.uint8)
+        importance = np.ones(columns, np.float32)
+        counts = [ctypes.c_int64(n) for n in (0, rows, columns)]
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (values, out, importance)]
+        done = ggml.ggml_quantize_chunk(int(kind), *pointers[:2], *counts, pointers[2])
+        assert done == out.size
+        return out
+
+
 class Llama:
     """Writes a Llama whose matrices are normal with a spread that keeps logits lively."""
 
@@ -79,7 +102,7 @@ class Llama:
         self.add(name, self.rng.uniform(0.5, 1.5, self.width).astype(np.float32), Type.F32)
 
     def add(self, name, values, kind):
-        data = values if kind == Type.F32 else quantize(values, kind)
+        data = values if kind == Type.F32 else encoded(values, kind)
         self.writer.add_tensor(f"{name}.weight", data, raw_dtype=kind)
 
     def body(self, kinds, embedding=Type.F32):
@@ -145,6 +168,30 @@ def untied_linear_rope():
     llama.close()
 
 
+def untied_every_quant():
+    """Every type that untied-mixed lacks, types mixed in each group of matrices; heads narrower than usual."""
+    llama = Llama(
+        "untied-every-quant",
+        5,
+        width=256,
+        layers=3,
+        heads=2,
+        kv_heads=1,
+        ffn=64,
+        base=10000.0,
+        head_dim=32,
+    )
+    t = Type
+    kinds = [
+        [t.Q2_K, t.Q3_K, t.Q4_K, t.IQ4_NL, t.Q5_K, t.Q6_K, t.MXFP4],
+        [t.IQ4_XS, t.IQ1_S, t.IQ2_XXS, t.NVFP4, t.IQ3_XXS, t.IQ2_XS, t.IQ4_NL],
+        [t.IQ2_S, t.IQ3_S, t.IQ1_M, t.MXFP4, t.TQ1_0, t.TQ2_0, t.NVFP4],
+    ]
+    llama.body(kinds, embedding=t.Q4_K)
+    llama.matrix("output", llama.vocab, llama.width, t.Q6_K, gain=2)
+    llama.close()
+
+
 METADATA = [
     ("test.u8", 255, Value.UINT8),
     ("test.i8", -128, Value.INT8),
@@ -206,4 +253,5 @@ if __name__ == "__main__":
     untied_mixed()
     tied_rope_freqs()
     untied_linear_rope()
+    untied_every_quant()
     metadata()

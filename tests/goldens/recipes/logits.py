@@ -28,7 +28,7 @@ def golden(path, name):
 
 
 if __name__ == "__main__":
-    for name in "untied-mixed", "tied-rope-freqs", "untied-linear-rope":
+    for name in "untied-mixed", "tied-rope-freqs", "untied-linear-rope", "untied-every-quant":
         with widened(FOLDER / f"{name}.gguf") as copy:
             FOLDER.joinpath(f"{name}.logits.bin").write_bytes(golden(copy, name))
     rounded = golden(FOLDER / "untied-mixed.gguf", "untied-mixed, 8-bit")

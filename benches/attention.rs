@@ -1,14 +1,20 @@
-//! Attention on every level of this CPU, one thread, over a packed cache and over plain rows: GFLOPS over the keys that
-//! are seen, with the share of the FMA peak, and for decoding GB/s of keys and values, with the share of a plain read
-//! of as many bytes; both limits are measured in the same run.
-//! `cargo bench --bench attention -- 'avx512/prefill'` picks some of them.
+//! Attention on every level of this CPU, over a packed cache of each type and over plain rows, one thread: GFLOPS over
+//! the keys that are seen, with the share of the FMA peak, and for decoding GB/s of keys and values, with the share of
+//! a plain read of as many bytes. Then decoding over a small model's layers with one thread and with two, as the
+//! executor does it. All limits are measured in the same run.
+//! `cargo bench --bench attention -- 'avx512/f16/prefill'` picks some of them.
 
 mod limits;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use limits::{best, peak};
 use smallmind::isa::{Isa, IsaId, Kernel};
+use smallmind::kernels::KernelSet;
 use smallmind::kernels::attention::{self, AttentionArgs, Inputs, Row, Set, Shape, Strides, Tensor};
+use smallmind::kv::{self, Cache, CacheType};
+use smallmind::ops::Rows;
+use smallmind::ops::attention::{self as op, Args, HeadShape, Parts};
+use smallmind::threads::{Team, WorkCounter};
 use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -20,6 +26,12 @@ const PROMPTS: [usize; 2] = [512, 2048];
 const PASTS: [usize; 3] = [512, 4096, 16384];
 /// Query heads that share the key/value head when one token is decoded.
 const GROUP: usize = 4;
+/// A small model's heads.
+const MODEL: HeadShape = HeadShape { n_head: 9, n_head_kv: 3, head_dim: 64 };
+/// Its layers, so many that the cache lies beyond L2.
+const LAYERS: usize = 16;
+/// Positions that its token sees.
+const DEPTHS: [usize; 3] = [512, 2048, 8192];
 
 /// Keys and values up to here count as being in L2.
 const L2_BYTES: f64 = (2 << 20) as f64;
@@ -93,15 +105,22 @@ impl Case {
 
     /// Bytes of keys and values, each once.
     fn bytes(&self) -> f64 {
-        (2 * 4 * self.keys * self.head_dim) as f64
+        (self.keys * self.row.layout(self.head_dim).position_bytes()) as f64
     }
 
     /// Times it; the best sample, in seconds, or infinity where the filter leaves it out.
     fn measure(&self, criterion: &mut Criterion, kind: &str) -> f64 {
         let &Case { row, tokens, heads, keys, head_dim, causal } = self;
         let layout = row.layout(head_dim);
-        let (k, v) =
-            (Floats::new(layout.key_len(keys).unwrap()), Floats::new(layout.value_len(keys).unwrap()));
+        let room = |bytes: Option<usize>| Floats::new(bytes.unwrap().div_ceil(4));
+        let (mut k, mut v) = (room(layout.key_bytes(keys)), room(layout.value_bytes(keys)));
+        let stored = Floats::new(keys * head_dim);
+        // SAFETY: the buffers have room for so many positions.
+        unsafe {
+            let rows = (stored.ptr(), head_dim, keys);
+            row.store_keys(head_dim, k.ptr_mut().cast(), 0, rows);
+            row.store_values(head_dim, v.ptr_mut().cast(), 0, rows);
+        }
         let q = Floats::new(tokens * heads * head_dim);
         let mut out = Floats::new(tokens * heads * head_dim);
         let mut scratch = Floats::new(row.scratch_len(head_dim, tokens * heads).unwrap());
@@ -114,8 +133,8 @@ impl Case {
             heads,
             head_dim,
             scale: 1.0 / (head_dim as f32).sqrt(),
-            k: k.ptr(),
-            v: v.ptr(),
+            k: k.ptr().cast(),
+            v: v.ptr().cast(),
             limits: limits.as_ptr(),
             starts: std::ptr::null(),
             ahead: self.bytes() > L2_BYTES,
@@ -125,7 +144,7 @@ impl Case {
             scratch: scratch.ptr_mut(),
         };
         let mask = if causal { "" } else { "/full" };
-        let id = BenchmarkId::new(format!("{}/{kind}{mask}/{head_dim}", row.info.isa.name()), keys);
+        let id = BenchmarkId::new(format!("{}/{kind}{mask}/{head_dim}", name(&row)), keys);
         // SAFETY: the buffers have these shapes, and the level is available.
         time(criterion, id, self.flops(), || unsafe { row.run(black_box(&args)) })
     }
@@ -152,7 +171,12 @@ fn time(criterion: &mut Criterion, id: BenchmarkId, flops: f64, mut work: impl F
 }
 
 fn levels() -> impl Iterator<Item = Row> {
-    IsaId::available().filter_map(|isa| Some(Set::select(isa).f32).filter(|row| row.info.isa == isa))
+    let own = |isa| Some(Set::select(isa)).filter(|set| set.f32.info.isa == isa);
+    IsaId::available().filter_map(own).flat_map(|set| CacheType::ALL.map(|stored| *set.of(stored)))
+}
+
+fn name(row: &Row) -> String {
+    format!("{}/{}", row.info.isa.name(), row.info.dtype)
 }
 
 fn prefill(criterion: &mut Criterion) {
@@ -172,7 +196,7 @@ fn prefill(criterion: &mut Criterion) {
 /// Keys and values in plain rows of eight heads, which are packed on the way.
 fn plain(criterion: &mut Criterion) {
     let heads = 8;
-    for row in levels() {
+    for row in levels().filter(|row| row.stored == CacheType::F32) {
         for head_dim in HEAD_DIMS {
             for tokens_q in [1, PROMPTS[0]] {
                 let keys = PROMPTS[0];
@@ -195,8 +219,7 @@ fn plain(criterion: &mut Criterion) {
                 let inputs = Inputs { q, k: kv, v: kv, mask: None };
                 let mut out = vec![0.0; q.data.len()];
                 let mut scratch = vec![0.0; attention::scratch_len(&row, &shape).unwrap()];
-                let id =
-                    BenchmarkId::new(format!("{}/plain{tokens_q}/{head_dim}", row.info.isa.name()), keys);
+                let id = BenchmarkId::new(format!("{}/plain{tokens_q}/{head_dim}", name(&row)), keys);
                 let flops = shape.flops() as f64;
                 let seconds = time(criterion, id, flops, || {
                     attention::attention(&row, black_box(&shape), &inputs, &mut out, dense, &mut scratch)
@@ -238,6 +261,81 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
+/// A layer after the other of a small model, one token, with one thread and with two.
+fn layers(criterion: &mut Criterion) {
+    for row in levels().filter(|row| row.info.isa >= IsaId::Avx2) {
+        for depth in DEPTHS {
+            for threads in [1, 2] {
+                let seconds = measure_layers(criterion, &row, depth, threads);
+                if seconds.is_finite() {
+                    let bytes =
+                        (LAYERS * MODEL.n_head_kv * depth * row.layout(MODEL.head_dim).position_bytes())
+                            as f64;
+                    let read = read_shared(bytes as usize / 4, threads, row.info.isa);
+                    println!(
+                        "    {:.1} GB/s at best, {:.0} % of a plain read by as many threads ({:.1})",
+                        bytes / seconds / 1e9,
+                        100.0 * read / seconds,
+                        bytes / read / 1e9
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The best time of a plain read that threads share.
+fn read_shared(len: usize, threads: usize, isa: IsaId) -> f64 {
+    let (floats, team) = (Floats::new(len), Team::new(threads).unwrap());
+    let floats = floats.get();
+    best(20, || {
+        team.run(|worker| _ = black_box(isa.run(Read(&floats[worker.share(floats.len(), 16)])))).unwrap();
+    })
+}
+
+fn measure_layers(criterion: &mut Criterion, row: &Row, depth: usize, threads: usize) -> f64 {
+    let kernels = KernelSet::select(row.info.isa).unwrap();
+    let layout = row.layout(MODEL.head_dim);
+    let shape = kv::Shape { n_layer: LAYERS, n_head_kv: MODEL.n_head_kv, n_ctx: depth, layout };
+    let mut cache = Cache::new(shape).unwrap();
+    let width = (MODEL.n_head + 2 * MODEL.n_head_kv) * MODEL.head_dim;
+    let mut qkv = Floats::new(depth * width);
+    let mut out = Floats::new(MODEL.n_head * MODEL.head_dim);
+    // SAFETY: the buffers hold so many rows.
+    let (all, result) = unsafe {
+        (Rows::new(qkv.ptr_mut().cast(), 4 * width, depth), Rows::new(out.ptr_mut().cast(), 4 * 576, 1))
+    };
+    let cache = cache.view();
+    for layer in 0..LAYERS {
+        // SAFETY: the cache has room for `depth` positions.
+        unsafe { op::store(&kernels, &cache.layer(layer), 0..depth, all, &MODEL, 0) };
+    }
+    let limits = [depth as u32];
+    let team = Team::new(threads).unwrap();
+    let parts = Parts::new(row, &MODEL, depth, threads).unwrap();
+    let counters: Vec<_> = (0..LAYERS).map(|_| WorkCounter::new()).collect();
+    let scratch_len = op::scratch_len(row, &MODEL).unwrap().next_multiple_of(16);
+    let scratch = Floats::new(threads * scratch_len);
+    let scratch = scratch.ptr() as usize;
+    let id = BenchmarkId::new(format!("{}/layers/{threads}", name(row)), depth);
+    let flops = (4 * LAYERS * MODEL.n_head * MODEL.head_dim * depth) as f64;
+    time(criterion, id, flops, || {
+        counters.iter().for_each(WorkCounter::reset);
+        team.run(|worker| {
+            let scratch = (scratch as *mut f32).wrapping_add(worker.index() * scratch_len);
+            for (layer, counter) in counters.iter().enumerate() {
+                let cache = cache.layer(layer);
+                let (qkv, shape, parts) = (all.last(1), MODEL, &parts);
+                let args = Args { qkv, out: result, cache, shape, limits: &limits, scale: 0.125, parts };
+                // SAFETY: every worker has its scratch memory; a barrier ends each layer.
+                unsafe { op::run(&kernels, worker, counter, &args, scratch) };
+                worker.barrier().unwrap();
+            }
+        })
+        .unwrap();
+    })
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
@@ -245,6 +343,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(20))
         .measurement_time(Duration::from_millis(150));
-    targets = prefill, decode, plain
+    targets = prefill, decode, layers, plain
 }
 criterion_main!(benches);

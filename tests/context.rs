@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use smallmind::Error;
 use smallmind::isa::IsaId;
+use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
 use smallmind::runtime::{Context, ContextParams, Logits};
 
@@ -18,7 +19,7 @@ fn load(name: &str, isa: Option<IsaId>) -> Arc<Model> {
 }
 
 fn context(model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
-    let params = ContextParams { n_ctx: 64, n_batch, n_output: 48, threads };
+    let params = ContextParams { n_ctx: 64, n_batch, n_output: 48, threads, ..ContextParams::default() };
     Context::new(model.clone(), &params).unwrap()
 }
 
@@ -107,7 +108,8 @@ fn a_refused_call_changes_nothing() {
 #[test]
 fn absurd_parameters_are_refused_before_memory_is() {
     let model = load("untied-mixed", None);
-    let params = |n_ctx, n_batch, n_output, threads| ContextParams { n_ctx, n_batch, n_output, threads };
+    let kv = CacheType::F16;
+    let params = |n_ctx, n_batch, n_output, threads| ContextParams { n_ctx, n_batch, n_output, threads, kv };
     let absurd = [
         params(64, 0, 1, 0),
         params(64, 0, 1, usize::MAX),

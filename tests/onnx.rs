@@ -475,11 +475,10 @@ fn fused_attention(
 ) -> Vec<f32> {
     let kernel = &kernels.attention.f32;
     let layout = kernel.layout(k.cols);
-    let mut keys = vec![0.0; layout.key_len(k.rows).unwrap()];
-    let mut values = vec![0.0; layout.value_len(k.rows).unwrap()];
+    let mut keys = vec![0; layout.key_bytes(k.rows).unwrap()];
+    let mut values = vec![0; layout.value_bytes(k.rows).unwrap()];
     for (position, (key, value)) in k.data.chunks(k.cols).zip(v.data.chunks(k.cols)).enumerate() {
-        layout.store_key(&mut keys, position, key).unwrap();
-        layout.store_value(&mut values, position, value).unwrap();
+        kernel.store(&mut keys, &mut values, position, key, value).unwrap();
     }
     let mut out = vec![0.0; q.rows * q.cols];
     let mut scratch = vec![0.0; kernel.scratch_len(k.cols, q.rows).unwrap()];

@@ -42,7 +42,8 @@ fn a_step_allocates_nothing() {
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/untied-mixed.gguf");
     let model = Model::open(&path, &LoadParams::default()).unwrap();
-    let params = ContextParams { n_ctx: 512, n_batch: 16, n_output: 1, threads: 2 };
+    let params =
+        ContextParams { n_ctx: 512, n_batch: 16, n_output: 1, threads: 2, ..ContextParams::default() };
     let mut context = Context::new(model.clone(), &params).unwrap();
     let params = SamplerParams { temperature: 0.9, repetition_penalty: 1.1, ..SamplerParams::default() };
     let mut sampler = Sampler::new(params, model.config().n_vocab).unwrap();

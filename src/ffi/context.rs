@@ -12,6 +12,7 @@ use super::log::{SM_LOG_INFO, log};
 use super::model::sm_model;
 use super::params::{self, Params, Versioned};
 use super::status::{Failure, sm_status};
+use crate::kv::CacheType;
 use crate::profile::{self, Zone};
 use crate::runtime::{Context, ContextParams, Logits};
 
@@ -26,6 +27,13 @@ pub const SM_LOGITS_NONE: i32 = 0;
 pub const SM_LOGITS_LAST: i32 = 1;
 /// `sm_decode` computes the logits after every token; at most `n_output` tokens a call.
 pub const SM_LOGITS_ALL: i32 = 2;
+
+/// Keys and values are kept as they are: 4 bytes an element.
+pub const SM_CACHE_F32: i32 = 0;
+/// Keys and values are rounded to half floats: 2 bytes an element.
+pub const SM_CACHE_F16: i32 = 1;
+/// Keys and values are rounded to bytes, with a factor for 64 of them: 8.5 bits an element.
+pub const SM_CACHE_Q8_0: i32 = 2;
 
 /// How large a context is. Fill it with `sm_context_params_init`.
 #[repr(C)]
@@ -43,6 +51,9 @@ pub struct sm_context_params {
     /// Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use.
     /// Results are the same for any number.
     pub n_threads: usize,
+    /// What keys and values are stored as: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. The fewer bytes, the
+    /// faster are steps deep in a text.
+    pub cache_type: i32,
 }
 
 // SAFETY: repr(C); integers.
@@ -53,16 +64,33 @@ unsafe impl Versioned for sm_context_params {
 // SAFETY: struct_size is first.
 unsafe impl Params for sm_context_params {
     fn defaults() -> Self {
-        let ContextParams { n_ctx, n_batch, n_output, threads } = ContextParams::default();
-        Self { struct_size: size_of::<Self>(), n_ctx, n_batch, n_output, n_threads: threads }
+        let ContextParams { n_ctx, n_batch, n_output, threads, kv } = ContextParams::default();
+        let cache_type = match kv {
+            CacheType::F32 => SM_CACHE_F32,
+            CacheType::F16 => SM_CACHE_F16,
+            CacheType::Q8_0 => SM_CACHE_Q8_0,
+        };
+        Self { struct_size: size_of::<Self>(), n_ctx, n_batch, n_output, n_threads: threads, cache_type }
     }
 }
 
-impl From<sm_context_params> for ContextParams {
-    fn from(params: sm_context_params) -> Self {
-        let sm_context_params { n_ctx, n_batch, n_output, n_threads, .. } = params;
-        Self { n_ctx, n_batch, n_output, threads: n_threads }
-    }
+/// The parameters of a call; the defaults for NULL.
+///
+/// # Safety
+/// As [`params::read`].
+unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams, Failure> {
+    // SAFETY: the function's contract.
+    let read = unsafe { params::read(params) }?;
+    let sm_context_params { n_ctx, n_batch, n_output, n_threads, cache_type, .. } = read;
+    let kv = match cache_type {
+        SM_CACHE_F32 => CacheType::F32,
+        SM_CACHE_F16 => CacheType::F16,
+        SM_CACHE_Q8_0 => CacheType::Q8_0,
+        _ => {
+            return Err(Failure::invalid(format!("cache_type is {cache_type}, which is none of SM_CACHE_*")));
+        }
+    };
+    Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, kv })
 }
 
 /// Bytes that a context takes.
@@ -104,7 +132,7 @@ pub unsafe extern "C" fn sm_context_memory(
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
         let model = borrow(model, "model")?;
-        let memory = Context::memory(&model.model, &params::read(params)?.into())?;
+        let memory = Context::memory(&model.model, &read_params(params)?)?;
         let result = sm_memory_estimate {
             cache_bytes: memory.cache_bytes as u64,
             arena_bytes: memory.arena_bytes as u64,
@@ -129,7 +157,7 @@ pub unsafe extern "C" fn sm_context_create(
         clear_out(context, "context")?;
         let model = borrow(model, "model")?;
         let _zone = profile::scope(Zone::ContextCreate);
-        let made = Context::new(model.model.clone(), &params::read(params)?.into())?;
+        let made = Context::new(model.model.clone(), &read_params(params)?)?;
         log(SM_LOG_INFO, &format!("context of {} positions on {} threads", made.n_ctx(), made.threads()));
         give(context, sm_context { context: Exclusive::new("the context", made) });
         Ok(())

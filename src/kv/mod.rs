@@ -4,6 +4,7 @@
 use std::marker::PhantomData;
 
 use crate::error::{Error, Result};
+pub use crate::kernels::attention::CacheType;
 use crate::kernels::attention::Layout;
 use crate::memory::{AlignedBuf, Pages, checked_bytes};
 use crate::ops::attention::LayerCache;
@@ -20,15 +21,15 @@ pub struct Shape {
     pub n_head_kv: usize,
     /// Positions.
     pub n_ctx: usize,
-    /// How positions lie within a head.
+    /// How positions lie within a head, and as what.
     pub layout: Layout,
 }
 
 impl Shape {
-    /// Floats of one head's keys and of its values.
+    /// Bytes of one head's keys and of its values.
     fn head_lens(&self) -> Result<(usize, usize)> {
-        let keys = self.layout.key_len(self.n_ctx);
-        let lens = keys.zip(self.layout.value_len(self.n_ctx));
+        let keys = self.layout.key_bytes(self.n_ctx);
+        let lens = keys.zip(self.layout.value_bytes(self.n_ctx));
         lens.ok_or(Error::OutOfMemory { bytes: usize::MAX, what: WHAT })
     }
 
@@ -36,8 +37,7 @@ impl Shape {
     fn halves(&self) -> Result<(usize, usize)> {
         let heads = checked_bytes(self.n_layer, self.n_head_kv, WHAT)?;
         let (keys, values) = self.head_lens()?;
-        let bytes = |len| checked_bytes(checked_bytes(heads, len, WHAT)?, size_of::<f32>(), WHAT);
-        Ok((bytes(keys)?, bytes(values)?))
+        Ok((checked_bytes(heads, keys, WHAT)?, checked_bytes(heads, values, WHAT)?))
     }
 
     /// Bytes of a cache of this shape.
@@ -77,8 +77,8 @@ impl Cache {
     /// Access for the workers of a forward pass.
     pub fn view(&mut self) -> View<'_> {
         View {
-            keys: self.keys.as_mut_ptr().cast(),
-            values: self.values.as_mut_ptr().cast(),
+            keys: self.keys.as_mut_ptr(),
+            values: self.values.as_mut_ptr(),
             key_len: self.key_len,
             value_len: self.value_len,
             shape: self.shape,
@@ -90,8 +90,8 @@ impl Cache {
 /// A cache that workers share during a pass; ops keep their writes apart.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    keys: *mut f32,
-    values: *mut f32,
+    keys: *mut u8,
+    values: *mut u8,
     key_len: usize,
     value_len: usize,
     shape: Shape,
@@ -104,6 +104,11 @@ unsafe impl Send for View<'_> {}
 unsafe impl Sync for View<'_> {}
 
 impl View<'_> {
+    /// Bytes of a layer's keys and values of the first `positions`.
+    pub fn layer_bytes(&self, positions: usize) -> usize {
+        self.shape.n_head_kv * positions * self.shape.layout.position_bytes()
+    }
+
     /// The keys and values of a layer.
     pub fn layer(&self, layer: usize) -> LayerCache {
         let View { shape, key_len, value_len, .. } = *self;

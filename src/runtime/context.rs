@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::exec::{self, Pass};
 use crate::error::{Error, Result};
-use crate::kv::{self, Cache};
+use crate::kv::{self, Cache, CacheType};
 use crate::model::{MAX_CONTEXT, Model};
 use crate::profile::{self, Zone};
 use crate::threads::{self, Team};
@@ -27,11 +27,19 @@ pub struct ContextParams {
     pub n_output: usize,
     /// Worker threads, the calling one included.
     pub threads: usize,
+    /// What keys and values are stored as.
+    pub kv: CacheType,
 }
 
 impl Default for ContextParams {
     fn default() -> Self {
-        ContextParams { n_ctx: 0, n_batch: 0, n_output: 1, threads: threads::available() }
+        ContextParams {
+            n_ctx: 0,
+            n_batch: 0,
+            n_output: 1,
+            threads: threads::available(),
+            kv: CacheType::default(),
+        }
     }
 }
 
@@ -79,7 +87,7 @@ impl Shape {
         let n_output = params.n_output.max(1);
         // A decode that returns every row's logits is one batch.
         let n_batch = n_batch.min(n_ctx).max(n_output.min(n_ctx));
-        let layout = model.kernels().attention.f32.layout(config.head_dim);
+        let layout = model.kernels().attention.of(params.kv).layout(config.head_dim);
         let (n_layer, n_head_kv) = (config.n_layer, config.n_head_kv);
         let cache = kv::Shape { n_layer, n_head_kv, n_ctx, layout };
         Ok(Shape { n_ctx, n_batch, n_output: n_output.min(n_ctx), cache })
@@ -106,7 +114,7 @@ impl Context {
     pub fn memory(model: &Model, params: &ContextParams) -> Result<MemoryEstimate> {
         let shape = Shape::new(model, params)?;
         let cache_bytes = shape.cache.bytes()?;
-        let arena_bytes = Pass::bytes(model, shape.n_ctx, shape.n_batch, shape.n_output, params.threads)?;
+        let arena_bytes = Pass::bytes(model, &shape.cache, shape.n_batch, shape.n_output, params.threads)?;
         let total_bytes = cache_bytes
             .checked_add(arena_bytes)
             .ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "a context" })?;
@@ -120,7 +128,7 @@ impl Context {
         }
         let shape = Shape::new(&model, params)?;
         let cache = Cache::new(shape.cache)?;
-        let pass = Pass::new(&model, shape.n_ctx, shape.n_batch, shape.n_output, params.threads)?;
+        let pass = Pass::new(&model, &shape.cache, shape.n_batch, shape.n_output, params.threads)?;
         let team = Team::new(params.threads)?;
         let Shape { n_ctx, n_batch, n_output, .. } = shape;
         let mut tokens = Vec::new();

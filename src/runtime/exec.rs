@@ -29,6 +29,7 @@ pub(super) struct Pass {
     n_vocab: usize,
     scratch: AlignedBuf,
     scratch_stride: usize,
+    parts: attention::Parts,
     rope: Table,
     /// Position of each row of the batch, and one past it: what the row sees.
     positions: Vec<u32>,
@@ -42,24 +43,26 @@ struct Sizes {
     arena: usize,
     scratch_stride: usize,
     scratch: usize,
+    parts: usize,
     rope: usize,
 }
 
 impl Sizes {
-    fn new(model: &Model, n_ctx: usize, arena: usize, threads: usize) -> Result<Sizes> {
-        let config = model.config();
-        let heads =
-            HeadShape { n_head: config.n_head, n_head_kv: config.n_head_kv, head_dim: config.head_dim };
-        let floats = attention::scratch_len(model.kernels(), &heads)?;
+    fn new(model: &Model, cache: &kv::Shape, arena: usize, threads: usize) -> Result<Sizes> {
+        let (config, n_ctx) = (model.config(), cache.n_ctx);
+        let kernel = model.kernels().attention.of(cache.layout.stored);
+        let floats = attention::scratch_len(kernel, &heads(model))?;
         let scratch_stride = (floats * size_of::<f32>()).next_multiple_of(64);
         let scratch = checked_bytes(scratch_stride, threads, "scratch")?;
         let rope = checked_bytes(n_ctx, config.rope.dim * size_of::<f32>(), "the rotary table")?;
-        Ok(Sizes { arena, scratch_stride, scratch, rope })
+        let parts = attention::Parts::bytes(kernel, &heads(model), n_ctx, threads)?;
+        Ok(Sizes { arena, scratch_stride, scratch, parts, rope })
     }
 
     fn total(&self) -> Result<usize> {
         self.arena
             .checked_add(self.scratch)
+            .and_then(|sum| sum.checked_add(self.parts))
             .and_then(|sum| sum.checked_add(self.rope))
             .ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "a context" })
     }
@@ -69,20 +72,27 @@ impl Pass {
     /// Bytes that `new` reserves for the same arguments.
     pub fn bytes(
         model: &Model,
-        n_ctx: usize,
+        cache: &kv::Shape,
         n_batch: usize,
         n_output: usize,
         threads: usize,
     ) -> Result<usize> {
         let layout = model.plan().layout(n_batch, n_output)?;
-        Sizes::new(model, n_ctx, layout.total, threads)?.total()
+        Sizes::new(model, cache, layout.total, threads)?.total()
     }
 
-    pub fn new(model: &Model, n_ctx: usize, n_batch: usize, n_output: usize, threads: usize) -> Result<Pass> {
+    pub fn new(
+        model: &Model,
+        cache: &kv::Shape,
+        n_batch: usize,
+        n_output: usize,
+        threads: usize,
+    ) -> Result<Pass> {
         let plan = model.plan();
         let layout = plan.layout(n_batch, n_output)?;
-        let sizes = Sizes::new(model, n_ctx, layout.total, threads)?;
-        let config = model.config();
+        let sizes = Sizes::new(model, cache, layout.total, threads)?;
+        let (config, n_ctx) = (model.config(), cache.n_ctx);
+        let kernel = model.kernels().attention.of(cache.layout.stored);
         let scaling = Scaling { freq_scale: 1.0 / config.rope.linear_factor, factors: model.rope_factors() };
         let logits = plan.logits.ok_or_else(|| Error::Internal("the plan yields no logits".into()))?;
         Ok(Pass {
@@ -92,6 +102,7 @@ impl Pass {
             n_vocab: config.n_vocab,
             scratch: AlignedBuf::zeroed(sizes.scratch, "scratch")?,
             scratch_stride: sizes.scratch_stride,
+            parts: attention::Parts::new(kernel, &heads(model), n_ctx, threads)?,
             rope: Table::new(n_ctx, config.rope.dim, config.rope.base, scaling)?,
             positions: vec![0; n_batch],
             limits: vec![0; n_batch],
@@ -110,6 +121,7 @@ impl Pass {
         for counter in &self.counters {
             counter.reset();
         }
+        self.parts.reset();
         for (r, (position, limit)) in self.positions.iter_mut().zip(&mut self.limits).enumerate() {
             // Positions stay below the largest context, far within u32.
             *position = (batch.position + r) as u32;
@@ -123,6 +135,12 @@ impl Pass {
             let _ = walk.all(worker);
         })
     }
+}
+
+/// How a model's rows of queries, keys and values are divided.
+fn heads(model: &Model) -> HeadShape {
+    let config = model.config();
+    HeadShape { n_head: config.n_head, n_head_kv: config.n_head_kv, head_dim: config.head_dim }
 }
 
 /// An address that workers share; each step's partition keeps their accesses apart.
@@ -214,7 +232,8 @@ impl Walk<'_> {
                 }
                 StepKind::StoreKv { layer, qkv } => {
                     let cache = self.cache.layer(*layer);
-                    attention::store(&cache, share, view(*qkv), &self.heads(), self.batch.position);
+                    let (heads, position) = (heads(self.model), self.batch.position);
+                    attention::store(kernels, &cache, share, view(*qkv), &heads, position);
                 }
                 StepKind::Linear { parts } => {
                     linear::run(worker, counter, parts.len(), |i| self.product(&parts[i], step.rows));
@@ -224,20 +243,16 @@ impl Walk<'_> {
                         qkv: view(*qkv),
                         out: view(*out),
                         cache: self.cache.layer(*layer),
-                        shape: self.heads(),
+                        shape: heads(self.model),
                         limits: &self.pass.limits,
                         scale: *scale,
+                        parts: &self.pass.parts,
                     };
                     let scratch = self.scratch.0.wrapping_add(worker.index() * self.pass.scratch_stride);
                     attention::run(kernels, worker, counter, &args, scratch.cast());
                 }
             }
         }
-    }
-
-    fn heads(&self) -> HeadShape {
-        let config = self.model.config();
-        HeadShape { n_head: config.n_head, n_head_kv: config.n_head_kv, head_dim: config.head_dim }
     }
 
     fn product(&self, part: &Part, rows: BufKind) -> Option<Product<'_>> {
@@ -265,7 +280,7 @@ impl Walk<'_> {
                 // Row r sees position + r + 1 keys, in each of two products.
                 let keys = rows * self.batch.position as u64 + rows * (rows + 1) / 2;
                 let end = self.batch.position as u64 + rows;
-                (4 * keys * config.q_width() as u64, end * 2 * config.kv_width() as u64 * 4)
+                (4 * keys * config.q_width() as u64, self.cache.layer_bytes(end as usize) as u64)
             }
             StepKind::RmsNorm { .. } => (4 * rows * config.n_embd as u64, rows * config.n_embd as u64 * 8),
             StepKind::SwiGlu { n, .. } => (5 * rows * *n as u64, rows * *n as u64 * 12),

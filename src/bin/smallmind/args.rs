@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args as Group, Parser, Subcommand};
 use smallmind::kernels::qmatmul::Activations;
+use smallmind::kv::CacheType;
 use smallmind::threads::MAX_WORKERS;
 
 /// Accepts the thread counts that a team can have, so that a wrong one is told before a long load.
@@ -18,6 +19,10 @@ fn activations(bits: &str) -> Result<Activations, &'static str> {
         "8" => Ok(Activations::Bits8),
         _ => Err("16 or 8 is needed"),
     }
+}
+
+fn cache_type(name: &str) -> Result<CacheType, &'static str> {
+    CacheType::ALL.into_iter().find(|kv| kv.name() == name).ok_or("f32, f16 or q8_0 is needed")
 }
 
 /// Runs small language models on the CPU.
@@ -58,6 +63,9 @@ pub struct ModelArgs {
     /// llama.cpp) is faster
     #[arg(long, value_name = "16|8", default_value = "16", hide_default_value = true, value_parser = activations)]
     pub activations: Activations,
+    /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
+    #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]
+    pub kv: CacheType,
     /// Map the file instead of reading it (it must not change while it is loaded)
     #[arg(long)]
     pub mmap: bool,
@@ -162,6 +170,9 @@ pub struct Bench {
     /// llama.cpp) is faster
     #[arg(long, value_name = "16|8", default_value = "16", hide_default_value = true, value_parser = activations)]
     pub activations: Activations,
+    /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
+    #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]
+    pub kv: CacheType,
     /// Measurements of each test, after one that isn't counted
     #[arg(short, long, value_name = "N", default_value_t = 5,
         value_parser = RangedU64ValueParser::<usize>::new().range(1..))]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
 use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::{Result, threads};
@@ -23,11 +24,12 @@ impl Row {
         (self.samples[(n - 1) / 2] + self.samples[n / 2]) / 2.0
     }
 
-    fn json(&self, activation_bits: usize) -> String {
+    fn json(&self, activation_bits: usize, kv: CacheType) -> String {
         format!(
-            r#"{{"test":"{}","threads":{},"activation_bits":{activation_bits},"tokens_per_second":{:.3},"min":{:.3},"max":{:.3},"repetitions":{}}}"#,
+            r#"{{"test":"{}","threads":{},"activation_bits":{activation_bits},"kv":"{}","tokens_per_second":{:.3},"min":{:.3},"max":{:.3},"repetitions":{}}}"#,
             self.test,
             self.threads,
+            kv.name(),
             self.median(),
             self.samples[0],
             self.samples[self.samples.len() - 1],
@@ -48,11 +50,12 @@ pub fn run(args: &Bench) -> Result<()> {
     }
     let bits = 8 * args.activations.digits();
     if args.json {
-        let rows: Vec<_> = rows.iter().map(|row| row.json(bits)).collect();
+        let rows: Vec<_> = rows.iter().map(|row| row.json(bits, args.kv)).collect();
         return print(&format!("[{}]\n", rows.join(",")));
     }
     let isa = model.kernels().isa.name();
-    let mut text = format!("loaded in {load:.2} s, {isa} kernels, {bits}-bit activations\n\n");
+    let mut text =
+        format!("loaded in {load:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n", args.kv.name());
     text.push_str(&format!("{:<14} {:>7} {:>10} {:>10} {:>10}\n", "test", "threads", "tok/s", "min", "max"));
     for row in &rows {
         let (min, max) = (row.samples[0], row.samples[row.samples.len() - 1]);
@@ -65,7 +68,7 @@ pub fn run(args: &Bench) -> Result<()> {
 fn measure(model: &Arc<Model>, args: &Bench, threads: usize) -> Result<Vec<Row>> {
     let length = args.prompt.max(args.decode);
     let n_ctx = args.depth.saturating_add(length).max(1);
-    let params = ContextParams { n_ctx, n_batch: args.batch, n_output: 1, threads };
+    let params = ContextParams { n_ctx, n_batch: args.batch, n_output: 1, threads, kv: args.kv };
     let mut context = Context::new(model.clone(), &params)?;
     // Which tokens they are doesn't change the work; a spread visits the embedding table fairly.
     let n_vocab = model.config().n_vocab;

@@ -61,7 +61,8 @@ impl Session {
         let sampler = Sampler::new(params, model.config().n_vocab)?;
         let threads = args.threads.unwrap_or_else(threads::available);
         let n_ctx = args.ctx.unwrap_or_else(|| model.config().n_ctx_train.min(DEFAULT_CONTEXT));
-        let context = Context::new(model, &ContextParams { n_ctx, threads, ..ContextParams::default() })?;
+        let context =
+            Context::new(model, &ContextParams { n_ctx, threads, kv: args.kv, ..ContextParams::default() })?;
         Ok(Session { context, sampler, seed, quiet: args.quiet, profile: args.profile })
     }
 

@@ -24,28 +24,39 @@
 //!   two for the mask, two for the difference from the largest score.)
 //! - A NaN in a query, in a key that it sees or in their mask makes all of its row NaN, and so does a score of ∞.
 
+mod cache;
 mod layout;
 mod pack;
 mod pass;
 mod plain;
 #[cfg(test)]
 mod plain_tests;
+mod scratch;
 mod steps;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod tiles;
 
 use super::KernelInfo;
+use crate::error::{Error, Result};
 use crate::isa::{Isa, IsaId};
+use cache::{Put, Widen};
 pub use layout::Layout;
 use pack::Pack;
 use pass::{Call, Sight, Source};
 pub use plain::{Inputs, Shape, Strides, Tensor, attention, extent, scratch_len};
-use steps::{Gather, HeadRows, Scatter, Weigh};
+use std::ops::Range;
+use steps::{Clear, Gather, HeadRows, Join, Scatter, Weigh};
+pub use stored::CacheType;
+use stored::{F16, F32, Q8, Stored};
 use tiles::Tiles;
 
 /// Keys in a tile. A constant, since results depend on it in their last bits.
 pub const TILE: usize = 128;
+
+/// Positions in a part of the sequence, of whole tiles. A constant for the same reason.
+pub const PART: usize = 2 * TILE;
 
 /// A block of queries, one key/value head's cache, and where the result goes. All strides in floats.
 ///
@@ -70,9 +81,9 @@ pub struct AttentionArgs {
     /// Factor on the scores, usually 1/√head_dim.
     pub scale: f32,
     /// Keys, as [`Layout`] places them.
-    pub k: *const f32,
+    pub k: *const u8,
     /// Values, as [`Layout`] places them.
-    pub v: *const f32,
+    pub v: *const u8,
     /// One past the last position that each token sees: `tokens` of them.
     pub limits: *const u32,
     /// The first position that each token sees (a sliding window): `tokens` of them, or null for 0.
@@ -95,35 +106,39 @@ pub struct AttentionArgs {
 pub struct Row {
     /// Name, level, tile.
     pub info: KernelInfo,
+    /// What its cache holds.
+    pub stored: CacheType,
+    /// Tiles over f32: what is packed or widened.
     tiles: &'static Tiles,
+    /// Tiles over what is stored.
+    direct: &'static Tiles,
     gather: unsafe fn(&Gather),
+    clear: unsafe fn(&Clear),
     weigh: unsafe fn(&Weigh),
+    join: unsafe fn(&Join),
     scatter: unsafe fn(&Scatter),
     pack_keys: unsafe fn(&Pack),
     pack_values: unsafe fn(&Pack),
+    put_keys: unsafe fn(&Put),
+    put_values: unsafe fn(&Put),
+    widen_keys: unsafe fn(&Widen),
+    widen_values: unsafe fn(&Widen),
 }
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
 pub struct Set {
-    /// Attention over a packed f32 cache, or over plain keys and values.
+    /// Attention over a cache of f32, or over plain keys and values.
     pub f32: Row,
+    /// Attention over a cache of f16.
+    pub f16: Row,
+    /// Attention over a cache of bytes with factors.
+    pub q8_0: Row,
 }
 
 impl super::levels::Levels for Set {
     fn at<I: Isa>() -> Self {
-        let tiles = const { &Tiles::of::<I>() };
-        Self {
-            f32: Row {
-                info: KernelInfo { op: "attention", dtype: "f32", isa: I::ID, mr: tiles.mr, nr: tiles.nr },
-                tiles,
-                gather: steps::gather::<I>,
-                weigh: steps::weigh::<I>,
-                scatter: steps::scatter::<I>,
-                pack_keys: pack::keys::<I>,
-                pack_values: pack::values::<I>,
-            },
-        }
+        Self { f32: Row::of::<I, F32>(), f16: Row::of::<I, F16>(), q8_0: Row::of::<I, Q8>() }
     }
 }
 
@@ -132,23 +147,130 @@ impl Set {
     pub fn select(isa: IsaId) -> Self {
         super::levels::select(isa)
     }
+
+    /// The kernel for a cache of that type.
+    pub fn of(&self, stored: CacheType) -> &Row {
+        match stored {
+            CacheType::F32 => &self.f32,
+            CacheType::F16 => &self.f16,
+            CacheType::Q8_0 => &self.q8_0,
+        }
+    }
 }
 
 /// Every kernel of the family.
 pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    super::levels::all::<Set>().into_iter().map(|(_, set)| set.f32.info)
+    let sets = super::levels::all::<Set>();
+    CacheType::ALL
+        .into_iter()
+        .flat_map(move |stored| sets.iter().map(|(_, set)| set.of(stored).info).collect::<Vec<_>>())
 }
 
 impl Row {
+    const fn of<I: Isa, S: Stored>() -> Self {
+        let tiles = const { &Tiles::of::<I, F32>() };
+        let dtype = S::TYPE.name();
+        Row {
+            info: KernelInfo { op: "attention", dtype, isa: I::ID, mr: tiles.mr, nr: tiles.nr },
+            stored: S::TYPE,
+            tiles,
+            direct: const { &Tiles::of::<I, S>() },
+            gather: steps::gather::<I>,
+            clear: steps::clear::<I>,
+            weigh: steps::weigh::<I>,
+            join: steps::join::<I>,
+            scatter: steps::scatter::<I>,
+            pack_keys: pack::keys::<I>,
+            pack_values: pack::values::<I>,
+            put_keys: cache::put_keys::<I, S>,
+            put_values: cache::put_values::<I, S>,
+            widen_keys: cache::widen_keys::<I, S>,
+            widen_values: cache::widen_values::<I, S>,
+        }
+    }
+
     /// Where the keys and values of heads of `head_dim` elements stand for this kernel.
     pub const fn layout(&self, head_dim: usize) -> Layout {
-        Layout { head_dim, nr: self.tiles.nr, value_step: self.tiles.lanes }
+        Layout { stored: self.stored, head_dim, nr: self.tiles.nr, value_step: self.tiles.lanes }
     }
 
     /// Floats of scratch memory that calls of up to `rows` rows (tokens × heads) need, for any number of keys;
     /// it stops growing at some hundred KiB. `None` on overflow.
     pub fn scratch_len(&self, head_dim: usize, rows: usize) -> Option<usize> {
-        pass::scratch_len(self, head_dim, rows, false)
+        scratch::len(self, head_dim, rows, false)
+    }
+
+    /// Floats of what [`Row::run_parts`] leaves of each part for `rows` rows; `None` on overflow.
+    pub fn part_len(&self, head_dim: usize, rows: usize) -> Option<usize> {
+        scratch::part_len(self, head_dim, rows)
+    }
+
+    /// Stores the keys of `count` adjoining positions, each row `stride` floats from the next.
+    ///
+    /// # Safety
+    /// The CPU has `info.isa`; so many rows of `head_dim` floats are readable; `keys` is the head's buffer and
+    /// has room for the positions ([`Layout::key_bytes`]), which no one else touches.
+    pub unsafe fn store_keys(
+        &self,
+        head_dim: usize,
+        keys: *mut u8,
+        position: usize,
+        (rows, stride, count): (*const f32, usize, usize),
+    ) {
+        let put = Put { layout: self.layout(head_dim), to: keys, position, rows, stride, count };
+        // SAFETY: the caller's promise.
+        unsafe { (self.put_keys)(&put) }
+    }
+
+    /// Stores values, as [`Row::store_keys`] does keys.
+    ///
+    /// # Safety
+    /// As [`Row::store_keys`], with room as [`Layout::value_bytes`] says.
+    pub unsafe fn store_values(
+        &self,
+        head_dim: usize,
+        values: *mut u8,
+        position: usize,
+        (rows, stride, count): (*const f32, usize, usize),
+    ) {
+        let put = Put { layout: self.layout(head_dim), to: values, position, rows, stride, count };
+        // SAFETY: the caller's promise.
+        unsafe { (self.put_values)(&put) }
+    }
+
+    /// Stores the key and the value of one position of a head whose buffers are these.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where key and value differ in length, the position is not in both buffers, or
+    /// the kernel not one for this CPU.
+    pub fn store(
+        &self,
+        keys: &mut [u8],
+        values: &mut [u8],
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+    ) -> Result<()> {
+        let head_dim = key.len();
+        let layout = self.layout(head_dim);
+        let n = position.checked_add(1);
+        let fits = |bytes: Option<usize>, len: usize| bytes.is_some_and(|bytes| bytes <= len);
+        if head_dim != value.len()
+            || !fits(n.and_then(|n| layout.key_bytes(n)), keys.len())
+            || !fits(n.and_then(|n| layout.value_bytes(n)), values.len())
+            || !self.info.isa.is_available()
+        {
+            return Err(Error::invalid(format!(
+                "a key of {head_dim} elements and a value of {} at position {position} don't fit their cache",
+                value.len()
+            )));
+        }
+        // SAFETY: checked above; both buffers are borrowed exclusively.
+        unsafe {
+            self.store_keys(head_dim, keys.as_mut_ptr(), position, (key.as_ptr(), 0, 1));
+            self.store_values(head_dim, values.as_mut_ptr(), position, (value.as_ptr(), 0, 1));
+        }
+        Ok(())
     }
 
     /// Computes; see the module's contract and [`AttentionArgs`].
@@ -158,30 +280,55 @@ impl Row {
     /// of whole panels up to the largest limit, limits and starts, the scratch memory. The result overlaps
     /// nothing else but Q, and Q only row on row.
     pub unsafe fn run(&self, args: &AttentionArgs) {
-        let heads = args.heads;
-        let call = Call {
+        // SAFETY: the caller's promise.
+        unsafe { pass::run(self, &args.call()) }
+    }
+
+    /// Computes what some parts of the sequence ([`PART`] positions each, counted from 0) have for the result:
+    /// [`Row::part_len`] floats for each, one after the other from `to` on. Nothing is written to `out`.
+    ///
+    /// # Safety
+    /// As [`Row::run`]; `to` is writable for as many floats.
+    pub unsafe fn run_parts(&self, args: &AttentionArgs, parts: Range<usize>, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { pass::run_parts(self, &args.call(), parts, to) }
+    }
+
+    /// Writes the result from its parts: `count` of them, from the first of the sequence on, one after the
+    /// other from `parts` on. Together they have the bits of [`Row::run`], where rows see from position 0 on.
+    ///
+    /// # Safety
+    /// As [`Row::run`] of the result; [`Row::run_parts`] has left the parts, which are used up.
+    pub unsafe fn join_parts(&self, args: &AttentionArgs, parts: *mut f32, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { pass::join_parts(self, &args.call(), parts, count) }
+    }
+}
+
+impl AttentionArgs {
+    fn call(&self) -> Call {
+        let heads = self.heads;
+        Call {
             queries: HeadRows {
-                first: args.q.cast_mut(),
+                first: self.q.cast_mut(),
                 heads,
-                token_stride: args.q_token_stride,
-                head_stride: args.q_head_stride,
+                token_stride: self.q_token_stride,
+                head_stride: self.q_head_stride,
             },
             result: HeadRows {
-                first: args.out,
+                first: self.out,
                 heads,
-                token_stride: args.out_token_stride,
-                head_stride: args.out_head_stride,
+                token_stride: self.out_token_stride,
+                head_stride: self.out_head_stride,
             },
             mask: None,
-            rows: args.tokens * heads,
-            head_dim: args.head_dim,
-            scale: args.scale,
-            sight: Sight::Listed { limits: args.limits, starts: args.starts },
-            source: Source::Cache { keys: args.k, values: args.v },
-            ahead: args.ahead,
-            scratch: args.scratch,
-        };
-        // SAFETY: the caller's promise.
-        unsafe { pass::run(self, &call) }
+            rows: self.tokens * heads,
+            head_dim: self.head_dim,
+            scale: self.scale,
+            sight: Sight::Listed { limits: self.limits, starts: self.starts },
+            source: Source::Cache { keys: self.k, values: self.v },
+            ahead: self.ahead,
+            scratch: self.scratch,
+        }
     }
 }

@@ -1,31 +1,29 @@
 //! The loops round the register tiles, cut so that what is read again stays in a cache.
 //!
 //! ```text
-//! for passes       some hundred rows: queries and sums stay in L2
-//!   for tiles      128 keys and values, which all rows of the pass meet while they are in L2
-//!     for groups   a few blocks of rows, whose scores stay in L1 or L2
-//!       for panels of keys, for blocks     scores; the panel stays in L1
-//!       for blocks                         weights
-//!       for spans of values, for blocks    sums; the span stays in L1
+//! for passes         some hundred rows: queries and sums stay in L2
+//!   for parts        of the sequence, 256 positions: joined in their order
+//!     for tiles      128 keys and values, which all rows of the pass meet while they are in L2
+//!       for groups   a few blocks of rows, whose scores stay in L1 or L2
+//!         for panels of keys, for blocks     scores; the panel stays in L1
+//!         for blocks                         weights
+//!         for spans of values, for blocks    sums; the span stays in L1
 //! ```
 //!
-//! No cut changes a bit of the result.
+//! No cut but that into parts changes a bit of the result.
 
+use super::cache::Widen;
+use super::layout::RUN;
 use super::pack::Pack;
-use super::steps::{Gather, HeadRows, MaskRows, Scatter, State, Weigh};
-use super::tiles::{Scores, Sums};
-use super::{Row, TILE};
+use super::scratch::{self, GROUP, Scratch, in_place, pass_rows, widens};
+use super::steps::{Clear, Gather, HeadRows, Join, MaskRows, Scatter, State, Weigh};
+use super::tiles::{Scores, Sums, Tiles};
+use super::{CacheType, Layout, PART, Row, TILE};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-/// Blocks of rows whose scores are worked on at once.
-const GROUP: usize = 8;
 /// Bytes of a slice of a panel of keys, at most: what shall stay in L1 while the blocks pass by.
 const SLICE_BYTES: usize = 32 << 10;
-/// Floats of queries in a pass, about: they and their sums stay in L2.
-const PASS: usize = 48 << 10;
-/// Rows of a pass, at most.
-const PASS_ROWS: usize = 768;
 
 /// Which keys a token sees.
 #[derive(Clone, Copy)]
@@ -62,7 +60,7 @@ impl Sight {
 #[derive(Clone, Copy)]
 pub(super) enum Source {
     /// In a cache, as [`super::Layout`] has placed them.
-    Cache { keys: *const f32, values: *const f32 },
+    Cache { keys: *const u8, values: *const u8 },
     /// In rows, `key_stride` and `value_stride` floats apart; they are packed tile by tile.
     Plain { keys: *const f32, key_stride: usize, values: *const f32, value_stride: usize },
 }
@@ -82,78 +80,35 @@ pub(super) struct Call {
     pub source: Source,
     /// Asks for a cache's keys and values before they are needed.
     pub ahead: bool,
-    /// [`scratch_len`] floats for as many rows or more, and for this source.
+    /// [`scratch::len`] floats for as many rows or more, and for this source.
     pub scratch: *mut f32,
-}
-
-/// Rows of a pass, at most.
-fn pass_rows(row: &Row, head_dim: usize) -> usize {
-    let group = GROUP * row.tiles.mr;
-    ((PASS / head_dim.max(1)).min(PASS_ROWS) / group).max(1) * group
-}
-
-/// Whether so few rows read plain values where they are; only whole vectors can be read so.
-fn in_place(row: &Row, head_dim: usize, rows: usize) -> bool {
-    rows <= row.tiles.mr && head_dim.is_multiple_of(row.tiles.lanes)
-}
-
-/// Sizes of the parts of the scratch memory in floats; each begins on a cache line.
-struct Parts {
-    queries: usize,
-    scores: usize,
-    sums: usize,
-    weights: usize,
-    /// Each of largest, shrink, starts, ends, and what blocks see.
-    entries: usize,
-    keys: usize,
-    values: usize,
-}
-
-impl Parts {
-    /// `None` on overflow.
-    fn new(row: &Row, head_dim: usize, rows: usize, plain: bool) -> Option<Self> {
-        let rows = rows.min(pass_rows(row, head_dim));
-        let line = |floats: usize| floats.checked_next_multiple_of(16);
-        let width = head_dim.checked_next_multiple_of(row.tiles.lanes)?;
-        let tile = if plain { TILE } else { 0 };
-        let copied = if in_place(row, head_dim, rows) { 0 } else { tile };
-        Some(Self {
-            queries: line(rows.checked_mul(head_dim)?)?,
-            scores: rows.min(GROUP * row.tiles.mr) * TILE,
-            sums: line(rows.checked_mul(width)?)?,
-            weights: line(rows * row.tiles.lanes)?,
-            entries: line(rows)?,
-            keys: tile.checked_mul(head_dim)?,
-            values: copied.checked_mul(width)?,
-        })
-    }
-
-    fn total(&self) -> Option<usize> {
-        let rest = [self.scores, self.sums, self.weights, 6 * self.entries, self.keys, self.values];
-        rest.into_iter().try_fold(self.queries, usize::checked_add)
-    }
-}
-
-/// Floats of scratch memory for calls of up to `rows` rows; `None` on overflow.
-pub(super) fn scratch_len(row: &Row, head_dim: usize, rows: usize, plain: bool) -> Option<usize> {
-    Parts::new(row, head_dim, rows, plain)?.total()
 }
 
 /// The values of a tile.
 #[derive(Clone, Copy)]
 struct Values {
-    first: *const f32,
-    /// Floats from one value to the next where they stand in rows; 0 where they stand in spans.
+    first: *const u8,
+    /// Floats from one value to the next where they stand in plain rows; 0 where they stand in spans.
     stride: usize,
 }
 
+/// Where the values of a span begin, how many elements their lines are apart, and their factors.
+#[derive(Clone, Copy)]
+struct Lines {
+    first: *const u8,
+    stride: usize,
+    factors: *const f32,
+}
+
 impl Values {
-    /// Where a span begins, and how far its lines are apart.
-    fn span(&self, span: &Range<usize>) -> (*const f32, usize) {
-        match self.stride {
-            0 => (self.first.wrapping_add(span.start * TILE), span.end - span.start),
-            stride => (self.first.wrapping_add(span.start), stride),
+    fn span(&self, layout: &Layout, span: &Range<usize>) -> Lines {
+        if self.stride > 0 {
+            let first = self.first.wrapping_add(span.start * size_of::<f32>());
+            return Lines { first, stride: self.stride, factors: std::ptr::null() };
         }
+        let factors = self.first.wrapping_add(layout.value_span(span.start));
+        let first = factors.wrapping_add(layout.value_factors());
+        Lines { first, stride: span.len(), factors: factors.cast() }
     }
 }
 
@@ -162,10 +117,10 @@ impl Values {
 struct Tile {
     /// Position of the first.
     first: usize,
-    keys: *const f32,
+    keys: *const u8,
     values: Values,
-    /// Where the next tile's keys will be read from.
-    next: *const f32,
+    /// Where the next tile's keys will be read from, if there is one and it is worth asking for.
+    next: *const u8,
 }
 
 /// Rows that go through the register tiles together.
@@ -187,16 +142,16 @@ struct Span {
     end: usize,
 }
 
-/// A call's work in one pass, and the parts of its scratch memory.
+/// A call's work in one pass, and its scratch memory.
+#[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     row: &'a Row,
     call: &'a Call,
-    /// Floats of a value's line in the sums.
-    width: usize,
-    queries: *mut f32,
-    scores: *mut f32,
-    keys: *mut f32,
-    values: *mut f32,
+    /// What reads keys and values, and how these stand where it reads them.
+    tiles: &'static Tiles,
+    layout: Layout,
+    scratch: Scratch,
+    /// What the tiles add to.
     state: State,
     /// The first key that any row of a block sees, and one past the last, of each block.
     seen: *mut Seen,
@@ -235,59 +190,146 @@ fn blocks(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 /// The CPU has the row's level. All memory that the call names is there; the result overlaps nothing else but
 /// the queries, and these only row on row.
 pub(super) unsafe fn run(row: &Row, call: &Call) {
-    let plain = matches!(call.source, Source::Plain { .. });
-    let capacity = pass_rows(row, call.head_dim).min(call.rows);
-    let sizes = Parts::new(row, call.head_dim, call.rows, plain);
-    let (Some(parts), true) = (sizes, call.head_dim > 0) else { return };
-    let mut at = call.scratch;
-    let mut take = |floats: usize| {
-        let part = at;
-        at = at.wrapping_add(floats);
-        part
-    };
-    let (queries, scores, sums) = (take(parts.queries), take(parts.scores), take(parts.sums));
-    let width = row.layout(call.head_dim).value_stride();
-    let state = State {
-        sums,
-        width,
-        weights: take(parts.weights),
-        largest: take(parts.entries),
-        shrink: take(parts.entries),
-        starts: take(parts.entries).cast(),
-        ends: take(parts.entries).cast(),
-    };
-    let seen = take(2 * parts.entries).cast();
-    let (keys, values) = (take(parts.keys), take(parts.values));
-    let pass = Pass { row, call, width, queries, scores, keys, values, state, seen };
-    let mut first = 0;
-    while first < call.rows {
-        let count = capacity.min(call.rows - first);
-        // SAFETY: the caller's promise; the scratch memory holds `capacity` rows.
-        unsafe { pass.rows(first, count) };
-        first += count;
+    let Some(pass) = Pass::new(row, call) else { return };
+    for rows in pass.cut() {
+        // SAFETY: the caller's promise; the scratch memory holds so many rows.
+        unsafe { pass.rows(rows.start, rows.len()) };
+    }
+}
+
+/// Computes all rows of a call over some parts of the sequence, which are left from `to` on.
+///
+/// # Safety
+/// As [`run`], without the result; [`scratch::part_len`] floats are there for each part.
+pub(super) unsafe fn run_parts(row: &Row, call: &Call, parts: Range<usize>, to: *mut f32) {
+    let Some(pass) = Pass::new(row, call) else { return };
+    let Some(len) = scratch::part_len(row, call.head_dim, call.rows) else { return };
+    for rows in pass.cut() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let Span { start, end } = pass.begin(rows.start, rows.len());
+            let visible = Span { start, end: end.min(parts.end * PART) };
+            for (i, part) in parts.clone().enumerate() {
+                let entries = pass.scratch.part;
+                let kept = scratch::kept(row, call.head_dim, call.rows, to.wrapping_add(i * len), &entries);
+                let Some(kept) = kept else { return };
+                let kept = kept.from(rows.start, row.tiles.lanes);
+                let State { shrink, starts, ends, .. } = entries;
+                let state = State { shrink, starts, ends, ..kept };
+                Pass { state, ..pass }.part(part, visible, rows.start, rows.len());
+            }
+        }
+    }
+}
+
+/// Writes the rows of a call from their parts, the first `count` of the sequence.
+///
+/// # Safety
+/// The result is there, and what [`run_parts`] has left.
+pub(super) unsafe fn join_parts(row: &Row, call: &Call, parts: *mut f32, count: usize) {
+    let (head_dim, rows) = (call.head_dim, call.rows);
+    let Some(len) = scratch::part_len(row, head_dim, rows) else { return };
+    let bare = State::bare(head_dim.next_multiple_of(row.tiles.lanes));
+    let Some(total) = scratch::kept(row, head_dim, rows, parts, &bare) else { return };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if count == 0 {
+            (row.clear)(&Clear { count: rows, state: total });
+        }
+        for i in 1..count {
+            let part = scratch::kept(row, head_dim, rows, parts.wrapping_add(i * len), &bare);
+            let Some(part) = part else { return };
+            (row.join)(&Join { part, total, count: rows });
+        }
+        (row.scatter)(&Scatter { target: call.result, first: 0, count: rows, head_dim, state: total });
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// `None` where there is nothing to do, or no memory could hold it.
+    fn new(row: &'a Row, call: &'a Call) -> Option<Self> {
+        let plain = matches!(call.source, Source::Plain { .. });
+        let scratch = Scratch::new(row, call.head_dim, call.rows, plain, call.scratch)?;
+        let layout = row.layout(call.head_dim);
+        let (tiles, layout) = if plain || widens(row, call.rows) {
+            (row.tiles, Layout { stored: CacheType::F32, ..layout })
+        } else {
+            (row.direct, layout)
+        };
+        let seen = scratch.seen.cast();
+        let pass = Pass { row, call, tiles, layout, scratch, state: scratch.total, seen };
+        (call.head_dim > 0).then_some(pass)
     }
 }
 
 impl Pass<'_> {
-    /// Some rows over all their tiles.
+    /// The rows of each pass.
+    fn cut(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, most) = (self.call.rows, pass_rows(self.row, self.call.head_dim));
+        (0..rows).step_by(most).map(move |first| first..(first + most).min(rows))
+    }
+
+    /// Some rows over all they see.
     ///
     /// # Safety
     /// As [`run`].
     unsafe fn rows(&self, first: usize, count: usize) {
-        let Pass { row, call, state, queries, .. } = *self;
-        let head_dim = call.head_dim;
+        let Pass { row, call, .. } = *self;
+        let Scratch { total, part, .. } = self.scratch;
         // SAFETY: the caller's promise, for every step.
         unsafe {
-            let scale = call.scale * LOG2_E;
-            (row.gather)(&Gather { source: call.queries, first, count, head_dim, scale, queries, state });
-            let visible = self.look(first, count);
-            let mut tile = visible.start / TILE * TILE;
-            while tile < visible.end {
-                let keys = TILE.min(visible.end - tile);
-                self.tile(&self.fetch(tile, keys, count), first, count);
+            let visible = self.begin(first, count);
+            let parts = visible.start / PART..visible.end.div_ceil(PART);
+            if parts.is_empty() {
+                (row.clear)(&Clear { count, state: total });
+            }
+            for number in parts.clone() {
+                if number == parts.start {
+                    self.part(number, visible, first, count);
+                } else {
+                    Pass { state: part, ..*self }.part(number, visible, first, count);
+                    (row.join)(&Join { part, total, count });
+                }
+            }
+            (row.scatter)(&Scatter {
+                target: call.result,
+                first,
+                count,
+                head_dim: call.head_dim,
+                state: total,
+            });
+        }
+    }
+
+    /// Fetches the queries of some rows; what any of them sees.
+    ///
+    /// # Safety
+    /// As [`run`].
+    unsafe fn begin(&self, first: usize, count: usize) -> Span {
+        let Call { queries: source, head_dim, scale, .. } = *self.call;
+        let (scale, queries) = (scale * LOG2_E, self.scratch.queries);
+        // SAFETY: the caller's promise.
+        unsafe {
+            (self.row.gather)(&Gather { source, first, count, head_dim, scale, queries });
+            self.look(first, count)
+        }
+    }
+
+    /// What some rows have from one part of the sequence, in `state`.
+    ///
+    /// # Safety
+    /// As [`run`].
+    unsafe fn part(&self, number: usize, visible: Span, first: usize, count: usize) {
+        let end = visible.end.min((number + 1) * PART);
+        let mut tile = (visible.start / TILE * TILE).max(number * PART);
+        // SAFETY: the caller's promise, for every step.
+        unsafe {
+            (self.row.clear)(&Clear { count, state: self.state });
+            while tile < end {
+                let keys = TILE.min(end - tile);
+                self.tile(&self.fetch(tile, keys, count, visible.end), first, count);
                 tile += keys;
             }
-            (row.scatter)(&Scatter { target: call.result, first, count, head_dim, state });
         }
     }
 
@@ -299,7 +341,7 @@ impl Pass<'_> {
         let heads = self.call.queries.heads;
         let (mut token, mut head) = (first / heads, first % heads);
         let mut whole = Seen::NOTHING;
-        for (b, rows) in blocks(count, self.row.tiles.mr).enumerate() {
+        for (b, rows) in blocks(count, self.tiles.mr).enumerate() {
             let mut block = Seen::NOTHING;
             for i in rows {
                 // SAFETY: the caller's promise; the scratch memory has an entry for each row and block.
@@ -321,49 +363,62 @@ impl Pass<'_> {
         Span { start: whole.start.min(whole.end) as usize, end: whole.end as usize }
     }
 
-    /// A tile's keys and values where the products can read them, for `rows` rows.
+    /// A tile's keys and values where the products can read them, for `rows` rows that see no further than `end`.
     ///
     /// # Safety
     /// As [`run`].
-    unsafe fn fetch(&self, first: usize, count: usize, rows: usize) -> Tile {
-        let head_dim = self.call.head_dim;
-        let next = first + TILE;
+    unsafe fn fetch(&self, first: usize, count: usize, rows: usize, end: usize) -> Tile {
+        let (row, scratch) = (self.row, &self.scratch);
+        let spans = |first: *const f32| Values { first: first.cast(), stride: 0 };
         match self.call.source {
-            Source::Cache { keys, values } => Tile {
-                first,
-                keys: keys.wrapping_add(first * head_dim),
-                values: Values { first: values.wrapping_add(first * self.width), stride: 0 },
-                next: keys.wrapping_add(next * head_dim),
-            },
+            Source::Cache { keys, values } => {
+                let layout = row.layout(self.call.head_dim);
+                let keys = keys.wrapping_add(first * layout.key_position());
+                let values = values.wrapping_add(first * layout.value_position());
+                if layout != self.layout {
+                    // SAFETY: the caller's promise; the scratch memory holds a tile of each.
+                    unsafe {
+                        (row.widen_keys)(&Widen { layout, from: keys, count, to: scratch.keys });
+                        (row.widen_values)(&Widen { layout, from: values, count, to: scratch.values });
+                    }
+                    let keys = scratch.keys.cast_const().cast();
+                    return Tile { first, keys, values: spans(scratch.values), next: std::ptr::null() };
+                }
+                let more = first + TILE < end;
+                let next = keys.wrapping_add(TILE * layout.key_position());
+                let next = if more { next } else { std::ptr::null() };
+                Tile { first, keys, values: Values { first: values, stride: 0 }, next }
+            }
             Source::Plain { keys, key_stride, values, value_stride } => {
+                let head_dim = self.call.head_dim;
                 let (keys, values) =
                     (keys.wrapping_add(first * key_stride), values.wrapping_add(first * value_stride));
-                let (width, to) = (self.row.tiles.nr, self.keys);
+                let (width, to) = (self.tiles.nr, scratch.keys);
                 let pack = Pack { rows: keys, stride: key_stride, count, head_dim, to, width };
                 // SAFETY: the caller's promise; the scratch memory holds a tile of each.
-                unsafe { (self.row.pack_keys)(&pack) };
-                let in_place = in_place(self.row, head_dim, rows);
+                unsafe { (row.pack_keys)(&pack) };
+                let in_place = in_place(row, head_dim, rows);
                 if !in_place {
-                    for span in self.row.layout(head_dim).value_spans() {
+                    for span in self.layout.value_spans() {
                         let elements = span.end.min(head_dim) - span.start;
                         let pack = Pack {
                             rows: values.wrapping_add(span.start),
                             stride: value_stride,
                             count,
                             head_dim: elements,
-                            to: self.values.wrapping_add(span.start * TILE),
+                            to: scratch.values.wrapping_add(span.start * TILE),
                             width: span.end - span.start,
                         };
                         // SAFETY: as above.
-                        unsafe { (self.row.pack_values)(&pack) };
+                        unsafe { (row.pack_values)(&pack) };
                     }
                 }
                 let values = if in_place {
-                    Values { first: values, stride: value_stride }
+                    Values { first: values.cast(), stride: value_stride }
                 } else {
-                    Values { first: self.values, stride: 0 }
+                    spans(scratch.values)
                 };
-                Tile { first, keys: self.keys, values, next: self.keys }
+                Tile { first, keys: scratch.keys.cast_const().cast(), values, next: std::ptr::null() }
             }
         }
     }
@@ -373,10 +428,10 @@ impl Pass<'_> {
     /// # Safety
     /// As [`run`].
     unsafe fn tile(&self, tile: &Tile, first: usize, count: usize) {
-        let none = Block { first: 0, rows: 0, scores: self.scores, columns: Span::default() };
+        let none = Block { first: 0, rows: 0, scores: self.scratch.scores, columns: Span::default() };
         let mut group = [none; GROUP];
-        let (mut n, mut scores) = (0, self.scores);
-        let mut ahead = blocks(count, self.row.tiles.mr).enumerate().peekable();
+        let (mut n, mut scores) = (0, self.scratch.scores);
+        let mut ahead = blocks(count, self.tiles.mr).enumerate().peekable();
         while let Some((b, rows)) = ahead.next() {
             // SAFETY: the scratch memory has an entry for each block.
             let seen = unsafe { self.seen.add(b).read() };
@@ -395,7 +450,7 @@ impl Pass<'_> {
                     self.weigh(tile, first, &group[..n]);
                     self.sum(tile, &group[..n]);
                 }
-                (n, scores) = (0, self.scores);
+                (n, scores) = (0, self.scratch.scores);
             }
         }
     }
@@ -405,10 +460,13 @@ impl Pass<'_> {
     /// # Safety
     /// As [`run`].
     unsafe fn score(&self, tile: &Tile, blocks: &[Block]) {
-        let tiles = self.row.tiles;
-        let head_dim = self.call.head_dim;
-        let panel_stride = tiles.nr * head_dim;
-        let slice = if blocks.len() == 1 { head_dim } else { (SLICE_BYTES / 4 / tiles.nr).min(head_dim) };
+        let (tiles, layout, head_dim) = (self.tiles, &self.layout, self.call.head_dim);
+        let panel_stride = tiles.nr * layout.key_position();
+        let slice = match layout.stored {
+            CacheType::Q8_0 => RUN,
+            _ if blocks.len() == 1 => head_dim,
+            stored => (SLICE_BYTES / stored.bytes() / tiles.nr).min(head_dim),
+        };
         let (begin, end) = blocks.iter().fold((TILE, 0), |(begin, end), block| {
             (begin.min(block.columns.start), end.max(block.columns.end))
         });
@@ -416,6 +474,8 @@ impl Pass<'_> {
         while column < end {
             let mut taken = tiles.nr;
             for depth in (0..head_dim).step_by(slice) {
+                let place = column * layout.key_position() + layout.key_run(depth);
+                let factors = tile.keys.wrapping_add(place);
                 for block in blocks {
                     let Span { start, end } = block.columns;
                     if end <= column || start >= column + tiles.nr {
@@ -423,15 +483,16 @@ impl Pass<'_> {
                     }
                     let height = &tiles.heights[block.rows - 1];
                     let scores = Scores {
-                        queries: self.queries.wrapping_add(block.first * head_dim + depth),
+                        queries: self.scratch.queries.wrapping_add(block.first * head_dim + depth),
                         query_stride: head_dim,
                         depth: slice.min(head_dim - depth),
-                        keys: tile.keys.wrapping_add(column * head_dim + depth * tiles.nr),
+                        keys: factors.wrapping_add(layout.key_factors()),
+                        factors: factors.cast(),
                         key_stride: tiles.nr,
                         panel_stride,
                         scores: block.scores.wrapping_add(column),
                         resume: depth > 0,
-                        next: self.ahead(blocks, tile.values.first.wrapping_add(column * head_dim)),
+                        next: self.ahead(blocks, tile.values.first, place),
                     };
                     // SAFETY: the caller's promise.
                     unsafe {
@@ -449,10 +510,14 @@ impl Pass<'_> {
         }
     }
 
-    /// What a register tile shall ask for ahead of time, if anything. Several blocks read from L2 anyway, all
-    /// but the first of them.
-    fn ahead(&self, blocks: &[Block], next: *const f32) -> *const u8 {
-        if self.call.ahead && blocks.len() == 1 { next.cast() } else { std::ptr::null() }
+    /// What a register tile shall ask for ahead of time, if anything: from so many bytes behind `next` on. Several
+    /// blocks read from L2 anyway, all but the first of them.
+    fn ahead(&self, blocks: &[Block], next: *const u8, bytes: usize) -> *const u8 {
+        if self.call.ahead && blocks.len() == 1 && !next.is_null() {
+            next.wrapping_add(bytes)
+        } else {
+            std::ptr::null()
+        }
     }
 
     /// Turns a group's scores into weights.
@@ -467,7 +532,7 @@ impl Pass<'_> {
                 tile: tile.first,
                 columns: block.columns.start..block.columns.end,
                 mask: self.call.mask.map(|rows| MaskRows { rows, first: first + block.first }),
-                state: self.state.from(block.first, self.row.tiles.lanes),
+                state: self.state.from(block.first, self.tiles.lanes),
             };
             // SAFETY: the caller's promise.
             unsafe { (self.row.weigh)(&step) };
@@ -479,10 +544,10 @@ impl Pass<'_> {
     /// # Safety
     /// As [`run`].
     unsafe fn sum(&self, tile: &Tile, blocks: &[Block]) {
-        let tiles = self.row.tiles;
-        let layout = self.row.layout(self.call.head_dim);
+        let (tiles, layout) = (self.tiles, &self.layout);
         for span in layout.value_spans() {
             let width = span.end - span.start;
+            let Lines { first: values, stride, factors } = tile.values.span(layout, &span);
             for block in blocks {
                 let Span { start, end } = block.columns;
                 let state = self.state.from(block.first, tiles.lanes);
@@ -493,16 +558,17 @@ impl Pass<'_> {
                     // Two tiles of middling width are faster than a wide one and one of a single vector.
                     let spare = usize::from(height.widest > 2 && left == height.widest + 1);
                     let vectors = left.min(height.widest - spare);
-                    let (values, stride) = tile.values.span(&span);
+                    let asked = layout.value_span(span.start) + at * TILE * layout.stored.bytes();
                     let step = Sums {
                         weights: block.scores.wrapping_add(start),
                         keys: end - start,
-                        values: values.wrapping_add(start * stride + at),
+                        values: values.wrapping_add((start * stride + at) * layout.stored.bytes()),
+                        factors: factors.wrapping_add(start),
                         value_stride: stride,
                         sums: state.sums.wrapping_add(span.start + at),
-                        sum_stride: self.width,
+                        sum_stride: state.width,
                         shrink: state.shrink,
-                        next: self.ahead(blocks, tile.next.wrapping_add((span.start + at) * TILE)),
+                        next: self.ahead(blocks, tile.next, asked),
                     };
                     // SAFETY: the caller's promise.
                     unsafe { (height.sums[vectors - 1])(&step) };

@@ -3,6 +3,7 @@
 
 use super::Row;
 use super::pass::{self, Call, Sight, Source};
+use super::scratch;
 use super::steps::HeadRows;
 use crate::error::{Error, Result};
 
@@ -86,11 +87,11 @@ pub struct Inputs<'a> {
     pub mask: Option<Tensor<'a>>,
 }
 
-/// Floats of scratch memory that [`attention`] asks for: less than 128 Ki + 352 · head_dim, whatever the rest is.
+/// Floats of scratch memory that [`attention`] asks for: less than 192 Ki + 384 · head_dim, whatever the rest is.
 /// `None` on overflow.
 pub fn scratch_len(row: &Row, shape: &Shape) -> Option<usize> {
     let rows = shape.tokens_q.saturating_mul(shape.n_head.checked_div(shape.n_head_kv).unwrap_or(0));
-    pass::scratch_len(row, shape.head_dim, rows, true)
+    scratch::len(row, shape.head_dim, rows, true)
 }
 
 /// softmax(scale · Q·Kᵀ + mask) · V for every query, as the module's contract says; nothing else of `out` is

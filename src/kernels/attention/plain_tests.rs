@@ -183,11 +183,10 @@ fn plain_rows_and_a_packed_cache_give_the_same_bits() {
     let case = Case::new([1, 3, 1], [33, 290, 80], true, None);
     for row in rows_here() {
         let layout = row.layout(80);
-        let mut keys = vec![f32::NAN; layout.key_len(290).unwrap()];
-        let mut values = vec![f32::NAN; layout.value_len(290).unwrap()];
+        let mut keys = vec![0xff; layout.key_bytes(290).unwrap()];
+        let mut values = vec![0xff; layout.value_bytes(290).unwrap()];
         for (p, (k, v)) in case.k.chunks(80).zip(case.v.chunks(80)).enumerate() {
-            layout.store_key(&mut keys, p, k).unwrap();
-            layout.store_value(&mut values, p, v).unwrap();
+            row.store(&mut keys, &mut values, p, k, v).unwrap();
         }
         let limits: Vec<u32> = (258..291).collect();
         let mut out = vec![0.0; case.q.len()];
@@ -326,7 +325,7 @@ fn scratch_memory_is_bounded() {
         for head_dim in [1, 8, 64, 80, 96, 128, 256, 1024, 100_000] {
             let shape = Case::new([1, 1, 1], [0, 0, head_dim], true, None).shape;
             let len = scratch_len(&row, &Shape { tokens_q: 1 << 40, tokens_kv: 1 << 30, ..shape }).unwrap();
-            assert!(len < (128 << 10) + 384 * head_dim, "{head_dim}: {len}");
+            assert!(len < (192 << 10) + 384 * head_dim, "{head_dim}: {len}");
         }
     }
 }

@@ -5,6 +5,7 @@ use super::TILE;
 use super::tiles::MAX_ROWS;
 use crate::isa::{Isa, Kernel};
 use crate::kernels::unary::vecmath;
+use crate::kernels::vectors::{load, store};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -75,7 +76,7 @@ impl State {
     }
 }
 
-/// Fetches the queries of some rows, scaled, and clears their sums.
+/// Fetches the queries of some rows, scaled.
 pub(super) struct Gather {
     pub source: HeadRows,
     /// The first row to fetch.
@@ -87,7 +88,19 @@ pub(super) struct Gather {
     pub scale: f32,
     /// Where they go, without gaps.
     pub queries: *mut f32,
+}
+
+/// Starts some rows: nothing seen yet.
+pub(super) struct Clear {
+    pub count: usize,
     pub state: State,
+}
+
+/// Adds what some rows have from one part of the sequence to what they have from those before.
+pub(super) struct Join {
+    pub part: State,
+    pub total: State,
+    pub count: usize,
 }
 
 /// An additive mask, with a row for each row of queries.
@@ -125,6 +138,20 @@ pub(super) struct Scatter {
 /// # Safety
 /// The CPU has the level, and the memory is there.
 pub(super) unsafe fn gather<I: Isa>(step: &Gather) {
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(step);
+}
+
+/// # Safety
+/// The CPU has the level, and the memory is there.
+pub(super) unsafe fn clear<I: Isa>(step: &Clear) {
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(step);
+}
+
+/// # Safety
+/// The CPU has the level, and the memory is there.
+pub(super) unsafe fn join<I: Isa>(step: &Join) {
     // SAFETY: the caller's promise.
     unsafe { I::new_unchecked() }.vectorize(step);
 }
@@ -170,14 +197,70 @@ impl Kernel for &Gather {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for i in 0..self.count {
-            let state = self.state.from(i, I::LANES);
             // SAFETY: the rows of Q and of the scratch memory are there.
             unsafe {
                 let q = self.source.row(self.first + i);
                 scale(isa, q, self.queries.add(i * self.head_dim), self.head_dim, self.scale);
+            }
+        }
+    }
+}
+
+impl Kernel for &Clear {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for i in 0..self.count {
+            let state = self.state.from(i, I::LANES);
+            // SAFETY: the rows of the scratch memory are there.
+            unsafe {
                 state.sums.write_bytes(0, state.width);
                 isa.store(state.weights, isa.zero());
                 state.largest.write(f32::NEG_INFINITY);
+            }
+        }
+    }
+}
+
+/// `total = total · keep + part · take`, for a vector.
+///
+/// # Safety
+/// Both are there.
+#[inline(always)]
+unsafe fn add<I: Isa>(isa: I, part: *const f32, take: I::F32, total: *mut f32, keep: I::F32) {
+    // SAFETY: the caller's promise.
+    unsafe { isa.store(total, isa.mul_add(isa.load(part), take, isa.mul(isa.load(total), keep))) }
+}
+
+impl Kernel for &Join {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        const { assert!(I::LANES <= 16) };
+        for first in (0..self.count).step_by(I::LANES) {
+            let count = (self.count - first).min(I::LANES);
+            let (part, total) = (self.part.from(first, I::LANES), self.total.from(first, I::LANES));
+            let (mut keep, mut take) = ([0.0f32; 16], [0.0f32; 16]);
+            // SAFETY: so many more rows of both are there; a vector fits the arrays.
+            unsafe {
+                let (before, new) = (load(isa, total.largest, count), load(isa, part.largest, count));
+                let now = isa.max(before, new);
+                // As in `Weigh`: where nothing was seen, −∞ counts relative to 0.
+                let base = isa.select(isa.eq(now, isa.splat(f32::NEG_INFINITY)), isa.zero(), now);
+                isa.store(keep.as_mut_ptr(), vecmath::exp2(isa, isa.sub(before, base)));
+                isa.store(take.as_mut_ptr(), vecmath::exp2(isa, isa.sub(new, base)));
+                store(isa, total.largest, now, count);
+            }
+            for i in 0..count {
+                let (part, total) = (part.from(i, I::LANES), total.from(i, I::LANES));
+                let (keep, take) = (isa.splat(keep[i]), isa.splat(take[i]));
+                // SAFETY: row i of both is there; sums are whole vectors.
+                unsafe {
+                    add(isa, part.weights, take, total.weights, keep);
+                    for d in (0..part.width).step_by(I::LANES) {
+                        add(isa, part.sums.add(d), take, total.sums.add(d), keep);
+                    }
+                }
             }
         }
     }

@@ -53,22 +53,78 @@ impl Case {
         reference::attention(&self.q, &self.k, &self.v, &shape)
     }
 
-    /// Keys and values in the row's layout, with NaN wherever nothing was stored.
-    fn cache(&self, row: &Row) -> (Vec<f32>, Vec<f32>) {
-        let layout = row.layout(self.head_dim);
-        let mut keys = vec![f32::NAN; layout.key_len(self.n_kv).unwrap()];
-        let mut values = vec![f32::NAN; layout.value_len(self.n_kv).unwrap()];
-        for p in 0..self.n_kv {
-            let line = p * self.head_dim..(p + 1) * self.head_dim;
-            layout.store_key(&mut keys, p, &self.k[line.clone()]).unwrap();
-            layout.store_value(&mut values, p, &self.v[line]).unwrap();
+    /// Keys and values as the row stores them, with NaN wherever nothing was stored; some are stored one by one,
+    /// the others together.
+    fn cache(&self, row: &Row) -> (Vec<u8>, Vec<u8>) {
+        let (layout, head_dim) = (row.layout(self.head_dim), self.head_dim);
+        // All bits set: NaN as f32 and as f16, and a factor that is NaN.
+        let mut keys = vec![0xff; layout.key_bytes(self.n_kv).unwrap()];
+        let mut values = vec![0xff; layout.value_bytes(self.n_kv).unwrap()];
+        let single = self.n_kv / 2;
+        for p in 0..single {
+            let line = p * head_dim..(p + 1) * head_dim;
+            row.store(&mut keys, &mut values, p, &self.k[line.clone()], &self.v[line]).unwrap();
+        }
+        let rest = |x: &[f32]| (x[single * head_dim..].as_ptr(), head_dim, self.n_kv - single);
+        // SAFETY: the buffers are as long as the layout asks, the rows as many as are counted.
+        unsafe {
+            row.store_keys(head_dim, keys.as_mut_ptr(), single, rest(&self.k));
+            row.store_values(head_dim, values.as_mut_ptr(), single, rest(&self.v));
         }
         (keys, values)
     }
 
+    /// The case with what a cache of that type holds of its keys and values.
+    fn stored(&self, stored: CacheType) -> Self {
+        let round = |x: &[f32]| x.chunks(self.head_dim).flat_map(|row| rounded(row, stored)).collect();
+        Case { q: self.q.clone(), k: round(&self.k), v: round(&self.v), ..*self }
+    }
+
     /// The result for tokens `from..to` in one call, with `gap` floats between tokens.
     fn run(&self, row: &Row, from: usize, to: usize, gap: usize) -> Vec<f32> {
-        let (keys, values) = self.cache(row);
+        // SAFETY: the rows of available levels only get here.
+        self.run_by(row, from, to, gap, |args| unsafe { row.run(args) })
+    }
+
+    /// The same, in pieces of so many parts of the sequence, the last piece first.
+    fn run_in_parts(&self, row: &Row, from: usize, to: usize, length: usize) -> Vec<f32> {
+        let count = self.n_kv.div_ceil(PART);
+        let len = row.part_len(self.head_dim, (to - from) * self.heads).unwrap();
+        let mut parts = vec![f32::NAN; count * len + 1];
+        parts[count * len] = CANARY;
+        let got = self.run_by(row, from, to, 0, |args| {
+            for begin in (0..count).step_by(length).rev() {
+                let piece = begin..count.min(begin + length);
+                // SAFETY: as in `run`; the parts have their room.
+                unsafe { row.run_parts(args, piece, parts[begin * len..].as_mut_ptr()) };
+            }
+            // SAFETY: all parts are there.
+            unsafe { row.join_parts(args, parts.as_mut_ptr(), count) };
+        });
+        assert_eq!(parts[count * len], CANARY, "parts overrun");
+        got
+    }
+
+    fn run_by(
+        &self,
+        row: &Row,
+        from: usize,
+        to: usize,
+        gap: usize,
+        run: impl FnMut(&AttentionArgs),
+    ) -> Vec<f32> {
+        self.run_over(row, self.cache(row), (from, to), gap, run)
+    }
+
+    /// The same over a given cache.
+    fn run_over(
+        &self,
+        row: &Row,
+        (keys, values): (Vec<u8>, Vec<u8>),
+        (from, to): (usize, usize),
+        gap: usize,
+        mut run: impl FnMut(&AttentionArgs),
+    ) -> Vec<f32> {
         let line = self.heads * self.head_dim;
         let first = self.n_kv - self.tokens;
         let limits: Vec<u32> = (from..to).map(|t| (first + t + 1) as u32).collect();
@@ -96,8 +152,7 @@ impl Case {
             out_head_stride: self.head_dim,
             scratch: scratch.as_mut_ptr(),
         };
-        // SAFETY: every buffer is as long as the contract asks; the rows of available levels only get here.
-        unsafe { row.run(&args) };
+        run(&args);
         assert_eq!(scratch.last(), Some(&CANARY), "scratch memory overrun");
         assert_eq!(out.pop(), Some(CANARY), "result overrun");
         let tokens = out.chunks_exact(line + gap);
@@ -120,14 +175,38 @@ impl Case {
     }
 }
 
+/// What a cache gives back of a row, in plain words.
+fn rounded(row: &[f32], stored: CacheType) -> Vec<f32> {
+    let bytes = |run: &[f32]| {
+        let largest = run.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let scale = largest / 127.0;
+        let normal = scale >= f32::MIN_POSITIVE;
+        let level = |&x: &f32| if normal { (x * (127.0 / largest)).round_ties_even() * scale } else { 0.0 };
+        run.iter().map(level).collect::<Vec<_>>()
+    };
+    match stored {
+        CacheType::F32 => row.to_vec(),
+        CacheType::F16 => row.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect(),
+        CacheType::Q8_0 => row.chunks(64).flat_map(bytes).collect(),
+    }
+}
+
 fn rows_here() -> impl Iterator<Item = Row> {
-    IsaId::available().map(|isa| Set::select(isa).f32)
+    IsaId::available().flat_map(|isa| CacheType::ALL.map(|stored| *Set::select(isa).of(stored)))
+}
+
+fn name(row: &Row) -> String {
+    format!("{} {}", row.info.isa.name(), row.info.dtype)
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for head_dim in [1, 4, 5, 16, 31, 33, 64, 80] {
-        for n_kv in [1, 2, 15, 16, 17, 31, 33, 127, 128, 129, 255, 300] {
+    for head_dim in [1, 4, 5, 16, 31, 33, 64, 80, 136] {
+        for n_kv in [1, 2, 15, 16, 17, 31, 33, 127, 128, 129, 255, 256, 257, 300, 520] {
             for (tokens, heads) in [(1, 1), (1, 3), (2, 2), (7, 4), (40, 1)] {
                 if tokens <= n_kv {
                     cases.push(Case::new(tokens, n_kv, heads, head_dim, None));
@@ -144,15 +223,16 @@ fn cases() -> Vec<Case> {
 #[test]
 fn it_agrees_with_the_reference() {
     for case in cases() {
-        let want = case.reference();
+        let wanted = CacheType::ALL.map(|stored| case.stored(stored).reference());
         for row in rows_here() {
+            let want = &wanted[row.stored as usize];
             let got = case.run(&row, 0, case.tokens, 3);
-            for (got, want) in got.iter().zip(&want) {
+            for (got, want) in got.iter().zip(want) {
                 let error = (f64::from(*got) - want).abs();
                 assert!(
                     error <= case.bound(),
                     "{}: {} tokens, {} keys, {} heads of {}, window {:?}: {got} for {want}",
-                    row.info.isa.name(),
+                    name(&row),
                     case.tokens,
                     case.n_kv,
                     case.heads,
@@ -179,14 +259,13 @@ fn the_bound_would_catch_one_key_too_many() {
 #[test]
 fn a_token_has_the_same_bits_alone_and_in_a_batch() {
     for window in [None, Some(150)] {
-        let case = Case::new(60, 300, 3, 48, window);
+        let case = Case::new(60, 600, 3, 48, window);
         for row in rows_here() {
             let together = case.run(&row, 0, 60, 0);
             let line = case.heads * case.head_dim;
             for (from, to) in [(0, 1), (1, 2), (13, 30), (59, 60)] {
                 let part = case.run(&row, from, to, 0);
-                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert_eq!(bits(&part), bits(&together[from * line..to * line]), "{}", row.info.isa.name());
+                assert_eq!(bits(&part), bits(&together[from * line..to * line]), "{}", name(&row));
             }
         }
     }
@@ -200,10 +279,12 @@ fn equal_scores_average_the_values_exactly() {
             let mut case = Case::new(1, n_kv, 2, 8, None);
             case.q.fill(0.0);
             case.v.iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 7) % 23) as f32 - 11.0);
+            // Bytes hold these exactly where 127 is the largest of each value.
+            case.v.iter_mut().step_by(8).for_each(|v| *v = 127.0);
             let got = case.run(&row, 0, 1, 1);
             for (d, got) in got.iter().enumerate() {
                 let sum: f32 = case.v.chunks(8).map(|v| v[d % 8]).sum();
-                assert_eq!(*got, sum / n_kv as f32, "{}: {n_kv} keys", row.info.isa.name());
+                assert_eq!(*got, sum / n_kv as f32, "{}: {n_kv} keys", name(&row));
             }
         }
     }
@@ -217,22 +298,129 @@ fn what_a_row_does_not_see_or_see_as_nan() {
         let mut case = Case::new(3, 140, 1, 16, None);
         case.k[139 * 16] = f32::NAN;
         let got = case.run(&row, 0, 3, 0);
-        assert!(got[..32].iter().all(|x| x.is_finite()), "{}: a later key's NaN shows", row.info.isa.name());
-        assert!(got[32..].iter().all(|x| x.is_nan()), "{}: a NaN is lost", row.info.isa.name());
+        assert!(got[..32].iter().all(|x| x.is_finite()), "{}: a later key's NaN shows", name(&row));
+        assert!(got[32..].iter().all(|x| x.is_nan()), "{}: a NaN is lost", name(&row));
         let empty = Case::new(0, 5, 1, 16, None);
         assert!(empty.run(&row, 0, 0, 0).is_empty());
     }
 }
 
+/// A type differs from f32 by what it rounds when it stores, and by nothing else: rows that read it as it is
+/// stored, and those for which it is widened, have the bits of an f32 cache of the rounded numbers.
+#[test]
+fn storage_rounds_and_arithmetic_does_not_change() {
+    for head_dim in [1, 5, 16, 31, 64, 65, 80, 96, 128, 200] {
+        for (tokens, n_kv, heads) in [(1, 300, 1), (1, 130, 3), (2, 77, 4), (5, 290, 7), (20, 270, 1)] {
+            let case = Case::new(tokens, n_kv, heads, head_dim, None);
+            for row in rows_here().filter(|row| row.stored != CacheType::F32) {
+                let exact = Set::select(row.info.isa).f32;
+                let want = case.stored(row.stored).run(&exact, 0, tokens, 0);
+                let got = case.run(&row, 0, tokens, 0);
+                assert_eq!(bits(&got), bits(&want), "{}: {n_kv} keys, {heads} of {head_dim}", name(&row));
+            }
+        }
+    }
+}
+
+/// The contract's bounds on what storing a number costs.
+#[test]
+fn storage_keeps_its_bounds() {
+    let mut seed = 5;
+    for magnitude in [1e-37f32, 1e-9, 3e-5, 1.0, 1e3, 6e4] {
+        let row: Vec<f32> = (0..200).map(|_| magnitude * noise(&mut seed)).collect();
+        for (x, got) in row.iter().zip(rounded(&row, CacheType::F16)) {
+            let error = (f64::from(*x) - f64::from(got)).abs();
+            assert!(error <= (f64::from(x.abs()) / 2048.0).max(1.0 / (1u64 << 25) as f64), "{x}: {got}");
+        }
+        for (run, got) in row.chunks(64).zip(rounded(&row, CacheType::Q8_0).chunks(64)) {
+            let largest = run.iter().fold(0.0, |most: f64, &x| most.max(f64::from(x.abs())));
+            let bound = largest / 254.0 * (1.0 + 1.0 / 16384.0) + 127.0 * f64::from(f32::MIN_POSITIVE);
+            for (x, got) in run.iter().zip(got) {
+                assert!((f64::from(*x) - f64::from(*got)).abs() <= bound, "{x}: {got}");
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_the_sequence_join_to_the_same_bits() {
+    for (n_kv, heads, head_dim) in [(1, 1, 8), (256, 3, 64), (257, 3, 64), (900, 3, 64), (1300, 9, 80)] {
+        for tokens in [1, 3] {
+            if tokens > n_kv {
+                continue;
+            }
+            let case = Case::new(tokens, n_kv, heads, head_dim, None);
+            for row in rows_here() {
+                let want = case.run(&row, 0, tokens, 0);
+                for length in [1, 2, 3, 100] {
+                    let got = case.run_in_parts(&row, 0, tokens, length);
+                    assert_eq!(bits(&got), bits(&want), "{}: {n_kv} keys by {length} parts", name(&row));
+                }
+            }
+        }
+    }
+}
+
+/// Old entries leave nothing behind: neither numbers, nor factors, nor NaN.
+#[test]
+fn entries_are_overwritten() {
+    let (old, new) = (Case::new(1, 300, 2, 80, None), Case::new(1, 170, 2, 80, None));
+    for row in rows_here() {
+        let (mut keys, mut values) = old.cache(&row);
+        let poison = vec![f32::NAN; 80];
+        for p in 0..170 {
+            row.store(&mut keys, &mut values, p, &poison, &poison).unwrap();
+        }
+        for (p, (k, v)) in new.k.chunks(80).zip(new.v.chunks(80)).enumerate() {
+            row.store(&mut keys, &mut values, p, k, v).unwrap();
+        }
+        let want = new.run(&row, 0, 1, 0);
+        let got = new.run_over(&row, (keys, values), (0, 1), 0, |args| {
+            // SAFETY: the buffers hold more positions than are seen.
+            unsafe { row.run(args) }
+        });
+        assert_eq!(bits(&got), bits(&want), "{}", name(&row));
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_not_hidden_by_rounding() {
+    for row in rows_here() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            // A value of that kind reaches its own element at least.
+            let mut case = Case::new(1, 300, 2, 70, None);
+            case.v[200 * 70 + 66] = bad;
+            let got = case.run(&row, 0, 1, 0);
+            assert!(!got[66].is_finite() && !got[70 + 66].is_finite(), "{}: {bad}", name(&row));
+            assert!(got[..64].iter().all(|x| x.is_finite()), "{}: other runs are as they were", name(&row));
+        }
+        // Too large for half floats: ∞, which makes the score NaN or leaves the key out.
+        let mut case = Case::new(1, 20, 1, 16, None);
+        (case.k[16], case.q[0]) = (1e30, 1.0);
+        let all_finite = case.run(&row, 0, 1, 0).iter().all(|x| x.is_finite());
+        assert_eq!(all_finite, row.stored != CacheType::F16, "{}", name(&row));
+        // Tiny runs, denormals and −0 are numbers like others.
+        let mut case = Case::new(1, 20, 1, 16, None);
+        case.k[..16].fill(1e-40);
+        case.v[..16].fill(-0.0);
+        case.k[16..32].fill(0.0);
+        assert!(case.run(&row, 0, 1, 0).iter().all(|x| x.is_finite()), "{}", name(&row));
+    }
+}
+
 #[test]
 fn positions_outside_the_cache_are_refused() {
-    let layout = Layout { head_dim: 8, nr: 16, value_step: 8 };
-    let (mut keys, mut values) =
-        (vec![0.0; layout.key_len(16).unwrap()], vec![0.0; layout.value_len(TILE).unwrap()]);
-    assert!(layout.store_key(&mut keys, 16, &[0.0; 8]).is_err());
-    assert!(layout.store_key(&mut keys, 15, &[0.0; 7]).is_err());
-    assert!(layout.store_key(&mut keys, usize::MAX, &[0.0; 8]).is_err());
-    assert!(layout.store_value(&mut values, TILE, &[0.0; 8]).is_err());
-    assert!(layout.store_value(&mut values, usize::MAX, &[0.0; 8]).is_err());
-    assert!(layout.key_len(usize::MAX).is_none() && layout.value_len(usize::MAX / 2).is_none());
+    for row in rows_here() {
+        let layout = row.layout(8);
+        let mut keys = vec![0; layout.key_bytes(16).unwrap()];
+        let mut values = vec![0; layout.value_bytes(TILE).unwrap()];
+        let mut store = |position, key: &[f32], value: &[f32]| {
+            row.store(&mut keys, &mut values, position, key, value).is_ok()
+        };
+        assert!(store(15, &[0.0; 8], &[0.0; 8]));
+        assert!(!store(TILE, &[0.0; 8], &[0.0; 8]));
+        assert!(!store(usize::MAX, &[0.0; 8], &[0.0; 8]));
+        assert!(!store(15, &[0.0; 8], &[0.0; 7]));
+        assert!(layout.key_bytes(usize::MAX).is_none() && layout.value_bytes(usize::MAX / 2).is_none());
+    }
 }

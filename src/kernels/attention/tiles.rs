@@ -1,8 +1,10 @@
 //! The register tiles of attention's two products: scores = queries · keysᵀ, and sums + weights · values.
-//! One body each for every instruction set; [`Tiles`] holds them by height and width.
+//! One body each for every instruction set and type of storage; [`Tiles`] holds them by height and width.
 
 use super::TILE;
+use super::stored::Stored;
 use crate::isa::{Isa, IsaId, Kernel};
+use std::marker::PhantomData;
 
 /// Rows of the highest tile of any level.
 pub(super) const MAX_ROWS: usize = 6;
@@ -17,10 +19,12 @@ pub(super) struct Scores {
     /// Elements of a key to multiply.
     pub depth: usize,
     /// The first element of the panel's keys.
-    pub keys: *const f32,
-    /// Floats from one element of the keys to the next.
+    pub keys: *const u8,
+    /// The keys' factors, where the type has them.
+    pub factors: *const f32,
+    /// Keys from one element's line to the next.
     pub key_stride: usize,
-    /// Floats from one panel to the next.
+    /// Bytes from one panel to the next.
     pub panel_stride: usize,
     /// Row 0 of the scores, at the panel's first key; rows lie [`TILE`] floats apart.
     pub scores: *mut f32,
@@ -39,8 +43,10 @@ pub(super) struct Sums {
     /// Keys.
     pub keys: usize,
     /// The first value's first element.
-    pub values: *const f32,
-    /// Floats between values.
+    pub values: *const u8,
+    /// The values' factors, where the type has them.
+    pub factors: *const f32,
+    /// Elements between values.
     pub value_stride: usize,
     /// Row 0 of the sums.
     pub sums: *mut f32,
@@ -72,7 +78,7 @@ pub(super) struct Height {
     pub widest: usize,
 }
 
-/// The tiles of one level.
+/// The tiles of one level and type of storage.
 #[derive(Clone, Copy)]
 pub(super) struct Tiles {
     /// Highest tile.
@@ -82,33 +88,61 @@ pub(super) struct Tiles {
     /// Floats of a vector.
     pub lanes: usize,
     /// Tiles for 1, 2, … rows.
-    pub heights: [Height; MAX_ROWS],
+    pub heights: &'static [Height],
 }
 
 impl Tiles {
     /// The tiles of level `I`: with 32 registers 24 sums, 4 vectors of keys and a factor; with 16 half of that.
-    pub const fn of<I: Isa>() -> Self {
-        let heights = if I::REGISTERS >= 32 {
-            [
-                height::<I, 1, 3, 4, 2, 3, 4>(),
-                height::<I, 2, 3, 4, 2, 3, 4>(),
-                height::<I, 3, 3, 4, 1, 3, 4>(),
-                height::<I, 4, 3, 4, 1, 3, 4>(),
-                height::<I, 5, 3, 4, 1, 3, 4>(),
-                height::<I, 6, 3, 4, 1, 3, 4>(),
-            ]
-        } else {
-            [
-                height::<I, 1, 2, 2, 4, 3, 4>(),
-                height::<I, 2, 2, 2, 2, 3, 4>(),
-                height::<I, 3, 2, 2, 1, 3, 3>(),
-                height::<I, 4, 2, 2, 1, 2, 2>(),
-                height::<I, 5, 2, 2, 1, 2, 2>(),
-                height::<I, 6, 2, 2, 1, 2, 2>(),
-            ]
+    /// Where keys have factors, these take registers too.
+    pub const fn of<I: Isa, S: Stored>() -> Self {
+        let heights: &'static [Height] = match (I::REGISTERS >= 32, S::TYPE.scaled()) {
+            (true, false) => {
+                const {
+                    &[
+                        height::<I, S, 1, 3, 4, 2, 3, 4>(),
+                        height::<I, S, 2, 3, 4, 2, 3, 4>(),
+                        height::<I, S, 3, 3, 4, 1, 3, 4>(),
+                        height::<I, S, 4, 3, 4, 1, 3, 4>(),
+                        height::<I, S, 5, 3, 4, 1, 3, 4>(),
+                        height::<I, S, 6, 3, 4, 1, 3, 4>(),
+                    ]
+                }
+            }
+            (true, true) => {
+                const {
+                    &[
+                        height::<I, S, 1, 3, 4, 2, 3, 4>(),
+                        height::<I, S, 2, 3, 4, 1, 3, 4>(),
+                        height::<I, S, 3, 3, 4, 1, 3, 4>(),
+                        height::<I, S, 4, 3, 4, 1, 3, 4>(),
+                    ]
+                }
+            }
+            (false, false) => {
+                const {
+                    &[
+                        height::<I, S, 1, 2, 2, 4, 3, 4>(),
+                        height::<I, S, 2, 2, 2, 2, 3, 4>(),
+                        height::<I, S, 3, 2, 2, 1, 3, 3>(),
+                        height::<I, S, 4, 2, 2, 1, 2, 2>(),
+                        height::<I, S, 5, 2, 2, 1, 2, 2>(),
+                        height::<I, S, 6, 2, 2, 1, 2, 2>(),
+                    ]
+                }
+            }
+            (false, true) => {
+                const {
+                    &[
+                        height::<I, S, 1, 2, 2, 2, 3, 4>(),
+                        height::<I, S, 2, 2, 2, 2, 3, 4>(),
+                        height::<I, S, 3, 2, 2, 1, 3, 3>(),
+                        height::<I, S, 4, 2, 2, 1, 2, 2>(),
+                    ]
+                }
+            }
         };
         // The scalar level has four lanes in sixteen registers, two of which a rounded product takes.
-        let mr = if matches!(I::ID, IsaId::Scalar) { 4 } else { MAX_ROWS };
+        let mr = if matches!(I::ID, IsaId::Scalar) { 4 } else { heights.len() };
         let nr = if I::REGISTERS >= 32 { 4 * I::LANES } else { 2 * I::LANES };
         Self { mr, nr, lanes: I::LANES, heights }
     }
@@ -118,6 +152,7 @@ impl Tiles {
 /// together. Values: up to WIDEST vectors, or NARROWER where these are left.
 const fn height<
     I: Isa,
+    S: Stored,
     const MR: usize,
     const THREE: usize,
     const PANEL: usize,
@@ -127,35 +162,40 @@ const fn height<
 >() -> Height {
     Height {
         scores: [
-            scores::<I, MR, 1, 1>,
-            scores::<I, MR, 2, 1>,
-            scores::<I, MR, THREE, 1>,
-            scores::<I, MR, PANEL, 1>,
+            scores::<I, S, MR, 1, 1>,
+            scores::<I, S, MR, 2, 1>,
+            scores::<I, S, MR, THREE, 1>,
+            scores::<I, S, MR, PANEL, 1>,
         ],
         group: GROUP,
-        panels: scores::<I, MR, PANEL, GROUP>,
-        sums: [sums::<I, MR, 1>, sums::<I, MR, 2>, sums::<I, MR, NARROWER>, sums::<I, MR, WIDEST>],
+        panels: scores::<I, S, MR, PANEL, GROUP>,
+        sums: [
+            sums::<I, S, MR, 1>,
+            sums::<I, S, MR, 2>,
+            sums::<I, S, MR, NARROWER>,
+            sums::<I, S, MR, WIDEST>,
+        ],
         widest: WIDEST,
     }
 }
 
 /// # Safety
 /// See [`ScoresFn`].
-unsafe fn scores<I: Isa, const MR: usize, const NV: usize, const P: usize>(tile: &Scores) {
+unsafe fn scores<I: Isa, S: Stored, const MR: usize, const NV: usize, const P: usize>(tile: &Scores) {
     // SAFETY: the caller proves that the CPU has the instruction set.
-    unsafe { I::new_unchecked() }.vectorize(ScoresBody::<MR, NV, P>(tile));
+    unsafe { I::new_unchecked() }.vectorize(ScoresBody::<S, MR, NV, P>(tile, PhantomData));
 }
 
 /// # Safety
 /// See [`SumsFn`].
-unsafe fn sums<I: Isa, const MR: usize, const NV: usize>(tile: &Sums) {
+unsafe fn sums<I: Isa, S: Stored, const MR: usize, const NV: usize>(tile: &Sums) {
     // SAFETY: the caller proves that the CPU has the instruction set.
-    unsafe { I::new_unchecked() }.vectorize(SumsBody::<MR, NV>(tile));
+    unsafe { I::new_unchecked() }.vectorize(SumsBody::<S, MR, NV>(tile, PhantomData));
 }
 
-struct ScoresBody<'a, const MR: usize, const NV: usize, const P: usize>(&'a Scores);
+struct ScoresBody<'a, S, const MR: usize, const NV: usize, const P: usize>(&'a Scores, PhantomData<S>);
 
-impl<const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_, MR, NV, P> {
+impl<S: Stored, const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_, S, MR, NV, P> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -177,9 +217,9 @@ impl<const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_,
         // SAFETY: `ScoresFn`'s contract.
         sums = unsafe {
             if MR == MAX_ROWS || tile.next.is_null() {
-                multiply_keys::<I, MR, NV, P, false>(isa, &tile, sums)
+                multiply_keys::<I, S, MR, NV, P, false>(isa, &tile, sums)
             } else {
-                multiply_keys::<I, MR, NV, P, true>(isa, &tile, sums)
+                multiply_keys::<I, S, MR, NV, P, true>(isa, &tile, sums)
             }
         };
         for (i, row) in sums.iter().enumerate() {
@@ -198,18 +238,39 @@ impl<const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_,
 /// # Safety
 /// As [`ScoresFn`].
 #[inline(always)]
-unsafe fn multiply_keys<I: Isa, const MR: usize, const NV: usize, const P: usize, const AHEAD: bool>(
+unsafe fn multiply_keys<
+    I: Isa,
+    S: Stored,
+    const MR: usize,
+    const NV: usize,
+    const P: usize,
+    const AHEAD: bool,
+>(
     isa: I,
     tile: &Scores,
     mut sums: [[[I::F32; NV]; P]; MR],
 ) -> [[[I::F32; NV]; P]; MR] {
     let (mut keys, mut query, mut next) = (tile.keys, tile.queries, tile.next);
+    let mut factors = [[isa.zero(); NV]; P];
+    if S::TYPE.scaled() {
+        for (p, factors) in factors.iter_mut().enumerate() {
+            let panel = tile.factors.wrapping_byte_add(p * tile.panel_stride);
+            for (v, factor) in factors.iter_mut().enumerate() {
+                // SAFETY: a factor for each key.
+                *factor = unsafe { isa.load(panel.wrapping_add(v * I::LANES)) };
+            }
+        }
+    }
     for _ in 0..tile.depth {
         for p in 0..P {
             let mut row = [isa.zero(); NV];
             for (v, x) in row.iter_mut().enumerate() {
+                let panel = keys.wrapping_add(p * tile.panel_stride).cast::<S::Element>();
                 // SAFETY: the panels hold `depth` elements of NV vectors.
-                *x = unsafe { isa.load(keys.wrapping_add(p * tile.panel_stride + v * I::LANES)) };
+                *x = unsafe { S::load(isa, panel.wrapping_add(v * I::LANES)) };
+                if S::TYPE.scaled() {
+                    *x = isa.mul(*x, factors[p][v]);
+                }
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the rows hold `depth` floats.
@@ -220,27 +281,26 @@ unsafe fn multiply_keys<I: Isa, const MR: usize, const NV: usize, const P: usize
             }
         }
         if AHEAD {
-            next = ahead::<I>(isa, next, P * NV);
+            next = ahead(isa, next, P * NV * I::LANES * size_of::<S::Element>());
         }
-        keys = keys.wrapping_add(tile.key_stride);
+        keys = keys.wrapping_add(tile.key_stride * size_of::<S::Element>());
         query = query.wrapping_add(1);
     }
     sums
 }
 
-/// Asks for the lines of `vectors` vectors from `next` on; what follows them.
+/// Asks for the lines of `bytes` bytes from `next` on; what follows them.
 #[inline(always)]
-fn ahead<I: Isa>(isa: I, next: *const u8, vectors: usize) -> *const u8 {
-    let bytes = vectors * I::LANES * 4;
+fn ahead<I: Isa>(isa: I, next: *const u8, bytes: usize) -> *const u8 {
     for line in 0..bytes.div_ceil(64) {
         isa.prefetch(next.wrapping_add(64 * line));
     }
     next.wrapping_add(bytes)
 }
 
-struct SumsBody<'a, const MR: usize, const NV: usize>(&'a Sums);
+struct SumsBody<'a, S, const MR: usize, const NV: usize>(&'a Sums, PhantomData<S>);
 
-impl<const MR: usize, const NV: usize> Kernel for SumsBody<'_, MR, NV> {
+impl<S: Stored, const MR: usize, const NV: usize> Kernel for SumsBody<'_, S, MR, NV> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -258,9 +318,9 @@ impl<const MR: usize, const NV: usize> Kernel for SumsBody<'_, MR, NV> {
         // SAFETY: `SumsFn`'s contract.
         sums = unsafe {
             if MR == MAX_ROWS || tile.next.is_null() {
-                multiply_values::<I, MR, NV, false>(isa, &tile, sums)
+                multiply_values::<I, S, MR, NV, false>(isa, &tile, sums)
             } else {
-                multiply_values::<I, MR, NV, true>(isa, &tile, sums)
+                multiply_values::<I, S, MR, NV, true>(isa, &tile, sums)
             }
         };
         for (i, row) in sums.iter().enumerate() {
@@ -277,17 +337,24 @@ impl<const MR: usize, const NV: usize> Kernel for SumsBody<'_, MR, NV> {
 /// # Safety
 /// As [`SumsFn`].
 #[inline(always)]
-unsafe fn multiply_values<I: Isa, const MR: usize, const NV: usize, const AHEAD: bool>(
+unsafe fn multiply_values<I: Isa, S: Stored, const MR: usize, const NV: usize, const AHEAD: bool>(
     isa: I,
     tile: &Sums,
     mut sums: [[I::F32; NV]; MR],
 ) -> [[I::F32; NV]; MR] {
     let (mut values, mut weight, mut next) = (tile.values, tile.weights, tile.next);
-    for _ in 0..tile.keys {
+    for key in 0..tile.keys {
         let mut row = [isa.zero(); NV];
         for (v, x) in row.iter_mut().enumerate() {
             // SAFETY: a value holds NV vectors from here on.
-            *x = unsafe { isa.load(values.wrapping_add(v * I::LANES)) };
+            *x = unsafe { S::load(isa, values.cast::<S::Element>().wrapping_add(v * I::LANES)) };
+        }
+        if S::TYPE.scaled() {
+            // SAFETY: a factor for each value.
+            let factor = isa.splat(unsafe { tile.factors.wrapping_add(key).read_unaligned() });
+            for x in &mut row {
+                *x = isa.mul(*x, factor);
+            }
         }
         for (i, sums) in sums.iter_mut().enumerate() {
             // SAFETY: a weight a key and row.
@@ -297,9 +364,9 @@ unsafe fn multiply_values<I: Isa, const MR: usize, const NV: usize, const AHEAD:
             }
         }
         if AHEAD {
-            next = ahead::<I>(isa, next, NV);
+            next = ahead(isa, next, NV * I::LANES * size_of::<S::Element>());
         }
-        values = values.wrapping_add(tile.value_stride);
+        values = values.wrapping_add(tile.value_stride * size_of::<S::Element>());
         weight = weight.wrapping_add(1);
     }
     sums

@@ -10,7 +10,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use limits::{best, peak};
 use smallmind::isa::{Isa, IsaId, Kernel};
 use smallmind::kernels::KernelSet;
-use smallmind::kernels::attention::{self, AttentionArgs, Inputs, Row, Set, Shape, Strides, Tensor};
+use smallmind::kernels::attention::{
+    self, AttentionArgs, HeadTiles, Inputs, Row, Set, Shape, Strides, TILE, Tensor,
+};
 use smallmind::kv::{self, Cache, CacheType};
 use smallmind::ops::Rows;
 use smallmind::ops::attention::{self as op, Args, HeadShape, Parts};
@@ -112,14 +114,16 @@ impl Case {
     fn measure(&self, criterion: &mut Criterion, kind: &str) -> f64 {
         let &Case { row, tokens, heads, keys, head_dim, causal } = self;
         let layout = row.layout(head_dim);
-        let room = |bytes: Option<usize>| Floats::new(bytes.unwrap().div_ceil(4));
-        let (mut k, mut v) = (room(layout.key_bytes(keys)), room(layout.value_bytes(keys)));
+        let room = |tile: usize| Floats::new(keys.div_ceil(TILE) * tile / 4);
+        let (mut key_room, mut value_room) = (room(layout.key_tile()), room(layout.value_tile()));
+        let k = HeadTiles { first: key_room.ptr_mut().cast(), stride: layout.key_tile() };
+        let v = HeadTiles { first: value_room.ptr_mut().cast(), stride: layout.value_tile() };
         let stored = Floats::new(keys * head_dim);
         // SAFETY: the buffers have room for so many positions.
         unsafe {
             let rows = (stored.ptr(), head_dim, keys);
-            row.store_keys(head_dim, k.ptr_mut().cast(), 0, rows);
-            row.store_values(head_dim, v.ptr_mut().cast(), 0, rows);
+            row.store_keys(head_dim, k, 0, rows);
+            row.store_values(head_dim, v, 0, rows);
         }
         let q = Floats::new(tokens * heads * head_dim);
         let mut out = Floats::new(tokens * heads * head_dim);
@@ -133,8 +137,8 @@ impl Case {
             heads,
             head_dim,
             scale: 1.0 / (head_dim as f32).sqrt(),
-            k: k.ptr().cast(),
-            v: v.ptr().cast(),
+            k,
+            v,
             limits: limits.as_ptr(),
             starts: std::ptr::null(),
             ahead: self.bytes() > L2_BYTES,

@@ -8,7 +8,7 @@ mod onnx;
 use onnx::{Attribute, Case, Data, Tensor};
 use smallmind::isa::IsaId;
 use smallmind::kernels::KernelSet;
-use smallmind::kernels::attention::AttentionArgs;
+use smallmind::kernels::attention::{AttentionArgs, HeadTiles, TILE};
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right};
 use smallmind::kernels::rope::{Angles, Pairing};
 use smallmind::kernels::rows::{Affine, Norm, Weighing};
@@ -475,8 +475,8 @@ fn fused_attention(
 ) -> Vec<f32> {
     let kernel = &kernels.attention.f32;
     let layout = kernel.layout(k.cols);
-    let mut keys = vec![0; layout.key_bytes(k.rows).unwrap()];
-    let mut values = vec![0; layout.value_bytes(k.rows).unwrap()];
+    let mut keys = vec![0; k.rows.div_ceil(TILE) * layout.key_tile()];
+    let mut values = vec![0; k.rows.div_ceil(TILE) * layout.value_tile()];
     for (position, (key, value)) in k.data.chunks(k.cols).zip(v.data.chunks(k.cols)).enumerate() {
         kernel.store(&mut keys, &mut values, position, key, value).unwrap();
     }
@@ -490,8 +490,8 @@ fn fused_attention(
         heads: 1,
         head_dim: q.cols,
         scale,
-        k: keys.as_ptr(),
-        v: values.as_ptr(),
+        k: HeadTiles { first: keys.as_mut_ptr(), stride: layout.key_tile() },
+        v: HeadTiles { first: values.as_mut_ptr(), stride: layout.value_tile() },
         limits: limits.as_ptr(),
         starts: std::ptr::null(),
         out: out.as_mut_ptr(),

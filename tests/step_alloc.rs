@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
 use smallmind::profile;
 use smallmind::profile::alloc::{CountingAllocator, total_counts};
@@ -42,16 +43,19 @@ fn a_step_allocates_nothing() {
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/untied-mixed.gguf");
     let model = Model::open(&path, &LoadParams::default()).unwrap();
-    let params =
-        ContextParams { n_ctx: 512, n_batch: 16, n_output: 1, threads: 2, ..ContextParams::default() };
-    let mut context = Context::new(model.clone(), &params).unwrap();
     let params = SamplerParams { temperature: 0.9, repetition_penalty: 1.1, ..SamplerParams::default() };
     let mut sampler = Sampler::new(params, model.config().n_vocab).unwrap();
 
-    for profiled in [false, true] {
+    // Beyond two parts of the sequence, which workers share.
+    let mut contexts = CacheType::ALL.map(|kv| {
+        let params = ContextParams { n_ctx: 1024, n_batch: 16, n_output: 1, threads: 2, kv };
+        Context::new(model.clone(), &params).unwrap()
+    });
+    for (i, profiled) in (0..contexts.len()).flat_map(|i| [(i, false), (i, true)]) {
+        let context = &mut contexts[i];
         profile::set_enabled(profiled);
         context.clear();
-        context.decode(&[7; 20], Logits::Last).unwrap();
+        context.decode(&[7; 600], Logits::Last).unwrap();
         let mut step = || {
             let token = sampler.sample(context.logits()).unwrap();
             sampler.accept(token).unwrap();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use golden::{Cursor, read};
 use smallmind::format::BytesSource;
+use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
 use smallmind::runtime::{Context, ContextParams, Logits};
 
@@ -21,13 +22,8 @@ fn difference(name: &str) -> (f64, f64) {
     let (positions, vocabulary) = (cursor.size(), cursor.size());
     let tokens: Vec<u32> = (0..positions).map(|_| cursor.u32()).collect();
 
-    let params = ContextParams {
-        n_ctx: positions,
-        n_output: positions,
-        n_batch: 7,
-        threads: 2,
-        ..ContextParams::default()
-    };
+    let params =
+        ContextParams { n_ctx: positions, n_output: positions, n_batch: 7, threads: 2, kv: CacheType::F32 };
     let mut context = Context::new(model, &params).unwrap();
     context.decode(&tokens, Logits::All).unwrap();
     assert_eq!(context.logits().len(), positions * vocabulary);

@@ -141,7 +141,7 @@ pub unsafe extern "C" fn sm_attention_params_init(
 
 /// Attention of each query over the keys that it sees: out = softmax(scale q K' + mask) V.
 ///
-/// The scores are never held as a whole: the call takes less than 768 KiB of memory and 1.5 KiB for each
+/// The scores are never held as a whole: the call takes less than 768 KiB of memory and 1.75 KiB for each
 /// element of a head. A query that sees no key, or none that the mask leaves, gets zeros. A NaN in a query, or
 /// in a key or a mask that it sees, makes its result NaN. Values must be finite: of a key that a query does not
 /// see, they may count with weight 0. A query's result has the same bits in any batch, and however its sequence

@@ -1,12 +1,14 @@
-//! The key/value cache: for each layer and key/value head, keys and values of all positions so far,
-//! kept in the panels that the attention kernel reads straight through (`kernels::attention`).
+//! The key/value cache: for each layer and key/value head, keys and values of all positions so far, in the tiles
+//! that the attention kernel reads straight through (`kernels::attention`).
+//! A tile's positions of all layers and heads adjoin, so that memory fills from its beginning as a text grows: it can
+//! lie on huge pages, and what is never filled is never taken.
 
 use std::marker::PhantomData;
 
 use crate::error::{Error, Result};
 pub use crate::kernels::attention::CacheType;
-use crate::kernels::attention::Layout;
-use crate::memory::{AlignedBuf, Pages, checked_bytes};
+use crate::kernels::attention::{Layout, TILE};
+use crate::memory::{AlignedBuf, checked_bytes};
 use crate::ops::attention::LayerCache;
 
 /// What the memory is for, in errors.
@@ -26,18 +28,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Bytes of one head's keys and of its values.
-    fn head_lens(&self) -> Result<(usize, usize)> {
-        let keys = self.layout.key_bytes(self.n_ctx);
-        let lens = keys.zip(self.layout.value_bytes(self.n_ctx));
-        lens.ok_or(Error::OutOfMemory { bytes: usize::MAX, what: WHAT })
-    }
-
-    /// Bytes of all keys and of all values.
-    fn halves(&self) -> Result<(usize, usize)> {
-        let heads = checked_bytes(self.n_layer, self.n_head_kv, WHAT)?;
-        let (keys, values) = self.head_lens()?;
-        Ok((checked_bytes(heads, keys, WHAT)?, checked_bytes(heads, values, WHAT)?))
+    /// Bytes of a tile's keys and values in one head, and in all of all layers.
+    fn tile_bytes(&self) -> Result<(usize, usize)> {
+        let head = self.layout.tile_bytes().ok_or(TOO_LARGE)?;
+        Ok((head, checked_bytes(checked_bytes(self.n_layer, self.n_head_kv, WHAT)?, head, WHAT)?))
     }
 
     /// Bytes of a cache of this shape.
@@ -45,18 +39,20 @@ impl Shape {
     /// # Errors
     /// [`Error::OutOfMemory`] where no memory could hold it.
     pub fn bytes(&self) -> Result<usize> {
-        let (keys, values) = self.halves()?;
-        keys.checked_add(values).ok_or(Error::OutOfMemory { bytes: usize::MAX, what: WHAT })
+        checked_bytes(self.n_ctx.div_ceil(TILE), self.tile_bytes()?.1, WHAT)
     }
 }
+
+/// What is said where a size overflows.
+const TOO_LARGE: Error = Error::OutOfMemory { bytes: usize::MAX, what: WHAT };
 
 /// Keys and values of one sequence.
 pub struct Cache {
     shape: Shape,
-    key_len: usize,
-    value_len: usize,
-    keys: AlignedBuf,
-    values: AlignedBuf,
+    /// Bytes of a tile in one head, and in all of all layers.
+    head_tile: usize,
+    tile: usize,
+    memory: AlignedBuf,
 }
 
 impl Cache {
@@ -65,36 +61,25 @@ impl Cache {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(shape: Shape) -> Result<Self> {
-        let (key_len, value_len) = shape.head_lens()?;
-        let (keys, values) = shape.halves()?;
-        // A head's positions fill one after the other, and most contexts are never full: with huge pages the
-        // first token alone would take two megabytes for each head.
-        let small = |bytes| AlignedBuf::zeroed_in(Pages::Small, bytes, WHAT);
-        let (keys, values) = (small(keys)?, small(values)?);
-        Ok(Cache { shape, key_len, value_len, keys, values })
+        let (head_tile, tile) = shape.tile_bytes()?;
+        let memory = AlignedBuf::zeroed(shape.bytes()?, WHAT)?;
+        Ok(Cache { shape, head_tile, tile, memory })
     }
 
     /// Access for the workers of a forward pass.
     pub fn view(&mut self) -> View<'_> {
-        View {
-            keys: self.keys.as_mut_ptr(),
-            values: self.values.as_mut_ptr(),
-            key_len: self.key_len,
-            value_len: self.value_len,
-            shape: self.shape,
-            cache: PhantomData,
-        }
+        let Cache { shape, head_tile, tile, .. } = *self;
+        View { first: self.memory.as_mut_ptr(), shape, head_tile, tile, cache: PhantomData }
     }
 }
 
 /// A cache that workers share during a pass; ops keep their writes apart.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    keys: *mut u8,
-    values: *mut u8,
-    key_len: usize,
-    value_len: usize,
+    first: *mut u8,
     shape: Shape,
+    head_tile: usize,
+    tile: usize,
     cache: PhantomData<&'a mut Cache>,
 }
 
@@ -111,14 +96,8 @@ impl View<'_> {
 
     /// The keys and values of a layer.
     pub fn layer(&self, layer: usize) -> LayerCache {
-        let View { shape, key_len, value_len, .. } = *self;
-        let heads = layer * shape.n_head_kv;
-        LayerCache {
-            keys: self.keys.wrapping_add(heads * key_len),
-            values: self.values.wrapping_add(heads * value_len),
-            key_len,
-            value_len,
-            layout: shape.layout,
-        }
+        let View { shape, head_tile, tile, .. } = *self;
+        let first = self.first.wrapping_add(layer * shape.n_head_kv * head_tile);
+        LayerCache { first, head_stride: head_tile, tile_stride: tile, layout: shape.layout }
     }
 }

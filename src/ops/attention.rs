@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 use super::Rows;
 use crate::error::{Error, Result};
 use crate::kernels::KernelSet;
-use crate::kernels::attention::{AttentionArgs, Layout, PART, Row};
+use crate::kernels::attention::{AttentionArgs, HeadTiles, Layout, PART, Row};
 use crate::memory::{AlignedBuf, checked_bytes};
 use crate::threads::{WorkCounter, Worker};
 
@@ -59,19 +59,26 @@ impl HeadShape {
     }
 }
 
-/// Keys and values of one layer: a run of heads.
+/// Keys and values of one layer: in each tile, a head after the other, its keys before its values.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCache {
-    /// Keys of head 0.
-    pub keys: *mut u8,
-    /// Values of head 0.
-    pub values: *mut u8,
-    /// Bytes of a head's keys.
-    pub key_len: usize,
-    /// Bytes of a head's values.
-    pub value_len: usize,
-    /// How positions lie within a head, and as what.
+    /// The first tile of head 0.
+    pub first: *mut u8,
+    /// Bytes from one head to the next.
+    pub head_stride: usize,
+    /// Bytes from one tile to the next.
+    pub tile_stride: usize,
+    /// How positions lie within a head's tile, and as what.
     pub layout: Layout,
+}
+
+impl LayerCache {
+    /// A head's keys and values.
+    fn head(&self, head: usize) -> (HeadTiles, HeadTiles) {
+        let first = self.first.wrapping_add(head * self.head_stride);
+        let tiles = |first| HeadTiles { first, stride: self.tile_stride };
+        (tiles(first), tiles(first.wrapping_add(self.layout.key_tile())))
+    }
 }
 
 /// What is said where a size overflows.
@@ -166,8 +173,7 @@ pub unsafe fn store(
     let stride = qkv.stride() / size_of::<f32>();
     let (at, count) = (position + share.start, share.len());
     for head in 0..shape.n_head_kv {
-        let keys = cache.keys.wrapping_add(head * cache.key_len);
-        let values = cache.values.wrapping_add(head * cache.value_len);
+        let (keys, values) = cache.head(head);
         let (k, v) = (row.wrapping_add(shape.key_column(head)), row.wrapping_add(shape.value_column(head)));
         // SAFETY: by contract; a row holds keys and values of all heads.
         unsafe {
@@ -291,6 +297,7 @@ impl Args<'_> {
     fn call(&self, head: usize, tokens: Range<usize>, scratch: *mut f32) -> AttentionArgs {
         let shape = &self.shape;
         let column = head * shape.group() * shape.head_dim;
+        let (keys, values) = self.cache.head(head);
         AttentionArgs {
             q: self.qkv.row_f32(tokens.start).wrapping_add(column),
             q_token_stride: self.qkv.stride() / size_of::<f32>(),
@@ -299,8 +306,8 @@ impl Args<'_> {
             heads: shape.group(),
             head_dim: shape.head_dim,
             scale: self.scale,
-            k: self.cache.keys.wrapping_add(head * self.cache.key_len),
-            v: self.cache.values.wrapping_add(head * self.cache.value_len),
+            k: keys,
+            v: values,
             limits: self.limits[tokens.start..].as_ptr(),
             starts: std::ptr::null(),
             // Between two tokens, all layers' weights and keys have passed through the caches.

@@ -3,7 +3,7 @@
 
 use super::layout::{Layout, RUN};
 use super::stored::Stored;
-use super::{CacheType, TILE};
+use super::{CacheType, HeadTiles, TILE};
 use crate::isa::{Isa, Kernel};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 pub(super) struct Put {
     pub layout: Layout,
     /// The head's keys or values.
-    pub to: *mut u8,
+    pub to: HeadTiles,
     /// Position of row 0.
     pub position: usize,
     pub rows: *const f32,
@@ -80,9 +80,10 @@ impl<S: Stored> Kernel for PutKeys<'_, S> {
         let Put { layout, to, position, rows, stride, count } = *self.0;
         let mut done = 0;
         while done < count {
-            let (panel, column) = ((position + done) / layout.nr, (position + done) % layout.nr);
+            let (tile, place) = ((position + done) / TILE, (position + done) % TILE);
+            let (panel, column) = (place / layout.nr, place % layout.nr);
             let together = (layout.nr - column).min(count - done).min(TOGETHER);
-            let panel = to.wrapping_add(panel * layout.nr * layout.key_position());
+            let panel = to.tile(tile).wrapping_add(panel * layout.nr * layout.key_position());
             for d in (0..layout.head_dim).step_by(RUN) {
                 let n = (layout.head_dim - d).min(RUN);
                 let run = panel.wrapping_add(layout.key_run(d));
@@ -124,8 +125,7 @@ impl<S: Stored> Kernel for PutValues<'_, S> {
             let (width, n) = (span.len(), span.end.min(layout.head_dim) - span.start);
             for i in 0..count {
                 let (tile, line) = ((position + i) / TILE, (position + i) % TILE);
-                let tile = to.wrapping_add(tile * TILE * layout.value_position());
-                let span_at = tile.wrapping_add(layout.value_span(span.start));
+                let span_at = to.tile(tile).wrapping_add(layout.value_span(span.start));
                 let lines = span_at.wrapping_add(layout.value_factors()).cast::<S::Element>();
                 // SAFETY: the row is there, and the line, which is whole vectors, belongs to this caller.
                 unsafe {

@@ -15,12 +15,12 @@ pub(super) const RUN: usize = 64;
 /// Bytes of a factor.
 const FACTOR: usize = size_of::<f32>();
 
-/// Places of one key/value head's keys and values, in bytes.
+/// Places of a key/value head's keys and values in a tile of [`TILE`] positions, in bytes.
 ///
 /// Keys: panels of `nr` positions, each `head_dim × nr` elements: element d of a panel's positions is its line d.
-/// Values: a tile of [`TILE`] positions after the other; in a tile the elements are cut into
-/// [`Layout::value_spans`], one after the other; in a span each position has its line. Where the type has
-/// factors, those of a run of 64 elements stand before the run: `nr` of them in a panel, [`TILE`] in a span.
+/// Values: the elements are cut into [`Layout::value_spans`], one after the other; in a span each position has its
+/// line. Where the type has factors, those of a run of 64 elements stand before the run: `nr` of them in a panel,
+/// [`TILE`] in a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// What an element is stored as.
@@ -39,18 +39,22 @@ impl Layout {
         self.head_dim.next_multiple_of(self.value_step)
     }
 
-    /// Bytes of the keys of `n_ctx` positions (whole panels); `None` on overflow.
-    pub fn key_bytes(&self, n_ctx: usize) -> Option<usize> {
-        let elements = self.head_dim.checked_mul(self.stored.bytes())?;
-        let position = elements.checked_add(self.factors(self.head_dim))?;
-        n_ctx.checked_next_multiple_of(self.nr)?.checked_mul(position)
+    /// Bytes of a tile's keys.
+    pub const fn key_tile(&self) -> usize {
+        TILE * self.key_position()
     }
 
-    /// Bytes of the values of `n_ctx` positions (whole tiles); `None` on overflow.
-    pub fn value_bytes(&self, n_ctx: usize) -> Option<usize> {
+    /// Bytes of a tile's values.
+    pub const fn value_tile(&self) -> usize {
+        TILE * self.value_position()
+    }
+
+    /// Bytes of a tile's keys and values; `None` on overflow.
+    pub fn tile_bytes(&self) -> Option<usize> {
+        // Twice four bytes for each of `stride` elements, and factors below, are more than both.
         let stride = self.head_dim.checked_next_multiple_of(self.value_step)?;
-        let position = stride.checked_mul(self.stored.bytes())?.checked_add(self.factors(stride))?;
-        n_ctx.checked_next_multiple_of(TILE)?.checked_mul(position)
+        stride.checked_mul(16 * TILE)?;
+        Some(self.key_tile() + self.value_tile())
     }
 
     /// Bytes of the key and the value of a position.

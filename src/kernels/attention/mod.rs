@@ -58,6 +58,23 @@ pub const TILE: usize = 128;
 /// Positions in a part of the sequence, of whole tiles. A constant for the same reason.
 pub const PART: usize = 2 * TILE;
 
+/// A key/value head's keys, or its values: tiles of [`TILE`] positions, as [`Layout`] fills them.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadTiles {
+    /// The first tile.
+    pub first: *mut u8,
+    /// Bytes from one tile to the next.
+    pub stride: usize,
+}
+
+impl HeadTiles {
+    /// The tile of that number.
+    #[inline(always)]
+    fn tile(&self, number: usize) -> *mut u8 {
+        self.first.wrapping_add(number * self.stride)
+    }
+}
+
 /// A block of queries, one key/value head's cache, and where the result goes. All strides in floats.
 ///
 /// Row (t, h) of Q is the `head_dim` floats at `q + t · q_token_stride + h · q_head_stride`; of the result at
@@ -80,10 +97,10 @@ pub struct AttentionArgs {
     pub head_dim: usize,
     /// Factor on the scores, usually 1/√head_dim.
     pub scale: f32,
-    /// Keys, as [`Layout`] places them.
-    pub k: *const u8,
-    /// Values, as [`Layout`] places them.
-    pub v: *const u8,
+    /// Keys.
+    pub k: HeadTiles,
+    /// Values.
+    pub v: HeadTiles,
     /// One past the last position that each token sees: `tokens` of them.
     pub limits: *const u32,
     /// The first position that each token sees (a sliding window): `tokens` of them, or null for 0.
@@ -208,12 +225,12 @@ impl Row {
     /// Stores the keys of `count` adjoining positions, each row `stride` floats from the next.
     ///
     /// # Safety
-    /// The CPU has `info.isa`; so many rows of `head_dim` floats are readable; `keys` is the head's buffer and
-    /// has room for the positions ([`Layout::key_bytes`]), which no one else touches.
+    /// The CPU has `info.isa`; so many rows of `head_dim` floats are readable; `keys` are the head's tiles and
+    /// have room for the positions, which no one else touches.
     pub unsafe fn store_keys(
         &self,
         head_dim: usize,
-        keys: *mut u8,
+        keys: HeadTiles,
         position: usize,
         (rows, stride, count): (*const f32, usize, usize),
     ) {
@@ -225,11 +242,11 @@ impl Row {
     /// Stores values, as [`Row::store_keys`] does keys.
     ///
     /// # Safety
-    /// As [`Row::store_keys`], with room as [`Layout::value_bytes`] says.
+    /// As [`Row::store_keys`].
     pub unsafe fn store_values(
         &self,
         head_dim: usize,
-        values: *mut u8,
+        values: HeadTiles,
         position: usize,
         (rows, stride, count): (*const f32, usize, usize),
     ) {
@@ -238,7 +255,7 @@ impl Row {
         unsafe { (self.put_values)(&put) }
     }
 
-    /// Stores the key and the value of one position of a head whose buffers are these.
+    /// Stores the key and the value of one position of a head whose tiles adjoin in these buffers.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where key and value differ in length, the position is not in both buffers, or
@@ -253,11 +270,10 @@ impl Row {
     ) -> Result<()> {
         let head_dim = key.len();
         let layout = self.layout(head_dim);
-        let n = position.checked_add(1);
-        let fits = |bytes: Option<usize>, len: usize| bytes.is_some_and(|bytes| bytes <= len);
+        let tiles = |len: usize, tile: usize| len.checked_div(tile).unwrap_or(usize::MAX);
+        let (key_tile, value_tile) = (layout.key_tile(), layout.value_tile());
         if head_dim != value.len()
-            || !fits(n.and_then(|n| layout.key_bytes(n)), keys.len())
-            || !fits(n.and_then(|n| layout.value_bytes(n)), values.len())
+            || position / TILE >= tiles(keys.len(), key_tile).min(tiles(values.len(), value_tile))
             || !self.info.isa.is_available()
         {
             return Err(Error::invalid(format!(
@@ -267,8 +283,10 @@ impl Row {
         }
         // SAFETY: checked above; both buffers are borrowed exclusively.
         unsafe {
-            self.store_keys(head_dim, keys.as_mut_ptr(), position, (key.as_ptr(), 0, 1));
-            self.store_values(head_dim, values.as_mut_ptr(), position, (value.as_ptr(), 0, 1));
+            let keys = HeadTiles { first: keys.as_mut_ptr(), stride: key_tile };
+            let values = HeadTiles { first: values.as_mut_ptr(), stride: value_tile };
+            self.store_keys(head_dim, keys, position, (key.as_ptr(), 0, 1));
+            self.store_values(head_dim, values, position, (value.as_ptr(), 0, 1));
         }
         Ok(())
     }
@@ -277,7 +295,7 @@ impl Row {
     ///
     /// # Safety
     /// The CPU has `info.isa`. All memory that `args` names is there: the rows of Q and out, the keys and values
-    /// of whole panels up to the largest limit, limits and starts, the scratch memory. The result overlaps
+    /// of whole tiles up to the largest limit, limits and starts, the scratch memory. The result overlaps
     /// nothing else but Q, and Q only row on row.
     pub unsafe fn run(&self, args: &AttentionArgs) {
         // SAFETY: the caller's promise.

@@ -18,7 +18,7 @@ use super::pack::Pack;
 use super::scratch::{self, GROUP, Scratch, in_place, pass_rows, widens};
 use super::steps::{Clear, Gather, HeadRows, Join, MaskRows, Scatter, State, Weigh};
 use super::tiles::{Scores, Sums, Tiles};
-use super::{CacheType, Layout, PART, Row, TILE};
+use super::{CacheType, HeadTiles, Layout, PART, Row, TILE};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -60,7 +60,7 @@ impl Sight {
 #[derive(Clone, Copy)]
 pub(super) enum Source {
     /// In a cache, as [`super::Layout`] has placed them.
-    Cache { keys: *const u8, values: *const u8 },
+    Cache { keys: HeadTiles, values: HeadTiles },
     /// In rows, `key_stride` and `value_stride` floats apart; they are packed tile by tile.
     Plain { keys: *const f32, key_stride: usize, values: *const f32, value_stride: usize },
 }
@@ -373,8 +373,8 @@ impl Pass<'_> {
         match self.call.source {
             Source::Cache { keys, values } => {
                 let layout = row.layout(self.call.head_dim);
-                let keys = keys.wrapping_add(first * layout.key_position());
-                let values = values.wrapping_add(first * layout.value_position());
+                let (keys, next) = (keys.tile(first / TILE), keys.tile(first / TILE + 1));
+                let values = values.tile(first / TILE);
                 if layout != self.layout {
                     // SAFETY: the caller's promise; the scratch memory holds a tile of each.
                     unsafe {
@@ -384,9 +384,7 @@ impl Pass<'_> {
                     let keys = scratch.keys.cast_const().cast();
                     return Tile { first, keys, values: spans(scratch.values), next: std::ptr::null() };
                 }
-                let more = first + TILE < end;
-                let next = keys.wrapping_add(TILE * layout.key_position());
-                let next = if more { next } else { std::ptr::null() };
+                let next = if first + TILE < end { next } else { std::ptr::null_mut() };
                 Tile { first, keys, values: Values { first: values, stride: 0 }, next }
             }
             Source::Plain { keys, key_stride, values, value_stride } => {

@@ -87,7 +87,7 @@ pub struct Inputs<'a> {
     pub mask: Option<Tensor<'a>>,
 }
 
-/// Floats of scratch memory that [`attention`] asks for: less than 192 Ki + 384 · head_dim, whatever the rest is.
+/// Floats of scratch memory that [`attention`] asks for: less than 192 Ki + 400 · head_dim, whatever the rest is.
 /// `None` on overflow.
 pub fn scratch_len(row: &Row, shape: &Shape) -> Option<usize> {
     let rows = shape.tokens_q.saturating_mul(shape.n_head.checked_div(shape.n_head_kv).unwrap_or(0));

@@ -58,8 +58,8 @@ impl Case {
     fn cache(&self, row: &Row) -> (Vec<u8>, Vec<u8>) {
         let (layout, head_dim) = (row.layout(self.head_dim), self.head_dim);
         // All bits set: NaN as f32 and as f16, and a factor that is NaN.
-        let mut keys = vec![0xff; layout.key_bytes(self.n_kv).unwrap()];
-        let mut values = vec![0xff; layout.value_bytes(self.n_kv).unwrap()];
+        let mut keys = vec![0xff; self.n_kv.div_ceil(TILE) * layout.key_tile()];
+        let mut values = vec![0xff; self.n_kv.div_ceil(TILE) * layout.value_tile()];
         let single = self.n_kv / 2;
         for p in 0..single {
             let line = p * head_dim..(p + 1) * head_dim;
@@ -68,8 +68,9 @@ impl Case {
         let rest = |x: &[f32]| (x[single * head_dim..].as_ptr(), head_dim, self.n_kv - single);
         // SAFETY: the buffers are as long as the layout asks, the rows as many as are counted.
         unsafe {
-            row.store_keys(head_dim, keys.as_mut_ptr(), single, rest(&self.k));
-            row.store_values(head_dim, values.as_mut_ptr(), single, rest(&self.v));
+            let (keys, values) = tiles(&layout, &mut keys, &mut values);
+            row.store_keys(head_dim, keys, single, rest(&self.k));
+            row.store_values(head_dim, values, single, rest(&self.v));
         }
         (keys, values)
     }
@@ -120,7 +121,7 @@ impl Case {
     fn run_over(
         &self,
         row: &Row,
-        (keys, values): (Vec<u8>, Vec<u8>),
+        (mut keys, mut values): (Vec<u8>, Vec<u8>),
         (from, to): (usize, usize),
         gap: usize,
         mut run: impl FnMut(&AttentionArgs),
@@ -134,6 +135,7 @@ impl Case {
             vec![f32::NAN; row.scratch_len(self.head_dim, (to - from) * self.heads).unwrap() + 1];
         *scratch.last_mut().unwrap() = CANARY;
         let mut out = vec![CANARY; (to - from) * (line + gap) + 1];
+        let (k, v) = tiles(&row.layout(self.head_dim), &mut keys, &mut values);
         let args = AttentionArgs {
             q: self.q[from * line..].as_ptr(),
             q_token_stride: line,
@@ -142,8 +144,8 @@ impl Case {
             heads: self.heads,
             head_dim: self.head_dim,
             scale: self.scale(),
-            k: keys.as_ptr(),
-            v: values.as_ptr(),
+            k,
+            v,
             limits: limits.as_ptr(),
             starts: window.as_ref().map_or(std::ptr::null(), |w| w.as_ptr()),
             ahead: to - from == 1,
@@ -193,6 +195,12 @@ fn rounded(row: &[f32], stored: CacheType) -> Vec<f32> {
 
 fn rows_here() -> impl Iterator<Item = Row> {
     IsaId::available().flat_map(|isa| CacheType::ALL.map(|stored| *Set::select(isa).of(stored)))
+}
+
+/// A head's tiles, which adjoin.
+pub(super) fn tiles(layout: &Layout, keys: &mut [u8], values: &mut [u8]) -> (HeadTiles, HeadTiles) {
+    let keys = HeadTiles { first: keys.as_mut_ptr(), stride: layout.key_tile() };
+    (keys, HeadTiles { first: values.as_mut_ptr(), stride: layout.value_tile() })
 }
 
 fn name(row: &Row) -> String {
@@ -412,8 +420,8 @@ fn what_is_not_finite_is_not_hidden_by_rounding() {
 fn positions_outside_the_cache_are_refused() {
     for row in rows_here() {
         let layout = row.layout(8);
-        let mut keys = vec![0; layout.key_bytes(16).unwrap()];
-        let mut values = vec![0; layout.value_bytes(TILE).unwrap()];
+        let mut keys = vec![0; layout.key_tile()];
+        let mut values = vec![0; 2 * layout.value_tile()];
         let mut store = |position, key: &[f32], value: &[f32]| {
             row.store(&mut keys, &mut values, position, key, value).is_ok()
         };
@@ -421,6 +429,9 @@ fn positions_outside_the_cache_are_refused() {
         assert!(!store(TILE, &[0.0; 8], &[0.0; 8]));
         assert!(!store(usize::MAX, &[0.0; 8], &[0.0; 8]));
         assert!(!store(15, &[0.0; 8], &[0.0; 7]));
-        assert!(layout.key_bytes(usize::MAX).is_none() && layout.value_bytes(usize::MAX / 2).is_none());
+        assert!(
+            row.layout(usize::MAX).tile_bytes().is_none()
+                && row.layout(usize::MAX / 32).tile_bytes().is_none()
+        );
     }
 }

@@ -190,6 +190,16 @@ static void contexts(const sm_model *model, sm_context *context) {
     CHECK_OK(sm_context_params_init(&params, sizeof params));
     params.n_threads = 0;
     CHECK_STATUS(sm_context_create(model, &params, &other), INVALID);
+    static const int32_t types[] = {-1, 3, INT32_MAX, INT32_MIN};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        CHECK_OK(sm_context_params_init(&params, sizeof params));
+        params.cache_type = types[i];
+        CHECK_STATUS(sm_context_create(model, &params, &other), INVALID);
+        CHECK(strstr(sm_last_error(), "SM_CACHE_") != NULL);
+        memory.total_bytes = 99;
+        CHECK_STATUS(sm_context_memory(model, &params, &memory, sizeof memory), INVALID);
+        CHECK(memory.total_bytes == 99);
+    }
     CHECK(other == NULL);
 
     uint32_t token = 1;

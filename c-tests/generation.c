@@ -59,6 +59,37 @@ static size_t tokenize_chat(const sm_model *model, const char *question, uint32_
     return count;
 }
 
+/* Each type of cache takes the memory that its elements do, and answers alike. */
+static void check_caches(const sm_model *model, const uint32_t *prompt, size_t n_prompt) {
+    static const int32_t types[] = {SM_CACHE_F32, SM_CACHE_F16, SM_CACHE_Q8_0};
+    /* 30 layers of 3 heads of 64, keys and values; a byte's run of 64 has a factor of 4 bytes. */
+    static const uint64_t row_bytes[] = {256, 128, 68};
+    size_t answers[3];
+    for (size_t i = 0; i < 3; i++) {
+        sm_context_params params;
+        sm_memory_estimate memory;
+        sm_context *context = NULL;
+        const float *logits = NULL;
+        size_t n_rows = 0, n_vocab = 0;
+        CHECK_OK(sm_context_params_init(&params, sizeof params));
+        CHECK(params.cache_type == SM_CACHE_F16);
+        params.n_ctx = MAX_TOKENS;
+        params.cache_type = types[i];
+        CHECK_OK(sm_context_memory(model, &params, &memory, sizeof memory));
+        CHECK(memory.cache_bytes == 2 * 30 * 3 * MAX_TOKENS * row_bytes[i]);
+        CHECK_OK(sm_context_create(model, &params, &context));
+        CHECK_OK(sm_decode(context, prompt, n_prompt, SM_LOGITS_LAST));
+        CHECK_OK(sm_logits(context, &logits, &n_rows, &n_vocab));
+        CHECK(n_rows == 1 && n_vocab == 49152);
+        answers[i] = 0;
+        for (size_t token = 1; token < n_vocab; token++) {
+            answers[i] = logits[token] > logits[answers[i]] ? token : answers[i];
+        }
+        CHECK_OK(sm_context_free(context));
+    }
+    CHECK(answers[0] == answers[1] && answers[1] == answers[2]);
+}
+
 static void check_tokens(const sm_model *model) {
     const char *text = "Na\xc3\xafve caf\xc3\xa9 \xf0\x9f\x98\x80, twice.";
     uint32_t tokens[64];
@@ -259,6 +290,7 @@ void test_generation(const char *model_path) {
     memcpy(whole, stream.text, sizeof whole);
     check_loop(context, sampler, prompt, n_prompt, model, whole);
     check_rewind(context, prompt, n_prompt, info.n_vocab);
+    check_caches(model, prompt, n_prompt);
 
     /* The callback stops it; the same beginning comes out. */
     stream.length = 0;

@@ -351,6 +351,15 @@ sm_status sm_chat_apply(const sm_model *model,
 // `sm_decode` computes the logits after every token; at most `n_output` tokens a call.
 #define SM_LOGITS_ALL 2
 
+// Keys and values are kept as they are: 4 bytes an element.
+#define SM_CACHE_F32 0
+
+// Keys and values are rounded to half floats: 2 bytes an element.
+#define SM_CACHE_F16 1
+
+// Keys and values are rounded to bytes, with a factor for 64 of them: 8.5 bits an element.
+#define SM_CACHE_Q8_0 2
+
 // A context. For one call at a time.
 typedef struct sm_context sm_context;
 
@@ -368,6 +377,9 @@ typedef struct {
     // Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use.
     // Results are the same for any number.
     size_t n_threads;
+    // What keys and values are stored as: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. The fewer bytes, the
+    // faster are steps deep in a text.
+    int32_t cache_type;
 } sm_context_params;
 
 // Bytes that a context takes.
@@ -913,7 +925,7 @@ sm_status sm_attention_params_init(sm_attention_params *params, size_t struct_si
 
 // Attention of each query over the keys that it sees: out = softmax(scale q K' + mask) V.
 //
-// The scores are never held as a whole: the call takes less than 512 KiB of memory and 1.5 KiB for each
+// The scores are never held as a whole: the call takes less than 768 KiB of memory and 1.75 KiB for each
 // element of a head. A query that sees no key, or none that the mask leaves, gets zeros. A NaN in a query, or
 // in a key or a mask that it sees, makes its result NaN. Values must be finite: of a key that a query does not
 // see, they may count with weight 0. A query's result has the same bits in any batch, and however its sequence

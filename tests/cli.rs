@@ -72,6 +72,7 @@ fn wrong_command_lines() {
         (&["generate", "--model", TINY, "-p", "x", "--threads", "0"], "0 is not in 1..=1024"),
         (&["generate", "--model", TINY, "-p", "x", "--threads", "100000"], "100000 is not in 1..=1024"),
         (&["generate", "--model", TINY, "-p", "x", "--activations", "4"], "16 or 8 is needed"),
+        (&["chat", "--model", TINY, "--kv", "q4_0"], "f32, f16 or q8_0 is needed"),
         (&["generate", "--model", TINY, "-p", "x", "--system", "y"], "not provided: --chat"),
         (&["bench", "--model", TINY, "--repetitions", "0"], "0 is not in"),
     ];
@@ -205,7 +206,9 @@ fn info_kernels_and_bench_print_tables() {
     let json = succeeds(smallmind(&bench).arg("--json"));
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 4);
-    assert_eq!(rows[0]["activation_bits"], 16);
+    assert_eq!((&rows[0]["activation_bits"], &rows[0]["kv"]), (&16.into(), &"f16".into()));
+    let table = succeeds(smallmind(&bench).args(["--kv", "q8_0"]));
+    assert!(table.contains("q8_0 cache"), "{table}");
     assert!(rows[0]["tokens_per_second"].as_f64().unwrap() > 0.0);
 }
 

@@ -19,7 +19,11 @@ fn load(name: &str, isa: Option<IsaId>) -> Arc<Model> {
 }
 
 fn context(model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
-    let params = ContextParams { n_ctx: 64, n_batch, n_output: 48, threads, ..ContextParams::default() };
+    context_of(CacheType::default(), model, threads, n_batch)
+}
+
+fn context_of(kv: CacheType, model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
+    let params = ContextParams { n_ctx: 64, n_batch, n_output: 48, threads, kv };
     Context::new(model.clone(), &params).unwrap()
 }
 
@@ -58,6 +62,55 @@ fn threads_and_batches_do_not_change_a_bit() {
                     assert!(got == whole, "{name} on {isa:?}: {threads} threads, pieces {pieces:?}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn no_type_of_cache_depends_on_threads_and_batches() {
+    let model = load("untied-mixed", None);
+    let mut seen = Vec::new();
+    for kv in CacheType::ALL {
+        let whole = decode_in(&mut context_of(kv, &model, 1, 64), &[45]);
+        for threads in [1, 2, 3] {
+            for pieces in [&[1; 45][..], &[7, 1, 13, 24], &[32, 13]] {
+                let got = decode_in(&mut context_of(kv, &model, threads, 64), pieces);
+                assert!(got == whole, "{kv:?}: {threads} threads, pieces {pieces:?}");
+            }
+        }
+        seen.push(whole);
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2], "types that don't differ");
+}
+
+/// Sequences of several parts, which workers share where they decode single tokens.
+#[test]
+fn long_sequences_do_not_depend_on_threads_and_batches() {
+    let model = load("untied-mixed", None);
+    let n_vocab = model.config().n_vocab;
+    let tokens: Vec<u32> = (0..530).map(|i| (i * 37 + 5) % 288).collect();
+    for kv in CacheType::ALL {
+        // Logits after each of some tokens, decoded one by one, and after all.
+        let run = |threads, n_batch, single: std::ops::Range<usize>| {
+            let params = ContextParams { n_ctx: 600, n_batch, n_output: 1, threads, kv };
+            let mut context = Context::new(model.clone(), &params).unwrap();
+            let mut all = Vec::new();
+            context.decode(&tokens[..single.start], Logits::Last).unwrap();
+            for i in single.clone() {
+                context.decode(&tokens[i..=i], Logits::Last).unwrap();
+                all.extend(bits(context.logits()));
+            }
+            context.decode(&tokens[single.end..], Logits::Last).unwrap();
+            all.extend(bits(context.logits()));
+            all
+        };
+        for single in [254..259, 510..515] {
+            let want = run(1, 64, single.clone());
+            for (threads, n_batch) in [(2, 64), (3, 7), (5, 600)] {
+                let got = run(threads, n_batch, single.clone());
+                assert!(got == want, "{kv:?}: {threads} threads, by {n_batch}");
+            }
+            assert!(want[want.len() - n_vocab..] == run(2, 128, 529..529), "{kv:?}: all at once");
         }
     }
 }
@@ -119,6 +172,19 @@ fn absurd_parameters_are_refused_before_memory_is() {
     ];
     for params in &absurd {
         assert!(Context::new(model.clone(), params).is_err(), "{params:?}");
+    }
+    // A factor for a run of 64 adds 4 bytes to each row; values end with a whole vector.
+    let config = model.config();
+    let rows = 2 * config.n_layer * config.n_head_kv * 1024;
+    let elements = rows * config.head_dim;
+    assert!(config.head_dim == 16, "whole vectors, and one run");
+    for (kv, want) in [
+        (CacheType::F32, 4 * elements),
+        (CacheType::F16, 2 * elements),
+        (CacheType::Q8_0, elements + 4 * rows),
+    ] {
+        let memory = Context::memory(&model, &ContextParams { kv, ..params(1024, 16, 1, 1) }).unwrap();
+        assert_eq!(memory.cache_bytes, want, "{kv:?}");
     }
     let small = Context::memory(&model, &params(64, 16, 1, 1)).unwrap();
     let large = Context::memory(&model, &params(1 << 20, 16, 1, 1)).unwrap();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use golden::{Cursor, read};
 use smallmind::kernels::qmatmul::Activations;
+use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
 use smallmind::runtime::{Context, ContextParams, Logits};
 
@@ -61,8 +62,8 @@ fn parity_rows() -> (Vec<u32>, Vec<Row>) {
 }
 
 /// Our distributions after each of `tokens`.
-fn distributions(model: &Arc<Model>, tokens: &[u32]) -> Vec<Vec<f64>> {
-    let params = ContextParams { n_ctx: tokens.len(), n_output: 64, ..ContextParams::default() };
+fn distributions(model: &Arc<Model>, tokens: &[u32], kv: CacheType) -> Vec<Vec<f64>> {
+    let params = ContextParams { n_ctx: tokens.len(), n_output: 64, kv, ..ContextParams::default() };
     let mut context = Context::new(model.clone(), &params).unwrap();
     let mut rows = Vec::new();
     for piece in tokens.chunks(64) {
@@ -75,7 +76,7 @@ fn distributions(model: &Arc<Model>, tokens: &[u32]) -> Vec<Vec<f64>> {
 /// Mean divergence and share of positions with the same likeliest token.
 fn agreement(activations: Activations) -> (f64, f64) {
     let (tokens, oracle) = parity_rows();
-    let ours = distributions(&smollm2(activations), &tokens[..oracle.len()]);
+    let ours = distributions(&smollm2(activations), &tokens[..oracle.len()], CacheType::F32);
     let kl: Vec<f64> = oracle.iter().zip(&ours).map(|(o, row)| divergence(o, row)).collect();
     let mean = kl.iter().sum::<f64>() / kl.len() as f64;
     let max = kl.iter().fold(0.0f64, |m, &x| m.max(x));
@@ -104,6 +105,27 @@ fn distributions_are_llama_cpps() {
 fn eight_bits_cost_what_they_cost_llama_cpp() {
     let (mean, top1) = agreement(Activations::Bits8);
     assert!(mean < 4e-3 && top1 > 0.95, "mean KL {mean:e}, top-1 {top1}");
+}
+
+/// What rounding the cache costs: the divergence from our own distributions with an exact cache.
+#[test]
+fn rounded_caches_are_near_the_exact_one() {
+    let (tokens, oracle) = parity_rows();
+    let (model, tokens) = (smollm2(Activations::Bits16), &tokens[..oracle.len()]);
+    let exact = distributions(&model, tokens, CacheType::F32);
+    for (kv, most, least_top1) in [(CacheType::F16, 2e-6, 0.995), (CacheType::Q8_0, 1e-3, 0.97)] {
+        let (mut sum, mut max, mut agree) = (0.0, 0.0f64, 0);
+        for (want, got) in exact.iter().zip(distributions(&model, tokens, kv)) {
+            let kl: f64 = want.iter().zip(&got).map(|(&p, &q)| p.exp() * (p - q)).sum();
+            let best = |x: &[f64]| (0..x.len()).max_by(|&a, &b| x[a].total_cmp(&x[b]));
+            sum += kl;
+            max = max.max(kl);
+            agree += usize::from(best(want) == best(&got));
+        }
+        let (mean, top1) = (sum / tokens.len() as f64, agree as f64 / tokens.len() as f64);
+        println!("{}: mean KL {mean:.2e}, max {max:.2e}, top-1 agreement {:.2} %", kv.name(), 100.0 * top1);
+        assert!(mean > 0.0 && mean < most && top1 >= least_top1, "{}: {mean:e}, {top1}", kv.name());
+    }
 }
 
 #[test]

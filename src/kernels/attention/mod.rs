@@ -2,16 +2,25 @@
 //! Keys and values come from a packed cache ([`Row::run`]) or from plain rows ([`attention()`]), with the same bits.
 //!
 //! # Contract
-//! - The cache of one key/value head is two buffers in the layout that [`Layout`] describes and fills. Neither
-//!   depends on how many positions there are, so a cache can be any length.
+//! - The cache of one key/value head is tiles of [`TILE`] positions, each in the layout that [`Layout`] describes;
+//!   [`HeadTiles`] says where they are. Nothing depends on how many there are, so a cache can be any length.
+//! - A cache holds f32, f16 or bytes ([`CacheType`]), rounded when stored, to nearest even. f16: an error of at most
+//!   2⁻¹¹ of the number (2⁻²⁵ where that is more), and ∞ beyond 65504. Bytes: each run of 64 elements of a head (the
+//!   last may be shorter) has an f32 factor, 1/127 of its largest magnitude; the error is at most 1/254 of that
+//!   largest, times 1 + 2⁻¹⁴, and a largest below 2⁻¹¹⁹ counts as 0. A run with NaN or ∞ in it is NaN as a whole.
+//! - Arithmetic is that of an f32 cache of the rounded numbers, to the bit, whatever the type: elements are widened
+//!   as they are read, bytes times their factor, rounded once. For more rows than two of the highest tiles, each
+//!   tile of the cache is widened once for all.
 //! - Queries are `tokens × heads` rows: the heads are the query heads that share this key/value head. A token
 //!   sees keys `starts[token]..limits[token]`, and so do all its heads. One that sees none gets zeros, and so does
 //!   one whose keys a mask hides with −∞, all of them.
 //! - Keys are taken in tiles of [`TILE`] positions that begin at multiples of it; a tile's exponentials are taken
 //!   relative to the largest score so far, and what was summed before is scaled down when that grows (the online
 //!   softmax of Milakov & Gimelshein 2018, arXiv:1805.02867; in tiles as FlashAttention, Dao et al. 2022,
-//!   arXiv:2205.14135). Rows never mix, and a tile is a place in the sequence and not in the batch: a row's bits
-//!   are the same alone and among others, and however its sequence is cut into calls.
+//!   arXiv:2205.14135). So far as a part of the sequence goes: every [`PART`] positions, counted from 0, begin anew,
+//!   and parts are joined in their order, by the same rule. Rows never mix, and tiles and parts are places in the
+//!   sequence and not in the batch: a row's bits are the same alone and among others, however its sequence is cut
+//!   into calls, and whoever computes which of its parts ([`Row::run_parts`]).
 //! - The factor on the queries includes log₂ e, so that weights are powers of two. A score is one sum over the
 //!   elements in order; an element of the result is one sum over the keys in order; the sum of the weights has
 //!   the lanes of a vector. What a row does not see adds zeros to them.
@@ -19,9 +28,10 @@
 //!   scores dropped). A key that a row does not see has weight 0 in it, so its value must be finite (0 · ∞ is NaN)
 //!   where another row of the call does see it.
 //! - Relative to Σ weight·|v|, the error is at most (head_dim + 8) · u · max(Σ|scale·q·k| + |mask|) for the
-//!   scores, which the exponential passes on, and (n + 2·n/TILE + 16) · u for n visible keys; u = 2⁻²⁴.
+//!   scores, which the exponential passes on, and (n + 4·n/TILE + 16) · u for n visible keys; u = 2⁻²⁴.
 //!   (Eight: three for the factor and its product with the query, one for products that the scalar level rounds,
-//!   two for the mask, two for the difference from the largest score.)
+//!   two for the mask, two for the difference from the largest score. Four: two to scale sums down in each tile,
+//!   three to join each part of two tiles.)
 //! - A NaN in a query, in a key that it sees or in their mask makes all of its row NaN, and so does a score of ∞.
 
 mod cache;

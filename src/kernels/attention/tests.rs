@@ -173,7 +173,7 @@ impl Case {
         let score = f64::from(self.scale()) * largest(&self.q, self.head_dim) * 2.0;
         let n = self.n_kv as f64;
         let scores = 2.0 * (self.head_dim as f64 + 8.0) * score;
-        (scores + 2.0 * n + 4.0 * n / TILE as f64 + 32.0) * U
+        (scores + 2.0 * n + 8.0 * n / TILE as f64 + 32.0) * U
     }
 }
 

@@ -63,7 +63,7 @@ fn fails(command: &mut Command, code: i32, reason: &str) {
 
 #[test]
 fn wrong_command_lines() {
-    let wrong: [(&[&str], &str); 10] = [
+    let wrong: [(&[&str], &str); 11] = [
         (&["dance"], "unrecognized subcommand 'dance'"),
         (&["generate"], "not provided: --model <FILE> (see --help)"),
         (&["generate", "--model", TINY, "--color"], "'--color'"),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::config::Config;
-use super::plan::{Buf, BufKind, BufSpec, Part, Plan, Step, StepKind};
+use super::plan::{Buf, BufKind, BufSpec, Part, Plan, Step, StepKind, Then};
 use super::weights::{Usage, WeightId, WeightSpec};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, TensorInfo};
@@ -18,8 +18,13 @@ pub(super) struct Builder<'a> {
     plan: Plan,
     specs: Vec<WeightSpec>,
     by_name: HashMap<String, WeightId>,
-    /// Quantised twin of an f32 buffer, valid until the buffer is written again.
-    quantized: HashMap<u32, Buf>,
+}
+
+/// What a projection reads: rows that are there, or rows still to be normalised, in whatever form it wants.
+#[derive(Clone, Copy)]
+pub(super) enum Input {
+    Rows(Buf),
+    Normed { x: Buf, weight: WeightId, eps: f32, kind: BufKind },
 }
 
 impl<'a> Builder<'a> {
@@ -30,7 +35,6 @@ impl<'a> Builder<'a> {
             plan: Plan::default(),
             specs: Vec::new(),
             by_name: HashMap::new(),
-            quantized: HashMap::new(),
         }
     }
 
@@ -89,10 +93,19 @@ impl<'a> Builder<'a> {
         Ok(self.buffer_of(kind, row_bytes))
     }
 
+    /// A buffer of quantised rows of `k` elements, first written by the next step.
+    fn quantized_buffer(&mut self, kind: BufKind, k: usize) -> Buf {
+        self.buffer_of(kind, self.activations.row_bytes(k))
+    }
+
     fn buffer_of(&mut self, kind: BufKind, row_bytes: usize) -> Buf {
         let step = self.plan.steps.len();
-        self.plan.buffers.push(BufSpec { row_bytes, kind, first: step, last: step });
+        self.plan.buffers.push(BufSpec { row_bytes, kind, first: step, last: step, own_copy: false });
         Buf(self.plan.buffers.len() as u32 - 1)
+    }
+
+    fn kind(&self, buf: Buf) -> BufKind {
+        self.plan.buffers[buf.index()].kind
     }
 
     fn touch(&mut self, buf: Buf, step: usize) {
@@ -106,9 +119,14 @@ impl<'a> Builder<'a> {
         for &buf in touched.iter().chain([&out]) {
             self.touch(buf, step);
         }
-        self.quantized.remove(&out.0);
-        let rows = self.plan.buffers[out.index()].kind;
-        self.plan.steps.push(Step { kind, zone, rows, barrier: true });
+        let rows = self.kind(out);
+        self.plan.steps.push(Step { kind, zone, rows, barrier: true, barrier_few: true });
+    }
+
+    /// [`Builder::push`] for a step that makes rows of `out` from those of `x`, for products alone.
+    fn push_row_wise(&mut self, zone: Zone, kind: StepKind, out: Buf, x: Buf) {
+        self.plan.buffers[out.index()].own_copy = true;
+        self.push(zone, kind, out, &[x]);
     }
 
     /// Token embeddings: the residual stream's beginning.
@@ -118,56 +136,71 @@ impl<'a> Builder<'a> {
         Ok(out)
     }
 
-    /// RMSNorm of `x` into a new buffer; `kind` chooses which rows go on.
-    pub fn rms_norm(&mut self, x: Buf, name: &str, width: usize, eps: f32, kind: BufKind) -> Result<Buf> {
+    /// RMSNorm of `x`; `kind` chooses which rows go on.
+    pub fn rms_norm(&mut self, x: Buf, name: &str, width: usize, eps: f32, kind: BufKind) -> Result<Input> {
         let weight = self.vector(name, width)?;
-        let out = self.buffer(kind, width)?;
-        self.push(Zone::RmsNorm, StepKind::RmsNorm { x, weight, out, eps }, out, &[x]);
-        Ok(out)
+        Ok(Input::Normed { x, weight, eps, kind })
     }
 
-    /// `x` in the representation that the weight's kernel reads.
-    fn activation(&mut self, x: Buf, weight: WeightId) -> Buf {
-        let spec = &self.specs[weight.index()];
-        let (dtype, k) = (spec.dtype, spec.k);
-        if !dtype.is_quantized() {
-            return x;
+    /// The rows that each of `weights`, which multiply rows of `k`, reads: f32 or quantised.
+    fn inputs(&mut self, input: Input, weights: &[WeightId], k: usize) -> Result<Vec<Buf>> {
+        let quantized: Vec<bool> =
+            weights.iter().map(|id| self.specs[id.index()].dtype.is_quantized()).collect();
+        let rows = match input {
+            Input::Rows(rows) => rows,
+            Input::Normed { x, weight, eps, kind } if quantized.iter().all(|&q| q) => {
+                let out = self.quantized_buffer(kind, k);
+                self.push_row_wise(Zone::RmsNorm, StepKind::NormQuantize { x, weight, out, eps }, out, x);
+                return Ok(vec![out; weights.len()]);
+            }
+            Input::Normed { x, weight, eps, kind } => {
+                let out = self.buffer(kind, k)?;
+                self.push_row_wise(Zone::RmsNorm, StepKind::RmsNorm { x, weight, out, eps }, out, x);
+                out
+            }
+        };
+        let mut twin = rows;
+        if quantized.contains(&true) {
+            twin = self.quantized_buffer(self.kind(rows), k);
+            let kind = StepKind::Quantize { x: rows, out: twin, k };
+            self.push_row_wise(Zone::Quantize, kind, twin, rows);
         }
-        if let Some(&twin) = self.quantized.get(&x.0) {
-            return twin;
-        }
-        let kind = self.plan.buffers[x.index()].kind;
-        let out = self.buffer_of(kind, self.activations.row_bytes(k));
-        self.push(Zone::Quantize, StepKind::Quantize { x, out, k }, out, &[x]);
-        self.quantized.insert(x.0, out);
-        out
+        Ok(quantized.into_iter().map(|quantized| if quantized { twin } else { rows }).collect())
     }
 
-    /// Several projections of `x`, side by side in one new buffer.
+    /// A matrix `{prefix}.weight` from `k` to `n` and its bias, if the file has one.
+    fn affine(&mut self, prefix: &str, n: usize, k: usize) -> Result<(WeightId, Option<WeightId>)> {
+        let weight = self.projection(&format!("{prefix}.weight"), n, k)?;
+        let name = format!("{prefix}.bias");
+        let bias = if self.has(&name) { Some(self.vector(&name, n)?) } else { None };
+        Ok((weight, bias))
+    }
+
+    /// Several projections of the same rows, side by side in one new buffer.
     pub fn project(
         &mut self,
         zone: Zone,
-        x: Buf,
+        input: Input,
         prefixes: &[impl AsRef<str>],
         widths: &[usize],
         k: usize,
+        then: Then,
     ) -> Result<Buf> {
-        let mut weights = Vec::with_capacity(prefixes.len());
+        let mut affine = Vec::with_capacity(prefixes.len());
         for (prefix, &n) in prefixes.iter().zip(widths) {
-            let prefix = prefix.as_ref();
-            let weight = self.projection(&format!("{prefix}.weight"), n, k)?;
-            weights.push((weight, self.bias(prefix, n)?));
+            affine.push(self.affine(prefix.as_ref(), n, k)?);
         }
-        let inputs: Vec<Buf> = weights.iter().map(|&(weight, _)| self.activation(x, weight)).collect();
-        let kind = self.plan.buffers[x.index()].kind;
+        let weights: Vec<_> = affine.iter().map(|&(weight, _)| weight).collect();
+        let inputs = self.inputs(input, &weights, k)?;
+        let kind = inputs.first().map_or(BufKind::Batch, |&x| self.kind(x));
         let out = self.buffer(kind, widths.iter().sum())?;
         let mut column = 0;
-        let mut parts = Vec::with_capacity(weights.len());
-        for ((&x, &(weight, bias)), &n) in inputs.iter().zip(&weights).zip(widths) {
+        let mut parts = Vec::with_capacity(affine.len());
+        for ((&x, (weight, bias)), &n) in inputs.iter().zip(affine).zip(widths) {
             parts.push(Part { x, weight, bias, out, column, accumulate: false });
             column += n;
         }
-        self.push(zone, StepKind::Linear { parts }, out, &inputs);
+        self.push(zone, StepKind::Linear { parts, then }, out, &inputs);
         Ok(out)
     }
 
@@ -181,35 +214,44 @@ impl<'a> Builder<'a> {
         k: usize,
         residual: Buf,
     ) -> Result<()> {
-        let weight = self.projection(&format!("{prefix}.weight"), n, k)?;
-        let bias = self.bias(prefix, n)?;
-        let x = self.activation(x, weight);
-        let part = Part { x, weight, bias, out: residual, column: 0, accumulate: true };
-        self.push(zone, StepKind::Linear { parts: vec![part] }, residual, &[x]);
+        let (weight, bias) = self.affine(prefix, n, k)?;
+        let inputs = self.inputs(Input::Rows(x), &[weight], k)?;
+        let parts = inputs
+            .iter()
+            .map(|&x| Part { x, weight, bias, out: residual, column: 0, accumulate: true })
+            .collect();
+        self.push(zone, StepKind::Linear { parts, then: Then::Nothing }, residual, &inputs);
         Ok(())
     }
 
-    fn bias(&mut self, prefix: &str, n: usize) -> Result<Option<WeightId>> {
-        let name = format!("{prefix}.bias");
-        if self.has(&name) { self.vector(&name, n).map(Some) } else { Ok(None) }
+    /// `residual += (silu(x · gateᵀ) · (x · upᵀ)) · downᵀ`, with biases where the file has them.
+    pub fn swiglu_mlp(
+        &mut self,
+        input: Input,
+        [gate, up, down]: [&str; 3],
+        (width, inner): (usize, usize),
+        residual: Buf,
+    ) -> Result<()> {
+        let (gate, up) = (self.affine(gate, inner, width)?, self.affine(up, inner, width)?);
+        let (weight, bias) = self.affine(down, width, inner)?;
+        let inputs = self.inputs(input, &[gate.0, up.0], width)?;
+        let quantized = self.specs[weight.index()].dtype.is_quantized();
+        let kind = self.kind(residual);
+        let out = if quantized { self.quantized_buffer(kind, inner) } else { self.buffer(kind, inner)? };
+        let part = |x, (weight, bias)| Part { x, weight, bias, out, column: 0, accumulate: false };
+        let (gate, up) = (part(inputs[0], gate), part(inputs[1], up));
+        self.push(Zone::LinearGateUp, StepKind::Gated { gate, up, out, quantized }, out, &inputs);
+        let part = Part { x: out, weight, bias, out: residual, column: 0, accumulate: true };
+        let kind = StepKind::Linear { parts: vec![part], then: Then::Nothing };
+        self.push(Zone::LinearDown, kind, residual, &[out]);
+        Ok(())
     }
 
-    /// Rotary causal attention over the layer's cache; returns all heads side by side.
+    /// Causal attention over the layer's cache; returns all heads side by side.
     pub fn attention(&mut self, layer: usize, qkv: Buf, config: &Config) -> Result<Buf> {
-        let heads = config.n_head + config.n_head_kv;
-        self.push(Zone::Rope, StepKind::Rope { qkv, heads }, qkv, &[]);
-        self.push(Zone::KvStore, StepKind::StoreKv { layer, qkv }, qkv, &[]);
         let out = self.buffer(BufKind::Batch, config.q_width())?;
         let scale = 1.0 / (config.head_dim as f32).sqrt();
         self.push(Zone::Attention, StepKind::Attention { layer, qkv, out, scale }, out, &[qkv]);
-        Ok(out)
-    }
-
-    /// `silu(gate) · up` of two projections side by side.
-    pub fn swiglu(&mut self, x: Buf, n: usize) -> Result<Buf> {
-        let kind = self.plan.buffers[x.index()].kind;
-        let out = self.buffer(kind, n)?;
-        self.push(Zone::SwiGlu, StepKind::SwiGlu { x, out, n }, out, &[x]);
         Ok(out)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::builder::Builder;
 use super::config::Config;
-use super::plan::{BufKind, Plan};
+use super::plan::{BufKind, Plan, Then};
 use super::weights::WeightSpec;
 use crate::error::Result;
 use crate::format::gguf::Gguf;
@@ -22,18 +22,17 @@ pub(super) fn build(gguf: &Gguf, config: &Config, kernels: &KernelSet) -> Result
         let normed = b.rms_norm(x, &name("attn_norm.weight"), c.n_embd, c.norm_eps, BufKind::Batch)?;
         let prefixes = [name("attn_q"), name("attn_k"), name("attn_v")];
         let widths = [c.q_width(), c.kv_width(), c.kv_width()];
-        let qkv = b.project(Zone::LinearQkv, normed, &prefixes, &widths, c.n_embd)?;
+        let then = Then::RopeStore { layer };
+        let qkv = b.project(Zone::LinearQkv, normed, &prefixes, &widths, c.n_embd, then)?;
         let heads = b.attention(layer, qkv, c)?;
         b.project_residual(Zone::LinearAttnOut, heads, &name("attn_output"), c.n_embd, c.q_width(), x)?;
 
         let normed = b.rms_norm(x, &name("ffn_norm.weight"), c.n_embd, c.norm_eps, BufKind::Batch)?;
-        let prefixes = [name("ffn_gate"), name("ffn_up")];
-        let gate_up = b.project(Zone::LinearGateUp, normed, &prefixes, &[c.n_ff, c.n_ff], c.n_embd)?;
-        let gated = b.swiglu(gate_up, c.n_ff)?;
-        b.project_residual(Zone::LinearDown, gated, &name("ffn_down"), c.n_embd, c.n_ff, x)?;
+        let [gate, up, down] = [name("ffn_gate"), name("ffn_up"), name("ffn_down")];
+        b.swiglu_mlp(normed, [&gate, &up, &down], (c.n_embd, c.n_ff), x)?;
     }
     let normed = b.rms_norm(x, "output_norm.weight", c.n_embd, c.norm_eps, BufKind::Output)?;
     let head = if b.has("output.weight") { "output" } else { "token_embd" };
-    let logits = b.project(Zone::LinearHead, normed, &[head], &[c.n_vocab], c.n_embd)?;
+    let logits = b.project(Zone::LinearHead, normed, &[head], &[c.n_vocab], c.n_embd, Then::Nothing)?;
     Ok(b.finish(logits))
 }

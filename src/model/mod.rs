@@ -12,5 +12,5 @@ mod weights;
 pub(crate) use config::MAX_CONTEXT;
 pub use config::{Config, RopeConfig};
 pub use load::{LoadParams, Model};
-pub use plan::{Buf, BufKind, BufSpec, Part, Plan, Step, StepKind};
+pub use plan::{Buf, BufKind, BufSpec, Part, Plan, PlanLayout, Step, StepKind, Then};
 pub use weights::{Weight, WeightId, Weights};

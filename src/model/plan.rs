@@ -37,6 +37,9 @@ pub struct BufSpec {
     pub first: usize,
     /// Last step that touches it.
     pub last: usize,
+    /// Made row by row from what all workers can see, and read by products alone: in a short pass
+    /// ([`Plan::FEW_ROWS`]) every worker makes a copy of its own, which costs less than waiting for each other.
+    pub own_copy: bool,
 }
 
 /// One product of a [`StepKind::Linear`] step: `out[:, 0..n] (+)= x · Wᵀ (+ bias)`.
@@ -77,7 +80,18 @@ pub enum StepKind {
         /// Added to the mean square.
         eps: f32,
     },
-    /// Rows quantised to 8 bits for integer matmul kernels.
+    /// [`StepKind::RmsNorm`] whose result is quantised on the way.
+    NormQuantize {
+        /// Input rows.
+        x: Buf,
+        /// Gain.
+        weight: WeightId,
+        /// Normalised rows, quantised.
+        out: Buf,
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// Rows quantised for integer matmul kernels.
     Quantize {
         /// Input rows, f32.
         x: Buf,
@@ -90,20 +104,19 @@ pub enum StepKind {
     Linear {
         /// The products.
         parts: Vec<Part>,
+        /// What is done with columns once they are there.
+        then: Then,
     },
-    /// Rotates the first `heads` heads of `qkv`'s rows in place (queries then keys).
-    Rope {
-        /// Rows of queries, keys, values side by side.
-        qkv: Buf,
-        /// Query heads plus key heads.
-        heads: usize,
-    },
-    /// Writes the keys and values of the batch into the cache.
-    StoreKv {
-        /// Layer of the cache.
-        layer: usize,
-        /// Rows of queries, keys, values side by side.
-        qkv: Buf,
+    /// `out = silu(x · gateᵀ) · (x · upᵀ)` (Shazeer 2020), a few columns at a time.
+    Gated {
+        /// The gate's product; where it goes (`out`, `column`) means nothing.
+        gate: Part,
+        /// The product that is gated, likewise.
+        up: Part,
+        /// Gated rows: f32, or quantised.
+        out: Buf,
+        /// Whether `out` holds quantised rows.
+        quantized: bool,
     },
     /// Causal attention over the cache.
     Attention {
@@ -116,15 +129,54 @@ pub enum StepKind {
         /// Multiplies the scores.
         scale: f32,
     },
-    /// `out = silu(x[:, 0..n]) · x[:, n..2n]` (Shazeer 2020).
-    SwiGlu {
-        /// Gate and up projections side by side.
-        x: Buf,
-        /// Gated rows.
-        out: Buf,
-        /// Width of each.
-        n: usize,
+}
+
+/// What follows a product within its step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    Nothing,
+    /// Heads of queries and keys are rotated, those of keys and values written into the cache.
+    RopeStore {
+        /// Layer of the cache.
+        layer: usize,
     },
+}
+
+/// What a step touches.
+struct Access {
+    reads: Vec<Buf>,
+    writes: Vec<Buf>,
+    /// A layer of the cache, and whether it is written.
+    cache: Option<(usize, bool)>,
+}
+
+impl StepKind {
+    fn access(&self) -> Access {
+        let access = |reads: &[Buf], writes: &[Buf]| Access {
+            reads: reads.to_vec(),
+            writes: writes.to_vec(),
+            cache: None,
+        };
+        match self {
+            StepKind::Embed { out, .. } => access(&[], &[*out]),
+            StepKind::RmsNorm { x, out, .. }
+            | StepKind::NormQuantize { x, out, .. }
+            | StepKind::Quantize { x, out, .. } => access(&[*x], &[*out]),
+            StepKind::Linear { parts, then } => Access {
+                reads: parts.iter().map(|part| part.x).collect(),
+                writes: parts.iter().map(|part| part.out).collect(),
+                cache: match then {
+                    Then::Nothing => None,
+                    Then::RopeStore { layer } => Some((*layer, true)),
+                },
+            },
+            StepKind::Gated { gate, up, out, .. } => access(&[gate.x, up.x], &[*out]),
+            StepKind::Attention { layer, qkv, out, .. } => {
+                Access { cache: Some((*layer, false)), ..access(&[*qkv], &[*out]) }
+            }
+        }
+    }
 }
 
 /// A step and what the profile calls it.
@@ -136,15 +188,19 @@ pub struct Step {
     pub zone: Zone,
     /// Which rows of the batch it works on.
     pub rows: BufKind,
-    /// Whether workers wait for each other before the next step.
+    /// Whether workers wait for each other before the next step, in a pass of many rows.
     pub barrier: bool,
+    /// The same in a pass of up to [`Plan::FEW_ROWS`] rows.
+    pub barrier_few: bool,
 }
 
 impl Step {
-    /// Whether a row of the output depends on the same row of the input alone, and rows are shared out
-    /// among workers by index: two such steps in a row need no barrier between them.
-    fn is_row_local(&self) -> bool {
-        !matches!(self.kind, StepKind::Linear { .. } | StepKind::Attention { .. })
+    /// Whether workers draw their parts from a counter, whatever the rows; else rows are shared out by index.
+    pub(crate) fn is_drawn(&self) -> bool {
+        matches!(
+            self.kind,
+            StepKind::Linear { .. } | StepKind::Gated { .. } | StepKind::Attention { .. }
+        )
     }
 }
 
@@ -159,34 +215,73 @@ pub struct Plan {
     pub logits: Option<Buf>,
 }
 
-/// Where each buffer lies in the arena.
+/// Where each buffer lies.
 #[derive(Clone, Debug)]
 pub struct PlanLayout {
-    /// Byte offset of each buffer.
+    /// Byte offset of each buffer in the arena.
     pub offsets: Vec<usize>,
     /// Bytes of the arena.
     pub total: usize,
+    /// Byte offset, in a worker's own memory, of its copy of each buffer that has such copies.
+    pub own_offsets: Vec<usize>,
+    /// Bytes of all copies of one worker.
+    pub own_total: usize,
 }
 
 impl Plan {
-    /// Places the barriers: none between steps in which a worker reads only rows that it wrote itself.
-    /// To be called once, when all steps are there.
-    pub(super) fn place_barriers(&mut self) {
-        for i in 1..self.steps.len() {
-            let (before, after) = (&self.steps[i - 1], &self.steps[i]);
-            let local = before.is_row_local() && after.is_row_local() && before.rows == after.rows;
-            self.steps[i - 1].barrier = !local;
+    /// Most rows of a pass in which workers do row-wise work each for itself. For so few, that takes less time
+    /// than a barrier.
+    pub const FEW_ROWS: usize = 4;
+
+    /// Whether every worker makes its own copy of what the step writes, in a short pass.
+    pub(crate) fn has_own_copy(&self, step: &Step) -> bool {
+        !step.is_drawn() && step.kind.access().writes.iter().all(|buf| self.buffers[buf.index()].own_copy)
+    }
+
+    /// Whether `later` may only begin when all workers are done with `earlier`.
+    fn conflict(&self, earlier: &Step, later: &Step, few: bool) -> bool {
+        let by_row = |step: &Step| !step.is_drawn() && !(few && self.has_own_copy(step));
+        if earlier.is_drawn() && later.is_drawn() {
+            // They take turns with two sets of counters, see the executor.
+            return true;
         }
-        self.widen_lifetimes();
+        if by_row(earlier) && by_row(later) && earlier.rows == later.rows {
+            return false;
+        }
+        let (a, b) = (earlier.kind.access(), later.kind.access());
+        let shared = |buf: &&Buf| !(few && self.buffers[buf.index()].own_copy);
+        let meet = |written: &[Buf], other: &Access| {
+            written.iter().filter(shared).any(|buf| other.reads.contains(buf) || other.writes.contains(buf))
+        };
+        let same_layer = a.cache.zip(b.cache).is_some_and(|(a, b)| a.0 == b.0 && (a.1 || b.1));
+        meet(&a.writes, &b) || meet(&b.writes, &a) || same_layer
+    }
+
+    /// Places the barriers: as late as can be, and only where a step meets what other workers do since the last
+    /// one. To be called once, when all steps are there.
+    pub(super) fn place_barriers(&mut self) {
+        for few in [false, true] {
+            let mut since = 0;
+            for i in 1..self.steps.len() {
+                let barrier = (since..i).any(|j| self.conflict(&self.steps[j], &self.steps[i], few));
+                let step = &mut self.steps[i - 1];
+                *if few { &mut step.barrier_few } else { &mut step.barrier } = barrier;
+                if barrier {
+                    since = i;
+                }
+            }
+        }
+        self.widen_lifetimes(|step| step.barrier);
+        self.widen_lifetimes(|step| step.barrier_few);
     }
 
     /// Between two barriers workers are at different steps: a buffer that one of them still reads must not
     /// share bytes with one that another writes already. So lifetimes reach from barrier to barrier.
-    fn widen_lifetimes(&mut self) {
+    fn widen_lifetimes(&mut self, barrier: impl Fn(&Step) -> bool) {
         let mut spans = Vec::with_capacity(self.steps.len());
         let mut begin = 0;
         for (i, step) in self.steps.iter().enumerate() {
-            if step.barrier || i + 1 == self.steps.len() {
+            if barrier(step) || i + 1 == self.steps.len() {
                 spans.resize(i + 1, (begin, i));
                 begin = i + 1;
             }
@@ -199,7 +294,7 @@ impl Plan {
 
     /// Lays the buffers out for batches of up to `n_batch` tokens of which `n_output` yield logits.
     pub fn layout(&self, n_batch: usize, n_output: usize) -> Result<PlanLayout> {
-        let mut arena = ArenaPlan::new();
+        let (mut arena, mut own) = (ArenaPlan::new(), ArenaPlan::new());
         for spec in &self.buffers {
             let rows = match spec.kind {
                 BufKind::Batch => n_batch,
@@ -207,8 +302,76 @@ impl Plan {
             };
             let bytes = crate::memory::checked_bytes(spec.row_bytes, rows, "activations")?;
             arena.buffer(bytes, spec.first, spec.last);
+            let own_rows = if spec.own_copy { rows.min(Self::FEW_ROWS) } else { 0 };
+            own.buffer(spec.row_bytes * own_rows, spec.first, spec.last);
         }
-        let layout = arena.layout()?;
-        Ok(PlanLayout { offsets: layout.offsets, total: layout.total })
+        let (arena, own) = (arena.layout()?, own.layout()?);
+        let (own_offsets, own_total) = (own.offsets, own.total);
+        Ok(PlanLayout { offsets: arena.offsets, total: arena.total, own_offsets, own_total })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(x: u32, out: u32, accumulate: bool) -> Part {
+        Part { x: Buf(x), weight: WeightId::new(0), bias: None, out: Buf(out), column: 0, accumulate }
+    }
+
+    /// One layer as a Llama has it, over buffers 0 residual, 1 and 4 normed, 2 qkv, 3 heads, 5 gated.
+    fn layer() -> Plan {
+        let linear = |parts, then| StepKind::Linear { parts, then };
+        let norm = |out| StepKind::NormQuantize { x: Buf(0), weight: WeightId::new(0), out: Buf(out), eps: 0.0 };
+        let gated = StepKind::Gated {
+            gate: part(4, 5, false),
+            up: part(4, 5, false),
+            out: Buf(5),
+            quantized: true,
+        };
+        let kinds = vec![
+            StepKind::Embed { table: WeightId::new(0), out: Buf(0) },
+            norm(1),
+            linear(vec![part(1, 2, false)], Then::RopeStore { layer: 0 }),
+            StepKind::Attention { layer: 0, qkv: Buf(2), out: Buf(3), scale: 1.0 },
+            linear(vec![part(3, 0, true)], Then::Nothing),
+            norm(4),
+            gated,
+            linear(vec![part(5, 0, true)], Then::Nothing),
+            norm(1),
+        ];
+        let step = |kind| Step {
+            kind,
+            zone: Zone::Other,
+            rows: BufKind::Batch,
+            barrier: true,
+            barrier_few: true,
+        };
+        let spec = |i| BufSpec {
+            row_bytes: 64,
+            kind: BufKind::Batch,
+            first: 0,
+            last: 8,
+            own_copy: [1, 4].contains(&i),
+        };
+        let mut plan = Plan {
+            steps: kinds.into_iter().map(step).collect(),
+            buffers: (0..6).map(spec).collect(),
+            logits: None,
+        };
+        plan.place_barriers();
+        plan
+    }
+
+    #[test]
+    fn barriers_stand_only_where_workers_meet() {
+        let plan = layer();
+        let places = |barrier: &dyn Fn(&Step) -> bool| -> Vec<usize> {
+            (0..plan.steps.len() - 1).filter(|&i| barrier(&plan.steps[i])).collect()
+        };
+        // Many rows: the norm after the embedding has the same rows; everything else waits.
+        assert_eq!(places(&|step| step.barrier), [1, 2, 3, 4, 5, 6, 7]);
+        // Few: each worker normalises for itself what all have written.
+        assert_eq!(places(&|step| step.barrier_few), [0, 2, 3, 4, 6, 7]);
     }
 }

@@ -155,11 +155,12 @@ impl Parts {
     }
 }
 
-/// Writes keys and values of the rows of `share` into the cache; row `r` stands at `position + r`.
+/// Writes some heads' keys and some heads' values of the rows of `share` into the cache; row `r` stands at
+/// `position + r`.
 ///
 /// # Safety
-/// The cache has room for the positions and no one else touches these; rows `share` of `qkv` are written
-/// by no other.
+/// The cache has room for the positions and no one else touches these of these heads; their columns of rows
+/// `share` of `qkv` are written by no other.
 pub unsafe fn store(
     kernels: &KernelSet,
     cache: &LayerCache,
@@ -167,19 +168,21 @@ pub unsafe fn store(
     qkv: Rows,
     shape: &HeadShape,
     position: usize,
+    (key_heads, value_heads): (Range<usize>, Range<usize>),
 ) {
     let kernel = kernels.attention.of(cache.layout.stored);
     let row = qkv.row_f32(share.start);
     let stride = qkv.stride() / size_of::<f32>();
     let (at, count) = (position + share.start, share.len());
-    for head in 0..shape.n_head_kv {
-        let (keys, values) = cache.head(head);
-        let (k, v) = (row.wrapping_add(shape.key_column(head)), row.wrapping_add(shape.value_column(head)));
-        // SAFETY: by contract; a row holds keys and values of all heads.
-        unsafe {
-            kernel.store_keys(shape.head_dim, keys, at, (k, stride, count));
-            kernel.store_values(shape.head_dim, values, at, (v, stride, count));
-        }
+    for head in key_heads {
+        let (rows, (keys, _)) = (row.wrapping_add(shape.key_column(head)), cache.head(head));
+        // SAFETY: by contract; a row holds keys of all heads.
+        unsafe { kernel.store_keys(shape.head_dim, keys, at, (rows, stride, count)) };
+    }
+    for head in value_heads {
+        let (rows, (_, values)) = (row.wrapping_add(shape.value_column(head)), cache.head(head));
+        // SAFETY: as above.
+        unsafe { kernel.store_values(shape.head_dim, values, at, (rows, stride, count)) };
     }
 }
 

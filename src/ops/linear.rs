@@ -1,17 +1,24 @@
 //! Products of activation rows with packed weights, shared out over workers by runs of panels.
 //! The kernel family (float or quantised) is chosen when a weight is packed and travels with it.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::kernels::{KernelSet, Portion, matmul, qmatmul};
 use crate::memory::{AlignedBuf, checked_bytes};
 use crate::quant::DType;
-use crate::threads::{WorkCounter, Worker};
+use crate::threads::{Shares, Worker, share};
 
 use super::Rows;
 
-/// Tasks a worker should find in an op: enough that a late worker costs little, few enough that a
-/// task streams tens of kilobytes.
-const TASKS_PER_WORKER: usize = 4;
+/// Tasks a worker should find in an op with many rows: enough that a late worker costs little.
+const TASKS_PER_WORKER: usize = 12;
+/// Rows of a task, at least: for fewer, weights would be taken apart too often.
+const LEAST_ROWS: usize = 96;
+/// Rows are shared out in whole numbers of these: what register tiles of 4 or 6 rows divide.
+const ROW_GRAIN: usize = 12;
+/// Bytes of results that are worked on at once: they are still in L2 then, beside weights and activations.
+const HOT_BYTES: usize = 128 << 10;
 
 /// The family that multiplies a weight, at the level it was packed for.
 #[derive(Clone, Copy)]
@@ -132,10 +139,6 @@ impl PackedWeight {
         2 * self.n as u64 * self.k() as u64
     }
 
-    fn n_panels(&self) -> usize {
-        self.n.div_ceil(self.packer.panel_rows())
-    }
-
     /// Row `n` of the matrix, as the file's values say.
     ///
     /// # Errors
@@ -166,67 +169,205 @@ pub struct Product<'a> {
     pub accumulate: bool,
 }
 
+/// What is done with columns as soon as they are computed, by the worker that computed them.
+pub struct Then<F> {
+    /// Columns that it takes at once: a multiple of so many, but for the last of a part.
+    pub unit: usize,
+    /// Called with the part, rows of the batch and columns of the part.
+    pub call: F,
+}
+
+/// What [`run`] is given where nothing is to be done.
+pub const NOTHING: Option<Then<fn(usize, Range<usize>, Range<usize>)>> = None;
+
 /// This worker's part of `n_parts` products; every worker calls it with the same arguments and the same
-/// counter. Which worker computes a panel doesn't change its bits.
+/// shares. Which worker computes a panel doesn't change its bits.
 ///
 /// # Safety
 /// The products' rows are valid, `x` is written by no one and the written columns are touched by no one
 /// else until the op ends; their shapes fit the weights.
 pub unsafe fn run<'a>(
     worker: &Worker<'_>,
-    counter: &WorkCounter,
+    shares: &Shares,
     n_parts: usize,
     part: impl Fn(usize) -> Option<Product<'a>>,
+    then: Option<Then<impl Fn(usize, Range<usize>, Range<usize>)>>,
 ) {
-    let parts = || (0..n_parts).filter_map(&part);
-    let panels: usize = parts().map(|p| p.weight.n_panels()).sum();
-    let chunk = match worker.count() {
-        1 => usize::MAX,
-        workers => panels.div_ceil(workers * TASKS_PER_WORKER).max(1),
+    let parts = || (0..n_parts).filter_map(|i| part(i).map(|product| (i, product)));
+    let columns = |p: &Product<'_>| {
+        let nr = p.weight.packer.panel_rows();
+        then.as_ref().map_or(nr, |then| common_multiple(nr, then.unit))
     };
-    let tasks = |p: &Product<'_>| p.weight.n_panels().div_ceil(chunk);
-    let total: usize = parts().map(|p| tasks(&p)).sum();
-    while let Some(range) = counter.take(total, 1) {
-        let mut task = range.start;
-        for product in parts() {
-            let own = tasks(&product);
-            if task < own {
-                let begin = task.saturating_mul(chunk);
-                let end = begin.saturating_add(chunk).min(product.weight.n_panels());
-                // SAFETY: the counter hands each task to one worker; the rest is the caller's promise.
-                unsafe { panels_of(&product, begin, end) };
-                break;
+    let units = |p: &Product<'_>| p.weight.n.div_ceil(columns(p));
+    let (mut total, mut rows) = (0, 0);
+    for (_, product) in parts() {
+        total += units(&product);
+        rows = product.x.len();
+    }
+    each_run(worker, shares, rows, total, |run, rows| {
+        let mut before = 0;
+        for (i, product) in parts() {
+            let own = units(&product);
+            let (begin, end) = (run.start.max(before), run.end.min(before + own));
+            before += own;
+            if begin >= end {
+                continue;
             }
-            task -= own;
+            let columns = columns(&product);
+            let most = match &then {
+                Some(_) => (HOT_BYTES / size_of::<f32>() / (rows.len() * columns)).max(1),
+                None => end - begin,
+            };
+            let mut at = begin - (before - own);
+            let end = end - (before - own);
+            while at < end {
+                let next = at.saturating_add(most).min(end);
+                let columns = at * columns..(next * columns).min(product.weight.n);
+                // SAFETY: a run of units and rows is one worker's; the rest is the caller's promise.
+                unsafe { product.compute(columns.clone(), rows.clone(), None) };
+                if let Some(then) = &then {
+                    (then.call)(i, rows.clone(), columns);
+                }
+                at = next;
+            }
+        }
+    });
+}
+
+/// Columns of a gate and what it lets through, side by side in a worker's scratch.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// Rows of the batch.
+    pub rows: Range<usize>,
+    /// Columns of both matrices.
+    pub columns: Range<usize>,
+    /// First row of the gate's columns.
+    pub gate: *const f32,
+    /// First row of the others.
+    pub up: *const f32,
+    /// Floats between rows of both.
+    pub stride: usize,
+}
+
+/// Floats of scratch that [`gated`] needs for weights of this kind.
+pub fn gated_scratch_len(gate: &Packer, up: &Packer, unit: usize) -> usize {
+    (HOT_BYTES / size_of::<f32>()).max(2 * gated_unit(gate, up, unit))
+}
+
+fn gated_unit(gate: &Packer, up: &Packer, unit: usize) -> usize {
+    common_multiple(common_multiple(gate.panel_rows(), up.panel_rows()), unit)
+}
+
+/// Two products over the same rows whose results are only wanted together: some columns of both go into
+/// `scratch`, and from there wherever `then` puts them. Outputs of the products (`y`, `column`) are not used.
+///
+/// # Safety
+/// As [`run`]; `scratch` is this worker's own and holds [`gated_scratch_len`] floats; both weights have as many
+/// outputs.
+pub unsafe fn gated(
+    worker: &Worker<'_>,
+    shares: &Shares,
+    gate: &Product<'_>,
+    up: &Product<'_>,
+    scratch: *mut f32,
+    then: Then<impl Fn(Pair)>,
+) {
+    let (n, unit) = (gate.weight.n, gated_unit(&gate.weight.packer, &up.weight.packer, then.unit));
+    let hot = (HOT_BYTES / size_of::<f32>()).max(2 * unit);
+    each_run(worker, shares, gate.x.len(), n.div_ceil(unit), |run, rows| {
+        let most = (hot / (2 * unit * rows.len())).max(1);
+        for first in run.clone().step_by(most) {
+            let columns = first * unit..((first + most).min(run.end) * unit).min(n);
+            let most_rows = (hot / (2 * columns.len())).max(1);
+            for begin in rows.clone().step_by(most_rows) {
+                let rows = begin..(begin + most_rows).min(rows.end);
+                let stride = 2 * columns.len();
+                let beside = scratch.wrapping_add(columns.len());
+                // SAFETY: the scratch holds rows × both columns, as was just counted; the rest as in `run`.
+                unsafe {
+                    gate.compute(columns.clone(), rows.clone(), Some((scratch, stride)));
+                    up.compute(columns.clone(), rows.clone(), Some((beside, stride)));
+                }
+                (then.call)(Pair { rows, columns: columns.clone(), gate: scratch, up: beside, stride });
+            }
+        }
+    });
+}
+
+/// Calls `f` with this worker's runs of `units` and rows. With many rows a unit's are shared out too where there
+/// are few units: these stay together as far as can be, so that their weights are read from memory once.
+fn each_run(
+    worker: &Worker<'_>,
+    shares: &Shares,
+    rows: usize,
+    units: usize,
+    f: impl Fn(Range<usize>, Range<usize>),
+) {
+    let wanted = worker.count() * TASKS_PER_WORKER;
+    let blocks = match worker.count() {
+        1 => 1,
+        _ => wanted.div_ceil(units.max(1)).min(rows / LEAST_ROWS).max(1),
+    };
+    while let Some(tasks) = shares.take(worker.index(), units * blocks) {
+        if worker.is_poisoned() {
+            return;
+        }
+        if blocks == 1 {
+            f(tasks, 0..rows);
+            continue;
+        }
+        for task in tasks {
+            let unit = task / blocks;
+            f(unit..unit + 1, share(rows, ROW_GRAIN, task % blocks, blocks));
         }
     }
 }
 
-/// # Safety
-/// As [`run`], for panels `begin..end`.
-unsafe fn panels_of(product: &Product<'_>, begin: usize, end: usize) {
-    let weight = product.weight;
-    debug_assert!(product.bias.is_none_or(|bias| bias.len() == weight.n));
-    let portion = Portion {
-        x: product.x.row(0),
-        ldx: product.x.stride(),
-        m: product.x.len(),
-        k: weight.k(),
-        w: weight.data.as_ptr(),
-        panel_begin: begin,
-        panel_end: end,
-        n: weight.n,
-        y: product.y.row_f32(0).wrapping_add(product.column),
-        ldy: product.y.stride() / size_of::<f32>(),
-        bias: product.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
-        accumulate: product.accumulate,
-    };
-    // SAFETY: the portion describes live, large enough rows (caller) and the weight's own panels; the
-    // kernel set proved the instruction set when it was chosen.
-    unsafe {
-        match weight.packer.kernel {
-            Kernel::Float(row) => row.run(&portion),
-            Kernel::Quantized(set) => set.run(weight.packer.dtype, &portion),
+/// The least number that both divide.
+fn common_multiple(a: usize, b: usize) -> usize {
+    let (mut x, mut y) = (a.max(1), b.max(1));
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    a.max(1) / x * b.max(1)
+}
+
+impl Product<'_> {
+    /// Computes some rows of some columns, whole panels but for the matrix' last. They go into Y, or to a
+    /// place for these alone: an address and the floats between rows.
+    ///
+    /// # Safety
+    /// As [`run`]: the rows and columns are this worker's, or the place has room for them.
+    unsafe fn compute(&self, columns: Range<usize>, rows: Range<usize>, place: Option<(*mut f32, usize)>) {
+        let weight = self.weight;
+        let nr = weight.packer.panel_rows();
+        debug_assert!(self.bias.is_none_or(|bias| bias.len() == weight.n));
+        // The kernel counts columns from the matrix' first.
+        let (y, ldy) = match place {
+            None => (self.y.row_f32(rows.start).wrapping_add(self.column), self.y.stride() / size_of::<f32>()),
+            Some((place, stride)) => (place.wrapping_sub(columns.start), stride),
+        };
+        let portion = Portion {
+            x: self.x.row(rows.start),
+            ldx: self.x.stride(),
+            m: rows.len(),
+            k: weight.k(),
+            w: weight.data.as_ptr(),
+            panel_begin: columns.start / nr,
+            panel_end: columns.end.div_ceil(nr),
+            n: weight.n,
+            y,
+            ldy,
+            bias: self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            accumulate: self.accumulate,
+        };
+        // SAFETY: the portion describes live, large enough rows (caller) and the weight's own panels; the
+        // kernel set proved the instruction set when it was chosen.
+        unsafe {
+            match weight.packer.kernel {
+                Kernel::Float(row) => row.run(&portion),
+                Kernel::Quantized(set) => set.run(weight.packer.dtype, &portion),
+            }
         }
     }
 }

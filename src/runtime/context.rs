@@ -2,6 +2,7 @@
 //! Everything is reserved when it is made; a decode step allocates nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::exec::{self, Pass};
 use crate::error::{Error, Result};
@@ -107,6 +108,19 @@ pub struct Context {
     tokens: Vec<u32>,
     /// Rows of logits that the last decode left.
     n_logits: usize,
+    cancel: Canceller,
+}
+
+/// Ends what a context is doing, from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    /// The decode or generation that runs on the context now ends with [`Error::Cancelled`], after the step it is
+    /// at: within milliseconds. Where none runs, nothing happens.
+    pub fn cancel(&self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 impl Context {
@@ -134,7 +148,7 @@ impl Context {
         let mut tokens = Vec::new();
         let bytes = n_ctx * size_of::<u32>();
         tokens.try_reserve_exact(n_ctx).map_err(|_| Error::OutOfMemory { bytes, what: "the tokens" })?;
-        Ok(Context { model, team, cache, pass, n_ctx, n_batch, n_output, tokens, n_logits: 0 })
+        Ok(Context { model, team, cache, pass, n_ctx, n_batch, n_output, tokens, n_logits: 0, cancel: Canceller::default() })
     }
 
     /// The model it runs.
@@ -186,8 +200,28 @@ impl Context {
         Ok(())
     }
 
+    /// What ends a decode from another thread.
+    pub fn canceller(&self) -> Canceller {
+        self.cancel.clone()
+    }
+
     /// Appends tokens to the sequence; with an error nothing is appended.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], [`Error::ContextFull`]; [`Error::Cancelled`] by [`Context::canceller`];
+    /// [`Error::Internal`] where a worker panicked. The context is usable after any of them.
     pub fn decode(&mut self, tokens: &[u32], logits: Logits) -> Result<()> {
+        self.begin_call();
+        self.decode_further(tokens, logits)
+    }
+
+    /// What was cancelled before is over.
+    pub(super) fn begin_call(&self) {
+        self.cancel.0.store(false, Relaxed);
+    }
+
+    /// [`Context::decode`] within a call that may have been cancelled already.
+    pub(super) fn decode_further(&mut self, tokens: &[u32], logits: Logits) -> Result<()> {
         self.check(tokens, logits)?;
         let _zone = profile::scope(if tokens.len() == 1 { Zone::Decode } else { Zone::Prefill });
         self.n_logits = 0;
@@ -199,7 +233,8 @@ impl Context {
                 Logits::Last if i == last => 1,
                 _ => 0,
             };
-            let batch = exec::Batch { tokens: chunk, position: self.len(), n_output: outputs };
+            let (position, cancel) = (self.len(), &*self.cancel.0);
+            let batch = exec::Batch { tokens: chunk, position, n_output: outputs, cancel };
             if let Err(error) = self.pass.run(&self.team, &self.model, self.cache.view(), &batch) {
                 self.tokens.truncate(begin);
                 return Err(error);

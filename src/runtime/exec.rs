@@ -1,16 +1,20 @@
 //! The executor: walks a plan's steps in one parallel region. Every worker walks the whole plan and
 //! takes its share of each step; barriers stand only where a step reads what another worker wrote.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use crate::error::{Error, Result};
 use crate::kernels::rope::{Scaling, Table};
 use crate::kv;
-use crate::memory::{AlignedBuf, checked_bytes};
-use crate::model::{Buf, BufKind, Model, Part, Step, StepKind, Weight, WeightId};
+use crate::memory::{ALIGNMENT, AlignedBuf, checked_bytes};
+use crate::model::{Buf, BufKind, Model, Part, Plan, PlanLayout, Step, StepKind, Then, Weight, WeightId};
 use crate::ops::attention::{self, HeadShape};
-use crate::ops::linear::{self, Product};
+use crate::ops::linear::{self, Packer, Pair, Product};
 use crate::ops::{Rows, rowwise};
 use crate::profile::{self, Zone};
-use crate::threads::{Poisoned, Team, WorkCounter, Worker};
+use crate::quant::BLOCK;
+use crate::threads::{Poisoned, Shares, Team, WorkCounter, Worker};
 
 /// The tokens of one pass and where they stand in the sequence.
 pub(super) struct Batch<'a> {
@@ -19,53 +23,102 @@ pub(super) struct Batch<'a> {
     pub position: usize,
     /// How many of the last tokens get logits.
     pub n_output: usize,
+    /// Looked at between steps: whether to end the pass.
+    pub cancel: &'a AtomicBool,
 }
 
-/// Everything a forward pass works in: the arena, scratch for each worker, the rotary table.
+/// Everything a forward pass works in: the arena, each worker's own memory, the rotary table.
 pub(super) struct Pass {
     arena: AlignedBuf,
-    offsets: Vec<usize>,
+    layout: PlanLayout,
     logits: Buf,
     n_vocab: usize,
-    scratch: AlignedBuf,
-    scratch_stride: usize,
+    /// Of each worker: scratch for a step, then its own copies of buffers.
+    own: AlignedBuf,
+    own_stride: usize,
+    /// Where the copies begin.
+    own_copies: usize,
     parts: attention::Parts,
     rope: Table,
     /// Position of each row of the batch, and one past it: what the row sees.
     positions: Vec<u32>,
     limits: Vec<u32>,
-    /// One a step, so that no reset has to be agreed on inside the region.
-    counters: Vec<WorkCounter>,
+    /// Steps whose work is drawn use these in turn: while one is in use, the other is made ready for the next.
+    turns: [Turn; 2],
+    /// What a test lets go wrong.
+    #[cfg(test)]
+    pub fault: Option<super::exec_tests::Fault>,
+}
+
+/// Who gets what of a step's work.
+struct Turn {
+    shares: Shares,
+    counter: WorkCounter,
+}
+
+impl Turn {
+    fn new(workers: usize) -> Turn {
+        Turn { shares: Shares::new(workers), counter: WorkCounter::new() }
+    }
+
+    /// Makes one worker's part of it ready for another step.
+    fn reset(&self, worker: usize) {
+        self.shares.reset(worker);
+        if worker == 0 {
+            self.counter.reset();
+        }
+    }
 }
 
 /// Bytes of the parts of a pass.
 struct Sizes {
     arena: usize,
-    scratch_stride: usize,
-    scratch: usize,
+    own_copies: usize,
+    own_stride: usize,
+    own: usize,
     parts: usize,
     rope: usize,
 }
 
 impl Sizes {
-    fn new(model: &Model, cache: &kv::Shape, arena: usize, threads: usize) -> Result<Sizes> {
+    fn new(model: &Model, cache: &kv::Shape, layout: &PlanLayout, threads: usize) -> Result<Sizes> {
         let (config, n_ctx) = (model.config(), cache.n_ctx);
         let kernel = model.kernels().attention.of(cache.layout.stored);
-        let floats = attention::scratch_len(kernel, &heads(model))?;
-        let scratch_stride = (floats * size_of::<f32>()).next_multiple_of(64);
-        let scratch = checked_bytes(scratch_stride, threads, "scratch")?;
+        let attention = attention::scratch_len(kernel, &heads(model))?;
+        let gated = model.plan().steps.iter().filter_map(|step| gated_scratch(model, step)).max();
+        let floats = attention.max(gated.unwrap_or(0));
+        let own_copies = checked_bytes(floats, size_of::<f32>(), "scratch")?.next_multiple_of(ALIGNMENT);
+        let own_stride = own_copies.checked_add(layout.own_total).ok_or(Error::OutOfMemory {
+            bytes: usize::MAX,
+            what: "scratch",
+        })?;
+        let own = checked_bytes(own_stride, threads, "scratch")?;
         let rope = checked_bytes(n_ctx, config.rope.dim * size_of::<f32>(), "the rotary table")?;
         let parts = attention::Parts::bytes(kernel, &heads(model), n_ctx, threads)?;
-        Ok(Sizes { arena, scratch_stride, scratch, parts, rope })
+        Ok(Sizes { arena: layout.total, own_copies, own_stride, own, parts, rope })
     }
 
     fn total(&self) -> Result<usize> {
         self.arena
-            .checked_add(self.scratch)
+            .checked_add(self.own)
             .and_then(|sum| sum.checked_add(self.parts))
             .and_then(|sum| sum.checked_add(self.rope))
             .ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "a context" })
     }
+}
+
+/// Columns that a gated step takes together: whole blocks where they are quantised.
+fn gated_unit(quantized: bool) -> usize {
+    if quantized { BLOCK } else { 1 }
+}
+
+fn gated_scratch(model: &Model, step: &Step) -> Option<usize> {
+    let StepKind::Gated { gate, up, quantized, .. } = &step.kind else { return None };
+    let packer = |part: &Part| -> Option<Packer> {
+        let Weight::Linear(weight) = model.weights().get(part.weight) else { return None };
+        Some(weight.packer())
+    };
+    Some(linear::gated_scratch_len(&packer(gate)?, &packer(up)?, gated_unit(*quantized)))
 }
 
 impl Pass {
@@ -78,7 +131,7 @@ impl Pass {
         threads: usize,
     ) -> Result<usize> {
         let layout = model.plan().layout(n_batch, n_output)?;
-        Sizes::new(model, cache, layout.total, threads)?.total()
+        Sizes::new(model, cache, &layout, threads)?.total()
     }
 
     pub fn new(
@@ -90,36 +143,40 @@ impl Pass {
     ) -> Result<Pass> {
         let plan = model.plan();
         let layout = plan.layout(n_batch, n_output)?;
-        let sizes = Sizes::new(model, cache, layout.total, threads)?;
+        let sizes = Sizes::new(model, cache, &layout, threads)?;
         let (config, n_ctx) = (model.config(), cache.n_ctx);
         let kernel = model.kernels().attention.of(cache.layout.stored);
         let scaling = Scaling { freq_scale: 1.0 / config.rope.linear_factor, factors: model.rope_factors() };
         let logits = plan.logits.ok_or_else(|| Error::Internal("the plan yields no logits".into()))?;
         Ok(Pass {
             arena: AlignedBuf::zeroed(sizes.arena, "activations")?,
-            offsets: layout.offsets,
+            layout,
             logits,
             n_vocab: config.n_vocab,
-            scratch: AlignedBuf::zeroed(sizes.scratch, "scratch")?,
-            scratch_stride: sizes.scratch_stride,
+            own: AlignedBuf::zeroed(sizes.own, "scratch")?,
+            own_stride: sizes.own_stride,
+            own_copies: sizes.own_copies,
             parts: attention::Parts::new(kernel, &heads(model), n_ctx, threads)?,
             rope: Table::new(n_ctx, config.rope.dim, config.rope.base, scaling)?,
             positions: vec![0; n_batch],
             limits: vec![0; n_batch],
-            counters: plan.steps.iter().map(|_| WorkCounter::new()).collect(),
+            turns: [Turn::new(threads), Turn::new(threads)],
+            #[cfg(test)]
+            fault: None,
         })
     }
 
     /// The first `rows` rows of logits.
     pub fn logits(&self, rows: usize) -> &[f32] {
-        let begin = self.offsets[self.logits.index()] / size_of::<f32>();
+        let begin = self.layout.offsets[self.logits.index()] / size_of::<f32>();
         &self.arena.as_slice::<f32>()[begin..begin + rows * self.n_vocab]
     }
 
     /// Runs the model on a batch that fits (the context has checked it).
     pub fn run(&mut self, team: &Team, model: &Model, cache: kv::View<'_>, batch: &Batch<'_>) -> Result<()> {
-        for counter in &self.counters {
-            counter.reset();
+        // An interrupted pass leaves them anyhow.
+        for turn in &self.turns {
+            (0..team.count()).for_each(|worker| turn.reset(worker));
         }
         self.parts.reset();
         for (r, (position, limit)) in self.positions.iter_mut().zip(&mut self.limits).enumerate() {
@@ -128,8 +185,9 @@ impl Pass {
             *limit = *position + 1;
         }
         let base = self.arena.as_mut_ptr();
-        let scratch = self.scratch.as_mut_ptr();
-        let walk = Walk { pass: self, model, cache, batch, base: Shared(base), scratch: Shared(scratch) };
+        let own = self.own.as_mut_ptr();
+        let few = team.count() > 1 && batch.tokens.len() <= Plan::FEW_ROWS;
+        let walk = Walk { pass: self, model, cache, batch, few, base: Shared(base), own: Shared(own) };
         team.run(|worker| {
             // A poisoned barrier means that another worker panicked: `run` reports it.
             let _ = walk.all(worker);
@@ -158,23 +216,36 @@ struct Walk<'a> {
     model: &'a Model,
     cache: kv::View<'a>,
     batch: &'a Batch<'a>,
+    /// Whether workers do row-wise work each for itself.
+    few: bool,
     base: Shared,
-    scratch: Shared,
+    own: Shared,
 }
 
 impl Walk<'_> {
     fn all(&self, worker: &Worker<'_>) -> std::result::Result<(), Poisoned> {
-        for (step, counter) in self.model.plan().steps.iter().zip(&self.pass.counters) {
-            if self.rows(step.rows) == 0 {
-                continue;
+        let leads = worker.index() == 0;
+        let mut turn = 0;
+        for (i, step) in self.model.plan().steps.iter().enumerate() {
+            if leads && self.batch.cancel.load(Relaxed) {
+                worker.cancel();
+                return Err(Poisoned);
             }
-            let _zone = (worker.index() == 0).then(|| {
+            #[cfg(test)]
+            super::exec_tests::happen(self.pass.fault, i, worker)?;
+            let _ = i;
+            let _zone = leads.then(|| {
                 let work = if profile::enabled() { self.work(step) } else { (0, 0) };
                 profile::scope(step.zone).work(work.0, work.1)
             });
-            self.step(step, worker, counter);
-            if step.barrier {
-                let waits = worker.index() == 0 && worker.count() > 1;
+            self.step(step, worker, &self.pass.turns[turn]);
+            if step.is_drawn() {
+                // Nobody draws from the other before the barrier that follows.
+                turn = 1 - turn;
+                self.pass.turns[turn].reset(worker.index());
+            }
+            if if self.few { step.barrier_few } else { step.barrier } {
+                let waits = leads && worker.count() > 1;
                 let _zone = waits.then(|| profile::scope(Zone::Barrier));
                 worker.barrier()?;
             }
@@ -189,13 +260,23 @@ impl Walk<'_> {
         }
     }
 
+    fn worker_memory(&self, worker: &Worker<'_>) -> *mut u8 {
+        self.own.0.wrapping_add(worker.index() * self.pass.own_stride)
+    }
+
     /// A buffer's rows for a step that works on rows of `kind`: of a whole batch, an output step sees
     /// the last rows.
-    fn view(&self, buf: Buf, kind: BufKind) -> Rows {
+    fn view(&self, buf: Buf, kind: BufKind, worker: &Worker<'_>) -> Rows {
         let spec = &self.model.plan().buffers[buf.index()];
-        let ptr = self.base.0.wrapping_add(self.pass.offsets[buf.index()]);
-        // SAFETY: the layout gave this buffer `row_bytes` × its rows inside the arena, which outlives the
-        // region; the batch has no more rows than the layout was made for.
+        let layout = &self.pass.layout;
+        let ptr = if self.few && spec.own_copy {
+            self.worker_memory(worker).wrapping_add(self.pass.own_copies + layout.own_offsets[buf.index()])
+        } else {
+            self.base.0.wrapping_add(layout.offsets[buf.index()])
+        };
+        // SAFETY: the layout gave this buffer `row_bytes` × its rows (or, of copies, as many as a short pass
+        // has) inside the arena or the worker's memory, which outlive the region; the batch has no more rows
+        // than the layout was made for.
         let rows = unsafe { Rows::new(ptr, spec.row_bytes, self.rows(spec.kind)) };
         rows.last(self.rows(kind))
     }
@@ -204,14 +285,20 @@ impl Walk<'_> {
         self.model.weights().vector(id)
     }
 
-    fn step(&self, step: &Step, worker: &Worker<'_>, counter: &WorkCounter) {
-        let view = |buf| self.view(buf, step.rows);
-        let share = worker.share(self.rows(step.rows), 1);
+    fn step(&self, step: &Step, worker: &Worker<'_>, turn: &Turn) {
+        let rows = self.rows(step.rows);
+        if rows == 0 {
+            return;
+        }
+        let view = |buf| self.view(buf, step.rows, worker);
+        let share =
+            if self.few && self.model.plan().has_own_copy(step) { 0..rows } else { worker.share(rows, 1) };
         let kernels = self.model.kernels();
         let config = self.model.config();
-        // SAFETY: row-local steps write only rows of `share`, which the workers' shares partition; linear
-        // and attention steps partition by their counter. What a step reads was written by this worker or
-        // before a barrier (`Step::barrier`), and buffers with overlapping lifetimes share no bytes.
+        // SAFETY: row-wise steps write only rows of `share`, which the workers' shares partition, or their own
+        // copies; linear and attention steps are partitioned by what is drawn. What a step reads was written by
+        // this worker or before a barrier (`Plan::place_barriers`), and buffers with overlapping lifetimes share
+        // no bytes.
         unsafe {
             match &step.kind {
                 StepKind::Embed { table, out } => {
@@ -221,22 +308,40 @@ impl Walk<'_> {
                 StepKind::RmsNorm { x, weight, out, eps } => {
                     rowwise::rms_norm(kernels, share, view(*x), self.vector(*weight), *eps, view(*out));
                 }
+                StepKind::NormQuantize { x, weight, out, eps } => {
+                    rowwise::norm_quantize(kernels, share, view(*x), self.vector(*weight), *eps, view(*out));
+                }
                 StepKind::Quantize { x, out, k } => {
                     rowwise::quantize(kernels, share, view(*x), *k, view(*out))
                 }
-                StepKind::SwiGlu { x, out, n } => rowwise::swiglu(kernels, share, view(*x), *n, view(*out)),
-                StepKind::Rope { qkv, heads } => {
-                    let (table, positions) = (&self.pass.rope, &self.pass.positions);
-                    let rope = kernels.rope.of(config.rope.pairing);
-                    rowwise::rope(rope, share, view(*qkv), *heads, config.head_dim, table, positions);
+                StepKind::Linear { parts, then } => {
+                    let part = |i: usize| self.product(&parts[i], step.rows, worker);
+                    let (shares, n) = (&turn.shares, parts.len());
+                    match *then {
+                        Then::Nothing => linear::run(worker, shares, n, part, linear::NOTHING),
+                        Then::RopeStore { layer } => {
+                            let call = |i: usize, rows: Range<usize>, columns: Range<usize>| {
+                                let begin = parts[i].column;
+                                let columns = begin + columns.start..begin + columns.end;
+                                self.rope_store(layer, view(parts[i].out), rows, columns, worker);
+                            };
+                            let then = linear::Then { unit: config.head_dim, call };
+                            linear::run(worker, shares, n, part, Some(then));
+                        }
+                    }
                 }
-                StepKind::StoreKv { layer, qkv } => {
-                    let cache = self.cache.layer(*layer);
-                    let (heads, position) = (heads(self.model), self.batch.position);
-                    attention::store(kernels, &cache, share, view(*qkv), &heads, position);
-                }
-                StepKind::Linear { parts } => {
-                    linear::run(worker, counter, parts.len(), |i| self.product(&parts[i], step.rows));
+                StepKind::Gated { gate, up, out, quantized } => {
+                    let product = |part| self.product(part, step.rows, worker);
+                    let Some((gate, up)) = product(gate).zip(product(up)) else { return };
+                    let out = view(*out);
+                    let call = |pair: Pair| {
+                        let elements = (pair.rows.len() * pair.columns.len()) as u64;
+                        let _zone = self.part_of_step(worker, Zone::SwiGlu, (5 * elements, 8 * elements));
+                        rowwise::swiglu(kernels, &pair, *quantized, out);
+                    };
+                    let then = linear::Then { unit: gated_unit(*quantized), call };
+                    let scratch = self.worker_memory(worker).cast();
+                    linear::gated(worker, &turn.shares, &gate, &up, scratch, then);
                 }
                 StepKind::Attention { layer, qkv, out, scale } => {
                     let args = attention::Args {
@@ -248,23 +353,73 @@ impl Walk<'_> {
                         scale: *scale,
                         parts: &self.pass.parts,
                     };
-                    let scratch = self.scratch.0.wrapping_add(worker.index() * self.pass.scratch_stride);
-                    attention::run(kernels, worker, counter, &args, scratch.cast());
+                    let scratch = self.worker_memory(worker).cast();
+                    attention::run(kernels, worker, &turn.counter, &args, scratch);
                 }
             }
         }
     }
 
-    fn product(&self, part: &Part, rows: BufKind) -> Option<Product<'_>> {
+    /// Rotates what is queries or keys among whole heads of `qkv`, and puts what is keys or values into the cache.
+    ///
+    /// # Safety
+    /// These columns of these rows, and their places in the cache, are this worker's alone.
+    unsafe fn rope_store(
+        &self,
+        layer: usize,
+        qkv: Rows,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        worker: &Worker<'_>,
+    ) {
+        let shape = heads(self.model);
+        let rope = &self.model.config().rope;
+        let (keys, values) = (shape.n_head, shape.n_head + shape.n_head_kv);
+        let (begin, end) = (columns.start / shape.head_dim, columns.end / shape.head_dim);
+        let turned = begin.min(values)..end.min(values);
+        if !turned.is_empty() {
+            let elements = (rows.len() * turned.len() * rope.dim) as u64;
+            let _zone = self.part_of_step(worker, Zone::Rope, (3 * elements, 8 * elements));
+            let kernel = self.model.kernels().rope.of(rope.pairing);
+            let (table, positions) = (&self.pass.rope, &self.pass.positions);
+            // SAFETY: by contract; the table covers the context.
+            unsafe { rowwise::rope(kernel, rows.clone(), qkv, turned, shape.head_dim, table, positions) };
+        }
+        let key_heads = begin.clamp(keys, values) - keys..end.clamp(keys, values) - keys;
+        let value_heads = begin.max(values) - values..end.max(values) - values;
+        if !key_heads.is_empty() || !value_heads.is_empty() {
+            let elements = rows.len() * (key_heads.len() + value_heads.len()) * shape.head_dim;
+            let _zone = self.part_of_step(worker, Zone::KvStore, (0, 8 * elements as u64));
+            let cache = self.cache.layer(layer);
+            let heads = (key_heads, value_heads);
+            // SAFETY: by contract; the context has room for the positions.
+            unsafe {
+                attention::store(self.model.kernels(), &cache, rows, qkv, &shape, self.batch.position, heads)
+            };
+        }
+    }
+
+    /// A scope within a step's, for the worker that keeps the clock.
+    fn part_of_step(&self, worker: &Worker<'_>, zone: Zone, work: (u64, u64)) -> Option<profile::Scope> {
+        (worker.index() == 0).then(|| profile::scope(zone).work(work.0, work.1))
+    }
+
+    fn product(&self, part: &Part, rows: BufKind, worker: &Worker<'_>) -> Option<Product<'_>> {
         let Weight::Linear(weight) = self.model.weights().get(part.weight) else { return None };
         Some(Product {
-            x: self.view(part.x, rows),
+            x: self.view(part.x, rows, worker),
             weight,
             bias: part.bias.map(|id| self.vector(id)),
-            y: self.view(part.out, rows),
+            y: self.view(part.out, rows, worker),
             column: part.column,
             accumulate: part.accumulate,
         })
+    }
+
+    /// Least operations and bytes of a product over `rows` rows.
+    fn product_work(&self, part: &Part, rows: u64) -> (u64, u64) {
+        let Weight::Linear(weight) = self.model.weights().get(part.weight) else { return (0, 0) };
+        (rows * weight.flops_per_row(), weight.bytes() as u64)
     }
 
     /// Floating-point operations and bytes of memory that a step needs at least.
@@ -272,10 +427,12 @@ impl Walk<'_> {
         let rows = self.rows(step.rows) as u64;
         let config = self.model.config();
         match &step.kind {
-            StepKind::Linear { parts } => parts.iter().fold((0, 0), |(flops, bytes), part| {
-                let Some(product) = self.product(part, step.rows) else { return (flops, bytes) };
-                (flops + rows * product.weight.flops_per_row(), bytes + product.weight.bytes() as u64)
-            }),
+            StepKind::Linear { parts, .. } => {
+                parts.iter().map(|part| self.product_work(part, rows)).fold((0, 0), add)
+            }
+            StepKind::Gated { gate, up, .. } => {
+                add(self.product_work(gate, rows), self.product_work(up, rows))
+            }
             StepKind::Attention { .. } => {
                 // Row r sees position + r + 1 keys, in each of two products.
                 let keys = rows * self.batch.position as u64 + rows * (rows + 1) / 2;
@@ -283,16 +440,17 @@ impl Walk<'_> {
                 (4 * keys * config.q_width() as u64, self.cache.layer_bytes(end as usize) as u64)
             }
             StepKind::RmsNorm { .. } => (4 * rows * config.n_embd as u64, rows * config.n_embd as u64 * 8),
-            StepKind::SwiGlu { n, .. } => (5 * rows * *n as u64, rows * *n as u64 * 12),
-            StepKind::Quantize { k, .. } => (3 * rows * *k as u64, rows * *k as u64 * 5),
-            StepKind::Rope { heads, .. } => {
-                let elements = rows * (*heads * config.rope.dim) as u64;
-                (3 * elements, elements * 8)
+            StepKind::NormQuantize { .. } => {
+                (7 * rows * config.n_embd as u64, rows * config.n_embd as u64 * 6)
             }
-            StepKind::StoreKv { .. } => (0, rows * config.kv_width() as u64 * 16),
+            StepKind::Quantize { k, .. } => (3 * rows * *k as u64, rows * *k as u64 * 6),
             StepKind::Embed { .. } => (0, rows * config.n_embd as u64 * 8),
         }
     }
+}
+
+fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0 + b.0, a.1 + b.1)
 }
 
 /// # Safety

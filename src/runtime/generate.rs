@@ -72,7 +72,8 @@ pub fn generate(
     let model = context.model().clone();
     let tokenizer = model.tokenizer()?;
     let start = Instant::now();
-    context.decode(prompt, Logits::Last)?;
+    context.begin_call();
+    context.decode_further(prompt, Logits::Last)?;
     for &token in prompt {
         sampler.accept(token)?;
     }
@@ -106,7 +107,7 @@ pub fn generate(
             break StopReason::ContextFull;
         }
         if n_generated < max_tokens {
-            context.decode(&[token], Logits::Last)?;
+            context.decode_further(&[token], Logits::Last)?;
         }
     };
     text.clear();

@@ -2,8 +2,10 @@
 
 mod context;
 mod exec;
+#[cfg(test)]
+mod exec_tests;
 pub mod generate;
 pub mod sampling;
 pub mod stream;
 
-pub use context::{Context, ContextParams, Logits, MemoryEstimate};
+pub use context::{Canceller, Context, ContextParams, Logits, MemoryEstimate};

@@ -13,7 +13,7 @@ mod work;
 
 pub use barrier::Poisoned;
 pub use team::{MAX_WORKERS, Team, Worker};
-pub use work::{WorkCounter, share};
+pub use work::{Shares, WorkCounter, share};
 
 /// Workers that can run at once: CPUs, less what affinity and control groups take away. At least 1.
 pub fn available() -> usize {

@@ -54,6 +54,62 @@ impl WorkCounter {
     pub fn reset(&self) {
         self.next.store(0, Relaxed);
     }
+
+    /// The next so many of `0..total`, as `grain` chooses from how many are left (at least 1).
+    fn take_some(&self, total: usize, grain: impl Fn(usize) -> usize) -> Option<Range<usize>> {
+        let mut begin = self.next.load(Relaxed);
+        while begin < total {
+            let left = total - begin;
+            let end = begin + grain(left).clamp(1, left);
+            match self.next.compare_exchange_weak(begin, end, Relaxed, Relaxed) {
+                Ok(_) => return Some(begin..end),
+                Err(now) => begin = now,
+            }
+        }
+        None
+    }
+}
+
+/// Hands out `0..total` to workers, to each its even share first, in order and on a cache line of its own; who is
+/// done with that takes from the others' shares. So nobody waits for a late worker longer than for one piece, and
+/// as long as all keep step, each reads on where it stopped.
+///
+/// As for [`WorkCounter`]: one op at a time, and use it only where who gets what can't change the result.
+#[derive(Debug)]
+pub struct Shares {
+    taken: Box<[WorkCounter]>,
+}
+
+/// A worker takes one piece of so many of what is left of its share: the later, the finer.
+const PIECES_LEFT: usize = 4;
+
+impl Shares {
+    /// For `workers` workers, nothing handed out yet.
+    pub fn new(workers: usize) -> Self {
+        Self { taken: (0..workers).map(|_| WorkCounter::new()).collect() }
+    }
+
+    /// What worker `index` does next of `0..total`; `None` when all is handed out. All callers of one op pass the
+    /// same `total`.
+    pub fn take(&self, index: usize, total: usize) -> Option<Range<usize>> {
+        let count = self.taken.len();
+        (0..count).find_map(|i| {
+            let owner = if index + i < count { index + i } else { index + i - count };
+            let share = share(total, 1, owner, count);
+            let grain = |left: usize| match (i, count) {
+                (_, 1) => left,
+                (0, _) => left.div_ceil(PIECES_LEFT),
+                _ => 1,
+            };
+            let piece = self.taken[owner].take_some(share.len(), grain)?;
+            Some(share.start + piece.start..share.start + piece.end)
+        })
+    }
+
+    /// Starts worker `index`'s share over; when all workers' are, the whole starts over.
+    pub fn reset(&self, index: usize) {
+        self.taken[index].reset();
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +145,22 @@ mod tests {
                 next = piece.end;
             }
             prop_assert_eq!(next, total);
+        }
+    }
+
+    #[test]
+    fn what_one_leaves_the_others_take() {
+        for (workers, total) in [(1, 9), (2, 0), (2, 1), (3, 100), (5, 3)] {
+            let shares = Shares::new(workers);
+            let mut seen = vec![0; total];
+            // The last worker never comes.
+            for index in (0..workers.max(2) - 1).cycle().take(2 * total + workers) {
+                shares.take(index, total).into_iter().flatten().for_each(|piece| seen[piece] += 1);
+            }
+            assert!(seen.iter().all(|&times| times == 1), "{workers} workers: {seen:?}");
+            assert_eq!(shares.take(0, total), None);
+            (0..workers).for_each(|index| shares.reset(index));
+            assert_eq!(shares.take(0, total).map(|piece| piece.start), (total > 0).then_some(0));
         }
     }
 

@@ -64,7 +64,7 @@ impl<const DIGITS: usize> Block<DIGITS> {
     pub const STARTS: usize = Self::SUMS + 4 * DIGITS;
 }
 
-const fn block_bytes(digits: usize) -> usize {
+pub(super) const fn block_bytes(digits: usize) -> usize {
     digits * (BLOCK + 8) + 8
 }
 
@@ -122,7 +122,7 @@ impl<const DIGITS: usize> Kernel for Quantize<DIGITS> {
 /// # Safety
 /// `x` is readable for 32 floats, `out` writable for a block.
 #[inline(always)]
-unsafe fn quantize_block<I: Isa, const DIGITS: usize>(isa: I, x: *const f32, out: *mut u8) {
+pub(super) unsafe fn quantize_block<I: Isa, const DIGITS: usize>(isa: I, x: *const f32, out: *mut u8) {
     // SAFETY: BLOCK is a multiple of LANES.
     let load = |i: usize| unsafe { isa.load(x.add(i)) };
     let (mut peaks, mut poison) = (isa.zero(), isa.zero());

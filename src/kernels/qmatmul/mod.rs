@@ -37,6 +37,7 @@ use crate::kernels::{KernelInfo, Portion};
 use crate::quant::DType;
 
 pub mod activations;
+mod fused;
 mod layout;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ mod tile;
 mod weights;
 
 pub use activations::Activations;
+pub use fused::{GateQuantizeArgs, NormQuantizeArgs};
 pub use layout::Layout;
 
 /// Types with a quantised kernel; the order of [`Set`]'s entries.
@@ -64,6 +66,7 @@ pub struct Set {
     nr: usize,
     signed: bool,
     quantize_rows: QuantizeRows,
+    fused: fused::Fused,
     run: [Run; DTYPES.len()],
 }
 
@@ -95,6 +98,7 @@ impl Set {
             nr: 2 * I::LANES,
             signed: I::SIGNED,
             quantize_rows: activations::entry::<I, DIGITS>,
+            fused: fused::Fused::of::<I, DIGITS>(),
             run: [
                 tile::entry::<I, weights::Q8_0, DIGITS>,
                 tile::entry::<I, weights::Q4_0, DIGITS>,
@@ -126,6 +130,11 @@ impl Set {
     /// Bytes from one quantised row of `k` elements to the next: a multiple of 64.
     pub fn row_bytes(&self, k: usize) -> usize {
         self.activations.row_bytes(k)
+    }
+
+    /// Bytes of one block of 32 elements of a quantised row.
+    pub fn block_bytes(&self) -> usize {
+        activations::block_bytes(self.activations.digits())
     }
 
     /// The level.
@@ -202,6 +211,27 @@ impl Set {
         unsafe { (self.quantize_rows)(x, ldx, rows, k, out) }
     }
 
+    /// Normalises rows and quantises them, with the bits of RMSNorm and [`Set::quantize_rows`] one after the other.
+    ///
+    /// # Safety
+    /// Each row of `x`, and `gamma`, is readable for `k` floats; each of `out` is writable for `row_bytes(k)` bytes
+    /// and overlaps nothing else. `k` is a multiple of 32. No alignment is needed.
+    pub unsafe fn norm_quantize(&self, args: &NormQuantizeArgs) {
+        // SAFETY: the caller's promise; the set was selected for this CPU.
+        unsafe { (self.fused.norm)(args) }
+    }
+
+    /// Multiplies silu(gate) by up and quantises the products, with the bits of SwiGLU and
+    /// [`Set::quantize_rows`] one after the other.
+    ///
+    /// # Safety
+    /// Each row of `gate` and `up` is readable for `k` floats; each of `out` is writable for k / 32 blocks and
+    /// overlaps nothing else. `k` is a multiple of 32. No alignment is needed.
+    pub unsafe fn gate_quantize(&self, args: &GateQuantizeArgs) {
+        // SAFETY: the caller's promise; the set was selected for this CPU.
+        unsafe { (self.fused.gate)(args) }
+    }
+
     /// Computes a portion with weights of type `dtype`, packed by this very level.
     ///
     /// # Panics
@@ -220,12 +250,12 @@ impl Set {
 /// Every kernel of the family that this build has, whether or not this CPU can run it.
 pub fn rows() -> impl Iterator<Item = KernelInfo> {
     LEVELS.iter().flatten().flat_map(|set| {
-        let [quantize, matmul] = match set.activations {
-            Activations::Bits16 => ["quantize_x16", "qmatmul_x16"],
-            Activations::Bits8 => ["quantize_x8", "qmatmul_x8"],
+        let [quantize, norm, gate, matmul] = match set.activations {
+            Activations::Bits16 => ["quantize_x16", "rms_norm_x16", "swiglu_x16", "qmatmul_x16"],
+            Activations::Bits8 => ["quantize_x8", "rms_norm_x8", "swiglu_x8", "qmatmul_x8"],
         };
         let info = |op, dtype: &'static str, mr, nr| KernelInfo { op, dtype, isa: set.isa, mr, nr };
         let matmuls = DTYPES.iter().map(move |dtype| info(matmul, dtype.name(), set.mr, set.nr));
-        std::iter::once(info(quantize, "F32", 1, 1)).chain(matmuls)
+        [quantize, norm, gate].map(|op| info(op, "F32", 1, 1)).into_iter().chain(matmuls)
     })
 }

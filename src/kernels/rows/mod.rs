@@ -9,7 +9,7 @@
 
 mod broadcast;
 mod norm;
-mod reduce;
+pub(super) mod reduce;
 mod softmax;
 #[cfg(test)]
 mod tests;

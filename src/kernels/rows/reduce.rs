@@ -21,7 +21,7 @@ pub(super) fn group_len(rows: usize, cols: usize) -> usize {
 }
 
 /// What a fold goes over: vectors along a row. Implementations are `#[inline(always)]`.
-pub(super) trait Terms {
+pub(in crate::kernels) trait Terms {
     /// The terms `i .. i + count`, and anything in the lanes from `count` on; `0 < count ≤ LANES`.
     ///
     /// # Safety
@@ -43,7 +43,7 @@ pub(super) fn keep_first<I: Isa>(isa: I, x: I::F32, count: usize, rest: f32) -> 
 }
 
 /// How partial results combine.
-pub(super) trait Monoid {
+pub(in crate::kernels) trait Monoid {
     /// What combining with changes nothing; it fills the lanes past the end of a row.
     const NEUTRAL: f32;
     /// Takes a term in, lane by lane.
@@ -73,7 +73,7 @@ impl Monoid for Sum {
 }
 
 /// Addition of squares.
-pub(super) struct SumOfSquares;
+pub(in crate::kernels) struct SumOfSquares;
 
 impl Monoid for SumOfSquares {
     const NEUTRAL: f32 = 0.0;
@@ -111,7 +111,7 @@ impl Monoid for Max {
 /// # Safety
 /// The row behind `terms` reaches to `n`.
 #[inline(always)]
-pub(super) unsafe fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Terms, n: usize) -> f32 {
+pub(in crate::kernels) unsafe fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Terms, n: usize) -> f32 {
     let mut partial = [isa.splat(M::NEUTRAL); ACCUMULATORS];
     let step = ACCUMULATORS * I::LANES;
     let whole = n - n % step;
@@ -156,7 +156,7 @@ pub(super) unsafe fn visit<I: Isa>(isa: I, terms: &impl Terms, n: usize) {
 }
 
 /// The elements themselves.
-pub(super) struct Values(pub *const f32);
+pub(in crate::kernels) struct Values(pub *const f32);
 
 impl Terms for Values {
     #[inline(always)]

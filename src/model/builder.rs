@@ -29,13 +29,7 @@ pub(super) enum Input {
 
 impl<'a> Builder<'a> {
     pub fn new(gguf: &'a Gguf, activations: Activations) -> Self {
-        Builder {
-            gguf,
-            activations,
-            plan: Plan::default(),
-            specs: Vec::new(),
-            by_name: HashMap::new(),
-        }
+        Builder { gguf, activations, plan: Plan::default(), specs: Vec::new(), by_name: HashMap::new() }
     }
 
     pub fn finish(mut self, logits: Buf) -> (Plan, Vec<WeightSpec>) {

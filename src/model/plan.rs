@@ -197,10 +197,7 @@ pub struct Step {
 impl Step {
     /// Whether workers draw their parts from a counter, whatever the rows; else rows are shared out by index.
     pub(crate) fn is_drawn(&self) -> bool {
-        matches!(
-            self.kind,
-            StepKind::Linear { .. } | StepKind::Gated { .. } | StepKind::Attention { .. }
-        )
+        matches!(self.kind, StepKind::Linear { .. } | StepKind::Gated { .. } | StepKind::Attention { .. })
     }
 }
 
@@ -322,13 +319,10 @@ mod tests {
     /// One layer as a Llama has it, over buffers 0 residual, 1 and 4 normed, 2 qkv, 3 heads, 5 gated.
     fn layer() -> Plan {
         let linear = |parts, then| StepKind::Linear { parts, then };
-        let norm = |out| StepKind::NormQuantize { x: Buf(0), weight: WeightId::new(0), out: Buf(out), eps: 0.0 };
-        let gated = StepKind::Gated {
-            gate: part(4, 5, false),
-            up: part(4, 5, false),
-            out: Buf(5),
-            quantized: true,
-        };
+        let norm =
+            |out| StepKind::NormQuantize { x: Buf(0), weight: WeightId::new(0), out: Buf(out), eps: 0.0 };
+        let gated =
+            StepKind::Gated { gate: part(4, 5, false), up: part(4, 5, false), out: Buf(5), quantized: true };
         let kinds = vec![
             StepKind::Embed { table: WeightId::new(0), out: Buf(0) },
             norm(1),
@@ -340,13 +334,8 @@ mod tests {
             linear(vec![part(5, 0, true)], Then::Nothing),
             norm(1),
         ];
-        let step = |kind| Step {
-            kind,
-            zone: Zone::Other,
-            rows: BufKind::Batch,
-            barrier: true,
-            barrier_few: true,
-        };
+        let step =
+            |kind| Step { kind, zone: Zone::Other, rows: BufKind::Batch, barrier: true, barrier_few: true };
         let spec = |i| BufSpec {
             row_bytes: 64,
             kind: BufKind::Batch,

@@ -344,7 +344,9 @@ impl Product<'_> {
         debug_assert!(self.bias.is_none_or(|bias| bias.len() == weight.n));
         // The kernel counts columns from the matrix' first.
         let (y, ldy) = match place {
-            None => (self.y.row_f32(rows.start).wrapping_add(self.column), self.y.stride() / size_of::<f32>()),
+            None => {
+                (self.y.row_f32(rows.start).wrapping_add(self.column), self.y.stride() / size_of::<f32>())
+            }
             Some((place, stride)) => (place.wrapping_sub(columns.start), stride),
         };
         let portion = Portion {

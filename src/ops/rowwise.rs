@@ -40,7 +40,14 @@ pub unsafe fn rms_norm(k: &KernelSet, share: Range<usize>, x: Rows, weight: &[f3
 ///
 /// # Safety
 /// As [`rms_norm`]; rows of `out` hold `k.qmatmul.row_bytes(weight.len())`.
-pub unsafe fn norm_quantize(k: &KernelSet, share: Range<usize>, x: Rows, weight: &[f32], eps: f32, out: Rows) {
+pub unsafe fn norm_quantize(
+    k: &KernelSet,
+    share: Range<usize>,
+    x: Rows,
+    weight: &[f32],
+    eps: f32,
+    out: Rows,
+) {
     debug_assert!(size_of_val(weight) <= x.stride());
     let args = NormQuantizeArgs {
         x: x.row_f32(share.start),
@@ -68,7 +75,11 @@ pub unsafe fn swiglu(k: &KernelSet, pair: &Pair, quantized: bool, out: Rows) {
             unsafe {
                 let row = |first: *const f32| std::slice::from_raw_parts(first.add(i * pair.stride), width);
                 let out = out.row_f32(r).add(pair.columns.start);
-                k.unary.swiglu.apply(row(pair.gate), row(pair.up), std::slice::from_raw_parts_mut(out, width));
+                k.unary.swiglu.apply(
+                    row(pair.gate),
+                    row(pair.up),
+                    std::slice::from_raw_parts_mut(out, width),
+                );
             }
         }
         return;

@@ -148,7 +148,18 @@ impl Context {
         let mut tokens = Vec::new();
         let bytes = n_ctx * size_of::<u32>();
         tokens.try_reserve_exact(n_ctx).map_err(|_| Error::OutOfMemory { bytes, what: "the tokens" })?;
-        Ok(Context { model, team, cache, pass, n_ctx, n_batch, n_output, tokens, n_logits: 0, cancel: Canceller::default() })
+        Ok(Context {
+            model,
+            team,
+            cache,
+            pass,
+            n_ctx,
+            n_batch,
+            n_output,
+            tokens,
+            n_logits: 0,
+            cancel: Canceller::default(),
+        })
     }
 
     /// The model it runs.
@@ -213,6 +224,12 @@ impl Context {
     pub fn decode(&mut self, tokens: &[u32], logits: Logits) -> Result<()> {
         self.begin_call();
         self.decode_further(tokens, logits)
+    }
+
+    /// Lets something go wrong in the passes to come.
+    #[cfg(test)]
+    pub(super) fn set_fault(&mut self, fault: Option<super::exec_tests::Fault>) {
+        self.pass.fault = fault;
     }
 
     /// What was cancelled before is over.

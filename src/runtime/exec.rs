@@ -88,10 +88,9 @@ impl Sizes {
         let gated = model.plan().steps.iter().filter_map(|step| gated_scratch(model, step)).max();
         let floats = attention.max(gated.unwrap_or(0));
         let own_copies = checked_bytes(floats, size_of::<f32>(), "scratch")?.next_multiple_of(ALIGNMENT);
-        let own_stride = own_copies.checked_add(layout.own_total).ok_or(Error::OutOfMemory {
-            bytes: usize::MAX,
-            what: "scratch",
-        })?;
+        let own_stride = own_copies
+            .checked_add(layout.own_total)
+            .ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "scratch" })?;
         let own = checked_bytes(own_stride, threads, "scratch")?;
         let rope = checked_bytes(n_ctx, config.rope.dim * size_of::<f32>(), "the rotary table")?;
         let parts = attention::Parts::bytes(kernel, &heads(model), n_ctx, threads)?;

@@ -1,6 +1,11 @@
 //! Accidents within a pass, planted at every step: a panic of any worker, a cancellation.
 
-use super::*;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crate::error::Error;
+use crate::model::{LoadParams, Model};
+use crate::runtime::{Context, ContextParams, Logits};
 use crate::threads::{Poisoned, Worker};
 
 /// What goes wrong, at which step, on which worker.
@@ -29,4 +34,80 @@ pub fn happen(fault: Option<Fault>, step: usize, worker: &Worker<'_>) -> Result<
         },
         _ => Ok(()),
     }
+}
+
+fn context(threads: usize) -> Context {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/untied-mixed.gguf");
+    let model = Model::open(&path, &LoadParams::default()).unwrap();
+    Context::new(model, &ContextParams { n_ctx: 64, n_batch: 16, n_output: 1, threads }).unwrap()
+}
+
+const PROMPT: [u32; 20] = [7; 20];
+
+/// Logits after the prompt and one token more.
+fn logits(context: &mut Context) -> Vec<u32> {
+    context.clear();
+    context.decode(&PROMPT, Logits::Last).unwrap();
+    context.decode(&[3], Logits::Last).unwrap();
+    context.logits().iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn an_accident_at_any_step_leaves_a_usable_context() {
+    for threads in [1, 2, 3] {
+        let mut context = context(threads);
+        let wanted = logits(&mut context);
+        for step in 0..context.model().plan().steps.len() {
+            for (worker, kind) in [
+                (0, FaultKind::Panic),
+                (threads - 1, FaultKind::Panic),
+                (0, FaultKind::Cancel),
+                (threads - 1, FaultKind::Cancel),
+            ] {
+                context.clear();
+                context.decode(&[1, 2], Logits::None).unwrap();
+                for tokens in [&PROMPT[..], &PROMPT[..1]] {
+                    context.set_fault(Some(Fault { step, worker, kind }));
+                    let error = context.decode(tokens, Logits::Last).unwrap_err();
+                    match kind {
+                        FaultKind::Panic => assert!(error.to_string().contains("planted at step"), "{error}"),
+                        FaultKind::Cancel => assert!(matches!(error, Error::Cancelled), "{error}"),
+                    }
+                    assert_eq!((context.len(), context.logits().len()), (2, 0));
+                    context.set_fault(None);
+                }
+                assert!(logits(&mut context) == wanted, "after {kind:?} at {step} on {worker} of {threads}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_call_ends_and_the_next_one_does_not() {
+    let mut context = context(2);
+    let wanted = logits(&mut context);
+    let canceller = context.canceller();
+    // Nothing runs: nothing happens.
+    canceller.cancel();
+    assert!(logits(&mut context) == wanted);
+    // A long prompt in single rows, cancelled from another thread meanwhile, wherever it is.
+    let end = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !end.load(Relaxed) {
+                canceller.cancel();
+                std::thread::yield_now();
+            }
+        });
+        let error = loop {
+            context.clear();
+            if let Err(error) = context.decode(&[5; 60], Logits::Last) {
+                break error;
+            }
+        };
+        end.store(true, Relaxed);
+        assert!(matches!(error, Error::Cancelled), "{error}");
+        assert!(context.is_empty());
+    });
+    assert!(logits(&mut context) == wanted);
 }

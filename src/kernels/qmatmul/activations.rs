@@ -130,11 +130,13 @@ pub(super) unsafe fn quantize_block<I: Isa, const DIGITS: usize>(isa: I, x: *con
         peaks = isa.max(isa.abs(load(i)), peaks);
         poison = isa.mul_add(load(i), isa.zero(), poison);
     }
-    // 0 for finite inputs, else NaN.
-    let poison = isa.sum_lanes(poison);
-    let finite = poison == 0.0;
-    let peak = if finite { isa.max_lanes(peaks) } else { 0.0 };
-    let (d, inverse) = if peak >= SMALLEST_PEAK { (peak / 127.0, 127.0 / peak) } else { (0.0, 0.0) };
+    // Poison is 0 for finite inputs, else NaN; one look across lanes tells that and the peak.
+    let infinity = isa.splat(f32::INFINITY);
+    let peak = isa.max_lanes(isa.select(isa.eq(poison, isa.zero()), peaks, infinity));
+    let finite = peak < f32::INFINITY;
+    let usable = finite && peak >= SMALLEST_PEAK;
+    let (d, inverse) = if usable { (peak / 127.0, 127.0 / peak) } else { (0.0, 0.0) };
+    let poison = if finite { 0.0 } else { f32::NAN };
     let mut sums = [isa.splat_i32(0); DIGITS];
     for i in (0..BLOCK).step_by(I::LANES) {
         let p = if finite { isa.mul(load(i), isa.splat(inverse)) } else { isa.zero() };
@@ -148,7 +150,7 @@ pub(super) unsafe fn quantize_block<I: Isa, const DIGITS: usize>(isa: I, x: *con
             rest = isa.min(isa.max(scaled, isa.splat(-127.0)), isa.splat(127.0));
         }
     }
-    let sums = sums.map(|sum| isa.sum_lanes_i32(sum));
+    let sums = digit_sums(isa, sums);
     let sum = sums.iter().fold(0, |sum, digit| 256 * sum + digit);
     let d = if DIGITS == 2 { d / 256.0 } else { d } + poison;
     // SAFETY: the block has these words; they need no alignment.
@@ -159,4 +161,20 @@ pub(super) unsafe fn quantize_block<I: Isa, const DIGITS: usize>(isa: I, x: *con
         put(Block::<DIGITS>::SUMS + 4 * digit, sum);
         put(Block::<DIGITS>::STARTS + 4 * digit, MAGIC - 128 * sum);
     }
+}
+
+/// The lanes of each vector added up. A sum of 32 digits fits 16 bits, so two are added at once, the second as the
+/// low half of one number.
+#[inline(always)]
+fn digit_sums<I: Isa, const DIGITS: usize>(isa: I, lanes: [I::I32; DIGITS]) -> [i32; DIGITS] {
+    const { assert!(DIGITS <= 2 && BLOCK * 127 <= i16::MAX as usize) };
+    let mut sums = [0; DIGITS];
+    if DIGITS == 2 {
+        let both = isa.sum_lanes_i32(isa.add_i32(isa.shl::<16>(lanes[0]), lanes[1]));
+        sums[1] = i32::from(both as i16);
+        sums[0] = (both - sums[1]) >> 16;
+    } else {
+        sums[0] = isa.sum_lanes_i32(lanes[0]);
+    }
+    sums
 }

@@ -38,6 +38,8 @@ use crate::quant::DType;
 
 pub mod activations;
 mod fused;
+#[cfg(test)]
+mod fused_tests;
 mod layout;
 #[cfg(test)]
 mod tests;

@@ -533,7 +533,7 @@ fn a_set_knows_its_mode_and_level() {
             assert_eq!(set.row_bytes(96), (96 / 32 * (40 * mode.digits() + 8)).next_multiple_of(64));
         }
     }
-    assert_eq!(rows().count(), LEVELS.len() * 2 * (1 + DTYPES.len()));
+    assert_eq!(rows().count(), LEVELS.len() * 2 * (3 + DTYPES.len()));
     assert_eq!(Block::<1>::BYTES, 48);
     assert_eq!(Block::<2>::BYTES, 88);
 }

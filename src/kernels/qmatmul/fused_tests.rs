@@ -1,0 +1,164 @@
+//! The fused kernels give the bits of their two steps one after the other, at any address, and write nothing else.
+
+use super::*;
+use crate::isa::IsaId;
+use crate::kernels::rows::{self, Affine};
+use crate::kernels::unary;
+
+/// Rows with every kind of number: small and large blocks, zeros, one NaN and one infinity far apart.
+fn rows_of(rows: usize, k: usize, strange: bool) -> Vec<f32> {
+    let mut state = 1u64;
+    let mut x: Vec<f32> = (0..rows * k)
+        .map(|i| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let scale = [1.0, 1e-3, 30.0, 0.0, 1e-42][i / 32 % 5];
+            ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) * scale
+        })
+        .collect();
+    if strange {
+        let n = x.len();
+        for (at, value) in [(n / 3, f32::NAN), (n / 2, f32::INFINITY), (n - 1, f32::NEG_INFINITY)] {
+            x[at] = value;
+        }
+        x[0] = -0.0;
+    }
+    x
+}
+
+/// Quantised rows, `pad` bytes apart and behind an odd address, between canaries.
+struct Out {
+    bytes: Vec<u8>,
+    stride: usize,
+    row: usize,
+}
+
+const CANARY: u8 = 0xa5;
+
+impl Out {
+    fn new(rows: usize, row: usize, pad: usize) -> Out {
+        Out { bytes: vec![CANARY; 1 + rows * (row + pad)], stride: row + pad, row }
+    }
+
+    fn ptr(&mut self) -> *mut u8 {
+        self.bytes[1..].as_mut_ptr()
+    }
+
+    /// Rows side by side; everything else is untouched.
+    fn rows(&self, bytes_written: usize) -> Vec<u8> {
+        assert_eq!(self.bytes[0], CANARY);
+        let mut all = Vec::new();
+        for row in self.bytes[1..].chunks(self.stride) {
+            assert!(row[bytes_written..].iter().all(|&b| b == CANARY));
+            all.extend_from_slice(&row[..bytes_written]);
+            all.resize(all.len().next_multiple_of(self.row), 0);
+        }
+        all
+    }
+}
+
+/// Both with NaN scales made alike, since their payload means nothing.
+fn compare(set: &Set, k: usize, got: &[u8], wanted: &[u8], what: &str) {
+    let (row, block) = (set.row_bytes(k), set.block_bytes());
+    let scale = set.activations().digits() * 32;
+    for (r, (got, wanted)) in got.chunks(row).zip(wanted.chunks(row)).enumerate() {
+        for b in 0..k / 32 {
+            let (got, wanted) = (&got[b * block..][..block], &wanted[b * block..][..block]);
+            let float = |bytes: &[u8]| f32::from_ne_bytes(bytes[scale..][..4].try_into().unwrap());
+            if float(wanted).is_nan() {
+                assert!(float(got).is_nan(), "{what}, row {r} block {b}");
+                assert_eq!(got[..scale], wanted[..scale]);
+            } else {
+                assert!(got == wanted, "{what}, row {r} block {b}: {got:?} {wanted:?}");
+            }
+        }
+    }
+}
+
+fn each_set(mut test: impl FnMut(IsaId, Set)) {
+    for isa in IsaId::available() {
+        for mode in [Activations::Bits16, Activations::Bits8] {
+            test(isa, Set::select(isa).with_activations(mode));
+        }
+    }
+}
+
+fn quantized(set: &Set, x: &[f32], k: usize) -> Vec<u8> {
+    let rows = x.len() / k.max(1);
+    let mut out = vec![0; rows * set.row_bytes(k)];
+    // SAFETY: both hold `rows` rows.
+    unsafe { set.quantize_rows(x.as_ptr(), k, rows, k, out.as_mut_ptr()) };
+    out
+}
+
+const SHAPES: [(usize, usize); 7] = [(0, 32), (1, 32), (1, 576), (3, 64), (5, 96), (9, 160), (2, 1536)];
+
+#[test]
+fn a_norm_and_its_quantisation_are_the_two_steps() {
+    each_set(|isa, set| {
+        let norm = rows::Set::select(isa).rms_norm;
+        for ((rows, k), strange) in
+            SHAPES.into_iter().flat_map(|shape| [(shape, false), (shape, shape.0 > 0)])
+        {
+            let (x, gamma) = (rows_of(rows, k, strange), rows_of(1, k, false));
+            let mut normed = vec![0.0; x.len()];
+            let affine = Affine { gamma: Some(&gamma), beta: None, eps: 1e-5 };
+            norm.apply(&x, &mut normed, k, affine).unwrap();
+            let wanted = quantized(&set, &normed, k);
+            // An input behind an odd float, with a gap between rows.
+            let stride = k + 3;
+            let mut spread = vec![f32::NAN; 1 + rows * stride];
+            for (r, row) in x.chunks(k).enumerate() {
+                spread[1 + r * stride..][..k].copy_from_slice(row);
+            }
+            let mut out = Out::new(rows, set.row_bytes(k), 7);
+            let args = NormQuantizeArgs {
+                x: spread[1..].as_ptr(),
+                x_stride: stride,
+                gamma: gamma.as_ptr(),
+                eps: 1e-5,
+                rows,
+                k,
+                out: out.ptr(),
+                out_stride: out.stride,
+            };
+            // SAFETY: the rows were just made.
+            unsafe { set.norm_quantize(&args) };
+            compare(&set, k, &out.rows(k / 32 * set.block_bytes()), &wanted, &format!("{isa:?} {rows}×{k}"));
+        }
+    });
+}
+
+#[test]
+fn a_gate_and_its_quantisation_are_the_two_steps() {
+    each_set(|isa, set| {
+        let swiglu = unary::Set::select(isa).swiglu;
+        for (rows, k) in SHAPES {
+            let (gate, mut up) = (rows_of(rows, k, rows > 1), rows_of(rows, k, false));
+            up.reverse();
+            let mut gated = vec![0.0; gate.len()];
+            swiglu.apply(&gate, &up, &mut gated);
+            let wanted = quantized(&set, &gated, k);
+            // Side by side, as a step's scratch has them.
+            let stride = 2 * k + 1;
+            let mut pairs = vec![f32::NAN; 1 + rows * stride];
+            for r in 0..rows {
+                pairs[1 + r * stride..][..k].copy_from_slice(&gate[r * k..][..k]);
+                pairs[1 + r * stride + k..][..k].copy_from_slice(&up[r * k..][..k]);
+            }
+            let mut out = Out::new(rows, set.row_bytes(k), 5);
+            let first = pairs[1..].as_ptr();
+            let args = GateQuantizeArgs {
+                gate: first,
+                up: first.wrapping_add(k),
+                stride,
+                rows,
+                k,
+                out: out.ptr(),
+                out_stride: out.stride,
+            };
+            // SAFETY: the rows were just made.
+            unsafe { set.gate_quantize(&args) };
+            compare(&set, k, &out.rows(k / 32 * set.block_bytes()), &wanted, &format!("{isa:?} {rows}×{k}"));
+        }
+    });
+}

@@ -205,11 +205,20 @@ fn info_kernels_and_bench_print_tables() {
     assert_eq!(table.lines().filter(|line| line.contains("tg4@d8")).count(), 2, "{table}");
     let json = succeeds(smallmind(&bench).arg("--json"));
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(rows.as_array().unwrap().len(), 4);
+    assert_eq!(rows.as_array().unwrap().len(), 6, "pp, tg and the first token, on one and two threads");
     assert_eq!((&rows[0]["activation_bits"], &rows[0]["kv"]), (&16.into(), &"f16".into()));
     let table = succeeds(smallmind(&bench).args(["--kv", "q8_0"]));
     assert!(table.contains("q8_0 cache"), "{table}");
-    assert!(rows[0]["tokens_per_second"].as_f64().unwrap() > 0.0);
+    assert!(rows[0]["weights"].as_str().unwrap().contains("Q8_0"), "{rows}");
+    for row in rows.as_array().unwrap() {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(number("min") > 0.0 && number("min") <= number("tokens_per_second"), "{row}");
+        assert!(number("max") >= number("tokens_per_second") && number("load_seconds") > 0.0, "{row}");
+    }
+    let lists = ["bench", "-m", TINY, "-p", "4,8", "-n", "0", "-f", "0", "-d", "0,5", "-r", "2", "-t", "1"];
+    let table = succeeds(&mut smallmind(&lists));
+    let tests: Vec<_> = table.lines().skip(3).map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(tests, ["pp4", "pp8", "pp4@d5", "pp8@d5"], "{table}");
 }
 
 #[cfg(target_os = "linux")]

@@ -114,7 +114,7 @@ impl<'a> Builder<'a> {
             self.touch(buf, step);
         }
         let rows = self.kind(out);
-        self.plan.steps.push(Step { kind, zone, rows, barrier: true, barrier_few: true });
+        self.plan.steps.push(Step { kind, zone, rows, barrier: true, barrier_few: true, own_copy: false });
     }
 
     /// [`Builder::push`] for a step that makes rows of `out` from those of `x`, for products alone.

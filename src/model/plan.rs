@@ -192,6 +192,8 @@ pub struct Step {
     pub barrier: bool,
     /// The same in a pass of up to [`Plan::FEW_ROWS`] rows.
     pub barrier_few: bool,
+    /// Whether, in such a pass, every worker makes its own copy of what the step writes.
+    pub own_copy: bool,
 }
 
 impl Step {
@@ -230,14 +232,9 @@ impl Plan {
     /// than a barrier.
     pub const FEW_ROWS: usize = 4;
 
-    /// Whether every worker makes its own copy of what the step writes, in a short pass.
-    pub(crate) fn has_own_copy(&self, step: &Step) -> bool {
-        !step.is_drawn() && step.kind.access().writes.iter().all(|buf| self.buffers[buf.index()].own_copy)
-    }
-
     /// Whether `later` may only begin when all workers are done with `earlier`.
     fn conflict(&self, earlier: &Step, later: &Step, few: bool) -> bool {
-        let by_row = |step: &Step| !step.is_drawn() && !(few && self.has_own_copy(step));
+        let by_row = |step: &Step| !step.is_drawn() && !(few && step.own_copy);
         if earlier.is_drawn() && later.is_drawn() {
             // They take turns with two sets of counters, see the executor.
             return true;
@@ -257,6 +254,10 @@ impl Plan {
     /// Places the barriers: as late as can be, and only where a step meets what other workers do since the last
     /// one. To be called once, when all steps are there.
     pub(super) fn place_barriers(&mut self) {
+        for step in &mut self.steps {
+            let own = |buf: &Buf| self.buffers[buf.index()].own_copy;
+            step.own_copy = !step.is_drawn() && step.kind.access().writes.iter().all(own);
+        }
         for few in [false, true] {
             let mut since = 0;
             for i in 1..self.steps.len() {

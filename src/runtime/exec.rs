@@ -290,8 +290,7 @@ impl Walk<'_> {
             return;
         }
         let view = |buf| self.view(buf, step.rows, worker);
-        let share =
-            if self.few && self.model.plan().has_own_copy(step) { 0..rows } else { worker.share(rows, 1) };
+        let share = if self.few && step.own_copy { 0..rows } else { worker.share(rows, 1) };
         let kernels = self.model.kernels();
         let config = self.model.config();
         // SAFETY: row-wise steps write only rows of `share`, which the workers' shares partition, or their own

@@ -151,15 +151,30 @@ pub struct Bench {
     /// Model file (GGUF)
     #[arg(short, long, value_name = "FILE")]
     pub model: PathBuf,
-    /// Tokens of a prompt to prefill; 0 leaves it out
-    #[arg(short = 'p', long = "prompt-tokens", value_name = "N", default_value_t = 512)]
-    pub prompt: usize,
-    /// Tokens to decode one by one; 0 leaves it out
-    #[arg(short = 'n', long = "decode-tokens", value_name = "N", default_value_t = 128)]
-    pub decode: usize,
-    /// Positions filled before the measurement
-    #[arg(short, long, value_name = "N", default_value_t = 0)]
-    pub depth: usize,
+    /// Tokens of a prompt to prefill (pp), several separated by commas; 0 leaves it out
+    #[arg(
+        short = 'p',
+        long = "prompt-tokens",
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "512"
+    )]
+    pub prompt: Vec<usize>,
+    /// Tokens to decode one by one (tg), several separated by commas; 0 leaves it out
+    #[arg(
+        short = 'n',
+        long = "decode-tokens",
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "128"
+    )]
+    pub decode: Vec<usize>,
+    /// Tokens of a prompt whose first answer is waited for (ft), several separated by commas; 0 leaves it out
+    #[arg(short = 'f', long = "first-token", value_name = "N", value_delimiter = ',', default_value = "16")]
+    pub first: Vec<usize>,
+    /// Positions filled before the measurement, several separated by commas
+    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    pub depth: Vec<usize>,
     /// Tokens that go through the model at once; 0 is the default
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub batch: usize,

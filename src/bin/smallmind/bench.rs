@@ -1,105 +1,219 @@
-//! `smallmind bench`: tokens a second of prefill (pp) and decode (tg), medians with their spread.
+//! `smallmind bench`: tokens a second of prefill (pp) and decode (tg), and the time to a prompt's first token (ft),
+//! at each depth and number of threads asked for: medians with their spread.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use smallmind::kv::CacheType;
+use indicatif::{ProgressBar, ProgressStyle};
+use smallmind::format::gguf::Gguf;
+use smallmind::format::{FileSource, describe};
 use smallmind::model::{LoadParams, Model};
 use smallmind::runtime::{Context, ContextParams, Logits};
-use smallmind::{Result, threads};
+use smallmind::{Error, Result, threads};
 
 use crate::args::Bench;
 use crate::output::print;
 
-/// One test's outcome, in tokens a second.
-struct Row {
-    test: String,
+/// What is measured.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// A prompt goes in, with the logits after its last token.
+    Prefill,
+    /// Tokens go in one by one, each with its logits.
+    Decode,
+    /// As a prefill; what counts is the time until the first token could be drawn.
+    FirstToken,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Prefill => "pp",
+            Kind::Decode => "tg",
+            Kind::FirstToken => "ft",
+        }
+    }
+}
+
+/// One measurement's conditions.
+struct Test {
+    kind: Kind,
+    tokens: usize,
+    depth: usize,
     threads: usize,
-    samples: Vec<f64>,
+}
+
+impl Test {
+    fn name(&self) -> String {
+        let depth = if self.depth > 0 { format!("@d{}", self.depth) } else { String::new() };
+        format!("{}{}{depth}", self.kind.name(), self.tokens)
+    }
+}
+
+/// One test's outcome: seconds, shortest first.
+struct Row {
+    test: Test,
+    seconds: Vec<f64>,
 }
 
 impl Row {
-    fn median(&self) -> f64 {
-        let n = self.samples.len();
-        (self.samples[(n - 1) / 2] + self.samples[n / 2]) / 2.0
+    fn median_seconds(&self) -> f64 {
+        let n = self.seconds.len();
+        (self.seconds[(n - 1) / 2] + self.seconds[n / 2]) / 2.0
     }
 
-    fn json(&self, activation_bits: usize, kv: CacheType) -> String {
-        format!(
-            r#"{{"test":"{}","threads":{},"activation_bits":{activation_bits},"kv":"{}","tokens_per_second":{:.3},"min":{:.3},"max":{:.3},"repetitions":{}}}"#,
-            self.test,
-            self.threads,
-            kv.name(),
-            self.median(),
-            self.samples[0],
-            self.samples[self.samples.len() - 1],
-            self.samples.len()
-        )
+    fn speed(&self, seconds: f64) -> f64 {
+        self.test.tokens as f64 / seconds
     }
+
+    /// Median, lowest and highest speed.
+    fn speeds(&self) -> [f64; 3] {
+        let (shortest, longest) = (self.seconds[0], self.seconds[self.seconds.len() - 1]);
+        [self.median_seconds(), longest, shortest].map(|seconds| self.speed(seconds))
+    }
+
+    fn json(&self, args: &Bench, loaded: &Loaded) -> serde_json::Value {
+        let [median, min, max] = self.speeds();
+        let round = |x: f64| (x * 1000.0).round() / 1000.0;
+        serde_json::json!({
+            "test": self.test.name(),
+            "tokens": self.test.tokens,
+            "depth": self.test.depth,
+            "threads": self.test.threads,
+            "batch": args.batch,
+            "tokens_per_second": round(median),
+            "min": round(min),
+            "max": round(max),
+            "seconds": self.median_seconds(),
+            "repetitions": self.seconds.len(),
+            "load_seconds": loaded.seconds,
+            "weights": loaded.types,
+            "activation_bits": 8 * args.activations.digits(),
+            "kv": args.kv.name(),
+            "isa": loaded.model.kernels().isa.name(),
+        })
+    }
+}
+
+/// A model and what is worth telling of its load.
+struct Loaded {
+    model: Arc<Model>,
+    seconds: f64,
+    /// Types of its weights, the most bytes first.
+    types: String,
 }
 
 pub fn run(args: &Bench) -> Result<()> {
-    let start = Instant::now();
-    let model =
-        Model::open(&args.model, &LoadParams { activations: args.activations, ..LoadParams::default() })?;
-    let load = start.elapsed().as_secs_f64();
+    let loaded = load(args)?;
     let counts = if args.threads.is_empty() { vec![threads::available()] } else { args.threads.clone() };
+    let progress = progress();
     let mut rows = Vec::new();
     for threads in counts {
-        rows.extend(measure(&model, args, threads)?);
+        for &depth in &args.depth {
+            rows.extend(measure(&loaded.model, args, threads, depth, &progress)?);
+        }
     }
-    let bits = 8 * args.activations.digits();
+    progress.finish_and_clear();
     if args.json {
-        let rows: Vec<_> = rows.iter().map(|row| row.json(bits, args.kv)).collect();
-        return print(&format!("[{}]\n", rows.join(",")));
+        let rows: Vec<_> = rows.iter().map(|row| row.json(args, &loaded)).collect();
+        let text = serde_json::to_string(&rows).map_err(|error| Error::Internal(error.to_string()))?;
+        return print(&(text + "\n"));
     }
-    let isa = model.kernels().isa.name();
-    let mut text =
-        format!("loaded in {load:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n", args.kv.name());
-    text.push_str(&format!("{:<14} {:>7} {:>10} {:>10} {:>10}\n", "test", "threads", "tok/s", "min", "max"));
-    for row in &rows {
-        let (min, max) = (row.samples[0], row.samples[row.samples.len() - 1]);
-        let (test, threads, median) = (&row.test, row.threads, row.median());
-        text.push_str(&format!("{test:<14} {threads:>7} {median:>10.1} {min:>10.1} {max:>10.1}\n"));
-    }
-    print(&text)
+    print(&table(args, &loaded, &rows))
 }
 
-fn measure(model: &Arc<Model>, args: &Bench, threads: usize) -> Result<Vec<Row>> {
-    let length = args.prompt.max(args.decode);
-    let n_ctx = args.depth.saturating_add(length).max(1);
-    let params = ContextParams { n_ctx, n_batch: args.batch, n_output: 1, threads, kv: args.kv };
+fn load(args: &Bench) -> Result<Loaded> {
+    let start = Instant::now();
+    let params = LoadParams { activations: args.activations, ..LoadParams::default() };
+    let model = Model::open(&args.model, &params)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let mut types = describe(&Gguf::open(Arc::new(FileSource::open(&args.model)?))?).types;
+    types.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+    let types: Vec<_> = types.iter().map(|share| share.ty.to_string()).collect();
+    Ok(Loaded { model, seconds, types: types.join("+") })
+}
+
+/// A line that tells a watching person where the measurement is.
+fn progress() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
+    let Loaded { model, seconds, types } = loaded;
+    let (isa, bits) = (model.kernels().isa.name(), 8 * args.activations.digits());
+    let mut text = format!(
+        "{types}, loaded in {seconds:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n",
+        args.kv.name()
+    );
+    text.push_str(&format!(
+        "{:<14} {:>7} {:>10} {:>10} {:>10} {:>10}\n",
+        "test", "threads", "tok/s", "min", "max", "ms"
+    ));
+    for row in rows {
+        let [median, min, max] = row.speeds();
+        let (test, threads, ms) = (row.test.name(), row.test.threads, row.median_seconds() * 1e3);
+        text.push_str(&format!(
+            "{test:<14} {threads:>7} {median:>10.1} {min:>10.1} {max:>10.1} {ms:>10.2}\n"
+        ));
+    }
+    text
+}
+
+/// All tests at one depth on one number of threads.
+fn measure(
+    model: &Arc<Model>,
+    args: &Bench,
+    threads: usize,
+    depth: usize,
+    progress: &ProgressBar,
+) -> Result<Vec<Row>> {
+    let kinds =
+        [(Kind::Prefill, &args.prompt), (Kind::Decode, &args.decode), (Kind::FirstToken, &args.first)];
+    let tests = kinds.into_iter().flat_map(|(kind, counts)| counts.iter().map(move |&tokens| (kind, tokens)));
+    let tests: Vec<_> = tests.filter(|&(_, tokens)| tokens > 0).collect();
+    let length = tests.iter().map(|&(_, tokens)| tokens).max().unwrap_or(0);
+    let n_ctx = depth.saturating_add(length).max(1);
+    let params =
+        ContextParams { n_ctx, n_batch: args.batch, threads, kv: args.kv, ..ContextParams::default() };
     let mut context = Context::new(model.clone(), &params)?;
     // Which tokens they are doesn't change the work; a spread visits the embedding table fairly.
     let n_vocab = model.config().n_vocab;
     let tokens: Vec<u32> = (0..n_ctx).map(|i| (i.wrapping_mul(7919) % n_vocab) as u32).collect();
-    if args.depth > 0 {
-        context.decode(&tokens[..args.depth], Logits::None)?;
+    if depth > 0 {
+        progress.set_message(format!("filling {depth} positions, {threads} threads"));
+        context.decode(&tokens[..depth], Logits::None)?;
     }
-    let suffix = if args.depth > 0 { format!("@d{}", args.depth) } else { String::new() };
     let mut rows = Vec::new();
-    let mut test =
-        |name: &str, count: usize, work: &mut dyn FnMut(&mut Context) -> Result<()>| -> Result<()> {
-            if count == 0 {
-                return Ok(());
+    for (kind, count) in tests {
+        let test = Test { kind, tokens: count, depth, threads };
+        let mut seconds = Vec::new();
+        for repetition in 0..=args.repetitions {
+            progress.set_message(format!("{}, {threads} threads: {repetition}", test.name()));
+            context.rewind(depth)?;
+            let time = once(&mut context, kind, &tokens[depth..depth + count])?.as_secs_f64();
+            if repetition > 0 {
+                seconds.push(time);
             }
-            let mut samples = Vec::new();
-            for repetition in 0..=args.repetitions {
-                context.rewind(args.depth)?;
-                let start = Instant::now();
-                work(&mut context)?;
-                if repetition > 0 {
-                    samples.push(count as f64 / start.elapsed().as_secs_f64());
-                }
-            }
-            samples.sort_by(f64::total_cmp);
-            rows.push(Row { test: format!("{name}{count}{suffix}"), threads, samples });
-            Ok(())
-        };
-    let run = &tokens[args.depth..];
-    test("pp", args.prompt, &mut |context| context.decode(&run[..args.prompt], Logits::Last))?;
-    test("tg", args.decode, &mut |context| {
-        run[..args.decode].iter().try_for_each(|&token| context.decode(&[token], Logits::Last))
-    })?;
+        }
+        seconds.sort_by(f64::total_cmp);
+        rows.push(Row { test, seconds });
+    }
     Ok(rows)
+}
+
+fn once(context: &mut Context, kind: Kind, tokens: &[u32]) -> Result<Duration> {
+    let start = Instant::now();
+    match kind {
+        Kind::Prefill | Kind::FirstToken => context.decode(tokens, Logits::Last)?,
+        Kind::Decode => tokens.iter().try_for_each(|&token| context.decode(&[token], Logits::Last))?,
+    }
+    Ok(start.elapsed())
 }

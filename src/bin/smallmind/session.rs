@@ -38,6 +38,7 @@ pub struct Session {
     pub context: Context,
     pub sampler: Sampler,
     pub seed: u64,
+    load_seconds: f64,
     quiet: bool,
     profile: bool,
 }
@@ -57,13 +58,15 @@ impl Session {
         };
         // A wrong value should be told before a long load.
         params.validate()?;
+        let start = Instant::now();
         let model = load(args)?;
+        let load_seconds = start.elapsed().as_secs_f64();
         let sampler = Sampler::new(params, model.config().n_vocab)?;
         let threads = args.threads.unwrap_or_else(threads::available);
         let n_ctx = args.ctx.unwrap_or_else(|| model.config().n_ctx_train.min(DEFAULT_CONTEXT));
-        let context =
-            Context::new(model, &ContextParams { n_ctx, threads, kv: args.kv, ..ContextParams::default() })?;
-        Ok(Session { context, sampler, seed, quiet: args.quiet, profile: args.profile })
+        let params = ContextParams { n_ctx, threads, kv: args.kv, ..ContextParams::default() };
+        let context = Context::new(model, &params)?;
+        Ok(Session { context, sampler, seed, load_seconds, quiet: args.quiet, profile: args.profile })
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -129,11 +132,12 @@ impl Session {
             StopReason::ContextFull => "context full",
         };
         remark(&format!(
-            "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · {} threads · seed {} · {why}]\n",
+            "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · loaded in {:.2} s · {} threads · seed {} · {why}]\n",
             summary.n_prompt,
             summary.prefill_rate(),
             summary.n_generated,
             summary.decode_rate(),
+            self.load_seconds,
             self.context.threads(),
             self.seed,
         ));

@@ -23,7 +23,7 @@ fn context(model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
 }
 
 fn context_of(kv: CacheType, model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
-    let params = ContextParams { n_ctx: 64, n_batch, n_output: 48, threads, kv };
+    let params = ContextParams { n_ctx: 64, n_batch, n_output: 48, threads, kv, ..ContextParams::default() };
     Context::new(model.clone(), &params).unwrap()
 }
 
@@ -92,7 +92,7 @@ fn long_sequences_do_not_depend_on_threads_and_batches() {
     for kv in CacheType::ALL {
         // Logits after each of some tokens, decoded one by one, and after all.
         let run = |threads, n_batch, single: std::ops::Range<usize>| {
-            let params = ContextParams { n_ctx: 600, n_batch, n_output: 1, threads, kv };
+            let params = ContextParams { n_ctx: 600, n_batch, threads, kv, ..ContextParams::default() };
             let mut context = Context::new(model.clone(), &params).unwrap();
             let mut all = Vec::new();
             context.decode(&tokens[..single.start], Logits::Last).unwrap();
@@ -161,8 +161,13 @@ fn a_refused_call_changes_nothing() {
 #[test]
 fn absurd_parameters_are_refused_before_memory_is() {
     let model = load("untied-mixed", None);
-    let kv = CacheType::F16;
-    let params = |n_ctx, n_batch, n_output, threads| ContextParams { n_ctx, n_batch, n_output, threads, kv };
+    let params = |n_ctx, n_batch, n_output, threads| ContextParams {
+        n_ctx,
+        n_batch,
+        n_output,
+        threads,
+        ..ContextParams::default()
+    };
     let absurd = [
         params(64, 0, 1, 0),
         params(64, 0, 1, usize::MAX),

@@ -48,7 +48,7 @@ fn a_step_allocates_nothing() {
 
     // Beyond two parts of the sequence, which workers share.
     let mut contexts = CacheType::ALL.map(|kv| {
-        let params = ContextParams { n_ctx: 1024, n_batch: 16, n_output: 1, threads: 2, kv };
+        let params = ContextParams { n_ctx: 1024, n_batch: 16, threads: 2, kv, ..ContextParams::default() };
         Context::new(model.clone(), &params).unwrap()
     });
     for (i, profiled) in (0..contexts.len()).flat_map(|i| [(i, false), (i, true)]) {

@@ -22,8 +22,14 @@ fn difference(name: &str) -> (f64, f64) {
     let (positions, vocabulary) = (cursor.size(), cursor.size());
     let tokens: Vec<u32> = (0..positions).map(|_| cursor.u32()).collect();
 
-    let params =
-        ContextParams { n_ctx: positions, n_output: positions, n_batch: 7, threads: 2, kv: CacheType::F32 };
+    let params = ContextParams {
+        n_ctx: positions,
+        n_output: positions,
+        n_batch: 7,
+        threads: 2,
+        kv: CacheType::F32,
+        ..ContextParams::default()
+    };
     let mut context = Context::new(model, &params).unwrap();
     context.decode(&tokens, Logits::All).unwrap();
     assert_eq!(context.logits().len(), positions * vocabulary);

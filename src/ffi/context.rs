@@ -8,17 +8,19 @@ use std::mem::size_of;
 use super::boundary;
 use super::buffers;
 use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give};
-use super::log::{SM_LOG_INFO, log};
+use super::log::{SM_LOG_INFO, SM_LOG_WARNING, log};
 use super::model::sm_model;
 use super::params::{self, Params, Versioned};
 use super::status::{Failure, sm_status};
 use crate::kv::CacheType;
+use crate::model::RopeOverrides;
 use crate::profile::{self, Zone};
-use crate::runtime::{Context, ContextParams, Logits};
+use crate::runtime::{Canceller, Context, ContextParams, Logits};
 
 /// A context. For one call at a time.
 pub struct sm_context {
     context: Exclusive<Context>,
+    cancel: Canceller,
 }
 
 /// `sm_decode` computes no logits: it only fills the cache.
@@ -54,9 +56,14 @@ pub struct sm_context_params {
     /// What keys and values are stored as: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. The fewer bytes, the
     /// faster are steps deep in a text.
     pub cache_type: i32,
+    /// Factor by which positions are stretched, for contexts longer than the model was trained on (there's a
+    /// warning in the log where they are). 0, the default, for what the file says.
+    pub rope_scale: f32,
+    /// Base of the rotary frequencies; 0, the default, for what the file says.
+    pub rope_base: f32,
 }
 
-// SAFETY: repr(C); integers.
+// SAFETY: repr(C); integers and floats.
 unsafe impl Versioned for sm_context_params {
     const NAME: &'static str = "sm_context_params";
 }
@@ -64,13 +71,22 @@ unsafe impl Versioned for sm_context_params {
 // SAFETY: struct_size is first.
 unsafe impl Params for sm_context_params {
     fn defaults() -> Self {
-        let ContextParams { n_ctx, n_batch, n_output, threads, kv } = ContextParams::default();
+        let ContextParams { n_ctx, n_batch, n_output, threads, kv, rope } = ContextParams::default();
         let cache_type = match kv {
             CacheType::F32 => SM_CACHE_F32,
             CacheType::F16 => SM_CACHE_F16,
             CacheType::Q8_0 => SM_CACHE_Q8_0,
         };
-        Self { struct_size: size_of::<Self>(), n_ctx, n_batch, n_output, n_threads: threads, cache_type }
+        Self {
+            struct_size: size_of::<Self>(),
+            n_ctx,
+            n_batch,
+            n_output,
+            n_threads: threads,
+            cache_type,
+            rope_scale: rope.factor,
+            rope_base: rope.base,
+        }
     }
 }
 
@@ -82,6 +98,7 @@ unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams,
     // SAFETY: the function's contract.
     let read = unsafe { params::read(params) }?;
     let sm_context_params { n_ctx, n_batch, n_output, n_threads, cache_type, .. } = read;
+    let rope = RopeOverrides { base: read.rope_base, factor: read.rope_scale };
     let kv = match cache_type {
         SM_CACHE_F32 => CacheType::F32,
         SM_CACHE_F16 => CacheType::F16,
@@ -90,7 +107,7 @@ unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams,
             return Err(Failure::invalid(format!("cache_type is {cache_type}, which is none of SM_CACHE_*")));
         }
     };
-    Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, kv })
+    Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, kv, rope })
 }
 
 /// Bytes that a context takes.
@@ -159,7 +176,11 @@ pub unsafe extern "C" fn sm_context_create(
         let _zone = profile::scope(Zone::ContextCreate);
         let made = Context::new(model.model.clone(), &read_params(params)?)?;
         log(SM_LOG_INFO, &format!("context of {} positions on {} threads", made.n_ctx(), made.threads()));
-        give(context, sm_context { context: Exclusive::new("the context", made) });
+        if let Some(warning) = made.warning() {
+            log(SM_LOG_WARNING, &warning);
+        }
+        let cancel = made.canceller();
+        give(context, sm_context { context: Exclusive::new("the context", made), cancel });
         Ok(())
     })
 }
@@ -219,6 +240,21 @@ pub unsafe extern "C" fn sm_decode(
         let mut context = enter(context)?;
         let tokens = buffers::array(tokens, n_tokens, "tokens")?;
         Ok(context.decode(tokens, logits_mode(logits)?)?)
+    })
+}
+
+/// Ends the `sm_decode` or `sm_generate` that another thread is inside of with this context, between two steps of
+/// a pass: within milliseconds. That call returns `SM_STATUS_CANCELLED`: a decode has then appended nothing, a
+/// generation what it had written so far; the context is usable. Where no call is inside, nothing happens.
+///
+/// The one function for a context that is in use: call it on any thread, also from a callback, but never after
+/// `sm_context_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_cancel(context: *const sm_context) -> sm_status {
+    boundary::call(|| {
+        // SAFETY: the header's contract.
+        unsafe { borrow(context, "context") }?.cancel.cancel();
+        Ok(())
     })
 }
 

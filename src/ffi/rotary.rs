@@ -41,7 +41,7 @@ pub unsafe extern "C" fn sm_rope_table_f32(
             apart("table", table.as_ptr(), len, "factors", factors)?;
             Some(factors)
         };
-        Ok(fill(table, rot_dim, base, Scaling { freq_scale, factors })?)
+        Ok(fill(table, rot_dim, base, Scaling { freq_scale, factors, ..Scaling::default() })?)
     })
 }
 

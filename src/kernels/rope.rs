@@ -30,11 +30,35 @@ pub struct Scaling<'a> {
     pub freq_scale: f32,
     /// A divisor for each of the `rot_dim / 2` frequencies (Llama 3's `rope_freqs`); absent for 1.
     pub factors: Option<&'a [f32]>,
+    /// Which frequencies `freq_scale` holds for; absent for all.
+    pub ramp: Option<Ramp>,
+    /// Factor on all cosines and sines, hence on whatever is turned.
+    pub magnitude: f32,
+}
+
+/// A passage from fast frequencies, which stay, to slow ones, which are scaled (YaRN, Peng et al. 2023,
+/// arXiv:2309.00071).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ramp {
+    /// Up to this pair frequencies stay.
+    pub begin: f64,
+    /// From this pair on they are scaled; in between, in part.
+    pub end: f64,
+    /// How much of a frequency stays at most, 0 to 1.
+    pub strength: f64,
+}
+
+impl Ramp {
+    /// How much of pair `i`'s frequency stays.
+    fn kept(&self, i: usize) -> f64 {
+        let along = (i as f64 - self.begin) / (self.end - self.begin).max(0.001);
+        (1.0 - along.clamp(0.0, 1.0)) * self.strength
+    }
 }
 
 impl Default for Scaling<'_> {
     fn default() -> Self {
-        Self { freq_scale: 1.0, factors: None }
+        Self { freq_scale: 1.0, factors: None, ramp: None, magnitude: 1.0 }
     }
 }
 
@@ -76,8 +100,12 @@ impl<'a> Angles<'a> {
     }
 }
 
+/// Positions whose angles are computed together.
+const STRETCH: usize = 64;
+
 /// Writes the angles of positions 0, 1, … as [`Angles`] reads them: as many positions as `data` has room for.
-/// Pair i at position p turns by `p · freq_scale · base^(−2i/rot_dim) / factors[i]`.
+/// Pair i at position p turns by `p · freq_scale · base^(−2i/rot_dim) / factors[i]`; with a ramp, what of the
+/// frequency stays isn't scaled.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where `rot_dim` is odd, there is not one factor for each pair, a number is not positive
@@ -88,14 +116,19 @@ pub fn fill(data: &mut [f32], rot_dim: usize, base: f32, scaling: Scaling) -> Re
         return Ok(());
     }
     Angles::new(data, rot_dim)?;
+    let (scale, magnitude) = (f64::from(scaling.freq_scale), f64::from(scaling.magnitude));
     let half = rot_dim / 2;
-    for (position, line) in data.chunks_exact_mut(rot_dim).enumerate() {
+    // A frequency is a power, so it serves a stretch of positions, which stays in cache meanwhile.
+    for (stretch, lines) in data.chunks_mut(STRETCH * rot_dim).enumerate() {
         for i in 0..half {
-            let exponent = -2.0 * i as f64 / rot_dim as f64;
             let divisor = scaling.factors.map_or(1.0, |factors| f64::from(factors[i]));
-            let scaled = position as f64 * f64::from(scaling.freq_scale);
-            let (sin, cos) = (scaled * f64::from(base).powf(exponent) / divisor).sin_cos();
-            (line[i], line[half + i]) = (cos as f32, sin as f32);
+            let power = f64::from(base).powf(-2.0 * i as f64 / rot_dim as f64);
+            let scale = scaling.ramp.map_or(scale, |ramp| scale + (1.0 - scale) * ramp.kept(i));
+            for (position, line) in lines.chunks_exact_mut(rot_dim).enumerate() {
+                let position = (stretch * STRETCH + position) as f64;
+                let (sin, cos) = (position * scale * power / divisor).sin_cos();
+                (line[i], line[half + i]) = ((cos * magnitude) as f32, (sin * magnitude) as f32);
+            }
         }
     }
     Ok(())
@@ -111,7 +144,7 @@ fn check(rot_dim: usize, base: f32, scaling: Scaling) -> Result<()> {
     if scaling.factors.is_some() && factors.len() != half {
         return Err(Error::invalid(format!("{} rope factors for {half} frequencies", factors.len())));
     }
-    for &x in [base, scaling.freq_scale].iter().chain(factors) {
+    for &x in [base, scaling.freq_scale, scaling.magnitude].iter().chain(factors) {
         if !(x > 0.0 && x.is_finite()) {
             return Err(Error::invalid(format!("rope frequency parameter {x} is not positive and finite")));
         }

@@ -1,30 +1,17 @@
 //! Hyperparameters of a model, read from GGUF metadata and checked before anything is sized by them.
 //! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on).
 
-use crate::error::{Error, Result, quoted};
+use super::rope::RopeConfig;
+use crate::error::{Error, Result};
 use crate::format::gguf::Metadata;
-use crate::kernels::rope::Pairing;
 
 /// Largest value of any dimension taken from a file: keeps every product of two of them within `usize`
 /// and far above any real model.
-const MAX_DIM: usize = 1 << 24;
+pub(super) const MAX_DIM: usize = 1 << 24;
 /// Most layers taken from a file.
 const MAX_LAYERS: usize = 4096;
 /// Longest context taken from a file or a caller.
 pub(crate) const MAX_CONTEXT: usize = 1 << 24;
-
-/// How positions turn into rotations.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeConfig {
-    /// Rotated dimensions of each head (the rest passes through).
-    pub dim: usize,
-    /// Base of the geometric frequencies.
-    pub base: f32,
-    /// Positions are divided by this (linear scaling); 1 = none.
-    pub linear_factor: f32,
-    /// Which dimensions form a pair.
-    pub pairing: Pairing,
-}
 
 /// Hyperparameters that every decoder family here has.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,17 +43,17 @@ pub struct Config {
 }
 
 /// Typed look-ups under one architecture's prefix.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     metadata: &'a Metadata,
     architecture: &'a str,
 }
 
 impl Keys<'_> {
-    fn key(&self, name: &str) -> String {
+    pub fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.architecture)
     }
 
-    fn optional(&self, name: &str, max: usize) -> Result<Option<usize>> {
+    pub fn optional(&self, name: &str, max: usize) -> Result<Option<usize>> {
         let key = self.key(name);
         let Some(value) = self.metadata.get_u32(&key)? else { return Ok(None) };
         let value = value as usize;
@@ -81,8 +68,13 @@ impl Keys<'_> {
             .ok_or_else(|| Error::format(format!("metadata key {} is missing", self.key(name))))
     }
 
+    /// The text under a whole key.
+    pub fn text(&self, key: &str) -> Result<Option<&'_ str>> {
+        self.metadata.get_str(key)
+    }
+
     /// A finite float above zero, or the default where the key is absent.
-    fn positive(&self, name: &str, default: f32) -> Result<f32> {
+    pub fn positive(&self, name: &str, default: f32) -> Result<f32> {
         let key = self.key(name);
         let value = self.metadata.get_f32(&key)?.unwrap_or(default);
         if !(value.is_finite() && value > 0.0) {
@@ -123,6 +115,7 @@ impl Config {
         if head_dim > 1024 {
             return Err(Error::Unsupported(format!("heads of {head_dim} dimensions (at most 1024)")));
         }
+        let n_ctx_train = keys.required("context_length", MAX_CONTEXT)?;
         let config = Config {
             name: metadata.get_str("general.name")?.unwrap_or("").to_owned(),
             n_layer: keys.required("block_count", MAX_LAYERS)?,
@@ -132,9 +125,9 @@ impl Config {
             head_dim,
             n_ff: keys.required("feed_forward_length", MAX_DIM)?,
             n_vocab,
-            n_ctx_train: keys.required("context_length", MAX_CONTEXT)?,
+            n_ctx_train,
             norm_eps: keys.positive("attention.layer_norm_rms_epsilon", 1e-5)?,
-            rope: rope(&keys, head_dim)?,
+            rope: RopeConfig::read(&keys, head_dim, n_ctx_train)?,
             architecture: architecture.to_owned(),
         };
         Ok(config)
@@ -149,20 +142,4 @@ impl Config {
     pub fn kv_width(&self) -> usize {
         self.n_head_kv * self.head_dim
     }
-}
-
-fn rope(keys: &Keys<'_>, head_dim: usize) -> Result<RopeConfig> {
-    let dim = keys.optional("rope.dimension_count", MAX_DIM)?.unwrap_or(head_dim);
-    if dim > head_dim || dim % 2 != 0 {
-        return Err(Error::format(format!("{dim} rotated dimensions in heads of {head_dim}")));
-    }
-    let scaling = keys.key("rope.scaling.type");
-    let linear_factor = match keys.metadata.get_str(&scaling)? {
-        None | Some("none") => 1.0,
-        Some("linear") => keys.positive("rope.scaling.factor", 1.0)?,
-        Some(other) => return Err(Error::Unsupported(format!("{scaling} = {}", quoted(other)))),
-    };
-    // GGUF files of this family store Q and K permuted so that pairs are adjacent.
-    let base = keys.positive("rope.freq_base", 10_000.0)?;
-    Ok(RopeConfig { dim, base, linear_factor, pairing: Pairing::Adjacent })
 }

@@ -7,10 +7,12 @@ mod config;
 mod llama;
 mod load;
 mod plan;
+mod rope;
 mod weights;
 
+pub use config::Config;
 pub(crate) use config::MAX_CONTEXT;
-pub use config::{Config, RopeConfig};
 pub use load::{LoadParams, Model};
 pub use plan::{Buf, BufKind, BufSpec, Part, Plan, PlanLayout, Step, StepKind, Then};
+pub use rope::{RopeConfig, RopeOverrides, Yarn};
 pub use weights::{Weight, WeightId, Weights};

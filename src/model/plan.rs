@@ -335,8 +335,14 @@ mod tests {
             linear(vec![part(5, 0, true)], Then::Nothing),
             norm(1),
         ];
-        let step =
-            |kind| Step { kind, zone: Zone::Other, rows: BufKind::Batch, barrier: true, barrier_few: true };
+        let step = |kind| Step {
+            kind,
+            zone: Zone::Other,
+            rows: BufKind::Batch,
+            barrier: true,
+            barrier_few: true,
+            own_copy: false,
+        };
         let spec = |i| BufSpec {
             row_bytes: 64,
             kind: BufKind::Batch,

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::exec::{self, Pass};
 use crate::error::{Error, Result};
 use crate::kv::{self, Cache, CacheType};
-use crate::model::{MAX_CONTEXT, Model};
+use crate::model::{MAX_CONTEXT, Model, RopeConfig, RopeOverrides};
 use crate::profile::{self, Zone};
-use crate::threads::{self, Team};
+use crate::threads::{self, MAX_WORKERS, Team};
 
 /// Tokens of a prompt that go through the model at once when the caller doesn't say: enough rows to
 /// use each weight many times, few enough that the activations stay in a core's own cache.
@@ -30,6 +30,8 @@ pub struct ContextParams {
     pub threads: usize,
     /// What keys and values are stored as.
     pub kv: CacheType,
+    /// Changes in how positions turn into rotations, for contexts longer than the model was trained on.
+    pub rope: RopeOverrides,
 }
 
 impl Default for ContextParams {
@@ -40,6 +42,7 @@ impl Default for ContextParams {
             n_output: 1,
             threads: threads::available(),
             kv: CacheType::default(),
+            rope: RopeOverrides::default(),
         }
     }
 }
@@ -76,6 +79,7 @@ struct Shape {
 
 impl Shape {
     fn new(model: &Model, params: &ContextParams) -> Result<Shape> {
+        params.rope.check()?;
         let config = model.config();
         let n_ctx = if params.n_ctx == 0 { config.n_ctx_train } else { params.n_ctx };
         if n_ctx > MAX_CONTEXT {
@@ -101,6 +105,7 @@ pub struct Context {
     team: Team,
     cache: Cache,
     pass: Pass,
+    rope: RopeConfig,
     n_ctx: usize,
     n_batch: usize,
     n_output: usize,
@@ -137,12 +142,16 @@ impl Context {
 
     /// Reserves everything that decoding needs.
     pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Context> {
-        if params.threads == 0 {
-            return Err(Error::invalid("threads is 0; at least one is needed"));
+        if !(1..=MAX_WORKERS).contains(&params.threads) {
+            return Err(Error::invalid(format!(
+                "threads is {}; expected 1 to {MAX_WORKERS}",
+                params.threads
+            )));
         }
         let shape = Shape::new(&model, params)?;
         let cache = Cache::new(shape.cache)?;
-        let pass = Pass::new(&model, &shape.cache, shape.n_batch, shape.n_output, params.threads)?;
+        let rope = model.config().rope.with(&params.rope);
+        let pass = Pass::new(&model, &rope, &shape.cache, shape.n_batch, shape.n_output, params.threads)?;
         let team = Team::new(params.threads)?;
         let Shape { n_ctx, n_batch, n_output, .. } = shape;
         let mut tokens = Vec::new();
@@ -153,6 +162,7 @@ impl Context {
             team,
             cache,
             pass,
+            rope,
             n_ctx,
             n_batch,
             n_output,
@@ -185,6 +195,21 @@ impl Context {
     /// Positions there are.
     pub fn n_ctx(&self) -> usize {
         self.n_ctx
+    }
+
+    /// What to warn of: that there are more positions than the model was trained on, stretched as they are.
+    pub fn warning(&self) -> Option<String> {
+        let config = self.model.config();
+        let stretch = f64::from(self.rope.factor) / f64::from(config.rope.factor);
+        let trained = config.n_ctx_train as f64 * stretch;
+        (self.n_ctx as f64 > trained).then(|| {
+            let needed = f64::from(self.rope.factor) * self.n_ctx as f64 / trained;
+            format!(
+                "the context has {} positions, the model was trained on {trained:.0}: what it writes beyond them \
+                 may be worthless (a rope scale of {needed:.2} would stretch them)",
+                self.n_ctx
+            )
+        })
     }
 
     /// Workers, the calling thread included.

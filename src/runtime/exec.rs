@@ -5,10 +5,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
-use crate::kernels::rope::{Scaling, Table};
+use crate::kernels::rope::Table;
 use crate::kv;
 use crate::memory::{ALIGNMENT, AlignedBuf, checked_bytes};
-use crate::model::{Buf, BufKind, Model, Part, Plan, PlanLayout, Step, StepKind, Then, Weight, WeightId};
+use crate::model::{
+    Buf, BufKind, Model, Part, Plan, PlanLayout, RopeConfig, Step, StepKind, Then, Weight, WeightId,
+};
 use crate::ops::attention::{self, HeadShape};
 use crate::ops::linear::{self, Packer, Pair, Product};
 use crate::ops::{Rows, rowwise};
@@ -135,6 +137,7 @@ impl Pass {
 
     pub fn new(
         model: &Model,
+        rope: &RopeConfig,
         cache: &kv::Shape,
         n_batch: usize,
         n_output: usize,
@@ -143,20 +146,19 @@ impl Pass {
         let plan = model.plan();
         let layout = plan.layout(n_batch, n_output)?;
         let sizes = Sizes::new(model, cache, &layout, threads)?;
-        let (config, n_ctx) = (model.config(), cache.n_ctx);
+        let n_ctx = cache.n_ctx;
         let kernel = model.kernels().attention.of(cache.layout.stored);
-        let scaling = Scaling { freq_scale: 1.0 / config.rope.linear_factor, factors: model.rope_factors() };
         let logits = plan.logits.ok_or_else(|| Error::Internal("the plan yields no logits".into()))?;
         Ok(Pass {
             arena: AlignedBuf::zeroed(sizes.arena, "activations")?,
             layout,
             logits,
-            n_vocab: config.n_vocab,
+            n_vocab: model.config().n_vocab,
             own: AlignedBuf::zeroed(sizes.own, "scratch")?,
             own_stride: sizes.own_stride,
             own_copies: sizes.own_copies,
             parts: attention::Parts::new(kernel, &heads(model), n_ctx, threads)?,
-            rope: Table::new(n_ctx, config.rope.dim, config.rope.base, scaling)?,
+            rope: rope.table(n_ctx, model.rope_factors())?,
             positions: vec![0; n_batch],
             limits: vec![0; n_batch],
             turns: [Turn::new(threads), Turn::new(threads)],

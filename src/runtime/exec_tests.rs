@@ -39,7 +39,11 @@ pub fn happen(fault: Option<Fault>, step: usize, worker: &Worker<'_>) -> Result<
 fn context(threads: usize) -> Context {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/untied-mixed.gguf");
     let model = Model::open(&path, &LoadParams::default()).unwrap();
-    Context::new(model, &ContextParams { n_ctx: 64, n_batch: 16, n_output: 1, threads }).unwrap()
+    Context::new(
+        model,
+        &ContextParams { n_ctx: 64, n_batch: 16, n_output: 1, threads, ..ContextParams::default() },
+    )
+    .unwrap()
 }
 
 const PROMPT: [u32; 20] = [7; 20];

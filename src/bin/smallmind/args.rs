@@ -66,6 +66,13 @@ pub struct ModelArgs {
     /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
     #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]
     pub kv: CacheType,
+    /// Stretch positions by this factor, for contexts longer than the model was trained on [default: as the file
+    /// says]
+    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
+    pub rope_scale: f32,
+    /// Base of the rotary frequencies [default: as the file says]
+    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
+    pub rope_base: f32,
     /// Map the file instead of reading it (it must not change while it is loaded)
     #[arg(long)]
     pub mmap: bool,

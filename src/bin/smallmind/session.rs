@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use smallmind::format::MapSource;
-use smallmind::model::{LoadParams, Model};
+use smallmind::model::{LoadParams, Model, RopeOverrides};
 use smallmind::profile::{self, Zone};
 use smallmind::runtime::generate::{StopReason, Summary, generate};
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
@@ -58,14 +58,19 @@ impl Session {
         };
         // A wrong value should be told before a long load.
         params.validate()?;
+        let rope = RopeOverrides { base: args.rope_base, factor: args.rope_scale };
+        rope.check()?;
         let start = Instant::now();
         let model = load(args)?;
         let load_seconds = start.elapsed().as_secs_f64();
         let sampler = Sampler::new(params, model.config().n_vocab)?;
         let threads = args.threads.unwrap_or_else(threads::available);
         let n_ctx = args.ctx.unwrap_or_else(|| model.config().n_ctx_train.min(DEFAULT_CONTEXT));
-        let params = ContextParams { n_ctx, threads, kv: args.kv, ..ContextParams::default() };
+        let params = ContextParams { n_ctx, threads, kv: args.kv, rope, ..ContextParams::default() };
         let context = Context::new(model, &params)?;
+        if let (Some(warning), false) = (context.warning(), args.quiet) {
+            remark(&format!("[{warning}]\n"));
+        }
         Ok(Session { context, sampler, seed, load_seconds, quiet: args.quiet, profile: args.profile })
     }
 

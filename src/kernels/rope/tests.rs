@@ -32,7 +32,8 @@ fn matches_the_reference_and_leaves_the_rest() {
                 for pairing in PAIRINGS {
                     for factors in [None, Some(values(rot_dim / 2).iter().map(|x| x.abs() + 1.0).collect())] {
                         let factors: Option<Vec<f32>> = factors;
-                        let scaling = Scaling { freq_scale: 0.5, factors: factors.as_deref() };
+                        let scaling =
+                            Scaling { freq_scale: 0.5, factors: factors.as_deref(), ..Scaling::default() };
                         let table = Table::new(512, rot_dim, 10_000.0, scaling).unwrap();
                         let (row, gap) = (n_head * head_dim, 3);
                         let x = values(positions.len() * row);
@@ -124,7 +125,7 @@ fn what_does_not_fit_is_an_error() {
         assert!(matches!(new(8, 4, base), Err(Error::InvalidArgument(_))));
     }
     for factors in [&[1.0][..], &[1.0, 0.0], &[1.0, f32::NAN], &[1.0, 1.0, 1.0]] {
-        let scaling = Scaling { freq_scale: 1.0, factors: Some(factors) };
+        let scaling = Scaling { freq_scale: 1.0, factors: Some(factors), ..Scaling::default() };
         assert!(matches!(Table::new(8, 4, 1e4, scaling), Err(Error::InvalidArgument(_))));
     }
     assert!(matches!(new(usize::MAX, 4, 1e4), Err(Error::OutOfMemory { .. })));

@@ -1,0 +1,225 @@
+//! How positions turn into rotations: what a file says of it, what a caller overrides, and the table of angles.
+
+use super::config::{Keys, MAX_CONTEXT, MAX_DIM};
+use crate::error::{Error, Result, quoted};
+use crate::kernels::rope::{Pairing, Ramp, Scaling, Table};
+
+/// How positions turn into rotations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeConfig {
+    /// Rotated dimensions of each head (the rest passes through).
+    pub dim: usize,
+    /// Base of the geometric frequencies.
+    pub base: f32,
+    /// By how much positions are stretched: divided by this (linear scaling), or, with [`RopeConfig::yarn`], those
+    /// of the slow frequencies. 1 = not at all.
+    pub factor: f32,
+    /// Which frequencies are stretched; absent for all alike.
+    pub yarn: Option<Yarn>,
+    /// Which dimensions form a pair.
+    pub pairing: Pairing,
+}
+
+/// YaRN (Peng et al. 2023, arXiv:2309.00071): fast frequencies stay, slow ones are stretched, and attention is
+/// sharpened a little.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Yarn {
+    /// Positions that the model was trained on before it was stretched.
+    pub n_ctx_original: usize,
+    /// A frequency that turns this often within them stays.
+    pub beta_fast: f32,
+    /// One that turns this often is stretched wholly.
+    pub beta_slow: f32,
+    /// How much of all that is applied, 0 to 1.
+    pub strength: f32,
+    /// Factor on queries and keys, beside YaRN's own.
+    pub attention_factor: f32,
+}
+
+/// What a caller changes in a model's rotations; 0 leaves what the file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RopeOverrides {
+    /// Base of the frequencies.
+    pub base: f32,
+    /// Takes the place of [`RopeConfig::factor`].
+    pub factor: f32,
+}
+
+impl RopeOverrides {
+    /// # Errors
+    /// [`Error::InvalidArgument`] for what is neither 0 nor a finite number above 0.
+    pub fn check(&self) -> Result<()> {
+        for (what, value) in [("base", self.base), ("scale", self.factor)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::invalid(format!(
+                    "rope {what} is {value}; expected a finite number above 0"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RopeConfig {
+    /// Reads and checks what a file says.
+    pub(super) fn read(keys: &Keys<'_>, head_dim: usize, n_ctx_train: usize) -> Result<RopeConfig> {
+        let dim = keys.optional("rope.dimension_count", MAX_DIM)?.unwrap_or(head_dim);
+        if dim > head_dim || dim % 2 != 0 {
+            return Err(Error::format(format!("{dim} rotated dimensions in heads of {head_dim}")));
+        }
+        let key = keys.key("rope.scaling.type");
+        let kind = keys.text(&key)?;
+        let factor = match kind {
+            Some("none") => 1.0,
+            None | Some("linear" | "yarn") => {
+                let older = keys.positive("rope.scale_linear", 1.0)?;
+                keys.positive("rope.scaling.factor", older)?
+            }
+            Some(other) => return Err(Error::Unsupported(format!("{key} = {}", quoted(other)))),
+        };
+        let yarn = if kind == Some("yarn") { Some(Yarn::read(keys, n_ctx_train)?) } else { None };
+        // GGUF files of this family store Q and K permuted so that pairs are adjacent.
+        let base = keys.positive("rope.freq_base", 10_000.0)?;
+        Ok(RopeConfig { dim, base, factor, yarn, pairing: Pairing::Adjacent })
+    }
+
+    /// These rotations with a caller's changes.
+    pub fn with(&self, overrides: &RopeOverrides) -> RopeConfig {
+        let or = |new: f32, old: f32| if new > 0.0 { new } else { old };
+        RopeConfig {
+            base: or(overrides.base, self.base),
+            factor: or(overrides.factor, self.factor),
+            ..self.clone()
+        }
+    }
+
+    /// The angles of `n_ctx` positions; `factors` are the file's divisors of the frequencies, one a pair.
+    ///
+    /// # Errors
+    /// As [`Table::new`].
+    pub fn table(&self, n_ctx: usize, factors: Option<&[f32]>) -> Result<Table> {
+        let mut scaling = Scaling { freq_scale: 1.0 / self.factor, factors, ..Scaling::default() };
+        if let Some(yarn) = self.yarn.filter(|yarn| yarn.strength > 0.0) {
+            scaling.ramp = Some(yarn.ramp(self.dim, self.base));
+            scaling.magnitude = yarn.attention_factor * (1.0 + 0.1 * self.factor.ln());
+        }
+        Table::new(n_ctx, self.dim, self.base, scaling)
+    }
+}
+
+impl Yarn {
+    fn read(keys: &Keys<'_>, n_ctx_train: usize) -> Result<Yarn> {
+        let original = keys.optional("rope.scaling.original_context_length", MAX_CONTEXT)?;
+        let strength = keys.positive("rope.scaling.yarn_ext_factor", 1.0)?;
+        if strength > 1.0 {
+            return Err(Error::format(format!(
+                "rope.scaling.yarn_ext_factor is {strength}; expected up to 1"
+            )));
+        }
+        Ok(Yarn {
+            n_ctx_original: original.unwrap_or(n_ctx_train),
+            beta_fast: keys.positive("rope.scaling.yarn_beta_fast", 32.0)?,
+            beta_slow: keys.positive("rope.scaling.yarn_beta_slow", 1.0)?,
+            strength,
+            attention_factor: keys.positive("rope.scaling.attn_factor", 1.0)?,
+        })
+    }
+
+    /// Between which pairs frequencies go over from staying to being stretched.
+    fn ramp(&self, dim: usize, base: f32) -> Ramp {
+        let pair = |turns: f32| {
+            let turns = self.n_ctx_original as f64 / (f64::from(turns) * std::f64::consts::TAU);
+            dim as f64 * turns.ln() / (2.0 * f64::from(base).ln())
+        };
+        let begin = pair(self.beta_fast).floor().max(0.0);
+        let end = pair(self.beta_slow).ceil().min(dim as f64 - 1.0);
+        Ramp { begin, end, strength: f64::from(self.strength) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::IsaId;
+    use crate::kernels::rope::Set;
+
+    fn config(dim: usize, base: f32, factor: f32, yarn: Option<Yarn>) -> RopeConfig {
+        RopeConfig { dim, base, factor, yarn, pairing: Pairing::Adjacent }
+    }
+
+    /// Cosine and sine of a pair at a position: what (1, 0) turns into.
+    fn turned(config: &RopeConfig, factors: Option<&[f32]>, position: u32, pair: usize) -> (f32, f32) {
+        let table = config.table(position as usize + 1, factors).unwrap();
+        let mut x = vec![0.0; config.dim];
+        x[2 * pair] = 1.0;
+        let rope = Set::select(IsaId::Scalar).adjacent;
+        rope.apply(table.angles(), &mut x, &[position], config.dim).unwrap();
+        (x[2 * pair], x[2 * pair + 1])
+    }
+
+    /// The paper's formulas with the constants of GGUF files, pair by pair.
+    #[test]
+    fn yarn_is_the_papers() {
+        let yarn = Yarn {
+            n_ctx_original: 4096,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            strength: 1.0,
+            attention_factor: 1.0,
+        };
+        for (dim, base, factor, strength) in
+            [(64, 10_000.0f32, 4.0f32, 1.0f32), (128, 500_000.0, 16.0, 1.0), (64, 10_000.0, 8.0, 0.5)]
+        {
+            let yarn = Yarn { strength, ..yarn };
+            let config = config(dim, base, factor, Some(yarn));
+            let factors: Vec<f32> = (0..dim / 2).map(|i| 1.0 + i as f32 / 7.0).collect();
+            let (mut stay, mut stretched) = (0, 0);
+            for pair in 0..dim / 2 {
+                let original = 4096.0f64;
+                let at = |turns: f64| {
+                    dim as f64 * (original / (turns * std::f64::consts::TAU)).ln()
+                        / (2.0 * f64::from(base).ln())
+                };
+                let (low, high) = (at(32.0).floor().max(0.0), at(1.0).ceil().min(dim as f64 - 1.0));
+                let keep = 1.0 - ((pair as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                let keep = keep * f64::from(strength);
+                let frequency = f64::from(base).powf(-2.0 * pair as f64 / dim as f64);
+                for (factors, divisor) in [(None, 1.0), (Some(&factors[..]), f64::from(factors[pair]))] {
+                    for position in [0, 1, 777, 9999] {
+                        let extrapolated = f64::from(position) * frequency / divisor;
+                        let angle = extrapolated / f64::from(factor) * (1.0 - keep) + extrapolated * keep;
+                        let magnitude = 1.0 + 0.1 * f64::from(factor).ln();
+                        let (cos, sin) = turned(&config, factors, position, pair);
+                        assert!(
+                            (f64::from(cos) - angle.cos() * magnitude).abs() < 1e-6,
+                            "{pair} at {position}"
+                        );
+                        assert!(
+                            (f64::from(sin) - angle.sin() * magnitude).abs() < 1e-6,
+                            "{pair} at {position}"
+                        );
+                    }
+                }
+                stay += usize::from(keep == 1.0);
+                stretched += usize::from(keep == 0.0);
+            }
+            assert!(stretched > 0 && (stay > 0 || strength < 1.0), "the ramp has both ends");
+        }
+    }
+
+    #[test]
+    fn overrides_take_the_files_place() {
+        let file = config(8, 10_000.0, 4.0, None);
+        assert_eq!(file.with(&RopeOverrides::default()), file);
+        let with = file.with(&RopeOverrides { base: 500.0, factor: 2.0 });
+        assert_eq!((with.base, with.factor), (500.0, 2.0));
+        let (cos, sin) = turned(&with, None, 6, 1);
+        let angle = 3.0 * 500f64.powf(-0.25);
+        assert!((f64::from(cos) - angle.cos()).abs() < 1e-6 && (f64::from(sin) - angle.sin()).abs() < 1e-6);
+        for wrong in [-1.0, f32::NAN, f32::INFINITY] {
+            assert!(RopeOverrides { base: wrong, factor: 0.0 }.check().is_err());
+            assert!(RopeOverrides { base: 0.0, factor: wrong }.check().is_err());
+        }
+        assert!(RopeOverrides::default().check().is_ok());
+    }
+}

@@ -291,6 +291,15 @@ fn absurd_floats() {
         assert_refused(&scaled("linear", factor), "llama.rope.scaling.factor");
     }
     assert_refused(&scaled("cubic", 2.0), "cubic");
+    load(&scaled("yarn", 4.0)).unwrap();
+    for key in ["yarn_ext_factor", "yarn_beta_fast", "yarn_beta_slow", "attn_factor"] {
+        let key = format!("llama.rope.scaling.{key}");
+        for value in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
+            assert_refused(&scaled("yarn", 4.0).with(&key, Some(Value::F32(value))), &key);
+        }
+    }
+    let key = "llama.rope.scaling.original_context_length";
+    assert_refused(&scaled("yarn", 4.0).with(key, Some(Value::U32(0))), key);
 }
 
 #[test]
@@ -469,4 +478,50 @@ proptest! {
         }
         prop_assert!(load(&parts).is_ok());
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_cut_off_between_opening_and_reading() {
+    /// A file that somebody cuts off before the `cut`-th read.
+    struct Cut {
+        file: smallmind::format::FileSource,
+        path: std::path::PathBuf,
+        len: u64,
+        cut: u64,
+        reads: AtomicU64,
+    }
+    impl ByteSource for Cut {
+        fn len(&self) -> u64 {
+            self.file.len()
+        }
+        fn name(&self) -> &str {
+            self.file.name()
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            if self.reads.fetch_add(1, Ordering::Relaxed) == self.cut {
+                std::fs::OpenOptions::new().write(true).open(&self.path).unwrap().set_len(self.len).unwrap();
+            }
+            self.file.read_at(offset, buf)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = Parts::mixed().build();
+    let mut refused = 0;
+    for (i, part) in [0, 1, 2, 3, 4, 5].into_iter().enumerate() {
+        for cut in [0, 1, 2, 5, 9, 14, 20] {
+            let path = folder.path().join(format!("{i}-{cut}.gguf"));
+            std::fs::write(&path, &bytes).unwrap();
+            let file = smallmind::format::FileSource::open(&path).unwrap();
+            let len = bytes.len() as u64 * part / 6;
+            let reads = AtomicU64::new(0);
+            match load_from(Arc::new(Cut { file, path, len, cut, reads })) {
+                Err(Error::Io { .. }) => refused += 1,
+                Err(error) => panic!("cut to {len} before read {cut}: {error}"),
+                // What was cut off had been read already.
+                Ok(_) => assert!(cut > 5),
+            }
+        }
+    }
+    assert!(refused > 20, "{refused} loads were refused");
 }

@@ -1,12 +1,12 @@
 """Measures how far smallmind and llama.cpp are from the exact answer on model files, and prints a table.
 
 usage: accuracy.py LIBRARY MODEL... [--positions N] [--chunks N] [--text FILE] [--threads T]
-                   [--json FILE] [--write]
+                   [--kv TYPE] [--json FILE] [--write]
 
-The exact answer for a file: smallmind's next-token distributions on the same weights decoded to F32. From it
-the mean Kullback-Leibler divergence (nats) is taken, over the first N positions of tests/goldens/parity.txt,
+The exact answer for a file: smallmind's next-token distributions on the same weights decoded to F32, with a
+cache of F32. From it the mean Kullback-Leibler divergence (nats) is taken, over the first N positions of tests/goldens/parity.txt,
 and the share of positions whose likeliest token is the same: of smallmind on the file, with activations of 16
-bits and of 8, and of llama.cpp on the file, as it comes. Perplexity is over chunks of 512 tokens of TEXT
+bits and of 8, and of llama.cpp on the file; caches are of the same TYPE. Perplexity is over chunks of 512 tokens of TEXT
 (default: alice29.txt of the Canterbury corpus, out of the PyPI package brotli), the second half of each; not
 for files of random weights. With --write the table goes into docs/parity.md.
 """
@@ -33,15 +33,17 @@ BEGIN, END = "<!-- accuracy -->\n", "<!-- /accuracy -->\n"
 ALICE = "7467306ee0feed4971260f3c87421154a05be571d944e9cb021a5713700c38f0"
 CHUNK = 512
 PROGRAMS = {"smallmind": "smallmind", "smallmind_8bit": "smallmind, 8 bits", "llama_cpp": "llama.cpp"}
+CACHES = {"f32": 0, "f16": 1, "q8_0": 8}
 _quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
 class Ours:
     """smallmind on a file: logits at every position."""
 
-    def __init__(self, library, path, threads, activations=16):
+    def __init__(self, library, path, args, kv, activations=16):
         self.model = smallmind.Model(library, path, activation_bits=activations)
-        self.context = smallmind.Context(self.model, n_ctx=CHUNK, n_output=CHUNK, n_threads=threads)
+        sizes = {"n_ctx": CHUNK, "n_output": CHUNK, "n_threads": args.threads}
+        self.context = smallmind.Context(self.model, **sizes, **smallmind.cache_type(kv))
 
     def logits(self, tokens):
         self.context.clear()
@@ -53,9 +55,9 @@ class Ours:
 
 
 class Theirs:
-    """llama.cpp on a file, with its own defaults."""
+    """llama.cpp on a file, with its own defaults but for the cache."""
 
-    def __init__(self, path, threads):
+    def __init__(self, path, args):
         self.model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
         )
@@ -63,7 +65,8 @@ class Theirs:
             raise smallmind.Failure("llama.cpp can't load it")
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = params.n_outputs_max = CHUNK
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = args.threads
+        params.type_k = params.type_v = CACHES[args.kv]
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
         self.batch = llama_cpp.llama_batch_init(CHUNK, 0, 1)
@@ -146,9 +149,9 @@ def alice():
 def measure(args, library, model, text):
     """The figures of one file."""
     makers = {
-        "smallmind": lambda: Ours(library, model, args.threads),
-        "smallmind_8bit": lambda: Ours(library, model, args.threads, activations=8),
-        "llama_cpp": lambda: Theirs(model, args.threads),
+        "smallmind": lambda: Ours(library, model, args, args.kv),
+        "smallmind_8bit": lambda: Ours(library, model, args, args.kv, activations=8),
+        "llama_cpp": lambda: Theirs(model, args),
     }
     # What can't be loaded is found before the wide copy is made.
     tokenizer = makers["smallmind"]()
@@ -157,7 +160,7 @@ def measure(args, library, model, text):
     del tokenizer
     figures = {}
     with widened(model) as copy:
-        program = Ours(library, copy, args.threads)
+        program = Ours(library, copy, args, "f32")
         exact = program.logits(passage).copy()
         if tokens:
             figures["exact_perplexity"] = perplexity(program, tokens, args.chunks)
@@ -191,7 +194,7 @@ def table(args, results):
     lines += [row(name, figures) for name, figures in results.items()]
     lines.append(
         f"\nOver {args.positions} positions, perplexity over {args.chunks} chunks; llama.cpp "
-        f"{llama_cpp.llama_version().decode()}, with the settings and the cache it comes with."
+        f"{llama_cpp.llama_version().decode()} with the settings it comes with, caches of {args.kv.upper()}."
     )
     return "\n".join(lines) + "\n"
 
@@ -204,6 +207,7 @@ def main():
     parser.add_argument("--chunks", type=int, default=20, help="of the text, for perplexity")
     parser.add_argument("--text", type=Path, help="another text for perplexity")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kv", choices=CACHES, default="f16", help="type of both caches, where ours has a choice")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--write", action="store_true", help="put the table into docs/parity.md")
     args = parser.parse_args()

@@ -156,6 +156,17 @@ def ratio(row, name):
     return f"{figures['ratio']:.2f}{range_text}"
 
 
+def agreements(model, numbers):
+    """How far greedy texts are llama.cpp's, in words."""
+    counts = []
+    for _, kind, figures in (of for of in compared(numbers) if of[0] == model):
+        alike = {name: ", ".join(map(str, figures.get("agreement", {}).get(name, []))) for name in OURS}
+        if alike["smallmind"]:
+            counts.append(f"{kind} {alike['smallmind']} (8 bits: {alike['smallmind_8bit']})")
+    text = "Tokens of three greedy texts before the first that isn't llama.cpp's, of 64 each"
+    return [f"{text}: {'; '.join(counts)}.\n"] if counts else []
+
+
 def section(numbers):
     """The whole models' part of docs/benchmarks.md: a row a type and test."""
     lines = [
@@ -164,7 +175,7 @@ def section(numbers):
         "Written by [`benchmarks.py`](benchmarks.py) from [`benchmarks.json`](benchmarks.json), which "
         "`benches/peers/llama_cpp/run.sh -- --json docs/benchmarks.json` makes, model files included.\n",
         f"{conditions(numbers)} Beside each figure stands its range. llama.cpp runs with whichever of its settings "
-        "(flash attention, repacking) is fastest for the file, the test and the number of threads; the column says "
+        "(flash attention, repacking) is fastest for the file and the test; the column says "
         f"which. Its cache is {numbers.get('kv', 'f16')}. Load to first token begins with the call that loads and "
         "ends with the logits behind a prompt of 16 tokens, the file being in memory already.\n",
     ]
@@ -178,7 +189,7 @@ def section(numbers):
                 cells += [spread(row, name) for name in PROGRAMS] + [ratio(row, name) for name in OURS]
                 cells.append(row["llama_cpp"].get("settings", "–"))
                 lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
+        lines += ["", *agreements(model, numbers)]
     for name, figures in numbers["models"].items():
         if "error" in figures:
             lines.append(f"Not compared: {name}: {figures['error']}.\n")

@@ -3,8 +3,8 @@
 usage: compare.py SMALLMIND PEER_PYTHON MODEL... [--tests T ...] [--threads N ...] [--rounds N] [--kv TYPE]
                   [--prefix COMMAND] [--json FILE]
 
-llama.cpp runs with whichever of its settings is fastest here, found beforehand for each file, test and number
-of threads; smallmind with activations of 16 bits and of 8. In a round each runs once, llama.cpp between the
+llama.cpp runs with whichever of its settings is fastest here, found beforehand for each file and test with the
+first number of threads; smallmind with activations of 16 bits and of 8. In a round each runs once, llama.cpp between the
 two, forward and next time backward; the ratio is taken within the round, so that a slow spell of the machine
 hits both. Caches are of one type where smallmind has a choice. Greedy texts are compared by the way.
 A file that smallmind can't load is reported, and the next one taken. With --json the figures also go into a
@@ -162,14 +162,14 @@ def measure(programs, args):
     for name in OURS:
         programs.ours(name, args.tests[0], args.threads[0])
     cases = [(test, threads) for test in args.tests for threads in args.threads]
-    settings = {case: programs.fastest(*case) for case in cases}
+    settings = {test: programs.fastest(test, args.threads[0]) for test in args.tests}
     speeds = {case: {name: [] for name in PROGRAMS} for case in cases}
     for turn in range(args.rounds):
         for case in cases:
             for name in list(PROGRAMS)[:: 1 if turn % 2 == 0 else -1]:
-                speed = programs.ours(name, *case) if name in OURS else programs.peer(*case, settings[case])
+                speed = programs.ours(name, *case) if name in OURS else programs.peer(*case, settings[case[0]])
                 speeds[case][name].append(speed)
-    return [entry(*case, speeds[case], settings[case]) for case in cases]
+    return [entry(*case, speeds[case], settings[case[0]]) for case in cases]
 
 
 def print_rows(rows):

@@ -156,14 +156,23 @@ def ratio(row, name):
     return f"{figures['ratio']:.2f}{range_text}"
 
 
+def alike_text(texts):
+    """`64, 13 (0.05)`"""
+    gap = lambda text: f" ({text['gap']:.2f})" if text.get("gap") is not None else ""
+    return ", ".join(f"{text['tokens']}{gap(text)}" for text in texts)
+
+
 def agreements(model, numbers):
     """How far greedy texts are llama.cpp's, in words."""
     counts = []
     for _, kind, figures in (of for of in compared(numbers) if of[0] == model):
-        alike = {name: ", ".join(map(str, figures.get("agreement", {}).get(name, []))) for name in OURS}
+        alike = {name: alike_text(figures.get("agreement", {}).get(name, [])) for name in OURS}
         if alike["smallmind"]:
             counts.append(f"{kind} {alike['smallmind']} (8 bits: {alike['smallmind_8bit']})")
-    text = "Tokens of three greedy texts before the first that isn't llama.cpp's, of 64 each"
+    text = (
+        "Tokens of three greedy texts before the first that isn't llama.cpp's, of 64 each, and how far apart "
+        "llama.cpp's two likeliest were there (logits), its activations being of 8 bits"
+    )
     return [f"{text}: {'; '.join(counts)}.\n"] if counts else []
 
 

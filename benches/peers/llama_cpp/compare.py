@@ -102,24 +102,30 @@ class Programs:
         return max(speeds, key=speeds.get)
 
     def agreement(self):
-        """Of each of our greedy texts, how many tokens are llama.cpp's before the first that isn't."""
-        alike = {}
-        for name in OURS.keys() & self.texts.keys():
-            pairs = [(self.texts[name][key], ids) for key, ids in self.texts.get("llama_cpp", {}).items()]
-            alike[name] = [sum(1 for _ in prefix(*pair)) - (len(pair[0]) - CONTINUED) for pair in pairs]
-        return alike
+        """Of each of our greedy texts, how it agrees with llama.cpp's."""
+        theirs = self.texts.get("llama_cpp", {})
+        return {
+            name: [alike(self.texts[name][prompt]["ids"], text) for prompt, text in theirs.items()]
+            for name in OURS
+            if name in self.texts
+        }
 
 
-# Tokens that the workers append to each prompt.
-CONTINUED = 64
+def alike(ids, theirs):
+    """How many tokens of a text are llama.cpp's before the first that isn't, and how close a choice that was:
+    llama.cpp's gap between its two likeliest there. It rounds activations to 8 bits, so close ones may differ."""
+    begin = len(theirs["ids"]) - len(theirs["gaps"])
+    same = [a == b for a, b in zip(ids, theirs["ids"], strict=True)]
+    if all(same):
+        return {"tokens": len(theirs["gaps"])}
+    equal = same.index(False) - begin
+    return {"tokens": equal, "gap": theirs["gaps"][equal] if equal >= 0 else None}
 
 
-def prefix(a, b):
-    """The pairs before the first unequal one."""
-    for pair in zip(a, b):
-        if pair[0] != pair[1]:
-            return
-        yield pair
+def alike_text(texts):
+    """`64, 13 (gap 0.05)`"""
+    gap = lambda text: f" (gap {text['gap']:.2f})" if text.get("gap") is not None else ""
+    return ", ".join(f"{text['tokens']}{gap(text)}" for text in texts)
 
 
 def clocks():
@@ -223,8 +229,8 @@ def main():
         else:
             print_rows(rows)
             figures = {"bytes": model.stat().st_size, "rows": rows, "agreement": programs.agreement()}
-            for name, alike in figures["agreement"].items():
-                print(f"\n{PROGRAMS[name]}: tokens of greedy text equal to llama.cpp's, of {CONTINUED}: {alike}")
+            for name, texts in figures["agreement"].items():
+                print(f"\n{PROGRAMS[name]}: tokens of greedy texts that are llama.cpp's, of 64: {alike_text(texts)}")
             figures["others_busy"] = others_busy(start)
             print(f"\nOther programs kept {figures['others_busy']:.2f} of {os.cpu_count()} cores busy meanwhile.")
             if figures["others_busy"] > 0.1:

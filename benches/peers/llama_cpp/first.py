@@ -2,6 +2,8 @@
 
 import time
 
+import numpy as np
+
 PROMPTS = {
     "prose": "The old lighthouse keeper climbed the stairs one last time. From the window he could see",
     "code": 'def is_prime(n):\n    """Return True if n is a prime number."""\n',
@@ -15,7 +17,7 @@ def measure(start, tokenize, repetitions):
     """Times to the first token of a 16-token prompt, and greedy texts.
 
     `start()` loads a model and makes a context for CONTEXT positions; the context has `clear()`,
-    `decode(tokens)` and `best()`, the likeliest next token. `tokenize(context, text)` gives ids.
+    `decode(tokens)` and `scores()`, the logits of the next token. `tokenize(context, text)` gives ids.
     """
     begin = time.perf_counter()
     context = start()
@@ -24,7 +26,7 @@ def measure(start, tokenize, repetitions):
 
     def first():
         context.decode(prompt)
-        context.best()
+        context.scores().argmax()
 
     first()
     load_to_first = time.perf_counter() - begin
@@ -37,12 +39,14 @@ def measure(start, tokenize, repetitions):
     texts = {}
     for name, text in PROMPTS.items():
         context.clear()
-        ids = tokenize(context, text)
+        ids, gaps = tokenize(context, text), []
         context.decode(ids)
         for _ in range(CONTINUED):
-            ids.append(context.best())
+            second, first_of_all = np.sort(np.partition(context.scores(), -2)[-2:]).tolist()
+            ids.append(int(context.scores().argmax()))
+            gaps.append(first_of_all - second)
             context.decode(ids[-1:])
-        texts[name] = ids
+        texts[name] = {"ids": ids, "gaps": gaps}
     return {
         "load_seconds": loaded - begin,
         "load_to_first": load_to_first,

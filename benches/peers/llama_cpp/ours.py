@@ -3,7 +3,8 @@
 usage: ours.py LIBRARY MODEL [--threads T] [-r R] [--activations 16|8] [--kv f32|f16|q8_0]
 
 The output: load_seconds; load_to_first, from the beginning of the load to the logits after a prompt of 16
-tokens; first16, the median of R more such prompts; texts: ids by name of the prompt (see first.py).
+tokens; first16, the median of R more such prompts; texts: by name of the prompt (see first.py) its ids and
+those that follow, and how far the likeliest token's logit is above the next one's.
 """
 
 import argparse
@@ -14,8 +15,8 @@ import smallmind
 
 
 class Context(smallmind.Context):
-    def best(self):
-        return int(self.logits()[-1].argmax())
+    def scores(self):
+        return self.logits()[-1]
 
 
 def main():

@@ -69,9 +69,9 @@ class Context:
             raise SystemExit("llama_decode failed")
         llama_cpp.llama_synchronize(self.handle)
 
-    def best(self):
+    def scores(self):
         logits = llama_cpp.llama_get_logits_ith(self.handle, -1)
-        return int(np.ctypeslib.as_array(logits, (self.vocabulary,)).argmax())
+        return np.ctypeslib.as_array(logits, (self.vocabulary,))
 
     def prompt(self, count):
         for start in range(0, count, 512):

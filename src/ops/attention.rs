@@ -272,18 +272,14 @@ unsafe fn run_parts(
     scratch: *mut f32,
 ) {
     let heads = args.shape.n_head_kv;
-    let length = (heads * count / (TASKS * worker.count())).max(1);
-    let pieces = count.div_ceil(length);
-    // A head's last piece is the shortest, so these come last.
+    let pieces = pieces(heads, count, worker.count());
     while let Some(range) = counter.take(heads * pieces, 1) {
         for task in range {
             let (head, piece) = (task % heads, task / heads);
-            let begin = piece * length;
-            let call = args.call(head, 0..1, scratch);
+            let parts = count * piece / pieces..count * (piece + 1) / pieces;
+            let (call, to) = (args.call(head, 0..1, scratch), args.parts.part(head, parts.start));
             // SAFETY: the counter hands each piece to one worker; the rest by contract.
-            unsafe {
-                kernel.run_parts(&call, begin..count.min(begin + length), args.parts.part(head, begin))
-            };
+            unsafe { kernel.run_parts(&call, parts, to) };
             let done = &args.parts.done[head];
             // Acquires what the others have left, and releases this piece.
             if done.fetch_add(1, AcqRel) + 1 == pieces {
@@ -293,6 +289,15 @@ unsafe fn run_parts(
             }
         }
     }
+}
+
+/// Pieces of a head's `count` parts: such that all heads' can be even among the workers.
+fn pieces(heads: usize, count: usize, workers: usize) -> usize {
+    let (mut common, mut rest) = (workers, heads);
+    while rest > 0 {
+        (common, rest) = (rest, common % rest);
+    }
+    (TASKS * workers).div_ceil(heads).next_multiple_of(workers / common).min(count)
 }
 
 impl Args<'_> {

@@ -310,9 +310,12 @@ fn measure_layers(criterion: &mut Criterion, row: &Row, depth: usize, threads: u
         (Rows::new(qkv.ptr_mut().cast(), 4 * width, depth), Rows::new(out.ptr_mut().cast(), 4 * 576, 1))
     };
     let cache = cache.view();
+    let heads = 0..MODEL.n_head_kv;
     for layer in 0..LAYERS {
         // SAFETY: the cache has room for `depth` positions.
-        unsafe { op::store(&kernels, &cache.layer(layer), 0..depth, all, &MODEL, 0) };
+        unsafe {
+            op::store(&kernels, &cache.layer(layer), 0..depth, all, &MODEL, 0, (heads.clone(), heads.clone()))
+        };
     }
     let limits = [depth as u32];
     let team = Team::new(threads).unwrap();

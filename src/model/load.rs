@@ -1,5 +1,5 @@
 //! Loading: file → checked configuration → plan → weights, read in parallel straight into repacking.
-//! Peak memory is the packed weights plus one chunk of about a megabyte for each loading thread.
+//! Peak memory is the packed weights, the vocabulary, and one chunk of about a megabyte for each loading thread.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -89,8 +89,22 @@ impl Model {
         let config = Config::llama(metadata, n_vocab)?;
         let (plan, specs) = llama::build(&gguf, &config, &kernels)?;
         let rope_factors = rope_factors(&gguf, &config)?;
-        let weights = load_weights(&gguf, &specs, &kernels, params.progress)?;
-        let tokenizer = tokenizer(metadata).map_err(reason);
+        // A pool for this load alone. The threads of a global one would stay, and a managed runtime that the
+        // progress callback has met on them (Mono) waits for them when the process ends.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads::available()).build();
+        let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
+        let path = profile::current_path();
+        let (weights, tokenizer) = pool.install(|| {
+            let _adopted = profile::adopt(path.as_ref());
+            rayon::join(
+                || load_weights(&gguf, &specs, &kernels, params.progress),
+                || {
+                    let _adopted = profile::adopt(path.as_ref());
+                    tokenizer(metadata).map_err(reason)
+                },
+            )
+        });
+        let weights = weights?;
         if let Ok(tokenizer) = &tokenizer
             && tokenizer.vocab_size() != n_vocab
         {
@@ -225,6 +239,7 @@ enum Target<'a> {
     Panels { packer: Packer, out: &'a mut [u8] },
 }
 
+/// Reads and packs all weights, on the pool that it is called in.
 fn load_weights(
     gguf: &Gguf,
     specs: &[WeightSpec],
@@ -242,15 +257,9 @@ fn load_weights(
     }
     let total: u64 = specs.iter().map(|spec| spec.n as u64 * spec.k as u64).sum();
     let meter = Meter::new(total, progress);
-    // A pool for this load alone. The threads of a global one would stay, and a managed runtime that the
-    // progress callback has met on them (Mono) waits for them when the process ends.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads::available()).build();
-    let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
-    pool.install(|| {
-        jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
-            run_job(gguf, job, scratch)?;
-            meter.advance((job.row_end - job.row_begin) as u64 * job.spec.k as u64)
-        })
+    jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
+        run_job(gguf, job, scratch)?;
+        meter.advance((job.row_end - job.row_begin) as u64 * job.spec.k as u64)
     })?;
     Ok(Weights(weights))
 }

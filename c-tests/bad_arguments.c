@@ -200,6 +200,16 @@ static void contexts(const sm_model *model, sm_context *context) {
         CHECK_STATUS(sm_context_memory(model, &params, &memory, sizeof memory), INVALID);
         CHECK(memory.total_bytes == 99);
     }
+    static const float factors[] = {-1.0f, INFINITY, -INFINITY, NAN};
+    for (size_t i = 0; i < sizeof factors / sizeof factors[0]; i++) {
+        CHECK_OK(sm_context_params_init(&params, sizeof params));
+        params.rope_scale = factors[i];
+        CHECK_STATUS(sm_context_create(model, &params, &other), INVALID);
+        params.rope_scale = 0.0f;
+        params.rope_base = factors[i];
+        CHECK_STATUS(sm_context_create(model, &params, &other), INVALID);
+        CHECK(strstr(sm_last_error(), "rope") != NULL);
+    }
     CHECK(other == NULL);
 
     uint32_t token = 1;

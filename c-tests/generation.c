@@ -60,6 +60,76 @@ static size_t tokenize_chat(const sm_model *model, const char *question, uint32_
 }
 
 /* Each type of cache takes the memory that its elements do, and answers alike. */
+/* A callback may cancel the generation that calls it: the one way into a context that is in use. */
+static int32_t on_text_cancel(void *user_data, uint32_t token, const char *text, size_t text_bytes) {
+    struct stream *stream = user_data;
+    (void)token, (void)text, (void)text_bytes;
+    if (++stream->calls == stream->stop_after) {
+        CHECK_OK(sm_context_cancel(stream->context));
+    }
+    return 0;
+}
+
+static void check_cancel(sm_context *context, sm_sampler *sampler, const uint32_t *prompt, size_t n_prompt) {
+    struct stream stream = {.stop_after = 3, .context = context};
+    sm_generate_params params;
+    size_t n_past = 0;
+    CHECK_OK(sm_generate_params_init(&params, sizeof params));
+    params.max_tokens = 8;
+    params.on_text = on_text_cancel;
+    params.user_data = &stream;
+    CHECK_OK(sm_context_clear(context));
+    CHECK_OK(sm_sampler_reset(sampler));
+    /* Nothing runs yet: no effect. */
+    CHECK_OK(sm_context_cancel(context));
+    CHECK_STATUS(sm_context_cancel(NULL), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_generate(context, sampler, prompt, n_prompt, &params, NULL, 0), SM_STATUS_CANCELLED);
+    CHECK(stream.calls == 3);
+    /* What was written stays, the cancelled token is not there, and the context goes on. */
+    CHECK_OK(sm_context_n_past(context, &n_past));
+    CHECK(n_past == n_prompt + 2);
+    CHECK_OK(sm_decode(context, prompt, 1, SM_LOGITS_LAST));
+}
+
+static int warnings;
+
+static void on_warning(void *user_data, int32_t level, const char *message) {
+    (void)user_data;
+    if (level == SM_LOG_WARNING) {
+        warnings++;
+        CHECK(strstr(message, "trained on") != NULL);
+    }
+}
+
+/* A context longer than trained is made with a warning; positions can be stretched to reach so far. */
+static void check_rope(const sm_model *model, const sm_model_info *info, const uint32_t *prompt, size_t n_prompt) {
+    const struct {
+        float scale, base;
+        int warnings;
+    } cases[] = {{0.0f, 0.0f, 1}, {2.0f, 0.0f, 0}, {1.0f, 50000.0f, 1}};
+    float first[3];
+    for (int i = 0; i < 3; i++) {
+        sm_context_params params;
+        sm_context *context = NULL;
+        const float *logits = NULL;
+        CHECK_OK(sm_context_params_init(&params, sizeof params));
+        CHECK(params.rope_scale == 0.0f && params.rope_base == 0.0f);
+        params.n_ctx = 2 * (size_t)info->n_ctx_train;
+        params.rope_scale = cases[i].scale;
+        params.rope_base = cases[i].base;
+        warnings = 0;
+        CHECK_OK(sm_set_log_callback(on_warning, NULL));
+        CHECK_OK(sm_context_create(model, &params, &context));
+        CHECK_OK(sm_set_log_callback(NULL, NULL));
+        CHECK(warnings == cases[i].warnings);
+        CHECK_OK(sm_decode(context, prompt, n_prompt, SM_LOGITS_LAST));
+        CHECK_OK(sm_logits(context, &logits, NULL, NULL));
+        first[i] = logits[0];
+        CHECK_OK(sm_context_free(context));
+    }
+    CHECK(first[0] != first[1] && first[0] != first[2]);
+}
+
 static void check_caches(const sm_model *model, const uint32_t *prompt, size_t n_prompt) {
     static const int32_t types[] = {SM_CACHE_F32, SM_CACHE_F16, SM_CACHE_Q8_0};
     /* 30 layers of 3 heads of 64, keys and values; a byte's run of 64 has a factor of 4 bytes. */
@@ -291,6 +361,8 @@ void test_generation(const char *model_path) {
     check_loop(context, sampler, prompt, n_prompt, model, whole);
     check_rewind(context, prompt, n_prompt, info.n_vocab);
     check_caches(model, prompt, n_prompt);
+    check_cancel(context, sampler, prompt, n_prompt);
+    check_rope(model, &info, prompt, n_prompt);
 
     /* The callback stops it; the same beginning comes out. */
     stream.length = 0;

@@ -38,8 +38,9 @@ int main(int argc, char **argv) {
     test_bad_arguments(argv[1]);
     CHECK_OK(sm_set_log_callback(on_log, &lines));
     test_bad_files(argv[1], argv[2]);
-    test_generation(argv[1]);
     CHECK(lines > 0);
+    /* It has a log of its own at times. */
+    test_generation(argv[1]);
     CHECK_OK(sm_set_log_callback(NULL, NULL));
     printf("%s: %d failures\n", argv[0], failures);
     return failures == 0 ? 0 : 1;

@@ -380,6 +380,11 @@ typedef struct {
     // What keys and values are stored as: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. The fewer bytes, the
     // faster are steps deep in a text.
     int32_t cache_type;
+    // Factor by which positions are stretched, for contexts longer than the model was trained on (there's a
+    // warning in the log where they are). 0, the default, for what the file says.
+    float rope_scale;
+    // Base of the rotary frequencies; 0, the default, for what the file says.
+    float rope_base;
 } sm_context_params;
 
 // Bytes that a context takes.
@@ -434,6 +439,14 @@ sm_status sm_decode(sm_context *context,
                     const uint32_t *tokens,
                     size_t n_tokens,
                     int32_t logits);
+
+// Ends the `sm_decode` or `sm_generate` that another thread is inside of with this context, between two steps of
+// a pass: within milliseconds. That call returns `SM_STATUS_CANCELLED`: a decode has then appended nothing, a
+// generation what it had written so far; the context is usable. Where no call is inside, nothing happens.
+//
+// The one function for a context that is in use: call it on any thread, also from a callback, but never after
+// `sm_context_free`.
+sm_status sm_context_cancel(const sm_context *context);
 
 // Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after
 // another. `n_rows` and `n_vocab` may be NULL.

@@ -7,7 +7,7 @@ mod os;
 mod plan;
 
 pub use buf::{ALIGNMENT, AlignedBuf, Pages, Pod};
-pub use os::{CacheSizes, available_memory, cache_sizes, total_memory};
+pub use os::{CacheSizes, available_memory, cache_sizes, give_back_freed, total_memory};
 pub use plan::{ArenaPlan, BufferId, Layout};
 
 /// `count · size` bytes, for sizes that come from outside.

@@ -63,6 +63,15 @@ pub fn available_memory() -> Option<u64> {
     None
 }
 
+/// Gives back to the system what the allocator keeps of freed memory, as after a load that took much for a moment.
+pub fn give_back_freed() {
+    // SAFETY: it may be called at any time, from any thread.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 fn os_cache_levels() -> [Option<usize>; 3] {
     #[cfg(target_os = "linux")]
     return linux::cache_levels();

@@ -19,7 +19,7 @@ use crate::format::{ByteSource, FileSource};
 use crate::isa::IsaId;
 use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::Activations;
-use crate::memory::{AlignedBuf, checked_bytes};
+use crate::memory::{self, AlignedBuf, checked_bytes};
 use crate::ops::linear::{PackedWeight, Packer};
 use crate::profile::{self, Zone};
 use crate::quant;
@@ -115,6 +115,9 @@ impl Model {
         }
         let template = template(metadata, tokenizer.as_ref().ok()).map_err(reason);
         let n_parameters = gguf.parameters();
+        // The metadata, the pool and what built the tokenizer were several times what stays of them.
+        drop((gguf, pool));
+        memory::give_back_freed();
         Ok(Arc::new(Model {
             config,
             plan,

@@ -232,9 +232,7 @@ impl Walk<'_> {
                 worker.cancel();
                 return Err(Poisoned);
             }
-            #[cfg(test)]
-            super::exec_tests::happen(self.pass.fault, i, worker)?;
-            let _ = i;
+            self.accident(i, worker)?;
             let _zone = leads.then(|| {
                 let work = if profile::enabled() { self.work(step) } else { (0, 0) };
                 profile::scope(step.zone).work(work.0, work.1)
@@ -251,6 +249,18 @@ impl Walk<'_> {
                 worker.barrier()?;
             }
         }
+        Ok(())
+    }
+
+    /// What a test has planted at a step.
+    #[cfg(test)]
+    fn accident(&self, step: usize, worker: &Worker<'_>) -> std::result::Result<(), Poisoned> {
+        super::exec_tests::happen(self.pass.fault, step, worker)
+    }
+
+    #[cfg(not(test))]
+    #[inline(always)]
+    fn accident(&self, _: usize, _: &Worker<'_>) -> std::result::Result<(), Poisoned> {
         Ok(())
     }
 

@@ -234,7 +234,7 @@ impl Plan {
 
     /// Whether `later` may only begin when all workers are done with `earlier`.
     fn conflict(&self, earlier: &Step, later: &Step, few: bool) -> bool {
-        let by_row = |step: &Step| !step.is_drawn() && !(few && step.own_copy);
+        let by_row = |step: &Step| !(step.is_drawn() || few && step.own_copy);
         if earlier.is_drawn() && later.is_drawn() {
             // They take turns with two sets of counters, see the executor.
             return true;

@@ -177,8 +177,11 @@ pub struct Then<F> {
     pub call: F,
 }
 
+/// The simplest type of what is done with columns.
+pub type Call = fn(usize, Range<usize>, Range<usize>);
+
 /// What [`run`] is given where nothing is to be done.
-pub const NOTHING: Option<Then<fn(usize, Range<usize>, Range<usize>)>> = None;
+pub const NOTHING: Option<Then<Call>> = None;
 
 /// This worker's part of `n_parts` products; every worker calls it with the same arguments and the same
 /// shares. Which worker computes a panel doesn't change its bits.

@@ -84,7 +84,7 @@ pub unsafe fn swiglu(k: &KernelSet, pair: &Pair, quantized: bool, out: Rows) {
         }
         return;
     }
-    debug_assert!(pair.columns.start % BLOCK == 0 && width % BLOCK == 0);
+    debug_assert!(pair.columns.start.is_multiple_of(BLOCK) && width.is_multiple_of(BLOCK));
     let args = GateQuantizeArgs {
         gate: pair.gate,
         up: pair.up,

@@ -16,6 +16,7 @@ use gguf_writer::{F32, Writer};
 use serde_json::{Value as Json, json};
 use smallmind::format::gguf::{Array, Gguf, TensorType, Value};
 use smallmind::format::{BytesSource, describe};
+use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
 use smallmind::quant::{DType, decode_row};
 use smallmind::runtime::{Context, ContextParams, Logits};
@@ -173,7 +174,8 @@ fn every_type_decodes_to_llama_cpps_weights() {
     let mut cursor = golden::Cursor::new(&bytes, b"SMLG");
     let (positions, vocabulary) = (cursor.size(), cursor.size());
     let tokens: Vec<u32> = (0..positions).map(|_| cursor.u32()).collect();
-    let params = ContextParams { n_ctx: positions, n_output: positions, ..ContextParams::default() };
+    let sizes = ContextParams { n_ctx: positions, n_output: positions, ..ContextParams::default() };
+    let params = ContextParams { kv: CacheType::F32, ..sizes };
     let mut context = Context::new(model, &params).unwrap();
     context.decode(&tokens, Logits::All).unwrap();
     assert_eq!(context.logits().len(), positions * vocabulary);

@@ -158,8 +158,8 @@ def ratio(row, name):
 
 def alike_text(texts):
     """`64, 13 (0.05)`"""
-    gap = lambda text: f" ({text['gap']:.2f})" if text.get("gap") is not None else ""
-    return ", ".join(f"{text['tokens']}{gap(text)}" for text in texts)
+    gaps = [f" ({text['gap']:.2f})" if text.get("gap") is not None else "" for text in texts]
+    return ", ".join(f"{text['tokens']}{gap}" for text, gap in zip(texts, gaps))
 
 
 def agreements(model, numbers):

@@ -124,8 +124,8 @@ def alike(ids, theirs):
 
 def alike_text(texts):
     """`64, 13 (gap 0.05)`"""
-    gap = lambda text: f" (gap {text['gap']:.2f})" if text.get("gap") is not None else ""
-    return ", ".join(f"{text['tokens']}{gap(text)}" for text in texts)
+    gaps = [f" (gap {text['gap']:.2f})" if text.get("gap") is not None else "" for text in texts]
+    return ", ".join(f"{text['tokens']}{gap}" for text, gap in zip(texts, gaps))
 
 
 def clocks():

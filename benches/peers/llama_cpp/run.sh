@@ -22,6 +22,7 @@ fail() {
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 repository=$(CDPATH='' cd -- "$here/../../.." && pwd)
 venv=$repository/target/peers/llama_cpp
+packages='llama-cpp-python==0.3.36 gguf==0.19.0'
 
 tool=speed
 case ${1:-} in speed | accuracy) tool=$1 && shift ;; esac
@@ -33,7 +34,7 @@ for argument in "$@"; do
     models=$((models + 1))
 done
 
-if [ ! -f "$venv/ready" ]; then
+if [ "$(cat "$venv/ready" 2>/dev/null)" != "$packages" ]; then
     if [ -z "${CC:-}" ]; then
         for version in '' -21 -20 -19 -18 -17 -16 -15 -14; do
             if command -v "clang++$version" >/dev/null; then
@@ -45,8 +46,8 @@ if [ ! -f "$venv/ready" ]; then
     python3 -m venv "$venv" || fail "python3 with its venv module is needed"
     echo "run.sh: building llama.cpp with ${CC:-the default compiler}" >&2
     "$venv/bin/pip" install --quiet --no-binary llama-cpp-python \
-        llama-cpp-python==0.3.36 gguf==0.19.0 >&2 || fail "llama-cpp-python couldn't be built"
-    touch "$venv/ready"
+        $packages >&2 || fail "llama-cpp-python couldn't be built"
+    echo "$packages" >"$venv/ready"
 fi
 
 if [ "$models" = 0 ]; then

@@ -32,9 +32,9 @@ pub enum DType {
     Q5_K,
     /// 256 × 6 bits, scales of 8 bits for each 16: w = d·s·(q − 32).
     Q6_K,
-    /// 32 × 4 bits into a table of uneven levels, one scale: w = d·table[q].
+    /// 32 × 4 bits into a table of uneven levels, one scale: `w = d·table[q]`.
     IQ4_NL,
-    /// 256 × 4 bits into that table, scales of 6 bits for each 32: w = d·s·table[q].
+    /// 256 × 4 bits into that table, scales of 6 bits for each 32: `w = d·s·table[q]`.
     IQ4_XS,
     /// 32 floats of 4 bits, a power of two as scale.
     MXFP4,

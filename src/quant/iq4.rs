@@ -1,5 +1,5 @@
 //! IQ4_NL and IQ4_XS: 4-bit codes into a table of 16 uneven levels, dense around zero.
-//! IQ4_NL has blocks of 32 and one f16 scale, IQ4_XS blocks of 256 and 6-bit scales of 32; w = d·(scale − 32)·table[q].
+//! IQ4_NL has blocks of 32 and one f16 scale, IQ4_XS blocks of 256 and 6-bit scales of 32; `w = d·(scale − 32)·table[q]`.
 
 use super::fields::{above, join, pack, unpack};
 use super::float::read_f16;

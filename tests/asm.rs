@@ -18,6 +18,9 @@ const ENTRIES: [&str; 4] = [
 ];
 /// The multiply-add of pairs.
 const PAIRS: &str = "vdpbf16ps";
+/// What widens half floats and bytes.
+const HALVES: &str = "vcvtph2ps";
+const BYTES: &str = "vpmovsxbd";
 /// From this many multiply-adds on, an innermost loop counts as hot.
 const HOT: usize = 4;
 /// Displacement of a no-operation that marks the planted kernel's loop.
@@ -153,11 +156,13 @@ fn hot_loops_keep_their_vectors_in_registers_and_call_nothing() {
         "the planted spill went unseen"
     );
     // Two levels; matmul's three types of weights, for each some nine tiles (some have the same code); attention's
-    // two products, for each some twenty, many of them with a loop that asks ahead.
+    // two products over three types of caches, for each some twenty, many of them with a loop that asks ahead.
     let tiles: Vec<&Loop> = loops.iter().filter(|l| l.tile).collect();
-    assert!(tiles.len() >= 140, "only {} tiles were found", tiles.len());
-    let pairs = tiles.iter().filter(|tile| tile.code.iter().any(|i| i.contains(PAIRS))).count();
-    assert!(pairs >= 9, "only {pairs} tiles of pairs were found");
+    assert!(tiles.len() >= 400, "only {} tiles were found", tiles.len());
+    for (instruction, least) in [(PAIRS, 9), (HALVES, 60), (BYTES, 40)] {
+        let found = tiles.iter().filter(|tile| tile.code.iter().any(|i| i.contains(instruction))).count();
+        assert!(found >= least, "only {found} tiles with {instruction} were found");
+    }
     for tile in tiles {
         let violations = tile.violations();
         assert!(violations.is_empty(), "{violations:?} in\n{}", tile.code.join("\n"));

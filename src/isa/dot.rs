@@ -21,6 +21,9 @@ pub trait DotI8: Isa {
     fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
         self.dot(acc, w, x)
     }
+
+    /// For each byte of `index`, which are in 0..=15, that entry of the table.
+    fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32;
 }
 
 /// Dot products of bfloat16, two a lane, accumulated in f32. Numbers below 2⁻¹²⁶ may count as 0, in and out.
@@ -47,6 +50,11 @@ impl DotI8 for Scalar {
         }
         acc
     }
+
+    #[inline(always)]
+    fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32 {
+        index.map(|four| i32::from_ne_bytes(four.to_ne_bytes().map(|i| table[usize::from(i & 15)] as u8)))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -57,6 +65,7 @@ mod x86 {
     use super::{DotBf16, DotI8};
     use crate::isa::avx512::{BF16, VNNI};
     use crate::isa::{Avx2, X512};
+    use std::arch::asm;
     use std::arch::x86_64::*;
 
     /// Unsigned by signed bytes, pairs added in 16 bits: exact as long as `w` stays below 128, or at 128 while
@@ -81,6 +90,14 @@ mod x86 {
         fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe { pairs_then_fours(acc, w, x) }
         }
+
+        #[inline(always)]
+        fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32 {
+            unsafe {
+                let table = _mm_loadu_si128(table.as_ptr().cast());
+                _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), index)
+            }
+        }
     }
 
     impl<const LEVEL: u8> DotBf16 for X512<LEVEL> {
@@ -100,6 +117,23 @@ mod x86 {
         }
     }
 
+    /// The instruction itself, which the compiler leaves where it stands: tiles are written in the order that keeps
+    /// all sums at work, and it would rather finish one sum after the other.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    unsafe fn dot_in_place(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe {
+            asm!(
+                "vpdpbusd {acc}, {w}, {x}",
+                acc = inout(zmm_reg) acc,
+                w = in(zmm_reg) w,
+                x = in(zmm_reg) x,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        acc
+    }
+
     impl<const LEVEL: u8> DotI8 for X512<LEVEL> {
         const SIGNED: bool = LEVEL < VNNI;
 
@@ -107,7 +141,7 @@ mod x86 {
         fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe {
                 if LEVEL >= VNNI {
-                    _mm512_dpbusd_epi32(acc, w, x)
+                    dot_in_place(acc, w, x)
                 } else {
                     let negative = _mm512_movepi8_mask(w);
                     let x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
@@ -120,11 +154,19 @@ mod x86 {
         fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe {
                 if LEVEL >= VNNI {
-                    _mm512_dpbusd_epi32(acc, w, x)
+                    dot_in_place(acc, w, x)
                 } else {
                     let pairs = _mm512_maddubs_epi16(w, x);
                     _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
                 }
+            }
+        }
+
+        #[inline(always)]
+        fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32 {
+            unsafe {
+                let table = _mm_loadu_si128(table.as_ptr().cast());
+                _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), index)
             }
         }
     }
@@ -199,6 +241,11 @@ mod arm {
                     vpadalq_s16(acc, vpaddq_s16(low, high))
                 }
             }
+        }
+
+        #[inline(always)]
+        fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32 {
+            unsafe { vreinterpretq_s32_s8(vqtbl1q_s8(vld1q_s8(table.as_ptr()), vreinterpretq_u8_s32(index))) }
         }
     }
 }

@@ -63,11 +63,11 @@ pub unsafe fn norm_quantize(
     unsafe { k.qmatmul.norm_quantize(&args) }
 }
 
-/// Columns of `out = silu(gate) · up`, f32 or, with `quantized`, whole blocks of quantised rows.
+/// Columns of `out = silu(gate) · up`, f32 or, with `quantized`, whole blocks of quantised rows of `n`.
 ///
 /// # Safety
 /// The pair's columns are readable; these columns of these rows of `out` are this worker's alone.
-pub unsafe fn swiglu(k: &KernelSet, pair: &Pair, quantized: bool, out: Rows) {
+pub unsafe fn swiglu(k: &KernelSet, pair: &Pair, n: usize, quantized: bool, out: Rows) {
     let width = pair.columns.len();
     if !quantized {
         for (i, r) in pair.rows.clone().enumerate() {
@@ -90,9 +90,11 @@ pub unsafe fn swiglu(k: &KernelSet, pair: &Pair, quantized: bool, out: Rows) {
         up: pair.up,
         stride: pair.stride,
         rows: pair.rows.len(),
-        k: width,
-        out: out.row(pair.rows.start).wrapping_add(k.qmatmul.block_bytes() * (pair.columns.start / BLOCK)),
+        len: width,
+        out: out.row(pair.rows.start),
         out_stride: out.stride(),
+        k: n,
+        block: pair.columns.start / BLOCK,
     };
     // SAFETY: by contract.
     unsafe { k.qmatmul.gate_quantize(&args) }

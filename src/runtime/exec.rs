@@ -343,11 +343,11 @@ impl Walk<'_> {
                 StepKind::Gated { gate, up, out, quantized } => {
                     let product = |part| self.product(part, step.rows, worker);
                     let Some((gate, up)) = product(gate).zip(product(up)) else { return };
-                    let out = view(*out);
+                    let (out, n) = (view(*out), gate.weight.n());
                     let call = |pair: Pair| {
                         let elements = (pair.rows.len() * pair.columns.len()) as u64;
                         let _zone = self.part_of_step(worker, Zone::SwiGlu, (5 * elements, 8 * elements));
-                        rowwise::swiglu(kernels, &pair, *quantized, out);
+                        rowwise::swiglu(kernels, &pair, n, *quantized, out);
                     };
                     let then = linear::Then { unit: gated_unit(*quantized), call };
                     let scratch = self.worker_memory(worker).cast();

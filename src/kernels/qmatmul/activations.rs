@@ -1,24 +1,28 @@
 //! Activations quantised by row and block of 32, to one or two signed bytes an element.
-//! A block holds all that a kernel needs of it side by side, so that one pointer a row suffices.
 //!
-//! With one digit (8 bits) an element is d·x₀, with two (16 bits) it is d·(256·x₀ + x₁), digits in −127..=127:
+//! With one digit an element is d·x₀, with two it is d/256·(256·x₀ + x₁), digits in −127..=127. A row is
 //!
-//! | bytes, 8-bit | 16-bit | what |
+//! | part | bytes | what |
 //! |---|---|---|
-//! | 0..32 | 0..32 | x₀, 32 × i8 |
-//! | | 32..64 | x₁, 32 × i8 |
-//! | 32..36 | 64..68 | d, f32: the scale |
-//! | 36..40 | 68..72 | d·Σx, f32, rounded once |
-//! | 40..44 | 72..80 | Σ of each digit, i32 |
-//! | 44..48 | 80..88 | [`MAGIC`] − 128·Σ of each digit, i32: where sums start whose levels are offset by 128 |
+//! | first digits | K | x₀, i8 |
+//! | second digits | K, with two | x₁, i8 |
+//! | blocks | 16 for each 32 | d, f32; d·Σx, f32, rounded once; [`MAGIC`] − 128·Σx₀, i32; 1 where the second digit is kept, else 0 |
+//! | halves | 16 for each 32 | d·Σx of the first and the last 16, f32; [`MAGIC`] − 128·Σx₀ of the first 16 and −128·Σx₀ of the last, i32 |
+//! | second | 16 for each 32, with two | −128·Σx₁ − 256·[`MAGIC`]; the same of the first 16; −128·Σx₁ of the last 16; −128·Σ(256·x₀ + x₁), all i32 and wrapping |
 //!
-//! A row is K/32 blocks, padded (with bytes that no kernel reads) to a multiple of 64 bytes.
+//! and is padded to an odd multiple of 64 bytes, so that the same place of many rows isn't in the same sets of a
+//! cache. Integers are where sums start whose levels are offset by 128; those of the second digit are what such a
+//! sum is to be moved by after it was taken 256-fold.
 //!
 //! With a the block's largest magnitude and p = x·(127/a): x₀ is p rounded to nearest, ties to even, and x₁
 //! is 256·(p − x₀) rounded likewise and held to ±127. So the error of an element is below 0.50002·d with
-//! d = a/127, or below 1.01·d with d = a/127/256: one part in 253, or in 32,000, of the block's largest.
+//! d = a/127, or below 1.01·d/256: one part in 253, or in 32,000, of the block's largest.
 //! A block whose a is below 2⁻¹¹⁰ becomes zero. One that holds a NaN or an infinity gets digits 0 and
 //! d = NaN, which makes every output that it takes part in NaN.
+//!
+//! [`Activations::Adaptive`] keeps the second digit only in blocks with an outlier, whose largest magnitude is at
+//! least [`OUTLIER`] times the root of the block's mean square (both as first digits tell), and has zeros elsewhere.
+//! Such a block counts as one digit everywhere, bit for bit: powers of two are exact.
 
 use crate::isa::{DotI8, Isa, Kernel};
 use crate::quant::BLOCK;
@@ -29,52 +33,90 @@ pub enum Activations {
     /// Two digits: as good as unrounded (on SmolLM2 the next-token distribution moves by a mean KL of 4e-8).
     #[default]
     Bits16,
-    /// One digit: about twice as fast with many rows; what llama.cpp does. The distribution moves by 3e-3.
+    /// Two digits in blocks with an outlier, one elsewhere: nearly as fast as one digit with many rows. The
+    /// distribution moves by 4e-4.
+    Adaptive,
+    /// One digit: about twice as fast as two with many rows; what llama.cpp does. The distribution moves by 2e-3.
     Bits8,
 }
 
+/// Blocks whose largest magnitude is at least this many times the root of their mean square keep their second digit:
+/// on SmolLM2 one in seven.
+pub const OUTLIER: f32 = 4.25;
+
 impl Activations {
+    /// Every mode.
+    pub const ALL: [Activations; 3] = [Activations::Bits16, Activations::Adaptive, Activations::Bits8];
+
     /// Signed bytes an element.
     pub const fn digits(self) -> usize {
         match self {
             Activations::Bits8 => 1,
-            Activations::Bits16 => 2,
+            Activations::Bits16 | Activations::Adaptive => 2,
         }
     }
 
-    /// Bytes from one quantised row of `k` elements to the next: a multiple of 64.
+    /// Bytes from one quantised row of `k` elements to the next: an odd multiple of 64.
     pub const fn row_bytes(self, k: usize) -> usize {
-        row_bytes(self.digits(), k)
+        Row::new(self.digits(), k).end.div_ceil(64) / 2 * 128 + 64
+    }
+
+    /// Most that squares of a block's first digits may add up to where the second digits are kept.
+    const fn limit(self) -> f32 {
+        match self {
+            Activations::Adaptive => 127.0 * 127.0 * BLOCK as f32 / (OUTLIER * OUTLIER),
+            Activations::Bits16 | Activations::Bits8 => f32::INFINITY,
+        }
     }
 }
 
-/// Where things stand in a block of `DIGITS` digits.
-pub struct Block<const DIGITS: usize>;
+/// Bytes of what goes with a block, in each part of its own.
+pub const RECORD: usize = 16;
 
-impl<const DIGITS: usize> Block<DIGITS> {
-    /// Bytes of a block.
-    pub const BYTES: usize = block_bytes(DIGITS);
-    /// The scale.
-    pub const SCALE: usize = DIGITS * BLOCK;
-    /// The scaled sum.
-    pub const SCALED_SUM: usize = Self::SCALE + 4;
-    /// The digits' sums.
-    pub const SUMS: usize = Self::SCALE + 8;
-    /// The starts of integer sums.
-    pub const STARTS: usize = Self::SUMS + 4 * DIGITS;
+/// Where the parts of a row are.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What goes with blocks as wholes: see [`SCALE`], [`SCALED_SUM`], [`START`], [`KEPT`].
+    pub blocks: usize,
+    /// What goes with their halves: see [`HALF_SUMS`], [`HALF_STARTS`].
+    pub halves: usize,
+    /// What goes with second digits: see [`SECOND_STARTS`], [`TOTAL_START`].
+    pub second: usize,
+    /// The row's end, without padding.
+    end: usize,
 }
 
-pub(super) const fn block_bytes(digits: usize) -> usize {
-    digits * (BLOCK + 8) + 8
+impl Row {
+    /// Of rows of `k` elements and so many digits. Second digits begin at byte `k`.
+    pub const fn new(digits: usize, k: usize) -> Self {
+        let part = k / BLOCK * RECORD;
+        let blocks = k * digits;
+        Row { blocks, halves: blocks + part, second: blocks + 2 * part, end: blocks + (1 + digits) * part }
+    }
 }
 
-const fn row_bytes(digits: usize, k: usize) -> usize {
-    (k / BLOCK * block_bytes(digits)).next_multiple_of(64)
-}
+/// In a block's record: its scale.
+pub const SCALE: usize = 0;
+/// In a block's record: the scaled sum.
+pub const SCALED_SUM: usize = 4;
+/// In a block's record: where its integer sums start.
+pub const START: usize = 8;
+/// In a block's record: whether the second digit is kept.
+pub const KEPT: usize = 12;
+/// In the halves' record: the scaled sums of both.
+pub const HALF_SUMS: usize = 0;
+/// In the halves' record: where their integer sums start.
+pub const HALF_STARTS: usize = 8;
+/// In the second digits' record: what sums of the block, and of its halves, move by.
+pub const SECOND_STARTS: usize = 0;
+/// In the second digits' record: where sums of both digits at once start.
+pub const TOTAL_START: usize = 12;
 
 /// Bits of the float 1.5·2²³. An integer |Σ| < 2²² added to them gives the bits of 1.5·2²³ + Σ, so that integer
 /// sums that start here are floats already, and one fma takes the constant off and multiplies.
 pub const MAGIC: i32 = 0x4B40_0000;
+/// What [`MAGIC`] has become in a sum that was taken 256-fold.
+pub const MAGIC_256: i32 = MAGIC << 8;
 
 /// Blocks with a smaller peak become zero, long before a scale could be subnormal or its inverse infinite.
 const SMALLEST_PEAK: f32 = 1.0 / (1u128 << 110) as f32;
@@ -83,7 +125,8 @@ const SMALLEST_PEAK: f32 = 1.0 / (1u128 << 110) as f32;
 ///
 /// # Safety
 /// As there; and the CPU has the level.
-pub unsafe fn entry<I: DotI8, const DIGITS: usize>(
+pub unsafe fn entry<I: DotI8>(
+    activations: Activations,
     x: *const f32,
     ldx: usize,
     rows: usize,
@@ -91,10 +134,11 @@ pub unsafe fn entry<I: DotI8, const DIGITS: usize>(
     out: *mut u8,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Quantize::<DIGITS> { x, ldx, rows, k, out });
+    unsafe { I::new_unchecked() }.vectorize(Quantize { activations, x, ldx, rows, k, out });
 }
 
-struct Quantize<const DIGITS: usize> {
+struct Quantize {
+    activations: Activations,
     x: *const f32,
     ldx: usize,
     rows: usize,
@@ -102,79 +146,155 @@ struct Quantize<const DIGITS: usize> {
     out: *mut u8,
 }
 
-impl<const DIGITS: usize> Kernel for Quantize<DIGITS> {
+impl Kernel for Quantize {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for row in 0..self.rows {
-            for block in 0..self.k / BLOCK {
-                // SAFETY: the blocks of K elements are within each row of X, and so are their images in `out`.
-                unsafe {
-                    let x = self.x.add(row * self.ldx + block * BLOCK);
-                    let out = self.out.add(row * row_bytes(DIGITS, self.k) + block * block_bytes(DIGITS));
-                    quantize_block::<I, DIGITS>(isa, x, out);
-                }
+            let x = self.x.wrapping_add(row * self.ldx);
+            let out = self.out.wrapping_add(row * self.activations.row_bytes(self.k));
+            // SAFETY: the row of X is there, and so is its image in `out`.
+            unsafe { quantize_row(isa, self.activations, x, self.k, out) };
+        }
+    }
+}
+
+/// Quantises one row.
+///
+/// # Safety
+/// `x` is readable for `k` floats, `out` writable for a row's bytes.
+#[inline(always)]
+unsafe fn quantize_row<I: Isa>(isa: I, activations: Activations, x: *const f32, k: usize, out: *mut u8) {
+    let target = Target::new(activations, k, out);
+    for block in 0..k / BLOCK {
+        // SAFETY: the blocks of K elements are within the row, and so are their images in `out`.
+        unsafe { target.quantize(isa, x.add(block * BLOCK), block) };
+    }
+}
+
+/// A row that is being quantised, block by block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    digits: usize,
+    /// Most that squares of first digits may add up to where the second digit is kept.
+    limit: f32,
+    k: usize,
+    row: Row,
+    out: *mut u8,
+}
+
+impl Target {
+    /// The row of `k` elements at `out`.
+    #[inline(always)]
+    pub fn new(activations: Activations, k: usize, out: *mut u8) -> Self {
+        let (digits, limit) = (activations.digits(), activations.limit());
+        Target { digits, limit, k, row: Row::new(digits, k), out }
+    }
+
+    /// Quantises block `block` of the row.
+    ///
+    /// # Safety
+    /// `x` is readable for 32 floats; the row is writable and has that block.
+    #[inline(always)]
+    pub unsafe fn quantize<I: Isa>(&self, isa: I, x: *const f32, block: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.digits == 1 {
+                self.quantize_digits::<I, 1>(isa, x, block);
+            } else {
+                self.quantize_digits::<I, 2>(isa, x, block);
             }
         }
     }
-}
 
-/// # Safety
-/// `x` is readable for 32 floats, `out` writable for a block.
-#[inline(always)]
-pub(super) unsafe fn quantize_block<I: Isa, const DIGITS: usize>(isa: I, x: *const f32, out: *mut u8) {
-    // SAFETY: BLOCK is a multiple of LANES.
-    let load = |i: usize| unsafe { isa.load(x.add(i)) };
-    let (mut peaks, mut poison) = (isa.zero(), isa.zero());
-    for i in (0..BLOCK).step_by(I::LANES) {
-        peaks = isa.max(isa.abs(load(i)), peaks);
-        poison = isa.mul_add(load(i), isa.zero(), poison);
+    /// # Safety
+    /// As [`Target::quantize`].
+    #[inline(always)]
+    unsafe fn quantize_digits<I: Isa, const DIGITS: usize>(&self, isa: I, x: *const f32, block: usize) {
+        // SAFETY: BLOCK is a multiple of LANES.
+        let load = |i: usize| unsafe { isa.load(x.add(i)) };
+        let (mut peaks, mut poison) = (isa.zero(), isa.zero());
+        for i in (0..BLOCK).step_by(I::LANES) {
+            peaks = isa.max(isa.abs(load(i)), peaks);
+            poison = isa.mul_add(load(i), isa.zero(), poison);
+        }
+        // Poison is 0 for finite inputs, else NaN; one look across lanes tells that and the peak.
+        let infinity = isa.splat(f32::INFINITY);
+        let peak = isa.max_lanes(isa.select(isa.eq(poison, isa.zero()), peaks, infinity));
+        let finite = peak < f32::INFINITY;
+        let usable = finite && peak >= SMALLEST_PEAK;
+        let (d, inverse) = if usable { (peak / 127.0, 127.0 / peak) } else { (0.0, 0.0) };
+        let scaled = |i: usize| if finite { isa.mul(load(i), isa.splat(inverse)) } else { isa.zero() };
+        let (mut sums, mut squares) = ([[isa.splat_i32(0); 2]; DIGITS], isa.zero());
+        for (half, sum) in sums[0].iter_mut().enumerate() {
+            for i in (half * HALF..(half + 1) * HALF).step_by(I::LANES) {
+                let digit = isa.to_i32(scaled(i));
+                *sum = isa.add_i32(*sum, digit);
+                if DIGITS == 2 {
+                    let digit = isa.to_f32(digit);
+                    squares = isa.mul_add(digit, digit, squares);
+                }
+                // SAFETY: first digits have k bytes.
+                unsafe { isa.store_i8(self.out.add(block * BLOCK + i).cast(), digit) };
+            }
+        }
+        // Squares are integers below 2²⁴ however they are added up, so all levels agree.
+        let kept = DIGITS == 2 && isa.sum_lanes(squares) <= self.limit;
+        if DIGITS == 2 {
+            let unit = isa.splat(if kept { 256.0 } else { 0.0 });
+            for (half, sum) in sums[DIGITS - 1].iter_mut().enumerate() {
+                for i in (half * HALF..(half + 1) * HALF).step_by(I::LANES) {
+                    let scaled = scaled(i);
+                    let rest = isa.mul(isa.sub(scaled, isa.to_f32(isa.to_i32(scaled))), unit);
+                    let digit = isa.to_i32(isa.min(isa.max(rest, isa.splat(-127.0)), isa.splat(127.0)));
+                    *sum = isa.add_i32(*sum, digit);
+                    // SAFETY: second digits have k bytes, after the first ones.
+                    unsafe { isa.store_i8(self.out.add(self.k + block * BLOCK + i).cast(), digit) };
+                }
+            }
+        }
+        let mut halves = [[0; 2]; DIGITS];
+        for (halves, sums) in halves.iter_mut().zip(sums) {
+            *halves = both_sums(isa, sums);
+        }
+        // SAFETY: the row has records for the block.
+        unsafe { self.record(block, d + if finite { 0.0 } else { f32::NAN }, kept, halves) };
     }
-    // Poison is 0 for finite inputs, else NaN; one look across lanes tells that and the peak.
-    let infinity = isa.splat(f32::INFINITY);
-    let peak = isa.max_lanes(isa.select(isa.eq(poison, isa.zero()), peaks, infinity));
-    let finite = peak < f32::INFINITY;
-    let usable = finite && peak >= SMALLEST_PEAK;
-    let (d, inverse) = if usable { (peak / 127.0, 127.0 / peak) } else { (0.0, 0.0) };
-    let poison = if finite { 0.0 } else { f32::NAN };
-    let mut sums = [isa.splat_i32(0); DIGITS];
-    for i in (0..BLOCK).step_by(I::LANES) {
-        let p = if finite { isa.mul(load(i), isa.splat(inverse)) } else { isa.zero() };
-        let mut rest = p;
-        for (digit, sum) in sums.iter_mut().enumerate() {
-            let x = isa.to_i32(rest);
-            *sum = isa.add_i32(*sum, x);
-            // SAFETY: each digit has 32 bytes.
-            unsafe { isa.store_i8(out.add(digit * BLOCK + i).cast(), x) };
-            let scaled = isa.mul(isa.sub(rest, isa.to_f32(x)), isa.splat(256.0));
-            rest = isa.min(isa.max(scaled, isa.splat(-127.0)), isa.splat(127.0));
+
+    /// Writes what goes with a block, given its scale and its digits' sums by halves.
+    ///
+    /// # Safety
+    /// As [`Target::quantize`].
+    #[inline(always)]
+    unsafe fn record<const DIGITS: usize>(&self, block: usize, d: f32, kept: bool, sums: [[i32; 2]; DIGITS]) {
+        // SAFETY: each part has a record for each block; they need no alignment.
+        let put = |part: usize, words: [i32; 4]| unsafe {
+            self.out.add(part + block * RECORD).cast::<[i32; 4]>().write_unaligned(words);
+        };
+        let unit = if DIGITS == 2 { d / 256.0 } else { d };
+        let whole = |half: usize| sums.iter().fold(0, |whole, sums| 256 * whole + sums[half]);
+        let scaled = |sum: i32| (unit * sum as f32).to_bits() as i32;
+        let [first, last] = sums[0].map(|sum| -128 * sum);
+        let total = whole(0) + whole(1);
+        put(self.row.blocks, [d.to_bits() as i32, scaled(total), MAGIC + first + last, i32::from(kept)]);
+        put(self.row.halves, [scaled(whole(0)), scaled(whole(1)), MAGIC + first, last]);
+        if DIGITS == 2 {
+            let [first, last] = sums[1].map(|sum| -128 * sum);
+            let move_by = |sum: i32| sum.wrapping_sub(MAGIC_256);
+            put(self.row.second, [move_by(first + last), move_by(first), last, -128 * total]);
         }
     }
-    let sums = digit_sums(isa, sums);
-    let sum = sums.iter().fold(0, |sum, digit| 256 * sum + digit);
-    let d = if DIGITS == 2 { d / 256.0 } else { d } + poison;
-    // SAFETY: the block has these words; they need no alignment.
-    let put = |at: usize, word: i32| unsafe { out.add(at).cast::<i32>().write_unaligned(word) };
-    put(Block::<DIGITS>::SCALE, d.to_bits() as i32);
-    put(Block::<DIGITS>::SCALED_SUM, (d * sum as f32).to_bits() as i32);
-    for (digit, sum) in sums.into_iter().enumerate() {
-        put(Block::<DIGITS>::SUMS + 4 * digit, sum);
-        put(Block::<DIGITS>::STARTS + 4 * digit, MAGIC - 128 * sum);
-    }
 }
 
-/// The lanes of each vector added up. A sum of 32 digits fits 16 bits, so two are added at once, the second as the
+/// Elements of half a block.
+const HALF: usize = BLOCK / 2;
+
+/// The lanes of both vectors added up. A sum of 16 digits fits 16 bits, so both are added at once, the second as the
 /// low half of one number.
 #[inline(always)]
-fn digit_sums<I: Isa, const DIGITS: usize>(isa: I, lanes: [I::I32; DIGITS]) -> [i32; DIGITS] {
-    const { assert!(DIGITS <= 2 && BLOCK * 127 <= i16::MAX as usize) };
-    let mut sums = [0; DIGITS];
-    if DIGITS == 2 {
-        let both = isa.sum_lanes_i32(isa.add_i32(isa.shl::<16>(lanes[0]), lanes[1]));
-        sums[1] = i32::from(both as i16);
-        sums[0] = (both - sums[1]) >> 16;
-    } else {
-        sums[0] = isa.sum_lanes_i32(lanes[0]);
-    }
-    sums
+fn both_sums<I: Isa>(isa: I, lanes: [I::I32; 2]) -> [i32; 2] {
+    const { assert!(HALF * 127 <= i16::MAX as usize) };
+    let both = isa.sum_lanes_i32(isa.add_i32(isa.shl::<16>(lanes[0]), lanes[1]));
+    let last = i32::from(both as i16);
+    [(both - last) >> 16, last]
 }

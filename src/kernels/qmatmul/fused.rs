@@ -2,12 +2,13 @@
 //! Values go from registers into a block on the stack and from there to digits; no row of them is ever in memory.
 //! The bits are those of the two steps one after the other.
 
-use super::activations::{Block, quantize_block};
+use super::activations::{Activations, Target};
 use crate::isa::{DotI8, Isa, Kernel};
 use crate::kernels::rows::reduce::{SumOfSquares, Terms, Values, fold};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::load;
 use crate::quant::BLOCK;
+use std::ops::Range;
 
 /// Rows to normalise (as [`crate::kernels::rows::Norm`]'s RMSNorm does) and quantise.
 #[derive(Clone, Copy, Debug)]
@@ -42,48 +43,52 @@ pub struct GateQuantizeArgs {
     pub stride: usize,
     /// Number of rows.
     pub rows: usize,
-    /// Elements of a row, a multiple of 32.
-    pub k: usize,
-    /// First block of the first quantised row.
+    /// Elements of each, a multiple of 32.
+    pub len: usize,
+    /// First quantised row.
     pub out: *mut u8,
     /// Bytes between quantised rows.
     pub out_stride: usize,
+    /// Elements of a quantised row.
+    pub k: usize,
+    /// The first block of a quantised row that is written.
+    pub block: usize,
 }
 
-/// The fused kernels of one level and mode.
+/// The fused kernels of one level.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fused {
-    pub norm: unsafe fn(&NormQuantizeArgs),
-    pub gate: unsafe fn(&GateQuantizeArgs),
+    pub norm: unsafe fn(Activations, &NormQuantizeArgs),
+    pub gate: unsafe fn(Activations, &GateQuantizeArgs),
 }
 
 impl Fused {
-    pub const fn of<I: DotI8, const DIGITS: usize>() -> Self {
-        Self { norm: norm::<I, DIGITS>, gate: gate::<I, DIGITS> }
+    pub const fn of<I: DotI8>() -> Self {
+        Self { norm: norm::<I>, gate: gate::<I> }
     }
 }
 
 /// # Safety
 /// The CPU has the level; `args` as [`super::Set::norm_quantize`] says.
-unsafe fn norm<I: DotI8, const DIGITS: usize>(args: &NormQuantizeArgs) {
+unsafe fn norm<I: DotI8>(activations: Activations, args: &NormQuantizeArgs) {
     // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Norm::<DIGITS>(args));
+    unsafe { I::new_unchecked() }.vectorize(Norm(activations, args));
 }
 
 /// # Safety
 /// The CPU has the level; `args` as [`super::Set::gate_quantize`] says.
-unsafe fn gate<I: DotI8, const DIGITS: usize>(args: &GateQuantizeArgs) {
+unsafe fn gate<I: DotI8>(activations: Activations, args: &GateQuantizeArgs) {
     // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Gate::<DIGITS>(args));
+    unsafe { I::new_unchecked() }.vectorize(Gate(activations, args));
 }
 
-struct Norm<'a, const DIGITS: usize>(&'a NormQuantizeArgs);
+struct Norm<'a>(Activations, &'a NormQuantizeArgs);
 
-impl<const DIGITS: usize> Kernel for Norm<'_, DIGITS> {
+impl Kernel for Norm<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let args = self.0;
+        let Norm(activations, args) = self;
         for r in 0..args.rows {
             // SAFETY: the caller's rows.
             unsafe {
@@ -91,25 +96,27 @@ impl<const DIGITS: usize> Kernel for Norm<'_, DIGITS> {
                 let square = fold::<SumOfSquares, I>(isa, &Values(x), args.k);
                 let rstd = 1.0 / (square * (1.0 / args.k as f32) + args.eps).sqrt();
                 let terms = Normed { x, rstd, gamma: args.gamma };
-                quantize::<I, DIGITS>(isa, &terms, args.k, args.out.add(r * args.out_stride));
+                let row = Target::new(activations, args.k, args.out.add(r * args.out_stride));
+                quantize(isa, &terms, 0..args.k / BLOCK, &row);
             }
         }
     }
 }
 
-struct Gate<'a, const DIGITS: usize>(&'a GateQuantizeArgs);
+struct Gate<'a>(Activations, &'a GateQuantizeArgs);
 
-impl<const DIGITS: usize> Kernel for Gate<'_, DIGITS> {
+impl Kernel for Gate<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let args = self.0;
+        let Gate(activations, args) = self;
         for r in 0..args.rows {
             // SAFETY: the caller's rows.
             unsafe {
                 let at = r * args.stride;
                 let terms = Gated { gate: args.gate.add(at), up: args.up.add(at) };
-                quantize::<I, DIGITS>(isa, &terms, args.k, args.out.add(r * args.out_stride));
+                let row = Target::new(activations, args.k, args.out.add(r * args.out_stride));
+                quantize(isa, &terms, args.block..args.block + args.len / BLOCK, &row);
             }
         }
     }
@@ -155,18 +162,18 @@ impl Terms for Gated {
 struct Values32([f32; BLOCK]);
 
 /// # Safety
-/// The row behind `terms` has `k` elements, `out` room for as many blocks.
+/// What `terms` yields is as long as the blocks, which the row has.
 #[inline(always)]
-unsafe fn quantize<I: Isa, const DIGITS: usize>(isa: I, terms: &impl Terms, k: usize, out: *mut u8) {
+unsafe fn quantize<I: Isa>(isa: I, terms: &impl Terms, blocks: Range<usize>, row: &Target) {
     let mut values = Values32([0.0; BLOCK]);
     let values = values.0.as_mut_ptr();
-    for block in 0..k / BLOCK {
-        // SAFETY: the block's elements are below k, and LANES divides 32.
+    for (at, block) in blocks.enumerate() {
+        // SAFETY: the caller's promise, and LANES divides 32.
         unsafe {
             for i in (0..BLOCK).step_by(I::LANES) {
-                isa.store(values.add(i), terms.at(isa, block * BLOCK + i, I::LANES));
+                isa.store(values.add(i), terms.at(isa, at * BLOCK + i, I::LANES));
             }
-            quantize_block::<I, DIGITS>(isa, values, out.add(block * Block::<DIGITS>::BYTES));
+            row.quantize(isa, values, block);
         }
     }
 }

@@ -1,14 +1,10 @@
 //! Packed weights: panels of NR outputs, read straight through by the kernels; pack and unpack.
 //! Nothing is lost: levels and f16 scales stay as the file has them, so a row can be decoded bit for bit.
 
+use super::form::{Form, GROUPS, STEP};
 use crate::error::{Error, Result};
 use crate::quant::{BLOCK, DType, Levels};
 use half::f16;
-
-/// K-steps whose products one `dot` adds up: the bytes of a 32-bit lane.
-pub const STEP: usize = 4;
-/// Groups of [`STEP`] in a block.
-pub const GROUPS: usize = BLOCK / STEP;
 
 /// How a kernel row wants its weights: the layout that [the family's contract](super) draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,42 +18,23 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Bits of a level that are stored as whole bytes or nibbles, bits stored in a plane, f16s of a column.
-    const fn parts(self) -> (usize, usize, usize) {
-        match self.dtype {
-            DType::Q4_0 => (4, 0, 1),
-            DType::Q4_1 => (4, 0, 2),
-            DType::Q5_0 => (4, 1, 1),
-            DType::Q5_1 => (4, 1, 2),
-            _ => (8, 0, 1),
-        }
-    }
-
-    /// Bytes of one block of 32 K-steps of a panel.
-    pub const fn block_bytes(self) -> usize {
-        let (whole, plane, scales) = self.parts();
-        self.nr * ((whole + plane) * BLOCK / 8 + scales * 2)
-    }
-
-    /// Byte of a block at which its scales begin.
-    const fn scales_at(self) -> usize {
-        let (whole, plane, _) = self.parts();
-        self.nr * (whole + plane) * BLOCK / 8
-    }
-
     /// Bytes of one panel for sums of length `k`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where `k` is no multiple of 32 or the type has no quantised kernel;
     /// [`Error::InvalidArgument`] where the size overflows.
     pub fn panel_bytes(self, k: usize) -> Result<usize> {
-        if !super::DTYPES.contains(&self.dtype) || !k.is_multiple_of(BLOCK) {
-            return Err(Error::Unsupported(format!(
-                "rows of {k} elements of {} as panels",
-                self.dtype.name()
-            )));
-        }
-        (k / BLOCK).checked_mul(self.block_bytes()).ok_or_else(|| Error::invalid("a panel's size overflows"))
+        let form = self.form(k)?;
+        let bytes = (k / (form.blocks * BLOCK)).checked_mul(form.unit_bytes(self.nr));
+        bytes.ok_or_else(|| Error::invalid("a panel's size overflows"))
+    }
+
+    /// What the type is like, if rows of `k` elements can be packed.
+    fn form(self, k: usize) -> Result<Form> {
+        let form = Form::of(self.dtype).filter(|form| k.is_multiple_of(form.blocks * BLOCK));
+        form.ok_or_else(|| {
+            Error::Unsupported(format!("rows of {k} elements of {} as panels", self.dtype.name()))
+        })
     }
 
     /// Packs one panel from up to `nr` encoded rows; columns without a row become zero.
@@ -78,13 +55,13 @@ impl Layout {
                 self.dtype.name()
             )));
         }
+        let form = self.form(k)?;
         out.fill(0);
         let file_block = self.dtype.block_bytes();
         for (column, row) in rows.chunks_exact(row_bytes).enumerate() {
-            for (block, out) in row.chunks_exact(file_block).zip(out.chunks_exact_mut(self.block_bytes())) {
-                if let Some(levels) = self.dtype.levels(block) {
-                    self.put(&levels, column, out);
-                }
+            let units = out.chunks_exact_mut(form.unit_bytes(self.nr));
+            for (block, unit) in row.chunks_exact(file_block).zip(units) {
+                self.put(form, block, column, unit);
             }
         }
         Ok(())
@@ -102,8 +79,10 @@ impl Layout {
         let panel = begin.and_then(|begin| packed.get(begin..)?.get(..panel_bytes)).ok_or_else(|| {
             Error::invalid(format!("row {row} is not within {} bytes of panels", packed.len()))
         })?;
-        for (block, out) in panel.chunks_exact(self.block_bytes()).zip(out.chunks_exact_mut(BLOCK)) {
-            self.get(block, column).decode(out);
+        let form = self.form(out.len())?;
+        let units = panel.chunks_exact(form.unit_bytes(self.nr));
+        for (unit, out) in units.zip(out.chunks_exact_mut(form.blocks * BLOCK)) {
+            self.get(form, unit, column).decode(out);
         }
         Ok(())
     }
@@ -113,46 +92,83 @@ impl Layout {
         if self.signed { 0x80 } else { 0 }
     }
 
-    fn put(self, levels: &Levels, column: usize, block: &mut [u8]) {
-        let (whole, plane, _) = self.parts();
-        let (weights, scales) = block.split_at_mut(self.scales_at());
-        for (i, &q) in levels.q.iter().enumerate() {
-            let (group, byte) = (i / STEP, column * STEP + i % STEP);
-            if whole == 8 {
-                weights[group * self.nr * STEP + byte] = q ^ self.sign_bit();
-            } else {
-                weights[group / 2 * self.nr * STEP + byte] |= (q & 15) << (group % 2 * 4);
-            }
-            if plane == 1 {
-                weights[self.nr * BLOCK / 2 + byte] |= (q >> 4) << group;
-            }
+    /// Writes a block of the file into column `column` of a unit.
+    fn put(self, form: Form, block: &[u8], column: usize, unit: &mut [u8]) {
+        let Some(mut levels) = self.dtype.levels(block) else { return };
+        if form.bits == 8 {
+            levels.q.iter_mut().for_each(|q| *q ^= self.sign_bit());
         }
-        for (i, scale) in [Some(levels.d), levels.m].into_iter().flatten().enumerate() {
-            scales[(i * self.nr + column) * 2..][..2].copy_from_slice(&scale.to_ne_bytes());
+        self.put_levels(form, &levels.q, column, &mut unit[form.levels_at(self.nr, 0)..]);
+        let mut put_half = |at: usize, x: f16| unit[at + 2 * column..][..2].copy_from_slice(&x.to_ne_bytes());
+        put_half(form.scales_at(self.nr), levels.d);
+        if let Some(m) = levels.m {
+            put_half(form.minimums_at(self.nr), m);
         }
     }
 
-    fn get(self, block: &[u8], column: usize) -> Levels {
-        let (whole, plane, scales) = self.parts();
-        let q = std::array::from_fn(|i| {
-            let (group, byte) = (i / STEP, column * STEP + i % STEP);
-            if whole == 8 {
-                return block[group * self.nr * STEP + byte] ^ self.sign_bit();
-            }
-            let low = block[group / 2 * self.nr * STEP + byte] >> (group % 2 * 4) & 15;
-            let high = if plane == 1 { block[self.nr * BLOCK / 2 + byte] >> group & 1 } else { 0 };
-            low | high << 4
-        });
-        let scale = |i: usize| {
-            let at = self.scales_at() + (i * self.nr + column) * 2;
-            f16::from_ne_bytes([block[at], block[at + 1]])
-        };
-        let offset = match self.dtype {
-            DType::Q4_0 => 8,
-            DType::Q5_0 => 16,
-            DType::Q8_0 => 128,
-            _ => 0,
-        };
-        Levels { q, offset, d: scale(0), m: (scales == 2).then(|| scale(1)) }
+    fn get(self, form: Form, unit: &[u8], column: usize) -> Levels {
+        let mut q = self.get_levels(form, &unit[form.levels_at(self.nr, 0)..], column);
+        if form.bits == 8 {
+            q.iter_mut().for_each(|q| *q ^= self.sign_bit());
+        }
+        let half = |at: usize| f16::from_ne_bytes([unit[at + 2 * column], unit[at + 2 * column + 1]]);
+        Levels {
+            q,
+            offset: form.zero as u8,
+            d: half(form.scales_at(self.nr)),
+            m: form.minimum.then(|| half(form.minimums_at(self.nr))),
+        }
     }
+
+    /// Writes the levels of a block of 32, a word for the four of a group at a time.
+    fn put_levels(self, form: Form, levels: &[u8; BLOCK], column: usize, out: &mut [u8]) {
+        let (words, _) = levels.as_chunks::<STEP>();
+        each_part(form, |below, bits, row| {
+            let mut word = 0;
+            for (group, at) in groups_of(bits, row) {
+                word |= (u32::from_ne_bytes(words[group]) >> below & mask(bits)) << at;
+            }
+            out[((below + row) * self.nr + column) * STEP..][..STEP].copy_from_slice(&word.to_ne_bytes());
+        });
+    }
+
+    /// Reads what [`Layout::put_levels`] wrote.
+    fn get_levels(self, form: Form, block: &[u8], column: usize) -> [u8; BLOCK] {
+        let mut words = [0; GROUPS];
+        each_part(form, |below, bits, row| {
+            let bytes = &block[((below + row) * self.nr + column) * STEP..][..STEP];
+            let word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            for (group, at) in groups_of(bits, row) {
+                words[group] |= (word >> at & mask(bits)) << below;
+            }
+        });
+        let mut levels = [0; BLOCK];
+        let (fours, _) = levels.as_chunks_mut::<STEP>();
+        for (four, word) in fours.iter_mut().zip(words) {
+            *four = word.to_ne_bytes();
+        }
+        levels
+    }
+}
+
+/// Every row of words of a block's levels: bits of a level below those it holds, how many it holds, its number among
+/// the rows that hold those.
+fn each_part(form: Form, mut f: impl FnMut(usize, usize, usize)) {
+    let [low, high] = form.parts();
+    for (below, bits) in [(0, low), (low, high)] {
+        for row in 0..bits {
+            f(below, bits, row);
+        }
+    }
+}
+
+/// The groups that row `row` of `bits` bits each holds, and at which bit of their bytes.
+fn groups_of(bits: usize, row: usize) -> impl Iterator<Item = (usize, usize)> {
+    let groups = 8 / bits;
+    (0..groups).map(move |i| (row * groups + i, i * bits))
+}
+
+/// The lowest `bits` bits of each byte.
+fn mask(bits: usize) -> u32 {
+    ((1 << bits) - 1) * 0x0101_0101
 }

@@ -37,14 +37,16 @@ use crate::kernels::{KernelInfo, Portion};
 use crate::quant::DType;
 
 pub mod activations;
+mod form;
 mod fused;
 #[cfg(test)]
 mod fused_tests;
 mod layout;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tile;
-mod weights;
+mod wide;
 
 pub use activations::Activations;
 pub use fused::{GateQuantizeArgs, NormQuantizeArgs};
@@ -54,7 +56,8 @@ pub use layout::Layout;
 pub const DTYPES: [DType; 5] = [DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1];
 
 /// Quantises rows of activations, see [`Set::quantize_rows`].
-type QuantizeRows = unsafe fn(x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8);
+type QuantizeRows =
+    unsafe fn(mode: Activations, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8);
 
 /// Computes a portion, see [`Set::run`].
 type Run = unsafe fn(&Portion);
@@ -69,11 +72,12 @@ pub struct Set {
     signed: bool,
     quantize_rows: QuantizeRows,
     fused: fused::Fused,
-    run: [Run; DTYPES.len()],
+    /// For each type, with one digit and with two.
+    run: [[Run; 2]; DTYPES.len()],
 }
 
-/// Every level this build has, lowest first, with 16-bit activations and with 8-bit ones.
-static LEVELS: &[[Set; 2]] = &[
+/// Every level this build has, lowest first.
+static LEVELS: &[Set] = &[
     Set::of::<Scalar>(),
     #[cfg(target_arch = "x86_64")]
     Set::of::<crate::isa::Avx2>(),
@@ -88,25 +92,21 @@ static LEVELS: &[[Set; 2]] = &[
 ];
 
 impl Set {
-    const fn of<I: DotI8>() -> [Self; 2] {
-        [Self::with::<I, 2>(Activations::Bits16), Self::with::<I, 1>(Activations::Bits8)]
-    }
-
-    const fn with<I: DotI8, const DIGITS: usize>(activations: Activations) -> Self {
+    const fn of<I: DotI8>() -> Self {
         Set {
             isa: I::ID,
-            activations,
-            mr: tile::max_rows::<I>(DIGITS),
-            nr: 2 * I::LANES,
+            activations: Activations::Bits16,
+            mr: tile::max_rows::<I>(false),
+            nr: wide::VECTORS * I::LANES,
             signed: I::SIGNED,
-            quantize_rows: activations::entry::<I, DIGITS>,
-            fused: fused::Fused::of::<I, DIGITS>(),
+            quantize_rows: activations::entry::<I>,
+            fused: fused::Fused::of::<I>(),
             run: [
-                tile::entry::<I, weights::Q8_0, DIGITS>,
-                tile::entry::<I, weights::Q4_0, DIGITS>,
-                tile::entry::<I, weights::Q4_1, DIGITS>,
-                tile::entry::<I, weights::Q5_0, DIGITS>,
-                tile::entry::<I, weights::Q5_1, DIGITS>,
+                both::<I, form::Q8_0>(),
+                both::<I, form::Q4_0>(),
+                both::<I, form::Q4_1>(),
+                both::<I, form::Q5_0>(),
+                both::<I, form::Q5_1>(),
             ],
         }
     }
@@ -114,14 +114,13 @@ impl Set {
     /// The kernels of level `isa`, or of the next lower level that this family has and this CPU can run, with
     /// [`Activations::Bits16`].
     pub fn select(isa: IsaId) -> Self {
-        let runs = |level: &&[Set; 2]| isa.includes(level[0].isa) && level[0].isa.is_available();
-        LEVELS.iter().rfind(runs).unwrap_or(&LEVELS[0])[0]
+        let runs = |set: &&Set| isa.includes(set.isa) && set.isa.is_available();
+        *LEVELS.iter().rfind(runs).unwrap_or(&LEVELS[0])
     }
 
     /// The same level's kernels for activations of that kind.
     pub fn with_activations(self, activations: Activations) -> Self {
-        let same = |set: &&Set| set.isa == self.isa && set.activations == activations;
-        LEVELS.iter().flatten().find(same).copied().unwrap_or(self)
+        Set { activations, ..self }
     }
 
     /// How activations are quantised.
@@ -132,11 +131,6 @@ impl Set {
     /// Bytes from one quantised row of `k` elements to the next: a multiple of 64.
     pub fn row_bytes(&self, k: usize) -> usize {
         self.activations.row_bytes(k)
-    }
-
-    /// Bytes of one block of 32 elements of a quantised row.
-    pub fn block_bytes(&self) -> usize {
-        activations::block_bytes(self.activations.digits())
     }
 
     /// The level.
@@ -210,7 +204,7 @@ impl Set {
     /// `rows * row_bytes(k)` bytes. No alignment is needed.
     pub unsafe fn quantize_rows(&self, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8) {
         // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.quantize_rows)(x, ldx, rows, k, out) }
+        unsafe { (self.quantize_rows)(self.activations, x, ldx, rows, k, out) }
     }
 
     /// Normalises rows and quantises them, with the bits of RMSNorm and [`Set::quantize_rows`] one after the other.
@@ -220,18 +214,18 @@ impl Set {
     /// and overlaps nothing else. `k` is a multiple of 32. No alignment is needed.
     pub unsafe fn norm_quantize(&self, args: &NormQuantizeArgs) {
         // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.fused.norm)(args) }
+        unsafe { (self.fused.norm)(self.activations, args) }
     }
 
     /// Multiplies silu(gate) by up and quantises the products, with the bits of SwiGLU and
     /// [`Set::quantize_rows`] one after the other.
     ///
     /// # Safety
-    /// Each row of `gate` and `up` is readable for `k` floats; each of `out` is writable for k / 32 blocks and
-    /// overlaps nothing else. `k` is a multiple of 32. No alignment is needed.
+    /// Each row of `gate` and `up` is readable for `len` floats; each of `out` is writable where its blocks from
+    /// `block` on are, and overlaps nothing else. `len` and `k` are multiples of 32. No alignment is needed.
     pub unsafe fn gate_quantize(&self, args: &GateQuantizeArgs) {
         // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.fused.gate)(args) }
+        unsafe { (self.fused.gate)(self.activations, args) }
     }
 
     /// Computes a portion with weights of type `dtype`, packed by this very level.
@@ -245,19 +239,28 @@ impl Set {
     pub unsafe fn run(&self, dtype: DType, portion: &Portion) {
         let index = DTYPES.iter().position(|&d| d == dtype).expect("a type with a quantised kernel");
         // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.run[index])(portion) }
+        unsafe { (self.run[index][self.activations.digits() - 1])(portion) }
     }
+}
+
+/// A type's kernels for one digit and for two.
+const fn both<I: DotI8, F: form::Format>() -> [Run; 2] {
+    [sweep::entry::<I, F, 1>, sweep::entry::<I, F, 2>]
 }
 
 /// Every kernel of the family that this build has, whether or not this CPU can run it.
 pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    LEVELS.iter().flatten().flat_map(|set| {
-        let [quantize, norm, gate, matmul] = match set.activations {
-            Activations::Bits16 => ["quantize_x16", "rms_norm_x16", "swiglu_x16", "qmatmul_x16"],
-            Activations::Bits8 => ["quantize_x8", "rms_norm_x8", "swiglu_x8", "qmatmul_x8"],
-        };
-        let info = |op, dtype: &'static str, mr, nr| KernelInfo { op, dtype, isa: set.isa, mr, nr };
-        let matmuls = DTYPES.iter().map(move |dtype| info(matmul, dtype.name(), set.mr, set.nr));
-        [quantize, norm, gate].map(|op| info(op, "F32", 1, 1)).into_iter().chain(matmuls)
+    let info = |set: &Set, op, dtype: &'static str, [mr, nr]: [usize; 2]| KernelInfo {
+        op,
+        dtype,
+        isa: set.isa,
+        mr,
+        nr,
+    };
+    LEVELS.iter().flat_map(move |set| {
+        let row_wise = ["quantize", "rms_norm_quantize", "swiglu_quantize"];
+        let row_wise = row_wise.map(|op| info(set, op, "F32", [1, 1]));
+        let matmuls = DTYPES.iter().map(move |dtype| info(set, "qmatmul", dtype.name(), [set.mr, set.nr]));
+        row_wise.into_iter().chain(matmuls)
     })
 }

@@ -1,15 +1,16 @@
 //! Every level, type and mode against the contract's arithmetic: in f64 within a derived bound, and in f32 bit
 //! for bit; small integers against a plain matmul; edges, canaries, portions, extremes.
 
-use super::activations::Block;
+use super::activations::{MAGIC, MAGIC_256, Row};
 use super::*;
-use crate::quant::{self, BLOCK, Levels};
+use crate::quant::{self, BLOCK};
 
-const MODES: [Activations; 2] = [Activations::Bits16, Activations::Bits8];
+fn levels() -> impl Iterator<Item = Set> {
+    LEVELS.iter().filter(|set| set.isa.is_available()).copied()
+}
 
 fn sets() -> impl Iterator<Item = Set> {
-    let levels = LEVELS.iter().flatten().filter(|set| set.isa.is_available());
-    levels.copied()
+    levels().flat_map(|set| Activations::ALL.map(|mode| set.with_activations(mode)))
 }
 
 /// A small generator, so that a failure can be repeated.
@@ -29,6 +30,12 @@ impl Random {
     }
     fn floats(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.float()).collect()
+    }
+    /// As activations are: some blocks stand out of the rest.
+    fn activations(&mut self, n: usize) -> Vec<f32> {
+        let mut x = self.floats(n);
+        x.chunks_mut(BLOCK).filter(|_| self.below(3) == 0).for_each(|block| block[7] *= 20.0);
+        x
     }
     /// Rows in the file's format, of blocks with any levels and scales from 2⁻⁷ to 1 of both signs.
     fn weights(&mut self, dtype: DType, n: usize, k: usize) -> Vec<u8> {
@@ -75,25 +82,73 @@ fn quantize(set: &Set, x: &[f32], k: usize) -> Vec<u8> {
 struct X {
     digits: Vec<[i32; BLOCK]>,
     d: f32,
-    scaled_sum: f32,
+    /// Of the block and of its halves.
+    scaled_sums: [f32; 3],
+    kept: bool,
 }
 
-fn read_x(mode: Activations, row: &[u8], block: usize) -> X {
+impl X {
+    /// Element i in units of d/256, or of d where there is one digit.
+    fn whole(&self, i: usize) -> i32 {
+        self.digits.iter().fold(0, |whole, digit| 256 * whole + digit[i])
+    }
+
+    /// What [`X::whole`] counts.
+    fn unit(&self) -> f64 {
+        f64::from(self.d) / if self.digits.len() == 2 { 256.0 } else { 1.0 }
+    }
+}
+
+fn read_x(mode: Activations, row: &[u8], k: usize, block: usize) -> X {
     let digits = mode.digits();
-    let bytes = &row[block * (40 * digits + 8)..];
-    let float = |at: usize| f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-    let int = |at: usize| i32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-    let x = X {
-        digits: (0..digits).map(|d| std::array::from_fn(|i| i32::from(bytes[32 * d + i] as i8))).collect(),
-        d: float(32 * digits),
-        scaled_sum: float(32 * digits + 4),
+    let parts = Row::new(digits, k);
+    let record = |part: usize| -> [i32; 4] {
+        let bytes = &row[part + 16 * block..][..16];
+        std::array::from_fn(|i| i32::from_ne_bytes(bytes[4 * i..][..4].try_into().unwrap()))
     };
-    for (i, digit) in x.digits.iter().enumerate() {
-        let sum: i32 = digit.iter().sum();
-        assert_eq!(int(32 * digits + 8 + 4 * i), sum);
-        assert_eq!(int(36 * digits + 8 + 4 * i), activations::MAGIC - 128 * sum);
+    let float = |bits: i32| f32::from_bits(bits as u32);
+    let [d, sum, start, kept] = record(parts.blocks);
+    let [first_sum, last_sum, first_start, last_start] = record(parts.halves);
+    let x = X {
+        digits: (0..digits)
+            .map(|d| std::array::from_fn(|i| i32::from(row[d * k + 32 * block + i] as i8)))
+            .collect(),
+        d: float(d),
+        scaled_sums: [sum, first_sum, last_sum].map(float),
+        kept: kept == 1,
+    };
+    let halves = |digit: usize| [0, 16].map(|at| x.digits[digit][at..at + 16].iter().sum::<i32>());
+    let [first, last] = halves(0);
+    let starts = [MAGIC - 128 * (first + last), MAGIC - 128 * first, -128 * last];
+    assert_eq!([start, first_start, last_start], starts);
+    assert!(kept == 0 || kept == 1);
+    if digits == 2 {
+        let [second_first, second_last] = halves(1);
+        let moved = |sum: i32| (-128 * sum).wrapping_sub(MAGIC_256);
+        let total = 256 * (first + last) + second_first + second_last;
+        let second =
+            [moved(second_first + second_last), moved(second_first), -128 * second_last, -128 * total];
+        assert_eq!(record(parts.second), second);
+        assert!(x.kept || x.digits[1] == [0; BLOCK]);
     }
     x
+}
+
+/// 32 weights of a column: integers, and for each half the scale and what is added.
+struct W {
+    levels: [i32; BLOCK],
+    scales: [f32; 2],
+    minimums: [f32; 2],
+}
+
+fn read_w(dtype: DType, row: &[u8], block: usize) -> W {
+    let bytes = dtype.block_bytes();
+    let w = dtype.levels(&row[block * bytes..][..bytes]).unwrap();
+    W {
+        levels: w.q.map(|q| i32::from(q) - i32::from(w.offset)),
+        scales: [w.d.to_f32(); 2],
+        minimums: [w.m.map_or(0.0, |m| m.to_f32()); 2],
+    }
 }
 
 /// What a portion works on.
@@ -119,7 +174,7 @@ impl Case {
     fn random(set: Set, dtype: DType, [m, n, k]: [usize; 3]) -> Self {
         let mut random = Random((m * 1_000_003 + n * 1009 + k) as u64);
         let weights = random.weights(dtype, n, k);
-        let x = random.floats(m * k);
+        let x = random.activations(m * k);
         Case::new(set, dtype, [m, n, k], weights, &x)
     }
 
@@ -169,18 +224,12 @@ impl Case {
         [[0, self.m, 0, self.set.panels(self.n)]]
     }
 
-    fn levels(&self, column: usize, block: usize) -> Levels {
-        let bytes = self.dtype.block_bytes();
-        let row = self.dtype.row_bytes(self.k).unwrap() * column;
-        self.dtype.levels(&self.weights[row + block * bytes..][..bytes]).unwrap()
-    }
-
     /// The contract's arithmetic for one output: in f32 with its roundings, in f64 without, and the sum of the
     /// magnitudes that roundings can be relative to.
     fn model(&self, row: usize, column: usize, start: f32, bias: Option<f32>) -> (f32, f64, f64) {
-        const C: f32 = 12_582_912.0;
-        let mode = self.set.activations;
+        let form = form::Form::of(self.dtype).unwrap();
         let x_row = &self.x[row * self.set.row_bytes(self.k)..];
+        let w_row = &self.weights[self.dtype.row_bytes(self.k).unwrap() * column..];
         let (mut single, mut double) = (start, f64::from(start));
         let mut magnitude = double.abs();
         if let Some(bias) = bias {
@@ -188,37 +237,31 @@ impl Case {
             double += f64::from(bias);
             magnitude += f64::from(bias.abs());
         }
+        let subs = if form.halves { 2 } else { 1 };
         for block in 0..self.k / BLOCK {
-            let (x, w) = (read_x(mode, x_row, block), self.levels(column, block));
-            let d = w.d.to_f32();
-            let level = |i: usize| i32::from(w.q[i]) - i32::from(w.offset);
-            let sum = |digit: &[i32; BLOCK]| (0..BLOCK).map(|i| level(i) * digit[i]).sum::<i32>();
-            let sums: Vec<i32> = x.digits.iter().map(sum).collect();
-            let t = match sums[..] {
-                [only] => d * only as f32,
-                [high, low] => {
-                    let high = (C + high as f32).mul_add(256.0 * d, -257.0 * C * d);
-                    (C + low as f32).mul_add(d, high)
-                }
-                _ => unreachable!(),
-            };
-            single = t.mul_add(x.d, single);
-            let whole = |i: usize| x.digits.iter().fold(0, |whole, digit| 256 * whole + digit[i]);
-            let total: i64 = (0..BLOCK).map(|i| i64::from(level(i) * whole(i))).sum();
-            let size: i64 = (0..BLOCK).map(|i| i64::from((level(i) * whole(i)).abs())).sum();
-            let scale = f64::from(d) * f64::from(x.d);
-            double += scale * total as f64;
-            magnitude += scale.abs() * size as f64;
-            if sums.len() == 2 {
-                // The first of the two fmas rounds a number of up to this size, once.
-                magnitude += scale.abs() * f64::from(C) / (2 * self.k / BLOCK) as f64;
+            let (x, w) =
+                (read_x(self.set.activations, x_row, self.k, block), read_w(self.dtype, w_row, block));
+            let one = if x.digits.len() == 2 { 1.0 / 256.0 } else { 1.0 };
+            let mut t = 0.0f32;
+            for sub in 0..subs {
+                let range = sub * BLOCK / subs..(sub + 1) * BLOCK / subs;
+                let sum: i32 = range.clone().map(|i| w.levels[i] * x.whole(i)).sum();
+                let scale = w.scales[sub] * one;
+                t = if sub == 0 { sum as f32 * scale } else { (sum as f32).mul_add(scale, t) };
+                let size: i64 = range.clone().map(|i| i64::from((w.levels[i] * x.whole(i)).abs())).sum();
+                let scale = f64::from(w.scales[sub]) * x.unit();
+                double += scale * f64::from(sum);
+                magnitude += scale.abs() * size as f64;
+                let minimum = f64::from(w.minimums[sub]) * x.unit();
+                double += minimum * f64::from(range.clone().map(|i| x.whole(i)).sum::<i32>());
+                magnitude += (minimum * f64::from(range.map(|i| x.whole(i)).sum::<i32>())).abs();
             }
-            if let Some(m) = w.m {
-                single = m.to_f32().mul_add(x.scaled_sum, single);
-                let sum: i64 = (0..BLOCK).map(|i| i64::from(whole(i))).sum();
-                let minimum = m.to_f64() * f64::from(x.d) * sum as f64;
-                double += minimum;
-                magnitude += minimum.abs();
+            single = t.mul_add(x.d, single);
+            if form.minimum {
+                let sums = if form.halves { &x.scaled_sums[1..] } else { &x.scaled_sums[..1] };
+                for (m, sum) in w.minimums.iter().zip(sums) {
+                    single = m.mul_add(*sum, single);
+                }
             }
         }
         (single, double, magnitude)
@@ -231,10 +274,10 @@ impl Case {
             let (row, column) = (i / self.n, i % self.n);
             let start = start.get(i).copied().unwrap_or(0.0);
             let (single, double, magnitude) = self.model(row, column, start, bias.map(|b| b[column]));
-            // Roundings of 2⁻²⁴ each: an fma or two a block, of partial sums below `magnitude`; the bias; t
-            // (twice with two digits) and d·Σx of each block, which together count as three of the whole.
-            // Without fused multiply-adds, products are rounded too.
-            let roundings = 2.0 * (self.k / BLOCK) as f64 + 4.0;
+            // Roundings of 2⁻²⁴ each: an fma a block, or up to three with minimums, of partial sums below
+            // `magnitude`; the bias; t (up to three) and d·Σx of each block, which together count as four of
+            // the whole. Without fused multiply-adds, products are rounded too.
+            let roundings = 3.0 * (self.k / BLOCK) as f64 + 5.0;
             let factor = if self.set.isa == IsaId::Scalar { 2.0 } else { 1.0 };
             let bound = factor * roundings * magnitude / f64::from(1 << 24);
             let error = (f64::from(y) - double).abs();
@@ -411,18 +454,37 @@ fn quantized_activations_are_as_near_as_documented() {
         let rows = quantize(&set, &x, k);
         for (row, x) in x.chunks(k).enumerate() {
             for (block, x) in x.chunks(BLOCK).enumerate() {
-                let q = read_x(set.activations, &rows[row * set.row_bytes(k)..], block);
+                let q = read_x(set.activations, &rows[row * set.row_bytes(k)..], k, block);
                 let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
-                let bound = f64::from(q.d) * if q.digits.len() == 2 { 1.01 } else { 0.50002 };
-                assert!(
-                    (q.d - peak / 127.0 / if q.digits.len() == 2 { 256.0 } else { 1.0 }).abs() <= q.d * 1e-7
-                );
+                let bound = q.unit() * if q.kept { 1.01 } else { 0.50002 * f64::from(q.d) / q.unit() };
+                assert!((q.d - peak / 127.0).abs() <= q.d * 1e-7);
                 for (i, &x) in x.iter().enumerate() {
-                    let whole = q.digits.iter().fold(0, |whole, digit| 256 * whole + digit[i]);
                     assert!(q.digits.iter().all(|digit| digit[i].abs() <= 127));
-                    let error = (f64::from(q.d) * f64::from(whole) - f64::from(x)).abs();
+                    let error = (q.unit() * f64::from(q.whole(i)) - f64::from(x)).abs();
                     assert!(error <= bound, "{:?}: {x} is off by {error}, not {bound}", set.activations);
                 }
+                for (sum, range) in q.scaled_sums.iter().zip([0..32, 0..16, 16..32]) {
+                    let exact = q.unit() * f64::from(range.map(|i| q.whole(i)).sum::<i32>());
+                    assert_eq!(*sum, exact as f32);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_that_stand_out_keep_their_second_digit() {
+    for set in levels().map(|set| set.with_activations(Activations::Adaptive)) {
+        let k = 32 * 20;
+        let mut x = vec![1.0f32; 2 * k];
+        // The root of the mean square is then √(1 + 35/640) = 1.027, five times of which is 5.13.
+        x[3 * 32 + 9] = -6.0;
+        x[k + 7 * 32] = 5.0;
+        let rows = quantize(&set, &x, k);
+        for row in 0..2 {
+            for block in 0..k / BLOCK {
+                let q = read_x(set.activations, &rows[row * set.row_bytes(k)..], k, block);
+                assert_eq!(q.kept, row == 0 && block == 3, "row {row}, block {block}");
             }
         }
     }
@@ -431,7 +493,7 @@ fn quantized_activations_are_as_near_as_documented() {
 #[test]
 fn every_level_quantizes_to_the_same_bytes() {
     let k = 320;
-    let mut x = Random(4).floats(4 * k);
+    let mut x = Random(4).activations(4 * k);
     x[40] = f32::NAN;
     x[70] = f32::NEG_INFINITY;
     x[100..140].fill(0.0);
@@ -439,15 +501,18 @@ fn every_level_quantizes_to_the_same_bytes() {
     x[192..224].fill(f32::MAX);
     x[224..256].fill(-0.0);
     x[256..288].fill(2.5);
-    for mode in MODES {
-        let expected = quantize(&LEVELS[0][0].with_activations(mode), &x, k);
-        for set in sets().filter(|set| set.activations == mode) {
+    for mode in Activations::ALL {
+        let expected = quantize(&LEVELS[0].with_activations(mode), &x, k);
+        for set in levels().map(|set| set.with_activations(mode)) {
             let rows = quantize(&set, &x, k);
-            for block in 0..k / BLOCK {
-                let (ours, theirs) = (read_x(mode, &rows, block), read_x(mode, &expected, block));
+            for (row, block) in (0..4).flat_map(|row| (0..k / BLOCK).map(move |block| (row, block))) {
+                let at = row * set.row_bytes(k);
+                let (ours, theirs) =
+                    (read_x(mode, &rows[at..], k, block), read_x(mode, &expected[at..], k, block));
                 assert_eq!(ours.digits, theirs.digits);
+                assert_eq!(ours.kept, theirs.kept);
                 assert_eq!(ours.d.is_nan(), theirs.d.is_nan());
-                assert_eq!(ours.d.is_nan(), block == 1 || block == 2, "{block}");
+                assert_eq!(ours.d.is_nan(), row == 0 && (block == 1 || block == 2), "{block}");
                 assert!(ours.d.is_nan() || ours.d.to_bits() == theirs.d.to_bits());
             }
         }
@@ -527,13 +592,13 @@ fn a_set_knows_its_mode_and_level() {
         };
         assert_eq!(set.isa(), own, "every level has its row, or the next lower");
         assert_eq!(set.activations(), Activations::default());
-        for mode in MODES {
+        for mode in Activations::ALL {
             let set = set.with_activations(mode);
             assert_eq!((set.isa(), set.activations()), (own, mode));
-            assert_eq!(set.row_bytes(96), (96 / 32 * (40 * mode.digits() + 8)).next_multiple_of(64));
+            let row = 96 * mode.digits() + 3 * 16 * (mode.digits() + 1);
+            assert!(set.row_bytes(96) >= row && set.row_bytes(96) < row + 128);
+            assert_eq!(set.row_bytes(96) % 128, 64);
         }
     }
-    assert_eq!(rows().count(), LEVELS.len() * 2 * (3 + DTYPES.len()));
-    assert_eq!(Block::<1>::BYTES, 48);
-    assert_eq!(Block::<2>::BYTES, 88);
+    assert_eq!(rows().count(), LEVELS.len() * (3 + DTYPES.len()));
 }

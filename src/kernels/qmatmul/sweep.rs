@@ -1,0 +1,159 @@
+//! The loops round the tiles: rows and K cut so that what is read again stays in a cache, panels widened on the way.
+//!
+//! ```text
+//! for rows         quantised rows that stay in L2 while every panel passes by
+//!   for panels
+//!     for k          a stretch of the panel, widened into L1 once for all the rows
+//!       for tiles of rows
+//! ```
+//!
+//! One or two rows take the same way with a stretch of a few blocks. No cut changes a bit of the result: sums are
+//! kept in Y between stretches.
+
+use super::form::{Format, STEP};
+use super::tile::{FEW, Task, max_rows, tile};
+use super::wide::{MAX_VECTORS, VECTORS, Wide, Widen};
+use crate::isa::DotI8;
+use crate::kernels::Portion;
+use crate::memory;
+use crate::quant::BLOCK;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+/// Bytes of a stretch, at most.
+const STRETCH_BYTES: usize = 24 << 10;
+/// Blocks of a stretch for few rows.
+const FEW_BLOCKS: usize = 4;
+/// Bytes of the widest vector.
+const MAX_VECTOR: usize = 64;
+const _: () = assert!(FEW_BLOCKS * MAX_VECTORS * MAX_VECTOR <= STRETCH_BYTES);
+
+/// Where a stretch is widened to: on whole cache lines.
+#[repr(align(64))]
+struct Stretch(#[allow(dead_code)] [u8; STRETCH_BYTES]);
+
+/// The table entry: [`super::Set::run`] of one level and type.
+///
+/// # Safety
+/// As there; and the CPU has the level.
+pub unsafe fn entry<I: DotI8, F: Format, const DIGITS: usize>(portion: &Portion) {
+    // SAFETY: the caller's promise.
+    let isa = unsafe { I::new_unchecked() };
+    let most = const { max_rows::<I>(F::FORM.halves) };
+    let row_bytes = memory::cache_sizes().l2 / 4;
+    let row_block = (row_bytes / portion.ldx.max(1) / most).max(2) * most;
+    for row in (0..portion.m).step_by(row_block) {
+        let rows = row_block.min(portion.m - row);
+        for panel in portion.panel_begin..portion.panel_end {
+            let job = Job { isa, portion, row, rows, panel };
+            match const { (F::FORM.halves, F::FORM.minimum) } {
+                (false, false) => job.run::<F, false, false, DIGITS>(),
+                (false, true) => job.run::<F, false, true, DIGITS>(),
+                (true, false) => job.run::<F, true, false, DIGITS>(),
+                (true, true) => job.run::<F, true, true, DIGITS>(),
+            }
+        }
+    }
+}
+
+/// Some rows against a panel, all within a portion whose contract holds.
+struct Job<'a, I> {
+    isa: I,
+    portion: &'a Portion,
+    row: usize,
+    rows: usize,
+    panel: usize,
+}
+
+impl<I: DotI8> Job<'_, I> {
+    fn run<F: Format, const HALVES: bool, const MINIMUM: bool, const DIGITS: usize>(&self) {
+        if self.rows <= FEW {
+            return self.stretches::<F, HALVES, MINIMUM, DIGITS, false>(FEW_BLOCKS);
+        }
+        let bytes = (memory::cache_sizes().l1d / 2).min(STRETCH_BYTES);
+        let block_bytes = Wide { halves: HALVES, minimum: MINIMUM }.vectors() * I::LANES * STEP;
+        let most = (bytes / block_bytes).max(1);
+        self.stretches::<F, HALVES, MINIMUM, DIGITS, true>(most);
+    }
+
+    /// The panel in stretches of up to `most` blocks, each widened for all the rows. Y carries the sums from one to
+    /// the next.
+    #[inline(always)]
+    fn stretches<
+        F: Format,
+        const HALVES: bool,
+        const MINIMUM: bool,
+        const DIGITS: usize,
+        const LIFT: bool,
+    >(
+        &self,
+        most: usize,
+    ) {
+        let Job { isa, portion: p, rows, .. } = *self;
+        let nr = VECTORS * I::LANES;
+        let column = self.panel * nr;
+        let blocks = p.k / BLOCK;
+        let panel_bytes = blocks / F::FORM.blocks * F::FORM.unit_bytes(nr);
+        let mut stretch = MaybeUninit::<Stretch>::uninit();
+        let out = stretch.as_mut_ptr().cast::<u8>();
+        let w = p.w.wrapping_add(self.panel * panel_bytes);
+        let mut task = Task {
+            x: p.x.wrapping_add(self.row * p.ldx),
+            ldx: p.ldx,
+            k: p.k,
+            begin: 0,
+            w: out,
+            blocks: 0,
+            zero_shift: if LIFT || F::FORM.minimum { 0 } else { 7 - F::FORM.zero.trailing_zeros() },
+            y: p.y.wrapping_add(self.row * p.ldy + column),
+            ldy: p.ldy,
+            columns: p.n.saturating_sub(column).min(nr),
+            load: p.accumulate,
+            bias: if p.bias.is_null() { p.bias } else { p.bias.wrapping_add(column) },
+        };
+        loop {
+            task.blocks = most.min(blocks - task.begin);
+            let widen = Widen::<I, F, LIFT> {
+                isa,
+                w,
+                begin: task.begin,
+                blocks: task.blocks,
+                out,
+                format: PhantomData,
+            };
+            isa.vectorize(widen);
+            tiles::<I, HALVES, MINIMUM, DIGITS>(isa, rows, task);
+            task.begin += task.blocks;
+            if task.begin == blocks {
+                return;
+            }
+            task.load = true;
+            task.bias = std::ptr::null();
+        }
+    }
+}
+
+/// All rows of the task, in tiles as even as can be.
+fn tiles<I: DotI8, const HALVES: bool, const MINIMUM: bool, const DIGITS: usize>(
+    isa: I,
+    rows: usize,
+    mut task: Task,
+) {
+    let most = const { max_rows::<I>(HALVES) };
+    let mut left = rows;
+    while left > 0 {
+        let mr = left.div_ceil(left.div_ceil(most));
+        match mr {
+            1 => tile::<I, HALVES, MINIMUM, 1, DIGITS>(isa, &task),
+            2 => tile::<I, HALVES, MINIMUM, 2, DIGITS>(isa, &task),
+            3 if most >= 3 => tile::<I, HALVES, MINIMUM, 3, DIGITS>(isa, &task),
+            4 if most >= 4 => tile::<I, HALVES, MINIMUM, 4, DIGITS>(isa, &task),
+            5 if most >= 5 => tile::<I, HALVES, MINIMUM, 5, DIGITS>(isa, &task),
+            6 if most >= 6 => tile::<I, HALVES, MINIMUM, 6, DIGITS>(isa, &task),
+            _ => unreachable!("rows are shared out evenly"),
+        }
+        task.x = task.x.wrapping_add(mr * task.ldx);
+        task.y = task.y.wrapping_add(mr * task.ldy);
+        left -= mr;
+    }
+}

@@ -61,12 +61,31 @@ struct Config {
 /// # Safety
 /// The level [`super::IsaId::Amx`] is available. `body` doesn't unwind.
 pub unsafe fn with_tiles(rows: usize, body: impl FnOnce()) {
-    debug_assert!((1..=ROWS).contains(&rows));
+    // SAFETY: the caller's promise.
+    unsafe { with_shapes(rows, ROW_BYTES, body) }
+}
+
+/// Runs `body` with tiles set up for [`dot_bytes`] of rows of A that are `bytes` long.
+///
+/// # Safety
+/// As [`with_tiles`].
+pub unsafe fn with_byte_tiles(bytes: usize, body: impl FnOnce()) {
+    // SAFETY: the caller's promise.
+    unsafe { with_shapes(ROWS, bytes, body) }
+}
+
+/// Sums and A `rows` high, A's rows `bytes` long, hence B's tiles a quarter of it high.
+///
+/// # Safety
+/// As [`with_tiles`].
+unsafe fn with_shapes(rows: usize, bytes: usize, body: impl FnOnce()) {
+    debug_assert!((1..=ROWS).contains(&rows) && bytes.is_multiple_of(4) && (4..=ROW_BYTES).contains(&bytes));
     let mut config =
         Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
     config.row_bytes[..8].fill(ROW_BYTES as u16);
+    config.row_bytes[4..6].fill(bytes as u16);
     config.rows[..6].fill(rows as u8);
-    config.rows[6..8].fill(ROWS as u8);
+    config.rows[6..8].fill((bytes / 4) as u8);
     // SAFETY: a valid configuration; tiles are there.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly)) };
     body();
@@ -354,5 +373,53 @@ impl TileDot for Bf16Tiles {
                 options(nostack),
             );
         }
+    }
+}
+
+/// A tile of A and a tile of B whose product is wanted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Operands {
+    /// First row of A: signed bytes.
+    pub a: *const u8,
+    /// First row of B, signed bytes: row j holds what bytes 4j to 4j + 3 of A's rows meet in each column.
+    pub b: *const u8,
+}
+
+/// Begins the products of two pairs of tiles, and stores those that the call before began, sums of 32 bits, to
+/// `to` and [`TILE_BYTES`] after. So sums have a whole call's time to be finished.
+///
+/// # Safety
+/// It runs within [`with_byte_tiles`]; the tiles are readable with `a_stride` and `b_stride` between rows; `to` is
+/// writable for two tiles.
+#[inline(always)]
+pub unsafe fn dot_bytes(pair: *const [Operands; 2], a_stride: usize, b_stride: usize, to: *mut u8) {
+    // SAFETY: the caller's promise; only registers named here change.
+    unsafe {
+        asm!(
+            "mov {a}, [{pair}]",
+            "mov {b}, [{pair} + 8]",
+            "tileloadd tmm4, [{a} + {a_stride}]",
+            "tileloadd tmm6, [{b} + {b_stride}]",
+            "tilestored [{to} + {c_stride}], tmm0",
+            "tilezero tmm0",
+            "tdpbssd tmm0, tmm4, tmm6",
+            "mov {a}, [{pair} + 16]",
+            "mov {b}, [{pair} + 24]",
+            "tileloadd tmm5, [{a} + {a_stride}]",
+            "tileloadd tmm7, [{b} + {b_stride}]",
+            "tilestored [{to} + {c_stride} + {TILE_BYTES}], tmm1",
+            "tilezero tmm1",
+            "tdpbssd tmm1, tmm5, tmm7",
+            pair = in(reg) pair,
+            a_stride = in(reg) a_stride,
+            b_stride = in(reg) b_stride,
+            c_stride = in(reg) ROW_BYTES,
+            to = in(reg) to,
+            a = out(reg) _, b = out(reg) _,
+            TILE_BYTES = const TILE_BYTES,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, preserves_flags),
+        );
     }
 }

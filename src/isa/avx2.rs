@@ -1,4 +1,4 @@
-//! AVX2 with FMA and F16C: eight lanes, sixteen registers.
+//! AVX2 with FMA and F16C: eight lanes, sixteen registers; and the same with AVX-VNNI.
 //! Every method is one or a few intrinsics; they run inside [`Avx2::vectorize`] only.
 //! Intrinsics are called unsafely because the methods themselves carry no `target_feature`.
 
@@ -9,12 +9,25 @@
 use super::{Isa, IsaId, Kernel};
 use std::arch::x86_64::*;
 
-/// Token of [`IsaId::Avx2`].
+/// Token of the levels with eight lanes: [`Avx2`] and, one above it, [`AvxVnni`].
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2(());
+pub struct X256<const LEVEL: u8>(());
+
+/// Token of [`IsaId::Avx2`].
+pub type Avx2 = X256<0>;
+/// Token of [`IsaId::AvxVnni`].
+pub type AvxVnni = X256<VNNI>;
+
+/// Level of [`AvxVnni`].
+pub(super) const VNNI: u8 = 1;
 
 #[target_feature(enable = "avx,avx2,fma,f16c")]
-fn enter<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
+fn enter<const LEVEL: u8, K: Kernel>(isa: X256<LEVEL>, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "avx,avx2,fma,f16c,avxvnni")]
+fn enter_vnni<const LEVEL: u8, K: Kernel>(isa: X256<LEVEL>, kernel: K) -> K::Output {
     kernel.run(isa)
 }
 
@@ -27,8 +40,8 @@ fn first(n: usize) -> __m256i {
     }
 }
 
-impl Isa for Avx2 {
-    const ID: IsaId = IsaId::Avx2;
+impl<const LEVEL: u8> Isa for X256<LEVEL> {
+    const ID: IsaId = if LEVEL >= VNNI { IsaId::AvxVnni } else { IsaId::Avx2 };
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
     type F32 = __m256;
@@ -40,7 +53,8 @@ impl Isa for Avx2 {
         let has = is_x86_feature_detected!("avx")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && (LEVEL < VNNI || is_x86_feature_detected!("avxvnni"));
         has.then_some(Self(()))
     }
     #[inline(always)]
@@ -49,7 +63,10 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        unsafe { enter(self, kernel) }
+        match LEVEL {
+            0 => unsafe { enter(self, kernel) },
+            _ => unsafe { enter_vnni(self, kernel) },
+        }
     }
 
     #[inline(always)]

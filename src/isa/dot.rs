@@ -64,7 +64,7 @@ mod x86 {
 
     use super::{DotBf16, DotI8};
     use crate::isa::avx512::{BF16, VNNI};
-    use crate::isa::{Avx2, X512};
+    use crate::isa::{X256, X512, avx2};
     use std::arch::asm;
     use std::arch::x86_64::*;
 
@@ -78,17 +78,29 @@ mod x86 {
         }
     }
 
-    impl DotI8 for Avx2 {
-        const SIGNED: bool = true;
+    impl<const LEVEL: u8> DotI8 for X256<LEVEL> {
+        const SIGNED: bool = LEVEL < avx2::VNNI;
 
         #[inline(always)]
         fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { pairs_then_fours(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) }
+            unsafe {
+                if LEVEL >= avx2::VNNI {
+                    _mm256_dpbusd_avx_epi32(acc, w, x)
+                } else {
+                    pairs_then_fours(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+                }
+            }
         }
 
         #[inline(always)]
         fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { pairs_then_fours(acc, w, x) }
+            unsafe {
+                if LEVEL >= avx2::VNNI {
+                    _mm256_dpbusd_avx_epi32(acc, w, x)
+                } else {
+                    pairs_then_fours(acc, w, x)
+                }
+            }
         }
 
         #[inline(always)]

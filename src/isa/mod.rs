@@ -20,7 +20,7 @@ mod scalar;
 mod tests;
 
 #[cfg(target_arch = "x86_64")]
-pub use avx2::Avx2;
+pub use avx2::{Avx2, AvxVnni, X256};
 #[cfg(target_arch = "x86_64")]
 pub use avx512::{Amx, Avx512, Avx512Bf16, Avx512Vnni, X512};
 pub use dot::{DotBf16, DotI8};
@@ -37,6 +37,8 @@ pub enum IsaId {
     Scalar,
     /// AVX2 + FMA + F16C.
     Avx2,
+    /// [`IsaId::Avx2`] + AVX-VNNI: processors without AVX-512. (Those with it may lack this: it's below none of them.)
+    AvxVnni,
     /// AVX-512 F, BW, DQ, VL (and all of [`IsaId::Avx2`]).
     Avx512,
     /// [`IsaId::Avx512`] + VNNI.
@@ -55,9 +57,10 @@ pub enum IsaId {
 
 impl IsaId {
     /// Every level, lowest first.
-    pub const ALL: [IsaId; 9] = [
+    pub const ALL: [IsaId; 10] = [
         IsaId::Scalar,
         IsaId::Avx2,
+        IsaId::AvxVnni,
         IsaId::Avx512,
         IsaId::Avx512Vnni,
         IsaId::Avx512Bf16,
@@ -72,6 +75,7 @@ impl IsaId {
         match self {
             IsaId::Scalar => "scalar",
             IsaId::Avx2 => "avx2",
+            IsaId::AvxVnni => "avxvnni",
             IsaId::Avx512 => "avx512",
             IsaId::Avx512Vnni => "avx512vnni",
             IsaId::Avx512Bf16 => "avx512bf16",
@@ -100,7 +104,8 @@ impl IsaId {
     /// Whether code for `lower` runs wherever `self` does.
     pub fn includes(self, lower: IsaId) -> bool {
         let arm = |isa| isa >= IsaId::Neon;
-        lower == IsaId::Scalar || (lower <= self && arm(lower) == arm(self))
+        let beside = lower == IsaId::AvxVnni && lower != self;
+        lower == IsaId::Scalar || (lower <= self && arm(lower) == arm(self) && !beside)
     }
 
     /// Runs the kernel at this level; `None` where the CPU lacks it.
@@ -109,6 +114,8 @@ impl IsaId {
             IsaId::Scalar => Scalar::new().map(|isa| isa.vectorize(kernel)),
             #[cfg(target_arch = "x86_64")]
             IsaId::Avx2 => Avx2::new().map(|isa| isa.vectorize(kernel)),
+            #[cfg(target_arch = "x86_64")]
+            IsaId::AvxVnni => AvxVnni::new().map(|isa| isa.vectorize(kernel)),
             #[cfg(target_arch = "x86_64")]
             IsaId::Avx512 => Avx512::new().map(|isa| isa.vectorize(kernel)),
             #[cfg(target_arch = "x86_64")]

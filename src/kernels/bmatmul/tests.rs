@@ -335,7 +335,7 @@ fn the_order_of_additions_is_the_one_that_is_documented() {
     let (x, pad) = (rounded(&case.x), |line: &[f32]| [line, &[0.0; 64]].concat());
     for set in sets() {
         let step = match set.info.isa {
-            IsaId::Scalar | IsaId::Avx2 | IsaId::Avx512 | IsaId::Neon => 1,
+            IsaId::Scalar | IsaId::Avx2 | IsaId::AvxVnni | IsaId::Avx512 | IsaId::Neon => 1,
             IsaId::Avx512Bf16 => 2,
             IsaId::Amx => 32,
             // Sums are rounded in a way that f32 does not have.

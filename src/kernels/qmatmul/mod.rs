@@ -37,6 +37,8 @@ use crate::kernels::{KernelInfo, Portion};
 use crate::quant::DType;
 
 pub mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod form;
 mod fused;
 #[cfg(test)]
@@ -76,15 +78,24 @@ pub struct Set {
     run: [[Run; 2]; DTYPES.len()],
 }
 
+#[cfg(target_arch = "x86_64")]
+const fn tiles<F: form::Format>() -> [Run; 2] {
+    [amx::entry::<F, 1>, amx::entry::<F, 2>]
+}
+
 /// Every level this build has, lowest first.
 static LEVELS: &[Set] = &[
     Set::of::<Scalar>(),
     #[cfg(target_arch = "x86_64")]
     Set::of::<crate::isa::Avx2>(),
     #[cfg(target_arch = "x86_64")]
+    Set::of::<crate::isa::AvxVnni>(),
+    #[cfg(target_arch = "x86_64")]
     Set::of::<crate::isa::Avx512>(),
     #[cfg(target_arch = "x86_64")]
     Set::of::<crate::isa::Avx512Vnni>(),
+    #[cfg(target_arch = "x86_64")]
+    Set::tiles(),
     #[cfg(target_arch = "aarch64")]
     Set::of::<crate::isa::Neon>(),
     #[cfg(target_arch = "aarch64")]
@@ -108,6 +119,22 @@ impl Set {
                 both::<I, form::Q5_0>(),
                 both::<I, form::Q5_1>(),
             ],
+        }
+    }
+
+    /// AMX tiles where rows fill them, the vectors of the level below for the rest.
+    #[cfg(target_arch = "x86_64")]
+    const fn tiles() -> Self {
+        Set {
+            isa: IsaId::Amx,
+            run: [
+                tiles::<form::Q8_0>(),
+                tiles::<form::Q4_0>(),
+                tiles::<form::Q4_1>(),
+                tiles::<form::Q5_0>(),
+                tiles::<form::Q5_1>(),
+            ],
+            ..Self::of::<crate::isa::Avx512Vnni>()
         }
     }
 

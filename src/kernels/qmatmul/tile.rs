@@ -17,6 +17,7 @@ pub const fn max_rows<I: Isa>(halves: bool) -> usize {
         IsaId::Scalar => 1,
         IsaId::Avx512Vnni | IsaId::NeonDotprod if halves => 4,
         IsaId::Avx512Vnni | IsaId::NeonDotprod => 6,
+        IsaId::AvxVnni if !halves => 3,
         _ => 2,
     }
 }

@@ -16,7 +16,7 @@ fn sets() -> impl Iterator<Item = (IsaId, Set)> {
 fn lanes(isa: IsaId) -> usize {
     match isa {
         IsaId::Avx512 | IsaId::Avx512Vnni | IsaId::Avx512Bf16 | IsaId::Amx => 16,
-        IsaId::Avx2 => 8,
+        IsaId::Avx2 | IsaId::AvxVnni => 8,
         IsaId::Scalar | IsaId::Neon | IsaId::NeonDotprod | IsaId::NeonBf16 => 4,
     }
 }

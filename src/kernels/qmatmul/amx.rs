@@ -1,0 +1,583 @@
+//! Many rows on AMX: tiles multiply 16 rows by 16 columns over a sub-block, vectors scale the integer sums and add
+//! them up. Same operations in the same order as the vector tiles do, so the same bits.
+//!
+//! Tiles and vectors work side by side: products are begun a few ahead of where their sums are scaled, and wait in a
+//! ring in L1 meanwhile. While tiles are in use, 512-bit multiplications share one port (on Sapphire Rapids), so
+//! sums become floats by an integer addition ([`MAGIC`]), which has two.
+
+use super::activations::{HALF_SUMS, KEPT, MAGIC, RECORD, Row, SCALE, SCALED_SUM};
+use super::form::{self, Format, STEP};
+use super::sweep;
+use super::wide::{BIAS, MAX_VECTORS, VECTORS, Wide, Widen};
+use crate::isa::amx::{self, COLUMNS, Operands, ROWS, TILE_BYTES};
+use crate::isa::{Amx, Avx512Vnni, Isa, Kernel};
+use crate::kernels::Portion;
+use crate::quant::BLOCK;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, offset_of};
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Bytes of a vector.
+const VECTOR: usize = COLUMNS * STEP;
+/// Columns of a panel.
+const NR: usize = VECTORS * COLUMNS;
+/// Rows of tiles that a widened stretch of a panel serves at once: what its widening costs becomes little.
+const GROUPS: usize = 8;
+/// Blocks widened at a time: with the sums of all rows and the ring, they stay in L1.
+const CHUNK: usize = 8;
+/// Blocks whose digits are looked at beforehand; longer sums are cut there, and wait in Y.
+const SLAB: usize = 32;
+/// Products that a block may need: two digits of two halves.
+const MAX_PRODUCTS: usize = 4;
+/// Sums that the ring has room for.
+const RING: usize = 8;
+/// Products begun before the first one's sums are scaled. Two are not stored yet.
+const AHEAD: usize = RING - 2;
+
+/// Sums of the rows of a task.
+type Sums = [[[f32; COLUMNS]; ROWS]; VECTORS];
+
+/// What the stack holds for a task.
+#[repr(C, align(4096))]
+struct Scratch {
+    ring: [[u8; TILE_BYTES]; RING],
+    wide: [u8; CHUNK * MAX_VECTORS * VECTOR],
+    sums: [Sums; GROUPS],
+    products: [Operands; GROUPS * VECTORS * SLAB * MAX_PRODUCTS + RING],
+}
+
+/// For each row of tiles, which blocks of a slab any of its rows keeps the second digit of.
+type Kept = [u32; GROUPS];
+const _: () = assert!(SLAB <= u32::BITS as usize);
+
+/// A slab of K: its blocks, and where the products of each stretch begin in the list.
+struct Slab {
+    begin: usize,
+    blocks: usize,
+    kept: Kept,
+    lists: [usize; SLAB / CHUNK],
+}
+
+/// The table entry: as [`super::sweep::entry`], which takes rows that fill no tile.
+///
+/// # Safety
+/// As [`super::Set::run`], and the level is available.
+pub unsafe fn entry<F: Format, const DIGITS: usize>(portion: &Portion) {
+    let rows = portion.m / ROWS * ROWS;
+    // SAFETY: the caller's promise, which holds for some of the rows as well.
+    unsafe {
+        if rows > 0 {
+            tiles::<F, DIGITS>(portion, rows);
+        }
+        if rows < portion.m {
+            let rest = Portion {
+                x: portion.x.wrapping_add(rows * portion.ldx),
+                m: portion.m - rows,
+                y: portion.y.wrapping_add(rows * portion.ldy),
+                ..*portion
+            };
+            sweep::entry::<Avx512Vnni, F, DIGITS>(&rest);
+        }
+    }
+}
+
+/// Multiplies the first `rows` rows, a multiple of [`ROWS`], of a portion.
+///
+/// # Safety
+/// As [`entry`].
+unsafe fn tiles<F: Format, const DIGITS: usize>(portion: &Portion, rows: usize) {
+    let mut scratch = MaybeUninit::<Scratch>::uninit();
+    let scratch = scratch.as_mut_ptr();
+    // SAFETY: the level is available; what runs inside doesn't unwind.
+    unsafe {
+        amx::with_byte_tiles(BLOCK / subs::<F>(), || {
+            for row in (0..rows).step_by(GROUPS * ROWS) {
+                let groups = ((rows - row) / ROWS).min(GROUPS);
+                let parts = Row::new(DIGITS, portion.k);
+                Task::<F, DIGITS> { portion, row, groups, parts, scratch, format: PhantomData }.run();
+            }
+        });
+    }
+}
+
+/// Sub-blocks of a block: parts with a scale of their own.
+const fn subs<F: Format>() -> usize {
+    if F::FORM.halves { 2 } else { 1 }
+}
+
+/// Some rows against all panels of a portion.
+struct Task<'a, F, const DIGITS: usize> {
+    portion: &'a Portion,
+    row: usize,
+    /// Rows of tiles.
+    groups: usize,
+    parts: Row,
+    scratch: *mut Scratch,
+    format: PhantomData<F>,
+}
+
+impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
+    const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
+    const WIDE_BYTES: usize = Self::WIDE.vectors() * VECTOR;
+
+    /// # Safety
+    /// As [`entry`], with tiles set up.
+    unsafe fn run(&self) {
+        let blocks = self.portion.k / BLOCK;
+        for begin in (0..blocks.max(1)).step_by(SLAB) {
+            let mut slab =
+                Slab { begin, blocks: SLAB.min(blocks - begin), kept: [0; GROUPS], lists: [0; SLAB / CHUNK] };
+            // SAFETY: the caller's promise.
+            unsafe {
+                self.mark(&mut slab);
+                self.list(&mut slab);
+                for panel in self.portion.panel_begin..self.portion.panel_end {
+                    self.panel(panel, &slab);
+                }
+            }
+        }
+    }
+
+    /// A part of the scratch.
+    fn scratch_at<T>(&self, offset: usize) -> *mut T {
+        self.scratch.cast::<u8>().wrapping_add(offset).cast()
+    }
+
+    /// Row `row` of group `group`.
+    fn x(&self, group: usize, row: usize) -> *const u8 {
+        self.portion.x.wrapping_add((self.row + group * ROWS + row) * self.portion.ldx)
+    }
+
+    /// Sees which second digits are kept.
+    ///
+    /// # Safety
+    /// As [`Task::run`].
+    unsafe fn mark(&self, slab: &mut Slab) {
+        if DIGITS == 1 {
+            return;
+        }
+        for (group, kept) in slab.kept.iter_mut().enumerate().take(self.groups) {
+            for row in 0..ROWS {
+                let flags = self.x(group, row).wrapping_add(self.parts.blocks + slab.begin * RECORD + KEPT);
+                for block in 0..slab.blocks {
+                    // SAFETY: the row has that many blocks.
+                    *kept |= unsafe { flags.add(block * RECORD).cast::<u32>().read_unaligned() } << block;
+                }
+            }
+        }
+    }
+
+    /// Lists the products of each stretch in the order in which their sums are scaled, the same for all panels; and
+    /// some more at the end for the pipeline to run out on.
+    ///
+    /// # Safety
+    /// As [`Task::run`].
+    unsafe fn list(&self, slab: &mut Slab) {
+        let first = self.scratch_at::<Operands>(offset_of!(Scratch, products));
+        let mut next = first;
+        let mut put = |operands| {
+            // SAFETY: the list has room for all products of a slab, and then some.
+            unsafe {
+                next.write(operands);
+                next = next.add(1);
+                next.offset_from(first) as usize
+            }
+        };
+        let wide = self.scratch_at::<u8>(offset_of!(Scratch, wide));
+        let mut listed = 0;
+        for (at, start) in (0..slab.blocks).step_by(CHUNK).zip(&mut slab.lists) {
+            *start = listed;
+            for (group, kept) in slab.kept.iter().enumerate().take(self.groups) {
+                let x = self.x(group, 0).wrapping_add((slab.begin + at) * BLOCK);
+                for v in 0..VECTORS {
+                    for block in 0..CHUNK.min(slab.blocks - at) {
+                        for sub in 0..subs::<F>() {
+                            let a = x.wrapping_add(block * BLOCK + sub * BLOCK / 2);
+                            let level = Self::WIDE.level(sub * form::GROUPS / 2, v);
+                            let b = wide.wrapping_add(block * Self::WIDE_BYTES + level * VECTOR);
+                            listed = put(Operands { a, b });
+                            if DIGITS == 2 && kept >> (at + block) & 1 != 0 {
+                                listed = put(Operands { a: a.wrapping_add(self.portion.k), b });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        for _ in 0..RING {
+            put(Operands { a: self.x(0, 0), b: wide });
+        }
+    }
+
+    /// # Safety
+    /// As [`Task::run`].
+    unsafe fn panel(&self, panel: usize, slab: &Slab) {
+        // SAFETY: the level is available; the panel is within W.
+        let (isa, w) = unsafe {
+            let panel_bytes = self.portion.k / BLOCK / F::FORM.blocks * F::FORM.unit_bytes(NR);
+            (Amx::new_unchecked(), self.portion.w.add(panel * panel_bytes))
+        };
+        let region = Region {
+            y: self.portion.y.wrapping_add(self.row * self.portion.ldy + panel * NR),
+            ldy: self.portion.ldy,
+            rows: self.groups * ROWS,
+            columns: self.portion.n.saturating_sub(panel * NR).min(NR),
+            load: self.portion.accumulate || slab.begin > 0,
+            bias: match slab.begin {
+                0 if !self.portion.bias.is_null() => self.portion.bias.wrapping_add(panel * NR),
+                _ => std::ptr::null(),
+            },
+            sums: self.scratch_at(offset_of!(Scratch, sums)),
+        };
+        isa.vectorize(Load(&region));
+        for (at, &list) in (0..slab.blocks).step_by(CHUNK).zip(&slab.lists) {
+            let (begin, blocks) = (slab.begin + at, CHUNK.min(slab.blocks - at));
+            let out = self.scratch_at(offset_of!(Scratch, wide));
+            isa.vectorize(Widen::<_, F, true> { isa, w, begin, blocks, out, format: PhantomData });
+            if !F::FORM.minimum {
+                isa.vectorize(Sign { levels: out, blocks, stride: Self::WIDE_BYTES });
+            }
+            isa.vectorize(Stretch {
+                task: self,
+                begin,
+                blocks,
+                kept: slab.kept.map(|kept| kept >> at),
+                list,
+            });
+        }
+        isa.vectorize(Store(&region));
+    }
+}
+
+/// The part of Y that a task's rows and a panel meet in, and its sums on the stack.
+struct Region {
+    y: *mut f32,
+    ldy: usize,
+    rows: usize,
+    columns: usize,
+    load: bool,
+    /// Bias of the columns, or null.
+    bias: *const f32,
+    sums: *mut f32,
+}
+
+impl Region {
+    /// Where vector `v` of row `row` is, in Y and on the stack.
+    fn at(&self, row: usize, v: usize) -> (*mut f32, *mut f32) {
+        let sum = ((row / ROWS * VECTORS + v) * ROWS + row % ROWS) * COLUMNS;
+        (self.y.wrapping_add(row * self.ldy + v * COLUMNS), self.sums.wrapping_add(sum))
+    }
+
+    /// Columns of vector `v` that exist.
+    fn width(&self, v: usize) -> usize {
+        self.columns.saturating_sub(v * COLUMNS).min(COLUMNS)
+    }
+}
+
+/// Starts a region's sums.
+struct Load<'a>(&'a Region);
+
+impl Kernel for Load<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let region = self.0;
+        for v in 0..VECTORS {
+            let width = region.width(v);
+            // SAFETY: only columns that exist are read; the sums have room.
+            unsafe {
+                let has_bias = !region.bias.is_null();
+                let bias = if has_bias {
+                    isa.load_first(region.bias.wrapping_add(v * COLUMNS), width)
+                } else {
+                    isa.zero()
+                };
+                for row in 0..region.rows {
+                    let (y, sum) = region.at(row, v);
+                    let start = if region.load { isa.load_first(y, width) } else { isa.zero() };
+                    isa.store(sum, if has_bias { isa.add(start, bias) } else { start });
+                }
+            }
+        }
+    }
+}
+
+/// Writes a region's sums to Y.
+struct Store<'a>(&'a Region);
+
+impl Kernel for Store<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for row in 0..self.0.rows {
+            for v in 0..VECTORS {
+                let (y, sum) = self.0.at(row, v);
+                // SAFETY: only columns that exist are written.
+                unsafe { isa.store_first(y, isa.load(sum), self.0.width(v)) };
+            }
+        }
+    }
+}
+
+/// Turns widened levels whose zero is at 128 into signed bytes.
+struct Sign {
+    levels: *mut u8,
+    blocks: usize,
+    /// Bytes from a block to the next.
+    stride: usize,
+}
+
+impl Kernel for Sign {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let top = isa.splat_i32(i32::from_ne_bytes([0x80; 4]));
+        for block in 0..self.blocks {
+            for vector in 0..Wide::LEVELS {
+                let p = self.levels.wrapping_add(block * self.stride + vector * VECTOR).cast::<i32>();
+                // SAFETY: a vector of a widened block.
+                unsafe { isa.store_i32(p, isa.xor(isa.load_i32(p), top)) };
+            }
+        }
+    }
+}
+
+/// A task's rows against a widened stretch of a panel.
+struct Stretch<'a, F, const DIGITS: usize> {
+    task: &'a Task<'a, F, DIGITS>,
+    /// First block.
+    begin: usize,
+    blocks: usize,
+    /// From the first block on.
+    kept: Kept,
+    /// Where its products begin in the list.
+    list: usize,
+}
+
+impl<F: Format, const DIGITS: usize> Stretch<'_, F, DIGITS> {
+    /// Asks for what a group's rows have of the stretch: tiles wait for each of their rows in turn.
+    #[inline(always)]
+    fn ask_for(&self, group: usize) {
+        for r in 0..ROWS {
+            let row = self.task.x(group, r);
+            let ask = |begin: usize, bytes: usize| {
+                for at in (0..bytes).step_by(LINE) {
+                    // SAFETY: any address will do.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(begin + at).cast()) };
+                }
+            };
+            ask(self.begin * BLOCK, CHUNK * BLOCK);
+            ask(self.task.parts.blocks + self.begin * RECORD, CHUNK * RECORD);
+        }
+    }
+}
+
+impl<F: Format, const DIGITS: usize> Kernel for Stretch<'_, F, DIGITS> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let task = self.task;
+        // SAFETY: the scratch is there; sums are read after they were stored, see `AHEAD`.
+        unsafe {
+            let mut pipeline = Queue {
+                products: task.scratch_at::<Operands>(offset_of!(Scratch, products)).add(self.list),
+                ring: task.scratch_at(offset_of!(Scratch, ring)),
+                ldx: task.portion.ldx,
+                begun: 0,
+                used: 0,
+            };
+            let mut sums = task.scratch_at::<f32>(offset_of!(Scratch, sums));
+            let wide = task.scratch_at::<u8>(offset_of!(Scratch, wide));
+            for group in 0..task.groups {
+                if group + 1 < task.groups {
+                    self.ask_for(group + 1);
+                }
+                let record = task.x(group, 0).wrapping_add(task.parts.blocks + self.begin * RECORD);
+                let halves = task.x(group, 0).wrapping_add(task.parts.halves + self.begin * RECORD);
+                for v in 0..VECTORS {
+                    let mut y: [I::F32; ROWS] = [isa.zero(); ROWS];
+                    for (r, y) in y.iter_mut().enumerate() {
+                        *y = isa.load(sums.add(r * COLUMNS));
+                    }
+                    for block in 0..self.blocks {
+                        let rows = Rows::<F> {
+                            record: record.wrapping_add(block * RECORD),
+                            halves: halves.wrapping_add(block * RECORD),
+                            ldx: task.portion.ldx,
+                            w: wide.add(block * Task::<F, DIGITS>::WIDE_BYTES + v * VECTOR),
+                            format: PhantomData,
+                        };
+                        if DIGITS == 2 && self.kept[group] >> block & 1 != 0 {
+                            rows.add::<I, true>(isa, &mut pipeline, &mut y);
+                        } else {
+                            rows.add::<I, false>(isa, &mut pipeline, &mut y);
+                        }
+                    }
+                    for (r, y) in y.into_iter().enumerate() {
+                        isa.store(sums.add(r * COLUMNS), y);
+                    }
+                    sums = sums.add(ROWS * COLUMNS);
+                }
+            }
+        }
+    }
+}
+
+/// Products on their way: begun in the order of the list, two at a time, used in the same order.
+struct Queue {
+    products: *const Operands,
+    ring: *mut u8,
+    ldx: usize,
+    begun: usize,
+    used: usize,
+}
+
+impl Queue {
+    /// The sums of the next product, after enough of those behind it were begun.
+    ///
+    /// # Safety
+    /// Tiles are set up, and the list has [`RING`] products more than are asked for.
+    #[inline(always)]
+    unsafe fn next(&mut self) -> *const i32 {
+        while self.begun < self.used + AHEAD {
+            // Each call stores the sums of the one before; those of none, the first time, go where nobody looks yet.
+            let to = self.begun.wrapping_sub(2) % RING;
+            // SAFETY: the caller's promise.
+            unsafe {
+                let pair = self.products.add(self.begun).cast();
+                amx::dot_bytes(pair, self.ldx, VECTORS * VECTOR, self.ring.add(to * TILE_BYTES));
+            }
+            self.begun += 2;
+        }
+        let sums = self.ring.wrapping_add(self.used % RING * TILE_BYTES);
+        self.used += 1;
+        sums.cast()
+    }
+}
+
+/// What goes with a block of a row of tiles: the rows' records, the columns' scales.
+struct Rows<F> {
+    record: *const u8,
+    halves: *const u8,
+    ldx: usize,
+    /// The widened block, from the columns on.
+    w: *const u8,
+    format: PhantomData<F>,
+}
+
+impl<F: Format> Rows<F> {
+    const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
+
+    /// # Safety
+    /// The block has that vector.
+    #[inline(always)]
+    unsafe fn vector<I: Isa>(&self, isa: I, vector: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { isa.load(self.w.add(vector * VECTOR).cast()) }
+    }
+
+    /// Adds the products of a block to the rows' sums; SECOND where any row keeps its second digit.
+    ///
+    /// # Safety
+    /// The pointers are good; the queue as [`Queue::next`] demands.
+    #[inline(always)]
+    unsafe fn add<I: Isa, const SECOND: bool>(&self, isa: I, queue: &mut Queue, y: &mut [I::F32; ROWS]) {
+        let float = |p: *const u8, r: usize| {
+            // SAFETY: each row has the record.
+            isa.splat(unsafe { p.wrapping_add(r.wrapping_mul(self.ldx)).cast::<f32>().read_unaligned() })
+        };
+        let mut minimums = [isa.zero(); 2];
+        // SAFETY: the caller's promise.
+        unsafe {
+            if F::FORM.minimum {
+                for (sub, minimum) in minimums.iter_mut().enumerate().take(subs::<F>()) {
+                    *minimum = self.vector(isa, Self::WIDE.minimum(sub, 0));
+                }
+            }
+            if F::FORM.halves {
+                let mut scaled: [I::F32; ROWS] = [isa.zero(); ROWS];
+                let sums = self.sums::<I, SECOND>(isa, queue);
+                let scale = self.scale::<I, SECOND>(isa, 0);
+                for (r, scaled) in scaled.iter_mut().enumerate() {
+                    *scaled = isa.mul(sums.total::<I, SECOND>(isa, r), scale);
+                }
+                let sums = self.sums::<I, SECOND>(isa, queue);
+                let scale = self.scale::<I, SECOND>(isa, 1);
+                for (r, (y, scaled)) in y.iter_mut().zip(scaled).enumerate() {
+                    let scaled = isa.mul_add(sums.total::<I, SECOND>(isa, r), scale, scaled);
+                    *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
+                    if F::FORM.minimum {
+                        *y = isa.mul_add(minimums[0], float(self.halves.wrapping_add(HALF_SUMS), r), *y);
+                        *y = isa.mul_add(minimums[1], float(self.halves.wrapping_add(HALF_SUMS + 4), r), *y);
+                    }
+                }
+            } else {
+                let sums = self.sums::<I, SECOND>(isa, queue);
+                let scale = self.scale::<I, SECOND>(isa, 0);
+                let bias = self.vector(isa, Self::WIDE.bias(0));
+                for (r, y) in y.iter_mut().enumerate() {
+                    let scaled = if SECOND {
+                        isa.mul(sums.total::<I, SECOND>(isa, r), scale)
+                    } else {
+                        isa.mul_add(sums.biased(isa, sums.first, r), scale, bias)
+                    };
+                    *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
+                    if F::FORM.minimum {
+                        *y = isa.mul_add(minimums[0], float(self.record.wrapping_add(SCALED_SUM), r), *y);
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Rows::add`].
+    #[inline(always)]
+    unsafe fn scale<I: Isa, const SECOND: bool>(&self, isa: I, sub: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        let scale = unsafe { self.vector(isa, Self::WIDE.scale(sub, 0)) };
+        if SECOND { isa.mul(scale, isa.splat(1.0 / 256.0)) } else { scale }
+    }
+
+    /// # Safety
+    /// As [`Rows::add`].
+    #[inline(always)]
+    unsafe fn sums<I: Isa, const SECOND: bool>(&self, isa: I, queue: &mut Queue) -> TileSums {
+        let _ = isa;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let first = queue.next();
+            TileSums { first, second: if SECOND { queue.next() } else { first } }
+        }
+    }
+}
+
+/// The integer sums of a sub-block, of one digit or two, 16 rows of 16.
+#[derive(Clone, Copy)]
+struct TileSums {
+    first: *const i32,
+    second: *const i32,
+}
+
+impl TileSums {
+    /// A row of sums as floats with [`BIAS`].
+    #[inline(always)]
+    fn biased<I: Isa>(&self, isa: I, sums: *const i32, r: usize) -> I::F32 {
+        // SAFETY: a tile has the row.
+        let sums = unsafe { isa.load_i32(sums.add(r * COLUMNS)) };
+        isa.from_bits(isa.add_i32(sums, isa.splat_i32(MAGIC)))
+    }
+
+    /// A row of sums of both digits, the first one 256-fold, rounded once.
+    #[inline(always)]
+    fn total<I: Isa, const SECOND: bool>(&self, isa: I, r: usize) -> I::F32 {
+        let exact = |sums| isa.sub(self.biased(isa, sums, r), isa.splat(BIAS));
+        if SECOND {
+            isa.mul_add(exact(self.first), isa.splat(256.0), exact(self.second))
+        } else {
+            exact(self.first)
+        }
+    }
+}

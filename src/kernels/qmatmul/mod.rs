@@ -127,6 +127,7 @@ impl Set {
     const fn tiles() -> Self {
         Set {
             isa: IsaId::Amx,
+            mr: crate::isa::amx::ROWS,
             run: [
                 tiles::<form::Q8_0>(),
                 tiles::<form::Q4_0>(),

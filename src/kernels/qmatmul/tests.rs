@@ -307,6 +307,11 @@ fn shapes(nr: usize) -> Vec<[usize; 3]> {
         shapes.push([2, n, 96]);
         shapes.push([14, n, 544]);
     }
+    // What tiles of 16 rows take, eight of them at a time, over stretches and slabs of K; and what they leave.
+    for m in [15, 16, 17, 32, 127, 128, 129, 145] {
+        shapes.push([m, nr + 3, 288]);
+    }
+    shapes.push([48, nr, 2080]);
     shapes
 }
 
@@ -586,7 +591,7 @@ fn a_set_knows_its_mode_and_level() {
     for isa in IsaId::available() {
         let set = Set::select(isa);
         let own = match isa {
-            IsaId::Avx512Bf16 | IsaId::Amx => IsaId::Avx512Vnni,
+            IsaId::Avx512Bf16 => IsaId::Avx512Vnni,
             IsaId::NeonBf16 => IsaId::NeonDotprod,
             own => own,
         };

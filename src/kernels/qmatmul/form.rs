@@ -1,7 +1,7 @@
 //! What distinguishes the types of weights: bits of a level, what stands for zero, how scales are kept.
 //! From it follow the offsets within a packed unit, for whoever packs and for whoever widens.
 
-use crate::quant::{BLOCK, DType};
+use crate::quant::{BLOCK, Codes, DType};
 
 /// K-steps whose products one `dot` adds up: the bytes of a 32-bit lane.
 pub const STEP: usize = 4;
@@ -13,6 +13,15 @@ pub const GROUPS: usize = BLOCK / STEP;
 pub enum Scales {
     /// An f16 a column, and another one for the minimum if there is one.
     Half,
+    /// A signed byte for each sub-block of a column, an unsigned one for each minimum if there are, and the f16s of
+    /// which they are multiples.
+    Bytes,
+    /// As `Bytes`, both in one byte: the scale in the low four bits, the minimum in the high ones.
+    Nibbles,
+    /// An exponent a column: 2^(e − 128).
+    Exponent,
+    /// An f32 for each sub-block of a column.
+    Single,
 }
 
 /// What is the same for all blocks of a type.
@@ -20,8 +29,8 @@ pub enum Scales {
 pub struct Form {
     /// Bits of a level: 8, or the sum of a nibble, a pair and a single bit.
     pub bits: usize,
-    /// Signed levels that 4 bits stand for, if these aren't levels themselves.
-    pub table: Option<&'static [i8; 16]>,
+    /// Whether 4 bits stand for signed levels that a table holds.
+    pub table: bool,
     /// The level that stands for zero: a power of two, or 0 where there are minimums.
     pub zero: i32,
     /// Whether there are minimums.
@@ -34,16 +43,25 @@ pub struct Form {
     pub blocks: usize,
 }
 
-const fn simple(bits: usize, zero: i32, minimum: bool) -> Form {
-    Form { bits, table: None, zero, minimum, halves: false, scales: Scales::Half, blocks: 1 }
+/// A type whose blocks of 32 have an f16 scale each, and an f16 minimum if that is so.
+const fn of_32(bits: usize, zero: i32, minimum: bool) -> Form {
+    Form { bits, table: false, zero, minimum, halves: false, scales: Scales::Half, blocks: 1 }
 }
 
-/// A type of weights at compile time.
+/// A type whose blocks of 256 have integer scales for each 16 or 32.
+const fn of_256(bits: usize, zero: i32, minimum: bool, halves: bool) -> Form {
+    Form { bits, table: false, zero, minimum, halves, scales: Scales::Bytes, blocks: 8 }
+}
+
+/// Types of weights at compile time: the number that [`DType`] gives it.
 pub trait Format: 'static {
-    /// The type.
+    /// The type, or one of those that are packed alike.
     const DTYPE: DType;
     /// What it is like.
-    const FORM: Form;
+    const FORM: Form = match Form::of(Self::DTYPE) {
+        Some(form) => form,
+        None => panic!("a type without a kernel"),
+    };
 }
 
 /// 8 bits, scale.
@@ -56,38 +74,87 @@ pub struct Q4_1;
 pub struct Q5_0;
 /// 5 bits, scale and minimum.
 pub struct Q5_1;
+/// 2 bits, scales and minimums of 16.
+pub struct Q2K;
+/// 3 bits, scales of 16.
+pub struct Q3K;
+/// 4 bits, scales and minimums of 32.
+pub struct Q4K;
+/// 5 bits, scales and minimums of 32.
+pub struct Q5K;
+/// 6 bits, scales of 16.
+pub struct Q6K;
+/// 4 bits into a table, scale.
+pub struct Iq4Nl;
+/// 4 bits into a table, scales of 32.
+pub struct Iq4Xs;
+/// 4 bits into a table, exponent.
+pub struct Mxfp4;
+/// All types that are packed as signed bytes with a scale for each 16.
+pub struct Plain;
 
 impl Format for Q8_0 {
     const DTYPE: DType = DType::Q8_0;
-    const FORM: Form = simple(8, 128, false);
 }
 impl Format for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
-    const FORM: Form = simple(4, 8, false);
 }
 impl Format for Q4_1 {
     const DTYPE: DType = DType::Q4_1;
-    const FORM: Form = simple(4, 0, true);
 }
 impl Format for Q5_0 {
     const DTYPE: DType = DType::Q5_0;
-    const FORM: Form = simple(5, 16, false);
 }
 impl Format for Q5_1 {
     const DTYPE: DType = DType::Q5_1;
-    const FORM: Form = simple(5, 0, true);
+}
+impl Format for Q2K {
+    const DTYPE: DType = DType::Q2_K;
+}
+impl Format for Q3K {
+    const DTYPE: DType = DType::Q3_K;
+}
+impl Format for Q4K {
+    const DTYPE: DType = DType::Q4_K;
+}
+impl Format for Q5K {
+    const DTYPE: DType = DType::Q5_K;
+}
+impl Format for Q6K {
+    const DTYPE: DType = DType::Q6_K;
+}
+impl Format for Iq4Nl {
+    const DTYPE: DType = DType::IQ4_NL;
+}
+impl Format for Iq4Xs {
+    const DTYPE: DType = DType::IQ4_XS;
+}
+impl Format for Mxfp4 {
+    const DTYPE: DType = DType::MXFP4;
+}
+impl Format for Plain {
+    const DTYPE: DType = DType::TQ2_0;
 }
 
 impl Form {
     /// The form of a type that has a kernel.
     pub const fn of(dtype: DType) -> Option<Form> {
         Some(match dtype {
-            DType::Q8_0 => Q8_0::FORM,
-            DType::Q4_0 => Q4_0::FORM,
-            DType::Q4_1 => Q4_1::FORM,
-            DType::Q5_0 => Q5_0::FORM,
-            DType::Q5_1 => Q5_1::FORM,
-            _ => return None,
+            DType::Q8_0 => of_32(8, 128, false),
+            DType::Q4_0 => of_32(4, 8, false),
+            DType::Q4_1 => of_32(4, 0, true),
+            DType::Q5_0 => of_32(5, 16, false),
+            DType::Q5_1 => of_32(5, 0, true),
+            DType::Q2_K => Form { scales: Scales::Nibbles, ..of_256(2, 0, true, true) },
+            DType::Q3_K => of_256(3, 4, false, true),
+            DType::Q4_K => of_256(4, 0, true, false),
+            DType::Q5_K => of_256(5, 0, true, false),
+            DType::Q6_K => of_256(6, 32, false, true),
+            DType::IQ4_NL => Form { table: true, ..of_32(4, 128, false) },
+            DType::IQ4_XS => Form { table: true, ..of_256(4, 128, false, false) },
+            DType::MXFP4 => Form { table: true, scales: Scales::Exponent, ..of_32(4, 128, false) },
+            DType::F32 | DType::F16 | DType::BF16 => return None,
+            _ => Form { scales: Scales::Single, halves: true, ..of_32(8, 128, false) },
         })
     }
 
@@ -101,33 +168,57 @@ impl Form {
         }
     }
 
-    /// Bytes of the levels of a block, of `nr` columns.
-    pub const fn level_bytes(self, nr: usize) -> usize {
-        nr * BLOCK * self.bits / 8
-    }
-
-    /// Byte of a unit where the levels of its block `block` are.
+    /// Byte of a unit of `nr` columns where the levels of its block `block` are.
     pub const fn levels_at(self, nr: usize, block: usize) -> usize {
-        block * self.level_bytes(nr)
+        block * nr * BLOCK * self.bits / 8
     }
 
-    /// Sub-blocks of a unit: those that share a scale.
+    /// Sub-blocks of a block of 32: those that share a scale.
     pub const fn subs(self) -> usize {
-        if self.halves { 2 * self.blocks } else { self.blocks }
+        if self.halves { 2 } else { 1 }
     }
 
-    /// Byte of a unit where its f16 scales are, or the ones that its sub-blocks' are multiples of.
-    pub const fn scales_at(self, nr: usize) -> usize {
-        self.levels_at(nr, self.blocks)
+    /// Byte of a unit where the scales of its sub-block `sub` are, if they are kept by sub-block.
+    pub const fn sub_scale_at(self, nr: usize, sub: usize) -> usize {
+        self.levels_at(nr, self.blocks) + sub * nr * if matches!(self.scales, Scales::Single) { 4 } else { 1 }
     }
 
-    /// Byte of a unit where its minimums are, in the same way.
-    pub const fn minimums_at(self, nr: usize) -> usize {
-        self.scales_at(nr) + 2 * nr
+    /// Byte of a unit where the minimums of its sub-block `sub` are, with [`Scales::Bytes`].
+    pub const fn sub_minimum_at(self, nr: usize, sub: usize) -> usize {
+        self.sub_scale_at(nr, self.subs() * self.blocks + sub)
+    }
+
+    /// Byte of a unit where the scales are that whole columns share: f16s, or exponents.
+    pub const fn scale_at(self, nr: usize) -> usize {
+        let subs = self.subs() * self.blocks;
+        match self.scales {
+            Scales::Half | Scales::Exponent => self.levels_at(nr, self.blocks),
+            Scales::Bytes if self.minimum => self.sub_minimum_at(nr, subs),
+            Scales::Bytes | Scales::Nibbles | Scales::Single => self.sub_scale_at(nr, subs),
+        }
+    }
+
+    /// Byte of a unit where the minimums are that whole columns share.
+    pub const fn minimum_at(self, nr: usize) -> usize {
+        self.scale_at(nr) + 2 * nr
     }
 
     /// Bytes of a unit.
     pub const fn unit_bytes(self, nr: usize) -> usize {
-        if self.minimum { self.minimums_at(nr) + 2 * nr } else { self.scales_at(nr) + 2 * nr }
+        match self.scales {
+            Scales::Single => self.scale_at(nr),
+            Scales::Exponent => self.scale_at(nr) + nr,
+            _ if self.minimum => self.minimum_at(nr) + 2 * nr,
+            _ => self.scale_at(nr) + 2 * nr,
+        }
+    }
+}
+
+/// The levels that codes of a type with a table stand for.
+#[inline(always)]
+pub fn table_of(dtype: DType) -> &'static [i8; 16] {
+    match dtype.form().map(|form| form.levels) {
+        Some(Codes::Table(table)) => table,
+        _ => &[0; 16],
     }
 }

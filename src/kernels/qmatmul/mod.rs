@@ -55,7 +55,33 @@ pub use fused::{GateQuantizeArgs, NormQuantizeArgs};
 pub use layout::Layout;
 
 /// Types with a quantised kernel; the order of [`Set`]'s entries.
-pub const DTYPES: [DType; 5] = [DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1];
+pub const DTYPES: [DType; 23] = [
+    DType::Q8_0,
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q2_K,
+    DType::Q3_K,
+    DType::Q4_K,
+    DType::Q5_K,
+    DType::Q6_K,
+    DType::IQ4_NL,
+    DType::IQ4_XS,
+    DType::MXFP4,
+    DType::NVFP4,
+    DType::IQ1_S,
+    DType::IQ1_M,
+    DType::IQ2_XXS,
+    DType::IQ2_XS,
+    DType::IQ2_S,
+    DType::IQ3_XXS,
+    DType::IQ3_S,
+    DType::TQ1_0,
+    DType::TQ2_0,
+];
+/// Kernels of a level: the first types of [`DTYPES`] have one each, all from there on share the last.
+const KERNELS: usize = 14;
 
 /// Quantises rows of activations, see [`Set::quantize_rows`].
 type QuantizeRows =
@@ -75,7 +101,7 @@ pub struct Set {
     quantize_rows: QuantizeRows,
     fused: fused::Fused,
     /// For each type, with one digit and with two.
-    run: [[Run; 2]; DTYPES.len()],
+    run: [[Run; 2]; KERNELS],
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -118,6 +144,15 @@ impl Set {
                 both::<I, form::Q4_1>(),
                 both::<I, form::Q5_0>(),
                 both::<I, form::Q5_1>(),
+                both::<I, form::Q2K>(),
+                both::<I, form::Q3K>(),
+                both::<I, form::Q4K>(),
+                both::<I, form::Q5K>(),
+                both::<I, form::Q6K>(),
+                both::<I, form::Iq4Nl>(),
+                both::<I, form::Iq4Xs>(),
+                both::<I, form::Mxfp4>(),
+                both::<I, form::Plain>(),
             ],
         }
     }
@@ -267,7 +302,7 @@ impl Set {
     pub unsafe fn run(&self, dtype: DType, portion: &Portion) {
         let index = DTYPES.iter().position(|&d| d == dtype).expect("a type with a quantised kernel");
         // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.run[index][self.activations.digits() - 1])(portion) }
+        unsafe { (self.run[index.min(KERNELS - 1)][self.activations.digits() - 1])(portion) }
     }
 }
 

@@ -12,7 +12,7 @@
 
 use super::form::{Format, STEP};
 use super::tile::{FEW, Task, max_rows, tile};
-use super::wide::{MAX_VECTORS, VECTORS, Wide, Widen};
+use super::wide::{LIFTED, MAX_VECTORS, OWN, VECTORS, Wide, Widen};
 use crate::isa::DotI8;
 use crate::kernels::Portion;
 use crate::memory;
@@ -24,6 +24,8 @@ use std::mem::MaybeUninit;
 const STRETCH_BYTES: usize = 24 << 10;
 /// Blocks of a stretch for few rows.
 const FEW_BLOCKS: usize = 4;
+/// How far ahead of their use packed bytes are asked for.
+const AHEAD: usize = 4 << 10;
 /// Bytes of the widest vector.
 const MAX_VECTOR: usize = 64;
 const _: () = assert!(FEW_BLOCKS * MAX_VECTORS * MAX_VECTOR <= STRETCH_BYTES);
@@ -68,24 +70,18 @@ struct Job<'a, I> {
 impl<I: DotI8> Job<'_, I> {
     fn run<F: Format, const HALVES: bool, const MINIMUM: bool, const DIGITS: usize>(&self) {
         if self.rows <= FEW {
-            return self.stretches::<F, HALVES, MINIMUM, DIGITS, false>(FEW_BLOCKS);
+            return self.stretches::<F, HALVES, MINIMUM, DIGITS, OWN>(FEW_BLOCKS);
         }
         let bytes = (memory::cache_sizes().l1d / 2).min(STRETCH_BYTES);
         let block_bytes = Wide { halves: HALVES, minimum: MINIMUM }.vectors() * I::LANES * STEP;
         let most = (bytes / block_bytes).max(1);
-        self.stretches::<F, HALVES, MINIMUM, DIGITS, true>(most);
+        self.stretches::<F, HALVES, MINIMUM, DIGITS, LIFTED>(most);
     }
 
     /// The panel in stretches of up to `most` blocks, each widened for all the rows. Y carries the sums from one to
     /// the next.
     #[inline(always)]
-    fn stretches<
-        F: Format,
-        const HALVES: bool,
-        const MINIMUM: bool,
-        const DIGITS: usize,
-        const LIFT: bool,
-    >(
+    fn stretches<F: Format, const HALVES: bool, const MINIMUM: bool, const DIGITS: usize, const ZERO: u8>(
         &self,
         most: usize,
     ) {
@@ -94,6 +90,7 @@ impl<I: DotI8> Job<'_, I> {
         let column = self.panel * nr;
         let blocks = p.k / BLOCK;
         let panel_bytes = blocks / F::FORM.blocks * F::FORM.unit_bytes(nr);
+        let ahead = if ZERO == OWN { AHEAD } else { 0 };
         let mut stretch = MaybeUninit::<Stretch>::uninit();
         let out = stretch.as_mut_ptr().cast::<u8>();
         let w = p.w.wrapping_add(self.panel * panel_bytes);
@@ -104,7 +101,7 @@ impl<I: DotI8> Job<'_, I> {
             begin: 0,
             w: out,
             blocks: 0,
-            zero_shift: if LIFT || F::FORM.minimum { 0 } else { 7 - F::FORM.zero.trailing_zeros() },
+            zero_shift: if ZERO == LIFTED || F::FORM.minimum { 0 } else { 7 - F::FORM.zero.trailing_zeros() },
             y: p.y.wrapping_add(self.row * p.ldy + column),
             ldy: p.ldy,
             columns: p.n.saturating_sub(column).min(nr),
@@ -113,12 +110,13 @@ impl<I: DotI8> Job<'_, I> {
         };
         loop {
             task.blocks = most.min(blocks - task.begin);
-            let widen = Widen::<I, F, LIFT> {
+            let widen = Widen::<I, F, ZERO> {
                 isa,
                 w,
                 begin: task.begin,
                 blocks: task.blocks,
                 out,
+                ahead,
                 format: PhantomData,
             };
             isa.vectorize(widen);

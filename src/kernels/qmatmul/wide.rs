@@ -2,7 +2,7 @@
 //! that. The only code that knows how a type's levels are packed, so that tiles are the same for all types.
 
 use super::activations::MAGIC;
-use super::form::{Format, GROUPS, STEP, Scales};
+use super::form::{Format, GROUPS, STEP, Scales, table_of};
 use crate::isa::{DotI8, Isa, Kernel};
 use std::marker::PhantomData;
 
@@ -17,8 +17,7 @@ const _: () = assert!(BIAS.to_bits() as i32 == MAGIC);
 /// levels, then vectors of f32 of the columns: scales, [`BIAS`] times the first scale negated, minimums. With
 /// `halves` there are scales and minimums of each half of 16 K-steps, one after the other.
 ///
-/// Levels are signed where [`DotI8::SIGNED`], else unsigned with zero at 128, or at 0 where there are minimums.
-/// (For few rows they may be left with another zero, see [`Widen`].)
+/// What levels stand for zero is [`Widen`]'s matter.
 #[derive(Clone, Copy, Debug)]
 pub struct Wide {
     /// Whether each half has a scale of its own.
@@ -64,8 +63,16 @@ impl Wide {
 /// Vectors of the largest widened block.
 pub const MAX_VECTORS: usize = Wide { halves: true, minimum: true }.vectors();
 
-/// Writes a stretch of a packed panel to `out` as widened blocks.
-pub struct Widen<I, F, const LIFT: bool> {
+/// Levels are as packed: unsigned, with the zero that their type has, which takes the least time. Where
+/// [`DotI8::SIGNED`] they are signed.
+pub const OWN: u8 = 0;
+/// Levels are unsigned with zero at 128, or at 0 where there are minimums. Where [`DotI8::SIGNED`] they are signed.
+pub const LIFTED: u8 = 1;
+/// Levels are signed.
+pub const SIGNED: u8 = 2;
+
+/// Writes a stretch of a packed panel to `out` as widened blocks. ZERO is one of [`OWN`], [`LIFTED`] and [`SIGNED`].
+pub struct Widen<I, F, const ZERO: u8> {
     pub isa: I,
     /// The panel.
     pub w: *const u8,
@@ -74,11 +81,12 @@ pub struct Widen<I, F, const LIFT: bool> {
     /// Blocks.
     pub blocks: usize,
     pub out: *mut u8,
-    /// With LIFT, levels get the zero that [`Wide`] tells of; without, unsigned ones keep their own.
+    /// Asks for what comes this many bytes later to be brought nearer; 0 asks for nothing.
+    pub ahead: usize,
     pub format: PhantomData<F>,
 }
 
-impl<I: DotI8, F: Format, const LIFT: bool> Kernel for Widen<I, F, LIFT> {
+impl<I: DotI8, F: Format, const ZERO: u8> Kernel for Widen<I, F, ZERO> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
@@ -87,28 +95,41 @@ impl<I: DotI8, F: Format, const LIFT: bool> Kernel for Widen<I, F, LIFT> {
         for i in 0..self.blocks {
             let (unit, block) = ((self.begin + i) / F::FORM.blocks, (self.begin + i) % F::FORM.blocks);
             let w = self.w.wrapping_add(unit * F::FORM.unit_bytes(nr));
+            if self.ahead > 0 {
+                ask::<I, F>(self.isa, w.wrapping_add(self.ahead), block);
+            }
             let out = self.out.wrapping_add(i * wide.vectors() * I::LANES * STEP);
             // SAFETY: whoever made this said that both sides have that many blocks.
             unsafe {
-                widen_levels::<I, F, LIFT>(self.isa, w.wrapping_add(F::FORM.levels_at(nr, block)), out);
+                widen_levels::<I, F, ZERO>(self.isa, w.wrapping_add(F::FORM.levels_at(nr, block)), out);
                 widen_scales::<I, F>(self.isa, w, block, out);
             }
         }
     }
 }
 
+/// Asks for a block's share of the unit at `w`.
+#[inline(always)]
+fn ask<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize) {
+    let bytes = F::FORM.unit_bytes(VECTORS * I::LANES) / F::FORM.blocks;
+    for line in 0..bytes.div_ceil(64) {
+        isa.prefetch(w.wrapping_add(block * bytes + 64 * line));
+    }
+}
+
 /// # Safety
 /// `w` is a block's levels, `out` has room for a wide block.
 #[inline(always)]
-unsafe fn widen_levels<I: DotI8, F: Format, const LIFT: bool>(isa: I, w: *const u8, out: *mut u8) {
+unsafe fn widen_levels<I: DotI8, F: Format, const ZERO: u8>(isa: I, w: *const u8, out: *mut u8) {
     let vector = I::LANES * STEP;
+    let table = if F::FORM.table { table_of(F::DTYPE) } else { &[0; 16] };
     for v in 0..VECTORS {
         each_group(
             #[inline(always)]
             // SAFETY: the parts of a level are as long as their bits say; stores go where `Wide` reads.
             |group| unsafe {
                 let level = level::<I, F>(isa, w.wrapping_add(v * vector), group);
-                let level = to_zero::<I, F, LIFT>(isa, level);
+                let level = to_zero::<I, F, ZERO>(isa, level, table);
                 isa.store_i32(out.wrapping_add((group * VECTORS + v) * vector).cast(), level);
             },
         );
@@ -158,26 +179,31 @@ fn shift<I: Isa>(isa: I, x: I::I32, n: i32) -> I::I32 {
     }
 }
 
-/// Levels with the zero that [`Wide`] tells of.
+/// Levels with the zero that is asked for.
 #[inline(always)]
-fn to_zero<I: DotI8, F: Format, const LIFT: bool>(isa: I, level: I::I32) -> I::I32 {
+fn to_zero<I: DotI8, F: Format, const ZERO: u8>(isa: I, level: I::I32, table: &[i8; 16]) -> I::I32 {
     let top = isa.splat_i32(i32::from_ne_bytes([0x80; 4]));
-    if let Some(table) = F::FORM.table {
-        let signed = isa.lookup_bytes(table, level);
-        return if I::SIGNED { signed } else { isa.xor(signed, top) };
+    let signed = I::SIGNED || ZERO == SIGNED;
+    if F::FORM.table {
+        let level = isa.lookup_bytes(table, level);
+        return if signed { level } else { isa.xor(level, top) };
     }
-    if F::FORM.minimum || F::FORM.bits == 8 || !(LIFT || I::SIGNED) {
+    if F::FORM.bits == 8 {
+        return if signed && !I::SIGNED { isa.xor(level, top) } else { level };
+    }
+    if F::FORM.minimum || !(signed || ZERO == LIFTED) {
         return level;
     }
     // Bytes stay below 256, so nothing is carried from one to the next.
     let lifted = isa.add_i32(level, isa.splat_i32((128 - F::FORM.zero) * 0x0101_0101));
-    if I::SIGNED { isa.xor(lifted, top) } else { lifted }
+    if signed { isa.xor(lifted, top) } else { lifted }
 }
 
 /// # Safety
 /// `w` is a unit that has a block `block`, `out` a wide block.
 #[inline(always)]
 unsafe fn widen_scales<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize, out: *mut u8) {
+    let form = const { F::FORM };
     let wide = const { Wide { halves: F::FORM.halves, minimum: F::FORM.minimum } };
     let nr = VECTORS * I::LANES;
     let put = |vector: usize, x: I::F32| {
@@ -185,22 +211,62 @@ unsafe fn widen_scales<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize, 
         unsafe { isa.store(out.wrapping_add(vector * I::LANES * STEP).cast(), x) };
     };
     for v in 0..VECTORS {
-        let half = |at: usize| {
-            // SAFETY: a unit's scales, or minimums, are f16.
-            unsafe { isa.load_f16(w.wrapping_add(at + 2 * v * I::LANES).cast()) }
-        };
-        match F::FORM.scales {
-            Scales::Half => {
-                let scale = half(F::FORM.scales_at(nr));
-                put(wide.scale(0, v), scale);
-                put(wide.bias(v), isa.mul(scale, isa.splat(-BIAS)));
-                if F::FORM.minimum {
-                    put(wide.minimum(0, v), half(F::FORM.minimums_at(nr)));
+        let first = v * I::LANES;
+        // SAFETY: of the unit's parts, each closure reads one that is kept in its way.
+        let half = |at: usize| unsafe { isa.load_f16(w.wrapping_add(at + 2 * first).cast()) };
+        // SAFETY: as before.
+        let bytes = |at: usize| unsafe { isa.load_i8(w.wrapping_add(at + first).cast()) };
+        for sub in 0..form.subs() {
+            let at = block * form.subs() + sub;
+            let (scale, minimum) = match form.scales {
+                Scales::Half => {
+                    let scale = half(form.scale_at(nr));
+                    (scale, if form.minimum { half(form.minimum_at(nr)) } else { scale })
                 }
+                Scales::Bytes | Scales::Nibbles => {
+                    let scales = bytes(form.sub_scale_at(nr, at));
+                    let nibble = |x| isa.and(x, isa.splat_i32(15));
+                    let (scales, minimums) = if matches!(form.scales, Scales::Nibbles) {
+                        (nibble(scales), nibble(isa.shr::<4>(scales)))
+                    } else if form.minimum {
+                        (scales, bytes(form.sub_minimum_at(nr, at)))
+                    } else {
+                        (scales, scales)
+                    };
+                    let d = half(form.scale_at(nr));
+                    let less = if form.minimum {
+                        isa.sub(isa.zero(), isa.mul(half(form.minimum_at(nr)), isa.to_f32(minimums)))
+                    } else {
+                        isa.zero()
+                    };
+                    (isa.mul(d, isa.to_f32(scales)), less)
+                }
+                Scales::Exponent => (exponents(isa, bytes(form.scale_at(nr))), isa.zero()),
+                // SAFETY: scales are f32.
+                Scales::Single => unsafe {
+                    let at = form.sub_scale_at(nr, at) + 4 * first;
+                    (isa.load(w.wrapping_add(at).cast()), isa.zero())
+                },
+            };
+            put(wide.scale(sub, v), scale);
+            if sub == 0 {
+                put(wide.bias(v), isa.mul(scale, isa.splat(-BIAS)));
+            }
+            if form.minimum {
+                put(wide.minimum(sub, v), minimum);
             }
         }
     }
-    let _ = block;
+}
+
+/// 2^(e − 128) for bytes that were extended with their sign.
+#[inline(always)]
+fn exponents<I: Isa>(isa: I, bytes: I::I32) -> I::F32 {
+    let e = isa.and(bytes, isa.splat_i32(255));
+    let normal = isa.from_bits(isa.shl::<23>(isa.sub_i32(e, isa.splat_i32(1))));
+    // The two smallest are subnormal; for others this is less than the normal one.
+    let small = isa.from_bits(isa.shl::<21>(isa.add_i32(e, isa.splat_i32(1))));
+    isa.max(normal, small)
 }
 
 /// All groups of a block in order, their numbers known when this is compiled.

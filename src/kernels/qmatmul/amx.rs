@@ -8,7 +8,7 @@
 use super::activations::{HALF_SUMS, KEPT, MAGIC, RECORD, Row, SCALE, SCALED_SUM};
 use super::form::{self, Format, STEP};
 use super::sweep;
-use super::wide::{BIAS, MAX_VECTORS, VECTORS, Wide, Widen};
+use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
 use crate::isa::amx::{self, COLUMNS, Operands, ROWS, TILE_BYTES};
 use crate::isa::{Amx, Avx512Vnni, Isa, Kernel};
 use crate::kernels::Portion;
@@ -235,10 +235,15 @@ impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
         for (at, &list) in (0..slab.blocks).step_by(CHUNK).zip(&slab.lists) {
             let (begin, blocks) = (slab.begin + at, CHUNK.min(slab.blocks - at));
             let out = self.scratch_at(offset_of!(Scratch, wide));
-            isa.vectorize(Widen::<_, F, true> { isa, w, begin, blocks, out, format: PhantomData });
-            if !F::FORM.minimum {
-                isa.vectorize(Sign { levels: out, blocks, stride: Self::WIDE_BYTES });
-            }
+            isa.vectorize(Widen::<_, F, SIGNED> {
+                isa,
+                w,
+                begin,
+                blocks,
+                out,
+                ahead: 0,
+                format: PhantomData,
+            });
             isa.vectorize(Stretch {
                 task: self,
                 begin,
@@ -316,29 +321,6 @@ impl Kernel for Store<'_> {
                 let (y, sum) = self.0.at(row, v);
                 // SAFETY: only columns that exist are written.
                 unsafe { isa.store_first(y, isa.load(sum), self.0.width(v)) };
-            }
-        }
-    }
-}
-
-/// Turns widened levels whose zero is at 128 into signed bytes.
-struct Sign {
-    levels: *mut u8,
-    blocks: usize,
-    /// Bytes from a block to the next.
-    stride: usize,
-}
-
-impl Kernel for Sign {
-    type Output = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let top = isa.splat_i32(i32::from_ne_bytes([0x80; 4]));
-        for block in 0..self.blocks {
-            for vector in 0..Wide::LEVELS {
-                let p = self.levels.wrapping_add(block * self.stride + vector * VECTOR).cast::<i32>();
-                // SAFETY: a vector of a widened block.
-                unsafe { isa.store_i32(p, isa.xor(isa.load_i32(p), top)) };
             }
         }
     }

@@ -169,6 +169,15 @@ impl Set {
                 tiles::<form::Q4_1>(),
                 tiles::<form::Q5_0>(),
                 tiles::<form::Q5_1>(),
+                tiles::<form::Q2K>(),
+                tiles::<form::Q3K>(),
+                tiles::<form::Q4K>(),
+                tiles::<form::Q5K>(),
+                tiles::<form::Q6K>(),
+                tiles::<form::Iq4Nl>(),
+                tiles::<form::Iq4Xs>(),
+                tiles::<form::Mxfp4>(),
+                tiles::<form::Plain>(),
             ],
             ..Self::of::<crate::isa::Avx512Vnni>()
         }

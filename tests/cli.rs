@@ -71,7 +71,7 @@ fn wrong_command_lines() {
         (&["generate", "--model", TINY, "-p", "x", "-n", "many"], "'many'"),
         (&["generate", "--model", TINY, "-p", "x", "--threads", "0"], "0 is not in 1..=1024"),
         (&["generate", "--model", TINY, "-p", "x", "--threads", "100000"], "100000 is not in 1..=1024"),
-        (&["generate", "--model", TINY, "-p", "x", "--activations", "4"], "16 or 8 is needed"),
+        (&["generate", "--model", TINY, "-p", "x", "--activations", "4"], "16, auto or 8 is needed"),
         (&["chat", "--model", TINY, "--kv", "q4_0"], "f32, f16 or q8_0 is needed"),
         (&["generate", "--model", TINY, "-p", "x", "--system", "y"], "not provided: --chat"),
         (&["bench", "--model", TINY, "--repetitions", "0"], "0 is not in"),

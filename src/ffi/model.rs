@@ -22,6 +22,9 @@ use crate::kernels::qmatmul::Activations;
 use crate::model::{LoadParams, Model};
 use crate::{Error, Result};
 
+/// For `activation_bits`: 16 in blocks with an outlier, else 8.
+pub const SM_ACTIVATION_BITS_AUTO: i32 = -1;
+
 /// A loaded model.
 pub struct sm_model {
     pub(super) model: Arc<Model>,
@@ -52,7 +55,8 @@ pub struct sm_model_params {
     /// being loaded, the process dies: do it only with files that nobody writes to. Default 0.
     pub memory_map: i32,
     /// Bits that activations are rounded to where weights are quantised: 16 is as good as unrounded; 8 is
-    /// coarser and about twice as fast on prompts. 0, the default, for 16.
+    /// coarser and about twice as fast on prompts; SM_ACTIVATION_BITS_AUTO is 16 in blocks with an outlier and 8
+    /// elsewhere. 0, the default, for 16.
     pub activation_bits: i32,
 }
 
@@ -271,7 +275,10 @@ fn activations(bits: i32) -> Result<Activations, Failure> {
         0 => Ok(Activations::default()),
         8 => Ok(Activations::Bits8),
         16 => Ok(Activations::Bits16),
-        _ => Err(Failure::invalid(format!("activation_bits is {bits}; it must be 0, 8 or 16"))),
+        SM_ACTIVATION_BITS_AUTO => Ok(Activations::Adaptive),
+        _ => Err(Failure::invalid(format!(
+            "activation_bits is {bits}; it must be 0, 8, 16 or SM_ACTIVATION_BITS_AUTO"
+        ))),
     }
 }
 

@@ -16,8 +16,9 @@ fn thread_count() -> RangedU64ValueParser<usize> {
 fn activations(bits: &str) -> Result<Activations, &'static str> {
     match bits {
         "16" => Ok(Activations::Bits16),
+        "auto" => Ok(Activations::Adaptive),
         "8" => Ok(Activations::Bits8),
-        _ => Err("16 or 8 is needed"),
+        _ => Err("16, auto or 8 is needed"),
     }
 }
 
@@ -60,8 +61,8 @@ pub struct ModelArgs {
     #[arg(short, long, value_name = "N")]
     pub ctx: Option<usize>,
     /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
-    /// llama.cpp) is faster
-    #[arg(long, value_name = "16|8", default_value = "16", hide_default_value = true, value_parser = activations)]
+    /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
+    #[arg(long, value_name = "16|auto|8", default_value = "16", hide_default_value = true, value_parser = activations)]
     pub activations: Activations,
     /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
     #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]
@@ -189,8 +190,8 @@ pub struct Bench {
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = thread_count())]
     pub threads: Vec<usize>,
     /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
-    /// llama.cpp) is faster
-    #[arg(long, value_name = "16|8", default_value = "16", hide_default_value = true, value_parser = activations)]
+    /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
+    #[arg(long, value_name = "16|auto|8", default_value = "16", hide_default_value = true, value_parser = activations)]
     pub activations: Activations,
     /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
     #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]

@@ -23,9 +23,9 @@ use std::mem::MaybeUninit;
 /// Bytes of a stretch, at most.
 const STRETCH_BYTES: usize = 24 << 10;
 /// Blocks of a stretch for few rows.
-const FEW_BLOCKS: usize = 4;
+const FEW_BLOCKS: usize = 8;
 /// How far ahead of their use packed bytes are asked for.
-const AHEAD: usize = 4 << 10;
+const AHEAD: usize = 8 << 10;
 /// Bytes of the widest vector.
 const MAX_VECTOR: usize = 64;
 const _: () = assert!(FEW_BLOCKS * MAX_VECTORS * MAX_VECTOR <= STRETCH_BYTES);

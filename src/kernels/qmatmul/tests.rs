@@ -508,13 +508,15 @@ fn quantized_activations_are_as_near_as_documented() {
 }
 
 #[test]
-fn blocks_that_stand_out_keep_their_second_digit() {
+fn blocks_with_an_outlier_keep_their_second_digit() {
     for set in levels().map(|set| set.with_activations(Activations::Adaptive)) {
         let k = 32 * 20;
         let mut x = vec![1.0f32; 2 * k];
-        // The root of the mean square is then √(1 + 35/640) = 1.027, five times of which is 5.13.
-        x[3 * 32 + 9] = -6.0;
-        x[k + 7 * 32] = 5.0;
+        // The root of a block's mean square is then √(1 + (v² − 1)/32): v is 4.25 times as much from v = 6.3 on.
+        x[3 * 32 + 9] = -6.6;
+        x[k + 7 * 32] = 6.0;
+        // A row's size doesn't matter.
+        x[k..][..32].fill(40.0);
         let rows = quantize(&set, &x, k);
         for row in 0..2 {
             for block in 0..k / BLOCK {

@@ -155,6 +155,9 @@ sm_status sm_set_log_callback(sm_log_callback callback,
  * threads and contexts may share it.
  */
 
+// For `activation_bits`: 16 in blocks with an outlier, else 8.
+#define SM_ACTIVATION_BITS_AUTO -1
+
 // A loaded model.
 typedef struct sm_model sm_model;
 
@@ -179,7 +182,8 @@ typedef struct {
     // being loaded, the process dies: do it only with files that nobody writes to. Default 0.
     int32_t memory_map;
     // Bits that activations are rounded to where weights are quantised: 16 is as good as unrounded; 8 is
-    // coarser and about twice as fast on prompts. 0, the default, for 16.
+    // coarser and about twice as fast on prompts; SM_ACTIVATION_BITS_AUTO is 16 in blocks with an outlier and 8
+    // elsewhere. 0, the default, for 16.
     int32_t activation_bits;
 } sm_model_params;
 

@@ -27,8 +27,13 @@ TESTS = {
 }
 # Tests whose figures are seconds; the others' are tokens a second.
 TIMES = ("first16", "load_to_first")
-PROGRAMS = {"smallmind": "smallmind", "smallmind_8bit": "smallmind, 8-bit activations", "llama_cpp": "llama.cpp"}
-OURS = ("smallmind", "smallmind_8bit")
+PROGRAMS = {
+    "smallmind": "smallmind",
+    "smallmind_auto": "with automatic activations",
+    "smallmind_8bit": "with 8-bit activations",
+    "llama_cpp": "llama.cpp",
+}
+SHORT = {"smallmind": "smallmind", "smallmind_auto": "auto", "smallmind_8bit": "8-bit", "llama_cpp": "llama.cpp"}
 # What README and the picture show; docs/benchmarks.md has all.
 SHOWN_TESTS, SHOWN_MODEL = ("pp512", "tg128"), "SmolLM2-135M"
 WIDTH, BAR, GAP, LEFT, RIGHT = 760, 16, 14, 210, 70
@@ -37,7 +42,7 @@ WIDTH, BAR, GAP, LEFT, RIGHT = 760, 16, 14, 210, 70
 STYLE = """
   text { font: 13px -apple-system, "Segoe UI", "DejaVu Sans", Helvetica, Arial, sans-serif; fill: #24292f; }
   .head { font-weight: 600; font-size: 14px; }
-  .smallmind { fill: #2f7ed8; } .smallmind_8bit { fill: #7fb2ea; } .llama_cpp { fill: #9a8f85; }
+  .smallmind { fill: #2f7ed8; } .smallmind_auto { fill: #579be1; } .smallmind_8bit { fill: #7fb2ea; } .llama_cpp { fill: #9a8f85; }
   .range { stroke: #24292f; stroke-width: 1; }
   @media (prefers-color-scheme: dark) { text { fill: #e6edf3; } .range { stroke: #e6edf3; } }
 """
@@ -83,7 +88,7 @@ def chart(numbers):
             for name in (name for name in PROGRAMS if name in row):
                 value, low, high = (row[name][key] * scale for key in ("median", "min", "max"))
                 middle = y + BAR / 2
-                label = f"{kind}, {PROGRAMS[name]}" if name != "smallmind_8bit" else "with 8-bit activations"
+                label = PROGRAMS[name] if name.startswith("smallmind_") else f"{kind}, {PROGRAMS[name]}"
                 shapes += [
                     f'<text x="{LEFT - 8}" y="{y + 12.5}" text-anchor="end">{escape(label)}</text>',
                     f'<rect class="{name}" x="{LEFT}" y="{y}" width="{value:.1f}" height="{BAR - 2}" rx="2"/>',
@@ -107,6 +112,12 @@ def conditions(numbers):
     )
 
 
+def measured(groups):
+    """The programs that have figures in groups of rows."""
+    rows = [row for group in groups for row in group]
+    return [name for name in PROGRAMS if any(name in row for row in rows)]
+
+
 def figure(row, name):
     """A program's figure with its ratio, if it has one."""
     if name not in row:
@@ -122,18 +133,18 @@ def table(numbers):
     if not kinds:
         return "Not measured yet: `docs/benchmarks.json` is empty.\n"
     threads = most_threads(kinds)
-    short = ("smallmind", "8-bit", "llama.cpp")
-    heads = [f"{TESTS[test].split(',')[0]}: {name}" for test in SHOWN_TESTS for name in short]
+    names = measured(rows.values() for rows in kinds.values())
+    heads = [f"{TESTS[test].split(',')[0]}: {SHORT[name]}" for test in SHOWN_TESTS for name in names]
     lines = [
         "![Speed of prefill and decode against llama.cpp](docs/benchmarks.svg)\n",
         f"| {SHOWN_MODEL}, {threads_text(threads)} | " + " | ".join(heads) + " |",
         "|---|" + "---:|" * len(heads),
     ]
     for kind, rows in kinds.items():
-        cells = [figure(rows.get((test, threads), {}), name) for test in SHOWN_TESTS for name in PROGRAMS]
+        cells = [figure(rows.get((test, threads), {}), name) for test in SHOWN_TESTS for name in names]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines.append(
-        f"\nTokens a second; 8-bit: with activations of 8 bits. {conditions(numbers)} "
+        f"\nTokens a second; auto, 8-bit: kinds of activations. {conditions(numbers)} "
         "More models, one thread, depth, load and first token: [docs/benchmarks.md](docs/benchmarks.md)."
     )
     return "\n".join(lines) + "\n"
@@ -166,9 +177,10 @@ def agreements(model, numbers):
     """How far greedy texts are llama.cpp's, in words."""
     counts = []
     for _, kind, figures in (of for of in compared(numbers) if of[0] == model):
-        alike = {name: alike_text(figures.get("agreement", {}).get(name, [])) for name in OURS}
-        if alike["smallmind"]:
-            counts.append(f"{kind} {alike['smallmind']} (8 bits: {alike['smallmind_8bit']})")
+        texts = figures.get("agreement", {})
+        if "smallmind" in texts:
+            others = [f"{SHORT[name]}: {alike_text(texts[name])}" for name in PROGRAMS if name in texts][1:]
+            counts.append(f"{kind} {alike_text(texts['smallmind'])} ({', '.join(others)})")
     text = (
         "Tokens of three greedy texts before the first that isn't llama.cpp's, of 64 each, and how far apart "
         "llama.cpp's two likeliest were there (logits), its activations being of 8 bits"
@@ -189,13 +201,15 @@ def section(numbers):
         "ends with the logits behind a prompt of 16 tokens, the file being in memory already.\n",
     ]
     for model in dict.fromkeys(model for model, _, _ in compared(numbers)):
-        lines += [f"## {model}\n", "| type | test | threads | " + " | ".join(PROGRAMS.values())]
-        lines[-1] += " | × | ×, 8 bits | llama.cpp's settings |"
-        lines.append("|---|---|---:|" + "---:|" * (len(PROGRAMS) + 2) + "---|")
+        names = measured(of[2]["rows"] for of in compared(numbers) if of[0] == model)
+        ours = [name for name in names if name != "llama_cpp"]
+        heads = [PROGRAMS[name] for name in names] + [f"×, {SHORT[name]}" for name in ours]
+        lines += [f"## {model}\n", f"| type | test | threads | {' | '.join(heads)} | llama.cpp's settings |"]
+        lines.append("|---|---|---:|" + "---:|" * len(heads) + "---|")
         for _, kind, figures in (of for of in compared(numbers) if of[0] == model):
             for row in figures["rows"]:
                 cells = [kind, TESTS[row["test"]], str(row["threads"])]
-                cells += [spread(row, name) for name in PROGRAMS] + [ratio(row, name) for name in OURS]
+                cells += [spread(row, name) for name in names] + [ratio(row, name) for name in ours]
                 cells.append(row["llama_cpp"].get("settings", "–"))
                 lines.append(f"| {' | '.join(cells)} |")
         lines += ["", *agreements(model, numbers)]

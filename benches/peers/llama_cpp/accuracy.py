@@ -6,7 +6,7 @@ usage: accuracy.py LIBRARY MODEL... [--positions N] [--chunks N] [--text FILE] [
 The exact answer for a file: smallmind's next-token distributions on the same weights decoded to F32, with a
 cache of F32. From it the mean Kullback-Leibler divergence (nats) is taken, over the first N positions of tests/goldens/parity.txt,
 and the share of positions whose likeliest token is the same: of smallmind on the file, with activations of 16
-bits and of 8, and of llama.cpp on the file; caches are of the same TYPE. Perplexity is over chunks of 512 tokens of TEXT
+bits, automatic ones and of 8 bits, and of llama.cpp on the file; caches are of the same TYPE. Perplexity is over chunks of 512 tokens of TEXT
 (default: alice29.txt of the Canterbury corpus, out of the PyPI package brotli), the second half of each; not
 for files of random weights. With --write the table goes into docs/parity.md.
 """
@@ -32,7 +32,11 @@ PASSAGE = REPOSITORY / "tests" / "goldens" / "parity.txt"
 BEGIN, END = "<!-- accuracy -->\n", "<!-- /accuracy -->\n"
 ALICE = "7467306ee0feed4971260f3c87421154a05be571d944e9cb021a5713700c38f0"
 CHUNK = 512
-PROGRAMS = {"smallmind": "smallmind", "smallmind_8bit": "smallmind, 8 bits", "llama_cpp": "llama.cpp"}
+OURS = {"smallmind": "16", "smallmind_auto": "auto", "smallmind_8bit": "8"}
+# A library without automatic activations is measured without.
+OURS = {name: bits for name, bits in OURS.items() if smallmind.activations(bits)}
+PROGRAMS = {"smallmind": "smallmind", "smallmind_auto": "automatic bits", "smallmind_8bit": "8 bits"}
+PROGRAMS = {name: PROGRAMS[name] for name in OURS} | {"llama_cpp": "llama.cpp"}
 CACHES = {"f32": 0, "f16": 1, "q8_0": 8}
 _quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
@@ -40,8 +44,8 @@ _quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
 class Ours:
     """smallmind on a file: logits at every position."""
 
-    def __init__(self, library, path, args, kv, activations=16):
-        self.model = smallmind.Model(library, path, activation_bits=activations)
+    def __init__(self, library, path, args, kv, activations="16"):
+        self.model = smallmind.Model(library, path, **smallmind.activations(activations))
         sizes = {"n_ctx": CHUNK, "n_output": CHUNK, "n_threads": args.threads}
         self.context = smallmind.Context(self.model, **sizes, **smallmind.cache_type(kv))
 
@@ -148,11 +152,8 @@ def alice():
 
 def measure(args, library, model, text):
     """The figures of one file."""
-    makers = {
-        "smallmind": lambda: Ours(library, model, args, args.kv),
-        "smallmind_8bit": lambda: Ours(library, model, args, args.kv, activations=8),
-        "llama_cpp": lambda: Theirs(model, args),
-    }
+    makers = {name: lambda bits=bits: Ours(library, model, args, args.kv, bits) for name, bits in OURS.items()}
+    makers["llama_cpp"] = lambda: Theirs(model, args)
     # What can't be loaded is found before the wide copy is made.
     tokenizer = makers["smallmind"]()
     passage = tokenizer.tokenize(PASSAGE.read_text())[: args.positions]

@@ -4,8 +4,8 @@ usage: compare.py SMALLMIND PEER_PYTHON MODEL... [--tests T ...] [--threads N ..
                   [--prefix COMMAND] [--json FILE]
 
 llama.cpp runs with whichever of its settings is fastest here, found beforehand for each file and test with the
-first number of threads; smallmind with activations of 16 bits and of 8. In a round each runs once, llama.cpp between the
-two, forward and next time backward; the ratio is taken within the round, so that a slow spell of the machine
+first number of threads; smallmind with activations of 16 bits, automatic ones (where it has them) and of 8 bits. In a round
+each runs once, llama.cpp in the middle, forward and next time backward; the ratio is taken within the round, so that a slow spell of the machine
 hits both. Caches are of one type where smallmind has a choice. Greedy texts are compared by the way.
 A file that smallmind can't load is reported, and the next one taken. With --json the figures also go into a
 file, for docs/benchmarks.py: those of other files that it has already stay.
@@ -38,8 +38,13 @@ VARIANTS = {
     "flash attention": ["--plain", "--flash"],
 }
 # In the order of a round.
-PROGRAMS = {"smallmind": "smallmind", "llama_cpp": "llama.cpp", "smallmind_8bit": "smallmind, 8 bits"}
-OURS = {"smallmind": "16", "smallmind_8bit": "8"}
+PROGRAMS = {
+    "smallmind": "smallmind",
+    "smallmind_auto": "smallmind, automatic bits",
+    "llama_cpp": "llama.cpp",
+    "smallmind_8bit": "smallmind, 8 bits",
+}
+OURS = {"smallmind": "16", "smallmind_auto": "auto", "smallmind_8bit": "8"}
 
 
 class Died(Exception):
@@ -53,6 +58,8 @@ class Programs:
         self.args, self.model, self.texts = args, str(model), {}
         # A choice that `smallmind bench` lacks is not made.
         usage = subprocess.run([args.smallmind, "bench", "--help"], stdout=subprocess.PIPE, text=True, check=True)
+        self.ours_names = [name for name, bits in OURS.items() if bits != "auto" or "16|auto|8" in usage.stdout]
+        self.names = [name for name in PROGRAMS if name in self.ours_names or name == "llama_cpp"]
         self.kv = ["--kv", args.kv] if "--kv" in usage.stdout else []
         self.bench = [args.smallmind, "bench", "--model", self.model, "-r", "1", "--json", *self.kv]
         if "--first-token" in usage.stdout:
@@ -157,7 +164,7 @@ def entry(test, threads, speeds, settings):
     figures = {name: values if test in SPEEDS else [1 / value for value in values] for name, values in speeds.items()}
     row = {"test": test, "threads": threads} | {name: summary(values) for name, values in figures.items()}
     row["llama_cpp"]["settings"] = settings
-    for name in OURS:
+    for name in speeds.keys() & OURS.keys():
         ratios = [a / b for a, b in zip(speeds[name], speeds["llama_cpp"])]
         row[name] |= {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
     return row
@@ -165,14 +172,14 @@ def entry(test, threads, speeds, settings):
 
 def measure(programs, args):
     """The rows of one file."""
-    for name in OURS:
+    for name in programs.ours_names:
         programs.ours(name, args.tests[0], args.threads[0])
     cases = [(test, threads) for test in args.tests for threads in args.threads]
     settings = {test: programs.fastest(test, args.threads[0]) for test in args.tests}
-    speeds = {case: {name: [] for name in PROGRAMS} for case in cases}
+    speeds = {case: {name: [] for name in programs.names} for case in cases}
     for turn in range(args.rounds):
         for case in cases:
-            for name in list(PROGRAMS)[:: 1 if turn % 2 == 0 else -1]:
+            for name in programs.names[:: 1 if turn % 2 == 0 else -1]:
                 speed = programs.ours(name, *case) if name in OURS else programs.peer(*case, settings[case[0]])
                 speeds[case][name].append(speed)
     return [entry(*case, speeds[case], settings[case[0]]) for case in cases]
@@ -183,11 +190,13 @@ def print_rows(rows):
         digits, unit = (1, "") if test in SPEEDS else (3, " s")
         return "{median:.{d}f}{unit} ({min:.{d}f}–{max:.{d}f})".format(**figures, d=digits, unit=unit)
 
-    print("| test | threads | " + " | ".join(PROGRAMS.values()) + " | × | ×, 8 bits |")
-    print("|---" * (len(PROGRAMS) + 4) + "|")
+    names = [name for name in PROGRAMS if name in rows[0]]
+    ours = [name for name in names if name in OURS]
+    heads = ["test", "threads", *(PROGRAMS[name] for name in names), *(f"×, {OURS[name]} bits" for name in ours)]
+    print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
     for row in rows:
-        cells = [cell(row["test"], row[name]) for name in PROGRAMS]
-        cells += ["{ratio:.2f} ({ratio_min:.2f}–{ratio_max:.2f})".format(**row[name]) for name in OURS]
+        cells = [cell(row["test"], row[name]) for name in names]
+        cells += ["{ratio:.2f} ({ratio_min:.2f}–{ratio_max:.2f})".format(**row[name]) for name in ours]
         print(f"| {row['test']} | {row['threads']} | {' | '.join(cells)} |")
 
 

@@ -1,6 +1,6 @@
 """Times smallmind's load and first token through its C ABI, and continues texts greedily; prints JSON.
 
-usage: ours.py LIBRARY MODEL [--threads T] [-r R] [--activations 16|8] [--kv f32|f16|q8_0]
+usage: ours.py LIBRARY MODEL [--threads T] [-r R] [--activations 16|auto|8] [--kv f32|f16|q8_0]
 
 The output: load_seconds; load_to_first, from the beginning of the load to the logits after a prompt of 16
 tokens; first16, the median of R more such prompts; texts: by name of the prompt (see first.py) its ids and
@@ -25,14 +25,14 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-r", type=int, default=5)
-    parser.add_argument("--activations", type=int, default=16)
+    parser.add_argument("--activations", choices=["16", "auto", "8"], default="16")
     parser.add_argument("--kv", help="left as it is where the library has no choice")
     args = parser.parse_args()
     library = smallmind.Library(args.library)
     cache = smallmind.cache_type(args.kv) if args.kv else {}
 
     def start():
-        model = smallmind.Model(library, args.model, activation_bits=args.activations)
+        model = smallmind.Model(library, args.model, **smallmind.activations(args.activations))
         return Context(model, n_ctx=first.CONTEXT, n_threads=args.threads, **cache)
 
     try:

@@ -41,6 +41,14 @@ def cache_type(kind):
     return {fields[0]: int(value.group(1))} if value and fields else {}
 
 
+def activations(kind):
+    """The parameter of a model for activations "16", "auto" or "8"; nothing where the library lacks it."""
+    value = re.search(r"#define SM_ACTIVATION_BITS_AUTO (-?\d+)", HEADER.read_text())
+    if kind == "auto":
+        return {"activation_bits": int(value.group(1))} if value else None
+    return {"activation_bits": int(kind)}
+
+
 class Failure(Exception):
     """What the library said of a call that failed."""
 

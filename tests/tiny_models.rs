@@ -62,6 +62,14 @@ fn quantised_models_match_to_the_rounding_of_activations() {
     assert!(rms < 2e-4 && max < 1.5e-3, "{rms} {max}");
 }
 
+/// So it is with every type of weights.
+#[test]
+fn every_type_matches_to_the_rounding_of_activations() {
+    let (rms, max) = difference("untied-every-quant");
+    println!("untied-every-quant: rms {rms:.2e}, max {max:.2e}");
+    assert!(rms < 1e-3 && max < 2e-2, "{rms} {max}");
+}
+
 /// The file from memory gives the same model as the file from disk.
 #[test]
 fn a_model_can_come_from_memory() {

@@ -35,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::isa::{DotI8, IsaId, Scalar};
 use crate::kernels::{KernelInfo, Portion};
 use crate::quant::DType;
+use std::marker::PhantomData;
 
 pub mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -101,7 +102,7 @@ pub struct Set {
     quantize_rows: QuantizeRows,
     fused: fused::Fused,
     /// For each type, with one digit and with two.
-    run: [[Run; 2]; KERNELS],
+    run: &'static [[Run; 2]; KERNELS],
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -128,6 +129,47 @@ static LEVELS: &[Set] = &[
     Set::of::<crate::isa::NeonDotprod>(),
 ];
 
+/// The kernels of a level.
+struct Kernels<I>(PhantomData<I>);
+
+impl<I: DotI8> Kernels<I> {
+    const RUN: [[Run; 2]; KERNELS] = [
+        both::<I, form::Q8_0>(),
+        both::<I, form::Q4_0>(),
+        both::<I, form::Q4_1>(),
+        both::<I, form::Q5_0>(),
+        both::<I, form::Q5_1>(),
+        both::<I, form::Q2K>(),
+        both::<I, form::Q3K>(),
+        both::<I, form::Q4K>(),
+        both::<I, form::Q5K>(),
+        both::<I, form::Q6K>(),
+        both::<I, form::Iq4Nl>(),
+        both::<I, form::Iq4Xs>(),
+        both::<I, form::Mxfp4>(),
+        both::<I, form::Plain>(),
+    ];
+}
+
+/// The kernels that have tiles.
+#[cfg(target_arch = "x86_64")]
+static TILES: [[Run; 2]; KERNELS] = [
+    tiles::<form::Q8_0>(),
+    tiles::<form::Q4_0>(),
+    tiles::<form::Q4_1>(),
+    tiles::<form::Q5_0>(),
+    tiles::<form::Q5_1>(),
+    tiles::<form::Q2K>(),
+    tiles::<form::Q3K>(),
+    tiles::<form::Q4K>(),
+    tiles::<form::Q5K>(),
+    tiles::<form::Q6K>(),
+    tiles::<form::Iq4Nl>(),
+    tiles::<form::Iq4Xs>(),
+    tiles::<form::Mxfp4>(),
+    tiles::<form::Plain>(),
+];
+
 impl Set {
     const fn of<I: DotI8>() -> Self {
         Set {
@@ -138,22 +180,7 @@ impl Set {
             signed: I::SIGNED,
             quantize_rows: activations::entry::<I>,
             fused: fused::Fused::of::<I>(),
-            run: [
-                both::<I, form::Q8_0>(),
-                both::<I, form::Q4_0>(),
-                both::<I, form::Q4_1>(),
-                both::<I, form::Q5_0>(),
-                both::<I, form::Q5_1>(),
-                both::<I, form::Q2K>(),
-                both::<I, form::Q3K>(),
-                both::<I, form::Q4K>(),
-                both::<I, form::Q5K>(),
-                both::<I, form::Q6K>(),
-                both::<I, form::Iq4Nl>(),
-                both::<I, form::Iq4Xs>(),
-                both::<I, form::Mxfp4>(),
-                both::<I, form::Plain>(),
-            ],
+            run: &Kernels::<I>::RUN,
         }
     }
 
@@ -163,22 +190,7 @@ impl Set {
         Set {
             isa: IsaId::Amx,
             mr: crate::isa::amx::ROWS,
-            run: [
-                tiles::<form::Q8_0>(),
-                tiles::<form::Q4_0>(),
-                tiles::<form::Q4_1>(),
-                tiles::<form::Q5_0>(),
-                tiles::<form::Q5_1>(),
-                tiles::<form::Q2K>(),
-                tiles::<form::Q3K>(),
-                tiles::<form::Q4K>(),
-                tiles::<form::Q5K>(),
-                tiles::<form::Q6K>(),
-                tiles::<form::Iq4Nl>(),
-                tiles::<form::Iq4Xs>(),
-                tiles::<form::Mxfp4>(),
-                tiles::<form::Plain>(),
-            ],
+            run: &TILES,
             ..Self::of::<crate::isa::Avx512Vnni>()
         }
     }

@@ -26,7 +26,9 @@ mod tests;
 
 pub use dtype::DType;
 pub(crate) use levels::{BLOCK, Levels};
+#[allow(unused_imports)]
 pub(crate) use parts::{Codes, Factor, Form, Parts};
+#[allow(unused_imports)]
 pub(crate) use plain::Plain;
 
 /// Values of a block.
@@ -118,6 +120,7 @@ impl DType {
     }
 
     /// What all blocks share of a type whose blocks come apart into [`Parts`]; `None` for others.
+    #[allow(dead_code)]
     pub(crate) fn form(self) -> Option<&'static Form> {
         match self.codec().kind {
             Kind::Parts(form, _) => Some(form),
@@ -126,6 +129,7 @@ impl DType {
     }
 
     /// Codes, scales and minimums of one block of a type that has a [`Form`]; `None` for others.
+    #[allow(dead_code)]
     pub(crate) fn parts(self, block: &[u8]) -> Option<Parts> {
         match self.codec().kind {
             Kind::Parts(_, parts) => Some(parts(block)),
@@ -134,6 +138,7 @@ impl DType {
     }
 
     /// Integers and scales of one block; `None` for types that are not of that kind.
+    #[allow(dead_code)]
     pub(crate) fn plain(self, block: &[u8]) -> Option<Plain> {
         match self.codec().kind {
             Kind::Plain(plain) => Some(plain(block)),

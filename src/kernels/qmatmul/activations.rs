@@ -60,15 +60,10 @@ impl Activations {
     pub const fn row_bytes(self, k: usize) -> usize {
         Row::new(self.digits(), k).end.div_ceil(64) / 2 * 128 + 64
     }
-
-    /// Most that squares of a block's first digits may add up to where the second digits are kept.
-    const fn limit(self) -> f32 {
-        match self {
-            Activations::Adaptive => 127.0 * 127.0 * BLOCK as f32 / (OUTLIER * OUTLIER),
-            Activations::Bits16 | Activations::Bits8 => f32::INFINITY,
-        }
-    }
 }
+
+/// Most that squares of a block's first digits may add up to where there is such an outlier.
+const LIMIT: f32 = 127.0 * 127.0 * BLOCK as f32 / (OUTLIER * OUTLIER);
 
 /// Bytes of what goes with a block, in each part of its own.
 pub const RECORD: usize = 16;
@@ -175,9 +170,7 @@ unsafe fn quantize_row<I: Isa>(isa: I, activations: Activations, x: *const f32, 
 /// A row that is being quantised, block by block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
-    digits: usize,
-    /// Most that squares of first digits may add up to where the second digit is kept.
-    limit: f32,
+    activations: Activations,
     k: usize,
     row: Row,
     out: *mut u8,
@@ -187,8 +180,7 @@ impl Target {
     /// The row of `k` elements at `out`.
     #[inline(always)]
     pub fn new(activations: Activations, k: usize, out: *mut u8) -> Self {
-        let (digits, limit) = (activations.digits(), activations.limit());
-        Target { digits, limit, k, row: Row::new(digits, k), out }
+        Target { activations, k, row: Row::new(activations.digits(), k), out }
     }
 
     /// Quantises block `block` of the row.
@@ -199,10 +191,10 @@ impl Target {
     pub unsafe fn quantize<I: Isa>(&self, isa: I, x: *const f32, block: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.digits == 1 {
-                self.quantize_digits::<I, 1>(isa, x, block);
-            } else {
-                self.quantize_digits::<I, 2>(isa, x, block);
+            match self.activations {
+                Activations::Bits16 => self.quantize_digits::<I, 2, false>(isa, x, block),
+                Activations::Adaptive => self.quantize_digits::<I, 2, true>(isa, x, block),
+                Activations::Bits8 => self.quantize_digits::<I, 1, false>(isa, x, block),
             }
         }
     }
@@ -210,7 +202,12 @@ impl Target {
     /// # Safety
     /// As [`Target::quantize`].
     #[inline(always)]
-    unsafe fn quantize_digits<I: Isa, const DIGITS: usize>(&self, isa: I, x: *const f32, block: usize) {
+    unsafe fn quantize_digits<I: Isa, const DIGITS: usize, const ADAPTIVE: bool>(
+        &self,
+        isa: I,
+        x: *const f32,
+        block: usize,
+    ) {
         // SAFETY: BLOCK is a multiple of LANES.
         let load = |i: usize| unsafe { isa.load(x.add(i)) };
         let (mut peaks, mut poison) = (isa.zero(), isa.zero());
@@ -224,32 +221,31 @@ impl Target {
         let finite = peak < f32::INFINITY;
         let usable = finite && peak >= SMALLEST_PEAK;
         let (d, inverse) = if usable { (peak / 127.0, 127.0 / peak) } else { (0.0, 0.0) };
-        let scaled = |i: usize| if finite { isa.mul(load(i), isa.splat(inverse)) } else { isa.zero() };
-        let (mut sums, mut squares) = ([[isa.splat_i32(0); 2]; DIGITS], isa.zero());
-        for (half, sum) in sums[0].iter_mut().enumerate() {
-            for i in (half * HALF..(half + 1) * HALF).step_by(I::LANES) {
-                let digit = isa.to_i32(scaled(i));
-                *sum = isa.add_i32(*sum, digit);
-                if DIGITS == 2 {
-                    let digit = isa.to_f32(digit);
-                    squares = isa.mul_add(digit, digit, squares);
-                }
-                // SAFETY: first digits have k bytes.
-                unsafe { isa.store_i8(self.out.add(block * BLOCK + i).cast(), digit) };
+        let inverse = isa.splat(inverse);
+        // Only finite numbers may meet the inverse: 0 times infinity is none.
+        let scaled = |i: usize| if finite { isa.mul(load(i), inverse) } else { isa.zero() };
+        let mut kept = DIGITS == 2;
+        if ADAPTIVE {
+            let mut squares = isa.zero();
+            for i in (0..BLOCK).step_by(I::LANES) {
+                let digit = isa.to_f32(isa.to_i32(scaled(i)));
+                squares = isa.mul_add(digit, digit, squares);
             }
+            // Squares are integers below 2²⁴ however they are added up, so all levels agree.
+            kept = isa.sum_lanes(squares) <= LIMIT;
         }
-        // Squares are integers below 2²⁴ however they are added up, so all levels agree.
-        let kept = DIGITS == 2 && isa.sum_lanes(squares) <= self.limit;
-        if DIGITS == 2 {
-            let unit = isa.splat(if kept { 256.0 } else { 0.0 });
-            for (half, sum) in sums[DIGITS - 1].iter_mut().enumerate() {
-                for i in (half * HALF..(half + 1) * HALF).step_by(I::LANES) {
-                    let scaled = scaled(i);
-                    let rest = isa.mul(isa.sub(scaled, isa.to_f32(isa.to_i32(scaled))), unit);
-                    let digit = isa.to_i32(isa.min(isa.max(rest, isa.splat(-127.0)), isa.splat(127.0)));
-                    *sum = isa.add_i32(*sum, digit);
-                    // SAFETY: second digits have k bytes, after the first ones.
-                    unsafe { isa.store_i8(self.out.add(self.k + block * BLOCK + i).cast(), digit) };
+        let unit = isa.splat(if kept { 256.0 } else { 0.0 });
+        let mut sums = [[isa.splat_i32(0); 2]; DIGITS];
+        for half in 0..2 {
+            for i in (half * HALF..(half + 1) * HALF).step_by(I::LANES) {
+                let mut rest = scaled(i);
+                for (digit, sums) in sums.iter_mut().enumerate() {
+                    let x = isa.to_i32(rest);
+                    sums[half] = isa.add_i32(sums[half], x);
+                    // SAFETY: each digit has k bytes.
+                    unsafe { isa.store_i8(self.out.add(digit * self.k + block * BLOCK + i).cast(), x) };
+                    rest = isa.mul(isa.sub(rest, isa.to_f32(x)), unit);
+                    rest = isa.min(isa.max(rest, isa.splat(-127.0)), isa.splat(127.0));
                 }
             }
         }

@@ -225,7 +225,9 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const D
         } else {
             (self.record(self.row.blocks) + START, SECOND_STARTS)
         };
-        let magic = if sub == 0 { MAGIC } else { 0 };
+        // Two digits are converted as an integer; where nothing else is to be added, the constant isn't either.
+        let plain = MINIMUM || I::SIGNED;
+        let magic = if sub == 0 && !(SECOND && plain) { MAGIC } else { 0 };
         let mut sums = [[self.isa.splat_i32(0); VECTORS]; MR];
         // SAFETY: all of these are within the block.
         unsafe {
@@ -236,9 +238,10 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const D
             if SECOND {
                 let magic = if sub == 0 { MAGIC_256.wrapping_neg() } else { 0 };
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let start = self.start(r, self.record(self.row.second) + second, magic);
-                    for sum in sums {
-                        *sum = self.isa.add_i32(self.isa.shl::<8>(*sum), start);
+                    *sums = sums.map(|sum| self.isa.shl::<8>(sum));
+                    if !plain {
+                        let start = self.start(r, self.record(self.row.second) + second, magic);
+                        *sums = sums.map(|sum| self.isa.add_i32(sum, start));
                     }
                 }
                 self.dots(&mut sums, 1, begin, end);

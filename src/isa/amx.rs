@@ -376,49 +376,36 @@ impl TileDot for Bf16Tiles {
     }
 }
 
-/// A tile of A and a tile of B whose product is wanted.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Operands {
-    /// First row of A: signed bytes.
-    pub a: *const u8,
-    /// First row of B, signed bytes: row j holds what bytes 4j to 4j + 3 of A's rows meet in each column.
-    pub b: *const u8,
-}
-
-/// Begins the products of two pairs of tiles, and stores those that the call before began, sums of 32 bits, to
-/// `to` and [`TILE_BYTES`] after. So sums have a whole call's time to be finished.
+/// Begins the products of two tiles of A, signed bytes, with a tile of B, of which row j holds what bytes 4j to 4j + 3
+/// of A's rows meet in each column. Stores those that the call before began, sums of 32 bits, to `to` and
+/// [`TILE_BYTES`] after: so sums have a whole call's time to be finished.
 ///
 /// # Safety
 /// It runs within [`with_byte_tiles`]; the tiles are readable with `a_stride` and `b_stride` between rows; `to` is
 /// writable for two tiles.
 #[inline(always)]
-pub unsafe fn dot_bytes(pair: *const [Operands; 2], a_stride: usize, b_stride: usize, to: *mut u8) {
+pub unsafe fn dot_bytes(a: [*const u8; 2], a_stride: usize, b: *const u8, b_stride: usize, to: *mut u8) {
     // SAFETY: the caller's promise; only registers named here change.
     unsafe {
         asm!(
-            "mov {a}, [{pair}]",
-            "mov {b}, [{pair} + 8]",
-            "tileloadd tmm4, [{a} + {a_stride}]",
+            "tileloadd tmm4, [{a0} + {a_stride}]",
             "tileloadd tmm6, [{b} + {b_stride}]",
             "tilestored [{to} + {c_stride}], tmm0",
             "tilezero tmm0",
             "tdpbssd tmm0, tmm4, tmm6",
-            "mov {a}, [{pair} + 16]",
-            "mov {b}, [{pair} + 24]",
-            "tileloadd tmm5, [{a} + {a_stride}]",
-            "tileloadd tmm7, [{b} + {b_stride}]",
+            "tileloadd tmm5, [{a1} + {a_stride}]",
             "tilestored [{to} + {c_stride} + {TILE_BYTES}], tmm1",
             "tilezero tmm1",
-            "tdpbssd tmm1, tmm5, tmm7",
-            pair = in(reg) pair,
+            "tdpbssd tmm1, tmm5, tmm6",
+            a0 = in(reg) a[0],
+            a1 = in(reg) a[1],
             a_stride = in(reg) a_stride,
+            b = in(reg) b,
             b_stride = in(reg) b_stride,
             c_stride = in(reg) ROW_BYTES,
             to = in(reg) to,
-            a = out(reg) _, b = out(reg) _,
             TILE_BYTES = const TILE_BYTES,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
             options(nostack, preserves_flags),
         );
     }

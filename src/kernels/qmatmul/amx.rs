@@ -1,15 +1,16 @@
-//! Many rows on AMX: tiles multiply 16 rows by 16 columns over a sub-block, vectors scale the integer sums and add
-//! them up. Same operations in the same order as the vector tiles do, so the same bits.
+//! Many rows with two digits on AMX: tiles multiply 16 rows by 16 columns over a sub-block, vectors scale the integer
+//! sums and add them up. Same operations in the same order as the vector tiles do, so the same bits.
 //!
 //! Tiles and vectors work side by side: products are begun a few ahead of where their sums are scaled, and wait in a
 //! ring in L1 meanwhile. While tiles are in use, 512-bit multiplications share one port (on Sapphire Rapids), so
-//! sums become floats by an integer addition ([`MAGIC`]), which has two.
+//! sums become floats by an integer addition ([`MAGIC`]), which has two. With one digit, or where most blocks have
+//! one, that leaves no gain over the vector tiles.
 
-use super::activations::{HALF_SUMS, KEPT, MAGIC, RECORD, Row, SCALE, SCALED_SUM};
+use super::activations::{HALF_SUMS, MAGIC, RECORD, Row, SCALE, SCALED_SUM};
 use super::form::{self, Format, STEP};
 use super::sweep;
 use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
-use crate::isa::amx::{self, COLUMNS, Operands, ROWS, TILE_BYTES};
+use crate::isa::amx::{self, COLUMNS, ROWS, TILE_BYTES};
 use crate::isa::{Amx, Avx512Vnni, Isa, Kernel};
 use crate::kernels::Portion;
 use crate::quant::BLOCK;
@@ -27,14 +28,25 @@ const NR: usize = VECTORS * COLUMNS;
 const GROUPS: usize = 8;
 /// Blocks widened at a time: with the sums of all rows and the ring, they stay in L1.
 const CHUNK: usize = 8;
-/// Blocks whose digits are looked at beforehand; longer sums are cut there, and wait in Y.
+/// Blocks whose products are listed at a time; longer sums are cut there, and wait in Y.
 const SLAB: usize = 32;
-/// Products that a block may need: two digits of two halves.
-const MAX_PRODUCTS: usize = 4;
-/// Sums that the ring has room for.
-const RING: usize = 8;
-/// Products begun before the first one's sums are scaled. Two are not stored yet.
-const AHEAD: usize = RING - 2;
+/// Digits of an activation.
+const DIGITS: usize = 2;
+/// Pairs of products, of both digits, that the ring has room for.
+const RING: usize = 4;
+/// Pairs begun before the first one's sums are scaled. The last one isn't stored yet.
+const AHEAD: usize = RING - 1;
+/// Bytes of the sums of a pair.
+const PAIR_BYTES: usize = DIGITS * TILE_BYTES;
+
+/// What a pair of products is made of.
+#[derive(Clone, Copy)]
+struct Operands {
+    /// First digits of the first row; second ones are K bytes after.
+    a: *const u8,
+    /// Levels.
+    b: *const u8,
+}
 
 /// Sums of the rows of a task.
 type Sums = [[[f32; COLUMNS]; ROWS]; VECTORS];
@@ -42,21 +54,16 @@ type Sums = [[[f32; COLUMNS]; ROWS]; VECTORS];
 /// What the stack holds for a task.
 #[repr(C, align(4096))]
 struct Scratch {
-    ring: [[u8; TILE_BYTES]; RING],
+    ring: [[u8; PAIR_BYTES]; RING],
     wide: [u8; CHUNK * MAX_VECTORS * VECTOR],
     sums: [Sums; GROUPS],
-    products: [Operands; GROUPS * VECTORS * SLAB * MAX_PRODUCTS + RING],
+    products: [Operands; GROUPS * VECTORS * SLAB * 2 + RING],
 }
-
-/// For each row of tiles, which blocks of a slab any of its rows keeps the second digit of.
-type Kept = [u32; GROUPS];
-const _: () = assert!(SLAB <= u32::BITS as usize);
 
 /// A slab of K: its blocks, and where the products of each stretch begin in the list.
 struct Slab {
     begin: usize,
     blocks: usize,
-    kept: Kept,
     lists: [usize; SLAB / CHUNK],
 }
 
@@ -64,12 +71,12 @@ struct Slab {
 ///
 /// # Safety
 /// As [`super::Set::run`], and the level is available.
-pub unsafe fn entry<F: Format, const DIGITS: usize>(portion: &Portion) {
+pub unsafe fn entry<F: Format>(portion: &Portion) {
     let rows = portion.m / ROWS * ROWS;
     // SAFETY: the caller's promise, which holds for some of the rows as well.
     unsafe {
         if rows > 0 {
-            tiles::<F, DIGITS>(portion, rows);
+            tiles::<F>(portion, rows);
         }
         if rows < portion.m {
             let rest = Portion {
@@ -87,7 +94,7 @@ pub unsafe fn entry<F: Format, const DIGITS: usize>(portion: &Portion) {
 ///
 /// # Safety
 /// As [`entry`].
-unsafe fn tiles<F: Format, const DIGITS: usize>(portion: &Portion, rows: usize) {
+unsafe fn tiles<F: Format>(portion: &Portion, rows: usize) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
     let scratch = scratch.as_mut_ptr();
     // SAFETY: the level is available; what runs inside doesn't unwind.
@@ -96,7 +103,7 @@ unsafe fn tiles<F: Format, const DIGITS: usize>(portion: &Portion, rows: usize) 
             for row in (0..rows).step_by(GROUPS * ROWS) {
                 let groups = ((rows - row) / ROWS).min(GROUPS);
                 let parts = Row::new(DIGITS, portion.k);
-                Task::<F, DIGITS> { portion, row, groups, parts, scratch, format: PhantomData }.run();
+                Task::<F> { portion, row, groups, parts, scratch, format: PhantomData }.run();
             }
         });
     }
@@ -108,7 +115,7 @@ const fn subs<F: Format>() -> usize {
 }
 
 /// Some rows against all panels of a portion.
-struct Task<'a, F, const DIGITS: usize> {
+struct Task<'a, F> {
     portion: &'a Portion,
     row: usize,
     /// Rows of tiles.
@@ -118,7 +125,7 @@ struct Task<'a, F, const DIGITS: usize> {
     format: PhantomData<F>,
 }
 
-impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
+impl<F: Format> Task<'_, F> {
     const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
     const WIDE_BYTES: usize = Self::WIDE.vectors() * VECTOR;
 
@@ -127,11 +134,9 @@ impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
     unsafe fn run(&self) {
         let blocks = self.portion.k / BLOCK;
         for begin in (0..blocks.max(1)).step_by(SLAB) {
-            let mut slab =
-                Slab { begin, blocks: SLAB.min(blocks - begin), kept: [0; GROUPS], lists: [0; SLAB / CHUNK] };
+            let mut slab = Slab { begin, blocks: SLAB.min(blocks - begin), lists: [0; SLAB / CHUNK] };
             // SAFETY: the caller's promise.
             unsafe {
-                self.mark(&mut slab);
                 self.list(&mut slab);
                 for panel in self.portion.panel_begin..self.portion.panel_end {
                     self.panel(panel, &slab);
@@ -150,25 +155,6 @@ impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
         self.portion.x.wrapping_add((self.row + group * ROWS + row) * self.portion.ldx)
     }
 
-    /// Sees which second digits are kept.
-    ///
-    /// # Safety
-    /// As [`Task::run`].
-    unsafe fn mark(&self, slab: &mut Slab) {
-        if DIGITS == 1 {
-            return;
-        }
-        for (group, kept) in slab.kept.iter_mut().enumerate().take(self.groups) {
-            for row in 0..ROWS {
-                let flags = self.x(group, row).wrapping_add(self.parts.blocks + slab.begin * RECORD + KEPT);
-                for block in 0..slab.blocks {
-                    // SAFETY: the row has that many blocks.
-                    *kept |= unsafe { flags.add(block * RECORD).cast::<u32>().read_unaligned() } << block;
-                }
-            }
-        }
-    }
-
     /// Lists the products of each stretch in the order in which their sums are scaled, the same for all panels; and
     /// some more at the end for the pipeline to run out on.
     ///
@@ -177,6 +163,7 @@ impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
     unsafe fn list(&self, slab: &mut Slab) {
         let first = self.scratch_at::<Operands>(offset_of!(Scratch, products));
         let mut next = first;
+        let mut listed = 0;
         let mut put = |operands| {
             // SAFETY: the list has room for all products of a slab, and then some.
             unsafe {
@@ -186,10 +173,9 @@ impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
             }
         };
         let wide = self.scratch_at::<u8>(offset_of!(Scratch, wide));
-        let mut listed = 0;
         for (at, start) in (0..slab.blocks).step_by(CHUNK).zip(&mut slab.lists) {
             *start = listed;
-            for (group, kept) in slab.kept.iter().enumerate().take(self.groups) {
+            for group in 0..self.groups {
                 let x = self.x(group, 0).wrapping_add((slab.begin + at) * BLOCK);
                 for v in 0..VECTORS {
                     for block in 0..CHUNK.min(slab.blocks - at) {
@@ -198,9 +184,6 @@ impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
                             let level = Self::WIDE.level(sub * form::GROUPS / 2, v);
                             let b = wide.wrapping_add(block * Self::WIDE_BYTES + level * VECTOR);
                             listed = put(Operands { a, b });
-                            if DIGITS == 2 && kept >> (at + block) & 1 != 0 {
-                                listed = put(Operands { a: a.wrapping_add(self.portion.k), b });
-                            }
                         }
                     }
                 }
@@ -244,13 +227,7 @@ impl<F: Format, const DIGITS: usize> Task<'_, F, DIGITS> {
                 ahead: 0,
                 format: PhantomData,
             });
-            isa.vectorize(Stretch {
-                task: self,
-                begin,
-                blocks,
-                kept: slab.kept.map(|kept| kept >> at),
-                list,
-            });
+            isa.vectorize(Stretch { task: self, begin, blocks, list });
         }
         isa.vectorize(Store(&region));
     }
@@ -327,18 +304,16 @@ impl Kernel for Store<'_> {
 }
 
 /// A task's rows against a widened stretch of a panel.
-struct Stretch<'a, F, const DIGITS: usize> {
-    task: &'a Task<'a, F, DIGITS>,
+struct Stretch<'a, F> {
+    task: &'a Task<'a, F>,
     /// First block.
     begin: usize,
     blocks: usize,
-    /// From the first block on.
-    kept: Kept,
     /// Where its products begin in the list.
     list: usize,
 }
 
-impl<F: Format, const DIGITS: usize> Stretch<'_, F, DIGITS> {
+impl<F: Format> Stretch<'_, F> {
     /// Asks for what a group's rows have of the stretch: tiles wait for each of their rows in turn.
     #[inline(always)]
     fn ask_for(&self, group: usize) {
@@ -356,7 +331,7 @@ impl<F: Format, const DIGITS: usize> Stretch<'_, F, DIGITS> {
     }
 }
 
-impl<F: Format, const DIGITS: usize> Kernel for Stretch<'_, F, DIGITS> {
+impl<F: Format> Kernel for Stretch<'_, F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -367,6 +342,7 @@ impl<F: Format, const DIGITS: usize> Kernel for Stretch<'_, F, DIGITS> {
                 products: task.scratch_at::<Operands>(offset_of!(Scratch, products)).add(self.list),
                 ring: task.scratch_at(offset_of!(Scratch, ring)),
                 ldx: task.portion.ldx,
+                k: task.portion.k,
                 begun: 0,
                 used: 0,
             };
@@ -388,14 +364,10 @@ impl<F: Format, const DIGITS: usize> Kernel for Stretch<'_, F, DIGITS> {
                             record: record.wrapping_add(block * RECORD),
                             halves: halves.wrapping_add(block * RECORD),
                             ldx: task.portion.ldx,
-                            w: wide.add(block * Task::<F, DIGITS>::WIDE_BYTES + v * VECTOR),
+                            w: wide.add(block * Task::<F>::WIDE_BYTES + v * VECTOR),
                             format: PhantomData,
                         };
-                        if DIGITS == 2 && self.kept[group] >> block & 1 != 0 {
-                            rows.add::<I, true>(isa, &mut pipeline, &mut y);
-                        } else {
-                            rows.add::<I, false>(isa, &mut pipeline, &mut y);
-                        }
+                        rows.add(isa, &mut pipeline, &mut y);
                     }
                     for (r, y) in y.into_iter().enumerate() {
                         isa.store(sums.add(r * COLUMNS), y);
@@ -407,33 +379,35 @@ impl<F: Format, const DIGITS: usize> Kernel for Stretch<'_, F, DIGITS> {
     }
 }
 
-/// Products on their way: begun in the order of the list, two at a time, used in the same order.
+/// Pairs of products on their way: begun in the order of the list, used in the same order.
 struct Queue {
     products: *const Operands,
     ring: *mut u8,
     ldx: usize,
+    k: usize,
     begun: usize,
     used: usize,
 }
 
 impl Queue {
-    /// The sums of the next product, after enough of those behind it were begun.
+    /// The sums of the next pair, after enough of those behind it were begun.
     ///
     /// # Safety
-    /// Tiles are set up, and the list has [`RING`] products more than are asked for.
+    /// Tiles are set up, and the list has [`RING`] pairs more than are asked for.
     #[inline(always)]
     unsafe fn next(&mut self) -> *const i32 {
         while self.begun < self.used + AHEAD {
             // Each call stores the sums of the one before; those of none, the first time, go where nobody looks yet.
-            let to = self.begun.wrapping_sub(2) % RING;
+            let to = self.begun.wrapping_sub(1) % RING;
             // SAFETY: the caller's promise.
             unsafe {
-                let pair = self.products.add(self.begun).cast();
-                amx::dot_bytes(pair, self.ldx, VECTORS * VECTOR, self.ring.add(to * TILE_BYTES));
+                let Operands { a, b } = *self.products.add(self.begun);
+                let a = [a, a.wrapping_add(self.k)];
+                amx::dot_bytes(a, self.ldx, b, VECTORS * VECTOR, self.ring.add(to * PAIR_BYTES));
             }
-            self.begun += 2;
+            self.begun += 1;
         }
-        let sums = self.ring.wrapping_add(self.used % RING * TILE_BYTES);
+        let sums = self.ring.wrapping_add(self.used % RING * PAIR_BYTES);
         self.used += 1;
         sums.cast()
     }
@@ -460,12 +434,12 @@ impl<F: Format> Rows<F> {
         unsafe { isa.load(self.w.add(vector * VECTOR).cast()) }
     }
 
-    /// Adds the products of a block to the rows' sums; SECOND where any row keeps its second digit.
+    /// Adds the products of a block to the rows' sums.
     ///
     /// # Safety
     /// The pointers are good; the queue as [`Queue::next`] demands.
     #[inline(always)]
-    unsafe fn add<I: Isa, const SECOND: bool>(&self, isa: I, queue: &mut Queue, y: &mut [I::F32; ROWS]) {
+    unsafe fn add<I: Isa>(&self, isa: I, queue: &mut Queue, y: &mut [I::F32; ROWS]) {
         let float = |p: *const u8, r: usize| {
             // SAFETY: each row has the record.
             isa.splat(unsafe { p.wrapping_add(r.wrapping_mul(self.ldx)).cast::<f32>().read_unaligned() })
@@ -480,15 +454,15 @@ impl<F: Format> Rows<F> {
             }
             if F::FORM.halves {
                 let mut scaled: [I::F32; ROWS] = [isa.zero(); ROWS];
-                let sums = self.sums::<I, SECOND>(isa, queue);
-                let scale = self.scale::<I, SECOND>(isa, 0);
+                let sums = queue.next();
+                let scale = self.scale(isa, 0);
                 for (r, scaled) in scaled.iter_mut().enumerate() {
-                    *scaled = isa.mul(sums.total::<I, SECOND>(isa, r), scale);
+                    *scaled = isa.mul(total(isa, sums, r), scale);
                 }
-                let sums = self.sums::<I, SECOND>(isa, queue);
-                let scale = self.scale::<I, SECOND>(isa, 1);
+                let sums = queue.next();
+                let scale = self.scale(isa, 1);
                 for (r, (y, scaled)) in y.iter_mut().zip(scaled).enumerate() {
-                    let scaled = isa.mul_add(sums.total::<I, SECOND>(isa, r), scale, scaled);
+                    let scaled = isa.mul_add(total(isa, sums, r), scale, scaled);
                     *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
                     if F::FORM.minimum {
                         *y = isa.mul_add(minimums[0], float(self.halves.wrapping_add(HALF_SUMS), r), *y);
@@ -496,15 +470,10 @@ impl<F: Format> Rows<F> {
                     }
                 }
             } else {
-                let sums = self.sums::<I, SECOND>(isa, queue);
-                let scale = self.scale::<I, SECOND>(isa, 0);
-                let bias = self.vector(isa, Self::WIDE.bias(0));
+                let sums = queue.next();
+                let scale = self.scale(isa, 0);
                 for (r, y) in y.iter_mut().enumerate() {
-                    let scaled = if SECOND {
-                        isa.mul(sums.total::<I, SECOND>(isa, r), scale)
-                    } else {
-                        isa.mul_add(sums.biased(isa, sums.first, r), scale, bias)
-                    };
+                    let scaled = isa.mul(total(isa, sums, r), scale);
                     *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
                     if F::FORM.minimum {
                         *y = isa.mul_add(minimums[0], float(self.record.wrapping_add(SCALED_SUM), r), *y);
@@ -517,49 +486,23 @@ impl<F: Format> Rows<F> {
     /// # Safety
     /// As [`Rows::add`].
     #[inline(always)]
-    unsafe fn scale<I: Isa, const SECOND: bool>(&self, isa: I, sub: usize) -> I::F32 {
+    unsafe fn scale<I: Isa>(&self, isa: I, sub: usize) -> I::F32 {
         // SAFETY: the caller's promise.
         let scale = unsafe { self.vector(isa, Self::WIDE.scale(sub, 0)) };
-        if SECOND { isa.mul(scale, isa.splat(1.0 / 256.0)) } else { scale }
-    }
-
-    /// # Safety
-    /// As [`Rows::add`].
-    #[inline(always)]
-    unsafe fn sums<I: Isa, const SECOND: bool>(&self, isa: I, queue: &mut Queue) -> TileSums {
-        let _ = isa;
-        // SAFETY: the caller's promise.
-        unsafe {
-            let first = queue.next();
-            TileSums { first, second: if SECOND { queue.next() } else { first } }
-        }
+        isa.mul(scale, isa.splat(1.0 / 256.0))
     }
 }
 
-/// The integer sums of a sub-block, of one digit or two, 16 rows of 16.
-#[derive(Clone, Copy)]
-struct TileSums {
-    first: *const i32,
-    second: *const i32,
-}
-
-impl TileSums {
-    /// A row of sums as floats with [`BIAS`].
-    #[inline(always)]
-    fn biased<I: Isa>(&self, isa: I, sums: *const i32, r: usize) -> I::F32 {
-        // SAFETY: a tile has the row.
-        let sums = unsafe { isa.load_i32(sums.add(r * COLUMNS)) };
-        isa.from_bits(isa.add_i32(sums, isa.splat_i32(MAGIC)))
-    }
-
-    /// A row of sums of both digits, the first one 256-fold, rounded once.
-    #[inline(always)]
-    fn total<I: Isa, const SECOND: bool>(&self, isa: I, r: usize) -> I::F32 {
-        let exact = |sums| isa.sub(self.biased(isa, sums, r), isa.splat(BIAS));
-        if SECOND {
-            isa.mul_add(exact(self.first), isa.splat(256.0), exact(self.second))
-        } else {
-            exact(self.first)
-        }
-    }
+/// A row of a pair's sums in f32: the first digit's 256-fold and the second's, rounded once.
+///
+/// # Safety
+/// `sums` are those of a pair.
+#[inline(always)]
+unsafe fn total<I: Isa>(isa: I, sums: *const i32, r: usize) -> I::F32 {
+    let exact = |digit: usize| {
+        // SAFETY: both tiles have the row.
+        let sums = unsafe { isa.load_i32(sums.add((digit * ROWS + r) * COLUMNS)) };
+        isa.sub(isa.from_bits(isa.add_i32(sums, isa.splat_i32(MAGIC))), isa.splat(BIAS))
+    };
+    isa.mul_add(exact(0), isa.splat(256.0), exact(1))
 }

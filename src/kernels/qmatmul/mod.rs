@@ -81,6 +81,8 @@ pub const DTYPES: [DType; 23] = [
     DType::TQ1_0,
     DType::TQ2_0,
 ];
+/// Modes of activations, in the order of [`Activations::ALL`].
+const MODES: usize = Activations::ALL.len();
 /// Kernels of a level: the first types of [`DTYPES`] have one each, all from there on share the last.
 const KERNELS: usize = 14;
 
@@ -101,13 +103,14 @@ pub struct Set {
     signed: bool,
     quantize_rows: QuantizeRows,
     fused: fused::Fused,
-    /// For each type, with one digit and with two.
-    run: &'static [[Run; 2]; KERNELS],
+    /// For each type and mode.
+    run: &'static [[Run; MODES]; KERNELS],
 }
 
 #[cfg(target_arch = "x86_64")]
-const fn tiles<F: form::Format>() -> [Run; 2] {
-    [amx::entry::<F, 1>, amx::entry::<F, 2>]
+const fn tiles<F: form::Format>() -> [Run; MODES] {
+    let [_, adaptive, one] = vectors::<crate::isa::Avx512Vnni, F>();
+    [amx::entry::<F>, adaptive, one]
 }
 
 /// Every level this build has, lowest first.
@@ -133,27 +136,27 @@ static LEVELS: &[Set] = &[
 struct Kernels<I>(PhantomData<I>);
 
 impl<I: DotI8> Kernels<I> {
-    const RUN: [[Run; 2]; KERNELS] = [
-        both::<I, form::Q8_0>(),
-        both::<I, form::Q4_0>(),
-        both::<I, form::Q4_1>(),
-        both::<I, form::Q5_0>(),
-        both::<I, form::Q5_1>(),
-        both::<I, form::Q2K>(),
-        both::<I, form::Q3K>(),
-        both::<I, form::Q4K>(),
-        both::<I, form::Q5K>(),
-        both::<I, form::Q6K>(),
-        both::<I, form::Iq4Nl>(),
-        both::<I, form::Iq4Xs>(),
-        both::<I, form::Mxfp4>(),
-        both::<I, form::Plain>(),
+    const RUN: [[Run; MODES]; KERNELS] = [
+        vectors::<I, form::Q8_0>(),
+        vectors::<I, form::Q4_0>(),
+        vectors::<I, form::Q4_1>(),
+        vectors::<I, form::Q5_0>(),
+        vectors::<I, form::Q5_1>(),
+        vectors::<I, form::Q2K>(),
+        vectors::<I, form::Q3K>(),
+        vectors::<I, form::Q4K>(),
+        vectors::<I, form::Q5K>(),
+        vectors::<I, form::Q6K>(),
+        vectors::<I, form::Iq4Nl>(),
+        vectors::<I, form::Iq4Xs>(),
+        vectors::<I, form::Mxfp4>(),
+        vectors::<I, form::Plain>(),
     ];
 }
 
 /// The kernels that have tiles.
 #[cfg(target_arch = "x86_64")]
-static TILES: [[Run; 2]; KERNELS] = [
+static TILES: [[Run; MODES]; KERNELS] = [
     tiles::<form::Q8_0>(),
     tiles::<form::Q4_0>(),
     tiles::<form::Q4_1>(),
@@ -323,13 +326,13 @@ impl Set {
     pub unsafe fn run(&self, dtype: DType, portion: &Portion) {
         let index = DTYPES.iter().position(|&d| d == dtype).expect("a type with a quantised kernel");
         // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.run[index.min(KERNELS - 1)][self.activations.digits() - 1])(portion) }
+        unsafe { (self.run[index.min(KERNELS - 1)][self.activations as usize])(portion) }
     }
 }
 
-/// A type's kernels for one digit and for two.
-const fn both<I: DotI8, F: form::Format>() -> [Run; 2] {
-    [sweep::entry::<I, F, 1>, sweep::entry::<I, F, 2>]
+/// A type's kernels for each mode of activations.
+const fn vectors<I: DotI8, F: form::Format>() -> [Run; MODES] {
+    [sweep::entry::<I, F, 2>, sweep::entry::<I, F, 2>, sweep::entry::<I, F, 1>]
 }
 
 /// Every kernel of the family that this build has, whether or not this CPU can run it.

@@ -502,6 +502,7 @@ fn packed_weights_multiply_slices_and_refuse_what_does_not_fit() {
 fn a_level_gets_its_own_kernels_or_the_next_lower() {
     for isa in IsaId::available() {
         let want = match isa {
+            IsaId::AvxVnni => IsaId::Avx2,
             IsaId::Avx512Vnni => IsaId::Avx512,
             IsaId::NeonDotprod => IsaId::Neon,
             own => own,

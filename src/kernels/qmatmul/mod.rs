@@ -3,31 +3,35 @@
 //! A level is a [`Set`]: pack weights once with it, quantise rows of X with it, run portions with it.
 //!
 //! # Contract
-//! `Y = X · Wᵀ (+ bias) (+ Y)`, see [`Portion`]. K is a multiple of 32, m and n are anything.
+//! `Y = X · Wᵀ (+ bias) (+ Y)`, see [`Portion`]. K is a multiple of the type's block, m and n are anything.
 //!
 //! **X** is `m` rows in the format of [`activations`], of one or two signed bytes an element, as the set's
-//! mode says; [`Set::row_bytes`] from one row to the next. Panels are the same for both modes.
+//! mode says; [`Set::row_bytes`] from one row to the next. Panels are the same for all modes.
 //!
-//! **W** is packed into panels of NR = two vectors of outputs ([`Set::nr`]), one after the other. A panel is
-//! K/32 blocks; a block is
+//! **W** is packed into panels of NR = two vectors of outputs ([`Set::nr`]), one after the other. A panel is a run
+//! of units, of 32 K-steps where the type's blocks have that many (and for types packed as bytes), else of 256.
+//! A unit is
 //!
 //! | part | bytes | |
 //! |---|---|---|
-//! | levels | 8 groups × NR × 4 | byte `4·c + i` of group g: K-step `4·g + i` of column c |
-//! | | or half of that | where levels have 4 or 5 bits: groups 2j and 2j + 1 share the bytes, low nibble first |
-//! | fifth bits | NR × 4 | Q5 only: bit g of byte `4·c + i` belongs to K-step `4·g + i` of column c |
-//! | scales | NR × 2 | f16, as in the file |
-//! | minimums | NR × 2 | f16, Q4_1 and Q5_1 only |
+//! | levels of 32 K-steps, one or eight times | 8 groups × NR × 4 | byte `4·c + i` of group g: K-step `4·g + i` of column c |
+//! | | or half or a quarter of that | where levels have 4 (2) bits: that many groups share the bytes, the first in the lowest bits |
+//! | upper bits | 2 × NR × 4 or NR × 4 | after each 32 K-steps; of 6 bits the upper 2, of 5 and 3 bits the upper one, shared by 4 or 8 groups |
+//! | sub-scales | NR for each 16 or 32 K-steps | K-quants and IQ4_XS: signed bytes; then as many minimums. Q2_K has both in one byte |
+//! | scales | NR × 2 | f16, as in the file (MXFP4: NR × 1, exponents) |
+//! | minimums | NR × 2 | f16, of types that have them |
 //!
-//! Levels of 4 and 5 bits are unsigned. Levels of 8 bits are offset by 128 where the instruction multiplies
-//! unsigned by signed (VNNI), else signed. Columns past N are zero; their results are computed and not stored.
-//! No pointer needs an alignment (panels run fastest from a multiple of 64).
+//! IQ1, IQ2, IQ3, TQ and NVFP4 are packed as levels of 8 bits and an f32 scale for each 16 K-steps: right, not small.
+//! Levels of 8 bits are offset by 128 where the instruction multiplies unsigned by signed (VNNI), else signed; others
+//! are unsigned codes. Columns past N are zero; their results are computed and not stored. No pointer needs an
+//! alignment (panels run fastest from a multiple of 64).
 //!
-//! **Order.** An output starts as `Y` (with `accumulate`, else 0), plus its bias if there is one. Then for each
-//! block in order: `y = fma(t, d_x, y)`, and with a minimum `y = fma(m, d_x·Σx, y)`, where t is the scale of the
-//! weights times Σ, the exact integer sum of (level − zero)·x. With 8-bit activations t is rounded once. With
-//! 16-bit ones, x = 256·x₀ + x₁, it is `fma(f₁, d, fma(f₀, 256·d, −257·c·d))`, where f = c + Σ for c = 1.5·2²³,
-//! which adds an error of at most 0.75·d, next to nothing against the digits' own.
+//! **Order.** An output starts as `Y` (with `accumulate`, else 0), plus its bias if there is one. Then for each 32
+//! K-steps in order: `y = fma(t, d_x, y)`. With Σ the exact integer sum of (level − zero)·x and s the scale of the
+//! weights (a product of at most 22 bits, exact), `t = round(Σ·s)`; with a second digit
+//! `t = round(round(256·Σ₀ + Σ₁)·s/256)`, which is the same where the second digit is zero. Types with scales of 16
+//! take both halves: `t = fma(Σ'', s'', round(Σ'·s'))`. Then, with minimums, `y = fma(m, d_x·Σx, y)`, for types with
+//! scales of 16 once for each half. A scale whose product with 1.5·2²³ overflows makes its outputs NaN.
 //! The order is the same for any m and any split into portions, and so are the bits, on all vector levels.
 //! (The scalar level, without a fused multiply-add, rounds products too.)
 

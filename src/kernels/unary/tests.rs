@@ -261,6 +261,7 @@ fn a_level_gets_its_own_kernels_or_the_next_lower() {
     for isa in IsaId::available() {
         let got = Set::select(isa).exp.info.isa;
         let want = match isa {
+            IsaId::AvxVnni => IsaId::Avx2,
             IsaId::Avx512Vnni | IsaId::Avx512Bf16 | IsaId::Amx => IsaId::Avx512,
             IsaId::NeonDotprod | IsaId::NeonBf16 => IsaId::Neon,
             own => own,

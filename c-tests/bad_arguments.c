@@ -216,6 +216,7 @@ static void contexts(const sm_model *model, sm_context *context) {
     size_t count = 99, n_vocab = 0;
     const float *logits = NULL;
     CHECK_STATUS(sm_context_clear(NULL), NULL_POINTER);
+    CHECK_STATUS(sm_context_cancel(NULL), NULL_POINTER);
     CHECK_STATUS(sm_context_rewind(NULL, 0), NULL_POINTER);
     CHECK_STATUS(sm_context_rewind(context, HUGE_SIZE), INVALID);
     CHECK_STATUS(sm_context_n_past(NULL, &count), NULL_POINTER);

@@ -56,6 +56,22 @@ struct Config {
     rows: [u8; 16],
 }
 
+impl Config {
+    const NONE: Config =
+        Config { palette: 0, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+
+    /// What is set up on this thread; palette 0 for nothing.
+    ///
+    /// # Safety
+    /// The level [`super::IsaId::Amx`] is available.
+    unsafe fn current() -> Config {
+        let mut config = Config::NONE;
+        // SAFETY: the caller's promise; there is room.
+        unsafe { asm!("sttilecfg [{}]", in(reg) &mut config, options(nostack, preserves_flags)) };
+        config
+    }
+}
+
 /// Runs `body` with tiles set up for the steps of [`TileDot`], sums and rows of A being `rows` high.
 ///
 /// # Safety
@@ -80,17 +96,24 @@ pub unsafe fn with_byte_tiles(bytes: usize, body: impl FnOnce()) {
 /// As [`with_tiles`].
 unsafe fn with_shapes(rows: usize, bytes: usize, body: impl FnOnce()) {
     debug_assert!((1..=ROWS).contains(&rows) && bytes.is_multiple_of(4) && (4..=ROW_BYTES).contains(&bytes));
-    let mut config =
-        Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    let mut config = Config { palette: 1, ..Config::NONE };
     config.row_bytes[..8].fill(ROW_BYTES as u16);
     config.row_bytes[4..6].fill(bytes as u16);
     config.rows[..6].fill(rows as u8);
     config.rows[6..8].fill((bytes / 4) as u8);
+    // SAFETY: the caller's promise.
+    let before = unsafe { Config::current() };
     // SAFETY: a valid configuration; tiles are there.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly)) };
     body();
-    // SAFETY: as above.
-    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    // Other code of this thread may have set tiles up once and for all, as llama.cpp does.
+    if before.palette != 0 {
+        // SAFETY: as above; it was in force.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &before, options(nostack, preserves_flags, readonly)) };
+    } else {
+        // SAFETY: as above.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
 }
 
 /// What one step works on: rows of A against panels of B, which are two tiles wide.
@@ -408,5 +431,27 @@ pub unsafe fn dot_bytes(a: [*const u8; 2], a_stride: usize, b: *const u8, b_stri
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
             options(nostack, preserves_flags),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_that_were_set_up_before_still_are() {
+        if !super::super::IsaId::Amx.is_available() {
+            return;
+        }
+        // SAFETY: the level is available.
+        unsafe {
+            assert_eq!(Config::current().palette, 0);
+            with_tiles(3, || {
+                with_byte_tiles(32, || assert_eq!(Config::current().rows[6], 8));
+                let after = Config::current();
+                assert_eq!((after.palette, after.rows[0], after.rows[6]), (1, 3, 16));
+            });
+            assert_eq!(Config::current().palette, 0);
+        }
     }
 }

@@ -99,7 +99,7 @@ unsafe fn tiles<F: Format>(portion: &Portion, rows: usize) {
     let scratch = scratch.as_mut_ptr();
     // SAFETY: the level is available; what runs inside doesn't unwind.
     unsafe {
-        amx::with_byte_tiles(BLOCK / subs::<F>(), || {
+        amx::with_byte_tiles(BLOCK / F::FORM.subs(), || {
             for row in (0..rows).step_by(GROUPS * ROWS) {
                 let groups = ((rows - row) / ROWS).min(GROUPS);
                 let parts = Row::new(DIGITS, portion.k);
@@ -107,11 +107,6 @@ unsafe fn tiles<F: Format>(portion: &Portion, rows: usize) {
             }
         });
     }
-}
-
-/// Sub-blocks of a block: parts with a scale of their own.
-const fn subs<F: Format>() -> usize {
-    if F::FORM.halves { 2 } else { 1 }
 }
 
 /// Some rows against all panels of a portion.
@@ -179,7 +174,7 @@ impl<F: Format> Task<'_, F> {
                 let x = self.x(group, 0).wrapping_add((slab.begin + at) * BLOCK);
                 for v in 0..VECTORS {
                     for block in 0..CHUNK.min(slab.blocks - at) {
-                        for sub in 0..subs::<F>() {
+                        for sub in 0..F::FORM.subs() {
                             let a = x.wrapping_add(block * BLOCK + sub * BLOCK / 2);
                             let level = Self::WIDE.level(sub * form::GROUPS / 2, v);
                             let b = wide.wrapping_add(block * Self::WIDE_BYTES + level * VECTOR);
@@ -199,8 +194,7 @@ impl<F: Format> Task<'_, F> {
     unsafe fn panel(&self, panel: usize, slab: &Slab) {
         // SAFETY: the level is available; the panel is within W.
         let (isa, w) = unsafe {
-            let panel_bytes = self.portion.k / BLOCK / F::FORM.blocks * F::FORM.unit_bytes(NR);
-            (Amx::new_unchecked(), self.portion.w.add(panel * panel_bytes))
+            (Amx::new_unchecked(), self.portion.w.add(panel * F::FORM.panel_bytes(NR, self.portion.k)))
         };
         let region = Region {
             y: self.portion.y.wrapping_add(self.row * self.portion.ldy + panel * NR),
@@ -448,7 +442,7 @@ impl<F: Format> Rows<F> {
         // SAFETY: the caller's promise.
         unsafe {
             if F::FORM.minimum {
-                for (sub, minimum) in minimums.iter_mut().enumerate().take(subs::<F>()) {
+                for (sub, minimum) in minimums.iter_mut().enumerate().take(F::FORM.subs()) {
                     *minimum = self.vector(isa, Self::WIDE.minimum(sub, 0));
                 }
             }

@@ -203,6 +203,11 @@ impl Form {
         self.scale_at(nr) + 2 * nr
     }
 
+    /// Bytes of a packed panel of `nr` columns for sums of length `k`.
+    pub const fn panel_bytes(self, nr: usize, k: usize) -> usize {
+        k / BLOCK / self.blocks * self.unit_bytes(nr)
+    }
+
     /// Bytes of a unit.
     pub const fn unit_bytes(self, nr: usize) -> usize {
         match self.scales {

@@ -89,11 +89,10 @@ impl<I: DotI8> Job<'_, I> {
         let nr = VECTORS * I::LANES;
         let column = self.panel * nr;
         let blocks = p.k / BLOCK;
-        let panel_bytes = blocks / F::FORM.blocks * F::FORM.unit_bytes(nr);
         let ahead = if ZERO == OWN { AHEAD } else { 0 };
         let mut stretch = MaybeUninit::<Stretch>::uninit();
         let out = stretch.as_mut_ptr().cast::<u8>();
-        let w = p.w.wrapping_add(self.panel * panel_bytes);
+        let w = p.w.wrapping_add(self.panel * F::FORM.panel_bytes(nr, p.k));
         let mut task = Task {
             x: p.x.wrapping_add(self.row * p.ldx),
             ldx: p.ldx,

@@ -16,6 +16,7 @@ pub mod model;
 pub mod ops;
 pub mod profile;
 pub mod quant;
+pub mod report;
 pub mod runtime;
 pub mod threads;
 pub mod tokenizer;

@@ -1,0 +1,254 @@
+//! A profile as it is kept: what a JSON file holds, and what every report and picture is drawn from.
+//! Times are nanoseconds, memory is bytes, rates are derived by methods and never stored.
+
+use serde::{Deserialize, Serialize};
+
+/// What stands in [`Report::format`].
+pub const FORMAT: &str = "smallmind-profile";
+
+/// The version of the layout that this library writes and reads.
+pub const VERSION: u32 = 1;
+
+/// Everything one profiling session measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`VERSION`].
+    pub version: u32,
+    /// When it was made: RFC 3339, UTC.
+    pub created: String,
+    /// What was profiled: `standard`, `deep`, `enhanced`, `model`, `alloc`, `memory`; `host` for a host's own code.
+    pub mode: String,
+    /// Where it ran.
+    pub machine: Machine,
+    /// Models that ran.
+    #[serde(default)]
+    pub models: Vec<ModelSpec>,
+    /// Parts with a clock of their own, such as "same work" and "with cache".
+    pub parts: Vec<Part>,
+}
+
+/// The machine and the build.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's own name.
+    pub cpu: String,
+    /// Hardware threads that the process may use.
+    pub cores: usize,
+    /// Workers of the contexts that were profiled.
+    pub threads: usize,
+    /// Operating system and architecture, such as "linux x86_64".
+    pub os: String,
+    /// Memory of the machine, 0 where unknown.
+    pub memory_bytes: u64,
+    /// Instruction set chosen, such as "avx512vnni".
+    pub isa: String,
+    /// The kernel of each family that was chosen: family and row.
+    pub kernels: Vec<KernelRow>,
+    /// Version of the library.
+    pub version: String,
+    /// Commit that the build was made from, empty where unknown.
+    pub commit: String,
+    /// What the machine can do, where it was measured.
+    pub limits: Option<Limits>,
+}
+
+/// A kernel family and the row chosen of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelRow {
+    /// Such as "matmul".
+    pub family: String,
+    /// Such as "f32.avx512.14x32".
+    pub name: String,
+}
+
+/// Measured limits of the machine, for as many threads as [`Machine::threads`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// 10⁹ f32 operations a second with multiply-adds from registers.
+    pub fma_gflops: f64,
+    /// Reading speed of each level, nearest first.
+    pub levels: Vec<MemoryLevel>,
+}
+
+/// A level of the memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryLevel {
+    /// "L1", "L2", "L3" or "DRAM".
+    pub name: String,
+    /// Its size for one thread; 0 for the memory itself.
+    pub bytes: u64,
+    /// 10⁹ bytes a second read.
+    pub gbps: f64,
+}
+
+/// A model that was profiled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// Such as "Small"; methods about it are named `Model_Small_…` in the mode `enhanced`.
+    pub name: String,
+    /// Elements of all its tensors.
+    pub parameters: u64,
+    /// Tensors.
+    pub tensors: u64,
+    /// Size of its vocabulary.
+    pub vocab: u64,
+    /// Positions it was made for.
+    pub context: u64,
+    /// Width of the residual stream.
+    pub dim: u64,
+    /// Layers.
+    pub layers: u64,
+    /// Query heads.
+    pub heads: u64,
+    /// Bytes of its weights as packed.
+    pub weight_bytes: u64,
+    /// Tokens generated for it in each part, in the order of [`Report::parts`]: what rates per token divide by.
+    pub tokens: Vec<u64>,
+}
+
+/// One way of doing the work, run several times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Such as "same work".
+    pub name: String,
+    /// What was done, in a sentence.
+    #[serde(default)]
+    pub about: String,
+    /// The runs, at least one; every run did the same work.
+    pub runs: Vec<Run>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Time that recording was on: what shares of time are shares of.
+    pub wall_ns: u64,
+    /// Scopes that could not be recorded; 0 unless something is amiss.
+    pub dropped: u64,
+    /// Scopes that a host opened and never closed, or closed out of order.
+    #[serde(default)]
+    pub unbalanced: u64,
+    /// Allocated by the process in this run.
+    pub alloc_bytes: u64,
+    /// Allocations of the process in this run.
+    pub alloc_count: u64,
+    /// Most memory that the process held at once in this run, by the counting allocator.
+    pub peak_bytes: u64,
+    /// One entry a method, wherever in the tree it was, by falling time.
+    pub methods: Vec<Method>,
+    /// The call tree: a parent stands before its children, siblings by falling time.
+    pub tree: Vec<Method>,
+    /// When things happened, of a piece of the run that was traced.
+    #[serde(default)]
+    pub timeline: Vec<Event>,
+}
+
+/// Figures of one method: of a place in the call tree, or of all its places.
+///
+/// Times are those of the thread that called it; an op that workers share is one call. What all threads together
+/// spent in it is `cpu_ns`. Work, allocations and times but `self_ns` include what it called.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Method {
+    /// Its name.
+    pub name: String,
+    /// Index of the caller in [`Run::tree`]; none for a root, and in [`Run::methods`].
+    pub parent: Option<usize>,
+    /// Callers above it.
+    pub depth: usize,
+    /// Calls that ended.
+    pub calls: u64,
+    /// Threads that worked in it.
+    pub threads: usize,
+    /// Wall time.
+    pub total_ns: u64,
+    /// Time of all threads, waiting at barriers left out.
+    pub cpu_ns: u64,
+    /// Wall time outside of what it called.
+    pub self_ns: u64,
+    /// Shortest call.
+    pub min_ns: u64,
+    /// Mean of the calls.
+    pub mean_ns: u64,
+    /// Longest call.
+    pub max_ns: u64,
+    /// Standard deviation of the calls.
+    pub std_ns: u64,
+    /// Half of the calls took no longer (within 6 %, as the next two).
+    pub p50_ns: u64,
+    /// 95 % of the calls took no longer.
+    pub p95_ns: u64,
+    /// 99 % of the calls took no longer.
+    pub p99_ns: u64,
+    /// Floating-point operations declared; a multiplication with an addition is two.
+    pub flops: u64,
+    /// Bytes declared that had to be read or written.
+    pub bytes: u64,
+    /// Bytes allocated.
+    pub alloc_bytes: u64,
+    /// Allocations.
+    pub alloc_count: u64,
+    /// Bytes allocated outside of what it called.
+    pub self_alloc_bytes: u64,
+    /// Most bytes that one call held at once beyond what its thread held when it began.
+    pub peak_bytes: u64,
+    /// Time of each thread that worked in it, the busiest first; empty where there is one.
+    #[serde(default)]
+    pub lanes: Vec<Lane>,
+}
+
+/// One thread's part of a method.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lane {
+    /// The thread's number.
+    pub thread: usize,
+    /// Its time in the method.
+    pub total_ns: u64,
+    /// Outside of what it called.
+    pub self_ns: u64,
+}
+
+/// Something that happened on a thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Name of the method.
+    pub name: String,
+    /// The thread's number, 0 for the first.
+    pub thread: usize,
+    /// From the beginning of the timeline.
+    pub start_ns: u64,
+    /// How long it took.
+    pub duration_ns: u64,
+    /// Scopes around it on its thread.
+    pub depth: usize,
+}
+
+impl Method {
+    /// 10⁹ operations a second of wall time; 0 where no time was measured.
+    pub fn gflops(&self) -> f64 {
+        rate(self.flops, self.total_ns)
+    }
+
+    /// 10⁹ bytes a second of wall time; 0 where no time was measured.
+    pub fn gbps(&self) -> f64 {
+        rate(self.bytes, self.total_ns)
+    }
+
+    /// Operations for each byte moved; none where no bytes were declared.
+    pub fn intensity(&self) -> Option<f64> {
+        (self.bytes > 0).then(|| self.flops as f64 / self.bytes as f64)
+    }
+}
+
+impl Limits {
+    /// 10⁹ operations a second that this many operations for each byte allow, when the bytes come from `level`
+    /// (Williams, Waterman & Patterson 2009).
+    pub fn roof(&self, intensity: f64, level: &MemoryLevel) -> f64 {
+        self.fma_gflops.min(intensity * level.gbps)
+    }
+}
+
+fn rate(amount: u64, ns: u64) -> f64 {
+    if ns == 0 { 0.0 } else { amount as f64 / ns as f64 }
+}

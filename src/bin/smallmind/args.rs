@@ -8,8 +8,10 @@ use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::threads::MAX_WORKERS;
 
+use crate::profile::args::{Baseline, Profile};
+
 /// Accepts the thread counts that a team can have, so that a wrong one is told before a long load.
-fn thread_count() -> RangedU64ValueParser<usize> {
+pub fn thread_count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
 }
 
@@ -46,6 +48,10 @@ pub enum Command {
     Kernels,
     /// Measure prefill and decode speed
     Bench(Bench),
+    /// Find out where time and memory go, and compare two such findings
+    Profile(Profile),
+    /// Keep profiles under names, to compare later ones with
+    Baseline(Baseline),
 }
 
 /// Which model, and with what it runs.

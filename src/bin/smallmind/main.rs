@@ -3,12 +3,14 @@
 //! (2 for a wrong command line, 130 after Ctrl-C).
 
 mod args;
+mod baseline;
 mod bench;
 mod chat;
 mod generate;
 mod info;
 mod interrupt;
 mod output;
+mod profile;
 mod session;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         Command::Info(args) => info::file(args).map(done),
         Command::Kernels => info::kernels().map(done),
         Command::Bench(args) => bench::run(args).map(done),
+        Command::Profile(args) => profile::run(args),
+        Command::Baseline(args) => baseline::run(args).map(done),
     };
     result.unwrap_or_else(|error| {
         remark(&format!("smallmind: {error}\n"));

@@ -1,0 +1,145 @@
+//! What can be typed after `smallmind profile` and `smallmind baseline`.
+
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args as Group, Subcommand};
+
+use crate::args::thread_count;
+
+/// Accepts a number of runs: at least one.
+fn runs() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1000)
+}
+
+#[derive(Group)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Profile {
+    #[command(subcommand)]
+    pub what: Option<What>,
+    #[command(flatten)]
+    pub file: ModelFile,
+}
+
+#[derive(Subcommand)]
+pub enum What {
+    /// A small model generating: 3 × 50 tokens, sampled
+    Standard(RunArgs),
+    /// Large matrix products, and a medium model generating 3 × 50 tokens
+    Deep(RunArgs),
+    /// Matrix products, GELU, softmax, tensor operations and two models
+    Enhanced(RunArgs),
+    /// What a product with its backward pass, and a training loop's steps, allocate
+    Alloc(RunArgs),
+    /// Allocating against reusing: tensors, sums, fused LayerNorm
+    Memory(RunArgs),
+    /// Compare two profiles: folders, JSON files, Markdown reports or names of baselines
+    Compare(Compare),
+    /// Compare the models in one profile
+    Models(Models),
+}
+
+/// How often, on how many threads, and where results go.
+#[derive(Group, Clone)]
+pub struct RunArgs {
+    /// Times that everything is run; several give confidence intervals
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = runs())]
+    pub runs: usize,
+    /// Folder for report.md, report.json, report.html, flame.svg, trace.json and profile.pb.gz
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Worker threads
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = thread_count())]
+    pub threads: usize,
+    /// Print the report as JSON instead of Markdown
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but the report
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// A model file to profile: prefill, decode and a batch.
+#[derive(Group)]
+pub struct ModelFile {
+    /// Model file (GGUF) to profile
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Tokens of the prompt
+    #[arg(short = 'p', long = "prompt-tokens", value_name = "N", default_value_t = 128)]
+    pub prompt: usize,
+    /// Tokens to decode after it
+    #[arg(short = 'n', long = "decode-tokens", value_name = "N", default_value_t = 64)]
+    pub decode: usize,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Group)]
+pub struct Compare {
+    /// The earlier profile
+    pub before: String,
+    /// The later profile
+    pub after: String,
+    /// Exit with code 3 where a method is slower by more than this many percent, beyond doubt
+    #[arg(long, value_name = "PCT")]
+    pub fail_on_regression: Option<f64>,
+    /// Write the comparison to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print JSON instead of Markdown
+    #[arg(long)]
+    pub json: bool,
+    /// Where baselines are kept [default: the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Group)]
+pub struct Models {
+    /// A profile with several models: a folder or a JSON file
+    pub report: String,
+    /// Write the comparison to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Group)]
+pub struct Baseline {
+    #[command(subcommand)]
+    pub what: BaselineCommand,
+    /// Where baselines are kept [default: the user's data folder]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum BaselineCommand {
+    /// Run a mode and keep the result under a name
+    Save {
+        /// Name: letters, digits, '.', '-' and '_'
+        name: String,
+        /// standard, deep or enhanced
+        #[arg(long, default_value = "enhanced")]
+        mode: String,
+        /// Times that everything is run
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = runs())]
+        runs: usize,
+        /// Worker threads
+        #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = thread_count())]
+        threads: usize,
+        /// Replace a baseline of this name
+        #[arg(long)]
+        force: bool,
+        /// Keep this profile (a folder or a JSON file) instead of running one
+        #[arg(long, value_name = "PATH")]
+        from: Option<PathBuf>,
+    },
+    /// List the baselines
+    List,
+    /// Delete a baseline
+    Delete {
+        /// Its name
+        name: String,
+    },
+}

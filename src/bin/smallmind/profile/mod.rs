@@ -1,0 +1,24 @@
+//! `smallmind profile`: runs workloads under the profile and writes what was found; compares what was written.
+
+pub mod args;
+mod compare;
+mod modes;
+
+use smallmind::Result;
+use std::process::ExitCode;
+
+use args::{Profile, What};
+
+pub fn run(args: &Profile) -> Result<ExitCode> {
+    let done = |()| ExitCode::SUCCESS;
+    match &args.what {
+        None => modes::file(&args.file).map(done),
+        Some(What::Standard(args)) => modes::standard(args).map(done),
+        Some(What::Deep(args)) => modes::deep(args).map(done),
+        Some(What::Enhanced(args)) => modes::enhanced(args).map(done),
+        Some(What::Alloc(args)) => modes::alloc(args).map(done),
+        Some(What::Memory(args)) => modes::memory(args).map(done),
+        Some(What::Compare(args)) => compare::run(args),
+        Some(What::Models(args)) => compare::models(args).map(done),
+    }
+}

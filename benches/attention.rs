@@ -4,10 +4,8 @@
 //! executor does it. All limits are measured in the same run.
 //! `cargo bench --bench attention -- 'avx512/f16/prefill'` picks some of them.
 
-mod limits;
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use limits::{best, peak};
+use smallmind::isa::limits::{best, flops_per_second as peak};
 use smallmind::isa::{Isa, IsaId, Kernel};
 use smallmind::kernels::KernelSet;
 use smallmind::kernels::attention::{

@@ -2,10 +2,8 @@
 //! is measured in the same run with a loop that touches registers only. One thread, packed weights.
 //! `cargo bench --bench kernels -- 'matmul/avx512/f32'` picks some of them.
 
-mod limits;
-
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use limits::peak;
+use smallmind::isa::limits::flops_per_second as peak;
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right};
 use smallmind::kernels::{Portion, matmul};
 use smallmind::quant::DType;

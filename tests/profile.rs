@@ -307,12 +307,12 @@ fn scopes_too_deep_are_counted_as_dropped() {
         }
     }
     let _recording = record();
-    nest(40);
-    nest(32);
+    nest(72);
+    nest(64);
     let snapshot = profile::snapshot();
     check_sane(&snapshot);
     assert_eq!(snapshot.dropped, 8);
-    assert_eq!(snapshot.nodes.len(), 32);
+    assert_eq!(snapshot.nodes.len(), 64);
     assert!(snapshot.nodes.iter().all(|n| n.calls == 2));
     assert!(profile::render_table(&snapshot).contains("8 scopes had no room"));
 }
@@ -329,11 +329,11 @@ fn paths_too_many_are_counted_as_dropped() {
             made += 1;
         }
     }
-    assert!(made > 255);
+    assert!(made > 1023);
     let snapshot = profile::snapshot();
     check_sane(&snapshot);
     let kept: u64 = snapshot.nodes.iter().map(|n| n.calls).sum();
-    assert!(snapshot.dropped > 0 && kept > 200);
+    assert!(snapshot.dropped > 0 && kept > 1000);
     assert_eq!(kept + snapshot.dropped, made);
     profile::reset();
     assert_eq!(profile::snapshot().dropped, 0);
@@ -358,7 +358,8 @@ fn scopes_ended_out_of_order_or_never_do_no_harm() {
     assert_eq!(snapshot.zone(Zone::Load).unwrap().calls, 1);
     assert_eq!(snapshot.zone(Zone::Decode).unwrap().calls, 1);
     assert!(snapshot.zone(Zone::LoadRead).is_none());
-    assert_eq!(snapshot.dropped, 1);
+    // The inner one that its parent closed, and the forgotten one in Decode; the other is open still.
+    assert_eq!((snapshot.unbalanced, snapshot.dropped), (2, 0));
 }
 
 #[test]

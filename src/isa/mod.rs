@@ -10,7 +10,9 @@ pub mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod cpu;
 mod dot;
+pub mod limits;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -23,6 +25,7 @@ mod tests;
 pub use avx2::{Avx2, AvxVnni, X256};
 #[cfg(target_arch = "x86_64")]
 pub use avx512::{Amx, Avx512, Avx512Bf16, Avx512Vnni, X512};
+pub use cpu::cpu_name;
 pub use dot::{DotBf16, DotI8};
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, NeonBf16, NeonDotprod, NeonX};

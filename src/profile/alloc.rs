@@ -50,7 +50,7 @@ pub struct TotalCounts {
     pub bytes: u64,
     /// Bytes held now.
     pub live_bytes: u64,
-    /// Most bytes ever held at once.
+    /// Most bytes held at once, ever or since a recording began.
     pub peak_bytes: u64,
 }
 
@@ -58,6 +58,9 @@ thread_local! {
     // Const and without a destructor: usable at any moment of a thread's life, and never allocating.
     static COUNT: Cell<u64> = const { Cell::new(0) };
     static BYTES: Cell<u64> = const { Cell::new(0) };
+    // Below 0 on a thread that frees what others allocated.
+    static HELD: Cell<i64> = const { Cell::new(0) };
+    static MOST_HELD: Cell<i64> = const { Cell::new(0) };
 }
 
 static TOTAL_COUNT: AtomicU64 = AtomicU64::new(0);
@@ -70,6 +73,26 @@ static PEAK: AtomicU64 = AtomicU64::new(0);
 #[inline]
 pub fn thread_counts() -> AllocCounts {
     AllocCounts { count: COUNT.get(), bytes: BYTES.get() }
+}
+
+/// What the calling thread holds, and the most it held since the last call; that count starts anew.
+#[inline]
+pub(super) fn begin_peak() -> (i64, i64) {
+    let held = HELD.get();
+    (held, MOST_HELD.replace(held))
+}
+
+/// Most that the thread held since [`begin_peak`], beyond what it held then; `before` is what that returned.
+#[inline]
+pub(super) fn end_peak(before: (i64, i64)) -> u64 {
+    let most = MOST_HELD.get();
+    MOST_HELD.set(most.max(before.1));
+    most.saturating_sub(before.0).max(0) as u64
+}
+
+/// Starts counting the process's peak from what is held now.
+pub(crate) fn reset_peak() {
+    PEAK.store(LIVE.load(Relaxed), Relaxed);
 }
 
 /// What the process has allocated.
@@ -96,7 +119,14 @@ pub(crate) fn record_mapped(bytes: usize) {
 
 /// Counts the end of a mapping.
 pub(crate) fn record_unmapped(bytes: usize) {
+    record_freed(bytes);
+}
+
+/// `bytes` fewer are held.
+#[inline]
+fn record_freed(bytes: usize) {
     LIVE.fetch_sub(bytes as u64, Relaxed);
+    HELD.set(HELD.get().wrapping_sub(bytes as i64));
 }
 
 /// One allocation of `bytes`, after which `growth` more are held.
@@ -104,6 +134,11 @@ pub(crate) fn record_unmapped(bytes: usize) {
 fn record(bytes: usize, growth: usize) {
     COUNT.set(COUNT.get().wrapping_add(1));
     BYTES.set(BYTES.get().wrapping_add(bytes as u64));
+    let held = HELD.get().wrapping_add(growth as i64);
+    HELD.set(held);
+    if held > MOST_HELD.get() {
+        MOST_HELD.set(held);
+    }
     TOTAL_COUNT.fetch_add(1, Relaxed);
     TOTAL_BYTES.fetch_add(bytes as u64, Relaxed);
     let live = LIVE.fetch_add(growth as u64, Relaxed) + growth as u64;
@@ -135,7 +170,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps `GlobalAlloc::dealloc`'s contract.
         unsafe { System.dealloc(ptr, layout) };
-        LIVE.fetch_sub(layout.size() as u64, Relaxed);
+        record_freed(layout.size());
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
@@ -144,7 +179,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
         if !moved.is_null() {
             let shrink = layout.size().saturating_sub(new_size);
             record(new_size, new_size.saturating_sub(layout.size()));
-            LIVE.fetch_sub(shrink as u64, Relaxed);
+            record_freed(shrink);
         }
         moved
     }

@@ -20,35 +20,62 @@
 pub mod alloc;
 pub mod clock;
 mod histogram;
+mod owner;
 mod pool;
 mod report;
 mod snapshot;
 mod table;
+pub mod trace;
 mod zone;
 
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 pub use alloc::CountingAllocator;
+pub use owner::{Owned, Owner};
 pub use report::{render_markdown, render_table};
-pub use snapshot::{MethodStats, Snapshot, snapshot};
+pub use snapshot::{Lane, MethodStats, Snapshot, snapshot, snapshot_of};
 pub use table::Path;
-pub use zone::Zone;
+use table::Role;
+pub use zone::{MAX_NAME_BYTES, MAX_NAMED, Zone, zone};
 
-static ENABLED: AtomicBool = AtomicBool::new(false);
+/// Not asked yet, off, or on.
+static STATE: AtomicU8 = AtomicU8::new(UNASKED);
+const UNASKED: u8 = 0;
+const OFF: u8 = 1;
+const ON: u8 = 2;
+
+/// Environment variable that switches recording on from the start: anything but nothing, `0` and `off`.
+pub const VARIABLE: &str = "SMALLMIND_PROFILE";
 
 /// Switches recording on or off, for the whole process. What was recorded stays until [`reset`].
 /// Scopes already open are recorded if recording was on when they were opened.
 pub fn set_enabled(on: bool) {
     let mut registry = pool::registry();
     registry.switch(on);
-    ENABLED.store(on, Relaxed);
+    STATE.store(if on { ON } else { OFF }, Relaxed);
 }
 
-/// Whether scopes are recorded.
+/// Whether scopes are recorded: as [`set_enabled`] said last, else as the environment says ([`VARIABLE`]).
 #[inline(always)]
 pub fn enabled() -> bool {
-    ENABLED.load(Relaxed)
+    match STATE.load(Relaxed) {
+        OFF => false,
+        ON => true,
+        _ => enabled_by_environment(),
+    }
+}
+
+#[cold]
+fn enabled_by_environment() -> bool {
+    let value = std::env::var_os(VARIABLE);
+    let on = value.is_some_and(|value| !value.is_empty() && value != "0" && value != "off");
+    let mut registry = pool::registry();
+    if STATE.load(Relaxed) == UNASKED {
+        registry.switch(on);
+        STATE.store(if on { ON } else { OFF }, Relaxed);
+    }
+    STATE.load(Relaxed) == ON
 }
 
 /// Forgets what was recorded. Scopes open now count from now on.
@@ -65,8 +92,14 @@ pub fn prepare_thread() {
 /// Opens a scope that ends when the value is dropped.
 #[inline(always)]
 pub fn scope(zone: Zone) -> Scope {
-    let token = if enabled() { begin(zone) } else { None };
-    Scope { token, flops: 0, bytes: 0, this_thread: PhantomData }
+    Scope::open(zone, Role::Call)
+}
+
+/// Opens a scope for this thread's share in a call whose clock another thread keeps: its time counts as the
+/// zone's, but not as a call.
+#[inline(always)]
+pub fn assist(zone: Zone) -> Scope {
+    Scope::open(zone, Role::Assist)
 }
 
 #[inline(never)]
@@ -81,9 +114,9 @@ fn begin(zone: Zone) -> Option<table::Token> {
 }
 
 #[inline(never)]
-fn end(token: table::Token, flops: u64, bytes: u64) {
+fn end(token: table::Token, role: Role, flops: u64, bytes: u64) {
     if let Some(table) = pool::table_if_any() {
-        table.end(token, flops, bytes);
+        table.end(token, role, flops, bytes);
     }
 }
 
@@ -91,6 +124,7 @@ fn end(token: table::Token, flops: u64, bytes: u64) {
 #[must_use = "a scope ends when it is dropped: bind it to a name"]
 pub struct Scope {
     token: Option<table::Token>,
+    role: Role,
     flops: u64,
     bytes: u64,
     /// Not Send, not Sync: the table is the thread's.
@@ -98,6 +132,12 @@ pub struct Scope {
 }
 
 impl Scope {
+    #[inline(always)]
+    fn open(zone: Zone, role: Role) -> Self {
+        let token = if enabled() { begin(zone) } else { None };
+        Scope { token, role, flops: 0, bytes: 0, this_thread: PhantomData }
+    }
+
     /// Declares the work done in this scope: floating-point operations (a multiply-add is two), and bytes
     /// that must be read or written at least once. Declare it where it is done, not again around it: sums
     /// over children are made by the snapshot.
@@ -119,7 +159,7 @@ impl Drop for Scope {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(token) = self.token {
-            end(token, self.flops, self.bytes);
+            end(token, self.role, self.flops, self.bytes);
         }
     }
 }

@@ -9,8 +9,9 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::clock;
 use super::table::{EPOCH, RESET_AT, Table};
+use super::zone::MAX_OWNERS;
+use super::{clock, trace};
 
 /// Everything behind the lock, which is never taken while recording.
 pub(super) struct Registry {
@@ -19,9 +20,25 @@ pub(super) struct Registry {
     pub on_since: Option<u64>,
     /// Ticks that recording was on since the last reset, without the stretch that still lasts.
     pub on_ticks: u64,
+    /// Numbers of owners: in use, or with figures of one that is gone.
+    pub owners: [OwnerSlot; MAX_OWNERS],
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry { tables: Vec::new(), on_since: None, on_ticks: 0 });
+/// Whether an owner's number may be given away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnerSlot {
+    Free,
+    Used,
+    /// Its owner is gone, its figures stay until the next reset.
+    Left,
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    tables: Vec::new(),
+    on_since: None,
+    on_ticks: 0,
+    owners: [OwnerSlot::Free; MAX_OWNERS],
+});
 
 /// Scopes opened on threads that have no table: memory was short, or the thread was ending.
 static WITHOUT_TABLE: AtomicU64 = AtomicU64::new(0);
@@ -49,6 +66,9 @@ impl Registry {
         self.on_ticks = 0;
         self.on_since = self.on_since.map(|_| now);
         WITHOUT_TABLE.store(0, Relaxed);
+        for slot in self.owners.iter_mut().filter(|slot| **slot == OwnerSlot::Left) {
+            *slot = OwnerSlot::Free;
+        }
         RESET_AT.store(now, Relaxed);
         EPOCH.fetch_add(1, Release);
     }
@@ -112,6 +132,7 @@ fn attach() -> Option<&'static Table> {
         }
     };
     table.owned.store(true, Relaxed);
+    trace::attach(table);
     TABLE.set(Some(table));
     Some(table)
 }

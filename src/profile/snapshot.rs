@@ -3,16 +3,21 @@
 
 use super::alloc::AllocCounts;
 use super::histogram::{BUCKETS, percentile};
-use super::table::NodeReading;
+use super::owner::Owner;
+use super::table::{NodeReading, Table};
+use super::zone::LIMIT;
 use super::{Zone, clock, pool};
+use crate::Result;
 
 /// What was recorded since the last reset, up to now. Scopes still open are not in it; their children are.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The call tree: a parent stands before its children, siblings by falling time.
     pub nodes: Vec<MethodStats>,
-    /// Scopes that weren't recorded: tree or stack full, no memory for a table, or ended after their parent.
+    /// Scopes that weren't recorded: tree or stack full, or no memory for a table.
     pub dropped: u64,
+    /// Scopes that ended after their parent, or not before their thread did, and ends without a beginning.
+    pub unbalanced: u64,
     /// Nanoseconds that recording was on: what shares of time are shares of.
     pub wall_ns: u64,
     /// Length of a clock tick in nanoseconds: no time is known better than this.
@@ -22,8 +27,9 @@ pub struct Snapshot {
 
 /// Figures of one node of the call tree, or of one zone.
 ///
-/// Times are summed over the threads that worked in it, except `busiest_ns`. `flops`, `bytes` and the
-/// allocations contain those of the scopes inside.
+/// Times are those of the threads that called it, summed where several did. Of a call that workers share, one
+/// thread keeps the clock; what the others gave ([`assist`](super::assist)) is in `cpu_ns`, `idle_ns` and `lanes`.
+/// `flops`, `bytes` and the allocations contain those of the scopes inside, and of all threads.
 #[derive(Clone, Debug)]
 pub struct MethodStats {
     /// The zone.
@@ -38,12 +44,16 @@ pub struct MethodStats {
     pub calls: u64,
     /// Threads on which it took time.
     pub threads: usize,
-    /// Time in it, children included, summed over threads.
+    /// Time in it, children included.
     pub total_ns: u64,
-    /// Time in it, children included, of the thread with most: for an op all threads share, what it took.
+    /// The same of the thread with most: where several threads call it side by side, what it took.
     pub busiest_ns: u64,
-    /// Time in it outside its children, summed over threads.
+    /// Time in it outside its children.
     pub self_ns: u64,
+    /// Time that all threads worked in it, waiting at barriers left out.
+    pub cpu_ns: u64,
+    /// Time that all threads waited at barriers in it.
+    pub idle_ns: u64,
     /// Shortest scope.
     pub min_ns: u64,
     /// Mean of the scopes.
@@ -68,6 +78,21 @@ pub struct MethodStats {
     pub alloc_count: u64,
     /// Bytes allocated outside its children.
     pub self_alloc_bytes: u64,
+    /// Most bytes that one scope held at once beyond what its thread held when it began.
+    pub peak_bytes: u64,
+    /// Each thread's part, those with time in it only.
+    pub lanes: Vec<Lane>,
+}
+
+/// One thread's part of a method, calls and assistance together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lane {
+    /// The thread's number, in the order in which threads first recorded.
+    pub thread: usize,
+    /// Time in it, children included.
+    pub total_ns: u64,
+    /// Time in it outside its children.
+    pub self_ns: u64,
 }
 
 impl MethodStats {
@@ -92,8 +117,13 @@ struct Record {
     zone: Zone,
     parent: Option<usize>,
     calls: u64,
-    /// Inclusive ticks of each table.
-    lanes: Vec<u64>,
+    /// Ticks of each table, assistance included, children included and not.
+    lanes: Vec<LaneTicks>,
+    /// Inclusive ticks of calls, of each table.
+    call_ticks: Vec<u64>,
+    /// Ticks of all tables, children included: at barriers, and elsewhere.
+    idle_ticks: u64,
+    cpu_ticks: u64,
     /// Ticks of all scopes, those inside a scope of their own zone too: what the mean is of.
     scope_ticks: u64,
     self_ticks: u64,
@@ -104,7 +134,14 @@ struct Record {
     bytes: u64,
     alloc: AllocCounts,
     self_alloc_bytes: u64,
+    peak_bytes: u64,
     histogram: Box<[u64; BUCKETS]>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct LaneTicks {
+    total: u64,
+    own: u64,
 }
 
 impl Record {
@@ -113,7 +150,10 @@ impl Record {
             zone,
             parent,
             calls: 0,
-            lanes: vec![0; lanes],
+            lanes: vec![LaneTicks::default(); lanes],
+            call_ticks: vec![0; lanes],
+            idle_ticks: 0,
+            cpu_ticks: 0,
             scope_ticks: 0,
             self_ticks: 0,
             min: u64::MAX,
@@ -123,13 +163,18 @@ impl Record {
             bytes: 0,
             alloc: AllocCounts::default(),
             self_alloc_bytes: 0,
+            peak_bytes: 0,
             histogram: Box::new([0; BUCKETS]),
         }
     }
 
     fn add_reading(&mut self, reading: &NodeReading, lane: usize) {
         self.calls += reading.calls;
-        self.lanes[lane] += reading.ticks;
+        self.lanes[lane].total += reading.ticks + reading.assist_ticks;
+        self.lanes[lane].own += reading.self_ticks + reading.assist_self_ticks;
+        self.call_ticks[lane] += reading.ticks;
+        let spent = if self.zone == Zone::Barrier { &mut self.idle_ticks } else { &mut self.cpu_ticks };
+        *spent += reading.self_ticks + reading.assist_self_ticks;
         self.scope_ticks += reading.ticks;
         self.self_ticks += reading.self_ticks;
         if reading.calls > 0 {
@@ -141,6 +186,7 @@ impl Record {
         self.bytes = self.bytes.saturating_add(reading.bytes);
         self.add_alloc(reading.alloc);
         self.self_alloc_bytes += reading.alloc.bytes;
+        self.peak_bytes = self.peak_bytes.max(reading.peak_bytes);
         add_histogram(&mut self.histogram, &reading.histogram);
     }
 
@@ -159,9 +205,14 @@ impl Record {
         self.max = self.max.max(other.max);
         self.squares += other.squares;
         self.self_alloc_bytes += other.self_alloc_bytes;
+        self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
         add_histogram(&mut self.histogram, &other.histogram);
+        self.lanes.iter_mut().zip(&other.lanes).for_each(|(to, from)| to.own += from.own);
         if !nested {
-            self.lanes.iter_mut().zip(&other.lanes).for_each(|(to, from)| *to += from);
+            self.lanes.iter_mut().zip(&other.lanes).for_each(|(to, from)| to.total += from.total);
+            self.call_ticks.iter_mut().zip(&other.call_ticks).for_each(|(to, from)| *to += from);
+            self.idle_ticks += other.idle_ticks;
+            self.cpu_ticks += other.cpu_ticks;
             self.flops = self.flops.saturating_add(other.flops);
             self.bytes = self.bytes.saturating_add(other.bytes);
             self.add_alloc(other.alloc);
@@ -170,7 +221,8 @@ impl Record {
 
     fn stats(&self, depth: usize, ns_per_tick: f64) -> MethodStats {
         let ns = |ticks: f64| (ticks * ns_per_tick).round() as u64;
-        let total: u64 = self.lanes.iter().sum();
+        let total: u64 = self.call_ticks.iter().sum();
+        let active = self.lanes.iter().enumerate().filter(|(_, lane)| lane.total > 0);
         let calls = self.calls.max(1) as f64;
         let min = if self.calls == 0 { 0 } else { self.min };
         let mean = self.scope_ticks as f64 / calls;
@@ -182,10 +234,12 @@ impl Record {
             parent: self.parent,
             depth,
             calls: self.calls,
-            threads: self.lanes.iter().filter(|&&ticks| ticks > 0).count(),
+            threads: active.clone().count(),
             total_ns: ns(total as f64),
-            busiest_ns: ns(self.lanes.iter().copied().max().unwrap_or(0) as f64),
+            busiest_ns: ns(self.busiest() as f64),
             self_ns: ns(self.self_ticks as f64),
+            cpu_ns: ns(self.cpu_ticks as f64),
+            idle_ns: ns(self.idle_ticks as f64),
             min_ns: ns(min as f64),
             mean_ns: ns(mean),
             max_ns: ns(self.max as f64),
@@ -198,7 +252,25 @@ impl Record {
             alloc_bytes: self.alloc.bytes,
             alloc_count: self.alloc.count,
             self_alloc_bytes: self.self_alloc_bytes,
+            peak_bytes: self.peak_bytes,
+            lanes: active
+                .map(|(thread, lane)| Lane {
+                    thread,
+                    total_ns: ns(lane.total as f64),
+                    self_ns: ns(lane.own as f64),
+                })
+                .collect(),
         }
+    }
+
+    /// Whether anything was recorded.
+    fn is_used(&self) -> bool {
+        self.calls > 0 || self.lanes.iter().any(|lane| lane.total > 0)
+    }
+
+    /// Ticks of the table whose calls took most.
+    fn busiest(&self) -> u64 {
+        self.call_ticks.iter().copied().max().unwrap_or(0)
     }
 }
 
@@ -208,39 +280,85 @@ fn add_histogram(to: &mut [u64; BUCKETS], from: &[u64; BUCKETS]) {
 
 /// Merges what all threads have recorded since the last reset. Other threads may go on recording.
 pub fn snapshot() -> Snapshot {
+    merge(None)
+}
+
+/// The same of one owner's scopes alone.
+///
+/// # Errors
+/// [`Error::Unsupported`](crate::Error::Unsupported) where the owner has no number.
+pub fn snapshot_of(owner: &Owner) -> Result<Snapshot> {
+    Ok(merge(Some(Zone::of_owner(owner.number()?))))
+}
+
+/// Where a node of a thread's tree went.
+#[derive(Clone, Copy)]
+enum Merged {
+    /// Not looked for, nor what is below it, unless an owner's.
+    Outside,
+    /// Above everything.
+    Root,
+    At(usize),
+}
+
+/// What all threads recorded, or, of that, what is below an owner's steps.
+fn merge(owner: Option<Zone>) -> Snapshot {
     let ns_per_tick = clock::ns_per_tick();
     // Held to the end, so that no reset comes in between.
     let registry = pool::registry();
-    let lanes = registry.tables.len();
-    let mut dropped = pool::without_table();
+    let (mut dropped, mut unbalanced) = (pool::without_table(), 0);
     let mut records: Vec<Record> = Vec::new();
+    let lanes = registry.tables.len();
     for (lane, table) in registry.tables.iter().enumerate().filter(|(_, table)| table.is_current()) {
         dropped += table.dropped();
-        // Where each of the table's nodes went; its root has no record.
-        let mut merged: Vec<Option<usize>> = vec![None];
-        for reading in table.read() {
-            let parent = merged.get(reading.parent).copied().flatten();
-            let known = records.iter().position(|r| r.zone == reading.zone && r.parent == parent);
-            let index = known.unwrap_or_else(|| {
-                records.push(Record::new(reading.zone, parent, lanes));
-                records.len() - 1
-            });
-            records[index].add_reading(&reading, lane);
-            merged.push(Some(index));
-        }
+        unbalanced += table.unbalanced();
+        merge_table(table, (lane, lanes), owner, &mut records);
     }
     let wall_ns = (registry.wall_ticks() as f64 * ns_per_tick) as u64;
     drop(registry);
     sum_into_parents(&mut records);
     let records = in_preorder(&records);
     let nodes = tree_stats(&records, ns_per_tick);
-    Snapshot { nodes, dropped, wall_ns, ns_per_tick, records }
+    Snapshot { nodes, dropped, unbalanced, wall_ns, ns_per_tick, records }
 }
 
-/// Work and allocations of children become their parents' too. A parent stands before its children.
+fn merge_table(table: &Table, (lane, lanes): (usize, usize), owner: Option<Zone>, records: &mut Vec<Record>) {
+    // By the number of the table's node; number 0 is its root.
+    let mut merged = vec![if owner.is_some() { Merged::Outside } else { Merged::Root }];
+    for reading in table.read() {
+        let above = merged.get(reading.parent).copied().unwrap_or(Merged::Root);
+        let place = match (reading.zone.owner(), above) {
+            (Some(_), _) if owner == Some(reading.zone) => Merged::Root,
+            // Another owner's work, or a step that the common tree leaves out.
+            (Some(_), _) if owner.is_some() => Merged::Outside,
+            (Some(_), above) => above,
+            (None, Merged::Outside) => Merged::Outside,
+            (None, above) => {
+                let parent = if let Merged::At(index) = above { Some(index) } else { None };
+                let known = records.iter().position(|r| r.zone == reading.zone && r.parent == parent);
+                let index = known.unwrap_or_else(|| {
+                    records.push(Record::new(reading.zone, parent, lanes));
+                    records.len() - 1
+                });
+                records[index].add_reading(&reading, lane);
+                Merged::At(index)
+            }
+        };
+        merged.push(place);
+    }
+}
+
+/// Work, allocations and time of all threads of children become their parents' too. A parent stands before its children.
 fn sum_into_parents(records: &mut [Record]) {
     for index in (0..records.len()).rev() {
-        let Record { parent: Some(parent), flops, bytes, alloc, .. } = records[index] else { continue };
+        let Record { parent: Some(parent), flops, bytes, alloc, idle_ticks, cpu_ticks, peak_bytes, .. } =
+            records[index]
+        else {
+            continue;
+        };
+        records[parent].idle_ticks += idle_ticks;
+        records[parent].cpu_ticks += cpu_ticks;
+        records[parent].peak_bytes = records[parent].peak_bytes.max(peak_bytes);
         records[parent].flops = records[parent].flops.saturating_add(flops);
         records[parent].bytes = records[parent].bytes.saturating_add(bytes);
         records[parent].add_alloc(alloc);
@@ -250,8 +368,8 @@ fn sum_into_parents(records: &mut [Record]) {
 /// Parents before children, siblings by falling time; nodes in which nothing was ever recorded (left over
 /// from before a reset) are left out.
 fn in_preorder(records: &[Record]) -> Vec<Record> {
-    let mut busy: Vec<u64> = records.iter().map(|r| r.lanes.iter().copied().max().unwrap_or(0)).collect();
-    let mut alive: Vec<bool> = records.iter().map(|r| r.calls > 0).collect();
+    let mut busy: Vec<u64> = records.iter().map(Record::busiest).collect();
+    let mut alive: Vec<bool> = records.iter().map(Record::is_used).collect();
     for index in (0..records.len()).rev() {
         if let Some(parent) = records[index].parent {
             alive[parent] |= alive[index];
@@ -289,14 +407,14 @@ impl Snapshot {
     /// itself, its time counts once.
     pub fn by_zone(&self) -> Vec<MethodStats> {
         let lanes = self.records.first().map_or(0, |record| record.lanes.len());
-        let mut zones: Vec<Option<Record>> = vec![None; Zone::COUNT];
+        let mut zones: Vec<Option<Record>> = vec![None; LIMIT];
         for record in &self.records {
             let nested = self.ancestors(record).any(|ancestor| ancestor.zone == record.zone);
-            zones[record.zone as usize]
+            zones[record.zone.index()]
                 .get_or_insert_with(|| Record::new(record.zone, None, lanes))
                 .add_record(record, nested);
         }
-        let recorded = zones.iter().flatten().filter(|record| record.calls > 0);
+        let recorded = zones.iter().flatten().filter(|record| record.is_used());
         let mut stats: Vec<MethodStats> = recorded.map(|r| r.stats(0, self.ns_per_tick)).collect();
         stats.sort_by_key(|s| std::cmp::Reverse(s.busiest_ns));
         stats

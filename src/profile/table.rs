@@ -4,7 +4,7 @@
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
+    AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
@@ -12,18 +12,20 @@ use std::time::Duration;
 
 use super::alloc::{self, AllocCounts};
 use super::histogram::{BUCKETS, bucket};
+use super::trace::Events;
+use super::zone::LIMIT;
 use super::{Zone, clock};
 
-/// Nodes of a thread's tree, the root included: their numbers fit a byte.
-const NODES: usize = 256;
+/// Nodes of a thread's tree, the root included.
+const NODES: usize = 1024;
 
 /// Scopes that may be open at once on a thread.
-pub(super) const DEPTH: usize = 32;
+pub(super) const DEPTH: usize = 64;
 
 const ROOT: usize = 0;
 
 /// Numbers of a node, beside its histogram.
-const FIGURES: usize = 10;
+const FIGURES: usize = 13;
 
 /// Bumped by every reset; a table of an older epoch counts as empty, and its thread clears it when it next
 /// records. (A reset can't clear it: only the owner writes.)
@@ -35,7 +37,7 @@ pub(super) static RESET_AT: AtomicU64 = AtomicU64::new(0);
 /// A path in the tree: the zones of one node and its ancestors.
 struct Node {
     zone: AtomicU16,
-    parent: AtomicU8,
+    parent: AtomicU16,
     /// Odd while the owner changes the figures, that is, all below up to the histogram.
     sequence: AtomicU32,
     calls: AtomicU64,
@@ -49,16 +51,21 @@ struct Node {
     bytes: AtomicU64,
     alloc_count: AtomicU64,
     alloc_bytes: AtomicU64,
+    /// Most bytes that one scope held beyond what its thread held before.
+    peak_bytes: AtomicU64,
+    /// Time that was given to another thread's scope, in it and outside of children.
+    assist_ticks: AtomicU64,
+    assist_self_ticks: AtomicU64,
     histogram: [AtomicU32; BUCKETS],
     /// The child of each zone, 0 for none (the root is nobody's child).
-    children: [AtomicU8; Zone::COUNT],
+    children: [AtomicU16; LIMIT],
 }
 
 /// An open scope.
 struct Frame {
-    node: AtomicU8,
+    node: AtomicU16,
     /// The node to go back to.
-    outer: AtomicU8,
+    outer: AtomicU16,
     serial: AtomicU64,
     start: AtomicU64,
     child_ticks: AtomicU64,
@@ -66,6 +73,9 @@ struct Frame {
     alloc_bytes: AtomicU64,
     child_alloc_count: AtomicU64,
     child_alloc_bytes: AtomicU64,
+    /// What [`alloc::begin_peak`] returned.
+    held: AtomicU64,
+    outer_peak: AtomicU64,
 }
 
 /// One thread's measurements. All zeroes is a valid, empty table.
@@ -76,12 +86,15 @@ pub(super) struct Table {
     /// Nodes beyond the root.
     extra_nodes: AtomicU32,
     /// Node whose children the next scopes are.
-    current: AtomicU8,
+    current: AtomicU16,
     depth: AtomicU32,
     /// How often the tree was felled: node numbers from before mean nothing.
     fellings: AtomicU32,
     serial: AtomicU64,
     dropped: AtomicU64,
+    unbalanced: AtomicU64,
+    /// Where the ends of scopes are noted one by one, while that is wanted.
+    pub events: AtomicPtr<Events>,
     frames: [Frame; DEPTH],
     nodes: [Node; NODES],
 }
@@ -96,11 +109,20 @@ pub(super) struct Token {
 /// A node that was current.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    node: u8,
+    node: u16,
     fellings: u32,
 }
 
-/// A node's position by name: the zones from the root down, cut where it is deeper than 32.
+/// How a scope counts for its zone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// As a call.
+    Call,
+    /// As another thread's share in a call of its.
+    Assist,
+}
+
+/// A node's position by name: the zones from the root down, cut where it is deeper than 64.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     pub(super) len: usize,
@@ -126,6 +148,9 @@ pub(super) struct NodeReading {
     pub flops: u64,
     pub bytes: u64,
     pub alloc: AllocCounts,
+    pub peak_bytes: u64,
+    pub assist_ticks: u64,
+    pub assist_self_ticks: u64,
     pub histogram: Box<[u64; BUCKETS]>,
 }
 
@@ -150,7 +175,8 @@ impl Table {
         self.renew();
         let depth = self.depth.load(Relaxed);
         let outer = self.current.load(Relaxed);
-        let Some((frame, node)) = self.frames.get(depth as usize).zip(self.child(outer, zone as u16)) else {
+        let Some((frame, node)) = self.frames.get(depth as usize).zip(self.child(outer, zone.index() as u16))
+        else {
             add(&self.dropped, 1);
             return None;
         };
@@ -165,6 +191,9 @@ impl Table {
         let allocated = alloc::thread_counts();
         frame.alloc_count.store(allocated.count, Relaxed);
         frame.alloc_bytes.store(allocated.bytes, Relaxed);
+        let (held, outer_peak) = alloc::begin_peak();
+        frame.held.store(held as u64, Relaxed);
+        frame.outer_peak.store(outer_peak as u64, Relaxed);
         self.current.store(node, Relaxed);
         self.depth.store(depth + 1, Relaxed);
         frame.start.store(clock::now(), Relaxed);
@@ -173,36 +202,53 @@ impl Table {
 
     /// Closes a scope and whatever was left open inside it.
     #[inline]
-    pub fn end(&self, token: Token, flops: u64, bytes: u64) {
+    pub fn end(&self, token: Token, role: Role, flops: u64, bytes: u64) {
         let now = clock::now();
         let allocated = alloc::thread_counts();
         self.renew();
         let depth = self.depth.load(Relaxed);
         let frame = &self.frames[token.depth as usize];
         if depth <= token.depth || frame.serial.load(Relaxed) != token.serial {
-            // An enclosing scope ended first and closed this one.
-            add(&self.dropped, 1);
+            // An enclosing scope ended first, closed this one, and counted it.
             return;
         }
-        let ticks = now.saturating_sub(frame.start.load(Relaxed));
+        if depth > token.depth + 1 {
+            add(&self.unbalanced, u64::from(depth - token.depth - 1));
+        }
+        let start = frame.start.load(Relaxed);
+        let ticks = now.saturating_sub(start);
         let self_ticks = ticks.saturating_sub(frame.child_ticks.load(Relaxed));
         let alloc_count = allocated.count.wrapping_sub(frame.alloc_count.load(Relaxed));
         let alloc_bytes = allocated.bytes.wrapping_sub(frame.alloc_bytes.load(Relaxed));
+        let peak = alloc::end_peak((frame.held.load(Relaxed) as i64, frame.outer_peak.load(Relaxed) as i64));
         let outer = token.depth.checked_sub(1).map(|d| &self.frames[d as usize]);
         if let Some(outer) = outer {
             add(&outer.child_ticks, ticks);
             add(&outer.child_alloc_count, alloc_count);
             add(&outer.child_alloc_bytes, alloc_bytes);
         }
-        let node = &self.nodes[frame.node.load(Relaxed) as usize];
+        let number = frame.node.load(Relaxed);
+        let node = &self.nodes[number as usize];
         node.write(|| {
-            node.record(ticks, self_ticks);
+            match role {
+                Role::Call => node.record(ticks, self_ticks),
+                Role::Assist => node.assist(ticks, self_ticks),
+            }
             add(&node.flops, flops);
             add(&node.bytes, bytes);
             add(&node.alloc_count, alloc_count.wrapping_sub(frame.child_alloc_count.load(Relaxed)));
             add(&node.alloc_bytes, alloc_bytes.wrapping_sub(frame.child_alloc_bytes.load(Relaxed)));
+            if peak > node.peak_bytes.load(Relaxed) {
+                node.peak_bytes.store(peak, Relaxed);
+            }
         });
-        node.count_in_histogram(ticks);
+        if role == Role::Call {
+            node.count_in_histogram(ticks);
+        }
+        // SAFETY: what is put there lives for ever.
+        if let Some(events) = unsafe { self.events.load(Acquire).as_ref() } {
+            events.push(node.zone.load(Relaxed), token.depth, start, now);
+        }
         self.current.store(frame.outer.load(Relaxed), Relaxed);
         self.depth.store(token.depth, Relaxed);
     }
@@ -223,8 +269,8 @@ impl Table {
     /// Makes the node of this path current, as far as it fits, and returns what was.
     pub fn enter(&self, path: &Path) -> Place {
         self.renew();
-        let before = Place { node: self.current.load(Relaxed), fellings: self.fellings.load(Relaxed) };
-        let mut node = ROOT as u8;
+        let before = self.place();
+        let mut node = ROOT as u16;
         for &zone in &path.zones[..path.len] {
             let Some(child) = self.child(node, zone) else { break };
             node = child;
@@ -233,21 +279,43 @@ impl Table {
         before
     }
 
-    /// Makes a node current again that [`Table::enter`] returned.
+    /// Makes the current node's child of this zone current, if there is room for it, and returns what was; nothing
+    /// where the zone is on the path already.
+    pub fn step_into(&self, zone: Zone) -> Option<Place> {
+        self.renew();
+        let before = self.place();
+        let mut node = before.node;
+        while node as usize != ROOT {
+            if self.nodes[node as usize].zone.load(Relaxed) as usize == zone.index() {
+                return None;
+            }
+            node = self.nodes[node as usize].parent.load(Relaxed);
+        }
+        let child = self.child(before.node, zone.index() as u16)?;
+        self.current.store(child, Relaxed);
+        Some(before)
+    }
+
+    fn place(&self) -> Place {
+        Place { node: self.current.load(Relaxed), fellings: self.fellings.load(Relaxed) }
+    }
+
+    /// Makes a node current again that [`Table::enter`] or [`Table::step_into`] returned.
     pub fn leave(&self, before: Place) {
         let standing = before.fellings == self.fellings.load(Relaxed);
-        self.current.store(if standing { before.node } else { ROOT as u8 }, Relaxed);
+        self.current.store(if standing { before.node } else { ROOT as u16 }, Relaxed);
     }
 
     /// Forgets open scopes: the owner is gone.
     pub fn close_all(&self) {
+        add(&self.unbalanced, u64::from(self.depth.load(Relaxed)));
         self.depth.store(0, Relaxed);
-        self.current.store(ROOT as u8, Relaxed);
+        self.current.store(ROOT as u16, Relaxed);
     }
 
     /// The node of `zone` below `parent`, made where it isn't there yet; `None` where the tree is full.
     #[inline]
-    fn child(&self, parent: u8, zone: u16) -> Option<u8> {
+    fn child(&self, parent: u16, zone: u16) -> Option<u16> {
         match self.nodes[parent as usize].children[zone as usize].load(Relaxed) {
             0 => self.add_node(parent, zone),
             child => Some(child),
@@ -255,14 +323,14 @@ impl Table {
     }
 
     #[cold]
-    fn add_node(&self, parent: u8, zone: u16) -> Option<u8> {
+    fn add_node(&self, parent: u16, zone: u16) -> Option<u16> {
         let number = self.extra_nodes.load(Relaxed) + 1;
         let node = self.nodes.get(number as usize)?;
         node.zone.store(zone, Relaxed);
         node.parent.store(parent, Relaxed);
-        self.nodes[parent as usize].children[zone as usize].store(number as u8, Relaxed);
+        self.nodes[parent as usize].children[zone as usize].store(number as u16, Relaxed);
         self.extra_nodes.store(number, Release);
-        Some(number as u8)
+        Some(number as u16)
     }
 
     /// Clears the table where a reset happened since it was last written.
@@ -290,6 +358,7 @@ impl Table {
             self.fellings.store(self.fellings.load(Relaxed).wrapping_add(1), Relaxed);
         }
         self.dropped.store(0, Relaxed);
+        self.unbalanced.store(0, Relaxed);
         let allocated = alloc::thread_counts();
         for frame in &self.frames[..self.depth.load(Relaxed) as usize] {
             let start = frame.start.load(Relaxed).max(RESET_AT.load(Relaxed));
@@ -308,9 +377,20 @@ impl Table {
         self.epoch.load(Acquire) == EPOCH.load(Acquire)
     }
 
-    /// Scopes that found no room, or whose parent ended before them.
+    /// Scopes that found no room.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
+    }
+
+    /// Scopes whose parent ended before them, and ends without a beginning.
+    pub fn unbalanced(&self) -> u64 {
+        self.unbalanced.load(Relaxed)
+    }
+
+    /// Counts an end without a beginning.
+    pub fn count_unbalanced(&self) {
+        self.renew();
+        add(&self.unbalanced, 1);
     }
 
     /// Every node but the root, parents before children: number 1 first.
@@ -348,6 +428,12 @@ impl Node {
     }
 
     #[inline(always)]
+    fn assist(&self, ticks: u64, self_ticks: u64) {
+        add(&self.assist_ticks, ticks);
+        add(&self.assist_self_ticks, self_ticks);
+    }
+
+    #[inline(always)]
     fn count_in_histogram(&self, ticks: u64) {
         let count = &self.histogram[bucket(ticks)];
         count.store(count.load(Relaxed).saturating_add(1), Relaxed);
@@ -376,7 +462,8 @@ impl Node {
                 _ => std::thread::sleep(Duration::from_micros(200)),
             }
         }
-        let [calls, ticks, self_ticks, min, max, squares, flops, bytes, alloc_count, alloc_bytes] = figures;
+        let [calls, ticks, self_ticks, min, max, squares, flops, bytes, ..] = figures;
+        let [.., alloc_count, alloc_bytes, peak_bytes, assist_ticks, assist_self_ticks] = figures;
         let mut histogram = Box::new([0; BUCKETS]);
         for (to, from) in histogram.iter_mut().zip(&self.histogram) {
             *to = from.load(Relaxed) as u64;
@@ -393,6 +480,9 @@ impl Node {
             flops,
             bytes,
             alloc: AllocCounts { count: alloc_count, bytes: alloc_bytes },
+            peak_bytes,
+            assist_ticks,
+            assist_self_ticks,
             histogram,
         })
     }
@@ -414,6 +504,9 @@ impl Node {
             &self.bytes,
             &self.alloc_count,
             &self.alloc_bytes,
+            &self.peak_bytes,
+            &self.assist_ticks,
+            &self.assist_self_ticks,
         ]
     }
 }

@@ -1,27 +1,47 @@
-//! The zones: every part of the library's work that the profile can name.
-//! A new one is one line of the list below; its number is its place there.
+//! The zones: every part of the library's work that the profile can name, and those that a host names itself.
+//! A new one of the library's is one line of the list below; its number is its place there.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::{Error, Result};
+
+/// A part of someone's work, known to the profile by a number and a name: the library's own are constants, others
+/// come from [`zone`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Zone(u16);
+
+/// Numbers that there are: a table has room for a child of each below every node.
+pub(super) const LIMIT: usize = 256;
+
+/// Where the numbers of named zones begin.
+const NAMED: usize = 64;
+
+/// Where the numbers begin that stand for owners of scopes ([`super::Owner`]), not for zones.
+const OWNERS: usize = 224;
+
+/// Named zones that there can be.
+pub const MAX_NAMED: usize = OWNERS - NAMED;
+
+/// Owners that there can be at once.
+pub(super) const MAX_OWNERS: usize = LIMIT - OWNERS;
+
+/// Bytes of the longest name.
+pub const MAX_NAME_BYTES: usize = 120;
 
 macro_rules! zones {
     ($($zone:ident = $name:literal: $meaning:literal,)*) => {
-        /// A part of the library's work, known to the profile by a fixed number and name.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u16)]
-        #[non_exhaustive]
-        pub enum Zone {
-            $(#[doc = $meaning] $zone,)*
-        }
+        /// Gives the library's zones their numbers.
+        enum Number { $($zone,)* }
 
+        #[allow(non_upper_case_globals)]
         impl Zone {
-            /// Every zone, in the order of their numbers.
-            pub const ALL: &[Zone] = &[$(Zone::$zone,)*];
+            $(#[doc = $meaning] pub const $zone: Zone = Zone(Number::$zone as u16);)*
 
-            /// The name in reports: lower case, a dot between a family and its member.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Zone::$zone => $name,)*
-                }
-            }
+            /// The library's own zones, in the order of their numbers.
+            pub const ALL: &[Zone] = &[$(Zone::$zone,)*];
         }
+
+        const NAMES: &[&str] = &[$($name,)*];
     };
 }
 
@@ -69,13 +89,68 @@ zones! {
     Other = "other": "What a host or test measures for itself.",
 }
 
+const _: () = assert!(NAMES.len() <= NAMED);
+
+/// Names that were asked for, by number; leaked, since they live as long as the process may record.
+static NAMED_ZONES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+
+/// The zone of this name: the library's own, one that was named before, or a new one. Takes a lock and may
+/// allocate, so do it once, not for each scope.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for a name that is empty, longer than [`MAX_NAME_BYTES`] or has control characters,
+/// and where [`MAX_NAMED`] other names are known.
+pub fn zone(name: &str) -> Result<Zone> {
+    if let Some(index) = NAMES.iter().position(|known| *known == name) {
+        return Ok(Zone(index as u16));
+    }
+    let mut named = NAMED_ZONES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(index) = named.iter().position(|known| *known == name) {
+        return Ok(Zone((NAMED + index) as u16));
+    }
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+        return Err(Error::invalid(format!(
+            "a zone's name has 1 to {MAX_NAME_BYTES} bytes without control characters, not {} bytes",
+            name.len()
+        )));
+    }
+    if named.len() == MAX_NAMED {
+        return Err(Error::invalid(format!("{MAX_NAMED} zones are named already: no room for another")));
+    }
+    named.push(Box::leak(name.into()));
+    Ok(Zone((NAMED + named.len() - 1) as u16))
+}
+
 impl Zone {
-    /// How many zones there are.
-    pub const COUNT: usize = Zone::ALL.len();
+    /// The name in reports; the library's own are lower case, a dot between a family and its member.
+    pub fn name(self) -> &'static str {
+        if let Some(name) = NAMES.get(self.index()) {
+            return name;
+        }
+        let named = NAMED_ZONES.lock().unwrap_or_else(PoisonError::into_inner);
+        self.index().checked_sub(NAMED).and_then(|index| named.get(index).copied()).unwrap_or("?")
+    }
+
+    /// The zone's number.
+    #[inline(always)]
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// What stands for the owner of a number.
+    pub(super) fn of_owner(owner: usize) -> Zone {
+        debug_assert!(owner < MAX_OWNERS);
+        Zone((OWNERS + owner) as u16)
+    }
+
+    /// The owner that this stands for.
+    pub(super) fn owner(self) -> Option<usize> {
+        self.index().checked_sub(OWNERS)
+    }
 
     /// The zone with this number.
     pub(super) fn from_index(index: u16) -> Option<Zone> {
-        Zone::ALL.get(index as usize).copied()
+        ((index as usize) < LIMIT).then_some(Zone(index))
     }
 }
 
@@ -88,11 +163,26 @@ mod tests {
     fn numbers_are_places_and_names_are_unique() {
         let mut names = HashSet::new();
         for (index, &zone) in Zone::ALL.iter().enumerate() {
-            assert_eq!(zone as usize, index);
+            assert_eq!(zone.index(), index);
             assert_eq!(Zone::from_index(index as u16), Some(zone));
             assert!(names.insert(zone.name()), "{} twice", zone.name());
             assert!(zone.name().len() <= 24 && !zone.name().is_empty());
+            assert_eq!(super::zone(zone.name()).unwrap(), zone);
+            assert_eq!(zone.owner(), None);
         }
-        assert_eq!(Zone::from_index(Zone::COUNT as u16), None);
+        assert_eq!(Zone::from_index(LIMIT as u16), None);
+        assert_eq!(Zone::of_owner(MAX_OWNERS - 1).owner(), Some(MAX_OWNERS - 1));
+    }
+
+    #[test]
+    fn a_name_has_one_zone_and_bad_names_have_none() {
+        let first = zone("a test's own").unwrap();
+        assert_eq!(zone("a test's own").unwrap(), first);
+        assert_eq!(first.name(), "a test's own");
+        assert_ne!(zone("another test's own").unwrap(), first);
+        for bad in ["", "two\nlines", &"x".repeat(MAX_NAME_BYTES + 1)] {
+            assert!(matches!(zone(bad), Err(Error::InvalidArgument(_))), "{bad:?}");
+        }
+        assert_eq!(zone(&"x".repeat(MAX_NAME_BYTES)).unwrap().name().len(), MAX_NAME_BYTES);
     }
 }

@@ -165,6 +165,9 @@ pub struct Method {
     pub total_ns: u64,
     /// Time of all threads, waiting at barriers left out.
     pub cpu_ns: u64,
+    /// Time that all threads waited at barriers in it.
+    #[serde(default)]
+    pub idle_ns: u64,
     /// Wall time outside of what it called.
     pub self_ns: u64,
     /// Shortest call.

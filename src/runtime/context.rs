@@ -114,6 +114,8 @@ pub struct Context {
     /// Rows of logits that the last decode left.
     n_logits: usize,
     cancel: Canceller,
+    /// Whose the scopes of its passes are.
+    owner: profile::Owner,
 }
 
 /// Ends what a context is doing, from any thread.
@@ -169,6 +171,7 @@ impl Context {
             tokens,
             n_logits: 0,
             cancel: Canceller::default(),
+            owner: profile::Owner::new(),
         })
     }
 
@@ -236,6 +239,11 @@ impl Context {
         Ok(())
     }
 
+    /// Under which its passes are profiled apart from other contexts': see [`profile::snapshot_of`].
+    pub fn owner(&self) -> &profile::Owner {
+        &self.owner
+    }
+
     /// What ends a decode from another thread.
     pub fn canceller(&self) -> Canceller {
         self.cancel.clone()
@@ -265,6 +273,7 @@ impl Context {
     /// [`Context::decode`] within a call that may have been cancelled already.
     pub(super) fn decode_further(&mut self, tokens: &[u32], logits: Logits) -> Result<()> {
         self.check(tokens, logits)?;
+        let _owned = self.owner.enter();
         let _zone = profile::scope(if tokens.len() == 1 { Zone::Decode } else { Zone::Prefill });
         self.n_logits = 0;
         let begin = self.len();

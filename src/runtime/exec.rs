@@ -233,10 +233,8 @@ impl Walk<'_> {
                 return Err(Poisoned);
             }
             self.accident(i, worker)?;
-            let _zone = leads.then(|| {
-                let work = if profile::enabled() { self.work(step) } else { (0, 0) };
-                profile::scope(step.zone).work(work.0, work.1)
-            });
+            let work = if leads && profile::enabled() { self.work(step) } else { (0, 0) };
+            let _zone = clock(worker, step.zone).work(work.0, work.1);
             self.step(step, worker, &self.pass.turns[turn]);
             if step.is_drawn() {
                 // Nobody draws from the other before the barrier that follows.
@@ -244,8 +242,7 @@ impl Walk<'_> {
                 self.pass.turns[turn].reset(worker.index());
             }
             if if self.few { step.barrier_few } else { step.barrier } {
-                let waits = leads && worker.count() > 1;
-                let _zone = waits.then(|| profile::scope(Zone::Barrier));
+                let _zone = (worker.count() > 1).then(|| clock(worker, Zone::Barrier));
                 worker.barrier()?;
             }
         }
@@ -346,7 +343,7 @@ impl Walk<'_> {
                     let (out, n) = (view(*out), gate.weight.n());
                     let call = |pair: Pair| {
                         let elements = (pair.rows.len() * pair.columns.len()) as u64;
-                        let _zone = self.part_of_step(worker, Zone::SwiGlu, (5 * elements, 8 * elements));
+                        let _zone = clock(worker, Zone::SwiGlu).work(5 * elements, 8 * elements);
                         rowwise::swiglu(kernels, &pair, n, *quantized, out);
                     };
                     let then = linear::Then { unit: gated_unit(*quantized), call };
@@ -389,7 +386,7 @@ impl Walk<'_> {
         let turned = begin.min(values)..end.min(values);
         if !turned.is_empty() {
             let elements = (rows.len() * turned.len() * rope.dim) as u64;
-            let _zone = self.part_of_step(worker, Zone::Rope, (3 * elements, 8 * elements));
+            let _zone = clock(worker, Zone::Rope).work(3 * elements, 8 * elements);
             let kernel = self.model.kernels().rope.of(rope.pairing);
             let (table, positions) = (&self.pass.rope, &self.pass.positions);
             // SAFETY: by contract; the table covers the context.
@@ -399,7 +396,7 @@ impl Walk<'_> {
         let value_heads = begin.max(values) - values..end.max(values) - values;
         if !key_heads.is_empty() || !value_heads.is_empty() {
             let elements = rows.len() * (key_heads.len() + value_heads.len()) * shape.head_dim;
-            let _zone = self.part_of_step(worker, Zone::KvStore, (0, 8 * elements as u64));
+            let _zone = clock(worker, Zone::KvStore).work(0, 8 * elements as u64);
             let cache = self.cache.layer(layer);
             let heads = (key_heads, value_heads);
             // SAFETY: by contract; the context has room for the positions.
@@ -407,11 +404,6 @@ impl Walk<'_> {
                 attention::store(self.model.kernels(), &cache, rows, qkv, &shape, self.batch.position, heads)
             };
         }
-    }
-
-    /// A scope within a step's, for the worker that keeps the clock.
-    fn part_of_step(&self, worker: &Worker<'_>, zone: Zone, work: (u64, u64)) -> Option<profile::Scope> {
-        (worker.index() == 0).then(|| profile::scope(zone).work(work.0, work.1))
     }
 
     fn product(&self, part: &Part, rows: BufKind, worker: &Worker<'_>) -> Option<Product<'_>> {
@@ -457,6 +449,12 @@ impl Walk<'_> {
             StepKind::Embed { .. } => (0, rows * config.n_embd as u64 * 8),
         }
     }
+}
+
+/// A scope of what workers share: the first one's is the call, the others' are their help in it.
+#[inline(always)]
+fn clock(worker: &Worker<'_>, zone: Zone) -> profile::Scope {
+    if worker.index() == 0 { profile::scope(zone) } else { profile::assist(zone) }
 }
 
 fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {

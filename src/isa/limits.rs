@@ -1,0 +1,124 @@
+//! What this CPU can do at most, measured: multiply-adds from registers, and reading from each level of memory.
+//! Everything that claims a share of the machine divides by these.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use super::{Isa, IsaId, Kernel};
+
+/// Twelve independent chains of multiply-adds: enough for two units with a latency of four to six.
+struct Multiply {
+    rounds: usize,
+}
+
+impl Kernel for Multiply {
+    type Output = f32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let (a, b) = (isa.splat(black_box(0.999)), isa.splat(black_box(1e-3)));
+        let mut sums = [isa.zero(); 12];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = isa.splat(black_box(i as f32));
+        }
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = isa.mul_add(*sum, a, b);
+            }
+        }
+        let mut total = isa.zero();
+        for sum in sums {
+            total = isa.add(total, sum);
+        }
+        isa.sum_lanes(total)
+    }
+}
+
+/// Lanes of a level.
+struct Lanes;
+
+impl Kernel for Lanes {
+    type Output = usize;
+    #[inline(always)]
+    fn run<I: Isa>(self, _isa: I) -> usize {
+        I::LANES
+    }
+}
+
+/// Sums of all vectors, in eight chains, so that loads are what it waits for.
+struct Read<'a> {
+    data: &'a [f32],
+}
+
+impl Kernel for Read<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let mut sums = [isa.zero(); 8];
+        for chunk in self.data.chunks_exact(8 * I::LANES) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the chunk holds eight vectors.
+                *sum = isa.add(*sum, unsafe { isa.load(chunk.as_ptr().add(i * I::LANES)) });
+            }
+        }
+        let mut total = isa.zero();
+        for sum in sums {
+            total = isa.add(total, sum);
+        }
+        isa.sum_lanes(total)
+    }
+}
+
+/// The shortest of many runs, in seconds.
+pub fn best(runs: usize, mut work: impl FnMut()) -> f64 {
+    let timed = |_| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    };
+    (0..runs).map(timed).fold(f64::INFINITY, f64::min)
+}
+
+/// Floating-point operations a second that one thread reaches at this level; 0 where the CPU lacks it. Takes some
+/// milliseconds.
+pub fn flops_per_second(isa: IsaId) -> f64 {
+    let Some(lanes) = isa.run(Lanes) else { return 0.0 };
+    let rounds = 10_000;
+    let flops = (rounds * 12 * 2 * lanes) as f64;
+    flops / best(200, || _ = black_box(isa.run(Multiply { rounds: black_box(rounds) })))
+}
+
+/// Bytes a second that one thread reads of `data`, from wherever it lies; 0 where the CPU lacks the level, or there
+/// are less than a kilobyte.
+pub fn bytes_per_second(isa: IsaId, data: &[f32]) -> f64 {
+    const FEWEST: usize = 256;
+    if data.len() < FEWEST || !isa.is_available() {
+        return 0.0;
+    }
+    let bytes = size_of_val(data);
+    // Long enough for the clock, and several times, so that what can be in a cache is.
+    let repeats = ((1 << 20) / bytes).max(1);
+    let seconds = best(7, || {
+        for _ in 0..repeats {
+            black_box(isa.run(Read { data: black_box(data) }));
+        }
+    });
+    (bytes * repeats) as f64 / seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_of_this_world() {
+        let isa = IsaId::detect();
+        let flops = flops_per_second(isa);
+        assert!(flops > 1e6 && flops < 1e13, "{flops}");
+        let data = vec![1.0f32; 1 << 12];
+        let near = bytes_per_second(isa, &data);
+        assert!(near > 1e6 && near < 1e14, "{near}");
+        assert_eq!(bytes_per_second(isa, &[]), 0.0);
+        // Whole groups of eight vectors are summed: 4096 is a multiple of them at every level.
+        assert_eq!(isa.run(Read { data: &data }), Some(4096.0));
+    }
+}

@@ -1,0 +1,117 @@
+//! From the recorder to a kept run: switches recording on around some work, and writes down what it saw.
+
+use super::data::{Event, Lane, Method, Run};
+use crate::Result;
+use crate::profile::alloc::{self, TotalCounts};
+use crate::profile::trace::{self, Trace};
+use crate::profile::{self, MethodStats, Snapshot};
+
+/// Records `work`: forgets what was recorded before, and switches recording off at the end. The profile is the
+/// process's: what other threads do meanwhile is in it.
+pub fn record<R>(work: impl FnOnce() -> R) -> (R, Run) {
+    alloc::reset_peak();
+    let before = alloc::total_counts();
+    profile::set_enabled(true);
+    profile::reset();
+    let result = work();
+    profile::set_enabled(false);
+    let allocated = since(before);
+    let snapshot = profile::snapshot();
+    (result, Run { alloc_bytes: allocated.bytes, alloc_count: allocated.count, ..Run::from(&snapshot) })
+}
+
+/// The same with a timeline of at most `events` scopes on each thread.
+///
+/// # Errors
+/// Those of [`trace::start`]; the work isn't done then.
+pub fn record_traced<R>(events: usize, work: impl FnOnce() -> R) -> Result<(R, Run)> {
+    trace::start(events)?;
+    let (result, mut run) = record(work);
+    let trace = trace::stop();
+    run.dropped += trace.dropped;
+    run.timeline = timeline(&trace);
+    Ok((result, run))
+}
+
+/// What was allocated since, and the peak.
+fn since(before: TotalCounts) -> TotalCounts {
+    let now = alloc::total_counts();
+    TotalCounts {
+        count: now.count.wrapping_sub(before.count),
+        bytes: now.bytes.wrapping_sub(before.bytes),
+        ..now
+    }
+}
+
+/// The trace as events of a report.
+pub fn timeline(trace: &Trace) -> Vec<Event> {
+    let first = trace.events.first().map_or(0, |event| event.start_ns);
+    let event = |event: &trace::TraceEvent| Event {
+        name: event.zone.name().to_owned(),
+        thread: event.thread,
+        start_ns: event.start_ns - first,
+        duration_ns: event.duration_ns,
+        depth: event.depth,
+    };
+    trace.events.iter().map(event).collect()
+}
+
+impl From<&Snapshot> for Run {
+    /// The run so far. Allocations are those of the scopes, not of the process.
+    fn from(snapshot: &Snapshot) -> Run {
+        let roots = snapshot.nodes.iter().filter(|node| node.parent.is_none());
+        let (alloc_bytes, alloc_count) =
+            roots.fold((0, 0), |sum, root| (sum.0 + root.alloc_bytes, sum.1 + root.alloc_count));
+        Run {
+            wall_ns: snapshot.wall_ns,
+            dropped: snapshot.dropped,
+            unbalanced: snapshot.unbalanced,
+            alloc_bytes,
+            alloc_count,
+            peak_bytes: alloc::total_counts().peak_bytes,
+            methods: snapshot.by_zone().iter().map(Method::from).collect(),
+            tree: snapshot.nodes.iter().map(Method::from).collect(),
+            timeline: Vec::new(),
+        }
+    }
+}
+
+impl From<&MethodStats> for Method {
+    fn from(stats: &MethodStats) -> Method {
+        let lane = |lane: &profile::Lane| Lane {
+            thread: lane.thread,
+            total_ns: lane.total_ns,
+            self_ns: lane.self_ns,
+        };
+        let mut lanes: Vec<Lane> = match stats.lanes.len() {
+            0 | 1 => Vec::new(),
+            _ => stats.lanes.iter().map(lane).collect(),
+        };
+        lanes.sort_by_key(|lane| std::cmp::Reverse(lane.total_ns));
+        Method {
+            name: stats.name.to_owned(),
+            parent: stats.parent,
+            depth: stats.depth,
+            calls: stats.calls,
+            threads: stats.threads,
+            total_ns: stats.total_ns,
+            cpu_ns: stats.cpu_ns,
+            idle_ns: stats.idle_ns,
+            self_ns: stats.self_ns,
+            min_ns: stats.min_ns,
+            mean_ns: stats.mean_ns,
+            max_ns: stats.max_ns,
+            std_ns: stats.std_ns,
+            p50_ns: stats.p50_ns,
+            p95_ns: stats.p95_ns,
+            p99_ns: stats.p99_ns,
+            flops: stats.flops,
+            bytes: stats.bytes,
+            alloc_bytes: stats.alloc_bytes,
+            alloc_count: stats.alloc_count,
+            self_alloc_bytes: stats.self_alloc_bytes,
+            peak_bytes: stats.peak_bytes,
+            lanes,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The machine and the build that a profile was made on, and what the machine can do at most.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::data::{KernelRow, Limits, Machine, MemoryLevel};
+use crate::isa::{IsaId, limits};
+use crate::kernels::{self, KernelInfo, KernelSet};
+use crate::memory::{self, AlignedBuf, CacheSizes};
+use crate::threads::{self, Team};
+use crate::{Error, Result, isa};
+
+/// Bytes read to learn how fast memory itself is, where caches are smaller: more would take long to touch.
+const MOST_READ: usize = 256 << 20;
+
+impl Machine {
+    /// This machine, with the kernels of `set` on `threads` workers. With `limits`, what it can do at most is
+    /// measured, which takes some tenths of a second the first time, or left out where that fails.
+    pub fn detect(set: &KernelSet, threads: usize, limits: bool) -> Machine {
+        Machine {
+            cpu: isa::cpu_name(),
+            cores: threads::available(),
+            threads,
+            os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            memory_bytes: memory::total_memory().unwrap_or(0),
+            isa: set.isa.name().to_owned(),
+            kernels: kernel_rows(set.isa),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: option_env!("SMALLMIND_COMMIT").unwrap_or("").to_owned(),
+            limits: if limits { measured(set.isa, threads).ok() } else { None },
+        }
+    }
+}
+
+/// The row of each op and type that runs at this level: that of the highest level it includes.
+fn kernel_rows(isa: IsaId) -> Vec<KernelRow> {
+    let usable = kernels::enumerate().into_iter().filter(|k| isa.includes(k.isa) && k.isa.is_available());
+    let mut rows: Vec<KernelInfo> = Vec::new();
+    for kernel in usable {
+        match rows.iter_mut().find(|row| (row.op, row.dtype) == (kernel.op, kernel.dtype)) {
+            Some(row) if row.isa < kernel.isa => *row = kernel,
+            Some(_) => {}
+            None => rows.push(kernel),
+        }
+    }
+    let tile = |k: &KernelInfo| if k.mr * k.nr > 1 { format!(".{}x{}", k.mr, k.nr) } else { String::new() };
+    let name = |k: &KernelInfo| format!("{}.{}{}", k.dtype, k.isa.name(), tile(k));
+    rows.iter().map(|k| KernelRow { family: k.op.to_owned(), name: name(k) }).collect()
+}
+
+/// What the machine can do at this level on so many threads; measured once a process.
+///
+/// # Errors
+/// [`Error::OutOfMemory`]; those of [`Team::new`].
+pub fn measured(isa: IsaId, threads: usize) -> Result<Limits> {
+    type Known = Vec<((IsaId, usize), Limits)>;
+    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, limits)) = known.iter().find(|(of, _)| *of == (isa, threads)) {
+        return Ok(limits.clone());
+    }
+    let limits = measure(isa, threads)?;
+    known.push(((isa, threads), limits.clone()));
+    Ok(limits)
+}
+
+fn measure(isa: IsaId, threads: usize) -> Result<Limits> {
+    let team = Team::new(threads)?;
+    let fma_gflops = together(&team, |_| limits::flops_per_second(isa))? / 1e9;
+    let mut levels = Vec::new();
+    for (name, size, read) in levels_of(memory::cache_sizes(), threads) {
+        let mut data = AlignedBuf::zeroed(read * threads, "a measurement of memory")?;
+        let floats = data.as_mut_slice::<f32>();
+        // Touched, so that it is not the one page of zeros that is read.
+        floats.fill(1.0);
+        let share = floats.len() / threads;
+        let floats = &*floats;
+        let speed = |worker: usize| limits::bytes_per_second(isa, &floats[worker * share..][..share]);
+        levels.push(MemoryLevel {
+            name: name.to_owned(),
+            bytes: size as u64,
+            gbps: together(&team, speed)? / 1e9,
+        });
+    }
+    Ok(Limits { fma_gflops, levels })
+}
+
+/// Name, size for one thread (0 for memory) and bytes to read of each level.
+fn levels_of(caches: CacheSizes, threads: usize) -> Vec<(&'static str, usize, usize)> {
+    let half = |size: usize| (size / 2).next_multiple_of(4096);
+    let mut levels = vec![("L1", caches.l1d, half(caches.l1d))];
+    if caches.l2 > caches.l1d {
+        levels.push(("L2", caches.l2, half(caches.l2)));
+    }
+    let l3 = caches.l3 / threads;
+    // A last level that is shared with other machines may be larger than what this one gets of it.
+    if l3 > 2 * caches.l2 {
+        levels.push(("L3", l3, half(l3.min(8 * caches.l2))));
+    }
+    levels.push(("DRAM", 0, (4 * caches.l3).min(MOST_READ) / threads));
+    levels
+}
+
+/// The sum of what all workers measure side by side.
+fn together(team: &Team, measure: impl Fn(usize) -> f64 + Sync) -> Result<f64> {
+    let sum = Mutex::new(0.0);
+    team.run(|worker| {
+        if worker.barrier().is_ok() {
+            let speed = measure(worker.index());
+            *sum.lock().unwrap_or_else(PoisonError::into_inner) += speed;
+        }
+    })?;
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if sum > 0.0 { Ok(sum) } else { Err(Error::Internal("nothing could be measured".into())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_described_and_its_limits_are_kept() {
+        let set = KernelSet::default_set().unwrap();
+        let machine = Machine::detect(set, 2, true);
+        assert_eq!((machine.threads, machine.isa.as_str()), (2, set.isa.name()));
+        assert!(machine.kernels.iter().any(|k| k.family == "matmul" && k.name.starts_with("f32.")));
+        let limits = machine.limits.unwrap();
+        assert!(limits.fma_gflops > 0.0);
+        let names: Vec<_> = limits.levels.iter().map(|level| level.name.as_str()).collect();
+        assert_eq!((names[0], names[names.len() - 1]), ("L1", "DRAM"));
+        assert!(limits.levels.iter().all(|level| level.gbps > 0.0));
+        assert_eq!(measured(set.isa, 2).unwrap(), limits, "measured once");
+        assert_eq!(Machine::detect(set, 1, false).limits, None);
+    }
+}

@@ -1,19 +1,24 @@
 //! Profile
 //! =======
-//! Where time and memory went, by method. Off at start; off, it costs next to nothing, and on, under 1 %.
-//! It is one for the process: every model and context counts into it.
+//! Where time and memory went, by method. Off at start, unless the environment has SMALLMIND_PROFILE=1; off, it
+//! costs next to nothing, and on, under 1 %. It is one for the process: every model and context counts into it,
+//! and so do zones that you open yourself. Of what workers share, one thread keeps the clock: it is one call, and
+//! what the others gave to it is in `cpu_ns`.
 
 use std::ffi::c_char;
 
 use super::boundary;
 use super::buffers;
+use super::context::{enter, sm_context};
 use super::names::intern;
 use super::params::{self, Versioned, boolean};
-use super::status::sm_status;
+use super::status::{Failure, sm_status};
+use crate::kernels::KernelSet;
 use crate::profile::{self, MethodStats};
+use crate::report;
 
-/// Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds, summed over
-/// the threads that worked in it where not said otherwise.
+/// Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds of the threads that
+/// called it, summed where several did.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_method_stats {
@@ -25,11 +30,11 @@ pub struct sm_method_stats {
     pub depth: u64,
     /// Calls that ended.
     pub calls: u64,
-    /// Threads on which it took time.
+    /// Threads that worked in it.
     pub threads: u64,
     /// Time in it, what it called included.
     pub total_ns: u64,
-    /// The same on the thread with most: for work that threads share, what it took.
+    /// The same on the thread with most: where threads call it side by side, what it took.
     pub busiest_ns: u64,
     /// Time in it, what it called left out.
     pub self_ns: u64,
@@ -59,6 +64,19 @@ pub struct sm_method_stats {
     pub gflops: f64,
     /// 10^9 bytes a second.
     pub gbps: f64,
+    /// Time that all threads worked in it, waiting at barriers left out.
+    pub cpu_ns: u64,
+    /// Time that all threads waited at barriers in it.
+    pub idle_ns: u64,
+    /// Bytes allocated in it, what it called left out.
+    pub self_alloc_bytes: u64,
+    /// Most bytes that one call held at once, beyond what its thread held when it began.
+    pub peak_bytes: u64,
+    /// Operations for each byte; 0 where no bytes were declared.
+    pub intensity: f64,
+    /// `gflops` as a share of what the machine can do with this intensity when the bytes come from memory: above 1
+    /// where they come from a cache. 0 where no operations were declared, and before `sm_profile_calibrate`.
+    pub roof_share: f64,
 }
 
 // SAFETY: repr(C); integers, floats and a raw pointer.
@@ -66,8 +84,14 @@ unsafe impl Versioned for sm_method_stats {
     const NAME: &'static str = "sm_method_stats";
 }
 
-impl From<&MethodStats> for sm_method_stats {
-    fn from(stats: &MethodStats) -> Self {
+impl sm_method_stats {
+    fn new(stats: &MethodStats, limits: Option<&report::data::Limits>) -> Self {
+        let intensity = if stats.bytes > 0 { stats.flops as f64 / stats.bytes as f64 } else { 0.0 };
+        let memory = limits.and_then(|limits| Some((limits, limits.levels.last()?)));
+        let roof = memory.map_or(0.0, |(limits, level)| match stats.bytes {
+            0 => limits.fma_gflops,
+            _ => limits.roof(intensity, level),
+        });
         Self {
             name: intern(stats.name),
             parent: stats.parent.map_or(-1, |index| index as i64),
@@ -90,6 +114,12 @@ impl From<&MethodStats> for sm_method_stats {
             alloc_count: stats.alloc_count,
             gflops: stats.gflops(),
             gbps: stats.gbps(),
+            cpu_ns: stats.cpu_ns,
+            idle_ns: stats.idle_ns,
+            self_alloc_bytes: stats.self_alloc_bytes,
+            peak_bytes: stats.peak_bytes,
+            intensity,
+            roof_share: if roof > 0.0 { stats.gflops() / roof } else { 0.0 },
         }
     }
 }
@@ -100,10 +130,13 @@ impl From<&MethodStats> for sm_method_stats {
 pub struct sm_profile_info {
     /// Nanoseconds that recording was on since the last reset: what shares of time are shares of.
     pub wall_ns: u64,
-    /// Calls that could not be recorded; 0 unless something is amiss.
+    /// Calls that could not be recorded, as when there are more zones or deeper ones than the tables hold; 0 unless
+    /// something is amiss.
     pub dropped: u64,
     /// Length of a tick of the clock in nanoseconds: no time is known better.
     pub ns_per_tick: f64,
+    /// Zones that ended after the one around them, or not before their thread did, and ends without a beginning.
+    pub unbalanced: u64,
 }
 
 // SAFETY: repr(C); integers and a float.
@@ -120,7 +153,14 @@ pub extern "C" fn sm_profile_enable(on: i32) -> sm_status {
     })
 }
 
-/// Forgets what was recorded.
+/// Stores in `*on` whether recording is on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_profile_enabled(on: *mut i32) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { buffers::give_value(i32::from(profile::enabled()), on, "on") })
+}
+
+/// Forgets what was recorded. Zones that are open count from now on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_reset() -> sm_status {
     boundary::call(|| {
@@ -129,7 +169,17 @@ pub extern "C" fn sm_profile_reset() -> sm_status {
     })
 }
 
-/// Writes the figures of every method, callers before those they called. `stride` is
+/// Measures what the machine can do on so many threads, for `roof_share` and the pictures: some tenths of a second
+/// the first time, nothing after.
+#[unsafe(no_mangle)]
+pub extern "C" fn sm_profile_calibrate(threads: usize) -> sm_status {
+    boundary::call(|| {
+        report::measured(KernelSet::default_set()?.isa, threads)?;
+        Ok(())
+    })
+}
+
+/// Writes the figures of every method below every caller, callers before those they called. `stride` is
 /// `sizeof(sm_method_stats)`.
 ///
 /// While other threads work, there may be more methods than a moment before: ask again when told that the
@@ -142,9 +192,90 @@ pub unsafe extern "C" fn sm_profile_snapshot(
     count: *mut usize,
 ) -> sm_status {
     // SAFETY: the header's contract.
+    boundary::call(|| unsafe { give(&profile::snapshot().nodes, stats, stride, capacity, count) })
+}
+
+/// The same with one entry a method, wherever it was called, the longest first; `parent` is -1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_profile_methods(
+    stats: *mut sm_method_stats,
+    stride: usize,
+    capacity: usize,
+    count: *mut usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { give(&profile::snapshot().by_zone(), stats, stride, capacity, count) })
+}
+
+/// The same tree as `sm_profile_snapshot` gives, of what one context did alone.
+///
+/// `SM_STATUS_UNSUPPORTED` where too many contexts had a profile of their own when it was created (32; a reset
+/// frees those of contexts that are gone).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_profile_context_snapshot(
+    context: *const sm_context,
+    stats: *mut sm_method_stats,
+    stride: usize,
+    capacity: usize,
+    count: *mut usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
     boundary::call(|| unsafe {
-        let nodes = profile::snapshot().nodes;
-        buffers::give_structs(nodes.iter().map(sm_method_stats::from), stats, stride, capacity, count)
+        let snapshot = profile::snapshot_of(enter(context)?.owner())?;
+        give(&snapshot.nodes, stats, stride, capacity, count)
+    })
+}
+
+/// # Safety
+/// As the functions above.
+unsafe fn give(
+    methods: &[MethodStats],
+    stats: *mut sm_method_stats,
+    stride: usize,
+    capacity: usize,
+    count: *mut usize,
+) -> Result<(), Failure> {
+    let limits = report::last_measured();
+    let values = methods.iter().map(|method| sm_method_stats::new(method, limits.as_ref()));
+    // SAFETY: the callers' contract.
+    unsafe { buffers::give_structs(values, stats, stride, capacity, count) }
+}
+
+/// Opens a zone of your own on this thread: until `sm_profile_zone_end`, its time, allocations and whatever the
+/// library does on this thread stand below `name`. Zones of a thread nest.
+///
+/// Whatever this returns, one `sm_profile_zone_end` belongs to it. More names (160), or deeper nesting (64), than
+/// there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a name that
+/// is empty, longer than 120 bytes, no UTF-8, or has control characters.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_profile_zone_begin(name: *const c_char) -> sm_status {
+    boundary::call(|| {
+        // SAFETY: the header's contract.
+        let name = unsafe { buffers::string(name, "name") };
+        // A name that can't be read is refused as an empty one is, so that the end still has its beginning.
+        let begun = profile::zone_begin(name.as_ref().map_or("", |name| name));
+        name?;
+        Ok(begun?)
+    })
+}
+
+/// Adds work to the zone of your own that this thread opened last: floating-point operations (a multiplication with
+/// an addition is two), and bytes that had to be read or written. Nothing where none is open.
+#[unsafe(no_mangle)]
+pub extern "C" fn sm_profile_zone_work(flops: u64, bytes: u64) -> sm_status {
+    boundary::call(|| {
+        profile::zone_work(flops, bytes);
+        Ok(())
+    })
+}
+
+/// Closes the zone of your own that this thread opened last. `SM_STATUS_INVALID_ARGUMENT`, and one more in
+/// `unbalanced`, where none is open.
+#[unsafe(no_mangle)]
+pub extern "C" fn sm_profile_zone_end() -> sm_status {
+    boundary::call(|| match profile::zone_end() {
+        true => Ok(()),
+        false => Err(Failure::invalid("no zone is open on this thread".to_owned())),
     })
 }
 
@@ -158,6 +289,7 @@ pub unsafe extern "C" fn sm_profile_describe(info: *mut sm_profile_info, struct_
             wall_ns: snapshot.wall_ns,
             dropped: snapshot.dropped,
             ns_per_tick: snapshot.ns_per_tick,
+            unbalanced: snapshot.unbalanced,
         };
         params::write(info, &result, struct_size)
     })

@@ -20,6 +20,7 @@
 pub mod alloc;
 pub mod clock;
 mod histogram;
+mod host;
 mod owner;
 mod pool;
 mod report;
@@ -32,6 +33,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 pub use alloc::CountingAllocator;
+pub use host::{zone_begin, zone_end, zone_work};
 pub use owner::{Owned, Owner};
 pub use report::{render_markdown, render_table};
 pub use snapshot::{Lane, MethodStats, Snapshot, snapshot, snapshot_of};
@@ -107,7 +109,7 @@ fn begin(zone: Zone) -> Option<table::Token> {
     match pool::table() {
         Some(table) => table.begin(zone),
         None => {
-            pool::count_without_table();
+            pool::count_dropped();
             None
         }
     }

@@ -40,7 +40,7 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     owners: [OwnerSlot::Free; MAX_OWNERS],
 });
 
-/// Scopes opened on threads that have no table: memory was short, or the thread was ending.
+/// Scopes that no table could count: memory was short, the thread was ending, or the host's stack was full.
 static WITHOUT_TABLE: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn registry() -> MutexGuard<'static, Registry> {
@@ -74,7 +74,7 @@ impl Registry {
     }
 }
 
-/// Scopes lost for want of a table.
+/// Scopes lost past all tables.
 pub(super) fn without_table() -> u64 {
     WITHOUT_TABLE.load(Relaxed)
 }
@@ -110,10 +110,18 @@ pub(super) fn table_if_any() -> Option<&'static Table> {
     TABLE.get()
 }
 
-/// Counts a scope that found no table.
+/// Counts a scope that found no table, or none in time.
 #[cold]
-pub(super) fn count_without_table() {
+pub(super) fn count_dropped() {
     WITHOUT_TABLE.fetch_add(1, Relaxed);
+}
+
+/// Counts an end without a beginning.
+#[cold]
+pub(super) fn count_unbalanced() {
+    if let Some(table) = table() {
+        table.count_unbalanced();
+    }
 }
 
 #[cold]

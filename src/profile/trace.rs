@@ -28,7 +28,7 @@ pub struct TraceEvent {
     pub duration_ns: u64,
 }
 
-/// What [`stop`] gives.
+/// What [`stop`] and [`last`] give.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     /// In the order of their beginnings, an outer one before what is inside.
@@ -124,13 +124,16 @@ pub(super) fn attach(table: &super::table::Table) {
     }
 }
 
-/// Ends the trace and gives what was noted; nothing where none was under way.
+/// Ends the trace, if one is under way, and gives what was noted.
 pub fn stop() -> Trace {
+    TRACING.store(false, Relaxed);
+    last()
+}
+
+/// What was noted since the last [`start`], so far.
+pub fn last() -> Trace {
     let registry = pool::registry();
     let mut trace = Trace::default();
-    if !TRACING.swap(false, Relaxed) {
-        return trace;
-    }
     let (began, ns_per_tick) = (BEGAN.load(Relaxed), clock::ns_per_tick());
     let ns = |ticks: u64| (ticks as f64 * ns_per_tick) as u64;
     for (thread, table) in registry.tables.iter().enumerate() {

@@ -98,8 +98,8 @@ static NAMED_ZONES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
 /// allocate, so do it once, not for each scope.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for a name that is empty, longer than [`MAX_NAME_BYTES`] or has control characters,
-/// and where [`MAX_NAMED`] other names are known.
+/// [`Error::InvalidArgument`] for a name that is empty, longer than [`MAX_NAME_BYTES`] or has control characters;
+/// [`Error::Unsupported`] where [`MAX_NAMED`] other names are known.
 pub fn zone(name: &str) -> Result<Zone> {
     if let Some(index) = NAMES.iter().position(|known| *known == name) {
         return Ok(Zone(index as u16));
@@ -115,7 +115,7 @@ pub fn zone(name: &str) -> Result<Zone> {
         )));
     }
     if named.len() == MAX_NAMED {
-        return Err(Error::invalid(format!("{MAX_NAMED} zones are named already: no room for another")));
+        return Err(Error::Unsupported(format!("{MAX_NAMED} zones are named already: no room for another")));
     }
     named.push(Box::leak(name.into()));
     Ok(Zone((NAMED + named.len() - 1) as u16))

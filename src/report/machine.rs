@@ -47,20 +47,28 @@ fn kernel_rows(isa: IsaId) -> Vec<KernelRow> {
     rows.iter().map(|k| KernelRow { family: k.op.to_owned(), name: name(k) }).collect()
 }
 
+/// What was measured, by level and number of threads, the latest asked for last.
+static KNOWN: Mutex<Vec<((IsaId, usize), Limits)>> = Mutex::new(Vec::new());
+
 /// What the machine can do at this level on so many threads; measured once a process.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`]; those of [`Team::new`].
 pub fn measured(isa: IsaId, threads: usize) -> Result<Limits> {
-    type Known = Vec<((IsaId, usize), Limits)>;
-    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, limits)) = known.iter().find(|(of, _)| *of == (isa, threads)) {
-        return Ok(limits.clone());
-    }
-    let limits = measure(isa, threads)?;
-    known.push(((isa, threads), limits.clone()));
+    let entry = match known.iter().position(|(of, _)| *of == (isa, threads)) {
+        Some(index) => known.remove(index),
+        None => ((isa, threads), measure(isa, threads)?),
+    };
+    let limits = entry.1.clone();
+    known.push(entry);
     Ok(limits)
+}
+
+/// What [`measured`] returned last; none before its first call.
+pub fn last_measured() -> Option<Limits> {
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.last().map(|(_, limits)| limits.clone())
 }
 
 fn measure(isa: IsaId, threads: usize) -> Result<Limits> {

@@ -7,4 +7,4 @@ mod machine;
 
 pub use capture::{record, record_traced, timeline};
 pub use data::Report;
-pub use machine::measured;
+pub use machine::{last_measured, measured};

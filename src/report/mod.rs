@@ -4,7 +4,9 @@
 mod capture;
 pub mod data;
 mod machine;
+mod render;
 
 pub use capture::{record, record_traced, timeline};
 pub use data::Report;
 pub use machine::{last_measured, measured};
+pub use render::{Format, render, write_folder};

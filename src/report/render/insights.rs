@@ -1,0 +1,249 @@
+//! What stands out in a report, worked out from its figures alone: no method is known by name here but the one
+//! in which workers wait.
+
+use super::models::ModelRate;
+use super::ops;
+use super::text::{duration, percent, ratio, short, size};
+use super::view::PartView;
+use crate::profile::Zone;
+use crate::report::data::Report;
+
+/// How much a reader should care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// The measurement itself is in doubt.
+    Doubt,
+    /// Time or memory could be won.
+    Chance,
+    /// Good to know.
+    Fact,
+}
+
+/// Words, or the name of a method, which each rendering sets off in its own way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    Words(String),
+    Name(String),
+}
+
+/// A sentence about a part.
+pub(super) struct Insight {
+    pub weight: Weight,
+    pub pieces: Vec<Piece>,
+}
+
+/// Runs that differ by more than this leave small differences untold.
+const UNSTEADY: f64 = 0.05;
+/// A share of the wall time worth a sentence.
+const NOTABLE: f64 = 0.02;
+/// An op that reaches less of its roof than this has something to win.
+const FAR_BELOW: f64 = 0.6;
+/// The slowest of a hundred calls takes so many times the usual one, where calls differ oddly.
+const LONG_TAIL: f64 = 3.0;
+/// Sentences of one kind.
+const MOST: usize = 3;
+
+/// What stands out in a part, what puts the figures in doubt first.
+pub(super) fn of(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
+    let mut found = Vec::new();
+    found.extend(amiss(part));
+    found.extend(unsteady(part));
+    found.extend(outside(part));
+    found.extend(largest(part));
+    found.extend(below_roof(report, part));
+    found.extend(waiting(report, part));
+    found.extend(uneven(part));
+    found.extend(tails(part));
+    found.extend(allocations(part, rates));
+    found.sort_by_key(|insight| insight.weight as u8);
+    found
+}
+
+fn words(text: impl Into<String>) -> Piece {
+    Piece::Words(text.into())
+}
+
+fn name(text: &str) -> Piece {
+    Piece::Name(text.to_string())
+}
+
+fn insight(weight: Weight, pieces: Vec<Piece>) -> Insight {
+    Insight { weight, pieces }
+}
+
+fn amiss(part: &PartView<'_>) -> Vec<Insight> {
+    let (dropped, unbalanced) = part.amiss();
+    let tell = |count: u64, what: &str| {
+        (count > 0).then(|| insight(Weight::Doubt, vec![words(format!("{count} scopes {what}"))]))
+    };
+    [
+        tell(dropped, "found no room and are missing from every figure."),
+        tell(unbalanced, "were never closed, or closed out of order: their times are not known."),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn unsteady(part: &PartView<'_>) -> Option<Insight> {
+    let (runs, width) = (part.part.runs.len(), part.wall.width());
+    (runs > 1 && width > UNSTEADY).then(|| {
+        let text = format!(
+            "The {runs} runs differ by {} % in wall time; smaller differences between two profiles say little.",
+            percent(width)
+        );
+        insight(Weight::Doubt, vec![words(text)])
+    })
+}
+
+fn outside(part: &PartView<'_>) -> Option<Insight> {
+    let share = ratio(part.outside_ns() as f64, part.middle.wall_ns as f64);
+    (share > UNSTEADY && !part.middle.methods.is_empty()).then(|| {
+        let outside = duration(part.outside_ns() as f64);
+        let text = format!("{outside}, {} % of the time, lies outside of every scope.", percent(share));
+        insight(Weight::Doubt, vec![words(text)])
+    })
+}
+
+fn largest(part: &PartView<'_>) -> Option<Insight> {
+    let methods = part.by_self_time();
+    let shown = &methods[..methods.len().min(MOST)];
+    let wall = part.middle.wall_ns as f64;
+    let together = ratio(shown.iter().map(|method| method.self_ns as f64).sum(), wall);
+    let mut pieces = vec![words(match shown.len() {
+        0 => return None,
+        1 => "All time in methods is spent in ".to_string(),
+        _ => format!("{} % of the time is spent in ", percent(together)),
+    })];
+    for (index, method) in shown.iter().enumerate() {
+        let joint = if index == 0 {
+            ""
+        } else if index + 1 == shown.len() {
+            " and "
+        } else {
+            ", "
+        };
+        pieces.push(words(joint));
+        pieces.push(name(&method.name));
+        pieces.push(words(format!(" ({} %)", percent(ratio(method.self_ns as f64, wall)))));
+    }
+    pieces.push(words(", by their own work alone."));
+    Some(insight(Weight::Fact, pieces))
+}
+
+fn below_roof(report: &Report, part: &PartView<'_>) -> Vec<Insight> {
+    let wall = part.middle.wall_ns as f64;
+    let mut ops = ops::of(part, &report.machine);
+    ops.retain(|op| {
+        let far = op.roof.as_ref().is_some_and(|roof| roof.share < FAR_BELOW);
+        far && ratio(op.stake_ns(), wall) > NOTABLE
+    });
+    ops.sort_by(|a, b| b.stake_ns().total_cmp(&a.stake_ns()));
+    let tell = |op: &ops::Op<'_>| {
+        let roof = op.roof.as_ref()?;
+        let speed = match op.node.flops {
+            0 => format!("{} GB/s", short(op.node.gbps())),
+            _ => format!("{} GFLOPS", short(op.node.gflops())),
+        };
+        let text = format!(
+            " reaches {speed}, {} % of what {} allows: {} ({} % of the time) at stake.",
+            percent(roof.share),
+            roof.name,
+            duration(op.stake_ns()),
+            percent(ratio(op.stake_ns(), wall)),
+        );
+        Some(insight(Weight::Chance, vec![name(&op.label), words(text)]))
+    };
+    ops.iter().take(MOST).filter_map(tell).collect()
+}
+
+/// Nanoseconds that threads waited for each other, of all threads together.
+pub(super) fn waited_ns(part: &PartView<'_>) -> f64 {
+    let barrier = part.middle.methods.iter().find(|method| method.name == Zone::Barrier.name());
+    barrier.map_or(0.0, |barrier| match barrier.lanes.len() {
+        0 => barrier.total_ns as f64,
+        _ => barrier.lanes.iter().map(|lane| lane.total_ns as f64).sum(),
+    })
+}
+
+fn waiting(report: &Report, part: &PartView<'_>) -> Option<Insight> {
+    let threads = report.machine.threads.max(1);
+    let share = ratio(waited_ns(part), part.middle.wall_ns as f64 * threads as f64);
+    (share > NOTABLE).then(|| {
+        let waited = duration(waited_ns(part));
+        let text = format!(
+            "{threads} threads waited for each other for {waited} together, {} % of their time.",
+            percent(share)
+        );
+        insight(Weight::Chance, vec![words(text)])
+    })
+}
+
+fn uneven(part: &PartView<'_>) -> Vec<Insight> {
+    let uneven = part.middle.methods.iter().filter(|m| m.lanes.len() > 1 && m.name != Zone::Barrier.name());
+    let tell = |method: &crate::report::data::Method| {
+        let sum: f64 = method.lanes.iter().map(|lane| lane.self_ns as f64).sum();
+        let mean = sum / method.lanes.len() as f64;
+        let busiest = method.lanes.iter().max_by_key(|lane| lane.self_ns)?;
+        let extra = busiest.self_ns as f64 - mean;
+        (ratio(extra, part.middle.wall_ns as f64) > NOTABLE).then(|| {
+            let text = format!(
+                " is shared unevenly: thread {} works {} longer in it than the mean.",
+                busiest.thread,
+                duration(extra)
+            );
+            insight(Weight::Chance, vec![name(&method.name), words(text)])
+        })
+    };
+    uneven.filter_map(tell).take(MOST).collect()
+}
+
+fn tails(part: &PartView<'_>) -> Vec<Insight> {
+    let long = part.methods.iter().filter(|method| {
+        let figures = &method.figures;
+        let tail = ratio(figures.p99_ns as f64, figures.p50_ns as f64);
+        figures.calls >= 100 && tail > LONG_TAIL && part.share(figures.self_ns as f64) > NOTABLE
+    });
+    let tell = |method: &super::view::MethodView| {
+        let (p50, p99) = (method.figures.p50_ns as f64, method.figures.p99_ns as f64);
+        let text = format!(
+            " takes {} as a rule, but one call of a hundred takes {} or more ({} ×).",
+            duration(p50),
+            duration(p99),
+            short(ratio(p99, p50))
+        );
+        insight(Weight::Chance, vec![name(&method.figures.name), words(text)])
+    };
+    long.map(tell).take(MOST).collect()
+}
+
+fn allocations(part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
+    let here = rates.iter().filter(|rate| rate.part == part.index);
+    let mut found: Vec<Insight> = Vec::new();
+    for rate in here {
+        let pieces = if rate.alloc_bytes == 0.0 {
+            vec![name(&rate.model.name), words(" allocates nothing for a token.")]
+        } else {
+            let text = format!(
+                " allocates {} in {} allocations for each token.",
+                size(rate.alloc_bytes),
+                short(rate.alloc_count)
+            );
+            vec![name(&rate.model.name), words(text)]
+        };
+        let weight = if rate.alloc_bytes == 0.0 { Weight::Fact } else { Weight::Chance };
+        found.push(insight(weight, pieces));
+    }
+    let largest = part.methods.iter().map(|m| &m.figures).max_by_key(|m| m.self_alloc_bytes);
+    if let Some(method) = largest.filter(|method| method.self_alloc_bytes > 0) {
+        let each = ratio(method.self_alloc_bytes as f64, method.calls as f64);
+        let text = format!(
+            " allocates most by itself: {} in {} calls, {} a call.",
+            size(method.self_alloc_bytes as f64),
+            method.calls,
+            size(each)
+        );
+        found.push(insight(Weight::Fact, vec![name(&method.name), words(text)]));
+    }
+    found
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-const SECTIONS: [&str; 21] = [
+const SECTIONS: [&str; 22] = [
     "version",
     "status",
     "log",
@@ -18,6 +18,7 @@ const SECTIONS: [&str; 21] = [
     "sampler",
     "generate",
     "profile",
+    "profile_export",
     "kernels",
     "team",
     "matmul",

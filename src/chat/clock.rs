@@ -22,6 +22,12 @@ const MONTHS: [&str; 12] = [
 /// From the day of 1970-01-01.
 const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
+/// The current time as RFC 3339 writes it, in UTC.
+pub(crate) fn rfc3339_now() -> String {
+    // Every directive of it is known.
+    strftime_now("%Y-%m-%dT%H:%M:%SZ").unwrap_or_default()
+}
+
 /// The current time by `format`.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
     // A clock before 1970 is no clock; the template still renders.

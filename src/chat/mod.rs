@@ -10,7 +10,7 @@
 //! that works so. Whoever passes on text of strangers should strip what
 //! [`Tokenizer::is_control`](crate::tokenizer::Tokenizer::is_control) tokens spell.
 
-mod clock;
+pub(crate) mod clock;
 mod json;
 
 #[cfg(test)]

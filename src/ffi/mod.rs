@@ -54,6 +54,7 @@ pub mod log;
 pub mod matmul;
 pub mod model;
 pub mod profile;
+pub mod profile_export;
 pub mod reductions;
 pub mod rotary;
 pub mod rows;

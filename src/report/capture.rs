@@ -1,10 +1,44 @@
 //! From the recorder to a kept run: switches recording on around some work, and writes down what it saw.
 
-use super::data::{Event, Lane, Method, Run};
+use super::data::{Event, FORMAT, Lane, Machine, Method, Part, Report, Run, VERSION};
+use super::machine::last_measured;
 use crate::Result;
+use crate::chat::clock::rfc3339_now;
+use crate::kernels::KernelSet;
 use crate::profile::alloc::{self, TotalCounts};
 use crate::profile::trace::{self, Trace};
 use crate::profile::{self, MethodStats, Snapshot};
+
+impl Report {
+    /// A report of now, to which models and parts are to be added.
+    pub fn new(mode: &str, machine: Machine) -> Report {
+        Report {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            created: rfc3339_now(),
+            mode: mode.to_owned(),
+            machine,
+            models: Vec::new(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// What a host's own code has recorded so far: one run, with the last timeline, and the machine's limits where
+    /// they were measured.
+    ///
+    /// # Errors
+    /// Those of [`KernelSet::default_set`].
+    pub fn of_host() -> Result<Report> {
+        let mut run = Run::from(&profile::snapshot());
+        run.timeline = timeline(&trace::last());
+        let threads = run.tree.iter().map(|method| method.threads).max().unwrap_or(1);
+        let machine = Machine::detect(KernelSet::default_set()?, threads, false);
+        let mut report = Report::new("host", Machine { limits: last_measured(), ..machine });
+        let about = "what the program has recorded".to_owned();
+        report.parts.push(Part { name: "all".to_owned(), about, runs: vec![run] });
+        Ok(report)
+    }
+}
 
 /// Records `work`: forgets what was recorded before, and switches recording off at the end. The profile is the
 /// process's: what other threads do meanwhile is in it.

@@ -9,4 +9,4 @@ mod render;
 pub use capture::{record, record_traced, timeline};
 pub use data::Report;
 pub use machine::{last_measured, measured};
-pub use render::{Format, render, write_folder};
+pub use render::{Format, render, write_file, write_folder};

@@ -99,10 +99,15 @@ pub fn write_folder(report: &Report, folder: &Path) -> Result<Vec<PathBuf>> {
         .into_iter()
         .map(|format| {
             let path = folder.join(format.file_name());
-            replace_file(&path, &render(report, format)?)?;
+            write_file(report, format, &path)?;
             Ok(path)
         })
         .collect()
+}
+
+/// Writes a report in one format to a file. One that stood there is replaced only when the new one is complete.
+pub fn write_file(report: &Report, format: Format, path: &Path) -> Result<()> {
+    replace_file(path, &render(report, format)?)
 }
 
 /// Puts `bytes` into a file at once: whoever reads it meanwhile sees the old file or the new one.

@@ -85,6 +85,8 @@ static class Native
         public ulong Depth, Calls, Threads, Total, Busiest, Self, Min, Mean, Max, Std, P50, P95, P99;
         public ulong Flops, Bytes, AllocBytes, AllocCount;
         public double Gflops, Gbps;
+        public ulong Cpu, Idle, SelfAllocBytes, PeakBytes;
+        public double Intensity, RoofShare;
     }
 
     [DllImport(Lib)] public static extern uint sm_abi_version();

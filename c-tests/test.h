@@ -41,5 +41,6 @@ void test_bad_rows(void);
 void test_bad_arguments(const char *model_path);
 void test_bad_files(const char *model_path, const char *folder);
 void test_generation(const char *model_path);
+void test_profile(const char *model_path, const char *folder);
 
 #endif

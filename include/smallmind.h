@@ -611,12 +611,14 @@ sm_status sm_generate(sm_context *context,
 /*
  * Profile
  * =======
- * Where time and memory went, by method. Off at start; off, it costs next to nothing, and on, under 1 %.
- * It is one for the process: every model and context counts into it.
+ * Where time and memory went, by method. Off at start, unless the environment has SMALLMIND_PROFILE=1; off, it
+ * costs next to nothing, and on, under 1 %. It is one for the process: every model and context counts into it,
+ * and so do zones that you open yourself. Of what workers share, one thread keeps the clock: it is one call, and
+ * what the others gave to it is in `cpu_ns`.
  */
 
-// Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds, summed over
-// the threads that worked in it where not said otherwise.
+// Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds of the threads that
+// called it, summed where several did.
 typedef struct {
     // The method, such as "linear.qkv"; never freed, and the same pointer each time.
     const char *name;
@@ -626,11 +628,11 @@ typedef struct {
     uint64_t depth;
     // Calls that ended.
     uint64_t calls;
-    // Threads on which it took time.
+    // Threads that worked in it.
     uint64_t threads;
     // Time in it, what it called included.
     uint64_t total_ns;
-    // The same on the thread with most: for work that threads share, what it took.
+    // The same on the thread with most: where threads call it side by side, what it took.
     uint64_t busiest_ns;
     // Time in it, what it called left out.
     uint64_t self_ns;
@@ -660,25 +662,48 @@ typedef struct {
     double gflops;
     // 10^9 bytes a second.
     double gbps;
+    // Time that all threads worked in it, waiting at barriers left out.
+    uint64_t cpu_ns;
+    // Time that all threads waited at barriers in it.
+    uint64_t idle_ns;
+    // Bytes allocated in it, what it called left out.
+    uint64_t self_alloc_bytes;
+    // Most bytes that one call held at once, beyond what its thread held when it began.
+    uint64_t peak_bytes;
+    // Operations for each byte; 0 where no bytes were declared.
+    double intensity;
+    // `gflops` as a share of what the machine can do with this intensity when the bytes come from memory: above 1
+    // where they come from a cache. 0 where no operations were declared, and before `sm_profile_calibrate`.
+    double roof_share;
 } sm_method_stats;
 
 // What the profile as a whole is.
 typedef struct {
     // Nanoseconds that recording was on since the last reset: what shares of time are shares of.
     uint64_t wall_ns;
-    // Calls that could not be recorded; 0 unless something is amiss.
+    // Calls that could not be recorded, as when there are more zones or deeper ones than the tables hold; 0 unless
+    // something is amiss.
     uint64_t dropped;
     // Length of a tick of the clock in nanoseconds: no time is known better.
     double ns_per_tick;
+    // Zones that ended after the one around them, or not before their thread did, and ends without a beginning.
+    uint64_t unbalanced;
 } sm_profile_info;
 
 // Switches recording on (1) or off (0). What was recorded stays until `sm_profile_reset`.
 sm_status sm_profile_enable(int32_t on);
 
-// Forgets what was recorded.
+// Stores in `*on` whether recording is on.
+sm_status sm_profile_enabled(int32_t *on);
+
+// Forgets what was recorded. Zones that are open count from now on.
 sm_status sm_profile_reset(void);
 
-// Writes the figures of every method, callers before those they called. `stride` is
+// Measures what the machine can do on so many threads, for `roof_share` and the pictures: some tenths of a second
+// the first time, nothing after.
+sm_status sm_profile_calibrate(size_t threads);
+
+// Writes the figures of every method below every caller, callers before those they called. `stride` is
 // `sizeof(sm_method_stats)`.
 //
 // While other threads work, there may be more methods than a moment before: ask again when told that the
@@ -688,11 +713,89 @@ sm_status sm_profile_snapshot(sm_method_stats *stats,
                               size_t capacity,
                               size_t *count);
 
+// The same with one entry a method, wherever it was called, the longest first; `parent` is -1.
+sm_status sm_profile_methods(sm_method_stats *stats, size_t stride, size_t capacity, size_t *count);
+
+// The same tree as `sm_profile_snapshot` gives, of what one context did alone.
+//
+// `SM_STATUS_UNSUPPORTED` where too many contexts had a profile of their own when it was created (32; a reset
+// frees those of contexts that are gone).
+sm_status sm_profile_context_snapshot(const sm_context *context,
+                                      sm_method_stats *stats,
+                                      size_t stride,
+                                      size_t capacity,
+                                      size_t *count);
+
+// Opens a zone of your own on this thread: until `sm_profile_zone_end`, its time, allocations and whatever the
+// library does on this thread stand below `name`. Zones of a thread nest.
+//
+// Whatever this returns, one `sm_profile_zone_end` belongs to it. More names (160), or deeper nesting (64), than
+// there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a name that
+// is empty, longer than 120 bytes, no UTF-8, or has control characters.
+sm_status sm_profile_zone_begin(const char *name);
+
+// Adds work to the zone of your own that this thread opened last: floating-point operations (a multiplication with
+// an addition is two), and bytes that had to be read or written. Nothing where none is open.
+sm_status sm_profile_zone_work(uint64_t flops,
+                               uint64_t bytes);
+
+// Closes the zone of your own that this thread opened last. `SM_STATUS_INVALID_ARGUMENT`, and one more in
+// `unbalanced`, where none is open.
+sm_status sm_profile_zone_end(void);
+
 // Writes what the profile as a whole is. `struct_size` is `sizeof(sm_profile_info)`.
 sm_status sm_profile_describe(sm_profile_info *info, size_t struct_size);
 
 // The profile as a table for people, lines of UTF-8.
 sm_status sm_profile_report(char *text, size_t capacity, size_t *length);
+
+/*
+ * Profile: files and pictures
+ * ===========================
+ * What was recorded so far as a report: tables, a page with pictures, a flame graph, and what other tools open.
+ */
+
+// Tables for people, in Markdown.
+#define SM_PROFILE_MARKDOWN 0
+
+// All figures, as JSON: what `smallmind profile compare` reads.
+#define SM_PROFILE_JSON 1
+
+// One page with pictures, which needs nothing else.
+#define SM_PROFILE_HTML 2
+
+// A flame graph of self times, as SVG.
+#define SM_PROFILE_FLAME 3
+
+// The timeline, for Perfetto and chrome://tracing; empty without `sm_profile_trace_start`.
+#define SM_PROFILE_TRACE 4
+
+// A compressed profile.proto, for pprof.
+#define SM_PROFILE_PPROF 5
+
+// Takes a piece of a report: `bytes` bytes at `data`, which live until it returns. Anything but 0 stops.
+typedef int32_t (*sm_profile_sink)(void *user_data, const void *data, size_t bytes);
+
+// Starts a timeline: notes each call that ends from now on, up to `events` (at most 1048576) on each thread, while
+// recording is on. What was noted before is forgotten. `SM_STATUS_INVALID_ARGUMENT` where one is under way.
+sm_status sm_profile_trace_start(size_t events);
+
+// Ends the timeline. It stays, for exports, until another is started.
+sm_status sm_profile_trace_stop(void);
+
+// Writes what was recorded so far to the file `path`, in a format of `SM_PROFILE_*`. A file that is there is
+// replaced once the new one is complete. `SM_STATUS_IO` where it can't be written.
+sm_status sm_profile_export(int32_t format,
+                            const char *path);
+
+// Hands what was recorded so far, in a format of `SM_PROFILE_*`, to `sink`. `SM_STATUS_CANCELLED` where that stopped.
+sm_status sm_profile_export_to(int32_t format,
+                               sm_profile_sink sink,
+                               void *user_data);
+
+// Writes what was recorded so far in every format into a folder, which is made where there is none: report.md,
+// report.json, report.html, flame.svg, trace.json, profile.pb.gz.
+sm_status sm_profile_save(const char *folder);
 
 /*
  * Kernels

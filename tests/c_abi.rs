@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 10] = [
+const C_SOURCES: [&str; 11] = [
     "main.c",
     "kernels.c",
     "products.c",
@@ -21,6 +21,7 @@ const C_SOURCES: [&str; 10] = [
     "bad_rows.c",
     "bad_files.c",
     "generation.c",
+    "profile.c",
 ];
 
 /// Compiles sources of `c-tests` into `folder` and links them with these arguments.

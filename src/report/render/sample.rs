@@ -75,6 +75,7 @@ fn figures(place: &Place, parent: Option<usize>, depth: usize) -> Method {
         calls: place.calls,
         threads: place.threads,
         total_ns: total,
+        idle_ns: 0,
         cpu_ns: place.own_ns * place.threads as u64,
         self_ns: place.own_ns,
         min_ns: mean * 9 / 10,

@@ -1,4 +1,4 @@
-//! Shared parts that family builders are made of: norm, projections, attention, gated MLP, head.
+//! Shared parts that family builders are made of: norms, projections, attention, MLPs, head.
 //! Each appends steps to the plan and asks for its weights by name and shape.
 
 use std::collections::HashMap;
@@ -24,7 +24,14 @@ pub(super) struct Builder<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Input {
     Rows(Buf),
-    Normed { x: Buf, weight: WeightId, eps: f32, kind: BufKind },
+    Normed { x: Buf, norm: Norm, eps: f32, kind: BufKind },
+}
+
+/// How rows are normalised.
+#[derive(Clone, Copy)]
+pub(super) enum Norm {
+    Rms { weight: WeightId },
+    Layer { weight: WeightId, bias: WeightId },
 }
 
 impl<'a> Builder<'a> {
@@ -32,7 +39,10 @@ impl<'a> Builder<'a> {
         Builder { gguf, activations, plan: Plan::default(), specs: Vec::new(), by_name: HashMap::new() }
     }
 
-    pub fn finish(mut self, logits: Buf) -> (Plan, Vec<WeightSpec>) {
+    /// Ends the plan with rows of `n_vocab` logits.
+    pub fn finish(mut self, logits: Buf, n_vocab: usize) -> (Plan, Vec<WeightSpec>) {
+        // They go out as one run of floats: no gaps between rows, whatever the vocabulary.
+        self.plan.buffers[logits.index()].row_bytes = n_vocab * size_of::<f32>();
         // Logits are read after the last step: nothing may share their bytes.
         self.touch(logits, self.plan.steps.len());
         self.plan.logits = Some(logits);
@@ -47,7 +57,12 @@ impl<'a> Builder<'a> {
 
     /// A vector of `len` f32.
     pub fn vector(&mut self, name: &str, len: usize) -> Result<WeightId> {
-        self.weight(name, 1, len, Usage::VECTOR)
+        self.weight(name, 1, len, Usage::FLOATS)
+    }
+
+    /// Rows added to others by position.
+    pub fn positions(&mut self, name: &str, n: usize, k: usize) -> Result<WeightId> {
+        self.weight(name, n, k, Usage::FLOATS)
     }
 
     /// Rows looked up by token.
@@ -123,17 +138,31 @@ impl<'a> Builder<'a> {
         self.push(zone, kind, out, &[x]);
     }
 
-    /// Token embeddings: the residual stream's beginning.
-    pub fn embed(&mut self, table: WeightId, width: usize) -> Result<Buf> {
+    /// Token embeddings, and learned positions if there are any: the residual stream's beginning.
+    pub fn embed(&mut self, table: WeightId, positions: Option<WeightId>, width: usize) -> Result<Buf> {
         let out = self.buffer(BufKind::Batch, width)?;
-        self.push(Zone::Embed, StepKind::Embed { table, out }, out, &[]);
+        self.push(Zone::Embed, StepKind::Embed { table, positions, out }, out, &[]);
         Ok(out)
     }
 
     /// RMSNorm of `x`; `kind` chooses which rows go on.
     pub fn rms_norm(&mut self, x: Buf, name: &str, width: usize, eps: f32, kind: BufKind) -> Result<Input> {
-        let weight = self.vector(name, width)?;
-        Ok(Input::Normed { x, weight, eps, kind })
+        let norm = Norm::Rms { weight: self.vector(name, width)? };
+        Ok(Input::Normed { x, norm, eps, kind })
+    }
+
+    /// LayerNorm of `x` by `{prefix}.weight` and `{prefix}.bias`.
+    pub fn layer_norm(
+        &mut self,
+        x: Buf,
+        prefix: &str,
+        width: usize,
+        eps: f32,
+        kind: BufKind,
+    ) -> Result<Input> {
+        let weight = self.vector(&format!("{prefix}.weight"), width)?;
+        let bias = self.vector(&format!("{prefix}.bias"), width)?;
+        Ok(Input::Normed { x, norm: Norm::Layer { weight, bias }, eps, kind })
     }
 
     /// The rows that each of `weights`, which multiply rows of `k`, reads: f32 or quantised.
@@ -142,14 +171,20 @@ impl<'a> Builder<'a> {
             weights.iter().map(|id| self.specs[id.index()].dtype.is_quantized()).collect();
         let rows = match input {
             Input::Rows(rows) => rows,
-            Input::Normed { x, weight, eps, kind } if quantized.iter().all(|&q| q) => {
+            Input::Normed { x, norm: Norm::Rms { weight }, eps, kind } if quantized.iter().all(|&q| q) => {
                 let out = self.quantized_buffer(kind, k);
                 self.push_row_wise(Zone::RmsNorm, StepKind::NormQuantize { x, weight, out, eps }, out, x);
                 return Ok(vec![out; weights.len()]);
             }
-            Input::Normed { x, weight, eps, kind } => {
+            Input::Normed { x, norm, eps, kind } => {
                 let out = self.buffer(kind, k)?;
-                self.push_row_wise(Zone::RmsNorm, StepKind::RmsNorm { x, weight, out, eps }, out, x);
+                let (zone, step) = match norm {
+                    Norm::Rms { weight } => (Zone::RmsNorm, StepKind::RmsNorm { x, weight, out, eps }),
+                    Norm::Layer { weight, bias } => {
+                        (Zone::LayerNorm, StepKind::LayerNorm { x, weight, bias, out, eps })
+                    }
+                };
+                self.push_row_wise(zone, step, out, x);
                 out
             }
         };
@@ -229,16 +264,46 @@ impl<'a> Builder<'a> {
         let (gate, up) = (self.affine(gate, inner, width)?, self.affine(up, inner, width)?);
         let (weight, bias) = self.affine(down, width, inner)?;
         let inputs = self.inputs(input, &[gate.0, up.0], width)?;
-        let quantized = self.specs[weight.index()].dtype.is_quantized();
-        let kind = self.kind(residual);
-        let out = if quantized { self.quantized_buffer(kind, inner) } else { self.buffer(kind, inner)? };
+        let (out, quantized) = self.inner(residual, weight, inner)?;
         let part = |x, (weight, bias)| Part { x, weight, bias, out, column: 0, accumulate: false };
         let (gate, up) = (part(inputs[0], gate), part(inputs[1], up));
         self.push(Zone::LinearGateUp, StepKind::Gated { gate, up, out, quantized }, out, &inputs);
-        let part = Part { x: out, weight, bias, out: residual, column: 0, accumulate: true };
-        let kind = StepKind::Linear { parts: vec![part], then: Then::Nothing };
-        self.push(Zone::LinearDown, kind, residual, &[out]);
+        self.down(out, (weight, bias), residual);
         Ok(())
+    }
+
+    /// `residual += gelu(x · upᵀ) · downᵀ`, with biases where the file has them.
+    pub fn gelu_mlp(
+        &mut self,
+        input: Input,
+        [up, down]: [&str; 2],
+        (width, inner): (usize, usize),
+        residual: Buf,
+    ) -> Result<()> {
+        let (up, bias) = self.affine(up, inner, width)?;
+        let down = self.affine(down, width, inner)?;
+        let inputs = self.inputs(input, &[up], width)?;
+        let (out, quantized) = self.inner(residual, down.0, inner)?;
+        let part = Part { x: inputs[0], weight: up, bias, out, column: 0, accumulate: false };
+        self.push(Zone::LinearUp, StepKind::Gelu { part, out, quantized }, out, &inputs);
+        self.down(out, down, residual);
+        Ok(())
+    }
+
+    /// A buffer for what the inside of an MLP yields, in the form that the `down` matrix reads, and whether that
+    /// is quantised.
+    fn inner(&mut self, residual: Buf, down: WeightId, width: usize) -> Result<(Buf, bool)> {
+        let quantized = self.specs[down.index()].dtype.is_quantized();
+        let kind = self.kind(residual);
+        let out = if quantized { self.quantized_buffer(kind, width) } else { self.buffer(kind, width)? };
+        Ok((out, quantized))
+    }
+
+    /// The end of an MLP.
+    fn down(&mut self, x: Buf, (weight, bias): (WeightId, Option<WeightId>), residual: Buf) {
+        let part = Part { x, weight, bias, out: residual, column: 0, accumulate: true };
+        let kind = StepKind::Linear { parts: vec![part], then: Then::Nothing };
+        self.push(Zone::LinearDown, kind, residual, &[x]);
     }
 
     /// Causal attention over the layer's cache; returns all heads side by side.

@@ -9,9 +9,11 @@ use crate::format::gguf::Metadata;
 /// and far above any real model.
 pub(super) const MAX_DIM: usize = 1 << 24;
 /// Most layers taken from a file.
-const MAX_LAYERS: usize = 4096;
+pub(super) const MAX_LAYERS: usize = 4096;
+/// Most dimensions of a head.
+pub(super) const MAX_HEAD_DIM: usize = 1024;
 /// Longest context taken from a file or a caller.
-pub(crate) const MAX_CONTEXT: usize = 1 << 24;
+pub(super) const MAX_CONTEXT: usize = 1 << 24;
 
 /// Hyperparameters that every decoder family here has.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +40,8 @@ pub struct Config {
     pub n_ctx_train: usize,
     /// Epsilon of the norms.
     pub norm_eps: f32,
-    /// Rotary embedding.
-    pub rope: RopeConfig,
+    /// Rotary embedding; absent where positions are learned, which is as far as the model goes then.
+    pub rope: Option<RopeConfig>,
 }
 
 /// Typed look-ups under one architecture's prefix.
@@ -48,7 +50,14 @@ pub(super) struct Keys<'a> {
     architecture: &'a str,
 }
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
+    fn new(metadata: &'a Metadata) -> Result<Self> {
+        let architecture = metadata
+            .get_str("general.architecture")?
+            .ok_or_else(|| Error::format("metadata key general.architecture is missing"))?;
+        Ok(Keys { metadata, architecture })
+    }
+
     pub fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.architecture)
     }
@@ -90,10 +99,19 @@ impl Config {
     /// `n_vocab` comes from the embedding tensor, which the caller has looked up: the metadata key is
     /// optional in real files.
     pub fn llama(metadata: &Metadata, n_vocab: usize) -> Result<Config> {
-        let architecture = metadata
-            .get_str("general.architecture")?
-            .ok_or_else(|| Error::format("metadata key general.architecture is missing"))?;
-        let keys = Keys { metadata, architecture };
+        let keys = Keys::new(metadata)?;
+        let mut config = Self::read(&keys, n_vocab, "attention.layer_norm_rms_epsilon")?;
+        config.rope = Some(RopeConfig::read(&keys, config.head_dim, config.n_ctx_train)?);
+        Ok(config)
+    }
+
+    /// The same of a GPT-2-shaped file.
+    pub fn gpt(metadata: &Metadata, n_vocab: usize) -> Result<Config> {
+        Self::read(&Keys::new(metadata)?, n_vocab, "attention.layer_norm_epsilon")
+    }
+
+    /// What all families have; positions are learned.
+    fn read(keys: &Keys<'_>, n_vocab: usize, eps: &str) -> Result<Config> {
         let n_embd = keys.required("embedding_length", MAX_DIM)?;
         let n_head = keys.required("attention.head_count", MAX_DIM)?;
         let n_head_kv = keys.optional("attention.head_count_kv", MAX_DIM)?.unwrap_or(n_head);
@@ -112,12 +130,14 @@ impl Config {
         if keys.optional("attention.value_length", MAX_DIM)?.is_some_and(|v| v != head_dim) {
             return Err(Error::Unsupported("heads whose values are not as long as their keys".into()));
         }
-        if head_dim > 1024 {
-            return Err(Error::Unsupported(format!("heads of {head_dim} dimensions (at most 1024)")));
+        if head_dim > MAX_HEAD_DIM {
+            return Err(Error::Unsupported(format!(
+                "heads of {head_dim} dimensions (at most {MAX_HEAD_DIM})"
+            )));
         }
-        let n_ctx_train = keys.required("context_length", MAX_CONTEXT)?;
-        let config = Config {
-            name: metadata.get_str("general.name")?.unwrap_or("").to_owned(),
+        Ok(Config {
+            architecture: keys.architecture.to_owned(),
+            name: keys.text("general.name")?.unwrap_or("").to_owned(),
             n_layer: keys.required("block_count", MAX_LAYERS)?,
             n_embd,
             n_head,
@@ -125,12 +145,15 @@ impl Config {
             head_dim,
             n_ff: keys.required("feed_forward_length", MAX_DIM)?,
             n_vocab,
-            n_ctx_train,
-            norm_eps: keys.positive("attention.layer_norm_rms_epsilon", 1e-5)?,
-            rope: RopeConfig::read(&keys, head_dim, n_ctx_train)?,
-            architecture: architecture.to_owned(),
-        };
-        Ok(config)
+            n_ctx_train: keys.required("context_length", MAX_CONTEXT)?,
+            norm_eps: keys.positive(eps, 1e-5)?,
+            rope: None,
+        })
+    }
+
+    /// Most positions that a context can have: a learned table has no more rows.
+    pub fn n_ctx_most(&self) -> usize {
+        if self.rope.is_some() { MAX_CONTEXT } else { self.n_ctx_train }
     }
 
     /// Width of all query heads together.

@@ -15,7 +15,7 @@ pub(super) fn build(gguf: &Gguf, config: &Config, kernels: &KernelSet) -> Result
     let c = config;
     let mut b = Builder::new(gguf, kernels.qmatmul.activations());
     let table = b.table("token_embd.weight", c.n_vocab, c.n_embd)?;
-    let x = b.embed(table, c.n_embd)?;
+    let x = b.embed(table, None, c.n_embd)?;
     for layer in 0..c.n_layer {
         let name = |part: &str| format!("blk.{layer}.{part}");
 
@@ -34,5 +34,5 @@ pub(super) fn build(gguf: &Gguf, config: &Config, kernels: &KernelSet) -> Result
     let normed = b.rms_norm(x, "output_norm.weight", c.n_embd, c.norm_eps, BufKind::Output)?;
     let head = if b.has("output.weight") { "output" } else { "token_embd" };
     let logits = b.project(Zone::LinearHead, normed, &[head], &[c.n_vocab], c.n_embd, Then::Nothing)?;
-    Ok(b.finish(logits))
+    Ok(b.finish(logits, c.n_vocab))
 }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use super::config::Config;
-use super::llama;
 use super::plan::Plan;
 use super::weights::{Usage, Weight, WeightSpec, Weights};
+use super::{gpt, llama};
 use crate::chat::Template;
 use crate::error::{Error, Result, quoted};
 use crate::format::gguf::{Gguf, Metadata, TensorInfo};
@@ -82,12 +82,7 @@ impl Model {
         };
         let metadata = gguf.metadata();
         let n_vocab = vocabulary_size(&gguf)?;
-        let architecture = metadata.get_str("general.architecture")?.unwrap_or("");
-        if architecture != "llama" {
-            return Err(Error::Unsupported(format!("architecture {} (known: llama)", quoted(architecture))));
-        }
-        let config = Config::llama(metadata, n_vocab)?;
-        let (plan, specs) = llama::build(&gguf, &config, &kernels)?;
+        let (config, (plan, specs)) = family(&gguf, n_vocab, &kernels)?;
         let rope_factors = rope_factors(&gguf, &config)?;
         // A pool for this load alone. The threads of a global one would stay, and a managed runtime that the
         // progress callback has met on them (Mono) waits for them when the process ends.
@@ -196,6 +191,22 @@ fn template(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Templa
     Template::new(source, bos, eos)
 }
 
+/// The configuration and the forward pass, with the weights it reads, as the file's family has them.
+fn family(gguf: &Gguf, n_vocab: usize, kernels: &KernelSet) -> Result<(Config, (Plan, Vec<WeightSpec>))> {
+    let metadata = gguf.metadata();
+    let architecture = metadata.get_str("general.architecture")?.unwrap_or("");
+    let (config, build): (_, fn(&Gguf, &Config, &KernelSet) -> _) = match architecture {
+        "llama" => (Config::llama(metadata, n_vocab)?, llama::build),
+        "gpt2" => (Config::gpt(metadata, n_vocab)?, gpt::build),
+        _ => {
+            let architecture = quoted(architecture);
+            return Err(Error::Unsupported(format!("architecture {architecture} (known: gpt2, llama)")));
+        }
+    };
+    let parts = build(gguf, &config, kernels)?;
+    Ok((config, parts))
+}
+
 /// Rows of the embedding, which every family has and which bounds every token id.
 fn vocabulary_size(gguf: &Gguf) -> Result<usize> {
     let tensor = gguf
@@ -209,8 +220,9 @@ fn vocabulary_size(gguf: &Gguf) -> Result<usize> {
 }
 
 fn rope_factors(gguf: &Gguf, config: &Config) -> Result<Option<Vec<f32>>> {
-    let Some(tensor) = gguf.tensor("rope_freqs.weight") else { return Ok(None) };
-    let pairs = config.rope.dim / 2;
+    let rope = config.rope.as_ref().zip(gguf.tensor("rope_freqs.weight"));
+    let Some((rope, tensor)) = rope else { return Ok(None) };
+    let pairs = rope.dim / 2;
     if tensor.shape() != [pairs as u64] {
         return Err(Error::format(format!(
             "rope_freqs.weight has shape {:?}; expected [{pairs}]",
@@ -273,7 +285,7 @@ fn reserve(specs: &[WeightSpec], kernels: &KernelSet) -> Result<Vec<Weight>> {
     let sizes = forms.iter().zip(specs).map(|(form, spec)| form.bytes(spec)).collect::<Result<Vec<_>>>()?;
     let buffers = AlignedBuf::zeroed_together(&sizes, "weights")?;
     let weights = forms.into_iter().zip(specs).zip(buffers).map(|((form, spec), buffer)| match form {
-        Form::Vector => Weight::Vector(buffer),
+        Form::Floats => Weight::Floats(buffer),
         Form::Table => Weight::Table { dtype: spec.dtype, k: spec.k, rows: buffer },
         Form::Linear(packer) => Weight::Linear(PackedWeight::new(packer, spec.n, buffer)),
     });
@@ -282,7 +294,7 @@ fn reserve(specs: &[WeightSpec], kernels: &KernelSet) -> Result<Vec<Weight>> {
 
 /// In which form a tensor is kept.
 enum Form {
-    Vector,
+    Floats,
     Table,
     Linear(Packer),
 }
@@ -294,14 +306,16 @@ impl Form {
         } else if spec.usage.includes(Usage::TABLE) {
             Ok(Form::Table)
         } else {
-            Ok(Form::Vector)
+            Ok(Form::Floats)
         }
     }
 
     fn bytes(&self, spec: &WeightSpec) -> Result<usize> {
         match self {
             Form::Linear(packer) => packer.bytes(spec.n),
-            Form::Vector => checked_bytes(spec.k, size_of::<f32>(), "weights"),
+            Form::Floats => {
+                checked_bytes(spec.n, checked_bytes(spec.k, size_of::<f32>(), "weights")?, "weights")
+            }
             Form::Table => {
                 let row = spec.dtype.row_bytes(spec.k).ok_or_else(|| {
                     Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
@@ -323,7 +337,12 @@ fn split<'a>(
         jobs.push(Job { tensor, spec, row_begin, row_end: (row_begin + rows).min(spec.n), target });
     };
     match weight {
-        Weight::Vector(buf) => push(0, 1, Target::Floats(buf.as_mut_slice::<f32>())),
+        Weight::Floats(buf) => {
+            let rows = (CHUNK_BYTES / row_bytes).max(1);
+            for (i, chunk) in buf.as_mut_slice::<f32>().chunks_mut(rows * spec.k).enumerate() {
+                push(i * rows, rows, Target::Floats(chunk));
+            }
+        }
         Weight::Table { rows: buf, .. } => {
             let rows = (CHUNK_BYTES / row_bytes).max(1);
             for (i, chunk) in buf.as_mut_slice::<u8>().chunks_mut(rows * row_bytes).enumerate() {

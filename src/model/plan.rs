@@ -29,7 +29,7 @@ pub enum BufKind {
 /// Shape and lifetime of a buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct BufSpec {
-    /// Bytes of a row, a multiple of 64.
+    /// Bytes of a row: a multiple of 64, but for the logits.
     pub row_bytes: usize,
     /// Number of rows.
     pub kind: BufKind,
@@ -62,10 +62,12 @@ pub struct Part {
 /// What a step does.
 #[derive(Clone, Debug)]
 pub enum StepKind {
-    /// `out[r] = table[token[r]]`.
+    /// `out[r] = table[token[r]] (+ positions[position of r])`.
     Embed {
         /// Table of `n_vocab` rows.
         table: WeightId,
+        /// Learned positions, a row each.
+        positions: Option<WeightId>,
         /// Residual stream.
         out: Buf,
     },
@@ -89,6 +91,19 @@ pub enum StepKind {
         /// Normalised rows, quantised.
         out: Buf,
         /// Added to the mean square.
+        eps: f32,
+    },
+    /// Layer norm of each row (Ba, Kiros & Hinton 2016).
+    LayerNorm {
+        /// Input rows.
+        x: Buf,
+        /// Gain.
+        weight: WeightId,
+        /// Added last.
+        bias: WeightId,
+        /// Normalised rows.
+        out: Buf,
+        /// Added to the variance.
         eps: f32,
     },
     /// Rows quantised for integer matmul kernels.
@@ -118,6 +133,15 @@ pub enum StepKind {
         /// Whether `out` holds quantised rows.
         quantized: bool,
     },
+    /// `out = gelu(x · wᵀ)`, by tanh (Hendrycks & Gimpel 2016), a few columns at a time.
+    Gelu {
+        /// The product. Where `out` is quantised, where it goes (`out`, `column`) means nothing.
+        part: Part,
+        /// Rows of results: f32, or quantised.
+        out: Buf,
+        /// Whether `out` holds quantised rows.
+        quantized: bool,
+    },
     /// Causal attention over the cache.
     Attention {
         /// Layer of the cache.
@@ -141,6 +165,11 @@ pub enum Then {
         /// Layer of the cache.
         layer: usize,
     },
+    /// Heads of keys and values are written into the cache.
+    Store {
+        /// Layer of the cache.
+        layer: usize,
+    },
 }
 
 /// What a step touches.
@@ -161,6 +190,7 @@ impl StepKind {
         match self {
             StepKind::Embed { out, .. } => access(&[], &[*out]),
             StepKind::RmsNorm { x, out, .. }
+            | StepKind::LayerNorm { x, out, .. }
             | StepKind::NormQuantize { x, out, .. }
             | StepKind::Quantize { x, out, .. } => access(&[*x], &[*out]),
             StepKind::Linear { parts, then } => Access {
@@ -168,10 +198,11 @@ impl StepKind {
                 writes: parts.iter().map(|part| part.out).collect(),
                 cache: match then {
                     Then::Nothing => None,
-                    Then::RopeStore { layer } => Some((*layer, true)),
+                    Then::RopeStore { layer } | Then::Store { layer } => Some((*layer, true)),
                 },
             },
             StepKind::Gated { gate, up, out, .. } => access(&[gate.x, up.x], &[*out]),
+            StepKind::Gelu { part, out, .. } => access(&[part.x], &[*out]),
             StepKind::Attention { layer, qkv, out, .. } => {
                 Access { cache: Some((*layer, false)), ..access(&[*qkv], &[*out]) }
             }
@@ -199,7 +230,13 @@ pub struct Step {
 impl Step {
     /// Whether workers draw their parts from a counter, whatever the rows; else rows are shared out by index.
     pub(crate) fn is_drawn(&self) -> bool {
-        matches!(self.kind, StepKind::Linear { .. } | StepKind::Gated { .. } | StepKind::Attention { .. })
+        matches!(
+            self.kind,
+            StepKind::Linear { .. }
+                | StepKind::Gated { .. }
+                | StepKind::Gelu { .. }
+                | StepKind::Attention { .. }
+        )
     }
 }
 
@@ -210,7 +247,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The buffers they work on.
     pub buffers: Vec<BufSpec>,
-    /// The buffer that holds the logits at the end (f32, `n_vocab` a row).
+    /// The buffer that holds the logits at the end: f32, `n_vocab` a row, no gaps between rows.
     pub logits: Option<Buf>,
 }
 
@@ -325,7 +362,7 @@ mod tests {
         let gated =
             StepKind::Gated { gate: part(4, 5, false), up: part(4, 5, false), out: Buf(5), quantized: true };
         let kinds = vec![
-            StepKind::Embed { table: WeightId::new(0), out: Buf(0) },
+            StepKind::Embed { table: WeightId::new(0), positions: None, out: Buf(0) },
             norm(1),
             linear(vec![part(1, 2, false)], Then::RopeStore { layer: 0 }),
             StepKind::Attention { layer: 0, qkv: Buf(2), out: Buf(3), scale: 1.0 },

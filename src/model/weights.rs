@@ -1,4 +1,4 @@
-//! A model's weights in the form kernels read: packed panels, plain vectors, look-up tables.
+//! A model's weights in the form kernels read: packed panels, plain floats, look-up tables.
 
 use crate::error::{Error, Result};
 use crate::memory::AlignedBuf;
@@ -25,7 +25,7 @@ impl WeightId {
 pub(super) struct Usage(u8);
 
 impl Usage {
-    pub const VECTOR: Usage = Usage(1);
+    pub const FLOATS: Usage = Usage(1);
     pub const TABLE: Usage = Usage(2);
     pub const LINEAR: Usage = Usage(4);
 
@@ -52,8 +52,8 @@ pub(super) struct WeightSpec {
 
 /// One loaded weight.
 pub enum Weight {
-    /// f32 values of a norm or bias.
-    Vector(AlignedBuf),
+    /// f32 values of a norm, a bias, or learned positions.
+    Floats(AlignedBuf),
     /// A matrix in its kernel's panels; rows can be read back.
     Linear(PackedWeight),
     /// Rows as the file stores them, only ever looked up.
@@ -81,14 +81,14 @@ impl Weight {
                 let row = row.ok_or_else(|| Error::invalid(format!("the table has no row {r}")))?;
                 quant::decode_row(*dtype, row, out)
             }
-            Weight::Vector(_) => Err(Error::invalid("a vector has no rows to look up")),
+            Weight::Floats(_) => Err(Error::invalid("plain floats have no rows to look up")),
         }
     }
 
     /// Bytes it occupies.
     pub fn bytes(&self) -> usize {
         match self {
-            Weight::Vector(buf) | Weight::Table { rows: buf, .. } => buf.len(),
+            Weight::Floats(buf) | Weight::Table { rows: buf, .. } => buf.len(),
             Weight::Linear(packed) => packed.bytes(),
         }
     }
@@ -103,10 +103,10 @@ impl Weights {
         &self.0[id.index()]
     }
 
-    /// A vector's values; empty if the weight isn't one (builders only ask for what they declared).
-    pub fn vector(&self, id: WeightId) -> &[f32] {
+    /// The values of plain floats; empty if the weight isn't such (builders only ask for what they declared).
+    pub fn floats(&self, id: WeightId) -> &[f32] {
         match self.get(id) {
-            Weight::Vector(buf) => buf.as_slice::<f32>(),
+            Weight::Floats(buf) => buf.as_slice::<f32>(),
             _ => &[],
         }
     }

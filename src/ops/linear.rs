@@ -237,61 +237,60 @@ pub unsafe fn run<'a>(
     });
 }
 
-/// Columns of a gate and what it lets through, side by side in a worker's scratch.
+/// The same columns of several matrices' products, side by side in a worker's scratch.
 #[derive(Clone, Debug)]
-pub struct Pair {
+pub struct Beside<const N: usize> {
     /// Rows of the batch.
     pub rows: Range<usize>,
-    /// Columns of both matrices.
+    /// Columns of each product.
     pub columns: Range<usize>,
-    /// First row of the gate's columns.
-    pub gate: *const f32,
-    /// First row of the others.
-    pub up: *const f32,
-    /// Floats between rows of both.
+    /// First row of each.
+    pub first: [*const f32; N],
+    /// Floats between rows of all.
     pub stride: usize,
 }
 
-/// Floats of scratch that [`gated`] needs for weights of this kind.
-pub fn gated_scratch_len(gate: &Packer, up: &Packer, unit: usize) -> usize {
-    (HOT_BYTES / size_of::<f32>()).max(2 * gated_unit(gate, up, unit))
+/// Floats of scratch that [`beside`] needs for weights of this kind.
+pub fn scratch_len<const N: usize>(packers: [&Packer; N], unit: usize) -> usize {
+    (HOT_BYTES / size_of::<f32>()).max(N * unit_of(packers, unit))
 }
 
-fn gated_unit(gate: &Packer, up: &Packer, unit: usize) -> usize {
-    common_multiple(common_multiple(gate.panel_rows(), up.panel_rows()), unit)
+fn unit_of<const N: usize>(packers: [&Packer; N], unit: usize) -> usize {
+    packers.iter().fold(unit, |unit, packer| common_multiple(unit, packer.panel_rows()))
 }
 
-/// Two products over the same rows whose results are only wanted together: some columns of both go into
-/// `scratch`, and from there wherever `then` puts them. Outputs of the products (`y`, `column`) are not used.
+/// Products over the same rows whose results are only wanted together, or as something else: some columns of each
+/// go into `scratch`, and from there wherever `then` puts them. Outputs of the products (`y`, `column`) are not
+/// used.
 ///
 /// # Safety
-/// As [`run`]; `scratch` is this worker's own and holds [`gated_scratch_len`] floats; both weights have as many
-/// outputs.
-pub unsafe fn gated(
+/// As [`run`]; `scratch` is this worker's own and holds [`scratch_len`] floats; all weights have as many outputs.
+pub unsafe fn beside<const N: usize>(
     worker: &Worker<'_>,
     shares: &Shares,
-    gate: &Product<'_>,
-    up: &Product<'_>,
+    products: [&Product<'_>; N],
     scratch: *mut f32,
-    then: Then<impl Fn(Pair)>,
+    then: Then<impl Fn(Beside<N>)>,
 ) {
-    let (n, unit) = (gate.weight.n, gated_unit(&gate.weight.packer, &up.weight.packer, then.unit));
-    let hot = (HOT_BYTES / size_of::<f32>()).max(2 * unit);
-    each_run(worker, shares, gate.x.len(), n.div_ceil(unit), |run, rows| {
-        let most = (hot / (2 * unit * rows.len())).max(1);
+    let (n, rows) = products.first().map_or((0, 0), |first| (first.weight.n, first.x.len()));
+    let packers = products.map(|product| &product.weight.packer);
+    let (unit, hot) = (unit_of(packers, then.unit), scratch_len(packers, then.unit));
+    each_run(worker, shares, rows, n.div_ceil(unit), |run, rows| {
+        let most = (hot / (N * unit * rows.len())).max(1);
         for first in run.clone().step_by(most) {
             let columns = first * unit..((first + most).min(run.end) * unit).min(n);
-            let most_rows = (hot / (2 * columns.len())).max(1);
+            let most_rows = (hot / (N * columns.len())).max(1);
             for begin in rows.clone().step_by(most_rows) {
                 let rows = begin..(begin + most_rows).min(rows.end);
-                let stride = 2 * columns.len();
-                let beside = scratch.wrapping_add(columns.len());
-                // SAFETY: the scratch holds rows × both columns, as was just counted; the rest as in `run`.
-                unsafe {
-                    gate.compute(columns.clone(), rows.clone(), Some((scratch, stride)));
-                    up.compute(columns.clone(), rows.clone(), Some((beside, stride)));
-                }
-                (then.call)(Pair { rows, columns: columns.clone(), gate: scratch, up: beside, stride });
+                let stride = N * columns.len();
+                let first = std::array::from_fn(|i| {
+                    let place = scratch.wrapping_add(i * columns.len());
+                    // SAFETY: the scratch holds these rows of all columns, as was just counted; the rest as in
+                    // `run`.
+                    unsafe { products[i].compute(columns.clone(), rows.clone(), Some((place, stride))) };
+                    place.cast_const()
+                });
+                (then.call)(Beside { rows, columns: columns.clone(), first, stride });
             }
         }
     });

@@ -25,8 +25,8 @@ impl Rows {
     /// `n` rows, `stride` bytes apart.
     ///
     /// # Safety
-    /// `ptr` is valid for reads and writes of `n · stride` bytes, 64-byte aligned like `stride`, for as
-    /// long as the value and its copies are used.
+    /// `ptr` is valid for reads and writes of `n · stride` bytes and 64-byte aligned, `stride` a multiple of 4,
+    /// for as long as the value and its copies are used.
     pub unsafe fn new(ptr: *mut u8, stride: usize, n: usize) -> Self {
         Rows { ptr, stride, n }
     }

@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use super::Rows;
-use super::linear::Pair;
+use super::linear::Beside;
 use crate::kernels::KernelSet;
-use crate::kernels::qmatmul::{GateQuantizeArgs, NormQuantizeArgs};
+use crate::kernels::qmatmul::{BlocksArgs, NormQuantizeArgs};
 use crate::kernels::rope::{Rope, RopeArgs, Table};
 use crate::kernels::rows::NormArgs;
 use crate::quant::BLOCK;
@@ -16,8 +16,31 @@ use crate::quant::BLOCK;
 /// # Safety
 /// Rows `share` of `out` are this worker's alone; rows `share` of `x` are written by no other.
 pub unsafe fn rms_norm(k: &KernelSet, share: Range<usize>, x: Rows, weight: &[f32], eps: f32, out: Rows) {
+    // SAFETY: by contract; without `add`, `x` is only read.
+    unsafe { k.rows.rms_norm.run(&norm_args(share, x, weight, eps, out)) }
+}
+
+/// `out[r] = (x[r] − mean(x[r])) / √(variance(x[r]) + eps) · weight + bias`.
+///
+/// # Safety
+/// As [`rms_norm`].
+pub unsafe fn layer_norm(
+    k: &KernelSet,
+    share: Range<usize>,
+    x: Rows,
+    (weight, bias): (&[f32], &[f32]),
+    eps: f32,
+    out: Rows,
+) {
+    debug_assert_eq!(weight.len(), bias.len());
+    let args = NormArgs { beta: bias.as_ptr(), ..norm_args(share, x, weight, eps, out) };
+    // SAFETY: as above.
+    unsafe { k.rows.layer_norm.run(&args) }
+}
+
+fn norm_args(share: Range<usize>, x: Rows, weight: &[f32], eps: f32, out: Rows) -> NormArgs {
     debug_assert!(size_of_val(weight) <= x.stride().min(out.stride()));
-    let args = NormArgs {
+    NormArgs {
         x: x.row_f32(share.start),
         x_stride: x.stride() / size_of::<f32>(),
         add: std::ptr::null(),
@@ -31,9 +54,7 @@ pub unsafe fn rms_norm(k: &KernelSet, share: Range<usize>, x: Rows, weight: &[f3
         cols: weight.len(),
         mean: std::ptr::null_mut(),
         rstd: std::ptr::null_mut(),
-    };
-    // SAFETY: by contract; without `add`, `x` is only read.
-    unsafe { k.rows.rms_norm.run(&args) }
+    }
 }
 
 /// [`rms_norm`] and [`quantize`] in one: rows of `out` hold quantised rows.
@@ -67,37 +88,58 @@ pub unsafe fn norm_quantize(
 ///
 /// # Safety
 /// The pair's columns are readable; these columns of these rows of `out` are this worker's alone.
-pub unsafe fn swiglu(k: &KernelSet, pair: &Pair, n: usize, quantized: bool, out: Rows) {
-    let width = pair.columns.len();
+pub unsafe fn swiglu(k: &KernelSet, pair: &Beside<2>, n: usize, quantized: bool, out: Rows) {
+    let (width, [gate, up]) = (pair.columns.len(), pair.first);
     if !quantized {
         for (i, r) in pair.rows.clone().enumerate() {
             // SAFETY: by contract.
             unsafe {
                 let row = |first: *const f32| std::slice::from_raw_parts(first.add(i * pair.stride), width);
                 let out = out.row_f32(r).add(pair.columns.start);
-                k.unary.swiglu.apply(
-                    row(pair.gate),
-                    row(pair.up),
-                    std::slice::from_raw_parts_mut(out, width),
-                );
+                k.unary.swiglu.apply(row(gate), row(up), std::slice::from_raw_parts_mut(out, width));
             }
         }
         return;
     }
-    debug_assert!(pair.columns.start.is_multiple_of(BLOCK) && width.is_multiple_of(BLOCK));
-    let args = GateQuantizeArgs {
-        gate: pair.gate,
-        up: pair.up,
-        stride: pair.stride,
-        rows: pair.rows.len(),
-        len: width,
-        out: out.row(pair.rows.start),
+    // SAFETY: by contract.
+    unsafe { k.qmatmul.gate_quantize(&blocks(pair, n, out), up) }
+}
+
+/// Columns of `out = gelu(x)` as whole blocks of quantised rows of `n`.
+///
+/// # Safety
+/// The columns are readable; these columns of these rows of `out` are this worker's alone.
+pub unsafe fn gelu_quantize(k: &KernelSet, x: &Beside<1>, n: usize, out: Rows) {
+    // SAFETY: by contract.
+    unsafe { k.qmatmul.gelu_quantize(&blocks(x, n, out)) }
+}
+
+/// The first of the columns, and where they go as blocks of quantised rows of `n`.
+fn blocks<const N: usize>(x: &Beside<N>, n: usize, out: Rows) -> BlocksArgs {
+    debug_assert!(x.columns.start.is_multiple_of(BLOCK) && x.columns.len().is_multiple_of(BLOCK));
+    BlocksArgs {
+        x: x.first[0],
+        stride: x.stride,
+        rows: x.rows.len(),
+        len: x.columns.len(),
+        out: out.row(x.rows.start),
         out_stride: out.stride(),
         k: n,
-        block: pair.columns.start / BLOCK,
-    };
-    // SAFETY: by contract.
-    unsafe { k.qmatmul.gate_quantize(&args) }
+        block: x.columns.start / BLOCK,
+    }
+}
+
+/// `x = gelu(x)` of some columns of some rows.
+///
+/// # Safety
+/// These columns of these rows are this worker's alone.
+pub unsafe fn gelu(k: &KernelSet, x: Rows, rows: Range<usize>, columns: Range<usize>) {
+    debug_assert!(columns.end * size_of::<f32>() <= x.stride());
+    for r in rows {
+        let first = x.row_f32(r).wrapping_add(columns.start);
+        // SAFETY: by contract.
+        unsafe { k.unary.gelu_tanh.run(first, first, columns.len()) }
+    }
 }
 
 /// Rows of `len` floats to 8 bits with a scale for each block of 32.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::exec::{self, Pass};
 use crate::error::{Error, Result};
 use crate::kv::{self, Cache, CacheType};
-use crate::model::{MAX_CONTEXT, Model, RopeConfig, RopeOverrides};
+use crate::model::{Model, RopeConfig, RopeOverrides};
 use crate::profile::{self, Zone};
 use crate::threads::{self, MAX_WORKERS, Team};
 
@@ -82,8 +82,13 @@ impl Shape {
         params.rope.check()?;
         let config = model.config();
         let n_ctx = if params.n_ctx == 0 { config.n_ctx_train } else { params.n_ctx };
-        if n_ctx > MAX_CONTEXT {
-            return Err(Error::invalid(format!("n_ctx is {n_ctx}; at most {MAX_CONTEXT}")));
+        let most = config.n_ctx_most();
+        if n_ctx > most {
+            let why = if config.rope.is_some() { "" } else { ", the positions that the model has learned" };
+            return Err(Error::invalid(format!("n_ctx is {n_ctx}; at most {most}{why}")));
+        }
+        if config.rope.is_none() && params.rope != RopeOverrides::default() {
+            return Err(Error::invalid("the model's positions are learned: it has no rope to change"));
         }
         let n_batch = if params.n_batch == 0 { DEFAULT_BATCH } else { params.n_batch };
         if n_batch > MAX_BATCH || params.n_output > MAX_BATCH {
@@ -105,7 +110,8 @@ pub struct Context {
     team: Team,
     cache: Cache,
     pass: Pass,
-    rope: RopeConfig,
+    /// Absent where positions are learned.
+    rope: Option<RopeConfig>,
     n_ctx: usize,
     n_batch: usize,
     n_output: usize,
@@ -152,8 +158,9 @@ impl Context {
         }
         let shape = Shape::new(&model, params)?;
         let cache = Cache::new(shape.cache)?;
-        let rope = model.config().rope.with(&params.rope);
-        let pass = Pass::new(&model, &rope, &shape.cache, shape.n_batch, shape.n_output, params.threads)?;
+        let rope = model.config().rope.as_ref().map(|rope| rope.with(&params.rope));
+        let pass =
+            Pass::new(&model, rope.as_ref(), &shape.cache, shape.n_batch, shape.n_output, params.threads)?;
         let team = Team::new(params.threads)?;
         let Shape { n_ctx, n_batch, n_output, .. } = shape;
         let mut tokens = Vec::new();
@@ -203,10 +210,11 @@ impl Context {
     /// What to warn of: that there are more positions than the model was trained on, stretched as they are.
     pub fn warning(&self) -> Option<String> {
         let config = self.model.config();
-        let stretch = f64::from(self.rope.factor) / f64::from(config.rope.factor);
+        let (rope, trained) = self.rope.as_ref().zip(config.rope.as_ref())?;
+        let stretch = f64::from(rope.factor) / f64::from(trained.factor);
         let trained = config.n_ctx_train as f64 * stretch;
         (self.n_ctx as f64 > trained).then(|| {
-            let needed = f64::from(self.rope.factor) * self.n_ctx as f64 / trained;
+            let needed = f64::from(rope.factor) * self.n_ctx as f64 / trained;
             format!(
                 "the context has {} positions, the model was trained on {trained:.0}: what it writes beyond them \
                  may be worthless (a rope scale of {needed:.2} would stretch them)",

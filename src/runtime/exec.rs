@@ -12,7 +12,7 @@ use crate::model::{
     Buf, BufKind, Model, Part, Plan, PlanLayout, RopeConfig, Step, StepKind, Then, Weight, WeightId,
 };
 use crate::ops::attention::{self, HeadShape};
-use crate::ops::linear::{self, Packer, Pair, Product};
+use crate::ops::linear::{self, Beside, Packer, Product};
 use crate::ops::{Rows, rowwise};
 use crate::profile::{self, Zone};
 use crate::quant::BLOCK;
@@ -41,7 +41,8 @@ pub(super) struct Pass {
     /// Where the copies begin.
     own_copies: usize,
     parts: attention::Parts,
-    rope: Table,
+    /// Absent where positions are learned.
+    rope: Option<Table>,
     /// Position of each row of the batch, and one past it: what the row sees.
     positions: Vec<u32>,
     limits: Vec<u32>,
@@ -87,14 +88,15 @@ impl Sizes {
         let (config, n_ctx) = (model.config(), cache.n_ctx);
         let kernel = model.kernels().attention.of(cache.layout.stored);
         let attention = attention::scratch_len(kernel, &heads(model))?;
-        let gated = model.plan().steps.iter().filter_map(|step| gated_scratch(model, step)).max();
-        let floats = attention.max(gated.unwrap_or(0));
+        let products = model.plan().steps.iter().filter_map(|step| product_scratch(model, step)).max();
+        let floats = attention.max(products.unwrap_or(0));
         let own_copies = checked_bytes(floats, size_of::<f32>(), "scratch")?.next_multiple_of(ALIGNMENT);
         let own_stride = own_copies
             .checked_add(layout.own_total)
             .ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "scratch" })?;
         let own = checked_bytes(own_stride, threads, "scratch")?;
-        let rope = checked_bytes(n_ctx, config.rope.dim * size_of::<f32>(), "the rotary table")?;
+        let turned = config.rope.as_ref().map_or(0, |rope| rope.dim);
+        let rope = checked_bytes(n_ctx, turned * size_of::<f32>(), "the rotary table")?;
         let parts = attention::Parts::bytes(kernel, &heads(model), n_ctx, threads)?;
         Ok(Sizes { arena: layout.total, own_copies, own_stride, own, parts, rope })
     }
@@ -108,18 +110,25 @@ impl Sizes {
     }
 }
 
-/// Columns that a gated step takes together: whole blocks where they are quantised.
-fn gated_unit(quantized: bool) -> usize {
+/// Columns that a step whose result is quantised takes together, or one that keeps floats.
+fn columns_unit(quantized: bool) -> usize {
     if quantized { BLOCK } else { 1 }
 }
 
-fn gated_scratch(model: &Model, step: &Step) -> Option<usize> {
-    let StepKind::Gated { gate, up, quantized, .. } = &step.kind else { return None };
+fn product_scratch(model: &Model, step: &Step) -> Option<usize> {
     let packer = |part: &Part| -> Option<Packer> {
         let Weight::Linear(weight) = model.weights().get(part.weight) else { return None };
         Some(weight.packer())
     };
-    Some(linear::gated_scratch_len(&packer(gate)?, &packer(up)?, gated_unit(*quantized)))
+    match &step.kind {
+        StepKind::Gated { gate, up, quantized, .. } => {
+            Some(linear::scratch_len([&packer(gate)?, &packer(up)?], columns_unit(*quantized)))
+        }
+        StepKind::Gelu { part, quantized: true, .. } => {
+            Some(linear::scratch_len([&packer(part)?], columns_unit(true)))
+        }
+        _ => None,
+    }
 }
 
 impl Pass {
@@ -137,7 +146,7 @@ impl Pass {
 
     pub fn new(
         model: &Model,
-        rope: &RopeConfig,
+        rope: Option<&RopeConfig>,
         cache: &kv::Shape,
         n_batch: usize,
         n_output: usize,
@@ -158,7 +167,7 @@ impl Pass {
             own_stride: sizes.own_stride,
             own_copies: sizes.own_copies,
             parts: attention::Parts::new(kernel, &heads(model), n_ctx, threads)?,
-            rope: rope.table(n_ctx, model.rope_factors())?,
+            rope: rope.map(|rope| rope.table(n_ctx, model.rope_factors())).transpose()?,
             positions: vec![0; n_batch],
             limits: vec![0; n_batch],
             turns: [Turn::new(threads), Turn::new(threads)],
@@ -289,8 +298,8 @@ impl Walk<'_> {
         rows.last(self.rows(kind))
     }
 
-    fn vector(&self, id: WeightId) -> &[f32] {
-        self.model.weights().vector(id)
+    fn floats(&self, id: WeightId) -> &[f32] {
+        self.model.weights().floats(id)
     }
 
     fn step(&self, step: &Step, worker: &Worker<'_>, turn: &Turn) {
@@ -308,15 +317,18 @@ impl Walk<'_> {
         // no bytes.
         unsafe {
             match &step.kind {
-                StepKind::Embed { table, out } => {
-                    let table = self.model.weights().get(*table);
-                    embed(table, self.batch.tokens, share, view(*out), config.n_embd);
+                StepKind::Embed { table, positions, out } => {
+                    self.embed(*table, *positions, share, view(*out));
                 }
                 StepKind::RmsNorm { x, weight, out, eps } => {
-                    rowwise::rms_norm(kernels, share, view(*x), self.vector(*weight), *eps, view(*out));
+                    rowwise::rms_norm(kernels, share, view(*x), self.floats(*weight), *eps, view(*out));
+                }
+                StepKind::LayerNorm { x, weight, bias, out, eps } => {
+                    let affine = (self.floats(*weight), self.floats(*bias));
+                    rowwise::layer_norm(kernels, share, view(*x), affine, *eps, view(*out));
                 }
                 StepKind::NormQuantize { x, weight, out, eps } => {
-                    rowwise::norm_quantize(kernels, share, view(*x), self.vector(*weight), *eps, view(*out));
+                    rowwise::norm_quantize(kernels, share, view(*x), self.floats(*weight), *eps, view(*out));
                 }
                 StepKind::Quantize { x, out, k } => {
                     rowwise::quantize(kernels, share, view(*x), *k, view(*out))
@@ -324,31 +336,60 @@ impl Walk<'_> {
                 StepKind::Linear { parts, then } => {
                     let part = |i: usize| self.product(&parts[i], step.rows, worker);
                     let (shares, n) = (&turn.shares, parts.len());
-                    match *then {
-                        Then::Nothing => linear::run(worker, shares, n, part, linear::NOTHING),
-                        Then::RopeStore { layer } => {
-                            let call = |i: usize, rows: Range<usize>, columns: Range<usize>| {
-                                let begin = parts[i].column;
-                                let columns = begin + columns.start..begin + columns.end;
-                                self.rope_store(layer, view(parts[i].out), rows, columns, worker);
-                            };
-                            let then = linear::Then { unit: config.head_dim, call };
-                            linear::run(worker, shares, n, part, Some(then));
+                    let (layer, turns) = match *then {
+                        Then::Nothing => {
+                            return linear::run(worker, shares, n, part, linear::NOTHING);
                         }
-                    }
+                        Then::RopeStore { layer } => (layer, true),
+                        Then::Store { layer } => (layer, false),
+                    };
+                    let call = |i: usize, rows: Range<usize>, columns: Range<usize>| {
+                        let (qkv, begin) = (view(parts[i].out), parts[i].column / config.head_dim);
+                        let heads = columns.start / config.head_dim..columns.end / config.head_dim;
+                        let heads = begin + heads.start..begin + heads.end;
+                        if turns {
+                            self.rotate(qkv, rows.clone(), heads.clone(), worker);
+                        }
+                        self.store(layer, qkv, rows, heads, worker);
+                    };
+                    let then = linear::Then { unit: config.head_dim, call };
+                    linear::run(worker, shares, n, part, Some(then));
                 }
                 StepKind::Gated { gate, up, out, quantized } => {
                     let product = |part| self.product(part, step.rows, worker);
                     let Some((gate, up)) = product(gate).zip(product(up)) else { return };
                     let (out, n) = (view(*out), gate.weight.n());
-                    let call = |pair: Pair| {
+                    let call = |pair: Beside<2>| {
                         let elements = (pair.rows.len() * pair.columns.len()) as u64;
                         let _zone = clock(worker, Zone::SwiGlu).work(5 * elements, 8 * elements);
                         rowwise::swiglu(kernels, &pair, n, *quantized, out);
                     };
-                    let then = linear::Then { unit: gated_unit(*quantized), call };
+                    let then = linear::Then { unit: columns_unit(*quantized), call };
                     let scratch = self.worker_memory(worker).cast();
-                    linear::gated(worker, &turn.shares, &gate, &up, scratch, then);
+                    linear::beside(worker, &turn.shares, [&gate, &up], scratch, then);
+                }
+                StepKind::Gelu { part, out, quantized } => {
+                    let Some(product) = self.product(part, step.rows, worker) else { return };
+                    let (out, n) = (view(*out), product.weight.n());
+                    let zone = |rows: usize, columns: usize| {
+                        let elements = (rows * columns) as u64;
+                        self.part_of_step(worker, Zone::Gelu, (8 * elements, 8 * elements))
+                    };
+                    let (shares, unit) = (&turn.shares, columns_unit(*quantized));
+                    if *quantized {
+                        let call = |x: Beside<1>| {
+                            let _zone = zone(x.rows.len(), x.columns.len());
+                            rowwise::gelu_quantize(kernels, &x, n, out);
+                        };
+                        let scratch = self.worker_memory(worker).cast();
+                        linear::beside(worker, shares, [&product], scratch, linear::Then { unit, call });
+                    } else {
+                        let call = |_: usize, rows: Range<usize>, columns: Range<usize>| {
+                            let _zone = zone(rows.len(), columns.len());
+                            rowwise::gelu(kernels, out, rows, columns);
+                        };
+                        linear::run(worker, shares, 1, |_| Some(product), Some(linear::Then { unit, call }));
+                    }
                 }
                 StepKind::Attention { layer, qkv, out, scale } => {
                     let args = attention::Args {
@@ -367,43 +408,71 @@ impl Walk<'_> {
         }
     }
 
-    /// Rotates what is queries or keys among whole heads of `qkv`, and puts what is keys or values into the cache.
+    /// Rows of the token table, and of the positions if there are any.
     ///
     /// # Safety
-    /// These columns of these rows, and their places in the cache, are this worker's alone.
-    unsafe fn rope_store(
+    /// Rows `share` of `out` are this worker's alone.
+    unsafe fn embed(&self, table: WeightId, positions: Option<WeightId>, share: Range<usize>, out: Rows) {
+        let (table, width) = (self.model.weights().get(table), self.model.config().n_embd);
+        for r in share {
+            // SAFETY: the row belongs to this worker's share.
+            let row = unsafe { out.floats_mut(r, width) };
+            // The context checked the token, the loader the table's shape.
+            table.decode_row(self.batch.tokens[r] as usize, row).expect("a row of the embedding");
+            if let Some(positions) = positions {
+                // A context has no more positions than the table has rows.
+                let at = (self.batch.position + r) * width;
+                self.model.kernels().unary.add.apply_in_place(row, &self.floats(positions)[at..at + width]);
+            }
+        }
+    }
+
+    /// Rotates what is queries or keys among some heads of `qkv`.
+    ///
+    /// # Safety
+    /// These heads of these rows are this worker's alone.
+    unsafe fn rotate(&self, qkv: Rows, rows: Range<usize>, heads: Range<usize>, worker: &Worker<'_>) {
+        let config = self.model.config();
+        let Some((rope, table)) = config.rope.as_ref().zip(self.pass.rope.as_ref()) else { return };
+        let values = config.n_head + config.n_head_kv;
+        let turned = heads.start.min(values)..heads.end.min(values);
+        if turned.is_empty() {
+            return;
+        }
+        let elements = (rows.len() * turned.len() * rope.dim) as u64;
+        let _zone = clock(worker, Zone::Rope).work(3 * elements, 8 * elements);
+        let kernel = self.model.kernels().rope.of(rope.pairing);
+        // SAFETY: by contract; the table covers the context.
+        unsafe { rowwise::rope(kernel, rows, qkv, turned, config.head_dim, table, &self.pass.positions) };
+    }
+
+    /// Puts what is keys or values among some heads of `qkv` into the cache.
+    ///
+    /// # Safety
+    /// These heads of these rows, and their places in the cache, are this worker's alone.
+    unsafe fn store(
         &self,
         layer: usize,
         qkv: Rows,
         rows: Range<usize>,
-        columns: Range<usize>,
+        heads: Range<usize>,
         worker: &Worker<'_>,
     ) {
-        let shape = heads(self.model);
-        let rope = &self.model.config().rope;
+        let shape = self::heads(self.model);
         let (keys, values) = (shape.n_head, shape.n_head + shape.n_head_kv);
-        let (begin, end) = (columns.start / shape.head_dim, columns.end / shape.head_dim);
-        let turned = begin.min(values)..end.min(values);
-        if !turned.is_empty() {
-            let elements = (rows.len() * turned.len() * rope.dim) as u64;
-            let _zone = clock(worker, Zone::Rope).work(3 * elements, 8 * elements);
-            let kernel = self.model.kernels().rope.of(rope.pairing);
-            let (table, positions) = (&self.pass.rope, &self.pass.positions);
-            // SAFETY: by contract; the table covers the context.
-            unsafe { rowwise::rope(kernel, rows.clone(), qkv, turned, shape.head_dim, table, positions) };
-        }
+        let (begin, end) = (heads.start, heads.end);
         let key_heads = begin.clamp(keys, values) - keys..end.clamp(keys, values) - keys;
         let value_heads = begin.max(values) - values..end.max(values) - values;
-        if !key_heads.is_empty() || !value_heads.is_empty() {
-            let elements = rows.len() * (key_heads.len() + value_heads.len()) * shape.head_dim;
-            let _zone = clock(worker, Zone::KvStore).work(0, 8 * elements as u64);
-            let cache = self.cache.layer(layer);
-            let heads = (key_heads, value_heads);
-            // SAFETY: by contract; the context has room for the positions.
-            unsafe {
-                attention::store(self.model.kernels(), &cache, rows, qkv, &shape, self.batch.position, heads)
-            };
+        if key_heads.is_empty() && value_heads.is_empty() {
+            return;
         }
+        let elements = rows.len() * (key_heads.len() + value_heads.len()) * shape.head_dim;
+        let _zone = clock(worker, Zone::KvStore).work(0, 8 * elements as u64);
+        let (cache, heads) = (self.cache.layer(layer), (key_heads, value_heads));
+        // SAFETY: by contract; the context has room for the positions.
+        unsafe {
+            attention::store(self.model.kernels(), &cache, rows, qkv, &shape, self.batch.position, heads)
+        };
     }
 
     fn product(&self, part: &Part, rows: BufKind, worker: &Worker<'_>) -> Option<Product<'_>> {
@@ -411,7 +480,7 @@ impl Walk<'_> {
         Some(Product {
             x: self.view(part.x, rows, worker),
             weight,
-            bias: part.bias.map(|id| self.vector(id)),
+            bias: part.bias.map(|id| self.floats(id)),
             y: self.view(part.out, rows, worker),
             column: part.column,
             accumulate: part.accumulate,
@@ -441,12 +510,17 @@ impl Walk<'_> {
                 let end = self.batch.position as u64 + rows;
                 (4 * keys * config.q_width() as u64, self.cache.layer_bytes(end as usize) as u64)
             }
+            StepKind::Gelu { part, .. } => self.product_work(part, rows),
+            StepKind::LayerNorm { .. } => (8 * rows * config.n_embd as u64, rows * config.n_embd as u64 * 8),
             StepKind::RmsNorm { .. } => (4 * rows * config.n_embd as u64, rows * config.n_embd as u64 * 8),
             StepKind::NormQuantize { .. } => {
                 (7 * rows * config.n_embd as u64, rows * config.n_embd as u64 * 6)
             }
             StepKind::Quantize { k, .. } => (3 * rows * *k as u64, rows * *k as u64 * 6),
-            StepKind::Embed { .. } => (0, rows * config.n_embd as u64 * 8),
+            StepKind::Embed { positions, .. } => {
+                let elements = rows * config.n_embd as u64;
+                if positions.is_some() { (elements, 12 * elements) } else { (0, 8 * elements) }
+            }
         }
     }
 }
@@ -459,15 +533,4 @@ fn clock(worker: &Worker<'_>, zone: Zone) -> profile::Scope {
 
 fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
     (a.0 + b.0, a.1 + b.1)
-}
-
-/// # Safety
-/// Rows `share` of `out` are this worker's alone.
-unsafe fn embed(table: &Weight, tokens: &[u32], share: std::ops::Range<usize>, out: Rows, width: usize) {
-    for r in share {
-        // SAFETY: the row belongs to this worker's share.
-        let row = unsafe { out.floats_mut(r, width) };
-        // The context checked the token, the loader the table's shape.
-        table.decode_row(tokens[r] as usize, row).expect("a row of the embedding");
-    }
 }

@@ -1,4 +1,4 @@
-//! Reader of GGUF files, versions 2 and 3, little-endian, after the public specification
+//! Reader of GGUF files, versions 2 and 3, little-endian, and writer of their headers, after the public specification
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>). It reads the header through a small buffer
 //! and checks all of it against the file; tensor data is read later, by position, by any number of threads.
 //!
@@ -21,9 +21,11 @@ mod metadata;
 mod read;
 mod reserve;
 mod types;
+mod write;
 
 pub use metadata::{Array, Metadata, Strings, Value};
 pub use types::TensorType;
+pub use write::{Header, TensorSpec};
 
 use cursor::Cursor;
 use layout::Section;

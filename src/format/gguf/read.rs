@@ -10,7 +10,7 @@ use super::types::TensorType;
 use crate::error::{Error, Result, at, quoted};
 
 /// Value types as the file numbers them.
-mod tag {
+pub(super) mod tag {
     pub const U8: u32 = 0;
     pub const I8: u32 = 1;
     pub const U16: u32 = 2;

@@ -1,4 +1,4 @@
-//! Quantisation together with what yields its rows: RMSNorm, or SiLU of a gate times up.
+//! Quantisation together with what yields its rows: RMSNorm, GELU, or SiLU of a gate times up.
 //! Values go from registers into a block on the stack and from there to digits; no row of them is ever in memory.
 //! The bits are those of the two steps one after the other.
 
@@ -31,15 +31,12 @@ pub struct NormQuantizeArgs {
     pub out_stride: usize,
 }
 
-/// Rows of gates and what they let through, to multiply (silu(gate) · up) and quantise: whole rows, or a run of
-/// blocks of each.
+/// Rows of which a function is quantised: whole rows, or a run of blocks of each.
 #[derive(Clone, Copy, Debug)]
-pub struct GateQuantizeArgs {
-    /// First row of gates.
-    pub gate: *const f32,
-    /// First row of what they gate.
-    pub up: *const f32,
-    /// Floats between rows of both.
+pub struct BlocksArgs {
+    /// First row.
+    pub x: *const f32,
+    /// Floats between rows.
     pub stride: usize,
     /// Number of rows.
     pub rows: usize,
@@ -59,12 +56,13 @@ pub struct GateQuantizeArgs {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fused {
     pub norm: unsafe fn(Activations, &NormQuantizeArgs),
-    pub gate: unsafe fn(Activations, &GateQuantizeArgs),
+    pub gate: unsafe fn(Activations, &BlocksArgs, *const f32),
+    pub gelu: unsafe fn(Activations, &BlocksArgs),
 }
 
 impl Fused {
     pub const fn of<I: DotI8>() -> Self {
-        Self { norm: norm::<I>, gate: gate::<I> }
+        Self { norm: norm::<I>, gate: gate::<I>, gelu: gelu::<I> }
     }
 }
 
@@ -77,9 +75,18 @@ unsafe fn norm<I: DotI8>(activations: Activations, args: &NormQuantizeArgs) {
 
 /// # Safety
 /// The CPU has the level; `args` as [`super::Set::gate_quantize`] says.
-unsafe fn gate<I: DotI8>(activations: Activations, args: &GateQuantizeArgs) {
+unsafe fn gate<I: DotI8>(activations: Activations, args: &BlocksArgs, up: *const f32) {
+    let terms = |at: usize| Gated { gate: args.x.wrapping_add(at), up: up.wrapping_add(at) };
     // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Gate(activations, args));
+    unsafe { I::new_unchecked() }.vectorize(Blocks { activations, args, terms });
+}
+
+/// # Safety
+/// The CPU has the level; `args` as [`super::Set::gelu_quantize`] says.
+unsafe fn gelu<I: DotI8>(activations: Activations, args: &BlocksArgs) {
+    let terms = |at: usize| Gelu(args.x.wrapping_add(at));
+    // SAFETY: the caller's promise.
+    unsafe { I::new_unchecked() }.vectorize(Blocks { activations, args, terms });
 }
 
 struct Norm<'a>(Activations, &'a NormQuantizeArgs);
@@ -103,20 +110,24 @@ impl Kernel for Norm<'_> {
     }
 }
 
-struct Gate<'a>(Activations, &'a GateQuantizeArgs);
+/// Runs of blocks; `terms` gives a row's from its place, in floats, behind the first one's.
+struct Blocks<'a, F> {
+    activations: Activations,
+    args: &'a BlocksArgs,
+    terms: F,
+}
 
-impl Kernel for Gate<'_> {
+impl<T: Terms, F: Fn(usize) -> T> Kernel for Blocks<'_, F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Gate(activations, args) = self;
+        let Blocks { activations, args, terms } = self;
         for r in 0..args.rows {
             // SAFETY: the caller's rows.
             unsafe {
-                let at = r * args.stride;
-                let terms = Gated { gate: args.gate.add(at), up: args.up.add(at) };
                 let row = Target::new(activations, args.k, args.out.add(r * args.out_stride));
-                quantize(isa, &terms, args.block..args.block + args.len / BLOCK, &row);
+                let blocks = args.block..args.block + args.len / BLOCK;
+                quantize(isa, &terms(r * args.stride), blocks, &row);
             }
         }
     }
@@ -154,6 +165,17 @@ impl Terms for Gated {
             let gate = load(isa, self.gate.add(i), count);
             isa.mul(vecmath::silu(isa, gate), load(isa, self.up.add(i), count))
         }
+    }
+}
+
+/// gelu(x)
+struct Gelu(*const f32);
+
+impl Terms for Gelu {
+    #[inline(always)]
+    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { vecmath::gelu_tanh(isa, load(isa, self.0.add(i), count)) }
     }
 }
 

@@ -138,9 +138,8 @@ fn a_gate_and_its_quantisation_are_the_two_steps() {
             // In two runs of blocks, as two workers would.
             let cut = k / 64 * 32;
             for (begin, end) in [(cut, k), (0, cut)] {
-                let args = GateQuantizeArgs {
-                    gate: first.wrapping_add(begin),
-                    up: first.wrapping_add(k + begin),
+                let args = BlocksArgs {
+                    x: first.wrapping_add(begin),
                     stride,
                     rows,
                     len: end - begin,
@@ -150,7 +149,37 @@ fn a_gate_and_its_quantisation_are_the_two_steps() {
                     block: begin / 32,
                 };
                 // SAFETY: the rows were just made.
-                unsafe { set.gate_quantize(&args) };
+                unsafe { set.gate_quantize(&args, first.wrapping_add(k + begin)) };
+            }
+            assert!(out.rows(used(&set, k)) == wanted, "{isa:?} {rows}×{k}");
+        }
+    });
+}
+
+#[test]
+fn a_gelu_and_its_quantisation_are_the_two_steps() {
+    each_set(|isa, set| {
+        let gelu = unary::Set::select(isa).gelu_tanh;
+        for (rows, k) in SHAPES {
+            let x = rows_of(rows, k, rows > 1);
+            let mut activated = vec![0.0; x.len()];
+            gelu.apply(&x, &mut activated);
+            let wanted = quantized(&set, &activated, k);
+            let mut out = Out::new(rows, set.row_bytes(k), 5);
+            let cut = k / 64 * 32;
+            for (begin, end) in [(cut, k), (0, cut)] {
+                let args = BlocksArgs {
+                    x: x.as_ptr().wrapping_add(begin),
+                    stride: k,
+                    rows,
+                    len: end - begin,
+                    out: out.ptr(),
+                    out_stride: out.stride,
+                    k,
+                    block: begin / 32,
+                };
+                // SAFETY: the rows were just made.
+                unsafe { set.gelu_quantize(&args) };
             }
             assert!(out.rows(used(&set, k)) == wanted, "{isa:?} {rows}×{k}");
         }

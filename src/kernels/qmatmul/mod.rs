@@ -56,7 +56,7 @@ mod tile;
 mod wide;
 
 pub use activations::Activations;
-pub use fused::{GateQuantizeArgs, NormQuantizeArgs};
+pub use fused::{BlocksArgs, NormQuantizeArgs};
 pub use layout::Layout;
 
 /// Types with a quantised kernel; the order of [`Set`]'s entries.
@@ -308,15 +308,25 @@ impl Set {
         unsafe { (self.fused.norm)(self.activations, args) }
     }
 
-    /// Multiplies silu(gate) by up and quantises the products, with the bits of SwiGLU and
+    /// Multiplies silu(x) by `up` and quantises the products, with the bits of SwiGLU and
     /// [`Set::quantize_rows`] one after the other.
     ///
     /// # Safety
-    /// Each row of `gate` and `up` is readable for `len` floats; each of `out` is writable where its blocks from
-    /// `block` on are, and overlaps nothing else. `len` and `k` are multiples of 32. No alignment is needed.
-    pub unsafe fn gate_quantize(&self, args: &GateQuantizeArgs) {
+    /// Each row of `x` and `up`, as far apart, is readable for `len` floats; each of `out` is writable where its
+    /// blocks from `block` on are, and overlaps nothing else. `len` and `k` are multiples of 32. No alignment is
+    /// needed.
+    pub unsafe fn gate_quantize(&self, gate: &BlocksArgs, up: *const f32) {
         // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.fused.gate)(self.activations, args) }
+        unsafe { (self.fused.gate)(self.activations, gate, up) }
+    }
+
+    /// Quantises gelu(x), by tanh, with the bits of GELU and [`Set::quantize_rows`] one after the other.
+    ///
+    /// # Safety
+    /// As [`Set::gate_quantize`].
+    pub unsafe fn gelu_quantize(&self, args: &BlocksArgs) {
+        // SAFETY: the caller's promise; the set was selected for this CPU.
+        unsafe { (self.fused.gelu)(self.activations, args) }
     }
 
     /// Computes a portion with weights of type `dtype`, packed by this very level.
@@ -349,7 +359,7 @@ pub fn rows() -> impl Iterator<Item = KernelInfo> {
         nr,
     };
     LEVELS.iter().flat_map(move |set| {
-        let row_wise = ["quantize", "rms_norm_quantize", "swiglu_quantize"];
+        let row_wise = ["quantize", "rms_norm_quantize", "swiglu_quantize", "gelu_quantize"];
         let row_wise = row_wise.map(|op| info(set, op, "F32", [1, 1]));
         let matmuls = DTYPES.iter().map(move |dtype| info(set, "qmatmul", dtype.name(), [set.mr, set.nr]));
         row_wise.into_iter().chain(matmuls)

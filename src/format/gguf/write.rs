@@ -1,0 +1,188 @@
+//! Writes what stands in a GGUF file before the tensors' data, from metadata and a list of tensors: version 3,
+//! little-endian, the default alignment. Whoever writes the data puts it where [`Header::offsets`] says.
+
+use super::limits::{DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME_BYTES};
+use super::metadata::{Metadata, Value};
+use super::read::tag;
+use super::types::TensorType;
+use crate::error::{Error, Result, quoted};
+
+/// A tensor to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Unique within the file.
+    pub name: String,
+    /// Lengths, the fastest-varying first; at most four.
+    pub dims: Vec<u64>,
+    /// Element type.
+    pub ty: TensorType,
+}
+
+/// The beginning of a file, and where the rest of it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// All bytes before the first tensor's data, padding included.
+    pub bytes: Vec<u8>,
+    /// Bytes from the beginning of the file to each tensor's data; between tensors stand zeros.
+    pub offsets: Vec<u64>,
+    /// Bytes of each tensor's data.
+    pub sizes: Vec<u64>,
+    /// Bytes of the whole file.
+    pub file_len: u64,
+}
+
+impl Header {
+    /// Writes the header of a file with these pairs and tensors.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a tensor that no file can hold; [`Error::Unsupported`] for a pair whose value
+    /// is an array.
+    pub fn new(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Header> {
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3u32.to_le_bytes());
+        bytes.extend((tensors.len() as u64).to_le_bytes());
+        bytes.extend((metadata.len() as u64).to_le_bytes());
+        for (key, value) in metadata.iter() {
+            put_string(&mut bytes, key);
+            put_value(&mut bytes, key, value)?;
+        }
+        let (mut offsets, mut sizes) = (Vec::new(), Vec::new());
+        let mut end = 0u64;
+        for tensor in tensors {
+            let (begin, size) = (end.next_multiple_of(DEFAULT_ALIGNMENT), size(tensor)?);
+            let too_large = || Error::invalid("a file of so many tensors is too large");
+            end = begin.checked_add(size).filter(|&end| end < 1 << 62).ok_or_else(too_large)?;
+            put_entry(&mut bytes, tensor, begin);
+            offsets.push(begin);
+            sizes.push(size);
+        }
+        bytes.resize(bytes.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
+        let data = bytes.len() as u64;
+        offsets.iter_mut().for_each(|offset| *offset += data);
+        Ok(Header { bytes, offsets, sizes, file_len: data + end })
+    }
+}
+
+/// Bytes of a tensor's data.
+fn size(tensor: &TensorSpec) -> Result<u64> {
+    let wrong = |what: &str| Error::invalid(format!("tensor {}: {what}", quoted(&tensor.name)));
+    if tensor.name.is_empty() || tensor.name.len() as u64 > MAX_NAME_BYTES {
+        return Err(wrong("a name of no or too many bytes"));
+    }
+    if tensor.dims.len() as u64 > u64::from(MAX_DIMS) || tensor.dims.contains(&0) {
+        return Err(wrong("more than four dimensions, or one of 0"));
+    }
+    let elements = tensor.dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
+    let (len, bytes) = tensor.ty.block().ok_or_else(|| wrong("a type of unknown size"))?;
+    if !tensor.dims.first().unwrap_or(&1).is_multiple_of(len) {
+        return Err(wrong("rows of no whole number of blocks"));
+    }
+    elements.and_then(|n| (n / len).checked_mul(bytes)).ok_or_else(|| wrong("too large"))
+}
+
+fn put_entry(out: &mut Vec<u8>, tensor: &TensorSpec, offset: u64) {
+    put_string(out, &tensor.name);
+    out.extend((tensor.dims.len() as u32).to_le_bytes());
+    tensor.dims.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
+    out.extend(tensor.ty.0.to_le_bytes());
+    out.extend(offset.to_le_bytes());
+}
+
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<()> {
+    let mut put = |tag: u32, bytes: &[u8]| {
+        out.extend(tag.to_le_bytes());
+        out.extend(bytes);
+    };
+    match value {
+        Value::U8(x) => put(tag::U8, &x.to_le_bytes()),
+        Value::I8(x) => put(tag::I8, &x.to_le_bytes()),
+        Value::U16(x) => put(tag::U16, &x.to_le_bytes()),
+        Value::I16(x) => put(tag::I16, &x.to_le_bytes()),
+        Value::U32(x) => put(tag::U32, &x.to_le_bytes()),
+        Value::I32(x) => put(tag::I32, &x.to_le_bytes()),
+        Value::U64(x) => put(tag::U64, &x.to_le_bytes()),
+        Value::I64(x) => put(tag::I64, &x.to_le_bytes()),
+        Value::F32(x) => put(tag::F32, &x.to_le_bytes()),
+        Value::F64(x) => put(tag::F64, &x.to_le_bytes()),
+        Value::Bool(x) => put(tag::BOOL, &[u8::from(*x)]),
+        Value::Str(text) => {
+            put(tag::STRING, &[]);
+            put_string(out, text);
+        }
+        Value::Array(_) => {
+            return Err(Error::Unsupported(format!("writing the array {}", quoted(key))));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::format::BytesSource;
+    use crate::format::gguf::{Array, Gguf};
+
+    fn spec(name: &str, dims: &[u64], ty: u32) -> TensorSpec {
+        TensorSpec { name: name.to_owned(), dims: dims.to_vec(), ty: TensorType(ty) }
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let mut metadata = Metadata::new();
+        for (key, value) in [
+            ("u8", Value::U8(255)),
+            ("i8", Value::I8(-128)),
+            ("u16", Value::U16(65535)),
+            ("i16", Value::I16(-2)),
+            ("u32", Value::U32(7)),
+            ("i32", Value::I32(-7)),
+            ("u64", Value::U64(u64::MAX)),
+            ("i64", Value::I64(i64::MIN)),
+            ("f32", Value::F32(-0.1)),
+            ("f64", Value::F64(1e300)),
+            ("bool", Value::Bool(true)),
+            ("text", Value::Str("naïve\0".into())),
+            ("empty", Value::Str(String::new())),
+        ] {
+            metadata.insert(key.into(), value).unwrap();
+        }
+        // f32, Q4_0 (18 bytes a block of 32), a single number, f32 with four dimensions.
+        let tensors =
+            [spec("a", &[3], 0), spec("b", &[64, 3], 2), spec("c", &[], 0), spec("d", &[2, 3, 4, 5], 0)];
+        let header = Header::new(&metadata, &tensors).unwrap();
+        assert_eq!(header.sizes, [12, 108, 4, 480]);
+        let mut file = header.bytes.clone();
+        file.resize(header.file_len as usize, 0);
+        let gguf = Gguf::open(Arc::new(BytesSource::new("written", file))).unwrap();
+        assert_eq!(gguf.metadata(), &metadata);
+        for ((read, written), (offset, size)) in
+            gguf.tensors().iter().zip(&tensors).zip(header.offsets.iter().zip(&header.sizes))
+        {
+            assert_eq!((&read.name, read.shape(), read.ty), (&written.name, &written.dims[..], written.ty));
+            assert_eq!((read.offset, read.bytes), (*offset, *size));
+        }
+        assert_eq!(gguf.tensors().len(), tensors.len());
+    }
+
+    #[test]
+    fn what_no_file_can_hold_is_refused() {
+        let refused = |tensor| Header::new(&Metadata::new(), &[tensor]).unwrap_err().to_string();
+        assert!(refused(spec("", &[1], 0)).contains("name"));
+        assert!(refused(spec("a", &[1; 5], 0)).contains("dimensions"));
+        assert!(refused(spec("a", &[0], 0)).contains("dimensions"));
+        assert!(refused(spec("a", &[33], 2)).contains("blocks"));
+        assert!(refused(spec("a", &[1], 999)).contains("unknown size"));
+        assert!(refused(spec("a", &[1 << 40, 1 << 40], 0)).contains("too large"));
+        assert!(refused(spec("a", &[1 << 61], 0)).contains("too large"));
+        let mut metadata = Metadata::new();
+        metadata.insert("list".into(), Value::Array(Array::U8(vec![1]))).unwrap();
+        assert!(Header::new(&metadata, &[]).unwrap_err().to_string().contains("list"));
+    }
+}

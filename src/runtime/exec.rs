@@ -373,7 +373,7 @@ impl Walk<'_> {
                     let (out, n) = (view(*out), product.weight.n());
                     let zone = |rows: usize, columns: usize| {
                         let elements = (rows * columns) as u64;
-                        self.part_of_step(worker, Zone::Gelu, (8 * elements, 8 * elements))
+                        clock(worker, Zone::Gelu).work(8 * elements, 8 * elements)
                     };
                     let (shares, unit) = (&turn.shares, columns_unit(*quantized));
                     if *quantized {

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 pub use alloc::CountingAllocator;
 pub use host::{zone_begin, zone_end, zone_work};
 pub use owner::{Owned, Owner};
-pub use report::{render_markdown, render_table};
+pub use report::render_table;
 pub use snapshot::{Lane, MethodStats, Snapshot, snapshot, snapshot_of};
 pub use table::Path;
 use table::Role;

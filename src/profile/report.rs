@@ -1,5 +1,4 @@
-//! Snapshots as text: a table for the terminal, within 100 columns, and the same as Markdown.
-//! Both print the same cells; only the frame differs.
+//! A snapshot as a table for the terminal, within 100 columns. Reports for people and tools are made by `report`.
 
 use super::{MethodStats, Snapshot, alloc};
 
@@ -14,23 +13,11 @@ pub fn render_table(snapshot: &Snapshot) -> String {
     text.push_str(&"─".repeat(WIDTHS.iter().sum::<usize>() + WIDTHS.len() - 1));
     text.push('\n');
     for stats in &snapshot.nodes {
-        push_line(&mut text, &cells(snapshot, stats, "  "));
+        push_line(&mut text, &cells(snapshot, stats));
     }
     for note in notes(snapshot) {
         text.push_str(&note);
         text.push('\n');
-    }
-    text
-}
-
-/// The call tree as a Markdown table.
-pub fn render_markdown(snapshot: &Snapshot) -> String {
-    let mut text = format!("| {} |\n|---|{}\n", HEAD.join(" | "), "---:|".repeat(HEAD.len() - 1));
-    for stats in &snapshot.nodes {
-        text.push_str(&format!("| {} |\n", cells(snapshot, stats, "&emsp;").join(" | ")));
-    }
-    for note in notes(snapshot) {
-        text.push_str(&format!("\n{note}\n"));
     }
     text
 }
@@ -43,13 +30,13 @@ fn push_line(text: &mut String, cells: &[String; 11]) {
     text.push('\n');
 }
 
-fn cells(snapshot: &Snapshot, stats: &MethodStats, indent: &str) -> [String; 11] {
+fn cells(snapshot: &Snapshot, stats: &MethodStats) -> [String; 11] {
     let recorded = |text: String| if stats.calls == 0 { "–".to_string() } else { text };
     let declared = |amount: u64, text: String| if amount == 0 { "–".to_string() } else { text };
     let allocated =
         if alloc::total_counts().count == 0 { "–".to_string() } else { bytes(stats.alloc_bytes) };
     [
-        format!("{}{}", indent.repeat(stats.depth), stats.name),
+        format!("{}{}", "  ".repeat(stats.depth), stats.name),
         count(stats.calls),
         recorded(milliseconds(stats.total_ns)),
         recorded(milliseconds(stats.self_ns)),
@@ -68,11 +55,14 @@ fn notes(snapshot: &Snapshot) -> Vec<String> {
     let threads = snapshot.nodes.iter().map(|stats| stats.threads).max().unwrap_or(0);
     if threads > 1 {
         notes[0].push_str(&format!(
-            "; up to {threads} threads: calls, total and self are summed, % and rates by the busiest"
+            "; up to {threads} threads worked: times are those of the thread that called"
         ));
     }
     if snapshot.dropped > 0 {
         notes.push(format!("{} scopes had no room and are missing", snapshot.dropped));
+    }
+    if snapshot.unbalanced > 0 {
+        notes.push(format!("{} scopes ended after what was around them, or never", snapshot.unbalanced));
     }
     notes
 }

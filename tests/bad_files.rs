@@ -211,7 +211,7 @@ fn metadata_missing() {
     refusal(&nothing);
     refusal(&Parts { tensors: Vec::new(), ..Parts::mixed() });
     refusal(&Parts { tensors: Vec::new(), ..nothing });
-    for architecture in ["", "llamas", "gpt2", "llama\n"] {
+    for architecture in ["", "llamas", "gpt3", "llama\n"] {
         let parts = Parts::mixed().with("general.architecture", Some(string(architecture)));
         assert!(refusal(&parts).starts_with("not supported: "));
     }

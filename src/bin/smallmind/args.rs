@@ -6,9 +6,13 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args as Group, Parser, Subcommand};
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
+use smallmind::model::GptConfig;
 use smallmind::threads::MAX_WORKERS;
 
 use crate::profile::args::{Baseline, Profile};
+
+/// How the shape of a random model is written.
+const SHAPE: &str = "small|medium|VOCAB,CONTEXT,DIM,LAYERS,HEADS";
 
 /// Accepts the thread counts that a team can have, so that a wrong one is told before a long load.
 pub fn thread_count() -> RangedU64ValueParser<usize> {
@@ -26,6 +30,14 @@ fn activations(bits: &str) -> Result<Activations, &'static str> {
 
 fn cache_type(name: &str) -> Result<CacheType, &'static str> {
     CacheType::ALL.into_iter().find(|kv| kv.name() == name).ok_or("f32, f16 or q8_0 is needed")
+}
+
+fn shape(text: &str) -> Result<GptConfig, String> {
+    // What is wrong with it, without the kind of error that it is.
+    text.parse().map_err(|error: smallmind::Error| match error {
+        smallmind::Error::InvalidArgument(what) => what,
+        other => other.to_string(),
+    })
 }
 
 /// Runs small language models on the CPU.
@@ -48,6 +60,8 @@ pub enum Command {
     Kernels,
     /// Measure prefill and decode speed
     Bench(Bench),
+    /// Write a model file with random weights
+    Create(Create),
     /// Find out where time and memory go, and compare two such findings
     Profile(Profile),
     /// Keep profiles under names, to compare later ones with
@@ -161,30 +175,39 @@ pub struct Info {
 }
 
 #[derive(Group)]
+pub struct Create {
+    /// What it is: a GPT of this shape, in f32 and without a vocabulary
+    #[arg(long, value_name = SHAPE, value_parser = shape)]
+    pub random: GptConfig,
+    /// What the weights follow from: the same seed gives the same file
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// Where it goes
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Overwrite a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Group)]
 pub struct Bench {
     /// Model file (GGUF)
-    #[arg(short, long, value_name = "FILE")]
-    pub model: PathBuf,
-    /// Tokens of a prompt to prefill (pp), several separated by commas; 0 leaves it out
-    #[arg(
-        short = 'p',
-        long = "prompt-tokens",
-        value_name = "N",
-        value_delimiter = ',',
-        default_value = "512"
-    )]
+    #[arg(short, long, value_name = "FILE", required_unless_present = "random")]
+    pub model: Option<PathBuf>,
+    /// Instead of a file, a GPT with random weights: small, medium, or its numbers
+    #[arg(long, value_name = SHAPE, value_parser = shape, conflicts_with = "model")]
+    pub random: Option<GptConfig>,
+    /// Tokens of a prompt to prefill (pp), several separated by commas; 0 leaves it out [default: 512, or as many as
+    /// the model has learned positions for]
+    #[arg(short = 'p', long = "prompt-tokens", value_name = "N", value_delimiter = ',')]
     pub prompt: Vec<usize>,
-    /// Tokens to decode one by one (tg), several separated by commas; 0 leaves it out
-    #[arg(
-        short = 'n',
-        long = "decode-tokens",
-        value_name = "N",
-        value_delimiter = ',',
-        default_value = "128"
-    )]
+    /// Tokens to decode one by one (tg), several separated by commas; 0 leaves it out [default: 128, likewise]
+    #[arg(short = 'n', long = "decode-tokens", value_name = "N", value_delimiter = ',')]
     pub decode: Vec<usize>,
     /// Tokens of a prompt whose first answer is waited for (ft), several separated by commas; 0 leaves it out
-    #[arg(short = 'f', long = "first-token", value_name = "N", value_delimiter = ',', default_value = "16")]
+    /// [default: 16, likewise]
+    #[arg(short = 'f', long = "first-token", value_name = "N", value_delimiter = ',')]
     pub first: Vec<usize>,
     /// Positions filled before the measurement, several separated by commas
     #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0")]

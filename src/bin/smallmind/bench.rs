@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use smallmind::format::gguf::Gguf;
-use smallmind::format::{FileSource, describe};
-use smallmind::model::{LoadParams, Model};
+use smallmind::format::{ByteSource, FileSource, describe};
+use smallmind::model::{LoadParams, Model, RandomGpt};
 use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::{Error, Result, threads};
 
 use crate::args::Bench;
 use crate::output::print;
+
+/// Speed doesn't depend on it.
+const RANDOM_SEED: u64 = 42;
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq)]
@@ -126,12 +129,22 @@ pub fn run(args: &Bench) -> Result<()> {
 fn load(args: &Bench) -> Result<Loaded> {
     let start = Instant::now();
     let params = LoadParams { activations: args.activations, ..LoadParams::default() };
-    let model = Model::open(&args.model, &params)?;
+    let source = source(args)?;
+    let model = Model::from_source(source.clone(), &params)?;
     let seconds = start.elapsed().as_secs_f64();
-    let mut types = describe(&Gguf::open(Arc::new(FileSource::open(&args.model)?))?).types;
+    let mut types = describe(&Gguf::open(source)?).types;
     types.sort_by_key(|share| std::cmp::Reverse(share.bytes));
     let types: Vec<_> = types.iter().map(|share| share.ty.to_string()).collect();
     Ok(Loaded { model, seconds, types: types.join("+") })
+}
+
+/// The file, or what takes its place.
+fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
+    match (&args.model, &args.random) {
+        (Some(path), _) => Ok(Arc::new(FileSource::open(path)?)),
+        (None, Some(config)) => Ok(Arc::new(RandomGpt::new(config, RANDOM_SEED)?)),
+        (None, None) => Err(Error::InvalidArgument("a model file or the shape of a random model".into())),
+    }
 }
 
 /// A line that tells a watching person where the measurement is.
@@ -175,9 +188,18 @@ fn measure(
     depth: usize,
     progress: &ProgressBar,
 ) -> Result<Vec<Row>> {
-    let kinds =
-        [(Kind::Prefill, &args.prompt), (Kind::Decode, &args.decode), (Kind::FirstToken, &args.first)];
-    let tests = kinds.into_iter().flat_map(|(kind, counts)| counts.iter().map(move |&tokens| (kind, tokens)));
+    let room = model.config().n_ctx_most().saturating_sub(depth);
+    let counts = |given: &[usize], default: usize| match given {
+        [] => vec![default.min(room)],
+        given => given.to_vec(),
+    };
+    let kinds = [
+        (Kind::Prefill, counts(&args.prompt, 512)),
+        (Kind::Decode, counts(&args.decode, 128)),
+        (Kind::FirstToken, counts(&args.first, 16)),
+    ];
+    let tests =
+        kinds.into_iter().flat_map(|(kind, counts)| counts.into_iter().map(move |tokens| (kind, tokens)));
     let tests: Vec<_> = tests.filter(|&(_, tokens)| tokens > 0).collect();
     let length = tests.iter().map(|&(_, tokens)| tokens).max().unwrap_or(0);
     let n_ctx = depth.saturating_add(length).max(1);

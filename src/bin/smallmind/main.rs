@@ -1,4 +1,4 @@
-//! The command line: generate text, chat, look into a model file, measure speed.
+//! The command line: generate text, chat, look into a model file or make a random one, measure speed.
 //! It only parses, prints and calls the library; every failure is one line on stderr and exit code 1
 //! (2 for a wrong command line, 130 after Ctrl-C).
 
@@ -6,6 +6,7 @@ mod args;
 mod baseline;
 mod bench;
 mod chat;
+mod create;
 mod generate;
 mod info;
 mod interrupt;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::file(args).map(done),
         Command::Kernels => info::kernels().map(done),
         Command::Bench(args) => bench::run(args).map(done),
+        Command::Create(args) => create::run(args).map(done),
         Command::Profile(args) => profile::run(args),
         Command::Baseline(args) => baseline::run(args).map(done),
     };

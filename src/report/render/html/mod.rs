@@ -1,8 +1,61 @@
-//! A report as one page that needs nothing from elsewhere: pictures, tables and their style stand in it.
+//! A report as one page that needs nothing from elsewhere: its pictures, tables, style and script stand in it.
+//! Rust works out every place and every number; the template only sets them, and escapes all texts.
 
-use crate::Result;
+mod family;
+mod icicle;
+mod roofline;
+mod sections;
+mod timeline;
+
+use minijinja::{Environment, UndefinedBehavior, context};
+
+use super::view;
+use super::{models, text};
 use crate::report::data::Report;
+use crate::{Error, Result};
+
+/// Names decide about escaping: what ends in `.html` is escaped.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("page.html", include_str!("page.html")),
+    ("part.html", include_str!("part.html")),
+    ("page.css", include_str!("page.css")),
+    ("page.js", include_str!("page.js")),
+];
 
 pub(super) fn render(report: &Report) -> Result<String> {
-    Ok(format!("<!doctype html><title>{}</title>", report.version))
+    fill(report).map_err(|error| Error::Internal(format!("report page: {error:#}")))
+}
+
+fn fill(report: &Report) -> Result<String, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    for (name, source) in TEMPLATES {
+        environment.add_template(name, source)?;
+    }
+    let parts = view::parts(report);
+    let rates = models::rates(report, &parts);
+    let sections: Vec<_> = parts.iter().map(|part| sections::part(report, part, &rates)).collect();
+    environment.get_template("page.html")?.render(context! {
+        report => context! {
+            mode => report.mode,
+            created => report.created.replace('T', " ").replace('Z', " UTC"),
+        },
+        machine => sections::machine(&report.machine),
+        specs => sections::specs(report),
+        rates => sections::rates(report, &parts, &rates),
+        legend => family::LEGEND,
+        parts => sections,
+    })
+}
+
+/// A place or a length in percent of a picture, without an exponent.
+fn place(fraction: f64) -> String {
+    format!("{:.3}", 100.0 * fraction.clamp(0.0, 1.0))
+}
+
+/// The tooltip of a method: its name, then what was measured.
+fn tooltip(name: &str, facts: &[(&str, String)]) -> String {
+    let mut lines = vec![text::one_line(name)];
+    lines.extend(facts.iter().map(|(what, value)| format!("{what}: {value}")));
+    lines.join("\n")
 }

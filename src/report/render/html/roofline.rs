@@ -1,0 +1,368 @@
+//! The roofline: each op a dot at its operations a byte and operations a second, below what the memory and the
+//! arithmetic of the machine allow. Both axes are logarithmic; a dot's area is its time.
+
+use serde::Serialize;
+
+use super::super::ops::Op;
+use super::super::text::{duration, percent, short};
+use super::super::view::PartView;
+use super::{family, tooltip};
+use crate::report::data::{Limits, MemoryLevel};
+
+/// Dots drawn: the ops that took most time.
+const MOST_DOTS: usize = 60;
+
+/// Sizes of a drawing, in its own units.
+pub(super) struct Size {
+    pub class: &'static str,
+    pub width: f64,
+    pub height: f64,
+    /// Radius of the op that took most time.
+    pub largest: f64,
+    /// Dots with a name beside them.
+    pub names: usize,
+    /// Characters of such a name.
+    pub letters: usize,
+}
+
+/// One drawing for wide windows and one for narrow ones: text must not shrink with the window.
+pub(super) const SIZES: [Size; 2] = [
+    Size { class: "wide", width: 1080.0, height: 480.0, largest: 20.0, names: 14, letters: 34 },
+    Size { class: "narrow", width: 360.0, height: 380.0, largest: 13.0, names: 7, letters: 18 },
+];
+
+const MARGIN: [f64; 4] = [18.0, 14.0, 40.0, 46.0];
+/// Height of a line of text, and width of a letter.
+const LINE: f64 = 13.0;
+const LETTER: f64 = 6.3;
+
+/// The picture.
+#[derive(Serialize)]
+pub(in super::super) struct Roofline {
+    class: &'static str,
+    width: f64,
+    height: f64,
+    frame: Frame,
+    across: Vec<Mark>,
+    upwards: Vec<Mark>,
+    roofs: Vec<Roof>,
+    dots: Vec<Dot>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Frame {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+#[derive(Serialize)]
+struct Mark {
+    at: String,
+    label: String,
+}
+
+#[derive(Serialize)]
+struct Roof {
+    points: String,
+    label: String,
+    x: String,
+    y: String,
+    turn: String,
+    anchor: &'static str,
+}
+
+#[derive(Serialize)]
+struct Dot {
+    x: String,
+    y: String,
+    r: String,
+    class: &'static str,
+    title: String,
+    label: Option<Label>,
+}
+
+#[derive(Serialize)]
+struct Label {
+    text: String,
+    x: String,
+    y: String,
+    anchor: &'static str,
+}
+
+/// None where no op declared both operations and bytes.
+pub(super) fn of(
+    part: &PartView<'_>,
+    ops: &[Op<'_>],
+    limits: Option<&Limits>,
+    size: &Size,
+) -> Option<Roofline> {
+    let ops: Vec<(&Op<'_>, f64)> = ops
+        .iter()
+        .filter(|op| op.node.flops > 0)
+        .filter_map(|op| Some((op, op.node.intensity()?)))
+        .take(MOST_DOTS)
+        .collect();
+    let axes = Axes::new(&ops, limits, size)?;
+    let mut taken = Boxes::default();
+    let roofs = limits.map_or(Vec::new(), |limits| roofs(limits, &axes, &mut taken));
+    let dots = dots(part, &ops, &axes, size, &mut taken);
+    Some(Roofline {
+        class: size.class,
+        width: size.width,
+        height: size.height,
+        frame: axes.frame,
+        across: axes.marks(axes.x, size.width < 600.0, |value| axes.at_x(value)),
+        upwards: axes.marks(axes.y, false, |value| axes.at_y(value)),
+        roofs,
+        dots,
+    })
+}
+
+fn number(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+/// Ranges as powers of ten, and where they lie.
+struct Axes {
+    x: [f64; 2],
+    y: [f64; 2],
+    frame: Frame,
+}
+
+impl Axes {
+    fn new(ops: &[(&Op<'_>, f64)], limits: Option<&Limits>, size: &Size) -> Option<Axes> {
+        let peak = limits.map(|limits| limits.fma_gflops).filter(|&peak| peak > 0.0);
+        let ridges = limits.into_iter().flat_map(|limits| &limits.levels).filter(|level| level.gbps > 0.0);
+        let ridges = ridges.filter_map(|level| peak.map(|peak| peak / level.gbps));
+        let x = range(ops.iter().map(|(_, intensity)| *intensity).chain(ridges), 0.35)?;
+        let y = range(ops.iter().map(|(op, _)| op.node.gflops()).chain(peak), 0.3)?;
+        // At least two powers of ten upwards, or the slopes look like walls.
+        let y = [y[0].min(y[1] - 2.0), y[1]];
+        let [top, right, bottom, left] = MARGIN;
+        let frame = Frame { left, right: size.width - right, top, bottom: size.height - bottom };
+        Some(Axes { x, y, frame })
+    }
+
+    fn at_x(&self, value: f64) -> f64 {
+        let part = (value.log10() - self.x[0]) / (self.x[1] - self.x[0]);
+        self.frame.left + part.clamp(0.0, 1.0) * (self.frame.right - self.frame.left)
+    }
+
+    fn at_y(&self, value: f64) -> f64 {
+        let part = (value.log10() - self.y[0]) / (self.y[1] - self.y[0]);
+        self.frame.bottom - part.clamp(0.0, 1.0) * (self.frame.bottom - self.frame.top)
+    }
+
+    /// Marks at powers of ten, between them at 2 and 5 where there is room.
+    fn marks(&self, range: [f64; 2], narrow: bool, at: impl Fn(f64) -> f64) -> Vec<Mark> {
+        let decades = range[1] - range[0];
+        let steps: &[f64] = if decades > 3.2 || narrow && decades > 1.8 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let powers = range[0].floor() as i32..=range[1].ceil() as i32;
+        let values = powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+        let inside = values.filter(|value| (range[0]..=range[1]).contains(&value.log10()));
+        inside.map(|value| Mark { at: number(at(value)), label: plain(value) }).collect()
+    }
+}
+
+/// A round number without needless zeros.
+fn plain(value: f64) -> String {
+    let digits = (-value.log10().floor()).clamp(0.0, 12.0) as usize;
+    format!("{value:.digits$}")
+}
+
+/// The powers of ten that hold all values, with a margin; none where there are no values.
+fn range(values: impl Iterator<Item = f64>, margin: f64) -> Option<[f64; 2]> {
+    let powers: Vec<f64> = values.filter(|value| *value > 0.0).map(f64::log10).collect();
+    let low = powers.iter().copied().reduce(f64::min)?;
+    let high = powers.iter().copied().reduce(f64::max)?;
+    Some([low - margin, high + margin])
+}
+
+fn roofs(limits: &Limits, axes: &Axes, taken: &mut Boxes) -> Vec<Roof> {
+    let usable: Vec<&MemoryLevel> = limits.levels.iter().filter(|level| level.gbps > 0.0).collect();
+    let frame = axes.frame;
+    if limits.fma_gflops <= 0.0 {
+        return Vec::new();
+    }
+    let mut roofs: Vec<Roof> = Vec::new();
+    let flat = axes.at_y(limits.fma_gflops);
+    let first_ridge = usable.iter().map(|level| limits.fma_gflops / level.gbps).reduce(f64::min);
+    let from = first_ridge.map_or(frame.left, |ridge| axes.at_x(ridge));
+    let label = format!("{} GFLOPS", short(limits.fma_gflops));
+    taken.add(frame.right - label.len() as f64 * LETTER, flat - 5.0 - LINE, frame.right, flat - 2.0);
+    roofs.push(Roof {
+        points: format!("{},{} {},{}", number(from), number(flat), number(frame.right), number(flat)),
+        label,
+        x: number(frame.right),
+        y: number(flat - 6.0),
+        turn: "0".to_string(),
+        anchor: "end",
+    });
+    let slope_of = |across: f64, up: f64| (-(up.atan2(across))).to_degrees();
+    let across = (frame.right - frame.left) / (axes.x[1] - axes.x[0]);
+    let up = (frame.bottom - frame.top) / (axes.y[1] - axes.y[0]);
+    let turn = slope_of(across, up);
+    let mut names_end: Vec<f64> = Vec::new();
+    for level in usable {
+        let lowest = 10f64.powf(axes.y[0]);
+        let from = 10f64.powf(axes.x[0]).max(lowest / level.gbps);
+        let ridge = limits.fma_gflops / level.gbps;
+        if ridge <= from {
+            continue;
+        }
+        let [x0, y0, x1, y1] =
+            [axes.at_x(from), axes.at_y(from * level.gbps), axes.at_x(ridge), axes.at_y(limits.fma_gflops)];
+        let label = format!("{} {} GB/s", level.name, short(level.gbps));
+        // Names stand side by side where slopes lie close.
+        let length = (x1 - x0).hypot(y1 - y0).max(1.0);
+        let near = names_end.iter().filter(|&&other| (y0 - other).abs() + 1.0 < 1.6 * LINE).count() as f64;
+        names_end.push(y0);
+        let wanted = 8.0 + near * (label.len() as f64 + 2.0) * LETTER;
+        let along = wanted / length;
+        let fits = wanted + label.len() as f64 * LETTER < length;
+        let (x, y) = (x0 + along * (x1 - x0), y0 + along * (y1 - y0));
+        if fits {
+            block_slope(taken, [x, y], [x1 - x0, y1 - y0].map(|part| part / length), label.len());
+        }
+        roofs.push(Roof {
+            points: format!("{},{} {},{}", number(x0), number(y0), number(x1), number(y1)),
+            label: if fits { label } else { String::new() },
+            x: number(x),
+            y: number(y - 5.0),
+            turn: number(turn),
+            anchor: "start",
+        });
+    }
+    roofs
+}
+
+/// Keeps other names away from one along a slope.
+fn block_slope(taken: &mut Boxes, from: [f64; 2], step: [f64; 2], letters: usize) {
+    for letter in 0..letters {
+        let along = letter as f64 * LETTER;
+        let (x, y) = (from[0] + along * step[0], from[1] + along * step[1]);
+        taken.add(x - 5.0, y - LINE - 4.0, x + 5.0, y);
+    }
+}
+
+/// What is drawn already.
+#[derive(Default)]
+struct Boxes {
+    taken: Vec<[f64; 4]>,
+}
+
+impl Boxes {
+    fn add(&mut self, left: f64, top: f64, right: f64, bottom: f64) {
+        self.taken.push([left, top, right, bottom]);
+    }
+
+    fn free(&self, [left, top, right, bottom]: [f64; 4]) -> bool {
+        self.taken.iter().all(|&[l, t, r, b]| right <= l || r <= left || bottom <= t || b <= top)
+    }
+}
+
+fn dots(
+    part: &PartView<'_>,
+    ops: &[(&Op<'_>, f64)],
+    axes: &Axes,
+    size: &Size,
+    taken: &mut Boxes,
+) -> Vec<Dot> {
+    let longest = ops.iter().map(|(op, _)| op.node.total_ns).max().unwrap_or(1).max(1) as f64;
+    let places: Vec<[f64; 3]> = ops
+        .iter()
+        .map(|(op, intensity)| {
+            let radius = size.largest * (op.node.total_ns as f64 / longest).sqrt();
+            [axes.at_x(*intensity), axes.at_y(op.node.gflops()), radius.max(3.0)]
+        })
+        .collect();
+    for [x, y, r] in &places {
+        taken.add(x - r, y - r, x + r, y + r);
+    }
+    let mut named = 0;
+    ops.iter()
+        .zip(&places)
+        .map(|((op, _), &place)| {
+            let label = if named < size.names { label(&op.label, place, axes, size, taken) } else { None };
+            named += usize::from(label.is_some());
+            let [x, y, r] = place.map(number);
+            let class = family::of(&op.node.name).class;
+            Dot { x, y, r, class, title: title(part, op), label }
+        })
+        .collect()
+}
+
+/// A name beside a dot: right, left, above or below, where nothing else stands.
+fn label(name: &str, [x, y, r]: [f64; 3], axes: &Axes, size: &Size, taken: &mut Boxes) -> Option<Label> {
+    let mut text: String = name.chars().take(size.letters).collect();
+    if text.len() < name.len() {
+        text.push('…');
+    }
+    let width = text.chars().count() as f64 * LETTER;
+    let tries = [
+        (x + r + 4.0, y + 4.0, "start"),
+        (x - r - 4.0, y + 4.0, "end"),
+        (x, y - r - 4.0, "middle"),
+        (x, y + r + LINE, "middle"),
+    ];
+    for (at_x, at_y, anchor) in tries {
+        let left = match anchor {
+            "start" => at_x,
+            "end" => at_x - width,
+            _ => at_x - width / 2.0,
+        };
+        let space = [left, at_y - LINE + 2.0, left + width, at_y + 3.0];
+        let frame = axes.frame;
+        let inside = space[0] >= frame.left && space[2] <= frame.right && space[1] >= frame.top;
+        if inside && space[3] <= frame.bottom && taken.free(space) {
+            taken.add(space[0], space[1], space[2], space[3]);
+            return Some(Label { text, x: number(at_x), y: number(at_y), anchor });
+        }
+    }
+    None
+}
+
+fn title(part: &PartView<'_>, op: &Op<'_>) -> String {
+    let mut facts = vec![
+        ("where", part.tree.path(op.place).join(" › ")),
+        ("time", duration(op.node.total_ns as f64)),
+        ("GFLOPS", short(op.node.gflops())),
+        ("GB/s", short(op.node.gbps())),
+        ("operations a byte", op.node.intensity().map_or(String::new(), short)),
+    ];
+    if let Some(roof) = &op.roof {
+        facts.push(("of what is possible", format!("{} % ({})", percent(roof.share), roof.name)));
+    }
+    tooltip(&op.label, &facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{ops, sample, view};
+    use super::*;
+
+    #[test]
+    fn dots_lie_below_their_roofs_and_names_apart() {
+        let report = sample::report();
+        let parts = view::parts(&report);
+        let ops = ops::of(&parts[0], &report.machine);
+        for size in &SIZES {
+            let plot = of(&parts[0], &ops, report.machine.limits.as_ref(), size).unwrap();
+            let value = |text: &str| text.parse::<f64>().unwrap();
+            let peak = value(plot.roofs[0].points.split([',', ' ']).nth(1).unwrap());
+            assert!(plot.dots.iter().all(|dot| value(&dot.y) >= peak));
+            assert_eq!(plot.roofs.len(), 5);
+            let labels: Vec<&Label> = plot.dots.iter().filter_map(|dot| dot.label.as_ref()).collect();
+            assert!(labels.len() >= 4, "{}", labels.len());
+            let largest = plot.dots.iter().map(|dot| value(&dot.r)).fold(0.0, f64::max);
+            assert_eq!(largest, size.largest);
+        }
+    }
+
+    #[test]
+    fn round_numbers_have_no_needless_zeros() {
+        assert_eq!([0.01, 0.5, 1.0, 20.0, 1e6].map(plain), ["0.01", "0.5", "1", "20", "1000000"]);
+    }
+}

@@ -55,6 +55,7 @@ pub(super) fn of(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]) 
     found.extend(uneven(part));
     found.extend(tails(part));
     found.extend(allocations(part, rates));
+    found.extend(against_first(report, part, rates));
     found.sort_by_key(|insight| insight.weight as u8);
     found
 }
@@ -219,31 +220,133 @@ fn tails(part: &PartView<'_>) -> Vec<Insight> {
 
 fn allocations(part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
     let here = rates.iter().filter(|rate| rate.part == part.index);
-    let mut found: Vec<Insight> = Vec::new();
-    for rate in here {
-        let pieces = if rate.alloc_bytes == 0.0 {
-            vec![name(&rate.model.name), words(" allocates nothing for a token.")]
-        } else {
-            let text = format!(
-                " allocates {} in {} allocations for each token.",
-                size(rate.alloc_bytes),
-                short(rate.alloc_count)
-            );
-            vec![name(&rate.model.name), words(text)]
-        };
-        let weight = if rate.alloc_bytes == 0.0 { Weight::Fact } else { Weight::Chance };
-        found.push(insight(weight, pieces));
-    }
+    let mut found: Vec<Insight> = here.map(of_a_token).collect();
     let largest = part.methods.iter().map(|m| &m.figures).max_by_key(|m| m.self_alloc_bytes);
     if let Some(method) = largest.filter(|method| method.self_alloc_bytes > 0) {
         let each = ratio(method.self_alloc_bytes as f64, method.calls as f64);
         let text = format!(
-            " allocates most by itself: {} in {} calls, {} a call.",
+            " allocates most by itself: {} in {}, {} each.",
             size(method.self_alloc_bytes as f64),
-            method.calls,
+            counted(method.calls, "call"),
             size(each)
         );
         found.push(insight(Weight::Fact, vec![name(&method.name), words(text)]));
     }
     found
+}
+
+/// What a model allocates for a token. Less than once for each is what a generation costs, not a token.
+fn of_a_token(rate: &ModelRate<'_>) -> Insight {
+    let model = name(&rate.model.name);
+    if rate.alloc_count < 1.0 {
+        let text = format!(
+            " allocates nothing for each token: {} in {} for all {} of them.",
+            counted((rate.alloc_count * rate.tokens as f64).round() as u64, "allocation"),
+            size(rate.alloc_bytes * rate.tokens as f64),
+            rate.tokens,
+        );
+        return insight(Weight::Fact, vec![model, words(text)]);
+    }
+    let text = format!(
+        " allocates {} in {} allocations for each token.",
+        size(rate.alloc_bytes),
+        short(rate.alloc_count)
+    );
+    insight(Weight::Chance, vec![model, words(text)])
+}
+
+/// How a part's speed stands to that of the first part.
+fn against_first(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
+    let Some(first) = report.parts.first().filter(|_| part.index > 0) else { return Vec::new() };
+    let here = rates.iter().filter(|rate| rate.part == part.index);
+    let tell = |rate: &ModelRate<'_>| {
+        let before = rates.iter().find(|other| other.part == 0 && other.model.name == rate.model.name)?;
+        let times = short(ratio(rate.speed.median, before.speed.median));
+        let text = format!(" makes {times} × as many tokens a second as in ");
+        Some(insight(Weight::Fact, vec![name(&rate.model.name), words(text), name(&first.name), words(".")]))
+    };
+    here.filter_map(tell).collect()
+}
+
+/// A number of things.
+fn counted(number: u64, thing: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::super::{models, view};
+    use super::*;
+    use crate::report::data::Lane;
+
+    fn sentences(report: &Report, part: usize) -> Vec<String> {
+        let parts = view::parts(report);
+        let rates = models::rates(report, &parts);
+        let text = |insight: &Insight| {
+            let pieces = insight.pieces.iter().map(|piece| match piece {
+                Piece::Words(text) | Piece::Name(text) => text.as_str(),
+            });
+            pieces.collect()
+        };
+        of(report, &parts[part], &rates).iter().map(text).collect()
+    }
+
+    fn has(sentences: &[String], part: &str) -> bool {
+        sentences.iter().any(|sentence| sentence.contains(part))
+    }
+
+    #[test]
+    fn what_is_planted_is_told() {
+        let mut report = sample::report();
+        let before = sentences(&report, 0);
+        assert!(has(&before, "linear.up (21.0 %)"), "{before:#?}");
+        assert!(has(&before, "54.6 GFLOPS, 34.1 % of what arithmetic allows"), "{before:#?}");
+        assert!(has(&before, "2 threads waited for each other"), "{before:#?}");
+        for absent in
+            ["no room", "never closed", "outside of every scope", "differ by", "unevenly", "as a rule"]
+        {
+            assert!(!has(&before, absent), "{absent}: {before:#?}");
+        }
+        let run = &mut report.parts[0].runs[2];
+        (run.dropped, run.unbalanced) = (7, 2);
+        // The run stays in the middle.
+        run.methods.iter_mut().for_each(|method| method.self_ns = method.self_ns * 9 / 10);
+        let gelu = run.methods.iter_mut().find(|method| method.name == "linear.up").unwrap();
+        gelu.lanes = vec![
+            Lane { thread: 0, total_ns: 0, self_ns: 1_000_000 },
+            Lane { thread: 1, total_ns: 0, self_ns: 21_000_000 },
+        ];
+        for run in &mut report.parts[0].runs {
+            let attention = run.methods.iter_mut().find(|method| method.name == "linear.down").unwrap();
+            attention.p99_ns = attention.p50_ns * 5;
+        }
+        report.parts[0].runs[0].wall_ns = report.parts[0].runs[0].wall_ns * 11 / 10;
+        let after = sentences(&report, 0);
+        for told in [
+            "7 scopes found no room",
+            "2 scopes were never closed",
+            "lies outside of every scope",
+            "The 3 runs differ by",
+            "linear.up is shared unevenly: thread 1 works 10.0 ms longer",
+            "linear.down takes 207 µs as a rule",
+        ] {
+            assert!(has(&after, told), "{told}: {after:#?}");
+        }
+    }
+
+    #[test]
+    fn parts_are_held_against_the_first() {
+        let found = sentences(&sample::report(), 1);
+        assert!(has(&found, "Small makes 12.8 × as many tokens a second as in same work."), "{found:#?}");
+        assert!(has(&found, "Small allocates nothing for each token: 1 allocation in 2.00 KB for all 25"));
+        let mut report = sample::report();
+        for run in &mut report.parts[1].runs {
+            let inference = run.methods.iter_mut().find(|m| m.name == "Model_Small_Inference").unwrap();
+            (inference.alloc_bytes, inference.alloc_count) = (25 * 4096, 50);
+        }
+        let found = sentences(&report, 1);
+        assert!(has(&found, "Small allocates 4.00 KB in 2.00 allocations for each token."), "{found:#?}");
+    }
 }

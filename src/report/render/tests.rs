@@ -212,6 +212,31 @@ fn odd_reports_have_every_format() {
 }
 
 #[test]
+fn a_page_shows_hostile_names_as_text() {
+    let (_, report) = odd_reports().into_iter().find(|(what, _)| *what == "a script").unwrap();
+    let page = text(&report, Format::Html);
+    assert!(page.contains("&lt;script&gt;alert("));
+    for raw in ["<script>alert", "<img", "onerror=alert(1)>"] {
+        assert!(!page.contains(raw), "{raw}");
+    }
+    assert_eq!(page.matches("<script>").count(), 1);
+}
+
+#[test]
+fn a_page_needs_nothing_from_elsewhere() {
+    let page = text(&report(), Format::Html);
+    for outside in ["http:", "https:", "src=", "url(", "@import", "<link"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    for section in ["Where the time went", "Who called whom", "class=\"roofline wide\"", "class=\"timeline\""]
+    {
+        assert_eq!(page.matches(section).count(), 2, "{section}");
+    }
+    let bar = page.split("<li title=\"linear.up").nth(1).unwrap().split("</li>").next().unwrap();
+    assert!(bar.contains("21.977 ms") && bar.contains("21.0 %") && bar.contains("width:100.000%"), "{bar}");
+}
+
+#[test]
 fn a_name_keeps_to_its_cell() {
     for (what, report) in odd_reports() {
         let markdown = text(&report, Format::Markdown);

@@ -106,8 +106,10 @@ pub(super) fn of(
         .collect();
     let axes = Axes::new(&ops, limits, size)?;
     let mut taken = Boxes::default();
+    let places = places(&ops, &axes, size);
+    places.iter().for_each(|[x, y, r]| taken.add(x - r, y - r, x + r, y + r));
     let roofs = limits.map_or(Vec::new(), |limits| roofs(limits, &axes, &mut taken));
-    let dots = dots(part, &ops, &axes, size, &mut taken);
+    let dots = dots(part, &ops, &places, &axes, size, &mut taken);
     Some(Roofline {
         class: size.class,
         width: size.width,
@@ -200,37 +202,30 @@ fn roofs(limits: &Limits, axes: &Axes, taken: &mut Boxes) -> Vec<Roof> {
         turn: "0".to_string(),
         anchor: "end",
     });
-    let slope_of = |across: f64, up: f64| (-(up.atan2(across))).to_degrees();
     let across = (frame.right - frame.left) / (axes.x[1] - axes.x[0]);
     let up = (frame.bottom - frame.top) / (axes.y[1] - axes.y[0]);
-    let turn = slope_of(across, up);
-    let mut names_end: Vec<f64> = Vec::new();
+    let turn = -up.atan2(across).to_degrees();
     for level in usable {
-        let lowest = 10f64.powf(axes.y[0]);
-        let from = 10f64.powf(axes.x[0]).max(lowest / level.gbps);
+        let from = 10f64.powf(axes.x[0]).max(10f64.powf(axes.y[0]) / level.gbps);
         let ridge = limits.fma_gflops / level.gbps;
         if ridge <= from {
             continue;
         }
-        let [x0, y0, x1, y1] =
-            [axes.at_x(from), axes.at_y(from * level.gbps), axes.at_x(ridge), axes.at_y(limits.fma_gflops)];
+        let start = [axes.at_x(from), axes.at_y(from * level.gbps)];
+        let end = [axes.at_x(ridge), flat];
         let label = format!("{} {} GB/s", level.name, short(level.gbps));
-        // Names stand side by side where slopes lie close.
-        let length = (x1 - x0).hypot(y1 - y0).max(1.0);
-        let near = names_end.iter().filter(|&&other| (y0 - other).abs() + 1.0 < 1.6 * LINE).count() as f64;
-        names_end.push(y0);
-        let wanted = 8.0 + near * (label.len() as f64 + 2.0) * LETTER;
-        let along = wanted / length;
-        let fits = wanted + label.len() as f64 * LETTER < length;
-        let (x, y) = (x0 + along * (x1 - x0), y0 + along * (y1 - y0));
-        if fits {
-            block_slope(taken, [x, y], [x1 - x0, y1 - y0].map(|part| part / length), label.len());
-        }
+        let place = along_slope(start, end, label.chars().count(), taken);
         roofs.push(Roof {
-            points: format!("{},{} {},{}", number(x0), number(y0), number(x1), number(y1)),
-            label: if fits { label } else { String::new() },
-            x: number(x),
-            y: number(y - 5.0),
+            points: format!(
+                "{},{} {},{}",
+                number(start[0]),
+                number(start[1]),
+                number(end[0]),
+                number(end[1])
+            ),
+            label: if place.is_some() { label } else { String::new() },
+            x: number(place.map_or(0.0, |place| place[0])),
+            y: number(place.map_or(0.0, |place| place[1] - 5.0)),
             turn: number(turn),
             anchor: "start",
         });
@@ -238,13 +233,27 @@ fn roofs(limits: &Limits, axes: &Axes, taken: &mut Boxes) -> Vec<Roof> {
     roofs
 }
 
-/// Keeps other names away from one along a slope.
-fn block_slope(taken: &mut Boxes, from: [f64; 2], step: [f64; 2], letters: usize) {
-    for letter in 0..letters {
-        let along = letter as f64 * LETTER;
-        let (x, y) = (from[0] + along * step[0], from[1] + along * step[1]);
-        taken.add(x - 5.0, y - LINE - 4.0, x + 5.0, y);
+/// Where along a slope a name of so many letters hides nothing; its letters are then taken.
+fn along_slope(start: [f64; 2], end: [f64; 2], letters: usize, taken: &mut Boxes) -> Option<[f64; 2]> {
+    let (dx, dy) = (end[0] - start[0], end[1] - start[1]);
+    let length = dx.hypot(dy);
+    let name = letters as f64 * LETTER;
+    let boxes = |begin: f64| {
+        (0..=letters).map(move |letter| {
+            let along = (begin + letter as f64 * LETTER) / length;
+            let (x, y) = (start[0] + along * dx, start[1] + along * dy);
+            [x - LINE, y - LINE - 2.0, x + 3.0, y - 1.0]
+        })
+    };
+    let mut begin = 8.0;
+    while begin + name < length {
+        if boxes(begin).all(|space| taken.free(space)) {
+            boxes(begin).for_each(|[left, top, right, bottom]| taken.add(left, top, right, bottom));
+            return Some([start[0] + begin / length * dx, start[1] + begin / length * dy]);
+        }
+        begin += LINE;
     }
+    None
 }
 
 /// What is drawn already.
@@ -263,35 +272,32 @@ impl Boxes {
     }
 }
 
+/// Middle and radius of each op's dot.
+fn places(ops: &[(&Op<'_>, f64)], axes: &Axes, size: &Size) -> Vec<[f64; 3]> {
+    let longest = ops.iter().map(|(op, _)| op.node.total_ns).max().unwrap_or(1).max(1) as f64;
+    let place = |&(op, intensity): &(&Op<'_>, f64)| {
+        let radius = size.largest * (op.node.total_ns as f64 / longest).sqrt();
+        [axes.at_x(intensity), axes.at_y(op.node.gflops()), radius.max(3.0)]
+    };
+    ops.iter().map(place).collect()
+}
+
 fn dots(
     part: &PartView<'_>,
     ops: &[(&Op<'_>, f64)],
+    places: &[[f64; 3]],
     axes: &Axes,
     size: &Size,
     taken: &mut Boxes,
 ) -> Vec<Dot> {
-    let longest = ops.iter().map(|(op, _)| op.node.total_ns).max().unwrap_or(1).max(1) as f64;
-    let places: Vec<[f64; 3]> = ops
-        .iter()
-        .map(|(op, intensity)| {
-            let radius = size.largest * (op.node.total_ns as f64 / longest).sqrt();
-            [axes.at_x(*intensity), axes.at_y(op.node.gflops()), radius.max(3.0)]
-        })
-        .collect();
-    for [x, y, r] in &places {
-        taken.add(x - r, y - r, x + r, y + r);
-    }
     let mut named = 0;
-    ops.iter()
-        .zip(&places)
-        .map(|((op, _), &place)| {
-            let label = if named < size.names { label(&op.label, place, axes, size, taken) } else { None };
-            named += usize::from(label.is_some());
-            let [x, y, r] = place.map(number);
-            let class = family::of(&op.node.name).class;
-            Dot { x, y, r, class, title: title(part, op), label }
-        })
-        .collect()
+    let dot = |((op, _), &place): (&(&Op<'_>, f64), &[f64; 3])| {
+        let label = if named < size.names { label(&op.label, place, axes, size, taken) } else { None };
+        named += usize::from(label.is_some());
+        let [x, y, r] = place.map(number);
+        Dot { x, y, r, class: family::of(&op.node.name).class, title: title(part, op), label }
+    };
+    ops.iter().zip(places).map(dot).collect()
 }
 
 /// A name beside a dot: right, left, above or below, where nothing else stands.

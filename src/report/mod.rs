@@ -4,9 +4,12 @@
 mod capture;
 pub mod data;
 mod machine;
+pub mod read;
 mod render;
+pub mod stats;
 
 pub use capture::{record, record_traced, timeline};
 pub use data::Report;
 pub use machine::{last_measured, measured};
+pub use read::{Read, read};
 pub use render::{Format, render, write_file, write_folder};

@@ -1,0 +1,159 @@
+//! Reading kept profiles back: our JSON and Markdown, and the Markdown of the predecessor.
+//! Whatever a file holds, it is read whole or refused with the line or field at fault; nothing is left out unsaid.
+
+mod check;
+mod json;
+mod methods;
+mod number;
+mod ours;
+mod page;
+mod predecessor;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use super::Report;
+use crate::error::{Error, Result};
+
+pub use check::check;
+
+/// The largest file that is read.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// What a folder of a profile may hold, the fuller first.
+const IN_FOLDERS: [&str; 2] = ["report.json", "report.md"];
+
+/// How a profile was written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Our JSON: everything.
+    Json,
+    /// Our Markdown: one figure for all runs, no call tree.
+    Markdown,
+    /// The predecessor's Markdown: one run, milliseconds with two digits.
+    Predecessor,
+}
+
+/// A profile that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// The file, as it was named.
+    pub source: String,
+    /// How it is written.
+    pub layout: Layout,
+    /// What it holds. From Markdown: one run a part, without a tree; figures that a page lacks are 0 or empty.
+    pub report: Report,
+    /// Nanoseconds by which the total of a method may be off, by part and name, where it was rounded for a page.
+    pub rounding_ns: HashMap<(usize, String), f64>,
+    /// The predecessor's total, nanoseconds, where it is a sum over nested scopes rather than wall time.
+    pub nested_total_ns: Option<u64>,
+    /// What a reader of the comparison must know of this file.
+    pub notes: Vec<String>,
+}
+
+impl Read {
+    /// A report that was just measured, or that came another way than from a file.
+    ///
+    /// # Errors
+    /// Those of [`check()`].
+    pub fn of(source: impl Into<String>, report: Report) -> Result<Read> {
+        let source = source.into();
+        check(&report).map_err(|fault| Error::format(format!("{source}: {fault}")))?;
+        Ok(Read {
+            source,
+            layout: Layout::Json,
+            report,
+            rounding_ns: HashMap::new(),
+            nested_total_ns: None,
+            notes: Vec::new(),
+        })
+    }
+
+    /// The report with everything that was measured.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for one that was read from Markdown, which keeps only a part of it.
+    pub fn into_full(self) -> Result<Report> {
+        match self.layout {
+            Layout::Json => Ok(self.report),
+            _ => Err(Error::invalid(format!(
+                "{}: a Markdown page keeps only a part of a profile; its report.json is needed",
+                self.source
+            ))),
+        }
+    }
+}
+
+/// Reads a folder (its `report.json`, else its `report.md`), a JSON file or a Markdown page.
+///
+/// # Errors
+/// [`Error::Io`] where a file can't be read; [`Error::Format`] with the line or field where it is no profile, or one
+/// with something amiss; [`Error::Unsupported`] for another version.
+pub fn read(path: impl AsRef<Path>) -> Result<Read> {
+    let path = file_of(path.as_ref())?;
+    parse(&path.display().to_string(), &load(&path)?)
+}
+
+/// Reads the bytes of a profile, which are called `source` in messages.
+///
+/// # Errors
+/// As for [`read`].
+pub fn parse(source: &str, bytes: &[u8]) -> Result<Read> {
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(too_large(source));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+        Error::format(format!("{source}: line {line}: no UTF-8 text"))
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match text.trim_start().chars().next() {
+        None => Err(Error::format(format!("{source}: empty, so not a profile"))),
+        Some('{' | '[') => json::parse(source, text),
+        Some(_) => markdown(source, text),
+    }
+}
+
+/// A page of ours or of the predecessor's, told by its title.
+fn markdown(source: &str, text: &str) -> Result<Read> {
+    let named = |fault: String| Error::format(format!("{source}: {fault}"));
+    let page = page::Page::parse(text).map_err(named)?;
+    let (line, title) = page.title().map_err(named)?;
+    let read = if let Some(mode) = title.strip_prefix(ours::TITLE) {
+        ours::parse(&page, mode.trim())
+    } else if predecessor::TITLES.contains(&title) {
+        predecessor::parse(&page, title)
+    } else {
+        Err(format!("line {line}: {} is not the title of a profile", crate::error::quoted(title)))
+    };
+    let read = read.map_err(named)?;
+    check(&read.report).map_err(named)?;
+    Ok(Read { source: source.to_owned(), ..read })
+}
+
+fn file_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    IN_FOLDERS.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
+        Error::format(format!("{}: a folder with neither {} nor {}", path.display(), IN_FOLDERS[0], IN_FOLDERS[1]))
+    })
+}
+
+/// The bytes of a file, refused where there are too many, even where its size isn't told beforehand.
+fn load(path: &Path) -> Result<Vec<u8>> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(too_large(&path.display().to_string()));
+    }
+    Ok(bytes)
+}
+
+fn too_large(source: &str) -> Error {
+    Error::format(format!("{source}: more than {} MiB, so not a profile of this tool", MAX_BYTES >> 20))
+}

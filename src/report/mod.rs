@@ -1,15 +1,20 @@
 //! What becomes of a profile: files, pages and pictures for people and tools, and comparisons of two.
 //! Everything is made from [`Report`], whether it was measured a moment ago or read from a file.
 
+pub mod baseline;
 mod capture;
+pub mod compare;
 pub mod data;
 mod machine;
+pub mod models;
 pub mod read;
 mod render;
 pub mod stats;
 
+pub use compare::{Comparison, compare, render_comparison};
 pub use capture::{record, record_traced, timeline};
 pub use data::Report;
 pub use machine::{last_measured, measured};
+pub use models::{compare_models, render_models};
 pub use read::{Read, read};
 pub use render::{Format, render, write_file, write_folder};

@@ -1,9 +1,67 @@
-//! `smallmind baseline`: named profiles to compare later ones with.
+//! `smallmind baseline`: keeps profiles under names, lists and deletes them.
 
+use smallmind::report::baseline::{Entry, Store};
+use smallmind::report::{self, Read};
 use smallmind::{Error, Result};
 
-use crate::profile::args::Baseline;
+use crate::output::{print, remark};
+use crate::profile::args::{Baseline, BaselineCommand};
 
-pub fn run(_args: &Baseline) -> Result<()> {
-    Err(Error::Unsupported("baselines".into()))
+pub fn run(args: &Baseline) -> Result<()> {
+    let store = Store::open(args.dir.clone())?;
+    match &args.what {
+        BaselineCommand::Save { name, mode, runs, threads, force, from } => {
+            // Before the work, so that it isn't done in vain.
+            store.check_free(name, *force)?;
+            let report = match from {
+                Some(path) => report::read(path).and_then(Read::into_full)?,
+                None => return Err(Error::Unsupported(format!("measuring {mode} {runs} times on {threads} threads"))),
+            };
+            let path = store.save(name, &report, *force)?;
+            remark(&format!("[kept as {name} in {}]\n", path.display()));
+            Ok(())
+        }
+        BaselineCommand::List => print(&table(&store.list()?)),
+        BaselineCommand::Delete { name } => store.delete(name),
+    }
+}
+
+/// One line each, in columns as wide as they must be.
+fn table(entries: &[Entry]) -> String {
+    if entries.is_empty() {
+        return "no baselines\n".into();
+    }
+    let heads = ["name", "made", "mode", "CPU", "commit", "runs", "median wall ms"].map(str::to_owned);
+    let mut rows = vec![heads.to_vec()];
+    for entry in entries {
+        rows.push(match &entry.about {
+            Ok(about) => vec![
+                entry.name.clone(),
+                line(&about.created),
+                line(&about.mode),
+                line(&about.cpu),
+                line(&about.commit),
+                about.runs.to_string(),
+                format!("{:.3}", about.median_wall_ns / 1e6),
+            ],
+            Err(why) => vec![entry.name.clone(), line(why)],
+        });
+    }
+    let width = |column: usize| {
+        // A reason is as long as it is; the columns don't follow it.
+        let full = rows.iter().filter(|row| row.len() == heads.len() || column == 0);
+        full.map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Text from a file on one line; a dash where there is none.
+fn line(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.is_empty() { "–".into() } else { text }
 }

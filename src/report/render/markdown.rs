@@ -74,14 +74,9 @@ impl Page {
         self.line(&format!("### {title}\n"));
     }
 
-    /// A table; the columns after the first `words` are numbers.
+    /// A table; columns whose heads aren't among `words` are numbers.
     fn table(&mut self, heads: &[&str], words: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
-        self.line(&format!("| {} |", heads.join(" | ")));
-        let rule = heads.iter().map(|head| if words.contains(head) { "---|" } else { "---:|" });
-        self.line(&format!("|{}", rule.collect::<String>()));
-        for row in rows {
-            self.line(&format!("| {} |", row.join(" | ")));
-        }
+        self.text.push_str(&text::table(heads, words, rows));
         self.line("");
     }
 }

@@ -12,7 +12,7 @@ mod pprof;
 mod sample;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(super) mod text;
 mod trace;
 mod view;
 

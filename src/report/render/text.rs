@@ -2,13 +2,13 @@
 //! spelling for what is no number; names may come from a host or a file, and hold anything.
 
 /// What stands where there is nothing to say.
-pub(super) const NOTHING: &str = "–";
+pub(in crate::report) const NOTHING: &str = "–";
 
 /// Bytes of a "MB": the predecessor's reports count so too.
-pub(super) const MB: f64 = 1_048_576.0;
+pub(in crate::report) const MB: f64 = 1_048_576.0;
 
 /// Milliseconds, exact to the nanosecond where short and to five digits and more where long.
-pub(super) fn ms(ns: f64) -> String {
+pub(in crate::report) fn ms(ns: f64) -> String {
     let ms = ns / 1e6;
     let digits = match ms {
         ..1.0 => 6,
@@ -19,14 +19,14 @@ pub(super) fn ms(ns: f64) -> String {
 }
 
 /// Megabytes.
-pub(super) fn mb(bytes: f64) -> String {
+pub(in crate::report) fn mb(bytes: f64) -> String {
     let mb = bytes / MB;
     let digits = if mb < 1.0 { 6 } else { 3 };
     format!("{mb:.digits$}")
 }
 
 /// Three significant digits.
-pub(super) fn short(value: f64) -> String {
+pub(in crate::report) fn short(value: f64) -> String {
     match value {
         0.0 => "0".to_string(),
         ..0.09995 => format!("{value:.4}"),
@@ -38,12 +38,12 @@ pub(super) fn short(value: f64) -> String {
 }
 
 /// A fraction in percent, one digit behind the point.
-pub(super) fn percent(fraction: f64) -> String {
+pub(in crate::report) fn percent(fraction: f64) -> String {
     format!("{:.1}", 100.0 * fraction)
 }
 
 /// A time with its unit, three digits.
-pub(super) fn duration(ns: f64) -> String {
+pub(in crate::report) fn duration(ns: f64) -> String {
     match ns {
         ..999.5 => format!("{ns:.0} ns"),
         ..999.5e3 => format!("{} µs", short(ns / 1e3)),
@@ -53,7 +53,7 @@ pub(super) fn duration(ns: f64) -> String {
 }
 
 /// A size with its unit, three digits.
-pub(super) fn size(bytes: f64) -> String {
+pub(in crate::report) fn size(bytes: f64) -> String {
     let mut value = bytes;
     for unit in ["B", "KB", "MB", "GB"] {
         if value < 999.5 {
@@ -65,18 +65,18 @@ pub(super) fn size(bytes: f64) -> String {
 }
 
 /// A part of a whole, 0 to 1 or more; 0 where there is no whole.
-pub(super) fn ratio(part: f64, whole: f64) -> f64 {
+pub(in crate::report) fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
 /// A name on one line: what would break or turn the line is replaced.
-pub(super) fn one_line(name: &str) -> String {
+pub(in crate::report) fn one_line(name: &str) -> String {
     name.chars().map(|c| if c.is_whitespace() || c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A name in Markdown: one line, and a backslash before whatever means something there. Taking away each
 /// backslash before punctuation gives the name back.
-pub(super) fn markdown(name: &str) -> String {
+pub(in crate::report) fn markdown(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for char in one_line(name).chars() {
         if matches!(char, '\\' | '|' | '`' | '*' | '<' | '[' | ']' | '~' | '&') {
@@ -85,6 +85,21 @@ pub(super) fn markdown(name: &str) -> String {
         out.push(char);
     }
     out
+}
+
+/// A Markdown table with its line breaks; columns whose heads aren't among `words` are numbers.
+pub(in crate::report) fn table<S: AsRef<str>>(
+    heads: &[S],
+    words: &[&str],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let heads: Vec<&str> = heads.iter().map(AsRef::as_ref).collect();
+    let rule: String = heads.iter().map(|head| if words.contains(head) { "---|" } else { "---:|" }).collect();
+    let mut text = format!("| {} |\n|{rule}\n", heads.join(" | "));
+    for row in rows {
+        text.push_str(&format!("| {} |\n", row.join(" | ")));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -12,6 +12,12 @@ fn runs() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1000)
 }
 
+/// Accepts a share in percent.
+fn percent(text: &str) -> Result<f64, &'static str> {
+    let percent = text.parse().ok().filter(|percent: &f64| percent.is_finite() && *percent >= 0.0);
+    percent.ok_or("a number of percent, not negative, is needed")
+}
+
 #[derive(Group)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub struct Profile {
@@ -77,12 +83,12 @@ pub struct ModelFile {
 
 #[derive(Group)]
 pub struct Compare {
-    /// The earlier profile
+    /// The earlier profile: a folder, a file, or the name of a baseline where there is no such path
     pub before: String,
-    /// The later profile
+    /// The later profile, likewise
     pub after: String,
     /// Exit with code 3 where a method is slower by more than this many percent, beyond doubt
-    #[arg(long, value_name = "PCT")]
+    #[arg(long, value_name = "PCT", value_parser = percent)]
     pub fail_on_regression: Option<f64>,
     /// Write the comparison to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
@@ -97,7 +103,7 @@ pub struct Compare {
 
 #[derive(Group)]
 pub struct Models {
-    /// A profile with several models: a folder or a JSON file
+    /// A profile with several models: a folder, a JSON file or a Markdown report
     pub report: String,
     /// Write the comparison to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
@@ -132,7 +138,7 @@ pub enum BaselineCommand {
         #[arg(long)]
         force: bool,
         /// Keep this profile (a folder or a JSON file) instead of running one
-        #[arg(long, value_name = "PATH")]
+        #[arg(long, value_name = "PATH", conflicts_with_all = ["mode", "runs", "threads"])]
         from: Option<PathBuf>,
     },
     /// List the baselines

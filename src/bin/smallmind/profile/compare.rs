@@ -1,15 +1,80 @@
 //! `smallmind profile compare` and `smallmind profile models`.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use smallmind::report::baseline::Store;
+use smallmind::report::{self, Comparison, Read};
 use smallmind::{Error, Result};
 
 use super::args::{Compare, Models};
+use crate::output::{print, remark};
 
-pub fn run(_args: &Compare) -> Result<ExitCode> {
-    Err(Error::Unsupported("comparing".into()))
+/// What a process ends with where something is slower by more than was allowed.
+const REGRESSED: u8 = 3;
+
+pub fn run(args: &Compare) -> Result<ExitCode> {
+    let store = Store::open(args.dir.clone());
+    let comparison = report::compare(&side(&args.before, &store)?, &side(&args.after, &store)?)?;
+    let text = if args.json {
+        let text = serde_json::to_string_pretty(&comparison).map_err(|error| Error::Internal(error.to_string()))?;
+        text + "\n"
+    } else {
+        report::render_comparison(&comparison)
+    };
+    put(&args.out, &text)?;
+    Ok(args.fail_on_regression.map_or(ExitCode::SUCCESS, |percent| judge(&comparison, percent)))
 }
 
-pub fn models(_args: &Models) -> Result<()> {
-    Err(Error::Unsupported("comparing".into()))
+pub fn models(args: &Models) -> Result<()> {
+    let read = report::read(&args.report)?;
+    let named = |error: Error| match error {
+        Error::InvalidArgument(text) => Error::InvalidArgument(format!("{}: {text}", read.source)),
+        other => other,
+    };
+    put(&args.out, &report::render_models(&report::compare_models(&read.report).map_err(named)?))
+}
+
+/// A path or, where there is none, the name of a baseline.
+fn side(name: &str, store: &Result<Store>) -> Result<Read> {
+    if Path::new(name).exists() {
+        return report::read(name);
+    }
+    match store {
+        Ok(store) if store.contains(name) => store.load(name),
+        Ok(store) => {
+            let dir = store.dir().display();
+            Err(Error::invalid(format!("{name}: no such file or folder, and no such baseline in {dir}")))
+        }
+        Err(why) => Err(Error::invalid(format!("{name}: no such file or folder ({why})"))),
+    }
+}
+
+/// Says what is slower by more than `percent`, and the exit code that goes with it.
+fn judge(comparison: &Comparison, percent: f64) -> ExitCode {
+    if !comparison.can_tell() {
+        remark("[one run a side can't show a regression: nothing was held against the limit]\n");
+        return ExitCode::SUCCESS;
+    }
+    let found = comparison.regressions(percent);
+    let one = |regression: &report::compare::Regression| {
+        let [ratio, low] = [regression.ratio, regression.interval[0]].map(|ratio| 100.0 * (ratio - 1.0));
+        format!("{} ({}) by {ratio:.1} %, at least {low:.1} %", regression.what, regression.part)
+    };
+    match found.first() {
+        None => ExitCode::SUCCESS,
+        Some(first) => {
+            let others = if found.len() > 1 { format!(" and {} more", found.len() - 1) } else { String::new() };
+            remark(&format!("smallmind: slower by more than {percent} %: {}{others}\n", one(first)));
+            ExitCode::from(REGRESSED)
+        }
+    }
+}
+
+/// To the file that was asked for, else to standard output.
+fn put(file: &Option<PathBuf>, text: &str) -> Result<()> {
+    match file {
+        Some(path) => std::fs::write(path, text).map_err(|source| Error::Io { path: path.clone(), source }),
+        None => print(text),
+    }
 }

@@ -1,11 +1,10 @@
 //! `smallmind bench`: tokens a second of prefill (pp) and decode (tg), and the time to a prompt's first token (ft),
 //! at each depth and number of threads asked for: medians with their spread.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use smallmind::format::gguf::Gguf;
 use smallmind::format::{ByteSource, FileSource, describe};
 use smallmind::model::{LoadParams, Model, RandomGpt};
@@ -13,7 +12,7 @@ use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::{Error, Result, threads};
 
 use crate::args::Bench;
-use crate::output::print;
+use crate::output::{print, progress};
 
 /// Speed doesn't depend on it.
 const RANDOM_SEED: u64 = 42;
@@ -110,7 +109,7 @@ struct Loaded {
 pub fn run(args: &Bench) -> Result<()> {
     let loaded = load(args)?;
     let counts = if args.threads.is_empty() { vec![threads::available()] } else { args.threads.clone() };
-    let progress = progress();
+    let progress = progress(false);
     let mut rows = Vec::new();
     for threads in counts {
         for &depth in &args.depth {
@@ -145,18 +144,6 @@ fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
         (None, Some(config)) => Ok(Arc::new(RandomGpt::new(config, RANDOM_SEED)?)),
         (None, None) => Err(Error::InvalidArgument("a model file or the shape of a random model".into())),
     }
-}
-
-/// A line that tells a watching person where the measurement is.
-fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{msg}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {

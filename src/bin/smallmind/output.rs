@@ -1,8 +1,9 @@
 //! What the program prints: results to standard output, remarks to standard error.
 //! Neither panics where nobody reads any more, as `println!` and `eprintln!` would.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use smallmind::{Error, Result};
 
 /// A failed write to standard output as the crate's error.
@@ -23,4 +24,16 @@ pub fn print(text: &str) -> Result<()> {
 pub fn remark(text: &str) {
     // Who closed standard error doesn't want to be told.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// A line on standard error that tells a watching person where a measurement is, if there is one.
+pub fn progress(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        bar.set_style(style);
+    }
+    bar
 }

@@ -13,11 +13,11 @@ pub fn run(args: &Profile) -> Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match &args.what {
         None => modes::file(&args.file).map(done),
-        Some(What::Standard(args)) => modes::standard(args).map(done),
-        Some(What::Deep(args)) => modes::deep(args).map(done),
-        Some(What::Enhanced(args)) => modes::enhanced(args).map(done),
-        Some(What::Alloc(args)) => modes::alloc(args).map(done),
-        Some(What::Memory(args)) => modes::memory(args).map(done),
+        Some(What::Standard(args)) => modes::mode("standard", args).map(done),
+        Some(What::Deep(args)) => modes::mode("deep", args).map(done),
+        Some(What::Enhanced(args)) => modes::mode("enhanced", args).map(done),
+        Some(What::Alloc(args)) => modes::mode("alloc", args).map(done),
+        Some(What::Memory(args)) => modes::mode("memory", args).map(done),
         Some(What::Compare(args)) => compare::run(args),
         Some(What::Models(args)) => compare::models(args).map(done),
     }

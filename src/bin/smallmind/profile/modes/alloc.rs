@@ -1,0 +1,182 @@
+//! The mode `alloc`: what products with their backward passes, and the steps of a training loop, allocate. Working
+//! memory is made once and stays, so an iteration should allocate nothing; without reuse each result is new memory.
+//!
+//! There is no training yet: a step is its forward products and, as the backward pass, the two transposed products of
+//! each layer; no optimiser. The predecessor's loop goes back through the last layer only: that is its own part.
+
+use smallmind::Result;
+use smallmind::kernels::KernelSet;
+use smallmind::memory::AlignedBuf;
+use smallmind::profile::{self, Zone, zone};
+use smallmind::report::Report;
+use smallmind::report::data::Method;
+
+use super::kernels::{Product, Tools, floats};
+use super::plan::{PartPlan, Plan, Workload};
+
+/// Rows of a batch: the samples of a step.
+const BATCH: usize = 32;
+const MATMUL_ITERATIONS: usize = 100;
+const MATMUL_WARM_UPS: usize = 10;
+const STEPS: usize = 50;
+const WARM_UP_STEPS: usize = 5;
+
+const MATMUL: &str = "MatMulBackward_Iteration";
+const STEP: &str = "Training_Step";
+const FULL_STEP: &str = "Training_FullStep";
+
+pub fn plan(threads: usize) -> Result<Plan> {
+    let kernels = *KernelSet::default_set()?;
+    let layer = |m, n, k, method| Layer::new(m, n, k, method);
+    let product = Loop {
+        method: zone(MATMUL)?,
+        warm_ups: MATMUL_WARM_UPS,
+        iterations: MATMUL_ITERATIONS,
+        layers: vec![layer(128, 128, 256, "MatMul")?],
+        backward_from: 0,
+        tools: Tools::new(&kernels, threads)?,
+    };
+    let training = |method, backward_from| -> Result<Loop> {
+        Ok(Loop {
+            method: zone(method)?,
+            warm_ups: WARM_UP_STEPS,
+            iterations: STEPS,
+            layers: vec![layer(BATCH, 256, 256, "Layer1")?, layer(BATCH, 32, 256, "Layer2")?],
+            backward_from,
+            tools: Tools::new(&kernels, threads)?,
+        })
+    };
+    let part = |name, about: &str, work: Loop| PartPlan {
+        name,
+        about: about.into(),
+        workloads: vec![Box::new(work)],
+    };
+    let parts = vec![
+        part(
+            "matmul",
+            "128 × 256 times 256 × 128 and back: 100 iterations; 256 KB each would be expected without reuse.",
+            product,
+        ),
+        part(
+            "training, same work",
+            "32 × 256 through 256 × 256 and 256 × 32, gradients cleared, back through the last layer: 50 steps.",
+            training(STEP, 1)?,
+        ),
+        part(
+            "training, full backward",
+            "The same, back through both layers: 50 steps, without an optimiser, which is not there yet.",
+            training(FULL_STEP, 0)?,
+        ),
+    ];
+    Ok(Plan { mode: "alloc", kernels, threads, parts })
+}
+
+/// y = x · w, and what flows back: dx = dy · wᵀ, dw = xᵀ · dy.
+struct Layer {
+    forward: Product,
+    to_input: Product,
+    to_weights: Product,
+    methods: [Zone; 3],
+    x: AlignedBuf,
+    w: AlignedBuf,
+    y: AlignedBuf,
+    dx: AlignedBuf,
+    dw: AlignedBuf,
+}
+
+impl Layer {
+    fn new(m: usize, n: usize, k: usize, name: &str) -> Result<Layer> {
+        let method = |piece: &str| zone(&format!("{name}_{piece}"));
+        Ok(Layer {
+            forward: Product::plain(m, n, k),
+            to_input: Product { m, n: k, k: n, transposed: [false, true] },
+            to_weights: Product { m: k, n, k: m, transposed: [true, false] },
+            methods: [method("Forward")?, method("BackwardInput")?, method("BackwardWeights")?],
+            x: floats(m * k)?,
+            w: floats(k * n)?,
+            y: floats(m * n)?,
+            dx: floats(m * k)?,
+            dw: floats(k * n)?,
+        })
+    }
+
+    fn forward(&mut self, tools: &mut Tools) -> Result<()> {
+        let _zone = self.forward.scope(self.methods[0]);
+        self.forward.run(tools, &self.x, &self.w, &mut self.y)
+    }
+
+    /// What flows back is taken to be y itself: what the numbers are changes nothing.
+    fn backward(&mut self, tools: &mut Tools) -> Result<()> {
+        {
+            let _zone = self.to_input.scope(self.methods[1]);
+            self.to_input.run(tools, &self.y, &self.w, &mut self.dx)?;
+        }
+        let _zone = self.to_weights.scope(self.methods[2]);
+        self.to_weights.run(tools, &self.x, &self.y, &mut self.dw)
+    }
+
+    fn clear_gradients(&mut self) {
+        self.dx.as_mut_slice::<f32>().fill(0.0);
+        self.dw.as_mut_slice::<f32>().fill(0.0);
+    }
+}
+
+/// Layers run forward and back again and again.
+struct Loop {
+    method: Zone,
+    warm_ups: usize,
+    iterations: usize,
+    layers: Vec<Layer>,
+    /// The first layer that the backward pass goes through.
+    backward_from: usize,
+    tools: Tools,
+}
+
+impl Loop {
+    fn step(&mut self) -> Result<()> {
+        let _step = profile::scope(self.method);
+        // A layer reads inputs of its own, as large as what the one before it wrote.
+        self.layers.iter_mut().try_for_each(|layer| layer.forward(&mut self.tools))?;
+        let back = &mut self.layers[self.backward_from..];
+        back.iter_mut().for_each(Layer::clear_gradients);
+        back.iter_mut().rev().try_for_each(|layer| layer.backward(&mut self.tools))
+    }
+}
+
+impl Workload for Loop {
+    fn name(&self) -> &str {
+        self.method.name()
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        (0..self.warm_ups).try_for_each(|_| self.step())
+    }
+
+    fn run(&mut self) -> Result<()> {
+        (0..self.iterations).try_for_each(|_| self.step())
+    }
+}
+
+/// What each loop allocates and how fast it is, in lines.
+pub fn summary(report: &Report) -> String {
+    let mut text = String::from("\n## Iterations\n\n");
+    let runs = report.parts.iter().flat_map(|part| &part.runs);
+    let loops: Vec<&Method> = runs
+        .flat_map(|run| &run.methods)
+        .filter(|method| [MATMUL, STEP, FULL_STEP].contains(&method.name.as_str()))
+        .collect();
+    for method in loops {
+        let (calls, seconds) = (method.calls.max(1), method.total_ns as f64 / 1e9);
+        let samples = match method.name.as_str() {
+            MATMUL => String::new(),
+            _ => format!(", {:.0} samples/s", (method.calls as usize * BATCH) as f64 / seconds),
+        };
+        text.push_str(&format!(
+            "- {}: {} bytes allocated an iteration, {:.4} ms{samples}\n",
+            method.name,
+            method.alloc_bytes / calls,
+            1e3 * seconds / calls as f64
+        ));
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! What a mode runs, in parts with a clock of their own, and how they are measured: all of a part once uncounted, so
+//! that the first run is like the others, then as often as was asked for, and at last one token with a timeline.
+
+use indicatif::ProgressBar;
+use smallmind::kernels::KernelSet;
+use smallmind::model::Model;
+use smallmind::report::data::{Machine, ModelSpec, Part};
+use smallmind::report::{self, Report};
+use smallmind::{Result, profile};
+
+/// Scopes of a thread that a timeline keeps: a token of some hundred layers.
+const EVENTS: usize = 1 << 14;
+
+/// A piece of a part.
+pub trait Workload {
+    /// What a progress line calls it.
+    fn name(&self) -> &str;
+
+    /// Done before each run, unrecorded.
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The work. All of it stands in scopes, so that their times add up to the part's.
+    fn run(&mut self) -> Result<()>;
+
+    /// One more token after a run, where the work has such: what a timeline shows.
+    fn token(&mut self) -> Option<Result<()>> {
+        None
+    }
+
+    /// The model that ran, and the tokens that a run made with it.
+    fn model(&self) -> Option<(ModelSpec, u64)> {
+        None
+    }
+}
+
+/// A part to measure.
+pub struct PartPlan {
+    /// Such as "same work".
+    pub name: &'static str,
+    /// What is done, in a sentence.
+    pub about: String,
+    /// What it runs, one after the other.
+    pub workloads: Vec<Box<dyn Workload>>,
+}
+
+/// A mode to measure.
+pub struct Plan {
+    /// Such as "enhanced".
+    pub mode: &'static str,
+    /// The kernels that its workloads run.
+    pub kernels: KernelSet,
+    /// Workers of its contexts and products.
+    pub threads: usize,
+    /// Its parts.
+    pub parts: Vec<PartPlan>,
+}
+
+/// Names of the parts of modes with models.
+pub const SAME_WORK: &str = "same work";
+pub const WITH_CACHE: &str = "with cache";
+
+impl Plan {
+    /// Measures everything `runs` times.
+    pub fn measure(mut self, runs: usize, progress: &ProgressBar) -> Result<Report> {
+        profile::prepare_thread();
+        let count = self.parts.len();
+        let mut models = Vec::new();
+        let mut parts = Vec::new();
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            parts.push(part.measure(runs, progress)?);
+            for (model, tokens) in part.workloads.iter().filter_map(|workload| workload.model()) {
+                note_tokens(&mut models, model, tokens, index, count);
+            }
+        }
+        progress.set_message("measuring what the machine can do");
+        let machine = Machine::detect(&self.kernels, self.threads, true);
+        progress.finish_and_clear();
+        Ok(Report { models, parts, ..Report::new(self.mode, machine) })
+    }
+}
+
+/// Adds what a part made with a model to the models so far.
+fn note_tokens(models: &mut Vec<ModelSpec>, model: ModelSpec, tokens: u64, part: usize, parts: usize) {
+    let known = models.iter().position(|known| known.name == model.name);
+    let index = known.unwrap_or_else(|| {
+        models.push(ModelSpec { tokens: vec![0; parts], ..model });
+        models.len() - 1
+    });
+    models[index].tokens[part] += tokens;
+}
+
+impl PartPlan {
+    fn measure(&mut self, runs: usize, progress: &ProgressBar) -> Result<Part> {
+        for workload in &mut self.workloads {
+            progress.set_message(format!("{}: {}, uncounted", self.name, workload.name()));
+            workload.prepare()?;
+            workload.run()?;
+        }
+        let mut measured = Vec::new();
+        for run in 1..=runs {
+            progress.set_message(format!("{}: run {run} of {runs}", self.name));
+            self.workloads.iter_mut().try_for_each(|workload| workload.prepare())?;
+            let (result, run) =
+                report::record(|| self.workloads.iter_mut().try_for_each(|workload| workload.run()));
+            result?;
+            measured.push(run);
+        }
+        if let (Some(timeline), Some(first)) = (self.timeline()?, measured.first_mut()) {
+            first.timeline = timeline;
+        }
+        Ok(Part { name: self.name.into(), about: self.about.clone(), runs: measured })
+    }
+
+    /// One token of the last workload that makes some.
+    fn timeline(&mut self) -> Result<Option<Vec<report::data::Event>>> {
+        let mut traced = None;
+        for workload in self.workloads.iter_mut().rev() {
+            let (result, run) = report::record_traced(EVENTS, || workload.token())?;
+            if let Some(result) = result {
+                result?;
+                traced = Some(run.timeline);
+                break;
+            }
+        }
+        Ok(traced)
+    }
+}
+
+/// What a report says of a model, but for its tokens.
+pub fn model_spec(name: &str, model: &Model, tensors: usize) -> ModelSpec {
+    let config = model.config();
+    ModelSpec {
+        name: name.to_owned(),
+        parameters: model.n_parameters(),
+        tensors: tensors as u64,
+        vocab: config.n_vocab as u64,
+        context: config.n_ctx_train as u64,
+        dim: config.n_embd as u64,
+        layers: config.n_layer as u64,
+        heads: config.n_head as u64,
+        weight_bytes: model.weight_bytes() as u64,
+        tokens: Vec::new(),
+    }
+}

@@ -88,6 +88,7 @@ impl Model {
         // progress callback has met on them (Mono) waits for them when the process ends.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads::available()).build();
         let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
+        // This thread keeps the clock while it waits: what the pool's do is help, or times would count twice.
         let path = profile::current_path();
         let (weights, tokenizer) = pool.install(|| {
             let _adopted = profile::adopt(path.as_ref());
@@ -180,7 +181,7 @@ fn reason(error: Error) -> String {
 }
 
 fn tokenizer(metadata: &Metadata) -> Result<Tokenizer> {
-    let _zone = profile::scope(Zone::LoadTokenizer);
+    let _zone = profile::assist(Zone::LoadTokenizer);
     Tokenizer::from_metadata(metadata)
 }
 
@@ -261,7 +262,7 @@ fn load_weights(
     kernels: &KernelSet,
     progress: Option<Progress<'_>>,
 ) -> Result<Weights> {
-    let _zone = profile::scope(Zone::LoadRepack);
+    let _zone = profile::assist(Zone::LoadRepack);
     let mut weights = reserve(specs, kernels)?;
     let mut jobs = Vec::new();
     for (weight, spec) in weights.iter_mut().zip(specs) {
@@ -366,7 +367,7 @@ fn run_job(gguf: &Gguf, job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> 
     let offset = row_bytes * job.row_begin as u64;
     let bytes = row_bytes as usize * (job.row_end - job.row_begin);
     if let Target::Raw(out) = &mut job.target {
-        let _zone = profile::scope(Zone::LoadRead).work(0, bytes as u64);
+        let _zone = profile::assist(Zone::LoadRead).work(0, bytes as u64);
         return gguf.read_tensor(job.tensor, offset, out);
     }
     if scratch.len() < bytes {

@@ -96,7 +96,8 @@ impl PartPlan {
         for workload in &mut self.workloads {
             progress.set_message(format!("{}: {}, uncounted", self.name, workload.name()));
             workload.prepare()?;
-            workload.run()?;
+            // Recorded too: the recorder has tables to fill for the first time as well.
+            report::record(|| workload.run()).0?;
         }
         let mut measured = Vec::new();
         for run in 1..=runs {

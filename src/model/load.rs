@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::config::Config;
@@ -90,16 +91,19 @@ impl Model {
         let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
         // This thread keeps the clock while it waits: what the pool's do is help, or times would count twice.
         let path = profile::current_path();
-        let (weights, tokenizer) = pool.install(|| {
-            let _adopted = profile::adopt(path.as_ref());
-            rayon::join(
-                || load_weights(&gguf, &specs, &kernels, params.progress),
-                || {
-                    let _adopted = profile::adopt(path.as_ref());
-                    tokenizer(metadata).map_err(reason)
-                },
-            )
+        let mut tokenizer = None;
+        // This thread keeps the clock of what the pool's do, and waits for them.
+        let (weights, waiting) = pool.in_place_scope(|scope| {
+            scope.spawn(|_| {
+                let _adopted = profile::adopt(path.as_ref());
+                let _help = profile::assist(Zone::LoadTokenizer);
+                tokenizer = Some(Tokenizer::from_metadata(metadata).map_err(reason));
+            });
+            let weights = load_weights(&gguf, &specs, &kernels, &pool, params.progress);
+            (weights, profile::scope(Zone::LoadTokenizer))
         });
+        drop(waiting);
+        let tokenizer = tokenizer.ok_or_else(|| Error::Internal("nobody built the tokenizer".into()))?;
         let weights = weights?;
         if let Ok(tokenizer) = &tokenizer
             && tokenizer.vocab_size() != n_vocab
@@ -180,11 +184,6 @@ fn reason(error: Error) -> String {
     }
 }
 
-fn tokenizer(metadata: &Metadata) -> Result<Tokenizer> {
-    let _zone = profile::assist(Zone::LoadTokenizer);
-    Tokenizer::from_metadata(metadata)
-}
-
 fn template(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Template> {
     let source = metadata.get_str("tokenizer.chat_template")?;
     let source = source.ok_or_else(|| Error::Unsupported("the file has none".into()))?;
@@ -255,14 +254,16 @@ enum Target<'a> {
     Panels { packer: Packer, out: &'a mut [u8] },
 }
 
-/// Reads and packs all weights, on the pool that it is called in.
+/// Reads and packs all weights, on the threads of the pool.
 fn load_weights(
     gguf: &Gguf,
     specs: &[WeightSpec],
     kernels: &KernelSet,
+    pool: &ThreadPool,
     progress: Option<Progress<'_>>,
 ) -> Result<Weights> {
-    let _zone = profile::assist(Zone::LoadRepack);
+    let path = profile::current_path();
+    let _zone = profile::scope(Zone::LoadRepack);
     let mut weights = reserve(specs, kernels)?;
     let mut jobs = Vec::new();
     for (weight, spec) in weights.iter_mut().zip(specs) {
@@ -273,9 +274,13 @@ fn load_weights(
     }
     let total: u64 = specs.iter().map(|spec| spec.n as u64 * spec.k as u64).sum();
     let meter = Meter::new(total, progress);
-    jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
-        run_job(gguf, job, scratch)?;
-        meter.advance((job.row_end - job.row_begin) as u64 * job.spec.k as u64)
+    pool.install(|| {
+        jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
+            let _adopted = profile::adopt(path.as_ref());
+            let _help = profile::assist(Zone::LoadRepack);
+            run_job(gguf, job, scratch)?;
+            meter.advance((job.row_end - job.row_begin) as u64 * job.spec.k as u64)
+        })
     })?;
     Ok(Weights(weights))
 }

@@ -54,11 +54,13 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidArgument`] where neither is known.
     pub fn open(dir: Option<PathBuf>) -> Result<Store> {
-        let dir = match dir {
-            Some(dir) => dir,
-            None => default_dir(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))
-                .ok_or_else(|| Error::invalid("no home folder to keep baselines in: a folder must be given"))?,
-        };
+        let dir =
+            match dir {
+                Some(dir) => dir,
+                None => default_dir(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME")).ok_or_else(
+                    || Error::invalid("no home folder to keep baselines in: a folder must be given"),
+                )?,
+            };
         Ok(Store { dir })
     }
 
@@ -289,7 +291,9 @@ mod tests {
     fn names_that_lead_elsewhere_are_refused() {
         let (_dir, store) = store();
         let long = "x".repeat(65);
-        for name in ["", ".", "..", "../x", "a/b", "/etc/passwd", ".hidden", "-rf", "a\\b", "a\0b", "a b", "ä", &long] {
+        for name in
+            ["", ".", "..", "../x", "a/b", "/etc/passwd", ".hidden", "-rf", "a\\b", "a\0b", "a b", "ä", &long]
+        {
             for error in [
                 store.save(name, &report(&[1]), true).unwrap_err(),
                 store.load(name).unwrap_err(),
@@ -321,7 +325,10 @@ mod tests {
         let entries = store.list().unwrap();
         assert_eq!(entries.len(), 2);
         let reason = entries[0].about.as_ref().unwrap_err();
-        assert!(entries[0].name == "bad" && reason.contains("bad.json") && reason.contains("line 1"), "{reason}");
+        assert!(
+            entries[0].name == "bad" && reason.contains("bad.json") && reason.contains("line 1"),
+            "{reason}"
+        );
         assert!(entries[1].about.is_ok());
     }
 

@@ -11,8 +11,8 @@ pub mod read;
 mod render;
 pub mod stats;
 
-pub use compare::{Comparison, compare, render_comparison};
 pub use capture::{record, record_traced, timeline};
+pub use compare::{Comparison, compare, render_comparison};
 pub use data::Report;
 pub use machine::{last_measured, measured};
 pub use models::{compare_models, render_models};

@@ -214,7 +214,15 @@ mod tests {
             let quantile = t_quantile(0.975, freedom);
             let (steps, width) = (20_000, quantile / 20_000.0);
             // Simpson's rule over the upper half of the interval.
-            let weight = |step| if step == 0 || step == steps { 1.0 } else if step % 2 == 1 { 4.0 } else { 2.0 };
+            let weight = |step| {
+                if step == 0 || step == steps {
+                    1.0
+                } else if step % 2 == 1 {
+                    4.0
+                } else {
+                    2.0
+                }
+            };
             let area: f64 = (0..=steps).map(|step| weight(step) * density(step as f64 * width)).sum();
             assert!((2.0 * area * width / 3.0 - 0.95).abs() < 1e-9, "{freedom}");
         }

@@ -15,7 +15,11 @@ pub fn run(args: &Baseline) -> Result<()> {
             store.check_free(name, *force)?;
             let report = match from {
                 Some(path) => report::read(path).and_then(Read::into_full)?,
-                None => return Err(Error::Unsupported(format!("measuring {mode} {runs} times on {threads} threads"))),
+                None => {
+                    return Err(Error::Unsupported(format!(
+                        "measuring {mode} {runs} times on {threads} threads"
+                    )));
+                }
             };
             let path = store.save(name, &report, *force)?;
             remark(&format!("[kept as {name} in {}]\n", path.display()));

@@ -115,14 +115,15 @@ fn mean(figures: &[f64]) -> f64 {
 /// Gives verdicts to changes that are looked at together: the corrected p must be under 5 %. As no corrected value is
 /// lower than the plain one, the 95 % interval then excludes no change as well.
 pub(super) fn judge(changes: &mut [&mut Change]) {
-    let mut known: Vec<(&mut &mut Change, Difference)> =
-        changes.iter_mut().filter_map(|change| change.difference.map(|difference| (change, difference))).collect();
+    let mut known: Vec<(&mut &mut Change, Difference)> = changes
+        .iter_mut()
+        .filter_map(|change| change.difference.map(|difference| (change, difference)))
+        .collect();
     let plain: Vec<f64> = known.iter().map(|(_, difference)| difference.p(1.0)).collect();
     for ((change, difference), p) in known.iter_mut().zip(stats::holm(&plain)) {
         change.p = Some(p);
         if p < 1.0 - stats::CONFIDENCE {
-            change.verdict =
-                if difference.log_ratio < 0.0 { Verdict::Improved } else { Verdict::Regressed };
+            change.verdict = if difference.log_ratio < 0.0 { Verdict::Improved } else { Verdict::Regressed };
         }
     }
 }
@@ -134,7 +135,8 @@ pub(super) fn above(changes: &[&Change], limit: f64) -> Vec<bool> {
         Some(difference) if difference.log_ratio > limit.ln() => difference.p(limit),
         _ => 1.0,
     };
-    let judged: Vec<usize> = (0..changes.len()).filter(|&index| changes[index].difference.is_some()).collect();
+    let judged: Vec<usize> =
+        (0..changes.len()).filter(|&index| changes[index].difference.is_some()).collect();
     let corrected = stats::holm(&judged.iter().map(|&index| p(&changes[index])).collect::<Vec<_>>());
     let mut out = vec![false; changes.len()];
     for (index, p) in judged.into_iter().zip(corrected) {

@@ -45,7 +45,8 @@ fn sides(before: &Side, after: &Side) -> String {
         Layout::Markdown => "Markdown",
         Layout::Predecessor => "Markdown of the predecessor",
     };
-    let row = |what: &str, figure: &dyn Fn(&Side) -> String| vec![what.to_owned(), figure(before), figure(after)];
+    let row =
+        |what: &str, figure: &dyn Fn(&Side) -> String| vec![what.to_owned(), figure(before), figure(after)];
     let threads = |side: &Side| if side.threads == 0 { NOTHING.to_owned() } else { side.threads.to_string() };
     let rows = [
         row("file", &|side| known(&side.source)),
@@ -100,7 +101,8 @@ fn summary(part: &PartChange) -> String {
     let number = |count: usize| count.to_string();
     let delta = format!("{:+}", after as i128 - before as i128);
     let nothing = || NOTHING.to_owned();
-    let counted = vec!["methods".into(), number(before), number(after), delta, nothing(), nothing(), nothing()];
+    let counted =
+        vec!["methods".into(), number(before), number(after), delta, nothing(), nothing(), nothing()];
     let rows = part.summary.iter().map(|metric| {
         let (unit, show): (&str, fn(f64) -> String) = match metric.unit {
             MetricUnit::Ns => (" ms", ms),
@@ -212,7 +214,9 @@ fn lone(title: &str, methods: &[Lone]) -> String {
     if methods.is_empty() {
         return String::new();
     }
-    let rows = methods.iter().map(|method| vec![markdown(&method.name), short_count(method.calls), ms(method.time_ns)]);
+    let rows = methods
+        .iter()
+        .map(|method| vec![markdown(&method.name), short_count(method.calls), ms(method.time_ns)]);
     format!("\n### {title}\n\n{}", table(&["method", "calls", "total ms"], &WORDS, rows))
 }
 
@@ -250,7 +254,8 @@ fn models(part: &PartChange) -> String {
     let differing = part.models.iter().filter(|model| model.before.tokens != model.after.tokens);
     for model in differing {
         let [before, after] = [&model.before, &model.after].map(|figures| figures.tokens);
-        text += &format!("\n{} made {before} tokens before and {after} after.\n", markdown(&model.after.name));
+        text +=
+            &format!("\n{} made {before} tokens before and {after} after.\n", markdown(&model.after.name));
     }
     text
 }
@@ -268,7 +273,9 @@ fn operations(part: &PartChange) -> String {
             rate(operation.flops_after.or(operation.flops_before).map(|flops| flops / 1e9)),
             rate(operation.gflops_before),
             rate(operation.gflops_after),
-            change.map_or(NOTHING.to_owned(), |(before, after)| format!("{:+.1}", 100.0 * (after / before - 1.0))),
+            change.map_or(NOTHING.to_owned(), |(before, after)| {
+                format!("{:+.1}", 100.0 * (after / before - 1.0))
+            }),
             operation.verdict.name().to_owned(),
         ]
     });

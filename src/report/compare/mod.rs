@@ -229,14 +229,19 @@ impl Comparison {
         let limit = 1.0 + percent / 100.0;
         let totals = |part: &PartChange| vec![(part.summary[0].name.clone(), part.summary[0].change.clone())];
         let methods = |part: &PartChange| {
-            part.methods.iter().map(|method| (method.name.clone(), method.time_ns.clone())).collect::<Vec<_>>()
+            part.methods
+                .iter()
+                .map(|method| (method.name.clone(), method.time_ns.clone()))
+                .collect::<Vec<_>>()
         };
         let mut out = Vec::new();
         for family in [&totals as &dyn Fn(&PartChange) -> Vec<(String, Change)>, &methods] {
             let all: Vec<(&str, String, Change)> = self
                 .parts
                 .iter()
-                .flat_map(|part| family(part).into_iter().map(|(what, change)| (part.name.as_str(), what, change)))
+                .flat_map(|part| {
+                    family(part).into_iter().map(|(what, change)| (part.name.as_str(), what, change))
+                })
                 .collect();
             let above = change::above(&all.iter().map(|(_, _, change)| change).collect::<Vec<_>>(), limit);
             for ((part, what, change), _) in all.into_iter().zip(above).filter(|(_, above)| *above) {
@@ -273,7 +278,9 @@ fn side(read: &Read) -> Side {
 fn notes_on_sides(before: &Read, after: &Read, notes: &mut Vec<String>) {
     for read in [before, after] {
         notes.extend(read.notes.iter().map(|note| format!("{}: {note}.", read.source)));
-        for (part, run) in read.report.parts.iter().flat_map(|part| part.runs.iter().map(move |run| (part, run))) {
+        for (part, run) in
+            read.report.parts.iter().flat_map(|part| part.runs.iter().map(move |run| (part, run)))
+        {
             if run.dropped > 0 || run.unbalanced > 0 {
                 notes.push(format!(
                     "{}: in {}, {} scopes were not recorded and {} not closed: figures may be too low.",
@@ -334,13 +341,15 @@ fn part_change(sides: [(&Read, usize, &Part); 2], notes: &mut Vec<String>) -> Pa
         };
         alone.map(one).collect()
     };
-    let mut methods: Vec<MethodChange> = common.iter().map(|name| method_change(name, sides, &series)).collect();
+    let mut methods: Vec<MethodChange> =
+        common.iter().map(|name| method_change(name, sides, &series)).collect();
     let weight = |method: &MethodChange| method.time_ns.delta().map_or(0.0, f64::abs);
     methods.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
-    let operands = [0, 1].map(|side| operations::Side { series: &series[side], layout: sides[side].0.layout });
-    let operations = methods.iter().filter_map(|method| {
-        operations::of(&method.name, &operands[0], &operands[1], &method.time_ns)
-    });
+    let operands =
+        [0, 1].map(|side| operations::Side { series: &series[side], layout: sides[side].0.layout });
+    let operations = methods
+        .iter()
+        .filter_map(|method| operations::of(&method.name, &operands[0], &operands[1], &method.time_ns));
     PartChange {
         runs: [runs[0].len(), runs[1].len()],
         verdict: Verdict::Unknown,
@@ -358,7 +367,8 @@ fn part_change(sides: [(&Read, usize, &Part); 2], notes: &mut Vec<String>) -> Pa
 fn method_change(name: &str, sides: [(&Read, usize, &Part); 2], series: &[Series; 2]) -> MethodChange {
     let empty = series::MethodSeries::default();
     let [before, after] = [&series[0], &series[1]].map(|series| series.get(name).unwrap_or(&empty));
-    let rounding = sides.map(|(read, part, _)| read.rounding_ns.get(&(part, name.to_owned())).copied().unwrap_or(0.0));
+    let rounding =
+        sides.map(|(read, part, _)| read.rounding_ns.get(&(part, name.to_owned())).copied().unwrap_or(0.0));
     let step = (2.0 * rounding[0].max(rounding[1])).max(1.0);
     let mut time_ns = Change::of(Some(&before.times_ns), Some(&after.times_ns), step);
     let short = |method: &series::MethodSeries, rounding: f64| {
@@ -426,9 +436,9 @@ fn is_nested(name: &str, names: &[&str]) -> bool {
         };
         return names.iter().any(sized);
     }
-    ["GenerateToken", "Forward"].iter().any(|piece| {
-        name.strip_suffix(piece).is_some_and(|model| inside(format!("{model}Inference")))
-    })
+    ["GenerateToken", "Forward"]
+        .iter()
+        .any(|piece| name.strip_suffix(piece).is_some_and(|model| inside(format!("{model}Inference"))))
 }
 
 fn models(sides: [(&Read, usize, &Part); 2]) -> Vec<ModelChange> {

@@ -67,7 +67,8 @@ impl Side<'_> {
     /// takes (GELU, softmax) have no number.
     fn by_name(&self, name: &str) -> Option<f64> {
         let (group, size) = name.split_once('_')?;
-        let sizes: Vec<f64> = size.split('x').map(|size| size.parse::<u32>().ok().map(f64::from)).collect::<Option<_>>()?;
+        let sizes: Vec<f64> =
+            size.split('x').map(|size| size.parse::<u32>().ok().map(f64::from)).collect::<Option<_>>()?;
         let calls = self.series.calls(name)?;
         let iterations = self.iterations(group)?;
         let one = match (group, &sizes[..]) {

@@ -78,7 +78,9 @@ impl Series {
     /// For each run, the sum of the times of these methods; nested ones count again.
     pub fn sums(&self, names: &[&str]) -> Vec<f64> {
         let runs = self.methods.values().next().map_or(0, |method| method.times_ns.len());
-        let one = |run: usize| names.iter().filter_map(|name| self.get(name)).map(|method| method.times_ns[run]).sum();
+        let one = |run: usize| {
+            names.iter().filter_map(|name| self.get(name)).map(|method| method.times_ns[run]).sum()
+        };
         (0..runs).map(one).collect()
     }
 }

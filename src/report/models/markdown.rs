@@ -89,9 +89,18 @@ fn scaling(part: &PartModels) -> String {
     if part.scaling.is_empty() {
         return "One model only: nothing to scale to.\n".into();
     }
-    let heads = ["model", "parameters ×", "time per token ×", "95 % interval", "memory per token ×", "efficiency", "grade"];
+    let heads = [
+        "model",
+        "parameters ×",
+        "time per token ×",
+        "95 % interval",
+        "memory per token ×",
+        "efficiency",
+        "grade",
+    ];
     let rows = part.scaling.iter().map(|scaling| {
-        let interval = scaling.interval.map_or(NOTHING.to_owned(), |[low, high]| format!("{low:.3} to {high:.3}"));
+        let interval =
+            scaling.interval.map_or(NOTHING.to_owned(), |[low, high]| format!("{low:.3} to {high:.3}"));
         vec![
             markdown(&scaling.name),
             format!("{:.2}", scaling.parameter_ratio),
@@ -124,5 +133,9 @@ fn forward(part: &PartModels) -> String {
             ])
         })
         .collect();
-    if rows.is_empty() { "No forward pass was recorded.\n".into() } else { table(&heads, &["model", "95 % interval", "grade"], rows) }
+    if rows.is_empty() {
+        "No forward pass was recorded.\n".into()
+    } else {
+        table(&heads, &["model", "95 % interval", "grade"], rows)
+    }
 }

@@ -153,7 +153,8 @@ pub fn compare_models(report: &Report) -> Result<ModelComparison> {
             for model in &report.models {
                 if !models.iter().any(|figures| figures.name == model.name) {
                     let (model, part) = (quoted(&model.name), quoted(&part.name));
-                    notes.push(format!("the model {model} made no tokens that were timed in the part {part}"));
+                    notes
+                        .push(format!("the model {model} made no tokens that were timed in the part {part}"));
                 }
             }
             let scaling = models.iter().skip(1).map(|model| scaling(&models[0], model)).collect();
@@ -173,7 +174,8 @@ fn model_figures(model: &ModelSpec, index: usize, part: &Part, alone: bool) -> O
     let times_ns = figures_of(part, &name, |method| method.total_ns as f64);
     let mean_ns = Sample::of_logs(&times_ns, 1.0)?.mean.exp();
     let allocated = figures_of(part, &name, |method| method.alloc_bytes as f64);
-    let forward = name_of(part, &own("Forward"), &FORWARD, alone).and_then(|name| forward(part, &name, mean_ns));
+    let forward =
+        name_of(part, &own("Forward"), &FORWARD, alone).and_then(|name| forward(part, &name, mean_ns));
     Some(ModelFigures {
         name: model.name.clone(),
         parameters: model.parameters,

@@ -57,14 +57,17 @@ fn unique<'a>(names: impl Iterator<Item = &'a str>, place: &str, what: &str) -> 
         }
         if let Some(first) = seen.insert(name, index) {
             let name = quoted(name);
-            return Err(format!("{place}[{index}].name: the {what} {name} stands at {place}[{first}] already"));
+            return Err(format!(
+                "{place}[{index}].name: the {what} {name} stands at {place}[{first}] already"
+            ));
         }
     }
     Ok(())
 }
 
 fn limits(limits: &Limits) -> Result<(), String> {
-    let figures = limits.levels.iter().enumerate().map(|(index, level)| (format!("levels[{index}].gbps"), level.gbps));
+    let figures =
+        limits.levels.iter().enumerate().map(|(index, level)| (format!("levels[{index}].gbps"), level.gbps));
     for (name, figure) in std::iter::once(("fma_gflops".to_owned(), limits.fma_gflops)).chain(figures) {
         if !figure.is_finite() || figure < 0.0 {
             return Err(format!("machine.limits.{name}: {figure} is no speed"));
@@ -136,7 +139,8 @@ fn tree(run: &Run, place: &str) -> Result<(), String> {
 
 /// Every run did the same work, so one that lacks a method lost it.
 fn same_methods(first: &Run, run: &Run, place: &str) -> Result<(), String> {
-    let names = |run: &Run| -> HashSet<String> { run.methods.iter().map(|method| method.name.clone()).collect() };
+    let names =
+        |run: &Run| -> HashSet<String> { run.methods.iter().map(|method| method.name.clone()).collect() };
     let (expected, found) = (names(first), names(run));
     let by = |missing: Option<&String>, whom: &str| match missing {
         Some(name) => Err(format!("{place}.methods: {} is missing, which {whom} has", quoted(name))),

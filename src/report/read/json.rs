@@ -19,7 +19,9 @@ pub(super) fn parse(source: &str, text: &str) -> Result<Read> {
         Some(serde_json::Value::String(format)) if format == FORMAT => {}
         Some(format) => {
             let format = quoted(&format.to_string());
-            return Err(Error::format(format!("{source}: format: {format} is not {FORMAT:?}: not a profile")));
+            return Err(Error::format(format!(
+                "{source}: format: {format} is not {FORMAT:?}: not a profile"
+            )));
         }
         None => return Err(Error::format(format!("{source}: format: absent: not a profile"))),
     }

@@ -107,7 +107,9 @@ pub(super) fn rows(table: &Table, kind: Kind) -> Result<Vec<Row>, String> {
         if let Some(rank) = columns.rank {
             let (rank, expected) = (table.count(cells, rank)?, index as u64 + 1);
             if rank != expected {
-                return Err(format!("line {line}: rank {rank} where {expected} is due: a row is missing or doubled"));
+                return Err(format!(
+                    "line {line}: rank {rank} where {expected} is due: a row is missing or doubled"
+                ));
             }
         }
         rows.push(row(table, kind, &columns, cells).map_err(|why| format!("{why} ({})", quoted(name)))?);

@@ -139,7 +139,12 @@ fn file_of(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     IN_FOLDERS.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
-        Error::format(format!("{}: a folder with neither {} nor {}", path.display(), IN_FOLDERS[0], IN_FOLDERS[1]))
+        Error::format(format!(
+            "{}: a folder with neither {} nor {}",
+            path.display(),
+            IN_FOLDERS[0],
+            IN_FOLDERS[1]
+        ))
     })
 }
 

@@ -50,7 +50,9 @@ impl Unit {
     fn like(self, other: Unit) -> bool {
         matches!(
             (self, other),
-            (Unit::Time(_), Unit::Time(_)) | (Unit::Bytes(_), Unit::Bytes(_)) | (Unit::Percent, Unit::Percent)
+            (Unit::Time(_), Unit::Time(_))
+                | (Unit::Bytes(_), Unit::Bytes(_))
+                | (Unit::Percent, Unit::Percent)
         )
     }
 }
@@ -65,7 +67,8 @@ pub(super) fn parse(text: &str, column: Unit) -> Result<Option<Number>, String> 
     if matches!(text, "" | "-" | "–" | "—") {
         return Ok(None);
     }
-    let digits = text.find(|c: char| !matches!(c, '0'..='9' | '.' | ',' | '+' | '-' | '−')).unwrap_or(text.len());
+    let digits =
+        text.find(|c: char| !matches!(c, '0'..='9' | '.' | ',' | '+' | '-' | '−')).unwrap_or(text.len());
     let (number, word) = (&text[..digits], text[digits..].trim());
     let unit = match word {
         "" => column,
@@ -91,7 +94,8 @@ fn plain(number: &str) -> Result<(f64, i32), &'static str> {
         return Err("is negative");
     }
     let number = number.strip_prefix('+').unwrap_or(number);
-    let (whole, fraction) = number.split_once('.').map_or((number, None), |(whole, rest)| (whole, Some(rest)));
+    let (whole, fraction) =
+        number.split_once('.').map_or((number, None), |(whole, rest)| (whole, Some(rest)));
     let mut groups = whole.split(',');
     let first = groups.next().unwrap_or("");
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

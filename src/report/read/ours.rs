@@ -31,15 +31,24 @@ pub(super) fn parse(page: &Page, mode: &str) -> Result<Read, String> {
             return Err(format!("no section \"{PART} {name}\", which the summary has a column for"));
         }
         let rows = methods::rows(table_of(page, name)?, Kind::Times)?;
-        let figure = |metric: &str| figures.get(metric).copied().flatten().map(|number| number.value.round() as u64);
+        let figure =
+            |metric: &str| figures.get(metric).copied().flatten().map(|number| number.value.round() as u64);
         if let Some(expected) = figure("methods").filter(|&expected| expected != rows.len() as u64) {
             let found = rows.len();
-            return Err(format!("the part {}: {found} methods of {expected}: rows are missing or too many", quoted(name)));
+            return Err(format!(
+                "the part {}: {found} methods of {expected}: rows are missing or too many",
+                quoted(name)
+            ));
         }
         if let Some(runs) = figure("runs").filter(|&runs| runs > 1) {
-            notes.push(format!("the page has medians of {runs} runs of {}, not the runs: nothing tells their noise", quoted(name)));
+            notes.push(format!(
+                "the page has medians of {runs} runs of {}, not the runs: nothing tells their noise",
+                quoted(name)
+            ));
         }
-        let needed = |metric: &str| figure(metric).ok_or_else(|| format!("the summary has no {metric:?} of {}", quoted(name)));
+        let needed = |metric: &str| {
+            figure(metric).ok_or_else(|| format!("the summary has no {metric:?} of {}", quoted(name)))
+        };
         rounding_ns.extend(rows.iter().map(|row| ((index, row.method.name.clone()), row.rounding_ns)));
         let run = Run {
             wall_ns: needed("wall")?,
@@ -65,7 +74,14 @@ pub(super) fn parse(page: &Page, mode: &str) -> Result<Read, String> {
         models,
         parts,
     };
-    Ok(Read { source: String::new(), layout: Layout::Markdown, report, rounding_ns, nested_total_ns: None, notes })
+    Ok(Read {
+        source: String::new(),
+        layout: Layout::Markdown,
+        report,
+        rounding_ns,
+        nested_total_ns: None,
+        notes,
+    })
 }
 
 /// The names of the parts that have sections, each once, in their order.
@@ -84,9 +100,10 @@ fn only<'a>(page: &'a Page, section: &str, column: &str) -> Result<Option<&'a Ta
     let mut tables = page.tables.iter().filter(|table| table.section == section).filter(has);
     let first = tables.next();
     match (first, tables.next()) {
-        (Some(first), Some(second)) => {
-            Err(format!("line {}: a second table of {column:?}; the first is line {}", second.line, first.line))
-        }
+        (Some(first), Some(second)) => Err(format!(
+            "line {}: a second table of {column:?}; the first is line {}",
+            second.line, first.line
+        )),
         _ => Ok(first),
     }
 }
@@ -104,7 +121,8 @@ fn summary(page: &Page) -> Result<Vec<(String, Figures)>, String> {
         let mut figures = Figures::new();
         for (line, cells) in &table.rows {
             let Column { name, unit, heading } = Column::of(&cells[metric]);
-            let number = number::parse(&cells[index], unit).map_err(|why| format!("line {line}: {heading}: {why}"))?;
+            let number =
+                number::parse(&cells[index], unit).map_err(|why| format!("line {line}: {heading}: {why}"))?;
             if figures.insert(name, number).is_some() {
                 return Err(format!("line {line}: {heading}: a second time"));
             }
@@ -120,7 +138,10 @@ fn table_of<'a>(page: &'a Page, part: &str) -> Result<&'a Table, String> {
         let mut tables = page.tables.iter().filter(own).filter(|table| table.subsection == title);
         match (tables.next(), tables.next()) {
             (Some(first), Some(second)) => {
-                return Err(format!("line {}: a second table {title:?}; the first is line {}", second.line, first.line));
+                return Err(format!(
+                    "line {}: a second table {title:?}; the first is line {}",
+                    second.line, first.line
+                ));
             }
             (Some(table), None) => return Ok(table),
             _ => {}
@@ -132,7 +153,9 @@ fn table_of<'a>(page: &'a Page, part: &str) -> Result<&'a Table, String> {
 fn machine(page: &Page) -> Result<Machine, String> {
     let mut machine = Machine::default();
     let Some(table) = only(page, "System Information", "machine")? else { return Ok(machine) };
-    let (Some(what), Some(value)) = (table.named("machine")?, table.named("value")?) else { return Ok(machine) };
+    let (Some(what), Some(value)) = (table.named("machine")?, table.named("value")?) else {
+        return Ok(machine);
+    };
     for row in &table.rows {
         let text = if row.1[value] == "–" { String::new() } else { row.1[value].clone() };
         match row.1[what].as_str() {
@@ -185,7 +208,8 @@ fn models(page: &Page, parts: &[Part]) -> Result<Vec<ModelSpec>, String> {
 /// Tokens of each model in each part, from the table of rates.
 fn tokens(page: &Page, parts: &[Part], models: &mut [ModelSpec]) -> Result<(), String> {
     let Some(table) = only(page, "Models", "part")? else { return Ok(()) };
-    let (Some(model), Some(part), Some(tokens)) = (table.named("model")?, table.named("part")?, table.named("tokens")?)
+    let (Some(model), Some(part), Some(tokens)) =
+        (table.named("model")?, table.named("part")?, table.named("tokens")?)
     else {
         return Ok(());
     };

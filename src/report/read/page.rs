@@ -59,7 +59,8 @@ impl Page {
     pub fn parse(text: &str) -> Result<Page, String> {
         let mut page = Page::default();
         let (mut section, mut subsection) = (String::new(), String::new());
-        let mut lines = text.lines().map(str::trim).enumerate().map(|(index, line)| (index + 1, line)).peekable();
+        let mut lines =
+            text.lines().map(str::trim).enumerate().map(|(index, line)| (index + 1, line)).peekable();
         let mut fenced = false;
         while let Some((number, line)) = lines.next() {
             if number > MAX_LINES {
@@ -131,7 +132,11 @@ impl Table {
                 columns,
                 rows: Vec::new(),
             }),
-            _ => Err(format!("line {}: no rule of {} columns below the header of a table", line + 1, columns.len())),
+            _ => Err(format!(
+                "line {}: no rule of {} columns below the header of a table",
+                line + 1,
+                columns.len()
+            )),
         }
     }
 
@@ -178,7 +183,11 @@ impl Table {
     ///
     /// # Errors
     /// It is none; with line and column.
-    pub fn number(&self, row: &(usize, Vec<String>), column: usize) -> Result<Option<super::number::Number>, String> {
+    pub fn number(
+        &self,
+        row: &(usize, Vec<String>),
+        column: usize,
+    ) -> Result<Option<super::number::Number>, String> {
         let head = &self.columns[column];
         super::number::parse(&row.1[column], head.unit)
             .map_err(|why| format!("line {}: {}: {why}", row.0, quoted(&head.heading)))
@@ -255,7 +264,9 @@ fn plain(text: &str) -> String {
         let inner = text.strip_prefix(mark).and_then(|text| text.strip_suffix(mark));
         text = inner.filter(|inner| !inner.is_empty() && !inner.ends_with('\\')).unwrap_or(text);
     }
-    if let Some(code) = text.strip_prefix('`').and_then(|text| text.strip_suffix('`')).filter(|code| !code.is_empty()) {
+    if let Some(code) =
+        text.strip_prefix('`').and_then(|text| text.strip_suffix('`')).filter(|code| !code.is_empty())
+    {
         // In code only a bar is escaped, for the table's sake.
         return code.replace("\\|", "|");
     }

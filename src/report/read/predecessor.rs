@@ -76,7 +76,10 @@ impl Summary {
     fn of(page: &Page) -> Result<Summary, String> {
         let facts = Facts::of(page)?;
         let needed = |key: &str, unit: Unit| {
-            facts.number(key, unit)?.map(|(_, number)| number).ok_or_else(|| format!("no {key:?} in the summary"))
+            facts
+                .number(key, unit)?
+                .map(|(_, number)| number)
+                .ok_or_else(|| format!("no {key:?} in the summary"))
         };
         let methods = facts.number("methods profiled", Unit::None)?.or(facts.number("methods", Unit::None)?);
         Ok(Summary {
@@ -102,7 +105,10 @@ impl<'a> Facts<'a> {
             }
         }
         for Fact { line, key, value } in &page.facts {
-            if matches!(&**key, "generated" | "total runtime" | "total allocations" | "methods profiled" | "methods") {
+            if matches!(
+                &**key,
+                "generated" | "total runtime" | "total allocations" | "methods profiled" | "methods"
+            ) {
                 facts.add(key.clone(), *line, value)?;
             }
         }
@@ -111,7 +117,9 @@ impl<'a> Facts<'a> {
 
     fn add(&mut self, key: String, line: usize, value: &'a str) -> Result<(), String> {
         match self.0.get(&key) {
-            Some((first, _)) => Err(format!("line {line}: {} a second time; the first is line {first}", quoted(&key))),
+            Some((first, _)) => {
+                Err(format!("line {line}: {} a second time; the first is line {first}", quoted(&key)))
+            }
             None => {
                 self.0.insert(key, (line, value));
                 Ok(())
@@ -153,7 +161,10 @@ fn complete(summary: &Summary, table: &Table, rows: &[Row], notes: &mut Vec<Stri
         notes.push(format!("{found} of {methods} methods are on the page; nothing is known of the others"));
         return Ok(());
     }
-    Err(format!("line {}: {found} methods where line {line} says {methods}: rows are missing or too many", table.line))
+    Err(format!(
+        "line {}: {found} methods where line {line} says {methods}: rows are missing or too many",
+        table.line
+    ))
 }
 
 /// Adds what `Top Allocators` knows, and sees that both tables say the same.
@@ -169,7 +180,10 @@ fn allocations(rows: &mut [Row], allocators: Vec<Row>, notes: &mut Vec<String>) 
         let row = &mut rows[index];
         let (line, calls, bytes) = (allocator.line, allocator.method.calls, allocator.allocated);
         if calls != row.method.calls {
-            return Err(format!("line {line}: {calls} calls of {name}, {} in line {}", row.method.calls, row.line));
+            return Err(format!(
+                "line {line}: {calls} calls of {name}, {} in line {}",
+                row.method.calls, row.line
+            ));
         }
         if let (Some(here), Some(there)) = (bytes, row.allocated) {
             let rounding = here.rounding + there.rounding + 1.0;
@@ -190,7 +204,9 @@ fn order(rows: &mut [Row], notes: &mut Vec<String>) {
         let (min, max) = (method.min_ns, method.max_ns);
         if min > method.mean_ns || (max > 0 && max < method.mean_ns) {
             let name = quoted(&method.name);
-            notes.push(format!("line {line}: the mean call of {name} is not between the shortest and the longest"));
+            notes.push(format!(
+                "line {line}: the mean call of {name} is not between the shortest and the longest"
+            ));
         }
         method.min_ns = min.min(method.mean_ns);
         method.max_ns = max.max(method.mean_ns);

@@ -17,7 +17,8 @@ pub fn run(args: &Compare) -> Result<ExitCode> {
     let store = Store::open(args.dir.clone());
     let comparison = report::compare(&side(&args.before, &store)?, &side(&args.after, &store)?)?;
     let text = if args.json {
-        let text = serde_json::to_string_pretty(&comparison).map_err(|error| Error::Internal(error.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(&comparison).map_err(|error| Error::Internal(error.to_string()))?;
         text + "\n"
     } else {
         report::render_comparison(&comparison)
@@ -64,7 +65,8 @@ fn judge(comparison: &Comparison, percent: f64) -> ExitCode {
     match found.first() {
         None => ExitCode::SUCCESS,
         Some(first) => {
-            let others = if found.len() > 1 { format!(" and {} more", found.len() - 1) } else { String::new() };
+            let others =
+                if found.len() > 1 { format!(" and {} more", found.len() - 1) } else { String::new() };
             remark(&format!("smallmind: slower by more than {percent} %: {}{others}\n", one(first)));
             ExitCode::from(REGRESSED)
         }

@@ -12,6 +12,7 @@ const SECTIONS: [&str; 22] = [
     "status",
     "log",
     "model",
+    "random",
     "tokenizer",
     "chat",
     "context",

@@ -53,6 +53,8 @@ static void parameters(const sm_model *model) {
     sm_context_params context_params;
     sm_sampler_params sampler_params;
     sm_generate_params generate_params;
+    sm_gpt_params gpt_params;
+    CHECK_STATUS(sm_gpt_params_init(NULL, sizeof gpt_params), NULL_POINTER);
     CHECK_STATUS(sm_model_params_init(NULL, sizeof model_params), NULL_POINTER);
     CHECK_STATUS(sm_context_params_init(NULL, sizeof context_params), NULL_POINTER);
     CHECK_STATUS(sm_sampler_params_init(NULL, sizeof sampler_params), NULL_POINTER);
@@ -68,15 +70,54 @@ static void parameters(const sm_model *model) {
         CHECK_STATUS(sm_context_params_init(&context_params, size), INVALID);
         CHECK_STATUS(sm_sampler_params_init(&sampler_params, size), INVALID);
         CHECK_STATUS(sm_generate_params_init(&generate_params, size), INVALID);
+        CHECK_STATUS(sm_gpt_params_init(&gpt_params, size), INVALID);
         CHECK_STATUS(sm_model_describe(model, &model_info, size), INVALID);
         CHECK_STATUS(sm_model_special_tokens(model, &special, size), INVALID);
         CHECK_STATUS(sm_context_memory(model, NULL, &memory, size), INVALID);
         model_params.struct_size = context_params.struct_size = sampler_params.struct_size = size;
+        gpt_params.struct_size = size;
         CHECK_STATUS(sm_model_load("x.gguf", &model_params, &other), INVALID);
+        CHECK_STATUS(sm_model_create_random(NULL, &model_params, &other), INVALID);
+        CHECK_STATUS(sm_model_create_random(&gpt_params, NULL, &other), INVALID);
         CHECK_STATUS(sm_context_create(model, &context_params, &context), INVALID);
         CHECK_STATUS(sm_sampler_create(model, &sampler_params, &sampler), INVALID);
     }
     CHECK(other == NULL && context == NULL && sampler == NULL);
+}
+
+static void random_models(void) {
+    sm_model *model = (sm_model *)(uintptr_t)8;
+    CHECK_STATUS(sm_model_create_random(NULL, NULL, NULL), NULL_POINTER);
+    sm_model_params load;
+    CHECK_OK(sm_model_params_init(&load, sizeof load));
+    load.isa = "z80";
+    CHECK_STATUS(sm_model_create_random(NULL, &load, &model), INVALID);
+    CHECK(model == NULL);
+
+    sm_gpt_params params;
+    CHECK_OK(sm_gpt_params_init(&params, sizeof params));
+    size_t *fields[] = {&params.vocab, &params.context, &params.dim, &params.layers, &params.heads};
+    const size_t wrong[] = {0, (size_t)1 << 30, HUGE_SIZE};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        size_t good = *fields[i];
+        for (size_t j = 0; j < sizeof wrong / sizeof *wrong; j++) {
+            *fields[i] = wrong[j];
+            model = (sm_model *)(uintptr_t)8;
+            CHECK_STATUS(sm_model_create_random(&params, NULL, &model), INVALID);
+            CHECK(model == NULL);
+        }
+        *fields[i] = good;
+    }
+    params.heads = 3;
+    CHECK_STATUS(sm_model_create_random(&params, NULL, &model), INVALID);
+    CHECK(strstr(sm_last_error(), "no multiple of 3 heads") != NULL);
+    params.heads = 1;
+    params.dim = 2048;
+    CHECK_STATUS(sm_model_create_random(&params, NULL, &model), INVALID);
+    params.heads = 64;
+    params.dim = 65536;
+    CHECK_STATUS(sm_model_create_random(&params, NULL, &model), INVALID);
+    CHECK(strstr(sm_last_error(), "parameters") != NULL);
 }
 
 static void models(const sm_model *model) {
@@ -449,6 +490,7 @@ void test_bad_arguments(const char *model_path) {
     CHECK_OK(sm_sampler_create(model, NULL, &sampler));
     parameters(model);
     models(model);
+    random_models();
     tokens(model);
     chat(model);
     contexts(model, context);

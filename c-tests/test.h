@@ -38,6 +38,7 @@ void test_attention(void);
 void test_bf16(void);
 void test_rows(void);
 void test_bad_rows(void);
+void test_random(void);
 void test_bad_arguments(const char *model_path);
 void test_bad_files(const char *model_path, const char *folder);
 void test_generation(const char *model_path);

@@ -201,7 +201,7 @@ typedef struct {
     uint64_t weight_bytes;
     // Tokens in the vocabulary; every token is below it.
     uint64_t n_vocab;
-    // Positions that it was trained on.
+    // Positions that it was trained on; where they are learned, no context can have more.
     uint64_t n_ctx_train;
     // Transformer blocks.
     uint64_t n_layer;
@@ -246,6 +246,47 @@ sm_status sm_model_free(sm_model *model);
 
 // Writes what the model is into `info`. `struct_size` is `sizeof(sm_model_info)`.
 sm_status sm_model_describe(const sm_model *model, sm_model_info *info, size_t struct_size);
+
+/*
+ * Random models
+ * =============
+ * GPTs with random weights, for measurements and tests that shall not depend on a file: pre-norm, learned
+ * positions, LayerNorm, an MLP four times as wide as the stream with a GELU by tanh, biases but for the head.
+ */
+
+// The shape of a random GPT, and its seed. Fill it with `sm_gpt_params_init`. The defaults are a model of
+// 470,528 parameters.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Tokens in the vocabulary. Default 256.
+    size_t vocab;
+    // Positions; no context can have more. Default 64.
+    size_t context;
+    // Width of the residual stream, a multiple of `heads`. Default 128.
+    size_t dim;
+    // Transformer blocks. Default 2.
+    size_t layers;
+    // Attention heads. Default 4.
+    size_t heads;
+    // What the weights follow from: the same seed and shape give the same model. Default 42.
+    uint64_t seed;
+} sm_gpt_params;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_gpt_params)`.
+sm_status sm_gpt_params_init(sm_gpt_params *params, size_t struct_size);
+
+// Makes a GPT with random weights into `*model`, which you free with `sm_model_free`; it has no vocabulary of
+// texts. Matrices are Xavier-uniform (queries, keys and values as one), embeddings uniform within 0.02 of 0, biases
+// 0, gains 1; all are f32. Both parameters may be NULL; of `params`, `memory_map` has no meaning.
+// `sm_model_describe` tells the number of parameters.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: a number that is 0 or too large (2^31 parameters are the most), a `dim` that is no
+// multiple of `heads`, heads of more than 1024 dimensions. `SM_STATUS_CANCELLED`: by the progress callback.
+// `SM_STATUS_OUT_OF_MEMORY`.
+sm_status sm_model_create_random(const sm_gpt_params *gpt,
+                                 const sm_model_params *params,
+                                 sm_model **model);
 
 /*
  * Tokens
@@ -371,7 +412,8 @@ typedef struct sm_context sm_context;
 typedef struct {
     // Size of this structure in bytes.
     size_t struct_size;
-    // Positions, prompt and answer together; 0, the default, for as many as the model was trained on.
+    // Positions, prompt and answer together; 0, the default, for as many as the model was trained on. More are
+    // refused where a model has learned its positions.
     size_t n_ctx;
     // Tokens of a prompt that go through the model at once; 0, the default, chooses. More are faster up to
     // a few hundred, and take more memory.
@@ -385,7 +427,8 @@ typedef struct {
     // faster are steps deep in a text.
     int32_t cache_type;
     // Factor by which positions are stretched, for contexts longer than the model was trained on (there's a
-    // warning in the log where they are). 0, the default, for what the file says.
+    // warning in the log where they are). 0, the default, for what the file says; nothing else where positions
+    // are learned.
     float rope_scale;
     // Base of the rotary frequencies; 0, the default, for what the file says.
     float rope_base;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 11] = [
+const C_SOURCES: [&str; 12] = [
     "main.c",
     "kernels.c",
     "products.c",
@@ -22,6 +22,7 @@ const C_SOURCES: [&str; 11] = [
     "bad_files.c",
     "generation.c",
     "profile.c",
+    "random.c",
 ];
 
 /// Compiles sources of `c-tests` into `folder` and links them with these arguments.

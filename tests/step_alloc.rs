@@ -2,9 +2,10 @@
 //! profile on or off. The one test of its binary, because it counts what the whole process allocates.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use smallmind::kv::CacheType;
-use smallmind::model::{LoadParams, Model};
+use smallmind::model::{GptConfig, LoadParams, Model};
 use smallmind::profile;
 use smallmind::profile::alloc::{CountingAllocator, total_counts};
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
@@ -41,30 +42,45 @@ fn a_step_allocates_nothing() {
     });
     assert!(planted > 0);
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/untied-mixed.gguf");
-    let model = Model::open(&path, &LoadParams::default()).unwrap();
+    let file = |name| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf").join(name);
+        Model::open(&path, &LoadParams::default()).unwrap()
+    };
+    // Beyond two parts of the sequence, which workers share.
+    steps(&file("untied-mixed.gguf"), 1024, 600, 50);
+    steps(&file("gpt-tied-quant.gguf"), 64, 20, 4);
+    let config = GptConfig { context: 1024, ..GptConfig::SMALL };
+    steps(&Model::random(&config, 1, &LoadParams::default()).unwrap(), 1024, 600, 50);
+}
+
+/// Steps behind a prompt of so many tokens.
+fn steps(model: &Arc<Model>, n_ctx: usize, prompt: usize, count: usize) {
     let params = SamplerParams { temperature: 0.9, repetition_penalty: 1.1, ..SamplerParams::default() };
     let mut sampler = Sampler::new(params, model.config().n_vocab).unwrap();
-
-    // Beyond two parts of the sequence, which workers share.
     let mut contexts = CacheType::ALL.map(|kv| {
-        let params = ContextParams { n_ctx: 1024, n_batch: 16, threads: 2, kv, ..ContextParams::default() };
+        let params = ContextParams { n_ctx, n_batch: 16, threads: 2, kv, ..ContextParams::default() };
         Context::new(model.clone(), &params).unwrap()
     });
     for (i, profiled) in (0..contexts.len()).flat_map(|i| [(i, false), (i, true)]) {
         let context = &mut contexts[i];
         profile::set_enabled(profiled);
         context.clear();
-        context.decode(&[7; 600], Logits::Last).unwrap();
+        context.decode(&vec![7; prompt], Logits::Last).unwrap();
         let mut step = || {
             let token = sampler.sample(context.logits()).unwrap();
             sampler.accept(token).unwrap();
             context.decode(&[token], Logits::Last).unwrap();
         };
         step();
-        let count = allocations(|| (0..50).for_each(|_| step()));
-        assert_eq!(count, 0, "50 steps with the profile {}", if profiled { "on" } else { "off" });
-        let count = allocations(|| context.decode(&[9; 40], Logits::Last).unwrap());
-        assert_eq!(count, 0, "a prompt of three batches");
+        let architecture = &model.config().architecture;
+        let state = if profiled { "on" } else { "off" };
+        let allocated = allocations(|| (0..count).for_each(|_| step()));
+        assert_eq!(allocated, 0, "{architecture}: {count} steps with the profile {state}");
+        context.rewind(prompt).unwrap();
+        let allocated = allocations(|| {
+            context.decode(&[9; 40], Logits::Last).unwrap();
+            context.rewind(prompt).unwrap();
+        });
+        assert_eq!(allocated, 0, "{architecture}: a prompt of three batches with the profile {state}");
     }
 }

@@ -43,7 +43,8 @@ pub const SM_CACHE_Q8_0: i32 = 2;
 pub struct sm_context_params {
     /// Size of this structure in bytes.
     pub struct_size: usize,
-    /// Positions, prompt and answer together; 0, the default, for as many as the model was trained on.
+    /// Positions, prompt and answer together; 0, the default, for as many as the model was trained on. More are
+    /// refused where a model has learned its positions.
     pub n_ctx: usize,
     /// Tokens of a prompt that go through the model at once; 0, the default, chooses. More are faster up to
     /// a few hundred, and take more memory.
@@ -57,7 +58,8 @@ pub struct sm_context_params {
     /// faster are steps deep in a text.
     pub cache_type: i32,
     /// Factor by which positions are stretched, for contexts longer than the model was trained on (there's a
-    /// warning in the log where they are). 0, the default, for what the file says.
+    /// warning in the log where they are). 0, the default, for what the file says; nothing else where positions
+    /// are learned.
     pub rope_scale: f32,
     /// Base of the rotary frequencies; 0, the default, for what the file says.
     pub rope_base: f32,

@@ -55,6 +55,7 @@ pub mod matmul;
 pub mod model;
 pub mod profile;
 pub mod profile_export;
+pub mod random;
 pub mod reductions;
 pub mod rotary;
 pub mod rows;

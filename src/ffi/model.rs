@@ -95,7 +95,7 @@ pub struct sm_model_info {
     pub weight_bytes: u64,
     /// Tokens in the vocabulary; every token is below it.
     pub n_vocab: u64,
-    /// Positions that it was trained on.
+    /// Positions that it was trained on; where they are learned, no context can have more.
     pub n_ctx_train: u64,
     /// Transformer blocks.
     pub n_layer: u64,
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn sm_model_load_memory(
 pub unsafe extern "C" fn sm_model_free(model: *mut sm_model) -> sm_status {
     boundary::call(|| {
         if !model.is_null() {
-            // SAFETY: the header's contract: from `sm_model_load*`, and freed once.
+            // SAFETY: the header's contract: from `sm_model_load*` or `sm_model_create_random`, and freed once.
             drop(unsafe { take(model) });
         }
         Ok(())
@@ -244,11 +244,11 @@ fn c_string(text: &str) -> CString {
     CString::new(&text[..end]).unwrap_or_default()
 }
 
-/// What both ways of loading share: parameters in, the handle out.
+/// What all ways of loading share: parameters in, the handle out.
 ///
 /// # Safety
 /// As the header says of `params`; `out` is writable.
-unsafe fn load(
+pub(super) unsafe fn load(
     params: sm_model_params,
     out: *mut *mut sm_model,
     open: impl FnOnce(&LoadParams<'_>) -> Result<Arc<Model>>,

@@ -36,8 +36,11 @@ pub fn happen(fault: Option<Fault>, step: usize, worker: &Worker<'_>) -> Result<
     }
 }
 
-fn context(threads: usize) -> Context {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/untied-mixed.gguf");
+/// A Llama and a GPT, with quantised matrices and others.
+const FILES: [&str; 2] = ["untied-mixed", "gpt-tied-quant"];
+
+fn context(file: &str, threads: usize) -> Context {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{file}.gguf"));
     let model = Model::open(&path, &LoadParams::default()).unwrap();
     Context::new(
         model,
@@ -58,8 +61,8 @@ fn logits(context: &mut Context) -> Vec<u32> {
 
 #[test]
 fn an_accident_at_any_step_leaves_a_usable_context() {
-    for threads in [1, 2, 3] {
-        let mut context = context(threads);
+    for (file, threads) in FILES.into_iter().flat_map(|file| [1, 2, 3].map(|threads| (file, threads))) {
+        let mut context = context(file, threads);
         let wanted = logits(&mut context);
         for step in 0..context.model().plan().steps.len() {
             for (worker, kind) in [
@@ -80,7 +83,10 @@ fn an_accident_at_any_step_leaves_a_usable_context() {
                     assert_eq!((context.len(), context.logits().len()), (2, 0));
                     context.set_fault(None);
                 }
-                assert!(logits(&mut context) == wanted, "after {kind:?} at {step} on {worker} of {threads}");
+                assert!(
+                    logits(&mut context) == wanted,
+                    "{file}: after {kind:?} at {step} on {worker} of {threads}"
+                );
             }
         }
     }
@@ -88,7 +94,7 @@ fn an_accident_at_any_step_leaves_a_usable_context() {
 
 #[test]
 fn a_cancelled_call_ends_and_the_next_one_does_not() {
-    let mut context = context(2);
+    let mut context = context(FILES[0], 2);
     let wanted = logits(&mut context);
     let canceller = context.canceller();
     // Nothing runs: nothing happens.

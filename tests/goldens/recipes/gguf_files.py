@@ -1,7 +1,7 @@
 """Makes the files of gguf/ but their logits, which logits.py makes.
 
-Tiny Llamas with random weights, each with a trait that SmolLM2 lacks, and two
-files with every kind of metadata value. Made with gguf 0.19.0, numpy 2.4.6 and,
+Tiny Llamas with random weights, each with a trait that SmolLM2 lacks, tiny GPT-2s,
+and two files with every kind of metadata value. Made with gguf 0.19.0, numpy 2.4.6 and,
 for the types that gguf doesn't encode, ggml as of llama-cpp-python 0.3.36.
 """
 
@@ -67,6 +67,56 @@ def encoded(values, kind):
         done = ggml.ggml_quantize_chunk(int(kind), *pointers[:2], *counts, pointers[2])
         assert done == out.size
         return out
+
+
+class Gpt:
+    """Writes a GPT-2 with matrices as a Llama's here, and biases and gains that all differ."""
+
+    def __init__(self, name, seed, *, width, layers, heads, context):
+        self.rng = np.random.default_rng(seed)
+        self.writer = GGUFWriter(FOLDER / f"{name}.gguf", "gpt2")
+        self.writer.add_name(name)
+        self.writer.add_block_count(layers)
+        self.writer.add_context_length(context)
+        self.writer.add_embedding_length(width)
+        self.writer.add_feed_forward_length(4 * width)
+        self.writer.add_head_count(heads)
+        self.writer.add_layer_norm_eps(1e-5)
+        self.width, self.context = width, context
+        self.vocab = add_tokenizer(self.writer, False)
+
+    def add(self, name, values, kind):
+        data = values if kind == Type.F32 else encoded(values, kind)
+        self.writer.add_tensor(name, data, raw_dtype=kind)
+
+    def table(self, name, rows, kind, gain):
+        values = self.rng.normal(0, gain / self.width**0.5, (rows, self.width)).astype(np.float32)
+        self.add(f"{name}.weight", values, kind)
+
+    def linear(self, name, rows, columns, kind, gain=1.0):
+        values = self.rng.normal(0, gain / columns**0.5, (rows, columns)).astype(np.float32)
+        self.add(f"{name}.weight", values, kind)
+        self.add(f"{name}.bias", self.rng.normal(0, 0.3, rows).astype(np.float32), Type.F32)
+
+    def norm(self, name):
+        self.add(f"{name}.weight", self.rng.uniform(0.5, 1.5, self.width).astype(np.float32), Type.F32)
+        self.add(f"{name}.bias", self.rng.normal(0, 0.3, self.width).astype(np.float32), Type.F32)
+
+    def body(self, kinds, embedding, positions):
+        """`kinds` of the matrices qkv, output, up, down, a list a layer."""
+        self.table("token_embd", self.vocab, embedding, gain=4)
+        self.table("position_embd", self.context, positions, gain=2)
+        for n, (qkv, output, up, down) in enumerate(kinds):
+            self.norm(f"blk.{n}.attn_norm")
+            self.linear(f"blk.{n}.attn_qkv", 3 * self.width, self.width, qkv, gain=2)
+            self.linear(f"blk.{n}.attn_output", self.width, self.width, output)
+            self.norm(f"blk.{n}.ffn_norm")
+            self.linear(f"blk.{n}.ffn_up", 4 * self.width, self.width, up, gain=2)
+            self.linear(f"blk.{n}.ffn_down", self.width, 4 * self.width, down)
+        self.norm("output_norm")
+
+    def close(self):
+        close(self.writer)
 
 
 class Llama:
@@ -192,6 +242,23 @@ def untied_every_quant():
     llama.close()
 
 
+def gpt_untied():
+    """An untied head, three heads of 16, all F32."""
+    gpt = Gpt("gpt-untied", 6, width=48, layers=2, heads=3, context=40)
+    gpt.body([[Type.F32] * 4] * 2, Type.F32, Type.F32)
+    gpt.table("output", gpt.vocab, Type.F32, gain=2)
+    gpt.close()
+
+
+def gpt_tied_quant():
+    """A tied head, quantised matrices, one not quantised after a quantised one and the other way round."""
+    gpt = Gpt("gpt-tied-quant", 7, width=64, layers=2, heads=2, context=64)
+    t = Type
+    kinds = [[t.Q8_0, t.Q4_1, t.Q4_0, t.Q8_0], [t.F16, t.Q5_0, t.Q8_0, t.F32]]
+    gpt.body(kinds, t.Q8_0, t.F16)
+    gpt.close()
+
+
 METADATA = [
     ("test.u8", 255, Value.UINT8),
     ("test.i8", -128, Value.INT8),
@@ -254,4 +321,6 @@ if __name__ == "__main__":
     tied_rope_freqs()
     untied_linear_rope()
     untied_every_quant()
+    gpt_untied()
+    gpt_tied_quant()
     metadata()

@@ -1,4 +1,4 @@
-"""Makes gguf/*.logits.bin: llama.cpp's logits on the tiny Llamas of gguf/.
+"""Makes gguf/*.logits.bin: llama.cpp's logits on the tiny models of gguf/.
 
 Made with llama-cpp-python 0.3.36 (llama.cpp 0.5.0-dev) and numpy 2.4.6, weights
 widened to f32; for untied-mixed also as it is, in untied-mixed-8bit.logits.bin.
@@ -28,7 +28,8 @@ def golden(path, name):
 
 
 if __name__ == "__main__":
-    for name in "untied-mixed", "tied-rope-freqs", "untied-linear-rope", "untied-every-quant":
+    llamas = "untied-mixed", "tied-rope-freqs", "untied-linear-rope", "untied-every-quant"
+    for name in *llamas, "gpt-untied", "gpt-tied-quant":
         with widened(FOLDER / f"{name}.gguf") as copy:
             FOLDER.joinpath(f"{name}.logits.bin").write_bytes(golden(copy, name))
     rounded = golden(FOLDER / "untied-mixed.gguf", "untied-mixed, 8-bit")

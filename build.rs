@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-const SECTIONS: [&str; 22] = [
+const SECTIONS: [&str; 23] = [
     "version",
     "status",
     "log",

@@ -11,7 +11,8 @@
 static void decode(const sm_model *model, size_t threads, size_t count, size_t step, float *logits) {
     sm_context_params params;
     sm_context *context = NULL;
-    size_t written = 0;
+    const float *row = NULL;
+    size_t rows = 0, columns = 0;
     CHECK_OK(sm_context_params_init(&params, sizeof params));
     params.n_threads = threads;
     CHECK_OK(sm_context_create(model, &params, &context));
@@ -22,8 +23,9 @@ static void decode(const sm_model *model, size_t threads, size_t count, size_t s
     for (size_t at = 0; at < count; at += step) {
         CHECK_OK(sm_decode(context, tokens + at, step, SM_LOGITS_LAST));
     }
-    CHECK_OK(sm_logits(context, logits, VOCAB, &written));
-    CHECK(written == VOCAB);
+    CHECK_OK(sm_logits(context, &row, &rows, &columns));
+    CHECK(rows == 1 && columns == VOCAB);
+    memcpy(logits, row, VOCAB * sizeof *row);
     if (count == POSITIONS) {
         CHECK_STATUS(sm_decode(context, tokens, 1, SM_LOGITS_LAST), SM_STATUS_CONTEXT_FULL);
     }

@@ -221,6 +221,58 @@ fn info_kernels_and_bench_print_tables() {
     assert_eq!(tests, ["pp4", "pp8", "pp4@d5", "pp8@d5"], "{table}");
 }
 
+#[test]
+fn random_models_are_written_and_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("random.gguf");
+    let file = path.to_str().unwrap();
+    let create = |args: &[&str]| {
+        let mut command = smallmind(&["create", "-o", file]);
+        command.args(args);
+        command
+    };
+    let said = succeeds(&mut create(&["--random", "small", "--seed", "7"]));
+    assert!(said.contains("470528 parameters"), "{said}");
+    let first = std::fs::read(&path).unwrap();
+    fails(&mut create(&["--random", "small"]), 1, "is there already (--force overwrites it)");
+    assert!(std::fs::read(&path).unwrap() == first);
+    succeeds(&mut create(&["--random", "medium", "--force"]));
+    assert!(std::fs::metadata(&path).unwrap().len() > 4 * 3_454_464);
+    // The smaller one is whole again: nothing of the larger stays behind it.
+    succeeds(&mut create(&["--random", "256,64,128,2,4", "--force", "--seed", "7"]));
+    assert!(std::fs::read(&path).unwrap() == first);
+    succeeds(&mut create(&["--random", "small", "--force"]));
+    assert!(std::fs::read(&path).unwrap() != first, "another seed is another model");
+
+    let info = succeeds(&mut smallmind(&["info", file, "--tensors"]));
+    for fact in ["gpt2", "0.5 M in 29 tensors", "64 positions", "blk.1.attn_qkv.weight"] {
+        assert!(info.contains(fact), "no {fact} in {info}");
+    }
+    fails(&mut smallmind(&["generate", "-m", file, "-p", "x"]), 1, "the file has no vocabulary");
+
+    for (shape, reason) in [
+        ("large", "expected small, medium or VOCAB,CONTEXT,DIM,LAYERS,HEADS"),
+        ("256,64,128,2", "expected small"),
+        ("256,64,128,2,3", "no multiple of 3 heads"),
+        ("256,64,0,2,4", "dim is 0"),
+        ("256,64,65536,2,64", "parameters"),
+    ] {
+        fails(&mut create(&["--random", shape]), 2, reason);
+        fails(&mut smallmind(&["bench", "--random", shape]), 2, reason);
+    }
+    fails(&mut smallmind(&["create", "--random", "small"]), 2, "not provided: --output <FILE>");
+    fails(&mut smallmind(&["create", "--random", "small", "-o", "/no/such/folder/x"]), 1, "No such file");
+    fails(&mut smallmind(&["bench"]), 2, "not provided: --model <FILE>");
+    fails(&mut smallmind(&["bench", "-m", TINY, "--random", "small"]), 2, "cannot be used with");
+
+    // As long as the model's positions reach, where nothing is said; an error, where too much is.
+    let table = succeeds(&mut smallmind(&["bench", "--random", "small", "-r", "1", "-t", "1"]));
+    let tests: Vec<_> = table.lines().skip(3).map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(tests, ["pp64", "tg64", "ft16"], "{table}");
+    let long = ["bench", "--random", "small", "-r", "1", "-p", "65"];
+    fails(&mut smallmind(&long), 1, "n_ctx is 65; at most 64");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn outputs_that_cannot_be_written() {

@@ -91,19 +91,19 @@ impl Model {
         let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
         // This thread keeps the clock while it waits: what the pool's do is help, or times would count twice.
         let path = profile::current_path();
-        let mut tokenizer = None;
+        let mut vocabulary = None;
         // This thread keeps the clock of what the pool's do, and waits for them.
         let (weights, waiting) = pool.in_place_scope(|scope| {
             scope.spawn(|_| {
                 let _adopted = profile::adopt(path.as_ref());
                 let _help = profile::assist(Zone::LoadTokenizer);
-                tokenizer = Some(Tokenizer::from_metadata(metadata).map_err(reason));
+                vocabulary = Some(tokenizer(metadata).map_err(reason));
             });
             let weights = load_weights(&gguf, &specs, &kernels, &pool, params.progress);
             (weights, profile::scope(Zone::LoadTokenizer))
         });
         drop(waiting);
-        let tokenizer = tokenizer.ok_or_else(|| Error::Internal("nobody built the tokenizer".into()))?;
+        let tokenizer = vocabulary.ok_or_else(|| Error::Internal("nobody built the tokenizer".into()))?;
         let weights = weights?;
         if let Ok(tokenizer) = &tokenizer
             && tokenizer.vocab_size() != n_vocab
@@ -182,6 +182,14 @@ fn reason(error: Error) -> String {
         Error::Unsupported(text) => text,
         other => other.to_string(),
     }
+}
+
+fn tokenizer(metadata: &Metadata) -> Result<Tokenizer> {
+    // What files without a vocabulary are given by those who write them.
+    if metadata.get_str("tokenizer.ggml.model")?.is_some_and(|model| model == "no_vocab") {
+        return Err(Error::Unsupported("the file has no vocabulary".into()));
+    }
+    Tokenizer::from_metadata(metadata)
 }
 
 fn template(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Template> {

@@ -6,7 +6,7 @@ use super::ops;
 use super::text::{duration, percent, ratio, short, size};
 use super::view::PartView;
 use crate::profile::Zone;
-use crate::report::data::Report;
+use crate::report::data::{Method, Report};
 
 /// How much a reader should care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,12 +159,13 @@ fn below_roof(report: &Report, part: &PartView<'_>) -> Vec<Insight> {
 }
 
 /// Nanoseconds that threads waited for each other, of all threads together.
-pub(super) fn waited_ns(part: &PartView<'_>) -> f64 {
-    let barrier = part.middle.methods.iter().find(|method| method.name == Zone::Barrier.name());
-    barrier.map_or(0.0, |barrier| match barrier.lanes.len() {
-        0 => barrier.total_ns as f64,
-        _ => barrier.lanes.iter().map(|lane| lane.total_ns as f64).sum(),
-    })
+fn waited_ns(part: &PartView<'_>) -> f64 {
+    let barrier = part.middle.methods.iter().find(|method| waits(method));
+    barrier.map_or(0.0, |barrier| barrier.idle_ns as f64)
+}
+
+fn waits(method: &Method) -> bool {
+    method.name == Zone::Barrier.name()
 }
 
 fn waiting(report: &Report, part: &PartView<'_>) -> Option<Insight> {
@@ -180,42 +181,47 @@ fn waiting(report: &Report, part: &PartView<'_>) -> Option<Insight> {
     })
 }
 
+/// Sentences about places of the tree: methods are sums over places that may have little in common.
+fn about_places(part: &PartView<'_>, tell: impl Fn(&Method) -> Option<String>) -> Vec<Insight> {
+    let told = part.tree.nodes.iter().enumerate().filter(|(_, node)| !waits(node));
+    let (places, told): (Vec<usize>, Vec<String>) =
+        told.filter_map(|(place, node)| Some((place, tell(node)?))).take(MOST).unzip();
+    let labels = part.tree.labels(&places);
+    let sentence = |(label, text): (String, String)| insight(Weight::Chance, vec![name(&label), words(text)]);
+    labels.into_iter().zip(told).map(sentence).collect()
+}
+
 fn uneven(part: &PartView<'_>) -> Vec<Insight> {
-    let uneven = part.middle.methods.iter().filter(|m| m.lanes.len() > 1 && m.name != Zone::Barrier.name());
-    let tell = |method: &crate::report::data::Method| {
-        let sum: f64 = method.lanes.iter().map(|lane| lane.self_ns as f64).sum();
-        let mean = sum / method.lanes.len() as f64;
-        let busiest = method.lanes.iter().max_by_key(|lane| lane.self_ns)?;
+    let wall = part.middle.wall_ns as f64;
+    about_places(part, |node| {
+        let sum: f64 = node.lanes.iter().map(|lane| lane.self_ns as f64).sum();
+        let mean = ratio(sum, node.lanes.len() as f64);
+        let busiest = node.lanes.iter().max_by_key(|lane| lane.self_ns)?;
         let extra = busiest.self_ns as f64 - mean;
-        (ratio(extra, part.middle.wall_ns as f64) > NOTABLE).then(|| {
-            let text = format!(
-                " is shared unevenly: thread {} works {} longer in it than the mean.",
-                busiest.thread,
-                duration(extra)
-            );
-            insight(Weight::Chance, vec![name(&method.name), words(text)])
+        (ratio(extra, wall) > NOTABLE).then(|| {
+            let extra = duration(extra);
+            format!(
+                " is shared unevenly: thread {} works {extra} longer in it than the mean.",
+                busiest.thread
+            )
         })
-    };
-    uneven.filter_map(tell).take(MOST).collect()
+    })
 }
 
 fn tails(part: &PartView<'_>) -> Vec<Insight> {
-    let long = part.methods.iter().filter(|method| {
-        let figures = &method.figures;
-        let tail = ratio(figures.p99_ns as f64, figures.p50_ns as f64);
-        figures.calls >= 100 && tail > LONG_TAIL && part.share(figures.self_ns as f64) > NOTABLE
-    });
-    let tell = |method: &super::view::MethodView| {
-        let (p50, p99) = (method.figures.p50_ns as f64, method.figures.p99_ns as f64);
-        let text = format!(
-            " takes {} as a rule, but one call of a hundred takes {} or more ({} ×).",
-            duration(p50),
-            duration(p99),
-            short(ratio(p99, p50))
-        );
-        insight(Weight::Chance, vec![name(&method.figures.name), words(text)])
-    };
-    long.map(tell).take(MOST).collect()
+    let wall = part.middle.wall_ns as f64;
+    about_places(part, |node| {
+        let (p50, p99) = (node.p50_ns as f64, node.p99_ns as f64);
+        let long = node.calls >= 100 && ratio(p99, p50) > LONG_TAIL;
+        (long && ratio(node.self_ns as f64, wall) > NOTABLE).then(|| {
+            format!(
+                " takes {} as a rule, but one call of a hundred takes {} or more ({} ×).",
+                duration(p50),
+                duration(p99),
+                short(ratio(p99, p50))
+            )
+        })
+    })
 }
 
 fn allocations(part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
@@ -223,13 +229,13 @@ fn allocations(part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
     let mut found: Vec<Insight> = here.map(of_a_token).collect();
     let largest = part.methods.iter().map(|m| &m.figures).max_by_key(|m| m.self_alloc_bytes);
     if let Some(method) = largest.filter(|method| method.self_alloc_bytes > 0) {
-        let each = ratio(method.self_alloc_bytes as f64, method.calls as f64);
-        let text = format!(
-            " allocates most by itself: {} in {}, {} each.",
-            size(method.self_alloc_bytes as f64),
-            counted(method.calls, "call"),
-            size(each)
-        );
+        let bytes = method.self_alloc_bytes as f64;
+        // A thread's help in a call of another is no call.
+        let calls = match method.calls {
+            0 => String::new(),
+            calls => format!(" in {}, {} each", counted(calls, "call"), size(bytes / calls as f64)),
+        };
+        let text = format!(" allocates most by itself: {}{calls}.", size(bytes));
         found.push(insight(Weight::Fact, vec![name(&method.name), words(text)]));
     }
     found
@@ -238,6 +244,9 @@ fn allocations(part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
 /// What a model allocates for a token. Less than once for each is what a generation costs, not a token.
 fn of_a_token(rate: &ModelRate<'_>) -> Insight {
     let model = name(&rate.model.name);
+    if rate.alloc_count == 0.0 {
+        return insight(Weight::Fact, vec![model, words(" allocates nothing while it makes tokens.")]);
+    }
     if rate.alloc_count < 1.0 {
         let text = format!(
             " allocates nothing for each token: {} in {} for all {} of them.",
@@ -261,6 +270,9 @@ fn against_first(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]) 
     let here = rates.iter().filter(|rate| rate.part == part.index);
     let tell = |rate: &ModelRate<'_>| {
         let before = rates.iter().find(|other| other.part == 0 && other.model.name == rate.model.name)?;
+        if before.tokens != rate.tokens {
+            return None;
+        }
         let times = short(ratio(rate.speed.median, before.speed.median));
         let text = format!(" makes {times} × as many tokens a second as in ");
         Some(insight(Weight::Fact, vec![name(&rate.model.name), words(text), name(&first.name), words(".")]))
@@ -313,15 +325,14 @@ mod tests {
         (run.dropped, run.unbalanced) = (7, 2);
         // The run stays in the middle.
         run.methods.iter_mut().for_each(|method| method.self_ns = method.self_ns * 9 / 10);
-        let gelu = run.methods.iter_mut().find(|method| method.name == "linear.up").unwrap();
-        gelu.lanes = vec![
+        // That of Medium: the first in the tree.
+        let up = run.tree.iter_mut().find(|method| method.name == "linear.up").unwrap();
+        up.lanes = vec![
             Lane { thread: 0, total_ns: 0, self_ns: 1_000_000 },
             Lane { thread: 1, total_ns: 0, self_ns: 21_000_000 },
         ];
-        for run in &mut report.parts[0].runs {
-            let attention = run.methods.iter_mut().find(|method| method.name == "linear.down").unwrap();
-            attention.p99_ns = attention.p50_ns * 5;
-        }
+        let down = run.tree.iter_mut().find(|method| method.name == "linear.down").unwrap();
+        down.p99_ns = down.p50_ns * 5;
         report.parts[0].runs[0].wall_ns = report.parts[0].runs[0].wall_ns * 11 / 10;
         let after = sentences(&report, 0);
         for told in [
@@ -330,7 +341,7 @@ mod tests {
             "lies outside of every scope",
             "The 3 runs differ by",
             "linear.up is shared unevenly: thread 1 works 10.0 ms longer",
-            "linear.down takes 207 µs as a rule",
+            "linear.down takes 207 µs as a rule, but one call of a hundred takes 1.04 ms or more (5.00 ×).",
         ] {
             assert!(has(&after, told), "{told}: {after:#?}");
         }

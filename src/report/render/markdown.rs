@@ -51,6 +51,7 @@ pub(super) fn render(report: &Report) -> String {
         }
         page.line("");
     }
+    kernels(&mut page, &report.machine);
     page.text
 }
 
@@ -155,10 +156,19 @@ fn system(page: &mut Page, report: &Report) {
             std::iter::once(peak.to_vec()).chain(levels),
         );
     }
-    if !machine.kernels.is_empty() {
-        let rows = machine.kernels.iter().map(|row| vec![markdown(&row.family), markdown(&row.name)]);
-        page.table(&["family", "kernel"], &["family", "kernel"], rows);
+}
+
+/// The rows of each family, in a line each.
+fn kernels(page: &mut Page, machine: &Machine) {
+    if machine.kernels.is_empty() {
+        return;
     }
+    page.section("Kernels");
+    let families = machine.kernels.chunk_by(|a, b| a.family == b.family).map(|rows| {
+        let names: Vec<String> = rows.iter().map(|row| markdown(&row.name)).collect();
+        vec![markdown(&rows[0].family), names.join(", ")]
+    });
+    page.table(&["family", "kernels"], &["family", "kernels"], families);
 }
 
 fn model_tables(page: &mut Page, report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>]) {

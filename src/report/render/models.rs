@@ -5,7 +5,7 @@ use super::view::{PartView, Spread};
 use crate::report::data::{ModelSpec, Report};
 
 /// Methods whose time is that of generating, where one model ran: the first that is there.
-const GENERATING: [&str; 4] = ["InferenceComplete", "Inference", "decode", "generate"];
+const GENERATING: [&str; 5] = ["InferenceComplete", "Inference", "decode", "prefill", "generate"];
 
 /// A model in a part.
 pub(super) struct ModelRate<'a> {

@@ -78,30 +78,10 @@ fn roof(limits: &Limits, node: &Method, working_set: f64) -> Option<Roof> {
     (allowed > 0.0).then(|| Roof { name: name.to_string(), share: node.gflops() / allowed })
 }
 
-/// Names for places: of the outermost caller that did nothing else, then as many callers more as it takes to tell
-/// them apart.
+/// Names for the places of ops: of the outermost caller that did nothing else.
 fn labels(tree: &Tree<'_>, places: &[usize]) -> Vec<String> {
     let stands_for: Vec<usize> = places.iter().map(|&place| only_worker(tree, place)).collect();
-    let label = |place: usize, callers: usize| {
-        let names: Vec<&str> =
-            tree.way_up(place).take(callers + 1).map(|p| tree.nodes[p].name.as_str()).collect();
-        names.join(" ‹ ")
-    };
-    let mut labels: Vec<String> = stands_for.iter().map(|&place| label(place, 0)).collect();
-    // Each round costs all labels once; trees whose paths agree for longer are no trees of a program.
-    for callers in 1..8 {
-        let mut times = std::collections::HashMap::new();
-        labels.iter().for_each(|label| *times.entry(label.clone()).or_insert(0) += 1);
-        if times.values().all(|&times| times == 1) {
-            break;
-        }
-        for (text, &place) in labels.iter_mut().zip(&stands_for) {
-            if times[text.as_str()] > 1 {
-                *text = label(place, callers);
-            }
-        }
-    }
-    labels
+    tree.labels(&stands_for)
 }
 
 /// The outermost caller of an op whose whole work is that op.
@@ -148,7 +128,7 @@ mod tests {
         ];
         let tree = Tree::new(&nodes);
         let found = labels(&tree, &[2, 3, 6, 7]);
-        assert_eq!(found, ["linear ‹ decode ‹ Small", "gelu", "linear ‹ decode ‹ Medium", "norm"]);
+        assert_eq!(found, ["linear ‹ Small", "gelu", "linear ‹ Medium", "norm"]);
         // The caller's sweep, not the op's own bytes, says where they come from.
         assert_eq!(working_set(&tree, 2), 60.0);
     }

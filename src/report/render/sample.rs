@@ -75,7 +75,7 @@ fn figures(place: &Place, parent: Option<usize>, depth: usize) -> Method {
         calls: place.calls,
         threads: place.threads,
         total_ns: total,
-        idle_ns: 0,
+        idle_ns: place.sum(|p| if p.name == "barrier" { p.own_ns * 193 / 100 } else { 0 }),
         cpu_ns: place.own_ns * place.threads as u64,
         self_ns: place.own_ns,
         min_ns: mean * 9 / 10,
@@ -117,6 +117,7 @@ fn by_name(tree: &[Method]) -> Vec<Method> {
         sum.calls += node.calls;
         sum.total_ns += node.total_ns;
         sum.cpu_ns += node.cpu_ns;
+        sum.idle_ns += node.idle_ns;
         sum.self_ns += node.self_ns;
         sum.flops += node.flops;
         sum.bytes += node.bytes;

@@ -66,7 +66,8 @@ pub(in crate::report) fn size(bytes: f64) -> String {
 
 /// A part of a whole, 0 to 1 or more; 0 where there is no whole.
 pub(in crate::report) fn ratio(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
+    // A sum of nothing is -0, which would be shown so.
+    if whole > 0.0 { part / whole + 0.0 } else { 0.0 }
 }
 
 /// A name on one line: what would break or turn the line is replaced.
@@ -123,6 +124,8 @@ mod tests {
         assert_eq!(size(1536.0), "1.50 KB");
         assert_eq!(size(10.0), "10.0 B");
         assert_eq!(ratio(1.0, 0.0), 0.0);
+        let nothing: f64 = [].iter().sum();
+        assert_eq!(percent(ratio(nothing, 1.0)), "0.0");
     }
 
     #[test]

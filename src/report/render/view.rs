@@ -9,6 +9,9 @@ use crate::report::data::{Method, Part, Report, Run};
 /// Deeper places of a tree are shown below the last of these: no real tree is that deep.
 const DEEPEST: usize = 128;
 
+/// Callers that are looked at to tell two places apart: further up, no tree of a program differs for the first time.
+const MOST_CALLERS: usize = 8;
+
 /// A figure over several runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Spread {
@@ -179,6 +182,7 @@ fn over_runs(runs: &[&Method]) -> MethodView {
         threads: runs.iter().map(|m| m.threads).max().unwrap_or(0),
         total_ns: median(|m| m.total_ns),
         cpu_ns: median(|m| m.cpu_ns),
+        idle_ns: median(|m| m.idle_ns),
         self_ns: median(|m| m.self_ns),
         min_ns: runs.iter().map(|m| m.min_ns).min().unwrap_or(0),
         mean_ns: median(|m| m.mean_ns),
@@ -253,6 +257,26 @@ impl<'a> Tree<'a> {
         let mut names: Vec<&str> = self.way_up(place).map(|place| self.nodes[place].name.as_str()).collect();
         names.reverse();
         names
+    }
+
+    /// A name for each of some places; where several have the same, with that of the nearest caller that tells them
+    /// apart.
+    pub fn labels(&self, places: &[usize]) -> Vec<String> {
+        let name = |place: usize| self.nodes[place].name.as_str();
+        let mut labels: Vec<String> = places.iter().map(|&place| name(place).to_string()).collect();
+        for callers in 1..=MOST_CALLERS {
+            let mut times: HashMap<String, usize> = HashMap::new();
+            labels.iter().for_each(|label| *times.entry(label.clone()).or_default() += 1);
+            if times.values().all(|&times| times == 1) {
+                break;
+            }
+            for (label, &place) in labels.iter_mut().zip(places).filter(|(label, _)| times[*label] > 1) {
+                if let Some(caller) = self.way_up(place).nth(callers) {
+                    *label = format!("{} ‹ {}", name(place), name(caller));
+                }
+            }
+        }
+        labels
     }
 
     /// Operations declared by the place itself.

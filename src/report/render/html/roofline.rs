@@ -194,6 +194,7 @@ fn roofs(limits: &Limits, axes: &Axes, taken: &mut Boxes) -> Vec<Roof> {
     let from = first_ridge.map_or(frame.left, |ridge| axes.at_x(ridge));
     let label = format!("{} GFLOPS", short(limits.fma_gflops));
     taken.add(frame.right - label.len() as f64 * LETTER, flat - 5.0 - LINE, frame.right, flat - 2.0);
+    taken.add(from, flat - 2.0, frame.right, flat + 2.0);
     roofs.push(Roof {
         points: format!("{},{} {},{}", number(from), number(flat), number(frame.right), number(flat)),
         label,

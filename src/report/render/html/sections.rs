@@ -8,7 +8,7 @@ use super::super::ops::{self, Op};
 use super::super::text::{NOTHING, duration, mb, ms, percent, ratio, short, size};
 use super::super::view::{MethodView, PartView};
 use super::{family, icicle, place, roofline, timeline, tooltip};
-use crate::report::data::{Machine, Method, Report};
+use crate::report::data::{KernelRow, Lane, Machine, Method, ModelSpec, Report};
 
 /// Rows of the bars, and of the tables of ops and threads.
 const BARS: usize = 16;
@@ -337,7 +337,7 @@ fn shared(part: &PartView<'_>) -> Vec<Shared> {
         let mean = sum / method.lanes.len() as f64;
         let mut lanes: Vec<_> = method.lanes.iter().collect();
         lanes.sort_by_key(|lane| lane.thread);
-        let bar = |lane: &&crate::report::data::Lane| Bar {
+        let bar = |lane: &&Lane| Bar {
             name: format!("thread {}", lane.thread),
             class,
             width: place(ratio(lane.self_ns as f64, busiest)),
@@ -448,13 +448,19 @@ pub(super) fn machine(machine: &Machine) -> MachineView {
         chips: chips.iter().filter(|chip| !chip.is_empty()).map(|chip| chip.to_string()).collect(),
         facts,
         limits,
-        kernels: machine.kernels.iter().map(|row| [row.family.clone(), row.name.clone()]).collect(),
+        kernels: machine.kernels.chunk_by(|a, b| a.family == b.family).map(family_row).collect(),
     }
+}
+
+/// A family of kernels and the rows chosen of it.
+fn family_row(rows: &[KernelRow]) -> [String; 2] {
+    let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    [rows[0].family.clone(), names.join(", ")]
 }
 
 /// Name and sizes of each model.
 pub(super) fn specs(report: &Report) -> Vec<Vec<String>> {
-    let spec = |model: &crate::report::data::ModelSpec| {
+    let spec = |model: &ModelSpec| {
         let sizes = [
             model.parameters,
             model.tensors,

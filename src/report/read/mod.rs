@@ -8,6 +8,8 @@ mod number;
 mod ours;
 mod page;
 mod predecessor;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fs::File;

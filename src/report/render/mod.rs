@@ -9,7 +9,7 @@ mod models;
 mod ops;
 mod pprof;
 #[cfg(test)]
-mod sample;
+pub(super) mod sample;
 #[cfg(test)]
 mod tests;
 pub(super) mod text;

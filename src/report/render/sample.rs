@@ -305,7 +305,7 @@ fn machine() -> Machine {
 }
 
 /// The report.
-pub(super) fn report() -> Report {
+pub(in crate::report) fn report() -> Report {
     let spec = |name: &str, parameters, tensors, vocab, context, dim, layers, heads| ModelSpec {
         name: String::from(name),
         parameters,

@@ -1,0 +1,389 @@
+//! Reading: whole pages and files, and a planted fault for each guard.
+
+use super::*;
+use crate::report::data::{FORMAT, Machine, Method, Part, Run, VERSION};
+use crate::report::render::sample;
+use crate::report::{Format, render};
+
+fn error(bytes: &[u8]) -> String {
+    parse("file", bytes).unwrap_err().to_string()
+}
+
+fn method(name: &str, total_ns: u64) -> Method {
+    let (min_ns, mean_ns, max_ns) = (total_ns / 2, total_ns / 2, total_ns / 2);
+    Method { name: name.into(), calls: 2, total_ns, self_ns: total_ns, min_ns, mean_ns, max_ns, ..Method::default() }
+}
+
+/// Two methods, one in the other, in two runs.
+fn report() -> Report {
+    let run = |factor: u64| {
+        let [outer, inner] = [("outer", 2000), ("inner", 800)].map(|(name, total)| method(name, factor * total));
+        let below = Method { parent: Some(0), depth: 1, ..inner.clone() };
+        Run { wall_ns: factor * 2100, methods: vec![outer.clone(), inner], tree: vec![outer, below], ..Run::default() }
+    };
+    Report {
+        format: FORMAT.into(),
+        version: VERSION,
+        created: "2026-01-02T03:04:05Z".into(),
+        mode: "host".into(),
+        machine: Machine::default(),
+        models: Vec::new(),
+        parts: vec![Part { name: "work".into(), about: String::new(), runs: vec![run(1000), run(1010)] }],
+    }
+}
+
+fn json(report: &Report) -> String {
+    serde_json::to_string_pretty(report).unwrap()
+}
+
+#[test]
+fn json_comes_back_as_it_was() {
+    for report in [report(), sample::report()] {
+        let read = parse("a.json", json(&report).as_bytes()).unwrap();
+        assert_eq!(read.report, report);
+        assert_eq!((&*read.source, read.layout), ("a.json", Layout::Json));
+        assert_eq!(read.into_full().unwrap(), report);
+    }
+}
+
+#[test]
+fn every_fault_in_json_is_told_with_its_field() {
+    type Plant = fn(&mut Report);
+    let faults: [(&str, Plant, &str); 20] = [
+        ("no parts", |r| r.parts.clear(), "parts: empty"),
+        ("no runs", |r| r.parts[0].runs.clear(), "parts[0].runs: empty"),
+        ("no name", |r| r.parts[0].name.clear(), "parts[0].name: empty"),
+        ("part twice", |r| r.parts.push(r.parts[0].clone()), "parts[1].name: the part \"work\" stands at parts[0]"),
+        (
+            "method twice",
+            |r| r.parts[0].runs[1].methods[1].name = "outer".into(),
+            "parts[0].runs[1].methods[1].name: the method \"outer\" stands at",
+        ),
+        ("method unnamed", |r| r.parts[0].runs[0].methods[0].name.clear(), "parts[0].runs[0].methods[0].name: empty"),
+        (
+            "method lost",
+            |r| {
+                r.parts[0].runs[1].methods.pop();
+                r.parts[0].runs[1].tree.pop();
+            },
+            "parts[0].runs[1].methods: \"inner\" is missing, which the first run has",
+        ),
+        (
+            "method new",
+            |r| r.parts[0].runs[1].methods.push(method("new", 5)),
+            "parts[0].runs[1].methods: \"new\" is not in the first run",
+        ),
+        ("times out of order", |r| r.parts[0].runs[0].methods[0].min_ns = u64::MAX, "methods[0].min_ns: \"outer\""),
+        ("mean above", |r| r.parts[0].runs[0].methods[0].max_ns = 0, "methods[0].mean_ns: \"outer\""),
+        ("self above total", |r| r.parts[0].runs[0].methods[1].self_ns = 9_999_999, "methods[1].self_ns: \"inner\""),
+        ("time without calls", |r| r.parts[0].runs[0].methods[1].calls = 0, "methods[1].calls: \"inner\" took 800000 ns"),
+        ("parent of a method", |r| r.parts[0].runs[0].methods[1].parent = Some(0), "methods[1].parent: \"inner\""),
+        ("parent after child", |r| r.parts[0].runs[0].tree.swap(0, 1), "tree[0].parent: \"inner\": 0 stands after it"),
+        ("parent of itself", |r| r.parts[0].runs[0].tree[1].parent = Some(1), "tree[1].parent: \"inner\": 1 stands"),
+        ("no such parent", |r| r.parts[0].runs[0].tree[1].parent = Some(7), "7 is not there (2 places)"),
+        ("wrong depth", |r| r.parts[0].runs[0].tree[1].depth = 3, "tree[1].depth: \"inner\": 3 where its callers make 1"),
+        ("not a method", |r| r.parts[0].runs[0].tree[1].name = "x".into(), "tree[1].name: \"x\" is missing from methods"),
+        (
+            "too many rows",
+            |r| r.parts[0].runs[0].timeline = vec![crate::report::render::sample::report().parts[0].runs[0].timeline[0].clone(); 1_000_001],
+            "rows in all, more than 1000000",
+        ),
+        (
+            "no speed",
+            |r| r.machine.limits = Some(crate::report::data::Limits { fma_gflops: -1.0, levels: Vec::new() }),
+            "machine.limits.fma_gflops: -1 is no speed",
+        ),
+    ];
+    assert!(check(&report()).is_ok());
+    for (what, plant, expected) in faults {
+        let mut report = report();
+        plant(&mut report);
+        let found = error(serde_json::to_string(&report).unwrap().as_bytes());
+        assert!(found.starts_with("bad file: file: ") && found.contains(expected), "{what}: {found}");
+    }
+    let mut tokens = sample::report();
+    tokens.models[0].tokens.pop();
+    assert!(check(&tokens).unwrap_err().contains("models[0].tokens: 1 numbers for 2 parts"));
+    tokens = sample::report();
+    tokens.models[1].name = tokens.models[0].name.clone();
+    assert!(check(&tokens).unwrap_err().contains("models[1].name: the model \"Small\""));
+}
+
+#[test]
+fn faults_of_the_json_itself_have_field_line_and_column() {
+    let text = json(&report());
+    let swap = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        error(text.replacen(from, to, 1).as_bytes())
+    };
+    for (from, to, expected) in [
+        ("\"total_ns\": 2000000", "\"total_ns\": -5", "parts[0].runs[0].methods[0].total_ns: invalid value: integer `-5`"),
+        ("\"total_ns\": 2000000", "\"total_ns\": NaN", "expected value at line"),
+        ("\"total_ns\": 2000000", "\"total_ns\": 1e999", "number out of range at line"),
+        ("\"total_ns\": 2000000", "\"total_ns\": 1.5", "methods[0].total_ns: invalid type: floating point `1.5`"),
+        ("\"total_ns\": 2000000,", "", "methods[0]: missing field `total_ns`"),
+        ("\"calls\": 2,", "\"calls\": 2, \"calls\": 2,", "methods[0]: duplicate field `calls`"),
+        ("\"wall_ns\": 2100000,", "", "parts[0].runs[0]: missing field `wall_ns`"),
+        ("\"version\": 1", "\"version\": 2", "not supported: file: version: a profile of version \"2\"; this program"),
+        ("\"version\": 1", "\"version\": \"1\"", "not supported: file: version:"),
+        ("\"version\": 1,", "", "version: absent"),
+        ("\"smallmind-profile\"", "\"another\"", "not a profile"),
+        ("\"format\": \"smallmind-profile\",", "", "format: absent: not a profile"),
+    ] {
+        let found = swap(from, to);
+        assert!(found.contains(expected), "{to}: {found}");
+        let located = found.contains(" line ") || found.contains("version") || found.contains("not a profile");
+        assert!(located, "{found}");
+    }
+    assert!(error(&text.as_bytes()[..text.len() / 2]).contains("EOF while parsing"));
+    assert!(error(format!("{text} x").as_bytes()).contains("trailing characters"));
+    let deep = format!("{{\"format\": {}", "[".repeat(100_000));
+    assert!(error(deep.as_bytes()).contains("recursion limit exceeded at line 1"));
+    for (bytes, expected) in [
+        (&b""[..], "empty, so not a profile"),
+        (b" \n ", "empty, so not a profile"),
+        (b"[]", "not a profile"),
+        (b"{}", "format: absent"),
+        (b"hello", "line 1: no title: not a profile"),
+        (b"# A shopping list\n", "line 1: \"A shopping list\" is not the title of a profile"),
+        (b"# P\n\xff", "line 2: no UTF-8 text"),
+    ] {
+        let found = error(bytes);
+        assert!(found.contains(expected), "{found}");
+    }
+}
+
+#[test]
+fn our_page_gives_back_what_it_shows() {
+    let report = sample::report();
+    let page = String::from_utf8(render(&report, Format::Markdown).unwrap()).unwrap();
+    let read = parse("report.md", page.as_bytes()).unwrap();
+    assert_eq!(read.layout, Layout::Markdown);
+    assert_eq!((&read.report.mode, &read.report.created), (&report.mode, &report.created));
+    assert_eq!(read.report.parts.len(), report.parts.len());
+    let machine = (&read.report.machine.cpu, &read.report.machine.isa, read.report.machine.threads);
+    assert_eq!(machine, (&report.machine.cpu, &report.machine.isa, report.machine.threads));
+    assert_eq!(read.report.models.len(), report.models.len());
+    for (found, kept) in read.report.models.iter().zip(&report.models) {
+        assert_eq!((&found.name, found.parameters, &found.tokens), (&kept.name, kept.parameters, &kept.tokens));
+    }
+    for (index, (found, kept)) in read.report.parts.iter().zip(&report.parts).enumerate() {
+        assert_eq!((&found.name, found.runs.len()), (&kept.name, 1));
+        let median = |figure: &dyn Fn(&Run) -> u64| {
+            let mut figures: Vec<u64> = kept.runs.iter().map(figure).collect();
+            figures.sort();
+            figures[figures.len() / 2] as f64
+        };
+        let near = |found: u64, kept: f64, step: f64| assert!((found as f64 - kept).abs() <= step, "{found} {kept}");
+        near(found.runs[0].wall_ns, median(&|run| run.wall_ns), 501.0);
+        assert_eq!(found.runs[0].methods.len(), kept.runs[0].methods.len());
+        for method in &found.runs[0].methods {
+            let rounding = read.rounding_ns[&(index, method.name.clone())];
+            let of = |figure: fn(&Method) -> u64| {
+                median(&|run| run.methods.iter().find(|other| other.name == method.name).map_or(0, figure))
+            };
+            near(method.total_ns, of(|method| method.total_ns), rounding + 1.0);
+            near(method.calls, of(|method| method.calls), 0.0);
+            near(method.alloc_bytes, of(|method| method.alloc_bytes), 525.0);
+        }
+    }
+    assert!(read.notes.iter().all(|note| note.contains("medians of 3 runs")) && read.notes.len() == 2);
+    assert!(read.clone().into_full().unwrap_err().to_string().contains("report.json is needed"));
+}
+
+#[test]
+fn a_fault_in_our_page_is_told_with_its_line() {
+    let page = String::from_utf8(render(&sample::report(), Format::Markdown).unwrap()).unwrap();
+    let all = page.find("### All Methods").unwrap();
+    let rows: Vec<&str> = page[all..].lines().filter(|line| line.starts_with("| ")).take(6).collect();
+    let line_of = |row: &str| 1 + page[..all + page[all..].find(row).unwrap()].matches('\n').count();
+    let [second, third] = [rows[2], rows[3]];
+    let changed = |from: &str, to: &str| {
+        let at = all + page[all..].find(from).unwrap();
+        let mut page = page.clone();
+        page.replace_range(at..at + from.len(), to);
+        error(page.as_bytes())
+    };
+    // A row lost, doubled, in the wrong place.
+    assert!(changed(&format!("{second}\n"), "").contains(&format!("line {}: rank 3 where 2 is due", line_of(second))));
+    let doubled = changed(second, &format!("{second}\n{second}"));
+    assert!(doubled.contains(&format!("line {}: the method", line_of(second) + 1)), "{doubled}");
+    assert!(doubled.contains(&format!("stands in line {} already", line_of(second))), "{doubled}");
+    assert!(changed(third, "text").contains(&format!("line {}: \"text\" ends no table", line_of(third))));
+    let last = page[all..].lines().skip_while(|line| !line.starts_with("| ")).take_while(|line| !line.is_empty());
+    let last = last.last().unwrap();
+    assert!(changed(&format!("{last}\n"), "").contains("rows are missing or too many"));
+    // A figure that is none.
+    let total = second.split(" | ").nth(3).unwrap();
+    for (bad, why) in [("NaN", "is no number"), ("-1.0", "is negative"), ("inf", "is no number"), ("–", "no time")] {
+        let found = changed(second, &second.replacen(total, bad, 1));
+        assert!(found.contains(&format!("line {}: ", line_of(second))) && found.contains(why), "{found}");
+    }
+    // Sections that are missing, doubled, or not of this report.
+    let without = |from: &str, to: &str| error(page.replacen(from, to, 1).as_bytes());
+    assert!(without("## Part: with cache", "## Part: other").contains("no section \"Part: with cache\""));
+    assert!(without("## Summary", "## Other").contains("no summary"));
+    assert!(error(format!("{page}{page}").as_bytes()).contains("a second title"));
+    let again = &page[page.find("## Part: same").unwrap()..];
+    assert!(error(format!("{page}\n{again}").as_bytes()).contains("a second table \"All Methods\""));
+}
+
+/// A page of the enhanced mode, in the layout of the predecessor; the figures are made up.
+const ENHANCED: &str = "# Enhanced Performance Profile Report\n\n**Generated:** 2026-01-02 03:04:05\n\n## Summary\n\n\
+- **Total Runtime:** 1,100.30 ms\n- **Total Allocations:** 3.00 MB\n- **Methods Profiled:** 6\n\n\
+## 🔥 Hot Paths (Top 30)\n\n\
+| Rank | Method | Time (ms) | Calls | Avg (ms) | Alloc (MB) |\n|------|--------|-----------|-------|----------|------------|\n\
+| 1 | `Model_Small_Inference` | 500.00 | 1 | 500.000 | 1.00 |\n\
+| 2 | `Model_Small_GenerateToken` | 400.00 | 25 | 16.000 | 1.00 |\n\
+| 3 | `MatMul_128x128` | 100.20 | 1 | 100.204 | 0.00 |\n\
+| 4 | `MatMul_Iteration` | 80.00 | 3 | 26.667 | 0.00 |\n\
+| 5 | `TensorAdd_10000` | 20.06 | 1 | 20.061 | 0.50 |\n\
+| 6 | `TensorAdd_Iteration` | 0.04 | 10 | 0.004 | 0.50 |\n\n\
+## 💾 Top Allocators\n\n| Rank | Method | Total (MB) | Calls | Avg (KB) |\n|---|---|---|---|---|\n\
+| 1 | `Model_Small_Inference` | 1.00 | 1 | 1024.00 |\n| 2 | `TensorAdd_10000` | 0.50 | 1 | 512.00 |\n";
+
+#[test]
+fn the_predecessors_page_is_read() {
+    let read = parse("old.md", ENHANCED.as_bytes()).unwrap();
+    assert_eq!(read.layout, Layout::Predecessor);
+    assert_eq!(read.nested_total_ns, Some(1_100_300_000));
+    assert!(read.notes[0].contains("sums over nested scopes"));
+    assert_eq!((&*read.report.mode, &*read.report.created), ("enhanced", "2026-01-02 03:04:05"));
+    let run = &read.report.parts[0].runs[0];
+    assert_eq!((&*read.report.parts[0].name, run.wall_ns, run.methods.len()), ("same work", 0, 6));
+    // The mean has more digits: 10 calls of 0.004 ms are known to 5 µs like the total, one call to half a µs.
+    let product = &run.methods[2];
+    assert_eq!((&*product.name, product.calls, product.total_ns), ("MatMul_128x128", 1, 100_204_000));
+    assert!((read.rounding_ns[&(0, product.name.clone())] - 500.0).abs() < 1e-6);
+    assert!((read.rounding_ns[&(0, "TensorAdd_Iteration".to_owned())] - 5000.0).abs() < 1e-6);
+    assert_eq!(run.methods[0].alloc_bytes, 1 << 20);
+    let model = &read.report.models[0];
+    assert_eq!((&*model.name, model.parameters, &model.tokens[..]), ("Small", 470_528, &[25][..]));
+    assert_eq!(read.report.models.len(), 1);
+}
+
+#[test]
+fn the_predecessors_other_pages_are_read_too() {
+    let page = "# Performance Profile Report\n\n**Generated:** 2026-01-02\n**Total Runtime:** 2500.00 ms\n\
+**Total Allocations:** 10.00 MB\n**Methods Profiled:** 2\n\n## 🔥 Hot Paths (by Time)\n\nText:\n\n\
+| Rank | Method | Total Time (ms) | % of Total | Calls | Avg Time (ms) | Min (ms) | Max (ms) |\n|--|--|--|--|--|--|--|--|\n\
+| 1 | `InferenceComplete` | 2407.761 | 96.31% | 3 | 802.587 | 545.368 | 1145.521 |\n\
+| 2 | `BuilderSetup` | 18.939 | 0.76% | 1 | 18.939 | 19.108 | 19.071 |\n\n\
+## 💾 Top Allocators (by Memory)\n\n| Rank | Method | Total Alloc (MB) | % of Total | Calls | Avg Alloc (KB) |\n|--|--|--|--|--|--|\n\
+| 1 | `InferenceComplete` | 10.000 | 99.66% | 3 | 3413.333 |\n| 2 | `BuilderSetup` | 0.000 | 0.00% | 1 | 0.000 |\n\n\
+## 📞 Most Called Methods\n\n| Rank | Method | Calls | Total Time (ms) | Avg Time (μs) |\n|--|--|--|--|--|\n\
+| 1 | `InferenceComplete` | 3 | 2407.761 | 802586.834 |\n";
+    let read = parse("old.md", page.as_bytes()).unwrap();
+    let run = &read.report.parts[0].runs[0];
+    assert_eq!((read.nested_total_ns, run.wall_ns, run.alloc_bytes), (None, 2_500_000_000, 10 << 20));
+    assert_eq!((run.methods[0].alloc_bytes, run.methods[0].max_ns), (10 << 20, 1_145_521_000));
+    // Its shortest call is longer than its mean: told, and put in order.
+    assert!(read.notes[0].contains("line 14") && read.notes[0].contains("\"BuilderSetup\""), "{:?}", read.notes);
+    assert_eq!(run.methods[1].min_ns, 18_939_000);
+}
+
+#[test]
+fn a_summary_in_a_table_and_other_orders_of_columns_are_read() {
+    let page = "# Enhanced Performance Profile Report\n## Summary\n| Metric | Value |\n|---|---|\n\
+| Total Runtime | 2 s |\n| Total Allocations | 512 KB |\n| Methods | 1 |\n\
+## Hot Paths\n| **Calls** | Time (s) | Method |\n|--:|---|---|\n| 2 | 2.0 | **MatMul** |\n";
+    let read = parse("old.md", page.as_bytes()).unwrap();
+    let method = &read.report.parts[0].runs[0].methods[0];
+    assert_eq!((&*method.name, method.calls, method.total_ns), ("MatMul", 2, 2_000_000_000));
+}
+
+#[test]
+fn every_fault_in_the_predecessors_page_is_told_with_its_line() {
+    for (from, to, expected) in [
+        ("| 3 | `MatMul_128x128` | 100.20 | 1 | 100.204 | 0.00 |\n", "", "line 17: rank 4 where 3 is due"),
+        ("| 6 | `TensorAdd_Iteration` | 0.04 | 10 | 0.004 | 0.50 |\n", "", "line 13: 5 methods where line 9 says 6"),
+        ("`MatMul_Iteration`", "`MatMul_128x128`", "line 18: the method \"MatMul_128x128\" stands in line 17 already"),
+        ("| 80.00 |", "| NaN |", "line 18: \"Time (ms)\": \"NaN\" is no number"),
+        ("| 80.00 |", "| -80.00 |", "line 18: \"Time (ms)\": \"-80.00\" is negative"),
+        ("| 80.00 |", "| Infinity |", "line 18: \"Time (ms)\": \"Infinity\" is no number"),
+        ("| 80.00 |", "| |", "line 18: no time (\"MatMul_Iteration\")"),
+        ("| 80.00 |", "| 800.00 |", "line 18: 3 calls of 26.667000 ms on average are not 800.000000 ms in all"),
+        ("| 3 | 26.667 |", "| 2.5 | 26.667 |", "line 18: \"Calls\": \"2.5\" is no whole number"),
+        ("| Calls | Avg (ms) |", "| Count | Avg (ms) |", "line 13: no column for the calls"),
+        ("| Time (ms) |", "| Span (ms) |", "line 13: no column for the total time"),
+        ("| Avg (ms) |", "| Total (ms) |", "line 13: the columns \"Time (ms)\" and \"Total (ms)\" say the same"),
+        ("| Rank | Method | Time", "| Rank | Name | Time", "line 13: no column for the names"),
+        ("- **Total Runtime:** 1,100.30 ms\n", "", "no \"total runtime\" in the summary"),
+        ("1,100.30", "1,10.30", "line 7: total runtime: \"1,10.30 ms\" is no number"),
+        ("- **Methods", "- **Total Runtime:** 5 ms\n- **Methods", "line 9: \"total runtime\" a second time; the first is line 7"),
+        ("Hot Paths", "Cold Paths", "no section \"Hot Paths\""),
+        ("| 0.50 | 1 | 512.00 |", "| 0.90 | 1 | 512.00 |", "line 27: allocations of \"TensorAdd_10000\" are not those of line 19"),
+        ("| 0.50 | 1 | 512.00 |", "| 0.50 | 3 | 512.00 |", "line 27: 3 calls of \"TensorAdd_10000\", 1 in line 19"),
+        ("`TensorAdd_10000` | 20.06", "`` | 20.06", "line 19: a method without a name"),
+    ] {
+        assert!(ENHANCED.contains(from), "{from}");
+        let found = error(ENHANCED.replacen(from, to, 1).as_bytes());
+        assert!(found.contains(expected), "{from} -> {to}: {found}");
+    }
+    // What stands among the allocators only is told, not dropped.
+    let page = ENHANCED.replace("| 2 | `TensorAdd_10000` | 0.50 | 1", "| 2 | `Other` | 0.50 | 1");
+    let read = parse("old.md", page.as_bytes()).unwrap();
+    assert!(read.notes.iter().any(|note| note.contains("\"Other\" stands among the allocators only")));
+}
+
+#[test]
+fn folders_and_files_are_found_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let found = read(path).unwrap_err().to_string();
+    assert!(found.contains("a folder with neither report.json nor report.md"), "{found}");
+    std::fs::write(path.join("report.md"), ENHANCED).unwrap();
+    assert_eq!(read(path).unwrap().layout, Layout::Predecessor);
+    std::fs::write(path.join("report.json"), json(&report())).unwrap();
+    let whole = read(path).unwrap();
+    assert_eq!((whole.layout, whole.report), (Layout::Json, report()));
+    assert_eq!(whole.source, path.join("report.json").display().to_string());
+    let missing = read(path.join("none.json")).unwrap_err();
+    assert!(matches!(&missing, Error::Io { path, .. } if path.ends_with("none.json")), "{missing}");
+    // A file that is too large is refused after reading no more than is allowed; this one has a hole.
+    let large = path.join("large.json");
+    std::fs::File::create(&large).unwrap().set_len(MAX_BYTES + 1).unwrap();
+    assert!(read(&large).unwrap_err().to_string().contains("more than 256 MiB"));
+}
+
+/// A generator that is the same everywhere; no quality is needed.
+fn next(state: &mut u64) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize
+}
+
+#[test]
+fn damaged_files_are_read_or_refused_but_never_panic() {
+    let page = render(&sample::report(), Format::Markdown).unwrap();
+    let sources = [json(&report()).into_bytes(), page, ENHANCED.as_bytes().to_vec()];
+    let pieces: [&[u8]; 12] =
+        [b"|", b"\n", b"-1", b"NaN", b"1e99", b"99999999999999999999", b"# ", b"```\n", b"\\", b"`", b"\xf0", b"{"];
+    let mut state = 1;
+    let (mut sound, mut refused) = (0, 0);
+    for source in &sources {
+        for _ in 0..400 {
+            let mut bytes = source.clone();
+            for _ in 0..1 + next(&mut state) % 3 {
+                let at = next(&mut state) % bytes.len();
+                let end = (at + next(&mut state) % 40).min(bytes.len());
+                match next(&mut state) % 3 {
+                    0 => drop(bytes.drain(at..end)),
+                    1 => drop(bytes.splice(at..at, pieces[next(&mut state) % pieces.len()].iter().copied())),
+                    _ => {
+                        let copy = bytes[at..end].to_vec();
+                        drop(bytes.splice(at..at, copy));
+                    }
+                }
+            }
+            match parse("file", &bytes) {
+                // What was accepted is sound, so that whatever works on it may rely on that.
+                Ok(read) => {
+                    check(&read.report).unwrap();
+                    sound += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(sound > 50 && refused > 500, "{sound} sound, {refused} refused");
+}

@@ -1,1 +1,407 @@
+//! Comparisons of made-up reports: verdicts, what they are based on, and how often they are wrong.
 
+use rand_core::{RngCore, SeedableRng};
+use rand_pcg::Pcg64;
+
+use super::*;
+use crate::report::data::{FORMAT, Machine, Method, ModelSpec, Report, VERSION};
+use crate::report::read::parse;
+
+fn method(name: &str, calls: u64, total_ns: u64) -> Method {
+    let mean_ns = total_ns / calls;
+    Method {
+        name: name.into(),
+        calls,
+        total_ns,
+        self_ns: total_ns,
+        min_ns: mean_ns,
+        mean_ns,
+        max_ns: mean_ns,
+        ..Method::default()
+    }
+}
+
+/// A report of one part from the methods of each run; a run takes as long as its first method.
+fn report(runs: Vec<Vec<Method>>) -> Report {
+    let run = |methods: Vec<Method>| Run {
+        wall_ns: methods[0].total_ns,
+        alloc_bytes: 1000,
+        alloc_count: 10,
+        peak_bytes: 500,
+        methods,
+        ..Run::default()
+    };
+    Report {
+        format: FORMAT.into(),
+        version: VERSION,
+        created: "2026-01-02T03:04:05Z".into(),
+        mode: "enhanced".into(),
+        machine: Machine::default(),
+        models: Vec::new(),
+        parts: vec![Part {
+            name: "same work".into(),
+            about: String::new(),
+            runs: runs.into_iter().map(run).collect(),
+        }],
+    }
+}
+
+fn read(report: Report) -> Read {
+    Read::of("report", report).unwrap()
+}
+
+/// Runs of one method with these times.
+fn times(times: &[u64]) -> Read {
+    read(report(times.iter().map(|&time| vec![method("work", 1, time)]).collect()))
+}
+
+fn compared(before: &Read, after: &Read) -> Comparison {
+    compare(before, after).unwrap()
+}
+
+fn verdicts(comparison: &Comparison) -> Vec<(&str, Verdict)> {
+    comparison.parts[0].methods.iter().map(|method| (method.name.as_str(), method.time_ns.verdict)).collect()
+}
+
+#[test]
+fn a_clear_change_is_told_and_has_its_ratio() {
+    let before = times(&[1_000_000, 1_010_000, 1_005_000]);
+    let slower = compared(&before, &times(&[1_200_000, 1_212_000, 1_206_000]));
+    let method = &slower.parts[0].methods[0];
+    assert_eq!(method.time_ns.verdict, Verdict::Regressed);
+    assert!((method.time_ns.ratio.unwrap() - 1.2).abs() < 1e-9);
+    let [low, high] = method.time_ns.interval.unwrap();
+    assert!(1.17 < low && low < 1.2 && 1.2 < high && high < 1.23, "{low} {high}");
+    assert_eq!(
+        (slower.parts[0].verdict, &*slower.parts[0].summary[0].name),
+        (Verdict::Regressed, "wall time")
+    );
+    let faster = compared(&times(&[1_200_000, 1_212_000, 1_206_000]), &before);
+    assert_eq!(faster.parts[0].verdict, Verdict::Improved);
+    assert!((faster.parts[0].methods[0].time_ns.percent().unwrap() + 16.6667).abs() < 1e-3);
+}
+
+#[test]
+fn one_run_a_side_is_never_a_verdict() {
+    let many = times(&[1_000_000, 1_010_000, 1_005_000]);
+    for (before, after) in
+        [(times(&[1_000_000]), times(&[9_000_000])), (many.clone(), times(&[9_000_000])), (times(&[9]), many)]
+    {
+        let comparison = compared(&before, &after);
+        let part = &comparison.parts[0];
+        assert!(!matches!(part.verdict, Verdict::Improved | Verdict::Regressed));
+        assert!(
+            part.methods.iter().all(|method| method.time_ns.interval.is_none() && method.time_ns.p.is_none())
+        );
+        assert!(!comparison.can_tell() && comparison.regressions(0.0).is_empty());
+        assert!(render_comparison(&comparison).contains("One run can't tell noise from a change"));
+    }
+    // The change itself is shown all the same.
+    let comparison = compared(&times(&[1_000_000]), &times(&[9_000_000]));
+    assert!((comparison.parts[0].methods[0].time_ns.ratio.unwrap() - 9.0).abs() < 1e-9);
+}
+
+#[test]
+fn noise_is_no_verdict() {
+    let comparison =
+        compared(&times(&[1_000_000, 1_300_000, 1_150_000]), &times(&[1_200_000, 1_050_000, 1_350_000]));
+    assert_eq!(verdicts(&comparison), [("work", Verdict::NoDifference)]);
+    let [low, high] = comparison.parts[0].methods[0].time_ns.interval.unwrap();
+    assert!(low < 1.0 && 1.0 < high);
+}
+
+#[test]
+fn copies_of_a_run_count_once() {
+    let before = times(&[1_000_000, 1_000_000, 1_000_000]);
+    let comparison = compared(&before, &times(&[1_100_000, 1_100_001, 1_100_002]));
+    assert_eq!(comparison.parts[0].runs, [1, 3]);
+    assert_eq!(comparison.parts[0].verdict, Verdict::NoDifference);
+    let copies = comparison.notes.iter().filter(|note| note.contains("is a copy of an earlier one"));
+    assert_eq!(copies.count(), 2);
+}
+
+#[test]
+fn what_the_clock_cannot_tell_gets_no_verdict() {
+    let side = |each: u64| {
+        let runs = (0..5)
+            .map(|run| vec![method("long", 1, 1_000_000 + run), method("short", 1000, 1000 * each + run)]);
+        read(report(runs.collect()))
+    };
+    let comparison = compared(&side(60), &side(90));
+    assert_eq!(verdicts(&comparison), [("short", Verdict::TooShort), ("long", Verdict::NoDifference)]);
+    assert!(comparison.regressions(5.0).is_empty());
+    // From 100 ns a call on, it counts.
+    let comparison = compared(&side(200), &side(300));
+    assert_eq!(verdicts(&comparison)[0], ("short", Verdict::Regressed));
+}
+
+#[test]
+fn added_and_removed_methods_and_parts_are_listed() {
+    let side = |names: [&str; 2], part: &str| {
+        let mut report = report(vec![names.iter().map(|name| method(name, 2, 2_000_000)).collect()]);
+        report.parts.push(Part { name: part.into(), ..report.parts[0].clone() });
+        read(report)
+    };
+    let comparison = compared(&side(["a", "old"], "first"), &side(["a", "new"], "second"));
+    let part = &comparison.parts[0];
+    assert_eq!((part.added.len(), &*part.added[0].name, part.added[0].time_ns), (1, "new", 2e6));
+    assert_eq!((part.removed.len(), &*part.removed[0].name, part.removed[0].calls), (1, "old", 2.0));
+    assert_eq!(
+        (&comparison.added_parts[..], &comparison.removed_parts[..]),
+        (&["second".into()][..], &["first".into()][..])
+    );
+    let text = render_comparison(&comparison);
+    for expected in
+        ["### Added Methods", "| new | 2 | 2.0000 |", "### Removed Methods", "Parts added: **second**"]
+    {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
+#[test]
+fn reports_without_a_common_part_are_refused() {
+    let mut other = report(vec![vec![method("a", 1, 5)]]);
+    other.parts[0].name = "another".into();
+    let error = compare(&times(&[1]), &read(other)).unwrap_err().to_string();
+    assert!(error.contains("no part in common: \"same work\" against \"another\""), "{error}");
+}
+
+#[test]
+fn unlike_conditions_are_noted() {
+    let side = |cpu: &str, threads, mode: &str| {
+        let mut report = report(vec![vec![method("a", 1, 5)]]);
+        report.machine = Machine { cpu: cpu.into(), threads, ..Machine::default() };
+        report.mode = mode.into();
+        report.parts[0].runs[0].unbalanced = u64::from(threads == 2);
+        read(report)
+    };
+    let notes = compared(&side("A", 1, "deep"), &side("B", 2, "standard")).notes;
+    for expected in [
+        "The mode is not the same: \"deep\" against \"standard\".",
+        "The processor is not the same",
+        "The number of threads is not the same: \"1\" against \"2\".",
+        "0 scopes were not recorded and 1 not closed",
+    ] {
+        assert!(notes.iter().any(|note| note.contains(expected)), "{expected}: {notes:?}");
+    }
+    assert!(compared(&side("A", 1, "deep"), &side("", 1, "deep")).notes.is_empty());
+}
+
+#[test]
+fn allocations_that_are_the_same_in_every_run_are_told_exactly() {
+    let side = |bytes: u64, peak: u64| {
+        let runs = [1_000_000u64, 1_020_000, 990_000];
+        let mut report = report(runs.iter().map(|&time| vec![method("a", 1, time)]).collect());
+        for run in &mut report.parts[0].runs {
+            (run.alloc_bytes, run.peak_bytes) = (bytes, peak);
+        }
+        read(report)
+    };
+    let verdict = |before: &Read, after: &Read, name: &str| {
+        let comparison = compared(before, after);
+        comparison.parts[0].summary.iter().find(|metric| metric.name == name).unwrap().change.verdict
+    };
+    assert_eq!(verdict(&side(4000, 50), &side(4000, 50), "allocated"), Verdict::NoDifference);
+    assert_eq!(verdict(&side(4000, 50), &side(5000, 50), "allocated"), Verdict::Regressed);
+    // Nothing at all has no ratio, and is told.
+    assert_eq!(verdict(&side(4000, 50), &side(0, 50), "allocated"), Verdict::Improved);
+    assert_eq!(verdict(&side(0, 50), &side(4000, 50), "allocated"), Verdict::Regressed);
+    assert_eq!(verdict(&side(0, 50), &side(0, 50), "allocated"), Verdict::NoDifference);
+    // A peak of 0 was never measured.
+    assert_eq!(verdict(&side(1, 0), &side(1, 50), "peak memory"), Verdict::Unknown);
+}
+
+#[test]
+fn a_limit_is_passed_only_by_the_whole_interval() {
+    let before = times(&[1_000_000, 1_001_000, 999_000, 1_000_500]);
+    let after = times(&[1_100_000, 1_101_000, 1_099_000, 1_100_500]);
+    let comparison = compared(&before, &after);
+    // The wall time and the method, by 10 %.
+    let found = comparison.regressions(5.0);
+    let names: Vec<_> = found.iter().map(|regression| regression.what.as_str()).collect();
+    assert_eq!(names, ["wall time", "work"]);
+    assert!(found.iter().all(|regression| regression.interval[0] > 1.05 && regression.part == "same work"));
+    assert_eq!(comparison.regressions(9.5).len(), 2);
+    assert!(comparison.regressions(9.99).is_empty() && comparison.regressions(20.0).is_empty());
+    assert!(compared(&after, &before).regressions(0.0).is_empty());
+}
+
+/// A page of the predecessor's enhanced mode with these times in ms, in its layout.
+fn predecessor(matmul: f64) -> Read {
+    let small = [
+        ("Model_Small_Inference", 500.0, 1),
+        ("Model_Small_Forward", 400.0, 25),
+        ("Model_Small_GenerateToken", 450.0, 25),
+    ];
+    let single = [
+        ("MatMul_128x128", matmul, 1),
+        ("MatMul_Iteration", 30.0, 3),
+        ("GELU_1000", 6.0, 1),
+        ("GELU_Iteration", 5.0, 5),
+        ("TensorAdd_10000", 2.0, 1),
+        ("TensorAdd_Iteration", 1.5, 10),
+    ];
+    let rows: Vec<_> = small.iter().chain(&single).collect();
+    let total: f64 = rows.iter().map(|row| row.1).sum();
+    let mut page = format!(
+        "# Enhanced Performance Profile Report\n\n- **Total Runtime:** {total:.2} ms\n- **Total Allocations:** 1.00 MB\n\
+         - **Methods Profiled:** {}\n\n## Hot Paths (Top 30)\n\n| Rank | Method | Time (ms) | Calls | Avg (ms) | Alloc (MB) |\n\
+         |---|---|---|---|---|---|\n",
+        rows.len()
+    );
+    for (index, (name, ms, calls)) in rows.iter().enumerate() {
+        let mean = ms / f64::from(*calls);
+        page += &format!("| {} | `{name}` | {ms:.2} | {calls} | {mean:.3} | 0.00 |\n", index + 1);
+    }
+    parse("old.md", page.as_bytes()).unwrap()
+}
+
+#[test]
+fn the_predecessors_total_is_not_held_against_wall_time() {
+    let mut ours = report(vec![vec![
+        method("Model_Small_Inference", 1, 50_000_000),
+        method("Model_Small_GenerateToken", 25, 45_000_000),
+        method("Model_Small_Forward", 25, 40_000_000),
+        Method { flops: 4 * 2 * 128 * 128 * 128, ..method("MatMul_128x128", 1, 1_000_000) },
+        Method { flops: 6 * 8 * 1000, ..method("GELU_1000", 1, 6_000) },
+        method("own", 1, 7_000_000),
+    ]]);
+    ours.models = vec![ModelSpec {
+        name: "Small".into(),
+        parameters: 470_528,
+        tensors: 29,
+        vocab: 256,
+        context: 64,
+        dim: 128,
+        layers: 2,
+        heads: 4,
+        weight_bytes: 0,
+        tokens: vec![25],
+    }];
+    let comparison = compared(&predecessor(40.0), &read(ours));
+    let part = &comparison.parts[0];
+    let figures: Vec<_> = part
+        .summary
+        .iter()
+        .map(|metric| (&*metric.name, metric.change.before, metric.change.after))
+        .collect();
+    let near = |found: (&str, Option<f64>, Option<f64>), name: &str, before: f64, after: f64| {
+        assert_eq!(found.0, name);
+        assert!(
+            (found.1.unwrap() - before).abs() < 1.0 && (found.2.unwrap() - after).abs() < 1.0,
+            "{found:?}"
+        );
+    };
+    near(figures[0], "same methods, nested ones counted again", 1396e6, 136_006_000.0);
+    near(figures[1], "same methods, nested ones left out", 546e6, 51_006_000.0);
+    assert_eq!((figures[2].0, figures[2].1), ("wall time", None));
+    assert!(
+        part.summary[3..].iter().all(|metric| metric.change.verdict == Verdict::Unknown),
+        "{:?}",
+        part.summary
+    );
+    assert!(comparison.notes.iter().any(|note| note.contains("sums over nested scopes")));
+    // True speeds: a scope holds a warm-up and three products; what GELU takes is known from the other side.
+    let rate = |name: &str| {
+        let operation = part.operations.iter().find(|operation| operation.name == name).unwrap();
+        (operation.gflops_before.unwrap(), operation.gflops_after.unwrap())
+    };
+    let products = 4.0 * 2.0 * 128f64.powi(3);
+    let (before, after) = rate("MatMul_128x128");
+    assert!((before - products / 40e6).abs() < 1e-9 && (after - products / 1e6).abs() < 1e-9);
+    let (before, after) = rate("GELU_1000");
+    assert!((before - 48_000.0 / 6e6).abs() < 1e-9 && (after - 8.0).abs() < 1e-9);
+    let model = &part.models[0];
+    assert!(
+        (model.before.tokens_per_second - 50.0).abs() < 1e-6
+            && (model.after.tokens_per_second - 500.0).abs() < 1e-6
+    );
+    let removed: Vec<_> = part.removed.iter().map(|method| method.name.as_str()).collect();
+    assert_eq!(removed, ["MatMul_Iteration", "GELU_Iteration", "TensorAdd_10000", "TensorAdd_Iteration"]);
+    assert_eq!(part.added[0].name, "own");
+}
+
+#[test]
+fn two_pages_of_the_predecessor_have_speeds_by_name() {
+    let comparison = compared(&predecessor(40.0), &predecessor(20.0));
+    let operations = &comparison.parts[0].operations;
+    let names: Vec<_> = operations.iter().map(|operation| operation.name.as_str()).collect();
+    assert_eq!(names, ["MatMul_128x128", "TensorAdd_10000"]);
+    assert_eq!(operations[0].flops_before, Some(4.0 * 2.0 * 128f64.powi(3)));
+    assert_eq!(operations[1].flops_before, Some(10.0 * 10_000.0));
+    assert!((operations[0].gflops_after.unwrap() / operations[0].gflops_before.unwrap() - 2.0).abs() < 1e-9);
+}
+
+#[test]
+fn the_page_has_every_section_and_the_json_every_figure() {
+    let comparison = compared(&predecessor(40.0), &predecessor(20.0));
+    let page = render_comparison(&comparison);
+    for section in [
+        "# Profiles Compared",
+        "## Notes",
+        "## Part: same work",
+        "### Summary",
+        "### Verdict",
+        "### Largest Decreases (Not Shown to Be Real)",
+        "### Largest Increases (Not Shown to Be Real)",
+        "### Method by Method",
+        "### Model Sizes",
+        "### SIMD Operations",
+    ] {
+        assert!(page.contains(&format!("{section}\n")), "{section}");
+    }
+    // Each table is whole: as many cells as columns.
+    let mut columns = 0;
+    for line in page.lines() {
+        match line.starts_with('|') {
+            true if columns == 0 => columns = line.matches(" | ").count(),
+            true if !line.starts_with("|-") => assert_eq!(line.matches(" | ").count(), columns, "{line}"),
+            true => {}
+            false => columns = 0,
+        }
+    }
+    let json = serde_json::to_value(&comparison).unwrap();
+    assert_eq!(json["parts"][0]["methods"][0]["name"], "MatMul_128x128");
+    assert_eq!(json["parts"][0]["methods"][0]["time_ns"]["verdict"], "no_difference");
+    assert_eq!(json["before"]["layout"], "predecessor");
+    let told =
+        compared(&times(&[1_000_000, 1_010_000, 1_005_000]), &times(&[1_200_000, 1_212_000, 1_206_000]));
+    let page = render_comparison(&told);
+    assert!(page.contains("### Top 10 Improvements\n\nNone.\n"), "{page}");
+    assert!(page.contains("| 1 | work | 1.0050 | 1.2060 | +0.200997 | +20.0 | +18"), "{page}");
+    assert!(page.contains("**regressed**: wall time changed by +20.0 %"), "{page}");
+}
+
+/// Normal noise by Box and Muller.
+fn normal(random: &mut Pcg64) -> f64 {
+    let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    (-2.0 * (1.0 - uniform()).ln()).sqrt() * (2.0 * std::f64::consts::PI * uniform()).cos()
+}
+
+#[test]
+fn of_many_methods_that_did_not_change_hardly_one_is_called_changed() {
+    const TRIALS: usize = 300;
+    let mut random = Pcg64::seed_from_u64(11);
+    let [mut any, mut found] = [0, 0];
+    for _ in 0..TRIALS {
+        let mut side = |changed: f64| {
+            let mut run = || {
+                let mut time = |factor: f64| (1e6 * factor * (0.01 * normal(&mut random)).exp()) as u64;
+                let mut methods = vec![method("changed", 1, time(changed))];
+                methods.extend((0..29).map(|index| method(&format!("alike {index}"), 1, time(1.0))));
+                methods
+            };
+            read(report((0..5).map(|_| run()).collect()))
+        };
+        let comparison = compared(&side(1.0), &side(1.1));
+        let told = |name: &str, verdict| {
+            matches!(verdict, Verdict::Improved | Verdict::Regressed) && name != "changed"
+        };
+        any += usize::from(verdicts(&comparison).iter().any(|(name, verdict)| told(name, *verdict)));
+        found += usize::from(verdicts(&comparison).contains(&("changed", Verdict::Regressed)));
+    }
+    println!("{any} of {TRIALS} comparisons call something changed that is not, {found} find what is");
+    // 5 % with two standard deviations; without correction it would be three of four.
+    assert!(any as f64 <= 0.075 * TRIALS as f64, "{any}");
+    assert!(found as f64 >= 0.98 * TRIALS as f64, "{found}");
+}

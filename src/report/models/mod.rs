@@ -1,6 +1,8 @@
 //! The models of a profile beside each other: speed, memory per token, and what a larger model costs for its size.
 
 mod markdown;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 
@@ -10,8 +12,10 @@ use crate::error::{Error, Result, quoted};
 
 pub use markdown::render_models;
 
-/// Methods whose time is that of generating where a profile has one model: the first that is there counts.
-const GENERATING: [&str; 4] = ["InferenceComplete", "Inference", "decode", "generate"];
+/// Methods whose time is that of generating where a profile has one model: the first that is there counts. What ends
+/// with an underscore is the beginning of a name.
+const GENERATING: [&str; 7] =
+    ["InferenceComplete", "Inference", "Decode_", "Prefill_", "Batch_", "decode", "generate"];
 /// The forward passes of such a profile.
 const FORWARD: [&str; 4] = ["ForwardPass", "Transformer_Forward", "forward", "pass"];
 
@@ -202,11 +206,15 @@ fn forward(part: &Part, name: &str, generating_ns: f64) -> Option<Forward> {
     })
 }
 
-/// The method of this name or, for the only model, the first of the others that is there.
+/// The method of this name or, for the only model, the first that is called as one of the others or begins so where
+/// that ends with an underscore.
 fn name_of(part: &Part, own: &str, others: &[&str], alone: bool) -> Option<String> {
-    let names = std::iter::once(own).chain(others.iter().copied().filter(|_| alone));
-    let mut known = names.filter(|name| part.runs[0].methods.iter().any(|method| method.name == *name));
-    known.next().map(str::to_owned)
+    let find = |wanted: &str| {
+        let like = |name: &str| name == wanted || (wanted.ends_with('_') && name.starts_with(wanted));
+        part.runs[0].methods.iter().map(|method| &method.name).find(|name| like(name))
+    };
+    let others = others.iter().copied().filter(|_| alone);
+    std::iter::once(own).chain(others).find_map(find).cloned()
 }
 
 /// A figure of a method in each run.

@@ -114,7 +114,8 @@ pub fn parse(source: &str, bytes: &[u8]) -> Result<Read> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match text.trim_start().chars().next() {
         None => Err(Error::format(format!("{source}: empty, so not a profile"))),
-        Some('{' | '[') => json::parse(source, text),
+        Some('{') => json::parse(source, text),
+        Some('[') => Err(Error::format(format!("{source}: a JSON list, so not a profile"))),
         Some(_) => markdown(source, text),
     }
 }

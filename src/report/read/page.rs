@@ -81,7 +81,9 @@ impl Page {
             } else if line.starts_with('|') {
                 let mut table = Table::begin(number, line, lines.next())?;
                 (table.section, table.subsection) = (section.clone(), subsection.clone());
-                while let Some((number, line)) = lines.next_if(|(_, line)| !line.is_empty()) {
+                while let Some((number, line)) =
+                    lines.next_if(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+                {
                     table.push(number, line)?;
                 }
                 page.tables.push(table);
@@ -264,9 +266,7 @@ fn plain(text: &str) -> String {
         let inner = text.strip_prefix(mark).and_then(|text| text.strip_suffix(mark));
         text = inner.filter(|inner| !inner.is_empty() && !inner.ends_with('\\')).unwrap_or(text);
     }
-    if let Some(code) =
-        text.strip_prefix('`').and_then(|text| text.strip_suffix('`')).filter(|code| !code.is_empty())
-    {
+    if let Some(code) = text.strip_prefix('`').and_then(|text| text.strip_suffix('`')) {
         // In code only a bar is escaped, for the table's sake.
         return code.replace("\\|", "|");
     }

@@ -11,15 +11,30 @@ fn error(bytes: &[u8]) -> String {
 
 fn method(name: &str, total_ns: u64) -> Method {
     let (min_ns, mean_ns, max_ns) = (total_ns / 2, total_ns / 2, total_ns / 2);
-    Method { name: name.into(), calls: 2, total_ns, self_ns: total_ns, min_ns, mean_ns, max_ns, ..Method::default() }
+    Method {
+        name: name.into(),
+        calls: 2,
+        total_ns,
+        self_ns: total_ns,
+        min_ns,
+        mean_ns,
+        max_ns,
+        ..Method::default()
+    }
 }
 
 /// Two methods, one in the other, in two runs.
 fn report() -> Report {
     let run = |factor: u64| {
-        let [outer, inner] = [("outer", 2000), ("inner", 800)].map(|(name, total)| method(name, factor * total));
+        let [outer, inner] =
+            [("outer", 2000), ("inner", 800)].map(|(name, total)| method(name, factor * total));
         let below = Method { parent: Some(0), depth: 1, ..inner.clone() };
-        Run { wall_ns: factor * 2100, methods: vec![outer.clone(), inner], tree: vec![outer, below], ..Run::default() }
+        Run {
+            wall_ns: factor * 2100,
+            methods: vec![outer.clone(), inner],
+            tree: vec![outer, below],
+            ..Run::default()
+        }
     };
     Report {
         format: FORMAT.into(),
@@ -53,13 +68,21 @@ fn every_fault_in_json_is_told_with_its_field() {
         ("no parts", |r| r.parts.clear(), "parts: empty"),
         ("no runs", |r| r.parts[0].runs.clear(), "parts[0].runs: empty"),
         ("no name", |r| r.parts[0].name.clear(), "parts[0].name: empty"),
-        ("part twice", |r| r.parts.push(r.parts[0].clone()), "parts[1].name: the part \"work\" stands at parts[0]"),
+        (
+            "part twice",
+            |r| r.parts.push(r.parts[0].clone()),
+            "parts[1].name: the part \"work\" stands at parts[0]",
+        ),
         (
             "method twice",
             |r| r.parts[0].runs[1].methods[1].name = "outer".into(),
             "parts[0].runs[1].methods[1].name: the method \"outer\" stands at",
         ),
-        ("method unnamed", |r| r.parts[0].runs[0].methods[0].name.clear(), "parts[0].runs[0].methods[0].name: empty"),
+        (
+            "method unnamed",
+            |r| r.parts[0].runs[0].methods[0].name.clear(),
+            "parts[0].runs[0].methods[0].name: empty",
+        ),
         (
             "method lost",
             |r| {
@@ -73,19 +96,57 @@ fn every_fault_in_json_is_told_with_its_field() {
             |r| r.parts[0].runs[1].methods.push(method("new", 5)),
             "parts[0].runs[1].methods: \"new\" is not in the first run",
         ),
-        ("times out of order", |r| r.parts[0].runs[0].methods[0].min_ns = u64::MAX, "methods[0].min_ns: \"outer\""),
+        (
+            "times out of order",
+            |r| r.parts[0].runs[0].methods[0].min_ns = u64::MAX,
+            "methods[0].min_ns: \"outer\"",
+        ),
         ("mean above", |r| r.parts[0].runs[0].methods[0].max_ns = 0, "methods[0].mean_ns: \"outer\""),
-        ("self above total", |r| r.parts[0].runs[0].methods[1].self_ns = 9_999_999, "methods[1].self_ns: \"inner\""),
-        ("time without calls", |r| r.parts[0].runs[0].methods[1].calls = 0, "methods[1].calls: \"inner\" took 800000 ns"),
-        ("parent of a method", |r| r.parts[0].runs[0].methods[1].parent = Some(0), "methods[1].parent: \"inner\""),
-        ("parent after child", |r| r.parts[0].runs[0].tree.swap(0, 1), "tree[0].parent: \"inner\": 0 stands after it"),
-        ("parent of itself", |r| r.parts[0].runs[0].tree[1].parent = Some(1), "tree[1].parent: \"inner\": 1 stands"),
+        (
+            "self above total",
+            |r| r.parts[0].runs[0].methods[1].self_ns = 9_999_999,
+            "methods[1].self_ns: \"inner\"",
+        ),
+        (
+            "time without calls",
+            |r| r.parts[0].runs[0].methods[1].calls = 0,
+            "methods[1].calls: \"inner\" took 800000 ns",
+        ),
+        (
+            "parent of a method",
+            |r| r.parts[0].runs[0].methods[1].parent = Some(0),
+            "methods[1].parent: \"inner\"",
+        ),
+        (
+            "parent after child",
+            |r| r.parts[0].runs[0].tree.swap(0, 1),
+            "tree[0].parent: \"inner\": 0 stands after it",
+        ),
+        (
+            "parent of itself",
+            |r| r.parts[0].runs[0].tree[1].parent = Some(1),
+            "tree[1].parent: \"inner\": 1 stands",
+        ),
         ("no such parent", |r| r.parts[0].runs[0].tree[1].parent = Some(7), "7 is not there (2 places)"),
-        ("wrong depth", |r| r.parts[0].runs[0].tree[1].depth = 3, "tree[1].depth: \"inner\": 3 where its callers make 1"),
-        ("not a method", |r| r.parts[0].runs[0].tree[1].name = "x".into(), "tree[1].name: \"x\" is missing from methods"),
+        (
+            "wrong depth",
+            |r| r.parts[0].runs[0].tree[1].depth = 3,
+            "tree[1].depth: \"inner\": 3 where its callers make 1",
+        ),
+        (
+            "not a method",
+            |r| r.parts[0].runs[0].tree[1].name = "x".into(),
+            "tree[1].name: \"x\" is missing from methods",
+        ),
         (
             "too many rows",
-            |r| r.parts[0].runs[0].timeline = vec![crate::report::render::sample::report().parts[0].runs[0].timeline[0].clone(); 1_000_001],
+            |r| {
+                r.parts[0].runs[0].timeline =
+                    vec![
+                        crate::report::render::sample::report().parts[0].runs[0].timeline[0].clone();
+                        1_000_001
+                    ]
+            },
             "rows in all, more than 1000000",
         ),
         (
@@ -117,14 +178,26 @@ fn faults_of_the_json_itself_have_field_line_and_column() {
         error(text.replacen(from, to, 1).as_bytes())
     };
     for (from, to, expected) in [
-        ("\"total_ns\": 2000000", "\"total_ns\": -5", "parts[0].runs[0].methods[0].total_ns: invalid value: integer `-5`"),
+        (
+            "\"total_ns\": 2000000",
+            "\"total_ns\": -5",
+            "parts[0].runs[0].methods[0].total_ns: invalid value: integer `-5`",
+        ),
         ("\"total_ns\": 2000000", "\"total_ns\": NaN", "expected value at line"),
         ("\"total_ns\": 2000000", "\"total_ns\": 1e999", "number out of range at line"),
-        ("\"total_ns\": 2000000", "\"total_ns\": 1.5", "methods[0].total_ns: invalid type: floating point `1.5`"),
+        (
+            "\"total_ns\": 2000000",
+            "\"total_ns\": 1.5",
+            "methods[0].total_ns: invalid type: floating point `1.5`",
+        ),
         ("\"total_ns\": 2000000,", "", "methods[0]: missing field `total_ns`"),
         ("\"calls\": 2,", "\"calls\": 2, \"calls\": 2,", "methods[0]: duplicate field `calls`"),
         ("\"wall_ns\": 2100000,", "", "parts[0].runs[0]: missing field `wall_ns`"),
-        ("\"version\": 1", "\"version\": 2", "not supported: file: version: a profile of version \"2\"; this program"),
+        (
+            "\"version\": 1",
+            "\"version\": 2",
+            "not supported: file: version: a profile of version \"2\"; this program",
+        ),
         ("\"version\": 1", "\"version\": \"1\"", "not supported: file: version:"),
         ("\"version\": 1,", "", "version: absent"),
         ("\"smallmind-profile\"", "\"another\"", "not a profile"),
@@ -132,7 +205,8 @@ fn faults_of_the_json_itself_have_field_line_and_column() {
     ] {
         let found = swap(from, to);
         assert!(found.contains(expected), "{to}: {found}");
-        let located = found.contains(" line ") || found.contains("version") || found.contains("not a profile");
+        let located =
+            found.contains(" line ") || found.contains("version") || found.contains("not a profile");
         assert!(located, "{found}");
     }
     assert!(error(&text.as_bytes()[..text.len() / 2]).contains("EOF while parsing"));
@@ -165,7 +239,10 @@ fn our_page_gives_back_what_it_shows() {
     assert_eq!(machine, (&report.machine.cpu, &report.machine.isa, report.machine.threads));
     assert_eq!(read.report.models.len(), report.models.len());
     for (found, kept) in read.report.models.iter().zip(&report.models) {
-        assert_eq!((&found.name, found.parameters, &found.tokens), (&kept.name, kept.parameters, &kept.tokens));
+        assert_eq!(
+            (&found.name, found.parameters, &found.tokens),
+            (&kept.name, kept.parameters, &kept.tokens)
+        );
     }
     for (index, (found, kept)) in read.report.parts.iter().zip(&report.parts).enumerate() {
         assert_eq!((&found.name, found.runs.len()), (&kept.name, 1));
@@ -174,7 +251,8 @@ fn our_page_gives_back_what_it_shows() {
             figures.sort();
             figures[figures.len() / 2] as f64
         };
-        let near = |found: u64, kept: f64, step: f64| assert!((found as f64 - kept).abs() <= step, "{found} {kept}");
+        let near =
+            |found: u64, kept: f64, step: f64| assert!((found as f64 - kept).abs() <= step, "{found} {kept}");
         near(found.runs[0].wall_ns, median(&|run| run.wall_ns), 501.0);
         assert_eq!(found.runs[0].methods.len(), kept.runs[0].methods.len());
         for method in &found.runs[0].methods {
@@ -205,17 +283,23 @@ fn a_fault_in_our_page_is_told_with_its_line() {
         error(page.as_bytes())
     };
     // A row lost, doubled, in the wrong place.
-    assert!(changed(&format!("{second}\n"), "").contains(&format!("line {}: rank 3 where 2 is due", line_of(second))));
+    assert!(
+        changed(&format!("{second}\n"), "")
+            .contains(&format!("line {}: rank 3 where 2 is due", line_of(second)))
+    );
     let doubled = changed(second, &format!("{second}\n{second}"));
     assert!(doubled.contains(&format!("line {}: the method", line_of(second) + 1)), "{doubled}");
     assert!(doubled.contains(&format!("stands in line {} already", line_of(second))), "{doubled}");
     assert!(changed(third, "text").contains(&format!("line {}: \"text\" ends no table", line_of(third))));
-    let last = page[all..].lines().skip_while(|line| !line.starts_with("| ")).take_while(|line| !line.is_empty());
+    let last =
+        page[all..].lines().skip_while(|line| !line.starts_with("| ")).take_while(|line| !line.is_empty());
     let last = last.last().unwrap();
     assert!(changed(&format!("{last}\n"), "").contains("rows are missing or too many"));
     // A figure that is none.
     let total = second.split(" | ").nth(3).unwrap();
-    for (bad, why) in [("NaN", "is no number"), ("-1.0", "is negative"), ("inf", "is no number"), ("–", "no time")] {
+    for (bad, why) in
+        [("NaN", "is no number"), ("-1.0", "is negative"), ("inf", "is no number"), ("–", "no time")]
+    {
         let found = changed(second, &second.replacen(total, bad, 1));
         assert!(found.contains(&format!("line {}: ", line_of(second))) && found.contains(why), "{found}");
     }
@@ -278,7 +362,11 @@ fn the_predecessors_other_pages_are_read_too() {
     assert_eq!((read.nested_total_ns, run.wall_ns, run.alloc_bytes), (None, 2_500_000_000, 10 << 20));
     assert_eq!((run.methods[0].alloc_bytes, run.methods[0].max_ns), (10 << 20, 1_145_521_000));
     // Its shortest call is longer than its mean: told, and put in order.
-    assert!(read.notes[0].contains("line 14") && read.notes[0].contains("\"BuilderSetup\""), "{:?}", read.notes);
+    assert!(
+        read.notes[0].contains("line 15") && read.notes[0].contains("\"BuilderSetup\""),
+        "{:?}",
+        read.notes
+    );
     assert_eq!(run.methods[1].min_ns, 18_939_000);
 }
 
@@ -296,24 +384,52 @@ fn a_summary_in_a_table_and_other_orders_of_columns_are_read() {
 fn every_fault_in_the_predecessors_page_is_told_with_its_line() {
     for (from, to, expected) in [
         ("| 3 | `MatMul_128x128` | 100.20 | 1 | 100.204 | 0.00 |\n", "", "line 17: rank 4 where 3 is due"),
-        ("| 6 | `TensorAdd_Iteration` | 0.04 | 10 | 0.004 | 0.50 |\n", "", "line 13: 5 methods where line 9 says 6"),
-        ("`MatMul_Iteration`", "`MatMul_128x128`", "line 18: the method \"MatMul_128x128\" stands in line 17 already"),
+        (
+            "| 6 | `TensorAdd_Iteration` | 0.04 | 10 | 0.004 | 0.50 |\n",
+            "",
+            "line 13: 5 methods where line 9 says 6",
+        ),
+        (
+            "`MatMul_Iteration`",
+            "`MatMul_128x128`",
+            "line 18: the method \"MatMul_128x128\" stands in line 17 already",
+        ),
         ("| 80.00 |", "| NaN |", "line 18: \"Time (ms)\": \"NaN\" is no number"),
         ("| 80.00 |", "| -80.00 |", "line 18: \"Time (ms)\": \"-80.00\" is negative"),
         ("| 80.00 |", "| Infinity |", "line 18: \"Time (ms)\": \"Infinity\" is no number"),
         ("| 80.00 |", "| |", "line 18: no time (\"MatMul_Iteration\")"),
-        ("| 80.00 |", "| 800.00 |", "line 18: 3 calls of 26.667000 ms on average are not 800.000000 ms in all"),
+        (
+            "| 80.00 |",
+            "| 800.00 |",
+            "line 18: 3 calls of 26.667000 ms on average are not 800.000000 ms in all",
+        ),
         ("| 3 | 26.667 |", "| 2.5 | 26.667 |", "line 18: \"Calls\": \"2.5\" is no whole number"),
         ("| Calls | Avg (ms) |", "| Count | Avg (ms) |", "line 13: no column for the calls"),
         ("| Time (ms) |", "| Span (ms) |", "line 13: no column for the total time"),
-        ("| Avg (ms) |", "| Total (ms) |", "line 13: the columns \"Time (ms)\" and \"Total (ms)\" say the same"),
+        (
+            "| Avg (ms) |",
+            "| Total (ms) |",
+            "line 13: the columns \"Time (ms)\" and \"Total (ms)\" say the same",
+        ),
         ("| Rank | Method | Time", "| Rank | Name | Time", "line 13: no column for the names"),
         ("- **Total Runtime:** 1,100.30 ms\n", "", "no \"total runtime\" in the summary"),
         ("1,100.30", "1,10.30", "line 7: total runtime: \"1,10.30 ms\" is no number"),
-        ("- **Methods", "- **Total Runtime:** 5 ms\n- **Methods", "line 9: \"total runtime\" a second time; the first is line 7"),
+        (
+            "- **Methods",
+            "- **Total Runtime:** 5 ms\n- **Methods",
+            "line 9: \"total runtime\" a second time; the first is line 7",
+        ),
         ("Hot Paths", "Cold Paths", "no section \"Hot Paths\""),
-        ("| 0.50 | 1 | 512.00 |", "| 0.90 | 1 | 512.00 |", "line 27: allocations of \"TensorAdd_10000\" are not those of line 19"),
-        ("| 0.50 | 1 | 512.00 |", "| 0.50 | 3 | 512.00 |", "line 27: 3 calls of \"TensorAdd_10000\", 1 in line 19"),
+        (
+            "| 0.50 | 1 | 512.00 |",
+            "| 0.90 | 1 | 512.00 |",
+            "line 27: allocations of \"TensorAdd_10000\" are not those of line 19",
+        ),
+        (
+            "| 0.50 | 1 | 512.00 |",
+            "| 0.50 | 3 | 512.00 |",
+            "line 27: 3 calls of \"TensorAdd_10000\", 1 in line 19",
+        ),
         ("`TensorAdd_10000` | 20.06", "`` | 20.06", "line 19: a method without a name"),
     ] {
         assert!(ENHANCED.contains(from), "{from}");
@@ -356,8 +472,20 @@ fn next(state: &mut u64) -> usize {
 fn damaged_files_are_read_or_refused_but_never_panic() {
     let page = render(&sample::report(), Format::Markdown).unwrap();
     let sources = [json(&report()).into_bytes(), page, ENHANCED.as_bytes().to_vec()];
-    let pieces: [&[u8]; 12] =
-        [b"|", b"\n", b"-1", b"NaN", b"1e99", b"99999999999999999999", b"# ", b"```\n", b"\\", b"`", b"\xf0", b"{"];
+    let pieces: [&[u8]; 12] = [
+        b"|",
+        b"\n",
+        b"-1",
+        b"NaN",
+        b"1e99",
+        b"99999999999999999999",
+        b"# ",
+        b"```\n",
+        b"\\",
+        b"`",
+        b"\xf0",
+        b"{",
+    ];
     let mut state = 1;
     let (mut sound, mut refused) = (0, 0);
     for source in &sources {

@@ -2,7 +2,7 @@
 
 pub mod args;
 mod compare;
-mod modes;
+pub mod modes;
 
 use smallmind::Result;
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! Single kernels at the sizes of the predecessor's profiler. A size is a method, and the calls of its iterations
 //! another inside it, which all sizes share. Warm-ups are inside of the size's method, which so has 1 + 3 or 1 + 5
-//! calls, as the predecessor's has, and are no iterations.
+//! calls, as the predecessor's has, and are no iterations. One more call comes before it, unrecorded, so that a method
+//! of microseconds isn't about what the one before it has left in the caches.
 //!
 //! Products run on all workers, the rest on the calling thread.
 
@@ -46,6 +47,10 @@ pub struct Repeated<F> {
 impl<F: FnMut() -> Result<()>> Workload for Repeated<F> {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn warm(&mut self) -> Result<()> {
+        (self.call)()
     }
 
     fn run(&mut self) -> Result<()> {

@@ -21,6 +21,11 @@ pub trait Workload {
         Ok(())
     }
 
+    /// Done right before the work, with recording off: what the work before has driven out of the caches comes back.
+    fn warm(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// The work. All of it stands in scopes, so that their times add up to the part's.
     fn run(&mut self) -> Result<()>;
 
@@ -103,8 +108,14 @@ impl PartPlan {
         for run in 1..=runs {
             progress.set_message(format!("{}: run {run} of {runs}", self.name));
             self.workloads.iter_mut().try_for_each(|workload| workload.prepare())?;
-            let (result, run) =
-                report::record(|| self.workloads.iter_mut().try_for_each(|workload| workload.run()));
+            let (result, run) = report::record(|| {
+                self.workloads.iter_mut().try_for_each(|workload| {
+                    profile::set_enabled(false);
+                    let warmed = workload.warm();
+                    profile::set_enabled(true);
+                    warmed.and_then(|()| workload.run())
+                })
+            });
             result?;
             measured.push(run);
         }

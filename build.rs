@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
@@ -38,6 +39,7 @@ fn main() {
         println!("cargo:rerun-if-changed={path}");
     }
     link_shared_library();
+    name_commit();
     let out = Path::new(&variable("OUT_DIR")).join("smallmind.h");
     let written = header().and_then(|text| fs::write(out, text).map_err(|e| e.to_string()));
     if let Err(reason) = written {
@@ -48,6 +50,29 @@ fn main() {
 /// An environment variable that cargo always sets for a build script.
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
+}
+
+/// Tells profiles which commit an optimised build stands on; changes that aren't committed don't show. Other builds
+/// would be made anew after every commit for nothing.
+fn name_commit() {
+    println!("cargo:rerun-if-env-changed=SMALLMIND_COMMIT");
+    if variable("PROFILE") != "release" || env::var_os("SMALLMIND_COMMIT").is_some() {
+        return;
+    }
+    // Without git or a repository there is nothing to tell.
+    let (Some(commit), Some(log)) =
+        (git(&["rev-parse", "--short=12", "HEAD"]), git(&["rev-parse", "--git-path", "logs/HEAD"]))
+    else {
+        return;
+    };
+    println!("cargo:rustc-env=SMALLMIND_COMMIT={commit}");
+    println!("cargo:rerun-if-changed={log}");
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }
 
 /// Gives the shared library its soname, and keeps it loaded once it is: its threads and the

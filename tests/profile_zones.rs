@@ -10,7 +10,7 @@ use smallmind::Error;
 use smallmind::kernels::KernelSet;
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right};
 use smallmind::ops::gemm::Workspace;
-use smallmind::profile::{self, MethodStats, Owner, Snapshot, Zone, trace};
+use smallmind::profile::{self, MethodStats, Owner, Snapshot, Tally, Zone, trace};
 use smallmind::report;
 use smallmind::threads::Team;
 
@@ -263,6 +263,37 @@ fn a_call_that_workers_share_is_one_call() {
     assert!(decode.cpu_ns >= op.cpu_ns && decode.idle_ns == op.idle_ns);
     let own: u64 = snapshot.nodes.iter().map(|node| node.self_ns).sum();
     assert!(own.abs_diff(decode.total_ns) <= 4, "self times are the leader's: {own} {}", decode.total_ns);
+}
+
+#[test]
+fn pieces_are_one_call() {
+    let _recording = record();
+    let mut pieces = [0; 2];
+    {
+        let _op = profile::scope(Zone::Linear).work(1, 1);
+        let tally = Tally::of_call(Zone::Rope);
+        let _unused = Tally::of_call(Zone::KvStore);
+        for _ in 0..5 {
+            let outer = Instant::now();
+            let inner = tally.piece(10, 20, || {
+                let inner = Instant::now();
+                spin_ms(1);
+                inner.elapsed().as_nanos() as u64
+            });
+            pieces = [pieces[0] + inner, pieces[1] + outer.elapsed().as_nanos() as u64];
+        }
+        let help = Tally::of_assist(Zone::Rope);
+        help.piece(1, 2, || spin_ms(1));
+    }
+    let snapshot = profile::snapshot();
+    let (op, rope) = (named(&snapshot, "linear"), named(&snapshot, "rope"));
+    assert_eq!(snapshot.nodes.len(), 2, "what had no pieces is not there");
+    assert_eq!((rope.calls, rope.flops, rope.bytes, rope.depth), (1, 51, 102, 1));
+    assert!(within(rope.total_ns, pieces) && rope.min_ns == rope.max_ns, "{rope:?} {pieces:?}");
+    assert!(rope.cpu_ns >= rope.total_ns + MS * 999 / 1000);
+    // What the op's thread gave to others' calls is neither its own time.
+    let own = op.total_ns - rope.cpu_ns;
+    assert!(op.self_ns.abs_diff(own) <= 2, "{op:?} {rope:?}");
 }
 
 #[test]

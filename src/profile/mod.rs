@@ -26,6 +26,7 @@ mod pool;
 mod report;
 mod snapshot;
 mod table;
+mod tally;
 pub mod trace;
 mod zone;
 
@@ -39,6 +40,7 @@ pub use report::render_table;
 pub use snapshot::{Lane, MethodStats, Snapshot, snapshot, snapshot_of};
 pub use table::Path;
 use table::Role;
+pub use tally::Tally;
 pub use zone::{MAX_NAME_BYTES, MAX_NAMED, Zone, zone};
 
 /// Not asked yet, off, or on.

@@ -230,12 +230,7 @@ impl Table {
         let number = frame.node.load(Relaxed);
         let node = &self.nodes[number as usize];
         node.write(|| {
-            match role {
-                Role::Call => node.record(ticks, self_ticks),
-                Role::Assist => node.assist(ticks, self_ticks),
-            }
-            add(&node.flops, flops);
-            add(&node.bytes, bytes);
+            node.count(role, ticks, self_ticks, flops, bytes);
             add(&node.alloc_count, alloc_count.wrapping_sub(frame.child_alloc_count.load(Relaxed)));
             add(&node.alloc_bytes, alloc_bytes.wrapping_sub(frame.child_alloc_bytes.load(Relaxed)));
             if peak > node.peak_bytes.load(Relaxed) {
@@ -251,6 +246,25 @@ impl Table {
         }
         self.current.store(frame.outer.load(Relaxed), Relaxed);
         self.depth.store(token.depth, Relaxed);
+    }
+
+    /// Records a call, or a share in one, that was measured elsewhere, below the current node.
+    #[inline]
+    pub fn add(&self, zone: Zone, role: Role, ticks: u64, flops: u64, bytes: u64) {
+        self.renew();
+        let Some(number) = self.child(self.current.load(Relaxed), zone.index() as u16) else {
+            add(&self.dropped, 1);
+            return;
+        };
+        let outer = self.depth.load(Relaxed).checked_sub(1);
+        if let Some(outer) = outer.and_then(|depth| self.frames.get(depth as usize)) {
+            add(&outer.child_ticks, ticks);
+        }
+        let node = &self.nodes[number as usize];
+        node.write(|| node.count(role, ticks, ticks, flops, bytes));
+        if role == Role::Call {
+            node.count_in_histogram(ticks);
+        }
     }
 
     /// Where the next scope would hang.
@@ -409,6 +423,16 @@ impl Node {
         fence(Release);
         change();
         self.sequence.store(sequence.wrapping_add(2), Release);
+    }
+
+    #[inline(always)]
+    fn count(&self, role: Role, ticks: u64, self_ticks: u64, flops: u64, bytes: u64) {
+        match role {
+            Role::Call => self.record(ticks, self_ticks),
+            Role::Assist => self.assist(ticks, self_ticks),
+        }
+        add(&self.flops, flops);
+        add(&self.bytes, bytes);
     }
 
     #[inline(always)]

@@ -48,7 +48,7 @@ pub struct Machine {
     pub kernels: Vec<KernelRow>,
     /// Version of the library.
     pub version: String,
-    /// Commit that the build was made from, empty where unknown.
+    /// Commit that the build stands on, empty where unknown.
     pub commit: String,
     /// What the machine can do, where it was measured.
     pub limits: Option<Limits>,

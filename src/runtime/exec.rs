@@ -14,7 +14,7 @@ use crate::model::{
 use crate::ops::attention::{self, HeadShape};
 use crate::ops::linear::{self, Beside, Packer, Product};
 use crate::ops::{Rows, rowwise};
-use crate::profile::{self, Zone};
+use crate::profile::{self, Tally, Zone};
 use crate::quant::BLOCK;
 use crate::threads::{Poisoned, Shares, Team, WorkCounter, Worker};
 
@@ -343,14 +343,15 @@ impl Walk<'_> {
                         Then::RopeStore { layer } => (layer, true),
                         Then::Store { layer } => (layer, false),
                     };
+                    let (rope, store) = (tally(worker, Zone::Rope), tally(worker, Zone::KvStore));
                     let call = |i: usize, rows: Range<usize>, columns: Range<usize>| {
                         let (qkv, begin) = (view(parts[i].out), parts[i].column / config.head_dim);
                         let heads = columns.start / config.head_dim..columns.end / config.head_dim;
                         let heads = begin + heads.start..begin + heads.end;
                         if turns {
-                            self.rotate(qkv, rows.clone(), heads.clone(), worker);
+                            self.rotate(qkv, rows.clone(), heads.clone(), &rope);
                         }
-                        self.store(layer, qkv, rows, heads, worker);
+                        self.store(layer, qkv, rows, heads, &store);
                     };
                     let then = linear::Then { unit: config.head_dim, call };
                     linear::run(worker, shares, n, part, Some(then));
@@ -359,10 +360,12 @@ impl Walk<'_> {
                     let product = |part| self.product(part, step.rows, worker);
                     let Some((gate, up)) = product(gate).zip(product(up)) else { return };
                     let (out, n) = (view(*out), gate.weight.n());
+                    let gates = tally(worker, Zone::SwiGlu);
                     let call = |pair: Beside<2>| {
                         let elements = (pair.rows.len() * pair.columns.len()) as u64;
-                        let _zone = clock(worker, Zone::SwiGlu).work(5 * elements, 8 * elements);
-                        rowwise::swiglu(kernels, &pair, n, *quantized, out);
+                        gates.piece(5 * elements, 8 * elements, || {
+                            rowwise::swiglu(kernels, &pair, n, *quantized, out);
+                        });
                     };
                     let then = linear::Then { unit: columns_unit(*quantized), call };
                     let scratch = self.worker_memory(worker).cast();
@@ -371,22 +374,21 @@ impl Walk<'_> {
                 StepKind::Gelu { part, out, quantized } => {
                     let Some(product) = self.product(part, step.rows, worker) else { return };
                     let (out, n) = (view(*out), product.weight.n());
-                    let zone = |rows: usize, columns: usize| {
-                        let elements = (rows * columns) as u64;
-                        clock(worker, Zone::Gelu).work(8 * elements, 8 * elements)
-                    };
+                    let gelus = tally(worker, Zone::Gelu);
+                    let elements =
+                        |rows: &Range<usize>, columns: &Range<usize>| 8 * (rows.len() * columns.len()) as u64;
                     let (shares, unit) = (&turn.shares, columns_unit(*quantized));
                     if *quantized {
                         let call = |x: Beside<1>| {
-                            let _zone = zone(x.rows.len(), x.columns.len());
-                            rowwise::gelu_quantize(kernels, &x, n, out);
+                            let work = elements(&x.rows, &x.columns);
+                            gelus.piece(work, work, || rowwise::gelu_quantize(kernels, &x, n, out));
                         };
                         let scratch = self.worker_memory(worker).cast();
                         linear::beside(worker, shares, [&product], scratch, linear::Then { unit, call });
                     } else {
                         let call = |_: usize, rows: Range<usize>, columns: Range<usize>| {
-                            let _zone = zone(rows.len(), columns.len());
-                            rowwise::gelu(kernels, out, rows, columns);
+                            let work = elements(&rows, &columns);
+                            gelus.piece(work, work, || rowwise::gelu(kernels, out, rows, columns));
                         };
                         linear::run(worker, shares, 1, |_| Some(product), Some(linear::Then { unit, call }));
                     }
@@ -431,7 +433,7 @@ impl Walk<'_> {
     ///
     /// # Safety
     /// These heads of these rows are this worker's alone.
-    unsafe fn rotate(&self, qkv: Rows, rows: Range<usize>, heads: Range<usize>, worker: &Worker<'_>) {
+    unsafe fn rotate(&self, qkv: Rows, rows: Range<usize>, heads: Range<usize>, tally: &Tally) {
         let config = self.model.config();
         let Some((rope, table)) = config.rope.as_ref().zip(self.pass.rope.as_ref()) else { return };
         let values = config.n_head + config.n_head_kv;
@@ -440,24 +442,18 @@ impl Walk<'_> {
             return;
         }
         let elements = (rows.len() * turned.len() * rope.dim) as u64;
-        let _zone = clock(worker, Zone::Rope).work(3 * elements, 8 * elements);
-        let kernel = self.model.kernels().rope.of(rope.pairing);
+        let (kernel, positions) = (self.model.kernels().rope.of(rope.pairing), &self.pass.positions);
         // SAFETY: by contract; the table covers the context.
-        unsafe { rowwise::rope(kernel, rows, qkv, turned, config.head_dim, table, &self.pass.positions) };
+        tally.piece(3 * elements, 8 * elements, || unsafe {
+            rowwise::rope(kernel, rows, qkv, turned, config.head_dim, table, positions);
+        });
     }
 
     /// Puts what is keys or values among some heads of `qkv` into the cache.
     ///
     /// # Safety
     /// These heads of these rows, and their places in the cache, are this worker's alone.
-    unsafe fn store(
-        &self,
-        layer: usize,
-        qkv: Rows,
-        rows: Range<usize>,
-        heads: Range<usize>,
-        worker: &Worker<'_>,
-    ) {
+    unsafe fn store(&self, layer: usize, qkv: Rows, rows: Range<usize>, heads: Range<usize>, tally: &Tally) {
         let shape = self::heads(self.model);
         let (keys, values) = (shape.n_head, shape.n_head + shape.n_head_kv);
         let (begin, end) = (heads.start, heads.end);
@@ -467,12 +463,12 @@ impl Walk<'_> {
             return;
         }
         let elements = rows.len() * (key_heads.len() + value_heads.len()) * shape.head_dim;
-        let _zone = clock(worker, Zone::KvStore).work(0, 8 * elements as u64);
         let (cache, heads) = (self.cache.layer(layer), (key_heads, value_heads));
+        let (kernels, position) = (self.model.kernels(), self.batch.position);
         // SAFETY: by contract; the context has room for the positions.
-        unsafe {
-            attention::store(self.model.kernels(), &cache, rows, qkv, &shape, self.batch.position, heads)
-        };
+        tally.piece(0, 8 * elements as u64, || unsafe {
+            attention::store(kernels, &cache, rows, qkv, &shape, position, heads);
+        });
     }
 
     fn product(&self, part: &Part, rows: BufKind, worker: &Worker<'_>) -> Option<Product<'_>> {
@@ -529,6 +525,11 @@ impl Walk<'_> {
 #[inline(always)]
 fn clock(worker: &Worker<'_>, zone: Zone) -> profile::Scope {
     if worker.index() == 0 { profile::scope(zone) } else { profile::assist(zone) }
+}
+
+/// The same for what comes piece by piece within a step.
+fn tally(worker: &Worker<'_>, zone: Zone) -> Tally {
+    if worker.index() == 0 { Tally::of_call(zone) } else { Tally::of_assist(zone) }
 }
 
 fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {

@@ -3,7 +3,7 @@
 
 use super::models::ModelRate;
 use super::ops;
-use super::text::{duration, percent, ratio, short, size};
+use super::text::{duration, percent, ratio, short, shortened, size};
 use super::view::PartView;
 use crate::profile::Zone;
 use crate::report::data::{Method, Report};
@@ -65,7 +65,7 @@ fn words(text: impl Into<String>) -> Piece {
 }
 
 fn name(text: &str) -> Piece {
-    Piece::Name(text.to_string())
+    Piece::Name(shortened(text))
 }
 
 fn insight(weight: Weight, pieces: Vec<Piece>) -> Insight {
@@ -183,12 +183,12 @@ fn waiting(report: &Report, part: &PartView<'_>) -> Option<Insight> {
 
 /// Sentences about places of the tree: methods are sums over places that may have little in common.
 fn about_places(part: &PartView<'_>, tell: impl Fn(&Method) -> Option<String>) -> Vec<Insight> {
-    let told = part.tree.nodes.iter().enumerate().filter(|(_, node)| !waits(node));
-    let (places, told): (Vec<usize>, Vec<String>) =
-        told.filter_map(|(place, node)| Some((place, tell(node)?))).take(MOST).unzip();
-    let labels = part.tree.labels(&places);
+    let all: Vec<usize> = (0..part.tree.nodes.len()).collect();
+    let labelled = part.tree.nodes.iter().zip(part.tree.labels(&all));
+    let told =
+        labelled.filter(|(node, _)| !waits(node)).filter_map(|(node, label)| Some((label, tell(node)?)));
     let sentence = |(label, text): (String, String)| insight(Weight::Chance, vec![name(&label), words(text)]);
-    labels.into_iter().zip(told).map(sentence).collect()
+    told.take(MOST).map(sentence).collect()
 }
 
 fn uneven(part: &PartView<'_>) -> Vec<Insight> {
@@ -340,8 +340,8 @@ mod tests {
             "2 scopes were never closed",
             "lies outside of every scope",
             "The 3 runs differ by",
-            "linear.up is shared unevenly: thread 1 works 10.0 ms longer",
-            "linear.down takes 207 µs as a rule, but one call of a hundred takes 1.04 ms or more (5.00 ×).",
+            "linear.up ‹ Model_Medium_Forward is shared unevenly: thread 1 works 10.0 ms longer",
+            "linear.down ‹ Model_Medium_Forward takes 207 µs as a rule, but one call of a hundred takes 1.04 ms or more (5.00 ×).",
         ] {
             assert!(has(&after, told), "{told}: {after:#?}");
         }

@@ -1,6 +1,7 @@
 //! A report as files: text for people, JSON for programs, pages and pictures, and what other tools open.
 //! Every rendering takes its figures from [`view`], so that no two of them disagree.
 
+mod family;
 mod flame;
 mod html;
 mod insights;

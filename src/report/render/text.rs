@@ -7,6 +7,9 @@ pub(in crate::report) const NOTHING: &str = "–";
 /// Bytes of a "MB": the predecessor's reports count so too.
 pub(in crate::report) const MB: f64 = 1_048_576.0;
 
+/// Letters of a name in a sentence or a heading.
+const SHOWN: usize = 72;
+
 /// Milliseconds, exact to the nanosecond where short and to five digits and more where long.
 pub(in crate::report) fn ms(ns: f64) -> String {
     let ms = ns / 1e6;
@@ -75,6 +78,15 @@ pub(in crate::report) fn one_line(name: &str) -> String {
     name.chars().map(|c| if c.is_whitespace() || c.is_control() { ' ' } else { c }).collect()
 }
 
+/// A name on one line that leaves room for a sentence around it.
+pub(super) fn shortened(name: &str) -> String {
+    let mut shown: String = one_line(name).chars().take(SHOWN).collect();
+    if shown.len() < one_line(name).len() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// A name in Markdown: one line, and a backslash before whatever means something there. Taking away each
 /// backslash before punctuation gives the name back.
 pub(in crate::report) fn markdown(name: &str) -> String {
@@ -132,5 +144,7 @@ mod tests {
     fn names_stay_on_their_line() {
         assert_eq!(markdown("Model_Small_Forward"), "Model_Small_Forward");
         assert_eq!(markdown("a|b\nc`<i>"), "a\\|b c\\`\\<i>");
+        assert_eq!(shortened("linear.up"), "linear.up");
+        assert_eq!(shortened(&"ä".repeat(80)), format!("{}…", "ä".repeat(72)));
     }
 }

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
+use super::super::family;
 use super::super::text::{duration, percent, ratio, short};
 use super::super::view::PartView;
-use super::{family, place, tooltip};
+use super::{place, tooltip};
 
 /// Narrower cells than this part of the whole can't be seen.
 const NARROWEST: f64 = 0.0004;

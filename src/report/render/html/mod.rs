@@ -1,7 +1,6 @@
 //! A report as one page that needs nothing from elsewhere: its pictures, tables, style and script stand in it.
 //! Rust works out every place and every number; the template only sets them, and escapes all texts.
 
-mod family;
 mod icicle;
 mod roofline;
 mod sections;
@@ -10,7 +9,7 @@ mod timeline;
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use super::view;
-use super::{models, text};
+use super::{family, models, text};
 use crate::report::data::Report;
 use crate::{Error, Result};
 
@@ -37,7 +36,7 @@ fn fill(report: &Report) -> Result<String, minijinja::Error> {
     let sections: Vec<_> = parts.iter().map(|part| sections::part(report, part, &rates)).collect();
     environment.get_template("page.html")?.render(context! {
         report => context! {
-            mode => report.mode,
+            mode => text::shortened(&report.mode),
             created => report.created.replace('T', " ").replace('Z', " UTC"),
         },
         machine => sections::machine(&report.machine),

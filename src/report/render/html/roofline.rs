@@ -3,10 +3,11 @@
 
 use serde::Serialize;
 
+use super::super::family;
 use super::super::ops::Op;
 use super::super::text::{duration, percent, short};
 use super::super::view::PartView;
-use super::{family, tooltip};
+use super::tooltip;
 use crate::report::data::{Limits, MemoryLevel};
 
 /// Dots drawn: the ops that took most time.
@@ -35,6 +36,8 @@ const MARGIN: [f64; 4] = [18.0, 14.0, 40.0, 46.0];
 /// Height of a line of text, and width of a letter.
 const LINE: f64 = 13.0;
 const LETTER: f64 = 6.3;
+/// From a slope to the middle of the letters above it.
+const ABOVE: f64 = 9.0;
 
 /// The picture.
 #[derive(Serialize)]
@@ -214,8 +217,10 @@ fn roofs(limits: &Limits, axes: &Axes, taken: &mut Boxes) -> Vec<Roof> {
         }
         let start = [axes.at_x(from), axes.at_y(from * level.gbps)];
         let end = [axes.at_x(ridge), flat];
-        let label = format!("{} {} GB/s", level.name, short(level.gbps));
-        let place = along_slope(start, end, label.chars().count(), taken);
+        // The name alone where there is no room for the speed.
+        let names = [format!("{} {} GB/s", level.name, short(level.gbps)), level.name.clone()];
+        let fits = |name: String| Some((along_slope(start, end, name.chars().count(), taken)?, name));
+        let (place, label) = names.into_iter().find_map(fits).unwrap_or_default();
         roofs.push(Roof {
             points: format!(
                 "{},{} {},{}",
@@ -224,9 +229,9 @@ fn roofs(limits: &Limits, axes: &Axes, taken: &mut Boxes) -> Vec<Roof> {
                 number(end[0]),
                 number(end[1])
             ),
-            label: if place.is_some() { label } else { String::new() },
-            x: number(place.map_or(0.0, |place| place[0])),
-            y: number(place.map_or(0.0, |place| place[1] - 5.0)),
+            label,
+            x: number(place[0]),
+            y: number(place[1] - 5.0),
             turn: number(turn),
             anchor: "start",
         });
@@ -242,8 +247,10 @@ fn along_slope(start: [f64; 2], end: [f64; 2], letters: usize, taken: &mut Boxes
     let boxes = |begin: f64| {
         (0..=letters).map(move |letter| {
             let along = (begin + letter as f64 * LETTER) / length;
-            let (x, y) = (start[0] + along * dx, start[1] + along * dy);
-            [x - LINE, y - LINE - 2.0, x + 3.0, y - 1.0]
+            // Letters stand upright on the slope: their middles lie off it, at a right angle.
+            let x = start[0] + along * dx + ABOVE * dy / length;
+            let y = start[1] + along * dy - ABOVE * dx / length;
+            [x - ABOVE / 2.0, y - ABOVE / 2.0, x + ABOVE / 2.0, y + ABOVE / 2.0]
         })
     };
     let mut begin = 8.0;

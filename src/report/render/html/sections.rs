@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use super::super::family;
 use super::super::insights::{self, Piece, Weight};
 use super::super::models::{self, ModelRate};
 use super::super::ops::{self, Op};
-use super::super::text::{NOTHING, duration, mb, ms, percent, ratio, short, size};
+use super::super::text::{NOTHING, duration, mb, ms, percent, ratio, short, shortened, size};
 use super::super::view::{MethodView, PartView};
-use super::{family, icicle, place, roofline, timeline, tooltip};
+use super::{icicle, place, roofline, timeline, tooltip};
 use crate::report::data::{KernelRow, Lane, Machine, Method, ModelSpec, Report};
 
 /// Rows of the bars, and of the tables of ops and threads.
@@ -136,7 +137,7 @@ pub(super) fn part(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]
     let draw = |size| roofline::of(part, &ops, limits, size);
     let range = call_range(part);
     Section {
-        name: part.part.name.clone(),
+        name: shortened(&part.part.name),
         about: part.part.about.clone(),
         runs: part.part.runs.len(),
         number: part.number,
@@ -192,7 +193,11 @@ fn cards(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<C
     let mut cards = vec![card("wall time", duration(part.wall.median), spread)];
     for rate in rates.iter().filter(|rate| rate.part == part.index) {
         let each = format!("{} a token", duration(rate.total.median / rate.tokens as f64));
-        cards.push(card(&rate.model.name, format!("{} tokens/s", short(rate.speed.median)), each));
+        cards.push(card(
+            &shortened(&rate.model.name),
+            format!("{} tokens/s", short(rate.speed.median)),
+            each,
+        ));
     }
     if part.flops() > 0 {
         let peak = report.machine.limits.as_ref().map(|limits| limits.fma_gflops).filter(|&peak| peak > 0.0);
@@ -438,14 +443,14 @@ pub(super) fn machine(machine: &Machine) -> MachineView {
     let mut limits = Vec::new();
     if let Some(measured) = &machine.limits {
         let peak = format!("{} GFLOPS", short(measured.fma_gflops));
-        limits.push(["arithmetic".to_string(), "multiply-adds from registers".to_string(), peak]);
+        limits.push(["arithmetic".to_string(), "registers".to_string(), peak]);
         limits.extend(measured.levels.iter().map(|level| {
             let holds = if level.bytes == 0 { NOTHING.to_string() } else { size(level.bytes as f64) };
             [level.name.clone(), holds, format!("{} GB/s", short(level.gbps))]
         }));
     }
     MachineView {
-        chips: chips.iter().filter(|chip| !chip.is_empty()).map(|chip| chip.to_string()).collect(),
+        chips: chips.iter().filter(|chip| !chip.is_empty()).map(|chip| shortened(chip)).collect(),
         facts,
         limits,
         kernels: machine.kernels.chunk_by(|a, b| a.family == b.family).map(family_row).collect(),

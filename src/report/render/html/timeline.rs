@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::super::family;
 use super::super::text::{duration, percent, ratio};
 use super::super::trace;
-use super::{family, place, tooltip};
+use super::{place, tooltip};
 use crate::report::data::{Event, Part};
 
 /// Scopes drawn; of more, the longest.

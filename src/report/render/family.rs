@@ -4,25 +4,28 @@ use serde::Serialize;
 
 use crate::profile::Zone;
 
-/// A kind of work: a class of the style sheet, and what it is called.
+/// A kind of work: a class of the page's style sheet, what it is called, and its colour on white. Colours follow
+/// Okabe and Ito's palette, which colour-blind readers can tell apart.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Family {
     pub class: &'static str,
     pub name: &'static str,
+    pub colour: [u8; 3],
 }
 
-const fn family(class: &'static str, name: &'static str) -> Family {
-    Family { class, name }
+const fn family(class: &'static str, name: &'static str, colour: u32) -> Family {
+    let [_, red, green, blue] = colour.to_be_bytes();
+    Family { class, name, colour: [red, green, blue] }
 }
 
-const PRODUCT: Family = family("product", "products");
-const ATTENTION: Family = family("attention", "attention, softmax");
-const NORM: Family = family("norm", "norms");
-const POINTWISE: Family = family("pointwise", "elementwise");
-const DATA: Family = family("data", "loading, moving");
-const CHOICE: Family = family("choice", "text, sampling");
-const WAIT: Family = family("wait", "waiting");
-const OTHER: Family = family("other", "other");
+const PRODUCT: Family = family("product", "products", 0x0072b2);
+const ATTENTION: Family = family("attention", "attention, softmax", 0xd55e00);
+const NORM: Family = family("norm", "norms", 0x009e73);
+const POINTWISE: Family = family("pointwise", "elementwise", 0xc0659b);
+const DATA: Family = family("data", "loading, moving", 0xd79700);
+const CHOICE: Family = family("choice", "text, sampling", 0x56b4e9);
+const WAIT: Family = family("wait", "waiting", 0x9aa1ab);
+const OTHER: Family = family("other", "other", 0x8390a2);
 
 /// Every family, as the legend shows them.
 pub(super) const LEGEND: [Family; 8] = [PRODUCT, ATTENTION, NORM, POINTWISE, DATA, CHOICE, WAIT, OTHER];

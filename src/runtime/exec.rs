@@ -483,10 +483,15 @@ impl Walk<'_> {
         })
     }
 
-    /// Least operations and bytes of a product over `rows` rows.
+    /// Operations of a product over `rows` rows (a bias is what the sums start from), and bytes that it moves: the
+    /// matrix once, rows in and out.
     fn product_work(&self, part: &Part, rows: u64) -> (u64, u64) {
         let Weight::Linear(weight) = self.model.weights().get(part.weight) else { return (0, 0) };
-        (rows * weight.flops_per_row(), weight.bytes() as u64)
+        let x = self.model.plan().buffers[part.x.index()].row_bytes;
+        let y = weight.n() * size_of::<f32>();
+        let row = x + if part.accumulate { 2 * y } else { y };
+        let once = weight.bytes() + if part.bias.is_some() { y } else { 0 };
+        (rows * weight.flops_per_row(), once as u64 + rows * row as u64)
     }
 
     /// Floating-point operations and bytes of memory that a step needs at least.
@@ -504,7 +509,8 @@ impl Walk<'_> {
                 // Row r sees position + r + 1 keys, in each of two products.
                 let keys = rows * self.batch.position as u64 + rows * (rows + 1) / 2;
                 let end = self.batch.position as u64 + rows;
-                (4 * keys * config.q_width() as u64, self.cache.layer_bytes(end as usize) as u64)
+                let (width, cache) = (config.q_width() as u64, self.cache.layer_bytes(end as usize) as u64);
+                (4 * keys * width, cache + 8 * rows * width)
             }
             StepKind::Gelu { part, .. } => self.product_work(part, rows),
             StepKind::LayerNorm { .. } => (8 * rows * config.n_embd as u64, rows * config.n_embd as u64 * 8),

@@ -164,7 +164,7 @@ fn a_slower_product_is_found_and_fails_where_that_is_asked_for() {
         let expected = expected.replace("\\_", "_");
         assert!(text.contains(&expected), "{expected}: {text}");
     }
-    let compare = |args: &[&str]| [&["profile", "compare", "a", "b.json"], args].concat();
+    let compare = |args: &[&'static str]| [&["profile", "compare", "a", "b.json"], args].concat();
     place.fails(
         &compare(&["--fail-on-regression", "5"]),
         3,
@@ -282,12 +282,11 @@ fn the_models_of_a_profile_stand_beside_each_other() {
         "## Part: same work",
         "| metric | Small | Medium | Medium ratio |",
         // Four times the time for 7.34 times the parameters.
-        "| Medium | 7.34 | 4.00 | 4.000 to 4.000 | – | 1.84 | excellent |",
-        "| Small | 25 | 0.3600 |",
+        "| Medium | 7.34 | 4.00 |",
+        "| – | 1.84 | excellent |",
+        "| Small | 25 | 0.3598 |",
     ] {
-        let expected = expected.replace("4.000 to 4.000", "");
-        let found = expected.split("  ").all(|piece| text.contains(piece.trim()));
-        assert!(found, "{expected}: {text}");
+        assert!(text.contains(expected), "{expected}: {text}");
     }
     place.succeeds(&["profile", "models", "a", "--out", "models.md"]);
     assert_eq!(std::fs::read_to_string(place.path().join("models.md")).unwrap(), text);

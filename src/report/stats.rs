@@ -43,7 +43,7 @@ pub struct Difference {
     /// Standard error of `log_ratio`.
     pub standard_error: f64,
     /// Degrees of freedom of Student's t that goes with it (Welch and Satterthwaite, but no more than
-    /// if both sides had as few runs as the one with fewer).
+    /// if both sides had as few runs as the one with fewer; 1 for two runs).
     pub freedom: f64,
 }
 
@@ -62,8 +62,10 @@ impl Difference {
         let share = |part: f64, runs: usize| part * part / (runs - 1) as f64;
         let freedom = squared * squared / (share(a, before.runs) + share(b, after.runs));
         // A few runs against many look more certain than they are where the few happen to agree: no more is claimed
-        // than for as few on both sides.
-        let most = 2 * (before.runs.min(after.runs) - 1);
+        // than for as few on both sides. Two runs say so little of their noise that the least is claimed, with which
+        // the interval holds whatever the noise (Mickey & Brown 1966).
+        let fewest = before.runs.min(after.runs);
+        let most = if fewest == 2 { 1 } else { 2 * (fewest - 1) };
         Some(Difference {
             log_ratio: after.mean - before.mean,
             standard_error: squared.sqrt(),

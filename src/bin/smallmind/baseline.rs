@@ -1,11 +1,12 @@
 //! `smallmind baseline`: keeps profiles under names, lists and deletes them.
 
+use smallmind::Result;
 use smallmind::report::baseline::{Entry, Store};
 use smallmind::report::{self, Read};
-use smallmind::{Error, Result};
 
 use crate::output::{print, remark};
 use crate::profile::args::{Baseline, BaselineCommand};
+use crate::profile::modes;
 
 pub fn run(args: &Baseline) -> Result<()> {
     let store = Store::open(args.dir.clone())?;
@@ -15,11 +16,7 @@ pub fn run(args: &Baseline) -> Result<()> {
             store.check_free(name, *force)?;
             let report = match from {
                 Some(path) => report::read(path).and_then(Read::into_full)?,
-                None => {
-                    return Err(Error::Unsupported(format!(
-                        "measuring {mode} {runs} times on {threads} threads"
-                    )));
-                }
+                None => modes::measure(mode, *runs, *threads, false)?,
             };
             let path = store.save(name, &report, *force)?;
             remark(&format!("[kept as {name} in {}]\n", path.display()));

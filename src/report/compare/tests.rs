@@ -368,7 +368,7 @@ fn the_page_has_every_section_and_the_json_every_figure() {
         compared(&times(&[1_000_000, 1_010_000, 1_005_000]), &times(&[1_200_000, 1_212_000, 1_206_000]));
     let page = render_comparison(&told);
     assert!(page.contains("### Top 10 Improvements\n\nNone.\n"), "{page}");
-    assert!(page.contains("| 1 | work | 1.0050 | 1.2060 | +0.200997 | +20.0 | +18"), "{page}");
+    assert!(page.contains("| 1 | work | 1.0050 | 1.2060 | +0.200998 | +20.0 | +18"), "{page}");
     assert!(page.contains("**regressed**: wall time changed by +20.0 %"), "{page}");
 }
 

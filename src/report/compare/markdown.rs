@@ -86,10 +86,9 @@ fn reason(part: &PartChange) -> String {
         );
     }
     match (change.percent(), change.interval) {
-        (Some(percent), Some([low, high])) => format!(
-            "{name} changed by {percent:+.1} %, with 95 % confidence by {:+.1} to {:+.1} % ({before} and {after} runs).",
-            100.0 * (low - 1.0),
-            100.0 * (high - 1.0)
+        (Some(percent), Some(_)) => format!(
+            "{name} changed by {percent:+.1} %, with 95 % confidence by {} ({before} and {after} runs).",
+            interval(change)
         ),
         _ => format!("{name} can't be compared."),
     }
@@ -131,10 +130,12 @@ fn percent(change: &Change) -> String {
     change.percent().map_or(NOTHING.to_owned(), |percent| format!("{percent:+.1}"))
 }
 
-/// The interval of the change in percent.
+/// The interval of the change in percent; beyond a hundredfold it is only said to be wide.
 fn interval(change: &Change) -> String {
     change.interval.map_or(NOTHING.to_owned(), |[low, high]| {
-        format!("{:+.1} to {:+.1} %", 100.0 * (low - 1.0), 100.0 * (high - 1.0))
+        let high =
+            if high < 100.0 { format!("{:+.1}", 100.0 * (high - 1.0)) } else { "over +9900".to_owned() };
+        format!("{:+.1} to {high} %", 100.0 * (low - 1.0))
     })
 }
 

@@ -78,7 +78,8 @@ fn metrics(part: &PartModels) -> String {
             false => NOTHING.to_owned(),
         };
         let mut row = vec![what.to_owned()];
-        row.extend(part.models.iter().map(|model| short(figure(model))));
+        let show = |model| if compared { short(figure(model)) } else { format!("{:.0}", figure(model)) };
+        row.extend(part.models.iter().map(show));
         row.extend(part.models.iter().skip(1).map(ratio));
         row
     });

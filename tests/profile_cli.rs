@@ -308,6 +308,21 @@ fn a_folder_gets_every_format() {
 }
 
 #[test]
+fn a_baseline_is_measured_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let baseline = |args: &[&str]| {
+        let output = smallmind(&[&["baseline", "--dir", folder.path().to_str().unwrap()], args].concat());
+        let remarks = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {remarks}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    baseline(&["save", "before", "--mode", "memory", "--runs", "2"]);
+    let list = baseline(&["list"]);
+    let [_, line] = list.lines().collect::<Vec<_>>()[..] else { panic!("{list}") };
+    assert!(line.starts_with("before ") && line.contains(" memory "), "{list}");
+}
+
+#[test]
 fn what_cannot_be_is_told_in_a_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
@@ -330,4 +345,9 @@ fn what_cannot_be_is_told_in_a_line() {
         assert!(output.stdout.is_empty(), "{args:?}");
     }
     assert!(!Path::new("no such file").exists());
+    let output =
+        smallmind(&["baseline", "--dir", folder.path().to_str().unwrap(), "save", "x", "--mode", "dance"]);
+    let remarks = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{remarks}");
+    assert!(remarks.contains("no mode \"dance\"") && remarks.lines().count() == 1, "{remarks}");
 }

@@ -40,6 +40,10 @@ const NOTABLE: f64 = 0.02;
 const FAR_BELOW: f64 = 0.6;
 /// The slowest of a hundred calls takes so many times the usual one, where calls differ oddly.
 const LONG_TAIL: f64 = 3.0;
+/// The mean is so many times the usual call, where few long calls make up most of a method's time.
+const FEW_LONG: f64 = 2.0;
+/// Fewer calls have no hundredth to speak of.
+const MANY_CALLS: u64 = 100;
 /// Sentences of one kind.
 const MOST: usize = 3;
 
@@ -211,15 +215,21 @@ fn uneven(part: &PartView<'_>) -> Vec<Insight> {
 fn tails(part: &PartView<'_>) -> Vec<Insight> {
     let wall = part.middle.wall_ns as f64;
     about_places(part, |node| {
-        let (p50, p99) = (node.p50_ns as f64, node.p99_ns as f64);
-        let long = node.calls >= 100 && ratio(p99, p50) > LONG_TAIL;
-        (long && ratio(node.self_ns as f64, wall) > NOTABLE).then(|| {
-            format!(
-                " takes {} as a rule, but one call of a hundred takes {} or more ({} ×).",
-                duration(p50),
-                duration(p99),
-                short(ratio(p99, p50))
-            )
+        if ratio(node.self_ns as f64, wall) <= NOTABLE || node.calls < MANY_CALLS {
+            return None;
+        }
+        let (usual, mean, p99) = (node.p50_ns as f64, node.mean_ns as f64, node.p99_ns as f64);
+        let as_a_rule = format!(" takes {} as a rule, but", duration(usual));
+        if ratio(mean, usual) > FEW_LONG {
+            let longest = duration(node.max_ns as f64);
+            return Some(format!(
+                "{as_a_rule} {} on average: its longest call took {longest}.",
+                duration(mean)
+            ));
+        }
+        let times = short(ratio(p99, usual));
+        (ratio(p99, usual) > LONG_TAIL).then(|| {
+            format!("{as_a_rule} one call of a hundred takes {} or more ({times} ×).", duration(p99))
         })
     })
 }
@@ -333,6 +343,8 @@ mod tests {
         ];
         let down = run.tree.iter_mut().find(|method| method.name == "linear.down").unwrap();
         down.p99_ns = down.p50_ns * 5;
+        let qkv = run.tree.iter_mut().find(|method| method.name == "linear.qkv").unwrap();
+        (qkv.p50_ns, qkv.mean_ns, qkv.max_ns) = (50_000, 150_000, 9_000_000);
         report.parts[0].runs[0].wall_ns = report.parts[0].runs[0].wall_ns * 11 / 10;
         let after = sentences(&report, 0);
         for told in [
@@ -342,6 +354,7 @@ mod tests {
             "The 3 runs differ by",
             "linear.up ‹ Model_Medium_Forward is shared unevenly: thread 1 works 10.0 ms longer",
             "linear.down ‹ Model_Medium_Forward takes 207 µs as a rule, but one call of a hundred takes 1.04 ms or more (5.00 ×).",
+            "linear.qkv ‹ Model_Medium_Forward takes 50.0 µs as a rule, but 150 µs on average: its longest call took 9.00 ms.",
         ] {
             assert!(has(&after, told), "{told}: {after:#?}");
         }

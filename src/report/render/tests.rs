@@ -288,6 +288,8 @@ fn a_flame_graph_is_well_formed_and_as_wide_as_the_wall() {
     let count = title.split(' ').next().unwrap().replace(',', "");
     assert!((count.parse::<f64>().unwrap() - wall).abs() <= 1.0, "{count} against {wall}");
     assert_eq!(svg, text(&report, Format::Flame));
+    let product = svg.split("<title>linear.up (").nth(1).unwrap().split("fill=\"").nth(1).unwrap();
+    assert!(product.starts_with("rgb(127,184,216)"), "{}", &product[..30]);
 }
 
 /// Writes the made-up report to `target/report-sample`, to be looked at.

@@ -82,6 +82,9 @@ impl Page {
     }
 }
 
+/// A figure of a part, as it is shown.
+type Figure<'a> = &'a dyn Fn(&PartView<'_>) -> String;
+
 fn summary(page: &mut Page, report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>]) {
     page.section("Summary");
     page.line(&format!("- generated: {}", markdown(&report.created)));
@@ -96,7 +99,7 @@ fn summary(page: &mut Page, report: &Report, parts: &[PartView<'_>], rates: &[Mo
     let per_token = |part: &PartView<'_>, show: fn((f64, f64)) -> String| {
         models::allocated_per_token(rates, part.index).map_or(NOTHING.to_string(), show)
     };
-    let rows: [(&str, &dyn Fn(&PartView<'_>) -> String); 14] = [
+    let rows: [(&str, Figure<'_>); 14] = [
         ("wall ms", &|part| ms(part.wall.median)),
         ("lowest wall ms", &|part| ms(part.wall.low)),
         ("highest wall ms", &|part| ms(part.wall.high)),

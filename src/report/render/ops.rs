@@ -61,7 +61,7 @@ fn working_set(tree: &Tree<'_>, place: usize) -> f64 {
 /// The level that holds `bytes`; the last one holds anything.
 fn level(limits: &Limits, bytes: f64) -> Option<&MemoryLevel> {
     let usable = || limits.levels.iter().filter(|level| level.gbps > 0.0);
-    usable().find(|level| level.bytes as f64 >= bytes).or(usable().last())
+    usable().find(|level| level.bytes as f64 >= bytes).or(usable().next_back())
 }
 
 fn roof(limits: &Limits, node: &Method, working_set: f64) -> Option<Roof> {

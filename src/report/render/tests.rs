@@ -46,7 +46,8 @@ fn tables_hold_medians_and_shares() {
     let runs = &report.parts[0].runs;
     let mut totals: Vec<u64> = runs.iter().map(|run| run.methods[0].total_ns).collect();
     let mut walls: Vec<u64> = runs.iter().map(|run| run.wall_ns).collect();
-    (totals.sort(), walls.sort());
+    totals.sort();
+    walls.sort();
     assert_eq!(hot[0][2], text::ms(totals[1] as f64));
     assert_eq!(hot[0][3], format!("{:.1}", 100.0 * totals[1] as f64 / walls[1] as f64));
     assert_eq!(hot[0][8], "3.1");

@@ -195,7 +195,7 @@ fn methods(methods: &[MethodChange]) -> String {
         row.extend(figures(&method.time_ns, ms));
         row.push(interval(&method.time_ns));
         row.push(method.time_ns.verdict.name().to_owned());
-        row.extend(method.calls.map(|calls| short_count(calls)));
+        row.extend(method.calls.map(short_count));
         row.extend(method.alloc_bytes.map(mb));
         row
     });

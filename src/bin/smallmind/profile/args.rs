@@ -125,7 +125,7 @@ pub enum BaselineCommand {
     Save {
         /// Name: letters, digits, '.', '-' and '_'
         name: String,
-        /// standard, deep or enhanced
+        /// standard, deep, enhanced, alloc or memory
         #[arg(long, default_value = "enhanced")]
         mode: String,
         /// Times that everything is run

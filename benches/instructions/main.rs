@@ -1,7 +1,7 @@
 //! Instructions that each hot kernel takes, counted by valgrind: without noise, so that a slowdown of a few percent
-//! shows. A count more than 1 % off the committed table fails. Valgrind has no AVX-512: scalar and AVX2 are counted.
+//! shows. A count more than 1 % off the committed table fails. Valgrind has no AVX-512: AVX2 is counted.
 //!
-//! `cargo bench --bench instructions` compares; `-- --update` rewrites the table; `-- softmax avx2` keeps the kernels
+//! `cargo bench --bench instructions` compares; `-- --update` rewrites the table; `-- softmax` keeps the kernels
 //! whose names hold all of these words; `-- --plant NAME` makes one kernel slower, to see that it's found out;
 //! `-- --run` only runs them, for other tools.
 

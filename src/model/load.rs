@@ -89,10 +89,9 @@ impl Model {
         // progress callback has met on them (Mono) waits for them when the process ends.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads::available()).build();
         let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
-        // This thread keeps the clock while it waits: what the pool's do is help, or times would count twice.
         let path = profile::current_path();
         let mut vocabulary = None;
-        // This thread keeps the clock of what the pool's do, and waits for them.
+        // This thread keeps the clock while it waits: what the pool's do is help, or times would count twice.
         let (weights, waiting) = pool.in_place_scope(|scope| {
             scope.spawn(|_| {
                 let _adopted = profile::adopt(path.as_ref());

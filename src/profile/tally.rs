@@ -35,8 +35,16 @@ impl Tally {
 
     #[inline]
     fn new(zone: Zone, role: Role) -> Self {
-        const NONE: Cell<u64> = Cell::new(0);
-        Tally { zone, role, pieces: NONE, ticks: NONE, flops: NONE, bytes: NONE, this_thread: PhantomData }
+        let none = || Cell::new(0);
+        Tally {
+            zone,
+            role,
+            pieces: none(),
+            ticks: none(),
+            flops: none(),
+            bytes: none(),
+            this_thread: PhantomData,
+        }
     }
 
     /// Does a piece of work, of so many floating-point operations and bytes.

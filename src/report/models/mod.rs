@@ -173,13 +173,12 @@ pub fn compare_models(report: &Report) -> Result<ModelComparison> {
 
 fn model_figures(model: &ModelSpec, index: usize, part: &Part, alone: bool) -> Option<ModelFigures> {
     let tokens = *model.tokens.get(index).filter(|&&tokens| tokens > 0)?;
-    let own = |what: &str| format!("Model_{}_{what}", model.name);
-    let name = name_of(part, &own("Inference"), &GENERATING, alone)?;
+    let name = generating(model, part, alone)?;
     let times_ns = figures_of(part, &name, |method| method.total_ns as f64);
     let mean_ns = Sample::of_logs(&times_ns, 1.0)?.mean.exp();
     let allocated = figures_of(part, &name, |method| method.alloc_bytes as f64);
-    let forward =
-        name_of(part, &own("Forward"), &FORWARD, alone).and_then(|name| forward(part, &name, mean_ns));
+    let own = format!("Model_{}_Forward", model.name);
+    let forward = name_of(part, &own, &FORWARD, alone).and_then(|name| forward(part, &name, mean_ns));
     Some(ModelFigures {
         name: model.name.clone(),
         parameters: model.parameters,
@@ -206,12 +205,18 @@ fn forward(part: &Part, name: &str, generating_ns: f64) -> Option<Forward> {
     })
 }
 
+/// The method whose time is that of a model's tokens in a part; `alone`: no other model ran.
+pub(super) fn generating(model: &ModelSpec, part: &Part, alone: bool) -> Option<String> {
+    name_of(part, &format!("Model_{}_Inference", model.name), &GENERATING, alone)
+}
+
 /// The method of this name or, for the only model, the first that is called as one of the others or begins so where
 /// that ends with an underscore.
 fn name_of(part: &Part, own: &str, others: &[&str], alone: bool) -> Option<String> {
+    let methods = &part.runs.first()?.methods;
     let find = |wanted: &str| {
         let like = |name: &str| name == wanted || (wanted.ends_with('_') && name.starts_with(wanted));
-        part.runs[0].methods.iter().map(|method| &method.name).find(|name| like(name))
+        methods.iter().map(|method| &method.name).find(|name| like(name))
     };
     let others = others.iter().copied().filter(|_| alone);
     std::iter::once(own).chain(others).find_map(find).cloned()

@@ -3,9 +3,7 @@
 use super::text::ratio;
 use super::view::{PartView, Spread};
 use crate::report::data::{ModelSpec, Report};
-
-/// Methods whose time is that of generating, where one model ran: the first that is there.
-const GENERATING: [&str; 5] = ["InferenceComplete", "Inference", "decode", "prefill", "generate"];
+use crate::report::models::generating;
 
 /// A model in a part.
 pub(super) struct ModelRate<'a> {
@@ -45,9 +43,8 @@ pub(super) fn allocated_per_token(rates: &[ModelRate<'_>], part: usize) -> Optio
 
 fn rate<'a>(model: &'a ModelSpec, part: &PartView<'_>, alone: bool) -> Option<ModelRate<'a>> {
     let tokens = *model.tokens.get(part.index).filter(|&&tokens| tokens > 0)?;
-    let own = part.method(&format!("Model_{}_Inference", model.name));
-    let known = || GENERATING.iter().find_map(|name| part.method(name)).filter(|_| alone);
-    let method = own.or_else(known).filter(|method| method.total.median > 0.0)?;
+    let name = generating(model, part.part, alone)?;
+    let method = part.method(&name).filter(|method| method.total.median > 0.0)?;
     let each = |amount: u64| amount as f64 / tokens as f64;
     Some(ModelRate {
         model,

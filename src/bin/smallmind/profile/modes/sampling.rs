@@ -3,7 +3,7 @@
 use rand_core::{RngCore, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use smallmind::kernels::KernelSet;
-use smallmind::kernels::rows::Weighing;
+use smallmind::kernels::rows::{Argmax, Weighing};
 use smallmind::memory::AlignedBuf;
 use smallmind::profile::{self, Zone, zone};
 use smallmind::{Error, Result};
@@ -14,7 +14,7 @@ const TEMPERATURE: f32 = 0.8;
 /// Picks tokens.
 pub enum Picker {
     /// The likeliest, so that every run writes the same.
-    Likeliest(KernelSet),
+    Likeliest(Argmax),
     /// Drawn by probability.
     Drawn(Box<Draw>),
 }
@@ -48,9 +48,9 @@ impl Picker {
     /// The next token.
     pub fn pick(&mut self, logits: &[f32]) -> Result<u32> {
         match self {
-            Picker::Likeliest(kernels) => {
+            Picker::Likeliest(argmax) => {
                 let _zone = profile::scope(Zone::Sample);
-                Ok(kernels.rows.argmax.apply(logits) as u32)
+                Ok(argmax.apply(logits) as u32)
             }
             Picker::Drawn(draw) => draw.pick(logits),
         }

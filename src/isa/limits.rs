@@ -84,7 +84,7 @@ pub fn flops_per_second(isa: IsaId) -> f64 {
     let Some(lanes) = isa.run(Lanes) else { return 0.0 };
     let rounds = 10_000;
     let flops = (rounds * 12 * 2 * lanes) as f64;
-    flops / best(200, || _ = black_box(isa.run(Multiply { rounds: black_box(rounds) })))
+    flops / best(1000, || _ = black_box(isa.run(Multiply { rounds: black_box(rounds) })))
 }
 
 /// Bytes a second that one thread reads of `data`, from wherever it lies; 0 where the CPU lacks the level, or there

@@ -12,9 +12,8 @@ use smallmind::model::{LoadParams, Model};
 use smallmind::profile::{self, Zone};
 use smallmind::runtime::{Context, ContextParams, Logits};
 
-/// Tokens of a measurement, and pairs of them.
-const TOKENS: usize = 24;
-const ROUNDS: usize = 60;
+/// Pairs of decode steps, one recorded and one not.
+const PAIRS: usize = 3000;
 
 fn main() {
     let threads: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
@@ -47,42 +46,44 @@ fn scope_costs() -> (f64, f64) {
 fn measure(model: &Arc<Model>, threads: usize, off_ns: f64) {
     let params = ContextParams { n_ctx: 256, threads, ..ContextParams::default() };
     let mut context = Context::new(Arc::clone(model), &params).expect("a context");
-    context.decode(&[1, 2, 3, 4, 5, 6, 7, 8], Logits::Last).expect("a prefill");
+    let prompt: Vec<u32> = (1..65).collect();
+    context.decode(&prompt, Logits::Last).expect("a prefill");
     let begin = context.len();
-    let mut decode = |on: bool| {
+    let mut step = |on: bool| {
         context.rewind(begin).expect("what was filled");
         profile::set_enabled(on);
         let start = Instant::now();
-        for token in 0..TOKENS as u32 {
-            context.decode(&[token + 10], Logits::Last).expect("a step");
-        }
+        context.decode(&[7], Logits::Last).expect("a step");
         let seconds = start.elapsed().as_secs_f64();
         profile::set_enabled(false);
         seconds
     };
-    decode(true);
+    step(true);
     profile::reset();
     let mut ratios = Vec::new();
-    let mut quickest = f64::INFINITY;
-    for round in 0..ROUNDS {
-        // Whoever goes first changes in each round: a slow drift of the machine favours neither.
-        let first = decode(round % 2 == 0);
-        let second = decode(round % 2 == 1);
-        let (on, off) = if round % 2 == 0 { (first, second) } else { (second, first) };
+    let mut times = Vec::new();
+    for pair in 0..PAIRS {
+        // Whoever goes first changes from pair to pair: a slow drift of the machine favours neither.
+        let first = step(pair % 2 == 0);
+        let second = step(pair % 2 == 1);
+        let (on, off) = if pair % 2 == 0 { (first, second) } else { (second, first) };
         ratios.push(on / off);
-        quickest = quickest.min(off);
+        times.push(off);
     }
     ratios.sort_by(f64::total_cmp);
-    let at = |part: f64| 100.0 * (ratios[(part * (ROUNDS - 1) as f64) as usize] - 1.0);
+    times.sort_by(f64::total_cmp);
+    let cost = |place: f64| 100.0 * (ratios[place as usize] - 1.0);
+    // The median's own interval: ranks that it keeps within with 95 % (binomial, normal approximation).
+    let (middle, off_middle) = (PAIRS as f64 / 2.0, 0.98 * (PAIRS as f64).sqrt());
     let scopes: u64 = profile::snapshot().nodes.iter().map(|node| node.calls).sum();
-    let per_token = scopes as f64 / (ROUNDS * TOKENS) as f64;
-    let token_ns = 1e9 * quickest / TOKENS as f64;
+    let per_token = scopes as f64 / PAIRS as f64;
+    let token_ns = 1e9 * times[PAIRS / 2];
     println!(
-        "{threads} threads: on costs {:+.2} % (quartiles {:+.2} to {:+.2}, {ROUNDS} pairs of {TOKENS} tokens); \
+        "{threads} threads: on costs {:+.2} % ({:+.2} to {:+.2} with 95 %, {PAIRS} pairs of steps); \
          off {per_token:.0} scopes a token × {off_ns:.3} ns = {:.4} % of {:.2} ms",
-        at(0.5),
-        at(0.25),
-        at(0.75),
+        cost(middle),
+        cost(middle - off_middle),
+        cost(middle + off_middle),
         100.0 * per_token * off_ns / token_ns,
         token_ns / 1e6
     );

@@ -77,7 +77,7 @@ impl Host {
         };
         *open = Open::UNRECORDED;
         match zone {
-            Ok(Some(zone)) => open.token = begin(zone),
+            Ok(Some(zone)) => open.token = begin(zone, None),
             Ok(None) => {}
             Err(error) => {
                 pool::count_dropped();
@@ -95,7 +95,7 @@ impl Host {
             return false;
         }
         if let Some(&mut Open { token: Some(token), flops, bytes }) = self.last() {
-            end(token, Role::Call, flops, bytes);
+            end(token, Role::Call, [flops, bytes], None);
         }
         self.depth -= 1;
         true

@@ -96,20 +96,32 @@ pub fn prepare_thread() {
 /// Opens a scope that ends when the value is dropped.
 #[inline(always)]
 pub fn scope(zone: Zone) -> Scope {
-    Scope::open(zone, Role::Call)
+    Scope::open(zone, Role::Call, None)
+}
+
+/// Opens a scope that began at a moment already read.
+#[inline(always)]
+pub fn scope_at(zone: Zone, moment: Moment) -> Scope {
+    Scope::open(zone, Role::Call, moment.0)
 }
 
 /// Opens a scope for this thread's share in a call whose clock another thread keeps: its time counts as the
 /// zone's, but not as a call.
 #[inline(always)]
 pub fn assist(zone: Zone) -> Scope {
-    Scope::open(zone, Role::Assist)
+    Scope::open(zone, Role::Assist, None)
+}
+
+/// The same from a moment already read.
+#[inline(always)]
+pub fn assist_at(zone: Zone, moment: Moment) -> Scope {
+    Scope::open(zone, Role::Assist, moment.0)
 }
 
 #[inline(never)]
-fn begin(zone: Zone) -> Option<table::Token> {
+fn begin(zone: Zone, at: Option<u64>) -> Option<table::Token> {
     match pool::table() {
-        Some(table) => table.begin(zone),
+        Some(table) => table.begin(zone, at),
         None => {
             pool::count_dropped();
             None
@@ -118,9 +130,23 @@ fn begin(zone: Zone) -> Option<table::Token> {
 }
 
 #[inline(never)]
-fn end(token: table::Token, role: Role, flops: u64, bytes: u64) {
+fn end(token: table::Token, role: Role, work: [u64; 2], at: Option<u64>) {
+    let now = at.unwrap_or_else(clock::now);
     if let Some(table) = pool::table_if_any() {
-        table.end(token, role, flops, bytes);
+        table.end(token, role, work, now);
+    }
+}
+
+/// A moment, at which one scope ends and another begins: each clock read keeps the processor from working ahead.
+/// Nothing while recording is off.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(Option<u64>);
+
+impl Moment {
+    /// This moment.
+    #[inline(always)]
+    pub fn now() -> Moment {
+        Moment(if enabled() { Some(clock::now()) } else { None })
     }
 }
 
@@ -137,8 +163,8 @@ pub struct Scope {
 
 impl Scope {
     #[inline(always)]
-    fn open(zone: Zone, role: Role) -> Self {
-        let token = if enabled() { begin(zone) } else { None };
+    fn open(zone: Zone, role: Role, at: Option<u64>) -> Self {
+        let token = if enabled() { begin(zone, at) } else { None };
         Scope { token, role, flops: 0, bytes: 0, this_thread: PhantomData }
     }
 
@@ -159,12 +185,25 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// Ends the scope at a moment already read.
+    #[inline(always)]
+    pub fn end_at(mut self, moment: Moment) {
+        self.close(moment.0);
+    }
+
+    #[inline(always)]
+    fn close(&mut self, at: Option<u64>) {
+        if let Some(token) = self.token.take() {
+            end(token, self.role, [self.flops, self.bytes], at);
+        }
+    }
+}
+
 impl Drop for Scope {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(token) = self.token {
-            end(token, self.role, self.flops, self.bytes);
-        }
+        self.close(None);
     }
 }
 

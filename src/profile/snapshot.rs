@@ -9,7 +9,8 @@ use super::zone::LIMIT;
 use super::{Zone, clock, pool};
 use crate::Result;
 
-/// What was recorded since the last reset, up to now. Scopes still open are not in it; their children are.
+/// What was recorded since the last reset, up to now. Scopes still open are not in it; their children are, but for
+/// the latest (256 at most) of other threads.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The call tree: a parent stands before its children, siblings by falling time.
@@ -304,6 +305,9 @@ enum Merged {
 /// What all threads recorded, or, of that, what is below an owner's steps.
 fn merge(owner: Option<Zone>) -> Snapshot {
     let ns_per_tick = clock::ns_per_tick();
+    if let Some(table) = pool::table_if_any() {
+        table.settle();
+    }
     // Held to the end, so that no reset comes in between.
     let registry = pool::registry();
     let (mut dropped, mut unbalanced) = (pool::without_table(), 0);

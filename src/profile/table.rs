@@ -61,6 +61,18 @@ struct Node {
     children: [AtomicU16; LIMIT],
 }
 
+/// An ended scope that isn't in its node yet. Between two scopes of an op a model's weights drive the nodes out of
+/// the caches; so figures wait here, and are added many at a time, when each node has to come only once.
+struct Pending {
+    node: AtomicU16,
+    assists: AtomicBool,
+    /// Ticks, without children, operations, bytes.
+    figures: [AtomicU64; 4],
+}
+
+/// Scopes that may wait: what a snapshot by another thread may miss of a thread inside of a scope.
+const PENDING: usize = 256;
+
 /// An open scope.
 struct Frame {
     node: AtomicU16,
@@ -95,6 +107,8 @@ pub(super) struct Table {
     unbalanced: AtomicU64,
     /// Where the ends of scopes are noted one by one, while that is wanted.
     pub events: AtomicPtr<Events>,
+    n_pending: AtomicU32,
+    pending: [Pending; PENDING],
     frames: [Frame; DEPTH],
     nodes: [Node; NODES],
 }
@@ -160,6 +174,20 @@ fn add(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 
+/// Asks for a cache line, where the processor can be asked.
+#[inline(always)]
+fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: asking for a line of a valid place does nothing that could be seen.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+            std::ptr::from_ref(place).cast(),
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 impl Table {
     /// An empty table that lives for ever (tables are reused, never freed); `None` where memory is short.
     pub fn leak_new() -> Option<&'static Table> {
@@ -169,9 +197,9 @@ impl Table {
         unsafe { alloc_zeroed(layout).cast::<Table>().as_ref() }
     }
 
-    /// Opens a scope below the current node; `None` (and one more dropped) where the table is full.
+    /// Opens a scope below the current node, now or at a moment already read; `None` (and one more dropped) where the table is full.
     #[inline]
-    pub fn begin(&self, zone: Zone) -> Option<Token> {
+    pub fn begin(&self, zone: Zone, at: Option<u64>) -> Option<Token> {
         self.renew();
         let depth = self.depth.load(Relaxed);
         let outer = self.current.load(Relaxed);
@@ -196,14 +224,14 @@ impl Table {
         frame.outer_peak.store(outer_peak as u64, Relaxed);
         self.current.store(node, Relaxed);
         self.depth.store(depth + 1, Relaxed);
-        frame.start.store(clock::now(), Relaxed);
+        prefetch(&self.nodes[node as usize].children[Zone::Barrier.index()]);
+        frame.start.store(at.unwrap_or_else(clock::now), Relaxed);
         Some(Token { depth, serial })
     }
 
-    /// Closes a scope and whatever was left open inside it.
+    /// Closes a scope, at this moment, and whatever was left open inside it.
     #[inline]
-    pub fn end(&self, token: Token, role: Role, flops: u64, bytes: u64) {
-        let now = clock::now();
+    pub fn end(&self, token: Token, role: Role, [flops, bytes]: [u64; 2], now: u64) {
         let allocated = alloc::thread_counts();
         self.renew();
         let depth = self.depth.load(Relaxed);
@@ -228,24 +256,24 @@ impl Table {
             add(&outer.child_alloc_bytes, alloc_bytes);
         }
         let number = frame.node.load(Relaxed);
-        let node = &self.nodes[number as usize];
-        node.write(|| {
-            node.count(role, ticks, self_ticks, flops, bytes);
-            add(&node.alloc_count, alloc_count.wrapping_sub(frame.child_alloc_count.load(Relaxed)));
-            add(&node.alloc_bytes, alloc_bytes.wrapping_sub(frame.child_alloc_bytes.load(Relaxed)));
-            if peak > node.peak_bytes.load(Relaxed) {
-                node.peak_bytes.store(peak, Relaxed);
-            }
-        });
-        if role == Role::Call {
-            node.count_in_histogram(ticks);
+        if alloc_count > 0 {
+            let own = AllocCounts { count: alloc_count, bytes: alloc_bytes }.since(AllocCounts {
+                count: frame.child_alloc_count.load(Relaxed),
+                bytes: frame.child_alloc_bytes.load(Relaxed),
+            });
+            self.nodes[number as usize].count_allocations(own, peak);
         }
+        self.push(number, role, [ticks, self_ticks, flops, bytes]);
         // SAFETY: what is put there lives for ever.
         if let Some(events) = unsafe { self.events.load(Acquire).as_ref() } {
-            events.push(node.zone.load(Relaxed), token.depth, start, now);
+            events.push(self.nodes[number as usize].zone.load(Relaxed), token.depth, start, now);
         }
-        self.current.store(frame.outer.load(Relaxed), Relaxed);
+        let outer = frame.outer.load(Relaxed);
+        self.current.store(outer, Relaxed);
         self.depth.store(token.depth, Relaxed);
+        if outer as usize == ROOT {
+            self.settle();
+        }
     }
 
     /// Records a call, or a share in one, that was measured elsewhere, below the current node.
@@ -260,11 +288,48 @@ impl Table {
         if let Some(outer) = outer.and_then(|depth| self.frames.get(depth as usize)) {
             add(&outer.child_ticks, ticks);
         }
-        let node = &self.nodes[number as usize];
-        node.write(|| node.count(role, ticks, ticks, flops, bytes));
-        if role == Role::Call {
-            node.count_in_histogram(ticks);
+        self.push(number, role, [ticks, ticks, flops, bytes]);
+    }
+
+    /// Adds work to the current node, if there is one.
+    #[inline]
+    pub fn add_work(&self, flops: u64, bytes: u64) {
+        self.renew();
+        let node = self.current.load(Relaxed);
+        if node as usize != ROOT {
+            self.push(node, Role::Assist, [0, 0, flops, bytes]);
         }
+    }
+
+    /// Puts a scope's figures where its table's thread finds room for them at once.
+    #[inline]
+    fn push(&self, node: u16, role: Role, figures: [u64; 4]) {
+        let len = self.n_pending.load(Relaxed) as usize;
+        let Some(pending) = self.pending.get(len) else {
+            self.settle();
+            return self.push(node, role, figures);
+        };
+        pending.node.store(node, Relaxed);
+        pending.assists.store(role == Role::Assist, Relaxed);
+        pending.figures.iter().zip(figures).for_each(|(to, figure)| to.store(figure, Relaxed));
+        self.n_pending.store(len as u32 + 1, Relaxed);
+    }
+
+    /// Adds what is pending to the nodes; by the table's thread alone.
+    pub fn settle(&self) {
+        self.renew();
+        let len = (self.n_pending.load(Relaxed) as usize).min(PENDING);
+        for pending in &self.pending[..len] {
+            let [ticks, self_ticks, flops, bytes] =
+                pending.figures.each_ref().map(|figure| figure.load(Relaxed));
+            let node = &self.nodes[pending.node.load(Relaxed) as usize];
+            let assists = pending.assists.load(Relaxed);
+            node.write(|| node.count(assists, [ticks, self_ticks, flops, bytes]));
+            if !assists {
+                node.count_in_histogram(ticks);
+            }
+        }
+        self.n_pending.store(0, Relaxed);
     }
 
     /// Where the next scope would hang.
@@ -318,10 +383,14 @@ impl Table {
     pub fn leave(&self, before: Place) {
         let standing = before.fellings == self.fellings.load(Relaxed);
         self.current.store(if standing { before.node } else { ROOT as u16 }, Relaxed);
+        if self.current.load(Relaxed) as usize == ROOT {
+            self.settle();
+        }
     }
 
     /// Forgets open scopes: the owner is gone.
     pub fn close_all(&self) {
+        self.settle();
         add(&self.unbalanced, u64::from(self.depth.load(Relaxed)));
         self.depth.store(0, Relaxed);
         self.current.store(ROOT as u16, Relaxed);
@@ -371,6 +440,7 @@ impl Table {
             self.extra_nodes.store(0, Relaxed);
             self.fellings.store(self.fellings.load(Relaxed).wrapping_add(1), Relaxed);
         }
+        self.n_pending.store(0, Relaxed);
         self.dropped.store(0, Relaxed);
         self.unbalanced.store(0, Relaxed);
         let allocated = alloc::thread_counts();
@@ -426,13 +496,24 @@ impl Node {
     }
 
     #[inline(always)]
-    fn count(&self, role: Role, ticks: u64, self_ticks: u64, flops: u64, bytes: u64) {
-        match role {
-            Role::Call => self.record(ticks, self_ticks),
-            Role::Assist => self.assist(ticks, self_ticks),
+    fn count(&self, assists: bool, [ticks, self_ticks, flops, bytes]: [u64; 4]) {
+        if assists {
+            self.assist(ticks, self_ticks);
+        } else {
+            self.record(ticks, self_ticks);
         }
         add(&self.flops, flops);
         add(&self.bytes, bytes);
+    }
+
+    fn count_allocations(&self, own: AllocCounts, peak: u64) {
+        self.write(|| {
+            add(&self.alloc_count, own.count);
+            add(&self.alloc_bytes, own.bytes);
+            if peak > self.peak_bytes.load(Relaxed) {
+                self.peak_bytes.store(peak, Relaxed);
+            }
+        });
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! Work that comes in many small pieces inside one scope: timed piece by piece, recorded as one call at the end.
-//! A piece costs two clock reads, about half of a scope.
+//! A clock read keeps the processor from working ahead, so pieces that are short are not timed: they belong to the
+//! scope around them.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -12,6 +13,7 @@ use super::{Zone, clock, enabled, pool};
 pub struct Tally {
     zone: Zone,
     role: Role,
+    timed: bool,
     pieces: Cell<u64>,
     ticks: Cell<u64>,
     flops: Cell<u64>,
@@ -24,21 +26,28 @@ impl Tally {
     /// Pieces of a call that this thread makes.
     #[inline]
     pub fn of_call(zone: Zone) -> Self {
-        Self::new(zone, Role::Call)
+        Self::new(zone, Role::Call, true)
     }
 
     /// Pieces of this thread's share in a call whose clock another thread keeps.
     #[inline]
     pub fn of_assist(zone: Zone) -> Self {
-        Self::new(zone, Role::Assist)
+        Self::new(zone, Role::Assist, true)
+    }
+
+    /// Pieces too short to be timed: their work, and their time, are the current scope's.
+    #[inline]
+    pub fn untimed() -> Self {
+        Self::new(Zone::Other, Role::Assist, false)
     }
 
     #[inline]
-    fn new(zone: Zone, role: Role) -> Self {
+    fn new(zone: Zone, role: Role, timed: bool) -> Self {
         let none = || Cell::new(0);
         Tally {
             zone,
             role,
+            timed,
             pieces: none(),
             ticks: none(),
             flops: none(),
@@ -53,12 +62,20 @@ impl Tally {
         if !enabled() {
             return work();
         }
-        let start = clock::now();
-        let result = work();
-        self.ticks.set(self.ticks.get() + clock::now().saturating_sub(start));
+        let result = if self.timed { self.time(work) } else { work() };
         self.pieces.set(self.pieces.get() + 1);
         self.flops.set(self.flops.get().wrapping_add(flops));
         self.bytes.set(self.bytes.get().wrapping_add(bytes));
+        result
+    }
+}
+
+impl Tally {
+    #[inline]
+    fn time<R>(&self, work: impl FnOnce() -> R) -> R {
+        let start = clock::now();
+        let result = work();
+        self.ticks.set(self.ticks.get() + clock::now().saturating_sub(start));
         result
     }
 }
@@ -69,7 +86,11 @@ impl Drop for Tally {
         if self.pieces.get() > 0
             && let Some(table) = pool::table()
         {
-            table.add(self.zone, self.role, self.ticks.get(), self.flops.get(), self.bytes.get());
+            let (ticks, flops, bytes) = (self.ticks.get(), self.flops.get(), self.bytes.get());
+            match self.timed {
+                true => table.add(self.zone, self.role, ticks, flops, bytes),
+                false => table.add_work(flops, bytes),
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::ops::attention::{self, HeadShape};
 use crate::ops::linear::{self, Beside, Packer, Product};
 use crate::ops::{Rows, rowwise};
-use crate::profile::{self, Tally, Zone};
+use crate::profile::{self, Moment, Tally, Zone};
 use crate::quant::BLOCK;
 use crate::threads::{Poisoned, Shares, Team, WorkCounter, Worker};
 
@@ -236,6 +236,8 @@ impl Walk<'_> {
     fn all(&self, worker: &Worker<'_>) -> std::result::Result<(), Poisoned> {
         let leads = worker.index() == 0;
         let mut turn = 0;
+        // Where one step ends and the next begins.
+        let mut between = Moment::now();
         for (i, step) in self.model.plan().steps.iter().enumerate() {
             if leads && self.batch.cancel.load(Relaxed) {
                 worker.cancel();
@@ -243,17 +245,23 @@ impl Walk<'_> {
             }
             self.accident(i, worker)?;
             let work = if leads && profile::enabled() { self.work(step) } else { (0, 0) };
-            let _zone = clock(worker, step.zone).work(work.0, work.1);
+            let zone = clock(worker, step.zone, between).work(work.0, work.1);
             self.step(step, worker, &self.pass.turns[turn]);
             if step.is_drawn() {
                 // Nobody draws from the other before the barrier that follows.
                 turn = 1 - turn;
                 self.pass.turns[turn].reset(worker.index());
             }
+            let mut wait = None;
             if if self.few { step.barrier_few } else { step.barrier } {
-                let _zone = (worker.count() > 1).then(|| clock(worker, Zone::Barrier));
+                wait = (worker.count() > 1).then(|| clock(worker, Zone::Barrier, Moment::now()));
                 worker.barrier()?;
             }
+            between = Moment::now();
+            if let Some(wait) = wait {
+                wait.end_at(between);
+            }
+            zone.end_at(between);
         }
         Ok(())
     }
@@ -343,7 +351,7 @@ impl Walk<'_> {
                         Then::RopeStore { layer } => (layer, true),
                         Then::Store { layer } => (layer, false),
                     };
-                    let (rope, store) = (tally(worker, Zone::Rope), tally(worker, Zone::KvStore));
+                    let (rope, store) = (self.tally(worker, Zone::Rope), self.tally(worker, Zone::KvStore));
                     let call = |i: usize, rows: Range<usize>, columns: Range<usize>| {
                         let (qkv, begin) = (view(parts[i].out), parts[i].column / config.head_dim);
                         let heads = columns.start / config.head_dim..columns.end / config.head_dim;
@@ -360,7 +368,7 @@ impl Walk<'_> {
                     let product = |part| self.product(part, step.rows, worker);
                     let Some((gate, up)) = product(gate).zip(product(up)) else { return };
                     let (out, n) = (view(*out), gate.weight.n());
-                    let gates = tally(worker, Zone::SwiGlu);
+                    let gates = self.tally(worker, Zone::SwiGlu);
                     let call = |pair: Beside<2>| {
                         let elements = (pair.rows.len() * pair.columns.len()) as u64;
                         gates.piece(5 * elements, 8 * elements, || {
@@ -374,7 +382,7 @@ impl Walk<'_> {
                 StepKind::Gelu { part, out, quantized } => {
                     let Some(product) = self.product(part, step.rows, worker) else { return };
                     let (out, n) = (view(*out), product.weight.n());
-                    let gelus = tally(worker, Zone::Gelu);
+                    let gelus = self.tally(worker, Zone::Gelu);
                     let elements =
                         |rows: &Range<usize>, columns: &Range<usize>| 8 * (rows.len() * columns.len()) as u64;
                     let (shares, unit) = (&turn.shares, columns_unit(*quantized));
@@ -471,6 +479,15 @@ impl Walk<'_> {
         });
     }
 
+    /// A clock for what comes piece by piece within a step; of few rows a piece is done before the clock is read.
+    fn tally(&self, worker: &Worker<'_>, zone: Zone) -> Tally {
+        match (self.batch.tokens.len() <= Plan::FEW_ROWS, worker.index()) {
+            (true, _) => Tally::untimed(),
+            (false, 0) => Tally::of_call(zone),
+            (false, _) => Tally::of_assist(zone),
+        }
+    }
+
     fn product(&self, part: &Part, rows: BufKind, worker: &Worker<'_>) -> Option<Product<'_>> {
         let Weight::Linear(weight) = self.model.weights().get(part.weight) else { return None };
         Some(Product {
@@ -529,13 +546,8 @@ impl Walk<'_> {
 
 /// A scope of what workers share: the first one's is the call, the others' are their help in it.
 #[inline(always)]
-fn clock(worker: &Worker<'_>, zone: Zone) -> profile::Scope {
-    if worker.index() == 0 { profile::scope(zone) } else { profile::assist(zone) }
-}
-
-/// The same for what comes piece by piece within a step.
-fn tally(worker: &Worker<'_>, zone: Zone) -> Tally {
-    if worker.index() == 0 { Tally::of_call(zone) } else { Tally::of_assist(zone) }
+fn clock(worker: &Worker<'_>, zone: Zone, from: Moment) -> profile::Scope {
+    if worker.index() == 0 { profile::scope_at(zone, from) } else { profile::assist_at(zone, from) }
 }
 
 fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {

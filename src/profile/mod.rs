@@ -21,6 +21,7 @@ pub mod alloc;
 pub mod clock;
 mod histogram;
 mod host;
+mod node;
 mod owner;
 mod pool;
 mod report;

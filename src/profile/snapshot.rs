@@ -3,8 +3,9 @@
 
 use super::alloc::AllocCounts;
 use super::histogram::{BUCKETS, percentile};
+use super::node::NodeReading;
 use super::owner::Owner;
-use super::table::{NodeReading, Table};
+use super::table::Table;
 use super::zone::LIMIT;
 use super::{Zone, clock, pool};
 use crate::Result;

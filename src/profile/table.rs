@@ -1,19 +1,15 @@
 //! One thread's call tree: fixed in size, written by its thread alone, readable by any at any time.
-//! Recording takes no lock and allocates nothing; every field is a relaxed atomic with a single writer,
-//! and each node's sequence number lets a reader see its figures as they belong together.
+//! Recording takes no lock and allocates nothing; every field is a relaxed atomic with a single writer.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
-    fence,
 };
-use std::time::Duration;
 
 use super::alloc::{self, AllocCounts};
-use super::histogram::{BUCKETS, bucket};
+use super::node::{Node, NodeReading, add};
 use super::trace::Events;
-use super::zone::LIMIT;
 use super::{Zone, clock};
 
 /// Nodes of a thread's tree, the root included.
@@ -24,42 +20,12 @@ pub(super) const DEPTH: usize = 64;
 
 const ROOT: usize = 0;
 
-/// Numbers of a node, beside its histogram.
-const FIGURES: usize = 13;
-
 /// Bumped by every reset; a table of an older epoch counts as empty, and its thread clears it when it next
 /// records. (A reset can't clear it: only the owner writes.)
 pub(super) static EPOCH: AtomicU32 = AtomicU32::new(1);
 
 /// When the last reset was, in ticks: scopes open at that moment count from there.
 pub(super) static RESET_AT: AtomicU64 = AtomicU64::new(0);
-
-/// A path in the tree: the zones of one node and its ancestors.
-struct Node {
-    zone: AtomicU16,
-    parent: AtomicU16,
-    /// Odd while the owner changes the figures, that is, all below up to the histogram.
-    sequence: AtomicU32,
-    calls: AtomicU64,
-    ticks: AtomicU64,
-    self_ticks: AtomicU64,
-    min: AtomicU64,
-    max: AtomicU64,
-    /// Sum of squared ticks, the bits of an f64: u64 would overflow after a few long scopes.
-    squares: AtomicU64,
-    flops: AtomicU64,
-    bytes: AtomicU64,
-    alloc_count: AtomicU64,
-    alloc_bytes: AtomicU64,
-    /// Most bytes that one scope held beyond what its thread held before.
-    peak_bytes: AtomicU64,
-    /// Time that was given to another thread's scope, in it and outside of children.
-    assist_ticks: AtomicU64,
-    assist_self_ticks: AtomicU64,
-    histogram: [AtomicU32; BUCKETS],
-    /// The child of each zone, 0 for none (the root is nobody's child).
-    children: [AtomicU16; LIMIT],
-}
 
 /// An ended scope that isn't in its node yet. Between two scopes of an op a model's weights drive the nodes out of
 /// the caches; so figures wait here, and are added many at a time, when each node has to come only once.
@@ -146,32 +112,6 @@ pub struct Path {
 impl Path {
     /// The root.
     pub const ROOT: Path = Path { len: 0, zones: [0; DEPTH] };
-}
-
-/// A node's figures as read by another thread.
-pub(super) struct NodeReading {
-    pub zone: Zone,
-    /// Number of the parent node; 0 is the root.
-    pub parent: usize,
-    pub calls: u64,
-    pub ticks: u64,
-    pub self_ticks: u64,
-    pub min: u64,
-    pub max: u64,
-    pub squares: f64,
-    pub flops: u64,
-    pub bytes: u64,
-    pub alloc: AllocCounts,
-    pub peak_bytes: u64,
-    pub assist_ticks: u64,
-    pub assist_self_ticks: u64,
-    pub histogram: Box<[u64; BUCKETS]>,
-}
-
-/// Adds without a locked instruction: only the owner writes.
-#[inline(always)]
-fn add(cell: &AtomicU64, amount: u64) {
-    cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 
 /// Asks for a cache line, where the processor can be asked.
@@ -320,14 +260,9 @@ impl Table {
         self.renew();
         let len = (self.n_pending.load(Relaxed) as usize).min(PENDING);
         for pending in &self.pending[..len] {
-            let [ticks, self_ticks, flops, bytes] =
-                pending.figures.each_ref().map(|figure| figure.load(Relaxed));
+            let figures = pending.figures.each_ref().map(|figure| figure.load(Relaxed));
             let node = &self.nodes[pending.node.load(Relaxed) as usize];
-            let assists = pending.assists.load(Relaxed);
-            node.write(|| node.count(assists, [ticks, self_ticks, flops, bytes]));
-            if !assists {
-                node.count_in_histogram(ticks);
-            }
+            node.settle(pending.assists.load(Relaxed), figures);
         }
         self.n_pending.store(0, Relaxed);
     }
@@ -481,137 +416,5 @@ impl Table {
     pub fn read(&self) -> impl Iterator<Item = NodeReading> + '_ {
         let count = self.extra_nodes.load(Acquire) as usize;
         self.nodes[1..=count].iter().filter_map(Node::read)
-    }
-}
-
-impl Node {
-    /// Changes the figures so that readers see all of the change or none.
-    #[inline(always)]
-    fn write(&self, change: impl FnOnce()) {
-        let sequence = self.sequence.load(Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Relaxed);
-        fence(Release);
-        change();
-        self.sequence.store(sequence.wrapping_add(2), Release);
-    }
-
-    #[inline(always)]
-    fn count(&self, assists: bool, [ticks, self_ticks, flops, bytes]: [u64; 4]) {
-        if assists {
-            self.assist(ticks, self_ticks);
-        } else {
-            self.record(ticks, self_ticks);
-        }
-        add(&self.flops, flops);
-        add(&self.bytes, bytes);
-    }
-
-    fn count_allocations(&self, own: AllocCounts, peak: u64) {
-        self.write(|| {
-            add(&self.alloc_count, own.count);
-            add(&self.alloc_bytes, own.bytes);
-            if peak > self.peak_bytes.load(Relaxed) {
-                self.peak_bytes.store(peak, Relaxed);
-            }
-        });
-    }
-
-    #[inline(always)]
-    fn record(&self, ticks: u64, self_ticks: u64) {
-        let calls = self.calls.load(Relaxed);
-        if calls == 0 || ticks < self.min.load(Relaxed) {
-            self.min.store(ticks, Relaxed);
-        }
-        if ticks > self.max.load(Relaxed) {
-            self.max.store(ticks, Relaxed);
-        }
-        self.calls.store(calls + 1, Relaxed);
-        add(&self.ticks, ticks);
-        add(&self.self_ticks, self_ticks);
-        let squares = f64::from_bits(self.squares.load(Relaxed)) + (ticks as f64) * (ticks as f64);
-        self.squares.store(squares.to_bits(), Relaxed);
-    }
-
-    #[inline(always)]
-    fn assist(&self, ticks: u64, self_ticks: u64) {
-        add(&self.assist_ticks, ticks);
-        add(&self.assist_self_ticks, self_ticks);
-    }
-
-    #[inline(always)]
-    fn count_in_histogram(&self, ticks: u64) {
-        let count = &self.histogram[bucket(ticks)];
-        count.store(count.load(Relaxed).saturating_add(1), Relaxed);
-    }
-
-    fn clear(&self) {
-        self.figures().into_iter().for_each(|figure| figure.store(0, Relaxed));
-        self.histogram.iter().for_each(|count| count.store(0, Relaxed));
-    }
-
-    /// Reads until the owner left the figures alone for the time of it: a fraction of a microsecond, so that few
-    /// tries do even beside an owner that does nothing but record. Where it lost its core in the middle of a
-    /// change, sleeping gives it time to come back; after a fifth of a second of that the figures may belong to
-    /// two moments, which is better than not to return.
-    fn read(&self) -> Option<NodeReading> {
-        let mut figures = self.read_figures();
-        for attempt in 0..1100 {
-            let before = self.sequence.load(Acquire);
-            figures = self.read_figures();
-            fence(Acquire);
-            if before & 1 == 0 && self.sequence.load(Relaxed) == before {
-                break;
-            }
-            match attempt {
-                0..100 => std::hint::spin_loop(),
-                _ => std::thread::sleep(Duration::from_micros(200)),
-            }
-        }
-        let [calls, ticks, self_ticks, min, max, squares, flops, bytes, ..] = figures;
-        let [.., alloc_count, alloc_bytes, peak_bytes, assist_ticks, assist_self_ticks] = figures;
-        let mut histogram = Box::new([0; BUCKETS]);
-        for (to, from) in histogram.iter_mut().zip(&self.histogram) {
-            *to = from.load(Relaxed) as u64;
-        }
-        Some(NodeReading {
-            zone: Zone::from_index(self.zone.load(Relaxed))?,
-            parent: self.parent.load(Relaxed) as usize,
-            calls,
-            ticks,
-            self_ticks,
-            min,
-            max,
-            squares: f64::from_bits(squares),
-            flops,
-            bytes,
-            alloc: AllocCounts { count: alloc_count, bytes: alloc_bytes },
-            peak_bytes,
-            assist_ticks,
-            assist_self_ticks,
-            histogram,
-        })
-    }
-
-    fn read_figures(&self) -> [u64; FIGURES] {
-        self.figures().map(|figure| figure.load(Relaxed))
-    }
-
-    /// What a scope's end adds to, but for the histogram.
-    fn figures(&self) -> [&AtomicU64; FIGURES] {
-        [
-            &self.calls,
-            &self.ticks,
-            &self.self_ticks,
-            &self.min,
-            &self.max,
-            &self.squares,
-            &self.flops,
-            &self.bytes,
-            &self.alloc_count,
-            &self.alloc_bytes,
-            &self.peak_bytes,
-            &self.assist_ticks,
-            &self.assist_self_ticks,
-        ]
     }
 }

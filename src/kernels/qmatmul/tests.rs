@@ -639,5 +639,5 @@ fn a_set_knows_its_mode_and_level() {
             assert_eq!(set.row_bytes(96) % 128, 64);
         }
     }
-    assert_eq!(rows().count(), LEVELS.len() * (3 + DTYPES.len()));
+    assert_eq!(rows().count(), LEVELS.len() * (4 + DTYPES.len()));
 }

@@ -78,31 +78,31 @@ pub fn best(runs: usize, mut work: impl FnMut()) -> f64 {
     (0..runs).map(timed).fold(f64::INFINITY, f64::min)
 }
 
-/// Floating-point operations a second that one thread reaches at this level; 0 where the CPU lacks it. Takes some
-/// milliseconds.
-pub fn flops_per_second(isa: IsaId) -> f64 {
+/// Multiplies and adds in registers for some tens of microseconds; returns the floating-point operations that were
+/// done, 0 where the CPU lacks the level.
+pub fn multiply(isa: IsaId) -> f64 {
     let Some(lanes) = isa.run(Lanes) else { return 0.0 };
     let rounds = 10_000;
-    let flops = (rounds * 12 * 2 * lanes) as f64;
-    flops / best(1000, || _ = black_box(isa.run(Multiply { rounds: black_box(rounds) })))
+    black_box(isa.run(Multiply { rounds: black_box(rounds) }));
+    (rounds * 12 * 2 * lanes) as f64
 }
 
-/// Bytes a second that one thread reads of `data`, from wherever it lies; 0 where the CPU lacks the level, or there
-/// are less than a kilobyte.
-pub fn bytes_per_second(isa: IsaId, data: &[f32]) -> f64 {
-    const FEWEST: usize = 256;
-    if data.len() < FEWEST || !isa.is_available() {
-        return 0.0;
+/// Floating-point operations a second that one thread reaches at this level; 0 where the CPU lacks it. Takes some
+/// tens of milliseconds.
+pub fn flops_per_second(isa: IsaId) -> f64 {
+    multiply(isa) / best(1000, || _ = multiply(isa))
+}
+
+/// Reads `data` from wherever it lies, as often as makes a megabyte; returns the bytes that were read, 0 where the
+/// CPU lacks the level. What doesn't fill eight vectors is left out.
+pub fn read(isa: IsaId, data: &[f32]) -> f64 {
+    let Some(lanes) = isa.run(Lanes) else { return 0.0 };
+    let bytes = size_of_val(data) / (32 * lanes) * (32 * lanes);
+    let repeats = ((1 << 20) / bytes.max(1)).clamp(1, 1 << 10);
+    for _ in 0..repeats {
+        black_box(isa.run(Read { data: black_box(data) }));
     }
-    let bytes = size_of_val(data);
-    // Long enough for the clock, and several times, so that what can be in a cache is.
-    let repeats = ((1 << 20) / bytes).max(1);
-    let seconds = best(7, || {
-        for _ in 0..repeats {
-            black_box(isa.run(Read { data: black_box(data) }));
-        }
-    });
-    (bytes * repeats) as f64 / seconds
+    (bytes * repeats) as f64
 }
 
 #[cfg(test)]
@@ -115,9 +115,8 @@ mod tests {
         let flops = flops_per_second(isa);
         assert!(flops > 1e6 && flops < 1e13, "{flops}");
         let data = vec![1.0f32; 1 << 12];
-        let near = bytes_per_second(isa, &data);
-        assert!(near > 1e6 && near < 1e14, "{near}");
-        assert_eq!(bytes_per_second(isa, &[]), 0.0);
+        assert_eq!(read(isa, &data), (1 << 20) as f64);
+        assert_eq!(read(isa, &[]), 0.0);
         // Whole groups of eight vectors are summed: 4096 is a multiple of them at every level.
         assert_eq!(isa.run(Read { data: &data }), Some(4096.0));
     }

@@ -269,6 +269,25 @@ fn our_page_gives_back_what_it_shows() {
     assert!(read.clone().into_full().unwrap_err().to_string().contains("report.json is needed"));
 }
 
+/// Half a nanosecond between two runs must not make a method's own time longer than its whole one.
+#[test]
+fn pages_of_two_runs_read_back_whatever_their_medians() {
+    for ns in [16_133, 213_513, 217_448, 582_314, 1_234_567, 99_999_999] {
+        let mut report = sample::report();
+        let part = &mut report.parts[0];
+        part.runs.truncate(2);
+        for (run, total) in part.runs.iter_mut().zip([ns, ns + 1]) {
+            for method in run.methods.iter_mut().chain(&mut run.tree).filter(|m| m.self_ns == m.total_ns) {
+                (method.total_ns, method.self_ns, method.cpu_ns) = (total, total, total);
+                (method.mean_ns, method.min_ns, method.max_ns) = (total / method.calls, 0, total);
+                (method.p50_ns, method.p95_ns, method.p99_ns, method.std_ns) = (0, 0, 0, 0);
+            }
+        }
+        let page = render(&report, Format::Markdown).unwrap();
+        parse("page", &page).unwrap_or_else(|error| panic!("{ns}: {error}"));
+    }
+}
+
 #[test]
 fn a_fault_in_our_page_is_told_with_its_line() {
     let page = String::from_utf8(render(&sample::report(), Format::Markdown).unwrap()).unwrap();

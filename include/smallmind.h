@@ -655,9 +655,9 @@ sm_status sm_generate(sm_context *context,
  * Profile
  * =======
  * Where time and memory went, by method. Off at start, unless the environment has SMALLMIND_PROFILE=1; off, it
- * costs next to nothing, and on, under 1 %. It is one for the process: every model and context counts into it,
- * and so do zones that you open yourself. Of what workers share, one thread keeps the clock: it is one call, and
- * what the others gave to it is in `cpu_ns`.
+ * costs next to nothing, and on, about a hundredth of a decode step. It is one for the process: every model and
+ * context counts into it, and so do zones that you open yourself. Of what workers share, one thread keeps the
+ * clock: it is one call, and what the others gave to it is in `cpu_ns`.
  */
 
 // Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds of the threads that

@@ -1,9 +1,9 @@
 //! Profile
 //! =======
 //! Where time and memory went, by method. Off at start, unless the environment has SMALLMIND_PROFILE=1; off, it
-//! costs next to nothing, and on, under 1 %. It is one for the process: every model and context counts into it,
-//! and so do zones that you open yourself. Of what workers share, one thread keeps the clock: it is one call, and
-//! what the others gave to it is in `cpu_ns`.
+//! costs next to nothing, and on, about a hundredth of a decode step. It is one for the process: every model and
+//! context counts into it, and so do zones that you open yourself. Of what workers share, one thread keeps the
+//! clock: it is one call, and what the others gave to it is in `cpu_ns`.
 
 use std::ffi::c_char;
 

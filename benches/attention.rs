@@ -114,8 +114,16 @@ impl Case {
         let layout = row.layout(head_dim);
         let room = |tile: usize| Floats::new(keys.div_ceil(TILE) * tile / 4);
         let (mut key_room, mut value_room) = (room(layout.key_tile()), room(layout.value_tile()));
-        let k = HeadTiles { first: key_room.ptr_mut().cast(), stride: layout.key_tile() };
-        let v = HeadTiles { first: value_room.ptr_mut().cast(), stride: layout.value_tile() };
+        let k = HeadTiles {
+            first: key_room.ptr_mut().cast(),
+            stride: layout.key_tile(),
+            table: std::ptr::null(),
+        };
+        let v = HeadTiles {
+            first: value_room.ptr_mut().cast(),
+            stride: layout.value_tile(),
+            table: std::ptr::null(),
+        };
         let stored = Floats::new(keys * head_dim);
         // SAFETY: the buffers have room for so many positions.
         unsafe {

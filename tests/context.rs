@@ -180,9 +180,10 @@ fn absurd_parameters_are_refused_before_memory_is() {
     }
     // A factor for a run of 64 adds 4 bytes to each row; values end with a whole vector.
     let config = model.config();
-    let rows = 2 * config.n_layer * config.n_head_kv * 1024;
-    let elements = rows * config.head_dim;
-    assert!(config.head_dim == 16, "whole vectors, and one run");
+    let layer = config.first();
+    let rows = 2 * config.n_layer() * layer.n_head_kv * 1024;
+    let elements = rows * layer.head_dim;
+    assert!(layer.head_dim == 16, "whole vectors, and one run");
     for (kv, want) in [
         (CacheType::F32, 4 * elements),
         (CacheType::F16, 2 * elements),

@@ -227,14 +227,14 @@ fn counts_are_those_of_the_configuration() {
         assert_eq!(model.n_parameters(), parameters);
         let c = model.config();
         assert_eq!(
-            (c.n_vocab, c.n_ctx_train, c.n_embd, c.n_layer),
+            (c.n_vocab, c.n_ctx_train, c.n_embd, c.n_layer()),
             (config.vocab, config.context, config.dim, config.layers)
         );
         assert_eq!(
-            (c.n_head, c.n_head_kv, c.n_ff, c.norm_eps),
+            (c.first().n_head, c.first().n_head_kv, c.first().n_ff, c.norm_eps),
             (config.heads, config.heads, 4 * config.dim, 1e-5)
         );
-        assert!(c.rope.is_none() && c.architecture == "gpt2");
+        assert!(c.ropes.is_empty() && c.architecture == "gpt2");
         assert!(model.tokenizer().is_err() && model.chat_template().is_err());
     }
 }

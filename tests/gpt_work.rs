@@ -1,9 +1,9 @@
 //! What the steps of a GPT say that they have done, against a count by hand. The one test of its binary, because
 //! the profile is the whole process's.
 
-use smallmind::model::{GptConfig, LoadParams, Model, Plan};
+use smallmind::model::{GptConfig, LoadParams, Model};
 use smallmind::profile::{self, Snapshot, Zone};
-use smallmind::runtime::{Context, ContextParams, Logits};
+use smallmind::runtime::{Context, ContextParams, Logits, Plan};
 
 /// Operations and bytes of a zone, without those of the scopes inside.
 fn own(snapshot: &Snapshot, zone: Zone) -> (u64, u64) {

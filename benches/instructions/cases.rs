@@ -289,8 +289,8 @@ fn attended(row: &AttentionRow, name: String, tokens: usize, heads: usize, keys:
     let layout = row.layout(head_dim);
     let room = |tile: usize| bytes(keys.div_ceil(TILE) * tile);
     let (mut key_room, mut value_room) = (room(layout.key_tile()), room(layout.value_tile()));
-    let k = HeadTiles { first: key_room.as_mut_ptr(), stride: layout.key_tile() };
-    let v = HeadTiles { first: value_room.as_mut_ptr(), stride: layout.value_tile() };
+    let k = HeadTiles { first: key_room.as_mut_ptr(), stride: layout.key_tile(), table: null() };
+    let v = HeadTiles { first: value_room.as_mut_ptr(), stride: layout.value_tile(), table: null() };
     let stored = floats(keys * head_dim);
     unsafe {
         row.store_keys(head_dim, k, 0, (ptr(&stored), head_dim, keys));
@@ -308,8 +308,8 @@ fn attended(row: &AttentionRow, name: String, tokens: usize, heads: usize, keys:
             heads,
             head_dim,
             scale: 0.125,
-            k: HeadTiles { first: key_room.as_mut_ptr(), stride: layout.key_tile() },
-            v: HeadTiles { first: value_room.as_mut_ptr(), stride: layout.value_tile() },
+            k: HeadTiles { first: key_room.as_mut_ptr(), stride: layout.key_tile(), table: null() },
+            v: HeadTiles { first: value_room.as_mut_ptr(), stride: layout.value_tile(), table: null() },
             limits: limits.as_ptr(),
             starts: null(),
             ahead: false,

@@ -73,7 +73,7 @@ unsafe impl Versioned for sm_context_params {
 // SAFETY: struct_size is first.
 unsafe impl Params for sm_context_params {
     fn defaults() -> Self {
-        let ContextParams { n_ctx, n_batch, n_output, threads, kv, rope } = ContextParams::default();
+        let ContextParams { n_ctx, n_batch, n_output, threads, kv, rope, .. } = ContextParams::default();
         let cache_type = match kv {
             CacheType::F32 => SM_CACHE_F32,
             CacheType::F16 => SM_CACHE_F16,
@@ -109,7 +109,7 @@ unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams,
             return Err(Failure::invalid(format!("cache_type is {cache_type}, which is none of SM_CACHE_*")));
         }
     };
-    Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, kv, rope })
+    Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, team: None, kv, rope })
 }
 
 /// Bytes that a context takes.

@@ -1,330 +1,243 @@
-//! Shared parts that family builders are made of: norms, projections, attention, MLPs, head.
-//! Each appends steps to the plan and asks for its weights by name and shape.
+//! What families build graphs with: a method an op, each of which checks shapes and asks the file for its tensors.
+//! An error names the family and the layer; nothing of the weights has been read by then.
 
-use std::collections::HashMap;
-
-use super::config::Config;
-use super::plan::{Buf, BufKind, BufSpec, Part, Plan, Step, StepKind, Then};
-use super::weights::{Usage, WeightId, WeightSpec};
-use crate::error::{Error, Result};
+use super::config::{Config, LayerConfig};
+use super::graph::{Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpec, RowSet, Shape, Value};
+use super::weights::{MatrixId, VectorId, WeightSpecs};
+use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
-use crate::kernels::qmatmul::Activations;
-use crate::profile::Zone;
+use crate::ops::attention::HeadShape;
+use crate::quant;
 
-/// Collects a plan and the weights it needs.
+/// Collects a graph.
 pub(super) struct Builder<'a> {
     gguf: &'a Gguf,
-    activations: Activations,
-    plan: Plan,
-    specs: Vec<WeightSpec>,
-    by_name: HashMap<String, WeightId>,
-}
-
-/// What a projection reads: rows that are there, or rows still to be normalised, in whatever form it wants.
-#[derive(Clone, Copy)]
-pub(super) enum Input {
-    Rows(Buf),
-    Normed { x: Buf, norm: Norm, eps: f32, kind: BufKind },
-}
-
-/// How rows are normalised.
-#[derive(Clone, Copy)]
-pub(super) enum Norm {
-    Rms { weight: WeightId },
-    Layer { weight: WeightId, bias: WeightId },
+    family: &'static str,
+    eps: f32,
+    layer: Option<usize>,
+    nodes: Vec<Node>,
+    weights: WeightSpecs,
+    ropes: Vec<RopeSpec>,
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(gguf: &'a Gguf, activations: Activations) -> Self {
-        Builder { gguf, activations, plan: Plan::default(), specs: Vec::new(), by_name: HashMap::new() }
+    pub fn new(gguf: &'a Gguf, config: &Config, family: &'static str) -> Result<Self> {
+        let factors = |pairs| rope_factors(gguf, pairs);
+        let ropes = config.ropes.iter().map(|config| {
+            Ok(RopeSpec {
+                config: config.clone(),
+                factors: factors(config.dim / 2).map_err(at(|| family.into()))?,
+            })
+        });
+        Ok(Builder {
+            gguf,
+            family,
+            eps: config.norm_eps,
+            layer: None,
+            nodes: Vec::new(),
+            weights: WeightSpecs::default(),
+            ropes: ropes.collect::<Result<_>>()?,
+        })
     }
 
-    /// Ends the plan with rows of `n_vocab` logits.
-    pub fn finish(mut self, logits: Buf, n_vocab: usize) -> (Plan, Vec<WeightSpec>) {
-        // They go out as one run of floats: no gaps between rows, whatever the vocabulary.
-        self.plan.buffers[logits.index()].row_bytes = n_vocab * size_of::<f32>();
-        // Logits are read after the last step: nothing may share their bytes.
-        self.touch(logits, self.plan.steps.len());
-        self.plan.logits = Some(logits);
-        self.plan.place_barriers();
-        (self.plan, self.specs)
+    /// Ends with the hidden rows that the head reads, and its scores.
+    pub fn finish(self, hidden: Value, logits: Value) -> Graph {
+        let Builder { family, nodes, weights, ropes, .. } = self;
+        Graph { family, nodes, weights, ropes, hidden, logits }
     }
 
-    /// Whether the file has a tensor of this name.
+    /// Nodes and tensors from now on are those of a layer, or of none.
+    pub fn enter_layer(&mut self, layer: Option<usize>) {
+        self.layer = layer;
+    }
+
+    /// Whether the file has a tensor of this name, in the layer at hand.
     pub fn has(&self, name: &str) -> bool {
-        self.gguf.tensor(name).is_some()
+        self.gguf.tensor(&self.name(name)).is_some()
     }
 
-    /// A vector of `len` f32.
-    pub fn vector(&mut self, name: &str, len: usize) -> Result<WeightId> {
-        self.weight(name, 1, len, Usage::FLOATS)
+    fn name(&self, part: &str) -> String {
+        self.layer.map_or_else(|| part.to_owned(), |layer| format!("blk.{layer}.{part}"))
     }
 
-    /// Rows added to others by position.
-    pub fn positions(&mut self, name: &str, n: usize, k: usize) -> Result<WeightId> {
-        self.weight(name, n, k, Usage::FLOATS)
+    /// Names the family and the layer in an error.
+    fn placed<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(at(|| match self.layer {
+            Some(layer) => format!("{}, layer {layer}", self.family),
+            None => self.family.to_owned(),
+        }))
     }
 
-    /// Rows looked up by token.
-    pub fn table(&mut self, name: &str, n: usize, k: usize) -> Result<WeightId> {
-        self.weight(name, n, k, Usage::TABLE)
+    fn fail<T>(&self, text: String) -> Result<T> {
+        self.placed(Err(Error::format(text)))
     }
 
-    /// A projection from `k` to `n`.
-    pub fn projection(&mut self, name: &str, n: usize, k: usize) -> Result<WeightId> {
-        self.weight(name, n, k, Usage::LINEAR)
+    fn tensor(&self, part: &str) -> Result<&'a TensorInfo> {
+        let name = self.name(part);
+        let tensor = self.gguf.tensor(&name);
+        self.placed(tensor.ok_or_else(|| Error::format(format!("tensor {name} is missing"))))
     }
 
-    fn weight(&mut self, name: &str, n: usize, k: usize, usage: Usage) -> Result<WeightId> {
-        if let Some(&id) = self.by_name.get(name) {
-            let spec = &mut self.specs[id.index()];
-            if (spec.n, spec.k) != (n, k) {
-                return Err(Error::format(format!("tensor {name} is used with two shapes")));
-            }
-            spec.usage = spec.usage.union(usage);
-            return Ok(id);
+    fn vector(&mut self, part: &str, n: usize, k: usize) -> Result<VectorId> {
+        let tensor = self.tensor(part)?;
+        let added = self.weights.add_vector(tensor, n, k);
+        self.placed(added)
+    }
+
+    fn push(&mut self, op: Op, rows: RowSet, width: usize) -> Value {
+        self.nodes.push(Node { op, layer: self.layer, shape: Shape { rows, width } });
+        Value(self.nodes.len() as u32 - 1)
+    }
+
+    fn shape(&self, value: Value) -> Shape {
+        self.nodes[value.index()].shape
+    }
+
+    /// A node whose value has the shape of `x`.
+    fn map(&mut self, op: Op, x: Value) -> Value {
+        let Shape { rows, width } = self.shape(x);
+        self.push(op, rows, width)
+    }
+
+    /// A node of two values of one shape.
+    fn join(&mut self, op: Op, a: Value, b: Value) -> Result<Value> {
+        if self.shape(a) != self.shape(b) {
+            return self.fail(format!("{:?} doesn't fit {:?}", self.shape(a), self.shape(b)));
         }
-        let tensor =
-            self.gguf.tensor(name).ok_or_else(|| Error::format(format!("tensor {name} is missing")))?;
-        let dtype = check_shape(tensor, n, k)?;
-        let id = WeightId::new(self.specs.len());
-        self.specs.push(WeightSpec { name: name.to_owned(), n, k, dtype, usage });
-        self.by_name.insert(name.to_owned(), id);
-        Ok(id)
+        Ok(self.map(op, a))
     }
 
-    /// A buffer of f32 rows, first written by the next step.
-    fn buffer(&mut self, kind: BufKind, width: usize) -> Result<Buf> {
-        let row_bytes = width
-            .checked_mul(4)
-            .and_then(|b| b.checked_next_multiple_of(64))
-            .ok_or_else(|| Error::format(format!("rows of {width} values are too long")))?;
-        Ok(self.buffer_of(kind, row_bytes))
+    /// Embeddings of the tokens, from `{part}.weight` of `n` rows.
+    pub fn embed(&mut self, part: &str, n: usize, width: usize) -> Result<Value> {
+        let tensor = self.tensor(&format!("{part}.weight"))?;
+        let table = self.weights.add_table(tensor, n, width);
+        let table = self.placed(table)?;
+        Ok(self.push(Op::Embed(table), RowSet::Batch, width))
     }
 
-    /// A buffer of quantised rows of `k` elements, first written by the next step.
-    fn quantized_buffer(&mut self, kind: BufKind, k: usize) -> Buf {
-        self.buffer_of(kind, self.activations.row_bytes(k))
+    /// `n` learned positions.
+    pub fn positions(&mut self, part: &str, n: usize, width: usize) -> Result<Value> {
+        let rows = self.vector(&format!("{part}.weight"), n, width)?;
+        Ok(self.push(Op::Positions(rows), RowSet::Batch, width))
     }
 
-    fn buffer_of(&mut self, kind: BufKind, row_bytes: usize) -> Buf {
-        let step = self.plan.steps.len();
-        self.plan.buffers.push(BufSpec { row_bytes, kind, first: step, last: step, own_copy: false });
-        Buf(self.plan.buffers.len() as u32 - 1)
+    /// RMSNorm by `{part}.weight`.
+    pub fn rms_norm(&mut self, x: Value, part: &str) -> Result<Value> {
+        let gain = self.vector(&format!("{part}.weight"), 1, self.shape(x).width)?;
+        Ok(self.map(Op::Norm(x, Norm::Rms { gain, eps: self.eps }), x))
     }
 
-    fn kind(&self, buf: Buf) -> BufKind {
-        self.plan.buffers[buf.index()].kind
+    /// LayerNorm by `{part}.weight` and `{part}.bias`.
+    pub fn layer_norm(&mut self, x: Value, part: &str) -> Result<Value> {
+        let width = self.shape(x).width;
+        let gain = self.vector(&format!("{part}.weight"), 1, width)?;
+        let bias = self.vector(&format!("{part}.bias"), 1, width)?;
+        Ok(self.map(Op::Norm(x, Norm::Layer { gain, bias, eps: self.eps }), x))
     }
 
-    fn touch(&mut self, buf: Buf, step: usize) {
-        let spec = &mut self.plan.buffers[buf.index()];
-        spec.last = spec.last.max(step);
+    /// RMSNorm of each head by `{part}.weight`.
+    pub fn head_norm(&mut self, x: Value, part: &str, head_dim: usize) -> Result<Value> {
+        let gain = self.vector(&format!("{part}.weight"), 1, head_dim)?;
+        Ok(self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x))
     }
 
-    /// Appends a step that works on the rows of `out` and reads or updates `touched` as well.
-    fn push(&mut self, zone: Zone, kind: StepKind, out: Buf, touched: &[Buf]) {
-        let step = self.plan.steps.len();
-        for &buf in touched.iter().chain([&out]) {
-            self.touch(buf, step);
+    fn matrix(&mut self, part: &str, n: usize, k: usize) -> Result<MatrixId> {
+        let tensor = self.tensor(&format!("{part}.weight"))?;
+        let added = self.weights.add_matrix(tensor, n, k);
+        self.placed(added)
+    }
+
+    /// A projection to `n` by `{part}.weight`, with `{part}.bias` if the file has one.
+    pub fn linear(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
+        let biased = self.has(&format!("{part}.bias"));
+        self.project(x, part, n, biased)
+    }
+
+    /// The same where the family has a bias: a file without it holds another family, or is not whole.
+    pub fn linear_biased(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
+        self.project(x, part, n, true)
+    }
+
+    fn project(&mut self, x: Value, part: &str, n: usize, biased: bool) -> Result<Value> {
+        let Shape { rows, width } = self.shape(x);
+        let matrix = self.matrix(part, n, width)?;
+        let bias = if biased { Some(self.vector(&format!("{part}.bias"), 1, n)?) } else { None };
+        Ok(self.push(Op::Linear(x, matrix, bias), rows, n))
+    }
+
+    /// `width` columns of `x` from `begin` on.
+    pub fn split(&mut self, x: Value, begin: usize, width: usize) -> Result<Value> {
+        let whole = self.shape(x);
+        if begin + width > whole.width {
+            return self.fail(format!("columns {begin} to {} of {}", begin + width, whole.width));
         }
-        let rows = self.kind(out);
-        self.plan.steps.push(Step { kind, zone, rows, barrier: true, barrier_few: true, own_copy: false });
+        Ok(self.push(Op::Split(x, begin), whole.rows, width))
     }
 
-    /// [`Builder::push`] for a step that makes rows of `out` from those of `x`, for products alone.
-    fn push_row_wise(&mut self, zone: Zone, kind: StepKind, out: Buf, x: Buf) {
-        self.plan.buffers[out.index()].own_copy = true;
-        self.push(zone, kind, out, &[x]);
-    }
-
-    /// Token embeddings, and learned positions if there are any: the residual stream's beginning.
-    pub fn embed(&mut self, table: WeightId, positions: Option<WeightId>, width: usize) -> Result<Buf> {
-        let out = self.buffer(BufKind::Batch, width)?;
-        self.push(Zone::Embed, StepKind::Embed { table, positions, out }, out, &[]);
-        Ok(out)
-    }
-
-    /// RMSNorm of `x`; `kind` chooses which rows go on.
-    pub fn rms_norm(&mut self, x: Buf, name: &str, width: usize, eps: f32, kind: BufKind) -> Result<Input> {
-        let norm = Norm::Rms { weight: self.vector(name, width)? };
-        Ok(Input::Normed { x, norm, eps, kind })
-    }
-
-    /// LayerNorm of `x` by `{prefix}.weight` and `{prefix}.bias`.
-    pub fn layer_norm(
-        &mut self,
-        x: Buf,
-        prefix: &str,
-        width: usize,
-        eps: f32,
-        kind: BufKind,
-    ) -> Result<Input> {
-        let weight = self.vector(&format!("{prefix}.weight"), width)?;
-        let bias = self.vector(&format!("{prefix}.bias"), width)?;
-        Ok(Input::Normed { x, norm: Norm::Layer { weight, bias }, eps, kind })
-    }
-
-    /// The rows that each of `weights`, which multiply rows of `k`, reads: f32 or quantised.
-    fn inputs(&mut self, input: Input, weights: &[WeightId], k: usize) -> Result<Vec<Buf>> {
-        let quantized: Vec<bool> =
-            weights.iter().map(|id| self.specs[id.index()].dtype.is_quantized()).collect();
-        let rows = match input {
-            Input::Rows(rows) => rows,
-            Input::Normed { x, norm: Norm::Rms { weight }, eps, kind } if quantized.iter().all(|&q| q) => {
-                let out = self.quantized_buffer(kind, k);
-                self.push_row_wise(Zone::RmsNorm, StepKind::NormQuantize { x, weight, out, eps }, out, x);
-                return Ok(vec![out; weights.len()]);
-            }
-            Input::Normed { x, norm, eps, kind } => {
-                let out = self.buffer(kind, k)?;
-                let (zone, step) = match norm {
-                    Norm::Rms { weight } => (Zone::RmsNorm, StepKind::RmsNorm { x, weight, out, eps }),
-                    Norm::Layer { weight, bias } => {
-                        (Zone::LayerNorm, StepKind::LayerNorm { x, weight, bias, out, eps })
-                    }
-                };
-                self.push_row_wise(zone, step, out, x);
-                out
-            }
+    /// Queries or keys rotated by the layer's table, if it has one.
+    pub fn rope(&mut self, x: Value, layer: &LayerConfig) -> Result<Value> {
+        let Some(table) = layer.rope else { return Ok(x) };
+        let Some(rope) = self.ropes.get(table) else {
+            return self.fail(format!("there is no rotary table {table}"));
         };
-        let mut twin = rows;
-        if quantized.contains(&true) {
-            twin = self.quantized_buffer(self.kind(rows), k);
-            let kind = StepKind::Quantize { x: rows, out: twin, k };
-            self.push_row_wise(Zone::Quantize, kind, twin, rows);
+        if rope.config.dim > layer.head_dim {
+            let dim = rope.config.dim;
+            return self.fail(format!("{dim} rotated dimensions in heads of {}", layer.head_dim));
         }
-        Ok(quantized.into_iter().map(|quantized| if quantized { twin } else { rows }).collect())
+        Ok(self.map(Op::Rope(x, layer.head_dim, RopeId(table as u32)), x))
     }
 
-    /// A matrix `{prefix}.weight` from `k` to `n` and its bias, if the file has one.
-    fn affine(&mut self, prefix: &str, n: usize, k: usize) -> Result<(WeightId, Option<WeightId>)> {
-        let weight = self.projection(&format!("{prefix}.weight"), n, k)?;
-        let name = format!("{prefix}.bias");
-        let bias = if self.has(&name) { Some(self.vector(&name, n)?) } else { None };
-        Ok((weight, bias))
-    }
-
-    /// Several projections of the same rows, side by side in one new buffer.
-    pub fn project(
-        &mut self,
-        zone: Zone,
-        input: Input,
-        prefixes: &[impl AsRef<str>],
-        widths: &[usize],
-        k: usize,
-        then: Then,
-    ) -> Result<Buf> {
-        let mut affine = Vec::with_capacity(prefixes.len());
-        for (prefix, &n) in prefixes.iter().zip(widths) {
-            affine.push(self.affine(prefix.as_ref(), n, k)?);
+    /// Attention of the layer's heads, scaled by 1/√head_dim.
+    pub fn attention(&mut self, [q, k, v]: [Value; 3], layer: &LayerConfig) -> Result<Value> {
+        let heads = HeadShape { n_head: layer.n_head, n_head_kv: layer.n_head_kv, head_dim: layer.head_dim };
+        let widths = [q, k, v].map(|x| self.shape(x).width);
+        if widths != [layer.q_width(), layer.kv_width(), layer.kv_width()] {
+            return self.fail(format!("queries, keys and values of {widths:?} for {heads:?}"));
         }
-        let weights: Vec<_> = affine.iter().map(|&(weight, _)| weight).collect();
-        let inputs = self.inputs(input, &weights, k)?;
-        let kind = inputs.first().map_or(BufKind::Batch, |&x| self.kind(x));
-        let out = self.buffer(kind, widths.iter().sum())?;
-        let mut column = 0;
-        let mut parts = Vec::with_capacity(affine.len());
-        for ((&x, (weight, bias)), &n) in inputs.iter().zip(affine).zip(widths) {
-            parts.push(Part { x, weight, bias, out, column, accumulate: false });
-            column += n;
+        if matches!(layer.mask, super::Mask::Window(0) | super::Mask::SymmetricWindow(0)) {
+            return self.fail("attention in a window of 0 positions".into());
         }
-        self.push(zone, StepKind::Linear { parts, then }, out, &inputs);
-        Ok(out)
+        let scale = 1.0 / (layer.head_dim as f32).sqrt();
+        Ok(self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scale }), q))
     }
 
-    /// `residual += x · Wᵀ (+ bias)`.
-    pub fn project_residual(
-        &mut self,
-        zone: Zone,
-        x: Buf,
-        prefix: &str,
-        n: usize,
-        k: usize,
-        residual: Buf,
-    ) -> Result<()> {
-        let (weight, bias) = self.affine(prefix, n, k)?;
-        let inputs = self.inputs(Input::Rows(x), &[weight], k)?;
-        let parts = inputs
-            .iter()
-            .map(|&x| Part { x, weight, bias, out: residual, column: 0, accumulate: true })
-            .collect();
-        self.push(zone, StepKind::Linear { parts, then: Then::Nothing }, residual, &inputs);
-        Ok(())
+    /// A function of each element.
+    pub fn activate(&mut self, x: Value, function: Activation) -> Value {
+        self.map(Op::Activate(x, function), x)
     }
 
-    /// `residual += (silu(x · gateᵀ) · (x · upᵀ)) · downᵀ`, with biases where the file has them.
-    pub fn swiglu_mlp(
-        &mut self,
-        input: Input,
-        [gate, up, down]: [&str; 3],
-        (width, inner): (usize, usize),
-        residual: Buf,
-    ) -> Result<()> {
-        let (gate, up) = (self.affine(gate, inner, width)?, self.affine(up, inner, width)?);
-        let (weight, bias) = self.affine(down, width, inner)?;
-        let inputs = self.inputs(input, &[gate.0, up.0], width)?;
-        let (out, quantized) = self.inner(residual, weight, inner)?;
-        let part = |x, (weight, bias)| Part { x, weight, bias, out, column: 0, accumulate: false };
-        let (gate, up) = (part(inputs[0], gate), part(inputs[1], up));
-        self.push(Zone::LinearGateUp, StepKind::Gated { gate, up, out, quantized }, out, &inputs);
-        self.down(out, (weight, bias), residual);
-        Ok(())
+    /// Products of elements.
+    pub fn gate(&mut self, a: Value, b: Value) -> Result<Value> {
+        self.join(Op::Gate(a, b), a, b)
     }
 
-    /// `residual += gelu(x · upᵀ) · downᵀ`, with biases where the file has them.
-    pub fn gelu_mlp(
-        &mut self,
-        input: Input,
-        [up, down]: [&str; 2],
-        (width, inner): (usize, usize),
-        residual: Buf,
-    ) -> Result<()> {
-        let (up, bias) = self.affine(up, inner, width)?;
-        let down = self.affine(down, width, inner)?;
-        let inputs = self.inputs(input, &[up], width)?;
-        let (out, quantized) = self.inner(residual, down.0, inner)?;
-        let part = Part { x: inputs[0], weight: up, bias, out, column: 0, accumulate: false };
-        self.push(Zone::LinearUp, StepKind::Gelu { part, out, quantized }, out, &inputs);
-        self.down(out, down, residual);
-        Ok(())
+    /// Sums of elements.
+    pub fn add(&mut self, a: Value, b: Value) -> Result<Value> {
+        self.join(Op::Add(a, b), a, b)
     }
 
-    /// A buffer for what the inside of an MLP yields, in the form that the `down` matrix reads, and whether that
-    /// is quantised.
-    fn inner(&mut self, residual: Buf, down: WeightId, width: usize) -> Result<(Buf, bool)> {
-        let quantized = self.specs[down.index()].dtype.is_quantized();
-        let kind = self.kind(residual);
-        let out = if quantized { self.quantized_buffer(kind, width) } else { self.buffer(kind, width)? };
-        Ok((out, quantized))
-    }
-
-    /// The end of an MLP.
-    fn down(&mut self, x: Buf, (weight, bias): (WeightId, Option<WeightId>), residual: Buf) {
-        let part = Part { x, weight, bias, out: residual, column: 0, accumulate: true };
-        let kind = StepKind::Linear { parts: vec![part], then: Then::Nothing };
-        self.push(Zone::LinearDown, kind, residual, &[x]);
-    }
-
-    /// Causal attention over the layer's cache; returns all heads side by side.
-    pub fn attention(&mut self, layer: usize, qkv: Buf, config: &Config) -> Result<Buf> {
-        let out = self.buffer(BufKind::Batch, config.q_width())?;
-        let scale = 1.0 / (config.head_dim as f32).sqrt();
-        self.push(Zone::Attention, StepKind::Attention { layer, qkv, out, scale }, out, &[qkv]);
-        Ok(out)
+    /// The rows whose output is wanted.
+    pub fn select(&mut self, x: Value) -> Value {
+        let width = self.shape(x).width;
+        self.push(Op::Select(x), RowSet::Output, width)
     }
 }
 
-/// The tensor's type, if it is an `n × k` matrix (or a vector of `k` where `n` is 1) of a readable type.
-fn check_shape(tensor: &TensorInfo, n: usize, k: usize) -> Result<crate::quant::DType> {
-    let dims = tensor.shape();
-    let found = (dims.get(1).copied().unwrap_or(1), dims.first().copied().unwrap_or(1));
-    let higher = dims.iter().skip(2).any(|&d| d != 1);
-    if higher || found != (n as u64, k as u64) {
+/// The file's divisors of rotary frequencies, one a pair, if it has them.
+fn rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>> {
+    let Some(tensor) = gguf.tensor("rope_freqs.weight") else { return Ok(None) };
+    if tensor.shape() != [pairs as u64] {
         return Err(Error::format(format!(
-            "tensor {} has shape {dims:?}; the configuration wants [{k}, {n}]",
-            tensor.name
+            "rope_freqs.weight has shape {:?}; expected [{pairs}]",
+            tensor.shape()
         )));
     }
-    tensor.dtype()
+    let mut factors = vec![0.0f32; pairs];
+    let mut bytes = vec![0; tensor.bytes as usize];
+    gguf.read_tensor(tensor, 0, &mut bytes)?;
+    quant::decode_row(tensor.dtype()?, &bytes, &mut factors)?;
+    if factors.iter().any(|f| !(f.is_finite() && *f > 0.0)) {
+        return Err(Error::format("rope_freqs.weight holds a factor that is not a finite number above 0"));
+    }
+    Ok(Some(factors))
 }

@@ -1,9 +1,11 @@
 //! Hyperparameters of a model, read from GGUF metadata and checked before anything is sized by them.
-//! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on).
+//! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on). What may differ from
+//! layer to layer stands in a [`LayerConfig`] for each.
 
 use super::rope::RopeConfig;
 use crate::error::{Error, Result};
-use crate::format::gguf::Metadata;
+use crate::format::gguf::{Array, Metadata, Value};
+use crate::kernels::rope::Pairing;
 
 /// Largest value of any dimension taken from a file: keeps every product of two of them within `usize`
 /// and far above any real model.
@@ -15,17 +17,30 @@ pub(super) const MAX_HEAD_DIM: usize = 1024;
 /// Longest context taken from a file or a caller.
 pub(super) const MAX_CONTEXT: usize = 1 << 24;
 
-/// Hyperparameters that every decoder family here has.
+/// Hyperparameters of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `general.architecture`.
     pub architecture: String,
     /// `general.name`, or empty.
     pub name: String,
-    /// Transformer blocks.
-    pub n_layer: usize,
     /// Width of the residual stream.
     pub n_embd: usize,
+    /// Tokens in the vocabulary.
+    pub n_vocab: usize,
+    /// Positions it was trained on.
+    pub n_ctx_train: usize,
+    /// Epsilon of the norms.
+    pub norm_eps: f32,
+    /// Transformer blocks; one at least.
+    pub layers: Vec<LayerConfig>,
+    /// Rotary tables, by number. None: positions are learned, and the model goes as far as they do.
+    pub ropes: Vec<RopeConfig>,
+}
+
+/// One transformer block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerConfig {
     /// Query heads.
     pub n_head: usize,
     /// Key/value heads; divides `n_head`.
@@ -34,14 +49,61 @@ pub struct Config {
     pub head_dim: usize,
     /// Width inside the MLP.
     pub n_ff: usize,
-    /// Tokens in the vocabulary.
-    pub n_vocab: usize,
-    /// Positions it was trained on.
-    pub n_ctx_train: usize,
-    /// Epsilon of the norms.
-    pub norm_eps: f32,
-    /// Rotary embedding; absent where positions are learned, which is as far as the model goes then.
-    pub rope: Option<RopeConfig>,
+    /// Which positions a token sees.
+    pub mask: Mask,
+    /// Its rotary table; none where the layer doesn't rotate.
+    pub rope: Option<usize>,
+}
+
+/// Which positions of its own sequence a token sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mask {
+    /// All up to its own.
+    #[default]
+    Causal,
+    /// All.
+    Full,
+    /// The last so many up to its own, which counts.
+    Window(usize),
+    /// Those at most half as far away as this, on both sides.
+    SymmetricWindow(usize),
+}
+
+impl Mask {
+    /// Whether a token sees none behind its own, so that a sequence can come piece by piece.
+    pub fn is_causal(self) -> bool {
+        matches!(self, Mask::Causal | Mask::Window(_))
+    }
+
+    /// How many positions up to a token's own it can see; none for all.
+    pub fn reach(self) -> Option<usize> {
+        match self {
+            Mask::Window(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// The positions that the token at `position` sees, of a sequence that goes to `end`.
+    pub fn sight(self, position: usize, end: usize) -> std::ops::Range<usize> {
+        match self {
+            Mask::Causal => 0..position + 1,
+            Mask::Full => 0..end,
+            Mask::Window(n) => (position + 1).saturating_sub(n)..position + 1,
+            Mask::SymmetricWindow(n) => position.saturating_sub(n / 2)..end.min(position + n / 2 + 1),
+        }
+    }
+}
+
+impl LayerConfig {
+    /// Width of all query heads together.
+    pub fn q_width(&self) -> usize {
+        self.n_head * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn kv_width(&self) -> usize {
+        self.n_head_kv * self.head_dim
+    }
 }
 
 /// Typed look-ups under one architecture's prefix.
@@ -51,7 +113,7 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    fn new(metadata: &'a Metadata) -> Result<Self> {
+    pub fn new(metadata: &'a Metadata) -> Result<Self> {
         let architecture = metadata
             .get_str("general.architecture")?
             .ok_or_else(|| Error::format("metadata key general.architecture is missing"))?;
@@ -65,16 +127,26 @@ impl<'a> Keys<'a> {
     pub fn optional(&self, name: &str, max: usize) -> Result<Option<usize>> {
         let key = self.key(name);
         let Some(value) = self.metadata.get_u32(&key)? else { return Ok(None) };
-        let value = value as usize;
-        if value == 0 || value > max {
-            return Err(Error::format(format!("{key} is {value}; expected 1..={max}")));
-        }
-        Ok(Some(value))
+        in_range(&key, i64::from(value), max).map(Some)
     }
 
     fn required(&self, name: &str, max: usize) -> Result<usize> {
         self.optional(name, max)?
             .ok_or_else(|| Error::format(format!("metadata key {} is missing", self.key(name))))
+    }
+
+    /// A number for each layer: one for all, or an array of them. None where the key is absent.
+    fn per_layer(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
+        let key = self.key(name);
+        let values: Vec<i64> = match self.metadata.get(&key) {
+            Some(Value::Array(Array::U32(values))) => values.iter().map(|&value| value.into()).collect(),
+            Some(Value::Array(Array::I32(values))) => values.iter().map(|&value| value.into()).collect(),
+            _ => return Ok(self.optional(name, max)?.map(|value| vec![value; n_layer])),
+        };
+        if values.len() != n_layer {
+            return Err(Error::format(format!("{key} has {} numbers for {n_layer} layers", values.len())));
+        }
+        values.into_iter().map(|value| in_range(&key, value, max)).collect::<Result<_>>().map(Some)
     }
 
     /// The text under a whole key.
@@ -93,76 +165,96 @@ impl<'a> Keys<'a> {
     }
 }
 
+fn in_range(key: &str, value: i64, max: usize) -> Result<usize> {
+    match usize::try_from(value) {
+        Ok(value) if (1..=max).contains(&value) => Ok(value),
+        _ => Err(Error::format(format!("{key} is {value}; expected 1..={max}"))),
+    }
+}
+
+/// The key of the epsilon where norms are root-mean-square ones.
+pub(super) const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
+/// The same of layer norms.
+pub(super) const LAYER_EPS: &str = "attention.layer_norm_epsilon";
+
 impl Config {
-    /// Reads and checks the hyperparameters of a Llama-shaped file.
+    /// Reads and checks what all families have; positions are learned. `eps` is the key of the norms' epsilon.
     ///
     /// `n_vocab` comes from the embedding tensor, which the caller has looked up: the metadata key is
     /// optional in real files.
-    pub fn llama(metadata: &Metadata, n_vocab: usize) -> Result<Config> {
-        let keys = Keys::new(metadata)?;
-        let mut config = Self::read(&keys, n_vocab, "attention.layer_norm_rms_epsilon")?;
-        config.rope = Some(RopeConfig::read(&keys, config.head_dim, config.n_ctx_train)?);
-        Ok(config)
-    }
-
-    /// The same of a GPT-2-shaped file.
-    pub fn gpt(metadata: &Metadata, n_vocab: usize) -> Result<Config> {
-        Self::read(&Keys::new(metadata)?, n_vocab, "attention.layer_norm_epsilon")
-    }
-
-    /// What all families have; positions are learned.
-    fn read(keys: &Keys<'_>, n_vocab: usize, eps: &str) -> Result<Config> {
+    pub(super) fn read(keys: &Keys<'_>, n_vocab: usize, eps: &str) -> Result<Config> {
         let n_embd = keys.required("embedding_length", MAX_DIM)?;
-        let n_head = keys.required("attention.head_count", MAX_DIM)?;
-        let n_head_kv = keys.optional("attention.head_count_kv", MAX_DIM)?.unwrap_or(n_head);
-        if n_head % n_head_kv != 0 {
-            return Err(Error::format(format!(
-                "{n_head} query heads can't be grouped over {n_head_kv} key/value heads"
-            )));
-        }
-        let head_dim = match keys.optional("attention.key_length", MAX_DIM)? {
-            Some(dim) => dim,
-            None if n_embd % n_head == 0 => n_embd / n_head,
-            None => {
-                return Err(Error::format(format!("width {n_embd} is no multiple of {n_head} heads")));
-            }
-        };
-        if keys.optional("attention.value_length", MAX_DIM)?.is_some_and(|v| v != head_dim) {
-            return Err(Error::Unsupported("heads whose values are not as long as their keys".into()));
-        }
-        if head_dim > MAX_HEAD_DIM {
-            return Err(Error::Unsupported(format!(
-                "heads of {head_dim} dimensions (at most {MAX_HEAD_DIM})"
-            )));
-        }
+        let n_layer = keys.required("block_count", MAX_LAYERS)?;
+        let per_layer = |name| keys.per_layer(name, MAX_DIM, n_layer);
+        let missing = |name| move || Error::format(format!("metadata key {} is missing", keys.key(name)));
+        let n_head = per_layer("attention.head_count")?.ok_or_else(missing("attention.head_count"))?;
+        let n_head_kv = per_layer("attention.head_count_kv")?.unwrap_or_else(|| n_head.clone());
+        let n_ff = per_layer("feed_forward_length")?.ok_or_else(missing("feed_forward_length"))?;
+        let key_length = keys.optional("attention.key_length", MAX_DIM)?;
+        let value_length = keys.optional("attention.value_length", MAX_DIM)?;
+        let layers = n_head.iter().zip(n_head_kv).zip(n_ff).map(|((&n_head, n_head_kv), n_ff)| {
+            let head_dim = head_dim(n_embd, (n_head, n_head_kv), key_length, value_length)?;
+            Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask: Mask::Causal, rope: None })
+        });
         Ok(Config {
             architecture: keys.architecture.to_owned(),
             name: keys.text("general.name")?.unwrap_or("").to_owned(),
-            n_layer: keys.required("block_count", MAX_LAYERS)?,
             n_embd,
-            n_head,
-            n_head_kv,
-            head_dim,
-            n_ff: keys.required("feed_forward_length", MAX_DIM)?,
             n_vocab,
             n_ctx_train: keys.required("context_length", MAX_CONTEXT)?,
             norm_eps: keys.positive(eps, 1e-5)?,
-            rope: None,
+            layers: layers.collect::<Result<_>>()?,
+            ropes: Vec::new(),
         })
+    }
+
+    /// [`Config::read`] for a decoder with RMSNorm whose layers all rotate alike.
+    pub(super) fn read_rotary(keys: &Keys<'_>, n_vocab: usize, pairing: Pairing) -> Result<Config> {
+        let mut config = Self::read(keys, n_vocab, RMS_EPS)?;
+        let head_dim = config.layers.iter().map(|layer| layer.head_dim).min().unwrap_or(0);
+        config.ropes = vec![RopeConfig::read(keys, head_dim, config.n_ctx_train, pairing)?];
+        config.layers.iter_mut().for_each(|layer| layer.rope = Some(0));
+        Ok(config)
+    }
+
+    /// Transformer blocks.
+    pub fn n_layer(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The first block, whose numbers stand for the model where one is shown.
+    pub fn first(&self) -> &LayerConfig {
+        &self.layers[0]
     }
 
     /// Most positions that a context can have: a learned table has no more rows.
     pub fn n_ctx_most(&self) -> usize {
-        if self.rope.is_some() { MAX_CONTEXT } else { self.n_ctx_train }
+        if self.ropes.is_empty() { self.n_ctx_train } else { MAX_CONTEXT }
     }
+}
 
-    /// Width of all query heads together.
-    pub fn q_width(&self) -> usize {
-        self.n_head * self.head_dim
+/// Dimensions of a head, from what a file says of width, query and key/value heads, and lengths.
+fn head_dim(
+    n_embd: usize,
+    (n_head, n_head_kv): (usize, usize),
+    key_length: Option<usize>,
+    value_length: Option<usize>,
+) -> Result<usize> {
+    if n_head % n_head_kv != 0 {
+        return Err(Error::format(format!(
+            "{n_head} query heads can't be grouped over {n_head_kv} key/value heads"
+        )));
     }
-
-    /// Width of all key (or value) heads together.
-    pub fn kv_width(&self) -> usize {
-        self.n_head_kv * self.head_dim
+    let head_dim = match key_length {
+        Some(dim) => dim,
+        None if n_embd % n_head == 0 => n_embd / n_head,
+        None => return Err(Error::format(format!("width {n_embd} is no multiple of {n_head} heads"))),
+    };
+    if value_length.is_some_and(|v| v != head_dim) {
+        return Err(Error::Unsupported("heads whose values are not as long as their keys".into()));
     }
+    if head_dim > MAX_HEAD_DIM {
+        return Err(Error::Unsupported(format!("heads of {head_dim} dimensions (at most {MAX_HEAD_DIM})")));
+    }
+    Ok(head_dim)
 }

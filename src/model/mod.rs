@@ -1,20 +1,30 @@
-//! From a file's configuration to weights and a plan: what a model is, before anything runs.
-//! A family is a short builder (`gpt`, `llama`) that emits a [`Plan`] from shared parts; the executor never
-//! learns which family it runs.
+//! What a model is: its configuration, the graph of what it computes, its weights, and how a file becomes these.
+//! Nothing here knows how a pass runs; `runtime` lowers the graph to what this CPU does.
 
 mod builder;
 mod config;
-mod gpt;
-mod llama;
+mod families;
+pub mod graph;
 mod load;
-mod plan;
+mod pack;
 mod random;
 mod rope;
 mod weights;
 
-pub use config::Config;
+pub use config::{Config, LayerConfig, Mask};
+pub use graph::Graph;
 pub use load::{LoadParams, Model};
-pub use plan::{Buf, BufKind, BufSpec, Part, Plan, PlanLayout, Step, StepKind, Then};
 pub use random::{GptConfig, RandomGpt};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
-pub use weights::{Weight, WeightId, Weights};
+pub use weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs, Weights};
+
+use crate::error::Result;
+use crate::format::gguf::Gguf;
+
+/// What the model in a file computes, without its weights.
+///
+/// # Errors
+/// As [`Model::open`], but for what only weights can cause.
+pub fn read_graph(gguf: &Gguf) -> Result<(Config, Graph)> {
+    families::read(gguf)
+}

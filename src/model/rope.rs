@@ -1,5 +1,7 @@
 //! How positions turn into rotations: what a file says of it, what a caller overrides, and the table of angles.
 
+use std::fmt;
+
 use super::config::{Keys, MAX_CONTEXT, MAX_DIM};
 use crate::error::{Error, Result, quoted};
 use crate::kernels::rope::{Pairing, Ramp, Scaling, Table};
@@ -62,7 +64,12 @@ impl RopeOverrides {
 
 impl RopeConfig {
     /// Reads and checks what a file says.
-    pub(super) fn read(keys: &Keys<'_>, head_dim: usize, n_ctx_train: usize) -> Result<RopeConfig> {
+    pub(super) fn read(
+        keys: &Keys<'_>,
+        head_dim: usize,
+        n_ctx_train: usize,
+        pairing: Pairing,
+    ) -> Result<RopeConfig> {
         let dim = keys.optional("rope.dimension_count", MAX_DIM)?.unwrap_or(head_dim);
         if dim > head_dim || dim % 2 != 0 {
             return Err(Error::format(format!("{dim} rotated dimensions in heads of {head_dim}")));
@@ -78,9 +85,8 @@ impl RopeConfig {
             Some(other) => return Err(Error::Unsupported(format!("{key} = {}", quoted(other)))),
         };
         let yarn = if kind == Some("yarn") { Some(Yarn::read(keys, n_ctx_train)?) } else { None };
-        // GGUF files of this family store Q and K permuted so that pairs are adjacent.
         let base = keys.positive("rope.freq_base", 10_000.0)?;
-        Ok(RopeConfig { dim, base, factor, yarn, pairing: Pairing::Adjacent })
+        Ok(RopeConfig { dim, base, factor, yarn, pairing })
     }
 
     /// These rotations with a caller's changes.
@@ -104,6 +110,21 @@ impl RopeConfig {
             scaling.magnitude = yarn.attention_factor * (1.0 + 0.1 * self.factor.ln());
         }
         Table::new(n_ctx, self.dim, self.base, scaling)
+    }
+}
+
+impl fmt::Display for RopeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairing = match self.pairing {
+            Pairing::Adjacent => "adjacent",
+            Pairing::Halves => "halves",
+        };
+        write!(f, "{} dimensions in {pairing} pairs, base {}", self.dim, self.base)?;
+        match (&self.yarn, self.factor) {
+            (Some(_), factor) => write!(f, ", YaRN by {factor}"),
+            (None, 1.0) => Ok(()),
+            (None, factor) => write!(f, ", positions divided by {factor}"),
+        }
     }
 }
 

@@ -1,118 +1,275 @@
-//! A model's weights in the form kernels read: packed panels, plain floats, look-up tables.
+//! A model's weights: what a graph asks of the file, by typed ids, and what is in memory once it is loaded,
+//! in the form that kernels read: packed panels, plain floats, tables of rows.
+
+use std::collections::HashMap;
+use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::format::gguf::TensorInfo;
 use crate::memory::AlignedBuf;
 use crate::ops::linear::PackedWeight;
 use crate::quant::{self, DType};
 
-/// A weight of the model.
+/// A matrix that rows are multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WeightId(u32);
+pub struct MatrixId(u32);
 
-impl WeightId {
-    pub(super) fn new(index: usize) -> Self {
-        WeightId(index as u32)
-    }
-
-    /// Index into [`Weights`].
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// What a builder does with a tensor; a tied embedding is both a table and a projection.
+/// Plain f32 values: a gain, a bias, or rows of learned positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Usage(u8);
+pub struct VectorId(u32);
 
-impl Usage {
-    pub const FLOATS: Usage = Usage(1);
-    pub const TABLE: Usage = Usage(2);
-    pub const LINEAR: Usage = Usage(4);
+/// A table whose rows are looked up by token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableId(u32);
 
-    pub fn union(self, other: Usage) -> Usage {
-        Usage(self.0 | other.0)
-    }
-
-    pub fn includes(self, other: Usage) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-/// A tensor that a builder asked for, already checked against the file.
+/// A tensor of the file that a graph uses, already checked against the file.
 #[derive(Clone, Debug)]
-pub(super) struct WeightSpec {
+pub struct TensorSpec {
+    /// Its name in the file.
     pub name: String,
     /// Rows (outputs); 1 for a vector.
     pub n: usize,
     /// Elements of a row.
     pub k: usize,
+    /// How the file stores it.
     pub dtype: DType,
-    pub usage: Usage,
 }
 
-/// One loaded weight.
-pub enum Weight {
-    /// f32 values of a norm, a bias, or learned positions.
+impl fmt::Display for TensorSpec {
+    /// `blk.0.attn_q.weight [64 → 96, Q4_0]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{} → {}, {}]", self.name, self.k, self.n, self.dtype.name())
+    }
+}
+
+/// What a graph asks of a file: its tensors, and the ids that each has.
+#[derive(Clone, Debug, Default)]
+pub struct WeightSpecs {
+    tensors: Vec<TensorSpec>,
+    uses: Vec<Uses>,
+    by_name: HashMap<String, usize>,
+    /// Which tensor each id stands for.
+    matrices: Vec<usize>,
+    vectors: Vec<usize>,
+    tables: Vec<usize>,
+}
+
+/// The ids of a tensor: as a matrix, a vector, a table.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uses {
+    matrix: Option<u32>,
+    vector: Option<u32>,
+    table: Option<u32>,
+}
+
+impl WeightSpecs {
+    /// The tensors, each once.
+    pub fn tensors(&self) -> &[TensorSpec] {
+        &self.tensors
+    }
+
+    /// What a matrix is in the file.
+    pub fn matrix(&self, id: MatrixId) -> &TensorSpec {
+        &self.tensors[self.matrices[id.0 as usize]]
+    }
+
+    /// What a vector is in the file.
+    pub fn vector(&self, id: VectorId) -> &TensorSpec {
+        &self.tensors[self.vectors[id.0 as usize]]
+    }
+
+    /// What a table is in the file.
+    pub fn table(&self, id: TableId) -> &TensorSpec {
+        &self.tensors[self.tables[id.0 as usize]]
+    }
+
+    /// Asks for a tensor as a matrix of `n` rows of `k`.
+    pub(super) fn add_matrix(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<MatrixId> {
+        let index = self.tensor(tensor, n, k)?;
+        self.refuse(index, self.uses[index].vector.is_some())?;
+        Ok(MatrixId(id_of(&mut self.matrices, &mut self.uses[index].matrix, index)))
+    }
+
+    /// Asks for a tensor as `n` runs of `k` floats.
+    pub(super) fn add_vector(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<VectorId> {
+        let index = self.tensor(tensor, n, k)?;
+        self.refuse(index, self.uses[index].matrix.or(self.uses[index].table).is_some())?;
+        Ok(VectorId(id_of(&mut self.vectors, &mut self.uses[index].vector, index)))
+    }
+
+    /// Asks for a tensor as a table of `n` rows of `k`; one tensor can be a table and a matrix.
+    pub(super) fn add_table(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<TableId> {
+        let index = self.tensor(tensor, n, k)?;
+        self.refuse(index, self.uses[index].vector.is_some())?;
+        Ok(TableId(id_of(&mut self.tables, &mut self.uses[index].table, index)))
+    }
+
+    fn refuse(&self, index: usize, other: bool) -> Result<()> {
+        let name = &self.tensors[index].name;
+        if other { Err(Error::format(format!("tensor {name} is used in two ways"))) } else { Ok(()) }
+    }
+
+    fn tensor(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<usize> {
+        if let Some(&index) = self.by_name.get(&tensor.name) {
+            let spec = &self.tensors[index];
+            if (spec.n, spec.k) != (n, k) {
+                return Err(Error::format(format!("tensor {} is used with two shapes", tensor.name)));
+            }
+            return Ok(index);
+        }
+        let dtype = check_shape(tensor, n, k)?;
+        self.by_name.insert(tensor.name.clone(), self.tensors.len());
+        self.tensors.push(TensorSpec { name: tensor.name.clone(), n, k, dtype });
+        self.uses.push(Uses::default());
+        Ok(self.tensors.len() - 1)
+    }
+
+    /// How a tensor is kept in memory.
+    pub(super) fn form(&self, tensor: usize) -> Form {
+        match self.uses[tensor] {
+            Uses { matrix: Some(_), .. } => Form::Matrix,
+            Uses { table: Some(_), .. } => Form::Table,
+            _ => Form::Floats,
+        }
+    }
+
+    /// Weights by id, from the tensors in their order.
+    pub(super) fn assemble(&self, loaded: Vec<Loaded>) -> Result<Weights> {
+        let mut matrices: Vec<_> = self.matrices.iter().map(|_| None).collect();
+        let mut vectors: Vec<_> = self.vectors.iter().map(|_| None).collect();
+        let mut tables: Vec<_> = self.tables.iter().map(|_| None).collect();
+        for ((spec, uses), loaded) in self.tensors.iter().zip(&self.uses).zip(loaded) {
+            if let Some((table, matrix)) = uses.table.zip(uses.matrix) {
+                tables[table as usize] = Some(Table::Tied(MatrixId(matrix)));
+            }
+            match (loaded, uses) {
+                (Loaded::Matrix(packed), Uses { matrix: Some(id), .. }) => {
+                    matrices[*id as usize] = Some(packed);
+                }
+                (Loaded::Table(rows), Uses { table: Some(id), .. }) => {
+                    tables[*id as usize] = Some(Table::Rows { dtype: spec.dtype, k: spec.k, rows });
+                }
+                (Loaded::Floats(values), Uses { vector: Some(id), .. }) => {
+                    vectors[*id as usize] = Some(Floats { values, k: spec.k });
+                }
+                _ => return Err(lost()),
+            }
+        }
+        Ok(Weights { matrices: all(matrices)?, vectors: all(vectors)?, tables: all(tables)? })
+    }
+}
+
+/// The id under which a tensor stands in a list, which it joins if it has none.
+fn id_of(list: &mut Vec<usize>, id: &mut Option<u32>, tensor: usize) -> u32 {
+    *id.get_or_insert_with(|| {
+        list.push(tensor);
+        list.len() as u32 - 1
+    })
+}
+
+fn all<T>(list: Vec<Option<T>>) -> Result<Vec<T>> {
+    list.into_iter().map(|item| item.ok_or_else(lost)).collect()
+}
+
+fn lost() -> Error {
+    Error::Internal("a tensor was loaded in another form than it is used in".into())
+}
+
+/// How a tensor is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Floats,
+    Table,
+    Matrix,
+}
+
+/// A tensor in memory.
+pub(super) enum Loaded {
     Floats(AlignedBuf),
-    /// A matrix in its kernel's panels; rows can be read back.
-    Linear(PackedWeight),
-    /// Rows as the file stores them, only ever looked up.
-    Table {
-        /// Element type.
-        dtype: DType,
-        /// Elements of a row.
-        k: usize,
-        /// The rows.
-        rows: AlignedBuf,
-    },
+    Table(AlignedBuf),
+    Matrix(PackedWeight),
 }
 
-impl Weight {
-    /// Row `r` of a matrix or table as f32; `out` has the row's length.
+/// Floats in runs of `k`.
+struct Floats {
+    values: AlignedBuf,
+    k: usize,
+}
+
+/// What a table's rows are read from.
+enum Table {
+    /// Rows as the file stores them.
+    Rows { dtype: DType, k: usize, rows: AlignedBuf },
+    /// Rows of a matrix, whose panels give them back: a tied embedding.
+    Tied(MatrixId),
+}
+
+/// All weights of a model.
+pub struct Weights {
+    matrices: Vec<PackedWeight>,
+    vectors: Vec<Floats>,
+    tables: Vec<Table>,
+}
+
+impl Weights {
+    /// A matrix.
+    pub fn matrix(&self, id: MatrixId) -> &PackedWeight {
+        &self.matrices[id.0 as usize]
+    }
+
+    /// The values of a vector.
+    pub fn vector(&self, id: VectorId) -> &[f32] {
+        self.vectors[id.0 as usize].values.as_slice::<f32>()
+    }
+
+    /// Run `r` of a vector that has several.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where there is no such run.
+    pub fn vector_row(&self, id: VectorId, r: usize) -> Result<&[f32]> {
+        let Floats { values, k } = &self.vectors[id.0 as usize];
+        let row = values.as_slice::<f32>().chunks((*k).max(1)).nth(r);
+        row.ok_or_else(|| Error::invalid(format!("there is no row {r}")))
+    }
+
+    /// Row `r` of a table as f32; `out` has the row's length.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where there is no such row or `out` has another length.
-    pub fn decode_row(&self, r: usize, out: &mut [f32]) -> Result<()> {
-        match self {
-            Weight::Linear(packed) => packed.decode_row(r, out),
-            Weight::Table { dtype, k, rows } => {
+    pub fn table_row(&self, id: TableId, r: usize, out: &mut [f32]) -> Result<()> {
+        match &self.tables[id.0 as usize] {
+            Table::Tied(matrix) => self.matrix(*matrix).decode_row(r, out),
+            Table::Rows { dtype, k, rows } => {
                 let bytes = dtype.row_bytes(*k).unwrap_or(0);
                 let row = rows.as_slice::<u8>().chunks(bytes.max(1)).nth(r);
                 let row = row.ok_or_else(|| Error::invalid(format!("the table has no row {r}")))?;
                 quant::decode_row(*dtype, row, out)
             }
-            Weight::Floats(_) => Err(Error::invalid("plain floats have no rows to look up")),
-        }
-    }
-
-    /// Bytes it occupies.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Weight::Floats(buf) | Weight::Table { rows: buf, .. } => buf.len(),
-            Weight::Linear(packed) => packed.bytes(),
-        }
-    }
-}
-
-/// All weights of a model, indexed by [`WeightId`].
-pub struct Weights(pub(super) Vec<Weight>);
-
-impl Weights {
-    /// The weight.
-    pub fn get(&self, id: WeightId) -> &Weight {
-        &self.0[id.index()]
-    }
-
-    /// The values of plain floats; empty if the weight isn't such (builders only ask for what they declared).
-    pub fn floats(&self, id: WeightId) -> &[f32] {
-        match self.get(id) {
-            Weight::Floats(buf) => buf.as_slice::<f32>(),
-            _ => &[],
         }
     }
 
     /// Bytes of all weights.
     pub fn bytes(&self) -> usize {
-        self.0.iter().map(Weight::bytes).sum()
+        let tables = self.tables.iter().map(|table| match table {
+            Table::Rows { rows, .. } => rows.len(),
+            Table::Tied(_) => 0,
+        });
+        let matrices = self.matrices.iter().map(PackedWeight::bytes);
+        let vectors = self.vectors.iter().map(|vector| vector.values.len());
+        matrices.chain(vectors).chain(tables).sum()
     }
+}
+
+/// The tensor's type, if it is an `n × k` matrix (or a vector of `k` where `n` is 1) of a readable type.
+fn check_shape(tensor: &TensorInfo, n: usize, k: usize) -> Result<DType> {
+    let dims = tensor.shape();
+    let found = (dims.get(1).copied().unwrap_or(1), dims.first().copied().unwrap_or(1));
+    let higher = dims.iter().skip(2).any(|&d| d != 1);
+    if higher || found != (n as u64, k as u64) {
+        return Err(Error::format(format!(
+            "tensor {} has shape {dims:?}; the configuration wants [{k}, {n}]",
+            tensor.name
+        )));
+    }
+    tensor.dtype()
 }

@@ -1,12 +1,11 @@
 //! Attention over the cache: storing keys and values row by row, and the weighted sums, shared out over
-//! workers by key/value head and block of tokens, or for a single token by head and parts of the sequence.
+//! workers by span, key/value head and block of tokens, or for a single token by head and parts of the sequence.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 
 use super::Rows;
 use crate::error::{Error, Result};
-use crate::kernels::KernelSet;
 use crate::kernels::attention::{AttentionArgs, HeadTiles, Layout, PART, Row};
 use crate::memory::{AlignedBuf, checked_bytes};
 use crate::threads::{WorkCounter, Worker};
@@ -21,7 +20,7 @@ const FEW_TOKENS: usize = 16;
 const TASKS: usize = 4;
 
 /// How a row of queries, keys and values is divided.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadShape {
     /// Query heads.
     pub n_head: usize,
@@ -59,15 +58,17 @@ impl HeadShape {
     }
 }
 
-/// Keys and values of one layer: in each tile, a head after the other, its keys before its values.
+/// Keys and values of one layer in one sequence: in each page, a head after the other, its keys before its values.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCache {
-    /// The first tile of head 0.
+    /// Head 0 in page 0.
     pub first: *mut u8,
     /// Bytes from one head to the next.
     pub head_stride: usize,
-    /// Bytes from one tile to the next.
-    pub tile_stride: usize,
+    /// Bytes from one page to the next.
+    pub page_stride: usize,
+    /// The page of each tile of the sequence; what no row sees is never read.
+    pub table: *const u32,
     /// How positions lie within a head's tile, and as what.
     pub layout: Layout,
 }
@@ -76,9 +77,18 @@ impl LayerCache {
     /// A head's keys and values.
     fn head(&self, head: usize) -> (HeadTiles, HeadTiles) {
         let first = self.first.wrapping_add(head * self.head_stride);
-        let tiles = |first| HeadTiles { first, stride: self.tile_stride };
+        let tiles = |first| HeadTiles { first, stride: self.page_stride, table: self.table };
         (tiles(first), tiles(first.wrapping_add(self.layout.key_tile())))
     }
+}
+
+/// Rows of a batch that belong to one sequence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpanRows {
+    /// Which rows of the batch.
+    pub rows: Range<usize>,
+    /// Position of the first.
+    pub position: usize,
 }
 
 /// What is said where a size overflows.
@@ -95,15 +105,13 @@ pub fn scratch_len(kernel: &Row, shape: &HeadShape) -> Result<usize> {
     kernel.scratch_len(shape.head_dim, rows).ok_or(TOO_LARGE)
 }
 
-/// Where workers that share a head's sequence leave what they have of it. Made for a context; ops that a barrier
-/// separates use it one after the other.
+/// Results of parts of a sequence, until they are joined: for workers that share a single token's attention. Made
+/// for a context; ops that a barrier separates use it one after the other.
 #[derive(Debug)]
 pub struct Parts {
     /// Keeps what `first` points to.
     _buffer: AlignedBuf,
     first: *mut f32,
-    /// Floats of a part.
-    len: usize,
     /// Parts of a head.
     count: usize,
     /// Pieces of each head that are done.
@@ -116,64 +124,54 @@ unsafe impl Send for Parts {}
 unsafe impl Sync for Parts {}
 
 impl Parts {
-    /// Floats of a part and parts of a head.
-    fn sizes(kernel: &Row, shape: &HeadShape, n_ctx: usize, threads: usize) -> Result<(usize, usize)> {
-        let len = kernel.part_len(shape.head_dim, shape.group()).ok_or(TOO_LARGE)?;
-        Ok((len, if threads > 1 { n_ctx.div_ceil(PART) } else { 0 }))
+    /// Parts that a head's sequence can have.
+    fn count(n_ctx: usize, threads: usize) -> usize {
+        if threads > 1 { n_ctx.div_ceil(PART) } else { 0 }
     }
 
-    /// Bytes of a context's.
+    /// Bytes of a context's, for layers of this shape.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] where the size overflows.
     pub fn bytes(kernel: &Row, shape: &HeadShape, n_ctx: usize, threads: usize) -> Result<usize> {
-        let (len, count) = Self::sizes(kernel, shape, n_ctx, threads)?;
-        let parts = checked_bytes(count, shape.n_head_kv, WHAT)?;
+        let len = kernel.part_len(shape.head_dim, shape.group()).ok_or(TOO_LARGE)?;
+        let parts = checked_bytes(Self::count(n_ctx, threads), shape.n_head_kv, WHAT)?;
         checked_bytes(parts, checked_bytes(len, size_of::<f32>(), WHAT)?, WHAT)
     }
 
-    /// Those of a context of so many positions and workers.
+    /// Those of a context of so many positions and workers: so many bytes, for up to `heads` key/value heads.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn new(kernel: &Row, shape: &HeadShape, n_ctx: usize, threads: usize) -> Result<Self> {
-        let (len, count) = Self::sizes(kernel, shape, n_ctx, threads)?;
-        let mut buffer = AlignedBuf::zeroed(Self::bytes(kernel, shape, n_ctx, threads)?, WHAT)?;
-        let done = (0..shape.n_head_kv).map(|_| AtomicUsize::new(0)).collect();
+    pub fn new(bytes: usize, heads: usize, n_ctx: usize, threads: usize) -> Result<Self> {
+        let mut buffer = AlignedBuf::zeroed(bytes, WHAT)?;
+        let done = (0..heads).map(|_| AtomicUsize::new(0)).collect();
         let first = buffer.as_mut_ptr().cast();
-        Ok(Parts { _buffer: buffer, first, len, count, done })
+        Ok(Parts { _buffer: buffer, first, count: Self::count(n_ctx, threads), done })
     }
 
     /// Forgets what an op that did not end has left.
     pub fn reset(&self) {
         self.done.iter().for_each(|done| done.store(0, Relaxed));
     }
-
-    /// The part of a head.
-    fn part(&self, head: usize, part: usize) -> *mut f32 {
-        self.first.wrapping_add((head * self.count + part) * self.len)
-    }
 }
 
-/// Writes some heads' keys and some heads' values of the rows of `share` into the cache; row `r` stands at
-/// `position + r`.
+/// Writes some heads' keys and some heads' values of rows of one span into its cache.
 ///
 /// # Safety
 /// The cache has room for the positions and no one else touches these of these heads; their columns of rows
-/// `share` of `qkv` are written by no other.
+/// `span.rows` of `qkv` are written by no other.
 pub unsafe fn store(
-    kernels: &KernelSet,
+    kernel: &Row,
     cache: &LayerCache,
-    share: Range<usize>,
+    span: &SpanRows,
     qkv: Rows,
     shape: &HeadShape,
-    position: usize,
     (key_heads, value_heads): (Range<usize>, Range<usize>),
 ) {
-    let kernel = kernels.attention.of(cache.layout.stored);
-    let row = qkv.row_f32(share.start);
+    let row = qkv.row_f32(span.rows.start);
     let stride = qkv.stride() / size_of::<f32>();
-    let (at, count) = (position + share.start, share.len());
+    let (at, count) = (span.position, span.rows.len());
     for head in key_heads {
         let (rows, (keys, _)) = (row.wrapping_add(shape.key_column(head)), cache.head(head));
         // SAFETY: by contract; a row holds keys of all heads.
@@ -186,19 +184,24 @@ pub unsafe fn store(
     }
 }
 
-/// What all workers share of an attention step.
+/// What all workers share of an attention step. `C` gives a span's cache of the layer, the batch's own keys and
+/// values included.
 #[derive(Clone, Copy, Debug)]
-pub struct Args<'a> {
+pub struct Args<'a, C> {
     /// Rows of queries, keys and values side by side.
     pub qkv: Rows,
     /// Rows of all heads' results side by side.
     pub out: Rows,
-    /// The layer's cache, the batch's own keys and values included.
-    pub cache: LayerCache,
+    /// The rows of each sequence; together all rows.
+    pub spans: &'a [SpanRows],
+    /// The cache of a span, by its number.
+    pub cache: C,
     /// How rows are divided.
     pub shape: HeadShape,
     /// One past the last position that each row sees.
     pub limits: &'a [u32],
+    /// The first position that each row sees; none where all see from 0 on.
+    pub starts: Option<&'a [u32]>,
     /// Multiplies the scores.
     pub scale: f32,
     /// For a single token's sequence that several workers share.
@@ -208,20 +211,24 @@ pub struct Args<'a> {
 /// This worker's part of the attention; every worker calls it with the same arguments and counter.
 ///
 /// # Safety
-/// Queries and cache are written by no one until the op ends, `out` and `parts` by the workers of this op alone;
-/// `scratch` is this worker's own and holds [`scratch_len`] floats.
-pub unsafe fn run(
-    kernels: &KernelSet,
+/// Queries and caches are written by no one until the op ends, `out` and `parts` by the workers of this op alone;
+/// `parts` has room for the shape ([`Parts::bytes`]); `scratch` is this worker's own and holds [`scratch_len`] floats.
+pub unsafe fn run<C: Fn(usize) -> LayerCache>(
+    kernel: &Row,
     worker: &Worker<'_>,
     counter: &WorkCounter,
-    args: &Args<'_>,
+    args: &Args<'_, C>,
     scratch: *mut f32,
 ) {
-    let kernel = kernels.attention.of(args.cache.layout.stored);
-    let parts = args.limits.first().map_or(0, |&limit| (limit as usize).div_ceil(PART));
-    // SAFETY: the caller's promise.
+    let visible = |row: usize| {
+        let start = args.starts.map_or(0, |starts| starts[row] as usize);
+        start / PART..(args.limits[row] as usize).div_ceil(PART)
+    };
+    let shared = args.qkv.len() == 1 && worker.count() > 1;
+    let parts = if shared { visible(0) } else { 0..0 };
+    // SAFETY: this function's contract is both others'.
     unsafe {
-        if args.qkv.len() == 1 && worker.count() > 1 && parts > 1 && parts <= args.parts.count {
+        if parts.len() > 1 && parts.len() <= args.parts.count {
             run_parts(kernel, worker, counter, args, parts, scratch);
         } else {
             run_blocks(kernel, worker, counter, args, scratch);
@@ -229,29 +236,36 @@ pub unsafe fn run(
     }
 }
 
-/// Blocks of tokens of each head, drawn one by one.
+/// Blocks of tokens of each head and span, drawn one by one.
 ///
 /// # Safety
 /// As [`run`].
-unsafe fn run_blocks(
+unsafe fn run_blocks<C: Fn(usize) -> LayerCache>(
     kernel: &Row,
     worker: &Worker<'_>,
     counter: &WorkCounter,
-    args: &Args<'_>,
+    args: &Args<'_, C>,
     scratch: *mut f32,
 ) {
-    let shape = &args.shape;
-    let tokens = args.qkv.len();
-    let per_task = shape.tokens_per_task(tokens, worker.count());
-    // Late tokens see more keys than early ones, so the longest tasks come first.
-    let blocks = tokens.div_ceil(per_task);
-    let total = blocks * shape.n_head_kv;
+    let (spans, heads) = (args.spans, args.shape.n_head_kv);
+    let per_task = args.shape.tokens_per_task(args.qkv.len(), worker.count());
+    let tasks = |span: &SpanRows| span.rows.len().div_ceil(per_task) * heads;
+    let total = spans.iter().map(tasks).sum();
     let grain = if worker.count() == 1 { total } else { 1 };
+    let (mut span, mut before) = (0, 0);
     while let Some(range) = counter.take(total, grain) {
         for task in range {
-            let (head, block) = (task % shape.n_head_kv, blocks - 1 - task / shape.n_head_kv);
-            let begin = block * per_task;
-            let call = args.call(head, begin..tokens.min(begin + per_task), scratch);
+            // Tasks come in order, so the span of the last one is where to look on.
+            while task - before >= tasks(&spans[span]) {
+                before += tasks(&spans[span]);
+                span += 1;
+            }
+            // Late tokens see more keys than early ones, so a span's longest tasks come first.
+            let (place, blocks) = (task - before, tasks(&spans[span]) / heads);
+            let (head, block) = (place % heads, blocks - 1 - place / heads);
+            let Range { start, end } = spans[span].rows;
+            let begin = start + block * per_task;
+            let call = args.call(span, head, begin..end.min(begin + per_task), scratch);
             // SAFETY: the counter hands each block of rows and head to one worker; the rest by contract.
             unsafe { kernel.run(&call) }
         }
@@ -262,22 +276,26 @@ unsafe fn run_blocks(
 /// joins its parts.
 ///
 /// # Safety
-/// As [`run`]; `args.parts` has room for `count` parts of each head.
-unsafe fn run_parts(
+/// As [`run`]; `visible` are the parts that the token sees, and `args.parts` has room for so many of each head.
+unsafe fn run_parts<C: Fn(usize) -> LayerCache>(
     kernel: &Row,
     worker: &Worker<'_>,
     counter: &WorkCounter,
-    args: &Args<'_>,
-    count: usize,
+    args: &Args<'_, C>,
+    visible: Range<usize>,
     scratch: *mut f32,
 ) {
-    let heads = args.shape.n_head_kv;
+    let (heads, count) = (args.shape.n_head_kv, visible.len());
+    let Some(len) = kernel.part_len(args.shape.head_dim, args.shape.group()) else { return };
+    let part =
+        |head: usize, part: usize| args.parts.first.wrapping_add((head * args.parts.count + part) * len);
     let pieces = pieces(heads, count, worker.count());
     while let Some(range) = counter.take(heads * pieces, 1) {
         for task in range {
             let (head, piece) = (task % heads, task / heads);
             let parts = count * piece / pieces..count * (piece + 1) / pieces;
-            let (call, to) = (args.call(head, 0..1, scratch), args.parts.part(head, parts.start));
+            let (call, to) = (args.call(0, head, 0..1, scratch), part(head, parts.start));
+            let parts = visible.start + parts.start..visible.start + parts.end;
             // SAFETY: the counter hands each piece to one worker; the rest by contract.
             unsafe { kernel.run_parts(&call, parts, to) };
             let done = &args.parts.done[head];
@@ -285,7 +303,7 @@ unsafe fn run_parts(
             if done.fetch_add(1, AcqRel) + 1 == pieces {
                 done.store(0, Relaxed);
                 // SAFETY: all pieces are done, and nobody else sees that they are.
-                unsafe { kernel.join_parts(&call, args.parts.part(head, 0), count) }
+                unsafe { kernel.join_parts(&call, part(head, 0), count) }
             }
         }
     }
@@ -300,12 +318,12 @@ fn pieces(heads: usize, count: usize, workers: usize) -> usize {
     (TASKS * workers).div_ceil(heads).next_multiple_of(workers / common).min(count)
 }
 
-impl Args<'_> {
-    /// The call for one key/value head and some tokens.
-    fn call(&self, head: usize, tokens: Range<usize>, scratch: *mut f32) -> AttentionArgs {
+impl<C: Fn(usize) -> LayerCache> Args<'_, C> {
+    /// The call for one key/value head and some tokens of a span.
+    fn call(&self, span: usize, head: usize, tokens: Range<usize>, scratch: *mut f32) -> AttentionArgs {
         let shape = &self.shape;
         let column = head * shape.group() * shape.head_dim;
-        let (keys, values) = self.cache.head(head);
+        let (keys, values) = (self.cache)(span).head(head);
         AttentionArgs {
             q: self.qkv.row_f32(tokens.start).wrapping_add(column),
             q_token_stride: self.qkv.stride() / size_of::<f32>(),
@@ -317,7 +335,7 @@ impl Args<'_> {
             k: keys,
             v: values,
             limits: self.limits[tokens.start..].as_ptr(),
-            starts: std::ptr::null(),
+            starts: self.starts.map_or(std::ptr::null(), |starts| starts[tokens.start..].as_ptr()),
             // Between two tokens, all layers' weights and keys have passed through the caches.
             ahead: true,
             out: self.out.row_f32(tokens.start).wrapping_add(column),

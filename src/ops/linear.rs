@@ -193,10 +193,10 @@ pub unsafe fn run<'a>(
     worker: &Worker<'_>,
     shares: &Shares,
     n_parts: usize,
-    part: impl Fn(usize) -> Option<Product<'a>>,
+    part: impl Fn(usize) -> Product<'a>,
     then: Option<Then<impl Fn(usize, Range<usize>, Range<usize>)>>,
 ) {
-    let parts = || (0..n_parts).filter_map(|i| part(i).map(|product| (i, product)));
+    let parts = || (0..n_parts).map(|i| (i, part(i)));
     let columns = |p: &Product<'_>| {
         let nr = p.weight.packer.panel_rows();
         then.as_ref().map_or(nr, |then| common_multiple(nr, then.unit))

@@ -57,10 +57,10 @@ impl Rows {
         self.row(r).cast()
     }
 
-    /// The last `n` rows.
-    pub fn last(&self, n: usize) -> Rows {
+    /// All but the first `n` rows.
+    pub fn skip(&self, n: usize) -> Rows {
         debug_assert!(n <= self.n);
-        Rows { ptr: self.row(self.n - n), stride: self.stride, n }
+        Rows { ptr: self.row(n), stride: self.stride, n: self.n - n }
     }
 
     /// A row's first `width` floats.

@@ -9,6 +9,7 @@ use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::{BlocksArgs, NormQuantizeArgs};
 use crate::kernels::rope::{Rope, RopeArgs, Table};
 use crate::kernels::rows::NormArgs;
+use crate::kernels::unary::{Binary, Unary};
 use crate::quant::BLOCK;
 
 /// `out[r] = x[r] / rms(x[r]) · weight`.
@@ -84,25 +85,48 @@ pub unsafe fn norm_quantize(
     unsafe { k.qmatmul.norm_quantize(&args) }
 }
 
-/// Columns of `out = silu(gate) · up`, f32 or, with `quantized`, whole blocks of quantised rows of `n`.
+/// RMSNorm of each head of some rows by one gain, which has a head's length; in place.
+///
+/// # Safety
+/// These heads of rows `share` of `x` are this worker's alone.
+pub unsafe fn head_norm(
+    k: &KernelSet,
+    share: Range<usize>,
+    x: Rows,
+    heads: Range<usize>,
+    gain: &[f32],
+    eps: f32,
+) {
+    debug_assert!(heads.end * size_of_val(gain) <= x.stride());
+    for head in heads {
+        let first = x.row_f32(share.start).wrapping_add(head * gain.len());
+        let args = norm_args(share.clone(), x, gain, eps, x);
+        // SAFETY: by contract; the output is the input, row on row.
+        unsafe { k.rows.rms_norm.run(&NormArgs { x: first, dst: first, ..args }) }
+    }
+}
+
+/// Columns of `out = f(gate) · up`.
 ///
 /// # Safety
 /// The pair's columns are readable; these columns of these rows of `out` are this worker's alone.
-pub unsafe fn swiglu(k: &KernelSet, pair: &Beside<2>, n: usize, quantized: bool, out: Rows) {
+pub unsafe fn gate(kernel: &Binary, pair: &Beside<2>, out: Rows) {
     let (width, [gate, up]) = (pair.columns.len(), pair.first);
-    if !quantized {
-        for (i, r) in pair.rows.clone().enumerate() {
-            // SAFETY: by contract.
-            unsafe {
-                let row = |first: *const f32| std::slice::from_raw_parts(first.add(i * pair.stride), width);
-                let out = out.row_f32(r).add(pair.columns.start);
-                k.unary.swiglu.apply(row(gate), row(up), std::slice::from_raw_parts_mut(out, width));
-            }
-        }
-        return;
+    for (i, r) in pair.rows.clone().enumerate() {
+        let row = |first: *const f32| first.wrapping_add(i * pair.stride);
+        let out = out.row_f32(r).wrapping_add(pair.columns.start);
+        // SAFETY: by contract.
+        unsafe { kernel.run(row(gate), row(up), out, width) }
     }
+}
+
+/// Columns of `out = silu(gate) · up` as whole blocks of quantised rows of `n`.
+///
+/// # Safety
+/// As [`gate`].
+pub unsafe fn gate_quantize(k: &KernelSet, pair: &Beside<2>, n: usize, out: Rows) {
     // SAFETY: by contract.
-    unsafe { k.qmatmul.gate_quantize(&blocks(pair, n, out), up) }
+    unsafe { k.qmatmul.gate_quantize(&blocks(pair, n, out), pair.first[1]) }
 }
 
 /// Columns of `out = gelu(x)` as whole blocks of quantised rows of `n`.
@@ -129,20 +153,20 @@ fn blocks<const N: usize>(x: &Beside<N>, n: usize, out: Rows) -> BlocksArgs {
     }
 }
 
-/// `x = gelu(x)` of some columns of some rows.
+/// `x = f(x)` of some columns of some rows.
 ///
 /// # Safety
 /// These columns of these rows are this worker's alone.
-pub unsafe fn gelu(k: &KernelSet, x: Rows, rows: Range<usize>, columns: Range<usize>) {
+pub unsafe fn activate(kernel: &Unary, x: Rows, rows: Range<usize>, columns: Range<usize>) {
     debug_assert!(columns.end * size_of::<f32>() <= x.stride());
     for r in rows {
         let first = x.row_f32(r).wrapping_add(columns.start);
         // SAFETY: by contract.
-        unsafe { k.unary.gelu_tanh.run(first, first, columns.len()) }
+        unsafe { kernel.run(first, first, columns.len()) }
     }
 }
 
-/// Rows of `len` floats to 8 bits with a scale for each block of 32.
+/// Rows of `len` floats quantised as the kernel set's products read them.
 ///
 /// # Safety
 /// As [`rms_norm`]; rows of `out` hold `k.qmatmul.row_bytes(len)`.

@@ -1,21 +1,16 @@
-//! A context: one sequence on one model, with its cache, its arena and its team of workers.
+//! A context: one sequence on one model, an [`Engine`] that has no other.
 //! Everything is reserved when it is made; a decode step allocates nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::exec::{self, Pass};
+use super::engine::{Batch, Canceller, Engine, EngineParams, MemoryEstimate};
+use super::pass::Span;
+use super::plan::Plan;
 use crate::error::{Error, Result};
-use crate::kv::{self, Cache, CacheType};
-use crate::model::{Model, RopeConfig, RopeOverrides};
+use crate::kv::{CacheType, SequenceId};
+use crate::model::{Model, RopeOverrides};
 use crate::profile::{self, Zone};
 use crate::threads::{self, MAX_WORKERS, Team};
-
-/// Tokens of a prompt that go through the model at once when the caller doesn't say: enough rows to
-/// use each weight many times, few enough that the activations stay in a core's own cache.
-const DEFAULT_BATCH: usize = 256;
-/// Largest batch accepted.
-const MAX_BATCH: usize = 1 << 16;
 
 /// How large a context is and how many workers it has.
 #[derive(Clone, Debug)]
@@ -26,8 +21,10 @@ pub struct ContextParams {
     pub n_batch: usize,
     /// Most rows of logits that one decode may ask for.
     pub n_output: usize,
-    /// Worker threads, the calling one included.
+    /// Worker threads, the calling one included; what [`ContextParams::team`] has counts where there is one.
     pub threads: usize,
+    /// A team that other contexts may share, each in its turn; none for one of its own.
+    pub team: Option<Arc<Team>>,
     /// What keys and values are stored as.
     pub kv: CacheType,
     /// Changes in how positions turn into rotations, for contexts longer than the model was trained on.
@@ -41,21 +38,22 @@ impl Default for ContextParams {
             n_batch: 0,
             n_output: 1,
             threads: threads::available(),
+            team: None,
             kv: CacheType::default(),
             rope: RopeOverrides::default(),
         }
     }
 }
 
-/// What a context would take, before it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryEstimate {
-    /// Keys and values.
-    pub cache_bytes: usize,
-    /// Activations, scratch and tables.
-    pub arena_bytes: usize,
-    /// Both.
-    pub total_bytes: usize,
+impl ContextParams {
+    fn engine(&self) -> EngineParams {
+        let ContextParams { n_ctx, n_batch, n_output, kv, rope, .. } = *self;
+        EngineParams { n_ctx, n_batch, n_output, kv, rope, ..EngineParams::default() }
+    }
+
+    fn count(&self) -> usize {
+        self.team.as_ref().map_or(self.threads, |team| team.count())
+    }
 }
 
 /// Which logits a decode computes.
@@ -69,122 +67,55 @@ pub enum Logits {
     All,
 }
 
-/// Parameters with the defaults filled in and checked against the model.
-struct Shape {
-    n_ctx: usize,
-    n_batch: usize,
-    n_output: usize,
-    cache: kv::Shape,
-}
-
-impl Shape {
-    fn new(model: &Model, params: &ContextParams) -> Result<Shape> {
-        params.rope.check()?;
-        let config = model.config();
-        let n_ctx = if params.n_ctx == 0 { config.n_ctx_train } else { params.n_ctx };
-        let most = config.n_ctx_most();
-        if n_ctx > most {
-            let why = if config.rope.is_some() { "" } else { ", the positions that the model has learned" };
-            return Err(Error::invalid(format!("n_ctx is {n_ctx}; at most {most}{why}")));
-        }
-        if config.rope.is_none() && params.rope != RopeOverrides::default() {
-            return Err(Error::invalid("the model's positions are learned: it has no rope to change"));
-        }
-        let n_batch = if params.n_batch == 0 { DEFAULT_BATCH } else { params.n_batch };
-        if n_batch > MAX_BATCH || params.n_output > MAX_BATCH {
-            return Err(Error::invalid(format!("n_batch and n_output are at most {MAX_BATCH}")));
-        }
-        let n_output = params.n_output.max(1);
-        // A decode that returns every row's logits is one batch.
-        let n_batch = n_batch.min(n_ctx).max(n_output.min(n_ctx));
-        let layout = model.kernels().attention.of(params.kv).layout(config.head_dim);
-        let (n_layer, n_head_kv) = (config.n_layer, config.n_head_kv);
-        let cache = kv::Shape { n_layer, n_head_kv, n_ctx, layout };
-        Ok(Shape { n_ctx, n_batch, n_output: n_output.min(n_ctx), cache })
-    }
-}
-
 /// One sequence being read or written.
 pub struct Context {
-    model: Arc<Model>,
-    team: Team,
-    cache: Cache,
-    pass: Pass,
-    /// Absent where positions are learned.
-    rope: Option<RopeConfig>,
-    n_ctx: usize,
-    n_batch: usize,
-    n_output: usize,
+    engine: Engine,
+    sequence: SequenceId,
+    rope: RopeOverrides,
     /// What fills the positions so far; reserved for all of them.
     tokens: Vec<u32>,
-    /// Rows of logits that the last decode left.
-    n_logits: usize,
-    cancel: Canceller,
-    /// Whose the scopes of its passes are.
-    owner: profile::Owner,
-}
-
-/// Ends what a context is doing, from any thread.
-#[derive(Clone, Debug, Default)]
-pub struct Canceller(Arc<AtomicBool>);
-
-impl Canceller {
-    /// The decode or generation that runs on the context now ends with [`Error::Cancelled`], after the step it is
-    /// at: within milliseconds. Where none runs, nothing happens.
-    pub fn cancel(&self) {
-        self.0.store(true, Relaxed);
-    }
+    /// The numbers of a batch's rows: what a decode asks the output of is a run of these.
+    rows: Vec<u32>,
 }
 
 impl Context {
     /// Bytes that [`Context::new`] would take for these parameters.
     pub fn memory(model: &Model, params: &ContextParams) -> Result<MemoryEstimate> {
-        let shape = Shape::new(model, params)?;
-        let cache_bytes = shape.cache.bytes()?;
-        let arena_bytes = Pass::bytes(model, &shape.cache, shape.n_batch, shape.n_output, params.threads)?;
-        let total_bytes = cache_bytes
-            .checked_add(arena_bytes)
-            .ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "a context" })?;
-        Ok(MemoryEstimate { cache_bytes, arena_bytes, total_bytes })
+        Engine::memory(model, &params.engine(), params.count())
     }
 
     /// Reserves everything that decoding needs.
     pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Context> {
-        if !(1..=MAX_WORKERS).contains(&params.threads) {
-            return Err(Error::invalid(format!(
-                "threads is {}; expected 1 to {MAX_WORKERS}",
-                params.threads
-            )));
+        let count = params.count();
+        if !(1..=MAX_WORKERS).contains(&count) {
+            return Err(Error::invalid(format!("threads is {count}; expected 1 to {MAX_WORKERS}")));
         }
-        let shape = Shape::new(&model, params)?;
-        let cache = Cache::new(shape.cache)?;
-        let rope = model.config().rope.as_ref().map(|rope| rope.with(&params.rope));
-        let pass =
-            Pass::new(&model, rope.as_ref(), &shape.cache, shape.n_batch, shape.n_output, params.threads)?;
-        let team = Team::new(params.threads)?;
-        let Shape { n_ctx, n_batch, n_output, .. } = shape;
+        // Before threads are started: what the parameters ask for may be absurd.
+        Engine::memory(&model, &params.engine(), count)?;
+        let team = match &params.team {
+            Some(team) => team.clone(),
+            None => Arc::new(Team::new(count)?),
+        };
+        let mut engine = Engine::new(model, &params.engine(), team)?;
+        let sequence = engine.create()?;
+        let (n_ctx, n_batch) = (engine.n_ctx(), engine.n_batch());
         let mut tokens = Vec::new();
-        let bytes = n_ctx * size_of::<u32>();
-        tokens.try_reserve_exact(n_ctx).map_err(|_| Error::OutOfMemory { bytes, what: "the tokens" })?;
-        Ok(Context {
-            model,
-            team,
-            cache,
-            pass,
-            rope,
-            n_ctx,
-            n_batch,
-            n_output,
-            tokens,
-            n_logits: 0,
-            cancel: Canceller::default(),
-            owner: profile::Owner::new(),
-        })
+        let mut rows = Vec::new();
+        let room = tokens.try_reserve_exact(n_ctx).and(rows.try_reserve_exact(n_batch));
+        let bytes = (n_ctx + n_batch) * size_of::<u32>();
+        room.map_err(|_| Error::OutOfMemory { bytes, what: "the tokens" })?;
+        rows.extend(0..n_batch as u32);
+        Ok(Context { engine, sequence, rope: params.rope, tokens, rows })
     }
 
     /// The model it runs.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        self.engine.model()
+    }
+
+    /// The plan of its passes.
+    pub fn plan(&self) -> &Plan {
+        self.engine.plan()
     }
 
     /// Positions filled so far.
@@ -204,57 +135,56 @@ impl Context {
 
     /// Positions there are.
     pub fn n_ctx(&self) -> usize {
-        self.n_ctx
+        self.engine.n_ctx()
     }
 
     /// What to warn of: that there are more positions than the model was trained on, stretched as they are.
     pub fn warning(&self) -> Option<String> {
-        let config = self.model.config();
-        let (rope, trained) = self.rope.as_ref().zip(config.rope.as_ref())?;
-        let stretch = f64::from(rope.factor) / f64::from(trained.factor);
+        let (config, n_ctx) = (self.model().config(), self.n_ctx());
+        let file = config.ropes.first()?;
+        let rope = file.with(&self.rope);
+        let stretch = f64::from(rope.factor) / f64::from(file.factor);
         let trained = config.n_ctx_train as f64 * stretch;
-        (self.n_ctx as f64 > trained).then(|| {
-            let needed = f64::from(rope.factor) * self.n_ctx as f64 / trained;
+        (n_ctx as f64 > trained).then(|| {
+            let needed = f64::from(rope.factor) * n_ctx as f64 / trained;
             format!(
-                "the context has {} positions, the model was trained on {trained:.0}: what it writes beyond them \
-                 may be worthless (a rope scale of {needed:.2} would stretch them)",
-                self.n_ctx
+                "the context has {n_ctx} positions, the model was trained on {trained:.0}: what it writes beyond them \
+                 may be worthless (a rope scale of {needed:.2} would stretch them)"
             )
         })
     }
 
     /// Workers, the calling thread included.
     pub fn threads(&self) -> usize {
-        self.team.count()
+        self.engine.team().count()
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
+        // A sequence can always be forgotten as a whole.
+        let _ = self.engine.rewind(self.sequence, 0);
         self.tokens.clear();
-        self.n_logits = 0;
     }
 
     /// Keeps the first `n` positions and forgets the rest.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where there are fewer, or where a layer's window has let go of what the next token
+    /// would see.
     pub fn rewind(&mut self, n: usize) -> Result<()> {
-        if n > self.len() {
-            return Err(Error::invalid(format!(
-                "can't rewind to {n}: only {} positions are filled",
-                self.len()
-            )));
-        }
+        self.engine.rewind(self.sequence, n)?;
         self.tokens.truncate(n);
-        self.n_logits = 0;
         Ok(())
     }
 
     /// Under which its passes are profiled apart from other contexts': see [`profile::snapshot_of`].
     pub fn owner(&self) -> &profile::Owner {
-        &self.owner
+        self.engine.owner()
     }
 
     /// What ends a decode from another thread.
     pub fn canceller(&self) -> Canceller {
-        self.cancel.clone()
+        self.engine.canceller()
     }
 
     /// Appends tokens to the sequence; with an error nothing is appended.
@@ -269,60 +199,69 @@ impl Context {
 
     /// Lets something go wrong in the passes to come.
     #[cfg(test)]
-    pub(super) fn set_fault(&mut self, fault: Option<super::exec_tests::Fault>) {
-        self.pass.fault = fault;
+    pub(super) fn set_fault(&mut self, fault: Option<super::pass_tests::Fault>) {
+        self.engine.set_fault(fault);
     }
 
     /// What was cancelled before is over.
     pub(super) fn begin_call(&self) {
-        self.cancel.0.store(false, Relaxed);
+        self.engine.begin_call();
     }
 
     /// [`Context::decode`] within a call that may have been cancelled already.
     pub(super) fn decode_further(&mut self, tokens: &[u32], logits: Logits) -> Result<()> {
         self.check(tokens, logits)?;
-        let _owned = self.owner.enter();
+        let _owned = self.engine.owner().enter();
         let _zone = profile::scope(if tokens.len() == 1 { Zone::Decode } else { Zone::Prefill });
-        self.n_logits = 0;
-        let begin = self.len();
-        let last = (tokens.len() - 1) / self.n_batch;
-        for (i, chunk) in tokens.chunks(self.n_batch).enumerate() {
+        let (begin, n_batch) = (self.len(), self.engine.n_batch());
+        let last = (tokens.len() - 1) / n_batch;
+        for (i, chunk) in tokens.chunks(n_batch).enumerate() {
             let outputs = match logits {
-                Logits::All => chunk.len(),
-                Logits::Last if i == last => 1,
-                _ => 0,
+                Logits::All => &self.rows[..chunk.len()],
+                Logits::Last if i == last => &self.rows[chunk.len() - 1..chunk.len()],
+                _ => &[],
             };
-            let (position, cancel) = (self.len(), &*self.cancel.0);
-            let batch = exec::Batch { tokens: chunk, position, n_output: outputs, cancel };
-            if let Err(error) = self.pass.run(&self.team, &self.model, self.cache.view(), &batch) {
-                self.tokens.truncate(begin);
+            let spans = [Span { sequence: self.sequence, rows: chunk.len(), first: self.tokens.len() }];
+            if let Err(error) = self.engine.run_checked(&Batch { tokens: chunk, spans: &spans, outputs }) {
+                self.forget_from(begin);
                 return Err(error);
             }
             self.tokens.extend_from_slice(chunk);
-            self.n_logits = outputs;
         }
         Ok(())
+    }
+
+    /// Takes back what a call had appended before it failed.
+    fn forget_from(&mut self, begin: usize) {
+        let now = self.tokens.len();
+        // What a window has let go of can't be had back: then all is forgotten.
+        if now > begin && self.rewind(begin).is_err() {
+            self.clear();
+        }
     }
 
     fn check(&self, tokens: &[u32], logits: Logits) -> Result<()> {
         if tokens.is_empty() {
             return Err(Error::invalid("no tokens to decode"));
         }
-        let n_vocab = self.model.config().n_vocab;
-        if let Some((i, &token)) = tokens.iter().enumerate().find(|&(_, &t)| t as usize >= n_vocab) {
-            return Err(Error::invalid(format!("token {i} is {token}; the vocabulary has {n_vocab}")));
-        }
-        if tokens.len() > self.n_ctx - self.len() {
+        self.engine.check_tokens(tokens)?;
+        if tokens.len() > self.n_ctx() - self.len() {
             return Err(Error::ContextFull {
-                n_ctx: self.n_ctx,
+                n_ctx: self.n_ctx(),
                 needed: self.len().saturating_add(tokens.len()),
             });
         }
-        if logits == Logits::All && tokens.len() > self.n_output {
+        if logits == Logits::All && tokens.len() > self.engine.n_output() {
             return Err(Error::invalid(format!(
                 "logits of {} tokens were asked for; the context was made for {}",
                 tokens.len(),
-                self.n_output
+                self.engine.n_output()
+            )));
+        }
+        if !self.engine.is_causal() && (self.len() > 0 || tokens.len() > self.engine.n_batch()) {
+            return Err(Error::invalid(format!(
+                "tokens of this model see those behind them: a sequence comes as a whole, of at most {} tokens",
+                self.engine.n_batch()
             )));
         }
         Ok(())
@@ -330,6 +269,6 @@ impl Context {
 
     /// Logits that the last decode computed, `n_vocab` for each row, oldest first; empty if it computed none.
     pub fn logits(&self) -> &[f32] {
-        self.pass.logits(self.n_logits)
+        self.engine.output()
     }
 }

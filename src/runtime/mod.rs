@@ -1,11 +1,22 @@
-//! Running a model: a context owns cache, arena and workers; sampling and generation stand on it.
+//! Running a model: its graph lowered to a plan of steps, passes that walk the plan, engines of many sequences and
+//! contexts of one; sampling and generation stand on these.
 
 mod context;
-mod exec;
+mod engine;
 #[cfg(test)]
-mod exec_tests;
+mod engine_tests;
 pub mod generate;
+mod lower;
+mod pass;
+#[cfg(test)]
+mod pass_tests;
+mod plan;
 pub mod sampling;
+mod steps;
 pub mod stream;
 
-pub use context::{Canceller, Context, ContextParams, Logits, MemoryEstimate};
+pub use context::{Context, ContextParams, Logits};
+pub use engine::{Batch, Canceller, Engine, EngineParams, MemoryEstimate, Output};
+pub use lower::lower;
+pub use pass::Span;
+pub use plan::Plan;

@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 #[derive(Clone, Copy)]
 pub(super) struct Put {
     pub layout: Layout,
-    /// The head's keys or values.
+    /// The head's keys or values: pages for the positions at least.
     pub to: HeadTiles,
     /// Position of row 0.
     pub position: usize,
@@ -36,8 +36,8 @@ pub(super) struct Widen {
 }
 
 /// # Safety
-/// The CPU has the level. The rows are there; the head's buffer has room for the positions, and no one else
-/// touches these.
+/// The CPU has the level. The rows are there; the head's tiles have pages for the positions, and no one else
+/// touches these or writes their entries of the table.
 pub(super) unsafe fn put_keys<I: Isa, S: Stored>(step: &Put) {
     // SAFETY: the caller's promise.
     unsafe { I::new_unchecked() }.vectorize(PutKeys::<S>(step, PhantomData));
@@ -83,7 +83,9 @@ impl<S: Stored> Kernel for PutKeys<'_, S> {
             let (tile, place) = ((position + done) / TILE, (position + done) % TILE);
             let (panel, column) = (place / layout.nr, place % layout.nr);
             let together = (layout.nr - column).min(count - done).min(TOGETHER);
-            let panel = to.tile(tile).wrapping_add(panel * layout.nr * layout.key_position());
+            // SAFETY: the caller of `put_keys` promises the positions' entries of the table.
+            let tile = unsafe { to.tile(tile) };
+            let panel = tile.wrapping_add(panel * layout.nr * layout.key_position());
             for d in (0..layout.head_dim).step_by(RUN) {
                 let n = (layout.head_dim - d).min(RUN);
                 let run = panel.wrapping_add(layout.key_run(d));
@@ -125,7 +127,9 @@ impl<S: Stored> Kernel for PutValues<'_, S> {
             let (width, n) = (span.len(), span.end.min(layout.head_dim) - span.start);
             for i in 0..count {
                 let (tile, line) = ((position + i) / TILE, (position + i) % TILE);
-                let span_at = to.tile(tile).wrapping_add(layout.value_span(span.start));
+                // SAFETY: the caller of `put_values` promises the positions' entries of the table.
+                let tile = unsafe { to.tile(tile) };
+                let span_at = tile.wrapping_add(layout.value_span(span.start));
                 let lines = span_at.wrapping_add(layout.value_factors()).cast::<S::Element>();
                 // SAFETY: the row is there, and the line, which is whole vectors, belongs to this caller.
                 unsafe {

@@ -2,8 +2,11 @@
 //! Keys and values come from a packed cache ([`Row::run`]) or from plain rows ([`attention()`]), with the same bits.
 //!
 //! # Contract
-//! - The cache of one key/value head is tiles of [`TILE`] positions, each in the layout that [`Layout`] describes;
-//!   [`HeadTiles`] says where they are. Nothing depends on how many there are, so a cache can be any length.
+//! - The cache of one key/value head is tiles of [`TILE`] positions, each in the layout that [`Layout`] describes.
+//!   A tile stands in a page, and [`HeadTiles`] says in which: nothing depends on where pages are or how many there
+//!   are, so a cache can be any length, and sequences can share a pool of pages.
+//! - A call reads from the tile of the first position that any of its tokens sees to the tile of the last one:
+//!   these and those in between must have pages. No other page is read, no other entry of the table looked up.
 //! - A cache holds f32, f16 or bytes ([`CacheType`]), rounded when stored, to nearest even. f16: an error of at most
 //!   2⁻¹¹ of the number (2⁻²⁵ where that is more), and ∞ beyond 65504. Bytes: each run of 64 elements of a head (the
 //!   last may be shorter) has an f32 factor, 1/127 of its largest magnitude; the error is at most 1/254 of that
@@ -20,13 +23,14 @@
 //!   arXiv:2205.14135). So far as a part of the sequence goes: every [`PART`] positions, counted from 0, begin anew,
 //!   and parts are joined in their order, by the same rule. Rows never mix, and tiles and parts are places in the
 //!   sequence and not in the batch: a row's bits are the same alone and among others, however its sequence is cut
-//!   into calls, and whoever computes which of its parts ([`Row::run_parts`]).
+//!   into calls, and whoever computes which of its parts ([`Row::run_parts`]). But for the sign of a 0: a sum that
+//!   underflowed to −0 is 0 once a zero is added of what only other rows see.
 //! - The factor on the queries includes log₂ e, so that weights are powers of two. A score is one sum over the
 //!   elements in order; an element of the result is one sum over the keys in order; the sum of the weights has
 //!   the lanes of a vector. What a row does not see adds zeros to them.
 //! - What stands from the largest limit of a call on does not count (a panel's remaining keys are read, and their
 //!   scores dropped). A key that a row does not see has weight 0 in it, so its value must be finite (0 · ∞ is NaN)
-//!   where another row of the call does see it.
+//!   where it stands from the first to the last key that rows of the call see.
 //! - Relative to Σ weight·|v|, the error is at most (head_dim + 8) · u · max(Σ|scale·q·k| + |mask|) for the
 //!   scores, which the exponential passes on, and (n + 4·n/TILE + 16) · u for n visible keys; u = 2⁻²⁴.
 //!   (Eight: three for the factor and its product with the query, one for products that the scalar level rounds,
@@ -37,6 +41,8 @@
 mod cache;
 mod layout;
 mod pack;
+#[cfg(test)]
+mod paged_tests;
 mod pass;
 mod plain;
 #[cfg(test)]
@@ -57,6 +63,7 @@ use pack::Pack;
 use pass::{Call, Sight, Source};
 pub use plain::{Inputs, Shape, Strides, Tensor, attention, extent, scratch_len};
 use std::ops::Range;
+use std::ptr::null;
 use steps::{Clear, Gather, HeadRows, Join, Scatter, Weigh};
 pub use stored::CacheType;
 use stored::{F16, F32, Q8, Stored};
@@ -68,20 +75,39 @@ pub const TILE: usize = 128;
 /// Positions in a part of the sequence, of whole tiles. A constant for the same reason.
 pub const PART: usize = 2 * TILE;
 
-/// A key/value head's keys, or its values: tiles of [`TILE`] positions, as [`Layout`] fills them.
+/// A table's entry where a sequence has no page: one not yet taken, or released since nothing sees it any more.
+pub const NO_PAGE: u32 = u32::MAX;
+
+/// A key/value head's keys, or its values, of one sequence: tiles of [`TILE`] positions, as [`Layout`] fills them,
+/// each in a page.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadTiles {
-    /// The first tile.
+    /// The head's tile in page 0.
     pub first: *mut u8,
-    /// Bytes from one tile to the next.
+    /// Bytes from one page to the next.
     pub stride: usize,
+    /// The page of each tile of the sequence, aligned as a `u32` is; or null where tile n stands in page n. Only
+    /// entries of tiles that are stored to or read (see the module's contract) are looked up; the others can be
+    /// anything, and the table can end before them.
+    pub table: *const u32,
 }
 
 impl HeadTiles {
     /// The tile of that number.
+    ///
+    /// # Safety
+    /// Where there is a table, it has an entry for the tile, which no one writes meanwhile.
     #[inline(always)]
-    fn tile(&self, number: usize) -> *mut u8 {
-        self.first.wrapping_add(number * self.stride)
+    unsafe fn tile(&self, number: usize) -> *mut u8 {
+        let page = if self.table.is_null() {
+            number
+        } else {
+            // SAFETY: the caller's promise; whoever made `self` promised the alignment.
+            let page = unsafe { self.table.add(number).read() };
+            debug_assert_ne!(page, NO_PAGE, "tile {number} has no page");
+            page as usize
+        };
+        self.first.wrapping_add(page * self.stride)
     }
 }
 
@@ -235,8 +261,8 @@ impl Row {
     /// Stores the keys of `count` adjoining positions, each row `stride` floats from the next.
     ///
     /// # Safety
-    /// The CPU has `info.isa`; so many rows of `head_dim` floats are readable; `keys` are the head's tiles and
-    /// have room for the positions, which no one else touches.
+    /// The CPU has `info.isa`; so many rows of `head_dim` floats are readable; `keys` are the head's tiles, which
+    /// have pages for the positions, and no one else touches these positions or writes their entries of the table.
     pub unsafe fn store_keys(
         &self,
         head_dim: usize,
@@ -293,8 +319,8 @@ impl Row {
         }
         // SAFETY: checked above; both buffers are borrowed exclusively.
         unsafe {
-            let keys = HeadTiles { first: keys.as_mut_ptr(), stride: key_tile };
-            let values = HeadTiles { first: values.as_mut_ptr(), stride: value_tile };
+            let keys = HeadTiles { first: keys.as_mut_ptr(), stride: key_tile, table: null() };
+            let values = HeadTiles { first: values.as_mut_ptr(), stride: value_tile, table: null() };
             self.store_keys(head_dim, keys, position, (key.as_ptr(), 0, 1));
             self.store_values(head_dim, values, position, (value.as_ptr(), 0, 1));
         }
@@ -304,16 +330,17 @@ impl Row {
     /// Computes; see the module's contract and [`AttentionArgs`].
     ///
     /// # Safety
-    /// The CPU has `info.isa`. All memory that `args` names is there: the rows of Q and out, the keys and values
-    /// of whole tiles up to the largest limit, limits and starts, the scratch memory. The result overlaps
-    /// nothing else but Q, and Q only row on row.
+    /// The CPU has `info.isa`. All memory that `args` names is there: the rows of Q and out, limits and starts, the
+    /// scratch memory, and of keys and values the whole tiles from the first to the last of which any token sees
+    /// something, with their entries of the table. The result overlaps nothing else but Q, and Q only row on row.
     pub unsafe fn run(&self, args: &AttentionArgs) {
         // SAFETY: the caller's promise.
         unsafe { pass::run(self, &args.call()) }
     }
 
     /// Computes what some parts of the sequence ([`PART`] positions each, counted from 0) have for the result:
-    /// [`Row::part_len`] floats for each, one after the other from `to` on. Nothing is written to `out`.
+    /// [`Row::part_len`] floats for each, one after the other from `to` on. Nothing is written to `out`. Of
+    /// parts before the first position that any token sees, or after the last one, no page is read.
     ///
     /// # Safety
     /// As [`Row::run`]; `to` is writable for as many floats.
@@ -322,11 +349,14 @@ impl Row {
         unsafe { pass::run_parts(self, &args.call(), parts, to) }
     }
 
-    /// Writes the result from its parts: `count` of them, from the first of the sequence on, one after the
-    /// other from `parts` on. Together they have the bits of [`Row::run`], where rows see from position 0 on.
+    /// Writes the result from its parts: `count` of them that follow each other in the sequence, one after the
+    /// other from `parts` on. Where the first is that of the first position that any token sees, `starts / PART`,
+    /// and the last that of the last one, they have the bits of [`Row::run`]. Parts before and after these may be
+    /// among them, and add zeros. Without any part, each row is zeros.
     ///
     /// # Safety
-    /// As [`Row::run`] of the result; [`Row::run_parts`] has left the parts, which are used up.
+    /// As [`Row::run`] of the result; [`Row::run_parts`] has left the parts, which are used up. There is room for
+    /// one, also where `count` is 0.
     pub unsafe fn join_parts(&self, args: &AttentionArgs, parts: *mut f32, count: usize) {
         // SAFETY: the caller's promise.
         unsafe { pass::join_parts(self, &args.call(), parts, count) }

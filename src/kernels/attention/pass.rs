@@ -119,7 +119,7 @@ struct Tile {
     first: usize,
     keys: *const u8,
     values: Values,
-    /// Where the next tile's keys will be read from, if there is one and it is worth asking for.
+    /// Where the next tile's keys will be read from, if there is one and it is worth asking for; else null.
     next: *const u8,
 }
 
@@ -222,7 +222,7 @@ pub(super) unsafe fn run_parts(row: &Row, call: &Call, parts: Range<usize>, to: 
     }
 }
 
-/// Writes the rows of a call from their parts, the first `count` of the sequence.
+/// Writes the rows of a call from `count` parts of the sequence, which follow each other.
 ///
 /// # Safety
 /// The result is there, and what [`run_parts`] has left.
@@ -366,26 +366,33 @@ impl Pass<'_> {
     /// A tile's keys and values where the products can read them, for `rows` rows that see no further than `end`.
     ///
     /// # Safety
-    /// As [`run`].
+    /// As [`run`]; the tile stands from the first to the last of which the rows see something.
     unsafe fn fetch(&self, first: usize, count: usize, rows: usize, end: usize) -> Tile {
         let (row, scratch) = (self.row, &self.scratch);
         let spans = |first: *const f32| Values { first: first.cast(), stride: 0 };
         match self.call.source {
             Source::Cache { keys, values } => {
                 let layout = row.layout(self.call.head_dim);
-                let (keys, next) = (keys.tile(first / TILE), keys.tile(first / TILE + 1));
-                let values = values.tile(first / TILE);
+                let number = first / TILE;
+                // SAFETY: the caller's promise: tables have entries for what rows see and what lies in between.
+                let (from, values) = unsafe { (keys.tile(number), values.tile(number)) };
                 if layout != self.layout {
                     // SAFETY: the caller's promise; the scratch memory holds a tile of each.
                     unsafe {
-                        (row.widen_keys)(&Widen { layout, from: keys, count, to: scratch.keys });
+                        (row.widen_keys)(&Widen { layout, from, count, to: scratch.keys });
                         (row.widen_values)(&Widen { layout, from: values, count, to: scratch.values });
                     }
                     let keys = scratch.keys.cast_const().cast();
                     return Tile { first, keys, values: spans(scratch.values), next: std::ptr::null() };
                 }
-                let next = if first + TILE < end { next } else { std::ptr::null_mut() };
-                Tile { first, keys, values: Values { first: values, stride: 0 }, next }
+                // The tile after the last one has no entry in the table.
+                let next = if self.call.ahead && first + TILE < end {
+                    // SAFETY: as above: some row sees a position of the next tile, or one behind it.
+                    unsafe { keys.tile(number + 1) }
+                } else {
+                    std::ptr::null_mut()
+                };
+                Tile { first, keys: from, values: Values { first: values, stride: 0 }, next }
             }
             Source::Plain { keys, key_stride, values, value_stride } => {
                 let head_dim = self.call.head_dim;

@@ -4,19 +4,19 @@
 use super::*;
 use crate::kernels::reference;
 
-const CANARY: f32 = -7777.0;
+pub(super) const CANARY: f32 = -7777.0;
 const U: f64 = 1.0 / (1u64 << 24) as f64;
 
 /// A cache of random keys and values, and queries for its last tokens.
-struct Case {
-    tokens: usize,
-    n_kv: usize,
-    heads: usize,
-    head_dim: usize,
+pub(super) struct Case {
+    pub tokens: usize,
+    pub n_kv: usize,
+    pub heads: usize,
+    pub head_dim: usize,
     window: Option<usize>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+    pub q: Vec<f32>,
+    pub k: Vec<f32>,
+    pub v: Vec<f32>,
 }
 
 /// Uniform in −1..1, the same on every run.
@@ -26,7 +26,7 @@ pub(super) fn noise(seed: &mut u64) -> f32 {
 }
 
 impl Case {
-    fn new(tokens: usize, n_kv: usize, heads: usize, head_dim: usize, window: Option<usize>) -> Self {
+    pub fn new(tokens: usize, n_kv: usize, heads: usize, head_dim: usize, window: Option<usize>) -> Self {
         let mut seed = (tokens * 31 + n_kv * 7 + heads * 3 + head_dim) as u64;
         let mut fill = |n: usize, factor: f32| (0..n).map(|_| factor * noise(&mut seed)).collect::<Vec<_>>();
         let (q, k, v) =
@@ -34,7 +34,7 @@ impl Case {
         Self { tokens, n_kv, heads, head_dim, window, q, k, v }
     }
 
-    fn scale(&self) -> f32 {
+    pub fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
@@ -55,7 +55,7 @@ impl Case {
 
     /// Keys and values as the row stores them, with NaN wherever nothing was stored; some are stored one by one,
     /// the others together.
-    fn cache(&self, row: &Row) -> (Vec<u8>, Vec<u8>) {
+    pub fn cache(&self, row: &Row) -> (Vec<u8>, Vec<u8>) {
         let (layout, head_dim) = (row.layout(self.head_dim), self.head_dim);
         // All bits set: NaN as f32 and as f16, and a factor that is NaN.
         let mut keys = vec![0xff; self.n_kv.div_ceil(TILE) * layout.key_tile()];
@@ -76,7 +76,7 @@ impl Case {
     }
 
     /// The case with what a cache of that type holds of its keys and values.
-    fn stored(&self, stored: CacheType) -> Self {
+    pub fn stored(&self, stored: CacheType) -> Self {
         let round = |x: &[f32]| x.chunks(self.head_dim).flat_map(|row| rounded(row, stored)).collect();
         Case { q: self.q.clone(), k: round(&self.k), v: round(&self.v), ..*self }
     }
@@ -124,31 +124,43 @@ impl Case {
         (mut keys, mut values): (Vec<u8>, Vec<u8>),
         (from, to): (usize, usize),
         gap: usize,
-        mut run: impl FnMut(&AttentionArgs),
+        run: impl FnMut(&AttentionArgs),
     ) -> Vec<f32> {
-        let line = self.heads * self.head_dim;
         let first = self.n_kv - self.tokens;
         let limits: Vec<u32> = (from..to).map(|t| (first + t + 1) as u32).collect();
         let window =
             self.window.map(|w| limits.iter().map(|&l| l.saturating_sub(w as u32)).collect::<Vec<_>>());
-        let mut scratch =
-            vec![f32::NAN; row.scratch_len(self.head_dim, (to - from) * self.heads).unwrap() + 1];
+        let tiles = tiles(&row.layout(self.head_dim), &mut keys, &mut values);
+        self.run_seeing(row, tiles, from, (&limits, window.as_deref()), gap, run)
+    }
+
+    /// The same for as many tokens from `from` on as there are limits, over tiles anywhere.
+    pub fn run_seeing(
+        &self,
+        row: &Row,
+        (k, v): (HeadTiles, HeadTiles),
+        from: usize,
+        (limits, starts): (&[u32], Option<&[u32]>),
+        gap: usize,
+        mut run: impl FnMut(&AttentionArgs),
+    ) -> Vec<f32> {
+        let (tokens, line) = (limits.len(), self.heads * self.head_dim);
+        let mut scratch = vec![f32::NAN; row.scratch_len(self.head_dim, tokens * self.heads).unwrap() + 1];
         *scratch.last_mut().unwrap() = CANARY;
-        let mut out = vec![CANARY; (to - from) * (line + gap) + 1];
-        let (k, v) = tiles(&row.layout(self.head_dim), &mut keys, &mut values);
+        let mut out = vec![CANARY; tokens * (line + gap) + 1];
         let args = AttentionArgs {
             q: self.q[from * line..].as_ptr(),
             q_token_stride: line,
             q_head_stride: self.head_dim,
-            tokens: to - from,
+            tokens,
             heads: self.heads,
             head_dim: self.head_dim,
             scale: self.scale(),
             k,
             v,
             limits: limits.as_ptr(),
-            starts: window.as_ref().map_or(std::ptr::null(), |w| w.as_ptr()),
-            ahead: to - from == 1,
+            starts: starts.map_or(null(), |starts| starts.as_ptr()),
+            ahead: tokens == 1,
             out: out.as_mut_ptr(),
             out_token_stride: line + gap,
             out_head_stride: self.head_dim,
@@ -165,7 +177,7 @@ impl Case {
     /// The contract's bound on each output's error: scores of (head_dim + 8) roundings each, passed on by the
     /// exponential to weights and their sum; then the sums of weights and of values, the exponential itself, the
     /// rescalings, the division. |v| ≤ 1, so Σ weight·|v| ≤ 1.
-    fn bound(&self) -> f64 {
+    pub fn bound(&self) -> f64 {
         let largest = |x: &[f32], n: usize| {
             x.chunks(n.max(1)).map(|r| r.iter().map(|&x| f64::from(x.abs())).sum::<f64>()).fold(0.0, f64::max)
         };
@@ -193,21 +205,21 @@ fn rounded(row: &[f32], stored: CacheType) -> Vec<f32> {
     }
 }
 
-fn rows_here() -> impl Iterator<Item = Row> {
+pub(super) fn rows_here() -> impl Iterator<Item = Row> {
     IsaId::available().flat_map(|isa| CacheType::ALL.map(|stored| *Set::select(isa).of(stored)))
 }
 
 /// A head's tiles, which adjoin.
 pub(super) fn tiles(layout: &Layout, keys: &mut [u8], values: &mut [u8]) -> (HeadTiles, HeadTiles) {
-    let keys = HeadTiles { first: keys.as_mut_ptr(), stride: layout.key_tile() };
-    (keys, HeadTiles { first: values.as_mut_ptr(), stride: layout.value_tile() })
+    let keys = HeadTiles { first: keys.as_mut_ptr(), stride: layout.key_tile(), table: null() };
+    (keys, HeadTiles { first: values.as_mut_ptr(), stride: layout.value_tile(), table: null() })
 }
 
-fn name(row: &Row) -> String {
+pub(super) fn name(row: &Row) -> String {
     format!("{} {}", row.info.isa.name(), row.info.dtype)
 }
 
-fn bits(x: &[f32]) -> Vec<u32> {
+pub(super) fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 

@@ -150,8 +150,8 @@ pub fn model_spec(name: &str, model: &Model, tensors: usize) -> ModelSpec {
         vocab: config.n_vocab as u64,
         context: config.n_ctx_train as u64,
         dim: config.n_embd as u64,
-        layers: config.n_layer as u64,
-        heads: config.n_head as u64,
+        layers: config.n_layer() as u64,
+        heads: config.first().n_head as u64,
         weight_bytes: model.weight_bytes() as u64,
         tokens: Vec::new(),
     }

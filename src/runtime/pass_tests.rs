@@ -64,7 +64,7 @@ fn an_accident_at_any_step_leaves_a_usable_context() {
     for (file, threads) in FILES.into_iter().flat_map(|file| [1, 2, 3].map(|threads| (file, threads))) {
         let mut context = context(file, threads);
         let wanted = logits(&mut context);
-        for step in 0..context.model().plan().steps.len() {
+        for step in 0..context.plan().steps.len() {
             for (worker, kind) in [
                 (0, FaultKind::Panic),
                 (threads - 1, FaultKind::Panic),

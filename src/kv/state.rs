@@ -1,0 +1,86 @@
+//! State of fixed size that sequences have, for layers that keep a recurrence. It can't be taken back to an earlier
+//! position, but for one at which a copy was kept.
+
+use super::{TOO_LARGE, WHAT};
+use crate::error::{Error, Result};
+use crate::memory::{AlignedBuf, checked_bytes};
+
+/// The states of all sequences, each with room for a copy.
+pub(super) struct States {
+    /// Bytes of a state.
+    bytes: usize,
+    /// A state and its copy for each sequence.
+    memory: AlignedBuf,
+    /// The position at which each copy was made.
+    kept: Vec<Option<usize>>,
+}
+
+impl States {
+    pub fn new(bytes: usize, sequences: usize) -> Result<Self> {
+        let all = checked_bytes(bytes, sequences.checked_mul(2).ok_or(TOO_LARGE)?, WHAT)?;
+        Ok(States { bytes, memory: AlignedBuf::zeroed(all, WHAT)?, kept: vec![None; sequences] })
+    }
+
+    /// A sequence's state and its copy.
+    fn of(&mut self, slot: usize) -> (&mut [u8], &mut [u8]) {
+        let both = &mut self.memory.as_mut_slice::<u8>()[2 * slot * self.bytes..][..2 * self.bytes];
+        both.split_at_mut(self.bytes)
+    }
+
+    /// A sequence that begins has a state of zeros.
+    pub fn clear(&mut self, slot: usize) {
+        self.of(slot).0.fill(0);
+        self.kept[slot] = None;
+    }
+
+    pub fn keep(&mut self, slot: usize, position: usize) {
+        let (state, copy) = self.of(slot);
+        copy.copy_from_slice(state);
+        self.kept[slot] = Some(position);
+    }
+
+    /// Goes back from position `len` to `n`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where there is no copy of that position.
+    pub fn rewind(&mut self, slot: usize, len: usize, n: usize) -> Result<()> {
+        if self.bytes == 0 || n == len {
+            return Ok(());
+        }
+        if n == 0 {
+            self.clear(slot);
+            return Ok(());
+        }
+        if self.kept[slot] != Some(n) {
+            return Err(Error::invalid(format!(
+                "can't rewind to {n}: the model's state there was not kept, and can't be computed back"
+            )));
+        }
+        let (state, copy) = self.of(slot);
+        state.copy_from_slice(copy);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_goes_back_only_to_where_it_was_kept() {
+        let mut states = States::new(3, 2).unwrap();
+        states.of(1).0.copy_from_slice(&[1, 2, 3]);
+        states.keep(1, 7);
+        states.of(1).0.copy_from_slice(&[4, 5, 6]);
+        assert!(states.rewind(1, 9, 6).is_err());
+        assert_eq!(states.of(1).0, [4, 5, 6]);
+        states.rewind(1, 9, 9).unwrap();
+        assert_eq!(states.of(1).0, [4, 5, 6]);
+        states.rewind(1, 9, 7).unwrap();
+        assert_eq!(states.of(1).0, [1, 2, 3]);
+        assert_eq!(states.of(0).0, [0, 0, 0]);
+        states.rewind(1, 7, 0).unwrap();
+        assert_eq!(states.of(1).0, [0, 0, 0]);
+        assert!(states.rewind(1, 9, 7).is_err(), "what was kept belonged to what is forgotten");
+    }
+}

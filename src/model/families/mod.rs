@@ -1,0 +1,63 @@
+//! The families of models: each a file that reads a configuration and emits a graph, and a line of [`FAMILIES`].
+//! What several share stands in `parts`.
+
+mod gpt2;
+mod llama;
+mod parts;
+mod qwen2;
+mod qwen3;
+
+use super::builder::Builder;
+use super::config::{Config, Keys};
+use super::graph::{Graph, Value};
+use crate::error::{Error, Result, quoted};
+use crate::format::gguf::Gguf;
+
+/// A family of models.
+pub(super) struct Family {
+    /// `general.architecture` of its files.
+    name: &'static str,
+    /// Reads the configuration of a file whose embedding has so many rows.
+    config: fn(&Keys<'_>, usize) -> Result<Config>,
+    /// Emits the graph; returns the last hidden rows and the logits.
+    emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>,
+}
+
+/// Every family, by name.
+const FAMILIES: &[Family] = &[gpt2::FAMILY, llama::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+
+/// The configuration and the graph of a file.
+pub(super) fn read(gguf: &Gguf) -> Result<(Config, Graph)> {
+    read_with(gguf, |_| {})
+}
+
+/// The same with a change of the configuration, as a file could have asked for it.
+pub(super) fn read_with(gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph)> {
+    let keys = Keys::new(gguf.metadata())?;
+    let architecture = gguf.metadata().get_str("general.architecture")?.unwrap_or("");
+    let Some(family) = FAMILIES.iter().find(|family| family.name == architecture) else {
+        let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+        return Err(Error::Unsupported(format!(
+            "architecture {} (known: {})",
+            quoted(architecture),
+            known.join(", ")
+        )));
+    };
+    let mut config = (family.config)(&keys, vocabulary_size(gguf)?)?;
+    change(&mut config);
+    let mut builder = Builder::new(gguf, &config, family.name)?;
+    let (hidden, logits) = (family.emit)(&mut builder, &config)?;
+    Ok((config, builder.finish(hidden, logits)))
+}
+
+/// Rows of the embedding, which every family has and which bounds every token id.
+fn vocabulary_size(gguf: &Gguf) -> Result<usize> {
+    let tensor = gguf
+        .tensor("token_embd.weight")
+        .ok_or_else(|| Error::format("tensor token_embd.weight is missing"))?;
+    let rows = tensor.shape().get(1).copied().unwrap_or(0);
+    match u32::try_from(rows) {
+        Ok(rows) if rows > 0 => Ok(rows as usize),
+        _ => Err(Error::format(format!("token_embd.weight has {rows} rows"))),
+    }
+}

@@ -1,0 +1,48 @@
+//! Parts that several families are made of: a decoder of pre-norm blocks, its projections, MLPs and head.
+
+use crate::error::Result;
+use crate::model::builder::Builder;
+use crate::model::config::{Config, LayerConfig};
+use crate::model::graph::{Activation, Value};
+
+/// A decoder whose blocks normalise (RMSNorm) before attention and before a SwiGLU MLP (Shazeer 2020), as Llama has
+/// them; `qkv` makes a layer's queries, keys and values from normalised rows.
+pub fn decoder(
+    b: &mut Builder<'_>,
+    c: &Config,
+    qkv: impl Fn(&mut Builder<'_>, Value, &LayerConfig) -> Result<[Value; 3]>,
+) -> Result<(Value, Value)> {
+    let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+    for (i, layer) in c.layers.iter().enumerate() {
+        b.enter_layer(Some(i));
+        let normed = b.rms_norm(x, "attn_norm")?;
+        let qkv = qkv(b, normed, layer)?;
+        let heads = b.attention(qkv, layer)?;
+        let out = b.linear(heads, "attn_output", c.n_embd)?;
+        x = b.add(x, out)?;
+        let normed = b.rms_norm(x, "ffn_norm")?;
+        let gate = b.linear(normed, "ffn_gate", layer.n_ff)?;
+        let up = b.linear(normed, "ffn_up", layer.n_ff)?;
+        let gate = b.activate(gate, Activation::Silu);
+        let inner = b.gate(gate, up)?;
+        let out = b.linear(inner, "ffn_down", c.n_embd)?;
+        x = b.add(x, out)?;
+    }
+    b.enter_layer(None);
+    let last = b.select(x);
+    let hidden = b.rms_norm(last, "output_norm")?;
+    Ok((hidden, head(b, hidden, c)?))
+}
+
+/// A projection each to queries, keys and values.
+pub fn qkv(b: &mut Builder<'_>, normed: Value, layer: &LayerConfig) -> Result<[Value; 3]> {
+    let q = b.linear(normed, "attn_q", layer.q_width())?;
+    let k = b.linear(normed, "attn_k", layer.kv_width())?;
+    Ok([q, k, b.linear(normed, "attn_v", layer.kv_width())?])
+}
+
+/// Scores of the vocabulary, by a matrix of its own or the embedding's.
+pub fn head(b: &mut Builder<'_>, hidden: Value, c: &Config) -> Result<Value> {
+    let matrix = if b.has("output.weight") { "output" } else { "token_embd" };
+    b.linear(hidden, matrix, c.n_vocab)
+}

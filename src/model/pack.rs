@@ -1,0 +1,187 @@
+//! Weights from a file into memory: read in parallel, straight into the form that kernels read.
+//! Peak memory is the packed weights and one chunk of about a megabyte for each loading thread.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::load::Progress;
+use super::weights::{Form, Loaded, TensorSpec, WeightSpecs, Weights};
+use crate::error::{Error, Result};
+use crate::format::gguf::{Gguf, TensorInfo};
+use crate::kernels::KernelSet;
+use crate::memory::{AlignedBuf, checked_bytes};
+use crate::ops::linear::{PackedWeight, Packer};
+use crate::profile::{self, Zone};
+use crate::quant;
+
+/// Bytes of a tensor that one loading job reads at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A run of a tensor's rows and the bytes they end up in.
+struct Job<'a> {
+    tensor: &'a TensorInfo,
+    spec: &'a TensorSpec,
+    row_begin: usize,
+    row_end: usize,
+    target: Target<'a>,
+}
+
+enum Target<'a> {
+    Floats(&'a mut [f32]),
+    Raw(&'a mut [u8]),
+    Panels { packer: Packer, out: &'a mut [u8] },
+}
+
+/// Reads and packs all weights, on the threads of the pool.
+pub(super) fn load_weights(
+    gguf: &Gguf,
+    specs: &WeightSpecs,
+    kernels: &KernelSet,
+    pool: &ThreadPool,
+    progress: Option<Progress<'_>>,
+) -> Result<Weights> {
+    let path = profile::current_path();
+    let _zone = profile::scope(Zone::LoadRepack);
+    let mut weights = reserve(specs, kernels)?;
+    let mut jobs = Vec::new();
+    for (weight, spec) in weights.iter_mut().zip(specs.tensors()) {
+        let tensor = gguf
+            .tensor(&spec.name)
+            .ok_or_else(|| Error::format(format!("tensor {} is missing", spec.name)))?;
+        split(weight, spec, tensor, &mut jobs)?;
+    }
+    let total: u64 = specs.tensors().iter().map(|spec| spec.n as u64 * spec.k as u64).sum();
+    let meter = Meter::new(total, progress);
+    pool.install(|| {
+        jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
+            let _adopted = profile::adopt(path.as_ref());
+            let _help = profile::assist(Zone::LoadRepack);
+            run_job(gguf, job, scratch)?;
+            meter.advance((job.row_end - job.row_begin) as u64 * job.spec.k as u64)
+        })
+    })?;
+    drop(jobs);
+    specs.assemble(weights)
+}
+
+/// Room for all tensors, in one piece of memory.
+fn reserve(specs: &WeightSpecs, kernels: &KernelSet) -> Result<Vec<Loaded>> {
+    let (mut packers, mut sizes) = (Vec::new(), Vec::new());
+    for (i, spec) in specs.tensors().iter().enumerate() {
+        let packer = match specs.form(i) {
+            Form::Matrix => Some(Packer::new(kernels, spec.dtype, spec.k)?),
+            _ => None,
+        };
+        sizes.push(match (&packer, specs.form(i)) {
+            (Some(packer), _) => packer.bytes(spec.n)?,
+            (None, Form::Table) => table_bytes(spec)?,
+            (None, _) => {
+                checked_bytes(spec.n, checked_bytes(spec.k, size_of::<f32>(), "weights")?, "weights")?
+            }
+        });
+        packers.push(packer);
+    }
+    let buffers = AlignedBuf::zeroed_together(&sizes, "weights")?;
+    let loaded = specs.tensors().iter().zip(packers).zip(buffers).enumerate();
+    let loaded = loaded.map(|(i, ((spec, packer), buffer))| match (packer, specs.form(i)) {
+        (Some(packer), _) => Loaded::Matrix(PackedWeight::new(packer, spec.n, buffer)),
+        (None, Form::Table) => Loaded::Table(buffer),
+        (None, _) => Loaded::Floats(buffer),
+    });
+    Ok(loaded.collect())
+}
+
+/// Bytes of a table as the file stores it.
+fn table_bytes(spec: &TensorSpec) -> Result<usize> {
+    let row = spec.dtype.row_bytes(spec.k).ok_or_else(|| {
+        Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
+    })?;
+    checked_bytes(row, spec.n, "weights")
+}
+
+fn split<'a>(
+    weight: &'a mut Loaded,
+    spec: &'a TensorSpec,
+    tensor: &'a TensorInfo,
+    jobs: &mut Vec<Job<'a>>,
+) -> Result<()> {
+    let row_bytes = (tensor.bytes / spec.n as u64).max(1) as usize;
+    let mut push = |row_begin: usize, rows: usize, target| {
+        jobs.push(Job { tensor, spec, row_begin, row_end: (row_begin + rows).min(spec.n), target });
+    };
+    match weight {
+        Loaded::Floats(buf) => {
+            let rows = (CHUNK_BYTES / row_bytes).max(1);
+            for (i, chunk) in buf.as_mut_slice::<f32>().chunks_mut(rows * spec.k).enumerate() {
+                push(i * rows, rows, Target::Floats(chunk));
+            }
+        }
+        Loaded::Table(buf) => {
+            let rows = (CHUNK_BYTES / row_bytes).max(1);
+            for (i, chunk) in buf.as_mut_slice::<u8>().chunks_mut(rows * row_bytes).enumerate() {
+                push(i * rows, rows, Target::Raw(chunk));
+            }
+        }
+        Loaded::Matrix(packed) => {
+            let packer = packed.packer();
+            let panels = (CHUNK_BYTES / (row_bytes * packer.panel_rows())).max(1);
+            let rows = panels * packer.panel_rows();
+            for (i, out) in packed.panels_mut().chunks_mut(panels * packer.panel_bytes()).enumerate() {
+                push(i * rows, rows, Target::Panels { packer, out });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_job(gguf: &Gguf, job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> {
+    let row_bytes = job.tensor.bytes / job.spec.n as u64;
+    let offset = row_bytes * job.row_begin as u64;
+    let bytes = row_bytes as usize * (job.row_end - job.row_begin);
+    if let Target::Raw(out) = &mut job.target {
+        let _zone = profile::assist(Zone::LoadRead).work(0, bytes as u64);
+        return gguf.read_tensor(job.tensor, offset, out);
+    }
+    if scratch.len() < bytes {
+        scratch
+            .try_reserve(bytes - scratch.len())
+            .map_err(|_| Error::OutOfMemory { bytes, what: "a loading buffer" })?;
+        scratch.resize(bytes, 0);
+    }
+    let raw = &mut scratch[..bytes];
+    gguf.read_tensor(job.tensor, offset, raw)?;
+    match &mut job.target {
+        Target::Floats(out) => quant::decode_row(job.spec.dtype, raw, out),
+        Target::Panels { packer, out } => packer.pack(raw, out),
+        Target::Raw(_) => Ok(()),
+    }
+}
+
+/// Adds up finished work and tells the caller; remembers a cancellation.
+struct Meter<'a> {
+    total: u64,
+    done: Mutex<u64>,
+    cancelled: AtomicBool,
+    progress: Option<Progress<'a>>,
+}
+
+impl<'a> Meter<'a> {
+    fn new(total: u64, progress: Option<Progress<'a>>) -> Self {
+        Meter { total, done: Mutex::new(0), cancelled: AtomicBool::new(false), progress }
+    }
+
+    fn advance(&self, elements: u64) -> Result<()> {
+        let Some(progress) = self.progress else { return Ok(()) };
+        // The callback runs under the lock: one thread at a time, never backwards.
+        let mut done = self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *done += elements;
+        if self.cancelled.load(Ordering::Relaxed) || progress(*done as f32 / self.total as f32).is_break() {
+            self.cancelled.store(true, Ordering::Relaxed);
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    }
+}

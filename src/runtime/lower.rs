@@ -1,0 +1,506 @@
+//! From a graph to a plan: the only place that decides what this CPU does at once. Queries, keys and values become
+//! one product, norms and gates quantise on their way, residuals are added in place.
+//! Nodes are lowered when something needs what they make: attention and sums in the graph's order, everything else
+//! on their behalf, so that whoever reads a value decides in which form it is made.
+
+use super::plan::{Access, Buf, BufSpec, CacheGroup, Plan, Planned};
+use super::steps::{
+    Attend, Elementwise, Embed, Function, HeadWork, HeadsDone, Linear, Mlp, Normalize, Part, Pool, Quantize,
+    Select, Step,
+};
+use crate::error::{Error, Result};
+use crate::kernels::qmatmul::Activations;
+use crate::kv::LayerId;
+use crate::model::MatrixId;
+use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Shape, Value};
+use crate::profile::Zone;
+
+/// The plan that computes `result`.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming what no step does.
+pub fn lower(graph: &Graph, activations: Activations, result: Value) -> Result<Plan> {
+    let mut lowering = Lowering::new(graph, activations, result);
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let value = Value(i as u32);
+        match node.op {
+            _ if !lowering.live[i] => {}
+            Op::Attention(attention) => lowering.attention(value, &attention)?,
+            Op::Add(a, b) => lowering.add(value, a, b)?,
+            _ => {}
+        }
+    }
+    let out = lowering.floats(result)?;
+    Ok(lowering.finish(out))
+}
+
+struct Lowering<'g> {
+    graph: &'g Graph,
+    activations: Activations,
+    result: Value,
+    plan: Plan,
+    /// Whether the result depends on a node.
+    live: Vec<bool>,
+    /// The live nodes that read each value.
+    readers: Vec<Vec<usize>>,
+    /// Whether a node's work is in the plan.
+    done: Vec<bool>,
+    /// Where each value is as rows of floats.
+    floats: Vec<Option<Buf>>,
+    /// Where each value is as quantised rows.
+    quantized: Vec<Option<Buf>>,
+}
+
+/// How queries, keys or values come from a product.
+#[derive(Clone, Copy)]
+struct Chain {
+    /// The product.
+    linear: Value,
+    /// Which of its columns they begin at.
+    begin: usize,
+    work: HeadWork,
+}
+
+impl<'g> Lowering<'g> {
+    fn new(graph: &'g Graph, activations: Activations, result: Value) -> Self {
+        let n = graph.nodes.len();
+        let (mut live, mut readers) = (vec![false; n], vec![Vec::new(); n]);
+        live[result.index()] = true;
+        for i in (0..n).rev().filter(|&i| i <= result.index()) {
+            if live[i] {
+                for input in graph.nodes[i].op.inputs() {
+                    live[input.index()] = true;
+                    readers[input.index()].push(i);
+                }
+            }
+        }
+        let (floats, quantized) = (vec![None; n], vec![None; n]);
+        Lowering {
+            graph,
+            activations,
+            result,
+            plan: Plan::default(),
+            live,
+            readers,
+            done: vec![false; n],
+            floats,
+            quantized,
+        }
+    }
+
+    /// Ends the plan with the rows of the result.
+    fn finish(mut self, out: Buf) -> Plan {
+        let spec = &mut self.plan.buffers[out.index()];
+        // They go out as one run of floats: no gaps between rows, whatever their width. They are read after the last
+        // step, so nothing may share their bytes.
+        spec.row_bytes = self.graph.shape(self.result).width * size_of::<f32>();
+        spec.last = self.plan.steps.len();
+        spec.own_copy = false;
+        self.plan.output = Some(out);
+        self.plan.place_barriers();
+        self.plan
+    }
+
+    fn op(&self, value: Value) -> &'g Op {
+        &self.graph.node(value).op
+    }
+
+    /// Whether nothing but `reader` reads a value.
+    fn only_for(&self, value: Value, reader: Value) -> bool {
+        value != self.result && self.readers[value.index()] == [reader.index()]
+    }
+
+    /// Whether what reads a value, but for `reader`, has been done.
+    fn last_for(&self, value: Value, reader: Value) -> bool {
+        let others = || self.readers[value.index()].iter().filter(|&&other| other != reader.index());
+        value != self.result && others().all(|&other| self.done[other])
+    }
+
+    fn is_quantized(&self, matrix: MatrixId) -> bool {
+        self.graph.weights.matrix(matrix).dtype.is_quantized()
+    }
+
+    /// Whether something reads a value as floats: anything but a product with a quantised matrix.
+    fn wanted_as_floats(&self, value: Value) -> bool {
+        let as_floats = |&&reader: &&usize| match self.graph.nodes[reader].op {
+            Op::Linear(_, matrix, _) => !self.is_quantized(matrix),
+            _ => true,
+        };
+        value == self.result || self.readers[value.index()].iter().any(|reader| as_floats(&reader))
+    }
+
+    fn unsupported<T>(&self, value: Value, what: &str) -> Result<T> {
+        let layer = self.graph.node(value).layer.map_or(String::new(), |layer| format!(", layer {layer}"));
+        Err(Error::Unsupported(format!("{}{layer}: {what}", self.graph.family)))
+    }
+
+    /// A buffer of f32 rows, first written by the next step.
+    fn float_buffer(&mut self, rows: RowSet, width: usize) -> Result<Buf> {
+        let bytes = width.checked_mul(4).and_then(|b| b.checked_next_multiple_of(64));
+        let bytes = bytes.ok_or_else(|| Error::format(format!("rows of {width} values are too long")))?;
+        Ok(self.buffer(rows, bytes))
+    }
+
+    fn buffer(&mut self, rows: RowSet, row_bytes: usize) -> Buf {
+        let step = self.plan.steps.len();
+        self.plan.buffers.push(BufSpec { row_bytes, rows, first: step, last: step, own_copy: false });
+        Buf(self.plan.buffers.len() as u32 - 1)
+    }
+
+    /// A buffer for a value, as floats or quantised.
+    fn buffer_of(&mut self, value: Value, quantized: bool) -> Result<Buf> {
+        let Shape { rows, width } = self.graph.shape(value);
+        if quantized {
+            return Ok(self.buffer(rows, self.activations.row_bytes(width)));
+        }
+        self.float_buffer(rows, width)
+    }
+
+    /// Appends a step.
+    fn push(&mut self, step: impl Step + 'static) {
+        let index = self.plan.steps.len();
+        let Access { reads, writes, .. } = step.access();
+        for buf in reads.iter().chain(&writes) {
+            let spec = &mut self.plan.buffers[buf.index()];
+            spec.last = spec.last.max(index);
+        }
+        self.plan.steps.push(Planned {
+            step: Box::new(step),
+            barrier: true,
+            barrier_few: true,
+            own_copy: false,
+        });
+    }
+
+    /// [`Lowering::push`] for a step that makes rows of `out`, of which workers may have copies of their own.
+    fn push_row_wise(&mut self, step: impl Step + 'static, out: Buf) {
+        self.plan.buffers[out.index()].own_copy = true;
+        self.push(step);
+    }
+
+    /// A value as rows of floats.
+    fn floats(&mut self, value: Value) -> Result<Buf> {
+        if let Some(buf) = self.floats[value.index()] {
+            return Ok(buf);
+        }
+        let Shape { rows, width } = self.graph.shape(value);
+        let buf = match *self.op(value) {
+            Op::Embed(_) => self.embed(value, value, None)?,
+            Op::Norm(x, norm) => self.normalize(value, x, norm, false)?,
+            Op::Linear(..) => {
+                let x = self.input(value)?;
+                let out = self.float_buffer(rows, width)?;
+                self.linear(self.zone(value), &[(value, x, out, 0)], false, None);
+                out
+            }
+            Op::Activate(x, function) => match self.mlp(value, false)? {
+                Some(buf) => buf,
+                None => self.elementwise(value, x, |_| Ok(Function::Activate(function)))?,
+            },
+            Op::Gate(a, b) => match self.mlp(value, false)? {
+                Some(buf) => buf,
+                None => self.elementwise(value, a, |lowering| Ok(Function::Mul(lowering.floats(b)?)))?,
+            },
+            Op::Scale(x, factor) => self.elementwise(value, x, |_| Ok(Function::Scale(factor)))?,
+            Op::SoftCap(x, cap) => self.elementwise(value, x, |_| Ok(Function::SoftCap(cap)))?,
+            Op::Select(x) => {
+                let x = self.floats(x)?;
+                let out = self.float_buffer(rows, width)?;
+                self.push(Select { x, width, out });
+                out
+            }
+            Op::Pool(x) => {
+                let x = self.floats(x)?;
+                let out = self.float_buffer(rows, width)?;
+                self.push(Pool { x, width, out });
+                out
+            }
+            Op::Positions(_) => return self.unsupported(value, "positions apart from embeddings"),
+            Op::Split(..) | Op::HeadNorm(..) | Op::Rope(..) => {
+                return self.unsupported(value, "work on heads that doesn't lead to attention");
+            }
+            Op::Attention(_) | Op::Add(..) => {
+                return Err(Error::Internal("a node was lowered before what it reads".into()));
+            }
+        };
+        Ok(self.made(value, buf))
+    }
+
+    /// Notes where a value is as floats, and that its node is done.
+    fn made(&mut self, value: Value, buf: Buf) -> Buf {
+        self.floats[value.index()] = Some(buf);
+        self.done[value.index()] = true;
+        buf
+    }
+
+    /// A value as quantised rows: made so where nothing wants floats, else from these.
+    fn quantized(&mut self, value: Value) -> Result<Buf> {
+        if let Some(buf) = self.quantized[value.index()] {
+            return Ok(buf);
+        }
+        let mut fused = None;
+        if self.floats[value.index()].is_none() && !self.wanted_as_floats(value) {
+            fused = match *self.op(value) {
+                Op::Norm(x, norm @ Norm::Rms { .. }) => Some(self.normalize(value, x, norm, true)?),
+                Op::Gate(..) | Op::Activate(..) => self.mlp(value, true)?,
+                _ => None,
+            };
+        }
+        let buf = match fused {
+            Some(buf) => buf,
+            None => {
+                let (x, Shape { rows, width }) = (self.floats(value)?, self.graph.shape(value));
+                let out = self.buffer_of(value, true)?;
+                self.push_row_wise(Quantize { x, out, width, rows }, out);
+                out
+            }
+        };
+        self.quantized[value.index()] = Some(buf);
+        self.done[value.index()] = true;
+        Ok(buf)
+    }
+
+    /// The input of a product, in the form that its matrix wants.
+    fn input(&mut self, linear: Value) -> Result<Buf> {
+        match *self.op(linear) {
+            Op::Linear(x, matrix, _) if self.is_quantized(matrix) => self.quantized(x),
+            Op::Linear(x, ..) => self.floats(x),
+            _ => Err(Error::Internal("no product".into())),
+        }
+    }
+
+    /// What a product is called in the profile.
+    fn zone(&self, linear: Value) -> Zone {
+        let Op::Linear(x, ..) = *self.op(linear) else { return Zone::Linear };
+        match self.op(x) {
+            _ if linear == self.graph.logits => Zone::LinearHead,
+            Op::Attention(_) => Zone::LinearAttnOut,
+            Op::Gate(..) | Op::Activate(..) => Zone::LinearDown,
+            _ => Zone::Linear,
+        }
+    }
+
+    fn part(&self, linear: Value, x: Buf, out: Buf, column: usize, accumulate: bool) -> Option<Part> {
+        let Op::Linear(_, matrix, bias) = *self.op(linear) else { return None };
+        Some(Part { x, matrix, bias, out, column, accumulate })
+    }
+
+    /// Products side by side: each with its input, and where its columns go.
+    fn linear(
+        &mut self,
+        zone: Zone,
+        products: &[(Value, Buf, Buf, usize)],
+        accumulate: bool,
+        heads: Option<HeadsDone>,
+    ) {
+        let rows = products.first().map_or(RowSet::Batch, |product| self.graph.shape(product.0).rows);
+        let part = |&(linear, x, out, column): &_| self.part(linear, x, out, column, accumulate);
+        let parts: Vec<Part> = products.iter().filter_map(part).collect();
+        for &(linear, _, out, _) in products {
+            self.done[linear.index()] = true;
+            // Workers write columns of it: there can't be a copy of each.
+            self.plan.buffers[out.index()].own_copy = false;
+        }
+        self.push(Linear { zone, parts, heads, rows });
+    }
+
+    fn embed(&mut self, value: Value, tokens: Value, positions: Option<Value>) -> Result<Buf> {
+        let Op::Embed(table) = *self.op(tokens) else { return self.unsupported(value, "no embedding") };
+        let positions = match positions.map(|positions| (positions, self.op(positions))) {
+            Some((positions, Op::Positions(rows))) => {
+                self.done[positions.index()] = true;
+                Some(*rows)
+            }
+            _ => None,
+        };
+        let width = self.graph.shape(value).width;
+        let out = self.float_buffer(RowSet::Batch, width)?;
+        self.push(Embed { table, positions, width, out });
+        self.done[tokens.index()] = true;
+        Ok(out)
+    }
+
+    /// A norm; output rows are read where they stand among all rows.
+    fn normalize(&mut self, value: Value, x: Value, norm: Norm, quantized: bool) -> Result<Buf> {
+        let from = match *self.op(x) {
+            Op::Select(all) if self.floats[x.index()].is_none() => {
+                self.done[x.index()] = true;
+                self.floats(all)?
+            }
+            _ => self.floats(x)?,
+        };
+        let Shape { rows, width } = self.graph.shape(value);
+        let out = self.buffer_of(value, quantized)?;
+        self.push_row_wise(Normalize { x: from, norm, width, out, quantized, rows }, out);
+        Ok(out)
+    }
+
+    /// A function of the elements of `a`, in place where nothing else reads them.
+    fn elementwise(
+        &mut self,
+        value: Value,
+        a: Value,
+        function: impl FnOnce(&mut Self) -> Result<Function>,
+    ) -> Result<Buf> {
+        let (from, function) = (self.floats(a)?, function(self)?);
+        let Shape { rows, width } = self.graph.shape(value);
+        let out = if self.last_for(a, value) { from } else { self.float_buffer(rows, width)? };
+        self.plan.buffers[out.index()].own_copy = false;
+        self.push(Elementwise { a: from, function, out, width, rows });
+        Ok(out)
+    }
+
+    /// A sum: a product is added to the residual stream in place, if nothing still reads what that was before.
+    fn add(&mut self, value: Value, a: Value, b: Value) -> Result<()> {
+        if matches!((self.op(a), self.op(b)), (Op::Embed(_), Op::Positions(_)))
+            && self.only_for(a, value)
+            && self.only_for(b, value)
+        {
+            let out = self.embed(value, a, Some(b))?;
+            self.made(value, out);
+            return Ok(());
+        }
+        for (stream, product) in [(a, b), (b, a)] {
+            let fits = matches!(self.op(product), Op::Linear(..))
+                && !self.done[product.index()]
+                && self.only_for(product, value);
+            if !fits || stream == product {
+                continue;
+            }
+            // The product's own input may be the last that reads the stream.
+            let (residual, x) = (self.floats(stream)?, self.input(product)?);
+            if self.last_for(stream, value) {
+                self.linear(self.zone(product), &[(product, x, residual, 0)], true, None);
+                self.made(value, residual);
+                return Ok(());
+            }
+        }
+        let out = self.elementwise(value, a, |lowering| Ok(Function::Add(lowering.floats(b)?)))?;
+        self.made(value, out);
+        Ok(())
+    }
+
+    /// The inside of an MLP as one step, if it is one: an activated product, or one that another gates.
+    fn mlp(&mut self, value: Value, quantized: bool) -> Result<Option<Buf>> {
+        let Some((gate, up, function)) = self.mlp_parts(value) else { return Ok(None) };
+        if quantized && !Mlp::quantizes(gate.is_some(), function) {
+            return Ok(None);
+        }
+        let gate_x = gate.map(|gate| self.input(gate)).transpose()?;
+        let up_x = self.input(up)?;
+        let out = self.buffer_of(value, quantized)?;
+        let gate = gate.zip(gate_x).and_then(|(gate, x)| {
+            self.done[gate.index()] = true;
+            self.part(gate, x, out, 0, false)
+        });
+        let Some(up_part) = self.part(up, up_x, out, 0, false) else { return Ok(None) };
+        self.done[up.index()] = true;
+        let rows = self.graph.shape(value).rows;
+        self.push(Mlp { gate, up: up_part, function, out, quantized, rows });
+        Ok(Some(out))
+    }
+
+    /// The products of gate and up, and the function between.
+    fn mlp_parts(&self, value: Value) -> Option<(Option<Value>, Value, Activation)> {
+        let product = |x: Value, reader: Value| {
+            matches!(self.op(x), Op::Linear(..)) && !self.done[x.index()] && self.only_for(x, reader)
+        };
+        match *self.op(value) {
+            Op::Activate(x, function) if product(x, value) && Mlp::has_kernel(false, function) => {
+                Some((None, x, function))
+            }
+            Op::Gate(a, b) => [(a, b), (b, a)].into_iter().find_map(|(activated, up)| {
+                let Op::Activate(gate, function) = *self.op(activated) else { return None };
+                let fits = self.only_for(activated, value) && product(gate, activated) && product(up, value);
+                (fits && Mlp::has_kernel(true, function)).then_some((Some(gate), up, function))
+            }),
+            _ => None,
+        }
+    }
+
+    /// Attention, and the products that make its queries, keys and values.
+    fn attention(&mut self, value: Value, attention: &Attention) -> Result<()> {
+        let Attention { q, k, v, heads: shape, mask, scale } = *attention;
+        let [q, k, v] = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
+        if v.work != HeadWork::default() {
+            return self.unsupported(value, "values that are normalised or rotated");
+        }
+        let (q_width, kv_width) = (shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim);
+        let columns = [0, q_width, q_width + kv_width];
+        let chains = [q, k, v];
+        let one = chains.iter().all(|chain| chain.linear == q.linear);
+        let begins = chains.map(|chain| chain.begin);
+        if begins != if one { columns } else { [0; 3] } {
+            return self.unsupported(value, "queries, keys and values in another order of columns");
+        }
+        let count = if one { 1 } else { 3 };
+        let inputs =
+            chains[..count].iter().map(|chain| self.input(chain.linear)).collect::<Result<Vec<_>>>()?;
+        let qkv = self.float_buffer(RowSet::Batch, q_width + 2 * kv_width)?;
+        let products = chains[..count].iter().zip(inputs).zip(columns);
+        let products: Vec<_> = products.map(|((chain, x), column)| (chain.linear, x, qkv, column)).collect();
+        let layer = self.cache_layer(attention);
+        let heads = HeadsDone { shape, q: q.work, k: k.work, layer };
+        self.linear(Zone::LinearQkv, &products, false, Some(heads));
+
+        let out = self.float_buffer(RowSet::Batch, q_width)?;
+        let mask = number_of(&mut self.plan.masks, mask);
+        number_of(&mut self.plan.heads, shape);
+        self.push(Attend { qkv, out, shape, layer, mask, scale });
+        self.made(value, out);
+        Ok(())
+    }
+
+    /// Where queries, keys or values come from, back to a product; what is between is done with its columns.
+    fn chain(&mut self, value: Value, reader: Value) -> Result<Chain> {
+        let (mut at, mut reader) = (value, reader);
+        let mut work = HeadWork::default();
+        let mut begin = 0;
+        loop {
+            // Several columns of one product have several readers.
+            if !self.only_for(at, reader) && !matches!(self.op(reader), Op::Split(..)) {
+                return self.unsupported(at, "queries, keys or values that something else reads");
+            }
+            let next = match *self.op(at) {
+                Op::Rope(x, _, rope) if work.rope.is_none() && work.norm.is_none() => {
+                    work.rope = Some((rope, self.graph.ropes[rope.0 as usize].config.pairing));
+                    x
+                }
+                Op::HeadNorm(x, _, Norm::Rms { gain, eps }) if work.norm.is_none() => {
+                    work.norm = Some((gain, eps));
+                    x
+                }
+                Op::Split(x, column) if begin == 0 => {
+                    begin = column;
+                    x
+                }
+                Op::Linear(..) if !self.done[at.index()] => return Ok(Chain { linear: at, begin, work }),
+                _ => return self.unsupported(at, "queries, keys or values that are no projections"),
+            };
+            self.done[at.index()] = true;
+            (reader, at) = (at, next);
+        }
+    }
+
+    /// The next layer in the cache's group for such heads.
+    fn cache_layer(&mut self, attention: &Attention) -> LayerId {
+        let (heads, reach) = (&attention.heads, attention.mask.reach());
+        let wanted = CacheGroup { layers: 0, n_head_kv: heads.n_head_kv, head_dim: heads.head_dim, reach };
+        let groups = &mut self.plan.groups;
+        let group = groups.iter().position(|group| CacheGroup { layers: 0, ..*group } == wanted);
+        let group = group.unwrap_or_else(|| {
+            groups.push(wanted);
+            groups.len() - 1
+        });
+        groups[group].layers += 1;
+        LayerId { group, layer: groups[group].layers - 1 }
+    }
+}
+
+/// The number of an item in a list, which it joins if it is new.
+fn number_of<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
+    list.iter().position(|known| *known == item).unwrap_or_else(|| {
+        list.push(item);
+        list.len() - 1
+    })
+}

@@ -1,0 +1,313 @@
+//! A forward pass: the memory it works in, and the walk of its plan in one parallel region. Every worker walks the
+//! whole plan and takes its share of each step; barriers stand only where a step meets what another worker did.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::plan::{MostRows, Plan, PlanLayout, Planned};
+use super::steps::{At, Batch, Memory, Scratch, Shared, Sight, Turn, Walk, Work};
+use crate::error::{Error, Result};
+use crate::kernels::attention::Row as AttentionKernel;
+use crate::kernels::rope::Table;
+use crate::kv::{self, CacheType, SequenceId};
+use crate::memory::{ALIGNMENT, AlignedBuf, checked_bytes};
+use crate::model::{Model, RopeOverrides};
+use crate::ops::attention::{Parts, SpanRows};
+use crate::profile::{self, Moment, Zone};
+use crate::threads::{Poisoned, Shares, Team, WorkCounter, Worker};
+
+/// How large passes can be, and what they run with.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub most: MostRows,
+    /// Positions of a sequence.
+    pub n_ctx: usize,
+    pub threads: usize,
+    pub kv: CacheType,
+}
+
+/// A run of tokens of one sequence, for one pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The sequence that they continue.
+    pub sequence: SequenceId,
+    /// How many tokens.
+    pub rows: usize,
+    /// Position of the first: as many as the sequence has.
+    pub first: usize,
+}
+
+/// Everything that forward passes work in: the arena, each worker's own memory, the rotary tables.
+pub(super) struct Pass {
+    plan: Plan,
+    arena: AlignedBuf,
+    layout: PlanLayout,
+    /// Of each worker: scratch for a step, then its own copies of buffers.
+    own: AlignedBuf,
+    own_stride: usize,
+    /// Where the copies begin.
+    own_copies: usize,
+    parts: Parts,
+    ropes: Vec<Table>,
+    /// Position of each row of the batch.
+    positions: Vec<u32>,
+    /// Of each of the plan's masks.
+    sights: Vec<Sight>,
+    spans: Vec<SpanRows>,
+    sequences: Vec<SequenceId>,
+    /// Dynamic steps use these in turn: while one is in use, the other is made ready for the next.
+    turns: [Turn; 2],
+    /// What a test lets go wrong.
+    #[cfg(test)]
+    pub fault: Option<super::pass_tests::Fault>,
+}
+
+impl Turn {
+    fn new(workers: usize) -> Turn {
+        Turn { shares: Shares::new(workers), counter: WorkCounter::new() }
+    }
+
+    /// Makes one worker's part of it ready for another step.
+    fn reset(&self, worker: usize) {
+        self.shares.reset(worker);
+        if worker == 0 {
+            self.counter.reset();
+        }
+    }
+}
+
+/// Bytes of the parts of a pass.
+struct Sizes {
+    arena: usize,
+    own_copies: usize,
+    own_stride: usize,
+    own: usize,
+    parts: usize,
+    ropes: usize,
+}
+
+/// What is said where a size overflows.
+const TOO_LARGE: Error = Error::OutOfMemory { bytes: usize::MAX, what: "a context" };
+
+impl Sizes {
+    fn new(model: &Model, plan: &Plan, layout: &PlanLayout, limits: &Limits) -> Result<Sizes> {
+        let Limits { n_ctx, threads, kv, .. } = *limits;
+        let attention = model.kernels().attention.of(kv);
+        let scratch = Scratch { weights: model.weights(), attention };
+        let floats = |sum: Result<usize>, planned: &Planned| Ok(sum?.max(planned.step.scratch(&scratch)?));
+        let floats = plan.steps.iter().fold(Ok(0), floats)?;
+        let own_copies = checked_bytes(floats, size_of::<f32>(), "scratch")?.next_multiple_of(ALIGNMENT);
+        let own_stride = own_copies.checked_add(layout.own_total).ok_or(TOO_LARGE)?;
+        let parts = plan.heads.iter().map(|heads| Parts::bytes(attention, heads, n_ctx, threads));
+        let ropes = model
+            .graph()
+            .ropes
+            .iter()
+            .map(|rope| checked_bytes(n_ctx, rope.config.dim * size_of::<f32>(), "the rotary table"));
+        Ok(Sizes {
+            arena: layout.total,
+            own_copies,
+            own_stride,
+            own: checked_bytes(own_stride, threads, "scratch")?,
+            parts: parts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0),
+            ropes: ropes.sum::<Result<usize>>()?,
+        })
+    }
+
+    fn total(&self) -> Result<usize> {
+        let sizes = [self.arena, self.own, self.parts, self.ropes];
+        sizes.into_iter().try_fold(0, usize::checked_add).ok_or(TOO_LARGE)
+    }
+}
+
+/// An empty list with room for so many items.
+fn room<T>(count: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    let bytes = count.saturating_mul(size_of::<T>());
+    list.try_reserve_exact(count).map_err(|_| Error::OutOfMemory { bytes, what: "the rows of a batch" })?;
+    Ok(list)
+}
+
+impl Pass {
+    /// Bytes that `new` reserves for the same arguments.
+    pub fn bytes(model: &Model, plan: &Plan, limits: &Limits) -> Result<usize> {
+        Sizes::new(model, plan, &plan.layout(limits.most)?, limits)?.total()
+    }
+
+    pub fn new(model: &Model, plan: Plan, rope: &RopeOverrides, limits: &Limits) -> Result<Pass> {
+        let Limits { most, n_ctx, threads, .. } = *limits;
+        let layout = plan.layout(most)?;
+        let sizes = Sizes::new(model, &plan, &layout, limits)?;
+        let ropes = model.graph().ropes.iter();
+        let ropes = ropes.map(|spec| spec.config.with(rope).table(n_ctx, spec.factors.as_deref()));
+        let sights = plan.masks.iter().map(|mask| {
+            let starts = if mask.sight(n_ctx, n_ctx).start == 0 { Vec::new() } else { room(most.batch)? };
+            Ok(Sight { starts, limits: room(most.batch)? })
+        });
+        let sights = sights.collect::<Result<_>>()?;
+        let heads = plan.heads.iter().map(|heads| heads.n_head_kv).max().unwrap_or(0);
+        Ok(Pass {
+            arena: AlignedBuf::zeroed(sizes.arena, "activations")?,
+            layout,
+            own: AlignedBuf::zeroed(sizes.own, "scratch")?,
+            own_stride: sizes.own_stride,
+            own_copies: sizes.own_copies,
+            parts: Parts::new(sizes.parts, heads, n_ctx, threads)?,
+            ropes: ropes.collect::<Result<_>>()?,
+            positions: room(most.batch)?,
+            sights,
+            spans: room(most.spans)?,
+            sequences: room(most.spans)?,
+            turns: [Turn::new(threads), Turn::new(threads)],
+            plan,
+            #[cfg(test)]
+            fault: None,
+        })
+    }
+
+    /// The plan that it walks.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The first `rows` rows of results.
+    pub fn output(&self, rows: usize) -> &[f32] {
+        let Some(output) = self.plan.output else { return &[] };
+        let width = self.plan.buffers[output.index()].row_bytes / size_of::<f32>();
+        let begin = self.layout.offsets[output.index()] / size_of::<f32>();
+        &self.arena.as_slice::<f32>()[begin..begin + rows * width]
+    }
+
+    /// Runs the model on a batch that fits (the engine has checked it), until `cancel` says no.
+    pub fn run(
+        &mut self,
+        team: &Team,
+        model: &Model,
+        kv: CacheType,
+        cache: kv::View<'_>,
+        (tokens, spans, outputs): (&[u32], &[Span], &[u32]),
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        // An interrupted pass leaves turns and parts in an arbitrary state.
+        for turn in &self.turns {
+            (0..team.count()).for_each(|worker| turn.reset(worker));
+        }
+        self.parts.reset();
+        self.place(spans);
+        let attention: &AttentionKernel = model.kernels().attention.of(kv);
+        let memory = Memory {
+            base: Shared(self.arena.as_mut_ptr()),
+            own: Shared(self.own.as_mut_ptr()),
+            layout: &self.layout,
+            own_stride: self.own_stride,
+            own_copies: self.own_copies,
+        };
+        let walk = Walk {
+            plan: &self.plan,
+            weights: model.weights(),
+            kernels: model.kernels(),
+            attention,
+            parts: &self.parts,
+            ropes: &self.ropes,
+            cache,
+            batch: Batch {
+                tokens,
+                positions: &self.positions,
+                spans: &self.spans,
+                sequences: &self.sequences,
+                outputs,
+                sights: &self.sights,
+            },
+            memory,
+            few: team.count() > 1 && tokens.len() <= Plan::FEW_ROWS,
+        };
+        let this = &*self;
+        team.run(|worker| {
+            // A poisoned barrier means that another worker ended the region: `run` reports why.
+            let _ = this.walk(&walk, worker, cancel);
+        })
+    }
+
+    /// Notes where the rows of each span stand and what they see. Positions stay below the largest context, far
+    /// within u32.
+    fn place(&mut self, spans: &[Span]) {
+        self.positions.clear();
+        self.spans.clear();
+        self.sequences.clear();
+        for span in spans {
+            let begin = self.positions.len();
+            self.spans.push(SpanRows { rows: begin..begin + span.rows, position: span.first });
+            self.sequences.push(span.sequence);
+            self.positions.extend((span.first..span.first + span.rows).map(|position| position as u32));
+        }
+        for (mask, sight) in self.plan.masks.iter().zip(&mut self.sights) {
+            sight.starts.clear();
+            sight.limits.clear();
+            for span in spans {
+                let end = span.first + span.rows;
+                let seen = (span.first..end).map(|position| mask.sight(position, end));
+                sight.limits.extend(seen.clone().map(|seen| seen.end as u32));
+                if sight.starts.capacity() > 0 {
+                    sight.starts.extend(seen.map(|seen| seen.start as u32));
+                }
+            }
+        }
+    }
+
+    /// One worker's walk.
+    fn walk(&self, walk: &Walk<'_>, worker: &Worker<'_>, cancel: &AtomicBool) -> Result<(), Poisoned> {
+        let leads = worker.index() == 0;
+        let mut turn = 0;
+        // Where one step ends and the next begins.
+        let mut between = Moment::now();
+        for (i, planned) in self.plan.steps.iter().enumerate() {
+            if leads && cancel.load(Relaxed) {
+                worker.cancel();
+                return Err(Poisoned);
+            }
+            self.accident(i, worker)?;
+            let step = &*planned.step;
+            let work = if leads && profile::enabled() { step.work(walk) } else { Work::default() };
+            let zone = clock(worker, step.zone(), between).work(work.flops, work.bytes);
+            let rows = walk.count(step.rows());
+            if rows > 0 {
+                let share = if walk.few && planned.own_copy { 0..rows } else { worker.share(rows, 1) };
+                // SAFETY: the plan's steps in their order, with its barriers, and turns dealt out below.
+                unsafe { step.run(walk, &At { worker, share, turn: &self.turns[turn] }) };
+            }
+            if step.is_dynamic() {
+                // Nobody draws from the other before the barrier that follows.
+                turn = 1 - turn;
+                self.turns[turn].reset(worker.index());
+            }
+            let mut wait = None;
+            if if walk.few { planned.barrier_few } else { planned.barrier } {
+                wait = (worker.count() > 1).then(|| clock(worker, Zone::Barrier, Moment::now()));
+                worker.barrier()?;
+            }
+            between = Moment::now();
+            if let Some(wait) = wait {
+                wait.end_at(between);
+            }
+            zone.end_at(between);
+        }
+        Ok(())
+    }
+
+    /// What a test has planted at a step.
+    #[cfg(test)]
+    fn accident(&self, step: usize, worker: &Worker<'_>) -> Result<(), Poisoned> {
+        super::pass_tests::happen(self.fault, step, worker)
+    }
+
+    #[cfg(not(test))]
+    #[inline(always)]
+    fn accident(&self, _: usize, _: &Worker<'_>) -> Result<(), Poisoned> {
+        Ok(())
+    }
+}
+
+/// A scope of what workers share: the first one's is the call, the others' are their help in it.
+#[inline(always)]
+fn clock(worker: &Worker<'_>, zone: Zone, from: Moment) -> profile::Scope {
+    if worker.index() == 0 { profile::scope_at(zone, from) } else { profile::assist_at(zone, from) }
+}

@@ -1,0 +1,350 @@
+//! The plan: one forward pass as a list of steps on buffers, made by lowering a graph.
+//! The arena is laid out from the buffers' lifetimes, barriers stand where workers meet; the pass walks the steps.
+
+use std::fmt;
+
+use super::steps::Step;
+use crate::error::Result;
+use crate::kv::LayerId;
+use crate::memory::ArenaPlan;
+use crate::model::graph::{Graph, RowSet};
+use crate::model::{Mask, WeightSpecs};
+use crate::ops::attention::HeadShape;
+
+/// A buffer of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buf(pub(crate) u32);
+
+impl Buf {
+    /// Index into [`Plan::buffers`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b{}", self.0)
+    }
+}
+
+/// Shape and lifetime of a buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct BufSpec {
+    /// Bytes of a row: a multiple of 64, but for what goes out.
+    pub row_bytes: usize,
+    /// Which rows it has.
+    pub rows: RowSet,
+    /// First step that writes it.
+    pub first: usize,
+    /// Last step that touches it.
+    pub last: usize,
+    /// Made row by row from what all workers can see: in a short pass ([`Plan::FEW_ROWS`]) every worker makes a copy
+    /// of its own, which costs less than waiting for each other.
+    pub own_copy: bool,
+}
+
+/// What a step touches.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Buffers that it reads.
+    pub reads: Vec<Buf>,
+    /// Buffers that it writes.
+    pub writes: Vec<Buf>,
+    /// A layer of the cache, and whether it is written.
+    pub cache: Option<(LayerId, bool)>,
+}
+
+impl Access {
+    /// What touches no cache.
+    pub fn new(reads: &[Buf], writes: &[Buf]) -> Access {
+        Access { reads: reads.to_vec(), writes: writes.to_vec(), cache: None }
+    }
+}
+
+/// A step in its place.
+#[derive(Debug)]
+pub struct Planned {
+    /// What is done.
+    pub step: Box<dyn Step>,
+    /// Whether workers wait for each other before the next step, in a pass of many rows.
+    pub barrier: bool,
+    /// The same in a pass of up to [`Plan::FEW_ROWS`] rows.
+    pub barrier_few: bool,
+    /// Whether, in such a pass, every worker makes its own copy of what the step writes.
+    pub own_copy: bool,
+}
+
+/// Layers that share pages of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheGroup {
+    /// How many layers.
+    pub layers: usize,
+    /// Key/value heads of each.
+    pub n_head_kv: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// How many positions up to its own a token sees; none for all.
+    pub reach: Option<usize>,
+}
+
+/// A model's forward pass.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The steps, in order.
+    pub steps: Vec<Planned>,
+    /// The buffers they work on.
+    pub buffers: Vec<BufSpec>,
+    /// The buffer that holds the results at the end: f32, no gaps between rows.
+    pub output: Option<Buf>,
+    /// Groups of layers, by number, as steps name them.
+    pub groups: Vec<CacheGroup>,
+    /// Which positions tokens see, by number, as steps name it.
+    pub masks: Vec<Mask>,
+    /// Shapes of heads that attention meets.
+    pub heads: Vec<HeadShape>,
+}
+
+/// Where each buffer lies.
+#[derive(Clone, Debug)]
+pub struct PlanLayout {
+    /// Byte offset of each buffer in the arena.
+    pub offsets: Vec<usize>,
+    /// Bytes of the arena.
+    pub total: usize,
+    /// Byte offset, in a worker's own memory, of its copy of each buffer that has such copies.
+    pub own_offsets: Vec<usize>,
+    /// Bytes of all copies of one worker.
+    pub own_total: usize,
+}
+
+/// Most rows of each kind in a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct MostRows {
+    /// Tokens.
+    pub batch: usize,
+    /// Tokens whose output is wanted.
+    pub output: usize,
+    /// Spans.
+    pub spans: usize,
+}
+
+impl MostRows {
+    fn of(&self, rows: RowSet) -> usize {
+        match rows {
+            RowSet::Batch => self.batch,
+            RowSet::Output => self.output,
+            RowSet::Span => self.spans,
+        }
+    }
+}
+
+impl Plan {
+    /// Most rows of a pass in which workers do row-wise work each for itself. For so few, that takes less time
+    /// than a barrier.
+    pub const FEW_ROWS: usize = 4;
+
+    /// Whether `later` may only begin when all workers are done with `earlier`.
+    fn conflict(&self, earlier: &Planned, later: &Planned, few: bool) -> bool {
+        let dynamic = |planned: &Planned| planned.step.is_dynamic();
+        let by_row = |planned: &Planned| !(dynamic(planned) || few && planned.own_copy);
+        if dynamic(earlier) && dynamic(later) {
+            // They take turns with two sets of counters, see the pass.
+            return true;
+        }
+        if by_row(earlier) && by_row(later) && earlier.step.rows() == later.step.rows() {
+            return false;
+        }
+        let (a, b) = (earlier.step.access(), later.step.access());
+        let shared = |buf: &&Buf| !(few && self.buffers[buf.index()].own_copy);
+        let meet = |written: &[Buf], other: &Access| {
+            written.iter().filter(shared).any(|buf| other.reads.contains(buf) || other.writes.contains(buf))
+        };
+        let same_layer = a.cache.zip(b.cache).is_some_and(|(a, b)| a.0 == b.0 && (a.1 || b.1));
+        meet(&a.writes, &b) || meet(&b.writes, &a) || same_layer
+    }
+
+    /// Places the barriers: as late as can be, and only where a step meets what other workers do since the last
+    /// one. To be called once, when all steps are there.
+    pub(super) fn place_barriers(&mut self) {
+        for planned in &mut self.steps {
+            let own = |buf: &Buf| self.buffers[buf.index()].own_copy;
+            planned.own_copy = !planned.step.is_dynamic() && planned.step.access().writes.iter().all(own);
+        }
+        for few in [false, true] {
+            let mut since = 0;
+            for i in 1..self.steps.len() {
+                let barrier = (since..i).any(|j| self.conflict(&self.steps[j], &self.steps[i], few));
+                let planned = &mut self.steps[i - 1];
+                *if few { &mut planned.barrier_few } else { &mut planned.barrier } = barrier;
+                if barrier {
+                    since = i;
+                }
+            }
+        }
+        self.widen_lifetimes(|planned| planned.barrier);
+        self.widen_lifetimes(|planned| planned.barrier_few);
+    }
+
+    /// Between two barriers workers are at different steps: a buffer that one of them still reads must not
+    /// share bytes with one that another writes already. So lifetimes reach from barrier to barrier.
+    fn widen_lifetimes(&mut self, barrier: impl Fn(&Planned) -> bool) {
+        let mut spans = Vec::with_capacity(self.steps.len());
+        let mut begin = 0;
+        for (i, planned) in self.steps.iter().enumerate() {
+            if barrier(planned) || i + 1 == self.steps.len() {
+                spans.resize(i + 1, (begin, i));
+                begin = i + 1;
+            }
+        }
+        for spec in &mut self.buffers {
+            spec.first = spans.get(spec.first).map_or(spec.first, |span| span.0);
+            spec.last = spans.get(spec.last).map_or(spec.last, |span| span.1);
+        }
+    }
+
+    /// Lays the buffers out for passes of up to so many rows.
+    pub fn layout(&self, most: MostRows) -> Result<PlanLayout> {
+        let (mut arena, mut own) = (ArenaPlan::new(), ArenaPlan::new());
+        for spec in &self.buffers {
+            let rows = most.of(spec.rows);
+            let bytes = crate::memory::checked_bytes(spec.row_bytes, rows, "activations")?;
+            arena.buffer(bytes, spec.first, spec.last);
+            let own_rows = if spec.own_copy { rows.min(Self::FEW_ROWS) } else { 0 };
+            own.buffer(spec.row_bytes * own_rows, spec.first, spec.last);
+        }
+        let (arena, own) = (arena.layout()?, own.layout()?);
+        let (own_offsets, own_total) = (own.offsets, own.total);
+        Ok(PlanLayout { offsets: arena.offsets, total: arena.total, own_offsets, own_total })
+    }
+
+    /// The plan as text, a line a step; weights have the names that `graph` gives them.
+    pub fn text(&self, graph: &Graph) -> String {
+        let mut text = format!("plan of {}\n", graph.family);
+        for (i, group) in self.groups.iter().enumerate() {
+            let CacheGroup { layers, n_head_kv, head_dim, reach } = group;
+            let reach = reach.map_or("all positions".to_owned(), |reach| format!("{reach} positions"));
+            text.push_str(&format!(
+                "cache {i}: {layers} layers of {n_head_kv} heads of {head_dim}, {reach}\n"
+            ));
+        }
+        for (i, planned) in self.steps.iter().enumerate() {
+            text.push_str(&format!("{i:>4} {}\n", self.line(planned, &graph.weights)));
+            if i + 1 < self.steps.len() {
+                text.push_str(match (planned.barrier, planned.barrier_few) {
+                    (true, true) => "     ── barrier\n",
+                    (true, false) => "     ── barrier, but for few rows\n",
+                    (false, true) => "     ── barrier for few rows\n",
+                    (false, false) => "",
+                });
+            }
+        }
+        for (i, spec) in self.buffers.iter().enumerate() {
+            let (rows, own) =
+                (spec.rows.name(), if spec.own_copy { ", a copy a worker for few rows" } else { "" });
+            let BufSpec { row_bytes, first, last, .. } = spec;
+            text.push_str(&format!(
+                "b{i}: {row_bytes} bytes a row of {rows}, steps {first} to {last}{own}\n"
+            ));
+        }
+        text
+    }
+
+    fn line(&self, planned: &Planned, weights: &WeightSpecs) -> String {
+        let (step, access) = (&planned.step, planned.step.access());
+        let list = |bufs: &[Buf]| bufs.iter().map(Buf::to_string).collect::<Vec<_>>().join(" ");
+        let mut reads = access.reads;
+        reads.dedup();
+        let mut writes = access.writes;
+        writes.dedup();
+        let (reads, writes) = (list(&reads), list(&writes));
+        format!("{:<16} {reads} → {writes}: {}", step.zone().name(), step.text(weights)).replace("  →", " →")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Zone;
+    use crate::runtime::steps::{At, Scratch, Walk, Work};
+
+    /// A step that only says what it touches.
+    #[derive(Debug)]
+    struct Touch {
+        access: Access,
+        dynamic: bool,
+    }
+
+    impl Step for Touch {
+        fn zone(&self) -> Zone {
+            Zone::Other
+        }
+        fn rows(&self) -> RowSet {
+            RowSet::Batch
+        }
+        fn access(&self) -> Access {
+            self.access.clone()
+        }
+        fn is_dynamic(&self) -> bool {
+            self.dynamic
+        }
+        fn scratch(&self, _: &Scratch<'_>) -> Result<usize> {
+            Ok(0)
+        }
+        fn work(&self, _: &Walk<'_>) -> Work {
+            Work::default()
+        }
+        unsafe fn run(&self, _: &Walk<'_>, _: &At<'_>) {}
+        fn text(&self, _: &WeightSpecs) -> String {
+            String::new()
+        }
+    }
+
+    /// One layer as a Llama has it, over buffers 0 residual, 1 and 4 normed, 2 qkv, 3 heads, 5 gated.
+    fn layer() -> Plan {
+        let step = |dynamic, reads: &[u32], writes: u32, cache| {
+            let reads: Vec<_> = reads.iter().map(|&buf| Buf(buf)).collect();
+            let access = Access { cache, ..Access::new(&reads, &[Buf(writes)]) };
+            Planned {
+                step: Box::new(Touch { access, dynamic }),
+                barrier: true,
+                barrier_few: true,
+                own_copy: false,
+            }
+        };
+        let layer = LayerId { group: 0, layer: 0 };
+        let steps = vec![
+            step(false, &[], 0, None),
+            step(false, &[0], 1, None),
+            step(true, &[1], 2, Some((layer, true))),
+            step(true, &[2], 3, Some((layer, false))),
+            step(true, &[3], 0, None),
+            step(false, &[0], 4, None),
+            step(true, &[4], 5, None),
+            step(true, &[5], 0, None),
+            step(false, &[0], 1, None),
+        ];
+        let spec = |i| BufSpec {
+            row_bytes: 64,
+            rows: RowSet::Batch,
+            first: 0,
+            last: 8,
+            own_copy: [1, 4].contains(&i),
+        };
+        let mut plan = Plan { steps, buffers: (0..6).map(spec).collect(), ..Plan::default() };
+        plan.place_barriers();
+        plan
+    }
+
+    #[test]
+    fn barriers_stand_only_where_workers_meet() {
+        let plan = layer();
+        let places = |barrier: &dyn Fn(&Planned) -> bool| -> Vec<usize> {
+            (0..plan.steps.len() - 1).filter(|&i| barrier(&plan.steps[i])).collect()
+        };
+        // Many rows: the norm after the embedding has the same rows; everything else waits.
+        assert_eq!(places(&|planned| planned.barrier), [1, 2, 3, 4, 5, 6, 7]);
+        // Few: each worker normalises for itself what all have written.
+        assert_eq!(places(&|planned| planned.barrier_few), [0, 2, 3, 4, 6, 7]);
+    }
+}

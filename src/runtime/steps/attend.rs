@@ -1,0 +1,88 @@
+//! Attention over the caches of the batch's sequences: softmax(scale · Q·Kᵀ) · V, head by head, span by span.
+
+use super::{Access, At, Scratch, Step, Walk, Work};
+use crate::error::Result;
+use crate::kv::LayerId;
+use crate::model::WeightSpecs;
+use crate::model::graph::RowSet;
+use crate::ops::attention::{self, HeadShape};
+use crate::profile::Zone;
+use crate::runtime::plan::Buf;
+
+/// Attention of one layer.
+#[derive(Debug)]
+pub struct Attend {
+    /// Rows of queries, then keys and values.
+    pub qkv: Buf,
+    /// Heads side by side.
+    pub out: Buf,
+    /// How rows are divided.
+    pub shape: HeadShape,
+    /// The layer's keys and values.
+    pub layer: LayerId,
+    /// What rows see: number of the plan's mask.
+    pub mask: usize,
+    /// Multiplies the scores.
+    pub scale: f32,
+}
+
+impl Step for Attend {
+    fn zone(&self) -> Zone {
+        Zone::Attention
+    }
+
+    fn rows(&self) -> RowSet {
+        RowSet::Batch
+    }
+
+    fn access(&self) -> Access {
+        Access { cache: Some((self.layer, false)), ..Access::new(&[self.qkv], &[self.out]) }
+    }
+
+    fn is_dynamic(&self) -> bool {
+        true
+    }
+
+    fn scratch(&self, scratch: &Scratch<'_>) -> Result<usize> {
+        attention::scratch_len(scratch.attention, &self.shape)
+    }
+
+    fn work(&self, walk: &Walk<'_>) -> Work {
+        let (sight, group) = (&walk.batch.sights[self.mask], walk.cache.group(self.layer));
+        let start = |row: usize| sight.starts.get(row).map_or(0, |&start| u64::from(start));
+        let rows = walk.count(RowSet::Batch);
+        let seen: u64 = (0..rows).map(|row| u64::from(sight.limits[row]) - start(row)).sum();
+        // Keys and values that any row of a span sees are read once.
+        let positions = walk.batch.spans.iter().filter(|span| !span.rows.is_empty());
+        let positions: u64 =
+            positions.map(|span| u64::from(sight.limits[span.rows.end - 1]) - start(span.rows.start)).sum();
+        let width = (self.shape.n_head * self.shape.head_dim) as u64;
+        let position = (group.n_head_kv * group.layout.position_bytes()) as u64;
+        Work { flops: 4 * seen * width, bytes: positions * position + 8 * rows as u64 * width }
+    }
+
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let sight = &walk.batch.sights[self.mask];
+        let args = attention::Args {
+            qkv: walk.view(self.qkv, at.worker),
+            out: walk.view(self.out, at.worker),
+            spans: walk.batch.spans,
+            cache: |span| walk.layer(self.layer, span),
+            shape: self.shape,
+            limits: &sight.limits,
+            starts: (!sight.starts.is_empty()).then_some(&sight.starts[..]),
+            scale: self.scale,
+            parts: walk.parts,
+        };
+        let scratch = walk.scratch(at.worker);
+        // SAFETY: queries and caches were written before the barrier; the counter hands out results; the scratch
+        // memory and the parts are as large as was asked for.
+        unsafe { attention::run(walk.attention, at.worker, &at.turn.counter, &args, scratch) }
+    }
+
+    fn text(&self, _: &WeightSpecs) -> String {
+        let HeadShape { n_head, n_head_kv, head_dim } = self.shape;
+        let LayerId { group, layer } = self.layer;
+        format!("{n_head} heads over {n_head_kv} of {head_dim}, mask {}, cache {group}.{layer}", self.mask)
+    }
+}

@@ -1,0 +1,113 @@
+//! Functions of elements that no product takes with it: sums, products, factors, caps, activations.
+
+use super::{Access, At, Step, Walk, Work};
+use crate::kernels::KernelSet;
+use crate::kernels::unary::Unary;
+use crate::model::WeightSpecs;
+use crate::model::graph::{Activation, RowSet};
+use crate::profile::Zone;
+use crate::runtime::plan::Buf;
+
+/// What is done with each element, and with that of another buffer in its place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Function {
+    /// a + b.
+    Add(Buf),
+    /// a · b.
+    Mul(Buf),
+    /// A factor.
+    Scale(f32),
+    /// cap · tanh(a / cap).
+    SoftCap(f32),
+    /// An activation.
+    Activate(Activation),
+}
+
+/// A function of each element of some rows.
+#[derive(Debug)]
+pub struct Elementwise {
+    /// The first input.
+    pub a: Buf,
+    /// What is done with it.
+    pub function: Function,
+    /// Results; may be an input.
+    pub out: Buf,
+    /// Floats in a row.
+    pub width: usize,
+    /// Rows of all.
+    pub rows: RowSet,
+}
+
+/// The kernel of an activation.
+pub fn activation(kernels: &KernelSet, function: Activation) -> &Unary {
+    match function {
+        Activation::Silu => &kernels.unary.silu,
+        Activation::GeluTanh => &kernels.unary.gelu_tanh,
+        Activation::GeluErf => &kernels.unary.gelu_erf,
+        Activation::Relu => &kernels.unary.relu,
+    }
+}
+
+impl Step for Elementwise {
+    fn zone(&self) -> Zone {
+        match self.function {
+            Function::Add(_) => Zone::Add,
+            Function::Mul(_) => Zone::Mul,
+            _ => Zone::Elementwise,
+        }
+    }
+
+    fn rows(&self) -> RowSet {
+        self.rows
+    }
+
+    fn access(&self) -> Access {
+        match self.function {
+            Function::Add(b) | Function::Mul(b) => Access::new(&[self.a, b], &[self.out]),
+            _ => Access::new(&[self.a], &[self.out]),
+        }
+    }
+
+    fn work(&self, walk: &Walk<'_>) -> Work {
+        let elements = (walk.count(self.rows) * self.width) as u64;
+        match self.function {
+            Function::Add(_) | Function::Mul(_) => Work { flops: elements, bytes: 12 * elements },
+            Function::Scale(_) => Work { flops: elements, bytes: 8 * elements },
+            Function::SoftCap(_) | Function::Activate(_) => Work { flops: 8 * elements, bytes: 8 * elements },
+        }
+    }
+
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let view = |buf| walk.view(buf, at.worker);
+        let (a, out, n) = (view(self.a), view(self.out), self.width);
+        let unary = &walk.kernels.unary;
+        for r in at.share.clone() {
+            let (from, to) = (a.row_f32(r).cast_const(), out.row_f32(r));
+            // SAFETY: row r of `out` is this worker's, rows of the inputs hold as many floats and are written by
+            // nobody else; an input is the output or lies apart from it.
+            unsafe {
+                match self.function {
+                    Function::Add(b) => unary.add.run(from, view(b).row_f32(r), to, n),
+                    Function::Mul(b) => unary.mul.run(from, view(b).row_f32(r), to, n),
+                    Function::Scale(factor) => unary.scale.run(from, factor, to, n),
+                    Function::Activate(function) => activation(walk.kernels, function).run(from, to, n),
+                    Function::SoftCap(cap) => {
+                        unary.scale.run(from, 1.0 / cap, to, n);
+                        unary.tanh.run(to, to, n);
+                        unary.scale.run(to, cap, to, n);
+                    }
+                }
+            }
+        }
+    }
+
+    fn text(&self, _: &WeightSpecs) -> String {
+        match self.function {
+            Function::Add(b) => format!("{} + {b}", self.a),
+            Function::Mul(b) => format!("{} · {b}", self.a),
+            Function::Scale(factor) => format!("· {factor}"),
+            Function::SoftCap(cap) => format!("soft-cap at {cap}"),
+            Function::Activate(function) => function.name().to_owned(),
+        }
+    }
+}

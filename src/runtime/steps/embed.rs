@@ -1,0 +1,64 @@
+//! `out[r] = table[token of r] (+ positions[position of r])`: the residual stream's beginning.
+
+use super::{Access, At, Step, Walk, Work};
+use crate::model::graph::RowSet;
+use crate::model::{TableId, VectorId, WeightSpecs};
+use crate::profile::Zone;
+use crate::runtime::plan::Buf;
+
+/// Embeddings of the tokens.
+#[derive(Debug)]
+pub struct Embed {
+    /// Rows by token.
+    pub table: TableId,
+    /// Learned positions, a row each.
+    pub positions: Option<VectorId>,
+    /// Floats in a row.
+    pub width: usize,
+    /// Where they go.
+    pub out: Buf,
+}
+
+impl Step for Embed {
+    fn zone(&self) -> Zone {
+        Zone::Embed
+    }
+
+    fn rows(&self) -> RowSet {
+        RowSet::Batch
+    }
+
+    fn access(&self) -> Access {
+        Access::new(&[], &[self.out])
+    }
+
+    fn work(&self, walk: &Walk<'_>) -> Work {
+        let elements = (walk.count(RowSet::Batch) * self.width) as u64;
+        match self.positions {
+            Some(_) => Work { flops: elements, bytes: 12 * elements },
+            None => Work { flops: 0, bytes: 8 * elements },
+        }
+    }
+
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let out = walk.view(self.out, at.worker);
+        for r in at.share.clone() {
+            // SAFETY: the row belongs to this worker's share.
+            let row = unsafe { out.floats_mut(r, self.width) };
+            let token = walk.batch.tokens[r] as usize;
+            // The engine checked the token, the graph the table's shape.
+            walk.weights.table_row(self.table, token, row).expect("a row of the embedding");
+            if let Some(positions) = self.positions {
+                let position = walk.batch.positions[r] as usize;
+                // A sequence has no more positions than the table has rows.
+                let position = walk.weights.vector_row(positions, position).expect("a learned position");
+                walk.kernels.unary.add.apply_in_place(row, position);
+            }
+        }
+    }
+
+    fn text(&self, weights: &WeightSpecs) -> String {
+        let positions = self.positions.map_or(String::new(), |id| format!(" + {}", weights.vector(id)));
+        format!("{}{positions}", weights.table(self.table))
+    }
+}

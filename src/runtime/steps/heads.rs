@@ -1,0 +1,180 @@
+//! What follows queries, keys and values as soon as their columns are there: a norm of each head, its rotation, and
+//! the way of keys and values into the cache. No step of its own: whoever computed the columns does it.
+
+use std::ops::Range;
+
+use super::Walk;
+use crate::kernels::rope::Pairing;
+use crate::kv::LayerId;
+use crate::model::graph::RopeId;
+use crate::model::{VectorId, WeightSpecs};
+use crate::ops::attention::{self, HeadShape, SpanRows};
+use crate::ops::{Rows, rowwise};
+use crate::profile::{Tally, Zone};
+use crate::threads::Worker;
+
+/// What is done with each head of queries, or of keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HeadWork {
+    /// Root mean square norm: its gain and its epsilon.
+    pub norm: Option<(VectorId, f32)>,
+    /// Rotation.
+    pub rope: Option<(RopeId, Pairing)>,
+}
+
+/// What is done with rows of heads: queries, then keys, then values.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadsDone {
+    /// How rows are divided.
+    pub shape: HeadShape,
+    /// For heads of queries.
+    pub q: HeadWork,
+    /// For heads of keys.
+    pub k: HeadWork,
+    /// Where keys and values are stored.
+    pub layer: LayerId,
+}
+
+/// Clocks of the three.
+pub struct Clocks {
+    norm: Tally,
+    rope: Tally,
+    store: Tally,
+}
+
+/// The heads of both ranges.
+fn both(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+impl HeadsDone {
+    /// The worker's clocks for one step.
+    pub fn clocks(&self, walk: &Walk<'_>, worker: &Worker<'_>) -> Clocks {
+        let clock = |zone| walk.tally(worker, zone);
+        Clocks { norm: clock(Zone::RmsNorm), rope: clock(Zone::Rope), store: clock(Zone::KvStore) }
+    }
+
+    /// Does it all for some heads of some rows.
+    ///
+    /// # Safety
+    /// These heads of these rows, and their places in the cache, are this worker's alone.
+    pub unsafe fn finish(
+        &self,
+        walk: &Walk<'_>,
+        qkv: Rows,
+        rows: Range<usize>,
+        heads: Range<usize>,
+        clocks: &Clocks,
+    ) {
+        let HeadShape { n_head, n_head_kv, .. } = self.shape;
+        let (queries, keys) = (0..n_head, n_head..n_head + n_head_kv);
+        let values = keys.end..keys.end + n_head_kv;
+        // SAFETY: this function's contract is the others'.
+        unsafe {
+            self.normalize(walk, qkv, &rows, both(&heads, &queries), self.q, &clocks.norm);
+            self.normalize(walk, qkv, &rows, both(&heads, &keys), self.k, &clocks.norm);
+            if self.q.rope == self.k.rope {
+                self.rotate(walk, qkv, &rows, both(&heads, &(0..keys.end)), self.q, &clocks.rope);
+            } else {
+                self.rotate(walk, qkv, &rows, both(&heads, &queries), self.q, &clocks.rope);
+                self.rotate(walk, qkv, &rows, both(&heads, &keys), self.k, &clocks.rope);
+            }
+            let from = |all: Range<usize>| {
+                let heads = both(&heads, &all);
+                heads.start - all.start..heads.end - all.start
+            };
+            self.store(walk, qkv, rows, (from(keys), from(values)), &clocks.store);
+        }
+    }
+
+    /// # Safety
+    /// As [`HeadsDone::finish`].
+    unsafe fn normalize(
+        &self,
+        walk: &Walk<'_>,
+        qkv: Rows,
+        rows: &Range<usize>,
+        heads: Range<usize>,
+        work: HeadWork,
+        clock: &Tally,
+    ) {
+        let Some((gain, eps)) = work.norm else { return };
+        let elements = (rows.len() * heads.len() * self.shape.head_dim) as u64;
+        if elements == 0 {
+            return;
+        }
+        let gain = walk.weights.vector(gain);
+        // SAFETY: by contract.
+        clock.piece(4 * elements, 8 * elements, || unsafe {
+            rowwise::head_norm(walk.kernels, rows.clone(), qkv, heads, gain, eps);
+        });
+    }
+
+    /// # Safety
+    /// As [`HeadsDone::finish`].
+    unsafe fn rotate(
+        &self,
+        walk: &Walk<'_>,
+        qkv: Rows,
+        rows: &Range<usize>,
+        heads: Range<usize>,
+        work: HeadWork,
+        clock: &Tally,
+    ) {
+        let Some((rope, pairing)) = work.rope else { return };
+        if heads.is_empty() {
+            return;
+        }
+        let table = &walk.ropes[rope.0 as usize];
+        let elements = (rows.len() * heads.len() * table.rot_dim()) as u64;
+        let (kernel, positions) = (walk.kernels.rope.of(pairing), walk.batch.positions);
+        // SAFETY: by contract; the table covers the context.
+        clock.piece(3 * elements, 8 * elements, || unsafe {
+            rowwise::rope(kernel, rows.clone(), qkv, heads, self.shape.head_dim, table, positions);
+        });
+    }
+
+    /// # Safety
+    /// As [`HeadsDone::finish`].
+    unsafe fn store(
+        &self,
+        walk: &Walk<'_>,
+        qkv: Rows,
+        rows: Range<usize>,
+        (key_heads, value_heads): (Range<usize>, Range<usize>),
+        clock: &Tally,
+    ) {
+        if key_heads.is_empty() && value_heads.is_empty() {
+            return;
+        }
+        let elements = rows.len() * (key_heads.len() + value_heads.len()) * self.shape.head_dim;
+        let store = || {
+            for (i, span) in walk.batch.spans.iter().enumerate() {
+                let own = both(&rows, &span.rows);
+                if own.is_empty() {
+                    continue;
+                }
+                let (cache, heads) = (walk.layer(self.layer, i), (key_heads.clone(), value_heads.clone()));
+                let position = span.position + own.start - span.rows.start;
+                // SAFETY: by contract; the sequence has pages for the positions.
+                unsafe {
+                    let own = SpanRows { rows: own, position };
+                    attention::store(walk.attention, &cache, &own, qkv, &self.shape, heads);
+                }
+            }
+        };
+        clock.piece(0, 8 * elements as u64, store);
+    }
+
+    /// For the plan's text.
+    pub fn text(&self, weights: &WeightSpecs) -> String {
+        let norm = |work: HeadWork| {
+            work.norm.map_or(String::new(), |(gain, _)| format!("norm by {}, ", weights.vector(gain).name))
+        };
+        let rope = |work: HeadWork| work.rope.map_or(String::new(), |(rope, _)| format!("rope {}, ", rope.0));
+        let work = |work| format!("{}{}", norm(work), rope(work));
+        let LayerId { group, layer } = self.layer;
+        format!("q: {}k: {}store in cache {group}.{layer}", work(self.q), work(self.k))
+    }
+}

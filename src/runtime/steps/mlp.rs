@@ -1,0 +1,191 @@
+//! The inside of an MLP: `f(x · upᵀ)`, or `f(x · gateᵀ) · (x · upᵀ)` (Shazeer 2020), a few columns at a time, so that
+//! products go from cache into the activation; quantised on the way where the next product wants that.
+
+use std::ops::Range;
+
+use super::elementwise::activation;
+use super::{Access, At, Part, Scratch, Step, Walk, Work};
+use crate::error::Result;
+use crate::kernels::KernelSet;
+use crate::kernels::unary::Binary;
+use crate::model::WeightSpecs;
+use crate::model::graph::{Activation, RowSet};
+use crate::ops::linear::{self, Beside, Then};
+use crate::ops::rowwise;
+use crate::profile::Zone;
+use crate::quant::BLOCK;
+use crate::runtime::plan::Buf;
+
+/// One or two products and what becomes of them.
+#[derive(Debug)]
+pub struct Mlp {
+    /// The gate's product, if there is a gate; where it goes (`out`, `column`) means nothing.
+    pub gate: Option<Part>,
+    /// The other product; likewise, but where it alone yields floats.
+    pub up: Part,
+    /// The function of the gate, or else of the product.
+    pub function: Activation,
+    /// Rows of results: f32, or quantised.
+    pub out: Buf,
+    /// Whether `out` holds quantised rows.
+    pub quantized: bool,
+    /// Rows of all.
+    pub rows: RowSet,
+}
+
+impl Mlp {
+    /// Whether there is a kernel for such a gate, or for none.
+    pub fn has_kernel(gated: bool, function: Activation) -> bool {
+        !gated || function != Activation::Relu
+    }
+
+    /// Whether there is one that quantises.
+    pub fn quantizes(gated: bool, function: Activation) -> bool {
+        matches!((gated, function), (true, Activation::Silu) | (false, Activation::GeluTanh))
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.gate.iter().chain([&self.up])
+    }
+
+    /// Columns that are taken together.
+    fn unit(&self) -> usize {
+        if self.quantized { BLOCK } else { 1 }
+    }
+
+    /// Operations and bytes of the function, an element.
+    fn element_work(&self) -> (u64, u64) {
+        if self.gate.is_some() { (5, 8) } else { (8, 8) }
+    }
+
+    fn function_zone(&self) -> Zone {
+        match (self.function, self.gate.is_some()) {
+            (Activation::Silu, true) => Zone::SwiGlu,
+            (Activation::Silu, false) => Zone::Silu,
+            (Activation::GeluTanh | Activation::GeluErf, _) => Zone::Gelu,
+            (Activation::Relu, _) => Zone::Elementwise,
+        }
+    }
+
+    /// # Safety
+    /// As [`Step::run`].
+    unsafe fn run_gated(&self, walk: &Walk<'_>, at: &At<'_>, gate: &Part) {
+        let (gate, up) = (gate.product(walk, at.worker), self.up.product(walk, at.worker));
+        let (out, n) = (walk.view(self.out, at.worker), gate.weight.n());
+        let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
+        let kernels = walk.kernels;
+        let call = |pair: Beside<2>| {
+            let elements = (pair.rows.len() * pair.columns.len()) as u64;
+            // SAFETY: the columns were just computed, and these of `out` are this worker's.
+            clock.piece(flops * elements, bytes * elements, || unsafe {
+                match self.quantized {
+                    true => rowwise::gate_quantize(kernels, &pair, n, out),
+                    false => rowwise::gate(gate_kernel(kernels, self.function), &pair, out),
+                }
+            });
+        };
+        let then = Then { unit: self.unit(), call };
+        // SAFETY: the shares hand out columns and rows once; the scratch memory is as long as was asked for.
+        unsafe { linear::beside(at.worker, &at.turn.shares, [&gate, &up], walk.scratch(at.worker), then) }
+    }
+
+    /// # Safety
+    /// As [`Step::run`].
+    unsafe fn run_quantized(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let product = self.up.product(walk, at.worker);
+        let (out, n) = (walk.view(self.out, at.worker), product.weight.n());
+        let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
+        let call = |x: Beside<1>| {
+            let elements = (x.rows.len() * x.columns.len()) as u64;
+            // SAFETY: the columns were just computed, and these of `out` are this worker's.
+            clock.piece(flops * elements, bytes * elements, || unsafe {
+                rowwise::gelu_quantize(walk.kernels, &x, n, out);
+            });
+        };
+        let then = Then { unit: self.unit(), call };
+        // SAFETY: as in `run_gated`.
+        unsafe { linear::beside(at.worker, &at.turn.shares, [&product], walk.scratch(at.worker), then) }
+    }
+
+    /// # Safety
+    /// As [`Step::run`].
+    unsafe fn run_plain(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let product = self.up.product(walk, at.worker);
+        let out = walk.view(self.out, at.worker);
+        let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
+        let kernel = activation(walk.kernels, self.function);
+        let call = |_: usize, rows: Range<usize>, columns: Range<usize>| {
+            let elements = (rows.len() * columns.len()) as u64;
+            // SAFETY: these columns of these rows are this worker's, who has just computed them.
+            clock.piece(flops * elements, bytes * elements, || unsafe {
+                rowwise::activate(kernel, out, rows, columns);
+            });
+        };
+        let then = Then { unit: self.unit(), call };
+        // SAFETY: the shares hand out columns and rows once, and nobody writes what is read.
+        unsafe { linear::run(at.worker, &at.turn.shares, 1, |_| product, Some(then)) }
+    }
+}
+
+/// The kernel of a gate; lowering asks for none that isn't there ([`Mlp::has_kernel`]).
+fn gate_kernel(kernels: &KernelSet, function: Activation) -> &Binary {
+    match function {
+        Activation::GeluTanh => &kernels.unary.geglu,
+        Activation::GeluErf => &kernels.unary.geglu_erf,
+        Activation::Silu | Activation::Relu => &kernels.unary.swiglu,
+    }
+}
+
+impl Step for Mlp {
+    fn zone(&self) -> Zone {
+        if self.gate.is_some() { Zone::LinearGateUp } else { Zone::LinearUp }
+    }
+
+    fn rows(&self) -> RowSet {
+        self.rows
+    }
+
+    fn access(&self) -> Access {
+        let reads: Vec<_> = self.parts().map(|part| part.x).collect();
+        Access::new(&reads, &[self.out])
+    }
+
+    fn is_dynamic(&self) -> bool {
+        true
+    }
+
+    fn scratch(&self, scratch: &Scratch<'_>) -> Result<usize> {
+        let packer = |part: &Part| scratch.weights.matrix(part.matrix).packer();
+        let (up, unit) = (packer(&self.up), self.unit());
+        Ok(match &self.gate {
+            Some(gate) => linear::scratch_len([&packer(gate), &up], unit),
+            None if self.quantized => linear::scratch_len([&up], unit),
+            None => 0,
+        })
+    }
+
+    fn work(&self, walk: &Walk<'_>) -> Work {
+        let rows = walk.count(self.rows);
+        self.parts().map(|part| part.work(walk, rows)).fold(Work::default(), |sum, work| sum + work)
+    }
+
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        // SAFETY: this function's contract is the others'.
+        unsafe {
+            match &self.gate {
+                Some(gate) => self.run_gated(walk, at, gate),
+                None if self.quantized => self.run_quantized(walk, at),
+                None => self.run_plain(walk, at),
+            }
+        }
+    }
+
+    fn text(&self, weights: &WeightSpecs) -> String {
+        let quantized = if self.quantized { ", quantised" } else { "" };
+        let (name, up) = (self.function.name(), self.up.text(weights));
+        match &self.gate {
+            Some(gate) => format!("{name} of {} · {up}{quantized}", gate.text(weights)),
+            None => format!("{name} of {up}{quantized}"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Each row normalised, and quantised on the way where only products read it.
+
+use super::{Access, At, Step, Walk, Work};
+use crate::model::WeightSpecs;
+use crate::model::graph::{Norm, RowSet};
+use crate::ops::rowwise;
+use crate::profile::Zone;
+use crate::runtime::plan::Buf;
+
+/// A norm of rows.
+#[derive(Debug)]
+pub struct Normalize {
+    /// Input rows.
+    pub x: Buf,
+    /// Which norm.
+    pub norm: Norm,
+    /// Floats in a row.
+    pub width: usize,
+    /// Normalised rows: f32, or quantised.
+    pub out: Buf,
+    /// Whether `out` holds quantised rows; only of a root-mean-square norm.
+    pub quantized: bool,
+    /// Rows of `out`.
+    pub rows: RowSet,
+}
+
+impl Step for Normalize {
+    fn zone(&self) -> Zone {
+        match self.norm {
+            Norm::Rms { .. } => Zone::RmsNorm,
+            Norm::Layer { .. } => Zone::LayerNorm,
+        }
+    }
+
+    fn rows(&self) -> RowSet {
+        self.rows
+    }
+
+    fn access(&self) -> Access {
+        Access::new(&[self.x], &[self.out])
+    }
+
+    fn work(&self, walk: &Walk<'_>) -> Work {
+        let elements = (walk.count(self.rows) * self.width) as u64;
+        match (self.norm, self.quantized) {
+            (Norm::Layer { .. }, _) => Work { flops: 8 * elements, bytes: 8 * elements },
+            (Norm::Rms { .. }, false) => Work { flops: 4 * elements, bytes: 8 * elements },
+            (Norm::Rms { .. }, true) => Work { flops: 7 * elements, bytes: 6 * elements },
+        }
+    }
+
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let (kernels, weights) = (walk.kernels, walk.weights);
+        let out = walk.view(self.out, at.worker);
+        walk.runs(self.x, self.rows, at, |rows, x| {
+            // SAFETY: rows of `out` are this worker's by the step's contract, and nobody writes `x`.
+            unsafe {
+                match (self.norm, self.quantized) {
+                    (Norm::Rms { gain, eps }, true) => {
+                        rowwise::norm_quantize(kernels, rows, x, weights.vector(gain), eps, out);
+                    }
+                    (Norm::Rms { gain, eps }, false) => {
+                        rowwise::rms_norm(kernels, rows, x, weights.vector(gain), eps, out);
+                    }
+                    (Norm::Layer { gain, bias, eps }, _) => {
+                        let affine = (weights.vector(gain), weights.vector(bias));
+                        rowwise::layer_norm(kernels, rows, x, affine, eps, out);
+                    }
+                }
+            }
+        });
+    }
+
+    fn text(&self, weights: &WeightSpecs) -> String {
+        let (Norm::Rms { gain, .. } | Norm::Layer { gain, .. }) = self.norm;
+        let quantized = if self.quantized { ", quantised" } else { "" };
+        let rows = if self.rows == RowSet::Output { ", output rows" } else { "" };
+        format!("{}{quantized}{rows}", weights.vector(gain).name)
+    }
+}

@@ -1,0 +1,60 @@
+//! One row a span: the mean of its output rows, added in their order.
+
+use super::{Access, At, Step, Walk, Work};
+use crate::model::WeightSpecs;
+use crate::model::graph::RowSet;
+use crate::profile::Zone;
+use crate::runtime::plan::Buf;
+
+/// Means of output rows.
+#[derive(Debug)]
+pub struct Pool {
+    /// Output rows.
+    pub x: Buf,
+    /// Floats in a row.
+    pub width: usize,
+    /// A row a span; zeros for one without output rows.
+    pub out: Buf,
+}
+
+impl Step for Pool {
+    fn zone(&self) -> Zone {
+        Zone::Reduce
+    }
+
+    fn rows(&self) -> RowSet {
+        RowSet::Span
+    }
+
+    fn access(&self) -> Access {
+        Access::new(&[self.x], &[self.out])
+    }
+
+    fn work(&self, walk: &Walk<'_>) -> Work {
+        let (rows, spans) = (walk.count(RowSet::Output), walk.count(RowSet::Span));
+        let (read, written) = ((rows * self.width) as u64, (spans * self.width) as u64);
+        Work { flops: read + written, bytes: 4 * (read + written) }
+    }
+
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let (x, out) = (walk.view(self.x, at.worker), walk.view(self.out, at.worker));
+        let (outputs, unary) = (walk.batch.outputs, &walk.kernels.unary);
+        for span in at.share.clone() {
+            let rows = &walk.batch.spans[span].rows;
+            let place = |row: usize| outputs.partition_point(|&output| (output as usize) < row);
+            let rows = place(rows.start)..place(rows.end);
+            // SAFETY: the span's row is this worker's.
+            let sum = unsafe { out.floats_mut(span, self.width) };
+            sum.fill(0.0);
+            for row in rows.clone() {
+                // SAFETY: nobody writes `x`.
+                unary.add.apply_in_place(sum, unsafe { x.floats(row, self.width) });
+            }
+            unary.scale.apply_in_place(sum, 1.0 / rows.len().max(1) as f32);
+        }
+    }
+
+    fn text(&self, _: &WeightSpecs) -> String {
+        format!("mean of rows of {}", self.width)
+    }
+}

@@ -1,0 +1,50 @@
+//! Rows quantised for integer products, where what makes them can't do it on the way.
+
+use super::{Access, At, Step, Walk, Work};
+use crate::model::WeightSpecs;
+use crate::model::graph::RowSet;
+use crate::ops::rowwise;
+use crate::profile::Zone;
+use crate::runtime::plan::Buf;
+
+/// Rows of floats to quantised rows.
+#[derive(Debug)]
+pub struct Quantize {
+    /// Input rows, f32.
+    pub x: Buf,
+    /// Quantised rows.
+    pub out: Buf,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows of both.
+    pub rows: RowSet,
+}
+
+impl Step for Quantize {
+    fn zone(&self) -> Zone {
+        Zone::Quantize
+    }
+
+    fn rows(&self) -> RowSet {
+        self.rows
+    }
+
+    fn access(&self) -> Access {
+        Access::new(&[self.x], &[self.out])
+    }
+
+    fn work(&self, walk: &Walk<'_>) -> Work {
+        let elements = (walk.count(self.rows) * self.width) as u64;
+        Work { flops: 3 * elements, bytes: 6 * elements }
+    }
+
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let (x, out) = (walk.view(self.x, at.worker), walk.view(self.out, at.worker));
+        // SAFETY: the share's rows of `out` are this worker's, and nobody writes `x`.
+        unsafe { rowwise::quantize(walk.kernels, at.share.clone(), x, self.width, out) }
+    }
+
+    fn text(&self, _: &WeightSpecs) -> String {
+        format!("rows of {}", self.width)
+    }
+}

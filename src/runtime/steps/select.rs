@@ -1,0 +1,50 @@
+//! Output rows copied out of all rows, where what reads them can't find them among all.
+
+use super::{Access, At, Step, Walk, Work};
+use crate::model::WeightSpecs;
+use crate::model::graph::RowSet;
+use crate::profile::Zone;
+use crate::runtime::plan::Buf;
+
+/// Copies of the rows whose output is wanted.
+#[derive(Debug)]
+pub struct Select {
+    /// Rows of the batch.
+    pub x: Buf,
+    /// Floats in a row.
+    pub width: usize,
+    /// The copies.
+    pub out: Buf,
+}
+
+impl Step for Select {
+    fn zone(&self) -> Zone {
+        Zone::Elementwise
+    }
+
+    fn rows(&self) -> RowSet {
+        RowSet::Output
+    }
+
+    fn access(&self) -> Access {
+        Access::new(&[self.x], &[self.out])
+    }
+
+    fn work(&self, walk: &Walk<'_>) -> Work {
+        Work { flops: 0, bytes: 8 * (walk.count(RowSet::Output) * self.width) as u64 }
+    }
+
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let out = walk.view(self.out, at.worker);
+        walk.runs(self.x, RowSet::Output, at, |rows, x| {
+            for r in rows {
+                // SAFETY: the row of `out` is this worker's, and nobody writes `x`.
+                unsafe { out.floats_mut(r, self.width).copy_from_slice(x.floats(r, self.width)) }
+            }
+        });
+    }
+
+    fn text(&self, _: &WeightSpecs) -> String {
+        format!("rows of {}", self.width)
+    }
+}

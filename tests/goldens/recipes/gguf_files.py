@@ -1,6 +1,6 @@
 """Makes the files of gguf/ but their logits, which logits.py makes.
 
-Tiny Llamas with random weights, each with a trait that SmolLM2 lacks, tiny GPT-2s,
+Tiny Llamas with random weights, each with a trait that SmolLM2 lacks, tiny GPT-2s and Qwens,
 and two files with every kind of metadata value. Made with gguf 0.19.0, numpy 2.4.6 and,
 for the types that gguf doesn't encode, ggml as of llama-cpp-python 0.3.36.
 """
@@ -122,9 +122,13 @@ class Gpt:
 class Llama:
     """Writes a Llama whose matrices are normal with a spread that keeps logits lively."""
 
+    architecture, epsilon = "llama", 1e-5
+    # Whether the family's converter states the rotated dimensions and the vocabulary's size.
+    states_sizes = True
+
     def __init__(self, name, seed, *, width, layers, heads, kv_heads, ffn, base, **more):
         self.rng = np.random.default_rng(seed)
-        self.writer = GGUFWriter(FOLDER / f"{name}.gguf", "llama")
+        self.writer = GGUFWriter(FOLDER / f"{name}.gguf", self.architecture)
         self.writer.add_name(name)
         self.writer.add_block_count(layers)
         self.writer.add_context_length(128)
@@ -133,16 +137,18 @@ class Llama:
         self.writer.add_head_count(heads)
         self.writer.add_head_count_kv(kv_heads)
         self.writer.add_rope_freq_base(base)
-        self.writer.add_layer_norm_rms_eps(1e-5)
+        self.writer.add_layer_norm_rms_eps(self.epsilon)
         self.width, self.layers, self.ffn = width, layers, ffn
         self.head_dim = more.get("head_dim", width // heads)
-        self.writer.add_rope_dimension_count(self.head_dim)
+        if self.states_sizes:
+            self.writer.add_rope_dimension_count(self.head_dim)
         if self.head_dim != width // heads:
             self.writer.add_key_length(self.head_dim)
             self.writer.add_value_length(self.head_dim)
         self.q, self.kv = heads * self.head_dim, kv_heads * self.head_dim
         self.vocab = add_tokenizer(self.writer, more.get("add_bos", False))
-        self.writer.add_vocab_size(self.vocab)
+        if self.states_sizes:
+            self.writer.add_vocab_size(self.vocab)
 
     def matrix(self, name, rows, columns, kind=Type.F32, gain=1.0):
         values = self.rng.normal(0, gain / columns**0.5, (rows, columns)).astype(np.float32)
@@ -164,6 +170,7 @@ class Llama:
             self.matrix(f"blk.{n}.attn_q", self.q, self.width, q, gain=2)
             self.matrix(f"blk.{n}.attn_k", self.kv, self.width, k, gain=2)
             self.matrix(f"blk.{n}.attn_v", self.kv, self.width, v)
+            self.attention_extras(n)
             self.matrix(f"blk.{n}.attn_output", self.width, self.q, o)
             self.norm(f"blk.{n}.ffn_norm")
             self.matrix(f"blk.{n}.ffn_gate", self.ffn, self.width, gate)
@@ -171,8 +178,33 @@ class Llama:
             self.matrix(f"blk.{n}.ffn_down", self.width, self.ffn, down)
         self.norm("output_norm")
 
+    def attention_extras(self, n):
+        """What the family's attention has in layer `n` beside four matrices: nothing."""
+
     def close(self):
         close(self.writer)
+
+
+class Qwen2(Llama):
+    """Writes a Qwen2: a Llama with biases on queries, keys and values, no small ones, and halves rotated."""
+
+    architecture, epsilon, states_sizes = "qwen2", 1e-6, False
+
+    def attention_extras(self, n):
+        for name, rows in ("q", self.q), ("k", self.kv), ("v", self.kv):
+            bias = self.rng.uniform(-0.5, 0.5, rows).astype(np.float32)
+            self.writer.add_tensor(f"blk.{n}.attn_{name}.bias", bias)
+
+
+class Qwen3(Llama):
+    """Writes a Qwen3: a Llama with a norm on each head's query and key, and halves rotated."""
+
+    architecture, epsilon, states_sizes = "qwen3", 1e-6, False
+
+    def attention_extras(self, n):
+        for name in "q", "k":
+            gains = self.rng.uniform(0.5, 1.5, self.head_dim).astype(np.float32)
+            self.add(f"blk.{n}.attn_{name}_norm", gains, Type.F32)
 
 
 def close(writer):
@@ -259,6 +291,51 @@ def gpt_tied_quant():
     gpt.close()
 
 
+def qwen2_tied():
+    """A tied head, two query heads a key head, a high base, all F32."""
+    qwen = Qwen2("qwen2-tied", 8, width=64, layers=2, heads=4, kv_heads=2, ffn=32, base=1000000.0)
+    qwen.body([[Type.F32] * 7] * 2)
+    qwen.close()
+
+
+def qwen2_quant():
+    """An untied head, types mixed within each group of matrices, of which some have biases."""
+    qwen = Qwen2("qwen2-quant", 9, width=64, layers=3, heads=4, kv_heads=2, ffn=64, base=1000000.0)
+    t = Type
+    kinds = [
+        [t.Q4_0, t.Q8_0, t.F16, t.Q5_0, t.Q4_1, t.Q8_0, t.Q5_1],
+        [t.Q5_0, t.Q5_0, t.Q8_0, t.Q4_0, t.Q4_0, t.Q4_0, t.IQ4_NL],
+        [t.F32, t.BF16, t.Q4_0, t.Q8_0, t.F16, t.MXFP4, t.Q8_0],
+    ]
+    qwen.body(kinds, embedding=t.Q8_0)
+    qwen.matrix("output", qwen.vocab, qwen.width, t.Q5_0, gain=2)
+    qwen.close()
+
+
+def qwen3_untied():
+    """An untied head, heads twice as wide as width ÷ heads, two query heads a key head, all F32."""
+    qwen = Qwen3(
+        "qwen3-untied", 10, width=32, layers=2, heads=2, kv_heads=1, ffn=32, base=1000000.0, head_dim=32
+    )
+    qwen.body([[Type.F32] * 7] * 2)
+    qwen.matrix("output", qwen.vocab, qwen.width, gain=2)
+    qwen.close()
+
+
+def qwen3_tied_quant():
+    """A tied head in Q8_0, wide heads, types mixed within each group of matrices."""
+    qwen = Qwen3(
+        "qwen3-tied-quant", 11, width=64, layers=2, heads=4, kv_heads=2, ffn=96, base=1000000.0, head_dim=32
+    )
+    t = Type
+    kinds = [
+        [t.Q4_0, t.Q8_0, t.F16, t.Q5_0, t.Q8_0, t.Q4_1, t.Q4_0],
+        [t.Q8_0, t.Q8_0, t.Q5_1, t.Q4_0, t.Q5_0, t.Q5_0, t.Q8_0],
+    ]
+    qwen.body(kinds, embedding=t.Q8_0)
+    qwen.close()
+
+
 METADATA = [
     ("test.u8", 255, Value.UINT8),
     ("test.i8", -128, Value.INT8),
@@ -323,4 +400,8 @@ if __name__ == "__main__":
     untied_every_quant()
     gpt_untied()
     gpt_tied_quant()
+    qwen2_tied()
+    qwen2_quant()
+    qwen3_untied()
+    qwen3_tied_quant()
     metadata()

@@ -29,7 +29,9 @@ def golden(path, name):
 
 if __name__ == "__main__":
     llamas = "untied-mixed", "tied-rope-freqs", "untied-linear-rope", "untied-every-quant"
-    for name in *llamas, "gpt-untied", "gpt-tied-quant":
+    gpts = "gpt-untied", "gpt-tied-quant"
+    qwens = "qwen2-tied", "qwen2-quant", "qwen3-untied", "qwen3-tied-quant"
+    for name in *llamas, *gpts, *qwens:
         with widened(FOLDER / f"{name}.gguf") as copy:
             FOLDER.joinpath(f"{name}.logits.bin").write_bytes(golden(copy, name))
     rounded = golden(FOLDER / "untied-mixed.gguf", "untied-mixed, 8-bit")

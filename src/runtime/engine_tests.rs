@@ -1,1 +1,349 @@
+//! Batches of spans: each sequence gets the bits that it gets alone, whatever stands beside it, however it comes, on
+//! whichever pages and threads; what contradicts itself is refused and changes nothing.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{Batch, Engine, EngineParams, Output, Span};
+use crate::Error;
+use crate::format::FileSource;
+use crate::kv::{CacheType, SequenceId};
+use crate::model::{LoadParams, Mask, Model};
+use crate::threads::Team;
+
+/// A small file's model, with a mask for its even layers and one for its odd ones.
+fn model(name: &str, even: Mask, odd: Mask) -> Arc<Model> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{name}.gguf"));
+    let source = Arc::new(FileSource::open(&path).unwrap());
+    let change = |config: &mut crate::model::Config| {
+        for (i, layer) in config.layers.iter_mut().enumerate() {
+            layer.mask = if i % 2 == 0 { even } else { odd };
+        }
+    };
+    Model::load(source, &LoadParams::default(), change).unwrap()
+}
+
+fn engine(model: &Arc<Model>, threads: usize, params: EngineParams) -> Engine {
+    Engine::new(model.clone(), &params, Arc::new(Team::new(threads).unwrap())).unwrap()
+}
+
+fn params(n_sequences: usize, n_ctx: usize, n_batch: usize) -> EngineParams {
+    EngineParams { n_sequences, n_ctx, n_batch, n_output: n_batch, ..EngineParams::default() }
+}
+
+/// The tokens of a sequence: different ones for each seed.
+fn tokens(seed: usize, len: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * 37 + seed * 101 + 5) % 288) as u32).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// All rows of output of a sequence alone, in passes of so many tokens.
+fn alone(model: &Arc<Model>, output: Output, tokens: &[u32], n_batch: usize) -> Vec<u32> {
+    let mut engine = engine(model, 1, EngineParams { output, ..params(1, 512, n_batch) });
+    let sequence = engine.create().unwrap();
+    let mut all = Vec::new();
+    for (i, chunk) in tokens.chunks(n_batch).enumerate() {
+        let spans = [Span { sequence, rows: chunk.len(), first: i * n_batch }];
+        let outputs: Vec<u32> = (0..chunk.len() as u32).collect();
+        engine.run(&Batch { tokens: chunk, spans: &spans, outputs: &outputs }).unwrap();
+        all.extend(bits(engine.output()));
+    }
+    all
+}
+
+/// One pass over spans of sequences: which, how many tokens.
+type Pass = Vec<(usize, usize)>;
+
+/// Some passes over up to `n` sequences whose lengths stay below `most`.
+fn passes(n: usize, most: usize, longest: usize) -> impl Strategy<Value = Vec<Pass>> {
+    let span = (0..n, prop_oneof![3 => Just(1), 2 => 1..20usize, 1 => 1..=longest]);
+    prop::collection::vec(prop::collection::vec(span, 1..=n), 1..8).prop_map(move |mut passes| {
+        let mut lengths = vec![0; n];
+        for pass in &mut passes {
+            let mut seen = vec![false; n];
+            pass.retain(|&(sequence, rows)| {
+                let fits = !std::mem::replace(&mut seen[sequence], true) && lengths[sequence] + rows <= most;
+                lengths[sequence] += if fits { rows } else { 0 };
+                fits
+            });
+        }
+        passes.retain(|pass| !pass.is_empty());
+        passes
+    })
+}
+
+/// Runs passes, and returns each sequence's rows of output, one after the other.
+fn together(engine: &mut Engine, ids: &[SequenceId], texts: &[Vec<u32>], passes: &[Pass]) -> Vec<Vec<u32>> {
+    let width = engine.model().config().n_vocab;
+    let mut rows = vec![Vec::new(); ids.len()];
+    for pass in passes {
+        let (mut batch, mut spans) = (Vec::new(), Vec::new());
+        for &(sequence, count) in pass {
+            let first = engine.len(ids[sequence]).unwrap();
+            batch.extend(&texts[sequence][first..first + count]);
+            spans.push(Span { sequence: ids[sequence], rows: count, first });
+        }
+        let outputs: Vec<u32> = (0..batch.len() as u32).collect();
+        engine.run(&Batch { tokens: &batch, spans: &spans, outputs: &outputs }).unwrap();
+        let mut out = engine.output().chunks(width);
+        for &(sequence, count) in pass {
+            out.by_ref().take(count).for_each(|row| rows[sequence].extend(bits(row)));
+        }
+    }
+    rows
+}
+
+/// Gives pages out and takes them back, so that those to come are in no order.
+fn shuffle_pages(engine: &mut Engine, rounds: usize) {
+    let ids: Vec<_> = (0..3).map(|_| engine.create().unwrap()).collect();
+    for i in 0..3 * rounds {
+        let sequence = ids[i * 7 % 3];
+        let first = engine.len(sequence).unwrap();
+        let rows = 60.min(engine.n_ctx() - first);
+        if rows == 0 {
+            engine.rewind(sequence, 0).unwrap();
+            continue;
+        }
+        let spans = [Span { sequence, rows, first }];
+        engine.run(&Batch { tokens: &tokens(i, rows), spans: &spans, outputs: &[] }).unwrap();
+    }
+    for i in [1, 0, 2] {
+        engine.remove(ids[i]).unwrap();
+    }
+}
+
+const MASKS: [(Mask, Mask); 4] = [
+    (Mask::Causal, Mask::Causal),
+    (Mask::Causal, Mask::Window(100)),
+    (Mask::Window(7), Mask::Window(150)),
+    (Mask::Window(1), Mask::Window(1)),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_sequence_among_others_gets_the_bits_that_it_gets_alone(
+        passes in passes(4, 400, 120),
+        (masks, threads, rounds) in (0..MASKS.len(), 1..4usize, 0..5usize),
+        name in prop::sample::select(vec!["untied-mixed", "qwen3-untied", "gpt-tied-quant"]),
+        kv in prop::sample::select(CacheType::ALL.to_vec()),
+    ) {
+        let (even, odd) = MASKS[masks];
+        let model = model(name, even, odd);
+        // A GPT has learned 40 positions.
+        let most = model.config().n_ctx_most().min(512);
+        let passes: Vec<Pass> = if most < 400 {
+            vec![passes[0].iter().map(|&(sequence, rows)| (sequence, rows.min(most))).collect()]
+        } else {
+            passes
+        };
+        let mut engine = engine(&model, threads, EngineParams { kv, ..params(4, most, 4 * 120) });
+        shuffle_pages(&mut engine, rounds);
+        let ids: Vec<_> = (0..4).map(|_| engine.create().unwrap()).collect();
+        let texts: Vec<_> = (0..4).map(|i| tokens(i, most)).collect();
+        let rows = together(&mut engine, &ids, &texts, &passes);
+        for (i, rows) in rows.iter().enumerate() {
+            let text = &texts[i][..engine.len(ids[i]).unwrap()];
+            let mut single = super::engine_tests::engine(&model, 1, EngineParams { kv, ..params(1, most, most) });
+            let id = single.create().unwrap();
+            let whole = if text.is_empty() { vec![] } else { vec![vec![(0, text.len())]] };
+            let wanted = together(&mut single, &[id], &[text.to_vec()], &whole);
+            prop_assert!(*rows == wanted[0], "{name}, sequence {i} of {passes:?} with {even} and {odd}");
+        }
+    }
+
+    #[test]
+    fn so_it_is_where_tokens_see_what_stands_behind_them(
+        lengths in prop::collection::vec(1..150usize, 1..6),
+        threads in 1..4usize,
+        full in any::<bool>(),
+    ) {
+        let mask = Mask::SymmetricWindow(30);
+        let model = model("untied-mixed", mask, if full { Mask::Full } else { mask });
+        let mut engine = engine(&model, threads, params(6, 150, 900));
+        let ids: Vec<_> = lengths.iter().map(|_| engine.create().unwrap()).collect();
+        let texts: Vec<_> = lengths.iter().enumerate().map(|(i, &len)| tokens(i, len)).collect();
+        let pass: Pass = lengths.iter().copied().enumerate().collect();
+        let rows = together(&mut engine, &ids, &texts, &[pass]);
+        for (text, rows) in texts.iter().zip(rows) {
+            prop_assert!(rows == alone(&model, Output::Logits, text, 512), "{lengths:?}");
+        }
+    }
+}
+
+#[test]
+fn masks_mean_what_they_say() {
+    let text = tokens(3, 90);
+    let logits = |even, odd| alone(&model("tied-rope-freqs", even, odd), Output::Logits, &text, 512);
+    let causal = logits(Mask::Causal, Mask::Causal);
+    assert!(causal == logits(Mask::Window(90), Mask::Window(1000)), "a window that holds all is none");
+    assert!(causal != logits(Mask::Window(89), Mask::Causal));
+    let full = logits(Mask::Full, Mask::Full);
+    assert!(full == logits(Mask::SymmetricWindow(180), Mask::SymmetricWindow(1000)));
+    assert!(full != causal && full != logits(Mask::SymmetricWindow(176), Mask::Full));
+    // A token that sees itself alone is what it is anywhere: rotations cancel.
+    let model = model("tied-rope-freqs", Mask::Window(1), Mask::Window(1));
+    let width = model.config().n_vocab;
+    let here = alone(&model, Output::Logits, &[9, 9, 200, 9], 512);
+    assert!(here[..width] == here[width..2 * width] && here[..width] == here[3 * width..]);
+    assert!(here[..width] != here[2 * width..3 * width]);
+    // The last token of a whole sequence sees the same by both; those before don't.
+    let last = causal.len() - width;
+    assert!(causal[..width] != full[..width] && causal[last..] != full[last..]);
+}
+
+#[test]
+fn hidden_rows_are_what_the_head_reads_and_means_are_theirs() {
+    let model = model("qwen3-untied", Mask::Causal, Mask::Causal);
+    let (width, n_vocab) = (model.config().n_embd, model.config().n_vocab);
+    let text = tokens(1, 30);
+    let hidden: Vec<f32> =
+        alone(&model, Output::Hidden, &text, 7).iter().map(|&bits| f32::from_bits(bits)).collect();
+    let logits = alone(&model, Output::Logits, &text, 512);
+    assert_eq!((hidden.len(), logits.len()), (30 * width, 30 * n_vocab));
+    let crate::model::graph::Op::Linear(_, head, None) = model.graph().node(model.graph().logits).op else {
+        panic!("the head is a product")
+    };
+    let mut row = vec![0.0; width];
+    for v in (0..n_vocab).step_by(13) {
+        model.weights().matrix(head).decode_row(v, &mut row).unwrap();
+        for (t, hidden) in hidden.chunks(width).enumerate() {
+            let terms = || hidden.iter().zip(&row).map(|(&a, &b)| f64::from(a) * f64::from(b));
+            let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+            let got = f64::from(f32::from_bits(logits[t * n_vocab + v]));
+            // A sum of `width` products in f32.
+            let bound = size * width as f64 * f64::from(f32::EPSILON);
+            assert!((got - sum).abs() <= bound, "{v} at {t}: {got} for {sum}");
+        }
+    }
+    // Means of some rows, of two sequences at once, one of them without rows.
+    let mut engine = engine(&model, 2, EngineParams { output: Output::Mean, ..params(2, 64, 64) });
+    let ids = [engine.create().unwrap(), engine.create().unwrap()];
+    let mut batch = text.clone();
+    batch.extend(&text[..3]);
+    let spans = [Span { sequence: ids[0], rows: 30, first: 0 }, Span { sequence: ids[1], rows: 3, first: 0 }];
+    for outputs in [(0..33).collect::<Vec<u32>>(), vec![1, 4, 30], vec![7]] {
+        engine.rewind(ids[0], 0).unwrap();
+        engine.rewind(ids[1], 0).unwrap();
+        engine.run(&Batch { tokens: &batch, spans: &spans, outputs: &outputs }).unwrap();
+        let means = engine.output();
+        assert_eq!(means.len(), 2 * width);
+        for (span, mean) in means.chunks(width).enumerate() {
+            let rows: Vec<usize> = outputs
+                .iter()
+                .map(|&row| row as usize)
+                .filter(|&row| (row >= 30) == (span == 1))
+                .map(|row| if span == 1 { row - 30 } else { row })
+                .collect();
+            let mut wanted = vec![0.0f32; width];
+            for row in &rows {
+                wanted.iter_mut().zip(&hidden[row * width..]).for_each(|(sum, x)| *sum += x);
+            }
+            wanted.iter_mut().for_each(|sum| *sum *= 1.0 / rows.len().max(1) as f32);
+            assert_eq!(bits(mean), bits(&wanted), "{outputs:?}");
+        }
+    }
+}
+
+#[test]
+fn batches_that_contradict_themselves_change_nothing() {
+    let model = model("untied-mixed", Mask::Causal, Mask::Causal);
+    let mut engine = engine(&model, 2, EngineParams { n_output: 4, n_positions: 200, ..params(3, 200, 200) });
+    let [a, b] = [engine.create().unwrap(), engine.create().unwrap()];
+    let gone = engine.create().unwrap();
+    engine.remove(gone).unwrap();
+    let text = tokens(0, 260);
+    let span = |sequence, rows, first| Span { sequence, rows, first };
+    engine
+        .run(&Batch { tokens: &text[..30], spans: &[span(a, 10, 0), span(b, 20, 0)], outputs: &[9] })
+        .unwrap();
+    let before = bits(engine.output());
+    type Case<'a> = (&'a [Span], usize, &'a [u32]);
+    let cases: [Case<'_>; 14] = [
+        (&[], 0, &[]),
+        (&[span(a, 0, 10)], 0, &[]),
+        (&[span(a, 5, 10)], 4, &[]),
+        (&[span(a, usize::MAX, 10), span(b, 6, 20)], 5, &[]),
+        (&[span(a, 1, 9)], 1, &[]),
+        (&[span(a, 1, 11)], 1, &[]),
+        (&[span(a, 1, 10), span(a, 1, 11)], 2, &[]),
+        (&[span(b, 1, 20), span(gone, 1, 0)], 2, &[]),
+        (&[span(a, 2, 10)], 2, &[1, 0]),
+        (&[span(a, 2, 10)], 2, &[1, 1]),
+        (&[span(a, 2, 10)], 2, &[2]),
+        (&[span(a, 5, 10)], 5, &[0, 1, 2, 3, 4]),
+        (&[span(a, 201, 10)], 201, &[]),
+        // Each fits, both together have more pages than there are.
+        (&[span(a, 100, 10), span(b, 100, 20)], 200, &[]),
+    ];
+    for (i, (spans, count, outputs)) in cases.into_iter().enumerate() {
+        let outcome = engine.run(&Batch { tokens: &text[..count], spans, outputs });
+        // Two pages a sequence and one spare: the last case fits where pages are whole.
+        if i + 1 == cases.len() && outcome.is_ok() {
+            panic!("{:?} positions of 200", engine.len(a).unwrap() + engine.len(b).unwrap());
+        }
+        let error = outcome.unwrap_err();
+        let expected = matches!(error, Error::InvalidArgument(_) | Error::ContextFull { .. });
+        assert!(expected && !error.to_string().contains('\n'), "{i}: {error}");
+        assert_eq!((engine.len(a).unwrap(), engine.len(b).unwrap()), (10, 20), "{i}");
+        assert!(bits(engine.output()) == before, "{i}: the output is gone");
+    }
+    let outside = [1, 288];
+    assert!(engine.run(&Batch { tokens: &outside, spans: &[span(a, 2, 10)], outputs: &[] }).is_err());
+    assert!(engine.len(gone).is_err() && engine.rewind(gone, 0).is_err() && engine.remove(gone).is_err());
+    // And both go on as if nothing had been.
+    engine
+        .run(&Batch { tokens: &text[30..32], spans: &[span(b, 1, 20), span(a, 1, 10)], outputs: &[1] })
+        .unwrap();
+    let mut single = text[..10].to_vec();
+    single.push(text[31]);
+    let wanted = alone(&model, Output::Logits, &single, 512);
+    let width = model.config().n_vocab;
+    assert!(bits(engine.output()) == wanted[10 * width..]);
+}
+
+#[test]
+fn what_is_not_causal_comes_whole_or_not_at_all() {
+    let model = model("untied-mixed", Mask::Causal, Mask::Full);
+    let mut engine = engine(&model, 1, params(1, 64, 32));
+    let sequence = engine.create().unwrap();
+    let text = tokens(0, 40);
+    let mut run = |rows: usize, first| {
+        let spans = [Span { sequence, rows, first }];
+        engine.run(&Batch { tokens: &text[..rows], spans: &spans, outputs: &[] })
+    };
+    run(20, 0).unwrap();
+    assert!(run(1, 20).unwrap_err().to_string().contains("as a whole"));
+    assert!(run(40, 0).is_err());
+}
+
+#[test]
+fn a_window_gives_its_pages_back() {
+    let windowed = model("untied-mixed", Mask::Window(100), Mask::Window(100));
+    let mut engine = engine(&windowed, 1, EngineParams { n_output: 1, ..params(1, 4096, 64) });
+    let causal = model("untied-mixed", Mask::Causal, Mask::Causal);
+    let small = Engine::memory(&windowed, &params(1, 4096, 64), 1).unwrap().cache_bytes;
+    let large = Engine::memory(&causal, &params(1, 4096, 64), 1).unwrap().cache_bytes;
+    assert_eq!(large / small, 32 / 3, "three pages hold a window of 100 and a batch of 64");
+    let sequence = engine.create().unwrap();
+    let text = tokens(0, 3000);
+    for (i, chunk) in text.chunks(64).enumerate() {
+        let spans = [Span { sequence, rows: chunk.len(), first: i * 64 }];
+        engine.run(&Batch { tokens: chunk, spans: &spans, outputs: &[chunk.len() as u32 - 1] }).unwrap();
+    }
+    // The text's end alone: each of the two layers looks back 99 positions.
+    let end = bits(engine.output());
+    assert!(end.iter().any(|&bits| bits != end[0]));
+    assert!(engine.rewind(sequence, 2000).unwrap_err().to_string().contains("window"));
+    assert_eq!(engine.len(sequence).unwrap(), 3000);
+    engine.rewind(sequence, 2990).unwrap();
+    let spans = [Span { sequence, rows: 10, first: 2990 }];
+    engine.run(&Batch { tokens: &text[2990..], spans: &spans, outputs: &[9] }).unwrap();
+    assert!(bits(engine.output()) == end);
+}

@@ -3,7 +3,7 @@
 //! Nodes are lowered when something needs what they make: attention and sums in the graph's order, everything else
 //! on their behalf, so that whoever reads a value decides in which form it is made.
 
-use super::plan::{Access, Buf, BufSpec, CacheGroup, Plan, Planned};
+use super::plan::{Buf, BufSpec, CacheGroup, Plan, Planned};
 use super::steps::{
     Attend, Elementwise, Embed, Function, HeadWork, HeadsDone, Linear, Mlp, Normalize, Part, Pool, Quantize,
     Select, Step,
@@ -158,18 +158,12 @@ impl<'g> Lowering<'g> {
 
     /// Appends a step.
     fn push(&mut self, step: impl Step + 'static) {
-        let index = self.plan.steps.len();
-        let Access { reads, writes, .. } = step.access();
-        for buf in reads.iter().chain(&writes) {
+        let (index, planned) = (self.plan.steps.len(), Planned::new(step));
+        for buf in planned.facts.reads.iter().chain([&planned.facts.out]) {
             let spec = &mut self.plan.buffers[buf.index()];
             spec.last = spec.last.max(index);
         }
-        self.plan.steps.push(Planned {
-            step: Box::new(step),
-            barrier: true,
-            barrier_few: true,
-            own_copy: false,
-        });
+        self.plan.steps.push(planned);
     }
 
     /// [`Lowering::push`] for a step that makes rows of `out`, of which workers may have copies of their own.
@@ -190,7 +184,7 @@ impl<'g> Lowering<'g> {
             Op::Linear(..) => {
                 let x = self.input(value)?;
                 let out = self.float_buffer(rows, width)?;
-                self.linear(self.zone(value), &[(value, x, out, 0)], false, None);
+                self.linear(self.zone(value), &[(value, x, 0)], out, false, None);
                 out
             }
             Op::Activate(x, function) => match self.mlp(value, false)? {
@@ -280,28 +274,26 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    fn part(&self, linear: Value, x: Buf, out: Buf, column: usize, accumulate: bool) -> Option<Part> {
+    fn part(&self, linear: Value, x: Buf, column: usize) -> Option<Part> {
         let Op::Linear(_, matrix, bias) = *self.op(linear) else { return None };
-        Some(Part { x, matrix, bias, out, column, accumulate })
+        Some(Part { x, matrix, bias, column })
     }
 
-    /// Products side by side: each with its input, and where its columns go.
+    /// Products side by side: each with its input and its first column of `out`.
     fn linear(
         &mut self,
         zone: Zone,
-        products: &[(Value, Buf, Buf, usize)],
+        products: &[(Value, Buf, usize)],
+        out: Buf,
         accumulate: bool,
         heads: Option<HeadsDone>,
     ) {
-        let rows = products.first().map_or(RowSet::Batch, |product| self.graph.shape(product.0).rows);
-        let part = |&(linear, x, out, column): &_| self.part(linear, x, out, column, accumulate);
-        let parts: Vec<Part> = products.iter().filter_map(part).collect();
-        for &(linear, _, out, _) in products {
-            self.done[linear.index()] = true;
-            // Workers write columns of it: there can't be a copy of each.
-            self.plan.buffers[out.index()].own_copy = false;
-        }
-        self.push(Linear { zone, parts, heads, rows });
+        let rows = self.plan.buffers[out.index()].rows;
+        let parts = products.iter().filter_map(|&(linear, x, column)| self.part(linear, x, column)).collect();
+        products.iter().for_each(|product| self.done[product.0.index()] = true);
+        // Workers write columns of it: there can't be a copy of each.
+        self.plan.buffers[out.index()].own_copy = false;
+        self.push(Linear { zone, parts, out, accumulate, heads, rows });
     }
 
     fn embed(&mut self, value: Value, tokens: Value, positions: Option<Value>) -> Result<Buf> {
@@ -370,7 +362,7 @@ impl<'g> Lowering<'g> {
             // The product's own input may be the last that reads the stream.
             let (residual, x) = (self.floats(stream)?, self.input(product)?);
             if self.last_for(stream, value) {
-                self.linear(self.zone(product), &[(product, x, residual, 0)], true, None);
+                self.linear(self.zone(product), &[(product, x, 0)], residual, true, None);
                 self.made(value, residual);
                 return Ok(());
             }
@@ -391,9 +383,9 @@ impl<'g> Lowering<'g> {
         let out = self.buffer_of(value, quantized)?;
         let gate = gate.zip(gate_x).and_then(|(gate, x)| {
             self.done[gate.index()] = true;
-            self.part(gate, x, out, 0, false)
+            self.part(gate, x, 0)
         });
-        let Some(up_part) = self.part(up, up_x, out, 0, false) else { return Ok(None) };
+        let Some(up_part) = self.part(up, up_x, 0) else { return Ok(None) };
         self.done[up.index()] = true;
         let rows = self.graph.shape(value).rows;
         self.push(Mlp { gate, up: up_part, function, out, quantized, rows });
@@ -438,10 +430,10 @@ impl<'g> Lowering<'g> {
             chains[..count].iter().map(|chain| self.input(chain.linear)).collect::<Result<Vec<_>>>()?;
         let qkv = self.float_buffer(RowSet::Batch, q_width + 2 * kv_width)?;
         let products = chains[..count].iter().zip(inputs).zip(columns);
-        let products: Vec<_> = products.map(|((chain, x), column)| (chain.linear, x, qkv, column)).collect();
+        let products: Vec<_> = products.map(|((chain, x), column)| (chain.linear, x, column)).collect();
         let layer = self.cache_layer(attention);
         let heads = HeadsDone { shape, q: q.work, k: k.work, layer };
-        self.linear(Zone::LinearQkv, &products, false, Some(heads));
+        self.linear(Zone::LinearQkv, &products, qkv, false, Some(heads));
 
         let out = self.float_buffer(RowSet::Batch, q_width)?;
         let mask = number_of(&mut self.plan.masks, mask);

@@ -267,14 +267,14 @@ impl Pass {
             self.accident(i, worker)?;
             let step = &*planned.step;
             let work = if leads && profile::enabled() { step.work(walk) } else { Work::default() };
-            let zone = clock(worker, step.zone(), between).work(work.flops, work.bytes);
-            let rows = walk.count(step.rows());
+            let zone = clock(worker, planned.facts.zone, between).work(work.flops, work.bytes);
+            let rows = walk.count(planned.facts.rows);
             if rows > 0 {
                 let share = if walk.few && planned.own_copy { 0..rows } else { worker.share(rows, 1) };
                 // SAFETY: the plan's steps in their order, with its barriers, and turns dealt out below.
                 unsafe { step.run(walk, &At { worker, share, turn: &self.turns[turn] }) };
             }
-            if step.is_dynamic() {
+            if planned.facts.dynamic {
                 // Nobody draws from the other before the barrier that follows.
                 turn = 1 - turn;
                 self.turns[turn].reset(worker.index());

@@ -3,9 +3,8 @@
 
 use std::fmt;
 
-use super::steps::Step;
+use super::steps::{Facts, Step};
 use crate::error::Result;
-use crate::kv::LayerId;
 use crate::memory::ArenaPlan;
 use crate::model::graph::{Graph, RowSet};
 use crate::model::{Mask, WeightSpecs};
@@ -44,35 +43,27 @@ pub struct BufSpec {
     pub own_copy: bool,
 }
 
-/// What a step touches.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// Buffers that it reads.
-    pub reads: Vec<Buf>,
-    /// Buffers that it writes.
-    pub writes: Vec<Buf>,
-    /// A layer of the cache, and whether it is written.
-    pub cache: Option<(LayerId, bool)>,
-}
-
-impl Access {
-    /// What touches no cache.
-    pub fn new(reads: &[Buf], writes: &[Buf]) -> Access {
-        Access { reads: reads.to_vec(), writes: writes.to_vec(), cache: None }
-    }
-}
-
 /// A step in its place.
 #[derive(Debug)]
 pub struct Planned {
     /// What is done.
     pub step: Box<dyn Step>,
+    /// What it says of itself.
+    pub facts: Facts,
     /// Whether workers wait for each other before the next step, in a pass of many rows.
     pub barrier: bool,
     /// The same in a pass of up to [`Plan::FEW_ROWS`] rows.
     pub barrier_few: bool,
     /// Whether, in such a pass, every worker makes its own copy of what the step writes.
     pub own_copy: bool,
+}
+
+impl Planned {
+    /// A step whose place is not found yet.
+    pub(super) fn new(step: impl Step + 'static) -> Planned {
+        let facts = step.facts();
+        Planned { step: Box::new(step), facts, barrier: true, barrier_few: true, own_copy: false }
+    }
 }
 
 /// Layers that share pages of the cache.
@@ -146,30 +137,28 @@ impl Plan {
 
     /// Whether `later` may only begin when all workers are done with `earlier`.
     fn conflict(&self, earlier: &Planned, later: &Planned, few: bool) -> bool {
-        let dynamic = |planned: &Planned| planned.step.is_dynamic();
-        let by_row = |planned: &Planned| !(dynamic(planned) || few && planned.own_copy);
-        if dynamic(earlier) && dynamic(later) {
+        let by_row = |planned: &Planned| !(planned.facts.dynamic || few && planned.own_copy);
+        let (a, b) = (&earlier.facts, &later.facts);
+        if a.dynamic && b.dynamic {
             // They take turns with two sets of counters, see the pass.
             return true;
         }
-        if by_row(earlier) && by_row(later) && earlier.step.rows() == later.step.rows() {
+        if by_row(earlier) && by_row(later) && a.rows == b.rows {
             return false;
         }
-        let (a, b) = (earlier.step.access(), later.step.access());
-        let shared = |buf: &&Buf| !(few && self.buffers[buf.index()].own_copy);
-        let meet = |written: &[Buf], other: &Access| {
-            written.iter().filter(shared).any(|buf| other.reads.contains(buf) || other.writes.contains(buf))
+        let meet = |written: Buf, other: &Facts| {
+            let own = few && self.buffers[written.index()].own_copy;
+            !own && (other.reads.contains(&written) || other.out == written)
         };
         let same_layer = a.cache.zip(b.cache).is_some_and(|(a, b)| a.0 == b.0 && (a.1 || b.1));
-        meet(&a.writes, &b) || meet(&b.writes, &a) || same_layer
+        meet(a.out, b) || meet(b.out, a) || same_layer
     }
 
     /// Places the barriers: as late as can be, and only where a step meets what other workers do since the last
     /// one. To be called once, when all steps are there.
     pub(super) fn place_barriers(&mut self) {
         for planned in &mut self.steps {
-            let own = |buf: &Buf| self.buffers[buf.index()].own_copy;
-            planned.own_copy = !planned.step.is_dynamic() && planned.step.access().writes.iter().all(own);
+            planned.own_copy = !planned.facts.dynamic && self.buffers[planned.facts.out.index()].own_copy;
         }
         for few in [false, true] {
             let mut since = 0;
@@ -251,45 +240,28 @@ impl Plan {
     }
 
     fn line(&self, planned: &Planned, weights: &WeightSpecs) -> String {
-        let (step, access) = (&planned.step, planned.step.access());
-        let list = |bufs: &[Buf]| bufs.iter().map(Buf::to_string).collect::<Vec<_>>().join(" ");
-        let mut reads = access.reads;
+        let Facts { zone, reads, out, .. } = &planned.facts;
+        let mut reads = reads.clone();
         reads.dedup();
-        let mut writes = access.writes;
-        writes.dedup();
-        let (reads, writes) = (list(&reads), list(&writes));
-        format!("{:<16} {reads} → {writes}: {}", step.zone().name(), step.text(weights)).replace("  →", " →")
+        let reads: String = reads.iter().map(|buf| format!("{buf} ")).collect();
+        format!("{:<16} {reads}→ {out}: {}", zone.name(), planned.step.text(weights))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::LayerId;
     use crate::profile::Zone;
-    use crate::runtime::steps::{At, Scratch, Walk, Work};
+    use crate::runtime::steps::{At, Walk, Work};
 
     /// A step that only says what it touches.
     #[derive(Debug)]
-    struct Touch {
-        access: Access,
-        dynamic: bool,
-    }
+    struct Touch(Facts);
 
     impl Step for Touch {
-        fn zone(&self) -> Zone {
-            Zone::Other
-        }
-        fn rows(&self) -> RowSet {
-            RowSet::Batch
-        }
-        fn access(&self) -> Access {
-            self.access.clone()
-        }
-        fn is_dynamic(&self) -> bool {
-            self.dynamic
-        }
-        fn scratch(&self, _: &Scratch<'_>) -> Result<usize> {
-            Ok(0)
+        fn facts(&self) -> Facts {
+            self.0.clone()
         }
         fn work(&self, _: &Walk<'_>) -> Work {
             Work::default()
@@ -302,15 +274,10 @@ mod tests {
 
     /// One layer as a Llama has it, over buffers 0 residual, 1 and 4 normed, 2 qkv, 3 heads, 5 gated.
     fn layer() -> Plan {
-        let step = |dynamic, reads: &[u32], writes: u32, cache| {
-            let reads: Vec<_> = reads.iter().map(|&buf| Buf(buf)).collect();
-            let access = Access { cache, ..Access::new(&reads, &[Buf(writes)]) };
-            Planned {
-                step: Box::new(Touch { access, dynamic }),
-                barrier: true,
-                barrier_few: true,
-                own_copy: false,
-            }
+        let step = |dynamic, reads: &[u32], out: u32, cache| {
+            let reads = reads.iter().map(|&buf| Buf(buf)).collect();
+            let (zone, rows, out) = (Zone::Other, RowSet::Batch, Buf(out));
+            Planned::new(Touch(Facts { zone, rows, reads, out, cache, dynamic }))
         };
         let layer = LayerId { group: 0, layer: 0 };
         let steps = vec![

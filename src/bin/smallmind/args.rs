@@ -209,6 +209,10 @@ pub struct Bench {
     /// [default: 16, likewise]
     #[arg(short = 'f', long = "first-token", value_name = "N", value_delimiter = ',')]
     pub first: Vec<usize>,
+    /// Sequences that decode a token each in one batch, several numbers separated by commas (tg128x8 is of 8)
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    pub parallel: Vec<usize>,
     /// Positions filled before the measurement, several separated by commas
     #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,

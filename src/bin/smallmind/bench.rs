@@ -1,5 +1,5 @@
-//! `smallmind bench`: tokens a second of prefill (pp) and decode (tg), and the time to a prompt's first token (ft),
-//! at each depth and number of threads asked for: medians with their spread.
+//! `smallmind bench`: tokens a second of prefill (pp) and decode (tg), of one sequence and of several in one batch, and
+//! the time to a prompt's first token (ft), at each depth and number of threads asked for: medians with their spread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,8 +8,9 @@ use indicatif::ProgressBar;
 use smallmind::format::gguf::Gguf;
 use smallmind::format::{ByteSource, FileSource, describe};
 use smallmind::model::{LoadParams, Model, RandomGpt};
-use smallmind::runtime::{Context, ContextParams, Logits};
-use smallmind::{Error, Result, threads};
+use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
+use smallmind::threads::{self, Team};
+use smallmind::{Error, Result};
 
 use crate::args::Bench;
 use crate::output::{print, progress};
@@ -44,12 +45,15 @@ struct Test {
     tokens: usize,
     depth: usize,
     threads: usize,
+    /// Sequences that are decoded in one batch.
+    parallel: usize,
 }
 
 impl Test {
     fn name(&self) -> String {
         let depth = if self.depth > 0 { format!("@d{}", self.depth) } else { String::new() };
-        format!("{}{}{depth}", self.kind.name(), self.tokens)
+        let parallel = if self.parallel > 1 { format!("x{}", self.parallel) } else { String::new() };
+        format!("{}{}{parallel}{depth}", self.kind.name(), self.tokens)
     }
 }
 
@@ -66,7 +70,7 @@ impl Row {
     }
 
     fn speed(&self, seconds: f64) -> f64 {
-        self.test.tokens as f64 / seconds
+        (self.test.tokens * self.test.parallel) as f64 / seconds
     }
 
     /// Median, lowest and highest speed.
@@ -83,6 +87,7 @@ impl Row {
             "tokens": self.test.tokens,
             "depth": self.test.depth,
             "threads": self.test.threads,
+            "parallel": self.test.parallel,
             "batch": args.batch,
             "tokens_per_second": round(median),
             "min": round(min),
@@ -114,6 +119,9 @@ pub fn run(args: &Bench) -> Result<()> {
     for threads in counts {
         for &depth in &args.depth {
             rows.extend(measure(&loaded.model, args, threads, depth, &progress)?);
+            for &parallel in args.parallel.iter().filter(|&&parallel| parallel > 1) {
+                rows.extend(measure_parallel(&loaded.model, args, (threads, parallel), depth, &progress)?);
+            }
         }
     }
     progress.finish_and_clear();
@@ -167,6 +175,20 @@ fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
     text
 }
 
+/// Numbers of tokens as asked for, or the default as far as the model has room.
+fn counts(given: &[usize], default: usize, room: usize) -> Vec<usize> {
+    match given {
+        [] => vec![default.min(room)],
+        given => given.to_vec(),
+    }
+}
+
+/// Tokens of a text. Which they are doesn't change the work; a spread visits the embedding table fairly.
+fn spread(model: &Model, count: usize) -> Vec<u32> {
+    let n_vocab = model.config().n_vocab;
+    (0..count).map(|i| (i.wrapping_mul(7919) % n_vocab) as u32).collect()
+}
+
 /// All tests at one depth on one number of threads.
 fn measure(
     model: &Arc<Model>,
@@ -176,14 +198,10 @@ fn measure(
     progress: &ProgressBar,
 ) -> Result<Vec<Row>> {
     let room = model.config().n_ctx_most().saturating_sub(depth);
-    let counts = |given: &[usize], default: usize| match given {
-        [] => vec![default.min(room)],
-        given => given.to_vec(),
-    };
     let kinds = [
-        (Kind::Prefill, counts(&args.prompt, 512)),
-        (Kind::Decode, counts(&args.decode, 128)),
-        (Kind::FirstToken, counts(&args.first, 16)),
+        (Kind::Prefill, counts(&args.prompt, 512, room)),
+        (Kind::Decode, counts(&args.decode, 128, room)),
+        (Kind::FirstToken, counts(&args.first, 16, room)),
     ];
     let tests =
         kinds.into_iter().flat_map(|(kind, counts)| counts.into_iter().map(move |tokens| (kind, tokens)));
@@ -193,29 +211,82 @@ fn measure(
     let params =
         ContextParams { n_ctx, n_batch: args.batch, threads, kv: args.kv, ..ContextParams::default() };
     let mut context = Context::new(model.clone(), &params)?;
-    // Which tokens they are doesn't change the work; a spread visits the embedding table fairly.
-    let n_vocab = model.config().n_vocab;
-    let tokens: Vec<u32> = (0..n_ctx).map(|i| (i.wrapping_mul(7919) % n_vocab) as u32).collect();
+    let tokens = spread(model, n_ctx);
     if depth > 0 {
         progress.set_message(format!("filling {depth} positions, {threads} threads"));
         context.decode(&tokens[..depth], Logits::None)?;
     }
     let mut rows = Vec::new();
     for (kind, count) in tests {
-        let test = Test { kind, tokens: count, depth, threads };
-        let mut seconds = Vec::new();
-        for repetition in 0..=args.repetitions {
-            progress.set_message(format!("{}, {threads} threads: {repetition}", test.name()));
+        let test = Test { kind, tokens: count, depth, threads, parallel: 1 };
+        rows.push(repeat(test, args, progress, || {
             context.rewind(depth)?;
-            let time = once(&mut context, kind, &tokens[depth..depth + count])?.as_secs_f64();
-            if repetition > 0 {
-                seconds.push(time);
-            }
-        }
-        seconds.sort_by(f64::total_cmp);
-        rows.push(Row { test, seconds });
+            once(&mut context, kind, &tokens[depth..depth + count])
+        })?);
     }
     Ok(rows)
+}
+
+/// A test's measurements, after one that isn't counted.
+fn repeat(
+    test: Test,
+    args: &Bench,
+    progress: &ProgressBar,
+    mut once: impl FnMut() -> Result<Duration>,
+) -> Result<Row> {
+    let mut seconds = Vec::new();
+    for repetition in 0..=args.repetitions {
+        progress.set_message(format!("{}, {} threads: {repetition}", test.name(), test.threads));
+        let time = once()?.as_secs_f64();
+        if repetition > 0 {
+            seconds.push(time);
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(Row { test, seconds })
+}
+
+/// Decoding of several sequences, a token of each in one batch.
+fn measure_parallel(
+    model: &Arc<Model>,
+    args: &Bench,
+    (threads, parallel): (usize, usize),
+    depth: usize,
+    progress: &ProgressBar,
+) -> Result<Vec<Row>> {
+    let room = model.config().n_ctx_most().saturating_sub(depth);
+    let counts: Vec<_> = counts(&args.decode, 128, room).into_iter().filter(|&count| count > 0).collect();
+    let n_ctx = depth.saturating_add(counts.iter().copied().max().unwrap_or(0)).max(1);
+    let params = EngineParams {
+        n_sequences: parallel,
+        n_ctx,
+        n_batch: args.batch,
+        n_output: parallel,
+        kv: args.kv,
+        ..EngineParams::default()
+    };
+    let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(threads)?))?;
+    let sequences = (0..parallel).map(|_| engine.create()).collect::<Result<Vec<_>>>()?;
+    let tokens = spread(model, n_ctx);
+    for &sequence in &sequences {
+        for (i, piece) in tokens[..depth].chunks(engine.n_batch()).enumerate() {
+            let spans = [Span { sequence, rows: piece.len(), first: i * engine.n_batch() }];
+            engine.run(&Batch { tokens: piece, spans: &spans, outputs: &[] })?;
+        }
+    }
+    let outputs: Vec<u32> = (0..parallel as u32).collect();
+    let run = |engine: &mut Engine, count: usize| {
+        sequences.iter().try_for_each(|&sequence| engine.rewind(sequence, depth))?;
+        let start = Instant::now();
+        for first in depth..depth + count {
+            let batch = vec![tokens[first]; parallel];
+            let spans: Vec<_> = sequences.iter().map(|&sequence| Span { sequence, rows: 1, first }).collect();
+            engine.run(&Batch { tokens: &batch, spans: &spans, outputs: &outputs })?;
+        }
+        Ok(start.elapsed())
+    };
+    let test = |tokens| Test { kind: Kind::Decode, tokens, depth, threads, parallel };
+    counts.iter().map(|&count| repeat(test(count), args, progress, || run(&mut engine, count))).collect()
 }
 
 fn once(context: &mut Context, kind: Kind, tokens: &[u32]) -> Result<Duration> {

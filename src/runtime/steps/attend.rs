@@ -1,6 +1,6 @@
 //! Attention over the caches of the batch's sequences: softmax(scale · Q·Kᵀ) · V, head by head, span by span.
 
-use super::{Access, At, Scratch, Step, Walk, Work};
+use super::{At, Facts, Scratch, Step, Walk, Work};
 use crate::error::Result;
 use crate::kv::LayerId;
 use crate::model::WeightSpecs;
@@ -27,20 +27,9 @@ pub struct Attend {
 }
 
 impl Step for Attend {
-    fn zone(&self) -> Zone {
-        Zone::Attention
-    }
-
-    fn rows(&self) -> RowSet {
-        RowSet::Batch
-    }
-
-    fn access(&self) -> Access {
-        Access { cache: Some((self.layer, false)), ..Access::new(&[self.qkv], &[self.out]) }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        true
+    fn facts(&self) -> Facts {
+        let cache = Some((self.layer, false));
+        Facts { reads: vec![self.qkv], cache, ..Facts::dynamic(Zone::Attention, RowSet::Batch, self.out) }
     }
 
     fn scratch(&self, scratch: &Scratch<'_>) -> Result<usize> {

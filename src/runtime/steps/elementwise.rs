@@ -1,6 +1,6 @@
 //! Functions of elements that no product takes with it: sums, products, factors, caps, activations.
 
-use super::{Access, At, Step, Walk, Work};
+use super::{At, Facts, Step, Walk, Work};
 use crate::kernels::KernelSet;
 use crate::kernels::unary::Unary;
 use crate::model::WeightSpecs;
@@ -49,22 +49,11 @@ pub fn activation(kernels: &KernelSet, function: Activation) -> &Unary {
 }
 
 impl Step for Elementwise {
-    fn zone(&self) -> Zone {
+    fn facts(&self) -> Facts {
         match self.function {
-            Function::Add(_) => Zone::Add,
-            Function::Mul(_) => Zone::Mul,
-            _ => Zone::Elementwise,
-        }
-    }
-
-    fn rows(&self) -> RowSet {
-        self.rows
-    }
-
-    fn access(&self) -> Access {
-        match self.function {
-            Function::Add(b) | Function::Mul(b) => Access::new(&[self.a, b], &[self.out]),
-            _ => Access::new(&[self.a], &[self.out]),
+            Function::Add(b) => Facts::by_row(Zone::Add, self.rows, &[self.a, b], self.out),
+            Function::Mul(b) => Facts::by_row(Zone::Mul, self.rows, &[self.a, b], self.out),
+            _ => Facts::by_row(Zone::Elementwise, self.rows, &[self.a], self.out),
         }
     }
 

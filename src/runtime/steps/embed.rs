@@ -1,6 +1,6 @@
 //! `out[r] = table[token of r] (+ positions[position of r])`: the residual stream's beginning.
 
-use super::{Access, At, Step, Walk, Work};
+use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::RowSet;
 use crate::model::{TableId, VectorId, WeightSpecs};
 use crate::profile::Zone;
@@ -20,16 +20,8 @@ pub struct Embed {
 }
 
 impl Step for Embed {
-    fn zone(&self) -> Zone {
-        Zone::Embed
-    }
-
-    fn rows(&self) -> RowSet {
-        RowSet::Batch
-    }
-
-    fn access(&self) -> Access {
-        Access::new(&[], &[self.out])
+    fn facts(&self) -> Facts {
+        Facts::by_row(Zone::Embed, RowSet::Batch, &[], self.out)
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {

@@ -3,15 +3,16 @@
 
 use std::ops::Range;
 
-use super::{Access, At, HeadsDone, Step, Walk, Work};
+use super::{At, Facts, HeadsDone, Step, Walk, Work};
 use crate::model::graph::RowSet;
 use crate::model::{MatrixId, VectorId, WeightSpecs};
+use crate::ops::Rows;
 use crate::ops::linear::{self, Product, Then};
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 use crate::threads::Worker;
 
-/// One product: `out[:, column..column + N] (+)= x · Wᵀ (+ bias)`.
+/// One product: `out[:, column..column + N] (+)= x · Wᵀ (+ bias)`; where it goes is the step's.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
     /// Input rows, f32 or quantised as the matrix' kernel wants them.
@@ -20,33 +21,35 @@ pub struct Part {
     pub matrix: MatrixId,
     /// Added to each row.
     pub bias: Option<VectorId>,
-    /// Output rows, f32.
-    pub out: Buf,
-    /// First column of `out` to write.
+    /// First column of the output to write.
     pub column: usize,
-    /// Adds to `out` (the residual stream) instead of overwriting it.
-    pub accumulate: bool,
 }
 
 impl Part {
-    /// The product on this pass's rows.
-    pub fn product<'a>(&self, walk: &'a Walk<'_>, worker: &Worker<'_>) -> Product<'a> {
+    /// The product on this pass's rows, into `y` or added to it.
+    pub fn product<'a>(
+        &self,
+        walk: &'a Walk<'_>,
+        worker: &Worker<'_>,
+        y: Rows,
+        accumulate: bool,
+    ) -> Product<'a> {
         Product {
             x: walk.view(self.x, worker),
             weight: walk.weights.matrix(self.matrix),
             bias: self.bias.map(|id| walk.weights.vector(id)),
-            y: walk.view(self.out, worker),
+            y,
             column: self.column,
-            accumulate: self.accumulate,
+            accumulate,
         }
     }
 
     /// Operations (a bias is what the sums start from), and bytes moved: the matrix once, rows in and out.
-    pub fn work(&self, walk: &Walk<'_>, rows: usize) -> Work {
+    pub fn work(&self, walk: &Walk<'_>, rows: usize, accumulate: bool) -> Work {
         let weight = walk.weights.matrix(self.matrix);
         let x = walk.plan.buffers[self.x.index()].row_bytes;
         let y = weight.n() * size_of::<f32>();
-        let row = x + if self.accumulate { 2 * y } else { y };
+        let row = x + if accumulate { 2 * y } else { y };
         let once = weight.bytes() + if self.bias.is_some() { y } else { 0 };
         let rows = rows as u64;
         Work { flops: rows * weight.flops_per_row(), bytes: once as u64 + rows * row as u64 }
@@ -66,6 +69,10 @@ pub struct Linear {
     pub zone: Zone,
     /// The products.
     pub parts: Vec<Part>,
+    /// Output rows, f32.
+    pub out: Buf,
+    /// Adds to `out` (the residual stream) instead of overwriting it.
+    pub accumulate: bool,
     /// What is done with heads once their columns are there.
     pub heads: Option<HeadsDone>,
     /// Rows of all.
@@ -73,34 +80,22 @@ pub struct Linear {
 }
 
 impl Step for Linear {
-    fn zone(&self) -> Zone {
-        self.zone
-    }
-
-    fn rows(&self) -> RowSet {
-        self.rows
-    }
-
-    fn access(&self) -> Access {
-        Access {
-            reads: self.parts.iter().map(|part| part.x).collect(),
-            writes: self.parts.iter().map(|part| part.out).collect(),
-            cache: self.heads.as_ref().map(|heads| (heads.layer, true)),
-        }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        true
+    fn facts(&self) -> Facts {
+        let reads = self.parts.iter().map(|part| part.x).collect();
+        let cache = self.heads.as_ref().map(|heads| (heads.layer, true));
+        Facts { reads, cache, ..Facts::dynamic(self.zone, self.rows, self.out) }
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {
         let rows = walk.count(self.rows);
-        self.parts.iter().map(|part| part.work(walk, rows)).fold(Work::default(), |sum, work| sum + work)
+        let works = self.parts.iter().map(|part| part.work(walk, rows, self.accumulate));
+        works.fold(Work::default(), |sum, work| sum + work)
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
         let (worker, shares, n) = (at.worker, &at.turn.shares, self.parts.len());
-        let part = |i: usize| self.parts[i].product(walk, worker);
+        let out = walk.view(self.out, worker);
+        let part = |i: usize| self.parts[i].product(walk, worker, out, self.accumulate);
         let Some(heads) = &self.heads else {
             // SAFETY: the shares hand out columns and rows once, and nobody writes what is read.
             return unsafe { linear::run(worker, shares, n, part, linear::NOTHING) };
@@ -108,10 +103,10 @@ impl Step for Linear {
         let head_dim = heads.shape.head_dim;
         let clocks = heads.clocks(walk, worker);
         let call = |i: usize, rows: Range<usize>, columns: Range<usize>| {
-            let (qkv, begin) = (walk.view(self.parts[i].out, worker), self.parts[i].column / head_dim);
+            let begin = self.parts[i].column / head_dim;
             let done = begin + columns.start / head_dim..begin + columns.end / head_dim;
             // SAFETY: whole heads of these rows are this worker's, who has just computed them.
-            unsafe { heads.finish(walk, qkv, rows, done, &clocks) }
+            unsafe { heads.finish(walk, out, rows, done, &clocks) }
         };
         let then = Then { unit: head_dim, call };
         // SAFETY: as above.
@@ -120,7 +115,7 @@ impl Step for Linear {
 
     fn text(&self, weights: &WeightSpecs) -> String {
         let parts: Vec<_> = self.parts.iter().map(|part| part.text(weights)).collect();
-        let adds = if self.parts.iter().any(|part| part.accumulate) { ", added" } else { "" };
+        let adds = if self.accumulate { ", added" } else { "" };
         let rows = if self.rows == RowSet::Output { ", output rows" } else { "" };
         let heads =
             self.heads.as_ref().map_or(String::new(), |heads| format!("; then {}", heads.text(weights)));

@@ -4,13 +4,14 @@
 use std::ops::Range;
 
 use super::elementwise::activation;
-use super::{Access, At, Part, Scratch, Step, Walk, Work};
+use super::{At, Facts, Part, Scratch, Step, Walk, Work};
 use crate::error::Result;
 use crate::kernels::KernelSet;
 use crate::kernels::unary::Binary;
 use crate::model::WeightSpecs;
 use crate::model::graph::{Activation, RowSet};
-use crate::ops::linear::{self, Beside, Then};
+use crate::ops::Rows;
+use crate::ops::linear::{self, Beside, Product, Then};
 use crate::ops::rowwise;
 use crate::profile::Zone;
 use crate::quant::BLOCK;
@@ -19,9 +20,9 @@ use crate::runtime::plan::Buf;
 /// One or two products and what becomes of them.
 #[derive(Debug)]
 pub struct Mlp {
-    /// The gate's product, if there is a gate; where it goes (`out`, `column`) means nothing.
+    /// The gate's product, if there is a gate.
     pub gate: Option<Part>,
-    /// The other product; likewise, but where it alone yields floats.
+    /// The other product.
     pub up: Part,
     /// The function of the gate, or else of the product.
     pub function: Activation,
@@ -48,6 +49,11 @@ impl Mlp {
         self.gate.iter().chain([&self.up])
     }
 
+    /// A product; where two go, or what is quantised, `out` means nothing to it.
+    fn product<'a>(&self, part: &Part, walk: &'a Walk<'_>, at: &At<'_>, out: Rows) -> Product<'a> {
+        part.product(walk, at.worker, out, false)
+    }
+
     /// Columns that are taken together.
     fn unit(&self) -> usize {
         if self.quantized { BLOCK } else { 1 }
@@ -70,8 +76,9 @@ impl Mlp {
     /// # Safety
     /// As [`Step::run`].
     unsafe fn run_gated(&self, walk: &Walk<'_>, at: &At<'_>, gate: &Part) {
-        let (gate, up) = (gate.product(walk, at.worker), self.up.product(walk, at.worker));
-        let (out, n) = (walk.view(self.out, at.worker), gate.weight.n());
+        let out = walk.view(self.out, at.worker);
+        let (gate, up) = (self.product(gate, walk, at, out), self.product(&self.up, walk, at, out));
+        let n = gate.weight.n();
         let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
         let kernels = walk.kernels;
         let call = |pair: Beside<2>| {
@@ -92,8 +99,9 @@ impl Mlp {
     /// # Safety
     /// As [`Step::run`].
     unsafe fn run_quantized(&self, walk: &Walk<'_>, at: &At<'_>) {
-        let product = self.up.product(walk, at.worker);
-        let (out, n) = (walk.view(self.out, at.worker), product.weight.n());
+        let out = walk.view(self.out, at.worker);
+        let product = self.product(&self.up, walk, at, out);
+        let n = product.weight.n();
         let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
         let call = |x: Beside<1>| {
             let elements = (x.rows.len() * x.columns.len()) as u64;
@@ -110,8 +118,8 @@ impl Mlp {
     /// # Safety
     /// As [`Step::run`].
     unsafe fn run_plain(&self, walk: &Walk<'_>, at: &At<'_>) {
-        let product = self.up.product(walk, at.worker);
         let out = walk.view(self.out, at.worker);
+        let product = self.product(&self.up, walk, at, out);
         let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
         let kernel = activation(walk.kernels, self.function);
         let call = |_: usize, rows: Range<usize>, columns: Range<usize>| {
@@ -137,21 +145,10 @@ fn gate_kernel(kernels: &KernelSet, function: Activation) -> &Binary {
 }
 
 impl Step for Mlp {
-    fn zone(&self) -> Zone {
-        if self.gate.is_some() { Zone::LinearGateUp } else { Zone::LinearUp }
-    }
-
-    fn rows(&self) -> RowSet {
-        self.rows
-    }
-
-    fn access(&self) -> Access {
-        let reads: Vec<_> = self.parts().map(|part| part.x).collect();
-        Access::new(&reads, &[self.out])
-    }
-
-    fn is_dynamic(&self) -> bool {
-        true
+    fn facts(&self) -> Facts {
+        let zone = if self.gate.is_some() { Zone::LinearGateUp } else { Zone::LinearUp };
+        let reads = self.parts().map(|part| part.x).collect();
+        Facts { reads, ..Facts::dynamic(zone, self.rows, self.out) }
     }
 
     fn scratch(&self, scratch: &Scratch<'_>) -> Result<usize> {
@@ -166,7 +163,7 @@ impl Step for Mlp {
 
     fn work(&self, walk: &Walk<'_>) -> Work {
         let rows = walk.count(self.rows);
-        self.parts().map(|part| part.work(walk, rows)).fold(Work::default(), |sum, work| sum + work)
+        self.parts().map(|part| part.work(walk, rows, false)).fold(Work::default(), |sum, work| sum + work)
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {

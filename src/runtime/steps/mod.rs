@@ -15,7 +15,7 @@ mod select;
 use std::fmt;
 use std::ops::Range;
 
-use super::plan::{Access, Buf, Plan, PlanLayout};
+use super::plan::{Buf, Plan, PlanLayout};
 use crate::error::Result;
 use crate::kernels::KernelSet;
 use crate::kernels::attention::Row as AttentionKernel;
@@ -55,21 +55,39 @@ impl std::ops::Add for Work {
     }
 }
 
+/// What the plan must know of a step.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Under which name its time is counted.
+    pub zone: Zone,
+    /// Which rows it works on.
+    pub rows: RowSet,
+    /// Buffers that it reads.
+    pub reads: Vec<Buf>,
+    /// The buffer that it writes.
+    pub out: Buf,
+    /// A layer of the cache, and whether it is written.
+    pub cache: Option<(LayerId, bool)>,
+    /// Whether workers take its parts as they are free; else each has its share of the rows.
+    pub dynamic: bool,
+}
+
+impl Facts {
+    /// Of a step of which each worker does its share of the rows.
+    fn by_row(zone: Zone, rows: RowSet, reads: &[Buf], out: Buf) -> Facts {
+        Facts { zone, rows, reads: reads.to_vec(), out, cache: None, dynamic: false }
+    }
+
+    /// Of a step whose parts workers take as they are free.
+    fn dynamic(zone: Zone, rows: RowSet, out: Buf) -> Facts {
+        Facts { dynamic: true, ..Facts::by_row(zone, rows, &[], out) }
+    }
+}
+
 /// One step of a forward pass.
 pub trait Step: fmt::Debug + Send + Sync {
-    /// Under which name its time is counted.
-    fn zone(&self) -> Zone;
-
-    /// Which rows it works on.
-    fn rows(&self) -> RowSet;
-
-    /// What it reads and writes.
-    fn access(&self) -> Access;
-
-    /// Whether workers take its parts as they are free; else each has its share of the rows.
-    fn is_dynamic(&self) -> bool {
-        false
-    }
+    /// What the plan must know of it.
+    fn facts(&self) -> Facts;
 
     /// Floats of scratch memory that a worker needs.
     ///
@@ -91,7 +109,7 @@ pub trait Step: fmt::Debug + Send + Sync {
     /// out for a dynamic one. Buffers with overlapping lifetimes share no bytes.
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>);
 
-    /// What it does, for the plan's text: without what [`Step::zone`] and [`Step::access`] say.
+    /// What it does, for the plan's text: without what [`Step::facts`] say.
     fn text(&self, weights: &WeightSpecs) -> String;
 }
 

@@ -1,6 +1,6 @@
 //! Each row normalised, and quantised on the way where only products read it.
 
-use super::{Access, At, Step, Walk, Work};
+use super::{At, Facts, Step, Walk, Work};
 use crate::model::WeightSpecs;
 use crate::model::graph::{Norm, RowSet};
 use crate::ops::rowwise;
@@ -25,19 +25,12 @@ pub struct Normalize {
 }
 
 impl Step for Normalize {
-    fn zone(&self) -> Zone {
-        match self.norm {
+    fn facts(&self) -> Facts {
+        let zone = match self.norm {
             Norm::Rms { .. } => Zone::RmsNorm,
             Norm::Layer { .. } => Zone::LayerNorm,
-        }
-    }
-
-    fn rows(&self) -> RowSet {
-        self.rows
-    }
-
-    fn access(&self) -> Access {
-        Access::new(&[self.x], &[self.out])
+        };
+        Facts::by_row(zone, self.rows, &[self.x], self.out)
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {

@@ -1,6 +1,6 @@
 //! One row a span: the mean of its output rows, added in their order.
 
-use super::{Access, At, Step, Walk, Work};
+use super::{At, Facts, Step, Walk, Work};
 use crate::model::WeightSpecs;
 use crate::model::graph::RowSet;
 use crate::profile::Zone;
@@ -18,16 +18,8 @@ pub struct Pool {
 }
 
 impl Step for Pool {
-    fn zone(&self) -> Zone {
-        Zone::Reduce
-    }
-
-    fn rows(&self) -> RowSet {
-        RowSet::Span
-    }
-
-    fn access(&self) -> Access {
-        Access::new(&[self.x], &[self.out])
+    fn facts(&self) -> Facts {
+        Facts::by_row(Zone::Reduce, RowSet::Span, &[self.x], self.out)
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {

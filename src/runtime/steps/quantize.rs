@@ -1,6 +1,6 @@
 //! Rows quantised for integer products, where what makes them can't do it on the way.
 
-use super::{Access, At, Step, Walk, Work};
+use super::{At, Facts, Step, Walk, Work};
 use crate::model::WeightSpecs;
 use crate::model::graph::RowSet;
 use crate::ops::rowwise;
@@ -21,16 +21,8 @@ pub struct Quantize {
 }
 
 impl Step for Quantize {
-    fn zone(&self) -> Zone {
-        Zone::Quantize
-    }
-
-    fn rows(&self) -> RowSet {
-        self.rows
-    }
-
-    fn access(&self) -> Access {
-        Access::new(&[self.x], &[self.out])
+    fn facts(&self) -> Facts {
+        Facts::by_row(Zone::Quantize, self.rows, &[self.x], self.out)
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {

@@ -1,6 +1,6 @@
 //! Output rows copied out of all rows, where what reads them can't find them among all.
 
-use super::{Access, At, Step, Walk, Work};
+use super::{At, Facts, Step, Walk, Work};
 use crate::model::WeightSpecs;
 use crate::model::graph::RowSet;
 use crate::profile::Zone;
@@ -18,16 +18,8 @@ pub struct Select {
 }
 
 impl Step for Select {
-    fn zone(&self) -> Zone {
-        Zone::Elementwise
-    }
-
-    fn rows(&self) -> RowSet {
-        RowSet::Output
-    }
-
-    fn access(&self) -> Access {
-        Access::new(&[self.x], &[self.out])
+    fn facts(&self) -> Facts {
+        Facts::by_row(Zone::Elementwise, RowSet::Output, &[self.x], self.out)
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {

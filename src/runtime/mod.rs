@@ -5,6 +5,7 @@ mod exec;
 #[cfg(test)]
 mod exec_tests;
 pub mod generate;
+pub mod generation;
 pub mod sampling;
 pub mod stream;
 

@@ -1,6 +1,7 @@
 /* The way a host in C goes from a file to text and a profile table. */
 #include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -246,6 +247,69 @@ static void check_rewind(sm_context *context, const uint32_t *prompt, size_t n_p
     free(second);
 }
 
+/* The text ends before the first stop string, wherever tokens end; bad ones are refused and change nothing. */
+static void check_stops(sm_context *context, sm_sampler *sampler, const uint32_t *prompt, size_t n_prompt,
+                        const char *whole) {
+    static struct stream stream;
+    sm_generate_params params;
+    sm_generate_summary summary;
+    stream.context = context;
+    CHECK_OK(sm_generate_params_init(&params, sizeof params));
+    CHECK(params.stop == NULL && params.n_stop == 0);
+    params.max_tokens = 32;
+    params.on_text = on_text;
+    params.user_data = &stream;
+
+    /* Two within the answer and one that isn't; the earlier ends it, amid a word. */
+    const char *within[] = {"never in it", "s", "ari"};
+    const char *paris = strstr(whole, "Paris"), *first_s = strstr(whole, "s");
+    CHECK(paris != NULL && first_s != NULL);
+    const size_t before_ari = (size_t)(paris + 1 - whole), before_s = (size_t)(first_s - whole);
+    for (size_t n_stop = 1; n_stop <= 3; n_stop++) {
+        /* The last n_stop of them. */
+        const int has_s = n_stop >= 2;
+        const size_t expected = has_s && before_s < before_ari ? before_s : before_ari;
+        stream.length = 0;
+        params.stop = within + 3 - n_stop;
+        params.n_stop = n_stop;
+        CHECK_OK(sm_context_clear(context));
+        CHECK_OK(sm_sampler_reset(sampler));
+        CHECK_OK(sm_generate(context, sampler, prompt, n_prompt, &params, &summary, sizeof summary));
+        CHECK(summary.stop_reason == SM_STOP_STRING);
+        CHECK(stream.length == expected && strncmp(stream.text, whole, expected) == 0);
+    }
+    /* A host that was compiled before there were any asks for none. */
+    stream.length = 0;
+    params.struct_size = offsetof(sm_generate_params, stop);
+    CHECK_OK(sm_context_clear(context));
+    CHECK_OK(sm_sampler_reset(sampler));
+    CHECK_OK(sm_generate(context, sampler, prompt, n_prompt, &params, &summary, sizeof summary));
+    CHECK(summary.stop_reason != SM_STOP_STRING && strcmp(stream.text, whole) == 0);
+    params.struct_size = sizeof params;
+
+    static char longest[1026];
+    memset(longest, 'x', sizeof longest - 1);
+    const char *const bad[] = {"", "\xff", "a\xe2\x82", longest, NULL};
+    CHECK_OK(sm_context_clear(context));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        const char *stops[] = {"fine", bad[i]};
+        params.stop = stops;
+        params.n_stop = 2;
+        CHECK_STATUS(sm_generate(context, sampler, prompt, n_prompt, &params, NULL, 0),
+                     bad[i] == NULL ? SM_STATUS_NULL_POINTER : SM_STATUS_INVALID_ARGUMENT);
+    }
+    params.stop = NULL;
+    CHECK_STATUS(sm_generate(context, sampler, prompt, n_prompt, &params, NULL, 0), SM_STATUS_NULL_POINTER);
+    params.stop = within;
+    for (params.n_stop = 65; params.n_stop != 0; params.n_stop *= 4) {
+        CHECK_STATUS(sm_generate(context, sampler, prompt, n_prompt, &params, NULL, 0),
+                     SM_STATUS_INVALID_ARGUMENT);
+    }
+    size_t n_past = 1;
+    CHECK_OK(sm_context_n_past(context, &n_past));
+    CHECK(n_past == 0);
+}
+
 /* Prints the profile as a host would that makes its own table. */
 static void print_profile(void) {
     size_t count = 0;
@@ -358,6 +422,7 @@ void test_generation(const char *model_path) {
     char whole[sizeof stream.text];
     memcpy(whole, stream.text, sizeof whole);
     check_loop(context, sampler, prompt, n_prompt, model, whole);
+    check_stops(context, sampler, prompt, n_prompt, whole);
     check_rewind(context, prompt, n_prompt, info.n_vocab);
     check_caches(model, prompt, n_prompt);
     check_cancel(context, sampler, prompt, n_prompt);

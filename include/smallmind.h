@@ -528,7 +528,7 @@ typedef struct {
     size_t top_k;
     // How many of the last tokens the penalties look at; 0 turns them off.
     size_t penalty_last_n;
-    // Divides the logits before the draw; 0 takes the likeliest token, without a draw.
+    // Divides the logits before the draw; 0 takes the likeliest token, whatever the seed.
     float temperature;
     // Keeps the fewest likeliest tokens whose probability together reaches this; in (0, 1], 1 keeps all.
     float top_p;
@@ -590,10 +590,14 @@ sm_status sm_sampler_accept(sm_sampler *sampler,
 // The context is full.
 #define SM_STOP_CONTEXT_FULL 3
 
+// One of `sm_generate_params.stop` came.
+#define SM_STOP_STRING 4
+
 // Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the
 // callback returns. Only whole characters come: where a token ends within one, the text is empty, and the
 // character comes with a later token; should the whole generation end within one, a last call with the
-// last token once more brings U+FFFD. Any result but 0 stops the generation.
+// last token once more brings U+FFFD. Text that might be the beginning of a stop string is held back in the
+// same way until it is known. Any result but 0 stops the generation.
 //
 // It is called on the thread that called `sm_generate`. It must return normally: no `longjmp`, no C++
 // exception. Calls with the same context or sampler get `SM_STATUS_BUSY`.
@@ -612,6 +616,12 @@ typedef struct {
     sm_text_callback on_text;
     // Passed to `on_text`.
     void *user_data;
+    // `n_stop` texts, NUL-terminated UTF-8, which live until `sm_generate` returns. The generation ends where the
+    // first of them is complete, be it spread over several tokens; of several that end at the same place the
+    // longest counts. Neither it nor what follows is handed out. At most 64 texts, each of 1 to 1024 bytes.
+    const char *const *stop;
+    // How many texts `stop` has. Default 0.
+    size_t n_stop;
 } sm_generate_params;
 
 // What a generation did.
@@ -641,8 +651,10 @@ sm_status sm_generate_params_init(sm_generate_params *params, size_t struct_size
 // the callback. The sampler sees prompt and generated tokens. `params` may be NULL.
 //
 // `summary` may be NULL; `summary_size` is `sizeof(sm_generate_summary)` otherwise. A stop by the callback
-// is no failure. `SM_STATUS_CONTEXT_FULL` where the prompt doesn't fit; a context that fills up later just
-// ends the generation. After a failure the context may hold part of the text: clear or rewind it.
+// is no failure. `SM_STATUS_INVALID_ARGUMENT` for an empty prompt, and for a stop string that is empty, too
+// long or no UTF-8; `SM_STATUS_NULL_POINTER` for one that is NULL. `SM_STATUS_CONTEXT_FULL` where the prompt
+// doesn't fit; a context that fills up later just ends the generation. After a failure the context may hold
+// part of the text: clear or rewind it.
 sm_status sm_generate(sm_context *context,
                       sm_sampler *sampler,
                       const uint32_t *prompt,

@@ -88,7 +88,10 @@ fn wrong_command_lines() {
 
 #[test]
 fn bad_values() {
-    let wrong: [(&[&str], &str); 10] = [
+    let long = "x".repeat(1025);
+    let wrong: [(&[&str], &str); 12] = [
+        (&["--stop", "x", "--stop", ""], "stop string 1 is empty"),
+        (&["--stop", &long], "stop string 0 has 1025 bytes; at most 1024"),
         (&["--temp", "NaN"], "temperature is NaN"),
         (&["--temp", "-1"], "temperature is -1"),
         (&["--temp", "inf"], "temperature is inf"),
@@ -103,6 +106,8 @@ fn bad_values() {
     for (args, reason) in wrong {
         fails(generate(TINY, &["-p", "hello there"]).args(args), 1, reason);
     }
+    // Told before a long load.
+    fails(&mut smallmind(&["chat", "-m", "missing.gguf", "--stop", ""]), 1, "stop string 0 is empty");
     fails(&mut generate(TINY, &["-p", &"long ".repeat(100)]), 1, "the context holds 128 positions");
     for level in ["sse9", "", "AVX2"] {
         let mut command = generate(TINY, &["-p", "x", "-n", "1"]);
@@ -179,6 +184,29 @@ fn the_same_seed_gives_the_same_text() {
     assert_eq!(text, run("5", &["--mmap"]));
     assert_eq!(text, run("5", &["--threads", "1", "--quiet"]));
     assert_ne!(text, run("6", &[]));
+}
+
+#[test]
+fn a_stop_string_ends_the_text_and_is_left_out() {
+    let args = ["-p", "hello", "-n", "40", "--temp", "0"];
+    let run = |stops: &[&str]| {
+        let output = generate(TINY, &args).args(stops).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        (stdout(&output).strip_suffix('\n').unwrap().to_owned(), stderr(&output).contains("· stop string]"))
+    };
+    let (whole, stopped) = run(&[]);
+    assert!(!stopped && whole.chars().count() > 20, "{whole}");
+    // Every place of the text, in stop strings of three characters: several tokens, or parts of some.
+    let begins: Vec<_> = whole.char_indices().map(|(at, _)| at).collect();
+    for at in [1, 7, 13] {
+        let stop = &whole[begins[at]..begins[at + 3]];
+        let (expected, _) = whole.split_once(stop).unwrap();
+        assert_eq!(run(&["--stop", stop]), (expected.to_owned(), true), "{stop:?} in {whole:?}");
+        assert_eq!(run(&["--stop", "-- never", "--stop", stop]), (expected.to_owned(), true));
+    }
+    // What might have begun a stop string comes at the end.
+    let last = whole.chars().last().unwrap();
+    assert_eq!(run(&["--stop", &format!("{last}{}", "-- never")]), (whole, false));
 }
 
 #[test]
@@ -340,6 +368,21 @@ fn characters_are_written_whole() {
     assert!(text.chars().any(|c| c.len_utf8() == 4), "no emoji to prove anything in {text}");
     // Only where the last token allowed left a character unfinished.
     assert!(!text.trim_end().trim_end_matches('\u{fffd}').contains('\u{fffd}'), "{text}");
+}
+
+#[test]
+fn a_stop_string_ends_a_reply_and_the_chat_goes_on() {
+    let chat = || smallmind(&["chat", "-m", &smollm2(), "--temp", "0", "-n", "24"]);
+    let said = b"What is the capital of France?\nAnd of Italy?\n";
+    let whole = with_input(chat(), said);
+    let (before, _) = stdout(&whole).split_once("Paris").expect("the capital of France");
+    let mut stopping = chat();
+    stopping.args(["--stop", "Paris", "--stop", "Rome"]);
+    let stopped = with_input(stopping, said);
+    assert!(stopped.status.success(), "{}", stderr(&stopped));
+    assert!(stdout(&stopped).starts_with(&format!("{before}\n")), "{}", stdout(&stopped));
+    assert!(!stdout(&stopped).contains("Paris"));
+    assert_eq!(prefills(stderr(&stopped)).len(), 2, "{}", stderr(&stopped));
 }
 
 /// Tokens of each prefill, as the summaries say.

@@ -1,6 +1,7 @@
-//! A step in steady state allocates nothing, on any thread: neither decoding nor sampling, with the
-//! profile on or off. The one test of its binary, because it counts what the whole process allocates.
+//! A step in steady state allocates nothing, on any thread: neither decoding nor sampling nor a generation's step
+//! with stop strings, with the profile on or off. The one test of its binary, because it counts what the whole process allocates.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use smallmind::kv::CacheType;
 use smallmind::model::{GptConfig, LoadParams, Model};
 use smallmind::profile;
 use smallmind::profile::alloc::{CountingAllocator, total_counts};
+use smallmind::runtime::generation::{Event, GenerationParams, drive};
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
 use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::threads::Team;
@@ -48,6 +50,7 @@ fn a_step_allocates_nothing() {
     };
     // Beyond two parts of the sequence, which workers share.
     steps(&file("untied-mixed.gguf"), 1024, 600, 50);
+    generation(&file("untied-mixed.gguf"));
     steps(&file("gpt-tied-quant.gguf"), 64, 20, 4);
     let config = GptConfig { context: 1024, ..GptConfig::SMALL };
     steps(&Model::random(&config, 1, &LoadParams::default()).unwrap(), 1024, 600, 50);
@@ -83,4 +86,37 @@ fn steps(model: &Arc<Model>, n_ctx: usize, prompt: usize, count: usize) {
         });
         assert_eq!(allocated, 0, "{architecture}: a prompt of three batches with the profile {state}");
     }
+}
+
+/// Whole generations with stop strings: from the tenth output on nothing is allocated.
+fn generation(model: &Arc<Model>) {
+    let sampling = SamplerParams { repetition_penalty: 1.3, ..SamplerParams::default() };
+    let mut sampler = Sampler::new(sampling, model.config().n_vocab).unwrap();
+    let mut context =
+        Context::new(model.clone(), &ContextParams { n_ctx: 512, threads: 2, ..ContextParams::default() })
+            .unwrap();
+    // Beginnings of these come; the whole of them doesn't.
+    let stops = ["e\0", " \0\0", "a long stop string\0", "\u{fffd}\u{fffd}\0"];
+    let params = GenerationParams { max_tokens: 400, stops: &stops, ..GenerationParams::default() };
+    for profiled in [false, true] {
+        profile::set_enabled(profiled);
+        let (mut fewest, mut most_outputs) = (u64::MAX, 0);
+        for _ in 0..3 {
+            context.clear();
+            let (mut outputs, mut first, mut last) = (0, 0, 0);
+            let summary = drive(&mut context, &mut sampler, &[7; 20], &params, &mut |event| {
+                if let Event::Output(_) = event {
+                    outputs += 1;
+                    first = if outputs <= 10 { total_counts().count } else { first };
+                    last = total_counts().count;
+                }
+                ControlFlow::Continue(())
+            });
+            summary.unwrap();
+            (fewest, most_outputs) = (fewest.min(last - first), most_outputs.max(outputs));
+        }
+        assert!(most_outputs > 60, "{most_outputs} outputs show little");
+        assert_eq!(fewest, 0, "a generation with the profile {}", if profiled { "on" } else { "off" });
+    }
+    profile::set_enabled(false);
 }

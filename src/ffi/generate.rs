@@ -14,7 +14,7 @@ use super::params::{self, Params, Versioned};
 use super::sampler::{self, sm_sampler};
 use super::status::{Failure, SM_STATUS_OUT_OF_MEMORY, sm_status};
 use crate::profile::{self, Zone};
-use crate::runtime::generate::{StopReason, Summary, generate};
+use crate::runtime::generation::{Event, GenerationParams, MAX_STOPS, Output, StopReason, Summary, drive};
 
 /// The model ended its text.
 pub const SM_STOP_END_OF_TEXT: i32 = 0;
@@ -24,11 +24,14 @@ pub const SM_STOP_LENGTH: i32 = 1;
 pub const SM_STOP_CALLBACK: i32 = 2;
 /// The context is full.
 pub const SM_STOP_CONTEXT_FULL: i32 = 3;
+/// One of `sm_generate_params.stop` came.
+pub const SM_STOP_STRING: i32 = 4;
 
 /// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the
 /// callback returns. Only whole characters come: where a token ends within one, the text is empty, and the
 /// character comes with a later token; should the whole generation end within one, a last call with the
-/// last token once more brings U+FFFD. Any result but 0 stops the generation.
+/// last token once more brings U+FFFD. Text that might be the beginning of a stop string is held back in the
+/// same way until it is known. Any result but 0 stops the generation.
 ///
 /// It is called on the thread that called `sm_generate`. It must return normally: no `longjmp`, no C++
 /// exception. Calls with the same context or sampler get `SM_STATUS_BUSY`.
@@ -48,9 +51,15 @@ pub struct sm_generate_params {
     pub on_text: sm_text_callback,
     /// Passed to `on_text`.
     pub user_data: *mut c_void,
+    /// `n_stop` texts, NUL-terminated UTF-8, which live until `sm_generate` returns. The generation ends where the
+    /// first of them is complete, be it spread over several tokens; of several that end at the same place the
+    /// longest counts. Neither it nor what follows is handed out. At most 64 texts, each of 1 to 1024 bytes.
+    pub stop: *const *const c_char,
+    /// How many texts `stop` has. Default 0.
+    pub n_stop: usize,
 }
 
-// SAFETY: repr(C); integers, a raw pointer and an optional function pointer.
+// SAFETY: repr(C); integers, raw pointers and an optional function pointer.
 unsafe impl Versioned for sm_generate_params {
     const NAME: &'static str = "sm_generate_params";
 }
@@ -58,7 +67,14 @@ unsafe impl Versioned for sm_generate_params {
 // SAFETY: struct_size is first.
 unsafe impl Params for sm_generate_params {
     fn defaults() -> Self {
-        Self { struct_size: size_of::<Self>(), max_tokens: 256, on_text: None, user_data: ptr::null_mut() }
+        Self {
+            struct_size: size_of::<Self>(),
+            max_tokens: 256,
+            on_text: None,
+            user_data: ptr::null_mut(),
+            stop: ptr::null(),
+            n_stop: 0,
+        }
     }
 }
 
@@ -103,8 +119,10 @@ pub unsafe extern "C" fn sm_generate_params_init(
 /// the callback. The sampler sees prompt and generated tokens. `params` may be NULL.
 ///
 /// `summary` may be NULL; `summary_size` is `sizeof(sm_generate_summary)` otherwise. A stop by the callback
-/// is no failure. `SM_STATUS_CONTEXT_FULL` where the prompt doesn't fit; a context that fills up later just
-/// ends the generation. After a failure the context may hold part of the text: clear or rewind it.
+/// is no failure. `SM_STATUS_INVALID_ARGUMENT` for an empty prompt, and for a stop string that is empty, too
+/// long or no UTF-8; `SM_STATUS_NULL_POINTER` for one that is NULL. `SM_STATUS_CONTEXT_FULL` where the prompt
+/// doesn't fit; a context that fills up later just ends the generation. After a failure the context may hold
+/// part of the text: clear or rewind it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_generate(
     context: *mut sm_context,
@@ -125,9 +143,15 @@ pub unsafe extern "C" fn sm_generate(
             // Before the work, so that a wrong size doesn't waste it.
             params::check_size::<sm_generate_summary>(summary_size)?;
         }
+        let mut texts = [""; MAX_STOPS];
+        let stops = stop_strings(&params, &mut texts)?;
         let mut host = HostText::new(&params)?;
-        let mut on_text = |token, text: &str| host.deliver(token, text);
-        let result = generate(&mut context, &mut sampler, prompt, params.max_tokens, &mut on_text);
+        let mut on_event = |event: Event<'_>| match event {
+            Event::Output(Output { token, text }) => host.deliver(token, text),
+            Event::Prompt { .. } => ControlFlow::Continue(()),
+        };
+        let params = GenerationParams { max_tokens: params.max_tokens, stops, prompt_piece: 0 };
+        let result = drive(&mut context, &mut sampler, prompt, &params, &mut on_event);
         host.check()?;
         let result = sm_generate_summary::from(result?);
         if summary.is_null() { Ok(()) } else { params::write(summary, &result, summary_size) }
@@ -148,10 +172,34 @@ impl From<Summary> for sm_generate_summary {
                 StopReason::Length => SM_STOP_LENGTH,
                 StopReason::Callback => SM_STOP_CALLBACK,
                 StopReason::ContextFull => SM_STOP_CONTEXT_FULL,
+                StopReason::StopString => SM_STOP_STRING,
             },
             reserved: 0,
         }
     }
+}
+
+/// The host's stop strings, in as much of `texts` as they take.
+///
+/// # Safety
+/// `params.stop` is NULL or readable for `params.n_stop` pointers, each NULL or to a NUL-terminated text, all
+/// unchanged during `'a`.
+unsafe fn stop_strings<'t, 'a>(
+    params: &sm_generate_params,
+    texts: &'t mut [&'a str; MAX_STOPS],
+) -> Result<&'t [&'a str], Failure> {
+    let n_stop = params.n_stop;
+    let Some(texts) = texts.get_mut(..n_stop) else {
+        // Before anything is read: so many pointers are hardly there.
+        return Err(Failure::invalid(format!("n_stop is {n_stop}; at most {MAX_STOPS} are taken")));
+    };
+    // SAFETY: the function's contract.
+    let stops = unsafe { buffers::array(params.stop, n_stop, "stop") }?;
+    for (text, &stop) in texts.iter_mut().zip(stops) {
+        // SAFETY: the function's contract.
+        *text = unsafe { buffers::string(stop, "a stop string") }?;
+    }
+    Ok(texts)
 }
 
 /// The host's text callback, with room for a NUL behind the text.

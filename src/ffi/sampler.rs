@@ -30,7 +30,7 @@ pub struct sm_sampler_params {
     pub top_k: usize,
     /// How many of the last tokens the penalties look at; 0 turns them off.
     pub penalty_last_n: usize,
-    /// Divides the logits before the draw; 0 takes the likeliest token, without a draw.
+    /// Divides the logits before the draw; 0 takes the likeliest token, whatever the seed.
     pub temperature: f32,
     /// Keeps the fewest likeliest tokens whose probability together reaches this; in (0, 1], 1 keeps all.
     pub top_p: f32,

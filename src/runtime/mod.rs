@@ -6,6 +6,7 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 pub mod generate;
+pub mod generation;
 mod lower;
 mod pass;
 #[cfg(test)]

@@ -140,6 +140,9 @@ pub struct Generate {
     /// Most tokens to generate
     #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 128)]
     pub max_tokens: usize,
+    /// End the text where this comes, and leave it out; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
     /// Treat the text as a message and answer it by the model's chat template
     #[arg(long)]
     pub chat: bool,
@@ -160,6 +163,9 @@ pub struct Chat {
     /// Most tokens in a reply
     #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 1024)]
     pub max_tokens: usize,
+    /// End a reply where this comes, and leave it out; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
 }
 
 #[derive(Group)]

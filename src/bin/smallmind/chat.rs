@@ -4,6 +4,7 @@
 use std::io::{BufRead, IsTerminal, Read};
 
 use smallmind::chat::Message;
+use smallmind::runtime::generation::GenerationParams;
 use smallmind::tokenizer::MAX_TEXT_BYTES;
 use smallmind::{Error, Result};
 
@@ -21,7 +22,10 @@ struct Turn {
 
 pub fn run(args: &Chat) -> Result<()> {
     interrupt::install();
-    let mut session = Session::open(&args.model, &args.sampling)?;
+    let stops: Vec<_> = args.stop.iter().map(String::as_str).collect();
+    let length =
+        GenerationParams { max_tokens: args.max_tokens, stops: &stops, ..GenerationParams::default() };
+    let mut session = Session::open(&args.model, &args.sampling, &length)?;
     let system = args.system.iter().map(|text| Turn { role: "system", content: text.clone() });
     let mut turns: Vec<Turn> = system.collect();
     let begin = turns.len();
@@ -41,7 +45,7 @@ pub fn run(args: &Chat) -> Result<()> {
             }
             text => turns.push(Turn { role: "user", content: text.to_owned() }),
         }
-        match reply(&mut session, &turns, args.max_tokens) {
+        match reply(&mut session, &turns, &length) {
             // Stopped before its first word: as if the message had not been sent.
             Ok(content) if content.is_empty() => drop(turns.pop()),
             Ok(content) => turns.push(Turn { role: "assistant", content }),
@@ -56,14 +60,14 @@ pub fn run(args: &Chat) -> Result<()> {
     Ok(())
 }
 
-fn reply(session: &mut Session, turns: &[Turn], max_tokens: usize) -> Result<String> {
+fn reply(session: &mut Session, turns: &[Turn], length: &GenerationParams<'_>) -> Result<String> {
     let messages: Vec<_> = turns.iter().map(|t| Message { role: t.role, content: &t.content }).collect();
     let tokens = checked_prompt(conversation(session, &messages)?, session.context.n_ctx())?;
     let held = session.context.tokens().iter().zip(&tokens).take_while(|(a, b)| a == b).count();
     // At least one token has to be decoded, for the logits after it.
     let held = held.min(tokens.len() - 1);
     session.context.rewind(held)?;
-    let written = session.write(&tokens[held..], max_tokens)?;
+    let written = session.write(&tokens[held..], length)?;
     session.report_speed(&written.summary);
     Ok(written.text)
 }

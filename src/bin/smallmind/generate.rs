@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use smallmind::chat::Message;
 use smallmind::profile::{self, Zone};
+use smallmind::runtime::generation::GenerationParams;
 use smallmind::tokenizer::MAX_TEXT_BYTES;
 use smallmind::{Error, Result};
 
@@ -18,7 +19,10 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
         Some(text) => text.clone(),
         None => read_stdin()?,
     };
-    let mut session = Session::open(&args.model, &args.sampling)?;
+    let stops: Vec<_> = args.stop.iter().map(String::as_str).collect();
+    let length =
+        GenerationParams { max_tokens: args.max_tokens, stops: &stops, ..GenerationParams::default() };
+    let mut session = Session::open(&args.model, &args.sampling, &length)?;
     let tokens = if args.chat {
         let mut messages = Vec::new();
         messages.extend(args.system.as_deref().map(|content| Message { role: "system", content }));
@@ -29,7 +33,7 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
         session.model().tokenizer()?.encode(&prompt, false, true)?
     };
     let tokens = checked_prompt(tokens, session.context.n_ctx())?;
-    let written = session.write(&tokens, args.max_tokens)?;
+    let written = session.write(&tokens, &length)?;
     session.report_speed(&written.summary);
     session.report_profile();
     Ok(if written.interrupted { ExitCode::from(EXIT_CODE) } else { ExitCode::SUCCESS })

@@ -8,18 +8,15 @@ use std::time::{Duration, Instant, SystemTime};
 use indicatif::{ProgressBar, ProgressStyle};
 use smallmind::format::MapSource;
 use smallmind::model::{LoadParams, Model, RopeOverrides};
-use smallmind::profile::{self, Zone};
-use smallmind::runtime::generate::{StopReason, Summary, generate};
+use smallmind::profile;
+use smallmind::runtime::generation::{Event, GenerationParams, Output, StopReason, Summary, drive};
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
-use smallmind::runtime::{Context, ContextParams, Logits};
+use smallmind::runtime::{Context, ContextParams};
 use smallmind::{Error, Result, threads};
 
 use crate::args::{ModelArgs, SamplingArgs};
 use crate::interrupt::Generating;
 use crate::output::{failed, remark};
-
-/// Prompt tokens between two looks at Ctrl-C: a whole number of batches of the context's default.
-const PIECE: usize = 256;
 
 /// Most positions of context unless more are asked for: what a model was trained on may need more memory
 /// than there is.
@@ -44,7 +41,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn open(args: &ModelArgs, sampling: &SamplingArgs) -> Result<Session> {
+    pub fn open(args: &ModelArgs, sampling: &SamplingArgs, length: &GenerationParams<'_>) -> Result<Session> {
         profile::set_enabled(args.profile);
         let seed = sampling.seed.unwrap_or_else(clock_seed);
         let params = SamplerParams {
@@ -58,6 +55,7 @@ impl Session {
         };
         // A wrong value should be told before a long load.
         params.validate()?;
+        length.validate()?;
         let rope = RopeOverrides { base: args.rope_base, factor: args.rope_scale };
         rope.check()?;
         let start = Instant::now();
@@ -78,51 +76,29 @@ impl Session {
         self.context.model()
     }
 
-    /// Appends `prompt`, streams what the model writes to standard output and returns it.
-    pub fn write(&mut self, prompt: &[u32], max_tokens: usize) -> Result<Written> {
+    /// Appends `prompt`, streams what the model writes to standard output and returns it. Ctrl-C ends it, also between
+    /// two pieces of the prompt.
+    pub fn write(&mut self, prompt: &[u32], params: &GenerationParams<'_>) -> Result<Written> {
         let generating = Generating::begin();
-        let start = Instant::now();
-        let (before, last) = prompt.split_at((prompt.len() - 1) / PIECE * PIECE);
-        let n_before = self.prefill(before, &generating)?;
-        let prefill_seconds = start.elapsed().as_secs_f64();
         let mut text = String::new();
-        if n_before < before.len() {
-            let (reason, n_prompt) = (StopReason::Callback, n_before);
-            let summary = Summary { reason, n_prompt, n_generated: 0, prefill_seconds, decode_seconds: 0.0 };
-            return Ok(Written { text, summary, interrupted: true });
-        }
         let mut out = std::io::stdout().lock();
         let mut result = Ok(());
-        let mut summary =
-            generate(&mut self.context, &mut self.sampler, last, max_tokens, &mut |_, piece| {
+        let summary = drive(&mut self.context, &mut self.sampler, prompt, params, &mut |event| {
+            if let Event::Output(Output { text: piece, .. }) = event {
                 text.push_str(piece);
                 result = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
-                if result.is_err() || generating.interrupted() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            })?;
-        summary.n_prompt += n_before;
-        summary.prefill_seconds += prefill_seconds;
+            }
+            if result.is_err() || generating.interrupted() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
         match result.and_then(|()| writeln!(out)) {
             // A closed pipe means that nobody reads any more.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failed(error)),
             _ => Ok(Written { text, summary, interrupted: generating.interrupted() }),
         }
-    }
-
-    /// Appends `tokens` piece by piece until Ctrl-C, and returns how many went in.
-    fn prefill(&mut self, tokens: &[u32], generating: &Generating) -> Result<usize> {
-        let _zone = (!tokens.is_empty()).then(|| profile::scope(Zone::Generate));
-        for (i, piece) in tokens.chunks(PIECE).enumerate() {
-            if generating.interrupted() {
-                return Ok(i * PIECE);
-            }
-            self.context.decode(piece, Logits::None)?;
-            piece.iter().try_for_each(|&token| self.sampler.accept(token))?;
-        }
-        Ok(tokens.len())
     }
 
     /// One line on the speed, unless quiet.
@@ -135,6 +111,7 @@ impl Session {
             StopReason::Length => "token limit",
             StopReason::Callback => "stopped",
             StopReason::ContextFull => "context full",
+            StopReason::StopString => "stop string",
         };
         remark(&format!(
             "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · loaded in {:.2} s · {} threads · seed {} · {why}]\n",

@@ -55,10 +55,11 @@ pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
     candidates.truncate(k);
 }
 
-/// Keeps the fewest best whose probability together reaches `p` < 1, best first.
-pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
+/// Keeps the fewest best whose probability at a temperature together reaches `p` < 1, best first.
+pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     let Some(max) = likeliest(candidates) else { return };
-    let wanted = f64::from(p) * candidates.iter().map(|candidate| candidate.weight(max, 1.0)).sum::<f64>();
+    let weights = candidates.iter().map(|candidate| candidate.weight(max, temperature));
+    let wanted = f64::from(p) * weights.sum::<f64>();
     // Few candidates mostly suffice: sort a stretch at a time, each eight times the one before.
     let (mut sorted, mut reached, mut stretch) = (0, 0.0, 64);
     while sorted < candidates.len() {
@@ -66,7 +67,7 @@ pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
         stretch = rest.len().min(stretch);
         best_first(rest, stretch);
         for (at, candidate) in rest[..stretch].iter().enumerate() {
-            reached += candidate.weight(max, 1.0);
+            reached += candidate.weight(max, temperature);
             if reached >= wanted {
                 return candidates.truncate(sorted + at + 1);
             }
@@ -76,10 +77,10 @@ pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
     }
 }
 
-/// Keeps those at least `p` times as likely as the likeliest; `p` > 0. Order stays.
-pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32) {
+/// Keeps those at least `p` times as likely at a temperature as the likeliest; `p` > 0. Order stays.
+pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     let Some(max) = likeliest(candidates) else { return };
-    let least = max + p.ln();
+    let least = max + temperature * p.ln();
     candidates.retain(|candidate| candidate.logit() >= least);
 }
 
@@ -161,7 +162,7 @@ mod tests {
         #[test]
         fn top_p_keeps_the_shortest_prefix_that_reaches_p(logits in logits(), p in 0.001f32..0.999) {
             let mut kept = list(&logits);
-            top_p(&mut kept, p);
+            top_p(&mut kept, p, 1.0);
             let ranked = ranked(&logits);
             prop_assert_eq!(ids(&kept), &ranked[..kept.len()]);
             // In f64. Each weight carries a relative error of at most 2 roundings of its exponent's
@@ -183,7 +184,7 @@ mod tests {
     fn top_p_that_meets_a_sum_exactly_stops_there() {
         // Four equal weights of 1: a half is reached by the second exactly.
         let mut kept = list(&[2.0; 4]);
-        top_p(&mut kept, 0.5);
+        top_p(&mut kept, 0.5, 1.0);
         assert_eq!(ids(&kept), [0, 1]);
     }
 
@@ -191,9 +192,9 @@ mod tests {
     fn min_p_keeps_those_above_the_ratio_in_their_order() {
         // Probabilities 1 : 1/2 : 1/4 : 1 relative to the likeliest, with logits that are exact.
         let mut kept = list(&[-3.0, -1.0, -2.0, -1.0]);
-        min_p(&mut kept, 0.3);
+        min_p(&mut kept, 0.3, 1.0);
         assert_eq!(ids(&kept), [1, 2, 3]);
-        min_p(&mut kept, 1.0);
+        min_p(&mut kept, 1.0, 1.0);
         assert_eq!(ids(&kept), [1, 3]);
     }
 }

@@ -1,122 +1,49 @@
-//! Picks the next token from logits: penalties → top-k → top-p → min-p → temperature → draw, the order
-//! of llama.cpp's default chain. All cuts are exact; equal logits rank by lower id, so that the same
-//! logits and seed give the same token on any number of threads. After construction nothing is allocated.
+//! Picks the next token from logits, by a chain of stages ([`Stage`]) that each leave fewer candidates or change
+//! their logits. All cuts are exact; equal logits rank by lower id, so that the same logits and seed give the same
+//! token on any number of threads. After construction nothing is allocated.
+//!
+//! The chain that [`SamplerParams`] builds is llama.cpp's default one:
+//! penalties → top-k → top-p → min-p → temperature → draw. [`Sampler::from_stages`] takes any other.
+//!
+//! A sampler remembers the tokens that it was told of, and can go back: [`Sampler::rollback`].
 
 mod cut;
+mod mask;
+mod params;
+mod stage;
 mod window;
 
+#[cfg(test)]
+mod chain_tests;
 #[cfg(test)]
 mod tests;
 
 use crate::{Error, Result};
 use cut::Candidate;
+pub use mask::{Mask, TokenSet};
+pub use params::SamplerParams;
 use rand_core::{RngCore, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+pub use stage::{MAX_PENALTY_LAST_N, Penalties, Stage};
+use std::collections::VecDeque;
 use window::Window;
 
-/// How to pick. `Default` is the customary mix; [`SamplerParams::greedy`] always takes the likeliest.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SamplerParams {
-    /// Divides the logits before the draw; ≥ 0. 0 takes the likeliest token, without a draw.
-    pub temperature: f32,
-    /// Keeps the `top_k` likeliest tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Keeps the fewest likeliest tokens whose probability together reaches this; in (0, 1], 1 keeps all.
-    pub top_p: f32,
-    /// Keeps tokens at least this many times as likely as the likeliest; in [0, 1], 0 keeps all.
-    pub min_p: f32,
-    /// Positive logits of tokens in the window are divided by it, others multiplied; > 0, 1 is off.
-    pub repetition_penalty: f32,
-    /// Subtracted from a logit for each time that its token is in the window; 0 is off.
-    pub frequency_penalty: f32,
-    /// Subtracted from the logit of each token in the window; 0 is off.
-    pub presence_penalty: f32,
-    /// Length of the window of last tokens that the penalties look at; 0 turns them off.
-    pub penalty_last_n: usize,
-    /// Where the draws begin.
-    pub seed: u64,
-}
-
-impl Default for SamplerParams {
-    fn default() -> Self {
-        Self {
-            temperature: 0.8,
-            top_k: 40,
-            top_p: 0.95,
-            min_p: 0.05,
-            repetition_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            penalty_last_n: 64,
-            seed: 0,
-        }
-    }
-}
-
-/// Longest window of last tokens.
-pub const MAX_PENALTY_LAST_N: usize = 1 << 20;
-
-impl SamplerParams {
-    /// Always the likeliest token, without penalties.
-    pub fn greedy() -> Self {
-        Self { temperature: 0.0, ..Self::default() }
-    }
-
-    /// Checks each value.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] that names the first one outside its range.
-    pub fn validate(&self) -> Result<()> {
-        let check = |holds: bool, name: &str, value: f32, range: &str| {
-            if holds { Ok(()) } else { Err(Error::invalid(format!("{name} is {value}; it must be {range}"))) }
-        };
-        let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
-        check(temperature >= 0.0 && temperature.is_finite(), "temperature", temperature, "finite and ≥ 0")?;
-        check(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0 and at most 1")?;
-        check((0.0..=1.0).contains(&min_p), "min_p", min_p, "within 0 and 1")?;
-        check(
-            repetition_penalty > 0.0 && repetition_penalty.is_finite(),
-            "repetition_penalty",
-            repetition_penalty,
-            "finite and above 0",
-        )?;
-        let finite =
-            [("frequency_penalty", self.frequency_penalty), ("presence_penalty", self.presence_penalty)];
-        for (name, value) in finite {
-            check(value.is_finite(), name, value, "finite")?;
-        }
-        if self.penalty_last_n > MAX_PENALTY_LAST_N {
-            return Err(Error::invalid(format!(
-                "penalty_last_n is {}; it must be at most {MAX_PENALTY_LAST_N}",
-                self.penalty_last_n
-            )));
-        }
-        Ok(())
-    }
-
-    fn penalises(&self) -> bool {
-        self.penalty_last_n > 0
-            && (self.repetition_penalty != 1.0
-                || self.frequency_penalty != 0.0
-                || self.presence_penalty != 0.0)
-    }
-
-    /// The logit of a token that is `count` ≥ 1 times in the window.
-    fn penalised(&self, logit: f32, count: u32) -> f32 {
-        let repeated =
-            if logit > 0.0 { logit / self.repetition_penalty } else { logit * self.repetition_penalty };
-        repeated - count as f32 * self.frequency_penalty - self.presence_penalty
-    }
-}
+/// Most tokens that a sampler can go back.
+pub const MAX_ROLLBACK: usize = 256;
 
 /// Picks tokens of one sequence. Belongs to one thread at a time.
 pub struct Sampler {
-    params: SamplerParams,
+    stages: Vec<Stage>,
     n_vocab: usize,
+    seed: u64,
     rng: Pcg64Mcg,
+    /// What `rng` was before the first token that can be taken back, and after each of them.
+    marks: VecDeque<Pcg64Mcg>,
     window: Window,
     /// Capacity for the whole vocabulary.
     candidates: Vec<Candidate>,
+    /// What a mask is asked for. Without room where there is no mask.
+    allowed: TokenSet,
 }
 
 impl Sampler {
@@ -127,6 +54,17 @@ impl Sampler {
     /// [`Error::OutOfMemory`].
     pub fn new(params: SamplerParams, n_vocab: usize) -> Result<Self> {
         params.validate()?;
+        Self::from_stages(params.stages(), n_vocab)
+    }
+
+    /// A sampler for logits of `n_vocab` tokens that runs these stages, in this order.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where a stage's value is outside its range, where the last stage isn't the only
+    /// [`Stage::Draw`], where [`Stage::Penalties`] or [`Stage::Temperature`] stands twice, and for `n_vocab` 0 or
+    /// above `u32::MAX`; [`Error::OutOfMemory`].
+    pub fn from_stages(stages: Vec<Stage>, n_vocab: usize) -> Result<Self> {
+        let seed = stage::check_chain(&stages)?;
         if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
             return Err(Error::invalid(format!("a vocabulary of {n_vocab} tokens")));
         }
@@ -135,14 +73,26 @@ impl Sampler {
             bytes: n_vocab.saturating_mul(size_of::<Candidate>()),
             what: "the sampler's candidates",
         })?;
-        let window =
-            if params.penalises() { Window::new(params.penalty_last_n, n_vocab)? } else { Window::default() };
-        Ok(Self { params, n_vocab, rng: Pcg64Mcg::seed_from_u64(params.seed), window, candidates })
+        let mut marks = VecDeque::new();
+        marks.try_reserve_exact(MAX_ROLLBACK + 1).map_err(|_| Error::OutOfMemory {
+            bytes: (MAX_ROLLBACK + 1) * size_of::<Pcg64Mcg>(),
+            what: "the sampler's memory of draws",
+        })?;
+        let last_n = stages.iter().find_map(|stage| match stage {
+            Stage::Penalties(penalties) => Some(penalties.last_n),
+            _ => None,
+        });
+        let window = last_n.map_or(Ok(Window::default()), |last_n| Window::new(last_n, n_vocab))?;
+        let masked = stages.iter().any(|stage| matches!(stage, Stage::Mask(_)));
+        let allowed = TokenSet::new(if masked { n_vocab } else { 0 })?;
+        let rng = Pcg64Mcg::seed_from_u64(seed);
+        marks.push_back(rng.clone());
+        Ok(Self { stages, n_vocab, seed, rng, marks, window, candidates, allowed })
     }
 
-    /// The parameters.
-    pub fn params(&self) -> &SamplerParams {
-        &self.params
+    /// Where the draws begin.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The next token. Does not [`accept`](Self::accept) it.
@@ -151,44 +101,105 @@ impl Sampler {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where `logits` isn't one per token, holds a NaN or +∞ (after penalties;
-    /// named by token), or rules every token out. No draw is used up then.
+    /// named by token), or where every token is ruled out, by its logit or by a mask; what a mask says. No draw is
+    /// used up then.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        if logits.len() != self.n_vocab {
-            return Err(Error::invalid(format!(
-                "{} logits for a vocabulary of {}",
-                logits.len(),
-                self.n_vocab
-            )));
-        }
         self.gather(logits)?;
-        if self.params.temperature == 0.0 {
-            return self.candidates.iter().max().map(|best| best.id()).ok_or_else(all_ruled_out);
+        let mut temperature = 1.0;
+        for stage in &mut self.stages {
+            match stage {
+                Stage::Penalties(penalties) => penalties.apply(&self.window, &mut self.candidates)?,
+                Stage::Mask(mask) => mask::apply(mask.as_mut(), &mut self.allowed, &mut self.candidates)?,
+                Stage::TopK(k) if *k > 0 => cut::top_k(&mut self.candidates, *k),
+                Stage::TopP(p) if *p < 1.0 => cut::top_p(&mut self.candidates, *p, temperature),
+                Stage::MinP(p) if *p > 0.0 => cut::min_p(&mut self.candidates, *p, temperature),
+                Stage::Temperature(0.0) => cut::top_k(&mut self.candidates, 1),
+                Stage::Temperature(value) => temperature = *value,
+                Stage::TopK(_) | Stage::TopP(_) | Stage::MinP(_) | Stage::Draw { .. } => {}
+            }
         }
-        self.cut();
-        self.draw()
+        self.draw(temperature)
     }
 
-    /// Puts a token into the window that the penalties look at: sampled ones, and prompts if wanted.
+    /// Tells the sampler that a token was appended to what it writes: the penalties' window takes it, and each mask
+    /// is told.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a token outside the vocabulary.
+    /// [`Error::InvalidArgument`] for a token outside the vocabulary; what a mask says that refuses it. Nothing has
+    /// changed then.
     pub fn accept(&mut self, token: u32) -> Result<()> {
-        if token as usize >= self.n_vocab {
-            return Err(Error::invalid(format!("token {token} of a vocabulary of {}", self.n_vocab)));
+        self.check(token)?;
+        for i in 0..self.stages.len() {
+            if let Stage::Mask(mask) = &mut self.stages[i]
+                && let Err(error) = mask.accept(token)
+            {
+                masks(&mut self.stages[..i]).for_each(|mask| mask.rollback(1));
+                return Err(error);
+            }
         }
+        if self.marks.len() > MAX_ROLLBACK {
+            self.marks.pop_front();
+        }
+        self.marks.push_back(self.rng.clone());
         self.window.push(token);
         Ok(())
     }
 
-    /// Empties the window and begins the draws anew from the seed.
-    pub fn reset(&mut self) {
-        self.window.clear();
-        self.rng = Pcg64Mcg::seed_from_u64(self.params.seed);
+    /// Tells the sampler of a token of the prompt: the penalties' window takes it. Masks, which are about what is
+    /// written, aren't told. What was accepted before can't be rolled back any more.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a token outside the vocabulary.
+    pub fn read(&mut self, token: u32) -> Result<()> {
+        self.check(token)?;
+        self.marks.clear();
+        self.marks.push_back(self.rng.clone());
+        self.window.push(token);
+        Ok(())
     }
 
-    /// Fills `candidates` with all tokens in order of id, penalties applied; one at least isn't ruled out.
-    /// Ruled-out ones stay: they rank last and weigh nothing.
+    /// Takes back the last `n` accepted tokens. Everything with a memory goes back: the penalties' window, the masks,
+    /// and the draws (those of the tokens, and any since), so that the sampler picks what it would have picked had it
+    /// never been told of the tokens. A text thus follows from the seed alone, however much of it was tried and taken
+    /// back.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where fewer tokens were accepted since [`Sampler::new`], [`Sampler::read`] or
+    /// [`Sampler::reset`], or `n` is above [`MAX_ROLLBACK`]. Nothing has changed then.
+    pub fn rollback(&mut self, n: usize) -> Result<()> {
+        let most = self.marks.len() - 1;
+        if n > most {
+            return Err(Error::invalid(format!("can't roll back {n} tokens: only {most} are remembered")));
+        }
+        self.marks.truncate(1 + most - n);
+        self.rng = self.marks[most - n].clone();
+        self.window.rollback(n);
+        masks(&mut self.stages).for_each(|mask| mask.rollback(n));
+        Ok(())
+    }
+
+    /// Forgets all tokens and begins the draws anew from the seed.
+    pub fn reset(&mut self) {
+        self.window.clear();
+        self.rng = Pcg64Mcg::seed_from_u64(self.seed);
+        self.marks.clear();
+        self.marks.push_back(self.rng.clone());
+        masks(&mut self.stages).for_each(|mask| mask.reset());
+    }
+
+    fn check(&self, token: u32) -> Result<()> {
+        if token as usize >= self.n_vocab {
+            return Err(Error::invalid(format!("token {token} of a vocabulary of {}", self.n_vocab)));
+        }
+        Ok(())
+    }
+
+    /// Fills `candidates` with all tokens in order of id. Ruled-out ones stay: they rank last and weigh nothing.
     fn gather(&mut self, logits: &[f32]) -> Result<()> {
+        if logits.len() != self.n_vocab {
+            let (given, n_vocab) = (logits.len(), self.n_vocab);
+            return Err(Error::invalid(format!("{given} logits for a vocabulary of {n_vocab}")));
+        }
         // Counting instead of stopping at the first lets the compiler use vectors.
         if logits.iter().map(|&logit| u32::from(!is_usable(logit))).sum::<u32>() > 0 {
             let bad = (0..).zip(logits).find(|&(_, &logit)| !is_usable(logit));
@@ -196,41 +207,15 @@ impl Sampler {
         }
         self.candidates.clear();
         self.candidates.extend((0..).zip(logits).map(|(id, &logit)| Candidate::new(logit, id)));
-        for &id in self.window.tokens() {
-            // From the raw logit, so that a token that is there twice is penalised once, by its count.
-            let logit = self.params.penalised(logits[id as usize], self.window.count(id));
-            if !is_usable(logit) {
-                return Err(unusable(id, logit));
-            }
-            self.candidates[id as usize] = Candidate::new(logit, id);
-        }
-        match cut::likeliest(&self.candidates) {
-            Some(max) if max > f32::NEG_INFINITY => Ok(()),
-            _ => Err(all_ruled_out()),
-        }
-    }
-
-    /// Leaves the candidates that the parameters keep; one at least.
-    fn cut(&mut self) {
-        let SamplerParams { top_k, top_p, min_p, .. } = self.params;
-        if top_k > 0 {
-            cut::top_k(&mut self.candidates, top_k);
-        }
-        if top_p < 1.0 {
-            cut::top_p(&mut self.candidates, top_p);
-        }
-        if min_p > 0.0 {
-            cut::min_p(&mut self.candidates, min_p);
-        }
+        Ok(())
     }
 
     /// One of the candidates, by probability.
-    fn draw(&mut self) -> Result<u32> {
-        let max = cut::likeliest(&self.candidates).ok_or_else(all_ruled_out)?;
-        let weights = || {
-            let temperature = self.params.temperature;
-            self.candidates.iter().map(move |candidate| (candidate.id(), candidate.weight(max, temperature)))
-        };
+    fn draw(&mut self, temperature: f32) -> Result<u32> {
+        let max = cut::likeliest(&self.candidates).filter(|&max| max > f32::NEG_INFINITY);
+        let max = max.ok_or_else(|| Error::invalid("every logit is −∞: no token is left to pick"))?;
+        let weights =
+            || self.candidates.iter().map(|candidate| (candidate.id(), candidate.weight(max, temperature)));
         // 53 random bits: an f64 in [0, 1).
         let uniform = (self.rng.next_u64() >> 11) as f64 * (0.5_f64).powi(53);
         let target = uniform * weights().map(|(_, weight)| weight).sum::<f64>();
@@ -248,6 +233,14 @@ impl Sampler {
     }
 }
 
+/// The masks among the stages.
+fn masks(stages: &mut [Stage]) -> impl Iterator<Item = &mut Box<dyn Mask>> {
+    stages.iter_mut().filter_map(|stage| match stage {
+        Stage::Mask(mask) => Some(mask),
+        _ => None,
+    })
+}
+
 /// Neither NaN nor +∞.
 fn is_usable(logit: f32) -> bool {
     logit < f32::INFINITY
@@ -255,8 +248,4 @@ fn is_usable(logit: f32) -> bool {
 
 fn unusable(id: u32, logit: f32) -> Error {
     Error::invalid(format!("the logit of token {id} is {logit}"))
-}
-
-fn all_ruled_out() -> Error {
-    Error::invalid("every logit is −∞: no token is left to pick")
 }

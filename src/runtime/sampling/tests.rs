@@ -127,7 +127,7 @@ fn top_k_of_one_and_tiny_temperatures_are_greedy() {
 
 #[test]
 fn penalties_change_logits_as_written() {
-    let params = SamplerParams {
+    let chain = SamplerParams {
         temperature: 0.0,
         repetition_penalty: 2.0,
         frequency_penalty: 0.25,
@@ -135,13 +135,14 @@ fn penalties_change_logits_as_written() {
         penalty_last_n: 3,
         ..PLAIN
     };
+    let params = chain.penalties();
     assert_eq!(params.penalised(4.0, 1), 2.0 - 0.25 - 0.5);
     assert_eq!(params.penalised(4.0, 3), 2.0 - 0.75 - 0.5);
     assert_eq!(params.penalised(-4.0, 2), -8.0 - 0.5 - 0.5);
     assert_eq!(params.penalised(0.0, 1), -0.75);
 
     let logits = [4.0, 1.5, -9.0, -9.0];
-    let mut sampler = sampler(params, 4);
+    let mut sampler = sampler(chain, 4);
     assert_eq!(sampler.sample(&logits).unwrap(), 0);
     sampler.accept(0).unwrap(); // 4 → 1.25
     assert_eq!(sampler.sample(&logits).unwrap(), 1);
@@ -165,7 +166,7 @@ fn penalties_that_overflow_are_an_error() {
 #[test]
 fn the_same_seed_gives_the_same_tokens() {
     let run = |seed, sampler: &mut Sampler| {
-        assert_eq!(sampler.params().seed, seed);
+        assert_eq!(sampler.seed(), seed);
         (0..64).map(|_| sampler.sample(&LOGITS).unwrap()).collect::<Vec<_>>()
     };
     let mut one = sampler(SamplerParams { seed: 7, ..PLAIN }, 8);
@@ -237,5 +238,60 @@ proptest! {
             Ok(token) => prop_assert!(logits[token as usize].is_finite()),
             Err(_) => prop_assert!(!finite),
         }
+    }
+}
+
+/// The default chain's choices are part of what a seed promises: these were drawn before the chain was made of
+/// stages.
+#[test]
+fn the_default_chain_picks_what_it_always_picked() {
+    let logits = |step: u32| -> Vec<f32> {
+        // A fixed spread within ±8, another one each step.
+        let spread = |id: u32| (id * 7 + step * 13 + 1).wrapping_mul(2_654_435_761) >> 16;
+        (0..500).map(|id| spread(id) as f32 / 4096.0 - 8.0).collect()
+    };
+    let penalised = SamplerParams {
+        repetition_penalty: 1.3,
+        frequency_penalty: 0.25,
+        presence_penalty: 0.5,
+        penalty_last_n: 5,
+        ..PLAIN
+    };
+    let cases: [(SamplerParams, [u32; 12]); 7] = [
+        (PLAIN, [424, 59, 237, 375, 191, 286, 200, 384, 68, 206, 30, 40]),
+        (
+            SamplerParams { seed: 9, ..SamplerParams::default() },
+            [464, 136, 476, 194, 4, 473, 197, 387, 206, 396, 206, 209],
+        ),
+        (
+            SamplerParams { top_k: 5, temperature: 2.5, ..PLAIN },
+            [464, 369, 421, 93, 191, 332, 243, 56, 13, 295, 65, 65],
+        ),
+        (
+            SamplerParams { top_p: 0.6, temperature: 0.7, ..PLAIN },
+            [47, 182, 470, 50, 427, 53, 10, 482, 295, 62, 206, 206],
+        ),
+        (
+            SamplerParams { min_p: 0.4, temperature: 3.0, ..PLAIN },
+            [421, 90, 234, 332, 151, 286, 197, 344, 65, 203, 25, 25],
+        ),
+        (
+            SamplerParams { top_k: 7, top_p: 0.9, min_p: 0.1, temperature: 1.5, ..penalised },
+            [136, 369, 93, 375, 332, 4, 384, 479, 154, 436, 65, 206],
+        ),
+        (
+            SamplerParams { temperature: 0.0, ..penalised },
+            [369, 41, 139, 280, 50, 191, 102, 243, 13, 154, 65, 206],
+        ),
+    ];
+    for (params, expected) in cases {
+        let mut sampler = sampler(params, 500);
+        let picks = std::array::from_fn::<u32, 12, _>(|step| {
+            // The same logits twice, so that penalties have something to change.
+            let token = sampler.sample(&logits(step as u32 / 2)).unwrap();
+            sampler.accept(token).unwrap();
+            token
+        });
+        assert_eq!(picks, expected, "{params:?}");
     }
 }

@@ -79,7 +79,7 @@ impl<'g> Lowering<'g> {
             graph,
             activations,
             result,
-            plan: Plan::default(),
+            plan: Plan { activations, ..Plan::default() },
             live,
             readers,
             done: vec![false; n],
@@ -156,8 +156,8 @@ impl<'g> Lowering<'g> {
         self.float_buffer(rows, width)
     }
 
-    /// Appends a step.
-    fn push(&mut self, step: impl Step + 'static) {
+    /// Appends a step that makes a value.
+    fn push(&mut self, value: Value, step: impl Step + 'static) {
         let index = self.plan.steps.len();
         let Access { reads, writes, .. } = step.access();
         for buf in reads.iter().chain(&writes) {
@@ -166,6 +166,7 @@ impl<'g> Lowering<'g> {
         }
         self.plan.steps.push(Planned {
             step: Box::new(step),
+            layer: self.graph.node(value).layer,
             barrier: true,
             barrier_few: true,
             own_copy: false,
@@ -173,9 +174,9 @@ impl<'g> Lowering<'g> {
     }
 
     /// [`Lowering::push`] for a step that makes rows of `out`, of which workers may have copies of their own.
-    fn push_row_wise(&mut self, step: impl Step + 'static, out: Buf) {
+    fn push_row_wise(&mut self, value: Value, step: impl Step + 'static, out: Buf) {
         self.plan.buffers[out.index()].own_copy = true;
-        self.push(step);
+        self.push(value, step);
     }
 
     /// A value as rows of floats.
@@ -190,7 +191,7 @@ impl<'g> Lowering<'g> {
             Op::Linear(..) => {
                 let x = self.input(value)?;
                 let out = self.float_buffer(rows, width)?;
-                self.linear(self.zone(value), &[(value, x, out, 0)], false, None);
+                self.linear(value, self.zone(value), &[(value, x, out, 0)], false, None);
                 out
             }
             Op::Activate(x, function) => match self.mlp(value, false)? {
@@ -206,13 +207,13 @@ impl<'g> Lowering<'g> {
             Op::Select(x) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
-                self.push(Select { x, width, out });
+                self.push(value, Select { x, width, out });
                 out
             }
             Op::Pool(x) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
-                self.push(Pool { x, width, out });
+                self.push(value, Pool { x, width, out });
                 out
             }
             Op::Positions(_) => return self.unsupported(value, "positions apart from embeddings"),
@@ -251,7 +252,7 @@ impl<'g> Lowering<'g> {
             None => {
                 let (x, Shape { rows, width }) = (self.floats(value)?, self.graph.shape(value));
                 let out = self.buffer_of(value, true)?;
-                self.push_row_wise(Quantize { x, out, width, rows }, out);
+                self.push_row_wise(value, Quantize { x, out, width, rows }, out);
                 out
             }
         };
@@ -285,9 +286,10 @@ impl<'g> Lowering<'g> {
         Some(Part { x, matrix, bias, out, column, accumulate })
     }
 
-    /// Products side by side: each with its input, and where its columns go.
+    /// Products side by side on the way to a value: each with its input, and where its columns go.
     fn linear(
         &mut self,
+        value: Value,
         zone: Zone,
         products: &[(Value, Buf, Buf, usize)],
         accumulate: bool,
@@ -301,7 +303,7 @@ impl<'g> Lowering<'g> {
             // Workers write columns of it: there can't be a copy of each.
             self.plan.buffers[out.index()].own_copy = false;
         }
-        self.push(Linear { zone, parts, heads, rows });
+        self.push(value, Linear { zone, parts, heads, rows });
     }
 
     fn embed(&mut self, value: Value, tokens: Value, positions: Option<Value>) -> Result<Buf> {
@@ -315,7 +317,7 @@ impl<'g> Lowering<'g> {
         };
         let width = self.graph.shape(value).width;
         let out = self.float_buffer(RowSet::Batch, width)?;
-        self.push(Embed { table, positions, width, out });
+        self.push(value, Embed { table, positions, width, out });
         self.done[tokens.index()] = true;
         Ok(out)
     }
@@ -331,7 +333,7 @@ impl<'g> Lowering<'g> {
         };
         let Shape { rows, width } = self.graph.shape(value);
         let out = self.buffer_of(value, quantized)?;
-        self.push_row_wise(Normalize { x: from, norm, width, out, quantized, rows }, out);
+        self.push_row_wise(value, Normalize { x: from, norm, width, out, quantized, rows }, out);
         Ok(out)
     }
 
@@ -346,7 +348,7 @@ impl<'g> Lowering<'g> {
         let Shape { rows, width } = self.graph.shape(value);
         let out = if self.last_for(a, value) { from } else { self.float_buffer(rows, width)? };
         self.plan.buffers[out.index()].own_copy = false;
-        self.push(Elementwise { a: from, function, out, width, rows });
+        self.push(value, Elementwise { a: from, function, out, width, rows });
         Ok(out)
     }
 
@@ -370,7 +372,7 @@ impl<'g> Lowering<'g> {
             // The product's own input may be the last that reads the stream.
             let (residual, x) = (self.floats(stream)?, self.input(product)?);
             if self.last_for(stream, value) {
-                self.linear(self.zone(product), &[(product, x, residual, 0)], true, None);
+                self.linear(value, self.zone(product), &[(product, x, residual, 0)], true, None);
                 self.made(value, residual);
                 return Ok(());
             }
@@ -396,7 +398,7 @@ impl<'g> Lowering<'g> {
         let Some(up_part) = self.part(up, up_x, out, 0, false) else { return Ok(None) };
         self.done[up.index()] = true;
         let rows = self.graph.shape(value).rows;
-        self.push(Mlp { gate, up: up_part, function, out, quantized, rows });
+        self.push(value, Mlp { gate, up: up_part, function, out, quantized, rows });
         Ok(Some(out))
     }
 
@@ -441,12 +443,12 @@ impl<'g> Lowering<'g> {
         let products: Vec<_> = products.map(|((chain, x), column)| (chain.linear, x, qkv, column)).collect();
         let layer = self.cache_layer(attention);
         let heads = HeadsDone { shape, q: q.work, k: k.work, layer };
-        self.linear(Zone::LinearQkv, &products, false, Some(heads));
+        self.linear(value, Zone::LinearQkv, &products, false, Some(heads));
 
         let out = self.float_buffer(RowSet::Batch, q_width)?;
         let mask = number_of(&mut self.plan.masks, mask);
         number_of(&mut self.plan.heads, shape);
-        self.push(Attend { qkv, out, shape, layer, mask, scale });
+        self.push(value, Attend { qkv, out, shape, layer, mask, scale });
         self.made(value, out);
         Ok(())
     }

@@ -1,14 +1,13 @@
 //! The plan: one forward pass as a list of steps on buffers, made by lowering a graph.
 //! The arena is laid out from the buffers' lifetimes, barriers stand where workers meet; the pass walks the steps.
 
-use std::fmt;
-
 use super::steps::Step;
 use crate::error::Result;
+use crate::kernels::qmatmul::Activations;
 use crate::kv::LayerId;
 use crate::memory::ArenaPlan;
-use crate::model::graph::{Graph, RowSet};
-use crate::model::{Mask, WeightSpecs};
+use crate::model::Mask;
+use crate::model::graph::RowSet;
 use crate::ops::attention::HeadShape;
 
 /// A buffer of the plan.
@@ -19,12 +18,6 @@ impl Buf {
     /// Index into [`Plan::buffers`].
     pub fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-impl fmt::Display for Buf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b{}", self.0)
     }
 }
 
@@ -67,6 +60,8 @@ impl Access {
 pub struct Planned {
     /// What is done.
     pub step: Box<dyn Step>,
+    /// The transformer block that it is for, if it is for one.
+    pub layer: Option<usize>,
     /// Whether workers wait for each other before the next step, in a pass of many rows.
     pub barrier: bool,
     /// The same in a pass of up to [`Plan::FEW_ROWS`] rows.
@@ -91,6 +86,8 @@ pub struct CacheGroup {
 /// A model's forward pass.
 #[derive(Debug, Default)]
 pub struct Plan {
+    /// How finely rows are rounded for quantised weights.
+    pub activations: Activations,
     /// The steps, in order.
     pub steps: Vec<Planned>,
     /// The buffers they work on.
@@ -217,54 +214,12 @@ impl Plan {
         let (own_offsets, own_total) = (own.offsets, own.total);
         Ok(PlanLayout { offsets: arena.offsets, total: arena.total, own_offsets, own_total })
     }
-
-    /// The plan as text, a line a step; weights have the names that `graph` gives them.
-    pub fn text(&self, graph: &Graph) -> String {
-        let mut text = format!("plan of {}\n", graph.family);
-        for (i, group) in self.groups.iter().enumerate() {
-            let CacheGroup { layers, n_head_kv, head_dim, reach } = group;
-            let reach = reach.map_or("all positions".to_owned(), |reach| format!("{reach} positions"));
-            text.push_str(&format!(
-                "cache {i}: {layers} layers of {n_head_kv} heads of {head_dim}, {reach}\n"
-            ));
-        }
-        for (i, planned) in self.steps.iter().enumerate() {
-            text.push_str(&format!("{i:>4} {}\n", self.line(planned, &graph.weights)));
-            if i + 1 < self.steps.len() {
-                text.push_str(match (planned.barrier, planned.barrier_few) {
-                    (true, true) => "     ── barrier\n",
-                    (true, false) => "     ── barrier, but for few rows\n",
-                    (false, true) => "     ── barrier for few rows\n",
-                    (false, false) => "",
-                });
-            }
-        }
-        for (i, spec) in self.buffers.iter().enumerate() {
-            let (rows, own) =
-                (spec.rows.name(), if spec.own_copy { ", a copy a worker for few rows" } else { "" });
-            let BufSpec { row_bytes, first, last, .. } = spec;
-            text.push_str(&format!(
-                "b{i}: {row_bytes} bytes a row of {rows}, steps {first} to {last}{own}\n"
-            ));
-        }
-        text
-    }
-
-    fn line(&self, planned: &Planned, weights: &WeightSpecs) -> String {
-        let (step, access) = (&planned.step, planned.step.access());
-        let list = |bufs: &[Buf]| bufs.iter().map(Buf::to_string).collect::<Vec<_>>().join(" ");
-        let mut reads = access.reads;
-        reads.dedup();
-        let mut writes = access.writes;
-        writes.dedup();
-        let (reads, writes) = (list(&reads), list(&writes));
-        format!("{:<16} {reads} → {writes}: {}", step.zone().name(), step.text(weights)).replace("  →", " →")
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::text::Names;
     use crate::profile::Zone;
     use crate::runtime::steps::{At, Scratch, Walk, Work};
 
@@ -295,7 +250,7 @@ mod tests {
             Work::default()
         }
         unsafe fn run(&self, _: &Walk<'_>, _: &At<'_>) {}
-        fn text(&self, _: &WeightSpecs) -> String {
+        fn text(&self, _: &Names<'_>) -> String {
             String::new()
         }
     }
@@ -307,6 +262,7 @@ mod tests {
             let access = Access { cache, ..Access::new(&reads, &[Buf(writes)]) };
             Planned {
                 step: Box::new(Touch { access, dynamic }),
+                layer: None,
                 barrier: true,
                 barrier_few: true,
                 own_copy: false,

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::{Access, At, HeadsDone, Step, Walk, Work};
 use crate::model::graph::RowSet;
-use crate::model::{MatrixId, VectorId, WeightSpecs};
+use crate::model::text::Names;
+use crate::model::{MatrixId, VectorId};
 use crate::ops::linear::{self, Product, Then};
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
@@ -53,9 +54,9 @@ impl Part {
     }
 
     /// The weights' names and shapes.
-    pub fn text(&self, weights: &WeightSpecs) -> String {
-        let bias = if self.bias.is_some() { " + bias" } else { "" };
-        format!("{}{bias}", weights.matrix(self.matrix))
+    pub fn text(&self, names: &Names<'_>) -> String {
+        let bias = self.bias.map_or(String::new(), |bias| format!(" + {}", names.vector(bias)));
+        format!("{}{bias}", names.matrix(self.matrix))
     }
 }
 
@@ -118,12 +119,11 @@ impl Step for Linear {
         unsafe { linear::run(worker, shares, n, part, Some(then)) }
     }
 
-    fn text(&self, weights: &WeightSpecs) -> String {
-        let parts: Vec<_> = self.parts.iter().map(|part| part.text(weights)).collect();
-        let adds = if self.parts.iter().any(|part| part.accumulate) { ", added" } else { "" };
-        let rows = if self.rows == RowSet::Output { ", output rows" } else { "" };
-        let heads =
-            self.heads.as_ref().map_or(String::new(), |heads| format!("; then {}", heads.text(weights)));
-        format!("{}{adds}{rows}{heads}", parts.join(" | "))
+    fn text(&self, names: &Names<'_>) -> String {
+        let part =
+            |part: &Part| format!("{}{}", part.text(names), if part.accumulate { ", added" } else { "" });
+        let parts = self.parts.iter().map(part);
+        let heads = self.heads.as_ref().map(|heads| heads.text(names));
+        parts.chain(heads).collect::<Vec<_>>().join("\n")
     }
 }

@@ -1,6 +1,6 @@
 //! Model files that are good GGUF and bad models: a tensor missing, of another shape or type, metadata absent
 //! or absurd, data that cannot be read. Each load ends in a named error, without a panic and within a bound
-//! on memory. Every case is one change to a small Llama that loads (`tests/goldens/gguf`).
+//! on memory. Every case is one change to a small model that loads (`tests/goldens/gguf`).
 
 #[path = "common/gguf_writer.rs"]
 mod gguf_writer;
@@ -126,21 +126,63 @@ fn unchanged_files_load() {
     }
 }
 
+/// One file a family, or a trait that brings tensors of its own.
+const FAMILIES: [(&str, &str); 3] =
+    [("llama", "untied-mixed.gguf"), ("qwen2", "qwen2-quant.gguf"), ("qwen3", "qwen3-tied-quant.gguf")];
+
+/// What stands before the tensor's name in a refusal: the family and the layer.
+fn place(family: &str, tensor: &str) -> String {
+    let layer = tensor.strip_prefix("blk.").and_then(|rest| rest.split('.').next());
+    layer.map_or(format!("{family}: "), |layer| format!("{family}, layer {layer}: "))
+}
+
 #[test]
 fn every_tensor_missing() {
-    for tensor in Parts::mixed().tensors {
-        let parts = Parts::mixed().without_tensor(&tensor.name);
-        if tensor.name == "output.weight" {
-            load(&parts).expect("without a head of its own the embedding is the head");
-        } else {
-            assert_refused(&parts, &tensor.name);
+    for (family, golden) in FAMILIES {
+        let whole = Parts::of(golden);
+        load(&whole).unwrap();
+        for Tensor { name, .. } in &whole.tensors {
+            let parts = whole.clone().without_tensor(name);
+            match name.as_str() {
+                "output.weight" => {
+                    load(&parts).expect("without a head of its own the embedding is the head");
+                }
+                // Every model has one: it is asked for before the family is known.
+                "token_embd.weight" => assert_refused(&parts, "tensor token_embd.weight is missing"),
+                _ => assert_refused(&parts, &format!("{}tensor {name} is missing", place(family, name))),
+            }
         }
     }
 }
 
+/// What Llama lacks, biases of queries, keys and values and norms of heads, has the length of what it is for: a norm
+/// of all heads at once is another thing.
+#[test]
+fn biases_and_norms_of_the_qwens() {
+    for (family, golden, names) in [
+        ("qwen2", "qwen2-quant.gguf", &["attn_q.bias", "attn_k.bias", "attn_v.bias"][..]),
+        ("qwen3", "qwen3-tied-quant.gguf", &["attn_q_norm.weight", "attn_k_norm.weight"]),
+    ] {
+        let whole = Parts::of(golden);
+        for name in names.iter().flat_map(|name| [0, 1].map(|layer| format!("blk.{layer}.{name}"))) {
+            let len = whole.tensors.iter().find(|tensor| tensor.name == name).unwrap().dims[0];
+            for dims in [vec![len - 1], vec![len + 1], vec![2 * len], vec![len, 2], vec![1], vec![]] {
+                let parts = whole.clone().with_tensor(&name, &dims, F32, 4 * dims.iter().product::<u64>());
+                assert_refused(&parts, &format!("{}tensor {name}", place(family, &name)));
+            }
+        }
+    }
+}
+
+fn tensors_of_families() -> impl Iterator<Item = (&'static str, Tensor)> {
+    FAMILIES
+        .into_iter()
+        .flat_map(|(_, golden)| Parts::of(golden).tensors.into_iter().map(move |t| (golden, t)))
+}
+
 #[test]
 fn every_tensor_of_another_shape() {
-    for Tensor { name, dims, .. } in Parts::mixed().tensors {
+    for (golden, Tensor { name, dims, .. }) in tensors_of_families() {
         let (k, n) = (dims[0], dims.get(1).copied().unwrap_or(1));
         let others = [
             vec![k],
@@ -156,7 +198,7 @@ fn every_tensor_of_another_shape() {
         // A vector is a matrix of one row, and a square one turned round is itself.
         for other in others.into_iter().filter(|other| *other != [k, n] && *other != dims) {
             let bytes = other.iter().product::<u64>() * 4;
-            let parts = Parts::mixed().with_tensor(&name, &other, F32, bytes);
+            let parts = Parts::of(golden).with_tensor(&name, &other, F32, bytes);
             let message = refusal(&parts);
             // The embedding's rows are the vocabulary: a change of them is seen wherever they meet.
             assert!(message.contains(&name) || name == "token_embd.weight", "{name} {other:?}: {message}");

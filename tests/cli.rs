@@ -1,12 +1,17 @@
 //! The built command line as a person or a script meets it: what it prints, and what it says of bad input.
 //! Every failure is one line on standard error and a code: 1, 2 for a wrong command line, 130 after Ctrl-C.
 
+#[path = "common/gguf_writer.rs"]
+mod gguf_writer;
 #[path = "common/model.rs"]
 mod model;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+
+use gguf_writer::{F32, Writer, string};
+use smallmind::format::gguf::Gguf;
 
 /// 288 tokens, 128 positions, random weights.
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/untied-mixed.gguf");
@@ -247,6 +252,61 @@ fn info_kernels_and_bench_print_tables() {
     let table = succeeds(&mut smallmind(&lists));
     let tests: Vec<_> = table.lines().skip(3).map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(tests, ["pp4", "pp8", "pp4@d5", "pp8@d5"], "{table}");
+}
+
+#[test]
+fn info_prints_graphs_and_plans_alone() {
+    let graph = succeeds(&mut smallmind(&["info", TINY, "--graph"]));
+    let lines: Vec<_> = graph.lines().collect();
+    assert_eq!(lines[0], "graph of llama: 2 layers, 36 nodes, 21 tensors");
+    assert!(
+        graph.contains("\nlayer 0: 16 nodes\n") && graph.contains("attn_k.weight [64 → 32, F16]"),
+        "{graph}"
+    );
+    assert!(graph.contains("\nlayer 1: as layer 0, %17 to %32\n  but in 1: attn_q.weight Q8_0, "), "{graph}");
+
+    let plan = |more: &[&str]| succeeds(smallmind(&["info", TINY, "--plan"]).args(more));
+    let committed = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/plans/");
+        std::fs::read_to_string(format!("{folder}{name}.txt")).unwrap()
+    };
+    assert_eq!(plan(&[]), committed("untied-mixed"));
+    assert_eq!(plan(&["--activations", "16"]), plan(&[]));
+    assert_eq!(plan(&["--activations", "8"]), committed("untied-mixed-8bit"));
+    assert!(plan(&["--activations", "auto"]).starts_with("plan of llama with 16- or 8-bit activations: "));
+    assert_eq!(plan(&["--graph"]), format!("{graph}\n{}", plan(&[])), "both, an empty line between");
+
+    fails(&mut smallmind(&["info", TINY, "--activations", "8"]), 2, "not provided: --plan");
+    fails(&mut smallmind(&["info", TINY, "--plan", "--activations", "4"]), 2, "16, auto or 8 is needed");
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/metadata.gguf");
+    for flag in ["--graph", "--plan"] {
+        fails(&mut smallmind(&["info", other, flag]), 1, "architecture \"test\"");
+        fails(&mut smallmind(&["info", "/no/such/file", flag]), 1, "No such file");
+    }
+}
+
+/// Names and texts of a file don't command the terminal.
+#[test]
+fn info_escapes_control_characters() {
+    let gguf = Gguf::open_path(TINY).unwrap();
+    let mut writer = Writer::new().pair("rude\u{1b}[2Jkey", string("rude\u{1b}[2Jvalue"));
+    for (key, value) in gguf.metadata().iter() {
+        writer =
+            writer.pair(key, if key == "general.name" { string("rude\u{7}name") } else { value.clone() });
+    }
+    for tensor in gguf.tensors() {
+        let mut data = vec![0; tensor.bytes as usize];
+        gguf.read_tensor(tensor, 0, &mut data).unwrap();
+        writer = writer.tensor(&tensor.name, tensor.shape(), tensor.ty.0, &data);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), writer.tensor("rude\u{9b}tensor", &[1], F32, &[0; 4]).build()).unwrap();
+    let path = file.path().to_str().unwrap();
+    let listed = succeeds(&mut smallmind(&["info", path, "--tensors", "--metadata"]));
+    assert_eq!(listed.matches("rude").count(), 5, "{listed}");
+    for text in [listed, succeeds(&mut smallmind(&["info", path, "--graph", "--plan"]))] {
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
 }
 
 #[test]

@@ -10,8 +10,16 @@ use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
 use smallmind::runtime::{Context, ContextParams, Logits};
 
-/// Small files with random weights, one for each trait of the family.
-const MODELS: [&str; 3] = ["untied-mixed", "tied-rope-freqs", "untied-linear-rope"];
+/// Small files with random weights, one for each trait of the families.
+const MODELS: [&str; 7] = [
+    "untied-mixed",
+    "tied-rope-freqs",
+    "untied-linear-rope",
+    "qwen2-tied",
+    "qwen2-quant",
+    "qwen3-untied",
+    "qwen3-tied-quant",
+];
 
 fn load(name: &str, isa: Option<IsaId>) -> Arc<Model> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{name}.gguf"));

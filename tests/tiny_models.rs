@@ -1,5 +1,6 @@
 //! llama.cpp's logits on small random models that have what the real one lacks: an untied head, every
-//! block format, other head groupings, Llama 3's frequency factors, linear rotary scaling.
+//! block format, other head groupings, Llama 3's frequency factors, linear rotary scaling, Qwen's biases and norms
+//! of heads.
 
 #[path = "common/golden.rs"]
 mod golden;
@@ -9,14 +10,15 @@ use std::sync::Arc;
 
 use golden::{Cursor, read};
 use smallmind::format::BytesSource;
+use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
 use smallmind::runtime::{Context, ContextParams, Logits};
 
 /// Root mean square and largest difference from llama.cpp's logits on the same file.
-fn difference(name: &str) -> (f64, f64) {
+fn difference(name: &str, activations: Activations) -> (f64, f64) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{name}.gguf"));
-    let model = Model::open(&path, &LoadParams::default()).unwrap();
+    let model = Model::open(&path, &LoadParams { activations, ..LoadParams::default() }).unwrap();
     let bytes = read(&format!("gguf/{name}.logits.bin"));
     let mut cursor = Cursor::new(&bytes, b"SMLG");
     let (positions, vocabulary) = (cursor.size(), cursor.size());
@@ -46,8 +48,8 @@ fn difference(name: &str) -> (f64, f64) {
 /// and ours sums each of some ten products of up to 96 terms with 2⁻²⁴ a term.
 #[test]
 fn float_models_match_to_rounding() {
-    for name in ["tied-rope-freqs", "untied-linear-rope"] {
-        let (rms, max) = difference(name);
+    for name in ["tied-rope-freqs", "untied-linear-rope", "qwen2-tied", "qwen3-untied"] {
+        let (rms, max) = difference(name, Activations::Bits16);
         println!("{name}: rms {rms:.2e}, max {max:.2e}");
         assert!(max < 1e-4, "{name}: {max}");
     }
@@ -57,7 +59,7 @@ fn float_models_match_to_rounding() {
 /// a thousandth of what 8 bits cost (rms 0.04, max 0.26 in llama.cpp itself).
 #[test]
 fn quantised_models_match_to_the_rounding_of_activations() {
-    let (rms, max) = difference("untied-mixed");
+    let (rms, max) = difference("untied-mixed", Activations::Bits16);
     println!("untied-mixed: rms {rms:.2e}, max {max:.2e}");
     assert!(rms < 2e-4 && max < 1.5e-3, "{rms} {max}");
 }
@@ -65,9 +67,21 @@ fn quantised_models_match_to_the_rounding_of_activations() {
 /// So it is with every type of weights.
 #[test]
 fn every_type_matches_to_the_rounding_of_activations() {
-    let (rms, max) = difference("untied-every-quant");
+    let (rms, max) = difference("untied-every-quant", Activations::Bits16);
     println!("untied-every-quant: rms {rms:.2e}, max {max:.2e}");
     assert!(rms < 1e-3 && max < 2e-2, "{rms} {max}");
+}
+
+/// The same of the Qwens. A step of 16 bits is a 256th of one of 8, and so are the differences where errors are small
+/// enough to add up: a hundredth leaves room for those of 8 bits that aren't.
+#[test]
+fn quantised_qwens_match_to_the_rounding_of_activations() {
+    for name in ["qwen2-quant", "qwen3-tied-quant"] {
+        let [(rms, max), (rms8, max8)] =
+            [Activations::Bits16, Activations::Bits8].map(|activations| difference(name, activations));
+        println!("{name}: rms {rms:.2e}, max {max:.2e}; with 8 bits {rms8:.2e}, {max8:.2e}");
+        assert!(rms < rms8 / 100.0 && max < max8 / 100.0, "{name}: {rms} {max}, with 8 bits {rms8} {max8}");
+    }
 }
 
 /// The file from memory gives the same model as the file from disk.

@@ -3,7 +3,7 @@
 
 use super::config::{Config, LayerConfig};
 use super::graph::{Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpec, RowSet, Shape, Value};
-use super::weights::{MatrixId, VectorId, WeightSpecs};
+use super::weights::{MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::ops::attention::HeadShape;
@@ -57,7 +57,7 @@ impl<'a> Builder<'a> {
     }
 
     fn name(&self, part: &str) -> String {
-        self.layer.map_or_else(|| part.to_owned(), |layer| format!("blk.{layer}.{part}"))
+        self.layer.map_or_else(|| part.to_owned(), |layer| name_in_layer(layer, part))
     }
 
     /// Names the family and the layer in an error.

@@ -1,15 +1,17 @@
 //! The graph: what a model computes, in the field's own words, and nothing of how a CPU does it.
-//! A value is rows of floats; a node makes one value from others. Families build graphs through [`Builder`], which
+//! A value is rows of floats; a node makes one value from others. Families build graphs through `Builder`, which
 //! checks every shape against the file's tensors; whoever runs or trains the model lowers the graph to its needs.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::config::Mask;
 use super::rope::RopeConfig;
+use super::text::{self, Names, Row, Section, counted, write_sections};
 use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
 use crate::ops::attention::HeadShape;
 
-/// Rows of floats that a node makes: index into [`Graph::values`], and of its node into [`Graph::nodes`].
+/// Rows of floats that a node makes: index of the node in [`Graph::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value(pub(crate) u32);
 
@@ -222,63 +224,90 @@ impl Graph {
 }
 
 impl fmt::Display for Graph {
-    /// A line a node, a heading a layer.
+    /// A line a node: what it does, from which values to which, its rows; sections and names as
+    /// [`write_sections`] has them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "graph of {}", self.family)?;
-        let mut layer = None;
-        for (i, node) in self.nodes.iter().enumerate() {
-            if node.layer != layer {
-                layer = node.layer;
-                match layer {
-                    Some(number) => writeln!(f, "layer {number}")?,
-                    None => writeln!(f, "end")?,
-                }
-            }
-            let Shape { rows, width } = node.shape;
-            writeln!(f, "  %{i:<4} {} × {width:<7} {}", rows.name(), self.text(&node.op))?;
-        }
-        for (i, rope) in self.ropes.iter().enumerate() {
-            let factors = if rope.factors.is_some() { ", factors of the file" } else { "" };
-            writeln!(f, "rope {i}: {}{factors}", rope.config)?;
-        }
-        writeln!(f, "hidden %{}, logits %{}", self.hidden.0, self.logits.0)
+        let sections: Vec<_> = text::sections(self.nodes.iter().map(|node| node.layer))
+            .into_iter()
+            .map(|(layer, items)| self.section(layer, items))
+            .collect();
+        let layers = sections.iter().filter(|section| section.layer.is_some()).count();
+        let layers = counted(layers, "layer");
+        let nodes = counted(self.nodes.len(), "node");
+        let tensors = counted(self.weights.tensors().len(), "tensor");
+        writeln!(f, "graph of {}: {layers}, {nodes}, {tensors}", self.family)?;
+        self.write_ropes(f)?;
+        writeln!(f, "hidden rows are %{}, logits %{}", self.hidden.0, self.logits.0)?;
+        let span = |items: &Range<usize>| format!("%{} to %{}", items.start, items.end - 1);
+        write_sections(f, &sections, &self.weights, span)
     }
 }
 
 impl Graph {
-    fn text(&self, op: &Op) -> String {
-        let vector = |id: VectorId| &self.weights.vector(id).name;
-        let norm = |norm: &Norm| match *norm {
-            Norm::Rms { gain, eps } => format!("rms · {} (eps {eps:e})", vector(gain)),
-            Norm::Layer { gain, bias, eps } => {
-                format!("layer · {} + {} (eps {eps:e})", vector(gain), vector(bias))
-            }
+    /// A line a rotary table.
+    pub(crate) fn write_ropes(&self, f: &mut impl fmt::Write) -> fmt::Result {
+        for (i, rope) in self.ropes.iter().enumerate() {
+            let factors =
+                if rope.factors.is_some() { ", frequencies divided by the file's factors" } else { "" };
+            writeln!(f, "rope {i}: {}{factors}", rope.config)?;
+        }
+        Ok(())
+    }
+
+    fn section(&self, layer: Option<usize>, items: Range<usize>) -> Section {
+        let rows = |names: &Names<'_>, value: &dyn Fn(Value) -> String| -> Vec<Row> {
+            items.clone().map(|i| self.row(Value(i as u32), names, value)).collect()
         };
+        let shown = rows(&Names::shown(&self.weights, layer), &|value| format!("%{}", value.0));
+        // Values are counted from where the layer begins: what it reads of the one before has the same number.
+        let begin = items.start as i64;
+        let compared =
+            rows(&Names::compared(&self.weights, layer), &|value| (i64::from(value.0) - begin).to_string());
+        let about = counted(items.len(), "node");
+        Section { layer, items, about, tables: [shown, Vec::new()], likeness: format!("{compared:?}") }
+    }
+
+    fn row(&self, at: Value, names: &Names<'_>, value: &dyn Fn(Value) -> String) -> Row {
+        let Node { op, shape, .. } = self.node(at);
+        let sign = match op {
+            Op::Add(..) => " + ",
+            Op::Gate(..) => " · ",
+            _ => " ",
+        };
+        let inputs: Vec<_> = op.inputs().map(value).collect();
+        let (what, how) = self.words(op, shape.width, names);
+        let shape = format!("{} × {}", shape.rows.name(), shape.width);
+        vec![what.into(), inputs.join(sign), format!("→ {}", value(at)), shape, how]
+    }
+
+    /// What a node is called, and with what it does it.
+    fn words(&self, op: &Op, width: usize, names: &Names<'_>) -> (&'static str, String) {
         match op {
-            Op::Embed(table) => format!("embed {}", self.weights.table(*table)),
-            Op::Positions(rows) => format!("positions {}", self.weights.vector(*rows)),
-            Op::Norm(x, by) => format!("norm %{} {}", x.0, norm(by)),
-            Op::Linear(x, matrix, bias) => {
-                let bias = bias.map_or(String::new(), |bias| format!(" + {}", vector(bias)));
-                format!("linear %{} · {}{bias}", x.0, self.weights.matrix(*matrix))
+            Op::Embed(table) => ("embed", names.table(*table)),
+            Op::Positions(rows) => ("positions", names.positions(*rows)),
+            Op::Norm(_, by @ Norm::Rms { .. }) => ("rms norm", names.norm(by)),
+            Op::Norm(_, by @ Norm::Layer { .. }) => ("layer norm", names.norm(by)),
+            Op::Linear(_, matrix, None) => ("linear", names.matrix(*matrix)),
+            Op::Linear(_, matrix, Some(bias)) => {
+                ("linear", format!("{} + {}", names.matrix(*matrix), names.vector(*bias)))
             }
-            Op::Split(x, begin) => format!("split %{} from {begin}", x.0),
-            Op::HeadNorm(x, head_dim, by) => format!("head norm %{} of {head_dim} {}", x.0, norm(by)),
-            Op::Rope(x, head_dim, rope) => format!("rope {} %{} of {head_dim}", rope.0, x.0),
-            Op::Attention(Attention { q, k, v, heads, mask, scale }) => {
+            Op::Split(_, begin) => ("split", format!("columns {begin} to {}", begin + width - 1)),
+            Op::HeadNorm(_, head_dim, by) => {
+                ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
+            }
+            Op::Rope(_, head_dim, rope) => ("rope", format!("heads of {head_dim}, rope {}", rope.0)),
+            Op::Attention(Attention { heads, mask, scale, .. }) => {
                 let HeadShape { n_head, n_head_kv, head_dim } = heads;
-                format!(
-                    "attention %{} %{} %{}: {n_head} heads over {n_head_kv} of {head_dim}, {mask}, scale {scale}",
-                    q.0, k.0, v.0
-                )
+                let heads = format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}");
+                ("attention", format!("{heads}, {mask}, scale {scale}"))
             }
-            Op::Activate(x, function) => format!("{} %{}", function.name(), x.0),
-            Op::Gate(a, b) => format!("gate %{} · %{}", a.0, b.0),
-            Op::Add(a, b) => format!("add %{} + %{}", a.0, b.0),
-            Op::Scale(x, factor) => format!("scale %{} · {factor}", x.0),
-            Op::SoftCap(x, cap) => format!("soft-cap %{} at {cap}", x.0),
-            Op::Select(x) => format!("select %{}", x.0),
-            Op::Pool(x) => format!("mean %{}", x.0),
+            Op::Activate(_, function) => (function.name(), String::new()),
+            Op::Gate(..) => ("gate", String::new()),
+            Op::Add(..) => ("add", String::new()),
+            Op::Scale(_, factor) => ("scale", format!("by {factor}")),
+            Op::SoftCap(_, cap) => ("soft-cap", format!("at {cap}")),
+            Op::Select(_) => ("select", String::new()),
+            Op::Pool(_) => ("mean", String::new()),
         }
     }
 }

@@ -9,6 +9,7 @@ mod load;
 mod pack;
 mod random;
 mod rope;
+pub(crate) mod text;
 mod weights;
 
 pub use config::{Config, LayerConfig, Mask};

@@ -115,11 +115,11 @@ impl RopeConfig {
 
 impl fmt::Display for RopeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pairing = match self.pairing {
-            Pairing::Adjacent => "adjacent",
-            Pairing::Halves => "halves",
-        };
-        write!(f, "{} dimensions in {pairing} pairs, base {}", self.dim, self.base)?;
+        let RopeConfig { dim, base, .. } = self;
+        match self.pairing {
+            Pairing::Adjacent => write!(f, "{dim} dimensions in adjacent pairs, base {base}")?,
+            Pairing::Halves => write!(f, "{dim} dimensions in pairs {} apart, base {base}", dim / 2)?,
+        }
         match (&self.yarn, self.factor) {
             (Some(_), factor) => write!(f, ", YaRN by {factor}"),
             (None, 1.0) => Ok(()),

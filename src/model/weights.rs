@@ -2,7 +2,6 @@
 //! in the form that kernels read: packed panels, plain floats, tables of rows.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::format::gguf::TensorInfo;
@@ -35,10 +34,19 @@ pub struct TensorSpec {
     pub dtype: DType,
 }
 
-impl fmt::Display for TensorSpec {
-    /// `blk.0.attn_q.weight [64 → 96, Q4_0]`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{} → {}, {}]", self.name, self.k, self.n, self.dtype.name())
+/// The name of a layer's tensor.
+pub(super) fn name_in_layer(layer: usize, part: &str) -> String {
+    format!("blk.{layer}.{part}")
+}
+
+impl TensorSpec {
+    /// The layer that the name says, and the rest of the name.
+    pub(super) fn place(&self) -> (Option<usize>, &str) {
+        let place = self.name.strip_prefix("blk.").and_then(|name| {
+            let (layer, part) = name.split_once('.')?;
+            Some((Some(layer.parse().ok()?), part))
+        });
+        place.unwrap_or((None, &self.name))
     }
 }
 

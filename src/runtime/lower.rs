@@ -79,7 +79,7 @@ impl<'g> Lowering<'g> {
             graph,
             activations,
             result,
-            plan: Plan::default(),
+            plan: Plan { activations, ..Plan::default() },
             live,
             readers,
             done: vec![false; n],
@@ -156,9 +156,9 @@ impl<'g> Lowering<'g> {
         self.float_buffer(rows, width)
     }
 
-    /// Appends a step.
-    fn push(&mut self, step: impl Step + 'static) {
-        let (index, planned) = (self.plan.steps.len(), Planned::new(step));
+    /// Appends a step that makes a value.
+    fn push(&mut self, value: Value, step: impl Step + 'static) {
+        let (index, planned) = (self.plan.steps.len(), Planned::new(step, self.graph.node(value).layer));
         for buf in planned.facts.reads.iter().chain([&planned.facts.out]) {
             let spec = &mut self.plan.buffers[buf.index()];
             spec.last = spec.last.max(index);
@@ -167,9 +167,9 @@ impl<'g> Lowering<'g> {
     }
 
     /// [`Lowering::push`] for a step that makes rows of `out`, of which workers may have copies of their own.
-    fn push_row_wise(&mut self, step: impl Step + 'static, out: Buf) {
+    fn push_row_wise(&mut self, value: Value, step: impl Step + 'static, out: Buf) {
         self.plan.buffers[out.index()].own_copy = true;
-        self.push(step);
+        self.push(value, step);
     }
 
     /// A value as rows of floats.
@@ -184,7 +184,7 @@ impl<'g> Lowering<'g> {
             Op::Linear(..) => {
                 let x = self.input(value)?;
                 let out = self.float_buffer(rows, width)?;
-                self.linear(self.zone(value), &[(value, x, 0)], out, false, None);
+                self.linear(value, self.zone(value), &[(value, x, 0)], out, false, None);
                 out
             }
             Op::Activate(x, function) => match self.mlp(value, false)? {
@@ -200,13 +200,13 @@ impl<'g> Lowering<'g> {
             Op::Select(x) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
-                self.push(Select { x, width, out });
+                self.push(value, Select { x, width, out });
                 out
             }
             Op::Pool(x) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
-                self.push(Pool { x, width, out });
+                self.push(value, Pool { x, width, out });
                 out
             }
             Op::Positions(_) => return self.unsupported(value, "positions apart from embeddings"),
@@ -245,7 +245,7 @@ impl<'g> Lowering<'g> {
             None => {
                 let (x, Shape { rows, width }) = (self.floats(value)?, self.graph.shape(value));
                 let out = self.buffer_of(value, true)?;
-                self.push_row_wise(Quantize { x, out, width, rows }, out);
+                self.push_row_wise(value, Quantize { x, out, width, rows }, out);
                 out
             }
         };
@@ -279,9 +279,10 @@ impl<'g> Lowering<'g> {
         Some(Part { x, matrix, bias, column })
     }
 
-    /// Products side by side: each with its input and its first column of `out`.
+    /// Products side by side on the way to a value: each with its input and its first column of `out`.
     fn linear(
         &mut self,
+        value: Value,
         zone: Zone,
         products: &[(Value, Buf, usize)],
         out: Buf,
@@ -293,7 +294,7 @@ impl<'g> Lowering<'g> {
         products.iter().for_each(|product| self.done[product.0.index()] = true);
         // Workers write columns of it: there can't be a copy of each.
         self.plan.buffers[out.index()].own_copy = false;
-        self.push(Linear { zone, parts, out, accumulate, heads, rows });
+        self.push(value, Linear { zone, parts, out, accumulate, heads, rows });
     }
 
     fn embed(&mut self, value: Value, tokens: Value, positions: Option<Value>) -> Result<Buf> {
@@ -307,7 +308,7 @@ impl<'g> Lowering<'g> {
         };
         let width = self.graph.shape(value).width;
         let out = self.float_buffer(RowSet::Batch, width)?;
-        self.push(Embed { table, positions, width, out });
+        self.push(value, Embed { table, positions, width, out });
         self.done[tokens.index()] = true;
         Ok(out)
     }
@@ -323,7 +324,7 @@ impl<'g> Lowering<'g> {
         };
         let Shape { rows, width } = self.graph.shape(value);
         let out = self.buffer_of(value, quantized)?;
-        self.push_row_wise(Normalize { x: from, norm, width, out, quantized, rows }, out);
+        self.push_row_wise(value, Normalize { x: from, norm, width, out, quantized, rows }, out);
         Ok(out)
     }
 
@@ -338,7 +339,7 @@ impl<'g> Lowering<'g> {
         let Shape { rows, width } = self.graph.shape(value);
         let out = if self.last_for(a, value) { from } else { self.float_buffer(rows, width)? };
         self.plan.buffers[out.index()].own_copy = false;
-        self.push(Elementwise { a: from, function, out, width, rows });
+        self.push(value, Elementwise { a: from, function, out, width, rows });
         Ok(out)
     }
 
@@ -362,7 +363,7 @@ impl<'g> Lowering<'g> {
             // The product's own input may be the last that reads the stream.
             let (residual, x) = (self.floats(stream)?, self.input(product)?);
             if self.last_for(stream, value) {
-                self.linear(self.zone(product), &[(product, x, 0)], residual, true, None);
+                self.linear(value, self.zone(product), &[(product, x, 0)], residual, true, None);
                 self.made(value, residual);
                 return Ok(());
             }
@@ -388,7 +389,7 @@ impl<'g> Lowering<'g> {
         let Some(up_part) = self.part(up, up_x, 0) else { return Ok(None) };
         self.done[up.index()] = true;
         let rows = self.graph.shape(value).rows;
-        self.push(Mlp { gate, up: up_part, function, out, quantized, rows });
+        self.push(value, Mlp { gate, up: up_part, function, out, quantized, rows });
         Ok(Some(out))
     }
 
@@ -433,12 +434,12 @@ impl<'g> Lowering<'g> {
         let products: Vec<_> = products.map(|((chain, x), column)| (chain.linear, x, column)).collect();
         let layer = self.cache_layer(attention);
         let heads = HeadsDone { shape, q: q.work, k: k.work, layer };
-        self.linear(Zone::LinearQkv, &products, qkv, false, Some(heads));
+        self.linear(value, Zone::LinearQkv, &products, qkv, false, Some(heads));
 
         let out = self.float_buffer(RowSet::Batch, q_width)?;
         let mask = number_of(&mut self.plan.masks, mask);
         number_of(&mut self.plan.heads, shape);
-        self.push(Attend { qkv, out, shape, layer, mask, scale });
+        self.push(value, Attend { qkv, out, shape, layer, mask, scale });
         self.made(value, out);
         Ok(())
     }

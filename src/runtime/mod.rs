@@ -12,6 +12,7 @@ mod pass;
 #[cfg(test)]
 mod pass_tests;
 mod plan;
+mod plan_text;
 pub mod sampling;
 mod steps;
 pub mod stream;

@@ -36,8 +36,8 @@ pub fn happen(fault: Option<Fault>, step: usize, worker: &Worker<'_>) -> Result<
     }
 }
 
-/// A Llama and a GPT, with quantised matrices and others.
-const FILES: [&str; 2] = ["untied-mixed", "gpt-tied-quant"];
+/// A Llama, a GPT and a Qwen, with quantised matrices and others.
+const FILES: [&str; 3] = ["untied-mixed", "gpt-tied-quant", "qwen3-tied-quant"];
 
 fn context(file: &str, threads: usize) -> Context {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{file}.gguf"));

@@ -1,13 +1,12 @@
 //! The plan: one forward pass as a list of steps on buffers, made by lowering a graph.
 //! The arena is laid out from the buffers' lifetimes, barriers stand where workers meet; the pass walks the steps.
 
-use std::fmt;
-
 use super::steps::{Facts, Step};
 use crate::error::Result;
+use crate::kernels::qmatmul::Activations;
 use crate::memory::ArenaPlan;
-use crate::model::graph::{Graph, RowSet};
-use crate::model::{Mask, WeightSpecs};
+use crate::model::Mask;
+use crate::model::graph::RowSet;
 use crate::ops::attention::HeadShape;
 
 /// A buffer of the plan.
@@ -18,12 +17,6 @@ impl Buf {
     /// Index into [`Plan::buffers`].
     pub fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-impl fmt::Display for Buf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b{}", self.0)
     }
 }
 
@@ -50,6 +43,8 @@ pub struct Planned {
     pub step: Box<dyn Step>,
     /// What it says of itself.
     pub facts: Facts,
+    /// The transformer block that it is for, if it is for one.
+    pub layer: Option<usize>,
     /// Whether workers wait for each other before the next step, in a pass of many rows.
     pub barrier: bool,
     /// The same in a pass of up to [`Plan::FEW_ROWS`] rows.
@@ -60,9 +55,9 @@ pub struct Planned {
 
 impl Planned {
     /// A step whose place is not found yet.
-    pub(super) fn new(step: impl Step + 'static) -> Planned {
+    pub(super) fn new(step: impl Step + 'static, layer: Option<usize>) -> Planned {
         let facts = step.facts();
-        Planned { step: Box::new(step), facts, barrier: true, barrier_few: true, own_copy: false }
+        Planned { step: Box::new(step), facts, layer, barrier: true, barrier_few: true, own_copy: false }
     }
 }
 
@@ -82,6 +77,8 @@ pub struct CacheGroup {
 /// A model's forward pass.
 #[derive(Debug, Default)]
 pub struct Plan {
+    /// How finely rows are rounded for quantised weights.
+    pub activations: Activations,
     /// The steps, in order.
     pub steps: Vec<Planned>,
     /// The buffers they work on.
@@ -206,52 +203,13 @@ impl Plan {
         let (own_offsets, own_total) = (own.offsets, own.total);
         Ok(PlanLayout { offsets: arena.offsets, total: arena.total, own_offsets, own_total })
     }
-
-    /// The plan as text, a line a step; weights have the names that `graph` gives them.
-    pub fn text(&self, graph: &Graph) -> String {
-        let mut text = format!("plan of {}\n", graph.family);
-        for (i, group) in self.groups.iter().enumerate() {
-            let CacheGroup { layers, n_head_kv, head_dim, reach } = group;
-            let reach = reach.map_or("all positions".to_owned(), |reach| format!("{reach} positions"));
-            text.push_str(&format!(
-                "cache {i}: {layers} layers of {n_head_kv} heads of {head_dim}, {reach}\n"
-            ));
-        }
-        for (i, planned) in self.steps.iter().enumerate() {
-            text.push_str(&format!("{i:>4} {}\n", self.line(planned, &graph.weights)));
-            if i + 1 < self.steps.len() {
-                text.push_str(match (planned.barrier, planned.barrier_few) {
-                    (true, true) => "     ── barrier\n",
-                    (true, false) => "     ── barrier, but for few rows\n",
-                    (false, true) => "     ── barrier for few rows\n",
-                    (false, false) => "",
-                });
-            }
-        }
-        for (i, spec) in self.buffers.iter().enumerate() {
-            let (rows, own) =
-                (spec.rows.name(), if spec.own_copy { ", a copy a worker for few rows" } else { "" });
-            let BufSpec { row_bytes, first, last, .. } = spec;
-            text.push_str(&format!(
-                "b{i}: {row_bytes} bytes a row of {rows}, steps {first} to {last}{own}\n"
-            ));
-        }
-        text
-    }
-
-    fn line(&self, planned: &Planned, weights: &WeightSpecs) -> String {
-        let Facts { zone, reads, out, .. } = &planned.facts;
-        let mut reads = reads.clone();
-        reads.dedup();
-        let reads: String = reads.iter().map(|buf| format!("{buf} ")).collect();
-        format!("{:<16} {reads}→ {out}: {}", zone.name(), planned.step.text(weights))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kv::LayerId;
+    use crate::model::text::Names;
     use crate::profile::Zone;
     use crate::runtime::steps::{At, Walk, Work};
 
@@ -267,7 +225,7 @@ mod tests {
             Work::default()
         }
         unsafe fn run(&self, _: &Walk<'_>, _: &At<'_>) {}
-        fn text(&self, _: &WeightSpecs) -> String {
+        fn text(&self, _: &Names<'_>) -> String {
             String::new()
         }
     }
@@ -277,7 +235,7 @@ mod tests {
         let step = |dynamic, reads: &[u32], out: u32, cache| {
             let reads = reads.iter().map(|&buf| Buf(buf)).collect();
             let (zone, rows, out) = (Zone::Other, RowSet::Batch, Buf(out));
-            Planned::new(Touch(Facts { zone, rows, reads, out, cache, dynamic }))
+            Planned::new(Touch(Facts { zone, rows, reads, out, cache, dynamic }), None)
         };
         let layer = LayerId { group: 0, layer: 0 };
         let steps = vec![

@@ -178,6 +178,16 @@ pub struct Info {
     /// List every metadata key
     #[arg(long)]
     pub metadata: bool,
+    /// Show what the model computes, and nothing else
+    #[arg(long)]
+    pub graph: bool,
+    /// Show the steps of a forward pass, and nothing else
+    #[arg(long)]
+    pub plan: bool,
+    /// With --plan: bits that activations keep at matmuls with quantised weights
+    #[arg(long, value_name = "16|auto|8", default_value = "16", hide_default_value = true, requires = "plan",
+        value_parser = activations)]
+    pub activations: Activations,
 }
 
 #[derive(Group)]

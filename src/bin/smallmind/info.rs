@@ -7,34 +7,53 @@ use smallmind::format::gguf::Gguf;
 use smallmind::format::{Description, FileSource, describe};
 use smallmind::isa::IsaId;
 use smallmind::kernels::{self, KernelInfo, KernelSet};
+use smallmind::model::read_graph;
+use smallmind::runtime::lower;
 
 use crate::args::Info;
-use crate::output::print;
+use crate::output::{print, printable};
 
 pub fn file(args: &Info) -> Result<()> {
     let gguf = Gguf::open(Arc::new(FileSource::open(&args.file)?))?;
+    if args.graph || args.plan {
+        return print(&computation(&gguf, args)?);
+    }
     let mut text = summary(&describe(&gguf));
     if args.metadata {
         text.push_str("\nmetadata\n");
         for (key, value) in gguf.metadata().iter() {
-            text.push_str(&format!("  {key} = {}\n", value));
+            text.push_str(&format!("  {} = {value}\n", printable(key)));
         }
     }
     if args.tensors {
         text.push_str("\ntensors\n");
         for tensor in gguf.tensors() {
             let shape = tensor.shape().iter().map(u64::to_string).collect::<Vec<_>>().join(" × ");
-            text.push_str(&format!("  {:<32} {:>7}  {shape}\n", tensor.name, tensor.ty.to_string()));
+            let (name, ty) = (printable(&tensor.name), tensor.ty.to_string());
+            text.push_str(&format!("  {name:<32} {ty:>7}  {shape}\n"));
         }
     }
     print(&text)
+}
+
+/// The graph and the plan, which the file's header is enough for.
+fn computation(gguf: &Gguf, args: &Info) -> Result<String> {
+    let (_, graph) = read_graph(gguf)?;
+    let mut texts = Vec::new();
+    if args.graph {
+        texts.push(graph.to_string());
+    }
+    if args.plan {
+        texts.push(lower(&graph, args.activations, graph.logits)?.text(&graph));
+    }
+    Ok(texts.join("\n"))
 }
 
 fn summary(d: &Description) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: Option<String>| {
         if let Some(value) = value {
-            text.push_str(&format!("{key:<16} {value}\n"));
+            text.push_str(&format!("{key:<16} {}\n", printable(&value)));
         }
     };
     line("file", Some(format!("{} ({:.1} MB, GGUF v{})", d.source, d.file_bytes as f64 / 1e6, d.version)));

@@ -20,6 +20,15 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// A text from a file, made fit for a terminal: control characters are escaped.
+pub fn printable(text: &str) -> String {
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().collect::<String>(),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
 /// Prints a remark as it is, without adding a line break.
 pub fn remark(text: &str) {
     // Who closed standard error doesn't want to be told.

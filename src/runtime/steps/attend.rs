@@ -3,8 +3,8 @@
 use super::{At, Facts, Scratch, Step, Walk, Work};
 use crate::error::Result;
 use crate::kv::LayerId;
-use crate::model::WeightSpecs;
 use crate::model::graph::RowSet;
+use crate::model::text::Names;
 use crate::ops::attention::{self, HeadShape};
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
@@ -69,9 +69,9 @@ impl Step for Attend {
         unsafe { attention::run(walk.attention, at.worker, &at.turn.counter, &args, scratch) }
     }
 
-    fn text(&self, _: &WeightSpecs) -> String {
+    fn text(&self, _: &Names<'_>) -> String {
         let HeadShape { n_head, n_head_kv, head_dim } = self.shape;
-        let LayerId { group, layer } = self.layer;
-        format!("{n_head} heads over {n_head_kv} of {head_dim}, mask {}, cache {group}.{layer}", self.mask)
+        let Attend { mask, scale, .. } = self;
+        format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}, mask {mask}, scale {scale}")
     }
 }

@@ -3,8 +3,8 @@
 use super::{At, Facts, Step, Walk, Work};
 use crate::kernels::KernelSet;
 use crate::kernels::unary::Unary;
-use crate::model::WeightSpecs;
 use crate::model::graph::{Activation, RowSet};
+use crate::model::text::Names;
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
@@ -90,11 +90,10 @@ impl Step for Elementwise {
         }
     }
 
-    fn text(&self, _: &WeightSpecs) -> String {
+    fn text(&self, _: &Names<'_>) -> String {
         match self.function {
-            Function::Add(b) => format!("{} + {b}", self.a),
-            Function::Mul(b) => format!("{} · {b}", self.a),
-            Function::Scale(factor) => format!("· {factor}"),
+            Function::Add(_) | Function::Mul(_) => format!("rows of {}", self.width),
+            Function::Scale(factor) => format!("scale by {factor}"),
             Function::SoftCap(cap) => format!("soft-cap at {cap}"),
             Function::Activate(function) => function.name().to_owned(),
         }

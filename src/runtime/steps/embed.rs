@@ -2,7 +2,8 @@
 
 use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::RowSet;
-use crate::model::{TableId, VectorId, WeightSpecs};
+use crate::model::text::Names;
+use crate::model::{TableId, VectorId};
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
@@ -49,8 +50,8 @@ impl Step for Embed {
         }
     }
 
-    fn text(&self, weights: &WeightSpecs) -> String {
-        let positions = self.positions.map_or(String::new(), |id| format!(" + {}", weights.vector(id)));
-        format!("{}{positions}", weights.table(self.table))
+    fn text(&self, names: &Names<'_>) -> String {
+        let positions = self.positions.map_or(String::new(), |id| format!(" + {}", names.positions(id)));
+        format!("{}{positions}", names.table(self.table))
     }
 }

@@ -6,8 +6,9 @@ use std::ops::Range;
 use super::Walk;
 use crate::kernels::rope::Pairing;
 use crate::kv::LayerId;
+use crate::model::VectorId;
 use crate::model::graph::RopeId;
-use crate::model::{VectorId, WeightSpecs};
+use crate::model::text::Names;
 use crate::ops::attention::{self, HeadShape, SpanRows};
 use crate::ops::{Rows, rowwise};
 use crate::profile::{Tally, Zone};
@@ -168,13 +169,15 @@ impl HeadsDone {
     }
 
     /// For the plan's text.
-    pub fn text(&self, weights: &WeightSpecs) -> String {
-        let norm = |work: HeadWork| {
-            work.norm.map_or(String::new(), |(gain, _)| format!("norm by {}, ", weights.vector(gain).name))
+    pub fn text(&self, names: &Names<'_>) -> String {
+        let work = |work: HeadWork| {
+            let norm = work.norm.map(|(gain, eps)| format!("norm by {}, eps {eps:e}", names.vector(gain)));
+            let rope = work.rope.map(|(rope, _)| format!("rope {}", rope.0));
+            norm.into_iter().chain(rope)
         };
-        let rope = |work: HeadWork| work.rope.map_or(String::new(), |(rope, _)| format!("rope {}, ", rope.0));
-        let work = |work| format!("{}{}", norm(work), rope(work));
-        let LayerId { group, layer } = self.layer;
-        format!("q: {}k: {}store in cache {group}.{layer}", work(self.q), work(self.k))
+        let q: Vec<_> = work(self.q).collect();
+        let k: Vec<_> = work(self.k).chain(["store".into()]).collect();
+        let q = if q.is_empty() { String::new() } else { format!("q: {}\n", q.join(", ")) };
+        format!("{q}k: {}\nv: store", k.join(", "))
     }
 }

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::{At, Facts, HeadsDone, Step, Walk, Work};
 use crate::model::graph::RowSet;
-use crate::model::{MatrixId, VectorId, WeightSpecs};
+use crate::model::text::Names;
+use crate::model::{MatrixId, VectorId};
 use crate::ops::Rows;
 use crate::ops::linear::{self, Product, Then};
 use crate::profile::Zone;
@@ -56,9 +57,9 @@ impl Part {
     }
 
     /// The weights' names and shapes.
-    pub fn text(&self, weights: &WeightSpecs) -> String {
-        let bias = if self.bias.is_some() { " + bias" } else { "" };
-        format!("{}{bias}", weights.matrix(self.matrix))
+    pub fn text(&self, names: &Names<'_>) -> String {
+        let bias = self.bias.map_or(String::new(), |bias| format!(" + {}", names.vector(bias)));
+        format!("{}{bias}", names.matrix(self.matrix))
     }
 }
 
@@ -113,12 +114,10 @@ impl Step for Linear {
         unsafe { linear::run(worker, shares, n, part, Some(then)) }
     }
 
-    fn text(&self, weights: &WeightSpecs) -> String {
-        let parts: Vec<_> = self.parts.iter().map(|part| part.text(weights)).collect();
+    fn text(&self, names: &Names<'_>) -> String {
         let adds = if self.accumulate { ", added" } else { "" };
-        let rows = if self.rows == RowSet::Output { ", output rows" } else { "" };
-        let heads =
-            self.heads.as_ref().map_or(String::new(), |heads| format!("; then {}", heads.text(weights)));
-        format!("{}{adds}{rows}{heads}", parts.join(" | "))
+        let parts = self.parts.iter().map(|part| format!("{}{adds}", part.text(names)));
+        let heads = self.heads.as_ref().map(|heads| heads.text(names));
+        parts.chain(heads).collect::<Vec<_>>().join("\n")
     }
 }

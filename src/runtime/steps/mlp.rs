@@ -8,8 +8,8 @@ use super::{At, Facts, Part, Scratch, Step, Walk, Work};
 use crate::error::Result;
 use crate::kernels::KernelSet;
 use crate::kernels::unary::Binary;
-use crate::model::WeightSpecs;
 use crate::model::graph::{Activation, RowSet};
+use crate::model::text::Names;
 use crate::ops::Rows;
 use crate::ops::linear::{self, Beside, Product, Then};
 use crate::ops::rowwise;
@@ -177,11 +177,11 @@ impl Step for Mlp {
         }
     }
 
-    fn text(&self, weights: &WeightSpecs) -> String {
+    fn text(&self, names: &Names<'_>) -> String {
         let quantized = if self.quantized { ", quantised" } else { "" };
-        let (name, up) = (self.function.name(), self.up.text(weights));
+        let (name, up) = (self.function.name(), self.up.text(names));
         match &self.gate {
-            Some(gate) => format!("{name} of {} · {up}{quantized}", gate.text(weights)),
+            Some(gate) => format!("{name} of {}\n· {up}{quantized}", gate.text(names)),
             None => format!("{name} of {up}{quantized}"),
         }
     }

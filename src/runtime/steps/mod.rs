@@ -21,8 +21,9 @@ use crate::kernels::KernelSet;
 use crate::kernels::attention::Row as AttentionKernel;
 use crate::kernels::rope::Table;
 use crate::kv::{self, LayerId, SequenceId};
+use crate::model::Weights;
 use crate::model::graph::RowSet;
-use crate::model::{WeightSpecs, Weights};
+use crate::model::text::Names;
 use crate::ops::Rows;
 use crate::ops::attention::{LayerCache, Parts, SpanRows};
 use crate::profile::{Tally, Zone};
@@ -110,7 +111,7 @@ pub trait Step: fmt::Debug + Send + Sync {
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>);
 
     /// What it does, for the plan's text: without what [`Step::facts`] say.
-    fn text(&self, weights: &WeightSpecs) -> String;
+    fn text(&self, names: &Names<'_>) -> String;
 }
 
 /// What the size of scratch memory follows from.

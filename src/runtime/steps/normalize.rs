@@ -1,8 +1,8 @@
 //! Each row normalised, and quantised on the way where only products read it.
 
 use super::{At, Facts, Step, Walk, Work};
-use crate::model::WeightSpecs;
 use crate::model::graph::{Norm, RowSet};
+use crate::model::text::Names;
 use crate::ops::rowwise;
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
@@ -64,10 +64,8 @@ impl Step for Normalize {
         });
     }
 
-    fn text(&self, weights: &WeightSpecs) -> String {
-        let (Norm::Rms { gain, .. } | Norm::Layer { gain, .. }) = self.norm;
+    fn text(&self, names: &Names<'_>) -> String {
         let quantized = if self.quantized { ", quantised" } else { "" };
-        let rows = if self.rows == RowSet::Output { ", output rows" } else { "" };
-        format!("{}{quantized}{rows}", weights.vector(gain).name)
+        format!("{}{quantized}", names.norm(&self.norm))
     }
 }

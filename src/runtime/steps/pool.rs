@@ -1,8 +1,8 @@
 //! One row a span: the mean of its output rows, added in their order.
 
 use super::{At, Facts, Step, Walk, Work};
-use crate::model::WeightSpecs;
 use crate::model::graph::RowSet;
+use crate::model::text::Names;
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
@@ -46,7 +46,7 @@ impl Step for Pool {
         }
     }
 
-    fn text(&self, _: &WeightSpecs) -> String {
-        format!("mean of rows of {}", self.width)
+    fn text(&self, _: &Names<'_>) -> String {
+        format!("mean of output rows of {}", self.width)
     }
 }

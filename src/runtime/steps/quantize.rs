@@ -1,8 +1,8 @@
 //! Rows quantised for integer products, where what makes them can't do it on the way.
 
 use super::{At, Facts, Step, Walk, Work};
-use crate::model::WeightSpecs;
 use crate::model::graph::RowSet;
+use crate::model::text::Names;
 use crate::ops::rowwise;
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
@@ -36,7 +36,7 @@ impl Step for Quantize {
         unsafe { rowwise::quantize(walk.kernels, at.share.clone(), x, self.width, out) }
     }
 
-    fn text(&self, _: &WeightSpecs) -> String {
+    fn text(&self, _: &Names<'_>) -> String {
         format!("rows of {}", self.width)
     }
 }

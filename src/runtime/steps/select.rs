@@ -1,8 +1,8 @@
 //! Output rows copied out of all rows, where what reads them can't find them among all.
 
 use super::{At, Facts, Step, Walk, Work};
-use crate::model::WeightSpecs;
 use crate::model::graph::RowSet;
+use crate::model::text::Names;
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
@@ -36,7 +36,7 @@ impl Step for Select {
         });
     }
 
-    fn text(&self, _: &WeightSpecs) -> String {
+    fn text(&self, _: &Names<'_>) -> String {
         format!("rows of {}", self.width)
     }
 }

@@ -31,6 +31,7 @@ int main(int argc, char **argv) {
     test_status();
     test_kernels();
     test_products();
+    test_team(argv[1]);
     test_attention();
     test_bf16();
     test_rows();

@@ -34,6 +34,7 @@ extern int failures;
 /* The parts of the program; each adds to `failures`. */
 void test_kernels(void);
 void test_products(void);
+void test_team(const char *model_path);
 void test_attention(void);
 void test_bf16(void);
 void test_rows(void);

@@ -13,7 +13,8 @@
  *   a pointer that isn't NULL and yet points to nothing can't be noticed.
  * - Results go through pointers. A handle that a failed call was to fill is NULL.
  * - Ownership. You free what `*_create` and `*_load` gave you, with the matching `*_free`, once; freeing
- *   NULL is fine. A context keeps what it needs of its model alive, so the order of freeing is free.
+ *   NULL is fine. A context keeps what it needs of its model alive, so the order of freeing is free;
+ *   only a team is freed after the contexts that hold it.
  *   Strings that the library returns are its own, and their life is stated; what you pass in is only read
  *   during the call, but for a callback's `user_data`.
  * - Threads. Any function may be called on any thread. A model may be used on many at once. A context or a
@@ -87,7 +88,8 @@ typedef int32_t sm_status;
 // The tokens don't fit into the context; nothing was changed.
 #define SM_STATUS_CONTEXT_FULL 4
 
-// Another thread, or the function whose callback this is, is using the object; nothing was changed.
+// Another thread, or the function whose callback this is, is using the object, or a context holds it; nothing
+// was changed.
 #define SM_STATUS_BUSY 5
 
 // A file can't be opened or read.
@@ -381,10 +383,34 @@ sm_status sm_chat_apply(const sm_model *model,
                         size_t *length);
 
 /*
+ * Teams
+ * =====
+ * Threads for contexts, which may share them, so that ten contexts need no ten teams, and for kernels that are called
+ * by themselves. A team does one thing at a time. Results are the same to the bit on any team and on none.
+ */
+
+// Threads, and working memory for kernels that are called by themselves; without a team, such a kernel runs on the
+// calling thread and takes working memory for the call.
+//
+// Passes of the contexts that hold the team, and a kernel's call, wait for each other, in the order in which they
+// come. A second kernel's call while one is inside gets `SM_STATUS_BUSY`: there is one working memory.
+typedef struct sm_team sm_team;
+
+// Makes a team of `threads` threads, the calling one included: 1 to 1024. The others sleep between calls. Memory
+// is taken when a kernel first wants it, and kept. Free it with `sm_team_free`.
+sm_status sm_team_create(size_t threads,
+                         sm_team **team);
+
+// Frees a team; NULL is fine. `SM_STATUS_BUSY` while a context holds it or a kernel's call uses it; it is not freed
+// then. As for anything that is freed, no other call may be given it at the same moment: not `sm_context_create`
+// either.
+sm_status sm_team_free(sm_team *team);
+
+/*
  * Context
  * =======
- * One sequence of tokens being read or written: its cache of keys and values, its memory, its threads.
- * Everything is taken when it is created; decoding allocates nothing.
+ * One sequence of tokens being read or written: its cache of keys and values, its memory, its threads or its share in
+ * a team. Everything is taken when it is created; decoding allocates nothing.
  */
 
 // `sm_decode` computes no logits: it only fills the cache.
@@ -420,8 +446,8 @@ typedef struct {
     size_t n_batch;
     // Most rows of logits that one `sm_decode` may ask for. Default 1.
     size_t n_output;
-    // Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use.
-    // Results are the same for any number.
+    // Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use. Results are the
+    // same for any number. Not looked at where there is a `team`.
     size_t n_threads;
     // What keys and values are stored as: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. The fewer bytes, the
     // faster are steps deep in a text.
@@ -432,6 +458,13 @@ typedef struct {
     float rope_scale;
     // Base of the rotary frequencies; 0, the default, for what the file says.
     float rope_base;
+    // A team whose threads the context uses, together with others that are given it. NULL, the default, for
+    // `n_threads` threads of the context's own.
+    //
+    // The context holds the team until `sm_context_free`; as long, `sm_team_free` returns `SM_STATUS_BUSY`. Contexts
+    // that share a team may be used on many threads at once: a pass waits until those that came before it are over,
+    // and no call gets `SM_STATUS_BUSY` for that. A callback may use other contexts of the team than its own.
+    sm_team *team;
 } sm_context_params;
 
 // Bytes that a context takes.
@@ -489,7 +522,8 @@ sm_status sm_decode(sm_context *context,
 
 // Ends the `sm_decode` or `sm_generate` that another thread is inside of with this context, between two steps of
 // a pass: within milliseconds. That call returns `SM_STATUS_CANCELLED`: a decode has then appended nothing, a
-// generation what it had written so far; the context is usable. Where no call is inside, nothing happens.
+// generation what it had written so far; the context is usable. A call that waits for its turn in a shared team
+// ends when that comes. Where no call is inside, nothing happens.
 //
 // The one function for a context that is in use: call it on any thread, also from a callback, but never after
 // `sm_context_free`.
@@ -885,24 +919,6 @@ typedef struct {
 
 // Lists every kernel of this build. `stride` is `sizeof(sm_kernel)`.
 sm_status sm_kernel_info(sm_kernel *out, size_t stride, size_t capacity, size_t *count);
-
-/*
- * Teams
- * =====
- * Threads and working memory for kernels that are called by themselves. Without one, a kernel runs on the
- * calling thread and takes working memory for the call. The results are the same to the bit.
- */
-
-// Threads and working memory. For one call at a time: another one meanwhile gets `SM_STATUS_BUSY`.
-typedef struct sm_team sm_team;
-
-// Makes a team of `threads` threads, the calling one included: 1 to 1024. The others sleep between calls. Memory
-// is taken when a call first wants it, and kept. Free it with `sm_team_free`.
-sm_status sm_team_create(size_t threads,
-                         sm_team **team);
-
-// Frees a team; NULL is fine. `SM_STATUS_BUSY` while a call uses it.
-sm_status sm_team_free(sm_team *team);
 
 /*
  * Matrix products

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 12] = [
+const C_SOURCES: [&str; 13] = [
     "main.c",
     "kernels.c",
     "products.c",
+    "team.c",
     "bf16.c",
     "attention.c",
     "rows.c",

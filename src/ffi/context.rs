@@ -1,9 +1,10 @@
 //! Context
 //! =======
-//! One sequence of tokens being read or written: its cache of keys and values, its memory, its threads.
-//! Everything is taken when it is created; decoding allocates nothing.
+//! One sequence of tokens being read or written: its cache of keys and values, its memory, its threads or its share in
+//! a team. Everything is taken when it is created; decoding allocates nothing.
 
 use std::mem::size_of;
+use std::ptr;
 
 use super::boundary;
 use super::buffers;
@@ -12,6 +13,7 @@ use super::log::{SM_LOG_INFO, SM_LOG_WARNING, log};
 use super::model::sm_model;
 use super::params::{self, Params, Versioned};
 use super::status::{Failure, sm_status};
+use super::team::{self, sm_team};
 use crate::kv::CacheType;
 use crate::model::RopeOverrides;
 use crate::profile::{self, Zone};
@@ -51,8 +53,8 @@ pub struct sm_context_params {
     pub n_batch: usize,
     /// Most rows of logits that one `sm_decode` may ask for. Default 1.
     pub n_output: usize,
-    /// Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use.
-    /// Results are the same for any number.
+    /// Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use. Results are the
+    /// same for any number. Not looked at where there is a `team`.
     pub n_threads: usize,
     /// What keys and values are stored as: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. The fewer bytes, the
     /// faster are steps deep in a text.
@@ -63,9 +65,16 @@ pub struct sm_context_params {
     pub rope_scale: f32,
     /// Base of the rotary frequencies; 0, the default, for what the file says.
     pub rope_base: f32,
+    /// A team whose threads the context uses, together with others that are given it. NULL, the default, for
+    /// `n_threads` threads of the context's own.
+    ///
+    /// The context holds the team until `sm_context_free`; as long, `sm_team_free` returns `SM_STATUS_BUSY`. Contexts
+    /// that share a team may be used on many threads at once: a pass waits until those that came before it are over,
+    /// and no call gets `SM_STATUS_BUSY` for that. A callback may use other contexts of the team than its own.
+    pub team: *mut sm_team,
 }
 
-// SAFETY: repr(C); integers and floats.
+// SAFETY: repr(C); integers, floats and a raw pointer.
 unsafe impl Versioned for sm_context_params {
     const NAME: &'static str = "sm_context_params";
 }
@@ -88,6 +97,7 @@ unsafe impl Params for sm_context_params {
             cache_type,
             rope_scale: rope.factor,
             rope_base: rope.base,
+            team: ptr::null_mut(),
         }
     }
 }
@@ -95,7 +105,7 @@ unsafe impl Params for sm_context_params {
 /// The parameters of a call; the defaults for NULL.
 ///
 /// # Safety
-/// As [`params::read`].
+/// As [`params::read`]; the team is NULL or alive.
 unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams, Failure> {
     // SAFETY: the function's contract.
     let read = unsafe { params::read(params) }?;
@@ -109,7 +119,9 @@ unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams,
             return Err(Failure::invalid(format!("cache_type is {cache_type}, which is none of SM_CACHE_*")));
         }
     };
-    Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, team: None, kv, rope })
+    // SAFETY: the function's contract.
+    let team = unsafe { team::share(read.team) };
+    Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, team, kv, rope })
 }
 
 /// Bytes that a context takes.
@@ -247,7 +259,8 @@ pub unsafe extern "C" fn sm_decode(
 
 /// Ends the `sm_decode` or `sm_generate` that another thread is inside of with this context, between two steps of
 /// a pass: within milliseconds. That call returns `SM_STATUS_CANCELLED`: a decode has then appended nothing, a
-/// generation what it had written so far; the context is usable. Where no call is inside, nothing happens.
+/// generation what it had written so far; the context is usable. A call that waits for its turn in a shared team
+/// ends when that comes. Where no call is inside, nothing happens.
 ///
 /// The one function for a context that is in use: call it on any thread, also from a callback, but never after
 /// `sm_context_free`.
@@ -276,7 +289,7 @@ pub unsafe extern "C" fn sm_logits(
     boundary::call(|| unsafe {
         let context = enter(context)?;
         let (all, row) = (context.logits(), context.model().config().n_vocab);
-        let first = if all.is_empty() { std::ptr::null() } else { all.as_ptr() };
+        let first = if all.is_empty() { ptr::null() } else { all.as_ptr() };
         buffers::give_value(first, logits, "logits")?;
         if !n_rows.is_null() {
             n_rows.write(all.len() / row);

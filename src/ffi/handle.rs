@@ -74,7 +74,7 @@ impl<T> Exclusive<T> {
         match self.state.compare_exchange(FREE, ENTERED, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Ok(Entered { exclusive: self, panicking: std::thread::panicking() }),
             Err(POISONED) => {
-                let message = format!("the {} was lost to an internal error; free it", self.what);
+                let message = format!("{} was lost to an internal error; free it", self.what);
                 Err(Failure::new(SM_STATUS_INTERNAL, message))
             }
             Err(_) => Err(Failure::busy(self.what)),
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_second_entry_is_busy_and_a_later_one_is_not() {
-        let object = Exclusive::new("context", 5);
+        let object = Exclusive::new("the context", 5);
         let status = call(|| {
             let mut value = object.enter()?;
             *value += 1;
@@ -160,13 +160,15 @@ mod tests {
 
     #[test]
     fn a_panic_inside_refuses_the_object_but_lets_it_be_freed() {
-        let object = Exclusive::new("context", ());
+        let object = Exclusive::new("the context", ());
         let status = call(|| {
             let _inside = object.enter()?;
             panic!("planted")
         });
         assert_eq!(status, SM_STATUS_INTERNAL);
         assert_eq!(enter(&object), SM_STATUS_INTERNAL);
+        let message = object.enter().map(drop).unwrap_err().message;
+        assert_eq!(message, "the context was lost to an internal error; free it");
         assert!(object.retire().is_ok());
     }
 

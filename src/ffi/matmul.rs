@@ -473,10 +473,7 @@ impl<'a> Call<'a> {
         let mut team = unsafe { team::enter(params.team) }?;
         let mut own = Workspace::default();
         let (team, workspace) = match &mut team {
-            Some(entered) => {
-                let inner = &mut **entered;
-                (Some(&inner.team), &mut inner.workspace)
-            }
+            Some(inside) => (Some(inside.team), &mut *inside.workspace),
             None => (None, &mut own),
         };
         // SAFETY: all products have the shape of the first, which was checked, and so was that nothing overlaps.

@@ -12,7 +12,8 @@
 //!   a pointer that isn't NULL and yet points to nothing can't be noticed.
 //! - Results go through pointers. A handle that a failed call was to fill is NULL.
 //! - Ownership. You free what `*_create` and `*_load` gave you, with the matching `*_free`, once; freeing
-//!   NULL is fine. A context keeps what it needs of its model alive, so the order of freeing is free.
+//!   NULL is fine. A context keeps what it needs of its model alive, so the order of freeing is free;
+//!   only a team is freed after the contexts that hold it.
 //!   Strings that the library returns are its own, and their life is stated; what you pass in is only read
 //!   during the call, but for a callback's `user_data`.
 //! - Threads. Any function may be called on any thread. A model may be used on many at once. A context or a

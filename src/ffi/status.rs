@@ -23,7 +23,8 @@ pub const SM_STATUS_NULL_POINTER: sm_status = 2;
 pub const SM_STATUS_BUFFER_TOO_SMALL: sm_status = 3;
 /// The tokens don't fit into the context; nothing was changed.
 pub const SM_STATUS_CONTEXT_FULL: sm_status = 4;
-/// Another thread, or the function whose callback this is, is using the object; nothing was changed.
+/// Another thread, or the function whose callback this is, is using the object, or a context holds it; nothing
+/// was changed.
 pub const SM_STATUS_BUSY: sm_status = 5;
 /// A file can't be opened or read.
 pub const SM_STATUS_IO: sm_status = 20;

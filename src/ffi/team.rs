@@ -1,52 +1,190 @@
 //! Teams
 //! =====
-//! Threads and working memory for kernels that are called by themselves. Without one, a kernel runs on the
-//! calling thread and takes working memory for the call. The results are the same to the bit.
+//! Threads for contexts, which may share them, so that ten contexts need no ten teams, and for kernels that are called
+//! by themselves. A team does one thing at a time. Results are the same to the bit on any team and on none.
+
+use std::sync::Arc;
 
 use super::boundary;
-use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give};
-use super::status::{Failure, sm_status};
+use super::handle::{Entered, Exclusive, clear_out, free_exclusive, give};
+use super::status::{Failure, SM_STATUS_BUSY, sm_status};
 use crate::ops::gemm::Workspace;
 use crate::threads::Team;
 
-/// Threads and working memory. For one call at a time: another one meanwhile gets `SM_STATUS_BUSY`.
+/// Threads, and working memory for kernels that are called by themselves; without a team, such a kernel runs on the
+/// calling thread and takes working memory for the call.
+///
+/// Passes of the contexts that hold the team, and a kernel's call, wait for each other, in the order in which they
+/// come. A second kernel's call while one is inside gets `SM_STATUS_BUSY`: there is one working memory.
 pub struct sm_team {
-    inner: Exclusive<Inner>,
+    /// Outside of the lock: contexts take it while a kernel is inside.
+    team: Arc<Team>,
+    workspace: Exclusive<Workspace>,
 }
 
-pub(super) struct Inner {
-    pub team: Team,
-    pub workspace: Workspace,
+/// What a kernel's call works with.
+pub(super) struct Inside<'a> {
+    pub team: &'a Team,
+    pub workspace: Entered<'a, Workspace>,
 }
 
 /// Makes a team of `threads` threads, the calling one included: 1 to 1024. The others sleep between calls. Memory
-/// is taken when a call first wants it, and kept. Free it with `sm_team_free`.
+/// is taken when a kernel first wants it, and kept. Free it with `sm_team_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_team_create(threads: usize, team: *mut *mut sm_team) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
         clear_out(team, "team")?;
-        let inner = Inner { team: Team::new(threads)?, workspace: Workspace::default() };
-        give(team, sm_team { inner: Exclusive::new("the team", inner) });
+        let workspace = Exclusive::new("the team", Workspace::default());
+        give(team, sm_team { team: Arc::new(Team::new(threads)?), workspace });
         Ok(())
     })
 }
 
-/// Frees a team; NULL is fine. `SM_STATUS_BUSY` while a call uses it.
+/// Frees a team; NULL is fine. `SM_STATUS_BUSY` while a context holds it or a kernel's call uses it; it is not freed
+/// then. As for anything that is freed, no other call may be given it at the same moment: not `sm_context_create`
+/// either.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe { free_exclusive(team, |team| &team.inner) })
+    boundary::call(|| unsafe {
+        if team.as_ref().is_some_and(|team| Arc::strong_count(&team.team) > 1) {
+            return Err(Failure::new(
+                SM_STATUS_BUSY,
+                "busy: a context holds the team; free the context first",
+            ));
+        }
+        free_exclusive(team, |team| &team.workspace)
+    })
 }
 
-/// The team for the length of a call; `None` for NULL.
+/// The team for the length of a kernel's call; `None` for NULL.
 ///
 /// # Safety
 /// `team` is NULL or alive.
-pub(super) unsafe fn enter<'a>(team: *mut sm_team) -> Result<Option<Entered<'a, Inner>>, Failure> {
-    if team.is_null() {
-        return Ok(None);
-    }
+pub(super) unsafe fn enter<'a>(team: *const sm_team) -> Result<Option<Inside<'a>>, Failure> {
     // SAFETY: the function's contract.
-    unsafe { borrow(team, "team") }?.inner.enter().map(Some)
+    let Some(sm_team { team, workspace }) = (unsafe { team.as_ref() }) else { return Ok(None) };
+    Ok(Some(Inside { team, workspace: workspace.enter()? }))
+}
+
+/// A context's share in the team, while a kernel is inside or not; `None` for NULL.
+///
+/// # Safety
+/// `team` is NULL or alive.
+pub(super) unsafe fn share(team: *const sm_team) -> Option<Arc<Team>> {
+    // SAFETY: the function's contract.
+    unsafe { team.as_ref() }.map(|team| team.team.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+    use std::mem::offset_of;
+    use std::ptr;
+
+    use super::*;
+    use crate::ffi::context::{
+        SM_LOGITS_LAST, sm_context, sm_context_create, sm_context_free, sm_context_memory, sm_context_params,
+        sm_context_params_init, sm_decode, sm_memory_estimate,
+    };
+    use crate::ffi::model::{sm_model, sm_model_free};
+    use crate::ffi::random::sm_model_create_random;
+    use crate::ffi::status::{SM_STATUS_OK, sm_last_error};
+
+    const THREADS: usize = 3;
+
+    fn team() -> *mut sm_team {
+        let mut team = ptr::null_mut();
+        // SAFETY: a variable for the handle.
+        assert_eq!(unsafe { sm_team_create(THREADS, &mut team) }, SM_STATUS_OK);
+        team
+    }
+
+    fn model() -> *mut sm_model {
+        let mut model = ptr::null_mut();
+        // SAFETY: the defaults, and a variable for the handle.
+        assert_eq!(unsafe { sm_model_create_random(ptr::null(), ptr::null(), &mut model) }, SM_STATUS_OK);
+        model
+    }
+
+    fn params(n_threads: usize, team: *mut sm_team) -> sm_context_params {
+        let mut params = std::mem::MaybeUninit::<sm_context_params>::uninit();
+        // SAFETY: room for the structure, which the call fills.
+        let defaults = unsafe {
+            assert_eq!(sm_context_params_init(params.as_mut_ptr(), size_of_val(&params)), SM_STATUS_OK);
+            params.assume_init()
+        };
+        assert!(defaults.team.is_null());
+        sm_context_params { n_threads, team, ..defaults }
+    }
+
+    fn create(model: *mut sm_model, params: &sm_context_params) -> *mut sm_context {
+        let mut context = ptr::null_mut();
+        // SAFETY: a live model and team, and a variable for the handle.
+        assert_eq!(unsafe { sm_context_create(model, params, &mut context) }, SM_STATUS_OK);
+        context
+    }
+
+    fn last_error() -> String {
+        // SAFETY: never NULL; copied before anything else fails.
+        unsafe { CStr::from_ptr(sm_last_error()) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_team_is_freed_after_its_contexts_and_between_kernels() {
+        let (model, team) = (model(), team());
+        // SAFETY: live handles, each freed once and not used after that.
+        unsafe {
+            let inside = enter(team).unwrap().unwrap();
+            assert_eq!(enter(team).err().unwrap().status, SM_STATUS_BUSY, "a second kernel");
+            // A context doesn't care.
+            let context = create(model, &params(0, team));
+            assert_eq!(sm_decode(context, [1].as_ptr(), 1, SM_LOGITS_LAST), SM_STATUS_OK);
+            assert_eq!(sm_team_free(team), SM_STATUS_BUSY);
+            assert!(last_error().contains("a context holds the team"), "{}", last_error());
+            assert_eq!(sm_context_free(context), SM_STATUS_OK);
+            assert_eq!(sm_team_free(team), SM_STATUS_BUSY);
+            assert!(last_error().contains("the team is in use by another call"), "{}", last_error());
+            drop(inside);
+            assert_eq!(sm_team_free(team), SM_STATUS_OK);
+            assert_eq!(sm_model_free(model), SM_STATUS_OK);
+        }
+    }
+
+    #[test]
+    fn a_context_that_is_not_made_holds_nothing() {
+        let (model, team) = (model(), team());
+        let mut context = ptr::null_mut();
+        // SAFETY: live handles, each freed once and not used after that.
+        unsafe {
+            let params = sm_context_params { n_ctx: usize::MAX, ..params(1, team) };
+            assert_ne!(sm_context_create(model, &params, &mut context), SM_STATUS_OK);
+            assert_eq!(sm_team_free(team), SM_STATUS_OK);
+            assert_eq!(sm_model_free(model), SM_STATUS_OK);
+        }
+    }
+
+    #[test]
+    fn memory_is_counted_for_the_threads_of_the_team() {
+        let (model, team) = (model(), team());
+        let bytes = |params: &sm_context_params| {
+            let mut estimate = sm_memory_estimate { cache_bytes: 0, arena_bytes: 0, total_bytes: 0 };
+            // SAFETY: a live model and team, and room for the estimate.
+            let status = unsafe { sm_context_memory(model, params, &mut estimate, size_of_val(&estimate)) };
+            assert_eq!(status, SM_STATUS_OK);
+            estimate.total_bytes
+        };
+        let (own, fewer) = (bytes(&params(THREADS, ptr::null_mut())), bytes(&params(1, ptr::null_mut())));
+        assert!(own > fewer);
+        assert_eq!(bytes(&params(0, team)), own);
+        // A caller whose structure ends before the team has none, whatever stands behind.
+        let older = sm_context_params { struct_size: offset_of!(sm_context_params, team), ..params(1, team) };
+        assert_eq!(bytes(&older), fewer);
+        // SAFETY: live handles, freed once.
+        unsafe {
+            assert_eq!(sm_team_free(team), SM_STATUS_OK);
+            assert_eq!(sm_model_free(model), SM_STATUS_OK);
+        }
+    }
 }

@@ -97,7 +97,8 @@ pub struct Canceller(Arc<AtomicBool>);
 
 impl Canceller {
     /// The decode or generation that runs now ends with [`Error::Cancelled`], after the step it is
-    /// at: within milliseconds. Where none runs, nothing happens.
+    /// at: within milliseconds; one that waits for a shared team, when its turn comes. Where none runs, nothing
+    /// happens.
     pub fn cancel(&self) {
         self.0.store(true, Relaxed);
     }

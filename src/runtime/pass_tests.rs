@@ -1,12 +1,13 @@
 //! Accidents within a pass, planted at every step: a panic of any worker, a cancellation.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::error::Error;
 use crate::model::{LoadParams, Model};
 use crate::runtime::{Context, ContextParams, Logits};
-use crate::threads::{Poisoned, Worker};
+use crate::threads::{Poisoned, Team, Worker};
 
 /// What goes wrong, at which step, on which worker.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +41,15 @@ pub fn happen(fault: Option<Fault>, step: usize, worker: &Worker<'_>) -> Result<
 const FILES: [&str; 3] = ["untied-mixed", "gpt-tied-quant", "qwen3-tied-quant"];
 
 fn context(file: &str, threads: usize) -> Context {
+    context_on(file, Arc::new(Team::new(threads).unwrap()))
+}
+
+fn context_on(file: &str, team: Arc<Team>) -> Context {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{file}.gguf"));
     let model = Model::open(&path, &LoadParams::default()).unwrap();
-    Context::new(
-        model,
-        &ContextParams { n_ctx: 64, n_batch: 16, n_output: 1, threads, ..ContextParams::default() },
-    )
-    .unwrap()
+    let team = Some(team);
+    let params = ContextParams { n_ctx: 64, n_batch: 16, n_output: 1, team, ..ContextParams::default() };
+    Context::new(model, &params).unwrap()
 }
 
 const PROMPT: [u32; 20] = [7; 20];
@@ -90,6 +93,26 @@ fn an_accident_at_any_step_leaves_a_usable_context() {
             }
         }
     }
+}
+
+#[test]
+fn an_accident_of_one_context_is_none_of_another_on_the_same_team() {
+    let team = Arc::new(Team::new(2).unwrap());
+    let [mut unlucky, mut lucky] = FILES.map(|file| context_on(file, team.clone()));
+    let wanted = logits(&mut lucky);
+    std::thread::scope(|scope| {
+        let accidents = scope.spawn(|| {
+            for step in 0..unlucky.plan().steps.len() {
+                for (worker, kind) in [(0, FaultKind::Panic), (1, FaultKind::Panic), (1, FaultKind::Cancel)] {
+                    unlucky.set_fault(Some(Fault { step, worker, kind }));
+                    assert!(unlucky.decode(&PROMPT, Logits::Last).is_err());
+                }
+            }
+        });
+        while !accidents.is_finished() {
+            assert!(logits(&mut lucky) == wanted);
+        }
+    });
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod barrier;
 mod gate;
 mod os;
 mod team;
+mod turns;
 mod work;
 
 pub use barrier::Poisoned;

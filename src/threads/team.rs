@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use super::barrier::{Barrier, Poisoned};
 use super::gate::{Gate, Patience};
+use super::turns::Turns;
 use super::work;
 use crate::profile;
 use crate::{Error, Result};
@@ -26,20 +27,20 @@ thread_local! {
 
 /// Threads that run one parallel region at a time. The caller is worker 0; the others sleep in between.
 ///
-/// May be shared: regions of several callers run one after another. Dropping it ends its threads.
+/// May be shared: regions of several callers run one after another, in the order in which they came. Dropping it ends its threads.
 pub struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// Held for the length of a region.
-    entry: Mutex<()>,
-    /// Worker 0's, whoever that is; used under `entry`.
+    /// A region is a turn.
+    turns: Turns,
+    /// Worker 0's, whoever that is; used in its turn.
     patience: CallerPatience,
 }
 
-/// Used by one thread at a time: the holder of the team's entry lock.
+/// Used by one thread at a time: the one whose turn it is.
 struct CallerPatience(Patience);
 
-// SAFETY: only touched in `Team::run_locked`, by the one thread that holds `entry`.
+// SAFETY: only touched in `Team::run_turn`, by the one thread whose turn it is.
 unsafe impl Sync for CallerPatience {}
 
 /// What the workers of a team see.
@@ -93,7 +94,7 @@ impl Team {
         let mut team = Self {
             shared: Arc::new(Shared::new(n)),
             threads: Vec::with_capacity(n - 1),
-            entry: Mutex::new(()),
+            turns: Turns::new(),
             patience: CallerPatience(Patience::new()),
         };
         for index in 1..n {
@@ -112,7 +113,8 @@ impl Team {
         self.shared.count
     }
 
-    /// Runs `f` once on every worker and returns when all have. Waits for a region of another caller to end.
+    /// Runs `f` once on every worker and returns when all have. Waits for the regions of callers that came before to
+    /// end.
     ///
     /// # Errors
     /// [`Error::Busy`] inside a region, of this or any team; [`Error::Internal`] with the text of a panic in
@@ -122,15 +124,14 @@ impl Team {
         if IN_REGION.get() {
             return Err(Error::Busy("the thread team"));
         }
-        // Nothing unwinds under the lock; if it did, the next region renews everything anyway.
-        let _entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turns.take();
         IN_REGION.set(true);
-        let result = self.run_locked(&f);
+        let result = self.run_turn(&f);
         IN_REGION.set(false);
         result
     }
 
-    fn run_locked<F: Fn(&Worker<'_>) + Sync>(&self, f: &F) -> Result<()> {
+    fn run_turn<F: Fn(&Worker<'_>) + Sync>(&self, f: &F) -> Result<()> {
         /// # Safety
         /// `closure` points to a live `F`.
         unsafe fn call<F: Fn(&Worker<'_>)>(closure: *const (), worker: &Worker<'_>) {
@@ -147,7 +148,7 @@ impl Team {
                 call: call::<F>,
                 path: path.as_ref().map(std::ptr::from_ref),
             };
-            // SAFETY: no region runs (the entry lock is held, and the last one was waited for), so no worker
+            // SAFETY: no region runs (it is this caller's turn, and the last region was waited for), so no worker
             // reads the cell. `f` and `path` outlive the region: this function waits for its end below, and
             // nothing between here and there can unwind.
             unsafe { *shared.job.0.get() = Some(job) };

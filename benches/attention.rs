@@ -7,13 +7,12 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smallmind::isa::limits::{best, flops_per_second as peak};
 use smallmind::isa::{Isa, IsaId, Kernel};
-use smallmind::kernels::KernelSet;
 use smallmind::kernels::attention::{
     self, AttentionArgs, HeadTiles, Inputs, Row, Set, Shape, Strides, TILE, Tensor,
 };
-use smallmind::kv::{self, Cache, CacheType};
+use smallmind::kv::{self, Cache, CacheType, Group, LayerId};
 use smallmind::ops::Rows;
-use smallmind::ops::attention::{self as op, Args, HeadShape, Parts};
+use smallmind::ops::attention::{self as op, Args, HeadShape, Parts, SpanRows};
 use smallmind::threads::{Team, WorkCounter};
 use std::cell::Cell;
 use std::hint::black_box;
@@ -304,10 +303,19 @@ fn read_shared(len: usize, threads: usize, isa: IsaId) -> f64 {
 }
 
 fn measure_layers(criterion: &mut Criterion, row: &Row, depth: usize, threads: usize) -> f64 {
-    let kernels = KernelSet::select(row.info.isa).unwrap();
     let layout = row.layout(MODEL.head_dim);
-    let shape = kv::Shape { n_layer: LAYERS, n_head_kv: MODEL.n_head_kv, n_ctx: depth, layout };
+    let group = Group { layers: LAYERS, n_head_kv: MODEL.n_head_kv, layout, reach: None };
+    let shape = kv::Shape {
+        groups: vec![group],
+        state_bytes: 0,
+        n_sequences: 1,
+        n_ctx: depth,
+        n_positions: depth,
+        n_batch: depth,
+    };
     let mut cache = Cache::new(shape).unwrap();
+    let sequence = cache.create().unwrap();
+    cache.reserve(sequence, 0, depth).unwrap();
     let width = (MODEL.n_head + 2 * MODEL.n_head_kv) * MODEL.head_dim;
     let mut qkv = Floats::new(depth * width);
     let mut out = Floats::new(MODEL.n_head * MODEL.head_dim);
@@ -320,12 +328,16 @@ fn measure_layers(criterion: &mut Criterion, row: &Row, depth: usize, threads: u
     for layer in 0..LAYERS {
         // SAFETY: the cache has room for `depth` positions.
         unsafe {
-            op::store(&kernels, &cache.layer(layer), 0..depth, all, &MODEL, 0, (heads.clone(), heads.clone()))
+            let cache = cache.layer(LayerId { group: 0, layer }, sequence);
+            let rows = SpanRows { rows: 0..depth, position: 0 };
+            op::store(row, &cache, &rows, all, &MODEL, (heads.clone(), heads.clone()))
         };
     }
     let limits = [depth as u32];
     let team = Team::new(threads).unwrap();
-    let parts = Parts::new(row, &MODEL, depth, threads).unwrap();
+    let bytes = Parts::bytes(row, &MODEL, depth, threads).unwrap();
+    let parts = Parts::new(bytes, MODEL.n_head_kv, depth, threads).unwrap();
+    let spans = [SpanRows { rows: 0..1, position: depth - 1 }];
     let counters: Vec<_> = (0..LAYERS).map(|_| WorkCounter::new()).collect();
     let scratch_len = op::scratch_len(row, &MODEL).unwrap().next_multiple_of(16);
     let scratch = Floats::new(threads * scratch_len);
@@ -337,11 +349,19 @@ fn measure_layers(criterion: &mut Criterion, row: &Row, depth: usize, threads: u
         team.run(|worker| {
             let scratch = (scratch as *mut f32).wrapping_add(worker.index() * scratch_len);
             for (layer, counter) in counters.iter().enumerate() {
-                let cache = cache.layer(layer);
-                let (qkv, shape, parts) = (all.last(1), MODEL, &parts);
-                let args = Args { qkv, out: result, cache, shape, limits: &limits, scale: 0.125, parts };
+                let args = Args {
+                    qkv: all.skip(depth - 1),
+                    out: result,
+                    spans: &spans,
+                    cache: |_| cache.layer(LayerId { group: 0, layer }, sequence),
+                    shape: MODEL,
+                    limits: &limits,
+                    starts: None,
+                    scale: 0.125,
+                    parts: &parts,
+                };
                 // SAFETY: every worker has its scratch memory; a barrier ends each layer.
-                unsafe { op::run(&kernels, worker, counter, &args, scratch) };
+                unsafe { op::run(row, worker, counter, &args, scratch) };
                 worker.barrier().unwrap();
             }
         })

@@ -205,19 +205,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Asks for the cache line at `p` to be brought into L2. Any address will do: nothing is read.
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        // SAFETY: every x86-64 has the instruction, and it never faults.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>(p.cast());
-        }
-        // SAFETY: every aarch64 has the instruction, and it never faults.
-        #[cfg(target_arch = "aarch64")]
-        unsafe {
-            std::arch::asm!("prfm pldl2keep, [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let _ = p;
+        prefetch_line(p);
     }
 
     /// All lanes `x`.
@@ -432,4 +420,30 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Same bits as floats.
     #[allow(clippy::wrong_self_convention)] // the token is not what is converted
     fn from_bits(self, a: Self::I32) -> Self::F32;
+}
+
+/// Asks for the cache line at `p` to be brought into L2. Any address will do: nothing is read.
+#[inline(always)]
+fn prefetch_line(p: *const u8) {
+    // SAFETY: every x86-64 has the instruction, and it never faults.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(p.cast());
+    }
+    // SAFETY: every aarch64 has the instruction, and it never faults.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = p;
+}
+
+/// Asks for all cache lines of a value: for what is read rarely, so that it has left the caches each time.
+pub fn prefetch<T: ?Sized>(value: &T) {
+    let first = std::ptr::from_ref(value).cast::<u8>();
+    for at in (0..size_of_val(value)).step_by(64) {
+        prefetch_line(first.wrapping_add(at));
+    }
 }

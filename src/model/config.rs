@@ -240,14 +240,14 @@ fn head_dim(
     key_length: Option<usize>,
     value_length: Option<usize>,
 ) -> Result<usize> {
-    if n_head % n_head_kv != 0 {
+    if !n_head.is_multiple_of(n_head_kv) {
         return Err(Error::format(format!(
             "{n_head} query heads can't be grouped over {n_head_kv} key/value heads"
         )));
     }
     let head_dim = match key_length {
         Some(dim) => dim,
-        None if n_embd % n_head == 0 => n_embd / n_head,
+        None if n_embd.is_multiple_of(n_head) => n_embd / n_head,
         None => return Err(Error::format(format!("width {n_embd} is no multiple of {n_head} heads"))),
     };
     if value_length.is_some_and(|v| v != head_dim) {

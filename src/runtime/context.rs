@@ -258,7 +258,7 @@ impl Context {
                 self.engine.n_output()
             )));
         }
-        if !self.engine.is_causal() && (self.len() > 0 || tokens.len() > self.engine.n_batch()) {
+        if !self.engine.is_causal() && (!self.is_empty() || tokens.len() > self.engine.n_batch()) {
             return Err(Error::invalid(format!(
                 "tokens of this model see those behind them: a sequence comes as a whole, of at most {} tokens",
                 self.engine.n_batch()

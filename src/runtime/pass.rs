@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::plan::{MostRows, Plan, PlanLayout, Planned};
 use super::steps::{At, Batch, Memory, Scratch, Shared, Sight, Turn, Walk, Work};
 use crate::error::{Error, Result};
+use crate::isa;
 use crate::kernels::attention::Row as AttentionKernel;
 use crate::kernels::rope::Table;
 use crate::kv::{self, CacheType, SequenceId};
@@ -259,7 +260,13 @@ impl Pass {
         let mut turn = 0;
         // Where one step ends and the next begins.
         let mut between = Moment::now();
-        for (i, planned) in self.plan.steps.iter().enumerate() {
+        let steps = &self.plan.steps;
+        for (i, planned) in steps.iter().enumerate() {
+            // Weights drive a plan out of the caches from token to token.
+            if let Some(next) = steps.get(i + 1) {
+                isa::prefetch(next);
+                isa::prefetch(&*next.step);
+            }
             if leads && cancel.load(Relaxed) {
                 worker.cancel();
                 return Err(Poisoned);

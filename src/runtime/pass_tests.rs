@@ -98,7 +98,7 @@ fn an_accident_at_any_step_leaves_a_usable_context() {
 #[test]
 fn an_accident_of_one_context_is_none_of_another_on_the_same_team() {
     let team = Arc::new(Team::new(2).unwrap());
-    let [mut unlucky, mut lucky] = FILES.map(|file| context_on(file, team.clone()));
+    let [mut unlucky, mut lucky, _] = FILES.map(|file| context_on(file, team.clone()));
     let wanted = logits(&mut lucky);
     std::thread::scope(|scope| {
         let accidents = scope.spawn(|| {

@@ -278,8 +278,8 @@ fn measure_parallel(
     let run = |engine: &mut Engine, count: usize| {
         sequences.iter().try_for_each(|&sequence| engine.rewind(sequence, depth))?;
         let start = Instant::now();
-        for first in depth..depth + count {
-            let batch = vec![tokens[first]; parallel];
+        for (i, &token) in tokens[depth..depth + count].iter().enumerate() {
+            let (batch, first) = (vec![token; parallel], depth + i);
             let spans: Vec<_> = sequences.iter().map(|&sequence| Span { sequence, rows: 1, first }).collect();
             engine.run(&Batch { tokens: &batch, spans: &spans, outputs: &outputs })?;
         }

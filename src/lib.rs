@@ -1,8 +1,8 @@
 //! Small transformers on a CPU, as fast as the CPU can go.
 //!
-//! The house has six floors; a module uses only what stands below it:
-//! `ffi` · `runtime` · `model`, `kv`, `tokenizer`, `chat` · `ops`, `format` ·
-//! `kernels`, `quant` · `isa`, `memory`, `threads`, `profile`. See `docs/DESIGN.md`.
+//! The house has eight floors; a module uses only what stands below it: `ffi` · `runtime`, `report` · `model` ·
+//! `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels` · `quant`, `memory`, `threads` · `isa`, `profile`.
+//! See `docs/DESIGN.md`.
 
 pub mod chat;
 pub mod error;

@@ -11,7 +11,7 @@ use smallmind::profile;
 use smallmind::profile::alloc::{CountingAllocator, total_counts};
 use smallmind::runtime::generation::{Event, GenerationParams, drive};
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
-use smallmind::runtime::{Context, ContextParams, Logits};
+use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
 use smallmind::threads::Team;
 
 #[global_allocator]
@@ -51,9 +51,25 @@ fn a_step_allocates_nothing() {
     // Beyond two parts of the sequence, which workers share.
     steps(&file("untied-mixed.gguf"), 1024, 600, 50);
     generation(&file("untied-mixed.gguf"));
+    batches(&file("qwen3-tied-quant.gguf"));
     steps(&file("gpt-tied-quant.gguf"), 64, 20, 4);
     let config = GptConfig { context: 1024, ..GptConfig::SMALL };
     steps(&Model::random(&config, 1, &LoadParams::default()).unwrap(), 1024, 600, 50);
+}
+
+/// Batches of a prompt's piece beside single tokens, over the edges of pages.
+fn batches(model: &Arc<Model>) {
+    let params = EngineParams { n_sequences: 3, n_ctx: 1024, n_output: 3, ..EngineParams::default() };
+    let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(2).unwrap())).unwrap();
+    let ids = [0; 3].map(|_| engine.create().unwrap());
+    let tokens = [7; 42];
+    let mut run = || {
+        let span = |i: usize, rows| Span { sequence: ids[i], rows, first: engine.len(ids[i]).unwrap() };
+        let spans = [span(0, 1), span(1, 40), span(2, 1)];
+        engine.run(&Batch { tokens: &tokens, spans: &spans, outputs: &[0, 40, 41] }).unwrap();
+    };
+    run();
+    assert_eq!(allocations(|| (0..7).for_each(|_| run())), 0, "batches of three sequences");
 }
 
 /// Steps behind a prompt of so many tokens.

@@ -10,7 +10,7 @@ use crate::ops::attention::HeadShape;
 use crate::quant;
 
 /// Collects a graph.
-pub(super) struct Builder<'a> {
+pub(crate) struct Builder<'a> {
     gguf: &'a Gguf,
     family: &'static str,
     eps: f32,
@@ -214,6 +214,18 @@ impl<'a> Builder<'a> {
     /// Sums of elements.
     pub fn add(&mut self, a: Value, b: Value) -> Result<Value> {
         self.join(Op::Add(a, b), a, b)
+    }
+
+    /// A factor on each element.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no family here has it"))]
+    pub fn scale(&mut self, x: Value, factor: f32) -> Value {
+        self.map(Op::Scale(x, factor), x)
+    }
+
+    /// cap · tanh(x / cap) of each element.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no family here has it"))]
+    pub fn soft_cap(&mut self, x: Value, cap: f32) -> Value {
+        self.map(Op::SoftCap(x, cap), x)
     }
 
     /// The rows whose output is wanted.

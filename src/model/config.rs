@@ -107,7 +107,7 @@ impl LayerConfig {
 }
 
 /// Typed look-ups under one architecture's prefix.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     metadata: &'a Metadata,
     architecture: &'a str,
 }

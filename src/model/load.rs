@@ -77,14 +77,14 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn from_source(source: Arc<dyn ByteSource>, params: &LoadParams<'_>) -> Result<Arc<Model>> {
-        Self::load(source, params, |_| {})
+        Self::load(source, params, families::read)
     }
 
-    /// [`Model::from_source`] with a change of what the file says of itself.
+    /// [`Model::from_source`] with whatever makes a configuration and a graph of a file.
     pub(crate) fn load(
         source: Arc<dyn ByteSource>,
         params: &LoadParams<'_>,
-        change: impl FnOnce(&mut Config),
+        read: impl FnOnce(&Gguf) -> Result<(Config, Graph)>,
     ) -> Result<Arc<Model>> {
         let _zone = profile::scope(Zone::Load);
         let kernels = params.kernels()?;
@@ -93,7 +93,7 @@ impl Model {
             Gguf::open(source)?
         };
         let metadata = gguf.metadata();
-        let (config, graph) = families::read_with(&gguf, change)?;
+        let (config, graph) = read(&gguf)?;
         let n_vocab = config.n_vocab;
         // A pool for this load alone. The threads of a global one would stay, and a managed runtime that the
         // progress callback has met on them (Mono) waits for them when the process ends.

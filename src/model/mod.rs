@@ -12,7 +12,11 @@ mod rope;
 pub(crate) mod text;
 mod weights;
 
+#[cfg(test)]
+pub(crate) use builder::Builder;
 pub use config::{Config, LayerConfig, Mask};
+#[cfg(test)]
+pub(crate) use families::Family;
 pub use graph::Graph;
 pub use load::{LoadParams, Model};
 pub use random::{GptConfig, RandomGpt};

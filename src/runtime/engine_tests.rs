@@ -9,20 +9,24 @@ use proptest::prelude::*;
 use super::{Batch, Engine, EngineParams, Output, Span};
 use crate::Error;
 use crate::format::FileSource;
+use crate::format::gguf::Gguf;
 use crate::kv::{CacheType, SequenceId};
-use crate::model::{LoadParams, Mask, Model};
+use crate::model::{Family, LoadParams, Mask, Model};
 use crate::threads::Team;
 
 /// A small file's model, with a mask for its even layers and one for its odd ones.
 fn model(name: &str, even: Mask, odd: Mask) -> Arc<Model> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{name}.gguf"));
     let source = Arc::new(FileSource::open(&path).unwrap());
-    let change = |config: &mut crate::model::Config| {
-        for (i, layer) in config.layers.iter_mut().enumerate() {
-            layer.mask = if i % 2 == 0 { even } else { odd };
-        }
+    let read = |gguf: &Gguf| {
+        let architecture = gguf.metadata().get_str("general.architecture").unwrap().unwrap();
+        Family::named(architecture).read(gguf, |config| {
+            for (i, layer) in config.layers.iter_mut().enumerate() {
+                layer.mask = if i % 2 == 0 { even } else { odd };
+            }
+        })
     };
-    Model::load(source, &LoadParams::default(), change).unwrap()
+    Model::load(source, &LoadParams::default(), read).unwrap()
 }
 
 fn engine(model: &Arc<Model>, threads: usize, params: EngineParams) -> Engine {

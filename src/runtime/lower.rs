@@ -4,10 +4,17 @@
 //! on their behalf, so that whoever reads a value decides in which form it is made.
 
 use super::plan::{Buf, BufSpec, CacheGroup, Plan, Planned};
-use super::steps::{
-    Attend, Elementwise, Embed, Function, HeadWork, HeadsDone, Linear, Mlp, Normalize, Part, Pool, Quantize,
-    Select, Step,
-};
+use super::steps::Step;
+use super::steps::attend::Attend;
+use super::steps::elementwise::{Elementwise, Function};
+use super::steps::embed::Embed;
+use super::steps::heads::{HeadWork, HeadsDone};
+use super::steps::linear::{Linear, Part};
+use super::steps::mlp::Mlp;
+use super::steps::normalize::Normalize;
+use super::steps::pool::Pool;
+use super::steps::quantize::Quantize;
+use super::steps::select::Select;
 use crate::error::{Error, Result};
 use crate::kernels::qmatmul::Activations;
 use crate::kv::LayerId;

@@ -8,6 +8,8 @@ mod engine_tests;
 pub mod generate;
 pub mod generation;
 mod lower;
+#[cfg(test)]
+mod lower_tests;
 mod pass;
 #[cfg(test)]
 mod pass_tests;

@@ -14,13 +14,13 @@ use crate::error::{Error, Result, quoted};
 use crate::format::gguf::Gguf;
 
 /// A family of models.
-pub(super) struct Family {
+pub(crate) struct Family {
     /// `general.architecture` of its files.
-    name: &'static str,
+    pub name: &'static str,
     /// Reads the configuration of a file whose embedding has so many rows.
-    config: fn(&Keys<'_>, usize) -> Result<Config>,
+    pub config: fn(&Keys<'_>, usize) -> Result<Config>,
     /// Emits the graph; returns the last hidden rows and the logits.
-    emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>,
+    pub emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>,
 }
 
 /// Every family, by name.
@@ -28,26 +28,32 @@ const FAMILIES: &[Family] = &[gpt2::FAMILY, llama::FAMILY, qwen2::FAMILY, qwen3:
 
 /// The configuration and the graph of a file.
 pub(super) fn read(gguf: &Gguf) -> Result<(Config, Graph)> {
-    read_with(gguf, |_| {})
+    let architecture = gguf.metadata().get_str("general.architecture")?.unwrap_or("");
+    match FAMILIES.iter().find(|family| family.name == architecture) {
+        Some(family) => family.read(gguf, |_| {}),
+        None => {
+            let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+            let (known, architecture) = (known.join(", "), quoted(architecture));
+            Err(Error::Unsupported(format!("architecture {architecture} (known: {known})")))
+        }
+    }
 }
 
-/// The same with a change of the configuration, as a file could have asked for it.
-pub(super) fn read_with(gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph)> {
-    let keys = Keys::new(gguf.metadata())?;
-    let architecture = gguf.metadata().get_str("general.architecture")?.unwrap_or("");
-    let Some(family) = FAMILIES.iter().find(|family| family.name == architecture) else {
-        let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
-        return Err(Error::Unsupported(format!(
-            "architecture {} (known: {})",
-            quoted(architecture),
-            known.join(", ")
-        )));
-    };
-    let mut config = (family.config)(&keys, vocabulary_size(gguf)?)?;
-    change(&mut config);
-    let mut builder = Builder::new(gguf, &config, family.name)?;
-    let (hidden, logits) = (family.emit)(&mut builder, &config)?;
-    Ok((config, builder.finish(hidden, logits)))
+impl Family {
+    /// The family that reads such files.
+    #[cfg(test)]
+    pub fn named(name: &str) -> &'static Family {
+        FAMILIES.iter().find(|family| family.name == name).expect("a family of that name")
+    }
+
+    /// Reads a file as one of this family, with a change of its configuration.
+    pub fn read(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph)> {
+        let mut config = (self.config)(&Keys::new(gguf.metadata())?, vocabulary_size(gguf)?)?;
+        change(&mut config);
+        let mut builder = Builder::new(gguf, &config, self.name)?;
+        let (hidden, logits) = (self.emit)(&mut builder, &config)?;
+        Ok((config, builder.finish(hidden, logits)))
+    }
 }
 
 /// Rows of the embedding, which every family has and which bounds every token id.

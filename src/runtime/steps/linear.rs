@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::{At, Facts, HeadsDone, Step, Walk, Work};
+use super::heads::HeadsDone;
+use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::RowSet;
 use crate::model::text::Names;
 use crate::model::{MatrixId, VectorId};

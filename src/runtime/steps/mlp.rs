@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use super::elementwise::activation;
-use super::{At, Facts, Part, Scratch, Step, Walk, Work};
+use super::linear::Part;
+use super::{At, Facts, Scratch, Step, Walk, Work};
 use crate::error::Result;
 use crate::kernels::KernelSet;
 use crate::kernels::unary::Binary;

@@ -1,16 +1,16 @@
 //! The steps of a forward pass, one file each: its data, what it reads and writes, its scratch memory, operations and
 //! bytes, and how a worker does its share. A step sees the pass as a [`Walk`]; none knows a family.
 
-mod attend;
-mod elementwise;
-mod embed;
-mod heads;
-mod linear;
-mod mlp;
-mod normalize;
-mod pool;
-mod quantize;
-mod select;
+pub(super) mod attend;
+pub(super) mod elementwise;
+pub(super) mod embed;
+pub(super) mod heads;
+pub(super) mod linear;
+pub(super) mod mlp;
+pub(super) mod normalize;
+pub(super) mod pool;
+pub(super) mod quantize;
+pub(super) mod select;
 
 use std::fmt;
 use std::ops::Range;
@@ -28,17 +28,6 @@ use crate::ops::Rows;
 use crate::ops::attention::{LayerCache, Parts, SpanRows};
 use crate::profile::{Tally, Zone};
 use crate::threads::{Shares, WorkCounter, Worker};
-
-pub(super) use attend::Attend;
-pub(super) use elementwise::{Elementwise, Function};
-pub(super) use embed::Embed;
-pub(super) use heads::{HeadWork, HeadsDone};
-pub(super) use linear::{Linear, Part};
-pub(super) use mlp::Mlp;
-pub(super) use normalize::Normalize;
-pub(super) use pool::Pool;
-pub(super) use quantize::Quantize;
-pub(super) use select::Select;
 
 /// Floating-point operations and bytes of memory that a step needs at least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -306,8 +306,8 @@ fn a_file_must_have_what_the_family_has() {
     for (key, said) in [
         ("context_length", "tensor position_embd.weight has shape [48, 24]; the configuration wants [48, 5]"),
         ("embedding_length", "width 5 is no multiple of 3 heads"),
-        ("feed_forward_length", "tensor blk.0.ffn_up.bias has shape [192]"),
-        ("block_count", "tensor blk.2.attn_qkv.bias is missing"),
+        ("feed_forward_length", "gpt2, layer 0: tensor blk.0.ffn_up.weight has shape [48, 192]"),
+        ("block_count", "gpt2, layer 2: tensor blk.2.attn_norm.weight is missing"),
         ("attention.head_count", "width 48 is no multiple of 5 heads"),
     ] {
         let key = format!("gpt2.{key}");

@@ -183,40 +183,35 @@ pub type Call = fn(usize, Range<usize>, Range<usize>);
 /// What [`run`] is given where nothing is to be done.
 pub const NOTHING: Option<Then<Call>> = None;
 
-/// This worker's part of `n_parts` products; every worker calls it with the same arguments and the same
+/// This worker's part of some products; every worker calls it with the same arguments and the same
 /// shares. Which worker computes a panel doesn't change its bits.
 ///
 /// # Safety
 /// The products' rows are valid, `x` is written by no one and the written columns are touched by no one
 /// else until the op ends; their shapes fit the weights.
-pub unsafe fn run<'a>(
+pub unsafe fn run(
     worker: &Worker<'_>,
     shares: &Shares,
-    n_parts: usize,
-    part: impl Fn(usize) -> Product<'a>,
+    products: &[Product<'_>],
     then: Option<Then<impl Fn(usize, Range<usize>, Range<usize>)>>,
 ) {
-    let parts = || (0..n_parts).map(|i| (i, part(i)));
     let columns = |p: &Product<'_>| {
         let nr = p.weight.packer.panel_rows();
         then.as_ref().map_or(nr, |then| common_multiple(nr, then.unit))
     };
     let units = |p: &Product<'_>| p.weight.n.div_ceil(columns(p));
-    let (mut total, mut rows) = (0, 0);
-    for (_, product) in parts() {
-        total += units(&product);
-        rows = product.x.len();
-    }
+    let total = products.iter().map(units).sum();
+    let rows = products.first().map_or(0, |first| first.x.len());
     each_run(worker, shares, rows, total, |run, rows| {
         let mut before = 0;
-        for (i, product) in parts() {
-            let own = units(&product);
+        for (i, product) in products.iter().enumerate() {
+            let own = units(product);
             let (begin, end) = (run.start.max(before), run.end.min(before + own));
             before += own;
             if begin >= end {
                 continue;
             }
-            let columns = columns(&product);
+            let columns = columns(product);
             let most = match &then {
                 Some(_) => (HOT_BYTES / size_of::<f32>() / (rows.len() * columns)).max(1),
                 None => end - begin,

@@ -297,11 +297,14 @@ impl<'g> Lowering<'g> {
         heads: Option<HeadsDone>,
     ) {
         let rows = self.plan.buffers[out.index()].rows;
-        let parts = products.iter().filter_map(|&(linear, x, column)| self.part(linear, x, column)).collect();
+        let mut parts = products.iter().filter_map(|&(linear, x, column)| self.part(linear, x, column));
+        let count = products.len();
+        let Some(first) = parts.next() else { return };
+        let parts = [first, parts.next().unwrap_or(first), parts.next().unwrap_or(first)];
         products.iter().for_each(|product| self.done[product.0.index()] = true);
         // Workers write columns of it: there can't be a copy of each.
         self.plan.buffers[out.index()].own_copy = false;
-        self.push(value, Linear { zone, parts, out, accumulate, heads, rows });
+        self.push(value, Linear { zone, parts, count, out, accumulate, heads, rows });
     }
 
     fn embed(&mut self, value: Value, tokens: Value, positions: Option<Value>) -> Result<Buf> {

@@ -262,10 +262,9 @@ impl Pass {
         let mut between = Moment::now();
         let steps = &self.plan.steps;
         for (i, planned) in steps.iter().enumerate() {
-            // Weights drive a plan out of the caches from token to token.
             if let Some(next) = steps.get(i + 1) {
                 isa::prefetch(next);
-                isa::prefetch(&*next.step);
+                next.step.prefetch(walk.weights);
             }
             if leads && cancel.load(Relaxed) {
                 worker.cancel();

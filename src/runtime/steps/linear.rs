@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use super::heads::HeadsDone;
 use super::{At, Facts, Step, Walk, Work};
+use crate::isa;
 use crate::model::graph::RowSet;
 use crate::model::text::Names;
-use crate::model::{MatrixId, VectorId};
+use crate::model::{MatrixId, VectorId, Weights};
 use crate::ops::Rows;
 use crate::ops::linear::{self, Product, Then};
 use crate::profile::Zone;
@@ -57,6 +58,11 @@ impl Part {
         Work { flops: rows * weight.flops_per_row(), bytes: once as u64 + rows * row as u64 }
     }
 
+    /// As [`Step::prefetch`].
+    pub fn prefetch(&self, weights: &Weights) {
+        isa::prefetch(weights.matrix(self.matrix));
+    }
+
     /// The weights' names and shapes.
     pub fn text(&self, names: &Names<'_>) -> String {
         let bias = self.bias.map_or(String::new(), |bias| format!(" + {}", names.vector(bias)));
@@ -69,8 +75,10 @@ impl Part {
 pub struct Linear {
     /// What they are in the model.
     pub zone: Zone,
-    /// The products.
-    pub parts: Vec<Part>,
+    /// The products, as many as `count` says: here and not elsewhere, so that they come with the step.
+    pub parts: [Part; 3],
+    /// How many products.
+    pub count: usize,
     /// Output rows, f32.
     pub out: Buf,
     /// Adds to `out` (the residual stream) instead of overwriting it.
@@ -81,26 +89,38 @@ pub struct Linear {
     pub rows: RowSet,
 }
 
+impl Linear {
+    fn parts(&self) -> &[Part] {
+        &self.parts[..self.count]
+    }
+}
+
 impl Step for Linear {
     fn facts(&self) -> Facts {
-        let reads = self.parts.iter().map(|part| part.x).collect();
+        let reads = self.parts().iter().map(|part| part.x).collect();
         let cache = self.heads.as_ref().map(|heads| (heads.layer, true));
         Facts { reads, cache, ..Facts::dynamic(self.zone, self.rows, self.out) }
     }
 
+    fn prefetch(&self, weights: &Weights) {
+        isa::prefetch(self);
+        self.parts().iter().for_each(|part| part.prefetch(weights));
+    }
+
     fn work(&self, walk: &Walk<'_>) -> Work {
         let rows = walk.count(self.rows);
-        let works = self.parts.iter().map(|part| part.work(walk, rows, self.accumulate));
+        let works = self.parts().iter().map(|part| part.work(walk, rows, self.accumulate));
         works.fold(Work::default(), |sum, work| sum + work)
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        let (worker, shares, n) = (at.worker, &at.turn.shares, self.parts.len());
+        let (worker, shares) = (at.worker, &at.turn.shares);
         let out = walk.view(self.out, worker);
-        let part = |i: usize| self.parts[i].product(walk, worker, out, self.accumulate);
+        let products = self.parts.map(|part| part.product(walk, worker, out, self.accumulate));
+        let products = &products[..self.count];
         let Some(heads) = &self.heads else {
             // SAFETY: the shares hand out columns and rows once, and nobody writes what is read.
-            return unsafe { linear::run(worker, shares, n, part, linear::NOTHING) };
+            return unsafe { linear::run(worker, shares, products, linear::NOTHING) };
         };
         let head_dim = heads.shape.head_dim;
         let clocks = heads.clocks(walk, worker);
@@ -112,12 +132,12 @@ impl Step for Linear {
         };
         let then = Then { unit: head_dim, call };
         // SAFETY: as above.
-        unsafe { linear::run(worker, shares, n, part, Some(then)) }
+        unsafe { linear::run(worker, shares, products, Some(then)) }
     }
 
     fn text(&self, names: &Names<'_>) -> String {
         let adds = if self.accumulate { ", added" } else { "" };
-        let parts = self.parts.iter().map(|part| format!("{}{adds}", part.text(names)));
+        let parts = self.parts().iter().map(|part| format!("{}{adds}", part.text(names)));
         let heads = self.heads.as_ref().map(|heads| heads.text(names));
         parts.chain(heads).collect::<Vec<_>>().join("\n")
     }

@@ -7,8 +7,10 @@ use super::elementwise::activation;
 use super::linear::Part;
 use super::{At, Facts, Scratch, Step, Walk, Work};
 use crate::error::Result;
+use crate::isa;
 use crate::kernels::KernelSet;
 use crate::kernels::unary::Binary;
+use crate::model::Weights;
 use crate::model::graph::{Activation, RowSet};
 use crate::model::text::Names;
 use crate::ops::Rows;
@@ -132,7 +134,7 @@ impl Mlp {
         };
         let then = Then { unit: self.unit(), call };
         // SAFETY: the shares hand out columns and rows once, and nobody writes what is read.
-        unsafe { linear::run(at.worker, &at.turn.shares, 1, |_| product, Some(then)) }
+        unsafe { linear::run(at.worker, &at.turn.shares, &[product], Some(then)) }
     }
 }
 
@@ -160,6 +162,11 @@ impl Step for Mlp {
             None if self.quantized => linear::scratch_len([&up], unit),
             None => 0,
         })
+    }
+
+    fn prefetch(&self, weights: &Weights) {
+        isa::prefetch(self);
+        self.parts().for_each(|part| part.prefetch(weights));
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {

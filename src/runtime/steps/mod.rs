@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use super::plan::{Buf, Plan, PlanLayout};
 use crate::error::Result;
+use crate::isa;
 use crate::kernels::KernelSet;
 use crate::kernels::attention::Row as AttentionKernel;
 use crate::kernels::rope::Table;
@@ -85,6 +86,12 @@ pub trait Step: fmt::Debug + Send + Sync {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) where the size overflows.
     fn scratch(&self, _: &Scratch<'_>) -> Result<usize> {
         Ok(0)
+    }
+
+    /// Asks for what the step reads of itself and of the model before its first row: weights drive that out of the
+    /// caches from token to token.
+    fn prefetch(&self, _: &Weights) {
+        isa::prefetch(self);
     }
 
     /// What it does in this pass.

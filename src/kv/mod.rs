@@ -131,11 +131,6 @@ impl Cache {
         Ok(Cache { shape, pools, states, sequences })
     }
 
-    /// Positions of a sequence, at most.
-    pub fn n_ctx(&self) -> usize {
-        self.shape.n_ctx
-    }
-
     /// A new, empty sequence.
     ///
     /// # Errors

@@ -37,7 +37,6 @@ pub struct BufSpec {
 }
 
 /// A step in its place.
-#[derive(Debug)]
 pub struct Planned {
     /// What is done.
     pub step: Box<dyn Step>,
@@ -75,7 +74,7 @@ pub struct CacheGroup {
 }
 
 /// A model's forward pass.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Plan {
     /// How finely rows are rounded for quantised weights.
     pub activations: Activations,
@@ -124,6 +123,13 @@ impl MostRows {
             RowSet::Output => self.output,
             RowSet::Span => self.spans,
         }
+    }
+}
+
+impl std::fmt::Debug for Plan {
+    /// How large it is; [`Plan::text`] has the rest.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plan of {} steps on {} buffers", self.steps.len(), self.buffers.len())
     }
 }
 
@@ -214,7 +220,6 @@ mod tests {
     use crate::runtime::steps::{At, Walk, Work};
 
     /// A step that only says what it touches.
-    #[derive(Debug)]
     struct Touch(Facts);
 
     impl Step for Touch {

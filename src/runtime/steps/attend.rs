@@ -10,7 +10,6 @@ use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
 /// Attention of one layer.
-#[derive(Debug)]
 pub struct Attend {
     /// Rows of queries, then keys and values.
     pub qkv: Buf,

@@ -24,7 +24,6 @@ pub enum Function {
 }
 
 /// A function of each element of some rows.
-#[derive(Debug)]
 pub struct Elementwise {
     /// The first input.
     pub a: Buf,

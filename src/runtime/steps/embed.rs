@@ -8,7 +8,6 @@ use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
 /// Embeddings of the tokens.
-#[derive(Debug)]
 pub struct Embed {
     /// Rows by token.
     pub table: TableId,

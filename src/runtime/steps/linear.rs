@@ -71,7 +71,6 @@ impl Part {
 }
 
 /// Products side by side.
-#[derive(Debug)]
 pub struct Linear {
     /// What they are in the model.
     pub zone: Zone,

@@ -21,7 +21,6 @@ use crate::quant::BLOCK;
 use crate::runtime::plan::Buf;
 
 /// One or two products and what becomes of them.
-#[derive(Debug)]
 pub struct Mlp {
     /// The gate's product, if there is a gate.
     pub gate: Option<Part>,

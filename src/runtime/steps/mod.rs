@@ -12,7 +12,6 @@ pub(super) mod pool;
 pub(super) mod quantize;
 pub(super) mod select;
 
-use std::fmt;
 use std::ops::Range;
 
 use super::plan::{Buf, Plan, PlanLayout};
@@ -76,7 +75,7 @@ impl Facts {
 }
 
 /// One step of a forward pass.
-pub trait Step: fmt::Debug + Send + Sync {
+pub trait Step: Send + Sync {
     /// What the plan must know of it.
     fn facts(&self) -> Facts;
 

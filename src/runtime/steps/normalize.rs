@@ -8,7 +8,6 @@ use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
 /// A norm of rows.
-#[derive(Debug)]
 pub struct Normalize {
     /// Input rows.
     pub x: Buf,

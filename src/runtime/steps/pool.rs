@@ -7,7 +7,6 @@ use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
 /// Means of output rows.
-#[derive(Debug)]
 pub struct Pool {
     /// Output rows.
     pub x: Buf,

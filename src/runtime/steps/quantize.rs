@@ -8,7 +8,6 @@ use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
 /// Rows of floats to quantised rows.
-#[derive(Debug)]
 pub struct Quantize {
     /// Input rows, f32.
     pub x: Buf,

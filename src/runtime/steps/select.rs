@@ -7,7 +7,6 @@ use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
 /// Copies of the rows whose output is wanted.
-#[derive(Debug)]
 pub struct Select {
     /// Rows of the batch.
     pub x: Buf,

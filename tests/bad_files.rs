@@ -313,6 +313,24 @@ fn numbers_that_contradict_each_other_or_the_tensors() {
     }
 }
 
+/// What may differ from layer to layer may be one number or a list with one for each.
+#[test]
+fn numbers_for_each_layer() {
+    let keys = [("attention.head_count", 4), ("attention.head_count_kv", 2), ("feed_forward_length", 96)];
+    for (key, value) in keys.map(|(key, value)| (format!("llama.{key}"), value)) {
+        let listed = |list: Array| Parts::mixed().with(&key, Some(Value::Array(list)));
+        let same = load(&listed(Array::U32(vec![value; 2]))).unwrap();
+        assert!(*same.config() == *load(&Parts::mixed()).unwrap().config(), "{key}");
+        load(&listed(Array::I32(vec![value as i32; 2]))).unwrap();
+        for wrong in [vec![], vec![value], vec![value; 3], vec![value, 0], vec![0, value]] {
+            assert_refused(&listed(Array::U32(wrong)), &key);
+        }
+        // The second layer's tensors have the shapes of the first one's.
+        let other = refusal(&listed(Array::U32(vec![value, 2 * value])));
+        assert!(other.contains("layer 1") || other.contains("heads"), "{other}");
+    }
+}
+
 #[test]
 fn absurd_floats() {
     for key in ["llama.rope.freq_base", "llama.attention.layer_norm_rms_epsilon"] {

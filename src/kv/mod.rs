@@ -22,6 +22,9 @@ use sequences::Sequence;
 pub use sequences::SequenceId;
 use state::States;
 
+/// Most sequences of a cache.
+pub const MAX_SEQUENCES: usize = 1 << 12;
+
 /// What the memory is for, in errors.
 const WHAT: &str = "the key/value cache";
 
@@ -89,7 +92,7 @@ impl Shape {
         let wanted = match group.reach {
             Some(_) => most,
             // A page more a sequence: each may end within one.
-            None => self.n_positions.div_ceil(TILE).saturating_add(self.n_sequences - 1),
+            None => self.n_positions.div_ceil(TILE).saturating_add(self.n_sequences.saturating_sub(1)),
         };
         wanted.min(most)
     }
@@ -97,8 +100,13 @@ impl Shape {
     /// Bytes of a cache of this shape: pages and states. What sequences note of them is not counted.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] where no memory could hold it.
+    /// [`Error::InvalidArgument`] for more than [`MAX_SEQUENCES`] or none, [`Error::OutOfMemory`] where no memory
+    /// could hold it.
     pub fn bytes(&self) -> Result<usize> {
+        if !(1..=MAX_SEQUENCES).contains(&self.n_sequences) {
+            let given = self.n_sequences;
+            return Err(Error::invalid(format!("n_sequences is {given}; expected 1 to {MAX_SEQUENCES}")));
+        }
         let states = checked_bytes(self.state_bytes, 2 * self.n_sequences, WHAT)?;
         self.groups.iter().try_fold(states, |sum, group| {
             let pool = checked_bytes(self.pages(group), group.page_bytes()?.1, WHAT)?;
@@ -119,8 +127,9 @@ impl Cache {
     /// A cache without sequences.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// As [`Shape::bytes`].
     pub fn new(shape: Shape) -> Result<Self> {
+        shape.bytes()?;
         let pools = shape.groups.iter().map(|group| Pool::new(*group, shape.pages(group)));
         let pools = pools.collect::<Result<_>>()?;
         let states = States::new(shape.state_bytes, shape.n_sequences)?;

@@ -18,8 +18,6 @@ use crate::threads::Team;
 const DEFAULT_BATCH: usize = 256;
 /// Largest batch accepted.
 const MAX_BATCH: usize = 1 << 16;
-/// Most sequences accepted.
-const MAX_SEQUENCES: usize = 1 << 12;
 
 /// What passes yield for the rows of [`Batch::outputs`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,15 +122,11 @@ impl Shape {
         if learned && params.rope != RopeOverrides::default() {
             return Err(Error::invalid("the model's positions are learned: it has no rope to change"));
         }
-        if !(1..=MAX_SEQUENCES).contains(&params.n_sequences) {
-            let given = params.n_sequences;
-            return Err(Error::invalid(format!("n_sequences is {given}; expected 1 to {MAX_SEQUENCES}")));
-        }
         let n_batch = if params.n_batch == 0 { DEFAULT_BATCH } else { params.n_batch };
         if n_batch > MAX_BATCH || params.n_output > MAX_BATCH {
             return Err(Error::invalid(format!("n_batch and n_output are at most {MAX_BATCH}")));
         }
-        let all = n_ctx * params.n_sequences;
+        let all = n_ctx.saturating_mul(params.n_sequences);
         let n_output = params.n_output.max(1).min(all);
         // A decode that returns every row's output is one batch.
         let n_batch = n_batch.min(all).max(n_output);
@@ -153,6 +147,8 @@ impl Shape {
             n_positions,
             n_batch,
         };
+        // Refuses absurd sizes before anything is made for them.
+        cache.bytes()?;
         let most = MostRows { batch: n_batch, output: n_output, spans: params.n_sequences.min(n_batch) };
         Ok(Shape { plan, limits: Limits { most, n_ctx, threads, kv: params.kv }, cache })
     }

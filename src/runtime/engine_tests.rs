@@ -348,3 +348,23 @@ fn a_window_gives_its_pages_back() {
     engine.run(&Batch { tokens: &text[2990..], spans: &spans, outputs: &[9] }).unwrap();
     assert!(bits(engine.output()) == end);
 }
+
+#[test]
+fn absurd_parameters_are_refused_before_memory_is() {
+    let model = model("untied-mixed", Mask::Causal, Mask::Causal);
+    let team = Arc::new(Team::new(1).unwrap());
+    for params in [
+        EngineParams { n_sequences: 0, ..params(1, 64, 8) },
+        EngineParams { n_sequences: usize::MAX, ..params(1, 64, 8) },
+        EngineParams { n_ctx: usize::MAX, ..params(1, 64, 8) },
+        EngineParams { n_batch: usize::MAX, ..params(1, 64, 8) },
+        EngineParams { n_output: usize::MAX, ..params(1, 64, 8) },
+    ] {
+        assert!(Engine::memory(&model, &params, 1).is_err(), "{params:?}");
+        assert!(Engine::new(model.clone(), &params, team.clone()).is_err(), "{params:?}");
+    }
+    // Fewer positions than sequences could have are shared, down to a page each.
+    let few = EngineParams { n_positions: 1, ..params(3, 512, 8) };
+    let memory = |params: &EngineParams| Engine::memory(&model, params, 1).unwrap().cache_bytes;
+    assert_eq!(memory(&params(3, 512, 8)), 4 * memory(&few));
+}

@@ -187,7 +187,8 @@ impl Context {
         self.engine.canceller()
     }
 
-    /// Appends tokens to the sequence; with an error nothing is appended.
+    /// Appends tokens to the sequence; with an error nothing is appended. Only where tokens of several passes are
+    /// taken back, and a layer's window has let go of what stood before them, the whole sequence is forgotten.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::ContextFull`]; [`Error::Cancelled`] by [`Context::canceller`];

@@ -25,9 +25,18 @@ thread_local! {
     static IN_REGION: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Address space that must be free for a thread to be started: its stack, and as much again. One that finds no memory
+/// while it starts aborts the process; so threads start one by one, each only where there is room.
+const THREAD_BYTES: usize = 4 << 20;
+
+fn no_thread(index: usize, n: usize, why: impl std::fmt::Display) -> String {
+    format!("could not start thread {index} of {n}: {why}")
+}
+
 /// Threads that run one parallel region at a time. The caller is worker 0; the others sleep in between.
 ///
-/// May be shared: regions of several callers run one after another, in the order in which they came. Dropping it ends its threads.
+/// May be shared: regions of several callers run one after another, in the order in which they came. Dropping it ends
+/// its threads.
 pub struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -46,6 +55,8 @@ unsafe impl Sync for CallerPatience {}
 /// What the workers of a team see.
 struct Shared {
     count: usize,
+    /// How many of the threads have started.
+    started: Gate,
     /// Its number rises with each region.
     start: Gate,
     job: JobCell,
@@ -98,12 +109,17 @@ impl Team {
             patience: CallerPatience(Patience::new()),
         };
         for index in 1..n {
+            let mut room = Vec::<u8>::new();
+            let found = std::hint::black_box(&mut room).try_reserve_exact(THREAD_BYTES);
+            found.map_err(|error| Error::Internal(no_thread(index, n, error)))?;
+            drop(room);
             let shared = Arc::clone(&team.shared);
             let builder = std::thread::Builder::new().name(format!("smallmind-{index}"));
             let thread = builder
                 .spawn(move || shared.serve(index))
-                .map_err(|e| Error::Internal(format!("could not start thread {index} of {n}: {e}")))?;
+                .map_err(|error| Error::Internal(no_thread(index, n, error)))?;
             team.threads.push(thread);
+            team.shared.started.wait_past(index as u32 - 1, &team.patience.0);
         }
         Ok(team)
     }
@@ -183,6 +199,7 @@ impl Shared {
     fn new(count: usize) -> Self {
         Self {
             count,
+            started: Gate::new(),
             start: Gate::new(),
             job: JobCell(UnsafeCell::new(None)),
             barrier: Barrier::new(count),
@@ -197,6 +214,7 @@ impl Shared {
         profile::prepare_thread();
         IN_REGION.set(true);
         let patience = Patience::new();
+        self.started.change(|number| number.fetch_add(1, SeqCst));
         let mut seen = 0;
         loop {
             seen = self.start.wait_past(seen, &patience);

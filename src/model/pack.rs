@@ -69,37 +69,49 @@ pub(super) fn load_weights(
 
 /// Room for all tensors, in one piece of memory.
 fn reserve(specs: &WeightSpecs, kernels: &KernelSet) -> Result<Vec<Loaded>> {
-    let (mut packers, mut sizes) = (Vec::new(), Vec::new());
-    for (i, spec) in specs.tensors().iter().enumerate() {
-        let packer = match specs.form(i) {
-            Form::Matrix => Some(Packer::new(kernels, spec.dtype, spec.k)?),
-            _ => None,
-        };
-        sizes.push(match (&packer, specs.form(i)) {
-            (Some(packer), _) => packer.bytes(spec.n)?,
-            (None, Form::Table) => table_bytes(spec)?,
-            (None, _) => {
-                checked_bytes(spec.n, checked_bytes(spec.k, size_of::<f32>(), "weights")?, "weights")?
-            }
-        });
-        packers.push(packer);
-    }
-    let buffers = AlignedBuf::zeroed_together(&sizes, "weights")?;
-    let loaded = specs.tensors().iter().zip(packers).zip(buffers).enumerate();
-    let loaded = loaded.map(|(i, ((spec, packer), buffer))| match (packer, specs.form(i)) {
-        (Some(packer), _) => Loaded::Matrix(PackedWeight::new(packer, spec.n, buffer)),
-        (None, Form::Table) => Loaded::Table(buffer),
-        (None, _) => Loaded::Floats(buffer),
-    });
-    Ok(loaded.collect())
+    let tensors = || specs.tensors().iter().enumerate();
+    let room = |(i, spec): (usize, &TensorSpec)| Room::of(specs.form(i), spec, kernels);
+    let rooms = tensors().map(room).collect::<Result<Vec<_>>>()?;
+    let sizes = rooms.iter().zip(specs.tensors()).map(|(room, spec)| room.bytes(spec));
+    let buffers = AlignedBuf::zeroed_together(&sizes.collect::<Result<Vec<_>>>()?, "weights")?;
+    let loaded = rooms.into_iter().zip(specs.tensors()).zip(buffers);
+    Ok(loaded.map(|((room, spec), buffer)| room.fill(spec, buffer)).collect())
 }
 
-/// Bytes of a table as the file stores it.
-fn table_bytes(spec: &TensorSpec) -> Result<usize> {
-    let row = spec.dtype.row_bytes(spec.k).ok_or_else(|| {
-        Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
-    })?;
-    checked_bytes(row, spec.n, "weights")
+/// What a tensor is to be kept in.
+enum Room {
+    Floats,
+    Table,
+    Matrix(Packer),
+}
+
+impl Room {
+    fn of(form: Form, spec: &TensorSpec, kernels: &KernelSet) -> Result<Room> {
+        match form {
+            Form::Floats => Ok(Room::Floats),
+            Form::Table => Ok(Room::Table),
+            Form::Matrix => Packer::new(kernels, spec.dtype, spec.k).map(Room::Matrix),
+        }
+    }
+
+    fn bytes(&self, spec: &TensorSpec) -> Result<usize> {
+        let row = match self {
+            Room::Matrix(packer) => return packer.bytes(spec.n),
+            Room::Floats => checked_bytes(spec.k, size_of::<f32>(), "weights")?,
+            Room::Table => spec.dtype.row_bytes(spec.k).ok_or_else(|| {
+                Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
+            })?,
+        };
+        checked_bytes(row, spec.n, "weights")
+    }
+
+    fn fill(self, spec: &TensorSpec, buffer: AlignedBuf) -> Loaded {
+        match self {
+            Room::Floats => Loaded::Floats(buffer),
+            Room::Table => Loaded::Table(buffer),
+            Room::Matrix(packer) => Loaded::Matrix(PackedWeight::new(packer, spec.n, buffer)),
+        }
+    }
 }
 
 fn split<'a>(

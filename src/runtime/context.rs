@@ -90,13 +90,10 @@ impl Context {
         if !(1..=MAX_WORKERS).contains(&count) {
             return Err(Error::invalid(format!("threads is {count}; expected 1 to {MAX_WORKERS}")));
         }
-        // Before threads are started: what the parameters ask for may be absurd.
-        Engine::memory(&model, &params.engine(), count)?;
-        let team = match &params.team {
-            Some(team) => team.clone(),
-            None => Arc::new(Team::new(count)?),
-        };
-        let mut engine = Engine::new(model, &params.engine(), team)?;
+        let mut engine = Engine::with(model, &params.engine(), count, || match &params.team {
+            Some(team) => Ok(team.clone()),
+            None => Ok(Arc::new(Team::new(count)?)),
+        })?;
         let sequence = engine.create()?;
         let (n_ctx, n_batch) = (engine.n_ctx(), engine.n_batch());
         let mut tokens = Vec::new();

@@ -205,12 +205,22 @@ impl Engine {
     /// # Errors
     /// [`Error::InvalidArgument`] naming the parameter, [`Error::OutOfMemory`].
     pub fn new(model: Arc<Model>, params: &EngineParams, team: Arc<Team>) -> Result<Engine> {
-        let Shape { plan, limits, cache } = Shape::new(&model, params, team.count())?;
+        Self::with(model, params, team.count(), || Ok(team))
+    }
+
+    /// [`Engine::new`] with a team of `threads` that is made last: what the parameters ask for may be absurd.
+    pub(super) fn with(
+        model: Arc<Model>,
+        params: &EngineParams,
+        threads: usize,
+        team: impl FnOnce() -> Result<Arc<Team>>,
+    ) -> Result<Engine> {
+        let Shape { plan, limits, cache } = Shape::new(&model, params, threads)?;
         let cache = Cache::new(cache)?;
         let pass = Pass::new(&model, plan, &params.rope, &limits)?;
         Ok(Engine {
             model,
-            team,
+            team: team()?,
             cache,
             pass,
             limits,

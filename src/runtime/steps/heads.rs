@@ -73,13 +73,11 @@ impl HeadsDone {
         let values = keys.end..keys.end + n_head_kv;
         // SAFETY: this function's contract is the others'.
         unsafe {
-            self.normalize(walk, qkv, &rows, both(&heads, &queries), self.q, &clocks.norm);
-            self.normalize(walk, qkv, &rows, both(&heads, &keys), self.k, &clocks.norm);
-            if self.q.rope == self.k.rope {
-                self.rotate(walk, qkv, &rows, both(&heads, &(0..keys.end)), self.q, &clocks.rope);
+            if self.q == self.k {
+                self.prepare(walk, qkv, &rows, both(&heads, &(0..keys.end)), self.q, clocks);
             } else {
-                self.rotate(walk, qkv, &rows, both(&heads, &queries), self.q, &clocks.rope);
-                self.rotate(walk, qkv, &rows, both(&heads, &keys), self.k, &clocks.rope);
+                self.prepare(walk, qkv, &rows, both(&heads, &queries), self.q, clocks);
+                self.prepare(walk, qkv, &rows, both(&heads, &keys), self.k, clocks);
             }
             let from = |all: Range<usize>| {
                 let heads = both(&heads, &all);
@@ -89,51 +87,39 @@ impl HeadsDone {
         }
     }
 
+    /// Normalises and rotates some heads of queries or keys.
+    ///
     /// # Safety
     /// As [`HeadsDone::finish`].
-    unsafe fn normalize(
+    unsafe fn prepare(
         &self,
         walk: &Walk<'_>,
         qkv: Rows,
         rows: &Range<usize>,
         heads: Range<usize>,
         work: HeadWork,
-        clock: &Tally,
+        clocks: &Clocks,
     ) {
-        let Some((gain, eps)) = work.norm else { return };
-        let elements = (rows.len() * heads.len() * self.shape.head_dim) as u64;
-        if elements == 0 {
-            return;
-        }
-        let gain = walk.weights.vector(gain);
-        // SAFETY: by contract.
-        clock.piece(4 * elements, 8 * elements, || unsafe {
-            rowwise::head_norm(walk.kernels, rows.clone(), qkv, heads, gain, eps);
-        });
-    }
-
-    /// # Safety
-    /// As [`HeadsDone::finish`].
-    unsafe fn rotate(
-        &self,
-        walk: &Walk<'_>,
-        qkv: Rows,
-        rows: &Range<usize>,
-        heads: Range<usize>,
-        work: HeadWork,
-        clock: &Tally,
-    ) {
-        let Some((rope, pairing)) = work.rope else { return };
         if heads.is_empty() {
             return;
         }
-        let table = &walk.ropes[rope.0 as usize];
-        let elements = (rows.len() * heads.len() * table.rot_dim()) as u64;
-        let (kernel, positions) = (walk.kernels.rope.of(pairing), walk.batch.positions);
-        // SAFETY: by contract; the table covers the context.
-        clock.piece(3 * elements, 8 * elements, || unsafe {
-            rowwise::rope(kernel, rows.clone(), qkv, heads, self.shape.head_dim, table, positions);
-        });
+        let (head_dim, count) = (self.shape.head_dim, rows.len() * heads.len());
+        if let Some((gain, eps)) = work.norm {
+            let (elements, gain) = ((count * head_dim) as u64, walk.weights.vector(gain));
+            // SAFETY: by contract.
+            clocks.norm.piece(4 * elements, 8 * elements, || unsafe {
+                rowwise::head_norm(walk.kernels, rows.clone(), qkv, heads.clone(), gain, eps);
+            });
+        }
+        if let Some((rope, pairing)) = work.rope {
+            let table = &walk.ropes[rope.0 as usize];
+            let elements = (count * table.rot_dim()) as u64;
+            let (kernel, positions) = (walk.kernels.rope.of(pairing), walk.batch.positions);
+            // SAFETY: by contract; the table covers the context.
+            clocks.rope.piece(3 * elements, 8 * elements, || unsafe {
+                rowwise::rope(kernel, rows.clone(), qkv, heads, head_dim, table, positions);
+            });
+        }
     }
 
     /// # Safety

@@ -4,21 +4,28 @@
 //! `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels` · `quant`, `memory`, `threads` · `isa`, `profile`.
 //! See `docs/DESIGN.md`.
 
+#[cfg(feature = "models")]
 pub mod chat;
 pub mod error;
+#[cfg(feature = "capi")]
 pub mod ffi;
 pub mod format;
 pub mod isa;
 pub mod kernels;
+#[cfg(feature = "models")]
 pub mod kv;
 pub mod memory;
+#[cfg(feature = "models")]
 pub mod model;
 pub mod ops;
 pub mod profile;
 pub mod quant;
+#[cfg(feature = "report")]
 pub mod report;
+#[cfg(feature = "models")]
 pub mod runtime;
 pub mod threads;
+#[cfg(feature = "models")]
 pub mod tokenizer;
 
 pub use error::{Error, Result};

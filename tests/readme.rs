@@ -1,5 +1,4 @@
-//! README and docs show what is there: examples that are compiled, speeds that were measured, kernels of this
-//! build. To refresh the list of kernels: `SMALLMIND_UPDATE_DOCS=1 cargo test --test readme`.
+//! README and docs show what is there: examples that are compiled, speeds that were measured.
 
 use std::path::Path;
 use std::process::Command;
@@ -33,22 +32,4 @@ fn the_chart_and_the_table_are_what_the_numbers_give() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/benchmarks.py");
     let output = Command::new("python3").args([script, "--check"]).output().expect("python3 runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// The list is of all levels of an architecture, not of those that this CPU has.
-#[cfg(all(target_arch = "x86_64", feature = "cli"))]
-#[test]
-fn the_kernels_are_those_of_this_build() {
-    let output = Command::new(env!("CARGO_BIN_EXE_smallmind")).arg("kernels").output().unwrap();
-    let listed = String::from_utf8(output.stdout).unwrap();
-    let (_, table) = listed.split_once("\n\n").expect("a table after the first line");
-    let page = read("docs/kernels.md");
-    let mut parts: Vec<_> = page.split("```\n").collect();
-    let [_, shown, _] = &mut parts[..] else { panic!("docs/kernels.md has one block") };
-    if std::env::var_os("SMALLMIND_UPDATE_DOCS").is_some() {
-        *shown = table;
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kernels.md");
-        return std::fs::write(path, parts.join("```\n")).unwrap();
-    }
-    assert!(*shown == table, "docs/kernels.md is stale: SMALLMIND_UPDATE_DOCS=1 cargo test --test readme");
 }

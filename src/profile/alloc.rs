@@ -91,6 +91,7 @@ pub(super) fn end_peak(before: (i64, i64)) -> u64 {
 }
 
 /// Starts counting the process's peak from what is held now.
+#[cfg(feature = "report")]
 pub(crate) fn reset_peak() {
     PEAK.store(LIVE.load(Relaxed), Relaxed);
 }

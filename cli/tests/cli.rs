@@ -1,9 +1,9 @@
 //! The built command line as a person or a script meets it: what it prints, and what it says of bad input.
 //! Every failure is one line on standard error and a code: 1, 2 for a wrong command line, 130 after Ctrl-C.
 
-#[path = "common/gguf_writer.rs"]
+#[path = "../../tests/common/gguf_writer.rs"]
 mod gguf_writer;
-#[path = "common/model.rs"]
+#[path = "../../tests/common/model.rs"]
 mod model;
 
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use gguf_writer::{F32, Writer, string};
 use smallmind::format::gguf::Gguf;
 
 /// 288 tokens, 128 positions, random weights.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/untied-mixed.gguf");
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/gguf/untied-mixed.gguf");
 
 fn smallmind(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_smallmind"));
@@ -150,7 +150,7 @@ fn bad_files() {
         fails(&mut smallmind(&["chat", "-m", path]), 1, reason);
         fails(&mut smallmind(&["bench", "-m", path]), 1, reason);
     }
-    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/metadata.gguf");
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/gguf/metadata.gguf");
     fails(&mut generate(other, &["-p", "x"]), 1, "smallmind: ");
 }
 
@@ -267,7 +267,7 @@ fn info_prints_graphs_and_plans_alone() {
 
     let plan = |more: &[&str]| succeeds(smallmind(&["info", TINY, "--plan"]).args(more));
     let committed = |name: &str| {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/plans/");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/plans/");
         std::fs::read_to_string(format!("{folder}{name}.txt")).unwrap()
     };
     assert_eq!(plan(&[]), committed("untied-mixed"));
@@ -278,7 +278,7 @@ fn info_prints_graphs_and_plans_alone() {
 
     fails(&mut smallmind(&["info", TINY, "--activations", "8"]), 2, "not provided: --plan");
     fails(&mut smallmind(&["info", TINY, "--plan", "--activations", "4"]), 2, "16, auto or 8 is needed");
-    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/metadata.gguf");
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/gguf/metadata.gguf");
     for flag in ["--graph", "--plan"] {
         fails(&mut smallmind(&["info", other, flag]), 1, "architecture \"test\"");
         fails(&mut smallmind(&["info", "/no/such/file", flag]), 1, "No such file");

@@ -10,7 +10,7 @@ use smallmind::report::Report;
 use smallmind::report::data::{Method, Part, Run};
 
 /// 288 tokens, 128 positions, random weights.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/untied-mixed.gguf");
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/gguf/untied-mixed.gguf");
 
 fn smallmind(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_smallmind"));

@@ -15,6 +15,8 @@ pub mod qmatmul;
 pub mod reference;
 pub mod rope;
 pub mod rows;
+#[allow(dead_code)]
+mod table;
 pub mod transpose;
 pub mod unary;
 mod vectors;

@@ -1,5 +1,5 @@
 //! Link settings of the shared library, and, with the C ABI, its header.
-//! The header goes to the build's own folder; `tests/header.rs` compares it with `include/smallmind.h`.
+//! The header goes to the build's own folder; `tests/suite/header.rs` compares it with `include/smallmind.h`.
 //! A header that cannot be generated is a warning.
 
 use std::env;

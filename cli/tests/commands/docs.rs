@@ -1,4 +1,4 @@
-//! docs/kernels.md lists the kernels of this build. To refresh it: `SMALLMIND_UPDATE_DOCS=1 cargo test -p smallmind-cli --test suite docs`.
+//! docs/kernels.md lists the kernels of this build. To refresh it: `SMALLMIND_UPDATE_DOCS=1 cargo test --test commands docs`.
 #![cfg(target_arch = "x86_64")]
 
 use std::path::Path;
@@ -20,6 +20,6 @@ fn the_kernels_are_those_of_this_build() {
     }
     assert!(
         *shown == table,
-        "docs/kernels.md is stale: SMALLMIND_UPDATE_DOCS=1 cargo test -p smallmind-cli --test suite docs"
+        "docs/kernels.md is stale: SMALLMIND_UPDATE_DOCS=1 cargo test --test commands docs"
     );
 }

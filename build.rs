@@ -1,8 +1,9 @@
 //! Link settings of the shared library, and, with the C ABI, its header.
-//! The header goes to the build's own folder; `tests/header.rs` compares it with `include/smallmind.h`.
+//! The header goes to the build's own folder; `tests/suite/header.rs` compares it with `include/smallmind.h`.
 //! A header that cannot be generated is a warning.
 
 use std::env;
+use std::fs;
 use std::process::Command;
 
 fn main() {
@@ -27,9 +28,13 @@ fn name_commit() {
     if variable("PROFILE") != "release" || env::var_os("SMALLMIND_COMMIT").is_some() {
         return;
     }
-    // Without git or a repository there is nothing to tell.
-    let (Some(commit), Some(log)) =
-        (git(&["rev-parse", "--short=12", "HEAD"]), git(&["rev-parse", "--git-path", "logs/HEAD"]))
+    // Without git or a repository there is nothing to tell, nor in a repository that only holds the library among
+    // others' code.
+    let own = git(&["rev-parse", "--show-toplevel"]).is_some_and(|top| {
+        fs::canonicalize(top).ok() == fs::canonicalize(variable("CARGO_MANIFEST_DIR")).ok()
+    });
+    let (true, Some(commit), Some(log)) =
+        (own, git(&["rev-parse", "--short=12", "HEAD"]), git(&["rev-parse", "--git-path", "logs/HEAD"]))
     else {
         return;
     };

@@ -24,6 +24,8 @@ pub mod quant;
 pub mod report;
 #[cfg(feature = "models")]
 pub mod runtime;
+#[cfg(test)]
+mod testing;
 pub mod threads;
 #[cfg(feature = "models")]
 pub mod tokenizer;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetches ONNX's test cases of the operators that tests/onnx.rs runs (Apache-2.0,
+# Fetches ONNX's test cases of the operators that tests/suite/onnx.rs runs (Apache-2.0,
 # under 1 MB of an 18 MB download) into target/onnx-cases, or into the folder
 # given, and prints the folder's path as the last line of stdout.
 #

@@ -1,4 +1,4 @@
-//! Tests of settings, helpers and limits. Parity with jinja2 is in `tests/chat.rs`.
+//! Tests of settings, helpers and limits. Parity with jinja2 is in `tests/suite/chat.rs`.
 
 use super::{MAX_RENDERED_BYTES, MAX_TEMPLATE_BYTES, Message, Template};
 use crate::Error;

@@ -173,22 +173,14 @@ mod tests {
     use super::*;
     use crate::isa::IsaId;
     use crate::kernels::matmul::{Activation, Epilogue, Lines, Matrix, Set};
-
-    fn noise(len: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..len).map(|_| next()).collect()
-    }
+    use crate::testing::noise_vec;
 
     #[test]
     fn any_team_gives_the_bits_of_one_thread() {
         let row = Set::select(IsaId::detect()).f32;
         for (m, n, k) in [(1, 3000, 300), (200, 7, 900), (97, 193, 131), (600, 64, 40), (5, 5, 5)] {
-            let (a, b) = (noise(m * k, 1), noise(k * n, 2));
-            let (bias, residual) = (noise(n, 3), noise(m * n, 4));
+            let (a, b) = (noise_vec(m * k, 1), noise_vec(k * n, 2));
+            let (bias, residual) = (noise_vec(n, 3), noise_vec(m * n, 4));
             for transposed in [false, true] {
                 let gemm = Gemm {
                     m,
@@ -205,7 +197,7 @@ mod tests {
                         ..Default::default()
                     },
                 };
-                let start = noise(m * n, 5);
+                let start = noise_vec(m * n, 5);
                 let mut want = start.clone();
                 Workspace::default().multiply(None, row, &gemm, &mut want, n).unwrap();
                 for threads in [2, 3, 5] {

@@ -190,8 +190,8 @@ fn given_back(found: &str, followed: bool, spaces: Spaces) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::growth::assert_linear;
     use super::*;
+    use crate::testing::growth::assert_linear;
 
     fn words<'t>(pre: &str, text: &'t str) -> Vec<&'t str> {
         let mut words = Vec::new();

@@ -1,12 +1,9 @@
 //! Tests on a small hand-made vocabulary: all bytes, a few merges, a few special tokens.
-//! Parity with llama.cpp on a real one is in `tests/tokenizer.rs`.
-
-#[path = "../../tests/common/growth.rs"]
-pub(super) mod growth;
+//! Parity with llama.cpp on a real one is in `tests/suite/tokenizer.rs`.
 
 use super::{MAX_TEXT_BYTES, Tokenizer, TokenizerSource, bytes};
 use crate::Error;
-use growth::assert_linear;
+use crate::testing::growth::assert_linear;
 use proptest::prelude::*;
 use std::sync::LazyLock;
 

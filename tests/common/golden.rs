@@ -1,10 +1,8 @@
 //! Reading the goldens: little-endian files with a magic and a version, in `tests/goldens`.
 
-use std::path::Path;
-
 /// A golden file's bytes.
 pub fn read(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    let path = super::golden_path(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -2,10 +2,10 @@
 //! not a number, and what is refused.
 
 use super::plain::*;
-use super::tests::noise;
 use super::{Row, Set, TILE};
 use crate::isa::IsaId;
 use crate::kernels::reference;
+use crate::testing::noise;
 
 const CANARY: f32 = -7777.0;
 const U: f64 = 1.0 / (1 << 24) as f64;

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::kernels::reference;
+use crate::testing::noise;
 
 pub(super) const CANARY: f32 = -7777.0;
 const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -17,12 +18,6 @@ pub(super) struct Case {
     pub q: Vec<f32>,
     pub k: Vec<f32>,
     pub v: Vec<f32>,
-}
-
-/// Uniform in −1..1, the same on every run.
-pub(super) fn noise(seed: &mut u64) -> f32 {
-    *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-    (*seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
 }
 
 impl Case {

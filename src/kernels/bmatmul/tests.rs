@@ -5,6 +5,7 @@
 use super::*;
 use crate::kernels::matmul::Source;
 use crate::kernels::reference;
+use crate::testing::noise;
 use half::bf16;
 
 const CANARY: f32 = -7777.0;
@@ -12,12 +13,6 @@ const CANARY: f32 = -7777.0;
 /// Sets that this CPU can run.
 fn sets() -> impl Iterator<Item = Set> {
     all().filter(|set| set.info.isa.is_available())
-}
-
-/// Uniform in −1..1, the same on every run.
-fn noise(seed: &mut u64) -> f32 {
-    *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-    (*seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
 }
 
 fn rounded(x: &[f32]) -> Vec<f32> {

@@ -2,22 +2,13 @@
 //! values are tested against f64; sizes round every edge of tile, panel, slice and cut; gaps, odd addresses, canaries.
 
 use super::*;
+use crate::testing::noise_vec;
 
 const CANARY: f32 = -7777.0;
 
 /// f32 rows that this CPU can run.
 fn rows_here() -> impl Iterator<Item = &'static Row> {
     table().iter().filter(|row| row.weights == DType::F32 && row.info.isa.is_available())
-}
-
-/// Uniform in −1..1, the same on every run.
-fn noise(len: usize, seed: usize) -> Vec<f32> {
-    let mut state = seed as u32;
-    let mut next = || {
-        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
 }
 
 /// A dense matrix of `rows` × `columns` as it is stored: transposed or not, with a gap behind each line, at an odd
@@ -60,7 +51,7 @@ struct Case {
 
 impl Case {
     fn new(m: usize, n: usize, k: usize) -> Self {
-        let noise = |len, seed| noise(len, seed + 1000 * m + 100 * n + 10 * k);
+        let noise = |len, seed| noise_vec(len, (seed + 1000 * m + 100 * n + 10 * k) as u64);
         Self { m, n, k, a: noise(m * k, 1), b: noise(n * k, 2), c: noise(m * n, 3), bias: noise(n, 4) }
     }
 
@@ -194,7 +185,7 @@ fn an_epilogue_has_the_bits_of_the_separate_kernels() {
         let case = Case::new(m, n, k);
         let packed = case.pack(row);
         let plain = case.want(row, &packed, 1.0, 0.0);
-        let (gate, residual) = (noise(m * n, 5), noise(m * n, 6));
+        let (gate, residual) = (noise_vec(m * n, 5), noise_vec(m * n, 6));
         let lines = |data| Some(Lines { data, ld: n });
         let functions = [
             (Activation::None, None),

@@ -3,18 +3,13 @@
 
 use super::*;
 use crate::kernels::reference;
+use crate::testing::noise;
 
 const CANARY: f32 = -7777.0;
 
 /// Rows that this CPU can run.
 fn rows_here() -> impl Iterator<Item = &'static Row> {
     table().iter().filter(|row| row.info.isa.is_available())
-}
-
-/// Uniform in −1..1, the same on every run.
-fn noise(seed: &mut u64) -> f32 {
-    *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-    (*seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
 }
 
 /// A value as the weight type stores it, and its bytes.

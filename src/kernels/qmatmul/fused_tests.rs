@@ -4,15 +4,15 @@ use super::*;
 use crate::isa::IsaId;
 use crate::kernels::rows::{self, Affine};
 use crate::kernels::unary;
+use crate::testing::noise;
 
 /// Rows with every kind of number: small and large blocks, zeros, one NaN and one infinity far apart.
 fn rows_of(rows: usize, k: usize, strange: bool) -> Vec<f32> {
     let mut state = 1u64;
     let mut x: Vec<f32> = (0..rows * k)
         .map(|i| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let scale = [1.0, 1e-3, 30.0, 0.0, 1e-42][i / 32 % 5];
-            ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) * scale
+            noise(&mut state) * scale
         })
         .collect();
     if strange {

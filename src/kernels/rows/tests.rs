@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::kernels::reference;
+use crate::testing::noise;
 
 const CANARY: f32 = -7777.0;
 /// Half the distance from 1 to the next f32: the largest relative error of one rounding.
@@ -31,12 +32,8 @@ fn widths() -> impl Iterator<Item = usize> {
 }
 
 fn random(seed: u32, n: usize, spread: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32
-    };
-    (0..n).map(|_| (next() + next() - 1.0) * spread).collect()
+    let mut state = u64::from(seed);
+    (0..n).map(|_| (noise(&mut state) + noise(&mut state)) / 2.0 * spread).collect()
 }
 
 /// Rows of `cols` at a stride, starting one float in, with canaries everywhere else.

@@ -1,5 +1,5 @@
 //! Elementwise kernels on every level of this CPU: lengths, alignment, in place, special values.
-//! How exact the functions are over all f32 is `tests/ulp.rs`'s matter.
+//! How exact the functions are over all f32 is `tests/suite/ulp.rs`'s matter.
 
 use super::*;
 use crate::kernels::reference;

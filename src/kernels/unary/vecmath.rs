@@ -1,5 +1,5 @@
 //! Elementary functions on one vector, for elementwise kernels, softmax and attention alike.
-//! Each states its largest error in ULP of the exact result; `tests/ulp.rs` holds it to that, on every level.
+//! Each states its largest error in ULP of the exact result; `tests/suite/ulp.rs` holds it to that, on every level.
 //! NaN gives NaN everywhere. All is `#[inline(always)]`: it belongs inside [`Isa::vectorize`].
 
 pub use super::slopes::{gelu_erf_slope, gelu_tanh_slope, sigmoid_slope, silu_slope, tanh_slope};

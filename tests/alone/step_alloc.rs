@@ -1,0 +1,141 @@
+//! A step in steady state allocates nothing, on any thread: neither decoding nor sampling nor a generation's step
+//! with stop strings, with the profile on or off. In a process of its own, because it counts what the whole process
+//! allocates.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::common::{golden_path, process};
+use smallmind::kv::CacheType;
+use smallmind::model::{GptConfig, LoadParams, Model};
+use smallmind::profile;
+use smallmind::profile::alloc::total_counts;
+use smallmind::runtime::generation::{Event, GenerationParams, drive};
+use smallmind::runtime::sampling::{Sampler, SamplerParams};
+use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
+use smallmind::threads::Team;
+
+/// Allocations of the whole process while `work` ran: the fewest of three times, since on a busy machine the
+/// harness's own thread may still be putting away what it needed to start the test.
+fn allocations(mut work: impl FnMut()) -> u64 {
+    let mut once = || {
+        let before = total_counts().count;
+        work();
+        total_counts().count - before
+    };
+    [once(), once(), once()].into_iter().min().expect("three")
+}
+
+#[test]
+fn a_step_allocates_nothing() {
+    let _turn = crate::turn();
+    process::alone("step_alloc::a_step_allocates_nothing", count_everything);
+}
+
+fn count_everything() {
+    // The guard sees what it must: one allocation here, one on a worker of a team.
+    assert!(allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0);
+    let team = Team::new(2).unwrap();
+    let planted = allocations(|| {
+        let on_worker = |index| drop(std::hint::black_box(vec![index; 3]));
+        team.run(|worker| {
+            if worker.index() == 1 {
+                on_worker(1)
+            }
+        })
+        .unwrap();
+    });
+    assert!(planted > 0);
+
+    let file = |name| {
+        let path = golden_path("gguf").join(name);
+        Model::open(&path, &LoadParams::default()).unwrap()
+    };
+    // Beyond two parts of the sequence, which workers share.
+    steps(&file("untied-mixed.gguf"), 1024, 600, 50);
+    generation(&file("untied-mixed.gguf"));
+    batches(&file("qwen3-tied-quant.gguf"));
+    steps(&file("gpt-tied-quant.gguf"), 64, 20, 4);
+    let config = GptConfig { context: 1024, ..GptConfig::SMALL };
+    steps(&Model::random(&config, 1, &LoadParams::default()).unwrap(), 1024, 600, 50);
+}
+
+/// Batches of a prompt's piece beside single tokens, over the edges of pages.
+fn batches(model: &Arc<Model>) {
+    let params = EngineParams { n_sequences: 3, n_ctx: 1024, n_output: 3, ..EngineParams::default() };
+    let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(2).unwrap())).unwrap();
+    let ids = [0; 3].map(|_| engine.create().unwrap());
+    let tokens = [7; 42];
+    let mut run = || {
+        let span = |i: usize, rows| Span { sequence: ids[i], rows, first: engine.len(ids[i]).unwrap() };
+        let spans = [span(0, 1), span(1, 40), span(2, 1)];
+        engine.run(&Batch { tokens: &tokens, spans: &spans, outputs: &[0, 40, 41] }).unwrap();
+    };
+    run();
+    assert_eq!(allocations(|| (0..7).for_each(|_| run())), 0, "batches of three sequences");
+}
+
+/// Steps behind a prompt of so many tokens.
+fn steps(model: &Arc<Model>, n_ctx: usize, prompt: usize, count: usize) {
+    let params = SamplerParams { temperature: 0.9, repetition_penalty: 1.1, ..SamplerParams::default() };
+    let mut sampler = Sampler::new(params, model.config().n_vocab).unwrap();
+    let mut contexts = CacheType::ALL.map(|kv| {
+        let params = ContextParams { n_ctx, n_batch: 16, threads: 2, kv, ..ContextParams::default() };
+        Context::new(model.clone(), &params).unwrap()
+    });
+    for (i, profiled) in (0..contexts.len()).flat_map(|i| [(i, false), (i, true)]) {
+        let context = &mut contexts[i];
+        profile::set_enabled(profiled);
+        context.clear();
+        context.decode(&vec![7; prompt], Logits::Last).unwrap();
+        let mut step = || {
+            let token = sampler.sample(context.logits()).unwrap();
+            sampler.accept(token).unwrap();
+            context.decode(&[token], Logits::Last).unwrap();
+        };
+        step();
+        let architecture = &model.config().architecture;
+        let state = if profiled { "on" } else { "off" };
+        let allocated = allocations(|| (0..count).for_each(|_| step()));
+        assert_eq!(allocated, 0, "{architecture}: {count} steps with the profile {state}");
+        context.rewind(prompt).unwrap();
+        let allocated = allocations(|| {
+            context.decode(&[9; 40], Logits::Last).unwrap();
+            context.rewind(prompt).unwrap();
+        });
+        assert_eq!(allocated, 0, "{architecture}: a prompt of three batches with the profile {state}");
+    }
+}
+
+/// Whole generations with stop strings: from the tenth output on nothing is allocated.
+fn generation(model: &Arc<Model>) {
+    let sampling = SamplerParams { repetition_penalty: 1.3, ..SamplerParams::default() };
+    let mut sampler = Sampler::new(sampling, model.config().n_vocab).unwrap();
+    let mut context =
+        Context::new(model.clone(), &ContextParams { n_ctx: 512, threads: 2, ..ContextParams::default() })
+            .unwrap();
+    // Beginnings of these come; the whole of them doesn't.
+    let stops = ["e\0", " \0\0", "a long stop string\0", "\u{fffd}\u{fffd}\0"];
+    let params = GenerationParams { max_tokens: 400, stops: &stops, ..GenerationParams::default() };
+    for profiled in [false, true] {
+        profile::set_enabled(profiled);
+        let (mut fewest, mut most_outputs) = (u64::MAX, 0);
+        for _ in 0..3 {
+            context.clear();
+            let (mut outputs, mut first, mut last) = (0, 0, 0);
+            let summary = drive(&mut context, &mut sampler, &[7; 20], &params, &mut |event| {
+                if let Event::Output(_) = event {
+                    outputs += 1;
+                    first = if outputs <= 10 { total_counts().count } else { first };
+                    last = total_counts().count;
+                }
+                ControlFlow::Continue(())
+            });
+            summary.unwrap();
+            (fewest, most_outputs) = (fewest.min(last - first), most_outputs.max(outputs));
+        }
+        assert!(most_outputs > 60, "{most_outputs} outputs show little");
+        assert_eq!(fewest, 0, "a generation with the profile {}", if profiled { "on" } else { "off" });
+    }
+    profile::set_enabled(false);
+}

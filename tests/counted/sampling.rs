@@ -1,0 +1,61 @@
+//! Sampling and streaming allocate nothing once made.
+//! A planted allocation shows that the counter counts.
+
+use smallmind::profile::alloc::count_during;
+use smallmind::runtime::sampling::{Sampler, SamplerParams};
+use smallmind::runtime::stream::Utf8Stream;
+use std::hint::black_box;
+
+/// Allocations of this thread during `work`.
+fn allocations(work: impl FnOnce()) -> u64 {
+    count_during(work).1.count
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(black_box(Vec::<u8>::with_capacity(1)))), 1);
+    assert_eq!(allocations(|| ()), 0);
+}
+
+#[test]
+fn sampling_allocates_nothing() {
+    let n_vocab = 50_000;
+    // A fixed spread of logits; its quality as randomness doesn't matter.
+    let logits: Vec<f32> =
+        (0..n_vocab as u32).map(|id| (id.wrapping_mul(2_654_435_761) >> 16) as f32 / 4096.0).collect();
+    let base = SamplerParams { top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerParams::default() };
+    for params in [
+        base,
+        SamplerParams::greedy(),
+        SamplerParams::default(),
+        SamplerParams { top_k: 40, ..base },
+        SamplerParams { top_p: 0.999, ..base },
+        SamplerParams { min_p: 0.01, ..base },
+        SamplerParams { repetition_penalty: 1.1, presence_penalty: 0.5, ..SamplerParams::default() },
+    ] {
+        let mut sampler = Sampler::new(params, n_vocab).unwrap();
+        let taken = allocations(|| {
+            for _ in 0..100 {
+                let token = sampler.sample(&logits).unwrap();
+                sampler.accept(token).unwrap();
+            }
+            sampler.reset();
+        });
+        assert_eq!(taken, 0, "{params:?}");
+    }
+}
+
+#[test]
+fn streaming_allocates_nothing_once_the_text_has_room() {
+    let mut stream = Utf8Stream::new();
+    let mut out = String::with_capacity(64);
+    let bytes = "naïve 漢字 😀".as_bytes();
+    let taken = allocations(|| {
+        for byte in bytes.iter().cycle().take(10_000) {
+            stream.push(std::slice::from_ref(byte), &mut out);
+            out.clear();
+        }
+        stream.flush(&mut out);
+    });
+    assert_eq!(taken, 0);
+}

@@ -1,0 +1,44 @@
+//! Tests of the library from outside, a module a subject: `cargo test --test suite -- context::` runs one of them.
+//! Those that want the process for themselves, or an allocator that counts, are in `alone` and `counted`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod gguf;
+mod instructions;
+mod onnx;
+mod onnx_format;
+mod readme;
+mod threads;
+mod threads_limit;
+mod ulp;
+
+#[cfg(feature = "models")]
+mod chat;
+#[cfg(feature = "models")]
+mod context;
+#[cfg(feature = "models")]
+mod gguf_files;
+#[cfg(feature = "models")]
+mod gpt;
+#[cfg(feature = "models")]
+mod mixed_types;
+#[cfg(feature = "models")]
+mod parity;
+#[cfg(feature = "models")]
+mod plans;
+#[cfg(feature = "models")]
+mod tiny_models;
+#[cfg(feature = "models")]
+mod tokenizer;
+
+#[cfg(feature = "capi")]
+mod c_abi;
+#[cfg(feature = "capi")]
+mod header;
+#[cfg(feature = "capi")]
+mod oom;
+#[cfg(feature = "capi")]
+mod package;
+#[cfg(feature = "capi")]
+mod shipped;

@@ -6,9 +6,9 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smallmind::isa::limits::{best, flops_per_second as peak};
-use smallmind::isa::{Isa, IsaId, Kernel};
+use smallmind::isa::{Isa, IsaId, SimdBody};
 use smallmind::kernels::attention::{
-    self, AttentionArgs, HeadTiles, Inputs, Row, Set, Shape, Strides, TILE, Tensor,
+    self, AttentionArgs, AttentionKernels, HeadTiles, Inputs, Kernel, Shape, Strides, TILE, Tensor,
 };
 use smallmind::kv::{self, Cache, CacheType, Group, LayerId};
 use smallmind::ops::Rows;
@@ -38,7 +38,7 @@ const L2_BYTES: f64 = (2 << 20) as f64;
 /// Reads floats from end to end.
 struct Read<'a>(&'a [f32]);
 
-impl Kernel for Read<'_> {
+impl SimdBody for Read<'_> {
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
@@ -81,7 +81,7 @@ impl Floats {
 
 /// One key/value head over a packed cache.
 struct Case {
-    row: Row,
+    kernel: Kernel,
     tokens: usize,
     heads: usize,
     keys: usize,
@@ -104,13 +104,13 @@ impl Case {
 
     /// Bytes of keys and values, each once.
     fn bytes(&self) -> f64 {
-        (self.keys * self.row.layout(self.head_dim).position_bytes()) as f64
+        (self.keys * self.kernel.layout(self.head_dim).position_bytes()) as f64
     }
 
     /// Times it; the best sample, in seconds, or infinity where the filter leaves it out.
     fn measure(&self, criterion: &mut Criterion, kind: &str) -> f64 {
-        let &Case { row, tokens, heads, keys, head_dim, causal } = self;
-        let layout = row.layout(head_dim);
+        let &Case { kernel, tokens, heads, keys, head_dim, causal } = self;
+        let layout = kernel.layout(head_dim);
         let room = |tile: usize| Floats::new(keys.div_ceil(TILE) * tile / 4);
         let (mut key_room, mut value_room) = (room(layout.key_tile()), room(layout.value_tile()));
         let k = HeadTiles {
@@ -127,12 +127,12 @@ impl Case {
         // SAFETY: the buffers have room for so many positions.
         unsafe {
             let rows = (stored.ptr(), head_dim, keys);
-            row.store_keys(head_dim, k, 0, rows);
-            row.store_values(head_dim, v, 0, rows);
+            kernel.store_keys(head_dim, k, 0, rows);
+            kernel.store_values(head_dim, v, 0, rows);
         }
         let q = Floats::new(tokens * heads * head_dim);
         let mut out = Floats::new(tokens * heads * head_dim);
-        let mut scratch = Floats::new(row.scratch_len(head_dim, tokens * heads).unwrap());
+        let mut scratch = Floats::new(kernel.scratch_len(head_dim, tokens * heads).unwrap());
         let limits = self.limits();
         let args = AttentionArgs {
             q: q.ptr(),
@@ -153,9 +153,9 @@ impl Case {
             scratch: scratch.ptr_mut(),
         };
         let mask = if causal { "" } else { "/full" };
-        let id = BenchmarkId::new(format!("{}/{kind}{mask}/{head_dim}", name(&row)), keys);
+        let id = BenchmarkId::new(format!("{}/{kind}{mask}/{head_dim}", name(&kernel)), keys);
         // SAFETY: the buffers have these shapes, and the level is available.
-        time(criterion, id, self.flops(), || unsafe { row.run(black_box(&args)) })
+        time(criterion, id, self.flops(), || unsafe { kernel.run(black_box(&args)) })
     }
 }
 
@@ -179,23 +179,23 @@ fn time(criterion: &mut Criterion, id: BenchmarkId, flops: f64, mut work: impl F
     best.get()
 }
 
-fn levels() -> impl Iterator<Item = Row> {
-    let own = |isa| Some(Set::select(isa)).filter(|set| set.f32.info.isa == isa);
+fn levels() -> impl Iterator<Item = Kernel> {
+    let own = |isa| Some(AttentionKernels::select(isa)).filter(|set| set.f32.info.isa == isa);
     IsaId::available().filter_map(own).flat_map(|set| CacheType::ALL.map(|stored| *set.of(stored)))
 }
 
-fn name(row: &Row) -> String {
-    format!("{}/{}", row.info.isa.name(), row.info.dtype)
+fn name(kernel: &Kernel) -> String {
+    format!("{}/{}", kernel.info.isa.name(), kernel.info.dtype)
 }
 
 fn prefill(criterion: &mut Criterion) {
-    for row in levels() {
+    for kernel in levels() {
         for head_dim in HEAD_DIMS {
             for keys in PROMPTS {
                 for causal in [true, false] {
-                    let case = Case { row, tokens: keys, heads: 1, keys, head_dim, causal };
+                    let case = Case { kernel, tokens: keys, heads: 1, keys, head_dim, causal };
                     let rate = case.flops() / case.measure(criterion, "prefill");
-                    report(rate, row.info.isa);
+                    report(rate, kernel.info.isa);
                 }
             }
         }
@@ -205,7 +205,7 @@ fn prefill(criterion: &mut Criterion) {
 /// Keys and values in plain rows of eight heads, which are packed on the way.
 fn plain(criterion: &mut Criterion) {
     let heads = 8;
-    for row in levels().filter(|row| row.stored == CacheType::F32) {
+    for kernel in levels().filter(|kernel| kernel.stored == CacheType::F32) {
         for head_dim in HEAD_DIMS {
             for tokens_q in [1, PROMPTS[0]] {
                 let keys = PROMPTS[0];
@@ -227,14 +227,14 @@ fn plain(criterion: &mut Criterion) {
                 let (q, kv) = (tensor(q.get()), tensor(kv.get()));
                 let inputs = Inputs { q, k: kv, v: kv, mask: None };
                 let mut out = vec![0.0; q.data.len()];
-                let mut scratch = vec![0.0; attention::scratch_len(&row, &shape).unwrap()];
-                let id = BenchmarkId::new(format!("{}/plain{tokens_q}/{head_dim}", name(&row)), keys);
+                let mut scratch = vec![0.0; attention::scratch_len(&kernel, &shape).unwrap()];
+                let id = BenchmarkId::new(format!("{}/plain{tokens_q}/{head_dim}", name(&kernel)), keys);
                 let flops = shape.flops() as f64;
                 let seconds = time(criterion, id, flops, || {
-                    attention::attention(&row, black_box(&shape), &inputs, &mut out, dense, &mut scratch)
+                    attention::attention(&kernel, black_box(&shape), &inputs, &mut out, dense, &mut scratch)
                         .unwrap();
                 });
-                report(flops / seconds, row.info.isa);
+                report(flops / seconds, kernel.info.isa);
             }
         }
     }
@@ -248,15 +248,15 @@ fn report(rate: f64, isa: IsaId) {
 }
 
 fn decode(criterion: &mut Criterion) {
-    for row in levels() {
+    for kernel in levels() {
         for head_dim in HEAD_DIMS {
             for keys in PASTS {
                 for heads in [1, GROUP] {
-                    let case = Case { row, tokens: 1, heads, keys, head_dim, causal: true };
+                    let case = Case { kernel, tokens: 1, heads, keys, head_dim, causal: true };
                     let seconds = case.measure(criterion, &format!("decode{heads}"));
                     if seconds.is_finite() {
                         let floats = Floats::new(case.bytes() as usize / 4);
-                        let stream = best(20, || _ = black_box(row.info.isa.run(Read(floats.get()))));
+                        let stream = best(20, || _ = black_box(kernel.info.isa.run(Read(floats.get()))));
                         println!(
                             "    {:.1} GB/s and {:.1} GFLOPS at best, {:.0} % of a plain read",
                             case.bytes() / seconds / 1e9,
@@ -272,15 +272,15 @@ fn decode(criterion: &mut Criterion) {
 
 /// A layer after the other of a small model, one token, with one thread and with two.
 fn layers(criterion: &mut Criterion) {
-    for row in levels().filter(|row| row.info.isa >= IsaId::Avx2) {
+    for kernel in levels().filter(|kernel| kernel.info.isa >= IsaId::Avx2) {
         for depth in DEPTHS {
             for threads in [1, 2] {
-                let seconds = measure_layers(criterion, &row, depth, threads);
+                let seconds = measure_layers(criterion, &kernel, depth, threads);
                 if seconds.is_finite() {
                     let bytes =
-                        (LAYERS * MODEL.n_head_kv * depth * row.layout(MODEL.head_dim).position_bytes())
+                        (LAYERS * MODEL.n_head_kv * depth * kernel.layout(MODEL.head_dim).position_bytes())
                             as f64;
-                    let read = read_shared(bytes as usize / 4, threads, row.info.isa);
+                    let read = read_shared(bytes as usize / 4, threads, kernel.info.isa);
                     println!(
                         "    {:.1} GB/s at best, {:.0} % of a plain read by as many threads ({:.1})",
                         bytes / seconds / 1e9,
@@ -302,8 +302,8 @@ fn read_shared(len: usize, threads: usize, isa: IsaId) -> f64 {
     })
 }
 
-fn measure_layers(criterion: &mut Criterion, row: &Row, depth: usize, threads: usize) -> f64 {
-    let layout = row.layout(MODEL.head_dim);
+fn measure_layers(criterion: &mut Criterion, kernel: &Kernel, depth: usize, threads: usize) -> f64 {
+    let layout = kernel.layout(MODEL.head_dim);
     let group = Group { layers: LAYERS, n_head_kv: MODEL.n_head_kv, layout, reach: None };
     let shape = kv::Shape {
         groups: vec![group],
@@ -330,19 +330,19 @@ fn measure_layers(criterion: &mut Criterion, row: &Row, depth: usize, threads: u
         unsafe {
             let cache = cache.layer(LayerId { group: 0, layer }, sequence);
             let rows = SpanRows { rows: 0..depth, position: 0 };
-            op::store(row, &cache, &rows, all, &MODEL, (heads.clone(), heads.clone()))
+            op::store(kernel, &cache, &rows, all, &MODEL, (heads.clone(), heads.clone()))
         };
     }
     let limits = [depth as u32];
     let team = Team::new(threads).unwrap();
-    let bytes = Parts::bytes(row, &MODEL, depth, threads).unwrap();
+    let bytes = Parts::bytes(kernel, &MODEL, depth, threads).unwrap();
     let parts = Parts::new(bytes, MODEL.n_head_kv, depth, threads).unwrap();
     let spans = [SpanRows { rows: 0..1, position: depth - 1 }];
     let counters: Vec<_> = (0..LAYERS).map(|_| WorkCounter::new()).collect();
-    let scratch_len = op::scratch_len(row, &MODEL).unwrap().next_multiple_of(16);
+    let scratch_len = op::scratch_len(kernel, &MODEL).unwrap().next_multiple_of(16);
     let scratch = Floats::new(threads * scratch_len);
     let scratch = scratch.ptr() as usize;
-    let id = BenchmarkId::new(format!("{}/layers/{threads}", name(row)), depth);
+    let id = BenchmarkId::new(format!("{}/layers/{threads}", name(kernel)), depth);
     let flops = (4 * LAYERS * MODEL.n_head * MODEL.head_dim * depth) as f64;
     time(criterion, id, flops, || {
         counters.iter().for_each(WorkCounter::reset);
@@ -361,7 +361,7 @@ fn measure_layers(criterion: &mut Criterion, row: &Row, depth: usize, threads: u
                     parts: &parts,
                 };
                 // SAFETY: every worker has its scratch memory; a barrier ends each layer.
-                unsafe { op::run(row, worker, counter, &args, scratch) };
+                unsafe { op::run(kernel, worker, counter, &args, scratch) };
                 worker.barrier().unwrap();
             }
         })

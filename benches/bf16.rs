@@ -3,7 +3,7 @@
 //! `cargo bench --bench bf16 -- amx 512x` runs what contains one of the words of each kind; `threads=2` shares the
 //! panels between threads. Medians; the activations are rounded beforehand, or on the way (the last figure).
 
-use smallmind::isa::{Isa, IsaId, Kernel};
+use smallmind::isa::{Isa, IsaId, SimdBody};
 use smallmind::kernels::Portion;
 use smallmind::kernels::bmatmul::Set;
 use smallmind::kernels::matmul::Source;
@@ -170,7 +170,7 @@ impl Layer {
 /// Sums of floats that nobody needs, so that memory is read.
 struct Read<'a>(&'a [f32]);
 
-impl Kernel for Read<'_> {
+impl SimdBody for Read<'_> {
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
@@ -211,7 +211,7 @@ fn multiply_adds(isa: IsaId) -> usize {
 /// Multiply-adds of f32.
 struct MultiplyAdds(f32);
 
-impl Kernel for MultiplyAdds {
+impl SimdBody for MultiplyAdds {
     type Output = usize;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> usize {

@@ -79,7 +79,7 @@ fn op(name: &str, isa: IsaId, moved: usize, run: impl Fn(&mut Buffers, usize) + 
 }
 
 fn elementwise(isa: IsaId) -> Vec<Op> {
-    let set = unary::Set::select(isa);
+    let set = unary::UnaryKernels::select(isa);
     let mut ops = Vec::new();
     for kernel in set.unary().map(|k| *k) {
         ops.push(op(kernel.info.op, isa, 8, move |b, n| unsafe { kernel.run(b.src(0), b.dst(0), n) }));
@@ -101,7 +101,7 @@ fn elementwise(isa: IsaId) -> Vec<Op> {
 }
 
 fn row_wise(isa: IsaId, cols: usize) -> Vec<Op> {
-    let set = rows::Set::select(isa);
+    let set = rows::RowKernels::select(isa);
     let named = |name: &str| format!("{name}/{cols}");
     let softmax = move |b: &mut Buffers, n: usize| SoftmaxArgs {
         src: b.src(0),
@@ -140,7 +140,7 @@ fn row_wise(isa: IsaId, cols: usize) -> Vec<Op> {
 
 /// A square matrix of at most `n` elements there and back; conversions.
 fn layout(isa: IsaId) -> Vec<Op> {
-    let (set, turn) = (convert::Set::select(isa), transpose::Set::select(isa).f32);
+    let (set, turn) = (convert::ConvertKernels::select(isa), transpose::TransposeKernels::select(isa).f32);
     vec![
         op("f32_to_f16", isa, 6, move |b, n| unsafe { set.to_f16.run(b.src(0), b.dst(0).cast(), n) }),
         op("f32_to_bf16", isa, 6, move |b, n| unsafe { set.to_bf16.run(b.src(0), b.dst(0).cast(), n) }),
@@ -155,7 +155,7 @@ fn layout(isa: IsaId) -> Vec<Op> {
 }
 
 fn reductions(isa: IsaId) -> Vec<Op> {
-    let set = rows::Set::select(isa);
+    let set = rows::RowKernels::select(isa);
     vec![
         op("sum", isa, 4, move |b, n| {
             black_box(unsafe { set.sum.run(b.src(0), n) });
@@ -173,7 +173,7 @@ fn reductions(isa: IsaId) -> Vec<Op> {
 }
 
 fn rotary(isa: IsaId) -> Vec<Op> {
-    let set = rope::Set::select(isa);
+    let set = rope::RopeKernels::select(isa);
     let heads = 8;
     let args = move |b: &mut Buffers, n: usize| RopeArgs {
         x: b.dst(0),
@@ -220,7 +220,7 @@ fn copy_speed(buffers: &mut Buffers, bytes: usize) -> f64 {
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     // Levels with kernels of their own.
-    let levels = IsaId::available().filter(|&isa| unary::Set::select(isa).exp.info.isa == isa);
+    let levels = IsaId::available().filter(|&isa| unary::UnaryKernels::select(isa).exp.info.isa == isa);
     let ops = levels.flat_map(|isa| {
         let rows = [64, 768, 4096].into_iter().flat_map(move |cols| row_wise(isa, cols));
         elementwise(isa).into_iter().chain(rows).chain(reductions(isa)).chain(rotary(isa)).chain(layout(isa))

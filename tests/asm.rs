@@ -4,7 +4,7 @@
 //! inside the standard library's own functions take registers: `cargo test --release --test asm`.
 #![cfg(all(target_arch = "x86_64", not(debug_assertions)))]
 
-use smallmind::isa::{Isa, IsaId, Kernel};
+use smallmind::isa::{Isa, IsaId, SimdBody};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -112,7 +112,7 @@ fn innermost(code: &[(u64, String)], tile: bool) -> Vec<Loop> {
 /// More sums than there are registers, so that the loop must spill; and the mark.
 struct Planted;
 
-impl Kernel for Planted {
+impl SimdBody for Planted {
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {

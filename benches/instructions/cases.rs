@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::ptr::{null, null_mut};
 
 use smallmind::isa::IsaId;
-use smallmind::kernels::attention::{AttentionArgs, HeadTiles, Row as AttentionRow, TILE};
+use smallmind::kernels::attention::{AttentionArgs, HeadTiles, Kernel as AttentionKernel, TILE};
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right, Source};
 use smallmind::kernels::qmatmul::{self, Activations};
 use smallmind::kernels::rope::{RopeArgs, Scaling, Table};
@@ -199,7 +199,7 @@ fn quantised_layer(set: qmatmul::Set, dtype: DType, m: usize, mode: &str) -> Cas
     })
 }
 
-fn elementwise(set: &unary::Set) -> Vec<Case> {
+fn elementwise(set: &unary::UnaryKernels) -> Vec<Case> {
     let mut cases = Vec::new();
     for kernel in set.unary().map(|kernel| *kernel) {
         let (x, mut y) = (floats(ELEMENTS), floats(ELEMENTS));
@@ -216,7 +216,7 @@ fn elementwise(set: &unary::Set) -> Vec<Case> {
     cases
 }
 
-fn row_wise(set: &rows::Set) -> Vec<Case> {
+fn row_wise(set: &rows::RowKernels) -> Vec<Case> {
     let set = *set;
     let (rows, cols) = (4, ELEMENTS);
     let shape = format!("{rows}x{cols}");
@@ -248,7 +248,7 @@ fn row_wise(set: &rows::Set) -> Vec<Case> {
         rstd: null_mut(),
     };
     let buffers = || (floats(rows * cols), floats(rows * cols));
-    let with = |name: &str, run: fn(&rows::Set, &AlignedBuf, &mut AlignedBuf)| {
+    let with = |name: &str, run: fn(&rows::RowKernels, &AlignedBuf, &mut AlignedBuf)| {
         let (x, mut y) = buffers();
         case(format!("rows/{name}/{shape}"), move || run(&set, &x, &mut y))
     };
@@ -275,29 +275,29 @@ fn row_wise(set: &rows::Set) -> Vec<Case> {
 fn attention(kernels: &KernelSet) -> Vec<Case> {
     let set = kernels.attention;
     let shapes = [("decode", 1, 4, 200), ("prefill", 48, 1, 48)];
-    let rows = [("f32", set.f32), ("f16", set.f16), ("q8_0", set.q8_0)];
-    let cases = rows.into_iter().flat_map(|row| shapes.map(|shape| (row, shape)));
+    let by_type = [("f32", set.f32), ("f16", set.f16), ("q8_0", set.q8_0)];
+    let cases = by_type.into_iter().flat_map(|kernel| shapes.map(|shape| (kernel, shape)));
     cases
-        .map(|((dtype, row), (kind, tokens, heads, keys))| {
-            attended(&row, format!("attention/{dtype}/{kind}/{tokens}x{keys}"), tokens, heads, keys)
+        .map(|((dtype, kernel), (kind, tokens, heads, keys))| {
+            attended(&kernel, format!("attention/{dtype}/{kind}/{tokens}x{keys}"), tokens, heads, keys)
         })
         .collect()
 }
 
-fn attended(row: &AttentionRow, name: String, tokens: usize, heads: usize, keys: usize) -> Case {
-    let (row, head_dim) = (*row, 64);
-    let layout = row.layout(head_dim);
+fn attended(kernel: &AttentionKernel, name: String, tokens: usize, heads: usize, keys: usize) -> Case {
+    let (kernel, head_dim) = (*kernel, 64);
+    let layout = kernel.layout(head_dim);
     let room = |tile: usize| bytes(keys.div_ceil(TILE) * tile);
     let (mut key_room, mut value_room) = (room(layout.key_tile()), room(layout.value_tile()));
     let k = HeadTiles { first: key_room.as_mut_ptr(), stride: layout.key_tile(), table: null() };
     let v = HeadTiles { first: value_room.as_mut_ptr(), stride: layout.value_tile(), table: null() };
     let stored = floats(keys * head_dim);
     unsafe {
-        row.store_keys(head_dim, k, 0, (ptr(&stored), head_dim, keys));
-        row.store_values(head_dim, v, 0, (ptr(&stored), head_dim, keys));
+        kernel.store_keys(head_dim, k, 0, (ptr(&stored), head_dim, keys));
+        kernel.store_values(head_dim, v, 0, (ptr(&stored), head_dim, keys));
     }
     let (q, mut out) = (floats(tokens * heads * head_dim), floats(tokens * heads * head_dim));
-    let mut scratch = floats(row.scratch_len(head_dim, tokens * heads).expect("small"));
+    let mut scratch = floats(kernel.scratch_len(head_dim, tokens * heads).expect("small"));
     let limits: Vec<_> = (0..tokens).map(|token| (keys - tokens + token + 1) as u32).collect();
     case(name, move || {
         let args = AttentionArgs {
@@ -318,7 +318,7 @@ fn attended(row: &AttentionRow, name: String, tokens: usize, heads: usize, keys:
             out_head_stride: head_dim,
             scratch: ptr_mut(&mut scratch),
         };
-        unsafe { row.run(black_box(&args)) }
+        unsafe { kernel.run(black_box(&args)) }
     })
 }
 

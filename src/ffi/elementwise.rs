@@ -7,7 +7,7 @@ use super::boundary;
 use super::matrices::{arrays, bytes};
 use super::status::{Failure, sm_status};
 use crate::kernels::KernelSet;
-use crate::kernels::unary::{Binary, Set, Unary};
+use crate::kernels::unary::{Binary, Unary, UnaryKernels};
 use crate::profile::{self, Zone};
 
 /// GELU as it is defined: x * (1 + erf(x / sqrt(2))) / 2.
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn sm_axpy_f32(factor: f32, x: *const f32, n: usize, y: *m
     })
 }
 
-fn kernels() -> Result<&'static Set, Failure> {
+fn kernels() -> Result<&'static UnaryKernels, Failure> {
     Ok(&KernelSet::default_set()?.unary)
 }
 

@@ -8,7 +8,7 @@ use super::elementwise::{binary, by_form};
 use super::matrices::{arrays, bytes, overlap, range};
 use super::status::{Failure, sm_status};
 use crate::kernels::KernelSet;
-use crate::kernels::unary::{GatedArgs, GatedBackward, Set};
+use crate::kernels::unary::{GatedArgs, GatedBackward, UnaryKernels};
 use crate::profile::{self, Zone};
 
 /// y = SiLU(gate) * up.
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn sm_geglu_backward_f32(
     })
 }
 
-fn kernels() -> Result<&'static Set, Failure> {
+fn kernels() -> Result<&'static UnaryKernels, Failure> {
     Ok(&KernelSet::default_set()?.unary)
 }
 

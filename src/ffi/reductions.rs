@@ -7,7 +7,7 @@ use super::buffers;
 use super::matrices::bytes;
 use super::status::{Failure, sm_status};
 use crate::kernels::KernelSet;
-use crate::kernels::rows::Set;
+use crate::kernels::rows::RowKernels;
 use crate::profile::{self, Zone};
 
 /// The sum of `n` floats; 0 of none.
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn sm_argmax_f32(x: *const f32, n: usize, result: *mut usi
 ///
 /// # Safety
 /// `result` is NULL or writable.
-unsafe fn reduce<T>(moved: usize, result: *mut T, run: impl FnOnce(&Set) -> T) -> Result<(), Failure> {
+unsafe fn reduce<T>(moved: usize, result: *mut T, run: impl FnOnce(&RowKernels) -> T) -> Result<(), Failure> {
     buffers::check(result, 1, "result")?;
     let kernels = &KernelSet::default_set()?.rows;
     let _zone = profile::scope(Zone::Reduce).work(moved as u64, bytes(moved));

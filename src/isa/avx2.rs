@@ -6,7 +6,7 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Isa, IsaId, Kernel};
+use super::{Isa, IsaId, SimdBody};
 use std::arch::x86_64::*;
 
 /// Token of the levels with eight lanes: [`Avx2`] and, one above it, [`AvxVnni`].
@@ -22,13 +22,13 @@ pub type AvxVnni = X256<VNNI>;
 pub(super) const VNNI: u8 = 1;
 
 #[target_feature(enable = "avx,avx2,fma,f16c")]
-fn enter<const LEVEL: u8, K: Kernel>(isa: X256<LEVEL>, kernel: K) -> K::Output {
-    kernel.run(isa)
+fn enter<const LEVEL: u8, B: SimdBody>(isa: X256<LEVEL>, body: B) -> B::Output {
+    body.run(isa)
 }
 
 #[target_feature(enable = "avx,avx2,fma,f16c,avxvnni")]
-fn enter_vnni<const LEVEL: u8, K: Kernel>(isa: X256<LEVEL>, kernel: K) -> K::Output {
-    kernel.run(isa)
+fn enter_vnni<const LEVEL: u8, B: SimdBody>(isa: X256<LEVEL>, body: B) -> B::Output {
+    body.run(isa)
 }
 
 /// All ones in the first `n` lanes.
@@ -62,10 +62,10 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
         Self(())
     }
     #[inline(always)]
-    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+    fn vectorize<B: SimdBody>(self, body: B) -> B::Output {
         match LEVEL {
-            0 => unsafe { enter(self, kernel) },
-            _ => unsafe { enter_vnni(self, kernel) },
+            0 => unsafe { enter(self, body) },
+            _ => unsafe { enter_vnni(self, body) },
         }
     }
 

@@ -6,7 +6,7 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Avx2, Isa, IsaId, Kernel};
+use super::{Avx2, Isa, IsaId, SimdBody};
 use std::arch::x86_64::*;
 
 /// Token of [`IsaId::Avx512`] and the levels above it, each of which includes the ones before: see the aliases.
@@ -30,18 +30,18 @@ pub(super) const BF16: u8 = 2;
 const AMX: u8 = 3;
 
 #[target_feature(enable = "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn enter<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
-    kernel.run(isa)
+fn enter<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
+    body.run(isa)
 }
 
 #[target_feature(enable = "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn enter_vnni<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
-    kernel.run(isa)
+fn enter_vnni<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
+    body.run(isa)
 }
 
 #[target_feature(enable = "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
-fn enter_bf16<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
-    kernel.run(isa)
+fn enter_bf16<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
+    body.run(isa)
 }
 
 /// Mask of the first `n` lanes.
@@ -81,11 +81,11 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
         Self(())
     }
     #[inline(always)]
-    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+    fn vectorize<B: SimdBody>(self, body: B) -> B::Output {
         match LEVEL {
-            0 => unsafe { enter(self, kernel) },
-            VNNI => unsafe { enter_vnni(self, kernel) },
-            _ => unsafe { enter_bf16(self, kernel) },
+            0 => unsafe { enter(self, body) },
+            VNNI => unsafe { enter_vnni(self, body) },
+            _ => unsafe { enter_bf16(self, body) },
         }
     }
 

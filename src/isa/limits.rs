@@ -4,14 +4,14 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::{Isa, IsaId, Kernel};
+use super::{Isa, IsaId, SimdBody};
 
 /// Twelve independent chains of multiply-adds: enough for two units with a latency of four to six.
 struct Multiply {
     rounds: usize,
 }
 
-impl Kernel for Multiply {
+impl SimdBody for Multiply {
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
@@ -36,7 +36,7 @@ impl Kernel for Multiply {
 /// Lanes of a level.
 struct Lanes;
 
-impl Kernel for Lanes {
+impl SimdBody for Lanes {
     type Output = usize;
     #[inline(always)]
     fn run<I: Isa>(self, _isa: I) -> usize {
@@ -49,7 +49,7 @@ struct Read<'a> {
     data: &'a [f32],
 }
 
-impl Kernel for Read<'_> {
+impl SimdBody for Read<'_> {
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {

@@ -1,6 +1,6 @@
 //! What this CPU can do: instruction-set tokens and the vector operations kernels are written in.
 //! A token is a proof: `X::new()` is the only safe constructor and does the detection.
-//! Kernel bodies are generic over [`Isa`] and run inside [`Isa::vectorize`].
+//! SimdBody bodies are generic over [`Isa`] and run inside [`Isa::vectorize`].
 
 use crate::error::{Error, Result};
 
@@ -112,27 +112,27 @@ impl IsaId {
     }
 
     /// Runs the kernel at this level; `None` where the CPU lacks it.
-    pub fn run<K: Kernel>(self, kernel: K) -> Option<K::Output> {
+    pub fn run<B: SimdBody>(self, body: B) -> Option<B::Output> {
         match self {
-            IsaId::Scalar => Scalar::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::Scalar => Scalar::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "x86_64")]
-            IsaId::Avx2 => Avx2::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::Avx2 => Avx2::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "x86_64")]
-            IsaId::AvxVnni => AvxVnni::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::AvxVnni => AvxVnni::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "x86_64")]
-            IsaId::Avx512 => Avx512::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::Avx512 => Avx512::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "x86_64")]
-            IsaId::Avx512Vnni => Avx512Vnni::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::Avx512Vnni => Avx512Vnni::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "x86_64")]
-            IsaId::Avx512Bf16 => Avx512Bf16::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::Avx512Bf16 => Avx512Bf16::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "x86_64")]
-            IsaId::Amx => Amx::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::Amx => Amx::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "aarch64")]
-            IsaId::Neon => Neon::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::Neon => Neon::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "aarch64")]
-            IsaId::NeonDotprod => NeonDotprod::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::NeonDotprod => NeonDotprod::new().map(|isa| isa.vectorize(body)),
             #[cfg(target_arch = "aarch64")]
-            IsaId::NeonBf16 => NeonBf16::new().map(|isa| isa.vectorize(kernel)),
+            IsaId::NeonBf16 => NeonBf16::new().map(|isa| isa.vectorize(body)),
             #[allow(unreachable_patterns)]
             _ => None,
         }
@@ -155,7 +155,7 @@ impl IsaId {
 
 /// Arithmetic written once, run on any instruction set. `run` must be `#[inline(always)]`, and so must
 /// everything it calls, or the compiler emits it without the instruction set's features.
-pub trait Kernel {
+pub trait SimdBody {
     /// What the kernel returns.
     type Output;
     /// The body.
@@ -165,7 +165,7 @@ pub trait Kernel {
 /// The empty kernel: that it runs is the answer.
 struct Nothing;
 
-impl Kernel for Nothing {
+impl SimdBody for Nothing {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, _isa: I) {}
@@ -200,7 +200,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Only where `new` would return `Some`.
     unsafe fn new_unchecked() -> Self;
     /// Runs the kernel in a function compiled for this instruction set.
-    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+    fn vectorize<B: SimdBody>(self, body: B) -> B::Output;
 
     /// Asks for the cache line at `p` to be brought into L2. Any address will do: nothing is read.
     #[inline(always)]

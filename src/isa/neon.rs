@@ -6,7 +6,7 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Isa, IsaId, Kernel};
+use super::{Isa, IsaId, SimdBody};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -27,18 +27,18 @@ pub(super) const DOTPROD: u8 = 1;
 const BF16: u8 = 2;
 
 #[target_feature(enable = "neon")]
-fn enter<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
-    kernel.run(isa)
+fn enter<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
+    body.run(isa)
 }
 
 #[target_feature(enable = "neon,dotprod")]
-fn enter_dotprod<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
-    kernel.run(isa)
+fn enter_dotprod<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
+    body.run(isa)
 }
 
 #[target_feature(enable = "neon,dotprod,bf16")]
-fn enter_bf16<K: Kernel, I: Isa>(isa: I, kernel: K) -> K::Output {
-    kernel.run(isa)
+fn enter_bf16<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
+    body.run(isa)
 }
 
 impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
@@ -65,11 +65,11 @@ impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
         Self(())
     }
     #[inline(always)]
-    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+    fn vectorize<B: SimdBody>(self, body: B) -> B::Output {
         match LEVEL {
-            0 => unsafe { enter(self, kernel) },
-            DOTPROD => unsafe { enter_dotprod(self, kernel) },
-            _ => unsafe { enter_bf16(self, kernel) },
+            0 => unsafe { enter(self, body) },
+            DOTPROD => unsafe { enter_dotprod(self, body) },
+            _ => unsafe { enter_bf16(self, body) },
         }
     }
 

@@ -2,7 +2,7 @@
 //! The compiler keeps an array in one register where the baseline has one (SSE2, NEON).
 //! Products are rounded before they are added: a fused one would be a library call a lane.
 
-use super::{Isa, IsaId, Kernel};
+use super::{Isa, IsaId, SimdBody};
 use half::{bf16, f16};
 use std::array::from_fn;
 
@@ -34,8 +34,8 @@ impl Isa for Scalar {
         Self(())
     }
     #[inline(always)]
-    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        kernel.run(self)
+    fn vectorize<B: SimdBody>(self, body: B) -> B::Output {
+        body.run(self)
     }
 
     #[inline(always)]

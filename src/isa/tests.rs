@@ -53,7 +53,7 @@ fn exp2(n: f32) -> f64 {
 
 struct Floats;
 
-impl Kernel for Floats {
+impl SimdBody for Floats {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -146,7 +146,7 @@ const SAMPLE: f32 = 3.25;
 /// What has a default that a level may replace, and what moves lanes about.
 struct Special;
 
-impl Kernel for Special {
+impl SimdBody for Special {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -192,7 +192,7 @@ fn special_operations_on_every_level() {
 
 struct Integers;
 
-impl Kernel for Integers {
+impl SimdBody for Integers {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -237,7 +237,7 @@ impl Kernel for Integers {
 
 struct Memory;
 
-impl Kernel for Memory {
+impl SimdBody for Memory {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -266,7 +266,7 @@ impl Kernel for Memory {
 
 struct Halves;
 
-impl Kernel for Halves {
+impl SimdBody for Halves {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -289,7 +289,7 @@ impl Kernel for Halves {
 
 struct Transposed;
 
-impl Kernel for Transposed {
+impl SimdBody for Transposed {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -9,10 +9,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::KernelInfo;
+use super::info::KernelInfo;
 use super::levels::{self, Levels};
 use crate::error::{Error, Result};
-use crate::isa::{Isa, IsaId, Kernel};
+use crate::isa::{Isa, IsaId, SimdBody};
 
 /// Which elements of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,14 +260,14 @@ impl Rope {
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
-pub struct Set {
+pub struct RopeKernels {
     /// Pairs of neighbours.
     pub adjacent: Rope,
     /// Pairs across the halves of a head.
     pub halves: Rope,
 }
 
-impl Set {
+impl RopeKernels {
     /// The best kernels that run at `isa`.
     pub fn select(isa: IsaId) -> Self {
         levels::select(isa)
@@ -282,7 +282,7 @@ impl Set {
     }
 }
 
-impl Levels for Set {
+impl Levels for RopeKernels {
     fn at<I: Isa>() -> Self {
         let info = |op| KernelInfo { op, dtype: "f32", isa: I::ID, mr: 1, nr: 1 };
         Self {
@@ -293,8 +293,8 @@ impl Levels for Set {
 }
 
 /// Every kernel of the family.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<Set>().into_iter().flat_map(|(_, set)| [set.adjacent.info, set.halves.info])
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    levels::all::<RopeKernels>().into_iter().flat_map(|(_, set)| [set.adjacent.info, set.halves.info])
 }
 
 /// # Safety
@@ -310,7 +310,7 @@ struct Rows<'a, T> {
     turn: std::marker::PhantomData<T>,
 }
 
-impl<T: Turn> Kernel for Rows<'_, T> {
+impl<T: Turn> SimdBody for Rows<'_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -3,10 +3,10 @@
 //! Contract: any shape, any alignment; strides in floats, at least the length of a line. Input and output do not
 //! overlap, and nothing between lines is touched. A copy: every bit stays, NaN's too.
 
-use super::KernelInfo;
+use super::info::KernelInfo;
 use super::levels::{self, Levels};
 use crate::error::{Error, Result};
-use crate::isa::{Isa, IsaId, Kernel};
+use crate::isa::{Isa, IsaId, SimdBody};
 
 /// Columns of the input that are walked down together: their lines of the output are written on in turns, few enough
 /// that each keeps its place in L1 and its page's address at hand.
@@ -67,19 +67,19 @@ impl Transpose {
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
-pub struct Set {
+pub struct TransposeKernels {
     /// f32.
     pub f32: Transpose,
 }
 
-impl Set {
+impl TransposeKernels {
     /// The best kernels that run at `isa`.
     pub fn select(isa: IsaId) -> Self {
         levels::select(isa)
     }
 }
 
-impl Levels for Set {
+impl Levels for TransposeKernels {
     fn at<I: Isa>() -> Self {
         let info = KernelInfo { op: "transpose", dtype: "f32", isa: I::ID, mr: I::LANES, nr: I::LANES };
         Self { f32: Transpose { info, run: entry::<I> } }
@@ -87,8 +87,8 @@ impl Levels for Set {
 }
 
 /// Every kernel of the family.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<Set>().into_iter().map(|(_, set)| set.f32.info)
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    levels::all::<TransposeKernels>().into_iter().map(|(_, set)| set.f32.info)
 }
 
 /// # Safety
@@ -100,7 +100,7 @@ unsafe fn entry<I: Isa>(args: &TransposeArgs) {
 
 struct Tiles<'a>(&'a TransposeArgs);
 
-impl Kernel for Tiles<'_> {
+impl SimdBody for Tiles<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -163,7 +163,7 @@ mod tests {
         const CANARY: f32 = -7777.0;
         let sizes: Vec<usize> = (0..=18).chain([31, 33, 50]).collect();
         for isa in IsaId::available() {
-            let kernel = Set::select(isa).f32;
+            let kernel = TransposeKernels::select(isa).f32;
             for &rows in &sizes {
                 for &cols in &sizes {
                     for gap in [0, 3] {
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn lengths_that_do_not_fit_are_errors() {
-        let kernel = Set::select(IsaId::Scalar).f32;
+        let kernel = TransposeKernels::select(IsaId::Scalar).f32;
         let mut dst = [0.0; 6];
         assert!(kernel.apply(&[0.0; 6], &mut dst, 4).is_err());
         assert!(kernel.apply(&[0.0; 3], &mut dst, 3).is_err());

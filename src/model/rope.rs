@@ -162,7 +162,7 @@ impl Yarn {
 mod tests {
     use super::*;
     use crate::isa::IsaId;
-    use crate::kernels::rope::Set;
+    use crate::kernels::rope::RopeKernels;
 
     fn config(dim: usize, base: f32, factor: f32, yarn: Option<Yarn>) -> RopeConfig {
         RopeConfig { dim, base, factor, yarn, pairing: Pairing::Adjacent }
@@ -173,7 +173,7 @@ mod tests {
         let table = config.table(position as usize + 1, factors).unwrap();
         let mut x = vec![0.0; config.dim];
         x[2 * pair] = 1.0;
-        let rope = Set::select(IsaId::Scalar).adjacent;
+        let rope = RopeKernels::select(IsaId::Scalar).adjacent;
         rope.apply(table.angles(), &mut x, &[position], config.dim).unwrap();
         (x[2 * pair], x[2 * pair + 1])
     }

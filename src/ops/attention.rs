@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 
 use super::Rows;
 use crate::error::{Error, Result};
-use crate::kernels::attention::{AttentionArgs, HeadTiles, Layout, PART, Row};
+use crate::kernels::attention::{AttentionArgs, HeadTiles, Kernel, Layout, PART};
 use crate::memory::{AlignedBuf, checked_bytes};
 use crate::threads::{WorkCounter, Worker};
 
@@ -100,7 +100,7 @@ const WHAT: &str = "attention's scratch";
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] where the size overflows.
-pub fn scratch_len(kernel: &Row, shape: &HeadShape) -> Result<usize> {
+pub fn scratch_len(kernel: &Kernel, shape: &HeadShape) -> Result<usize> {
     let rows = shape.many_tokens() * shape.group();
     kernel.scratch_len(shape.head_dim, rows).ok_or(TOO_LARGE)
 }
@@ -133,7 +133,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] where the size overflows.
-    pub fn bytes(kernel: &Row, shape: &HeadShape, n_ctx: usize, threads: usize) -> Result<usize> {
+    pub fn bytes(kernel: &Kernel, shape: &HeadShape, n_ctx: usize, threads: usize) -> Result<usize> {
         let len = kernel.part_len(shape.head_dim, shape.group()).ok_or(TOO_LARGE)?;
         let parts = checked_bytes(Self::count(n_ctx, threads), shape.n_head_kv, WHAT)?;
         checked_bytes(parts, checked_bytes(len, size_of::<f32>(), WHAT)?, WHAT)
@@ -162,7 +162,7 @@ impl Parts {
 /// The cache has room for the positions and no one else touches these of these heads; their columns of rows
 /// `span.rows` of `qkv` are written by no other.
 pub unsafe fn store(
-    kernel: &Row,
+    kernel: &Kernel,
     cache: &LayerCache,
     span: &SpanRows,
     qkv: Rows,
@@ -214,7 +214,7 @@ pub struct Args<'a, C> {
 /// Queries and caches are written by no one until the op ends, `out` and `parts` by the workers of this op alone;
 /// `parts` has room for the shape ([`Parts::bytes`]); `scratch` is this worker's own and holds [`scratch_len`] floats.
 pub unsafe fn run<C: Fn(usize) -> LayerCache>(
-    kernel: &Row,
+    kernel: &Kernel,
     worker: &Worker<'_>,
     counter: &WorkCounter,
     args: &Args<'_, C>,
@@ -241,7 +241,7 @@ pub unsafe fn run<C: Fn(usize) -> LayerCache>(
 /// # Safety
 /// As [`run`].
 unsafe fn run_blocks<C: Fn(usize) -> LayerCache>(
-    kernel: &Row,
+    kernel: &Kernel,
     worker: &Worker<'_>,
     counter: &WorkCounter,
     args: &Args<'_, C>,
@@ -278,7 +278,7 @@ unsafe fn run_blocks<C: Fn(usize) -> LayerCache>(
 /// # Safety
 /// As [`run`]; `visible` are the parts that the token sees, and `args.parts` has room for so many of each head.
 unsafe fn run_parts<C: Fn(usize) -> LayerCache>(
-    kernel: &Row,
+    kernel: &Kernel,
     worker: &Worker<'_>,
     counter: &WorkCounter,
     args: &Args<'_, C>,

@@ -7,7 +7,7 @@ use super::plan::{MostRows, Plan, PlanLayout, Planned};
 use super::steps::{At, Batch, Memory, Scratch, Shared, Sight, Turn, Walk, Work};
 use crate::error::{Error, Result};
 use crate::isa;
-use crate::kernels::attention::Row as AttentionKernel;
+use crate::kernels::attention::Kernel as AttentionKernel;
 use crate::kernels::rope::Table;
 use crate::kv::{self, CacheType, SequenceId};
 use crate::memory::{ALIGNMENT, AlignedBuf, checked_bytes};

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 use smallmind::isa::IsaId;
 use smallmind::kernels::reference;
-use smallmind::kernels::unary::{Set, Unary};
+use smallmind::kernels::unary::{Unary, UnaryKernels};
 
 /// A prime, so that low bits vary as well.
 const STEP: usize = 4099;
@@ -125,9 +125,11 @@ fn walk(claim: &Claim, kernels: &[Unary], begin: usize, step: usize) -> Vec<Wors
 fn errors_are_as_documented() {
     let exhaustive = std::env::var("SMALLMIND_ULP_EXHAUSTIVE").ok();
     let step = if exhaustive.is_some() { 1 } else { STEP };
-    let sets: Vec<Set> = match &exhaustive {
-        Some(names) => names.split(',').map(|name| Set::select(IsaId::parse(name).unwrap())).collect(),
-        None => IsaId::available().map(Set::select).collect(),
+    let sets: Vec<UnaryKernels> = match &exhaustive {
+        Some(names) => {
+            names.split(',').map(|name| UnaryKernels::select(IsaId::parse(name).unwrap())).collect()
+        }
+        None => IsaId::available().map(UnaryKernels::select).collect(),
     };
     let mut broken = Vec::new();
     for claim in &CLAIMS {

@@ -4,7 +4,7 @@
 use super::layout::{Layout, RUN};
 use super::stored::Stored;
 use super::{CacheType, HeadTiles, TILE};
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, SimdBody};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
@@ -73,7 +73,7 @@ type Rounded<S> = MaybeUninit<[<S as Stored>::Element; RUN]>;
 
 struct PutKeys<'a, S>(&'a Put, PhantomData<S>);
 
-impl<S: Stored> Kernel for PutKeys<'_, S> {
+impl<S: Stored> SimdBody for PutKeys<'_, S> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -118,7 +118,7 @@ impl<S: Stored> Kernel for PutKeys<'_, S> {
 
 struct PutValues<'a, S>(&'a Put, PhantomData<S>);
 
-impl<S: Stored> Kernel for PutValues<'_, S> {
+impl<S: Stored> SimdBody for PutValues<'_, S> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -146,7 +146,7 @@ impl<S: Stored> Kernel for PutValues<'_, S> {
 
 struct WidenKeys<'a, S>(&'a Widen, PhantomData<S>);
 
-impl<S: Stored> Kernel for WidenKeys<'_, S> {
+impl<S: Stored> SimdBody for WidenKeys<'_, S> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -180,7 +180,7 @@ impl<S: Stored> Kernel for WidenKeys<'_, S> {
 
 struct WidenValues<'a, S>(&'a Widen, PhantomData<S>);
 
-impl<S: Stored> Kernel for WidenValues<'_, S> {
+impl<S: Stored> SimdBody for WidenValues<'_, S> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -1,5 +1,5 @@
 //! Attention of queries over one key/value head after the other: softmax(scale · Q·Kᵀ + mask) · V, never T × T.
-//! Keys and values come from a packed cache ([`Row::run`]) or from plain rows ([`attention()`]), with the same bits.
+//! Keys and values come from a packed cache ([`Kernel::run`]) or from plain rows ([`attention()`]), with the same bits.
 //!
 //! # Contract
 //! - The cache of one key/value head is tiles of [`TILE`] positions, each in the layout that [`Layout`] describes.
@@ -23,7 +23,7 @@
 //!   arXiv:2205.14135). So far as a part of the sequence goes: every [`PART`] positions, counted from 0, begin anew,
 //!   and parts are joined in their order, by the same rule. Rows never mix, and tiles and parts are places in the
 //!   sequence and not in the batch: a row's bits are the same alone and among others, however its sequence is cut
-//!   into calls, and whoever computes which of its parts ([`Row::run_parts`]). But for the sign of a 0: a sum that
+//!   into calls, and whoever computes which of its parts ([`Kernel::run_parts`]). But for the sign of a 0: a sum that
 //!   underflowed to −0 is 0 once a zero is added of what only other rows see.
 //! - The factor on the queries includes log₂ e, so that weights are powers of two. A score is one sum over the
 //!   elements in order; an element of the result is one sum over the keys in order; the sum of the weights has
@@ -54,7 +54,7 @@ mod stored;
 mod tests;
 mod tiles;
 
-use super::KernelInfo;
+use super::info::KernelInfo;
 use crate::error::{Error, Result};
 use crate::isa::{Isa, IsaId};
 use cache::{Put, Widen};
@@ -113,7 +113,7 @@ impl HeadTiles {
 
 /// A block of queries, one key/value head's cache, and where the result goes. All strides in floats.
 ///
-/// Row (t, h) of Q is the `head_dim` floats at `q + t · q_token_stride + h · q_head_stride`; of the result at
+/// Kernel (t, h) of Q is the `head_dim` floats at `q + t · q_token_stride + h · q_head_stride`; of the result at
 /// `out + t · out_token_stride + h · out_head_stride`. For activations `[tokens][n_head · head_dim]` and key/value
 /// head g, both begin at column `g · heads · head_dim`, the token stride is `n_head · head_dim`, the head stride
 /// `head_dim`. Queries and result may be the same memory.
@@ -150,13 +150,13 @@ pub struct AttentionArgs {
     pub out_token_stride: usize,
     /// From one head's result to the next's.
     pub out_head_stride: usize,
-    /// [`Row::scratch_len`] floats, 64-byte alignment is fastest.
+    /// [`Kernel::scratch_len`] floats, 64-byte alignment is fastest.
     pub scratch: *mut f32,
 }
 
 /// One attention kernel.
 #[derive(Clone, Copy)]
-pub struct Row {
+pub struct Kernel {
     /// Name, level, tile.
     pub info: KernelInfo,
     /// What its cache holds.
@@ -180,29 +180,29 @@ pub struct Row {
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
-pub struct Set {
+pub struct AttentionKernels {
     /// Attention over a cache of f32, or over plain keys and values.
-    pub f32: Row,
+    pub f32: Kernel,
     /// Attention over a cache of f16.
-    pub f16: Row,
+    pub f16: Kernel,
     /// Attention over a cache of bytes with factors.
-    pub q8_0: Row,
+    pub q8_0: Kernel,
 }
 
-impl super::levels::Levels for Set {
+impl super::levels::Levels for AttentionKernels {
     fn at<I: Isa>() -> Self {
-        Self { f32: Row::of::<I, F32>(), f16: Row::of::<I, F16>(), q8_0: Row::of::<I, Q8>() }
+        Self { f32: Kernel::of::<I, F32>(), f16: Kernel::of::<I, F16>(), q8_0: Kernel::of::<I, Q8>() }
     }
 }
 
-impl Set {
+impl AttentionKernels {
     /// The best kernels that run at `isa`.
     pub fn select(isa: IsaId) -> Self {
         super::levels::select(isa)
     }
 
     /// The kernel for a cache of that type.
-    pub fn of(&self, stored: CacheType) -> &Row {
+    pub fn of(&self, stored: CacheType) -> &Kernel {
         match stored {
             CacheType::F32 => &self.f32,
             CacheType::F16 => &self.f16,
@@ -212,18 +212,18 @@ impl Set {
 }
 
 /// Every kernel of the family.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    let sets = super::levels::all::<Set>();
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    let sets = super::levels::all::<AttentionKernels>();
     CacheType::ALL
         .into_iter()
         .flat_map(move |stored| sets.iter().map(|(_, set)| set.of(stored).info).collect::<Vec<_>>())
 }
 
-impl Row {
+impl Kernel {
     const fn of<I: Isa, S: Stored>() -> Self {
         let tiles = const { &Tiles::of::<I, F32>() };
         let dtype = S::TYPE.name();
-        Row {
+        Kernel {
             info: KernelInfo { op: "attention", dtype, isa: I::ID, mr: tiles.mr, nr: tiles.nr },
             stored: S::TYPE,
             tiles,
@@ -253,7 +253,7 @@ impl Row {
         scratch::len(self, head_dim, rows, false)
     }
 
-    /// Floats of what [`Row::run_parts`] leaves of each part for `rows` rows; `None` on overflow.
+    /// Floats of what [`Kernel::run_parts`] leaves of each part for `rows` rows; `None` on overflow.
     pub fn part_len(&self, head_dim: usize, rows: usize) -> Option<usize> {
         scratch::part_len(self, head_dim, rows)
     }
@@ -275,10 +275,10 @@ impl Row {
         unsafe { (self.put_keys)(&put) }
     }
 
-    /// Stores values, as [`Row::store_keys`] does keys.
+    /// Stores values, as [`Kernel::store_keys`] does keys.
     ///
     /// # Safety
-    /// As [`Row::store_keys`].
+    /// As [`Kernel::store_keys`].
     pub unsafe fn store_values(
         &self,
         head_dim: usize,
@@ -339,11 +339,11 @@ impl Row {
     }
 
     /// Computes what some parts of the sequence ([`PART`] positions each, counted from 0) have for the result:
-    /// [`Row::part_len`] floats for each, one after the other from `to` on. Nothing is written to `out`. Of
+    /// [`Kernel::part_len`] floats for each, one after the other from `to` on. Nothing is written to `out`. Of
     /// parts before the first position that any token sees, or after the last one, no page is read.
     ///
     /// # Safety
-    /// As [`Row::run`]; `to` is writable for as many floats.
+    /// As [`Kernel::run`]; `to` is writable for as many floats.
     pub unsafe fn run_parts(&self, args: &AttentionArgs, parts: Range<usize>, to: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { pass::run_parts(self, &args.call(), parts, to) }
@@ -351,11 +351,11 @@ impl Row {
 
     /// Writes the result from its parts: `count` of them that follow each other in the sequence, one after the
     /// other from `parts` on. Where the first is that of the first position that any token sees, `starts / PART`,
-    /// and the last that of the last one, they have the bits of [`Row::run`]. Parts before and after these may be
+    /// and the last that of the last one, they have the bits of [`Kernel::run`]. Parts before and after these may be
     /// among them, and add zeros. Without any part, each row is zeros.
     ///
     /// # Safety
-    /// As [`Row::run`] of the result; [`Row::run_parts`] has left the parts, which are used up. There is room for
+    /// As [`Kernel::run`] of the result; [`Kernel::run_parts`] has left the parts, which are used up. There is room for
     /// one, also where `count` is 0.
     pub unsafe fn join_parts(&self, args: &AttentionArgs, parts: *mut f32, count: usize) {
         // SAFETY: the caller's promise.

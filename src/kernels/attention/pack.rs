@@ -1,13 +1,13 @@
 //! Puts a tile of plain keys and values where attention's products read them: keys into panels, turned round,
 //! values into lines without gaps.
 
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, SimdBody};
 use crate::kernels::vectors::load;
 
 /// Some rows of a caller's buffer, and where they go.
 #[derive(Clone, Copy)]
 pub(super) struct Pack {
-    /// Row 0.
+    /// Kernel 0.
     pub rows: *const f32,
     /// Floats between rows.
     pub stride: usize,
@@ -40,7 +40,7 @@ pub(super) unsafe fn values<I: Isa>(step: &Pack) {
 
 struct Keys<'a>(&'a Pack);
 
-impl Kernel for Keys<'_> {
+impl SimdBody for Keys<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -95,7 +95,7 @@ unsafe fn part<I: Isa>(
 
 struct Values<'a>(&'a Pack);
 
-impl Kernel for Values<'_> {
+impl SimdBody for Values<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -1,7 +1,7 @@
 //! Attention over a cache in pages: stores and reads have the bits of tiles that adjoin, wherever pages stand, and
 //! look at no page or entry of the table that a call does not see; parts of the sequence join to the same bits.
 
-use super::tests::{CANARY, Case, bits, name, rows_here, tiles};
+use super::tests::{CANARY, Case, bits, kernels_here, name, tiles};
 use super::*;
 use crate::kernels::reference;
 
@@ -127,12 +127,12 @@ impl Paged {
     }
 
     /// A cache that holds some positions of a case: the first half of them stored one by one, the others together.
-    fn of(row: &Row, case: &Case, positions: &Range<usize>) -> Self {
-        let mut paged = Self::new(row.layout(case.head_dim), positions);
+    fn of(kernel: &Kernel, case: &Case, positions: &Range<usize>) -> Self {
+        let mut paged = Self::new(kernel.layout(case.head_dim), positions);
         let middle = positions.start.midpoint(positions.end);
         let mut pieces: Vec<_> = (positions.start..middle).map(|p| p..p + 1).collect();
         pieces.push(middle..positions.end);
-        store(row, case, paged.tiles(), &pieces);
+        store(kernel, case, paged.tiles(), &pieces);
         paged
     }
 
@@ -150,51 +150,51 @@ impl Paged {
 }
 
 /// Stores positions of a case piece by piece.
-fn store(row: &Row, case: &Case, (keys, values): (HeadTiles, HeadTiles), pieces: &[Range<usize>]) {
+fn store(kernel: &Kernel, case: &Case, (keys, values): (HeadTiles, HeadTiles), pieces: &[Range<usize>]) {
     let head_dim = case.head_dim;
     for piece in pieces {
         let rows = |x: &[f32]| (x[piece.start * head_dim..].as_ptr(), head_dim, piece.len());
         // SAFETY: rows of available levels only get here; the case has the positions, the tiles pages for them.
         unsafe {
-            row.store_keys(head_dim, keys, piece.start, rows(&case.k));
-            row.store_values(head_dim, values, piece.start, rows(&case.v));
+            kernel.store_keys(head_dim, keys, piece.start, rows(&case.k));
+            kernel.store_values(head_dim, values, piece.start, rows(&case.v));
         }
     }
 }
 
 /// The result over some tiles.
-fn attend(row: &Row, case: &Case, tiles: (HeadTiles, HeadTiles), sights: &Sights) -> Vec<f32> {
+fn attend(kernel: &Kernel, case: &Case, tiles: (HeadTiles, HeadTiles), sights: &Sights) -> Vec<f32> {
     // SAFETY: rows of available levels only get here; the tiles have pages for what is seen.
-    case.run_seeing(row, tiles, 0, sights.lists(), 3, |args| unsafe { row.run(args) })
+    case.run_seeing(kernel, tiles, 0, sights.lists(), 3, |args| unsafe { kernel.run(args) })
 }
 
 /// The result over tiles that adjoin.
-fn attend_adjoining(row: &Row, case: &Case, sights: &Sights) -> Vec<f32> {
-    let (mut keys, mut values) = case.cache(row);
-    let tiles = tiles(&row.layout(case.head_dim), &mut keys, &mut values);
-    attend(row, case, tiles, sights)
+fn attend_adjoining(kernel: &Kernel, case: &Case, sights: &Sights) -> Vec<f32> {
+    let (mut keys, mut values) = case.cache(kernel);
+    let tiles = tiles(&kernel.layout(case.head_dim), &mut keys, &mut values);
+    attend(kernel, case, tiles, sights)
 }
 
 /// The result from some parts of the sequence, computed in pieces of so many, the last piece first.
 fn attend_in_parts(
-    row: &Row,
+    kernel: &Kernel,
     case: &Case,
     tiles: (HeadTiles, HeadTiles),
     sights: &Sights,
     parts: Range<usize>,
     length: usize,
 ) -> Vec<f32> {
-    let len = row.part_len(case.head_dim, case.tokens * case.heads).unwrap();
+    let len = kernel.part_len(case.head_dim, case.tokens * case.heads).unwrap();
     let mut room = vec![f32::NAN; parts.len().max(1) * len + 1];
     *room.last_mut().unwrap() = CANARY;
-    let got = case.run_seeing(row, tiles, 0, sights.lists(), 0, |args| {
+    let got = case.run_seeing(kernel, tiles, 0, sights.lists(), 0, |args| {
         for begin in parts.clone().step_by(length).rev() {
             let piece = begin..parts.end.min(begin + length);
             // SAFETY: as in `attend`; the parts have their room.
-            unsafe { row.run_parts(args, piece, room[(begin - parts.start) * len..].as_mut_ptr()) };
+            unsafe { kernel.run_parts(args, piece, room[(begin - parts.start) * len..].as_mut_ptr()) };
         }
         // SAFETY: all parts are there.
-        unsafe { row.join_parts(args, room.as_mut_ptr(), parts.len()) };
+        unsafe { kernel.join_parts(args, room.as_mut_ptr(), parts.len()) };
     });
     assert_eq!(room.last(), Some(&CANARY), "parts overrun");
     got
@@ -242,19 +242,19 @@ fn pages_have_the_bits_of_tiles_that_adjoin() {
         for mask in masks {
             let sights = Sights::new(mask, &case);
             let wanted = stored.each_ref().map(|stored| sights.reference(stored));
-            for row in rows_here() {
+            for kernel in kernels_here() {
                 let what = format!(
                     "{}: {} tokens, {} keys, {} heads of {}, {mask:?}",
-                    name(&row),
+                    name(&kernel),
                     case.tokens,
                     case.n_kv,
                     case.heads,
                     case.head_dim
                 );
-                let want = attend_adjoining(&row, &case, &sights);
-                let got = attend(&row, &case, Paged::of(&row, &case, &sights.hull()).tiles(), &sights);
+                let want = attend_adjoining(&kernel, &case, &sights);
+                let got = attend(&kernel, &case, Paged::of(&kernel, &case, &sights.hull()).tiles(), &sights);
                 assert_eq!(bits(&got), bits(&want), "{what}");
-                let error = worst(&got, &wanted[row.stored as usize]);
+                let error = worst(&got, &wanted[kernel.stored as usize]);
                 assert!(error <= case.bound(), "{what}: an error of {error}");
             }
         }
@@ -273,18 +273,18 @@ fn stores_fill_their_pages_and_touch_no_other() {
     ];
     for head_dim in [5, 64, 80, 136] {
         let case = Case::new(1, n_kv, 1, head_dim, None);
-        for row in rows_here() {
-            let layout = row.layout(head_dim);
+        for kernel in kernels_here() {
+            let layout = kernel.layout(head_dim);
             for pieces in &pieces {
                 let start = pieces.iter().map(|piece| piece.start).min().unwrap();
                 let end = pieces.iter().map(|piece| piece.end).max().unwrap();
                 let mut keys = vec![0xff; n_kv.div_ceil(TILE) * layout.key_tile()];
                 let mut values = vec![0xff; n_kv.div_ceil(TILE) * layout.value_tile()];
-                store(&row, &case, tiles(&layout, &mut keys, &mut values), pieces);
+                store(&kernel, &case, tiles(&layout, &mut keys, &mut values), pieces);
                 let mut paged = Paged::new(layout, &(start..end));
-                store(&row, &case, paged.tiles(), pieces);
+                store(&kernel, &case, paged.tiles(), pieces);
                 let same = paged.pool == paged.filled(&keys, &values);
-                assert!(same, "{}: heads of {head_dim}, {pieces:?}", name(&row));
+                assert!(same, "{}: heads of {head_dim}, {pieces:?}", name(&kernel));
             }
         }
     }
@@ -297,28 +297,28 @@ fn a_wrong_page_changes_the_result() {
         let case = Case::new(tokens, 300, heads, 64, None);
         let other = Case::new(tokens + 1, 300, heads, 64, None);
         let sights = Sights::new(Mask::Full, &case);
-        for row in rows_here() {
-            let want = sights.reference(&case.stored(row.stored));
-            let mut paged = Paged::of(&row, &case, &sights.hull());
+        for kernel in kernels_here() {
+            let want = sights.reference(&case.stored(kernel.stored));
+            let mut paged = Paged::of(&kernel, &case, &sights.hull());
             for number in 0..3 {
                 let (page, spare) = (*paged.entry(number), paged.spare());
                 *paged.entry(number) = spare;
                 let tile = number * TILE..300.min((number + 1) * TILE);
-                store(&row, &other, paged.tiles(), std::slice::from_ref(&tile));
+                store(&kernel, &other, paged.tiles(), std::slice::from_ref(&tile));
                 let wrong = paged.table.clone();
                 *paged.entry(number) = page;
                 let (keys, values) = paged.tiles();
                 let misled = |tiles: HeadTiles| HeadTiles { table: wrong[1..].as_ptr(), ..tiles };
-                assert!(worst(&attend(&row, &case, (keys, values), &sights), &want) <= case.bound());
+                assert!(worst(&attend(&kernel, &case, (keys, values), &sights), &want) <= case.bound());
                 for tiles in [(misled(keys), values), (keys, misled(values))] {
-                    let error = worst(&attend(&row, &case, tiles, &sights), &want);
-                    assert!(error > case.bound(), "{}: page {spare} for tile {number}", name(&row));
+                    let error = worst(&attend(&kernel, &case, tiles, &sights), &want);
+                    assert!(error > case.bound(), "{}: page {spare} for tile {number}", name(&kernel));
                 }
             }
             let (keys, values) = paged.tiles();
             let ignored = |tiles: HeadTiles| HeadTiles { table: null(), ..tiles };
-            let error = worst(&attend(&row, &case, (ignored(keys), ignored(values)), &sights), &want);
-            assert!(error > case.bound(), "{}: no table", name(&row));
+            let error = worst(&attend(&kernel, &case, (ignored(keys), ignored(values)), &sights), &want);
+            assert!(error > case.bound(), "{}: no table", name(&kernel));
         }
     }
 }
@@ -329,10 +329,10 @@ fn a_wrong_page_changes_the_result() {
 #[should_panic(expected = "has no page")]
 fn looking_up_no_page_would_be_seen() {
     let case = Case::new(1, 300, 1, 64, None);
-    let row = rows_here().next().unwrap();
-    let mut paged = Paged::of(&row, &case, &(0..300));
+    let kernel = kernels_here().next().unwrap();
+    let mut paged = Paged::of(&kernel, &case, &(0..300));
     *paged.entry(1) = NO_PAGE;
-    attend(&row, &case, paged.tiles(), &Sights::new(Mask::Causal, &case));
+    attend(&kernel, &case, paged.tiles(), &Sights::new(Mask::Causal, &case));
 }
 
 #[test]
@@ -347,12 +347,12 @@ fn parts_join_from_the_first_that_is_seen() {
             let sights = Sights::new(mask, &case);
             let hull = sights.hull();
             let seen = hull.start / PART..hull.end.div_ceil(PART);
-            for row in rows_here() {
-                let want = attend_adjoining(&row, &case, &sights);
-                let mut paged = Paged::of(&row, &case, &hull);
+            for kernel in kernels_here() {
+                let want = attend_adjoining(&kernel, &case, &sights);
+                let mut paged = Paged::of(&kernel, &case, &hull);
                 let mut same = |parts: Range<usize>, length| {
-                    let what = format!("{}: {tokens} tokens, {mask:?}, {parts:?} by {length}", name(&row));
-                    let got = attend_in_parts(&row, &case, paged.tiles(), &sights, parts, length);
+                    let what = format!("{}: {tokens} tokens, {mask:?}, {parts:?} by {length}", name(&kernel));
+                    let got = attend_in_parts(&kernel, &case, paged.tiles(), &sights, parts, length);
                     assert_eq!(bits(&got), bits(&want), "{what}");
                 };
                 for length in [1, 2, 3] {
@@ -370,9 +370,13 @@ fn parts_join_from_the_first_that_is_seen() {
 fn a_part_too_few_changes_the_result() {
     let case = Case::new(1, 900, 3, 64, None);
     let sights = Sights::new(Mask::Window(500), &case);
-    for row in rows_here() {
-        let mut paged = Paged::of(&row, &case, &sights.hull());
-        let got = attend_in_parts(&row, &case, paged.tiles(), &sights, 2..4, 1);
-        assert!(worst(&got, &sights.reference(&case.stored(row.stored))) > case.bound(), "{}", name(&row));
+    for kernel in kernels_here() {
+        let mut paged = Paged::of(&kernel, &case, &sights.hull());
+        let got = attend_in_parts(&kernel, &case, paged.tiles(), &sights, 2..4, 1);
+        assert!(
+            worst(&got, &sights.reference(&case.stored(kernel.stored))) > case.bound(),
+            "{}",
+            name(&kernel)
+        );
     }
 }

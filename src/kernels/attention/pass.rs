@@ -18,7 +18,7 @@ use super::pack::Pack;
 use super::scratch::{self, GROUP, Scratch, in_place, pass_rows, widens};
 use super::steps::{Clear, Gather, HeadRows, Join, MaskRows, Scatter, State, Weigh};
 use super::tiles::{Scores, Sums, Tiles};
-use super::{CacheType, HeadTiles, Layout, PART, Row, TILE};
+use super::{CacheType, HeadTiles, Kernel, Layout, PART, TILE};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -145,7 +145,7 @@ struct Span {
 /// A call's work in one pass, and its scratch memory.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
-    row: &'a Row,
+    kernel: &'a Kernel,
     call: &'a Call,
     /// What reads keys and values, and how these stand where it reads them.
     tiles: &'static Tiles,
@@ -187,10 +187,10 @@ fn blocks(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 /// Computes all rows of a call.
 ///
 /// # Safety
-/// The CPU has the row's level. All memory that the call names is there; the result overlaps nothing else but
+/// The CPU has the kernel's level. All memory that the call names is there; the result overlaps nothing else but
 /// the queries, and these only row on row.
-pub(super) unsafe fn run(row: &Row, call: &Call) {
-    let Some(pass) = Pass::new(row, call) else { return };
+pub(super) unsafe fn run(kernel: &Kernel, call: &Call) {
+    let Some(pass) = Pass::new(kernel, call) else { return };
     for rows in pass.cut() {
         // SAFETY: the caller's promise; the scratch memory holds so many rows.
         unsafe { pass.rows(rows.start, rows.len()) };
@@ -201,9 +201,9 @@ pub(super) unsafe fn run(row: &Row, call: &Call) {
 ///
 /// # Safety
 /// As [`run`], without the result; [`scratch::part_len`] floats are there for each part.
-pub(super) unsafe fn run_parts(row: &Row, call: &Call, parts: Range<usize>, to: *mut f32) {
-    let Some(pass) = Pass::new(row, call) else { return };
-    let Some(len) = scratch::part_len(row, call.head_dim, call.rows) else { return };
+pub(super) unsafe fn run_parts(kernel: &Kernel, call: &Call, parts: Range<usize>, to: *mut f32) {
+    let Some(pass) = Pass::new(kernel, call) else { return };
+    let Some(len) = scratch::part_len(kernel, call.head_dim, call.rows) else { return };
     for rows in pass.cut() {
         // SAFETY: the caller's promise.
         unsafe {
@@ -211,9 +211,10 @@ pub(super) unsafe fn run_parts(row: &Row, call: &Call, parts: Range<usize>, to: 
             let visible = Span { start, end: end.min(parts.end * PART) };
             for (i, part) in parts.clone().enumerate() {
                 let entries = pass.scratch.part;
-                let kept = scratch::kept(row, call.head_dim, call.rows, to.wrapping_add(i * len), &entries);
+                let kept =
+                    scratch::kept(kernel, call.head_dim, call.rows, to.wrapping_add(i * len), &entries);
                 let Some(kept) = kept else { return };
-                let kept = kept.from(rows.start, row.tiles.lanes);
+                let kept = kept.from(rows.start, kernel.tiles.lanes);
                 let State { shrink, starts, ends, .. } = entries;
                 let state = State { shrink, starts, ends, ..kept };
                 Pass { state, ..pass }.part(part, visible, rows.start, rows.len());
@@ -226,38 +227,38 @@ pub(super) unsafe fn run_parts(row: &Row, call: &Call, parts: Range<usize>, to: 
 ///
 /// # Safety
 /// The result is there, and what [`run_parts`] has left.
-pub(super) unsafe fn join_parts(row: &Row, call: &Call, parts: *mut f32, count: usize) {
+pub(super) unsafe fn join_parts(kernel: &Kernel, call: &Call, parts: *mut f32, count: usize) {
     let (head_dim, rows) = (call.head_dim, call.rows);
-    let Some(len) = scratch::part_len(row, head_dim, rows) else { return };
-    let bare = State::bare(head_dim.next_multiple_of(row.tiles.lanes));
-    let Some(total) = scratch::kept(row, head_dim, rows, parts, &bare) else { return };
+    let Some(len) = scratch::part_len(kernel, head_dim, rows) else { return };
+    let bare = State::bare(head_dim.next_multiple_of(kernel.tiles.lanes));
+    let Some(total) = scratch::kept(kernel, head_dim, rows, parts, &bare) else { return };
     // SAFETY: the caller's promise.
     unsafe {
         if count == 0 {
-            (row.clear)(&Clear { count: rows, state: total });
+            (kernel.clear)(&Clear { count: rows, state: total });
         }
         for i in 1..count {
-            let part = scratch::kept(row, head_dim, rows, parts.wrapping_add(i * len), &bare);
+            let part = scratch::kept(kernel, head_dim, rows, parts.wrapping_add(i * len), &bare);
             let Some(part) = part else { return };
-            (row.join)(&Join { part, total, count: rows });
+            (kernel.join)(&Join { part, total, count: rows });
         }
-        (row.scatter)(&Scatter { target: call.result, first: 0, count: rows, head_dim, state: total });
+        (kernel.scatter)(&Scatter { target: call.result, first: 0, count: rows, head_dim, state: total });
     }
 }
 
 impl<'a> Pass<'a> {
     /// `None` where there is nothing to do, or no memory could hold it.
-    fn new(row: &'a Row, call: &'a Call) -> Option<Self> {
+    fn new(kernel: &'a Kernel, call: &'a Call) -> Option<Self> {
         let plain = matches!(call.source, Source::Plain { .. });
-        let scratch = Scratch::new(row, call.head_dim, call.rows, plain, call.scratch)?;
-        let layout = row.layout(call.head_dim);
-        let (tiles, layout) = if plain || widens(row, call.rows) {
-            (row.tiles, Layout { stored: CacheType::F32, ..layout })
+        let scratch = Scratch::new(kernel, call.head_dim, call.rows, plain, call.scratch)?;
+        let layout = kernel.layout(call.head_dim);
+        let (tiles, layout) = if plain || widens(kernel, call.rows) {
+            (kernel.tiles, Layout { stored: CacheType::F32, ..layout })
         } else {
-            (row.direct, layout)
+            (kernel.direct, layout)
         };
         let seen = scratch.seen.cast();
-        let pass = Pass { row, call, tiles, layout, scratch, state: scratch.total, seen };
+        let pass = Pass { kernel, call, tiles, layout, scratch, state: scratch.total, seen };
         (call.head_dim > 0).then_some(pass)
     }
 }
@@ -265,7 +266,7 @@ impl<'a> Pass<'a> {
 impl Pass<'_> {
     /// The rows of each pass.
     fn cut(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (rows, most) = (self.call.rows, pass_rows(self.row, self.call.head_dim));
+        let (rows, most) = (self.call.rows, pass_rows(self.kernel, self.call.head_dim));
         (0..rows).step_by(most).map(move |first| first..(first + most).min(rows))
     }
 
@@ -274,24 +275,24 @@ impl Pass<'_> {
     /// # Safety
     /// As [`run`].
     unsafe fn rows(&self, first: usize, count: usize) {
-        let Pass { row, call, .. } = *self;
+        let Pass { kernel, call, .. } = *self;
         let Scratch { total, part, .. } = self.scratch;
         // SAFETY: the caller's promise, for every step.
         unsafe {
             let visible = self.begin(first, count);
             let parts = visible.start / PART..visible.end.div_ceil(PART);
             if parts.is_empty() {
-                (row.clear)(&Clear { count, state: total });
+                (kernel.clear)(&Clear { count, state: total });
             }
             for number in parts.clone() {
                 if number == parts.start {
                     self.part(number, visible, first, count);
                 } else {
                     Pass { state: part, ..*self }.part(number, visible, first, count);
-                    (row.join)(&Join { part, total, count });
+                    (kernel.join)(&Join { part, total, count });
                 }
             }
-            (row.scatter)(&Scatter {
+            (kernel.scatter)(&Scatter {
                 target: call.result,
                 first,
                 count,
@@ -310,7 +311,7 @@ impl Pass<'_> {
         let (scale, queries) = (scale * LOG2_E, self.scratch.queries);
         // SAFETY: the caller's promise.
         unsafe {
-            (self.row.gather)(&Gather { source, first, count, head_dim, scale, queries });
+            (self.kernel.gather)(&Gather { source, first, count, head_dim, scale, queries });
             self.look(first, count)
         }
     }
@@ -324,7 +325,7 @@ impl Pass<'_> {
         let mut tile = (visible.start / TILE * TILE).max(number * PART);
         // SAFETY: the caller's promise, for every step.
         unsafe {
-            (self.row.clear)(&Clear { count, state: self.state });
+            (self.kernel.clear)(&Clear { count, state: self.state });
             while tile < end {
                 let keys = TILE.min(end - tile);
                 self.tile(&self.fetch(tile, keys, count, visible.end), first, count);
@@ -368,19 +369,19 @@ impl Pass<'_> {
     /// # Safety
     /// As [`run`]; the tile stands from the first to the last of which the rows see something.
     unsafe fn fetch(&self, first: usize, count: usize, rows: usize, end: usize) -> Tile {
-        let (row, scratch) = (self.row, &self.scratch);
+        let (kernel, scratch) = (self.kernel, &self.scratch);
         let spans = |first: *const f32| Values { first: first.cast(), stride: 0 };
         match self.call.source {
             Source::Cache { keys, values } => {
-                let layout = row.layout(self.call.head_dim);
+                let layout = kernel.layout(self.call.head_dim);
                 let number = first / TILE;
                 // SAFETY: the caller's promise: tables have entries for what rows see and what lies in between.
                 let (from, values) = unsafe { (keys.tile(number), values.tile(number)) };
                 if layout != self.layout {
                     // SAFETY: the caller's promise; the scratch memory holds a tile of each.
                     unsafe {
-                        (row.widen_keys)(&Widen { layout, from, count, to: scratch.keys });
-                        (row.widen_values)(&Widen { layout, from: values, count, to: scratch.values });
+                        (kernel.widen_keys)(&Widen { layout, from, count, to: scratch.keys });
+                        (kernel.widen_values)(&Widen { layout, from: values, count, to: scratch.values });
                     }
                     let keys = scratch.keys.cast_const().cast();
                     return Tile { first, keys, values: spans(scratch.values), next: std::ptr::null() };
@@ -401,8 +402,8 @@ impl Pass<'_> {
                 let (width, to) = (self.tiles.nr, scratch.keys);
                 let pack = Pack { rows: keys, stride: key_stride, count, head_dim, to, width };
                 // SAFETY: the caller's promise; the scratch memory holds a tile of each.
-                unsafe { (row.pack_keys)(&pack) };
-                let in_place = in_place(row, head_dim, rows);
+                unsafe { (kernel.pack_keys)(&pack) };
+                let in_place = in_place(kernel, head_dim, rows);
                 if !in_place {
                     for span in self.layout.value_spans() {
                         let elements = span.end.min(head_dim) - span.start;
@@ -415,7 +416,7 @@ impl Pass<'_> {
                             width: span.end - span.start,
                         };
                         // SAFETY: as above.
-                        unsafe { (row.pack_values)(&pack) };
+                        unsafe { (kernel.pack_values)(&pack) };
                     }
                 }
                 let values = if in_place {
@@ -540,7 +541,7 @@ impl Pass<'_> {
                 state: self.state.from(block.first, self.tiles.lanes),
             };
             // SAFETY: the caller's promise.
-            unsafe { (self.row.weigh)(&step) };
+            unsafe { (self.kernel.weigh)(&step) };
         }
     }
 

@@ -1,7 +1,7 @@
 //! Attention for direct callers: queries, keys and values in plain slices with strides, checked, and a mask.
 //! Keys and values are packed tile by tile into scratch memory of the caller, so nothing is allocated.
 
-use super::Row;
+use super::Kernel;
 use super::pass::{self, Call, Sight, Source};
 use super::scratch;
 use super::steps::HeadRows;
@@ -89,9 +89,9 @@ pub struct Inputs<'a> {
 
 /// Floats of scratch memory that [`attention`] asks for: less than 192 Ki + 400 · head_dim, whatever the rest is.
 /// `None` on overflow.
-pub fn scratch_len(row: &Row, shape: &Shape) -> Option<usize> {
+pub fn scratch_len(kernel: &Kernel, shape: &Shape) -> Option<usize> {
     let rows = shape.tokens_q.saturating_mul(shape.n_head.checked_div(shape.n_head_kv).unwrap_or(0));
-    scratch::len(row, shape.head_dim, rows, true)
+    scratch::len(kernel, shape.head_dim, rows, true)
 }
 
 /// softmax(scale · Q·Kᵀ + mask) · V for every query, as the module's contract says; nothing else of `out` is
@@ -99,9 +99,9 @@ pub fn scratch_len(row: &Row, shape: &Shape) -> Option<usize> {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where shapes disagree, a tensor does not fit its slice, results would share their
-/// place, `row` is not for this CPU, or the scratch memory is shorter than [`scratch_len`].
+/// place, `kernel` is not for this CPU, or the scratch memory is shorter than [`scratch_len`].
 pub fn attention(
-    row: &Row,
+    kernel: &Kernel,
     shape: &Shape,
     inputs: &Inputs<'_>,
     out: &mut [f32],
@@ -120,7 +120,7 @@ pub fn attention(
     if u32::try_from(tokens_kv).is_err() {
         return Err(Error::invalid(format!("{tokens_kv} keys; at most 2^32 - 1")));
     }
-    if !row.info.isa.is_available() {
+    if !kernel.info.isa.is_available() {
         return Err(Error::invalid("the kernel is not one for this CPU"));
     }
     let Inputs { q, k, v, mask } = *inputs;
@@ -132,7 +132,7 @@ pub fn attention(
     }
     fits("the result", out.len(), &out_strides, [batch, tokens_q, n_head, head_dim])?;
     distinct(&out_strides, [batch, tokens_q, n_head, head_dim])?;
-    let needed = scratch_len(row, shape).unwrap_or(usize::MAX);
+    let needed = scratch_len(kernel, shape).unwrap_or(usize::MAX);
     if scratch.len() < needed {
         return Err(Error::invalid(format!(
             "{} floats of scratch memory where {needed} are needed",
@@ -169,7 +169,7 @@ pub fn attention(
         };
         // SAFETY: every tensor lies in its slice, the result is borrowed mutably, the level is available, and
         // the scratch memory is as long as it must be.
-        unsafe { pass::run(row, &call) }
+        unsafe { pass::run(kernel, &call) }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! not a number, and what is refused.
 
 use super::plain::*;
-use super::{Row, Set, TILE};
+use super::{AttentionKernels, Kernel, TILE};
 use crate::isa::IsaId;
 use crate::kernels::reference;
 use crate::testing::noise;
@@ -73,7 +73,7 @@ impl Case {
     }
 
     /// Computes with `gap` floats behind every head, `shift` floats before the first; the rows without the gaps.
-    fn run(&self, row: &Row, gap: usize, shift: usize) -> Vec<f32> {
+    fn run(&self, kernel: &Kernel, gap: usize, shift: usize) -> Vec<f32> {
         let Shape { batch, n_head, n_head_kv, tokens_q, tokens_kv, head_dim, .. } = self.shape;
         let spread = |x: &[f32]| {
             let heads = x.chunks(head_dim).flat_map(|head| [head.to_vec(), vec![f32::NAN; gap]].concat());
@@ -92,10 +92,10 @@ impl Case {
         };
         let strides = Strides::dense(tokens_q, n_head, head_dim + gap);
         let mut out = vec![CANARY; shift + batch * tokens_q * n_head * (head_dim + gap)];
-        let mut scratch = vec![f32::NAN; scratch_len(row, &self.shape).unwrap() + 1];
+        let mut scratch = vec![f32::NAN; scratch_len(kernel, &self.shape).unwrap() + 1];
         *scratch.last_mut().unwrap() = CANARY;
         let last = scratch.len() - 1;
-        attention(row, &self.shape, &inputs, &mut out[shift..], strides, &mut scratch[..last]).unwrap();
+        attention(kernel, &self.shape, &inputs, &mut out[shift..], strides, &mut scratch[..last]).unwrap();
         assert_eq!(scratch[last], CANARY, "scratch memory overrun");
         let heads = out[shift..].chunks(head_dim + gap);
         assert!(heads.clone().all(|head| head[head_dim..].iter().all(|&x| x == CANARY)), "gap touched");
@@ -113,17 +113,17 @@ impl Case {
         (2.0 * (head_dim as f64 + 8.0) * (score + mask) + 2.0 * n + 4.0 * n / TILE as f64 + 32.0) * U
     }
 
-    fn check(&self, row: &Row, got: &[f32], want: &[f64]) {
+    fn check(&self, kernel: &Kernel, got: &[f32], want: &[f64]) {
         let bound = self.bound();
         for (i, (&got, want)) in got.iter().zip(want).enumerate() {
             let error = (f64::from(got) - want).abs();
-            assert!(error <= bound, "{} {:?}: {got} for {want} at {i}", row.info.isa.name(), self.shape);
+            assert!(error <= bound, "{} {:?}: {got} for {want} at {i}", kernel.info.isa.name(), self.shape);
         }
     }
 }
 
-fn rows_here() -> impl DoubleEndedIterator<Item = Row> {
-    IsaId::available().map(|isa| Set::select(isa).f32)
+fn kernels_here() -> impl DoubleEndedIterator<Item = Kernel> {
+    IsaId::available().map(|isa| AttentionKernels::select(isa).f32)
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -144,10 +144,10 @@ fn it_agrees_with_the_reference() {
     cases.push(Case::new([2, 2, 1], [20, 260, 32], false, None).masked());
     for case in &cases {
         let want = case.reference();
-        for row in rows_here() {
-            let got = case.run(&row, 0, 0);
-            case.check(&row, &got, &want);
-            assert_eq!(bits(&got), bits(&case.run(&row, 3, 1)), "places in memory change bits");
+        for kernel in kernels_here() {
+            let got = case.run(&kernel, 0, 0);
+            case.check(&kernel, &got, &want);
+            assert_eq!(bits(&got), bits(&case.run(&kernel, 3, 1)), "places in memory change bits");
         }
     }
 }
@@ -157,8 +157,8 @@ fn a_query_has_the_same_bits_in_any_call() {
     let case = Case::new([1, 4, 2], [140, 300, 48], true, Some(170)).masked();
     let Shape { n_head, tokens_kv, head_dim, .. } = case.shape;
     let line = n_head * head_dim;
-    for row in rows_here() {
-        let together = case.run(&row, 0, 0);
+    for kernel in kernels_here() {
+        let together = case.run(&kernel, 0, 0);
         for (from, to) in [(0, 1), (5, 20), (139, 140)] {
             // The queries up to `to` of a sequence whose last key is that of query `to`.
             let seen = tokens_kv - (140 - to);
@@ -173,7 +173,7 @@ fn a_query_has_the_same_bits_in_any_call() {
                 v: case.v[..keys].to_vec(),
                 mask: Some((0..n_head).flat_map(rows).collect()),
             };
-            assert_eq!(bits(&part.run(&row, 0, 0)), bits(&together[from * line..to * line]));
+            assert_eq!(bits(&part.run(&kernel, 0, 0)), bits(&together[from * line..to * line]));
         }
     }
 }
@@ -181,16 +181,16 @@ fn a_query_has_the_same_bits_in_any_call() {
 #[test]
 fn plain_rows_and_a_packed_cache_give_the_same_bits() {
     let case = Case::new([1, 3, 1], [33, 290, 80], true, None);
-    for row in rows_here() {
-        let layout = row.layout(80);
+    for kernel in kernels_here() {
+        let layout = kernel.layout(80);
         let mut keys = vec![0xff; 3 * layout.key_tile()];
         let mut values = vec![0xff; 3 * layout.value_tile()];
         for (p, (k, v)) in case.k.chunks(80).zip(case.v.chunks(80)).enumerate() {
-            row.store(&mut keys, &mut values, p, k, v).unwrap();
+            kernel.store(&mut keys, &mut values, p, k, v).unwrap();
         }
         let limits: Vec<u32> = (258..291).collect();
         let mut out = vec![0.0; case.q.len()];
-        let mut scratch = vec![0.0; row.scratch_len(80, 99).unwrap()];
+        let mut scratch = vec![0.0; kernel.scratch_len(80, 99).unwrap()];
         let (k, v) = super::tests::tiles(&layout, &mut keys, &mut values);
         let args = super::AttentionArgs {
             q: case.q.as_ptr(),
@@ -211,47 +211,47 @@ fn plain_rows_and_a_packed_cache_give_the_same_bits() {
             scratch: scratch.as_mut_ptr(),
         };
         // SAFETY: every buffer is as long as the contract asks.
-        unsafe { row.run(&args) };
-        assert_eq!(bits(&out), bits(&case.run(&row, 0, 0)));
+        unsafe { kernel.run(&args) };
+        assert_eq!(bits(&out), bits(&case.run(&kernel, 0, 0)));
     }
 }
 
 #[test]
 fn what_is_not_a_number_stays_where_it_is_seen() {
-    for row in rows_here() {
+    for kernel in kernels_here() {
         for (key, bad) in [(0, f32::NAN), (140, f32::INFINITY), (149, f32::NAN)] {
             let mut case = Case::new([1, 1, 1], [150, 150, 16], true, None);
             case.k[key * 16 + 3] = bad;
-            let got = case.run(&row, 0, 0);
+            let got = case.run(&kernel, 0, 0);
             assert!(got[..key * 16].iter().all(|x| x.is_finite()), "seen too early");
             // An infinite key scores ∞ or −∞, as the query's sign says: NaN, or a weight of 0.
             let sees = |t: usize| bad.is_nan() || case.q[t * 16 + 3] > 0.0;
             let lost = (key..150).find(|&t| sees(t) && !got[t * 16..][..16].iter().all(|x| x.is_nan()));
-            assert_eq!(lost, None, "{}: {bad} at {key}", row.info.isa.name());
+            assert_eq!(lost, None, "{}: {bad} at {key}", kernel.info.isa.name());
         }
         let mut case = Case::new([1, 1, 1], [2, 3, 16], false, None);
         case.v[16 + 2] = f32::INFINITY;
-        let got = case.run(&row, 0, 0);
+        let got = case.run(&kernel, 0, 0);
         assert!(got.iter().enumerate().all(|(i, x)| x.is_finite() == (i % 16 != 2)));
         // Scores near ±3e38 in scaled units: no overflow on the way, one key takes all.
         let mut case = Case::new([1, 1, 1], [1, 9, 16], false, None);
         case.q.fill(0.0);
         case.q[0] = 1e19;
         case.k.iter_mut().enumerate().for_each(|(i, k)| *k = if i == 5 * 16 { 1e19 } else { -1e19 });
-        let got = case.run(&row, 0, 0);
-        assert_eq!(bits(&got), bits(&case.v[5 * 16..6 * 16]), "{}", row.info.isa.name());
+        let got = case.run(&kernel, 0, 0);
+        assert_eq!(bits(&got), bits(&case.v[5 * 16..6 * 16]), "{}", kernel.info.isa.name());
         // Denormal queries and keys score 0 and −0: the mean of the values.
         let mut case = Case::new([1, 1, 1], [1, 4, 8], false, None);
         case.q.fill(-1e-40);
         case.k.fill(1e-40);
         case.v.fill(3.0);
-        assert!(case.run(&row, 0, 0).iter().all(|&x| x == 3.0));
+        assert!(case.run(&kernel, 0, 0).iter().all(|&x| x == 3.0));
     }
 }
 
 #[test]
 fn nothing_is_nothing_and_no_keys_give_zeros() {
-    let row = rows_here().next_back().unwrap();
+    let kernel = kernels_here().next_back().unwrap();
     for sizes in [[0, 2, 2, 3, 5, 8], [1, 0, 0, 3, 5, 8], [1, 2, 2, 0, 5, 8], [1, 2, 2, 3, 5, 0]] {
         let [batch, n_head, n_head_kv, tokens_q, tokens_kv, head_dim] = sizes;
         let shape = Shape {
@@ -267,15 +267,15 @@ fn nothing_is_nothing_and_no_keys_give_zeros() {
         };
         let none = Tensor { data: &[], strides: Strides::default() };
         let inputs = Inputs { q: none, k: none, v: none, mask: None };
-        attention(&row, &shape, &inputs, &mut [], Strides::default(), &mut []).unwrap();
+        attention(&kernel, &shape, &inputs, &mut [], Strides::default(), &mut []).unwrap();
     }
     let case = Case::new([1, 2, 1], [3, 0, 8], false, None);
-    assert!(case.run(&row, 1, 0).iter().all(|&x| x.to_bits() == 0));
+    assert!(case.run(&kernel, 1, 0).iter().all(|&x| x.to_bits() == 0));
 }
 
 #[test]
 fn what_does_not_fit_is_refused_and_nothing_written() {
-    let row = rows_here().next_back().unwrap();
+    let kernel = kernels_here().next_back().unwrap();
     let case = Case::new([2, 4, 2], [3, 5, 8], false, None);
     let dense = |data, tokens, heads| Tensor { data, strides: Strides::dense(tokens, heads, 8) };
     let good =
@@ -284,11 +284,11 @@ fn what_does_not_fit_is_refused_and_nothing_written() {
     let refused = |shape: &Shape, inputs: &Inputs<'_>, strides: Strides, scratch: usize| {
         let mut out = vec![CANARY; 2 * 3 * 4 * 8];
         let mut scratch = vec![0.0; scratch];
-        let result = attention(&row, shape, inputs, &mut out, strides, &mut scratch);
+        let result = attention(&kernel, shape, inputs, &mut out, strides, &mut scratch);
         assert!(out.iter().all(|&x| x == CANARY) || result.is_ok());
         result.is_err()
     };
-    let len = scratch_len(&row, &case.shape).unwrap();
+    let len = scratch_len(&kernel, &case.shape).unwrap();
     assert!(!refused(&case.shape, &good, strides, len));
     assert!(refused(&case.shape, &good, strides, len - 1));
     for inputs in [
@@ -322,10 +322,11 @@ fn what_does_not_fit_is_refused_and_nothing_written() {
 
 #[test]
 fn scratch_memory_is_bounded() {
-    for row in rows_here() {
+    for kernel in kernels_here() {
         for head_dim in [1, 8, 64, 80, 96, 128, 256, 1024, 100_000] {
             let shape = Case::new([1, 1, 1], [0, 0, head_dim], true, None).shape;
-            let len = scratch_len(&row, &Shape { tokens_q: 1 << 40, tokens_kv: 1 << 30, ..shape }).unwrap();
+            let len =
+                scratch_len(&kernel, &Shape { tokens_q: 1 << 40, tokens_kv: 1 << 30, ..shape }).unwrap();
             assert!(len < (192 << 10) + 432 * head_dim, "{head_dim}: {len}");
         }
     }

@@ -1,7 +1,7 @@
 //! The scratch memory of a call: how many rows a pass takes, and where its parts lie.
 
 use super::steps::State;
-use super::{CacheType, Row, TILE};
+use super::{CacheType, Kernel, TILE};
 
 /// Blocks of rows whose scores are worked on at once.
 pub(super) const GROUP: usize = 8;
@@ -13,19 +13,19 @@ const PASS_ROWS: usize = 768;
 const DIRECT: usize = 2;
 
 /// Rows of a pass, at most.
-pub(super) fn pass_rows(row: &Row, head_dim: usize) -> usize {
-    let group = GROUP * row.tiles.mr;
+pub(super) fn pass_rows(kernel: &Kernel, head_dim: usize) -> usize {
+    let group = GROUP * kernel.tiles.mr;
     ((PASS / head_dim.max(1)).min(PASS_ROWS) / group).max(1) * group
 }
 
 /// Whether so many rows have a cache's tiles widened before they read them.
-pub(super) fn widens(row: &Row, rows: usize) -> bool {
-    row.stored != CacheType::F32 && rows > DIRECT * row.direct.mr
+pub(super) fn widens(kernel: &Kernel, rows: usize) -> bool {
+    kernel.stored != CacheType::F32 && rows > DIRECT * kernel.direct.mr
 }
 
 /// Whether so few rows read plain values where they are; only whole vectors can be read so.
-pub(super) fn in_place(row: &Row, head_dim: usize, rows: usize) -> bool {
-    rows <= row.tiles.mr && head_dim.is_multiple_of(row.tiles.lanes)
+pub(super) fn in_place(kernel: &Kernel, head_dim: usize, rows: usize) -> bool {
+    rows <= kernel.tiles.mr && head_dim.is_multiple_of(kernel.tiles.lanes)
 }
 
 /// Sizes in floats; each part begins on a cache line.
@@ -52,11 +52,11 @@ fn line(floats: usize) -> Option<usize> {
 
 impl StateSizes {
     /// `None` on overflow.
-    fn new(row: &Row, head_dim: usize, rows: usize) -> Option<Self> {
-        let width = head_dim.checked_next_multiple_of(row.tiles.lanes)?;
+    fn new(kernel: &Kernel, head_dim: usize, rows: usize) -> Option<Self> {
+        let width = head_dim.checked_next_multiple_of(kernel.tiles.lanes)?;
         Some(Self {
             sums: line(rows.checked_mul(width)?)?,
-            weights: line(rows.checked_mul(row.tiles.lanes)?)?,
+            weights: line(rows.checked_mul(kernel.tiles.lanes)?)?,
             largest: line(rows)?,
         })
     }
@@ -68,16 +68,16 @@ impl StateSizes {
 
 impl Sizes {
     /// `None` on overflow.
-    fn new(row: &Row, head_dim: usize, rows: usize, plain: bool) -> Option<Self> {
-        let widened = !plain && widens(row, rows);
-        let rows = rows.min(pass_rows(row, head_dim));
-        let width = head_dim.checked_next_multiple_of(row.tiles.lanes)?;
+    fn new(kernel: &Kernel, head_dim: usize, rows: usize, plain: bool) -> Option<Self> {
+        let widened = !plain && widens(kernel, rows);
+        let rows = rows.min(pass_rows(kernel, head_dim));
+        let width = head_dim.checked_next_multiple_of(kernel.tiles.lanes)?;
         let tile = if plain || widened { TILE } else { 0 };
-        let copied = if plain && in_place(row, head_dim, rows) { 0 } else { tile };
+        let copied = if plain && in_place(kernel, head_dim, rows) { 0 } else { tile };
         Some(Self {
             queries: line(rows.checked_mul(head_dim)?)?,
-            scores: rows.min(GROUP * row.tiles.mr) * TILE,
-            state: StateSizes::new(row, head_dim, rows)?,
+            scores: rows.min(GROUP * kernel.tiles.mr) * TILE,
+            state: StateSizes::new(kernel, head_dim, rows)?,
             entries: line(rows)?,
             keys: tile.checked_mul(head_dim)?,
             values: copied.checked_mul(width)?,
@@ -92,13 +92,13 @@ impl Sizes {
 }
 
 /// Floats of scratch memory for calls of up to `rows` rows; `None` on overflow.
-pub(super) fn len(row: &Row, head_dim: usize, rows: usize, plain: bool) -> Option<usize> {
-    Sizes::new(row, head_dim, rows, plain)?.total()
+pub(super) fn len(kernel: &Kernel, head_dim: usize, rows: usize, plain: bool) -> Option<usize> {
+    Sizes::new(kernel, head_dim, rows, plain)?.total()
 }
 
 /// Floats of what rows have from one part of the sequence; `None` on overflow.
-pub(super) fn part_len(row: &Row, head_dim: usize, rows: usize) -> Option<usize> {
-    StateSizes::new(row, head_dim, rows)?.total()
+pub(super) fn part_len(kernel: &Kernel, head_dim: usize, rows: usize) -> Option<usize> {
+    StateSizes::new(kernel, head_dim, rows)?.total()
 }
 
 /// Places of what a pass needs.
@@ -130,15 +130,15 @@ impl Taker {
 
 impl Scratch {
     /// The places for calls of `rows` rows; `None` where [`len`] is.
-    pub fn new(row: &Row, head_dim: usize, rows: usize, plain: bool, first: *mut f32) -> Option<Self> {
-        let sizes = Sizes::new(row, head_dim, rows, plain)?;
+    pub fn new(kernel: &Kernel, head_dim: usize, rows: usize, plain: bool, first: *mut f32) -> Option<Self> {
+        let sizes = Sizes::new(kernel, head_dim, rows, plain)?;
         let mut at = Taker(first);
         let (queries, scores) = (at.take(sizes.queries), at.take(sizes.scores));
         let shrink = at.take(sizes.entries);
         let (starts, ends) = (at.take(sizes.entries).cast(), at.take(sizes.entries).cast());
         let rest = State {
             sums: first,
-            width: head_dim.next_multiple_of(row.tiles.lanes),
+            width: head_dim.next_multiple_of(kernel.tiles.lanes),
             weights: first,
             largest: first,
             shrink,
@@ -160,8 +160,14 @@ fn place(rest: &State, sizes: &StateSizes, at: &mut Taker) -> State {
 
 /// What `rows` rows have from a part of the sequence, kept from `first` on; for the rest of the entries, `rest`.
 /// `None` where [`part_len`] is.
-pub(super) fn kept(row: &Row, head_dim: usize, rows: usize, first: *mut f32, rest: &State) -> Option<State> {
-    Some(place(rest, &StateSizes::new(row, head_dim, rows)?, &mut Taker(first)))
+pub(super) fn kept(
+    kernel: &Kernel,
+    head_dim: usize,
+    rows: usize,
+    first: *mut f32,
+    rest: &State,
+) -> Option<State> {
+    Some(place(rest, &StateSizes::new(kernel, head_dim, rows)?, &mut Taker(first)))
 }
 
 impl State {

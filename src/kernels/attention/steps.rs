@@ -3,7 +3,7 @@
 
 use super::TILE;
 use super::tiles::MAX_ROWS;
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, SimdBody};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{load, store};
 use std::f32::consts::LOG2_E;
@@ -12,7 +12,7 @@ use std::ops::Range;
 /// Rows of heads of some tokens in a caller's buffer, counted token by token and head by head.
 #[derive(Clone, Copy)]
 pub(super) struct HeadRows {
-    /// Row 0.
+    /// Kernel 0.
     pub first: *mut f32,
     /// Heads of a token.
     pub heads: usize,
@@ -23,7 +23,7 @@ pub(super) struct HeadRows {
 }
 
 impl HeadRows {
-    /// Row `i`.
+    /// Kernel `i`.
     #[inline(always)]
     pub fn row(&self, i: usize) -> *mut f32 {
         let (token, head) = (i / self.heads, i % self.heads);
@@ -192,7 +192,7 @@ unsafe fn scale<I: Isa>(isa: I, src: *const f32, dst: *mut f32, n: usize, factor
     }
 }
 
-impl Kernel for &Gather {
+impl SimdBody for &Gather {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -206,7 +206,7 @@ impl Kernel for &Gather {
     }
 }
 
-impl Kernel for &Clear {
+impl SimdBody for &Clear {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -232,7 +232,7 @@ unsafe fn add<I: Isa>(isa: I, part: *const f32, take: I::F32, total: *mut f32, k
     unsafe { isa.store(total, isa.mul_add(isa.load(part), take, isa.mul(isa.load(total), keep))) }
 }
 
-impl Kernel for &Join {
+impl SimdBody for &Join {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -266,7 +266,7 @@ impl Kernel for &Join {
     }
 }
 
-impl Kernel for &Weigh {
+impl SimdBody for &Weigh {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -387,7 +387,7 @@ unsafe fn exponentials<I: Isa>(isa: I, scores: *mut f32, columns: Range<usize>, 
     sum
 }
 
-impl Kernel for &Scatter {
+impl SimdBody for &Scatter {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -48,24 +48,24 @@ impl Case {
         reference::attention(&self.q, &self.k, &self.v, &shape)
     }
 
-    /// Keys and values as the row stores them, with NaN wherever nothing was stored; some are stored one by one,
+    /// Keys and values as the kernel stores them, with NaN wherever nothing was stored; some are stored one by one,
     /// the others together.
-    pub fn cache(&self, row: &Row) -> (Vec<u8>, Vec<u8>) {
-        let (layout, head_dim) = (row.layout(self.head_dim), self.head_dim);
+    pub fn cache(&self, kernel: &Kernel) -> (Vec<u8>, Vec<u8>) {
+        let (layout, head_dim) = (kernel.layout(self.head_dim), self.head_dim);
         // All bits set: NaN as f32 and as f16, and a factor that is NaN.
         let mut keys = vec![0xff; self.n_kv.div_ceil(TILE) * layout.key_tile()];
         let mut values = vec![0xff; self.n_kv.div_ceil(TILE) * layout.value_tile()];
         let single = self.n_kv / 2;
         for p in 0..single {
             let line = p * head_dim..(p + 1) * head_dim;
-            row.store(&mut keys, &mut values, p, &self.k[line.clone()], &self.v[line]).unwrap();
+            kernel.store(&mut keys, &mut values, p, &self.k[line.clone()], &self.v[line]).unwrap();
         }
         let rest = |x: &[f32]| (x[single * head_dim..].as_ptr(), head_dim, self.n_kv - single);
         // SAFETY: the buffers are as long as the layout asks, the rows as many as are counted.
         unsafe {
             let (keys, values) = tiles(&layout, &mut keys, &mut values);
-            row.store_keys(head_dim, keys, single, rest(&self.k));
-            row.store_values(head_dim, values, single, rest(&self.v));
+            kernel.store_keys(head_dim, keys, single, rest(&self.k));
+            kernel.store_values(head_dim, values, single, rest(&self.v));
         }
         (keys, values)
     }
@@ -77,25 +77,25 @@ impl Case {
     }
 
     /// The result for tokens `from..to` in one call, with `gap` floats between tokens.
-    fn run(&self, row: &Row, from: usize, to: usize, gap: usize) -> Vec<f32> {
+    fn run(&self, kernel: &Kernel, from: usize, to: usize, gap: usize) -> Vec<f32> {
         // SAFETY: the rows of available levels only get here.
-        self.run_by(row, from, to, gap, |args| unsafe { row.run(args) })
+        self.run_by(kernel, from, to, gap, |args| unsafe { kernel.run(args) })
     }
 
     /// The same, in pieces of so many parts of the sequence, the last piece first.
-    fn run_in_parts(&self, row: &Row, from: usize, to: usize, length: usize) -> Vec<f32> {
+    fn run_in_parts(&self, kernel: &Kernel, from: usize, to: usize, length: usize) -> Vec<f32> {
         let count = self.n_kv.div_ceil(PART);
-        let len = row.part_len(self.head_dim, (to - from) * self.heads).unwrap();
+        let len = kernel.part_len(self.head_dim, (to - from) * self.heads).unwrap();
         let mut parts = vec![f32::NAN; count * len + 1];
         parts[count * len] = CANARY;
-        let got = self.run_by(row, from, to, 0, |args| {
+        let got = self.run_by(kernel, from, to, 0, |args| {
             for begin in (0..count).step_by(length).rev() {
                 let piece = begin..count.min(begin + length);
                 // SAFETY: as in `run`; the parts have their room.
-                unsafe { row.run_parts(args, piece, parts[begin * len..].as_mut_ptr()) };
+                unsafe { kernel.run_parts(args, piece, parts[begin * len..].as_mut_ptr()) };
             }
             // SAFETY: all parts are there.
-            unsafe { row.join_parts(args, parts.as_mut_ptr(), count) };
+            unsafe { kernel.join_parts(args, parts.as_mut_ptr(), count) };
         });
         assert_eq!(parts[count * len], CANARY, "parts overrun");
         got
@@ -103,19 +103,19 @@ impl Case {
 
     fn run_by(
         &self,
-        row: &Row,
+        kernel: &Kernel,
         from: usize,
         to: usize,
         gap: usize,
         run: impl FnMut(&AttentionArgs),
     ) -> Vec<f32> {
-        self.run_over(row, self.cache(row), (from, to), gap, run)
+        self.run_over(kernel, self.cache(kernel), (from, to), gap, run)
     }
 
     /// The same over a given cache.
     fn run_over(
         &self,
-        row: &Row,
+        kernel: &Kernel,
         (mut keys, mut values): (Vec<u8>, Vec<u8>),
         (from, to): (usize, usize),
         gap: usize,
@@ -125,14 +125,14 @@ impl Case {
         let limits: Vec<u32> = (from..to).map(|t| (first + t + 1) as u32).collect();
         let window =
             self.window.map(|w| limits.iter().map(|&l| l.saturating_sub(w as u32)).collect::<Vec<_>>());
-        let tiles = tiles(&row.layout(self.head_dim), &mut keys, &mut values);
-        self.run_seeing(row, tiles, from, (&limits, window.as_deref()), gap, run)
+        let tiles = tiles(&kernel.layout(self.head_dim), &mut keys, &mut values);
+        self.run_seeing(kernel, tiles, from, (&limits, window.as_deref()), gap, run)
     }
 
     /// The same for as many tokens from `from` on as there are limits, over tiles anywhere.
     pub fn run_seeing(
         &self,
-        row: &Row,
+        kernel: &Kernel,
         (k, v): (HeadTiles, HeadTiles),
         from: usize,
         (limits, starts): (&[u32], Option<&[u32]>),
@@ -140,7 +140,7 @@ impl Case {
         mut run: impl FnMut(&AttentionArgs),
     ) -> Vec<f32> {
         let (tokens, line) = (limits.len(), self.heads * self.head_dim);
-        let mut scratch = vec![f32::NAN; row.scratch_len(self.head_dim, tokens * self.heads).unwrap() + 1];
+        let mut scratch = vec![f32::NAN; kernel.scratch_len(self.head_dim, tokens * self.heads).unwrap() + 1];
         *scratch.last_mut().unwrap() = CANARY;
         let mut out = vec![CANARY; tokens * (line + gap) + 1];
         let args = AttentionArgs {
@@ -200,8 +200,8 @@ fn rounded(row: &[f32], stored: CacheType) -> Vec<f32> {
     }
 }
 
-pub(super) fn rows_here() -> impl Iterator<Item = Row> {
-    IsaId::available().flat_map(|isa| CacheType::ALL.map(|stored| *Set::select(isa).of(stored)))
+pub(super) fn kernels_here() -> impl Iterator<Item = Kernel> {
+    IsaId::available().flat_map(|isa| CacheType::ALL.map(|stored| *AttentionKernels::select(isa).of(stored)))
 }
 
 /// A head's tiles, which adjoin.
@@ -210,8 +210,8 @@ pub(super) fn tiles(layout: &Layout, keys: &mut [u8], values: &mut [u8]) -> (Hea
     (keys, HeadTiles { first: values.as_mut_ptr(), stride: layout.value_tile(), table: null() })
 }
 
-pub(super) fn name(row: &Row) -> String {
-    format!("{} {}", row.info.isa.name(), row.info.dtype)
+pub(super) fn name(kernel: &Kernel) -> String {
+    format!("{} {}", kernel.info.isa.name(), kernel.info.dtype)
 }
 
 pub(super) fn bits(x: &[f32]) -> Vec<u32> {
@@ -239,15 +239,15 @@ fn cases() -> Vec<Case> {
 fn it_agrees_with_the_reference() {
     for case in cases() {
         let wanted = CacheType::ALL.map(|stored| case.stored(stored).reference());
-        for row in rows_here() {
-            let want = &wanted[row.stored as usize];
-            let got = case.run(&row, 0, case.tokens, 3);
+        for kernel in kernels_here() {
+            let want = &wanted[kernel.stored as usize];
+            let got = case.run(&kernel, 0, case.tokens, 3);
             for (got, want) in got.iter().zip(want) {
                 let error = (f64::from(*got) - want).abs();
                 assert!(
                     error <= case.bound(),
                     "{}: {} tokens, {} keys, {} heads of {}, window {:?}: {got} for {want}",
-                    name(&row),
+                    name(&kernel),
                     case.tokens,
                     case.n_kv,
                     case.heads,
@@ -264,9 +264,9 @@ fn the_bound_would_catch_one_key_too_many() {
     // The planted fault: the last but one token sees the last key too.
     let case = Case::new(2, 20, 1, 64, None);
     let want = case.reference();
-    let row = rows_here().next().unwrap();
+    let kernel = kernels_here().next().unwrap();
     let shifted = Case { tokens: 1, q: case.q[..64].to_vec(), ..Case::new(2, 20, 1, 64, None) };
-    let got = shifted.run(&row, 0, 1, 0);
+    let got = shifted.run(&kernel, 0, 1, 0);
     let worst = got.iter().zip(&want).map(|(&g, w)| (f64::from(g) - w).abs()).fold(0.0, f64::max);
     assert!(worst > case.bound(), "{worst} is within {}", case.bound());
 }
@@ -275,12 +275,12 @@ fn the_bound_would_catch_one_key_too_many() {
 fn a_token_has_the_same_bits_alone_and_in_a_batch() {
     for window in [None, Some(150)] {
         let case = Case::new(60, 600, 3, 48, window);
-        for row in rows_here() {
-            let together = case.run(&row, 0, 60, 0);
+        for kernel in kernels_here() {
+            let together = case.run(&kernel, 0, 60, 0);
             let line = case.heads * case.head_dim;
             for (from, to) in [(0, 1), (1, 2), (13, 30), (59, 60)] {
-                let part = case.run(&row, from, to, 0);
-                assert_eq!(bits(&part), bits(&together[from * line..to * line]), "{}", name(&row));
+                let part = case.run(&kernel, from, to, 0);
+                assert_eq!(bits(&part), bits(&together[from * line..to * line]), "{}", name(&kernel));
             }
         }
     }
@@ -289,17 +289,17 @@ fn a_token_has_the_same_bits_alone_and_in_a_batch() {
 #[test]
 fn equal_scores_average_the_values_exactly() {
     // Queries of 0 weigh every key 1; sums of small integers over a power of two of keys are exact.
-    for row in rows_here() {
+    for kernel in kernels_here() {
         for n_kv in [1, 2, 16, 128, 256] {
             let mut case = Case::new(1, n_kv, 2, 8, None);
             case.q.fill(0.0);
             case.v.iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 7) % 23) as f32 - 11.0);
             // Bytes hold these exactly where 127 is the largest of each value.
             case.v.iter_mut().step_by(8).for_each(|v| *v = 127.0);
-            let got = case.run(&row, 0, 1, 1);
+            let got = case.run(&kernel, 0, 1, 1);
             for (d, got) in got.iter().enumerate() {
                 let sum: f32 = case.v.chunks(8).map(|v| v[d % 8]).sum();
-                assert_eq!(*got, sum / n_kv as f32, "{}: {n_kv} keys", name(&row));
+                assert_eq!(*got, sum / n_kv as f32, "{}: {n_kv} keys", name(&kernel));
             }
         }
     }
@@ -307,16 +307,16 @@ fn equal_scores_average_the_values_exactly() {
 
 #[test]
 fn what_a_row_does_not_see_or_see_as_nan() {
-    for row in rows_here() {
+    for kernel in kernels_here() {
         let case = Case::new(1, 20, 1, 16, Some(0));
-        assert!(case.run(&row, 0, 1, 0).iter().all(|&x| x == 0.0), "a row that sees nothing");
+        assert!(case.run(&kernel, 0, 1, 0).iter().all(|&x| x == 0.0), "a row that sees nothing");
         let mut case = Case::new(3, 140, 1, 16, None);
         case.k[139 * 16] = f32::NAN;
-        let got = case.run(&row, 0, 3, 0);
-        assert!(got[..32].iter().all(|x| x.is_finite()), "{}: a later key's NaN shows", name(&row));
-        assert!(got[32..].iter().all(|x| x.is_nan()), "{}: a NaN is lost", name(&row));
+        let got = case.run(&kernel, 0, 3, 0);
+        assert!(got[..32].iter().all(|x| x.is_finite()), "{}: a later key's NaN shows", name(&kernel));
+        assert!(got[32..].iter().all(|x| x.is_nan()), "{}: a NaN is lost", name(&kernel));
         let empty = Case::new(0, 5, 1, 16, None);
-        assert!(empty.run(&row, 0, 0, 0).is_empty());
+        assert!(empty.run(&kernel, 0, 0, 0).is_empty());
     }
 }
 
@@ -327,11 +327,11 @@ fn storage_rounds_and_arithmetic_does_not_change() {
     for head_dim in [1, 5, 16, 31, 64, 65, 80, 96, 128, 200] {
         for (tokens, n_kv, heads) in [(1, 300, 1), (1, 130, 3), (2, 77, 4), (5, 290, 7), (20, 270, 1)] {
             let case = Case::new(tokens, n_kv, heads, head_dim, None);
-            for row in rows_here().filter(|row| row.stored != CacheType::F32) {
-                let exact = Set::select(row.info.isa).f32;
-                let want = case.stored(row.stored).run(&exact, 0, tokens, 0);
-                let got = case.run(&row, 0, tokens, 0);
-                assert_eq!(bits(&got), bits(&want), "{}: {n_kv} keys, {heads} of {head_dim}", name(&row));
+            for kernel in kernels_here().filter(|kernel| kernel.stored != CacheType::F32) {
+                let exact = AttentionKernels::select(kernel.info.isa).f32;
+                let want = case.stored(kernel.stored).run(&exact, 0, tokens, 0);
+                let got = case.run(&kernel, 0, tokens, 0);
+                assert_eq!(bits(&got), bits(&want), "{}: {n_kv} keys, {heads} of {head_dim}", name(&kernel));
             }
         }
     }
@@ -365,11 +365,11 @@ fn parts_of_the_sequence_join_to_the_same_bits() {
                 continue;
             }
             let case = Case::new(tokens, n_kv, heads, head_dim, None);
-            for row in rows_here() {
-                let want = case.run(&row, 0, tokens, 0);
+            for kernel in kernels_here() {
+                let want = case.run(&kernel, 0, tokens, 0);
                 for length in [1, 2, 3, 100] {
-                    let got = case.run_in_parts(&row, 0, tokens, length);
-                    assert_eq!(bits(&got), bits(&want), "{}: {n_kv} keys by {length} parts", name(&row));
+                    let got = case.run_in_parts(&kernel, 0, tokens, length);
+                    assert_eq!(bits(&got), bits(&want), "{}: {n_kv} keys by {length} parts", name(&kernel));
                 }
             }
         }
@@ -380,65 +380,69 @@ fn parts_of_the_sequence_join_to_the_same_bits() {
 #[test]
 fn entries_are_overwritten() {
     let (old, new) = (Case::new(1, 300, 2, 80, None), Case::new(1, 170, 2, 80, None));
-    for row in rows_here() {
-        let (mut keys, mut values) = old.cache(&row);
+    for kernel in kernels_here() {
+        let (mut keys, mut values) = old.cache(&kernel);
         let poison = vec![f32::NAN; 80];
         for p in 0..170 {
-            row.store(&mut keys, &mut values, p, &poison, &poison).unwrap();
+            kernel.store(&mut keys, &mut values, p, &poison, &poison).unwrap();
         }
         for (p, (k, v)) in new.k.chunks(80).zip(new.v.chunks(80)).enumerate() {
-            row.store(&mut keys, &mut values, p, k, v).unwrap();
+            kernel.store(&mut keys, &mut values, p, k, v).unwrap();
         }
-        let want = new.run(&row, 0, 1, 0);
-        let got = new.run_over(&row, (keys, values), (0, 1), 0, |args| {
+        let want = new.run(&kernel, 0, 1, 0);
+        let got = new.run_over(&kernel, (keys, values), (0, 1), 0, |args| {
             // SAFETY: the buffers hold more positions than are seen.
-            unsafe { row.run(args) }
+            unsafe { kernel.run(args) }
         });
-        assert_eq!(bits(&got), bits(&want), "{}", name(&row));
+        assert_eq!(bits(&got), bits(&want), "{}", name(&kernel));
     }
 }
 
 #[test]
 fn what_is_not_finite_is_not_hidden_by_rounding() {
-    for row in rows_here() {
+    for kernel in kernels_here() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             // A value of that kind reaches its own element at least.
             let mut case = Case::new(1, 300, 2, 70, None);
             case.v[200 * 70 + 66] = bad;
-            let got = case.run(&row, 0, 1, 0);
-            assert!(!got[66].is_finite() && !got[70 + 66].is_finite(), "{}: {bad}", name(&row));
-            assert!(got[..64].iter().all(|x| x.is_finite()), "{}: other runs are as they were", name(&row));
+            let got = case.run(&kernel, 0, 1, 0);
+            assert!(!got[66].is_finite() && !got[70 + 66].is_finite(), "{}: {bad}", name(&kernel));
+            assert!(
+                got[..64].iter().all(|x| x.is_finite()),
+                "{}: other runs are as they were",
+                name(&kernel)
+            );
         }
         // Too large for half floats: ∞, which makes the score NaN or leaves the key out.
         let mut case = Case::new(1, 20, 1, 16, None);
         (case.k[16], case.q[0]) = (1e30, 1.0);
-        let all_finite = case.run(&row, 0, 1, 0).iter().all(|x| x.is_finite());
-        assert_eq!(all_finite, row.stored != CacheType::F16, "{}", name(&row));
+        let all_finite = case.run(&kernel, 0, 1, 0).iter().all(|x| x.is_finite());
+        assert_eq!(all_finite, kernel.stored != CacheType::F16, "{}", name(&kernel));
         // Tiny runs, denormals and −0 are numbers like others.
         let mut case = Case::new(1, 20, 1, 16, None);
         case.k[..16].fill(1e-40);
         case.v[..16].fill(-0.0);
         case.k[16..32].fill(0.0);
-        assert!(case.run(&row, 0, 1, 0).iter().all(|x| x.is_finite()), "{}", name(&row));
+        assert!(case.run(&kernel, 0, 1, 0).iter().all(|x| x.is_finite()), "{}", name(&kernel));
     }
 }
 
 #[test]
 fn positions_outside_the_cache_are_refused() {
-    for row in rows_here() {
-        let layout = row.layout(8);
+    for kernel in kernels_here() {
+        let layout = kernel.layout(8);
         let mut keys = vec![0; layout.key_tile()];
         let mut values = vec![0; 2 * layout.value_tile()];
         let mut store = |position, key: &[f32], value: &[f32]| {
-            row.store(&mut keys, &mut values, position, key, value).is_ok()
+            kernel.store(&mut keys, &mut values, position, key, value).is_ok()
         };
         assert!(store(15, &[0.0; 8], &[0.0; 8]));
         assert!(!store(TILE, &[0.0; 8], &[0.0; 8]));
         assert!(!store(usize::MAX, &[0.0; 8], &[0.0; 8]));
         assert!(!store(15, &[0.0; 8], &[0.0; 7]));
         assert!(
-            row.layout(usize::MAX).tile_bytes().is_none()
-                && row.layout(usize::MAX / 32).tile_bytes().is_none()
+            kernel.layout(usize::MAX).tile_bytes().is_none()
+                && kernel.layout(usize::MAX / 32).tile_bytes().is_none()
         );
     }
 }

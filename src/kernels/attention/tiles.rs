@@ -3,7 +3,7 @@
 
 use super::TILE;
 use super::stored::Stored;
-use crate::isa::{Isa, IsaId, Kernel};
+use crate::isa::{Isa, IsaId, SimdBody};
 use std::marker::PhantomData;
 
 /// Rows of the highest tile of any level.
@@ -26,7 +26,7 @@ pub(super) struct Scores {
     pub key_stride: usize,
     /// Bytes from one panel to the next.
     pub panel_stride: usize,
-    /// Row 0 of the scores, at the panel's first key; rows lie [`TILE`] floats apart.
+    /// Kernel 0 of the scores, at the panel's first key; rows lie [`TILE`] floats apart.
     pub scores: *mut f32,
     /// Adds to what stands there (elements before these) instead of starting at 0.
     pub resume: bool,
@@ -48,7 +48,7 @@ pub(super) struct Sums {
     pub factors: *const f32,
     /// Elements between values.
     pub value_stride: usize,
-    /// Row 0 of the sums.
+    /// Kernel 0 of the sums.
     pub sums: *mut f32,
     /// Floats between rows of the sums.
     pub sum_stride: usize,
@@ -195,7 +195,7 @@ unsafe fn sums<I: Isa, S: Stored, const MR: usize, const NV: usize>(tile: &Sums)
 
 struct ScoresBody<'a, S, const MR: usize, const NV: usize, const P: usize>(&'a Scores, PhantomData<S>);
 
-impl<S: Stored, const MR: usize, const NV: usize, const P: usize> Kernel for ScoresBody<'_, S, MR, NV, P> {
+impl<S: Stored, const MR: usize, const NV: usize, const P: usize> SimdBody for ScoresBody<'_, S, MR, NV, P> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -300,7 +300,7 @@ fn ahead<I: Isa>(isa: I, next: *const u8, bytes: usize) -> *const u8 {
 
 struct SumsBody<'a, S, const MR: usize, const NV: usize>(&'a Sums, PhantomData<S>);
 
-impl<S: Stored, const MR: usize, const NV: usize> Kernel for SumsBody<'_, S, MR, NV> {
+impl<S: Stored, const MR: usize, const NV: usize> SimdBody for SumsBody<'_, S, MR, NV> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -2,7 +2,7 @@
 //! have an f32.
 
 use super::rounding::{RoundRows, to_pairs};
-use crate::isa::{DotBf16, Isa, Kernel};
+use crate::isa::{DotBf16, Isa, SimdBody};
 use crate::kernels::KernelInfo;
 use crate::kernels::matmul::{Block, Blocking, Tile, Tiles, start, store};
 use std::array::from_fn;
@@ -56,7 +56,7 @@ struct Body<'a, I, const MR: usize, const P: usize> {
     block: &'a Block,
 }
 
-impl<I: DotBf16, const MR: usize, const P: usize> Kernel for Body<'_, I, MR, P> {
+impl<I: DotBf16, const MR: usize, const P: usize> SimdBody for Body<'_, I, MR, P> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {

@@ -1,7 +1,7 @@
 //! Rows of f32 rounded to bfloat16, to the nearest, ties to even; NaN stays NaN.
 //! Levels with a dot product of bfloat16 store pairs, the others f32 with the lower halves cleared.
 
-use crate::isa::{DotBf16, Isa, Kernel};
+use crate::isa::{DotBf16, Isa, SimdBody};
 use crate::kernels::levels::Levels;
 
 /// Rounds a row of `k` f32 into `bytes` bytes, a multiple of 64 with room for it; the rest becomes zeros.
@@ -40,7 +40,7 @@ struct ToF32 {
     len: usize,
 }
 
-impl Kernel for ToF32 {
+impl SimdBody for ToF32 {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -75,7 +75,7 @@ struct ToPairs<I> {
     len: usize,
 }
 
-impl<I: DotBf16> Kernel for ToPairs<I> {
+impl<I: DotBf16> SimdBody for ToPairs<I> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {

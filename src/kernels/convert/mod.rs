@@ -7,9 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use super::KernelInfo;
+use super::info::KernelInfo;
 use super::levels::{self, Levels};
-use crate::isa::{Isa, IsaId, Kernel};
+use crate::isa::{Isa, IsaId, SimdBody};
 use std::marker::PhantomData;
 
 /// f32 to a 16-bit float.
@@ -66,7 +66,7 @@ impl Widen {
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
-pub struct Set {
+pub struct ConvertKernels {
     /// f32 to IEEE half.
     pub to_f16: Narrow,
     /// f32 to bfloat16.
@@ -77,14 +77,14 @@ pub struct Set {
     pub from_bf16: Widen,
 }
 
-impl Set {
+impl ConvertKernels {
     /// The best kernels that run at `isa`.
     pub fn select(isa: IsaId) -> Self {
         levels::select(isa)
     }
 }
 
-impl Levels for Set {
+impl Levels for ConvertKernels {
     fn at<I: Isa>() -> Self {
         let info = |op, dtype| KernelInfo { op, dtype, isa: I::ID, mr: 1, nr: 1 };
         Self {
@@ -97,8 +97,8 @@ impl Levels for Set {
 }
 
 /// Every kernel of the family.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<Set>()
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    levels::all::<ConvertKernels>()
         .into_iter()
         .flat_map(|(_, set)| [set.to_f16.info, set.to_bf16.info, set.from_f16.info, set.from_bf16.info])
 }
@@ -166,7 +166,7 @@ struct Narrowing<T> {
     short: PhantomData<T>,
 }
 
-impl<T: Short> Kernel for Narrowing<T> {
+impl<T: Short> SimdBody for Narrowing<T> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -196,7 +196,7 @@ struct Widening<T> {
     short: PhantomData<T>,
 }
 
-impl<T: Short> Kernel for Widening<T> {
+impl<T: Short> SimdBody for Widening<T> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -35,7 +35,7 @@ fn narrowing_rounds_to_nearest_even() {
     let f16_edges = edges(|bits| f16::from_bits(bits).to_f32_const());
     let bf16_edges = edges(|bits| bf16::from_bits(bits).to_f32_const());
     for isa in IsaId::available() {
-        let set = Set::select(isa);
+        let set = ConvertKernels::select(isa);
         let mut out = vec![0; f16_edges.len()];
         set.to_f16.apply(&f16_edges, &mut out);
         for (&x, &got) in f16_edges.iter().zip(&out) {
@@ -56,7 +56,7 @@ fn widening_is_exact() {
     let all: Vec<u16> = (0..=u16::MAX).collect();
     let mut out = vec![0.0; all.len()];
     for isa in IsaId::available() {
-        let set = Set::select(isa);
+        let set = ConvertKernels::select(isa);
         let same = |got: f32, want: f32| got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
         set.from_f16.apply(&all, &mut out);
         assert!(
@@ -74,7 +74,7 @@ fn widening_is_exact() {
 #[test]
 fn nothing_is_written_past_the_end() {
     for isa in IsaId::available() {
-        let set = Set::select(isa);
+        let set = ConvertKernels::select(isa);
         for n in 0..70 {
             for at in 0..3 {
                 let x: Vec<f32> = (0..n + at).map(|i| i as f32 - 5.5).collect();
@@ -92,7 +92,7 @@ fn nothing_is_written_past_the_end() {
 
 #[test]
 fn every_level_lists_every_conversion_once() {
-    let listed: Vec<KernelInfo> = rows().collect();
-    assert_eq!(listed.len(), 4 * levels::all::<Set>().len());
+    let listed: Vec<KernelInfo> = kernels().collect();
+    assert_eq!(listed.len(), 4 * levels::all::<ConvertKernels>().len());
     assert!(listed.iter().all(|info| listed.iter().filter(|other| *other == info).count() == 1));
 }

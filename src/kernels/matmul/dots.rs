@@ -2,7 +2,7 @@
 //! Blocks are transposed on the way, so that an output still adds its products for k ascending; at one row the
 //! lines come from memory slower than they are turned.
 
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, SimdBody};
 
 /// Lanes of the widest vector.
 const WIDEST: usize = 16;
@@ -33,7 +33,7 @@ pub(super) unsafe fn dots<I: Isa>(dots: &Dots) {
     unsafe { I::new_unchecked() }.vectorize(dots)
 }
 
-impl Kernel for &Dots {
+impl SimdBody for &Dots {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -1,7 +1,7 @@
 //! What a product is finished with while its outputs are still in a cache: an activation, a gate, a residual.
 //! Each is the elementwise kernel's own function, so a fused product has the bits of the separate calls.
 
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, SimdBody};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{load, store};
 
@@ -87,7 +87,7 @@ pub(super) unsafe fn scale<I: Isa>(block: &Scale) {
     unsafe { I::new_unchecked() }.vectorize(block)
 }
 
-impl Kernel for &Finish {
+impl SimdBody for &Finish {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -126,7 +126,7 @@ impl Finish {
     }
 }
 
-impl Kernel for &Scale {
+impl SimdBody for &Scale {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

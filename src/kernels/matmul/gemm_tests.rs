@@ -180,7 +180,7 @@ fn products_beyond_every_cut() {
 #[test]
 fn an_epilogue_has_the_bits_of_the_separate_kernels() {
     for row in rows_here() {
-        let unary = crate::kernels::unary::Set::select(row.info.isa);
+        let unary = crate::kernels::unary::UnaryKernels::select(row.info.isa);
         let (m, n, k) = (row.info.mr + 2, 2 * row.info.nr + 3, 50);
         let case = Case::new(m, n, k);
         let packed = case.pack(row);

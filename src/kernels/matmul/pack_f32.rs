@@ -1,7 +1,7 @@
 //! Packing of f32 matrices by vectors, fast enough to be done for every product: B into panels, A into lines.
 //! Lines of the source that run along k are transposed in blocks of registers, others are copied.
 
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, SimdBody};
 use crate::kernels::vectors::{load, store};
 
 /// Floats of a line that are asked for ahead of the block at hand: what memory delivers meanwhile.
@@ -63,7 +63,7 @@ pub(super) unsafe fn lines<I: Isa>(part: &LinesPart) {
     unsafe { I::new_unchecked() }.vectorize(part)
 }
 
-impl Kernel for &PanelPart {
+impl SimdBody for &PanelPart {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -113,7 +113,7 @@ impl Kernel for &PanelPart {
     }
 }
 
-impl Kernel for &LinesPart {
+impl SimdBody for &LinesPart {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

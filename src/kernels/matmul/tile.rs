@@ -2,7 +2,7 @@
 //! One body for every instruction set and element type; an entry of a [`Tiles`] table fixes them all.
 
 use super::weight::Weight;
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, SimdBody};
 use std::marker::PhantomData;
 
 /// What one call of a tile works on: `blocks` row blocks of MR rows, against P neighbouring panels.
@@ -103,7 +103,7 @@ struct Widen<W, const NV: usize> {
     weight: PhantomData<W>,
 }
 
-impl<W: Weight, const NV: usize> Kernel for Widen<W, NV> {
+impl<W: Weight, const NV: usize> SimdBody for Widen<W, NV> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -124,7 +124,7 @@ struct Body<'a, W, const MR: usize, const NV: usize, const P: usize> {
     weight: PhantomData<W>,
 }
 
-impl<W: Weight, const MR: usize, const NV: usize, const P: usize> Kernel for Body<'_, W, MR, NV, P> {
+impl<W: Weight, const MR: usize, const NV: usize, const P: usize> SimdBody for Body<'_, W, MR, NV, P> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -24,7 +24,7 @@
 //! least [`OUTLIER`] times the root of the block's mean square (both as first digits tell), and has zeros elsewhere.
 //! Such a block counts as one digit everywhere, bit for bit: powers of two are exact.
 
-use crate::isa::{DotI8, Isa, Kernel};
+use crate::isa::{DotI8, Isa, SimdBody};
 use crate::quant::BLOCK;
 
 /// How finely activations are quantised: a mode, chosen by whoever makes a model or context, never by size.
@@ -141,7 +141,7 @@ struct Quantize {
     out: *mut u8,
 }
 
-impl Kernel for Quantize {
+impl SimdBody for Quantize {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -11,7 +11,7 @@ use super::form::{self, Format, STEP};
 use super::sweep;
 use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
 use crate::isa::amx::{self, COLUMNS, ROWS, TILE_BYTES};
-use crate::isa::{Amx, Avx512Vnni, Isa, Kernel};
+use crate::isa::{Amx, Avx512Vnni, Isa, SimdBody};
 use crate::kernels::Portion;
 use crate::quant::BLOCK;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -255,7 +255,7 @@ impl Region {
 /// Starts a region's sums.
 struct Load<'a>(&'a Region);
 
-impl Kernel for Load<'_> {
+impl SimdBody for Load<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -283,7 +283,7 @@ impl Kernel for Load<'_> {
 /// Writes a region's sums to Y.
 struct Store<'a>(&'a Region);
 
-impl Kernel for Store<'_> {
+impl SimdBody for Store<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -325,7 +325,7 @@ impl<F: Format> Stretch<'_, F> {
     }
 }
 
-impl<F: Format> Kernel for Stretch<'_, F> {
+impl<F: Format> SimdBody for Stretch<'_, F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -3,7 +3,7 @@
 //! The bits are those of the two steps one after the other.
 
 use super::activations::{Activations, Target};
-use crate::isa::{DotI8, Isa, Kernel};
+use crate::isa::{DotI8, Isa, SimdBody};
 use crate::kernels::rows::reduce::{SumOfSquares, Terms, Values, fold};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::load;
@@ -91,7 +91,7 @@ unsafe fn gelu<I: DotI8>(activations: Activations, args: &BlocksArgs) {
 
 struct Norm<'a>(Activations, &'a NormQuantizeArgs);
 
-impl Kernel for Norm<'_> {
+impl SimdBody for Norm<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -117,7 +117,7 @@ struct Blocks<'a, F> {
     terms: F,
 }
 
-impl<T: Terms, F: Fn(usize) -> T> Kernel for Blocks<'_, F> {
+impl<T: Terms, F: Fn(usize) -> T> SimdBody for Blocks<'_, F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

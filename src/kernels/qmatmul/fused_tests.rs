@@ -83,7 +83,7 @@ const SHAPES: [(usize, usize); 7] = [(0, 32), (1, 32), (1, 576), (3, 64), (5, 96
 #[test]
 fn a_norm_and_its_quantisation_are_the_two_steps() {
     each_set(|isa, set| {
-        let norm = rows::Set::select(isa).rms_norm;
+        let norm = rows::RowKernels::select(isa).rms_norm;
         for ((rows, k), strange) in
             SHAPES.into_iter().flat_map(|shape| [(shape, false), (shape, shape.0 > 0)])
         {
@@ -119,7 +119,7 @@ fn a_norm_and_its_quantisation_are_the_two_steps() {
 #[test]
 fn a_gate_and_its_quantisation_are_the_two_steps() {
     each_set(|isa, set| {
-        let swiglu = unary::Set::select(isa).swiglu;
+        let swiglu = unary::UnaryKernels::select(isa).swiglu;
         for (rows, k) in SHAPES {
             let (gate, mut up) = (rows_of(rows, k, rows > 1), rows_of(rows, k, false));
             up.reverse();
@@ -159,7 +159,7 @@ fn a_gate_and_its_quantisation_are_the_two_steps() {
 #[test]
 fn a_gelu_and_its_quantisation_are_the_two_steps() {
     each_set(|isa, set| {
-        let gelu = unary::Set::select(isa).gelu_tanh;
+        let gelu = unary::UnaryKernels::select(isa).gelu_tanh;
         for (rows, k) in SHAPES {
             let x = rows_of(rows, k, rows > 1);
             let mut activated = vec![0.0; x.len()];

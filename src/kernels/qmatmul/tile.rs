@@ -6,7 +6,7 @@ use super::activations::{
 };
 use super::form::{GROUPS, STEP};
 use super::wide::{BIAS, VECTORS, Wide};
-use crate::isa::{DotI8, Isa, IsaId, Kernel};
+use crate::isa::{DotI8, Isa, IsaId, SimdBody};
 use crate::quant::BLOCK;
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -67,7 +67,7 @@ pub fn tile<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, 
     isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, DIGITS> { isa, task });
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const DIGITS: usize> Kernel
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const DIGITS: usize> SimdBody
     for Tile<'_, I, HALVES, MINIMUM, MR, DIGITS>
 {
     type Output = ();

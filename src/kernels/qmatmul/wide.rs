@@ -3,7 +3,7 @@
 
 use super::activations::MAGIC;
 use super::form::{Format, GROUPS, STEP, Scales, table_of};
-use crate::isa::{DotI8, Isa, Kernel};
+use crate::isa::{DotI8, Isa, SimdBody};
 use std::marker::PhantomData;
 
 /// Vectors of a panel.
@@ -86,7 +86,7 @@ pub struct Widen<I, F, const ZERO: u8> {
     pub format: PhantomData<F>,
 }
 
-impl<I: DotI8, F: Format, const ZERO: u8> Kernel for Widen<I, F, ZERO> {
+impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {

@@ -14,7 +14,7 @@ fn values(n: usize) -> Vec<f32> {
 fn matches_the_reference_and_leaves_the_rest() {
     let positions = [0, 1, 37, 511];
     for isa in IsaId::available() {
-        let set = Set::select(isa);
+        let set = RopeKernels::select(isa);
         for (head_dim, rot_dim) in [
             (2, 2),
             (6, 6),
@@ -94,7 +94,7 @@ fn a_row_turns_alike_alone_and_among_others() {
     let table = Table::new(8, 12, 500.0, Scaling::default()).unwrap();
     for isa in IsaId::available() {
         for pairing in PAIRINGS {
-            let set = Set::select(isa);
+            let set = RopeKernels::select(isa);
             let mut all = values(3 * 2 * 14);
             let mut alone = all[28..56].to_vec();
             set.of(pairing).apply(table.angles(), &mut all, &[1, 7, 2], 14).unwrap();
@@ -111,7 +111,7 @@ fn position_zero_changes_nothing() {
     for isa in IsaId::available() {
         for pairing in PAIRINGS {
             let mut x = values(128);
-            Set::select(isa).of(pairing).apply(table.angles(), &mut x, &[0], 64).unwrap();
+            RopeKernels::select(isa).of(pairing).apply(table.angles(), &mut x, &[0], 64).unwrap();
             assert_eq!(x, values(128));
         }
     }
@@ -132,7 +132,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(matches!(new(usize::MAX / 32, 4, 1e4), Err(Error::OutOfMemory { .. })));
 
     let table = new(8, 4, 1e4).unwrap();
-    let rope = Set::select(IsaId::Scalar).adjacent;
+    let rope = RopeKernels::select(IsaId::Scalar).adjacent;
     let mut x = values(24);
     for (positions, head_dim) in [(&[0, 8][..], 4), (&[0, 1], 5), (&[0, 1], 3), (&[0, 1], 0), (&[], 4)] {
         let error = rope.apply(table.angles(), &mut x, positions, head_dim);

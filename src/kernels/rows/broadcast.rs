@@ -4,8 +4,8 @@ use super::info;
 use super::reduce::{Terms, load, store, visit};
 use super::softmax::whole_rows;
 use crate::error::Result;
-use crate::isa::{Isa, Kernel};
-use crate::kernels::KernelInfo;
+use crate::isa::{Isa, SimdBody};
+use crate::kernels::info::KernelInfo;
 
 /// Rows to add to.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ unsafe fn entry<I: Isa>(args: &AddRowArgs) {
 
 struct Rows<'a>(&'a AddRowArgs);
 
-impl Kernel for Rows<'_> {
+impl SimdBody for Rows<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -14,7 +14,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
-use super::KernelInfo;
+use super::info::KernelInfo;
 use super::levels::{self, Levels};
 use crate::isa::{Isa, IsaId};
 
@@ -25,7 +25,7 @@ pub use softmax::{LogSoftmax, Softmax, SoftmaxArgs, Weighing};
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
-pub struct Set {
+pub struct RowKernels {
     /// Softmax of rows, with a factor and a causal limit.
     pub softmax: Softmax,
     /// Logarithm of the softmax of rows.
@@ -46,14 +46,14 @@ pub struct Set {
     pub argmax: Argmax,
 }
 
-impl Set {
+impl RowKernels {
     /// The best kernels that run at `isa`.
     pub fn select(isa: IsaId) -> Self {
         levels::select(isa)
     }
 }
 
-impl Levels for Set {
+impl Levels for RowKernels {
     fn at<I: Isa>() -> Self {
         Self {
             softmax: Softmax::at::<I>(),
@@ -70,8 +70,8 @@ impl Levels for Set {
 }
 
 /// Every kernel of the family.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<Set>().into_iter().flat_map(|(_, set)| {
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    levels::all::<RowKernels>().into_iter().flat_map(|(_, set)| {
         [
             set.softmax.info,
             set.log_softmax.info,

@@ -6,8 +6,8 @@ use super::info;
 use super::reduce::{GROUP, Sum, SumOfSquares, Terms, Values, fold, group_len, load, store, visit};
 use super::softmax::whole_rows;
 use crate::error::{Error, Result};
-use crate::isa::{Isa, Kernel};
-use crate::kernels::KernelInfo;
+use crate::isa::{Isa, SimdBody};
+use crate::kernels::info::KernelInfo;
 
 /// Rows to normalise.
 #[derive(Clone, Copy, Debug)]
@@ -205,7 +205,7 @@ unsafe fn entry<I: Isa, const LAYER: bool>(args: &NormArgs) {
 /// LayerNorm (`LAYER`) or RMSNorm.
 struct Rows<'a, const LAYER: bool>(&'a NormArgs);
 
-impl<const LAYER: bool> Kernel for Rows<'_, LAYER> {
+impl<const LAYER: bool> SimdBody for Rows<'_, LAYER> {
     type Output = ();
 
     #[inline(always)]

@@ -2,8 +2,8 @@
 //! The two folds, sum and maximum over anything that yields vectors along a row, serve softmax and norms too.
 
 use super::info;
-use crate::isa::{Isa, Kernel};
-use crate::kernels::KernelInfo;
+use crate::isa::{Isa, SimdBody};
+use crate::kernels::info::KernelInfo;
 pub(super) use crate::kernels::vectors::{load, store};
 
 /// Partial results kept side by side, to cover the latency of an addition.
@@ -313,7 +313,7 @@ struct SumOf<T> {
     n: usize,
 }
 
-impl<T: Terms> Kernel for SumOf<T> {
+impl<T: Terms> SimdBody for SumOf<T> {
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
@@ -327,7 +327,7 @@ struct MaxOf {
     n: usize,
 }
 
-impl Kernel for MaxOf {
+impl SimdBody for MaxOf {
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
@@ -358,7 +358,7 @@ struct ArgmaxOf {
     n: usize,
 }
 
-impl Kernel for ArgmaxOf {
+impl SimdBody for ArgmaxOf {
     type Output = usize;
     /// The largest element first, then where it stands: two quick passes instead of one that carries indices.
     #[inline(always)]

@@ -5,8 +5,8 @@
 use super::info;
 use super::reduce::{GROUP, Max, Negated, Sum, Terms, Values, fold, group_len, load, store, visit};
 use crate::error::{Error, Result};
-use crate::isa::{Isa, Kernel};
-use crate::kernels::KernelInfo;
+use crate::isa::{Isa, SimdBody};
+use crate::kernels::info::KernelInfo;
 use crate::kernels::unary::vecmath;
 
 /// Rows to take the softmax of.
@@ -210,7 +210,7 @@ unsafe fn log_softmax_entry<I: Isa>(args: &SoftmaxArgs) {
 
 struct SoftmaxRows<'a>(&'a SoftmaxArgs);
 
-impl Kernel for SoftmaxRows<'_> {
+impl SimdBody for SoftmaxRows<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -407,7 +407,7 @@ impl Terms for Scaled {
 
 struct LogSoftmaxRows<'a>(&'a SoftmaxArgs);
 
-impl Kernel for LogSoftmaxRows<'_> {
+impl SimdBody for LogSoftmaxRows<'_> {
     type Output = ();
 
     #[inline(always)]

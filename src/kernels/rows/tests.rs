@@ -9,8 +9,8 @@ const CANARY: f32 = -7777.0;
 /// Half the distance from 1 to the next f32: the largest relative error of one rounding.
 const U: f64 = 1.0 / (1 << 24) as f64;
 
-fn sets() -> impl Iterator<Item = (IsaId, Set)> {
-    IsaId::available().map(|isa| (isa, Set::select(isa)))
+fn sets() -> impl Iterator<Item = (IsaId, RowKernels)> {
+    IsaId::available().map(|isa| (isa, RowKernels::select(isa)))
 }
 
 /// Floats in a vector of the widest level that the set may be; partial sums hold 4 of them.

@@ -4,7 +4,7 @@
 use super::GatedArgs;
 use super::functions::Function;
 use super::gradients::Gated;
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, SimdBody};
 use crate::kernels::vectors::{load, store};
 use std::marker::PhantomData;
 
@@ -49,7 +49,7 @@ impl<F: Function<N>, const N: usize> Map<F, N> {
     }
 }
 
-impl<F: Function<N>, const N: usize> Kernel for Map<F, N> {
+impl<F: Function<N>, const N: usize> SimdBody for Map<F, N> {
     type Output = ();
 
     #[inline(always)]
@@ -102,7 +102,7 @@ impl<F: Gated> GatedMap<'_, F> {
     }
 }
 
-impl<F: Gated> Kernel for GatedMap<'_, F> {
+impl<F: Gated> SimdBody for GatedMap<'_, F> {
     type Output = ();
 
     #[inline(always)]

@@ -18,7 +18,7 @@ mod tables;
 mod tests;
 pub(crate) mod vecmath;
 
-use super::KernelInfo;
+use super::info::KernelInfo;
 use super::levels::{self, Levels};
 use crate::isa::{Isa, IsaId};
 use functions::Function;
@@ -201,7 +201,7 @@ impl GatedBackward {
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy)]
-pub struct Set {
+pub struct UnaryKernels {
     /// eˣ; see [`vecmath::exp`].
     pub exp: Unary,
     /// tanh x; see [`vecmath::tanh`].
@@ -252,7 +252,7 @@ pub struct Set {
     pub geglu_erf_backward: GatedBackward,
 }
 
-impl Set {
+impl UnaryKernels {
     /// The best kernels that run at `isa`.
     pub fn select(isa: IsaId) -> Self {
         levels::select(isa)
@@ -295,7 +295,7 @@ impl Set {
     }
 }
 
-impl Levels for Set {
+impl Levels for UnaryKernels {
     fn at<I: Isa>() -> Self {
         Self {
             exp: unary::<I, functions::Exp>(),
@@ -327,8 +327,8 @@ impl Levels for Set {
 }
 
 /// Every kernel of the family.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<Set>().into_iter().flat_map(|(_, set)| {
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    levels::all::<UnaryKernels>().into_iter().flat_map(|(_, set)| {
         let unary = set.unary().map(|kernel| kernel.info);
         let binary = set.binary().map(|kernel| kernel.info);
         let gated = set.gated().map(|kernel| kernel.info);

@@ -6,8 +6,8 @@ use crate::kernels::reference;
 
 const CANARY: f32 = -7777.0;
 
-fn sets() -> impl Iterator<Item = Set> {
-    IsaId::available().map(Set::select)
+fn sets() -> impl Iterator<Item = UnaryKernels> {
+    IsaId::available().map(UnaryKernels::select)
 }
 
 /// Lengths around one and several vectors of every level, and the empty one.
@@ -248,8 +248,8 @@ fn functions_of_two_arguments() {
 
 #[test]
 fn every_level_lists_every_function_once() {
-    let levels = levels::all::<Set>().len();
-    let listed: Vec<KernelInfo> = rows().collect();
+    let levels = levels::all::<UnaryKernels>().len();
+    let listed: Vec<KernelInfo> = kernels().collect();
     assert_eq!(listed.len(), levels * 24);
     for info in &listed {
         assert_eq!(listed.iter().filter(|other| *other == info).count(), 1, "{info:?}");
@@ -259,7 +259,7 @@ fn every_level_lists_every_function_once() {
 #[test]
 fn a_level_gets_its_own_kernels_or_the_next_lower() {
     for isa in IsaId::available() {
-        let got = Set::select(isa).exp.info.isa;
+        let got = UnaryKernels::select(isa).exp.info.isa;
         let want = match isa {
             IsaId::AvxVnni => IsaId::Avx2,
             IsaId::Avx512Vnni | IsaId::Avx512Bf16 | IsaId::Amx => IsaId::Avx512,

@@ -18,7 +18,7 @@ use super::plan::{Buf, Plan, PlanLayout};
 use crate::error::Result;
 use crate::isa;
 use crate::kernels::KernelSet;
-use crate::kernels::attention::Row as AttentionKernel;
+use crate::kernels::attention::Kernel as AttentionKernel;
 use crate::kernels::rope::Table;
 use crate::kv::{self, LayerId, SequenceId};
 use crate::model::Weights;

@@ -79,11 +79,11 @@ pub struct KernelSet {
     /// The level asked for; a family without a row at this level uses its next lower one.
     pub isa: IsaId,
     /// f32 × {f32, f16, bf16} matmul.
-    pub matmul: matmul::Set,
+    pub matmul: matmul::MatmulKernels,
     /// Matmul with block-quantised weights, and quantisation of activations.
-    pub qmatmul: qmatmul::Set,
+    pub qmatmul: qmatmul::QmatmulKernels,
     /// Matmul in bfloat16.
-    pub bmatmul: bmatmul::Set,
+    pub bmatmul: &'static bmatmul::Kernel,
     /// Elementwise functions.
     pub unary: unary::Set,
     /// Row-wise: softmax, norms.
@@ -110,9 +110,9 @@ impl KernelSet {
         let isa = IsaId::parse(isa.name())?;
         Ok(KernelSet {
             isa,
-            matmul: matmul::Set::select(isa),
-            qmatmul: qmatmul::Set::select(isa),
-            bmatmul: bmatmul::Set::select(isa),
+            matmul: matmul::MatmulKernels::select(isa),
+            qmatmul: qmatmul::QmatmulKernels::select(isa),
+            bmatmul: bmatmul::Kernel::select(isa),
             unary: unary::Set::select(isa),
             rows: rows::Set::select(isa),
             rope: rope::Set::select(isa),
@@ -145,7 +145,8 @@ impl KernelSet {
 
 /// Every kernel of this build, family by family; not all run on this CPU (see [`IsaId::is_available`]).
 pub fn enumerate() -> Vec<KernelInfo> {
-    let products = matmul::rows().chain(attention::rows()).chain(qmatmul::rows()).chain(bmatmul::rows());
+    let products = matmul::kernels().chain(attention::rows());
+    let products = products.chain(qmatmul::kernels()).chain(bmatmul::kernels());
     let small = unary::rows().chain(rows::rows()).chain(rope::rows());
     products.chain(small).chain(convert::rows()).chain(transpose::rows()).collect()
 }

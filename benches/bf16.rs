@@ -5,7 +5,7 @@
 
 use smallmind::isa::{Isa, IsaId, SimdBody};
 use smallmind::kernels::Portion;
-use smallmind::kernels::bmatmul::Set;
+use smallmind::kernels::bmatmul::Kernel as Bf16Kernel;
 use smallmind::kernels::matmul::Source;
 use smallmind::memory::AlignedBuf;
 use std::array::from_fn;
@@ -37,7 +37,7 @@ fn main() {
         .iter()
         .filter(|word| !word.starts_with("threads="))
         .partition(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-    for isa in IsaId::available().filter(|isa| Set::select(*isa).info().isa == *isa) {
+    for isa in IsaId::available().filter(|isa| Bf16Kernel::select(*isa).info().isa == *isa) {
         if !levels.is_empty() && !levels.iter().any(|word| isa.name() == *word) {
             continue;
         }
@@ -53,7 +53,7 @@ fn main() {
 }
 
 fn bench(isa: IsaId, [m, n, k]: [usize; 3], threads: usize, peak: f64) {
-    let mut layer = Layer::new(Set::select(isa), m, n, k);
+    let mut layer = Layer::new(Bf16Kernel::select(isa), m, n, k);
     let operations = 2.0 * (m * n * k) as f64;
     let rounding = median(TIME, || operations / seconds(|| layer.run(threads, true)) / 1e9);
     let gflops = median(TIME, || operations / seconds(|| layer.run(threads, false)) / 1e9);
@@ -88,7 +88,7 @@ fn median(time: Duration, mut measure: impl FnMut() -> f64) -> f64 {
 
 /// A layer and rows for it.
 struct Layer {
-    set: Set,
+    kernel: &'static Bf16Kernel,
     m: usize,
     n: usize,
     k: usize,
@@ -105,21 +105,21 @@ struct Shared<T>(*mut T);
 unsafe impl<T> Sync for Shared<T> {}
 
 impl Layer {
-    fn new(set: Set, m: usize, n: usize, k: usize) -> Self {
+    fn new(kernel: &'static Bf16Kernel, m: usize, n: usize, k: usize) -> Self {
         let value = |i: usize| (i * 7919 % 2003) as f32 / 1001.5 - 1.0;
         let bytes: Vec<u8> = (0..n * k).flat_map(|i| half::bf16::from_f32(value(i)).to_le_bytes()).collect();
-        let layout = set.layout();
+        let layout = kernel.layout();
         let buffer = |bytes| AlignedBuf::zeroed(bytes, "a benchmark").unwrap();
         let mut weights = buffer(layout.packed_bytes(n, k).unwrap());
         layout.pack(&Source::rows(&bytes, n, k), 0..layout.panels(n), weights.as_mut_slice()).unwrap();
-        let rounded = buffer(m * set.row_bytes(k).unwrap());
+        let rounded = buffer(m * kernel.row_bytes(k).unwrap());
         let x = (0..m * k).map(value).collect();
-        Self { set, m, n, k, x, rounded, weights, y: buffer(4 * m * n) }
+        Self { kernel, m, n, k, x, rounded, weights, y: buffer(4 * m * n) }
     }
 
     fn run(&mut self, threads: usize, round: bool) {
         let (rounded, y) = (Shared(self.rounded.as_mut_ptr()), Shared(self.y.as_mut_ptr().cast()));
-        let (this, panels) = (&*self, self.set.layout().panels(self.n));
+        let (this, panels) = (&*self, self.kernel.layout().panels(self.n));
         if threads == 1 {
             if round {
                 this.round(0, this.m, rounded);
@@ -142,15 +142,15 @@ impl Layer {
     }
 
     fn round(&self, begin: usize, end: usize, rounded: Shared<u8>) {
-        let out = rounded.0.wrapping_add(begin * self.set.row_bytes(self.k).unwrap());
+        let out = rounded.0.wrapping_add(begin * self.kernel.row_bytes(self.k).unwrap());
         // SAFETY: `x` has m rows of k, `rounded` room for them; threads have their own rows.
-        unsafe { self.set.round_rows(self.x[begin * self.k..].as_ptr(), self.k, end - begin, self.k, out) }
+        unsafe { self.kernel.round_rows(self.x[begin * self.k..].as_ptr(), self.k, end - begin, self.k, out) }
     }
 
     fn multiply(&self, panel_begin: usize, panel_end: usize, y: Shared<f32>) {
         let portion = Portion {
             x: self.rounded.as_ptr(),
-            ldx: self.set.row_bytes(self.k).unwrap(),
+            ldx: self.kernel.row_bytes(self.k).unwrap(),
             m: self.m,
             k: self.k,
             w: self.weights.as_ptr(),
@@ -163,7 +163,7 @@ impl Layer {
             accumulate: false,
         };
         // SAFETY: all of these have the shapes that the portion states; threads have their own panels.
-        unsafe { self.set.run(&portion) }
+        unsafe { self.kernel.run(&portion) }
     }
 }
 

@@ -6,7 +6,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smallmind::isa::IsaId;
 use smallmind::kernels::Portion;
-use smallmind::kernels::qmatmul::{Activations, DTYPES, Set};
+use smallmind::kernels::qmatmul::{Activations, DTYPES, Kernel, QmatmulKernels};
 use smallmind::quant::{DType, encode_row};
 use std::hint::black_box;
 use std::time::Duration;
@@ -46,8 +46,8 @@ fn values(len: usize) -> Vec<f32> {
 
 /// A layer of `n` outputs and `k` inputs, packed for one set, and `m` rows for it.
 struct Layer {
-    set: Set,
-    dtype: DType,
+    set: QmatmulKernels,
+    kernel: &'static Kernel,
     m: usize,
     n: usize,
     k: usize,
@@ -58,20 +58,21 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(set: Set, dtype: DType, m: usize, n: usize, k: usize) -> Self {
+    fn new(set: QmatmulKernels, dtype: DType, m: usize, n: usize, k: usize) -> Self {
+        let kernel = set.kernel(dtype).unwrap();
         let row_bytes = dtype.row_bytes(k).unwrap();
         let mut rows = vec![0; n * row_bytes];
         if dtype.is_encodable() {
             encode_row(dtype, &values(n * k), &mut rows).unwrap();
         }
-        let mut weights = Aligned::new(set.packed_bytes(dtype, n, k).unwrap());
-        let panels = weights.bytes().chunks_mut(set.panel_bytes(dtype, k).unwrap());
-        for (rows, panel) in rows.chunks(set.nr() * row_bytes).zip(panels) {
-            set.pack_panel(dtype, rows, k, panel).unwrap();
+        let mut weights = Aligned::new(kernel.packed_bytes(n, k).unwrap());
+        let panels = weights.bytes().chunks_mut(kernel.panel_bytes(k).unwrap());
+        for (rows, panel) in rows.chunks(kernel.nr() * row_bytes).zip(panels) {
+            kernel.layout.pack_panel(rows, k, panel).unwrap();
         }
         let x = Aligned::new(m * set.row_bytes(k));
         let mut layer =
-            Layer { set, dtype, m, n, k, weights, input: activations(m, k), x, y: vec![0.0; m * n] };
+            Layer { set, kernel, m, n, k, weights, input: activations(m, k), x, y: vec![0.0; m * n] };
         layer.quantize();
         layer
     }
@@ -90,7 +91,7 @@ impl Layer {
             k: self.k,
             w: self.weights.bytes().as_ptr(),
             panel_begin: 0,
-            panel_end: self.set.panels(self.n),
+            panel_end: self.kernel.panels(self.n),
             n: self.n,
             y: self.y.as_mut_ptr(),
             ldy: self.n,
@@ -98,7 +99,7 @@ impl Layer {
             accumulate: false,
         };
         // SAFETY: all of these have the shapes that the portion states.
-        unsafe { self.set.run(self.dtype, &portion) }
+        unsafe { self.kernel.run(self.set.activations(), &portion) }
     }
 
     fn operations(&self) -> Throughput {
@@ -106,11 +107,12 @@ impl Layer {
     }
 }
 
-fn sets() -> impl Iterator<Item = Set> {
-    IsaId::available().flat_map(|isa| Activations::ALL.map(|mode| Set::select(isa).with_activations(mode)))
+fn sets() -> impl Iterator<Item = QmatmulKernels> {
+    IsaId::available()
+        .flat_map(|isa| Activations::ALL.map(|mode| QmatmulKernels::select(isa).with_activations(mode)))
 }
 
-fn bench_layer(c: &mut Criterion, set: Set, dtype: DType, m: usize, size: usize) {
+fn bench_layer(c: &mut Criterion, set: QmatmulKernels, dtype: DType, m: usize, size: usize) {
     let mut layer = Layer::new(set, dtype, m, size, size);
     let name = format!("{}/{:?}/{}", dtype.name(), set.activations(), set.isa().name());
     let shape = format!("{m}x{size}x{size}");

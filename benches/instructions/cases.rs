@@ -10,7 +10,7 @@ use std::ptr::{null, null_mut};
 use smallmind::isa::IsaId;
 use smallmind::kernels::attention::{AttentionArgs, HeadTiles, Kernel as AttentionKernel, TILE};
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right, Source};
-use smallmind::kernels::qmatmul::{self, Activations};
+use smallmind::kernels::qmatmul::{Activations, QmatmulKernels};
 use smallmind::kernels::rope::{RopeArgs, Scaling, Table};
 use smallmind::kernels::rows::{NormArgs, SoftmaxArgs};
 use smallmind::kernels::transpose::TransposeArgs;
@@ -117,7 +117,7 @@ fn layers(kernels: &KernelSet) -> Vec<Case> {
     let set = kernels.matmul;
     let weights = [("f32", set.f32), ("f16", set.f16), ("bf16", set.bf16)];
     let cases = weights.into_iter().flat_map(|weights| ROWS.map(|m| (weights, m)));
-    let run = |((dtype, row), m): ((&str, &'static smallmind::kernels::matmul::Row), usize)| {
+    let run = |((dtype, row), m): ((&str, &'static smallmind::kernels::matmul::Kernel), usize)| {
         // Whatever the type, zeros: what they are costs nothing.
         let source = bytes(n * k * row.weights.block_bytes());
         let mut packed = bytes(row.packed_len(n, k).expect("small"));
@@ -164,7 +164,7 @@ fn quantised(isa: IsaId) -> Vec<Case> {
     for (mode, name) in
         [(Activations::Bits16, "16"), (Activations::Adaptive, "auto"), (Activations::Bits8, "8")]
     {
-        let set = qmatmul::Set::select(isa).with_activations(mode);
+        let set = QmatmulKernels::select(isa).with_activations(mode);
         cases.push(quantising(set, name));
         for dtype in [DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q4_K, DType::Q6_K] {
             cases.extend(ROWS.map(|m| quantised_layer(set, dtype, m, name)));
@@ -173,7 +173,7 @@ fn quantised(isa: IsaId) -> Vec<Case> {
     cases
 }
 
-fn quantising(set: qmatmul::Set, mode: &str) -> Case {
+fn quantising(set: QmatmulKernels, mode: &str) -> Case {
     let (m, k) = (ROWS[1], LAYER[1]);
     let (input, mut x) = (floats(m * k), bytes(m * set.row_bytes(k)));
     case(format!("quantize/{mode}/{m}x{k}"), move || unsafe {
@@ -181,21 +181,22 @@ fn quantising(set: qmatmul::Set, mode: &str) -> Case {
     })
 }
 
-fn quantised_layer(set: qmatmul::Set, dtype: DType, m: usize, mode: &str) -> Case {
+fn quantised_layer(set: QmatmulKernels, dtype: DType, m: usize, mode: &str) -> Case {
     let [n, k] = LAYER;
+    let kernel = set.kernel(dtype).expect("a quantised type");
     let row_bytes = dtype.row_bytes(k).expect("small");
     let mut raw = vec![0; n * row_bytes];
     encode_row(dtype, floats(n * k).as_slice(), &mut raw).expect("whole blocks");
-    let mut packed = bytes(set.packed_bytes(dtype, n, k).expect("small"));
-    let panels = packed.as_mut_slice::<u8>().chunks_mut(set.panel_bytes(dtype, k).expect("small"));
-    for (rows, panel) in raw.chunks(set.nr() * row_bytes).zip(panels) {
-        set.pack_panel(dtype, rows, k, panel).expect("whole rows");
+    let mut packed = bytes(kernel.packed_bytes(n, k).expect("small"));
+    let panels = packed.as_mut_slice::<u8>().chunks_mut(kernel.panel_bytes(k).expect("small"));
+    for (rows, panel) in raw.chunks(kernel.nr() * row_bytes).zip(panels) {
+        kernel.layout.pack_panel(rows, k, panel).expect("whole rows");
     }
     let (input, mut x, mut y) = (floats(m * k), bytes(m * set.row_bytes(k)), floats(m * n));
     unsafe { set.quantize_rows(ptr(&input), k, m, k, x.as_mut_ptr()) };
     case(format!("qmatmul/{}/{mode}/{m}x{n}x{k}", dtype.name()), move || {
-        let portion = portion(&x, set.row_bytes(k), m, &packed, set.panels(n), &mut y);
-        unsafe { set.run(dtype, black_box(&portion)) }
+        let portion = portion(&x, set.row_bytes(k), m, &packed, kernel.panels(n), &mut y);
+        unsafe { kernel.run(set.activations(), black_box(&portion)) }
     })
 }
 

@@ -6,7 +6,7 @@
 
 use crate::Error;
 use crate::kernels::KernelSet;
-use crate::kernels::bmatmul::{Output, Packed, Set};
+use crate::kernels::bmatmul::{Kernel, Output, Packed};
 use crate::kernels::matmul::Source;
 use crate::memory::AlignedBuf;
 use crate::profile::{self, Zone};
@@ -21,7 +21,7 @@ use super::status::{Failure, sm_status};
 /// A packed matrix of n outputs by k inputs in bfloat16. It never changes, so any number of threads may multiply with it
 /// at once. It takes about 2 n k bytes.
 pub struct sm_matrix_bf16 {
-    set: Set,
+    kernel: &'static Kernel,
     n: usize,
     k: usize,
     data: AlignedBuf,
@@ -54,9 +54,14 @@ pub unsafe extern "C" fn sm_matrix_bf16_pack(
 }
 
 /// Packs element (i, j) from `w[i * strides.0 + j * strides.1]`, a panel at a time.
-fn pack(set: Set, [n, k]: [usize; 2], w: &[f32], strides: (usize, usize)) -> Result<sm_matrix_bf16, Failure> {
+fn pack(
+    kernel: &'static Kernel,
+    [n, k]: [usize; 2],
+    w: &[f32],
+    strides: (usize, usize),
+) -> Result<sm_matrix_bf16, Failure> {
     const WHAT: &str = "a packed matrix";
-    let layout = set.layout();
+    let layout = kernel.layout();
     let too_large = || Failure::invalid(format!("W of {n} x {k} doesn't fit into memory"));
     let bytes =
         layout.packed_bytes(n, k).filter(|&bytes| bytes <= isize::MAX as usize).ok_or_else(too_large)?;
@@ -77,7 +82,7 @@ fn pack(set: Set, [n, k]: [usize; 2], w: &[f32], strides: (usize, usize)) -> Res
             layout.pack(&Source::rows(rounded, columns, k), 0..1, out)?;
         }
     }
-    Ok(sm_matrix_bf16 { set, n, k, data })
+    Ok(sm_matrix_bf16 { kernel, n, k, data })
 }
 
 /// Y = X times the transpose of W, where X is m by k and Y m by n, plus `bias`, n floats, unless that is NULL, plus what
@@ -98,7 +103,7 @@ pub unsafe extern "C" fn sm_matrix_bf16_multiply(
 ) -> sm_status {
     boundary::call(|| {
         // SAFETY: the header's contract.
-        let &sm_matrix_bf16 { set, n, k, ref data } = unsafe { handle::borrow(matrix, "matrix") }?;
+        let &sm_matrix_bf16 { kernel, n, k, ref data } = unsafe { handle::borrow(matrix, "matrix") }?;
         let accumulate = boolean(accumulate, "accumulate")?;
         let sizes = [floats("X", m, k, ldx)?, floats("Y", m, n, ldy)?];
         if sizes[1] == 0 {
@@ -118,7 +123,7 @@ pub unsafe extern "C" fn sm_matrix_bf16_multiply(
         };
         // SAFETY: the header's contract; it overlaps neither input.
         let y = unsafe { buffers::array_mut(y, sizes[1], "Y") }?;
-        let packed = Packed::new(set, data.as_slice(), n, k)?;
+        let packed = Packed::new(kernel, data.as_slice(), n, k)?;
         const WHAT: &str = "rounded rows";
         let bytes = packed.scratch_bytes(m).ok_or(Error::OutOfMemory { bytes: usize::MAX, what: WHAT })?;
         let mut scratch = AlignedBuf::zeroed(bytes, WHAT)?;

@@ -15,7 +15,7 @@ use super::params::{self, Params, Versioned, boolean};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::kernels::KernelSet;
-use crate::kernels::matmul::{Activation, Epilogue, Gemm, Lines, Matrix, Right, Row, Source};
+use crate::kernels::matmul::{Activation, Epilogue, Gemm, Kernel, Lines, Matrix, Right, Source};
 use crate::memory::AlignedBuf;
 use crate::ops::gemm::Workspace;
 use crate::profile::{self, Zone};
@@ -131,7 +131,7 @@ unsafe impl Params for sm_matmul_params {
 /// A matrix B in the layout of the kernel that multiplies with it. It keeps no pointer to where it came from, is
 /// never changed, and may be used on many threads at once.
 pub struct sm_matrix {
-    row: &'static Row,
+    kernel: &'static Kernel,
     n: usize,
     k: usize,
     panels: AlignedBuf,
@@ -228,7 +228,7 @@ pub unsafe extern "C" fn sm_matrix_pack(
     boundary::call(|| unsafe {
         clear_out(matrix, "matrix")?;
         let kernels = KernelSet::default_set()?.matmul;
-        let row = match r#type {
+        let kernel = match r#type {
             SM_TYPE_F32 => kernels.f32,
             SM_TYPE_F16 => kernels.f16,
             SM_TYPE_BF16 => kernels.bf16,
@@ -238,15 +238,15 @@ pub unsafe extern "C" fn sm_matrix_pack(
         let (lines, line) = if along_k { (n, k) } else { (k, n) };
         let ld = if ldb == 0 { line } else { ldb };
         let len = floats("B", lines, line, ld)?;
-        let data = match row.weights {
+        let data = match kernel.weights {
             DType::F32 => as_bytes(buffers::array(b.cast::<f32>(), len, "B")?),
             _ => as_bytes(buffers::array(b.cast::<u16>(), len, "B")?),
         };
-        let size = row.packed_len(n, k).ok_or_else(|| Failure::invalid("B doesn't fit into memory"))?;
+        let size = kernel.packed_len(n, k).ok_or_else(|| Failure::invalid("B doesn't fit into memory"))?;
         let mut panels = AlignedBuf::zeroed(size, "a packed matrix")?;
         let source = Source { data, n, k, ld, transposed: !along_k };
-        row.pack(&source, 0..row.panels(n), panels.as_mut_slice())?;
-        give(matrix, sm_matrix { row, n, k, panels });
+        kernel.pack(&source, 0..kernel.panels(n), panels.as_mut_slice())?;
+        give(matrix, sm_matrix { kernel, n, k, panels });
         Ok(())
     })
 }
@@ -295,7 +295,7 @@ fn as_bytes<T: crate::memory::Pod>(elements: &[T]) -> &[u8] {
 struct Call<'a> {
     params: sm_matmul_params,
     b: *const f32,
-    row: &'static Row,
+    kernel: &'static Kernel,
     /// The product, but for the elements of A and a plain B.
     template: Gemm<'a>,
     /// Floats of one A, B and C.
@@ -346,8 +346,8 @@ impl<'a> Call<'a> {
         } else if params.batch > 1 && params.stride_c < size_c {
             return Err(Failure::invalid(format!("stride_c is {}, less than one C", params.stride_c)));
         }
-        let row = match matrix {
-            Some(matrix) => matrix.row,
+        let kernel = match matrix {
+            Some(matrix) => matrix.kernel,
             None => KernelSet::default_set()?.matmul.f32,
         };
         let mut shared: [Extent; 4] = Default::default();
@@ -389,7 +389,7 @@ impl<'a> Call<'a> {
             beta: params.beta,
             epilogue,
         };
-        Ok(Self { params, b, row, template, sizes, shared })
+        Ok(Self { params, b, kernel, template, sizes, shared })
     }
 
     /// Whether there is no element of any C.
@@ -464,7 +464,7 @@ impl<'a> Call<'a> {
             }
             (gemm, c)
         };
-        product(0).0.check(self.row)?;
+        product(0).0.check(self.kernel)?;
         let work = [params.m, params.n, params.k, params.batch].into_iter();
         let flops = work.fold(2, |product: u64, size| product.saturating_mul(size as u64));
         let moved = self.sizes.iter().fold(0, |sum: usize, &size| sum.saturating_add(size));
@@ -477,7 +477,7 @@ impl<'a> Call<'a> {
             None => (None, &mut own),
         };
         // SAFETY: all products have the shape of the first, which was checked, and so was that nothing overlaps.
-        unsafe { workspace.multiply_each(team, self.row, params.batch, product, params.ldc) }?;
+        unsafe { workspace.multiply_each(team, self.kernel, params.batch, product, params.ldc) }?;
         Ok(())
     }
 }

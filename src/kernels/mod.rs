@@ -26,7 +26,8 @@ pub use set::{ISA_VARIABLE, KernelSet};
 
 /// Every kernel of this build, family by family; not all run on this CPU (see [`IsaId::is_available`](crate::isa::IsaId::is_available)).
 pub fn enumerate() -> Vec<KernelInfo> {
-    let products = matmul::rows().chain(attention::kernels()).chain(qmatmul::rows()).chain(bmatmul::rows());
+    let products =
+        matmul::kernels().chain(attention::kernels()).chain(qmatmul::kernels()).chain(bmatmul::kernels());
     let small = unary::kernels().chain(rows::kernels()).chain(rope::kernels());
     products.chain(small).chain(convert::kernels()).chain(transpose::kernels()).collect()
 }

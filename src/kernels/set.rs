@@ -12,11 +12,11 @@ pub struct KernelSet {
     /// The level asked for; a family without a row at this level uses its next lower one.
     pub isa: IsaId,
     /// f32 × {f32, f16, bf16} matmul.
-    pub matmul: matmul::Set,
+    pub matmul: matmul::MatmulKernels,
     /// Matmul with block-quantised weights, and quantisation of activations.
-    pub qmatmul: qmatmul::Set,
+    pub qmatmul: qmatmul::QmatmulKernels,
     /// Matmul in bfloat16.
-    pub bmatmul: bmatmul::Set,
+    pub bmatmul: &'static bmatmul::Kernel,
     /// Elementwise functions.
     pub unary: unary::UnaryKernels,
     /// Row-wise: softmax, norms.
@@ -43,9 +43,9 @@ impl KernelSet {
         let isa = IsaId::parse(isa.name())?;
         Ok(KernelSet {
             isa,
-            matmul: matmul::Set::select(isa),
-            qmatmul: qmatmul::Set::select(isa),
-            bmatmul: bmatmul::Set::select(isa),
+            matmul: matmul::MatmulKernels::select(isa),
+            qmatmul: qmatmul::QmatmulKernels::select(isa),
+            bmatmul: bmatmul::Kernel::select(isa),
             unary: unary::UnaryKernels::select(isa),
             rows: rows::RowKernels::select(isa),
             rope: rope::RopeKernels::select(isa),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::kernels::KernelSet;
 use crate::memory::{AlignedBuf, checked_bytes};
-use crate::ops::linear::{PackedWeight, Packer};
+use crate::ops::matrix::{PackedMatrix, Packing};
 use crate::profile::{self, Zone};
 use crate::quant;
 
@@ -32,7 +32,7 @@ struct Job<'a> {
 enum Target<'a> {
     Floats(&'a mut [f32]),
     Raw(&'a mut [u8]),
-    Panels { packer: Packer, out: &'a mut [u8] },
+    Panels { packing: Packing, out: &'a mut [u8] },
 }
 
 /// Reads and packs all weights, on the threads of the pool.
@@ -75,14 +75,18 @@ fn reserve(specs: &WeightSpecs, kernels: &KernelSet) -> Result<Vec<Loaded>> {
     let sizes = rooms.iter().zip(specs.tensors()).map(|(room, spec)| room.bytes(spec));
     let buffers = AlignedBuf::zeroed_together(&sizes.collect::<Result<Vec<_>>>()?, "weights")?;
     let loaded = rooms.into_iter().zip(specs.tensors()).zip(buffers);
-    Ok(loaded.map(|((room, spec), buffer)| room.fill(spec, buffer)).collect())
+    loaded.map(|((room, spec), buffer)| room.fill(spec, buffer)).collect()
+}
+
+fn no_whole_blocks(spec: &TensorSpec) -> Error {
+    Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
 }
 
 /// What a tensor is to be kept in.
 enum Room {
     Floats,
     Table,
-    Matrix(Packer),
+    Matrix(Packing),
 }
 
 impl Room {
@@ -90,27 +94,26 @@ impl Room {
         match form {
             Form::Floats => Ok(Room::Floats),
             Form::Table => Ok(Room::Table),
-            Form::Matrix => Packer::new(kernels, spec.dtype, spec.k).map(Room::Matrix),
+            Form::Matrix if !spec.k.is_multiple_of(spec.dtype.block_len()) => Err(no_whole_blocks(spec)),
+            Form::Matrix => Packing::new(kernels, spec.dtype, spec.k).map(Room::Matrix),
         }
     }
 
     fn bytes(&self, spec: &TensorSpec) -> Result<usize> {
         let row = match self {
-            Room::Matrix(packer) => return packer.bytes(spec.n),
+            Room::Matrix(packing) => return packing.bytes(spec.n),
             Room::Floats => checked_bytes(spec.k, size_of::<f32>(), "weights")?,
-            Room::Table => spec.dtype.row_bytes(spec.k).ok_or_else(|| {
-                Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
-            })?,
+            Room::Table => spec.dtype.row_bytes(spec.k).ok_or_else(|| no_whole_blocks(spec))?,
         };
         checked_bytes(row, spec.n, "weights")
     }
 
-    fn fill(self, spec: &TensorSpec, buffer: AlignedBuf) -> Loaded {
-        match self {
+    fn fill(self, spec: &TensorSpec, buffer: AlignedBuf) -> Result<Loaded> {
+        Ok(match self {
             Room::Floats => Loaded::Floats(buffer),
             Room::Table => Loaded::Table(buffer),
-            Room::Matrix(packer) => Loaded::Matrix(PackedWeight::new(packer, spec.n, buffer)),
-        }
+            Room::Matrix(packing) => Loaded::Matrix(PackedMatrix::in_buffer(packing, spec.n, buffer)?),
+        })
     }
 }
 
@@ -138,11 +141,11 @@ fn split<'a>(
             }
         }
         Loaded::Matrix(packed) => {
-            let packer = packed.packer();
-            let panels = (CHUNK_BYTES / (row_bytes * packer.panel_rows())).max(1);
-            let rows = panels * packer.panel_rows();
-            for (i, out) in packed.panels_mut().chunks_mut(panels * packer.panel_bytes()).enumerate() {
-                push(i * rows, rows, Target::Panels { packer, out });
+            let packing = packed.packing();
+            let panels = (CHUNK_BYTES / (row_bytes * packing.panel_rows())).max(1);
+            let rows = panels * packing.panel_rows();
+            for (i, out) in packed.panels_mut().chunks_mut(panels * packing.panel_bytes()).enumerate() {
+                push(i * rows, rows, Target::Panels { packing, out });
             }
         }
     }
@@ -167,7 +170,7 @@ fn run_job(gguf: &Gguf, job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> 
     gguf.read_tensor(job.tensor, offset, raw)?;
     match &mut job.target {
         Target::Floats(out) => quant::decode_row(job.spec.dtype, raw, out),
-        Target::Panels { packer, out } => packer.pack(raw, out),
+        Target::Panels { packing, out } => packing.pack(raw, out),
         Target::Raw(_) => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::format::gguf::TensorInfo;
 use crate::memory::AlignedBuf;
-use crate::ops::linear::PackedWeight;
+use crate::ops::matrix::PackedMatrix;
 use crate::quant::{self, DType};
 
 /// A matrix that rows are multiplied with.
@@ -195,7 +195,7 @@ pub(super) enum Form {
 pub(super) enum Loaded {
     Floats(AlignedBuf),
     Table(AlignedBuf),
-    Matrix(PackedWeight),
+    Matrix(PackedMatrix),
 }
 
 /// Floats in runs of `k`.
@@ -214,14 +214,14 @@ enum Table {
 
 /// All weights of a model.
 pub struct Weights {
-    matrices: Vec<PackedWeight>,
+    matrices: Vec<PackedMatrix>,
     vectors: Vec<Floats>,
     tables: Vec<Table>,
 }
 
 impl Weights {
     /// A matrix.
-    pub fn matrix(&self, id: MatrixId) -> &PackedWeight {
+    pub fn matrix(&self, id: MatrixId) -> &PackedMatrix {
         &self.matrices[id.0 as usize]
     }
 
@@ -246,7 +246,7 @@ impl Weights {
     /// [`Error::InvalidArgument`] where there is no such row or `out` has another length.
     pub fn table_row(&self, id: TableId, r: usize, out: &mut [f32]) -> Result<()> {
         match &self.tables[id.0 as usize] {
-            Table::Tied(matrix) => self.matrix(*matrix).decode_row(r, out),
+            Table::Tied(matrix) => self.matrix(*matrix).row(r, out),
             Table::Rows { dtype, k, rows } => {
                 let bytes = dtype.row_bytes(*k).unwrap_or(0);
                 let row = rows.as_slice::<u8>().chunks(bytes.max(1)).nth(r);
@@ -262,7 +262,7 @@ impl Weights {
             Table::Rows { rows, .. } => rows.len(),
             Table::Tied(_) => 0,
         });
-        let matrices = self.matrices.iter().map(PackedWeight::bytes);
+        let matrices = self.matrices.iter().map(PackedMatrix::bytes);
         let vectors = self.vectors.iter().map(|vector| vector.values.len());
         matrices.chain(vectors).chain(tables).sum()
     }

@@ -1,9 +1,12 @@
 //! General products shared out over a team, in two dimensions: C is cut into parts of rows × columns whose shape
 //! follows the product's. Which worker computes a part, and how C is cut, doesn't change a bit.
 
-use crate::error::Result;
-use crate::kernels::matmul::{Gemm, Right, Row};
-use crate::memory::{AlignedBuf, checked_bytes};
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::kernels::KernelInfo;
+use crate::kernels::matmul::{Gemm, Kernel, Right};
+use crate::memory::{ALIGNMENT, AlignedBuf};
 use crate::threads::{Team, WorkCounter, Worker};
 
 /// Parts a worker should find, at most: enough that a late worker costs little.
@@ -13,8 +16,8 @@ const WORTH_SHARING: usize = 1 << 19;
 /// Multiply-adds that reading (and packing) one element costs, about: what a part's shape is weighed by.
 const ELEMENT_COST: usize = 32;
 
-/// Working memory for products; it grows to what the largest has wanted, and stays.
-#[derive(Default)]
+/// Working memory for products; it grows to what the largest product needs, and stays.
+#[derive(Debug, Default)]
 pub struct Workspace {
     scratch: Option<AlignedBuf>,
     counter: WorkCounter,
@@ -22,50 +25,67 @@ pub struct Workspace {
 
 /// Rows and columns of a part, and how many of each there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Grid {
+pub(super) struct Grid {
     rows: usize,
     columns: usize,
     down: usize,
     across: usize,
 }
 
-/// Where the products' results begin.
+/// Memory that workers share: one run, or equal runs, each a worker's own.
 #[derive(Clone, Copy)]
-struct Target {
-    c: *mut f32,
-    ldc: usize,
+pub(super) struct Shared {
+    begin: *mut u8,
+    /// Bytes of a run.
+    stride: usize,
 }
 
 // SAFETY: an address and a number; who writes through it answers for disjointness.
-unsafe impl Sync for Target {}
+unsafe impl Sync for Shared {}
 // SAFETY: as above.
-unsafe impl Send for Target {}
+unsafe impl Send for Shared {}
+
+/// What a call has of a workspace.
+pub(super) struct Memory<'a> {
+    /// Hands out parts; it is to be reset first.
+    pub counter: &'a WorkCounter,
+    /// Memory for all workers.
+    pub shared: Shared,
+    /// A run for each worker.
+    pub own: Shared,
+}
+
+/// The team, if it has several threads and the product of these sizes is worth waking them.
+pub(super) fn worth_sharing(team: Option<&Team>, sizes: [usize; 3]) -> Option<&Team> {
+    let work = sizes.into_iter().fold(1, usize::saturating_mul);
+    team.filter(|team| team.count() > 1 && work >= WORTH_SHARING)
+}
 
 impl Workspace {
     /// Computes one product, on the team's threads or else on the caller's; see [`Gemm::run`].
     ///
     /// # Errors
-    /// As [`Gemm::run`]; [`Error::OutOfMemory`](crate::Error::OutOfMemory); what [`Team::run`] reports.
+    /// As [`Gemm::run`]; [`Error::OutOfMemory`]; what [`Team::run`] reports.
     pub fn multiply(
         &mut self,
         team: Option<&Team>,
-        row: &Row,
+        kernel: &Kernel,
         gemm: &Gemm<'_>,
         c: &mut [f32],
         ldc: usize,
     ) -> Result<()> {
-        gemm.check(row)?;
+        gemm.check(kernel)?;
         gemm.check_c(c.len(), ldc)?;
-        let target = Target { c: c.as_mut_ptr(), ldc };
+        let target = Shared { begin: c.as_mut_ptr().cast(), stride: 0 };
         // SAFETY: checked, and C is borrowed mutably.
-        unsafe { self.multiply_each(team, row, 1, |_| (*gemm, target.start()), ldc) }
+        unsafe { self.multiply_each(team, kernel, 1, |_| (*gemm, target.floats(0)), ldc) }
     }
 
     /// Computes `count` products of one shape; `product` gives the i-th and where its result begins. Allocates
-    /// nothing where an earlier call wanted as much memory.
+    /// nothing where an earlier call needed as much memory.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); what [`Team::run`] reports.
+    /// [`Error::OutOfMemory`]; what [`Team::run`] reports.
     ///
     /// # Safety
     /// [`Gemm::check`] has passed for each; results are writable, m × n with `ldc` floats between lines, and
@@ -73,7 +93,7 @@ impl Workspace {
     pub unsafe fn multiply_each<'a>(
         &mut self,
         team: Option<&Team>,
-        row: &Row,
+        kernel: &Kernel,
         count: usize,
         product: impl Fn(usize) -> (Gemm<'a>, *mut f32) + Sync,
         ldc: usize,
@@ -82,25 +102,21 @@ impl Workspace {
             return Ok(());
         }
         let (first, _) = product(0);
-        let work = first.m.saturating_mul(first.n).saturating_mul(first.k).saturating_mul(count);
-        let team = team.filter(|team| team.count() > 1 && work >= WORTH_SHARING);
+        let team = worth_sharing(team, [first.m.saturating_mul(count), first.n, first.k]);
         let workers = team.map_or(1, Team::count);
-        let grid = Grid::new(&first, row, workers.div_ceil(count));
-        // A multiple of a cache line, so that workers don't share one.
-        let scratch_len = first.scratch_len(row).next_multiple_of(16);
-        let scratch = Target { c: self.scratch(workers, scratch_len)?, ldc: scratch_len };
-        self.counter.reset();
-        let counter = &self.counter;
-        let parts = grid.down * grid.across;
+        // A packed B is read as it is; a plain one may have to be packed for each part.
+        let b_cost = if matches!(first.b, Right::Packed(_)) { 1 } else { 2 };
+        let grid = Grid::new([first.m, first.n], kernel.info, b_cost, workers.div_ceil(count));
+        let scratch = first.scratch_len(kernel).checked_mul(size_of::<f32>());
+        let Memory { counter, own, .. } = self.memory(Some(0), workers, scratch)?;
+        counter.reset();
         let share = |worker: usize| {
-            while let Some(task) = counter.take(parts * count, 1) {
-                let (gemm, c) = product(task.start / parts);
-                let (down, across) = (task.start % parts / grid.across, task.start % grid.across);
-                let rows = down * grid.rows..gemm.m.min((down + 1) * grid.rows);
-                let columns = across * grid.columns..gemm.n.min((across + 1) * grid.columns);
+            while let Some(task) = counter.take(grid.parts() * count, 1) {
+                let (gemm, c) = product(task.start / grid.parts());
+                let (rows, columns) = grid.part(task.start % grid.parts(), [gemm.m, gemm.n]);
                 // SAFETY: the counter hands each part to one worker, and each has scratch memory of its own; the
-                // rest is the caller's promise.
-                unsafe { gemm.run_part(row, c, ldc, rows, columns, scratch.line(worker)) };
+                // products and results are as this function demands.
+                unsafe { gemm.run_part(kernel, c, ldc, rows, columns, own.floats(worker)) };
             }
         };
         match team {
@@ -112,33 +128,49 @@ impl Workspace {
         }
     }
 
-    /// Memory for `workers` times `len` floats.
-    fn scratch(&mut self, workers: usize, len: usize) -> Result<*mut f32> {
+    /// `shared` bytes, and `own` bytes for each worker; `None` is more than can be counted.
+    pub(super) fn memory(
+        &mut self,
+        shared: Option<usize>,
+        workers: usize,
+        own: Option<usize>,
+    ) -> Result<Memory<'_>> {
         const WHAT: &str = "a matrix product";
-        let bytes = checked_bytes(workers.saturating_mul(len), size_of::<f32>(), WHAT)?;
+        // Multiples of a cache line, so that workers don't share one.
+        let lines = |bytes: Option<usize>| bytes.and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT));
+        let too_large = || Error::OutOfMemory { bytes: usize::MAX, what: WHAT };
+        let (shared, own) = lines(shared).zip(lines(own)).ok_or_else(too_large)?;
+        let bytes = own.checked_mul(workers).and_then(|own| own.checked_add(shared)).ok_or_else(too_large)?;
         let buffer = match self.scratch.take() {
             Some(buffer) if buffer.len() >= bytes => buffer,
             _ => AlignedBuf::zeroed(bytes, WHAT)?,
         };
-        Ok(self.scratch.insert(buffer).as_mut_ptr().cast())
+        let begin = self.scratch.insert(buffer).as_mut_ptr();
+        Ok(Memory {
+            counter: &self.counter,
+            shared: Shared { begin, stride: shared },
+            own: Shared { begin: begin.wrapping_add(shared), stride: own },
+        })
     }
 }
 
-impl Target {
-    fn start(&self) -> *mut f32 {
-        self.c
+impl Shared {
+    /// The address of a byte.
+    pub fn byte(&self, at: usize) -> *mut u8 {
+        self.begin.wrapping_add(at)
     }
 
-    fn line(&self, line: usize) -> *mut f32 {
-        self.c.wrapping_add(line * self.ldc)
+    /// The first float of a worker's run.
+    pub fn floats(&self, worker: usize) -> *mut f32 {
+        self.byte(worker * self.stride).cast()
     }
 }
 
 impl Grid {
-    /// The cut that should take `workers` the least time: parts near to squares, since what they read grows with
-    /// their edges, and as many as keep everyone busy.
-    fn new(gemm: &Gemm<'_>, row: &Row, workers: usize) -> Grid {
-        let (m, n) = (gemm.m.max(1), gemm.n.max(1));
+    /// The cut of m × n that should take `workers` the least time: parts near to squares, since what they read grows
+    /// with their edges, and as many as keep everyone busy. A column of B costs `b_cost` times what a row of A does.
+    pub fn new([m, n]: [usize; 2], kernel: KernelInfo, b_cost: usize, workers: usize) -> Grid {
+        let (m, n) = (m.max(1), n.max(1));
         let whole = Grid { rows: m, columns: n, down: 1, across: 1 };
         if workers == 1 {
             return whole;
@@ -148,15 +180,13 @@ impl Grid {
             let size = len.div_ceil(parts).next_multiple_of(grain);
             (size.min(len), len.div_ceil(size))
         };
-        let shapes = (1..=most.min(m.div_ceil(row.info.mr))).flat_map(|down| {
-            (1..=(most / down).min(n.div_ceil(row.info.nr))).map(move |across| (down, across))
+        let shapes = (1..=most.min(m.div_ceil(kernel.mr))).flat_map(|down| {
+            (1..=(most / down).min(n.div_ceil(kernel.nr))).map(move |across| (down, across))
         });
         let grids = shapes.map(|(down, across)| {
-            let ((rows, down), (columns, across)) = (cut(m, down, row.info.mr), cut(n, across, row.info.nr));
+            let ((rows, down), (columns, across)) = (cut(m, down, kernel.mr), cut(n, across, kernel.nr));
             Grid { rows, columns, down, across }
         });
-        // A packed B is read as it is; a plain one may have to be packed for each part.
-        let b_cost = if matches!(gemm.b, Right::Packed(_)) { 1 } else { 2 };
         let time = |grid: &Grid| {
             let edges = grid.rows.saturating_add(b_cost * grid.columns);
             let part = grid.rows.saturating_mul(grid.columns).saturating_add(ELEMENT_COST * edges);
@@ -166,18 +196,30 @@ impl Grid {
         };
         grids.min_by_key(|grid| (time(grid), grid.down * grid.across)).unwrap_or(whole)
     }
+
+    /// How many parts there are.
+    pub fn parts(&self) -> usize {
+        self.down * self.across
+    }
+
+    /// Rows and columns of a part of m × n.
+    pub fn part(&self, index: usize, [m, n]: [usize; 2]) -> (Range<usize>, Range<usize>) {
+        let (down, across) = (index / self.across, index % self.across);
+        let rows = down * self.rows..m.min((down + 1) * self.rows);
+        (rows, across * self.columns..n.min((across + 1) * self.columns))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::isa::IsaId;
-    use crate::kernels::matmul::{Activation, Epilogue, Lines, Matrix, Set};
+    use crate::kernels::matmul::{Activation, Epilogue, Lines, MatmulKernels, Matrix};
     use crate::testing::noise_vec;
 
     #[test]
     fn any_team_gives_the_bits_of_one_thread() {
-        let row = Set::select(IsaId::detect()).f32;
+        let kernel = MatmulKernels::select(IsaId::detect()).f32;
         for (m, n, k) in [(1, 3000, 300), (200, 7, 900), (97, 193, 131), (600, 64, 40), (5, 5, 5)] {
             let (a, b) = (noise_vec(m * k, 1), noise_vec(k * n, 2));
             let (bias, residual) = (noise_vec(n, 3), noise_vec(m * n, 4));
@@ -199,13 +241,13 @@ mod tests {
                 };
                 let start = noise_vec(m * n, 5);
                 let mut want = start.clone();
-                Workspace::default().multiply(None, row, &gemm, &mut want, n).unwrap();
+                Workspace::default().multiply(None, kernel, &gemm, &mut want, n).unwrap();
                 for threads in [2, 3, 5] {
                     let team = Team::new(threads).unwrap();
                     let mut workspace = Workspace::default();
                     for _ in 0..2 {
                         let mut got = start.clone();
-                        workspace.multiply(Some(&team), row, &gemm, &mut got, n).unwrap();
+                        workspace.multiply(Some(&team), kernel, &gemm, &mut got, n).unwrap();
                         assert!(got == want, "{m} × {n} × {k} on {threads} threads");
                     }
                 }
@@ -215,32 +257,21 @@ mod tests {
 
     #[test]
     fn parts_cover_c_and_follow_its_shape() {
-        let row = Set::select(IsaId::detect()).f32;
-        let data = [0.0];
-        let empty = Matrix { data: &data, ld: 1, transposed: false };
-        let gemm = |m, n| Gemm {
-            m,
-            n,
-            k: 1,
-            alpha: 1.0,
-            a: empty,
-            b: Right::Plain(empty),
-            beta: 0.0,
-            epilogue: Epilogue::default(),
-        };
+        let kernel = MatmulKernels::select(IsaId::detect()).f32;
+        let grid_of = |m, n, workers| Grid::new([m, n], kernel.info, 2, workers);
         for (m, n) in [(1, 1), (1, 4096), (4096, 1), (1000, 1000), (7, 300), (4096, 64), (64, 4096)] {
             for workers in [1, 2, 3, 8, 64] {
-                let grid = Grid::new(&gemm(m, n), row, workers);
+                let grid = grid_of(m, n, workers);
                 assert!(grid.down * grid.rows >= m && (grid.down - 1) * grid.rows < m, "{grid:?}");
                 assert!(grid.across * grid.columns >= n && (grid.across - 1) * grid.columns < n, "{grid:?}");
-                assert!(grid.down == 1 || grid.rows.is_multiple_of(row.info.mr), "{grid:?}");
-                assert!(grid.across == 1 || grid.columns.is_multiple_of(row.info.nr), "{grid:?}");
+                assert!(grid.down == 1 || grid.rows.is_multiple_of(kernel.info.mr), "{grid:?}");
+                assert!(grid.across == 1 || grid.columns.is_multiple_of(kernel.info.nr), "{grid:?}");
                 assert!(grid.down * grid.across <= workers * PARTS_PER_WORKER, "{grid:?}");
             }
         }
-        assert_eq!(Grid::new(&gemm(4096, 64), row, 2).across, 1);
-        assert_eq!(Grid::new(&gemm(6, 4096), row, 2).down, 1);
-        let square = Grid::new(&gemm(4096, 4096), row, 8);
+        assert_eq!(grid_of(4096, 64, 2).across, 1);
+        assert_eq!(grid_of(6, 4096, 2).down, 1);
+        let square = grid_of(4096, 4096, 8);
         assert!(square.down > 1 && square.across > 1, "{square:?}");
     }
 }

@@ -3,13 +3,10 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
-use crate::kernels::{KernelSet, Portion, matmul, qmatmul};
-use crate::memory::{AlignedBuf, checked_bytes};
-use crate::quant::DType;
 use crate::threads::{Shares, Worker, share};
 
 use super::Rows;
+use super::matrix::{PackedMatrix, Packing, Run};
 
 /// Tasks a worker should find in an op with many rows: enough that a late worker costs little.
 const TASKS_PER_WORKER: usize = 12;
@@ -20,145 +17,13 @@ const ROW_GRAIN: usize = 12;
 /// Bytes of results that are worked on at once: they are still in L2 then, beside weights and activations.
 const HOT_BYTES: usize = 128 << 10;
 
-/// The family that multiplies a weight, at the level it was packed for.
-#[derive(Clone, Copy)]
-enum Kernel {
-    Float(&'static matmul::Row),
-    Quantized(qmatmul::Set),
-}
-
-/// Turns rows as a file stores them into panels.
-#[derive(Clone, Copy)]
-pub struct Packer {
-    kernel: Kernel,
-    dtype: DType,
-    k: usize,
-    row_bytes: usize,
-    panel_bytes: usize,
-}
-
-impl Packer {
-    /// The packer for weights of this type with rows of `k`.
-    ///
-    /// # Errors
-    /// [`Error::Format`] where such rows are no whole blocks, [`Error::Unsupported`] where there is no kernel.
-    pub fn new(kernels: &KernelSet, dtype: DType, k: usize) -> Result<Self> {
-        let row_bytes = dtype
-            .row_bytes(k)
-            .ok_or_else(|| Error::format(format!("rows of {k} are no whole {} blocks", dtype.name())))?;
-        let (kernel, panel_bytes) = if dtype.is_quantized() {
-            (Kernel::Quantized(kernels.qmatmul), kernels.qmatmul.panel_bytes(dtype, k)?)
-        } else {
-            let row = kernels.matmul.row(dtype).ok_or_else(|| Error::Unsupported(dtype.name().into()))?;
-            let bytes =
-                row.panel_bytes(k).ok_or(Error::OutOfMemory { bytes: usize::MAX, what: "weights" })?;
-            (Kernel::Float(row), bytes)
-        };
-        Ok(Packer { kernel, dtype, k, row_bytes, panel_bytes })
-    }
-
-    /// Rows (outputs) of a panel.
-    pub fn panel_rows(&self) -> usize {
-        match self.kernel {
-            Kernel::Float(row) => row.info.nr,
-            Kernel::Quantized(set) => set.nr(),
-        }
-    }
-
-    /// Bytes of a panel.
-    pub fn panel_bytes(&self) -> usize {
-        self.panel_bytes
-    }
-
-    /// Bytes of all panels of `n` rows.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`] where no memory could hold them.
-    pub fn bytes(&self, n: usize) -> Result<usize> {
-        checked_bytes(n.div_ceil(self.panel_rows()), self.panel_bytes, "weights")
-    }
-
-    /// Packs stored rows, the first of which begins a panel, into `out`: as many whole panels as they fill
-    /// or begin.
-    pub fn pack(&self, raw: &[u8], out: &mut [u8]) -> Result<()> {
-        match self.kernel {
-            Kernel::Float(row) => {
-                let n = raw.len() / self.row_bytes;
-                row.pack(&matmul::Source::rows(raw, n, self.k), 0..row.panels(n), out)
-            }
-            Kernel::Quantized(set) => {
-                let rows = raw.chunks(self.panel_rows() * self.row_bytes);
-                let mut panels = rows.zip(out.chunks_mut(self.panel_bytes));
-                panels.try_for_each(|(rows, panel)| set.pack_panel(self.dtype, rows, self.k, panel))
-            }
-        }
-    }
-}
-
-/// A weight matrix (N × K) in the panels of the kernel that will read it.
-pub struct PackedWeight {
-    packer: Packer,
-    n: usize,
-    data: AlignedBuf,
-}
-
-impl PackedWeight {
-    /// The matrix whose panels are (or will be) in `data`, [`Packer::bytes`] long.
-    pub fn new(packer: Packer, n: usize, data: AlignedBuf) -> Self {
-        debug_assert!(packer.bytes(n).is_ok_and(|bytes| bytes == data.len()));
-        PackedWeight { packer, n, data }
-    }
-
-    /// How rows become panels.
-    pub fn packer(&self) -> Packer {
-        self.packer
-    }
-
-    /// All panels, to fill.
-    pub fn panels_mut(&mut self) -> &mut [u8] {
-        self.data.as_mut_slice::<u8>()
-    }
-
-    /// Outputs.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Inputs.
-    pub fn k(&self) -> usize {
-        self.packer.k
-    }
-
-    /// Bytes of the panels.
-    pub fn bytes(&self) -> usize {
-        self.data.len()
-    }
-
-    /// Operations for one row of activations.
-    pub fn flops_per_row(&self) -> u64 {
-        2 * self.n as u64 * self.k() as u64
-    }
-
-    /// Row `n` of the matrix, as the file's values say.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] where there is no such row or `out` has another length.
-    pub fn decode_row(&self, n: usize, out: &mut [f32]) -> Result<()> {
-        let packed = self.data.as_slice::<u8>();
-        match self.packer.kernel {
-            Kernel::Float(row) => row.unpack_row(packed, n, out),
-            Kernel::Quantized(set) => set.decode_row(self.packer.dtype, packed, n, out),
-        }
-    }
-}
-
 /// One product of an op: `y[:, column..column + N] (+)= x · Wᵀ (+ bias)`.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
     /// Input rows: f32, or quantised where the weight wants it.
     pub x: Rows,
     /// The matrix.
-    pub weight: &'a PackedWeight,
+    pub weight: &'a PackedMatrix,
     /// N values added to every row.
     pub bias: Option<&'a [f32]>,
     /// Output rows.
@@ -196,10 +61,10 @@ pub unsafe fn run(
     then: Option<Then<impl Fn(usize, Range<usize>, Range<usize>)>>,
 ) {
     let columns = |p: &Product<'_>| {
-        let nr = p.weight.packer.panel_rows();
+        let nr = p.weight.packing().panel_rows();
         then.as_ref().map_or(nr, |then| common_multiple(nr, then.unit))
     };
-    let units = |p: &Product<'_>| p.weight.n.div_ceil(columns(p));
+    let units = |p: &Product<'_>| p.weight.n().div_ceil(columns(p));
     let total = products.iter().map(units).sum();
     let rows = products.first().map_or(0, |first| first.x.len());
     each_run(worker, shares, rows, total, |run, rows| {
@@ -220,7 +85,7 @@ pub unsafe fn run(
             let end = end - (before - own);
             while at < end {
                 let next = at.saturating_add(most).min(end);
-                let columns = at * columns..(next * columns).min(product.weight.n);
+                let columns = at * columns..(next * columns).min(product.weight.n());
                 // SAFETY: a run of units and rows is one worker's; the rest is the caller's promise.
                 unsafe { product.compute(columns.clone(), rows.clone(), None) };
                 if let Some(then) = &then {
@@ -246,12 +111,12 @@ pub struct Beside<const N: usize> {
 }
 
 /// Floats of scratch that [`beside`] needs for weights of this kind.
-pub fn scratch_len<const N: usize>(packers: [&Packer; N], unit: usize) -> usize {
-    (HOT_BYTES / size_of::<f32>()).max(N * unit_of(packers, unit))
+pub fn scratch_len<const N: usize>(packings: [Packing; N], unit: usize) -> usize {
+    (HOT_BYTES / size_of::<f32>()).max(N * unit_of(packings, unit))
 }
 
-fn unit_of<const N: usize>(packers: [&Packer; N], unit: usize) -> usize {
-    packers.iter().fold(unit, |unit, packer| common_multiple(unit, packer.panel_rows()))
+fn unit_of<const N: usize>(packings: [Packing; N], unit: usize) -> usize {
+    packings.iter().fold(unit, |unit, packing| common_multiple(unit, packing.panel_rows()))
 }
 
 /// Products over the same rows whose results are only wanted together, or as something else: some columns of each
@@ -267,9 +132,9 @@ pub unsafe fn beside<const N: usize>(
     scratch: *mut f32,
     then: Then<impl Fn(Beside<N>)>,
 ) {
-    let (n, rows) = products.first().map_or((0, 0), |first| (first.weight.n, first.x.len()));
-    let packers = products.map(|product| &product.weight.packer);
-    let (unit, hot) = (unit_of(packers, then.unit), scratch_len(packers, then.unit));
+    let (n, rows) = products.first().map_or((0, 0), |first| (first.weight.n(), first.x.len()));
+    let packings = products.map(|product| product.weight.packing());
+    let (unit, hot) = (unit_of(packings, then.unit), scratch_len(packings, then.unit));
     each_run(worker, shares, rows, n.div_ceil(unit), |run, rows| {
         let most = (hot / (N * unit * rows.len())).max(1);
         for first in run.clone().step_by(most) {
@@ -337,8 +202,8 @@ impl Product<'_> {
     /// As [`run`]: the rows and columns are this worker's, or the place has room for them.
     unsafe fn compute(&self, columns: Range<usize>, rows: Range<usize>, place: Option<(*mut f32, usize)>) {
         let weight = self.weight;
-        let nr = weight.packer.panel_rows();
-        debug_assert!(self.bias.is_none_or(|bias| bias.len() == weight.n));
+        let nr = weight.packing().panel_rows();
+        debug_assert!(self.bias.is_none_or(|bias| bias.len() == weight.n()));
         // The kernel counts columns from the matrix' first.
         let (y, ldy) = match place {
             None => {
@@ -346,27 +211,17 @@ impl Product<'_> {
             }
             Some((place, stride)) => (place.wrapping_sub(columns.start), stride),
         };
-        let portion = Portion {
+        let run = Run {
             x: self.x.row(rows.start),
             ldx: self.x.stride(),
             m: rows.len(),
-            k: weight.k(),
-            w: weight.data.as_ptr(),
-            panel_begin: columns.start / nr,
-            panel_end: columns.end.div_ceil(nr),
-            n: weight.n,
+            panels: columns.start / nr..columns.end.div_ceil(nr),
             y,
             ldy,
             bias: self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             accumulate: self.accumulate,
         };
-        // SAFETY: the portion describes live, large enough rows (caller) and the weight's own panels; the
-        // kernel set proved the instruction set when it was chosen.
-        unsafe {
-            match weight.packer.kernel {
-                Kernel::Float(row) => row.run(&portion),
-                Kernel::Quantized(set) => set.run(weight.packer.dtype, &portion),
-            }
-        }
+        // SAFETY: the rows of X are there, and these columns of Y (or the place) are this worker's.
+        unsafe { weight.multiply(&run) }
     }
 }

@@ -3,9 +3,16 @@
 //! barriers and the profile's zones. Ops know matrices, never a model family.
 
 pub mod attention;
+mod converted;
 pub mod gemm;
 pub mod linear;
+pub mod matmul;
+pub mod matrix;
 pub mod rowwise;
+
+pub use gemm::Workspace;
+pub use matmul::{Batch, Matmul, Operand};
+pub use matrix::PackedMatrix;
 
 /// Rows of a buffer that workers share: each op writes disjoint parts of it, as its partition says.
 #[derive(Clone, Copy, Debug)]

@@ -216,7 +216,7 @@ fn hidden_rows_are_what_the_head_reads_and_means_are_theirs() {
     };
     let mut row = vec![0.0; width];
     for v in (0..n_vocab).step_by(13) {
-        model.weights().matrix(head).decode_row(v, &mut row).unwrap();
+        model.weights().matrix(head).row(v, &mut row).unwrap();
         for (t, hidden) in hidden.chunks(width).enumerate() {
             let terms = || hidden.iter().zip(&row).map(|(&a, &b)| f64::from(a) * f64::from(b));
             let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());

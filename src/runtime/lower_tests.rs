@@ -102,7 +102,7 @@ impl Reference<'_> {
         let matrix = self.weights.matrix(matrix);
         let mut weights = vec![vec![0.0f32; matrix.k()]; matrix.n()];
         for (i, row) in weights.iter_mut().enumerate() {
-            matrix.decode_row(i, row).unwrap();
+            matrix.row(i, row).unwrap();
         }
         let bias = bias.map_or(vec![0.0; matrix.n()], |bias| self.vector(bias));
         let dot =

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use smallmind::isa::IsaId;
-use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right, Set};
+use smallmind::kernels::matmul::{Epilogue, Gemm, MatmulKernels, Matrix, Right};
 use smallmind::ops::gemm::Workspace;
 use smallmind::profile::{self, Zone, alloc};
 use smallmind::threads::{Team, WorkCounter};
@@ -62,7 +62,7 @@ fn a_step_allocates_nothing_and_a_planted_byte_shows() {
 #[test]
 fn a_product_allocates_only_where_none_before_wanted_as_much() {
     let _turn = crate::turn();
-    let row = Set::select(IsaId::detect()).f32;
+    let row = MatmulKernels::select(IsaId::detect()).f32;
     let team = Team::new(2).unwrap();
     let mut workspace = Workspace::default();
     let data = vec![0.5f32; 400 * 400];

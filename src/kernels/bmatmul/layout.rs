@@ -1,15 +1,15 @@
 //! How bfloat16 weights lie in a panel, packing them, and reading one row back.
 
 use crate::error::{Error, Result};
-use crate::kernels::matmul::{Row, Source};
+use crate::kernels::matmul::{Kernel, Source};
 use half::bf16;
 use std::ops::Range;
 
 /// The layout of packed panels.
 #[derive(Clone, Copy)]
-pub enum Layout {
+pub enum PanelLayout {
     /// As the f32 kernel has its bfloat16 weights.
-    Columns(&'static Row),
+    Columns(&'static Kernel),
     /// Pairs: the k of a panel in steps, each of `nr / tile` tiles one after the other; a tile has `step / 2` rows,
     /// and a row the pair of k's for each of `tile` columns.
     Pairs {
@@ -25,12 +25,12 @@ pub enum Layout {
 /// Bytes of an element.
 const BYTES: usize = 2;
 
-impl Layout {
+impl PanelLayout {
     /// Outputs of a panel.
     pub fn nr(&self) -> usize {
         match self {
-            Layout::Columns(row) => row.info.nr,
-            Layout::Pairs { nr, .. } => *nr,
+            PanelLayout::Columns(kernel) => kernel.info.nr,
+            PanelLayout::Pairs { nr, .. } => *nr,
         }
     }
 
@@ -42,8 +42,8 @@ impl Layout {
     /// Bytes of one panel for sums of length `k`; `None` on overflow.
     pub fn panel_bytes(&self, k: usize) -> Option<usize> {
         match self {
-            Layout::Columns(row) => row.panel_bytes(k),
-            Layout::Pairs { nr, step, .. } => k.div_ceil(*step).checked_mul(nr * step * BYTES),
+            PanelLayout::Columns(kernel) => kernel.panel_bytes(k),
+            PanelLayout::Pairs { nr, step, .. } => k.div_ceil(*step).checked_mul(nr * step * BYTES),
         }
     }
 
@@ -58,9 +58,9 @@ impl Layout {
     /// [`Error::InvalidArgument`] where the source's elements don't lie inside its data, the panels are not the
     /// source's, or `out` is not exactly their size.
     pub fn pack(&self, source: &Source<'_>, panels: Range<usize>, out: &mut [u8]) -> Result<()> {
-        let &Layout::Pairs { nr, tile, step } = self else {
-            let Layout::Columns(row) = self else { unreachable!() };
-            return row.pack(source, panels, out);
+        let &PanelLayout::Pairs { nr, tile, step } = self else {
+            let PanelLayout::Columns(kernel) = self else { unreachable!() };
+            return kernel.pack(source, panels, out);
         };
         source.check(BYTES)?;
         let size = self.panel_bytes(source.k).and_then(|bytes| bytes.checked_mul(panels.len()));
@@ -99,9 +99,9 @@ impl Layout {
     /// # Errors
     /// [`Error::InvalidArgument`] where that row lies outside `packed`.
     pub fn unpack_row(&self, packed: &[u8], n: usize, out: &mut [f32]) -> Result<()> {
-        let &Layout::Pairs { nr, tile, step } = self else {
-            let Layout::Columns(row) = self else { unreachable!() };
-            return row.unpack_row(packed, n, out);
+        let &PanelLayout::Pairs { nr, tile, step } = self else {
+            let PanelLayout::Columns(kernel) = self else { unreachable!() };
+            return kernel.unpack_row(packed, n, out);
         };
         let range = self.panel_bytes(out.len()).and_then(|bytes| {
             let begin = bytes.checked_mul(n / nr)?;

@@ -1,14 +1,14 @@
 //! Matmul in bfloat16: `Y = X · Wᵀ (+ bias) (+ Y)` with X and W rounded to bfloat16 and sums in f32.
 //! A mode of lower precision that the caller asks for by name; nothing chooses it by itself.
-//! A level is a [`Set`]: pack weights once with it, round rows of X with it, run portions with it; [`Packed`] does
-//! the last two for plain slices.
+//! A level has one [`Kernel`]: pack weights once with it, round rows of X with it, run portions with it; [`Packed`]
+//! does the last two for plain slices.
 //!
 //! # Contract
-//! **X** is m rows that [`Set::round_rows`] made from f32, to the nearest, ties to even; [`Set::row_bytes`] from one
+//! **X** is m rows that [`Kernel::round_rows`] made from f32, to the nearest, ties to even; [`Kernel::row_bytes`] from one
 //! row to the next, which is an odd number of cache lines, so that rows don't fall on each other's places in a
 //! cache. A row is K bfloat16 (on levels without a dot product of them, K f32 of the same values), and zeros.
 //!
-//! **W** (n outputs × k inputs, bfloat16) is packed into ⌈n / nr⌉ panels, see [`Layout`]. Columns past n and inputs
+//! **W** (n outputs × k inputs, bfloat16) is packed into ⌈n / nr⌉ panels, see [`PanelLayout`]. Columns past n and inputs
 //! past k are zeros in the pack. No pointer needs an alignment; 64 bytes is fastest.
 //!
 //! **Order.** Products are exact in f32; what is rounded is their sum. It starts at `Y (if accumulate) + bias`. Then,
@@ -31,13 +31,12 @@
 //!
 //! NaN and infinities behave as in f32, and stay in their row and column.
 
-use super::levels::{self, Levels};
-use super::{KernelInfo, Portion, matmul};
-use crate::isa::IsaId;
-use crate::quant::DType;
+use super::{KernelInfo, Portion, matmul, table};
+use crate::isa::{Isa, IsaId, Scalar};
 
 mod layout;
 mod packed;
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
 mod pairs;
 mod rounding;
 #[cfg(test)]
@@ -45,13 +44,13 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-pub use layout::Layout;
+pub use layout::PanelLayout;
 pub use packed::{Output, Packed};
-use rounding::{RoundRows, Rounding};
+use rounding::RoundRows;
 
-/// This family's kernels at one level.
+/// The kernel of one level: how rows are rounded, how weights are packed, and the loops that multiply them.
 #[derive(Clone, Copy)]
-pub struct Set {
+pub struct Kernel {
     info: KernelInfo,
     engine: Engine,
     round: RoundRows,
@@ -61,7 +60,7 @@ pub struct Set {
 #[derive(Clone, Copy)]
 enum Engine {
     /// The f32 kernel that widens bfloat16 weights: rows are f32.
-    Widening(&'static matmul::Row),
+    Widening(&'static matmul::Kernel),
     /// The same loops over pairs of bfloat16, which take the place of one f32.
     Pairs(&'static matmul::Blocking),
     /// Tiles.
@@ -69,12 +68,10 @@ enum Engine {
     Tiles(unsafe fn(&Portion)),
 }
 
-impl Set {
-    /// The kernels of level `isa`, or of the next lower level that this family has and this CPU can run.
-    pub fn select(isa: IsaId) -> Self {
-        let runs = |set: &Set| isa.includes(set.info.isa) && set.info.isa.is_available();
-        let best = all().filter(runs).max_by_key(|set| set.info.isa);
-        best.expect("the scalar level runs anywhere")
+impl Kernel {
+    /// The best kernel that `isa` includes and this CPU has.
+    pub fn select(isa: IsaId) -> &'static Kernel {
+        table::best(TABLE.iter(), isa).expect("the scalar level runs anywhere")
     }
 
     /// Name, level, tile.
@@ -83,10 +80,10 @@ impl Set {
     }
 
     /// How weights are packed for this level.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> PanelLayout {
         match self.engine {
-            Engine::Widening(row) => Layout::Columns(row),
-            Engine::Pairs(loops) => Layout::Pairs { nr: loops.nr, tile: loops.nr, step: 2 },
+            Engine::Widening(kernel) => PanelLayout::Columns(kernel),
+            Engine::Pairs(loops) => PanelLayout::Pairs { nr: loops.nr, tile: loops.nr, step: 2 },
             #[cfg(target_arch = "x86_64")]
             Engine::Tiles(_) => tiles::LAYOUT,
         }
@@ -112,21 +109,21 @@ impl Set {
         let row_bytes = self.row_bytes(k).unwrap_or(0);
         for row in 0..rows {
             let (x, out) = (x.wrapping_add(row * ldx), out.wrapping_add(row * row_bytes));
-            // SAFETY: the caller's promise; the set was selected for this CPU.
+            // SAFETY: the caller's promise; the kernel was selected for this CPU.
             unsafe { (self.round)(x, k, out, row_bytes) };
         }
     }
 
-    /// Computes a portion: rows that this set has rounded, weights that it has packed.
+    /// Computes a portion: rows that this kernel has rounded, weights that it has packed.
     ///
     /// # Safety
     /// X holds m rounded rows of k, W the panels up to `panel_end`, Y m rows with all columns of the portion's
     /// panels that are below n, bias n floats; Y overlaps none of them, and nothing else writes to its part of Y.
     pub unsafe fn run(&self, portion: &Portion) {
-        // SAFETY: the caller's promise; the set was selected for this CPU.
+        // SAFETY: the caller's promise; the kernel was selected for this CPU.
         unsafe {
             match self.engine {
-                Engine::Widening(row) => row.run(portion),
+                Engine::Widening(kernel) => kernel.run(portion),
                 Engine::Pairs(loops) => {
                     loops.run_portion(&Portion { k: portion.k.div_ceil(2), ..*portion });
                 }
@@ -137,29 +134,44 @@ impl Set {
     }
 }
 
-/// Every set that this build has, lowest level first.
-fn all() -> impl Iterator<Item = Set> {
-    let portable = matmul::table().iter().filter(|row| row.weights == DType::BF16).map(|row| {
-        let info = KernelInfo { op: "bmatmul", ..row.info };
-        Set { info, engine: Engine::Widening(row), round: widened_rounding(row.info.isa) }
-    });
-    let pairs = pairs::ROWS.iter();
-    let pairs =
-        pairs.map(|(info, loops, round)| Set { info: *info, engine: Engine::Pairs(loops), round: *round });
-    let sets = portable.chain(pairs);
+/// A kernel of a level without a dot product of bfloat16.
+const fn widening<I: Isa>(kernel: &'static matmul::Kernel) -> Kernel {
+    let info = KernelInfo { op: "bmatmul", ..kernel.info };
+    Kernel { info, engine: Engine::Widening(kernel), round: rounding::to_f32::<I> }
+}
+
+/// Every kernel of the family.
+static TABLE: &[Kernel] = &[
+    widening::<Scalar>(const { &matmul::scalar::<matmul::Bf16>() }),
     #[cfg(target_arch = "x86_64")]
-    let sets = sets.chain([tiles::SET]);
-    sets
+    widening::<crate::isa::Avx2>(const { &matmul::avx2::<matmul::Bf16>() }),
+    #[cfg(target_arch = "x86_64")]
+    widening::<crate::isa::Avx512>(const { &matmul::avx512::<matmul::Bf16>() }),
+    #[cfg(target_arch = "x86_64")]
+    pairs::kernel::<crate::isa::Avx512Bf16>(const { &pairs::blocking::<crate::isa::Avx512Bf16>() }),
+    #[cfg(target_arch = "x86_64")]
+    tiles::KERNEL,
+    #[cfg(target_arch = "aarch64")]
+    widening::<crate::isa::Neon>(const { &matmul::neon::<matmul::Bf16>() }),
+    #[cfg(target_arch = "aarch64")]
+    pairs::kernel::<crate::isa::NeonBf16>(const { &pairs::blocking::<crate::isa::NeonBf16>() }),
+];
+
+impl table::Entry for Kernel {
+    fn isa(&self) -> IsaId {
+        self.info.isa
+    }
 }
 
-/// The kernel that rounds to f32 at a level of the f32 kernels.
-fn widened_rounding(isa: IsaId) -> RoundRows {
-    let own = levels::all::<Rounding>().into_iter().find(|(level, _)| *level == isa);
-    own.map_or_else(Rounding::at::<crate::isa::Scalar>, |(_, rounding)| rounding).0
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.info.fmt(f)
+    }
 }
 
-/// Every kernel of the family, whether or not this CPU can run it.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    let rounding = |info| KernelInfo { op: "round_bf16", dtype: "f32", mr: 1, nr: 1, ..info };
-    all().map(move |set| rounding(set.info)).chain(all().map(|set| set.info))
+/// Name, level and tile of every kernel of the family, whether or not this CPU can run it.
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    let rounding =
+        |kernel: &Kernel| KernelInfo { op: "round_bf16", dtype: "f32", mr: 1, nr: 1, ..kernel.info };
+    TABLE.iter().map(rounding).chain(TABLE.iter().map(|kernel| kernel.info))
 }

@@ -1,6 +1,6 @@
 //! Packed weights in memory that the caller brings, with checks instead of promises.
 
-use super::Set;
+use super::Kernel;
 use crate::error::{Error, Result};
 use crate::kernels::Portion;
 
@@ -10,7 +10,7 @@ const ROWS: usize = 512;
 /// N × K weights, packed by one level.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
-    set: Set,
+    kernel: &'static Kernel,
     data: &'a [u8],
     n: usize,
     k: usize,
@@ -29,21 +29,21 @@ pub struct Output<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// Weights that [`super::Layout::pack`] has put into `data`, all panels of them.
+    /// Weights that [`super::PanelLayout::pack`] has put into `data`, all panels of them.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where `data` isn't as long as they are.
-    pub fn new(set: Set, data: &'a [u8], n: usize, k: usize) -> Result<Self> {
-        if set.layout().packed_bytes(n, k) != Some(data.len()) || set.row_bytes(k).is_none() {
+    pub fn new(kernel: &'static Kernel, data: &'a [u8], n: usize, k: usize) -> Result<Self> {
+        if kernel.layout().packed_bytes(n, k) != Some(data.len()) || kernel.row_bytes(k).is_none() {
             let bytes = data.len();
             return Err(Error::invalid(format!("{n} × {k} packed weights do not fill {bytes} bytes")));
         }
-        Ok(Self { set, data, n, k })
+        Ok(Self { kernel, data, n, k })
     }
 
     /// Bytes of scratch memory that a product of `m` rows takes; `None` on overflow.
     pub fn scratch_bytes(&self, m: usize) -> Option<usize> {
-        self.set.row_bytes(self.k)?.checked_mul(m.min(ROWS))
+        self.kernel.row_bytes(self.k)?.checked_mul(m.min(ROWS))
     }
 
     /// Y = X · Wᵀ for `m` rows of X, `ldx` floats apart. `scratch` is at least `scratch_bytes(m)` long, and fastest
@@ -52,7 +52,7 @@ impl<'a> Packed<'a> {
     /// # Errors
     /// [`Error::InvalidArgument`] where a matrix doesn't lie inside its slice, or the scratch is too short.
     pub fn multiply(&self, m: usize, x: &[f32], ldx: usize, y: Output<'_>, scratch: &mut [u8]) -> Result<()> {
-        let Self { set, n, k, .. } = *self;
+        let Self { kernel, n, k, .. } = *self;
         let inside = |len: usize, ld: usize, columns: usize| {
             let needed = match (m, columns) {
                 (0, _) | (_, 0) => Some(0),
@@ -74,7 +74,7 @@ impl<'a> Packed<'a> {
                 scratch.len()
             )));
         }
-        let row_bytes = set.row_bytes(k).unwrap_or(0);
+        let row_bytes = kernel.row_bytes(k).unwrap_or(0);
         for first in (0..m).step_by(ROWS) {
             let rows = ROWS.min(m - first);
             let portion = Portion {
@@ -84,7 +84,7 @@ impl<'a> Packed<'a> {
                 k,
                 w: self.data.as_ptr(),
                 panel_begin: 0,
-                panel_end: set.layout().panels(n),
+                panel_end: kernel.layout().panels(n),
                 n,
                 y: y.data.as_mut_ptr().wrapping_add(first * y.ld),
                 ldy: y.ld,
@@ -93,8 +93,8 @@ impl<'a> Packed<'a> {
             };
             // SAFETY: checked above; the scratch has room for the rounded rows, the weights are all panels.
             unsafe {
-                set.round_rows(x.as_ptr().wrapping_add(first * ldx), ldx, rows, k, scratch.as_mut_ptr());
-                set.run(&portion);
+                kernel.round_rows(x.as_ptr().wrapping_add(first * ldx), ldx, rows, k, scratch.as_mut_ptr());
+                kernel.run(&portion);
             }
         }
         Ok(())

@@ -1,27 +1,31 @@
 //! Dot products of pairs in vectors: the f32 kernels' loops and shape of tile, with a pair of bfloat16 where those
 //! have an f32.
 
-use super::rounding::{RoundRows, to_pairs};
+use super::rounding::to_pairs;
+use super::{Engine, Kernel};
 use crate::isa::{DotBf16, Isa, SimdBody};
 use crate::kernels::KernelInfo;
 use crate::kernels::matmul::{Block, Blocking, Tile, Tiles, start, store};
 use std::array::from_fn;
 
-/// The levels with such an instruction, the loops round their tiles, whose k counts pairs, and how rows are rounded.
-pub(super) static ROWS: &[(KernelInfo, Blocking, RoundRows)] = &[
-    #[cfg(target_arch = "x86_64")]
-    row::<crate::isa::Avx512Bf16>(),
-    #[cfg(target_arch = "aarch64")]
-    row::<crate::isa::NeonBf16>(),
-];
-
 /// Vectors of columns in a panel.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const NV: usize = 4;
 
-/// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-const fn row<I: DotBf16>() -> (KernelInfo, Blocking, RoundRows) {
+/// The kernel of a level with such an instruction.
+pub(super) const fn kernel<I: DotBf16>(blocking: &'static Blocking) -> Kernel {
+    let info = KernelInfo {
+        op: "bmatmul",
+        dtype: "bf16",
+        isa: I::ID,
+        mr: blocking.tiles.full.len(),
+        nr: blocking.nr,
+    };
+    Kernel { info, engine: Engine::Pairs(blocking), round: to_pairs::<I> }
+}
+
+/// The loops round its tiles, whose k counts pairs. 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32
+/// registers.
+pub(super) const fn blocking<I: DotBf16>() -> Blocking {
     let full = const {
         &[
             tile::<I, 1, 4>(),
@@ -33,12 +37,9 @@ const fn row<I: DotBf16>() -> (KernelInfo, Blocking, RoundRows) {
         ]
     };
     let nr = NV * I::LANES;
-    let info = KernelInfo { op: "bmatmul", dtype: "bf16", isa: I::ID, mr: full.len(), nr };
-    let tiles = Tiles { full, narrow: full };
-    (info, Blocking { tiles, nr, row_bytes: 4 * nr, wide: None }, to_pairs::<I>)
+    Blocking { tiles: Tiles { full, narrow: full }, nr, row_bytes: 4 * nr, wide: None }
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const fn tile<I: DotBf16, const MR: usize, const P: usize>() -> Tile {
     Tile { one: entry::<I, MR, 1>, group: P, many: entry::<I, MR, P> }
 }

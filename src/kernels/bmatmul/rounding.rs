@@ -2,24 +2,14 @@
 //! Levels with a dot product of bfloat16 store pairs, the others f32 with the lower halves cleared.
 
 use crate::isa::{DotBf16, Isa, SimdBody};
-use crate::kernels::levels::Levels;
 
 /// Rounds a row of `k` f32 into `bytes` bytes, a multiple of 64 with room for it; the rest becomes zeros.
 /// Its safety contract: that memory is there, and the CPU has the instruction set.
 pub(super) type RoundRows = unsafe fn(x: *const f32, k: usize, out: *mut u8, bytes: usize);
 
-/// The kernel that stores f32.
-pub(super) struct Rounding(pub RoundRows);
-
-impl Levels for Rounding {
-    fn at<I: Isa>() -> Self {
-        Self(to_f32::<I>)
-    }
-}
-
 /// # Safety
 /// See [`RoundRows`].
-unsafe fn to_f32<I: Isa>(x: *const f32, k: usize, out: *mut u8, bytes: usize) {
+pub(super) unsafe fn to_f32<I: Isa>(x: *const f32, k: usize, out: *mut u8, bytes: usize) {
     // SAFETY: the caller proves that the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
     isa.vectorize(ToF32 { x, k, out: out.cast(), len: bytes / 4 })

@@ -10,9 +10,9 @@ use half::bf16;
 
 const CANARY: f32 = -7777.0;
 
-/// Sets that this CPU can run.
-fn sets() -> impl Iterator<Item = Set> {
-    all().filter(|set| set.info.isa.is_available())
+/// Kernels that this CPU can run.
+fn kernels_here() -> impl Iterator<Item = &'static Kernel> {
+    TABLE.iter().filter(|kernel| kernel.info.isa.is_available())
 }
 
 fn rounded(x: &[f32]) -> Vec<f32> {
@@ -111,8 +111,8 @@ impl Case {
     }
 
     /// The packed weights, `shift` bytes before the end of what may be touched.
-    fn pack(&self, set: Set, shift: usize) -> Guarded {
-        let layout = set.layout();
+    fn pack(&self, kernel: &'static Kernel, shift: usize) -> Guarded {
+        let layout = kernel.layout();
         let mut packed = Guarded::new(layout.packed_bytes(self.n, self.k).unwrap(), shift);
         let bytes = self.weights();
         packed.bytes().fill(0xff);
@@ -122,7 +122,7 @@ impl Case {
     }
 
     /// Y by portions of `split` panels, in rows of at most `rows`; all memory ends where it must.
-    fn run(&self, set: Set, packed: &Guarded, split: usize, rows: usize) -> Vec<f32> {
+    fn run(&self, kernel: &'static Kernel, packed: &Guarded, split: usize, rows: usize) -> Vec<f32> {
         let Self { m, n, k, gaps: (gap_x, gap_y), .. } = *self;
         let spread = |values: &[f32], columns: usize, gap: usize| {
             let mut out = Vec::new();
@@ -133,14 +133,14 @@ impl Case {
             out
         };
         let x = Guarded::floats(&spread(&self.x, k, gap_x));
-        let row_bytes = set.row_bytes(k).unwrap();
+        let row_bytes = kernel.row_bytes(k).unwrap();
         let rounded = Guarded::new(m * row_bytes, packed.shift);
         // SAFETY: x has m rows of k, and `rounded` room for them.
-        unsafe { set.round_rows(x.begin.cast(), k + gap_x, m, k, rounded.begin) };
+        unsafe { kernel.round_rows(x.begin.cast(), k + gap_x, m, k, rounded.begin) };
         let start = if self.accumulate { self.y.clone() } else { vec![CANARY; m * n] };
         let mut y = Guarded::floats(&spread(&start, n, gap_y));
         let bias = Guarded::floats(&self.b);
-        let (layout, ldy) = (set.layout(), n + gap_y);
+        let (layout, ldy) = (kernel.layout(), n + gap_y);
         for first in (0..m).step_by(rows) {
             for begin in (0..layout.panels(n)).step_by(split) {
                 let portion = Portion {
@@ -158,19 +158,19 @@ impl Case {
                     accumulate: self.accumulate,
                 };
                 // SAFETY: the buffers have these shapes, and the level is available.
-                unsafe { set.run(&portion) };
+                unsafe { kernel.run(&portion) };
             }
         }
         let y: Vec<f32> =
             y.bytes().chunks_exact(4).map(|x| f32::from_ne_bytes(x.try_into().unwrap())).collect();
         for line in y.chunks(ldy.max(1)) {
-            assert!(line.iter().skip(n).all(|&x| x == CANARY), "{}: gap of Y touched", self.name(set));
+            assert!(line.iter().skip(n).all(|&x| x == CANARY), "{}: gap of Y touched", self.name(kernel));
         }
         y.chunks(ldy.max(1)).flat_map(|line| line[..n].to_vec()).collect()
     }
 
-    fn whole(&self, set: Set) -> Vec<f32> {
-        self.run(set, &self.pack(set, 0), usize::MAX / 2, usize::MAX / 2)
+    fn whole(&self, kernel: &'static Kernel) -> Vec<f32> {
+        self.run(kernel, &self.pack(kernel, 0), usize::MAX / 2, usize::MAX / 2)
     }
 
     /// The exact result, and the sum of the terms' magnitudes, which the bound multiplies.
@@ -191,8 +191,8 @@ impl Case {
     }
 
     /// What the contract allows output `i` to be off, `size` being the sum of its terms' magnitudes.
-    fn bound(&self, set: Set, i: usize, size: f64) -> f64 {
-        let (isa, k) = (set.info.isa, self.k);
+    fn bound(&self, kernel: &'static Kernel, i: usize, size: f64) -> f64 {
+        let (isa, k) = (kernel.info.isa, self.k);
         let roundings = match isa {
             IsaId::Amx => k.div_ceil(32) + 18,
             IsaId::NeonBf16 => 2 * k.div_ceil(2) + 6,
@@ -208,20 +208,20 @@ impl Case {
         rounding + f64::from(f32::MIN_POSITIVE) * (k as f64 + 2.0 + sum(x) + sum(w))
     }
 
-    fn check(&self, set: Set, exact: bool) {
+    fn check(&self, kernel: &'static Kernel, exact: bool) {
         let (want, size) = self.reference();
-        let got = self.whole(set);
+        let got = self.whole(kernel);
         assert_eq!(got.len(), want.len());
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-            let bound = if exact { 0.0 } else { self.bound(set, i, size[i]) };
+            let bound = if exact { 0.0 } else { self.bound(kernel, i, size[i]) };
             let error = (f64::from(*got) - want).abs();
-            assert!(error <= bound, "{}: element {i}: {got} for {want}, bound {bound}", self.name(set));
+            assert!(error <= bound, "{}: element {i}: {got} for {want}, bound {bound}", self.name(kernel));
         }
     }
 
-    fn name(&self, set: Set) -> String {
+    fn name(&self, kernel: &'static Kernel) -> String {
         let Self { m, n, k, gaps, bias, accumulate, .. } = self;
-        format!("{} {m}×{n}×{k} gaps {gaps:?} bias {bias} accumulate {accumulate}", set.info.isa.name())
+        format!("{} {m}×{n}×{k} gaps {gaps:?} bias {bias} accumulate {accumulate}", kernel.info.isa.name())
     }
 }
 
@@ -235,24 +235,24 @@ fn round(edge: usize) -> Vec<usize> {
 
 #[test]
 fn every_edge_agrees_with_the_reference_and_integers_agree_exactly() {
-    for set in sets() {
-        let (mr, nr) = (set.info.mr, set.info.nr);
+    for kernel in kernels_here() {
+        let (mr, nr) = (kernel.info.mr, kernel.info.nr);
         for m in (0..=34).chain([47, 48, 49, 64, 65]).filter(|&m| m <= 2 * mr + 1) {
             for n in round(nr) {
                 for k in [0, 1, 2, 5, 33] {
-                    Case::integers(m, n, k).check(set, true);
-                    Case::random(m, n, k).check(set, false);
+                    Case::integers(m, n, k).check(kernel, true);
+                    Case::random(m, n, k).check(kernel, false);
                 }
             }
         }
         for k in [31, 32, 63, 64, 65, 127, 511, 512, 513, 1025, 1055] {
             for (m, n) in [(1, 5), (2, 3 * nr + 1), (mr + 1, nr + 1), (3 * mr, 2 * nr)] {
-                Case::integers(m, n, k).check(set, true);
-                Case::random(m, n, k).check(set, false);
+                Case::integers(m, n, k).check(kernel, true);
+                Case::random(m, n, k).check(kernel, false);
             }
         }
         for panels in 1..=18 {
-            Case::integers(mr.min(33), panels * nr - 3, 7).check(set, true);
+            Case::integers(mr.min(33), panels * nr - 3, 7).check(kernel, true);
         }
     }
 }
@@ -260,26 +260,26 @@ fn every_edge_agrees_with_the_reference_and_integers_agree_exactly() {
 #[test]
 fn blocks_of_k_and_chunks_of_rows() {
     // Longer than a block of k, and more rows than stay in L2 with it.
-    for set in sets().filter(|set| set.info.isa > IsaId::Scalar) {
+    for kernel in kernels_here().filter(|kernel| kernel.info.isa > IsaId::Scalar) {
         for (m, n, k) in [(49, 5, 2049), (530, 5, 2200), (49, 300, 2113)] {
-            Case { bias: true, accumulate: true, ..Case::integers(m, n, k) }.check(set, true);
+            Case { bias: true, accumulate: true, ..Case::integers(m, n, k) }.check(kernel, true);
         }
-        Case { bias: true, ..Case::random(50, 40, 2500) }.check(set, false);
+        Case { bias: true, ..Case::random(50, 40, 2500) }.check(kernel, false);
     }
 }
 
 #[test]
 fn every_epilogue_and_stride() {
-    for set in sets() {
-        let (mr, nr) = (set.info.mr, set.info.nr);
+    for kernel in kernels_here() {
+        let (mr, nr) = (kernel.info.mr, kernel.info.nr);
         for (m, n, k) in
             [(1, nr + 3, 9), (mr + 2, 2 * nr - 1, 33), (2 * mr + 1, 2 * nr, 517), (3, 1, 0), (4, nr, 1)]
         {
             for gaps in [(0, 0), (1, 3), (7, nr)] {
                 for (bias, accumulate) in [(false, false), (true, false), (false, true), (true, true)] {
                     let with = |case| Case { gaps, bias, accumulate, ..case };
-                    with(Case::integers(m, n, k)).check(set, true);
-                    with(Case::random(m, n, k)).check(set, false);
+                    with(Case::integers(m, n, k)).check(kernel, true);
+                    with(Case::random(m, n, k)).check(kernel, false);
                 }
             }
         }
@@ -289,11 +289,11 @@ fn every_epilogue_and_stride() {
 #[test]
 fn any_split_and_any_alignment_have_the_same_bits() {
     let bits = |y: Vec<f32>| y.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-    for set in sets() {
-        let (mr, nr) = (set.info.mr, set.info.nr);
-        let k = if set.info.isa == IsaId::Scalar { 300 } else { 2100 };
+    for kernel in kernels_here() {
+        let (mr, nr) = (kernel.info.mr, kernel.info.nr);
+        let k = if kernel.info.isa == IsaId::Scalar { 300 } else { 2100 };
         let case = Case { bias: true, accumulate: true, ..Case::random(3 * mr + 2, 5 * nr + 3, k) };
-        let whole = bits(case.whole(set));
+        let whole = bits(case.whole(kernel));
         for (split, rows, shift) in [
             (1, usize::MAX / 2, 0),
             (2, 5, 1),
@@ -302,8 +302,8 @@ fn any_split_and_any_alignment_have_the_same_bits() {
             (4, mr + 1, 2),
             (1, 17, 0),
         ] {
-            let got = bits(case.run(set, &case.pack(set, shift), split, rows));
-            assert!(got == whole, "{} by {split}, {rows}", case.name(set));
+            let got = bits(case.run(kernel, &case.pack(kernel, shift), split, rows));
+            assert!(got == whole, "{} by {split}, {rows}", case.name(kernel));
         }
     }
 }
@@ -311,14 +311,14 @@ fn any_split_and_any_alignment_have_the_same_bits() {
 #[test]
 fn results_that_are_written_past_the_caches_have_the_same_bits() {
     // From 1 MiB on, where rows are cache lines; a panel alone is less.
-    for set in sets().filter(|set| set.info.isa == IsaId::Amx) {
+    for kernel in kernels_here().filter(|kernel| kernel.info.isa == IsaId::Amx) {
         for (m, n, k, bias, accumulate) in
             [(136, 2000, 520, true, true), (160, 2032, 1200, true, false), (163, 1984, 2100, false, true)]
         {
             let case = Case { bias, accumulate, ..Case::random(m, n, k) };
-            let packed = case.pack(set, 0);
-            let whole = case.run(set, &packed, usize::MAX / 2, usize::MAX / 2);
-            assert!(whole == case.run(set, &packed, 1, usize::MAX / 2), "{}", case.name(set));
+            let packed = case.pack(kernel, 0);
+            let whole = case.run(kernel, &packed, usize::MAX / 2, usize::MAX / 2);
+            assert!(whole == case.run(kernel, &packed, 1, usize::MAX / 2), "{}", case.name(kernel));
         }
     }
 }
@@ -328,8 +328,8 @@ fn the_order_of_additions_is_the_one_that_is_documented() {
     let (m, n, k) = (5, 7, 331);
     let case = Case { bias: true, ..Case::random(m, n, k) };
     let (x, pad) = (rounded(&case.x), |line: &[f32]| [line, &[0.0; 64]].concat());
-    for set in sets() {
-        let step = match set.info.isa {
+    for kernel in kernels_here() {
+        let step = match kernel.info.isa {
             IsaId::Scalar | IsaId::Avx2 | IsaId::AvxVnni | IsaId::Avx512 | IsaId::Neon => 1,
             IsaId::Avx512Bf16 => 2,
             IsaId::Amx => 32,
@@ -348,23 +348,23 @@ fn the_order_of_additions_is_the_one_that_is_documented() {
                 }
             })
         });
-        assert_eq!(case.whole(set), want.collect::<Vec<_>>(), "{}", case.name(set));
+        assert_eq!(case.whole(kernel), want.collect::<Vec<_>>(), "{}", case.name(kernel));
     }
 }
 
 #[test]
 fn nan_and_infinity_stay_in_their_rows_and_columns() {
-    for set in sets() {
-        let mut case = Case::integers(set.info.mr + 1, set.info.nr + 1, 7);
+    for kernel in kernels_here() {
+        let mut case = Case::integers(kernel.info.mr + 1, kernel.info.nr + 1, 7);
         case.w.iter_mut().for_each(|w| *w = 1.0);
         case.x[8] = f32::NAN;
         case.x[15] = f32::INFINITY;
         case.w[7 * 3] = f32::NAN;
-        for (i, y) in case.whole(set).into_iter().enumerate() {
+        for (i, y) in case.whole(kernel).into_iter().enumerate() {
             match (i / case.n, i % case.n) {
-                (1, _) | (_, 3) => assert!(y.is_nan(), "{}: {i} is {y}", case.name(set)),
-                (2, _) => assert_eq!(y, f32::INFINITY, "{}: {i}", case.name(set)),
-                _ => assert!(y.is_finite(), "{}: {i} is {y}", case.name(set)),
+                (1, _) | (_, 3) => assert!(y.is_nan(), "{}: {i} is {y}", case.name(kernel)),
+                (2, _) => assert_eq!(y, f32::INFINITY, "{}: {i}", case.name(kernel)),
+                _ => assert!(y.is_finite(), "{}: {i} is {y}", case.name(kernel)),
             }
         }
     }
@@ -372,7 +372,7 @@ fn nan_and_infinity_stay_in_their_rows_and_columns() {
 
 #[test]
 fn numbers_below_the_normal_ones_stay_within_the_bound() {
-    for set in sets() {
+    for kernel in kernels_here() {
         for (tiny, other) in
             [(1e-39, 1.0), (1.1e-38, 3.0), (1e-30, 1e-9), (f32::MIN_POSITIVE, -1.0), (1e-44, 1e-44)]
         {
@@ -380,14 +380,14 @@ fn numbers_below_the_normal_ones_stay_within_the_bound() {
             let mut case = Case::new(3, 5, 9, || noise(&mut seed));
             case.x.iter_mut().for_each(|x| *x *= tiny);
             case.w.iter_mut().for_each(|w| *w = bf16::from_f32(*w * other).to_f32());
-            case.check(set, false);
+            case.check(kernel, false);
         }
     }
 }
 
-/// Elements of a row that a set has rounded.
-fn elements(set: Set, row: &[u8]) -> Vec<f32> {
-    if matches!(set.engine, Engine::Widening(_)) {
+/// Elements of a row that a kernel has rounded.
+fn elements(kernel: &'static Kernel, row: &[u8]) -> Vec<f32> {
+    if matches!(kernel.engine, Engine::Widening(_)) {
         return row.chunks_exact(4).map(|x| f32::from_ne_bytes(x.try_into().unwrap())).collect();
     }
     row.chunks_exact(2).map(|x| bf16::from_ne_bytes(x.try_into().unwrap()).to_f32()).collect()
@@ -404,21 +404,22 @@ fn rounding_goes_to_the_nearest_even_and_fills_rows_with_zeros() {
     let mut seed = 7;
     values.extend((0..300).map(|i| noise(&mut seed) * 2f32.powi(i % 200 - 100)));
     values.extend([1e-40, -1e-45, 1.17e-38]);
-    for set in sets() {
+    for kernel in kernels_here() {
         for k in [0, 1, 7, 15, 16, 31, 32, 33, 64, 100, values.len()] {
-            let (bytes, x) = (set.row_bytes(k).unwrap(), Guarded::floats(&values[values.len() - k..]));
+            let (bytes, x) = (kernel.row_bytes(k).unwrap(), Guarded::floats(&values[values.len() - k..]));
             assert!(bytes % 128 == 64);
             let mut out = Guarded::new(bytes, 0);
             out.bytes().fill(0xff);
             // SAFETY: one row of k, and room for it.
-            unsafe { set.round_rows(x.begin.cast(), k, 1, k, out.begin) };
-            let got = elements(set, out.bytes());
-            assert!(got[k..].iter().all(|x| x.to_bits() == 0), "{}: {k}", set.info.isa.name());
+            unsafe { kernel.round_rows(x.begin.cast(), k, 1, k, out.begin) };
+            let got = elements(kernel, out.bytes());
+            assert!(got[k..].iter().all(|x| x.to_bits() == 0), "{}: {k}", kernel.info.isa.name());
             for (&x, got) in values[values.len() - k..].iter().zip(got) {
                 let want = bf16::from_f32(x).to_f32();
-                let flushed = set.info.isa >= IsaId::Avx512Bf16 && got == 0.0 && x.abs() < f32::MIN_POSITIVE;
+                let flushed =
+                    kernel.info.isa >= IsaId::Avx512Bf16 && got == 0.0 && x.abs() < f32::MIN_POSITIVE;
                 let same = got.to_bits() == want.to_bits() || (got.is_nan() && x.is_nan());
-                assert!(same || flushed, "{}: {got} for {x}", set.info.isa.name());
+                assert!(same || flushed, "{}: {got} for {x}", kernel.info.isa.name());
             }
         }
     }
@@ -426,11 +427,11 @@ fn rounding_goes_to_the_nearest_even_and_fills_rows_with_zeros() {
 
 #[test]
 fn packing_takes_both_orders_and_any_panels_and_gives_rows_back() {
-    for set in sets() {
-        let (layout, nr) = (set.layout(), set.info.nr);
+    for kernel in kernels_here() {
+        let (layout, nr) = (kernel.layout(), kernel.info.nr);
         for (n, k, gap) in [(1, 1, 0), (nr + 1, 70, 0), (3 * nr - 1, 131, 5), (5, 0, 0)] {
             let case = Case::random(0, n, k);
-            let mut whole = case.pack(set, 1);
+            let mut whole = case.pack(kernel, 1);
             for transposed in [false, true] {
                 let (lines, line) = if transposed { (k, n) } else { (n, k) };
                 let mut data = Vec::new();
@@ -444,7 +445,7 @@ fn packing_takes_both_orders_and_any_panels_and_gives_rows_back() {
                 for p in 0..layout.panels(n) {
                     let mut out = vec![0xaau8; panel];
                     layout.pack(&source, p..p + 1, &mut out).unwrap();
-                    assert!(out == whole.bytes()[p * panel..][..panel], "panel {p}, {}", case.name(set));
+                    assert!(out == whole.bytes()[p * panel..][..panel], "panel {p}, {}", case.name(kernel));
                 }
             }
             let mut out = vec![CANARY; k];
@@ -467,18 +468,18 @@ fn packing_takes_both_orders_and_any_panels_and_gives_rows_back() {
 
 #[test]
 fn packed_weights_multiply_slices_and_refuse_what_does_not_fit() {
-    for set in sets().filter(|set| set.info.isa > IsaId::Scalar) {
+    for kernel in kernels_here().filter(|kernel| kernel.info.isa > IsaId::Scalar) {
         // More rows than are rounded at a time.
         let case = Case { bias: true, accumulate: true, ..Case::random(700, 9, 40) };
-        let mut memory = case.pack(set, 0);
-        let packed = Packed::new(set, memory.bytes(), 9, 40).unwrap();
+        let mut memory = case.pack(kernel, 0);
+        let packed = Packed::new(kernel, memory.bytes(), 9, 40).unwrap();
         let mut scratch = vec![0u8; packed.scratch_bytes(700).unwrap()];
         let mut y = case.y.clone();
         let multiply = |m, x: &[f32], ldx, y: &mut [f32], ld, bias: &[f32], scratch: &mut [u8]| {
             packed.multiply(m, x, ldx, Output { data: y, ld, bias: Some(bias), accumulate: true }, scratch)
         };
         multiply(700, &case.x, 40, &mut y, 9, &case.b, &mut scratch).unwrap();
-        assert!(y == case.whole(set), "{}", case.name(set));
+        assert!(y == case.whole(kernel), "{}", case.name(kernel));
         let (x, b, short) = (&case.x, &case.b, scratch.len() - 1);
         assert!(multiply(0, &[], 0, &mut [], 0, b, &mut []).is_ok());
         assert!(multiply(701, x, 40, &mut y, 9, b, &mut scratch).is_err());
@@ -488,8 +489,8 @@ fn packed_weights_multiply_slices_and_refuse_what_does_not_fit() {
         assert!(multiply(700, x, 40, &mut y, 8, b, &mut scratch).is_err());
         assert!(multiply(700, x, 40, &mut y, 9, &b[1..], &mut scratch).is_err());
         assert!(multiply(700, x, 40, &mut y, 9, b, &mut scratch[..short]).is_err());
-        assert!(Packed::new(set, &memory.bytes()[1..], 9, 40).is_err());
-        assert!(Packed::new(set, &[], usize::MAX, usize::MAX).is_err());
+        assert!(Packed::new(kernel, &memory.bytes()[1..], 9, 40).is_err());
+        assert!(Packed::new(kernel, &[], usize::MAX, usize::MAX).is_err());
     }
 }
 
@@ -502,6 +503,13 @@ fn a_level_gets_its_own_kernels_or_the_next_lower() {
             IsaId::NeonDotprod => IsaId::Neon,
             own => own,
         };
-        assert_eq!(Set::select(isa).info().isa, want);
+        assert_eq!(Kernel::select(isa).info().isa, want);
+    }
+}
+
+#[test]
+fn no_kernel_is_chosen_that_this_cpu_lacks() {
+    for isa in IsaId::ALL {
+        assert!(Kernel::select(isa).info().isa.is_available(), "{isa:?}");
     }
 }

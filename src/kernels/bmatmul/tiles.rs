@@ -15,7 +15,7 @@
 //! output has the same bits in any of them. No cut of the loops changes a bit: sums are f32 wherever they are kept.
 
 use super::rounding::to_pairs;
-use super::{Engine, Layout, Set};
+use super::{Engine, Kernel, PanelLayout};
 use crate::isa::amx::{
     self, Bf16Tiles, Block, CARRYING_STEPS, COLUMNS, ROW_BYTES, ROWS, TILE_BYTES, TileDot,
 };
@@ -32,9 +32,9 @@ const STEP: usize = ROW_BYTES / 2;
 /// Bytes of a panel that a step takes.
 const PANEL_STEP_BYTES: usize = 2 * TILE_BYTES;
 
-pub(super) const LAYOUT: Layout = Layout::Pairs { nr: NR, tile: COLUMNS, step: STEP };
+pub(super) const LAYOUT: PanelLayout = PanelLayout::Pairs { nr: NR, tile: COLUMNS, step: STEP };
 
-pub(super) const SET: Set = Set {
+pub(super) const KERNEL: Kernel = Kernel {
     info: KernelInfo { op: "bmatmul", dtype: "bf16", isa: IsaId::Amx, mr: 2 * ROWS, nr: NR },
     engine: Engine::Tiles(run::<Bf16Tiles>),
     round: to_pairs::<Amx>,
@@ -73,7 +73,7 @@ struct Scratch {
 /// Multiplies; see the family's contract.
 ///
 /// # Safety
-/// As [`Set::run`], and the level is available.
+/// As [`Kernel::run`], and the level is available.
 unsafe fn run<D: TileDot>(portion: &Portion) {
     if portion.m == 0 || portion.panel_begin >= portion.panel_end {
         return;

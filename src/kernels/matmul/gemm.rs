@@ -1,7 +1,7 @@
 //! The general product for direct callers: C = f(α·op(A)·op(B) + β·C + bias), B plain or packed ahead.
 //!
 //! # Contract
-//! - A is m × k or its transpose, B is k × n or its transpose (or packed for the row), C is m × n; all f32 and
+//! - A is m × k or its transpose, B is k × n or its transpose (or packed for the kernel), C is m × n; all f32 and
 //!   row-major with any distance between lines. C overlaps nothing. See [`Epilogue`] for what comes last.
 //! - The order of additions is the family's: an output starts at β·C + bias and adds its products for k
 //!   ascending. α ≠ 1 multiplies A first, rounded once more: γ(k + 2) instead of γ(k + 1). With β = 0, C is not
@@ -17,7 +17,7 @@
 use super::dots::Dots;
 use super::epilogue::{Epilogue, Finish, Lines, Scale};
 use super::pack_f32::{LinesPart, PanelPart};
-use super::{Product, Row};
+use super::{Kernel, Product};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::quant::DType;
@@ -31,12 +31,12 @@ const DIRECT_DEPTH: usize = 32;
 /// Rows of k that are packed together, about: C passes by once for each such slice.
 const DEPTH: usize = 512;
 
-/// A row-major f32 matrix, or the transpose of one.
+/// A row-major matrix, or the transpose of one.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
+pub struct Matrix<'a, T = f32> {
     /// The elements.
-    pub data: &'a [f32],
-    /// Floats from one line to the next, at least a line's elements.
+    pub data: &'a [T],
+    /// Elements from one line to the next, at least a line's own.
     pub ld: usize,
     /// The lines are the matrix's columns.
     pub transposed: bool,
@@ -47,7 +47,7 @@ pub struct Matrix<'a> {
 pub enum Right<'a> {
     /// As it lies in memory.
     Plain(Matrix<'a>),
-    /// All panels of the kernel row ([`Row::pack`]).
+    /// All panels of the kernel ([`Kernel::pack`]).
     Packed(&'a [u8]),
 }
 
@@ -74,7 +74,7 @@ pub struct Gemm<'a> {
 
 /// How a product is cut.
 #[derive(Clone, Copy)]
-struct Plan {
+struct Cuts {
     /// Rows of k in a slice.
     depth: usize,
     /// Columns that are worked on together, in whole panels.
@@ -89,7 +89,7 @@ struct Plan {
 
 /// A part of C to compute, and the scratch memory for it.
 struct Part {
-    plan: Plan,
+    cuts: Cuts,
     c: *mut f32,
     ldc: usize,
     rows: Range<usize>,
@@ -107,34 +107,34 @@ struct Panels {
 
 impl Gemm<'_> {
     /// Floats of scratch memory that [`Gemm::run`] wants.
-    pub fn scratch_len(&self, row: &Row) -> usize {
-        let plan = self.plan(row);
-        let a = if plan.pack_a { plan.rows.min(self.m) * plan.depth } else { 0 };
-        let nr = row.info.nr;
+    pub fn scratch_len(&self, kernel: &Kernel) -> usize {
+        let cuts = self.cuts(kernel);
+        let a = if cuts.pack_a { cuts.rows.min(self.m) * cuts.depth } else { 0 };
+        let nr = kernel.info.nr;
         let b = match self.b {
             Right::Packed(_) => 0,
-            Right::Plain(_) if plan.pack_b => plan.columns.min(self.n.next_multiple_of(nr)) * plan.depth,
+            Right::Plain(_) if cuts.pack_b => cuts.columns.min(self.n.next_multiple_of(nr)) * cuts.depth,
             Right::Plain(_) if self.n.is_multiple_of(nr) => 0,
-            Right::Plain(_) => nr * plan.depth,
+            Right::Plain(_) => nr * cuts.depth,
         };
         a + b
     }
 
-    /// Computes C, `ldc` floats between its lines, with `row` of a level that this CPU has.
+    /// Computes C, `ldc` floats between its lines, with `kernel` of a level that this CPU has.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where a matrix doesn't fit its slice, `row` isn't for these operands or not for
+    /// [`Error::InvalidArgument`] where a matrix doesn't fit its slice, `kernel` isn't for these operands or not for
     /// this CPU, or the scratch memory is shorter than [`Gemm::scratch_len`]. Nothing is written then.
-    pub fn run(&self, row: &Row, c: &mut [f32], ldc: usize, scratch: &mut [f32]) -> Result<()> {
-        self.check(row)?;
+    pub fn run(&self, kernel: &Kernel, c: &mut [f32], ldc: usize, scratch: &mut [f32]) -> Result<()> {
+        self.check(kernel)?;
         self.check_c(c.len(), ldc)?;
-        let needed = self.scratch_len(row);
+        let needed = self.scratch_len(kernel);
         if scratch.len() < needed {
             let got = scratch.len();
             return Err(Error::invalid(format!("{got} floats of scratch memory where {needed} are needed")));
         }
         // SAFETY: the matrices were checked to lie in their slices; C and the scratch memory are borrowed mutably.
-        unsafe { self.run_part(row, c.as_mut_ptr(), ldc, 0..self.m, 0..self.n, scratch.as_mut_ptr()) };
+        unsafe { self.run_part(kernel, c.as_mut_ptr(), ldc, 0..self.m, 0..self.n, scratch.as_mut_ptr()) };
         Ok(())
     }
 
@@ -142,33 +142,24 @@ impl Gemm<'_> {
     ///
     /// # Errors
     /// As [`Gemm::run`].
-    pub fn check(&self, row: &Row) -> Result<()> {
+    pub fn check(&self, kernel: &Kernel) -> Result<()> {
         let Self { m, n, k, .. } = *self;
-        if !row.info.isa.is_available() {
+        if !kernel.info.isa.is_available() {
             return Err(Error::invalid("the kernel is not one for this CPU"));
         }
         self.a.check("A", m, k)?;
         match self.b {
-            Right::Plain(_) if row.weights != DType::F32 => {
+            Right::Plain(_) if kernel.weights != DType::F32 => {
                 return Err(Error::invalid("a plain matrix B needs a kernel for f32"));
             }
             Right::Plain(b) => b.check("B", k, n)?,
-            Right::Packed(panels) if row.packed_len(n, k) != Some(panels.len()) => {
+            Right::Packed(panels) if kernel.packed_len(n, k) != Some(panels.len()) => {
                 let len = panels.len();
                 return Err(Error::invalid(format!("B of {k} × {n} isn't what {len} packed bytes hold")));
             }
             Right::Packed(_) => {}
         }
-        let Epilogue { bias, gate, residual, .. } = self.epilogue;
-        if bias.is_some_and(|bias| bias.len() != n) {
-            return Err(Error::invalid(format!("the bias isn't {n} floats")));
-        }
-        for (name, lines) in [("the gate", gate), ("the residual", residual)] {
-            if let Some(Lines { data, ld }) = lines {
-                fits(name, data.len(), m, n, ld)?;
-            }
-        }
-        Ok(())
+        self.epilogue.check(m, n)
     }
 
     /// Checks that C, `ldc` floats between its lines, lies inside a slice of `len` floats.
@@ -180,49 +171,49 @@ impl Gemm<'_> {
     }
 
     /// Computes some rows and columns of C, which begins at `c` as a whole. Columns begin at a multiple of the
-    /// row's `nr`; where they end makes no difference to the bits.
+    /// kernel's `nr`; where they end makes no difference to the bits.
     ///
     /// # Safety
     /// [`Gemm::check`] has passed; C is writable there and overlaps no operand; the scratch memory holds
     /// [`Gemm::scratch_len`] floats, no one else's meanwhile.
     pub(crate) unsafe fn run_part(
         &self,
-        row: &Row,
+        kernel: &Kernel,
         c: *mut f32,
         ldc: usize,
         rows: Range<usize>,
         columns: Range<usize>,
         scratch: *mut f32,
     ) {
-        let plan = self.plan(row);
-        let nr = row.info.nr;
+        let cuts = self.cuts(kernel);
+        let nr = kernel.info.nr;
         let mut first = columns.start;
-        if let (1, false, Right::Plain(b)) = (rows.len(), plan.pack_a, self.b)
+        if let (1, false, Right::Plain(b)) = (rows.len(), cuts.pack_a, self.b)
             && b.transposed
         {
-            let width = columns.len() - columns.len() % row.lanes;
+            let width = columns.len() - columns.len() % kernel.lanes;
             // SAFETY: as the caller promises.
-            unsafe { self.one_row(row, c, ldc, rows.start, first..first + width, &b) };
+            unsafe { self.one_row(kernel, c, ldc, rows.start, first..first + width, &b) };
             first += width;
         }
         while first < columns.end {
-            let mut width = plan.columns.min(columns.end - first);
-            if !plan.pack_b && width > nr {
+            let mut width = cuts.columns.min(columns.end - first);
+            if !cuts.pack_b && width > nr {
                 // What doesn't fill a panel comes by itself.
                 width -= width % nr;
             }
-            let part = Part { plan, c, ldc, rows: rows.clone(), columns: first..first + width, scratch };
+            let part = Part { cuts, c, ldc, rows: rows.clone(), columns: first..first + width, scratch };
             // SAFETY: a part of the caller's.
-            unsafe { self.columns(row, &part) };
+            unsafe { self.columns(kernel, &part) };
             first += width;
         }
     }
 
     /// What is packed, and how much at a time.
-    fn plan(&self, row: &Row) -> Plan {
+    fn cuts(&self, kernel: &Kernel) -> Cuts {
         let caches = memory::cache_sizes();
-        let (mr, nr) = (row.info.mr, row.info.nr);
-        let slice = row.blocking.k_slice();
+        let (mr, nr) = (kernel.info.mr, kernel.info.nr);
+        let slice = kernel.blocking.k_slice();
         let floats_of = |bytes: usize| bytes / size_of::<f32>();
         let (size_a, size_b) = (self.m.saturating_mul(self.k), self.k.saturating_mul(self.n));
         let must_pack_a = self.a.transposed || self.alpha != 1.0;
@@ -250,7 +241,7 @@ impl Gemm<'_> {
         let pack_a = must_pack_a || (pack_b && !small_a);
         let rows =
             if pack_a { (floats_of(caches.l2 / 8) / deep).max(mr).next_multiple_of(mr) } else { usize::MAX };
-        Plan { depth: depth.min(self.k), columns: panels * nr, rows, pack_a, pack_b }
+        Cuts { depth: depth.min(self.k), columns: panels * nr, rows, pack_a, pack_b }
     }
 
     /// One row of C, which begins at `y`, where B's lines run along k; whole vectors of columns.
@@ -259,7 +250,7 @@ impl Gemm<'_> {
     /// As [`Gemm::run_part`].
     unsafe fn one_row(
         &self,
-        row: &Row,
+        kernel: &Kernel,
         c: *mut f32,
         ldc: usize,
         at: usize,
@@ -269,8 +260,8 @@ impl Gemm<'_> {
         let y = c.wrapping_add(at * ldc + columns.start);
         // SAFETY: the caller's promise.
         unsafe {
-            self.scale(row, y, ldc, 1, columns.len());
-            (row.dots)(&Dots {
+            kernel.scale_block(self.beta, c, ldc, &(at..at + 1), &columns);
+            (kernel.dots)(&Dots {
                 x: self.a.data.as_ptr().wrapping_add(at * self.a.ld),
                 k: self.k,
                 b: b.data.as_ptr().wrapping_add(columns.start * b.ld),
@@ -280,9 +271,7 @@ impl Gemm<'_> {
                 resume: self.beta != 0.0,
                 bias: self.bias_at(columns.start),
             });
-            if !self.epilogue.is_empty() {
-                self.finish(row, y, ldc, &(at..at + 1), &columns);
-            }
+            kernel.finish_block(&self.epilogue, c, ldc, &(at..at + 1), &columns);
         }
     }
 
@@ -290,22 +279,22 @@ impl Gemm<'_> {
     ///
     /// # Safety
     /// As [`Gemm::run_part`].
-    unsafe fn columns(&self, row: &Row, part: &Part) {
-        let Part { plan, columns, .. } = part;
+    unsafe fn columns(&self, kernel: &Kernel, part: &Part) {
+        let Part { cuts, columns, .. } = part;
         // A rest of columns is packed even where whole panels aren't.
-        let whole = columns.len().is_multiple_of(row.info.nr);
-        let pack_b = matches!(self.b, Right::Plain(_)) && (plan.pack_b || !whole);
+        let whole = columns.len().is_multiple_of(kernel.info.nr);
+        let pack_b = matches!(self.b, Right::Plain(_)) && (cuts.pack_b || !whole);
         let mut k = 0;
         loop {
-            let slice = k..self.k.min(k + plan.depth);
-            // SAFETY: the caller's promise; the scratch memory has room for a slice of the plan.
+            let slice = k..self.k.min(k + cuts.depth);
+            // SAFETY: the caller's promise; the scratch memory has room for a slice of the cuts.
             unsafe {
-                let right = self.right(row, pack_b, columns, &slice, part.scratch);
+                let right = self.right(kernel, pack_b, columns, &slice, part.scratch);
                 let mut top = part.rows.start;
                 while top < part.rows.end {
-                    let rows = top..part.rows.end.min(top.saturating_add(plan.rows));
+                    let rows = top..part.rows.end.min(top.saturating_add(cuts.rows));
                     top = rows.end;
-                    self.block(row, part, rows, &slice, &right);
+                    self.block(kernel, part, rows, &slice, &right);
                 }
             }
             k = slice.end;
@@ -320,18 +309,25 @@ impl Gemm<'_> {
     ///
     /// # Safety
     /// As [`Gemm::run_part`].
-    unsafe fn block(&self, row: &Row, part: &Part, rows: Range<usize>, slice: &Range<usize>, right: &Panels) {
-        let Part { plan, columns, ldc, .. } = part;
+    unsafe fn block(
+        &self,
+        kernel: &Kernel,
+        part: &Part,
+        rows: Range<usize>,
+        slice: &Range<usize>,
+        right: &Panels,
+    ) {
+        let Part { cuts, columns, ldc, .. } = part;
         let y = part.c.wrapping_add(rows.start * ldc + columns.start);
         let (m, n) = (rows.len(), columns.len());
         let (is_first, is_last) = (slice.start == 0, slice.end == self.k);
         // SAFETY: the caller's promise.
         unsafe {
             if is_first {
-                self.scale(row, y, *ldc, m, n);
+                kernel.scale_block(self.beta, part.c, *ldc, &rows, columns);
             }
-            let (x, ldx) = self.left(row, plan, &rows, slice, right.scratch);
-            row.multiply(&Product {
+            let (x, ldx) = self.left(kernel, cuts, &rows, slice, right.scratch);
+            kernel.multiply(&Product {
                 x: x.cast(),
                 ldx: 4 * ldx,
                 m,
@@ -345,20 +341,9 @@ impl Gemm<'_> {
                 resume: !is_first || self.beta != 0.0,
                 bias: if is_first { self.bias_at(columns.start) } else { ptr::null() },
             });
-            if is_last && !self.epilogue.is_empty() {
-                self.finish(row, y, *ldc, &rows, columns);
+            if is_last {
+                kernel.finish_block(&self.epilogue, part.c, *ldc, &rows, columns);
             }
-        }
-    }
-
-    /// Scales a block of C, which begins at `y`, by β, where that changes anything that is read.
-    ///
-    /// # Safety
-    /// As [`Gemm::run_part`].
-    unsafe fn scale(&self, row: &Row, y: *mut f32, ldy: usize, rows: usize, columns: usize) {
-        if self.beta != 0.0 && self.beta != 1.0 {
-            // SAFETY: the caller's block of C.
-            unsafe { (row.scale)(&Scale { factor: self.beta, y, ldy, rows, columns }) }
         }
     }
 
@@ -367,47 +352,24 @@ impl Gemm<'_> {
         self.epilogue.bias.map_or(ptr::null(), |bias| bias.as_ptr().wrapping_add(column))
     }
 
-    /// Finishes a block of C, which begins at `y`.
-    ///
-    /// # Safety
-    /// As [`Gemm::run_part`].
-    unsafe fn finish(&self, row: &Row, y: *mut f32, ldy: usize, rows: &Range<usize>, columns: &Range<usize>) {
-        let at = |lines: Option<Lines<'_>>| match lines {
-            Some(Lines { data, ld }) => (data.as_ptr().wrapping_add(rows.start * ld + columns.start), ld),
-            None => (ptr::null(), 0),
-        };
-        let (gate, ld_gate) = at(self.epilogue.gate);
-        let (residual, ld_residual) = at(self.epilogue.residual);
-        let activation = self.epilogue.activation;
-        let (rows, columns) = (rows.len(), columns.len());
-        let block = Finish { activation, gate, ld_gate, residual, ld_residual, y, ldy, rows, columns };
-        // SAFETY: the block lies inside all of them, as was checked.
-        unsafe { (row.finish)(&block) }
-    }
-
     /// Rows of A at a slice of k, and their distance.
     ///
     /// # Safety
     /// As [`Gemm::run_part`].
     unsafe fn left(
         &self,
-        row: &Row,
-        plan: &Plan,
+        kernel: &Kernel,
+        cuts: &Cuts,
         rows: &Range<usize>,
         slice: &Range<usize>,
         scratch: *mut f32,
     ) -> (*const f32, usize) {
-        let Matrix { data, ld, transposed } = self.a;
-        let at = if transposed { slice.start * ld + rows.start } else { rows.start * ld + slice.start };
-        let src = data.as_ptr().wrapping_add(at);
-        if !plan.pack_a {
-            return (src, ld);
+        if !cuts.pack_a {
+            return (self.a.at(rows.start, slice.start), self.a.ld);
         }
-        let (rows, depth, factor) = (rows.len(), slice.len(), self.alpha);
-        let lines = LinesPart { src, ld, along_k: !transposed, rows, depth, factor, dst: scratch };
-        // SAFETY: the caller's promise.
-        unsafe { (row.pack_lines)(&lines) };
-        (scratch, depth)
+        // SAFETY: A holds the rows, and the scratch memory has room for as many as the cuts say.
+        unsafe { kernel.gather_rows(&self.a, self.alpha, rows.clone(), slice.clone(), scratch) };
+        (scratch, slice.len())
     }
 
     /// Panels of B at a slice of k.
@@ -416,13 +378,13 @@ impl Gemm<'_> {
     /// As [`Gemm::run_part`]; `columns` begin a panel.
     unsafe fn right(
         &self,
-        row: &Row,
+        kernel: &Kernel,
         pack: bool,
         columns: &Range<usize>,
         slice: &Range<usize>,
         scratch: *mut f32,
     ) -> Panels {
-        let (nr, row_bytes) = (row.info.nr, row.blocking.row_bytes);
+        let (nr, row_bytes) = (kernel.info.nr, kernel.blocking.row_bytes);
         let b = match self.b {
             Right::Plain(b) => b,
             Right::Packed(panels) => {
@@ -449,31 +411,160 @@ impl Gemm<'_> {
                 dst: scratch.wrapping_add(panel * depth * nr),
             };
             // SAFETY: the caller's promise.
-            unsafe { (row.pack_panel)(&part) };
+            unsafe { (kernel.pack_panel)(&part) };
         }
         let rest = scratch.wrapping_add(columns.len().next_multiple_of(nr) * depth);
         Panels { w: scratch.cast(), row_stride: row_bytes, panel_stride: depth * row_bytes, scratch: rest }
     }
 }
 
-impl Matrix<'_> {
-    /// Checks that a matrix of `rows` × `columns` lies inside the data.
-    fn check(&self, name: &str, rows: usize, columns: usize) -> Result<()> {
-        let (lines, line) = if self.transposed { (columns, rows) } else { (rows, columns) };
-        fits(name, self.data.len(), lines, line, self.ld)
+impl Kernel {
+    /// Writes `factor` times some rows of A, at a slice of k, one after the other.
+    ///
+    /// # Safety
+    /// The CPU has the kernel's level, A holds the rows, and `out` is writable for as many floats; they don't overlap.
+    pub(crate) unsafe fn gather_rows(
+        &self,
+        a: &Matrix<'_>,
+        factor: f32,
+        rows: Range<usize>,
+        slice: Range<usize>,
+        out: *mut f32,
+    ) {
+        let lines = LinesPart {
+            src: a.at(rows.start, slice.start),
+            ld: a.ld,
+            along_k: !a.transposed,
+            rows: rows.len(),
+            depth: slice.len(),
+            factor,
+            dst: out,
+        };
+        // SAFETY: A holds the part, and `out` has room for it.
+        unsafe { (self.pack_lines)(&lines) }
+    }
+
+    /// Scales a block of C by β, where that changes anything that is read.
+    ///
+    /// # Safety
+    /// The CPU has the kernel's level, and the block of C, which begins at `c` as a whole, is writable.
+    pub(crate) unsafe fn scale_block(
+        &self,
+        beta: f32,
+        c: *mut f32,
+        ldc: usize,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) {
+        if beta != 0.0 && beta != 1.0 {
+            let y = c.wrapping_add(rows.start * ldc + columns.start);
+            let scale = Scale { factor: beta, y, ldy: ldc, rows: rows.len(), columns: columns.len() };
+            // SAFETY: the block is writable.
+            unsafe { (self.scale)(&scale) }
+        }
+    }
+
+    /// Finishes a block of C, whose sums are complete.
+    ///
+    /// # Safety
+    /// As [`Kernel::scale_block`]; gate and residual hold the block, and don't overlap C.
+    pub(crate) unsafe fn finish_block(
+        &self,
+        epilogue: &Epilogue<'_>,
+        c: *mut f32,
+        ldc: usize,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) {
+        if epilogue.is_empty() {
+            return;
+        }
+        let at = |lines: Option<Lines<'_>>| match lines {
+            Some(Lines { data, ld }) => (data.as_ptr().wrapping_add(rows.start * ld + columns.start), ld),
+            None => (ptr::null(), 0),
+        };
+        let (gate, ld_gate) = at(epilogue.gate);
+        let (residual, ld_residual) = at(epilogue.residual);
+        let (activation, y) = (epilogue.activation, c.wrapping_add(rows.start * ldc + columns.start));
+        let (rows, columns) = (rows.len(), columns.len());
+        let block = Finish { activation, gate, ld_gate, residual, ld_residual, y, ldy: ldc, rows, columns };
+        // SAFETY: the block lies inside C, the gate and the residual.
+        unsafe { (self.finish)(&block) }
     }
 }
 
-/// Checks that `lines` × `line` elements lie inside a slice of `len` floats.
-fn fits(name: &str, len: usize, lines: usize, line: usize, ld: usize) -> Result<()> {
-    let needed = match (lines, line) {
-        (0, _) | (_, 0) => Some(0),
-        _ => (lines - 1).checked_mul(ld).and_then(|x| x.checked_add(line)),
-    };
-    match needed {
-        Some(needed) if needed <= len && (ld >= line || lines <= 1) => Ok(()),
-        _ => Err(Error::invalid(format!(
-            "{name} of {lines} lines of {line}, {ld} apart, does not fit {len} floats"
-        ))),
+impl Epilogue<'_> {
+    /// Checks that what an m × n product is finished with fits it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where it doesn't.
+    pub(crate) fn check(&self, m: usize, n: usize) -> Result<()> {
+        if self.bias.is_some_and(|bias| bias.len() != n) {
+            return Err(Error::invalid(format!("the bias isn't {n} floats")));
+        }
+        for (name, lines) in [("the gate", self.gate), ("the residual", self.residual)] {
+            if let Some(Lines { data, ld }) = lines {
+                fits(name, data.len(), m, n, ld)?;
+            }
+        }
+        Ok(())
     }
+}
+
+impl<T: Copy> Matrix<'_, T> {
+    /// Checks that a matrix of `rows` × `columns` lies inside the data.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where it doesn't.
+    pub(crate) fn check(&self, name: &str, rows: usize, columns: usize) -> Result<()> {
+        let (lines, line) = self.lines(rows, columns);
+        fits(name, self.data.len(), lines, line, self.ld)
+    }
+
+    /// Elements from the first to the last of a matrix of `rows` × `columns`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where lines overlap, or where they don't fit into memory.
+    pub(crate) fn extent(&self, name: &str, rows: usize, columns: usize) -> Result<usize> {
+        let (lines, line) = self.lines(rows, columns);
+        extent(name, lines, line, self.ld)
+    }
+
+    /// The address of element (`row`, `column`).
+    fn at(&self, row: usize, column: usize) -> *const T {
+        let at = if self.transposed { column * self.ld + row } else { row * self.ld + column };
+        self.data.as_ptr().wrapping_add(at)
+    }
+
+    /// Element (`row`, `column`).
+    pub(crate) fn element(&self, row: usize, column: usize) -> T {
+        self.data[if self.transposed { column * self.ld + row } else { row * self.ld + column }]
+    }
+
+    /// How many lines the storage of `rows` × `columns` has, and the elements of each.
+    fn lines(&self, rows: usize, columns: usize) -> (usize, usize) {
+        if self.transposed { (columns, rows) } else { (rows, columns) }
+    }
+}
+
+/// Elements from the first to the last of `lines` × `line`, `ld` apart; 0 where there are none.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] where lines overlap, or where they don't fit into memory.
+pub(crate) fn extent(name: &str, lines: usize, line: usize, ld: usize) -> Result<usize> {
+    if lines == 0 || line == 0 {
+        return Ok(0);
+    }
+    let len = (lines - 1).checked_mul(ld).and_then(|whole| whole.checked_add(line));
+    len.filter(|_| ld >= line || lines == 1).ok_or_else(|| {
+        Error::invalid(format!("{name} of {lines} lines of {line}, {ld} apart, fits no memory"))
+    })
+}
+
+/// Checks that `lines` × `line` elements lie inside a slice of `len` of them.
+fn fits(name: &str, len: usize, lines: usize, line: usize, ld: usize) -> Result<()> {
+    if extent(name, lines, line, ld)? <= len {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{name} of {lines} lines of {line}, {ld} apart, does not fit {len} elements")))
 }

@@ -6,9 +6,9 @@ use crate::testing::noise_vec;
 
 const CANARY: f32 = -7777.0;
 
-/// f32 rows that this CPU can run.
-fn rows_here() -> impl Iterator<Item = &'static Row> {
-    table().iter().filter(|row| row.weights == DType::F32 && row.info.isa.is_available())
+/// f32 kernels that this CPU can run.
+fn kernels_here() -> impl Iterator<Item = &'static Kernel> {
+    table().iter().filter(|kernel| kernel.weights == DType::F32 && kernel.info.isa.is_available())
 }
 
 /// A dense matrix of `rows` × `columns` as it is stored: transposed or not, with a gap behind each line, at an odd
@@ -52,18 +52,26 @@ struct Case {
 impl Case {
     fn new(m: usize, n: usize, k: usize) -> Self {
         let noise = |len, seed| noise_vec(len, (seed + 1000 * m + 100 * n + 10 * k) as u64);
-        Self { m, n, k, a: noise(m * k, 1), b: noise(n * k, 2), c: noise(m * n, 3), bias: noise(n, 4) }
+        Self {
+            m,
+            n,
+            k,
+            a: noise(m * k, 1),
+            b: noise(n * k, 2),
+            c: noise(m * n, 3),
+            bias: noise(n, 4),
+        }
     }
 
-    fn pack(&self, row: &Row) -> Vec<u8> {
+    fn pack(&self, kernel: &Kernel) -> Vec<u8> {
         let bytes: Vec<u8> = self.b.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let mut packed = vec![0; row.packed_len(self.n, self.k).unwrap()];
-        row.pack(&Source::rows(&bytes, self.n, self.k), 0..row.panels(self.n), &mut packed).unwrap();
+        let mut packed = vec![0; kernel.packed_len(self.n, self.k).unwrap()];
+        kernel.pack(&Source::rows(&bytes, self.n, self.k), 0..kernel.panels(self.n), &mut packed).unwrap();
         packed
     }
 
     /// α·A·Bᵀ + β·C + bias by the packed kernel, on an A and a C that were scaled before.
-    fn want(&self, row: &Row, packed: &[u8], alpha: f32, beta: f32) -> Vec<f32> {
+    fn want(&self, kernel: &Kernel, packed: &[u8], alpha: f32, beta: f32) -> Vec<f32> {
         let a: Vec<f32> = self.a.iter().map(|x| if alpha == 1.0 { *x } else { alpha * x }).collect();
         let mut y: Vec<f32> = self.c.iter().map(|x| beta * x).collect();
         let portion = Portion {
@@ -73,7 +81,7 @@ impl Case {
             k: self.k,
             w: packed.as_ptr(),
             panel_begin: 0,
-            panel_end: row.panels(self.n),
+            panel_end: kernel.panels(self.n),
             n: self.n,
             y: y.as_mut_ptr(),
             ldy: self.n,
@@ -81,12 +89,12 @@ impl Case {
             accumulate: beta != 0.0,
         };
         // SAFETY: the buffers have these shapes, and the level is available.
-        unsafe { row.run(&portion) };
+        unsafe { kernel.run(&portion) };
         y
     }
 
     /// The same by the general product.
-    fn run(&self, row: &Row, gemm: &Gemm<'_>, gap: usize) -> Vec<f32> {
+    fn run(&self, kernel: &Kernel, gemm: &Gemm<'_>, gap: usize) -> Vec<f32> {
         let ldc = self.n + gap;
         let mut c = vec![CANARY; 1 + self.m * ldc];
         for i in 0..self.m {
@@ -95,10 +103,10 @@ impl Case {
                 if gemm.beta == 0.0 { &vec![f32::NAN; self.n][..] } else { &self.c[i * self.n..][..self.n] };
             c[1 + i * ldc..][..self.n].copy_from_slice(start);
         }
-        let mut scratch = vec![f32::NAN; gemm.scratch_len(row) + 1];
+        let mut scratch = vec![f32::NAN; gemm.scratch_len(kernel) + 1];
         let end = scratch.len() - 1;
         scratch[end] = CANARY;
-        gemm.run(row, &mut c[1..], ldc, &mut scratch[..end]).unwrap();
+        gemm.run(kernel, &mut c[1..], ldc, &mut scratch[..end]).unwrap();
         assert_eq!(scratch[end], CANARY, "written past the scratch memory");
         assert_eq!(c[0], CANARY);
         let lines = c[1..].chunks_exact(ldc.max(1));
@@ -107,10 +115,10 @@ impl Case {
     }
 }
 
-fn check(row: &Row, (m, n, k): (usize, usize, usize), alpha: f32, beta: f32, gap: usize) {
+fn check(kernel: &Kernel, (m, n, k): (usize, usize, usize), alpha: f32, beta: f32, gap: usize) {
     let case = Case::new(m, n, k);
-    let packed = case.pack(row);
-    let want = case.want(row, &packed, alpha, beta);
+    let packed = case.pack(kernel);
+    let want = case.want(kernel, &packed, alpha, beta);
     for a_transposed in [false, true] {
         let a = Stored::new(&case.a, m, k, a_transposed, gap);
         let plain = [false, true].map(|b_transposed| {
@@ -122,8 +130,8 @@ fn check(row: &Row, (m, n, k): (usize, usize, usize), alpha: f32, beta: f32, gap
         for (i, b) in rights.into_iter().enumerate() {
             let epilogue = Epilogue { bias: Some(&case.bias), ..Epilogue::default() };
             let gemm = Gemm { m, n, k, alpha, a: a.matrix(), b, beta, epilogue };
-            let got = case.run(row, &gemm, gap);
-            let name = row.info.isa.name();
+            let got = case.run(kernel, &gemm, gap);
+            let name = kernel.info.isa.name();
             let way = ["plain", "transposed", "packed"][i];
             assert!(
                 got == want,
@@ -135,8 +143,8 @@ fn check(row: &Row, (m, n, k): (usize, usize, usize), alpha: f32, beta: f32, gap
 
 #[test]
 fn every_way_to_store_the_matrices_gives_the_packed_kernel_s_bits() {
-    for row in rows_here() {
-        let (mr, nr, slice) = (row.info.mr, row.info.nr, row.blocking.k_slice());
+    for kernel in kernels_here() {
+        let (mr, nr, slice) = (kernel.info.mr, kernel.info.nr, kernel.blocking.k_slice());
         let sizes = [
             (0, 3, 2),
             (3, 0, 2),
@@ -152,7 +160,7 @@ fn every_way_to_store_the_matrices_gives_the_packed_kernel_s_bits() {
         ];
         for shape in sizes {
             for (alpha, beta, gap) in [(1.0, 0.0, 0), (1.0, 1.0, 3), (0.3, -0.7, 1)] {
-                check(row, shape, alpha, beta, gap);
+                check(kernel, shape, alpha, beta, gap);
             }
         }
     }
@@ -161,30 +169,30 @@ fn every_way_to_store_the_matrices_gives_the_packed_kernel_s_bits() {
 #[test]
 fn products_beyond_every_cut() {
     // More than a quarter of L2 in A, more rows, columns and depth than are worked on together.
-    for row in rows_here() {
+    for kernel in kernels_here() {
         let caches = crate::memory::cache_sizes();
         let quarter = caches.l2 / 4 / 4;
-        let rows = 2 * row.info.mr + 1;
+        let rows = 2 * kernel.info.mr + 1;
         let deep = (quarter / 40).max(1100);
-        if row.info.isa != IsaId::Scalar {
-            check(row, (quarter / 1100 + rows, 77, 1100), 1.0, 0.0, 0);
-            check(row, (quarter / 600 + rows, caches.l2 / 4 / 512 + row.info.nr + 3, 600), 1.0, 1.0, 0);
+        if kernel.info.isa != IsaId::Scalar {
+            check(kernel, (quarter / 1100 + rows, 77, 1100), 1.0, 0.0, 0);
+            check(kernel, (quarter / 600 + rows, caches.l2 / 4 / 512 + kernel.info.nr + 3, 600), 1.0, 1.0, 0);
         }
-        check(row, (41, 70, deep), 1.0, 0.5, 0);
+        check(kernel, (41, 70, deep), 1.0, 0.5, 0);
         // B from afar, met as it lies.
-        check(row, (rows, quarter / 300 + 5, 300), 1.0, 0.0, 0);
-        check(row, (1, quarter / 300 + 5, 300), 1.0, 0.0, 0);
+        check(kernel, (rows, quarter / 300 + 5, 300), 1.0, 0.0, 0);
+        check(kernel, (1, quarter / 300 + 5, 300), 1.0, 0.0, 0);
     }
 }
 
 #[test]
 fn an_epilogue_has_the_bits_of_the_separate_kernels() {
-    for row in rows_here() {
-        let unary = crate::kernels::unary::UnaryKernels::select(row.info.isa);
-        let (m, n, k) = (row.info.mr + 2, 2 * row.info.nr + 3, 50);
+    for kernel in kernels_here() {
+        let unary = crate::kernels::unary::UnaryKernels::select(kernel.info.isa);
+        let (m, n, k) = (kernel.info.mr + 2, 2 * kernel.info.nr + 3, 50);
         let case = Case::new(m, n, k);
-        let packed = case.pack(row);
-        let plain = case.want(row, &packed, 1.0, 0.0);
+        let packed = case.pack(kernel);
+        let plain = case.want(kernel, &packed, 1.0, 0.0);
         let (gate, residual) = (noise_vec(m * n, 5), noise_vec(m * n, 6));
         let lines = |data| Some(Lines { data, ld: n });
         let functions = [
@@ -213,11 +221,11 @@ fn an_epilogue_has_the_bits_of_the_separate_kernels() {
                 };
                 let a = Matrix { data: &case.a, ld: k, transposed: false };
                 let gemm = Gemm { m, n, k, alpha: 1.0, a, b: Right::Packed(&packed), beta: 0.0, epilogue };
-                let got = case.run(row, &gemm, 2);
+                let got = case.run(kernel, &gemm, 2);
                 assert!(
                     got == want,
                     "{}: {activation:?}, gate {gated}, residual {added}",
-                    row.info.isa.name()
+                    kernel.info.isa.name()
                 );
             }
         }
@@ -226,26 +234,28 @@ fn an_epilogue_has_the_bits_of_the_separate_kernels() {
 
 #[test]
 fn halves_packed_ahead_multiply_too() {
-    for row in table().iter().filter(|row| row.weights == DType::F16 && row.info.isa.is_available()) {
-        let f32_row = Set::select(row.info.isa).f32;
-        let mut case = Case::new(row.info.mr + 1, row.info.nr + 1, 30);
+    for kernel in
+        table().iter().filter(|kernel| kernel.weights == DType::F16 && kernel.info.isa.is_available())
+    {
+        let f32_kernel = MatmulKernels::select(kernel.info.isa).f32;
+        let mut case = Case::new(kernel.info.mr + 1, kernel.info.nr + 1, 30);
         let halves: Vec<half::f16> = case.b.iter().map(|&x| half::f16::from_f32(x)).collect();
         case.b = halves.iter().map(|x| x.to_f32()).collect();
         let bytes: Vec<u8> = halves.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let mut packed = vec![0; row.packed_len(case.n, case.k).unwrap()];
-        row.pack(&Source::rows(&bytes, case.n, case.k), 0..row.panels(case.n), &mut packed).unwrap();
+        let mut packed = vec![0; kernel.packed_len(case.n, case.k).unwrap()];
+        kernel.pack(&Source::rows(&bytes, case.n, case.k), 0..kernel.panels(case.n), &mut packed).unwrap();
         let Case { m, n, k, .. } = case;
         let a = Stored::new(&case.a, m, k, true, 1);
         let epilogue = Epilogue { bias: Some(&case.bias), ..Epilogue::default() };
         let gemm =
             Gemm { m, n, k, alpha: 1.0, a: a.matrix(), b: Right::Packed(&packed), beta: 0.0, epilogue };
-        assert_eq!(case.run(row, &gemm, 0), case.want(f32_row, &case.pack(f32_row), 1.0, 0.0));
+        assert_eq!(case.run(kernel, &gemm, 0), case.want(f32_kernel, &case.pack(f32_kernel), 1.0, 0.0));
     }
 }
 
 #[test]
 fn shapes_that_do_not_fit_are_refused_and_nothing_is_written() {
-    let row = Set::select(IsaId::detect()).f32;
+    let kernel = MatmulKernels::select(IsaId::detect()).f32;
     let (x, bias) = (vec![0.0f32; 12], vec![0.0f32; 4]);
     let a = Matrix { data: &x, ld: 3, transposed: false };
     let b = Matrix { data: &x, ld: 4, transposed: false };
@@ -260,7 +270,7 @@ fn shapes_that_do_not_fit_are_refused_and_nothing_is_written() {
         epilogue: Epilogue { bias: Some(&bias), ..Epilogue::default() },
     };
     let mut c = vec![CANARY; 16];
-    let mut scratch = vec![0.0; good.scratch_len(row)];
+    let mut scratch = vec![0.0; good.scratch_len(kernel)];
     let lines = |ld| Some(Lines { data: &x, ld });
     let wrong = [
         Gemm { m: 5, ..good },
@@ -276,14 +286,14 @@ fn shapes_that_do_not_fit_are_refused_and_nothing_is_written() {
         Gemm { epilogue: Epilogue { residual: lines(3), ..Epilogue::default() }, ..good },
     ];
     for (i, gemm) in wrong.iter().enumerate() {
-        assert!(gemm.run(row, &mut c, 4, &mut scratch).is_err(), "case {i}");
+        assert!(gemm.run(kernel, &mut c, 4, &mut scratch).is_err(), "case {i}");
     }
-    assert!(good.run(row, &mut c[..15], 4, &mut scratch).is_err());
-    assert!(good.run(row, &mut c, 3, &mut scratch).is_err());
-    if good.scratch_len(row) > 0 {
-        assert!(good.run(row, &mut c, 4, &mut []).is_err());
+    assert!(good.run(kernel, &mut c[..15], 4, &mut scratch).is_err());
+    assert!(good.run(kernel, &mut c, 3, &mut scratch).is_err());
+    if good.scratch_len(kernel) > 0 {
+        assert!(good.run(kernel, &mut c, 4, &mut []).is_err());
     }
-    assert!(good.run(Set::select(IsaId::detect()).f16, &mut c, 4, &mut scratch).is_err());
+    assert!(good.run(MatmulKernels::select(IsaId::detect()).f16, &mut c, 4, &mut scratch).is_err());
     assert!(c.iter().all(|&x| x == CANARY));
-    good.run(row, &mut c, 4, &mut scratch).unwrap();
+    good.run(kernel, &mut c, 4, &mut scratch).unwrap();
 }

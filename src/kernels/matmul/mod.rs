@@ -11,7 +11,7 @@
 //! - |error| ≤ γ(k+1) · (|start| + Σ|x·w|) with γ(n) = n·u / (1 − n·u), u = 2⁻²⁴; on the scalar level γ(k+2).
 //! - Edges are the kernel's: any m, n, k, also 0. Nothing outside Y's own columns is written.
 //!
-//! A kernel is a [`Row`]; [`Set`] holds the best row of each weight type.
+//! A kernel is a [`Kernel`]; [`MatmulKernels`] holds the best one for each type of weights.
 
 mod blocking;
 mod dots;
@@ -26,19 +26,21 @@ mod tests;
 mod tile;
 mod weight;
 
-use super::{KernelInfo, Portion};
+use super::{KernelInfo, Portion, table};
 use crate::isa::{Isa, IsaId, Scalar};
 use crate::quant::DType;
 pub(crate) use blocking::{Blocking, Product};
 pub use epilogue::{Activation, Epilogue, Lines};
+pub(crate) use gemm::extent;
 pub use gemm::{Gemm, Matrix, Right};
 pub use pack::Source;
 pub(crate) use tile::{Block, Tile, Tiles, start, store};
 use tile::{WidenFn, tile, widen};
-use weight::{Bf16, F16, F32, Weight};
+pub(super) use weight::{Bf16, Weight};
+use weight::{F16, F32};
 
-/// One matmul kernel: how its weights are packed, and the loops that multiply them.
-pub struct Row {
+/// One kernel: how its weights are packed, and the loops that multiply them.
+pub struct Kernel {
     /// Name, level, tile.
     pub info: KernelInfo,
     /// Element type of its weights, in the source and in the panels.
@@ -54,67 +56,79 @@ pub struct Row {
     finish: unsafe fn(&epilogue::Finish),
 }
 
-/// The best f32, f16 and bf16 rows of one level.
-#[derive(Clone, Copy)]
-pub struct Set {
+/// The best kernel for each type of weights at one level.
+#[derive(Clone, Copy, Debug)]
+pub struct MatmulKernels {
     /// f32 weights.
-    pub f32: &'static Row,
+    pub f32: &'static Kernel,
     /// IEEE half weights.
-    pub f16: &'static Row,
-    /// bfloat16 weights.
-    pub bf16: &'static Row,
+    pub f16: &'static Kernel,
+    /// bfloat16 weights, widened to f32.
+    pub bf16: &'static Kernel,
 }
 
-impl Set {
-    /// The best kernels that run at `isa`.
+impl MatmulKernels {
+    /// The best kernels that `isa` includes and this CPU has.
     pub fn select(isa: IsaId) -> Self {
-        let best = |dtype| {
-            let fit = |row: &&'static Row| row.weights == dtype && isa.includes(row.info.isa);
-            TABLE.iter().filter(fit).max_by_key(|row| row.info.isa).expect("the scalar level has every type")
+        let best = |weights| {
+            let kernels = TABLE.iter().filter(|kernel| kernel.weights == weights);
+            table::best(kernels, isa).expect("the scalar level runs anywhere and has every type")
         };
         Self { f32: best(DType::F32), f16: best(DType::F16), bf16: best(DType::BF16) }
     }
 
-    /// The row for weights of that type, if this family handles it.
-    pub fn row(&self, weights: DType) -> Option<&'static Row> {
-        [self.f32, self.f16, self.bf16].into_iter().find(|row| row.weights == weights)
+    /// The kernel for weights of that type; `None` for a type that this family has no kernel for.
+    pub fn kernel(&self, weights: DType) -> Option<&'static Kernel> {
+        [self.f32, self.f16, self.bf16].into_iter().find(|kernel| kernel.weights == weights)
     }
 }
 
-/// Every kernel of the family.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    table().iter().map(|row| row.info)
+/// Name, level and tile of every kernel of the family, whether or not this CPU can run it.
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    TABLE.iter().map(|kernel| kernel.info)
 }
 
-/// Every row of the family, for tests and benches; run only those whose level is available.
-pub fn table() -> &'static [Row] {
+/// Every kernel of the family, for tests and benches; run only those whose level is available.
+pub fn table() -> &'static [Kernel] {
     TABLE
 }
 
-impl Row {
+impl table::Entry for Kernel {
+    fn isa(&self) -> IsaId {
+        self.info.isa
+    }
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.info.fmt(f)
+    }
+}
+
+impl Kernel {
     /// Multiplies; see the module's contract and [`Portion`].
     ///
     /// # Safety
     /// The CPU has `info.isa`. X holds m rows of k floats, W the panels up to `panel_end` (of `k × nr` each), Y
     /// m rows with all columns of the portion's panels that are below n, bias n floats; Y overlaps none of them.
     pub unsafe fn run(&self, portion: &Portion) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the CPU has the tiles' level, and all memory that the portion names is there.
         unsafe { self.blocking.run_portion(portion) }
     }
 
     /// Multiplies rows with panels that stand anywhere.
     ///
     /// # Safety
-    /// As [`Row::run`], for the memory that `product` names.
+    /// As [`Kernel::run`], for the memory that `product` names.
     #[inline]
     pub(crate) unsafe fn multiply(&self, product: &Product) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the CPU has the tiles' level, and all memory that the product names is there.
         unsafe { self.blocking.run(product) }
     }
 }
 
-/// A row whose tiles are `NV` vectors wide; `wide` are the tiles of the same size for f32 weights.
-const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> Row {
+/// A kernel whose tiles are `NV` vectors wide; `wide` are the tiles of the same size for f32 weights.
+const fn kernel<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> Kernel {
     let nr = NV * I::LANES;
     assert!(tiles.full.len() == tiles.narrow.len());
     let wide: Option<(WidenFn, Tiles)> = if W::BYTES < 4 { Some((widen::<I, W, NV>, wide)) } else { None };
@@ -123,7 +137,7 @@ const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> R
         DType::F16 => "f16",
         _ => "bf16",
     };
-    Row {
+    Kernel {
         info: KernelInfo { op: "matmul", dtype, isa: I::ID, mr: tiles.full.len(), nr },
         weights: W::DTYPE,
         blocking: Blocking { tiles, nr, row_bytes: nr * W::BYTES, wide },
@@ -138,8 +152,8 @@ const fn row<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> R
 }
 
 /// 4 rows × 2 vectors: 8 sums, 2 weights, a factor and a product of 16 registers.
-const fn scalar<W: Weight>() -> Row {
-    row::<Scalar, W, 2>(scalar_tiles::<W>(), scalar_tiles::<F32>())
+pub(super) const fn scalar<W: Weight>() -> Kernel {
+    kernel::<Scalar, W, 2>(scalar_tiles::<W>(), scalar_tiles::<F32>())
 }
 
 const fn scalar_tiles<W: Weight>() -> Tiles {
@@ -152,8 +166,8 @@ const fn scalar_tiles<W: Weight>() -> Tiles {
 
 /// 6 rows × 2 vectors: 12 sums, 2 weights and a factor of 16 registers.
 #[cfg(target_arch = "x86_64")]
-const fn avx2<W: Weight>() -> Row {
-    row::<crate::isa::Avx2, W, 2>(avx2_tiles::<W>(), avx2_tiles::<F32>())
+pub(super) const fn avx2<W: Weight>() -> Kernel {
+    kernel::<crate::isa::Avx2, W, 2>(avx2_tiles::<W>(), avx2_tiles::<F32>())
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -174,8 +188,8 @@ const fn avx2_tiles<W: Weight>() -> Tiles {
 
 /// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
 #[cfg(target_arch = "x86_64")]
-const fn avx512<W: Weight>() -> Row {
-    row::<crate::isa::Avx512, W, 4>(avx512_tiles::<W>(), avx512_tiles::<F32>())
+pub(super) const fn avx512<W: Weight>() -> Kernel {
+    kernel::<crate::isa::Avx512, W, 4>(avx512_tiles::<W>(), avx512_tiles::<F32>())
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -207,8 +221,8 @@ const fn avx512_tiles<W: Weight>() -> Tiles {
 
 /// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
 #[cfg(target_arch = "aarch64")]
-const fn neon<W: Weight>() -> Row {
-    row::<crate::isa::Neon, W, 4>(neon_tiles::<W>(), neon_tiles::<F32>())
+pub(super) const fn neon<W: Weight>() -> Kernel {
+    kernel::<crate::isa::Neon, W, 4>(neon_tiles::<W>(), neon_tiles::<F32>())
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -238,7 +252,7 @@ const fn neon_tiles<W: Weight>() -> Tiles {
     }
 }
 
-static TABLE: &[Row] = &[
+static TABLE: &[Kernel] = &[
     scalar::<F32>(),
     scalar::<F16>(),
     scalar::<Bf16>(),

@@ -1,11 +1,11 @@
 //! Packing of weights into panels, any run of panels at a time, and reading one row back.
 //! Elements are copied as they are, bytes in, bytes out; only their places change.
 
-use super::Row;
+use super::Kernel;
 use crate::error::{Error, Result};
 use std::ops::Range;
 
-/// Weights as they are stored: N outputs × K inputs of the row's element type, little-endian bytes.
+/// Weights as they are stored: N outputs × K inputs of the kernel's element type, little-endian bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// The elements' bytes; any alignment.
@@ -57,7 +57,7 @@ impl Source<'_> {
 /// Rows of k that are packed together, so that the lines written stay in L1.
 const K_STEP: usize = 64;
 
-impl Row {
+impl Kernel {
     /// Panels that `n` outputs fill.
     pub fn panels(&self, n: usize) -> usize {
         n.div_ceil(self.info.nr)

@@ -7,9 +7,9 @@ use crate::testing::noise;
 
 const CANARY: f32 = -7777.0;
 
-/// Rows that this CPU can run.
-fn rows_here() -> impl Iterator<Item = &'static Row> {
-    table().iter().filter(|row| row.info.isa.is_available())
+/// Kernels that this CPU can run.
+fn kernels_here() -> impl Iterator<Item = &'static Kernel> {
+    table().iter().filter(|kernel| kernel.info.isa.is_available())
 }
 
 /// A value as the weight type stores it, and its bytes.
@@ -59,24 +59,26 @@ impl Case {
         Self::new(m, n, k, || (noise(&mut seed) * 4.49).round())
     }
 
-    /// Weights rounded to the row's type, and packed at an odd address.
-    fn pack(&mut self, row: &Row) -> Vec<u8> {
+    /// Weights rounded to the kernel's type, and packed at an odd address.
+    fn pack(&mut self, kernel: &Kernel) -> Vec<u8> {
         let bytes: Vec<u8> = self
             .w
             .iter_mut()
             .flat_map(|w| {
-                let (value, bytes) = stored(row.weights, *w);
+                let (value, bytes) = stored(kernel.weights, *w);
                 *w = value;
                 bytes
             })
             .collect();
-        let mut packed = vec![0xffu8; 1 + row.packed_len(self.n, self.k).unwrap()];
-        row.pack(&Source::rows(&bytes, self.n, self.k), 0..row.panels(self.n), &mut packed[1..]).unwrap();
+        let mut packed = vec![0xffu8; 1 + kernel.packed_len(self.n, self.k).unwrap()];
+        kernel
+            .pack(&Source::rows(&bytes, self.n, self.k), 0..kernel.panels(self.n), &mut packed[1..])
+            .unwrap();
         packed
     }
 
     /// Y by portions of `split` panels, in rows of at most `rows`; checks canaries.
-    fn run(&self, row: &Row, packed: &[u8], split: usize, rows: usize) -> Vec<f32> {
+    fn run(&self, kernel: &Kernel, packed: &[u8], split: usize, rows: usize) -> Vec<f32> {
         let (gap_x, gap_y) = self.gaps;
         let (ldx, ldy) = (self.k + gap_x, self.n + gap_y);
         // One byte off any alignment.
@@ -93,7 +95,7 @@ impl Case {
             }
         }
         for first in (0..self.m).step_by(rows) {
-            for begin in (0..row.panels(self.n)).step_by(split) {
+            for begin in (0..kernel.panels(self.n)).step_by(split) {
                 let portion = Portion {
                     x: x[1 + 4 * first * ldx..].as_ptr(),
                     ldx: 4 * ldx,
@@ -101,7 +103,7 @@ impl Case {
                     k: self.k,
                     w: packed[1..].as_ptr(),
                     panel_begin: begin,
-                    panel_end: row.panels(self.n).min(begin + split),
+                    panel_end: kernel.panels(self.n).min(begin + split),
                     n: self.n,
                     y: y[first * ldy..].as_mut_ptr(),
                     ldy,
@@ -109,7 +111,7 @@ impl Case {
                     accumulate: self.accumulate,
                 };
                 // SAFETY: the buffers have these shapes, and the level is available.
-                unsafe { row.run(&portion) };
+                unsafe { kernel.run(&portion) };
             }
         }
         assert_eq!(y.pop(), Some(CANARY), "written past Y");
@@ -134,21 +136,21 @@ impl Case {
         (sum, size)
     }
 
-    fn check(&mut self, row: &Row, exact: bool) {
-        let packed = self.pack(row);
+    fn check(&mut self, kernel: &Kernel, exact: bool) {
+        let packed = self.pack(kernel);
         let (want, size) = self.reference();
-        let got = self.run(row, &packed, usize::MAX / 2, usize::MAX / 2);
+        let got = self.run(kernel, &packed, usize::MAX / 2, usize::MAX / 2);
         // k products and the bias are added, each rounded (twice on the scalar level): γ(k + 2).
         let nu = (self.k + 2) as f64 / (1u64 << 24) as f64;
         for (i, ((got, want), size)) in got.iter().zip(&want).zip(&size).enumerate() {
             let bound = if exact { 0.0 } else { nu / (1.0 - nu) * size };
             let error = (f64::from(*got) - want).abs();
-            assert!(error <= bound, "{}: element {i}: {got} for {want}, bound {bound}", self.name(row));
+            assert!(error <= bound, "{}: element {i}: {got} for {want}, bound {bound}", self.name(kernel));
         }
     }
 
-    fn name(&self, row: &Row) -> String {
-        let (info, Self { m, n, k, gaps, bias, accumulate, .. }) = (row.info, self);
+    fn name(&self, kernel: &Kernel) -> String {
+        let (info, Self { m, n, k, gaps, bias, accumulate, .. }) = (kernel.info, self);
         format!(
             "{} {} {m}×{n}×{k} gaps {gaps:?} bias {bias} accumulate {accumulate}",
             info.isa.name(),
@@ -167,26 +169,28 @@ fn round(edge: usize) -> Vec<usize> {
 
 #[test]
 fn every_edge_agrees_with_the_reference_and_integers_agree_exactly() {
-    for row in rows_here() {
+    for kernel in kernels_here() {
         // Every height of a tile, all groups of panels, depths across a slice of k.
-        for m in 0..=2 * row.info.mr + 1 {
-            for n in round(row.info.nr) {
+        for m in 0..=2 * kernel.info.mr + 1 {
+            for n in round(kernel.info.nr) {
                 for k in [0, 1, 2, 5] {
-                    Case::integers(m, n, k).check(row, true);
-                    Case::random(m, n, k).check(row, false);
+                    Case::integers(m, n, k).check(kernel, true);
+                    Case::random(m, n, k).check(kernel, false);
                 }
             }
         }
-        for n in (1..=9).map(|panels| panels * row.info.nr - 3) {
-            for m in 1..=row.info.mr {
-                Case::integers(m, n, 7).check(row, true);
+        for n in (1..=9).map(|panels| panels * kernel.info.nr - 3) {
+            for m in 1..=kernel.info.mr {
+                Case::integers(m, n, 7).check(kernel, true);
             }
         }
-        let slice = row.blocking.k_slice();
+        let slice = kernel.blocking.k_slice();
         for k in [slice - 1, slice, slice + 1, 2 * slice + 3] {
-            for (m, n) in [(1, 5), (row.info.mr + 1, row.info.nr + 1), (3 * row.info.mr, 2 * row.info.nr)] {
-                Case::integers(m, n, k).check(row, true);
-                Case::random(m, n, k).check(row, false);
+            for (m, n) in
+                [(1, 5), (kernel.info.mr + 1, kernel.info.nr + 1), (3 * kernel.info.mr, 2 * kernel.info.nr)]
+            {
+                Case::integers(m, n, k).check(kernel, true);
+                Case::random(m, n, k).check(kernel, false);
             }
         }
     }
@@ -194,16 +198,16 @@ fn every_edge_agrees_with_the_reference_and_integers_agree_exactly() {
 
 #[test]
 fn every_epilogue_and_stride() {
-    for row in rows_here() {
-        let (mr, nr, slice) = (row.info.mr, row.info.nr, row.blocking.k_slice());
+    for kernel in kernels_here() {
+        let (mr, nr, slice) = (kernel.info.mr, kernel.info.nr, kernel.blocking.k_slice());
         for (m, n, k) in
             [(1, nr + 3, 9), (mr + 2, 2 * nr - 1, 33), (2 * mr, nr, slice + 5), (3, 1, 0), (4, nr, 1)]
         {
             for gaps in [(0, 0), (1, 3), (7, nr)] {
                 for (bias, accumulate) in [(false, false), (true, false), (false, true), (true, true)] {
                     let with = |case| Case { gaps, bias, accumulate, ..case };
-                    with(Case::integers(m, n, k)).check(row, true);
-                    with(Case::random(m, n, k)).check(row, false);
+                    with(Case::integers(m, n, k)).check(kernel, true);
+                    with(Case::random(m, n, k)).check(kernel, false);
                 }
             }
         }
@@ -212,19 +216,19 @@ fn every_epilogue_and_stride() {
 
 #[test]
 fn any_split_has_the_same_bits() {
-    for row in rows_here() {
-        let (mr, nr, slice) = (row.info.mr, row.info.nr, row.blocking.k_slice());
+    for kernel in kernels_here() {
+        let (mr, nr, slice) = (kernel.info.mr, kernel.info.nr, kernel.blocking.k_slice());
         let mut case =
             Case { bias: true, accumulate: true, ..Case::random(3 * mr + 2, 5 * nr + 3, 2 * slice + 7) };
-        let packed = case.pack(row);
+        let packed = case.pack(kernel);
         let bits = |y: Vec<f32>| y.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-        let whole = bits(case.run(row, &packed, usize::MAX / 2, usize::MAX / 2));
+        let whole = bits(case.run(kernel, &packed, usize::MAX / 2, usize::MAX / 2));
         for (split, rows) in [(1, usize::MAX / 2), (2, 5), (usize::MAX / 2, 1), (3, mr), (4, mr + 1)] {
             assert_eq!(
-                bits(case.run(row, &packed, split, rows)),
+                bits(case.run(kernel, &packed, split, rows)),
                 whole,
                 "{} by {split}, {rows}",
-                case.name(row)
+                case.name(kernel)
             );
         }
     }
@@ -233,21 +237,21 @@ fn any_split_has_the_same_bits() {
 #[test]
 fn row_blocks_beyond_one_slice_of_x() {
     // More rows of X than stay in L2 (512 KiB), so that the outermost loop turns.
-    for row in rows_here().filter(|row| row.info.isa > IsaId::Scalar) {
-        let k = row.blocking.k_slice() + 1;
-        Case::integers((512 << 10) / (4 * k) + row.info.mr + 3, 5, k).check(row, true);
+    for kernel in kernels_here().filter(|kernel| kernel.info.isa > IsaId::Scalar) {
+        let k = kernel.blocking.k_slice() + 1;
+        Case::integers((512 << 10) / (4 * k) + kernel.info.mr + 3, 5, k).check(kernel, true);
     }
 }
 
 #[test]
 fn nan_and_infinity_stay_in_their_rows() {
-    for row in rows_here() {
-        let mut case = Case::integers(row.info.mr + 1, row.info.nr + 1, 6);
+    for kernel in kernels_here() {
+        let mut case = Case::integers(kernel.info.mr + 1, kernel.info.nr + 1, 6);
         case.x[7] = f32::NAN;
         case.x[12] = f32::INFINITY;
         case.w.iter_mut().for_each(|w| *w = 1.0);
-        let packed = case.pack(row);
-        let y = case.run(row, &packed, 1, usize::MAX / 2);
+        let packed = case.pack(kernel);
+        let y = case.run(kernel, &packed, 1, usize::MAX / 2);
         for (i, line) in y.chunks_exact(case.n).enumerate() {
             for &y in line {
                 assert!(if i == 1 {
@@ -264,32 +268,34 @@ fn nan_and_infinity_stay_in_their_rows() {
 
 #[test]
 fn packing_takes_both_orders_and_any_panels_and_gives_rows_back() {
-    for row in rows_here() {
-        for (n, k, gap) in [(1, 1, 0), (row.info.nr + 1, 70, 0), (3 * row.info.nr - 1, 130, 5), (5, 0, 0)] {
+    for kernel in kernels_here() {
+        for (n, k, gap) in
+            [(1, 1, 0), (kernel.info.nr + 1, 70, 0), (3 * kernel.info.nr - 1, 130, 5), (5, 0, 0)]
+        {
             let mut case = Case::random(0, n, k);
-            let whole = case.pack(row);
-            let bytes = row.weights.block_bytes();
+            let whole = case.pack(kernel);
+            let bytes = kernel.weights.block_bytes();
             for transposed in [false, true] {
                 let (lines, line) = if transposed { (k, n) } else { (n, k) };
                 let mut data = Vec::new();
                 for i in 0..lines {
                     for j in 0..line {
                         let x = if transposed { case.w[j * k + i] } else { case.w[i * k + j] };
-                        data.extend(stored(row.weights, x).1);
+                        data.extend(stored(kernel.weights, x).1);
                     }
                     data.resize(data.len() + gap * bytes, 0xee);
                 }
                 let source = Source { data: &data, n, k, ld: line + gap, transposed };
-                let panel = row.panel_bytes(k).unwrap();
-                for p in 0..row.panels(n) {
+                let panel = kernel.panel_bytes(k).unwrap();
+                for p in 0..kernel.panels(n) {
                     let mut out = vec![0xaau8; panel];
-                    row.pack(&source, p..p + 1, &mut out).unwrap();
-                    assert_eq!(out, whole[1 + p * panel..][..panel], "panel {p}, {}", case.name(row));
+                    kernel.pack(&source, p..p + 1, &mut out).unwrap();
+                    assert_eq!(out, whole[1 + p * panel..][..panel], "panel {p}, {}", case.name(kernel));
                 }
             }
             let mut out = vec![CANARY; k];
             for j in 0..n {
-                row.unpack_row(&whole[1..], j, &mut out).unwrap();
+                kernel.unpack_row(&whole[1..], j, &mut out).unwrap();
                 assert_eq!(out, case.w[j * k..][..k]);
             }
         }
@@ -298,17 +304,17 @@ fn packing_takes_both_orders_and_any_panels_and_gives_rows_back() {
 
 #[test]
 fn packing_refuses_what_does_not_fit() {
-    let row = table()[0].blocking.nr;
+    let nr = table()[0].blocking.nr;
     let kernel = &table()[0];
-    let data = vec![0u8; 4 * 6 * row];
-    let good = Source::rows(&data, row, 6);
-    let size = kernel.packed_len(row, 6).unwrap();
+    let data = vec![0u8; 4 * 6 * nr];
+    let good = Source::rows(&data, nr, 6);
+    let size = kernel.packed_len(nr, 6).unwrap();
     assert!(kernel.pack(&good, 0..1, &mut vec![0; size]).is_ok());
     assert!(kernel.pack(&good, 0..1, &mut vec![0; size - 1]).is_err());
     assert!(kernel.pack(&good, 0..2, &mut vec![0; 2 * size]).is_err());
     assert!(kernel.pack(&good, 1..2, &mut vec![0; size]).is_err());
     for wrong in [
-        Source { n: row + 1, ..good },
+        Source { n: nr + 1, ..good },
         Source { k: 7, ..good },
         Source { ld: 5, ..good },
         Source { ld: usize::MAX, ..good },
@@ -316,7 +322,7 @@ fn packing_refuses_what_does_not_fit() {
     ] {
         assert!(kernel.pack(&wrong, 0..1, &mut vec![0; size]).is_err(), "{} × {}", wrong.n, wrong.k);
     }
-    assert!(kernel.unpack_row(&vec![0; size], row, &mut [0.0; 6]).is_err());
+    assert!(kernel.unpack_row(&vec![0; size], nr, &mut [0.0; 6]).is_err());
     assert!(kernel.unpack_row(&vec![0; size], usize::MAX, &mut [0.0; 6]).is_err());
     assert_eq!(kernel.packed_len(usize::MAX, usize::MAX), None);
 }
@@ -324,11 +330,11 @@ fn packing_refuses_what_does_not_fit() {
 #[test]
 fn the_bound_catches_a_lost_product_and_exactness_any_single_one() {
     // The planted faults: a reference that lacks the last product must not pass as exact.
-    let row = Set::select(IsaId::detect()).f32;
+    let kernel = MatmulKernels::select(IsaId::detect()).f32;
     let mut case = Case::integers(3, 5, 40);
     case.x.iter_mut().chain(&mut case.w).for_each(|x| *x = if *x == 0.0 { 1.0 } else { *x });
-    let packed = case.pack(row);
-    let got = case.run(row, &packed, 1, 3);
+    let packed = case.pack(kernel);
+    let got = case.run(kernel, &packed, 1, 3);
     let short = Case { k: 39, x: without_last(&case.x, 40), w: without_last(&case.w, 40), ..case };
     let (want, size) = short.reference();
     let nu = 42.0 / f64::from(1 << 24);
@@ -338,4 +344,15 @@ fn the_bound_catches_a_lost_product_and_exactness_any_single_one() {
 /// Lines of `line` elements without their last ones.
 fn without_last(x: &[f32], line: usize) -> Vec<f32> {
     x.chunks_exact(line).flat_map(|x| x[..line - 1].to_vec()).collect()
+}
+
+#[test]
+fn no_kernel_is_chosen_that_this_cpu_lacks() {
+    for isa in IsaId::ALL {
+        let kernels = MatmulKernels::select(isa);
+        for weights in [DType::F32, DType::F16, DType::BF16] {
+            let kernel = kernels.kernel(weights).unwrap();
+            assert!(kernel.info.isa.is_available() && kernel.weights == weights, "{isa:?}: {kernel:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use crate::isa::Isa;
 use crate::quant::DType;
 
 /// Storage of one element type inside a panel.
-pub(super) trait Weight: 'static {
+pub(crate) trait Weight: 'static {
     /// The type.
     const DTYPE: DType;
     /// Bytes of an element.
@@ -25,7 +25,7 @@ pub(super) struct F32;
 /// IEEE half.
 pub(super) struct F16;
 /// bfloat16.
-pub(super) struct Bf16;
+pub(crate) struct Bf16;
 
 impl Weight for F32 {
     const DTYPE: DType = DType::F32;

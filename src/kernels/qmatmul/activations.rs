@@ -58,7 +58,7 @@ impl Activations {
 
     /// Bytes from one quantised row of `k` elements to the next: an odd multiple of 64.
     pub const fn row_bytes(self, k: usize) -> usize {
-        Row::new(self.digits(), k).end.div_ceil(64) / 2 * 128 + 64
+        RowParts::new(self.digits(), k).end.div_ceil(64) / 2 * 128 + 64
     }
 }
 
@@ -70,7 +70,7 @@ pub const RECORD: usize = 16;
 
 /// Where the parts of a row are.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct RowParts {
     /// What goes with blocks as wholes: see [`SCALE`], [`SCALED_SUM`], [`START`], [`KEPT`].
     pub blocks: usize,
     /// What goes with their halves: see [`HALF_SUMS`], [`HALF_STARTS`].
@@ -81,12 +81,17 @@ pub struct Row {
     end: usize,
 }
 
-impl Row {
+impl RowParts {
     /// Of rows of `k` elements and so many digits. Second digits begin at byte `k`.
     pub const fn new(digits: usize, k: usize) -> Self {
         let part = k / BLOCK * RECORD;
         let blocks = k * digits;
-        Row { blocks, halves: blocks + part, second: blocks + 2 * part, end: blocks + (1 + digits) * part }
+        RowParts {
+            blocks,
+            halves: blocks + part,
+            second: blocks + 2 * part,
+            end: blocks + (1 + digits) * part,
+        }
     }
 }
 
@@ -116,7 +121,7 @@ pub const MAGIC_256: i32 = MAGIC << 8;
 /// Blocks with a smaller peak become zero, long before a scale could be subnormal or its inverse infinite.
 const SMALLEST_PEAK: f32 = 1.0 / (1u128 << 110) as f32;
 
-/// The table entry: [`super::Set::quantize_rows`] at one level.
+/// The table entry: [`super::QmatmulKernels::quantize_rows`] at one level.
 ///
 /// # Safety
 /// As there; and the CPU has the level.
@@ -172,7 +177,7 @@ unsafe fn quantize_row<I: Isa>(isa: I, activations: Activations, x: *const f32, 
 pub(super) struct Target {
     activations: Activations,
     k: usize,
-    row: Row,
+    row: RowParts,
     out: *mut u8,
 }
 
@@ -180,7 +185,7 @@ impl Target {
     /// The row of `k` elements at `out`.
     #[inline(always)]
     pub fn new(activations: Activations, k: usize, out: *mut u8) -> Self {
-        Target { activations, k, row: Row::new(activations.digits(), k), out }
+        Target { activations, k, row: RowParts::new(activations.digits(), k), out }
     }
 
     /// Quantises block `block` of the row.

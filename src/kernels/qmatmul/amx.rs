@@ -6,7 +6,7 @@
 //! sums become floats by an integer addition ([`MAGIC`]), which has two. With one digit, or where most blocks have
 //! one, that leaves no gain over the vector tiles.
 
-use super::activations::{HALF_SUMS, MAGIC, RECORD, Row, SCALE, SCALED_SUM};
+use super::activations::{HALF_SUMS, MAGIC, RECORD, RowParts, SCALE, SCALED_SUM};
 use super::form::{self, Format, STEP};
 use super::sweep;
 use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
@@ -70,7 +70,7 @@ struct Slab {
 /// The table entry: as [`super::sweep::entry`], which takes rows that fill no tile.
 ///
 /// # Safety
-/// As [`super::Set::run`], and the level is available.
+/// As [`super::Kernel::run`], and the level is available.
 pub unsafe fn entry<F: Format>(portion: &Portion) {
     let rows = portion.m / ROWS * ROWS;
     // SAFETY: the caller's promise, which holds for some of the rows as well.
@@ -102,7 +102,7 @@ unsafe fn tiles<F: Format>(portion: &Portion, rows: usize) {
         amx::with_byte_tiles(BLOCK / F::FORM.subs(), || {
             for row in (0..rows).step_by(GROUPS * ROWS) {
                 let groups = ((rows - row) / ROWS).min(GROUPS);
-                let parts = Row::new(DIGITS, portion.k);
+                let parts = RowParts::new(DIGITS, portion.k);
                 Task::<F> { portion, row, groups, parts, scratch, format: PhantomData }.run();
             }
         });
@@ -115,7 +115,7 @@ struct Task<'a, F> {
     row: usize,
     /// Rows of tiles.
     groups: usize,
-    parts: Row,
+    parts: RowParts,
     scratch: *mut Scratch,
     format: PhantomData<F>,
 }
@@ -145,7 +145,7 @@ impl<F: Format> Task<'_, F> {
         self.scratch.cast::<u8>().wrapping_add(offset).cast()
     }
 
-    /// Row `row` of group `group`.
+    /// RowParts `row` of group `group`.
     fn x(&self, group: usize, row: usize) -> *const u8 {
         self.portion.x.wrapping_add((self.row + group * ROWS + row) * self.portion.ldx)
     }

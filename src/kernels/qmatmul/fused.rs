@@ -67,14 +67,14 @@ impl Fused {
 }
 
 /// # Safety
-/// The CPU has the level; `args` as [`super::Set::norm_quantize`] says.
+/// The CPU has the level; `args` as [`super::QmatmulKernels::norm_quantize`] says.
 unsafe fn norm<I: DotI8>(activations: Activations, args: &NormQuantizeArgs) {
     // SAFETY: the caller's promise.
     unsafe { I::new_unchecked() }.vectorize(Norm(activations, args));
 }
 
 /// # Safety
-/// The CPU has the level; `args` as [`super::Set::gate_quantize`] says.
+/// The CPU has the level; `args` as [`super::QmatmulKernels::gate_quantize`] says.
 unsafe fn gate<I: DotI8>(activations: Activations, args: &BlocksArgs, up: *const f32) {
     let terms = |at: usize| Gated { gate: args.x.wrapping_add(at), up: up.wrapping_add(at) };
     // SAFETY: the caller's promise.
@@ -82,7 +82,7 @@ unsafe fn gate<I: DotI8>(activations: Activations, args: &BlocksArgs, up: *const
 }
 
 /// # Safety
-/// The CPU has the level; `args` as [`super::Set::gelu_quantize`] says.
+/// The CPU has the level; `args` as [`super::QmatmulKernels::gelu_quantize`] says.
 unsafe fn gelu<I: DotI8>(activations: Activations, args: &BlocksArgs) {
     let terms = |at: usize| Gelu(args.x.wrapping_add(at));
     // SAFETY: the caller's promise.

@@ -57,20 +57,20 @@ impl Out {
 }
 
 /// Bytes of a quantised row without its padding.
-fn used(set: &Set, k: usize) -> usize {
+fn used(set: &QmatmulKernels, k: usize) -> usize {
     let digits = set.activations().digits();
     k * digits + k / 32 * 16 * (1 + digits)
 }
 
-fn each_set(mut test: impl FnMut(IsaId, Set)) {
+fn each_set(mut test: impl FnMut(IsaId, QmatmulKernels)) {
     for isa in IsaId::available() {
         for mode in Activations::ALL {
-            test(isa, Set::select(isa).with_activations(mode));
+            test(isa, QmatmulKernels::select(isa).with_activations(mode));
         }
     }
 }
 
-fn quantized(set: &Set, x: &[f32], k: usize) -> Vec<u8> {
+fn quantized(set: &QmatmulKernels, x: &[f32], k: usize) -> Vec<u8> {
     let rows = x.len() / k.max(1);
     let mut out = vec![0; rows * set.row_bytes(k)];
     // SAFETY: both hold `rows` rows.

@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::quant::{BLOCK, DType, Factor, Levels, Parts, Plain};
 use half::f16;
 
-/// How a kernel row wants its weights: the layout that [the family's contract](super) draws.
+/// How a kernel wants its weights: the layout that [the family's contract](super) draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct PanelLayout {
     /// Type of the weights.
     pub dtype: DType,
     /// Outputs of a panel.
@@ -17,7 +17,7 @@ pub struct Layout {
     pub signed: bool,
 }
 
-impl Layout {
+impl PanelLayout {
     /// Bytes of one panel for sums of length `k`.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where `rows` is not 1 to `nr` whole rows or `out` not one panel; and as
-    /// [`Layout::panel_bytes`].
+    /// [`PanelLayout::panel_bytes`].
     pub fn pack_panel(self, rows: &[u8], k: usize, out: &mut [u8]) -> Result<()> {
         let panel_bytes = self.panel_bytes(k)?;
         let row_bytes = self.dtype.row_bytes(k).filter(|&bytes| bytes > 0).unwrap_or(1);
@@ -72,7 +72,7 @@ impl Layout {
     /// very bits that [`crate::quant::decode_row`] gives.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where `packed` holds no such row; and as [`Layout::panel_bytes`].
+    /// [`Error::InvalidArgument`] where `packed` holds no such row; and as [`PanelLayout::panel_bytes`].
     pub fn decode_row(self, packed: &[u8], row: usize, out: &mut [f32]) -> Result<()> {
         let panel_bytes = self.panel_bytes(out.len())?;
         let (panel, column) = (row / self.nr, row % self.nr);
@@ -238,7 +238,7 @@ impl Layout {
         });
     }
 
-    /// Reads what [`Layout::put_levels`] wrote.
+    /// Reads what [`PanelLayout::put_levels`] wrote.
     fn get_levels(self, form: Form, block: &[u8], column: usize) -> [u8; BLOCK] {
         let mut words = [0; GROUPS];
         each_part(form, |below, bits, row| {

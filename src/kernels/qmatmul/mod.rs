@@ -1,14 +1,15 @@
 //! Matmul with block-quantised weights and activations quantised on the fly.
 //! Arithmetic is exact within a block of 32 (integers), and in f32 from block to block.
-//! A level is a [`Set`]: pack weights once with it, quantise rows of X with it, run portions with it.
+//! [`QmatmulKernels`] is what one level has: it quantises rows of X, and holds a [`Kernel`] for each type of weights,
+//! which packs them once and runs portions.
 //!
 //! # Contract
 //! `Y = X · Wᵀ (+ bias) (+ Y)`, see [`Portion`]. K is a multiple of the type's block, m and n are anything.
 //!
-//! **X** is `m` rows in the format of [`activations`], of one or two signed bytes an element, as the set's
-//! mode says; [`Set::row_bytes`] from one row to the next. Panels are the same for all modes.
+//! **X** is `m` rows in the format of [`activations`], of one or two signed bytes an element, as the
+//! mode says; [`QmatmulKernels::row_bytes`] from one row to the next. Panels are the same for all modes.
 //!
-//! **W** is packed into panels of NR = two vectors of outputs ([`Set::nr`]), one after the other. A panel is a run
+//! **W** is packed into panels of NR = two vectors of outputs ([`Kernel::nr`]), one after the other. A panel is a run
 //! of units, of 32 K-steps where the type's blocks have that many (and for types packed as bytes), else of 256.
 //! A unit is
 //!
@@ -37,9 +38,8 @@
 
 use crate::error::{Error, Result};
 use crate::isa::{DotI8, IsaId, Scalar};
-use crate::kernels::{KernelInfo, Portion};
+use crate::kernels::{KernelInfo, Portion, table};
 use crate::quant::DType;
-use std::marker::PhantomData;
 
 pub mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -56,10 +56,115 @@ mod tile;
 mod wide;
 
 pub use activations::Activations;
+use form::Format;
 pub use fused::{BlocksArgs, NormQuantizeArgs};
-pub use layout::Layout;
+pub use layout::PanelLayout;
 
-/// Types with a quantised kernel; the order of [`Set`]'s entries.
+/// Computes a portion, see [`Kernel::run`].
+type Run = unsafe fn(&Portion);
+/// For each mode of activations, in the order of [`Activations::ALL`].
+type RunByMode = [Run; Activations::ALL.len()];
+/// Quantises rows of activations, see [`QmatmulKernels::quantize_rows`].
+type QuantizeRows =
+    unsafe fn(mode: Activations, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8);
+
+/// The kernel for one type of weights at one level: how they are packed, and the loops that multiply them.
+pub struct Kernel {
+    /// Name, level, tile.
+    pub info: KernelInfo,
+    /// Type of the weights, and how they lie in panels.
+    pub layout: PanelLayout,
+    run: RunByMode,
+}
+
+/// What the family has at one level.
+struct Level {
+    isa: IsaId,
+    quantize_rows: QuantizeRows,
+    fused: fused::Fused,
+    kernels: [Kernel; DTYPES.len()],
+}
+
+/// Every kernel of the family, level by level.
+static TABLE: &[Level] = &[
+    vectors::<Scalar>(),
+    #[cfg(target_arch = "x86_64")]
+    vectors::<crate::isa::Avx2>(),
+    #[cfg(target_arch = "x86_64")]
+    vectors::<crate::isa::AvxVnni>(),
+    #[cfg(target_arch = "x86_64")]
+    vectors::<crate::isa::Avx512>(),
+    #[cfg(target_arch = "x86_64")]
+    vectors::<crate::isa::Avx512Vnni>(),
+    #[cfg(target_arch = "x86_64")]
+    level::<crate::isa::Avx512Vnni, true>(IsaId::Amx, crate::isa::amx::ROWS),
+    #[cfg(target_arch = "aarch64")]
+    vectors::<crate::isa::Neon>(),
+    #[cfg(target_arch = "aarch64")]
+    vectors::<crate::isa::NeonDotprod>(),
+];
+
+/// A level that multiplies in vectors.
+const fn vectors<I: DotI8>() -> Level {
+    level::<I, false>(I::ID, tile::max_rows::<I>(false))
+}
+
+/// A level with the vectors of `I`, and `TILES` of AMX where 16-bit rows fill them.
+const fn level<I: DotI8, const TILES: bool>(isa: IsaId, mr: usize) -> Level {
+    Level {
+        isa,
+        quantize_rows: activations::entry::<I>,
+        fused: fused::Fused::of::<I>(),
+        kernels: [
+            kernel::<I, form::Q8_0, TILES>(DType::Q8_0, isa, mr),
+            kernel::<I, form::Q4_0, TILES>(DType::Q4_0, isa, mr),
+            kernel::<I, form::Q4_1, TILES>(DType::Q4_1, isa, mr),
+            kernel::<I, form::Q5_0, TILES>(DType::Q5_0, isa, mr),
+            kernel::<I, form::Q5_1, TILES>(DType::Q5_1, isa, mr),
+            kernel::<I, form::Q2K, TILES>(DType::Q2_K, isa, mr),
+            kernel::<I, form::Q3K, TILES>(DType::Q3_K, isa, mr),
+            kernel::<I, form::Q4K, TILES>(DType::Q4_K, isa, mr),
+            kernel::<I, form::Q5K, TILES>(DType::Q5_K, isa, mr),
+            kernel::<I, form::Q6K, TILES>(DType::Q6_K, isa, mr),
+            kernel::<I, form::Iq4Nl, TILES>(DType::IQ4_NL, isa, mr),
+            kernel::<I, form::Iq4Xs, TILES>(DType::IQ4_XS, isa, mr),
+            kernel::<I, form::Mxfp4, TILES>(DType::MXFP4, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::NVFP4, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::IQ1_S, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::IQ1_M, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::IQ2_XXS, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::IQ2_XS, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::IQ2_S, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::IQ3_XXS, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::IQ3_S, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::TQ1_0, isa, mr),
+            kernel::<I, form::Plain, TILES>(DType::TQ2_0, isa, mr),
+        ],
+    }
+}
+
+/// The kernel for weights of type `dtype`, which are packed as `F` says.
+const fn kernel<I: DotI8, F: Format, const TILES: bool>(dtype: DType, isa: IsaId, mr: usize) -> Kernel {
+    let nr = wide::VECTORS * I::LANES;
+    let two_bytes: Run = sweep::entry::<I, F, 2>;
+    Kernel {
+        info: KernelInfo { op: "qmatmul", dtype: dtype.name(), isa, mr, nr },
+        layout: PanelLayout { dtype, nr, signed: I::SIGNED },
+        run: [if TILES { tiles::<F>() } else { two_bytes }, two_bytes, sweep::entry::<I, F, 1>],
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+const fn tiles<F: Format>() -> Run {
+    amx::entry::<F>
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+const fn tiles<F: Format>() -> Run {
+    panic!("no level of this architecture has tiles")
+}
+
+/// Types with a quantised kernel.
 pub const DTYPES: [DType; 23] = [
     DType::Q8_0,
     DType::Q4_0,
@@ -85,133 +190,43 @@ pub const DTYPES: [DType; 23] = [
     DType::TQ1_0,
     DType::TQ2_0,
 ];
-/// Modes of activations, in the order of [`Activations::ALL`].
-const MODES: usize = Activations::ALL.len();
-/// Kernels of a level: the first types of [`DTYPES`] have one each, all from there on share the last.
-const KERNELS: usize = 14;
 
-/// Quantises rows of activations, see [`Set::quantize_rows`].
-type QuantizeRows =
-    unsafe fn(mode: Activations, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8);
-
-/// Computes a portion, see [`Set::run`].
-type Run = unsafe fn(&Portion);
-
-/// This family's kernels at one level and for one mode of activations.
-#[derive(Clone, Copy, Debug)]
-pub struct Set {
-    isa: IsaId,
+/// The kernels of one level, and the mode of the activations that they multiply. A value: copy it, hand it on.
+#[derive(Clone, Copy)]
+pub struct QmatmulKernels {
+    level: &'static Level,
     activations: Activations,
-    mr: usize,
-    nr: usize,
-    signed: bool,
-    quantize_rows: QuantizeRows,
-    fused: fused::Fused,
-    /// For each type and mode.
-    run: &'static [[Run; MODES]; KERNELS],
 }
 
-#[cfg(target_arch = "x86_64")]
-const fn tiles<F: form::Format>() -> [Run; MODES] {
-    let [_, adaptive, one] = vectors::<crate::isa::Avx512Vnni, F>();
-    [amx::entry::<F>, adaptive, one]
-}
-
-/// Every level this build has, lowest first.
-static LEVELS: &[Set] = &[
-    Set::of::<Scalar>(),
-    #[cfg(target_arch = "x86_64")]
-    Set::of::<crate::isa::Avx2>(),
-    #[cfg(target_arch = "x86_64")]
-    Set::of::<crate::isa::AvxVnni>(),
-    #[cfg(target_arch = "x86_64")]
-    Set::of::<crate::isa::Avx512>(),
-    #[cfg(target_arch = "x86_64")]
-    Set::of::<crate::isa::Avx512Vnni>(),
-    #[cfg(target_arch = "x86_64")]
-    Set::tiles(),
-    #[cfg(target_arch = "aarch64")]
-    Set::of::<crate::isa::Neon>(),
-    #[cfg(target_arch = "aarch64")]
-    Set::of::<crate::isa::NeonDotprod>(),
-];
-
-/// The kernels of a level.
-struct Kernels<I>(PhantomData<I>);
-
-impl<I: DotI8> Kernels<I> {
-    const RUN: [[Run; MODES]; KERNELS] = [
-        vectors::<I, form::Q8_0>(),
-        vectors::<I, form::Q4_0>(),
-        vectors::<I, form::Q4_1>(),
-        vectors::<I, form::Q5_0>(),
-        vectors::<I, form::Q5_1>(),
-        vectors::<I, form::Q2K>(),
-        vectors::<I, form::Q3K>(),
-        vectors::<I, form::Q4K>(),
-        vectors::<I, form::Q5K>(),
-        vectors::<I, form::Q6K>(),
-        vectors::<I, form::Iq4Nl>(),
-        vectors::<I, form::Iq4Xs>(),
-        vectors::<I, form::Mxfp4>(),
-        vectors::<I, form::Plain>(),
-    ];
-}
-
-/// The kernels that have tiles.
-#[cfg(target_arch = "x86_64")]
-static TILES: [[Run; MODES]; KERNELS] = [
-    tiles::<form::Q8_0>(),
-    tiles::<form::Q4_0>(),
-    tiles::<form::Q4_1>(),
-    tiles::<form::Q5_0>(),
-    tiles::<form::Q5_1>(),
-    tiles::<form::Q2K>(),
-    tiles::<form::Q3K>(),
-    tiles::<form::Q4K>(),
-    tiles::<form::Q5K>(),
-    tiles::<form::Q6K>(),
-    tiles::<form::Iq4Nl>(),
-    tiles::<form::Iq4Xs>(),
-    tiles::<form::Mxfp4>(),
-    tiles::<form::Plain>(),
-];
-
-impl Set {
-    const fn of<I: DotI8>() -> Self {
-        Set {
-            isa: I::ID,
-            activations: Activations::Bits16,
-            mr: tile::max_rows::<I>(false),
-            nr: wide::VECTORS * I::LANES,
-            signed: I::SIGNED,
-            quantize_rows: activations::entry::<I>,
-            fused: fused::Fused::of::<I>(),
-            run: &Kernels::<I>::RUN,
-        }
+impl table::Entry for Level {
+    fn isa(&self) -> IsaId {
+        self.isa
     }
+}
 
-    /// AMX tiles where rows fill them, the vectors of the level below for the rest.
-    #[cfg(target_arch = "x86_64")]
-    const fn tiles() -> Self {
-        Set {
-            isa: IsaId::Amx,
-            mr: crate::isa::amx::ROWS,
-            run: &TILES,
-            ..Self::of::<crate::isa::Avx512Vnni>()
-        }
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.info.fmt(f)
     }
+}
 
-    /// The kernels of level `isa`, or of the next lower level that this family has and this CPU can run, with
-    /// [`Activations::Bits16`].
+impl std::fmt::Debug for QmatmulKernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { level, activations } = self;
+        f.debug_struct("QmatmulKernels").field("isa", &level.isa).field("activations", activations).finish()
+    }
+}
+
+impl QmatmulKernels {
+    /// The kernels of the highest level that `isa` includes and this CPU has, with [`Activations::Bits16`].
     pub fn select(isa: IsaId) -> Self {
-        let runs = |set: &&Set| isa.includes(set.isa) && set.isa.is_available();
-        *LEVELS.iter().rfind(runs).unwrap_or(&LEVELS[0])
+        let level = table::best(TABLE.iter(), isa).expect("the scalar level runs anywhere");
+        Self { level, activations: Activations::default() }
     }
 
     /// The same level's kernels for activations of that kind.
     pub fn with_activations(self, activations: Activations) -> Self {
-        Set { activations, ..self }
+        Self { activations, ..self }
     }
 
     /// How activations are quantised.
@@ -226,65 +241,12 @@ impl Set {
 
     /// The level.
     pub fn isa(&self) -> IsaId {
-        self.isa
+        self.level.isa
     }
 
-    /// Outputs of a packed panel.
-    pub fn nr(&self) -> usize {
-        self.nr
-    }
-
-    /// Whether there is a kernel for weights of this type.
-    pub fn supports(&self, dtype: DType) -> bool {
-        DTYPES.contains(&dtype)
-    }
-
-    /// How weights of this type are packed for this level.
-    pub fn layout(&self, dtype: DType) -> Layout {
-        Layout { dtype, nr: self.nr, signed: self.signed }
-    }
-
-    /// Panels of `n` outputs.
-    pub fn panels(&self, n: usize) -> usize {
-        n.div_ceil(self.nr)
-    }
-
-    /// Bytes of one packed panel for sums of length `k`.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] where `k` is no multiple of 32 or the type has no kernel here;
-    /// [`Error::InvalidArgument`] where the size overflows.
-    pub fn panel_bytes(&self, dtype: DType, k: usize) -> Result<usize> {
-        self.layout(dtype).panel_bytes(k)
-    }
-
-    /// Bytes of a packed matrix of `n` outputs and `k` inputs: all its panels.
-    ///
-    /// # Errors
-    /// As [`Set::panel_bytes`].
-    pub fn packed_bytes(&self, dtype: DType, n: usize, k: usize) -> Result<usize> {
-        let panel_bytes = self.panel_bytes(dtype, k)?;
-        let bytes = panel_bytes.checked_mul(self.panels(n));
-        bytes.ok_or_else(|| Error::invalid(format!("the size of {n} × {k} packed weights overflows")))
-    }
-
-    /// Packs one panel from its encoded rows as the file has them, one after the other: `nr` rows, or fewer
-    /// for the last panel. Panels are independent of each other.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] where `rows` is not up to `nr` whole rows of `k` elements, or `out` is not
-    /// `panel_bytes` long; and as [`Set::panel_bytes`].
-    pub fn pack_panel(&self, dtype: DType, rows: &[u8], k: usize, out: &mut [u8]) -> Result<()> {
-        self.layout(dtype).pack_panel(rows, k, out)
-    }
-
-    /// Writes row `row` of a packed matrix into `out`, whose length is K: the very bits that
-    /// [`crate::quant::decode_row`] gives for the row that was packed.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] where `packed` holds no such row; and as [`Set::panel_bytes`].
-    pub fn decode_row(&self, dtype: DType, packed: &[u8], row: usize, out: &mut [f32]) -> Result<()> {
-        self.layout(dtype).decode_row(packed, row, out)
+    /// The kernel for weights of this type; `None` for a type without a quantised kernel.
+    pub fn kernel(&self, dtype: DType) -> Option<&'static Kernel> {
+        self.level.kernels.iter().find(|kernel| kernel.layout.dtype == dtype)
     }
 
     /// Quantises `rows` rows of `k` f32, `ldx` floats apart, into rows of `row_bytes(k)` bytes one after
@@ -294,74 +256,89 @@ impl Set {
     /// `x` is readable for `k` floats at each of `rows` multiples of `ldx`; `out` is writable for
     /// `rows * row_bytes(k)` bytes. No alignment is needed.
     pub unsafe fn quantize_rows(&self, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8) {
-        // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.quantize_rows)(self.activations, x, ldx, rows, k, out) }
+        // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
+        unsafe { (self.level.quantize_rows)(self.activations, x, ldx, rows, k, out) }
     }
 
-    /// Normalises rows and quantises them, with the bits of RMSNorm and [`Set::quantize_rows`] one after the other.
+    /// Normalises rows and quantises them, with the bits of RMSNorm and [`QmatmulKernels::quantize_rows`] one after the other.
     ///
     /// # Safety
     /// Each row of `x`, and `gamma`, is readable for `k` floats; each of `out` is writable for `row_bytes(k)` bytes
     /// and overlaps nothing else. `k` is a multiple of 32. No alignment is needed.
     pub unsafe fn norm_quantize(&self, args: &NormQuantizeArgs) {
-        // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.fused.norm)(self.activations, args) }
+        // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
+        unsafe { (self.level.fused.norm)(self.activations, args) }
     }
 
     /// Multiplies silu(x) by `up` and quantises the products, with the bits of SwiGLU and
-    /// [`Set::quantize_rows`] one after the other.
+    /// [`QmatmulKernels::quantize_rows`] one after the other.
     ///
     /// # Safety
     /// Each row of `x` and `up`, as far apart, is readable for `len` floats; each of `out` is writable where its
     /// blocks from `block` on are, and overlaps nothing else. `len` and `k` are multiples of 32. No alignment is
     /// needed.
     pub unsafe fn gate_quantize(&self, gate: &BlocksArgs, up: *const f32) {
-        // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.fused.gate)(self.activations, gate, up) }
+        // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
+        unsafe { (self.level.fused.gate)(self.activations, gate, up) }
     }
 
-    /// Quantises gelu(x), by tanh, with the bits of GELU and [`Set::quantize_rows`] one after the other.
+    /// Quantises gelu(x), by tanh, with the bits of GELU and [`QmatmulKernels::quantize_rows`] one after the other.
     ///
     /// # Safety
-    /// As [`Set::gate_quantize`].
+    /// As [`QmatmulKernels::gate_quantize`].
     pub unsafe fn gelu_quantize(&self, args: &BlocksArgs) {
-        // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.fused.gelu)(self.activations, args) }
+        // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
+        unsafe { (self.level.fused.gelu)(self.activations, args) }
+    }
+}
+
+impl Kernel {
+    /// Outputs of a packed panel.
+    pub fn nr(&self) -> usize {
+        self.layout.nr
     }
 
-    /// Computes a portion with weights of type `dtype`, packed by this very level.
+    /// Panels of `n` outputs.
+    pub fn panels(&self, n: usize) -> usize {
+        n.div_ceil(self.nr())
+    }
+
+    /// Bytes of one packed panel for sums of length `k`.
     ///
-    /// # Panics
-    /// Where the type has no kernel here ([`Set::supports`]).
+    /// # Errors
+    /// [`Error::Unsupported`] where `k` is no whole number of the type's blocks; [`Error::InvalidArgument`] where
+    /// the size overflows.
+    pub fn panel_bytes(&self, k: usize) -> Result<usize> {
+        self.layout.panel_bytes(k)
+    }
+
+    /// Bytes of a packed matrix of `n` outputs and `k` inputs: all its panels.
+    ///
+    /// # Errors
+    /// As [`Kernel::panel_bytes`].
+    pub fn packed_bytes(&self, n: usize, k: usize) -> Result<usize> {
+        let bytes = self.panel_bytes(k)?.checked_mul(self.panels(n));
+        bytes.ok_or_else(|| Error::invalid(format!("the size of {n} × {k} packed weights overflows")))
+    }
+
+    /// Computes a portion: rows that [`QmatmulKernels`] of this level and with these `activations` have quantised,
+    /// weights that this kernel's layout has packed.
     ///
     /// # Safety
-    /// The portion's pointers are valid for the shapes that the [contract](self) and [`Portion`] state, `k` is a
-    /// multiple of 32, and nothing else writes to its part of Y.
-    pub unsafe fn run(&self, dtype: DType, portion: &Portion) {
-        let index = DTYPES.iter().position(|&d| d == dtype).expect("a type with a quantised kernel");
-        // SAFETY: the caller's promise; the set was selected for this CPU.
-        unsafe { (self.run[index.min(KERNELS - 1)][self.activations as usize])(portion) }
+    /// The CPU has `info.isa`. The portion's pointers are valid for the shapes that the [contract](self) and
+    /// [`Portion`] state, `k` is a multiple of 32, and nothing else writes to its part of Y.
+    #[inline]
+    pub unsafe fn run(&self, activations: Activations, portion: &Portion) {
+        // SAFETY: the CPU has the level, and all memory that the portion names is there.
+        unsafe { (self.run[activations as usize])(portion) }
     }
 }
 
-/// A type's kernels for each mode of activations.
-const fn vectors<I: DotI8, F: form::Format>() -> [Run; MODES] {
-    [sweep::entry::<I, F, 2>, sweep::entry::<I, F, 2>, sweep::entry::<I, F, 1>]
-}
-
-/// Every kernel of the family that this build has, whether or not this CPU can run it.
-pub fn rows() -> impl Iterator<Item = KernelInfo> {
-    let info = |set: &Set, op, dtype: &'static str, [mr, nr]: [usize; 2]| KernelInfo {
-        op,
-        dtype,
-        isa: set.isa,
-        mr,
-        nr,
-    };
-    LEVELS.iter().flat_map(move |set| {
+/// Name, level and tile of every kernel of the family, whether or not this CPU can run it.
+pub fn kernels() -> impl Iterator<Item = KernelInfo> {
+    TABLE.iter().flat_map(|level| {
         let row_wise = ["quantize", "rms_norm_quantize", "swiglu_quantize", "gelu_quantize"];
-        let row_wise = row_wise.map(|op| info(set, op, "F32", [1, 1]));
-        let matmuls = DTYPES.iter().map(move |dtype| info(set, "qmatmul", dtype.name(), [set.mr, set.nr]));
-        row_wise.into_iter().chain(matmuls)
+        let row_wise = row_wise.map(|op| KernelInfo { op, dtype: "F32", isa: level.isa, mr: 1, nr: 1 });
+        row_wise.into_iter().chain(level.kernels.iter().map(|kernel| kernel.info))
     })
 }

@@ -34,7 +34,7 @@ const _: () = assert!(FEW_BLOCKS * MAX_VECTORS * MAX_VECTOR <= STRETCH_BYTES);
 #[repr(align(64))]
 struct Stretch(#[allow(dead_code)] [u8; STRETCH_BYTES]);
 
-/// The table entry: [`super::Set::run`] of one level and type.
+/// The table entry: [`super::Kernel::run`] of one level and type.
 ///
 /// # Safety
 /// As there; and the CPU has the level.

@@ -2,7 +2,7 @@
 //! Its kinds are few, whatever the number of types: with or without minimums, scales of 32 K-steps or of 16.
 
 use super::activations::{
-    HALF_STARTS, HALF_SUMS, KEPT, MAGIC, MAGIC_256, RECORD, Row, SCALE, SCALED_SUM, SECOND_STARTS, START,
+    HALF_STARTS, HALF_SUMS, KEPT, MAGIC, MAGIC_256, RECORD, RowParts, SCALE, SCALED_SUM, SECOND_STARTS, START,
 };
 use super::form::{GROUPS, STEP};
 use super::wide::{BIAS, VECTORS, Wide};
@@ -92,7 +92,7 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const D
             }
         }
         let wide = const { Wide { halves: HALVES, minimum: MINIMUM } };
-        let row = Row::new(DIGITS, task.k);
+        let row = RowParts::new(DIGITS, task.k);
         for b in 0..task.blocks {
             let w = task.w.wrapping_add(b * wide.vectors() * I::LANES * STEP);
             let block = Block::<I, HALVES, MINIMUM, MR, DIGITS> { isa, at: task.begin + b, row, w, task };
@@ -119,7 +119,7 @@ struct Block<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, co
     isa: I,
     /// Its number in the rows.
     at: usize,
-    row: Row,
+    row: RowParts,
     w: *const u8,
     task: &'a Task,
 }

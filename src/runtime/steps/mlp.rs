@@ -154,11 +154,11 @@ impl Step for Mlp {
     }
 
     fn scratch(&self, scratch: &Scratch<'_>) -> Result<usize> {
-        let packer = |part: &Part| scratch.weights.matrix(part.matrix).packer();
-        let (up, unit) = (packer(&self.up), self.unit());
+        let packing = |part: &Part| scratch.weights.matrix(part.matrix).packing();
+        let (up, unit) = (packing(&self.up), self.unit());
         Ok(match &self.gate {
-            Some(gate) => linear::scratch_len([&packer(gate), &up], unit),
-            None if self.quantized => linear::scratch_len([&up], unit),
+            Some(gate) => linear::scratch_len([packing(gate), up], unit),
+            None if self.quantized => linear::scratch_len([up], unit),
             None => 0,
         })
     }

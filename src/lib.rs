@@ -26,6 +26,8 @@ pub mod report;
 pub mod runtime;
 pub mod threads;
 #[cfg(feature = "models")]
+mod time;
+#[cfg(feature = "models")]
 pub mod tokenizer;
 
 pub use error::{Error, Result};

@@ -39,7 +39,7 @@ fn a_model_takes_its_weights_and_little_more() {
     let file = std::fs::metadata(&path).unwrap().len();
     assert!(weights < file, "{weights} bytes of weights from {file} bytes of file");
 
-    let params = ContextParams { n_ctx: 3072, threads: 2, ..ContextParams::default() };
+    let params = ContextParams::default().with_n_ctx(3072).with_threads(2);
     let estimate = Context::memory(&loaded, &params).unwrap();
     let mut context = Context::new(loaded, &params).unwrap();
     context.decode(&[7; 3072], Logits::Last).unwrap();

@@ -5,6 +5,8 @@
 mod buf;
 mod os;
 mod plan;
+#[cfg_attr(not(feature = "models"), allow(dead_code, reason = "models have most sizes from outside"))]
+pub(crate) mod reserve;
 
 pub use buf::{ALIGNMENT, AlignedBuf, Pages, Pod};
 pub use os::{CacheSizes, available_memory, cache_sizes, give_back_freed, total_memory};

@@ -27,12 +27,12 @@ fn emit(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         x = b.add(x, out)?;
         let normed = b.layer_norm(x, "ffn_norm")?;
         let up = b.linear_biased(normed, "ffn_up", layer.n_ff)?;
-        let inner = b.activate(up, Activation::GeluTanh);
+        let inner = b.activate(up, Activation::GeluTanh)?;
         let out = b.linear_biased(inner, "ffn_down", c.n_embd)?;
         x = b.add(x, out)?;
     }
     b.enter_layer(None);
-    let last = b.select(x);
+    let last = b.select(x)?;
     let hidden = b.layer_norm(last, "output_norm")?;
     Ok((hidden, parts::head(b, hidden, c)?))
 }

@@ -23,13 +23,13 @@ pub fn decoder(
         let normed = b.rms_norm(x, "ffn_norm")?;
         let gate = b.linear(normed, "ffn_gate", layer.n_ff)?;
         let up = b.linear(normed, "ffn_up", layer.n_ff)?;
-        let gate = b.activate(gate, Activation::Silu);
+        let gate = b.activate(gate, Activation::Silu)?;
         let inner = b.gate(gate, up)?;
         let out = b.linear(inner, "ffn_down", c.n_embd)?;
         x = b.add(x, out)?;
     }
     b.enter_layer(None);
-    let last = b.select(x);
+    let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
     Ok((hidden, head(b, hidden, c)?))
 }

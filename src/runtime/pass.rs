@@ -71,8 +71,8 @@ pub(super) struct Pass {
 }
 
 impl Turn {
-    fn new(workers: usize) -> Turn {
-        Turn { shares: Shares::new(workers), counter: WorkCounter::new() }
+    fn new(workers: usize) -> Result<Turn> {
+        Ok(Turn { shares: Shares::new(workers)?, counter: WorkCounter::new() })
     }
 
     /// Makes one worker's part of it ready for another step.
@@ -166,7 +166,7 @@ impl Pass {
             sights,
             spans: room(most.spans)?,
             sequences: room(most.spans)?,
-            turns: [Turn::new(threads), Turn::new(threads)],
+            turns: [Turn::new(threads)?, Turn::new(threads)?],
             plan,
             #[cfg(test)]
             fault: None,

@@ -1,5 +1,5 @@
-//! GPT-2 and its kin: pre-norm decoder with LayerNorm, learned positions, biases everywhere and a GELU MLP;
-//! queries, keys and values are one matrix; the head is its own matrix or the embedding's.
+//! GPT-2: a pre-norm decoder with LayerNorm, learned positions, biases on all projections and a GELU MLP. Queries, keys
+//! and values are one matrix; the head is a matrix of its own or the embedding's.
 
 use super::{Family, parts};
 use crate::error::Result;

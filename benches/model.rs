@@ -16,11 +16,11 @@ const PAGE: usize = 512;
 fn speeds(c: &mut Criterion) {
     let path = model::smollm2();
     for activations in [Activations::Bits16, Activations::Bits8] {
-        let model = Model::open(&path, &LoadParams { activations, ..LoadParams::default() }).unwrap();
+        let model = Model::open(&path, &LoadParams::default().with_activations(activations)).unwrap();
         let n_vocab = model.config().n_vocab as u32;
         let tokens: Vec<u32> = (0..PAGE as u32).map(|i| i.wrapping_mul(7919) % n_vocab).collect();
         for threads in [1, threads::available()] {
-            let params = ContextParams { n_ctx: PAGE + 1, threads, ..ContextParams::default() };
+            let params = ContextParams::default().with_n_ctx(PAGE + 1).with_threads(threads);
             let mut context = Context::new(model.clone(), &params).unwrap();
             let id = |name| BenchmarkId::new(name, format!("{activations:?}/{threads} threads"));
 

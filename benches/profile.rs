@@ -44,7 +44,7 @@ fn scope_costs() -> (f64, f64) {
 }
 
 fn measure(model: &Arc<Model>, threads: usize, off_ns: f64) {
-    let params = ContextParams { n_ctx: 256, threads, ..ContextParams::default() };
+    let params = ContextParams::default().with_n_ctx(256).with_threads(threads);
     let mut context = Context::new(Arc::clone(model), &params).expect("a context");
     let prompt: Vec<u32> = (1..65).collect();
     context.decode(&prompt, Logits::Last).expect("a prefill");

@@ -18,8 +18,8 @@ fn main() -> smallmind::Result<()> {
     let model = Model::open(Path::new(&file), &LoadParams::default())?;
     let prompt = model.tokenizer()?.encode(&text, false, true)?;
     let n_vocab = model.config().n_vocab;
-    let mut sampler = Sampler::new(SamplerParams { seed: 1, ..SamplerParams::default() }, n_vocab)?;
-    let mut context = Context::new(model, &ContextParams { n_ctx: 1024, ..ContextParams::default() })?;
+    let mut sampler = Sampler::new(SamplerParams::default().with_seed(1), n_vocab)?;
+    let mut context = Context::new(model, &ContextParams::default().with_n_ctx(1024))?;
     let summary = generate(&mut context, &mut sampler, &prompt, 64, &mut |_token, piece| {
         print!("{piece}");
         let _ = std::io::stdout().flush();

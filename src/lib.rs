@@ -28,6 +28,8 @@ pub mod runtime;
 mod testing;
 pub mod threads;
 #[cfg(feature = "models")]
+mod time;
+#[cfg(feature = "models")]
 pub mod tokenizer;
 
 pub use error::{Error, Result};

@@ -135,7 +135,7 @@ pub fn run(args: &Bench) -> Result<()> {
 
 fn load(args: &Bench) -> Result<Loaded> {
     let start = Instant::now();
-    let params = LoadParams { activations: args.activations, ..LoadParams::default() };
+    let params = LoadParams::default().with_activations(args.activations);
     let source = source(args)?;
     let model = Model::from_source(source.clone(), &params)?;
     let seconds = start.elapsed().as_secs_f64();
@@ -208,8 +208,11 @@ fn measure(
     let tests: Vec<_> = tests.filter(|&(_, tokens)| tokens > 0).collect();
     let length = tests.iter().map(|&(_, tokens)| tokens).max().unwrap_or(0);
     let n_ctx = depth.saturating_add(length).max(1);
-    let params =
-        ContextParams { n_ctx, n_batch: args.batch, threads, kv: args.kv, ..ContextParams::default() };
+    let params = ContextParams::default()
+        .with_n_ctx(n_ctx)
+        .with_n_batch(args.batch)
+        .with_threads(threads)
+        .with_kv(args.kv);
     let mut context = Context::new(model.clone(), &params)?;
     let tokens = spread(model, n_ctx);
     if depth > 0 {
@@ -257,21 +260,19 @@ fn measure_parallel(
     let room = model.config().n_ctx_most().saturating_sub(depth);
     let counts: Vec<_> = counts(&args.decode, 128, room).into_iter().filter(|&count| count > 0).collect();
     let n_ctx = depth.saturating_add(counts.iter().copied().max().unwrap_or(0)).max(1);
-    let params = EngineParams {
-        n_sequences: parallel,
-        n_ctx,
-        n_batch: args.batch,
-        n_output: parallel,
-        kv: args.kv,
-        ..EngineParams::default()
-    };
+    let params = EngineParams::default()
+        .with_n_sequences(parallel)
+        .with_n_ctx(n_ctx)
+        .with_n_batch(args.batch)
+        .with_n_output(parallel)
+        .with_kv(args.kv);
     let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(threads)?))?;
     let sequences = (0..parallel).map(|_| engine.create()).collect::<Result<Vec<_>>>()?;
     let tokens = spread(model, n_ctx);
     for &sequence in &sequences {
         for (i, piece) in tokens[..depth].chunks(engine.n_batch()).enumerate() {
-            let spans = [Span { sequence, rows: piece.len(), first: i * engine.n_batch() }];
-            engine.run(&Batch { tokens: piece, spans: &spans, outputs: &[] })?;
+            let spans = [Span::new(sequence, i * engine.n_batch(), piece.len())];
+            engine.run(&Batch::new(piece, &spans, &[]))?;
         }
     }
     let outputs: Vec<u32> = (0..parallel as u32).collect();
@@ -280,8 +281,8 @@ fn measure_parallel(
         let start = Instant::now();
         for (i, &token) in tokens[depth..depth + count].iter().enumerate() {
             let (batch, first) = (vec![token; parallel], depth + i);
-            let spans: Vec<_> = sequences.iter().map(|&sequence| Span { sequence, rows: 1, first }).collect();
-            engine.run(&Batch { tokens: &batch, spans: &spans, outputs: &outputs })?;
+            let spans: Vec<_> = sequences.iter().map(|&sequence| Span::new(sequence, first, 1)).collect();
+            engine.run(&Batch::new(&batch, &spans, &outputs))?;
         }
         Ok(start.elapsed())
     };

@@ -23,8 +23,7 @@ struct Turn {
 pub fn run(args: &Chat) -> Result<()> {
     interrupt::install();
     let stops: Vec<_> = args.stop.iter().map(String::as_str).collect();
-    let length =
-        GenerationParams { max_tokens: args.max_tokens, stops: &stops, ..GenerationParams::default() };
+    let length = GenerationParams::default().with_max_tokens(args.max_tokens).with_stops(&stops);
     let mut session = Session::open(&args.model, &args.sampling, &length)?;
     let system = args.system.iter().map(|text| Turn { role: "system", content: text.clone() });
     let mut turns: Vec<Turn> = system.collect();
@@ -61,7 +60,7 @@ pub fn run(args: &Chat) -> Result<()> {
 }
 
 fn reply(session: &mut Session, turns: &[Turn], length: &GenerationParams<'_>) -> Result<String> {
-    let messages: Vec<_> = turns.iter().map(|t| Message { role: t.role, content: &t.content }).collect();
+    let messages: Vec<_> = turns.iter().map(|t| Message::new(t.role, &t.content)).collect();
     let tokens = checked_prompt(conversation(session, &messages)?, session.context.n_ctx())?;
     let held = session.context.tokens().iter().zip(&tokens).take_while(|(a, b)| a == b).count();
     // At least one token has to be decoded, for the logits after it.

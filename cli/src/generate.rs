@@ -20,13 +20,12 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
         None => read_stdin()?,
     };
     let stops: Vec<_> = args.stop.iter().map(String::as_str).collect();
-    let length =
-        GenerationParams { max_tokens: args.max_tokens, stops: &stops, ..GenerationParams::default() };
+    let length = GenerationParams::default().with_max_tokens(args.max_tokens).with_stops(&stops);
     let mut session = Session::open(&args.model, &args.sampling, &length)?;
     let tokens = if args.chat {
         let mut messages = Vec::new();
-        messages.extend(args.system.as_deref().map(|content| Message { role: "system", content }));
-        messages.push(Message { role: "user", content: &prompt });
+        messages.extend(args.system.as_deref().map(|content| Message::new("system", content)));
+        messages.push(Message::new("user", &prompt));
         conversation(&session, &messages)?
     } else {
         let _zone = profile::scope(Zone::Tokenize);

@@ -44,19 +44,17 @@ impl Session {
     pub fn open(args: &ModelArgs, sampling: &SamplingArgs, length: &GenerationParams<'_>) -> Result<Session> {
         profile::set_enabled(args.profile);
         let seed = sampling.seed.unwrap_or_else(clock_seed);
-        let params = SamplerParams {
-            temperature: sampling.temp,
-            top_k: sampling.top_k,
-            top_p: sampling.top_p,
-            min_p: sampling.min_p,
-            repetition_penalty: sampling.repeat_penalty,
-            seed,
-            ..SamplerParams::default()
-        };
+        let params = SamplerParams::default()
+            .with_temperature(sampling.temp)
+            .with_top_k(sampling.top_k)
+            .with_top_p(sampling.top_p)
+            .with_min_p(sampling.min_p)
+            .with_repetition_penalty(sampling.repeat_penalty)
+            .with_seed(seed);
         // A wrong value should be told before a long load.
         params.validate()?;
         length.validate()?;
-        let rope = RopeOverrides { base: args.rope_base, factor: args.rope_scale };
+        let rope = RopeOverrides::default().with_base(args.rope_base).with_factor(args.rope_scale);
         rope.check()?;
         let start = Instant::now();
         let model = load(args)?;
@@ -64,7 +62,8 @@ impl Session {
         let sampler = Sampler::new(params, model.config().n_vocab)?;
         let threads = args.threads.unwrap_or_else(threads::available);
         let n_ctx = args.ctx.unwrap_or_else(|| model.config().n_ctx_train.min(DEFAULT_CONTEXT));
-        let params = ContextParams { n_ctx, threads, kv: args.kv, rope, ..ContextParams::default() };
+        let params =
+            ContextParams::default().with_n_ctx(n_ctx).with_threads(threads).with_kv(args.kv).with_rope(rope);
         let context = Context::new(model, &params)?;
         if let (Some(warning), false) = (context.warning(), args.quiet) {
             remark(&format!("[{warning}]\n"));
@@ -112,6 +111,7 @@ impl Session {
             StopReason::Callback => "stopped",
             StopReason::ContextFull => "context full",
             StopReason::StopString => "stop string",
+            _ => "ended",
         };
         remark(&format!(
             "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · loaded in {:.2} s · {} threads · seed {} · {why}]\n",
@@ -157,8 +157,7 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         }
         ControlFlow::Continue(())
     };
-    let params =
-        LoadParams { progress: Some(&progress), activations: args.activations, ..LoadParams::default() };
+    let params = LoadParams::default().with_progress(&progress).with_activations(args.activations);
     let model = if args.mmap {
         // SAFETY: whoever asks for --mmap has been told not to change the file meanwhile.
         unsafe { MapSource::open(&args.model) }.and_then(|map| Model::from_source(Arc::new(map), &params))

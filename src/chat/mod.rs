@@ -10,7 +10,7 @@
 //! that works so. Whoever passes on text of strangers should strip what
 //! [`Tokenizer::is_control`](crate::tokenizer::Tokenizer::is_control) tokens spell.
 
-pub(crate) mod clock;
+mod clock;
 mod json;
 
 #[cfg(test)]
@@ -30,13 +30,21 @@ const FUEL: u64 = 10_000_000;
 const RECURSION_LIMIT: usize = 100;
 const NAME: &str = "chat_template";
 
-/// One turn of a conversation.
+/// A message of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Message<'a> {
-    /// Who speaks: `"system"`, `"user"`, `"assistant"`, or what else the template knows.
+    /// The speaker: `"system"`, `"user"`, `"assistant"`, or another role that the template knows.
     pub role: &'a str,
-    /// What is said.
+    /// The text.
     pub content: &'a str,
+}
+
+impl<'a> Message<'a> {
+    /// A message with this role and text.
+    pub const fn new(role: &'a str, content: &'a str) -> Self {
+        Message { role, content }
+    }
 }
 
 /// A compiled chat template. Shared by threads.

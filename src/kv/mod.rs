@@ -1,10 +1,10 @@
-//! The cache of keys and values, in pages that sequences share out among themselves.
-//! Layers with the same heads and the same reach form a group, with a pool of pages of its own: a page is
-//! [`TILE`] positions of one group, in the tiles that the attention kernel reads straight through. A sequence has a
-//! block table a group, so that a layer with a window gives pages back that no row sees any more; and it may have
-//! state of fixed size, for layers that keep a recurrence.
-//! A page's layers and heads adjoin, and pages are handed out from the first on, so that memory fills from its
-//! beginning as texts grow: it can lie on huge pages, and what is never filled is never taken.
+//! The cache of keys and values, in pages that are allocated to sequences as they grow.
+//! Layers with the same heads and the same window form a group with its own pool of pages. A page holds [`TILE`] positions
+//! of all layers of a group, in tiles that the attention kernel reads sequentially. A sequence has a block table for each
+//! group, so a layer with a window releases pages that no later row sees. A sequence may also have state of fixed size,
+//! for recurrent layers.
+//! The layers and heads of a page are contiguous, and pages are allocated from the first one on. So memory fills from its
+//! beginning as texts grow: it can use huge pages, and the part that is never filled is never resident.
 
 mod pages;
 mod sequences;
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 pub use crate::kernels::attention::CacheType;
 use crate::kernels::attention::{Layout, TILE};
 use crate::memory::checked_bytes;
+use crate::memory::reserve::collected;
 use crate::ops::attention::LayerCache;
 use pages::Pool;
 use sequences::Sequence;
@@ -28,23 +29,23 @@ pub const MAX_SEQUENCES: usize = 1 << 12;
 /// What the memory is for, in errors.
 const WHAT: &str = "the key/value cache";
 
-/// What is said where a size overflows.
+/// The error of a size that overflows.
 const TOO_LARGE: Error = Error::OutOfMemory { bytes: usize::MAX, what: WHAT };
 
 /// Layers that share pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// How many layers.
+    /// Number of layers.
     pub layers: usize,
     /// Key/value heads of a layer.
     pub n_head_kv: usize,
-    /// How positions lie within a head, and as what.
+    /// Layout and element type of a head's positions.
     pub layout: Layout,
-    /// How many positions up to its own a token sees; none for all.
+    /// Length of the window that ends with a token's own position; `None` where a token sees every position before it.
     pub reach: Option<usize>,
 }
 
-/// Which layer of which group.
+/// A layer of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerId {
     /// Number of the group.
@@ -53,25 +54,25 @@ pub struct LayerId {
     pub layer: usize,
 }
 
-/// How large a cache is.
+/// The size of a cache.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// The groups, by number.
     pub groups: Vec<Group>,
-    /// Bytes of state that a sequence has besides.
+    /// Bytes of a sequence's state of fixed size.
     pub state_bytes: usize,
-    /// Sequences at once.
+    /// Most sequences that live at the same time.
     pub n_sequences: usize,
-    /// Positions of a sequence, at most.
+    /// Most positions of a sequence.
     pub n_ctx: usize,
-    /// Positions of all sequences together, in groups that see all of them.
+    /// Most positions of all sequences together, in groups without a window.
     pub n_positions: usize,
-    /// Most positions that a sequence grows by at once.
+    /// Most positions by which a sequence grows at once.
     pub n_batch: usize,
 }
 
 impl Group {
-    /// Bytes of a page in one head, and in all of all layers.
+    /// Bytes of one head's part of a page, and of a whole page.
     fn page_bytes(&self) -> Result<(usize, usize)> {
         let head = self.layout.tile_bytes().ok_or(TOO_LARGE)?;
         Ok((head, checked_bytes(checked_bytes(self.layers, self.n_head_kv, WHAT)?, head, WHAT)?))
@@ -82,7 +83,7 @@ impl Shape {
     /// Most pages of a group that one sequence holds at once.
     fn pages_of_sequence(&self, group: &Group) -> usize {
         let all = self.n_ctx.div_ceil(TILE);
-        // What is seen and what is being added, and a page more where neither begins at a page's edge.
+        // The positions in the window and those being added, and one more page, since they may begin within a page.
         group.reach.map_or(all, |reach| all.min(reach.saturating_add(self.n_batch).div_ceil(TILE) + 1))
     }
 
@@ -91,17 +92,17 @@ impl Shape {
         let most = self.pages_of_sequence(group).saturating_mul(self.n_sequences);
         let wanted = match group.reach {
             Some(_) => most,
-            // A page more a sequence: each may end within one.
+            // One more page for each other sequence: each may end within a page.
             None => self.n_positions.div_ceil(TILE).saturating_add(self.n_sequences.saturating_sub(1)),
         };
         wanted.min(most)
     }
 
-    /// Bytes of a cache of this shape: pages and states. What sequences note of them is not counted.
+    /// Bytes of a cache of this shape: pages and states. Block tables are not counted.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for more than [`MAX_SEQUENCES`] or none, [`Error::OutOfMemory`] where no memory
-    /// could hold it.
+    /// [`Error::InvalidArgument`] for no sequence or more than [`MAX_SEQUENCES`]; [`Error::OutOfMemory`] for a size that
+    /// no address space holds.
     pub fn bytes(&self) -> Result<usize> {
         if !(1..=MAX_SEQUENCES).contains(&self.n_sequences) {
             let given = self.n_sequences;
@@ -115,7 +116,7 @@ impl Shape {
     }
 }
 
-/// Keys, values and states of some sequences.
+/// Keys, values and states of several sequences.
 pub struct Cache {
     shape: Shape,
     pools: Vec<Pool>,
@@ -123,27 +124,32 @@ pub struct Cache {
     sequences: Vec<Sequence>,
 }
 
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
 impl Cache {
     /// A cache without sequences.
     ///
     /// # Errors
-    /// As [`Shape::bytes`].
+    /// As [`Shape::bytes`]; [`Error::OutOfMemory`] where the memory can't be had.
     pub fn new(shape: Shape) -> Result<Self> {
         shape.bytes()?;
         let pools = shape.groups.iter().map(|group| Pool::new(*group, shape.pages(group)));
-        let pools = pools.collect::<Result<_>>()?;
+        let pools = collected(pools, WHAT)?;
         let states = States::new(shape.state_bytes, shape.n_sequences)?;
         let tables = shape.n_ctx.div_ceil(TILE);
-        let sequences = (0..shape.n_sequences)
-            .map(|_| Sequence::new(shape.groups.len(), tables))
-            .collect::<Result<_>>()?;
+        let sequences = (0..shape.n_sequences).map(|_| Sequence::new(shape.groups.len(), tables));
+        let sequences = collected(sequences, WHAT)?;
         Ok(Cache { shape, pools, states, sequences })
     }
 
     /// A new, empty sequence.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where there are as many as the cache was made for.
+    /// [`Error::InvalidArgument`] where [`Shape::n_sequences`] sequences exist already.
     pub fn create(&mut self) -> Result<SequenceId> {
         let Some(slot) = self.sequences.iter().position(|sequence| !sequence.alive) else {
             return Err(Error::invalid(format!("there are {} sequences already", self.shape.n_sequences)));
@@ -155,10 +161,10 @@ impl Cache {
         Ok(SequenceId { slot: slot as u32, serial: sequence.serial })
     }
 
-    /// Ends a sequence and takes its pages back.
+    /// Removes a sequence and frees its pages.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for one that isn't there.
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
     pub fn remove(&mut self, id: SequenceId) -> Result<()> {
         let slot = self.slot(id)?;
         self.truncate(slot, 0);
@@ -166,10 +172,10 @@ impl Cache {
         Ok(())
     }
 
-    /// Positions that a sequence has.
+    /// Number of positions of a sequence.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for one that isn't there.
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
     pub fn len(&self, id: SequenceId) -> Result<usize> {
         Ok(self.sequences[self.slot(id)?].len)
     }
@@ -181,21 +187,21 @@ impl Cache {
         }
     }
 
-    /// Gets pages for a sequence to grow by `rows` positions from `first` on; without success it has what it had.
-    /// [`Cache::advance`] or [`Cache::release`] ends it.
+    /// Allocates pages for a sequence to grow by `rows` positions from `first` on. [`Cache::advance`] keeps the new
+    /// positions, [`Cache::release`] drops them. After an error the sequence has its pages of before.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that isn't there, does not end at `first`, or grows already;
-    /// [`Error::ContextFull`] where it has no room for so many or no page is left.
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist, doesn't end at `first`, or is growing already;
+    /// [`Error::ContextFull`] where the sequence has no room for the positions or no page is free.
     pub fn reserve(&mut self, id: SequenceId, first: usize, rows: usize) -> Result<()> {
         let slot = self.slot(id)?;
         let Sequence { len, growing, .. } = self.sequences[slot];
         if growing > 0 {
-            return Err(Error::invalid("a sequence stands twice in a batch"));
+            return Err(Error::invalid("two spans of a batch continue the same sequence"));
         }
         if first != len {
             return Err(Error::invalid(format!(
-                "tokens from position {first} on can't follow a sequence of {len}"
+                "tokens from position {first} on can't continue a sequence of {len} positions"
             )));
         }
         let (n_ctx, n_positions) = (self.shape.n_ctx, self.shape.n_positions);
@@ -213,32 +219,33 @@ impl Cache {
         Ok(())
     }
 
-    /// Gives back what [`Cache::reserve`] got, for positions that did not come.
+    /// Drops the positions that [`Cache::reserve`] allocated pages for, and frees these pages.
     pub fn release(&mut self, id: SequenceId) {
         if let Ok(slot) = self.slot(id) {
             self.truncate(slot, self.sequences[slot].len);
         }
     }
 
-    /// Counts the positions that [`Cache::reserve`] was for: they have come. Pages that no later row sees go back.
+    /// Keeps the positions that [`Cache::reserve`] allocated pages for, which have been filled. Frees pages that no later
+    /// row sees.
     pub fn advance(&mut self, id: SequenceId) {
         let Ok(slot) = self.slot(id) else { return };
         let Sequence { len, growing, tables, .. } = &mut self.sequences[slot];
         *len += std::mem::take(growing);
         for (pool, table) in self.pools.iter_mut().zip(tables) {
             if let Some(reach) = pool.group().reach {
-                // The next row, at `len`, sees `reach` positions with its own.
+                // The next row, at position `len`, sees `reach` positions, including its own.
                 pool.release_before(table, (*len + 1).saturating_sub(reach) / TILE);
             }
         }
     }
 
-    /// Keeps the first `n` positions of a sequence.
+    /// Truncates a sequence to its first `n` positions.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that isn't there, that has fewer, whose window has let go of what
-    /// the rows to come would see, or whose state was not kept at that position ([`Cache::keep`]). Nothing is
-    /// changed then.
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist or has fewer positions, where a group with a window has
+    /// released pages that the next row would see, or where no copy of the state at that position was kept
+    /// ([`Cache::keep`]). Nothing has changed then.
     pub fn rewind(&mut self, id: SequenceId, n: usize) -> Result<()> {
         let slot = self.slot(id)?;
         let sequence = &self.sequences[slot];
@@ -250,7 +257,7 @@ impl Cache {
             let first = pool.group().reach.map_or(0, |reach| (n + 1).saturating_sub(reach) / TILE);
             if n > 0 && first < table.first() {
                 return Err(Error::invalid(format!(
-                    "can't rewind to {n}: a layer's window has let go of what the next token sees"
+                    "can't rewind to {n}: a layer with a window has released positions that the next token sees"
                 )));
             }
         }
@@ -259,7 +266,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Keeps a copy of a sequence's state, so that it can be rewound to here; the copy before is lost.
+    /// Copies a sequence's state, so that it can be rewound to its current position. The copy replaces an earlier one.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a sequence that isn't there.
@@ -279,16 +286,18 @@ impl Cache {
     }
 
     /// Access for the workers of a forward pass.
+    #[doc(hidden)]
     pub fn view(&mut self) -> View<'_> {
         View { cache: self, exclusive: PhantomData }
     }
 }
 
-/// A cache that workers share during a pass; ops keep their writes apart.
-#[derive(Clone, Copy)]
+/// A cache that workers share during a pass. They write through raw pointers; ops partition the writes.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     cache: &'a Cache,
-    /// Nobody else changes the cache meanwhile.
+    /// The exclusive borrow lasts as long as the view.
     exclusive: PhantomData<&'a mut Cache>,
 }
 
@@ -298,7 +307,7 @@ impl View<'_> {
         self.cache.pools[id.group].group()
     }
 
-    /// The keys and values of a layer in one sequence, which is there.
+    /// The keys and values of a layer in a sequence, which must exist.
     pub fn layer(&self, id: LayerId, sequence: SequenceId) -> LayerCache {
         let table = &self.cache.sequences[sequence.slot as usize].tables[id.group];
         self.cache.pools[id.group].layer(id.layer, table)

@@ -1,47 +1,45 @@
-//! A pool of pages of one group, and the block tables that say which pages a sequence holds.
+//! The pool of a group's pages, and the block tables with the pages of each sequence.
 
 use super::{Group, TOO_LARGE, WHAT};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::attention::NO_PAGE;
+use crate::memory::reserve::with_room;
 use crate::memory::{AlignedBuf, checked_bytes};
 use crate::ops::attention::LayerCache;
 
 /// The pages of one group.
 pub(super) struct Pool {
     group: Group,
-    /// Bytes of a page in one head, and in all of all layers.
+    /// Bytes of one head's part of a page, and of a whole page.
     head_page: usize,
     page: usize,
-    /// Keeps what `first` points to.
+    /// Owns the memory that `first` points to.
     _memory: AlignedBuf,
     first: *mut u8,
-    /// Pages that nobody holds; the last is handed out next.
+    /// Free pages; the last one is allocated next.
     free: Vec<u32>,
 }
 
-// SAFETY: the address is that of the buffer it holds; a pool itself reads and writes none of it, and ops keep their
-// accesses apart.
+// SAFETY: `first` points into `_memory`, which moves with the pool and may be used from any thread.
 unsafe impl Send for Pool {}
-// SAFETY: as above.
+// SAFETY: a shared pool only computes addresses from `first`; whoever accesses memory there must uphold the contract of
+// the unsafe function that does.
 unsafe impl Sync for Pool {}
 
-/// The pages of a sequence in one group: entry i holds positions from i · TILE on.
+/// The pages of a sequence in one group: entry i has the positions from i · TILE on.
 pub(super) struct BlockTable {
     pages: Vec<u32>,
-    /// The first entry that has a page.
+    /// The first entry with a page.
     first: usize,
 }
 
 impl BlockTable {
-    /// An empty one, with room for so many entries.
+    /// An empty table with room for `entries`.
     pub fn new(entries: usize) -> Result<Self> {
-        let mut pages = Vec::new();
-        let bytes = entries.saturating_mul(size_of::<u32>());
-        pages.try_reserve_exact(entries).map_err(|_| Error::OutOfMemory { bytes, what: WHAT })?;
-        Ok(BlockTable { pages, first: 0 })
+        Ok(BlockTable { pages: with_room(entries, WHAT)?, first: 0 })
     }
 
-    /// The first entry that has a page; as many as there are entries where none has.
+    /// The first entry with a page, or the number of entries if none has a page.
     pub fn first(&self) -> usize {
         self.first
     }
@@ -51,9 +49,7 @@ impl Pool {
     pub fn new(group: Group, pages: usize) -> Result<Self> {
         let (head_page, page) = group.page_bytes()?;
         let count = u32::try_from(pages).map_err(|_| TOO_LARGE)?;
-        let mut free = Vec::new();
-        let bytes = pages.saturating_mul(size_of::<u32>());
-        free.try_reserve_exact(pages).map_err(|_| Error::OutOfMemory { bytes, what: WHAT })?;
+        let mut free = with_room(pages, WHAT)?;
         free.extend((0..count).rev());
         let mut memory = AlignedBuf::zeroed(checked_bytes(pages, page, WHAT)?, WHAT)?;
         let first = memory.as_mut_ptr();
@@ -64,7 +60,7 @@ impl Pool {
         &self.group
     }
 
-    /// Lengthens a table to so many entries; false where pages run out, which it may have taken some of then.
+    /// Extends a table to `entries`; false if the pages run out, after some may have been allocated.
     pub fn extend(&mut self, table: &mut BlockTable, entries: usize) -> bool {
         while table.pages.len() < entries {
             let Some(page) = self.free.pop() else { return false };
@@ -73,7 +69,7 @@ impl Pool {
         true
     }
 
-    /// Shortens a table to so many entries.
+    /// Shortens a table to `entries` and frees the other pages.
     pub fn truncate(&mut self, table: &mut BlockTable, entries: usize) {
         while table.pages.len() > entries {
             self.free.extend(table.pages.pop().filter(|&page| page != NO_PAGE));
@@ -81,7 +77,7 @@ impl Pool {
         table.first = table.first.min(entries);
     }
 
-    /// Takes back the pages before an entry.
+    /// Frees the pages before an entry.
     pub fn release_before(&mut self, table: &mut BlockTable, entry: usize) {
         let end = entry.min(table.pages.len());
         for page in &mut table.pages[table.first.min(end)..end] {

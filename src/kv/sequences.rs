@@ -1,9 +1,11 @@
-//! What a cache knows of a sequence: how long it is and which pages it holds.
+//! A cache's record of a sequence: its length and its pages.
 
+use super::WHAT;
 use super::pages::BlockTable;
 use crate::error::Result;
+use crate::memory::reserve::collected;
 
-/// Names a sequence of a cache; one that was removed is no other's.
+/// Names a sequence of a cache. The id of a removed sequence is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SequenceId {
     pub(super) slot: u32,
@@ -13,19 +15,19 @@ pub struct SequenceId {
 /// A place for a sequence.
 pub(super) struct Sequence {
     pub alive: bool,
-    /// Rises with each sequence that has the place.
+    /// Counts the sequences that have used this place.
     pub serial: u32,
-    /// Positions filled.
+    /// Filled positions.
     pub len: usize,
-    /// Positions that a pass adds.
+    /// Positions that the current pass adds.
     pub growing: usize,
-    /// One a group.
+    /// One for each group.
     pub tables: Vec<BlockTable>,
 }
 
 impl Sequence {
     pub fn new(groups: usize, entries: usize) -> Result<Self> {
-        let tables = (0..groups).map(|_| BlockTable::new(entries)).collect::<Result<_>>()?;
+        let tables = collected((0..groups).map(|_| BlockTable::new(entries)), WHAT)?;
         Ok(Sequence { alive: false, serial: 0, len: 0, growing: 0, tables })
     }
 }

@@ -1,8 +1,9 @@
-//! State of fixed size that sequences have, for layers that keep a recurrence. It can't be taken back to an earlier
-//! position, but for one at which a copy was kept.
+//! The sequences' state of fixed size, for recurrent layers. It can only return to an earlier position at which a copy was
+//! kept.
 
 use super::{TOO_LARGE, WHAT};
 use crate::error::{Error, Result};
+use crate::memory::reserve::filled;
 use crate::memory::{AlignedBuf, checked_bytes};
 
 /// The states of all sequences, each with room for a copy.
@@ -18,7 +19,7 @@ pub(super) struct States {
 impl States {
     pub fn new(bytes: usize, sequences: usize) -> Result<Self> {
         let all = checked_bytes(bytes, sequences.checked_mul(2).ok_or(TOO_LARGE)?, WHAT)?;
-        Ok(States { bytes, memory: AlignedBuf::zeroed(all, WHAT)?, kept: vec![None; sequences] })
+        Ok(States { bytes, memory: AlignedBuf::zeroed(all, WHAT)?, kept: filled(None, sequences, WHAT)? })
     }
 
     /// A sequence's state and its copy.
@@ -27,7 +28,7 @@ impl States {
         both.split_at_mut(self.bytes)
     }
 
-    /// A sequence that begins has a state of zeros.
+    /// Sets the state of a new sequence to zeros.
     pub fn clear(&mut self, slot: usize) {
         self.of(slot).0.fill(0);
         self.kept[slot] = None;
@@ -39,10 +40,10 @@ impl States {
         self.kept[slot] = Some(position);
     }
 
-    /// Goes back from position `len` to `n`.
+    /// Returns from position `len` to `n`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where there is no copy of that position.
+    /// [`Error::InvalidArgument`] where no copy of the state at `n` was kept.
     pub fn rewind(&mut self, slot: usize, len: usize, n: usize) -> Result<()> {
         if self.bytes == 0 || n == len {
             return Ok(());
@@ -53,7 +54,7 @@ impl States {
         }
         if self.kept[slot] != Some(n) {
             return Err(Error::invalid(format!(
-                "can't rewind to {n}: the model's state there was not kept, and can't be computed back"
+                "can't rewind to {n}: no copy of the model's state at that position was kept"
             )));
         }
         let (state, copy) = self.of(slot);

@@ -1,53 +1,65 @@
-//! A zeroed, 64-byte-aligned run of bytes whose reservation can fail.
-//! Small ones come from the global allocator, large ones are mapped, in huge pages where granted.
-//! Either way the profile's allocation counters see them.
+//! A zeroed, 64-byte-aligned buffer, reserved fallibly.
+//! Small buffers come from the global allocator; large ones are mapped, in huge pages where the system grants them.
+//! The profile's allocation counters count both.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::os;
+use super::reserve::with_room;
 use crate::profile::alloc;
 use crate::{Error, Result};
 
 /// Alignment in bytes of every [`AlignedBuf`]: a cache line, and the widest vector register.
 pub const ALIGNMENT: usize = 64;
 
-/// From this size on a buffer is its own mapping: two huge pages, below which rounding up to whole ones
-/// would waste more than they save.
+/// From this size on a buffer is a mapping of its own. It is two huge pages: for smaller buffers, rounding up to whole
+/// huge pages would waste more memory than it is worth.
 const MAP_FROM: usize = 4 << 20;
 
-/// Types for which any bytes are a value and which have no padding, so that bytes may be viewed as them.
+/// Plain numbers: types as which the bytes of a buffer may be viewed.
 ///
 /// # Safety
-/// Every bit pattern is valid, there is no padding, and the alignment is at most [`ALIGNMENT`].
+/// Every bit pattern is a valid value, there is no padding, and the alignment is at most [`ALIGNMENT`].
 pub unsafe trait Pod: sealed::Sealed + Copy + Send + Sync + 'static {}
 
 mod sealed {
     pub trait Sealed {}
 }
 
-macro_rules! pod {
-    ($($plain:ty),*) => {$(
-        impl sealed::Sealed for $plain {}
-        // SAFETY: a primitive number: every bit pattern is one, without padding, aligned to 4 at most.
-        unsafe impl Pod for $plain {}
-    )*};
-}
-pod!(u8, i8, u16, i32, u32, f32);
+impl sealed::Sealed for u8 {}
+impl sealed::Sealed for i8 {}
+impl sealed::Sealed for u16 {}
+impl sealed::Sealed for i32 {}
+impl sealed::Sealed for u32 {}
+impl sealed::Sealed for f32 {}
 
-/// How large buffers get their memory from the operating system.
+// SAFETY: a primitive number: every bit pattern is a value, there is no padding, and the alignment is at most 4.
+unsafe impl Pod for u8 {}
+// SAFETY: as for `u8`.
+unsafe impl Pod for i8 {}
+// SAFETY: as for `u8`.
+unsafe impl Pod for u16 {}
+// SAFETY: as for `u8`.
+unsafe impl Pod for i32 {}
+// SAFETY: as for `u8`.
+unsafe impl Pod for u32 {}
+// SAFETY: as for `u8`.
+unsafe impl Pod for f32 {}
+
+/// The kind of pages that a large buffer gets from the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {
-    /// Huge pages where they are granted: fewest address translations, for what is used as a whole.
+    /// Huge pages where the system grants them: fewest address translations, for buffers that are used as a whole.
     Huge,
-    /// Small pages, each taken when it is first touched: for what may stay mostly empty.
+    /// Small pages, each resident from its first use on: for buffers that may stay mostly empty.
     Small,
 }
 
 /// Owned bytes, zero at first, aligned to [`ALIGNMENT`]; large ones to 2 MiB.
 ///
-/// The length never changes. Ops that write disjoint parts from several threads take the pointer.
+/// The length never changes. Ops that write disjoint parts from several threads use the pointer.
 pub struct AlignedBuf {
     ptr: NonNull<u8>,
     len: usize,
@@ -55,27 +67,26 @@ pub struct AlignedBuf {
 }
 
 enum Origin {
-    /// No bytes, nothing to give back.
+    /// An empty buffer: nothing to free.
     Nothing,
     /// The global allocator.
     Heap,
     /// A mapping of its own, of `len` bytes rounded up by `os`.
     Mapped,
-    /// A part, no one else's, of a buffer that lives as long as its parts.
+    /// A part of a larger buffer, which lives as long as its parts; no two parts overlap.
     Part { _whole: Arc<AlignedBuf> },
 }
 
-// SAFETY: plain bytes, owned by the one buffer; shared references only read them.
+// SAFETY: the buffer owns its bytes (of a part: no other buffer has the same bytes), and they are not tied to a thread.
 unsafe impl Send for AlignedBuf {}
-// SAFETY: as above.
+// SAFETY: a shared reference only reads the bytes.
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
-    /// `bytes` zero bytes; `what` names their purpose in the error.
+    /// A buffer of `bytes` zeros; `what` names its purpose in the error.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] where the operating system refuses, or the size is beyond what an address
-    /// can span.
+    /// [`Error::OutOfMemory`] where the operating system refuses, or for a size that no address space holds.
     pub fn zeroed(bytes: usize, what: &'static str) -> Result<Self> {
         Self::zeroed_in(Pages::Huge, bytes, what)
     }
@@ -87,7 +98,7 @@ impl AlignedBuf {
     pub fn zeroed_in(pages: Pages, bytes: usize, what: &'static str) -> Result<Self> {
         let refused = || Error::OutOfMemory { bytes, what };
         if bytes == 0 {
-            // An aligned address that is never read.
+            // An aligned address that nobody reads.
             let ptr =
                 NonNull::without_provenance(std::num::NonZeroUsize::new(ALIGNMENT).ok_or_else(refused)?);
             return Ok(Self { ptr, len: 0, origin: Origin::Nothing });
@@ -103,7 +114,7 @@ impl AlignedBuf {
         Ok(Self { ptr, len: bytes, origin: Origin::Heap })
     }
 
-    /// Buffers of these sizes, side by side in one piece of memory: many small ones share huge pages.
+    /// Buffers of these sizes, one after the other in one piece of memory, so that many small buffers share huge pages.
     ///
     /// # Errors
     /// As [`AlignedBuf::zeroed`], for all of them together.
@@ -115,44 +126,46 @@ impl AlignedBuf {
         let base = whole.as_mut_ptr();
         let whole = Arc::new(whole);
         let mut at = 0;
-        let part = |&len: &usize| {
-            // SAFETY: the sizes, padded, add up to the whole: this part lies inside it and is not null.
-            let ptr = unsafe { NonNull::new_unchecked(base.add(at)) };
+        let mut parts = with_room(sizes.len(), what)?;
+        for &len in sizes {
+            // The padded sizes add up to the whole, so the part lies inside it.
+            let ptr = NonNull::new(base.wrapping_add(at)).ok_or(Error::OutOfMemory { bytes: len, what })?;
             at += len.next_multiple_of(ALIGNMENT);
-            Self { ptr, len, origin: Origin::Part { _whole: whole.clone() } }
-        };
-        Ok(sizes.iter().map(part).collect())
+            parts.push(Self { ptr, len, origin: Origin::Part { _whole: whole.clone() } });
+        }
+        Ok(parts)
     }
 
-    /// Bytes held.
+    /// Number of bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it holds none.
+    /// Whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// First byte. Dangling, but aligned, where the buffer is empty.
+    /// Pointer to the first byte. Dangling, but aligned, if the buffer is empty.
     pub fn as_ptr(&self) -> *const u8 {
         self.ptr.as_ptr()
     }
 
-    /// First byte, to write through.
+    /// Pointer to the first byte, for writing.
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.ptr.as_ptr()
     }
 
-    /// The bytes as numbers: `len / size_of::<T>()` of them, a remainder left out.
+    /// The bytes as `len / size_of::<T>()` numbers; a remainder is left out.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
-        // SAFETY: initialised bytes, aligned for any Pod, any pattern a value, borrowed as long as `self`.
+        // SAFETY: `len` initialised bytes, aligned to `ALIGNMENT`, which `Pod` promises is enough for T; `Pod` promises
+        // that any bytes are a T. The buffer stays borrowed as long as the slice lives.
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().cast(), self.len / size_of::<T>()) }
     }
 
-    /// The bytes as numbers, to write; see [`AlignedBuf::as_slice`].
+    /// The bytes as numbers, for writing; see [`AlignedBuf::as_slice`].
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
-        // SAFETY: as in `as_slice`, and `self` is borrowed exclusively.
+        // SAFETY: as in `as_slice`; `Pod` promises that any T is valid bytes, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.len / size_of::<T>()) }
     }
 }
@@ -162,14 +175,13 @@ impl Drop for AlignedBuf {
         match self.origin {
             Origin::Nothing | Origin::Part { .. } => {}
             Origin::Heap => {
-                // SAFETY: the size and alignment that `zeroed` allocated with, which were valid there.
-                unsafe {
-                    let layout = Layout::from_size_align_unchecked(self.len, ALIGNMENT);
-                    dealloc(self.ptr.as_ptr(), layout);
-                }
+                // SAFETY: `zeroed_in` made a valid layout of the same size and alignment.
+                let layout = unsafe { Layout::from_size_align_unchecked(self.len, ALIGNMENT) };
+                // SAFETY: `zeroed_in` allocated this pointer with this layout; the buffer, its owner, is dropped.
+                unsafe { dealloc(self.ptr.as_ptr(), layout) };
             }
             Origin::Mapped => {
-                // SAFETY: mapped by `map_zeroed` with this length, and nobody can refer to it any more.
+                // SAFETY: `map_zeroed` returned this pointer for this length; the buffer, its owner, is dropped.
                 unsafe { os::unmap(self.ptr, self.len) };
                 alloc::record_unmapped(self.len);
             }

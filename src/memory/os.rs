@@ -1,5 +1,5 @@
-//! What memory asks of the operating system: mappings, huge pages, sizes of memory and caches.
-//! Linux answers all of it; elsewhere buffers come from the allocator and unknown sizes are `None`.
+//! The operating system's part of memory: mappings, huge pages, sizes of memory and caches.
+//! Linux has all of it; elsewhere buffers come from the allocator, and unknown sizes are `None`.
 
 use std::sync::OnceLock;
 
@@ -8,23 +8,24 @@ pub(super) use linux::{CAN_MAP, map_zeroed, unmap};
 #[cfg(not(target_os = "linux"))]
 pub(super) use portable::{CAN_MAP, map_zeroed, unmap};
 
-/// Data cache sizes in bytes: what one core sees, the last level being shared with others.
+/// Sizes in bytes of the data caches of one core; it shares the last level with other cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CacheSizes {
     /// First level, data.
     pub l1d: usize,
     /// Second level.
     pub l2: usize,
-    /// Third level, all of it; the second level's size where there is no third.
+    /// Third level, including the parts of other cores; the second level's size where there is no third.
     pub l3: usize,
 }
 
 impl CacheSizes {
-    /// What is assumed where nothing can be learnt: the smallest of cores still in use, since blocks that
-    /// are too small cost less than blocks that spill.
+    /// Assumed where the sizes are unknown: those of the smallest cores still in use, since blocks that are too small cost
+    /// less than blocks that don't fit.
     pub const FALLBACK: CacheSizes = CacheSizes { l1d: 32 << 10, l2: 256 << 10, l3: 2 << 20 };
 
-    /// Levels as found, holes filled so that each is at least the one before it.
+    /// The levels found, with unknown ones filled in so that each is at least as large as the one before it.
     fn from_levels(levels: [Option<usize>; 3]) -> Self {
         let l1d = levels[0].unwrap_or(Self::FALLBACK.l1d);
         let l2 = levels[1].unwrap_or(Self::FALLBACK.l2).max(l1d);
@@ -34,7 +35,7 @@ impl CacheSizes {
     }
 }
 
-/// Cache sizes of the first CPU: the operating system's word, else the processor's own, else
+/// Cache sizes of the first CPU: from the operating system, else from the processor itself, else
 /// [`CacheSizes::FALLBACK`]. They are read at the first call.
 pub fn cache_sizes() -> CacheSizes {
     static SIZES: OnceLock<CacheSizes> = OnceLock::new();
@@ -45,8 +46,8 @@ pub fn cache_sizes() -> CacheSizes {
     })
 }
 
-/// Bytes of memory this process can count on having been given at most: the machine's, or its container's
-/// limit where that is lower. `None` where it can't be learnt.
+/// Bytes of memory of the machine, or of the process's container where that limit is lower. `None` where they are
+/// unknown.
 pub fn total_memory() -> Option<u64> {
     #[cfg(target_os = "linux")]
     return linux::total_memory();
@@ -54,8 +55,8 @@ pub fn total_memory() -> Option<u64> {
     None
 }
 
-/// Bytes that can still be had without swapping, within a container's limit; an estimate that is old
-/// the moment it is made. `None` where it can't be learnt.
+/// An estimate of the bytes that can still be allocated without swapping, within a container's limit. `None` where they
+/// are unknown.
 pub fn available_memory() -> Option<u64> {
     #[cfg(target_os = "linux")]
     return linux::available_memory();
@@ -63,9 +64,9 @@ pub fn available_memory() -> Option<u64> {
     None
 }
 
-/// Gives back to the system what the allocator keeps of freed memory, as after a load that took much for a moment.
+/// Returns freed memory that the allocator keeps to the system, as after a load with large temporary tables.
 pub fn give_back_freed() {
-    // SAFETY: it may be called at any time, from any thread.
+    // SAFETY: `malloc_trim` has no preconditions and is safe to call from any thread (MT-Safe in its manual).
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::malloc_trim(0);
@@ -137,47 +138,48 @@ mod linux {
         bytes.checked_next_multiple_of(HUGE_PAGE).filter(|&len| len <= isize::MAX as usize)
     }
 
-    /// `bytes` (not 0) of zeroed private memory on a huge page's boundary; `None` where refused.
-    /// Give it back with [`unmap`] and the same `bytes`.
+    /// Maps `bytes` (not 0) of zeroed private memory at the boundary of a huge page; `None` if the system refuses.
+    /// [`unmap`] with the same `bytes` frees it.
     pub fn map_zeroed(bytes: usize, pages: Pages) -> Option<NonNull<u8>> {
         let len = mapped_len(bytes)?;
         let reserved = len.checked_add(HUGE_PAGE)?;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory in use.
-        let raw = unsafe {
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(null_mut(), reserved, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
-        };
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: the kernel chooses the address of an anonymous mapping, so it overlaps no memory in use.
+        let raw = unsafe { libc::mmap(null_mut(), reserved, protection, flags, -1, 0) };
         if raw == libc::MAP_FAILED {
             return None;
         }
         let raw = raw.cast::<u8>();
         let head = raw.align_offset(HUGE_PAGE);
         let tail = HUGE_PAGE - head;
-        // SAFETY: head + len + tail is the mapping just made, of which head and tail are unused; both are
-        // whole pages, since mmap returned a page's boundary.
+        let begin = raw.wrapping_add(head);
+        let advice = match pages {
+            Pages::Huge => libc::MADV_HUGEPAGE,
+            Pages::Small => libc::MADV_NOHUGEPAGE,
+        };
+        // SAFETY: the mapping just made is head + len + tail bytes, and nobody uses it yet; head and tail are whole pages,
+        // since mmap returned the boundary of a page. Advice changes no contents, and may be refused.
         unsafe {
-            let begin = raw.add(head);
             if head > 0 {
                 libc::munmap(raw.cast(), head);
             }
             if tail > 0 {
-                libc::munmap(begin.add(len).cast(), tail);
+                libc::munmap(begin.wrapping_add(len).cast(), tail);
             }
-            let advice = match pages {
-                Pages::Huge => libc::MADV_HUGEPAGE,
-                Pages::Small => libc::MADV_NOHUGEPAGE,
-            };
-            // A wish: where it is refused, the other kind serves as well.
             libc::madvise(begin.cast(), len, advice);
-            NonNull::new(begin)
         }
+        NonNull::new(begin)
     }
 
+    /// Frees a mapping.
+    ///
     /// # Safety
     /// `ptr` came from [`map_zeroed`] with the same `bytes`, and is not used again.
     pub unsafe fn unmap(ptr: NonNull<u8>, bytes: usize) {
         let len = mapped_len(bytes).unwrap_or(bytes);
-        // SAFETY: by this function's contract, exactly the mapping that `map_zeroed` kept.
+        // SAFETY: the caller promises that `ptr` is the mapping that `map_zeroed` made for `bytes`, whose length is `len`,
+        // and that nobody uses it any more.
         unsafe { libc::munmap(ptr.as_ptr().cast(), len) };
     }
 
@@ -224,8 +226,8 @@ mod linux {
         line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
     }
 
-    /// The limit of the control group this process sees as its root (what a container gets), v2 then v1.
-    /// "max" and v1's near-infinite number mean none.
+    /// The memory limit of the control group that the process sees as its root, as in a container; from version 2, else 1.
+    /// "max" and version 1's near-infinite number mean no limit.
     fn cgroup_limit() -> Option<u64> {
         let limit = read_number("/sys/fs/cgroup/memory.max")
             .or_else(|| read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))?;
@@ -252,8 +254,10 @@ mod portable {
         None
     }
 
+    /// Never called, since nothing is ever mapped.
+    ///
     /// # Safety
-    /// Never called: nothing was mapped.
+    /// None needed.
     pub unsafe fn unmap(_ptr: NonNull<u8>, _bytes: usize) {}
 }
 
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_filled_by_what_is_known() {
+    fn unknown_levels_follow_from_known_ones() {
         let sizes = CacheSizes::from_levels;
         assert_eq!(sizes([None; 3]), CacheSizes::FALLBACK);
         let no_third = sizes([Some(64 << 10), Some(4 << 20), None]);
@@ -279,7 +283,7 @@ mod tests {
 
     #[test]
     fn each_source_is_silent_or_plausible() {
-        // Not equal: a hypervisor or an emulator may tell the two different things.
+        // They need not agree: a hypervisor or an emulator may report something else.
         for levels in [os_cache_levels(), cpu_cache_levels()] {
             let known: Vec<usize> = levels.into_iter().flatten().collect();
             assert!(

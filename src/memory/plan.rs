@@ -1,16 +1,20 @@
-//! Offsets for buffers whose lifetimes are known: those never alive together may share bytes.
-//! Greedy by size (largest first, each at the lowest gap that fits), as Pisarchyk and Lee describe in
-//! "Efficient Memory Management for Deep Neural Net Inference" (2020): near the lower bound in practice.
+//! The layout of an arena of buffers with known lifetimes: buffers that are never alive together may share bytes.
+//! Greedy by size: the largest first, each in the lowest gap that fits, as Pisarchyk and Lee describe in "Efficient Memory
+//! Management for Deep Neural Net Inference" (2020). In practice the size is near the lower bound.
 
 use super::buf::ALIGNMENT;
+use super::reserve::{filled, reserve, with_room};
 use crate::{Error, Result};
 
-/// Names a buffer of an [`ArenaPlan`]; indexes [`Layout::offsets`].
+/// Names a buffer of an [`ArenaPlan`]: an index into [`ArenaLayout::offsets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BufferId(
     /// Position in the order of [`ArenaPlan::buffer`] calls.
     pub usize,
 );
+
+/// What the memory is for, in errors.
+const WHAT: &str = "the activations of a step";
 
 #[derive(Clone, Copy, Debug)]
 struct Buffer {
@@ -25,15 +29,15 @@ impl Buffer {
     }
 }
 
-/// Buffers and the ops between which each must keep its contents.
+/// Buffers, each with the first and the last op that use it.
 #[derive(Clone, Debug, Default)]
 pub struct ArenaPlan {
     buffers: Vec<Buffer>,
 }
 
-/// Where each buffer starts, and how much the arena holds.
+/// The offset of each buffer, and the size of the arena.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct ArenaLayout {
     /// Offset in bytes of each buffer, in the order they were declared; multiples of
     /// [`ALIGNMENT`].
     pub offsets: Vec<usize>,
@@ -41,37 +45,37 @@ pub struct Layout {
     pub total: usize,
 }
 
-impl Layout {
-    /// Offset in bytes of a buffer of the plan this layout came from.
+impl ArenaLayout {
+    /// Offset in bytes of a buffer of the plan that this layout was made from.
     pub fn offset(&self, id: BufferId) -> usize {
         self.offsets[id.0]
     }
 }
 
 impl ArenaPlan {
-    /// No buffers.
+    /// A plan without buffers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Declares a buffer of `bytes` that is written by op `first_op` at the earliest and read by op
-    /// `last_op` at the latest (both included, so it never shares bytes with another buffer of either op).
-    /// A `last_op` before `first_op` counts as `first_op`.
+    /// Declares a buffer of `bytes` that is alive from op `first_op` to op `last_op`, both included: it never shares bytes
+    /// with another buffer of these ops. A `last_op` before `first_op` counts as `first_op`.
     pub fn buffer(&mut self, bytes: usize, first_op: usize, last_op: usize) -> BufferId {
         self.buffers.push(Buffer { bytes, first_op, last_op: last_op.max(first_op) });
         BufferId(self.buffers.len() - 1)
     }
 
-    /// Assigns the offsets.
+    /// Computes the offsets.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] where the sizes add up past what an address can span.
-    pub fn layout(&self) -> Result<Layout> {
-        let mut by_size: Vec<usize> = (0..self.buffers.len()).collect();
-        by_size.sort_by_key(|&i| (std::cmp::Reverse(self.buffers[i].bytes), i));
+    /// [`Error::OutOfMemory`] where the sum of the sizes is more than an address space holds.
+    pub fn layout(&self) -> Result<ArenaLayout> {
+        let mut by_size: Vec<usize> = with_room(self.buffers.len(), WHAT)?;
+        by_size.extend(0..self.buffers.len());
+        by_size.sort_unstable_by_key(|&i| (std::cmp::Reverse(self.buffers[i].bytes), i));
 
         let mut placed: Vec<(usize, usize, Buffer)> = Vec::new(); // offset, end, buffer; by offset
-        let mut offsets = vec![0; self.buffers.len()];
+        let mut offsets = filled(0, self.buffers.len(), WHAT)?;
         let mut total = 0;
         for index in by_size {
             let buffer = self.buffers[index];
@@ -90,9 +94,10 @@ impl ArenaPlan {
             offsets[index] = offset;
             total = total.max(end);
             let position = placed.partition_point(|(begin, ..)| *begin <= offset);
+            reserve(&mut placed, 1, WHAT)?;
             placed.insert(position, (offset, end, buffer));
         }
-        Ok(Layout { offsets, total })
+        Ok(ArenaLayout { offsets, total })
     }
 }
 
@@ -101,7 +106,7 @@ fn round_up(bytes: usize) -> Result<usize> {
 }
 
 fn too_large() -> Error {
-    Error::OutOfMemory { bytes: usize::MAX, what: "the activations of a step" }
+    Error::OutOfMemory { bytes: usize::MAX, what: WHAT }
 }
 
 #[cfg(test)]
@@ -110,7 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The first pair of buffers alive together that share a byte: what a layout must never have.
-    fn clash(plan: &ArenaPlan, layout: &Layout) -> Option<(usize, usize)> {
+    fn clash(plan: &ArenaPlan, layout: &ArenaLayout) -> Option<(usize, usize)> {
         let n = plan.buffers.len();
         (0..n).flat_map(|i| (0..i).map(move |j| (i, j))).find(|&(i, j)| {
             let (a, b) = (plan.buffers[i], plan.buffers[j]);
@@ -153,7 +158,7 @@ mod tests {
         let mut plan = ArenaPlan::new();
         plan.buffer(100, 0, 3);
         plan.buffer(100, 3, 5);
-        let planted = Layout { offsets: vec![0, 64], total: 192 };
+        let planted = ArenaLayout { offsets: vec![0, 64], total: 192 };
         assert_eq!(clash(&plan, &planted), Some((1, 0)));
         assert_eq!(clash(&plan, &plan.layout().unwrap()), None);
     }
@@ -185,9 +190,9 @@ mod tests {
     #[test]
     fn nothing_and_empty_buffers_take_nothing() {
         let mut plan = ArenaPlan::new();
-        assert_eq!(plan.layout().unwrap(), Layout { offsets: vec![], total: 0 });
+        assert_eq!(plan.layout().unwrap(), ArenaLayout { offsets: vec![], total: 0 });
         plan.buffer(0, 7, 3);
-        assert_eq!(plan.layout().unwrap(), Layout { offsets: vec![0], total: 0 });
+        assert_eq!(plan.layout().unwrap(), ArenaLayout { offsets: vec![0], total: 0 });
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! What families build graphs with: a method an op, each of which checks shapes and asks the file for its tensors.
-//! An error names the family and the layer; nothing of the weights has been read by then.
+//! The builder of graphs: a method for each op. Each method checks shapes and looks up its tensors in the file.
+//! Errors name the family and the layer, and come before any weights are read.
 
 use super::config::{Config, LayerConfig};
 use super::graph::{Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpec, RowSet, Shape, Value};
 use super::weights::{MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
+use crate::memory::reserve::{collected, filled, reserve};
 use crate::ops::attention::HeadShape;
 use crate::quant;
 
@@ -36,22 +37,22 @@ impl<'a> Builder<'a> {
             layer: None,
             nodes: Vec::new(),
             weights: WeightSpecs::default(),
-            ropes: ropes.collect::<Result<_>>()?,
+            ropes: collected(ropes, "the rotary tables")?,
         })
     }
 
-    /// Ends with the hidden rows that the head reads, and its scores.
+    /// The graph, with the hidden rows that the head reads and the logits that it computes.
     pub fn finish(self, hidden: Value, logits: Value) -> Graph {
         let Builder { family, nodes, weights, ropes, .. } = self;
         Graph { family, nodes, weights, ropes, hidden, logits }
     }
 
-    /// Nodes and tensors from now on are those of a layer, or of none.
+    /// Sets the layer of the nodes and tensors to come; `None` for those outside of all layers.
     pub fn enter_layer(&mut self, layer: Option<usize>) {
         self.layer = layer;
     }
 
-    /// Whether the file has a tensor of this name, in the layer at hand.
+    /// Whether the file has a tensor of this name in the current layer.
     pub fn has(&self, name: &str) -> bool {
         self.gguf.tensor(&self.name(name)).is_some()
     }
@@ -84,9 +85,10 @@ impl<'a> Builder<'a> {
         self.placed(added)
     }
 
-    fn push(&mut self, op: Op, rows: RowSet, width: usize) -> Value {
+    fn push(&mut self, op: Op, rows: RowSet, width: usize) -> Result<Value> {
+        reserve(&mut self.nodes, 1, "the graph of a model")?;
         self.nodes.push(Node { op, layer: self.layer, shape: Shape { rows, width } });
-        Value(self.nodes.len() as u32 - 1)
+        Ok(Value(self.nodes.len() as u32 - 1))
     }
 
     fn shape(&self, value: Value) -> Shape {
@@ -94,17 +96,21 @@ impl<'a> Builder<'a> {
     }
 
     /// A node whose value has the shape of `x`.
-    fn map(&mut self, op: Op, x: Value) -> Value {
+    fn map(&mut self, op: Op, x: Value) -> Result<Value> {
         let Shape { rows, width } = self.shape(x);
         self.push(op, rows, width)
     }
 
-    /// A node of two values of one shape.
+    /// A node that reads two values of the same shape, which is also its own.
     fn join(&mut self, op: Op, a: Value, b: Value) -> Result<Value> {
         if self.shape(a) != self.shape(b) {
-            return self.fail(format!("{:?} doesn't fit {:?}", self.shape(a), self.shape(b)));
+            return self.fail(format!(
+                "values of different shapes: {:?} and {:?}",
+                self.shape(a),
+                self.shape(b)
+            ));
         }
-        Ok(self.map(op, a))
+        self.map(op, a)
     }
 
     /// Embeddings of the tokens, from `{part}.weight` of `n` rows.
@@ -112,19 +118,19 @@ impl<'a> Builder<'a> {
         let tensor = self.tensor(&format!("{part}.weight"))?;
         let table = self.weights.add_table(tensor, n, width);
         let table = self.placed(table)?;
-        Ok(self.push(Op::Embed(table), RowSet::Batch, width))
+        self.push(Op::Embed(table), RowSet::Batch, width)
     }
 
     /// `n` learned positions.
     pub fn positions(&mut self, part: &str, n: usize, width: usize) -> Result<Value> {
         let rows = self.vector(&format!("{part}.weight"), n, width)?;
-        Ok(self.push(Op::Positions(rows), RowSet::Batch, width))
+        self.push(Op::Positions(rows), RowSet::Batch, width)
     }
 
     /// RMSNorm by `{part}.weight`.
     pub fn rms_norm(&mut self, x: Value, part: &str) -> Result<Value> {
         let gain = self.vector(&format!("{part}.weight"), 1, self.shape(x).width)?;
-        Ok(self.map(Op::Norm(x, Norm::Rms { gain, eps: self.eps }), x))
+        self.map(Op::Norm(x, Norm::Rms { gain, eps: self.eps }), x)
     }
 
     /// LayerNorm by `{part}.weight` and `{part}.bias`.
@@ -132,13 +138,13 @@ impl<'a> Builder<'a> {
         let width = self.shape(x).width;
         let gain = self.vector(&format!("{part}.weight"), 1, width)?;
         let bias = self.vector(&format!("{part}.bias"), 1, width)?;
-        Ok(self.map(Op::Norm(x, Norm::Layer { gain, bias, eps: self.eps }), x))
+        self.map(Op::Norm(x, Norm::Layer { gain, bias, eps: self.eps }), x)
     }
 
     /// RMSNorm of each head by `{part}.weight`.
     pub fn head_norm(&mut self, x: Value, part: &str, head_dim: usize) -> Result<Value> {
         let gain = self.vector(&format!("{part}.weight"), 1, head_dim)?;
-        Ok(self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x))
+        self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
     }
 
     fn matrix(&mut self, part: &str, n: usize, k: usize) -> Result<MatrixId> {
@@ -153,7 +159,7 @@ impl<'a> Builder<'a> {
         self.project(x, part, n, biased)
     }
 
-    /// The same where the family has a bias: a file without it holds another family, or is not whole.
+    /// The same for a family that always has a bias: a file without it is an error.
     pub fn linear_biased(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
         self.project(x, part, n, true)
     }
@@ -162,19 +168,19 @@ impl<'a> Builder<'a> {
         let Shape { rows, width } = self.shape(x);
         let matrix = self.matrix(part, n, width)?;
         let bias = if biased { Some(self.vector(&format!("{part}.bias"), 1, n)?) } else { None };
-        Ok(self.push(Op::Linear(x, matrix, bias), rows, n))
+        self.push(Op::Linear(x, matrix, bias), rows, n)
     }
 
-    /// `width` columns of `x` from `begin` on.
+    /// The `width` columns of `x` that start at `begin`.
     pub fn split(&mut self, x: Value, begin: usize, width: usize) -> Result<Value> {
         let whole = self.shape(x);
         if begin + width > whole.width {
             return self.fail(format!("columns {begin} to {} of {}", begin + width, whole.width));
         }
-        Ok(self.push(Op::Split(x, begin), whole.rows, width))
+        self.push(Op::Split(x, begin), whole.rows, width)
     }
 
-    /// Queries or keys rotated by the layer's table, if it has one.
+    /// Queries or keys rotated by the layer's rotary table, or unchanged in a layer without one.
     pub fn rope(&mut self, x: Value, layer: &LayerConfig) -> Result<Value> {
         let Some(table) = layer.rope else { return Ok(x) };
         let Some(rope) = self.ropes.get(table) else {
@@ -184,7 +190,7 @@ impl<'a> Builder<'a> {
             let dim = rope.config.dim;
             return self.fail(format!("{dim} rotated dimensions in heads of {}", layer.head_dim));
         }
-        Ok(self.map(Op::Rope(x, layer.head_dim, RopeId(table as u32)), x))
+        self.map(Op::Rope(x, layer.head_dim, RopeId(table as u32)), x)
     }
 
     /// Attention of the layer's heads, scaled by 1/√head_dim.
@@ -198,11 +204,11 @@ impl<'a> Builder<'a> {
             return self.fail("attention in a window of 0 positions".into());
         }
         let scale = 1.0 / (layer.head_dim as f32).sqrt();
-        Ok(self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scale }), q))
+        self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scale }), q)
     }
 
     /// A function of each element.
-    pub fn activate(&mut self, x: Value, function: Activation) -> Value {
+    pub fn activate(&mut self, x: Value, function: Activation) -> Result<Value> {
         self.map(Op::Activate(x, function), x)
     }
 
@@ -218,24 +224,24 @@ impl<'a> Builder<'a> {
 
     /// A factor on each element.
     #[cfg_attr(not(test), expect(dead_code, reason = "no family here has it"))]
-    pub fn scale(&mut self, x: Value, factor: f32) -> Value {
+    pub fn scale(&mut self, x: Value, factor: f32) -> Result<Value> {
         self.map(Op::Scale(x, factor), x)
     }
 
     /// cap · tanh(x / cap) of each element.
     #[cfg_attr(not(test), expect(dead_code, reason = "no family here has it"))]
-    pub fn soft_cap(&mut self, x: Value, cap: f32) -> Value {
+    pub fn soft_cap(&mut self, x: Value, cap: f32) -> Result<Value> {
         self.map(Op::SoftCap(x, cap), x)
     }
 
-    /// The rows whose output is wanted.
-    pub fn select(&mut self, x: Value) -> Value {
+    /// The output rows, out of all rows of the batch.
+    pub fn select(&mut self, x: Value) -> Result<Value> {
         let width = self.shape(x).width;
         self.push(Op::Select(x), RowSet::Output, width)
     }
 }
 
-/// The file's divisors of rotary frequencies, one a pair, if it has them.
+/// The file's divisors of rotary frequencies, one for each pair of dimensions, if it has them.
 fn rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>> {
     let Some(tensor) = gguf.tensor("rope_freqs.weight") else { return Ok(None) };
     if tensor.shape() != [pairs as u64] {
@@ -244,10 +250,12 @@ fn rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>> {
             tensor.shape()
         )));
     }
-    let mut factors = vec![0.0f32; pairs];
-    let mut bytes = vec![0; tensor.bytes as usize];
+    // The type first: a tensor of a type of unknown size has as many bytes as the file has room for.
+    let dtype = tensor.dtype()?;
+    let mut factors = filled(0.0f32, pairs, "rotary factors")?;
+    let mut bytes = filled(0, tensor.bytes as usize, "rotary factors")?;
     gguf.read_tensor(tensor, 0, &mut bytes)?;
-    quant::decode_row(tensor.dtype()?, &bytes, &mut factors)?;
+    quant::decode_row(dtype, &bytes, &mut factors)?;
     if factors.iter().any(|f| !(f.is_finite() && *f > 0.0)) {
         return Err(Error::format("rope_freqs.weight holds a factor that is not a finite number above 0"));
     }

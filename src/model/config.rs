@@ -1,17 +1,22 @@
-//! Hyperparameters of a model, read from GGUF metadata and checked before anything is sized by them.
-//! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on). What may differ from
-//! layer to layer stands in a [`LayerConfig`] for each.
+//! Hyperparameters of a model, read from GGUF metadata and checked before any size is computed from them.
+//! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on). Each layer has a
+//! [`LayerConfig`] of its own, since layers may differ.
 
 use super::rope::RopeConfig;
 use crate::error::{Error, Result};
 use crate::format::gguf::{Array, Metadata, Value};
 use crate::kernels::rope::Pairing;
+use crate::memory::reserve::{collected, copied, copied_text, filled};
 
-/// Largest value of any dimension taken from a file: keeps every product of two of them within `usize`
-/// and far above any real model.
+/// Largest dimension taken from a file. It is far above any real model's, and the product of two such dimensions still
+/// fits `usize`.
 pub(super) const MAX_DIM: usize = 1 << 24;
 /// Most layers taken from a file.
 pub(super) const MAX_LAYERS: usize = 4096;
+/// What copies of a file's texts are for, in errors.
+const NAMES: &str = "the model's name";
+/// What lists with an entry a layer are for, in errors.
+const LAYERS: &str = "the configuration of layers";
 /// Most dimensions of a head.
 pub(super) const MAX_HEAD_DIM: usize = 1024;
 /// Longest context taken from a file or a caller.
@@ -19,6 +24,7 @@ pub(super) const MAX_CONTEXT: usize = 1 << 24;
 
 /// Hyperparameters of a model.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// `general.architecture`.
     pub architecture: String,
@@ -28,18 +34,19 @@ pub struct Config {
     pub n_embd: usize,
     /// Tokens in the vocabulary.
     pub n_vocab: usize,
-    /// Positions it was trained on.
+    /// Positions that the model was trained on.
     pub n_ctx_train: usize,
     /// Epsilon of the norms.
     pub norm_eps: f32,
-    /// Transformer blocks; one at least.
+    /// Transformer blocks; at least one.
     pub layers: Vec<LayerConfig>,
-    /// Rotary tables, by number. None: positions are learned, and the model goes as far as they do.
+    /// Rotary tables, by number. Empty for a model with learned positions, whose context is at most `n_ctx_train`.
     pub ropes: Vec<RopeConfig>,
 }
 
 /// One transformer block.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LayerConfig {
     /// Query heads.
     pub n_head: usize,
@@ -49,33 +56,34 @@ pub struct LayerConfig {
     pub head_dim: usize,
     /// Width inside the MLP.
     pub n_ff: usize,
-    /// Which positions a token sees.
+    /// The positions that a token sees.
     pub mask: Mask,
-    /// Its rotary table; none where the layer doesn't rotate.
+    /// Number of its rotary table; `None` for a layer without rotary embedding.
     pub rope: Option<usize>,
 }
 
-/// Which positions of its own sequence a token sees.
+/// The positions of its own sequence that a token sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Mask {
-    /// All up to its own.
+    /// All positions up to the token's own.
     #[default]
     Causal,
-    /// All.
+    /// All positions.
     Full,
-    /// The last so many up to its own, which counts.
+    /// A window of this many positions that ends with the token's own.
     Window(usize),
-    /// Those at most half as far away as this, on both sides.
+    /// A window of this width around the token: positions at a distance of at most half the width, on both sides.
     SymmetricWindow(usize),
 }
 
 impl Mask {
-    /// Whether a token sees none behind its own, so that a sequence can come piece by piece.
+    /// Whether a token sees no position after its own, so that a sequence can be decoded in pieces.
     pub fn is_causal(self) -> bool {
         matches!(self, Mask::Causal | Mask::Window(_))
     }
 
-    /// How many positions up to a token's own it can see; none for all.
+    /// Length of the window that ends with a token's own position; `None` where a token sees every position before it.
     pub fn reach(self) -> Option<usize> {
         match self {
             Mask::Window(n) => Some(n),
@@ -83,7 +91,7 @@ impl Mask {
         }
     }
 
-    /// The positions that the token at `position` sees, of a sequence that goes to `end`.
+    /// The positions that the token at `position` sees in a sequence of `end` positions.
     pub fn sight(self, position: usize, end: usize) -> std::ops::Range<usize> {
         match self {
             Mask::Causal => 0..position + 1,
@@ -135,21 +143,25 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| Error::format(format!("metadata key {} is missing", self.key(name))))
     }
 
-    /// A number for each layer: one for all, or an array of them. None where the key is absent.
+    /// A number for each layer, from one number for all layers or an array. `None` where the key is absent.
     fn per_layer(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
         let key = self.key(name);
-        let values: Vec<i64> = match self.metadata.get(&key) {
-            Some(Value::Array(Array::U32(values))) => values.iter().map(|&value| value.into()).collect(),
-            Some(Value::Array(Array::I32(values))) => values.iter().map(|&value| value.into()).collect(),
-            _ => return Ok(self.optional(name, max)?.map(|value| vec![value; n_layer])),
-        };
-        if values.len() != n_layer {
-            return Err(Error::format(format!("{key} has {} numbers for {n_layer} layers", values.len())));
+        let number = |value: i64| in_range(&key, value, max);
+        match self.metadata.get(&key) {
+            Some(Value::Array(array)) if array.len() != n_layer => {
+                Err(Error::format(format!("{key} has {} numbers for {n_layer} layers", array.len())))
+            }
+            Some(Value::Array(Array::U32(values))) => {
+                collected(values.iter().map(|&value| number(value.into())), LAYERS).map(Some)
+            }
+            Some(Value::Array(Array::I32(values))) => {
+                collected(values.iter().map(|&value| number(value.into())), LAYERS).map(Some)
+            }
+            _ => self.optional(name, max)?.map(|value| filled(value, n_layer, LAYERS)).transpose(),
         }
-        values.into_iter().map(|value| in_range(&key, value, max)).collect::<Result<_>>().map(Some)
     }
 
-    /// The text under a whole key.
+    /// The text under a key that is given in full, without the architecture's prefix.
     pub fn text(&self, key: &str) -> Result<Option<&'_ str>> {
         self.metadata.get_str(key)
     }
@@ -172,23 +184,26 @@ fn in_range(key: &str, value: i64, max: usize) -> Result<usize> {
     }
 }
 
-/// The key of the epsilon where norms are root-mean-square ones.
+/// The key of the epsilon of RMSNorm.
 pub(super) const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
-/// The same of layer norms.
+/// The key of the epsilon of LayerNorm.
 pub(super) const LAYER_EPS: &str = "attention.layer_norm_epsilon";
 
 impl Config {
-    /// Reads and checks what all families have; positions are learned. `eps` is the key of the norms' epsilon.
+    /// Reads and checks the keys that all families have, and leaves out rotary tables. `eps` is the key of the norms'
+    /// epsilon.
     ///
-    /// `n_vocab` comes from the embedding tensor, which the caller has looked up: the metadata key is
-    /// optional in real files.
+    /// `n_vocab` comes from the embedding tensor: real files may lack the metadata key.
     pub(super) fn read(keys: &Keys<'_>, n_vocab: usize, eps: &str) -> Result<Config> {
         let n_embd = keys.required("embedding_length", MAX_DIM)?;
         let n_layer = keys.required("block_count", MAX_LAYERS)?;
         let per_layer = |name| keys.per_layer(name, MAX_DIM, n_layer);
         let missing = |name| move || Error::format(format!("metadata key {} is missing", keys.key(name)));
         let n_head = per_layer("attention.head_count")?.ok_or_else(missing("attention.head_count"))?;
-        let n_head_kv = per_layer("attention.head_count_kv")?.unwrap_or_else(|| n_head.clone());
+        let n_head_kv = match per_layer("attention.head_count_kv")? {
+            Some(numbers) => numbers,
+            None => copied(&n_head, LAYERS)?,
+        };
         let n_ff = per_layer("feed_forward_length")?.ok_or_else(missing("feed_forward_length"))?;
         let key_length = keys.optional("attention.key_length", MAX_DIM)?;
         let value_length = keys.optional("attention.value_length", MAX_DIM)?;
@@ -197,18 +212,18 @@ impl Config {
             Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask: Mask::Causal, rope: None })
         });
         Ok(Config {
-            architecture: keys.architecture.to_owned(),
-            name: keys.text("general.name")?.unwrap_or("").to_owned(),
+            architecture: copied_text(keys.architecture, NAMES)?,
+            name: copied_text(keys.text("general.name")?.unwrap_or(""), NAMES)?,
             n_embd,
             n_vocab,
             n_ctx_train: keys.required("context_length", MAX_CONTEXT)?,
             norm_eps: keys.positive(eps, 1e-5)?,
-            layers: layers.collect::<Result<_>>()?,
+            layers: collected(layers, LAYERS)?,
             ropes: Vec::new(),
         })
     }
 
-    /// [`Config::read`] for a decoder with RMSNorm whose layers all rotate alike.
+    /// [`Config::read`] for a decoder with RMSNorm, and with one rotary table for all layers.
     pub(super) fn read_rotary(keys: &Keys<'_>, n_vocab: usize, pairing: Pairing) -> Result<Config> {
         let mut config = Self::read(keys, n_vocab, RMS_EPS)?;
         let head_dim = config.layers.iter().map(|layer| layer.head_dim).min().unwrap_or(0);
@@ -222,18 +237,19 @@ impl Config {
         self.layers.len()
     }
 
-    /// The first block, whose numbers stand for the model where one is shown.
+    /// The first block: its numbers describe the model where only one set of numbers is shown.
     pub fn first(&self) -> &LayerConfig {
         &self.layers[0]
     }
 
-    /// Most positions that a context can have: a learned table has no more rows.
+    /// Most positions of a context: the rows of the table of learned positions, or a fixed limit where a model has rotary
+    /// embeddings.
     pub fn n_ctx_most(&self) -> usize {
         if self.ropes.is_empty() { self.n_ctx_train } else { MAX_CONTEXT }
     }
 }
 
-/// Dimensions of a head, from what a file says of width, query and key/value heads, and lengths.
+/// Dimensions of a head, from the file's width, numbers of query and key/value heads, and lengths of keys and values.
 fn head_dim(
     n_embd: usize,
     (n_head, n_head_kv): (usize, usize),

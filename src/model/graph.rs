@@ -1,40 +1,41 @@
-//! The graph: what a model computes, in the field's own words, and nothing of how a CPU does it.
-//! A value is rows of floats; a node makes one value from others. Families build graphs through `Builder`, which
-//! checks every shape against the file's tensors; whoever runs or trains the model lowers the graph to its needs.
+//! The computation graph of a model: operations of the field, independent of how a CPU does them.
+//! A value is a matrix of floats; a node computes one value from others. Families build graphs through `Builder`, which
+//! checks every shape against the file's tensors; `runtime` lowers a graph to the steps of a forward pass.
 
 use std::fmt;
 use std::ops::Range;
 
 use super::config::Mask;
 use super::rope::RopeConfig;
-use super::text::{self, Names, Row, Section, counted, write_sections};
+use super::text::{self, Cells, Names, Section, counted, write_sections};
 use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
 use crate::ops::attention::HeadShape;
 
-/// Rows of floats that a node makes: index of the node in [`Graph::nodes`].
+/// The value that a node computes: index of the node in [`Graph::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value(pub(crate) u32);
 
 impl Value {
-    /// Index of the value and of the node that makes it.
+    /// Index of the value, and of the node that computes it.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// How many rows there are.
+/// The rows of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RowSet {
-    /// One for each token of the batch.
+    /// A row for each token of the batch.
     Batch,
-    /// One for each token whose output is wanted.
+    /// A row for each output token.
     Output,
-    /// One for each span of the batch.
+    /// A row for each span of the batch.
     Span,
 }
 
 impl RowSet {
-    /// As it is written in texts.
+    /// The name in texts of graphs and plans.
     pub fn name(self) -> &'static str {
         match self {
             RowSet::Batch => "batch",
@@ -47,27 +48,28 @@ impl RowSet {
 /// Shape of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Which rows.
+    /// Its rows.
     pub rows: RowSet,
     /// Floats in a row.
     pub width: usize,
 }
 
-/// How rows are normalised: (x − mean) / √(variance + eps) · gain + bias, or without mean (Zhang & Sennrich 2019).
+/// A normalisation of rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Norm {
-    /// Root mean square.
+    /// RMSNorm (Zhang & Sennrich 2019): x / √(mean of squares + eps) · gain.
     Rms {
-        /// Factors, one a column.
+        /// Factors, one for each column.
         gain: VectorId,
         /// Added to the mean square.
         eps: f32,
     },
-    /// Layer norm (Ba, Kiros & Hinton 2016).
+    /// LayerNorm (Ba, Kiros & Hinton 2016): (x − mean) / √(variance + eps) · gain + bias.
     Layer {
-        /// Factors, one a column.
+        /// Factors, one for each column.
         gain: VectorId,
-        /// Added last, one a column.
+        /// Summands, one for each column.
         bias: VectorId,
         /// Added to the variance.
         eps: f32,
@@ -76,6 +78,7 @@ pub enum Norm {
 
 /// A function of each element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Activation {
     /// x · sigmoid(x) (Elfwing et al. 2017).
     Silu,
@@ -91,12 +94,13 @@ pub enum Activation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RopeId(pub(crate) u32);
 
-/// What turns positions into rotations.
+/// A rotary table.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RopeSpec {
     /// Dimensions, base, scaling, pairing.
     pub config: RopeConfig,
-    /// Divisors of the frequencies, one a pair, where the file gives them (Llama 3).
+    /// Divisors of the frequencies, one for each pair of dimensions, where the file has them (Llama 3).
     pub factors: Option<Vec<f32>>,
 }
 
@@ -109,51 +113,52 @@ pub struct Attention {
     pub k: Value,
     /// Values.
     pub v: Value,
-    /// How their rows are divided.
+    /// The division of rows into heads.
     pub heads: HeadShape,
-    /// Which positions a token sees.
+    /// The positions that a token sees.
     pub mask: Mask,
     /// Multiplies the scores.
     pub scale: f32,
 }
 
-/// What a node does.
+/// The operation of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Op {
-    /// Rows of a table, by token.
+    /// The table's row of each token.
     Embed(TableId),
-    /// Rows of learned positions.
+    /// The learned row of each token's position.
     Positions(VectorId),
-    /// Rows normalised.
+    /// Normalised rows.
     Norm(Value, Norm),
     /// x · Wᵀ (+ bias).
     Linear(Value, MatrixId, Option<VectorId>),
-    /// Columns from the given one on.
+    /// The columns that start at the given one.
     Split(Value, usize),
-    /// Each head of so many elements normalised (root mean square) by one gain.
+    /// Rows in which each head, of the given number of elements, is normalised with the same gain.
     HeadNorm(Value, usize, Norm),
-    /// Heads of so many elements rotated by their row's position.
+    /// Rows in which each head, of the given number of elements, is rotated by the row's position.
     Rope(Value, usize, RopeId),
     /// Attention over the sequence.
     Attention(Attention),
     /// A function of each element.
     Activate(Value, Activation),
-    /// Products of elements: what a gate lets pass.
+    /// Products of elements.
     Gate(Value, Value),
     /// Sums of elements.
     Add(Value, Value),
-    /// A factor on each element.
+    /// Each element times a factor.
     Scale(Value, f32),
     /// cap · tanh(x / cap) of each element.
     SoftCap(Value, f32),
-    /// The rows whose output is wanted.
+    /// The output rows, out of all rows of the batch.
     Select(Value),
     /// The mean of the output rows of each span.
     Pool(Value),
 }
 
 impl Op {
-    /// The values that it reads.
+    /// The values that the operation reads.
     pub fn inputs(&self) -> impl Iterator<Item = Value> + use<> {
         let list = match *self {
             Op::Embed(_) | Op::Positions(_) => [None; 3],
@@ -174,36 +179,46 @@ impl Op {
     }
 }
 
-/// A node: what it does, and in which layer it stands.
+/// A node of a graph.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Node {
-    /// What it does.
+    /// The operation.
     pub op: Op,
-    /// Its transformer block, if it is in one.
+    /// Its transformer block; `None` outside of all blocks.
     pub layer: Option<usize>,
-    /// What it makes.
+    /// The shape of its value.
     pub shape: Shape,
 }
 
-/// What a model computes.
-#[derive(Clone, Debug)]
+/// The computation of a model.
+#[derive(Clone)]
+#[non_exhaustive]
 pub struct Graph {
     /// The family that emitted it.
     pub family: &'static str,
-    /// The nodes; each reads values of earlier ones.
+    /// The nodes; each reads values of earlier nodes only.
     pub nodes: Vec<Node>,
-    /// What it reads of the file.
+    /// The tensors that it reads.
     pub weights: WeightSpecs,
     /// Its rotary tables.
     pub ropes: Vec<RopeSpec>,
-    /// The last hidden rows: what the head reads.
+    /// The last hidden rows, which the head reads.
     pub hidden: Value,
-    /// Scores of the vocabulary's tokens.
+    /// The scores of the vocabulary's tokens.
     pub logits: Value,
 }
 
+impl fmt::Debug for Graph {
+    /// The size; `Display` writes the whole graph.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (nodes, tensors) = (self.nodes.len(), self.weights.tensors().len());
+        write!(f, "Graph of {} with {nodes} nodes on {tensors} tensors", self.family)
+    }
+}
+
 impl Graph {
-    /// The node that makes a value.
+    /// The node that computes a value.
     pub fn node(&self, value: Value) -> &Node {
         &self.nodes[value.index()]
     }
@@ -213,7 +228,7 @@ impl Graph {
         self.node(value).shape
     }
 
-    /// This graph with one row a span at its end, the mean of the hidden rows, and where that row is.
+    /// This graph with another value at its end, which is returned too: for each span, the mean of its hidden rows.
     pub fn pooled(&self) -> (Graph, Value) {
         let mut graph = self.clone();
         let shape = Shape { rows: RowSet::Span, ..self.shape(self.hidden) };
@@ -224,8 +239,7 @@ impl Graph {
 }
 
 impl fmt::Display for Graph {
-    /// A line a node: what it does, from which values to which, its rows; sections and names as
-    /// [`write_sections`] has them.
+    /// A line for each node: operation, inputs, result, rows, weights. [`write_sections`] divides the lines into layers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sections: Vec<_> = text::sections(self.nodes.iter().map(|node| node.layer))
             .into_iter()
@@ -244,7 +258,7 @@ impl fmt::Display for Graph {
 }
 
 impl Graph {
-    /// A line a rotary table.
+    /// A line for each rotary table.
     pub(crate) fn write_ropes(&self, f: &mut impl fmt::Write) -> fmt::Result {
         for (i, rope) in self.ropes.iter().enumerate() {
             let factors =
@@ -255,11 +269,12 @@ impl Graph {
     }
 
     fn section(&self, layer: Option<usize>, items: Range<usize>) -> Section {
-        let rows = |names: &Names<'_>, value: &dyn Fn(Value) -> String| -> Vec<Row> {
+        let rows = |names: &Names<'_>, value: &dyn Fn(Value) -> String| -> Vec<Cells> {
             items.clone().map(|i| self.row(Value(i as u32), names, value)).collect()
         };
         let shown = rows(&Names::shown(&self.weights, layer), &|value| format!("%{}", value.0));
-        // Values are counted from where the layer begins: what it reads of the one before has the same number.
+        // Values count from the layer's first one, so that equal layers have equal numbers, also for values of the layer
+        // before.
         let begin = items.start as i64;
         let compared =
             rows(&Names::compared(&self.weights, layer), &|value| (i64::from(value.0) - begin).to_string());
@@ -267,7 +282,7 @@ impl Graph {
         Section { layer, items, about, tables: [shown, Vec::new()], likeness: format!("{compared:?}") }
     }
 
-    fn row(&self, at: Value, names: &Names<'_>, value: &dyn Fn(Value) -> String) -> Row {
+    fn row(&self, at: Value, names: &Names<'_>, value: &dyn Fn(Value) -> String) -> Cells {
         let Node { op, shape, .. } = self.node(at);
         let sign = match op {
             Op::Add(..) => " + ",
@@ -280,7 +295,7 @@ impl Graph {
         vec![what.into(), inputs.join(sign), format!("→ {}", value(at)), shape, how]
     }
 
-    /// What a node is called, and with what it does it.
+    /// The name of an operation, and its weights and parameters.
     fn words(&self, op: &Op, width: usize, names: &Names<'_>) -> (&'static str, String) {
         match op {
             Op::Embed(table) => ("embed", names.table(*table)),
@@ -313,7 +328,7 @@ impl Graph {
 }
 
 impl Activation {
-    /// As it is written in texts.
+    /// The name in texts of graphs and plans.
     pub fn name(self) -> &'static str {
         match self {
             Activation::Silu => "silu",

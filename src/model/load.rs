@@ -1,6 +1,7 @@
 //! A loaded model: configuration, graph, weights and vocabulary of a file.
-//! All that can be wrong with the graph is said before weights are read.
+//! Every fault of the configuration and the graph is reported before weights are read.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::graph::Graph;
 use super::pack::load_weights;
 use super::weights::Weights;
 use crate::chat::Template;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::format::gguf::{Gguf, Metadata};
 use crate::format::{ByteSource, FileSource};
 use crate::isa::IsaId;
@@ -22,22 +23,49 @@ use crate::profile::{self, Zone};
 use crate::threads;
 use crate::tokenizer::Tokenizer;
 
-/// Called with the share done (0..=1), by one thread at a time; `Break` cancels the load.
+/// A callback for the progress of a load: the finished share (0 to 1). One thread at a time calls it; `Break` cancels
+/// the load.
 pub type Progress<'a> = &'a (dyn Fn(f32) -> ControlFlow<()> + Sync);
 
 /// How to load a model.
 #[derive(Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct LoadParams<'a> {
     /// Instruction set; `None` takes the process's default (`SMALLMIND_ISA`, else the best).
     pub isa: Option<IsaId>,
-    /// How finely activations are rounded where weights are quantised.
+    /// How finely activations are rounded before they are multiplied with quantised weights.
     pub activations: Activations,
-    /// Told how far the load is.
+    /// Called as the load proceeds.
     pub progress: Option<Progress<'a>>,
 }
 
-impl LoadParams<'_> {
-    /// The kernels that these parameters ask for.
+impl fmt::Debug for LoadParams<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadParams")
+            .field("isa", &self.isa)
+            .field("activations", &self.activations)
+            .field("progress", &self.progress.map(|_| "a callback"))
+            .finish()
+    }
+}
+
+impl<'a> LoadParams<'a> {
+    /// Sets [`LoadParams::isa`].
+    pub fn with_isa(self, isa: impl Into<Option<IsaId>>) -> Self {
+        Self { isa: isa.into(), ..self }
+    }
+
+    /// Sets [`LoadParams::activations`].
+    pub fn with_activations(self, activations: Activations) -> Self {
+        Self { activations, ..self }
+    }
+
+    /// Sets [`LoadParams::progress`].
+    pub fn with_progress(self, progress: Progress<'a>) -> Self {
+        Self { progress: Some(progress), ..self }
+    }
+
+    /// The kernels that these parameters choose.
     ///
     /// # Errors
     /// As [`KernelSet::select`] and [`KernelSet::default_set`].
@@ -51,23 +79,30 @@ impl LoadParams<'_> {
     }
 }
 
-/// Everything a file holds, ready to run; immutable, shared by contexts and threads.
+/// A model, ready to run; immutable, shared by contexts and threads.
+///
+/// A model can do without a tokenizer and a chat template: tokens go in and logits come out. So a file whose
+/// vocabulary or template is missing, malformed or of an unknown kind loads, and [`Model::tokenizer`] or
+/// [`Model::chat_template`] returns the error. Any other error, such as a lack of memory, fails the load.
 pub struct Model {
     config: Config,
     graph: Graph,
     weights: Weights,
     kernels: KernelSet,
-    tokenizer: std::result::Result<Tokenizer, String>,
-    template: std::result::Result<Template, String>,
+    tokenizer: Optional<Tokenizer>,
+    template: Optional<Template>,
     n_parameters: u64,
 }
+
+/// A part that a model can do without, or the error about the file's contents for which it is missing.
+type Optional<T> = std::result::Result<T, Error>;
 
 impl Model {
     /// Loads a GGUF file by positioned reads.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`] where the file contradicts itself, [`Error::Unsupported`],
-    /// [`Error::OutOfMemory`], [`Error::Cancelled`].
+    /// [`Error::OutOfMemory`], [`Error::Cancelled`] by [`LoadParams::progress`].
     pub fn open(path: &Path, params: &LoadParams<'_>) -> Result<Arc<Model>> {
         Self::from_source(Arc::new(FileSource::open(path)?), params)
     }
@@ -80,7 +115,7 @@ impl Model {
         Self::load(source, params, families::read)
     }
 
-    /// [`Model::from_source`] with whatever makes a configuration and a graph of a file.
+    /// [`Model::from_source`] with the function that makes a configuration and a graph from a file.
     pub(crate) fn load(
         source: Arc<dyn ByteSource>,
         params: &LoadParams<'_>,
@@ -95,25 +130,27 @@ impl Model {
         let metadata = gguf.metadata();
         let (config, graph) = read(&gguf)?;
         let n_vocab = config.n_vocab;
-        // A pool for this load alone. The threads of a global one would stay, and a managed runtime that the
-        // progress callback has met on them (Mono) waits for them when the process ends.
+        // A pool for this load alone. The threads of a global pool would stay; if the progress callback belongs to a
+        // managed runtime (Mono), that runtime would wait for them when the process ends.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads::available()).build();
         let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
         let path = profile::current_path();
         let mut vocabulary = None;
-        // This thread keeps the clock while it waits: what the pool's do is help, or times would count twice.
+        // Only this thread's time counts as the load's, also while it waits; the pool's threads assist. Otherwise the
+        // same second would count several times.
         let (weights, waiting) = pool.in_place_scope(|scope| {
             scope.spawn(|_| {
                 let _adopted = profile::adopt(path.as_ref());
                 let _help = profile::assist(Zone::LoadTokenizer);
-                vocabulary = Some(tokenizer(metadata).map_err(reason));
+                vocabulary = Some(optional(tokenizer(metadata)));
             });
             let weights = load_weights(&gguf, &graph.weights, &kernels, &pool, params.progress);
             (weights, profile::scope(Zone::LoadTokenizer))
         });
         drop(waiting);
-        let tokenizer = vocabulary.ok_or_else(|| Error::Internal("nobody built the tokenizer".into()))?;
         let weights = weights?;
+        let not_run = || Error::Internal("the tokenizer was not built".into());
+        let tokenizer = vocabulary.ok_or_else(not_run)??;
         if let Ok(tokenizer) = &tokenizer
             && tokenizer.vocab_size() != n_vocab
         {
@@ -122,9 +159,9 @@ impl Model {
                 tokenizer.vocab_size()
             )));
         }
-        let template = template(metadata, tokenizer.as_ref().ok()).map_err(reason);
+        let template = optional(template(metadata, tokenizer.as_ref().ok()))?;
         let n_parameters = gguf.parameters();
-        // The metadata, the pool and what built the tokenizer were several times what stays of them.
+        // The metadata, the pool and the tokenizer's temporary tables took several times the memory that stays in use.
         drop((gguf, pool));
         memory::give_back_freed();
         Ok(Arc::new(Model { config, graph, weights, kernels, tokenizer, template, n_parameters }))
@@ -135,7 +172,7 @@ impl Model {
         &self.config
     }
 
-    /// What it computes.
+    /// The computation, as a graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
@@ -150,14 +187,21 @@ impl Model {
         &self.kernels
     }
 
-    /// The vocabulary, or why there is none.
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the file has no vocabulary or one of an unknown kind; [`Error::Format`] where its
+    /// vocabulary contradicts itself.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().map_err(|why| Error::Unsupported(format!("no tokenizer: {why}")))
+        self.tokenizer.as_ref().map_err(|error| missing("no tokenizer", error))
     }
 
-    /// The chat template, or why there is none.
+    /// The chat template.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the file has none; [`Error::Format`] where it doesn't compile.
     pub fn chat_template(&self) -> Result<&Template> {
-        self.template.as_ref().map_err(|why| Error::Unsupported(format!("no chat template: {why}")))
+        self.template.as_ref().map_err(|error| missing("no chat template", error))
     }
 
     /// Elements of all tensors in the file.
@@ -171,16 +215,37 @@ impl Model {
     }
 }
 
-/// An error's text, to be put into another of its kind.
-fn reason(error: Error) -> String {
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("architecture", &self.config.architecture)
+            .field("name", &format_args!("{}", quoted(&self.config.name)))
+            .field("n_parameters", &self.n_parameters)
+            .field("isa", &self.kernels.isa)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps an error about the file's contents for the caller who asks for the part; any other error stays one.
+fn optional<T>(part: Result<T>) -> Result<Optional<T>> {
+    match part {
+        Ok(part) => Ok(Ok(part)),
+        Err(error @ (Error::Format(_) | Error::Unsupported(_))) => Ok(Err(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// A copy of an error that [`optional`] has kept, of the same kind, with `what` in front.
+fn missing(what: &str, error: &Error) -> Error {
     match error {
-        Error::Unsupported(text) => text,
-        other => other.to_string(),
+        Error::Format(why) => Error::Format(format!("{what}: {why}")),
+        Error::Unsupported(why) => Error::Unsupported(format!("{what}: {why}")),
+        other => Error::Internal(format!("{what}: {other}")),
     }
 }
 
 fn tokenizer(metadata: &Metadata) -> Result<Tokenizer> {
-    // What files without a vocabulary are given by those who write them.
+    // The name that writers give to a missing vocabulary.
     if metadata.get_str("tokenizer.ggml.model")?.is_some_and(|model| model == "no_vocab") {
         return Err(Error::Unsupported("the file has no vocabulary".into()));
     }
@@ -192,4 +257,34 @@ fn template(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Templa
     let source = source.ok_or_else(|| Error::Unsupported("the file has none".into()))?;
     let (bos, eos) = tokenizer.map_or(("", ""), |t| (t.bos_text(), t.eos_text()));
     Template::new(source, bos, eos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_about_contents_wait() {
+        assert!(matches!(optional(Ok(7)), Ok(Ok(7))));
+        assert!(matches!(optional::<()>(Err(Error::format("a"))), Ok(Err(Error::Format(_)))));
+        assert!(matches!(
+            optional::<()>(Err(Error::Unsupported("a".into()))),
+            Ok(Err(Error::Unsupported(_)))
+        ));
+        let io = Error::Io { path: "a".into(), source: std::io::Error::other("gone") };
+        let no_memory = Error::OutOfMemory { bytes: 1, what: "a test" };
+        for error in [no_memory, io, Error::Internal("a".into()), Error::Cancelled] {
+            let kind = std::mem::discriminant(&error);
+            let kept = optional::<()>(Err(error)).expect_err("it fails the load");
+            assert_eq!(std::mem::discriminant(&kept), kind);
+        }
+    }
+
+    #[test]
+    fn a_kept_error_stays_of_its_kind() {
+        let format = missing("no tokenizer", &Error::format("merge 3 is no pair"));
+        assert_eq!(format.to_string(), "bad file: no tokenizer: merge 3 is no pair");
+        let unsupported = missing("no chat template", &Error::Unsupported("the file has none".into()));
+        assert_eq!(unsupported.to_string(), "not supported: no chat template: the file has none");
+    }
 }

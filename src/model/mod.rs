@@ -1,5 +1,5 @@
-//! What a model is: its configuration, the graph of what it computes, its weights, and how a file becomes these.
-//! Nothing here knows how a pass runs; `runtime` lowers the graph to what this CPU does.
+//! Models: configuration, computation graph and weights, and how they are read from a file.
+//! Nothing here knows how a pass runs; `runtime` lowers the graph to steps for this CPU.
 
 mod builder;
 mod config;
@@ -18,7 +18,7 @@ pub use config::{Config, LayerConfig, Mask};
 #[cfg(test)]
 pub(crate) use families::Family;
 pub use graph::Graph;
-pub use load::{LoadParams, Model};
+pub use load::{LoadParams, Model, Progress};
 pub use random::{GptConfig, RandomGpt};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
 pub use weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs, Weights};
@@ -26,10 +26,10 @@ pub use weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs, Weights}
 use crate::error::Result;
 use crate::format::gguf::Gguf;
 
-/// What the model in a file computes, without its weights.
+/// The configuration and the computation graph of the model in a file, without its weights.
 ///
 /// # Errors
-/// As [`Model::open`], but for what only weights can cause.
+/// As [`Model::open`], except for errors about weights.
 pub fn read_graph(gguf: &Gguf) -> Result<(Config, Graph)> {
     families::read(gguf)
 }

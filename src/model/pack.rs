@@ -1,5 +1,5 @@
-//! Weights from a file into memory: read in parallel, straight into the form that kernels read.
-//! Peak memory is the packed weights and one chunk of about a megabyte for each loading thread.
+//! Loads weights from a file into memory: in parallel, straight into the form that kernels read.
+//! Peak memory is the packed weights and a chunk of about a megabyte for each loading thread.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use super::weights::{Form, Loaded, TensorSpec, WeightSpecs, Weights};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::kernels::KernelSet;
+use crate::memory::reserve::{collected, reserve};
 use crate::memory::{AlignedBuf, checked_bytes};
 use crate::ops::matrix::{PackedMatrix, Packing};
 use crate::profile::{self, Zone};
@@ -20,7 +21,7 @@ use crate::quant;
 /// Bytes of a tensor that one loading job reads at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A run of a tensor's rows and the bytes they end up in.
+/// A run of a tensor's rows and the memory that they are packed into.
 struct Job<'a> {
     tensor: &'a TensorInfo,
     spec: &'a TensorSpec,
@@ -45,7 +46,7 @@ pub(super) fn load_weights(
 ) -> Result<Weights> {
     let path = profile::current_path();
     let _zone = profile::scope(Zone::LoadRepack);
-    let mut weights = reserve(specs, kernels)?;
+    let mut weights = reserve_weights(specs, kernels)?;
     let mut jobs = Vec::new();
     for (weight, spec) in weights.iter_mut().zip(specs.tensors()) {
         let tensor = gguf
@@ -67,22 +68,23 @@ pub(super) fn load_weights(
     specs.assemble(weights)
 }
 
-/// Room for all tensors, in one piece of memory.
-fn reserve(specs: &WeightSpecs, kernels: &KernelSet) -> Result<Vec<Loaded>> {
+/// Reserves room for all tensors, in one piece of memory.
+fn reserve_weights(specs: &WeightSpecs, kernels: &KernelSet) -> Result<Vec<Loaded>> {
+    const WHAT: &str = "the list of weights";
     let tensors = || specs.tensors().iter().enumerate();
     let room = |(i, spec): (usize, &TensorSpec)| Room::of(specs.form(i), spec, kernels);
-    let rooms = tensors().map(room).collect::<Result<Vec<_>>>()?;
+    let rooms = collected(tensors().map(room), WHAT)?;
     let sizes = rooms.iter().zip(specs.tensors()).map(|(room, spec)| room.bytes(spec));
-    let buffers = AlignedBuf::zeroed_together(&sizes.collect::<Result<Vec<_>>>()?, "weights")?;
+    let buffers = AlignedBuf::zeroed_together(&collected(sizes, WHAT)?, "weights")?;
     let loaded = rooms.into_iter().zip(specs.tensors()).zip(buffers);
-    loaded.map(|((room, spec), buffer)| room.fill(spec, buffer)).collect()
+    collected(loaded.map(|((room, spec), buffer)| room.fill(spec, buffer)), WHAT)
 }
 
 fn no_whole_blocks(spec: &TensorSpec) -> Error {
     Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
 }
 
-/// What a tensor is to be kept in.
+/// The form in which a tensor is to be kept, and its size.
 enum Room {
     Floats,
     Table,
@@ -117,6 +119,7 @@ impl Room {
     }
 }
 
+/// Divides a tensor into jobs of about [`CHUNK_BYTES`].
 fn split<'a>(
     weight: &'a mut Loaded,
     spec: &'a TensorSpec,
@@ -125,19 +128,21 @@ fn split<'a>(
 ) -> Result<()> {
     let row_bytes = (tensor.bytes / spec.n as u64).max(1) as usize;
     let mut push = |row_begin: usize, rows: usize, target| {
+        reserve(jobs, 1, "the list of loading jobs")?;
         jobs.push(Job { tensor, spec, row_begin, row_end: (row_begin + rows).min(spec.n), target });
+        Ok::<_, Error>(())
     };
     match weight {
         Loaded::Floats(buf) => {
             let rows = (CHUNK_BYTES / row_bytes).max(1);
             for (i, chunk) in buf.as_mut_slice::<f32>().chunks_mut(rows * spec.k).enumerate() {
-                push(i * rows, rows, Target::Floats(chunk));
+                push(i * rows, rows, Target::Floats(chunk))?;
             }
         }
         Loaded::Table(buf) => {
             let rows = (CHUNK_BYTES / row_bytes).max(1);
             for (i, chunk) in buf.as_mut_slice::<u8>().chunks_mut(rows * row_bytes).enumerate() {
-                push(i * rows, rows, Target::Raw(chunk));
+                push(i * rows, rows, Target::Raw(chunk))?;
             }
         }
         Loaded::Matrix(packed) => {
@@ -145,7 +150,7 @@ fn split<'a>(
             let panels = (CHUNK_BYTES / (row_bytes * packing.panel_rows())).max(1);
             let rows = panels * packing.panel_rows();
             for (i, out) in packed.panels_mut().chunks_mut(panels * packing.panel_bytes()).enumerate() {
-                push(i * rows, rows, Target::Panels { packing, out });
+                push(i * rows, rows, Target::Panels { packing, out })?;
             }
         }
     }
@@ -161,9 +166,7 @@ fn run_job(gguf: &Gguf, job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> 
         return gguf.read_tensor(job.tensor, offset, out);
     }
     if scratch.len() < bytes {
-        scratch
-            .try_reserve(bytes - scratch.len())
-            .map_err(|_| Error::OutOfMemory { bytes, what: "a loading buffer" })?;
+        reserve(scratch, bytes - scratch.len(), "a loading buffer")?;
         scratch.resize(bytes, 0);
     }
     let raw = &mut scratch[..bytes];
@@ -175,7 +178,7 @@ fn run_job(gguf: &Gguf, job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> 
     }
 }
 
-/// Adds up finished work and tells the caller; remembers a cancellation.
+/// Adds up finished work and reports it to the caller; remembers a cancellation.
 struct Meter<'a> {
     total: u64,
     done: Mutex<u64>,

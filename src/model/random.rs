@@ -1,6 +1,6 @@
-//! GPTs with random weights, for measurements and tests: the contents of a GGUF file that is never anywhere as a
-//! whole. Each element follows from the seed, its tensor and its place alone, so any part can be read at any
-//! time, by any number of threads, and loading goes the way that files go.
+//! GPTs with random weights, for measurements and tests: the contents of a GGUF file that never exists as a whole.
+//! Each element depends only on the seed, its tensor and its index, so any part can be read at any time by any number of
+//! threads, and a random model is loaded by the same code as a file.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,20 +10,23 @@ use super::load::{LoadParams, Model};
 use crate::error::{Error, Result, quoted};
 use crate::format::ByteSource;
 use crate::format::gguf::{Header, Metadata, TensorSpec, TensorType, Value};
+use crate::memory::reserve::{collected, reserve};
 use crate::quant::DType;
 
-/// Most parameters of a random model: 8 GB of f32. A mistyped size should be an error, not a machine without
-/// memory.
+/// Most parameters of a random model: 8 GB of f32. A mistyped size should be an error, and not take all memory of the
+/// machine.
 const MAX_PARAMETERS: u64 = 1 << 31;
+/// What lists with an entry a tensor are for, in errors.
+const TENSORS: &str = "the tensors of a random model";
 /// Embeddings are uniform between this and its negative.
 const EMBEDDING_BOUND: f32 = 0.02;
 
-/// The shape of a GPT: learned positions, an MLP four times as wide as the stream, a head of its own.
+/// The shape of a GPT with learned positions, an MLP four times as wide as the residual stream, and an untied head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GptConfig {
     /// Tokens in the vocabulary.
     pub vocab: usize,
-    /// Positions.
+    /// Learned positions.
     pub context: usize,
     /// Width of the residual stream; a multiple of `heads`.
     pub dim: usize,
@@ -39,10 +42,10 @@ impl GptConfig {
     /// 3,454,464 parameters in 53 tensors.
     pub const MEDIUM: GptConfig = GptConfig { vocab: 512, context: 128, dim: 256, layers: 4, heads: 8 };
 
-    /// Whether there is such a model.
+    /// Checks the shape.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] naming what is 0, does not divide, or is too large.
+    /// [`Error::InvalidArgument`] naming the number that is 0 or too large, or a width that the heads don't divide.
     pub fn check(&self) -> Result<()> {
         for (name, value, most) in [
             ("vocab", self.vocab, MAX_DIM),
@@ -80,44 +83,46 @@ impl GptConfig {
         let [vocab, context, dim, layers] =
             [self.vocab, self.context, self.dim, self.layers].map(|x| x as u64);
         let square = dim.saturating_mul(dim);
-        // Four matrices of attention, two of four times the width; their biases, and two norms.
+        // Four matrices of attention and two of the MLP, which are four times as large; their biases, and two norms.
         let layer = square.saturating_mul(12).saturating_add(dim.saturating_mul(3 + 1 + 4 + 1 + 4));
         let tables = vocab.saturating_mul(2).saturating_add(context).saturating_mul(dim);
         tables.saturating_add(layers.saturating_mul(layer)).saturating_add(dim.saturating_mul(2))
     }
 
-    /// The tensors in the order of a file, and what they are filled with.
-    fn tensors(&self) -> Vec<(TensorSpec, Fill)> {
+    /// The tensors in the order of the file, and their fills.
+    fn tensors(&self) -> Result<Vec<(TensorSpec, Fill)>> {
         let GptConfig { vocab, context, dim, layers, .. } = *self;
         let mut tensors = Vec::new();
         let mut add = |name: String, dims: &[usize], fill| {
             let dims = dims.iter().map(|&dim| dim as u64).collect();
+            reserve(&mut tensors, 1, TENSORS)?;
             tensors.push((TensorSpec { name, dims, ty: TensorType(DType::F32.gguf_id()) }, fill));
+            Ok::<_, Error>(())
         };
-        add("token_embd.weight".into(), &[dim, vocab], Fill::Uniform(EMBEDDING_BOUND));
-        add("position_embd.weight".into(), &[dim, context], Fill::Uniform(EMBEDDING_BOUND));
+        add("token_embd.weight".into(), &[dim, vocab], Fill::Uniform(EMBEDDING_BOUND))?;
+        add("position_embd.weight".into(), &[dim, context], Fill::Uniform(EMBEDDING_BOUND))?;
         for layer in 0..layers {
             let name = |part: &str| format!("blk.{layer}.{part}");
             let mut norm = |part: &str| {
-                add(name(&format!("{part}.weight")), &[dim], Fill::Constant(1.0));
-                add(name(&format!("{part}.bias")), &[dim], Fill::Constant(0.0));
+                add(name(&format!("{part}.weight")), &[dim], Fill::Constant(1.0))?;
+                add(name(&format!("{part}.bias")), &[dim], Fill::Constant(0.0))
             };
-            norm("attn_norm");
-            norm("ffn_norm");
+            norm("attn_norm")?;
+            norm("ffn_norm")?;
             for (part, inputs, outputs) in [
                 ("attn_qkv", dim, 3 * dim),
                 ("attn_output", dim, dim),
                 ("ffn_up", dim, 4 * dim),
                 ("ffn_down", 4 * dim, dim),
             ] {
-                add(name(&format!("{part}.weight")), &[inputs, outputs], Fill::xavier(inputs, outputs));
-                add(name(&format!("{part}.bias")), &[outputs], Fill::Constant(0.0));
+                add(name(&format!("{part}.weight")), &[inputs, outputs], Fill::xavier(inputs, outputs))?;
+                add(name(&format!("{part}.bias")), &[outputs], Fill::Constant(0.0))?;
             }
         }
-        add("output_norm.weight".into(), &[dim], Fill::Constant(1.0));
-        add("output_norm.bias".into(), &[dim], Fill::Constant(0.0));
-        add("output.weight".into(), &[dim, vocab], Fill::xavier(dim, vocab));
-        tensors
+        add("output_norm.weight".into(), &[dim], Fill::Constant(1.0))?;
+        add("output_norm.bias".into(), &[dim], Fill::Constant(0.0))?;
+        add("output.weight".into(), &[dim, vocab], Fill::xavier(dim, vocab))?;
+        Ok(tensors)
     }
 
     fn metadata(&self, seed: u64) -> Result<Metadata> {
@@ -137,11 +142,11 @@ impl GptConfig {
             ("block_count", layers),
             ("attention.head_count", heads),
         ] {
-            // Checked: far below u32's end.
+            // `check` keeps all of these far below u32::MAX.
             put(&format!("gpt2.{key}"), Value::U32(value as u32))?;
         }
         put("gpt2.attention.layer_norm_epsilon", Value::F32(1e-5))?;
-        // As files without a vocabulary say it.
+        // The name that writers give to a missing vocabulary.
         put("tokenizer.ggml.model", Value::Str("no_vocab".into()))?;
         Ok(metadata)
     }
@@ -150,7 +155,7 @@ impl GptConfig {
 impl FromStr for GptConfig {
     type Err = Error;
 
-    /// `small`, `medium`, or vocab, context, dim, layers and heads with commas between them.
+    /// Parses `small`, `medium`, or the five numbers vocab, context, dim, layers and heads, separated by commas.
     fn from_str(text: &str) -> Result<GptConfig> {
         let config = match text {
             "small" => GptConfig::SMALL,
@@ -173,8 +178,8 @@ impl FromStr for GptConfig {
 }
 
 impl Model {
-    /// A GPT with random weights in f32 and no vocabulary: the same from the same seed, wherever and on however
-    /// many threads it is made.
+    /// A GPT with random weights in f32 and without a vocabulary. The same seed gives the same weights on any machine and
+    /// any number of threads.
     ///
     /// # Errors
     /// As [`GptConfig::check`]; [`Error::OutOfMemory`], [`Error::Cancelled`].
@@ -183,16 +188,16 @@ impl Model {
     }
 }
 
-/// What a tensor is filled with.
+/// The values that fill a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fill {
     Constant(f32),
-    /// Uniform between the bound's negative and the bound.
+    /// Uniform between minus this bound and this bound.
     Uniform(f32),
 }
 
 impl Fill {
-    /// As Glorot & Bengio 2010 have it, of the matrix as it is stored: queries, keys and values are one.
+    /// The bound of Glorot & Bengio 2010, for the matrix as it is stored: queries, keys and values are one matrix.
     fn xavier(inputs: usize, outputs: usize) -> Fill {
         Fill::Uniform((6.0 / (inputs + outputs) as f64).sqrt() as f32)
     }
@@ -200,8 +205,8 @@ impl Fill {
 
 /// The contents of a GGUF file with a GPT's random weights.
 ///
-/// Matrices are Xavier-uniform (queries, keys and values as the one matrix that they are stored as), embeddings
-/// uniform within ±0.02, biases 0, gains 1.
+/// Matrices are Xavier-uniform (queries, keys and values are stored as one matrix), embeddings uniform within ±0.02,
+/// biases 0, gains 1.
 #[derive(Clone, Debug)]
 pub struct RandomGpt {
     name: String,
@@ -217,12 +222,15 @@ impl RandomGpt {
     /// As [`GptConfig::check`].
     pub fn new(config: &GptConfig, seed: u64) -> Result<RandomGpt> {
         config.check()?;
-        let (tensors, fills): (Vec<_>, Vec<_>) = config.tensors().into_iter().unzip();
+        let tensors = config.tensors()?;
+        let fills = collected(tensors.iter().map(|&(_, fill)| Ok(fill)), TENSORS)?;
+        let tensors = collected(tensors.into_iter().map(|(tensor, _)| Ok(tensor)), TENSORS)?;
         let header = Header::new(&config.metadata(seed)?, &tensors)?;
         Ok(RandomGpt { name: format!("random model of seed {seed}"), seed, header, fills })
     }
 
-    /// What stands at a position, as far as `out` reaches or one thing stands there; how many bytes that were.
+    /// Fills the beginning of `out` with the contents at a position, up to the end of the header, tensor or padding that
+    /// it is in; returns the number of bytes.
     fn read_piece(&self, at: u64, out: &mut [u8]) -> usize {
         let Header { bytes, offsets, sizes, .. } = &self.header;
         let upto = |end: u64| usize::try_from(end - at).map_or(out.len(), |left| left.min(out.len()));
@@ -243,7 +251,7 @@ impl RandomGpt {
         count
     }
 
-    /// Bytes of a tensor from `at` on.
+    /// Fills `out` with the bytes of a tensor from `at` on.
     fn fill(&self, tensor: usize, at: u64, out: &mut [u8]) {
         let bound = match self.fills[tensor] {
             Fill::Constant(x) => return copy_elements(at, out, |_| x),
@@ -281,7 +289,7 @@ impl ByteSource for RandomGpt {
     }
 }
 
-/// Little-endian bytes of elements, from byte `at` of the first one's tensor on.
+/// Fills `out` with the little-endian bytes of a tensor's elements, from byte `at` of the tensor on.
 fn copy_elements(at: u64, out: &mut [u8], element: impl Fn(u64) -> f32) {
     let (first, skipped) = (at / 4, (at % 4) as usize);
     let (head, rest) = out.split_at_mut(((4 - skipped) % 4).min(out.len()));
@@ -297,7 +305,7 @@ fn copy_elements(at: u64, out: &mut [u8], element: impl Fn(u64) -> f32) {
 /// SplitMix64's step.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// SplitMix64's output function (Steele, Lea & Flood 2014), of one step on.
+/// SplitMix64's output function (Steele, Lea & Flood 2014) of the next step.
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(STEP);
     let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -305,7 +313,7 @@ fn mix(x: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// 23 random bits to a float between −1 and 1, never one of these or 0; as likely as its negative.
+/// A float between −1 and 1 from 23 random bits. It is never −1, 0 or 1, and the distribution is symmetric.
 fn uniform(bits: u64) -> f32 {
     ((bits >> 41) as f32 + 0.5) * (1.0 / (1 << 22) as f32) - 1.0
 }

@@ -1,4 +1,4 @@
-//! How positions turn into rotations: what a file says of it, what a caller overrides, and the table of angles.
+//! Rotary position embeddings (RoPE): the file's configuration, a caller's overrides, and the table of angles.
 
 use std::fmt;
 
@@ -6,50 +6,65 @@ use super::config::{Keys, MAX_CONTEXT, MAX_DIM};
 use crate::error::{Error, Result, quoted};
 use crate::kernels::rope::{Pairing, Ramp, Scaling, Table};
 
-/// How positions turn into rotations.
+/// How positions become angles of rotation.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RopeConfig {
-    /// Rotated dimensions of each head (the rest passes through).
+    /// Rotated dimensions of each head; the other dimensions stay as they are.
     pub dim: usize,
     /// Base of the geometric frequencies.
     pub base: f32,
-    /// By how much positions are stretched: divided by this (linear scaling), or, with [`RopeConfig::yarn`], those
-    /// of the slow frequencies. 1 = not at all.
+    /// Scale of positions, for contexts longer than the model was trained on. Linear scaling divides all positions by
+    /// it; [`RopeConfig::yarn`] only divides the positions of slow frequencies. 1 = no scaling.
     pub factor: f32,
-    /// Which frequencies are stretched; absent for all alike.
+    /// YaRN scaling; `None` for linear scaling.
     pub yarn: Option<Yarn>,
-    /// Which dimensions form a pair.
+    /// The dimensions that form a pair.
     pub pairing: Pairing,
 }
 
-/// YaRN (Peng et al. 2023, arXiv:2309.00071): fast frequencies stay, slow ones are stretched, and attention is
-/// sharpened a little.
+/// YaRN (Peng et al. 2023, arXiv:2309.00071): positions of slow frequencies are divided by the factor, those of fast
+/// frequencies are not, and attention is sharpened a little.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Yarn {
-    /// Positions that the model was trained on before it was stretched.
+    /// Positions that the model was trained on before its context was extended.
     pub n_ctx_original: usize,
-    /// A frequency that turns this often within them stays.
+    /// A frequency with at least this many rotations within the original positions is not scaled.
     pub beta_fast: f32,
-    /// One that turns this often is stretched wholly.
+    /// A frequency with at most this many rotations within the original positions is scaled by the whole factor.
     pub beta_slow: f32,
-    /// How much of all that is applied, 0 to 1.
+    /// Share of the unscaled angle that is mixed in for fast frequencies, 0 to 1.
     pub strength: f32,
-    /// Factor on queries and keys, beside YaRN's own.
+    /// Factor on queries and keys, in addition to YaRN's own.
     pub attention_factor: f32,
 }
 
-/// What a caller changes in a model's rotations; 0 leaves what the file says.
+/// A caller's changes in a model's rotary embedding; 0 keeps the file's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct RopeOverrides {
-    /// Base of the frequencies.
+    /// Replaces [`RopeConfig::base`].
     pub base: f32,
-    /// Takes the place of [`RopeConfig::factor`].
+    /// Replaces [`RopeConfig::factor`].
     pub factor: f32,
 }
 
 impl RopeOverrides {
+    /// Sets [`RopeOverrides::base`].
+    pub fn with_base(self, base: f32) -> Self {
+        Self { base, ..self }
+    }
+
+    /// Sets [`RopeOverrides::factor`].
+    pub fn with_factor(self, factor: f32) -> Self {
+        Self { factor, ..self }
+    }
+
+    /// Checks both values.
+    ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for what is neither 0 nor a finite number above 0.
+    /// [`Error::InvalidArgument`] for a value that is neither 0 nor a finite number above 0.
     pub fn check(&self) -> Result<()> {
         for (what, value) in [("base", self.base), ("scale", self.factor)] {
             if !(value.is_finite() && value >= 0.0) {
@@ -63,7 +78,7 @@ impl RopeOverrides {
 }
 
 impl RopeConfig {
-    /// Reads and checks what a file says.
+    /// Reads and checks the file's keys.
     pub(super) fn read(
         keys: &Keys<'_>,
         head_dim: usize,
@@ -89,7 +104,7 @@ impl RopeConfig {
         Ok(RopeConfig { dim, base, factor, yarn, pairing })
     }
 
-    /// These rotations with a caller's changes.
+    /// This configuration with a caller's changes.
     pub fn with(&self, overrides: &RopeOverrides) -> RopeConfig {
         let or = |new: f32, old: f32| if new > 0.0 { new } else { old };
         RopeConfig {
@@ -99,7 +114,8 @@ impl RopeConfig {
         }
     }
 
-    /// The angles of `n_ctx` positions; `factors` are the file's divisors of the frequencies, one a pair.
+    /// The angles of `n_ctx` positions; `factors` are the file's divisors of the frequencies, one for each pair of
+    /// dimensions.
     ///
     /// # Errors
     /// As [`Table::new`].
@@ -146,11 +162,11 @@ impl Yarn {
         })
     }
 
-    /// Between which pairs frequencies go over from staying to being stretched.
+    /// The pairs between which frequencies change over from unscaled to wholly scaled.
     fn ramp(&self, dim: usize, base: f32) -> Ramp {
-        let pair = |turns: f32| {
-            let turns = self.n_ctx_original as f64 / (f64::from(turns) * std::f64::consts::TAU);
-            dim as f64 * turns.ln() / (2.0 * f64::from(base).ln())
+        let pair = |rotations: f32| {
+            let wavelength = self.n_ctx_original as f64 / (f64::from(rotations) * std::f64::consts::TAU);
+            dim as f64 * wavelength.ln() / (2.0 * f64::from(base).ln())
         };
         let begin = pair(self.beta_fast).floor().max(0.0);
         let end = pair(self.beta_slow).ceil().min(dim as f64 - 1.0);
@@ -168,8 +184,8 @@ mod tests {
         RopeConfig { dim, base, factor, yarn, pairing: Pairing::Adjacent }
     }
 
-    /// Cosine and sine of a pair at a position: what (1, 0) turns into.
-    fn turned(config: &RopeConfig, factors: Option<&[f32]>, position: u32, pair: usize) -> (f32, f32) {
+    /// Cosine and sine of a pair at a position: (1, 0) rotated.
+    fn rotated(config: &RopeConfig, factors: Option<&[f32]>, position: u32, pair: usize) -> (f32, f32) {
         let table = config.table(position as usize + 1, factors).unwrap();
         let mut x = vec![0.0; config.dim];
         x[2 * pair] = 1.0;
@@ -197,8 +213,8 @@ mod tests {
             let (mut stay, mut stretched) = (0, 0);
             for pair in 0..dim / 2 {
                 let original = 4096.0f64;
-                let at = |turns: f64| {
-                    dim as f64 * (original / (turns * std::f64::consts::TAU)).ln()
+                let at = |rotations: f64| {
+                    dim as f64 * (original / (rotations * std::f64::consts::TAU)).ln()
                         / (2.0 * f64::from(base).ln())
                 };
                 let (low, high) = (at(32.0).floor().max(0.0), at(1.0).ceil().min(dim as f64 - 1.0));
@@ -210,7 +226,7 @@ mod tests {
                         let extrapolated = f64::from(position) * frequency / divisor;
                         let angle = extrapolated / f64::from(factor) * (1.0 - keep) + extrapolated * keep;
                         let magnitude = 1.0 + 0.1 * f64::from(factor).ln();
-                        let (cos, sin) = turned(&config, factors, position, pair);
+                        let (cos, sin) = rotated(&config, factors, position, pair);
                         assert!(
                             (f64::from(cos) - angle.cos() * magnitude).abs() < 1e-6,
                             "{pair} at {position}"
@@ -234,7 +250,7 @@ mod tests {
         assert_eq!(file.with(&RopeOverrides::default()), file);
         let with = file.with(&RopeOverrides { base: 500.0, factor: 2.0 });
         assert_eq!((with.base, with.factor), (500.0, 2.0));
-        let (cos, sin) = turned(&with, None, 6, 1);
+        let (cos, sin) = rotated(&with, None, 6, 1);
         let angle = 3.0 * 500f64.powf(-0.25);
         assert!((f64::from(cos) - angle.cos()).abs() < 1e-6 && (f64::from(sin) - angle.sin()).abs() < 1e-6);
         for wrong in [-1.0, f32::NAN, f32::INFINITY] {

@@ -1,5 +1,5 @@
-//! What texts of graphs and plans share: tensors' names, columns, and a section a layer; of layers that do the same
-//! only the first is written out. No text of a file gets in: tensors have the names by which families ask for them.
+//! The common parts of texts of graphs and plans: names of tensors, columns, and a section for each layer. Of equal
+//! layers only the first is written out. The texts hold no strings of a file: families choose the names of tensors.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -8,7 +8,8 @@ use std::ops::Range;
 use super::graph::Norm;
 use super::weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs};
 
-/// What a section calls tensors: by their names without the layer's prefix, which its heading says.
+/// Names of tensors in a section: without the prefix of the layer, which is in the section's heading.
+#[derive(Debug)]
 pub struct Names<'a> {
     weights: &'a WeightSpecs,
     layer: Option<usize>,
@@ -21,7 +22,7 @@ impl<'a> Names<'a> {
         Names { weights, layer, types: true }
     }
 
-    /// Names by which layers are compared: without types.
+    /// Names for the comparison of layers: without types.
     pub(crate) fn compared(weights: &'a WeightSpecs, layer: Option<usize>) -> Self {
         Names { types: false, ..Self::shown(weights, layer) }
     }
@@ -74,24 +75,24 @@ impl<'a> Names<'a> {
     }
 }
 
-/// A row of cells; the last may have several lines.
-pub(crate) type Row = Vec<String>;
+/// The cells of a line; the last cell may have several lines.
+pub(crate) type Cells = Vec<String>;
 
-/// A part of a text: what stands in one layer, or in none.
+/// A part of a text: a run of nodes or steps of one layer, or outside of all layers.
 pub(crate) struct Section {
-    /// Which layer.
+    /// The layer.
     pub layer: Option<usize>,
-    /// The numbers of the nodes or steps, which stand one after the other.
+    /// The numbers of the nodes or steps.
     pub items: Range<usize>,
-    /// What the heading says of them.
+    /// Their counts, for the heading.
     pub about: String,
-    /// A table, and one below it.
-    pub tables: [Vec<Row>; 2],
-    /// What is the same for layers that do the same.
+    /// Two tables, one below the other.
+    pub tables: [Vec<Cells>; 2],
+    /// A text that equal layers have in common.
     pub likeness: String,
 }
 
-/// Runs of items that stand in the same layer, given each item's.
+/// Divides items into runs of the same layer, given each item's layer.
 pub(crate) fn sections(layers: impl Iterator<Item = Option<usize>>) -> Vec<(Option<usize>, Range<usize>)> {
     let mut runs: Vec<(Option<usize>, Range<usize>)> = Vec::new();
     for (i, layer) in layers.enumerate() {
@@ -103,8 +104,8 @@ pub(crate) fn sections(layers: impl Iterator<Item = Option<usize>>) -> Vec<(Opti
     runs
 }
 
-/// Writes sections one after the other. A layer that does what an earlier one does is told by that one's number,
-/// and by the types that are others; `span` writes the numbers of items.
+/// Writes sections one after the other. For a layer equal to an earlier one, only that layer's number and the different
+/// types are written; `span` formats the numbers of items.
 pub(crate) fn write_sections(
     f: &mut impl Write,
     sections: &[Section],
@@ -144,7 +145,7 @@ pub(crate) fn write_sections(
     Ok(())
 }
 
-/// For each section the first one that does the same: its own number, if there is no earlier one.
+/// For each section the number of the first equal section, which may be the section itself.
 fn first_alike(sections: &[Section]) -> Vec<usize> {
     let mut known = HashMap::new();
     let first = |(i, section): (usize, &Section)| match section.layer {
@@ -164,7 +165,7 @@ fn place(sections: &[Section], i: usize) -> String {
     }
 }
 
-fn column_widths<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<usize> {
+fn column_widths<'a>(rows: impl Iterator<Item = &'a Cells>) -> Vec<usize> {
     let mut widths = Vec::new();
     for row in rows {
         widths.resize(widths.len().max(row.len()), 0);
@@ -175,7 +176,7 @@ fn column_widths<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<usize> {
     widths
 }
 
-fn write_table(f: &mut impl Write, rows: &[Row], widths: &[usize]) -> fmt::Result {
+fn write_table(f: &mut impl Write, rows: &[Cells], widths: &[usize]) -> fmt::Result {
     for row in rows {
         let Some((last, cells)) = row.split_last() else { continue };
         let mut line = String::from(" ");
@@ -196,7 +197,7 @@ pub(crate) fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// `1, 4 to 6`, from rising numbers.
+/// `1, 4 to 6`, from ascending numbers.
 fn numbers(list: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for &number in list {
@@ -213,7 +214,7 @@ fn numbers(list: &[usize]) -> String {
     runs.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// Names, without the prefix, and types of each layer's tensors.
+/// For each layer, the names (without prefix) and types of its tensors.
 struct Types<'a>(HashMap<usize, Vec<(&'a str, &'static str)>>);
 
 impl<'a> Types<'a> {
@@ -231,8 +232,8 @@ impl<'a> Types<'a> {
         self.0.get(&layer).map_or(&[], Vec::as_slice)
     }
 
-    /// What types `layers` have where `like`, which has tensors of the same names, has others; layers with the same
-    /// differences together.
+    /// The tensors whose types differ between each of `layers` and `like`, a layer with tensors of the same names. Layers
+    /// with the same differences are grouped.
     fn differences(&self, like: usize, layers: &[usize]) -> Vec<(Vec<usize>, Vec<String>)> {
         let mut groups: Vec<(Vec<usize>, Vec<String>)> = Vec::new();
         for &layer in layers {
@@ -268,7 +269,7 @@ mod tests {
             tables: [vec![vec![i.to_string(), format!("{likeness}\nmore")]], vec![]],
             likeness: likeness.into(),
         };
-        // As where every third layer sees all positions, and between two stands something else.
+        // As in a model in which every third layer sees all positions, and with a step between two layers.
         let mut all = vec![section(None, 0, "embed")];
         all.extend("aabaab".chars().enumerate().map(|(i, kind)| section(Some(i), i + 1, &kind.to_string())));
         all.insert(5, section(None, 9, "a"));

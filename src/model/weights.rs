@@ -1,15 +1,17 @@
-//! A model's weights: what a graph asks of the file, by typed ids, and what is in memory once it is loaded,
-//! in the form that kernels read: packed panels, plain floats, tables of rows.
+//! A model's weights: the tensors that a graph takes from the file, with typed ids, and the loaded weights in the form
+//! that kernels read: packed panels, plain floats, tables of rows.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::format::gguf::TensorInfo;
 use crate::memory::AlignedBuf;
+use crate::memory::reserve::{collected, reserve};
 use crate::ops::matrix::PackedMatrix;
 use crate::quant::{self, DType};
 
-/// A matrix that rows are multiplied with.
+/// A weight matrix of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixId(u32);
 
@@ -17,12 +19,13 @@ pub struct MatrixId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VectorId(u32);
 
-/// A table whose rows are looked up by token.
+/// A table with a row for each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableId(u32);
 
-/// A tensor of the file that a graph uses, already checked against the file.
+/// A tensor of the file that a graph uses. Its shape and type have been checked.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TensorSpec {
     /// Its name in the file.
     pub name: String,
@@ -30,9 +33,12 @@ pub struct TensorSpec {
     pub n: usize,
     /// Elements of a row.
     pub k: usize,
-    /// How the file stores it.
+    /// Its element type in the file.
     pub dtype: DType,
 }
+
+/// What the lists of tensors are for, in errors.
+const TENSORS: &str = "the list of a model's tensors";
 
 /// The name of a layer's tensor.
 pub(super) fn name_in_layer(layer: usize, part: &str) -> String {
@@ -40,7 +46,7 @@ pub(super) fn name_in_layer(layer: usize, part: &str) -> String {
 }
 
 impl TensorSpec {
-    /// The layer that the name says, and the rest of the name.
+    /// The layer in the name, and the rest of the name.
     pub(super) fn place(&self) -> (Option<usize>, &str) {
         let place = self.name.strip_prefix("blk.").and_then(|name| {
             let (layer, part) = name.split_once('.')?;
@@ -50,13 +56,13 @@ impl TensorSpec {
     }
 }
 
-/// What a graph asks of a file: its tensors, and the ids that each has.
+/// The tensors that a graph takes from a file, and the ids of each.
 #[derive(Clone, Debug, Default)]
 pub struct WeightSpecs {
     tensors: Vec<TensorSpec>,
     uses: Vec<Uses>,
     by_name: HashMap<String, usize>,
-    /// Which tensor each id stands for.
+    /// The tensor of each id.
     matrices: Vec<usize>,
     vectors: Vec<usize>,
     tables: Vec<usize>,
@@ -76,40 +82,40 @@ impl WeightSpecs {
         &self.tensors
     }
 
-    /// What a matrix is in the file.
+    /// A matrix's tensor in the file.
     pub fn matrix(&self, id: MatrixId) -> &TensorSpec {
         &self.tensors[self.matrices[id.0 as usize]]
     }
 
-    /// What a vector is in the file.
+    /// A vector's tensor in the file.
     pub fn vector(&self, id: VectorId) -> &TensorSpec {
         &self.tensors[self.vectors[id.0 as usize]]
     }
 
-    /// What a table is in the file.
+    /// A table's tensor in the file.
     pub fn table(&self, id: TableId) -> &TensorSpec {
         &self.tensors[self.tables[id.0 as usize]]
     }
 
-    /// Asks for a tensor as a matrix of `n` rows of `k`.
+    /// Uses a tensor as a matrix of `n` rows of `k`.
     pub(super) fn add_matrix(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<MatrixId> {
         let index = self.tensor(tensor, n, k)?;
         self.refuse(index, self.uses[index].vector.is_some())?;
-        Ok(MatrixId(id_of(&mut self.matrices, &mut self.uses[index].matrix, index)))
+        id_of(&mut self.matrices, &mut self.uses[index].matrix, index).map(MatrixId)
     }
 
-    /// Asks for a tensor as `n` runs of `k` floats.
+    /// Uses a tensor as `n` rows of `k` floats.
     pub(super) fn add_vector(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<VectorId> {
         let index = self.tensor(tensor, n, k)?;
         self.refuse(index, self.uses[index].matrix.or(self.uses[index].table).is_some())?;
-        Ok(VectorId(id_of(&mut self.vectors, &mut self.uses[index].vector, index)))
+        id_of(&mut self.vectors, &mut self.uses[index].vector, index).map(VectorId)
     }
 
-    /// Asks for a tensor as a table of `n` rows of `k`; one tensor can be a table and a matrix.
+    /// Uses a tensor as a table of `n` rows of `k`; one tensor can be both a table and a matrix.
     pub(super) fn add_table(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<TableId> {
         let index = self.tensor(tensor, n, k)?;
         self.refuse(index, self.uses[index].vector.is_some())?;
-        Ok(TableId(id_of(&mut self.tables, &mut self.uses[index].table, index)))
+        id_of(&mut self.tables, &mut self.uses[index].table, index).map(TableId)
     }
 
     fn refuse(&self, index: usize, other: bool) -> Result<()> {
@@ -126,13 +132,17 @@ impl WeightSpecs {
             return Ok(index);
         }
         let dtype = check_shape(tensor, n, k)?;
+        reserve(&mut self.tensors, 1, TENSORS)?;
+        reserve(&mut self.uses, 1, TENSORS)?;
+        let bytes = (self.by_name.len() + 1) * size_of::<(String, usize)>();
+        self.by_name.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes, what: TENSORS })?;
         self.by_name.insert(tensor.name.clone(), self.tensors.len());
         self.tensors.push(TensorSpec { name: tensor.name.clone(), n, k, dtype });
         self.uses.push(Uses::default());
         Ok(self.tensors.len() - 1)
     }
 
-    /// How a tensor is kept in memory.
+    /// The form in which a tensor is kept in memory.
     pub(super) fn form(&self, tensor: usize) -> Form {
         match self.uses[tensor] {
             Uses { matrix: Some(_), .. } => Form::Matrix,
@@ -141,11 +151,11 @@ impl WeightSpecs {
         }
     }
 
-    /// Weights by id, from the tensors in their order.
+    /// Weights by id, from the loaded tensors in the order of [`WeightSpecs::tensors`].
     pub(super) fn assemble(&self, loaded: Vec<Loaded>) -> Result<Weights> {
-        let mut matrices: Vec<_> = self.matrices.iter().map(|_| None).collect();
-        let mut vectors: Vec<_> = self.vectors.iter().map(|_| None).collect();
-        let mut tables: Vec<_> = self.tables.iter().map(|_| None).collect();
+        let mut matrices = places(&self.matrices)?;
+        let mut vectors = places(&self.vectors)?;
+        let mut tables = places(&self.tables)?;
         for ((spec, uses), loaded) in self.tensors.iter().zip(&self.uses).zip(loaded) {
             if let Some((table, matrix)) = uses.table.zip(uses.matrix) {
                 tables[table as usize] = Some(Table::Tied(MatrixId(matrix)));
@@ -167,23 +177,30 @@ impl WeightSpecs {
     }
 }
 
-/// The id under which a tensor stands in a list, which it joins if it has none.
-fn id_of(list: &mut Vec<usize>, id: &mut Option<u32>, tensor: usize) -> u32 {
-    *id.get_or_insert_with(|| {
-        list.push(tensor);
-        list.len() as u32 - 1
-    })
+/// The id of a tensor in a list; a tensor without one is appended to the list.
+fn id_of(list: &mut Vec<usize>, id: &mut Option<u32>, tensor: usize) -> Result<u32> {
+    if let Some(id) = *id {
+        return Ok(id);
+    }
+    reserve(list, 1, TENSORS)?;
+    list.push(tensor);
+    Ok(*id.insert(list.len() as u32 - 1))
+}
+
+/// An empty place for each id.
+fn places<T>(ids: &[usize]) -> Result<Vec<Option<T>>> {
+    collected(ids.iter().map(|_| Ok(None)), TENSORS)
 }
 
 fn all<T>(list: Vec<Option<T>>) -> Result<Vec<T>> {
-    list.into_iter().map(|item| item.ok_or_else(lost)).collect()
+    collected(list.into_iter().map(|item| item.ok_or_else(lost)), TENSORS)
 }
 
 fn lost() -> Error {
-    Error::Internal("a tensor was loaded in another form than it is used in".into())
+    Error::Internal("a tensor was loaded in a form in which it isn't used".into())
 }
 
-/// How a tensor is kept.
+/// The form in which a tensor is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Floats,
@@ -198,17 +215,17 @@ pub(super) enum Loaded {
     Matrix(PackedMatrix),
 }
 
-/// Floats in runs of `k`.
+/// Floats in rows of `k`.
 struct Floats {
     values: AlignedBuf,
     k: usize,
 }
 
-/// What a table's rows are read from.
+/// The source of a table's rows.
 enum Table {
     /// Rows as the file stores them.
     Rows { dtype: DType, k: usize, rows: AlignedBuf },
-    /// Rows of a matrix, whose panels give them back: a tied embedding.
+    /// Rows decoded from a matrix's panels: a tied embedding.
     Tied(MatrixId),
 }
 
@@ -217,6 +234,17 @@ pub struct Weights {
     matrices: Vec<PackedMatrix>,
     vectors: Vec<Floats>,
     tables: Vec<Table>,
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Weights")
+            .field("matrices", &self.matrices.len())
+            .field("vectors", &self.vectors.len())
+            .field("tables", &self.tables.len())
+            .field("bytes", &self.bytes())
+            .finish()
+    }
 }
 
 impl Weights {
@@ -230,10 +258,10 @@ impl Weights {
         self.vectors[id.0 as usize].values.as_slice::<f32>()
     }
 
-    /// Run `r` of a vector that has several.
+    /// Row `r` of a vector that has several rows.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where there is no such run.
+    /// [`Error::InvalidArgument`] where there is no such row.
     pub fn vector_row(&self, id: VectorId, r: usize) -> Result<&[f32]> {
         let Floats { values, k } = &self.vectors[id.0 as usize];
         let row = values.as_slice::<f32>().chunks((*k).max(1)).nth(r);

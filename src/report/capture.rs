@@ -3,11 +3,11 @@
 use super::data::{Event, FORMAT, Lane, Machine, Method, Part, Report, Run, VERSION};
 use super::machine::last_measured;
 use crate::Result;
-use crate::chat::clock::rfc3339_now;
 use crate::kernels::KernelSet;
 use crate::profile::alloc::{self, TotalCounts};
 use crate::profile::trace::{self, Trace};
 use crate::profile::{self, MethodStats, Snapshot};
+use crate::time::rfc3339_now;
 
 impl Report {
     /// A report of now, to which models and parts are to be added.

@@ -1,6 +1,7 @@
-//! A context: one sequence on one model, an [`Engine`] that has no other.
-//! Everything is reserved when it is made; a decode step allocates nothing.
+//! A context: one sequence on one model, an [`Engine`] with a single sequence.
+//! All memory is reserved when the context is made; a decode step allocates nothing.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::engine::{Batch, Canceller, Engine, EngineParams, MemoryEstimate};
@@ -8,26 +9,28 @@ use super::pass::Span;
 use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::kv::{CacheType, SequenceId};
+use crate::memory::reserve::with_room;
 use crate::model::{Model, RopeOverrides};
 use crate::profile::{self, Zone};
 use crate::threads::{self, MAX_WORKERS, Team};
 
-/// How large a context is and how many workers it has.
+/// The size of a context, and its threads.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ContextParams {
-    /// Positions; 0 = what the model was trained on.
+    /// Most positions; 0 = as many as the model was trained on.
     pub n_ctx: usize,
-    /// Tokens that go through the model at once; 0 = a sensible default.
+    /// Most tokens in one pass; 0 = a sensible default.
     pub n_batch: usize,
-    /// Most rows of logits that one decode may ask for.
+    /// Most rows of logits that one decode returns ([`Logits::All`]).
     pub n_output: usize,
-    /// Worker threads, the calling one included; what [`ContextParams::team`] has counts where there is one.
+    /// Worker threads, the calling one included. Ignored where a `team` is given.
     pub threads: usize,
-    /// A team that other contexts may share, each in its turn; none for one of its own.
+    /// A team to share with other contexts, which then wait for each other; `None` makes a team of its own.
     pub team: Option<Arc<Team>>,
-    /// What keys and values are stored as.
+    /// The element type of cached keys and values.
     pub kv: CacheType,
-    /// Changes in how positions turn into rotations, for contexts longer than the model was trained on.
+    /// Changes in the rotary embedding, for contexts longer than the model was trained on.
     pub rope: RopeOverrides,
 }
 
@@ -46,6 +49,41 @@ impl Default for ContextParams {
 }
 
 impl ContextParams {
+    /// Sets [`ContextParams::n_ctx`].
+    pub fn with_n_ctx(self, n_ctx: usize) -> Self {
+        Self { n_ctx, ..self }
+    }
+
+    /// Sets [`ContextParams::n_batch`].
+    pub fn with_n_batch(self, n_batch: usize) -> Self {
+        Self { n_batch, ..self }
+    }
+
+    /// Sets [`ContextParams::n_output`].
+    pub fn with_n_output(self, n_output: usize) -> Self {
+        Self { n_output, ..self }
+    }
+
+    /// Sets [`ContextParams::threads`].
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// Sets [`ContextParams::team`].
+    pub fn with_team(self, team: impl Into<Option<Arc<Team>>>) -> Self {
+        Self { team: team.into(), ..self }
+    }
+
+    /// Sets [`ContextParams::kv`].
+    pub fn with_kv(self, kv: CacheType) -> Self {
+        Self { kv, ..self }
+    }
+
+    /// Sets [`ContextParams::rope`].
+    pub fn with_rope(self, rope: RopeOverrides) -> Self {
+        Self { rope, ..self }
+    }
+
     fn engine(&self) -> EngineParams {
         let ContextParams { n_ctx, n_batch, n_output, kv, rope, .. } = *self;
         EngineParams { n_ctx, n_batch, n_output, kv, rope, ..EngineParams::default() }
@@ -56,35 +94,51 @@ impl ContextParams {
     }
 }
 
-/// Which logits a decode computes.
+/// The logits that a decode computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
-    /// None: only the cache is filled.
+    /// No logits: only the cache is filled.
     None,
-    /// Those after the last token.
+    /// The logits after the last token.
     Last,
-    /// Those after every token; at most [`ContextParams::n_output`] tokens.
+    /// The logits after every token; at most [`ContextParams::n_output`] tokens.
     All,
 }
 
-/// One sequence being read or written.
+/// A sequence of tokens on a model, with its cache of keys and values.
 pub struct Context {
     engine: Engine,
     sequence: SequenceId,
     rope: RopeOverrides,
-    /// What fills the positions so far; reserved for all of them.
+    /// The tokens of the filled positions, with room for all positions.
     tokens: Vec<u32>,
-    /// The numbers of a batch's rows: what a decode asks the output of is a run of these.
+    /// 0, 1, 2 …: the output rows of a batch are a run of these.
     rows: Vec<u32>,
 }
 
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("engine", &self.engine)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Context {
-    /// Bytes that [`Context::new`] would take for these parameters.
+    /// The memory that [`Context::new`] would reserve for these parameters.
+    ///
+    /// # Errors
+    /// As [`Context::new`], except for memory and threads that can't be had.
     pub fn memory(model: &Model, params: &ContextParams) -> Result<MemoryEstimate> {
         Engine::memory(model, &params.engine(), params.count())
     }
 
-    /// Reserves everything that decoding needs.
+    /// Reserves all memory of decoding, and starts the threads.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] naming the parameter, [`Error::OutOfMemory`], [`Error::Internal`] where the system
+    /// starts no more threads.
     pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Context> {
         let count = params.count();
         if !(1..=MAX_WORKERS).contains(&count) {
@@ -96,11 +150,8 @@ impl Context {
         })?;
         let sequence = engine.create()?;
         let (n_ctx, n_batch) = (engine.n_ctx(), engine.n_batch());
-        let mut tokens = Vec::new();
-        let mut rows = Vec::new();
-        let room = tokens.try_reserve_exact(n_ctx).and(rows.try_reserve_exact(n_batch));
-        let bytes = (n_ctx + n_batch) * size_of::<u32>();
-        room.map_err(|_| Error::OutOfMemory { bytes, what: "the tokens" })?;
+        let tokens = with_room(n_ctx, "the tokens")?;
+        let mut rows = with_room(n_batch, "the tokens")?;
         rows.extend(0..n_batch as u32);
         Ok(Context { engine, sequence, rope: params.rope, tokens, rows })
     }
@@ -115,12 +166,12 @@ impl Context {
         self.engine.plan()
     }
 
-    /// Positions filled so far.
+    /// Number of filled positions.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The tokens that fill them.
+    /// The tokens of the filled positions.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -130,12 +181,13 @@ impl Context {
         self.tokens.is_empty()
     }
 
-    /// Positions there are.
+    /// Most positions.
     pub fn n_ctx(&self) -> usize {
         self.engine.n_ctx()
     }
 
-    /// What to warn of: that there are more positions than the model was trained on, stretched as they are.
+    /// A warning for the user where the context has more positions than the model was trained on, its scaling of positions
+    /// considered.
     pub fn warning(&self) -> Option<String> {
         let (config, n_ctx) = (self.model().config(), self.n_ctx());
         let file = config.ropes.first()?;
@@ -145,8 +197,8 @@ impl Context {
         (n_ctx as f64 > trained).then(|| {
             let needed = f64::from(rope.factor) * n_ctx as f64 / trained;
             format!(
-                "the context has {n_ctx} positions, the model was trained on {trained:.0}: what it writes beyond them \
-                 may be worthless (a rope scale of {needed:.2} would stretch them)"
+                "the context has {n_ctx} positions, the model was trained on {trained:.0}: text beyond them may be \
+                 worthless (a rope scale of {needed:.2} would cover them)"
             )
         })
     }
@@ -156,52 +208,52 @@ impl Context {
         self.engine.team().count()
     }
 
-    /// Forgets everything.
+    /// Forgets all tokens.
     pub fn clear(&mut self) {
-        // A sequence can always be forgotten as a whole.
+        // Going back to position 0 never fails.
         let _ = self.engine.rewind(self.sequence, 0);
         self.tokens.clear();
     }
 
-    /// Keeps the first `n` positions and forgets the rest.
+    /// Keeps the first `n` positions and forgets the others.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where there are fewer, or where a layer's window has let go of what the next token
-    /// would see.
+    /// [`Error::InvalidArgument`] where fewer than `n` positions are filled, or where a layer with a window has released
+    /// positions that the next token would see.
     pub fn rewind(&mut self, n: usize) -> Result<()> {
         self.engine.rewind(self.sequence, n)?;
         self.tokens.truncate(n);
         Ok(())
     }
 
-    /// Under which its passes are profiled apart from other contexts': see [`profile::snapshot_of`].
+    /// The owner of its passes' scopes, by which [`profile::snapshot_of`] selects them.
     pub fn owner(&self) -> &profile::Owner {
         self.engine.owner()
     }
 
-    /// What ends a decode from another thread.
+    /// A handle that cancels a decode from another thread.
     pub fn canceller(&self) -> Canceller {
         self.engine.canceller()
     }
 
-    /// Appends tokens to the sequence; with an error nothing is appended. Only where tokens of several passes are
-    /// taken back, and a layer's window has let go of what stood before them, the whole sequence is forgotten.
+    /// Appends tokens to the sequence. After an error the sequence is as before, with one exception: if the tokens took
+    /// several passes, and a layer with a window has released positions before them, the whole sequence is forgotten.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::ContextFull`]; [`Error::Cancelled`] by [`Context::canceller`];
-    /// [`Error::Internal`] where a worker panicked. The context is usable after any of them.
+    /// [`Error::Internal`] where a worker panicked. The context stays usable after any of them.
     pub fn decode(&mut self, tokens: &[u32], logits: Logits) -> Result<()> {
         self.begin_call();
         self.decode_further(tokens, logits)
     }
 
-    /// Lets something go wrong in the passes to come.
+    /// Plants a fault in the passes to come.
     #[cfg(test)]
     pub(super) fn set_fault(&mut self, fault: Option<super::pass_tests::Fault>) {
         self.engine.set_fault(fault);
     }
 
-    /// What was cancelled before is over.
+    /// Forgets a cancellation of an earlier call.
     pub(super) fn begin_call(&self) {
         self.engine.begin_call();
     }
@@ -229,10 +281,10 @@ impl Context {
         Ok(())
     }
 
-    /// Takes back what a call had appended before it failed.
+    /// Takes back the tokens that a call appended before it failed.
     fn forget_from(&mut self, begin: usize) {
         let now = self.tokens.len();
-        // What a window has let go of can't be had back: then all is forgotten.
+        // Positions that a window has released can't be restored: then the whole sequence is forgotten.
         if now > begin && self.rewind(begin).is_err() {
             self.clear();
         }
@@ -251,21 +303,21 @@ impl Context {
         }
         if logits == Logits::All && tokens.len() > self.engine.n_output() {
             return Err(Error::invalid(format!(
-                "logits of {} tokens were asked for; the context was made for {}",
+                "logits of {} tokens in one decode; the context was made for {}",
                 tokens.len(),
                 self.engine.n_output()
             )));
         }
         if !self.engine.is_causal() && (!self.is_empty() || tokens.len() > self.engine.n_batch()) {
             return Err(Error::invalid(format!(
-                "tokens of this model see those behind them: a sequence comes as a whole, of at most {} tokens",
+                "this model's attention isn't causal: a sequence is decoded as a whole, of at most {} tokens",
                 self.engine.n_batch()
             )));
         }
         Ok(())
     }
 
-    /// Logits that the last decode computed, `n_vocab` for each row, oldest first; empty if it computed none.
+    /// The logits of the last decode: rows of `n_vocab`, in the order of their tokens; empty if it computed none.
     pub fn logits(&self) -> &[f32] {
         self.engine.output()
     }

@@ -1,6 +1,7 @@
-//! An engine: many sequences on one model, with their cache, one arena and a team of workers, a batch at a time.
-//! Everything is reserved when it is made; a pass allocates nothing.
+//! An engine: many sequences on one model, with their cache, an arena and a team of workers. It runs a batch at a time.
+//! All memory is reserved when the engine is made; a pass allocates nothing.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -9,46 +10,49 @@ use super::pass::{Limits, Pass, Span};
 use super::plan::{MostRows, Plan};
 use crate::error::{Error, Result};
 use crate::kv::{self, Cache, CacheType, SequenceId};
+use crate::memory::reserve::collected;
 use crate::model::{Model, RopeOverrides};
 use crate::profile::{self, Zone};
 use crate::threads::Team;
 
-/// Tokens of a prompt that go through the model at once when the caller doesn't say: enough rows to
-/// use each weight many times, few enough that the activations stay in a core's own cache.
+/// Tokens of a prompt in one pass by default: enough rows to use each loaded weight many times, few enough that
+/// activations stay in a core's own cache.
 const DEFAULT_BATCH: usize = 256;
 /// Largest batch accepted.
 const MAX_BATCH: usize = 1 << 16;
 
-/// What passes yield for the rows of [`Batch::outputs`].
+/// The results that passes compute for the rows of [`Batch::outputs`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Output {
-    /// Scores of the vocabulary, a row each.
+    /// Logits: for each row a score for each token of the vocabulary.
     #[default]
     Logits,
-    /// The last hidden row, normalised as the head reads it.
+    /// For each row the last hidden row, normalised as the head reads it.
     Hidden,
-    /// One row a span: the mean of the hidden rows.
+    /// For each span the mean of its hidden rows.
     Mean,
 }
 
-/// How large an engine is.
+/// The size of an engine, and its results.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EngineParams {
-    /// Sequences at once.
+    /// Most sequences that live at the same time.
     pub n_sequences: usize,
-    /// Positions of a sequence; 0 = what the model was trained on.
+    /// Most positions of a sequence; 0 = as many as the model was trained on.
     pub n_ctx: usize,
-    /// Positions of all sequences together; 0 = as many as all can have.
+    /// Most positions of all sequences together; 0 = `n_sequences · n_ctx`.
     pub n_positions: usize,
-    /// Tokens that go through the model at once; 0 = a sensible default.
+    /// Most tokens in one pass; 0 = a sensible default.
     pub n_batch: usize,
-    /// Most rows of output that one batch may ask for.
+    /// Most output rows of one batch.
     pub n_output: usize,
-    /// What the output is.
+    /// The kind of output.
     pub output: Output,
-    /// What keys and values are stored as.
+    /// The element type of cached keys and values.
     pub kv: CacheType,
-    /// Changes in how positions turn into rotations, for contexts longer than the model was trained on.
+    /// Changes in the rotary embedding, for contexts longer than the model was trained on.
     pub rope: RopeOverrides,
 }
 
@@ -67,42 +71,93 @@ impl Default for EngineParams {
     }
 }
 
+impl EngineParams {
+    /// Sets [`EngineParams::n_sequences`].
+    pub fn with_n_sequences(self, n_sequences: usize) -> Self {
+        Self { n_sequences, ..self }
+    }
+
+    /// Sets [`EngineParams::n_ctx`].
+    pub fn with_n_ctx(self, n_ctx: usize) -> Self {
+        Self { n_ctx, ..self }
+    }
+
+    /// Sets [`EngineParams::n_positions`].
+    pub fn with_n_positions(self, n_positions: usize) -> Self {
+        Self { n_positions, ..self }
+    }
+
+    /// Sets [`EngineParams::n_batch`].
+    pub fn with_n_batch(self, n_batch: usize) -> Self {
+        Self { n_batch, ..self }
+    }
+
+    /// Sets [`EngineParams::n_output`].
+    pub fn with_n_output(self, n_output: usize) -> Self {
+        Self { n_output, ..self }
+    }
+
+    /// Sets [`EngineParams::output`].
+    pub fn with_output(self, output: Output) -> Self {
+        Self { output, ..self }
+    }
+
+    /// Sets [`EngineParams::kv`].
+    pub fn with_kv(self, kv: CacheType) -> Self {
+        Self { kv, ..self }
+    }
+
+    /// Sets [`EngineParams::rope`].
+    pub fn with_rope(self, rope: RopeOverrides) -> Self {
+        Self { rope, ..self }
+    }
+}
+
 /// Tokens for one pass.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Batch<'a> {
-    /// The tokens, span after span.
+    /// The tokens, span after span: one row each.
     pub tokens: &'a [u32],
-    /// Whose they are: each of another sequence, one token at least.
+    /// The division of `tokens` into spans. Each span has at least one token, and no two continue the same sequence.
     pub spans: &'a [Span],
-    /// Rows whose output is wanted, in rising order.
+    /// Indices of the output rows among `tokens`, in ascending order.
     pub outputs: &'a [u32],
 }
 
-/// What an engine would take, before it is made.
+impl<'a> Batch<'a> {
+    /// A batch of these tokens, spans and output rows.
+    pub fn new(tokens: &'a [u32], spans: &'a [Span], outputs: &'a [u32]) -> Self {
+        Batch { tokens, spans, outputs }
+    }
+}
+
+/// The memory that an engine or a context takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryEstimate {
-    /// Keys and values.
+    /// Bytes of keys and values.
     pub cache_bytes: usize,
-    /// Activations, scratch and tables.
+    /// Bytes of activations, scratch memory and tables.
     pub arena_bytes: usize,
-    /// Both.
+    /// Bytes of both.
     pub total_bytes: usize,
 }
 
-/// Ends what an engine or context is doing, from any thread.
+/// Cancels the running call of an engine or a context, from any thread.
 #[derive(Clone, Debug, Default)]
 pub struct Canceller(Arc<AtomicBool>);
 
 impl Canceller {
-    /// The decode or generation that runs now ends with [`Error::Cancelled`], after the step it is
-    /// at: within milliseconds; one that waits for a shared team, when its turn comes. Where none runs, nothing
-    /// happens.
+    /// Ends the decode or generation that runs now with [`Error::Cancelled`]: after its current step, which takes
+    /// milliseconds, or, while it waits for a shared team, as soon as the team is free for it. Without a running call
+    /// this does nothing.
     pub fn cancel(&self) {
         self.0.store(true, Relaxed);
     }
 }
 
-/// Parameters with the defaults filled in and checked against the model.
+/// Parameters with defaults filled in, checked against the model.
 struct Shape {
     plan: Plan,
     limits: Limits,
@@ -116,11 +171,13 @@ impl Shape {
         let n_ctx = if params.n_ctx == 0 { config.n_ctx_train } else { params.n_ctx };
         let (most, learned) = (config.n_ctx_most(), config.ropes.is_empty());
         if n_ctx > most {
-            let why = if learned { ", the positions that the model has learned" } else { "" };
+            let why = if learned { ", the number of positions that the model has learned" } else { "" };
             return Err(Error::invalid(format!("n_ctx is {n_ctx}; at most {most}{why}")));
         }
         if learned && params.rope != RopeOverrides::default() {
-            return Err(Error::invalid("the model's positions are learned: it has no rope to change"));
+            return Err(Error::invalid(
+                "the model's positions are learned: it has no rotary embedding to change",
+            ));
         }
         let n_batch = if params.n_batch == 0 { DEFAULT_BATCH } else { params.n_batch };
         if n_batch > MAX_BATCH || params.n_output > MAX_BATCH {
@@ -128,7 +185,7 @@ impl Shape {
         }
         let all = n_ctx.saturating_mul(params.n_sequences);
         let n_output = params.n_output.max(1).min(all);
-        // A decode that returns every row's output is one batch.
+        // All output rows of a decode come from one batch.
         let n_batch = n_batch.min(all).max(n_output);
         let n_positions = if params.n_positions == 0 { all } else { params.n_positions.min(all) };
         let plan = plan(model, params.output)?;
@@ -140,21 +197,21 @@ impl Shape {
             reach: group.reach,
         });
         let cache = kv::Shape {
-            groups: groups.collect(),
+            groups: collected(groups.map(Ok), "the groups of the cache")?,
             state_bytes: 0,
             n_sequences: params.n_sequences,
             n_ctx,
             n_positions,
             n_batch,
         };
-        // Refuses absurd sizes before anything is made for them.
+        // Refuses absurd sizes before memory is reserved for them.
         cache.bytes()?;
         let most = MostRows { batch: n_batch, output: n_output, spans: params.n_sequences.min(n_batch) };
         Ok(Shape { plan, limits: Limits { most, n_ctx, threads, kv: params.kv }, cache })
     }
 }
 
-/// The plan of what a model computes.
+/// The plan that computes an output of a model.
 ///
 /// # Errors
 /// As [`lower`].
@@ -178,18 +235,30 @@ pub struct Engine {
     pass: Pass,
     limits: Limits,
     output: Output,
-    /// Rows of output that the last pass left.
+    /// Output rows of the last pass.
     n_rows: usize,
     cancel: Canceller,
-    /// Whose the scopes of its passes are.
+    /// The owner of its passes' scopes in the profile.
     owner: profile::Owner,
 }
 
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("model", &self.model)
+            .field("n_ctx", &self.n_ctx())
+            .field("n_batch", &self.n_batch())
+            .field("threads", &self.team.count())
+            .field("output", &self.output)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Engine {
-    /// Bytes that [`Engine::new`] would take for these parameters and so many threads.
+    /// The memory that [`Engine::new`] would reserve for these parameters and a team of `threads`.
     ///
     /// # Errors
-    /// As [`Engine::new`], but for memory that can't be had.
+    /// As [`Engine::new`], except for memory that can't be had.
     pub fn memory(model: &Model, params: &EngineParams, threads: usize) -> Result<MemoryEstimate> {
         let shape = Shape::new(model, params, threads)?;
         let cache_bytes = shape.cache.bytes()?;
@@ -200,7 +269,7 @@ impl Engine {
         Ok(MemoryEstimate { cache_bytes, arena_bytes, total_bytes })
     }
 
-    /// Reserves everything that passes need. Engines that share a team wait for each other's passes.
+    /// Reserves all memory of passes. Engines that share a team wait for each other's passes.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] naming the parameter, [`Error::OutOfMemory`].
@@ -208,7 +277,7 @@ impl Engine {
         Self::with(model, params, team.count(), || Ok(team))
     }
 
-    /// [`Engine::new`] with a team of `threads` that is made last: what the parameters ask for may be absurd.
+    /// [`Engine::new`] with a team of `threads` that is made last, after the parameters have been checked.
     pub(super) fn with(
         model: Arc<Model>,
         params: &EngineParams,
@@ -246,22 +315,22 @@ impl Engine {
         self.pass.plan()
     }
 
-    /// Positions of a sequence, at most.
+    /// Most positions of a sequence.
     pub fn n_ctx(&self) -> usize {
         self.limits.n_ctx
     }
 
-    /// Tokens of a batch, at most.
+    /// Most tokens of a batch.
     pub fn n_batch(&self) -> usize {
         self.limits.most.batch
     }
 
-    /// Rows of output, at most.
+    /// Most output rows of a batch.
     pub fn n_output(&self) -> usize {
         self.limits.most.output
     }
 
-    /// Whether every token sees only what stands before it, so that a sequence can come piece by piece.
+    /// Whether no token sees a position after its own, so that a sequence can be decoded in pieces.
     pub fn is_causal(&self) -> bool {
         self.plan().masks.iter().all(|mask| mask.is_causal())
     }
@@ -269,65 +338,65 @@ impl Engine {
     /// A new, empty sequence.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where there are as many as the engine was made for.
+    /// [`Error::InvalidArgument`] where [`EngineParams::n_sequences`] sequences exist already.
     pub fn create(&mut self) -> Result<SequenceId> {
         self.cache.create()
     }
 
-    /// Ends a sequence; its pages are free for others.
+    /// Removes a sequence; its pages are free for other sequences.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for one that isn't there.
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
     pub fn remove(&mut self, sequence: SequenceId) -> Result<()> {
         self.cache.remove(sequence)
     }
 
-    /// Keeps the first `n` positions of a sequence; the last output is gone.
+    /// Truncates a sequence to its first `n` positions, and discards the output of the last pass.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] as [`Cache::rewind`]; nothing is changed then.
+    /// [`Error::InvalidArgument`] as [`Cache::rewind`]; nothing has changed then.
     pub fn rewind(&mut self, sequence: SequenceId, n: usize) -> Result<()> {
         self.cache.rewind(sequence, n)?;
         self.n_rows = 0;
         Ok(())
     }
 
-    /// Positions that a sequence has.
+    /// Number of positions of a sequence.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for one that isn't there.
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
     pub fn len(&self, sequence: SequenceId) -> Result<usize> {
         self.cache.len(sequence)
     }
 
-    /// Under which its passes are profiled apart from others': see [`profile::snapshot_of`].
+    /// The owner of its passes' scopes, by which [`profile::snapshot_of`] selects them.
     pub fn owner(&self) -> &profile::Owner {
         &self.owner
     }
 
-    /// What ends a pass from another thread.
+    /// A handle that cancels a pass from another thread.
     pub fn canceller(&self) -> Canceller {
         self.cancel.clone()
     }
 
-    /// What was cancelled before is over.
+    /// Forgets a cancellation of an earlier call.
     pub(super) fn begin_call(&self) {
         self.cancel.0.store(false, Relaxed);
     }
 
-    /// Lets something go wrong in the passes to come.
+    /// Plants a fault in the passes to come.
     #[cfg(test)]
     pub(super) fn set_fault(&mut self, fault: Option<super::pass_tests::Fault>) {
         self.pass.fault = fault;
     }
 
-    /// Appends tokens to sequences in one pass. Each sequence gets the bits that it would get alone. With an error
-    /// nothing is appended.
+    /// Appends tokens to sequences in one pass. Each sequence gets the same bits that it would get alone. After an error
+    /// no sequence has changed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a batch that contradicts itself, the limits or the sequences;
+    /// [`Error::InvalidArgument`] for a batch that contradicts itself, the engine's limits or the sequences;
     /// [`Error::ContextFull`] where positions or pages run out; [`Error::Cancelled`] by [`Engine::canceller`];
-    /// [`Error::Internal`] where a worker panicked. The engine is usable after any of them.
+    /// [`Error::Internal`] where a worker panicked. The engine stays usable after any of them.
     pub fn run(&mut self, batch: &Batch<'_>) -> Result<()> {
         self.begin_call();
         let zone = if batch.tokens.len() == batch.spans.len() { Zone::Decode } else { Zone::Prefill };
@@ -337,7 +406,8 @@ impl Engine {
         self.run_checked(batch)
     }
 
-    /// [`Engine::run`] of a batch that only the sequences can contradict, within a call that may have been cancelled.
+    /// [`Engine::run`] of a batch that has been checked on its own, but not against the sequences, within a call that may
+    /// have been cancelled already.
     pub(super) fn run_checked(&mut self, batch: &Batch<'_>) -> Result<()> {
         let Batch { tokens, spans, outputs } = *batch;
         let mut reserved = 0;
@@ -370,7 +440,7 @@ impl Engine {
             return Err(Error::invalid("no tokens to decode"));
         }
         if counted != Some(tokens.len()) {
-            return Err(Error::invalid(format!("the spans don't add up to {} tokens", tokens.len())));
+            return Err(Error::invalid(format!("the spans' rows don't add up to {} tokens", tokens.len())));
         }
         for (what, count, most) in [
             ("tokens", tokens.len(), n_batch),
@@ -385,20 +455,22 @@ impl Engine {
         }
         let rising = outputs.windows(2).all(|pair| pair[0] < pair[1]);
         if !rising || outputs.last().is_some_and(|&last| last as usize >= tokens.len()) {
-            return Err(Error::invalid("outputs are not rising numbers of rows"));
+            return Err(Error::invalid("outputs are not ascending indices of the batch's tokens"));
         }
         self.check_tokens(tokens)?;
         if let (false, Some(span)) = (self.is_causal(), spans.iter().find(|span| span.first > 0)) {
             let first = span.first;
             return Err(Error::invalid(format!(
-                "tokens of this model see those behind them: a sequence comes as a whole, not from {first} on"
+                "this model's attention isn't causal: a sequence is decoded as a whole, not from position {first} on"
             )));
         }
         Ok(())
     }
 
+    /// Checks that tokens are within the vocabulary.
+    ///
     /// # Errors
-    /// [`Error::InvalidArgument`] naming the first token that is outside of the vocabulary.
+    /// [`Error::InvalidArgument`] naming the first token that isn't.
     pub(super) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
         let n_vocab = self.model.config().n_vocab;
         match tokens.iter().enumerate().find(|&(_, &token)| token as usize >= n_vocab) {
@@ -409,7 +481,7 @@ impl Engine {
         }
     }
 
-    /// What the last pass yielded, row after row; empty if it yielded nothing.
+    /// The output of the last pass, row after row; empty if it had no output rows.
     pub fn output(&self) -> &[f32] {
         self.pass.output(self.n_rows)
     }

@@ -1,5 +1,5 @@
-//! Generation in its simplest form: a prompt goes in, a callback gets text as soon as it is whole.
-//! [`super::generation`] has the rest: stop strings, progress, and generations without a context.
+//! Generation in its simplest form: it continues a prompt, and a callback gets the text in whole characters.
+//! [`super::generation`] offers stop strings, progress, and generations without a context.
 
 use std::ops::ControlFlow;
 
@@ -9,11 +9,10 @@ pub use super::generation::{StopReason, Summary};
 use super::sampling::Sampler;
 use crate::error::Result;
 
-/// Appends `prompt` to the context and samples up to `max_tokens` tokens.
+/// Appends `prompt` to the context and generates up to `max_tokens` tokens.
 ///
-/// `on_text(token, text)` is called for each sampled token that belongs to the text; `text` is empty
-/// while a character is incomplete. When the prompt is repeated in the sampler's window, its penalties
-/// see it. A token that ends the text is not put into the context.
+/// `on_text(token, text)` is called for each token of the text; `text` is empty while a character is incomplete. The
+/// sampler's penalties apply to the prompt's tokens too. A token that ends the text isn't appended to the context.
 ///
 /// # Errors
 /// Those of [`drive`].

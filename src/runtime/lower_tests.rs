@@ -177,13 +177,13 @@ fn parallel(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         let heads = attend(b, normed, layer)?;
         let other = if i == 0 { normed } else { b.rms_norm(x, "ffn_norm")? };
         let up = b.linear(other, "ffn_up", layer.n_ff)?;
-        let up = b.activate(up, Activation::GeluTanh);
+        let up = b.activate(up, Activation::GeluTanh)?;
         let down = b.linear(up, "ffn_down", c.n_embd)?;
         let sum = b.add(x, heads)?;
         x = b.add(sum, down)?;
     }
     b.enter_layer(None);
-    let last = b.select(x);
+    let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
     Ok((hidden, head(b, hidden, c)?))
 }
@@ -197,20 +197,20 @@ fn post_norm(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         let sum = b.add(x, heads)?;
         x = b.rms_norm(sum, "attn_norm")?;
         let up = b.linear(x, "ffn_up", layer.n_ff)?;
-        let up = b.activate(up, Activation::Relu);
+        let up = b.activate(up, Activation::Relu)?;
         let down = b.linear(up, "ffn_down", c.n_embd)?;
         let sum = b.add(down, x)?;
         x = b.rms_norm(sum, "ffn_norm")?;
     }
     b.enter_layer(None);
-    let hidden = b.select(x);
+    let hidden = b.select(x)?;
     Ok((hidden, head(b, hidden, c)?))
 }
 
 /// Norms before and behind, a factor on embeddings, gates of two kinds, capped logits, as Gemma 2 has them.
 fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-    let mut x = b.scale(x, 3.5);
+    let mut x = b.scale(x, 3.5)?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
         let normed = b.rms_norm(x, "attn_norm")?;
@@ -221,8 +221,8 @@ fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         let gate = b.linear(normed, "ffn_gate", layer.n_ff)?;
         let up = b.linear(normed, "ffn_up", layer.n_ff)?;
         let gate = match i {
-            0 => b.activate(gate, Activation::GeluTanh),
-            _ => b.activate(gate, Activation::Relu),
+            0 => b.activate(gate, Activation::GeluTanh)?,
+            _ => b.activate(gate, Activation::Relu)?,
         };
         // The other way round: which of the two is the gate is for lowering to see.
         let inner = b.gate(up, gate)?;
@@ -231,10 +231,10 @@ fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         x = b.add(down, x)?;
     }
     b.enter_layer(None);
-    let last = b.select(x);
+    let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
     let logits = head(b, hidden, c)?;
-    Ok((hidden, b.soft_cap(logits, 2.0)))
+    Ok((hidden, b.soft_cap(logits, 2.0)?))
 }
 
 fn model(file: &str, emit: Emit) -> Arc<Model> {

@@ -26,15 +26,23 @@ pub(super) struct Limits {
     pub kv: CacheType,
 }
 
-/// A run of tokens of one sequence, for one pass.
+/// A run of tokens in a batch that continues one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Span {
-    /// The sequence that they continue.
+    /// The sequence that the tokens continue.
     pub sequence: SequenceId,
-    /// How many tokens.
+    /// Number of tokens.
     pub rows: usize,
-    /// Position of the first: as many as the sequence has.
+    /// Position of the first token: the number of positions that the sequence has.
     pub first: usize,
+}
+
+impl Span {
+    /// A span of `rows` tokens at the positions from `first` on.
+    pub fn new(sequence: SequenceId, first: usize, rows: usize) -> Self {
+        Span { sequence, rows, first }
+    }
 }
 
 /// Everything that forward passes work in: the arena, each worker's own memory, the rotary tables.
@@ -63,8 +71,8 @@ pub(super) struct Pass {
 }
 
 impl Turn {
-    fn new(workers: usize) -> Turn {
-        Turn { shares: Shares::new(workers), counter: WorkCounter::new() }
+    fn new(workers: usize) -> Result<Turn> {
+        Ok(Turn { shares: Shares::new(workers)?, counter: WorkCounter::new() })
     }
 
     /// Makes one worker's part of it ready for another step.
@@ -158,7 +166,7 @@ impl Pass {
             sights,
             spans: room(most.spans)?,
             sequences: room(most.spans)?,
-            turns: [Turn::new(threads), Turn::new(threads)],
+            turns: [Turn::new(threads)?, Turn::new(threads)?],
             plan,
             #[cfg(test)]
             fault: None,

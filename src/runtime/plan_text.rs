@@ -9,7 +9,7 @@ use super::steps::Facts;
 use crate::kernels::qmatmul::Activations;
 use crate::kv::LayerId;
 use crate::model::graph::{Graph, RowSet};
-use crate::model::text::{self, Names, Row, Section, counted, write_sections};
+use crate::model::text::{self, Cells, Names, Section, counted, write_sections};
 
 /// Steps of one layer, or of none, that stand one after the other.
 struct Part {
@@ -149,7 +149,7 @@ impl Plan {
         parts
     }
 
-    fn step_rows(&self, steps: &Range<usize>, labels: &Labels<'_>) -> Vec<Row> {
+    fn step_rows(&self, steps: &Range<usize>, labels: &Labels<'_>) -> Vec<Cells> {
         let row = |i: usize| {
             let planned = &self.steps[i];
             let Facts { zone, rows, reads, out, cache, .. } = &planned.facts;
@@ -183,7 +183,7 @@ impl Plan {
 
     /// Buffers that a part writes first. How long they live within it is compared, not whether a barrier is missing
     /// before or behind it.
-    fn buffer_rows(&self, part: &Part, labels: &Labels<'_>) -> Vec<Row> {
+    fn buffer_rows(&self, part: &Part, labels: &Labels<'_>) -> Vec<Cells> {
         let row = |&buf: &usize| {
             let BufSpec { row_bytes, rows, own_copy, mut first, mut last } = self.buffers[buf];
             if labels.base.is_some() {

@@ -1,11 +1,11 @@
-//! Text that arrives in pieces: bytes of tokens go in, whole UTF-8 sequences come out.
-//! A character may be spread over several tokens; what is shown must not be cut inside one.
-//! What comes out in total is `String::from_utf8_lossy` of all that went in, whatever the pieces were.
+//! Text that arrives in pieces: bytes of tokens go in, whole characters come out, since the bytes of a character may be
+//! spread over several tokens.
+//! The text in total is `String::from_utf8_lossy` of all bytes, however they were divided into pieces.
 
 /// Holds back an unfinished UTF-8 sequence (at most three bytes) between pushes.
 ///
-/// Allocates nothing itself; `out` grows only when its capacity is used up, so a caller that clears and
-/// reuses it allocates nothing in a steady state.
+/// Only `out` allocates, when its capacity is used up: a caller that clears and reuses it allocates nothing in steady
+/// state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8Stream {
     pending: [u8; 4],
@@ -18,7 +18,7 @@ impl Utf8Stream {
         Self { pending: [0; 4], len: 0 }
     }
 
-    /// Appends to `out` all text that is complete after `bytes`; holds back an unfinished end.
+    /// Appends all complete characters to `out`, and holds back an unfinished one at the end of `bytes`.
     /// Each invalid sequence becomes one U+FFFD, by the rule of [`String::from_utf8_lossy`].
     pub fn push(&mut self, mut bytes: &[u8], out: &mut String) {
         while self.len > 0 && !bytes.is_empty() {
@@ -34,8 +34,8 @@ impl Utf8Stream {
                     self.len += 1;
                     bytes = &bytes[1..];
                 }
-                // What was held cannot go on with this byte: it is one invalid sequence,
-                // and the byte starts afresh below.
+                // The held bytes can't continue with this byte: they are one invalid sequence, and the byte may begin
+                // a new character.
                 Err(_) => {
                     out.push(char::REPLACEMENT_CHARACTER);
                     self.len = 0;
@@ -60,7 +60,7 @@ impl Utf8Stream {
         }
     }
 
-    /// Ends the text: an unfinished sequence becomes one U+FFFD. The stream is as new afterwards.
+    /// Ends the text: an unfinished sequence becomes one U+FFFD. Afterwards the stream is empty, as a new one.
     pub fn flush(&mut self, out: &mut String) {
         if self.len > 0 {
             out.push(char::REPLACEMENT_CHARACTER);
@@ -73,7 +73,7 @@ impl Utf8Stream {
         self.len
     }
 
-    /// Forgets what is held back.
+    /// Discards the bytes held back.
     pub fn reset(&mut self) {
         self.len = 0;
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn reset_forgets_and_flush_starts_anew() {
+    fn reset_forgets_and_flush_leaves_nothing() {
         let (mut stream, mut out) = (Utf8Stream::new(), String::new());
         stream.push(&[0xe2, 0x82], &mut out);
         stream.reset();

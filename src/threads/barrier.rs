@@ -1,24 +1,26 @@
-//! The barrier inside a region: nobody passes until everyone has come.
-//! Each worker has a [`Gate`] of its own, on its own cache line, that it raises when it comes to a barrier
-//! and marks when it leaves the region; waiting is looking at all the others' gates. Two lines cross
-//! between cores where a shared count of arrivals takes four, all fought over.
+//! The barrier inside a region: no worker passes until all have arrived.
+//! Each worker has a [`Gate`] on a cache line of its own. It raises its gate's number when it arrives at a barrier, and
+//! marks it when it leaves the region; it waits by looking at all other gates. With two workers, two cache lines cross
+//! between cores for each barrier; a shared count of arrivals would take four transfers of one contended line.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::gate::{Gate, Patience};
+use crate::Result;
+use crate::memory::reserve::collected;
 
-/// A worker panicked, left the region early or cancelled it: the others can't meet it at a barrier.
-/// Return from the region; [`Team::run`](super::Team::run) tells the cause.
+/// Another worker panicked, left the region early or cancelled it, and will arrive at no barrier. Return from the region:
+/// [`Team::run`](super::Team::run) returns the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("another worker ended the region")]
 pub struct Poisoned;
 
-/// Bits of a gate's number. Its worker comes to no more barriers, but still runs:
+/// A bit of a gate's number: its worker arrives at no more barriers, but still runs.
 const QUIT: u32 = 1;
-/// It is out of the region, and touches nothing of it any more:
+/// Another bit: its worker has left the region, and uses nothing of it any more.
 const LEFT: u32 = 2;
-/// The other bits count the barriers it came to, so whoever waits can tell "quit before this one" from "came
-/// to this one and quit after".
+/// The other bits count the barriers at which the worker arrived. So a waiting worker can tell whether another one quit
+/// before or after the current barrier.
 const STEP: u32 = 4;
 
 fn steps(number: u32) -> u32 {
@@ -27,16 +29,17 @@ fn steps(number: u32) -> u32 {
 
 pub(super) struct Barrier {
     gates: Box<[Gate]>,
-    /// Somebody's barrier failed, or will.
+    /// Whether the barrier of some worker has failed or will fail.
     broken: AtomicBool,
 }
 
 impl Barrier {
-    pub fn new(count: usize) -> Self {
-        Self { gates: (0..count).map(|_| Gate::new()).collect(), broken: AtomicBool::new(false) }
+    pub fn new(count: usize) -> Result<Self> {
+        let gates = collected((0..count).map(|_| Ok(Gate::new())), "a team")?.into_boxed_slice();
+        Ok(Self { gates, broken: AtomicBool::new(false) })
     }
 
-    /// Worker `index` waits for all others. All that any of them wrote before is seen after.
+    /// Worker `index` waits for all other workers. Afterwards it sees all that they wrote before they arrived.
     pub fn wait(&self, index: usize, patience: &Patience) -> Result<(), Poisoned> {
         let phase = self.gates[index].number();
         if phase & QUIT != 0 {
@@ -45,7 +48,7 @@ impl Barrier {
         let (before, after) = self.gates.split_at(index);
         let [mine, after @ ..] = after else { return Err(Poisoned) };
         mine.change(|number| number.fetch_add(STEP, SeqCst));
-        // Each worker starts with its neighbour, so that not all look at the same gate at once.
+        // Each worker begins with the gate after its own, so that not all workers look at the same gate.
         for gate in after.iter().chain(before) {
             if steps(gate.wait_past(phase, patience)) == phase {
                 self.broken.store(true, SeqCst);
@@ -55,13 +58,13 @@ impl Barrier {
         Ok(())
     }
 
-    /// Worker `index` ends the region for all: it comes to no more barriers, and others learn why.
+    /// Worker `index` ends the region for all: it arrives at no more barriers, so the others' barriers fail.
     pub fn quit(&self, index: usize) {
         self.broken.store(true, SeqCst);
         self.gates[index].change(|number| number.fetch_or(QUIT, SeqCst));
     }
 
-    /// The last thing that worker `index` does in the region. Whoever still waits for it gets an error.
+    /// The last call of worker `index` in the region. The barriers of workers that still wait for it fail.
     pub fn leave(&self, index: usize) {
         self.gates[index].change(|number| number.fetch_or(LEFT, SeqCst));
     }
@@ -70,7 +73,7 @@ impl Barrier {
         self.broken.load(SeqCst)
     }
 
-    /// Waits until every worker but 0 has left.
+    /// Waits until all workers except worker 0 have left.
     pub fn wait_all_left(&self, patience: &Patience) {
         for gate in self.gates.iter().skip(1) {
             let mut number = gate.number();
@@ -80,7 +83,7 @@ impl Barrier {
         }
     }
 
-    /// Makes it usable again. All must have left.
+    /// Makes the barrier ready for another region. All workers must have left.
     pub fn renew(&self) {
         self.broken.store(false, SeqCst);
         self.gates.iter().for_each(|gate| gate.set_unwatched(0));

@@ -1,5 +1,5 @@
-//! A number that rises, and waiting for it: spinning first, sleeping then.
-//! How long to spin is learnt: where waits outlast it (an oversubscribed machine), spinning nearly stops.
+//! A number that rises, and threads that wait for it: they spin first and sleep then.
+//! The length of spinning is adaptive: where waits outlast it, as on an oversubscribed machine, spinning nearly stops.
 
 use std::cell::Cell;
 use std::hint::spin_loop;
@@ -10,20 +10,21 @@ use std::sync::atomic::{
 
 use super::os::Futex;
 
-/// Looks at the number before going to sleep, at most. With a pause of 10 to 50 ns between looks (it depends
-/// on the processor) this is 80 to 400 µs: longer than the shares of one op should differ, and than a host takes from
-/// one call to the next. A quarter of it let products of 256³ on two threads fall asleep between calls: 171 GFLOPS
-/// instead of 332.
+/// Most looks at the number before a thread goes to sleep. With a pause of 10 to 50 ns between looks, depending on the
+/// processor, they take 80 to 400 µs. That is longer than the shares of one op should differ, and longer than a host
+/// takes between two calls. With a quarter of it, threads fell asleep between products of 256³: 171 instead of 332 GFLOPS
+/// on two threads.
 const MOST_LOOKS: u32 = 8000;
 
-/// And at least: about what crossing over from another core takes, so that a fast partner is never missed.
+/// Fewest looks: about the time in which a change arrives from another core, so that a thread never sleeps where the other
+/// one is just as fast.
 const FEWEST_LOOKS: u32 = 20;
 
-/// While less than the most is allowed, one wait in so many spins that long all the same, to learn whether it
-/// would do again.
+/// Of this many waits with fewer looks than the most, one spins for the most looks after all, to find out whether longer
+/// spinning succeeds again.
 const PROBE_EVERY: u32 = 32;
 
-/// How long one thread spins.
+/// The number of looks for which one thread spins, adapted to its waits.
 pub(super) struct Patience {
     looks: Cell<u32>,
     since_probe: Cell<u32>,
@@ -44,19 +45,19 @@ impl Patience {
         self.looks.get()
     }
 
-    /// The wait ended while spinning, after `used` looks: twice as many are worth it.
+    /// Notes that a wait ended while spinning, after `used` looks: allow at least twice as many.
     fn succeeded(&self, used: u32) {
         self.looks.set(self.looks.get().max(used.saturating_mul(2)).clamp(FEWEST_LOOKS, MOST_LOOKS));
     }
 
-    /// The wait outlasted the spinning.
+    /// Notes that a wait outlasted the spinning: allow half as many looks.
     fn failed(&self) {
         self.looks.set((self.looks.get() / 2).max(FEWEST_LOOKS));
     }
 }
 
-/// A rising number with a count of those asleep on it, so that raising it costs no system call where nobody is.
-/// On cache lines of its own: two, as some processors fetch them in pairs.
+/// A rising number and the number of threads asleep on it: with none asleep, raising it costs no system call.
+/// It has two cache lines of its own, since some processors fetch lines in pairs.
 #[repr(align(128))]
 pub(super) struct Gate {
     number: Futex,
@@ -68,27 +69,27 @@ impl Gate {
         Self { number: Futex::new(0), sleepers: AtomicU32::new(0) }
     }
 
-    /// The number now. Sees all that was written before it was raised to that.
+    /// The current number. The caller sees all that was written before the number was raised to it.
     pub fn number(&self) -> u32 {
         self.number.value().load(SeqCst)
     }
 
-    /// Changes the number and wakes those who wait for it.
+    /// Changes the number and wakes the threads that wait for it.
     pub fn change(&self, change: impl FnOnce(&AtomicU32) -> u32) {
         change(self.number.value());
-        // Either this sees the sleeper's count, or the sleeper sees the new number (both in the one order
-        // of SeqCst), or both: never neither.
+        // In the single order of SeqCst operations, either this thread sees the count of a thread about to sleep, or that
+        // thread sees the new number, or both.
         if self.sleepers.load(SeqCst) > 0 {
             self.number.wake_all();
         }
     }
 
-    /// Sets the number where nobody waits for it, and before something that others do wait for.
+    /// Sets the number while no thread waits for it. Another gate, changed later, publishes it.
     pub fn set_unwatched(&self, number: u32) {
         self.number.value().store(number, Relaxed);
     }
 
-    /// Waits until the number isn't `seen` any more, and returns it.
+    /// Waits until the number differs from `seen`, and returns it.
     pub fn wait_past(&self, seen: u32, patience: &Patience) -> u32 {
         let looks = patience.looks();
         for look in 0..looks {

@@ -1,9 +1,9 @@
-//! One parallel region at a time on a parked team of threads, with a light barrier inside it.
-//! Entering a region, waiting and sharing work allocate nothing. A panic in any worker ends the region
-//! with an error; the team lives on.
+//! A team of threads that runs one parallel region at a time, with a light barrier inside the region.
+//! Entering a region, waiting and sharing work allocate nothing. A panic in any worker ends the region with an error; the
+//! team stays usable.
 //!
-//! A process that forks takes only the calling thread along: a team made before is dead in the child, and
-//! using it there waits for ever. Make teams after forking.
+//! A fork copies only the calling thread: in the child, a team made before has no threads, and using it waits for ever.
+//! Make teams after forking.
 
 mod barrier;
 mod gate;
@@ -16,7 +16,7 @@ pub use barrier::Poisoned;
 pub use team::{MAX_WORKERS, Team, Worker};
 pub use work::{Shares, WorkCounter, share};
 
-/// Workers that can run at once: CPUs, less what affinity and control groups take away. At least 1.
+/// Number of threads that can run at the same time: CPUs within the process's affinity and control group. At least 1.
 pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,5 +1,5 @@
-//! Sleeping until a number changes: a futex on Linux, a mutex and a condition variable elsewhere.
-//! Both behave alike: a wait returns when woken, when the number isn't the expected one, or for no reason.
+//! Sleeping until a number changes: by a futex on Linux, by a mutex and a condition variable elsewhere.
+//! Both behave alike: a wait returns when woken, when the number isn't the expected one, or spuriously.
 
 #[cfg(target_os = "linux")]
 pub(super) use linux::Futex;
@@ -11,7 +11,7 @@ mod linux {
     use std::ptr::null;
     use std::sync::atomic::AtomicU32;
 
-    /// A number that can be slept on.
+    /// A number on which threads can sleep.
     pub struct Futex {
         value: AtomicU32,
     }
@@ -27,22 +27,18 @@ mod linux {
 
         /// Sleeps while the number is `expected`.
         pub fn wait(&self, expected: u32) {
-            // SAFETY: the address is a live, aligned u32; no timeout. Every error (a signal, the number having
-            // changed) means what waking for no reason means.
-            unsafe {
-                let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-                let timeout = null::<libc::timespec>();
-                libc::syscall(libc::SYS_futex, self.value.as_ptr(), operation, expected, timeout);
-            }
+            let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+            let timeout = null::<libc::timespec>();
+            // An error (a signal, a number that has changed already) is a spurious return.
+            // SAFETY: the arguments of FUTEX_WAIT: `value` is a live, aligned u32, and a null timeout means none.
+            unsafe { libc::syscall(libc::SYS_futex, self.value.as_ptr(), operation, expected, timeout) };
         }
 
-        /// Wakes everyone asleep. Call it after changing the number.
+        /// Wakes all sleeping threads. Call it after changing the number.
         pub fn wake_all(&self) {
-            // SAFETY: the address is a live, aligned u32.
-            unsafe {
-                let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-                libc::syscall(libc::SYS_futex, self.value.as_ptr(), operation, i32::MAX);
-            }
+            let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+            // SAFETY: the arguments of FUTEX_WAKE: `value` is a live, aligned u32.
+            unsafe { libc::syscall(libc::SYS_futex, self.value.as_ptr(), operation, i32::MAX) };
         }
     }
 }
@@ -52,7 +48,7 @@ mod portable {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
     use std::sync::{Condvar, Mutex, PoisonError};
 
-    /// A number that can be slept on.
+    /// A number on which threads can sleep.
     pub struct Futex {
         value: AtomicU32,
         lock: Mutex<()>,
@@ -76,9 +72,9 @@ mod portable {
             }
         }
 
-        /// Wakes everyone asleep. Call it after changing the number.
+        /// Wakes all sleeping threads. Call it after changing the number.
         pub fn wake_all(&self) {
-            // Taken so that nobody is between looking at the number and going to sleep.
+            // While this thread has the lock, no thread is between looking at the number and going to sleep.
             drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
             self.changed.notify_all();
         }
@@ -87,39 +83,75 @@ mod portable {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::SeqCst;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-    /// Two threads take turns through a pair of numbers: a lost wake-up would hang.
-    macro_rules! takes_turns {
-        ($name:ident, $futex:ty) => {
-            #[test]
-            fn $name() {
-                let (ping, pong) = (<$futex>::new(0), <$futex>::new(0));
-                let sleep_until = |futex: &$futex, turn: u32| loop {
-                    match futex.value().load(SeqCst) {
-                        seen if seen == turn => break,
-                        seen => futex.wait(seen),
-                    }
-                };
-                std::thread::scope(|s| {
-                    s.spawn(|| {
-                        for turn in 1..=2000 {
-                            sleep_until(&ping, turn);
-                            pong.value().store(turn, SeqCst);
-                            pong.wake_all();
-                        }
-                    });
-                    for turn in 1..=2000 {
-                        ping.value().store(turn, SeqCst);
-                        ping.wake_all();
-                        sleep_until(&pong, turn);
-                    }
-                });
-                ping.wait(1); // not the number: returns at once
-            }
-        };
+    /// A number on which threads can sleep, of either kind.
+    trait Sleep: Sync {
+        fn value(&self) -> &AtomicU32;
+        fn wait(&self, expected: u32);
+        fn wake_all(&self);
     }
-    takes_turns!(portable_takes_turns, super::portable::Futex);
+
+    /// Two threads alternate through a pair of numbers: a lost wake-up would hang.
+    fn alternate(ping: &impl Sleep, pong: &impl Sleep) {
+        fn sleep_until(futex: &impl Sleep, wanted: u32) {
+            loop {
+                match futex.value().load(SeqCst) {
+                    seen if seen == wanted => break,
+                    seen => futex.wait(seen),
+                }
+            }
+        }
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                for round in 1..=2000 {
+                    sleep_until(ping, round);
+                    pong.value().store(round, SeqCst);
+                    pong.wake_all();
+                }
+            });
+            for round in 1..=2000 {
+                ping.value().store(round, SeqCst);
+                ping.wake_all();
+                sleep_until(pong, round);
+            }
+        });
+        ping.wait(1); // not the number: returns at once
+    }
+
+    impl Sleep for super::portable::Futex {
+        fn value(&self) -> &AtomicU32 {
+            self.value()
+        }
+        fn wait(&self, expected: u32) {
+            self.wait(expected);
+        }
+        fn wake_all(&self) {
+            self.wake_all();
+        }
+    }
+
+    #[test]
+    fn portable_wakes() {
+        alternate(&super::portable::Futex::new(0), &super::portable::Futex::new(0));
+    }
+
     #[cfg(target_os = "linux")]
-    takes_turns!(linux_takes_turns, super::linux::Futex);
+    impl Sleep for super::linux::Futex {
+        fn value(&self) -> &AtomicU32 {
+            self.value()
+        }
+        fn wait(&self, expected: u32) {
+            self.wait(expected);
+        }
+        fn wake_all(&self) {
+            self.wake_all();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn linux_wakes() {
+        alternate(&super::linux::Futex::new(0), &super::linux::Futex::new(0));
+    }
 }

@@ -1,5 +1,5 @@
-//! The team: threads parked between regions, woken together, each running the same closure.
-//! The closure is handed over by address, so starting a region allocates nothing.
+//! The team: threads that sleep between regions, wake together, and each run the same closure.
+//! The closure is passed by address, so starting a region allocates nothing.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -14,6 +14,7 @@ use super::barrier::{Barrier, Poisoned};
 use super::gate::{Gate, Patience};
 use super::turns::Turns;
 use super::work;
+use crate::memory::reserve::{probe, with_room};
 use crate::profile;
 use crate::{Error, Result};
 
@@ -21,41 +22,39 @@ use crate::{Error, Result};
 pub const MAX_WORKERS: usize = 1024;
 
 thread_local! {
-    /// Whether this thread is inside a region, of whatever team.
+    /// Whether this thread is inside a region of any team.
     static IN_REGION: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Address space that must be free for a thread to be started: its stack, and as much again. One that finds no memory
-/// while it starts aborts the process; so threads start one by one, each only where there is room.
+/// Address space that must be free before a thread is started: its stack, and as much again. A thread that runs out of
+/// memory during its start aborts the process, so threads start one by one, each only if this much can be reserved.
 const THREAD_BYTES: usize = 4 << 20;
 
-fn no_thread(index: usize, n: usize, why: impl std::fmt::Display) -> String {
-    format!("could not start thread {index} of {n}: {why}")
-}
-
-/// Threads that run one parallel region at a time. The caller is worker 0; the others sleep in between.
+/// Threads that run one parallel region at a time. The caller of a region is worker 0; the other workers are threads that
+/// sleep between regions.
 ///
-/// May be shared: regions of several callers run one after another, in the order in which they came. Dropping it ends
-/// its threads.
+/// A team may be shared: regions of several callers run one after the other, in the order of the calls. Dropping the team
+/// ends its threads.
 pub struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// A region is a turn.
+    /// Each region is a turn.
     turns: Turns,
-    /// Worker 0's, whoever that is; used in its turn.
+    /// The patience of worker 0, which is the thread that has the turn.
     patience: CallerPatience,
 }
 
-/// Used by one thread at a time: the one whose turn it is.
+/// Used by one thread at a time: the one that has the turn.
 struct CallerPatience(Patience);
 
-// SAFETY: only touched in `Team::run_turn`, by the one thread whose turn it is.
+// SAFETY: `Team::new`, which owns the team alone, and `Team::run_turn`, whose caller has the turn, are the only users;
+// `Turns` gives the turn to one thread at a time, which sees what earlier ones wrote.
 unsafe impl Sync for CallerPatience {}
 
-/// What the workers of a team see.
+/// The part of a team that its workers share.
 struct Shared {
     count: usize,
-    /// How many of the threads have started.
+    /// Its number is the number of threads that have started.
     started: Gate,
     /// Its number rises with each region.
     start: Gate,
@@ -63,11 +62,11 @@ struct Shared {
     barrier: Barrier,
     cancelled: AtomicBool,
     closing: AtomicBool,
-    /// What the first panicking worker said.
+    /// The text of the first worker's panic.
     panic: Mutex<Option<String>>,
 }
 
-/// The closure of a region: its address, and the function that knows its type.
+/// The closure of a region: its address, and a function that calls it with its type.
 #[derive(Clone, Copy)]
 struct Job {
     closure: *const (),
@@ -77,65 +76,69 @@ struct Job {
 
 struct JobCell(UnsafeCell<Option<Job>>);
 
-// SAFETY: written only while no region runs, before `start` rises; read only after it has risen and before
-// the reader leaves the barrier. The gates order both.
+// SAFETY: the cell is written only while no region runs, before `start` rises, and read only after `start` has risen and
+// before the reader leaves the barrier. The gates' SeqCst operations order these accesses.
 unsafe impl Sync for JobCell {}
-// SAFETY: as above; what the job points to is shared by reference with all workers, as `run` demands Sync.
+// SAFETY: as above. The job's pointers are shared with all workers only as references: `Team::run` demands that the
+// closure is Sync, and a `profile::Path` is.
 unsafe impl Send for JobCell {}
 
-/// One worker, inside a region.
+/// A worker inside a region.
 pub struct Worker<'a> {
     shared: &'a Shared,
     index: usize,
     patience: &'a Patience,
-    /// The barrier counts threads: a worker can't be lent to another.
+    /// Makes it neither Send nor Sync: the barrier counts on one thread for each worker.
     this_thread: PhantomData<*const ()>,
+}
+
+impl std::fmt::Debug for Worker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Worker {} of {}", self.index, self.shared.count)
+    }
 }
 
 impl Team {
     /// A team of `n` workers, of which `n − 1` are new threads.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for 0 or more than [`MAX_WORKERS`]; [`Error::Internal`] where the operating
-    /// system gives no more threads.
+    /// [`Error::InvalidArgument`] for 0 or more than [`MAX_WORKERS`]; [`Error::OutOfMemory`]; [`Error::Internal`] where
+    /// the operating system starts no more threads.
     pub fn new(n: usize) -> Result<Self> {
         if n == 0 || n > MAX_WORKERS {
             return Err(Error::invalid(format!("a team has 1 to {MAX_WORKERS} threads, not {n}")));
         }
         let mut team = Self {
-            shared: Arc::new(Shared::new(n)),
-            threads: Vec::with_capacity(n - 1),
+            shared: Arc::new(Shared::new(n)?),
+            threads: with_room(n - 1, "a team")?,
             turns: Turns::new(),
             patience: CallerPatience(Patience::new()),
         };
         for index in 1..n {
-            let mut room = Vec::<u8>::new();
-            let found = std::hint::black_box(&mut room).try_reserve_exact(THREAD_BYTES);
-            found.map_err(|error| Error::Internal(no_thread(index, n, error)))?;
-            drop(room);
+            probe(THREAD_BYTES, "a thread")?;
             let shared = Arc::clone(&team.shared);
             let builder = std::thread::Builder::new().name(format!("smallmind-{index}"));
             let thread = builder
                 .spawn(move || shared.serve(index))
-                .map_err(|error| Error::Internal(no_thread(index, n, error)))?;
+                .map_err(|why| Error::Internal(format!("could not start thread {index} of {n}: {why}")))?;
             team.threads.push(thread);
             team.shared.started.wait_past(index as u32 - 1, &team.patience.0);
         }
         Ok(team)
     }
 
-    /// Workers, the caller included.
+    /// Number of workers, including the caller of a region.
     pub fn count(&self) -> usize {
         self.shared.count
     }
 
-    /// Runs `f` once on every worker and returns when all have. Waits for the regions of callers that came before to
-    /// end.
+    /// Runs `f` once on each worker, and returns when all calls have returned. First waits for the regions of earlier
+    /// callers.
     ///
     /// # Errors
-    /// [`Error::Busy`] inside a region, of this or any team; [`Error::Internal`] with the text of a panic in
-    /// `f`, or where a worker returned before a barrier that others waited at; [`Error::Cancelled`] after
-    /// [`Worker::cancel`]. The team is usable after any of them.
+    /// [`Error::Busy`] inside a region of this or another team; [`Error::Internal`] with the text of a panic in `f`, or
+    /// where a worker returned before a barrier at which others waited; [`Error::Cancelled`] after [`Worker::cancel`]. The
+    /// team stays usable after any of them.
     pub fn run<F: Fn(&Worker<'_>) + Sync>(&self, f: F) -> Result<()> {
         if IN_REGION.get() {
             return Err(Error::Busy("the thread team"));
@@ -151,7 +154,7 @@ impl Team {
         /// # Safety
         /// `closure` points to a live `F`.
         unsafe fn call<F: Fn(&Worker<'_>)>(closure: *const (), worker: &Worker<'_>) {
-            // SAFETY: by this function's contract.
+            // SAFETY: the caller promises that `closure` points to a live `F`.
             unsafe { (*closure.cast::<F>())(worker) }
         }
         let shared = &*self.shared;
@@ -164,9 +167,8 @@ impl Team {
                 call: call::<F>,
                 path: path.as_ref().map(std::ptr::from_ref),
             };
-            // SAFETY: no region runs (it is this caller's turn, and the last region was waited for), so no worker
-            // reads the cell. `f` and `path` outlive the region: this function waits for its end below, and
-            // nothing between here and there can unwind.
+            // SAFETY: no worker reads the cell now: this thread has the turn, and the previous region has ended. `f` and
+            // `path` outlive the region: this function waits for its end below, and nothing before that can unwind.
             unsafe { *shared.job.0.get() = Some(job) };
             shared.start.change(|number| number.fetch_add(1, SeqCst));
             shared.work(0, patience, f);
@@ -183,7 +185,7 @@ impl Drop for Team {
         self.shared.closing.store(true, SeqCst);
         self.shared.start.change(|number| number.fetch_add(1, SeqCst));
         for thread in self.threads.drain(..) {
-            // Workers catch what they run: there is no panic to pass on.
+            // A worker catches the panics of closures, so none is left to pass on.
             let _ = thread.join();
         }
     }
@@ -196,20 +198,20 @@ impl std::fmt::Debug for Team {
 }
 
 impl Shared {
-    fn new(count: usize) -> Self {
-        Self {
+    fn new(count: usize) -> Result<Self> {
+        Ok(Self {
             count,
             started: Gate::new(),
             start: Gate::new(),
             job: JobCell(UnsafeCell::new(None)),
-            barrier: Barrier::new(count),
+            barrier: Barrier::new(count)?,
             cancelled: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             panic: Mutex::new(None),
-        }
+        })
     }
 
-    /// The life of a worker other than 0.
+    /// The main function of a worker's thread.
     fn serve(&self, index: usize) {
         profile::prepare_thread();
         IN_REGION.set(true);
@@ -221,19 +223,20 @@ impl Shared {
             if self.closing.load(SeqCst) {
                 return;
             }
-            // SAFETY: the region has started, and can't end before this worker leaves the barrier in `work`.
+            // SAFETY: the region has started, so the cell was written before; it isn't written again before the region
+            // ends, which waits for this worker to leave the barrier in `work`.
             let Some(job) = (unsafe { *self.job.0.get() }) else { continue };
             self.work(index, &patience, |worker| {
-                // SAFETY: the path lives as long as the region.
+                // SAFETY: `run_turn` keeps the path alive until the region ends, and the region waits for this worker.
                 let _adopted = profile::adopt(job.path.map(|path| unsafe { &*path }));
-                // SAFETY: `closure` is the region's, of the type that `call` was made for.
+                // SAFETY: `run_turn` made `call` for the type of `closure`, and keeps it alive until the region ends.
                 unsafe { (job.call)(job.closure, worker) }
             });
         }
     }
 
-    /// Runs one worker's part, keeping a panic in, and leaves the barrier: the end of the region for this worker.
-    /// Never unwinds.
+    /// Runs one worker's call, catches a panic, and leaves the barrier, which ends the region for this worker. Never
+    /// unwinds.
     fn work(&self, index: usize, patience: &Patience, f: impl FnOnce(&Worker<'_>)) {
         let worker = Worker { shared: self, index, patience, this_thread: PhantomData };
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(&worker))) {
@@ -251,13 +254,13 @@ impl Shared {
             _ => "a panic without a text".to_string(),
         };
         self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
-        // A payload may panic when dropped; then it is leaked.
+        // Dropping a payload may panic; that second payload is leaked.
         if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(second);
         }
     }
 
-    /// Forgets the last region.
+    /// Resets the state of the last region.
     fn renew(&self) {
         self.barrier.renew();
         self.cancelled.store(false, SeqCst);
@@ -278,20 +281,20 @@ impl Shared {
 }
 
 impl Worker<'_> {
-    /// Which worker this is: 0 is the caller of [`Team::run`].
+    /// Number of this worker: 0 is the caller of [`Team::run`].
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Workers in the region.
+    /// Number of workers in the region.
     pub fn count(&self) -> usize {
         self.shared.count
     }
 
-    /// Waits until all workers have come here. What any of them wrote before is seen by all after.
+    /// Waits until all workers have called it. Afterwards each worker sees all that others wrote before.
     ///
     /// # Errors
-    /// [`Poisoned`] where one of them won't come: return from the region.
+    /// [`Poisoned`] where another worker won't call it: return from the region.
     #[inline]
     pub fn barrier(&self) -> Result<(), Poisoned> {
         if self.shared.count == 1 {
@@ -306,13 +309,13 @@ impl Worker<'_> {
         work::share(total, grain, self.index, self.count())
     }
 
-    /// Ends the region: barriers fail from now on, and [`Team::run`] returns [`Error::Cancelled`].
+    /// Ends the region: all barriers fail from now on, and [`Team::run`] returns [`Error::Cancelled`].
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, SeqCst);
         self.shared.barrier.quit(self.index);
     }
 
-    /// Whether a panic, a cancel or a failed barrier is ending the region: worth asking inside a long op.
+    /// Whether a panic, a cancellation or a failed barrier is ending the region. Long ops should check it.
     pub fn is_poisoned(&self) -> bool {
         self.shared.barrier.is_broken()
     }

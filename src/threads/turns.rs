@@ -1,6 +1,6 @@
-//! Turns of several threads at one thing, in the order in which they came. A mutex would let a thread that has just
-//! left enter again before the one that waits has woken: a long prompt, pass after pass, would keep others waiting to
-//! its end. Whoever waits sleeps, since the CPUs belong to the one whose turn it is.
+//! A fair lock: threads get their turns in the order in which they ask for them. A mutex would let a thread that has just
+//! released it take it again before a waiting thread has woken: a long prompt, pass after pass, would keep other callers
+//! waiting until its end. Waiting threads sleep, since the thread with the turn needs the CPUs.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -10,13 +10,13 @@ pub(super) struct Turns {
     moved_on: Condvar,
 }
 
-/// Of the turns: how many have been asked for, and how many are over.
+/// The number of turns that have been asked for, and of those that are over.
 struct Numbers {
     asked: u64,
     over: u64,
 }
 
-/// A turn: until it is dropped, nobody else has one.
+/// A turn: until it is dropped, no other thread has one.
 pub(super) struct Turn<'a>(&'a Turns);
 
 impl Turns {
@@ -24,7 +24,7 @@ impl Turns {
         Self { numbers: Mutex::new(Numbers { asked: 0, over: 0 }), moved_on: Condvar::new() }
     }
 
-    /// Waits for all that came before. What they did in their turns is seen.
+    /// Waits until all turns asked for earlier are over. The caller sees all that was written during them.
     pub fn take(&self) -> Turn<'_> {
         let mut numbers = self.numbers();
         let before = numbers.asked;
@@ -36,7 +36,7 @@ impl Turns {
     }
 
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
-        // Nothing panics while it is locked.
+        // No code panics while it holds the lock.
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -57,7 +57,7 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
 
-    /// Waits until so many turns have been asked for.
+    /// Waits until this many turns have been asked for.
     fn wait_for(turns: &Turns, asked: u64) {
         while turns.numbers().asked < asked {
             std::thread::yield_now();
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_goes_before_who_comes_again() {
+    fn a_waiting_thread_precedes_one_that_asks_again() {
         let (turns, order) = (Turns::new(), Mutex::new(Vec::new()));
         let mut turn = turns.take();
         std::thread::scope(|s| {

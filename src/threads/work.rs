@@ -1,11 +1,14 @@
-//! Who does what: even shares known ahead, or the next piece to whoever is free.
-//! Both hand out multiples of a grain, so a tile is never split.
+//! Partition of work over workers: static even shares, or pieces that are scheduled dynamically.
+//! Both consist of multiples of a grain, so a tile is never split.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Part `index` of `count` of `0..total`: as even as whole multiples of `grain` allow, in order, together
-/// covering everything once. The first parts are the larger ones; the last piece may be short of a grain.
+use crate::Result;
+use crate::memory::reserve::collected;
+
+/// Part `index` of `count` parts of `0..total`: as even as whole multiples of `grain` allow. In order, the parts cover
+/// everything once. The first parts are the larger ones; the last one may end with less than a grain.
 ///
 /// A `grain` or `count` of 0 counts as 1.
 pub fn share(total: usize, grain: usize, index: usize, count: usize) -> Range<usize> {
@@ -17,30 +20,30 @@ pub fn share(total: usize, grain: usize, index: usize, count: usize) -> Range<us
     bound(index)..bound(index.saturating_add(1))
 }
 
-/// Hands out `0..total` in pieces, to whoever asks next. One serves one op at a time: [`reset`] it while
-/// nobody takes from it, that is, with a barrier between its last use, the reset, and its next use. Two in
-/// turns need no barrier of their own: during an op that uses one, any worker may reset the other.
+/// Dynamic scheduling: each call takes the next piece of `0..total`. A counter serves one op at a time. [`reset`] it while
+/// no worker takes from it, with a barrier between its last use and the reset, and another one before its next use. Two
+/// counters that ops use alternately need no extra barrier: during an op that uses one, any worker may reset the other.
 ///
-/// Which worker gets what differs from run to run: use it only where that can't change the result.
+/// The worker that takes a piece differs from run to run, so the result must not depend on it.
 ///
 /// [`reset`]: WorkCounter::reset
 #[derive(Debug, Default)]
-#[repr(align(64))] // a line of its own: it is fought over
+#[repr(align(64))] // a cache line of its own, since all workers write it
 pub struct WorkCounter {
     next: AtomicUsize,
 }
 
 impl WorkCounter {
-    /// Nothing handed out yet.
+    /// A counter of which nothing is taken yet.
     pub const fn new() -> Self {
         Self { next: AtomicUsize::new(0) }
     }
 
-    /// The next `grain` (at least 1) of `0..total`; `None` when all is handed out. All callers of one op pass
-    /// the same numbers.
+    /// Takes the next `grain` (at least 1) of `0..total`; `None` when all is taken. All callers of one op pass the same
+    /// numbers.
     pub fn take(&self, total: usize, grain: usize) -> Option<Range<usize>> {
         let grain = grain.max(1);
-        // Looking first keeps the counter from running on, and over, when asked again and again.
+        // Without this look, repeated calls would increment the counter without limit until it overflows.
         if self.next.load(Relaxed) >= total {
             return None;
         }
@@ -55,7 +58,7 @@ impl WorkCounter {
         self.next.store(0, Relaxed);
     }
 
-    /// The next so many of `0..total`, as `grain` chooses from how many are left (at least 1).
+    /// Takes the next piece of `0..total`; `grain` computes its length (at least 1) from the length that is left.
     fn take_some(&self, total: usize, grain: impl Fn(usize) -> usize) -> Option<Range<usize>> {
         let mut begin = self.next.load(Relaxed);
         while begin < total {
@@ -70,27 +73,31 @@ impl WorkCounter {
     }
 }
 
-/// Hands out `0..total` to workers, to each its even share first, in order and on a cache line of its own; who is
-/// done with that takes from the others' shares. So nobody waits for a late worker longer than for one piece, and
-/// as long as all keep step, each reads on where it stopped.
+/// Even shares with work stealing. Each worker takes its own share of `0..total` first, piece by piece and in order; a
+/// worker that has finished its share takes pieces of the others'. So the wait for a slow worker is at most one piece, and
+/// workers of equal speed read their shares sequentially. Each share's counter has a cache line of its own.
 ///
-/// As for [`WorkCounter`]: one op at a time, and use it only where who gets what can't change the result.
+/// As with [`WorkCounter`], it serves one op at a time, and the result must not depend on the worker that takes a piece.
 #[derive(Debug)]
 pub struct Shares {
     taken: Box<[WorkCounter]>,
 }
 
-/// A worker takes one piece of so many of what is left of its share: the later, the finer.
+/// A worker takes one of this many parts of the rest of its share, so pieces become finer towards the end.
 const PIECES_LEFT: usize = 4;
 
 impl Shares {
-    /// For `workers` workers, nothing handed out yet.
-    pub fn new(workers: usize) -> Self {
-        Self { taken: (0..workers).map(|_| WorkCounter::new()).collect() }
+    /// Shares of `workers` workers, of which nothing is taken yet.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn new(workers: usize) -> Result<Self> {
+        let taken = collected((0..workers).map(|_| Ok(WorkCounter::new())), "the shares of a team")?;
+        Ok(Self { taken: taken.into_boxed_slice() })
     }
 
-    /// What worker `index` does next of `0..total`; `None` when all is handed out. All callers of one op pass the
-    /// same `total`.
+    /// Takes the next piece of `0..total` for worker `index`; `None` when all is taken. All callers of one op pass the same
+    /// `total`.
     pub fn take(&self, index: usize, total: usize) -> Option<Range<usize>> {
         let count = self.taken.len();
         (0..count).find_map(|i| {
@@ -106,7 +113,7 @@ impl Shares {
         })
     }
 
-    /// Starts worker `index`'s share over; when all workers' are, the whole starts over.
+    /// Resets the share of worker `index`. Once all shares are reset, another op may use them.
     pub fn reset(&self, index: usize) {
         self.taken[index].reset();
     }
@@ -149,11 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn what_one_leaves_the_others_take() {
+    fn other_workers_take_the_share_of_a_missing_one() {
         for (workers, total) in [(1, 9), (2, 0), (2, 1), (3, 100), (5, 3)] {
-            let shares = Shares::new(workers);
+            let shares = Shares::new(workers).unwrap();
             let mut seen = vec![0; total];
-            // The last worker never comes.
+            // The last worker is missing.
             for index in (0..workers.max(2) - 1).cycle().take(2 * total + workers) {
                 shares.take(index, total).into_iter().flatten().for_each(|piece| seen[piece] += 1);
             }

@@ -21,7 +21,7 @@ fn steps_declare_what_they_do() {
         [(GptConfig::SMALL, 0, 34), (GptConfig::SMALL, 20, 1), (GptConfig::MEDIUM, 7, 10)]
     {
         let model = Model::random(&config, 1, &LoadParams::default()).unwrap();
-        let params = ContextParams { n_output: rows, threads: 1, ..ContextParams::default() };
+        let params = ContextParams::default().with_n_output(rows).with_threads(1);
         let mut context = Context::new(model, &params).unwrap();
         if past > 0 {
             context.decode(&vec![3; past], Logits::None).unwrap();

@@ -40,7 +40,7 @@ fn load_and_fill() {
     let file = std::fs::metadata(&path).unwrap().len();
     assert!(weights < file, "{weights} bytes of weights from {file} bytes of file");
 
-    let params = ContextParams { n_ctx: 3072, threads: 2, ..ContextParams::default() };
+    let params = ContextParams::default().with_n_ctx(3072).with_threads(2);
     let estimate = Context::memory(&loaded, &params).unwrap();
     let mut context = Context::new(loaded, &params).unwrap();
     context.decode(&[7; 3072], Logits::Last).unwrap();

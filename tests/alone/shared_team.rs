@@ -27,7 +27,7 @@ fn load(name: &str) -> Arc<Model> {
 /// A context on a team; on one thread of its own without. Long prompts take several passes.
 fn context(model: &Arc<Model>, team: Option<&Arc<Team>>) -> Context {
     let params =
-        ContextParams { n_ctx: 40, n_batch: 8, threads: 1, team: team.cloned(), ..ContextParams::default() };
+        ContextParams::default().with_n_ctx(40).with_n_batch(8).with_threads(1).with_team(team.cloned());
     Context::new(model.clone(), &params).unwrap()
 }
 
@@ -110,7 +110,7 @@ fn a_team_counts_and_threads_do_not() {
     let _turn = turn();
     let model = load(MODELS[0]);
     let team = Arc::new(Team::new(3).unwrap());
-    let of = |threads, team| ContextParams { n_ctx: 64, threads, team, ..ContextParams::default() };
+    let of = |threads, team| ContextParams::default().with_n_ctx(64).with_threads(threads).with_team(team);
     let own = Context::memory(&model, &of(3, None)).unwrap();
     assert_ne!(own, Context::memory(&model, &of(2, None)).unwrap(), "workers have memory of their own");
     for threads in [0, 2, usize::MAX] {

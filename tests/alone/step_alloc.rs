@@ -62,14 +62,14 @@ fn count_everything() {
 
 /// Batches of a prompt's piece beside single tokens, over the edges of pages.
 fn batches(model: &Arc<Model>) {
-    let params = EngineParams { n_sequences: 3, n_ctx: 1024, n_output: 3, ..EngineParams::default() };
+    let params = EngineParams::default().with_n_sequences(3).with_n_ctx(1024).with_n_output(3);
     let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(2).unwrap())).unwrap();
     let ids = [0; 3].map(|_| engine.create().unwrap());
     let tokens = [7; 42];
     let mut run = || {
-        let span = |i: usize, rows| Span { sequence: ids[i], rows, first: engine.len(ids[i]).unwrap() };
+        let span = |i: usize, rows| Span::new(ids[i], engine.len(ids[i]).unwrap(), rows);
         let spans = [span(0, 1), span(1, 40), span(2, 1)];
-        engine.run(&Batch { tokens: &tokens, spans: &spans, outputs: &[0, 40, 41] }).unwrap();
+        engine.run(&Batch::new(&tokens, &spans, &[0, 40, 41])).unwrap();
     };
     run();
     assert_eq!(allocations(|| (0..7).for_each(|_| run())), 0, "batches of three sequences");
@@ -77,10 +77,10 @@ fn batches(model: &Arc<Model>) {
 
 /// Steps behind a prompt of so many tokens.
 fn steps(model: &Arc<Model>, n_ctx: usize, prompt: usize, count: usize) {
-    let params = SamplerParams { temperature: 0.9, repetition_penalty: 1.1, ..SamplerParams::default() };
+    let params = SamplerParams::default().with_temperature(0.9).with_repetition_penalty(1.1);
     let mut sampler = Sampler::new(params, model.config().n_vocab).unwrap();
     let mut contexts = CacheType::ALL.map(|kv| {
-        let params = ContextParams { n_ctx, n_batch: 16, threads: 2, kv, ..ContextParams::default() };
+        let params = ContextParams::default().with_n_ctx(n_ctx).with_n_batch(16).with_threads(2).with_kv(kv);
         Context::new(model.clone(), &params).unwrap()
     });
     for (i, profiled) in (0..contexts.len()).flat_map(|i| [(i, false), (i, true)]) {
@@ -109,14 +109,13 @@ fn steps(model: &Arc<Model>, n_ctx: usize, prompt: usize, count: usize) {
 
 /// Whole generations with stop strings: from the tenth output on nothing is allocated.
 fn generation(model: &Arc<Model>) {
-    let sampling = SamplerParams { repetition_penalty: 1.3, ..SamplerParams::default() };
+    let sampling = SamplerParams::default().with_repetition_penalty(1.3);
     let mut sampler = Sampler::new(sampling, model.config().n_vocab).unwrap();
     let mut context =
-        Context::new(model.clone(), &ContextParams { n_ctx: 512, threads: 2, ..ContextParams::default() })
-            .unwrap();
+        Context::new(model.clone(), &ContextParams::default().with_n_ctx(512).with_threads(2)).unwrap();
     // Beginnings of these come; the whole of them doesn't.
     let stops = ["e\0", " \0\0", "a long stop string\0", "\u{fffd}\u{fffd}\0"];
-    let params = GenerationParams { max_tokens: 400, stops: &stops, ..GenerationParams::default() };
+    let params = GenerationParams::default().with_max_tokens(400).with_stops(&stops);
     for profiled in [false, true] {
         profile::set_enabled(profiled);
         let (mut fewest, mut most_outputs) = (u64::MAX, 0);

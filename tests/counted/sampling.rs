@@ -23,15 +23,15 @@ fn sampling_allocates_nothing() {
     // A fixed spread of logits; its quality as randomness doesn't matter.
     let logits: Vec<f32> =
         (0..n_vocab as u32).map(|id| (id.wrapping_mul(2_654_435_761) >> 16) as f32 / 4096.0).collect();
-    let base = SamplerParams { top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerParams::default() };
+    let base = SamplerParams::default().with_top_k(0).with_top_p(1.0).with_min_p(0.0);
     for params in [
         base,
         SamplerParams::greedy(),
         SamplerParams::default(),
-        SamplerParams { top_k: 40, ..base },
-        SamplerParams { top_p: 0.999, ..base },
-        SamplerParams { min_p: 0.01, ..base },
-        SamplerParams { repetition_penalty: 1.1, presence_penalty: 0.5, ..SamplerParams::default() },
+        base.with_top_k(40),
+        base.with_top_p(0.999),
+        base.with_min_p(0.01),
+        SamplerParams::default().with_repetition_penalty(1.1).with_presence_penalty(0.5),
     ] {
         let mut sampler = Sampler::new(params, n_vocab).unwrap();
         let taken = allocations(|| {

@@ -28,7 +28,7 @@ fn conversations_render_as_by_jinja2() {
             .as_array()
             .unwrap()
             .iter()
-            .map(|message| Message { role: text(&message["role"]), content: text(&message["content"]) })
+            .map(|message| Message::new(text(&message["role"]), text(&message["content"])))
             .collect();
         let result = template.render(&messages, case["add_generation_prompt"].as_bool().unwrap());
         match case.get("expected") {
@@ -53,8 +53,7 @@ fn the_models_own_template_and_tokens() {
     let tokenizer = Tokenizer::from_metadata(gguf.metadata()).unwrap();
     let template =
         Template::from_metadata(gguf.metadata(), tokenizer.bos_text(), tokenizer.eos_text()).unwrap();
-    let messages =
-        [Message { role: "system", content: "Be brief." }, Message { role: "user", content: "Hi" }];
+    let messages = [Message::new("system", "Be brief."), Message::new("user", "Hi")];
     let rendered = template.render(&messages, true).unwrap();
     assert_eq!(
         rendered,

@@ -22,8 +22,7 @@ const MODELS: [&str; 7] = [
 ];
 
 fn load(name: &str, isa: Option<IsaId>) -> Arc<Model> {
-    let path = tiny_model(name);
-    Model::open(&path, &LoadParams { isa, ..LoadParams::default() }).unwrap()
+    Model::open(&tiny_model(name), &LoadParams::default().with_isa(isa)).unwrap()
 }
 
 fn context(model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
@@ -31,7 +30,12 @@ fn context(model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
 }
 
 fn context_of(kv: CacheType, model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
-    let params = ContextParams { n_ctx: 64, n_batch, n_output: 48, threads, kv, ..ContextParams::default() };
+    let params = ContextParams::default()
+        .with_n_ctx(64)
+        .with_n_batch(n_batch)
+        .with_n_output(48)
+        .with_threads(threads)
+        .with_kv(kv);
     Context::new(model.clone(), &params).unwrap()
 }
 
@@ -100,7 +104,11 @@ fn long_sequences_do_not_depend_on_threads_and_batches() {
     for kv in CacheType::ALL {
         // Logits after each of some tokens, decoded one by one, and after all.
         let run = |threads, n_batch, single: std::ops::Range<usize>| {
-            let params = ContextParams { n_ctx: 600, n_batch, threads, kv, ..ContextParams::default() };
+            let params = ContextParams::default()
+                .with_n_ctx(600)
+                .with_n_batch(n_batch)
+                .with_threads(threads)
+                .with_kv(kv);
             let mut context = Context::new(model.clone(), &params).unwrap();
             let mut all = Vec::new();
             context.decode(&tokens[..single.start], Logits::Last).unwrap();
@@ -169,12 +177,12 @@ fn a_refused_call_changes_nothing() {
 #[test]
 fn absurd_parameters_are_refused_before_memory_is() {
     let model = load("untied-mixed", None);
-    let params = |n_ctx, n_batch, n_output, threads| ContextParams {
-        n_ctx,
-        n_batch,
-        n_output,
-        threads,
-        ..ContextParams::default()
+    let params = |n_ctx, n_batch, n_output, threads| {
+        ContextParams::default()
+            .with_n_ctx(n_ctx)
+            .with_n_batch(n_batch)
+            .with_n_output(n_output)
+            .with_threads(threads)
     };
     let absurd = [
         params(64, 0, 1, 0),
@@ -197,7 +205,7 @@ fn absurd_parameters_are_refused_before_memory_is() {
         (CacheType::F16, 2 * elements),
         (CacheType::Q8_0, elements + 4 * rows),
     ] {
-        let memory = Context::memory(&model, &ContextParams { kv, ..params(1024, 16, 1, 1) }).unwrap();
+        let memory = Context::memory(&model, &params(1024, 16, 1, 1).with_kv(kv)).unwrap();
         assert_eq!(memory.cache_bytes, want, "{kv:?}");
     }
     let small = Context::memory(&model, &params(64, 16, 1, 1)).unwrap();

@@ -168,8 +168,8 @@ fn every_type_decodes_to_llama_cpps_weights() {
     let mut cursor = golden::Cursor::new(&bytes, b"SMLG");
     let (positions, vocabulary) = (cursor.size(), cursor.size());
     let tokens: Vec<u32> = (0..positions).map(|_| cursor.u32()).collect();
-    let sizes = ContextParams { n_ctx: positions, n_output: positions, ..ContextParams::default() };
-    let params = ContextParams { kv: CacheType::F32, ..sizes };
+    let sizes = ContextParams::default().with_n_ctx(positions).with_n_output(positions);
+    let params = sizes.with_kv(CacheType::F32);
     let mut context = Context::new(model, &params).unwrap();
     context.decode(&tokens, Logits::All).unwrap();
     assert_eq!(context.logits().len(), positions * vocabulary);

@@ -25,7 +25,11 @@ fn tokens(config: &GptConfig) -> Vec<u32> {
 fn context(model: &Arc<Model>, threads: usize, n_batch: usize) -> Context {
     let n_output = model.config().n_ctx_train;
     let kv = CacheType::F32;
-    let params = ContextParams { n_batch, n_output, threads, kv, ..ContextParams::default() };
+    let params = ContextParams::default()
+        .with_n_batch(n_batch)
+        .with_n_output(n_output)
+        .with_threads(threads)
+        .with_kv(kv);
     Context::new(model.clone(), &params).unwrap()
 }
 
@@ -243,13 +247,13 @@ fn positions_end_where_the_table_does() {
     let error = context.decode(&[1], Logits::Last).unwrap_err();
     assert!(matches!(error, smallmind::Error::ContextFull { n_ctx: 24, needed: 25 }), "{error}");
 
-    let params = ContextParams { n_ctx: 25, threads: 1, ..ContextParams::default() };
+    let params = ContextParams::default().with_n_ctx(25).with_threads(1);
     for error in [Context::new(model.clone(), &params).err(), Context::memory(&model, &params).err()] {
         let error = error.unwrap().to_string();
         assert!(error.contains("n_ctx is 25; at most 24"), "{error}");
     }
-    let rope = RopeOverrides { base: 0.0, factor: 2.0 };
-    let error = Context::new(model, &ContextParams { rope, threads: 1, ..ContextParams::default() });
+    let rope = RopeOverrides::default().with_factor(2.0);
+    let error = Context::new(model, &ContextParams::default().with_rope(rope).with_threads(1));
     let error = error.err().unwrap().to_string();
     assert!(error.contains("positions are learned"), "{error}");
 }

@@ -34,7 +34,7 @@ fn file(widen: impl Fn(&str) -> bool) -> Vec<u8> {
 fn logits(file: Vec<u8>, threads: usize, pieces: usize) -> Vec<f32> {
     let source = Arc::new(BytesSource::new("mixed.gguf", file));
     let model = Model::from_source(source, &LoadParams::default()).unwrap();
-    let params = ContextParams { n_ctx: 64, n_output: 40, threads, ..ContextParams::default() };
+    let params = ContextParams::default().with_n_ctx(64).with_n_output(40).with_threads(threads);
     let mut context = Context::new(model, &params).unwrap();
     let tokens: Vec<u32> = (0..40).map(|i| (i * 37 + 5) % 288).collect();
     let mut all = Vec::new();

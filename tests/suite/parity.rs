@@ -16,7 +16,7 @@ const MAX_MEAN_KL: f64 = 1e-3;
 const MIN_TOP1: f64 = 0.99;
 
 fn smollm2(activations: Activations) -> Arc<Model> {
-    Model::open(&model::smollm2(), &LoadParams { activations, ..LoadParams::default() }).unwrap()
+    Model::open(&model::smollm2(), &LoadParams::default().with_activations(activations)).unwrap()
 }
 
 fn log_softmax(logits: &[f32]) -> Vec<f64> {
@@ -59,7 +59,7 @@ fn parity_rows() -> (Vec<u32>, Vec<Row>) {
 
 /// Our distributions after each of `tokens`.
 fn distributions(model: &Arc<Model>, tokens: &[u32], kv: CacheType) -> Vec<Vec<f64>> {
-    let params = ContextParams { n_ctx: tokens.len(), n_output: 64, kv, ..ContextParams::default() };
+    let params = ContextParams::default().with_n_ctx(tokens.len()).with_n_output(64).with_kv(kv);
     let mut context = Context::new(model.clone(), &params).unwrap();
     let mut rows = Vec::new();
     for piece in tokens.chunks(64) {
@@ -142,7 +142,7 @@ fn greedy_text_is_llama_cpps() {
         let text = prompt["text"].as_str().unwrap();
         let ids = tokens(&prompt["tokens"]);
         assert_eq!(model.tokenizer().unwrap().encode(text, true, true).unwrap(), ids);
-        let params = ContextParams { n_ctx: ids.len() + 64, ..ContextParams::default() };
+        let params = ContextParams::default().with_n_ctx(ids.len() + 64);
         let mut context = Context::new(model.clone(), &params).unwrap();
         let mut next = ids;
         for (i, &wanted) in tokens(&prompt["continuation"]).iter().enumerate() {

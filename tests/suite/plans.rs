@@ -80,11 +80,10 @@ fn a_changed_line_is_shown() {
 fn a_context_runs_the_plan_of_the_header() {
     for name in MODELS {
         for activations in Activations::ALL {
-            let params = LoadParams { activations, ..LoadParams::default() };
+            let params = LoadParams::default().with_activations(activations);
             let model = Model::open(&tiny_model(name), &params).unwrap();
             let context =
-                Context::new(model, &ContextParams { n_ctx: 8, threads: 1, ..ContextParams::default() })
-                    .unwrap();
+                Context::new(model, &ContextParams::default().with_n_ctx(8).with_threads(1)).unwrap();
             let text = context.plan().text(context.model().graph());
             assert_eq!(text, plan(name, activations), "{name}, {activations:?}");
         }

@@ -14,21 +14,19 @@ use smallmind::runtime::{Context, ContextParams, Logits};
 
 /// Root mean square and largest difference from llama.cpp's logits on the same file.
 fn difference(name: &str, activations: Activations) -> (f64, f64) {
-    let path = tiny_model(name);
-    let model = Model::open(&path, &LoadParams { activations, ..LoadParams::default() }).unwrap();
+    let params = LoadParams::default().with_activations(activations);
+    let model = Model::open(&tiny_model(name), &params).unwrap();
     let bytes = read(&format!("gguf/{name}.logits.bin"));
     let mut cursor = Cursor::new(&bytes, b"SMLG");
     let (positions, vocabulary) = (cursor.size(), cursor.size());
     let tokens: Vec<u32> = (0..positions).map(|_| cursor.u32()).collect();
 
-    let params = ContextParams {
-        n_ctx: positions,
-        n_output: positions,
-        n_batch: 7,
-        threads: 2,
-        kv: CacheType::F32,
-        ..ContextParams::default()
-    };
+    let params = ContextParams::default()
+        .with_n_ctx(positions)
+        .with_n_output(positions)
+        .with_n_batch(7)
+        .with_threads(2)
+        .with_kv(CacheType::F32);
     let mut context = Context::new(model, &params).unwrap();
     context.decode(&tokens, Logits::All).unwrap();
     assert_eq!(context.logits().len(), positions * vocabulary);

@@ -52,15 +52,7 @@ struct Case {
 impl Case {
     fn new(m: usize, n: usize, k: usize) -> Self {
         let noise = |len, seed| noise_vec(len, (seed + 1000 * m + 100 * n + 10 * k) as u64);
-        Self {
-            m,
-            n,
-            k,
-            a: noise(m * k, 1),
-            b: noise(n * k, 2),
-            c: noise(m * n, 3),
-            bias: noise(n, 4),
-        }
+        Self { m, n, k, a: noise(m * k, 1), b: noise(n * k, 2), c: noise(m * n, 3), bias: noise(n, 4) }
     }
 
     fn pack(&self, kernel: &Kernel) -> Vec<u8> {

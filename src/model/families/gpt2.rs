@@ -1,5 +1,5 @@
-//! GPT-2 and its kin: pre-norm decoder with LayerNorm, learned positions, biases everywhere and a GELU MLP;
-//! queries, keys and values are one matrix; the head is its own matrix or the embedding's.
+//! GPT-2: a pre-norm decoder with LayerNorm, learned positions, biases on all projections and a GELU MLP. Queries, keys
+//! and values are one matrix; the head is a matrix of its own or the embedding's.
 
 use super::{Family, parts};
 use crate::error::Result;
@@ -27,12 +27,12 @@ fn emit(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         x = b.add(x, out)?;
         let normed = b.layer_norm(x, "ffn_norm")?;
         let up = b.linear_biased(normed, "ffn_up", layer.n_ff)?;
-        let inner = b.activate(up, Activation::GeluTanh);
+        let inner = b.activate(up, Activation::GeluTanh)?;
         let out = b.linear_biased(inner, "ffn_down", c.n_embd)?;
         x = b.add(x, out)?;
     }
     b.enter_layer(None);
-    let last = b.select(x);
+    let last = b.select(x)?;
     let hidden = b.layer_norm(last, "output_norm")?;
     Ok((hidden, parts::head(b, hidden, c)?))
 }

@@ -1,5 +1,6 @@
-//! Llama and its kin (SmolLM, TinyLlama, Mistral without a window): pre-norm decoder with RMSNorm,
-//! rotary grouped-query attention and a SwiGLU MLP; the head is its own matrix or the embedding's.
+//! Llama 3, SmolLM 2 and other models of this architecture: a pre-norm decoder with RMSNorm, rotary grouped-query
+//! attention and a SwiGLU MLP; the head is a matrix of its own or the embedding's. Older ones (Llama 2, TinyLlama,
+//! Mistral) compute, but take and give token ids: their SentencePiece vocabularies are not supported.
 
 use super::{Family, parts};
 use crate::kernels::rope::Pairing;

@@ -1,5 +1,5 @@
-//! The families of models: each a file that reads a configuration and emits a graph, and a line of [`FAMILIES`].
-//! What several share stands in `parts`.
+//! The families of models. A family is a file that reads a configuration and emits a graph, and an entry in
+//! [`FAMILIES`]. Parts that several families share are in `parts`.
 
 mod gpt2;
 mod llama;
@@ -17,7 +17,7 @@ use crate::format::gguf::Gguf;
 pub(crate) struct Family {
     /// `general.architecture` of its files.
     pub name: &'static str,
-    /// Reads the configuration of a file whose embedding has so many rows.
+    /// Reads the configuration, given the number of rows of the embedding.
     pub config: fn(&Keys<'_>, usize) -> Result<Config>,
     /// Emits the graph; returns the last hidden rows and the logits.
     pub emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>,
@@ -46,7 +46,7 @@ impl Family {
         FAMILIES.iter().find(|family| family.name == name).expect("a family of that name")
     }
 
-    /// Reads a file as one of this family, with a change of its configuration.
+    /// Reads a file of this family, after a change of its configuration.
     pub fn read(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph)> {
         let mut config = (self.config)(&Keys::new(gguf.metadata())?, vocabulary_size(gguf)?)?;
         change(&mut config);
@@ -56,7 +56,7 @@ impl Family {
     }
 }
 
-/// Rows of the embedding, which every family has and which bounds every token id.
+/// Rows of the embedding. Every family has one, and its rows bound every token id.
 fn vocabulary_size(gguf: &Gguf) -> Result<usize> {
     let tensor = gguf
         .tensor("token_embd.weight")

@@ -1,12 +1,12 @@
-//! Parts that several families are made of: a decoder of pre-norm blocks, its projections, MLPs and head.
+//! Parts that several families share: a decoder of pre-norm blocks, projections, the head.
 
 use crate::error::Result;
 use crate::model::builder::Builder;
 use crate::model::config::{Config, LayerConfig};
 use crate::model::graph::{Activation, Value};
 
-/// A decoder whose blocks normalise (RMSNorm) before attention and before a SwiGLU MLP (Shazeer 2020), as Llama has
-/// them; `qkv` makes a layer's queries, keys and values from normalised rows.
+/// Llama's decoder: blocks with RMSNorm before attention and before a SwiGLU MLP (Shazeer 2020). `qkv` emits a layer's
+/// queries, keys and values from normalised rows.
 pub fn decoder(
     b: &mut Builder<'_>,
     c: &Config,
@@ -23,25 +23,25 @@ pub fn decoder(
         let normed = b.rms_norm(x, "ffn_norm")?;
         let gate = b.linear(normed, "ffn_gate", layer.n_ff)?;
         let up = b.linear(normed, "ffn_up", layer.n_ff)?;
-        let gate = b.activate(gate, Activation::Silu);
+        let gate = b.activate(gate, Activation::Silu)?;
         let inner = b.gate(gate, up)?;
         let out = b.linear(inner, "ffn_down", c.n_embd)?;
         x = b.add(x, out)?;
     }
     b.enter_layer(None);
-    let last = b.select(x);
+    let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
     Ok((hidden, head(b, hidden, c)?))
 }
 
-/// A projection each to queries, keys and values.
+/// Three projections: queries, keys and values.
 pub fn qkv(b: &mut Builder<'_>, normed: Value, layer: &LayerConfig) -> Result<[Value; 3]> {
     let q = b.linear(normed, "attn_q", layer.q_width())?;
     let k = b.linear(normed, "attn_k", layer.kv_width())?;
     Ok([q, k, b.linear(normed, "attn_v", layer.kv_width())?])
 }
 
-/// Scores of the vocabulary, by a matrix of its own or the embedding's.
+/// The head: scores of the vocabulary, by a matrix of its own or the embedding's.
 pub fn head(b: &mut Builder<'_>, hidden: Value, c: &Config) -> Result<Value> {
     let matrix = if b.has("output.weight") { "output" } else { "token_embd" };
     b.linear(hidden, matrix, c.n_vocab)

@@ -1,4 +1,4 @@
-//! Qwen 2 and 2.5 (arXiv:2407.10671): Llama's decoder with biases on queries, keys and values.
+//! Qwen 2 and 2.5 (arXiv:2407.10671): Llama's decoder, with biases on queries, keys and values.
 
 use super::{Family, parts};
 use crate::kernels::rope::Pairing;

@@ -1,4 +1,4 @@
-//! Qwen 3 (arXiv:2505.09388): Llama's decoder with a norm of each head of queries and keys before the rotation.
+//! Qwen 3 (arXiv:2505.09388): Llama's decoder, with a norm of each head of queries and keys before the rotation.
 
 use super::{Family, parts};
 use crate::kernels::rope::Pairing;

@@ -1,5 +1,5 @@
-//! Runs one generation on a context: feeds it, and tells a callback what happens.
-//! What the command line, the C ABI and [`generate`](super::super::generate::generate) stand on.
+//! Runs one generation on a context and reports to a callback.
+//! The command line, the C ABI and [`generate`](super::super::generate::generate) are built on it.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -10,42 +10,45 @@ use super::{Generation, GenerationParams, Output, StopReason};
 use crate::profile::{self, Zone};
 use crate::{Error, Result};
 
-/// What happens during a generation.
+/// An event during a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event<'a> {
-    /// A piece of the prompt comes next. This is where a long prompt can be ended between two pieces.
+    /// A piece of the prompt is decoded next. A break ends the generation before this piece.
     Prompt {
-        /// Tokens of the prompt that were read.
+        /// Decoded tokens of the prompt.
         read: usize,
         /// All tokens of the prompt.
         total: usize,
     },
-    /// A token came that belongs to the text; or text that was held back, at the end.
+    /// A token of the text was picked; at the end also the text that was held back.
     Output(Output<'a>),
 }
 
-/// What a generation did and how long it took.
+/// The counts and times of a generation.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Summary {
     /// Why it ended.
     pub reason: StopReason,
-    /// Tokens of the prompt that were read: all, unless the callback ended the generation before.
+    /// Decoded tokens of the prompt: all of them, unless the callback ended the generation earlier.
     pub n_prompt: usize,
-    /// Tokens sampled, the one that ended the text included.
+    /// Sampled tokens, including one that ended the text.
     pub n_generated: usize,
-    /// Time until the prompt's logits were there.
+    /// Time until the prompt's logits were computed.
     pub prefill_seconds: f64,
-    /// Time from there to the end, sampling and the caller's callback included.
+    /// Time from then to the end, including sampling and the caller's callback.
     pub decode_seconds: f64,
 }
 
 impl Summary {
-    /// Prompt tokens a second.
+    /// Prompt tokens per second.
     pub fn prefill_rate(&self) -> f64 {
         rate(self.n_prompt, self.prefill_seconds)
     }
 
-    /// Generated tokens a second. The first comes out of the prefill's logits, so one token needs no pass.
+    /// Generated tokens per second. The first one isn't counted: it is sampled from the prefill's logits, without a pass of
+    /// its own.
     pub fn decode_rate(&self) -> f64 {
         rate(self.n_generated.saturating_sub(1), self.decode_seconds)
     }
@@ -55,15 +58,16 @@ fn rate(count: usize, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-/// Appends `prompt` to the context and samples as `params` say. `on_event` is told of each piece of the prompt
-/// before it is read, and of each token that belongs to the text; a break from it ends the generation.
+/// Appends `prompt` to the context and generates text within the limits of `params`. `on_event` is called before each
+/// piece of the prompt and for each token of the text; a break ends the generation.
 ///
-/// The sampler reads the prompt, so that its penalties see it. A token that ends the text, by itself or by a stop
-/// string, is not put into the context.
+/// The sampler reads the prompt, so its penalties apply to the prompt's tokens too. The last token, which ends the text
+/// by itself or completes a stop string, isn't appended to the context.
 ///
 /// # Errors
-/// Those of [`Generation::new`], [`Context::decode`] and [`Generation::fed`]; a model without a tokenizer. A prompt
-/// that doesn't fit changes nothing; after other errors the context may hold a part of prompt and text.
+/// Those of [`Generation::new`], [`Context::decode`], [`Generation::fed`] and
+/// [`Model::tokenizer`](crate::model::Model::tokenizer). A prompt that doesn't fit changes nothing; after other errors the
+/// context may hold a part of the prompt and the text.
 pub fn drive(
     context: &mut Context,
     sampler: &mut Sampler,
@@ -100,7 +104,7 @@ pub fn drive(
         }
     }
     if let Some(output) = generation.finish() {
-        // It has ended: what the callback answers changes nothing.
+        // The generation has ended already, so a break changes nothing.
         let _ = on_event(Event::Output(output));
     }
     let no_reason = || Error::Internal("a generation ended without a reason".into());

@@ -1,13 +1,13 @@
-//! A generation as a state machine: it says what it wants to be fed next, is given the logits that came of it, and
-//! yields tokens and text. It runs no model and writes nothing, so that one caller can drive many of them with one
-//! batch. [`drive`] is the caller that runs one on a [`Context`](super::Context).
+//! A generation as a state machine. It says which tokens to decode next, takes the resulting logits, and returns tokens
+//! and text. It runs no model and does no I/O, so one caller can drive many generations with one batch. [`drive`] runs
+//! one generation on a [`Context`](super::Context).
 //!
 //! ```text
 //! while let Some(feed) = generation.wanted() {       // a piece of the prompt, or the last token
 //!     … decode feed.tokens, with the logits after the last one if feed.logits …
 //!     if let Some(output) = generation.fed(logits, sampler, tokenizer)? { … output.text … }
 //! }
-//! if let Some(output) = generation.finish() { … what was held back … }
+//! if let Some(output) = generation.finish() { … the rest of the text … }
 //! ```
 
 mod driver;
@@ -20,6 +20,7 @@ pub use driver::{Event, Summary, drive};
 pub use text::{MAX_STOP_BYTES, MAX_STOPS};
 
 use super::sampling::Sampler;
+use crate::memory::reserve::copied;
 use crate::profile::{self, Zone};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -27,41 +28,58 @@ use text::Text;
 
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopReason {
     /// The model ended its text.
     EndOfText,
-    /// As many tokens as were asked for.
+    /// [`GenerationParams::max_tokens`] were generated.
     Length,
-    /// The caller's callback said so.
+    /// The caller's callback ended it.
     Callback,
     /// The context is full.
     ContextFull,
-    /// A stop string came.
+    /// A stop string is complete.
     StopString,
 }
 
-/// How long to generate, and what ends it.
+/// The limits of a generation.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct GenerationParams<'a> {
     /// Most tokens to generate.
     pub max_tokens: usize,
-    /// Texts that end the generation where the first of them is complete; of several that end at the same place,
-    /// the longest. A stop string is not handed out, nor is anything behind it. At most [`MAX_STOPS`], each of 1
-    /// to [`MAX_STOP_BYTES`] bytes.
+    /// Stop strings: the generation ends as soon as one of them is complete; if several are complete at the same byte,
+    /// the longest counts. The text ends before the stop string. At most [`MAX_STOPS`], each of 1 to [`MAX_STOP_BYTES`]
+    /// bytes.
     pub stops: &'a [&'a str],
-    /// Most tokens of the prompt that are fed at once; 0 feeds the prompt whole. In a multiple of the context's
-    /// batch no pass is smaller than it must be.
+    /// Most tokens of the prompt that are decoded at once; 0 decodes the whole prompt. A multiple of the context's batch
+    /// size wastes no pass.
     pub prompt_piece: usize,
 }
 
 impl Default for GenerationParams<'_> {
-    /// 256 tokens; no stop strings; pieces of 256 tokens, which is the context's default batch.
+    /// 256 tokens, no stop strings, and pieces of 256 tokens: the default batch size of contexts.
     fn default() -> Self {
         Self { max_tokens: 256, stops: &[], prompt_piece: 256 }
     }
 }
 
-impl GenerationParams<'_> {
+impl<'a> GenerationParams<'a> {
+    /// Sets [`GenerationParams::max_tokens`].
+    pub fn with_max_tokens(self, max_tokens: usize) -> Self {
+        Self { max_tokens, ..self }
+    }
+
+    /// Sets [`GenerationParams::stops`].
+    pub fn with_stops(self, stops: &'a [&'a str]) -> Self {
+        Self { stops, ..self }
+    }
+
+    /// Sets [`GenerationParams::prompt_piece`].
+    pub fn with_prompt_piece(self, prompt_piece: usize) -> Self {
+        Self { prompt_piece, ..self }
+    }
+
     /// Checks the stop strings.
     ///
     /// # Errors
@@ -71,22 +89,24 @@ impl GenerationParams<'_> {
     }
 }
 
-/// What a generation wants next.
+/// The tokens that a generation wants decoded next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Feed<'a> {
-    /// Tokens to append to the sequence; one at least.
+    /// Tokens to append to the sequence; at least one.
     pub tokens: &'a [u32],
     /// Whether the logits after the last of them are needed.
     pub logits: bool,
 }
 
-/// What a generation has written.
+/// A token that a generation has picked, and the text that it completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Output<'a> {
-    /// The token; for text that was held back at the end, the last one again.
+    /// The token; for text that [`Generation::finish`] returns, the last token again.
     pub token: u32,
-    /// Text that is complete with it. Empty while a character is incomplete, and while all might be the beginning
-    /// of a stop string.
+    /// The text that is complete with this token. Empty while a character is incomplete, and while all of the text may
+    /// be the beginning of a stop string.
     pub text: &'a str,
 }
 
@@ -95,20 +115,31 @@ pub struct Generation {
     prompt: Vec<u32>,
     prompt_piece: usize,
     max_tokens: usize,
-    /// Tokens of the prompt that were fed.
+    /// Decoded tokens of the prompt.
     n_read: usize,
-    /// Tokens sampled.
+    /// Sampled tokens.
     n_generated: usize,
     /// The last token of the text.
     token: u32,
     reason: Option<StopReason>,
-    /// An error left it where it can't go on.
+    /// Whether an error has ended it.
     failed: bool,
     text: Text,
 }
 
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation")
+            .field("n_prompt", &self.prompt.len())
+            .field("n_read", &self.n_read)
+            .field("n_generated", &self.n_generated)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Generation {
-    /// A generation that hasn't read anything yet.
+    /// A generation that is to continue `prompt`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an empty prompt, and as [`GenerationParams::validate`];
@@ -117,11 +148,8 @@ impl Generation {
         if prompt.is_empty() {
             return Err(Error::invalid("the prompt is empty: no tokens to decode"));
         }
-        let mut owned = Vec::new();
-        owned.try_reserve_exact(prompt.len()).map_err(no_memory("the prompt", size_of_val(prompt)))?;
-        owned.extend_from_slice(prompt);
         Ok(Self {
-            prompt: owned,
+            prompt: copied(prompt, "the prompt")?,
             prompt_piece: if params.prompt_piece == 0 { prompt.len() } else { params.prompt_piece },
             max_tokens: params.max_tokens,
             n_read: 0,
@@ -133,7 +161,7 @@ impl Generation {
         })
     }
 
-    /// What to feed next; `None` once the generation has ended, and after an error.
+    /// The tokens to decode next; `None` once the generation has ended, and after an error.
     pub fn wanted(&self) -> Option<Feed<'_>> {
         if self.failed || self.reason().is_some() {
             return None;
@@ -146,15 +174,15 @@ impl Generation {
         Some(Feed { tokens, logits: tokens.len() == unread.len() })
     }
 
-    /// Goes on after the caller has fed what was [`wanted`](Self::wanted). `logits` has one value for each token of
-    /// the vocabulary where logits were wanted, and isn't looked at otherwise. Pass the same sampler and tokenizer
-    /// each time: the sampler reads the prompt and accepts what it picks.
+    /// Goes on after the caller has decoded the [`wanted`](Self::wanted) tokens. `logits` has one value for each token of
+    /// the vocabulary if logits were wanted, and is ignored otherwise. Each call takes the same sampler and tokenizer: the
+    /// sampler reads the prompt and accepts the tokens that it picks.
     ///
-    /// Gives the token that was picked, if one was and it belongs to the text.
+    /// Returns the picked token, if one was picked and belongs to the text.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where nothing was wanted; those of [`Sampler::sample`] and [`Sampler::accept`];
-    /// [`Error::OutOfMemory`]. It is over after an error, without a reason.
+    /// [`Error::InvalidArgument`] where no tokens were wanted; those of [`Sampler::sample`] and [`Sampler::accept`];
+    /// [`Error::OutOfMemory`]. An error ends the generation, without a [reason](Self::reason).
     pub fn fed(
         &mut self,
         logits: &[f32],
@@ -162,10 +190,10 @@ impl Generation {
         tokenizer: &Tokenizer,
     ) -> Result<Option<Output<'_>>> {
         let Some(feed) = self.wanted() else {
-            return Err(Error::invalid("nothing was to be fed: the generation has ended"));
+            return Err(Error::invalid("no tokens were wanted: the generation has ended"));
         };
         let (n_fed, sampling) = (feed.tokens.len(), feed.logits);
-        // Unless all goes well.
+        // Stays so if one of the calls below fails.
         self.failed = true;
         if self.n_read < self.prompt.len() {
             let piece = &self.prompt[self.n_read..][..n_fed];
@@ -177,20 +205,20 @@ impl Generation {
         Ok(writes.then_some(Output { token: self.token, text: self.text.ready() }))
     }
 
-    /// Ends the generation for a reason that the caller has: [`StopReason::Callback`] or
-    /// [`StopReason::ContextFull`]. Where the text had ended by itself or by a stop string, that stays the reason.
+    /// Ends the generation for a reason of the caller: [`StopReason::Callback`] or [`StopReason::ContextFull`]. If the
+    /// generation has ended already, its reason stays.
     pub fn stop(&mut self, reason: StopReason) {
         self.reason.get_or_insert(reason);
     }
 
-    /// Why it has ended; `None` while it hasn't.
+    /// Why the generation has ended; `None` while it hasn't, and after an error.
     pub fn reason(&self) -> Option<StopReason> {
         let all = self.n_read == self.prompt.len() && self.n_generated == self.max_tokens;
         self.reason.or(all.then_some(StopReason::Length))
     }
 
-    /// What is still held back once it has ended: the beginning of a stop string that didn't come, and U+FFFD for an
-    /// unfinished character. Nothing after a [`StopReason::Callback`] or [`StopReason::StopString`].
+    /// The rest of the text after the end: the beginning of a stop string that wasn't completed, and U+FFFD for an
+    /// unfinished character. `None` after [`StopReason::Callback`] and [`StopReason::StopString`].
     pub fn finish(&mut self) -> Option<Output<'_>> {
         if matches!(self.reason(), None | Some(StopReason::Callback | StopReason::StopString)) {
             return None;
@@ -202,17 +230,17 @@ impl Generation {
         (!text.is_empty()).then_some(Output { token: self.token, text })
     }
 
-    /// Tokens of the prompt that were fed.
+    /// Decoded tokens of the prompt.
     pub fn n_read(&self) -> usize {
         self.n_read
     }
 
-    /// Tokens sampled, the one that ended the text included.
+    /// Sampled tokens, including one that ended the text.
     pub fn n_generated(&self) -> usize {
         self.n_generated
     }
 
-    /// Picks the next token and goes on with the text; whether the token belongs to it.
+    /// Picks the next token and extends the text; returns whether the token belongs to the text.
     fn sample(&mut self, logits: &[f32], sampler: &mut Sampler, tokenizer: &Tokenizer) -> Result<bool> {
         let token = {
             let _zone = profile::scope(Zone::Sample);
@@ -231,8 +259,4 @@ impl Generation {
         }
         Ok(true)
     }
-}
-
-fn no_memory<E>(what: &'static str, bytes: usize) -> impl FnOnce(E) -> Error {
-    move |_| Error::OutOfMemory { bytes, what }
 }

@@ -1,9 +1,9 @@
-//! The text that tokens' bytes make up, as far as it can be handed out: whole characters, up to the first stop
-//! string. Each stop string has an automaton of Knuth, Morris and Pratt, which knows how many of its bytes the text
-//! ends with, at two comparisons a byte on average. The most that any of them knows is held back.
+//! The text of generated tokens, as far as it is final: whole characters, up to the first stop string. Each stop string
+//! has an automaton of Knuth, Morris and Pratt, which knows how many of the stop string's first bytes the text ends with,
+//! at two comparisons a byte on average. The longest such end is held back.
 
 use super::super::stream::Utf8Stream;
-use super::no_memory;
+use crate::memory::reserve::{copied, reserve_text, with_room};
 use crate::{Error, Result};
 
 /// Most stop strings of a generation.
@@ -11,7 +11,9 @@ pub const MAX_STOPS: usize = 64;
 /// Longest stop string in bytes.
 pub const MAX_STOP_BYTES: usize = 1024;
 
-/// Room for the text of a token, so that few tokens make the buffer grow.
+/// What the memory is for, in errors.
+const STOPS: &str = "the stop strings";
+/// Bytes reserved for the text of a token: few tokens have more and make the buffer grow.
 const ROOM: usize = 256;
 
 /// Checks stop strings.
@@ -30,13 +32,13 @@ pub(super) fn check(stops: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Text on its way out.
+/// The last part of the text, which the caller hasn't seen yet.
 pub(super) struct Text {
     stream: Utf8Stream,
-    /// One for each stop string; none once the text is over.
+    /// One for each stop string; empty once the text has ended.
     automata: Vec<Automaton>,
-    /// What is ready, and behind it what is held back: the longest end of the text that is the beginning of a stop
-    /// string. A stop string begins with a whole character, so this does.
+    /// Text that is ready, then text that is held back: the longest end of the text that is the beginning of a stop
+    /// string. It begins with a whole character, as stop strings do.
     text: String,
     /// Bytes of `text` that are ready.
     ready: usize,
@@ -47,31 +49,30 @@ impl Text {
     /// As [`check`]; [`Error::OutOfMemory`].
     pub(super) fn new(stops: &[&str]) -> Result<Self> {
         check(stops)?;
-        let (mut automata, mut text) = (Vec::new(), String::new());
         let longest = stops.iter().map(|stop| stop.len()).max().unwrap_or(0);
-        let room = automata.try_reserve_exact(stops.len()).and(text.try_reserve(longest + ROOM));
-        room.map_err(no_memory("the stop strings", stops.len() * size_of::<Automaton>() + longest + ROOM))?;
+        let (mut automata, mut text) = (with_room(stops.len(), STOPS)?, String::new());
+        reserve_text(&mut text, longest + ROOM, STOPS)?;
         for stop in stops {
             automata.push(Automaton::new(stop)?);
         }
         Ok(Self { stream: Utf8Stream::new(), automata, text, ready: 0 })
     }
 
-    /// Goes on with a token's bytes; true once a stop string is complete. The text is over then.
+    /// Appends a token's bytes; true if a stop string is complete, which ends the text.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<bool> {
         let begin = self.forget_ready();
-        // At worst each byte becomes a U+FFFD of three, and so do those that the stream holds.
+        // At worst each byte, also of those that the stream holds, becomes a U+FFFD of three bytes.
         let most = 3 * (self.stream.pending() + bytes.len());
-        self.text.try_reserve(most).map_err(no_memory("generated text", most))?;
+        reserve_text(&mut self.text, most, "generated text")?;
         self.stream.push(bytes, &mut self.text);
         Ok(self.search(begin))
     }
 
-    /// Ends the text: what is held back is ready, with U+FFFD for an unfinished character, unless that makes a stop
-    /// string complete: true then.
+    /// Ends the text. The text held back becomes ready, with U+FFFD for an unfinished character, unless this completes a
+    /// stop string: true then.
     pub(super) fn finish(&mut self) -> bool {
         let begin = self.forget_ready();
         self.stream.flush(&mut self.text);
@@ -83,20 +84,20 @@ impl Text {
         stopped
     }
 
-    /// What can be handed out since the last push.
+    /// The text that became ready with the last push.
     pub(super) fn ready(&self) -> &str {
         &self.text[..self.ready]
     }
 
-    /// Keeps only what is held back, and gives its length.
+    /// Keeps only the text held back, and returns its length.
     fn forget_ready(&mut self) -> usize {
         self.text.drain(..self.ready);
         self.ready = 0;
         self.text.len()
     }
 
-    /// Searches the text from `begin` on, and sets what is ready: what can't be part of a stop string any more, or
-    /// all before the stop string that is complete.
+    /// Searches the text from `begin` on for stop strings. Text that can't belong to one becomes ready; if one is complete,
+    /// the text ends before it.
     fn search(&mut self, begin: usize) -> bool {
         for i in begin..self.text.len() {
             let byte = self.text.as_bytes()[i];
@@ -117,21 +118,19 @@ impl Text {
 /// Looks for one stop string.
 struct Automaton {
     bytes: Vec<u8>,
-    /// For the first i + 1 bytes: how many of them, but not all, are both their beginning and their end.
+    /// Entry i is the longest border of the first i + 1 bytes: the most bytes, fewer than i + 1, that are both their
+    /// beginning and their end.
     borders: Vec<u16>,
-    /// Bytes of the stop string that the text ends with: the most, but not all.
+    /// The most bytes of the stop string's beginning, but not all, that the text ends with.
     matched: usize,
 }
 
 impl Automaton {
     fn new(stop: &str) -> Result<Self> {
-        let (mut bytes, mut borders) = (Vec::new(), Vec::new());
-        let room = bytes.try_reserve_exact(stop.len()).and(borders.try_reserve_exact(stop.len()));
-        room.map_err(no_memory("a stop string", 3 * stop.len()))?;
-        bytes.extend_from_slice(stop.as_bytes());
+        let mut borders = with_room(stop.len(), STOPS)?;
         borders.push(0);
-        let mut automaton = Self { bytes, borders, matched: 0 };
-        // Searching the stop string in itself, from its second byte on, finds the borders one after the other.
+        let mut automaton = Self { bytes: copied(stop.as_bytes(), STOPS)?, borders, matched: 0 };
+        // Searching for the stop string in itself, from its second byte on, finds the borders one after the other.
         for &byte in &stop.as_bytes()[1..] {
             automaton.push(byte);
             automaton.borders.push(automaton.matched as u16);
@@ -140,7 +139,7 @@ impl Automaton {
         Ok(automaton)
     }
 
-    /// Takes the text's next byte; gives the stop string's length where it is complete.
+    /// Takes the text's next byte; returns the stop string's length if it is complete.
     fn push(&mut self, byte: u8) -> Option<usize> {
         while self.matched > 0 && self.bytes[self.matched] != byte {
             self.matched = self.borders[self.matched - 1].into();

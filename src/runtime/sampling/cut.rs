@@ -1,16 +1,17 @@
-//! Candidates for the next token, and the exact cuts that leave the likely ones.
-//! A candidate is one integer whose order is its rank, so every tie is broken the same way everywhere.
-//! The cuts work in place.
+//! Candidates for the next token, and the exact cuts that keep the likely ones, in place.
+//! A candidate is an integer. The order of these integers is the rank of candidates, so ties are always broken the same
+//! way.
 
-/// A token and its logit. The greater of two is the likelier, or of the lower id where the logits are equal.
+/// A token and its logit. The greater of two candidates is the likelier one; among equal logits, the one with the lower
+/// id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate(u64);
 
 impl Candidate {
     /// `logit` is no NaN. −0 becomes +0.
     pub(super) fn new(logit: f32, id: u32) -> Self {
-        // Flipping all bits of negative floats and the sign of the others makes the order of the bits
-        // that of the values.
+        // Flip all bits of a negative float, and the sign bit of any other: then the bits, as unsigned integers, have
+        // the order of the floats.
         let bits = (logit + 0.0).to_bits();
         let ordered = bits ^ ((bits as i32 >> 31) as u32 | 1 << 31);
         Self(u64::from(ordered) << 32 | u64::from(!id))
@@ -25,19 +26,20 @@ impl Candidate {
         f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
     }
 
-    /// Probability relative to that of a candidate with logit `max`, at a temperature.
+    /// Probability at a temperature, relative to the probability of a candidate with logit `max`.
     pub(super) fn weight(self, max: f32, temperature: f32) -> f64 {
         f64::from(((self.logit() - max) / temperature).exp())
     }
 }
 
-/// Keeps the `k` ≥ 1 best, best first. All of them as they are where there aren't more.
+/// Keeps the `k` ≥ 1 best candidates, best first. If there are at most `k`, they stay as they are.
 pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
     if k >= candidates.len() {
         return;
     }
-    // One pass with a pool at the front: what doesn't beat the pool's k-th best is passed over, and a full
-    // pool shrinks to its k best. Far quicker than selecting among all, of which few come near.
+    // One pass over the candidates with a pool at the front of the list. A candidate enters the pool if it beats the
+    // pool's k-th best; a full pool shrinks to its k best. Few candidates enter, so this is far faster than selecting
+    // among all.
     let room = candidates.len().min(k.saturating_mul(4).max(256));
     select(&mut candidates[..room], k);
     let mut pooled = k;
@@ -55,12 +57,12 @@ pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
     candidates.truncate(k);
 }
 
-/// Keeps the fewest best whose probability at a temperature together reaches `p` < 1, best first.
+/// Keeps the fewest best candidates whose probabilities at a temperature add up to at least `p` < 1, best first.
 pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     let Some(max) = likeliest(candidates) else { return };
     let weights = candidates.iter().map(|candidate| candidate.weight(max, temperature));
     let wanted = f64::from(p) * weights.sum::<f64>();
-    // Few candidates mostly suffice: sort a stretch at a time, each eight times the one before.
+    // Mostly a few candidates suffice: sort a stretch at a time, each eight times as long as the one before.
     let (mut sorted, mut reached, mut stretch) = (0, 0.0, 64);
     while sorted < candidates.len() {
         let rest = &mut candidates[sorted..];
@@ -77,7 +79,7 @@ pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     }
 }
 
-/// Keeps those at least `p` times as likely at a temperature as the likeliest; `p` > 0. Order stays.
+/// Keeps the candidates that are at least `p` > 0 times as likely at a temperature as the likeliest one, in their order.
 pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     let Some(max) = likeliest(candidates) else { return };
     let least = max + temperature * p.ln();
@@ -89,12 +91,12 @@ pub(super) fn likeliest(candidates: &[Candidate]) -> Option<f32> {
     candidates.iter().max().map(|best| best.logit())
 }
 
-/// Moves the `k` best to the front, the least of them last; 1 ≤ `k` ≤ length.
+/// Moves the `k` best candidates to the front, the worst of them last; 1 ≤ `k` ≤ length.
 fn select(candidates: &mut [Candidate], k: usize) {
     candidates.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
 }
 
-/// Moves the `k` best to the front and sorts them; 1 ≤ `k` ≤ length.
+/// Moves the `k` best candidates to the front and sorts them; 1 ≤ `k` ≤ length.
 fn best_first(candidates: &mut [Candidate], k: usize) {
     select(candidates, k);
     candidates[..k].sort_unstable_by(|a, b| b.cmp(a));

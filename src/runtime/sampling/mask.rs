@@ -1,27 +1,28 @@
-//! Masks: what constrains a text token by token, such as a grammar or a list of words.
-//! A mask is asked for the tokens that may come next, told of the one that came, and can be taken back.
+//! Masks constrain a text token by token: a grammar, a list of words.
+//! A mask says which tokens may come next, is told which one came, and can be rolled back.
 
 use super::cut::Candidate;
+use crate::memory::reserve::filled;
 use crate::{Error, Result};
 
-/// Says which tokens may come next in a text. A stage of a sampler's chain ([`super::Stage::Mask`]).
+/// A rule for the tokens that may come next in a text: a stage of a sampler's chain ([`super::Stage::Mask`]).
 ///
-/// Its state follows from the tokens that it was told of since the last reset, and nothing else. A token that ends
-/// the text has to be allowed as any other one where the text may end.
+/// Its state depends only on the tokens accepted since the last reset. Where the text may end, the mask allows a token
+/// that ends the text, as it allows any other token.
 pub trait Mask: Send {
-    /// Puts into `allowed`, which comes empty, all tokens that may come next.
+    /// Inserts all tokens that may come next into `allowed`, which is empty at first.
     ///
     /// # Errors
-    /// What keeps the mask from knowing; the sampler passes it on.
+    /// Any error of the mask; the sampler returns it.
     fn allow(&mut self, allowed: &mut TokenSet) -> Result<()>;
 
     /// Appends a token to the text.
     ///
     /// # Errors
-    /// For one that may not come next. The mask has not changed then.
+    /// For a token that may not come next. The mask has not changed then.
     fn accept(&mut self, token: u32) -> Result<()>;
 
-    /// Takes back the last `n` tokens, which were accepted since the last reset. `n` is at most
+    /// Takes back the last `n` accepted tokens; at least `n` were accepted since the last reset. `n` is at most
     /// [`super::MAX_ROLLBACK`].
     fn rollback(&mut self, n: usize);
 
@@ -29,27 +30,29 @@ pub trait Mask: Send {
     fn reset(&mut self);
 }
 
-/// A set of tokens of a vocabulary: a bit for each.
+/// A set of tokens of a vocabulary, with a bit for each token.
 pub struct TokenSet {
     words: Vec<u64>,
     n_vocab: usize,
 }
 
+impl std::fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count: u32 = self.words.iter().map(|word| word.count_ones()).sum();
+        write!(f, "TokenSet of {count} tokens out of {}", self.n_vocab)
+    }
+}
+
 impl TokenSet {
-    /// No token, of a vocabulary of `n_vocab`.
+    /// The empty set of tokens of a vocabulary of `n_vocab`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(n_vocab: usize) -> Result<Self> {
-        let n_words = n_vocab.div_ceil(64);
-        let mut words = Vec::new();
-        let no_room = |_| Error::OutOfMemory { bytes: n_words.saturating_mul(8), what: "a set of tokens" };
-        words.try_reserve_exact(n_words).map_err(no_room)?;
-        words.resize(n_words, 0);
-        Ok(Self { words, n_vocab })
+        Ok(Self { words: filled(0, n_vocab.div_ceil(64), "a set of tokens")?, n_vocab })
     }
 
-    /// Tokens of the vocabulary.
+    /// Number of tokens in the vocabulary.
     pub fn n_vocab(&self) -> usize {
         self.n_vocab
     }
@@ -59,21 +62,21 @@ impl TokenSet {
         self.words.get(token as usize / 64).is_some_and(|word| word >> (token % 64) & 1 == 1)
     }
 
-    /// Puts a token in. One outside the vocabulary is left out.
+    /// Inserts a token; a token outside the vocabulary is ignored.
     pub fn insert(&mut self, token: u32) {
         if (token as usize) < self.n_vocab {
             self.words[token as usize / 64] |= 1 << (token % 64);
         }
     }
 
-    /// Takes a token out.
+    /// Removes a token.
     pub fn remove(&mut self, token: u32) {
         if let Some(word) = self.words.get_mut(token as usize / 64) {
             *word &= !(1 << (token % 64));
         }
     }
 
-    /// Puts all tokens in.
+    /// Inserts all tokens.
     pub fn insert_all(&mut self) {
         self.words.fill(u64::MAX);
         if let Some(last) = self.words.last_mut()
@@ -83,13 +86,13 @@ impl TokenSet {
         }
     }
 
-    /// Takes all tokens out.
+    /// Removes all tokens.
     pub fn clear(&mut self) {
         self.words.fill(0);
     }
 }
 
-/// Keeps the candidates that the mask allows; `allowed` is room for its answer.
+/// Keeps the candidates that the mask allows; `allowed` is scratch memory.
 pub(super) fn apply(
     mask: &mut dyn Mask,
     allowed: &mut TokenSet,

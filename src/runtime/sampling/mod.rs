@@ -1,11 +1,11 @@
-//! Picks the next token from logits, by a chain of stages ([`Stage`]) that each leave fewer candidates or change
-//! their logits. All cuts are exact; equal logits rank by lower id, so that the same logits and seed give the same
-//! token on any number of threads. After construction nothing is allocated.
+//! Picks the next token from logits. A [`Sampler`] runs a chain of stages ([`Stage`]); each stage removes candidates or
+//! changes their logits. All cuts are exact, and equal logits rank by lower id, so the same logits and seed give the
+//! same token on any number of threads. After construction nothing is allocated.
 //!
-//! The chain that [`SamplerParams`] builds is llama.cpp's default one:
-//! penalties → top-k → top-p → min-p → temperature → draw. [`Sampler::from_stages`] takes any other.
+//! [`SamplerParams`] stand for the same chain as llama.cpp's default:
+//! penalties → top-k → top-p → min-p → temperature → draw. [`Sampler::from_stages`] takes any other chain.
 //!
-//! A sampler remembers the tokens that it was told of, and can go back: [`Sampler::rollback`].
+//! A sampler remembers accepted tokens and can take them back: [`Sampler::rollback`].
 
 mod cut;
 mod mask;
@@ -18,6 +18,7 @@ mod chain_tests;
 #[cfg(test)]
 mod tests;
 
+use crate::memory::reserve::with_room;
 use crate::{Error, Result};
 use cut::Candidate;
 pub use mask::{Mask, TokenSet};
@@ -28,22 +29,31 @@ pub use stage::{MAX_PENALTY_LAST_N, Penalties, Stage};
 use std::collections::VecDeque;
 use window::Window;
 
-/// Most tokens that a sampler can go back.
+/// Most tokens that a sampler can take back.
 pub const MAX_ROLLBACK: usize = 256;
 
-/// Picks tokens of one sequence. Belongs to one thread at a time.
+/// Picks the tokens of one sequence.
 pub struct Sampler {
     stages: Vec<Stage>,
     n_vocab: usize,
     seed: u64,
     rng: Pcg64Mcg,
-    /// What `rng` was before the first token that can be taken back, and after each of them.
+    /// States of `rng`: before the first token that can be taken back, and after each such token.
     marks: VecDeque<Pcg64Mcg>,
     window: Window,
-    /// Capacity for the whole vocabulary.
+    /// Scratch memory, with room for the whole vocabulary.
     candidates: Vec<Candidate>,
-    /// What a mask is asked for. Without room where there is no mask.
+    /// Scratch memory for masks; of an empty vocabulary in a chain without masks.
     allowed: TokenSet,
+}
+
+impl std::fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampler")
+            .field("stages", &self.stages)
+            .field("n_vocab", &self.n_vocab)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Sampler {
@@ -60,24 +70,16 @@ impl Sampler {
     /// A sampler for logits of `n_vocab` tokens that runs these stages, in this order.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where a stage's value is outside its range, where the last stage isn't the only
-    /// [`Stage::Draw`], where [`Stage::Penalties`] or [`Stage::Temperature`] stands twice, and for `n_vocab` 0 or
-    /// above `u32::MAX`; [`Error::OutOfMemory`].
+    /// [`Error::InvalidArgument`] where a stage's value is outside its range, where the chain doesn't end with its only
+    /// [`Stage::Draw`], where it has two [`Stage::Penalties`] or two [`Stage::Temperature`], and for `n_vocab` 0 or above
+    /// `u32::MAX`; [`Error::OutOfMemory`].
     pub fn from_stages(stages: Vec<Stage>, n_vocab: usize) -> Result<Self> {
         let seed = stage::check_chain(&stages)?;
         if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
             return Err(Error::invalid(format!("a vocabulary of {n_vocab} tokens")));
         }
-        let mut candidates = Vec::new();
-        candidates.try_reserve_exact(n_vocab).map_err(|_| Error::OutOfMemory {
-            bytes: n_vocab.saturating_mul(size_of::<Candidate>()),
-            what: "the sampler's candidates",
-        })?;
-        let mut marks = VecDeque::new();
-        marks.try_reserve_exact(MAX_ROLLBACK + 1).map_err(|_| Error::OutOfMemory {
-            bytes: (MAX_ROLLBACK + 1) * size_of::<Pcg64Mcg>(),
-            what: "the sampler's memory of draws",
-        })?;
+        let candidates = with_room(n_vocab, "the sampler's candidates")?;
+        let mut marks = VecDeque::from(with_room(MAX_ROLLBACK + 1, "the sampler's memory of draws")?);
         let last_n = stages.iter().find_map(|stage| match stage {
             Stage::Penalties(penalties) => Some(penalties.last_n),
             _ => None,
@@ -90,19 +92,19 @@ impl Sampler {
         Ok(Self { stages, n_vocab, seed, rng, marks, window, candidates, allowed })
     }
 
-    /// Where the draws begin.
+    /// The seed of the random draws.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// The next token. Does not [`accept`](Self::accept) it.
+    /// Picks the next token, without [accepting](Self::accept) it.
     ///
     /// A logit of −∞ rules its token out.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where `logits` isn't one per token, holds a NaN or +∞ (after penalties;
-    /// named by token), or where every token is ruled out, by its logit or by a mask; what a mask says. No draw is
-    /// used up then.
+    /// [`Error::InvalidArgument`] where `logits` doesn't have one value for each token, where a logit is NaN or +∞ (also
+    /// after penalties; the error names the token), or where no token is left, because of the logits or of a mask; any
+    /// error of a mask. The state of the random numbers has not changed then.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         self.gather(logits)?;
         let mut temperature = 1.0;
@@ -121,11 +123,10 @@ impl Sampler {
         self.draw(temperature)
     }
 
-    /// Tells the sampler that a token was appended to what it writes: the penalties' window takes it, and each mask
-    /// is told.
+    /// Tells the sampler that a token was appended to the text: it enters the penalties' window, and each mask accepts it.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a token outside the vocabulary; what a mask says that refuses it. Nothing has
+    /// [`Error::InvalidArgument`] for a token outside the vocabulary; the error of a mask that refuses it. Nothing has
     /// changed then.
     pub fn accept(&mut self, token: u32) -> Result<()> {
         self.check(token)?;
@@ -145,8 +146,8 @@ impl Sampler {
         Ok(())
     }
 
-    /// Tells the sampler of a token of the prompt: the penalties' window takes it. Masks, which are about what is
-    /// written, aren't told. What was accepted before can't be rolled back any more.
+    /// Tells the sampler of a token of the prompt: it enters the penalties' window. Masks only constrain generated text,
+    /// so they aren't told. Tokens accepted before can't be rolled back any more.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a token outside the vocabulary.
@@ -158,10 +159,9 @@ impl Sampler {
         Ok(())
     }
 
-    /// Takes back the last `n` accepted tokens. Everything with a memory goes back: the penalties' window, the masks,
-    /// and the draws (those of the tokens, and any since), so that the sampler picks what it would have picked had it
-    /// never been told of the tokens. A text thus follows from the seed alone, however much of it was tried and taken
-    /// back.
+    /// Takes back the last `n` accepted tokens. The penalties' window, the masks and the random numbers return to their
+    /// earlier state (including any draws since the last of these tokens). So the sampler picks the tokens that it would
+    /// have picked without the tokens taken back: the text depends on the seed alone, however many attempts were made.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where fewer tokens were accepted since [`Sampler::new`], [`Sampler::read`] or
@@ -178,7 +178,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// Forgets all tokens and begins the draws anew from the seed.
+    /// Forgets all tokens and restarts the random numbers from the seed.
     pub fn reset(&mut self) {
         self.window.clear();
         self.rng = Pcg64Mcg::seed_from_u64(self.seed);
@@ -194,13 +194,14 @@ impl Sampler {
         Ok(())
     }
 
-    /// Fills `candidates` with all tokens in order of id. Ruled-out ones stay: they rank last and weigh nothing.
+    /// Fills `candidates` with all tokens in order of id. Tokens with a logit of −∞ are included: they rank last, and
+    /// their probability is 0.
     fn gather(&mut self, logits: &[f32]) -> Result<()> {
         if logits.len() != self.n_vocab {
             let (given, n_vocab) = (logits.len(), self.n_vocab);
             return Err(Error::invalid(format!("{given} logits for a vocabulary of {n_vocab}")));
         }
-        // Counting instead of stopping at the first lets the compiler use vectors.
+        // The compiler can vectorise counting, but not a loop that stops at the first hit.
         if logits.iter().map(|&logit| u32::from(!is_usable(logit))).sum::<u32>() > 0 {
             let bad = (0..).zip(logits).find(|&(_, &logit)| !is_usable(logit));
             return bad.map_or(Ok(()), |(id, &logit)| Err(unusable(id, logit)));
@@ -228,7 +229,7 @@ impl Sampler {
                 break;
             }
         }
-        // Where rounding leaves the target unmet, the last one stands.
+        // If rounding keeps the sum below the target, the last candidate is it.
         Ok(drawn)
     }
 }

@@ -1,11 +1,12 @@
-//! The customary parameters of sampling, and the chain of stages that they stand for.
-//! What an interface offers to people: flat values with defaults.
+//! The customary parameters of sampling: flat values with defaults, as user interfaces offer them, and the chain of
+//! stages that they stand for.
 
 use super::stage::{Penalties, Stage, check_values};
 use crate::Result;
 
-/// How to pick. `Default` is the customary mix; [`SamplerParams::greedy`] always takes the likeliest.
+/// How to pick tokens. `Default` has the customary values; [`SamplerParams::greedy`] always takes the likeliest token.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SamplerParams {
     /// Divides the logits before the draw; ≥ 0. 0 always takes the likeliest token.
     pub temperature: f32,
@@ -23,7 +24,7 @@ pub struct SamplerParams {
     pub presence_penalty: f32,
     /// Length of the window of last tokens that the penalties look at; 0 turns them off.
     pub penalty_last_n: usize,
-    /// Where the draws begin.
+    /// Seed of the random draws.
     pub seed: u64,
 }
 
@@ -49,6 +50,51 @@ impl SamplerParams {
         Self { temperature: 0.0, ..Self::default() }
     }
 
+    /// Sets [`SamplerParams::temperature`].
+    pub fn with_temperature(self, temperature: f32) -> Self {
+        Self { temperature, ..self }
+    }
+
+    /// Sets [`SamplerParams::top_k`].
+    pub fn with_top_k(self, top_k: usize) -> Self {
+        Self { top_k, ..self }
+    }
+
+    /// Sets [`SamplerParams::top_p`].
+    pub fn with_top_p(self, top_p: f32) -> Self {
+        Self { top_p, ..self }
+    }
+
+    /// Sets [`SamplerParams::min_p`].
+    pub fn with_min_p(self, min_p: f32) -> Self {
+        Self { min_p, ..self }
+    }
+
+    /// Sets [`SamplerParams::repetition_penalty`].
+    pub fn with_repetition_penalty(self, repetition_penalty: f32) -> Self {
+        Self { repetition_penalty, ..self }
+    }
+
+    /// Sets [`SamplerParams::frequency_penalty`].
+    pub fn with_frequency_penalty(self, frequency_penalty: f32) -> Self {
+        Self { frequency_penalty, ..self }
+    }
+
+    /// Sets [`SamplerParams::presence_penalty`].
+    pub fn with_presence_penalty(self, presence_penalty: f32) -> Self {
+        Self { presence_penalty, ..self }
+    }
+
+    /// Sets [`SamplerParams::penalty_last_n`].
+    pub fn with_penalty_last_n(self, penalty_last_n: usize) -> Self {
+        Self { penalty_last_n, ..self }
+    }
+
+    /// Sets [`SamplerParams::seed`].
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
     /// Checks each value.
     ///
     /// # Errors
@@ -72,7 +118,7 @@ impl SamplerParams {
         if penalties.are_on() {
             stages.push(Stage::Penalties(penalties));
         }
-        // What is the likeliest does not depend on what else is kept.
+        // Cuts never remove the likeliest token, so greedy sampling doesn't need them.
         if self.temperature != 0.0 {
             stages.extend(self.cuts());
         }

@@ -1,35 +1,51 @@
-//! Stages of a sampler's chain as plain values, their ranges, and what penalties do to logits.
-//! A chain is a list of them that ends with a draw.
+//! Stages of a sampler's chain as plain values, their ranges, and the arithmetic of penalties.
+//! A chain is a list of stages that ends with a draw.
 
 use super::cut::Candidate;
 use super::mask::Mask;
 use super::window::Window;
 use super::{is_usable, unusable};
 use crate::{Error, Result};
+use std::fmt;
 
 /// Longest window of last tokens.
 pub const MAX_PENALTY_LAST_N: usize = 1 << 20;
 
-/// One step from all logits to one token. Each stage works on the candidates that the ones before it have left.
+/// One stage on the way from all logits to one token. Each works on the candidates that the stages before it left.
+#[non_exhaustive]
 pub enum Stage {
-    /// Makes recent tokens less likely. Changes logits as they are, before any temperature. At most once in a chain.
+    /// Makes recent tokens less likely. Changes the model's logits, before any temperature. At most once in a chain.
     Penalties(Penalties),
-    /// Keeps the tokens that the mask allows; it is an error where none is left.
+    /// Keeps the tokens that the mask allows; if none is left, sampling fails.
     Mask(Box<dyn Mask>),
-    /// Keeps as many of the likeliest tokens; 0 keeps all.
+    /// Keeps this many of the likeliest tokens; 0 keeps all.
     TopK(usize),
     /// Keeps the fewest likeliest tokens whose probability together reaches this; in (0, 1], 1 keeps all.
     TopP(f32),
     /// Keeps tokens at least this many times as likely as the likeliest; in [0, 1], 0 keeps all.
     MinP(f32),
-    /// Divides the logits, for the probabilities that the later stages look at; ≥ 0. 0 keeps the likeliest token
-    /// alone. At most once in a chain.
+    /// Divides the logits, and so changes the probabilities that later stages see; ≥ 0. 0 keeps only the likeliest
+    /// token. At most once in a chain.
     Temperature(f32),
-    /// Picks one of the candidates by probability. Every chain ends with it.
+    /// Picks one of the candidates by probability. Every chain ends with a draw.
     Draw {
-        /// Where the draws begin.
+        /// Seed of the random draws.
         seed: u64,
     },
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Penalties(penalties) => f.debug_tuple("Penalties").field(penalties).finish(),
+            Stage::Mask(_) => f.write_str("Mask"),
+            Stage::TopK(k) => f.debug_tuple("TopK").field(k).finish(),
+            Stage::TopP(p) => f.debug_tuple("TopP").field(p).finish(),
+            Stage::MinP(p) => f.debug_tuple("MinP").field(p).finish(),
+            Stage::Temperature(value) => f.debug_tuple("Temperature").field(value).finish(),
+            Stage::Draw { seed } => f.debug_struct("Draw").field("seed", seed).finish(),
+        }
+    }
 }
 
 impl Stage {
@@ -50,10 +66,11 @@ impl Stage {
     }
 }
 
-/// How tokens among the last `last_n` become less likely.
+/// How tokens among the last `last_n` become less likely. All penalties are off by default.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Penalties {
-    /// Positive logits of tokens in the window are divided by it, others multiplied; > 0, 1 is off.
+    /// Divides positive logits of tokens in the window, and multiplies the other ones; > 0, 1 is off.
     pub repetition: f32,
     /// Subtracted from a logit for each time that its token is in the window; 0 is off.
     pub frequency: f32,
@@ -63,7 +80,33 @@ pub struct Penalties {
     pub last_n: usize,
 }
 
+impl Default for Penalties {
+    fn default() -> Self {
+        Penalties { repetition: 1.0, frequency: 0.0, presence: 0.0, last_n: 64 }
+    }
+}
+
 impl Penalties {
+    /// Sets [`Penalties::repetition`].
+    pub fn with_repetition(self, repetition: f32) -> Self {
+        Self { repetition, ..self }
+    }
+
+    /// Sets [`Penalties::frequency`].
+    pub fn with_frequency(self, frequency: f32) -> Self {
+        Self { frequency, ..self }
+    }
+
+    /// Sets [`Penalties::presence`].
+    pub fn with_presence(self, presence: f32) -> Self {
+        Self { presence, ..self }
+    }
+
+    /// Sets [`Penalties::last_n`].
+    pub fn with_last_n(self, last_n: usize) -> Self {
+        Self { last_n, ..self }
+    }
+
     fn check(&self) -> Result<()> {
         let repetition = self.repetition;
         let holds = repetition > 0.0 && repetition.is_finite();
@@ -80,12 +123,12 @@ impl Penalties {
         Ok(())
     }
 
-    /// Whether they change anything.
+    /// Whether they change any logit.
     pub(super) fn are_on(&self) -> bool {
         self.last_n > 0 && (self.repetition != 1.0 || self.frequency != 0.0 || self.presence != 0.0)
     }
 
-    /// The logit of a token that is `count` ≥ 1 times in the window.
+    /// The logit of a token with `count` ≥ 1 occurrences in the window.
     pub(super) fn penalised(&self, logit: f32, count: u32) -> f32 {
         let repeated = if logit > 0.0 { logit / self.repetition } else { logit * self.repetition };
         repeated - count as f32 * self.frequency - self.presence
@@ -110,7 +153,7 @@ impl Penalties {
     }
 }
 
-/// Checks every stage and the order, and gives the seed of the draw.
+/// Checks every stage and the order; returns the seed of the draw.
 pub(super) fn check_chain(stages: &[Stage]) -> Result<u64> {
     check_values(stages)?;
     let twice = |of: fn(&&Stage) -> bool| stages.iter().filter(of).count() > 1;
@@ -130,7 +173,7 @@ pub(super) fn check_values(stages: &[Stage]) -> Result<()> {
     stages.iter().try_for_each(Stage::check)
 }
 
-/// Fine where it `holds`; otherwise what is wrong with the value.
+/// An error about a value outside its range, unless `holds`.
 fn check(holds: bool, name: &str, value: f32, range: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::invalid(format!("{name} is {value}; it must be {range}"))) }
 }

@@ -1,36 +1,31 @@
-//! The last tokens of a sequence, and how often each is among them.
-//! A ring of tokens beside a count per token; both have their full size from the start. The ring holds
-//! [`MAX_ROLLBACK`] tokens more than the window, which come back into it when later ones are taken back.
+//! A window of the last tokens of a sequence, with the number of occurrences of each token.
+//! It is a ring of tokens and a table of counts, both of full size from the start. The ring holds [`MAX_ROLLBACK`]
+//! tokens more than the window; they return into the window when later tokens are taken back.
 
 use super::MAX_ROLLBACK;
-use crate::{Error, Result};
+use crate::Result;
+use crate::memory::reserve::{filled, with_room};
 use std::collections::VecDeque;
 
-/// The default has no room and counts nothing.
+/// The last tokens. The default has capacity 0 and counts nothing.
 #[derive(Default)]
 pub(super) struct Window {
-    /// The last `capacity` of these are in the window; the newest is the last.
+    /// The last `capacity` of these are in the window; the last one is the newest.
     tokens: VecDeque<u32>,
     capacity: usize,
-    /// By token; empty in a window without room.
+    /// Occurrences by token; empty in the default window.
     counts: Vec<u32>,
 }
 
 impl Window {
-    /// Room for `capacity` tokens of a vocabulary of `n_vocab`.
+    /// A window of `capacity` tokens of a vocabulary of `n_vocab`.
     pub(super) fn new(capacity: usize, n_vocab: usize) -> Result<Self> {
-        let mut window = Self { capacity, ..Self::default() };
-        let n_tokens = capacity + MAX_ROLLBACK;
-        let room = window.tokens.try_reserve_exact(n_tokens).and(window.counts.try_reserve_exact(n_vocab));
-        room.map_err(|_| Error::OutOfMemory {
-            bytes: (n_tokens + n_vocab).saturating_mul(size_of::<u32>()),
-            what: "the sampler's window",
-        })?;
-        window.counts.resize(n_vocab, 0);
-        Ok(window)
+        const WHAT: &str = "the sampler's window";
+        let tokens = VecDeque::from(with_room(capacity.saturating_add(MAX_ROLLBACK), WHAT)?);
+        Ok(Self { tokens, capacity, counts: filled(0, n_vocab, WHAT)? })
     }
 
-    /// Puts in a token of the vocabulary; the oldest leaves a full window.
+    /// Appends a token of the vocabulary; if the window is full, its oldest token leaves it.
     pub(super) fn push(&mut self, token: u32) {
         if self.capacity == 0 {
             return;
@@ -45,8 +40,8 @@ impl Window {
         self.counts[token as usize] += 1;
     }
 
-    /// Takes back the last `n` tokens; what they pushed out returns. Exact where `n` and the tokens taken back before
-    /// it, less those put in since, are together at most [`MAX_ROLLBACK`].
+    /// Takes back the last `n` tokens; the tokens that left the window for them return. This is exact as long as all
+    /// tokens taken back, minus those appended since, are at most [`MAX_ROLLBACK`].
     pub(super) fn rollback(&mut self, n: usize) {
         for _ in 0..n {
             let Some(token) = self.tokens.pop_back() else { return };
@@ -57,7 +52,7 @@ impl Window {
         }
     }
 
-    /// The oldest token in the window, where the window is full.
+    /// The oldest token in the window, if the window is full.
     fn oldest_of_full(&self) -> Option<u32> {
         self.tokens.len().checked_sub(self.capacity).map(|at| self.tokens[at])
     }
@@ -67,7 +62,7 @@ impl Window {
         self.tokens.is_empty()
     }
 
-    /// How often the token is in the window.
+    /// Occurrences of the token in the window.
     pub(super) fn count(&self, token: u32) -> u32 {
         self.counts.get(token as usize).copied().unwrap_or(0)
     }
@@ -75,7 +70,7 @@ impl Window {
     /// Forgets all tokens.
     pub(super) fn clear(&mut self) {
         for token in self.tokens.drain(..) {
-            // Tokens that have left the window count nothing.
+            // The counts of tokens that have left the window are 0 already.
             self.counts[token as usize] = 0;
         }
     }

@@ -57,7 +57,7 @@ fn context(model: &Arc<Model>, args: &ModelFile) -> Result<Context> {
     }
     let n_ctx = wanted.max(BATCH).min(trained);
     let params =
-        ContextParams { n_ctx, n_output: BATCH, threads: args.run.threads, ..ContextParams::default() };
+        ContextParams::default().with_n_ctx(n_ctx).with_n_output(BATCH).with_threads(args.run.threads);
     Context::new(model.clone(), &params)
 }
 

@@ -85,13 +85,11 @@ impl Generation {
         let picker = (self.picker)(model.kernels(), n_vocab)?;
         let n_output = if self.way == Way::SameWork { n_ctx } else { 1 };
         // The predecessor holds floats throughout.
-        let params = ContextParams {
-            n_ctx,
-            n_output,
-            threads: self.threads,
-            kv: CacheType::F32,
-            ..ContextParams::default()
-        };
+        let params = ContextParams::default()
+            .with_n_ctx(n_ctx)
+            .with_n_output(n_output)
+            .with_threads(self.threads)
+            .with_kv(CacheType::F32);
         Ok(Session { context: Context::new(model, &params)?, picker, tokens: Vec::with_capacity(n_ctx + 1) })
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use smallmind::format::gguf::Gguf;
 use smallmind::format::{ByteSource, FileSource, describe};
-use smallmind::model::{LoadParams, Model, RandomGpt};
+use smallmind::model::{Model, RandomGpt};
 use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
 use smallmind::threads::{self, Team};
 use smallmind::{Error, Result};
@@ -96,8 +96,8 @@ impl Row {
             "repetitions": self.seconds.len(),
             "load_seconds": loaded.seconds,
             "weights": loaded.types,
-            "activation_bits": 8 * args.activations.digits(),
-            "kv": args.kv.name(),
+            "activation_bits": 8 * args.conditions.activations.digits(),
+            "kv": args.conditions.kv.name(),
             "isa": loaded.model.kernels().isa.name(),
         })
     }
@@ -117,7 +117,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let progress = progress(false);
     let mut rows = Vec::new();
     for threads in counts {
-        for &depth in &args.depth {
+        for &depth in &args.conditions.depth {
             rows.extend(measure(&loaded.model, args, threads, depth, &progress)?);
             for &parallel in args.parallel.iter().filter(|&&parallel| parallel > 1) {
                 rows.extend(measure_parallel(&loaded.model, args, (threads, parallel), depth, &progress)?);
@@ -135,9 +135,8 @@ pub fn run(args: &Bench) -> Result<()> {
 
 fn load(args: &Bench) -> Result<Loaded> {
     let start = Instant::now();
-    let params = LoadParams { activations: args.activations, ..LoadParams::default() };
     let source = source(args)?;
-    let model = Model::from_source(source.clone(), &params)?;
+    let model = Model::from_source(source.clone(), &args.conditions.load_params())?;
     let seconds = start.elapsed().as_secs_f64();
     let mut types = describe(&Gguf::open(source)?).types;
     types.sort_by_key(|share| std::cmp::Reverse(share.bytes));
@@ -156,10 +155,10 @@ fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
 
 fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
     let Loaded { model, seconds, types } = loaded;
-    let (isa, bits) = (model.kernels().isa.name(), 8 * args.activations.digits());
+    let (isa, bits) = (model.kernels().isa.name(), 8 * args.conditions.activations.digits());
     let mut text = format!(
         "{types}, loaded in {seconds:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n",
-        args.kv.name()
+        args.conditions.kv.name()
     );
     text.push_str(&format!(
         "{:<14} {:>7} {:>10} {:>10} {:>10} {:>10}\n",
@@ -208,8 +207,13 @@ fn measure(
     let tests: Vec<_> = tests.filter(|&(_, tokens)| tokens > 0).collect();
     let length = tests.iter().map(|&(_, tokens)| tokens).max().unwrap_or(0);
     let n_ctx = depth.saturating_add(length).max(1);
-    let params =
-        ContextParams { n_ctx, n_batch: args.batch, threads, kv: args.kv, ..ContextParams::default() };
+    let params = ContextParams {
+        n_ctx,
+        n_batch: args.batch,
+        threads,
+        kv: args.conditions.kv,
+        ..ContextParams::default()
+    };
     let mut context = Context::new(model.clone(), &params)?;
     let tokens = spread(model, n_ctx);
     if depth > 0 {
@@ -262,7 +266,7 @@ fn measure_parallel(
         n_ctx,
         n_batch: args.batch,
         n_output: parallel,
-        kv: args.kv,
+        kv: args.conditions.kv,
         ..EngineParams::default()
     };
     let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(threads)?))?;

@@ -1,5 +1,7 @@
 /* The profile from a host's side: zones of its own, the tree, each method, each context, files and pictures. */
 #include <inttypes.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -269,6 +271,72 @@ static void test_exports(const char *folder) {
     CHECK_STATUS(sm_profile_trace_start((size_t)1 << 40), INVALID);
 }
 
+/* The row of a zone (NULL: the whole recording) and a thread (-1: all together). */
+static const sm_zone_counters *find_counters(const sm_zone_counters *rows, size_t count, const char *name,
+                                             int64_t thread) {
+    for (size_t i = 0; i < count; i++) {
+        bool same = name == NULL ? rows[i].name == NULL : rows[i].name != NULL && strcmp(rows[i].name, name) == 0;
+        if (same && rows[i].thread == thread) {
+            return &rows[i];
+        }
+    }
+    return NULL;
+}
+
+/* Pages that are touched for the first time are counted in the zone that does it, and in the recording. */
+static void test_counters(void) {
+    enum { PAGES = 400, PAGE = 4096 };
+    sm_zone_counters rows[64];
+    sm_thread_stats threads[64];
+    size_t count = 0;
+    CHECK_STATUS(sm_profile_count(3), INVALID);
+    CHECK_STATUS(sm_profile_count(-1), INVALID);
+    CHECK_OK(sm_profile_count(SM_COUNT_ZONES));
+    CHECK_OK(sm_profile_reset());
+    CHECK_OK(sm_profile_zone_begin("host.pages"));
+    volatile char *pages = malloc(PAGES * PAGE);
+    for (size_t i = 0; pages != NULL && i < PAGES; i++) {
+        pages[i * PAGE] = 1;
+    }
+    free((void *)pages);
+    CHECK_OK(sm_profile_zone_end());
+    CHECK_OK(sm_profile_counters(rows, sizeof rows[0], 64, &count));
+    const sm_zone_counters *zone = find_counters(rows, count, "host.pages", -1);
+    const sm_zone_counters *all = find_counters(rows, count, NULL, -1);
+    CHECK(zone != NULL && all != NULL);
+    if (zone != NULL && all != NULL) {
+        CHECK((zone->known & SM_COUNTER_MINOR_FAULTS) != 0);
+        CHECK(zone->minor_faults >= PAGES - 1 && zone->minor_faults < PAGES + 50);
+        CHECK(all->minor_faults >= zone->minor_faults && all->node == -1);
+        CHECK(zone->node == 0);
+        const sm_zone_counters *own = find_counters(rows, count, "host.pages", zone[1].thread);
+        CHECK(own == zone + 1 && own->minor_faults == zone->minor_faults);
+        CHECK((zone->known & SM_COUNTER_CYCLES) != 0 || zone->cycles == 0);
+    }
+    size_t length = 0;
+    char text[2048];
+    CHECK_OK(sm_profile_counters_missing(text, sizeof text, &length));
+    bool complete = zone != NULL && zone->known == 2 * SM_COUNTER_BRANCH_MISSES - 1;
+    CHECK(complete ? length == 0 : strstr(text, "not counted: ") == text && text[length - 1] == '\n');
+    /* A caller that was compiled before the last field was added gets those that it knows. */
+    sm_zone_counters old[64];
+    memset(old, 0x5a, sizeof old);
+    size_t stride = offsetof(sm_zone_counters, branches);
+    CHECK_OK(sm_profile_counters(old, stride, 64, &count));
+    CHECK(((sm_zone_counters *)((char *)old + count * stride))->thread == 0x5a5a5a5a5a5a5a5a);
+    CHECK_STATUS(sm_profile_counters(rows, sizeof rows[0], 1, &count), SM_STATUS_BUFFER_TOO_SMALL);
+    CHECK_STATUS(sm_profile_counters(rows, sizeof rows[0], 64, NULL), SM_STATUS_NULL_POINTER);
+    CHECK_OK(sm_profile_threads(threads, sizeof threads[0], 64, &count));
+    CHECK(count == 1 && threads[0].working_ns > 0 && threads[0].waiting_ns == 0);
+    CHECK_OK(sm_profile_count(SM_COUNT_NOTHING));
+    CHECK_OK(sm_profile_reset());
+    CHECK_OK(sm_profile_zone_begin("host.pages"));
+    CHECK_OK(sm_profile_zone_end());
+    CHECK_OK(sm_profile_counters(rows, sizeof rows[0], 64, &count));
+    CHECK(count == 0);
+    CHECK_OK(sm_profile_count(SM_COUNT_ZONES));
+}
+
 void test_profile(const char *model_path, const char *folder) {
     int32_t on = -1;
     CHECK_OK(sm_profile_enable(1));
@@ -280,6 +348,7 @@ void test_profile(const char *model_path, const char *folder) {
     test_contexts(model_path);
     test_exports(folder);
     test_unbalanced();
+    test_counters();
     CHECK_OK(sm_profile_enable(0));
     CHECK_OK(sm_profile_reset());
 }

@@ -9,6 +9,7 @@ use smallmind::kv::CacheType;
 use smallmind::model::GptConfig;
 use smallmind::threads::MAX_WORKERS;
 
+use crate::conditions::Conditions;
 use crate::profile::args::{Baseline, Profile};
 
 /// How the shape of a random model is written.
@@ -19,7 +20,8 @@ pub fn thread_count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
 }
 
-fn activations(bits: &str) -> Result<Activations, &'static str> {
+/// How many bits activations keep, as it is typed.
+pub fn activations(bits: &str) -> Result<Activations, &'static str> {
     match bits {
         "16" => Ok(Activations::Bits16),
         "auto" => Ok(Activations::Adaptive),
@@ -28,7 +30,8 @@ fn activations(bits: &str) -> Result<Activations, &'static str> {
     }
 }
 
-fn cache_type(name: &str) -> Result<CacheType, &'static str> {
+/// What the cache holds, as it is typed.
+pub fn cache_type(name: &str) -> Result<CacheType, &'static str> {
     CacheType::ALL.into_iter().find(|kv| kv.name() == name).ok_or("f32, f16 or q8_0 is needed")
 }
 
@@ -57,7 +60,7 @@ pub enum Command {
     /// Show what a model file holds
     Info(Info),
     /// List the kernels and which of them this CPU runs
-    Kernels,
+    Kernels(Kernels),
     /// Measure prefill and decode speed
     Bench(Bench),
     /// Write a model file with random weights
@@ -191,6 +194,13 @@ pub struct Info {
 }
 
 #[derive(Group)]
+pub struct Kernels {
+    /// Say of each kernel why it is chosen or not
+    #[arg(long)]
+    pub why: bool,
+}
+
+#[derive(Group)]
 pub struct Create {
     /// What it is: a GPT of this shape, in f32 and without a vocabulary
     #[arg(long, value_name = SHAPE, value_parser = shape)]
@@ -229,22 +239,14 @@ pub struct Bench {
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
     pub parallel: Vec<usize>,
-    /// Positions filled before the measurement, several separated by commas
-    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0")]
-    pub depth: Vec<usize>,
+    #[command(flatten)]
+    pub conditions: Conditions,
     /// Tokens that go through the model at once; 0 is the default
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub batch: usize,
     /// Worker threads, several separated by commas [default: one for each core]
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = thread_count())]
     pub threads: Vec<usize>,
-    /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
-    /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
-    #[arg(long, value_name = "16|auto|8", default_value = "16", hide_default_value = true, value_parser = activations)]
-    pub activations: Activations,
-    /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
-    #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]
-    pub kv: CacheType,
     /// Measurements of each test, after one that isn't counted
     #[arg(short, long, value_name = "N", default_value_t = 5,
         value_parser = RangedU64ValueParser::<usize>::new().range(1..))]

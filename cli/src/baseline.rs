@@ -1,10 +1,11 @@
 //! `smallmind baseline`: keeps profiles under names, lists and deletes them.
 
-use smallmind::Result;
 use smallmind::report::baseline::{Entry, Store};
-use smallmind::report::{self, Read};
+use smallmind::report::{self, Kept, Read};
+use smallmind::{Error, Result};
 
 use crate::output::{print, remark};
+use crate::predecessor;
 use crate::profile::args::{Baseline, BaselineCommand};
 use crate::profile::modes;
 
@@ -15,16 +16,26 @@ pub fn run(args: &Baseline) -> Result<()> {
             // Before the work, so that it isn't done in vain.
             store.check_free(name, *force)?;
             let report = match from {
-                Some(path) => report::read(path).and_then(Read::into_full)?,
-                None => modes::measure(mode, *runs, *threads, false)?,
+                Some(path) => predecessor::read(path).and_then(Read::into_full)?,
+                None => modes::measure(mode, *runs, *threads)?,
             };
             let path = store.save(name, &report, *force)?;
             remark(&format!("[kept as {name} in {}]\n", path.display()));
             Ok(())
         }
         BaselineCommand::List => print(&table(&store.list()?)),
+        BaselineCommand::History { out } => {
+            let page = report::history_page(&kept(&store)?)?;
+            std::fs::write(out, page).map_err(|source| Error::Io { path: out.clone(), source })
+        }
         BaselineCommand::Delete { name } => store.delete(name),
     }
+}
+
+/// All baselines that can be read.
+pub fn kept(store: &Store) -> Result<Vec<Kept>> {
+    let names = store.list()?.into_iter().filter(|entry| entry.about.is_ok()).map(|entry| entry.name);
+    names.map(|name| Ok(Kept { report: store.load(&name)?.into_full()?, name })).collect()
 }
 
 /// One line each, in columns as wide as they must be.

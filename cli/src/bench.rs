@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use smallmind::format::gguf::Gguf;
 use smallmind::format::{ByteSource, FileSource, describe};
-use smallmind::model::{LoadParams, Model, RandomGpt};
+use smallmind::model::{Model, RandomGpt};
 use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
 use smallmind::threads::{self, Team};
 use smallmind::{Error, Result};
@@ -96,8 +96,8 @@ impl Row {
             "repetitions": self.seconds.len(),
             "load_seconds": loaded.seconds,
             "weights": loaded.types,
-            "activation_bits": 8 * args.activations.digits(),
-            "kv": args.kv.name(),
+            "activation_bits": 8 * args.conditions.activations.digits(),
+            "kv": args.conditions.kv.name(),
             "isa": loaded.model.kernels().isa.name(),
         })
     }
@@ -117,7 +117,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let progress = progress(false);
     let mut rows = Vec::new();
     for threads in counts {
-        for &depth in &args.depth {
+        for &depth in &args.conditions.depth {
             rows.extend(measure(&loaded.model, args, threads, depth, &progress)?);
             for &parallel in args.parallel.iter().filter(|&&parallel| parallel > 1) {
                 rows.extend(measure_parallel(&loaded.model, args, (threads, parallel), depth, &progress)?);
@@ -135,9 +135,8 @@ pub fn run(args: &Bench) -> Result<()> {
 
 fn load(args: &Bench) -> Result<Loaded> {
     let start = Instant::now();
-    let params = LoadParams::default().with_activations(args.activations);
     let source = source(args)?;
-    let model = Model::from_source(source.clone(), &params)?;
+    let model = Model::from_source(source.clone(), &args.conditions.load_params())?;
     let seconds = start.elapsed().as_secs_f64();
     let mut types = describe(&Gguf::open(source)?).types;
     types.sort_by_key(|share| std::cmp::Reverse(share.bytes));
@@ -156,10 +155,10 @@ fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
 
 fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
     let Loaded { model, seconds, types } = loaded;
-    let (isa, bits) = (model.kernels().isa.name(), 8 * args.activations.digits());
+    let (isa, bits) = (model.kernels().isa.name(), 8 * args.conditions.activations.digits());
     let mut text = format!(
         "{types}, loaded in {seconds:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n",
-        args.kv.name()
+        args.conditions.kv.name()
     );
     text.push_str(&format!(
         "{:<14} {:>7} {:>10} {:>10} {:>10} {:>10}\n",
@@ -212,7 +211,7 @@ fn measure(
         .with_n_ctx(n_ctx)
         .with_n_batch(args.batch)
         .with_threads(threads)
-        .with_kv(args.kv);
+        .with_kv(args.conditions.kv);
     let mut context = Context::new(model.clone(), &params)?;
     let tokens = spread(model, n_ctx);
     if depth > 0 {
@@ -265,7 +264,7 @@ fn measure_parallel(
         .with_n_ctx(n_ctx)
         .with_n_batch(args.batch)
         .with_n_output(parallel)
-        .with_kv(args.kv);
+        .with_kv(args.conditions.kv);
     let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(threads)?))?;
     let sequences = (0..parallel).map(|_| engine.create()).collect::<Result<Vec<_>>>()?;
     let tokens = spread(model, n_ctx);

@@ -1,12 +1,10 @@
-//! `smallmind info` and `smallmind kernels`: what a file holds, what this build and CPU can run.
+//! `smallmind info`: what a file holds.
 
 use std::sync::Arc;
 
 use smallmind::Result;
 use smallmind::format::gguf::Gguf;
 use smallmind::format::{Description, FileSource, describe};
-use smallmind::isa::IsaId;
-use smallmind::kernels::{self, KernelInfo, KernelSet};
 use smallmind::model::read_graph;
 use smallmind::runtime::lower;
 
@@ -70,46 +68,6 @@ fn summary(d: &Description) -> String {
     for share in &d.types {
         let (ty, megabytes) = (share.ty.to_string(), share.bytes as f64 / 1e6);
         text.push_str(&format!("{:<16} {ty:<7} {:>4} tensors {megabytes:>9.1} MB\n", "", share.tensors));
-    }
-    text
-}
-
-pub fn kernels() -> Result<()> {
-    let chosen = KernelSet::default_set()?;
-    let here: Vec<_> = IsaId::available().map(IsaId::name).collect();
-    let in_use = chosen.isa.name();
-    let mut text =
-        format!("this CPU runs {}; in use: {in_use} (SMALLMIND_ISA chooses another)\n\n", here.join(", "));
-    text.push_str(&kernel_table(&kernels::enumerate()));
-    print(&text)
-}
-
-/// A line for each op and type, a column for each level that this build knows: the register tile, or only
-/// that there is a kernel.
-fn kernel_table(kernels: &[KernelInfo]) -> String {
-    let levels: Vec<_> = IsaId::ALL.into_iter().filter(|&isa| kernels.iter().any(|k| k.isa == isa)).collect();
-    let mut text = format!("{:<16} {:<6}", "op", "type");
-    levels.iter().for_each(|isa| text.push_str(&format!(" {:>12}", isa.name())));
-    text.push('\n');
-    let mut ops: Vec<(&str, &str)> = Vec::new();
-    for kernel in kernels {
-        if !ops.contains(&(kernel.op, kernel.dtype)) {
-            ops.push((kernel.op, kernel.dtype));
-        }
-    }
-    for (op, dtype) in ops {
-        text.push_str(&format!("{op:<16} {dtype:<6}"));
-        for &isa in &levels {
-            let of_level = |k: &&KernelInfo| k.op == op && k.dtype == dtype && k.isa == isa;
-            let cell = match kernels.iter().find(of_level) {
-                Some(KernelInfo { mr: 1, nr: 1, .. }) => "yes".to_owned(),
-                Some(KernelInfo { mr, nr, .. }) => format!("{mr}x{nr}"),
-                None => String::new(),
-            };
-            text.push_str(&format!(" {cell:>12}"));
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
     }
     text
 }

@@ -6,11 +6,14 @@ mod args;
 mod baseline;
 mod bench;
 mod chat;
+mod conditions;
 mod create;
 mod generate;
 mod info;
 mod interrupt;
+mod kernels;
 mod output;
+mod predecessor;
 mod profile;
 mod session;
 
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args).map(done),
         Command::Info(args) => info::file(args).map(done),
-        Command::Kernels => info::kernels().map(done),
+        Command::Kernels(args) => kernels::run(args).map(done),
         Command::Bench(args) => bench::run(args).map(done),
         Command::Create(args) => create::run(args).map(done),
         Command::Profile(args) => profile::run(args),

@@ -6,8 +6,12 @@
 use libfuzzer_sys::fuzz_target;
 use smallmind::report;
 
+/// The command line's dialect, which needs nothing but the library.
+#[path = "../../cli/src/predecessor/pages.rs"]
+mod pages;
+
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(read) = report::read::parse("fuzz", bytes) else { return };
+    let Ok(read) = report::read::parse_with("fuzz", bytes, &[&pages::Pages]) else { return };
     report::read::check(&read.report).expect("a report that was accepted is sound");
     let comparison = report::compare(&read, &read).expect("a report has all parts of itself");
     assert!(comparison.added_parts.is_empty() && comparison.removed_parts.is_empty());

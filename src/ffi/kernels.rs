@@ -16,8 +16,17 @@ use super::buffers;
 use super::names::intern;
 use super::params::Versioned;
 use super::status::sm_status;
-use crate::isa::IsaId;
-use crate::kernels::{self, KernelInfo, KernelSet};
+use crate::kernels::KernelSet;
+use crate::report::choice::{Choice, Reason, choices};
+
+/// Calls run this kernel: the best of its operation and type for the instruction set that is in use.
+pub const SM_KERNEL_CHOSEN: i64 = 0;
+/// This CPU, or this build, lacks its instruction set.
+pub const SM_KERNEL_CPU_LACKS: i64 = 1;
+/// The instruction set in use (SMALLMIND_ISA) doesn't include that of the kernel.
+pub const SM_KERNEL_LEVEL_IN_USE: i64 = 2;
+/// A kernel for a higher instruction set does the same.
+pub const SM_KERNEL_HIGHER: i64 = 3;
 
 /// One kernel of the library: an operation on an element type for an instruction set.
 #[repr(C)]
@@ -37,6 +46,10 @@ pub struct sm_kernel {
     pub available: i32,
     /// 1 where calls run it: the best of its operation and type for the instruction set that is in use.
     pub chosen: i32,
+    /// Why it is chosen or not: `SM_KERNEL_*`.
+    pub reason: i64,
+    /// Instruction set of the kernel of this operation and type that is chosen; NULL where none is.
+    pub chosen_isa: *const c_char,
 }
 
 // SAFETY: repr(C); integers and raw pointers.
@@ -44,24 +57,29 @@ unsafe impl Versioned for sm_kernel {
     const NAME: &'static str = "sm_kernel";
 }
 
-/// What the header says of a kernel among `all`, with `used` as the instruction set in use.
-fn described(info: KernelInfo, all: &[KernelInfo], used: IsaId) -> sm_kernel {
-    let runs = |isa: IsaId| isa.is_available() && used.includes(isa);
-    let better = |other: &KernelInfo| {
-        (other.op, other.dtype) == (info.op, info.dtype) && other.isa > info.isa && runs(other.isa)
-    };
-    sm_kernel {
-        op: intern(info.op),
-        dtype: intern(info.dtype),
-        isa: intern(info.isa.name()),
-        mr: info.mr as u64,
-        nr: info.nr as u64,
-        available: info.isa.is_available().into(),
-        chosen: (runs(info.isa) && !all.iter().any(better)).into(),
+impl sm_kernel {
+    fn new(choice: &Choice) -> Self {
+        let kernel = choice.kernel;
+        Self {
+            op: intern(kernel.op),
+            dtype: intern(kernel.dtype),
+            isa: intern(kernel.isa.name()),
+            mr: kernel.mr as u64,
+            nr: kernel.nr as u64,
+            available: kernel.isa.is_available().into(),
+            chosen: (choice.reason == Reason::Chosen).into(),
+            reason: match choice.reason {
+                Reason::Chosen => SM_KERNEL_CHOSEN,
+                Reason::CpuLacks(_) => SM_KERNEL_CPU_LACKS,
+                Reason::LevelInUse { .. } => SM_KERNEL_LEVEL_IN_USE,
+                Reason::Higher(_) => SM_KERNEL_HIGHER,
+            },
+            chosen_isa: choice.chosen.map_or(std::ptr::null(), |isa| intern(isa.name())),
+        }
     }
 }
 
-/// Lists every kernel of this build. `stride` is `sizeof(sm_kernel)`.
+/// Lists every kernel of this build, and why each is chosen or not. `stride` is `sizeof(sm_kernel)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_kernel_info(
     out: *mut sm_kernel,
@@ -71,9 +89,7 @@ pub unsafe extern "C" fn sm_kernel_info(
 ) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
-        let all = kernels::enumerate();
-        let used = KernelSet::default_set()?.isa;
-        let described = all.iter().map(|&info| described(info, &all, used));
-        buffers::give_structs(described, out, stride, capacity, count)
+        let all = choices(KernelSet::default_set()?.isa);
+        buffers::give_structs(all.iter().map(sm_kernel::new), out, stride, capacity, count)
     })
 }

@@ -77,7 +77,7 @@ impl Host {
         };
         *open = Open::UNRECORDED;
         match zone {
-            Ok(Some(zone)) => open.token = begin(zone, None),
+            Ok(Some(zone)) => open.token = begin(zone, None, true),
             Ok(None) => {}
             Err(error) => {
                 pool::count_dropped();

@@ -16,12 +16,17 @@
 //! A scope belongs to the thread that opened it, and its parent is the scope open around it there; workers
 //! of a team take the path of the thread that started the region ([`adopt`]), so their ops stand under
 //! the decode step they serve. Scopes that find no room are counted in [`Snapshot::dropped`].
+//!
+//! What the system and the processor count (page faults, cache misses) stands beside, for all of the recording and
+//! for a host's zones, and for every scope where that is asked for: see [`counters`].
 
 pub mod alloc;
 pub mod clock;
+pub mod counters;
 mod histogram;
 mod host;
 mod node;
+mod os;
 mod owner;
 mod pool;
 mod report;
@@ -35,10 +40,11 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 pub use alloc::CountingAllocator;
+pub use counters::{Counter, Counting, Counts, counting, set_counting};
 pub use host::{zone_begin, zone_end, zone_work};
 pub use owner::{Owned, Owner};
 pub use report::render_table;
-pub use snapshot::{Lane, MethodStats, Snapshot, snapshot, snapshot_of};
+pub use snapshot::{Lane, MethodStats, Snapshot, ThreadCounts, ThreadStats, snapshot, snapshot_of};
 pub use table::Path;
 use table::Role;
 pub use tally::Tally;
@@ -100,6 +106,14 @@ pub fn scope(zone: Zone) -> Scope {
     Scope::open(zone, Role::Call, None)
 }
 
+/// Opens a scope whose counters are read even where the library's aren't ([`Counting::Zones`]): for pieces of a
+/// program that take some microseconds or more.
+#[inline]
+pub fn counted(zone: Zone) -> Scope {
+    let token = if enabled() { begin(zone, None, true) } else { None };
+    Scope { token, role: Role::Call, flops: 0, bytes: 0, this_thread: PhantomData }
+}
+
 /// Opens a scope that began at a moment already read.
 #[inline(always)]
 pub fn scope_at(zone: Zone, moment: Moment) -> Scope {
@@ -120,9 +134,14 @@ pub fn assist_at(zone: Zone, moment: Moment) -> Scope {
 }
 
 #[inline(never)]
-fn begin(zone: Zone, at: Option<u64>) -> Option<table::Token> {
+fn begin(zone: Zone, at: Option<u64>, counted: bool) -> Option<table::Token> {
+    let counted = match counting() {
+        Counting::Off => false,
+        Counting::Zones => counted,
+        Counting::Everything => true,
+    };
     match pool::table() {
-        Some(table) => table.begin(zone, at),
+        Some(table) => table.begin(zone, at, counted),
         None => {
             pool::count_dropped();
             None
@@ -165,7 +184,7 @@ pub struct Scope {
 impl Scope {
     #[inline(always)]
     fn open(zone: Zone, role: Role, at: Option<u64>) -> Self {
-        let token = if enabled() { begin(zone, at) } else { None };
+        let token = if enabled() { begin(zone, at, false) } else { None };
         Scope { token, role, flops: 0, bytes: 0, this_thread: PhantomData }
     }
 
@@ -219,20 +238,27 @@ pub fn current_path() -> Option<Path> {
 /// Hangs the calling thread's scopes below another thread's path, until the value is dropped.
 #[inline]
 pub fn adopt(path: Option<&Path>) -> Adopted {
-    let before = path.and_then(|path| pool::table().map(|table| table.enter(path)));
-    Adopted { before, this_thread: PhantomData }
+    let table = path.and_then(|_| pool::table());
+    let before = table.zip(path).map(|(table, path)| table.enter(path));
+    let counts = path.is_some_and(|path| path.counted);
+    let stretch = table.filter(|_| counts).map(table::Table::begin_stretch);
+    Adopted { before, stretch, this_thread: PhantomData }
 }
 
 /// Ends an [`adopt`] when dropped.
 #[must_use = "the path is adopted until this is dropped"]
 pub struct Adopted {
     before: Option<table::Place>,
+    stretch: Option<table::Stretch>,
     this_thread: PhantomData<*const ()>,
 }
 
 impl Drop for Adopted {
     fn drop(&mut self) {
         if let Some((before, table)) = self.before.zip(pool::table_if_any()) {
+            if let Some(stretch) = &self.stretch {
+                table.end_stretch(stretch);
+            }
             table.leave(before);
         }
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::counters::{Counting, Counts, counting};
 use super::table::{EPOCH, RESET_AT, Table};
 use super::zone::MAX_OWNERS;
 use super::{clock, trace};
@@ -16,12 +17,39 @@ use super::{clock, trace};
 /// Everything behind the lock, which is never taken while recording.
 pub(super) struct Registry {
     pub tables: Vec<&'static Table>,
+    /// What was counted of each table's threads while recording was on since the last reset; as long as `tables`.
+    counted: Vec<Counted>,
     /// When recording was switched on, while it is.
     pub on_since: Option<u64>,
     /// Ticks that recording was on since the last reset, without the stretch that still lasts.
     pub on_ticks: u64,
     /// Numbers of owners: in use, or with figures of one that is gone.
     pub owners: [OwnerSlot; MAX_OWNERS],
+}
+
+/// What was counted of the threads of one table.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    /// In stretches of recording that have ended; none where nothing was counted.
+    sum: Option<Counts>,
+    /// The reading at the beginning of the stretch that lasts.
+    began: Option<Counts>,
+}
+
+impl Counted {
+    fn until_now(&self, table: &Table) -> Option<Counts> {
+        let lasting = self.began.map(|began| table.counters.read(is_own(table)).since(&began));
+        Counts::sum(self.sum.iter().chain(&lasting))
+    }
+
+    fn end(&mut self, table: &Table) {
+        *self = Counted { sum: self.until_now(table), began: None };
+    }
+}
+
+/// Whether a table is the calling thread's.
+fn is_own(table: &Table) -> bool {
+    TABLE.get().is_some_and(|own| std::ptr::eq(own, table))
 }
 
 /// Whether an owner's number may be given away.
@@ -35,6 +63,7 @@ pub(super) enum OwnerSlot {
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     tables: Vec::new(),
+    counted: Vec::new(),
     on_since: None,
     on_ticks: 0,
     owners: [OwnerSlot::Free; MAX_OWNERS],
@@ -57,7 +86,46 @@ impl Registry {
     /// Starts or ends a stretch of recording.
     pub fn switch(&mut self, on: bool) {
         self.on_ticks = self.wall_ticks();
-        self.on_since = on.then(clock::now);
+        self.on_since = None;
+        self.end_counting();
+        if on {
+            self.begin_counting();
+            self.on_since = Some(clock::now());
+        }
+    }
+
+    /// Does what [`counting`] says now.
+    pub fn count_again(&mut self) {
+        self.end_counting();
+        if self.on_since.is_some() {
+            self.begin_counting();
+        }
+    }
+
+    fn begin_counting(&mut self) {
+        if counting() == Counting::Off {
+            return;
+        }
+        for (table, counted) in self.tables.iter().zip(&mut self.counted) {
+            if table.owned.load(Acquire) {
+                table.counters.open();
+                counted.began = Some(table.counters.read(is_own(table)));
+            }
+        }
+    }
+
+    fn end_counting(&mut self) {
+        for (table, counted) in self.tables.iter().zip(&mut self.counted) {
+            if counted.began.is_some() {
+                counted.end(table);
+                table.counters.pause();
+            }
+        }
+    }
+
+    /// What was counted of the threads of the table of this number, up to now.
+    pub fn counts(&self, number: usize) -> Option<Counts> {
+        self.counted[number].until_now(self.tables[number])
     }
 
     /// Forgets all that was recorded.
@@ -65,6 +133,10 @@ impl Registry {
         let now = clock::now();
         self.on_ticks = 0;
         self.on_since = self.on_since.map(|_| now);
+        for (table, counted) in self.tables.iter().zip(&mut self.counted) {
+            let began = counted.began.map(|_| table.counters.read(is_own(table)));
+            *counted = Counted { sum: None, began };
+        }
         WITHOUT_TABLE.store(0, Relaxed);
         for slot in self.owners.iter_mut().filter(|slot| **slot == OwnerSlot::Left) {
             *slot = OwnerSlot::Free;
@@ -91,6 +163,11 @@ impl Drop for ReturnAtExit {
     fn drop(&mut self) {
         if let Some(table) = TABLE.take() {
             table.close_all();
+            let mut registry = registry();
+            if let Some(number) = registry.tables.iter().position(|other| std::ptr::eq(*other, table)) {
+                registry.counted[number].end(table);
+            }
+            table.counters.close();
             table.owned.store(false, Release);
         }
     }
@@ -129,17 +206,24 @@ fn attach() -> Option<&'static Table> {
     // Fails in a thread that has already given its table back: it must not take another.
     RETURN_AT_EXIT.try_with(|_| ()).ok()?;
     let mut registry = registry();
-    let free = registry.tables.iter().copied().find(|table| !table.owned.load(Acquire));
-    let table = match free {
-        Some(table) => table,
+    let free = registry.tables.iter().position(|table| !table.owned.load(Acquire));
+    let number = match free {
+        Some(number) => number,
         None => {
             registry.tables.try_reserve(1).ok()?;
-            let table = Table::leak_new()?;
-            registry.tables.push(table);
-            table
+            registry.counted.try_reserve(1).ok()?;
+            registry.tables.push(Table::leak_new()?);
+            registry.counted.push(Counted::default());
+            registry.tables.len() - 1
         }
     };
+    let table = registry.tables[number];
     table.owned.store(true, Relaxed);
+    table.counters.attach();
+    if registry.on_since.is_some() && counting() != Counting::Off {
+        table.counters.open();
+        registry.counted[number].began = Some(table.counters.read(true));
+    }
     trace::attach(table);
     TABLE.set(Some(table));
     Some(table)

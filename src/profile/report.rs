@@ -1,5 +1,7 @@
-//! A snapshot as a table for the terminal, within 100 columns. Reports for people and tools are made by `report`.
+//! A snapshot as tables for the terminal, within 100 columns: the call tree, what was counted, each thread's time.
+//! Reports for people and tools are made by `report`.
 
+use super::counters::{self, Counter, Counts};
 use super::{MethodStats, Snapshot, alloc};
 
 const HEAD: [&str; 11] =
@@ -19,7 +21,92 @@ pub fn render_table(snapshot: &Snapshot) -> String {
         text.push_str(&note);
         text.push('\n');
     }
+    push_counts(&mut text, snapshot);
+    push_threads(&mut text, snapshot);
     text
+}
+
+/// What was counted in the scopes whose counters were read, and what couldn't be.
+fn push_counts(text: &mut String, snapshot: &Snapshot) {
+    const HEAD: [&str; 8] = [
+        "minor faults",
+        "major",
+        "switches",
+        "migrations",
+        "cycles",
+        "instructions",
+        "cache miss",
+        "mispred",
+    ];
+    let counted: Vec<_> = snapshot.nodes.iter().filter_map(|node| Some((node, node.counts?))).collect();
+    if counted.is_empty() {
+        return;
+    }
+    text.push_str(&format!("\n{:<24}", "counted"));
+    HEAD.iter().for_each(|head| text.push_str(&format!(" {head:>w$}", w = head.len())));
+    text.push('\n');
+    for (node, counts) in counted {
+        let name = format!("{}{}", "  ".repeat(node.depth), node.name);
+        text.push_str(&format!("{name:<24.24}"));
+        for (cell, head) in count_cells(&counts).iter().zip(HEAD) {
+            text.push_str(&format!(" {cell:>w$}", w = head.len()));
+        }
+        text.push('\n');
+    }
+    for missing in counters::missing() {
+        text.push_str(&format!("{missing}\n"));
+    }
+}
+
+fn count_cells(counts: &Counts) -> [String; 8] {
+    [
+        Counter::MinorFaults,
+        Counter::MajorFaults,
+        Counter::ContextSwitches,
+        Counter::Migrations,
+        Counter::Cycles,
+        Counter::Instructions,
+        Counter::CacheMisses,
+        Counter::BranchMisses,
+    ]
+    .map(|counter| counts.get(counter).map_or("–".to_owned(), thousands))
+}
+
+/// What each thread did, where several worked.
+fn push_threads(text: &mut String, snapshot: &Snapshot) {
+    if snapshot.threads.len() < 2 {
+        return;
+    }
+    text.push_str(&format!(
+        "\n{:<10} {:>11} {:>11} {:>11} {:>6} {:>13} {:>9}\n",
+        "thread", "working ms", "waiting ms", "idle ms", "wait %", "minor faults", "switches"
+    ));
+    for thread in &snapshot.threads {
+        let busy = (thread.working_ns + thread.waiting_ns).max(1) as f64;
+        let [faults, switches] = [Counter::MinorFaults, Counter::ContextSwitches].map(|counter| {
+            thread.counts.and_then(|counts| counts.get(counter)).map_or("–".to_owned(), thousands)
+        });
+        text.push_str(&format!(
+            "{:<10} {:>11} {:>11} {:>11} {:>6.1} {faults:>13} {switches:>9}\n",
+            thread.thread,
+            milliseconds(thread.working_ns),
+            milliseconds(thread.waiting_ns),
+            milliseconds(thread.idle_ns),
+            100.0 * thread.waiting_ns as f64 / busy,
+        ));
+    }
+}
+
+/// Three digits and a unit of a thousand.
+fn thousands(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["", "K", "M", "G"] {
+        if value < 999.5 {
+            return if unit.is_empty() { count.to_string() } else { format!("{}{unit}", short(value)) };
+        }
+        value /= 1000.0;
+    }
+    format!("{}T", short(value))
 }
 
 fn push_line(text: &mut String, cells: &[String; 11]) {

@@ -2,6 +2,7 @@
 //! Figures are made once, here, from sums that were taken from one pair of clock reads a scope.
 
 use super::alloc::AllocCounts;
+use super::counters::Counts;
 use super::histogram::{BUCKETS, percentile};
 use super::node::NodeReading;
 use super::owner::Owner;
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub wall_ns: u64,
     /// Length of a clock tick in nanoseconds: no time is known better than this.
     pub ns_per_tick: f64,
+    /// What each thread did with the time, in the order of their numbers; those that recorded nothing left out.
+    pub threads: Vec<ThreadStats>,
     records: Vec<Record>,
 }
 
@@ -84,6 +87,34 @@ pub struct MethodStats {
     pub peak_bytes: u64,
     /// Each thread's part, those with time in it only.
     pub lanes: Vec<Lane>,
+    /// What was counted in it, children included, of all threads; none where its scopes weren't counted.
+    pub counts: Option<Counts>,
+    /// The same of each thread.
+    pub thread_counts: Vec<ThreadCounts>,
+}
+
+/// What was counted of one thread in a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadCounts {
+    /// The thread's number.
+    pub thread: usize,
+    /// Its part.
+    pub counts: Counts,
+}
+
+/// What one thread did while recording was on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadStats {
+    /// The thread's number, in the order in which threads first recorded.
+    pub thread: usize,
+    /// Time in scopes, waiting at barriers left out.
+    pub working_ns: u64,
+    /// Time at barriers.
+    pub waiting_ns: u64,
+    /// Time in no scope: parked between two regions, or in code that has none.
+    pub idle_ns: u64,
+    /// What was counted of it all that time; none where nothing was.
+    pub counts: Option<Counts>,
 }
 
 /// One thread's part of a method, calls and assistance together.
@@ -138,12 +169,25 @@ struct Record {
     self_alloc_bytes: u64,
     peak_bytes: u64,
     histogram: Box<[u64; BUCKETS]>,
+    /// What was counted of each table's thread in scopes of this node, and in how many.
+    counted: Vec<Counted>,
+    /// The same with what was counted below it only; see [`resolve_counts`].
+    counts: Vec<Option<Counts>>,
+    /// Whether all its scopes were counted.
+    all_counted: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct LaneTicks {
     total: u64,
     own: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    calls: u64,
+    scopes: u64,
+    counts: Counts,
 }
 
 impl Record {
@@ -167,10 +211,23 @@ impl Record {
             self_alloc_bytes: 0,
             peak_bytes: 0,
             histogram: Box::new([0; BUCKETS]),
+            counted: vec![Counted::default(); lanes],
+            counts: vec![None; lanes],
+            all_counted: true,
+        }
+    }
+
+    /// Adds what was counted of a table's thread in so many scopes.
+    fn add_counts(&mut self, (counts, scopes): (Counts, u64), lane: usize) {
+        let counted = &mut self.counted[lane];
+        if scopes > 0 {
+            counted.counts = if counted.scopes == 0 { counts } else { counted.counts.and(&counts) };
+            counted.scopes += scopes;
         }
     }
 
     fn add_reading(&mut self, reading: &NodeReading, lane: usize) {
+        self.counted[lane].calls += reading.calls;
         self.calls += reading.calls;
         self.lanes[lane].total += reading.ticks + reading.assist_ticks;
         self.lanes[lane].own += reading.self_ticks + reading.assist_self_ticks;
@@ -218,6 +275,10 @@ impl Record {
             self.flops = self.flops.saturating_add(other.flops);
             self.bytes = self.bytes.saturating_add(other.bytes);
             self.add_alloc(other.alloc);
+            self.all_counted &= other.all_counted;
+            for (to, from) in self.counts.iter_mut().zip(&other.counts) {
+                *to = Counts::sum(to.iter().chain(from));
+            }
         }
     }
 
@@ -262,12 +323,29 @@ impl Record {
                     self_ns: ns(lane.own as f64),
                 })
                 .collect(),
+            counts: self.known_counts().and_then(|counts| Counts::sum(counts.iter().flatten())),
+            thread_counts: self.known_counts().map_or(Vec::new(), |counts| {
+                let known = counts.iter().enumerate();
+                known
+                    .filter_map(|(thread, counts)| Some(ThreadCounts { thread, counts: (*counts)? }))
+                    .collect()
+            }),
         }
+    }
+
+    /// What was counted of each table's thread, where all scopes were.
+    fn known_counts(&self) -> Option<&[Option<Counts>]> {
+        self.all_counted.then_some(&self.counts)
     }
 
     /// Whether anything was recorded.
     fn is_used(&self) -> bool {
         self.calls > 0 || self.lanes.iter().any(|lane| lane.total > 0)
+    }
+
+    /// Whether a table's thread has scopes in it.
+    fn has_scopes(&self, lane: usize) -> bool {
+        self.lanes[lane].total > 0 || self.counted[lane].calls > 0
     }
 
     /// Ticks of the table whose calls took most.
@@ -320,23 +398,32 @@ fn merge(owner: Option<Zone>) -> Snapshot {
         merge_table(table, (lane, lanes), owner, &mut records);
     }
     let wall_ns = (registry.wall_ticks() as f64 * ns_per_tick) as u64;
+    let counts: Vec<Option<Counts>> = (0..lanes).map(|number| registry.counts(number)).collect();
     drop(registry);
     sum_into_parents(&mut records);
+    resolve_counts(&mut records);
     let records = in_preorder(&records);
     let nodes = tree_stats(&records, ns_per_tick);
-    Snapshot { nodes, dropped, unbalanced, wall_ns, ns_per_tick, records }
+    let threads = thread_stats(&records, &counts, wall_ns, ns_per_tick);
+    Snapshot { nodes, dropped, unbalanced, wall_ns, ns_per_tick, threads, records }
 }
 
 fn merge_table(table: &Table, (lane, lanes): (usize, usize), owner: Option<Zone>, records: &mut Vec<Record>) {
     // By the number of the table's node; number 0 is its root.
     let mut merged = vec![if owner.is_some() { Merged::Outside } else { Merged::Root }];
-    for reading in table.read() {
+    for (reading, counts) in table.read() {
         let above = merged.get(reading.parent).copied().unwrap_or(Merged::Root);
         let place = match (reading.zone.owner(), above) {
             (Some(_), _) if owner == Some(reading.zone) => Merged::Root,
             // Another owner's work, or a step that the common tree leaves out.
             (Some(_), _) if owner.is_some() => Merged::Outside,
-            (Some(_), above) => above,
+            (Some(_), above) => {
+                // A thread that works for the owner counts itself in this step.
+                if let Merged::At(index) = above {
+                    records[index].add_counts(counts, lane);
+                }
+                above
+            }
             (None, Merged::Outside) => Merged::Outside,
             (None, above) => {
                 let parent = if let Merged::At(index) = above { Some(index) } else { None };
@@ -346,6 +433,7 @@ fn merge_table(table: &Table, (lane, lanes): (usize, usize), owner: Option<Zone>
                     records.len() - 1
                 });
                 records[index].add_reading(&reading, lane);
+                records[index].add_counts(counts, lane);
                 Merged::At(index)
             }
         };
@@ -368,6 +456,48 @@ fn sum_into_parents(records: &mut [Record]) {
         records[parent].bytes = records[parent].bytes.saturating_add(bytes);
         records[parent].add_alloc(alloc);
     }
+}
+
+/// Works out what was counted in each node, children included. A thread with scopes in a node was counted there, or it
+/// isn't known; a thread that only took the node's path, to work for it, has what was counted on the way, else in the
+/// nodes below.
+fn resolve_counts(records: &mut [Record]) {
+    for index in (0..records.len()).rev() {
+        for lane in 0..records[index].lanes.len() {
+            let record = &mut records[index];
+            let Counted { calls, scopes, counts } = record.counted[lane];
+            if scopes > 0 && scopes >= calls {
+                record.counts[lane] = Some(counts);
+            } else if record.has_scopes(lane) {
+                record.counts[lane] = None;
+                record.all_counted = false;
+            }
+            if let (Some(parent), Some(counts)) = (record.parent, record.counts[lane]) {
+                let above = &mut records[parent].counts[lane];
+                *above = Counts::sum(above.iter().chain([&counts]));
+            }
+        }
+    }
+}
+
+/// What each thread did, from the nodes' times.
+fn thread_stats(
+    records: &[Record],
+    counts: &[Option<Counts>],
+    wall_ns: u64,
+    ns_per_tick: f64,
+) -> Vec<ThreadStats> {
+    let own = |thread: usize, waits: bool| -> u64 {
+        let records = records.iter().filter(|record| (record.zone == Zone::Barrier) == waits);
+        let ticks: u64 = records.map(|record| record.lanes[thread].own).sum();
+        (ticks as f64 * ns_per_tick).round() as u64
+    };
+    let stats = counts.iter().enumerate().map(|(thread, &counts)| {
+        let [working_ns, waiting_ns] = [own(thread, false), own(thread, true)];
+        let idle_ns = wall_ns.saturating_sub(working_ns + waiting_ns);
+        ThreadStats { thread, working_ns, waiting_ns, idle_ns, counts }
+    });
+    stats.filter(|stats| stats.working_ns + stats.waiting_ns > 0).collect()
 }
 
 /// Parents before children, siblings by falling time; nodes in which nothing was ever recorded (left over

@@ -8,7 +8,9 @@ use std::sync::atomic::{
 };
 
 use super::alloc::{self, AllocCounts};
+use super::counters::{AtomicCounts, Counts};
 use super::node::{Node, NodeReading, add};
+use super::os::ThreadCounters;
 use super::trace::Events;
 use super::{Zone, clock};
 
@@ -44,6 +46,8 @@ struct Frame {
     node: AtomicU16,
     /// The node to go back to.
     outer: AtomicU16,
+    /// Whether counters were read when it was opened.
+    counted: AtomicBool,
     serial: AtomicU64,
     start: AtomicU64,
     child_ticks: AtomicU64,
@@ -66,17 +70,24 @@ pub(super) struct Table {
     /// Node whose children the next scopes are.
     current: AtomicU16,
     depth: AtomicU32,
-    /// How often the tree was felled: node numbers from before mean nothing.
+    /// How often the tree was cut down to its root: node numbers from before mean nothing.
     fellings: AtomicU32,
     serial: AtomicU64,
     dropped: AtomicU64,
     unbalanced: AtomicU64,
     /// Where the ends of scopes are noted one by one, while that is wanted.
     pub events: AtomicPtr<Events>,
+    /// What the system counts of the thread.
+    pub counters: ThreadCounters,
     n_pending: AtomicU32,
     pending: [Pending; PENDING],
     frames: [Frame; DEPTH],
     nodes: [Node; NODES],
+    /// Readings at the beginning of the open scopes that are counted. Apart from frames and nodes, which stay as
+    /// small as most scopes need them.
+    began: [AtomicCounts; DEPTH],
+    /// What was counted in each node, its children included.
+    counts: [AtomicCounts; NODES],
 }
 
 /// Finds an open scope's frame again.
@@ -93,6 +104,14 @@ pub(super) struct Place {
     fellings: u32,
 }
 
+/// A stretch of a thread's time in a node that is counted though no scope is open.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch {
+    place: Place,
+    epoch: u32,
+    began: Counts,
+}
+
 /// How a scope counts for its zone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -107,18 +126,20 @@ pub(super) enum Role {
 pub struct Path {
     pub(super) len: usize,
     pub(super) zones: [u16; DEPTH],
+    /// Whether a scope of it is counted, so that threads which take it count what they do for it.
+    pub(super) counted: bool,
 }
 
 impl Path {
     /// The root.
-    pub const ROOT: Path = Path { len: 0, zones: [0; DEPTH] };
+    pub const ROOT: Path = Path { len: 0, zones: [0; DEPTH], counted: false };
 }
 
-/// Asks for a cache line, where the processor can be asked.
+/// Prefetches a cache line, where the processor has an instruction for it.
 #[inline(always)]
 fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: asking for a line of a valid place does nothing that could be seen.
+    // SAFETY: every x86-64 processor has the instruction; it changes no memory and never faults.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
             std::ptr::from_ref(place).cast(),
@@ -137,9 +158,10 @@ impl Table {
         unsafe { alloc_zeroed(layout).cast::<Table>().as_ref() }
     }
 
-    /// Opens a scope below the current node, now or at a moment already read; `None` (and one more dropped) where the table is full.
+    /// Opens a scope below the current node, now or at a moment already read, with its counters if it is `counted`;
+    /// `None` (and one more dropped) where the table is full.
     #[inline]
-    pub fn begin(&self, zone: Zone, at: Option<u64>) -> Option<Token> {
+    pub fn begin(&self, zone: Zone, at: Option<u64>, counted: bool) -> Option<Token> {
         self.renew();
         let depth = self.depth.load(Relaxed);
         let outer = self.current.load(Relaxed);
@@ -165,6 +187,10 @@ impl Table {
         self.current.store(node, Relaxed);
         self.depth.store(depth + 1, Relaxed);
         prefetch(&self.nodes[node as usize].children[Zone::Barrier.index()]);
+        frame.counted.store(counted, Relaxed);
+        if counted {
+            self.began[depth as usize].store(&self.counters.read(true));
+        }
         frame.start.store(at.unwrap_or_else(clock::now), Relaxed);
         Some(Token { depth, serial })
     }
@@ -183,6 +209,7 @@ impl Table {
         if depth > token.depth + 1 {
             add(&self.unbalanced, u64::from(depth - token.depth - 1));
         }
+        let counts = if frame.counted.load(Relaxed) { self.count_scope(token, frame) } else { None };
         let start = frame.start.load(Relaxed);
         let ticks = now.saturating_sub(start);
         let self_ticks = ticks.saturating_sub(frame.child_ticks.load(Relaxed));
@@ -204,15 +231,48 @@ impl Table {
             self.nodes[number as usize].count_allocations(own, peak);
         }
         self.push(number, role, [ticks, self_ticks, flops, bytes]);
-        // SAFETY: what is put there lives for ever.
+        // SAFETY: null, or a buffer that was leaked, so that it lives as long as the process.
         if let Some(events) = unsafe { self.events.load(Acquire).as_ref() } {
-            events.push(self.nodes[number as usize].zone.load(Relaxed), token.depth, start, now);
+            events.push(
+                self.nodes[number as usize].zone.load(Relaxed),
+                token.depth,
+                [start, now],
+                counts.as_ref(),
+            );
         }
         let outer = frame.outer.load(Relaxed);
         self.current.store(outer, Relaxed);
         self.depth.store(token.depth, Relaxed);
         if outer as usize == ROOT {
             self.settle();
+        }
+    }
+
+    /// Counts a scope that ends; what was counted so far on this thread, if anything is known.
+    #[cold]
+    fn count_scope(&self, token: Token, frame: &Frame) -> Option<Counts> {
+        let now = self.counters.read(true);
+        let counts = now.since(&self.began[token.depth as usize].load().0);
+        if counts.is_empty() {
+            return None;
+        }
+        self.counts[frame.node.load(Relaxed) as usize].add(&counts);
+        Some(now)
+    }
+
+    /// Begins to count what this thread does in its current node.
+    pub fn begin_stretch(&self) -> Stretch {
+        Stretch { place: self.place(), epoch: self.epoch.load(Relaxed), began: self.counters.read(true) }
+    }
+
+    /// Ends a stretch, unless a reset came in between.
+    pub fn end_stretch(&self, stretch: &Stretch) {
+        let standing = stretch.place.fellings == self.fellings.load(Relaxed);
+        if standing && stretch.epoch == self.epoch.load(Relaxed) && self.is_current() {
+            let counts = self.counters.read(true).since(&stretch.began);
+            if !counts.is_empty() {
+                self.counts[stretch.place.node as usize].add(&counts);
+            }
         }
     }
 
@@ -277,6 +337,8 @@ impl Table {
             node = self.nodes[node as usize].parent.load(Relaxed);
         }
         path.zones[..path.len].reverse();
+        let open = &self.frames[..self.depth.load(Relaxed) as usize];
+        path.counted = open.iter().any(|frame| frame.counted.load(Relaxed));
         path
     }
 
@@ -360,18 +422,20 @@ impl Table {
         }
     }
 
-    /// Zeroes the figures, and fells the tree so that paths no longer walked don't fill it for ever.
-    /// Unless scopes are open: they point into it. They count from the reset on.
+    /// Zeroes the figures. Where no scope is open, the tree is cut down to its root as well: paths that the thread
+    /// no longer takes would fill it in time. Open scopes point into the tree; they count from the reset on.
     #[cold]
     fn clear(&self, epoch: u32) {
-        let fell = self.depth.load(Relaxed) == 0 && self.current.load(Relaxed) as usize == ROOT;
-        for node in &self.nodes[..=self.extra_nodes.load(Relaxed) as usize] {
+        let bare = self.depth.load(Relaxed) == 0 && self.current.load(Relaxed) as usize == ROOT;
+        let used = ..=self.extra_nodes.load(Relaxed) as usize;
+        self.counts[used].iter().for_each(AtomicCounts::clear);
+        for node in &self.nodes[used] {
             node.clear();
-            if fell {
+            if bare {
                 node.children.iter().for_each(|child| child.store(0, Relaxed));
             }
         }
-        if fell {
+        if bare {
             self.extra_nodes.store(0, Relaxed);
             self.fellings.store(self.fellings.load(Relaxed).wrapping_add(1), Relaxed);
         }
@@ -379,7 +443,8 @@ impl Table {
         self.dropped.store(0, Relaxed);
         self.unbalanced.store(0, Relaxed);
         let allocated = alloc::thread_counts();
-        for frame in &self.frames[..self.depth.load(Relaxed) as usize] {
+        let open = ..self.depth.load(Relaxed) as usize;
+        for (frame, began) in self.frames[open].iter().zip(&self.began) {
             let start = frame.start.load(Relaxed).max(RESET_AT.load(Relaxed));
             frame.start.store(start, Relaxed);
             frame.child_ticks.store(0, Relaxed);
@@ -387,6 +452,9 @@ impl Table {
             frame.alloc_bytes.store(allocated.bytes, Relaxed);
             frame.child_alloc_count.store(0, Relaxed);
             frame.child_alloc_bytes.store(0, Relaxed);
+            if frame.counted.load(Relaxed) {
+                began.store(&self.counters.read(true));
+            }
         }
         self.epoch.store(epoch, Release);
     }
@@ -412,9 +480,11 @@ impl Table {
         add(&self.unbalanced, 1);
     }
 
-    /// Every node but the root, parents before children: number 1 first.
-    pub fn read(&self) -> impl Iterator<Item = NodeReading> + '_ {
+    /// Every node but the root, parents before children, number 1 first: with what was counted there, and in how
+    /// many scopes. Counts may miss the latest scope of another thread.
+    pub fn read(&self) -> impl Iterator<Item = (NodeReading, (Counts, u64))> + '_ {
         let count = self.extra_nodes.load(Acquire) as usize;
-        self.nodes[1..=count].iter().filter_map(Node::read)
+        let counts = self.counts[1..=count].iter().map(AtomicCounts::load);
+        self.nodes[1..=count].iter().zip(counts).filter_map(|(node, counts)| Some((node.read()?, counts)))
     }
 }

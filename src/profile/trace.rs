@@ -7,6 +7,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+use super::counters::{AtomicCounts, Counting, Counts, counting};
 use super::{Zone, clock, pool};
 use crate::{Error, Result};
 
@@ -26,6 +27,9 @@ pub struct TraceEvent {
     pub start_ns: u64,
     /// How long it took.
     pub duration_ns: u64,
+    /// What was counted of its thread when it ended, from the first such reading of the trace on; none where its
+    /// counters weren't read.
+    pub counts: Option<Counts>,
 }
 
 /// What [`stop`] and [`last`] give.
@@ -40,6 +44,8 @@ pub struct Trace {
 /// The buffer of one thread.
 pub(super) struct Events {
     slots: Box<[Slot]>,
+    /// Readings at the ends of the same scopes; empty where scopes aren't counted.
+    counts: Box<[AtomicCounts]>,
     /// Slots in use, and those that were needed beyond.
     len: AtomicUsize,
     lost: AtomicU64,
@@ -60,13 +66,20 @@ impl Events {
         let bytes = capacity.saturating_mul(size_of::<Slot>());
         slots.try_reserve_exact(capacity).map_err(|_| Error::OutOfMemory { bytes, what: "a trace" })?;
         slots.extend((0..capacity).map(|_| Slot([const { AtomicU64::new(0) }; 3])));
+        let mut counts = Vec::new();
+        if counting() == Counting::Everything {
+            let bytes = capacity.saturating_mul(size_of::<AtomicCounts>());
+            counts.try_reserve_exact(capacity).map_err(|_| Error::OutOfMemory { bytes, what: "a trace" })?;
+            counts.extend((0..capacity).map(|_| AtomicCounts::default()));
+        }
         let (len, lost) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Ok(Box::leak(Box::new(Events { slots: slots.into_boxed_slice(), len, lost })))
+        let (slots, counts) = (slots.into_boxed_slice(), counts.into_boxed_slice());
+        Ok(Box::leak(Box::new(Events { slots, counts, len, lost })))
     }
 
     /// Notes a scope; by the buffer's thread alone.
     #[inline]
-    pub fn push(&self, zone: u16, depth: u32, start: u64, end: u64) {
+    pub fn push(&self, zone: u16, depth: u32, [start, end]: [u64; 2], counts: Option<&Counts>) {
         if !TRACING.load(Relaxed) {
             return;
         }
@@ -78,7 +91,16 @@ impl Events {
         what.store(u64::from(zone) | u64::from(depth) << 16, Relaxed);
         from.store(start, Relaxed);
         to.store(end, Relaxed);
+        if let Some(cell) = self.counts.get(len) {
+            cell.store(counts.unwrap_or(&Counts::default()));
+        }
         self.len.store(len + 1, Release);
+    }
+
+    /// Whether it holds so many scopes, with their counts where scopes are counted.
+    fn has_room(&self, capacity: usize) -> bool {
+        let counts = counting() != Counting::Everything || self.counts.len() >= capacity;
+        self.slots.len() >= capacity && counts
     }
 
     fn clear(&self) {
@@ -103,9 +125,9 @@ pub fn start(capacity: usize) -> Result<()> {
     }
     CAPACITY.store(capacity, Relaxed);
     for table in &registry.tables {
-        // SAFETY: what is put there lives for ever.
+        // SAFETY: null, or a buffer that was leaked, so that it lives as long as the process.
         match unsafe { table.events.load(Acquire).as_ref() } {
-            Some(events) if events.slots.len() >= capacity => events.clear(),
+            Some(events) if events.has_room(capacity) => events.clear(),
             _ => table.events.store(ptr::from_ref(Events::leak_new(capacity)?).cast_mut(), Release),
         }
     }
@@ -137,11 +159,15 @@ pub fn last() -> Trace {
     let (began, ns_per_tick) = (BEGAN.load(Relaxed), clock::ns_per_tick());
     let ns = |ticks: u64| (ticks as f64 * ns_per_tick) as u64;
     for (thread, table) in registry.tables.iter().enumerate() {
-        // SAFETY: what is put there lives for ever.
+        // SAFETY: null, or a buffer that was leaked, so that it lives as long as the process.
         let Some(events) = (unsafe { table.events.load(Acquire).as_ref() }) else { continue };
         let len = events.len.load(Acquire);
         trace.dropped += events.lost.load(Relaxed);
-        for Slot([what, from, to]) in &events.slots[..len] {
+        let mut first = None;
+        for (index, Slot([what, from, to])) in events.slots[..len].iter().enumerate() {
+            let counts =
+                events.counts.get(index).map(|cell| cell.load().0).filter(|counts| !counts.is_empty());
+            let counts = counts.map(|counts| counts.since(first.get_or_insert(counts)));
             let (what, from, to) = (what.load(Relaxed), from.load(Relaxed).max(began), to.load(Relaxed));
             trace.events.extend(Zone::from_index(what as u16).map(|zone| TraceEvent {
                 zone,
@@ -149,6 +175,7 @@ pub fn last() -> Trace {
                 depth: (what >> 16) as usize,
                 start_ns: ns(from - began),
                 duration_ns: ns(to.saturating_sub(from)),
+                counts,
             }));
         }
     }

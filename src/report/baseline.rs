@@ -234,6 +234,7 @@ mod tests {
         Report {
             format: FORMAT.into(),
             version: VERSION,
+            counting: None,
             created: "2026-01-02T03:04:05Z".into(),
             mode: "enhanced".into(),
             machine: Machine { cpu: "A CPU".into(), commit: "abc".into(), ..Machine::default() },

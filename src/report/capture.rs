@@ -1,12 +1,15 @@
 //! From the recorder to a kept run: switches recording on around some work, and writes down what it saw.
 
-use super::data::{Event, FORMAT, Lane, Machine, Method, Part, Report, Run, VERSION};
+use super::data::{
+    self, COUNTING_VERSION, Counters, Event, FORMAT, Lane, Machine, Method, MissingCounters, Part, Report,
+    Run, ThreadCounters, ThreadTime, VERSION,
+};
 use super::machine::last_measured;
 use crate::Result;
 use crate::kernels::KernelSet;
 use crate::profile::alloc::{self, TotalCounts};
 use crate::profile::trace::{self, Trace};
-use crate::profile::{self, MethodStats, Snapshot};
+use crate::profile::{self, Counts, MethodStats, Snapshot, ThreadCounts, ThreadStats};
 use crate::time::rfc3339_now;
 
 impl Report {
@@ -20,7 +23,16 @@ impl Report {
             machine,
             models: Vec::new(),
             parts: Vec::new(),
+            counting: None,
         }
+    }
+
+    /// Adds a part, with what couldn't be counted in it.
+    pub fn add_part(&mut self, part: Part) {
+        if part.runs.iter().any(|run| run.counters.is_some()) {
+            self.counting = Some(counting());
+        }
+        self.parts.push(part);
     }
 
     /// What a host's own code has recorded so far: one run, with the last timeline, and the machine's limits where
@@ -35,7 +47,7 @@ impl Report {
         let machine = Machine::detect(KernelSet::default_set()?, threads, false);
         let mut report = Report::new("host", Machine { limits: last_measured(), ..machine });
         let about = "what the program has recorded".to_owned();
-        report.parts.push(Part { name: "all".to_owned(), about, runs: vec![run] });
+        report.add_part(Part { name: "all".to_owned(), about, runs: vec![run] });
         Ok(report)
     }
 }
@@ -67,6 +79,16 @@ pub fn record_traced<R>(events: usize, work: impl FnOnce() -> R) -> Result<(R, R
     Ok((result, run))
 }
 
+/// What is counted now.
+fn counting() -> data::Counting {
+    let missing = profile::counters::missing().into_iter().map(|missing| MissingCounters {
+        counters: missing.counters.into_iter().map(data::key).collect(),
+        reason: missing.reason,
+    });
+    let every_scope = profile::counting() == profile::Counting::Everything;
+    data::Counting { version: COUNTING_VERSION, every_scope, missing: missing.collect() }
+}
+
 /// What was allocated since, and the peak.
 fn since(before: TotalCounts) -> TotalCounts {
     let now = alloc::total_counts();
@@ -86,6 +108,7 @@ pub fn timeline(trace: &Trace) -> Vec<Event> {
         start_ns: event.start_ns - first,
         duration_ns: event.duration_ns,
         depth: event.depth,
+        counters: event.counts.as_ref().map(Counters::from),
     };
     trace.events.iter().map(event).collect()
 }
@@ -106,6 +129,23 @@ impl From<&Snapshot> for Run {
             methods: snapshot.by_zone().iter().map(Method::from).collect(),
             tree: snapshot.nodes.iter().map(Method::from).collect(),
             timeline: Vec::new(),
+            threads: snapshot.threads.iter().map(ThreadTime::from).collect(),
+            counters: Counts::sum(snapshot.threads.iter().filter_map(|thread| thread.counts.as_ref()))
+                .filter(|counts| !counts.is_empty())
+                .as_ref()
+                .map(Counters::from),
+        }
+    }
+}
+
+impl From<&ThreadStats> for ThreadTime {
+    fn from(stats: &ThreadStats) -> ThreadTime {
+        ThreadTime {
+            thread: stats.thread,
+            working_ns: stats.working_ns,
+            waiting_ns: stats.waiting_ns,
+            idle_ns: stats.idle_ns,
+            counters: stats.counts.as_ref().map(Counters::from),
         }
     }
 }
@@ -122,6 +162,14 @@ impl From<&MethodStats> for Method {
             _ => stats.lanes.iter().map(lane).collect(),
         };
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.total_ns));
+        let of_thread = |part: &ThreadCounts| ThreadCounters {
+            thread: part.thread,
+            counters: Counters::from(&part.counts),
+        };
+        let thread_counters = match stats.thread_counts.len() {
+            0 | 1 => Vec::new(),
+            _ => stats.thread_counts.iter().map(of_thread).collect(),
+        };
         Method {
             name: stats.name.to_owned(),
             parent: stats.parent,
@@ -146,6 +194,8 @@ impl From<&MethodStats> for Method {
             self_alloc_bytes: stats.self_alloc_bytes,
             peak_bytes: stats.peak_bytes,
             lanes,
+            counters: stats.counts.as_ref().map(Counters::from),
+            thread_counters,
         }
     }
 }

@@ -1,13 +1,20 @@
 //! A profile as it is kept: what a JSON file holds, and what every report and picture is drawn from.
 //! Times are nanoseconds, memory is bytes, rates are derived by methods and never stored.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::profile::{Counter, Counts};
 
 /// What stands in [`Report::format`].
 pub const FORMAT: &str = "smallmind-profile";
 
 /// The version of the layout that this library writes and reads.
 pub const VERSION: u32 = 1;
+
+/// The version of what stands in [`Counting`], [`Counters`] and [`ThreadTime`]. Files from before have none of them.
+pub const COUNTING_VERSION: u32 = 1;
 
 /// Everything one profiling session measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +34,58 @@ pub struct Report {
     pub models: Vec<ModelSpec>,
     /// Parts with a clock of their own, such as "same work" and "with cache".
     pub parts: Vec<Part>,
+    /// What the system's and the processor's counters say of this report; none where nothing was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counting: Option<Counting>,
+}
+
+/// Which scopes were counted, and what couldn't be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counting {
+    /// [`COUNTING_VERSION`].
+    pub version: u32,
+    /// Whether every scope was counted, or only runs and a host's zones.
+    pub every_scope: bool,
+    /// Counters that the machine or the system didn't give.
+    pub missing: Vec<MissingCounters>,
+}
+
+/// Counters that are unknown for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MissingCounters {
+    /// Their names, as in [`Counters`].
+    pub counters: Vec<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Values of counters by their names, such as "minor_page_faults"; unknown ones are left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Counters(pub BTreeMap<String, u64>);
+
+impl Counters {
+    /// The value of a counter, where it is known.
+    pub fn get(&self, counter: Counter) -> Option<u64> {
+        self.0.get(&key(counter)).copied()
+    }
+
+    /// Instructions for each cycle, where both are known.
+    pub fn instructions_per_cycle(&self) -> Option<f64> {
+        let cycles = self.get(Counter::Cycles).filter(|&cycles| cycles > 0)?;
+        Some(self.get(Counter::Instructions)? as f64 / cycles as f64)
+    }
+}
+
+impl From<&Counts> for Counters {
+    fn from(counts: &Counts) -> Counters {
+        Counters(counts.iter().map(|(counter, value)| (key(counter), value)).collect())
+    }
+}
+
+/// A counter's name in files.
+pub(super) fn key(counter: Counter) -> String {
+    counter.name().replace(' ', "_")
 }
 
 /// The machine and the build.
@@ -44,8 +103,11 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// Instruction set chosen, such as "avx512vnni".
     pub isa: String,
-    /// The kernel of each family that was chosen: family and row.
+    /// The kernel of each operation and type that was chosen.
     pub kernels: Vec<KernelRow>,
+    /// The other kernels of the build, and why each wasn't chosen.
+    #[serde(default)]
+    pub other_kernels: Vec<OtherKernel>,
     /// Version of the library.
     pub version: String,
     /// Commit that the build stands on, empty where unknown.
@@ -54,13 +116,26 @@ pub struct Machine {
     pub limits: Option<Limits>,
 }
 
-/// A kernel family and the row chosen of it.
+/// A kernel that was chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelRow {
-    /// Such as "matmul".
+    /// Its operation, such as "matmul".
     pub family: String,
-    /// Such as "f32.avx512.14x32".
+    /// Type, level and register tile, such as "f32.avx512.14x32".
     pub name: String,
+}
+
+/// A kernel that wasn't chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OtherKernel {
+    /// Its operation.
+    pub family: String,
+    /// Type, level and register tile.
+    pub name: String,
+    /// Why, such as "this CPU lacks amx".
+    pub reason: String,
+    /// Whether this CPU runs it, and it is of a higher level than the one that was chosen.
+    pub better: bool,
 }
 
 /// Measured limits of the machine, for as many threads as [`Machine::threads`].
@@ -143,6 +218,28 @@ pub struct Run {
     /// When things happened, of a piece of the run that was traced.
     #[serde(default)]
     pub timeline: Vec<Event>,
+    /// What each thread did with the time; empty in files from before this was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub threads: Vec<ThreadTime>,
+    /// What was counted of all threads together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
+}
+
+/// What one thread did in a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadTime {
+    /// The thread's number.
+    pub thread: usize,
+    /// Time in methods, waiting left out.
+    pub working_ns: u64,
+    /// Time that it waited at barriers for other threads.
+    pub waiting_ns: u64,
+    /// Time in no method: parked until there is work, or in code that isn't measured.
+    pub idle_ns: u64,
+    /// What was counted of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
 }
 
 /// Figures of one method: of a place in the call tree, or of all its places.
@@ -199,6 +296,21 @@ pub struct Method {
     /// Time of each thread that worked in it, the busiest first; empty where there is one.
     #[serde(default)]
     pub lanes: Vec<Lane>,
+    /// What was counted in it, of all threads; none where its calls weren't counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
+    /// The same of each thread, where there were several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thread_counters: Vec<ThreadCounters>,
+}
+
+/// What was counted of one thread in a method.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadCounters {
+    /// The thread's number.
+    pub thread: usize,
+    /// Its part.
+    pub counters: Counters,
 }
 
 /// One thread's part of a method.
@@ -225,6 +337,10 @@ pub struct Event {
     pub duration_ns: u64,
     /// Scopes around it on its thread.
     pub depth: usize,
+    /// What was counted of its thread up to its end, from the beginning of the timeline; none where scopes weren't
+    /// counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
 }
 
 impl Method {

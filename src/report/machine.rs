@@ -3,9 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::data::{KernelRow, Limits, Machine, MemoryLevel};
+use super::choice::{Choice, Reason, choices, tile_name};
+use super::data::{KernelRow, Limits, Machine, MemoryLevel, OtherKernel};
 use crate::isa::{IsaId, limits};
-use crate::kernels::{self, KernelInfo, KernelSet};
+use crate::kernels::KernelSet;
 use crate::memory::{self, AlignedBuf, CacheSizes};
 use crate::threads::{self, Team};
 use crate::{Error, Result, isa};
@@ -17,6 +18,7 @@ impl Machine {
     /// This machine, with the kernels of `set` on `threads` workers. With `limits`, what it can do at most is
     /// measured, which takes some tenths of a second the first time, or left out where that fails.
     pub fn detect(set: &KernelSet, threads: usize, limits: bool) -> Machine {
+        let (kernels, other_kernels) = kernel_rows(set.isa);
         Machine {
             cpu: isa::cpu_name(),
             cores: threads::available(),
@@ -24,7 +26,8 @@ impl Machine {
             os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             memory_bytes: memory::total_memory().unwrap_or(0),
             isa: set.isa.name().to_owned(),
-            kernels: kernel_rows(set.isa),
+            kernels,
+            other_kernels,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: option_env!("SMALLMIND_COMMIT").unwrap_or("").to_owned(),
             limits: if limits { measured(set.isa, threads).ok() } else { None },
@@ -32,20 +35,20 @@ impl Machine {
     }
 }
 
-/// The row of each op and type that runs at this level: that of the highest level it includes.
-fn kernel_rows(isa: IsaId) -> Vec<KernelRow> {
-    let usable = kernels::enumerate().into_iter().filter(|k| isa.includes(k.isa) && k.isa.is_available());
-    let mut rows: Vec<KernelInfo> = Vec::new();
-    for kernel in usable {
-        match rows.iter_mut().find(|row| (row.op, row.dtype) == (kernel.op, kernel.dtype)) {
-            Some(row) if row.isa < kernel.isa => *row = kernel,
-            Some(_) => {}
-            None => rows.push(kernel),
+/// The kernels that are chosen at this level, and the others.
+fn kernel_rows(used: IsaId) -> (Vec<KernelRow>, Vec<OtherKernel>) {
+    let (mut chosen, mut others) = (Vec::new(), Vec::new());
+    for Choice { kernel, reason, chosen: best } in choices(used) {
+        let (family, name) = (kernel.op.to_owned(), tile_name(&kernel));
+        match reason {
+            Reason::Chosen => chosen.push(KernelRow { family, name }),
+            _ => {
+                let better = kernel.isa.is_available() && best.is_none_or(|best| kernel.isa > best);
+                others.push(OtherKernel { family, name, reason: reason.to_string(), better });
+            }
         }
     }
-    let tile = |k: &KernelInfo| if k.mr * k.nr > 1 { format!(".{}x{}", k.mr, k.nr) } else { String::new() };
-    let name = |k: &KernelInfo| format!("{}.{}{}", k.dtype, k.isa.name(), tile(k));
-    rows.iter().map(|k| KernelRow { family: k.op.to_owned(), name: name(k) }).collect()
+    (chosen, others)
 }
 
 /// What was measured, by level and number of threads, the latest asked for last.

@@ -3,6 +3,7 @@
 
 pub mod baseline;
 mod capture;
+pub mod choice;
 pub mod compare;
 pub mod data;
 mod machine;
@@ -16,5 +17,6 @@ pub use compare::{Comparison, compare, render_comparison};
 pub use data::Report;
 pub use machine::{last_measured, measured};
 pub use models::{compare_models, render_models};
-pub use read::{Read, read};
+pub use read::{Read, read, read_with};
+pub use render::html::compare::{Kept, comparison_page, history_page};
 pub use render::{Format, render, write_file, write_folder};

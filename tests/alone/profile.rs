@@ -444,7 +444,9 @@ fn the_table_fits_its_terminal() {
     let table = profile::render_table(&snapshot);
     println!("{table}");
     let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines.len(), 2 + snapshot.nodes.len() + 1);
+    // The tree and a line below it; the threads with their head and an empty line before it.
+    assert_eq!(lines.len(), 2 + snapshot.nodes.len() + 1 + 2 + 2);
+    assert!(lines.iter().all(|line| line.chars().count() <= 100));
     for line in &lines[..2 + snapshot.nodes.len()] {
         assert_eq!(line.chars().count(), 100, "{line}");
     }

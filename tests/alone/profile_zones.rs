@@ -443,3 +443,131 @@ fn a_recorded_run_is_whole() {
         report::record_traced(100, || drop(profile::scope(Zone::Decode))).expect("no trace is under way");
     assert_eq!((traced.timeline.len(), traced.timeline[0].name.as_str()), (1, "decode"));
 }
+
+/// Pages of `bytes` of new memory, each touched once; none of them a huge one.
+#[cfg(target_os = "linux")]
+fn touch_new_pages(pages: usize) {
+    let bytes = 4096 * pages;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address of the system's choice; it is written inside of its length, and then
+    // given back by nobody else.
+    unsafe {
+        let start = libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        libc::madvise(start, bytes, libc::MADV_NOHUGEPAGE);
+        (0..pages).for_each(|page| start.cast::<u8>().add(4096 * page).write_volatile(1));
+        libc::munmap(start, bytes);
+    }
+}
+
+/// Page faults of a zone that touches 300 new pages on this thread, of which a team of two is part; and of a library's
+/// zone in it.
+#[cfg(target_os = "linux")]
+fn faults_of_zones() -> [Option<u64>; 4] {
+    use profile::Counter::MinorFaults;
+    let team = Team::new(2).unwrap();
+    profile::reset();
+    profile::zone_begin("touching").unwrap();
+    touch_new_pages(300);
+    {
+        let _op = profile::scope(Zone::Linear);
+        team.run(|worker| {
+            if worker.index() == 1 {
+                touch_new_pages(500)
+            }
+        })
+        .unwrap();
+        touch_new_pages(40);
+    }
+    assert!(profile::zone_end());
+    touch_new_pages(7);
+    let snapshot = profile::snapshot();
+    let touching = named(&snapshot, "touching");
+    let of = |counts: Option<profile::Counts>| counts.and_then(|counts| counts.get(MinorFaults));
+    let workers = touching.thread_counts.iter().map(|part| of(Some(part.counts)).unwrap()).max();
+    let all = snapshot.threads.iter().map(|thread| of(thread.counts).unwrap()).sum();
+    [of(touching.counts), workers, of(named(&snapshot, "linear").counts), Some(all)]
+}
+
+#[cfg(target_os = "linux")]
+fn assert_faults(counting: profile::Counting) {
+    let [zone, worker, op, all] = faults_of_zones();
+    // A few pages more are the program's own.
+    let near = |found: Option<u64>, touched: u64| {
+        assert!(found.is_some_and(|found| (touched..touched + 60).contains(&found)), "{found:?} {touched}");
+    };
+    near(zone, 840);
+    near(worker, 500);
+    // The thread has 7 pages more outside of the zone; the run has them all.
+    near(all, 847);
+    match counting {
+        profile::Counting::Everything => near(op, 540),
+        _ => assert_eq!(op, None, "a library's zone is counted only where that is asked for"),
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_zone_counts_the_pages_that_its_threads_touch() {
+    let _recording = record();
+    for counting in [profile::Counting::Zones, profile::Counting::Everything] {
+        profile::set_counting(counting);
+        assert_faults(counting);
+    }
+    profile::set_counting(profile::Counting::Zones);
+    let table = profile::render_table(&profile::snapshot());
+    assert!(table.contains("minor faults"), "{table}");
+    profile::set_counting(profile::Counting::Off);
+    assert_eq!(profile::counting(), profile::Counting::Off);
+    profile::reset();
+    profile::zone_begin("uncounted").unwrap();
+    assert!(profile::zone_end());
+    let snapshot = profile::snapshot();
+    assert_eq!(named(&snapshot, "uncounted").counts, None);
+    assert!(snapshot.threads.iter().all(|thread| thread.counts.is_none()));
+    profile::set_counting(profile::Counting::Zones);
+}
+
+/// From now on the kernel refuses `perf_event_open` to this process, as a container's filter does.
+#[cfg(target_os = "linux")]
+fn refuse_perf_events() {
+    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_perf_event_open as u32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its statements live through the call, which copies them.
+    let refused = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, std::ptr::from_ref(&program))
+    };
+    assert_eq!(refused, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn where_perf_events_are_refused_usage_is_counted_and_the_rest_has_its_reason() {
+    use profile::Counter;
+    if std::env::var_os("SMALLMIND_TEST_CHILD").is_none() {
+        return run_child("where_perf_events_are_refused_usage_is_counted_and_the_rest_has_its_reason", &[]);
+    }
+    refuse_perf_events();
+    profile::set_enabled(true);
+    assert_faults(profile::counting());
+    let snapshot = profile::snapshot();
+    let counts = named(&snapshot, "touching").counts.unwrap();
+    assert!(counts.get(Counter::ContextSwitches).is_some() && counts.get(Counter::MajorFaults).is_some());
+    assert_eq!(counts.iter().count(), 3, "{counts:?}");
+    let missing = profile::counters::missing();
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert_eq!(missing[0].counters, Counter::ALL[3..]);
+    let line = missing[0].to_string();
+    assert!(
+        line.starts_with("not counted: migrations, cycles") && line.contains("perf_event_paranoid"),
+        "{line}"
+    );
+    assert!(profile::render_table(&snapshot).contains(&line));
+}

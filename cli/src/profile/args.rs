@@ -6,6 +6,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args as Group, Subcommand};
 
 use crate::args::thread_count;
+use crate::conditions::Conditions;
 
 /// Accepts a number of runs: at least one.
 fn runs() -> RangedU64ValueParser<usize> {
@@ -57,6 +58,10 @@ pub struct RunArgs {
     /// Worker threads
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = thread_count())]
     pub threads: usize,
+    /// Count page faults, switches, cycles and misses of every step too, not only of each part: half a microsecond
+    /// or more a step and thread
+    #[arg(long)]
+    pub counters: bool,
     /// Print the report as JSON instead of Markdown
     #[arg(long)]
     pub json: bool,
@@ -78,6 +83,8 @@ pub struct ModelFile {
     #[arg(short = 'n', long = "decode-tokens", value_name = "N", default_value_t = 64)]
     pub decode: usize,
     #[command(flatten)]
+    pub conditions: Conditions,
+    #[command(flatten)]
     pub run: RunArgs,
 }
 
@@ -93,6 +100,9 @@ pub struct Compare {
     /// Write the comparison to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Write a page too: what changed, a flame graph of the difference, and the baselines over time
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print JSON instead of Markdown
     #[arg(long)]
     pub json: bool,
@@ -143,6 +153,12 @@ pub enum BaselineCommand {
     },
     /// List the baselines
     List,
+    /// Draw how each method's time went over the baselines
+    History {
+        /// The page to write
+        #[arg(short, long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Delete a baseline
     Delete {
         /// Its name

@@ -8,14 +8,22 @@ use smallmind::report::{self, Comparison, Read};
 use smallmind::{Error, Result};
 
 use super::args::{Compare, Models};
+use crate::baseline;
 use crate::output::{print, remark};
+use crate::predecessor;
 
-/// What a process ends with where something is slower by more than was allowed.
+/// The exit code where something is slower by more than was allowed.
 const REGRESSED: u8 = 3;
 
 pub fn run(args: &Compare) -> Result<ExitCode> {
     let store = Store::open(args.dir.clone());
-    let comparison = report::compare(&side(&args.before, &store)?, &side(&args.after, &store)?)?;
+    let (before, after) = (side(&args.before, &store)?, side(&args.after, &store)?);
+    let comparison = report::compare(&before, &after)?;
+    if let Some(file) = &args.html {
+        let history = store.as_ref().map_or(Ok(Vec::new()), baseline::kept)?;
+        let page = report::comparison_page(&comparison, [&before.report, &after.report], &history)?;
+        put(&Some(file.clone()), &page)?;
+    }
     let text = if args.json {
         let text =
             serde_json::to_string_pretty(&comparison).map_err(|error| Error::Internal(error.to_string()))?;
@@ -28,7 +36,7 @@ pub fn run(args: &Compare) -> Result<ExitCode> {
 }
 
 pub fn models(args: &Models) -> Result<()> {
-    let read = report::read(&args.report)?;
+    let read = predecessor::read(&args.report)?;
     let named = |error: Error| match error {
         Error::InvalidArgument(text) => Error::InvalidArgument(format!("{}: {text}", read.source)),
         other => other,
@@ -39,7 +47,7 @@ pub fn models(args: &Models) -> Result<()> {
 /// A path or, where there is none, the name of a baseline.
 fn side(name: &str, store: &Result<Store>) -> Result<Read> {
     if Path::new(name).exists() {
-        return report::read(name);
+        return predecessor::read(name);
     }
     match store {
         Ok(store) if store.contains(name) => store.load(name),

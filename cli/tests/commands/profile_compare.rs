@@ -107,6 +107,7 @@ fn report(runs: usize, product_ms: f64) -> Report {
     Report {
         format: FORMAT.into(),
         version: VERSION,
+        counting: None,
         created: "2026-01-02T03:04:05Z".into(),
         mode: "enhanced".into(),
         machine: Machine { cpu: "A CPU".into(), threads: 1, commit: "0123abc".into(), ..Machine::default() },

@@ -41,16 +41,16 @@ pub fn render_comparison(comparison: &Comparison) -> String {
 fn sides(before: &Side, after: &Side) -> String {
     let known = |text: &str| if text.is_empty() { NOTHING.to_owned() } else { markdown(text) };
     let layout = |layout: Layout| match layout {
-        Layout::Json => "JSON",
-        Layout::Markdown => "Markdown",
-        Layout::Predecessor => "Markdown of the predecessor",
+        Layout::Json => "JSON".to_owned(),
+        Layout::Markdown => "Markdown".to_owned(),
+        Layout::Dialect(tool) => format!("Markdown of the {tool}"),
     };
     let row =
         |what: &str, figure: &dyn Fn(&Side) -> String| vec![what.to_owned(), figure(before), figure(after)];
     let threads = |side: &Side| if side.threads == 0 { NOTHING.to_owned() } else { side.threads.to_string() };
     let rows = [
         row("file", &|side| known(&side.source)),
-        row("layout", &|side| layout(side.layout).to_owned()),
+        row("layout", &|side| layout(side.layout)),
         row("generated", &|side| known(&side.created)),
         row("mode", &|side| known(&side.mode)),
         row("CPU", &|side| known(&side.cpu)),
@@ -281,8 +281,7 @@ fn operations(part: &PartChange) -> String {
         ]
     });
     let mut text = String::from(
-        "\n### SIMD Operations\n\nOperations declared, or 2·n³ for each product that a scope holds (its warm-up too), \
-         over the time of the whole scope. The status is that of the time.\n\n",
+        "\n### SIMD Operations\n\nOperations declared over the time of the whole scope. The status is that of the time.\n\n",
     );
     text += &table(&heads, &WORDS, rows);
     text

@@ -345,11 +345,9 @@ fn part_change(sides: [(&Read, usize, &Part); 2], notes: &mut Vec<String>) -> Pa
         common.iter().map(|name| method_change(name, sides, &series)).collect();
     let weight = |method: &MethodChange| method.time_ns.delta().map_or(0.0, f64::abs);
     methods.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
-    let operands =
-        [0, 1].map(|side| operations::Side { series: &series[side], layout: sides[side].0.layout });
     let operations = methods
         .iter()
-        .filter_map(|method| operations::of(&method.name, &operands[0], &operands[1], &method.time_ns));
+        .filter_map(|method| operations::of(&method.name, &series[0], &series[1], &method.time_ns));
     PartChange {
         runs: [runs[0].len(), runs[1].len()],
         verdict: Verdict::Unknown,
@@ -411,7 +409,8 @@ fn summary(
     if walls.iter().any(Option::is_none) {
         let sums = [0, 1].map(|side| Some(series[side].sums(common)).filter(|sums| !sums.is_empty()));
         add("same methods, nested ones counted again", MetricUnit::Ns, sums);
-        let outer: Vec<&str> = common.iter().copied().filter(|name| !is_nested(name, common)).collect();
+        let outer: Vec<&str> =
+            common.iter().copied().filter(|name| !is_nested(sides, name, common)).collect();
         if outer.len() < common.len() {
             let sums = [0, 1].map(|side| Some(series[side].sums(&outer)).filter(|sums| !sums.is_empty()));
             add("same methods, nested ones left out", MetricUnit::Ns, sums);
@@ -420,25 +419,16 @@ fn summary(
     add("wall time", MetricUnit::Ns, walls);
     let whole: fn(&Read, &[f64]) -> bool = |read, _| read.nested_total_ns.is_none();
     add("allocated", MetricUnit::Bytes, figures(|run| run.alloc_bytes, whole));
-    let counted: fn(&Read, &[f64]) -> bool = |read, _| read.layout != Layout::Predecessor;
+    let counted: fn(&Read, &[f64]) -> bool = |read, _| read.allocations_counted;
     add("allocations", MetricUnit::Count, figures(|run| run.alloc_count, counted));
     add("peak memory", MetricUnit::Bytes, figures(|run| run.peak_bytes, any));
     metrics
 }
 
-/// Whether a method of the predecessor's enhanced mode runs inside another that is there, going by their names.
-fn is_nested(name: &str, names: &[&str]) -> bool {
-    let inside = |outer: String| names.iter().any(|other| *other == outer);
-    if let Some(group) = name.strip_suffix("_Iteration") {
-        let sized = |other: &&str| {
-            let size = other.strip_prefix(group).and_then(|rest| rest.strip_prefix('_'));
-            size.is_some_and(|size| size.starts_with(|c: char| c.is_ascii_digit()))
-        };
-        return names.iter().any(sized);
-    }
-    ["GenerateToken", "Forward"]
-        .iter()
-        .any(|piece| name.strip_suffix(piece).is_some_and(|model| inside(format!("{model}Inference"))))
+/// Whether a method runs inside another of `names`, as far as a side without a call tree says so.
+fn is_nested(sides: [(&Read, usize, &Part); 2], name: &str, names: &[&str]) -> bool {
+    let outer = sides.iter().filter_map(|(read, ..)| read.inside.get(name)).flatten();
+    outer.into_iter().any(|outer| names.contains(&outer.as_str()))
 }
 
 fn models(sides: [(&Read, usize, &Part); 2]) -> Vec<ModelChange> {

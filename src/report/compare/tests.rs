@@ -5,7 +5,7 @@ use rand_pcg::Pcg64;
 
 use super::*;
 use crate::report::data::{FORMAT, Machine, Method, ModelSpec, Report, VERSION};
-use crate::report::read::parse;
+use crate::report::read::Layout;
 
 fn method(name: &str, calls: u64, total_ns: u64) -> Method {
     let mean_ns = total_ns / calls;
@@ -34,6 +34,7 @@ fn report(runs: Vec<Vec<Method>>) -> Report {
     Report {
         format: FORMAT.into(),
         version: VERSION,
+        counting: None,
         created: "2026-01-02T03:04:05Z".into(),
         mode: "enhanced".into(),
         machine: Machine::default(),
@@ -226,115 +227,57 @@ fn a_limit_is_passed_only_by_the_whole_interval() {
     assert!(compared(&after, &before).regressions(0.0).is_empty());
 }
 
-/// A page of the predecessor's enhanced mode with these times in ms, in its layout.
-fn predecessor(matmul: f64) -> Read {
-    let small = [
-        ("Model_Small_Inference", 500.0, 1),
-        ("Model_Small_Forward", 400.0, 25),
-        ("Model_Small_GenerateToken", 450.0, 25),
-    ];
-    let single = [
-        ("MatMul_128x128", matmul, 1),
-        ("MatMul_Iteration", 30.0, 3),
-        ("GELU_1000", 6.0, 1),
-        ("GELU_Iteration", 5.0, 5),
-        ("TensorAdd_10000", 2.0, 1),
-        ("TensorAdd_Iteration", 1.5, 10),
-    ];
-    let rows: Vec<_> = small.iter().chain(&single).collect();
-    let total: f64 = rows.iter().map(|row| row.1).sum();
-    let mut page = format!(
-        "# Enhanced Performance Profile Report\n\n- **Total Runtime:** {total:.2} ms\n- **Total Allocations:** 1.00 MB\n\
-         - **Methods Profiled:** {}\n\n## Hot Paths (Top 30)\n\n| Rank | Method | Time (ms) | Calls | Avg (ms) | Alloc (MB) |\n\
-         |---|---|---|---|---|---|\n",
-        rows.len()
-    );
-    for (index, (name, ms, calls)) in rows.iter().enumerate() {
-        let mean = ms / f64::from(*calls);
-        page += &format!("| {} | `{name}` | {ms:.2} | {calls} | {mean:.3} | 0.00 |\n", index + 1);
-    }
-    parse("old.md", page.as_bytes()).unwrap()
-}
-
+/// A page that tells which methods run inside of which, and whose total isn't wall time.
 #[test]
-fn the_predecessors_total_is_not_held_against_wall_time() {
-    let mut ours = report(vec![vec![
-        method("Model_Small_Inference", 1, 50_000_000),
-        method("Model_Small_GenerateToken", 25, 45_000_000),
-        method("Model_Small_Forward", 25, 40_000_000),
-        Method { flops: 4 * 2 * 128 * 128 * 128, ..method("MatMul_128x128", 1, 1_000_000) },
-        Method { flops: 6 * 8 * 1000, ..method("GELU_1000", 1, 6_000) },
-        method("own", 1, 7_000_000),
-    ]]);
-    ours.models = vec![ModelSpec {
-        name: "Small".into(),
-        parameters: 470_528,
-        tensors: 29,
-        vocab: 256,
-        context: 64,
-        dim: 128,
-        layers: 2,
-        heads: 4,
-        weight_bytes: 0,
-        tokens: vec![25],
-    }];
-    let comparison = compared(&predecessor(40.0), &read(ours));
-    let part = &comparison.parts[0];
-    let figures: Vec<_> = part
+fn a_total_over_nested_scopes_is_not_held_against_wall_time() {
+    let runs =
+        || vec![vec![method("outer", 1, 500_000), method("inner", 1, 400_000), method("own", 1, 70_000)]];
+    let mut before = read(report(runs()));
+    before.report.parts[0].runs[0].wall_ns = 0;
+    before.nested_total_ns = Some(970_000);
+    before.allocations_counted = false;
+    before.inside = [("inner".to_owned(), vec!["outer".to_owned()])].into();
+    let comparison = compared(&before, &read(report(runs())));
+    let figures: Vec<_> = comparison.parts[0]
         .summary
         .iter()
-        .map(|metric| (&*metric.name, metric.change.before, metric.change.after))
+        .map(|metric| (&*metric.name, metric.change.before.map(f64::round), metric.change.verdict))
         .collect();
-    let near = |found: (&str, Option<f64>, Option<f64>), name: &str, before: f64, after: f64| {
-        assert_eq!(found.0, name);
-        assert!(
-            (found.1.unwrap() - before).abs() < 1.0 && (found.2.unwrap() - after).abs() < 1.0,
-            "{found:?}"
-        );
-    };
-    near(figures[0], "same methods, nested ones counted again", 1396e6, 136_006_000.0);
-    near(figures[1], "same methods, nested ones left out", 546e6, 51_006_000.0);
-    assert_eq!((figures[2].0, figures[2].1), ("wall time", None));
-    assert!(
-        part.summary[3..].iter().all(|metric| metric.change.verdict == Verdict::Unknown),
-        "{:?}",
-        part.summary
+    assert_eq!(
+        figures[0],
+        ("same methods, nested ones counted again", Some(970_000.0), Verdict::NoDifference)
     );
-    assert!(comparison.notes.iter().any(|note| note.contains("sums over nested scopes")));
-    // True speeds: a scope holds a warm-up and three products; what GELU takes is known from the other side.
-    let rate = |name: &str| {
-        let operation = part.operations.iter().find(|operation| operation.name == name).unwrap();
-        (operation.gflops_before.unwrap(), operation.gflops_after.unwrap())
-    };
-    let products = 4.0 * 2.0 * 128f64.powi(3);
-    let (before, after) = rate("MatMul_128x128");
-    assert!((before - products / 40e6).abs() < 1e-9 && (after - products / 1e6).abs() < 1e-9);
-    let (before, after) = rate("GELU_1000");
-    assert!((before - 48_000.0 / 6e6).abs() < 1e-9 && (after - 8.0).abs() < 1e-9);
-    let model = &part.models[0];
-    assert!(
-        (model.before.tokens_per_second - 50.0).abs() < 1e-6
-            && (model.after.tokens_per_second - 500.0).abs() < 1e-6
-    );
-    let removed: Vec<_> = part.removed.iter().map(|method| method.name.as_str()).collect();
-    assert_eq!(removed, ["MatMul_Iteration", "GELU_Iteration", "TensorAdd_10000", "TensorAdd_Iteration"]);
-    assert_eq!(part.added[0].name, "own");
-}
-
-#[test]
-fn two_pages_of_the_predecessor_have_speeds_by_name() {
-    let comparison = compared(&predecessor(40.0), &predecessor(20.0));
-    let operations = &comparison.parts[0].operations;
-    let names: Vec<_> = operations.iter().map(|operation| operation.name.as_str()).collect();
-    assert_eq!(names, ["MatMul_128x128", "TensorAdd_10000"]);
-    assert_eq!(operations[0].flops_before, Some(4.0 * 2.0 * 128f64.powi(3)));
-    assert_eq!(operations[1].flops_before, Some(10.0 * 10_000.0));
-    assert!((operations[0].gflops_after.unwrap() / operations[0].gflops_before.unwrap() - 2.0).abs() < 1e-9);
+    assert_eq!(figures[1], ("same methods, nested ones left out", Some(570_000.0), Verdict::NoDifference));
+    assert_eq!(figures[2], ("wall time", None, Verdict::Unknown));
+    assert!(figures[3..5].iter().all(|figure| figure.2 == Verdict::Unknown), "{figures:?}");
+    // Where the outer one isn't compared, the inner one counts.
+    before.inside = [("inner".to_owned(), vec!["elsewhere".to_owned()])].into();
+    let comparison = compared(&before, &read(report(runs())));
+    assert_eq!(comparison.parts[0].summary[1].name, "wall time");
 }
 
 #[test]
 fn the_page_has_every_section_and_the_json_every_figure() {
-    let comparison = compared(&predecessor(40.0), &predecessor(20.0));
+    let side = |matmul: u64, layout: Layout| {
+        let mut report = report(vec![vec![
+            Method { flops: 4_000_000, ..method("MatMul_128x128", 1, matmul) },
+            method("Model_Small_Inference", 1, 500_000),
+        ]]);
+        report.models = vec![ModelSpec {
+            name: "Small".into(),
+            parameters: 470_528,
+            tensors: 29,
+            vocab: 256,
+            context: 64,
+            dim: 128,
+            layers: 2,
+            heads: 4,
+            weight_bytes: 0,
+            tokens: vec![25],
+        }];
+        Read { layout, notes: vec!["a note".into()], ..read(report) }
+    };
+    let comparison = compared(&side(40_000, Layout::Dialect("other")), &side(20_000, Layout::Json));
     let page = render_comparison(&comparison);
     for section in [
         "# Profiles Compared",
@@ -363,7 +306,8 @@ fn the_page_has_every_section_and_the_json_every_figure() {
     let json = serde_json::to_value(&comparison).unwrap();
     assert_eq!(json["parts"][0]["methods"][0]["name"], "MatMul_128x128");
     assert_eq!(json["parts"][0]["methods"][0]["time_ns"]["verdict"], "no_difference");
-    assert_eq!(json["before"]["layout"], "predecessor");
+    assert_eq!(json["before"]["layout"], "other");
+    assert!(page.contains("| layout | Markdown of the other | JSON |"), "{page}");
     let told =
         compared(&times(&[1_000_000, 1_010_000, 1_005_000]), &times(&[1_200_000, 1_212_000, 1_206_000]));
     let page = render_comparison(&told);

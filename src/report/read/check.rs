@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::quoted;
-use crate::report::data::{Limits, Method, Report, Run};
+use crate::report::data::{COUNTING_VERSION, Limits, Method, Report, Run};
 
 /// The most methods, places of trees and events of timelines that a report may hold.
 const MAX_ROWS: usize = 1_000_000;
@@ -16,6 +16,10 @@ const MAX_ROWS: usize = 1_000_000;
 pub fn check(report: &Report) -> Result<(), String> {
     if report.parts.is_empty() {
         return Err("parts: empty: nothing was measured".into());
+    }
+    if let Some(counting) = report.counting.as_ref().filter(|counting| counting.version != COUNTING_VERSION) {
+        let found = counting.version;
+        return Err(format!("counting.version: {found}; this program reads version {COUNTING_VERSION}"));
     }
     rows(report)?;
     unique(report.parts.iter().map(|part| part.name.as_str()), "parts", "part")?;

@@ -9,9 +9,10 @@ use crate::report::data::Method;
 
 /// A row of a table of methods.
 #[derive(Debug)]
-pub(super) struct Row {
+pub struct Row {
+    /// Its line.
     pub line: usize,
-    /// What the row says; what it doesn't say is 0.
+    /// The method; figures that the table lacks are 0.
     pub method: Method,
     /// How far the total may be off, in nanoseconds.
     pub rounding_ns: f64,
@@ -21,7 +22,7 @@ pub(super) struct Row {
 
 /// What a table of methods is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Times of a page of ours: totals and means are medians of several runs, each for itself.
     Times,
     /// Times of one run: the mean times the calls is the total.
@@ -83,7 +84,7 @@ impl Columns {
 /// # Errors
 /// The line of a row that is doubled or missing, or of a figure that is none; the line of the header where a column
 /// is missing.
-pub(super) fn rows(table: &Table, kind: Kind) -> Result<Vec<Row>, String> {
+pub fn rows(table: &Table, kind: Kind) -> Result<Vec<Row>, String> {
     let columns = Columns::of(table)?;
     let needed = |column: Option<usize>, what: &str| match column {
         Some(_) => Ok(()),

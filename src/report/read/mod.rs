@@ -1,13 +1,12 @@
-//! Reading kept profiles back: our JSON and Markdown, and the Markdown of the predecessor.
-//! Whatever a file holds, it is read whole or refused with the line or field at fault; nothing is left out unsaid.
+//! Reading kept profiles back: our JSON and Markdown, and the Markdown of other tools ([`Dialect`]).
+//! A file is read whole, or refused with the line or field at fault; nothing is left out without a note.
 
 mod check;
 mod json;
-mod methods;
-mod number;
+pub mod methods;
+pub mod number;
 mod ours;
-mod page;
-mod predecessor;
+pub mod page;
 #[cfg(test)]
 mod tests;
 
@@ -28,15 +27,47 @@ const MAX_BYTES: u64 = 256 << 20;
 const IN_FOLDERS: [&str; 2] = ["report.json", "report.md"];
 
 /// How a profile was written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Our JSON: everything.
     Json,
     /// Our Markdown: one figure for all runs, no call tree.
     Markdown,
-    /// The predecessor's Markdown: one run, milliseconds with two digits.
-    Predecessor,
+    /// Markdown of the tool of this name ([`Dialect::name`]).
+    Dialect(&'static str),
+}
+
+impl Layout {
+    /// Its name in JSON: "json", "markdown" or the tool's.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Layout::Json => "json",
+            Layout::Markdown => "markdown",
+            Layout::Dialect(name) => name,
+        }
+    }
+}
+
+impl serde::Serialize for Layout {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// How another tool writes its profiles as Markdown, for [`read_with`] and [`parse_with`].
+pub trait Dialect {
+    /// The tool, in a word.
+    fn name(&self) -> &'static str;
+
+    /// The titles that its pages may have.
+    fn titles(&self) -> &[&str];
+
+    /// What a page with one of these titles holds; [`Read::page`] has what most dialects need. Source and layout are
+    /// set by the caller.
+    ///
+    /// # Errors
+    /// The line at fault, and why.
+    fn parse(&self, page: &page::Page, title: &str) -> std::result::Result<Read, String>;
 }
 
 /// A profile that was read.
@@ -50,8 +81,12 @@ pub struct Read {
     pub report: Report,
     /// Nanoseconds by which the total of a method may be off, by part and name, where it was rounded for a page.
     pub rounding_ns: HashMap<(usize, String), f64>,
-    /// The predecessor's total, nanoseconds, where it is a sum over nested scopes rather than wall time.
+    /// The total of a page in nanoseconds, where it is a sum over nested scopes rather than wall time.
     pub nested_total_ns: Option<u64>,
+    /// For methods of a page without a call tree: others that they run inside of.
+    pub inside: HashMap<String, Vec<String>>,
+    /// Whether [`Run::alloc_count`](super::data::Run::alloc_count) was measured.
+    pub allocations_counted: bool,
     /// What a reader of the comparison must know of this file.
     pub notes: Vec<String>,
 }
@@ -64,14 +99,21 @@ impl Read {
     pub fn of(source: impl Into<String>, report: Report) -> Result<Read> {
         let source = source.into();
         check(&report).map_err(|fault| Error::format(format!("{source}: {fault}")))?;
-        Ok(Read {
-            source,
-            layout: Layout::Json,
+        Ok(Read { source, layout: Layout::Json, ..Read::page(report) })
+    }
+
+    /// What a page held, with nothing else to tell of it.
+    pub fn page(report: Report) -> Read {
+        Read {
+            source: String::new(),
+            layout: Layout::Markdown,
             report,
             rounding_ns: HashMap::new(),
             nested_total_ns: None,
+            inside: HashMap::new(),
+            allocations_counted: true,
             notes: Vec::new(),
-        })
+        }
     }
 
     /// The report with everything that was measured.
@@ -95,8 +137,16 @@ impl Read {
 /// [`Error::Io`] where a file can't be read; [`Error::Format`] with the line or field where it is no profile, or one
 /// with something amiss; [`Error::Unsupported`] for another version.
 pub fn read(path: impl AsRef<Path>) -> Result<Read> {
+    read_with(path, &[])
+}
+
+/// The same, where a Markdown page may be in one of these dialects too.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_with(path: impl AsRef<Path>, dialects: &[&dyn Dialect]) -> Result<Read> {
     let path = file_of(path.as_ref())?;
-    parse(&path.display().to_string(), &load(&path)?)
+    parse_with(&path.display().to_string(), &load(&path)?, dialects)
 }
 
 /// Reads the bytes of a profile, which are called `source` in messages.
@@ -104,6 +154,14 @@ pub fn read(path: impl AsRef<Path>) -> Result<Read> {
 /// # Errors
 /// As for [`read`].
 pub fn parse(source: &str, bytes: &[u8]) -> Result<Read> {
+    parse_with(source, bytes, &[])
+}
+
+/// The same, where a Markdown page may be in one of these dialects too.
+///
+/// # Errors
+/// As for [`read`].
+pub fn parse_with(source: &str, bytes: &[u8], dialects: &[&dyn Dialect]) -> Result<Read> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(too_large(source));
     }
@@ -116,19 +174,21 @@ pub fn parse(source: &str, bytes: &[u8]) -> Result<Read> {
         None => Err(Error::format(format!("{source}: empty, so not a profile"))),
         Some('{') => json::parse(source, text),
         Some('[') => Err(Error::format(format!("{source}: a JSON list, so not a profile"))),
-        Some(_) => markdown(source, text),
+        Some(_) => markdown(source, text, dialects),
     }
 }
 
-/// A page of ours or of the predecessor's, told by its title.
-fn markdown(source: &str, text: &str) -> Result<Read> {
+/// A page of ours or in a dialect: its title says which.
+fn markdown(source: &str, text: &str, dialects: &[&dyn Dialect]) -> Result<Read> {
     let named = |fault: String| Error::format(format!("{source}: {fault}"));
     let page = page::Page::parse(text).map_err(named)?;
     let (line, title) = page.title().map_err(named)?;
+    let dialect = dialects.iter().find(|dialect| dialect.titles().contains(&title));
     let read = if let Some(mode) = title.strip_prefix(ours::TITLE) {
         ours::parse(&page, mode.trim())
-    } else if predecessor::TITLES.contains(&title) {
-        predecessor::parse(&page, title)
+    } else if let Some(dialect) = dialect {
+        let layout = Layout::Dialect(dialect.name());
+        dialect.parse(&page, title).map(|read| Read { layout, ..read })
     } else {
         Err(format!("line {line}: {} is not the title of a profile", crate::error::quoted(title)))
     };

@@ -2,8 +2,8 @@
 
 /// A number that was read.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Number {
-    /// In the base unit: nanoseconds, bytes, or as it stands.
+pub struct Number {
+    /// In the base unit (nanoseconds, bytes), or as it stands.
     pub value: f64,
     /// Half of its last digit: how far rounding took it at most.
     pub rounding: f64,
@@ -11,7 +11,7 @@ pub(super) struct Number {
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub enum Unit {
     /// This many nanoseconds.
     Time(u64),
     /// This many bytes.
@@ -57,12 +57,12 @@ impl Unit {
     }
 }
 
-/// A number in a column of this unit; one of its own stands before that of the column. None where there is nothing
-/// to say (a dash, or nothing).
+/// A number in a column of this unit; a unit of its own goes before that of the column. None for an empty cell or a
+/// dash.
 ///
 /// # Errors
-/// What is wrong with the text.
-pub(super) fn parse(text: &str, column: Unit) -> Result<Option<Number>, String> {
+/// The text is no number of this kind; the message says why.
+pub fn parse(text: &str, column: Unit) -> Result<Option<Number>, String> {
     let text = text.trim();
     if matches!(text, "" | "-" | "–" | "—") {
         return Ok(None);

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::Read;
 use super::methods::{self, Kind};
 use super::number::{self, Number};
 use super::page::{Column, Page, Table};
-use super::{Layout, Read};
 use crate::error::quoted;
 use crate::report::data::{FORMAT, Machine, ModelSpec, Part, Report, Run, VERSION};
 
@@ -73,15 +73,9 @@ pub(super) fn parse(page: &Page, mode: &str) -> Result<Read, String> {
         machine: machine(page)?,
         models,
         parts,
+        counting: None,
     };
-    Ok(Read {
-        source: String::new(),
-        layout: Layout::Markdown,
-        report,
-        rounding_ns,
-        nested_total_ns: None,
-        notes,
-    })
+    Ok(Read { rounding_ns, notes, ..Read::page(report) })
 }
 
 /// The names of the parts that have sections, each once, in their order.

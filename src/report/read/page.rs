@@ -1,15 +1,14 @@
 //! A Markdown page cut into its title, facts (`- **Key:** value`) and tables, each with its line and headings.
 //! Cells come as plain text: without backticks, emphasis and escapes.
 
-use super::number::Unit;
-use crate::error::quoted;
+use super::number::{Number, Unit};
 
 /// The most lines a page may have.
 const MAX_LINES: usize = 1_000_000;
 
 /// A page.
 #[derive(Debug, Default)]
-pub(super) struct Page {
+pub struct Page {
     title: Option<(usize, String)>,
     /// Lines of "key: value", in a list or not.
     pub facts: Vec<Fact>,
@@ -19,16 +18,18 @@ pub(super) struct Page {
 
 /// A line that gives one figure a name.
 #[derive(Debug)]
-pub(super) struct Fact {
+pub struct Fact {
+    /// Its line.
     pub line: usize,
-    /// In lower case.
+    /// What it is about, in lower case.
     pub key: String,
+    /// What stands behind the colon.
     pub value: String,
 }
 
 /// A table.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table {
     /// Line of its header.
     pub line: usize,
     /// The heading of second level above it.
@@ -43,11 +44,12 @@ pub(super) struct Table {
 
 /// A column's heading: `Total Time (ms)` and `total ms` are "total time" and "total", in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Column {
+pub struct Column {
     /// In lower case, the unit left out.
     pub name: String,
+    /// What its cells count.
     pub unit: Unit,
-    /// As it stands.
+    /// The heading as it stands.
     pub heading: String,
 }
 
@@ -185,11 +187,7 @@ impl Table {
     ///
     /// # Errors
     /// It is none; with line and column.
-    pub fn number(
-        &self,
-        row: &(usize, Vec<String>),
-        column: usize,
-    ) -> Result<Option<super::number::Number>, String> {
+    pub fn number(&self, row: &(usize, Vec<String>), column: usize) -> Result<Option<Number>, String> {
         let head = &self.columns[column];
         super::number::parse(&row.1[column], head.unit)
             .map_err(|why| format!("line {}: {}: {why}", row.0, quoted(&head.heading)))
@@ -223,6 +221,11 @@ impl Column {
     }
 }
 
+/// A text from a file for a message: short, on one line and in quotation marks.
+pub fn quoted(text: &str) -> String {
+    crate::error::quoted(text)
+}
+
 /// "- **Key:** value", "**Key:** value" or "- key: value".
 fn fact(line: &str) -> Option<(String, String)> {
     let item = line.strip_prefix("- ");
@@ -248,7 +251,7 @@ fn raw_cells(row: &str) -> Vec<String> {
         }
         escaped = c == '\\' && !escaped;
     }
-    // What stands behind the last bar is no cell.
+    // Nothing but space behind the last bar is no cell.
     if cells.len() > 1 && cells.last().is_some_and(|cell| cell.trim().is_empty()) {
         cells.pop();
     }

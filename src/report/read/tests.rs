@@ -39,6 +39,7 @@ fn report() -> Report {
     Report {
         format: FORMAT.into(),
         version: VERSION,
+        counting: None,
         created: "2026-01-02T03:04:05Z".into(),
         mode: "host".into(),
         machine: Machine::default(),
@@ -331,134 +332,84 @@ fn a_fault_in_our_page_is_told_with_its_line() {
     assert!(error(format!("{page}\n{again}").as_bytes()).contains("a second table \"All Methods\""));
 }
 
-/// A page of the enhanced mode, in the layout of the predecessor; the figures are made up.
-const ENHANCED: &str = "# Enhanced Performance Profile Report\n\n**Generated:** 2026-01-02 03:04:05\n\n## Summary\n\n\
-- **Total Runtime:** 1,100.30 ms\n- **Total Allocations:** 3.00 MB\n- **Methods Profiled:** 6\n\n\
-## 🔥 Hot Paths (Top 30)\n\n\
-| Rank | Method | Time (ms) | Calls | Avg (ms) | Alloc (MB) |\n|------|--------|-----------|-------|----------|------------|\n\
-| 1 | `Model_Small_Inference` | 500.00 | 1 | 500.000 | 1.00 |\n\
-| 2 | `Model_Small_GenerateToken` | 400.00 | 25 | 16.000 | 1.00 |\n\
-| 3 | `MatMul_128x128` | 100.20 | 1 | 100.204 | 0.00 |\n\
-| 4 | `MatMul_Iteration` | 80.00 | 3 | 26.667 | 0.00 |\n\
-| 5 | `TensorAdd_10000` | 20.06 | 1 | 20.061 | 0.50 |\n\
-| 6 | `TensorAdd_Iteration` | 0.04 | 10 | 0.004 | 0.50 |\n\n\
-## 💾 Top Allocators\n\n| Rank | Method | Total (MB) | Calls | Avg (KB) |\n|---|---|---|---|---|\n\
-| 1 | `Model_Small_Inference` | 1.00 | 1 | 1024.00 |\n| 2 | `TensorAdd_10000` | 0.50 | 1 | 512.00 |\n";
+/// A dialect whose pages have a title, and a line of microseconds.
+struct Clock;
 
-#[test]
-fn the_predecessors_page_is_read() {
-    let read = parse("old.md", ENHANCED.as_bytes()).unwrap();
-    assert_eq!(read.layout, Layout::Predecessor);
-    assert_eq!(read.nested_total_ns, Some(1_100_300_000));
-    assert!(read.notes[0].contains("sums over nested scopes"));
-    assert_eq!((&*read.report.mode, &*read.report.created), ("enhanced", "2026-01-02 03:04:05"));
-    let run = &read.report.parts[0].runs[0];
-    assert_eq!((&*read.report.parts[0].name, run.wall_ns, run.methods.len()), ("same work", 0, 6));
-    // The mean has more digits: 10 calls of 0.004 ms are known to 5 µs like the total, one call to half a µs.
-    let product = &run.methods[2];
-    assert_eq!((&*product.name, product.calls, product.total_ns), ("MatMul_128x128", 1, 100_204_000));
-    assert!((read.rounding_ns[&(0, product.name.clone())] - 500.0).abs() < 1e-6);
-    assert!((read.rounding_ns[&(0, "TensorAdd_Iteration".to_owned())] - 5000.0).abs() < 1e-6);
-    assert_eq!(run.methods[0].alloc_bytes, 1 << 20);
-    let model = &read.report.models[0];
-    assert_eq!((&*model.name, model.parameters, &model.tokens[..]), ("Small", 470_528, &[25][..]));
-    assert_eq!(read.report.models.len(), 1);
-}
-
-#[test]
-fn the_predecessors_other_pages_are_read_too() {
-    let page = "# Performance Profile Report\n\n**Generated:** 2026-01-02\n**Total Runtime:** 2500.00 ms\n\
-**Total Allocations:** 10.00 MB\n**Methods Profiled:** 2\n\n## 🔥 Hot Paths (by Time)\n\nText:\n\n\
-| Rank | Method | Total Time (ms) | % of Total | Calls | Avg Time (ms) | Min (ms) | Max (ms) |\n|--|--|--|--|--|--|--|--|\n\
-| 1 | `InferenceComplete` | 2407.761 | 96.31% | 3 | 802.587 | 545.368 | 1145.521 |\n\
-| 2 | `BuilderSetup` | 18.939 | 0.76% | 1 | 18.939 | 19.108 | 19.071 |\n\n\
-## 💾 Top Allocators (by Memory)\n\n| Rank | Method | Total Alloc (MB) | % of Total | Calls | Avg Alloc (KB) |\n|--|--|--|--|--|--|\n\
-| 1 | `InferenceComplete` | 10.000 | 99.66% | 3 | 3413.333 |\n| 2 | `BuilderSetup` | 0.000 | 0.00% | 1 | 0.000 |\n\n\
-## 📞 Most Called Methods\n\n| Rank | Method | Calls | Total Time (ms) | Avg Time (μs) |\n|--|--|--|--|--|\n\
-| 1 | `InferenceComplete` | 3 | 2407.761 | 802586.834 |\n";
-    let read = parse("old.md", page.as_bytes()).unwrap();
-    let run = &read.report.parts[0].runs[0];
-    assert_eq!((read.nested_total_ns, run.wall_ns, run.alloc_bytes), (None, 2_500_000_000, 10 << 20));
-    assert_eq!((run.methods[0].alloc_bytes, run.methods[0].max_ns), (10 << 20, 1_145_521_000));
-    // Its shortest call is longer than its mean: told, and put in order.
-    assert!(
-        read.notes[0].contains("line 15") && read.notes[0].contains("\"BuilderSetup\""),
-        "{:?}",
-        read.notes
-    );
-    assert_eq!(run.methods[1].min_ns, 18_939_000);
-}
-
-#[test]
-fn a_summary_in_a_table_and_other_orders_of_columns_are_read() {
-    let page = "# Enhanced Performance Profile Report\n## Summary\n| Metric | Value |\n|---|---|\n\
-| Total Runtime | 2 s |\n| Total Allocations | 512 KB |\n| Methods | 1 |\n\
-## Hot Paths\n| **Calls** | Time (s) | Method |\n|--:|---|---|\n| 2 | 2.0 | **MatMul** |\n";
-    let read = parse("old.md", page.as_bytes()).unwrap();
-    let method = &read.report.parts[0].runs[0].methods[0];
-    assert_eq!((&*method.name, method.calls, method.total_ns), ("MatMul", 2, 2_000_000_000));
-}
-
-#[test]
-fn every_fault_in_the_predecessors_page_is_told_with_its_line() {
-    for (from, to, expected) in [
-        ("| 3 | `MatMul_128x128` | 100.20 | 1 | 100.204 | 0.00 |\n", "", "line 17: rank 4 where 3 is due"),
-        (
-            "| 6 | `TensorAdd_Iteration` | 0.04 | 10 | 0.004 | 0.50 |\n",
-            "",
-            "line 13: 5 methods where line 9 says 6",
-        ),
-        (
-            "`MatMul_Iteration`",
-            "`MatMul_128x128`",
-            "line 18: the method \"MatMul_128x128\" stands in line 17 already",
-        ),
-        ("| 80.00 |", "| NaN |", "line 18: \"Time (ms)\": \"NaN\" is no number"),
-        ("| 80.00 |", "| -80.00 |", "line 18: \"Time (ms)\": \"-80.00\" is negative"),
-        ("| 80.00 |", "| Infinity |", "line 18: \"Time (ms)\": \"Infinity\" is no number"),
-        ("| 80.00 |", "| |", "line 18: no time (\"MatMul_Iteration\")"),
-        (
-            "| 80.00 |",
-            "| 800.00 |",
-            "line 18: 3 calls of 26.667000 ms on average are not 800.000000 ms in all",
-        ),
-        ("| 3 | 26.667 |", "| 2.5 | 26.667 |", "line 18: \"Calls\": \"2.5\" is no whole number"),
-        ("| Calls | Avg (ms) |", "| Count | Avg (ms) |", "line 13: no column for the calls"),
-        ("| Time (ms) |", "| Span (ms) |", "line 13: no column for the total time"),
-        (
-            "| Avg (ms) |",
-            "| Total (ms) |",
-            "line 13: the columns \"Time (ms)\" and \"Total (ms)\" say the same",
-        ),
-        ("| Rank | Method | Time", "| Rank | Name | Time", "line 13: no column for the names"),
-        ("- **Total Runtime:** 1,100.30 ms\n", "", "no \"total runtime\" in the summary"),
-        ("1,100.30", "1,10.30", "line 7: total runtime: \"1,10.30 ms\" is no number"),
-        (
-            "- **Methods",
-            "- **Total Runtime:** 5 ms\n- **Methods",
-            "line 9: \"total runtime\" a second time; the first is line 7",
-        ),
-        ("Hot Paths", "Cold Paths", "no section \"Hot Paths\""),
-        (
-            "| 0.50 | 1 | 512.00 |",
-            "| 0.90 | 1 | 512.00 |",
-            "line 27: allocations of \"TensorAdd_10000\" are not those of line 19",
-        ),
-        (
-            "| 0.50 | 1 | 512.00 |",
-            "| 0.50 | 3 | 512.00 |",
-            "line 27: 3 calls of \"TensorAdd_10000\", 1 in line 19",
-        ),
-        ("`TensorAdd_10000` | 20.06", "`` | 20.06", "line 19: a method without a name"),
-    ] {
-        assert!(ENHANCED.contains(from), "{from}");
-        let found = error(ENHANCED.replacen(from, to, 1).as_bytes());
-        assert!(found.contains(expected), "{from} -> {to}: {found}");
+impl Dialect for Clock {
+    fn name(&self) -> &'static str {
+        "clock"
     }
-    // What stands among the allocators only is told, not dropped.
-    let page = ENHANCED.replace("| 2 | `TensorAdd_10000` | 0.50 | 1", "| 2 | `Other` | 0.50 | 1");
-    let read = parse("old.md", page.as_bytes()).unwrap();
-    assert!(read.notes.iter().any(|note| note.contains("\"Other\" stands among the allocators only")));
+
+    fn titles(&self) -> &[&str] {
+        &["Clock"]
+    }
+
+    fn parse(&self, page: &page::Page, title: &str) -> std::result::Result<Read, String> {
+        assert_eq!(title, "Clock");
+        let fact = page.fact("took")?.ok_or("no time")?;
+        let number = number::parse(&fact.value, number::Unit::Time(1000))
+            .map_err(|why| format!("line {}: {why}", fact.line))?
+            .ok_or("no time")?;
+        let mut report = report();
+        report.parts[0].runs = vec![Run { wall_ns: number.value as u64, ..Run::default() }];
+        Ok(Read { allocations_counted: false, ..Read::page(report) })
+    }
+}
+
+#[test]
+fn a_page_in_a_dialect_is_read_where_it_is_known() {
+    const PAGE: &str = "# Clock\n\n- took: 2.5 ms\n";
+    let read = parse_with("a.md", PAGE.as_bytes(), &[&Clock]).unwrap();
+    assert_eq!((read.layout, &*read.source), (Layout::Dialect("clock"), "a.md"));
+    assert_eq!(serde_json::to_value(read.layout).unwrap(), "clock");
+    assert_eq!(read.report.parts[0].runs[0].wall_ns, 2_500_000);
+    assert!(read.into_full().is_err());
+    assert!(parse("a.md", PAGE.as_bytes()).unwrap_err().to_string().contains("\"Clock\" is not the title"));
+    let error = |page: &str| parse_with("a.md", page.as_bytes(), &[&Clock]).unwrap_err().to_string();
+    assert!(error("# Clock\n- took: NaN\n").contains("a.md: line 2: \"NaN\" is no number"));
+    assert!(error("# Clock\n").contains("a.md: no time"));
+    // Pages of ours stay ours.
+    let ours = render(&sample::report(), Format::Markdown).unwrap();
+    assert_eq!(parse_with("a.md", &ours, &[&Clock]).unwrap().layout, Layout::Markdown);
+}
+
+#[test]
+fn files_from_before_counters_are_read() {
+    let mut value = serde_json::to_value(sample::report()).unwrap();
+    fn remove(value: &mut serde_json::Value, names: &[&str]) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                names.iter().for_each(|name| drop(fields.remove(*name)));
+                fields.values_mut().for_each(|value| remove(value, names));
+            }
+            serde_json::Value::Array(values) => values.iter_mut().for_each(|value| remove(value, names)),
+            _ => {}
+        }
+    }
+    for run in value["parts"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .flat_map(|part| part["runs"].as_array_mut().unwrap())
+    {
+        run.as_object_mut().unwrap().remove("threads");
+        for list in ["methods", "tree", "timeline"] {
+            remove(&mut run[list], &["counters", "thread_counters"]);
+        }
+        run.as_object_mut().unwrap().remove("counters");
+    }
+    value.as_object_mut().unwrap().remove("counting");
+    value["machine"].as_object_mut().unwrap().remove("other_kernels");
+    let text = value.to_string();
+    assert!(
+        ["counting", "counters", "other_kernels"].iter().all(|name| !text.contains(&format!("\"{name}\"")))
+    );
+    let read = parse("old.json", text.as_bytes()).unwrap();
+    let run = &read.report.parts[0].runs[0];
+    assert!(read.report.counting.is_none() && run.counters.is_none() && run.threads.is_empty());
+    // What each thread did is then told by the methods that threads shared.
+    let page = String::from_utf8(render(&read.report, Format::Markdown).unwrap()).unwrap();
+    assert!(page.contains("### Threads") && !page.contains("### Counters"));
 }
 
 #[test]
@@ -467,8 +418,8 @@ fn folders_and_files_are_found_or_named() {
     let path = dir.path();
     let found = read(path).unwrap_err().to_string();
     assert!(found.contains("a folder with neither report.json nor report.md"), "{found}");
-    std::fs::write(path.join("report.md"), ENHANCED).unwrap();
-    assert_eq!(read(path).unwrap().layout, Layout::Predecessor);
+    std::fs::write(path.join("report.md"), render(&sample::report(), Format::Markdown).unwrap()).unwrap();
+    assert_eq!(read(path).unwrap().layout, Layout::Markdown);
     std::fs::write(path.join("report.json"), json(&report())).unwrap();
     let whole = read(path).unwrap();
     assert_eq!((whole.layout, whole.report), (Layout::Json, report()));
@@ -490,7 +441,7 @@ fn next(state: &mut u64) -> usize {
 #[test]
 fn damaged_files_are_read_or_refused_but_never_panic() {
     let page = render(&sample::report(), Format::Markdown).unwrap();
-    let sources = [json(&report()).into_bytes(), page, ENHANCED.as_bytes().to_vec()];
+    let sources = [json(&report()).into_bytes(), page];
     let pieces: [&[u8]; 12] = [
         b"|",
         b"\n",
@@ -508,7 +459,7 @@ fn damaged_files_are_read_or_refused_but_never_panic() {
     let mut state = 1;
     let (mut sound, mut refused) = (0, 0);
     for source in &sources {
-        for _ in 0..400 {
+        for _ in 0..600 {
             let mut bytes = source.clone();
             for _ in 0..1 + next(&mut state) % 3 {
                 let at = next(&mut state) % bytes.len();

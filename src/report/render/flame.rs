@@ -1,6 +1,8 @@
-//! The call tree as a flame graph: an SVG picture, whose frames are as wide as their wall time.
-//! A part is a frame at the bottom, as wide as its run in the middle; what no method covers is its own.
+//! The call tree as a flame graph: an SVG picture, whose frames are as wide as their wall time; of one report, or of
+//! two, in the colours of the difference.
+//! A part is a frame at the bottom, as wide as its run in the middle; time that no method covers is its own.
 
+use inferno::differential;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options};
 
@@ -23,16 +25,7 @@ const EMPTY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"ht
     Nothing was recorded.</text></svg>\n";
 
 pub(super) fn render(report: &Report) -> Result<Vec<u8>> {
-    let mut left = MOST_NS;
-    let stacks: Vec<(String, u64)> = view::parts(report).iter().flat_map(folded).collect();
-    let lines: Vec<String> = stacks
-        .into_iter()
-        .map(|(frames, ns)| {
-            let ns = ns.min(left);
-            left -= ns;
-            format!("{frames} {ns}")
-        })
-        .collect();
+    let lines = lines(report, |_| true);
     if lines.is_empty() {
         return Ok(EMPTY.into());
     }
@@ -46,10 +39,63 @@ pub(super) fn render(report: &Report) -> Result<Vec<u8>> {
     options.palette_map = Some(&mut colours);
     options.bgcolors = Some(BackgroundColor::Flat(WHITE));
     options.deterministic = true;
+    draw(&mut options, &lines)
+}
+
+/// Two reports in one picture, as wide as the later one: red took longer than in the earlier one, blue less long, and
+/// the stronger the colour the more. Only parts that both have; none where they have no call tree. Without a script, so
+/// that it can stand in a page.
+pub(in crate::report) fn render_difference(before: &Report, after: &Report) -> Result<Option<String>> {
+    let has = |report: &Report, name: &str| report.parts.iter().any(|part| part.name == name);
+    let sides = [lines(before, |name| has(after, name)), lines(after, |name| has(before, name))];
+    if sides.iter().any(Vec::is_empty) {
+        return Ok(None);
+    }
+    let [before, after] = sides.map(|lines| lines.join("\n"));
+    let mut folded = Vec::new();
+    differential::from_readers(
+        differential::Options::default(),
+        before.as_bytes(),
+        after.as_bytes(),
+        &mut folded,
+    )
+    .map_err(failed)?;
+    let folded =
+        String::from_utf8(folded).map_err(|error| Error::Internal(format!("flame graph: {error}")))?;
+    let mut options = Options::default();
+    options.title = "Where time was lost (red) and won (blue)".to_string();
+    options.count_name = "µs".to_string();
+    options.factor = 0.001;
+    options.bgcolors = Some(BackgroundColor::Flat(WHITE));
+    options.deterministic = true;
+    options.no_javascript = true;
+    let lines: Vec<String> = folded.lines().map(str::to_owned).collect();
+    let svg = String::from_utf8_lossy(&draw(&mut options, &lines)?).into_owned();
+    // Behind its prologue, which is for a file of its own.
+    Ok(svg.find("<svg").map(|start| svg[start..].to_owned()))
+}
+
+fn draw(options: &mut Options<'_>, lines: &[String]) -> Result<Vec<u8>> {
     let mut svg = Vec::new();
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
-        .map_err(|error| Error::Internal(format!("flame graph: {error}")))?;
+    flamegraph::from_lines(options, lines.iter().map(String::as_str), &mut svg).map_err(failed)?;
     Ok(svg)
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::Internal(format!("flame graph: {error}"))
+}
+
+/// A line for each place with time of its own, in the parts of these names: its frames, and nanoseconds.
+fn lines(report: &Report, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut left = MOST_NS;
+    let parts = view::parts(report);
+    let stacks = parts.iter().filter(|part| wanted(&part.part.name)).flat_map(folded);
+    let line = |(frames, ns): (String, u64)| {
+        let ns = ns.min(left);
+        left -= ns;
+        format!("{frames} {ns}")
+    };
+    stacks.map(line).collect()
 }
 
 /// Colours of all frames: pale ones of their families, for black text on them.

@@ -1,11 +1,11 @@
 //! What stands out in a report, worked out from its figures alone: no method is known by name here but the one
 //! in which workers wait.
 
+use super::family::is_wait;
 use super::models::ModelRate;
 use super::ops;
 use super::text::{duration, percent, ratio, short, shortened, size};
 use super::view::PartView;
-use crate::profile::Zone;
 use crate::report::data::{Method, Report};
 
 /// How much a reader should care.
@@ -64,11 +64,11 @@ pub(super) fn of(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]) 
     found
 }
 
-fn words(text: impl Into<String>) -> Piece {
+pub(super) fn words(text: impl Into<String>) -> Piece {
     Piece::Words(text.into())
 }
 
-fn name(text: &str) -> Piece {
+pub(super) fn name(text: &str) -> Piece {
     Piece::Name(shortened(text))
 }
 
@@ -168,8 +168,8 @@ fn waited_ns(part: &PartView<'_>) -> f64 {
     barrier.map_or(0.0, |barrier| barrier.idle_ns as f64)
 }
 
-fn waits(method: &Method) -> bool {
-    method.name == Zone::Barrier.name()
+pub(super) fn waits(method: &Method) -> bool {
+    is_wait(&method.name)
 }
 
 fn waiting(report: &Report, part: &PartView<'_>) -> Option<Insight> {

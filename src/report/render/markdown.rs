@@ -5,7 +5,7 @@ use super::insights::{self, Piece};
 use super::models::{self, ModelRate};
 use super::text::{self, NOTHING, markdown, mb, ms, percent, ratio, short};
 use super::view::{self, MethodView, PartView};
-use super::{ops, view::Spread};
+use super::{actions, counts, ops, view::Spread};
 use crate::report::data::{Machine, Report};
 
 /// Rows of the tables that show what is largest.
@@ -24,6 +24,7 @@ pub(super) fn render(report: &Report) -> String {
     page.line(&format!("# Profile: {}", markdown(&report.mode)));
     page.line("");
     page.line("Times are milliseconds of wall time, and 1 MB is 1048576 bytes. Of several runs, tables hold the median of each figure, and the shortest and longest call of all.\n");
+    first(&mut page, report, &parts, &rates);
     summary(&mut page, report, &parts, &rates);
     system(&mut page, report);
     model_tables(&mut page, report, &parts, &rates);
@@ -39,6 +40,7 @@ pub(super) fn render(report: &Report) -> String {
         most_called(&mut page, part);
         rated_ops(&mut page, part, &report.machine);
         threads(&mut page, part);
+        counted(&mut page, report, part);
         hierarchy(&mut page, part);
         all_methods(&mut page, part);
     }
@@ -84,6 +86,19 @@ impl Page {
 
 /// A figure of a part, as it is shown.
 type Figure<'a> = &'a dyn Fn(&PartView<'_>) -> String;
+
+/// What a reader can act on, with what to do.
+fn first(page: &mut Page, report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>]) {
+    let actions = actions::of(report, parts, rates);
+    if actions.is_empty() {
+        return;
+    }
+    page.section("What to Do First");
+    for action in actions {
+        page.line(&format!("- {} {}", sentence(&action.found), action.advice));
+    }
+    page.line("");
+}
 
 fn summary(page: &mut Page, report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>]) {
     page.section("Summary");
@@ -172,6 +187,15 @@ fn kernels(page: &mut Page, machine: &Machine) {
         vec![markdown(&rows[0].family), names.join(", ")]
     });
     page.table(&["family", "kernels"], &["family", "kernels"], families);
+    if !machine.other_kernels.is_empty() {
+        page.subsection("Kernels Not Chosen");
+        let others = machine
+            .other_kernels
+            .iter()
+            .map(|kernel| [&kernel.family, &kernel.name, &kernel.reason].map(|text| markdown(text)).to_vec());
+        let heads = ["family", "kernel", "reason"];
+        page.table(&heads, &heads, others);
+    }
 }
 
 fn model_tables(page: &mut Page, report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>]) {
@@ -386,6 +410,58 @@ fn rated_ops(page: &mut Page, part: &PartView<'_>, machine: &Machine) {
 }
 
 fn threads(page: &mut Page, part: &PartView<'_>) {
+    thread_times(page, part);
+    shared(page, part);
+}
+
+/// What each thread did, where several worked.
+fn thread_times(page: &mut Page, part: &PartView<'_>) {
+    let threads = part.threads();
+    if threads.len() < 2 {
+        return;
+    }
+    page.subsection("Threads");
+    page.line("Working in methods, waiting in them for other threads, and idle: parked, or in code that isn't measured.\n");
+    let mut heads = vec!["thread", "working ms", "waiting ms", "idle ms", "% waiting"];
+    let is_counted = threads.iter().any(|thread| thread.counters.is_some());
+    if is_counted {
+        heads.extend(counts::HEADS);
+    }
+    let rows = threads.iter().map(|thread| {
+        let times = [thread.working_ns, thread.waiting_ns, thread.idle_ns];
+        let mut row = vec![thread.thread.to_string()];
+        row.extend(times.map(|ns| ms(ns as f64)));
+        let busy = thread.working_ns.saturating_add(thread.waiting_ns);
+        row.push(percent(ratio(thread.waiting_ns as f64, busy as f64)));
+        if is_counted {
+            row.extend(counts::cells(&thread.counters.clone().unwrap_or_default()));
+        }
+        row
+    });
+    page.table(&heads, &[], rows);
+}
+
+/// What was counted in the part and in its methods.
+fn counted(page: &mut Page, report: &Report, part: &PartView<'_>) {
+    let all = part.middle.counters.as_ref().map(|counters| ("**all**".to_owned(), counters));
+    let methods = part.counted().map(|(method, counters)| (markdown(&method.name), counters));
+    let rows: Vec<_> = all.into_iter().chain(methods.take(HOT)).collect();
+    if rows.is_empty() {
+        return;
+    }
+    page.subsection("Counters");
+    page.line("Of all threads, what was called included; of the processor, what happened in user mode.\n");
+    let heads: Vec<&str> = std::iter::once("method").chain(counts::HEADS).collect();
+    let rows = rows
+        .into_iter()
+        .map(|(name, counters)| std::iter::once(name).chain(counts::cells(counters)).collect());
+    page.table(&heads, &["method"], rows);
+    let missing = counts::missing(report.counting.as_ref());
+    missing.iter().for_each(|line| page.line(&format!("{}\n", markdown(line))));
+}
+
+/// Each thread's share in the methods that several shared.
+fn shared(page: &mut Page, part: &PartView<'_>) {
     let lanes = part.middle.methods.iter().filter(|method| !method.lanes.is_empty());
     let rows: Vec<Vec<String>> = lanes
         .flat_map(|method| method.lanes.iter().map(move |lane| (method, lane)))
@@ -397,7 +473,7 @@ fn threads(page: &mut Page, part: &PartView<'_>) {
         })
         .collect();
     if !rows.is_empty() {
-        page.subsection("Threads");
+        page.subsection("Shared Methods");
         page.table(&["method", "thread", "total ms", "self ms"], &["method"], rows);
     }
 }

@@ -1,9 +1,11 @@
 //! A report as files: text for people, JSON for programs, pages and pictures, and what other tools open.
 //! Every rendering takes its figures from [`view`], so that no two of them disagree.
 
+mod actions;
+mod counts;
 mod family;
-mod flame;
-mod html;
+pub(super) mod flame;
+pub(super) mod html;
 mod insights;
 mod markdown;
 mod models;
@@ -35,7 +37,7 @@ pub enum Format {
     Html,
     /// A flame graph of self times: an SVG picture.
     Flame,
-    /// The timeline, for Perfetto and `chrome://tracing`.
+    /// The timeline with tracks of counters, for Perfetto and `chrome://tracing`.
     Trace,
     /// A compressed `profile.proto`, for `go tool pprof` and its kin.
     Pprof,
@@ -111,7 +113,7 @@ pub fn write_file(report: &Report, format: Format, path: &Path) -> Result<()> {
     replace_file(path, &render(report, format)?)
 }
 
-/// Puts `bytes` into a file at once: whoever reads it meanwhile sees the old file or the new one.
+/// Puts `bytes` into a file at once: a reader sees the old file or the new one.
 fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -119,7 +121,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_file_name(name);
     let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // What is left of it helps nobody; the first error is the one to tell.
+        // The first error is the one to tell.
         let _ = fs::remove_file(&temporary);
     }
     written.map_err(failed)

@@ -9,7 +9,8 @@ use flate2::{Compression, GzBuilder};
 use prost::Message;
 
 use super::view::{self, PartView};
-use crate::report::data::Report;
+use crate::profile::Counter;
+use crate::report::data::{Report, key};
 use crate::{Error, Result};
 
 #[derive(Clone, PartialEq, Message)]
@@ -108,13 +109,21 @@ fn profile(report: &Report) -> Profile {
     let mut writer = Writer::default();
     writer.text("");
     let kinds = [("calls", "count"), ("time", "nanoseconds"), ("alloc_space", "bytes"), ("flops", "count")];
+    let parts = view::parts(report);
+    // Other tools show a type that all samples have as 0 like any other: only what was counted gets one.
+    let is_counted = |counter: &Counter| {
+        let nodes = || parts.iter().flat_map(|part| part.tree.nodes);
+        nodes().filter_map(|node| node.counters.as_ref()).any(|counters| counters.get(*counter).is_some())
+    };
+    writer.counters = Counter::ALL.into_iter().filter(is_counted).collect();
+    let counted: Vec<String> = writer.counters.iter().map(|counter| key(*counter)).collect();
     let sample_type: Vec<ValueType> = kinds
-        .iter()
-        .map(|(kind, unit)| ValueType { r#type: writer.text(kind), unit: writer.text(unit) })
+        .into_iter()
+        .chain(counted.iter().map(|name| (name.as_str(), "count")))
+        .map(|(kind, unit): (&str, &str)| ValueType { r#type: writer.text(kind), unit: writer.text(unit) })
         .collect();
     let mapping = Mapping { id: 1, filename: writer.text("smallmind"), has_functions: true };
     let comment = vec![writer.text(&format!("smallmind profile: {}", report.mode))];
-    let parts = view::parts(report);
     parts.iter().for_each(|part| writer.part(part));
     let duration = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.middle.wall_ns));
     Profile {
@@ -141,6 +150,8 @@ struct Writer {
     functions: Vec<Function>,
     locations: Vec<Location>,
     samples: Vec<Sample>,
+    /// Those with a sample type, behind the four that there always are.
+    counters: Vec<Counter>,
 }
 
 impl Writer {
@@ -174,19 +185,22 @@ impl Writer {
         let allocated =
             tree.roots().fold(0, |sum: u64, root| sum.saturating_add(tree.nodes[root].alloc_bytes));
         let outside = run.wall_ns.saturating_sub(tree.roots_ns());
-        self.sample(vec![root], [0, outside, run.alloc_bytes.saturating_sub(allocated), 0]);
+        let own = [0, outside, run.alloc_bytes.saturating_sub(allocated), 0];
+        let counted: Vec<Vec<u64>> = self.counters.iter().map(|counter| tree.own_counts(*counter)).collect();
+        self.sample(vec![root], own.into_iter().chain(counted.iter().map(|_| 0)).collect());
         for (place, node) in tree.nodes.iter().enumerate() {
             let mut stack: Vec<u64> =
                 tree.way_up(place).map(|place| self.location(&tree.nodes[place].name)).collect();
             stack.push(root);
-            self.sample(stack, [node.calls, node.self_ns, node.self_alloc_bytes, tree.own_flops(place)]);
+            let own = [node.calls, node.self_ns, node.self_alloc_bytes, tree.own_flops(place)];
+            self.sample(stack, own.into_iter().chain(counted.iter().map(|own| own[place])).collect());
         }
     }
 
     /// A sample, unless nothing was measured.
-    fn sample(&mut self, location_id: Vec<u64>, value: [u64; 4]) {
+    fn sample(&mut self, location_id: Vec<u64>, value: Vec<u64>) {
         if value.iter().any(|&figure| figure > 0) {
-            self.samples.push(Sample { location_id, value: value.map(figure).to_vec() });
+            self.samples.push(Sample { location_id, value: value.into_iter().map(figure).collect() });
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 
+use crate::profile::Counter;
 use crate::report::data::{
-    Event, FORMAT, KernelRow, Lane, Limits, Machine, MemoryLevel, Method, ModelSpec, Part, Report, Run,
-    VERSION,
+    COUNTING_VERSION, Counters, Counting, Event, FORMAT, KernelRow, Lane, Limits, Machine, MemoryLevel,
+    Method, MissingCounters, ModelSpec, OtherKernel, Part, Report, Run, ThreadTime, VERSION, key,
 };
 
 /// A place of a tree before figures are summed.
@@ -92,7 +93,25 @@ fn figures(place: &Place, parent: Option<usize>, depth: usize) -> Method {
         self_alloc_bytes: place.alloc_bytes,
         peak_bytes: place.sum(|p| p.alloc_bytes / p.calls.max(1)),
         lanes: if place.threads > 1 { vec![lane(0, 100), lane(1, 93)] } else { vec![] },
+        // As `--counters` has it; each page that is allocated is touched for the first time.
+        counters: Some(counters(total, place.sum(|p| p.alloc_bytes) / 4096)),
+        ..Method::default()
     }
+}
+
+/// What would be counted in so much time on a core of 3 GHz.
+fn counters(ns: u64, faults: u64) -> Counters {
+    let values = [
+        (Counter::MinorFaults, faults),
+        (Counter::MajorFaults, 0),
+        (Counter::ContextSwitches, ns / 4_000_000),
+        (Counter::Migrations, 0),
+        (Counter::Cycles, 3 * ns),
+        (Counter::Instructions, 6 * ns),
+        (Counter::CacheReferences, ns / 20),
+        (Counter::CacheMisses, ns / 200),
+    ];
+    Counters(values.into_iter().map(|(counter, value)| (key(counter), value)).collect())
 }
 
 fn push(tree: &mut Vec<Method>, place: &Place, parent: Option<usize>, depth: usize) {
@@ -127,6 +146,9 @@ fn by_name(tree: &[Method]) -> Vec<Method> {
         sum.mean_ns = sum.total_ns / sum.calls.max(1);
         sum.min_ns = sum.min_ns.min(node.min_ns);
         sum.max_ns = sum.max_ns.max(node.max_ns);
+        if let (Some(to), Some(from)) = (&mut sum.counters, &node.counters) {
+            from.0.iter().for_each(|(name, value)| *to.0.entry(name.clone()).or_default() += value);
+        }
         for (to, from) in sum.lanes.iter_mut().zip(&node.lanes) {
             to.total_ns += from.total_ns;
             to.self_ns += from.self_ns;
@@ -142,8 +164,22 @@ fn run(roots: Vec<Place>, outside_ns: u64) -> Run {
     roots.sort_by_key(|root| std::cmp::Reverse(root.total_ns()));
     roots.iter().for_each(|root| push(&mut tree, root, None, 0));
     let over = |figure: fn(&Place) -> u64| roots.iter().map(|root| root.sum(figure)).sum::<u64>();
+    let wall_ns = roots.iter().map(Place::total_ns).sum::<u64>() + outside_ns;
+    let waiting_ns = over(|p| if p.name == "barrier" { p.own_ns } else { 0 });
+    let thread = |thread: usize, share: u64| {
+        let working_ns = (wall_ns - outside_ns - waiting_ns) * share / 100;
+        ThreadTime {
+            thread,
+            working_ns,
+            waiting_ns: waiting_ns * share / 100,
+            idle_ns: wall_ns - working_ns - waiting_ns * share / 100,
+            counters: Some(counters(working_ns, 20 / share)),
+        }
+    };
     Run {
-        wall_ns: roots.iter().map(Place::total_ns).sum::<u64>() + outside_ns,
+        wall_ns,
+        threads: vec![thread(0, 100), thread(1, 93)],
+        counters: Some(counters(2 * wall_ns, over(|p| p.alloc_bytes) / 4096)),
         alloc_bytes: over(|p| p.alloc_bytes) + 4096,
         alloc_count: over(|p| p.alloc_count) + 3,
         peak_bytes: 21 << 20,
@@ -243,6 +279,7 @@ fn timeline() -> Vec<Event> {
                 start_ns,
                 duration_ns,
                 depth: depth + 2 * usize::from(thread == 0),
+                counters: Some(counters(start_ns + duration_ns, start_ns / 9_000)),
             };
             events.push(event(name, *now, longest, 0));
             events.push(event("barrier", *now + took, longest - took, 1));
@@ -260,6 +297,7 @@ fn timeline() -> Vec<Event> {
         start_ns,
         duration_ns: end - start_ns,
         depth,
+        counters: None,
     };
     events.push(outer("Model_Medium_Forward", 150, now, 1));
     events.push(outer("Model_Medium_GenerateToken", 0, now + 3_100, 0));
@@ -276,6 +314,12 @@ fn part(name: &str, about: &str, cached: bool) -> Part {
 
 fn machine() -> Machine {
     let kernel = |family: &str, name: &str| KernelRow { family: family.into(), name: name.into() };
+    let other = |family: &str, name: &str, reason: &str| OtherKernel {
+        family: family.into(),
+        name: name.into(),
+        reason: reason.into(),
+        better: false,
+    };
     let level = |name: &str, bytes: u64, gbps: f64| MemoryLevel { name: name.to_string(), bytes, gbps };
     Machine {
         cpu: "Example Server CPU @ 2.60GHz".into(),
@@ -289,6 +333,10 @@ fn machine() -> Machine {
             kernel("qmatmul", "q.vnni.16"),
             kernel("attention", "f16.avx512"),
             kernel("rows", "avx512"),
+        ],
+        other_kernels: vec![
+            other("matmul", "f32.avx2.6x16", "the kernel for avx512 is chosen"),
+            other("qmatmul", "q4_1.amx", "this CPU lacks amx"),
         ],
         version: "0.1.0".into(),
         commit: "0123abc".into(),
@@ -321,6 +369,14 @@ pub(in crate::report) fn report() -> Report {
     Report {
         format: FORMAT.into(),
         version: VERSION,
+        counting: Some(Counting {
+            version: COUNTING_VERSION,
+            every_scope: true,
+            missing: vec![MissingCounters {
+                counters: [Counter::Branches, Counter::BranchMisses].map(key).to_vec(),
+                reason: "the processor has too few counters for it".into(),
+            }],
+        }),
         created: "2026-11-21T05:00:00Z".into(),
         mode: "enhanced".into(),
         machine: machine(),

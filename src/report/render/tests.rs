@@ -183,6 +183,7 @@ fn odd_reports() -> Vec<(&'static str, Report)> {
                         start_ns: u64::MAX,
                         duration_ns: u64::MAX,
                         depth: usize::MAX,
+                        counters: None,
                     }],
                     ..Run::default()
                 };

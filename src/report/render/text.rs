@@ -4,7 +4,7 @@
 /// What stands where there is nothing to say.
 pub(in crate::report) const NOTHING: &str = "–";
 
-/// Bytes of a "MB": the predecessor's reports count so too.
+/// Bytes of a "MB".
 pub(in crate::report) const MB: f64 = 1_048_576.0;
 
 /// Letters of a name in a sentence or a heading.

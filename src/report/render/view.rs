@@ -1,10 +1,12 @@
 //! A part of a report as it is shown: medians over its runs with their spread, the run in the middle, and the
 //! call tree with what each place did by itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::family::is_wait;
 use super::text::ratio;
-use crate::report::data::{Method, Part, Report, Run};
+use crate::profile::Counter;
+use crate::report::data::{Counters, Method, Part, Report, Run, ThreadTime};
 
 /// Deeper places of a tree are shown below the last of these: no real tree is that deep.
 const DEEPEST: usize = 128;
@@ -84,6 +86,8 @@ static NO_RUN: Run = Run {
     methods: Vec::new(),
     tree: Vec::new(),
     timeline: Vec::new(),
+    threads: Vec::new(),
+    counters: None,
 };
 
 /// All parts of a report.
@@ -132,6 +136,34 @@ impl<'a> PartView<'a> {
     /// Self times of the run in the middle; more than its wall time where a host's threads ran side by side.
     pub fn self_sum(&self) -> u64 {
         self.middle.methods.iter().fold(0, |sum, method| sum.saturating_add(method.self_ns))
+    }
+
+    /// What each thread did in the run in the middle. A file from before that was measured tells it of the methods that
+    /// threads shared.
+    pub fn threads(&self) -> Vec<ThreadTime> {
+        if !self.middle.threads.is_empty() {
+            return self.middle.threads.clone();
+        }
+        let mut threads: BTreeMap<usize, ThreadTime> = BTreeMap::new();
+        for method in &self.middle.methods {
+            for lane in &method.lanes {
+                let thread = threads.entry(lane.thread).or_default();
+                let time =
+                    if is_wait(&method.name) { &mut thread.waiting_ns } else { &mut thread.working_ns };
+                *time = time.saturating_add(lane.self_ns);
+            }
+        }
+        let of = |(thread, times): (usize, ThreadTime)| {
+            let busy = times.working_ns.saturating_add(times.waiting_ns);
+            ThreadTime { thread, idle_ns: self.middle.wall_ns.saturating_sub(busy), ..times }
+        };
+        threads.into_iter().map(of).collect()
+    }
+
+    /// Methods whose calls were counted, with what was counted: medians over the runs, by falling time.
+    pub fn counted(&self) -> impl Iterator<Item = (&Method, &Counters)> {
+        let figures = self.methods.iter().map(|method| &method.figures);
+        figures.filter_map(|method| Some((method, method.counters.as_ref()?)))
     }
 
     /// Operations declared in the run in the middle.
@@ -197,11 +229,25 @@ fn over_runs(runs: &[&Method]) -> MethodView {
         alloc_count: median(|m| m.alloc_count),
         self_alloc_bytes: median(|m| m.self_alloc_bytes),
         peak_bytes: runs.iter().map(|m| m.peak_bytes).max().unwrap_or(0),
+        counters: median_counters(runs),
         ..Method::default()
     };
     let total = spread(|m| m.total_ns);
     // As whole as the other figures, or a method alone could seem to take longer than with what it called.
     MethodView { figures, total: Spread { median: total.median.round(), ..total } }
+}
+
+/// The median of each counter that all runs know.
+fn median_counters(runs: &[&Method]) -> Option<Counters> {
+    let all: Vec<&Counters> = runs.iter().map(|method| method.counters.as_ref()).collect::<Option<_>>()?;
+    let names = all.first()?.0.keys();
+    let median = |name: &String| -> Option<(String, u64)> {
+        let values: Vec<u64> =
+            all.iter().map(|counters| counters.0.get(name).copied()).collect::<Option<_>>()?;
+        let median = Spread::of(values.into_iter().map(|value| value as f64)).median;
+        Some((name.clone(), median.round() as u64))
+    };
+    Some(Counters(names.filter_map(median).collect()))
 }
 
 /// A call tree whose places are sound, whatever a file said.
@@ -289,6 +335,19 @@ impl<'a> Tree<'a> {
     /// Bytes that the place itself declared to move.
     pub fn own_bytes(&self, place: usize) -> u64 {
         self.nodes[place].bytes.saturating_sub(self.inside[place].bytes)
+    }
+
+    /// What was counted in each place outside of the counted places that it calls.
+    pub fn own_counts(&self, counter: Counter) -> Vec<u64> {
+        let of =
+            |node: &Method| node.counters.as_ref().and_then(|counters| counters.get(counter)).unwrap_or(0);
+        let mut own: Vec<u64> = self.nodes.iter().map(of).collect();
+        for (node, parent) in self.nodes.iter().zip(&self.parents) {
+            if let Some(parent) = parent {
+                own[*parent] = own[*parent].saturating_sub(of(node));
+            }
+        }
+        own
     }
 
     /// Wall time of what a place calls directly.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::{cell::RefCell, rc::Rc};
 
 use smallmind::format::gguf::Gguf;
-use smallmind::model::{LoadParams, Model};
+use smallmind::model::Model;
 use smallmind::profile::{self, Zone, zone};
 use smallmind::report::data::ModelSpec;
 use smallmind::runtime::{Context, ContextParams, Logits};
@@ -19,7 +19,7 @@ const BATCH: usize = 32;
 pub fn plan(args: &ModelFile) -> Result<Plan> {
     let path = args.model.as_ref().ok_or_else(|| Error::invalid("no model file was named"))?;
     let tensors = Gguf::open_path(path)?.tensors().len();
-    let model = Model::open(path, &LoadParams::default())?;
+    let model = Model::open(path, &args.conditions.load_params())?;
     let (kernels, threads) = (*model.kernels(), args.run.threads);
     let context = context(&model, args)?;
     let name = match model.config().name.as_str() {
@@ -28,36 +28,47 @@ pub fn plan(args: &ModelFile) -> Result<Plan> {
     };
     let spec = model_spec(&name, &model, tensors);
     let context = Rc::new(RefCell::new(context));
-    let part = |kind: Kind, count: usize| -> Result<PartPlan> {
-        let passes = Passes::new(kind, count, args.prompt, &spec, &context)?;
+    let part = |kind: Kind, count: usize, depth: usize| -> Result<PartPlan> {
+        let before = depth + if kind == Kind::Decode { args.prompt } else { 0 };
+        let passes = Passes::new(kind, count, before, &spec, &context)?;
+        let at = if depth > 0 { format!("@d{depth}") } else { String::new() };
         Ok(PartPlan {
-            name: kind.name(),
-            about: kind.about(count, args.prompt),
+            name: format!("{}{at}", kind.name()),
+            about: kind.about(count, before),
             workloads: vec![Box::new(passes)],
         })
     };
-    let counts = [
-        (Kind::Prefill, args.prompt),
-        (Kind::Decode, args.decode),
-        (Kind::Batch, BATCH.min(model.config().n_ctx_train)),
-    ];
-    let wanted = counts.into_iter().filter(|&(_, count)| count > 0);
-    let parts = wanted.map(|(kind, count)| part(kind, count)).collect::<Result<_>>()?;
+    let counts = [(Kind::Prefill, args.prompt), (Kind::Decode, args.decode), (Kind::Batch, BATCH)];
+    let mut parts = Vec::new();
+    let depths = &args.conditions.depth;
+    let new = depths.iter().enumerate().filter(|&(i, depth)| !depths[..i].contains(depth));
+    for (_, &depth) in new {
+        let room = model.config().n_ctx_train - depth;
+        let wanted = counts.into_iter().filter(|&(_, count)| count > 0);
+        for (kind, count) in wanted.map(|(kind, count)| (kind, count.min(room))) {
+            parts.push(part(kind, count, depth)?);
+        }
+    }
     Ok(Plan { mode: "model", kernels, threads, parts })
 }
 
-/// A context for all three parts.
+/// A context for all parts, at the greatest depth.
 fn context(model: &Arc<Model>, args: &ModelFile) -> Result<Context> {
-    let (wanted, trained) = (args.prompt.saturating_add(args.decode), model.config().n_ctx_train);
+    let depth = args.conditions.depth.iter().copied().max().unwrap_or(0);
+    let trained = model.config().n_ctx_train;
+    let wanted = args.prompt.saturating_add(args.decode).max(1).saturating_add(depth);
     if wanted > trained {
         return Err(Error::invalid(format!(
-            "{} prompt tokens and {} to decode are more than the model's context of {trained}",
+            "{depth} positions, {} prompt tokens and {} to decode are more than the model's context of {trained}",
             args.prompt, args.decode
         )));
     }
-    let n_ctx = wanted.max(BATCH).min(trained);
-    let params =
-        ContextParams::default().with_n_ctx(n_ctx).with_n_output(BATCH).with_threads(args.run.threads);
+    let n_ctx = wanted.max(depth + BATCH).min(trained);
+    let params = ContextParams::default()
+        .with_n_ctx(n_ctx)
+        .with_n_output(BATCH)
+        .with_threads(args.run.threads)
+        .with_kv(args.conditions.kv);
     Context::new(model.clone(), &params)
 }
 
@@ -78,13 +89,16 @@ impl Kind {
         }
     }
 
-    fn about(self, count: usize, prompt: usize) -> String {
-        match self {
-            Kind::Prefill => format!("A prompt of {count} tokens, logits at the last."),
-            Kind::Decode => {
-                format!("{count} tokens one by one, after a prompt of {prompt} that isn't counted.")
-            }
-            Kind::Batch => format!("{count} tokens in one pass, logits at all of them."),
+    /// What is done, behind so many positions.
+    fn about(self, count: usize, before: usize) -> String {
+        let what = match self {
+            Kind::Prefill => format!("A prompt of {count} tokens, logits at the last"),
+            Kind::Decode => format!("{count} tokens one by one"),
+            Kind::Batch => format!("{count} tokens in one pass, logits at all of them"),
+        };
+        match before {
+            0 => format!("{what}."),
+            before => format!("{what}, behind {before} positions that aren't measured."),
         }
     }
 
@@ -118,11 +132,10 @@ impl Passes {
     fn new(
         kind: Kind,
         count: usize,
-        prompt: usize,
+        before: usize,
         spec: &ModelSpec,
         context: &Rc<RefCell<Context>>,
     ) -> Result<Self> {
-        let before = if kind == Kind::Decode { prompt } else { 0 };
         let n_vocab = spec.vocab as usize;
         let tokens = (0..before + count).map(|i| (i.wrapping_mul(7919) % n_vocab) as u32).collect();
         let (inference, method) = (zone("Inference")?, zone(&kind.method(count))?);
@@ -172,9 +185,9 @@ impl Workload for Passes {
     fn token(&mut self) -> Option<Result<()>> {
         let filled = self.context.borrow().len();
         let (again, logits) = match self.kind {
-            Kind::Prefill => (0, Logits::Last),
+            Kind::Prefill => (self.before, Logits::Last),
             Kind::Decode => (filled.checked_sub(1)?, Logits::Last),
-            Kind::Batch => (0, Logits::All),
+            Kind::Batch => (self.before, Logits::All),
         };
         let rewound = self.context.borrow_mut().rewind(again);
         Some(rewound.and_then(|()| self.pass(&self.tokens[again..], logits)))

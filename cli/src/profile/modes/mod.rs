@@ -1,25 +1,18 @@
-//! The modes of `smallmind profile`: what each runs, and the report that comes of it.
+//! What `smallmind profile` measures: a model file, or a mode with a workload of its own; and where the report goes.
 
-mod alloc;
-mod deep;
-mod enhanced;
 mod file;
-mod kernels;
-mod memory;
-mod models;
-mod plan;
-mod sampling;
-mod standard;
+pub mod plan;
 
 use std::path::Path;
 
+use smallmind::profile::{Counting, set_counting};
 use smallmind::report::{self, Format, Report};
 use smallmind::{Error, Result};
 
 use super::args::{ModelFile, RunArgs};
 use crate::interrupt;
 use crate::output::{print, progress, remark};
-use plan::Plan;
+use crate::predecessor::{MODES, Mode};
 
 /// Profiles a model file.
 pub fn file(args: &ModelFile) -> Result<()> {
@@ -29,34 +22,25 @@ pub fn file(args: &ModelFile) -> Result<()> {
 
 /// Runs a mode by name.
 pub fn mode(name: &str, args: &RunArgs) -> Result<()> {
-    let summary = match name {
-        "alloc" => alloc::summary,
-        "memory" => memory::summary,
-        _ => |_: &Report| String::new(),
-    };
-    deliver(args, || measure(name, args.runs, args.threads, args.quiet), summary)
+    let Mode { plan, summary, .. } = named(name)?;
+    let measure = || plan(args.threads)?.measure(args.runs, &progress(args.quiet));
+    deliver(args, measure, *summary)
 }
 
-/// Measures a mode `runs` times on so many threads, with a line of progress unless `quiet`.
+/// Measures a mode `runs` times on so many threads, with a line of progress.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where there is no mode of this name; those of the mode.
-pub fn measure(mode: &str, runs: usize, threads: usize, quiet: bool) -> Result<Report> {
-    plan(mode, threads)?.measure(runs, &progress(quiet))
+pub fn measure(mode: &str, runs: usize, threads: usize) -> Result<Report> {
+    (named(mode)?.plan)(threads)?.measure(runs, &progress(false))
 }
 
-fn plan(mode: &str, threads: usize) -> Result<Plan> {
-    match mode {
-        "standard" => standard::plan(threads),
-        "deep" => deep::plan(threads),
-        "enhanced" => enhanced::plan(threads),
-        "alloc" => alloc::plan(threads),
-        "memory" => memory::plan(threads),
-        other => {
-            let known = "there are standard, deep, enhanced, alloc and memory";
-            Err(Error::invalid(format!("no mode {other:?}: {known}")))
-        }
-    }
+fn named(name: &str) -> Result<&'static Mode> {
+    MODES.iter().find(|mode| mode.name == name).ok_or_else(|| {
+        let names = MODES.map(|mode| mode.name);
+        let (last, others) = names.split_last().unwrap_or((&"", &[]));
+        Error::invalid(format!("no mode {name:?}: there are {} and {last}", others.join(", ")))
+    })
 }
 
 /// Writes what was measured to the folder that was asked for, and prints it.
@@ -70,6 +54,9 @@ fn deliver(
         // Before the work, so that it isn't done in vain.
         let failed = |source| Error::Io { path: folder.clone(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    if args.counters {
+        set_counting(Counting::Everything);
     }
     let report = measure()?;
     if let Some(folder) = &args.out {

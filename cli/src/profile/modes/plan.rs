@@ -43,7 +43,7 @@ pub trait Workload {
 /// A part to measure.
 pub struct PartPlan {
     /// Such as "same work".
-    pub name: &'static str,
+    pub name: String,
     /// What is done, in a sentence.
     pub about: String,
     /// What it runs, one after the other.
@@ -62,19 +62,15 @@ pub struct Plan {
     pub parts: Vec<PartPlan>,
 }
 
-/// Names of the parts of modes with models.
-pub const SAME_WORK: &str = "same work";
-pub const WITH_CACHE: &str = "with cache";
-
 impl Plan {
     /// Measures everything `runs` times.
     pub fn measure(mut self, runs: usize, progress: &ProgressBar) -> Result<Report> {
         profile::prepare_thread();
         let count = self.parts.len();
         let mut models = Vec::new();
-        let mut parts = Vec::new();
+        let mut report = Report::new(self.mode, Machine::default());
         for (index, part) in self.parts.iter_mut().enumerate() {
-            parts.push(part.measure(runs, progress)?);
+            report.add_part(part.measure(runs, progress)?);
             for (model, tokens) in part.workloads.iter().filter_map(|workload| workload.model()) {
                 note_tokens(&mut models, model, tokens, index, count);
             }
@@ -82,7 +78,7 @@ impl Plan {
         progress.set_message("measuring what the machine can do");
         let machine = Machine::detect(&self.kernels, self.threads, true);
         progress.finish_and_clear();
-        Ok(Report { models, parts, ..Report::new(self.mode, machine) })
+        Ok(Report { models, machine, ..report })
     }
 }
 
@@ -122,7 +118,7 @@ impl PartPlan {
         if let (Some(timeline), Some(first)) = (self.timeline()?, measured.first_mut()) {
             first.timeline = timeline;
         }
-        Ok(Part { name: self.name.into(), about: self.about.clone(), runs: measured })
+        Ok(Part { name: self.name.clone(), about: self.about.clone(), runs: measured })
     }
 
     /// One token of the last workload that makes some.

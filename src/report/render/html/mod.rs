@@ -1,22 +1,25 @@
 //! A report as one page that needs nothing from elsewhere: its pictures, tables, style and script stand in it.
 //! Rust works out every place and every number; the template only sets them, and escapes all texts.
 
+pub(in crate::report) mod compare;
 mod icicle;
 mod roofline;
 mod sections;
+mod threads;
 mod timeline;
 
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use super::view;
-use super::{family, models, text};
+use super::{counts, family, models, text};
 use crate::report::data::Report;
 use crate::{Error, Result};
 
-/// Names decide about escaping: what ends in `.html` is escaped.
-const TEMPLATES: [(&str, &str); 4] = [
+/// The name decides about escaping: values are escaped in templates whose names end in `.html`.
+const TEMPLATES: [(&str, &str); 5] = [
     ("page.html", include_str!("page.html")),
     ("part.html", include_str!("part.html")),
+    ("compare.html", include_str!("compare.html")),
     ("page.css", include_str!("page.css")),
     ("page.js", include_str!("page.js")),
 ];
@@ -25,12 +28,18 @@ pub(super) fn render(report: &Report) -> Result<String> {
     fill(report).map_err(|error| Error::Internal(format!("report page: {error:#}")))
 }
 
-fn fill(report: &Report) -> Result<String, minijinja::Error> {
+/// All templates.
+fn templates() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     for (name, source) in TEMPLATES {
         environment.add_template(name, source)?;
     }
+    Ok(environment)
+}
+
+fn fill(report: &Report) -> Result<String, minijinja::Error> {
+    let environment = templates()?;
     let parts = view::parts(report);
     let rates = models::rates(report, &parts);
     let sections: Vec<_> = parts.iter().map(|part| sections::part(report, part, &rates)).collect();
@@ -44,6 +53,9 @@ fn fill(report: &Report) -> Result<String, minijinja::Error> {
         rates => sections::rates(report, &parts, &rates),
         legend => family::LEGEND,
         parts => sections,
+        todo => sections::todo(report, &parts, &rates),
+        count_heads => counts::HEADS,
+        missing => counts::missing(report.counting.as_ref()),
     })
 }
 

@@ -2,20 +2,20 @@
 
 use serde::Serialize;
 
+use super::super::actions;
 use super::super::family;
 use super::super::insights::{self, Piece, Weight};
 use super::super::models::{self, ModelRate};
 use super::super::ops::{self, Op};
 use super::super::text::{NOTHING, duration, mb, ms, percent, ratio, short, shortened, size};
 use super::super::view::{MethodView, PartView};
-use super::{icicle, place, roofline, timeline, tooltip};
-use crate::report::data::{KernelRow, Lane, Machine, Method, ModelSpec, Report};
+use super::{icicle, place, roofline, threads, timeline, tooltip};
+use crate::report::data::{KernelRow, Machine, Method, ModelSpec, Report};
 
-/// Rows of the bars, and of the tables of ops and threads.
+/// Rows of the bars, and of the table of ops.
 const BARS: usize = 16;
 const ALLOCATORS: usize = 8;
 const OPS: usize = 60;
-const SHARED: usize = 24;
 /// Rows of the table of all methods: a host may have many.
 const METHODS: usize = 1000;
 
@@ -35,8 +35,9 @@ pub(in super::super) struct Section {
     rooflines: Vec<roofline::Roofline>,
     ops: Vec<OpRow>,
     timeline: Option<timeline::Timeline>,
-    threads: Vec<Thread>,
-    shared: Vec<Shared>,
+    threads: Vec<threads::Thread>,
+    shared: Vec<threads::Shared>,
+    counted: Vec<threads::Counted>,
     scale: [String; 2],
     methods: Vec<Row>,
     hidden: usize,
@@ -60,6 +61,13 @@ struct Sentence {
     pieces: Vec<Words>,
 }
 
+/// Something to act on, and what to do.
+#[derive(Serialize)]
+pub(super) struct Todo {
+    pieces: Vec<Words>,
+    advice: &'static str,
+}
+
 #[derive(Serialize)]
 struct Words {
     text: String,
@@ -67,13 +75,13 @@ struct Words {
 }
 
 #[derive(Serialize)]
-struct Bar {
-    name: String,
-    class: &'static str,
-    width: String,
-    value: String,
-    percent: String,
-    title: String,
+pub(super) struct Bar {
+    pub name: String,
+    pub class: &'static str,
+    pub width: String,
+    pub value: String,
+    pub percent: String,
+    pub title: String,
 }
 
 #[derive(Serialize)]
@@ -88,28 +96,6 @@ struct OpRow {
     limit: String,
     share: String,
     bar: String,
-}
-
-/// A thread over all methods that threads shared.
-#[derive(Serialize)]
-struct Thread {
-    number: usize,
-    working: String,
-    waiting: String,
-    waiting_share: String,
-    bar: [String; 2],
-}
-
-/// A method that threads shared.
-#[derive(Serialize)]
-struct Shared {
-    name: String,
-    class: &'static str,
-    threads: usize,
-    busiest: String,
-    mean: String,
-    uneven: String,
-    lanes: Vec<Bar>,
 }
 
 #[derive(Serialize)]
@@ -153,8 +139,9 @@ pub(super) fn part(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]
         rooflines: roofline::SIZES.iter().filter_map(draw).collect(),
         ops: ops.iter().take(OPS).map(op_row).collect(),
         timeline: timeline::of(part.part),
-        threads: threads(part),
-        shared: shared(part),
+        threads: threads::of(part),
+        shared: threads::shared(part),
+        counted: threads::counted(part),
         scale: range.map(|ns| duration(10f64.powf(ns))),
         methods: part.methods.iter().take(METHODS).map(|method| row(part, method, range)).collect(),
         hidden: part.methods.len().saturating_sub(METHODS),
@@ -167,11 +154,22 @@ fn sentence(pieces: &[Piece], weight: Weight) -> Sentence {
         Weight::Chance => ("chance", "to win"),
         Weight::Fact => ("fact", "note"),
     };
-    let pieces = pieces.iter().map(|piece| match piece {
+    Sentence { class, kind, pieces: pieces_of(pieces) }
+}
+
+fn pieces_of(pieces: &[Piece]) -> Vec<Words> {
+    let piece = |piece: &Piece| match piece {
         Piece::Words(text) => Words { text: text.clone(), is_name: false },
         Piece::Name(text) => Words { text: text.clone(), is_name: true },
-    });
-    Sentence { class, kind, pieces: pieces.collect() }
+    };
+    pieces.iter().map(piece).collect()
+}
+
+/// What a reader can act on.
+pub(super) fn todo(report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>]) -> Vec<Todo> {
+    let actions = actions::of(report, parts, rates);
+    let todo = |action: &actions::Action| Todo { pieces: pieces_of(&action.found), advice: action.advice };
+    actions.iter().map(todo).collect()
 }
 
 /// A value and its unit apart: they are set in different sizes.
@@ -264,7 +262,7 @@ fn times(part: &PartView<'_>) -> Vec<Bar> {
 }
 
 /// Milliseconds with three digits behind the point, aligned in a column.
-fn milliseconds(ns: f64) -> String {
+pub(super) fn milliseconds(ns: f64) -> String {
     format!("{:.3}", ns / 1e6)
 }
 
@@ -312,55 +310,6 @@ fn op_row(op: &Op<'_>) -> OpRow {
         share: reached.map_or(NOTHING.to_string(), percent),
         bar: place(reached.unwrap_or(0.0)),
     }
-}
-
-fn threads(part: &PartView<'_>) -> Vec<Thread> {
-    let wall = part.middle.wall_ns as f64;
-    let mut sums: std::collections::BTreeMap<usize, [f64; 2]> = std::collections::BTreeMap::new();
-    for method in &part.middle.methods {
-        let waits = family::is_wait(&method.name);
-        for lane in &method.lanes {
-            sums.entry(lane.thread).or_default()[usize::from(waits)] += lane.self_ns as f64;
-        }
-    }
-    let thread = |(number, [working, waiting]): (usize, [f64; 2])| Thread {
-        number,
-        working: milliseconds(working),
-        waiting: milliseconds(waiting),
-        waiting_share: percent(ratio(waiting, working + waiting)),
-        bar: [working, waiting].map(|ns| place(ratio(ns, wall))),
-    };
-    sums.into_iter().map(thread).collect()
-}
-
-fn shared(part: &PartView<'_>) -> Vec<Shared> {
-    let methods = part.middle.methods.iter().filter(|method| method.lanes.len() > 1);
-    let shared = |method: &Method| {
-        let class = family::of(&method.name).class;
-        let busiest = method.lanes.iter().map(|lane| lane.self_ns).max().unwrap_or(0) as f64;
-        let sum: f64 = method.lanes.iter().map(|lane| lane.self_ns as f64).sum();
-        let mean = sum / method.lanes.len() as f64;
-        let mut lanes: Vec<_> = method.lanes.iter().collect();
-        lanes.sort_by_key(|lane| lane.thread);
-        let bar = |lane: &&Lane| Bar {
-            name: format!("thread {}", lane.thread),
-            class,
-            width: place(ratio(lane.self_ns as f64, busiest)),
-            value: milliseconds(lane.self_ns as f64),
-            percent: String::new(),
-            title: format!("thread {}: {}", lane.thread, duration(lane.self_ns as f64)),
-        };
-        Shared {
-            name: method.name.clone(),
-            class,
-            threads: method.lanes.len(),
-            busiest: milliseconds(busiest),
-            mean: milliseconds(mean),
-            uneven: percent(ratio(busiest - mean, mean)),
-            lanes: lanes.iter().map(bar).collect(),
-        }
-    };
-    methods.take(SHARED).map(shared).collect()
 }
 
 /// Shortest and longest call of all methods, as powers of ten of nanoseconds.
@@ -421,6 +370,7 @@ pub(super) struct MachineView {
     facts: Vec<[String; 2]>,
     limits: Vec<[String; 3]>,
     kernels: Vec<[String; 2]>,
+    others: Vec<[String; 3]>,
 }
 
 pub(super) fn machine(machine: &Machine) -> MachineView {
@@ -454,10 +404,15 @@ pub(super) fn machine(machine: &Machine) -> MachineView {
         facts,
         limits,
         kernels: machine.kernels.chunk_by(|a, b| a.family == b.family).map(family_row).collect(),
+        others: machine
+            .other_kernels
+            .iter()
+            .map(|kernel| [&kernel.family, &kernel.name, &kernel.reason].map(String::clone))
+            .collect(),
     }
 }
 
-/// A family of kernels and the rows chosen of it.
+/// An operation and the kernels chosen for it.
 fn family_row(rows: &[KernelRow]) -> [String; 2] {
     let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
     [rows[0].family.clone(), names.join(", ")]

@@ -11,7 +11,7 @@ use smallmind::profile::{self, Zone, zone};
 use smallmind::report::Report;
 
 use super::kernels::{Work, floats};
-use super::plan::{PartPlan, Plan, Workload};
+use crate::profile::modes::plan::{PartPlan, Plan, Workload};
 
 /// Times that each is done.
 const TIMES: usize = 1000;
@@ -56,7 +56,7 @@ pub fn plan(threads: usize) -> Result<Plan> {
     workloads.push(layer_norm(&kernels)?);
     let about = "1000 times each: a tensor of 512 zeros, new and the same one cleared; two tensors of 512 added, into \
                  a new one and into a given one; LayerNorm of 32 × 512 in one kernel.";
-    let parts = vec![PartPlan { name: "memory", about: about.into(), workloads }];
+    let parts = vec![PartPlan { name: "memory".into(), about: about.into(), workloads }];
     Ok(Plan { mode: "memory", kernels, threads, parts })
 }
 

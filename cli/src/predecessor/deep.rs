@@ -7,8 +7,9 @@ use smallmind::profile::zone;
 
 use super::kernels::{self, Counts};
 use super::models::{Generation, Methods, Text, Way};
-use super::plan::{PartPlan, Plan, SAME_WORK, WITH_CACHE, Workload};
 use super::sampling::Picker;
+use super::{SAME_WORK, WITH_CACHE};
+use crate::profile::modes::plan::{PartPlan, Plan, Workload};
 
 pub fn plan(threads: usize) -> Result<Plan> {
     let kernels = *KernelSet::default_set()?;
@@ -34,12 +35,12 @@ pub fn plan(threads: usize) -> Result<Plan> {
     };
     let parts = vec![
         PartPlan {
-            name: SAME_WORK,
+            name: SAME_WORK.into(),
             about: about("Products, 3 each; ", "all positions again for each token, logits at all of them"),
             workloads: same,
         },
         PartPlan {
-            name: WITH_CACHE,
+            name: WITH_CACHE.into(),
             about: about("", "the prompt at once, then one position for each token"),
             workloads: vec![model(Way::WithCache)],
         },

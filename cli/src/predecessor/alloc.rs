@@ -12,7 +12,7 @@ use smallmind::report::Report;
 use smallmind::report::data::Method;
 
 use super::kernels::{Product, Tools, floats};
-use super::plan::{PartPlan, Plan, Workload};
+use crate::profile::modes::plan::{PartPlan, Plan, Workload};
 
 /// Rows of a batch: the samples of a step.
 const BATCH: usize = 32;
@@ -47,7 +47,7 @@ pub fn plan(threads: usize) -> Result<Plan> {
         })
     };
     let part = |name, about: &str, work: Loop| PartPlan {
-        name,
+        name: String::from(name),
         about: about.into(),
         workloads: vec![Box::new(work)],
     };

@@ -1,23 +1,39 @@
-//! The predecessor's Markdown pages: `Hot Paths` has the times, `Top Allocators` what was allocated. One run each;
-//! its clock was read anew for each statistic, and where its total is a sum over nested scopes, that is not wall time.
+//! The predecessor's Markdown pages: `Hot Paths` has the times, `Top Allocators` what was allocated. A page is of one
+//! run. It read its clock again for each statistic; where its total is a sum over nested scopes, that is no wall time.
 
 use std::collections::HashMap;
 
-use super::methods::{self, Kind, Row};
-use super::number::{self, Number, Unit};
-use super::page::{Fact, Page, Table};
-use super::{Layout, Read};
-use crate::error::quoted;
-use crate::report::data::{FORMAT, ModelSpec, Part, Report, Run, VERSION};
+use smallmind::report::data::{FORMAT, Method, ModelSpec, Part, Report, Run, VERSION};
+use smallmind::report::read::methods::{self, Kind, Row};
+use smallmind::report::read::number::{self, Number, Unit};
+use smallmind::report::read::page::{Fact, Page, Table, quoted};
+use smallmind::report::read::{Dialect, Read};
 
 /// The titles of its pages: one mode has one of its own, all others share the second.
-pub(super) const TITLES: [&str; 2] = ["Enhanced Performance Profile Report", "Performance Profile Report"];
+const TITLES: [&str; 2] = ["Enhanced Performance Profile Report", "Performance Profile Report"];
 /// The part of ours that does the same work.
 const PART: &str = "same work";
 /// The most rows that its tables of times were made with.
 const CUTS: [u64; 2] = [20, 30];
 
-pub(super) fn parse(page: &Page, title: &str) -> Result<Read, String> {
+/// The layout of its pages.
+pub struct Pages;
+
+impl Dialect for Pages {
+    fn name(&self) -> &'static str {
+        "predecessor"
+    }
+
+    fn titles(&self) -> &[&str] {
+        &TITLES
+    }
+
+    fn parse(&self, page: &Page, title: &str) -> Result<Read, String> {
+        parse(page, title)
+    }
+}
+
+fn parse(page: &Page, title: &str) -> Result<Read, String> {
     let summary = Summary::of(page)?;
     let hot = table(page, "Hot Paths")?.ok_or("no section \"Hot Paths\": not a profile")?;
     let mut rows = methods::rows(hot, Kind::TimesOfOneRun)?;
@@ -32,12 +48,14 @@ pub(super) fn parse(page: &Page, title: &str) -> Result<Read, String> {
     let is_sum = (nested - summary.total.value).abs() <= 0.005 * nested + summary.total.rounding;
     let total_ns = summary.total.value.round() as u64;
     let rounding_ns = rows.iter().map(|row| ((0, row.method.name.clone()), row.rounding_ns)).collect();
-    let run = Run {
+    let mut run = Run {
         wall_ns: if is_sum { 0 } else { total_ns },
         alloc_bytes: if is_sum { 0 } else { summary.allocated.value.round() as u64 },
         methods: rows.into_iter().map(|row| row.method).collect(),
         ..Run::default()
     };
+    declare_work(&mut run.methods);
+    let inside = inside(&run.methods);
     if is_sum {
         notes.push(
             "its totals of time and allocations are sums over nested scopes, which count the same work up to \
@@ -53,14 +71,15 @@ pub(super) fn parse(page: &Page, title: &str) -> Result<Read, String> {
         machine: Default::default(),
         models: models(&run),
         parts: vec![Part { name: PART.into(), about: String::new(), runs: vec![run] }],
+        counting: None,
     };
     Ok(Read {
-        source: String::new(),
-        layout: Layout::Predecessor,
-        report,
         rounding_ns,
         nested_total_ns: is_sum.then_some(total_ns),
+        inside,
+        allocations_counted: false,
         notes,
+        ..Read::page(report)
     })
 }
 
@@ -197,8 +216,8 @@ fn allocations(rows: &mut [Row], allocators: Vec<Row>, notes: &mut Vec<String>) 
     Ok(())
 }
 
-/// Its clock was read anew for each statistic, so that a shortest call can be longer than the mean: such ones are
-/// taken to be the mean, and told.
+/// Its clock was read again for each statistic, so that a shortest call can be longer than the mean: such a call is
+/// taken to be as long as the mean, which a note says.
 fn order(rows: &mut [Row], notes: &mut Vec<String>) {
     for Row { line, method, .. } in rows {
         let (min, max) = (method.min_ns, method.max_ns);
@@ -245,4 +264,64 @@ fn models(run: &Run) -> Vec<ModelSpec> {
         Some(ModelSpec { tokens: vec![tokens], ..model })
     };
     [small, medium].into_iter().filter_map(ran).collect()
+}
+
+/// Whether a name is that of a group at one size, such as "MatMul_128x128".
+fn is_size_of(name: &str, group: &str) -> bool {
+    let size = name.strip_prefix(group).and_then(|rest| rest.strip_prefix('_'));
+    size.is_some_and(|size| size.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Which methods run inside of which, going by their names: its pages have no call tree.
+fn inside(methods: &[Method]) -> HashMap<String, Vec<String>> {
+    let names = || methods.iter().map(|method| method.name.clone());
+    let outer = |name: &str| -> Vec<String> {
+        if let Some(group) = name.strip_suffix("_Iteration") {
+            return names().filter(|other| is_size_of(other, group)).collect();
+        }
+        let model = ["GenerateToken", "Forward"].iter().find_map(|piece| name.strip_suffix(piece));
+        model.map_or(Vec::new(), |model| {
+            names().filter(|other| *other == format!("{model}Inference")).collect()
+        })
+    };
+    names()
+        .map(|name| {
+            let outer = outer(&name);
+            (name, outer)
+        })
+        .collect()
+}
+
+/// Declares the operations that follow from the names of methods: a scope holds all iterations and, for products, a
+/// warm-up. Functions of which nobody says how many operations an element takes (GELU, softmax) declare nothing.
+fn declare_work(methods: &mut [Method]) {
+    let counts: Vec<(String, u64)> =
+        methods.iter().map(|method| (method.name.clone(), method.calls)).collect();
+    for method in methods {
+        if let Some(flops) = work(&method.name, method.calls, &counts) {
+            method.flops = flops.round() as u64;
+        }
+    }
+}
+
+/// Operations of all calls of a method such as "MatMul_128x128".
+fn work(name: &str, calls: u64, counts: &[(String, u64)]) -> Option<f64> {
+    let (group, size) = name.split_once('_')?;
+    let sizes: Vec<f64> =
+        size.split('x').map(|size| size.parse::<u32>().ok().map(f64::from)).collect::<Option<_>>()?;
+    let iterations = iterations(group, counts)?;
+    let once = match (group, &sizes[..]) {
+        ("MatMul", [rows, columns]) if rows == columns => 2.0 * rows.powi(3) * (iterations + 1.0),
+        ("TensorAdd" | "TensorMul", [elements]) => elements * iterations,
+        ("BroadcastAdd", [rows, columns]) => rows * columns * iterations,
+        _ => return None,
+    };
+    Some(once * calls as f64)
+}
+
+/// Iterations in one scope of a group: those of all scopes, over the number of scopes.
+fn iterations(group: &str, counts: &[(String, u64)]) -> Option<f64> {
+    let all = counts.iter().find(|(name, _)| name.strip_prefix(group) == Some("_Iteration"))?.1;
+    let scopes: u64 = counts.iter().filter(|(name, _)| is_size_of(name, group)).map(|(_, calls)| calls).sum();
+    (scopes > 0).then(|| all as f64 / scopes as f64)
 }

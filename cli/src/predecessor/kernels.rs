@@ -14,7 +14,7 @@ use smallmind::ops::gemm::Workspace;
 use smallmind::profile::{self, Scope, Zone, zone};
 use smallmind::threads::Team;
 
-use super::plan::Workload;
+use crate::profile::modes::plan::Workload;
 
 /// Operations that one GELU by tanh, and one element of a softmax, count as.
 const GELU_FLOPS: usize = 8;

@@ -6,8 +6,9 @@ use smallmind::model::GptConfig;
 use smallmind::profile::zone;
 
 use super::models::{Generation, Methods, SEED, Text, Way};
-use super::plan::{PartPlan, Plan, SAME_WORK, WITH_CACHE};
 use super::sampling::Picker;
+use super::{SAME_WORK, WITH_CACHE};
+use crate::profile::modes::plan::{PartPlan, Plan};
 
 pub fn plan(threads: usize) -> Result<Plan> {
     let kernels = *KernelSet::default_set()?;
@@ -22,7 +23,7 @@ pub fn plan(threads: usize) -> Result<Plan> {
     let text = Text { name: "Small", config: GptConfig::SMALL, prompt: 10, tokens: 50, inferences: 3 };
     let picker = |kernels: &KernelSet, n_vocab| Picker::drawing(kernels, n_vocab, SEED);
     let part = |name, way, about: &str| PartPlan {
-        name,
+        name: String::from(name),
         about: format!("Small, 3 texts of 50 tokens after a prompt of 10, temperature 0.8: {about}."),
         workloads: vec![Box::new(Generation::new(text, methods, way, threads, picker))],
     };

@@ -11,8 +11,8 @@ use smallmind::report::data::ModelSpec;
 use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::{Error, Result};
 
-use super::plan::{Workload, model_spec};
 use super::sampling::Picker;
+use crate::profile::modes::plan::{Workload, model_spec};
 
 /// Where weights and draws begin.
 pub const SEED: u64 = 42;

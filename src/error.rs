@@ -1,16 +1,16 @@
-//! The one error type of the crate: every variant is something a caller can act on.
-//! Its `Display` is one line that names the thing at fault, fit to be shown to a person.
+//! The error type of the crate. Each variant is a kind of failure that a caller can act on.
+//! `Display` writes one line that names the thing at fault, fit to be shown to a person.
 
 use std::path::PathBuf;
 
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. The C ABI maps each variant to one status code.
+/// Why a call failed. The C ABI maps each variant to one status code.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument is outside what the function accepts; the text says which and why.
+    /// The function doesn't accept an argument; the text says which and why.
     #[error("{0}")]
     InvalidArgument(String),
     /// A file could not be opened or read.
@@ -18,21 +18,21 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file's contents contradict its format; the text says where.
+    /// The contents of a file contradict its format; the text says where.
     #[error("bad file: {0}")]
     Format(String),
     /// A valid request or file that this version does not handle.
     #[error("not supported: {0}")]
     Unsupported(String),
-    /// Memory could not be had.
+    /// Memory could not be reserved.
     #[error("out of memory: could not reserve {bytes} bytes for {what}")]
     OutOfMemory {
-        /// Bytes asked for.
+        /// Size of the reservation; `usize::MAX` where the size itself overflows.
         bytes: usize,
-        /// What they were for.
+        /// The purpose of the memory.
         what: &'static str,
     },
     /// The tokens do not fit into the context.
@@ -55,12 +55,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::InvalidArgument`] from anything printable.
+    /// An [`Error::InvalidArgument`] with this text.
     pub fn invalid(text: impl Into<String>) -> Self {
         Self::InvalidArgument(text.into())
     }
 
-    /// An [`Error::Format`] from anything printable.
+    /// An [`Error::Format`] with this text.
     pub fn format(text: impl Into<String>) -> Self {
         Self::Format(text.into())
     }
@@ -72,13 +72,18 @@ const SHOWN_CHARS: usize = 80;
 /// A text from a file or a caller, made fit for a one-line message: in quotes, control characters escaped,
 /// shortened where long.
 pub(crate) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS) {
-        Some((cut, _)) => format!("{:?}…", &text[..cut]),
-        None => format!("{text:?}"),
+    match shortened(text, SHOWN_CHARS) {
+        short if short.len() < text.len() => format!("{short:?}…"),
+        whole => format!("{whole:?}"),
     }
 }
 
-/// Puts the place in front of an error about contents; other errors stay as they are.
+/// The first `max` characters of a text.
+pub(crate) fn shortened(text: &str, max: usize) -> &str {
+    text.char_indices().nth(max).map_or(text, |(cut, _)| &text[..cut])
+}
+
+/// Puts the place in front of the text of an error about a file's contents; other errors stay as they are.
 pub(crate) fn at(place: impl FnOnce() -> String) -> impl FnOnce(Error) -> Error {
     move |error| match error {
         Error::Format(text) => Error::Format(format!("{}: {text}", place())),

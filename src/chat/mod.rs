@@ -1,14 +1,14 @@
-//! Chat templates: a conversation becomes the text that the model was trained to continue.
-//! Templates are Jinja programs that model files carry (`tokenizer.chat_template`), run here by minijinja
-//! with the settings and helpers of Hugging Face's `apply_chat_template`.
+//! Chat templates convert a conversation to the text that the model was trained to continue.
+//! A template is a Jinja program in a model file (`tokenizer.chat_template`). minijinja runs it, with the settings and
+//! helpers of Hugging Face's `apply_chat_template`.
 //!
-//! **They come from outside**, so they run with limits: source, steps, nesting and output are bounded.
-//! What isn't bounded is the memory of a value that a template doubles again and again on purpose.
+//! **Templates come from outside**, so source, steps, nesting and output are bounded. One thing isn't: the memory of a value
+//! that a malicious template doubles again and again.
 //!
-//! **Content is not escaped.** A template writes special tokens and the messages' contents into one text.
-//! Tokenised with `parse_special`, a content that spells `<|im_end|>` ends its message, as in every engine
-//! that works so. Whoever passes on text of strangers should strip what
-//! [`Tokenizer::is_control`](crate::tokenizer::Tokenizer::is_control) tokens spell.
+//! **Content is not escaped.** A template writes special tokens and the messages' contents into one text. When this text is
+//! tokenised with `parse_special`, `<|im_end|>` within a content ends its message, as in all engines that use templates.
+//! Before passing on text from strangers, remove the texts of all
+//! [control tokens](crate::tokenizer::Tokenizer::is_control) from it.
 
 mod clock;
 mod json;
@@ -17,18 +17,23 @@ mod json;
 mod tests;
 
 use crate::format::gguf::Metadata;
+use crate::memory::reserve::{copied_text, probe};
 use crate::{Error, Result};
 use minijinja::{Environment, ErrorKind, Value, context};
 
 /// Longest template, in bytes; the longest of well-known models have 20,000.
 pub const MAX_TEMPLATE_BYTES: usize = 1 << 20;
-/// Longest text that a template may make, in bytes.
+/// Longest rendered text, in bytes.
 pub const MAX_RENDERED_BYTES: usize = 64 << 20;
-/// Steps that one rendering may take: some tens per message in well-known templates.
+/// Most steps of one rendering; well-known templates take a few dozen for each message.
 const FUEL: u64 = 10_000_000;
-/// Macros and blocks within each other.
+/// Most levels of nested macros and blocks.
 const RECURSION_LIMIT: usize = 100;
 const NAME: &str = "chat_template";
+/// Memory that a message takes during a rendering, in bytes, besides its text.
+const MESSAGE_BYTES: usize = 1024;
+/// What the memory is for, in errors.
+const WHAT: &str = "a chat template";
 
 /// A message of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,20 +52,26 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A compiled chat template. Shared by threads.
-#[derive(Debug)]
+/// A compiled chat template. It may be shared by threads.
 pub struct Template {
     environment: Environment<'static>,
     bos: String,
     eos: String,
 }
 
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let source = self.environment.get_template(NAME).map_or(0, |template| template.source().len());
+        f.debug_struct("Template").field("source_bytes", &source).finish_non_exhaustive()
+    }
+}
+
 impl Template {
-    /// Compiles `source`; `bos` and `eos` are what it sees as `bos_token` and `eos_token`.
+    /// Compiles `source`. The template sees `bos` and `eos` as `bos_token` and `eos_token`.
     ///
     /// # Errors
-    /// [`Error::Format`] with minijinja's message and line for a template that doesn't compile, is empty, or
-    /// is longer than [`MAX_TEMPLATE_BYTES`].
+    /// [`Error::Format`] for a template that is empty, is longer than [`MAX_TEMPLATE_BYTES`] or doesn't compile, then with
+    /// minijinja's message and line; [`Error::OutOfMemory`].
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
         if source.trim().is_empty() {
             return Err(Error::format("the chat template is empty (tokenizer.chat_template)"));
@@ -81,15 +92,15 @@ impl Template {
         environment.add_function("strftime_now", clock::strftime_now);
         environment.add_function("raise_exception", raise_exception);
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, copied_text(source, WHAT)?)
             .map_err(|error| Error::format(describe(&error)))?;
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        Ok(Self { environment, bos: copied_text(bos, WHAT)?, eos: copied_text(eos, WHAT)? })
     }
 
-    /// The template that a GGUF file carries (`tokenizer.chat_template`).
+    /// The template of a GGUF file (`tokenizer.chat_template`).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where it carries none; else as [`Template::new`].
+    /// [`Error::Unsupported`] where the file has none; those of [`Template::new`].
     pub fn from_metadata(metadata: &Metadata, bos: &str, eos: &str) -> Result<Self> {
         let source = metadata.get_str("tokenizer.chat_template")?.ok_or_else(|| {
             Error::Unsupported("chat: the file has no chat template (tokenizer.chat_template)".into())
@@ -97,13 +108,16 @@ impl Template {
         Self::new(source, bos, eos)
     }
 
-    /// The text of a conversation; with `add_generation_prompt` it ends where the assistant is to begin.
+    /// The text of a conversation. With `add_generation_prompt` it ends with the beginning of the assistant's answer.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] with the template's own message where it rejects the messages (a role that
-    /// it doesn't know, turns in the wrong order), and where it exceeds a limit.
+    /// [`Error::InvalidArgument`] with the template's own message where it rejects the messages (an unknown role, turns in
+    /// the wrong order), and where a rendering exceeds a limit; [`Error::OutOfMemory`].
     pub fn render(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(|e| Error::Internal(describe(&e)))?;
+        // minijinja allocates infallibly: check first that it can have the memory for copies of the messages.
+        let bytes = messages.iter().map(|message| message.role.len() + message.content.len() + MESSAGE_BYTES);
+        probe(bytes.fold(0, usize::saturating_add), WHAT)?;
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| context!(role => message.role, content => message.content))
@@ -122,7 +136,7 @@ impl Template {
     }
 }
 
-/// What the template says is wrong, as one line.
+/// An error of a template, as one line.
 fn describe(error: &minijinja::Error) -> String {
     let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
     let text = match error.detail() {
@@ -130,7 +144,7 @@ fn describe(error: &minijinja::Error) -> String {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
     };
-    // What lies behind a failed write, or a failed call, is in the source.
+    // The source has the cause of a failed write or call.
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("chat template{line}: {text}{cause}").replace(['\n', '\r'], " ")
 }

@@ -1,14 +1,17 @@
-//! What a model file says about itself, for listings: generic facts, no knowledge of any model family.
+//! The generic facts that a model file states about itself, for listings. This module knows no model family.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::gguf::{Gguf, TensorType};
+use crate::error::shortened;
 
-/// The facts of a file; those that it does not state, or states in an unexpected type, are `None`.
+/// The facts of a file. A fact that the file doesn't state, or states in an unexpected type, is `None`; a long text is
+/// cut.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Description {
-    /// Where it was read from.
+    /// The name of the source: as a rule, the path of a file.
     pub source: String,
     /// Bytes in the file.
     pub file_bytes: u64,
@@ -22,9 +25,9 @@ pub struct Description {
     pub license: Option<String>,
     /// Elements of all tensors.
     pub parameters: u64,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: usize,
-    /// Share of each element type, the largest in bytes first.
+    /// The totals of each element type, the one with the most bytes first.
     pub types: Vec<TypeShare>,
     /// Positions the model was made for (`<architecture>.context_length`).
     pub context_length: Option<u64>,
@@ -36,16 +39,17 @@ pub struct Description {
     pub tokenizer: Option<String>,
     /// Tokens in the vocabulary.
     pub vocabulary: Option<usize>,
-    /// Whether a chat template comes with it.
+    /// Whether the file has a chat template.
     pub chat_template: bool,
 }
 
-/// What tensors of one element type add up to.
+/// The totals of all tensors of one element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TypeShare {
     /// The type.
     pub ty: TensorType,
-    /// Tensors of it.
+    /// Number of tensors.
     pub tensors: usize,
     /// Their elements.
     pub elements: u64,
@@ -53,10 +57,14 @@ pub struct TypeShare {
     pub bytes: u64,
 }
 
+/// Most characters of a text in a [`Description`].
+const MAX_TEXT: usize = 1000;
+
 /// Collects the facts of an opened file.
 pub fn describe(gguf: &Gguf) -> Description {
     let metadata = gguf.metadata();
-    let text = |key: &str| metadata.get_str(key).ok().flatten();
+    // A file may hold texts of many megabytes, and lists of as many tensors: what is copied from it is bounded.
+    let text = |key: &str| metadata.get_str(key).ok().flatten().map(|text| shortened(text, MAX_TEXT));
     let architecture = text("general.architecture");
     let number = |key: &str| metadata.get_u64(&format!("{}.{key}", architecture?)).ok().flatten();
     let tokenizer = text("tokenizer.ggml.model").map(|model| match text("tokenizer.ggml.pre") {
@@ -99,7 +107,7 @@ fn type_shares(gguf: &Gguf) -> Vec<TypeShare> {
 }
 
 impl fmt::Display for TypeShare {
-    /// `210 × Q4_1, 106.2 M parameters, 66.4 MB`.
+    /// Writes, for example, `210 × Q4_1, 106.2 M parameters, 66.4 MB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (parameters, bytes) = (self.elements as f64 / 1e6, self.bytes as f64 / 1e6);
         write!(f, "{} × {}, {parameters:.1} M parameters, {bytes:.1} MB", self.tensors, self.ty)

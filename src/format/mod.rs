@@ -1,6 +1,6 @@
-//! Files that hold models: where the bytes come from ([`ByteSource`]) and what they say ([`gguf`]).
-//! Everything read is checked against the file before it is used; a file that lies gets a named error.
-//! No model family is known here: names and shapes are facts to report, their meaning is `model`'s.
+//! Model files: sources of bytes ([`ByteSource`]) and the GGUF format ([`gguf`]).
+//! All contents are checked against the file before use; a contradiction is an error that names its place.
+//! This module knows no model family: `model` interprets the names and shapes of tensors.
 
 mod describe;
 pub mod gguf;

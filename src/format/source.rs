@@ -1,5 +1,5 @@
-//! Where the bytes of a model come from: positioned reads that many threads may make at once.
-//! [`FileSource`] is the ordinary way; [`MapSource`] only on request, for the hazard it documents.
+//! Sources of a model's bytes, with positioned reads that many threads may make at the same time.
+//! [`FileSource`] is the ordinary one; [`MapSource`] is only used on request, because of the hazard that it documents.
 
 use std::fs::File;
 use std::io;
@@ -9,29 +9,28 @@ use std::sync::Arc;
 use super::os;
 use crate::{Error, Result};
 
-/// A fixed run of bytes that can be read at any position, from several threads at once.
+/// A fixed sequence of bytes that can be read at any position, by several threads at the same time.
 pub trait ByteSource: Send + Sync {
-    /// Bytes in the source, fixed when it was opened.
+    /// Number of bytes, fixed when the source was opened.
     fn len(&self) -> u64;
 
-    /// Whether there are no bytes at all.
+    /// Whether the source has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What to call the source in messages: the path of a file, as a rule.
+    /// The name in messages: as a rule, the path of a file.
     fn name(&self) -> &str;
 
-    /// Fills `buf` with the bytes from `offset` on; all of it, or an error.
+    /// Fills all of `buf` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// [`Error::Format`] with the name and the range where that passes [`ByteSource::len`];
-    /// [`Error::Io`] where the system cannot read, or the file has become shorter since it was opened.
-    /// `buf` may then be partly overwritten.
+    /// [`Error::Format`] with name and range where the range ends after [`ByteSource::len`]; [`Error::Io`] where the
+    /// system can't read, or the file has become shorter since it was opened. Part of `buf` may have been overwritten then.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 }
 
-/// The error of a read past the end, or nothing.
+/// Checks that a read ends within the source.
 fn check_range(source: &dyn ByteSource, offset: u64, bytes: usize) -> Result<()> {
     let len = source.len();
     match offset.checked_add(bytes as u64) {
@@ -43,7 +42,7 @@ fn check_range(source: &dyn ByteSource, offset: u64, bytes: usize) -> Result<()>
     }
 }
 
-/// Opens a regular file. Anything else is refused before it is opened: opening a pipe could wait for ever.
+/// Opens a regular file. Other kinds are refused before they are opened, since opening a pipe may wait for ever.
 fn open_regular(path: &Path) -> Result<(File, u64)> {
     let io_error = |source| Error::Io { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(io_error)?.is_file() {
@@ -54,7 +53,7 @@ fn open_regular(path: &Path) -> Result<(File, u64)> {
     Ok((file, len))
 }
 
-/// A file, read by `pread` (`ReadFile` with an offset on Windows) straight into the caller's buffer.
+/// A file, read by `pread` (on Windows by `ReadFile` with an offset) straight into the caller's buffer.
 #[derive(Debug)]
 pub struct FileSource {
     file: File,
@@ -64,10 +63,10 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// Opens a regular file and notes its length.
+    /// Opens a regular file.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be opened; [`Error::InvalidArgument`] for a folder, a pipe or a device.
+    /// [`Error::Io`] where it can't be opened; [`Error::InvalidArgument`] for a folder, a pipe or a device.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (file, len) = open_regular(path)?;
@@ -107,12 +106,11 @@ impl ByteSource for FileSource {
     }
 }
 
-/// A file mapped into memory: pages come in when touched and are shared between processes.
+/// A file mapped into memory: pages are read on first access and shared between processes.
 ///
-/// Hazard: should another process truncate the file, touching a page past its new end raises SIGBUS (an
-/// access violation on Windows) and ends this process; no check made here can prevent it. That is why a map is
-/// made only where a caller asks for one, for files that nobody writes to.
-#[derive(Debug)]
+/// Hazard: if another process truncates the file, an access past its new end raises SIGBUS (on Windows an access
+/// violation), which ends this process. No check in this library can prevent that, so files are only mapped on request,
+/// for files that nobody writes to.
 pub struct MapSource {
     map: memmap2::Mmap,
     name: String,
@@ -122,18 +120,24 @@ impl MapSource {
     /// Maps a regular file, whole and read-only.
     ///
     /// # Safety
-    /// While the source lives no one may truncate or change the file: the mapped bytes are handed out as
-    /// memory that does not change, and a page that is gone ends the process.
+    /// While the source lives, nobody may truncate or change the file: its bytes are lent out as memory that doesn't
+    /// change, and an access past the end of a truncated file ends the process.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be opened or mapped; [`Error::InvalidArgument`] for what is no regular file.
+    /// [`Error::Io`] where the file can't be opened or mapped; [`Error::InvalidArgument`] for a folder, a pipe or a device.
     pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (file, _) = open_regular(path)?;
-        // SAFETY: the caller vouches that the file stays as it is.
+        // SAFETY: the caller promises that nobody truncates or changes the file while the source, and so the map, lives.
         let map = unsafe { memmap2::Mmap::map(&file) };
         let map = map.map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Ok(Self { map, name: path.display().to_string() })
+    }
+}
+
+impl std::fmt::Debug for MapSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MapSource").field("name", &self.name).field("len", &self.map.len()).finish()
     }
 }
 
@@ -153,17 +157,23 @@ impl ByteSource for MapSource {
     }
 }
 
-/// Bytes already in memory, for callers that hold them and for tests.
-#[derive(Clone, Debug)]
+/// Bytes in memory.
+#[derive(Clone)]
 pub struct BytesSource {
     bytes: Arc<[u8]>,
     name: String,
 }
 
 impl BytesSource {
-    /// Takes the bytes; `name` stands for them in messages.
+    /// A source of these bytes; `name` is their name in messages.
     pub fn new(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
         Self { bytes: bytes.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Debug for BytesSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BytesSource").field("name", &self.name).field("len", &self.bytes.len()).finish()
     }
 }
 

@@ -1,6 +1,6 @@
-//! The byte-level spelling of BPE vocabularies: every byte has one printable character standing for it.
-//! Printable Latin-1 characters stand for themselves; the other 68 bytes, in order, are U+0100 onwards,
-//! so a space is `Ġ` (U+0120). The rule is GPT-2's.
+//! The byte-level spelling of BPE vocabularies, which is GPT-2's: each byte is spelled as one printable character.
+//! Printable Latin-1 characters spell themselves; the other 68 bytes, in order, are U+0100 and the characters after it, so
+//! a space is `Ġ` (U+0120).
 
 /// Characters by byte.
 pub(super) const CHARS: [char; 256] = chars();
@@ -27,7 +27,7 @@ const fn chars() -> [char; 256] {
     chars
 }
 
-/// The byte that `char` stands for.
+/// The byte that `char` spells.
 pub(super) fn byte_of(char: char) -> Option<u8> {
     match u32::from(char) {
         code @ 0..=0xff => Some(code as u8).filter(|&byte| stands_for_itself(byte)),

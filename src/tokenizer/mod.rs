@@ -1,13 +1,13 @@
-//! Text to tokens and back, from the vocabulary and merges that a model file carries.
-//! Byte-level BPE (`tokenizer.ggml.model` = `"gpt2"`): special tokens are cut out, the rest is cut into
-//! words by the family's rules ([`split`]), and the `tokenizers` crate merges each word.
+//! Converts text to tokens and back, with the vocabulary and merges of a model file.
+//! Byte-level BPE (`tokenizer.ggml.model` = `"gpt2"`): special tokens are cut out, the rest of the text is cut into words
+//! by the family's rules ([`split`]), and the `tokenizers` crate merges the bytes of each word.
 //!
-//! **Special tokens in text.** With `parse_special`, text such as `<|im_start|>` becomes the control token.
-//! That is right for the output of a chat template and wrong for words of a stranger: without it, control
-//! tokens can't come out of text at all. User-defined tokens are text and are always found.
+//! **Special tokens in text.** With `parse_special`, a text such as `<|im_start|>` becomes a control token. Use it for the
+//! output of a chat template, but not for text from strangers: without `parse_special`, no text becomes a control token.
+//! User-defined tokens are text and always found.
 //!
-//! **What is lost.** Bytes that no token stands for are dropped (SmolLM2, for one, lacks the tokens for
-//! some control characters), as llama.cpp and Hugging Face drop them. Decoding loses nothing.
+//! **Lost bytes.** Encoding drops bytes without a token (SmolLM2, for example, has no tokens for some control characters),
+//! as llama.cpp and Hugging Face do. Decoding loses nothing.
 
 mod bytes;
 mod source;
@@ -21,6 +21,7 @@ pub use source::TokenizerSource;
 
 use crate::error::{Error, Result, quoted};
 use crate::format::gguf::Metadata;
+use crate::memory::reserve::{collected, copied_text, probe, reserve, reserve_text};
 use aho_corasick::{AhoCorasick, MatchKind};
 use split::Splitter;
 use std::collections::{HashMap, HashSet};
@@ -28,24 +29,33 @@ use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use vocab::{Kind, Vocabulary};
 
-/// Longest text that [`Tokenizer::encode`] takes, in bytes: more tokens than any context holds.
+/// Longest text for [`Tokenizer::encode`], in bytes: it has more tokens than any context holds.
 pub const MAX_TEXT_BYTES: usize = 16 << 20;
 
-/// Most bytes that the texts of all special tokens may have; real vocabularies have a few hundred KB.
+/// Most bytes in the texts of all special tokens; real vocabularies have a few hundred KB.
 const MAX_SPECIAL_BYTES: usize = 4 << 20;
 
-/// Bytes that merging takes, at most, per byte of a word: two characters at most stand for a byte, each a
-/// symbol (32 bytes) and a queue entry (16, doubled by growth), and a token with its own text.
+/// Most memory that merging takes, in bytes for each byte of a word. A byte is spelled with at most two bytes of text, and
+/// has a symbol (32 bytes), a queue entry (16, doubled by growth), and a token with its own text.
 const MERGE_BYTES_PER_BYTE: usize = 200;
+/// Memory of a vocabulary's tables, in bytes for each token and each merge, besides their texts: entries of three hash maps
+/// (40 bytes each, doubled by growth), and temporary copies (48).
+const TABLE_BYTES: usize = 300;
+/// The tables hold this many copies of each text at the same time.
+const TEXT_COPIES: usize = 4;
 
-/// Turns text into tokens and back. Shared by threads; see the module's notes.
+/// What the memory is for, in errors.
+const WHAT: &str = "tokens and text";
+const VOCABULARY: &str = "the vocabulary";
+
+/// Converts text to tokens and back. It may be shared by threads; see the module's notes.
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     splitter: Splitter,
     bpe: BPE,
-    /// Which bytes have a token.
+    /// Whether each byte has a token.
     has_byte: [bool; 256],
-    /// Control tokens by text. The others are in `bpe`.
+    /// Control tokens by text. `bpe` has the other tokens.
     control: HashMap<String, u32>,
     /// Finds control and user-defined tokens.
     all_special: Finder,
@@ -59,14 +69,14 @@ impl Tokenizer {
     /// Checks the vocabulary and builds the tables.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a kind of tokenizer or pre-tokenizer that isn't known, by name;
-    /// [`Error::Format`] for a vocabulary that contradicts itself: empty, a token twice, a merge that refers
-    /// to a token that isn't there or is a control token, a merge twice, types that don't match the tokens
-    /// in number, ids outside it; [`Error::OutOfMemory`].
+    /// [`Error::Unsupported`], with the name, for an unknown kind of tokenizer or pre-tokenizer; [`Error::Format`] for a
+    /// vocabulary that is empty or contradicts itself: a token or a merge occurs twice, a merge refers to a token that
+    /// doesn't exist or is a control token, the number of types isn't that of tokens, or an id is outside the vocabulary;
+    /// [`Error::OutOfMemory`].
     pub fn new(source: TokenizerSource) -> Result<Self> {
         if source.model != "gpt2" {
             return Err(Error::Unsupported(format!(
-                "tokenizer {} (tokenizer.ggml.model); only \"gpt2\", byte-level BPE, is",
+                "tokenizer {} (tokenizer.ggml.model); byte-level BPE (\"gpt2\") is the only supported kind",
                 quoted(&source.model)
             )));
         }
@@ -76,17 +86,18 @@ impl Tokenizer {
         let adds_eos = source.add_eos.unwrap_or(false);
         if adds_bos && source.bos.is_none() || adds_eos && source.eos.is_none() {
             return Err(Error::format(
-                "a token is to be added that the file doesn't name (tokenizer.ggml.add_bos_token, add_eos_token)",
+                "tokenizer.ggml.add_bos_token or add_eos_token asks for a token that the file doesn't name",
             ));
         }
         let of_kind = |wanted: &[Kind]| {
-            let ids = 0..vocabulary.len() as u32;
-            ids.filter(|&id| vocabulary.kind(id).is_some_and(|kind| wanted.contains(&kind)))
-                .filter(|&id| !source.tokens[id as usize].is_empty())
-                .collect::<Vec<u32>>()
+            let ids = (0..vocabulary.len() as u32)
+                .filter(|&id| vocabulary.kind(id).is_some_and(|kind| wanted.contains(&kind)))
+                .filter(|&id| !source.tokens[id as usize].is_empty());
+            collected(ids.map(Ok), VOCABULARY)
         };
-        let all_special = Finder::new(&source.tokens, of_kind(&[Kind::Control, Kind::UserDefined]))?;
-        let user_defined = Finder::new(&source.tokens, of_kind(&[Kind::UserDefined]))?;
+        let all_special = Finder::new(&source.tokens, of_kind(&[Kind::Control, Kind::UserDefined])?)?;
+        let user_defined = Finder::new(&source.tokens, of_kind(&[Kind::UserDefined])?)?;
+        probe_tables(&source)?;
         let merges = merges(&source.merges)?;
         let (ordinary, control) = by_text(source.tokens, &vocabulary)?;
         let has_byte = bytes::CHARS.map(|char| ordinary.contains_key(char.encode_utf8(&mut [0; 4]) as &str));
@@ -120,9 +131,8 @@ impl Tokenizer {
 
     /// Tokens of `text`.
     ///
-    /// `parse_special` finds control tokens by their text (see the module's notes on who may write that
-    /// text); `add_special` puts the tokens round the text that the model was trained with, mostly
-    /// [`Self::bos`] in front or nothing.
+    /// `parse_special` finds control tokens by their text (see the module's notes on text from strangers). `add_special`
+    /// adds the tokens with which the model was trained to begin and end a text: mostly [`Self::bos`] or none.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for more than [`MAX_TEXT_BYTES`]; [`Error::OutOfMemory`].
@@ -133,58 +143,56 @@ impl Tokenizer {
                 text.len()
             )));
         }
-        // One allowance for everything: a token has at least a byte, but for the two round the text.
+        // Few texts have more tokens; `push` and `merge` reserve the rest.
         let mut ids = Vec::new();
-        try_reserve(&mut ids, text.len() / 4 + 2)?;
+        reserve(&mut ids, text.len() / 4 + 2, WHAT)?;
         ids.extend(self.vocabulary.bos.filter(|_| add_special && self.adds_bos));
         let finder = if parse_special { &self.all_special } else { &self.user_defined };
         let mut spelled = String::new();
         finder.split(text, |piece| match piece {
-            Piece::Special(id) => {
-                ids.push(id);
-                Ok(())
-            }
+            Piece::Special(id) => push(&mut ids, id),
             Piece::Text(text) => {
                 self.splitter.split(text, &mut |word| self.merge(word, &mut spelled, &mut ids))
             }
         })?;
-        ids.extend(self.vocabulary.eos.filter(|_| add_special && self.adds_eos));
+        if let Some(eos) = self.vocabulary.eos.filter(|_| add_special && self.adds_eos) {
+            push(&mut ids, eos)?;
+        }
         Ok(ids)
     }
 
-    /// Appends the tokens of one word; `spelled` is scratch.
+    /// Appends the tokens of one word; `spelled` is scratch memory.
     fn merge(&self, word: &str, spelled: &mut String, ids: &mut Vec<u32>) -> Result<()> {
         const LONG: usize = 1 << 16;
         if word.len() > LONG {
-            // The crate allocates infallibly: see first whether what a long word takes can be had.
-            try_reserve(&mut Vec::<u8>::new(), word.len() * MERGE_BYTES_PER_BYTE)?;
+            // `tokenizers` allocates infallibly: check first that it can have the memory for a long word.
+            probe(word.len() * MERGE_BYTES_PER_BYTE, WHAT)?;
         }
-        // A byte without a token is dropped, but keeps apart what it stood between.
+        // A byte without a token is dropped, but nothing is merged across it.
         for part in word.as_bytes().split(|&byte| !self.has_byte[usize::from(byte)]) {
             spelled.clear();
+            reserve_text(spelled, 2 * part.len(), WHAT)?;
             bytes::spell(part, spelled);
             let tokens =
                 self.bpe.tokenize(spelled).map_err(|error| Error::Internal(format!("merging: {error}")))?;
+            reserve(ids, tokens.len(), WHAT)?;
             ids.extend(tokens.iter().map(|token| token.id));
         }
         Ok(())
     }
 
-    /// The bytes that `ids` stand for, as text; each sequence that isn't UTF-8 becomes U+FFFD.
-    /// `skip_special` leaves control tokens out.
+    /// The text of the tokens; each sequence of bytes that isn't UTF-8 becomes U+FFFD. `skip_special` leaves out control
+    /// tokens.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an id outside the vocabulary.
+    /// [`Error::InvalidArgument`] for an id outside the vocabulary; [`Error::OutOfMemory`].
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         let mut bytes = Vec::new();
         self.decode_bytes(ids, skip_special, &mut bytes)?;
-        Ok(match String::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-        })
+        String::from_utf8(bytes).or_else(|error| lossy(error.as_bytes()))
     }
 
-    /// Appends the bytes that `ids` stand for, exactly.
+    /// Appends the exact bytes of the tokens.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an id outside the vocabulary; [`Error::OutOfMemory`].
@@ -192,14 +200,14 @@ impl Tokenizer {
         for &id in ids {
             let bytes = self.token_bytes(id)?;
             if !(skip_special && self.is_control(id)) {
-                try_reserve(out, bytes.len())?;
+                reserve(out, bytes.len(), WHAT)?;
                 out.extend_from_slice(bytes);
             }
         }
         Ok(())
     }
 
-    /// The bytes of one token: part of a text (maybe of a character), or a special token's name.
+    /// The bytes of one token: a part of a text, which may be a part of a character, or the text of a special token.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an id outside the vocabulary.
@@ -209,33 +217,32 @@ impl Tokenizer {
             .ok_or_else(|| Error::invalid(format!("token {id} of a vocabulary of {}", self.vocabulary.len())))
     }
 
-    /// The token that `text` names: a special token by its text, an ordinary one by its byte-level spelling
-    /// (`"Ġthe"`).
+    /// The token with this text; for an ordinary token, `text` is its byte-level spelling (`"Ġthe"`).
     pub fn id(&self, text: &str) -> Option<u32> {
         self.control.get(text).copied().or_else(|| self.bpe.token_to_id(text))
     }
 
-    /// Number of tokens; ids are below it.
+    /// Number of tokens. Every id is below it.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.len()
     }
 
-    /// Begin of sequence.
+    /// The token at the beginning of a sequence.
     pub fn bos(&self) -> Option<u32> {
         self.vocabulary.bos
     }
 
-    /// End of sequence.
+    /// The token at the end of a sequence.
     pub fn eos(&self) -> Option<u32> {
         self.vocabulary.eos
     }
 
-    /// Text of [`Self::bos`], as chat templates want it; empty where there is none.
+    /// Text of [`Self::bos`], for chat templates; empty if there is no such token.
     pub fn bos_text(&self) -> &str {
         self.text_or_empty(self.vocabulary.bos)
     }
 
-    /// Text of [`Self::eos`]; empty where there is none.
+    /// Text of [`Self::eos`]; empty if there is no such token.
     pub fn eos_text(&self) -> &str {
         self.text_or_empty(self.vocabulary.eos)
     }
@@ -246,13 +253,13 @@ impl Tokenizer {
             .unwrap_or_default()
     }
 
-    /// Whether generation stops at this token: end of sequence, of turn, of message, by the file's word or
-    /// by the token's well-known text.
+    /// Whether generation stops at this token: it ends a sequence, a turn or a message, according to the file or by its
+    /// well-known text.
     pub fn is_end_of_generation(&self, id: u32) -> bool {
         self.vocabulary.is_end(id)
     }
 
-    /// Whether the token steers the model and is no text.
+    /// Whether the token is a control token, which is not text.
     pub fn is_control(&self, id: u32) -> bool {
         self.vocabulary.kind(id) == Some(Kind::Control)
     }
@@ -264,15 +271,34 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-fn try_reserve<T>(list: &mut Vec<T>, additional: usize) -> Result<()> {
-    list.try_reserve(additional).map_err(|_| Error::OutOfMemory {
-        bytes: additional.saturating_mul(size_of::<T>()),
-        what: "tokens and text",
-    })
+fn push(ids: &mut Vec<u32>, id: u32) -> Result<()> {
+    reserve(ids, 1, WHAT)?;
+    ids.push(id);
+    Ok(())
 }
 
-/// Ids by text: ordinary and user-defined tokens, which merging may produce, and control tokens, which it
-/// must not. Tokens without text are in neither.
+/// As [`String::from_utf8_lossy`], in memory that is reserved fallibly.
+fn lossy(bytes: &[u8]) -> Result<String> {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        reserve_text(&mut text, chunk.valid().len() + char::REPLACEMENT_CHARACTER.len_utf8(), WHAT)?;
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    Ok(text)
+}
+
+/// Checks that there is memory for the tables of a vocabulary, which `tokenizers` builds with infallible allocations.
+fn probe_tables(source: &TokenizerSource) -> Result<()> {
+    let texts: usize = source.tokens.iter().chain(&source.merges).map(String::len).sum();
+    let entries = source.tokens.len() + source.merges.len();
+    probe(texts.saturating_mul(TEXT_COPIES).saturating_add(entries.saturating_mul(TABLE_BYTES)), VOCABULARY)
+}
+
+/// Ids by text, in two maps: ordinary and user-defined tokens, which merging may produce, and control tokens, which it
+/// must not produce. Tokens without text are in neither.
 fn by_text(tokens: Vec<String>, vocabulary: &Vocabulary) -> Result<(Vocab, HashMap<String, u32>)> {
     let mut ordinary = Vocab::with_capacity(tokens.len());
     let mut control = HashMap::new();
@@ -295,20 +321,17 @@ fn by_text(tokens: Vec<String>, vocabulary: &Vocabulary) -> Result<(Vocab, HashM
 /// Merges as pairs, in order.
 fn merges(lines: &[String]) -> Result<Merges> {
     let mut seen = HashSet::with_capacity(lines.len());
-    lines
-        .iter()
-        .enumerate()
-        .map(|(rank, line)| match line.split_once(' ') {
-            Some((left, right)) if !left.is_empty() && !right.is_empty() => {
-                if seen.insert(line.as_str()) {
-                    Ok((left.to_owned(), right.to_owned()))
-                } else {
-                    Err(Error::format(format!("merge {rank} is there twice: {}", quoted(line))))
-                }
+    let pairs = lines.iter().enumerate().map(|(rank, line)| match line.split_once(' ') {
+        Some((left, right)) if !left.is_empty() && !right.is_empty() => {
+            if seen.insert(line.as_str()) {
+                Ok((copied_text(left, VOCABULARY)?, copied_text(right, VOCABULARY)?))
+            } else {
+                Err(Error::format(format!("merge {rank} occurs twice: {}", quoted(line))))
             }
-            _ => Err(Error::format(format!("merge {rank} is no pair: {}", quoted(line)))),
-        })
-        .collect()
+        }
+        _ => Err(Error::format(format!("merge {rank} is no pair: {}", quoted(line)))),
+    });
+    collected(pairs, VOCABULARY)
 }
 
 /// A stretch of text, or a special token found in it.
@@ -317,9 +340,9 @@ enum Piece<'t> {
     Special(u32),
 }
 
-/// Finds special tokens: leftmost first, longest where several begin.
+/// Finds special tokens: the leftmost first, and of several at one place the longest.
 struct Finder {
-    /// `None` where there is nothing to find.
+    /// `None` without tokens to find.
     automaton: Option<AhoCorasick>,
     /// Token of each pattern.
     ids: Vec<u32>,

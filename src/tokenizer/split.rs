@@ -1,58 +1,58 @@
-//! Cuts text into the words that byte-pair merging never crosses ("pre-tokenisation").
-//! Each family of models has its own rules, named by `tokenizer.ggml.pre`; the table below holds them.
-//! Time is linear in the text: the patterns run on a finite automaton, which is why the published
-//! patterns' one lookahead, `\s+(?!\S)`, is written as a [`Spaces`] rule beside the pattern instead.
+//! Cuts text into words ("pre-tokenisation"); merging never crosses the boundary of a word.
+//! Each family of models has its own rules, named by `tokenizer.ggml.pre`, in the table below.
+//! Time is linear in the text, since the patterns run on a finite automaton. Such an automaton has no lookahead, so the one
+//! in published patterns, `\s+(?!\S)`, is a [`Spaces`] rule in addition to the pattern.
 
 use crate::error::{Error, Result, quoted};
 use regex::Regex;
 
-/// What `\s+(?!\S)|\s+` does, without lookahead: a run of spaces that something follows gives its last
-/// character back, so that the next word can begin with it.
+/// The effect of `\s+(?!\S)|\s+` without lookahead: a run of spaces before another character leaves its last space to the
+/// next word.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Spaces {
     /// Matches stay as they are.
     Whole,
-    /// Every run of spaces leaves one.
+    /// Every run of spaces leaves its last space to the next word.
     LeaveOne,
-    /// The same, but a run that ends in a line break is whole (`\s*[\r\n]+` stands before it).
+    /// The same, except for a run that ends with a line break (`\s*[\r\n]+` precedes `\s+` in the pattern).
     LeaveOneOnLine,
 }
 
-/// One pass over the text: every match is a piece, and so is every gap between matches.
+/// One pass over the text: every match is a piece, and so is the text between matches.
 type Pass = (&'static str, Spaces);
 
 /// A family's rules.
 struct Family {
     /// Values of `tokenizer.ggml.pre`.
     names: &'static [&'static str],
-    /// Applied in order, each to the pieces of the one before.
+    /// Applied in order, each to the pieces of the pass before.
     passes: &'static [Pass],
-    /// A word that is a token as it stands is taken whole, whatever the merges would make of it.
+    /// Whether a word that is a token becomes this token, regardless of merges.
     whole_words: bool,
-    /// Whether `bos` goes in front where the file doesn't say.
+    /// Whether `bos` goes in front if the file doesn't say.
     adds_bos: bool,
 }
 
-/// GPT-2's words: contractions, letters, digits, the rest, each with at most one space in front.
+/// GPT-2's words: contractions, letters, digits, other characters, each with at most one space in front.
 const GPT2: Pass = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+", Spaces::LeaveOne);
-/// Llama 3's: any case of contraction, any one mark before letters, digits by threes, line breaks apart.
+/// Llama 3's words: contractions in any case, letters with any one mark in front, three digits at most, line breaks.
 const LLAMA3: Pass = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
     Spaces::LeaveOneOnLine,
 );
-/// Qwen 2's: Llama 3's with single digits.
+/// Qwen 2's words: Llama 3's, but single digits.
 const QWEN2: Pass = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
     Spaces::LeaveOneOnLine,
 );
-/// Qwen 3.5's: Qwen 2's with combining marks kept on their letters.
+/// Qwen 3.5's words: Qwen 2's, but combining marks stay with their letters.
 const QWEN35: Pass = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
     Spaces::LeaveOneOnLine,
 );
-/// Each digit by itself.
+/// Single digits.
 const DIGIT: Pass = (r"\p{N}", Spaces::Whole);
-/// Three ASCII digits by themselves.
+/// Three ASCII digits.
 const THREE_DIGITS: Pass = (r"[0-9][0-9][0-9]", Spaces::Whole);
 
 const FAMILIES: &[Family] = &[
@@ -116,7 +116,7 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
-/// Rules of one family, ready to run.
+/// The compiled rules of one family.
 #[derive(Debug)]
 pub(super) struct Splitter {
     passes: Vec<(Regex, Spaces)>,
@@ -127,10 +127,10 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// The rules that `pre` names; an empty name is `"default"`.
+    /// The rules with the name `pre`; an empty name means `"default"`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a name the table doesn't have.
+    /// [`Error::Unsupported`] for a name that isn't in the table.
     pub(super) fn new(pre: &str) -> Result<Self> {
         let name = if pre.is_empty() { "default" } else { pre };
         let family = FAMILIES.iter().find(|family| family.names.contains(&name)).ok_or_else(|| {
@@ -144,7 +144,7 @@ impl Splitter {
         Ok(Self { passes, whole_words: family.whole_words, adds_bos: family.adds_bos })
     }
 
-    /// Calls `word` with each word of `text` in order; together they are the text.
+    /// Calls `word` with each word of `text`, in order; the words together are the text.
     pub(super) fn split<'t>(
         &self,
         text: &'t str,
@@ -176,8 +176,8 @@ fn split<'t>(
     split(rest, &text[done..], word)
 }
 
-/// Bytes at the end of a match that belong to the next one. Only runs of spaces end in a space (see the
-/// patterns), and they are as long as they can be, so what follows one is no space.
+/// Bytes at the end of a match that belong to the next one. In all patterns, only runs of spaces end with a space, and they
+/// are as long as possible, so the character after one is no space.
 fn given_back(found: &str, followed: bool, spaces: Spaces) -> usize {
     let Some(last) = found.chars().next_back() else { return 0 };
     let leaves = match spaces {

@@ -1,24 +1,26 @@
-//! The vocabulary, checked: bytes of each token in one arena, its kind, and the tokens with a role.
-//! An ordinary token's text is byte-level spelling and is undone here; a special token's text is itself.
+//! The checked vocabulary: the bytes of all tokens in one buffer, the kind of each token, and the tokens with a role.
+//! The text of an ordinary token is byte-level spelling, which is converted to bytes here; the text of a special token is
+//! its bytes.
 
+use super::VOCABULARY;
 use super::bytes::byte_of;
 use super::source::TokenizerSource;
+use crate::memory::reserve::{reserve, with_room};
 use crate::{Error, Result};
-use std::collections::HashSet;
 
-/// What a token is for, by GGUF's numbers.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A piece of text (also GGUF's "unused", "byte" and undefined types, which byte-level BPE treats so).
+    /// A piece of text. GGUF's "unused", "byte" and undefined types count as normal in byte-level BPE.
     Normal,
-    /// Steers the model, is no text: only found in text when asked for.
+    /// A token that steers the model and isn't text. It is only found in text on request.
     Control,
-    /// A piece of text that is always found whole, whatever the merges say.
+    /// A piece of text that is always found as a whole, regardless of merges.
     UserDefined,
 }
 
 impl Kind {
-    /// "Unknown" tokens behave as control tokens do.
+    /// The kind of a token with this GGUF type. "Unknown" tokens count as control tokens.
     fn from_gguf(number: i32) -> Self {
         match number {
             2 | 3 => Self::Control,
@@ -28,9 +30,9 @@ impl Kind {
     }
 }
 
-/// Texts of tokens after which a model has nothing more to say, by family. Files name at most `eos`, `eot`
-/// and `eom`, and often name them wrongly, so the text decides too, as in llama.cpp. Other than there, a
-/// token that merging makes is text whatever it spells: in Qwen's vocabulary `</s>` is a tag of HTML.
+/// Texts of tokens that end a generation, of several families. Files name at most `eos`, `eot` and `eom`, and often wrong
+/// ones, so the text counts too, as in llama.cpp. In contrast to llama.cpp, a token that merging produces is always text:
+/// in Qwen's vocabulary `</s>` is a tag of HTML.
 const END_TEXTS: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -82,11 +84,11 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Checks what can be checked token by token.
+    /// Checks the tokens, their types, and the ids with a role.
     ///
     /// # Errors
-    /// [`Error::Format`] for an empty or oversized vocabulary, types that don't match it in number, and ids
-    /// outside it; [`Error::OutOfMemory`].
+    /// [`Error::Format`] for an empty or oversized vocabulary, a number of types that isn't that of tokens, and ids outside
+    /// the vocabulary; [`Error::OutOfMemory`].
     pub(super) fn new(source: &TokenizerSource) -> Result<Self> {
         let n_tokens = source.tokens.len();
         if n_tokens == 0 {
@@ -105,12 +107,13 @@ impl Vocabulary {
             }
         }
         let (offsets, bytes) = arena(source)?;
-        let mut kinds = reserved(n_tokens)?;
+        let mut kinds = with_room(n_tokens, VOCABULARY)?;
         kinds.extend((0..n_tokens).map(|id| kind(source, id)));
-        let mut ends = well_known_ends(source);
+        let mut ends = well_known_ends(source)?;
         for &id in &ends {
             kinds[id as usize] = Kind::Control;
         }
+        reserve(&mut ends, 3, VOCABULARY)?;
         ends.extend([source.eos, source.eot, source.eom].into_iter().flatten());
         ends.sort_unstable();
         ends.dedup();
@@ -140,23 +143,33 @@ fn kind(source: &TokenizerSource, id: usize) -> Kind {
     source.token_types.get(id).map_or(Kind::Normal, |&number| Kind::from_gguf(number))
 }
 
-/// Ids of the tokens that end a generation by their text.
-fn well_known_ends(source: &TokenizerSource) -> Vec<u32> {
-    let ends = |text: &str| END_TEXTS.contains(&text) || SEPARATOR_TEXTS.contains(&text);
-    let merged: HashSet<String> =
-        source.merges.iter().map(|merge| merge.replacen(' ', "", 1)).filter(|text| ends(text)).collect();
-    let by_text = (0..).zip(&source.tokens).filter(|(_, text)| ends(text) && !merged.contains(*text));
-    by_text.map(|(id, _)| id).collect()
+/// Ids of the tokens that end a generation because of their text.
+fn well_known_ends(source: &TokenizerSource) -> Result<Vec<u32>> {
+    let texts = END_TEXTS.iter().chain(SEPARATOR_TEXTS);
+    let is_merged = |text: &str| source.merges.iter().any(|merge| makes(merge, text));
+    let texts: Vec<&str> = texts.copied().filter(|text| !is_merged(text)).collect();
+    let mut ids = Vec::new();
+    for (id, _) in (0..).zip(&source.tokens).filter(|(_, text)| texts.contains(&text.as_str())) {
+        reserve(&mut ids, 1, VOCABULARY)?;
+        ids.push(id);
+    }
+    Ok(ids)
 }
 
-/// Bytes of all tokens on end, and where each begins.
+/// Whether a merge `"left right"` produces the token `text`.
+fn makes(merge: &str, text: &str) -> bool {
+    let pair = merge.split_once(' ').filter(|(left, right)| left.len() + right.len() == text.len());
+    pair.is_some_and(|(left, right)| text.starts_with(left) && text.ends_with(right))
+}
+
+/// The bytes of all tokens, one after the other, and the offset of each.
 fn arena(source: &TokenizerSource) -> Result<(Vec<u32>, Vec<u8>)> {
     let spelled: usize = source.tokens.iter().map(String::len).sum();
     if u32::try_from(spelled).is_err() || u32::try_from(source.tokens.len()).is_err() {
         return Err(Error::format("the vocabulary's texts exceed 4 GiB (tokenizer.ggml.tokens)"));
     }
-    let mut offsets = reserved(source.tokens.len() + 1)?;
-    let mut bytes = reserved(spelled)?;
+    let mut offsets = with_room(source.tokens.len() + 1, VOCABULARY)?;
+    let mut bytes = with_room(spelled, VOCABULARY)?;
     for (id, text) in source.tokens.iter().enumerate() {
         offsets.push(bytes.len() as u32);
         let start = bytes.len();
@@ -169,13 +182,4 @@ fn arena(source: &TokenizerSource) -> Result<(Vec<u32>, Vec<u8>)> {
     }
     offsets.push(bytes.len() as u32);
     Ok((offsets, bytes))
-}
-
-fn reserved<T>(capacity: usize) -> Result<Vec<T>> {
-    let mut list = Vec::new();
-    list.try_reserve_exact(capacity).map_err(|_| Error::OutOfMemory {
-        bytes: capacity.saturating_mul(size_of::<T>()),
-        what: "the vocabulary",
-    })?;
-    Ok(list)
 }

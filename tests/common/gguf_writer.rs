@@ -1,5 +1,5 @@
 //! Writes GGUF files for tests, honest ones and liars: pairs and tensors as given, nothing checked.
-//! The only writer of the project; independent of the reader but for the types that describe values.
+//! Independent of the library, whose own writer only makes headers; it shares the types of metadata values.
 
 // Each test binary that includes this file uses a part of it.
 #![allow(dead_code)]

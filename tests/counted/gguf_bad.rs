@@ -170,8 +170,8 @@ fn lying_lengths_of_strings_and_arrays() {
     }
     let second = array(8, 2, &[&3u64.to_le_bytes()[..], b"abc", &2u64.to_le_bytes(), b"\xc3\x28"].concat());
     assert_eq!(value(&second), "element 1: a string is not UTF-8 at byte 68");
-    assert_eq!(value(&13u32.to_le_bytes()), "value type 13, which there is not, before byte 37");
-    assert_eq!(value(&array(13, 0, b"")), "value type 13, which there is not, before byte 49");
+    assert_eq!(value(&13u32.to_le_bytes()), "unknown value type 13 before byte 37");
+    assert_eq!(value(&array(13, 0, b"")), "unknown value type 13 before byte 49");
     assert_eq!(value(&[7, 0, 0, 0, 2]), "a truth value is 2 at byte 37");
     assert_eq!(value(&array(7, 2, &[1, 0xff])), "a truth value is 255 at byte 50");
 }

@@ -1,22 +1,22 @@
-//! Reads a header from front to back through a buffer, never more than is there.
-//! Lengths are checked against what is left before memory is reserved for them.
+//! Reads a header from front to back through a buffer.
+//! A length is checked against the remaining bytes before memory is reserved for it.
 
 use super::limits::MAX_HEADER_BYTES;
-use super::reserve::reserved;
 use crate::format::ByteSource;
+use crate::memory::reserve::{reserve, with_room};
 use crate::{Error, Result};
 
-/// Bytes fetched at once: a header of some MB is read in a few dozen calls.
+/// Bytes fetched at once: a header of several MB is read in a few dozen calls.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// A position in a header, with the bytes after it fetched ahead.
 pub(super) struct Cursor<'a> {
     source: &'a dyn ByteSource,
-    /// Where reading stops: the end of the source, or the header's limit if that comes first.
+    /// The end of the source, or the limit of a header if that is lower.
     end: u64,
     /// Offset of the next byte.
     pos: u64,
-    /// Bytes fetched; those from `next` on are to come.
+    /// Fetched bytes; those before `next` have been read.
     buffer: Vec<u8>,
     next: usize,
 }
@@ -24,7 +24,7 @@ pub(super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     pub(super) fn new(source: &'a dyn ByteSource) -> Result<Self> {
         let end = source.len().min(MAX_HEADER_BYTES);
-        let buffer = reserved((BUFFER_BYTES as u64).min(end) as usize, "the buffer of a header")?;
+        let buffer = with_room((BUFFER_BYTES as u64).min(end) as usize, "the buffer of a header")?;
         Ok(Self { source, end, pos: 0, buffer, next: 0 })
     }
 
@@ -33,7 +33,7 @@ impl<'a> Cursor<'a> {
         self.pos
     }
 
-    /// Checks that `count` things of at least `min_bytes` each can still come, and makes it a `usize`.
+    /// Checks that the remaining bytes can hold `count` items of at least `min_bytes` each; returns `count` as `usize`.
     pub(super) fn check_room(&self, count: u64, min_bytes: u64, what: &str) -> Result<usize> {
         let left = self.end - self.pos;
         let needed = count.checked_mul(min_bytes);
@@ -71,7 +71,7 @@ impl<'a> Cursor<'a> {
         self.pos += bytes as u64;
     }
 
-    /// Replaces the buffer, whose bytes are used up, by the next ones of the source.
+    /// Refills the buffer, whose bytes have all been read.
     fn fetch(&mut self) -> Result<()> {
         let bytes = (self.end - self.pos).min(BUFFER_BYTES as u64) as usize;
         self.next = 0;
@@ -90,7 +90,7 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
-    /// The next number, made from its little-endian bytes.
+    /// The next number; `from_le` converts its little-endian bytes.
     pub(super) fn number<T, const N: usize>(&mut self, from_le: fn([u8; N]) -> T) -> Result<T> {
         Ok(from_le(self.array()?))
     }
@@ -103,21 +103,21 @@ impl<'a> Cursor<'a> {
         self.number(u64::from_le_bytes)
     }
 
-    /// `count` numbers, each made from its little-endian bytes.
+    /// The next `count` numbers; `from_le` converts the little-endian bytes of each.
     pub(super) fn numbers<T, const N: usize>(
         &mut self,
         count: u64,
         from_le: fn([u8; N]) -> T,
     ) -> Result<Vec<T>> {
         let count = self.check_room(count, N as u64, "array elements")?;
-        let mut numbers = reserved(count, "a metadata array")?;
+        let mut numbers = with_room(count, "a metadata array")?;
         for _ in 0..count {
             numbers.push(self.number(from_le)?);
         }
         Ok(numbers)
     }
 
-    /// A length, then that many bytes of UTF-8 into `out`, replacing what it held.
+    /// Reads a length and that many bytes of UTF-8; the text replaces the contents of `out`.
     pub(super) fn string_into(&mut self, max_bytes: u64, out: &mut String) -> Result<()> {
         let (len, pos) = (self.u64()?, self.pos);
         if len > max_bytes {
@@ -128,9 +128,7 @@ impl<'a> Cursor<'a> {
         let len = self.check_room(len, 1, "bytes of a string")?;
         let mut bytes = std::mem::take(out).into_bytes();
         bytes.clear();
-        bytes
-            .try_reserve_exact(len)
-            .map_err(|_| Error::OutOfMemory { bytes: len, what: "a string of a header" })?;
+        reserve(&mut bytes, len, "a string of a header")?;
         bytes.resize(len, 0);
         self.read(&mut bytes)?;
         *out = String::from_utf8(bytes).map_err(|e| {
@@ -140,7 +138,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// A length, then that many bytes of UTF-8.
+    /// Reads a length and that many bytes of UTF-8.
     pub(super) fn string(&mut self, max_bytes: u64) -> Result<String> {
         let mut out = String::new();
         self.string_into(max_bytes, &mut out)?;

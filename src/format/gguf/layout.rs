@@ -1,20 +1,19 @@
-//! Where tensors lie: sizes from shapes, offsets from the beginning of the file, checked against the
-//! file's length and each other.
+//! The placement of tensors in a file: sizes, which follow from shapes, and offsets, checked against the file's length and
+//! against each other.
 
-use super::TensorInfo;
 use super::limits;
 use super::metadata::Metadata;
-use super::reserve::indices;
 use super::types::TensorType;
+use super::{TensorInfo, indices};
 use crate::error::{Error, Result, at, quoted};
 
 /// The part of a file that holds the tensors' data.
 pub(super) struct Section {
-    /// Offsets in it are multiples of this.
+    /// Alignment of tensors' offsets from its beginning.
     pub alignment: u64,
-    /// Where it begins in the file.
+    /// Its offset in the file.
     pub offset: u64,
-    /// Bytes in the whole file.
+    /// Bytes of the whole file.
     pub file_len: u64,
 }
 
@@ -32,7 +31,7 @@ pub(super) fn alignment(metadata: &Metadata) -> Result<u64> {
     Ok(alignment)
 }
 
-/// Gives tensors as they stand in the file their sizes and absolute offsets.
+/// Computes the sizes of tensors, and their offsets from the beginning of the file.
 ///
 /// # Errors
 /// [`Error::Format`] where one lies outside the file, is misaligned, or shares bytes with another.
@@ -44,7 +43,7 @@ pub(super) fn place(tensors: &mut [TensorInfo], section: &Section) -> Result<()>
     separate(tensors, section.file_len)
 }
 
-/// Bytes of a tensor; 0 where the type's block size is not known.
+/// Bytes of a tensor; 0 for a type of unknown size.
 fn size(ty: TensorType, shape: &[u64]) -> Result<u64> {
     let too_large = || Error::format(format!("dimensions {shape:?} are too large"));
     let elements = shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
@@ -59,7 +58,7 @@ fn size(ty: TensorType, shape: &[u64]) -> Result<u64> {
     (elements / block_len).checked_mul(block_bytes).ok_or_else(too_large)
 }
 
-/// Absolute offset and size of `bytes` at `offset` of the section, where they are inside the file.
+/// Offset in the file and size of `bytes` at `offset` of the section, which must be inside the file.
 fn locate(offset: u64, bytes: u64, section: &Section) -> Result<(u64, u64)> {
     if !offset.is_multiple_of(section.alignment) {
         return Err(Error::format(format!("offset {offset} is no multiple of {}", section.alignment)));
@@ -75,7 +74,7 @@ fn locate(offset: u64, bytes: u64, section: &Section) -> Result<(u64, u64)> {
     }
 }
 
-/// Checks that no two tensors share bytes; gives those of unknown size the room up to the next one.
+/// Checks that no two tensors share bytes. A tensor of unknown size gets the room up to the next one.
 fn separate(tensors: &mut [TensorInfo], file_len: u64) -> Result<()> {
     let mut by_offset = indices(tensors.len())?;
     by_offset.sort_unstable_by_key(|&i| tensors[i as usize].offset);

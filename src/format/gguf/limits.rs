@@ -1,26 +1,27 @@
-//! What the reader takes at most, each with its reason. All are far above any file in use, and all
-//! are checked before anything is reserved; beyond them, every count is checked against the bytes left.
+//! Limits of the reader, each with its reason. All are far above any file in use, and are checked before memory is
+//! reserved. In addition, every count is checked against the remaining bytes.
 
-/// Everything before the tensors' data. The largest tokenizers in use (262,144 tokens with merges, or a whole
-/// `tokenizer.json` in one string) take some 50 MB; the limit keeps a sparse file of terabytes from being read.
+/// Size of the header, which is everything before the tensors' data. The largest tokenizers in use (262,144 tokens with
+/// merges, or a whole `tokenizer.json` in one string) take about 50 MB; the limit keeps a sparse file of terabytes from
+/// being read.
 pub const MAX_HEADER_BYTES: u64 = 256 << 20;
 
 /// Length of a metadata key: 2¹⁶ − 1 bytes, from the specification.
 pub const MAX_KEY_BYTES: u64 = 65_535;
 
-/// Length of a tensor's name. The specification says 64; some writers are built with more.
+/// Length of a tensor's name. The specification allows 64 bytes; some writers use more.
 pub const MAX_NAME_BYTES: u64 = 256;
 
-/// Length of a string value or of an array's string: a whole `tokenizer.json` fits.
+/// Length of a string value, or of a string in an array: a whole `tokenizer.json` fits.
 pub const MAX_STRING_BYTES: u64 = 64 << 20;
 
 /// Arrays within arrays. No file in use nests at all; the limit bounds the recursion.
 pub const MAX_ARRAY_DEPTH: u32 = 4;
 
-/// Metadata pairs: files in use have some dozens.
+/// Metadata pairs: files in use have a few dozen.
 pub const MAX_KV_PAIRS: u64 = 1 << 14;
 
-/// Tensors in a file: the largest mixtures of experts, stored one tensor an expert, stay below 100,000.
+/// Tensors in a file: the largest mixtures of experts, with a tensor for each expert, stay below 100,000.
 pub const MAX_TENSORS: u64 = 1 << 20;
 
 /// Dimensions of a tensor, from the specification.
@@ -29,5 +30,5 @@ pub const MAX_DIMS: u32 = 4;
 /// `general.alignment`: a power of two from 8 (the specification's unit) up to a huge page.
 pub const ALIGNMENTS: std::ops::RangeInclusive<u64> = 8..=2 << 20;
 
-/// `general.alignment` of a file that does not say, from the specification.
+/// `general.alignment` of a file without this key, from the specification.
 pub const DEFAULT_ALIGNMENT: u64 = 32;

@@ -1,13 +1,14 @@
-//! The key-value part of a GGUF file: typed values in the file's order, found by key.
-//! Getters convert where nothing is lost and otherwise say what the key holds and what was needed.
+//! The metadata of a GGUF file: typed values by key, in the file's order.
+//! Getters convert between types where no information is lost; otherwise their error says what the key holds and what was
+//! needed.
 
 use std::fmt;
 
 use super::limits::MAX_KV_PAIRS;
-use super::reserve::reserve_one;
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result, quoted, shortened};
+use crate::memory::reserve::{reserve, reserve_text};
 
-/// A metadata value, of the types the format has.
+/// A metadata value, of any type of the format.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Unsigned 8-bit.
@@ -69,7 +70,7 @@ pub enum Array {
     Array(Vec<Array>),
 }
 
-/// Many strings in one allocation: a vocabulary of 262,144 tokens costs its text and 8 bytes a token.
+/// A list of strings in one allocation: a vocabulary takes its text and 8 bytes for each token.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Strings {
     text: String,
@@ -77,12 +78,12 @@ pub struct Strings {
 }
 
 impl Strings {
-    /// How many strings.
+    /// Number of strings.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -105,9 +106,8 @@ impl Strings {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn push(&mut self, string: &str) -> Result<()> {
-        let oom = |_| Error::OutOfMemory { bytes: string.len(), what: "an array of strings" };
-        self.text.try_reserve(string.len()).map_err(oom)?;
-        reserve_one(&mut self.ends, "an array of strings")?;
+        reserve_text(&mut self.text, string.len(), "an array of strings")?;
+        reserve(&mut self.ends, 1, "an array of strings")?;
         self.text.push_str(string);
         self.ends.push(self.text.len());
         Ok(())
@@ -115,13 +115,15 @@ impl Strings {
 }
 
 impl fmt::Debug for Strings {
+    /// The number of strings, which may be hundreds of thousands, and the first ones.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        write!(f, "{} strings: ", self.len())?;
+        f.debug_list().entries(self.iter().take(8).map(|text| shortened(text, 80))).finish()
     }
 }
 
 impl Array {
-    /// How many elements.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         match self {
             Array::U8(a) => a.len(),
@@ -166,7 +168,7 @@ impl Array {
 }
 
 impl Value {
-    /// The type's name; for an array just `"array"`.
+    /// The name of the type; `"array"` for an array of any type.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::U8(_) => "u8",
@@ -185,7 +187,7 @@ impl Value {
         }
     }
 
-    /// Any integer type, widened.
+    /// The value of any integer type.
     fn integer(&self) -> Option<i128> {
         Some(match *self {
             Value::U8(x) => x.into(),
@@ -200,7 +202,7 @@ impl Value {
         })
     }
 
-    /// What the value is, in a few words, for an error: a number with its type, or the kind of thing.
+    /// A short description for an error: a number with its type, or the kind of value.
     fn summary(&self) -> String {
         match self {
             Value::Array(a) => format!("an array of {} {}", a.len(), a.element_type()),
@@ -214,7 +216,7 @@ impl Value {
 }
 
 impl fmt::Display for Value {
-    /// One line, shortened: long strings are cut, arrays show their length and type.
+    /// Writes one line: long strings are cut, and an array is its length and element type.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::F32(x) => write!(f, "{x}"),
@@ -226,16 +228,32 @@ impl fmt::Display for Value {
     }
 }
 
-/// Key-value pairs in the order of the file; keys are unique.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Key-value pairs with unique keys, in the order of the file.
+#[derive(Clone, Default, PartialEq)]
 pub struct Metadata {
     pairs: Vec<(String, Value)>,
     /// Indices into `pairs`, sorted by key.
     by_key: Vec<u32>,
 }
 
+impl fmt::Debug for Metadata {
+    /// The pairs, with values as [`Value`]'s `Display` shortens them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(key, value)| (key, Shown(value)))).finish()
+    }
+}
+
+/// A value whose `Debug` is its `Display`.
+struct Shown<'a>(&'a Value);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)
+    }
+}
+
 impl Metadata {
-    /// No pairs.
+    /// Metadata without pairs.
     pub fn new() -> Self {
         Self::default()
     }
@@ -243,8 +261,8 @@ impl Metadata {
     /// Appends a pair.
     ///
     /// # Errors
-    /// [`Error::Format`] for a key that is there already, is empty, or is one too many
-    /// ([`MAX_KV_PAIRS`]); [`Error::OutOfMemory`].
+    /// [`Error::Format`] for an empty key, a key that exists already, or more than [`MAX_KV_PAIRS`] pairs;
+    /// [`Error::OutOfMemory`].
     pub fn insert(&mut self, key: String, value: Value) -> Result<()> {
         if key.is_empty() {
             return Err(Error::format("a metadata key is empty"));
@@ -255,24 +273,24 @@ impl Metadata {
         let Err(place) = self.find(&key) else {
             return Err(Error::format(format!("metadata key {} appears twice", quoted(&key))));
         };
-        reserve_one(&mut self.by_key, "metadata")?;
-        reserve_one(&mut self.pairs, "metadata")?;
+        reserve(&mut self.by_key, 1, "metadata")?;
+        reserve(&mut self.pairs, 1, "metadata")?;
         self.by_key.insert(place, self.pairs.len() as u32);
         self.pairs.push((key, value));
         Ok(())
     }
 
-    /// Position in `by_key` of the key, or where it would go.
+    /// Position of the key in `by_key`, or the position at which it would be inserted.
     fn find(&self, key: &str) -> std::result::Result<usize, usize> {
         self.by_key.binary_search_by(|&i| self.pairs[i as usize].0.as_str().cmp(key))
     }
 
-    /// How many pairs.
+    /// Number of pairs.
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether there are no pairs.
+    /// Whether it has no pairs.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
@@ -282,13 +300,13 @@ impl Metadata {
         self.pairs.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// The value of a key, whatever its type.
+    /// The value of a key, of any type.
     pub fn get(&self, key: &str) -> Option<&Value> {
         let place = self.find(key).ok()?;
         Some(&self.pairs[self.by_key[place] as usize].1)
     }
 
-    /// The value passed through `convert`; `None` for an absent key, an error where `convert` declines.
+    /// The value of a key, converted; `None` for an absent key, an error where `convert` returns `None`.
     fn get_as<'a, T>(
         &'a self,
         key: &str,
@@ -309,7 +327,7 @@ impl Metadata {
     /// A number that fits u32, from any integer type; `None` where the key is absent.
     ///
     /// # Errors
-    /// [`Error::Format`] naming the key where it holds something else. So do all getters below.
+    /// [`Error::Format`], naming the key, for any other value. All getters below have this error.
     pub fn get_u32(&self, key: &str) -> Result<Option<u32>> {
         self.get_as(key, "a u32", |v| v.integer()?.try_into().ok())
     }
@@ -319,8 +337,8 @@ impl Metadata {
         self.get_as(key, "a u64", |v| v.integer()?.try_into().ok())
     }
 
-    /// An f32, or an f64 rounded to one. NaN and infinity pass, if the file holds them; a finite f64 that
-    /// would become infinite does not.
+    /// An f32, or an f64 rounded to f32. NaN and infinities are returned as they are; a finite f64 beyond the range of f32
+    /// is an error.
     pub fn get_f32(&self, key: &str) -> Result<Option<f32>> {
         self.get_as(key, "an f32", |v| match *v {
             Value::F32(x) => Some(x),
@@ -369,22 +387,22 @@ impl Metadata {
         })
     }
 
-    /// [`Metadata::get_u32`] of a key that must be there.
+    /// [`Metadata::get_u32`] of a key that must exist.
     pub fn require_u32(&self, key: &str) -> Result<u32> {
         self.get_u32(key)?.ok_or_else(|| absent(key))
     }
 
-    /// [`Metadata::get_f32`] of a key that must be there.
+    /// [`Metadata::get_f32`] of a key that must exist.
     pub fn require_f32(&self, key: &str) -> Result<f32> {
         self.get_f32(key)?.ok_or_else(|| absent(key))
     }
 
-    /// [`Metadata::get_str`] of a key that must be there.
+    /// [`Metadata::get_str`] of a key that must exist.
     pub fn require_str(&self, key: &str) -> Result<&str> {
         self.get_str(key)?.ok_or_else(|| absent(key))
     }
 
-    /// [`Metadata::get_str_array`] of a key that must be there.
+    /// [`Metadata::get_str_array`] of a key that must exist.
     pub fn require_str_array(&self, key: &str) -> Result<&Strings> {
         self.get_str_array(key)?.ok_or_else(|| absent(key))
     }

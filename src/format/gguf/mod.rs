@@ -1,10 +1,11 @@
-//! Reader of GGUF files, versions 2 and 3, little-endian, and writer of their headers, after the public specification
-//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>). It reads the header through a small buffer
-//! and checks all of it against the file; tensor data is read later, by position, by any number of threads.
+//! Reader of GGUF files and writer of their headers, after the public specification
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), for versions 2 and 3, little-endian. The reader reads the
+//! header through a small buffer and checks all of it against the file. Tensor data is read later, by position, by any
+//! number of threads.
 //!
-//! A file is: the magic `GGUF`, the version, the numbers of tensors and of metadata pairs; the pairs; an entry
-//! for each tensor (name, dimensions, type, offset); padding to `general.alignment`; the tensors' data, which
-//! the offsets count from. Limits are in [`limits`]; memory taken is a small multiple of the header's size.
+//! A file consists of the magic `GGUF`, the version, the numbers of tensors and of metadata pairs; the pairs; an entry for
+//! each tensor (name, dimensions, type, offset); padding to `general.alignment`; the data of tensors, from whose beginning
+//! offsets count. Limits are in [`limits`]; an opened file takes a small multiple of its header's size in memory.
 
 use std::fmt;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use super::{ByteSource, FileSource};
 use crate::error::{Error, Result, at, quoted};
+use crate::memory::reserve::{reserve, with_room};
 use crate::quant::DType;
 
 mod cursor;
@@ -19,7 +21,6 @@ mod layout;
 pub mod limits;
 mod metadata;
 mod read;
-mod reserve;
 mod types;
 mod write;
 
@@ -29,19 +30,19 @@ pub use write::{Header, TensorSpec};
 
 use cursor::Cursor;
 use layout::Section;
-use reserve::reserve_one;
 
-/// Where a tensor lies in the file and what it is.
+/// A tensor's entry in the header: its shape, type and place.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TensorInfo {
     /// Unique within the file.
     pub name: String,
-    /// How many of `dims` the file gave; 0 is a single number.
+    /// Number of dimensions in the file; 0 for a single number.
     pub n_dims: usize,
-    /// Lengths, the fastest-varying first: `dims[0]` is the length of a row, as GGUF orders them. A weight of
-    /// a layer with K inputs and N outputs has `[K, N]`. 1 from `n_dims` on; none is 0.
+    /// Lengths, the fastest-varying dimension first, as in the file: `dims[0]` is the length of a row, and a weight with K
+    /// inputs and N outputs has `[K, N]`. The lengths from `n_dims` on are 1; none is 0.
     pub dims: [u64; 4],
-    /// Element type, which may be one that cannot be loaded.
+    /// Element type, which may be one that can't be loaded.
     pub ty: TensorType,
     /// Offset of the data from the beginning of the file.
     pub offset: u64,
@@ -50,7 +51,7 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// The lengths the file gave, fastest-varying first.
+    /// The lengths in the file, the fastest-varying dimension first.
     pub fn shape(&self) -> &[u64] {
         &self.dims[..self.n_dims]
     }
@@ -65,15 +66,15 @@ impl TensorInfo {
         self.dims[1..].iter().product()
     }
 
-    /// Elements in all.
+    /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.dims.iter().product()
     }
 
-    /// The type to load it as.
+    /// The element type, as one that can be loaded.
     ///
     /// # Errors
-    /// [`Error::Unsupported`], naming tensor and type, where there is none.
+    /// [`Error::Unsupported`], naming tensor and type, for any other type.
     pub fn dtype(&self) -> Result<DType> {
         self.ty.dtype().ok_or_else(|| {
             Error::Unsupported(format!("tensor {} is of type {}", quoted(&self.name), self.ty))
@@ -81,7 +82,7 @@ impl TensorInfo {
     }
 }
 
-/// An opened GGUF file: its header, checked, and the source to read tensors from.
+/// An opened GGUF file: its checked header, and the source of its tensors.
 pub struct Gguf {
     source: Arc<dyn ByteSource>,
     version: u32,
@@ -119,7 +120,7 @@ impl Gguf {
         let alignment = layout::alignment(&metadata)?;
         let mut tensors = Vec::new();
         for index in 0..preamble.n_tensors {
-            reserve_one(&mut tensors, "the list of tensors")?;
+            reserve(&mut tensors, 1, "the list of tensors")?;
             tensors.push(read::tensor(&mut cursor, index)?);
         }
         let data_offset = cursor.pos().next_multiple_of(alignment);
@@ -145,18 +146,18 @@ impl Gguf {
         &self.tensors
     }
 
-    /// The tensor of that name.
+    /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         let place = self.by_name.binary_search_by(|&i| self.tensors[i as usize].name.as_str().cmp(name));
         Some(&self.tensors[self.by_name[place.ok()?] as usize])
     }
 
-    /// Elements of all tensors together. Saturating: those of a type of unknown size are not bounded by the file.
+    /// Elements of all tensors. Saturating: the size of the file doesn't bound the elements of a type of unknown size.
     pub fn parameters(&self) -> u64 {
         self.tensors.iter().fold(0, |sum, tensor| sum.saturating_add(tensor.elements()))
     }
 
-    /// Bytes that each tensor's offset is a multiple of, counted from [`Gguf::data_offset`].
+    /// Alignment in bytes of each tensor's offset from [`Gguf::data_offset`].
     pub fn alignment(&self) -> u64 {
         self.alignment
     }
@@ -166,15 +167,15 @@ impl Gguf {
         self.data_offset
     }
 
-    /// Where the bytes come from.
+    /// The source of the file's bytes.
     pub fn source(&self) -> &Arc<dyn ByteSource> {
         &self.source
     }
 
-    /// Fills `buf` with the tensor's data from `byte_offset` on. Threads may read at once.
+    /// Fills `buf` with the tensor's data from `byte_offset` on. Several threads may read at the same time.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where that passes the tensor's end; as [`ByteSource::read_at`].
+    /// [`Error::InvalidArgument`] where the range ends after the tensor; those of [`ByteSource::read_at`].
     pub fn read_tensor(&self, tensor: &TensorInfo, byte_offset: u64, buf: &mut [u8]) -> Result<()> {
         match byte_offset.checked_add(buf.len() as u64) {
             Some(end) if end <= tensor.bytes => {}
@@ -202,13 +203,20 @@ impl fmt::Debug for Gguf {
     }
 }
 
-/// Indices of the tensors sorted by name, all different.
+/// Indices of the tensors, sorted by name; two equal names are an error.
 fn index_names(tensors: &[TensorInfo]) -> Result<Vec<u32>> {
-    let mut by_name = reserve::indices(tensors.len())?;
+    let mut by_name = indices(tensors.len())?;
     let name = |i: u32| tensors[i as usize].name.as_str();
     by_name.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
     match by_name.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
         Some(pair) => Err(Error::format(format!("two tensors are called {}", quoted(name(pair[0]))))),
         None => Ok(by_name),
     }
+}
+
+/// `0..count`, to be sorted into an index of the tensors.
+fn indices(count: usize) -> Result<Vec<u32>> {
+    let mut indices = with_room(count, "an index of the tensors")?;
+    indices.extend(0..count as u32);
+    Ok(indices)
 }

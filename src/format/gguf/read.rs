@@ -1,15 +1,15 @@
-//! The parts of a header in the order of the file: preamble, metadata, tensor entries.
-//! Nothing is reserved for a count before it is checked against the bytes that are left.
+//! Reads the parts of a header in the order of the file: preamble, metadata, tensor entries.
+//! A count is checked against the remaining bytes before memory is reserved for it.
 
 use super::TensorInfo;
 use super::cursor::Cursor;
 use super::limits::*;
 use super::metadata::{Array, Metadata, Strings, Value};
-use super::reserve::{reserve_one, reserved};
 use super::types::TensorType;
 use crate::error::{Error, Result, at, quoted};
+use crate::memory::reserve::{reserve, with_room};
 
-/// Value types as the file numbers them.
+/// Numbers of value types in the file.
 pub(super) mod tag {
     pub const U8: u32 = 0;
     pub const I8: u32 = 1;
@@ -35,7 +35,7 @@ const MIN_PAIR: u64 = MIN_STRING + 1 + 4 + 1;
 /// Fewest bytes of a tensor entry: a name of one byte, the number of dimensions, a type, an offset.
 const MIN_TENSOR: u64 = MIN_STRING + 1 + 4 + 4 + 8;
 
-/// The fixed fields a file begins with.
+/// The fixed fields at the beginning of a file.
 pub(super) struct Preamble {
     pub version: u32,
     pub n_tensors: u64,
@@ -55,7 +55,7 @@ pub(super) fn preamble(cursor: &mut Cursor) -> Result<Preamble> {
     match version {
         2 | 3 => {}
         0 => return Err(Error::format("GGUF version 0")),
-        // A small number in the other byte order: nobody will write version 65536.
+        // A small number in the other byte order: there will be no version 65536.
         _ if version & 0xffff == 0 => return Err(Error::Unsupported("big-endian GGUF".into())),
         _ => {
             return Err(Error::Unsupported(format!(
@@ -124,7 +124,7 @@ fn array(cursor: &mut Cursor, depth: u32) -> Result<Array> {
         tag::F64 => Array::F64(cursor.numbers(count, f64::from_le_bytes)?),
         tag::BOOL => {
             let count = cursor.check_room(count, 1, "array elements")?;
-            let mut array = reserved(count, "a metadata array")?;
+            let mut array = with_room(count, "a metadata array")?;
             for _ in 0..count {
                 array.push(boolean(cursor)?);
             }
@@ -136,7 +136,7 @@ fn array(cursor: &mut Cursor, depth: u32) -> Result<Array> {
             let mut arrays = Vec::new();
             for index in 0..count {
                 let inner = array(cursor, depth + 1).map_err(at(|| format!("element {index}")))?;
-                reserve_one(&mut arrays, "a metadata array")?;
+                reserve(&mut arrays, 1, "a metadata array")?;
                 arrays.push(inner);
             }
             Array::Array(arrays)
@@ -165,11 +165,11 @@ fn boolean(cursor: &mut Cursor) -> Result<bool> {
 }
 
 fn unknown_tag(cursor: &Cursor, tag: u32) -> Error {
-    Error::format(format!("value type {tag}, which there is not, before byte {}", cursor.pos()))
+    Error::format(format!("unknown value type {tag} before byte {}", cursor.pos()))
 }
 
-/// The next tensor entry as it stands in the file: its offset counts from the data section, its size in
-/// bytes is not yet known and left 0.
+/// The next tensor entry, as in the file: its offset counts from the data section, and its size in bytes is not known yet
+/// and left 0.
 pub(super) fn tensor(cursor: &mut Cursor, index: u64) -> Result<TensorInfo> {
     let name = cursor.string(MAX_NAME_BYTES).map_err(at(|| format!("tensor {index}: name")))?;
     if name.is_empty() {
@@ -183,7 +183,7 @@ pub(super) fn tensor(cursor: &mut Cursor, index: u64) -> Result<TensorInfo> {
     Ok(TensorInfo { name, n_dims, dims, ty, offset, bytes: 0 })
 }
 
-/// The number of dimensions and their lengths, 1 beyond that number.
+/// The number of dimensions and their lengths, filled up with ones.
 fn dims(cursor: &mut Cursor) -> Result<(usize, [u64; MAX_DIMS as usize])> {
     let n_dims = cursor.u32()?;
     if n_dims > MAX_DIMS {

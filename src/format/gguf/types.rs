@@ -1,5 +1,5 @@
-//! Element types as GGUF numbers them, with the block sizes of all that are in use.
-//! Those with a [`DType`] can be loaded; the others can be listed, sized and named in an error.
+//! GGUF's numbers of element types, with the block sizes of all types in use.
+//! Types with a [`DType`] can be loaded; the others can be listed, sized and named in an error.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ const fn listed(id: u32, name: &'static str, block_len: u64, block_bytes: u64) -
     Listed { id, name, block_len, block_bytes }
 }
 
-/// Types that can be told apart but not loaded. Block sizes from ggml's block structs.
+/// Known types that can't be loaded. The block sizes are those of ggml's structures.
 const LISTED: [Listed; 8] = [
     listed(9, "Q8_1", 32, 36),
     listed(15, "Q8_K", 256, 292),
@@ -34,17 +34,17 @@ const LISTED: [Listed; 8] = [
 ];
 
 impl TensorType {
-    /// The type that this crate loads it as; `None` for those it can only list.
+    /// The type, if this crate can load it.
     pub const fn dtype(self) -> Option<DType> {
         DType::from_gguf(self.0)
     }
 
-    /// Name as files and reports write it; `None` for a number nobody has given a meaning.
+    /// The format's own name of the type; `None` for an unknown number.
     pub fn name(self) -> Option<&'static str> {
         self.dtype().map(DType::name).or_else(|| self.listed().map(|l| l.name))
     }
 
-    /// Elements and bytes of a block; `None` for a number nobody has given a meaning.
+    /// Elements and bytes of a block; `None` for an unknown number.
     pub fn block(self) -> Option<(u64, u64)> {
         match self.dtype() {
             Some(dtype) => Some((dtype.block_len() as u64, dtype.block_bytes() as u64)),

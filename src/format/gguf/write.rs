@@ -1,29 +1,34 @@
-//! Writes what stands in a GGUF file before the tensors' data, from metadata and a list of tensors: version 3,
-//! little-endian, the default alignment. Whoever writes the data puts it where [`Header::offsets`] says.
+//! Writes the header of a GGUF file, from metadata and a list of tensors: version 3, little-endian, with the default
+//! alignment. The caller writes the tensors' data at [`Header::offsets`].
 
 use super::limits::{DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME_BYTES};
 use super::metadata::{Metadata, Value};
 use super::read::tag;
 use super::types::TensorType;
 use crate::error::{Error, Result, quoted};
+use crate::memory::reserve::{reserve, with_room};
+
+/// What the memory is for, in errors.
+const WHAT: &str = "the header of a file";
 
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Unique within the file.
     pub name: String,
-    /// Lengths, the fastest-varying first; at most four.
+    /// Lengths, the fastest-varying dimension first; at most four.
     pub dims: Vec<u64>,
     /// Element type.
     pub ty: TensorType,
 }
 
-/// The beginning of a file, and where the rest of it goes.
+/// The header of a file, and the placement of the tensors' data after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// All bytes before the first tensor's data, padding included.
     pub bytes: Vec<u8>,
-    /// Bytes from the beginning of the file to each tensor's data; between tensors stand zeros.
+    /// Offset of each tensor's data from the beginning of the file; the bytes between tensors are zeros.
     pub offsets: Vec<u64>,
     /// Bytes of each tensor's data.
     pub sizes: Vec<u64>,
@@ -35,28 +40,33 @@ impl Header {
     /// Writes the header of a file with these pairs and tensors.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a tensor that no file can hold; [`Error::Unsupported`] for a pair whose value
-    /// is an array.
+    /// [`Error::InvalidArgument`] for a tensor that no file can hold; [`Error::Unsupported`] for an array among the
+    /// metadata; [`Error::OutOfMemory`].
     pub fn new(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Header> {
-        let mut bytes = b"GGUF".to_vec();
-        bytes.extend(3u32.to_le_bytes());
-        bytes.extend((tensors.len() as u64).to_le_bytes());
-        bytes.extend((metadata.len() as u64).to_le_bytes());
+        let mut bytes = Vec::new();
+        put(&mut bytes, b"GGUF")?;
+        put(&mut bytes, &3u32.to_le_bytes())?;
+        put(&mut bytes, &(tensors.len() as u64).to_le_bytes())?;
+        put(&mut bytes, &(metadata.len() as u64).to_le_bytes())?;
         for (key, value) in metadata.iter() {
-            put_string(&mut bytes, key);
+            put_string(&mut bytes, key)?;
             put_value(&mut bytes, key, value)?;
         }
-        let (mut offsets, mut sizes) = (Vec::new(), Vec::new());
+        let mut offsets: Vec<u64> = with_room(tensors.len(), WHAT)?;
+        let mut sizes = with_room(tensors.len(), WHAT)?;
         let mut end = 0u64;
         for tensor in tensors {
             let (begin, size) = (end.next_multiple_of(DEFAULT_ALIGNMENT), size(tensor)?);
             let too_large = || Error::invalid("a file of so many tensors is too large");
             end = begin.checked_add(size).filter(|&end| end < 1 << 62).ok_or_else(too_large)?;
-            put_entry(&mut bytes, tensor, begin);
+            put_entry(&mut bytes, tensor, begin)?;
             offsets.push(begin);
             sizes.push(size);
         }
-        bytes.resize(bytes.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
+        let padded = bytes.len().next_multiple_of(DEFAULT_ALIGNMENT as usize);
+        let padding = padded - bytes.len();
+        reserve(&mut bytes, padding, WHAT)?;
+        bytes.resize(padded, 0);
         let data = bytes.len() as u64;
         offsets.iter_mut().for_each(|offset| *offset += data);
         Ok(Header { bytes, offsets, sizes, file_len: data + end })
@@ -80,45 +90,48 @@ fn size(tensor: &TensorSpec) -> Result<u64> {
     elements.and_then(|n| (n / len).checked_mul(bytes)).ok_or_else(|| wrong("too large"))
 }
 
-fn put_entry(out: &mut Vec<u8>, tensor: &TensorSpec, offset: u64) {
-    put_string(out, &tensor.name);
-    out.extend((tensor.dims.len() as u32).to_le_bytes());
-    tensor.dims.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
-    out.extend(tensor.ty.0.to_le_bytes());
-    out.extend(offset.to_le_bytes());
+fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    reserve(out, bytes.len(), WHAT)?;
+    out.extend_from_slice(bytes);
+    Ok(())
 }
 
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    out.extend((text.len() as u64).to_le_bytes());
-    out.extend(text.as_bytes());
+fn put_entry(out: &mut Vec<u8>, tensor: &TensorSpec, offset: u64) -> Result<()> {
+    put_string(out, &tensor.name)?;
+    put(out, &(tensor.dims.len() as u32).to_le_bytes())?;
+    tensor.dims.iter().try_for_each(|dim| put(out, &dim.to_le_bytes()))?;
+    put(out, &tensor.ty.0.to_le_bytes())?;
+    put(out, &offset.to_le_bytes())
+}
+
+fn put_string(out: &mut Vec<u8>, text: &str) -> Result<()> {
+    put(out, &(text.len() as u64).to_le_bytes())?;
+    put(out, text.as_bytes())
 }
 
 fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<()> {
-    let mut put = |tag: u32, bytes: &[u8]| {
-        out.extend(tag.to_le_bytes());
-        out.extend(bytes);
+    let mut put_number = |tag: u32, bytes: &[u8]| {
+        put(out, &tag.to_le_bytes())?;
+        put(out, bytes)
     };
     match value {
-        Value::U8(x) => put(tag::U8, &x.to_le_bytes()),
-        Value::I8(x) => put(tag::I8, &x.to_le_bytes()),
-        Value::U16(x) => put(tag::U16, &x.to_le_bytes()),
-        Value::I16(x) => put(tag::I16, &x.to_le_bytes()),
-        Value::U32(x) => put(tag::U32, &x.to_le_bytes()),
-        Value::I32(x) => put(tag::I32, &x.to_le_bytes()),
-        Value::U64(x) => put(tag::U64, &x.to_le_bytes()),
-        Value::I64(x) => put(tag::I64, &x.to_le_bytes()),
-        Value::F32(x) => put(tag::F32, &x.to_le_bytes()),
-        Value::F64(x) => put(tag::F64, &x.to_le_bytes()),
-        Value::Bool(x) => put(tag::BOOL, &[u8::from(*x)]),
+        Value::U8(x) => put_number(tag::U8, &x.to_le_bytes()),
+        Value::I8(x) => put_number(tag::I8, &x.to_le_bytes()),
+        Value::U16(x) => put_number(tag::U16, &x.to_le_bytes()),
+        Value::I16(x) => put_number(tag::I16, &x.to_le_bytes()),
+        Value::U32(x) => put_number(tag::U32, &x.to_le_bytes()),
+        Value::I32(x) => put_number(tag::I32, &x.to_le_bytes()),
+        Value::U64(x) => put_number(tag::U64, &x.to_le_bytes()),
+        Value::I64(x) => put_number(tag::I64, &x.to_le_bytes()),
+        Value::F32(x) => put_number(tag::F32, &x.to_le_bytes()),
+        Value::F64(x) => put_number(tag::F64, &x.to_le_bytes()),
+        Value::Bool(x) => put_number(tag::BOOL, &[u8::from(*x)]),
         Value::Str(text) => {
-            put(tag::STRING, &[]);
-            put_string(out, text);
+            put(out, &tag::STRING.to_le_bytes())?;
+            put_string(out, text)
         }
-        Value::Array(_) => {
-            return Err(Error::Unsupported(format!("writing the array {}", quoted(key))));
-        }
+        Value::Array(_) => Err(Error::Unsupported(format!("writing the array {}", quoted(key)))),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod gemm;
 pub mod linear;
+pub mod rotary;
 pub mod rowwise;
 
 /// Rows of a buffer that workers share: each op writes disjoint parts of it, as its partition says.

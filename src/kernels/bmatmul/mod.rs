@@ -31,7 +31,7 @@
 //!
 //! NaN and infinities behave as in f32, and stay in their row and column.
 
-use super::levels::{self, Levels};
+use super::levels::{self, LEVELS};
 use super::{KernelInfo, Portion, matmul};
 use crate::isa::IsaId;
 use crate::quant::DType;
@@ -154,8 +154,8 @@ fn all() -> impl Iterator<Item = Set> {
 
 /// The kernel that rounds to f32 at a level of the f32 kernels.
 fn widened_rounding(isa: IsaId) -> RoundRows {
-    let own = levels::all::<Rounding>().into_iter().find(|(level, _)| *level == isa);
-    own.map_or_else(Rounding::at::<crate::isa::Scalar>, |(_, rounding)| rounding).0
+    static TABLE: [Rounding; LEVELS] = levels::table();
+    TABLE.iter().find(|rounding| rounding.0 == isa).unwrap_or(&TABLE[0]).1
 }
 
 /// Every kernel of the family, whether or not this CPU can run it.

@@ -1,20 +1,18 @@
 //! Rows of f32 rounded to bfloat16, to the nearest, ties to even; NaN stays NaN.
 //! Levels with a dot product of bfloat16 store pairs, the others f32 with the lower halves cleared.
 
-use crate::isa::{DotBf16, Isa, SimdBody};
-use crate::kernels::levels::Levels;
+use crate::isa::{DotBf16, Isa, IsaId, SimdBody};
+use crate::kernels::levels::At;
 
 /// Rounds a row of `k` f32 into `bytes` bytes, a multiple of 64 with room for it; the rest becomes zeros.
 /// Its safety contract: that memory is there, and the CPU has the instruction set.
 pub(super) type RoundRows = unsafe fn(x: *const f32, k: usize, out: *mut u8, bytes: usize);
 
 /// The kernel that stores f32.
-pub(super) struct Rounding(pub RoundRows);
+pub(super) struct Rounding(pub IsaId, pub RoundRows);
 
-impl Levels for Rounding {
-    fn at<I: Isa>() -> Self {
-        Self(to_f32::<I>)
-    }
+impl<I: Isa> At<I> for Rounding {
+    const KERNELS: Self = Self(I::ID, to_f32::<I>);
 }
 
 /// # Safety

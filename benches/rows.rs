@@ -7,10 +7,11 @@
 
 use smallmind::isa::IsaId;
 use smallmind::kernels::convert;
-use smallmind::kernels::rope::{self, RopeArgs, Scaling, Table};
+use smallmind::kernels::rope::{self, RopeArgs, Scaling};
 use smallmind::kernels::rows::{self, NormArgs, SoftmaxArgs};
 use smallmind::kernels::transpose::{self, TransposeArgs};
 use smallmind::kernels::unary::{self, GatedArgs};
+use smallmind::ops::rotary::RotaryTable;
 use std::hint::black_box;
 use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ struct Buffers {
     src: [Vec<f32>; 3],
     dst: [Vec<f32>; 2],
     positions: Vec<u32>,
-    rope: Table,
+    rope: RotaryTable,
 }
 
 /// Floats that a buffer begins with before its first cache line.
@@ -46,7 +47,7 @@ impl Buffers {
             src: [values(0), values(1), values(2)],
             dst: [values(3), values(4)],
             positions: (0..len as u32).map(|p| p % 2048).collect(),
-            rope: Table::new(2048, HEAD, 10_000.0, Scaling::default()).unwrap(),
+            rope: RotaryTable::new(2048, HEAD, 10_000.0, Scaling::default()).unwrap(),
         }
     }
 

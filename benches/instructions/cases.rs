@@ -11,11 +11,12 @@ use smallmind::isa::IsaId;
 use smallmind::kernels::attention::{AttentionArgs, HeadTiles, Kernel as AttentionKernel, TILE};
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right, Source};
 use smallmind::kernels::qmatmul::{Activations, QmatmulKernels};
-use smallmind::kernels::rope::{RopeArgs, Scaling, Table};
+use smallmind::kernels::rope::{RopeArgs, Scaling};
 use smallmind::kernels::rows::{NormArgs, SoftmaxArgs};
 use smallmind::kernels::transpose::TransposeArgs;
 use smallmind::kernels::{KernelSet, Portion, rows, unary};
 use smallmind::memory::AlignedBuf;
+use smallmind::ops::rotary::RotaryTable;
 use smallmind::quant::{DType, encode_row};
 
 /// Levels that are counted: those that the counting tool knows and whose kernels are one function each. What the scalar
@@ -50,8 +51,8 @@ fn at(isa: IsaId) -> Vec<Case> {
         gemms(&kernels),
         layers(&kernels),
         quantised(isa),
-        elementwise(&kernels.unary),
-        row_wise(&kernels.rows),
+        elementwise(kernels.unary()),
+        row_wise(kernels.rows()),
         attention(&kernels),
         others(&kernels),
     ];
@@ -87,7 +88,7 @@ fn ptr_mut(buffer: &mut AlignedBuf) -> *mut f32 {
 
 /// Plain operands: read as they lie, and packed on the way.
 fn gemms(kernels: &KernelSet) -> Vec<Case> {
-    let row = kernels.matmul.f32;
+    let row = kernels.matmul().f32;
     let shapes = [(64, false), (128, false), (64, true)];
     let run = |(size, transposed): (usize, bool)| {
         let (a, b, mut c) = (floats(size * size), floats(size * size), floats(size * size));
@@ -114,7 +115,7 @@ fn gemms(kernels: &KernelSet) -> Vec<Case> {
 /// What layers of plain weights run, packed ahead.
 fn layers(kernels: &KernelSet) -> Vec<Case> {
     let [n, k] = LAYER;
-    let set = kernels.matmul;
+    let set = *kernels.matmul();
     let weights = [("f32", set.f32), ("f16", set.f16), ("bf16", set.bf16)];
     let cases = weights.into_iter().flat_map(|weights| ROWS.map(|m| (weights, m)));
     let run = |((dtype, row), m): ((&str, &'static smallmind::kernels::matmul::Kernel), usize)| {
@@ -274,7 +275,7 @@ fn row_wise(set: &rows::RowKernels) -> Vec<Case> {
 
 /// Decoding, four query heads on one key/value head, and a prompt.
 fn attention(kernels: &KernelSet) -> Vec<Case> {
-    let set = kernels.attention;
+    let set = *kernels.attention();
     let shapes = [("decode", 1, 4, 200), ("prefill", 48, 1, 48)];
     let by_type = [("f32", set.f32), ("f16", set.f16), ("q8_0", set.q8_0)];
     let cases = by_type.into_iter().flat_map(|kernel| shapes.map(|shape| (kernel, shape)));
@@ -325,13 +326,13 @@ fn attended(kernel: &AttentionKernel, name: String, tokens: usize, heads: usize,
 
 /// Rotations, conversions, transposition.
 fn others(kernels: &KernelSet) -> Vec<Case> {
-    let (rope, convert, turn) = (kernels.rope, kernels.convert, kernels.transpose.f32);
+    let (rope, convert, turn) = (*kernels.rope(), *kernels.convert(), kernels.transpose().f32);
     let pairings = [("adjacent", rope.adjacent), ("halves", rope.halves)];
     let mut cases: Vec<_> = pairings
         .into_iter()
         .map(|(name, kernel)| {
             let (heads, head_dim, tokens) = (4, 64, 8);
-            let table = Table::new(tokens, head_dim, 10_000.0, Scaling::default()).expect("small");
+            let table = RotaryTable::new(tokens, head_dim, 10_000.0, Scaling::default()).expect("small");
             let positions: Vec<_> = (0..tokens as u32).collect();
             let mut x = floats(tokens * heads * head_dim);
             case(format!("rope/{name}/{tokens}x{heads}x{head_dim}"), move || {

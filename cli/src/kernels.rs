@@ -11,11 +11,11 @@ use crate::output::print;
 pub fn run(args: &Kernels) -> Result<()> {
     let chosen = KernelSet::default_set()?;
     let here: Vec<_> = IsaId::available().map(IsaId::name).collect();
-    let in_use = chosen.isa.name();
+    let in_use = chosen.isa().name();
     let mut text =
         format!("this CPU runs {}; in use: {in_use} (SMALLMIND_ISA chooses another)\n\n", here.join(", "));
     text.push_str(&match args.why {
-        true => reasons(chosen.isa),
+        true => reasons(chosen.isa()),
         false => table(&kernels::enumerate()),
     });
     print(&text)

@@ -172,7 +172,7 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         let megabytes = model.weight_bytes() as f64 / 1e6;
         remark(&format!(
             "[{name}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels, {}-bit activations]\n",
-            model.kernels().isa.name(),
+            model.kernels().isa().name(),
             8 * args.activations.digits()
         ));
     }

@@ -18,8 +18,8 @@ pub const TILE_BYTES: usize = ROWS * ROW_BYTES;
 /// 32-bit sums in a tile's row.
 pub const COLUMNS: usize = ROW_BYTES / 4;
 
-/// Whether this CPU has tiles of bfloat16 and of bytes, and the operating system lets this process use them. It
-/// is asked once.
+/// Whether this CPU has tiles of bfloat16 and of bytes, and the operating system lets this process use them. The
+/// first call asks the system.
 pub(super) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| cpu_has_tiles() && os::permit_tiles())
@@ -30,20 +30,13 @@ pub(super) fn is_available() -> bool {
 fn cpu_has_tiles() -> bool {
     const BF16_TILE_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
     const TILE_STATE: u64 = 0b11 << 17;
-    // SAFETY: every x86-64 has the instruction; XGETBV where the CPU says that the system uses it.
+    // SAFETY: every x86-64 has CPUID; it has XGETBV, and register 0, where the CPU says that the system saves state.
     unsafe {
         is_x86_feature_detected!("xsave")
             && __cpuid(0).eax >= 7
             && __cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8
-            && enabled_state() & TILE_STATE == TILE_STATE
+            && _xgetbv(0) & TILE_STATE == TILE_STATE
     }
-}
-
-/// What register contents the operating system keeps.
-#[target_feature(enable = "xsave")]
-fn enabled_state() -> u64 {
-    // SAFETY: register 0 is there with the instruction.
-    unsafe { _xgetbv(0) }
 }
 
 /// Shapes of the tiles, as the CPU reads them.
@@ -60,15 +53,24 @@ impl Config {
     const NONE: Config =
         Config { palette: 0, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
 
-    /// What is set up on this thread; palette 0 for nothing.
+    /// The configuration of this thread; palette 0 for none.
     ///
     /// # Safety
     /// The level [`super::IsaId::Amx`] is available.
     unsafe fn current() -> Config {
         let mut config = Config::NONE;
-        // SAFETY: the caller's promise; there is room.
+        // SAFETY: the caller promises the level; `config` has room for all that is stored.
         unsafe { asm!("sttilecfg [{}]", in(reg) &mut config, options(nostack, preserves_flags)) };
         config
+    }
+
+    /// Sets tiles up on this thread.
+    ///
+    /// # Safety
+    /// The level [`super::IsaId::Amx`] is available, and the configuration is valid.
+    unsafe fn load(&self) {
+        // SAFETY: the caller promises the level and the configuration.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(nostack, preserves_flags, readonly)) };
     }
 }
 
@@ -77,7 +79,7 @@ impl Config {
 /// # Safety
 /// The level [`super::IsaId::Amx`] is available. `body` doesn't unwind.
 pub unsafe fn with_tiles(rows: usize, body: impl FnOnce()) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises the level, and that `body` doesn't unwind.
     unsafe { with_shapes(rows, ROW_BYTES, body) }
 }
 
@@ -86,7 +88,7 @@ pub unsafe fn with_tiles(rows: usize, body: impl FnOnce()) {
 /// # Safety
 /// As [`with_tiles`].
 pub unsafe fn with_byte_tiles(bytes: usize, body: impl FnOnce()) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises the level, and that `body` doesn't unwind.
     unsafe { with_shapes(ROWS, bytes, body) }
 }
 
@@ -101,25 +103,28 @@ unsafe fn with_shapes(rows: usize, bytes: usize, body: impl FnOnce()) {
     config.row_bytes[4..6].fill(bytes as u16);
     config.rows[..6].fill(rows as u8);
     config.rows[6..8].fill((bytes / 4) as u8);
-    // SAFETY: the caller's promise.
-    let before = unsafe { Config::current() };
-    // SAFETY: a valid configuration; tiles are there.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly)) };
+    // SAFETY: the caller promises the level; the configuration is valid.
+    let before = unsafe {
+        let before = Config::current();
+        config.load();
+        before
+    };
     body();
     // Other code of this thread may have set tiles up once and for all, as llama.cpp does.
-    if before.palette != 0 {
-        // SAFETY: as above; it was in force.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &before, options(nostack, preserves_flags, readonly)) };
-    } else {
-        // SAFETY: as above.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    // SAFETY: the caller promises the level; the configuration was in force before.
+    unsafe {
+        if before.palette != 0 {
+            before.load();
+        } else {
+            asm!("tilerelease", options(nomem, nostack, preserves_flags));
+        }
     }
 }
 
-/// What one step works on: rows of A against panels of B, which are two tiles wide.
+/// Operands of one step: rows of A against panels of B, which are two tiles wide.
 ///
 /// A is row-major, 64 bytes of each row a step. A panel of B has two tiles a step, one after the other; row j of
-/// a tile holds what 4 bytes 4j, 4j + 1 … of A's rows meet in each column. Sums are row-major, 32 bits each.
+/// a tile holds the factors of bytes 4j to 4j + 3 of A's rows in each column. Sums are row-major, 32 bits each.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
@@ -131,21 +136,22 @@ pub struct Block {
     pub b: [*const u8; 2],
     /// Steps along the sums.
     pub steps: usize,
-    /// What the sums start from, for each row of tiles; both null for zeros.
+    /// Initial values of the sums, for each row of tiles; both null for zeros.
     pub from: [*const u8; 2],
     /// Bytes between rows of `from`; 0 repeats one row.
     pub from_stride: usize,
-    /// Where the sums go, for each row of tiles.
+    /// The sums are written here, for each row of tiles.
     pub to: [*mut u8; 2],
     /// Bytes between rows of `to`.
     pub to_stride: usize,
-    /// What will be read next: `next_lines` cache lines from here on are asked for into L2 at each step.
+    /// Start of the memory that is read next: each step prefetches `next_lines` cache lines of it into L2.
     pub next: *const u8,
     /// See `next`.
     pub next_lines: usize,
     /// [`CARRIED_BYTES`] of finished sums that are copied to `other` on the way, past the caches; or null.
     pub carried: *const u8,
-    /// Two rows of two cache lines a step: where carried sums go (each line whole), else what will be written next.
+    /// Two rows of two cache lines a step: carried sums are written here (each line whole); without carried sums,
+    /// these are the lines that are written next.
     pub other: *mut u8,
     /// Bytes between rows of `other`.
     pub other_stride: usize,
@@ -156,7 +162,7 @@ pub const CARRIED_BYTES: usize = 4 * TILE_BYTES;
 /// Steps that carrying takes.
 pub const CARRYING_STEPS: usize = 16;
 
-/// Makes what was carried visible to other threads that see what this one does next.
+/// Makes carried sums visible to other threads before any later store of this one.
 pub fn settle() {
     // SAFETY: every x86-64 has the instruction.
     unsafe { std::arch::x86_64::_mm_sfence() };
@@ -399,16 +405,16 @@ impl TileDot for Bf16Tiles {
     }
 }
 
-/// Begins the products of two tiles of A, signed bytes, with a tile of B, of which row j holds what bytes 4j to 4j + 3
-/// of A's rows meet in each column. Stores those that the call before began, sums of 32 bits, to `to` and
-/// [`TILE_BYTES`] after: so sums have a whole call's time to be finished.
+/// Begins the products of two tiles of A, signed bytes, with a tile of B, of which row j holds the factors of bytes 4j
+/// to 4j + 3 of A's rows in each column. Stores the products that the previous call began, sums of 32 bits, to `to` and
+/// [`TILE_BYTES`] behind it: so sums have a whole call's time to be finished.
 ///
 /// # Safety
 /// It runs within [`with_byte_tiles`]; the tiles are readable with `a_stride` and `b_stride` between rows; `to` is
 /// writable for two tiles.
 #[inline(always)]
 pub unsafe fn dot_bytes(a: [*const u8; 2], a_stride: usize, b: *const u8, b_stride: usize, to: *mut u8) {
-    // SAFETY: the caller's promise; only registers named here change.
+    // SAFETY: the caller promises the tiles' memory; only registers named here change.
     unsafe {
         asm!(
             "tileloadd tmm4, [{a0} + {a_stride}]",

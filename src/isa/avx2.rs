@@ -63,9 +63,11 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
     }
     #[inline(always)]
     fn vectorize<B: SimdBody>(self, body: B) -> B::Output {
-        match LEVEL {
-            0 => unsafe { enter(self, body) },
-            _ => unsafe { enter_vnni(self, body) },
+        unsafe {
+            match LEVEL {
+                0 => enter(self, body),
+                _ => enter_vnni(self, body),
+            }
         }
     }
 

@@ -82,10 +82,12 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
     }
     #[inline(always)]
     fn vectorize<B: SimdBody>(self, body: B) -> B::Output {
-        match LEVEL {
-            0 => unsafe { enter(self, body) },
-            VNNI => unsafe { enter_vnni(self, body) },
-            _ => unsafe { enter_bf16(self, body) },
+        unsafe {
+            match LEVEL {
+                0 => enter(self, body),
+                VNNI => enter_vnni(self, body),
+                _ => enter_bf16(self, body),
+            }
         }
     }
 

@@ -1,6 +1,6 @@
-//! What this CPU can do: instruction-set tokens and the vector operations kernels are written in.
-//! A token is a proof: `X::new()` is the only safe constructor and does the detection.
-//! SimdBody bodies are generic over [`Isa`] and run inside [`Isa::vectorize`].
+//! Instruction sets of CPUs: tokens, and the vector operations that kernels are written in.
+//! A token is the proof that this CPU has its instruction set: `new` is the only safe constructor, and detects it.
+//! Bodies of kernels are generic over [`Isa`] and run inside [`Isa::vectorize`].
 
 use crate::error::{Error, Result};
 
@@ -31,16 +31,18 @@ pub use dot::{DotBf16, DotI8};
 pub use neon::{Neon, NeonBf16, NeonDotprod, NeonX};
 pub use scalar::Scalar;
 
-/// Names of the instruction-set levels, in order of preference within one architecture.
+/// Names of the instruction-set levels, in order of preference within one architecture: `Ord` compares preference.
 ///
-/// The order is the derived `Ord`: a higher level includes the lower ones of its architecture.
+/// A level includes all lower ones of its architecture, but for one: no level with AVX-512 includes
+/// [`IsaId::AvxVnni`], which is an extension of [`IsaId::Avx2`] that processors with AVX-512 may lack. So compare levels
+/// with [`IsaId::includes`], not with `<`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IsaId {
     /// Portable Rust, no intrinsics.
     Scalar,
     /// AVX2 + FMA + F16C.
     Avx2,
-    /// [`IsaId::Avx2`] + AVX-VNNI: processors without AVX-512. (Those with it may lack this: it's below none of them.)
+    /// [`IsaId::Avx2`] + AVX-VNNI, for processors without AVX-512.
     AvxVnni,
     /// AVX-512 F, BW, DQ, VL (and all of [`IsaId::Avx2`]).
     Avx512,
@@ -104,14 +106,17 @@ impl IsaId {
         Self::available().next_back().unwrap_or(IsaId::Scalar)
     }
 
-    /// Whether code for `lower` runs wherever `self` does.
+    /// Whether every CPU with this level has `lower` too.
     pub fn includes(self, lower: IsaId) -> bool {
         let arm = |isa| isa >= IsaId::Neon;
-        let beside = lower == IsaId::AvxVnni && lower != self;
-        lower == IsaId::Scalar || (lower <= self && arm(lower) == arm(self) && !beside)
+        match lower {
+            IsaId::Scalar => true,
+            IsaId::AvxVnni => self == lower,
+            _ => lower <= self && arm(lower) == arm(self),
+        }
     }
 
-    /// Runs the kernel at this level; `None` where the CPU lacks it.
+    /// Runs the body at this level; `None` where the CPU lacks it.
     pub fn run<B: SimdBody>(self, body: B) -> Option<B::Output> {
         match self {
             IsaId::Scalar => Scalar::new().map(|isa| isa.vectorize(body)),
@@ -153,16 +158,16 @@ impl IsaId {
     }
 }
 
-/// Arithmetic written once, run on any instruction set. `run` must be `#[inline(always)]`, and so must
-/// everything it calls, or the compiler emits it without the instruction set's features.
+/// Arithmetic that is written once and run at any level. `run` must be `#[inline(always)]`, and so must
+/// all functions that it calls, or the compiler emits these without the level's instructions.
 pub trait SimdBody {
-    /// What the kernel returns.
+    /// What the body returns.
     type Output;
-    /// The body.
+    /// The arithmetic.
     fn run<I: Isa>(self, isa: I) -> Self::Output;
 }
 
-/// The empty kernel: that it runs is the answer.
+/// An empty body: whether it runs tells whether the CPU has a level.
 struct Nothing;
 
 impl SimdBody for Nothing {
@@ -176,10 +181,10 @@ impl SimdBody for Nothing {
 /// All methods are `#[inline(always)]` and only meaningful inside [`Isa::vectorize`].
 /// Where a NaN is involved, `min`/`max` return the *second* operand (as x86 does);
 /// comparisons with NaN are false.
-// Safety is one rule for all, see each method's line; `from_bits` is the other half of `to_bits`.
+// Each method states its own memory contract; `from_bits` is the inverse of `to_bits`.
 #[allow(clippy::missing_safety_doc, clippy::wrong_self_convention)]
 pub trait Isa: Copy + Send + Sync + 'static {
-    /// Which level this is.
+    /// The level.
     const ID: IsaId;
     /// f32 (and i32) lanes of a vector.
     const LANES: usize;
@@ -199,10 +204,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// Only where `new` would return `Some`.
     unsafe fn new_unchecked() -> Self;
-    /// Runs the kernel in a function compiled for this instruction set.
+    /// Runs the body in a function that is compiled for this level.
     fn vectorize<B: SimdBody>(self, body: B) -> B::Output;
 
-    /// Asks for the cache line at `p` to be brought into L2. Any address will do: nothing is read.
+    /// Prefetches the cache line at `p` into L2. Any address is allowed: none is read.
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
         prefetch_line(p);
@@ -225,16 +230,16 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is writable for `LANES` f32.
     unsafe fn store(self, p: *mut f32, x: Self::F32);
-    /// Like `store`, but past the caches where the level can: for what nobody reads soon. A thread that has
-    /// streamed calls `fence` before others may read.
+    /// Like `store`, but past the caches where the level can: for memory that is not read soon. A thread that has
+    /// streamed calls `fence` before other threads may read.
     /// # Safety
     /// `p` is writable for `LANES` f32, and aligned to as many.
     #[inline(always)]
     unsafe fn stream(self, p: *mut f32, x: Self::F32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is writable for `LANES` f32.
         unsafe { self.store(p, x) }
     }
-    /// Orders what was streamed before all that follows.
+    /// Orders all streamed stores before all later ones.
     #[inline(always)]
     fn fence(self) {}
     /// Writes the first `n` lanes, nothing past them. `n ≤ LANES`.
@@ -248,7 +253,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
         for i in 0..Self::LANES {
             for j in 0..Self::LANES {
-                // SAFETY: the caller's promise.
+                // SAFETY: i and j are below `LANES`, and both sides have as many rows of as many floats.
                 unsafe {
                     dst.add(j * dst_stride + i).write_unaligned(src.add(i * src_stride + j).read_unaligned())
                 };
@@ -278,7 +283,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
         // A NaN's sign and first digits, and the one that makes it quiet; rounding could have carried it away.
         let nan = self.from_bits(self.or(bits, self.splat_i32(0x0040_0000)));
         let kept = self.to_bits(self.select(self.eq(x, x), self.from_bits(rounded), nan));
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is writable for `LANES` u16.
         unsafe { self.store_u16(p, self.and(self.shr::<16>(kept), self.splat_i32(0xffff))) }
     }
     /// Writes each lane's low half (lanes already in 0..=65535), `LANES` u16.
@@ -363,7 +368,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// only for |a| outside 2^±100.
     ///
     /// The default multiplies by two powers of two. Only the last product can round: where the first one
-    /// falls among the denormals, the second ends below half of the smallest of them.
+    /// is a denormal, the second is below half of the smallest denormal.
     #[inline(always)]
     fn scale_exp2(self, a: Self::F32, n: Self::F32) -> Self::F32 {
         let n = self.min(self.max(n, self.splat(-252.0)), self.splat(254.0));
@@ -422,7 +427,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn from_bits(self, a: Self::I32) -> Self::F32;
 }
 
-/// Asks for the cache line at `p` to be brought into L2. Any address will do: nothing is read.
+/// Prefetches the cache line at `p` into L2. Any address is allowed: none is read.
 #[inline(always)]
 fn prefetch_line(p: *const u8) {
     // SAFETY: every x86-64 has the instruction, and it never faults.
@@ -440,7 +445,7 @@ fn prefetch_line(p: *const u8) {
     let _ = p;
 }
 
-/// Asks for all cache lines of a value: for what is read rarely, so that it has left the caches each time.
+/// Prefetches all cache lines of a value: for values that are read so rarely that the caches have dropped them.
 pub fn prefetch<T: ?Sized>(value: &T) {
     let first = std::ptr::from_ref(value).cast::<u8>();
     for at in (0..size_of_val(value)).step_by(64) {

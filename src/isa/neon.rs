@@ -66,10 +66,12 @@ impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
     }
     #[inline(always)]
     fn vectorize<B: SimdBody>(self, body: B) -> B::Output {
-        match LEVEL {
-            0 => unsafe { enter(self, body) },
-            DOTPROD => unsafe { enter_dotprod(self, body) },
-            _ => unsafe { enter_bf16(self, body) },
+        unsafe {
+            match LEVEL {
+                0 => enter(self, body),
+                DOTPROD => enter_dotprod(self, body),
+                _ => enter_bf16(self, body),
+            }
         }
     }
 

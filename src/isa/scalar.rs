@@ -44,7 +44,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> Self::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is readable for `LANES` f32.
         unsafe { p.cast::<Self::F32>().read_unaligned() }
     }
     #[inline(always)]
@@ -54,7 +54,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, x: Self::F32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is writable for `LANES` f32.
         unsafe { p.cast::<Self::F32>().write_unaligned(x) }
     }
     #[inline(always)]
@@ -68,42 +68,42 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is readable for `LANES` u16.
         unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(|bits| f16::from_bits(bits).to_f32_const())
     }
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is readable for `LANES` u16.
         unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(|bits| bf16::from_bits(bits).to_f32_const())
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is writable for `LANES` u16.
         unsafe { p.cast::<[u16; LANES]>().write_unaligned(x.map(|x| f16::from_f32_const(x).to_bits())) }
     }
     #[inline(always)]
     unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is writable for `LANES` u16.
         unsafe { p.cast::<[u16; LANES]>().write_unaligned(x.map(|x| x as u16)) }
     }
     #[inline(always)]
     unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is readable for `LANES` i32.
         unsafe { p.cast::<Self::I32>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store_i32(self, p: *mut i32, x: Self::I32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is writable for `LANES` i32.
         unsafe { p.cast::<Self::I32>().write_unaligned(x) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {
-        // SAFETY: the caller's promise; a byte array needs no alignment.
+        // SAFETY: `p` is readable for `LANES` i8; a byte array needs no alignment.
         unsafe { p.cast::<[i8; LANES]>().read() }.map(i32::from)
     }
     #[inline(always)]
     unsafe fn store_i8(self, p: *mut i8, x: Self::I32) {
-        // SAFETY: the caller's promise; a byte array needs no alignment.
+        // SAFETY: `p` is writable for `LANES` i8; a byte array needs no alignment.
         unsafe { p.cast::<[i8; LANES]>().write(x.map(|lane| lane as i8)) }
     }
 
@@ -145,7 +145,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn round(self, a: Self::F32) -> Self::F32 {
-        // Beside 2^23 an f32 has no room for a fraction, so adding it rounds; SSE2 has no instruction for it.
+        // An f32 from 2^23 on has no bits for a fraction, so adding 2^23 rounds; SSE2 has no instruction that does.
         let limit = (1u32 << 23) as f32;
         a.map(|x| {
             let rounded = ((x.abs() + limit) - limit).copysign(x);

@@ -51,18 +51,43 @@ fn exp2(n: f32) -> f64 {
     f64::from(n).exp2()
 }
 
+/// The first vector of a slice.
+fn vector<I: Isa>(isa: I, x: &[f32]) -> I::F32 {
+    assert!(x.len() >= I::LANES);
+    // SAFETY: the slice holds LANES floats.
+    unsafe { isa.load(x.as_ptr()) }
+}
+
+/// A vector's lanes.
+fn lanes<I: Isa>(isa: I, x: I::F32) -> Vec<f32> {
+    let mut out = vec![0.0; I::LANES];
+    // SAFETY: `out` holds LANES floats.
+    unsafe { isa.store(out.as_mut_ptr(), x) };
+    out
+}
+
+/// The first vector of a slice of integers.
+fn integers<I: Isa>(isa: I, x: &[i32]) -> I::I32 {
+    assert!(x.len() >= I::LANES);
+    // SAFETY: the slice holds LANES integers.
+    unsafe { isa.load_i32(x.as_ptr()) }
+}
+
+/// The lanes of a vector of integers.
+fn integer_lanes<I: Isa>(isa: I, x: I::I32) -> Vec<i32> {
+    let mut out = vec![0; I::LANES];
+    // SAFETY: `out` holds LANES integers.
+    unsafe { isa.store_i32(out.as_mut_ptr(), x) };
+    out
+}
+
 struct Floats;
 
 impl SimdBody for Floats {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let lanes = |x: I::F32| {
-            let mut out = vec![0.0f32; I::LANES];
-            // SAFETY: `out` holds LANES floats.
-            unsafe { isa.store(out.as_mut_ptr(), x) };
-            out
-        };
+        let lanes = |x: I::F32| lanes(isa, x);
         let check = |name: &str, got: I::F32, want: &dyn Fn(usize) -> f32| {
             for (i, got) in lanes(got).into_iter().enumerate() {
                 assert!(same(got, want(i)), "{}: {name} lane {i}: {got} for {}", I::ID.name(), want(i));
@@ -76,9 +101,7 @@ impl SimdBody for Floats {
                     (0..I::LANES).map(|i| VALUES[(from + i * by) % n]).collect()
                 };
                 let (a, b, c) = (pick(start, 1), pick(start + shift, 1), pick(start * 3 + shift, 5));
-                // SAFETY: each holds LANES floats.
-                let (va, vb, vc) =
-                    unsafe { (isa.load(a.as_ptr()), isa.load(b.as_ptr()), isa.load(c.as_ptr())) };
+                let (va, vb, vc) = (vector(isa, &a), vector(isa, &b), vector(isa, &c));
                 check("add", isa.add(va, vb), &|i| a[i] + b[i]);
                 check("sub", isa.sub(va, vb), &|i| a[i] - b[i]);
                 check("mul", isa.mul(va, vb), &|i| a[i] * b[i]);
@@ -143,19 +166,14 @@ impl SimdBody for Floats {
 
 const SAMPLE: f32 = 3.25;
 
-/// What has a default that a level may replace, and what moves lanes about.
+/// Operations with a default that a level may replace, and stores past the caches.
 struct Special;
 
 impl SimdBody for Special {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let lanes = |x: I::F32| {
-            let mut out = vec![0.0f32; I::LANES];
-            // SAFETY: `out` holds LANES floats.
-            unsafe { isa.store(out.as_mut_ptr(), x) };
-            out
-        };
+        let lanes = |x: I::F32| lanes(isa, x);
         let name = I::ID.name();
         for x in VALUES {
             let clamped = lanes(isa.negated_clamp(isa.splat(x), 7.5))[0];
@@ -196,18 +214,12 @@ impl SimdBody for Integers {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let lanes = |x: I::I32| {
-            let mut out = vec![0i32; I::LANES];
-            // SAFETY: `out` holds LANES integers.
-            unsafe { isa.store_i32(out.as_mut_ptr(), x) };
-            out
-        };
+        let lanes = |x: I::I32| integer_lanes(isa, x);
         let seeds = [0, 1, -1, 127, -128, 255, i32::MAX, i32::MIN, 0x1234_5678, -0x0fed_cba9];
         for shift in 0..seeds.len() {
             let a: Vec<i32> = (0..I::LANES).map(|i| seeds[i % seeds.len()].wrapping_add(i as i32)).collect();
             let b: Vec<i32> = (0..I::LANES).map(|i| seeds[(i * 3 + shift) % seeds.len()]).collect();
-            // SAFETY: each holds LANES integers.
-            let (va, vb) = unsafe { (isa.load_i32(a.as_ptr()), isa.load_i32(b.as_ptr())) };
+            let (va, vb) = (integers(isa, &a), integers(isa, &b));
             let check = |name: &str, got: I::I32, want: &dyn Fn(i32, i32) -> i32| {
                 let want: Vec<i32> = a.iter().zip(&b).map(|(&a, &b)| want(a, b)).collect();
                 assert_eq!(lanes(got), want, "{}: {name}", I::ID.name());
@@ -226,10 +238,12 @@ impl SimdBody for Integers {
         let bytes: Vec<i8> = (0..I::LANES).map(|i| (i as i8).wrapping_mul(37).wrapping_add(-128)).collect();
         let mut back = vec![99i8; I::LANES + 1];
         // SAFETY: `bytes` and `back` hold LANES bytes.
-        let wide = unsafe { isa.load_i8(bytes.as_ptr()) };
+        let wide = unsafe {
+            let wide = isa.load_i8(bytes.as_ptr());
+            isa.store_i8(back.as_mut_ptr(), wide);
+            wide
+        };
         assert_eq!(lanes(wide), bytes.iter().map(|&b| i32::from(b)).collect::<Vec<_>>(), "{}", I::ID.name());
-        // SAFETY: as above.
-        unsafe { isa.store_i8(back.as_mut_ptr(), wide) };
         assert_eq!(back[..I::LANES], bytes);
         assert_eq!(back[I::LANES], 99, "{}: a byte past the vector", I::ID.name());
     }
@@ -247,18 +261,15 @@ impl SimdBody for Memory {
                 let source: Vec<f32> = (0..offset + n).map(|i| i as f32 + 0.5).collect();
                 let mut target = vec![CANARY; offset + I::LANES + 1];
                 // SAFETY: n floats from `offset` are readable, and as many writable.
-                unsafe {
+                let x = unsafe {
                     let x = isa.load_first(source.as_ptr().add(offset), n);
                     isa.store_first(target.as_mut_ptr().add(offset), x, n);
-                }
+                    x
+                };
                 assert_eq!(target[offset..offset + n], source[offset..], "{}", I::ID.name());
                 assert!(target[..offset].iter().chain(&target[offset + n..]).all(|&x| x == CANARY));
-                let mut whole = vec![CANARY; I::LANES + offset];
-                // SAFETY: LANES floats from `offset` are writable; n are readable.
-                unsafe {
-                    isa.store(whole.as_mut_ptr().add(offset), isa.load_first(source.as_ptr().add(offset), n));
-                }
-                assert!(whole[offset + n..].iter().all(|&x| x == 0.0), "{}: rest is not 0", I::ID.name());
+                let whole = lanes(isa, x);
+                assert!(whole[n..].iter().all(|&x| x == 0.0), "{}: rest is not 0", I::ID.name());
             }
         }
     }
@@ -270,17 +281,14 @@ impl SimdBody for Halves {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let mut out = vec![0.0f32; I::LANES];
         for base in (0..=u16::MAX).step_by(I::LANES) {
             let bits: Vec<u16> = (0..I::LANES as u16).map(|i| base + i).collect();
-            // SAFETY: `bits` and `out` hold LANES elements.
-            unsafe { isa.store(out.as_mut_ptr(), isa.load_f16(bits.as_ptr())) };
-            for (&bits, &out) in bits.iter().zip(&out) {
+            // SAFETY: `bits` holds LANES elements.
+            let (half, brain) = unsafe { (isa.load_f16(bits.as_ptr()), isa.load_bf16(bits.as_ptr())) };
+            for (&bits, out) in bits.iter().zip(lanes(isa, half)) {
                 assert!(same(out, f16::from_bits(bits).to_f32_const()), "{}: f16 {bits:#x}", I::ID.name());
             }
-            // SAFETY: as above.
-            unsafe { isa.store(out.as_mut_ptr(), isa.load_bf16(bits.as_ptr())) };
-            for (&bits, &out) in bits.iter().zip(&out) {
+            for (&bits, out) in bits.iter().zip(lanes(isa, brain)) {
                 assert!(same(out, bf16::from_bits(bits).to_f32_const()), "{}: bf16 {bits:#x}", I::ID.name());
             }
         }
@@ -334,18 +342,46 @@ fn all_half_floats_widen_exactly() {
 #[test]
 fn levels_have_names_an_order_and_a_best() {
     assert_eq!(IsaId::available().next(), Some(IsaId::Scalar));
-    let below = |isa: &IsaId| *isa != IsaId::AvxVnni;
-    assert!(IsaId::available().filter(below).all(|isa| IsaId::detect().includes(isa)));
-    assert!(IsaId::AvxVnni.includes(IsaId::Avx2) && !IsaId::Amx.includes(IsaId::AvxVnni));
-    assert!(IsaId::Avx512Vnni.includes(IsaId::Avx2));
-    assert!(!IsaId::Avx2.includes(IsaId::Avx512));
-    assert!(!IsaId::NeonDotprod.includes(IsaId::Avx512));
-    assert!(IsaId::Neon.includes(IsaId::Scalar));
+    assert!(IsaId::ALL.is_sorted());
     for isa in IsaId::available() {
         assert_eq!(IsaId::parse(isa.name()).unwrap(), isa);
+        assert!(isa <= IsaId::detect());
     }
     for isa in IsaId::ALL.into_iter().filter(|isa| !isa.is_available()) {
         let error = IsaId::parse(isa.name()).unwrap_err().to_string();
         assert!(error.contains(isa.name()) && error.contains("scalar"), "{error}");
     }
+}
+
+/// The instructions that each level needs, by their names in CPUID and in Linux.
+fn features(isa: IsaId) -> Vec<&'static str> {
+    let with = |below, more: &[&'static str]| [features(below), more.to_vec()].concat();
+    match isa {
+        IsaId::Scalar => Vec::new(),
+        IsaId::Avx2 => vec!["avx", "avx2", "fma", "f16c"],
+        IsaId::AvxVnni => with(IsaId::Avx2, &["avxvnni"]),
+        IsaId::Avx512 => with(IsaId::Avx2, &["avx512f", "avx512bw", "avx512dq", "avx512vl"]),
+        IsaId::Avx512Vnni => with(IsaId::Avx512, &["avx512vnni"]),
+        IsaId::Avx512Bf16 => with(IsaId::Avx512Vnni, &["avx512bf16"]),
+        IsaId::Amx => with(IsaId::Avx512Bf16, &["amx-tile", "amx-bf16", "amx-int8"]),
+        IsaId::Neon => vec!["neon"],
+        IsaId::NeonDotprod => with(IsaId::Neon, &["dotprod"]),
+        IsaId::NeonBf16 => with(IsaId::NeonDotprod, &["bf16"]),
+    }
+}
+
+/// A level includes another one exactly where it needs all of its instructions; a level that includes another is
+/// higher, and available only with it.
+#[test]
+fn a_level_includes_those_whose_instructions_it_has() {
+    for isa in IsaId::ALL {
+        for other in IsaId::ALL {
+            let needed = features(other);
+            let includes = needed.iter().all(|feature| features(isa).contains(feature));
+            assert_eq!(isa.includes(other), includes, "{isa:?} includes {other:?}");
+            assert!(!includes || other <= isa, "{isa:?} is below {other:?}");
+            assert!(!includes || !isa.is_available() || other.is_available(), "{isa:?} without {other:?}");
+        }
+    }
+    assert!(!IsaId::Avx512.includes(IsaId::AvxVnni) && IsaId::AvxVnni < IsaId::Avx512);
 }

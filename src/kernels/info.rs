@@ -1,19 +1,26 @@
 //! What a kernel says of itself: operation, element types, instruction set and register tile.
 //! Reports print it; tests and benches loop over it.
 
-use crate::isa::IsaId;
+use crate::isa::{Isa, IsaId};
 
-/// What a row of a kernel table says of itself; printed by reports, looped over by tests and benches.
+/// What a kernel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelInfo {
     /// Operation, e.g. `"matmul"`, `"gelu_tanh"`.
     pub op: &'static str,
     /// Element types, e.g. `"f32"`, `"q4_1"`.
     pub dtype: &'static str,
-    /// Level it needs.
+    /// Level that the kernel needs.
     pub isa: IsaId,
-    /// Register tile rows (1 where it has no meaning).
+    /// Rows of the register tile; 1 for a kernel without one.
     pub mr: usize,
-    /// Register tile columns, which is the width of a packed panel (1 where it has no meaning).
+    /// Columns of the register tile, which is the width of a packed panel; 1 for a kernel without one.
     pub nr: usize,
+}
+
+impl KernelInfo {
+    /// A kernel of level `I` without a register tile.
+    pub(super) const fn of<I: Isa>(op: &'static str, dtype: &'static str) -> Self {
+        Self { op, dtype, isa: I::ID, mr: 1, nr: 1 }
+    }
 }

@@ -1,31 +1,43 @@
 //! The levels of this architecture that float kernels are compiled for, listed once.
-//! A family says how its set looks at a level ([`Levels`]); this lists the sets and picks one.
-//! Kernels that gain from VNNI or dotprod list their own.
+//! A family says what its kernels are at a level ([`At`]); [`table`] lists them for all levels, at compile time.
+//! Kernels that gain from VNNI or dotprod list their own levels.
 
-use crate::isa::{Isa, IsaId, Scalar};
+#[cfg(target_arch = "aarch64")]
+use crate::isa::Neon;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Avx2, Avx512};
+use crate::isa::{Isa, Scalar};
 
-/// A set of kernels that exists at every level.
-pub(super) trait Levels: Sized {
-    /// The set at level `I`. Its kernels may run only where `I` is available.
-    fn at<I: Isa>() -> Self;
+/// Kernels that exist at every level.
+pub(super) trait At<I: Isa> {
+    /// The kernels at level `I`. They may run only where `I` is available.
+    const KERNELS: Self;
 }
 
-/// The sets of this build with their levels, lowest first.
-pub(super) fn all<S: Levels>() -> Vec<(IsaId, S)> {
-    vec![
-        (IsaId::Scalar, S::at::<Scalar>()),
-        #[cfg(target_arch = "x86_64")]
-        (IsaId::Avx2, S::at::<crate::isa::Avx2>()),
-        #[cfg(target_arch = "x86_64")]
-        (IsaId::Avx512, S::at::<crate::isa::Avx512>()),
-        #[cfg(target_arch = "aarch64")]
-        (IsaId::Neon, S::at::<crate::isa::Neon>()),
-    ]
+/// Number of levels.
+#[cfg(target_arch = "x86_64")]
+pub(super) const LEVELS: usize = 3;
+/// Number of levels.
+#[cfg(target_arch = "aarch64")]
+pub(super) const LEVELS: usize = 2;
+/// Number of levels.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) const LEVELS: usize = 1;
+
+/// A family's kernels at every level, lowest first.
+#[cfg(target_arch = "x86_64")]
+pub(super) const fn table<K: At<Scalar> + At<Avx2> + At<Avx512>>() -> [K; LEVELS] {
+    [<K as At<Scalar>>::KERNELS, <K as At<Avx2>>::KERNELS, <K as At<Avx512>>::KERNELS]
 }
 
-/// The best set that runs at `isa`, and on this CPU.
-pub(super) fn select<S: Levels>(isa: IsaId) -> S {
-    let runs = |level: IsaId| isa.includes(level) && level.is_available();
-    let best = all().into_iter().rfind(|(level, _)| runs(*level));
-    best.map_or_else(S::at::<Scalar>, |(_, set)| set)
+/// A family's kernels at every level, lowest first.
+#[cfg(target_arch = "aarch64")]
+pub(super) const fn table<K: At<Scalar> + At<Neon>>() -> [K; LEVELS] {
+    [<K as At<Scalar>>::KERNELS, <K as At<Neon>>::KERNELS]
+}
+
+/// A family's kernels at every level: the portable one.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) const fn table<K: At<Scalar>>() -> [K; LEVELS] {
+    [<K as At<Scalar>>::KERNELS]
 }

@@ -12,9 +12,9 @@ mod portion;
 pub mod qmatmul;
 pub mod reference;
 pub mod rope;
+mod routine;
 pub mod rows;
 mod set;
-#[allow(dead_code)]
 mod table;
 pub mod transpose;
 pub mod unary;

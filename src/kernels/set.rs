@@ -1,34 +1,33 @@
 //! One choice of kernels for each family, at one instruction-set level.
 //! A value that is picked when a model or context is made, since it decides how weights are packed.
 
-use super::{attention, bmatmul, convert, matmul, qmatmul, rope, rows, transpose, unary};
+use super::attention::AttentionKernels;
+use super::convert::ConvertKernels;
+use super::rope::RopeKernels;
+use super::rows::RowKernels;
+use super::transpose::TransposeKernels;
+use super::unary::UnaryKernels;
+use super::{bmatmul, matmul, qmatmul};
 use crate::error::{Error, Result};
 use crate::isa::IsaId;
 use once_cell::sync::OnceCell;
 
-/// One kernel per family for one instruction set level. A value: copy it, hand it on.
+/// The kernels of each family for one instruction-set level: a value to copy and to hand on.
+///
+/// Only [`KernelSet::select`] makes one, for a level that this CPU has, out of kernels that run at it. So a set is the
+/// proof that its kernels run here.
 #[derive(Clone, Copy)]
 pub struct KernelSet {
-    /// The level asked for; a family without a row at this level uses its next lower one.
-    pub isa: IsaId,
-    /// f32 × {f32, f16, bf16} matmul.
-    pub matmul: matmul::MatmulKernels,
-    /// Matmul with block-quantised weights, and quantisation of activations.
-    pub qmatmul: qmatmul::QmatmulKernels,
-    /// Matmul in bfloat16.
-    pub bmatmul: &'static bmatmul::Kernel,
-    /// Elementwise functions.
-    pub unary: unary::UnaryKernels,
-    /// Row-wise: softmax, norms.
-    pub rows: rows::RowKernels,
-    /// Rotary position embedding.
-    pub rope: rope::RopeKernels,
-    /// Conversions from and to 16-bit floats.
-    pub convert: convert::ConvertKernels,
-    /// Transposition.
-    pub transpose: transpose::TransposeKernels,
-    /// Attention over a packed key/value cache.
-    pub attention: attention::AttentionKernels,
+    pub(crate) isa: IsaId,
+    pub(crate) matmul: matmul::MatmulKernels,
+    pub(crate) qmatmul: qmatmul::QmatmulKernels,
+    pub(crate) bmatmul: &'static bmatmul::Kernel,
+    pub(crate) unary: UnaryKernels,
+    pub(crate) rows: RowKernels,
+    pub(crate) rope: RopeKernels,
+    pub(crate) convert: ConvertKernels,
+    pub(crate) transpose: TransposeKernels,
+    pub(crate) attention: AttentionKernels,
 }
 
 /// Names an instruction-set level for the default set, instead of the best one.
@@ -46,13 +45,63 @@ impl KernelSet {
             matmul: matmul::MatmulKernels::select(isa),
             qmatmul: qmatmul::QmatmulKernels::select(isa),
             bmatmul: bmatmul::Kernel::select(isa),
-            unary: unary::UnaryKernels::select(isa),
-            rows: rows::RowKernels::select(isa),
-            rope: rope::RopeKernels::select(isa),
-            convert: convert::ConvertKernels::select(isa),
-            transpose: transpose::TransposeKernels::select(isa),
-            attention: attention::AttentionKernels::select(isa),
+            unary: UnaryKernels::select(isa),
+            rows: RowKernels::select(isa),
+            rope: RopeKernels::select(isa),
+            convert: ConvertKernels::select(isa),
+            transpose: TransposeKernels::select(isa),
+            attention: AttentionKernels::select(isa),
         })
+    }
+
+    /// The level that was asked for; a family without kernels at this level has those of its next lower one.
+    pub fn isa(&self) -> IsaId {
+        self.isa
+    }
+
+    /// f32 × {f32, f16, bf16} matmul.
+    pub fn matmul(&self) -> &matmul::MatmulKernels {
+        &self.matmul
+    }
+
+    /// Matmul with block-quantised weights, and quantisation of activations.
+    pub fn qmatmul(&self) -> &qmatmul::QmatmulKernels {
+        &self.qmatmul
+    }
+
+    /// Matmul in bfloat16.
+    pub fn bmatmul(&self) -> &'static bmatmul::Kernel {
+        self.bmatmul
+    }
+
+    /// Elementwise functions.
+    pub fn unary(&self) -> &UnaryKernels {
+        &self.unary
+    }
+
+    /// Row-wise kernels: softmax, norms, reductions.
+    pub fn rows(&self) -> &RowKernels {
+        &self.rows
+    }
+
+    /// Rotary position embedding.
+    pub fn rope(&self) -> &RopeKernels {
+        &self.rope
+    }
+
+    /// Conversions from and to 16-bit floats.
+    pub fn convert(&self) -> &ConvertKernels {
+        &self.convert
+    }
+
+    /// Transposition.
+    pub fn transpose(&self) -> &TransposeKernels {
+        &self.transpose
+    }
+
+    /// Attention over a packed key/value cache.
+    pub fn attention(&self) -> &AttentionKernels {
+        &self.attention
     }
 
     /// The set for the level that `SMALLMIND_ISA` names, or else the CPU's best; made once a process.
@@ -64,7 +113,7 @@ impl KernelSet {
         DEFAULT.get_or_try_init(|| Self::from_variable(std::env::var_os(ISA_VARIABLE).as_deref()))
     }
 
-    /// What [`ISA_VARIABLE`] asks for; unset and empty ask for the best.
+    /// The set that the value of [`ISA_VARIABLE`] names; the best one where it is unset or empty.
     fn from_variable(value: Option<&std::ffi::OsStr>) -> Result<KernelSet> {
         match value {
             None => Self::select(IsaId::detect()),
@@ -85,6 +134,25 @@ mod tests {
     fn every_available_level_has_a_set() {
         for isa in IsaId::available() {
             assert_eq!(KernelSet::select(isa).unwrap().isa, isa);
+        }
+    }
+
+    /// Whatever level is asked for, a family gives kernels that this CPU has and that the level includes.
+    #[test]
+    fn no_family_gives_a_kernel_that_this_cpu_lacks() {
+        for isa in IsaId::ALL {
+            let given = [
+                UnaryKernels::select(isa).exp.info,
+                RowKernels::select(isa).softmax.info,
+                RopeKernels::select(isa).halves.info,
+                ConvertKernels::select(isa).to_f16.info,
+                TransposeKernels::select(isa).f32.info,
+                AttentionKernels::select(isa).q8_0.info,
+            ];
+            for info in given {
+                assert!(info.isa.is_available() && isa.includes(info.isa), "{isa:?} gives {info:?}");
+            }
+            assert_eq!(KernelSet::select(isa).is_ok(), isa.is_available());
         }
     }
 

@@ -1,155 +1,140 @@
-//! Transposition of an f32 matrix, in tiles that are turned in registers.
+//! Transposition of an f32 matrix, in square tiles that are transposed in registers.
 //!
-//! Contract: any shape, any alignment; strides in floats, at least the length of a line. Input and output do not
-//! overlap, and nothing between lines is touched. A copy: every bit stays, NaN's too.
+//! Contract: any shape, any alignment; strides in floats, at least the length of a row. Input and output do not
+//! overlap, and nothing between rows is written. A copy: every bit stays, NaN's too.
 
 use super::info::KernelInfo;
-use super::levels::{self, Levels};
+use super::levels::{self, At, LEVELS};
+use super::routine::{Code, Routine};
+use super::table::{self, Entry};
 use crate::error::{Error, Result};
-use crate::isa::{Isa, IsaId, SimdBody};
+use crate::isa::{Isa, IsaId};
 
-/// Columns of the input that are walked down together: their lines of the output are written on in turns, few enough
-/// that each keeps its place in L1 and its page's address at hand.
+/// Columns of the input that are taken together, from its first row to its last. Each is a row of the output; they
+/// are few enough that the end of each stays in L1 and its page's address in the TLB.
 const STRIP: usize = 16;
 
 /// A matrix and where its transpose goes.
 #[derive(Clone, Copy, Debug)]
 pub struct TransposeArgs {
-    /// First line of the input.
+    /// First row of the input.
     pub src: *const f32,
-    /// Floats between lines of the input.
+    /// Floats between rows of the input.
     pub src_stride: usize,
-    /// First line of the output.
+    /// First row of the output.
     pub dst: *mut f32,
-    /// Floats between lines of the output.
+    /// Floats between rows of the output.
     pub dst_stride: usize,
-    /// Lines of the input.
+    /// Rows of the input.
     pub rows: usize,
-    /// Elements of a line of the input.
+    /// Columns of the input.
     pub cols: usize,
 }
 
 /// A transposition.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Transpose {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(&TransposeArgs),
+    code: Code<TransposeArgs>,
 }
 
 impl Transpose {
-    /// Transposes a matrix without gaps between its lines of `cols`.
+    /// Transposes a matrix of rows of `cols` floats without gaps between them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where the lengths differ or are no whole number of lines.
+    /// [`Error::InvalidArgument`] where the lengths differ or are no whole number of rows.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize) -> Result<()> {
         let rows = src.len().checked_div(cols).unwrap_or(0);
         if src.len() != dst.len() || rows * cols != src.len() {
             let (a, b) = (src.len(), dst.len());
-            return Err(Error::invalid(format!("{a} floats in and {b} out are not lines of {cols}")));
+            return Err(Error::invalid(format!("{a} floats in and {b} out are not rows of {cols}")));
         }
         let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
-        // SAFETY: both slices hold rows · cols floats.
-        unsafe { (self.run)(&TransposeArgs { src, src_stride: cols, dst, dst_stride: rows, rows, cols }) };
+        // SAFETY: both slices hold rows · cols floats, and the output is borrowed mutably.
+        unsafe { self.run(&TransposeArgs { src, src_stride: cols, dst, dst_stride: rows, rows, cols }) };
         Ok(())
     }
 
-    /// Transposes what `args` describes.
+    /// Transposes the matrix that `args` describes.
     ///
     /// # Safety
-    /// `rows` lines of `src` are readable for `cols` floats, `cols` lines of `dst` writable for `rows`; they do not
+    /// `rows` rows of `src` are readable for `cols` floats, `cols` rows of `dst` writable for `rows`; they do not
     /// overlap.
     pub unsafe fn run(&self, args: &TransposeArgs) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(args) }
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.code.run(args) }
     }
 }
 
 /// This family's kernels at one level.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct TransposeKernels {
     /// f32.
     pub f32: Transpose,
 }
 
-impl TransposeKernels {
-    /// The best kernels that run at `isa`.
-    pub fn select(isa: IsaId) -> Self {
-        levels::select(isa)
+impl<I: Isa> At<I> for TransposeKernels {
+    const KERNELS: Self = {
+        let info = KernelInfo { mr: I::LANES, nr: I::LANES, ..KernelInfo::of::<I>("transpose", "f32") };
+        Self { f32: Transpose { info, code: Code::of::<I, Tiles>() } }
+    };
+}
+
+static TABLE: [TransposeKernels; LEVELS] = levels::table();
+
+impl Entry for TransposeKernels {
+    fn isa(&self) -> IsaId {
+        self.f32.info.isa
     }
 }
 
-impl Levels for TransposeKernels {
-    fn at<I: Isa>() -> Self {
-        let info = KernelInfo { op: "transpose", dtype: "f32", isa: I::ID, mr: I::LANES, nr: I::LANES };
-        Self { f32: Transpose { info, run: entry::<I> } }
+impl TransposeKernels {
+    /// The best kernels that run at `isa` and on this CPU.
+    pub fn select(isa: IsaId) -> Self {
+        table::choose(&TABLE, isa)
     }
 }
 
 /// Every kernel of the family.
 pub fn kernels() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<TransposeKernels>().into_iter().map(|(_, set)| set.f32.info)
+    TABLE.iter().map(|kernels| kernels.f32.info)
 }
 
-/// # Safety
-/// `I` is available; the rest as [`Transpose::run`] says.
-unsafe fn entry<I: Isa>(args: &TransposeArgs) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Tiles(args))
-}
+/// Transposes tile by tile.
+struct Tiles;
 
-struct Tiles<'a>(&'a TransposeArgs);
-
-impl SimdBody for Tiles<'_> {
+impl Routine<TransposeArgs> for Tiles {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let &TransposeArgs { src, src_stride, dst, dst_stride, rows, cols } = self.0;
+    fn run<I: Isa>(isa: I, args: &TransposeArgs) {
+        let &TransposeArgs { src, src_stride, dst, dst_stride, rows, cols } = args;
         let mut strip = 0;
         while strip < cols {
             let end = cols.min(strip + STRIP);
             let mut i = 0;
             while i < rows {
-                let lines = I::LANES.min(rows - i);
+                let height = I::LANES.min(rows - i);
                 let mut j = strip;
                 while j < end {
                     let width = I::LANES.min(end - j);
-                    // SAFETY: i + lines ≤ rows and j + width ≤ cols.
+                    // SAFETY: i + height ≤ rows and j + width ≤ cols.
                     unsafe {
                         let (from, to) = (src.add(i * src_stride + j), dst.add(j * dst_stride + i));
-                        if lines == I::LANES && width == I::LANES {
+                        if height == I::LANES && width == I::LANES {
                             isa.transpose_block(from, src_stride, to, dst_stride);
                         } else {
-                            edge(from, src_stride, to, dst_stride, lines, width);
+                            for (j, i) in (0..width).flat_map(|j| (0..height).map(move |i| (j, i))) {
+                                to.add(j * dst_stride + i).write(from.add(i * src_stride + j).read());
+                            }
                         }
                     }
                     j += width;
                 }
-                i += lines;
+                i += height;
             }
             strip = end;
-        }
-    }
-}
-
-/// Less than a tile, element by element.
-///
-/// # Safety
-/// `lines` × `width` elements are there on both sides.
-#[inline(always)]
-unsafe fn edge(
-    src: *const f32,
-    src_stride: usize,
-    dst: *mut f32,
-    dst_stride: usize,
-    lines: usize,
-    width: usize,
-) {
-    for j in 0..width {
-        for i in 0..lines {
-            // SAFETY: the caller's promise.
-            unsafe { dst.add(j * dst_stride + i).write(src.add(i * src_stride + j).read()) };
         }
     }
 }

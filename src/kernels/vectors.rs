@@ -1,6 +1,72 @@
-//! Whole and partial vectors of a row in one call, for loops that end with a partial one.
+//! Walks along rows of floats, a vector at a time: the one place where elementwise and row-wise kernels read and
+//! write memory. What they compute on the way is a [`Function`] of vectors, which needs no `unsafe`.
 
 use crate::isa::Isa;
+
+/// A function of N numbers, computed on N vectors.
+pub(super) trait Function<const N: usize>: Copy {
+    /// The function of each lane. Implementations are `#[inline(always)]`.
+    fn call<I: Isa>(self, isa: I, x: [I::F32; N]) -> I::F32;
+}
+
+/// Vectors along a row. Implementations are `#[inline(always)]`.
+pub(super) trait Terms {
+    /// The terms `i .. i + count`, and anything in the lanes from `count` on; `count ≤ LANES`.
+    ///
+    /// # Safety
+    /// The rows that the implementor points to reach to `i + count`.
+    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32;
+}
+
+/// A function of the elements of N rows.
+#[derive(Clone, Copy)]
+pub(super) struct Over<F, const N: usize>(pub F, pub [*const f32; N]);
+
+impl<F: Function<N>, const N: usize> Terms for Over<F, N> {
+    #[inline(always)]
+    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let mut x = [isa.zero(); N];
+        for (x, row) in x.iter_mut().zip(self.1) {
+            // SAFETY: the caller promises that the rows reach to i + count.
+            *x = unsafe { load(isa, row.add(i), count) };
+        }
+        self.0.call(isa, x)
+    }
+}
+
+/// Terms that are stored to a row on the way.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<T>(pub T, pub *mut f32);
+
+impl<T: Terms> Terms for Stored<T> {
+    #[inline(always)]
+    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        // SAFETY: the caller promises that the rows, this one among them, reach to i + count.
+        unsafe {
+            let x = self.0.at(isa, i, count);
+            store(isa, self.1.add(i), x, count);
+            x
+        }
+    }
+}
+
+/// Visits the terms `first .. n` a vector at a time, for what `terms` does on the way (storing).
+///
+/// # Safety
+/// The rows behind `terms` reach to `n`.
+#[inline(always)]
+pub(super) unsafe fn visit<I: Isa>(isa: I, terms: &impl Terms, first: usize, n: usize) {
+    let mut i = first;
+    while i + I::LANES <= n {
+        // SAFETY: i + LANES ≤ n.
+        unsafe { terms.at(isa, i, I::LANES) };
+        i += I::LANES;
+    }
+    if i < n {
+        // SAFETY: i + (n − i) = n.
+        unsafe { terms.at(isa, i, n - i) };
+    }
+}
 
 /// Loads `count` lanes; the rest are 0.
 ///
@@ -8,7 +74,7 @@ use crate::isa::Isa;
 /// `p` is readable for `count ≤ LANES` floats.
 #[inline(always)]
 pub(super) unsafe fn load<I: Isa>(isa: I, p: *const f32, count: usize) -> I::F32 {
-    // SAFETY: the caller's promise. With a constant count the branch is decided at compile time.
+    // SAFETY: `p` is readable for `count` floats. With a constant count the branch is decided at compile time.
     unsafe { if count == I::LANES { isa.load(p) } else { isa.load_first(p, count) } }
 }
 
@@ -18,6 +84,6 @@ pub(super) unsafe fn load<I: Isa>(isa: I, p: *const f32, count: usize) -> I::F32
 /// `p` is writable for `count ≤ LANES` floats.
 #[inline(always)]
 pub(super) unsafe fn store<I: Isa>(isa: I, p: *mut f32, x: I::F32, count: usize) {
-    // SAFETY: the caller's promise. With a constant count the branch is decided at compile time.
+    // SAFETY: `p` is writable for `count` floats. With a constant count the branch is decided at compile time.
     unsafe { if count == I::LANES { isa.store(p, x) } else { isa.store_first(p, x, count) } }
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::config::{Keys, MAX_CONTEXT, MAX_DIM};
 use crate::error::{Error, Result, quoted};
-use crate::kernels::rope::{Pairing, Ramp, Scaling, Table};
+use crate::kernels::rope::{Pairing, Ramp, Scaling};
+use crate::ops::rotary::RotaryTable;
 
 /// How positions become angles of rotation.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,14 +119,14 @@ impl RopeConfig {
     /// dimensions.
     ///
     /// # Errors
-    /// As [`Table::new`].
-    pub fn table(&self, n_ctx: usize, factors: Option<&[f32]>) -> Result<Table> {
+    /// As [`RotaryTable::new`].
+    pub fn table(&self, n_ctx: usize, factors: Option<&[f32]>) -> Result<RotaryTable> {
         let mut scaling = Scaling { freq_scale: 1.0 / self.factor, factors, ..Scaling::default() };
         if let Some(yarn) = self.yarn.filter(|yarn| yarn.strength > 0.0) {
             scaling.ramp = Some(yarn.ramp(self.dim, self.base));
             scaling.magnitude = yarn.attention_factor * (1.0 + 0.1 * self.factor.ln());
         }
-        Table::new(n_ctx, self.dim, self.base, scaling)
+        RotaryTable::new(n_ctx, self.dim, self.base, scaling)
     }
 }
 

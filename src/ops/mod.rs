@@ -8,6 +8,7 @@ pub mod gemm;
 pub mod linear;
 pub mod matmul;
 pub mod matrix;
+pub mod rotary;
 pub mod rowwise;
 
 pub use gemm::Workspace;

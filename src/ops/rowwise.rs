@@ -7,7 +7,7 @@ use super::Rows;
 use super::linear::Beside;
 use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::{BlocksArgs, NormQuantizeArgs};
-use crate::kernels::rope::{Rope, RopeArgs, Table};
+use crate::kernels::rope::{Angles, Rope, RopeArgs};
 use crate::kernels::rows::NormArgs;
 use crate::kernels::unary::{Binary, Unary};
 use crate::quant::BLOCK;
@@ -180,14 +180,14 @@ pub unsafe fn quantize(k: &KernelSet, share: Range<usize>, x: Rows, len: usize, 
 /// Rotates `heads` of each row's heads; row `r` stands at `positions[r]`.
 ///
 /// # Safety
-/// These heads of rows `share` of `x` are this worker's alone; the table covers the positions.
+/// These heads of rows `share` of `x` are this worker's alone; there are angles for the positions.
 pub unsafe fn rope(
     rope: &Rope,
     share: Range<usize>,
     x: Rows,
     heads: Range<usize>,
     head_dim: usize,
-    table: &Table,
+    angles: Angles,
     positions: &[u32],
 ) {
     debug_assert!(heads.end * head_dim * size_of::<f32>() <= x.stride());
@@ -200,5 +200,5 @@ pub unsafe fn rope(
         head_dim,
     };
     // SAFETY: by contract.
-    unsafe { rope.run(table.angles(), &args) }
+    unsafe { rope.run(angles, &args) }
 }

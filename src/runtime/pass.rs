@@ -8,11 +8,11 @@ use super::steps::{At, Batch, Memory, Scratch, Shared, Sight, Turn, Walk, Work};
 use crate::error::{Error, Result};
 use crate::isa;
 use crate::kernels::attention::Kernel as AttentionKernel;
-use crate::kernels::rope::Table;
 use crate::kv::{self, CacheType, SequenceId};
 use crate::memory::{ALIGNMENT, AlignedBuf, checked_bytes};
 use crate::model::{Model, RopeOverrides};
 use crate::ops::attention::{Parts, SpanRows};
+use crate::ops::rotary::RotaryTable;
 use crate::profile::{self, Moment, Zone};
 use crate::threads::{Poisoned, Shares, Team, WorkCounter, Worker};
 
@@ -56,7 +56,7 @@ pub(super) struct Pass {
     /// Where the copies begin.
     own_copies: usize,
     parts: Parts,
-    ropes: Vec<Table>,
+    ropes: Vec<RotaryTable>,
     /// Position of each row of the batch.
     positions: Vec<u32>,
     /// Of each of the plan's masks.

@@ -383,7 +383,7 @@ fn a_product_of_known_work_reads_back() {
     let (m, n, k) = (96, 160, 224);
     let (a, b) = (vec![1.0f32; m * k], vec![0.5f32; k * n]);
     let mut c = vec![0.0f32; m * n];
-    let row = KernelSet::default_set().unwrap().matmul.f32;
+    let row = KernelSet::default_set().unwrap().matmul().f32;
     let gemm = Gemm {
         m,
         n,

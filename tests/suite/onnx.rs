@@ -96,8 +96,8 @@ fn run(kernels: &KernelSet, case: &Case) -> Vec<Option<Outcome>> {
         "Gelu" => vec![gelu(kernels, case)],
         "Softmax" => vec![softmax(kernels, case, false)],
         "LogSoftmax" => vec![softmax(kernels, case, true)],
-        "LayerNormalization" => norm(kernels, case, &kernels.rows.layer_norm, case.optional(2)),
-        "RMSNormalization" => norm(kernels, case, &kernels.rows.rms_norm, None),
+        "LayerNormalization" => norm(kernels, case, &kernels.rows().layer_norm, case.optional(2)),
+        "RMSNormalization" => norm(kernels, case, &kernels.rows().rms_norm, None),
         "MatMul" => vec![matmul(kernels, case)],
         "Gemm" => vec![general_product(kernels, case)],
         "RotaryEmbedding" => vec![rotary(kernels, case)],
@@ -109,8 +109,8 @@ fn run(kernels: &KernelSet, case: &Case) -> Vec<Option<Outcome>> {
 fn gelu(kernels: &KernelSet, case: &Case) -> Option<Outcome> {
     let x = case.input(0).floats();
     let kernel = match case.attributes.get("approximate") {
-        Some(Attribute::Text(form)) if form == "tanh" => &kernels.unary.gelu_tanh,
-        _ => &kernels.unary.gelu_erf,
+        Some(Attribute::Text(form)) if form == "tanh" => &kernels.unary().gelu_tanh,
+        _ => &kernels.unary().gelu_erf,
     };
     let mut y = vec![0.0; x.len()];
     kernel.apply(x, &mut y);
@@ -132,13 +132,13 @@ fn softmax(kernels: &KernelSet, case: &Case, logarithm: bool) -> Option<Outcome>
     for (x, y) in x.floats().chunks(n * inner).zip(y.chunks_mut(n * inner)) {
         // The axis becomes the last one, and goes back.
         let (mut rows, mut out) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-        kernels.transpose.f32.apply(x, &mut rows, inner).unwrap();
+        kernels.transpose().f32.apply(x, &mut rows, inner).unwrap();
         if logarithm {
-            kernels.rows.log_softmax.apply(&rows, &mut out, n).unwrap();
+            kernels.rows().log_softmax.apply(&rows, &mut out, n).unwrap();
         } else {
-            kernels.rows.softmax.apply(&rows, &mut out, n, Weighing::default()).unwrap();
+            kernels.rows().softmax.apply(&rows, &mut out, n, Weighing::default()).unwrap();
         }
-        kernels.transpose.f32.apply(&out, y, n).unwrap();
+        kernels.transpose().f32.apply(&out, y, n).unwrap();
     }
     let result = y.clone();
     outcome(y, |i| {
@@ -152,7 +152,7 @@ fn softmax(kernels: &KernelSet, case: &Case, logarithm: bool) -> Option<Outcome>
 
 fn norm(kernels: &KernelSet, case: &Case, norm: &Norm, beta: Option<&Tensor>) -> Vec<Option<Outcome>> {
     let x = case.input(0);
-    let layer = norm.info.op == kernels.rows.layer_norm.info.op;
+    let layer = norm.info.op == kernels.rows().layer_norm.info.op;
     let cols: usize = x.dims[axis(case, x.dims.len())..].iter().product();
     let (gamma, eps) = (case.input(1).floats(), case.float("epsilon").unwrap_or(1e-5));
     let affine = Affine { gamma: Some(gamma), beta: beta.map(Tensor::floats), eps };
@@ -222,7 +222,7 @@ fn multiply(
     let ((m, k), (_, n)) = (a.shape(a_transposed), b.shape(b_transposed));
     let (left, right) = (a.matrix(a_transposed), Right::Plain(b.matrix(b_transposed)));
     let gemm = Gemm { m, n, k, alpha, a: left, b: right, beta, epilogue: Epilogue::default() };
-    let row = kernels.matmul.f32;
+    let row = kernels.matmul().f32;
     let magnitude = (0..m * n).map(|i| {
         let terms = (0..k).map(|l| (a.at(a_transposed, i / n, l) * b.at(b_transposed, l, i % n)).abs());
         f64::from(alpha).abs() * terms.sum::<f64>() + (f64::from(beta) * f64::from(c[i])).abs()
@@ -294,10 +294,10 @@ fn rotary(kernels: &KernelSet, case: &Case) -> Option<Outcome> {
             .collect();
         let y = &mut y[b * heads * tokens * head..][..heads * tokens * head];
         if x.dims.len() == 3 {
-            kernels.rope.of(pairing).apply(angles, y, &positions, head).unwrap();
+            kernels.rope().of(pairing).apply(angles, y, &positions, head).unwrap();
         } else {
             for y in y.chunks_mut(tokens * head) {
-                kernels.rope.of(pairing).apply(angles, y, &positions, head).unwrap();
+                kernels.rope().of(pairing).apply(angles, y, &positions, head).unwrap();
             }
         }
     }
@@ -407,17 +407,17 @@ fn attention(kernels: &KernelSet, case: &Case) -> Vec<Option<Outcome>> {
         let (mut scores, sums) = product(kernels, q.of(b, h), k.of(b, group), true);
         largest_score = sums.iter().fold(largest_score, |m, &s| m.max(s * f64::from(scale)));
         let bias = bias(case, b, h, q.heads, q.tokens, k.tokens);
-        kernels.unary.scale.apply_in_place(&mut scores, scale);
+        kernels.unary().scale.apply_in_place(&mut scores, scale);
         let raw = scores.clone();
-        kernels.unary.add.apply_in_place(&mut scores, &bias);
+        kernels.unary().add.apply_in_place(&mut scores, &bias);
         let biased = scores.clone();
         if let Some(cap) = softcap {
-            kernels.unary.scale.apply_in_place(&mut scores, 1.0 / cap);
-            kernels.unary.tanh.apply_in_place(&mut scores);
-            kernels.unary.scale.apply_in_place(&mut scores, cap);
+            kernels.unary().scale.apply_in_place(&mut scores, 1.0 / cap);
+            kernels.unary().tanh.apply_in_place(&mut scores);
+            kernels.unary().scale.apply_in_place(&mut scores, cap);
         }
         let capped = scores.clone();
-        kernels.rows.softmax.apply_in_place(&mut scores, k.tokens, Weighing::default()).unwrap();
+        kernels.rows().softmax.apply_in_place(&mut scores, k.tokens, Weighing::default()).unwrap();
         let weights = Operand::new(&scores, q.tokens, k.tokens);
         let (out, _) = product(kernels, weights, v.of(b, group), false);
         for (t, out) in out.chunks(v.head).enumerate() {
@@ -470,7 +470,7 @@ fn fused_attention(
     scale: f32,
     limits: &[u32],
 ) -> Vec<f32> {
-    let kernel = &kernels.attention.f32;
+    let kernel = &kernels.attention().f32;
     let layout = kernel.layout(k.cols);
     let mut keys = vec![0; k.rows.div_ceil(TILE) * layout.key_tile()];
     let mut values = vec![0; k.rows.div_ceil(TILE) * layout.value_tile()];

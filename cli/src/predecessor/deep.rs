@@ -23,7 +23,7 @@ pub fn plan(threads: usize) -> Result<Plan> {
     };
     let text = Text { name: "Medium", config: GptConfig::MEDIUM, prompt: 32, tokens: 50, inferences: 3 };
     let model = |way| -> Box<dyn Workload> {
-        let picker = |kernels: &KernelSet, _| Ok(Picker::Likeliest(kernels.rows.argmax));
+        let picker = |kernels: &KernelSet, _| Ok(Picker::Likeliest(kernels.rows().argmax));
         Box::new(Generation::new(text, methods, way, threads, picker))
     };
     let counts = Counts { warm_ups: 0, iterations: 3 };

@@ -72,7 +72,7 @@ fn models(way: Way, threads: usize) -> Result<Vec<Box<dyn Workload>>> {
             forward: method("Forward")?,
         };
         let text = Text { name, config, prompt: 10, tokens: 25, inferences: 1 };
-        let picker = |kernels: &KernelSet, _| Ok(Picker::Likeliest(kernels.rows.argmax));
+        let picker = |kernels: &KernelSet, _| Ok(Picker::Likeliest(kernels.rows().argmax));
         Ok(Box::new(Generation::new(text, methods, way, threads, picker)))
     };
     Ok(vec![of("Small", GptConfig::SMALL)?, of("Medium", GptConfig::MEDIUM)?])

@@ -137,7 +137,7 @@ impl Product {
         let b = Matrix { data: b.as_slice(), ld: if turned_b { k } else { n }, transposed: turned_b };
         let (b, epilogue) = (Right::Plain(b), Epilogue::default());
         let gemm = Gemm { m, n, k, alpha: 1.0, a, b, beta: 0.0, epilogue };
-        let row = tools.kernels.matmul.f32;
+        let row = tools.kernels.matmul().f32;
         tools.workspace.multiply(tools.team.as_ref(), row, &gemm, c.as_mut_slice(), n)
     }
 }
@@ -169,7 +169,7 @@ pub fn matmul(kernels: &KernelSet, threads: usize, size: usize, counts: Counts) 
 
 /// `GELU_{n}`, by tanh.
 pub fn gelu(kernels: &KernelSet, len: usize, counts: Counts) -> Result<Box<dyn Workload>> {
-    let (kernel, x, mut y) = (kernels.unary.gelu_tanh, floats(len)?, floats(len)?);
+    let (kernel, x, mut y) = (kernels.unary().gelu_tanh, floats(len)?, floats(len)?);
     let work = Work { flops: GELU_FLOPS * len, bytes: 8 * len };
     repeated("GELU", &len.to_string(), counts, work, move || {
         kernel.apply(x.as_slice(), y.as_mut_slice());
@@ -179,7 +179,7 @@ pub fn gelu(kernels: &KernelSet, len: usize, counts: Counts) -> Result<Box<dyn W
 
 /// `Softmax_{n}`: one row.
 pub fn softmax(kernels: &KernelSet, len: usize, counts: Counts) -> Result<Box<dyn Workload>> {
-    let (kernel, x, mut y) = (kernels.rows.softmax, floats(len)?, floats(len)?);
+    let (kernel, x, mut y) = (kernels.rows().softmax, floats(len)?, floats(len)?);
     let work = Work { flops: SOFTMAX_FLOPS * len, bytes: 8 * len };
     repeated("Softmax", &len.to_string(), counts, work, move || {
         kernel.apply(x.as_slice(), y.as_mut_slice(), len, Weighing::default())
@@ -195,12 +195,12 @@ pub fn tensor_add_mul(kernels: &KernelSet, len: usize, counts: Counts) -> Result
             Ok(())
         })
     };
-    Ok([of("TensorAdd", kernels.unary.add)?, of("TensorMul", kernels.unary.mul)?])
+    Ok([of("TensorAdd", kernels.unary().add)?, of("TensorMul", kernels.unary().mul)?])
 }
 
 /// `BroadcastAdd_{n}x{n}`: a row added to each row of a tensor.
 pub fn broadcast_add(kernels: &KernelSet, side: usize, counts: Counts) -> Result<Box<dyn Workload>> {
-    let (kernel, row, mut x) = (kernels.rows.add_row, floats(side)?, floats(side * side)?);
+    let (kernel, row, mut x) = (kernels.rows().add_row, floats(side)?, floats(side * side)?);
     let work = Work { flops: side * side, bytes: 4 * (2 * side * side + side) };
     repeated("BroadcastAdd", &format!("{side}x{side}"), counts, work, move || {
         kernel.apply_in_place(x.as_mut_slice(), row.as_slice())

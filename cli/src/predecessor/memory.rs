@@ -76,7 +76,7 @@ fn tensors() -> Result<Vec<Box<dyn Workload>>> {
 }
 
 fn adds(kernels: &KernelSet) -> Result<Vec<Box<dyn Workload>>> {
-    let add = kernels.unary.add;
+    let add = kernels.unary().add;
     let (a, b) = (floats(TENSOR)?, floats(TENSOR)?);
     let (c, d, mut given) = (floats(TENSOR)?, floats(TENSOR)?, tensor()?);
     let work = Work { flops: TENSOR, bytes: 12 * TENSOR };
@@ -95,7 +95,7 @@ fn adds(kernels: &KernelSet) -> Result<Vec<Box<dyn Workload>>> {
 }
 
 fn layer_norm(kernels: &KernelSet) -> Result<Box<dyn Workload>> {
-    let kernel = kernels.rows.layer_norm;
+    let kernel = kernels.rows().layer_norm;
     let elements = ROWS * TENSOR;
     let (x, mut y) = (floats(elements)?, floats(elements)?);
     let (gamma, beta) = (floats(TENSOR)?, floats(TENSOR)?);

@@ -67,11 +67,11 @@ impl Draw {
         }
         {
             let _zone = profile::scope(self.temperature).work(len, 8 * len);
-            self.kernels.unary.scale.apply(logits, 1.0 / TEMPERATURE, row);
+            self.kernels.unary().scale.apply(logits, 1.0 / TEMPERATURE, row);
         }
         {
             let _zone = profile::scope(self.softmax).work(5 * len, 8 * len);
-            self.kernels.rows.softmax.apply_in_place(row, logits.len(), Weighing::default())?;
+            self.kernels.rows().softmax.apply_in_place(row, logits.len(), Weighing::default())?;
         }
         let _zone = profile::scope(self.multinomial).work(len, 4 * len);
         // 24 random bits: a float in [0, 1).

@@ -4,7 +4,8 @@
 use super::layout::{Layout, RUN};
 use super::stored::Stored;
 use super::{CacheType, HeadTiles, TILE};
-use crate::isa::{Isa, SimdBody};
+use crate::isa::Isa;
+use crate::kernels::routine::Routine;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
@@ -35,35 +36,6 @@ pub(super) struct Widen {
     pub to: *mut f32,
 }
 
-/// # Safety
-/// The CPU has the level. The rows are there; the head's tiles have pages for the positions, and no one else
-/// touches these or writes their entries of the table.
-pub(super) unsafe fn put_keys<I: Isa, S: Stored>(step: &Put) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(PutKeys::<S>(step, PhantomData));
-}
-
-/// # Safety
-/// As [`put_keys`].
-pub(super) unsafe fn put_values<I: Isa, S: Stored>(step: &Put) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(PutValues::<S>(step, PhantomData));
-}
-
-/// # Safety
-/// The CPU has the level; the tile and the room are there.
-pub(super) unsafe fn widen_keys<I: Isa, S: Stored>(step: &Widen) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(WidenKeys::<S>(step, PhantomData));
-}
-
-/// # Safety
-/// As [`widen_keys`].
-pub(super) unsafe fn widen_values<I: Isa, S: Stored>(step: &Widen) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(WidenValues::<S>(step, PhantomData));
-}
-
 /// Positions of a panel that go in together: a key's elements lie a line of the panel apart, so they are
 /// rounded beside each other first, and the panel is written line by line.
 const TOGETHER: usize = 16;
@@ -71,21 +43,19 @@ const TOGETHER: usize = 16;
 /// Rounded elements of a run, up to a whole vector.
 type Rounded<S> = MaybeUninit<[<S as Stored>::Element; RUN]>;
 
-struct PutKeys<'a, S>(&'a Put, PhantomData<S>);
+pub(super) struct PutKeys<S>(PhantomData<S>);
 
-impl<S: Stored> SimdBody for PutKeys<'_, S> {
+impl<S: Stored> Routine<Put> for PutKeys<S> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Put { layout, to, position, rows, stride, count } = *self.0;
+    fn run<I: Isa>(isa: I, args: &Put) {
+        let Put { layout, to, position, rows, stride, count } = *args;
         let mut done = 0;
         while done < count {
             let (tile, place) = ((position + done) / TILE, (position + done) % TILE);
             let (panel, column) = (place / layout.nr, place % layout.nr);
             let together = (layout.nr - column).min(count - done).min(TOGETHER);
-            // SAFETY: the caller of `put_keys` promises the positions' entries of the table.
-            let tile = unsafe { to.tile(tile) };
-            let panel = tile.wrapping_add(panel * layout.nr * layout.key_position());
+            let panel = to.tile(tile).wrapping_add(panel * layout.nr * layout.key_position());
             for d in (0..layout.head_dim).step_by(RUN) {
                 let n = (layout.head_dim - d).min(RUN);
                 let run = panel.wrapping_add(layout.key_run(d));
@@ -116,20 +86,18 @@ impl<S: Stored> SimdBody for PutKeys<'_, S> {
     }
 }
 
-struct PutValues<'a, S>(&'a Put, PhantomData<S>);
+pub(super) struct PutValues<S>(PhantomData<S>);
 
-impl<S: Stored> SimdBody for PutValues<'_, S> {
+impl<S: Stored> Routine<Put> for PutValues<S> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Put { layout, to, position, rows, stride, count } = *self.0;
+    fn run<I: Isa>(isa: I, args: &Put) {
+        let Put { layout, to, position, rows, stride, count } = *args;
         for span in layout.value_spans() {
             let (width, n) = (span.len(), span.end.min(layout.head_dim) - span.start);
             for i in 0..count {
                 let (tile, line) = ((position + i) / TILE, (position + i) % TILE);
-                // SAFETY: the caller of `put_values` promises the positions' entries of the table.
-                let tile = unsafe { to.tile(tile) };
-                let span_at = tile.wrapping_add(layout.value_span(span.start));
+                let span_at = to.tile(tile).wrapping_add(layout.value_span(span.start));
                 let lines = span_at.wrapping_add(layout.value_factors()).cast::<S::Element>();
                 // SAFETY: the row is there, and the line, which is whole vectors, belongs to this caller.
                 unsafe {
@@ -144,13 +112,13 @@ impl<S: Stored> SimdBody for PutValues<'_, S> {
     }
 }
 
-struct WidenKeys<'a, S>(&'a Widen, PhantomData<S>);
+pub(super) struct WidenKeys<S>(PhantomData<S>);
 
-impl<S: Stored> SimdBody for WidenKeys<'_, S> {
+impl<S: Stored> Routine<Widen> for WidenKeys<S> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Widen { layout, from, count, to } = *self.0;
+    fn run<I: Isa>(isa: I, args: &Widen) {
+        let Widen { layout, from, count, to } = *args;
         let nr = layout.nr;
         for panel in 0..count.div_ceil(nr) {
             let from = from.wrapping_add(panel * nr * layout.key_position());
@@ -178,13 +146,13 @@ impl<S: Stored> SimdBody for WidenKeys<'_, S> {
     }
 }
 
-struct WidenValues<'a, S>(&'a Widen, PhantomData<S>);
+pub(super) struct WidenValues<S>(PhantomData<S>);
 
-impl<S: Stored> SimdBody for WidenValues<'_, S> {
+impl<S: Stored> Routine<Widen> for WidenValues<S> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Widen { layout, from, count, to } = *self.0;
+    fn run<I: Isa>(isa: I, args: &Widen) {
+        let Widen { layout, from, count, to } = *args;
         // Spans of both types are cut at different elements: what lies in both goes over.
         for wide in (Layout { stored: CacheType::F32, ..layout }).value_spans() {
             for span in layout.value_spans() {
@@ -196,28 +164,16 @@ impl<S: Stored> SimdBody for WidenValues<'_, S> {
                 let lines = factors.wrapping_add(layout.value_factors()).cast::<S::Element>();
                 let (factors, lines) = (factors.cast::<f32>(), lines.wrapping_add(both.start - span.start));
                 let to = to.wrapping_add(wide.start * TILE + both.start - wide.start);
-                // SAFETY: the lines are there, and room for them.
-                unsafe {
-                    widen_lines::<I, S>(
-                        isa,
-                        (lines, span.len()),
-                        factors,
-                        (to, wide.len()),
-                        both.len(),
-                        count,
-                    )
-                }
+                let (from_lines, to_lines) = ((lines, span.len()), (to, wide.len()));
+                widen_lines::<I, S>(isa, from_lines, factors, to_lines, both.len(), count);
             }
         }
     }
 }
 
 /// Widens `n` elements, whole vectors, of each of `count` lines, which lie so many elements apart.
-///
-/// # Safety
-/// The lines are there, factors of theirs where the type has them, and room for them.
 #[inline(always)]
-unsafe fn widen_lines<I: Isa, S: Stored>(
+fn widen_lines<I: Isa, S: Stored>(
     isa: I,
     (from, from_stride): (*const S::Element, usize),
     factors: *const f32,
@@ -226,7 +182,7 @@ unsafe fn widen_lines<I: Isa, S: Stored>(
     count: usize,
 ) {
     for line in 0..count {
-        // SAFETY: the caller's promise.
+        // SAFETY: the tile has the line and its factor, and `to` has room for it.
         unsafe {
             let factor = if S::TYPE.scaled() {
                 isa.splat(factors.wrapping_add(line).read_unaligned())

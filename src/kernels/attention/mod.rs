@@ -48,6 +48,7 @@ mod plain;
 #[cfg(test)]
 mod plain_tests;
 mod scratch;
+mod step;
 mod steps;
 mod stored;
 #[cfg(test)]
@@ -55,16 +56,19 @@ mod tests;
 mod tiles;
 
 use super::info::KernelInfo;
+use super::levels::{self, At, LEVELS};
+use super::table::{self, Entry};
 use crate::error::{Error, Result};
 use crate::isa::{Isa, IsaId};
-use cache::{Put, Widen};
+use cache::{Put, PutKeys, PutValues, Widen, WidenKeys, WidenValues};
 pub use layout::Layout;
-use pack::Pack;
+use pack::{Pack, PackKeys, PackValues};
 use pass::{Call, Sight, Source};
 pub use plain::{Inputs, Shape, Strides, Tensor, attention, extent, scratch_len};
 use std::ops::Range;
 use std::ptr::null;
-use steps::{Clear, Gather, HeadRows, Join, Scatter, Weigh};
+use step::Step;
+use steps::{Clear, Gather, HeadRows, Join, Scatter, Steps, Weigh};
 pub use stored::CacheType;
 use stored::{F16, F32, Q8, Stored};
 use tiles::Tiles;
@@ -93,16 +97,13 @@ pub struct HeadTiles {
 }
 
 impl HeadTiles {
-    /// The tile of that number.
-    ///
-    /// # Safety
-    /// Where there is a table, it has an entry for the tile, which no one writes meanwhile.
+    /// The tile of that number. Where there is a table, it has an entry for the tile, which no one writes meanwhile.
     #[inline(always)]
-    unsafe fn tile(&self, number: usize) -> *mut u8 {
+    fn tile(&self, number: usize) -> *mut u8 {
         let page = if self.table.is_null() {
             number
         } else {
-            // SAFETY: the caller's promise; whoever made `self` promised the alignment.
+            // SAFETY: calls and stores look up only tiles whose entries their callers promise, and their alignment.
             let page = unsafe { self.table.add(number).read() };
             debug_assert_ne!(page, NO_PAGE, "tile {number} has no page");
             page as usize
@@ -113,7 +114,7 @@ impl HeadTiles {
 
 /// A block of queries, one key/value head's cache, and where the result goes. All strides in floats.
 ///
-/// Kernel (t, h) of Q is the `head_dim` floats at `q + t · q_token_stride + h · q_head_stride`; of the result at
+/// Row (t, h) of Q is the `head_dim` floats at `q + t · q_token_stride + h · q_head_stride`; of the result at
 /// `out + t · out_token_stride + h · out_head_stride`. For activations `[tokens][n_head · head_dim]` and key/value
 /// head g, both begin at column `g · heads · head_dim`, the token stride is `n_head · head_dim`, the head stride
 /// `head_dim`. Queries and result may be the same memory.
@@ -155,31 +156,31 @@ pub struct AttentionArgs {
 }
 
 /// One attention kernel.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Kernel {
     /// Name, level, tile.
     pub info: KernelInfo,
-    /// What its cache holds.
+    /// The type of its cache.
     pub stored: CacheType,
-    /// Tiles over f32: what is packed or widened.
+    /// Tiles over f32: for packed rows and for a widened cache.
     tiles: &'static Tiles,
-    /// Tiles over what is stored.
+    /// Tiles over the type of the cache.
     direct: &'static Tiles,
-    gather: unsafe fn(&Gather),
-    clear: unsafe fn(&Clear),
-    weigh: unsafe fn(&Weigh),
-    join: unsafe fn(&Join),
-    scatter: unsafe fn(&Scatter),
-    pack_keys: unsafe fn(&Pack),
-    pack_values: unsafe fn(&Pack),
-    put_keys: unsafe fn(&Put),
-    put_values: unsafe fn(&Put),
-    widen_keys: unsafe fn(&Widen),
-    widen_values: unsafe fn(&Widen),
+    gather: Step<Gather>,
+    clear: Step<Clear>,
+    weigh: Step<Weigh>,
+    join: Step<Join>,
+    scatter: Step<Scatter>,
+    pack_keys: Step<Pack>,
+    pack_values: Step<Pack>,
+    put_keys: Step<Put>,
+    put_values: Step<Put>,
+    widen_keys: Step<Widen>,
+    widen_values: Step<Widen>,
 }
 
 /// This family's kernels at one level.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct AttentionKernels {
     /// Attention over a cache of f32, or over plain keys and values.
     pub f32: Kernel,
@@ -189,16 +190,23 @@ pub struct AttentionKernels {
     pub q8_0: Kernel,
 }
 
-impl super::levels::Levels for AttentionKernels {
-    fn at<I: Isa>() -> Self {
-        Self { f32: Kernel::of::<I, F32>(), f16: Kernel::of::<I, F16>(), q8_0: Kernel::of::<I, Q8>() }
+impl<I: Isa> At<I> for AttentionKernels {
+    const KERNELS: Self =
+        Self { f32: Kernel::at::<I, F32>(), f16: Kernel::at::<I, F16>(), q8_0: Kernel::at::<I, Q8>() };
+}
+
+static TABLE: [AttentionKernels; LEVELS] = levels::table();
+
+impl Entry for AttentionKernels {
+    fn isa(&self) -> IsaId {
+        self.f32.info.isa
     }
 }
 
 impl AttentionKernels {
-    /// The best kernels that run at `isa`.
+    /// The best kernels that run at `isa` and on this CPU.
     pub fn select(isa: IsaId) -> Self {
-        super::levels::select(isa)
+        table::choose(&TABLE, isa)
     }
 
     /// The kernel for a cache of that type.
@@ -213,32 +221,30 @@ impl AttentionKernels {
 
 /// Every kernel of the family.
 pub fn kernels() -> impl Iterator<Item = KernelInfo> {
-    let sets = super::levels::all::<AttentionKernels>();
-    CacheType::ALL
-        .into_iter()
-        .flat_map(move |stored| sets.iter().map(|(_, set)| set.of(stored).info).collect::<Vec<_>>())
+    let of_type = |stored| TABLE.iter().map(move |kernels| kernels.of(stored).info);
+    CacheType::ALL.into_iter().flat_map(of_type)
 }
 
 impl Kernel {
-    const fn of<I: Isa, S: Stored>() -> Self {
+    const fn at<I: Isa, S: Stored>() -> Self {
         let tiles = const { &Tiles::of::<I, F32>() };
-        let dtype = S::TYPE.name();
+        let info = KernelInfo::of::<I>("attention", S::TYPE.name());
         Kernel {
-            info: KernelInfo { op: "attention", dtype, isa: I::ID, mr: tiles.mr, nr: tiles.nr },
+            info: KernelInfo { mr: tiles.mr, nr: tiles.nr, ..info },
             stored: S::TYPE,
             tiles,
             direct: const { &Tiles::of::<I, S>() },
-            gather: steps::gather::<I>,
-            clear: steps::clear::<I>,
-            weigh: steps::weigh::<I>,
-            join: steps::join::<I>,
-            scatter: steps::scatter::<I>,
-            pack_keys: pack::keys::<I>,
-            pack_values: pack::values::<I>,
-            put_keys: cache::put_keys::<I, S>,
-            put_values: cache::put_values::<I, S>,
-            widen_keys: cache::widen_keys::<I, S>,
-            widen_values: cache::widen_values::<I, S>,
+            gather: Step::of::<I, Steps>(),
+            clear: Step::of::<I, Steps>(),
+            weigh: Step::of::<I, Steps>(),
+            join: Step::of::<I, Steps>(),
+            scatter: Step::of::<I, Steps>(),
+            pack_keys: Step::of::<I, PackKeys>(),
+            pack_values: Step::of::<I, PackValues>(),
+            put_keys: Step::of::<I, PutKeys<S>>(),
+            put_values: Step::of::<I, PutValues<S>>(),
+            widen_keys: Step::of::<I, WidenKeys<S>>(),
+            widen_values: Step::of::<I, WidenValues<S>>(),
         }
     }
 
@@ -271,8 +277,7 @@ impl Kernel {
         (rows, stride, count): (*const f32, usize, usize),
     ) {
         let put = Put { layout: self.layout(head_dim), to: keys, position, rows, stride, count };
-        // SAFETY: the caller's promise.
-        unsafe { (self.put_keys)(&put) }
+        self.put_keys.run(&put);
     }
 
     /// Stores values, as [`Kernel::store_keys`] does keys.
@@ -287,8 +292,7 @@ impl Kernel {
         (rows, stride, count): (*const f32, usize, usize),
     ) {
         let put = Put { layout: self.layout(head_dim), to: values, position, rows, stride, count };
-        // SAFETY: the caller's promise.
-        unsafe { (self.put_values)(&put) }
+        self.put_values.run(&put);
     }
 
     /// Stores the key and the value of one position of a head whose tiles adjoin in these buffers.
@@ -334,7 +338,7 @@ impl Kernel {
     /// scratch memory, and of keys and values the whole tiles from the first to the last of which any token sees
     /// something, with their entries of the table. The result overlaps nothing else but Q, and Q only row on row.
     pub unsafe fn run(&self, args: &AttentionArgs) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises all memory that `args` names.
         unsafe { pass::run(self, &args.call()) }
     }
 
@@ -345,7 +349,7 @@ impl Kernel {
     /// # Safety
     /// As [`Kernel::run`]; `to` is writable for as many floats.
     pub unsafe fn run_parts(&self, args: &AttentionArgs, parts: Range<usize>, to: *mut f32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises all memory that `args` names.
         unsafe { pass::run_parts(self, &args.call(), parts, to) }
     }
 
@@ -358,7 +362,7 @@ impl Kernel {
     /// As [`Kernel::run`] of the result; [`Kernel::run_parts`] has left the parts, which are used up. There is room for
     /// one, also where `count` is 0.
     pub unsafe fn join_parts(&self, args: &AttentionArgs, parts: *mut f32, count: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises all memory that `args` names.
         unsafe { pass::join_parts(self, &args.call(), parts, count) }
     }
 }

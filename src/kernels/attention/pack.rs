@@ -1,7 +1,8 @@
 //! Puts a tile of plain keys and values where attention's products read them: keys into panels, turned round,
 //! values into lines without gaps.
 
-use crate::isa::{Isa, SimdBody};
+use crate::isa::Isa;
+use crate::kernels::routine::Routine;
 use crate::kernels::vectors::load;
 
 /// Some rows of a caller's buffer, and where they go.
@@ -24,27 +25,13 @@ pub(super) struct Pack {
 /// Floats of the largest square of LANES keys × LANES elements.
 const SQUARE: usize = 256;
 
-/// # Safety
-/// The CPU has the level, the rows are there, and `to` has room for whole panels.
-pub(super) unsafe fn keys<I: Isa>(step: &Pack) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Keys(step));
-}
+/// Packs keys into panels, transposed.
+pub(super) struct PackKeys;
 
-/// # Safety
-/// The CPU has the level, the rows are there, and `to` has room for the lines.
-pub(super) unsafe fn values<I: Isa>(step: &Pack) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Values(step));
-}
-
-struct Keys<'a>(&'a Pack);
-
-impl SimdBody for Keys<'_> {
+impl Routine<Pack> for PackKeys {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let pack = *self.0;
+    fn run<I: Isa>(isa: I, &pack: &Pack) {
         for key in (0..pack.count).step_by(I::LANES) {
             let keys = (pack.count - key).min(I::LANES);
             let panel = key / pack.width * pack.width * pack.head_dim;
@@ -93,25 +80,20 @@ unsafe fn part<I: Isa>(
     }
 }
 
-struct Values<'a>(&'a Pack);
+/// Packs values into lines.
+pub(super) struct PackValues;
 
-impl SimdBody for Values<'_> {
+impl Routine<Pack> for PackValues {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let pack = *self.0;
+    fn run<I: Isa>(isa: I, &pack: &Pack) {
         for i in 0..pack.count {
             let (from, to) = (pack.rows.wrapping_add(i * pack.stride), pack.to.wrapping_add(i * pack.width));
             for d in (0..pack.head_dim).step_by(I::LANES) {
                 let left = (pack.head_dim - d).min(I::LANES);
                 // SAFETY: `left` elements are there; lines have room for whole vectors.
                 unsafe {
-                    let x = if left == I::LANES {
-                        isa.load(from.add(d))
-                    } else {
-                        isa.load_first(from.add(d), left)
-                    };
-                    isa.store(to.add(d), x);
+                    isa.store(to.add(d), load(isa, from.add(d), left));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Attention over a cache in pages: stores and reads have the bits of tiles that adjoin, wherever pages stand, and
 //! look at no page or entry of the table that a call does not see; parts of the sequence join to the same bits.
 
-use super::tests::{CANARY, Case, bits, kernels_here, name, tiles};
+use super::tests::{Case, Way, bits, kernels_here, name, tiles};
 use super::*;
 use crate::kernels::reference;
 
@@ -150,22 +150,13 @@ impl Paged {
 }
 
 /// Stores positions of a case piece by piece.
-fn store(kernel: &Kernel, case: &Case, (keys, values): (HeadTiles, HeadTiles), pieces: &[Range<usize>]) {
-    let head_dim = case.head_dim;
-    for piece in pieces {
-        let rows = |x: &[f32]| (x[piece.start * head_dim..].as_ptr(), head_dim, piece.len());
-        // SAFETY: rows of available levels only get here; the case has the positions, the tiles pages for them.
-        unsafe {
-            kernel.store_keys(head_dim, keys, piece.start, rows(&case.k));
-            kernel.store_values(head_dim, values, piece.start, rows(&case.v));
-        }
-    }
+fn store(kernel: &Kernel, case: &Case, tiles: (HeadTiles, HeadTiles), pieces: &[Range<usize>]) {
+    pieces.iter().for_each(|piece| case.store(kernel, tiles, piece.clone()));
 }
 
 /// The result over some tiles.
 fn attend(kernel: &Kernel, case: &Case, tiles: (HeadTiles, HeadTiles), sights: &Sights) -> Vec<f32> {
-    // SAFETY: rows of available levels only get here; the tiles have pages for what is seen.
-    case.run_seeing(kernel, tiles, 0, sights.lists(), 3, |args| unsafe { kernel.run(args) })
+    case.run_seeing(kernel, tiles, 0, sights.lists(), 3, &Way::Whole)
 }
 
 /// The result over tiles that adjoin.
@@ -175,7 +166,7 @@ fn attend_adjoining(kernel: &Kernel, case: &Case, sights: &Sights) -> Vec<f32> {
     attend(kernel, case, tiles, sights)
 }
 
-/// The result from some parts of the sequence, computed in pieces of so many, the last piece first.
+/// The result from some parts of the sequence, computed in pieces of so many.
 fn attend_in_parts(
     kernel: &Kernel,
     case: &Case,
@@ -184,20 +175,7 @@ fn attend_in_parts(
     parts: Range<usize>,
     length: usize,
 ) -> Vec<f32> {
-    let len = kernel.part_len(case.head_dim, case.tokens * case.heads).unwrap();
-    let mut room = vec![f32::NAN; parts.len().max(1) * len + 1];
-    *room.last_mut().unwrap() = CANARY;
-    let got = case.run_seeing(kernel, tiles, 0, sights.lists(), 0, |args| {
-        for begin in parts.clone().step_by(length).rev() {
-            let piece = begin..parts.end.min(begin + length);
-            // SAFETY: as in `attend`; the parts have their room.
-            unsafe { kernel.run_parts(args, piece, room[(begin - parts.start) * len..].as_mut_ptr()) };
-        }
-        // SAFETY: all parts are there.
-        unsafe { kernel.join_parts(args, room.as_mut_ptr(), parts.len()) };
-    });
-    assert_eq!(room.last(), Some(&CANARY), "parts overrun");
-    got
+    case.run_seeing(kernel, tiles, 0, sights.lists(), 0, &Way::Parts(parts, length))
 }
 
 /// The largest error, or infinity where there is NaN.

@@ -35,12 +35,11 @@ pub(super) enum Sight {
 }
 
 impl Sight {
-    /// # Safety
-    /// The lists have an entry for the token.
-    pub unsafe fn of(&self, token: usize) -> Range<u32> {
+    /// The keys that a token, one of the call's, sees.
+    pub fn of(&self, token: usize) -> Range<u32> {
         match *self {
             Sight::Listed { limits, starts } => {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller of `Kernel::run` promises lists with an entry for each token.
                 unsafe {
                     let start = if starts.is_null() { 0 } else { starts.add(token).read_unaligned() };
                     start..limits.add(token).read_unaligned()
@@ -187,13 +186,12 @@ fn blocks(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 /// Computes all rows of a call.
 ///
 /// # Safety
-/// The CPU has the kernel's level. All memory that the call names is there; the result overlaps nothing else but
+/// All memory that the call names is there; the result overlaps nothing else but
 /// the queries, and these only row on row.
 pub(super) unsafe fn run(kernel: &Kernel, call: &Call) {
     let Some(pass) = Pass::new(kernel, call) else { return };
     for rows in pass.cut() {
-        // SAFETY: the caller's promise; the scratch memory holds so many rows.
-        unsafe { pass.rows(rows.start, rows.len()) };
+        pass.rows(rows.start, rows.len());
     }
 }
 
@@ -205,20 +203,16 @@ pub(super) unsafe fn run_parts(kernel: &Kernel, call: &Call, parts: Range<usize>
     let Some(pass) = Pass::new(kernel, call) else { return };
     let Some(len) = scratch::part_len(kernel, call.head_dim, call.rows) else { return };
     for rows in pass.cut() {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let Span { start, end } = pass.begin(rows.start, rows.len());
-            let visible = Span { start, end: end.min(parts.end * PART) };
-            for (i, part) in parts.clone().enumerate() {
-                let entries = pass.scratch.part;
-                let kept =
-                    scratch::kept(kernel, call.head_dim, call.rows, to.wrapping_add(i * len), &entries);
-                let Some(kept) = kept else { return };
-                let kept = kept.from(rows.start, kernel.tiles.lanes);
-                let State { shrink, starts, ends, .. } = entries;
-                let state = State { shrink, starts, ends, ..kept };
-                Pass { state, ..pass }.part(part, visible, rows.start, rows.len());
-            }
+        let Span { start, end } = pass.begin(rows.start, rows.len());
+        let visible = Span { start, end: end.min(parts.end * PART) };
+        for (i, part) in parts.clone().enumerate() {
+            let entries = pass.scratch.part;
+            let kept = scratch::kept(kernel, call.head_dim, call.rows, to.wrapping_add(i * len), &entries);
+            let Some(kept) = kept else { return };
+            let kept = kept.from(rows.start, kernel.tiles.lanes);
+            let State { shrink, starts, ends, .. } = entries;
+            let state = State { shrink, starts, ends, ..kept };
+            Pass { state, ..pass }.part(part, visible, rows.start, rows.len());
         }
     }
 }
@@ -232,18 +226,15 @@ pub(super) unsafe fn join_parts(kernel: &Kernel, call: &Call, parts: *mut f32, c
     let Some(len) = scratch::part_len(kernel, head_dim, rows) else { return };
     let bare = State::bare(head_dim.next_multiple_of(kernel.tiles.lanes));
     let Some(total) = scratch::kept(kernel, head_dim, rows, parts, &bare) else { return };
-    // SAFETY: the caller's promise.
-    unsafe {
-        if count == 0 {
-            (kernel.clear)(&Clear { count: rows, state: total });
-        }
-        for i in 1..count {
-            let part = scratch::kept(kernel, head_dim, rows, parts.wrapping_add(i * len), &bare);
-            let Some(part) = part else { return };
-            (kernel.join)(&Join { part, total, count: rows });
-        }
-        (kernel.scatter)(&Scatter { target: call.result, first: 0, count: rows, head_dim, state: total });
+    if count == 0 {
+        kernel.clear.run(&Clear { count: rows, state: total });
     }
+    for i in 1..count {
+        let part = scratch::kept(kernel, head_dim, rows, parts.wrapping_add(i * len), &bare);
+        let Some(part) = part else { return };
+        kernel.join.run(&Join { part, total, count: rows });
+    }
+    kernel.scatter.run(&Scatter { target: call.result, first: 0, count: rows, head_dim, state: total });
 }
 
 impl<'a> Pass<'a> {
@@ -270,94 +261,73 @@ impl Pass<'_> {
         (0..rows).step_by(most).map(move |first| first..(first + most).min(rows))
     }
 
-    /// Some rows over all they see.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn rows(&self, first: usize, count: usize) {
+    /// Computes some rows over all keys that they see.
+    fn rows(&self, first: usize, count: usize) {
         let Pass { kernel, call, .. } = *self;
         let Scratch { total, part, .. } = self.scratch;
-        // SAFETY: the caller's promise, for every step.
-        unsafe {
-            let visible = self.begin(first, count);
-            let parts = visible.start / PART..visible.end.div_ceil(PART);
-            if parts.is_empty() {
-                (kernel.clear)(&Clear { count, state: total });
-            }
-            for number in parts.clone() {
-                if number == parts.start {
-                    self.part(number, visible, first, count);
-                } else {
-                    Pass { state: part, ..*self }.part(number, visible, first, count);
-                    (kernel.join)(&Join { part, total, count });
-                }
-            }
-            (kernel.scatter)(&Scatter {
-                target: call.result,
-                first,
-                count,
-                head_dim: call.head_dim,
-                state: total,
-            });
+        let visible = self.begin(first, count);
+        let parts = visible.start / PART..visible.end.div_ceil(PART);
+        if parts.is_empty() {
+            kernel.clear.run(&Clear { count, state: total });
         }
+        for number in parts.clone() {
+            if number == parts.start {
+                self.part(number, visible, first, count);
+            } else {
+                Pass { state: part, ..*self }.part(number, visible, first, count);
+                kernel.join.run(&Join { part, total, count });
+            }
+        }
+        kernel.scatter.run(&Scatter {
+            target: call.result,
+            first,
+            count,
+            head_dim: call.head_dim,
+            state: total,
+        });
     }
 
-    /// Fetches the queries of some rows; what any of them sees.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn begin(&self, first: usize, count: usize) -> Span {
+    /// Fetches the queries of some rows, and returns the keys that any of them sees.
+    fn begin(&self, first: usize, count: usize) -> Span {
         let Call { queries: source, head_dim, scale, .. } = *self.call;
         let (scale, queries) = (scale * LOG2_E, self.scratch.queries);
-        // SAFETY: the caller's promise.
-        unsafe {
-            (self.kernel.gather)(&Gather { source, first, count, head_dim, scale, queries });
-            self.look(first, count)
-        }
+        self.kernel.gather.run(&Gather { source, first, count, head_dim, scale, queries });
+        self.look(first, count)
     }
 
-    /// What some rows have from one part of the sequence, in `state`.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn part(&self, number: usize, visible: Span, first: usize, count: usize) {
+    /// Computes the state that some rows have from one part of the sequence, in `state`.
+    fn part(&self, number: usize, visible: Span, first: usize, count: usize) {
         let end = visible.end.min((number + 1) * PART);
         let mut tile = (visible.start / TILE * TILE).max(number * PART);
-        // SAFETY: the caller's promise, for every step.
-        unsafe {
-            (self.kernel.clear)(&Clear { count, state: self.state });
-            while tile < end {
-                let keys = TILE.min(end - tile);
-                self.tile(&self.fetch(tile, keys, count, visible.end), first, count);
-                tile += keys;
-            }
+        self.kernel.clear.run(&Clear { count, state: self.state });
+        while tile < end {
+            let keys = TILE.min(end - tile);
+            self.tile(&self.fetch(tile, keys, count, visible.end), first, count);
+            tile += keys;
         }
     }
 
-    /// Notes what each row and block sees; what any of them does.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn look(&self, first: usize, count: usize) -> Span {
+    /// Notes the keys that each row and each block sees, and returns those that any of them sees.
+    fn look(&self, first: usize, count: usize) -> Span {
         let heads = self.call.queries.heads;
         let (mut token, mut head) = (first / heads, first % heads);
         let mut whole = Seen::NOTHING;
         for (b, rows) in blocks(count, self.tiles.mr).enumerate() {
             let mut block = Seen::NOTHING;
             for i in rows {
-                // SAFETY: the caller's promise; the scratch memory has an entry for each row and block.
+                let seen = self.call.sight.of(token);
+                block.add(&seen);
+                // SAFETY: the scratch memory has an entry for each row of the pass.
                 unsafe {
-                    let seen = self.call.sight.of(token);
                     self.state.starts.add(i).write(seen.start);
                     self.state.ends.add(i).write(seen.end);
-                    block.add(&seen);
                 }
                 head += 1;
                 if head == heads {
                     (token, head) = (token + 1, 0);
                 }
             }
-            // SAFETY: as above.
+            // SAFETY: the scratch memory has an entry for each block of the pass.
             unsafe { self.seen.add(b).write(block) };
             whole.add(&(block.start..block.end));
         }
@@ -365,31 +335,24 @@ impl Pass<'_> {
     }
 
     /// A tile's keys and values where the products can read them, for `rows` rows that see no further than `end`.
-    ///
-    /// # Safety
-    /// As [`run`]; the tile stands from the first to the last of which the rows see something.
-    unsafe fn fetch(&self, first: usize, count: usize, rows: usize, end: usize) -> Tile {
+    fn fetch(&self, first: usize, count: usize, rows: usize, end: usize) -> Tile {
         let (kernel, scratch) = (self.kernel, &self.scratch);
         let spans = |first: *const f32| Values { first: first.cast(), stride: 0 };
         match self.call.source {
             Source::Cache { keys, values } => {
                 let layout = kernel.layout(self.call.head_dim);
                 let number = first / TILE;
-                // SAFETY: the caller's promise: tables have entries for what rows see and what lies in between.
-                let (from, values) = unsafe { (keys.tile(number), values.tile(number)) };
+                // Tables have entries for the tiles that rows see, and for those in between.
+                let (from, values) = (keys.tile(number), values.tile(number));
                 if layout != self.layout {
-                    // SAFETY: the caller's promise; the scratch memory holds a tile of each.
-                    unsafe {
-                        (kernel.widen_keys)(&Widen { layout, from, count, to: scratch.keys });
-                        (kernel.widen_values)(&Widen { layout, from: values, count, to: scratch.values });
-                    }
+                    kernel.widen_keys.run(&Widen { layout, from, count, to: scratch.keys });
+                    kernel.widen_values.run(&Widen { layout, from: values, count, to: scratch.values });
                     let keys = scratch.keys.cast_const().cast();
                     return Tile { first, keys, values: spans(scratch.values), next: std::ptr::null() };
                 }
                 // The tile after the last one has no entry in the table.
                 let next = if self.call.ahead && first + TILE < end {
-                    // SAFETY: as above: some row sees a position of the next tile, or one behind it.
-                    unsafe { keys.tile(number + 1) }
+                    keys.tile(number + 1)
                 } else {
                     std::ptr::null_mut()
                 };
@@ -401,8 +364,7 @@ impl Pass<'_> {
                     (keys.wrapping_add(first * key_stride), values.wrapping_add(first * value_stride));
                 let (width, to) = (self.tiles.nr, scratch.keys);
                 let pack = Pack { rows: keys, stride: key_stride, count, head_dim, to, width };
-                // SAFETY: the caller's promise; the scratch memory holds a tile of each.
-                unsafe { (kernel.pack_keys)(&pack) };
+                kernel.pack_keys.run(&pack);
                 let in_place = in_place(kernel, head_dim, rows);
                 if !in_place {
                     for span in self.layout.value_spans() {
@@ -415,8 +377,7 @@ impl Pass<'_> {
                             to: scratch.values.wrapping_add(span.start * TILE),
                             width: span.end - span.start,
                         };
-                        // SAFETY: as above.
-                        unsafe { (kernel.pack_values)(&pack) };
+                        kernel.pack_values.run(&pack);
                     }
                 }
                 let values = if in_place {
@@ -429,17 +390,14 @@ impl Pass<'_> {
         }
     }
 
-    /// All rows of a pass against a tile.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn tile(&self, tile: &Tile, first: usize, count: usize) {
+    /// Adds a tile's keys and values to the state of all rows of a pass.
+    fn tile(&self, tile: &Tile, first: usize, count: usize) {
         let none = Block { first: 0, rows: 0, scores: self.scratch.scores, columns: Span::default() };
         let mut group = [none; GROUP];
         let (mut n, mut scores) = (0, self.scratch.scores);
         let mut ahead = blocks(count, self.tiles.mr).enumerate().peekable();
         while let Some((b, rows)) = ahead.next() {
-            // SAFETY: the scratch memory has an entry for each block.
+            // SAFETY: `look` has written an entry for each block of the pass.
             let seen = unsafe { self.seen.add(b).read() };
             let inside =
                 |position: u32| (position as usize).clamp(tile.first, tile.first + TILE) - tile.first;
@@ -450,22 +408,16 @@ impl Pass<'_> {
                 n += 1;
             }
             if n == GROUP || (n > 0 && ahead.peek().is_none()) {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    self.score(tile, &group[..n]);
-                    self.weigh(tile, first, &group[..n]);
-                    self.sum(tile, &group[..n]);
-                }
+                self.score(tile, &group[..n]);
+                self.weigh(tile, first, &group[..n]);
+                self.sum(tile, &group[..n]);
                 (n, scores) = (0, self.scratch.scores);
             }
         }
     }
 
-    /// Scores of a group of blocks, whose rows in `scores` lie as in the group.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn score(&self, tile: &Tile, blocks: &[Block]) {
+    /// Computes the scores of a group of blocks, whose rows in `scores` lie as in the group.
+    fn score(&self, tile: &Tile, blocks: &[Block]) {
         let (tiles, layout, head_dim) = (self.tiles, &self.layout, self.call.head_dim);
         let panel_stride = tiles.nr * layout.key_position();
         let slice = match layout.stored {
@@ -500,15 +452,12 @@ impl Pass<'_> {
                         resume: depth > 0,
                         next: self.ahead(blocks, tile.values.first, place),
                     };
-                    // SAFETY: the caller's promise.
-                    unsafe {
-                        if blocks.len() == 1 && end - column > (height.group - 1) * tiles.nr {
-                            (height.panels)(&scores);
-                            taken = height.group * tiles.nr;
-                        } else {
-                            let vectors = (end - column).min(tiles.nr).div_ceil(tiles.lanes);
-                            (height.scores[vectors - 1])(&scores);
-                        }
+                    if blocks.len() == 1 && end - column > (height.group - 1) * tiles.nr {
+                        height.panels.run(&scores);
+                        taken = height.group * tiles.nr;
+                    } else {
+                        let vectors = (end - column).min(tiles.nr).div_ceil(tiles.lanes);
+                        height.scores[vectors - 1].run(&scores);
                     }
                 }
             }
@@ -516,8 +465,8 @@ impl Pass<'_> {
         }
     }
 
-    /// What a register tile shall ask for ahead of time, if anything: from so many bytes behind `next` on. Several
-    /// blocks read from L2 anyway, all but the first of them.
+    /// The memory that a register tile prefetches, if any: from so many bytes behind `next` on. Of several blocks, all
+    /// but the first read from L2 anyway.
     fn ahead(&self, blocks: &[Block], next: *const u8, bytes: usize) -> *const u8 {
         if self.call.ahead && blocks.len() == 1 && !next.is_null() {
             next.wrapping_add(bytes)
@@ -527,10 +476,7 @@ impl Pass<'_> {
     }
 
     /// Turns a group's scores into weights.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn weigh(&self, tile: &Tile, first: usize, blocks: &[Block]) {
+    fn weigh(&self, tile: &Tile, first: usize, blocks: &[Block]) {
         for block in blocks {
             let step = Weigh {
                 scores: block.scores,
@@ -540,16 +486,12 @@ impl Pass<'_> {
                 mask: self.call.mask.map(|rows| MaskRows { rows, first: first + block.first }),
                 state: self.state.from(block.first, self.tiles.lanes),
             };
-            // SAFETY: the caller's promise.
-            unsafe { (self.kernel.weigh)(&step) };
+            self.kernel.weigh.run(&step);
         }
     }
 
     /// Adds a group's weights · values to its sums.
-    ///
-    /// # Safety
-    /// As [`run`].
-    unsafe fn sum(&self, tile: &Tile, blocks: &[Block]) {
+    fn sum(&self, tile: &Tile, blocks: &[Block]) {
         let (tiles, layout) = (self.tiles, &self.layout);
         for span in layout.value_spans() {
             let width = span.end - span.start;
@@ -576,8 +518,7 @@ impl Pass<'_> {
                         shrink: state.shrink,
                         next: self.ahead(blocks, tile.next, asked),
                     };
-                    // SAFETY: the caller's promise.
-                    unsafe { (height.sums[vectors - 1])(&step) };
+                    height.sums[vectors - 1].run(&step);
                     at += vectors * tiles.lanes;
                 }
             }

@@ -53,8 +53,7 @@ impl Shape {
     /// Floating-point operations: two products for each key that a query sees.
     pub fn flops(&self) -> u64 {
         let sight = self.sight();
-        // SAFETY: positions need no lists.
-        let seen = (0..self.tokens_q).map(|token| unsafe { sight.of(token) }.len() as u64).sum::<u64>();
+        let seen = (0..self.tokens_q).map(|token| sight.of(token).len() as u64).sum::<u64>();
         let sizes = [self.batch, self.n_head, self.head_dim];
         sizes.iter().fold(seen.saturating_mul(4), |flops, &n| flops.saturating_mul(n as u64))
     }

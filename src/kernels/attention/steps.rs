@@ -1,18 +1,20 @@
-//! What attention does between its two products: fetching queries, weighing scores, writing results.
-//! Each is one body for every instruction set.
+//! The steps of attention round its two products: fetching queries, turning scores into weights, joining parts of the
+//! sequence, writing results. Each is one body for every instruction set.
 
 use super::TILE;
 use super::tiles::MAX_ROWS;
-use crate::isa::{Isa, SimdBody};
+use crate::isa::Isa;
+use crate::kernels::routine::Routine;
+use crate::kernels::unary::functions::Scale;
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{load, store};
+use crate::kernels::vectors::{Function, Over, Stored, load, store, visit};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// Rows of heads of some tokens in a caller's buffer, counted token by token and head by head.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct HeadRows {
-    /// Kernel 0.
+    /// Row 0.
     pub first: *mut f32,
     /// Heads of a token.
     pub heads: usize,
@@ -23,7 +25,7 @@ pub(super) struct HeadRows {
 }
 
 impl HeadRows {
-    /// Kernel `i`.
+    /// Row `i`.
     #[inline(always)]
     pub fn row(&self, i: usize) -> *mut f32 {
         let (token, head) = (i / self.heads, i % self.heads);
@@ -31,22 +33,22 @@ impl HeadRows {
     }
 }
 
-/// What is known of a few rows besides their queries, in scratch memory: an entry a row.
+/// The state of some rows, in scratch memory: an entry for each row.
 #[derive(Clone, Copy)]
 pub(super) struct State {
     /// Sums of weight · value.
     pub sums: *mut f32,
-    /// Floats between rows of the sums.
+    /// Floats between rows of the sums: whole vectors.
     pub width: usize,
-    /// Sums of the weights: a vector a row.
+    /// Sums of the weights: a vector for each row.
     pub weights: *mut f32,
     /// Largest score so far.
     pub largest: *mut f32,
-    /// What the sums must be multiplied by since it grew.
+    /// The factor that the sums still need for the last growth of the largest score.
     pub shrink: *mut f32,
     /// The first key that the row sees.
     pub starts: *mut u32,
-    /// One past the last.
+    /// One past the last key that it sees.
     pub ends: *mut u32,
 }
 
@@ -65,13 +67,10 @@ impl State {
         }
     }
 
-    /// The keys that row `i` sees.
-    ///
-    /// # Safety
-    /// There is such a row.
+    /// The keys that row `i`, one of the state's rows, sees.
     #[inline(always)]
-    pub unsafe fn seen(&self, i: usize) -> Range<usize> {
-        // SAFETY: the caller's promise.
+    fn seen(&self, i: usize) -> Range<usize> {
+        // SAFETY: the state has an entry for row i.
         unsafe { self.starts.add(i).read() as usize..self.ends.add(i).read() as usize }
     }
 }
@@ -81,22 +80,22 @@ pub(super) struct Gather {
     pub source: HeadRows,
     /// The first row to fetch.
     pub first: usize,
-    /// How many.
+    /// Number of rows.
     pub count: usize,
     pub head_dim: usize,
     /// Factor on the queries.
     pub scale: f32,
-    /// Where they go, without gaps.
+    /// The scaled queries are written here, without gaps.
     pub queries: *mut f32,
 }
 
-/// Starts some rows: nothing seen yet.
+/// Resets the state of some rows: nothing seen yet.
 pub(super) struct Clear {
     pub count: usize,
     pub state: State,
 }
 
-/// Adds what some rows have from one part of the sequence to what they have from those before.
+/// Adds the state that some rows have from one part of the sequence to their state from the parts before.
 pub(super) struct Join {
     pub part: State,
     pub total: State,
@@ -124,95 +123,40 @@ pub(super) struct Weigh {
     pub state: State,
 }
 
-/// Divides the sums by the weights' sums, into the result.
+/// Divides the sums by the weights' sums, and writes the result.
 pub(super) struct Scatter {
     pub target: HeadRows,
     /// The first row to write.
     pub first: usize,
-    /// How many.
+    /// Number of rows.
     pub count: usize,
     pub head_dim: usize,
     pub state: State,
 }
 
-/// # Safety
-/// The CPU has the level, and the memory is there.
-pub(super) unsafe fn gather<I: Isa>(step: &Gather) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(step);
-}
+/// The routines of all these steps.
+pub(super) struct Steps;
 
-/// # Safety
-/// The CPU has the level, and the memory is there.
-pub(super) unsafe fn clear<I: Isa>(step: &Clear) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(step);
-}
-
-/// # Safety
-/// The CPU has the level, and the memory is there.
-pub(super) unsafe fn join<I: Isa>(step: &Join) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(step);
-}
-
-/// # Safety
-/// The CPU has the level, and the memory is there.
-pub(super) unsafe fn weigh<I: Isa>(step: &Weigh) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(step);
-}
-
-/// # Safety
-/// The CPU has the level, and the memory is there.
-pub(super) unsafe fn scatter<I: Isa>(step: &Scatter) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(step);
-}
-
-/// `dst = factor · src`, n floats; they may be the same.
-///
-/// # Safety
-/// `src` is readable and `dst` writable for n floats.
-#[inline(always)]
-unsafe fn scale<I: Isa>(isa: I, src: *const f32, dst: *mut f32, n: usize, factor: f32) {
-    let factor = isa.splat(factor);
-    let mut i = 0;
-    while i < n {
-        let left = (n - i).min(I::LANES);
-        // SAFETY: i + left ≤ n.
-        unsafe {
-            if left == I::LANES {
-                isa.store(dst.add(i), isa.mul(isa.load(src.add(i)), factor));
-            } else {
-                isa.store_first(dst.add(i), isa.mul(isa.load_first(src.add(i), left), factor), left);
-            }
-        }
-        i += I::LANES;
-    }
-}
-
-impl SimdBody for &Gather {
+impl Routine<Gather> for Steps {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for i in 0..self.count {
-            // SAFETY: the rows of Q and of the scratch memory are there.
-            unsafe {
-                let q = self.source.row(self.first + i);
-                scale(isa, q, self.queries.add(i * self.head_dim), self.head_dim, self.scale);
-            }
+    fn run<I: Isa>(isa: I, step: &Gather) {
+        for i in 0..step.count {
+            let q = step.source.row(step.first + i).cast_const();
+            let to = step.queries.wrapping_add(i * step.head_dim);
+            // SAFETY: row i of Q and of the scratch memory hold `head_dim` floats.
+            unsafe { visit(isa, &Stored(Over(Scale(step.scale), [q]), to), 0, step.head_dim) };
         }
     }
 }
 
-impl SimdBody for &Clear {
+impl Routine<Clear> for Steps {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for i in 0..self.count {
-            let state = self.state.from(i, I::LANES);
-            // SAFETY: the rows of the scratch memory are there.
+    fn run<I: Isa>(isa: I, step: &Clear) {
+        for i in 0..step.count {
+            let state = step.state.from(i, I::LANES);
+            // SAFETY: the state has row i.
             unsafe {
                 state.sums.write_bytes(0, state.width);
                 isa.store(state.weights, isa.zero());
@@ -222,26 +166,30 @@ impl SimdBody for &Clear {
     }
 }
 
-/// `total = total · keep + part · take`, for a vector.
-///
-/// # Safety
-/// Both are there.
-#[inline(always)]
-unsafe fn add<I: Isa>(isa: I, part: *const f32, take: I::F32, total: *mut f32, keep: I::F32) {
-    // SAFETY: the caller's promise.
-    unsafe { isa.store(total, isa.mul_add(isa.load(part), take, isa.mul(isa.load(total), keep))) }
+/// total · keep + part · take.
+#[derive(Clone, Copy)]
+struct Joined {
+    keep: f32,
+    take: f32,
 }
 
-impl SimdBody for &Join {
+impl Function<2> for Joined {
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I, [total, part]: [I::F32; 2]) -> I::F32 {
+        isa.mul_add(part, isa.splat(self.take), isa.mul(total, isa.splat(self.keep)))
+    }
+}
+
+impl Routine<Join> for Steps {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(isa: I, step: &Join) {
         const { assert!(I::LANES <= 16) };
-        for first in (0..self.count).step_by(I::LANES) {
-            let count = (self.count - first).min(I::LANES);
-            let (part, total) = (self.part.from(first, I::LANES), self.total.from(first, I::LANES));
+        for first in (0..step.count).step_by(I::LANES) {
+            let count = (step.count - first).min(I::LANES);
+            let (part, total) = (step.part.from(first, I::LANES), step.total.from(first, I::LANES));
             let (mut keep, mut take) = ([0.0f32; 16], [0.0f32; 16]);
-            // SAFETY: so many more rows of both are there; a vector fits the arrays.
+            // SAFETY: both states have `count` more rows; a vector fits the arrays.
             unsafe {
                 let (before, new) = (load(isa, total.largest, count), load(isa, part.largest, count));
                 let now = isa.max(before, new);
@@ -253,57 +201,57 @@ impl SimdBody for &Join {
             }
             for i in 0..count {
                 let (part, total) = (part.from(i, I::LANES), total.from(i, I::LANES));
-                let (keep, take) = (isa.splat(keep[i]), isa.splat(take[i]));
-                // SAFETY: row i of both is there; sums are whole vectors.
+                let joined = Joined { keep: keep[i], take: take[i] };
+                let weights = Over(joined, [total.weights.cast_const(), part.weights]);
+                let sums = Over(joined, [total.sums.cast_const(), part.sums]);
+                // SAFETY: both states have row i: a vector of weights, and `width` sums.
                 unsafe {
-                    add(isa, part.weights, take, total.weights, keep);
-                    for d in (0..part.width).step_by(I::LANES) {
-                        add(isa, part.sums.add(d), take, total.sums.add(d), keep);
-                    }
+                    visit(isa, &Stored(weights, total.weights), 0, I::LANES);
+                    visit(isa, &Stored(sums, total.sums), 0, part.width);
                 }
             }
         }
     }
 }
 
-impl SimdBody for &Weigh {
+impl Routine<Weigh> for Steps {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(isa: I, step: &Weigh) {
         // Whole vectors round the columns.
-        let begin = self.columns.start / I::LANES * I::LANES;
-        let end = self.columns.end.next_multiple_of(I::LANES);
+        let begin = step.columns.start / I::LANES * I::LANES;
+        let end = step.columns.end.next_multiple_of(I::LANES);
         let mut bases = [0.0; MAX_ROWS];
         let mut growth = [0.0; MAX_ROWS + 15];
-        for i in 0..self.rows {
-            // SAFETY: row i of scores and state is there, and its mask.
+        for i in 0..step.rows {
+            let seen = step.state.seen(i);
+            if step.mask.is_some() || seen.start > step.tile + begin || seen.end < step.tile + end {
+                step.hide(isa, i, begin..end);
+            }
+            let largest = step.largest(isa, i, begin..end);
+            // SAFETY: the state has row i.
             unsafe {
-                let scores = self.scores.add(i * TILE);
-                let seen = self.state.seen(i);
-                if self.mask.is_some() || seen.start > self.tile + begin || seen.end < self.tile + end {
-                    self.hide(isa, i, begin..end);
-                }
-                let before = self.state.largest.add(i);
-                let now = before.read().max(largest(isa, scores, begin..end));
-                // −∞ is the largest score of a row without any: relative to 0, its weights are 0.
+                let before = step.state.largest.add(i);
+                let now = before.read().max(largest);
+                // A row without any score has −∞ as its largest: relative to 0, its weights are 0.
                 bases[i] = if now == f32::NEG_INFINITY { 0.0 } else { now };
                 growth[i] = before.read() - bases[i];
                 before.write(now);
             }
         }
-        for i in (0..self.rows).step_by(I::LANES) {
-            let left = (self.rows - i).min(I::LANES);
-            // SAFETY: `growth` reaches a whole vector further than the rows; a factor a row.
+        for i in (0..step.rows).step_by(I::LANES) {
+            let left = (step.rows - i).min(I::LANES);
+            // SAFETY: `growth` reaches a whole vector further than the rows; the state has a factor for each row.
             unsafe {
                 let shrink = vecmath::exp2(isa, isa.load(growth.as_ptr().add(i)));
-                isa.store_first(self.state.shrink.add(i), shrink, left);
+                isa.store_first(step.state.shrink.add(i), shrink, left);
             }
         }
-        for (i, &base) in bases.iter().enumerate().take(self.rows) {
-            let state = self.state.from(i, I::LANES);
-            // SAFETY: row i of scores and state is there.
+        for (i, &base) in bases.iter().enumerate().take(step.rows) {
+            let state = step.state.from(i, I::LANES);
+            let sum = step.exponentials(isa, i, begin..end, base);
+            // SAFETY: the state has row i.
             unsafe {
-                let sum = exponentials(isa, self.scores.add(i * TILE), begin..end, base);
                 let shrink = isa.splat(state.shrink.read());
                 isa.store(state.weights, isa.mul_add(isa.load(state.weights), shrink, sum));
             }
@@ -311,20 +259,17 @@ impl SimdBody for &Weigh {
     }
 }
 
+/// Work on row `i`'s scores in whole vectors of columns of the tile.
 impl Weigh {
-    /// Adds the mask to row `i`'s scores in the columns, and puts −∞ where it does not see.
-    ///
-    /// # Safety
-    /// The row's scores, state and mask are there.
+    /// Adds the mask to the scores, and replaces those of keys that the row does not see by −∞.
     #[inline(always)]
-    unsafe fn hide<I: Isa>(&self, isa: I, i: usize, columns: Range<usize>) {
-        // SAFETY: the caller's promise.
-        let seen = unsafe { self.state.seen(i) };
+    fn hide<I: Isa>(&self, isa: I, i: usize, columns: Range<usize>) {
+        let seen = self.state.seen(i);
         let inside = |position: usize| position.clamp(self.tile, self.tile + TILE) - self.tile;
         let (begin, end) = (inside(seen.start), inside(seen.end));
         let mask = self.mask.map(|mask| mask.rows.row(mask.first + i).wrapping_add(self.tile));
         for column in columns.step_by(I::LANES) {
-            // SAFETY: a vector of scores, and of the mask what the row sees.
+            // SAFETY: the row has a vector of scores here, and its mask reaches to the end of what it sees.
             unsafe {
                 let p = self.scores.add(i * TILE + column);
                 let mut score = isa.load(p);
@@ -340,6 +285,34 @@ impl Weigh {
             }
         }
     }
+
+    /// The largest score; NaN does not count.
+    #[inline(always)]
+    fn largest<I: Isa>(&self, isa: I, i: usize, columns: Range<usize>) -> f32 {
+        let mut largest = isa.splat(f32::NEG_INFINITY);
+        for column in columns.step_by(I::LANES) {
+            // SAFETY: the row has a vector of scores here.
+            largest = isa.max(unsafe { isa.load(self.scores.add(i * TILE + column)) }, largest);
+        }
+        isa.max_lanes(largest)
+    }
+
+    /// Replaces the scores by 2^(score − base), and sums these.
+    #[inline(always)]
+    fn exponentials<I: Isa>(&self, isa: I, i: usize, columns: Range<usize>, base: f32) -> I::F32 {
+        let base = isa.splat(base);
+        let mut sum = isa.zero();
+        for column in columns.step_by(I::LANES) {
+            // SAFETY: the row has a vector of scores here.
+            unsafe {
+                let p = self.scores.add(i * TILE + column);
+                let weight = vecmath::exp2(isa, isa.sub(isa.load(p), base));
+                isa.store(p, weight);
+                sum = isa.add(sum, weight);
+            }
+        }
+        sum
+    }
 }
 
 /// The numbers of a tile's columns.
@@ -353,54 +326,21 @@ static COLUMNS: [f32; TILE] = {
     columns
 };
 
-/// The largest of the scores in whole vectors of columns; NaN does not count.
-///
-/// # Safety
-/// `scores` is readable for these.
-#[inline(always)]
-unsafe fn largest<I: Isa>(isa: I, scores: *const f32, columns: Range<usize>) -> f32 {
-    let mut largest = isa.splat(f32::NEG_INFINITY);
-    for column in columns.step_by(I::LANES) {
-        // SAFETY: the caller's promise.
-        largest = isa.max(unsafe { isa.load(scores.add(column)) }, largest);
-    }
-    isa.max_lanes(largest)
-}
-
-/// Replaces the scores in whole vectors of columns by 2^(score − base), and sums them.
-///
-/// # Safety
-/// `scores` is writable for these.
-#[inline(always)]
-unsafe fn exponentials<I: Isa>(isa: I, scores: *mut f32, columns: Range<usize>, base: f32) -> I::F32 {
-    let base = isa.splat(base);
-    let mut sum = isa.zero();
-    for column in columns.step_by(I::LANES) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let p = scores.add(column);
-            let weight = vecmath::exp2(isa, isa.sub(isa.load(p), base));
-            isa.store(p, weight);
-            sum = isa.add(sum, weight);
-        }
-    }
-    sum
-}
-
-impl SimdBody for &Scatter {
+impl Routine<Scatter> for Steps {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for i in 0..self.count {
-            let state = self.state.from(i, I::LANES);
-            // SAFETY: the rows of the result and of the scratch memory are there.
+    fn run<I: Isa>(isa: I, step: &Scatter) {
+        for i in 0..step.count {
+            let state = step.state.from(i, I::LANES);
+            let out = step.target.row(step.first + i);
+            // SAFETY: the state has row i, and row i of the result holds `head_dim` floats.
             unsafe {
-                let out = self.target.row(self.first + i);
                 let sum = isa.sum_lanes(isa.load(state.weights));
                 if sum == 0.0 {
-                    out.write_bytes(0, self.head_dim);
+                    out.write_bytes(0, step.head_dim);
                 } else {
-                    scale(isa, state.sums, out, self.head_dim, 1.0 / sum);
+                    let quotient = Over(Scale(1.0 / sum), [state.sums.cast_const()]);
+                    visit(isa, &Stored(quotient, out), 0, step.head_dim);
                 }
             }
         }

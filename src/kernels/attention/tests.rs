@@ -8,6 +8,14 @@ use crate::testing::noise;
 pub(super) const CANARY: f32 = -7777.0;
 const U: f64 = 1.0 / (1u64 << 24) as f64;
 
+/// How a result is computed.
+pub(super) enum Way {
+    /// In one call.
+    Whole,
+    /// From some parts of the sequence, in pieces of so many.
+    Parts(Range<usize>, usize),
+}
+
 /// A cache of random keys and values, and queries for its last tokens.
 pub(super) struct Case {
     pub tokens: usize,
@@ -60,17 +68,23 @@ impl Case {
             let line = p * head_dim..(p + 1) * head_dim;
             kernel.store(&mut keys, &mut values, p, &self.k[line.clone()], &self.v[line]).unwrap();
         }
-        let rest = |x: &[f32]| (x[single * head_dim..].as_ptr(), head_dim, self.n_kv - single);
-        // SAFETY: the buffers are as long as the layout asks, the rows as many as are counted.
-        unsafe {
-            let (keys, values) = tiles(&layout, &mut keys, &mut values);
-            kernel.store_keys(head_dim, keys, single, rest(&self.k));
-            kernel.store_values(head_dim, values, single, rest(&self.v));
-        }
+        self.store(kernel, tiles(&layout, &mut keys, &mut values), single..self.n_kv);
         (keys, values)
     }
 
-    /// The case with what a cache of that type holds of its keys and values.
+    /// Stores some positions together in tiles that have pages for them.
+    pub fn store(&self, kernel: &Kernel, (keys, values): (HeadTiles, HeadTiles), positions: Range<usize>) {
+        let (first, head_dim) = (positions.start, self.head_dim);
+        let rows = |x: &[f32]| (x[first * head_dim..][..positions.len() * head_dim].as_ptr(), head_dim);
+        let ((k, stride), (v, _)) = (rows(&self.k), rows(&self.v));
+        // SAFETY: the case has the positions, and the tiles have pages for them.
+        unsafe {
+            kernel.store_keys(head_dim, keys, first, (k, stride, positions.len()));
+            kernel.store_values(head_dim, values, first, (v, stride, positions.len()));
+        }
+    }
+
+    /// The case with keys and values as a cache of that type gives them back.
     pub fn stored(&self, stored: CacheType) -> Self {
         let round = |x: &[f32]| x.chunks(self.head_dim).flat_map(|row| rounded(row, stored)).collect();
         Case { q: self.q.clone(), k: round(&self.k), v: round(&self.v), ..*self }
@@ -78,38 +92,13 @@ impl Case {
 
     /// The result for tokens `from..to` in one call, with `gap` floats between tokens.
     fn run(&self, kernel: &Kernel, from: usize, to: usize, gap: usize) -> Vec<f32> {
-        // SAFETY: the rows of available levels only get here.
-        self.run_by(kernel, from, to, gap, |args| unsafe { kernel.run(args) })
+        self.run_over(kernel, self.cache(kernel), (from, to), gap, &Way::Whole)
     }
 
-    /// The same, in pieces of so many parts of the sequence, the last piece first.
+    /// The same, in pieces of so many parts of the sequence.
     fn run_in_parts(&self, kernel: &Kernel, from: usize, to: usize, length: usize) -> Vec<f32> {
-        let count = self.n_kv.div_ceil(PART);
-        let len = kernel.part_len(self.head_dim, (to - from) * self.heads).unwrap();
-        let mut parts = vec![f32::NAN; count * len + 1];
-        parts[count * len] = CANARY;
-        let got = self.run_by(kernel, from, to, 0, |args| {
-            for begin in (0..count).step_by(length).rev() {
-                let piece = begin..count.min(begin + length);
-                // SAFETY: as in `run`; the parts have their room.
-                unsafe { kernel.run_parts(args, piece, parts[begin * len..].as_mut_ptr()) };
-            }
-            // SAFETY: all parts are there.
-            unsafe { kernel.join_parts(args, parts.as_mut_ptr(), count) };
-        });
-        assert_eq!(parts[count * len], CANARY, "parts overrun");
-        got
-    }
-
-    fn run_by(
-        &self,
-        kernel: &Kernel,
-        from: usize,
-        to: usize,
-        gap: usize,
-        run: impl FnMut(&AttentionArgs),
-    ) -> Vec<f32> {
-        self.run_over(kernel, self.cache(kernel), (from, to), gap, run)
+        let way = Way::Parts(0..self.n_kv.div_ceil(PART), length);
+        self.run_over(kernel, self.cache(kernel), (from, to), 0, &way)
     }
 
     /// The same over a given cache.
@@ -119,17 +108,18 @@ impl Case {
         (mut keys, mut values): (Vec<u8>, Vec<u8>),
         (from, to): (usize, usize),
         gap: usize,
-        run: impl FnMut(&AttentionArgs),
+        way: &Way,
     ) -> Vec<f32> {
         let first = self.n_kv - self.tokens;
         let limits: Vec<u32> = (from..to).map(|t| (first + t + 1) as u32).collect();
         let window =
             self.window.map(|w| limits.iter().map(|&l| l.saturating_sub(w as u32)).collect::<Vec<_>>());
         let tiles = tiles(&kernel.layout(self.head_dim), &mut keys, &mut values);
-        self.run_seeing(kernel, tiles, from, (&limits, window.as_deref()), gap, run)
+        self.run_seeing(kernel, tiles, from, (&limits, window.as_deref()), gap, way)
     }
 
-    /// The same for as many tokens from `from` on as there are limits, over tiles anywhere.
+    /// The same for as many tokens from `from` on as there are limits, over tiles anywhere, which have pages for what
+    /// the tokens see.
     pub fn run_seeing(
         &self,
         kernel: &Kernel,
@@ -137,7 +127,7 @@ impl Case {
         from: usize,
         (limits, starts): (&[u32], Option<&[u32]>),
         gap: usize,
-        mut run: impl FnMut(&AttentionArgs),
+        way: &Way,
     ) -> Vec<f32> {
         let (tokens, line) = (limits.len(), self.heads * self.head_dim);
         let mut scratch = vec![f32::NAN; kernel.scratch_len(self.head_dim, tokens * self.heads).unwrap() + 1];
@@ -161,7 +151,11 @@ impl Case {
             out_head_stride: self.head_dim,
             scratch: scratch.as_mut_ptr(),
         };
-        run(&args);
+        match way {
+            // SAFETY: the buffers hold all rows, and the tiles have pages for what is seen.
+            Way::Whole => unsafe { kernel.run(&args) },
+            Way::Parts(parts, length) => run_parts(kernel, &args, parts, *length),
+        }
         assert_eq!(scratch.last(), Some(&CANARY), "scratch memory overrun");
         assert_eq!(out.pop(), Some(CANARY), "result overrun");
         let tokens = out.chunks_exact(line + gap);
@@ -184,7 +178,24 @@ impl Case {
     }
 }
 
-/// What a cache gives back of a row, in plain words.
+/// Computes some parts of the sequence in pieces, the last piece first, and joins them.
+fn run_parts(kernel: &Kernel, args: &AttentionArgs, parts: &Range<usize>, length: usize) {
+    let len = kernel.part_len(args.head_dim, args.tokens * args.heads).unwrap();
+    let mut room = vec![f32::NAN; parts.len().max(1) * len + 1];
+    *room.last_mut().unwrap() = CANARY;
+    let to = room.as_mut_ptr();
+    // SAFETY: as in `run_seeing`; each part has its room.
+    unsafe {
+        for begin in parts.clone().step_by(length).rev() {
+            let piece = begin..parts.end.min(begin + length);
+            kernel.run_parts(args, piece, to.add((begin - parts.start) * len));
+        }
+        kernel.join_parts(args, to, parts.len());
+    }
+    assert_eq!(room.last(), Some(&CANARY), "parts overrun");
+}
+
+/// A row as a cache gives it back.
 fn rounded(row: &[f32], stored: CacheType) -> Vec<f32> {
     let bytes = |run: &[f32]| {
         let largest = run.iter().fold(0.0f32, |most, x| most.max(x.abs()));
@@ -390,10 +401,7 @@ fn entries_are_overwritten() {
             kernel.store(&mut keys, &mut values, p, k, v).unwrap();
         }
         let want = new.run(&kernel, 0, 1, 0);
-        let got = new.run_over(&kernel, (keys, values), (0, 1), 0, |args| {
-            // SAFETY: the buffers hold more positions than are seen.
-            unsafe { kernel.run(args) }
-        });
+        let got = new.run_over(&kernel, (keys, values), (0, 1), 0, &Way::Whole);
         assert_eq!(bits(&got), bits(&want), "{}", name(&kernel));
     }
 }

@@ -2,8 +2,10 @@
 //! One body each for every instruction set and type of storage; [`Tiles`] holds them by height and width.
 
 use super::TILE;
-use super::stored::Stored;
-use crate::isa::{Isa, IsaId, SimdBody};
+use super::step::Step;
+use super::stored::{F32, Stored};
+use crate::isa::{Isa, IsaId};
+use crate::kernels::routine::{Routine, entry};
 use std::marker::PhantomData;
 
 /// Rows of the highest tile of any level.
@@ -30,8 +32,8 @@ pub(super) struct Scores {
     pub scores: *mut f32,
     /// Adds to what stands there (elements before these) instead of starting at 0.
     pub resume: bool,
-    /// What to ask for ahead of time: as many bytes from here on as the keys have; null for nothing. The highest
-    /// tile asks for nothing: it has too much to do for memory to be what it waits for.
+    /// The start of the memory that is prefetched, as many bytes as the keys have; or null. The highest tile
+    /// prefetches nothing: it has too much to compute to wait for memory.
     pub next: *const u8,
 }
 
@@ -54,32 +56,27 @@ pub(super) struct Sums {
     pub sum_stride: usize,
     /// A factor for what stands in each row of the sums.
     pub shrink: *const f32,
-    /// What to ask for ahead of time: as many bytes from here on as the values have; null for nothing.
+    /// The start of the memory that is prefetched, as many bytes as the values have; or null.
     pub next: *const u8,
 }
 
-/// A tile's entry. Its safety contract: the CPU has the level, and the memory that the fields name is there.
-pub(super) type ScoresFn = unsafe fn(&Scores);
-/// As [`ScoresFn`].
-pub(super) type SumsFn = unsafe fn(&Sums);
-
 /// The tiles for one number of rows.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Height {
     /// For 1, 2, 3 and 4 vectors of keys, or for as many as a panel has.
-    pub scores: [ScoresFn; 4],
+    pub scores: [Step<Scores>; 4],
     /// Panels that `panels` takes at once: a low tile has too few sums to keep the FMA units busy.
     pub group: usize,
     /// For `group` panels.
-    pub panels: ScoresFn,
+    pub panels: Step<Scores>,
     /// For 1, 2, … `widest` vectors of a value's elements.
-    pub sums: [SumsFn; 4],
+    pub sums: [Step<Sums>; 4],
     /// As many as keep their sums in registers, at most.
     pub widest: usize,
 }
 
 /// The tiles of one level and type of storage.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Tiles {
     /// Highest tile.
     pub mr: usize,
@@ -162,90 +159,101 @@ const fn height<
 >() -> Height {
     Height {
         scores: [
-            scores::<I, S, MR, 1, 1>,
-            scores::<I, S, MR, 2, 1>,
-            scores::<I, S, MR, THREE, 1>,
-            scores::<I, S, MR, PANEL, 1>,
+            Step::from_function(scores::<I, S, MR, 1, 1>),
+            Step::from_function(scores::<I, S, MR, 2, 1>),
+            Step::from_function(scores::<I, S, MR, THREE, 1>),
+            Step::from_function(scores::<I, S, MR, PANEL, 1>),
         ],
         group: GROUP,
-        panels: scores::<I, S, MR, PANEL, GROUP>,
+        panels: Step::from_function(scores::<I, S, MR, PANEL, GROUP>),
         sums: [
-            sums::<I, S, MR, 1>,
-            sums::<I, S, MR, 2>,
-            sums::<I, S, MR, NARROWER>,
-            sums::<I, S, MR, WIDEST>,
+            Step::from_function(sums::<I, S, MR, 1>),
+            Step::from_function(sums::<I, S, MR, 2>),
+            Step::from_function(sums::<I, S, MR, NARROWER>),
+            Step::from_function(sums::<I, S, MR, WIDEST>),
         ],
         widest: WIDEST,
     }
 }
 
+/// Enters the tile of [`ScoresTile`]: a function of its own, by whose name the test of the machine code finds it.
+///
 /// # Safety
-/// See [`ScoresFn`].
+/// The CPU has level `I`, and the memory that `tile` names is there.
 unsafe fn scores<I: Isa, S: Stored, const MR: usize, const NV: usize, const P: usize>(tile: &Scores) {
-    // SAFETY: the caller proves that the CPU has the instruction set.
-    unsafe { I::new_unchecked() }.vectorize(ScoresBody::<S, MR, NV, P>(tile, PhantomData));
+    // SAFETY: the caller promises the level and the memory.
+    unsafe { entry::<I, Scores, ScoresTile<S, MR, NV, P>>(tile) }
 }
 
+/// Enters the tile of [`SumsTile`], as [`scores`] does.
+///
 /// # Safety
-/// See [`SumsFn`].
+/// As [`scores`].
 unsafe fn sums<I: Isa, S: Stored, const MR: usize, const NV: usize>(tile: &Sums) {
-    // SAFETY: the caller proves that the CPU has the instruction set.
-    unsafe { I::new_unchecked() }.vectorize(SumsBody::<S, MR, NV>(tile, PhantomData));
+    // SAFETY: the caller promises the level and the memory.
+    unsafe { entry::<I, Sums, SumsTile<S, MR, NV>>(tile) }
 }
 
-struct ScoresBody<'a, S, const MR: usize, const NV: usize, const P: usize>(&'a Scores, PhantomData<S>);
+/// A vector of elements at `p`, which lies where a tile's fields say that there are some.
+#[inline(always)]
+fn load<I: Isa, S: Stored>(isa: I, p: *const S::Element) -> I::F32 {
+    // SAFETY: whoever made the tile knows that its memory is there.
+    unsafe { S::load(isa, p) }
+}
 
-impl<S: Stored, const MR: usize, const NV: usize, const P: usize> SimdBody for ScoresBody<'_, S, MR, NV, P> {
+/// A float at `p`, which lies where a tile's fields say that there are some, at any alignment.
+#[inline(always)]
+fn read(p: *const f32) -> f32 {
+    // SAFETY: as in [`load`].
+    unsafe { p.read_unaligned() }
+}
+
+/// Stores a vector at `p`, which lies where a tile's fields say that there is room.
+#[inline(always)]
+fn store<I: Isa>(isa: I, p: *mut f32, x: I::F32) {
+    // SAFETY: as in [`load`].
+    unsafe { isa.store(p, x) }
+}
+
+/// MR rows against P panels of NV vectors of keys.
+struct ScoresTile<S, const MR: usize, const NV: usize, const P: usize>(PhantomData<S>);
+
+impl<S: Stored, const MR: usize, const NV: usize, const P: usize> Routine<Scores>
+    for ScoresTile<S, MR, NV, P>
+{
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let tile = *self.0;
+    fn run<I: Isa>(isa: I, &tile: &Scores) {
         let mut sums = [[[isa.zero(); NV]; P]; MR];
-        // SAFETY: rows of the scores are there, and a panel's width fits them.
         let place =
             |i: usize, p: usize, v: usize| tile.scores.wrapping_add(i * TILE + (p * NV + v) * I::LANES);
         if tile.resume {
             for (i, row) in sums.iter_mut().enumerate() {
                 for (p, panel) in row.iter_mut().enumerate() {
                     for (v, sum) in panel.iter_mut().enumerate() {
-                        // SAFETY: inside the tile's scores.
-                        *sum = unsafe { isa.load(place(i, p, v)) };
+                        *sum = load::<I, F32>(isa, place(i, p, v));
                     }
                 }
             }
         }
-        // SAFETY: `ScoresFn`'s contract.
-        sums = unsafe {
-            if MR == MAX_ROWS || tile.next.is_null() {
-                multiply_keys::<I, S, MR, NV, P, false>(isa, &tile, sums)
-            } else {
-                multiply_keys::<I, S, MR, NV, P, true>(isa, &tile, sums)
-            }
+        sums = if MR == MAX_ROWS || tile.next.is_null() {
+            multiply_keys::<I, S, MR, NV, P, false>(isa, &tile, sums)
+        } else {
+            multiply_keys::<I, S, MR, NV, P, true>(isa, &tile, sums)
         };
         for (i, row) in sums.iter().enumerate() {
             for (p, panel) in row.iter().enumerate() {
                 for (v, &sum) in panel.iter().enumerate() {
-                    // SAFETY: inside the tile's scores.
-                    unsafe { isa.store(place(i, p, v), sum) };
+                    store(isa, place(i, p, v), sum);
                 }
             }
         }
     }
 }
 
-/// Adds queries · keys to the sums, elements in order; `AHEAD` asks for what `next` names.
-///
-/// # Safety
-/// As [`ScoresFn`].
+/// Adds queries · keys to the sums, elements in order; `AHEAD` prefetches from `next` on.
 #[inline(always)]
-unsafe fn multiply_keys<
-    I: Isa,
-    S: Stored,
-    const MR: usize,
-    const NV: usize,
-    const P: usize,
-    const AHEAD: bool,
->(
+fn multiply_keys<I: Isa, S: Stored, const MR: usize, const NV: usize, const P: usize, const AHEAD: bool>(
     isa: I,
     tile: &Scores,
     mut sums: [[[I::F32; NV]; P]; MR],
@@ -256,8 +264,7 @@ unsafe fn multiply_keys<
         for (p, factors) in factors.iter_mut().enumerate() {
             let panel = tile.factors.wrapping_byte_add(p * tile.panel_stride);
             for (v, factor) in factors.iter_mut().enumerate() {
-                // SAFETY: a factor for each key.
-                *factor = unsafe { isa.load(panel.wrapping_add(v * I::LANES)) };
+                *factor = load::<I, F32>(isa, panel.wrapping_add(v * I::LANES));
             }
         }
     }
@@ -266,15 +273,13 @@ unsafe fn multiply_keys<
             let mut row = [isa.zero(); NV];
             for (v, x) in row.iter_mut().enumerate() {
                 let panel = keys.wrapping_add(p * tile.panel_stride).cast::<S::Element>();
-                // SAFETY: the panels hold `depth` elements of NV vectors.
-                *x = unsafe { S::load(isa, panel.wrapping_add(v * I::LANES)) };
+                *x = load::<I, S>(isa, panel.wrapping_add(v * I::LANES));
                 if S::TYPE.scaled() {
                     *x = isa.mul(*x, factors[p][v]);
                 }
             }
             for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: the rows hold `depth` floats.
-                let factor = isa.splat(unsafe { query.wrapping_add(i * tile.query_stride).read() });
+                let factor = isa.splat(read(query.wrapping_add(i * tile.query_stride)));
                 for v in 0..NV {
                     sums[p][v] = isa.mul_add(factor, row[v], sums[p][v]);
                 }
@@ -289,7 +294,7 @@ unsafe fn multiply_keys<
     sums
 }
 
-/// Asks for the lines of `bytes` bytes from `next` on; what follows them.
+/// Prefetches the cache lines of `bytes` bytes from `next` on, and returns their end.
 #[inline(always)]
 fn ahead<I: Isa>(isa: I, next: *const u8, bytes: usize) -> *const u8 {
     for line in 0..bytes.div_ceil(64) {
@@ -298,46 +303,37 @@ fn ahead<I: Isa>(isa: I, next: *const u8, bytes: usize) -> *const u8 {
     next.wrapping_add(bytes)
 }
 
-struct SumsBody<'a, S, const MR: usize, const NV: usize>(&'a Sums, PhantomData<S>);
+/// MR rows against NV vectors of a value's elements.
+struct SumsTile<S, const MR: usize, const NV: usize>(PhantomData<S>);
 
-impl<S: Stored, const MR: usize, const NV: usize> SimdBody for SumsBody<'_, S, MR, NV> {
+impl<S: Stored, const MR: usize, const NV: usize> Routine<Sums> for SumsTile<S, MR, NV> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let tile = *self.0;
+    fn run<I: Isa>(isa: I, &tile: &Sums) {
         let place = |i: usize, v: usize| tile.sums.wrapping_add(i * tile.sum_stride + v * I::LANES);
         let mut sums = [[isa.zero(); NV]; MR];
         for (i, row) in sums.iter_mut().enumerate() {
-            // SAFETY: a factor a row.
-            let shrink = isa.splat(unsafe { tile.shrink.wrapping_add(i).read() });
+            let shrink = isa.splat(read(tile.shrink.wrapping_add(i)));
             for (v, sum) in row.iter_mut().enumerate() {
-                // SAFETY: inside the row's sums.
-                *sum = isa.mul(unsafe { isa.load(place(i, v)) }, shrink);
+                *sum = isa.mul(load::<I, F32>(isa, place(i, v)), shrink);
             }
         }
-        // SAFETY: `SumsFn`'s contract.
-        sums = unsafe {
-            if MR == MAX_ROWS || tile.next.is_null() {
-                multiply_values::<I, S, MR, NV, false>(isa, &tile, sums)
-            } else {
-                multiply_values::<I, S, MR, NV, true>(isa, &tile, sums)
-            }
+        sums = if MR == MAX_ROWS || tile.next.is_null() {
+            multiply_values::<I, S, MR, NV, false>(isa, &tile, sums)
+        } else {
+            multiply_values::<I, S, MR, NV, true>(isa, &tile, sums)
         };
         for (i, row) in sums.iter().enumerate() {
             for (v, &sum) in row.iter().enumerate() {
-                // SAFETY: inside the row's sums.
-                unsafe { isa.store(place(i, v), sum) };
+                store(isa, place(i, v), sum);
             }
         }
     }
 }
 
-/// Adds weights · values to the sums, keys in order; `AHEAD` asks for what `next` names.
-///
-/// # Safety
-/// As [`SumsFn`].
+/// Adds weights · values to the sums, keys in order; `AHEAD` prefetches from `next` on.
 #[inline(always)]
-unsafe fn multiply_values<I: Isa, S: Stored, const MR: usize, const NV: usize, const AHEAD: bool>(
+fn multiply_values<I: Isa, S: Stored, const MR: usize, const NV: usize, const AHEAD: bool>(
     isa: I,
     tile: &Sums,
     mut sums: [[I::F32; NV]; MR],
@@ -346,19 +342,16 @@ unsafe fn multiply_values<I: Isa, S: Stored, const MR: usize, const NV: usize, c
     for key in 0..tile.keys {
         let mut row = [isa.zero(); NV];
         for (v, x) in row.iter_mut().enumerate() {
-            // SAFETY: a value holds NV vectors from here on.
-            *x = unsafe { S::load(isa, values.cast::<S::Element>().wrapping_add(v * I::LANES)) };
+            *x = load::<I, S>(isa, values.cast::<S::Element>().wrapping_add(v * I::LANES));
         }
         if S::TYPE.scaled() {
-            // SAFETY: a factor for each value.
-            let factor = isa.splat(unsafe { tile.factors.wrapping_add(key).read_unaligned() });
+            let factor = isa.splat(read(tile.factors.wrapping_add(key)));
             for x in &mut row {
                 *x = isa.mul(*x, factor);
             }
         }
         for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: a weight a key and row.
-            let factor = isa.splat(unsafe { weight.wrapping_add(i * TILE).read() });
+            let factor = isa.splat(read(weight.wrapping_add(i * TILE)));
             for v in 0..NV {
                 sums[v] = isa.mul_add(factor, row[v], sums[v]);
             }

@@ -8,64 +8,56 @@
 mod tests;
 
 use super::info::KernelInfo;
-use super::levels::{self, Levels};
-use crate::isa::{Isa, IsaId, SimdBody};
-use std::marker::PhantomData;
+use super::levels::{self, At, LEVELS};
+use super::routine::{Code, Routine};
+use super::table::{self, Entry};
+use crate::isa::{Isa, IsaId};
+
+/// `n` elements, and the array that they are converted to.
+struct Args<S, D> {
+    src: *const S,
+    dst: *mut D,
+    n: usize,
+}
+
+/// A conversion from `S` to `D`.
+#[derive(Clone, Copy, Debug)]
+pub struct Convert<S, D> {
+    /// What the kernel is.
+    pub info: KernelInfo,
+    code: Code<Args<S, D>>,
+}
 
 /// f32 to a 16-bit float.
-#[derive(Clone, Copy)]
-pub struct Narrow {
-    /// What the kernel is.
-    pub info: KernelInfo,
-    run: unsafe fn(src: *const f32, dst: *mut u16, n: usize),
-}
-
-impl Narrow {
-    /// Converts as far as both reach; they should have one length.
-    pub fn apply(&self, src: &[f32], dst: &mut [u16]) {
-        debug_assert_eq!(src.len(), dst.len());
-        // SAFETY: both slices hold that many elements.
-        unsafe { (self.run)(src.as_ptr(), dst.as_mut_ptr(), src.len().min(dst.len())) }
-    }
-
-    /// Converts `n` elements.
-    ///
-    /// # Safety
-    /// `src` is readable and `dst` writable for `n` elements; they do not overlap.
-    pub unsafe fn run(&self, src: *const f32, dst: *mut u16, n: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(src, dst, n) }
-    }
-}
+pub type Narrow = Convert<f32, u16>;
 
 /// A 16-bit float to f32.
-#[derive(Clone, Copy)]
-pub struct Widen {
-    /// What the kernel is.
-    pub info: KernelInfo,
-    run: unsafe fn(src: *const u16, dst: *mut f32, n: usize),
-}
+pub type Widen = Convert<u16, f32>;
 
-impl Widen {
-    /// Converts as far as both reach; they should have one length.
-    pub fn apply(&self, src: &[u16], dst: &mut [f32]) {
+impl<S, D> Convert<S, D> {
+    const fn at<I: Isa, R: Routine<Args<S, D>, Output = ()>>(op: &'static str, dtype: &'static str) -> Self {
+        Self { info: KernelInfo::of::<I>(op, dtype), code: Code::of::<I, R>() }
+    }
+
+    /// Converts as many elements as both slices have; they should have one length.
+    pub fn apply(&self, src: &[S], dst: &mut [D]) {
         debug_assert_eq!(src.len(), dst.len());
-        // SAFETY: both slices hold that many elements.
-        unsafe { (self.run)(src.as_ptr(), dst.as_mut_ptr(), src.len().min(dst.len())) }
+        // SAFETY: both slices hold that many elements, and the output is borrowed mutably.
+        unsafe { self.run(src.as_ptr(), dst.as_mut_ptr(), src.len().min(dst.len())) }
     }
 
     /// Converts `n` elements.
     ///
     /// # Safety
     /// `src` is readable and `dst` writable for `n` elements; they do not overlap.
-    pub unsafe fn run(&self, src: *const u16, dst: *mut f32, n: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(src, dst, n) }
+    pub unsafe fn run(&self, src: *const S, dst: *mut D, n: usize) {
+        // SAFETY: `select` has proved the level; the caller promises the arrays.
+        unsafe { self.code.run(&Args { src, dst, n }) }
     }
 }
 
 /// This family's kernels at one level.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConvertKernels {
     /// f32 to IEEE half.
     pub to_f16: Narrow,
@@ -77,135 +69,102 @@ pub struct ConvertKernels {
     pub from_bf16: Widen,
 }
 
-impl ConvertKernels {
-    /// The best kernels that run at `isa`.
-    pub fn select(isa: IsaId) -> Self {
-        levels::select(isa)
+impl<I: Isa> At<I> for ConvertKernels {
+    const KERNELS: Self = Self {
+        to_f16: Narrow::at::<I, Narrowing<HALF>>("from_f32", "f16"),
+        to_bf16: Narrow::at::<I, Narrowing<BRAIN>>("from_f32", "bf16"),
+        from_f16: Widen::at::<I, Widening<HALF>>("to_f32", "f16"),
+        from_bf16: Widen::at::<I, Widening<BRAIN>>("to_f32", "bf16"),
+    };
+}
+
+static TABLE: [ConvertKernels; LEVELS] = levels::table();
+
+impl Entry for ConvertKernels {
+    fn isa(&self) -> IsaId {
+        self.to_f16.info.isa
     }
 }
 
-impl Levels for ConvertKernels {
-    fn at<I: Isa>() -> Self {
-        let info = |op, dtype| KernelInfo { op, dtype, isa: I::ID, mr: 1, nr: 1 };
-        Self {
-            to_f16: Narrow { info: info("from_f32", "f16"), run: narrow::<I, Half> },
-            to_bf16: Narrow { info: info("from_f32", "bf16"), run: narrow::<I, Brain> },
-            from_f16: Widen { info: info("to_f32", "f16"), run: widen::<I, Half> },
-            from_bf16: Widen { info: info("to_f32", "bf16"), run: widen::<I, Brain> },
-        }
+impl ConvertKernels {
+    /// The best kernels that run at `isa` and on this CPU.
+    pub fn select(isa: IsaId) -> Self {
+        table::choose(&TABLE, isa)
+    }
+
+    fn infos(&self) -> [KernelInfo; 4] {
+        let Self { to_f16, to_bf16, from_f16, from_bf16 } = self;
+        [to_f16.info, to_bf16.info, from_f16.info, from_bf16.info]
     }
 }
 
 /// Every kernel of the family.
 pub fn kernels() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<ConvertKernels>()
-        .into_iter()
-        .flat_map(|(_, set)| [set.to_f16.info, set.to_bf16.info, set.from_f16.info, set.from_bf16.info])
+    TABLE.iter().flat_map(ConvertKernels::infos)
 }
 
-/// A 16-bit float type. Implementations are `#[inline(always)]`.
-trait Short {
-    /// # Safety
-    /// `p` is readable for `LANES` elements.
-    unsafe fn load<I: Isa>(isa: I, p: *const u16) -> I::F32;
+/// IEEE half, as the type of a conversion.
+const HALF: bool = true;
+/// bfloat16, as the type of a conversion.
+const BRAIN: bool = false;
+
+/// Rounds f32 to the type.
+struct Narrowing<const TYPE: bool>;
+
+impl<const TYPE: bool> Narrowing<TYPE> {
     /// # Safety
     /// `p` is writable for `LANES` elements.
-    unsafe fn store<I: Isa>(isa: I, p: *mut u16, x: I::F32);
-}
-
-/// IEEE half.
-struct Half;
-
-impl Short for Half {
-    #[inline(always)]
-    unsafe fn load<I: Isa>(isa: I, p: *const u16) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { isa.load_f16(p) }
-    }
     #[inline(always)]
     unsafe fn store<I: Isa>(isa: I, p: *mut u16, x: I::F32) {
-        // SAFETY: the caller's promise.
-        unsafe { isa.store_f16(p, x) }
+        // SAFETY: the caller promises room for a vector.
+        unsafe { if TYPE == HALF { isa.store_f16(p, x) } else { isa.store_bf16(p, x) } }
     }
 }
 
-/// bfloat16.
-struct Brain;
-
-impl Short for Brain {
-    #[inline(always)]
-    unsafe fn load<I: Isa>(isa: I, p: *const u16) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { isa.load_bf16(p) }
-    }
-    #[inline(always)]
-    unsafe fn store<I: Isa>(isa: I, p: *mut u16, x: I::F32) {
-        // SAFETY: the caller's promise.
-        unsafe { isa.store_bf16(p, x) }
-    }
-}
-
-/// # Safety
-/// `I` is available; pointers as [`Narrow::run`] says.
-unsafe fn narrow<I: Isa, T: Short>(src: *const f32, dst: *mut u16, n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Narrowing { src, dst, n, short: PhantomData::<T> })
-}
-
-/// # Safety
-/// `I` is available; pointers as [`Widen::run`] says.
-unsafe fn widen<I: Isa, T: Short>(src: *const u16, dst: *mut f32, n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Widening { src, dst, n, short: PhantomData::<T> })
-}
-
-struct Narrowing<T> {
-    src: *const f32,
-    dst: *mut u16,
-    n: usize,
-    short: PhantomData<T>,
-}
-
-impl<T: Short> SimdBody for Narrowing<T> {
+impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(isa: I, &Args { src, dst, n }: &Args<f32, u16>) {
         const { assert!(I::LANES <= 16) };
-        let Self { src, dst, n, .. } = self;
         let mut i = 0;
         while i + I::LANES <= n {
-            // SAFETY: i + LANES ≤ n.
-            unsafe { T::store(isa, dst.add(i), isa.load(src.add(i))) };
+            // SAFETY: i + LANES ≤ n, and both arrays hold n elements.
+            unsafe { Self::store(isa, dst.add(i), isa.load(src.add(i))) };
             i += I::LANES;
         }
         if i < n {
             let mut last = [0u16; 16];
             // SAFETY: i + (n − i) = n, and `last` holds a vector.
             unsafe {
-                T::store(isa, last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
+                Self::store(isa, last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
                 last.as_ptr().copy_to_nonoverlapping(dst.add(i), n - i);
             }
         }
     }
 }
 
-struct Widening<T> {
-    src: *const u16,
-    dst: *mut f32,
-    n: usize,
-    short: PhantomData<T>,
+/// Widens the type to f32.
+struct Widening<const TYPE: bool>;
+
+impl<const TYPE: bool> Widening<TYPE> {
+    /// # Safety
+    /// `p` is readable for `LANES` elements.
+    #[inline(always)]
+    unsafe fn load<I: Isa>(isa: I, p: *const u16) -> I::F32 {
+        // SAFETY: the caller promises a vector of elements.
+        unsafe { if TYPE == HALF { isa.load_f16(p) } else { isa.load_bf16(p) } }
+    }
 }
 
-impl<T: Short> SimdBody for Widening<T> {
+impl<const TYPE: bool> Routine<Args<u16, f32>> for Widening<TYPE> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(isa: I, &Args { src, dst, n }: &Args<u16, f32>) {
         const { assert!(I::LANES <= 16) };
-        let Self { src, dst, n, .. } = self;
         let mut i = 0;
         while i + I::LANES <= n {
-            // SAFETY: i + LANES ≤ n.
-            unsafe { isa.store(dst.add(i), T::load(isa, src.add(i))) };
+            // SAFETY: i + LANES ≤ n, and both arrays hold n elements.
+            unsafe { isa.store(dst.add(i), Self::load(isa, src.add(i))) };
             i += I::LANES;
         }
         if i < n {
@@ -213,7 +172,7 @@ impl<T: Short> SimdBody for Widening<T> {
             // SAFETY: i + (n − i) = n, and `last` holds a vector.
             unsafe {
                 last.as_mut_ptr().copy_from_nonoverlapping(src.add(i), n - i);
-                isa.store_first(dst.add(i), T::load(isa, last.as_ptr()), n - i);
+                isa.store_first(dst.add(i), Self::load(isa, last.as_ptr()), n - i);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! One row added to every row of a matrix.
 
-use super::info;
-use super::reduce::{Terms, load, store, visit};
 use super::softmax::whole_rows;
 use crate::error::Result;
-use crate::isa::{Isa, SimdBody};
+use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
+use crate::kernels::routine::{Code, Routine};
+use crate::kernels::unary::functions::Add;
+use crate::kernels::vectors::{Over, Stored, visit};
 
 /// Rows to add to.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +15,7 @@ pub struct AddRowArgs {
     pub src: *const f32,
     /// Floats between rows of the input.
     pub src_stride: usize,
-    /// What is added to each row, `cols` floats.
+    /// The row that is added, `cols` floats.
     pub row: *const f32,
     /// First row of the output; may be `src`, with the same stride.
     pub dst: *mut f32,
@@ -27,16 +28,16 @@ pub struct AddRowArgs {
 }
 
 /// `dst[r][j] = src[r][j] + row[j]`, rounded once.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct AddRow {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(&AddRowArgs),
+    code: Code<AddRowArgs>,
 }
 
 impl AddRow {
-    pub(super) fn at<I: Isa>() -> Self {
-        Self { info: info::<I>("add_row"), run: entry::<I> }
+    pub(super) const fn at<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("add_row", "f32"), code: Code::of::<I, Sums>() }
     }
 
     /// Adds `row` to each adjoining row of its length.
@@ -48,8 +49,8 @@ impl AddRow {
         let rows = whole_rows(x.len(), x.len(), cols)?;
         let (dst, src_stride, dst_stride) = (x.as_mut_ptr(), cols, cols);
         let args = AddRowArgs { src: dst, src_stride, row: row.as_ptr(), dst, dst_stride, rows, cols };
-        // SAFETY: the slices hold `rows` rows of `cols`, and one.
-        unsafe { (self.run)(&args) };
+        // SAFETY: `x` holds `rows` rows of `cols` and is borrowed mutably; `row` holds `cols` floats.
+        unsafe { self.run(&args) };
         Ok(())
     }
 
@@ -59,50 +60,24 @@ impl AddRow {
     /// Each row of the input and `row` are readable, each row of the output is writable for `cols` floats. Input and
     /// output are the same or do not overlap; `row` overlaps no output.
     pub unsafe fn run(&self, args: &AddRowArgs) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(args) }
+        // SAFETY: `select` has proved the level; the caller promises the rows.
+        unsafe { self.code.run(args) }
     }
 }
 
-/// # Safety
-/// `I` is available; `args` as [`AddRow::run`] says.
-unsafe fn entry<I: Isa>(args: &AddRowArgs) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Rows(args))
-}
+struct Sums;
 
-struct Rows<'a>(&'a AddRowArgs);
-
-impl SimdBody for Rows<'_> {
+impl Routine<AddRowArgs> for Sums {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let &AddRowArgs { src, src_stride, row, dst, dst_stride, rows, cols } = self.0;
+    fn run<I: Isa>(isa: I, args: &AddRowArgs) {
+        let &AddRowArgs { src, src_stride, row, dst, dst_stride, rows, cols } = args;
         for r in 0..rows {
-            // SAFETY: row r lies inside what the caller promised.
+            // SAFETY: r < rows, and rows hold `cols` floats.
             unsafe {
                 let (src, dst) = (src.add(r * src_stride), dst.add(r * dst_stride));
-                visit(isa, &Sums { src, row, dst }, cols);
+                visit(isa, &Stored(Over(Add, [src, row]), dst), 0, cols);
             }
-        }
-    }
-}
-
-/// src + row, stored to dst.
-struct Sums {
-    src: *const f32,
-    row: *const f32,
-    dst: *mut f32,
-}
-
-impl Terms for Sums {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let sum = isa.add(load(isa, self.src.add(i), count), load(isa, self.row.add(i), count));
-            store(isa, self.dst.add(i), sum, count);
-            sum
         }
     }
 }

@@ -15,7 +15,8 @@ mod softmax;
 mod tests;
 
 use super::info::KernelInfo;
-use super::levels::{self, Levels};
+use super::levels::{self, At, LEVELS};
+use super::table::{self, Entry};
 use crate::isa::{Isa, IsaId};
 
 pub use broadcast::{AddRow, AddRowArgs};
@@ -24,7 +25,7 @@ pub use reduce::{Argmax, Dot, Reduce};
 pub use softmax::{LogSoftmax, Softmax, SoftmaxArgs, Weighing};
 
 /// This family's kernels at one level.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct RowKernels {
     /// Softmax of rows, with a factor and a causal limit.
     pub softmax: Softmax,
@@ -38,7 +39,7 @@ pub struct RowKernels {
     pub add_row: AddRow,
     /// Σ xᵢ.
     pub sum: Reduce,
-    /// max xᵢ, −∞ of nothing; NaN where any is NaN.
+    /// max xᵢ; −∞ for an empty row; NaN where any element is NaN.
     pub max: Reduce,
     /// Σ aᵢ·bᵢ.
     pub dot: Dot,
@@ -46,46 +47,51 @@ pub struct RowKernels {
     pub argmax: Argmax,
 }
 
-impl RowKernels {
-    /// The best kernels that run at `isa`.
-    pub fn select(isa: IsaId) -> Self {
-        levels::select(isa)
+impl<I: Isa> At<I> for RowKernels {
+    const KERNELS: Self = Self {
+        softmax: Softmax::at::<I>(),
+        log_softmax: LogSoftmax::at::<I>(),
+        layer_norm: Norm::layer::<I>(),
+        rms_norm: Norm::rms::<I>(),
+        add_row: AddRow::at::<I>(),
+        sum: Reduce::sum::<I>(),
+        max: Reduce::max::<I>(),
+        dot: Dot::at::<I>(),
+        argmax: Argmax::at::<I>(),
+    };
+}
+
+static TABLE: [RowKernels; LEVELS] = levels::table();
+
+impl Entry for RowKernels {
+    fn isa(&self) -> IsaId {
+        self.softmax.info.isa
     }
 }
 
-impl Levels for RowKernels {
-    fn at<I: Isa>() -> Self {
-        Self {
-            softmax: Softmax::at::<I>(),
-            log_softmax: LogSoftmax::at::<I>(),
-            layer_norm: Norm::layer::<I>(),
-            rms_norm: Norm::rms::<I>(),
-            add_row: AddRow::at::<I>(),
-            sum: Reduce::sum::<I>(),
-            max: Reduce::max::<I>(),
-            dot: Dot::at::<I>(),
-            argmax: Argmax::at::<I>(),
-        }
+impl RowKernels {
+    /// The best kernels that run at `isa` and on this CPU.
+    pub fn select(isa: IsaId) -> Self {
+        table::choose(&TABLE, isa)
+    }
+
+    fn infos(&self) -> [KernelInfo; 9] {
+        let Self { softmax, log_softmax, layer_norm, rms_norm, add_row, sum, max, dot, argmax } = self;
+        [
+            softmax.info,
+            log_softmax.info,
+            layer_norm.info,
+            rms_norm.info,
+            add_row.info,
+            sum.info,
+            max.info,
+            dot.info,
+            argmax.info,
+        ]
     }
 }
 
 /// Every kernel of the family.
 pub fn kernels() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<RowKernels>().into_iter().flat_map(|(_, set)| {
-        [
-            set.softmax.info,
-            set.log_softmax.info,
-            set.layer_norm.info,
-            set.rms_norm.info,
-            set.add_row.info,
-            set.sum.info,
-            set.max.info,
-            set.dot.info,
-            set.argmax.info,
-        ]
-    })
-}
-
-fn info<I: Isa>(op: &'static str) -> KernelInfo {
-    KernelInfo { op, dtype: "f32", isa: I::ID, mr: 1, nr: 1 }
+    TABLE.iter().flat_map(RowKernels::infos)
 }

@@ -2,21 +2,24 @@
 //! The mean comes first and the variance from the deviations, in a second pass over a row that is in cache
 //! by then: E(x²) − E(x)² would cancel.
 
-use super::info;
-use super::reduce::{GROUP, Sum, SumOfSquares, Terms, Values, fold, group_len, load, store, visit};
+use super::reduce::{GROUP, Sum, SumOfSquares, Terms, Values, fold, group_len};
 use super::softmax::whole_rows;
 use crate::error::{Error, Result};
-use crate::isa::{Isa, SimdBody};
+use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
+use crate::kernels::routine::{Code, Routine};
+use crate::kernels::unary::functions::Add;
+use crate::kernels::vectors::{Function, Over, Stored, load, visit};
+use std::ptr::{null, null_mut};
 
 /// Rows to normalise.
 #[derive(Clone, Copy, Debug)]
 pub struct NormArgs {
-    /// First row of the input. Only read where `add` is null; else overwritten with the sum.
+    /// First row of the input. Only read where `add` is null, else overwritten with the sum.
     pub x: *mut f32,
     /// Floats between rows of the input.
     pub x_stride: usize,
-    /// First row of what is added to the input first, or null.
+    /// First row of the summands that are added to the input beforehand, or null.
     pub add: *const f32,
     /// Floats between rows of `add`.
     pub add_stride: usize,
@@ -34,9 +37,9 @@ pub struct NormArgs {
     pub rows: usize,
     /// Elements of a row.
     pub cols: usize,
-    /// Gets the mean of each row (0 for RMSNorm), for a backward pass; or null.
+    /// The mean of each row (0 for RMSNorm) is written here, for a backward pass; or null.
     pub mean: *mut f32,
-    /// Gets the factor 1/√… of each row, for a backward pass; or null.
+    /// The factor 1/√… of each row is written here, for a backward pass; or null.
     pub rstd: *mut f32,
 }
 
@@ -48,14 +51,14 @@ pub struct NormArgs {
 /// With u = 2⁻²⁴ and s = cols / (4·LANES) + 10: the factor r = 1/√… is off by at most (½ s + 6)·u, relatively; a mean by
 /// s·u · mean |x|, which shifts results by r·|gamma| times that. Squares must not overflow (|x| < 1e18). A row with
 /// NaN or infinities comes out NaN; so does one without variance where eps is 0.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Norm {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(&NormArgs),
+    code: Code<NormArgs>,
 }
 
-/// What rows are scaled and shifted by: the same for every row.
+/// Factors and summands of the columns, the same for every row.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Affine<'a> {
     /// A factor for each column; absent for 1.
@@ -66,16 +69,23 @@ pub struct Affine<'a> {
     pub eps: f32,
 }
 
-/// No place for means and factors.
-const NOT_KEPT: (*mut f32, *mut f32) = (std::ptr::null_mut(), std::ptr::null_mut());
+/// The rows to normalise, in a caller's slices.
+enum Rows<'a> {
+    /// From one slice to another.
+    Apart(&'a [f32], &'a mut [f32]),
+    /// In place.
+    InPlace(&'a mut [f32]),
+    /// The sum of the first two, which the first gets, to the third.
+    Residual(&'a mut [f32], &'a [f32], &'a mut [f32]),
+}
 
 impl Norm {
-    pub(super) fn layer<I: Isa>() -> Self {
-        Self { info: info::<I>("layer_norm"), run: entry::<I, true> }
+    pub(super) const fn layer<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("layer_norm", "f32"), code: Code::of::<I, Normalise<true>>() }
     }
 
-    pub(super) fn rms<I: Isa>() -> Self {
-        Self { info: info::<I>("rms_norm"), run: entry::<I, false> }
+    pub(super) const fn rms<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("rms_norm", "f32"), code: Code::of::<I, Normalise<false>>() }
     }
 
     /// Normalises adjoining rows of `cols`, and keeps each row's mean (0 for RMSNorm) and factor 1/√….
@@ -91,15 +101,7 @@ impl Norm {
         mean: &mut [f32],
         rstd: &mut [f32],
     ) -> Result<()> {
-        let rows = whole_rows(src.len(), dst.len(), cols)?;
-        if mean.len() != rows || rstd.len() != rows {
-            let (means, factors) = (mean.len(), rstd.len());
-            return Err(Error::invalid(format!("{means} means and {factors} factors for {rows} rows")));
-        }
-        let x = src.as_ptr().cast_mut();
-        let kept = (mean.as_mut_ptr(), rstd.as_mut_ptr());
-        // SAFETY: both slices hold `rows` rows of `cols`, mean and rstd `rows`; without `add`, x is only read.
-        unsafe { self.adjoining(x, std::ptr::null(), dst.as_mut_ptr(), rows, cols, affine, kept) }
+        self.adjoining(Rows::Apart(src, dst), cols, affine, Some((mean, rstd)))
     }
 
     /// Normalises adjoining rows of `cols`.
@@ -107,10 +109,7 @@ impl Norm {
     /// # Errors
     /// [`Error::InvalidArgument`] where lengths do not fit.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize, affine: Affine) -> Result<()> {
-        let rows = whole_rows(src.len(), dst.len(), cols)?;
-        let x = src.as_ptr().cast_mut();
-        // SAFETY: both slices hold `rows` rows of `cols`, and without `add`, x is only read.
-        unsafe { self.adjoining(x, std::ptr::null(), dst.as_mut_ptr(), rows, cols, affine, NOT_KEPT) }
+        self.adjoining(Rows::Apart(src, dst), cols, affine, None)
     }
 
     /// Normalises adjoining rows of `cols` in place.
@@ -118,10 +117,7 @@ impl Norm {
     /// # Errors
     /// [`Error::InvalidArgument`] where lengths do not fit.
     pub fn apply_in_place(&self, x: &mut [f32], cols: usize, affine: Affine) -> Result<()> {
-        let rows = whole_rows(x.len(), x.len(), cols)?;
-        let x = x.as_mut_ptr();
-        // SAFETY: the slice holds `rows` rows of `cols`.
-        unsafe { self.adjoining(x, std::ptr::null(), x, rows, cols, affine, NOT_KEPT) }
+        self.adjoining(Rows::InPlace(x), cols, affine, None)
     }
 
     /// `x += add`, and the normalised sum to `dst`; adjoining rows of `cols`.
@@ -136,50 +132,70 @@ impl Norm {
         cols: usize,
         affine: Affine,
     ) -> Result<()> {
-        whole_rows(add.len(), dst.len(), cols)?;
-        let rows = whole_rows(x.len(), dst.len(), cols)?;
-        // SAFETY: all three slices hold `rows` rows of `cols`.
-        unsafe {
-            self.adjoining(x.as_mut_ptr(), add.as_ptr(), dst.as_mut_ptr(), rows, cols, affine, NOT_KEPT)
-        }
+        self.adjoining(Rows::Residual(x, add, dst), cols, affine, None)
     }
 
-    /// # Safety
-    /// As [`Norm::run`], with rows that adjoin.
-    #[allow(clippy::too_many_arguments)] // what `NormArgs` gathers, before it is checked
-    unsafe fn adjoining(
+    /// Normalises adjoining rows, and keeps means and factors where there is room for them.
+    fn adjoining(
         &self,
-        x: *mut f32,
-        add: *const f32,
-        dst: *mut f32,
-        rows: usize,
+        slices: Rows<'_>,
         cols: usize,
         affine: Affine,
-        (mean, rstd): (*mut f32, *mut f32),
+        kept: Option<(&mut [f32], &mut [f32])>,
     ) -> Result<()> {
+        let (x, add, dst, rows) = match slices {
+            Rows::Apart(x, dst) => {
+                let rows = whole_rows(x.len(), dst.len(), cols)?;
+                // Without `add`, x is only read.
+                (x.as_ptr().cast_mut(), null(), dst.as_mut_ptr(), rows)
+            }
+            Rows::InPlace(x) => {
+                let rows = whole_rows(x.len(), x.len(), cols)?;
+                let x = x.as_mut_ptr();
+                (x, null(), x, rows)
+            }
+            Rows::Residual(x, add, dst) => {
+                whole_rows(add.len(), dst.len(), cols)?;
+                let rows = whole_rows(x.len(), dst.len(), cols)?;
+                (x.as_mut_ptr(), add.as_ptr(), dst.as_mut_ptr(), rows)
+            }
+        };
         for (name, values) in [("gamma", affine.gamma), ("beta", affine.beta)] {
             if values.is_some_and(|values| values.len() != cols) {
                 return Err(Error::invalid(format!("{name} must hold one float for each of {cols} columns")));
             }
         }
-        let pointer = |values: Option<&[f32]>| values.map_or(std::ptr::null(), <[f32]>::as_ptr);
+        let (mean, rstd) = match kept {
+            None => (null_mut(), null_mut()),
+            Some((mean, rstd)) if mean.len() == rows && rstd.len() == rows => {
+                (mean.as_mut_ptr(), rstd.as_mut_ptr())
+            }
+            Some((mean, rstd)) => {
+                let (means, factors) = (mean.len(), rstd.len());
+                return Err(Error::invalid(format!("{means} means and {factors} factors for {rows} rows")));
+            }
+        };
+        let pointer = |values: Option<&[f32]>| values.map_or(null(), <[f32]>::as_ptr);
+        let (gamma, beta, eps) = (pointer(affine.gamma), pointer(affine.beta), affine.eps);
+        let (x_stride, add_stride, dst_stride) = (cols, cols, cols);
         let args = NormArgs {
             x,
-            x_stride: cols,
+            x_stride,
             add,
-            add_stride: cols,
+            add_stride,
             dst,
-            dst_stride: cols,
-            gamma: pointer(affine.gamma),
-            beta: pointer(affine.beta),
-            eps: affine.eps,
+            dst_stride,
+            gamma,
+            beta,
+            eps,
             rows,
             cols,
             mean,
             rstd,
         };
-        // SAFETY: the caller's promise; gamma and beta hold `cols` floats.
-        unsafe { (self.run)(&args) };
+        // SAFETY: all slices hold `rows` rows of `cols`, or `cols` floats, or `rows`; those that are written are
+        // borrowed mutably.
+        unsafe { self.run(&args) };
         Ok(())
     }
 
@@ -188,33 +204,25 @@ impl Norm {
     /// # Safety
     /// Each row of `x` (and of `add`, gamma and beta where not null) is readable, and each row of `dst` writable,
     /// for `cols` floats; with `add`, rows of `x` are writable too. `mean` and `rstd` are writable for `rows` floats
-    /// where not null. `dst` may be `x` where `add` is null; otherwise what is written overlaps nothing else.
+    /// where not null. `dst` may be `x` where `add` is null; otherwise no output overlaps anything else.
     pub unsafe fn run(&self, args: &NormArgs) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(args) }
+        // SAFETY: `select` has proved the level; the caller promises the rows.
+        unsafe { self.code.run(args) }
     }
 }
 
-/// # Safety
-/// `I` is available; `args` as [`Norm::run`] says.
-unsafe fn entry<I: Isa, const LAYER: bool>(args: &NormArgs) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Rows::<LAYER>(args))
-}
-
 /// LayerNorm (`LAYER`) or RMSNorm.
-struct Rows<'a, const LAYER: bool>(&'a NormArgs);
+struct Normalise<const LAYER: bool>;
 
-impl<const LAYER: bool> SimdBody for Rows<'_, LAYER> {
+impl<const LAYER: bool> Routine<NormArgs> for Normalise<LAYER> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let args = self.0;
+    fn run<I: Isa>(isa: I, args: &NormArgs) {
         let mut first = 0;
         while first < args.rows {
             let rows = group_len(args.rows - first, args.cols);
-            // SAFETY: the rows lie inside what the caller promised.
+            // SAFETY: first + rows ≤ args.rows.
             unsafe {
                 match (args.gamma.is_null(), args.beta.is_null()) {
                     (true, true) => group::<I, LAYER, false, false>(isa, args, first, rows),
@@ -228,10 +236,10 @@ impl<const LAYER: bool> SimdBody for Rows<'_, LAYER> {
     }
 }
 
-/// Each step for all rows of a group before the next: up to [`GROUP`] of them.
+/// Takes all rows of a group through each step before the next: up to [`GROUP`] of them.
 ///
 /// # Safety
-/// As [`Norm::run`], for these rows.
+/// As [`Norm::run`], and `first + rows ≤ args.rows`.
 #[inline(always)]
 unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
     isa: I,
@@ -242,12 +250,13 @@ unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
     let n = args.cols;
     let share = 1.0 / n as f32;
     let (mut mean, mut rstd) = ([0.0; GROUP], [0.0; GROUP]);
-    // SAFETY: the caller's promise.
+    // SAFETY: the group's rows are among the caller's, and rows hold `cols` floats.
     unsafe {
         for (g, mean) in mean.iter_mut().take(rows).enumerate() {
             let x = args.x.add((first + g) * args.x_stride);
             if !args.add.is_null() {
-                visit(isa, &ResidualSum { x, add: args.add.add((first + g) * args.add_stride) }, n);
+                let add = args.add.add((first + g) * args.add_stride);
+                visit(isa, &Stored(Over(Add, [x, add]), x), 0, n);
             }
             if LAYER {
                 *mean = fold::<Sum, I>(isa, &Values(x), n) * share;
@@ -256,7 +265,7 @@ unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
         for g in 0..rows {
             let x = args.x.add((first + g) * args.x_stride);
             rstd[g] = if LAYER {
-                fold::<SumOfSquares, I>(isa, &Deviations { x, mean: mean[g] }, n)
+                fold::<SumOfSquares, I>(isa, &Over(Less(mean[g]), [x]), n)
             } else {
                 fold::<SumOfSquares, I>(isa, &Values(x), n)
             };
@@ -268,7 +277,7 @@ unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
             let r = first + g;
             let (x, dst) = (args.x.add(r * args.x_stride), args.dst.add(r * args.dst_stride));
             let (mean, rstd) = (mean[g], rstd[g]);
-            visit(isa, &Normalised::<LAYER, GAMMA, BETA> { x, dst, mean, rstd, args }, n);
+            visit(isa, &Stored(Normalised::<LAYER, GAMMA, BETA> { x, mean, rstd, args }, dst), 0, n);
             if !args.mean.is_null() {
                 args.mean.add(r).write(mean);
             }
@@ -279,42 +288,20 @@ unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
     }
 }
 
-/// x + add, stored to x on the way.
-struct ResidualSum {
-    x: *mut f32,
-    add: *const f32,
-}
+/// x less a number.
+#[derive(Clone, Copy)]
+struct Less(f32);
 
-impl Terms for ResidualSum {
+impl Function<1> for Less {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let sum = isa.add(load(isa, self.x.add(i), count), load(isa, self.add.add(i), count));
-            store(isa, self.x.add(i), sum, count);
-            sum
-        }
+    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        isa.sub(x, isa.splat(self.0))
     }
 }
 
-/// x − mean.
-struct Deviations {
-    x: *const f32,
-    mean: f32,
-}
-
-impl Terms for Deviations {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        isa.sub(unsafe { load(isa, self.x.add(i), count) }, isa.splat(self.mean))
-    }
-}
-
-/// (x − mean) · rstd · gamma + beta, stored to dst; what the flags leave out does not count.
+/// (x − mean) · rstd · gamma + beta, without the parts that the flags leave out.
 struct Normalised<'a, const LAYER: bool, const GAMMA: bool, const BETA: bool> {
     x: *const f32,
-    dst: *mut f32,
     mean: f32,
     rstd: f32,
     args: &'a NormArgs,
@@ -323,24 +310,22 @@ struct Normalised<'a, const LAYER: bool, const GAMMA: bool, const BETA: bool> {
 impl<const LAYER: bool, const GAMMA: bool, const BETA: bool> Terms for Normalised<'_, LAYER, GAMMA, BETA> {
     #[inline(always)]
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        let &Self { x, dst, mean, rstd, args } = self;
-        // SAFETY: the caller's promise.
+        let &Self { x, mean, rstd, args } = self;
+        // SAFETY: the caller promises that the row, gamma and beta reach to i + count.
         unsafe {
             let mut y = load(isa, x.add(i), count);
             if LAYER {
                 y = isa.sub(y, isa.splat(mean));
             }
             y = isa.mul(y, isa.splat(rstd));
-            y = match (GAMMA, BETA) {
+            match (GAMMA, BETA) {
                 (true, true) => {
                     isa.mul_add(y, load(isa, args.gamma.add(i), count), load(isa, args.beta.add(i), count))
                 }
                 (true, false) => isa.mul(y, load(isa, args.gamma.add(i), count)),
                 (false, true) => isa.add(y, load(isa, args.beta.add(i), count)),
                 (false, false) => y,
-            };
-            store(isa, dst.add(i), y, count);
-            y
+            }
         }
     }
 }

@@ -1,37 +1,31 @@
 //! Reductions of a row to one number: sum, largest element, dot product, index of the largest.
-//! The two folds, sum and maximum over anything that yields vectors along a row, serve softmax and norms too.
+//! The fold that they share, over anything that yields vectors along a row, serves softmax and norms too.
 
-use super::info;
-use crate::isa::{Isa, SimdBody};
+use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-pub(super) use crate::kernels::vectors::{load, store};
+use crate::kernels::routine::{Code, Routine};
+use crate::kernels::unary::functions::Mul;
+pub(in crate::kernels) use crate::kernels::vectors::Terms;
+use crate::kernels::vectors::{Function, Over, load};
+use std::marker::PhantomData;
 
-/// Partial results kept side by side, to cover the latency of an addition.
+/// Independent partial results, to cover the latency of an addition.
 const ACCUMULATORS: usize = 4;
 
 /// Rows that a kernel takes through each of its steps together, so that one row's sums across lanes overlap another's.
 pub(super) const GROUP: usize = 4;
-/// Up to this width rows go together: what a group reads and writes stays in L1.
+/// Up to this width rows go together: then all that a group reads and writes stays in L1.
 pub(super) const GROUP_COLS: usize = 1024;
 
-/// The lengths of the groups that `rows` rows of `cols` are taken in.
+/// The length of the next group of `rows` rows of `cols`.
 #[inline(always)]
 pub(super) fn group_len(rows: usize, cols: usize) -> usize {
     if cols <= GROUP_COLS { rows.min(GROUP) } else { 1 }
 }
 
-/// What a fold goes over: vectors along a row. Implementations are `#[inline(always)]`.
-pub(in crate::kernels) trait Terms {
-    /// The terms `i .. i + count`, and anything in the lanes from `count` on; `0 < count ≤ LANES`.
-    ///
-    /// # Safety
-    /// The row that the implementor points to reaches to `i + count`.
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32;
-}
-
 /// The first `count` lanes of `x`, and `rest` in the others.
 #[inline(always)]
-pub(super) fn keep_first<I: Isa>(isa: I, x: I::F32, count: usize, rest: f32) -> I::F32 {
+fn keep_first<I: Isa>(isa: I, x: I::F32, count: usize, rest: f32) -> I::F32 {
     const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
     const { assert!(I::LANES <= LANE.len()) };
     if count == I::LANES {
@@ -44,9 +38,9 @@ pub(super) fn keep_first<I: Isa>(isa: I, x: I::F32, count: usize, rest: f32) -> 
 
 /// How partial results combine.
 pub(in crate::kernels) trait Monoid {
-    /// What combining with changes nothing; it fills the lanes past the end of a row.
+    /// Combining with it changes nothing; it fills the lanes past the end of a row.
     const NEUTRAL: f32;
-    /// Takes a term in, lane by lane.
+    /// Combines a partial result with a term, lane by lane.
     fn combine<I: Isa>(isa: I, sum: I::F32, term: I::F32) -> I::F32;
     /// Joins two partial results.
     #[inline(always)]
@@ -109,7 +103,7 @@ impl Monoid for Max {
 /// Folds the first `n` terms: vector v goes to partial result v mod 4, and these combine as (0 + 2) + (1 + 3).
 ///
 /// # Safety
-/// The row behind `terms` reaches to `n`.
+/// The rows behind `terms` reach to `n`.
 #[inline(always)]
 pub(in crate::kernels) unsafe fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Terms, n: usize) -> f32 {
     let mut partial = [isa.splat(M::NEUTRAL); ACCUMULATORS];
@@ -136,79 +130,52 @@ pub(in crate::kernels) unsafe fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Te
     M::lanes(isa, M::join(isa, M::join(isa, a, c), M::join(isa, b, d)))
 }
 
-/// Visits the first `n` elements a vector at a time, for what `terms` does on the way (storing).
-///
-/// # Safety
-/// The row behind `terms` reaches to `n`.
-#[inline(always)]
-pub(super) unsafe fn visit<I: Isa>(isa: I, terms: &impl Terms, n: usize) {
-    let whole = n - n % I::LANES;
-    let mut i = 0;
-    while i < whole {
-        // SAFETY: i + LANES ≤ whole ≤ n.
-        unsafe { terms.at(isa, i, I::LANES) };
-        i += I::LANES;
-    }
-    if i < n {
-        // SAFETY: i + (n − i) = n.
-        unsafe { terms.at(isa, i, n - i) };
-    }
-}
-
-/// The elements themselves.
+/// The elements of a row.
+#[derive(Clone, Copy)]
 pub(in crate::kernels) struct Values(pub *const f32);
 
 impl Terms for Values {
     #[inline(always)]
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the row reaches to i + count.
         unsafe { load(isa, self.0.add(i), count) }
     }
 }
 
-/// The elements with the other sign.
-pub(super) struct Negated(pub *const f32);
-
-impl Terms for Negated {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        isa.sub(isa.zero(), unsafe { load(isa, self.0.add(i), count) })
-    }
+/// N rows of `n` floats.
+struct RowsArgs<const N: usize> {
+    rows: [*const f32; N],
+    n: usize,
 }
 
-/// Products of two rows.
-pub(super) struct Products(pub *const f32, pub *const f32);
-
-impl Terms for Products {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { isa.mul(load(isa, self.0.add(i), count), load(isa, self.1.add(i), count)) }
-    }
+/// Reduces as many elements as all slices have.
+fn apply<const N: usize, R>(code: &Code<RowsArgs<N>, R>, rows: [&[f32]; N]) -> R {
+    let n = rows.iter().fold(usize::MAX, |n, row| n.min(row.len()));
+    debug_assert!(rows.iter().all(|row| row.len() == n), "rows of different lengths");
+    // SAFETY: `select` has proved the level; all slices hold n floats.
+    unsafe { code.run(&RowsArgs { rows: rows.map(<[f32]>::as_ptr), n }) }
 }
 
 /// A row to a number.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Reduce {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(x: *const f32, n: usize) -> f32,
+    code: Code<RowsArgs<1>, f32>,
 }
 
 impl Reduce {
-    pub(super) fn sum<I: Isa>() -> Self {
-        Self { info: info::<I>("sum"), run: sum_entry::<I> }
+    pub(super) const fn sum<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("sum", "f32"), code: Code::of::<I, SumOf<Same>>() }
     }
 
-    pub(super) fn max<I: Isa>() -> Self {
-        Self { info: info::<I>("max"), run: max_entry::<I> }
+    pub(super) const fn max<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("max", "f32"), code: Code::of::<I, MaxOf>() }
     }
 
     /// Reduces the slice.
     pub fn apply(&self, x: &[f32]) -> f32 {
-        // SAFETY: the slice is readable for its length.
-        unsafe { (self.run)(x.as_ptr(), x.len()) }
+        apply(&self.code, [x])
     }
 
     /// Reduces `n` floats.
@@ -216,29 +183,27 @@ impl Reduce {
     /// # Safety
     /// `x` is readable for `n` floats.
     pub unsafe fn run(&self, x: *const f32, n: usize) -> f32 {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(x, n) }
+        // SAFETY: `select` has proved the level; the caller promises the row.
+        unsafe { self.code.run(&RowsArgs { rows: [x], n }) }
     }
 }
 
 /// Two rows to a number.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Dot {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(a: *const f32, b: *const f32, n: usize) -> f32,
+    code: Code<RowsArgs<2>, f32>,
 }
 
 impl Dot {
-    pub(super) fn at<I: Isa>() -> Self {
-        Self { info: info::<I>("dot"), run: dot_entry::<I> }
+    pub(super) const fn at<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("dot", "f32"), code: Code::of::<I, SumOf<Mul>>() }
     }
 
-    /// Σ aᵢ·bᵢ as far as both reach; they should have one length.
+    /// Σ aᵢ·bᵢ over as many elements as both slices have; they should have one length.
     pub fn apply(&self, a: &[f32], b: &[f32]) -> f32 {
-        debug_assert_eq!(a.len(), b.len());
-        // SAFETY: both slices are readable for that many floats.
-        unsafe { (self.run)(a.as_ptr(), b.as_ptr(), a.len().min(b.len())) }
+        apply(&self.code, [a, b])
     }
 
     /// Σ aᵢ·bᵢ for i < n.
@@ -246,28 +211,27 @@ impl Dot {
     /// # Safety
     /// `a` and `b` are readable for `n` floats.
     pub unsafe fn run(&self, a: *const f32, b: *const f32, n: usize) -> f32 {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(a, b, n) }
+        // SAFETY: `select` has proved the level; the caller promises the rows.
+        unsafe { self.code.run(&RowsArgs { rows: [a, b], n }) }
     }
 }
 
 /// A row to the index of its largest element.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Argmax {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(x: *const f32, n: usize) -> usize,
+    code: Code<RowsArgs<1>, usize>,
 }
 
 impl Argmax {
-    pub(super) fn at<I: Isa>() -> Self {
-        Self { info: info::<I>("argmax"), run: argmax_entry::<I> }
+    pub(super) const fn at<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("argmax", "f32"), code: Code::of::<I, ArgmaxOf>() }
     }
 
-    /// The first index of the largest element. NaN never is the largest; 0 where nothing else is there.
+    /// The first index of the largest element. NaN never is the largest; 0 for a row of nothing else.
     pub fn apply(&self, x: &[f32]) -> usize {
-        // SAFETY: the slice is readable for its length.
-        unsafe { (self.run)(x.as_ptr(), x.len()) }
+        apply(&self.code, [x])
     }
 
     /// The first index of the largest of `n` elements.
@@ -275,110 +239,83 @@ impl Argmax {
     /// # Safety
     /// `x` is readable for `n` floats.
     pub unsafe fn run(&self, x: *const f32, n: usize) -> usize {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(x, n) }
+        // SAFETY: `select` has proved the level; the caller promises the row.
+        unsafe { self.code.run(&RowsArgs { rows: [x], n }) }
     }
 }
 
-/// # Safety
-/// `I` is available; `x` is readable for `n` floats.
-unsafe fn sum_entry<I: Isa>(x: *const f32, n: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(SumOf { terms: Values(x), n })
-}
+/// The sum of a function of N rows.
+struct SumOf<F>(PhantomData<F>);
 
-/// # Safety
-/// `I` is available; `a` and `b` are readable for `n` floats.
-unsafe fn dot_entry<I: Isa>(a: *const f32, b: *const f32, n: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(SumOf { terms: Products(a, b), n })
-}
-
-/// # Safety
-/// `I` is available; `x` is readable for `n` floats.
-unsafe fn max_entry<I: Isa>(x: *const f32, n: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(MaxOf { x, n })
-}
-
-/// # Safety
-/// `I` is available; `x` is readable for `n` floats.
-unsafe fn argmax_entry<I: Isa>(x: *const f32, n: usize) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(ArgmaxOf { x, n })
-}
-
-struct SumOf<T> {
-    terms: T,
-    n: usize,
-}
-
-impl<T: Terms> SimdBody for SumOf<T> {
+impl<F: Function<N> + Default, const N: usize> Routine<RowsArgs<N>> for SumOf<F> {
     type Output = f32;
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> f32 {
-        // SAFETY: the entries' callers promise rows of n.
-        unsafe { fold::<Sum, I>(isa, &self.terms, self.n) }
+    fn run<I: Isa>(isa: I, &RowsArgs { rows, n }: &RowsArgs<N>) -> f32 {
+        // SAFETY: the rows have n floats.
+        unsafe { fold::<Sum, I>(isa, &Over(F::default(), rows), n) }
     }
 }
 
-struct MaxOf {
-    x: *const f32,
-    n: usize,
+/// The number itself.
+#[derive(Clone, Copy, Default)]
+struct Same;
+
+impl Function<1> for Same {
+    #[inline(always)]
+    fn call<I: Isa>(self, _isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        x
+    }
 }
 
-impl SimdBody for MaxOf {
+struct MaxOf;
+
+impl Routine<RowsArgs<1>> for MaxOf {
     type Output = f32;
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> f32 {
-        // SAFETY: the entry's caller promises a row of n.
-        let nans = unsafe { fold::<Sum, I>(isa, &Unordered(self.x), self.n) };
-        if nans != 0.0 {
-            return f32::NAN;
+    fn run<I: Isa>(isa: I, &RowsArgs { rows: [x], n }: &RowsArgs<1>) -> f32 {
+        // SAFETY: the row has n floats.
+        unsafe {
+            if fold::<Sum, I>(isa, &Over(IsNan, [x]), n) != 0.0 {
+                return f32::NAN;
+            }
+            fold::<Max, I>(isa, &Values(x), n)
         }
-        // SAFETY: as above.
-        unsafe { fold::<Max, I>(isa, &Values(self.x), self.n) }
     }
 }
 
-/// 1 where the element is NaN, else 0.
-struct Unordered(*const f32);
+/// 1 for NaN, else 0.
+#[derive(Clone, Copy)]
+struct IsNan;
 
-impl Terms for Unordered {
+impl Function<1> for IsNan {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        let x = unsafe { load(isa, self.0.add(i), count) };
+    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         isa.select(isa.eq(x, x), isa.zero(), isa.splat(1.0))
     }
 }
 
-struct ArgmaxOf {
-    x: *const f32,
-    n: usize,
-}
+struct ArgmaxOf;
 
-impl SimdBody for ArgmaxOf {
+impl Routine<RowsArgs<1>> for ArgmaxOf {
     type Output = usize;
-    /// The largest element first, then where it stands: two quick passes instead of one that carries indices.
+    /// Finds the largest element, then its place: two quick passes instead of one that carries indices.
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> usize {
-        let Self { x, n } = self;
-        // SAFETY: the entry's caller promises a row of n.
-        let max = unsafe { fold::<Max, I>(isa, &Numbers(x), n) };
-        // SAFETY: as above.
-        (0..n).find(|&i| unsafe { *x.add(i) } == max).unwrap_or(0)
+    fn run<I: Isa>(isa: I, &RowsArgs { rows: [x], n }: &RowsArgs<1>) -> usize {
+        // SAFETY: the row has n floats.
+        unsafe {
+            let max = fold::<Max, I>(isa, &Over(Numbers, [x]), n);
+            (0..n).find(|&i| *x.add(i) == max).unwrap_or(0)
+        }
     }
 }
 
-/// The elements, with −∞ for NaN.
-struct Numbers(*const f32);
+/// −∞ for NaN, numbers as they are.
+#[derive(Clone, Copy)]
+struct Numbers;
 
-impl Terms for Numbers {
+impl Function<1> for Numbers {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        let x = unsafe { load(isa, self.0.add(i), count) };
+    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         isa.select(isa.eq(x, x), x, isa.splat(f32::NEG_INFINITY))
     }
 }

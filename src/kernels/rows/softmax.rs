@@ -1,13 +1,16 @@
 //! Softmax of rows and its logarithm: the largest element, then exponentials and their sum, then a factor.
-//! scale·x − max is one fused step, whose rounding is all the error that the exponent gets; what max itself is off
-//! by cancels in the quotient.
+//! scale·x − max is one fused step, and its rounding is the only error of the exponent; an error of max itself cancels
+//! in the quotient.
 
-use super::info;
-use super::reduce::{GROUP, Max, Negated, Sum, Terms, Values, fold, group_len, load, store, visit};
+use super::reduce::{GROUP, Max, Sum, Terms, Values, fold, group_len};
 use crate::error::{Error, Result};
-use crate::isa::{Isa, SimdBody};
+use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
+use crate::kernels::routine::{Code, Routine};
+use crate::kernels::unary::functions::Scale;
 use crate::kernels::unary::vecmath;
+use crate::kernels::vectors::{Function, Over, Stored, visit};
+use std::ptr::null;
 
 /// Rows to take the softmax of.
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +31,13 @@ pub struct SoftmaxArgs {
     pub scale: f32,
     /// `Some(v)`: row r sees its first v + r elements only, and its others come out 0. `None`: all.
     pub causal: Option<usize>,
-    /// First row of what is added to scale · x, where −∞ hides an element; or null.
+    /// First row of a mask that is added to scale · x, where −∞ hides an element; or null.
     pub mask: *const f32,
     /// Floats between rows of the mask; 0 where all rows share one.
     pub mask_stride: usize,
 }
 
-/// What softmax does to its rows first; the default changes nothing.
+/// How softmax weighs its rows beforehand; the default changes nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Weighing<'a> {
     /// Factor on the input; any finite one.
@@ -58,18 +61,18 @@ impl Default for Weighing<'_> {
 ///
 /// Error of each result y: at most (4 + d) ULP, d how far its exponent lies below the row's largest, and the sum's
 /// (cols / (4·LANES) + 8) · 2⁻²⁴ · y, and 2⁻¹²⁶. With a mask, and on the scalar level, which does not fuse,
-/// scale·x + mask is rounded before: what that moves exponents by, 2⁻²⁴·|scale·x| + 2⁻²⁴·|scale·x + mask| for the
-/// element and for the row's largest, comes to d ULP.
-#[derive(Clone, Copy)]
+/// scale·x + mask is rounded beforehand: that moves exponents by 2⁻²⁴·|scale·x| + 2⁻²⁴·|scale·x + mask|, for the
+/// element and for the row's largest, which adds to d.
+#[derive(Clone, Copy, Debug)]
 pub struct Softmax {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(&SoftmaxArgs),
+    code: Code<SoftmaxArgs>,
 }
 
 impl Softmax {
-    pub(super) fn at<I: Isa>() -> Self {
-        Self { info: info::<I>("softmax"), run: softmax_entry::<I> }
+    pub(super) const fn at<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("softmax", "f32"), code: Code::of::<I, SoftmaxRows>() }
     }
 
     /// Softmax of adjoining rows of `cols`.
@@ -78,8 +81,10 @@ impl Softmax {
     /// [`Error::InvalidArgument`] where the lengths differ or are no whole number of rows.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize, weighing: Weighing) -> Result<()> {
         let rows = whole_rows(src.len(), dst.len(), cols)?;
-        // SAFETY: both slices hold `rows` rows of `cols`.
-        unsafe { self.adjoining(src.as_ptr(), dst.as_mut_ptr(), rows, cols, weighing) }
+        let args = adjoining(src.as_ptr(), dst.as_mut_ptr(), rows, cols, weighing)?;
+        // SAFETY: both slices hold `rows` rows of `cols`, and the output is borrowed mutably; the mask was checked.
+        unsafe { self.run(&args) };
+        Ok(())
     }
 
     /// Softmax of adjoining rows of `cols`, in place.
@@ -89,38 +94,9 @@ impl Softmax {
     pub fn apply_in_place(&self, x: &mut [f32], cols: usize, weighing: Weighing) -> Result<()> {
         let rows = whole_rows(x.len(), x.len(), cols)?;
         let x = x.as_mut_ptr();
-        // SAFETY: the slice holds `rows` rows of `cols`.
-        unsafe { self.adjoining(x, x, rows, cols, weighing) }
-    }
-
-    /// # Safety
-    /// As [`Softmax::run`], with rows that adjoin.
-    unsafe fn adjoining(
-        &self,
-        src: *const f32,
-        dst: *mut f32,
-        rows: usize,
-        cols: usize,
-        Weighing { scale, causal, mask }: Weighing,
-    ) -> Result<()> {
-        let mask_len = mask.map_or(0, <[f32]>::len);
-        if mask.is_some() && mask_len != rows * cols && mask_len != cols {
-            return Err(Error::invalid(format!("a mask of {mask_len} floats for {rows} rows of {cols}")));
-        }
-        let args = SoftmaxArgs {
-            src,
-            src_stride: cols,
-            dst,
-            dst_stride: cols,
-            rows,
-            cols,
-            scale,
-            causal,
-            mask: mask.map_or(std::ptr::null(), <[f32]>::as_ptr),
-            mask_stride: if mask_len == cols { 0 } else { cols },
-        };
-        // SAFETY: the caller's promise, and the mask holds its rows.
-        unsafe { (self.run)(&args) };
+        let args = adjoining(x, x, rows, cols, weighing)?;
+        // SAFETY: the slice holds `rows` rows of `cols` and is borrowed mutably; the mask was checked.
+        unsafe { self.run(&args) };
         Ok(())
     }
 
@@ -130,26 +106,52 @@ impl Softmax {
     /// The visible part of each row of the input, and of the mask where not null, is readable, each output row
     /// writable for `cols` floats; input and output are the same or do not overlap.
     pub unsafe fn run(&self, args: &SoftmaxArgs) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(args) }
+        // SAFETY: `select` has proved the level; the caller promises the rows.
+        unsafe { self.code.run(args) }
     }
+}
+
+/// The arguments for rows without gaps, once it is known that the mask has its rows.
+fn adjoining(
+    src: *const f32,
+    dst: *mut f32,
+    rows: usize,
+    cols: usize,
+    Weighing { scale, causal, mask }: Weighing,
+) -> Result<SoftmaxArgs> {
+    let mask_len = mask.map_or(0, <[f32]>::len);
+    if mask.is_some() && mask_len != rows * cols && mask_len != cols {
+        return Err(Error::invalid(format!("a mask of {mask_len} floats for {rows} rows of {cols}")));
+    }
+    Ok(SoftmaxArgs {
+        src,
+        src_stride: cols,
+        dst,
+        dst_stride: cols,
+        rows,
+        cols,
+        scale,
+        causal,
+        mask: mask.map_or(null(), <[f32]>::as_ptr),
+        mask_stride: if mask_len == cols { 0 } else { cols },
+    })
 }
 
 /// Logarithm of the softmax: x − max − ln Σ e^(x − max), for each row.
 ///
 /// Absolute error of each result: at most (cols / (4·LANES) + 16 + 2·|x − max| + 6·ln cols) · 2⁻²⁴. NaN and
-/// infinities as in [`Softmax`], but −∞ beside finite elements stays −∞. `scale`, `causal` and
+/// infinities as in [`Softmax`], but −∞ among finite elements stays −∞. `scale`, `causal` and
 /// `mask` have no effect.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct LogSoftmax {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(&SoftmaxArgs),
+    code: Code<SoftmaxArgs>,
 }
 
 impl LogSoftmax {
-    pub(super) fn at<I: Isa>() -> Self {
-        Self { info: info::<I>("log_softmax"), run: log_softmax_entry::<I> }
+    pub(super) const fn at<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("log_softmax", "f32"), code: Code::of::<I, LogSoftmaxRows>() }
     }
 
     /// Logarithm of the softmax of adjoining rows of `cols`.
@@ -158,20 +160,9 @@ impl LogSoftmax {
     /// [`Error::InvalidArgument`] where the lengths differ or are no whole number of rows.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize) -> Result<()> {
         let rows = whole_rows(src.len(), dst.len(), cols)?;
-        let args = SoftmaxArgs {
-            src: src.as_ptr(),
-            src_stride: cols,
-            dst: dst.as_mut_ptr(),
-            dst_stride: cols,
-            rows,
-            cols,
-            scale: 1.0,
-            causal: None,
-            mask: std::ptr::null(),
-            mask_stride: 0,
-        };
-        // SAFETY: both slices hold `rows` rows of `cols`.
-        unsafe { (self.run)(&args) };
+        let args = adjoining(src.as_ptr(), dst.as_mut_ptr(), rows, cols, Weighing::default())?;
+        // SAFETY: both slices hold `rows` rows of `cols`, and the output is borrowed mutably.
+        unsafe { self.run(&args) };
         Ok(())
     }
 
@@ -180,8 +171,8 @@ impl LogSoftmax {
     /// # Safety
     /// As [`Softmax::run`].
     pub unsafe fn run(&self, args: &SoftmaxArgs) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(args) }
+        // SAFETY: `select` has proved the level; the caller promises the rows.
+        unsafe { self.code.run(args) }
     }
 }
 
@@ -194,37 +185,22 @@ pub(super) fn whole_rows(src: usize, dst: usize, cols: usize) -> Result<usize> {
     Ok(rows)
 }
 
-/// # Safety
-/// `I` is available; `args` as [`Softmax::run`] says.
-unsafe fn softmax_entry<I: Isa>(args: &SoftmaxArgs) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(SoftmaxRows(args))
-}
+struct SoftmaxRows;
 
-/// # Safety
-/// `I` is available; `args` as [`Softmax::run`] says.
-unsafe fn log_softmax_entry<I: Isa>(args: &SoftmaxArgs) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(LogSoftmaxRows(args))
-}
-
-struct SoftmaxRows<'a>(&'a SoftmaxArgs);
-
-impl SimdBody for SoftmaxRows<'_> {
+impl Routine<SoftmaxArgs> for SoftmaxRows {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let args = self.0;
+    fn run<I: Isa>(isa: I, args: &SoftmaxArgs) {
         let mut first = 0;
         while first < args.rows {
             let rows = group_len(args.rows - first, args.cols);
-            // SAFETY: the rows lie inside what the caller promised.
+            // SAFETY: first + rows ≤ args.rows.
             unsafe {
                 if args.mask.is_null() {
-                    softmax_group::<I, Unmasked>(isa, args, first, rows);
+                    group::<I, Unmasked>(isa, args, first, rows);
                 } else {
-                    softmax_group::<I, Masked>(isa, args, first, rows);
+                    group::<I, Masked>(isa, args, first, rows);
                 }
             }
             first += rows;
@@ -232,46 +208,38 @@ impl SimdBody for SoftmaxRows<'_> {
     }
 }
 
-/// How a row of exponents comes about before the largest is taken off.
-trait Exponent: Terms + Copy {
-    /// Row `r`.
+/// The exponents of a row, scale · x or scale · x + mask.
+trait Exponents {
+    /// e^(exponent − max) along row `r`.
+    fn powers(args: &SoftmaxArgs, r: usize, max: f32) -> impl Terms;
+    /// The largest of the first `n` exponents of row `r`.
     ///
     /// # Safety
-    /// The row lies inside what the caller promised.
-    unsafe fn row(args: &SoftmaxArgs, r: usize) -> Self;
-    /// The largest of the first `n`.
-    ///
-    /// # Safety
-    /// The row reaches to `n`.
-    unsafe fn largest<I: Isa>(&self, isa: I, n: usize) -> f32;
-    /// Exponents `i .. i + count`, less `max`.
-    ///
-    /// # Safety
-    /// The row reaches to `i + count`.
-    unsafe fn below<I: Isa>(&self, isa: I, i: usize, count: usize, max: f32) -> I::F32;
+    /// As [`Softmax::run`]; row r is one of the caller's, and sees n elements.
+    unsafe fn largest<I: Isa>(isa: I, args: &SoftmaxArgs, r: usize, n: usize) -> f32;
 }
 
-/// Each step for all rows of a group before the next: up to [`GROUP`] of them.
+/// Takes all rows of a group through each step before the next: up to [`GROUP`] of them.
 ///
 /// # Safety
-/// As [`Softmax::run`], for these rows.
+/// As [`Softmax::run`], and `first + rows ≤ args.rows`.
 #[inline(always)]
-unsafe fn softmax_group<I: Isa, E: Exponent>(isa: I, args: &SoftmaxArgs, first: usize, rows: usize) {
+unsafe fn group<I: Isa, E: Exponents>(isa: I, args: &SoftmaxArgs, first: usize, rows: usize) {
     let cols = args.cols;
     let (mut max, mut sum) = ([0.0; GROUP], [0.0; GROUP]);
-    // SAFETY: the caller's promise.
+    // SAFETY: the group's rows are among the caller's, and a row sees no more than `cols` elements.
     unsafe {
         for (g, max) in max.iter_mut().take(rows).enumerate() {
-            *max = E::row(args, first + g).largest(isa, visible(args, first + g));
+            *max = E::largest(isa, args, first + g, visible(args, first + g));
         }
         for (g, (max, sum)) in max.iter().zip(&mut sum).take(rows).enumerate() {
             let dst = args.dst.add((first + g) * args.dst_stride);
-            let terms = Exponentials { exponent: E::row(args, first + g), dst, max: *max };
-            *sum = fold::<Sum, I>(isa, &terms, visible(args, first + g));
+            let powers = Stored(E::powers(args, first + g, *max), dst);
+            *sum = fold::<Sum, I>(isa, &powers, visible(args, first + g));
         }
         for (g, sum) in sum.into_iter().take(rows).enumerate() {
             let (x, seen) = (args.dst.add((first + g) * args.dst_stride), visible(args, first + g));
-            visit(isa, &Scaled { x, factor: 1.0 / sum }, seen);
+            visit(isa, &Stored(Over(Scale(1.0 / sum), [x.cast_const()]), x), 0, seen);
             if seen < cols {
                 x.add(seen).write_bytes(0, cols - seen);
             }
@@ -289,174 +257,144 @@ fn visible(args: &SoftmaxArgs, r: usize) -> usize {
 }
 
 /// scale · x.
-#[derive(Clone, Copy)]
-struct Unmasked {
-    src: *const f32,
-    scale: f32,
-}
+struct Unmasked;
 
-impl Terms for Unmasked {
+impl Exponents for Unmasked {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { isa.mul(load(isa, self.src.add(i), count), isa.splat(self.scale)) }
-    }
-}
-
-impl Exponent for Unmasked {
-    #[inline(always)]
-    unsafe fn row(args: &SoftmaxArgs, r: usize) -> Self {
-        // SAFETY: the caller's promise.
-        Self { src: unsafe { args.src.add(r * args.src_stride) }, scale: args.scale }
+    fn powers(args: &SoftmaxArgs, r: usize, max: f32) -> impl Terms {
+        Over(ExpOfScaled { scale: args.scale, max }, [args.src.wrapping_add(r * args.src_stride)])
     }
 
     #[inline(always)]
-    unsafe fn largest<I: Isa>(&self, isa: I, n: usize) -> f32 {
-        // SAFETY: the caller's promise.
+    unsafe fn largest<I: Isa>(isa: I, args: &SoftmaxArgs, r: usize, n: usize) -> f32 {
+        // SAFETY: the caller promises n elements of the row.
         unsafe {
-            if self.scale >= 0.0 {
-                self.scale * fold::<Max, I>(isa, &Values(self.src), n)
+            let x = args.src.add(r * args.src_stride);
+            if args.scale >= 0.0 {
+                args.scale * fold::<Max, I>(isa, &Values(x), n)
             } else {
-                -self.scale * fold::<Max, I>(isa, &Negated(self.src), n)
+                -args.scale * fold::<Max, I>(isa, &Over(Negated, [x]), n)
             }
         }
     }
+}
+
+/// e^(scale · x − max).
+#[derive(Clone, Copy)]
+struct ExpOfScaled {
+    scale: f32,
+    max: f32,
+}
+
+impl Function<1> for ExpOfScaled {
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        vecmath::exp_flushed(isa, isa.mul_add(x, isa.splat(self.scale), isa.splat(-self.max)))
+    }
+}
+
+/// −x.
+#[derive(Clone, Copy)]
+struct Negated;
+
+impl Function<1> for Negated {
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        isa.sub(isa.zero(), x)
+    }
+}
+
+/// scale · x + mask.
+struct Masked;
+
+impl Masked {
+    /// A function of row `r` and its mask.
+    #[inline(always)]
+    fn over<F>(args: &SoftmaxArgs, r: usize, function: F) -> Over<F, 2> {
+        let mask = args.mask.wrapping_add(r * args.mask_stride);
+        Over(function, [args.src.wrapping_add(r * args.src_stride), mask])
+    }
+}
+
+impl Exponents for Masked {
+    #[inline(always)]
+    fn powers(args: &SoftmaxArgs, r: usize, max: f32) -> impl Terms {
+        Self::over(args, r, ExpOfMasked { masked: ScaledAndMasked(args.scale), max })
+    }
 
     #[inline(always)]
-    unsafe fn below<I: Isa>(&self, isa: I, i: usize, count: usize, max: f32) -> I::F32 {
-        // SAFETY: the caller's promise.
-        let x = unsafe { load(isa, self.src.add(i), count) };
-        isa.mul_add(x, isa.splat(self.scale), isa.splat(-max))
+    unsafe fn largest<I: Isa>(isa: I, args: &SoftmaxArgs, r: usize, n: usize) -> f32 {
+        // SAFETY: the caller promises n elements of the row and of its mask.
+        unsafe { fold::<Max, I>(isa, &Self::over(args, r, ScaledAndMasked(args.scale)), n) }
     }
 }
 
 /// scale · x + mask.
 #[derive(Clone, Copy)]
-struct Masked {
-    unmasked: Unmasked,
-    mask: *const f32,
-}
+struct ScaledAndMasked(f32);
 
-impl Terms for Masked {
+impl Function<2> for ScaledAndMasked {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let x = load(isa, self.unmasked.src.add(i), count);
-            isa.mul_add(x, isa.splat(self.unmasked.scale), load(isa, self.mask.add(i), count))
-        }
+    fn call<I: Isa>(self, isa: I, [x, mask]: [I::F32; 2]) -> I::F32 {
+        isa.mul_add(x, isa.splat(self.0), mask)
     }
 }
 
-impl Exponent for Masked {
-    #[inline(always)]
-    unsafe fn row(args: &SoftmaxArgs, r: usize) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { Self { unmasked: Unmasked::row(args, r), mask: args.mask.add(r * args.mask_stride) } }
-    }
-
-    #[inline(always)]
-    unsafe fn largest<I: Isa>(&self, isa: I, n: usize) -> f32 {
-        // SAFETY: the caller's promise.
-        unsafe { fold::<Max, I>(isa, self, n) }
-    }
-
-    #[inline(always)]
-    unsafe fn below<I: Isa>(&self, isa: I, i: usize, count: usize, max: f32) -> I::F32 {
-        // SAFETY: the caller's promise.
-        isa.sub(unsafe { self.at(isa, i, count) }, isa.splat(max))
-    }
-}
-
-/// e^(exponent − max), stored to `dst`.
-struct Exponentials<E> {
-    exponent: E,
-    dst: *mut f32,
+/// e^(scale · x + mask − max).
+#[derive(Clone, Copy)]
+struct ExpOfMasked {
+    masked: ScaledAndMasked,
     max: f32,
 }
 
-impl<E: Exponent> Terms for Exponentials<E> {
+impl Function<2> for ExpOfMasked {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let power = vecmath::exp_flushed(isa, self.exponent.below(isa, i, count, self.max));
-            store(isa, self.dst.add(i), power, count);
-            power
-        }
+    fn call<I: Isa>(self, isa: I, x: [I::F32; 2]) -> I::F32 {
+        vecmath::exp_flushed(isa, isa.sub(self.masked.call(isa, x), isa.splat(self.max)))
     }
 }
 
-/// x · factor, stored to x.
-struct Scaled {
-    x: *mut f32,
-    factor: f32,
-}
+struct LogSoftmaxRows;
 
-impl Terms for Scaled {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let y = isa.mul(load(isa, self.x.add(i), count), isa.splat(self.factor));
-            store(isa, self.x.add(i), y, count);
-            y
-        }
-    }
-}
-
-struct LogSoftmaxRows<'a>(&'a SoftmaxArgs);
-
-impl SimdBody for LogSoftmaxRows<'_> {
+impl Routine<SoftmaxArgs> for LogSoftmaxRows {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let &SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, .. } = self.0;
+    fn run<I: Isa>(isa: I, args: &SoftmaxArgs) {
+        let &SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, .. } = args;
         for r in 0..rows {
-            // SAFETY: row r lies inside what the caller promised.
+            // SAFETY: r < rows, and rows hold `cols` floats.
             unsafe {
                 let (src, dst) = (src.add(r * src_stride), dst.add(r * dst_stride));
                 let max = fold::<Max, I>(isa, &Values(src), cols);
-                let log_sum = fold::<Sum, I>(isa, &Powers { src, max }, cols).ln();
-                visit(isa, &Shifted { src, dst, first: max, second: log_sum }, cols);
+                let log_sum = fold::<Sum, I>(isa, &Over(ExpBelow(max), [src]), cols).ln();
+                visit(isa, &Stored(Over(Shifted { first: max, second: log_sum }, [src]), dst), 0, cols);
             }
         }
     }
 }
 
-/// e^(src − max).
-struct Powers {
-    src: *const f32,
-    max: f32,
-}
+/// e^(x − max).
+#[derive(Clone, Copy)]
+struct ExpBelow(f32);
 
-impl Terms for Powers {
+impl Function<1> for ExpBelow {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        let x = unsafe { load(isa, self.src.add(i), count) };
-        vecmath::exp_flushed(isa, isa.sub(x, isa.splat(self.max)))
+    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        vecmath::exp_flushed(isa, isa.sub(x, isa.splat(self.0)))
     }
 }
 
-/// (src − first) − second, stored to dst.
+/// (x − first) − second.
+#[derive(Clone, Copy)]
 struct Shifted {
-    src: *const f32,
-    dst: *mut f32,
     first: f32,
     second: f32,
 }
 
-impl Terms for Shifted {
+impl Function<1> for Shifted {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let x = isa.sub(load(isa, self.src.add(i), count), isa.splat(self.first));
-            let y = isa.sub(x, isa.splat(self.second));
-            store(isa, self.dst.add(i), y, count);
-            y
-        }
+    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        isa.sub(isa.sub(x, isa.splat(self.first)), isa.splat(self.second))
     }
 }

@@ -1,22 +1,14 @@
-//! The functions that elementwise kernels apply, as types: one a row of the table.
-//! The arithmetic is [`vecmath`]'s; here stand only names and numbers of arguments.
+//! The functions that elementwise kernels apply, as types: one for each kernel.
+//! The arithmetic is in [`vecmath`]; these types only give it a number of arguments.
 
 use super::vecmath;
 use crate::isa::Isa;
-
-/// A function of N numbers, computed on N vectors.
-pub(super) trait Function<const N: usize>: Copy {
-    /// The operation's name in the table.
-    const NAME: &'static str;
-    /// The function of each lane. Implementations are `#[inline(always)]`.
-    fn call<I: Isa>(self, isa: I, x: [I::F32; N]) -> I::F32;
-}
+use crate::kernels::vectors::Function;
 
 #[derive(Clone, Copy, Default)]
 pub(super) struct Exp;
 
 impl Function<1> for Exp {
-    const NAME: &'static str = "exp";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         vecmath::exp(isa, x)
@@ -27,7 +19,6 @@ impl Function<1> for Exp {
 pub(super) struct Tanh;
 
 impl Function<1> for Tanh {
-    const NAME: &'static str = "tanh";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         vecmath::tanh(isa, x)
@@ -38,7 +29,6 @@ impl Function<1> for Tanh {
 pub(super) struct Erf;
 
 impl Function<1> for Erf {
-    const NAME: &'static str = "erf";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         vecmath::erf(isa, x)
@@ -49,7 +39,6 @@ impl Function<1> for Erf {
 pub(super) struct Sigmoid;
 
 impl Function<1> for Sigmoid {
-    const NAME: &'static str = "sigmoid";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         vecmath::sigmoid(isa, x)
@@ -60,7 +49,6 @@ impl Function<1> for Sigmoid {
 pub(super) struct GeluTanh;
 
 impl Function<1> for GeluTanh {
-    const NAME: &'static str = "gelu_tanh";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         vecmath::gelu_tanh(isa, x)
@@ -71,7 +59,6 @@ impl Function<1> for GeluTanh {
 pub(super) struct GeluErf;
 
 impl Function<1> for GeluErf {
-    const NAME: &'static str = "gelu_erf";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         vecmath::gelu_erf(isa, x)
@@ -82,7 +69,6 @@ impl Function<1> for GeluErf {
 pub(super) struct Silu;
 
 impl Function<1> for Silu {
-    const NAME: &'static str = "silu";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         vecmath::silu(isa, x)
@@ -93,7 +79,6 @@ impl Function<1> for Silu {
 pub(super) struct Relu;
 
 impl Function<1> for Relu {
-    const NAME: &'static str = "relu";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         vecmath::relu(isa, x)
@@ -101,10 +86,9 @@ impl Function<1> for Relu {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Add;
+pub(in crate::kernels) struct Add;
 
 impl Function<2> for Add {
-    const NAME: &'static str = "add";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [a, b]: [I::F32; 2]) -> I::F32 {
         isa.add(a, b)
@@ -112,10 +96,9 @@ impl Function<2> for Add {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Mul;
+pub(in crate::kernels) struct Mul;
 
 impl Function<2> for Mul {
-    const NAME: &'static str = "mul";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [a, b]: [I::F32; 2]) -> I::F32 {
         isa.mul(a, b)
@@ -126,7 +109,6 @@ impl Function<2> for Mul {
 pub(super) struct SwiGlu;
 
 impl Function<2> for SwiGlu {
-    const NAME: &'static str = "swiglu";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [gate, up]: [I::F32; 2]) -> I::F32 {
         isa.mul(vecmath::silu(isa, gate), up)
@@ -137,7 +119,6 @@ impl Function<2> for SwiGlu {
 pub(super) struct GeGlu;
 
 impl Function<2> for GeGlu {
-    const NAME: &'static str = "geglu";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [gate, up]: [I::F32; 2]) -> I::F32 {
         isa.mul(vecmath::gelu_tanh(isa, gate), up)
@@ -148,33 +129,42 @@ impl Function<2> for GeGlu {
 pub(super) struct GeGluErf;
 
 impl Function<2> for GeGluErf {
-    const NAME: &'static str = "geglu_erf";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [gate, up]: [I::F32; 2]) -> I::F32 {
         isa.mul(vecmath::gelu_erf(isa, gate), up)
     }
 }
 
-/// factor · x + y.
+/// factor · x + y, of y and x in this order: the output is y.
 #[derive(Clone, Copy)]
-pub(super) struct Axpy(pub f32);
+pub(in crate::kernels) struct Axpy(pub f32);
 
 impl Function<2> for Axpy {
-    const NAME: &'static str = "axpy";
     #[inline(always)]
-    fn call<I: Isa>(self, isa: I, [x, y]: [I::F32; 2]) -> I::F32 {
+    fn call<I: Isa>(self, isa: I, [y, x]: [I::F32; 2]) -> I::F32 {
         isa.mul_add(isa.splat(self.0), x, y)
     }
 }
 
-/// Multiplication by a number.
+/// factor · x.
 #[derive(Clone, Copy)]
-pub(super) struct Scale(pub f32);
+pub(in crate::kernels) struct Scale(pub f32);
 
 impl Function<1> for Scale {
-    const NAME: &'static str = "scale";
     #[inline(always)]
     fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         isa.mul(isa.splat(self.0), x)
+    }
+}
+
+impl From<f32> for Axpy {
+    fn from(factor: f32) -> Self {
+        Self(factor)
+    }
+}
+
+impl From<f32> for Scale {
+    fn from(factor: f32) -> Self {
+        Self(factor)
     }
 }

@@ -1,96 +1,129 @@
 //! The walks of elementwise kernels along their arrays.
-//! Every vector goes through the same operations, and a partial one at the end through them too.
+//! Every vector goes through the same operations, and so does a partial one at the end.
 
 use super::GatedArgs;
-use super::functions::Function;
 use super::gradients::Gated;
-use crate::isa::{Isa, SimdBody};
-use crate::kernels::vectors::{load, store};
+use crate::isa::Isa;
+use crate::kernels::routine::{Code, Routine};
+use crate::kernels::vectors::{Function, Over, Stored, Terms, load, store, visit};
 use std::marker::PhantomData;
 
-/// From this size on, an output that is none of the inputs goes past the caches: larger than what a core is likely
-/// to find again in them, and far above where it would hurt.
+/// From this size on, an output that is none of the inputs is written past the caches: larger than what a core is
+/// likely to find again in them, and far above the sizes at which this would cost time.
 pub const STREAM_BYTES: usize = 32 << 20;
 
-/// Walks N inputs and one output together. Its pointers are as the entries' callers promise.
-pub(super) struct Map<F, const N: usize> {
-    pub function: F,
+/// N inputs and one output, of `n` elements each. The output is one of the inputs or overlaps none.
+pub(super) struct MapArgs<const N: usize> {
+    /// For functions that have a factor; others ignore it.
+    pub factor: f32,
     pub src: [*const f32; N],
     pub dst: *mut f32,
     pub n: usize,
 }
 
-impl<F: Function<N>, const N: usize> Map<F, N> {
-    /// Elements `i .. i + count`, at most a vector, and their function.
-    ///
-    /// # Safety
-    /// `i + count ≤ n`.
+/// Maps as many elements as all slices have.
+pub(super) fn apply<const N: usize>(code: &Code<MapArgs<N>>, factor: f32, src: [&[f32]; N], dst: &mut [f32]) {
+    let n = src.iter().fold(dst.len(), |n, src| n.min(src.len()));
+    debug_assert!(dst.len() == n && src.iter().all(|src| src.len() == n), "arrays of different lengths");
+    let args = MapArgs { factor, src: src.map(<[f32]>::as_ptr), dst: dst.as_mut_ptr(), n };
+    // SAFETY: `select` has proved the level; all slices hold n floats, and the output is borrowed mutably.
+    unsafe { code.run(&args) }
+}
+
+/// Maps as many elements as all slices have; `x` is the output and the first input, `rest` are the other inputs.
+pub(super) fn apply_in_place<const N: usize, const M: usize>(
+    code: &Code<MapArgs<N>>,
+    factor: f32,
+    x: &mut [f32],
+    rest: [&[f32]; M],
+) {
+    const { assert!(N == M + 1) };
+    let n = rest.iter().fold(x.len(), |n, src| n.min(src.len()));
+    debug_assert!(x.len() == n && rest.iter().all(|src| src.len() == n), "arrays of different lengths");
+    // One pointer for reading and writing: another one, from a shared borrow, would end with the first write.
+    let dst = x.as_mut_ptr();
+    let mut src = [dst.cast_const(); N];
+    for (src, rest) in src[1..].iter_mut().zip(rest) {
+        *src = rest.as_ptr();
+    }
+    // SAFETY: `select` has proved the level; all slices hold n floats, and the output is the first input.
+    unsafe { code.run(&MapArgs { factor, src, dst, n }) }
+}
+
+/// Maps by a function without a factor.
+pub(super) struct Map<F>(PhantomData<F>);
+
+impl<F: Function<N> + Default, const N: usize> Routine<MapArgs<N>> for Map<F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, args: &MapArgs<N>) {
+        map(isa, F::default(), args);
+    }
+}
+
+/// Maps by a function that has a factor.
+pub(super) struct Factored<F>(PhantomData<F>);
+
+impl<F: Function<N> + From<f32>, const N: usize> Routine<MapArgs<N>> for Factored<F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, args: &MapArgs<N>) {
+        map(isa, F::from(args.factor), args);
+    }
+}
+
+/// Writes `function` of the inputs to the output.
+#[inline(always)]
+fn map<I: Isa, const N: usize>(isa: I, function: impl Function<N>, args: &MapArgs<N>) {
+    let &MapArgs { src, dst, n, .. } = args;
+    let terms = Over(function, src);
+    let mut first = 0;
+    if n >= STREAM_BYTES / size_of::<f32>() && src.iter().all(|&src| src != dst) {
+        let head = dst.align_offset(I::LANES * size_of::<f32>());
+        if head < I::LANES {
+            first = stream(isa, terms, dst, head, n);
+        }
+    }
+    // SAFETY: the arrays hold n elements.
+    unsafe { visit(isa, &Stored(terms, dst), first, n) };
+}
+
+/// Writes the terms up to the last whole vector past the caches, and returns where that ends. `dst` is aligned to
+/// vectors from `head` on, which is less than a vector.
+#[inline(always)]
+fn stream<I: Isa>(isa: I, terms: impl Terms, dst: *mut f32, head: usize, n: usize) -> usize {
+    // SAFETY: head < LANES ≤ n, and the arrays hold n elements.
+    unsafe { isa.store_first(dst, terms.at(isa, 0, head), head) };
+    let mut i = head;
+    while i + I::LANES <= n {
+        // SAFETY: i + LANES ≤ n, and the output is aligned here.
+        unsafe { isa.stream(dst.add(i), terms.at(isa, i, I::LANES)) };
+        i += I::LANES;
+    }
+    isa.fence();
+    i
+}
+
+/// Writes the gradients of a gated pair's factors.
+pub(super) struct GatedMap<F>(PhantomData<F>);
+
+impl<F: Gated> Routine<GatedArgs> for GatedMap<F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, args: &GatedArgs) {
+        // SAFETY: the arrays hold n elements.
+        unsafe { visit(isa, &GatedTerms(args, PhantomData::<F>), 0, args.n) };
+    }
+}
+
+/// The gradients, which are stored on the way.
+struct GatedTerms<'a, F>(&'a GatedArgs, PhantomData<F>);
+
+impl<F: Gated> Terms for GatedTerms<'_, F> {
     #[inline(always)]
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        let mut x = [isa.zero(); N];
-        for (x, src) in x.iter_mut().zip(self.src) {
-            // SAFETY: the caller's promise.
-            *x = unsafe { load(isa, src.add(i), count) };
-        }
-        self.function.call(isa, x)
-    }
-
-    /// Elements `begin .. end`, to a destination that is aligned to vectors at `begin`; returns where whole vectors end.
-    #[inline(always)]
-    fn stream<I: Isa>(&self, isa: I, begin: usize) -> usize {
-        let mut i = begin;
-        while i + I::LANES <= self.n {
-            // SAFETY: i + LANES ≤ n, and the destination is aligned.
-            unsafe { isa.stream(self.dst.add(i), self.at(isa, i, I::LANES)) };
-            i += I::LANES;
-        }
-        isa.fence();
-        i
-    }
-}
-
-impl<F: Function<N>, const N: usize> SimdBody for Map<F, N> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let (dst, n) = (self.dst, self.n);
-        let mut i = 0;
-        if n >= STREAM_BYTES / size_of::<f32>() && self.src.iter().all(|&src| src != dst) {
-            let head = dst.align_offset(I::LANES * size_of::<f32>());
-            if head < I::LANES {
-                // SAFETY: head < LANES ≤ n.
-                unsafe { isa.store_first(dst, self.at(isa, 0, head), head) };
-                i = self.stream(isa, head);
-            }
-        }
-        while i + I::LANES <= n {
-            // SAFETY: i + LANES ≤ n.
-            unsafe { isa.store(dst.add(i), self.at(isa, i, I::LANES)) };
-            i += I::LANES;
-        }
-        if i < n {
-            // SAFETY: i + (n − i) = n.
-            unsafe { store(isa, dst.add(i), self.at(isa, i, n - i), n - i) };
-        }
-    }
-}
-
-/// Walks the arrays of a gated pair.
-pub(super) struct GatedMap<'a, F> {
-    pub args: &'a GatedArgs,
-    pub function: PhantomData<F>,
-}
-
-impl<F: Gated> GatedMap<'_, F> {
-    /// What flows back to elements `i .. i + count`, at most a vector.
-    ///
-    /// # Safety
-    /// `i + count ≤ n`.
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) {
-        let args = self.args;
-        // SAFETY: the caller's promise.
+        let args = self.0;
+        // SAFETY: the caller promises that all arrays reach to i + count.
         unsafe {
             let gate = load(isa, args.gate.add(i), count);
             let (up, dy) = (load(isa, args.up.add(i), count), load(isa, args.dy.add(i), count));
@@ -98,25 +131,7 @@ impl<F: Gated> GatedMap<'_, F> {
             let (dgate, dup) = (isa.mul(isa.mul(dy, up), slope), isa.mul(dy, value));
             store(isa, args.dgate.add(i), dgate, count);
             store(isa, args.dup.add(i), dup, count);
-        }
-    }
-}
-
-impl<F: Gated> SimdBody for GatedMap<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let n = self.args.n;
-        let mut i = 0;
-        while i + I::LANES <= n {
-            // SAFETY: i + LANES ≤ n.
-            unsafe { self.at(isa, i, I::LANES) };
-            i += I::LANES;
-        }
-        if i < n {
-            // SAFETY: i + (n − i) = n.
-            unsafe { self.at(isa, i, n - i) };
+            dup
         }
     }
 }

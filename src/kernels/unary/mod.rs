@@ -1,15 +1,15 @@
-//! Elementwise kernels: exp, tanh, erf, sigmoid, GELU, SiLU, ReLU and what flows back through them; sums and
-//! products; gated pairs, forth and back.
+//! Elementwise kernels: exp, tanh, erf, sigmoid, GELU, SiLU, ReLU and their derivatives; sums and products; gated
+//! pairs, forward and backward.
 //!
-//! Contract: element i of the output depends on element i of the inputs only, by the same operations
-//! wherever it stands, so any split into portions gives the same bits. Any alignment. The output may be one
-//! of the inputs, but must not overlap one otherwise. Errors are stated in ULP at each function of
-//! [`vecmath`]; what happens to NaN and infinities, too.
+//! Contract: element i of the output depends on element i of the inputs only, by the same operations wherever it
+//! stands, so any split into portions gives the same bits. Any alignment. The output may be one of the inputs, but
+//! must not overlap one otherwise. Each function of [`vecmath`] states its error in ULP, and its results for NaN and
+//! infinities.
 //!
 //! `*_backward` takes x and dy, in this order, and gives dy · f'(x). Outputs of [`STREAM_BYTES`] and more that are
-//! none of the inputs go past the caches.
+//! none of the inputs are written past the caches.
 
-mod functions;
+pub(super) mod functions;
 mod gradients;
 mod map;
 mod slopes;
@@ -19,34 +19,37 @@ mod tests;
 pub(crate) mod vecmath;
 
 use super::info::KernelInfo;
-use super::levels::{self, Levels};
+use super::levels::{self, At, LEVELS};
+use super::routine::Code;
+use super::table::{self, Entry};
+use super::vectors::Function;
 use crate::isa::{Isa, IsaId};
-use functions::Function;
 use gradients::Gated;
-use map::{GatedMap, Map};
+use map::{Factored, GatedMap, Map, MapArgs, apply, apply_in_place};
 
 pub use map::STREAM_BYTES;
 
 /// `dst[i] = f(src[i])`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Unary {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(src: *const f32, dst: *mut f32, n: usize),
+    code: Code<MapArgs<1>>,
 }
 
 impl Unary {
-    /// `dst[i] = f(src[i])` as far as both reach; they should have one length.
+    const fn at<I: Isa, F: Function<1> + Default>(op: &'static str) -> Self {
+        Self { info: KernelInfo::of::<I>(op, "f32"), code: Code::of::<I, Map<F>>() }
+    }
+
+    /// `dst[i] = f(src[i])` for as many elements as both slices have; they should have one length.
     pub fn apply(&self, src: &[f32], dst: &mut [f32]) {
-        debug_assert_eq!(src.len(), dst.len());
-        // SAFETY: both slices hold that many floats.
-        unsafe { (self.run)(src.as_ptr(), dst.as_mut_ptr(), src.len().min(dst.len())) }
+        apply(&self.code, 0.0, [src], dst);
     }
 
     /// `x[i] = f(x[i])`.
     pub fn apply_in_place(&self, x: &mut [f32]) {
-        // SAFETY: the slice is readable and writable for its length.
-        unsafe { (self.run)(x.as_ptr(), x.as_mut_ptr(), x.len()) }
+        apply_in_place(&self.code, 0.0, x, []);
     }
 
     /// `dst[i] = f(src[i])` for i < n.
@@ -54,33 +57,32 @@ impl Unary {
     /// # Safety
     /// `src` is readable and `dst` writable for `n` floats; they are the same or do not overlap.
     pub unsafe fn run(&self, src: *const f32, dst: *mut f32, n: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(src, dst, n) }
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.code.run(&MapArgs { factor: 0.0, src: [src], dst, n }) }
     }
 }
 
 /// `dst[i] = f(a[i], b[i])`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Binary {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(a: *const f32, b: *const f32, dst: *mut f32, n: usize),
+    code: Code<MapArgs<2>>,
 }
 
 impl Binary {
-    /// `dst[i] = f(a[i], b[i])` as far as all three reach; they should have one length.
-    pub fn apply(&self, a: &[f32], b: &[f32], dst: &mut [f32]) {
-        debug_assert_eq!((a.len(), b.len()), (dst.len(), dst.len()));
-        let n = a.len().min(b.len()).min(dst.len());
-        // SAFETY: all three slices hold n floats.
-        unsafe { (self.run)(a.as_ptr(), b.as_ptr(), dst.as_mut_ptr(), n) }
+    const fn at<I: Isa, F: Function<2> + Default>(op: &'static str) -> Self {
+        Self { info: KernelInfo::of::<I>(op, "f32"), code: Code::of::<I, Map<F>>() }
     }
 
-    /// `a[i] = f(a[i], b[i])` as far as both reach; they should have one length.
+    /// `dst[i] = f(a[i], b[i])` for as many elements as all three slices have; they should have one length.
+    pub fn apply(&self, a: &[f32], b: &[f32], dst: &mut [f32]) {
+        apply(&self.code, 0.0, [a, b], dst);
+    }
+
+    /// `a[i] = f(a[i], b[i])` for as many elements as both slices have; they should have one length.
     pub fn apply_in_place(&self, a: &mut [f32], b: &[f32]) {
-        debug_assert_eq!(a.len(), b.len());
-        // SAFETY: both slices hold that many floats, and the output is the first input.
-        unsafe { (self.run)(a.as_ptr(), b.as_ptr(), a.as_mut_ptr(), a.len().min(b.len())) }
+        apply_in_place(&self.code, 0.0, a, [b]);
     }
 
     /// `dst[i] = f(a[i], b[i])` for i < n.
@@ -88,31 +90,33 @@ impl Binary {
     /// # Safety
     /// `a` and `b` are readable and `dst` writable for `n` floats; `dst` is one of them or overlaps neither.
     pub unsafe fn run(&self, a: *const f32, b: *const f32, dst: *mut f32, n: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(a, b, dst, n) }
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.code.run(&MapArgs { factor: 0.0, src: [a, b], dst, n }) }
     }
 }
 
 /// `dst[i] = factor · src[i]`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scale {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(src: *const f32, factor: f32, dst: *mut f32, n: usize),
+    code: Code<MapArgs<1>>,
 }
 
 impl Scale {
-    /// `dst[i] = factor · src[i]` as far as both reach; they should have one length.
+    const fn at<I: Isa>() -> Self {
+        let code = Code::of::<I, Factored<functions::Scale>>();
+        Self { info: KernelInfo::of::<I>("scale", "f32"), code }
+    }
+
+    /// `dst[i] = factor · src[i]` for as many elements as both slices have; they should have one length.
     pub fn apply(&self, src: &[f32], factor: f32, dst: &mut [f32]) {
-        debug_assert_eq!(src.len(), dst.len());
-        // SAFETY: both slices hold that many floats.
-        unsafe { (self.run)(src.as_ptr(), factor, dst.as_mut_ptr(), src.len().min(dst.len())) }
+        apply(&self.code, factor, [src], dst);
     }
 
     /// `x[i] = factor · x[i]`.
     pub fn apply_in_place(&self, x: &mut [f32], factor: f32) {
-        // SAFETY: the slice is readable and writable for its length.
-        unsafe { (self.run)(x.as_ptr(), factor, x.as_mut_ptr(), x.len()) }
+        apply_in_place(&self.code, factor, x, []);
     }
 
     /// `dst[i] = factor · src[i]` for i < n.
@@ -120,72 +124,80 @@ impl Scale {
     /// # Safety
     /// `src` is readable and `dst` writable for `n` floats; they are the same or do not overlap.
     pub unsafe fn run(&self, src: *const f32, factor: f32, dst: *mut f32, n: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(src, factor, dst, n) }
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.code.run(&MapArgs { factor, src: [src], dst, n }) }
     }
 }
 
 /// `y[i] = factor · x[i] + y[i]`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Axpy {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(factor: f32, x: *const f32, y: *mut f32, n: usize),
+    code: Code<MapArgs<2>>,
 }
 
 impl Axpy {
-    /// `y[i] = factor · x[i] + y[i]` as far as both reach; they should have one length.
-    pub fn apply(&self, factor: f32, x: &[f32], y: &mut [f32]) {
-        debug_assert_eq!(x.len(), y.len());
-        // SAFETY: both slices hold that many floats.
-        unsafe { (self.run)(factor, x.as_ptr(), y.as_mut_ptr(), x.len().min(y.len())) }
+    const fn at<I: Isa>() -> Self {
+        let code = Code::of::<I, Factored<functions::Axpy>>();
+        Self { info: KernelInfo::of::<I>("axpy", "f32"), code }
     }
 
-    /// `y[i] = factor · x[i] + y[i]` for i < n, one rounding at the end but on the scalar level.
+    /// `y[i] = factor · x[i] + y[i]` for as many elements as both slices have; they should have one length.
+    pub fn apply(&self, factor: f32, x: &[f32], y: &mut [f32]) {
+        apply_in_place(&self.code, factor, y, [x]);
+    }
+
+    /// `y[i] = factor · x[i] + y[i]` for i < n, with one rounding at the end, except on the scalar level.
     ///
     /// # Safety
     /// `x` is readable and `y` readable and writable for `n` floats; they are the same or do not overlap.
     pub unsafe fn run(&self, factor: f32, x: *const f32, y: *mut f32, n: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(factor, x, y, n) }
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.code.run(&MapArgs { factor, src: [y, x], dst: y, n }) }
     }
 }
 
-/// Arguments of a gated pair y = f(gate) · up, and what flows back. All hold `n` floats.
+/// The factors of gated pairs y = f(gate) · up, and their gradients. All arrays hold `n` floats.
 #[derive(Clone, Copy, Debug)]
 pub struct GatedArgs {
-    /// What f was applied to.
+    /// Arguments of f.
     pub gate: *const f32,
-    /// The other factor.
+    /// The other factors.
     pub up: *const f32,
-    /// What comes back from y.
+    /// Gradient of y.
     pub dy: *const f32,
-    /// Gets dy · up · f'(gate).
+    /// Gradient of the gate, dy · up · f'(gate): written.
     pub dgate: *mut f32,
-    /// Gets dy · f(gate).
+    /// Gradient of `up`, dy · f(gate): written.
     pub dup: *mut f32,
-    /// Elements.
+    /// Number of elements.
     pub n: usize,
 }
 
-/// What flows back through a gated pair.
-#[derive(Clone, Copy)]
+/// The gradients of a gated pair's factors.
+#[derive(Clone, Copy, Debug)]
 pub struct GatedBackward {
     /// What the kernel is.
     pub info: KernelInfo,
-    run: unsafe fn(&GatedArgs),
+    code: Code<GatedArgs>,
 }
 
 impl GatedBackward {
-    /// `dgate = dy · up · f'(gate)` and `dup = dy · f(gate)` as far as all reach; they should have one length.
+    const fn at<I: Isa, F: Gated>(op: &'static str) -> Self {
+        Self { info: KernelInfo::of::<I>(op, "f32"), code: Code::of::<I, GatedMap<F>>() }
+    }
+
+    /// `dgate = dy · up · f'(gate)` and `dup = dy · f(gate)` for as many elements as all slices have; they should have
+    /// one length.
     pub fn apply(&self, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
-        let n =
-            [gate.len(), up.len(), dy.len(), dgate.len(), dup.len()].into_iter().fold(usize::MAX, usize::min);
-        debug_assert_eq!([gate.len(), up.len(), dy.len(), dgate.len(), dup.len()], [n; 5]);
+        let lengths = [gate.len(), up.len(), dy.len(), dgate.len(), dup.len()];
+        let n = lengths.into_iter().fold(usize::MAX, usize::min);
+        debug_assert_eq!(lengths, [n; 5]);
         let (gate, up, dy) = (gate.as_ptr(), up.as_ptr(), dy.as_ptr());
         let (dgate, dup) = (dgate.as_mut_ptr(), dup.as_mut_ptr());
-        // SAFETY: all five slices hold n floats.
-        unsafe { (self.run)(&GatedArgs { gate, up, dy, dgate, dup, n }) }
+        // SAFETY: all five slices hold n floats, and the outputs are borrowed mutably.
+        unsafe { self.run(&GatedArgs { gate, up, dy, dgate, dup, n }) }
     }
 
     /// As `apply`, on pointers.
@@ -194,13 +206,13 @@ impl GatedBackward {
     /// Inputs are readable and outputs writable for `n` floats. An output is one of the inputs or overlaps none, and
     /// the outputs do not overlap each other.
     pub unsafe fn run(&self, args: &GatedArgs) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.run)(args) }
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.code.run(args) }
     }
 }
 
 /// This family's kernels at one level.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct UnaryKernels {
     /// eˣ; see [`vecmath::exp`].
     pub exp: Unary,
@@ -244,18 +256,55 @@ pub struct UnaryKernels {
     pub scale: Scale,
     /// factor · x + y.
     pub axpy: Axpy,
-    /// Back through `swiglu`.
+    /// Gradients of `swiglu`.
     pub swiglu_backward: GatedBackward,
-    /// Back through `geglu`.
+    /// Gradients of `geglu`.
     pub geglu_backward: GatedBackward,
-    /// Back through `geglu_erf`.
+    /// Gradients of `geglu_erf`.
     pub geglu_erf_backward: GatedBackward,
 }
 
+impl<I: Isa> At<I> for UnaryKernels {
+    const KERNELS: Self = Self {
+        exp: Unary::at::<I, functions::Exp>("exp"),
+        tanh: Unary::at::<I, functions::Tanh>("tanh"),
+        erf: Unary::at::<I, functions::Erf>("erf"),
+        sigmoid: Unary::at::<I, functions::Sigmoid>("sigmoid"),
+        gelu_tanh: Unary::at::<I, functions::GeluTanh>("gelu_tanh"),
+        gelu_erf: Unary::at::<I, functions::GeluErf>("gelu_erf"),
+        silu: Unary::at::<I, functions::Silu>("silu"),
+        relu: Unary::at::<I, functions::Relu>("relu"),
+        add: Binary::at::<I, functions::Add>("add"),
+        mul: Binary::at::<I, functions::Mul>("mul"),
+        swiglu: Binary::at::<I, functions::SwiGlu>("swiglu"),
+        geglu: Binary::at::<I, functions::GeGlu>("geglu"),
+        geglu_erf: Binary::at::<I, functions::GeGluErf>("geglu_erf"),
+        tanh_backward: Binary::at::<I, gradients::TanhBackward>("tanh_backward"),
+        sigmoid_backward: Binary::at::<I, gradients::SigmoidBackward>("sigmoid_backward"),
+        gelu_tanh_backward: Binary::at::<I, gradients::GeluTanhBackward>("gelu_tanh_backward"),
+        gelu_erf_backward: Binary::at::<I, gradients::GeluErfBackward>("gelu_erf_backward"),
+        silu_backward: Binary::at::<I, gradients::SiluBackward>("silu_backward"),
+        relu_backward: Binary::at::<I, gradients::ReluBackward>("relu_backward"),
+        scale: Scale::at::<I>(),
+        axpy: Axpy::at::<I>(),
+        swiglu_backward: GatedBackward::at::<I, gradients::SwiGluBackward>("swiglu_backward"),
+        geglu_backward: GatedBackward::at::<I, gradients::GeGluBackward>("geglu_backward"),
+        geglu_erf_backward: GatedBackward::at::<I, gradients::GeGluErfBackward>("geglu_erf_backward"),
+    };
+}
+
+static TABLE: [UnaryKernels; LEVELS] = levels::table();
+
+impl Entry for UnaryKernels {
+    fn isa(&self) -> IsaId {
+        self.exp.info.isa
+    }
+}
+
 impl UnaryKernels {
-    /// The best kernels that run at `isa`.
+    /// The best kernels that run at `isa` and on this CPU.
     pub fn select(isa: IsaId) -> Self {
-        levels::select(isa)
+        table::choose(&TABLE, isa)
     }
 
     /// The functions of one argument.
@@ -289,106 +338,20 @@ impl UnaryKernels {
         ]
     }
 
-    /// What flows back through gated pairs.
+    /// The gradients of gated pairs.
     pub fn gated(&self) -> [&GatedBackward; 3] {
         [&self.swiglu_backward, &self.geglu_backward, &self.geglu_erf_backward]
     }
-}
 
-impl Levels for UnaryKernels {
-    fn at<I: Isa>() -> Self {
-        Self {
-            exp: unary::<I, functions::Exp>(),
-            tanh: unary::<I, functions::Tanh>(),
-            erf: unary::<I, functions::Erf>(),
-            sigmoid: unary::<I, functions::Sigmoid>(),
-            gelu_tanh: unary::<I, functions::GeluTanh>(),
-            gelu_erf: unary::<I, functions::GeluErf>(),
-            silu: unary::<I, functions::Silu>(),
-            relu: unary::<I, functions::Relu>(),
-            add: binary::<I, functions::Add>(),
-            mul: binary::<I, functions::Mul>(),
-            swiglu: binary::<I, functions::SwiGlu>(),
-            geglu: binary::<I, functions::GeGlu>(),
-            geglu_erf: binary::<I, functions::GeGluErf>(),
-            tanh_backward: binary::<I, gradients::TanhBackward>(),
-            sigmoid_backward: binary::<I, gradients::SigmoidBackward>(),
-            gelu_tanh_backward: binary::<I, gradients::GeluTanhBackward>(),
-            gelu_erf_backward: binary::<I, gradients::GeluErfBackward>(),
-            silu_backward: binary::<I, gradients::SiluBackward>(),
-            relu_backward: binary::<I, gradients::ReluBackward>(),
-            scale: Scale { info: info::<I>(functions::Scale::NAME), run: scale_entry::<I> },
-            axpy: Axpy { info: info::<I>(functions::Axpy::NAME), run: axpy_entry::<I> },
-            swiglu_backward: gated::<I, gradients::SwiGluBackward>(),
-            geglu_backward: gated::<I, gradients::GeGluBackward>(),
-            geglu_erf_backward: gated::<I, gradients::GeGluErfBackward>(),
-        }
+    fn infos(&self) -> impl Iterator<Item = KernelInfo> + use<> {
+        let unary = self.unary().map(|kernel| kernel.info);
+        let binary = self.binary().map(|kernel| kernel.info);
+        let gated = self.gated().map(|kernel| kernel.info);
+        unary.into_iter().chain(binary).chain(gated).chain([self.scale.info, self.axpy.info])
     }
 }
 
 /// Every kernel of the family.
 pub fn kernels() -> impl Iterator<Item = KernelInfo> {
-    levels::all::<UnaryKernels>().into_iter().flat_map(|(_, set)| {
-        let unary = set.unary().map(|kernel| kernel.info);
-        let binary = set.binary().map(|kernel| kernel.info);
-        let gated = set.gated().map(|kernel| kernel.info);
-        unary.into_iter().chain(binary).chain(gated).chain([set.scale.info, set.axpy.info])
-    })
-}
-
-fn info<I: Isa>(op: &'static str) -> KernelInfo {
-    KernelInfo { op, dtype: "f32", isa: I::ID, mr: 1, nr: 1 }
-}
-
-fn unary<I: Isa, F: Function<1> + Default>() -> Unary {
-    Unary { info: info::<I>(F::NAME), run: unary_entry::<I, F> }
-}
-
-fn binary<I: Isa, F: Function<2> + Default>() -> Binary {
-    Binary { info: info::<I>(F::NAME), run: binary_entry::<I, F> }
-}
-
-fn gated<I: Isa, F: Gated>() -> GatedBackward {
-    GatedBackward { info: info::<I>(F::NAME), run: gated_entry::<I, F> }
-}
-
-/// # Safety
-/// `I` is available; pointers as [`Unary::run`] says.
-unsafe fn unary_entry<I: Isa, F: Function<1> + Default>(src: *const f32, dst: *mut f32, n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Map { function: F::default(), src: [src], dst, n })
-}
-
-/// # Safety
-/// `I` is available; pointers as [`Binary::run`] says.
-unsafe fn binary_entry<I: Isa, F: Function<2> + Default>(
-    a: *const f32,
-    b: *const f32,
-    dst: *mut f32,
-    n: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Map { function: F::default(), src: [a, b], dst, n })
-}
-
-/// # Safety
-/// `I` is available; pointers as [`Scale::run`] says.
-unsafe fn scale_entry<I: Isa>(src: *const f32, factor: f32, dst: *mut f32, n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Map { function: functions::Scale(factor), src: [src], dst, n })
-}
-
-/// # Safety
-/// `I` is available; pointers as [`Axpy::run`] says.
-unsafe fn axpy_entry<I: Isa>(factor: f32, x: *const f32, y: *mut f32, n: usize) {
-    let (function, src) = (functions::Axpy(factor), [x, y.cast_const()]);
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Map { function, src, dst: y, n })
-}
-
-/// # Safety
-/// `I` is available; pointers as [`GatedBackward::run`] says.
-unsafe fn gated_entry<I: Isa, F: Gated>(args: &GatedArgs) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(GatedMap { args, function: std::marker::PhantomData::<F> })
+    TABLE.iter().flat_map(UnaryKernels::infos)
 }

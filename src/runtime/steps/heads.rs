@@ -112,12 +112,12 @@ impl HeadsDone {
             });
         }
         if let Some((rope, pairing)) = work.rope {
-            let table = &walk.ropes[rope.0 as usize];
-            let elements = (count * table.rot_dim()) as u64;
+            let angles = walk.ropes[rope.0 as usize].angles();
+            let elements = (count * angles.rot_dim()) as u64;
             let (kernel, positions) = (walk.kernels.rope.of(pairing), walk.batch.positions);
             // SAFETY: by contract; the table covers the context.
             clocks.rope.piece(3 * elements, 8 * elements, || unsafe {
-                rowwise::rope(kernel, rows.clone(), qkv, heads, head_dim, table, positions);
+                rowwise::rope(kernel, rows.clone(), qkv, heads, head_dim, angles, positions);
             });
         }
     }

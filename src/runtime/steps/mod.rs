@@ -19,13 +19,13 @@ use crate::error::Result;
 use crate::isa;
 use crate::kernels::KernelSet;
 use crate::kernels::attention::Kernel as AttentionKernel;
-use crate::kernels::rope::Table;
 use crate::kv::{self, LayerId, SequenceId};
 use crate::model::Weights;
 use crate::model::graph::RowSet;
 use crate::model::text::Names;
 use crate::ops::Rows;
 use crate::ops::attention::{LayerCache, Parts, SpanRows};
+use crate::ops::rotary::RotaryTable;
 use crate::profile::{Tally, Zone};
 use crate::threads::{Shares, WorkCounter, Worker};
 
@@ -187,7 +187,7 @@ pub struct Walk<'a> {
     pub(super) kernels: &'a KernelSet,
     pub(super) attention: &'a AttentionKernel,
     pub(super) parts: &'a Parts,
-    pub(super) ropes: &'a [Table],
+    pub(super) ropes: &'a [RotaryTable],
     pub(super) cache: kv::View<'a>,
     pub(super) batch: Batch<'a>,
     pub(super) memory: Memory<'a>,

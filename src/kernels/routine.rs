@@ -1,0 +1,76 @@
+//! From arithmetic that is written once to code for one level: what tables of kernels hold, and how it is run.
+
+use crate::isa::{Isa, SimdBody};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// The arithmetic of a kernel, written once for all levels. `A` is what it works on: where these are pointers, the
+/// kernel's contract says what they must point to.
+pub(super) trait Routine<A> {
+    /// What it returns.
+    type Output;
+    /// Computes. Implementations are `#[inline(always)]`, as all that they call must be: only then is the code
+    /// compiled for `I`.
+    fn run<I: Isa>(isa: I, args: &A) -> Self::Output;
+}
+
+/// A routine that is compiled for one level.
+pub(super) struct Code<A, R = ()>(unsafe fn(&A) -> R);
+
+impl<A, R> Clone for Code<A, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A, R> Copy for Code<A, R> {}
+
+impl<A, R> fmt::Debug for Code<A, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Code")
+    }
+}
+
+impl<A, R> Code<A, R> {
+    /// The code of a routine for level `I`.
+    pub const fn of<I: Isa, B: Routine<A, Output = R>>() -> Self {
+        Self(entry::<I, A, B>)
+    }
+
+    /// The code of a function, whose safety contract is that of [`Code::run`].
+    pub const fn from_function(function: unsafe fn(&A) -> R) -> Self {
+        Self(function)
+    }
+
+    /// Runs the code.
+    ///
+    /// # Safety
+    /// This CPU has the level, which whoever got the kernel from its family's `select` knows; and the memory that
+    /// `args` names is there, as the kernel's contract says.
+    #[inline(always)]
+    pub unsafe fn run(&self, args: &A) -> R {
+        // SAFETY: the caller promises the level and the memory.
+        unsafe { (self.0)(args) }
+    }
+}
+
+/// Runs a routine in a function that is compiled for level `I`.
+///
+/// # Safety
+/// This CPU has the level, and the memory that `args` names is there, as the kernel's contract says.
+#[inline(always)]
+pub(super) unsafe fn entry<I: Isa, A, B: Routine<A>>(args: &A) -> B::Output {
+    // SAFETY: the caller promises the level.
+    unsafe { I::new_unchecked() }.vectorize(Call::<A, B>(args, PhantomData))
+}
+
+/// A routine and its arguments.
+struct Call<'a, A, B>(&'a A, PhantomData<B>);
+
+impl<A, B: Routine<A>> SimdBody for Call<'_, A, B> {
+    type Output = B::Output;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> B::Output {
+        B::run(isa, self.0)
+    }
+}

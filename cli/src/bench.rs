@@ -96,7 +96,7 @@ impl Row {
             "repetitions": self.seconds.len(),
             "load_seconds": loaded.seconds,
             "weights": loaded.types,
-            "activation_bits": 8 * args.activations.digits(),
+            "activation_bits": 8 * args.activations.bytes(),
             "kv": args.kv.name(),
             "isa": loaded.model.kernels().isa.name(),
         })
@@ -156,7 +156,7 @@ fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
 
 fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
     let Loaded { model, seconds, types } = loaded;
-    let (isa, bits) = (model.kernels().isa.name(), 8 * args.activations.digits());
+    let (isa, bits) = (model.kernels().isa.name(), 8 * args.activations.bytes());
     let mut text = format!(
         "{types}, loaded in {seconds:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n",
         args.kv.name()

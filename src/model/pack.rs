@@ -82,7 +82,7 @@ fn no_whole_blocks(spec: &TensorSpec) -> Error {
     Error::format(format!("tensor {}: rows of {} are no whole blocks", spec.name, spec.k))
 }
 
-/// What a tensor is to be kept in.
+/// The form that a tensor is kept in.
 enum Room {
     Floats,
     Table,

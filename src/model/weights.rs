@@ -1,4 +1,4 @@
-//! A model's weights: what a graph asks of the file, by typed ids, and what is in memory once it is loaded,
+//! A model's weights: the tensors that a graph uses, by typed ids, and their contents in memory once they are loaded,
 //! in the form that kernels read: packed panels, plain floats, tables of rows.
 
 use std::collections::HashMap;
@@ -50,7 +50,7 @@ impl TensorSpec {
     }
 }
 
-/// What a graph asks of a file: its tensors, and the ids that each has.
+/// The tensors of a file that a graph uses, and the ids that each has.
 #[derive(Clone, Debug, Default)]
 pub struct WeightSpecs {
     tensors: Vec<TensorSpec>,
@@ -76,17 +76,17 @@ impl WeightSpecs {
         &self.tensors
     }
 
-    /// What a matrix is in the file.
+    /// A matrix as a tensor of the file.
     pub fn matrix(&self, id: MatrixId) -> &TensorSpec {
         &self.tensors[self.matrices[id.0 as usize]]
     }
 
-    /// What a vector is in the file.
+    /// A vector as a tensor of the file.
     pub fn vector(&self, id: VectorId) -> &TensorSpec {
         &self.tensors[self.vectors[id.0 as usize]]
     }
 
-    /// What a table is in the file.
+    /// A table as a tensor of the file.
     pub fn table(&self, id: TableId) -> &TensorSpec {
         &self.tensors[self.tables[id.0 as usize]]
     }
@@ -204,7 +204,7 @@ struct Floats {
     k: usize,
 }
 
-/// What a table's rows are read from.
+/// Where a table's rows are read from.
 enum Table {
     /// Rows as the file stores them.
     Rows { dtype: DType, k: usize, rows: AlignedBuf },

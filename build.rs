@@ -71,7 +71,7 @@ mod header {
     use super::variable;
 
     /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-    const SECTIONS: [&str; 23] = [
+    const SECTIONS: [&str; 24] = [
         "version",
         "status",
         "log",
@@ -86,6 +86,7 @@ mod header {
         "profile",
         "profile_export",
         "kernels",
+        "packed",
         "matmul",
         "attention",
         "bf16",

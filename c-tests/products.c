@@ -1,5 +1,6 @@
-/* The general matrix product through sm_matmul_params, packed matrices and batches: every way to store the
- * operands, against sums of small integers, which are exact; what must be refused, with nothing written. */
+/* The general matrix product through sm_matmul_params, packed matrices of every kind and batches: every way to store
+ * the operands, against sums of small integers, which are exact, or within a derived bound; what must be refused, with
+ * nothing written. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -50,9 +51,14 @@ static void check(size_t m, size_t n, size_t k, int32_t a_transposed, int32_t b_
         bias[j] = value(j, 0);
     }
     params.bias = bias, params.residual = residual;
-    sm_matrix *matrix = NULL;
-    CHECK_OK(sm_matrix_pack(k, n, b, params.ldb, b_transposed, SM_TYPE_F32, &matrix));
-    for (int packed = 0; packed < 2; packed++) {
+    sm_matrix *matrix[2] = {NULL, NULL};
+    CHECK_OK(sm_matrix_pack(k, n, b, params.ldb, b_transposed, SM_TYPE_F32, &matrix[0]));
+    sm_matrix_params bf16;
+    CHECK_OK(sm_matrix_params_init(&bf16, sizeof bf16));
+    bf16.k = k, bf16.n = n, bf16.ldb = params.ldb, bf16.b_transposed = b_transposed, bf16.bf16_products = 1;
+    bf16.team = team;
+    CHECK_OK(sm_matrix_create(&bf16, b, &matrix[1]));
+    for (int packed = 0; packed < 3; packed++) {
         float *c = store(m, n, 0, 3, 1, &params.ldc);
         for (size_t i = 0; i < m; i++) {
             for (size_t j = n; j < params.ldc; j++) {
@@ -60,7 +66,7 @@ static void check(size_t m, size_t n, size_t k, int32_t a_transposed, int32_t b_
             }
         }
         if (packed) {
-            CHECK_OK(sm_matmul_packed(&params, a, matrix, c));
+            CHECK_OK(sm_matmul_packed(&params, a, matrix[packed - 1], c));
         } else {
             CHECK_OK(sm_matmul(&params, a, b, c));
         }
@@ -77,7 +83,8 @@ static void check(size_t m, size_t n, size_t k, int32_t a_transposed, int32_t b_
         CHECK(wrong == 0);
         free(c);
     }
-    CHECK_OK(sm_matrix_free(matrix));
+    CHECK_OK(sm_matrix_free(matrix[0]));
+    CHECK_OK(sm_matrix_free(matrix[1]));
     free(a);
     free(b);
     free(bias);
@@ -179,6 +186,170 @@ static void check_halves(void) {
     }
 }
 
+/* n rows of k elements as Q8_0 stores them: blocks of an IEEE half, here 1, and 32 signed bytes. */
+static unsigned char *q8_0_rows(size_t n, size_t k) {
+    unsigned char *rows = malloc(n * k / 32 * 34 + 1), *at = rows;
+    for (size_t j = 0; j < n; j++) {
+        for (size_t p = 0; p < k; p++) {
+            if (p % 32 == 0) {
+                *at++ = 0x00;
+                *at++ = 0x3C;
+            }
+            *at++ = (unsigned char)(signed char)value(p, j);
+        }
+    }
+    return rows;
+}
+
+/* Quantised weights with activations of 16 and 8 bits: integers whose largest of each block is 127 stay as they are, so
+ * 2 AB - C + bias, then ReLU, is exact. A batch of 2 that share B, on a team and on none. */
+static void check_quantised(size_t m, size_t n, size_t k, sm_team *team) {
+    static const int32_t bits[] = {0, 8, 16, SM_ACTIVATION_BITS_AUTO};
+    unsigned char *rows = q8_0_rows(n, k);
+    float *a = calloc(2 * m * k + 1, sizeof *a), *bias = calloc(n, sizeof *bias);
+    for (size_t i = 0; i < 2 * m; i++) {
+        for (size_t p = 0; p < k; p++) {
+            a[i * k + p] = p % 32 == 7 ? 127.0f : value(i, p);
+        }
+    }
+    for (size_t j = 0; j < n; j++) {
+        bias[j] = value(j, 0);
+    }
+    for (size_t mode = 0; mode < sizeof bits / sizeof bits[0]; mode++) {
+        sm_matrix_params how;
+        sm_matrix *matrix = NULL;
+        CHECK_OK(sm_matrix_params_init(&how, sizeof how));
+        how.k = k, how.n = n, how.type = SM_TYPE_Q8_0, how.b_transposed = 1, how.activation_bits = bits[mode];
+        how.team = team;
+        CHECK_OK(sm_matrix_create(&how, rows, &matrix));
+        sm_matmul_params params;
+        CHECK_OK(sm_matmul_params_init(&params, sizeof params));
+        params.m = m, params.batch = 2, params.stride_a = m * k, params.beta = -1.0f, params.team = team;
+        params.alpha = 2.0f, params.bias = bias, params.activation = SM_ACTIVATION_RELU;
+        float *c = malloc(2 * m * n * sizeof *c + 1);
+        for (size_t i = 0; i < 2 * m * n; i++) {
+            c[i] = value(i / n, i % n + 1);
+        }
+        CHECK_OK(sm_matmul_packed(&params, a, matrix, c));
+        int wrong = 0;
+        for (size_t i = 0; i < 2 * m; i++) {
+            for (size_t j = 0; j < n; j++) {
+                float sum = 0.0f;
+                for (size_t p = 0; p < k; p++) {
+                    sum += a[i * k + p] * value(p, j);
+                }
+                const float x = 2.0f * sum - value(i, j + 1) + bias[j];
+                wrong += c[i * n + j] != (x > 0.0f ? x : 0.0f);
+            }
+        }
+        if (wrong != 0) {
+            fprintf(stderr, "Q8_0, %d bits, %zu x %zu x %zu: %d wrong\n", (int)bits[mode], m, n, k, wrong);
+        }
+        CHECK(wrong == 0);
+        CHECK_OK(sm_matrix_free(matrix));
+        free(c);
+    }
+    free(rows);
+    free(a);
+    free(bias);
+}
+
+/* Floats that sm_matrix_create encodes. An element of Q8_0 is off by half a step, which is the block's peak / 127, and
+ * as the step is rounded to half precision, by 127 * 2^-11 of it more: 0.563 in all. An activation of 16 bits is off by
+ * 1.01 / 256 of its own step. What sums are rounded by is far below the 0.01 that is added. */
+static void check_encoded(int32_t b_transposed, sm_team *team) {
+    enum { M = 3, N = 70, K = 256 };
+    static float a[M * K], b[N * K], c[M * N];
+    const double step = 1.0 / 127.0;
+    for (size_t i = 0; i < M * K; i++) {
+        a[i] = (float)sin((double)i);
+    }
+    for (size_t j = 0; j < N; j++) {
+        for (size_t p = 0; p < K; p++) {
+            b[b_transposed ? j * K + p : p * N + j] = (float)cos((double)(j * K + p));
+        }
+    }
+    sm_matrix_params how;
+    sm_matrix *matrix = NULL;
+    CHECK_OK(sm_matrix_params_init(&how, sizeof how));
+    how.k = K, how.n = N, how.b_transposed = b_transposed, how.kept_as = SM_TYPE_Q8_0, how.team = team;
+    CHECK_OK(sm_matrix_create(&how, b, &matrix));
+    sm_matmul_params params;
+    CHECK_OK(sm_matmul_params_init(&params, sizeof params));
+    params.m = M, params.team = team;
+    CHECK_OK(sm_matmul_packed(&params, a, matrix, c));
+    for (size_t i = 0; i < M; i++) {
+        for (size_t j = 0; j < N; j++) {
+            double sum = 0.0, bound = 0.01;
+            for (size_t p = 0; p < K; p++) {
+                const double x = a[i * K + p], w = b[b_transposed ? j * K + p : p * N + j];
+                sum += x * w;
+                bound += fabs(x) * 0.563 * step + fabs(w) * 1.01 / 256.0 * step;
+            }
+            CHECK(fabs((double)c[i * N + j] - sum) <= bound && bound < 2.0);
+        }
+    }
+    CHECK_OK(sm_matrix_free(matrix));
+}
+
+static void check_bad_matrices(void) {
+    static float storage[34];
+    unsigned char *const rows = (unsigned char *)storage; /* 4 blocks of Q8_0, or 16 floats */
+    const size_t half = SIZE_MAX / 2 + 1;
+    sm_matrix_params floats, good;
+    CHECK_OK(sm_matrix_params_init(&floats, sizeof floats));
+    CHECK_STATUS(sm_matrix_params_init(NULL, sizeof floats), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_matrix_params_init(&floats, 3), SM_STATUS_INVALID_ARGUMENT);
+    floats.k = 4, floats.n = 4;
+    good = floats;
+    good.k = 32, good.type = SM_TYPE_Q8_0, good.b_transposed = 1;
+#define NO_MATRIX(from, change, data, status)                      \
+    do {                                                           \
+        sm_matrix_params params = from;                            \
+        sm_matrix *matrix = (sm_matrix *)rows;                     \
+        change;                                                    \
+        CHECK_STATUS(sm_matrix_create(&params, data, &matrix), status); \
+        CHECK(matrix == NULL);                                     \
+    } while (0)
+    NO_MATRIX(good, params.b_transposed = 0, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.b_transposed = 2, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.ldb = 33, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.k = 33, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, (params.k = half, params.n = half), rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.type = 104, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.type = SM_TYPE_AS_GIVEN, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.bf16_products = 1, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.kept_as = SM_TYPE_Q4_0, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.activation_bits = 9, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, params.struct_size = 1, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(good, (void)0, NULL, SM_STATUS_NULL_POINTER);
+    NO_MATRIX(floats, params.bf16_products = 2, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(floats, params.ldb = 3, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(floats, params.kept_as = 77, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(floats, params.kept_as = SM_TYPE_F16, rows, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(floats, params.kept_as = SM_TYPE_IQ2_S, rows, SM_STATUS_UNSUPPORTED);
+    NO_MATRIX(floats, params.kept_as = SM_TYPE_Q8_0, rows, SM_STATUS_INVALID_ARGUMENT); /* k = 4 is no block */
+    NO_MATRIX(floats, params.type = SM_TYPE_F16, rows + 1, SM_STATUS_INVALID_ARGUMENT);
+    NO_MATRIX(floats, (void)0, NULL, SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_matrix_create(&good, rows, NULL), SM_STATUS_NULL_POINTER);
+    sm_matrix *matrix = NULL;
+    CHECK_OK(sm_matrix_create(NULL, NULL, &matrix)); /* the defaults: no rows, no columns */
+    CHECK_OK(sm_matrix_free(matrix));
+    CHECK_OK(sm_matrix_create(&good, rows, &matrix));
+    float a[2 * 32] = {0}, c[8] = {CANARY};
+    sm_matmul_params params;
+    CHECK_OK(sm_matmul_params_init(&params, sizeof params));
+    params.m = 2, params.lda = 31;
+    CHECK_STATUS(sm_matmul_packed(&params, a, matrix, c), SM_STATUS_INVALID_ARGUMENT);
+    params.lda = 0;
+    CHECK_STATUS(sm_matmul_packed(&params, NULL, matrix, c), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_matmul_packed(&params, a, matrix, a + 60), SM_STATUS_INVALID_ARGUMENT);
+    CHECK(c[0] == CANARY);
+    CHECK_OK(sm_matmul_packed(&params, a, matrix, c));
+    CHECK(c[0] == 0.0f && c[7] == 0.0f);
+    CHECK_OK(sm_matrix_free(matrix));
+}
+
 static void check_refusals(void) {
     float a[16] = {0}, b[16] = {0}, c[16] = {0};
     sm_matmul_params good;
@@ -243,6 +414,13 @@ void test_products(void) {
     }
     check_batches(NULL);
     check_batches(team);
+    for (int shared = 0; shared < 2; shared++) {
+        check_quantised(1, 1, 32, shared ? team : NULL);
+        check_quantised(7, 70, 96, shared ? team : NULL);
+        check_quantised(90, 200, 256, shared ? team : NULL);
+        check_encoded(shared, shared ? team : NULL);
+    }
+    check_bad_matrices();
     CHECK_OK(sm_team_free(team));
     check_epilogues();
     check_halves();

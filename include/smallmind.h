@@ -921,6 +921,156 @@ typedef struct {
 sm_status sm_kernel_info(sm_kernel *out, size_t stride, size_t capacity, size_t *count);
 
 /*
+ * Packed matrices
+ * ---------------
+ * A matrix B that many products are computed with, packed once in the layout of the kernel that multiplies with it:
+ * floats, quantised weights as model files hold them, or weights for arithmetic in bfloat16. One type for all.
+ */
+
+// For `kept_as`: the type that B has.
+#define SM_TYPE_AS_GIVEN -1
+
+// IEEE single precision.
+#define SM_TYPE_F32 0
+
+// IEEE half precision.
+#define SM_TYPE_F16 1
+
+// bfloat16.
+#define SM_TYPE_BF16 2
+
+// Blocks of 32 with one scale, 4 bits an element. Quantised types are 100 and their number in GGUF files.
+#define SM_TYPE_Q4_0 102
+
+// Blocks of 32 with scale and minimum, 4 bits an element.
+#define SM_TYPE_Q4_1 103
+
+// Blocks of 32 with one scale, 5 bits an element.
+#define SM_TYPE_Q5_0 106
+
+// Blocks of 32 with scale and minimum, 5 bits an element.
+#define SM_TYPE_Q5_1 107
+
+// Blocks of 32 with one scale, 8 bits an element.
+#define SM_TYPE_Q8_0 108
+
+// Blocks of 256, 2 bits an element.
+#define SM_TYPE_Q2_K 110
+
+// Blocks of 256, 3 bits an element.
+#define SM_TYPE_Q3_K 111
+
+// Blocks of 256, 4 bits an element.
+#define SM_TYPE_Q4_K 112
+
+// Blocks of 256, 5 bits an element.
+#define SM_TYPE_Q5_K 113
+
+// Blocks of 256, 6 bits an element.
+#define SM_TYPE_Q6_K 114
+
+// Blocks of 256, 2 bits an element into a grid.
+#define SM_TYPE_IQ2_XXS 116
+
+// Blocks of 256, 2.3 bits an element into a grid.
+#define SM_TYPE_IQ2_XS 117
+
+// Blocks of 256, 3 bits an element into a grid.
+#define SM_TYPE_IQ3_XXS 118
+
+// Blocks of 256, 1.5 bits an element into a grid.
+#define SM_TYPE_IQ1_S 119
+
+// Blocks of 32, 4 bits an element into a table.
+#define SM_TYPE_IQ4_NL 120
+
+// Blocks of 256, 3.4 bits an element into a grid.
+#define SM_TYPE_IQ3_S 121
+
+// Blocks of 256, 2.5 bits an element into a grid.
+#define SM_TYPE_IQ2_S 122
+
+// Blocks of 256, 4 bits an element into a table.
+#define SM_TYPE_IQ4_XS 123
+
+// Blocks of 256, 1.75 bits an element into a grid.
+#define SM_TYPE_IQ1_M 129
+
+// Blocks of 256 of -1, 0 or 1, in base 3.
+#define SM_TYPE_TQ1_0 134
+
+// Blocks of 256 of -1, 0 or 1, 2 bits an element.
+#define SM_TYPE_TQ2_0 135
+
+// Blocks of 32 floats of 4 bits, with a power of two as scale.
+#define SM_TYPE_MXFP4 139
+
+// Blocks of 64 floats of 4 bits, with a float of 8 bits as scale of each 16.
+#define SM_TYPE_NVFP4 140
+
+// A matrix B in the layout of the kernel that multiplies with it. It keeps no pointer to where it came from, is
+// never changed, and may be used on many threads at once.
+typedef struct sm_matrix sm_matrix;
+
+// A matrix B to pack. Fill it with `sm_matrix_params_init`, then set `k`, `n` and all that differs from the defaults.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Rows of B.
+    size_t k;
+    // Columns of B.
+    size_t n;
+    // Elements from one stored row of B to the next; 0 for no gaps, which quantised rows never have.
+    size_t ldb;
+    // 1 where B is stored as n rows of k, as layers keep their weights and as quantised types always are; 0 by
+    // default.
+    int32_t b_transposed;
+    // Type of B's elements, one of `SM_TYPE_*`; `SM_TYPE_F32` by default.
+    int32_t type;
+    // The quantised type to encode B of floats in, or `SM_TYPE_AS_GIVEN`, the default. Grids (`SM_TYPE_IQ1_*` to
+    // `SM_TYPE_IQ3_*`) and `SM_TYPE_NVFP4` can't be encoded.
+    int32_t kept_as;
+    // 1 for products in bfloat16: B of halves or floats is rounded to it, to the nearest, and so is A, in each product.
+    // Sums are of floats. 0 by default.
+    int32_t bf16_products;
+    // Bits that A is rounded to where B is quantised: 16, 8 or `SM_ACTIVATION_BITS_AUTO`; 0 for the default of 16. See
+    // `sm_model_params`.
+    int32_t activation_bits;
+    // Always 0.
+    int32_t reserved;
+    // Threads to pack with, or NULL for the calling thread. They don't change the matrix.
+    sm_team *team;
+} sm_matrix_params;
+
+// Fills in the defaults.
+sm_status sm_matrix_params_init(sm_matrix_params *params, size_t struct_size);
+
+// Packs B as `params` says, once, for many products; free the matrix with `sm_matrix_free`. `b` has `k` x `n` elements,
+// or with `b_transposed` `n` x `k`; quantised rows stand one after the other, each of `k` elements in whole blocks.
+// The matrix is packed for the instruction set that runs now.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: an unknown type, `k` that is no multiple of the type's blocks, `ldb` less than a row, a
+// quantised B that isn't transposed or has gaps, or settings that contradict each other. `SM_STATUS_UNSUPPORTED`: `kept_as` can't
+// be encoded. `SM_STATUS_NULL_POINTER`, `SM_STATUS_BUSY` (the team), `SM_STATUS_OUT_OF_MEMORY`.
+sm_status sm_matrix_create(const sm_matrix_params *params,
+                           const void *b,
+                           sm_matrix **matrix);
+
+// Packs B, once, for many products. `b` is k by n of `type`, one of `SM_TYPE_*` (n by k where `b_transposed` is
+// 1), and `ldb` the number of elements from one row to the next, 0 for no gaps. Halves are widened while they are
+// multiplied; sums are of floats. `sm_matrix_create` in short; free the matrix with `sm_matrix_free`.
+sm_status sm_matrix_pack(size_t k,
+                         size_t n,
+                         const void *b,
+                         size_t ldb,
+                         int32_t b_transposed,
+                         int32_t type,
+                         sm_matrix **matrix);
+
+// Frees a matrix; NULL is fine. Nobody may be multiplying with it.
+sm_status sm_matrix_free(sm_matrix *matrix);
+
+/*
  * Matrix products
  * ---------------
  * C = f(alpha op(A) op(B) + beta C + bias): op(A) is m by k, op(B) is k by n, C is m by n, and op takes a matrix
@@ -943,21 +1093,8 @@ sm_status sm_kernel_info(sm_kernel *out, size_t stride, size_t capacity, size_t 
 // max(x, 0); NaN stays.
 #define SM_ACTIVATION_RELU 4
 
-// IEEE single precision.
-#define SM_TYPE_F32 0
-
-// IEEE half precision.
-#define SM_TYPE_F16 1
-
-// bfloat16.
-#define SM_TYPE_BF16 2
-
-// A matrix B in the layout of the kernel that multiplies with it. It keeps no pointer to where it came from, is
-// never changed, and may be used on many threads at once.
-typedef struct sm_matrix sm_matrix;
-
 // A product, or `batch` products of one shape. Fill it with `sm_matmul_params_init`, then set `m`, `n`, `k` and
-// what else differs. Leading dimensions and strides are in floats; a leading dimension of 0 means no gaps.
+// all that differs from the defaults. Leading dimensions and strides are in floats; a leading dimension of 0 means no gaps.
 typedef struct {
     // Size of this structure in bytes.
     size_t struct_size;
@@ -977,9 +1114,9 @@ typedef struct {
     size_t ldb;
     // From one row of C to the next.
     size_t ldc;
-    // Factor of the product; 1 by default. Another one multiplies A first, rounded.
+    // Factor of the product; 1 by default. Another factor multiplies A first, which rounds A.
     float alpha;
-    // Factor of what C holds; 0 by default.
+    // Factor of C's old elements; 0 by default.
     float beta;
     // Products; 1 by default.
     size_t batch;
@@ -1013,7 +1150,7 @@ sm_status sm_matmul_params_init(sm_matmul_params *params, size_t struct_size);
 // Computes C. C must not overlap any other matrix, nor one product's C another's.
 sm_status sm_matmul(const sm_matmul_params *params, const float *a, const float *b, float *c);
 
-// Computes C for B packed ahead: `n`, `k` and `b_transposed` of `params` are the matrix's own (`n` and `k` may be
+// Computes C for B packed ahead, of any type: `n`, `k` and `b_transposed` of `params` are the matrix's own (`n` and `k` may be
 // 0, else they must agree), and `ldb` and `stride_b` are not looked at.
 sm_status sm_matmul_packed(const sm_matmul_params *params,
                            const float *a,
@@ -1026,21 +1163,6 @@ sm_status sm_matmul_batched(const sm_matmul_params *params,
                             const float *const *a,
                             const float *const *b,
                             float *const *c);
-
-// Packs B, once, for many products. `b` is k by n of `type`, one of `SM_TYPE_*` (n by k where `b_transposed` is
-// 1), and `ldb` the number of elements from one row to the next, 0 for no gaps. Halves are widened while they are
-// multiplied; sums are of floats. The matrix is packed for the instruction set that runs now; free it with
-// `sm_matrix_free`.
-sm_status sm_matrix_pack(size_t k,
-                         size_t n,
-                         const void *b,
-                         size_t ldb,
-                         int32_t b_transposed,
-                         int32_t type,
-                         sm_matrix **matrix);
-
-// Frees a matrix; NULL is fine. Nobody may be multiplying with it.
-sm_status sm_matrix_free(sm_matrix *matrix);
 
 // C = A B, or A times the transpose of B: `sm_matmul` in short. A is m by k, B is k by n (n by k where
 // `b_transposed` is 1), C is m by n; leading dimensions as there, 0 for no gaps.
@@ -1135,9 +1257,8 @@ sm_status sm_attention_f32(const sm_attention_params *params,
  * has AMX, AVX512-BF16 or Arm's BF16, a product is several times as fast as one of floats.
  */
 
-// A packed matrix of n outputs by k inputs in bfloat16. It never changes, so any number of threads may multiply with it
-// at once. It takes about 2 n k bytes.
-typedef struct sm_matrix_bf16 sm_matrix_bf16;
+// A packed matrix; with these functions one of n outputs by k inputs in bfloat16, which takes about 2 n k bytes.
+typedef sm_matrix sm_matrix_bf16;
 
 // Rounds and packs W: n by k, or k by n where `transposed` is 1; `ldw` floats from one of its rows to the next. W
 // isn't needed any more afterwards. Free the matrix with sm_matrix_bf16_free().
@@ -1148,8 +1269,8 @@ sm_status sm_matrix_bf16_pack(size_t n,
                               int32_t transposed,
                               sm_matrix_bf16 **matrix);
 
-// Y = X times the transpose of W, where X is m by k and Y m by n, plus `bias`, n floats, unless that is NULL, plus what
-// Y holds where `accumulate` is 1.
+// Y = X times the transpose of W, where X is m by k and Y m by n, plus `bias`, n floats, unless that is NULL, plus
+// the old Y where `accumulate` is 1.
 //
 // A row of Y has the same bits whatever m is. Takes memory for the call: k numbers of 2 bytes (4 on CPUs without
 // products of bfloat16) for up to 512 rows.

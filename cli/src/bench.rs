@@ -96,7 +96,7 @@ impl Row {
             "repetitions": self.seconds.len(),
             "load_seconds": loaded.seconds,
             "weights": loaded.types,
-            "activation_bits": 8 * args.conditions.activations.digits(),
+            "activation_bits": 8 * args.conditions.activations.bytes(),
             "kv": args.conditions.kv.name(),
             "isa": loaded.model.kernels().isa().name(),
         })
@@ -155,7 +155,7 @@ fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
 
 fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
     let Loaded { model, seconds, types } = loaded;
-    let (isa, bits) = (model.kernels().isa().name(), 8 * args.conditions.activations.digits());
+    let (isa, bits) = (model.kernels().isa().name(), 8 * args.conditions.activations.bytes());
     let mut text = format!(
         "{types}, loaded in {seconds:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n",
         args.conditions.kv.name()

@@ -173,7 +173,7 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         remark(&format!(
             "[{name}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels, {}-bit activations]\n",
             model.kernels().isa().name(),
-            8 * args.activations.digits()
+            8 * args.activations.bytes()
         ));
     }
     Ok(model)

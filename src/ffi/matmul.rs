@@ -9,17 +9,17 @@ use std::ptr;
 
 use super::boundary;
 use super::buffers;
-use super::handle::{borrow, clear_out, give, take};
+use super::handle::borrow;
 use super::matrices::{Extent, bytes, floats};
+use super::packed::sm_matrix;
 use super::params::{self, Params, Versioned, boolean};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::kernels::KernelSet;
-use crate::kernels::matmul::{Activation, Epilogue, Gemm, Kernel, Lines, Matrix, Right, Source};
-use crate::memory::AlignedBuf;
-use crate::ops::gemm::Workspace;
+use crate::kernels::matmul::{Activation, Lines, Matrix};
+use crate::ops::matmul::Place;
+use crate::ops::{Matmul, Operand, PackedMatrix, Workspace};
 use crate::profile::{self, Zone};
-use crate::quant::DType;
 
 /// No activation.
 pub const SM_ACTIVATION_NONE: i32 = 0;
@@ -32,15 +32,8 @@ pub const SM_ACTIVATION_SILU: i32 = 3;
 /// max(x, 0); NaN stays.
 pub const SM_ACTIVATION_RELU: i32 = 4;
 
-/// IEEE single precision.
-pub const SM_TYPE_F32: i32 = 0;
-/// IEEE half precision.
-pub const SM_TYPE_F16: i32 = 1;
-/// bfloat16.
-pub const SM_TYPE_BF16: i32 = 2;
-
 /// A product, or `batch` products of one shape. Fill it with `sm_matmul_params_init`, then set `m`, `n`, `k` and
-/// what else differs. Leading dimensions and strides are in floats; a leading dimension of 0 means no gaps.
+/// all that differs from the defaults. Leading dimensions and strides are in floats; a leading dimension of 0 means no gaps.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_matmul_params {
@@ -62,9 +55,9 @@ pub struct sm_matmul_params {
     pub ldb: usize,
     /// From one row of C to the next.
     pub ldc: usize,
-    /// Factor of the product; 1 by default. Another one multiplies A first, rounded.
+    /// Factor of the product; 1 by default. Another factor multiplies A first, which rounds A.
     pub alpha: f32,
-    /// Factor of what C holds; 0 by default.
+    /// Factor of C's old elements; 0 by default.
     pub beta: f32,
     /// Products; 1 by default.
     pub batch: usize,
@@ -128,15 +121,6 @@ unsafe impl Params for sm_matmul_params {
     }
 }
 
-/// A matrix B in the layout of the kernel that multiplies with it. It keeps no pointer to where it came from, is
-/// never changed, and may be used on many threads at once.
-pub struct sm_matrix {
-    kernel: &'static Kernel,
-    n: usize,
-    k: usize,
-    panels: AlignedBuf,
-}
-
 /// Fills in the defaults.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_matmul_params_init(
@@ -163,7 +147,7 @@ pub unsafe extern "C" fn sm_matmul(
     })
 }
 
-/// Computes C for B packed ahead: `n`, `k` and `b_transposed` of `params` are the matrix's own (`n` and `k` may be
+/// Computes C for B packed ahead, of any type: `n`, `k` and `b_transposed` of `params` are the matrix's own (`n` and `k` may be
 /// 0, else they must agree), and `ldb` and `stride_b` are not looked at.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_matmul_packed(
@@ -175,8 +159,8 @@ pub unsafe extern "C" fn sm_matmul_packed(
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
         let mut params = params::read(params)?;
-        let matrix = borrow(matrix, "matrix")?;
-        for (name, given, own) in [("n", &mut params.n, matrix.n), ("k", &mut params.k, matrix.k)] {
+        let matrix = &borrow(matrix, "matrix")?.matrix;
+        for (name, given, own) in [("n", &mut params.n, matrix.n()), ("k", &mut params.k, matrix.k())] {
             if *given != 0 && *given != own {
                 return Err(Failure::invalid(format!("{name} is {given}, but {own} in the matrix")));
             }
@@ -210,59 +194,6 @@ pub unsafe extern "C" fn sm_matmul_batched(
     })
 }
 
-/// Packs B, once, for many products. `b` is k by n of `type`, one of `SM_TYPE_*` (n by k where `b_transposed` is
-/// 1), and `ldb` the number of elements from one row to the next, 0 for no gaps. Halves are widened while they are
-/// multiplied; sums are of floats. The matrix is packed for the instruction set that runs now; free it with
-/// `sm_matrix_free`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sm_matrix_pack(
-    k: usize,
-    n: usize,
-    b: *const std::ffi::c_void,
-    ldb: usize,
-    b_transposed: i32,
-    r#type: i32,
-    matrix: *mut *mut sm_matrix,
-) -> sm_status {
-    // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
-        clear_out(matrix, "matrix")?;
-        let kernels = KernelSet::default_set()?.matmul;
-        let kernel = match r#type {
-            SM_TYPE_F32 => kernels.f32,
-            SM_TYPE_F16 => kernels.f16,
-            SM_TYPE_BF16 => kernels.bf16,
-            _ => return Err(Failure::invalid(format!("type is {}, which is none of SM_TYPE_*", r#type))),
-        };
-        let along_k = boolean(b_transposed, "b_transposed")?;
-        let (lines, line) = if along_k { (n, k) } else { (k, n) };
-        let ld = if ldb == 0 { line } else { ldb };
-        let len = floats("B", lines, line, ld)?;
-        let data = match kernel.weights {
-            DType::F32 => as_bytes(buffers::array(b.cast::<f32>(), len, "B")?),
-            _ => as_bytes(buffers::array(b.cast::<u16>(), len, "B")?),
-        };
-        let size = kernel.packed_len(n, k).ok_or_else(|| Failure::invalid("B doesn't fit into memory"))?;
-        let mut panels = AlignedBuf::zeroed(size, "a packed matrix")?;
-        let source = Source { data, n, k, ld, transposed: !along_k };
-        kernel.pack(&source, 0..kernel.panels(n), panels.as_mut_slice())?;
-        give(matrix, sm_matrix { kernel, n, k, panels });
-        Ok(())
-    })
-}
-
-/// Frees a matrix; NULL is fine. Nobody may be multiplying with it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sm_matrix_free(matrix: *mut sm_matrix) -> sm_status {
-    boundary::call(|| {
-        if !matrix.is_null() {
-            // SAFETY: the header's contract.
-            drop(unsafe { take(matrix) });
-        }
-        Ok(())
-    })
-}
-
 /// C = A B, or A times the transpose of B: `sm_matmul` in short. A is m by k, B is k by n (n by k where
 /// `b_transposed` is 1), C is m by n; leading dimensions as there, 0 for no gaps.
 #[unsafe(no_mangle)]
@@ -286,22 +217,30 @@ pub unsafe extern "C" fn sm_matmul_f32(
     })
 }
 
-fn as_bytes<T: crate::memory::Pod>(elements: &[T]) -> &[u8] {
-    // SAFETY: numbers without padding; bytes need no alignment.
-    unsafe { std::slice::from_raw_parts(elements.as_ptr().cast(), size_of_val(elements)) }
-}
-
-/// A checked call: its shape, and what all its products share.
+/// A checked call: its shape, and everything that all its products share.
 struct Call<'a> {
     params: sm_matmul_params,
     b: *const f32,
-    kernel: &'static Kernel,
     /// The product, but for the elements of A and a plain B.
-    template: Gemm<'a>,
+    product: Matmul<'a>,
     /// Floats of one A, B and C.
     sizes: [usize; 3],
     /// Bias, gate, residual and packed matrix, which no C may overlap.
     shared: [Extent; 4],
+}
+
+fn activation(constant: i32) -> Result<Activation, Failure> {
+    match constant {
+        SM_ACTIVATION_NONE => Ok(Activation::None),
+        SM_ACTIVATION_GELU_ERF => Ok(Activation::GeluErf),
+        SM_ACTIVATION_GELU_TANH => Ok(Activation::GeluTanh),
+        SM_ACTIVATION_SILU => Ok(Activation::Silu),
+        SM_ACTIVATION_RELU => Ok(Activation::Relu),
+        _ => {
+            let message = format!("activation is {constant}, which is none of SM_ACTIVATION_*");
+            Err(Failure::invalid(message))
+        }
+    }
 }
 
 impl<'a> Call<'a> {
@@ -312,24 +251,13 @@ impl<'a> Call<'a> {
     unsafe fn new(
         given: &sm_matmul_params,
         b: *const f32,
-        matrix: Option<&'a sm_matrix>,
+        packed: Option<&'a PackedMatrix>,
     ) -> Result<Self, Failure> {
         let mut params = *given;
         let (m, n, k) = (params.m, params.n, params.k);
         let a_transposed = boolean(params.a_transposed, "a_transposed")?;
         let b_transposed = boolean(params.b_transposed, "b_transposed")?;
-        let activation = match params.activation {
-            SM_ACTIVATION_NONE => Activation::None,
-            SM_ACTIVATION_GELU_ERF => Activation::GeluErf,
-            SM_ACTIVATION_GELU_TANH => Activation::GeluTanh,
-            SM_ACTIVATION_SILU => Activation::Silu,
-            SM_ACTIVATION_RELU => Activation::Relu,
-            other => {
-                return Err(Failure::invalid(format!(
-                    "activation is {other}, which is none of SM_ACTIVATION_*"
-                )));
-            }
-        };
+        let activation = activation(params.activation)?;
         let (a_lines, a_line) = if a_transposed { (k, m) } else { (m, k) };
         let (b_lines, b_line) = if b_transposed { (n, k) } else { (k, n) };
         let dense = |ld: &mut usize, line: usize| *ld = if *ld == 0 { line } else { *ld };
@@ -339,57 +267,62 @@ impl<'a> Call<'a> {
             dense(ld, n);
         }
         let size_a = floats("A", a_lines, a_line, params.lda)?;
-        let size_b = if matrix.is_some() { 0 } else { floats("B", b_lines, b_line, params.ldb)? };
+        let size_b = if packed.is_some() { 0 } else { floats("B", b_lines, b_line, params.ldb)? };
         let size_c = floats("C", m, n, params.ldc)?;
         if params.stride_c == 0 {
             params.stride_c = m.saturating_mul(params.ldc);
         } else if params.batch > 1 && params.stride_c < size_c {
             return Err(Failure::invalid(format!("stride_c is {}, less than one C", params.stride_c)));
         }
-        let kernel = match matrix {
-            Some(matrix) => matrix.kernel,
-            None => KernelSet::default_set()?.matmul.f32,
+        let operand = match packed {
+            Some(matrix) => Operand::Packed(matrix),
+            None => {
+                let matrix = Matrix { data: &[], ld: params.ldb, transposed: b_transposed };
+                Operand::plain(KernelSet::default_set()?, k, n, matrix)
+            }
         };
+        let a = Matrix { data: &[], ld: params.lda, transposed: a_transposed };
+        let mut product = Matmul::new(m, a, operand).alpha(params.alpha).beta(params.beta);
         let mut shared: [Extent; 4] = Default::default();
-        let mut epilogue = Epilogue { activation, ..Epilogue::default() };
+        product.epilogue.activation = activation;
         if size_c > 0 && params.batch > 0 {
             // SAFETY: the function's contract.
-            unsafe {
-                if !params.bias.is_null() {
-                    let bias = buffers::array(params.bias, n, "bias")?;
-                    shared[0] = Extent::of("bias", bias);
-                    epilogue.bias = Some(bias);
-                }
-                let lines = |name: &'static str, data: *const f32, ld: usize| {
-                    let data = buffers::array(data, floats(name, m, n, ld)?, name)?;
-                    Ok::<_, Failure>((Some(Lines { data, ld }), Extent::of(name, data)))
-                };
-                if !params.gate.is_null() {
-                    (epilogue.gate, shared[1]) = lines("gate", params.gate, params.ld_gate)?;
-                }
-                if !params.residual.is_null() {
-                    (epilogue.residual, shared[2]) = lines("residual", params.residual, params.ld_residual)?;
-                }
-            }
+            unsafe { Self::finish(&params, &mut product, &mut shared) }?;
         }
-        if let Some(matrix) = matrix {
-            shared[3] = Extent::of("matrix", matrix.panels.as_slice::<u8>());
+        if let Some(matrix) = packed {
+            shared[3] = Extent::of("matrix", matrix.panels());
         }
-        let sizes = [size_a, size_b, size_c];
-        let template = Gemm {
-            m,
-            n,
-            k,
-            alpha: params.alpha,
-            a: Matrix { data: &[], ld: params.lda, transposed: a_transposed },
-            b: match matrix {
-                Some(matrix) => Right::Packed(matrix.panels.as_slice()),
-                None => Right::Plain(Matrix { data: &[], ld: params.ldb, transposed: b_transposed }),
-            },
-            beta: params.beta,
-            epilogue,
+        Ok(Self { params, b, product, sizes: [size_a, size_b, size_c], shared })
+    }
+
+    /// Reads bias, gate and residual.
+    ///
+    /// # Safety
+    /// The pointers in `params` are as the header says.
+    unsafe fn finish(
+        params: &sm_matmul_params,
+        product: &mut Matmul<'a>,
+        shared: &mut [Extent; 4],
+    ) -> Result<(), Failure> {
+        let (m, n, epilogue) = (params.m, params.n, &mut product.epilogue);
+        let lines = |name: &'static str, data: *const f32, ld: usize| {
+            // SAFETY: the function's contract.
+            let data = unsafe { buffers::array(data, floats(name, m, n, ld)?, name) }?;
+            Ok::<_, Failure>((Some(Lines { data, ld }), Extent::of(name, data)))
         };
-        Ok(Self { params, b, kernel, template, sizes, shared })
+        if !params.bias.is_null() {
+            // SAFETY: the function's contract.
+            let bias = unsafe { buffers::array(params.bias, n, "bias") }?;
+            shared[0] = Extent::of("bias", bias);
+            epilogue.bias = Some(bias);
+        }
+        if !params.gate.is_null() {
+            (epilogue.gate, shared[1]) = lines("gate", params.gate, params.ld_gate)?;
+        }
+        if !params.residual.is_null() {
+            (epilogue.residual, shared[2]) = lines("residual", params.residual, params.ld_residual)?;
+        }
+        Ok(())
     }
 
     /// Whether there is no element of any C.
@@ -452,19 +385,12 @@ impl<'a> Call<'a> {
             Extent::check_apart(&mut all_outputs, &all_inputs)?;
             Extent::check_apart(&mut all_outputs, &self.shared)?;
         }
-        let template = self.template;
-        let product = |i: usize| {
+        let place = |i: usize| {
             let (a, b, c) = places.of(i);
             // SAFETY: the function's contract, and checked above.
             let (a, b) = unsafe { (slice(a, size_a), slice(b, size_b)) };
-            let mut gemm = template;
-            gemm.a.data = a;
-            if let Right::Plain(plain) = &mut gemm.b {
-                plain.data = b;
-            }
-            (gemm, c)
+            Place { a, b, c }
         };
-        product(0).0.check(self.kernel)?;
         let work = [params.m, params.n, params.k, params.batch].into_iter();
         let flops = work.fold(2, |product: u64, size| product.saturating_mul(size as u64));
         let moved = self.sizes.iter().fold(0, |sum: usize, &size| sum.saturating_add(size));
@@ -476,8 +402,8 @@ impl<'a> Call<'a> {
             Some(inside) => (Some(inside.team), &mut *inside.workspace),
             None => (None, &mut own),
         };
-        // SAFETY: all products have the shape of the first, which was checked, and so was that nothing overlaps.
-        unsafe { workspace.multiply_each(team, self.kernel, params.batch, product, params.ldc) }?;
+        // SAFETY: each C is as large as its shape says, and it was checked that nothing overlaps.
+        unsafe { self.product.run_each(params.batch, place, params.ldc, team, workspace) }?;
         Ok(())
     }
 }
@@ -490,7 +416,7 @@ enum Places<'a> {
     Listed { a: &'a [*const f32], b: &'a [*const f32], c: &'a [*mut f32] },
 }
 
-// SAFETY: addresses; who reads or writes through them answers for it.
+// SAFETY: addresses; reads and writes through them are unsafe operations with reasons of their own.
 unsafe impl Sync for Places<'_> {}
 
 impl Places<'_> {

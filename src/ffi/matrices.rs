@@ -74,7 +74,7 @@ pub(super) fn apart(
     Ok(())
 }
 
-/// What a matrix takes up from its first to its last element; nothing by default.
+/// The addresses from a matrix's first to its last element; none by default.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Extent {
     name: &'static str,

@@ -54,6 +54,7 @@ pub mod layout;
 pub mod log;
 pub mod matmul;
 pub mod model;
+pub mod packed;
 pub mod profile;
 pub mod profile_export;
 pub mod random;

@@ -270,7 +270,7 @@ pub(super) unsafe fn load(
     Ok(())
 }
 
-fn activations(bits: i32) -> Result<Activations, Failure> {
+pub(super) fn activations(bits: i32) -> Result<Activations, Failure> {
     match bits {
         0 => Ok(Activations::default()),
         8 => Ok(Activations::Bits8),

@@ -31,7 +31,8 @@ pub(super) struct Converted<'a> {
     row_bytes: usize,
 }
 
-/// One call: where the matrices stand, and the memory that workers share.
+/// One call of [`Converted::run`], whose promise holds as long as the value lives: where the matrices stand, and the
+/// memory that workers share, with room for the rows that they convert at a time.
 struct Call<'c, F> {
     product: &'c Converted<'c>,
     place: F,
@@ -60,8 +61,8 @@ impl<'a> Converted<'a> {
     /// Computes `count` products of one shape; `place` says where the matrices of each stand.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where the first A doesn't lie inside its slice; [`Error::OutOfMemory`]; what
-    /// [`Team::run`] reports.
+    /// [`Error::InvalidArgument`] where the first A doesn't lie inside its slice; [`Error::OutOfMemory`]; the errors of
+    /// [`Team::run`].
     ///
     /// # Safety
     /// Each A is as long as the first. Each C is writable, m × N with `ldc` floats between rows, and overlaps no other
@@ -96,17 +97,15 @@ impl<'a> Converted<'a> {
                     counter.reset();
                 }
                 let own = share(rows.len(), GRAIN, index, workers);
-                // SAFETY: each worker converts rows of its own; the rows are the products'.
-                unsafe { call.convert(first, first + own.start..first + own.end, index) };
+                call.convert(first, first + own.start..first + own.end, index);
                 if !meet() {
                     return;
                 }
                 let grid = Grid::new([rows.len(), n], self.matrix.kernel(), 1, workers);
                 while let Some(task) = counter.take(grid.parts(), 1) {
                     let (part, columns) = grid.part(task.start, [rows.len(), n]);
-                    // SAFETY: all rows were converted before the workers met, and the counter hands each part of C
-                    // to one worker.
-                    unsafe { call.multiply(first, first + part.start..first + part.end, columns) };
+                    // All rows were converted before the workers met.
+                    call.multiply(first, first + part.start..first + part.end, columns);
                 }
                 first = rows.end;
                 if !meet() {
@@ -136,25 +135,24 @@ fn by_product(rows: Range<usize>, m: usize) -> impl Iterator<Item = (usize, Rang
 }
 
 impl<'p, F: Fn(usize) -> Place<'p>> Call<'_, F> {
-    /// Converts rows, counted through all products, of those that begin with row `first`.
-    ///
-    /// # Safety
-    /// The shared memory has room for the converted rows, which are this worker's alone, as are its gathered ones.
-    unsafe fn convert(&self, first: usize, rows: Range<usize>, worker: usize) {
-        let Converted { matrix, m, row_bytes, ref a, .. } = *self.product;
+    /// Converts a worker's share of the rows, counted through all products, that begin with row `first`.
+    fn convert(&self, first: usize, rows: Range<usize>, worker: usize) {
+        let Converted { matrix, m, row_bytes, alpha, ref a, .. } = *self.product;
         let mut out = self.rows.byte((rows.start - first) * row_bytes);
         for (product, rows) in by_product(rows, m) {
             let data = (self.place)(product).a;
             let step = if self.product.gathers() { LINES } else { rows.len() };
             for begin in rows.clone().step_by(step) {
                 let count = step.min(rows.end - begin);
-                // SAFETY: A holds the rows, and the memory has room for them as gathered and as converted.
+                // SAFETY: A holds the rows, and the memory has room for them: for this worker's gathered ones, and for
+                // converted ones that are no other worker's. The matrix was packed with kernels of this CPU.
                 unsafe {
                     let (x, ldx) = match self.product.gathers() {
                         false => (data.as_ptr().wrapping_add(begin * a.ld), a.ld),
                         true => {
                             let lines = self.lines.floats(worker);
-                            self.gather(data, begin..begin + count, lines);
+                            let (a, rows) = (Matrix { data, ..*a }, begin..begin + count);
+                            matrix.finishing_kernel().gather_rows(&a, alpha, rows, 0..matrix.k(), lines);
                             (lines.cast_const(), matrix.k())
                         }
                     };
@@ -165,23 +163,9 @@ impl<'p, F: Fn(usize) -> Place<'p>> Call<'_, F> {
         }
     }
 
-    /// α times rows of one A, one after the other.
-    ///
-    /// # Safety
-    /// A holds the rows, and `out` has room for them.
-    unsafe fn gather(&self, data: &[f32], rows: Range<usize>, out: *mut f32) {
-        let Converted { matrix, alpha, ref a, .. } = *self.product;
-        let a = Matrix { data, ..*a };
-        // SAFETY: as this function demands; the matrix was packed with a set of this CPU's kernels.
-        unsafe { matrix.finishing_kernel().gather_rows(&a, alpha, rows, 0..matrix.k(), out) }
-    }
-
-    /// Computes columns of rows, counted through all products, of those that begin with row `first`.
-    ///
-    /// # Safety
-    /// The rows have been converted, and nobody else reads or writes these columns of C. The columns begin a panel, and
-    /// end one or the matrix.
-    unsafe fn multiply(&self, first: usize, rows: Range<usize>, columns: Range<usize>) {
+    /// Computes a part of C that the counter has handed out to this worker alone: columns of some of the converted rows,
+    /// counted through all products, that begin with row `first`.
+    fn multiply(&self, first: usize, rows: Range<usize>, columns: Range<usize>) {
         let Converted { matrix, m, beta, epilogue, row_bytes, .. } = *self.product;
         let (nr, float) = (matrix.packing().panel_rows(), matrix.finishing_kernel());
         let mut x = self.rows.byte((rows.start - first) * row_bytes);
@@ -197,7 +181,7 @@ impl<'p, F: Fn(usize) -> Place<'p>> Call<'_, F> {
                 bias: epilogue.bias.map_or(ptr::null(), <[f32]>::as_ptr),
                 accumulate: beta != 0.0,
             };
-            // SAFETY: X is the converted rows; the block lies inside C and what finishes it, as was checked.
+            // SAFETY: X is converted rows; the columns begin a panel and end one or the matrix; the block lies inside C, the gate and the residual, as was checked.
             unsafe {
                 float.scale_block(beta, c, self.ldc, &rows, &columns);
                 matrix.multiply(&run);

@@ -13,7 +13,7 @@ use crate::threads::{Team, WorkCounter, Worker};
 const PARTS_PER_WORKER: usize = 4;
 /// Multiply-adds below which waking a team costs more than it saves: some 5 µs of one core.
 const WORTH_SHARING: usize = 1 << 19;
-/// Multiply-adds that reading (and packing) one element costs, about: what a part's shape is weighed by.
+/// Multiply-adds that reading (and packing) one element costs, about: a part's shape is weighed by it.
 const ELEMENT_COST: usize = 32;
 
 /// Working memory for products; it grows to what the largest product needs, and stays.
@@ -40,12 +40,12 @@ pub(super) struct Shared {
     stride: usize,
 }
 
-// SAFETY: an address and a number; who writes through it answers for disjointness.
+// SAFETY: an address and a number; writes through it are unsafe operations, whose reasons say why they are disjoint.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
 
-/// What a call has of a workspace.
+/// A call's share of a workspace.
 pub(super) struct Memory<'a> {
     /// Hands out parts; it is to be reset first.
     pub counter: &'a WorkCounter,
@@ -65,7 +65,7 @@ impl Workspace {
     /// Computes one product, on the team's threads or else on the caller's; see [`Gemm::run`].
     ///
     /// # Errors
-    /// As [`Gemm::run`]; [`Error::OutOfMemory`]; what [`Team::run`] reports.
+    /// As [`Gemm::run`]; [`Error::OutOfMemory`]; the errors of [`Team::run`].
     pub fn multiply(
         &mut self,
         team: Option<&Team>,
@@ -85,7 +85,7 @@ impl Workspace {
     /// nothing where an earlier call needed as much memory.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; what [`Team::run`] reports.
+    /// [`Error::OutOfMemory`]; the errors of [`Team::run`].
     ///
     /// # Safety
     /// [`Gemm::check`] has passed for each; results are writable, m × n with `ldc` floats between lines, and
@@ -167,8 +167,8 @@ impl Shared {
 }
 
 impl Grid {
-    /// The cut of m × n that should take `workers` the least time: parts near to squares, since what they read grows
-    /// with their edges, and as many as keep everyone busy. A column of B costs `b_cost` times what a row of A does.
+    /// The cut of m × n that should take `workers` the least time: parts near to squares, since the memory that they read grows
+    /// with their edges, and as many as keep everyone busy. A column of B costs `b_cost` times as much as a row of A.
     pub fn new([m, n]: [usize; 2], kernel: KernelInfo, b_cost: usize, workers: usize) -> Grid {
         let (m, n) = (m.max(1), n.max(1));
         let whole = Grid { rows: m, columns: n, down: 1, across: 1 };
@@ -191,7 +191,7 @@ impl Grid {
             let edges = grid.rows.saturating_add(b_cost * grid.columns);
             let part = grid.rows.saturating_mul(grid.columns).saturating_add(ELEMENT_COST * edges);
             let rounds = (grid.down * grid.across).div_ceil(workers);
-            // A quarter of a part more: what the others wait for the last of them.
+            // A quarter of a part more, which the others wait for the last of them.
             part.saturating_mul(4 * rounds + 1)
         };
         grids.min_by_key(|grid| (time(grid), grid.down * grid.across)).unwrap_or(whole)

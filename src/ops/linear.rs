@@ -12,15 +12,15 @@ use super::matrix::{PackedMatrix, Packing, Run};
 const TASKS_PER_WORKER: usize = 12;
 /// Rows of a task, at least: for fewer, weights would be taken apart too often.
 const LEAST_ROWS: usize = 96;
-/// Rows are shared out in whole numbers of these: what register tiles of 4 or 6 rows divide.
+/// Rows are shared out in multiples of it, which register tiles of 4 or 6 rows divide.
 const ROW_GRAIN: usize = 12;
-/// Bytes of results that are worked on at once: they are still in L2 then, beside weights and activations.
+/// Bytes of results that are worked on at once: they are still in L2 then, with weights and activations.
 const HOT_BYTES: usize = 128 << 10;
 
 /// One product of an op: `y[:, column..column + N] (+)= x · Wᵀ (+ bias)`.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
-    /// Input rows: f32, or quantised where the weight wants it.
+    /// Input rows: f32, or quantised where the weight's kernel reads quantised rows.
     pub x: Rows,
     /// The matrix.
     pub weight: &'a PackedMatrix,
@@ -34,7 +34,7 @@ pub struct Product<'a> {
     pub accumulate: bool,
 }
 
-/// What is done with columns as soon as they are computed, by the worker that computed them.
+/// A function of columns that the worker that computed them calls as soon as they are computed.
 pub struct Then<F> {
     /// Columns that it takes at once: a multiple of so many, but for the last of a part.
     pub unit: usize,
@@ -42,10 +42,10 @@ pub struct Then<F> {
     pub call: F,
 }
 
-/// The simplest type of what is done with columns.
+/// The simplest type of such a function.
 pub type Call = fn(usize, Range<usize>, Range<usize>);
 
-/// What [`run`] is given where nothing is to be done.
+/// For [`run`] where no such function is to be called.
 pub const NOTHING: Option<Then<Call>> = None;
 
 /// This worker's part of some products; every worker calls it with the same arguments and the same
@@ -86,7 +86,7 @@ pub unsafe fn run(
             while at < end {
                 let next = at.saturating_add(most).min(end);
                 let columns = at * columns..(next * columns).min(product.weight.n());
-                // SAFETY: a run of units and rows is one worker's; the rest is the caller's promise.
+                // SAFETY: the shares hand a run of units and rows to one worker; X is written by no one.
                 unsafe { product.compute(columns.clone(), rows.clone(), None) };
                 if let Some(then) = &then {
                     (then.call)(i, rows.clone(), columns);
@@ -119,7 +119,7 @@ fn unit_of<const N: usize>(packings: [Packing; N], unit: usize) -> usize {
     packings.iter().fold(unit, |unit, packing| common_multiple(unit, packing.panel_rows()))
 }
 
-/// Products over the same rows whose results are only wanted together, or as something else: some columns of each
+/// Products over the same rows whose results are only needed together, or in another form: some columns of each
 /// go into `scratch`, and from there wherever `then` puts them. Outputs of the products (`y`, `column`) are not
 /// used.
 ///

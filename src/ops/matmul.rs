@@ -9,6 +9,10 @@ use crate::ops::gemm::Workspace;
 use crate::ops::matrix::PackedMatrix;
 use crate::threads::Team;
 
+#[cfg(test)]
+#[path = "matmul_tests.rs"]
+mod tests;
+
 /// The right-hand side B of a product: K × N.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -57,11 +61,11 @@ impl<'a> From<&'a PackedMatrix> for Operand<'a> {
     }
 }
 
-/// A product to compute: `Matmul::new(m, a, b)`, then what differs from the defaults, then [`Matmul::run`].
+/// A product to compute: `Matmul::new(m, a, b)`, then the settings that differ from the defaults, then [`Matmul::run`].
 ///
 /// Sums start from β·C + bias and add products for k ascending. With a quantised B, rows of A are quantised first (see
 /// [`crate::kernels::qmatmul`]), and with a B of bfloat16 arithmetic they are rounded
-/// ([`crate::kernels::bmatmul`]); α multiplies A before that. What comes after the sums is the same for all types.
+/// ([`crate::kernels::bmatmul`]); α multiplies A before that. Activation, gate and residual are the same for all types.
 ///
 /// ```
 /// use smallmind::kernels::KernelSet;
@@ -129,7 +133,7 @@ impl<'a> Matmul<'a> {
         Self { alpha, ..self }
     }
 
-    /// Adds `beta` times what C holds.
+    /// Adds `beta` times C.
     pub fn beta(self, beta: f32) -> Self {
         Self { beta, ..self }
     }
@@ -163,7 +167,7 @@ impl<'a> Matmul<'a> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where a matrix doesn't lie inside its slice, the bias is not N floats, or the kernel
-    /// is not one for this CPU: nothing is written then. [`Error::OutOfMemory`]; what [`Team::run`] reports.
+    /// is not one for this CPU: nothing is written then. [`Error::OutOfMemory`]; the errors of [`Team::run`].
     pub fn run(
         &self,
         c: &mut [f32],

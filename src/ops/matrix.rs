@@ -205,7 +205,7 @@ impl PackedMatrix {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where `b` doesn't lie inside its slice or this CPU lacks the set's kernel;
-    /// [`Error::OutOfMemory`]; what [`Team::run`] reports.
+    /// [`Error::OutOfMemory`]; the errors of [`Team::run`].
     pub fn pack<T: Element>(
         kernels: &KernelSet,
         k: usize,
@@ -521,7 +521,7 @@ pub(super) struct Run {
     pub accumulate: bool,
 }
 
-/// Memory of a thread that packs; it grows to what the largest run of panels takes.
+/// Memory of a thread that packs; it grows to the size of the largest run of panels.
 #[derive(Default)]
 struct Scratch {
     bytes: Vec<u8>,

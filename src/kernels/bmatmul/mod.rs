@@ -1,7 +1,7 @@
 //! Matmul in bfloat16: `Y = X · Wᵀ (+ bias) (+ Y)` with X and W rounded to bfloat16 and sums in f32.
-//! A mode of lower precision that the caller asks for by name; nothing chooses it by itself.
-//! A level has one [`Kernel`]: pack weights once with it, round rows of X with it, run portions with it; [`Packed`]
-//! does the last two for plain slices.
+//! A mode of lower precision that a caller chooses by name; nothing chooses it by itself.
+//! A level has one [`Kernel`]: pack weights once with it, round rows of X with it, run portions with it. [`crate::ops::Matmul`]
+//! does all of this on slices.
 //!
 //! # Contract
 //! **X** is m rows that [`Kernel::round_rows`] made from f32, to the nearest, ties to even; [`Kernel::row_bytes`] from one
@@ -11,10 +11,10 @@
 //! **W** (n outputs × k inputs, bfloat16) is packed into ⌈n / nr⌉ panels, see [`PanelLayout`]. Columns past n and inputs
 //! past k are zeros in the pack. No pointer needs an alignment; 64 bytes is fastest.
 //!
-//! **Order.** Products are exact in f32; what is rounded is their sum. It starts at `Y (if accumulate) + bias`. Then,
+//! **Order.** Products are exact in f32; only their sum is rounded. It starts at `Y (if accumulate) + bias`. Then,
 //! for k ascending:
 //!
-//! | level | step | what a step adds to the sum |
+//! | level | step | added to the sum by a step |
 //! |---|---|---|
 //! | scalar, avx2, avx512, neon | 1 | x₀w₀, fused |
 //! | avx512bf16 | 2 | x₁w₁, then x₀w₀, each fused |
@@ -35,7 +35,6 @@ use super::{KernelInfo, Portion, matmul, table};
 use crate::isa::{Isa, IsaId, Scalar};
 
 mod layout;
-mod packed;
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
 mod pairs;
 mod rounding;
@@ -45,7 +44,6 @@ mod tests;
 mod tiles;
 
 pub use layout::PanelLayout;
-pub use packed::{Output, Packed};
 use rounding::RoundRows;
 
 /// The kernel of one level: how rows are rounded, how weights are packed, and the loops that multiply them.
@@ -56,7 +54,7 @@ pub struct Kernel {
     round: RoundRows,
 }
 
-/// What multiplies.
+/// The loops that multiply, and the rows that they read.
 #[derive(Clone, Copy)]
 enum Engine {
     /// The f32 kernel that widens bfloat16 weights: rows are f32.
@@ -89,8 +87,9 @@ impl Kernel {
         }
     }
 
-    /// Bytes from one rounded row of `k` elements to the next: an odd number of cache lines, but not one beside a
-    /// multiple of 64, since lines of 64 places in L1 are what rows must share; `None` on overflow.
+    /// Bytes from one rounded row of `k` elements to the next: an odd number of cache lines, and not one more or
+    /// less than a multiple of 64: an L1 has 64 sets, and rows at such a distance would share few of them. `None` on
+    /// overflow.
     pub fn row_bytes(&self, k: usize) -> Option<usize> {
         let element: usize = if matches!(self.engine, Engine::Widening(_)) { 4 } else { 2 };
         let mut lines = k.checked_mul(element)?.div_ceil(64) | 1;
@@ -109,7 +108,7 @@ impl Kernel {
         let row_bytes = self.row_bytes(k).unwrap_or(0);
         for row in 0..rows {
             let (x, out) = (x.wrapping_add(row * ldx), out.wrapping_add(row * row_bytes));
-            // SAFETY: the caller's promise; the kernel was selected for this CPU.
+            // SAFETY: this CPU has the level, since `select` chose it; k floats are there, and room for the row.
             unsafe { (self.round)(x, k, out, row_bytes) };
         }
     }
@@ -120,12 +119,12 @@ impl Kernel {
     /// X holds m rounded rows of k, W the panels up to `panel_end`, Y m rows with all columns of the portion's
     /// panels that are below n, bias n floats; Y overlaps none of them, and nothing else writes to its part of Y.
     pub unsafe fn run(&self, portion: &Portion) {
-        // SAFETY: the caller's promise; the kernel was selected for this CPU.
+        // SAFETY: this CPU has the level, since `select` chose it; the portion's memory is there.
         unsafe {
             match self.engine {
                 Engine::Widening(kernel) => kernel.run(portion),
                 Engine::Pairs(loops) => {
-                    loops.run_portion(&Portion { k: portion.k.div_ceil(2), ..*portion });
+                    loops.run(&loops.product(&Portion { k: portion.k.div_ceil(2), ..*portion }));
                 }
                 #[cfg(target_arch = "x86_64")]
                 Engine::Tiles(run) => run(portion),

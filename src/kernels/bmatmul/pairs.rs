@@ -6,7 +6,6 @@ use super::{Engine, Kernel};
 use crate::isa::{DotBf16, Isa, SimdBody};
 use crate::kernels::KernelInfo;
 use crate::kernels::matmul::{Block, Blocking, Tile, Tiles, start, store};
-use std::array::from_fn;
 
 /// Vectors of columns in a panel.
 const NV: usize = 4;
@@ -47,7 +46,7 @@ const fn tile<I: DotBf16, const MR: usize, const P: usize>() -> Tile {
 /// # Safety
 /// As `TileFn`; the block's k counts pairs.
 unsafe fn entry<I: DotBf16, const MR: usize, const P: usize>(block: &Block) {
-    // SAFETY: the caller proves that the CPU has the instruction set.
+    // SAFETY: the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
     isa.vectorize(Body::<I, MR, P> { isa, block })
 }
@@ -63,7 +62,7 @@ impl<I: DotBf16, const MR: usize, const P: usize> SimdBody for Body<'_, I, MR, P
     fn run<J: Isa>(self, _: J) {
         let (isa, mut block) = (self.isa, *self.block);
         for _ in 0..block.blocks {
-            // SAFETY: `TileFn`'s contract; rows of Y and X advance together through the row blocks.
+            // SAFETY: the row block's X, Y and bias and the panels are there; rows of Y and X advance together.
             unsafe {
                 let mut sums = [[[isa.zero(); NV]; P]; MR];
                 if block.resume || !block.bias.is_null() {
@@ -94,14 +93,16 @@ unsafe fn accumulate<I: DotBf16, const MR: usize, const P: usize>(
         for p in 0..P {
             let panel: *const i32 = w.wrapping_add(p * block.panel_stride).cast();
             // SAFETY: the panels hold k rows of NV vectors of pairs; the row blocks' X hold k pairs.
-            let weights: [I::I32; NV] =
-                from_fn(|v| unsafe { isa.load_i32(panel.wrapping_add(v * I::LANES)) });
-            for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                let pair = unsafe { x.wrapping_add(i * block.ldx).cast::<i32>().read_unaligned() };
-                let pair = isa.splat_i32(pair);
-                for v in 0..NV {
-                    sums[p][v] = isa.dot_bf16(sums[p][v], weights[v], pair);
+            unsafe {
+                let mut weights = [isa.splat_i32(0); NV];
+                for (v, weights) in weights.iter_mut().enumerate() {
+                    *weights = isa.load_i32(panel.wrapping_add(v * I::LANES));
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let pair = isa.splat_i32(x.wrapping_add(i * block.ldx).cast::<i32>().read_unaligned());
+                    for v in 0..NV {
+                        sums[p][v] = isa.dot_bf16(sums[p][v], weights[v], pair);
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ pub(super) type RoundRows = unsafe fn(x: *const f32, k: usize, out: *mut u8, byt
 /// # Safety
 /// See [`RoundRows`].
 pub(super) unsafe fn to_f32<I: Isa>(x: *const f32, k: usize, out: *mut u8, bytes: usize) {
-    // SAFETY: the caller proves that the CPU has the instruction set.
+    // SAFETY: the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
     isa.vectorize(ToF32 { x, k, out: out.cast(), len: bytes / 4 })
 }
@@ -18,7 +18,7 @@ pub(super) unsafe fn to_f32<I: Isa>(x: *const f32, k: usize, out: *mut u8, bytes
 /// # Safety
 /// See [`RoundRows`].
 pub(super) unsafe fn to_pairs<I: DotBf16>(x: *const f32, k: usize, out: *mut u8, bytes: usize) {
-    // SAFETY: the caller proves that the CPU has the instruction set.
+    // SAFETY: the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
     isa.vectorize(ToPairs { isa, x, k, out: out.cast(), len: bytes / 2 })
 }
@@ -35,7 +35,7 @@ impl SimdBody for ToF32 {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for i in (0..self.len).step_by(I::LANES) {
-            // SAFETY: `RoundRows`' contract: k floats to read, and `len`, a multiple of the lanes, to write.
+            // SAFETY: k floats to read, and `len` elements, a multiple of the lanes, to write.
             unsafe {
                 let x = isa.load_first(self.x.wrapping_add(i), self.k.saturating_sub(i).min(I::LANES));
                 isa.store(self.out.add(i), round(isa, x));
@@ -72,7 +72,7 @@ impl<I: DotBf16> SimdBody for ToPairs<I> {
         let isa = self.isa;
         for i in (0..self.len).step_by(2 * I::LANES) {
             let left = self.k.saturating_sub(i);
-            // SAFETY: `RoundRows`' contract: k floats to read, and `len`, a multiple of two vectors, to write.
+            // SAFETY: k floats to read, and `len` elements, a multiple of two vectors, to write.
             unsafe {
                 let x = self.x.wrapping_add(i);
                 let (low, high) = if left >= 2 * I::LANES {

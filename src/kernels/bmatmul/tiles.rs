@@ -40,13 +40,13 @@ pub(super) const KERNEL: Kernel = Kernel {
     round: to_pairs::<Amx>,
 };
 
-/// Steps of a slice of k, at most: 40 KiB of a pair of rows of tiles, of the 48 that an L1 beside AMX has.
+/// Steps of a slice of k, at most: 40 KiB of a pair of rows of tiles, of the 48 that L1 has on CPUs with AMX.
 const SLICE: usize = 20;
 /// Steps of a block of k, where the whole is longer than [`WHOLE`].
 const BLOCK: usize = 32;
 /// Steps that are one block.
 const WHOLE: usize = 64;
-/// Bytes of rows of X that shall stay in L2 (2 MiB beside AMX) with a group of panels.
+/// Bytes of rows of X that should stay in L2 (2 MiB on CPUs with AMX) with a group of panels.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of a group of panels.
 const GROUP_BYTES: usize = 256 << 10;
@@ -57,14 +57,14 @@ const SUMS: usize = 2 * ROWS * NR;
 /// From so many bytes on, half of an L2, results are written past the caches, which they would sweep.
 const STREAM_BYTES: usize = 1 << 20;
 
-/// Sums on their way, and what stands in for memory that tiles mustn't touch. Aligned for what is carried.
+/// Sums between blocks, and a stand-in for memory that tiles mustn't touch. Aligned for the carried sums.
 #[repr(align(4096))]
 struct Scratch {
-    /// Finished sums, which the next block carries to Y while it fills the other.
-    carried: MaybeUninit<[[f32; SUMS]; 2]>,
+    /// Two blocks of finished sums: the next block carries one to Y while it fills the other.
+    finished: MaybeUninit<[[f32; SUMS]; 2]>,
     /// For each panel of a group.
     sums: MaybeUninit<[[f32; SUMS]; MAX_GROUP]>,
-    /// To start from.
+    /// Where sums start from.
     start: [f32; SUMS],
     /// Finished, where tiles mustn't be stored.
     end: [f32; SUMS],
@@ -78,7 +78,7 @@ unsafe fn run<D: TileDot>(portion: &Portion) {
     if portion.m == 0 || portion.panel_begin >= portion.panel_end {
         return;
     }
-    // SAFETY: the level is available; nothing inside panics.
+    // SAFETY: the CPU has the level, and the portion's memory is there; nothing inside panics.
     unsafe { amx::with_tiles(portion.m.min(ROWS), || blocks::<D>(portion)) }
 }
 
@@ -86,7 +86,7 @@ unsafe fn run<D: TileDot>(portion: &Portion) {
 /// As [`run`], with tiles set up.
 unsafe fn blocks<D: TileDot>(portion: &Portion) {
     let mut scratch = Scratch {
-        carried: MaybeUninit::uninit(),
+        finished: MaybeUninit::uninit(),
         sums: MaybeUninit::uninit(),
         start: [0.0; SUMS],
         end: [0.0; SUMS],
@@ -99,11 +99,14 @@ unsafe fn blocks<D: TileDot>(portion: &Portion) {
     let group = (GROUP_BYTES / (PANEL_STEP_BYTES * depth)).clamp(2, MAX_GROUP);
     let mut work = Work {
         portion,
-        scratch: &mut scratch,
-        // What a later block of k starts from shall rather stay.
+        finished: (&raw mut scratch.finished).cast(),
+        sums: (&raw mut scratch.sums).cast(),
+        start: &mut scratch.start,
+        end: &mut scratch.end,
+        // Sums that a later block of k starts from should stay in a cache.
         streams: depth >= steps && streams(portion),
         carried: None,
-        turn: 0,
+        filled: 0,
         steps,
         done: 0,
         depth: 0,
@@ -116,12 +119,10 @@ unsafe fn blocks<D: TileDot>(portion: &Portion) {
             work.tiles = first..tiles.min(first + chunk);
             for panel in (portion.panel_begin..portion.panel_end).step_by(group) {
                 work.panels = panel..portion.panel_end.min(panel + group);
-                // SAFETY: rows of tiles of X and Y, panels of W.
-                unsafe { work.run::<D>() };
+                work.run::<D>();
             }
         }
-        // SAFETY: Y is there.
-        unsafe { work.flush() };
+        work.flush();
         work.done += work.depth;
         if work.done == steps {
             break;
@@ -144,18 +145,24 @@ fn halves(sums: *mut u8, index: usize) -> [*mut u8; 2] {
     [2 * index, 2 * index + 1].map(|half| sums.wrapping_add(half * 4 * ROWS * NR))
 }
 
-/// A chunk of rows against a group of panels, for a block of k.
+/// A chunk of rows against a group of panels, for a block of k. It is made where [`run`]'s promise holds and tiles are
+/// set up, and lives no longer; rows of tiles and panels that its methods are given are the portion's.
 struct Work<'a> {
     portion: &'a Portion,
-    scratch: &'a mut Scratch,
+    /// [`Scratch::finished`], which is read and written through this address only.
+    finished: *mut f32,
+    /// [`Scratch::sums`], likewise.
+    sums: *mut u8,
+    start: &'a mut [f32; SUMS],
+    end: &'a mut [f32; SUMS],
     /// Whether results are written past the caches.
     streams: bool,
-    /// Where the finished sums in `scratch.carried[turn]` go, if there are any.
+    /// Where the finished sums of block `filled` go, if there are any.
     carried: Option<*mut f32>,
-    turn: usize,
+    filled: usize,
     /// Steps of a whole panel.
     steps: usize,
-    /// Steps before this block; sums start from what Y holds where there are any.
+    /// Steps before this block; sums start from Y where there are any.
     done: usize,
     /// Steps of this block.
     depth: usize,
@@ -180,17 +187,13 @@ struct Region {
 }
 
 impl Work<'_> {
-    /// # Safety
-    /// As [`run`], with tiles set up.
-    unsafe fn run<D: TileDot>(&mut self) {
+    /// The chunk of rows against the group of panels.
+    fn run<D: TileDot>(&mut self) {
         for tile in self.tiles.clone().step_by(2) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                if tile + 1 < self.tiles.end {
-                    self.pair::<D>(tile);
-                } else {
-                    self.panels.clone().step_by(2).for_each(|panel| self.odd::<D>(tile, panel));
-                }
+            if tile + 1 < self.tiles.end {
+                self.pair::<D>(tile);
+            } else {
+                self.panels.clone().step_by(2).for_each(|panel| self.odd::<D>(tile, panel));
             }
         }
     }
@@ -228,10 +231,7 @@ impl Work<'_> {
     }
 
     /// Two rows of tiles against the panels, a slice of k after the other.
-    ///
-    /// # Safety
-    /// As [`run`], with tiles set up.
-    unsafe fn pair<D: TileDot>(&mut self, tile: usize) {
+    fn pair<D: TileDot>(&mut self, tile: usize) {
         // A single pair streams through the panels, which are read from farther away than its own rows.
         let slices = if self.tiles.len() > 2 { self.depth.div_ceil(SLICE).max(1) } else { 1 };
         let end = self.done + self.depth;
@@ -239,30 +239,26 @@ impl Work<'_> {
             let steps =
                 self.done + self.depth * slice / slices..self.done + self.depth * (slice + 1) / slices;
             for panel in self.panels.clone() {
-                // SAFETY: the caller's promise.
-                unsafe { self.block::<D>(tile, panel, steps.clone(), steps.end == end) };
+                self.block::<D>(tile, panel, steps.clone(), steps.end == end);
             }
         }
     }
 
     /// Two rows of tiles against a panel, for steps that may be the last of this block of k.
-    ///
-    /// # Safety
-    /// As [`run`], with tiles set up.
-    unsafe fn block<D: TileDot>(&mut self, tile: usize, panel: usize, steps: Range<usize>, last: bool) {
+    fn block<D: TileDot>(&mut self, tile: usize, panel: usize, steps: Range<usize>, last: bool) {
         let region = self.region(tile, 2, panel, NR);
         let first = steps.start == self.done;
         let carrying = steps.len() >= CARRYING_STEPS;
         let carry = last && carrying && self.streams && self.fits(region);
-        let sums = halves(self.scratch.sums.as_mut_ptr().cast(), panel - self.panels.start);
-        // SAFETY: the block's rows, panel and columns are the portion's; what isn't is in the scratch.
+        let sums = halves(self.sums, panel - self.panels.start);
+        // SAFETY: the block's rows, panel and columns are the portion's; other memory is the scratch's.
         unsafe {
             let (from, from_stride) =
                 if first { self.start(region) } else { (sums.map(|p| p.cast_const()), 4 * NR) };
             let (to, to_stride) = match (last, carry) {
                 (false, _) => (sums, 4 * NR),
                 (true, false) => self.end(region),
-                (true, true) => (halves(self.scratch.carried.as_mut_ptr().cast(), 1 - self.turn), 4 * NR),
+                (true, true) => (halves(self.finished.cast(), 1 - self.filled), 4 * NR),
             };
             let carried = if carrying { self.carried.take() } else { None };
             let meets_y = (last && !carry) || (first && (self.done > 0 || self.portion.accumulate));
@@ -283,13 +279,13 @@ impl Work<'_> {
                 to_stride,
                 next,
                 next_lines,
-                carried: carried.map_or(ptr::null(), |_| self.finished().cast()),
+                carried: carried.map_or(ptr::null(), |_| self.finished_sums().cast()),
                 other,
                 other_stride,
             });
             if carry {
                 self.flush();
-                self.turn = 1 - self.turn;
+                self.filled = 1 - self.filled;
                 self.carried = Some(self.y(region.rows[0], region.column));
             } else if last {
                 self.write(region);
@@ -297,7 +293,7 @@ impl Work<'_> {
         }
     }
 
-    /// What a pair of rows of tiles asks for of the next group's weights, and how many lines a step; nothing where the
+    /// Which of the next group's weights a pair of rows of tiles prefetches, and how many lines a step; none where the
     /// pair is alone, since it is waiting for weights already.
     fn share_of_next(&self, tile: usize, panel: usize, steps: &Range<usize>) -> (*const u8, usize) {
         let pairs = self.tiles.len() / 2;
@@ -307,13 +303,10 @@ impl Work<'_> {
     }
 
     /// One row of tiles against two panels, or the group's last one.
-    ///
-    /// # Safety
-    /// As [`run`], with tiles set up.
-    unsafe fn odd<D: TileDot>(&mut self, tile: usize, panel: usize) {
+    fn odd<D: TileDot>(&mut self, tile: usize, panel: usize) {
         let two = panel + 1 < self.panels.end;
         let region = self.region(tile, 1, panel, if two { 2 * NR } else { NR });
-        // SAFETY: the block's rows, panels and columns are the portion's; what isn't is in the scratch.
+        // SAFETY: the block's rows, panels and columns are the portion's; other memory is the scratch's.
         unsafe {
             let ((from, from_stride), (to, to_stride)) = (self.start(region), self.end(region));
             let block = Block {
@@ -341,10 +334,7 @@ impl Work<'_> {
     }
 
     /// Where a region's sums start from, for its rows of tiles, and the bytes between rows.
-    ///
-    /// # Safety
-    /// Y and the bias are there.
-    unsafe fn start(&mut self, region: Region) -> ([*const u8; 2], usize) {
+    fn start(&mut self, region: Region) -> ([*const u8; 2], usize) {
         let resume = self.done > 0;
         let &Portion { y, ldy, .. } = self.portion;
         let accumulate = self.portion.accumulate || resume;
@@ -357,16 +347,12 @@ impl Work<'_> {
             (true, true) if whole => {
                 (rows.map(|row| y.wrapping_add(row * ldy + column).cast_const().cast()), 4 * ldy)
             }
-            // SAFETY: the caller's promise.
-            _ => unsafe { self.gather(region, accumulate, bias) },
+            _ => self.gather(region, accumulate, bias),
         }
     }
 
-    /// Collects what a region's sums start from in the scratch.
-    ///
-    /// # Safety
-    /// Y and the bias are there, or null.
-    unsafe fn gather(&mut self, region: Region, y: bool, bias: *const f32) -> ([*const u8; 2], usize) {
+    /// Collects the starts of a region's sums in the scratch.
+    fn gather(&mut self, region: Region, y: bool, bias: *const f32) -> ([*const u8; 2], usize) {
         let Region { rows, tiles, column, width, columns } = region;
         for (tile, row) in rows.into_iter().enumerate().take(tiles) {
             for i in 0..ROWS.min(self.portion.m) {
@@ -377,11 +363,11 @@ impl Work<'_> {
                         let y = if y { *line.wrapping_add(j) } else { 0.0 };
                         (y, if bias.is_null() { 0.0 } else { *bias.wrapping_add(column + j) })
                     };
-                    self.scratch.start[(tile * ROWS + i) * width + j] = y + bias;
+                    self.start[(tile * ROWS + i) * width + j] = y + bias;
                 }
             }
         }
-        let scratch: *const u8 = self.scratch.start.as_ptr().cast();
+        let scratch: *const u8 = self.start.as_ptr().cast();
         ([scratch, scratch.wrapping_add(4 * ROWS * width)], 4 * width)
     }
 
@@ -397,17 +383,14 @@ impl Work<'_> {
         if self.fits(region) {
             return (region.rows.map(|row| y.wrapping_add(row * ldy + region.column).cast()), 4 * ldy);
         }
-        let scratch: *mut u8 = self.scratch.end.as_mut_ptr().cast();
+        let scratch: *mut u8 = self.end.as_mut_ptr().cast();
         ([scratch, scratch.wrapping_add(4 * ROWS * region.width)], 4 * region.width)
     }
 
-    /// Copies to Y what waits to be carried there.
-    ///
-    /// # Safety
-    /// Y is there.
-    unsafe fn flush(&mut self) {
+    /// Copies the carried sums to Y.
+    fn flush(&mut self) {
         let Some(y) = self.carried.take() else { return };
-        let finished = self.finished();
+        let finished = self.finished_sums();
         for i in 0..2 * ROWS {
             // SAFETY: a region that fits has all its rows and columns; a block has filled the sums.
             unsafe {
@@ -421,15 +404,12 @@ impl Work<'_> {
     }
 
     /// The finished sums that aren't in Y yet.
-    fn finished(&self) -> *const f32 {
-        self.scratch.carried.as_ptr().cast::<f32>().wrapping_add(self.turn * SUMS)
+    fn finished_sums(&self) -> *const f32 {
+        self.finished.wrapping_add(self.filled * SUMS)
     }
 
     /// Copies finished sums to Y where they didn't go straight there.
-    ///
-    /// # Safety
-    /// Y is there.
-    unsafe fn write(&mut self, region: Region) {
+    fn write(&mut self, region: Region) {
         if self.fits(region) {
             return;
         }
@@ -439,7 +419,7 @@ impl Work<'_> {
             // The first row that the row of tiles before this one doesn't have.
             let own = row.next_multiple_of(ROWS) - row;
             for i in own..ROWS.min(m) {
-                let line = &self.scratch.end[(tile * ROWS + i) * region.width..][..region.columns];
+                let line = &self.end[(tile * ROWS + i) * region.width..][..region.columns];
                 let y = y.wrapping_add((row + i) * ldy + region.column);
                 // SAFETY: `columns` of Y's rows are there, and the scratch isn't among them.
                 unsafe { ptr::copy_nonoverlapping(line.as_ptr(), y, line.len()) };

@@ -1,4 +1,4 @@
-//! The loops round the register tile: rows, panels and k, cut so that what is read again stays in a cache.
+//! The loops round the register tile: rows, panels and k, cut so that memory that is read again stays in a cache.
 //!
 //! ```text
 //! for rows       a few rows of X, whole, stay in L2 while every panel passes by
@@ -19,8 +19,8 @@ use std::mem::MaybeUninit;
 const SLICE_BYTES: usize = 32 << 10;
 /// Rows of k in a slice, at most.
 const SLICE_ROWS: usize = 256;
-/// Bytes that a row block asks for at each k.
-const ASKED_BYTES: usize = 128;
+/// Bytes that a row block prefetches at each k.
+const PREFETCHED_BYTES: usize = 128;
 /// From this many row blocks on it pays to widen a slice of 16-bit weights once, before they meet it.
 const WIDEN_BLOCKS: usize = 3;
 
@@ -51,7 +51,7 @@ pub(crate) struct Product {
     pub ldy: usize,
     /// Columns of Y to write, which is how many panels are read.
     pub columns: usize,
-    /// Sums start from what Y holds, not from 0.
+    /// Sums start from Y, not from 0.
     pub resume: bool,
     /// Added to the start of each sum: `columns` floats, or null.
     pub bias: *const f32,
@@ -78,16 +78,13 @@ impl Blocking {
         (bytes / (4 * self.nr)).min(SLICE_ROWS)
     }
 
-    /// Multiplies rows with packed panels.
-    ///
-    /// # Safety
-    /// As `run`, for the memory that `portion` names.
+    /// A portion of a product with packed panels.
     #[inline]
-    pub unsafe fn run_portion(&self, portion: &Portion) {
+    pub fn product(&self, portion: &Portion) -> Product {
         let first = portion.panel_begin * self.nr;
         let columns = portion.n.min(portion.panel_end * self.nr).saturating_sub(first);
         let panel_stride = portion.k * self.row_bytes;
-        let product = Product {
+        Product {
             x: portion.x,
             ldx: portion.ldx,
             m: portion.m,
@@ -100,17 +97,17 @@ impl Blocking {
             columns,
             resume: portion.accumulate,
             bias: if portion.bias.is_null() { portion.bias } else { portion.bias.wrapping_add(first) },
-        };
-        // SAFETY: the caller's promise; the product is the portion.
-        unsafe { self.run(&product) }
+        }
     }
 
+    /// Multiplies.
+    ///
     /// # Safety
     /// The memory that `product` names is there, Y overlaps nothing, and the CPU has the tiles' instruction set.
     #[inline]
     pub unsafe fn run(&self, product: &Product) {
         let mr = self.tiles.full.len();
-        // Rows of X that shall stay in L2 beside the panels passing by.
+        // Rows of X that should stay in L2 while the panels pass by.
         let bytes = memory::cache_sizes().l2 / 4;
         let rows = (bytes / (4 * product.k.max(1))).max(1).next_multiple_of(mr);
         let mut row = 0;
@@ -121,7 +118,7 @@ impl Blocking {
                 y: product.y.wrapping_add(row * product.ldy),
                 ..*product
             };
-            // SAFETY: a part of the product.
+            // SAFETY: the part's rows of X and Y are the product's.
             unsafe { self.panels(&part) };
             row += part.m;
         }
@@ -159,7 +156,7 @@ impl Blocking {
                 bias: if part.bias.is_null() { part.bias } else { part.bias.wrapping_add(column) },
             };
             let last = left <= panels * self.nr;
-            // SAFETY: a part of the product.
+            // SAFETY: the block is panels of the part, with its rows and columns.
             unsafe {
                 match self.wide {
                     Some(wide) if blocks >= WIDEN_BLOCKS => self.widened_slices(block, last, part.m, wide),
@@ -199,7 +196,7 @@ impl Blocking {
         let lower = block.blocks - taller;
         let many = block.columns > self.nr;
         let tiles = if block.columns <= self.nr / 2 { tiles.narrow } else { tiles.full };
-        // SAFETY: the caller's promise.
+        // SAFETY: each tile gets rows and panels of the block, whose memory is there, at a level that the CPU has.
         unsafe {
             if taller > 0 {
                 block.blocks = taller;
@@ -216,19 +213,19 @@ impl Blocking {
 }
 
 /// Calls `multiply` with one slice of `depth` rows of k after the other. Also once for k = 0: the sums of nothing are
-/// written too. Nothing stands behind the `last` panel that it should ask for: it may be another worker's, who is
-/// writing there.
+/// written too. Nothing behind the `last` panel is prefetched: that memory may belong to
+/// another worker, which writes there.
 #[inline]
 fn slices(mut block: Block, row_bytes: usize, depth: usize, last: bool, mut multiply: impl FnMut(Block)) {
     let mut left = block.k;
     loop {
         block.k = depth.min(left);
         if block.blocks > 1 {
-            // Each row block asks for its share of the rows of k that stand right behind these. In a pack that is
+            // Each row block prefetches its share of the rows of k that stand right behind these. In a pack that is
             // the next slice, or the next panel's first one.
             block.next = block.w.wrapping_add(block.k * block.row_stride);
             (block.next_step, block.next_block) = if block.row_stride != row_bytes {
-                (block.row_stride, ASKED_BYTES)
+                (block.row_stride, PREFETCHED_BYTES)
             } else if last && left == block.k {
                 block.next = block.w;
                 (0, 0)

@@ -1,13 +1,13 @@
 //! One row of A against lines of B that run along k: a vector of sums for as many lines as it has lanes.
-//! Blocks are transposed on the way, so that an output still adds its products for k ascending; at one row the
-//! lines come from memory slower than they are turned.
+//! Blocks are transposed on the way, so that an output still adds its products for k ascending; at one row
+//! transposing is faster than reading the lines from memory.
 
 use crate::isa::{Isa, SimdBody};
 
 /// Lanes of the widest vector.
 const WIDEST: usize = 16;
 
-/// A row of C to compute.
+/// A row of C to compute. All memory that it names is there, and Y overlaps none of it.
 #[derive(Clone, Copy)]
 pub(super) struct Dots {
     /// k floats.
@@ -20,17 +20,10 @@ pub(super) struct Dots {
     /// Outputs, a multiple of the vector's lanes.
     pub columns: usize,
     pub y: *mut f32,
-    /// Sums start from what Y holds, not from 0.
+    /// Sums start from Y, not from 0.
     pub resume: bool,
     /// Added to the start of each sum: `columns` floats, or null.
     pub bias: *const f32,
-}
-
-/// # Safety
-/// The CPU has the instruction set, and all memory is there; Y overlaps none of it.
-pub(super) unsafe fn dots<I: Isa>(dots: &Dots) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(dots)
 }
 
 impl SimdBody for &Dots {
@@ -42,7 +35,7 @@ impl SimdBody for &Dots {
         let mut block = Block([0.0; WIDEST * WIDEST]);
         let block = block.0.as_mut_ptr();
         for column in (0..columns).step_by(I::LANES) {
-            // SAFETY: `dots`' contract; a block has room for LANES × LANES floats.
+            // SAFETY: lines and outputs of whole vectors are there; a block has room for LANES × LANES floats.
             unsafe {
                 let lines = b.add(column * ldb);
                 let mut sum = if resume { isa.load(y.add(column)) } else { isa.zero() };

@@ -1,4 +1,4 @@
-//! What a product is finished with while its outputs are still in a cache: an activation, a gate, a residual.
+//! How a product is finished while its outputs are still in a cache: bias, activation, gate, residual.
 //! Each is the elementwise kernel's own function, so a fused product has the bits of the separate calls.
 
 use crate::isa::{Isa, SimdBody};
@@ -37,7 +37,7 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a [f32]>,
     /// f.
     pub activation: Activation,
-    /// What f is taken of, instead of the outputs, which are multiplied by it: the other half of a gated MLP.
+    /// The argument of f instead of the outputs, which are then multiplied by f(gate): the other half of a gated MLP.
     pub gate: Option<Lines<'a>>,
     /// Added last.
     pub residual: Option<Lines<'a>>,
@@ -50,7 +50,8 @@ impl Epilogue<'_> {
     }
 }
 
-/// A block of outputs to finish. Pointers stand at its first element; a null one is absent.
+/// A block of outputs to finish. Pointers stand at its first element; a null gate or residual is absent. The block lies
+/// inside the matrices, of which none overlaps Y.
 #[derive(Clone, Copy)]
 pub(super) struct Finish {
     pub activation: Activation,
@@ -64,27 +65,13 @@ pub(super) struct Finish {
     pub columns: usize,
 }
 
-/// # Safety
-/// The CPU has the instruction set, and the block lies inside the matrices, of which none overlaps Y.
-pub(super) unsafe fn finish<I: Isa>(block: &Finish) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(block)
-}
-
-/// A block of C to scale before it is added to.
+/// A block of C to scale before it is added to; it is writable.
 pub(super) struct Scale {
     pub factor: f32,
     pub y: *mut f32,
     pub ldy: usize,
     pub rows: usize,
     pub columns: usize,
-}
-
-/// # Safety
-/// The CPU has the instruction set, and the block is writable.
-pub(super) unsafe fn scale<I: Isa>(block: &Scale) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(block)
 }
 
 impl SimdBody for &Finish {
@@ -106,7 +93,7 @@ impl Finish {
     #[inline(always)]
     fn each<I: Isa>(&self, isa: I, f: impl Fn(I, I::F32) -> I::F32) {
         for_vectors::<I>(self.rows, self.columns, |row, column, n| {
-            // SAFETY: `finish`'s contract: n floats of each matrix are there.
+            // SAFETY: the block, and so n floats of each matrix, is there.
             unsafe {
                 let y = self.y.add(row * self.ldy + column);
                 let mut x = load(isa, y, n);
@@ -132,7 +119,7 @@ impl SimdBody for &Scale {
     fn run<I: Isa>(self, isa: I) {
         let factor = isa.splat(self.factor);
         for_vectors::<I>(self.rows, self.columns, |row, column, n| {
-            // SAFETY: `scale`'s contract: n floats are there.
+            // SAFETY: the block is writable, and so are n floats of it.
             unsafe {
                 let y = self.y.add(row * self.ldy + column);
                 store(isa, y, isa.mul(factor, load(isa, y, n)), n);

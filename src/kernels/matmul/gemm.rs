@@ -2,15 +2,15 @@
 //!
 //! # Contract
 //! - A is m × k or its transpose, B is k × n or its transpose (or packed for the kernel), C is m × n; all f32 and
-//!   row-major with any distance between lines. C overlaps nothing. See [`Epilogue`] for what comes last.
+//!   row-major with any distance between lines. C overlaps nothing. The [`Epilogue`] comes last.
 //! - The order of additions is the family's: an output starts at β·C + bias and adds its products for k
 //!   ascending. α ≠ 1 multiplies A first, rounded once more: γ(k + 2) instead of γ(k + 1). With β = 0, C is not
 //!   read, and may hold NaN.
-//! - Nothing is allocated: what has to be packed goes to scratch memory of the caller.
+//! - Nothing is allocated: matrices that have to be packed go to scratch memory of the caller.
 //!
 //! ```text
 //! for columns      a few panels of B, packed slice by slice, stay in L2
-//!   for rows       as many of A and C as stay in L2 beside them
+//!   for rows       as many of A and C as stay in L2 with them
 //!     for k        a slice
 //! ```
 
@@ -68,7 +68,7 @@ pub struct Gemm<'a> {
     pub b: Right<'a>,
     /// β.
     pub beta: f32,
-    /// What C is finished with.
+    /// How C is finished.
     pub epilogue: Epilogue<'a>,
 }
 
@@ -83,12 +83,15 @@ struct Cuts {
     rows: usize,
     /// A goes through scratch memory.
     pack_a: bool,
-    /// B goes through scratch memory, all of it; else only what doesn't fill a panel.
+    /// All of B goes through scratch memory; else only the columns that don't fill a panel do.
     pack_b: bool,
 }
 
-/// A part of C to compute, and the scratch memory for it.
-struct Part {
+/// A part of C that [`Gemm::run_part`] computes, whose promise holds as long as the value lives: the operands hold the
+/// part, C is writable there, and the scratch memory has room for as much as the cuts say.
+struct Part<'a> {
+    gemm: &'a Gemm<'a>,
+    kernel: &'a Kernel,
     cuts: Cuts,
     c: *mut f32,
     ldc: usize,
@@ -97,7 +100,7 @@ struct Part {
     scratch: *mut f32,
 }
 
-/// Where panels of B stand, the bytes between their rows and between them, and what scratch memory they leave.
+/// Where panels of B stand, the bytes between their rows and between them, and the scratch memory behind them.
 struct Panels {
     w: *const u8,
     row_stride: usize,
@@ -106,7 +109,7 @@ struct Panels {
 }
 
 impl Gemm<'_> {
-    /// Floats of scratch memory that [`Gemm::run`] wants.
+    /// Floats of scratch memory that [`Gemm::run`] needs.
     pub fn scratch_len(&self, kernel: &Kernel) -> usize {
         let cuts = self.cuts(kernel);
         let a = if cuts.pack_a { cuts.rows.min(self.m) * cuts.depth } else { 0 };
@@ -187,29 +190,27 @@ impl Gemm<'_> {
     ) {
         let cuts = self.cuts(kernel);
         let nr = kernel.info.nr;
+        let part = |columns| Part { gemm: self, kernel, cuts, c, ldc, rows: rows.clone(), columns, scratch };
         let mut first = columns.start;
         if let (1, false, Right::Plain(b)) = (rows.len(), cuts.pack_a, self.b)
             && b.transposed
         {
             let width = columns.len() - columns.len() % kernel.lanes;
-            // SAFETY: as the caller promises.
-            unsafe { self.one_row(kernel, c, ldc, rows.start, first..first + width, &b) };
+            part(first..first + width).one_row(&b);
             first += width;
         }
         while first < columns.end {
             let mut width = cuts.columns.min(columns.end - first);
             if !cuts.pack_b && width > nr {
-                // What doesn't fill a panel comes by itself.
+                // Columns that don't fill a panel come by themselves.
                 width -= width % nr;
             }
-            let part = Part { cuts, c, ldc, rows: rows.clone(), columns: first..first + width, scratch };
-            // SAFETY: a part of the caller's.
-            unsafe { self.columns(kernel, &part) };
+            part(first..first + width).run();
             first += width;
         }
     }
 
-    /// What is packed, and how much at a time.
+    /// Which operands are packed, and how much of them at a time.
     fn cuts(&self, kernel: &Kernel) -> Cuts {
         let caches = memory::cache_sizes();
         let (mr, nr) = (kernel.info.mr, kernel.info.nr);
@@ -230,7 +231,7 @@ impl Gemm<'_> {
         let (depth, panels) = match self.b {
             Right::Plain(_) if pack_b && small_a => (slice, 1),
             Right::Plain(_) if pack_b => (deep, (floats_of(caches.l2) / (deep * nr)).max(1)),
-            // B's lines, where it comes from afar: so few that the next ones can be asked for meanwhile.
+            // B's lines, where it comes from afar: so few that the next ones can be prefetched meanwhile.
             Right::Plain(_) if size_b > floats_of(caches.l2 / 4) => {
                 let few = 1 < self.m.div_ceil(mr) && self.m <= 4 * mr;
                 (if few { DIRECT_DEPTH } else { 2 * DIRECT_DEPTH }, usize::MAX / nr)
@@ -243,166 +244,115 @@ impl Gemm<'_> {
             if pack_a { (floats_of(caches.l2 / 8) / deep).max(mr).next_multiple_of(mr) } else { usize::MAX };
         Cuts { depth: depth.min(self.k), columns: panels * nr, rows, pack_a, pack_b }
     }
+}
 
-    /// One row of C, which begins at `y`, where B's lines run along k; whole vectors of columns.
-    ///
-    /// # Safety
-    /// As [`Gemm::run_part`].
-    unsafe fn one_row(
-        &self,
-        kernel: &Kernel,
-        c: *mut f32,
-        ldc: usize,
-        at: usize,
-        columns: Range<usize>,
-        b: &Matrix<'_>,
-    ) {
-        let y = c.wrapping_add(at * ldc + columns.start);
-        // SAFETY: the caller's promise.
+impl Part<'_> {
+    /// The one row of the part, where B's lines run along k; whole vectors of columns.
+    fn one_row(&self, b: &Matrix<'_>) {
+        let Part { gemm, kernel, c, ldc, ref rows, ref columns, .. } = *self;
+        let dots = Dots {
+            x: gemm.a.at(rows.start, 0),
+            k: gemm.k,
+            b: b.at(0, columns.start),
+            ldb: b.ld,
+            columns: columns.len(),
+            y: c.wrapping_add(rows.start * ldc + columns.start),
+            resume: gemm.beta != 0.0,
+            bias: self.bias(),
+        };
+        // SAFETY: A and B hold the row and the lines, and C is writable there.
         unsafe {
-            kernel.scale_block(self.beta, c, ldc, &(at..at + 1), &columns);
-            (kernel.dots)(&Dots {
-                x: self.a.data.as_ptr().wrapping_add(at * self.a.ld),
-                k: self.k,
-                b: b.data.as_ptr().wrapping_add(columns.start * b.ld),
-                ldb: b.ld,
-                columns: columns.len(),
-                y,
-                resume: self.beta != 0.0,
-                bias: self.bias_at(columns.start),
-            });
-            kernel.finish_block(&self.epilogue, c, ldc, &(at..at + 1), &columns);
+            kernel.scale_block(gemm.beta, c, ldc, rows, columns);
+            (kernel.dots)(&dots);
+            kernel.finish_block(&gemm.epilogue, c, ldc, rows, columns);
         }
     }
 
-    /// Some columns of C: slice by slice of k, and for each slice some rows after the other.
-    ///
-    /// # Safety
-    /// As [`Gemm::run_part`].
-    unsafe fn columns(&self, kernel: &Kernel, part: &Part) {
-        let Part { cuts, columns, .. } = part;
+    /// Slice by slice of k, and for each slice some rows after the other.
+    fn run(&self) {
+        let Part { gemm, cuts, ref columns, .. } = *self;
         // A rest of columns is packed even where whole panels aren't.
-        let whole = columns.len().is_multiple_of(kernel.info.nr);
-        let pack_b = matches!(self.b, Right::Plain(_)) && (cuts.pack_b || !whole);
+        let whole = columns.len().is_multiple_of(self.kernel.info.nr);
+        let pack_b = matches!(gemm.b, Right::Plain(_)) && (cuts.pack_b || !whole);
         let mut k = 0;
         loop {
-            let slice = k..self.k.min(k + cuts.depth);
-            // SAFETY: the caller's promise; the scratch memory has room for a slice of the cuts.
-            unsafe {
-                let right = self.right(kernel, pack_b, columns, &slice, part.scratch);
-                let mut top = part.rows.start;
-                while top < part.rows.end {
-                    let rows = top..part.rows.end.min(top.saturating_add(cuts.rows));
-                    top = rows.end;
-                    self.block(kernel, part, rows, &slice, &right);
-                }
+            let slice = k..gemm.k.min(k + cuts.depth);
+            let right = self.right(pack_b, &slice);
+            let mut top = self.rows.start;
+            while top < self.rows.end {
+                let rows = top..self.rows.end.min(top.saturating_add(cuts.rows));
+                top = rows.end;
+                self.block(&rows, &slice, &right);
             }
             k = slice.end;
             // One pass even for k = 0: the sums of nothing are written too.
-            if k >= self.k {
+            if k >= gemm.k {
                 break;
             }
         }
     }
 
-    /// A block of C at a slice of k.
-    ///
-    /// # Safety
-    /// As [`Gemm::run_part`].
-    unsafe fn block(
-        &self,
-        kernel: &Kernel,
-        part: &Part,
-        rows: Range<usize>,
-        slice: &Range<usize>,
-        right: &Panels,
-    ) {
-        let Part { cuts, columns, ldc, .. } = part;
-        let y = part.c.wrapping_add(rows.start * ldc + columns.start);
-        let (m, n) = (rows.len(), columns.len());
-        let (is_first, is_last) = (slice.start == 0, slice.end == self.k);
-        // SAFETY: the caller's promise.
+    /// Some rows at a slice of k.
+    fn block(&self, rows: &Range<usize>, slice: &Range<usize>, right: &Panels) {
+        let Part { gemm, kernel, cuts, c, ldc, ref columns, .. } = *self;
+        let (is_first, is_last) = (slice.start == 0, slice.end == gemm.k);
+        // SAFETY: A holds the rows, the panels are there, C is writable, and the scratch memory that the panels leave
+        // has room for as many rows as the cuts say.
         unsafe {
             if is_first {
-                kernel.scale_block(self.beta, part.c, *ldc, &rows, columns);
+                kernel.scale_block(gemm.beta, c, ldc, rows, columns);
             }
-            let (x, ldx) = self.left(kernel, cuts, &rows, slice, right.scratch);
+            let (x, ldx) = if cuts.pack_a {
+                kernel.gather_rows(&gemm.a, gemm.alpha, rows.clone(), slice.clone(), right.scratch);
+                (right.scratch.cast_const(), slice.len())
+            } else {
+                (gemm.a.at(rows.start, slice.start), gemm.a.ld)
+            };
             kernel.multiply(&Product {
                 x: x.cast(),
                 ldx: 4 * ldx,
-                m,
+                m: rows.len(),
                 k: slice.len(),
                 w: right.w,
                 row_stride: right.row_stride,
                 panel_stride: right.panel_stride,
-                y,
-                ldy: *ldc,
-                columns: n,
-                resume: !is_first || self.beta != 0.0,
-                bias: if is_first { self.bias_at(columns.start) } else { ptr::null() },
+                y: c.wrapping_add(rows.start * ldc + columns.start),
+                ldy: ldc,
+                columns: columns.len(),
+                resume: !is_first || gemm.beta != 0.0,
+                bias: if is_first { self.bias() } else { ptr::null() },
             });
             if is_last {
-                kernel.finish_block(&self.epilogue, part.c, *ldc, &rows, columns);
+                kernel.finish_block(&gemm.epilogue, c, ldc, rows, columns);
             }
         }
     }
 
-    /// The bias from a column on, or null.
-    fn bias_at(&self, column: usize) -> *const f32 {
-        self.epilogue.bias.map_or(ptr::null(), |bias| bias.as_ptr().wrapping_add(column))
+    /// The bias of the part's columns, or null.
+    fn bias(&self) -> *const f32 {
+        self.gemm.epilogue.bias.map_or(ptr::null(), |bias| bias.as_ptr().wrapping_add(self.columns.start))
     }
 
-    /// Rows of A at a slice of k, and their distance.
-    ///
-    /// # Safety
-    /// As [`Gemm::run_part`].
-    unsafe fn left(
-        &self,
-        kernel: &Kernel,
-        cuts: &Cuts,
-        rows: &Range<usize>,
-        slice: &Range<usize>,
-        scratch: *mut f32,
-    ) -> (*const f32, usize) {
-        if !cuts.pack_a {
-            return (self.a.at(rows.start, slice.start), self.a.ld);
-        }
-        // SAFETY: A holds the rows, and the scratch memory has room for as many as the cuts say.
-        unsafe { kernel.gather_rows(&self.a, self.alpha, rows.clone(), slice.clone(), scratch) };
-        (scratch, slice.len())
-    }
-
-    /// Panels of B at a slice of k.
-    ///
-    /// # Safety
-    /// As [`Gemm::run_part`]; `columns` begin a panel.
-    unsafe fn right(
-        &self,
-        kernel: &Kernel,
-        pack: bool,
-        columns: &Range<usize>,
-        slice: &Range<usize>,
-        scratch: *mut f32,
-    ) -> Panels {
+    /// Panels of B at a slice of k, packed into the scratch memory where `pack` says so.
+    fn right(&self, pack: bool, slice: &Range<usize>) -> Panels {
+        let Part { gemm, kernel, scratch, ref columns, .. } = *self;
         let (nr, row_bytes) = (kernel.info.nr, kernel.blocking.row_bytes);
-        let b = match self.b {
+        let b = match gemm.b {
             Right::Plain(b) => b,
             Right::Packed(panels) => {
-                let at = columns.start / nr * self.k * row_bytes + slice.start * row_bytes;
-                let (w, panel_stride) = (panels.as_ptr().wrapping_add(at), self.k * row_bytes);
+                let at = columns.start / nr * gemm.k * row_bytes + slice.start * row_bytes;
+                let (w, panel_stride) = (panels.as_ptr().wrapping_add(at), gemm.k * row_bytes);
                 return Panels { w, row_stride: row_bytes, panel_stride, scratch };
             }
         };
         if !pack {
-            let at = slice.start * b.ld + columns.start;
-            let w = b.data.as_ptr().wrapping_add(at).cast();
+            let w = b.at(slice.start, columns.start).cast();
             return Panels { w, row_stride: 4 * b.ld, panel_stride: row_bytes, scratch };
         }
         let depth = slice.len();
         for (panel, first) in columns.clone().step_by(nr).enumerate() {
-            let at = if b.transposed { first * b.ld + slice.start } else { slice.start * b.ld + first };
             let part = PanelPart {
-                src: b.data.as_ptr().wrapping_add(at),
+                src: b.at(slice.start, first),
                 ld: b.ld,
                 along_k: b.transposed,
                 columns: nr.min(columns.end - first),
@@ -410,7 +360,7 @@ impl Gemm<'_> {
                 width: nr,
                 dst: scratch.wrapping_add(panel * depth * nr),
             };
-            // SAFETY: the caller's promise.
+            // SAFETY: B holds the panel's columns, and the scratch memory has room for the panels of a slice.
             unsafe { (kernel.pack_panel)(&part) };
         }
         let rest = scratch.wrapping_add(columns.len().next_multiple_of(nr) * depth);
@@ -494,7 +444,7 @@ impl Kernel {
 }
 
 impl Epilogue<'_> {
-    /// Checks that what an m × n product is finished with fits it.
+    /// Checks that bias, gate and residual fit an m × n product.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where it doesn't.

@@ -90,7 +90,7 @@ impl Case {
         let ldc = self.n + gap;
         let mut c = vec![CANARY; 1 + self.m * ldc];
         for i in 0..self.m {
-            // What β = 0 must not read.
+            // With β = 0, C must not be read.
             let start =
                 if gemm.beta == 0.0 { &vec![f32::NAN; self.n][..] } else { &self.c[i * self.n..][..self.n] };
             c[1 + i * ldc..][..self.n].copy_from_slice(start);

@@ -113,7 +113,7 @@ impl Kernel {
     /// m rows with all columns of the portion's panels that are below n, bias n floats; Y overlaps none of them.
     pub unsafe fn run(&self, portion: &Portion) {
         // SAFETY: the CPU has the tiles' level, and all memory that the portion names is there.
-        unsafe { self.blocking.run_portion(portion) }
+        unsafe { self.blocking.run(&self.blocking.product(portion)) }
     }
 
     /// Multiplies rows with panels that stand anywhere.
@@ -125,6 +125,18 @@ impl Kernel {
         // SAFETY: the CPU has the tiles' level, and all memory that the product names is there.
         unsafe { self.blocking.run(product) }
     }
+}
+
+/// The entry of a kernel at level `I` whose arguments are all in one value.
+///
+/// # Safety
+/// The CPU has the level, and the memory that `args` names is there as its type says.
+pub(super) unsafe fn at_level<I: Isa, A>(args: &A)
+where
+    for<'a> &'a A: crate::isa::SimdBody<Output = ()>,
+{
+    // SAFETY: the CPU has the level.
+    unsafe { I::new_unchecked() }.vectorize(args)
 }
 
 /// A kernel whose tiles are `NV` vectors wide; `wide` are the tiles of the same size for f32 weights.
@@ -142,12 +154,12 @@ const fn kernel<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -
         weights: W::DTYPE,
         blocking: Blocking { tiles, nr, row_bytes: nr * W::BYTES, wide },
         place: |column| W::place(I::LANES, column),
-        pack_panel: pack_f32::panel::<I>,
-        pack_lines: pack_f32::lines::<I>,
-        dots: dots::dots::<I>,
+        pack_panel: at_level::<I, pack_f32::PanelPart>,
+        pack_lines: at_level::<I, pack_f32::LinesPart>,
+        dots: at_level::<I, dots::Dots>,
         lanes: I::LANES,
-        scale: epilogue::scale::<I>,
-        finish: epilogue::finish::<I>,
+        scale: at_level::<I, epilogue::Scale>,
+        finish: at_level::<I, epilogue::Finish>,
     }
 }
 

@@ -4,14 +4,14 @@
 use crate::isa::{Isa, SimdBody};
 use crate::kernels::vectors::{load, store};
 
-/// Floats of a line that are asked for ahead of the block at hand: what memory delivers meanwhile.
+/// How many floats ahead of the current block a line is prefetched: as many as memory delivers meanwhile.
 pub(super) const AHEAD: usize = 128;
 
-/// Lines that are asked for ahead of the one at hand, where lines are short.
+/// How many lines ahead of the current one are prefetched, where lines are short.
 const ROWS_AHEAD: usize = 16;
 
-/// `columns` outputs × `depth` of k, on their way into a panel: row k of it begins at `dst + k · width`, and what
-/// no column fills is 0.
+/// `columns` outputs × `depth` of k, on their way into a panel: row k of it begins at `dst + k · width`, and columns
+/// from `columns` on become 0. The source holds the part, and `dst` is writable for `depth` rows of `width`.
 #[derive(Clone, Copy)]
 pub(super) struct PanelPart {
     /// Output 0 at k = 0.
@@ -30,7 +30,8 @@ pub(super) struct PanelPart {
     pub dst: *mut f32,
 }
 
-/// `rows` × `depth` of A on their way into lines along k: row i begins at `dst + i · depth`.
+/// `rows` × `depth` of A on their way into lines along k: row i begins at `dst + i · depth`. The source holds the part,
+/// and `dst` is writable for `rows` rows of `depth`.
 #[derive(Clone, Copy)]
 pub(super) struct LinesPart {
     /// Row 0 at k = 0.
@@ -43,24 +44,10 @@ pub(super) struct LinesPart {
     pub rows: usize,
     /// Elements of a row.
     pub depth: usize,
-    /// What every element is multiplied by.
+    /// Factor of every element.
     pub factor: f32,
     /// Row 0.
     pub dst: *mut f32,
-}
-
-/// # Safety
-/// The CPU has the instruction set; the source holds the part, and `dst` is writable for `depth` rows of `width`.
-pub(super) unsafe fn panel<I: Isa>(part: &PanelPart) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(part)
-}
-
-/// # Safety
-/// The CPU has the instruction set; the source holds the part, and `dst` is writable for `rows` rows of `depth`.
-pub(super) unsafe fn lines<I: Isa>(part: &LinesPart) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(part)
 }
 
 impl SimdBody for &PanelPart {
@@ -69,23 +56,18 @@ impl SimdBody for &PanelPart {
     fn run<I: Isa>(self, isa: I) {
         let mut column = 0;
         if self.along_k {
-            while column + I::LANES <= self.columns {
-                // SAFETY: `panel`'s contract, for these columns.
+            while column < self.columns {
+                let lines = (self.columns - column).min(I::LANES);
+                // SAFETY: the source holds these lines; the panel has room for a whole vector of columns, since its
+                // width is a multiple.
                 unsafe {
                     let (src, dst) = (self.src.add(column * self.ld), self.dst.add(column));
-                    transpose(isa, src, self.ld, I::LANES, self.depth, dst, self.width);
-                }
-                column += I::LANES;
-            }
-            if column < self.columns {
-                let left = self.columns - column;
-                // SAFETY: as above; the panel has room for a whole vector, since its width is a multiple.
-                unsafe {
-                    let (src, dst) = (self.src.add(column * self.ld), self.dst.add(column));
-                    for k in 0..self.depth {
-                        isa.store(dst.add(k * self.width), isa.zero());
+                    if lines < I::LANES {
+                        for k in 0..self.depth {
+                            isa.store(dst.add(k * self.width), isa.zero());
+                        }
                     }
-                    transpose(isa, src, self.ld, left, self.depth, dst, self.width);
+                    transpose(isa, src, self.ld, lines, self.depth, dst, self.width);
                 }
                 column += I::LANES;
             }
@@ -118,7 +100,7 @@ impl SimdBody for &LinesPart {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let LinesPart { src, ld, along_k, rows, depth, factor, dst } = *self;
-        // SAFETY: `lines`' contract.
+        // SAFETY: the source holds the part, and `dst` has room for it.
         unsafe {
             if along_k {
                 for i in 0..rows {
@@ -157,7 +139,7 @@ unsafe fn transpose<I: Isa>(
     dst_ld: usize,
 ) {
     let whole = if rows == I::LANES { columns - columns % I::LANES } else { 0 };
-    // SAFETY: the caller's promise.
+    // SAFETY: rows × columns floats of the source are there, and columns × rows of the other.
     unsafe {
         for j in (0..whole).step_by(I::LANES) {
             for i in 0..rows {

@@ -236,7 +236,7 @@ fn any_split_has_the_same_bits() {
 
 #[test]
 fn row_blocks_beyond_one_slice_of_x() {
-    // More rows of X than stay in L2 (512 KiB), so that the outermost loop turns.
+    // More rows of X than stay in L2 (512 KiB), so that the outermost loop runs several times.
     for kernel in kernels_here().filter(|kernel| kernel.info.isa > IsaId::Scalar) {
         let k = kernel.blocking.k_slice() + 1;
         Case::integers((512 << 10) / (4 * k) + kernel.info.mr + 3, 5, k).check(kernel, true);

@@ -5,7 +5,7 @@ use super::weight::Weight;
 use crate::isa::{Isa, SimdBody};
 use std::marker::PhantomData;
 
-/// What one call of a tile works on: `blocks` row blocks of MR rows, against P neighbouring panels.
+/// The work of one call of a tile: `blocks` row blocks of MR rows, against P neighbouring panels.
 #[derive(Clone, Copy)]
 pub(crate) struct Block {
     /// First row of X.
@@ -22,12 +22,12 @@ pub(crate) struct Block {
     pub row_stride: usize,
     /// Bytes between panels.
     pub panel_stride: usize,
-    /// Where the weights needed after these begin, and how far to reach into them at each k: asked for in time, a
-    /// line at a time, they are in L2 when their turn comes.
+    /// Where the weights needed after these begin, and how far to step into them at each k: prefetched a line at a
+    /// time, they are in L2 when they are multiplied.
     pub next: *const u8,
     /// See `next`.
     pub next_step: usize,
-    /// From where one row block asks to where the next one does.
+    /// Bytes from where one row block prefetches to where the next one does.
     pub next_block: usize,
     /// First row of Y, at the panel's first column.
     pub y: *mut f32,
@@ -35,7 +35,7 @@ pub(crate) struct Block {
     pub ldy: usize,
     /// Columns of Y from there on; the last panel may be wider.
     pub columns: usize,
-    /// Sums start from what Y holds, not from 0.
+    /// Sums start from Y, not from 0.
     pub resume: bool,
     /// Added to the start of each sum: `columns` floats, or null.
     pub bias: *const f32,
@@ -73,7 +73,7 @@ pub(super) const fn tile<I: Isa, W: Weight, const MR: usize, const NV: usize, co
 /// # Safety
 /// See [`TileFn`].
 unsafe fn entry<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: usize>(block: &Block) {
-    // SAFETY: the caller proves that the CPU has the instruction set.
+    // SAFETY: the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
     isa.vectorize(Body::<W, MR, NV, P> { block, weight: PhantomData })
 }
@@ -90,7 +90,7 @@ pub(super) unsafe fn widen<I: Isa, W: Weight, const NV: usize>(
     rows: usize,
     dst: *mut f32,
 ) {
-    // SAFETY: the caller proves that the CPU has the instruction set.
+    // SAFETY: the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
     isa.vectorize(Widen::<W, NV> { src, stride, rows, dst, weight: PhantomData })
 }
@@ -108,7 +108,7 @@ impl<W: Weight, const NV: usize> SimdBody for Widen<W, NV> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for k in 0..self.rows {
-            // SAFETY: `WidenFn`'s contract.
+            // SAFETY: `rows` rows of the panel are there, and as many of NR floats to write.
             unsafe {
                 let row: [I::F32; NV] = W::load(isa, self.src.add(k * self.stride));
                 for (v, &x) in row.iter().enumerate() {
@@ -130,7 +130,7 @@ impl<W: Weight, const MR: usize, const NV: usize, const P: usize> SimdBody for B
     fn run<I: Isa>(self, isa: I) {
         let mut block = *self.block;
         for _ in 0..block.blocks {
-            // SAFETY: `TileFn`'s contract; rows of Y and X advance together through the row blocks.
+            // SAFETY: the row block's X, Y and bias and the panels are there; rows of Y and X advance together.
             unsafe {
                 let mut sums = [[[isa.zero(); NV]; P]; MR];
                 if block.resume || !block.bias.is_null() {
@@ -160,13 +160,13 @@ unsafe fn accumulate<I: Isa, W: Weight, const MR: usize, const NV: usize, const 
     for _ in 0..block.k {
         for p in 0..P {
             // SAFETY: the panels hold k rows of NV vectors; the row blocks' X hold k floats.
-            let row: [I::F32; NV] = unsafe { W::load(isa, w.wrapping_add(p * block.panel_stride)) };
-            for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                let factor =
-                    isa.splat(unsafe { x.wrapping_add(i * block.ldx).cast::<f32>().read_unaligned() });
-                for v in 0..NV {
-                    sums[p][v] = isa.mul_add(factor, row[v], sums[p][v]);
+            unsafe {
+                let row: [I::F32; NV] = W::load(isa, w.wrapping_add(p * block.panel_stride));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let factor = isa.splat(x.wrapping_add(i * block.ldx).cast::<f32>().read_unaligned());
+                    for v in 0..NV {
+                        sums[p][v] = isa.mul_add(factor, row[v], sums[p][v]);
+                    }
                 }
             }
         }

@@ -1,46 +1,46 @@
 //! Activations quantised by row and block of 32, to one or two signed bytes an element.
 //!
-//! With one digit an element is d·x₀, with two it is d/256·(256·x₀ + x₁), digits in −127..=127. A row is
+//! With one byte, an element is d·x₀; with two, it is d/256·(256·x₀ + x₁). Bytes are in −127..=127. A row is
 //!
-//! | part | bytes | what |
+//! | part | bytes | contents |
 //! |---|---|---|
-//! | first digits | K | x₀, i8 |
-//! | second digits | K, with two | x₁, i8 |
-//! | blocks | 16 for each 32 | d, f32; d·Σx, f32, rounded once; [`MAGIC`] − 128·Σx₀, i32; 1 where the second digit is kept, else 0 |
+//! | high bytes | K | x₀, i8 |
+//! | low bytes | K, with two | x₁, i8 |
+//! | blocks | 16 for each 32 | d, f32; d·Σx, f32, rounded once; [`MAGIC`] − 128·Σx₀, i32; 1 where the low byte is kept, else 0 |
 //! | halves | 16 for each 32 | d·Σx of the first and the last 16, f32; [`MAGIC`] − 128·Σx₀ of the first 16 and −128·Σx₀ of the last, i32 |
 //! | second | 16 for each 32, with two | −128·Σx₁ − 256·[`MAGIC`]; the same of the first 16; −128·Σx₁ of the last 16; −128·Σ(256·x₀ + x₁), all i32 and wrapping |
 //!
 //! and is padded to an odd multiple of 64 bytes, so that the same place of many rows isn't in the same sets of a
-//! cache. Integers are where sums start whose levels are offset by 128; those of the second digit are what such a
-//! sum is to be moved by after it was taken 256-fold.
+//! cache. Sums with levels that are offset by 128 start from the integers of blocks and halves; those of the low
+//! byte are added to such a sum after it was multiplied by 256.
 //!
 //! With a the block's largest magnitude and p = x·(127/a): x₀ is p rounded to nearest, ties to even, and x₁
 //! is 256·(p − x₀) rounded likewise and held to ±127. So the error of an element is below 0.50002·d with
 //! d = a/127, or below 1.01·d/256: one part in 253, or in 32,000, of the block's largest.
-//! A block whose a is below 2⁻¹¹⁰ becomes zero. One that holds a NaN or an infinity gets digits 0 and
+//! A block whose a is below 2⁻¹¹⁰ becomes zero. One that holds a NaN or an infinity gets bytes 0 and
 //! d = NaN, which makes every output that it takes part in NaN.
 //!
-//! [`Activations::Adaptive`] keeps the second digit only in blocks with an outlier, whose largest magnitude is at
-//! least [`OUTLIER`] times the root of the block's mean square (both as first digits tell), and has zeros elsewhere.
-//! Such a block counts as one digit everywhere, bit for bit: powers of two are exact.
+//! [`Activations::Adaptive`] keeps the low byte only in blocks with an outlier, whose largest magnitude is at
+//! least [`OUTLIER`] times the root of the block's mean square (both as high bytes tell), and has zeros elsewhere.
+//! Elsewhere results have the bits that one byte gives: powers of two are exact.
 
-use crate::isa::{DotI8, Isa, SimdBody};
+use crate::isa::{Isa, SimdBody};
 use crate::quant::BLOCK;
 
-/// How finely activations are quantised: a mode, chosen by whoever makes a model or context, never by size.
+/// How finely activations are quantised: a mode, chosen when a model is loaded or a matrix packed, never by size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activations {
-    /// Two digits: as good as unrounded (on SmolLM2 the next-token distribution moves by a mean KL of 4e-8).
+    /// Two bytes: as good as unrounded (on SmolLM2 the next-token distribution moves by a mean KL of 4e-8).
     #[default]
     Bits16,
-    /// Two digits in blocks with an outlier, one elsewhere: nearly as fast as one digit with many rows. The
+    /// Two bytes in blocks with an outlier, one elsewhere: nearly as fast as one byte with many rows. The
     /// distribution moves by 4e-4.
     Adaptive,
-    /// One digit: about twice as fast as two with many rows; what llama.cpp does. The distribution moves by 2e-3.
+    /// One byte: about twice as fast as two with many rows; as llama.cpp does. The distribution moves by 2e-3.
     Bits8,
 }
 
-/// Blocks whose largest magnitude is at least this many times the root of their mean square keep their second digit:
+/// Blocks whose largest magnitude is at least this many times the root of their mean square keep their low byte:
 /// on SmolLM2 one in seven.
 pub const OUTLIER: f32 = 4.25;
 
@@ -49,7 +49,7 @@ impl Activations {
     pub const ALL: [Activations; 3] = [Activations::Bits16, Activations::Adaptive, Activations::Bits8];
 
     /// Signed bytes an element.
-    pub const fn digits(self) -> usize {
+    pub const fn bytes(self) -> usize {
         match self {
             Activations::Bits8 => 1,
             Activations::Bits16 | Activations::Adaptive => 2,
@@ -58,39 +58,39 @@ impl Activations {
 
     /// Bytes from one quantised row of `k` elements to the next: an odd multiple of 64.
     pub const fn row_bytes(self, k: usize) -> usize {
-        RowParts::new(self.digits(), k).end.div_ceil(64) / 2 * 128 + 64
+        RowParts::new(self.bytes(), k).end.div_ceil(64) / 2 * 128 + 64
     }
 }
 
-/// Most that squares of a block's first digits may add up to where there is such an outlier.
+/// Most that squares of a block's high bytes may add up to where there is such an outlier.
 const LIMIT: f32 = 127.0 * 127.0 * BLOCK as f32 / (OUTLIER * OUTLIER);
 
-/// Bytes of what goes with a block, in each part of its own.
+/// Bytes of a block's record in each of the parts after the elements.
 pub const RECORD: usize = 16;
 
 /// Where the parts of a row are.
 #[derive(Clone, Copy, Debug)]
 pub struct RowParts {
-    /// What goes with blocks as wholes: see [`SCALE`], [`SCALED_SUM`], [`START`], [`KEPT`].
+    /// Records of blocks: see [`SCALE`], [`SCALED_SUM`], [`START`], [`KEPT`].
     pub blocks: usize,
-    /// What goes with their halves: see [`HALF_SUMS`], [`HALF_STARTS`].
+    /// Records of their halves: see [`HALF_SUMS`], [`HALF_STARTS`].
     pub halves: usize,
-    /// What goes with second digits: see [`SECOND_STARTS`], [`TOTAL_START`].
+    /// Records of low bytes: see [`LOW_STARTS`], [`TOTAL_START`].
     pub second: usize,
     /// The row's end, without padding.
     end: usize,
 }
 
 impl RowParts {
-    /// Of rows of `k` elements and so many digits. Second digits begin at byte `k`.
-    pub const fn new(digits: usize, k: usize) -> Self {
+    /// Of rows of `k` elements and so many bytes. Low bytes begin at byte `k`.
+    pub const fn new(bytes: usize, k: usize) -> Self {
         let part = k / BLOCK * RECORD;
-        let blocks = k * digits;
+        let blocks = k * bytes;
         RowParts {
             blocks,
             halves: blocks + part,
             second: blocks + 2 * part,
-            end: blocks + (1 + digits) * part,
+            end: blocks + (1 + bytes) * part,
         }
     }
 }
@@ -101,74 +101,51 @@ pub const SCALE: usize = 0;
 pub const SCALED_SUM: usize = 4;
 /// In a block's record: where its integer sums start.
 pub const START: usize = 8;
-/// In a block's record: whether the second digit is kept.
+/// In a block's record: whether the low byte is kept.
 pub const KEPT: usize = 12;
 /// In the halves' record: the scaled sums of both.
 pub const HALF_SUMS: usize = 0;
 /// In the halves' record: where their integer sums start.
 pub const HALF_STARTS: usize = 8;
-/// In the second digits' record: what sums of the block, and of its halves, move by.
-pub const SECOND_STARTS: usize = 0;
-/// In the second digits' record: where sums of both digits at once start.
+/// In the low bytes' record: added to sums of the block, and of its halves.
+pub const LOW_STARTS: usize = 0;
+/// In the low bytes' record: where sums of both bytes at once start.
 pub const TOTAL_START: usize = 12;
 
 /// Bits of the float 1.5·2²³. An integer |Σ| < 2²² added to them gives the bits of 1.5·2²³ + Σ, so that integer
 /// sums that start here are floats already, and one fma takes the constant off and multiplies.
 pub const MAGIC: i32 = 0x4B40_0000;
-/// What [`MAGIC`] has become in a sum that was taken 256-fold.
+/// [`MAGIC`] in a sum that was multiplied by 256.
 pub const MAGIC_256: i32 = MAGIC << 8;
 
 /// Blocks with a smaller peak become zero, long before a scale could be subnormal or its inverse infinite.
 const SMALLEST_PEAK: f32 = 1.0 / (1u128 << 110) as f32;
 
-/// The table entry: [`super::QmatmulKernels::quantize_rows`] at one level.
-///
-/// # Safety
-/// As there; and the CPU has the level.
-pub unsafe fn entry<I: DotI8>(
-    activations: Activations,
-    x: *const f32,
-    ldx: usize,
-    rows: usize,
-    k: usize,
-    out: *mut u8,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Quantize { activations, x, ldx, rows, k, out });
+/// Rows to quantise, as [`super::QmatmulKernels::quantize_rows`] demands.
+pub(super) struct Quantize {
+    pub activations: Activations,
+    pub x: *const f32,
+    pub ldx: usize,
+    pub rows: usize,
+    pub k: usize,
+    pub out: *mut u8,
 }
 
-struct Quantize {
-    activations: Activations,
-    x: *const f32,
-    ldx: usize,
-    rows: usize,
-    k: usize,
-    out: *mut u8,
-}
-
-impl SimdBody for Quantize {
+impl SimdBody for &Quantize {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for row in 0..self.rows {
-            let x = self.x.wrapping_add(row * self.ldx);
-            let out = self.out.wrapping_add(row * self.activations.row_bytes(self.k));
-            // SAFETY: the row of X is there, and so is its image in `out`.
-            unsafe { quantize_row(isa, self.activations, x, self.k, out) };
+        let Quantize { activations, x, ldx, rows, k, out } = *self;
+        for row in 0..rows {
+            let x = x.wrapping_add(row * ldx);
+            // SAFETY: k floats of the row of X are there, and room for its image in `out`.
+            unsafe {
+                let target = Target::new(activations, k, out.wrapping_add(row * activations.row_bytes(k)));
+                for block in 0..k / BLOCK {
+                    target.quantize(isa, x.add(block * BLOCK), block);
+                }
+            }
         }
-    }
-}
-
-/// Quantises one row.
-///
-/// # Safety
-/// `x` is readable for `k` floats, `out` writable for a row's bytes.
-#[inline(always)]
-unsafe fn quantize_row<I: Isa>(isa: I, activations: Activations, x: *const f32, k: usize, out: *mut u8) {
-    let target = Target::new(activations, k, out);
-    for block in 0..k / BLOCK {
-        // SAFETY: the blocks of K elements are within the row, and so are their images in `out`.
-        unsafe { target.quantize(isa, x.add(block * BLOCK), block) };
     }
 }
 
@@ -183,23 +160,26 @@ pub(super) struct Target {
 
 impl Target {
     /// The row of `k` elements at `out`.
+    ///
+    /// # Safety
+    /// `out` is writable for a row's bytes as long as the value lives.
     #[inline(always)]
-    pub fn new(activations: Activations, k: usize, out: *mut u8) -> Self {
-        Target { activations, k, row: RowParts::new(activations.digits(), k), out }
+    pub unsafe fn new(activations: Activations, k: usize, out: *mut u8) -> Self {
+        Target { activations, k, row: RowParts::new(activations.bytes(), k), out }
     }
 
     /// Quantises block `block` of the row.
     ///
     /// # Safety
-    /// `x` is readable for 32 floats; the row is writable and has that block.
+    /// `x` is readable for 32 floats, and the row has that block.
     #[inline(always)]
     pub unsafe fn quantize<I: Isa>(&self, isa: I, x: *const f32, block: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: 32 floats are readable, and the row has the block.
         unsafe {
             match self.activations {
-                Activations::Bits16 => self.quantize_digits::<I, 2, false>(isa, x, block),
-                Activations::Adaptive => self.quantize_digits::<I, 2, true>(isa, x, block),
-                Activations::Bits8 => self.quantize_digits::<I, 1, false>(isa, x, block),
+                Activations::Bits16 => self.quantize_bytes::<I, 2, false>(isa, x, block),
+                Activations::Adaptive => self.quantize_bytes::<I, 2, true>(isa, x, block),
+                Activations::Bits8 => self.quantize_bytes::<I, 1, false>(isa, x, block),
             }
         }
     }
@@ -207,13 +187,13 @@ impl Target {
     /// # Safety
     /// As [`Target::quantize`].
     #[inline(always)]
-    unsafe fn quantize_digits<I: Isa, const DIGITS: usize, const ADAPTIVE: bool>(
+    unsafe fn quantize_bytes<I: Isa, const BYTES: usize, const ADAPTIVE: bool>(
         &self,
         isa: I,
         x: *const f32,
         block: usize,
     ) {
-        // SAFETY: BLOCK is a multiple of LANES.
+        // SAFETY: `x` has BLOCK floats, a multiple of LANES.
         let load = |i: usize| unsafe { isa.load(x.add(i)) };
         let (mut peaks, mut poison) = (isa.zero(), isa.zero());
         for i in (0..BLOCK).step_by(I::LANES) {
@@ -229,57 +209,53 @@ impl Target {
         let inverse = isa.splat(inverse);
         // Only finite numbers may meet the inverse: 0 times infinity is none.
         let scaled = |i: usize| if finite { isa.mul(load(i), inverse) } else { isa.zero() };
-        let mut kept = DIGITS == 2;
+        let mut kept = BYTES == 2;
         if ADAPTIVE {
             let mut squares = isa.zero();
             for i in (0..BLOCK).step_by(I::LANES) {
-                let digit = isa.to_f32(isa.to_i32(scaled(i)));
-                squares = isa.mul_add(digit, digit, squares);
+                let byte = isa.to_f32(isa.to_i32(scaled(i)));
+                squares = isa.mul_add(byte, byte, squares);
             }
             // Squares are integers below 2²⁴ however they are added up, so all levels agree.
             kept = isa.sum_lanes(squares) <= LIMIT;
         }
         let unit = isa.splat(if kept { 256.0 } else { 0.0 });
-        let mut sums = [[isa.splat_i32(0); 2]; DIGITS];
+        let mut sums = [[isa.splat_i32(0); 2]; BYTES];
         for half in 0..2 {
             for i in (half * HALF..(half + 1) * HALF).step_by(I::LANES) {
                 let mut rest = scaled(i);
-                for (digit, sums) in sums.iter_mut().enumerate() {
+                for (byte, sums) in sums.iter_mut().enumerate() {
                     let x = isa.to_i32(rest);
                     sums[half] = isa.add_i32(sums[half], x);
-                    // SAFETY: each digit has k bytes.
-                    unsafe { isa.store_i8(self.out.add(digit * self.k + block * BLOCK + i).cast(), x) };
+                    // SAFETY: the row has k bytes of each kind, and among them this block's.
+                    unsafe { isa.store_i8(self.out.add(byte * self.k + block * BLOCK + i).cast(), x) };
                     rest = isa.mul(isa.sub(rest, isa.to_f32(x)), unit);
                     rest = isa.min(isa.max(rest, isa.splat(-127.0)), isa.splat(127.0));
                 }
             }
         }
-        let mut halves = [[0; 2]; DIGITS];
+        let mut halves = [[0; 2]; BYTES];
         for (halves, sums) in halves.iter_mut().zip(sums) {
             *halves = both_sums(isa, sums);
         }
-        // SAFETY: the row has records for the block.
-        unsafe { self.record(block, d + if finite { 0.0 } else { f32::NAN }, kept, halves) };
+        self.record(block, d + if finite { 0.0 } else { f32::NAN }, kept, halves);
     }
 
-    /// Writes what goes with a block, given its scale and its digits' sums by halves.
-    ///
-    /// # Safety
-    /// As [`Target::quantize`].
+    /// Writes the records of a block that the row has, given its scale and its bytes' sums by halves.
     #[inline(always)]
-    unsafe fn record<const DIGITS: usize>(&self, block: usize, d: f32, kept: bool, sums: [[i32; 2]; DIGITS]) {
-        // SAFETY: each part has a record for each block; they need no alignment.
+    fn record<const BYTES: usize>(&self, block: usize, d: f32, kept: bool, sums: [[i32; 2]; BYTES]) {
+        // SAFETY: the row is writable, and each part of it has a record for each block; they need no alignment.
         let put = |part: usize, words: [i32; 4]| unsafe {
             self.out.add(part + block * RECORD).cast::<[i32; 4]>().write_unaligned(words);
         };
-        let unit = if DIGITS == 2 { d / 256.0 } else { d };
+        let unit = if BYTES == 2 { d / 256.0 } else { d };
         let whole = |half: usize| sums.iter().fold(0, |whole, sums| 256 * whole + sums[half]);
         let scaled = |sum: i32| (unit * sum as f32).to_bits() as i32;
         let [first, last] = sums[0].map(|sum| -128 * sum);
         let total = whole(0) + whole(1);
         put(self.row.blocks, [d.to_bits() as i32, scaled(total), MAGIC + first + last, i32::from(kept)]);
         put(self.row.halves, [scaled(whole(0)), scaled(whole(1)), MAGIC + first, last]);
-        if DIGITS == 2 {
+        if BYTES == 2 {
             let [first, last] = sums[1].map(|sum| -128 * sum);
             let move_by = |sum: i32| sum.wrapping_sub(MAGIC_256);
             put(self.row.second, [move_by(first + last), move_by(first), last, -128 * total]);
@@ -290,7 +266,7 @@ impl Target {
 /// Elements of half a block.
 const HALF: usize = BLOCK / 2;
 
-/// The lanes of both vectors added up. A sum of 16 digits fits 16 bits, so both are added at once, the second as the
+/// The lanes of both vectors added up. A sum of 16 bytes fits 16 bits, so both are added at once, the second as the
 /// low half of one number.
 #[inline(always)]
 fn both_sums<I: Isa>(isa: I, lanes: [I::I32; 2]) -> [i32; 2] {

@@ -1,9 +1,9 @@
-//! Many rows with two digits on AMX: tiles multiply 16 rows by 16 columns over a sub-block, vectors scale the integer
+//! Many rows with two bytes on AMX: tiles multiply 16 rows by 16 columns over a sub-block, vectors scale the integer
 //! sums and add them up. Same operations in the same order as the vector tiles do, so the same bits.
 //!
 //! Tiles and vectors work side by side: products are begun a few ahead of where their sums are scaled, and wait in a
 //! ring in L1 meanwhile. While tiles are in use, 512-bit multiplications share one port (on Sapphire Rapids), so
-//! sums become floats by an integer addition ([`MAGIC`]), which has two. With one digit, or where most blocks have
+//! sums become floats by an integer addition ([`MAGIC`]), which has two. With one byte, or where most blocks have
 //! one, that leaves no gain over the vector tiles.
 
 use super::activations::{HALF_SUMS, MAGIC, RECORD, RowParts, SCALE, SCALED_SUM};
@@ -24,25 +24,25 @@ const LINE: usize = 64;
 const VECTOR: usize = COLUMNS * STEP;
 /// Columns of a panel.
 const NR: usize = VECTORS * COLUMNS;
-/// Rows of tiles that a widened stretch of a panel serves at once: what its widening costs becomes little.
+/// Rows of tiles that a widened stretch of a panel serves at once, so that its widening costs little.
 const GROUPS: usize = 8;
 /// Blocks widened at a time: with the sums of all rows and the ring, they stay in L1.
 const CHUNK: usize = 8;
 /// Blocks whose products are listed at a time; longer sums are cut there, and wait in Y.
 const SLAB: usize = 32;
 /// Digits of an activation.
-const DIGITS: usize = 2;
-/// Pairs of products, of both digits, that the ring has room for.
+const BYTES: usize = 2;
+/// Pairs of products, of both bytes, that the ring has room for.
 const RING: usize = 4;
 /// Pairs begun before the first one's sums are scaled. The last one isn't stored yet.
 const AHEAD: usize = RING - 1;
 /// Bytes of the sums of a pair.
-const PAIR_BYTES: usize = DIGITS * TILE_BYTES;
+const PAIR_BYTES: usize = BYTES * TILE_BYTES;
 
-/// What a pair of products is made of.
+/// The operands of a pair of products.
 #[derive(Clone, Copy)]
 struct Operands {
-    /// First digits of the first row; second ones are K bytes after.
+    /// High bytes of the first row; low ones are K bytes after.
     a: *const u8,
     /// Levels.
     b: *const u8,
@@ -51,7 +51,7 @@ struct Operands {
 /// Sums of the rows of a task.
 type Sums = [[[f32; COLUMNS]; ROWS]; VECTORS];
 
-/// What the stack holds for a task.
+/// A task's memory on the stack.
 #[repr(C, align(4096))]
 struct Scratch {
     ring: [[u8; PAIR_BYTES]; RING],
@@ -73,7 +73,7 @@ struct Slab {
 /// As [`super::Kernel::run`], and the level is available.
 pub unsafe fn entry<F: Format>(portion: &Portion) {
     let rows = portion.m / ROWS * ROWS;
-    // SAFETY: the caller's promise, which holds for some of the rows as well.
+    // SAFETY: the portion's memory is there, and so is that of some of its rows; the CPU has the level.
     unsafe {
         if rows > 0 {
             tiles::<F>(portion, rows);
@@ -85,7 +85,7 @@ pub unsafe fn entry<F: Format>(portion: &Portion) {
                 y: portion.y.wrapping_add(rows * portion.ldy),
                 ..*portion
             };
-            sweep::entry::<Avx512Vnni, F, DIGITS>(&rest);
+            sweep::entry::<Avx512Vnni, F, BYTES>(&rest);
         }
     }
 }
@@ -97,19 +97,20 @@ pub unsafe fn entry<F: Format>(portion: &Portion) {
 unsafe fn tiles<F: Format>(portion: &Portion, rows: usize) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
     let scratch = scratch.as_mut_ptr();
-    // SAFETY: the level is available; what runs inside doesn't unwind.
+    // SAFETY: the CPU has the level; the function inside doesn't unwind.
     unsafe {
         amx::with_byte_tiles(BLOCK / F::FORM.subs(), || {
             for row in (0..rows).step_by(GROUPS * ROWS) {
                 let groups = ((rows - row) / ROWS).min(GROUPS);
-                let parts = RowParts::new(DIGITS, portion.k);
+                let parts = RowParts::new(BYTES, portion.k);
                 Task::<F> { portion, row, groups, parts, scratch, format: PhantomData }.run();
             }
         });
     }
 }
 
-/// Some rows against all panels of a portion.
+/// Some rows against all panels of a portion. It is made where [`entry`]'s promise holds and tiles are set up, and lives
+/// no longer; the scratch is its own.
 struct Task<'a, F> {
     portion: &'a Portion,
     row: usize,
@@ -124,18 +125,14 @@ impl<F: Format> Task<'_, F> {
     const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
     const WIDE_BYTES: usize = Self::WIDE.vectors() * VECTOR;
 
-    /// # Safety
-    /// As [`entry`], with tiles set up.
-    unsafe fn run(&self) {
+    /// The rows against all panels.
+    fn run(&self) {
         let blocks = self.portion.k / BLOCK;
         for begin in (0..blocks.max(1)).step_by(SLAB) {
             let mut slab = Slab { begin, blocks: SLAB.min(blocks - begin), lists: [0; SLAB / CHUNK] };
-            // SAFETY: the caller's promise.
-            unsafe {
-                self.list(&mut slab);
-                for panel in self.portion.panel_begin..self.portion.panel_end {
-                    self.panel(panel, &slab);
-                }
+            self.list(&mut slab);
+            for panel in self.portion.panel_begin..self.portion.panel_end {
+                self.panel(panel, &slab);
             }
         }
     }
@@ -152,10 +149,7 @@ impl<F: Format> Task<'_, F> {
 
     /// Lists the products of each stretch in the order in which their sums are scaled, the same for all panels; and
     /// some more at the end for the pipeline to run out on.
-    ///
-    /// # Safety
-    /// As [`Task::run`].
-    unsafe fn list(&self, slab: &mut Slab) {
+    fn list(&self, slab: &mut Slab) {
         let first = self.scratch_at::<Operands>(offset_of!(Scratch, products));
         let mut next = first;
         let mut listed = 0;
@@ -189,10 +183,9 @@ impl<F: Format> Task<'_, F> {
         }
     }
 
-    /// # Safety
-    /// As [`Task::run`].
-    unsafe fn panel(&self, panel: usize, slab: &Slab) {
-        // SAFETY: the level is available; the panel is within W.
+    /// The rows against one panel.
+    fn panel(&self, panel: usize, slab: &Slab) {
+        // SAFETY: the CPU has the level; the panel is within W.
         let (isa, w) = unsafe {
             (Amx::new_unchecked(), self.portion.w.add(panel * F::FORM.panel_bytes(NR, self.portion.k)))
         };
@@ -308,19 +301,19 @@ struct Stretch<'a, F> {
 }
 
 impl<F: Format> Stretch<'_, F> {
-    /// Asks for what a group's rows have of the stretch: tiles wait for each of their rows in turn.
+    /// Prefetches a group's rows of the stretch: tiles wait for one row after the other.
     #[inline(always)]
-    fn ask_for(&self, group: usize) {
+    fn prefetch(&self, group: usize) {
         for r in 0..ROWS {
             let row = self.task.x(group, r);
-            let ask = |begin: usize, bytes: usize| {
+            let fetch = |begin: usize, bytes: usize| {
                 for at in (0..bytes).step_by(LINE) {
                     // SAFETY: any address will do.
                     unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(begin + at).cast()) };
                 }
             };
-            ask(self.begin * BLOCK, CHUNK * BLOCK);
-            ask(self.task.parts.blocks + self.begin * RECORD, CHUNK * RECORD);
+            fetch(self.begin * BLOCK, CHUNK * BLOCK);
+            fetch(self.task.parts.blocks + self.begin * RECORD, CHUNK * RECORD);
         }
     }
 }
@@ -344,7 +337,7 @@ impl<F: Format> SimdBody for Stretch<'_, F> {
             let wide = task.scratch_at::<u8>(offset_of!(Scratch, wide));
             for group in 0..task.groups {
                 if group + 1 < task.groups {
-                    self.ask_for(group + 1);
+                    self.prefetch(group + 1);
                 }
                 let record = task.x(group, 0).wrapping_add(task.parts.blocks + self.begin * RECORD);
                 let halves = task.x(group, 0).wrapping_add(task.parts.halves + self.begin * RECORD);
@@ -373,7 +366,8 @@ impl<F: Format> SimdBody for Stretch<'_, F> {
     }
 }
 
-/// Pairs of products on their way: begun in the order of the list, used in the same order.
+/// Pairs of products on their way: begun in the order of the list, used in the same order. It is made where tiles are
+/// set up, and the list has [`RING`] pairs more than are used.
 struct Queue {
     products: *const Operands,
     ring: *mut u8,
@@ -385,15 +379,12 @@ struct Queue {
 
 impl Queue {
     /// The sums of the next pair, after enough of those behind it were begun.
-    ///
-    /// # Safety
-    /// Tiles are set up, and the list has [`RING`] pairs more than are asked for.
     #[inline(always)]
-    unsafe fn next(&mut self) -> *const i32 {
+    fn next(&mut self) -> Pair {
         while self.begun < self.used + AHEAD {
             // Each call stores the sums of the one before; those of none, the first time, go where nobody looks yet.
             let to = self.begun.wrapping_sub(1) % RING;
-            // SAFETY: the caller's promise.
+            // SAFETY: the list has the pair, tiles are set up, and the ring has room for each pair.
             unsafe {
                 let Operands { a, b } = *self.products.add(self.begun);
                 let a = [a, a.wrapping_add(self.k)];
@@ -403,11 +394,11 @@ impl Queue {
         }
         let sums = self.ring.wrapping_add(self.used % RING * PAIR_BYTES);
         self.used += 1;
-        sums.cast()
+        Pair(sums.cast())
     }
 }
 
-/// What goes with a block of a row of tiles: the rows' records, the columns' scales.
+/// The rows' records and the columns' scales of a block of a row of tiles, which a [`Stretch`] has, and lives no longer.
 struct Rows<F> {
     record: *const u8,
     halves: *const u8,
@@ -420,83 +411,77 @@ struct Rows<F> {
 impl<F: Format> Rows<F> {
     const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
 
-    /// # Safety
-    /// The block has that vector.
+    /// A vector of the widened block.
     #[inline(always)]
-    unsafe fn vector<I: Isa>(&self, isa: I, vector: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { isa.load(self.w.add(vector * VECTOR).cast()) }
+    fn vector<I: Isa>(&self, isa: I, vector: usize) -> I::F32 {
+        // SAFETY: the widened block is there, and `vector` is one of those that `Wide` counts.
+        unsafe { isa.load(self.w.wrapping_add(vector * VECTOR).cast()) }
     }
 
-    /// Adds the products of a block to the rows' sums.
-    ///
-    /// # Safety
-    /// The pointers are good; the queue as [`Queue::next`] demands.
+    /// Adds the products of a block to the rows' sums; the queue's next pairs are the block's.
     #[inline(always)]
-    unsafe fn add<I: Isa>(&self, isa: I, queue: &mut Queue, y: &mut [I::F32; ROWS]) {
+    fn add<I: Isa>(&self, isa: I, queue: &mut Queue, y: &mut [I::F32; ROWS]) {
         let float = |p: *const u8, r: usize| {
             // SAFETY: each row has the record.
             isa.splat(unsafe { p.wrapping_add(r.wrapping_mul(self.ldx)).cast::<f32>().read_unaligned() })
         };
         let mut minimums = [isa.zero(); 2];
-        // SAFETY: the caller's promise.
-        unsafe {
-            if F::FORM.minimum {
-                for (sub, minimum) in minimums.iter_mut().enumerate().take(F::FORM.subs()) {
-                    *minimum = self.vector(isa, Self::WIDE.minimum(sub, 0));
+        if F::FORM.minimum {
+            for (sub, minimum) in minimums.iter_mut().enumerate().take(F::FORM.subs()) {
+                *minimum = self.vector(isa, Self::WIDE.minimum(sub, 0));
+            }
+        }
+        if F::FORM.halves {
+            let mut scaled: [I::F32; ROWS] = [isa.zero(); ROWS];
+            let sums = queue.next();
+            let scale = self.scale(isa, 0);
+            for (r, scaled) in scaled.iter_mut().enumerate() {
+                *scaled = isa.mul(sums.total(isa, r), scale);
+            }
+            let sums = queue.next();
+            let scale = self.scale(isa, 1);
+            for (r, (y, scaled)) in y.iter_mut().zip(scaled).enumerate() {
+                let scaled = isa.mul_add(sums.total(isa, r), scale, scaled);
+                *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
+                if F::FORM.minimum {
+                    *y = isa.mul_add(minimums[0], float(self.halves.wrapping_add(HALF_SUMS), r), *y);
+                    *y = isa.mul_add(minimums[1], float(self.halves.wrapping_add(HALF_SUMS + 4), r), *y);
                 }
             }
-            if F::FORM.halves {
-                let mut scaled: [I::F32; ROWS] = [isa.zero(); ROWS];
-                let sums = queue.next();
-                let scale = self.scale(isa, 0);
-                for (r, scaled) in scaled.iter_mut().enumerate() {
-                    *scaled = isa.mul(total(isa, sums, r), scale);
-                }
-                let sums = queue.next();
-                let scale = self.scale(isa, 1);
-                for (r, (y, scaled)) in y.iter_mut().zip(scaled).enumerate() {
-                    let scaled = isa.mul_add(total(isa, sums, r), scale, scaled);
-                    *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
-                    if F::FORM.minimum {
-                        *y = isa.mul_add(minimums[0], float(self.halves.wrapping_add(HALF_SUMS), r), *y);
-                        *y = isa.mul_add(minimums[1], float(self.halves.wrapping_add(HALF_SUMS + 4), r), *y);
-                    }
-                }
-            } else {
-                let sums = queue.next();
-                let scale = self.scale(isa, 0);
-                for (r, y) in y.iter_mut().enumerate() {
-                    let scaled = isa.mul(total(isa, sums, r), scale);
-                    *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
-                    if F::FORM.minimum {
-                        *y = isa.mul_add(minimums[0], float(self.record.wrapping_add(SCALED_SUM), r), *y);
-                    }
+        } else {
+            let sums = queue.next();
+            let scale = self.scale(isa, 0);
+            for (r, y) in y.iter_mut().enumerate() {
+                let scaled = isa.mul(sums.total(isa, r), scale);
+                *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
+                if F::FORM.minimum {
+                    *y = isa.mul_add(minimums[0], float(self.record.wrapping_add(SCALED_SUM), r), *y);
                 }
             }
         }
     }
 
-    /// # Safety
-    /// As [`Rows::add`].
+    /// Scales of a sub-block for sums of both bytes.
     #[inline(always)]
-    unsafe fn scale<I: Isa>(&self, isa: I, sub: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        let scale = unsafe { self.vector(isa, Self::WIDE.scale(sub, 0)) };
+    fn scale<I: Isa>(&self, isa: I, sub: usize) -> I::F32 {
+        let scale = self.vector(isa, Self::WIDE.scale(sub, 0));
         isa.mul(scale, isa.splat(1.0 / 256.0))
     }
 }
 
-/// A row of a pair's sums in f32: the first digit's 256-fold and the second's, rounded once.
-///
-/// # Safety
-/// `sums` are those of a pair.
-#[inline(always)]
-unsafe fn total<I: Isa>(isa: I, sums: *const i32, r: usize) -> I::F32 {
-    let exact = |digit: usize| {
-        // SAFETY: both tiles have the row.
-        let sums = unsafe { isa.load_i32(sums.add((digit * ROWS + r) * COLUMNS)) };
-        isa.sub(isa.from_bits(isa.add_i32(sums, isa.splat_i32(MAGIC))), isa.splat(BIAS))
-    };
-    isa.mul_add(exact(0), isa.splat(256.0), exact(1))
+/// Sums of a pair of products, in the ring until [`AHEAD`] more pairs were used.
+#[derive(Clone, Copy)]
+struct Pair(*const i32);
+
+impl Pair {
+    /// Row r < [`ROWS`] of the sums in f32: the high byte's 256-fold and the low byte's, rounded once.
+    #[inline(always)]
+    fn total<I: Isa>(self, isa: I, r: usize) -> I::F32 {
+        let exact = |byte: usize| {
+            // SAFETY: the pair is in the ring, and both of its tiles have the row.
+            let sums = unsafe { isa.load_i32(self.0.add((byte * ROWS + r) * COLUMNS)) };
+            isa.sub(isa.from_bits(isa.add_i32(sums, isa.splat_i32(MAGIC))), isa.splat(BIAS))
+        };
+        isa.mul_add(exact(0), isa.splat(256.0), exact(1))
+    }
 }

@@ -1,5 +1,5 @@
-//! What distinguishes the types of weights: bits of a level, what stands for zero, how scales are kept.
-//! From it follow the offsets within a packed unit, for whoever packs and for whoever widens.
+//! How the types of weights differ: bits of a level, the level of zero, how scales are kept.
+//! The offsets within a packed unit follow from that, for packing and for widening.
 
 use crate::quant::{BLOCK, Codes, DType};
 
@@ -24,7 +24,7 @@ pub enum Scales {
     Single,
 }
 
-/// What is the same for all blocks of a type.
+/// The properties that all blocks of a type share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Bits of a level: 8, or the sum of a nibble, a pair and a single bit.
@@ -43,7 +43,7 @@ pub struct Form {
     pub blocks: usize,
 }
 
-/// A type whose blocks of 32 have an f16 scale each, and an f16 minimum if that is so.
+/// A type whose blocks of 32 have an f16 scale each, and with `minimum` an f16 minimum.
 const fn of_32(bits: usize, zero: i32, minimum: bool) -> Form {
     Form { bits, table: false, zero, minimum, halves: false, scales: Scales::Half, blocks: 1 }
 }
@@ -57,7 +57,7 @@ const fn of_256(bits: usize, zero: i32, minimum: bool, halves: bool) -> Form {
 pub trait Format: 'static {
     /// The type, or one of those that are packed alike.
     const DTYPE: DType;
-    /// What it is like.
+    /// Its properties.
     const FORM: Form = match Form::of(Self::DTYPE) {
         Some(form) => form,
         None => panic!("a type without a kernel"),

@@ -1,9 +1,10 @@
-//! Quantisation together with what yields its rows: RMSNorm, GELU, or SiLU of a gate times up.
-//! Values go from registers into a block on the stack and from there to digits; no row of them is ever in memory.
+//! Quantisation fused with the function before it: RMSNorm, GELU, or SiLU of a gate times up.
+//! Values go from registers into a block on the stack and from there to bytes; no row of them is ever in memory.
 //! The bits are those of the two steps one after the other.
 
 use super::activations::{Activations, Target};
 use crate::isa::{DotI8, Isa, SimdBody};
+use crate::kernels::matmul::at_level;
 use crate::kernels::rows::reduce::{SumOfSquares, Terms, Values, fold};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::load;
@@ -55,49 +56,27 @@ pub struct BlocksArgs {
 /// The fused kernels of one level.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fused {
-    pub norm: unsafe fn(Activations, &NormQuantizeArgs),
-    pub gate: unsafe fn(Activations, &BlocksArgs, *const f32),
-    pub gelu: unsafe fn(Activations, &BlocksArgs),
+    pub norm: unsafe fn(&Norm),
+    pub gate: unsafe fn(&Gate),
+    pub gelu: unsafe fn(&GeluBlocks),
 }
 
 impl Fused {
     pub const fn of<I: DotI8>() -> Self {
-        Self { norm: norm::<I>, gate: gate::<I>, gelu: gelu::<I> }
+        Self { norm: at_level::<I, Norm>, gate: at_level::<I, Gate>, gelu: at_level::<I, GeluBlocks> }
     }
 }
 
-/// # Safety
-/// The CPU has the level; `args` as [`super::QmatmulKernels::norm_quantize`] says.
-unsafe fn norm<I: DotI8>(activations: Activations, args: &NormQuantizeArgs) {
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Norm(activations, args));
-}
+/// Rows to normalise and quantise, as [`super::QmatmulKernels::norm_quantize`] demands.
+pub(super) struct Norm(pub Activations, pub NormQuantizeArgs);
 
-/// # Safety
-/// The CPU has the level; `args` as [`super::QmatmulKernels::gate_quantize`] says.
-unsafe fn gate<I: DotI8>(activations: Activations, args: &BlocksArgs, up: *const f32) {
-    let terms = |at: usize| Gated { gate: args.x.wrapping_add(at), up: up.wrapping_add(at) };
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Blocks { activations, args, terms });
-}
-
-/// # Safety
-/// The CPU has the level; `args` as [`super::QmatmulKernels::gelu_quantize`] says.
-unsafe fn gelu<I: DotI8>(activations: Activations, args: &BlocksArgs) {
-    let terms = |at: usize| Gelu(args.x.wrapping_add(at));
-    // SAFETY: the caller's promise.
-    unsafe { I::new_unchecked() }.vectorize(Blocks { activations, args, terms });
-}
-
-struct Norm<'a>(Activations, &'a NormQuantizeArgs);
-
-impl SimdBody for Norm<'_> {
+impl SimdBody for &Norm {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Norm(activations, args) = self;
+        let Norm(activations, args) = *self;
         for r in 0..args.rows {
-            // SAFETY: the caller's rows.
+            // SAFETY: `k` floats of row r and of gamma are there, and room for the quantised row.
             unsafe {
                 let x = args.x.add(r * args.x_stride).cast_mut();
                 let square = fold::<SumOfSquares, I>(isa, &Values(x), args.k);
@@ -107,6 +86,36 @@ impl SimdBody for Norm<'_> {
                 quantize(isa, &terms, 0..args.k / BLOCK, &row);
             }
         }
+    }
+}
+
+/// Gates, and their factors from `up` on, as [`super::QmatmulKernels::gate_quantize`] demands.
+pub(super) struct Gate {
+    pub activations: Activations,
+    pub gate: BlocksArgs,
+    pub up: *const f32,
+}
+
+impl SimdBody for &Gate {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Gate { activations, ref gate, up } = *self;
+        let terms = |at: usize| Gated { gate: gate.x.wrapping_add(at), up: up.wrapping_add(at) };
+        Blocks { activations, args: gate, terms }.run(isa);
+    }
+}
+
+/// Rows of which GELU is taken, as [`super::QmatmulKernels::gelu_quantize`] demands.
+pub(super) struct GeluBlocks(pub Activations, pub BlocksArgs);
+
+impl SimdBody for &GeluBlocks {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let GeluBlocks(activations, ref args) = *self;
+        let terms = |at: usize| Gelu(args.x.wrapping_add(at));
+        Blocks { activations, args, terms }.run(isa);
     }
 }
 
@@ -123,7 +132,7 @@ impl<T: Terms, F: Fn(usize) -> T> SimdBody for Blocks<'_, F> {
     fn run<I: Isa>(self, isa: I) {
         let Blocks { activations, args, terms } = self;
         for r in 0..args.rows {
-            // SAFETY: the caller's rows.
+            // SAFETY: row r has the blocks, and room for them as quantised.
             unsafe {
                 let row = Target::new(activations, args.k, args.out.add(r * args.out_stride));
                 let blocks = args.block..args.block + args.len / BLOCK;
@@ -143,7 +152,7 @@ struct Normed {
 impl Terms for Normed {
     #[inline(always)]
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `count` floats of the row and of gamma are there from i on.
         unsafe {
             let x = isa.mul(load(isa, self.x.add(i), count), isa.splat(self.rstd));
             isa.mul(x, load(isa, self.gamma.add(i), count))
@@ -160,7 +169,7 @@ struct Gated {
 impl Terms for Gated {
     #[inline(always)]
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `count` floats of both rows are there from i on.
         unsafe {
             let gate = load(isa, self.gate.add(i), count);
             isa.mul(vecmath::silu(isa, gate), load(isa, self.up.add(i), count))
@@ -174,7 +183,7 @@ struct Gelu(*const f32);
 impl Terms for Gelu {
     #[inline(always)]
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `count` floats of the row are there from i on.
         unsafe { vecmath::gelu_tanh(isa, load(isa, self.0.add(i), count)) }
     }
 }
@@ -184,13 +193,13 @@ impl Terms for Gelu {
 struct Values32([f32; BLOCK]);
 
 /// # Safety
-/// What `terms` yields is as long as the blocks, which the row has.
+/// The terms are as long as the blocks, which the row has.
 #[inline(always)]
 unsafe fn quantize<I: Isa>(isa: I, terms: &impl Terms, blocks: Range<usize>, row: &Target) {
     let mut values = Values32([0.0; BLOCK]);
     let values = values.0.as_mut_ptr();
     for (at, block) in blocks.enumerate() {
-        // SAFETY: the caller's promise, and LANES divides 32.
+        // SAFETY: the terms are as long as the blocks, which the row has, and LANES divides 32.
         unsafe {
             for i in (0..BLOCK).step_by(I::LANES) {
                 isa.store(values.add(i), terms.at(isa, at * BLOCK + i, I::LANES));

@@ -58,8 +58,8 @@ impl Out {
 
 /// Bytes of a quantised row without its padding.
 fn used(set: &QmatmulKernels, k: usize) -> usize {
-    let digits = set.activations().digits();
-    k * digits + k / 32 * 16 * (1 + digits)
+    let bytes = set.activations().bytes();
+    k * bytes + k / 32 * 16 * (1 + bytes)
 }
 
 fn each_set(mut test: impl FnMut(IsaId, QmatmulKernels)) {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::quant::{BLOCK, DType, Factor, Levels, Parts, Plain};
 use half::f16;
 
-/// How a kernel wants its weights: the layout that [the family's contract](super) draws.
+/// How a kernel's weights lie in panels: the layout in [the family's contract](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PanelLayout {
     /// Type of the weights.
@@ -29,7 +29,7 @@ impl PanelLayout {
         bytes.ok_or_else(|| Error::invalid("a panel's size overflows"))
     }
 
-    /// What the type is like, if rows of `k` elements can be packed.
+    /// The type's properties, if rows of `k` elements can be packed.
     fn form(self, k: usize) -> Result<Form> {
         let form = Form::of(self.dtype).filter(|_| k.is_multiple_of(self.dtype.block_len()));
         form.ok_or_else(|| {
@@ -89,7 +89,7 @@ impl PanelLayout {
         Ok(())
     }
 
-    /// What is stored of an 8-bit level: itself, or its signed value.
+    /// The bit that turns an 8-bit level into its stored form: itself, or its signed value.
     const fn sign_bit(self) -> u8 {
         if self.signed { 0x80 } else { 0 }
     }
@@ -238,7 +238,7 @@ impl PanelLayout {
         });
     }
 
-    /// Reads what [`PanelLayout::put_levels`] wrote.
+    /// The inverse of [`PanelLayout::put_levels`].
     fn get_levels(self, form: Form, block: &[u8], column: usize) -> [u8; BLOCK] {
         let mut words = [0; GROUPS];
         each_part(form, |below, bits, row| {

@@ -1,7 +1,7 @@
 //! Matmul with block-quantised weights and activations quantised on the fly.
 //! Arithmetic is exact within a block of 32 (integers), and in f32 from block to block.
-//! [`QmatmulKernels`] is what one level has: it quantises rows of X, and holds a [`Kernel`] for each type of weights,
-//! which packs them once and runs portions.
+//! [`QmatmulKernels`] are the kernels of one level: they quantise rows of X, and there is a [`Kernel`] for each type of
+//! weights, which packs them once and runs portions.
 //!
 //! # Contract
 //! `Y = X · Wᵀ (+ bias) (+ Y)`, see [`Portion`]. K is a multiple of the type's block, m and n are anything.
@@ -29,8 +29,8 @@
 //!
 //! **Order.** An output starts as `Y` (with `accumulate`, else 0), plus its bias if there is one. Then for each 32
 //! K-steps in order: `y = fma(t, d_x, y)`. With Σ the exact integer sum of (level − zero)·x and s the scale of the
-//! weights (a product of at most 22 bits, exact), `t = round(Σ·s)`; with a second digit
-//! `t = round(round(256·Σ₀ + Σ₁)·s/256)`, which is the same where the second digit is zero. Types with scales of 16
+//! weights (a product of at most 22 bits, exact), `t = round(Σ·s)`; with a low byte
+//! `t = round(round(256·Σ₀ + Σ₁)·s/256)`, which is the same where the low byte is zero. Types with scales of 16
 //! take both halves: `t = fma(Σ'', s'', round(Σ'·s'))`. Then, with minimums, `y = fma(m, d_x·Σx, y)`, for types with
 //! scales of 16 once for each half. A scale whose product with 1.5·2²³ overflows makes its outputs NaN.
 //! The order is the same for any m and any split into portions, and so are the bits, on all vector levels.
@@ -38,6 +38,7 @@
 
 use crate::error::{Error, Result};
 use crate::isa::{DotI8, IsaId, Scalar};
+use crate::kernels::matmul::at_level;
 use crate::kernels::{KernelInfo, Portion, table};
 use crate::quant::DType;
 
@@ -64,10 +65,6 @@ pub use layout::PanelLayout;
 type Run = unsafe fn(&Portion);
 /// For each mode of activations, in the order of [`Activations::ALL`].
 type RunByMode = [Run; Activations::ALL.len()];
-/// Quantises rows of activations, see [`QmatmulKernels::quantize_rows`].
-type QuantizeRows =
-    unsafe fn(mode: Activations, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8);
-
 /// The kernel for one type of weights at one level: how they are packed, and the loops that multiply them.
 pub struct Kernel {
     /// Name, level, tile.
@@ -77,10 +74,10 @@ pub struct Kernel {
     run: RunByMode,
 }
 
-/// What the family has at one level.
+/// The kernels of one level.
 struct Level {
     isa: IsaId,
-    quantize_rows: QuantizeRows,
+    quantize_rows: unsafe fn(&activations::Quantize),
     fused: fused::Fused,
     kernels: [Kernel; DTYPES.len()],
 }
@@ -113,7 +110,7 @@ const fn vectors<I: DotI8>() -> Level {
 const fn level<I: DotI8, const TILES: bool>(isa: IsaId, mr: usize) -> Level {
     Level {
         isa,
-        quantize_rows: activations::entry::<I>,
+        quantize_rows: at_level::<I, activations::Quantize>,
         fused: fused::Fused::of::<I>(),
         kernels: [
             kernel::<I, form::Q8_0, TILES>(DType::Q8_0, isa, mr),
@@ -257,7 +254,10 @@ impl QmatmulKernels {
     /// `rows * row_bytes(k)` bytes. No alignment is needed.
     pub unsafe fn quantize_rows(&self, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8) {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
-        unsafe { (self.level.quantize_rows)(self.activations, x, ldx, rows, k, out) }
+        unsafe {
+            let Self { activations, .. } = *self;
+            (self.level.quantize_rows)(&activations::Quantize { activations, x, ldx, rows, k, out })
+        }
     }
 
     /// Normalises rows and quantises them, with the bits of RMSNorm and [`QmatmulKernels::quantize_rows`] one after the other.
@@ -267,7 +267,7 @@ impl QmatmulKernels {
     /// and overlaps nothing else. `k` is a multiple of 32. No alignment is needed.
     pub unsafe fn norm_quantize(&self, args: &NormQuantizeArgs) {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
-        unsafe { (self.level.fused.norm)(self.activations, args) }
+        unsafe { (self.level.fused.norm)(&fused::Norm(self.activations, *args)) }
     }
 
     /// Multiplies silu(x) by `up` and quantises the products, with the bits of SwiGLU and
@@ -279,7 +279,7 @@ impl QmatmulKernels {
     /// needed.
     pub unsafe fn gate_quantize(&self, gate: &BlocksArgs, up: *const f32) {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
-        unsafe { (self.level.fused.gate)(self.activations, gate, up) }
+        unsafe { (self.level.fused.gate)(&fused::Gate { activations: self.activations, gate: *gate, up }) }
     }
 
     /// Quantises gelu(x), by tanh, with the bits of GELU and [`QmatmulKernels::quantize_rows`] one after the other.
@@ -288,7 +288,7 @@ impl QmatmulKernels {
     /// As [`QmatmulKernels::gate_quantize`].
     pub unsafe fn gelu_quantize(&self, args: &BlocksArgs) {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
-        unsafe { (self.level.fused.gelu)(self.activations, args) }
+        unsafe { (self.level.fused.gelu)(&fused::GeluBlocks(self.activations, *args)) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The loops round the tiles: rows and K cut so that what is read again stays in a cache, panels widened on the way.
+//! The loops round the tiles: rows and K cut so that memory that is read again stays in a cache, panels widened on the way.
 //!
 //! ```text
 //! for rows         quantised rows that stay in L2 while every panel passes by
@@ -24,7 +24,7 @@ use std::mem::MaybeUninit;
 const STRETCH_BYTES: usize = 24 << 10;
 /// Blocks of a stretch for few rows.
 const FEW_BLOCKS: usize = 8;
-/// How far ahead of their use packed bytes are asked for.
+/// How many bytes ahead of their use packed bytes are prefetched.
 const AHEAD: usize = 8 << 10;
 /// Bytes of the widest vector.
 const MAX_VECTOR: usize = 64;
@@ -38,8 +38,8 @@ struct Stretch(#[allow(dead_code)] [u8; STRETCH_BYTES]);
 ///
 /// # Safety
 /// As there; and the CPU has the level.
-pub unsafe fn entry<I: DotI8, F: Format, const DIGITS: usize>(portion: &Portion) {
-    // SAFETY: the caller's promise.
+pub unsafe fn entry<I: DotI8, F: Format, const BYTES: usize>(portion: &Portion) {
+    // SAFETY: the CPU has the level.
     let isa = unsafe { I::new_unchecked() };
     let most = const { max_rows::<I>(F::FORM.halves) };
     let row_bytes = memory::cache_sizes().l2 / 4;
@@ -49,16 +49,16 @@ pub unsafe fn entry<I: DotI8, F: Format, const DIGITS: usize>(portion: &Portion)
         for panel in portion.panel_begin..portion.panel_end {
             let job = Job { isa, portion, row, rows, panel };
             match const { (F::FORM.halves, F::FORM.minimum) } {
-                (false, false) => job.run::<F, false, false, DIGITS>(),
-                (false, true) => job.run::<F, false, true, DIGITS>(),
-                (true, false) => job.run::<F, true, false, DIGITS>(),
-                (true, true) => job.run::<F, true, true, DIGITS>(),
+                (false, false) => job.run::<F, false, false, BYTES>(),
+                (false, true) => job.run::<F, false, true, BYTES>(),
+                (true, false) => job.run::<F, true, false, BYTES>(),
+                (true, true) => job.run::<F, true, true, BYTES>(),
             }
         }
     }
 }
 
-/// Some rows against a panel, all within a portion whose contract holds.
+/// Some rows against a panel, of a portion that [`entry`] has; its contract holds as long as the value lives.
 struct Job<'a, I> {
     isa: I,
     portion: &'a Portion,
@@ -68,20 +68,20 @@ struct Job<'a, I> {
 }
 
 impl<I: DotI8> Job<'_, I> {
-    fn run<F: Format, const HALVES: bool, const MINIMUM: bool, const DIGITS: usize>(&self) {
+    fn run<F: Format, const HALVES: bool, const MINIMUM: bool, const BYTES: usize>(&self) {
         if self.rows <= FEW {
-            return self.stretches::<F, HALVES, MINIMUM, DIGITS, OWN>(FEW_BLOCKS);
+            return self.stretches::<F, HALVES, MINIMUM, BYTES, OWN>(FEW_BLOCKS);
         }
         let bytes = (memory::cache_sizes().l1d / 2).min(STRETCH_BYTES);
         let block_bytes = Wide { halves: HALVES, minimum: MINIMUM }.vectors() * I::LANES * STEP;
         let most = (bytes / block_bytes).max(1);
-        self.stretches::<F, HALVES, MINIMUM, DIGITS, LIFTED>(most);
+        self.stretches::<F, HALVES, MINIMUM, BYTES, LIFTED>(most);
     }
 
     /// The panel in stretches of up to `most` blocks, each widened for all the rows. Y carries the sums from one to
     /// the next.
     #[inline(always)]
-    fn stretches<F: Format, const HALVES: bool, const MINIMUM: bool, const DIGITS: usize, const ZERO: u8>(
+    fn stretches<F: Format, const HALVES: bool, const MINIMUM: bool, const BYTES: usize, const ZERO: u8>(
         &self,
         most: usize,
     ) {
@@ -119,7 +119,7 @@ impl<I: DotI8> Job<'_, I> {
                 format: PhantomData,
             };
             isa.vectorize(widen);
-            tiles::<I, HALVES, MINIMUM, DIGITS>(isa, rows, task);
+            tiles::<I, HALVES, MINIMUM, BYTES>(isa, rows, task);
             task.begin += task.blocks;
             if task.begin == blocks {
                 return;
@@ -131,7 +131,7 @@ impl<I: DotI8> Job<'_, I> {
 }
 
 /// All rows of the task, in tiles as even as can be.
-fn tiles<I: DotI8, const HALVES: bool, const MINIMUM: bool, const DIGITS: usize>(
+fn tiles<I: DotI8, const HALVES: bool, const MINIMUM: bool, const BYTES: usize>(
     isa: I,
     rows: usize,
     mut task: Task,
@@ -140,14 +140,17 @@ fn tiles<I: DotI8, const HALVES: bool, const MINIMUM: bool, const DIGITS: usize>
     let mut left = rows;
     while left > 0 {
         let mr = left.div_ceil(left.div_ceil(most));
-        match mr {
-            1 => tile::<I, HALVES, MINIMUM, 1, DIGITS>(isa, &task),
-            2 => tile::<I, HALVES, MINIMUM, 2, DIGITS>(isa, &task),
-            3 if most >= 3 => tile::<I, HALVES, MINIMUM, 3, DIGITS>(isa, &task),
-            4 if most >= 4 => tile::<I, HALVES, MINIMUM, 4, DIGITS>(isa, &task),
-            5 if most >= 5 => tile::<I, HALVES, MINIMUM, 5, DIGITS>(isa, &task),
-            6 if most >= 6 => tile::<I, HALVES, MINIMUM, 6, DIGITS>(isa, &task),
-            _ => unreachable!("rows are shared out evenly"),
+        // SAFETY: `left` rows of X and Y are there, of which these are the first, and so are the widened blocks.
+        unsafe {
+            match mr {
+                1 => tile::<I, HALVES, MINIMUM, 1, BYTES>(isa, &task),
+                2 => tile::<I, HALVES, MINIMUM, 2, BYTES>(isa, &task),
+                3 if most >= 3 => tile::<I, HALVES, MINIMUM, 3, BYTES>(isa, &task),
+                4 if most >= 4 => tile::<I, HALVES, MINIMUM, 4, BYTES>(isa, &task),
+                5 if most >= 5 => tile::<I, HALVES, MINIMUM, 5, BYTES>(isa, &task),
+                6 if most >= 6 => tile::<I, HALVES, MINIMUM, 6, BYTES>(isa, &task),
+                _ => unreachable!("rows are shared out evenly"),
+            }
         }
         task.x = task.x.wrapping_add(mr * task.ldx);
         task.y = task.y.wrapping_add(mr * task.ldy);

@@ -9,13 +9,13 @@ mod packing;
 mod products;
 mod quantizing;
 
-/// What every level of this CPU has.
+/// The kernels of every level of this CPU.
 fn levels() -> impl Iterator<Item = QmatmulKernels> {
     let here = TABLE.iter().filter(|level| level.isa.is_available());
     here.map(|level| QmatmulKernels { level, activations: Activations::default() })
 }
 
-/// That for every mode of activations.
+/// [`levels`] for every mode of activations.
 fn sets() -> impl Iterator<Item = QmatmulKernels> {
     levels().flat_map(|set| Activations::ALL.map(|mode| set.with_activations(mode)))
 }
@@ -95,7 +95,7 @@ fn quantize(set: &QmatmulKernels, x: &[f32], k: usize) -> Vec<u8> {
 
 /// A block of activations, read by the documented offsets.
 struct X {
-    digits: Vec<[i32; BLOCK]>,
+    bytes: Vec<[i32; BLOCK]>,
     d: f32,
     /// Of the block and of its halves.
     scaled_sums: [f32; 3],
@@ -103,20 +103,20 @@ struct X {
 }
 
 impl X {
-    /// Element i in units of d/256, or of d where there is one digit.
+    /// Element i in units of d/256, or of d where there is one byte.
     fn whole(&self, i: usize) -> i32 {
-        self.digits.iter().fold(0, |whole, digit| 256 * whole + digit[i])
+        self.bytes.iter().fold(0, |whole, byte| 256 * whole + byte[i])
     }
 
-    /// What [`X::whole`] counts.
+    /// The unit of [`X::whole`].
     fn unit(&self) -> f64 {
-        f64::from(self.d) / if self.digits.len() == 2 { 256.0 } else { 1.0 }
+        f64::from(self.d) / if self.bytes.len() == 2 { 256.0 } else { 1.0 }
     }
 }
 
 fn read_x(mode: Activations, row: &[u8], k: usize, block: usize) -> X {
-    let digits = mode.digits();
-    let parts = RowParts::new(digits, k);
+    let bytes = mode.bytes();
+    let parts = RowParts::new(bytes, k);
     let record = |part: usize| -> [i32; 4] {
         let bytes = &row[part + 16 * block..][..16];
         std::array::from_fn(|i| i32::from_ne_bytes(bytes[4 * i..][..4].try_into().unwrap()))
@@ -125,31 +125,31 @@ fn read_x(mode: Activations, row: &[u8], k: usize, block: usize) -> X {
     let [d, sum, start, kept] = record(parts.blocks);
     let [first_sum, last_sum, first_start, last_start] = record(parts.halves);
     let x = X {
-        digits: (0..digits)
+        bytes: (0..bytes)
             .map(|d| std::array::from_fn(|i| i32::from(row[d * k + 32 * block + i] as i8)))
             .collect(),
         d: float(d),
         scaled_sums: [sum, first_sum, last_sum].map(float),
         kept: kept == 1,
     };
-    let halves = |digit: usize| [0, 16].map(|at| x.digits[digit][at..at + 16].iter().sum::<i32>());
+    let halves = |byte: usize| [0, 16].map(|at| x.bytes[byte][at..at + 16].iter().sum::<i32>());
     let [first, last] = halves(0);
     let starts = [MAGIC - 128 * (first + last), MAGIC - 128 * first, -128 * last];
     assert_eq!([start, first_start, last_start], starts);
     assert!(kept == 0 || kept == 1);
-    if digits == 2 {
+    if bytes == 2 {
         let [second_first, second_last] = halves(1);
         let moved = |sum: i32| (-128 * sum).wrapping_sub(MAGIC_256);
         let total = 256 * (first + last) + second_first + second_last;
         let second =
             [moved(second_first + second_last), moved(second_first), -128 * second_last, -128 * total];
         assert_eq!(record(parts.second), second);
-        assert!(x.kept || x.digits[1] == [0; BLOCK]);
+        assert!(x.kept || x.bytes[1] == [0; BLOCK]);
     }
     x
 }
 
-/// 32 weights of a column: integers, and for each half the scale and what is added.
+/// 32 weights of a column: integers, and for each half the scale and the minimum.
 struct W {
     levels: [i32; BLOCK],
     scales: [f32; 2],
@@ -184,7 +184,7 @@ fn read_w(dtype: DType, row: &[u8], block: usize) -> W {
     }
 }
 
-/// What a portion works on.
+/// The operands of a portion.
 struct Case {
     set: QmatmulKernels,
     kernel: &'static Kernel,
@@ -214,7 +214,7 @@ impl Case {
         Case::new(set, dtype, [m, n, k], weights, &x)
     }
 
-    /// Y of ldy = n + 3 with sentinels between rows, before and after; `start` is what it holds at first.
+    /// Y of ldy = n + 3 with sentinels between rows, before and after; `start` is its first contents.
     fn run(&self, start: &[f32], bias: Option<&[f32]>, portions: &[[usize; 4]]) -> Vec<f32> {
         const SENTINEL: u32 = 0x7fab_cdef;
         let (ldy, before) = (self.n + 3, 5);
@@ -277,7 +277,7 @@ impl Case {
         for block in 0..self.k / BLOCK {
             let (x, w) =
                 (read_x(self.set.activations, x_row, self.k, block), read_w(self.dtype, w_row, block));
-            let one = if x.digits.len() == 2 { 1.0 / 256.0 } else { 1.0 };
+            let one = if x.bytes.len() == 2 { 1.0 / 256.0 } else { 1.0 };
             let mut t = 0.0f32;
             for sub in 0..subs {
                 let range = sub * BLOCK / subs..(sub + 1) * BLOCK / subs;
@@ -349,7 +349,7 @@ fn shapes(set: &QmatmulKernels) -> Vec<[usize; 3]> {
         shapes.push([2, n, 96]);
         shapes.push([14, n, 544]);
     }
-    // What tiles of 16 rows take, eight of them at a time, over stretches and slabs of K; and what they leave.
+    // Rows for tiles of 16, eight of them at a time, over stretches and slabs of K; and rows that fill none.
     if set.isa() == IsaId::Amx {
         shapes.extend([15, 16, 17, 32, 127, 128, 129, 145].map(|m| [m, nr + 3, 288]));
         shapes.push([48, nr, 2080]);

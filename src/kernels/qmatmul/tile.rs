@@ -2,7 +2,7 @@
 //! Its kinds are few, whatever the number of types: with or without minimums, scales of 32 K-steps or of 16.
 
 use super::activations::{
-    HALF_STARTS, HALF_SUMS, KEPT, MAGIC, MAGIC_256, RECORD, RowParts, SCALE, SCALED_SUM, SECOND_STARTS, START,
+    HALF_STARTS, HALF_SUMS, KEPT, LOW_STARTS, MAGIC, MAGIC_256, RECORD, RowParts, SCALE, SCALED_SUM, START,
 };
 use super::form::{GROUPS, STEP};
 use super::wide::{BIAS, VECTORS, Wide};
@@ -11,7 +11,7 @@ use crate::quant::BLOCK;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Rows of the largest tile. For each vector of a row there are an integer sum and a float one in registers (and
-/// with halves one more for the first), beside the operands. Fewer than twelve integer sums wait for each other.
+/// with halves one more for the first), and the operands. Fewer than twelve integer sums wait for each other.
 pub const fn max_rows<I: Isa>(halves: bool) -> usize {
     match I::ID {
         IsaId::Scalar => 1,
@@ -22,8 +22,7 @@ pub const fn max_rows<I: Isa>(halves: bool) -> usize {
     }
 }
 
-/// Rows of X against a panel or a stretch of it. Whoever makes one promises that its pointers are good
-/// for the rows and blocks it is used with, as [`Portion`](crate::kernels::Portion) demands.
+/// Rows of X against a panel or a stretch of it.
 #[derive(Clone, Copy)]
 pub struct Task {
     /// First row.
@@ -35,8 +34,8 @@ pub struct Task {
     /// First widened block.
     pub w: *const u8,
     pub blocks: usize,
-    /// How far down to shift what belongs to a zero of 128 (which activations have ready) for the zero that levels
-    /// have. Only for tiles of FEW rows: for others it is 128.
+    /// How far down to shift the starts of sums, which activations have for a level of zero of 128, for the level that
+    /// the type has. Only for tiles of FEW rows: for others it is 128.
     pub zero_shift: u32,
     /// First row, first column of the panel.
     pub y: *mut f32,
@@ -52,23 +51,27 @@ pub struct Task {
 /// Up to this many rows take levels with their own zero.
 pub const FEW: usize = 2;
 
-/// MR rows of the task's X and Y, which are valid as [`Portion`](crate::kernels::Portion) demands.
-struct Tile<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, const DIGITS: usize> {
+/// A running [`tile`], whose promise holds as long as the value lives.
+struct Tile<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> {
     isa: I,
     task: &'a Task,
 }
 
-/// Out of line: a function of its own for each tile keeps them small for the compiler.
+/// Multiplies MR rows. Out of line: a function of its own for each tile keeps them small for the compiler.
+///
+/// # Safety
+/// MR rows of X have the task's blocks, the widened blocks are there, and Y (and the bias, unless it is null) has
+/// `columns` columns in MR rows that nobody else reads or writes meanwhile.
 #[inline(never)]
-pub fn tile<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const DIGITS: usize>(
+pub unsafe fn tile<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize>(
     isa: I,
     task: &Task,
 ) {
-    isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, DIGITS> { isa, task });
+    isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, BYTES> { isa, task });
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const DIGITS: usize> SimdBody
-    for Tile<'_, I, HALVES, MINIMUM, MR, DIGITS>
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> SimdBody
+    for Tile<'_, I, HALVES, MINIMUM, MR, BYTES>
 {
     type Output = ();
     #[inline(always)]
@@ -92,17 +95,14 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const D
             }
         }
         let wide = const { Wide { halves: HALVES, minimum: MINIMUM } };
-        let row = RowParts::new(DIGITS, task.k);
+        let row = RowParts::new(BYTES, task.k);
         for b in 0..task.blocks {
             let w = task.w.wrapping_add(b * wide.vectors() * I::LANES * STEP);
-            let block = Block::<I, HALVES, MINIMUM, MR, DIGITS> { isa, at: task.begin + b, row, w, task };
-            // SAFETY: b counts blocks of X's rows and of W.
-            unsafe {
-                if DIGITS == 2 && block.any_kept() {
-                    block.add::<true>(&mut y);
-                } else {
-                    block.add::<false>(&mut y);
-                }
+            let block = Block::<I, HALVES, MINIMUM, MR, BYTES> { isa, at: task.begin + b, row, w, task };
+            if BYTES == 2 && block.any_kept() {
+                block.add::<true>(&mut y);
+            } else {
+                block.add::<false>(&mut y);
             }
         }
         for (r, y) in y.into_iter().enumerate() {
@@ -114,8 +114,9 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const D
     }
 }
 
-/// One block of all rows of a tile.
-struct Block<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, const DIGITS: usize> {
+/// One block of all rows of a running tile. It is made for blocks that the tile's task has, so that the memory that it reads, in
+/// MR rows of X and in the widened block, is there.
+struct Block<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> {
     isa: I,
     /// Its number in the rows.
     at: usize,
@@ -124,28 +125,27 @@ struct Block<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, co
     task: &'a Task,
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const DIGITS: usize>
-    Block<'_, I, HALVES, MINIMUM, MR, DIGITS>
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize>
+    Block<'_, I, HALVES, MINIMUM, MR, BYTES>
 {
     const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM };
 
+    /// The word at byte `at` of row `r`.
     #[inline(always)]
-    unsafe fn int(&self, r: usize, at: usize) -> i32 {
+    fn int(&self, r: usize, at: usize) -> i32 {
         let row = self.task.x.wrapping_add(r.wrapping_mul(self.task.ldx));
-        // SAFETY: `at` is within a row.
+        // SAFETY: the tile's row r < MR is there, and `at` is the place of one of the block's words in it.
         unsafe { row.wrapping_add(at).cast::<i32>().read_unaligned() }
     }
 
     #[inline(always)]
-    unsafe fn ints(&self, r: usize, at: usize) -> I::I32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.isa.splat_i32(self.int(r, at)) }
+    fn ints(&self, r: usize, at: usize) -> I::I32 {
+        self.isa.splat_i32(self.int(r, at))
     }
 
     #[inline(always)]
-    unsafe fn floats(&self, r: usize, at: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.isa.splat(f32::from_bits(self.int(r, at) as u32)) }
+    fn floats(&self, r: usize, at: usize) -> I::F32 {
+        self.isa.splat(f32::from_bits(self.int(r, at) as u32))
     }
 
     /// Where the block's record is in the part of a row that begins at `part`.
@@ -156,129 +156,114 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const D
 
     /// Vector `vector` of the wide block.
     #[inline(always)]
-    unsafe fn vector(&self, vector: usize) -> I::F32 {
-        // SAFETY: a vector of a wide block.
+    fn vector(&self, vector: usize) -> I::F32 {
+        // SAFETY: the widened block is there, and `vector` is one of those that `Wide` counts.
         unsafe { self.isa.load(self.w.wrapping_add(vector * I::LANES * STEP).cast()) }
     }
 
-    /// Whether any row keeps its second digit.
+    /// Whether any row keeps its low byte.
     #[inline(always)]
-    unsafe fn any_kept(&self) -> bool {
+    fn any_kept(&self) -> bool {
         let mut kept = 0;
         for r in 0..MR {
-            // SAFETY: each row has the block.
-            kept |= unsafe { self.int(r, self.record(self.row.blocks) + KEPT) };
+            kept |= self.int(r, self.record(self.row.blocks) + KEPT);
         }
         kept != 0
     }
 
-    /// Where row r's sums of a digit start (the second digit: what they move by), for the whole block or a half.
-    /// `magic` is what there is besides what levels' zero takes.
+    /// The start of row r's sums of high bytes, or the addend of low ones, for the whole block or a half: `magic`, and
+    /// the share of the levels' zero.
     #[inline(always)]
-    unsafe fn start(&self, r: usize, at: usize, magic: i32) -> I::I32 {
+    fn start(&self, r: usize, at: usize, magic: i32) -> I::I32 {
         if MINIMUM || I::SIGNED {
             return self.isa.splat_i32(magic);
         }
-        // SAFETY: the caller's promise.
-        unsafe {
-            if MR > FEW {
-                return self.ints(r, at);
-            }
-            let zero = self.int(r, at).wrapping_sub(magic) >> self.task.zero_shift;
-            self.isa.splat_i32(zero.wrapping_add(magic))
+        if MR > FEW {
+            return self.ints(r, at);
         }
+        let zero = self.int(r, at).wrapping_sub(magic) >> self.task.zero_shift;
+        self.isa.splat_i32(zero.wrapping_add(magic))
     }
 
-    /// Adds the products of groups from `begin` to `end` and digit `digit` to the sums.
+    /// Adds the products of groups from `begin` to `end` and byte `byte` to the sums.
     #[inline(always)]
-    unsafe fn dots(&self, sums: &mut [[I::I32; VECTORS]; MR], digit: usize, begin: usize, end: usize) {
+    fn dots(&self, sums: &mut [[I::I32; VECTORS]; MR], byte: usize, begin: usize, end: usize) {
         for group in begin..end {
             // Loads of later groups stay behind this, or they'd be done early and take the sums' registers.
             compiler_fence(Ordering::SeqCst);
-            // SAFETY: the wide block has these vectors, each row these bytes.
-            unsafe {
-                let mut w = [self.isa.splat_i32(0); VECTORS];
-                for (v, w) in w.iter_mut().enumerate() {
-                    *w = self.isa.to_bits(self.vector(Self::WIDE.level(group, v)));
-                }
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = self.ints(r, digit * self.task.k + self.at * BLOCK + group * STEP);
-                    for (sum, w) in sums.iter_mut().zip(w) {
-                        *sum =
-                            if MINIMUM { self.isa.dot_small(*sum, w, x) } else { self.isa.dot(*sum, w, x) };
-                    }
+            let mut w = [self.isa.splat_i32(0); VECTORS];
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = self.isa.to_bits(self.vector(Self::WIDE.level(group, v)));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = self.ints(r, byte * self.task.k + self.at * BLOCK + group * STEP);
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    *sum = if MINIMUM { self.isa.dot_small(*sum, w, x) } else { self.isa.dot(*sum, w, x) };
                 }
             }
         }
     }
 
-    /// Integer sums of one sub-block; 256-fold with the second digit's added where that is SECOND.
+    /// Integer sums of one sub-block; 256-fold with the low byte's added where that is LOW.
     #[inline(always)]
-    unsafe fn sums<const SECOND: bool>(&self, sub: usize) -> [[I::I32; VECTORS]; MR] {
+    fn sums<const LOW: bool>(&self, sub: usize) -> [[I::I32; VECTORS]; MR] {
         let (begin, end) = match (HALVES, sub) {
             (false, _) => (0, GROUPS),
             (true, 0) => (0, GROUPS / 2),
             (true, _) => (GROUPS / 2, GROUPS),
         };
         let (first, second) = if HALVES {
-            (self.record(self.row.halves) + HALF_STARTS + 4 * sub, SECOND_STARTS + 4 + 4 * sub)
+            (self.record(self.row.halves) + HALF_STARTS + 4 * sub, LOW_STARTS + 4 + 4 * sub)
         } else {
-            (self.record(self.row.blocks) + START, SECOND_STARTS)
+            (self.record(self.row.blocks) + START, LOW_STARTS)
         };
-        // Two digits are converted as an integer; where nothing else is to be added, the constant isn't either.
+        // Two bytes are converted as an integer; where nothing else is to be added, the constant isn't either.
         let plain = MINIMUM || I::SIGNED;
-        let magic = if sub == 0 && !(SECOND && plain) { MAGIC } else { 0 };
+        let magic = if sub == 0 && !(LOW && plain) { MAGIC } else { 0 };
         let mut sums = [[self.isa.splat_i32(0); VECTORS]; MR];
-        // SAFETY: all of these are within the block.
-        unsafe {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            *sums = [self.start(r, first, magic); VECTORS];
+        }
+        self.dots(&mut sums, 0, begin, end);
+        if LOW {
+            let magic = if sub == 0 { MAGIC_256.wrapping_neg() } else { 0 };
             for (r, sums) in sums.iter_mut().enumerate() {
-                *sums = [self.start(r, first, magic); VECTORS];
-            }
-            self.dots(&mut sums, 0, begin, end);
-            if SECOND {
-                let magic = if sub == 0 { MAGIC_256.wrapping_neg() } else { 0 };
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    *sums = sums.map(|sum| self.isa.shl::<8>(sum));
-                    if !plain {
-                        let start = self.start(r, self.record(self.row.second) + second, magic);
-                        *sums = sums.map(|sum| self.isa.add_i32(sum, start));
-                    }
+                *sums = sums.map(|sum| self.isa.shl::<8>(sum));
+                if !plain {
+                    let start = self.start(r, self.record(self.row.second) + second, magic);
+                    *sums = sums.map(|sum| self.isa.add_i32(sum, start));
                 }
-                self.dots(&mut sums, 1, begin, end);
             }
+            self.dots(&mut sums, 1, begin, end);
         }
         compiler_fence(Ordering::SeqCst);
         sums
     }
 
-    /// Scales of a sub-block, which with a SECOND digit count 256 times as many.
+    /// Scales of a sub-block, which with LOW bytes count 256 times as many.
     #[inline(always)]
-    unsafe fn scale<const SECOND: bool>(&self, sub: usize, v: usize) -> I::F32 {
-        // SAFETY: the caller's promise.
-        let scale = unsafe { self.vector(Self::WIDE.scale(sub, v)) };
-        if SECOND { self.isa.mul(scale, self.isa.splat(1.0 / 256.0)) } else { scale }
+    fn scale<const LOW: bool>(&self, sub: usize, v: usize) -> I::F32 {
+        let scale = self.vector(Self::WIDE.scale(sub, v));
+        if LOW { self.isa.mul(scale, self.isa.splat(1.0 / 256.0)) } else { scale }
     }
 
     /// The first sub-block's sums, scaled.
     #[inline(always)]
-    unsafe fn scaled<const SECOND: bool>(&self) -> [[I::F32; VECTORS]; MR] {
+    fn scaled<const LOW: bool>(&self) -> [[I::F32; VECTORS]; MR] {
         let isa = self.isa;
         let mut scaled = [[isa.zero(); VECTORS]; MR];
-        // SAFETY: the caller's promise.
-        unsafe {
-            let sums = self.sums::<SECOND>(0);
-            for v in 0..VECTORS {
-                let scale = self.scale::<SECOND>(0, v);
-                let bias = self.vector(Self::WIDE.bias(v));
-                for r in 0..MR {
-                    scaled[r][v] = if SECOND {
-                        isa.mul(isa.to_f32(sums[r][v]), scale)
-                    } else if I::FUSED {
-                        isa.mul_add(isa.from_bits(sums[r][v]), scale, bias)
-                    } else {
-                        isa.mul(isa.sub(isa.from_bits(sums[r][v]), isa.splat(BIAS)), scale)
-                    };
-                }
+        let sums = self.sums::<LOW>(0);
+        for v in 0..VECTORS {
+            let scale = self.scale::<LOW>(0, v);
+            let bias = self.vector(Self::WIDE.bias(v));
+            for r in 0..MR {
+                scaled[r][v] = if LOW {
+                    isa.mul(isa.to_f32(sums[r][v]), scale)
+                } else if I::FUSED {
+                    isa.mul_add(isa.from_bits(sums[r][v]), scale, bias)
+                } else {
+                    isa.mul(isa.sub(isa.from_bits(sums[r][v]), isa.splat(BIAS)), scale)
+                };
             }
         }
         scaled
@@ -286,46 +271,40 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const D
 
     /// Adds the block's products to y.
     #[inline(always)]
-    unsafe fn add<const SECOND: bool>(&self, y: &mut [[I::F32; VECTORS]; MR]) {
+    fn add<const LOW: bool>(&self, y: &mut [[I::F32; VECTORS]; MR]) {
         let isa = self.isa;
-        // SAFETY: all of these are within the block.
-        unsafe {
-            let mut scaled = self.scaled::<SECOND>();
-            if HALVES {
-                let sums = self.sums::<SECOND>(1);
-                for v in 0..VECTORS {
-                    let scale = self.scale::<SECOND>(1, v);
-                    for r in 0..MR {
-                        scaled[r][v] = isa.mul_add(isa.to_f32(sums[r][v]), scale, scaled[r][v]);
-                    }
+        let mut scaled = self.scaled::<LOW>();
+        if HALVES {
+            let sums = self.sums::<LOW>(1);
+            for v in 0..VECTORS {
+                let scale = self.scale::<LOW>(1, v);
+                for r in 0..MR {
+                    scaled[r][v] = isa.mul_add(isa.to_f32(sums[r][v]), scale, scaled[r][v]);
                 }
             }
-            for r in 0..MR {
-                let d = self.floats(r, self.record(self.row.blocks) + SCALE);
-                for v in 0..VECTORS {
-                    y[r][v] = isa.mul_add(scaled[r][v], d, y[r][v]);
-                }
+        }
+        for r in 0..MR {
+            let d = self.floats(r, self.record(self.row.blocks) + SCALE);
+            for v in 0..VECTORS {
+                y[r][v] = isa.mul_add(scaled[r][v], d, y[r][v]);
             }
-            if MINIMUM {
-                self.add_minimums(y);
-            }
+        }
+        if MINIMUM {
+            self.add_minimums(y);
         }
     }
 
     #[inline(always)]
-    unsafe fn add_minimums(&self, y: &mut [[I::F32; VECTORS]; MR]) {
+    fn add_minimums(&self, y: &mut [[I::F32; VECTORS]; MR]) {
         let (subs, part) = if HALVES { (2, self.row.halves) } else { (1, self.row.blocks) };
         for sub in 0..subs {
             let at = self.record(part) + if HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
-            // SAFETY: the caller's promise.
-            unsafe {
-                let minimum: [_; VECTORS] =
-                    [self.vector(Self::WIDE.minimum(sub, 0)), self.vector(Self::WIDE.minimum(sub, 1))];
-                for (r, y) in y.iter_mut().enumerate() {
-                    let sum = self.floats(r, at);
-                    for (y, minimum) in y.iter_mut().zip(minimum) {
-                        *y = self.isa.mul_add(minimum, sum, *y);
-                    }
+            let minimum: [_; VECTORS] =
+                [self.vector(Self::WIDE.minimum(sub, 0)), self.vector(Self::WIDE.minimum(sub, 1))];
+            for (r, y) in y.iter_mut().enumerate() {
+                let sum = self.floats(r, at);
+                for (y, minimum) in y.iter_mut().zip(minimum) {
+                    *y = self.isa.mul_add(minimum, sum, *y);
                 }
             }
         }

@@ -17,7 +17,7 @@ const _: () = assert!(BIAS.to_bits() as i32 == MAGIC);
 /// levels, then vectors of f32 of the columns: scales, [`BIAS`] times the first scale negated, minimums. With
 /// `halves` there are scales and minimums of each half of 16 K-steps, one after the other.
 ///
-/// What levels stand for zero is [`Widen`]'s matter.
+/// [`Widen`] says which level stands for zero.
 #[derive(Clone, Copy, Debug)]
 pub struct Wide {
     /// Whether each half has a scale of its own.
@@ -81,7 +81,7 @@ pub struct Widen<I, F, const ZERO: u8> {
     /// Blocks.
     pub blocks: usize,
     pub out: *mut u8,
-    /// Asks for what comes this many bytes later to be brought nearer; 0 asks for nothing.
+    /// How many bytes ahead packed bytes are prefetched; 0 for no prefetching.
     pub ahead: usize,
     pub format: PhantomData<F>,
 }
@@ -96,10 +96,10 @@ impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
             let (unit, block) = ((self.begin + i) / F::FORM.blocks, (self.begin + i) % F::FORM.blocks);
             let w = self.w.wrapping_add(unit * F::FORM.unit_bytes(nr));
             if self.ahead > 0 {
-                ask::<I, F>(self.isa, w.wrapping_add(self.ahead), block);
+                prefetch::<I, F>(self.isa, w.wrapping_add(self.ahead), block);
             }
             let out = self.out.wrapping_add(i * wide.vectors() * I::LANES * STEP);
-            // SAFETY: whoever made this said that both sides have that many blocks.
+            // SAFETY: the panel has the block, and `out` has room for it, as the one that made this value promised.
             unsafe {
                 widen_levels::<I, F, ZERO>(self.isa, w.wrapping_add(F::FORM.levels_at(nr, block)), out);
                 widen_scales::<I, F>(self.isa, w, block, out);
@@ -108,9 +108,9 @@ impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
     }
 }
 
-/// Asks for a block's share of the unit at `w`.
+/// Prefetches a block's share of the unit at `w`.
 #[inline(always)]
-fn ask<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize) {
+fn prefetch<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize) {
     let bytes = F::FORM.unit_bytes(VECTORS * I::LANES) / F::FORM.blocks;
     for line in 0..bytes.div_ceil(64) {
         isa.prefetch(w.wrapping_add(block * bytes + 64 * line));
@@ -160,7 +160,7 @@ unsafe fn level<I: DotI8, F: Format>(isa: I, w: *const u8, group: usize) -> I::I
     isa.or(level, isa.and(above, mask(high, low)))
 }
 
-/// Bits moved down by `n`, or up where that is negative; what crosses from byte to byte is for masks to take off.
+/// Bits moved down by `n`, or up where that is negative. Some cross from byte to byte; masks clear them later.
 #[inline(always)]
 fn shift<I: Isa>(isa: I, x: I::I32, n: i32) -> I::I32 {
     match n {
@@ -179,7 +179,7 @@ fn shift<I: Isa>(isa: I, x: I::I32, n: i32) -> I::I32 {
     }
 }
 
-/// Levels with the zero that is asked for.
+/// Levels with the zero that ZERO says.
 #[inline(always)]
 fn to_zero<I: DotI8, F: Format, const ZERO: u8>(isa: I, level: I::I32, table: &[i8; 16]) -> I::I32 {
     let top = isa.splat_i32(i32::from_ne_bytes([0x80; 4]));

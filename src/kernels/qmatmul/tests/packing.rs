@@ -63,7 +63,7 @@ fn a_level_has_its_own_kernels_or_the_next_lower_ones() {
         for mode in Activations::ALL {
             let set = set.with_activations(mode);
             assert_eq!((set.isa(), set.activations()), (own, mode));
-            let row = 96 * mode.digits() + 3 * 16 * (mode.digits() + 1);
+            let row = 96 * mode.bytes() + 3 * 16 * (mode.bytes() + 1);
             assert!(set.row_bytes(96) >= row && set.row_bytes(96) < row + 128);
             assert_eq!(set.row_bytes(96) % 128, 64);
         }

@@ -82,7 +82,7 @@ fn small_integers_are_exact() {
                 let mut random = Random((m + n + k) as u64);
                 let low = if has_minimum(dtype) { 0 } else { -3 };
                 let levels: Vec<i32> = (0..n * k).map(|_| low + random.below(4) as i32).collect();
-                // 256ths with two digits, integers with one; the largest of each block fixes the scale at 1
+                // 256ths with two bytes, integers with one; the largest of each block fixes the scale at 1
                 // or 1/256. Sums stay below 2²² units of it.
                 let unit = if set.activations == Activations::Bits16 { 256.0 } else { 1.0 };
                 let x: Vec<f32> = (0..m * k)
@@ -127,7 +127,7 @@ fn extreme_levels_and_activations_do_not_saturate() {
                         let case = Case::new(set, dtype, [m, n, k], weights, &vec![x; m * k]);
                         let y = case.run(&[], None, &case.whole());
                         assert!(y.iter().all(|&y| y == level as f32 * x * k as f32), "{case}: {level} × {x}");
-                        // Both digits at their limits: 127 + 127/256.
+                        // Both bytes at their limits: 127 + 127/256.
                         let mut x = vec![x * (1.0 - 0.5 / 256.0); m * k];
                         x.iter_mut().step_by(BLOCK).for_each(|x| *x *= 256.0 / 255.5);
                         let case = Case::new(set, dtype, [m, n, k], case.weights, &x);

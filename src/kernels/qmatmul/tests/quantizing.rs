@@ -17,7 +17,7 @@ fn quantized_activations_are_as_near_as_documented() {
                 let bound = q.unit() * if q.kept { 1.01 } else { 0.50002 * f64::from(q.d) / q.unit() };
                 assert!((q.d - peak / 127.0).abs() <= q.d * 1e-7);
                 for (i, &x) in x.iter().enumerate() {
-                    assert!(q.digits.iter().all(|digit| digit[i].abs() <= 127));
+                    assert!(q.bytes.iter().all(|byte| byte[i].abs() <= 127));
                     let error = (q.unit() * f64::from(q.whole(i)) - f64::from(x)).abs();
                     assert!(error <= bound, "{:?}: {x} is off by {error}, not {bound}", set.activations);
                 }
@@ -31,7 +31,7 @@ fn quantized_activations_are_as_near_as_documented() {
 }
 
 #[test]
-fn blocks_with_an_outlier_keep_their_second_digit() {
+fn blocks_with_an_outlier_keep_their_low_byte() {
     for set in levels().map(|set| set.with_activations(Activations::Adaptive)) {
         let k = 32 * 20;
         let mut x = vec![1.0f32; 2 * k];
@@ -69,7 +69,7 @@ fn every_level_quantizes_to_the_same_bytes() {
                 let at = row * set.row_bytes(k);
                 let (ours, theirs) =
                     (read_x(mode, &rows[at..], k, block), read_x(mode, &expected[at..], k, block));
-                assert_eq!(ours.digits, theirs.digits);
+                assert_eq!(ours.bytes, theirs.bytes);
                 assert_eq!(ours.kept, theirs.kept);
                 assert_eq!(ours.d.is_nan(), theirs.d.is_nan());
                 assert_eq!(ours.d.is_nan(), row == 0 && (block == 1 || block == 2), "{block}");

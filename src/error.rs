@@ -1,4 +1,5 @@
-//! The one error type of the crate: every variant is something a caller can act on.
+//! The one error type of the crate: every variant is something a caller can act on. After an error, the objects of the
+//! call are as usable as before it; only [`Error::Internal`] may leave a result of an interrupted pass undefined.
 //! Its `Display` is one line that names the thing at fault, fit to be shown to a person.
 
 use std::path::PathBuf;
@@ -27,10 +28,10 @@ pub enum Error {
     /// A valid request or file that this version does not handle.
     #[error("not supported: {0}")]
     Unsupported(String),
-    /// Memory could not be had.
+    /// The system refused memory.
     #[error("out of memory: could not reserve {bytes} bytes for {what}")]
     OutOfMemory {
-        /// Bytes asked for.
+        /// The bytes that were refused.
         bytes: usize,
         /// What they were for.
         what: &'static str,
@@ -43,13 +44,15 @@ pub enum Error {
         /// Positions the call would have needed.
         needed: usize,
     },
-    /// A callback asked to stop.
+    /// A callback, or another thread, asked to stop.
     #[error("cancelled")]
     Cancelled,
     /// The object is in use by another thread, or by a callback's own caller.
     #[error("busy: {0} is in use by another call")]
     Busy(&'static str),
-    /// A defect of the library (a caught panic); the object stays usable.
+    /// A defect of the library: a worker of a team panicked, or a state that can't be was found. The team and the object
+    /// of the call stay usable. (A panic on the calling thread itself is no error in Rust: it unwinds to the caller. The C
+    /// ABI catches it there, and from then on refuses the object that was in use.)
     #[error("internal error: {0}")]
     Internal(String),
 }

@@ -1,5 +1,6 @@
 /* Attention on plain buffers: against values that are known, and against a plain loop. */
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +63,23 @@ static void plainly(const sm_attention_params *p, const float *q, const float *k
     }
 }
 
+/* The same bits on teams of several sizes, the second call of which takes no memory. */
+static void check_teams(const sm_attention_params *p, const float *q, const float *k, const float *v, size_t n_out,
+                        const float *alone) {
+    for (size_t threads = 1; threads <= 4; threads++) {
+        sm_attention_params params = *p;
+        CHECK_OK(sm_team_create(threads, &params.team));
+        float *out = fill(n_out, 9);
+        for (int again = 0; again < 2; again++) {
+            CHECK_OK(sm_attention_f32(&params, q, k, v, out));
+            CHECK(memcmp(out, alone, n_out * sizeof *out) == 0);
+            memset(out, 0, n_out * sizeof *out);
+        }
+        free(out);
+        CHECK_OK(sm_team_free(params.team));
+    }
+}
+
 static void check_against_loops(const sm_attention_params *p) {
     const size_t n_q = p->tokens_q * p->n_head * p->head_dim, n_k = p->tokens_kv * p->n_head_kv * p->head_dim;
     float *q = fill(n_q, 1), *k = fill(n_k, 2), *v = fill(n_k, 3), *out = malloc((n_q + 1) * sizeof *out);
@@ -76,6 +94,7 @@ static void check_against_loops(const sm_attention_params *p) {
         }
     }
     CHECK(wrong == 0);
+    check_teams(p, q, k, v, n_q, out);
     free(q);
     free(k);
     free(v);
@@ -107,7 +126,22 @@ static void check_strides(void) {
     }
 }
 
+/* A host that was compiled before there was `team` has none, whatever stands behind its structure. */
+static void check_older_host(void) {
+    const float one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    float out[8];
+    sm_attention_params p;
+    memset(&p, 0xff, sizeof p);
+    CHECK_OK(sm_attention_params_init(&p, offsetof(sm_attention_params, team)));
+    CHECK(p.struct_size == offsetof(sm_attention_params, team));
+    p.tokens_q = p.tokens_kv = 1;
+    p.head_dim = 8;
+    CHECK_OK(sm_attention_f32(&p, one, one, one, out));
+    CHECK(memcmp(out, one, sizeof out) == 0);
+}
+
 void test_attention(void) {
+    check_older_host();
     sm_attention_params p = shape(4, 2, 50, 200, 64);
     check_against_loops(&p);
     p.causal = 1;

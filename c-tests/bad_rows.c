@@ -158,24 +158,119 @@ static void rows(void) {
     CHECK_STATUS(sm_add_row_f32(2, 4, a, 3, b, c, 4), INVALID);
     CHECK_STATUS(sm_add_row_f32(2, 4, a, 4, c + 5, c, 4), INVALID);
     CHECK_OK(sm_add_row_f32(0, 4, NULL, 4, NULL, NULL, 4));
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, NULL, 4, b, 4, b, b, 1e-5f, c, 4, d, d + 2), NULL_POINTER);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, b, 4, b, b, 1e-5f, NULL, 4, d, d + 2), NULL_POINTER);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, b, 3, b, b, 1e-5f, c, 4, d, d + 2), INVALID);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, b, 4, b, b, 1e-5f, a, 4, d, d + 2), INVALID); /* y is x, the sum */
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, a, 4, b, b, 1e-5f, c, 4, d, d + 2), INVALID);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, b, 4, b, b, 1e-5f, c, 4, d, d + 1), INVALID);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, b, 4, b, b, 1e-5f, c, 4, c + 3, d), INVALID);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, b, 4, b, b, 1e-5f, c, 4, d, b), INVALID);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, NULL, 0, b, b, 1e-5f, c, 4, a, d), INVALID);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, 4, a, 4, b, 4, b, b, NAN, c, 4, d, d + 2), INVALID);
-    CHECK_STATUS(sm_add_layer_norm_f32(2, big, a, big, b, big, b, b, 1e-5f, c, big, d, d + 2), INVALID);
-    CHECK_OK(sm_add_layer_norm_f32(0, 4, NULL, 4, NULL, 4, NULL, NULL, 1e-5f, NULL, 4, NULL, NULL));
-    CHECK_STATUS(sm_add_rms_norm_f32(2, 4, NULL, 4, b, 4, b, 1e-5f, c, 4, d), NULL_POINTER);
-    CHECK_STATUS(sm_add_rms_norm_f32(2, 4, a, 4, b, 4, b, 1e-5f, NULL, 4, d), NULL_POINTER);
-    CHECK_STATUS(sm_add_rms_norm_f32(2, 4, a, 4, b, 2, b, 1e-5f, c, 4, d), INVALID);
-    CHECK_STATUS(sm_add_rms_norm_f32(2, 4, a, 4, b, 4, b, -1.0f, c, 4, d), INVALID);
-    CHECK_STATUS(sm_add_rms_norm_f32(2, 4, a, 4, b, 4, b, 1e-5f, c, 4, c + 7), INVALID);
-    CHECK_OK(sm_add_rms_norm_f32(4, 0, NULL, 0, NULL, 0, NULL, 1e-5f, NULL, 0, NULL));
+}
+
+/* The functions that take their shape, and a team, as a structure. */
+static void rows_with_params(void) {
+    sm_rows_params good, p;
+    CHECK_STATUS(sm_rows_params_init(NULL, sizeof good), NULL_POINTER);
+    CHECK_STATUS(sm_rows_params_init(&good, 3), INVALID);
+    CHECK_OK(sm_rows_params_init(&good, sizeof good));
+    good.rows = 2;
+    good.cols = 4;
+    CHECK_STATUS(sm_softmax(NULL, a, c), NULL_POINTER);
+    CHECK_STATUS(sm_softmax(&good, NULL, c), NULL_POINTER);
+    CHECK_STATUS(sm_softmax(&good, a, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_softmax(&good, a + 1, a), INVALID);
+    CHECK_STATUS(sm_masked_softmax(NULL, a, 1.0f, 4, NULL, 0, c), NULL_POINTER);
+    CHECK_STATUS(sm_masked_softmax(&good, a, NAN, 4, NULL, 0, c), INVALID);
+    CHECK_STATUS(sm_masked_softmax(&good, a, 1.0f, 4, b, 3, c), INVALID);
+    CHECK_STATUS(sm_masked_softmax(&good, a, 1.0f, 4, c + 2, 0, c), INVALID);
+    CHECK_STATUS(sm_log_softmax(NULL, a, c), NULL_POINTER);
+    CHECK_STATUS(sm_log_softmax(&good, NULL, c), NULL_POINTER);
+    CHECK_STATUS(sm_log_softmax(&good, a, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_layer_norm(NULL, a, b, b, 1e-5f, c), NULL_POINTER);
+    CHECK_STATUS(sm_layer_norm(&good, NULL, b, b, 1e-5f, c), NULL_POINTER);
+    CHECK_STATUS(sm_layer_norm(&good, a, b, b, 1e-5f, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_layer_norm(&good, a, b, b, -1.0f, c), INVALID);
+    CHECK_STATUS(sm_layer_norm(&good, a, c + 7, b, 1e-5f, c), INVALID);
+    CHECK_STATUS(sm_layer_norm(&good, a, b, c, 1e-5f, c), INVALID);
+    CHECK_STATUS(sm_rms_norm(NULL, a, b, 1e-5f, c), NULL_POINTER);
+    CHECK_STATUS(sm_rms_norm(&good, NULL, b, 1e-5f, c), NULL_POINTER);
+    CHECK_STATUS(sm_rms_norm(&good, a, b, 1e-5f, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_rms_norm(&good, a, b, INFINITY, c), INVALID);
+#define REFUSED(change)                                                     \
+    do {                                                                    \
+        p = good;                                                           \
+        change;                                                             \
+        CHECK_STATUS(sm_softmax(&p, a, c), INVALID);                        \
+        CHECK_STATUS(sm_masked_softmax(&p, a, 1.0f, 1, NULL, 0, c), INVALID); \
+        CHECK_STATUS(sm_log_softmax(&p, a, c), INVALID);                    \
+        CHECK_STATUS(sm_layer_norm(&p, a, b, b, 1e-5f, c), INVALID);        \
+        CHECK_STATUS(sm_rms_norm(&p, a, b, 1e-5f, c), INVALID);             \
+    } while (0)
+    REFUSED(p.struct_size = 2);
+    REFUSED(p.ldx = 3);
+    REFUSED(p.ldy = 3);
+    REFUSED(p.rows = HUGE_SIZE);
+    REFUSED(p.cols = HUGE_SIZE);
+    REFUSED(p.ldx = HUGE_SIZE);
+#undef REFUSED
+    p = good;
+    p.rows = 0;
+    CHECK_OK(sm_softmax(&p, NULL, NULL));
+    CHECK_OK(sm_layer_norm(&p, NULL, NULL, NULL, 1e-5f, NULL));
+    p = good;
+    p.cols = 0;
+    CHECK_OK(sm_log_softmax(&p, NULL, NULL));
+    CHECK_OK(sm_rms_norm(&p, NULL, NULL, 1e-5f, NULL));
+}
+
+static void sums_with_params(void) {
+    sm_add_norm_params good, p;
+    CHECK_STATUS(sm_add_norm_params_init(NULL, sizeof good), NULL_POINTER);
+    CHECK_STATUS(sm_add_norm_params_init(&good, 3), INVALID);
+    CHECK_OK(sm_add_norm_params_init(&good, sizeof good));
+    good.rows = 2;
+    good.cols = 4;
+    good.weight = good.bias = b;
+    good.mean = d;
+    good.rstd = d + 2;
+    CHECK_STATUS(sm_add_layer_norm_f32(NULL, a, b, c), NULL_POINTER);
+    CHECK_STATUS(sm_add_layer_norm_f32(&good, NULL, b, c), NULL_POINTER);
+    CHECK_STATUS(sm_add_layer_norm_f32(&good, a, b, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_add_layer_norm_f32(&good, NULL, NULL, c), NULL_POINTER);
+    CHECK_STATUS(sm_add_layer_norm_f32(&good, a, b, a), INVALID); /* y is x, the sum */
+    CHECK_STATUS(sm_add_layer_norm_f32(&good, a, a, c), INVALID);
+    CHECK_STATUS(sm_add_layer_norm_f32(&good, a, c + 4, c), INVALID);
+    CHECK_STATUS(sm_add_rms_norm_f32(&good, a, b, c), INVALID); /* a mean */
+#define REFUSED(change)                                         \
+    do {                                                        \
+        p = good;                                               \
+        change;                                                 \
+        CHECK_STATUS(sm_add_layer_norm_f32(&p, a, b, c), INVALID); \
+        p.mean = NULL;                                          \
+        CHECK_STATUS(sm_add_rms_norm_f32(&p, a, b, c), INVALID); \
+    } while (0)
+    REFUSED(p.struct_size = 2);
+    REFUSED(p.ldx = 3);
+    REFUSED(p.ldadd = 3);
+    REFUSED(p.ldy = 3);
+    REFUSED(p.rows = p.ldx = p.ldadd = p.ldy = HUGE_SIZE);
+    REFUSED(p.eps = NAN);
+    REFUSED(p.eps = -1.0f);
+    REFUSED(p.rstd = c + 7);
+    REFUSED(p.rstd = b);
+    REFUSED(p.rstd = a + 7);
+    REFUSED(p.weight = c);
+    REFUSED(p.bias = a);
+#undef REFUSED
+    p = good;
+    p.rstd = d + 1; /* overlaps mean */
+    CHECK_STATUS(sm_add_layer_norm_f32(&p, a, b, c), INVALID);
+    p = good;
+    p.mean = a; /* x is an input without add, and still no place for results */
+    CHECK_STATUS(sm_add_layer_norm_f32(&p, a, NULL, c), INVALID);
+    p = good;
+    p.rows = 0;
+    CHECK_OK(sm_add_layer_norm_f32(&p, NULL, NULL, NULL));
+    p.rows = 4;
+    p.cols = 0;
+    CHECK_OK(sm_add_rms_norm_f32(&p, NULL, NULL, NULL));
+    p = good;
+    p.mean = p.rstd = NULL;
+    p.weight = p.bias = NULL;
+    CHECK_STATUS(sm_add_rms_norm_f32(&p, a, NULL, a + 1), INVALID);
 }
 
 static void others(void) {
@@ -242,6 +337,8 @@ static void others(void) {
 void test_bad_rows(void) {
     elementwise();
     rows();
+    rows_with_params();
+    sums_with_params();
     others();
     for (size_t i = 0; i < 16; i++) {
         CHECK(a[i] == 0.0f && b[i] == 0.0f && c[i] == 0.0f && d[i] == 0.0f);

@@ -155,17 +155,211 @@ static void softmax(void) {
 static void norms(void) {
     const float add[6] = {1, 1, 1, 1, 1, 1}, weight[3] = {1, 2, 3}, row[3] = {1, 10, 100};
     float sum[6] = {0, 1, 2, 3, 4, 5}, y[6], plain[6], mean[3] = {0, 0, CANARY}, rstd[3] = {0, 0, CANARY};
-    CHECK_OK(sm_add_layer_norm_f32(2, 3, sum, 3, add, 3, weight, NULL, 0.0f, y, 3, mean, rstd));
+    sm_add_norm_params params;
+    CHECK_OK(sm_add_norm_params_init(&params, sizeof params));
+    CHECK(params.eps == 1e-5f && params.team == NULL);
+    params.rows = 2;
+    params.cols = 3;
+    params.weight = weight;
+    params.eps = 0.0f;
+    params.mean = mean;
+    params.rstd = rstd;
+    CHECK_OK(sm_add_layer_norm_f32(&params, sum, add, y));
     CHECK(sum[0] == 1.0f && sum[5] == 6.0f && mean[0] == 2.0f && mean[1] == 5.0f);
     CHECK(near(rstd[0], 1.224744871391589) && near(rstd[1], 1.224744871391589));
     CHECK(mean[2] == CANARY && rstd[2] == CANARY);
     CHECK_OK(sm_layer_norm_f32(2, 3, sum, 3, weight, NULL, 0.0f, plain, 3));
     CHECK(memcmp(y, plain, sizeof y) == 0);
-    CHECK_OK(sm_add_rms_norm_f32(2, 3, sum, 3, NULL, 0, weight, 0.0f, y, 3, rstd));
+    params.mean = NULL;
+    CHECK_OK(sm_add_rms_norm_f32(&params, sum, NULL, y));
     CHECK_OK(sm_rms_norm_f32(2, 3, sum, 3, weight, 0.0f, plain, 3));
     CHECK(memcmp(y, plain, sizeof y) == 0 && near(rstd[0], 0.4629100498862757) && sum[0] == 1.0f);
     CHECK_OK(sm_add_row_f32(2, 3, sum, 3, row, sum, 3));
     CHECK(sum[0] == 2.0f && sum[1] == 12.0f && sum[2] == 103.0f && sum[5] == 106.0f);
+}
+
+#define U 5.9604644775390625e-8 /* 2^-24: half a unit in the last place of 1 */
+
+/* Rows between -8 and 8, the same on every run, with canaries between them. */
+static float *noise(size_t rows, size_t cols, size_t ld, unsigned seed) {
+    float *filled = malloc(rows * ld * sizeof *filled);
+    for (size_t i = 0; i < rows * ld; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        filled[i] = i % ld < cols ? (float)(seed >> 8) / (float)(1 << 20) - 8.0f : CANARY;
+    }
+    return filled;
+}
+
+/* Softmax of the elements that a row sees, and its logarithm, computed with doubles, within the bounds of docs/kernels.md:
+ * with n elements, sums of at least 16 parts are off by (n / 16 + 8) U, an exponential by 4 units in the last place and
+ * one more for each power of two below the largest, since the exponent was rounded. */
+static void check_softmax(const float *x, const float *mask, double scale, size_t seen, size_t cols, const float *y,
+                          const float *log_y) {
+    double largest = -INFINITY, sum = 0.0, *z = malloc(cols * sizeof *z);
+    int wrong = 0;
+    for (size_t j = 0; j < cols; j++) {
+        z[j] = scale * x[j] + (mask != NULL ? mask[j] : 0.0);
+        largest = j < seen && z[j] > largest ? z[j] : largest;
+    }
+    for (size_t j = 0; j < seen; j++) {
+        sum += exp(z[j] - largest);
+    }
+    const double sum_bound = (double)cols / 16.0 + 8.0;
+    for (size_t j = 0; j < cols; j++) {
+        const double below = largest - z[j], want = j < seen ? exp(-below) / sum : 0.0;
+        /* A rounded exponent: scale * x, the sum with the mask, and the difference, for this and for the largest. */
+        const double moved = 4.0 * (fabs(z[j]) + fabs(largest) + fabs(scale * x[j]) + below);
+        wrong += !(fabs(y[j] - want) <= want * (8.0 + 2.0 * below / log(2.0) + moved + sum_bound) * U + FLT_MIN);
+        if (log_y != NULL) {
+            const double bound = (sum_bound + 8.0 + 2.0 * below + 6.0 * log((double)cols)) * U;
+            wrong += !(fabs(log_y[j] - (z[j] - largest - log(sum))) <= bound);
+        }
+    }
+    CHECK(wrong == 0);
+    free(z);
+}
+
+/* A norm of a row, computed with doubles. With s = n / 16 + 10, the factor is off by (s / 2 + 6) U, relatively, and a
+ * mean by s U times the mean magnitude. */
+static void check_norm(int layer, const float *x, const float *weight, const float *bias, size_t cols, const float *y,
+                       double got_mean, double got_rstd) {
+    double mean = 0.0, magnitude = 0.0, squares = 0.0;
+    const double n = (double)cols, s = n / 16.0 + 10.0;
+    for (size_t j = 0; j < cols; j++) {
+        mean += layer ? x[j] / n : 0.0;
+        magnitude += fabs(x[j]) / n;
+    }
+    for (size_t j = 0; j < cols; j++) {
+        squares += (x[j] - mean) * (x[j] - mean) / n;
+    }
+    const double rstd = 1.0 / sqrt(squares + 1e-3), mean_bound = layer ? s * U * magnitude : 0.0;
+    int wrong = !(fabs(got_rstd - rstd) <= (s / 2.0 + 6.0) * U * rstd);
+    wrong += !(fabs(got_mean - mean) <= mean_bound);
+    for (size_t j = 0; j < cols; j++) {
+        const double scaled = (x[j] - mean) * rstd * weight[j], want = scaled + bias[j];
+        const double bound = fabs(scaled) * (s / 2.0 + 10.0) * U + rstd * fabs(weight[j]) * mean_bound + fabs(want) * U;
+        wrong += !(fabs(y[j] - want) <= bound + FLT_MIN);
+    }
+    CHECK(wrong == 0);
+}
+
+enum { T_ROWS = 301, T_COLS = 270, LDX = 273, LDY = 271, T_SIZE = T_ROWS * LDY };
+
+static sm_rows_params team_rows(sm_team *team) {
+    sm_rows_params params;
+    CHECK_OK(sm_rows_params_init(&params, sizeof params));
+    CHECK(params.rows == 0 && params.cols == 0 && params.ldx == 0 && params.ldy == 0 && params.team == NULL);
+    params.rows = T_ROWS;
+    params.cols = T_COLS;
+    params.ldx = LDX;
+    params.ldy = LDY;
+    params.team = team;
+    return params;
+}
+
+/* The gaps between the rows of y. */
+static void check_gaps(const float *y) {
+    int wrong = 0;
+    for (size_t r = 0; r < T_ROWS; r++) {
+        wrong += y[r * LDY + T_COLS] != CANARY;
+    }
+    CHECK(wrong == 0);
+}
+
+/* Softmax of rows on a team: the bits of one thread, which are near those of plain loops. */
+static void softmax_on(sm_team *team, const float *x, const float *mask, float *alone, float *shared) {
+    const sm_rows_params params = team_rows(team);
+    CHECK_OK(sm_softmax_f32(T_ROWS, T_COLS, x, LDX, alone, LDY));
+    CHECK_OK(sm_softmax(&params, x, shared));
+    CHECK(memcmp(alone, shared, T_SIZE * sizeof *alone) == 0);
+    float *log_alone = noise(T_ROWS, T_COLS, LDY, 9);
+    CHECK_OK(sm_log_softmax_f32(T_ROWS, T_COLS, x, LDX, log_alone, LDY));
+    CHECK_OK(sm_log_softmax(&params, x, shared));
+    CHECK(memcmp(log_alone, shared, T_SIZE * sizeof *alone) == 0);
+    for (size_t r = 0; r < T_ROWS; r++) {
+        check_softmax(x + r * LDX, NULL, 1.0, T_COLS, T_COLS, alone + r * LDY, log_alone + r * LDY);
+    }
+    check_gaps(alone);
+    free(log_alone);
+    CHECK_OK(sm_masked_softmax_f32(T_ROWS, T_COLS, x, LDX, 0.25f, 7, mask, LDX, alone, LDY));
+    CHECK_OK(sm_masked_softmax(&params, x, 0.25f, 7, mask, LDX, shared));
+    CHECK(memcmp(alone, shared, T_SIZE * sizeof *alone) == 0);
+    for (size_t r = 0; r < T_ROWS; r++) {
+        const size_t seen = 7 + r < T_COLS ? 7 + r : T_COLS;
+        check_softmax(x + r * LDX, mask + r * LDX, 0.25, seen, T_COLS, alone + r * LDY, NULL);
+    }
+    check_gaps(shared);
+}
+
+/* Norms of rows on a team, also of a sum. */
+static void norms_on(sm_team *team, const float *x, const float *add, float *alone, float *shared) {
+    const float *weight = add, *bias = add + LDX;
+    sm_rows_params params = team_rows(team);
+    CHECK_OK(sm_layer_norm_f32(T_ROWS, T_COLS, x, LDX, weight, bias, 1e-3f, alone, LDY));
+    CHECK_OK(sm_layer_norm(&params, x, weight, bias, 1e-3f, shared));
+    CHECK(memcmp(alone, shared, T_SIZE * sizeof *alone) == 0);
+    CHECK_OK(sm_rms_norm_f32(T_ROWS, T_COLS, x, LDX, weight, 1e-3f, alone, LDY));
+    CHECK_OK(sm_rms_norm(&params, x, weight, 1e-3f, shared));
+    CHECK(memcmp(alone, shared, T_SIZE * sizeof *alone) == 0);
+    /* In place, where the leading dimension is y's. */
+    float *rows = noise(T_ROWS, T_COLS, LDX, 1);
+    params.ldy = LDX;
+    CHECK_OK(sm_rms_norm(&params, rows, weight, 1e-3f, rows));
+    int wrong = 0;
+    for (size_t r = 0; r < T_ROWS; r++) {
+        wrong += memcmp(rows + r * LDX, alone + r * LDY, T_COLS * sizeof *rows) != 0;
+    }
+    CHECK(wrong == 0);
+
+    float mean[T_ROWS], rstd[T_ROWS];
+    sm_add_norm_params sum;
+    CHECK_OK(sm_add_norm_params_init(&sum, sizeof sum));
+    sum.rows = T_ROWS;
+    sum.cols = T_COLS;
+    sum.ldx = sum.ldadd = LDX;
+    sum.ldy = LDY;
+    sum.weight = weight;
+    sum.bias = bias;
+    sum.eps = 1e-3f;
+    sum.rstd = rstd;
+    for (int layer = 0; layer < 2; layer++) {
+        sm_status (*norm)(const sm_add_norm_params *, float *, const float *, float *) =
+            layer ? sm_add_layer_norm_f32 : sm_add_rms_norm_f32;
+        sum.mean = layer ? mean : NULL;
+        sum.team = NULL;
+        memcpy(rows, x, T_ROWS * LDX * sizeof *rows);
+        CHECK_OK(norm(&sum, rows, add, alone));
+        memcpy(rows, x, T_ROWS * LDX * sizeof *rows);
+        sum.team = team;
+        CHECK_OK(norm(&sum, rows, add, shared));
+        CHECK(memcmp(alone, shared, T_SIZE * sizeof *alone) == 0);
+        wrong = 0;
+        for (size_t i = 0; i < T_ROWS * LDX; i++) {
+            wrong += rows[i] != (i % LDX < T_COLS ? x[i] + add[i] : CANARY);
+        }
+        CHECK(wrong == 0);
+        for (size_t r = 0; r < T_ROWS; r++) {
+            check_norm(layer, rows + r * LDX, weight, bias, T_COLS, shared + r * LDY, layer ? mean[r] : 0.0, rstd[r]);
+        }
+        check_gaps(shared);
+    }
+    free(rows);
+}
+
+static void on_teams(void) {
+    float *x = noise(T_ROWS, T_COLS, LDX, 1), *y = noise(T_ROWS, T_COLS, LDX, 2);
+    float *alone = noise(T_ROWS, T_COLS, LDY, 3), *shared = noise(T_ROWS, T_COLS, LDY, 4);
+    for (size_t threads = 1; threads <= 3; threads++) {
+        sm_team *team = NULL;
+        CHECK_OK(sm_team_create(threads, &team));
+        softmax_on(team, x, y, alone, shared);
+        norms_on(team, x, y, alone, shared);
+        CHECK_OK(sm_team_free(team));
+    }
+    free(x);
+    free(y);
+    free(alone);
+    free(shared);
 }
 
 static void rotation(void) {
@@ -224,6 +418,7 @@ void test_rows(void) {
     sums();
     softmax();
     norms();
+    on_teams();
     rotation();
     layout();
 }

@@ -1,5 +1,6 @@
 //! The error type of the crate. Each variant is a kind of failure that a caller can act on.
-//! `Display` writes one line that names the thing at fault, fit to be shown to a person.
+//! `Display` writes one line that names the thing at fault, fit to be shown to a person. After an error, the objects of
+//! the call are as usable as before it; only [`Error::Internal`] may leave a result of an interrupted pass undefined.
 
 use std::path::PathBuf;
 
@@ -43,13 +44,15 @@ pub enum Error {
         /// Positions the call would have needed.
         needed: usize,
     },
-    /// A callback asked to stop.
+    /// A callback, or another thread, asked to stop.
     #[error("cancelled")]
     Cancelled,
     /// The object is in use by another thread, or by a callback's own caller.
     #[error("busy: {0} is in use by another call")]
     Busy(&'static str),
-    /// A defect of the library (a caught panic); the object stays usable.
+    /// A defect of the library: a worker of a team panicked, or a state that can't be was found. The team and the object
+    /// of the call stay usable. (A panic on the calling thread itself is no error in Rust: it unwinds to the caller. The C
+    /// ABI catches it there, and from then on refuses the object that was in use.)
     #[error("internal error: {0}")]
     Internal(String),
 }

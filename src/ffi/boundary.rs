@@ -1,5 +1,5 @@
-//! The one way from C into Rust: runs the body of a function, turns what went wrong into a status and a
-//! message, and stops panics, which must not reach a host.
+//! The one way from C into Rust: it runs the body of a function, turns a failure into a status and a message, and
+//! stops panics, which must not reach a host.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,8 +9,8 @@ use super::status::{Failure, SM_STATUS_INTERNAL, SM_STATUS_OK, sm_status};
 
 /// Runs `body` and reports.
 ///
-/// Asserting unwind safety is sound here: objects that a panic may have left half-changed sit behind a
-/// [`super::handle::Exclusive`], which refuses them from then on.
+/// Asserting unwind safety is sound here: an object that a panic may have left half changed is behind a
+/// [`super::handle::Exclusive`], which refuses every later call.
 #[inline]
 pub(super) fn call(body: impl FnOnce() -> Result<(), Failure>) -> sm_status {
     match catch_unwind(AssertUnwindSafe(body)) {

@@ -1,6 +1,6 @@
 //! Chat
 //! ====
-//! A conversation as the text that the model was trained to continue, by the template in its file.
+//! Turns a conversation into the text that the model was trained to continue, with the template in the model's file.
 
 use std::ffi::c_char;
 use std::mem::size_of;
@@ -18,18 +18,18 @@ use crate::profile::{self, Zone};
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_chat_message {
-    /// Who speaks: mostly "system", "user" or "assistant". NUL-terminated UTF-8.
+    /// The speaker: usually "system", "user" or "assistant". NUL-terminated UTF-8.
     pub role: *const c_char,
-    /// What they say. NUL-terminated UTF-8.
+    /// The speaker's text. NUL-terminated UTF-8.
     pub content: *const c_char,
 }
 
-/// The prompt for `n_messages` messages, which stand `stride` bytes apart (`sizeof(sm_chat_message)`).
-/// Tokenise it with `parse_special` 1.
+/// The prompt for `n_messages` messages, `stride` bytes apart (`sizeof(sm_chat_message)`). Tokenise it with
+/// `parse_special` 1.
 ///
-/// `add_generation_prompt` 1 ends it where the assistant's answer begins. A control token's name within
-/// a message's content is read as that token, too: check text that you don't trust.
-/// `SM_STATUS_UNSUPPORTED` where the model's file has no template.
+/// `add_generation_prompt` 1 ends the prompt where the assistant's answer begins. A control token's name within a
+/// message's content is then read as that token, too: check text that you don't trust. `SM_STATUS_UNSUPPORTED` if the
+/// model's file has no template.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_chat_apply(
     model: *const sm_model,

@@ -1,7 +1,7 @@
 //! Context
 //! =======
-//! One sequence of tokens being read or written: its cache of keys and values, its memory, its threads or its share in
-//! a team. Everything is taken when it is created; decoding allocates nothing.
+//! One sequence of tokens that a model reads or writes: its cache of keys and values, its memory, and its threads or its
+//! share in a team. `sm_context_create` reserves everything; decoding allocates nothing.
 
 use std::mem::size_of;
 use std::ptr;
@@ -19,7 +19,7 @@ use crate::model::RopeOverrides;
 use crate::profile::{self, Zone};
 use crate::runtime::{Canceller, Context, ContextParams, Logits};
 
-/// A context. For one call at a time.
+/// A context. It takes one call at a time.
 pub struct sm_context {
     context: Exclusive<Context>,
     cancel: Canceller,
@@ -32,45 +32,44 @@ pub const SM_LOGITS_LAST: i32 = 1;
 /// `sm_decode` computes the logits after every token; at most `n_output` tokens a call.
 pub const SM_LOGITS_ALL: i32 = 2;
 
-/// Keys and values are kept as they are: 4 bytes an element.
+/// Keys and values are stored exactly: 4 bytes an element.
 pub const SM_CACHE_F32: i32 = 0;
 /// Keys and values are rounded to half floats: 2 bytes an element.
 pub const SM_CACHE_F16: i32 = 1;
-/// Keys and values are rounded to bytes, with a factor for 64 of them: 8.5 bits an element.
+/// Keys and values are rounded to bytes, with one factor for each 64 of them: 8.5 bits an element.
 pub const SM_CACHE_Q8_0: i32 = 2;
 
-/// How large a context is. Fill it with `sm_context_params_init`.
+/// The size and the options of a context. Fill it with `sm_context_params_init`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_context_params {
     /// Size of this structure in bytes.
     pub struct_size: usize,
-    /// Positions, prompt and answer together; 0, the default, for as many as the model was trained on. More are
-    /// refused where a model has learned its positions.
+    /// Positions, prompt and answer together; 0, the default, for as many as the model was trained on. A model with learned
+    /// positions refuses more than these.
     pub n_ctx: usize,
-    /// Tokens of a prompt that go through the model at once; 0, the default, chooses. More are faster up to
-    /// a few hundred, and take more memory.
+    /// Tokens of a prompt that go through the model at once. 0, the default, lets the library choose. Up to a few hundred,
+    /// more tokens are faster; they take more memory.
     pub n_batch: usize,
-    /// Most rows of logits that one `sm_decode` may ask for. Default 1.
+    /// The most rows of logits that one `sm_decode` may compute. Default 1.
     pub n_output: usize,
-    /// Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use. Results are the
-    /// same for any number. Not looked at where there is a `team`.
+    /// Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use. Results are the same
+    /// for any number. Ignored if there is a `team`.
     pub n_threads: usize,
-    /// What keys and values are stored as: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. The fewer bytes, the
-    /// faster are steps deep in a text.
+    /// Element type of the stored keys and values: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. With fewer bytes, steps
+    /// late in a long text are faster.
     pub cache_type: i32,
-    /// Factor by which positions are stretched, for contexts longer than the model was trained on (there's a
-    /// warning in the log where they are). 0, the default, for what the file says; nothing else where positions
-    /// are learned.
+    /// Factor by which positions are stretched, for contexts longer than the model was trained on (the log gets a warning
+    /// for such a context). 0, the default, for the file's value; a model with learned positions allows nothing else.
     pub rope_scale: f32,
-    /// Base of the rotary frequencies; 0, the default, for what the file says.
+    /// Base of the rotary frequencies; 0, the default, for the file's value.
     pub rope_base: f32,
-    /// A team whose threads the context uses, together with others that are given it. NULL, the default, for
-    /// `n_threads` threads of the context's own.
+    /// A team whose threads the context uses; other contexts may use the same team. NULL, the default, for `n_threads`
+    /// threads of the context's own.
     ///
-    /// The context holds the team until `sm_context_free`; as long, `sm_team_free` returns `SM_STATUS_BUSY`. Contexts
-    /// that share a team may be used on many threads at once: a pass waits until those that came before it are over,
-    /// and no call gets `SM_STATUS_BUSY` for that. A callback may use other contexts of the team than its own.
+    /// The context holds the team until `sm_context_free`; until then, `sm_team_free` returns `SM_STATUS_BUSY`. Contexts
+    /// that share a team may be used on many threads at once: a pass waits until earlier passes have ended, and no call
+    /// gets `SM_STATUS_BUSY` for that reason. A callback may use the team's other contexts, but not its own.
     pub team: *mut sm_team,
 }
 
@@ -124,7 +123,7 @@ unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams,
     Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, team, kv, rope })
 }
 
-/// Bytes that a context takes.
+/// The memory of a context, in bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_memory_estimate {
@@ -151,7 +150,7 @@ pub unsafe extern "C" fn sm_context_params_init(
     boundary::call(|| unsafe { params::init(params, struct_size) })
 }
 
-/// Writes into `estimate` what `sm_context_create` would take for these parameters, which may be NULL.
+/// Writes the memory that `sm_context_create` would reserve for these parameters into `*estimate`. `params` may be NULL.
 /// `struct_size` is `sizeof(sm_memory_estimate)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_memory(
@@ -173,10 +172,10 @@ pub unsafe extern "C" fn sm_context_memory(
     })
 }
 
-/// Makes an empty context for the model in `*context`, which you free with `sm_context_free`. `params` may
-/// be NULL. The model may be freed before it.
+/// Makes an empty context for the model in `*context`, which you free with `sm_context_free`. `params` may be NULL. The
+/// model may be freed before the context.
 ///
-/// `SM_STATUS_OUT_OF_MEMORY` where the system doesn't give what `sm_context_memory` tells.
+/// `SM_STATUS_OUT_OF_MEMORY` if the system refuses the memory that `sm_context_memory` tells.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_create(
     model: *const sm_model,
@@ -199,7 +198,7 @@ pub unsafe extern "C" fn sm_context_create(
     })
 }
 
-/// Frees a context; NULL is fine. `SM_STATUS_BUSY` while a call is inside; it is not freed then.
+/// Frees a context; NULL is fine. While a call is using it, the status is `SM_STATUS_BUSY` and it is not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_free(context: *mut sm_context) -> sm_status {
     // SAFETY: the header's contract.
@@ -216,32 +215,33 @@ pub unsafe extern "C" fn sm_context_clear(context: *mut sm_context) -> sm_status
     })
 }
 
-/// Keeps the first `n_past` tokens and forgets those behind. Their logits are gone.
-/// `SM_STATUS_INVALID_ARGUMENT` where there are fewer.
+/// Keeps the first `n_past` tokens and forgets the others. The logits of the last decode are lost.
+/// `SM_STATUS_INVALID_ARGUMENT` if the context holds fewer tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_rewind(context: *mut sm_context, n_past: usize) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| Ok(unsafe { enter(context) }?.rewind(n_past)?))
 }
 
-/// Stores in `*n_past` how many tokens the context holds.
+/// Stores the number of tokens that the context holds in `*n_past`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_n_past(context: *const sm_context, n_past: *mut usize) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| unsafe { buffers::give_value(enter(context)?.len(), n_past, "n_past") })
 }
 
-/// Stores in `*n_ctx` how many tokens the context has room for.
+/// Stores the number of tokens that the context has room for in `*n_ctx`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_n_ctx(context: *const sm_context, n_ctx: *mut usize) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| unsafe { buffers::give_value(enter(context)?.n_ctx(), n_ctx, "n_ctx") })
 }
 
-/// Appends tokens to the sequence and computes what `logits` asks for, one of `SM_LOGITS_*`.
+/// Appends tokens to the sequence and computes the logits that `logits` names, one of `SM_LOGITS_*`.
 ///
-/// `SM_STATUS_CONTEXT_FULL`: more tokens than there is room for. `SM_STATUS_INVALID_ARGUMENT`: no tokens, or
-/// one outside the vocabulary.
+/// `SM_STATUS_CONTEXT_FULL`: the context has no room for so many tokens. `SM_STATUS_INVALID_ARGUMENT`: there are no tokens,
+/// one is outside the vocabulary, or more rows of logits than `n_output` are wanted. `SM_STATUS_CANCELLED`: by
+/// `sm_context_cancel`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_decode(
     context: *mut sm_context,
@@ -257,13 +257,13 @@ pub unsafe extern "C" fn sm_decode(
     })
 }
 
-/// Ends the `sm_decode` or `sm_generate` that another thread is inside of with this context, between two steps of
-/// a pass: within milliseconds. That call returns `SM_STATUS_CANCELLED`: a decode has then appended nothing, a
-/// generation what it had written so far; the context is usable. A call that waits for its turn in a shared team
-/// ends when that comes. Where no call is inside, nothing happens.
+/// Cancels the `sm_decode` or `sm_generate` that is using this context, between two steps of a pass: within milliseconds.
+/// That call returns `SM_STATUS_CANCELLED`. A cancelled decode has appended nothing; a cancelled generation has appended
+/// the tokens that it generated before. The context stays usable. A call that waits for a shared team is cancelled when it
+/// gets the team. If no call is using the context, nothing happens.
 ///
-/// The one function for a context that is in use: call it on any thread, also from a callback, but never after
-/// `sm_context_free`.
+/// This is the only function that you may call for a context that is in use: on any thread, also from a callback, but never
+/// after `sm_context_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_cancel(context: *const sm_context) -> sm_status {
     boundary::call(|| {
@@ -273,11 +273,10 @@ pub unsafe extern "C" fn sm_context_cancel(context: *const sm_context) -> sm_sta
     })
 }
 
-/// Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after
-/// another. `n_rows` and `n_vocab` may be NULL.
+/// Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after another. `n_rows`
+/// and `n_vocab` may be NULL. If there are no rows, `*n_rows` is 0 and `*logits` is NULL.
 ///
-/// They belong to the context and stay until it decodes, generates, clears, rewinds or is freed. No rows:
-/// `*n_rows` is 0 and `*logits` NULL.
+/// The logits belong to the context. They stay until it decodes, generates, is cleared, rewound or freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_logits(
     context: *const sm_context,

@@ -1,22 +1,19 @@
 //! Gated pairs
 //! -----------
-//! A function of a gate times another number, as the MLPs of many transformers have them, and what flows back.
-//! Rules as for the elementwise functions.
+//! A function of a gate times another number, as in the MLPs of many transformers, and its gradients. The rules are
+//! those of the elementwise functions.
 
 use super::boundary;
-use super::elementwise::{binary, by_form};
-use super::matrices::{arrays, bytes, overlap, range};
+use super::elementwise::{gelu, operands};
+use super::operands::Output;
 use super::status::{Failure, sm_status};
-use crate::kernels::KernelSet;
-use crate::kernels::unary::{GatedArgs, GatedBackward, UnaryKernels};
-use crate::profile::{self, Zone};
+use crate::ops::{self, Gate, GatedInput};
 
 /// y = SiLU(gate) * up.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_swiglu_f32(gate: *const f32, up: *const f32, n: usize, y: *mut f32) -> sm_status {
-    let inputs = [("gate", gate), ("up", up)];
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe { binary(&kernels()?.swiglu, Zone::SwiGlu, inputs, n, ("y", y)) })
+    boundary::call(|| unsafe { gated(Gate::Silu, gate, up, n, y) })
 }
 
 /// y = GELU(gate) * up; `form` is `SM_GELU_ERF` or `SM_GELU_TANH`.
@@ -28,17 +25,13 @@ pub unsafe extern "C" fn sm_geglu_f32(
     form: i32,
     y: *mut f32,
 ) -> sm_status {
-    boundary::call(|| {
-        let kernels = kernels()?;
-        let kernel = by_form(form, &kernels.geglu_erf, &kernels.geglu)?;
-        // SAFETY: the header's contract.
-        unsafe { binary(kernel, Zone::Gelu, [("gate", gate), ("up", up)], n, ("y", y)) }
-    })
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { gated(Gate::Gelu(gelu(form)?), gate, up, n, y) })
 }
 
-/// What flows back through `sm_swiglu_f32`: dgate = dy * up * SiLU'(gate), dup = dy * SiLU(gate).
+/// The gradients of `sm_swiglu_f32`: dgate = dy * up * SiLU'(gate), dup = dy * SiLU(gate).
 ///
-/// `dgate` and `dup` may each be one of the inputs, but not the same, nor overlap.
+/// `dgate` and `dup` may each be one of the inputs. They must not be the same, nor overlap each other.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_swiglu_backward_f32(
     gate: *const f32,
@@ -48,14 +41,13 @@ pub unsafe extern "C" fn sm_swiglu_backward_f32(
     dgate: *mut f32,
     dup: *mut f32,
 ) -> sm_status {
-    let args = GatedArgs { gate, up, dy, dgate, dup, n };
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe { backward(&kernels()?.swiglu_backward, Zone::SwiGlu, &args) })
+    boundary::call(|| unsafe { backward(Gate::Silu, [gate, up, dy], n, dgate, dup) })
 }
 
-/// What flows back through `sm_geglu_f32`: dgate = dy * up * GELU'(gate), dup = dy * GELU(gate).
+/// The gradients of `sm_geglu_f32`: dgate = dy * up * GELU'(gate), dup = dy * GELU(gate).
 ///
-/// `dgate` and `dup` may each be one of the inputs, but not the same, nor overlap.
+/// `dgate` and `dup` may each be one of the inputs. They must not be the same, nor overlap each other.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_geglu_backward_f32(
     gate: *const f32,
@@ -66,34 +58,53 @@ pub unsafe extern "C" fn sm_geglu_backward_f32(
     dgate: *mut f32,
     dup: *mut f32,
 ) -> sm_status {
-    let args = GatedArgs { gate, up, dy, dgate, dup, n };
-    boundary::call(|| {
-        let kernels = kernels()?;
-        let kernel = by_form(form, &kernels.geglu_erf_backward, &kernels.geglu_backward)?;
-        // SAFETY: the header's contract.
-        unsafe { backward(kernel, Zone::Gelu, &args) }
-    })
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { backward(Gate::Gelu(gelu(form)?), [gate, up, dy], n, dgate, dup) })
 }
 
-fn kernels() -> Result<&'static UnaryKernels, Failure> {
-    Ok(&KernelSet::default_set()?.unary)
+/// Computes a gated pair.
+///
+/// # Safety
+/// Inputs are NULL or readable, `y` NULL or writable for `n` floats.
+unsafe fn gated(
+    function: Gate,
+    gate: *const f32,
+    up: *const f32,
+    n: usize,
+    y: *mut f32,
+) -> Result<(), Failure> {
+    // SAFETY: the function's contract.
+    let ([gate, up], y) = unsafe { operands([("gate", gate), ("up", up)], n, ("y", y)) }?;
+    Ok(ops::gated(function, gate, up, y, None)?)
 }
 
-/// Runs a backward pass over checked buffers.
+/// Computes the gradients of a gated pair; `inputs` are gate, up and dy.
 ///
 /// # Safety
 /// Inputs are NULL or readable, outputs NULL or writable for `n` floats.
-unsafe fn backward(kernel: &GatedBackward, zone: Zone, args: &GatedArgs) -> Result<(), Failure> {
-    let inputs = [("gate", args.gate), ("up", args.up), ("dy", args.dy)];
-    let todo = arrays(args.n, &inputs, ("dgate", args.dgate))?;
-    arrays(args.n, &inputs, ("dup", args.dup))?;
-    if todo {
-        if overlap(&range(args.dgate, args.n), &range(args.dup, args.n)) {
-            return Err(Failure::invalid("dgate and dup overlap"));
+unsafe fn backward(
+    function: Gate,
+    inputs: [*const f32; 3],
+    n: usize,
+    dgate: *mut f32,
+    dup: *mut f32,
+) -> Result<(), Failure> {
+    let mut slices = [GatedInput::Dgate; 3];
+    // SAFETY: the function's contract; the outputs are apart, and every input is compared with both before they are
+    // borrowed.
+    unsafe {
+        let (dgate, dup) = (Output::new("dgate", dgate, n)?, Output::new("dup", dup, n)?);
+        dgate.apart(&dup)?;
+        for (slice, (name, first)) in slices.iter_mut().zip(["gate", "up", "dy"].into_iter().zip(inputs)) {
+            *slice = if dgate.is(first) {
+                GatedInput::Dgate
+            } else if dup.is(first) {
+                GatedInput::Dup
+            } else {
+                dgate.read(name, first, n)?;
+                GatedInput::Slice(dup.read(name, first, n)?)
+            };
         }
-        let _zone = profile::scope(zone).work(0, bytes(args.n.saturating_mul(5)));
-        // SAFETY: the function's contract, with sizes and overlap checked.
-        unsafe { kernel.run(args) };
+        Ok(ops::gated_backward(function, slices, dgate.borrow(), dup.borrow(), None)?)
     }
-    Ok(())
 }

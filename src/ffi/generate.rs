@@ -1,6 +1,6 @@
 //! Generation
 //! ==========
-//! A prompt in, text out as it is made.
+//! Takes a prompt and hands out text while it is generated.
 
 use std::ffi::{c_char, c_void};
 use std::mem::size_of;
@@ -18,44 +18,45 @@ use crate::runtime::generation::{Event, GenerationParams, MAX_STOPS, Output, Sto
 
 /// The model ended its text.
 pub const SM_STOP_END_OF_TEXT: i32 = 0;
-/// As many tokens as were asked for.
+/// `max_tokens` tokens were generated.
 pub const SM_STOP_LENGTH: i32 = 1;
-/// The callback said so.
+/// The callback stopped it.
 pub const SM_STOP_CALLBACK: i32 = 2;
 /// The context is full.
 pub const SM_STOP_CONTEXT_FULL: i32 = 3;
-/// One of `sm_generate_params.stop` came.
+/// The text contained one of `sm_generate_params.stop`.
 pub const SM_STOP_STRING: i32 = 4;
 
-/// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the
-/// callback returns. Only whole characters come: where a token ends within one, the text is empty, and the
-/// character comes with a later token; should the whole generation end within one, a last call with the
-/// last token once more brings U+FFFD. Text that might be the beginning of a stop string is held back in the
-/// same way until it is known. Any result but 0 stops the generation.
+/// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the callback
+/// returns. Any result but 0 stops the generation.
 ///
-/// It is called on the thread that called `sm_generate`. It must return normally: no `longjmp`, no C++
-/// exception. Calls with the same context or sampler get `SM_STATUS_BUSY`.
+/// The text has whole characters only. If a token ends within a character, the character comes with a later token, and this
+/// token's text may be empty. If the generation ends within a character, a last call, with the last token again, has
+/// U+FFFD. Text that may be the beginning of a stop string is held back in the same way until that is decided.
+///
+/// The callback is called on the thread that called `sm_generate`. It must return normally: no `longjmp`, no C++ exception.
+/// Calls with the same context or sampler get `SM_STATUS_BUSY`.
 pub type sm_text_callback = Option<
     unsafe extern "C" fn(user_data: *mut c_void, token: u32, text: *const c_char, text_bytes: usize) -> i32,
 >;
 
-/// How long to generate and who gets the text. Fill it with `sm_generate_params_init`.
+/// The options of a generation. Fill it with `sm_generate_params_init`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_generate_params {
     /// Size of this structure in bytes.
     pub struct_size: usize,
-    /// Most tokens to generate. Default 256.
+    /// The most tokens to generate. Default 256.
     pub max_tokens: usize,
-    /// Gets the text; NULL for nobody.
+    /// Gets the text; NULL, the default, for no callback.
     pub on_text: sm_text_callback,
     /// Passed to `on_text`.
     pub user_data: *mut c_void,
-    /// `n_stop` texts, NUL-terminated UTF-8, which live until `sm_generate` returns. The generation ends where the
-    /// first of them is complete, be it spread over several tokens; of several that end at the same place the
-    /// longest counts. Neither it nor what follows is handed out. At most 64 texts, each of 1 to 1024 bytes.
+    /// `n_stop` stop strings, NUL-terminated UTF-8, which live until `sm_generate` returns. The generation ends when its text
+    /// contains one of them, which may be spread over several tokens; of several that end at the same place, the longest
+    /// counts. The stop string and the text behind it are not handed out. At most 64 strings, each of 1 to 1024 bytes.
     pub stop: *const *const c_char,
-    /// How many texts `stop` has. Default 0.
+    /// The number of stop strings. Default 0.
     pub n_stop: usize,
 }
 
@@ -78,7 +79,7 @@ unsafe impl Params for sm_generate_params {
     }
 }
 
-/// What a generation did.
+/// A summary of a generation.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_generate_summary {
@@ -86,9 +87,9 @@ pub struct sm_generate_summary {
     pub n_prompt: u64,
     /// Tokens generated, the one that ended the text included.
     pub n_generated: u64,
-    /// Seconds until the prompt was read.
+    /// Seconds that reading the prompt took.
     pub prefill_seconds: f64,
-    /// Seconds from there to the end, the callback's included.
+    /// Seconds from then to the end, including the callback's.
     pub decode_seconds: f64,
     /// Tokens of the prompt read in a second.
     pub prefill_rate: f64,
@@ -115,14 +116,16 @@ pub unsafe extern "C" fn sm_generate_params_init(
     boundary::call(|| unsafe { params::init(params, struct_size) })
 }
 
-/// Appends the prompt to what the context holds and generates up to `max_tokens` tokens, handing their text to
-/// the callback. The sampler sees prompt and generated tokens. `params` may be NULL.
+/// Appends the prompt to the context's tokens, generates up to `max_tokens` tokens, and hands their text to the callback.
+/// The sampler's penalties count the prompt and the generated tokens. `params` may be NULL.
 ///
-/// `summary` may be NULL; `summary_size` is `sizeof(sm_generate_summary)` otherwise. A stop by the callback
-/// is no failure. `SM_STATUS_INVALID_ARGUMENT` for an empty prompt, and for a stop string that is empty, too
-/// long or no UTF-8; `SM_STATUS_NULL_POINTER` for one that is NULL. `SM_STATUS_CONTEXT_FULL` where the prompt
-/// doesn't fit; a context that fills up later just ends the generation. After a failure the context may hold
-/// part of the text: clear or rewind it.
+/// `summary` may be NULL; otherwise `summary_size` is `sizeof(sm_generate_summary)`. A stop by the callback, and a context
+/// that fills up during the generation, are no failures. After a failure the context may hold part of the text: clear or
+/// rewind it.
+///
+/// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, or a stop string is empty, too long or no UTF-8.
+/// `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
+/// `SM_STATUS_CANCELLED`: by `sm_context_cancel`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_generate(
     context: *mut sm_context,

@@ -1,5 +1,6 @@
-//! Who owns what a pointer from C points to: owned (a `Box` given out, taken back by `*_free`), borrowed
-//! (for the length of one call), or exclusive (one call at a time, the others are told that it is busy).
+//! The owners of the objects behind C pointers: owned (a `Box` that was given out and is taken back by `*_free`),
+//! borrowed (for the length of one call), or exclusive (one call at a time; other calls get busy). An exclusive object
+//! stays usable after any error that a call returns, and is lost after a panic on the calling thread.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -39,7 +40,7 @@ pub(super) unsafe fn take<T>(object: *mut T) -> Box<T> {
     unsafe { Box::from_raw(object) }
 }
 
-/// What a pointer points to, for the length of the call.
+/// The object that a pointer points to, for the length of the call.
 ///
 /// # Safety
 /// `object` is NULL or points to a live `T` that nobody changes during `'a`.
@@ -48,8 +49,13 @@ pub(super) unsafe fn borrow<'a, T>(object: *const T, what: &'static str) -> Resu
     unsafe { object.as_ref() }.ok_or_else(|| Failure::null(what))
 }
 
-/// An object for one call at a time. A call that comes while another is inside, from a second thread or
-/// from the first one's callback, is refused instead of waiting; so is any call after a panic inside.
+/// An object for one call at a time. A call that comes while another is inside, from a second thread or from the first
+/// one's callback, is refused instead of waiting.
+///
+/// A call that returns an error leaves the object usable, be it [`Error::Internal`](crate::Error::Internal): a panic on
+/// another thread of a team ends as that error, and the team has seen to it that the object is whole. A panic on the
+/// calling thread unwinds through the object and may leave it half changed: every later call is refused with
+/// `SM_STATUS_INTERNAL`, and only freeing it is allowed.
 #[derive(Debug)]
 pub(super) struct Exclusive<T> {
     state: AtomicU8,
@@ -81,7 +87,7 @@ impl<T> Exclusive<T> {
         }
     }
 
-    /// Leaves the object entered for ever, so that it can be dropped; `Err` while a call is inside.
+    /// Keeps every later call out, so that the object can be dropped; `Err` while a call is inside.
     pub fn retire(&self) -> Result<(), Failure> {
         match self.enter() {
             Ok(entered) => std::mem::forget(entered),
@@ -143,6 +149,7 @@ mod tests {
     use super::*;
     use crate::ffi::boundary::call;
     use crate::ffi::status::{SM_STATUS_BUSY, SM_STATUS_OK};
+    use crate::threads::Team;
 
     #[test]
     fn a_second_entry_is_busy_and_a_later_one_is_not() {
@@ -170,6 +177,20 @@ mod tests {
         let message = object.enter().map(drop).unwrap_err().message;
         assert_eq!(message, "the context was lost to an internal error; free it");
         assert!(object.retire().is_ok());
+    }
+
+    #[test]
+    fn a_panic_of_a_worker_is_an_error_that_leaves_the_object_usable() {
+        let (object, team) = (Exclusive::new("the context", 5), Team::new(2).unwrap());
+        for panicking in 0..2 {
+            let status = call(|| {
+                let _inside = object.enter()?;
+                Ok(team.run(|worker| assert_ne!(worker.index(), panicking, "planted"))?)
+            });
+            assert_eq!(status, SM_STATUS_INTERNAL, "worker {panicking}");
+            assert_eq!(object.enter().map(|value| *value).unwrap(), 5, "worker {panicking}");
+            assert!(team.run(|_| ()).is_ok());
+        }
     }
 
     fn enter<T>(object: &Exclusive<T>) -> i32 {

@@ -1,6 +1,6 @@
 //! Log
 //! ===
-//! What the library does that is worth a line. Nothing is printed: without a callback the lines are lost.
+//! Lines about loads, contexts and defects. The library prints nothing: without a callback the lines are lost.
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
@@ -11,23 +11,22 @@ use super::status::{Failure, sm_status};
 
 /// A defect of the library.
 pub const SM_LOG_ERROR: i32 = 1;
-/// Something to look at, though the work goes on.
+/// A condition that you should look at; the call goes on.
 pub const SM_LOG_WARNING: i32 = 2;
-/// What was done: a model loaded, a context made.
+/// Something was done: a model loaded, a context made.
 pub const SM_LOG_INFO: i32 = 3;
 
-/// Takes one line, without a line end, NUL-terminated UTF-8, which lives until the callback returns.
+/// Takes one line: NUL-terminated UTF-8 without a line end, which lives until the callback returns.
 ///
-/// `level` is one of `SM_LOG_*`. It may be called on any thread that is inside the library, on several at
+/// `level` is one of `SM_LOG_*`. The callback may be called on any thread that is inside the library, and on several at
 /// once. It must return normally: no `longjmp`, no C++ exception.
 pub type sm_log_callback =
     Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char)>;
 
 /// Sends the log to `callback` from now on; NULL sends it nowhere, as at start.
 ///
-/// Waits for lines that are being delivered, so once this returns, the former callback is not running and
-/// won't be called again, and what its `user_data` points to may be freed.
-/// `SM_STATUS_BUSY` from within a log callback.
+/// It waits for lines that are being delivered: after it returns, the former callback isn't running and won't be called
+/// again, and its `user_data` may be freed. Inside a log callback, the status is `SM_STATUS_BUSY`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_set_log_callback(callback: sm_log_callback, user_data: *mut c_void) -> sm_status {
     boundary::call(|| {

@@ -3,47 +3,7 @@
 use std::mem::size_of;
 use std::ops::Range;
 
-use super::buffers;
 use super::status::Failure;
-
-/// Checks the two matrices of a function that works row by row, in place or apart. The bytes that it moves;
-/// `None` where there is nothing to do.
-#[inline]
-pub(super) fn row_by_row(
-    rows: usize,
-    cols: usize,
-    x: *const f32,
-    ldx: usize,
-    y: *mut f32,
-    ldy: usize,
-) -> Result<Option<u64>, Failure> {
-    let (len_x, len_y) = (floats("x", rows, cols, ldx)?, floats("y", rows, cols, ldy)?);
-    buffers::check(x, len_x, "x")?;
-    buffers::check(y, len_y, "y")?;
-    let in_place = x.addr() == y.addr() && ldx == ldy;
-    if !in_place && overlap(&range(x, len_x), &range(y, len_y)) {
-        return Err(Failure::invalid("x and y overlap, and aren't the same"));
-    }
-    Ok((len_x > 0).then(|| bytes(rows.saturating_mul(cols).saturating_mul(2))))
-}
-
-/// Checks arrays of `n` floats: inputs, and an output that is one of them or overlaps none. Whether there is anything
-/// to do.
-#[inline]
-pub(super) fn arrays(
-    n: usize,
-    inputs: &[(&'static str, *const f32)],
-    (name, output): (&'static str, *mut f32),
-) -> Result<bool, Failure> {
-    buffers::check(output, n, name)?;
-    for &(input_name, input) in inputs {
-        buffers::check(input, n, input_name)?;
-        if input != output.cast_const() && overlap(&range(input, n), &range(output, n)) {
-            return Err(Failure::invalid(format!("{name} and {input_name} overlap, and aren't the same")));
-        }
-    }
-    Ok(n > 0)
-}
 
 /// Floats from the first to the last element of a matrix; 0 for one without elements.
 #[inline]

@@ -1,7 +1,7 @@
 //! Model
 //! =====
-//! What a file holds, ready to run: configuration, weights, vocabulary. It never changes, so any number of
-//! threads and contexts may share it.
+//! The contents of a model file, ready to run: configuration, weights, vocabulary. A model never changes, so any number
+//! of threads and contexts may share it.
 
 use std::ffi::{CString, c_char, c_void};
 use std::mem::size_of;
@@ -32,10 +32,10 @@ pub struct sm_model {
     architecture: CString,
 }
 
-/// Told how far a long work is: `fraction` grows from 0 to 1. Any result but 0 cancels the work.
+/// Reports the progress of a long call: `fraction` grows from 0 to 1. Any result but 0 cancels the call.
 ///
-/// It may be called on threads of the library, but by one at a time. It must return normally: no
-/// `longjmp`, no C++ exception.
+/// The callback may be called on threads of the library, but on one at a time. It must return normally: no `longjmp`, no
+/// C++ exception.
 pub type sm_progress_callback = Option<unsafe extern "C" fn(user_data: *mut c_void, fraction: f32) -> i32>;
 
 /// How to load a model. Fill it with `sm_model_params_init`.
@@ -44,19 +44,19 @@ pub type sm_progress_callback = Option<unsafe extern "C" fn(user_data: *mut c_vo
 pub struct sm_model_params {
     /// Size of this structure in bytes.
     pub struct_size: usize,
-    /// Told how far the load is, and can cancel it; NULL for none.
+    /// Gets the load's progress, and can cancel it; NULL for none.
     pub progress: sm_progress_callback,
     /// Passed to `progress`.
     pub user_data: *mut c_void,
-    /// Instruction set to run on, such as "avx2"; NULL takes what the environment variable SMALLMIND_ISA
-    /// names, or else the CPU's best.
+    /// Instruction set to run on, such as "avx2". NULL takes the one that the environment variable SMALLMIND_ISA names, or
+    /// else the CPU's best.
     pub isa: *const c_char,
-    /// 1 maps the file into memory instead of reading it. If somebody cuts it off or changes it while it is
-    /// being loaded, the process dies: do it only with files that nobody writes to. Default 0.
+    /// 1 maps the file into memory instead of reading it. If the file is truncated or changed during the load, the process
+    /// dies: map only files that nobody writes to. Default 0.
     pub memory_map: i32,
-    /// Bits that activations are rounded to where weights are quantised: 16 is as good as unrounded; 8 is
-    /// coarser and about twice as fast on prompts; SM_ACTIVATION_BITS_AUTO is 16 in blocks with an outlier and 8
-    /// elsewhere. 0, the default, for 16.
+    /// Bits that activations are rounded to where weights are quantised. 16 is as good as unrounded; 8 is coarser and about
+    /// twice as fast on prompts; SM_ACTIVATION_BITS_AUTO uses 16 in blocks with an outlier and 8 elsewhere. 0, the default,
+    /// for 16.
     pub activation_bits: i32,
 }
 
@@ -79,7 +79,7 @@ unsafe impl Params for sm_model_params {
     }
 }
 
-/// What a model is. Strings live as long as the model.
+/// A description of a model. Strings live as long as the model.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_model_info {
@@ -87,7 +87,7 @@ pub struct sm_model_info {
     pub name: *const c_char,
     /// Family, such as "llama".
     pub architecture: *const c_char,
-    /// Instruction set that it runs on, such as "avx512".
+    /// Instruction set that the model runs on, such as "avx512".
     pub isa: *const c_char,
     /// Elements of all tensors in the file.
     pub n_parameters: u64,
@@ -95,7 +95,7 @@ pub struct sm_model_info {
     pub weight_bytes: u64,
     /// Tokens in the vocabulary; every token is below it.
     pub n_vocab: u64,
-    /// Positions that it was trained on; where they are learned, no context can have more.
+    /// Positions that the model was trained on. Where positions are learned, no context can have more.
     pub n_ctx_train: u64,
     /// Transformer blocks.
     pub n_layer: u64,
@@ -109,9 +109,9 @@ pub struct sm_model_info {
     pub head_dim: u64,
     /// Width inside the MLP.
     pub n_ff: u64,
-    /// 1 where the file has a vocabulary that this library can tokenise with.
+    /// 1 if the file has a vocabulary that this library can tokenise with, else 0.
     pub has_tokenizer: i32,
-    /// 1 where the file has a chat template.
+    /// 1 if the file has a chat template, else 0.
     pub has_chat_template: i32,
 }
 
@@ -130,8 +130,8 @@ pub unsafe extern "C" fn sm_model_params_init(params: *mut sm_model_params, stru
 /// Loads the GGUF file at `path` (NUL-terminated; on Unix any bytes, elsewhere UTF-8) into `*model`, which you
 /// free with `sm_model_free`. `params` may be NULL.
 ///
-/// `SM_STATUS_IO`: no such file, or it can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is cut off, or
-/// contradicts itself. `SM_STATUS_UNSUPPORTED`: a model family or element type that isn't known.
+/// `SM_STATUS_IO`: the file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
+/// contradicts itself. `SM_STATUS_UNSUPPORTED`: its model family or an element type is unknown.
 /// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_model_load(
@@ -153,8 +153,8 @@ pub unsafe extern "C" fn sm_model_load(
     })
 }
 
-/// Loads the contents of a GGUF file from `size` bytes at `data` instead; they are only read during the call.
-/// Otherwise as `sm_model_load`; `memory_map` has no meaning.
+/// Loads a model from the contents of a GGUF file: `size` bytes at `data`, which are read during the call only. Otherwise
+/// as `sm_model_load`; `memory_map` has no effect.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_model_load_memory(
     data: *const c_void,
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn sm_model_load_memory(
     })
 }
 
-/// Frees a model; NULL is fine. Contexts made from it go on working.
+/// Frees a model; NULL is fine. Contexts and samplers that were made from it go on working.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_model_free(model: *mut sm_model) -> sm_status {
     boundary::call(|| {
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn sm_model_free(model: *mut sm_model) -> sm_status {
     })
 }
 
-/// Writes what the model is into `info`. `struct_size` is `sizeof(sm_model_info)`.
+/// Writes a description of the model into `*info`. `struct_size` is `sizeof(sm_model_info)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_model_describe(
     model: *const sm_model,

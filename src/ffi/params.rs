@@ -58,6 +58,18 @@ pub(super) unsafe fn read<T: Params>(params: *const T) -> Result<T, Failure> {
     Ok(value)
 }
 
+/// The caller's structure over the defaults, where there must be one.
+///
+/// # Safety
+/// As [`read`].
+pub(super) unsafe fn read_given<T: Params>(params: *const T) -> Result<T, Failure> {
+    if params.is_null() {
+        return Err(Failure::null(T::NAME));
+    }
+    // SAFETY: the function's contract.
+    unsafe { read(params) }
+}
+
 /// Writes `value` into a caller's structure of `struct_size` bytes.
 ///
 /// # Safety

@@ -1,7 +1,8 @@
 //! Random models
 //! =============
-//! GPTs with random weights, for measurements and tests that shall not depend on a file: pre-norm, learned
-//! positions, LayerNorm, an MLP four times as wide as the stream with a GELU by tanh, biases but for the head.
+//! GPTs with random weights, for measurements and tests that don't depend on a file. They have pre-norm, learned
+//! positions, LayerNorm, an MLP four times as wide as the stream with the tanh form of GELU, and biases everywhere except
+//! in the head.
 
 use super::boundary;
 use super::handle::clear_out;
@@ -11,8 +12,8 @@ use super::status::sm_status;
 use crate::model::{GptConfig, Model};
 use std::mem::size_of;
 
-/// The shape of a random GPT, and its seed. Fill it with `sm_gpt_params_init`. The defaults are a model of
-/// 470,528 parameters.
+/// The shape of a random GPT, and its seed. Fill it with `sm_gpt_params_init`. With the defaults, the model has 470,528
+/// parameters.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_gpt_params {
@@ -28,7 +29,7 @@ pub struct sm_gpt_params {
     pub layers: usize,
     /// Attention heads. Default 4.
     pub heads: usize,
-    /// What the weights follow from: the same seed and shape give the same model. Default 42.
+    /// Seed of the weights: the same seed and shape give the same model. Default 42.
     pub seed: u64,
 }
 
@@ -52,13 +53,13 @@ pub unsafe extern "C" fn sm_gpt_params_init(params: *mut sm_gpt_params, struct_s
     boundary::call(|| unsafe { params::init(params, struct_size) })
 }
 
-/// Makes a GPT with random weights into `*model`, which you free with `sm_model_free`; it has no vocabulary of
-/// texts. Matrices are Xavier-uniform (queries, keys and values as one), embeddings uniform within 0.02 of 0, biases
-/// 0, gains 1; all are f32. Both parameters may be NULL; of `params`, `memory_map` has no meaning.
-/// `sm_model_describe` tells the number of parameters.
+/// Makes a GPT with random weights in `*model`, which you free with `sm_model_free`. It has no tokenizer. Matrices are
+/// Xavier-uniform (queries, keys and values as one matrix), embeddings uniform between -0.02 and 0.02, biases 0, gains 1;
+/// all are f32. `gpt` and `params` may be NULL; `memory_map` has no effect. `sm_model_describe` tells the number of
+/// parameters.
 ///
-/// `SM_STATUS_INVALID_ARGUMENT`: a number that is 0 or too large (2^31 parameters are the most), a `dim` that is no
-/// multiple of `heads`, heads of more than 1024 dimensions. `SM_STATUS_CANCELLED`: by the progress callback.
+/// `SM_STATUS_INVALID_ARGUMENT`: a number is 0 or too large (a model has at most 2^31 parameters), `dim` is no multiple of
+/// `heads`, or heads have more than 1024 dimensions. `SM_STATUS_CANCELLED`: by the progress callback.
 /// `SM_STATUS_OUT_OF_MEMORY`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_model_create_random(

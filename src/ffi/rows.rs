@@ -1,15 +1,204 @@
 //! Functions of rows
 //! -----------------
+//! Each function computes y from x row by row: both are `rows` by `cols`, with `ldx` and `ldy` floats from one row to the
+//! next. y may be x, with the same leading dimension; otherwise they must not overlap. The functions whose names end in
+//! `_f32` take the shape as arguments and run on the calling thread; the others take an `sm_rows_params`, which may name
+//! a team whose threads share the rows. The results have the same bits either way.
+
+use std::mem::size_of;
+use std::ptr;
 
 use super::boundary;
-use super::buffers;
-use super::matrices::{apart, floats, overlap, range, row_by_row};
+use super::operands::Output;
+use super::params::{self, Params, Versioned};
 use super::status::{Failure, sm_status};
-use crate::kernels::KernelSet;
-use crate::kernels::rows::{AddRowArgs, NormArgs, SoftmaxArgs};
-use crate::profile::{self, Zone};
+use super::team::{self, sm_team};
+use crate::ops::{self, Input, Norm, NormInput, NormParams, NormStatistics, RowShape, Softmax};
+use crate::threads::Team;
+
+/// The rows that a function of rows works on. Fill it with `sm_rows_params_init`, then set `rows` and `cols`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_rows_params {
+    /// Size of this structure in bytes.
+    pub struct_size: usize,
+    /// Rows of x and y. Default 0.
+    pub rows: usize,
+    /// Elements of a row. Default 0.
+    pub cols: usize,
+    /// Floats from one row of x to the next, at least `cols`; 0, the default, for `cols`.
+    pub ldx: usize,
+    /// Floats from one row of y to the next, at least `cols`; 0, the default, for `cols`.
+    pub ldy: usize,
+    /// A team whose threads share the rows where there is enough work; NULL, the default, for the calling thread.
+    pub team: *mut sm_team,
+}
+
+/// The rows and options of a norm of a sum. Fill it with `sm_add_norm_params_init`, then set `rows` and `cols` and
+/// what else differs.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_add_norm_params {
+    /// Size of this structure in bytes.
+    pub struct_size: usize,
+    /// Rows of x, add and y. Default 0.
+    pub rows: usize,
+    /// Elements of a row. Default 0.
+    pub cols: usize,
+    /// Floats from one row of x to the next, at least `cols`; 0, the default, for `cols`.
+    pub ldx: usize,
+    /// Floats from one row of add to the next, at least `cols`; 0, the default, for `cols`.
+    pub ldadd: usize,
+    /// Floats from one row of y to the next, at least `cols`; 0, the default, for `cols`.
+    pub ldy: usize,
+    /// `cols` factors; NULL, the default, for 1.
+    pub weight: *const f32,
+    /// `cols` summands; NULL, the default, for 0.
+    pub bias: *const f32,
+    /// Gets the mean of each row: `rows` floats. NULL, the default, if it is not wanted. Must be NULL for RMSNorm.
+    pub mean: *mut f32,
+    /// Gets the factor 1 / sqrt(...) of each row: `rows` floats. NULL, the default, if it is not wanted.
+    pub rstd: *mut f32,
+    /// Added to the variance or the mean square; finite and at least 0. Default 1e-5.
+    pub eps: f32,
+    /// Always 0.
+    pub reserved: i32,
+    /// A team whose threads share the rows where there is enough work; NULL, the default, for the calling thread.
+    pub team: *mut sm_team,
+}
+
+// SAFETY: repr(C); integers and raw pointers.
+unsafe impl Versioned for sm_rows_params {
+    const NAME: &'static str = "sm_rows_params";
+}
+
+// SAFETY: struct_size comes first.
+unsafe impl Params for sm_rows_params {
+    fn defaults() -> Self {
+        let struct_size = size_of::<Self>();
+        Self { struct_size, rows: 0, cols: 0, ldx: 0, ldy: 0, team: ptr::null_mut() }
+    }
+}
+
+// SAFETY: repr(C); integers, a float and raw pointers.
+unsafe impl Versioned for sm_add_norm_params {
+    const NAME: &'static str = "sm_add_norm_params";
+}
+
+// SAFETY: struct_size comes first.
+unsafe impl Params for sm_add_norm_params {
+    fn defaults() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            rows: 0,
+            cols: 0,
+            ldx: 0,
+            ldadd: 0,
+            ldy: 0,
+            weight: ptr::null(),
+            bias: ptr::null(),
+            mean: ptr::null_mut(),
+            rstd: ptr::null_mut(),
+            eps: 1e-5,
+            reserved: 0,
+            team: ptr::null_mut(),
+        }
+    }
+}
+
+/// Fills `params` with the defaults. `struct_size` is `sizeof(sm_rows_params)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_rows_params_init(params: *mut sm_rows_params, struct_size: usize) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { params::init(params, struct_size) })
+}
+
+/// Fills `params` with the defaults. `struct_size` is `sizeof(sm_add_norm_params)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_add_norm_params_init(
+    params: *mut sm_add_norm_params,
+    struct_size: usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { params::init(params, struct_size) })
+}
 
 /// Softmax of each row: y = exp(x) / sum of exp(x), without overflow for any finite x.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_softmax(params: *const sm_rows_params, x: *const f32, y: *mut f32) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { on_rows(params, |shape, team| softmax(shape, x, PLAIN, y, team)) })
+}
+
+/// Softmax of each row of scale * x + mask, over the part that the row sees.
+///
+/// `mask` has the shape of x, with `ldmask` floats from one row to the next, or is one row that counts for all rows,
+/// where `ldmask` is 0; minus infinity hides an element. NULL for no mask; it must not overlap y. Row r sees its first
+/// `visible` + r elements, or all where that is more than `cols`: the others are not read, and their results are 0.
+/// `scale` is finite. A row that sees nothing but minus infinity comes out NaN.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_masked_softmax(
+    params: *const sm_rows_params,
+    x: *const f32,
+    scale: f32,
+    visible: usize,
+    mask: *const f32,
+    ldmask: usize,
+    y: *mut f32,
+) -> sm_status {
+    let weighing = Weighing { scale, visible: Some(visible), mask, ldmask };
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { on_rows(params, |shape, team| softmax(shape, x, weighing, y, team)) })
+}
+
+/// The logarithm of the softmax of each row: y = x - max - log(sum of exp(x - max)).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_log_softmax(
+    params: *const sm_rows_params,
+    x: *const f32,
+    y: *mut f32,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { on_rows(params, |shape, team| log_softmax(shape, x, y, team)) })
+}
+
+/// LayerNorm of each row: y = (x - mean) / sqrt(variance + eps) * weight + bias.
+///
+/// `weight` and `bias` are `cols` floats each, or NULL for 1 and 0; they must not overlap y. `eps` is finite and at
+/// least 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_layer_norm(
+    params: *const sm_rows_params,
+    x: *const f32,
+    weight: *const f32,
+    bias: *const f32,
+    eps: f32,
+    y: *mut f32,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        on_rows(params, |shape, team| norm(Norm::Layer, shape, x, (weight, bias, eps), y, team))
+    })
+}
+
+/// RMSNorm of each row: y = x / sqrt(mean of x^2 + eps) * weight.
+///
+/// `weight` is `cols` floats, or NULL for 1; it must not overlap y. `eps` is finite and at least 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_rms_norm(
+    params: *const sm_rows_params,
+    x: *const f32,
+    weight: *const f32,
+    eps: f32,
+    y: *mut f32,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        on_rows(params, |shape, team| norm(Norm::Rms, shape, x, (weight, ptr::null(), eps), y, team))
+    })
+}
+
+/// `sm_softmax` on the calling thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_softmax_f32(
     rows: usize,
@@ -19,16 +208,11 @@ pub unsafe extern "C" fn sm_softmax_f32(
     y: *mut f32,
     ldy: usize,
 ) -> sm_status {
-    let args = softmax_args(rows, cols, (x, ldx), (y, ldy));
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe { softmax(&args) })
+    boundary::call(|| unsafe { softmax(RowShape { rows, cols, ldx, ldy }, x, PLAIN, y, None) })
 }
 
-/// Softmax of each row of scale * x + mask, of the part that the row sees.
-///
-/// `mask` has the shape of x, minus infinity hides an element; NULL for no mask, `ldmask` 0 for one row of it that
-/// counts for all rows. Row r sees its first `visible` + r elements, so with `cols` all: the others aren't read, and
-/// their results are 0. `scale` is finite. A row with nothing but minus infinity comes out NaN.
+/// `sm_masked_softmax` on the calling thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_masked_softmax_f32(
     rows: usize,
@@ -42,25 +226,12 @@ pub unsafe extern "C" fn sm_masked_softmax_f32(
     y: *mut f32,
     ldy: usize,
 ) -> sm_status {
-    boundary::call(|| {
-        if !scale.is_finite() {
-            return Err(Failure::invalid(format!("scale is {scale}; it must be finite")));
-        }
-        if !mask.is_null() {
-            let (mask_rows, stride) = if ldmask == 0 { (rows.min(1), cols) } else { (rows, ldmask) };
-            let len = floats("mask", mask_rows, cols, stride)?;
-            // SAFETY: the header's contract.
-            let mask = unsafe { buffers::array(mask, len, "mask") }?;
-            apart("y", y, floats("y", rows, cols, ldy)?, "mask", mask)?;
-        }
-        let causal = Some(visible);
-        let plain = softmax_args(rows, cols, (x, ldx), (y, ldy));
-        // SAFETY: the header's contract.
-        unsafe { softmax(&SoftmaxArgs { scale, causal, mask, mask_stride: ldmask, ..plain }) }
-    })
+    let weighing = Weighing { scale, visible: Some(visible), mask, ldmask };
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { softmax(RowShape { rows, cols, ldx, ldy }, x, weighing, y, None) })
 }
 
-/// The logarithm of the softmax of each row: y = x - max - log(sum of exp(x - max)).
+/// `sm_log_softmax` on the calling thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_log_softmax_f32(
     rows: usize,
@@ -70,17 +241,11 @@ pub unsafe extern "C" fn sm_log_softmax_f32(
     y: *mut f32,
     ldy: usize,
 ) -> sm_status {
-    boundary::call(|| {
-        let Some(moved) = row_by_row(rows, cols, x, ldx, y, ldy)? else { return Ok(()) };
-        let kernels = &KernelSet::default_set()?.rows;
-        let _zone = profile::scope(Zone::Softmax).work(0, moved);
-        // SAFETY: the header's contract, and `row_by_row` has checked sizes and overlap.
-        unsafe { kernels.log_softmax.run(&softmax_args(rows, cols, (x, ldx), (y, ldy))) };
-        Ok(())
-    })
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { log_softmax(RowShape { rows, cols, ldx, ldy }, x, y, None) })
 }
 
-/// y = x with `row`, `cols` floats, added to each of its rows.
+/// y = x with `row`, `cols` floats that must not overlap y, added to each of its rows; on the calling thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_add_row_f32(
     rows: usize,
@@ -91,23 +256,16 @@ pub unsafe extern "C" fn sm_add_row_f32(
     y: *mut f32,
     ldy: usize,
 ) -> sm_status {
-    boundary::call(|| {
-        let Some(moved) = row_by_row(rows, cols, x, ldx, y, ldy)? else { return Ok(()) };
-        // SAFETY: the header's contract.
-        let added = unsafe { buffers::array(row, cols, "row") }?;
-        apart("y", y, floats("y", rows, cols, ldy)?, "row", added)?;
-        let kernels = &KernelSet::default_set()?.rows;
-        let _zone = profile::scope(Zone::Add).work(0, moved);
-        let args = AddRowArgs { src: x, src_stride: ldx, row, dst: y, dst_stride: ldy, rows, cols };
-        // SAFETY: the header's contract, with sizes and overlap checked.
-        unsafe { kernels.add_row.run(&args) };
-        Ok(())
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        let shape = RowShape { rows, cols, ldx, ldy };
+        let (x, y) = matrices(&shape, x, y)?;
+        let row = y.read("row", row, vector_len(&shape))?;
+        Ok(ops::add_row(x, row, y.borrow(), shape, None)?)
     })
 }
 
-/// LayerNorm of each row: y = (x - mean) / sqrt(variance + eps) * weight + bias.
-///
-/// `weight` and `bias` are `cols` floats each, or NULL for 1 and 0. `eps` is finite and at least 0.
+/// `sm_layer_norm` on the calling thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_layer_norm_f32(
     rows: usize,
@@ -120,14 +278,12 @@ pub unsafe extern "C" fn sm_layer_norm_f32(
     y: *mut f32,
     ldy: usize,
 ) -> sm_status {
-    let args = norm_args(rows, cols, (x, ldx), weight, bias, eps, (y, ldy));
+    let shape = RowShape { rows, cols, ldx, ldy };
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe { normalise(Zone::LayerNorm, &args) })
+    boundary::call(|| unsafe { norm(Norm::Layer, shape, x, (weight, bias, eps), y, None) })
 }
 
-/// RMSNorm of each row: y = x / sqrt(mean of x^2 + eps) * weight.
-///
-/// `weight` is `cols` floats, or NULL for 1. `eps` is finite and at least 0.
+/// `sm_rms_norm` on the calling thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_rms_norm_f32(
     rows: usize,
@@ -139,156 +295,205 @@ pub unsafe extern "C" fn sm_rms_norm_f32(
     y: *mut f32,
     ldy: usize,
 ) -> sm_status {
-    let args = norm_args(rows, cols, (x, ldx), weight, std::ptr::null(), eps, (y, ldy));
+    let shape = RowShape { rows, cols, ldx, ldy };
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe { normalise(Zone::RmsNorm, &args) })
+    boundary::call(|| unsafe { norm(Norm::Rms, shape, x, (weight, ptr::null(), eps), y, None) })
 }
 
-/// LayerNorm of x + add, which takes the place of x; and, for a backward pass, what it was computed with.
+/// x = x + add, then y = LayerNorm of x: (x - mean) / sqrt(variance + eps) * weight + bias.
 ///
-/// x = x + add; y = (x - mean) / sqrt(variance + eps) * weight + bias; `mean` and `rstd` = 1 / sqrt(variance + eps) get
-/// one number for each row. NULL for `add`: x stays, and y may be x. NULL for `mean` or `rstd`: not wanted.
+/// NULL for `add`: x stays as it is, and y may be x. Otherwise y must not overlap x. `mean` and `rstd` in `params` get
+/// the mean and 1 / sqrt(variance + eps) of each row, which a backward pass needs. Outputs overlap neither each other
+/// nor any input.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_add_layer_norm_f32(
-    rows: usize,
-    cols: usize,
+    params: *const sm_add_norm_params,
     x: *mut f32,
-    ldx: usize,
     add: *const f32,
-    ldadd: usize,
-    weight: *const f32,
-    bias: *const f32,
-    eps: f32,
     y: *mut f32,
-    ldy: usize,
-    mean: *mut f32,
-    rstd: *mut f32,
 ) -> sm_status {
-    let plain = norm_args(rows, cols, (x, ldx), weight, bias, eps, (y, ldy));
-    let args = NormArgs { add, add_stride: ldadd, mean, rstd, ..plain };
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe { normalise(Zone::LayerNorm, &args) })
+    boundary::call(|| unsafe { add_norm(Norm::Layer, params, x, add, y) })
 }
 
-/// RMSNorm of x + add, which takes the place of x; and, for a backward pass, what it was computed with.
+/// x = x + add, then y = RMSNorm of x: x / sqrt(mean of x^2 + eps) * weight + bias.
 ///
-/// x = x + add; y = x / sqrt(mean of x^2 + eps) * weight; `rstd` = 1 / sqrt(mean of x^2 + eps) gets one number for each
-/// row. NULL for `add`: x stays, and y may be x. NULL for `rstd`: not wanted.
+/// As `sm_add_layer_norm_f32`; `rstd` gets 1 / sqrt(mean of x^2 + eps) of each row, and `mean` must be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_add_rms_norm_f32(
-    rows: usize,
-    cols: usize,
+    params: *const sm_add_norm_params,
     x: *mut f32,
-    ldx: usize,
     add: *const f32,
-    ldadd: usize,
-    weight: *const f32,
-    eps: f32,
     y: *mut f32,
-    ldy: usize,
-    rstd: *mut f32,
 ) -> sm_status {
-    let plain = norm_args(rows, cols, (x, ldx), weight, std::ptr::null(), eps, (y, ldy));
-    let args = NormArgs { add, add_stride: ldadd, rstd, ..plain };
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe { normalise(Zone::RmsNorm, &args) })
+    boundary::call(|| unsafe { add_norm(Norm::Rms, params, x, add, y) })
 }
 
-fn softmax_args(
-    rows: usize,
-    cols: usize,
-    (src, src_stride): (*const f32, usize),
-    (dst, dst_stride): (*mut f32, usize),
-) -> SoftmaxArgs {
-    let (scale, causal, mask, mask_stride) = (1.0, None, std::ptr::null(), 0);
-    SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, scale, causal, mask, mask_stride }
+/// What softmax does to its input first.
+#[derive(Clone, Copy)]
+struct Weighing {
+    scale: f32,
+    visible: Option<usize>,
+    mask: *const f32,
+    ldmask: usize,
 }
 
-/// Runs softmax over checked buffers.
+/// Nothing.
+const PLAIN: Weighing = Weighing { scale: 1.0, visible: None, mask: ptr::null(), ldmask: 0 };
+
+/// Reads the parameters and calls `f` with the shape and the team.
 ///
 /// # Safety
-/// The pointers are NULL or valid for what the header says; the mask is checked.
-unsafe fn softmax(args: &SoftmaxArgs) -> Result<(), Failure> {
-    let &SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, .. } = args;
-    let Some(moved) = row_by_row(rows, cols, src, src_stride, dst, dst_stride)? else { return Ok(()) };
-    let kernels = &KernelSet::default_set()?.rows;
-    let _zone = profile::scope(Zone::Softmax).work(0, moved);
-    // SAFETY: the function's contract, and `row_by_row` has checked sizes and overlap.
-    unsafe { kernels.softmax.run(args) };
-    Ok(())
+/// `params` is NULL or as the header says.
+unsafe fn on_rows(
+    params: *const sm_rows_params,
+    f: impl FnOnce(RowShape, Option<&Team>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    // SAFETY: the function's contract.
+    let (params, inside) = unsafe {
+        let params = params::read_given(params)?;
+        (params, team::enter(params.team)?)
+    };
+    let sm_rows_params { rows, cols, ldx, ldy, .. } = params;
+    let shape = RowShape { rows, cols, ldx: or_dense(ldx, cols), ldy: or_dense(ldy, cols) };
+    f(shape, inside.as_ref().map(|inside| inside.team))
 }
 
-fn norm_args(
-    rows: usize,
-    cols: usize,
-    (x, x_stride): (*const f32, usize),
-    gamma: *const f32,
-    beta: *const f32,
-    eps: f32,
-    (dst, dst_stride): (*mut f32, usize),
-) -> NormArgs {
-    // Without `add`, the kernel only reads x.
-    let (x, add, add_stride) = (x.cast_mut(), std::ptr::null(), 0);
-    let (mean, rstd) = (std::ptr::null_mut(), std::ptr::null_mut());
-    NormArgs { x, x_stride, add, add_stride, dst, dst_stride, gamma, beta, eps, rows, cols, mean, rstd }
+/// A leading dimension, where 0 means that there are no gaps.
+fn or_dense(ld: usize, cols: usize) -> usize {
+    if ld == 0 { cols } else { ld }
 }
 
-/// Runs LayerNorm or RMSNorm over checked buffers.
+/// Elements of a vector with one element for each column; 0 where there are no rows to use it.
+fn vector_len(shape: &RowShape) -> usize {
+    if shape.rows == 0 { 0 } else { shape.cols }
+}
+
+/// The rows of x, and those of y, which are the same or apart.
 ///
+/// # Safety
+/// `x` is NULL or readable, `y` NULL or writable for the rows of the shape.
+unsafe fn matrices<'a>(
+    shape: &RowShape,
+    x: *const f32,
+    y: *mut f32,
+) -> Result<(Input<'a>, Output<'a, f32>), Failure> {
+    let &RowShape { rows, cols, ldx, ldy, .. } = shape;
+    let (len_x, len_y) = (ops::floats("x", rows, cols, ldx)?, ops::floats("y", rows, cols, ldy)?);
+    // SAFETY: the function's contract.
+    unsafe {
+        let y = Output::new("y", y, len_y)?;
+        Ok((y.input("x", x, len_x, ldx == ldy)?, y))
+    }
+}
+
 /// # Safety
 /// The pointers are NULL or valid for what the header says.
-unsafe fn normalise(zone: Zone, args: &NormArgs) -> Result<(), Failure> {
-    let &NormArgs { x, x_stride, dst, dst_stride, eps, rows, cols, .. } = args;
-    if !(eps.is_finite() && eps >= 0.0) {
-        return Err(Failure::invalid(format!("eps is {eps}; it must be finite and at least 0")));
-    }
-    let Some(moved) = row_by_row(rows, cols, x, x_stride, dst, dst_stride)? else { return Ok(()) };
-    let plain = args.add.is_null() && args.mean.is_null() && args.rstd.is_null();
-    if plain {
-        let len = floats("y", rows, cols, dst_stride)?;
-        for (name, vector) in [("weight", args.gamma), ("bias", args.beta)] {
-            buffers::check(vector, if vector.is_null() { 0 } else { cols }, name)?;
-            if !vector.is_null() && overlap(&range(dst, len), &range(vector, cols)) {
-                return Err(Failure::invalid(format!("y overlaps {name}")));
-            }
-        }
-    } else {
-        norm_overlap(args)?;
-    }
-    let kernels = &KernelSet::default_set()?.rows;
-    let norm = if zone == Zone::LayerNorm { &kernels.layer_norm } else { &kernels.rms_norm };
-    let _zone = profile::scope(zone).work(0, moved);
-    // SAFETY: the function's contract, with sizes and overlap checked.
-    unsafe { norm.run(args) };
-    Ok(())
+unsafe fn softmax(
+    shape: RowShape,
+    x: *const f32,
+    weighing: Weighing,
+    y: *mut f32,
+    team: Option<&Team>,
+) -> Result<(), Failure> {
+    let Weighing { scale, visible, mask, ldmask: ld_mask } = weighing;
+    let (mask_rows, stride) =
+        if ld_mask == 0 { (shape.rows.min(1), shape.cols) } else { (shape.rows, ld_mask) };
+    let mask_len = ops::floats("mask", mask_rows, shape.cols, stride)?;
+    // SAFETY: the function's contract; x and the mask are compared with y before that is borrowed.
+    let (x, mask, y) = unsafe {
+        let (x, y) = matrices(&shape, x, y)?;
+        (x, y.read_optional("mask", mask, mask_len)?, y.borrow())
+    };
+    Ok(ops::softmax(x, y, shape, &Softmax { scale, visible, mask, ld_mask }, team)?)
 }
 
-/// Checks the buffers of a norm beside x and y, which are checked already, and that nothing written overlaps anything
-/// else, but y x where x stays.
-fn norm_overlap(args: &NormArgs) -> Result<(), Failure> {
-    let &NormArgs { rows, cols, .. } = args;
-    let x = ("x", args.x.cast_const(), floats("x", rows, cols, args.x_stride)?);
-    let y = ("y", args.dst.cast_const(), floats("y", rows, cols, args.dst_stride)?);
-    let given = |name, p: *const f32, len| (name, p, if p.is_null() { 0 } else { len });
-    let add_len = if args.add.is_null() { 0 } else { floats("add", rows, cols, args.add_stride)? };
-    let read = [
-        given("weight", args.gamma, cols),
-        given("bias", args.beta, cols),
-        ("add", args.add, add_len),
-        ("x", x.1, if args.add.is_null() { x.2 } else { 0 }),
-    ];
-    let sum = ("x", x.1, x.2 - read[3].2);
-    let written = [y, given("mean", args.mean, rows), given("rstd", args.rstd, rows), sum];
-    for (name, p, len) in read.into_iter().chain(written) {
-        buffers::check(p, len, name)?;
-    }
-    for (i, &(name, p, len)) in written.iter().enumerate() {
-        for &(other_name, other, other_len) in read.iter().chain(&written[i + 1..]) {
-            let in_place = (name, other_name) == ("y", "x") && args.add.is_null();
-            if !in_place && overlap(&range(p, len), &range(other, other_len)) {
-                return Err(Failure::invalid(format!("{name} overlaps {other_name}")));
-            }
+/// # Safety
+/// The pointers are NULL or valid for what the header says.
+unsafe fn log_softmax(
+    shape: RowShape,
+    x: *const f32,
+    y: *mut f32,
+    team: Option<&Team>,
+) -> Result<(), Failure> {
+    // SAFETY: the function's contract; x has been compared with y.
+    let (x, y) = unsafe {
+        let (x, y) = matrices(&shape, x, y)?;
+        (x, y.borrow())
+    };
+    Ok(ops::log_softmax(x, y, shape, team)?)
+}
+
+/// # Safety
+/// The pointers are NULL or valid for what the header says.
+unsafe fn norm(
+    norm: Norm,
+    shape: RowShape,
+    x: *const f32,
+    (weight, bias, eps): (*const f32, *const f32, f32),
+    y: *mut f32,
+    team: Option<&Team>,
+) -> Result<(), Failure> {
+    let len = vector_len(&shape);
+    // SAFETY: the function's contract; every input is compared with y before that is borrowed.
+    let (x, weight, bias, y) = unsafe {
+        let (x, y) = matrices(&shape, x, y)?;
+        (x, y.read_optional("weight", weight, len)?, y.read_optional("bias", bias, len)?, y.borrow())
+    };
+    let params = NormParams { weight, bias, eps };
+    Ok(ops::norm(norm, x.into(), y, shape, &params, NormStatistics::default(), team)?)
+}
+
+/// # Safety
+/// The pointers are NULL or valid for what the header says.
+unsafe fn add_norm(
+    norm: Norm,
+    params: *const sm_add_norm_params,
+    x: *mut f32,
+    add: *const f32,
+    y: *mut f32,
+) -> Result<(), Failure> {
+    // SAFETY: the function's contract; outputs are compared with each other and with every input before they are
+    // borrowed.
+    unsafe {
+        let params = params::read_given(params)?;
+        let sm_add_norm_params { rows, cols, weight, bias, eps, .. } = params;
+        let shape = RowShape { rows, cols, ldx: or_dense(params.ldx, cols), ldy: or_dense(params.ldy, cols) };
+        let ld_add = or_dense(params.ldadd, cols);
+        let (len, len_add) = (vector_len(&shape), ops::floats("add", rows, cols, ld_add)?);
+        let len_x = ops::floats("x", rows, cols, shape.ldx)?;
+        let y = Output::new("y", y, ops::floats("y", rows, cols, shape.ldy)?)?;
+        let figures = |name, first: *mut f32| {
+            let len = if first.is_null() || cols == 0 { 0 } else { rows };
+            Output::new(name, first, len)
+        };
+        let (mean, rstd) = (figures("mean", params.mean)?, figures("rstd", params.rstd)?);
+        // Without `add`, x is an input.
+        let sum = Output::new("x", x, if add.is_null() { 0 } else { len_x })?;
+        let outputs = [&y, &mean, &rstd, &sum];
+        for (i, output) in outputs.iter().enumerate() {
+            outputs[i + 1..].iter().try_for_each(|other| output.apart(other))?;
         }
+        let read = |name, first: *const f32, len| {
+            outputs.iter().try_for_each(|output| output.read(name, first, len).map(drop))?;
+            y.read_optional(name, first, len)
+        };
+        let (weight, bias) = (read("weight", weight, len)?, read("bias", bias, len)?);
+        let x = match read("add", add, if add.is_null() { 0 } else { len_add })? {
+            Some(add) => NormInput::Sum { x: sum.borrow(), add, ld_add },
+            None => {
+                mean.read("x", x.cast_const(), len_x)?;
+                rstd.read("x", x.cast_const(), len_x)?;
+                y.input("x", x.cast_const(), len_x, shape.ldx == shape.ldy)?.into()
+            }
+        };
+        let given =
+            |figures: Output<'static, f32>, first: *mut f32| (!first.is_null()).then(|| figures.borrow());
+        let statistics = NormStatistics { mean: given(mean, params.mean), rstd: given(rstd, params.rstd) };
+        let inside = team::enter(params.team)?;
+        let team = inside.as_ref().map(|inside| inside.team);
+        let params = NormParams { weight, bias, eps };
+        Ok(ops::norm(norm, x, y.borrow(), shape, &params, statistics, team)?)
     }
-    Ok(())
 }

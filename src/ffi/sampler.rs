@@ -1,7 +1,7 @@
 //! Sampler
 //! =======
-//! Picks the next token from logits. The same seed and logits give the same tokens.
-//! After creation nothing is allocated.
+//! Picks the next token from logits. The same seed and logits give the same tokens. `sm_sampler_create` reserves all
+//! memory; sampling allocates nothing.
 
 use std::mem::size_of;
 
@@ -13,32 +13,32 @@ use super::params::{self, Params, Versioned};
 use super::status::{Failure, sm_status};
 use crate::runtime::sampling::{Sampler, SamplerParams};
 
-/// A sampler. For one call at a time.
+/// A sampler. It takes one call at a time.
 pub struct sm_sampler {
     sampler: Exclusive<Sampler>,
 }
 
-/// How to pick. Fill it with `sm_sampler_params_init`; set `temperature` to 0 for the likeliest token.
+/// The options of a sampler. Fill it with `sm_sampler_params_init`; set `temperature` to 0 for the likeliest token.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_sampler_params {
     /// Size of this structure in bytes.
     pub struct_size: usize,
-    /// Where the draws begin.
+    /// Seed of the random numbers.
     pub seed: u64,
     /// Keeps the `top_k` likeliest tokens; 0 keeps all.
     pub top_k: usize,
-    /// How many of the last tokens the penalties look at; 0 turns them off.
+    /// The number of recent tokens that the penalties look at; 0 turns the penalties off.
     pub penalty_last_n: usize,
-    /// Divides the logits before the draw; 0 takes the likeliest token, whatever the seed.
+    /// The logits are divided by it before a token is drawn at random; 0 takes the likeliest token, whatever the seed.
     pub temperature: f32,
-    /// Keeps the fewest likeliest tokens whose probability together reaches this; in (0, 1], 1 keeps all.
+    /// Keeps the smallest number of likeliest tokens whose probabilities add up to this; in (0, 1], 1 keeps all.
     pub top_p: f32,
     /// Keeps tokens at least this many times as likely as the likeliest; in [0, 1], 0 keeps all.
     pub min_p: f32,
-    /// Positive logits of recent tokens are divided by it, others multiplied; above 0, 1 is off.
+    /// Positive logits of recent tokens are divided by it, other logits of recent tokens multiplied; above 0, 1 is off.
     pub repetition_penalty: f32,
-    /// Subtracted from a logit for each time that its token is among the recent ones; 0 is off.
+    /// Subtracted from a token's logit for each time that the token is among the recent ones; 0 is off.
     pub frequency_penalty: f32,
     /// Subtracted from the logit of each recent token; 0 is off.
     pub presence_penalty: f32,
@@ -94,10 +94,10 @@ pub unsafe extern "C" fn sm_sampler_params_init(
     boundary::call(|| unsafe { params::init(params, struct_size) })
 }
 
-/// Makes a sampler for the model's vocabulary in `*sampler`, which you free with `sm_sampler_free`. `params`
-/// may be NULL. The model may be freed before it.
+/// Makes a sampler for the model's vocabulary in `*sampler`, which you free with `sm_sampler_free`. `params` may be NULL.
+/// The model may be freed before the sampler.
 ///
-/// `SM_STATUS_INVALID_ARGUMENT` where a parameter is outside its range, or NaN.
+/// `SM_STATUS_INVALID_ARGUMENT` if a parameter is outside its range, or NaN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_sampler_create(
     model: *const sm_model,
@@ -114,14 +114,14 @@ pub unsafe extern "C" fn sm_sampler_create(
     })
 }
 
-/// Frees a sampler; NULL is fine. `SM_STATUS_BUSY` while a call is inside; it is not freed then.
+/// Frees a sampler; NULL is fine. While a call is using it, the status is `SM_STATUS_BUSY` and it is not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_sampler_free(sampler: *mut sm_sampler) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| unsafe { free_exclusive(sampler, |sampler| &sampler.sampler) })
 }
 
-/// Forgets the recent tokens and begins the draws anew from the seed.
+/// Forgets the recent tokens and restarts the random numbers from the seed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_sampler_reset(sampler: *mut sm_sampler) -> sm_status {
     boundary::call(|| {
@@ -131,10 +131,10 @@ pub unsafe extern "C" fn sm_sampler_reset(sampler: *mut sm_sampler) -> sm_status
     })
 }
 
-/// Picks a token from one row of logits, one for each token of the vocabulary, and stores it in `*token`.
-/// Call `sm_sampler_accept` with it if the penalties are to see it.
+/// Picks a token from one row of logits, which has one logit for each token of the vocabulary, and stores it in `*token`.
+/// For the penalties to count the token, call `sm_sampler_accept` with it.
 ///
-/// `SM_STATUS_INVALID_ARGUMENT`: a wrong `n_logits`, or a logit that is NaN or +infinity.
+/// `SM_STATUS_INVALID_ARGUMENT`: `n_logits` is not the size of the vocabulary, or a logit is NaN or +infinity.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_sampler_sample(
     sampler: *mut sm_sampler,
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn sm_sampler_sample(
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
         if token.is_null() {
-            // Before the draw, which a failure must not use up.
+            // Before a random number is used up.
             return Err(Failure::null("token"));
         }
         let mut sampler = enter(sampler)?;
@@ -154,7 +154,8 @@ pub unsafe extern "C" fn sm_sampler_sample(
     })
 }
 
-/// Makes a token the most recent one for the penalties: what was sampled, and the prompt if you like.
+/// Makes a token the most recent one for the penalties: call it for each sampled token, and for those of the prompt if the
+/// penalties shall count them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_sampler_accept(sampler: *mut sm_sampler, token: u32) -> sm_status {
     // SAFETY: the header's contract.

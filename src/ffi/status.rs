@@ -1,6 +1,6 @@
 //! Status
 //! ======
-//! What a call says about how it went, and the sentence that goes with it.
+//! The outcome of a call, and the sentence that explains a failure.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -8,9 +8,9 @@ use std::ffi::{CStr, CString, c_char};
 
 use crate::Error;
 
-/// How a call went: `SM_STATUS_OK`, or one of the other `SM_STATUS_*` codes.
+/// The outcome of a call: `SM_STATUS_OK`, or one of the other `SM_STATUS_*` codes.
 ///
-/// The numbers between the codes are reserved: treat one that you don't know as a failure.
+/// The numbers between the codes are reserved: treat an unknown one as a failure.
 pub type sm_status = i32;
 
 /// Done.
@@ -19,12 +19,12 @@ pub const SM_STATUS_OK: sm_status = 0;
 pub const SM_STATUS_INVALID_ARGUMENT: sm_status = 1;
 /// A pointer that must not be NULL is.
 pub const SM_STATUS_NULL_POINTER: sm_status = 2;
-/// The caller's buffer is smaller than what there is to write; the needed count was stored, nothing else.
+/// The caller's buffer is too small for the result. The needed count was stored, nothing else.
 pub const SM_STATUS_BUFFER_TOO_SMALL: sm_status = 3;
 /// The tokens don't fit into the context; nothing was changed.
 pub const SM_STATUS_CONTEXT_FULL: sm_status = 4;
-/// Another thread, or the function whose callback this is, is using the object, or a context holds it; nothing
-/// was changed.
+/// The object is in use by another thread, by the function whose callback this is, or by a context that holds it;
+/// nothing was changed.
 pub const SM_STATUS_BUSY: sm_status = 5;
 /// A file can't be opened or read.
 pub const SM_STATUS_IO: sm_status = 20;
@@ -32,12 +32,15 @@ pub const SM_STATUS_IO: sm_status = 20;
 pub const SM_STATUS_FORMAT: sm_status = 21;
 /// A valid request or file that this version doesn't handle.
 pub const SM_STATUS_UNSUPPORTED: sm_status = 22;
-/// The memory could not be had; nothing was changed.
+/// The system refused memory; nothing was changed.
 pub const SM_STATUS_OUT_OF_MEMORY: sm_status = 40;
-/// A callback asked to stop.
+/// A callback, or `sm_context_cancel`, asked to stop.
 pub const SM_STATUS_CANCELLED: sm_status = 60;
-/// A defect of the library, caught before it reached the host. Objects of the failed call may be freed;
-/// everything else stays usable.
+/// A defect of the library, caught before it reached the host.
+///
+/// If it was found on the calling thread, the context, sampler or team of the call is lost: every later call with it
+/// returns this status again, with a message that says so, and it can only be freed. If it was found on another thread
+/// of a team, these objects stay usable. Everything else stays usable in any case.
 pub const SM_STATUS_INTERNAL: sm_status = 80;
 
 /// The name of a status, such as "SM_STATUS_BUSY"; "unknown status" for a number that is none.
@@ -47,10 +50,10 @@ pub extern "C" fn sm_status_name(status: sm_status) -> *const c_char {
     name(status).as_ptr()
 }
 
-/// One line about the last call *on this thread* that failed, in English and UTF-8; "" before any has.
+/// One line about the last call *on this thread* that failed, in English and UTF-8; "" before the first failure.
 ///
-/// Calls that succeed leave it alone. The text belongs to the library and lives until the next failure on
-/// this thread. Never NULL.
+/// Calls that succeed don't change it. The text belongs to the library and lives until the next failure on this
+/// thread. Never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_last_error() -> *const c_char {
     // A thread that is being torn down has no message any more.

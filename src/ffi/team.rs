@@ -1,49 +1,54 @@
 //! Teams
 //! =====
-//! Threads for contexts, which may share them, so that ten contexts need no ten teams, and for kernels that are called
-//! by themselves. A team does one thing at a time. Results are the same to the bit on any team and on none.
+//! Threads that contexts can share, and that the functions from "Kernels" on can use. A team runs one pass or one kernel
+//! at a time. Results have the same bits on any team, and without one.
 
 use std::sync::Arc;
 
 use super::boundary;
 use super::handle::{Entered, Exclusive, clear_out, free_exclusive, give};
 use super::status::{Failure, SM_STATUS_BUSY, sm_status};
+use crate::ops::AttentionWorkspace;
 use crate::ops::gemm::Workspace;
 use crate::threads::Team;
 
-/// Threads, and working memory for kernels that are called by themselves; without a team, such a kernel runs on the
-/// calling thread and takes working memory for the call.
+/// Threads, and the working memory of the kernels that use them. Without a team, a kernel runs on the calling thread and
+/// takes working memory for the call.
 ///
-/// Passes of the contexts that hold the team, and a kernel's call, wait for each other, in the order in which they
-/// come. A second kernel's call while one is inside gets `SM_STATUS_BUSY`: there is one working memory.
+/// Passes of the contexts that hold the team, and kernel calls, run one after another in the order in which they come. A
+/// kernel call that comes while another is using the team gets `SM_STATUS_BUSY`, since there is one working memory.
 pub struct sm_team {
-    /// Outside of the lock: contexts take it while a kernel is inside.
+    /// Outside of the exclusive objects: contexts take it while a kernel's call is inside.
     team: Arc<Team>,
     workspace: Exclusive<Workspace>,
+    /// Entered after the other one, so that no call finds it busy.
+    attention: Exclusive<AttentionWorkspace>,
 }
 
-/// What a kernel's call works with.
+/// The team and its working memory, for a kernel's call.
 pub(super) struct Inside<'a> {
     pub team: &'a Team,
     pub workspace: Entered<'a, Workspace>,
+    pub attention: Entered<'a, AttentionWorkspace>,
 }
 
-/// Makes a team of `threads` threads, the calling one included: 1 to 1024. The others sleep between calls. Memory
-/// is taken when a kernel first wants it, and kept. Free it with `sm_team_free`.
+/// Makes a team of `threads` threads, 1 to 1024, in `*team`, which you free with `sm_team_free`. The thread that uses the
+/// team counts as one of them; the others sleep between calls. Working memory is reserved when a kernel first needs it,
+/// and kept.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_team_create(threads: usize, team: *mut *mut sm_team) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
         clear_out(team, "team")?;
         let workspace = Exclusive::new("the team", Workspace::default());
-        give(team, sm_team { team: Arc::new(Team::new(threads)?), workspace });
+        let attention = Exclusive::new("the team", AttentionWorkspace::default());
+        give(team, sm_team { team: Arc::new(Team::new(threads)?), workspace, attention });
         Ok(())
     })
 }
 
-/// Frees a team; NULL is fine. `SM_STATUS_BUSY` while a context holds it or a kernel's call uses it; it is not freed
-/// then. As for anything that is freed, no other call may be given it at the same moment: not `sm_context_create`
-/// either.
+/// Frees a team; NULL is fine. While a context holds it or a kernel's call uses it, the status is `SM_STATUS_BUSY` and the
+/// team is not freed. No other call may be given the team at the same moment, `sm_context_create` included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {
     // SAFETY: the header's contract.
@@ -64,8 +69,9 @@ pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {
 /// `team` is NULL or alive.
 pub(super) unsafe fn enter<'a>(team: *const sm_team) -> Result<Option<Inside<'a>>, Failure> {
     // SAFETY: the function's contract.
-    let Some(sm_team { team, workspace }) = (unsafe { team.as_ref() }) else { return Ok(None) };
-    Ok(Some(Inside { team, workspace: workspace.enter()? }))
+    let Some(sm_team { team, workspace, attention }) = (unsafe { team.as_ref() }) else { return Ok(None) };
+    // In this order: the first one keeps other calls out.
+    Ok(Some(Inside { team, workspace: workspace.enter()?, attention: attention.enter()? }))
 }
 
 /// A context's share in the team, while a kernel is inside or not; `None` for NULL.

@@ -1,7 +1,7 @@
 //! Tokens
 //! ======
-//! Text to tokens and back, by the model's own vocabulary. `SM_STATUS_UNSUPPORTED` where its file has none,
-//! or one of an unknown kind.
+//! Text to tokens and back, with the model's own vocabulary. If the model's file has no vocabulary, or one of an unknown
+//! kind, the status is `SM_STATUS_UNSUPPORTED`.
 
 use std::ffi::c_char;
 
@@ -14,15 +14,15 @@ use super::status::{Failure, sm_status};
 use crate::profile::{self, Zone};
 use crate::tokenizer::Tokenizer;
 
-/// In place of a token where there is none.
+/// Stands for a token that doesn't exist.
 pub const SM_TOKEN_NONE: u32 = 0xffff_ffff;
 
-/// The token steers the model and is no text.
+/// The token controls the model and isn't text.
 pub const SM_TOKEN_CONTROL: u32 = 1;
 /// The token ends a text: `sm_generate` stops at it.
 pub const SM_TOKEN_END: u32 = 2;
 
-/// Tokens with a role; `SM_TOKEN_NONE` for those that the vocabulary doesn't have.
+/// Tokens with a role. A token that the vocabulary doesn't have is `SM_TOKEN_NONE`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_special_tokens {
@@ -39,9 +39,8 @@ unsafe impl Versioned for sm_special_tokens {
 
 /// Tokens of `text_bytes` bytes of UTF-8 at `text`, which may contain NUL.
 ///
-/// `add_special` 1 adds the tokens that the model expects round a text, such as begin of sequence.
-/// `parse_special` 1 reads a control token's name in the text as that token; leave it 0 for text that you
-/// don't trust.
+/// `add_special` 1 adds the tokens that the model expects around a text, such as begin of sequence. `parse_special` 1
+/// reads a control token's name in the text as that token; pass 0 for text that you don't trust.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_tokenize(
     model: *const sm_model,
@@ -65,8 +64,7 @@ pub unsafe extern "C" fn sm_tokenize(
     })
 }
 
-/// The text of `n_tokens` tokens; bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control
-/// tokens out.
+/// The text of `n_tokens` tokens. Bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control tokens out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_detokenize(
     model: *const sm_model,
@@ -88,7 +86,7 @@ pub unsafe extern "C" fn sm_detokenize(
     })
 }
 
-/// The bytes of one token as they are: maybe part of a character. A control token gives its name.
+/// The bytes of one token, which may be part of a character. For a control token, the bytes of its name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_token_piece(
     model: *const sm_model,
@@ -104,7 +102,7 @@ pub unsafe extern "C" fn sm_token_piece(
     })
 }
 
-/// What kind of token it is: a sum of `SM_TOKEN_CONTROL` and `SM_TOKEN_END`, 0 for ordinary text.
+/// Stores the kind of a token in `*kind`: a sum of `SM_TOKEN_CONTROL` and `SM_TOKEN_END`, 0 for ordinary text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_token_kind(model: *const sm_model, token: u32, kind: *mut u32) -> sm_status {
     // SAFETY: the header's contract.
@@ -117,7 +115,7 @@ pub unsafe extern "C" fn sm_token_kind(model: *const sm_model, token: u32, kind:
     })
 }
 
-/// Writes the tokens with a role into `special`. `struct_size` is `sizeof(sm_special_tokens)`.
+/// Writes the tokens with a role into `*special`. `struct_size` is `sizeof(sm_special_tokens)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_model_special_tokens(
     model: *const sm_model,

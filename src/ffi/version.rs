@@ -5,11 +5,11 @@ use std::ffi::c_char;
 
 /// The version of the ABI this header describes.
 ///
-/// It grows when something in the header changes its meaning. New functions, and new fields at the end of a
-/// structure, leave it as it is. A host compares it with `sm_abi_version()` once, at start.
+/// The number grows when the meaning of something in the header changes. It stays when functions, or fields at the end of a
+/// structure, are added. A host compares it with `sm_abi_version()` once, at start.
 pub const SM_ABI_VERSION: u32 = 1;
 
-/// The `SM_ABI_VERSION` of the library that is loaded.
+/// The `SM_ABI_VERSION` of the loaded library.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_abi_version() -> u32 {
     SM_ABI_VERSION

@@ -1,4 +1,4 @@
-//! Attention over the cache: storing keys and values row by row, and the weighted sums, shared out over
+//! Attention over the cache: storing keys and values row by row, and the weighted sums. The sums are divided among
 //! workers by span, key/value head and block of tokens, or for a single token by head and parts of the sequence.
 
 use std::ops::Range;
@@ -10,13 +10,13 @@ use crate::kernels::attention::{AttentionArgs, HeadTiles, Kernel, Layout, PART};
 use crate::memory::{AlignedBuf, checked_bytes};
 use crate::threads::{WorkCounter, Worker};
 
-/// Rows of a task, at least: enough for keys and values to be used often once they are in L1.
+/// Rows of a task, at least: each tile of keys and values that is loaded into L1 is used for so many.
 const FEW_ROWS: usize = 48;
-/// Rows of a task, at most: by then, widening keys and values for all of them costs little.
+/// Rows of a task, at most: widening keys and values once for so many costs little.
 const MANY_ROWS: usize = 192;
 /// Tokens of a task, at least.
 const FEW_TOKENS: usize = 16;
-/// Tasks that a worker shall have, about: the last ones end at about the same time.
+/// Tasks for each worker, about: enough that all workers end at about the same time.
 const TASKS: usize = 4;
 
 /// How a row of queries, keys and values is divided.
@@ -41,7 +41,7 @@ impl HeadShape {
         (MANY_ROWS / self.group()).max(FEW_TOKENS)
     }
 
-    /// Tokens that a task takes at once, of so many that workers share.
+    /// Tokens of each task, where `workers` share `tokens`.
     fn tokens_per_task(&self, tokens: usize, workers: usize) -> usize {
         let even = tokens * self.n_head_kv / (TASKS * workers);
         let few = (FEW_ROWS / self.group()).max(FEW_TOKENS);
@@ -67,9 +67,9 @@ pub struct LayerCache {
     pub head_stride: usize,
     /// Bytes from one page to the next.
     pub page_stride: usize,
-    /// The page of each tile of the sequence; what no row sees is never read.
+    /// The page of each tile of the sequence. Entries of tiles that no row sees are not read.
     pub table: *const u32,
-    /// How positions lie within a head's tile, and as what.
+    /// How positions are laid out within a head's tile, and their element type.
     pub layout: Layout,
 }
 
@@ -85,13 +85,13 @@ impl LayerCache {
 /// Rows of a batch that belong to one sequence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpanRows {
-    /// Which rows of the batch.
+    /// The rows of the batch.
     pub rows: Range<usize>,
-    /// Position of the first.
+    /// Position of the first row in its sequence.
     pub position: usize,
 }
 
-/// What is said where a size overflows.
+/// The error for a size that overflows.
 const TOO_LARGE: Error = Error::OutOfMemory { bytes: usize::MAX, what: WHAT };
 /// What the memory is for, in errors.
 const WHAT: &str = "attention's scratch";
@@ -105,31 +105,25 @@ pub fn scratch_len(kernel: &Kernel, shape: &HeadShape) -> Result<usize> {
     kernel.scratch_len(shape.head_dim, rows).ok_or(TOO_LARGE)
 }
 
-/// Results of parts of a sequence, until they are joined: for workers that share a single token's attention. Made
+/// The results of parts of a sequence until they are joined, for workers that share a single token's attention. It is made
 /// for a context; ops that a barrier separates use it one after the other.
 #[derive(Debug)]
 pub struct Parts {
-    /// Keeps what `first` points to.
-    _buffer: AlignedBuf,
-    first: *mut f32,
+    /// A result of `part_len` floats for each part of each head.
+    results: AlignedBuf,
     /// Parts of a head.
     count: usize,
     /// Pieces of each head that are done.
     done: Vec<AtomicUsize>,
 }
 
-// SAFETY: the address is that of the buffer it holds; ops keep their accesses apart.
-unsafe impl Send for Parts {}
-// SAFETY: as above.
-unsafe impl Sync for Parts {}
-
 impl Parts {
-    /// Parts that a head's sequence can have.
+    /// Parts of the longest sequence; 0 where one worker computes all.
     fn count(n_ctx: usize, threads: usize) -> usize {
         if threads > 1 { n_ctx.div_ceil(PART) } else { 0 }
     }
 
-    /// Bytes of a context's, for layers of this shape.
+    /// Bytes for a context of `n_ctx` positions and `threads` workers, with layers of this shape.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] where the size overflows.
@@ -139,28 +133,39 @@ impl Parts {
         checked_bytes(parts, checked_bytes(len, size_of::<f32>(), WHAT)?, WHAT)
     }
 
-    /// Those of a context of so many positions and workers: so many bytes, for up to `heads` key/value heads.
+    /// Memory of `bytes` bytes, as [`Parts::bytes`] counts them, for up to `heads` key/value heads in a context of `n_ctx`
+    /// positions and `threads` workers.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(bytes: usize, heads: usize, n_ctx: usize, threads: usize) -> Result<Self> {
-        let mut buffer = AlignedBuf::zeroed(bytes, WHAT)?;
-        let done = (0..heads).map(|_| AtomicUsize::new(0)).collect();
-        let first = buffer.as_mut_ptr().cast();
-        Ok(Parts { _buffer: buffer, first, count: Self::count(n_ctx, threads), done })
+        let mut done = Vec::new();
+        let refused =
+            |_| Error::OutOfMemory { bytes: heads.saturating_mul(size_of::<AtomicUsize>()), what: WHAT };
+        done.try_reserve_exact(heads).map_err(refused)?;
+        done.resize_with(heads, AtomicUsize::default);
+        Ok(Parts { results: AlignedBuf::zeroed(bytes, WHAT)?, count: Self::count(n_ctx, threads), done })
     }
 
-    /// Forgets what an op that did not end has left.
+    /// The result of a head's part, of `len` floats. Writing through it is sound: the buffer owns its memory by address
+    /// and lends no references to it.
+    fn result(&self, head: usize, part: usize, len: usize) -> *mut f32 {
+        let first: *mut f32 = self.results.as_ptr().cast_mut().cast();
+        first.wrapping_add((head * self.count + part) * len)
+    }
+
+    /// Starts over after an op that was interrupted.
     pub fn reset(&self) {
         self.done.iter().for_each(|done| done.store(0, Relaxed));
     }
 }
 
-/// Writes some heads' keys and some heads' values of rows of one span into its cache.
+/// Stores the keys of some heads and the values of some heads, from the rows of one span into its cache.
 ///
 /// # Safety
-/// The cache has room for the positions and no one else touches these of these heads; their columns of rows
-/// `span.rows` of `qkv` are written by no other.
+/// The CPU has the kernel's instruction set. `cache` has pages for the span's positions, and nobody else reads or writes
+/// these positions of these heads. Rows `span.rows` of `qkv` hold queries, keys and values of `shape`, and nobody writes
+/// the columns of these heads.
 pub unsafe fn store(
     kernel: &Kernel,
     cache: &LayerCache,
@@ -172,25 +177,28 @@ pub unsafe fn store(
     let row = qkv.row_f32(span.rows.start);
     let stride = qkv.stride() / size_of::<f32>();
     let (at, count) = (span.position, span.rows.len());
-    for head in key_heads {
-        let (rows, (keys, _)) = (row.wrapping_add(shape.key_column(head)), cache.head(head));
-        // SAFETY: by contract; a row holds keys of all heads.
-        unsafe { kernel.store_keys(shape.head_dim, keys, at, (rows, stride, count)) };
-    }
-    for head in value_heads {
-        let (rows, (_, values)) = (row.wrapping_add(shape.value_column(head)), cache.head(head));
-        // SAFETY: as above.
-        unsafe { kernel.store_values(shape.head_dim, values, at, (rows, stride, count)) };
+    let keys = key_heads.map(|head| (shape.key_column(head), cache.head(head).0, true));
+    let values = value_heads.map(|head| (shape.value_column(head), cache.head(head).1, false));
+    for (column, tiles, are_keys) in keys.chain(values) {
+        let rows = (row.wrapping_add(column).cast_const(), stride, count);
+        // SAFETY: each row of the span holds the keys and values of all heads, and the cache has room for them, which is
+        // this worker's alone, as promised.
+        unsafe {
+            match are_keys {
+                true => kernel.store_keys(shape.head_dim, tiles, at, rows),
+                false => kernel.store_values(shape.head_dim, tiles, at, rows),
+            }
+        }
     }
 }
 
-/// What all workers share of an attention step. `C` gives a span's cache of the layer, the batch's own keys and
-/// values included.
+/// The arguments of an attention step, which all workers share. `C` gives the layer's cache of a span, which includes the
+/// batch's own keys and values.
 #[derive(Clone, Copy, Debug)]
 pub struct Args<'a, C> {
     /// Rows of queries, keys and values side by side.
     pub qkv: Rows,
-    /// Rows of all heads' results side by side.
+    /// Rows of the results of all heads, side by side.
     pub out: Rows,
     /// The rows of each sequence; together all rows.
     pub spans: &'a [SpanRows],
@@ -204,14 +212,15 @@ pub struct Args<'a, C> {
     pub starts: Option<&'a [u32]>,
     /// Multiplies the scores.
     pub scale: f32,
-    /// For a single token's sequence that several workers share.
+    /// Memory for the parts of a single token's sequence, which several workers share.
     pub parts: &'a Parts,
 }
 
-/// This worker's part of the attention; every worker calls it with the same arguments and counter.
+/// This worker's share of the attention; every worker calls it with the same arguments and counter.
 ///
 /// # Safety
-/// Queries and caches are written by no one until the op ends, `out` and `parts` by the workers of this op alone;
+/// The CPU has the kernel's instruction set. Until the op ends, nobody writes the queries and the caches, and only the
+/// workers of this op touch `out` and `parts`. The rows and caches hold what `shape`, `spans`, `limits` and `starts` say;
 /// `parts` has room for the shape ([`Parts::bytes`]); `scratch` is this worker's own and holds [`scratch_len`] floats.
 pub unsafe fn run<C: Fn(usize) -> LayerCache>(
     kernel: &Kernel,
@@ -226,7 +235,8 @@ pub unsafe fn run<C: Fn(usize) -> LayerCache>(
     };
     let shared = args.qkv.len() == 1 && worker.count() > 1;
     let parts = if shared { visible(0) } else { 0..0 };
-    // SAFETY: this function's contract is both others'.
+    // SAFETY: both functions ask for what this one was promised, and the parts that the token sees fit into
+    // `args.parts`.
     unsafe {
         if parts.len() > 1 && parts.len() <= args.parts.count {
             run_parts(kernel, worker, counter, args, parts, scratch);
@@ -236,7 +246,7 @@ pub unsafe fn run<C: Fn(usize) -> LayerCache>(
     }
 }
 
-/// Blocks of tokens of each head and span, drawn one by one.
+/// Blocks of tokens of each head and span, scheduled dynamically.
 ///
 /// # Safety
 /// As [`run`].
@@ -255,7 +265,7 @@ unsafe fn run_blocks<C: Fn(usize) -> LayerCache>(
     let (mut span, mut before) = (0, 0);
     while let Some(range) = counter.take(total, grain) {
         for task in range {
-            // Tasks come in order, so the span of the last one is where to look on.
+            // Tasks come in order, so the search goes on from the last task's span.
             while task - before >= tasks(&spans[span]) {
                 before += tasks(&spans[span]);
                 span += 1;
@@ -266,14 +276,15 @@ unsafe fn run_blocks<C: Fn(usize) -> LayerCache>(
             let Range { start, end } = spans[span].rows;
             let begin = start + block * per_task;
             let call = args.call(span, head, begin..end.min(begin + per_task), scratch);
-            // SAFETY: the counter hands each block of rows and head to one worker; the rest by contract.
+            // SAFETY: the call describes rows and a cache that the caller has promised; the counter hands each block of
+            // rows and head to one worker.
             unsafe { kernel.run(&call) }
         }
     }
 }
 
-/// Pieces of a single token's sequence, a few parts each, drawn one by one. Whoever ends a head's last piece
-/// joins its parts.
+/// Pieces of a single token's sequence, a few parts each, scheduled dynamically. The worker that ends a head's last piece
+/// joins the head's parts.
 ///
 /// # Safety
 /// As [`run`]; `visible` are the parts that the token sees, and `args.parts` has room for so many of each head.
@@ -287,8 +298,7 @@ unsafe fn run_parts<C: Fn(usize) -> LayerCache>(
 ) {
     let (heads, count) = (args.shape.n_head_kv, visible.len());
     let Some(len) = kernel.part_len(args.shape.head_dim, args.shape.group()) else { return };
-    let part =
-        |head: usize, part: usize| args.parts.first.wrapping_add((head * args.parts.count + part) * len);
+    let part = |head: usize, part: usize| args.parts.result(head, part, len);
     let pieces = pieces(heads, count, worker.count());
     while let Some(range) = counter.take(heads * pieces, 1) {
         for task in range {
@@ -296,20 +306,21 @@ unsafe fn run_parts<C: Fn(usize) -> LayerCache>(
             let parts = count * piece / pieces..count * (piece + 1) / pieces;
             let (call, to) = (args.call(0, head, 0..1, scratch), part(head, parts.start));
             let parts = visible.start + parts.start..visible.start + parts.end;
-            // SAFETY: the counter hands each piece to one worker; the rest by contract.
+            // SAFETY: the call describes a row and a cache that the caller has promised; `args.parts` has room for the
+            // parts, and the counter hands each piece to one worker.
             unsafe { kernel.run_parts(&call, parts, to) };
             let done = &args.parts.done[head];
-            // Acquires what the others have left, and releases this piece.
+            // Acquires the results of the other workers' pieces, and releases this one.
             if done.fetch_add(1, AcqRel) + 1 == pieces {
                 done.store(0, Relaxed);
-                // SAFETY: all pieces are done, and nobody else sees that they are.
+                // SAFETY: all pieces of the head are done, and only the worker that counted the last one comes here.
                 unsafe { kernel.join_parts(&call, part(head, 0), count) }
             }
         }
     }
 }
 
-/// Pieces of a head's `count` parts: such that all heads' can be even among the workers.
+/// The number of pieces of a head's `count` parts, so that the pieces of all heads can be even among the workers.
 fn pieces(heads: usize, count: usize, workers: usize) -> usize {
     let (mut common, mut rest) = (workers, heads);
     while rest > 0 {

@@ -1,21 +1,40 @@
-//! An op is a kernel and its partition over the workers of a parallel region.
-//! Every worker calls the op with the same arguments and does its own share; the caller puts the
-//! barriers and the profile's zones. Ops know matrices, never a model family.
+//! Operations: a kernel, and how its work is divided among the workers of a team.
+//! The functions of this module take slices and an optional team, check everything, and are for any caller. The modules
+//! below it hold the steps of a model's pass: every worker calls such an op with the same arguments and computes its own
+//! share, while the caller places the barriers and the profile's zones. Neither knows a model family.
+//!
+//! ```
+//! use smallmind::ops::{Input, NormParams, RowShape, rms_norm};
+//! use smallmind::threads::Team;
+//!
+//! // 512 rows of 768, normalised in place by two threads.
+//! let (mut x, team) = (vec![3.0; 512 * 768], Team::new(2)?);
+//! rms_norm(Input::InPlace, &mut x, RowShape::new(512, 768), &NormParams::default(), Some(&team))?;
+//! assert!(x.iter().all(|x| (x - 1.0).abs() < 1e-5));
+//! # Ok::<(), smallmind::Error>(())
+//! ```
 
+#[doc(hidden)]
 pub mod attention;
 mod converted;
 pub mod gemm;
 pub mod linear;
 pub mod matmul;
 pub mod matrix;
+#[doc(hidden)]
 pub mod rotary;
+#[doc(hidden)]
 pub mod rowwise;
+mod slices;
+
+pub use slices::*;
 
 pub use gemm::Workspace;
 pub use matmul::{Batch, Matmul, Operand};
 pub use matrix::PackedMatrix;
 
 /// Rows of a buffer that workers share: each op writes disjoint parts of it, as its partition says.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
     ptr: *mut u8,
@@ -23,10 +42,10 @@ pub struct Rows {
     n: usize,
 }
 
-// SAFETY: a `Rows` is an address and two numbers; every access through it is an unsafe operation whose
-// caller answers for disjointness.
+// SAFETY: an address and two numbers. Reading or writing through the address is unsafe, and each op that does it states
+// which rows and columns a worker may touch.
 unsafe impl Send for Rows {}
-// SAFETY: as above.
+// SAFETY: as for Send; the methods only compute addresses.
 unsafe impl Sync for Rows {}
 
 impl Rows {
@@ -74,20 +93,21 @@ impl Rows {
     /// A row's first `width` floats.
     ///
     /// # Safety
-    /// No one writes them while the slice lives.
+    /// `r` is below the number of rows, a row holds `width` floats, and nobody writes them while the slice lives.
     pub unsafe fn floats<'a>(&self, r: usize, width: usize) -> &'a [f32] {
         debug_assert!(r < self.n && width * 4 <= self.stride);
-        // SAFETY: inside the buffer by construction; unshared writes are the caller's promise.
+        // SAFETY: `new` was promised a buffer of all rows; row r holds `width` floats, which nobody writes.
         unsafe { std::slice::from_raw_parts(self.row_f32(r), width) }
     }
 
     /// A row's first `width` floats, to write.
     ///
     /// # Safety
-    /// No one else reads or writes them while the slice lives.
+    /// `r` is below the number of rows, a row holds `width` floats, and nobody else reads or writes them while the slice
+    /// lives.
     pub unsafe fn floats_mut<'a>(&self, r: usize, width: usize) -> &'a mut [f32] {
         debug_assert!(r < self.n && width * 4 <= self.stride);
-        // SAFETY: inside the buffer by construction; exclusivity is the caller's promise.
+        // SAFETY: `new` was promised a buffer of all rows; row r holds `width` floats, which nobody else touches.
         unsafe { std::slice::from_raw_parts_mut(self.row_f32(r), width) }
     }
 }

@@ -1,5 +1,5 @@
-//! Ops whose output row depends on one input row: norms, gating, rotation, quantisation.
-//! Each takes the share of rows that its worker owns.
+//! Ops of a pass whose output row depends on one input row: norms, gating, rotation, quantisation.
+//! Each computes the share of rows that its worker owns.
 
 use std::ops::Range;
 
@@ -15,16 +15,17 @@ use crate::quant::BLOCK;
 /// `out[r] = x[r] / rms(x[r]) · weight`.
 ///
 /// # Safety
-/// Rows `share` of `out` are this worker's alone; rows `share` of `x` are written by no other.
+/// Rows of `x` and `out` hold `weight.len()` floats. Only this worker touches rows `share` of `out`, and nobody else
+/// writes rows `share` of `x`. `out` may be `x`.
 pub unsafe fn rms_norm(k: &KernelSet, share: Range<usize>, x: Rows, weight: &[f32], eps: f32, out: Rows) {
-    // SAFETY: by contract; without `add`, `x` is only read.
+    // SAFETY: the rows hold `weight.len()` floats and are this worker's, as promised; without `add`, `x` is only read.
     unsafe { k.rows.rms_norm.run(&norm_args(share, x, weight, eps, out)) }
 }
 
 /// `out[r] = (x[r] − mean(x[r])) / √(variance(x[r]) + eps) · weight + bias`.
 ///
 /// # Safety
-/// As [`rms_norm`].
+/// As [`rms_norm`]; weight and bias are of one length.
 pub unsafe fn layer_norm(
     k: &KernelSet,
     share: Range<usize>,
@@ -35,7 +36,7 @@ pub unsafe fn layer_norm(
 ) {
     debug_assert_eq!(weight.len(), bias.len());
     let args = NormArgs { beta: bias.as_ptr(), ..norm_args(share, x, weight, eps, out) };
-    // SAFETY: as above.
+    // SAFETY: as in `rms_norm`; `bias` is as long as `weight`, as promised.
     unsafe { k.rows.layer_norm.run(&args) }
 }
 
@@ -61,7 +62,8 @@ fn norm_args(share: Range<usize>, x: Rows, weight: &[f32], eps: f32, out: Rows) 
 /// [`rms_norm`] and [`quantize`] in one: rows of `out` hold quantised rows.
 ///
 /// # Safety
-/// As [`rms_norm`]; rows of `out` hold `k.qmatmul.row_bytes(weight.len())`.
+/// Rows of `x` hold `weight.len()` floats, rows of `out` `k.qmatmul.row_bytes(weight.len())` bytes. Only this worker
+/// touches rows `share` of `out`, and nobody else writes rows `share` of `x`.
 pub unsafe fn norm_quantize(
     k: &KernelSet,
     share: Range<usize>,
@@ -81,14 +83,14 @@ pub unsafe fn norm_quantize(
         out: out.row(share.start),
         out_stride: out.stride(),
     };
-    // SAFETY: by contract.
+    // SAFETY: the rows are as long as the kernel reads and writes them, and this worker's, as promised.
     unsafe { k.qmatmul.norm_quantize(&args) }
 }
 
-/// RMSNorm of each head of some rows by one gain, which has a head's length; in place.
+/// RMSNorm of `heads` of each row, in place, all with one gain of a head's length.
 ///
 /// # Safety
-/// These heads of rows `share` of `x` are this worker's alone.
+/// Rows of `x` hold `heads.end` heads, and only this worker touches these heads of rows `share`.
 pub unsafe fn head_norm(
     k: &KernelSet,
     share: Range<usize>,
@@ -101,7 +103,7 @@ pub unsafe fn head_norm(
     for head in heads {
         let first = x.row_f32(share.start).wrapping_add(head * gain.len());
         let args = norm_args(share.clone(), x, gain, eps, x);
-        // SAFETY: by contract; the output is the input, row on row.
+        // SAFETY: the head lies in each row and is this worker's, as promised; the output is the input, row on row.
         unsafe { k.rows.rms_norm.run(&NormArgs { x: first, dst: first, ..args }) }
     }
 }
@@ -109,13 +111,14 @@ pub unsafe fn head_norm(
 /// Columns of `out = f(gate) · up`.
 ///
 /// # Safety
-/// The pair's columns are readable; these columns of these rows of `out` are this worker's alone.
+/// The pair's columns are readable in scratch memory of this worker. Rows of `out` hold these columns as floats, and only
+/// this worker touches them in the pair's rows.
 pub unsafe fn gate(kernel: &Binary, pair: &Beside<2>, out: Rows) {
     let (width, [gate, up]) = (pair.columns.len(), pair.first);
     for (i, r) in pair.rows.clone().enumerate() {
         let row = |first: *const f32| first.wrapping_add(i * pair.stride);
         let out = out.row_f32(r).wrapping_add(pair.columns.start);
-        // SAFETY: by contract.
+        // SAFETY: `width` columns of row r are readable in the scratch memory and this worker's in `out`, as promised.
         unsafe { kernel.run(row(gate), row(up), out, width) }
     }
 }
@@ -123,22 +126,24 @@ pub unsafe fn gate(kernel: &Binary, pair: &Beside<2>, out: Rows) {
 /// Columns of `out = silu(gate) · up` as whole blocks of quantised rows of `n`.
 ///
 /// # Safety
-/// As [`gate`].
+/// The pair's columns are readable in scratch memory of this worker. Rows of `out` hold quantised rows of `n`, and only
+/// this worker touches these blocks of the pair's rows.
 pub unsafe fn gate_quantize(k: &KernelSet, pair: &Beside<2>, n: usize, out: Rows) {
-    // SAFETY: by contract.
+    // SAFETY: both columns are readable, and the blocks are this worker's, as promised.
     unsafe { k.qmatmul.gate_quantize(&blocks(pair, n, out), pair.first[1]) }
 }
 
 /// Columns of `out = gelu(x)` as whole blocks of quantised rows of `n`.
 ///
 /// # Safety
-/// The columns are readable; these columns of these rows of `out` are this worker's alone.
+/// The columns are readable in scratch memory of this worker. Rows of `out` hold quantised rows of `n`, and only this
+/// worker touches these blocks of the columns' rows.
 pub unsafe fn gelu_quantize(k: &KernelSet, x: &Beside<1>, n: usize, out: Rows) {
-    // SAFETY: by contract.
+    // SAFETY: the columns are readable, and the blocks are this worker's, as promised.
     unsafe { k.qmatmul.gelu_quantize(&blocks(x, n, out)) }
 }
 
-/// The first of the columns, and where they go as blocks of quantised rows of `n`.
+/// The kernels' arguments: the first of the columns, and their places as blocks of quantised rows of `n`.
 fn blocks<const N: usize>(x: &Beside<N>, n: usize, out: Rows) -> BlocksArgs {
     debug_assert!(x.columns.start.is_multiple_of(BLOCK) && x.columns.len().is_multiple_of(BLOCK));
     BlocksArgs {
@@ -156,12 +161,12 @@ fn blocks<const N: usize>(x: &Beside<N>, n: usize, out: Rows) -> BlocksArgs {
 /// `x = f(x)` of some columns of some rows.
 ///
 /// # Safety
-/// These columns of these rows are this worker's alone.
+/// Rows of `x` hold `columns.end` floats, and only this worker touches these columns of these rows.
 pub unsafe fn activate(kernel: &Unary, x: Rows, rows: Range<usize>, columns: Range<usize>) {
     debug_assert!(columns.end * size_of::<f32>() <= x.stride());
     for r in rows {
         let first = x.row_f32(r).wrapping_add(columns.start);
-        // SAFETY: by contract.
+        // SAFETY: the columns lie in the row and are this worker's, as promised.
         unsafe { kernel.run(first, first, columns.len()) }
     }
 }
@@ -169,10 +174,11 @@ pub unsafe fn activate(kernel: &Unary, x: Rows, rows: Range<usize>, columns: Ran
 /// Rows of `len` floats quantised as the kernel set's products read them.
 ///
 /// # Safety
-/// As [`rms_norm`]; rows of `out` hold `k.qmatmul.row_bytes(len)`.
+/// Rows of `x` hold `len` floats, rows of `out` `k.qmatmul.row_bytes(len)` bytes. Only this worker touches rows `share` of
+/// `out`, and nobody else writes rows `share` of `x`.
 pub unsafe fn quantize(k: &KernelSet, share: Range<usize>, x: Rows, len: usize, out: Rows) {
     for r in share {
-        // SAFETY: by contract.
+        // SAFETY: row r of both is as long as the kernel reads and writes it, and this worker's, as promised.
         unsafe { k.qmatmul.quantize_rows(x.row_f32(r), len, 1, len, out.row(r)) }
     }
 }
@@ -180,7 +186,8 @@ pub unsafe fn quantize(k: &KernelSet, share: Range<usize>, x: Rows, len: usize, 
 /// Rotates `heads` of each row's heads; row `r` stands at `positions[r]`.
 ///
 /// # Safety
-/// These heads of rows `share` of `x` are this worker's alone; there are angles for the positions.
+/// Rows of `x` hold `heads.end` heads of `head_dim` floats, and only this worker touches these heads of rows `share`. There are
+/// angles for the positions of these rows, and their `rot_dim` is at most `head_dim`.
 pub unsafe fn rope(
     rope: &Rope,
     share: Range<usize>,
@@ -199,6 +206,6 @@ pub unsafe fn rope(
         n_head: heads.len(),
         head_dim,
     };
-    // SAFETY: by contract.
+    // SAFETY: the heads lie in each row and are this worker's, and there are angles for the positions, as promised.
     unsafe { rope.run(angles, &args) }
 }

@@ -1,0 +1,236 @@
+//! Softmax and its logarithm, row by row, and one row added to all rows.
+
+use super::{Input, Matrices, Piece, RowShape, bytes, check_finite, check_len, check_rows, divide, kernels};
+use crate::error::Result;
+use crate::kernels::rows::{AddRow, AddRowArgs, RowKernels, SoftmaxArgs};
+use crate::profile::{self, Zone};
+use crate::threads::Team;
+
+/// Picoseconds that softmax takes for an element, about.
+const SOFTMAX_COST: usize = 500;
+/// Picoseconds that a sum takes for an element, about.
+const ADD_COST: usize = 150;
+
+/// What [`softmax`] does to its input first; the default changes nothing.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Softmax<'a> {
+    /// Factor on x; any finite one. Default 1.
+    pub scale: f32,
+    /// `Some(n)`: row r sees its first n + r elements only; the others are not read, and their results are 0. `None`,
+    /// the default: rows see all.
+    pub visible: Option<usize>,
+    /// Added to scale · x, where −∞ hides an element: rows × cols, or one row of it for all rows.
+    pub mask: Option<&'a [f32]>,
+    /// Leading dimension of the mask, at least `cols`; 0, the default, for one row of it that counts for all rows.
+    pub ld_mask: usize,
+}
+
+impl Default for Softmax<'_> {
+    fn default() -> Self {
+        Self { scale: 1.0, visible: None, mask: None, ld_mask: 0 }
+    }
+}
+
+/// Softmax of each row: `y = exp(z) / Σ exp(z)` with `z = scale · x + mask`, without overflow for any finite x.
+///
+/// A row that sees no element comes out 0; one with NaN, +∞, or nothing but −∞, NaN. Rows are divided among the
+/// workers; each row is computed by one of them.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where a slice is too short for its rows, a leading
+/// dimension is below the number of columns, or `scale` is not finite; what [`Team::run`] reports.
+///
+/// # Examples
+/// ```
+/// use smallmind::ops::{Input, RowShape, Softmax, softmax};
+/// use smallmind::threads::Team;
+///
+/// // Scores of 3 queries and 4 keys; the queries are the last three positions, and don't see the future.
+/// let mut scores = vec![1.0; 3 * 4];
+/// let mut params = Softmax::default();
+/// params.scale = 0.125;
+/// params.visible = Some(2);
+/// let team = Team::new(2)?;
+/// softmax(Input::InPlace, &mut scores, RowShape::new(3, 4), &params, Some(&team))?;
+/// assert_eq!(scores[..8], [0.5, 0.5, 0.0, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
+///
+/// // From one buffer into another, on the calling thread.
+/// let (x, mut y) = ([0.0, 0.0], [0.0; 2]);
+/// softmax(&x, &mut y, RowShape::new(1, 2), &Softmax::default(), None)?;
+/// assert_eq!(y, [0.5, 0.5]);
+/// # Ok::<(), smallmind::Error>(())
+/// ```
+pub fn softmax<'a>(
+    x: impl Into<Input<'a>>,
+    y: &'a mut [f32],
+    shape: RowShape,
+    params: &Softmax<'a>,
+    team: Option<&Team>,
+) -> Result<()> {
+    check_finite("scale", params.scale)?;
+    if let Some(mask) = params.mask {
+        let (rows, ld) = match params.ld_mask {
+            0 => (shape.rows.min(1), shape.cols),
+            ld => (shape.rows, ld),
+        };
+        check_rows("mask", mask.len(), rows, shape.cols, ld)?;
+    }
+    weigh(Weighing::Softmax(*params), x.into(), y, shape, team)
+}
+
+/// The logarithm of the softmax of each row: `y = x − max − ln Σ exp(x − max)`.
+///
+/// # Errors
+/// As [`softmax`].
+pub fn log_softmax<'a>(
+    x: impl Into<Input<'a>>,
+    y: &'a mut [f32],
+    shape: RowShape,
+    team: Option<&Team>,
+) -> Result<()> {
+    weigh(Weighing::LogSoftmax, x.into(), y, shape, team)
+}
+
+/// Which of the two functions, and with what.
+#[derive(Clone, Copy)]
+enum Weighing<'a> {
+    Softmax(Softmax<'a>),
+    LogSoftmax,
+}
+
+fn weigh<'a>(
+    weighing: Weighing<'a>,
+    x: Input<'a>,
+    y: &'a mut [f32],
+    shape: RowShape,
+    team: Option<&Team>,
+) -> Result<()> {
+    let matrices = Matrices::new(x, y, shape)?;
+    let elements = shape.elements();
+    if elements == 0 {
+        return Ok(());
+    }
+    let whole = Rows { kernels: &kernels()?.rows, weighing, matrices };
+    let _zone = profile::scope(Zone::Softmax).work(0, bytes(elements.saturating_mul(2)));
+    divide(whole, elements.saturating_mul(SOFTMAX_COST) / 1000, 1, team)
+}
+
+/// Some rows.
+struct Rows<'a> {
+    kernels: &'static RowKernels,
+    weighing: Weighing<'a>,
+    matrices: Matrices<'a>,
+}
+
+impl Piece for Rows<'_> {
+    fn len(&self) -> usize {
+        self.matrices.shape.rows
+    }
+
+    fn split(self, n: usize) -> (Self, Self) {
+        let (first, matrices) = self.matrices.split_at(n);
+        (Self { matrices: first, ..self }, Self { matrices, weighing: self.weighing.skip(n), ..self })
+    }
+
+    fn run(self) {
+        let Self { kernels, weighing, matrices: Matrices { x, y, shape } } = self;
+        let dst = y.as_mut_ptr();
+        let plain = SoftmaxArgs {
+            src: x.pointer(dst),
+            src_stride: shape.ldx,
+            dst,
+            dst_stride: shape.ldy,
+            rows: shape.rows,
+            cols: shape.cols,
+            scale: 1.0,
+            causal: None,
+            mask: std::ptr::null(),
+            mask_stride: 0,
+        };
+        // SAFETY: x, y and the mask hold the rows that the shape says, as the op has checked; x is y, or a slice that
+        // can't overlap the exclusive one.
+        unsafe {
+            match weighing {
+                Weighing::LogSoftmax => kernels.log_softmax.run(&plain),
+                Weighing::Softmax(Softmax { scale, visible, mask, ld_mask }) => {
+                    let mask = mask.map_or(std::ptr::null(), <[f32]>::as_ptr);
+                    let args = SoftmaxArgs { scale, causal: visible, mask, mask_stride: ld_mask, ..plain };
+                    kernels.softmax.run(&args);
+                }
+            }
+        }
+    }
+}
+
+impl Weighing<'_> {
+    /// For all rows but the first `n`.
+    fn skip(self, n: usize) -> Self {
+        match self {
+            Weighing::Softmax(params) => Weighing::Softmax(Softmax {
+                visible: params.visible.map(|visible| visible.saturating_add(n)),
+                mask: params.mask.map(|mask| &mask[n * params.ld_mask..]),
+                ..params
+            }),
+            Weighing::LogSoftmax => self,
+        }
+    }
+}
+
+/// `y[r][j] = x[r][j] + row[j]`: one row added to all rows of x.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where a slice is too short for its rows, a leading
+/// dimension is below the number of columns, or `row` has not `cols` elements; what [`Team::run`] reports.
+pub fn add_row<'a>(
+    x: impl Into<Input<'a>>,
+    row: &'a [f32],
+    y: &'a mut [f32],
+    shape: RowShape,
+    team: Option<&Team>,
+) -> Result<()> {
+    let matrices = Matrices::new(x.into(), y, shape)?;
+    let elements = shape.elements();
+    if elements == 0 {
+        return Ok(());
+    }
+    check_len("row", row.len(), shape.cols)?;
+    let whole = Sums { kernel: &kernels()?.rows.add_row, row, matrices };
+    let _zone = profile::scope(Zone::Add).work(0, bytes(elements.saturating_mul(2)));
+    divide(whole, elements.saturating_mul(ADD_COST) / 1000, 1, team)
+}
+
+/// Rows that one row is added to.
+struct Sums<'a> {
+    kernel: &'static AddRow,
+    row: &'a [f32],
+    matrices: Matrices<'a>,
+}
+
+impl Piece for Sums<'_> {
+    fn len(&self) -> usize {
+        self.matrices.shape.rows
+    }
+
+    fn split(self, n: usize) -> (Self, Self) {
+        let (first, matrices) = self.matrices.split_at(n);
+        (Self { matrices: first, ..self }, Self { matrices, ..self })
+    }
+
+    fn run(self) {
+        let Matrices { x, y, shape } = self.matrices;
+        let dst = y.as_mut_ptr();
+        let args = AddRowArgs {
+            src: x.pointer(dst),
+            src_stride: shape.ldx,
+            row: self.row.as_ptr(),
+            dst,
+            dst_stride: shape.ldy,
+            rows: shape.rows,
+            cols: shape.cols,
+        };
+        // SAFETY: x and y hold the rows that the shape says and `row` a row, as the op has checked; x is y, or a slice
+        // that can't overlap the exclusive one.
+        unsafe { self.kernel.run(&args) }
+    }
+}

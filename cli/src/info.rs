@@ -77,7 +77,7 @@ fn summary(d: &Description) -> String {
 pub fn kernels() -> Result<()> {
     let chosen = KernelSet::default_set()?;
     let here: Vec<_> = IsaId::available().map(IsaId::name).collect();
-    let in_use = chosen.isa.name();
+    let in_use = chosen.isa().name();
     let mut text =
         format!("this CPU runs {}; in use: {in_use} (SMALLMIND_ISA chooses another)\n\n", here.join(", "));
     text.push_str(&kernel_table(&kernels::enumerate()));

@@ -205,7 +205,7 @@ fn prefill(criterion: &mut Criterion) {
 /// Keys and values in plain rows of eight heads, which are packed on the way.
 fn plain(criterion: &mut Criterion) {
     let heads = 8;
-    for kernel in levels().filter(|kernel| kernel.stored == CacheType::F32) {
+    for kernel in levels().filter(|kernel| kernel.stored() == CacheType::F32) {
         for head_dim in HEAD_DIMS {
             for tokens_q in [1, PROMPTS[0]] {
                 let keys = PROMPTS[0];

@@ -176,7 +176,7 @@ pub trait TileDot {
     /// Two rows of tiles against a panel: the four sums share each load with a neighbour. B is read past L1, where A
     /// may stay.
     unsafe fn two_by_two(block: &Block);
-    /// A row of tiles against two panels: four sums in turn hide how long a dot product takes.
+    /// A row of tiles against two panels: four sums, one after the other, hide the latency of a dot product.
     unsafe fn one_by_four(block: &Block);
     /// A row of tiles against one panel.
     unsafe fn one_by_two(block: &Block);

@@ -1,5 +1,5 @@
 //! AVX-512 (F, BW, DQ, VL): sixteen lanes, thirty-two registers, masks; and the same with VNNI, BF16, AMX.
-//! All levels share one implementation: [`X512`] is generic over what is there besides.
+//! All levels share one implementation: [`X512`] is generic over the extensions.
 //! Every method is one or a few intrinsics; they run inside [`X512::vectorize`] only.
 
 // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`), and pointers are

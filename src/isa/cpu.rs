@@ -1,4 +1,4 @@
-//! What the processor calls itself.
+//! The name of the processor.
 
 /// The processor's name, such as "Intel(R) Xeon(R) Processor"; the architecture's where it tells none.
 pub fn cpu_name() -> String {

@@ -1,5 +1,5 @@
-//! What this CPU can do at most, measured: multiply-adds from registers, and reading from each level of memory.
-//! Everything that claims a share of the machine divides by these.
+//! The limits of this CPU, measured: multiply-adds from registers, and reading from each level of memory.
+//! Reports state speeds as shares of these.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -44,7 +44,7 @@ impl SimdBody for Lanes {
     }
 }
 
-/// Sums of all vectors, in eight chains, so that loads are what it waits for.
+/// Sums of all vectors, in eight chains, so that only loads take time.
 struct Read<'a> {
     data: &'a [f32],
 }
@@ -94,7 +94,7 @@ pub fn flops_per_second(isa: IsaId) -> f64 {
 }
 
 /// Reads `data` from wherever it lies, as often as makes a megabyte; returns the bytes that were read, 0 where the
-/// CPU lacks the level. What doesn't fill eight vectors is left out.
+/// CPU lacks the level. Floats that don't fill eight vectors are left out.
 pub fn read(isa: IsaId, data: &[f32]) -> f64 {
     let Some(lanes) = isa.run(Lanes) else { return 0.0 };
     let bytes = size_of_val(data) / (32 * lanes) * (32 * lanes);

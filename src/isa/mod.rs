@@ -33,9 +33,9 @@ pub use scalar::Scalar;
 
 /// Names of the instruction-set levels, in order of preference within one architecture: `Ord` compares preference.
 ///
-/// A level includes all lower ones of its architecture, but for one: no level with AVX-512 includes
-/// [`IsaId::AvxVnni`], which is an extension of [`IsaId::Avx2`] that processors with AVX-512 may lack. So compare levels
-/// with [`IsaId::includes`], not with `<`.
+/// A level includes all lower ones of its architecture, with one exception: no level with AVX-512 includes
+/// [`IsaId::AvxVnni`], an extension of [`IsaId::Avx2`] that processors with AVX-512 may lack. So compare levels with
+/// [`IsaId::includes`], not with `<`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IsaId {
     /// Portable Rust, no intrinsics.

@@ -1,5 +1,5 @@
 //! Armv8 Advanced SIMD: four lanes, thirty-two registers; and the same with dotprod, and with bf16.
-//! All levels share one implementation: [`NeonX`] is generic over what is there besides.
+//! All levels share one implementation: [`NeonX`] is generic over the extensions.
 //! Every method is one or a few intrinsics; they run inside [`NeonX::vectorize`] only.
 
 // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`), and pointers are

@@ -1,7 +1,7 @@
-//! What depends on the operating system: leave to use the CPU's tile registers, which Linux grants a process that
-//! asks for it. Elsewhere there is none: the level that needs it is then not available.
+//! The part that depends on the operating system: permission to use the CPU's tile registers, which Linux grants to a
+//! process that requests it. Other systems grant none: there the level that needs it is not available.
 
-/// Asks for the tile registers, on behalf of the whole process and for good.
+/// Requests the tile registers for the whole process, for good.
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(super) fn permit_tiles() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
@@ -11,7 +11,7 @@ pub(super) fn permit_tiles() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// There is no way to ask.
+/// There is no such request.
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 pub(super) fn permit_tiles() -> bool {
     false

@@ -1,9 +1,9 @@
-//! What a kernel says of itself: operation, element types, instruction set and register tile.
+//! The description of a kernel: operation, element types, instruction set and register tile.
 //! Reports print it; tests and benches loop over it.
 
 use crate::isa::{Isa, IsaId};
 
-/// What a kernel is.
+/// The description of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelInfo {
     /// Operation, e.g. `"matmul"`, `"gelu_tanh"`.

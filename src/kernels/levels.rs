@@ -1,5 +1,5 @@
 //! The levels of this architecture that float kernels are compiled for, listed once.
-//! A family says what its kernels are at a level ([`At`]); [`table`] lists them for all levels, at compile time.
+//! A family names its kernels at a level ([`At`]); [`table`] lists them for all levels, at compile time.
 //! Kernels that gain from VNNI or dotprod list their own levels.
 
 #[cfg(target_arch = "aarch64")]

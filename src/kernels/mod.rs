@@ -24,7 +24,8 @@ pub use info::KernelInfo;
 pub use portion::Portion;
 pub use set::{ISA_VARIABLE, KernelSet};
 
-/// Every kernel of this build, family by family; not all run on this CPU (see [`IsaId::is_available`](crate::isa::IsaId::is_available)).
+/// Every kernel of this build, family by family. Not all run on this CPU: see
+/// [`IsaId::is_available`](crate::isa::IsaId::is_available).
 pub fn enumerate() -> Vec<KernelInfo> {
     let products =
         matmul::kernels().chain(attention::kernels()).chain(qmatmul::kernels()).chain(bmatmul::kernels());

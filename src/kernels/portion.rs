@@ -3,7 +3,7 @@
 
 /// A share of `Y = X · Wᵀ (+ bias) (+ Y)`: all `m` rows of X against a run of packed weight panels.
 ///
-/// X is `m × k`, row-major with `ldx` *bytes* between rows, in the representation the family names
+/// X is `m × k`, row-major with `ldx` *bytes* between rows, in the representation that the family names
 /// (f32 for `matmul`, quantised rows for `qmatmul`). W is N × K, packed ahead into panels of `nr` outputs.
 /// Y is `m × n` f32, row-major with `ldy` floats between rows; only columns of panels
 /// `panel_begin..panel_end` are written, and never a column ≥ `n`.
@@ -34,6 +34,6 @@ pub struct Portion {
     pub ldy: usize,
     /// `n` floats added to each row, or null.
     pub bias: *const f32,
-    /// Adds to what Y holds (a residual) instead of overwriting it.
+    /// Adds to Y (a residual) instead of overwriting it.
     pub accumulate: bool,
 }

@@ -57,7 +57,7 @@ struct Rotation {
 /// A rotary embedding.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<Rotation>,
 }

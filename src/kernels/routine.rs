@@ -1,13 +1,13 @@
-//! From arithmetic that is written once to code for one level: what tables of kernels hold, and how it is run.
+//! From arithmetic that is written once to code for one level, which tables of kernels hold and run.
 
 use crate::isa::{Isa, SimdBody};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// The arithmetic of a kernel, written once for all levels. `A` is what it works on: where these are pointers, the
-/// kernel's contract says what they must point to.
+/// The arithmetic of a kernel on arguments of type `A`, written once for all levels. Where arguments are pointers, the
+/// kernel's contract states the memory that they must point to.
 pub(super) trait Routine<A> {
-    /// What it returns.
+    /// The result.
     type Output;
     /// Computes. Implementations are `#[inline(always)]`, as all that they call must be: only then is the code
     /// compiled for `I`.
@@ -45,8 +45,8 @@ impl<A, R> Code<A, R> {
     /// Runs the code.
     ///
     /// # Safety
-    /// This CPU has the level, which whoever got the kernel from its family's `select` knows; and the memory that
-    /// `args` names is there, as the kernel's contract says.
+    /// This CPU has the level, as a kernel from its family's `select` proves. The memory that `args` names is there, as
+    /// the kernel's contract says.
     #[inline(always)]
     pub unsafe fn run(&self, args: &A) -> R {
         // SAFETY: the caller promises the level and the memory.

@@ -1,8 +1,8 @@
 //! How a kernel is chosen, once for all families: each family has one table, and takes the best entry for a level.
 //! An entry is a kernel, or all kernels of one level where a family chooses these together.
 //!
-//! Tables are private to their families, and [`best`] is the only way to an entry: so whoever holds a kernel that
-//! came out of a family's `select` has the proof that this CPU can run it.
+//! Tables are private to their families, and [`best`] is the only way to an entry. So a kernel that came out of a
+//! family's `select` is the proof that this CPU can run it.
 
 use crate::isa::IsaId;
 

@@ -34,7 +34,7 @@ pub struct TransposeArgs {
 /// A transposition.
 #[derive(Clone, Copy, Debug)]
 pub struct Transpose {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<TransposeArgs>,
 }

@@ -1,5 +1,5 @@
-//! Walks along rows of floats, a vector at a time: the one place where elementwise and row-wise kernels read and
-//! write memory. What they compute on the way is a [`Function`] of vectors, which needs no `unsafe`.
+//! Walks along rows of floats, a vector at a time: elementwise and row-wise kernels read and write memory here, and
+//! compute [`Function`]s of vectors, which need no `unsafe`.
 
 use crate::isa::Isa;
 
@@ -50,7 +50,7 @@ impl<T: Terms> Terms for Stored<T> {
     }
 }
 
-/// Visits the terms `first .. n` a vector at a time, for what `terms` does on the way (storing).
+/// Visits the terms `first .. n` a vector at a time, so that they are stored on the way.
 ///
 /// # Safety
 /// The rows behind `terms` reach to `n`.

@@ -1,5 +1,5 @@
-//! The ways into the cache and out of it: rounding rows of keys and values to where [`Layout`] places them, and
-//! widening a tile of them to the same places of an f32 cache, where many rows of queries share it.
+//! Writes to the cache and reads from it: rows of keys and values are rounded to the places that [`Layout`] gives
+//! them, and a tile is widened to the same places of an f32 cache where many rows of queries share it.
 
 use super::layout::{Layout, RUN};
 use super::stored::Stored;
@@ -9,11 +9,11 @@ use crate::kernels::routine::Routine;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// Rows to store, and where.
+/// Rows to store, and their places.
 #[derive(Clone, Copy)]
 pub(super) struct Put {
     pub layout: Layout,
-    /// The head's keys or values: pages for the positions at least.
+    /// The head's keys or values, which have pages at least for the positions.
     pub to: HeadTiles,
     /// Position of row 0.
     pub position: usize,
@@ -26,18 +26,18 @@ pub(super) struct Put {
 /// A tile to widen.
 #[derive(Clone, Copy)]
 pub(super) struct Widen {
-    /// Of what is stored.
+    /// The layout of the stored tile.
     pub layout: Layout,
     /// The tile's first panel, or its first span.
     pub from: *const u8,
     /// Positions.
     pub count: usize,
-    /// Room for whole panels, or whole spans, of f32.
+    /// Has room for whole panels, or whole spans, of f32.
     pub to: *mut f32,
 }
 
-/// Positions of a panel that go in together: a key's elements lie a line of the panel apart, so they are
-/// rounded beside each other first, and the panel is written line by line.
+/// Positions of a panel that are stored together: a key's elements lie a line of the panel apart, so several keys are
+/// rounded first, and then the panel is written line by line.
 const TOGETHER: usize = 16;
 
 /// Rounded elements of a run, up to a whole vector.
@@ -153,7 +153,7 @@ impl<S: Stored> Routine<Widen> for WidenValues<S> {
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &Widen) {
         let Widen { layout, from, count, to } = *args;
-        // Spans of both types are cut at different elements: what lies in both goes over.
+        // Spans of both types are cut at different elements: the elements that two spans share are widened together.
         for wide in (Layout { stored: CacheType::F32, ..layout }).value_spans() {
             for span in layout.value_spans() {
                 let both = span.start.max(wide.start)..span.end.min(wide.end);

@@ -5,10 +5,10 @@ use super::TILE;
 use super::stored::CacheType;
 use std::ops::Range;
 
-/// Elements of a value's span, about: what of a tile's values stays in L1 while rows pass by.
+/// Approximate elements of a value's span: that much of a tile's values stays in L1 while rows pass by.
 const SPAN: usize = 80;
 
-/// Elements of a head that share a factor, at most, where the type has factors. 32 instead would take a
+/// Elements of a head that share a factor, at most, where the type has factors. Runs of 32 would take a
 /// sixteenth more memory.
 pub(super) const RUN: usize = 64;
 
@@ -23,7 +23,7 @@ const FACTOR: usize = size_of::<f32>();
 /// [`TILE`] in a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// What an element is stored as.
+    /// The type of a stored element.
     pub stored: CacheType,
     /// Elements of a head.
     pub head_dim: usize,
@@ -97,7 +97,7 @@ impl Layout {
         TILE * self.factors(1)
     }
 
-    /// Runs of a key's elements: what shares a factor, or all.
+    /// Runs of a key's elements: those that share a factor, or all.
     pub(super) fn key_runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (n, run) = (self.head_dim, if self.stored.scaled() { RUN } else { self.head_dim.max(1) });
         (0..n).step_by(run).map(move |d| d..(d + run).min(n))

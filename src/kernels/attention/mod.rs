@@ -1,12 +1,13 @@
-//! Attention of queries over one key/value head after the other: softmax(scale · Q·Kᵀ + mask) · V, never T × T.
+//! Attention of queries over one key/value head after the other: softmax(scale · Q·Kᵀ + mask) · V, without a matrix
+//! of all scores.
 //! Keys and values come from a packed cache ([`Kernel::run`]) or from plain rows ([`attention()`]), with the same bits.
 //!
 //! # Contract
 //! - The cache of one key/value head is tiles of [`TILE`] positions, each in the layout that [`Layout`] describes.
 //!   A tile stands in a page, and [`HeadTiles`] says in which: nothing depends on where pages are or how many there
 //!   are, so a cache can be any length, and sequences can share a pool of pages.
-//! - A call reads from the tile of the first position that any of its tokens sees to the tile of the last one:
-//!   these and those in between must have pages. No other page is read, no other entry of the table looked up.
+//! - A call reads all tiles from that of the first position that any of its tokens sees to that of the last one:
+//!   these must have pages. It reads no other page, and looks up no other entry of the table.
 //! - A cache holds f32, f16 or bytes ([`CacheType`]), rounded when stored, to nearest even. f16: an error of at most
 //!   2⁻¹¹ of the number (2⁻²⁵ where that is more), and ∞ beyond 65504. Bytes: each run of 64 elements of a head (the
 //!   last may be shorter) has an f32 factor, 1/127 of its largest magnitude; the error is at most 1/254 of that
@@ -18,19 +19,19 @@
 //!   sees keys `starts[token]..limits[token]`, and so do all its heads. One that sees none gets zeros, and so does
 //!   one whose keys a mask hides with −∞, all of them.
 //! - Keys are taken in tiles of [`TILE`] positions that begin at multiples of it; a tile's exponentials are taken
-//!   relative to the largest score so far, and what was summed before is scaled down when that grows (the online
-//!   softmax of Milakov & Gimelshein 2018, arXiv:1805.02867; in tiles as FlashAttention, Dao et al. 2022,
-//!   arXiv:2205.14135). So far as a part of the sequence goes: every [`PART`] positions, counted from 0, begin anew,
+//!   relative to the largest score so far, and earlier sums are scaled down when that grows (the online softmax of
+//!   Milakov & Gimelshein 2018, arXiv:1805.02867; in tiles as FlashAttention, Dao et al. 2022, arXiv:2205.14135).
+//!   This goes on within a part of the sequence: each part of [`PART`] positions, counted from 0, starts from nothing,
 //!   and parts are joined in their order, by the same rule. Rows never mix, and tiles and parts are places in the
 //!   sequence and not in the batch: a row's bits are the same alone and among others, however its sequence is cut
-//!   into calls, and whoever computes which of its parts ([`Kernel::run_parts`]). But for the sign of a 0: a sum that
-//!   underflowed to −0 is 0 once a zero is added of what only other rows see.
+//!   into calls, and however its parts are shared among workers ([`Kernel::run_parts`]). Only the sign of a 0 may
+//!   differ: a sum that underflowed to −0 becomes 0 when a zero is added for keys that only other rows see.
 //! - The factor on the queries includes log₂ e, so that weights are powers of two. A score is one sum over the
 //!   elements in order; an element of the result is one sum over the keys in order; the sum of the weights has
-//!   the lanes of a vector. What a row does not see adds zeros to them.
-//! - What stands from the largest limit of a call on does not count (a panel's remaining keys are read, and their
+//!   the lanes of a vector. Keys that a row does not see add zeros to them.
+//! - Keys and values from the largest limit of a call on do not count (a panel's remaining keys are read, and their
 //!   scores dropped). A key that a row does not see has weight 0 in it, so its value must be finite (0 · ∞ is NaN)
-//!   where it stands from the first to the last key that rows of the call see.
+//!   where it lies between the first and the last key that rows of the call see.
 //! - Relative to Σ weight·|v|, the error is at most (head_dim + 8) · u · max(Σ|scale·q·k| + |mask|) for the
 //!   scores, which the exponential passes on, and (n + 4·n/TILE + 16) · u for n visible keys; u = 2⁻²⁴.
 //!   (Eight: three for the factor and its product with the query, one for products that the scalar level rounds,
@@ -79,7 +80,7 @@ pub const TILE: usize = 128;
 /// Positions in a part of the sequence, of whole tiles. A constant for the same reason.
 pub const PART: usize = 2 * TILE;
 
-/// A table's entry where a sequence has no page: one not yet taken, or released since nothing sees it any more.
+/// A table's entry for a tile without a page: not yet taken, or released since no later row sees it.
 pub const NO_PAGE: u32 = u32::MAX;
 
 /// A key/value head's keys, or its values, of one sequence: tiles of [`TILE`] positions, as [`Layout`] fills them,
@@ -142,8 +143,8 @@ pub struct AttentionArgs {
     pub limits: *const u32,
     /// The first position that each token sees (a sliding window): `tokens` of them, or null for 0.
     pub starts: *const u32,
-    /// Asks for keys and values before they are needed, which pays where they lie beyond L2 and few rows share
-    /// them; where they lie in L2 it costs.
+    /// Prefetches keys and values, which gains time where they lie beyond L2 and few rows share them, and costs time
+    /// where they lie in L2.
     pub ahead: bool,
     /// First row of the result.
     pub out: *mut f32,
@@ -160,8 +161,7 @@ pub struct AttentionArgs {
 pub struct Kernel {
     /// Name, level, tile.
     pub info: KernelInfo,
-    /// The type of its cache.
-    pub stored: CacheType,
+    stored: CacheType,
     /// Tiles over f32: for packed rows and for a widened cache.
     tiles: &'static Tiles,
     /// Tiles over the type of the cache.
@@ -248,6 +248,11 @@ impl Kernel {
         }
     }
 
+    /// The type of its cache.
+    pub const fn stored(&self) -> CacheType {
+        self.stored
+    }
+
     /// Where the keys and values of heads of `head_dim` elements stand for this kernel.
     pub const fn layout(&self, head_dim: usize) -> Layout {
         Layout { stored: self.stored, head_dim, nr: self.tiles.nr, value_step: self.tiles.lanes }
@@ -259,7 +264,7 @@ impl Kernel {
         scratch::len(self, head_dim, rows, false)
     }
 
-    /// Floats of what [`Kernel::run_parts`] leaves of each part for `rows` rows; `None` on overflow.
+    /// Floats that [`Kernel::run_parts`] writes for each part and `rows` rows; `None` on overflow.
     pub fn part_len(&self, head_dim: usize, rows: usize) -> Option<usize> {
         scratch::part_len(self, head_dim, rows)
     }
@@ -267,7 +272,7 @@ impl Kernel {
     /// Stores the keys of `count` adjoining positions, each row `stride` floats from the next.
     ///
     /// # Safety
-    /// The CPU has `info.isa`; so many rows of `head_dim` floats are readable; `keys` are the head's tiles, which
+    /// So many rows of `head_dim` floats are readable; `keys` are the head's tiles, which
     /// have pages for the positions, and no one else touches these positions or writes their entries of the table.
     pub unsafe fn store_keys(
         &self,
@@ -298,8 +303,7 @@ impl Kernel {
     /// Stores the key and the value of one position of a head whose tiles adjoin in these buffers.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where key and value differ in length, the position is not in both buffers, or
-    /// the kernel not one for this CPU.
+    /// [`Error::InvalidArgument`] where key and value differ in length, or the position is not in both buffers.
     pub fn store(
         &self,
         keys: &mut [u8],
@@ -314,7 +318,6 @@ impl Kernel {
         let (key_tile, value_tile) = (layout.key_tile(), layout.value_tile());
         if head_dim != value.len()
             || position / TILE >= tiles(keys.len(), key_tile).min(tiles(values.len(), value_tile))
-            || !self.info.isa.is_available()
         {
             return Err(Error::invalid(format!(
                 "a key of {head_dim} elements and a value of {} at position {position} don't fit their cache",
@@ -331,10 +334,10 @@ impl Kernel {
         Ok(())
     }
 
-    /// Computes; see the module's contract and [`AttentionArgs`].
+    /// Computes the result; see the module's contract and [`AttentionArgs`].
     ///
     /// # Safety
-    /// The CPU has `info.isa`. All memory that `args` names is there: the rows of Q and out, limits and starts, the
+    /// All memory that `args` names is there: the rows of Q and out, limits and starts, the
     /// scratch memory, and of keys and values the whole tiles from the first to the last of which any token sees
     /// something, with their entries of the table. The result overlaps nothing else but Q, and Q only row on row.
     pub unsafe fn run(&self, args: &AttentionArgs) {
@@ -342,9 +345,9 @@ impl Kernel {
         unsafe { pass::run(self, &args.call()) }
     }
 
-    /// Computes what some parts of the sequence ([`PART`] positions each, counted from 0) have for the result:
-    /// [`Kernel::part_len`] floats for each, one after the other from `to` on. Nothing is written to `out`. Of
-    /// parts before the first position that any token sees, or after the last one, no page is read.
+    /// Computes the contributions of some parts of the sequence to the result: parts of [`PART`] positions each,
+    /// counted from 0, and [`Kernel::part_len`] floats for each, one after the other from `to` on. Nothing is written
+    /// to `out`. No page is read of parts before the first position that any token sees, or after the last one.
     ///
     /// # Safety
     /// As [`Kernel::run`]; `to` is writable for as many floats.
@@ -359,8 +362,8 @@ impl Kernel {
     /// among them, and add zeros. Without any part, each row is zeros.
     ///
     /// # Safety
-    /// As [`Kernel::run`] of the result; [`Kernel::run_parts`] has left the parts, which are used up. There is room for
-    /// one, also where `count` is 0.
+    /// As [`Kernel::run`] of the result; `parts` holds the parts as [`Kernel::run_parts`] writes them, and they are
+    /// overwritten. There is room for one part, also where `count` is 0.
     pub unsafe fn join_parts(&self, args: &AttentionArgs, parts: *mut f32, count: usize) {
         // SAFETY: the caller promises all memory that `args` names.
         unsafe { pass::join_parts(self, &args.call(), parts, count) }

@@ -1,11 +1,11 @@
-//! Puts a tile of plain keys and values where attention's products read them: keys into panels, turned round,
+//! Copies a tile of plain keys and values to where attention's products read them: keys transposed into panels,
 //! values into lines without gaps.
 
 use crate::isa::Isa;
 use crate::kernels::routine::Routine;
 use crate::kernels::vectors::load;
 
-/// Some rows of a caller's buffer, and where they go.
+/// Some rows of a caller's buffer, and the place that they are packed to.
 #[derive(Clone, Copy)]
 pub(super) struct Pack {
     /// Kernel 0.
@@ -52,7 +52,7 @@ impl Routine<Pack> for PackKeys {
     }
 }
 
-/// Turns round a part of a square, by way of a whole one; lines are written whole.
+/// Transposes a part of a square, by way of a whole one; lines are written whole.
 ///
 /// # Safety
 /// `keys` rows of `elements` floats are there, and `elements` lines of whole vectors.
@@ -66,16 +66,16 @@ unsafe fn part<I: Isa>(
     to: *mut f32,
     width: usize,
 ) {
-    let (mut square, mut turned) = ([0.0f32; SQUARE], [0.0f32; SQUARE]);
-    let (square, turned) = (square.as_mut_ptr(), turned.as_mut_ptr());
-    // SAFETY: the caller's promise; a square is LANES × LANES at most.
+    let (mut square, mut transposed) = ([0.0f32; SQUARE], [0.0f32; SQUARE]);
+    let (square, transposed) = (square.as_mut_ptr(), transposed.as_mut_ptr());
+    // SAFETY: the caller promises rows and lines; a square has LANES × LANES floats at most.
     unsafe {
         for i in 0..keys {
             isa.store(square.add(i * I::LANES), load(isa, from.add(i * stride), elements));
         }
-        isa.transpose_block(square, I::LANES, turned, I::LANES);
+        isa.transpose_block(square, I::LANES, transposed, I::LANES);
         for i in 0..elements {
-            isa.store(to.add(i * width), isa.load(turned.add(i * I::LANES)));
+            isa.store(to.add(i * width), isa.load(transposed.add(i * I::LANES)));
         }
     }
 }

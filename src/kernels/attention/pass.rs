@@ -1,4 +1,4 @@
-//! The loops round the register tiles, cut so that what is read again stays in a cache.
+//! The loops round the register tiles, cut so that memory that is read again stays in a cache.
 //!
 //! ```text
 //! for passes         some hundred rows: queries and sums stay in L2
@@ -22,7 +22,7 @@ use super::{CacheType, HeadTiles, Kernel, Layout, PART, TILE};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-/// Bytes of a slice of a panel of keys, at most: what shall stay in L1 while the blocks pass by.
+/// Bytes of a slice of a panel of keys, at most: so much stays in L1 while the blocks pass by.
 const SLICE_BYTES: usize = 32 << 10;
 
 /// Which keys a token sees.
@@ -55,10 +55,10 @@ impl Sight {
     }
 }
 
-/// Where keys and values stand.
+/// The places of keys and values.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
-    /// In a cache, as [`super::Layout`] has placed them.
+    /// In a cache, in the places of [`super::Layout`].
     Cache { keys: HeadTiles, values: HeadTiles },
     /// In rows, `key_stride` and `value_stride` floats apart; they are packed tile by tile.
     Plain { keys: *const f32, key_stride: usize, values: *const f32, value_stride: usize },
@@ -77,7 +77,7 @@ pub(super) struct Call {
     pub scale: f32,
     pub sight: Sight,
     pub source: Source,
-    /// Asks for a cache's keys and values before they are needed.
+    /// Prefetches a cache's keys and values.
     pub ahead: bool,
     /// [`scratch::len`] floats for as many rows or more, and for this source.
     pub scratch: *mut f32,
@@ -91,7 +91,7 @@ struct Values {
     stride: usize,
 }
 
-/// Where the values of a span begin, how many elements their lines are apart, and their factors.
+/// The start of a span's values, the number of elements between their lines, and their factors.
 #[derive(Clone, Copy)]
 struct Lines {
     first: *const u8,
@@ -118,7 +118,7 @@ struct Tile {
     first: usize,
     keys: *const u8,
     values: Values,
-    /// Where the next tile's keys will be read from, if there is one and it is worth asking for; else null.
+    /// The next tile's keys, if there is one and it is to be prefetched; else null.
     next: *const u8,
 }
 
@@ -146,17 +146,17 @@ struct Span {
 pub(super) struct Pass<'a> {
     kernel: &'a Kernel,
     call: &'a Call,
-    /// What reads keys and values, and how these stand where it reads them.
+    /// The tiles that read keys and values, and the layout in which they read them.
     tiles: &'static Tiles,
     layout: Layout,
     scratch: Scratch,
-    /// What the tiles add to.
+    /// The state that the tiles add to.
     state: State,
     /// The first key that any row of a block sees, and one past the last, of each block.
     seen: *mut Seen,
 }
 
-/// What some rows see: from the first key of any of them to the last.
+/// The keys that some rows see: from the first key of any of them to the last.
 #[derive(Clone, Copy)]
 struct Seen {
     start: u32,
@@ -186,8 +186,8 @@ fn blocks(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 /// Computes all rows of a call.
 ///
 /// # Safety
-/// All memory that the call names is there; the result overlaps nothing else but
-/// the queries, and these only row on row.
+/// All memory that the call names is there; the result overlaps nothing else but the queries, and these only row on
+/// row.
 pub(super) unsafe fn run(kernel: &Kernel, call: &Call) {
     let Some(pass) = Pass::new(kernel, call) else { return };
     for rows in pass.cut() {
@@ -195,7 +195,7 @@ pub(super) unsafe fn run(kernel: &Kernel, call: &Call) {
     }
 }
 
-/// Computes all rows of a call over some parts of the sequence, which are left from `to` on.
+/// Computes all rows of a call over some parts of the sequence, and writes the parts from `to` on.
 ///
 /// # Safety
 /// As [`run`], without the result; [`scratch::part_len`] floats are there for each part.
@@ -220,7 +220,7 @@ pub(super) unsafe fn run_parts(kernel: &Kernel, call: &Call, parts: Range<usize>
 /// Writes the rows of a call from `count` parts of the sequence, which follow each other.
 ///
 /// # Safety
-/// The result is there, and what [`run_parts`] has left.
+/// The memory of the result is there, and `parts` holds all parts as [`run_parts`] writes them.
 pub(super) unsafe fn join_parts(kernel: &Kernel, call: &Call, parts: *mut f32, count: usize) {
     let (head_dim, rows) = (call.head_dim, call.rows);
     let Some(len) = scratch::part_len(kernel, head_dim, rows) else { return };
@@ -238,7 +238,7 @@ pub(super) unsafe fn join_parts(kernel: &Kernel, call: &Call, parts: *mut f32, c
 }
 
 impl<'a> Pass<'a> {
-    /// `None` where there is nothing to do, or no memory could hold it.
+    /// `None` where there is nothing to compute, or no memory could hold it.
     fn new(kernel: &'a Kernel, call: &'a Call) -> Option<Self> {
         let plain = matches!(call.source, Source::Plain { .. });
         let scratch = Scratch::new(kernel, call.head_dim, call.rows, plain, call.scratch)?;

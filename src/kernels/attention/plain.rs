@@ -26,7 +26,7 @@ impl Strides {
     }
 }
 
-/// What is computed for what.
+/// The sizes of a computation, and the keys that each query sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Sequences.
@@ -64,12 +64,12 @@ impl Shape {
     }
 }
 
-/// Elements and where they stand.
+/// Elements and their places.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
     /// The elements.
     pub data: &'a [f32],
-    /// Their places; 0 where all share one.
+    /// The distances between them; 0 where all share one place.
     pub strides: Strides,
 }
 
@@ -86,7 +86,7 @@ pub struct Inputs<'a> {
     pub mask: Option<Tensor<'a>>,
 }
 
-/// Floats of scratch memory that [`attention`] asks for: less than 192 Ki + 400 · head_dim, whatever the rest is.
+/// Floats of scratch memory that [`attention`] needs: less than 192 Ki + 400 · head_dim, whatever the other sizes are.
 /// `None` on overflow.
 pub fn scratch_len(kernel: &Kernel, shape: &Shape) -> Option<usize> {
     let rows = shape.tokens_q.saturating_mul(shape.n_head.checked_div(shape.n_head_kv).unwrap_or(0));
@@ -98,7 +98,7 @@ pub fn scratch_len(kernel: &Kernel, shape: &Shape) -> Option<usize> {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where shapes disagree, a tensor does not fit its slice, results would share their
-/// place, `kernel` is not for this CPU, or the scratch memory is shorter than [`scratch_len`].
+/// place, or the scratch memory is shorter than [`scratch_len`].
 pub fn attention(
     kernel: &Kernel,
     shape: &Shape,
@@ -118,9 +118,6 @@ pub fn attention(
     }
     if u32::try_from(tokens_kv).is_err() {
         return Err(Error::invalid(format!("{tokens_kv} keys; at most 2^32 - 1")));
-    }
-    if !kernel.info.isa.is_available() {
-        return Err(Error::invalid("the kernel is not one for this CPU"));
     }
     let Inputs { q, k, v, mask } = *inputs;
     fits("Q", q.data.len(), &q.strides, [batch, tokens_q, n_head, head_dim])?;
@@ -166,8 +163,8 @@ pub fn attention(
             ahead: false,
             scratch: scratch.as_mut_ptr(),
         };
-        // SAFETY: every tensor lies in its slice, the result is borrowed mutably, the level is available, and
-        // the scratch memory is as long as it must be.
+        // SAFETY: every tensor lies in its slice, as was just checked, and so does the scratch memory; both outputs are
+        // borrowed mutably.
         unsafe { pass::run(kernel, &call) }
     }
     Ok(())
@@ -191,7 +188,7 @@ fn fits(name: &str, len: usize, strides: &Strides, sizes: [usize; 4]) -> Result<
     }
 }
 
-/// Refuses strides that put two rows on one place, and ones that weave rows into each other.
+/// Refuses strides that give two rows one place, and strides that interleave rows.
 fn distinct(strides: &Strides, [batch, tokens, heads, elements]: [usize; 4]) -> Result<()> {
     let mut axes = [(strides.batch, batch), (strides.token, tokens), (strides.head, heads)];
     axes.sort_unstable();

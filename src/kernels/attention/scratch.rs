@@ -9,7 +9,7 @@ pub(super) const GROUP: usize = 8;
 const PASS: usize = 48 << 10;
 /// Rows of a pass, at most.
 const PASS_ROWS: usize = 768;
-/// Blocks of rows that read a cache as it is stored, at most: more gain from widening it once for all.
+/// Blocks of rows that read a cache as it is stored, at most: for more it is faster to widen the cache once.
 const DIRECT: usize = 2;
 
 /// Rows of a pass, at most.
@@ -23,7 +23,7 @@ pub(super) fn widens(kernel: &Kernel, rows: usize) -> bool {
     kernel.stored != CacheType::F32 && rows > DIRECT * kernel.direct.mr
 }
 
-/// Whether so few rows read plain values where they are; only whole vectors can be read so.
+/// Whether so few rows read plain values where they are, which takes whole vectors.
 pub(super) fn in_place(kernel: &Kernel, head_dim: usize, rows: usize) -> bool {
     rows <= kernel.tiles.mr && head_dim.is_multiple_of(kernel.tiles.lanes)
 }
@@ -33,13 +33,13 @@ struct Sizes {
     queries: usize,
     scores: usize,
     state: StateSizes,
-    /// Each of shrink, starts, ends, and two of what blocks see.
+    /// Each of shrink, starts and ends, and half of the keys that blocks see.
     entries: usize,
     keys: usize,
     values: usize,
 }
 
-/// Sizes of what is known of some rows.
+/// Sizes of the state of some rows.
 struct StateSizes {
     sums: usize,
     weights: usize,
@@ -96,19 +96,19 @@ pub(super) fn len(kernel: &Kernel, head_dim: usize, rows: usize, plain: bool) ->
     Sizes::new(kernel, head_dim, rows, plain)?.total()
 }
 
-/// Floats of what rows have from one part of the sequence; `None` on overflow.
+/// Floats of the state that rows have from one part of the sequence; `None` on overflow.
 pub(super) fn part_len(kernel: &Kernel, head_dim: usize, rows: usize) -> Option<usize> {
     StateSizes::new(kernel, head_dim, rows)?.total()
 }
 
-/// Places of what a pass needs.
+/// Places of a pass's scratch memory.
 #[derive(Clone, Copy)]
 pub(super) struct Scratch {
     pub queries: *mut f32,
     pub scores: *mut f32,
-    /// What is known of the rows.
+    /// The state of the rows.
     pub total: State,
-    /// What is known from one part of the sequence.
+    /// Their state from one part of the sequence.
     pub part: State,
     /// Two entries for each block of rows.
     pub seen: *mut u32,
@@ -158,7 +158,8 @@ fn place(rest: &State, sizes: &StateSizes, at: &mut Taker) -> State {
     State { sums, weights, largest: at.take(sizes.largest), ..*rest }
 }
 
-/// What `rows` rows have from a part of the sequence, kept from `first` on; for the rest of the entries, `rest`.
+/// The state that `rows` rows have from a part of the sequence, which is kept from `first` on; entries that are not
+/// kept are those of `rest`.
 /// `None` where [`part_len`] is.
 pub(super) fn kept(
     kernel: &Kernel,
@@ -171,7 +172,7 @@ pub(super) fn kept(
 }
 
 impl State {
-    /// For rows whose results are joined only: nothing but how wide they are.
+    /// The state of rows that are only joined: no entries but the width of their sums.
     pub fn bare(width: usize) -> Self {
         let (none, no_entries) = (std::ptr::null_mut(), std::ptr::null_mut());
         State {

@@ -1,4 +1,4 @@
-//! How attention runs its parts, and who promises that their memory is there.
+//! How attention runs its steps, and where the promise is made that their memory is there.
 //!
 //! Types of this module that hold pointers (rows, tiles, states, the arguments of steps) are made here alone, out of
 //! memory that the caller of an unsafe function ([`Kernel::run`](super::Kernel::run) and its like) has promised, or

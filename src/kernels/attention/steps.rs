@@ -269,7 +269,7 @@ impl Weigh {
         let (begin, end) = (inside(seen.start), inside(seen.end));
         let mask = self.mask.map(|mask| mask.rows.row(mask.first + i).wrapping_add(self.tile));
         for column in columns.step_by(I::LANES) {
-            // SAFETY: the row has a vector of scores here, and its mask reaches to the end of what it sees.
+            // SAFETY: the row has a vector of scores here, and its mask reaches to the last key that it sees.
             unsafe {
                 let p = self.scores.add(i * TILE + column);
                 let mut score = isa.load(p);

@@ -4,7 +4,7 @@ use super::layout::RUN;
 use crate::isa::Isa;
 use crate::kernels::vectors::load;
 
-/// What a cache stores an element as.
+/// The type that a cache stores its elements in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types)] // the name that users know
 pub enum CacheType {
@@ -45,8 +45,8 @@ impl CacheType {
     }
 }
 
-/// A type's arithmetic. What is widened is an f32 exactly, or the rounded product with its run's factor: always
-/// the same one, so that it does not matter who widens it.
+/// A type's arithmetic. A widened element is the stored one exactly, or its rounded product with its run's factor:
+/// the same bits, wherever it is widened.
 pub(super) trait Stored: 'static {
     const TYPE: CacheType;
     type Element: Copy;
@@ -77,14 +77,14 @@ impl Stored for F32 {
 
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, p: *const f32) -> I::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is readable for LANES elements.
         unsafe { isa.load(p) }
     }
 
     #[inline(always)]
     unsafe fn narrow<I: Isa>(isa: I, from: *const f32, n: usize, to: *mut f32) -> f32 {
         for i in (0..n).step_by(I::LANES) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises `n` floats, and room for whole vectors.
             unsafe { isa.store(to.add(i), load(isa, from.add(i), (n - i).min(I::LANES))) }
         }
         1.0
@@ -97,14 +97,14 @@ impl Stored for F16 {
 
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, p: *const u16) -> I::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is readable for LANES elements.
         unsafe { isa.load_f16(p) }
     }
 
     #[inline(always)]
     unsafe fn narrow<I: Isa>(isa: I, from: *const f32, n: usize, to: *mut u16) -> f32 {
         for i in (0..n).step_by(I::LANES) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises `n` floats, and room for whole vectors.
             unsafe { isa.store_f16(to.add(i), load(isa, from.add(i), (n - i).min(I::LANES))) }
         }
         1.0
@@ -117,7 +117,7 @@ impl Stored for Q8 {
 
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, p: *const i8) -> I::F32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is readable for LANES elements.
         isa.to_f32(unsafe { isa.load_i8(p) })
     }
 
@@ -127,7 +127,7 @@ impl Stored for Q8 {
         // NaN gets lost in a maximum, but not in a sum of products with 0, and ∞ becomes one there.
         let (mut largest, mut unknown) = (isa.zero(), isa.zero());
         for i in (0..n).step_by(I::LANES) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises `n` floats.
             let x = unsafe { load(isa, from.add(i), (n - i).min(I::LANES)) };
             largest = isa.max(isa.abs(x), largest);
             unknown = isa.mul_add(x, isa.zero(), unknown);
@@ -138,7 +138,7 @@ impl Stored for Q8 {
         let zeros = unknown.is_nan() || scale < f32::MIN_POSITIVE;
         let inverse = isa.splat(if zeros { 0.0 } else { 127.0 / largest });
         for i in (0..n).step_by(I::LANES) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises `n` floats, and room for whole vectors.
             unsafe {
                 let x = load(isa, from.add(i), (n - i).min(I::LANES));
                 let rounded = isa.to_i32(isa.mul(x, inverse));

@@ -30,7 +30,7 @@ pub(super) struct Scores {
     pub panel_stride: usize,
     /// Kernel 0 of the scores, at the panel's first key; rows lie [`TILE`] floats apart.
     pub scores: *mut f32,
-    /// Adds to what stands there (elements before these) instead of starting at 0.
+    /// Adds to the scores there (of elements before these) instead of starting at 0.
     pub resume: bool,
     /// The start of the memory that is prefetched, as many bytes as the keys have; or null. The highest tile
     /// prefetches nothing: it has too much to compute to wait for memory.
@@ -54,7 +54,7 @@ pub(super) struct Sums {
     pub sums: *mut f32,
     /// Floats between rows of the sums.
     pub sum_stride: usize,
-    /// A factor for what stands in each row of the sums.
+    /// A factor for the present sums of each row.
     pub shrink: *const f32,
     /// The start of the memory that is prefetched, as many bytes as the values have; or null.
     pub next: *const u8,
@@ -197,7 +197,7 @@ unsafe fn sums<I: Isa, S: Stored, const MR: usize, const NV: usize>(tile: &Sums)
 /// A vector of elements at `p`, which lies where a tile's fields say that there are some.
 #[inline(always)]
 fn load<I: Isa, S: Stored>(isa: I, p: *const S::Element) -> I::F32 {
-    // SAFETY: whoever made the tile knows that its memory is there.
+    // SAFETY: a tile names only memory that is there, see `step`.
     unsafe { S::load(isa, p) }
 }
 

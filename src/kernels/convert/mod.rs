@@ -1,7 +1,7 @@
 //! Bulk conversions between f32 and the 16-bit floats, IEEE half (f16) and bfloat16 (bf16).
 //!
-//! Contract: widening is exact. Narrowing rounds to nearest, ties to even, through denormals; what is too large
-//! becomes ∞; NaN stays NaN (which one is not promised). Any alignment; element i depends on element i only, so any
+//! Contract: widening is exact. Narrowing rounds to nearest, ties to even, through denormals; numbers too large
+//! become ∞; NaN stays NaN (which one is not promised). Any alignment; element i depends on element i only, so any
 //! split gives the same bits. Input and output do not overlap.
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ struct Args<S, D> {
 /// A conversion from `S` to `D`.
 #[derive(Clone, Copy, Debug)]
 pub struct Convert<S, D> {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<Args<S, D>>,
 }

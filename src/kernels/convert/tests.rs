@@ -3,7 +3,7 @@
 use super::*;
 use half::{bf16, f16};
 
-/// For each 16-bit value: itself, the points half-way to its neighbour, and those just beside them.
+/// For each 16-bit value: itself, the points half-way to its neighbour, and the nearest numbers to these.
 fn edges(widen: fn(u16) -> f32) -> Vec<f32> {
     let near = |x: f32| [-1i64, 0, 1].map(|d| f32::from_bits((i64::from(x.to_bits()) + d).max(0) as u32));
     let mut all = Vec::new();

@@ -30,7 +30,7 @@ pub struct AddRowArgs {
 /// `dst[r][j] = src[r][j] + row[j]`, rounded once.
 #[derive(Clone, Copy, Debug)]
 pub struct AddRow {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<AddRowArgs>,
 }

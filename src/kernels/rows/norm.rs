@@ -48,12 +48,12 @@ pub struct NormArgs {
 /// LayerNorm: (x − mean) / √(variance + eps) · gamma + beta. RMSNorm: x / √(mean of x² + eps) · gamma + beta.
 /// With `add`, x + add takes the place of x, and is written there too (rounded to f32 before anything else).
 ///
-/// With u = 2⁻²⁴ and s = cols / (4·LANES) + 10: the factor r = 1/√… is off by at most (½ s + 6)·u, relatively; a mean by
-/// s·u · mean |x|, which shifts results by r·|gamma| times that. Squares must not overflow (|x| < 1e18). A row with
+/// With u = 2⁻²⁴ and s = cols / (4·LANES) + 10: the factor r = 1/√… is off by at most (½ s + 6)·u, relatively; a mean
+/// by s·u · mean |x|, which shifts results by r·|gamma| times that. Squares must not overflow (|x| < 1e18). A row with
 /// NaN or infinities comes out NaN; so does one without variance where eps is 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<NormArgs>,
 }

@@ -159,7 +159,7 @@ fn apply<const N: usize, R>(code: &Code<RowsArgs<N>, R>, rows: [&[f32]; N]) -> R
 /// A row to a number.
 #[derive(Clone, Copy, Debug)]
 pub struct Reduce {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<RowsArgs<1>, f32>,
 }
@@ -191,7 +191,7 @@ impl Reduce {
 /// Two rows to a number.
 #[derive(Clone, Copy, Debug)]
 pub struct Dot {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<RowsArgs<2>, f32>,
 }
@@ -219,7 +219,7 @@ impl Dot {
 /// A row to the index of its largest element.
 #[derive(Clone, Copy, Debug)]
 pub struct Argmax {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<RowsArgs<1>, usize>,
 }

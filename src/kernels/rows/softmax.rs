@@ -65,7 +65,7 @@ impl Default for Weighing<'_> {
 /// element and for the row's largest, which adds to d.
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<SoftmaxArgs>,
 }
@@ -144,7 +144,7 @@ fn adjoining(
 /// `mask` have no effect.
 #[derive(Clone, Copy, Debug)]
 pub struct LogSoftmax {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<SoftmaxArgs>,
 }

@@ -58,7 +58,7 @@ impl Strided {
         self.buffer[1..].as_mut_ptr()
     }
 
-    /// The rows without what lies between them, which must be canaries.
+    /// The rows without the floats between them, which must be canaries.
     fn take(&self) -> Vec<f32> {
         let mut inside = vec![false; self.buffer.len()];
         let mut out = Vec::new();
@@ -98,8 +98,8 @@ fn ulp(x: f64) -> f64 {
     2f64.powi(x.abs().log2().floor().max(-126.0) as i32 - 23)
 }
 
-/// What softmax's documentation allows at each element, for exponents `z` before the largest is taken off, of which
-/// `rounded` is what was rounded on the way, beside the last difference.
+/// The error that softmax's documentation allows for each element, for exponents `z` before the largest is taken off.
+/// `rounded` are the magnitudes that were rounded on the way, before the last difference.
 fn softmax_bound(isa: IsaId, want: &[f64], z: &[f64], rounded: &[f64]) -> Vec<f64> {
     let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let largest = rounded.iter().copied().fold(0.0, f64::max);
@@ -276,7 +276,7 @@ fn log_softmax_within_its_bound() {
     }
 }
 
-/// What a norm's documentation allows at each element of a row.
+/// The error that a norm's documentation allows for each element of a row.
 fn norm_bound(
     isa: IsaId,
     layer: bool,
@@ -311,7 +311,7 @@ fn norms_within_their_bounds() {
         for cols in widths() {
             let gamma = random(1, cols, 3.0);
             let beta = random(2, cols, 1.0);
-            // The second is far from 0 beside its spread; the third has no variance.
+            // The second is far from 0 for its spread; the third has no variance.
             for (offset, spread, eps) in [(0.0, 2.0, 1e-5), (1000.0, 1.0, 1e-6), (3.0, 0.0, 1e-5)] {
                 let x: Vec<f32> = random(cols as u32, 3 * cols, spread).iter().map(|x| x + offset).collect();
                 for (g, b) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -363,7 +363,7 @@ fn a_fused_residual_is_the_sum_and_then_the_norm() {
 
                 let (mut x, mut add) = (Strided::new(&x, cols, 1), Strided::new(&add, cols, 2));
                 let mut dst = Strided::new(&want, cols, 3);
-                let mut kept = [CANARY; 4];
+                let (mut mean, mut rstd) = ([CANARY; 2], [CANARY; 2]);
                 let args = NormArgs {
                     x_stride: x.stride,
                     x: x.first(),
@@ -376,14 +376,14 @@ fn a_fused_residual_is_the_sum_and_then_the_norm() {
                     eps: 1e-5,
                     rows: 2,
                     cols,
-                    mean: kept[..2].as_mut_ptr(),
-                    rstd: kept[2..].as_mut_ptr(),
+                    mean: mean.as_mut_ptr(),
+                    rstd: rstd.as_mut_ptr(),
                 };
-                // SAFETY: the buffers hold 2 rows at their strides, gamma `cols` floats, `kept` one of each a row.
+                // SAFETY: the buffers hold 2 rows at their strides, gamma `cols` floats, mean and rstd 2.
                 unsafe { norm.run(&args) };
-                // What is kept is what the results were made with.
+                // The means and factors that are kept are those that the results were made with.
                 for r in 0..2 {
-                    let y = (sum[r * cols] - kept[r]) * kept[2 + r] * gamma[0];
+                    let y = (sum[r * cols] - mean[r]) * rstd[r] * gamma[0];
                     assert_eq!(y.to_bits(), want[r * cols].to_bits());
                 }
                 assert_eq!((bits(&x.take()), bits(&dst.take())), (bits(&sum), bits(&want)));

@@ -32,7 +32,7 @@ pub use map::STREAM_BYTES;
 /// `dst[i] = f(src[i])`.
 #[derive(Clone, Copy, Debug)]
 pub struct Unary {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<MapArgs<1>>,
 }
@@ -65,7 +65,7 @@ impl Unary {
 /// `dst[i] = f(a[i], b[i])`.
 #[derive(Clone, Copy, Debug)]
 pub struct Binary {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<MapArgs<2>>,
 }
@@ -98,7 +98,7 @@ impl Binary {
 /// `dst[i] = factor · src[i]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<MapArgs<1>>,
 }
@@ -132,7 +132,7 @@ impl Scale {
 /// `y[i] = factor · x[i] + y[i]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Axpy {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<MapArgs<2>>,
 }
@@ -178,7 +178,7 @@ pub struct GatedArgs {
 /// The gradients of a gated pair's factors.
 #[derive(Clone, Copy, Debug)]
 pub struct GatedBackward {
-    /// What the kernel is.
+    /// Operation, element types, level and tile.
     pub info: KernelInfo,
     code: Code<GatedArgs>,
 }

@@ -111,7 +111,7 @@ fn special_values() {
     }
 }
 
-/// What a function of two arguments gives, and how far a kernel may be from it.
+/// The value of a function of two arguments, and the error that a kernel may have.
 fn expected(op: &str, a: f32, b: f32) -> (f64, f64) {
     let (x, y) = (f64::from(a), f64::from(b));
     // A function's ULPs, one an ULP's largest share of a value, and half a one of the product.

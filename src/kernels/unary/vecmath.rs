@@ -109,7 +109,7 @@ pub fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.scale_exp2(exp_reduced(isa, r), n)
 }
 
-/// eˣ for x ≤ 88: what softmax and attention need, whose exponents are at most about 0.
+/// eˣ for x ≤ 88, for softmax, whose exponents are at most about 0.
 /// 1.1 ULP; below 2⁻¹²⁶ it may be 0, as it is for −∞.
 #[inline(always)]
 pub fn exp_flushed<I: Isa>(isa: I, x: I::F32) -> I::F32 {
@@ -119,7 +119,7 @@ pub fn exp_flushed<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.scale_exp2_flushed(exp_reduced(isa, r), n)
 }
 
-/// 2ˣ for x ≤ 127: what attention needs, whose scores are powers of two. Fewer steps than [`exp_flushed`]: 1.2 ULP,
+/// 2ˣ for x ≤ 127, for attention, whose weights are powers of two. Fewer steps than [`exp_flushed`]: 1.2 ULP,
 /// exact for integral x; below 2⁻¹²⁶ it may be 0, as it is for −∞.
 #[inline(always)]
 pub fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
@@ -143,7 +143,7 @@ fn exp2_bounded<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 /// it goes into t, as 1/s.
 #[inline(always)]
 fn logistic<I: Isa>(isa: I, a: I::F32, x: I::F32) -> I::F32 {
-    // Above 87, 1 + e⁻ˣ is 1. What the other end gives is dropped in the end, so it needs no bound.
+    // Above 87, 1 + e⁻ˣ is 1. Results at the other end are dropped later, so it needs no bound.
     let y = isa.max(isa.splat(-87.0), isa.sub(isa.zero(), x));
     let (shifted, r) = reduce(isa, y);
     let n = isa.sub(shifted, isa.splat(ROUNDER));

@@ -1,7 +1,7 @@
-//! From a graph to a plan: the only place that decides what this CPU does at once. Queries, keys and values become
-//! one product, norms and gates quantise on their way, residuals are added in place.
-//! Nodes are lowered when something needs what they make: attention and sums in the graph's order, everything else
-//! on their behalf, so that whoever reads a value decides in which form it is made.
+//! Lowers a graph to a plan. This is the only place that decides which operations are fused: queries, keys and values
+//! become one product, norms and gates quantise their results, residuals are added in place.
+//! Attention and sums are lowered in the graph's order. All other nodes are lowered on demand, when a reader needs their
+//! value, in the form that the reader needs.
 
 use super::plan::{Buf, BufSpec, CacheGroup, Plan, Planned};
 use super::steps::Step;
@@ -18,16 +18,20 @@ use super::steps::select::Select;
 use crate::error::{Error, Result};
 use crate::kernels::qmatmul::Activations;
 use crate::kv::LayerId;
+use crate::memory::reserve::{collected, filled, reserve};
 use crate::model::MatrixId;
 use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Shape, Value};
 use crate::profile::Zone;
 
+/// What the memory is for, in errors.
+const WHAT: &str = "a plan";
+
 /// The plan that computes `result`.
 ///
 /// # Errors
-/// [`Error::Unsupported`] naming what no step does.
+/// [`Error::Unsupported`], naming the layer, for a graph that no steps can compute; [`Error::OutOfMemory`].
 pub fn lower(graph: &Graph, activations: Activations, result: Value) -> Result<Plan> {
-    let mut lowering = Lowering::new(graph, activations, result);
+    let mut lowering = Lowering::new(graph, activations, result)?;
     for (i, node) in graph.nodes.iter().enumerate() {
         let value = Value(i as u32);
         match node.op {
@@ -38,7 +42,7 @@ pub fn lower(graph: &Graph, activations: Activations, result: Value) -> Result<P
         }
     }
     let out = lowering.floats(result)?;
-    Ok(lowering.finish(out))
+    lowering.finish(out)
 }
 
 struct Lowering<'g> {
@@ -46,78 +50,79 @@ struct Lowering<'g> {
     activations: Activations,
     result: Value,
     plan: Plan,
-    /// Whether the result depends on a node.
+    /// Whether the result depends on each node.
     live: Vec<bool>,
     /// The live nodes that read each value.
     readers: Vec<Vec<usize>>,
-    /// Whether a node's work is in the plan.
+    /// Whether the plan computes each node.
     done: Vec<bool>,
-    /// Where each value is as rows of floats.
+    /// The buffer of each value in f32.
     floats: Vec<Option<Buf>>,
-    /// Where each value is as quantised rows.
+    /// The buffer of each value in quantised form.
     quantized: Vec<Option<Buf>>,
 }
 
-/// How queries, keys or values come from a product.
+/// The nodes from a product to queries, keys or values.
 #[derive(Clone, Copy)]
 struct Chain {
     /// The product.
     linear: Value,
-    /// Which of its columns they begin at.
+    /// Their first column in the product.
     begin: usize,
     work: HeadWork,
 }
 
 impl<'g> Lowering<'g> {
-    fn new(graph: &'g Graph, activations: Activations, result: Value) -> Self {
+    fn new(graph: &'g Graph, activations: Activations, result: Value) -> Result<Self> {
         let n = graph.nodes.len();
-        let (mut live, mut readers) = (vec![false; n], vec![Vec::new(); n]);
+        let (mut live, mut readers) = (filled(false, n, WHAT)?, filled(Vec::new(), n, WHAT)?);
         live[result.index()] = true;
         for i in (0..n).rev().filter(|&i| i <= result.index()) {
             if live[i] {
                 for input in graph.nodes[i].op.inputs() {
                     live[input.index()] = true;
+                    reserve(&mut readers[input.index()], 1, WHAT)?;
                     readers[input.index()].push(i);
                 }
             }
         }
-        let (floats, quantized) = (vec![None; n], vec![None; n]);
-        Lowering {
+        let (floats, quantized) = (filled(None, n, WHAT)?, filled(None, n, WHAT)?);
+        Ok(Lowering {
             graph,
             activations,
             result,
             plan: Plan { activations, ..Plan::default() },
             live,
             readers,
-            done: vec![false; n],
+            done: filled(false, n, WHAT)?,
             floats,
             quantized,
-        }
+        })
     }
 
     /// Ends the plan with the rows of the result.
-    fn finish(mut self, out: Buf) -> Plan {
+    fn finish(mut self, out: Buf) -> Result<Plan> {
         let spec = &mut self.plan.buffers[out.index()];
-        // They go out as one run of floats: no gaps between rows, whatever their width. They are read after the last
-        // step, so nothing may share their bytes.
+        // The caller gets the rows as one slice, so there are no gaps between them. It reads them after the last step, so
+        // no other buffer may share their bytes.
         spec.row_bytes = self.graph.shape(self.result).width * size_of::<f32>();
         spec.last = self.plan.steps.len();
         spec.own_copy = false;
         self.plan.output = Some(out);
-        self.plan.place_barriers();
-        self.plan
+        self.plan.place_barriers()?;
+        Ok(self.plan)
     }
 
     fn op(&self, value: Value) -> &'g Op {
         &self.graph.node(value).op
     }
 
-    /// Whether nothing but `reader` reads a value.
+    /// Whether `reader` is the only reader of a value.
     fn only_for(&self, value: Value, reader: Value) -> bool {
         value != self.result && self.readers[value.index()] == [reader.index()]
     }
 
-    /// Whether what reads a value, but for `reader`, has been done.
+    /// Whether the plan already computes all readers of a value except `reader`.
     fn last_for(&self, value: Value, reader: Value) -> bool {
         let others = || self.readers[value.index()].iter().filter(|&&other| other != reader.index());
         value != self.result && others().all(|&other| self.done[other])
@@ -127,7 +132,7 @@ impl<'g> Lowering<'g> {
         self.graph.weights.matrix(matrix).dtype.is_quantized()
     }
 
-    /// Whether something reads a value as floats: anything but a product with a quantised matrix.
+    /// Whether some reader needs a value in f32: any reader except a product with a quantised matrix.
     fn wanted_as_floats(&self, value: Value) -> bool {
         let as_floats = |&&reader: &&usize| match self.graph.nodes[reader].op {
             Op::Linear(_, matrix, _) => !self.is_quantized(matrix),
@@ -145,41 +150,44 @@ impl<'g> Lowering<'g> {
     fn float_buffer(&mut self, rows: RowSet, width: usize) -> Result<Buf> {
         let bytes = width.checked_mul(4).and_then(|b| b.checked_next_multiple_of(64));
         let bytes = bytes.ok_or_else(|| Error::format(format!("rows of {width} values are too long")))?;
-        Ok(self.buffer(rows, bytes))
+        self.buffer(rows, bytes)
     }
 
-    fn buffer(&mut self, rows: RowSet, row_bytes: usize) -> Buf {
+    fn buffer(&mut self, rows: RowSet, row_bytes: usize) -> Result<Buf> {
         let step = self.plan.steps.len();
+        reserve(&mut self.plan.buffers, 1, WHAT)?;
         self.plan.buffers.push(BufSpec { row_bytes, rows, first: step, last: step, own_copy: false });
-        Buf(self.plan.buffers.len() as u32 - 1)
+        Ok(Buf(self.plan.buffers.len() as u32 - 1))
     }
 
-    /// A buffer for a value, as floats or quantised.
+    /// A buffer for a value, in f32 or quantised.
     fn buffer_of(&mut self, value: Value, quantized: bool) -> Result<Buf> {
         let Shape { rows, width } = self.graph.shape(value);
         if quantized {
-            return Ok(self.buffer(rows, self.activations.row_bytes(width)));
+            return self.buffer(rows, self.activations.row_bytes(width));
         }
         self.float_buffer(rows, width)
     }
 
-    /// Appends a step that makes a value.
-    fn push(&mut self, value: Value, step: impl Step + 'static) {
+    /// Appends a step that computes a value.
+    fn push(&mut self, value: Value, step: impl Step + 'static) -> Result<()> {
+        reserve(&mut self.plan.steps, 1, WHAT)?;
         let (index, planned) = (self.plan.steps.len(), Planned::new(step, self.graph.node(value).layer));
         for buf in planned.facts.reads.iter().chain([&planned.facts.out]) {
             let spec = &mut self.plan.buffers[buf.index()];
             spec.last = spec.last.max(index);
         }
         self.plan.steps.push(planned);
+        Ok(())
     }
 
-    /// [`Lowering::push`] for a step that makes rows of `out`, of which workers may have copies of their own.
-    fn push_row_wise(&mut self, value: Value, step: impl Step + 'static, out: Buf) {
+    /// [`Lowering::push`] for a step that computes `out` row by row, so that workers may have copies of their own.
+    fn push_row_wise(&mut self, value: Value, step: impl Step + 'static, out: Buf) -> Result<()> {
         self.plan.buffers[out.index()].own_copy = true;
-        self.push(value, step);
+        self.push(value, step)
     }
 
-    /// A value as rows of floats.
+    /// A value in f32.
     fn floats(&mut self, value: Value) -> Result<Buf> {
         if let Some(buf) = self.floats[value.index()] {
             return Ok(buf);
@@ -191,7 +199,7 @@ impl<'g> Lowering<'g> {
             Op::Linear(..) => {
                 let x = self.input(value)?;
                 let out = self.float_buffer(rows, width)?;
-                self.linear(value, self.zone(value), &[(value, x, 0)], out, false, None);
+                self.linear(value, self.zone(value), &[(value, x, 0)], out, false, None)?;
                 out
             }
             Op::Activate(x, function) => match self.mlp(value, false)? {
@@ -207,13 +215,13 @@ impl<'g> Lowering<'g> {
             Op::Select(x) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
-                self.push(value, Select { x, width, out });
+                self.push(value, Select { x, width, out })?;
                 out
             }
             Op::Pool(x) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
-                self.push(value, Pool { x, width, out });
+                self.push(value, Pool { x, width, out })?;
                 out
             }
             Op::Positions(_) => return self.unsupported(value, "positions apart from embeddings"),
@@ -227,14 +235,14 @@ impl<'g> Lowering<'g> {
         Ok(self.made(value, buf))
     }
 
-    /// Notes where a value is as floats, and that its node is done.
+    /// Notes the buffer of a value in f32, and that the plan computes its node.
     fn made(&mut self, value: Value, buf: Buf) -> Buf {
         self.floats[value.index()] = Some(buf);
         self.done[value.index()] = true;
         buf
     }
 
-    /// A value as quantised rows: made so where nothing wants floats, else from these.
+    /// A value in quantised form: computed so where no reader needs f32, otherwise quantised from f32.
     fn quantized(&mut self, value: Value) -> Result<Buf> {
         if let Some(buf) = self.quantized[value.index()] {
             return Ok(buf);
@@ -252,7 +260,7 @@ impl<'g> Lowering<'g> {
             None => {
                 let (x, Shape { rows, width }) = (self.floats(value)?, self.graph.shape(value));
                 let out = self.buffer_of(value, true)?;
-                self.push_row_wise(value, Quantize { x, out, width, rows }, out);
+                self.push_row_wise(value, Quantize { x, out, width, rows }, out)?;
                 out
             }
         };
@@ -261,7 +269,7 @@ impl<'g> Lowering<'g> {
         Ok(buf)
     }
 
-    /// The input of a product, in the form that its matrix wants.
+    /// The input of a product, in the form that its matrix needs.
     fn input(&mut self, linear: Value) -> Result<Buf> {
         match *self.op(linear) {
             Op::Linear(x, matrix, _) if self.is_quantized(matrix) => self.quantized(x),
@@ -270,7 +278,7 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// What a product is called in the profile.
+    /// A product's zone in the profile.
     fn zone(&self, linear: Value) -> Zone {
         let Op::Linear(x, ..) = *self.op(linear) else { return Zone::Linear };
         match self.op(x) {
@@ -286,7 +294,7 @@ impl<'g> Lowering<'g> {
         Some(Part { x, matrix, bias, column })
     }
 
-    /// Products side by side on the way to a value: each with its input and its first column of `out`.
+    /// Products, computed as one step, that `value` needs: each with its input and its first column of `out`.
     fn linear(
         &mut self,
         value: Value,
@@ -295,16 +303,16 @@ impl<'g> Lowering<'g> {
         out: Buf,
         accumulate: bool,
         heads: Option<HeadsDone>,
-    ) {
+    ) -> Result<()> {
         let rows = self.plan.buffers[out.index()].rows;
         let mut parts = products.iter().filter_map(|&(linear, x, column)| self.part(linear, x, column));
         let count = products.len();
-        let Some(first) = parts.next() else { return };
+        let Some(first) = parts.next() else { return Ok(()) };
         let parts = [first, parts.next().unwrap_or(first), parts.next().unwrap_or(first)];
         products.iter().for_each(|product| self.done[product.0.index()] = true);
-        // Workers write columns of it: there can't be a copy of each.
+        // Each worker writes other columns of it, so no worker can have a copy of its own.
         self.plan.buffers[out.index()].own_copy = false;
-        self.push(value, Linear { zone, parts, count, out, accumulate, heads, rows });
+        self.push(value, Linear { zone, parts, count, out, accumulate, heads, rows })
     }
 
     fn embed(&mut self, value: Value, tokens: Value, positions: Option<Value>) -> Result<Buf> {
@@ -318,12 +326,12 @@ impl<'g> Lowering<'g> {
         };
         let width = self.graph.shape(value).width;
         let out = self.float_buffer(RowSet::Batch, width)?;
-        self.push(value, Embed { table, positions, width, out });
+        self.push(value, Embed { table, positions, width, out })?;
         self.done[tokens.index()] = true;
         Ok(out)
     }
 
-    /// A norm; output rows are read where they stand among all rows.
+    /// A norm. If its input is a selection of output rows, it reads them in place, among all rows.
     fn normalize(&mut self, value: Value, x: Value, norm: Norm, quantized: bool) -> Result<Buf> {
         let from = match *self.op(x) {
             Op::Select(all) if self.floats[x.index()].is_none() => {
@@ -334,11 +342,11 @@ impl<'g> Lowering<'g> {
         };
         let Shape { rows, width } = self.graph.shape(value);
         let out = self.buffer_of(value, quantized)?;
-        self.push_row_wise(value, Normalize { x: from, norm, width, out, quantized, rows }, out);
+        self.push_row_wise(value, Normalize { x: from, norm, width, out, quantized, rows }, out)?;
         Ok(out)
     }
 
-    /// A function of the elements of `a`, in place where nothing else reads them.
+    /// A function of the elements of `a`, in place where nothing else reads `a` afterwards.
     fn elementwise(
         &mut self,
         value: Value,
@@ -349,11 +357,11 @@ impl<'g> Lowering<'g> {
         let Shape { rows, width } = self.graph.shape(value);
         let out = if self.last_for(a, value) { from } else { self.float_buffer(rows, width)? };
         self.plan.buffers[out.index()].own_copy = false;
-        self.push(value, Elementwise { a: from, function, out, width, rows });
+        self.push(value, Elementwise { a: from, function, out, width, rows })?;
         Ok(out)
     }
 
-    /// A sum: a product is added to the residual stream in place, if nothing still reads what that was before.
+    /// A sum. A product is added to the residual stream in place, if nothing reads the stream's earlier value afterwards.
     fn add(&mut self, value: Value, a: Value, b: Value) -> Result<()> {
         if matches!((self.op(a), self.op(b)), (Op::Embed(_), Op::Positions(_)))
             && self.only_for(a, value)
@@ -370,10 +378,10 @@ impl<'g> Lowering<'g> {
             if !fits || stream == product {
                 continue;
             }
-            // The product's own input may be the last that reads the stream.
+            // Lowering the product's input may lower the last other reader of the stream.
             let (residual, x) = (self.floats(stream)?, self.input(product)?);
             if self.last_for(stream, value) {
-                self.linear(value, self.zone(product), &[(product, x, 0)], residual, true, None);
+                self.linear(value, self.zone(product), &[(product, x, 0)], residual, true, None)?;
                 self.made(value, residual);
                 return Ok(());
             }
@@ -383,7 +391,7 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
-    /// The inside of an MLP as one step, if it is one: an activated product, or one that another gates.
+    /// The inside of an MLP as one step, if the value is one: an activated product, with or without a gate.
     fn mlp(&mut self, value: Value, quantized: bool) -> Result<Option<Buf>> {
         let Some((gate, up, function)) = self.mlp_parts(value) else { return Ok(None) };
         if quantized && !Mlp::quantizes(gate.is_some(), function) {
@@ -399,11 +407,11 @@ impl<'g> Lowering<'g> {
         let Some(up_part) = self.part(up, up_x, 0) else { return Ok(None) };
         self.done[up.index()] = true;
         let rows = self.graph.shape(value).rows;
-        self.push(value, Mlp { gate, up: up_part, function, out, quantized, rows });
+        self.push(value, Mlp { gate, up: up_part, function, out, quantized, rows })?;
         Ok(Some(out))
     }
 
-    /// The products of gate and up, and the function between.
+    /// The products of gate (if there is one) and up, and the activation.
     fn mlp_parts(&self, value: Value) -> Option<(Option<Value>, Value, Activation)> {
         let product = |x: Value, reader: Value| {
             matches!(self.op(x), Op::Linear(..)) && !self.done[x.index()] && self.only_for(x, reader)
@@ -421,7 +429,7 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// Attention, and the products that make its queries, keys and values.
+    /// Attention, and the products for its queries, keys and values.
     fn attention(&mut self, value: Value, attention: &Attention) -> Result<()> {
         let Attention { q, k, v, heads: shape, mask, scale } = *attention;
         let [q, k, v] = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
@@ -437,30 +445,29 @@ impl<'g> Lowering<'g> {
             return self.unsupported(value, "queries, keys and values in another order of columns");
         }
         let count = if one { 1 } else { 3 };
-        let inputs =
-            chains[..count].iter().map(|chain| self.input(chain.linear)).collect::<Result<Vec<_>>>()?;
+        let inputs = collected(chains[..count].iter().map(|chain| self.input(chain.linear)), WHAT)?;
         let qkv = self.float_buffer(RowSet::Batch, q_width + 2 * kv_width)?;
         let products = chains[..count].iter().zip(inputs).zip(columns);
         let products: Vec<_> = products.map(|((chain, x), column)| (chain.linear, x, column)).collect();
         let layer = self.cache_layer(attention);
         let heads = HeadsDone { shape, q: q.work, k: k.work, layer };
-        self.linear(value, Zone::LinearQkv, &products, qkv, false, Some(heads));
+        self.linear(value, Zone::LinearQkv, &products, qkv, false, Some(heads))?;
 
         let out = self.float_buffer(RowSet::Batch, q_width)?;
         let mask = number_of(&mut self.plan.masks, mask);
         number_of(&mut self.plan.heads, shape);
-        self.push(value, Attend { qkv, out, shape, layer, mask, scale });
+        self.push(value, Attend { qkv, out, shape, layer, mask, scale })?;
         self.made(value, out);
         Ok(())
     }
 
-    /// Where queries, keys or values come from, back to a product; what is between is done with its columns.
+    /// Follows queries, keys or values back to their product. The nodes between are done with the product's columns.
     fn chain(&mut self, value: Value, reader: Value) -> Result<Chain> {
         let (mut at, mut reader) = (value, reader);
         let mut work = HeadWork::default();
         let mut begin = 0;
         loop {
-            // Several columns of one product have several readers.
+            // A product that is split has several readers.
             if !self.only_for(at, reader) && !matches!(self.op(reader), Op::Split(..)) {
                 return self.unsupported(at, "queries, keys or values that something else reads");
             }
@@ -485,7 +492,7 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// The next layer in the cache's group for such heads.
+    /// The next layer in the cache's group for these heads and this window.
     fn cache_layer(&mut self, attention: &Attention) -> LayerId {
         let (heads, reach) = (&attention.heads, attention.mask.reach());
         let wanted = CacheGroup { layers: 0, n_head_kv: heads.n_head_kv, head_dim: heads.head_dim, reach };
@@ -500,7 +507,7 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// The number of an item in a list, which it joins if it is new.
+/// The index of an item in a list; a new item is appended.
 fn number_of<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
     list.iter().position(|known| *known == item).unwrap_or_else(|| {
         list.push(item);

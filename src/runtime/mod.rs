@@ -1,5 +1,5 @@
-//! Running a model: its graph lowered to a plan of steps, passes that walk the plan, engines of many sequences and
-//! contexts of one; sampling and generation stand on these.
+//! Runs models. A graph is lowered to a plan of steps, and a pass executes the plan. An engine runs many sequences, a
+//! context one; sampling and generation are built on contexts.
 
 mod context;
 mod engine;

@@ -1,14 +1,15 @@
-//! A forward pass: the memory it works in, and the walk of its plan in one parallel region. Every worker walks the
-//! whole plan and takes its share of each step; barriers stand only where a step meets what another worker did.
+//! A forward pass: its memory, and the execution of its plan in one parallel region. Each worker executes the whole plan
+//! and does its share of each step; there are barriers only between steps that conflict.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::plan::{MostRows, Plan, PlanLayout, Planned};
-use super::steps::{At, Batch, Memory, Scratch, Shared, Sight, Turn, Walk, Work};
+use super::steps::{At, Batch, Memory, Schedule, Scratch, Shared, Sight, Walk, Work};
 use crate::error::{Error, Result};
 use crate::isa;
 use crate::kernels::attention::Kernel as AttentionKernel;
 use crate::kv::{self, CacheType, SequenceId};
+use crate::memory::reserve::{collected, with_room};
 use crate::memory::{ALIGNMENT, AlignedBuf, checked_bytes};
 use crate::model::{Model, RopeOverrides};
 use crate::ops::attention::{Parts, SpanRows};
@@ -16,11 +17,11 @@ use crate::ops::rotary::RotaryTable;
 use crate::profile::{self, Moment, Zone};
 use crate::threads::{Poisoned, Shares, Team, WorkCounter, Worker};
 
-/// How large passes can be, and what they run with.
+/// The limits of passes.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub most: MostRows,
-    /// Positions of a sequence.
+    /// Most positions of a sequence.
     pub n_ctx: usize,
     pub threads: usize,
     pub kv: CacheType,
@@ -45,37 +46,38 @@ impl Span {
     }
 }
 
-/// Everything that forward passes work in: the arena, each worker's own memory, the rotary tables.
+/// The memory of forward passes: the arena, each worker's own memory, the rotary tables.
 pub(super) struct Pass {
     plan: Plan,
     arena: AlignedBuf,
     layout: PlanLayout,
-    /// Of each worker: scratch for a step, then its own copies of buffers.
+    /// For each worker: scratch memory of a step, then its own copies of buffers.
     own: AlignedBuf,
+    /// Bytes from one worker's memory to the next one's.
     own_stride: usize,
-    /// Where the copies begin.
+    /// Offset of the copies in a worker's memory.
     own_copies: usize,
     parts: Parts,
     ropes: Vec<RotaryTable>,
     /// Position of each row of the batch.
     positions: Vec<u32>,
-    /// Of each of the plan's masks.
+    /// One for each of the plan's masks.
     sights: Vec<Sight>,
     spans: Vec<SpanRows>,
     sequences: Vec<SequenceId>,
-    /// Dynamic steps use these in turn: while one is in use, the other is made ready for the next.
-    turns: [Turn; 2],
-    /// What a test lets go wrong.
+    /// Dynamic steps use these alternately: while one is in use, the other is reset for the next dynamic step.
+    schedules: [Schedule; 2],
+    /// A fault planted by a test.
     #[cfg(test)]
     pub fault: Option<super::pass_tests::Fault>,
 }
 
-impl Turn {
-    fn new(workers: usize) -> Result<Turn> {
-        Ok(Turn { shares: Shares::new(workers)?, counter: WorkCounter::new() })
+impl Schedule {
+    fn new(workers: usize) -> Result<Schedule> {
+        Ok(Schedule { shares: Shares::new(workers)?, counter: WorkCounter::new() })
     }
 
-    /// Makes one worker's part of it ready for another step.
+    /// Resets one worker's part for another step.
     fn reset(&self, worker: usize) {
         self.shares.reset(worker);
         if worker == 0 {
@@ -94,7 +96,7 @@ struct Sizes {
     ropes: usize,
 }
 
-/// What is said where a size overflows.
+/// The error of a size that overflows.
 const TOO_LARGE: Error = Error::OutOfMemory { bytes: usize::MAX, what: "a context" };
 
 impl Sizes {
@@ -117,7 +119,7 @@ impl Sizes {
             own_copies,
             own_stride,
             own: checked_bytes(own_stride, threads, "scratch")?,
-            parts: parts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0),
+            parts: collected(parts, PLAN)?.into_iter().max().unwrap_or(0),
             ropes: ropes.sum::<Result<usize>>()?,
         })
     }
@@ -128,13 +130,9 @@ impl Sizes {
     }
 }
 
-/// An empty list with room for so many items.
-fn room<T>(count: usize) -> Result<Vec<T>> {
-    let mut list = Vec::new();
-    let bytes = count.saturating_mul(size_of::<T>());
-    list.try_reserve_exact(count).map_err(|_| Error::OutOfMemory { bytes, what: "the rows of a batch" })?;
-    Ok(list)
-}
+/// What the memory is for, in errors.
+const ROWS: &str = "the rows of a batch";
+const PLAN: &str = "the tables of a plan";
 
 impl Pass {
     /// Bytes that `new` reserves for the same arguments.
@@ -149,10 +147,11 @@ impl Pass {
         let ropes = model.graph().ropes.iter();
         let ropes = ropes.map(|spec| spec.config.with(rope).table(n_ctx, spec.factors.as_deref()));
         let sights = plan.masks.iter().map(|mask| {
-            let starts = if mask.sight(n_ctx, n_ctx).start == 0 { Vec::new() } else { room(most.batch)? };
-            Ok(Sight { starts, limits: room(most.batch)? })
+            let starts =
+                if mask.sight(n_ctx, n_ctx).start == 0 { Vec::new() } else { with_room(most.batch, ROWS)? };
+            Ok(Sight { starts, limits: with_room(most.batch, ROWS)? })
         });
-        let sights = sights.collect::<Result<_>>()?;
+        let sights = collected(sights, PLAN)?;
         let heads = plan.heads.iter().map(|heads| heads.n_head_kv).max().unwrap_or(0);
         Ok(Pass {
             arena: AlignedBuf::zeroed(sizes.arena, "activations")?,
@@ -161,19 +160,19 @@ impl Pass {
             own_stride: sizes.own_stride,
             own_copies: sizes.own_copies,
             parts: Parts::new(sizes.parts, heads, n_ctx, threads)?,
-            ropes: ropes.collect::<Result<_>>()?,
-            positions: room(most.batch)?,
+            ropes: collected(ropes, PLAN)?,
+            positions: with_room(most.batch, ROWS)?,
             sights,
-            spans: room(most.spans)?,
-            sequences: room(most.spans)?,
-            turns: [Turn::new(threads)?, Turn::new(threads)?],
+            spans: with_room(most.spans, ROWS)?,
+            sequences: with_room(most.spans, ROWS)?,
+            schedules: [Schedule::new(threads)?, Schedule::new(threads)?],
             plan,
             #[cfg(test)]
             fault: None,
         })
     }
 
-    /// The plan that it walks.
+    /// The plan that it executes.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -186,7 +185,7 @@ impl Pass {
         &self.arena.as_slice::<f32>()[begin..begin + rows * width]
     }
 
-    /// Runs the model on a batch that fits (the engine has checked it), until `cancel` says no.
+    /// Runs the model on a batch that the engine has checked, unless `cancel` is set.
     pub fn run(
         &mut self,
         team: &Team,
@@ -196,9 +195,9 @@ impl Pass {
         (tokens, spans, outputs): (&[u32], &[Span], &[u32]),
         cancel: &AtomicBool,
     ) -> Result<()> {
-        // An interrupted pass leaves turns and parts in an arbitrary state.
-        for turn in &self.turns {
-            (0..team.count()).for_each(|worker| turn.reset(worker));
+        // An interrupted pass leaves schedules and parts in an arbitrary state.
+        for schedule in &self.schedules {
+            (0..team.count()).for_each(|worker| schedule.reset(worker));
         }
         self.parts.reset();
         self.place(spans);
@@ -231,13 +230,12 @@ impl Pass {
         };
         let this = &*self;
         team.run(|worker| {
-            // A poisoned barrier means that another worker ended the region: `run` reports why.
+            // A poisoned barrier means that another worker ended the region; `Team::run` returns the cause.
             let _ = this.walk(&walk, worker, cancel);
         })
     }
 
-    /// Notes where the rows of each span stand and what they see. Positions stay below the largest context, far
-    /// within u32.
+    /// Notes the position of each row and the positions that it sees. Positions are below the largest context, and fit u32.
     fn place(&mut self, spans: &[Span]) {
         self.positions.clear();
         self.spans.clear();
@@ -262,11 +260,11 @@ impl Pass {
         }
     }
 
-    /// One worker's walk.
+    /// One worker's execution of the plan.
     fn walk(&self, walk: &Walk<'_>, worker: &Worker<'_>, cancel: &AtomicBool) -> Result<(), Poisoned> {
         let leads = worker.index() == 0;
-        let mut turn = 0;
-        // Where one step ends and the next begins.
+        let mut schedule = 0;
+        // The moment at which one step ends and the next begins.
         let mut between = Moment::now();
         let steps = &self.plan.steps;
         for (i, planned) in steps.iter().enumerate() {
@@ -285,13 +283,15 @@ impl Pass {
             let rows = walk.count(planned.facts.rows);
             if rows > 0 {
                 let share = if walk.few && planned.own_copy { 0..rows } else { worker.share(rows, 1) };
-                // SAFETY: the plan's steps in their order, with its barriers, and turns dealt out below.
-                unsafe { step.run(walk, &At { worker, share, turn: &self.turns[turn] }) };
+                let at = At { worker, share, schedule: &self.schedules[schedule] };
+                // SAFETY: each worker runs the plan's steps in their order, with the plan's barriers between them, and
+                // with the schedule of this step, which was reset before a barrier.
+                unsafe { step.run(walk, &at) };
             }
             if planned.facts.dynamic {
-                // Nobody draws from the other before the barrier that follows.
-                turn = 1 - turn;
-                self.turns[turn].reset(worker.index());
+                // No worker takes from the other schedule before the next barrier.
+                schedule = 1 - schedule;
+                self.schedules[schedule].reset(worker.index());
             }
             let mut wait = None;
             if if walk.few { planned.barrier_few } else { planned.barrier } {
@@ -307,7 +307,7 @@ impl Pass {
         Ok(())
     }
 
-    /// What a test has planted at a step.
+    /// The fault that a test has planted at a step.
     #[cfg(test)]
     fn accident(&self, step: usize, worker: &Worker<'_>) -> Result<(), Poisoned> {
         super::pass_tests::happen(self.fault, step, worker)
@@ -320,7 +320,7 @@ impl Pass {
     }
 }
 
-/// A scope of what workers share: the first one's is the call, the others' are their help in it.
+/// A scope of work that workers share: it counts as a call for the first worker, and as assistance for the others.
 #[inline(always)]
 fn clock(worker: &Worker<'_>, zone: Zone, from: Moment) -> profile::Scope {
     if worker.index() == 0 { profile::scope_at(zone, from) } else { profile::assist_at(zone, from) }

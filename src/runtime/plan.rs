@@ -1,10 +1,11 @@
-//! The plan: one forward pass as a list of steps on buffers, made by lowering a graph.
-//! The arena is laid out from the buffers' lifetimes, barriers stand where workers meet; the pass walks the steps.
+//! The plan: a forward pass as a list of steps on buffers, made by lowering a graph.
+//! Lifetimes of buffers determine the layout of the arena, and conflicts between steps determine the barriers.
 
 use super::steps::{Facts, Step};
 use crate::error::Result;
 use crate::kernels::qmatmul::Activations;
 use crate::memory::ArenaPlan;
+use crate::memory::reserve::filled;
 use crate::model::Mask;
 use crate::model::graph::RowSet;
 use crate::ops::attention::HeadShape;
@@ -23,37 +24,46 @@ impl Buf {
 /// Shape and lifetime of a buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct BufSpec {
-    /// Bytes of a row: a multiple of 64, but for what goes out.
+    /// Bytes of a row: a multiple of 64, except in the output buffer.
     pub row_bytes: usize,
-    /// Which rows it has.
+    /// Its rows.
     pub rows: RowSet,
     /// First step that writes it.
     pub first: usize,
-    /// Last step that touches it.
+    /// Last step that uses it.
     pub last: usize,
-    /// Made row by row from what all workers can see: in a short pass ([`Plan::FEW_ROWS`]) every worker makes a copy
-    /// of its own, which costs less than waiting for each other.
+    /// Whether each worker computes a copy of its own in a short pass ([`Plan::FEW_ROWS`]), which takes less time than a
+    /// barrier. Only for rows that are computed one by one from data that all workers see.
     pub own_copy: bool,
 }
 
-/// A step in its place.
+/// A step in its place in a plan.
 pub struct Planned {
-    /// What is done.
+    /// The step.
     pub step: Box<dyn Step>,
-    /// What it says of itself.
+    /// Its facts.
     pub facts: Facts,
-    /// The transformer block that it is for, if it is for one.
+    /// Its transformer block; `None` outside of all blocks.
     pub layer: Option<usize>,
-    /// Whether workers wait for each other before the next step, in a pass of many rows.
+    /// Whether a barrier follows the step in a pass of many rows.
     pub barrier: bool,
-    /// The same in a pass of up to [`Plan::FEW_ROWS`] rows.
+    /// Whether a barrier follows the step in a pass of up to [`Plan::FEW_ROWS`] rows.
     pub barrier_few: bool,
-    /// Whether, in such a pass, every worker makes its own copy of what the step writes.
+    /// Whether, in such a short pass, each worker computes its own copy of the step's output.
     pub own_copy: bool,
+}
+
+impl std::fmt::Debug for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Planned")
+            .field("facts", &self.facts)
+            .field("layer", &self.layer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Planned {
-    /// A step whose place is not found yet.
+    /// A step whose barriers are not known yet.
     pub(super) fn new(step: impl Step + 'static, layer: Option<usize>) -> Planned {
         let facts = step.facts();
         Planned { step: Box::new(step), facts, layer, barrier: true, barrier_few: true, own_copy: false }
@@ -63,45 +73,46 @@ impl Planned {
 /// Layers that share pages of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheGroup {
-    /// How many layers.
+    /// Number of layers.
     pub layers: usize,
-    /// Key/value heads of each.
+    /// Key/value heads of each layer.
     pub n_head_kv: usize,
     /// Elements of a head.
     pub head_dim: usize,
-    /// How many positions up to its own a token sees; none for all.
+    /// Length of the window that ends with a token's own position; `None` where a token sees every position before it.
     pub reach: Option<usize>,
 }
 
 /// A model's forward pass.
 #[derive(Default)]
+#[non_exhaustive]
 pub struct Plan {
-    /// How finely rows are rounded for quantised weights.
+    /// How finely activations are rounded before they are multiplied with quantised weights.
     pub activations: Activations,
     /// The steps, in order.
     pub steps: Vec<Planned>,
     /// The buffers they work on.
     pub buffers: Vec<BufSpec>,
-    /// The buffer that holds the results at the end: f32, no gaps between rows.
+    /// The buffer with the results at the end: f32, without gaps between rows.
     pub output: Option<Buf>,
-    /// Groups of layers, by number, as steps name them.
+    /// Groups of layers in the cache; steps refer to them by number.
     pub groups: Vec<CacheGroup>,
-    /// Which positions tokens see, by number, as steps name it.
+    /// Masks of attention; steps refer to them by number.
     pub masks: Vec<Mask>,
-    /// Shapes of heads that attention meets.
+    /// Shapes of heads in attention, each once.
     pub heads: Vec<HeadShape>,
 }
 
-/// Where each buffer lies.
+/// The place of each buffer.
 #[derive(Clone, Debug)]
 pub struct PlanLayout {
     /// Byte offset of each buffer in the arena.
     pub offsets: Vec<usize>,
     /// Bytes of the arena.
     pub total: usize,
-    /// Byte offset, in a worker's own memory, of its copy of each buffer that has such copies.
+    /// Byte offset of a worker's copy of each buffer, in the worker's own memory.
     pub own_offsets: Vec<usize>,
-    /// Bytes of all copies of one worker.
+    /// Bytes of one worker's copies.
     pub own_total: usize,
 }
 
@@ -110,7 +121,7 @@ pub struct PlanLayout {
 pub struct MostRows {
     /// Tokens.
     pub batch: usize,
-    /// Tokens whose output is wanted.
+    /// Output tokens.
     pub output: usize,
     /// Spans.
     pub spans: usize,
@@ -127,23 +138,23 @@ impl MostRows {
 }
 
 impl std::fmt::Debug for Plan {
-    /// How large it is; [`Plan::text`] has the rest.
+    /// Its size; [`Plan::text`] writes the whole plan.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Plan of {} steps on {} buffers", self.steps.len(), self.buffers.len())
     }
 }
 
 impl Plan {
-    /// Most rows of a pass in which workers do row-wise work each for itself. For so few, that takes less time
-    /// than a barrier.
+    /// Most rows of a short pass, in which each worker does row-wise work for itself: with so few rows, this takes less
+    /// time than a barrier.
     pub const FEW_ROWS: usize = 4;
 
-    /// Whether `later` may only begin when all workers are done with `earlier`.
+    /// Whether `later` may only begin after all workers have finished `earlier`.
     fn conflict(&self, earlier: &Planned, later: &Planned, few: bool) -> bool {
         let by_row = |planned: &Planned| !(planned.facts.dynamic || few && planned.own_copy);
         let (a, b) = (&earlier.facts, &later.facts);
         if a.dynamic && b.dynamic {
-            // They take turns with two sets of counters, see the pass.
+            // Dynamic steps use two sets of counters alternately, see the pass.
             return true;
         }
         if by_row(earlier) && by_row(later) && a.rows == b.rows {
@@ -157,9 +168,9 @@ impl Plan {
         meet(a.out, b) || meet(b.out, a) || same_layer
     }
 
-    /// Places the barriers: as late as can be, and only where a step meets what other workers do since the last
-    /// one. To be called once, when all steps are there.
-    pub(super) fn place_barriers(&mut self) {
+    /// Places the barriers: as late as possible, and only before a step that conflicts with a step since the last barrier.
+    /// Called once, when the plan has all its steps.
+    pub(super) fn place_barriers(&mut self) -> Result<()> {
         for planned in &mut self.steps {
             planned.own_copy = !planned.facts.dynamic && self.buffers[planned.facts.out.index()].own_copy;
         }
@@ -174,18 +185,18 @@ impl Plan {
                 }
             }
         }
-        self.widen_lifetimes(|planned| planned.barrier);
-        self.widen_lifetimes(|planned| planned.barrier_few);
+        self.widen_lifetimes(|planned| planned.barrier)?;
+        self.widen_lifetimes(|planned| planned.barrier_few)
     }
 
-    /// Between two barriers workers are at different steps: a buffer that one of them still reads must not
-    /// share bytes with one that another writes already. So lifetimes reach from barrier to barrier.
-    fn widen_lifetimes(&mut self, barrier: impl Fn(&Planned) -> bool) {
-        let mut spans = Vec::with_capacity(self.steps.len());
+    /// Extends the lifetimes of buffers to whole runs of steps between barriers. Within such a run workers are at different
+    /// steps, so a buffer that one worker still reads must not share bytes with one that another worker writes already.
+    fn widen_lifetimes(&mut self, barrier: impl Fn(&Planned) -> bool) -> Result<()> {
+        let mut spans = filled((0, 0), self.steps.len(), "a plan")?;
         let mut begin = 0;
         for (i, planned) in self.steps.iter().enumerate() {
             if barrier(planned) || i + 1 == self.steps.len() {
-                spans.resize(i + 1, (begin, i));
+                spans[begin..=i].fill((begin, i));
                 begin = i + 1;
             }
         }
@@ -193,9 +204,13 @@ impl Plan {
             spec.first = spans.get(spec.first).map_or(spec.first, |span| span.0);
             spec.last = spans.get(spec.last).map_or(spec.last, |span| span.1);
         }
+        Ok(())
     }
 
-    /// Lays the buffers out for passes of up to so many rows.
+    /// Computes the places of buffers for passes of up to `most` rows.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) where the sizes overflow.
     pub fn layout(&self, most: MostRows) -> Result<PlanLayout> {
         let (mut arena, mut own) = (ArenaPlan::new(), ArenaPlan::new());
         for spec in &self.buffers {
@@ -262,7 +277,7 @@ mod tests {
             own_copy: [1, 4].contains(&i),
         };
         let mut plan = Plan { steps, buffers: (0..6).map(spec).collect(), ..Plan::default() };
-        plan.place_barriers();
+        plan.place_barriers().unwrap();
         plan
     }
 
@@ -272,9 +287,9 @@ mod tests {
         let places = |barrier: &dyn Fn(&Planned) -> bool| -> Vec<usize> {
             (0..plan.steps.len() - 1).filter(|&i| barrier(&plan.steps[i])).collect()
         };
-        // Many rows: the norm after the embedding has the same rows; everything else waits.
+        // Many rows: the norm after the embedding works on the same rows; every other step needs a barrier before it.
         assert_eq!(places(&|planned| planned.barrier), [1, 2, 3, 4, 5, 6, 7]);
-        // Few: each worker normalises for itself what all have written.
+        // Few rows: each worker normalises all rows for itself.
         assert_eq!(places(&|planned| planned.barrier_few), [0, 2, 3, 4, 6, 7]);
     }
 }

@@ -1,5 +1,5 @@
-//! A plan as text: a line a step with what it reads and writes, the barriers, and the buffers where they come in.
-//! Layers that do the same are told once, as in a graph's text.
+//! The text of a plan: a line for each step with its inputs and outputs, the barriers, and a line for each new buffer.
+//! Of equal layers only the first is written out, as in a graph's text.
 
 use std::fmt::{self, Write};
 use std::ops::Range;
@@ -11,26 +11,26 @@ use crate::kv::LayerId;
 use crate::model::graph::{Graph, RowSet};
 use crate::model::text::{self, Cells, Names, Section, counted, write_sections};
 
-/// Steps of one layer, or of none, that stand one after the other.
+/// A run of steps of one layer, or outside of all layers.
 struct Part {
     layer: Option<usize>,
     steps: Range<usize>,
-    /// The buffers that nothing has written before.
+    /// The buffers that are first written here.
     buffers: Vec<usize>,
     base: Base,
 }
 
-/// Where a part's own numbers begin.
+/// The first numbers of a part, from which relative numbers count.
 struct Base {
     step: usize,
     buffer: usize,
-    /// Buffers below this are there before the layers and go through all of them.
+    /// Buffers below this number exist before the layers and are used in all of them.
     lasting: usize,
-    /// Of each group of the cache, the next layer to be stored.
+    /// For each group of the cache, the next layer to be stored.
     stored: Vec<usize>,
 }
 
-/// What a part calls things: as readers see them, or, with a base, so that parts that do the same read the same.
+/// The labels of steps and buffers: for readers, or, with a base, relative ones that are the same in equal parts.
 struct Labels<'a> {
     names: Names<'a>,
     base: Option<&'a Base>,
@@ -59,11 +59,11 @@ impl Labels<'_> {
 }
 
 impl Plan {
-    /// The plan as text, one for all machines: it depends on the graph and on what activations are quantised to. The
-    /// steps and the bytes of rows are the same for every instruction set.
+    /// The text of the plan. It only depends on the graph and the rounding of activations: steps and bytes of rows are the
+    /// same for all instruction sets.
     pub fn text(&self, graph: &Graph) -> String {
         let mut text = String::new();
-        // Writing into a string doesn't fail.
+        // Writing to a string doesn't fail.
         let _ = self.write(&mut text, graph);
         text
     }
@@ -100,7 +100,7 @@ impl Plan {
 
     /// `8 steps, 8 barriers, 5 in a short pass`.
     fn counts(&self, steps: Range<usize>) -> String {
-        // Workers part after the last step anyway.
+        // The end of the region is the barrier of the last step.
         let before_last = steps.start..steps.end.min(self.steps.len().saturating_sub(1));
         let count = |barrier: fn(&Planned) -> bool| {
             self.steps[before_last.clone()].iter().filter(|planned| barrier(planned)).count()
@@ -181,8 +181,8 @@ impl Plan {
         steps.clone().map(row).collect()
     }
 
-    /// Buffers that a part writes first. How long they live within it is compared, not whether a barrier is missing
-    /// before or behind it.
+    /// The buffers that a part writes first. The comparison of parts only considers lifetimes within the part, not whether
+    /// there is a barrier before or after it.
     fn buffer_rows(&self, part: &Part, labels: &Labels<'_>) -> Vec<Cells> {
         let row = |&buf: &usize| {
             let BufSpec { row_bytes, rows, own_copy, mut first, mut last } = self.buffers[buf];

@@ -202,7 +202,7 @@ proptest! {
 fn contradictions_are_refused_by_name() {
     assert_eq!(
         refused(|source| source.model = "llama".into()),
-        "not supported: tokenizer \"llama\" (tokenizer.ggml.model); only \"gpt2\", byte-level BPE, is"
+        "not supported: tokenizer \"llama\" (tokenizer.ggml.model); byte-level BPE (\"gpt2\") is the only supported kind"
     );
     assert!(refused(|source| source.pre = "martian".into()).contains("martian"));
     assert_eq!(
@@ -235,7 +235,7 @@ fn merges_that_make_no_sense_are_refused() {
     for merge in ["", "ab", " ab", "ab ", " "] {
         assert!(refused(|source| source.merges[2] = merge.into()).contains("merge 2 is no pair"));
     }
-    assert!(refused(|source| source.merges[3] = "l l".into()).contains("merge 3 is there twice"));
+    assert!(refused(|source| source.merges[3] = "l l".into()).contains("merge 3 occurs twice"));
     // The left part, the right part, the result: none there.
     for merge in ["ab c", "a bc", "a b", "a b c"] {
         let message = refused(|source| source.merges[3] = merge.into());

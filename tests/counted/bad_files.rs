@@ -368,6 +368,8 @@ fn frequency_factors() {
             "rope_freqs.weight",
         );
     }
+    // A type of unknown size: nothing is reserved for its bytes.
+    assert_refused(&parts.clone().with_tensor("rope_freqs.weight", &[len], 77, 64), "of type unknown (77)");
     for bad in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
         let mut parts = parts.clone();
         let tensor = parts.tensors.iter_mut().find(|t| t.name == "rope_freqs.weight").unwrap();
@@ -409,6 +411,32 @@ fn vocabularies() {
         let called = format!("{key}: {}", value.as_ref().map_or("absent".into(), Value::to_string));
         let parts = file(key, value);
         assert!(load(&parts).is_err() || unusable(&parts), "{called}");
+    }
+}
+
+/// The error that waits until the tokenizer or the template is asked for is of the kind that building them gave.
+#[test]
+fn errors_of_vocabulary_and_template_keep_their_kind() {
+    let file = |key: &str, value: Value| load(&Parts::mixed().with(key, Some(value))).unwrap();
+    for (key, value, called) in [
+        ("tokenizer.ggml.merges", strings(["no_space"]), "bad file: no tokenizer: merge 0 is no pair"),
+        ("tokenizer.ggml.pre", Value::Bool(true), "bad file: no tokenizer: metadata key"),
+        ("tokenizer.ggml.model", string("llama"), "not supported: no tokenizer: tokenizer \"llama\""),
+        (
+            "tokenizer.ggml.model",
+            string("no_vocab"),
+            "not supported: no tokenizer: the file has no vocabulary",
+        ),
+    ] {
+        let error = file(key, value).tokenizer().unwrap_err().to_string();
+        assert!(error.starts_with(called), "{error}");
+    }
+    for (value, called) in [
+        (string("{% if %}"), "bad file: no chat template: chat template (line 1)"),
+        (Value::U8(1), "bad file: no chat template: metadata key"),
+    ] {
+        let error = file("tokenizer.chat_template", value).chat_template().unwrap_err().to_string();
+        assert!(error.starts_with(called), "{error}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Attention over the caches of the batch's sequences: softmax(scale · Q·Kᵀ) · V, head by head, span by span.
+//! Attention of each span over its sequence's cache: softmax(scale · Q·Kᵀ) · V for each head.
 
 use super::{At, Facts, Scratch, Step, Walk, Work};
 use crate::error::Result;
@@ -13,13 +13,13 @@ use crate::runtime::plan::Buf;
 pub struct Attend {
     /// Rows of queries, then keys and values.
     pub qkv: Buf,
-    /// Heads side by side.
+    /// Output rows: the heads one after the other.
     pub out: Buf,
-    /// How rows are divided.
+    /// The division of rows into heads.
     pub shape: HeadShape,
     /// The layer's keys and values.
     pub layer: LayerId,
-    /// What rows see: number of the plan's mask.
+    /// The positions that rows see: number of one of the plan's masks.
     pub mask: usize,
     /// Multiplies the scores.
     pub scale: f32,
@@ -40,7 +40,7 @@ impl Step for Attend {
         let start = |row: usize| sight.starts.get(row).map_or(0, |&start| u64::from(start));
         let rows = walk.count(RowSet::Batch);
         let seen: u64 = (0..rows).map(|row| u64::from(sight.limits[row]) - start(row)).sum();
-        // Keys and values that any row of a span sees are read once.
+        // Each key and value that some row of a span sees is read once.
         let positions = walk.batch.spans.iter().filter(|span| !span.rows.is_empty());
         let positions: u64 =
             positions.map(|span| u64::from(sight.limits[span.rows.end - 1]) - start(span.rows.start)).sum();
@@ -63,9 +63,9 @@ impl Step for Attend {
             parts: walk.parts,
         };
         let scratch = walk.scratch(at.worker);
-        // SAFETY: queries and caches were written before the barrier; the counter hands out results; the scratch
-        // memory and the parts are as large as was asked for.
-        unsafe { attention::run(walk.attention, at.worker, &at.turn.counter, &args, scratch) }
+        // SAFETY: the pass contract: queries and caches were written before a barrier, and each worker takes other results
+        // from the counter; the pass reserved scratch memory and parts for this shape.
+        unsafe { attention::run(walk.attention, at.worker, &at.schedule.counter, &args, scratch) }
     }
 
     fn text(&self, _: &Names<'_>) -> String {

@@ -1,4 +1,4 @@
-//! Functions of elements that no product takes with it: sums, products, factors, caps, activations.
+//! Functions of elements that aren't fused with a product: sums, products, factors, caps, activations.
 
 use super::{At, Facts, Step, Walk, Work};
 use crate::kernels::KernelSet;
@@ -8,14 +8,14 @@ use crate::model::text::Names;
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
-/// What is done with each element, and with that of another buffer in its place.
+/// A function of each element, and in some cases of the element at the same place in another buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Function {
     /// a + b.
     Add(Buf),
     /// a · b.
     Mul(Buf),
-    /// A factor.
+    /// a times a factor.
     Scale(f32),
     /// cap · tanh(a / cap).
     SoftCap(f32),
@@ -27,13 +27,13 @@ pub enum Function {
 pub struct Elementwise {
     /// The first input.
     pub a: Buf,
-    /// What is done with it.
+    /// The function.
     pub function: Function,
-    /// Results; may be an input.
+    /// Output rows; may be an input.
     pub out: Buf,
     /// Floats in a row.
     pub width: usize,
-    /// Rows of all.
+    /// Rows of inputs and output.
     pub rows: RowSet,
 }
 
@@ -71,8 +71,8 @@ impl Step for Elementwise {
         let unary = &walk.kernels.unary;
         for r in at.share.clone() {
             let (from, to) = (a.row_f32(r).cast_const(), out.row_f32(r));
-            // SAFETY: row r of `out` is this worker's, rows of the inputs hold as many floats and are written by
-            // nobody else; an input is the output or lies apart from it.
+            // SAFETY: the pass contract: row r of `out` is this worker's alone, and no other worker writes row r of an
+            // input. All rows have `n` floats; an input is the output itself or a buffer that shares no bytes with it.
             unsafe {
                 match self.function {
                     Function::Add(b) => unary.add.run(from, view(b).row_f32(r), to, n),

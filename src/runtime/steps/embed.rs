@@ -1,4 +1,4 @@
-//! `out[r] = table[token of r] (+ positions[position of r])`: the residual stream's beginning.
+//! The first step: `out[r] = table[token of r] (+ positions[position of r])`.
 
 use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::RowSet;
@@ -9,13 +9,13 @@ use crate::runtime::plan::Buf;
 
 /// Embeddings of the tokens.
 pub struct Embed {
-    /// Rows by token.
+    /// The table with a row for each token.
     pub table: TableId,
-    /// Learned positions, a row each.
+    /// The table with a row for each learned position.
     pub positions: Option<VectorId>,
     /// Floats in a row.
     pub width: usize,
-    /// Where they go.
+    /// Output rows.
     pub out: Buf,
 }
 
@@ -35,7 +35,7 @@ impl Step for Embed {
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
         let out = walk.view(self.out, at.worker);
         for r in at.share.clone() {
-            // SAFETY: the row belongs to this worker's share.
+            // SAFETY: the pass contract: rows of its share are this worker's alone.
             let row = unsafe { out.floats_mut(r, self.width) };
             let token = walk.batch.tokens[r] as usize;
             // The engine checked the token, the graph the table's shape.

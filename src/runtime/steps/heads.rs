@@ -1,5 +1,5 @@
-//! What follows queries, keys and values as soon as their columns are there: a norm of each head, its rotation, and
-//! the way of keys and values into the cache. No step of its own: whoever computed the columns does it.
+//! Work on heads of queries, keys and values after their product: a norm of each head, its rotation, and storing keys and
+//! values in the cache. It is no step of its own: the worker that computed the columns of a head does it.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::ops::{Rows, rowwise};
 use crate::profile::{Tally, Zone};
 use crate::threads::Worker;
 
-/// What is done with each head of queries, or of keys.
+/// The work on each head of queries, or of keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HeadWork {
     /// Root mean square norm: its gain and its epsilon.
@@ -23,27 +23,27 @@ pub struct HeadWork {
     pub rope: Option<(RopeId, Pairing)>,
 }
 
-/// What is done with rows of heads: queries, then keys, then values.
+/// The work on rows of heads: queries, then keys, then values.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadsDone {
-    /// How rows are divided.
+    /// The division of rows into heads.
     pub shape: HeadShape,
-    /// For heads of queries.
+    /// Work on heads of queries.
     pub q: HeadWork,
-    /// For heads of keys.
+    /// Work on heads of keys.
     pub k: HeadWork,
-    /// Where keys and values are stored.
+    /// The layer of the cache in which keys and values are stored.
     pub layer: LayerId,
 }
 
-/// Clocks of the three.
+/// Clocks of the three kinds of work.
 pub struct Clocks {
     norm: Tally,
     rope: Tally,
     store: Tally,
 }
 
-/// The heads of both ranges.
+/// The intersection of two ranges.
 fn both(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     let start = a.start.max(b.start);
     start..a.end.min(b.end).max(start)
@@ -56,10 +56,10 @@ impl HeadsDone {
         Clocks { norm: clock(Zone::RmsNorm), rope: clock(Zone::Rope), store: clock(Zone::KvStore) }
     }
 
-    /// Does it all for some heads of some rows.
+    /// Does all work on some heads of some rows.
     ///
     /// # Safety
-    /// These heads of these rows, and their places in the cache, are this worker's alone.
+    /// No other worker uses these heads of these rows, or their places in the cache, before the next barrier.
     pub unsafe fn finish(
         &self,
         walk: &Walk<'_>,
@@ -71,7 +71,7 @@ impl HeadsDone {
         let HeadShape { n_head, n_head_kv, .. } = self.shape;
         let (queries, keys) = (0..n_head, n_head..n_head + n_head_kv);
         let values = keys.end..keys.end + n_head_kv;
-        // SAFETY: this function's contract is the others'.
+        // SAFETY: all heads are among those that the caller promises this worker alone uses.
         unsafe {
             if self.q == self.k {
                 self.prepare(walk, qkv, &rows, both(&heads, &(0..keys.end)), self.q, clocks);
@@ -106,7 +106,7 @@ impl HeadsDone {
         let (head_dim, count) = (self.shape.head_dim, rows.len() * heads.len());
         if let Some((gain, eps)) = work.norm {
             let (elements, gain) = ((count * head_dim) as u64, walk.weights.vector(gain));
-            // SAFETY: by contract.
+            // SAFETY: the caller promises that only this worker uses these heads of these rows.
             clocks.norm.piece(4 * elements, 8 * elements, || unsafe {
                 rowwise::head_norm(walk.kernels, rows.clone(), qkv, heads.clone(), gain, eps);
             });
@@ -115,13 +115,16 @@ impl HeadsDone {
             let angles = walk.ropes[rope.0 as usize].angles();
             let elements = (count * angles.rot_dim()) as u64;
             let (kernel, positions) = (walk.kernels.rope.of(pairing), walk.batch.positions);
-            // SAFETY: by contract; the table covers the context.
+            // SAFETY: the caller promises that only this worker uses these heads of these rows; the table has an entry for
+            // each position of a context.
             clocks.rope.piece(3 * elements, 8 * elements, || unsafe {
                 rowwise::rope(kernel, rows.clone(), qkv, heads, head_dim, angles, positions);
             });
         }
     }
 
+    /// Stores some heads of keys and values in the cache.
+    ///
     /// # Safety
     /// As [`HeadsDone::finish`].
     unsafe fn store(
@@ -144,7 +147,8 @@ impl HeadsDone {
                 }
                 let (cache, heads) = (walk.layer(self.layer, i), (key_heads.clone(), value_heads.clone()));
                 let position = span.position + own.start - span.rows.start;
-                // SAFETY: by contract; the sequence has pages for the positions.
+                // SAFETY: the caller promises that only this worker uses these heads of these rows and their places in the
+                // cache; the engine has reserved pages for the positions.
                 unsafe {
                     let own = SpanRows { rows: own, position };
                     attention::store(walk.attention, &cache, &own, qkv, &self.shape, heads);
@@ -154,7 +158,7 @@ impl HeadsDone {
         clock.piece(0, 8 * elements as u64, store);
     }
 
-    /// For the plan's text.
+    /// The text in a plan's text.
     pub fn text(&self, names: &Names<'_>) -> String {
         let work = |work: HeadWork| {
             let norm = work.norm.map(|(gain, eps)| format!("norm by {}, eps {eps:e}", names.vector(gain)));

@@ -1,5 +1,5 @@
-//! Products over the same rows, done as one: they share the barrier and the partition. What follows queries, keys
-//! and values is done with their columns while these are in cache.
+//! Products of the same rows, computed as one: they share a barrier and a partition. Work on heads of queries, keys and
+//! values follows while their columns are in cache.
 
 use std::ops::Range;
 
@@ -15,10 +15,10 @@ use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 use crate::threads::Worker;
 
-/// One product: `out[:, column..column + N] (+)= x · Wᵀ (+ bias)`; where it goes is the step's.
+/// One product: `out[:, column..column + N] (+)= x · Wᵀ (+ bias)`, where `out` belongs to the step.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
-    /// Input rows, f32 or quantised as the matrix' kernel wants them.
+    /// Input rows: f32, or quantised as the matrix's kernel needs them.
     pub x: Buf,
     /// The matrix (N × K).
     pub matrix: MatrixId,
@@ -29,7 +29,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// The product on this pass's rows, into `y` or added to it.
+    /// The product of this pass's rows, written to `y` or added to it.
     pub fn product<'a>(
         &self,
         walk: &'a Walk<'_>,
@@ -47,7 +47,7 @@ impl Part {
         }
     }
 
-    /// Operations (a bias is what the sums start from), and bytes moved: the matrix once, rows in and out.
+    /// Operations (a bias adds none: sums start with it), and bytes: the matrix once, input and output rows.
     pub fn work(&self, walk: &Walk<'_>, rows: usize, accumulate: bool) -> Work {
         let weight = walk.weights.matrix(self.matrix);
         let x = walk.plan.buffers[self.x.index()].row_bytes;
@@ -72,19 +72,19 @@ impl Part {
 
 /// Products side by side.
 pub struct Linear {
-    /// What they are in the model.
+    /// Zone in the profile.
     pub zone: Zone,
-    /// The products, as many as `count` says: here and not elsewhere, so that they come with the step.
+    /// The products; the first `count` are valid. They are stored in the step itself, to be prefetched with it.
     pub parts: [Part; 3],
-    /// How many products.
+    /// Number of products.
     pub count: usize,
     /// Output rows, f32.
     pub out: Buf,
     /// Adds to `out` (the residual stream) instead of overwriting it.
     pub accumulate: bool,
-    /// What is done with heads once their columns are there.
+    /// Work on heads whose columns have been computed.
     pub heads: Option<HeadsDone>,
-    /// Rows of all.
+    /// Rows of inputs and output.
     pub rows: RowSet,
 }
 
@@ -113,12 +113,13 @@ impl Step for Linear {
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        let (worker, shares) = (at.worker, &at.turn.shares);
+        let (worker, shares) = (at.worker, &at.schedule.shares);
         let out = walk.view(self.out, worker);
         let products = self.parts.map(|part| part.product(walk, worker, out, self.accumulate));
         let products = &products[..self.count];
         let Some(heads) = &self.heads else {
-            // SAFETY: the shares hand out columns and rows once, and nobody writes what is read.
+            // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows of `out` from
+            // the shares.
             return unsafe { linear::run(worker, shares, products, linear::NOTHING) };
         };
         let head_dim = heads.shape.head_dim;
@@ -126,11 +127,11 @@ impl Step for Linear {
         let call = |i: usize, rows: Range<usize>, columns: Range<usize>| {
             let begin = self.parts[i].column / head_dim;
             let done = begin + columns.start / head_dim..begin + columns.end / head_dim;
-            // SAFETY: whole heads of these rows are this worker's, who has just computed them.
+            // SAFETY: this worker has just computed these rows of these heads, so it alone took them from the shares.
             unsafe { heads.finish(walk, out, rows, done, &clocks) }
         };
         let then = Then { unit: head_dim, call };
-        // SAFETY: as above.
+        // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows of `out`.
         unsafe { linear::run(worker, shares, products, Some(then)) }
     }
 

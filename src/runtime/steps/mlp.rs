@@ -1,5 +1,5 @@
-//! The inside of an MLP: `f(x · upᵀ)`, or `f(x · gateᵀ) · (x · upᵀ)` (Shazeer 2020), a few columns at a time, so that
-//! products go from cache into the activation; quantised on the way where the next product wants that.
+//! The inside of an MLP: `f(x · upᵀ)`, or `f(x · gateᵀ) · (x · upᵀ)` (Shazeer 2020), a few columns at a time, so that the
+//! activation finds the products in cache. The results are quantised in the same step if the next product needs that.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use crate::profile::Zone;
 use crate::quant::BLOCK;
 use crate::runtime::plan::Buf;
 
-/// One or two products and what becomes of them.
+/// One or two products and their activation.
 pub struct Mlp {
     /// The gate's product, if there is a gate.
     pub gate: Option<Part>,
@@ -30,19 +30,19 @@ pub struct Mlp {
     pub function: Activation,
     /// Rows of results: f32, or quantised.
     pub out: Buf,
-    /// Whether `out` holds quantised rows.
+    /// Whether `out` has quantised rows.
     pub quantized: bool,
-    /// Rows of all.
+    /// Rows of inputs and output.
     pub rows: RowSet,
 }
 
 impl Mlp {
-    /// Whether there is a kernel for such a gate, or for none.
+    /// Whether there is a kernel for this function, with or without a gate.
     pub fn has_kernel(gated: bool, function: Activation) -> bool {
         !gated || function != Activation::Relu
     }
 
-    /// Whether there is one that quantises.
+    /// Whether there is such a kernel that also quantises.
     pub fn quantizes(gated: bool, function: Activation) -> bool {
         matches!((gated, function), (true, Activation::Silu) | (false, Activation::GeluTanh))
     }
@@ -51,17 +51,17 @@ impl Mlp {
         self.gate.iter().chain([&self.up])
     }
 
-    /// A product; where two go, or what is quantised, `out` means nothing to it.
+    /// A product. Its `out` is only used in an MLP without gate and quantisation.
     fn product<'a>(&self, part: &Part, walk: &'a Walk<'_>, at: &At<'_>, out: Rows) -> Product<'a> {
         part.product(walk, at.worker, out, false)
     }
 
-    /// Columns that are taken together.
+    /// Number of columns that are computed together: the size of a quantised block.
     fn unit(&self) -> usize {
         if self.quantized { BLOCK } else { 1 }
     }
 
-    /// Operations and bytes of the function, an element.
+    /// Operations and bytes of the function for each element.
     fn element_work(&self) -> (u64, u64) {
         if self.gate.is_some() { (5, 8) } else { (8, 8) }
     }
@@ -75,6 +75,8 @@ impl Mlp {
         }
     }
 
+    /// Runs an MLP with a gate.
+    ///
     /// # Safety
     /// As [`Step::run`].
     unsafe fn run_gated(&self, walk: &Walk<'_>, at: &At<'_>, gate: &Part) {
@@ -85,7 +87,7 @@ impl Mlp {
         let kernels = walk.kernels;
         let call = |pair: Beside<2>| {
             let elements = (pair.rows.len() * pair.columns.len()) as u64;
-            // SAFETY: the columns were just computed, and these of `out` are this worker's.
+            // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
             clock.piece(flops * elements, bytes * elements, || unsafe {
                 match self.quantized {
                     true => rowwise::gate_quantize(kernels, &pair, n, out),
@@ -94,10 +96,13 @@ impl Mlp {
             });
         };
         let then = Then { unit: self.unit(), call };
-        // SAFETY: the shares hand out columns and rows once; the scratch memory is as long as was asked for.
-        unsafe { linear::beside(at.worker, &at.turn.shares, [&gate, &up], walk.scratch(at.worker), then) }
+        // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows from the shares;
+        // the pass reserved as much scratch memory as `Step::scratch` says.
+        unsafe { linear::beside(at.worker, &at.schedule.shares, [&gate, &up], walk.scratch(at.worker), then) }
     }
 
+    /// Runs an MLP without a gate, with quantised results.
+    ///
     /// # Safety
     /// As [`Step::run`].
     unsafe fn run_quantized(&self, walk: &Walk<'_>, at: &At<'_>) {
@@ -107,16 +112,18 @@ impl Mlp {
         let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
         let call = |x: Beside<1>| {
             let elements = (x.rows.len() * x.columns.len()) as u64;
-            // SAFETY: the columns were just computed, and these of `out` are this worker's.
+            // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
             clock.piece(flops * elements, bytes * elements, || unsafe {
                 rowwise::gelu_quantize(walk.kernels, &x, n, out);
             });
         };
         let then = Then { unit: self.unit(), call };
         // SAFETY: as in `run_gated`.
-        unsafe { linear::beside(at.worker, &at.turn.shares, [&product], walk.scratch(at.worker), then) }
+        unsafe { linear::beside(at.worker, &at.schedule.shares, [&product], walk.scratch(at.worker), then) }
     }
 
+    /// Runs an MLP without a gate, with results in f32.
+    ///
     /// # Safety
     /// As [`Step::run`].
     unsafe fn run_plain(&self, walk: &Walk<'_>, at: &At<'_>) {
@@ -126,18 +133,18 @@ impl Mlp {
         let kernel = activation(walk.kernels, self.function);
         let call = |_: usize, rows: Range<usize>, columns: Range<usize>| {
             let elements = (rows.len() * columns.len()) as u64;
-            // SAFETY: these columns of these rows are this worker's, who has just computed them.
+            // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
             clock.piece(flops * elements, bytes * elements, || unsafe {
                 rowwise::activate(kernel, out, rows, columns);
             });
         };
         let then = Then { unit: self.unit(), call };
-        // SAFETY: the shares hand out columns and rows once, and nobody writes what is read.
-        unsafe { linear::run(at.worker, &at.turn.shares, &[product], Some(then)) }
+        // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows from the shares.
+        unsafe { linear::run(at.worker, &at.schedule.shares, &[product], Some(then)) }
     }
 }
 
-/// The kernel of a gate; lowering asks for none that isn't there ([`Mlp::has_kernel`]).
+/// The kernel of a gate. Lowering only uses functions that have one ([`Mlp::has_kernel`]).
 fn gate_kernel(kernels: &KernelSet, function: Activation) -> &Binary {
     match function {
         Activation::GeluTanh => &kernels.unary.geglu,
@@ -174,7 +181,7 @@ impl Step for Mlp {
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        // SAFETY: this function's contract is the others'.
+        // SAFETY: the contract of `Step::run`, which the caller upholds, is also that of the three functions.
         unsafe {
             match &self.gate {
                 Some(gate) => self.run_gated(walk, at, gate),

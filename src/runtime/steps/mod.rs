@@ -1,5 +1,5 @@
-//! The steps of a forward pass, one file each: its data, what it reads and writes, its scratch memory, operations and
-//! bytes, and how a worker does its share. A step sees the pass as a [`Walk`]; none knows a family.
+//! The steps of a forward pass, one file each: a step's data, its inputs and outputs, its scratch memory, its operations
+//! and bytes, and the execution of a worker's share. A step sees the pass as a [`Walk`], and knows no family.
 
 pub(super) mod attend;
 pub(super) mod elementwise;
@@ -45,30 +45,30 @@ impl std::ops::Add for Work {
     }
 }
 
-/// What the plan must know of a step.
+/// The facts of a step that a plan needs.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Under which name its time is counted.
+    /// Its zone in the profile.
     pub zone: Zone,
-    /// Which rows it works on.
+    /// The rows that it works on.
     pub rows: RowSet,
     /// Buffers that it reads.
     pub reads: Vec<Buf>,
     /// The buffer that it writes.
     pub out: Buf,
-    /// A layer of the cache, and whether it is written.
+    /// The layer of the cache that it reads (false) or writes (true).
     pub cache: Option<(LayerId, bool)>,
-    /// Whether workers take its parts as they are free; else each has its share of the rows.
+    /// Whether its work is dynamically scheduled; otherwise each worker has a static share of the rows.
     pub dynamic: bool,
 }
 
 impl Facts {
-    /// Of a step of which each worker does its share of the rows.
+    /// The facts of a step in which each worker has a static share of the rows.
     fn by_row(zone: Zone, rows: RowSet, reads: &[Buf], out: Buf) -> Facts {
         Facts { zone, rows, reads: reads.to_vec(), out, cache: None, dynamic: false }
     }
 
-    /// Of a step whose parts workers take as they are free.
+    /// The facts of a dynamically scheduled step.
     fn dynamic(zone: Zone, rows: RowSet, out: Buf) -> Facts {
         Facts { dynamic: true, ..Facts::by_row(zone, rows, &[], out) }
     }
@@ -76,7 +76,7 @@ impl Facts {
 
 /// One step of a forward pass.
 pub trait Step: Send + Sync {
-    /// What the plan must know of it.
+    /// The facts that a plan needs.
     fn facts(&self) -> Facts;
 
     /// Floats of scratch memory that a worker needs.
@@ -87,29 +87,30 @@ pub trait Step: Send + Sync {
         Ok(0)
     }
 
-    /// Asks for what the step reads of itself and of the model before its first row: weights drive that out of the
-    /// caches from token to token.
+    /// Prefetches the data that the step reads before its first row, of itself and of the model: from one token to the next,
+    /// weights evict it from the caches.
     fn prefetch(&self, _: &Weights) {
         isa::prefetch(self);
     }
 
-    /// What it does in this pass.
+    /// Its operations and bytes in this pass.
     fn work(&self, walk: &Walk<'_>) -> Work;
 
     /// Does a worker's share.
     ///
     /// # Safety
-    /// Every worker of the pass calls it in the plan's order, with barriers where the plan has them and turns as the
-    /// pass deals them out. So what the step reads was written by this worker or before a barrier, and what it writes
-    /// nobody else touches before the next one: rows of [`At::share`] for a step that goes by rows, what `turn` hands
-    /// out for a dynamic one. Buffers with overlapping lifetimes share no bytes.
+    /// The pass contract: each worker of the pass calls it in the plan's order, with the plan's barriers between steps, and
+    /// with the schedule that the pass has reset for the step; buffers with overlapping lifetimes share no bytes. So the
+    /// data that the step reads was written by this worker or before a barrier, and no other worker uses the data that it
+    /// writes before the next barrier: the rows of [`At::share`] in a static step, or the parts that this worker takes from
+    /// [`At::schedule`] in a dynamic one.
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>);
 
-    /// What it does, for the plan's text: without what [`Step::facts`] say.
+    /// Its weights and parameters, for the plan's text, which has [`Step::facts`] already.
     fn text(&self, names: &Names<'_>) -> String;
 }
 
-/// What the size of scratch memory follows from.
+/// The data from which the size of scratch memory is computed.
 pub struct Scratch<'a> {
     /// The model's weights.
     pub weights: &'a Weights,
@@ -117,9 +118,9 @@ pub struct Scratch<'a> {
     pub attention: &'a AttentionKernel,
 }
 
-/// Who gets what of a dynamic step's work.
-pub struct Turn {
-    /// For products: even shares with stolen tails.
+/// The state of a dynamic step's scheduling.
+pub struct Schedule {
+    /// For products: even shares with work stealing.
     pub shares: Shares,
     /// For attention: one piece after the other.
     pub counter: WorkCounter,
@@ -131,41 +132,41 @@ pub struct At<'a> {
     pub worker: &'a Worker<'a>,
     /// Its rows, where the step goes by rows.
     pub share: Range<usize>,
-    /// Where it draws from, where the step is dynamic.
-    pub turn: &'a Turn,
+    /// The schedule from which it takes work, if the step is dynamic.
+    pub schedule: &'a Schedule,
 }
 
-/// What the rows of each mask see.
+/// The positions that rows see through one mask.
 pub struct Sight {
-    /// The first position that each row sees; empty where all see from 0 on.
+    /// The first position that each row sees; empty where all rows see position 0.
     pub starts: Vec<u32>,
-    /// One past the last.
+    /// One past the last position that each row sees.
     pub limits: Vec<u32>,
 }
 
-/// An address that workers share; each step's partition keeps their accesses apart.
+/// An address that workers share. Each step partitions their accesses.
 #[derive(Clone, Copy)]
 pub(super) struct Shared(pub *mut u8);
 
-// SAFETY: only an address; every access through it is an unsafe operation in an op.
+// SAFETY: it is only an address. Whoever reads or writes there must uphold the contract of an unsafe function.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-/// Where a pass works: the arena, and each worker's own memory.
+/// The memory of a pass: the arena, and each worker's own memory.
 pub(super) struct Memory<'a> {
     pub layout: &'a PlanLayout,
     /// The arena.
     pub base: Shared,
-    /// Of each worker: scratch for a step, then its own copies of buffers.
+    /// For each worker: scratch memory of a step, then its own copies of buffers.
     pub own: Shared,
-    /// Bytes from one worker's to the next.
+    /// Bytes from one worker's memory to the next one's.
     pub own_stride: usize,
-    /// Where the copies begin.
+    /// Offset of the copies in a worker's memory.
     pub own_copies: usize,
 }
 
-/// The tokens of a pass and where they stand.
+/// The tokens of a pass, and their positions.
 pub(super) struct Batch<'a> {
     pub tokens: &'a [u32],
     /// Position of each row.
@@ -174,9 +175,9 @@ pub(super) struct Batch<'a> {
     pub spans: &'a [SpanRows],
     /// The sequence of each span.
     pub sequences: &'a [SequenceId],
-    /// Rows whose output is wanted, in order.
+    /// Indices of the output rows, in ascending order.
     pub outputs: &'a [u32],
-    /// Of each mask, what rows see.
+    /// The positions that rows see, for each mask.
     pub sights: &'a [Sight],
 }
 
@@ -191,12 +192,12 @@ pub struct Walk<'a> {
     pub(super) cache: kv::View<'a>,
     pub(super) batch: Batch<'a>,
     pub(super) memory: Memory<'a>,
-    /// Whether workers do row-wise work each for itself.
+    /// Whether this is a short pass, in which each worker does row-wise work for itself.
     pub(super) few: bool,
 }
 
 impl Walk<'_> {
-    /// Rows of this pass.
+    /// Number of rows in this pass.
     pub(super) fn count(&self, rows: RowSet) -> usize {
         match rows {
             RowSet::Batch => self.batch.tokens.len(),
@@ -209,12 +210,12 @@ impl Walk<'_> {
         self.memory.own.0.wrapping_add(worker.index() * self.memory.own_stride)
     }
 
-    /// A worker's scratch memory: as many floats as the step asked for.
+    /// A worker's scratch memory: at least [`Step::scratch`] floats of each step.
     fn scratch(&self, worker: &Worker<'_>) -> *mut f32 {
         self.worker_memory(worker).cast()
     }
 
-    /// A buffer's rows, as this worker sees them.
+    /// A buffer's rows: the worker's own copy, if it has one in this pass.
     fn view(&self, buf: Buf, worker: &Worker<'_>) -> Rows {
         let spec = &self.plan.buffers[buf.index()];
         let Memory { layout, base, own_copies, .. } = &self.memory;
@@ -223,14 +224,14 @@ impl Walk<'_> {
         } else {
             base.0.wrapping_add(layout.offsets[buf.index()])
         };
-        // SAFETY: the layout gave this buffer `row_bytes` × its rows (or, of copies, as many as a short pass
-        // has) inside the arena or the worker's memory, which outlive the region; the batch has no more rows
-        // than the layout was made for.
+        // SAFETY: `Plan::layout` placed this buffer, `row_bytes` for each row of the largest batch (for copies, of the
+        // largest short pass), inside the arena or the worker's memory. The engine checked that the batch isn't larger,
+        // and the pass keeps both until the region ends.
         unsafe { Rows::new(ptr, spec.row_bytes, self.count(spec.rows)) }
     }
 
-    /// Calls `f` with runs of a step's rows and a view of `x` in which they have the same numbers. There is one run,
-    /// unless the step works on output rows and `x` has all of the batch.
+    /// Calls `f` with runs of a step's rows, each with a view of `x` in which its rows have the same indices. It is one run,
+    /// unless the step works on output rows and `x` has all rows of the batch.
     fn runs(&self, x: Buf, rows: RowSet, at: &At<'_>, f: impl Fn(Range<usize>, Rows)) {
         let view = self.view(x, at.worker);
         if self.plan.buffers[x.index()].rows == rows {
@@ -238,7 +239,7 @@ impl Walk<'_> {
         }
         let mut begin = at.share.start;
         while begin < at.share.end {
-            // Output rows are rising numbers, so none is below its place in their list.
+            // Output rows are in ascending order, so none is below its index in their list.
             let ahead = |row: usize| self.batch.outputs[row] as usize - row;
             let same = (begin..at.share.end).take_while(|&row| ahead(row) == ahead(begin)).count();
             f(begin..begin + same, view.skip(ahead(begin)));
@@ -246,12 +247,13 @@ impl Walk<'_> {
         }
     }
 
-    /// A layer's keys and values in a span's sequence.
+    /// A layer's keys and values in the sequence of a span.
     fn layer(&self, id: LayerId, span: usize) -> LayerCache {
         self.cache.layer(id, self.batch.sequences[span])
     }
 
-    /// A clock for what comes piece by piece within a step; of few rows a piece is done before the clock is read.
+    /// A clock for work that is done piece by piece within a step. It is off in a short pass, where reading the clock would
+    /// take longer than a piece.
     fn tally(&self, worker: &Worker<'_>, zone: Zone) -> Tally {
         match (self.batch.tokens.len() <= Plan::FEW_ROWS, worker.index()) {
             (true, _) => Tally::untimed(),

@@ -1,4 +1,4 @@
-//! Each row normalised, and quantised on the way where only products read it.
+//! Normalises rows, and quantises them in the same step where only products read them.
 
 use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::{Norm, RowSet};
@@ -11,13 +11,13 @@ use crate::runtime::plan::Buf;
 pub struct Normalize {
     /// Input rows.
     pub x: Buf,
-    /// Which norm.
+    /// The norm.
     pub norm: Norm,
     /// Floats in a row.
     pub width: usize,
     /// Normalised rows: f32, or quantised.
     pub out: Buf,
-    /// Whether `out` holds quantised rows; only of a root-mean-square norm.
+    /// Whether `out` has quantised rows; only for RMSNorm.
     pub quantized: bool,
     /// Rows of `out`.
     pub rows: RowSet,
@@ -45,7 +45,7 @@ impl Step for Normalize {
         let (kernels, weights) = (walk.kernels, walk.weights);
         let out = walk.view(self.out, at.worker);
         walk.runs(self.x, self.rows, at, |rows, x| {
-            // SAFETY: rows of `out` are this worker's by the step's contract, and nobody writes `x`.
+            // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
             unsafe {
                 match (self.norm, self.quantized) {
                     (Norm::Rms { gain, eps }, true) => {

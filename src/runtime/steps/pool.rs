@@ -1,4 +1,4 @@
-//! One row a span: the mean of its output rows, added in their order.
+//! Pooling: for each span the mean of its output rows, which are added in their order.
 
 use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::RowSet;
@@ -12,7 +12,7 @@ pub struct Pool {
     pub x: Buf,
     /// Floats in a row.
     pub width: usize,
-    /// A row a span; zeros for one without output rows.
+    /// A row for each span; zeros for a span without output rows.
     pub out: Buf,
 }
 
@@ -34,11 +34,11 @@ impl Step for Pool {
             let rows = &walk.batch.spans[span].rows;
             let place = |row: usize| outputs.partition_point(|&output| (output as usize) < row);
             let rows = place(rows.start)..place(rows.end);
-            // SAFETY: the span's row is this worker's.
+            // SAFETY: the pass contract: rows of its share are this worker's alone.
             let sum = unsafe { out.floats_mut(span, self.width) };
             sum.fill(0.0);
             for row in rows.clone() {
-                // SAFETY: nobody writes `x`.
+                // SAFETY: the pass contract: no worker writes `x` during this step.
                 unary.add.apply_in_place(sum, unsafe { x.floats(row, self.width) });
             }
             unary.scale.apply_in_place(sum, 1.0 / rows.len().max(1) as f32);

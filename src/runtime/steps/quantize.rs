@@ -1,4 +1,4 @@
-//! Rows quantised for integer products, where what makes them can't do it on the way.
+//! Quantises rows for integer products, where the step that computes them can't quantise them itself.
 
 use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::RowSet;
@@ -7,7 +7,7 @@ use crate::ops::rowwise;
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
-/// Rows of floats to quantised rows.
+/// Quantisation of rows.
 pub struct Quantize {
     /// Input rows, f32.
     pub x: Buf,
@@ -31,7 +31,7 @@ impl Step for Quantize {
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
         let (x, out) = (walk.view(self.x, at.worker), walk.view(self.out, at.worker));
-        // SAFETY: the share's rows of `out` are this worker's, and nobody writes `x`.
+        // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
         unsafe { rowwise::quantize(walk.kernels, at.share.clone(), x, self.width, out) }
     }
 

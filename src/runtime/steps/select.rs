@@ -1,4 +1,4 @@
-//! Output rows copied out of all rows, where what reads them can't find them among all.
+//! Copies the output rows out of all rows, for steps that can't read them in place.
 
 use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::RowSet;
@@ -12,7 +12,7 @@ pub struct Select {
     pub x: Buf,
     /// Floats in a row.
     pub width: usize,
-    /// The copies.
+    /// Output rows.
     pub out: Buf,
 }
 
@@ -29,7 +29,7 @@ impl Step for Select {
         let out = walk.view(self.out, at.worker);
         walk.runs(self.x, RowSet::Output, at, |rows, x| {
             for r in rows {
-                // SAFETY: the row of `out` is this worker's, and nobody writes `x`.
+                // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
                 unsafe { out.floats_mut(r, self.width).copy_from_slice(x.floats(r, self.width)) }
             }
         });

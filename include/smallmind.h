@@ -1020,7 +1020,7 @@ typedef struct {
     size_t k;
     // Columns of B.
     size_t n;
-    // Elements from one stored row of B to the next; 0 for no gaps, which quantised rows never have.
+    // Elements from one stored row of B to the next; 0 for no gaps. Quantised rows never have gaps.
     size_t ldb;
     // 1 where B is stored as n rows of k, as layers keep their weights and as quantised types always are; 0 by
     // default.
@@ -1050,8 +1050,9 @@ sm_status sm_matrix_params_init(sm_matrix_params *params, size_t struct_size);
 // The matrix is packed for the instruction set that runs now.
 //
 // `SM_STATUS_INVALID_ARGUMENT`: an unknown type, `k` that is no multiple of the type's blocks, `ldb` less than a row, a
-// quantised B that isn't transposed or has gaps, or settings that contradict each other. `SM_STATUS_UNSUPPORTED`: `kept_as` can't
-// be encoded. `SM_STATUS_NULL_POINTER`, `SM_STATUS_BUSY` (the team), `SM_STATUS_OUT_OF_MEMORY`.
+// quantised B that isn't transposed or has gaps, or settings that contradict each other.
+// `SM_STATUS_UNSUPPORTED`: the type `kept_as` can't be encoded. `SM_STATUS_NULL_POINTER`, `SM_STATUS_BUSY` (the team),
+// `SM_STATUS_OUT_OF_MEMORY`.
 sm_status sm_matrix_create(const sm_matrix_params *params,
                            const void *b,
                            sm_matrix **matrix);
@@ -1152,6 +1153,10 @@ sm_status sm_matmul(const sm_matmul_params *params, const float *a, const float 
 
 // Computes C for B packed ahead, of any type: `n`, `k` and `b_transposed` of `params` are the matrix's own (`n` and `k` may be
 // 0, else they must agree), and `ldb` and `stride_b` are not looked at.
+//
+// With a quantised matrix, or one for products in bfloat16, each row of A is rounded first, after it was multiplied by
+// `alpha`; bias, activation, gate and residual are applied as with floats. That takes working memory for the rounded
+// rows of A, 512 at a time for each thread.
 sm_status sm_matmul_packed(const sm_matmul_params *params,
                            const float *a,
                            const sm_matrix *matrix,
@@ -1273,7 +1278,7 @@ sm_status sm_matrix_bf16_pack(size_t n,
 // the old Y where `accumulate` is 1.
 //
 // A row of Y has the same bits whatever m is. Takes memory for the call: k numbers of 2 bytes (4 on CPUs without
-// products of bfloat16) for up to 512 rows.
+// products of bfloat16) for up to 512 rows. `sm_matmul_packed` computes the same on a team, and more.
 sm_status sm_matrix_bf16_multiply(const sm_matrix_bf16 *matrix,
                                   size_t m,
                                   const float *x,

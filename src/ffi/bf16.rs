@@ -55,7 +55,7 @@ pub unsafe extern "C" fn sm_matrix_bf16_pack(
 /// the old Y where `accumulate` is 1.
 ///
 /// A row of Y has the same bits whatever m is. Takes memory for the call: k numbers of 2 bytes (4 on CPUs without
-/// products of bfloat16) for up to 512 rows.
+/// products of bfloat16) for up to 512 rows. `sm_matmul_packed` computes the same on a team, and more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_matrix_bf16_multiply(
     matrix: *const sm_matrix_bf16,

@@ -149,6 +149,10 @@ pub unsafe extern "C" fn sm_matmul(
 
 /// Computes C for B packed ahead, of any type: `n`, `k` and `b_transposed` of `params` are the matrix's own (`n` and `k` may be
 /// 0, else they must agree), and `ldb` and `stride_b` are not looked at.
+///
+/// With a quantised matrix, or one for products in bfloat16, each row of A is rounded first, after it was multiplied by
+/// `alpha`; bias, activation, gate and residual are applied as with floats. That takes working memory for the rounded
+/// rows of A, 512 at a time for each thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_matmul_packed(
     params: *const sm_matmul_params,

@@ -92,7 +92,7 @@ pub struct sm_matrix_params {
     pub k: usize,
     /// Columns of B.
     pub n: usize,
-    /// Elements from one stored row of B to the next; 0 for no gaps, which quantised rows never have.
+    /// Elements from one stored row of B to the next; 0 for no gaps. Quantised rows never have gaps.
     pub ldb: usize,
     /// 1 where B is stored as n rows of k, as layers keep their weights and as quantised types always are; 0 by
     /// default.
@@ -159,8 +159,9 @@ pub unsafe extern "C" fn sm_matrix_params_init(
 /// The matrix is packed for the instruction set that runs now.
 ///
 /// `SM_STATUS_INVALID_ARGUMENT`: an unknown type, `k` that is no multiple of the type's blocks, `ldb` less than a row, a
-/// quantised B that isn't transposed or has gaps, or settings that contradict each other. `SM_STATUS_UNSUPPORTED`: `kept_as` can't
-/// be encoded. `SM_STATUS_NULL_POINTER`, `SM_STATUS_BUSY` (the team), `SM_STATUS_OUT_OF_MEMORY`.
+/// quantised B that isn't transposed or has gaps, or settings that contradict each other.
+/// `SM_STATUS_UNSUPPORTED`: the type `kept_as` can't be encoded. `SM_STATUS_NULL_POINTER`, `SM_STATUS_BUSY` (the team),
+/// `SM_STATUS_OUT_OF_MEMORY`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_matrix_create(
     params: *const sm_matrix_params,

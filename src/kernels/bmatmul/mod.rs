@@ -44,14 +44,14 @@ mod tests;
 mod tiles;
 
 pub use layout::PanelLayout;
-use rounding::RoundRows;
+use rounding::{RoundRow, Rounding};
 
 /// The kernel of one level: how rows are rounded, how weights are packed, and the loops that multiply them.
 #[derive(Clone, Copy)]
 pub struct Kernel {
     info: KernelInfo,
     engine: Engine,
-    round: RoundRows,
+    round: RoundRow,
 }
 
 /// The loops that multiply, and the rows that they read.
@@ -109,7 +109,7 @@ impl Kernel {
         for row in 0..rows {
             let (x, out) = (x.wrapping_add(row * ldx), out.wrapping_add(row * row_bytes));
             // SAFETY: this CPU has the level, since `select` chose it; k floats are there, and room for the row.
-            unsafe { (self.round)(x, k, out, row_bytes) };
+            unsafe { (self.round)(&Rounding { x, k, out, bytes: row_bytes }) };
         }
     }
 
@@ -136,7 +136,7 @@ impl Kernel {
 /// A kernel of a level without a dot product of bfloat16.
 const fn widening<I: Isa>(kernel: &'static matmul::Kernel) -> Kernel {
     let info = KernelInfo { op: "bmatmul", ..kernel.info };
-    Kernel { info, engine: Engine::Widening(kernel), round: rounding::to_f32::<I> }
+    Kernel { info, engine: Engine::Widening(kernel), round: matmul::at_level::<I, Rounding> }
 }
 
 /// Every kernel of the family.

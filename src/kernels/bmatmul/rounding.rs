@@ -3,42 +3,37 @@
 
 use crate::isa::{DotBf16, Isa, SimdBody};
 
-/// Rounds a row of `k` f32 into `bytes` bytes, a multiple of 64 with room for it; the rest becomes zeros.
-/// Its safety contract: that memory is there, and the CPU has the instruction set.
-pub(super) type RoundRows = unsafe fn(x: *const f32, k: usize, out: *mut u8, bytes: usize);
+/// A row of `k` f32 to round into `bytes` bytes, a multiple of 64 with room for it; the rest becomes zeros. All of that
+/// memory is there.
+pub(super) struct Rounding {
+    pub x: *const f32,
+    pub k: usize,
+    pub out: *mut u8,
+    pub bytes: usize,
+}
+
+/// Rounds a row. Its safety contract: the row's memory is there, and the CPU has the instruction set.
+pub(super) type RoundRow = unsafe fn(&Rounding);
 
 /// # Safety
-/// See [`RoundRows`].
-pub(super) unsafe fn to_f32<I: Isa>(x: *const f32, k: usize, out: *mut u8, bytes: usize) {
+/// See [`RoundRow`].
+pub(super) unsafe fn to_pairs<I: DotBf16>(row: &Rounding) {
     // SAFETY: the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
-    isa.vectorize(ToF32 { x, k, out: out.cast(), len: bytes / 4 })
+    isa.vectorize(ToPairs { isa, row })
 }
 
-/// # Safety
-/// See [`RoundRows`].
-pub(super) unsafe fn to_pairs<I: DotBf16>(x: *const f32, k: usize, out: *mut u8, bytes: usize) {
-    // SAFETY: the CPU has the instruction set.
-    let isa = unsafe { I::new_unchecked() };
-    isa.vectorize(ToPairs { isa, x, k, out: out.cast(), len: bytes / 2 })
-}
-
-struct ToF32 {
-    x: *const f32,
-    k: usize,
-    out: *mut f32,
-    len: usize,
-}
-
-impl SimdBody for ToF32 {
+/// Stores f32.
+impl SimdBody for &Rounding {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for i in (0..self.len).step_by(I::LANES) {
-            // SAFETY: k floats to read, and `len` elements, a multiple of the lanes, to write.
+        let out: *mut f32 = self.out.cast();
+        for i in (0..self.bytes / 4).step_by(I::LANES) {
+            // SAFETY: k floats to read, and as many elements to write as the bytes are, a multiple of the lanes.
             unsafe {
                 let x = isa.load_first(self.x.wrapping_add(i), self.k.saturating_sub(i).min(I::LANES));
-                isa.store(self.out.add(i), round(isa, x));
+                isa.store(out.add(i), round(isa, x));
             }
         }
     }
@@ -57,31 +52,29 @@ fn round<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.select(number, isa.from_bits(isa.and(nearest, upper)), isa.from_bits(isa.and(quiet, upper)))
 }
 
-struct ToPairs<I> {
+struct ToPairs<'a, I> {
     isa: I,
-    x: *const f32,
-    k: usize,
-    out: *mut u16,
-    len: usize,
+    row: &'a Rounding,
 }
 
-impl<I: DotBf16> SimdBody for ToPairs<I> {
+impl<I: DotBf16> SimdBody for ToPairs<'_, I> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
-        let isa = self.isa;
-        for i in (0..self.len).step_by(2 * I::LANES) {
-            let left = self.k.saturating_sub(i);
-            // SAFETY: k floats to read, and `len` elements, a multiple of two vectors, to write.
+        let ToPairs { isa, row } = self;
+        let out: *mut u16 = row.out.cast();
+        for i in (0..row.bytes / 2).step_by(2 * I::LANES) {
+            let left = row.k.saturating_sub(i);
+            // SAFETY: k floats to read, and as many elements to write as the bytes are, a multiple of two vectors.
             unsafe {
-                let x = self.x.wrapping_add(i);
+                let x = row.x.wrapping_add(i);
                 let (low, high) = if left >= 2 * I::LANES {
                     (isa.load(x), isa.load(x.wrapping_add(I::LANES)))
                 } else {
                     let high = left.saturating_sub(I::LANES);
                     (isa.load_first(x, left.min(I::LANES)), isa.load_first(x.wrapping_add(I::LANES), high))
                 };
-                isa.store_i32(self.out.add(i).cast(), isa.round_bf16(low, high));
+                isa.store_i32(out.add(i).cast(), isa.round_bf16(low, high));
             }
         }
     }

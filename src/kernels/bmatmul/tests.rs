@@ -73,6 +73,17 @@ impl Drop for Guarded {
     }
 }
 
+/// `m` rounded rows of `k`, which have `gap` floats between them, `shift` bytes before the end of memory.
+fn round_rows(kernel: &Kernel, x: &Guarded, [m, k]: [usize; 2], gap: usize, shift: usize) -> Guarded {
+    let floats = if m * k == 0 { 0 } else { (m - 1) * (k + gap) + k };
+    assert!(4 * floats <= x.len);
+    let mut rounded = Guarded::new(m * kernel.row_bytes(k).unwrap(), shift);
+    rounded.bytes().fill(0xff);
+    // SAFETY: x has m rows of k, and `rounded` room for them.
+    unsafe { kernel.round_rows(x.begin.cast(), k + gap, m, k, rounded.begin) };
+    rounded
+}
+
 #[derive(Clone)]
 struct Case {
     m: usize,
@@ -134,9 +145,7 @@ impl Case {
         };
         let x = Guarded::floats(&spread(&self.x, k, gap_x));
         let row_bytes = kernel.row_bytes(k).unwrap();
-        let rounded = Guarded::new(m * row_bytes, packed.shift);
-        // SAFETY: x has m rows of k, and `rounded` room for them.
-        unsafe { kernel.round_rows(x.begin.cast(), k + gap_x, m, k, rounded.begin) };
+        let rounded = round_rows(kernel, &x, [m, k], gap_x, packed.shift);
         let start = if self.accumulate { self.y.clone() } else { vec![CANARY; m * n] };
         let mut y = Guarded::floats(&spread(&start, n, gap_y));
         let bias = Guarded::floats(&self.b);
@@ -408,10 +417,8 @@ fn rounding_goes_to_the_nearest_even_and_fills_rows_with_zeros() {
         for k in [0, 1, 7, 15, 16, 31, 32, 33, 64, 100, values.len()] {
             let (bytes, x) = (kernel.row_bytes(k).unwrap(), Guarded::floats(&values[values.len() - k..]));
             assert!(bytes % 128 == 64);
-            let mut out = Guarded::new(bytes, 0);
-            out.bytes().fill(0xff);
-            // SAFETY: one row of k, and room for it.
-            unsafe { kernel.round_rows(x.begin.cast(), k, 1, k, out.begin) };
+            let mut out = round_rows(kernel, &x, [1, k], 0, 0);
+            assert_eq!(out.len, bytes);
             let got = elements(kernel, out.bytes());
             assert!(got[k..].iter().all(|x| x.to_bits() == 0), "{}: {k}", kernel.info.isa.name());
             for (&x, got) in values[values.len() - k..].iter().zip(got) {

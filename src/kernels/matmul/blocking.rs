@@ -118,32 +118,39 @@ impl Blocking {
                 y: product.y.wrapping_add(row * product.ldy),
                 ..*product
             };
-            // SAFETY: the part's rows of X and Y are the product's.
-            unsafe { self.panels(&part) };
+            Part { blocking: self, product: &part }.run();
             row += part.m;
         }
     }
+}
 
-    /// All panels against rows that fit a cache.
-    ///
-    /// # Safety
-    /// As `run`.
+/// Rows of a running product that fit a cache. It is made in [`Blocking::run`], whose promise holds as long as the value
+/// lives.
+struct Part<'a> {
+    blocking: &'a Blocking,
+    product: &'a Product,
+}
+
+impl Part<'_> {
+    /// The rows against all panels.
     #[inline]
-    unsafe fn panels(&self, part: &Product) {
-        let blocks = part.m.div_ceil(self.tiles.full.len());
+    fn run(&self) {
+        let Part { blocking, product: part } = *self;
+        let (nr, tiles) = (blocking.nr, blocking.tiles);
+        let blocks = part.m.div_ceil(tiles.full.len());
         // A single row block never meets a slice again: k in one piece, and several panels at once.
         let (group, slice) =
-            if blocks == 1 { (self.tiles.full[part.m - 1].group, part.k) } else { (1, self.k_slice()) };
+            if blocks == 1 { (tiles.full[part.m - 1].group, part.k) } else { (1, blocking.k_slice()) };
         let mut column = 0;
         while column < part.columns {
             let left = part.columns - column;
-            let panels = if left > (group - 1) * self.nr { group } else { 1 };
+            let panels = if left > (group - 1) * nr { group } else { 1 };
             let block = Block {
                 x: part.x,
                 ldx: part.ldx,
                 blocks,
                 k: part.k,
-                w: part.w.wrapping_add(column / self.nr * part.panel_stride),
+                w: part.w.wrapping_add(column / nr * part.panel_stride),
                 row_stride: part.row_stride,
                 panel_stride: part.panel_stride,
                 next: part.w,
@@ -151,51 +158,40 @@ impl Blocking {
                 next_block: 0,
                 y: part.y.wrapping_add(column),
                 ldy: part.ldy,
-                columns: left.min(panels * self.nr),
+                columns: left.min(panels * nr),
                 resume: part.resume,
                 bias: if part.bias.is_null() { part.bias } else { part.bias.wrapping_add(column) },
             };
-            let last = left <= panels * self.nr;
-            // SAFETY: the block is panels of the part, with its rows and columns.
-            unsafe {
-                match self.wide {
-                    Some(wide) if blocks >= WIDEN_BLOCKS => self.widened_slices(block, last, part.m, wide),
-                    _ => slices(block, self.row_bytes, slice, last, |slice| {
-                        self.row_blocks(self.tiles, slice, part.m)
-                    }),
-                }
+            let last = left <= panels * nr;
+            match blocking.wide {
+                Some(wide) if blocks >= WIDEN_BLOCKS => self.widened_slices(block, last, wide),
+                _ => slices(block, blocking.row_bytes, slice, last, |slice| self.row_blocks(tiles, slice)),
             }
-            column += panels * self.nr;
+            column += panels * nr;
         }
     }
 
     /// One panel, each slice of it widened to f32 before the rows meet it.
-    ///
-    /// # Safety
-    /// As `run`.
-    unsafe fn widened_slices(&self, block: Block, last: bool, m: usize, (widen, tiles): (WidenFn, Tiles)) {
+    fn widened_slices(&self, block: Block, last: bool, (widen, tiles): (WidenFn, Tiles)) {
+        let blocking = self.blocking;
         let mut wide = Slice(MaybeUninit::uninit());
         let wide: *mut f32 = wide.0.as_mut_ptr().cast();
-        slices(block, self.row_bytes, self.k_slice(), last, |slice| {
-            // SAFETY: a slice has at most k_slice rows of NR columns, which is SLICE_BYTES at most.
-            unsafe {
-                widen(slice.w, slice.row_stride, slice.k, wide);
-                let slice = Block { w: wide.cast(), row_stride: 4 * self.nr, ..slice };
-                self.row_blocks(tiles, slice, m);
-            }
+        slices(block, blocking.row_bytes, blocking.k_slice(), last, |slice| {
+            // SAFETY: the panel holds the slice, which has at most k_slice rows of NR columns: SLICE_BYTES at most.
+            unsafe { widen(slice.w, slice.row_stride, slice.k, wide) };
+            self.row_blocks(tiles, Block { w: wide.cast(), row_stride: 4 * blocking.nr, ..slice });
         });
     }
 
-    /// `m` rows in `block.blocks` row blocks as even as can be; those one row taller come first.
-    ///
-    /// # Safety
-    /// As `run`; more than one panel only in the number that a tile of `m` rows takes.
+    /// All rows in `block.blocks` row blocks as even as can be; those one row taller come first. The block is a slice of
+    /// panels of the product (or of its widened copy): one, or as many as a tile of all rows takes.
     #[inline]
-    unsafe fn row_blocks(&self, tiles: Tiles, mut block: Block, m: usize) {
+    fn row_blocks(&self, tiles: Tiles, mut block: Block) {
+        let (m, nr) = (self.product.m, self.blocking.nr);
         let (height, taller) = (m / block.blocks, m % block.blocks);
         let lower = block.blocks - taller;
-        let many = block.columns > self.nr;
-        let tiles = if block.columns <= self.nr / 2 { tiles.narrow } else { tiles.full };
+        let many = block.columns > nr;
+        let tiles = if block.columns <= nr / 2 { tiles.narrow } else { tiles.full };
         // SAFETY: each tile gets rows and panels of the block, whose memory is there, at a level that the CPU has.
         unsafe {
             if taller > 0 {

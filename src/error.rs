@@ -7,11 +7,11 @@ use std::path::PathBuf;
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. The C ABI maps each variant to one status code.
+/// An error. The C ABI maps each variant to one status code.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument is outside what the function accepts; the text says which and why.
+    /// An argument is outside the accepted range; the text names it and says why.
     #[error("{0}")]
     InvalidArgument(String),
     /// A file could not be opened or read.
@@ -19,7 +19,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A file's contents contradict its format; the text says where.
@@ -33,7 +33,7 @@ pub enum Error {
     OutOfMemory {
         /// The bytes that were refused.
         bytes: usize,
-        /// What they were for.
+        /// Their purpose.
         what: &'static str,
     },
     /// The tokens do not fit into the context.

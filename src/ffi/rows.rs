@@ -38,7 +38,7 @@ pub struct sm_rows_params {
 }
 
 /// The rows and options of a norm of a sum. Fill it with `sm_add_norm_params_init`, then set `rows` and `cols` and
-/// what else differs.
+/// the other fields that differ.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_add_norm_params {
@@ -333,7 +333,7 @@ pub unsafe extern "C" fn sm_add_rms_norm_f32(
     boundary::call(|| unsafe { add_norm(Norm::Rms, params, x, add, y) })
 }
 
-/// What softmax does to its input first.
+/// The options of softmax.
 #[derive(Clone, Copy)]
 struct Weighing {
     scale: f32,
@@ -342,7 +342,7 @@ struct Weighing {
     ldmask: usize,
 }
 
-/// Nothing.
+/// Softmax of x as it is.
 const PLAIN: Weighing = Weighing { scale: 1.0, visible: None, mask: ptr::null(), ldmask: 0 };
 
 /// Reads the parameters and calls `f` with the shape and the team.
@@ -396,7 +396,7 @@ unsafe fn matrices<'a>(
 }
 
 /// # Safety
-/// The pointers are NULL or valid for what the header says.
+/// The pointers are NULL or valid for as many elements as the header says.
 unsafe fn softmax(
     shape: RowShape,
     x: *const f32,
@@ -417,7 +417,7 @@ unsafe fn softmax(
 }
 
 /// # Safety
-/// The pointers are NULL or valid for what the header says.
+/// The pointers are NULL or valid for as many elements as the header says.
 unsafe fn log_softmax(
     shape: RowShape,
     x: *const f32,
@@ -433,7 +433,7 @@ unsafe fn log_softmax(
 }
 
 /// # Safety
-/// The pointers are NULL or valid for what the header says.
+/// The pointers are NULL or valid for as many elements as the header says.
 unsafe fn norm(
     norm: Norm,
     shape: RowShape,
@@ -453,7 +453,7 @@ unsafe fn norm(
 }
 
 /// # Safety
-/// The pointers are NULL or valid for what the header says.
+/// The pointers are NULL or valid for as many elements as the header says.
 unsafe fn add_norm(
     norm: Norm,
     params: *const sm_add_norm_params,

@@ -1,36 +1,36 @@
 /*
  * libsmallmind: small transformers on a CPU, as fast as the CPU can go.
  *
- * The usual way: `sm_model_load`, `sm_context_create`, `sm_sampler_create`; then `sm_tokenize` and
- * `sm_generate`, or `sm_decode` and `sm_sampler_sample` in a loop of your own; at the end the `*_free`
- * functions. Beside it stand the bare kernels, which need none of these.
+ * To generate text, call `sm_model_load`, `sm_context_create` and `sm_sampler_create`; then `sm_tokenize` and
+ * `sm_generate`, or `sm_decode` and `sm_sampler_sample` in a loop of your own; at the end the `*_free` functions. The
+ * sections from "Kernels" on need none of these: they compute on your own buffers.
  *
- * Rules for everything below
- * --------------------------
- * - Errors. A function returns an `sm_status`, and `SM_STATUS_OK` is 0; the few that can't fail return
- *   their value. After a failure `sm_last_error()` has a line that says what was wrong, and whatever
- *   the call was to create or change is as it was before. Nothing you pass terminates the process; only
- *   a pointer that isn't NULL and yet points to nothing can't be noticed.
- * - Results go through pointers. A handle that a failed call was to fill is NULL.
- * - Ownership. You free what `*_create` and `*_load` gave you, with the matching `*_free`, once; freeing
- *   NULL is fine. A context keeps what it needs of its model alive, so the order of freeing is free;
- *   only a team is freed after the contexts that hold it.
- *   Strings that the library returns are its own, and their life is stated; what you pass in is only read
- *   during the call, but for a callback's `user_data`.
- * - Threads. Any function may be called on any thread. A model may be used on many at once. A context or a
- *   sampler is for one call at a time: a second thread, or a callback that calls back into the object that
- *   is calling it, gets `SM_STATUS_BUSY`.
- * - Structures begin with `struct_size`, so that they can grow: fill yours with `sm_*_params_init(&params,
- *   sizeof params)`, then change what you want. NULL instead of parameters means the defaults. A structure
- *   that the library fills takes its size as an argument.
- * - Arrays go out as (`out`, `capacity`, `count`), an array of structures with its `stride`, which is the
- *   size of your structure. `*count` always gets the number of elements there are. If they don't fit,
- *   nothing else is written, and the status is `SM_STATUS_BUFFER_TOO_SMALL`; (NULL, 0) just asks for the
- *   number. Text likewise, in bytes: a NUL is written behind it, which the capacity must have room for
- *   and the count leaves out.
- * - Strings are UTF-8, NUL-terminated where no length is passed with them. Flags are `int32_t`, 0 or 1.
- * - Sizes are numbers of elements, unless called bytes. Tokens are `uint32_t`. Times
- *   have their unit in the name.
+ * Rules for all functions
+ * -----------------------
+ * - Errors. A function returns an `sm_status`; `SM_STATUS_OK` is 0. The few functions that can't fail return their value.
+ *   After a failure, `sm_last_error()` has a line that says what was wrong, and every object and buffer that the call
+ *   would have created or changed is as it was before, unless the function says otherwise. No argument terminates the
+ *   process, as long as every pointer is NULL or valid.
+ * - Results go through pointers. After a failure, a handle that the call would have filled is NULL.
+ * - Pointers are NULL or point to as many elements as the function says, aligned for their type, and no other thread
+ *   writes them during the call. Where the function doesn't allow NULL, NULL gets `SM_STATUS_NULL_POINTER`.
+ * - Ownership. You free each object that `*_create`, `*_load` or `*_pack` gave you, once, with the matching `*_free`; no
+ *   other call may use it at that moment or later. Freeing NULL is fine. Objects can be freed in any order, except that
+ *   a team is freed after the contexts that hold it. Strings that the library returns belong to it; each function states
+ *   how long they live. The library reads your buffers during the call only; a callback's `user_data` must live as long
+ *   as the callback can be called.
+ * - Threads. Any function may be called on any thread. A model may be used on many threads at once. A context or a
+ *   sampler takes one call at a time: a second thread, or a callback that calls back into the object that is calling it,
+ *   gets `SM_STATUS_BUSY`.
+ * - Structures of parameters begin with `struct_size`, so that they can grow: fill yours with `sm_*_params_init(&params,
+ *   sizeof params)`, then change what you want. Where parameters may be NULL, NULL means the defaults. A function that
+ *   fills a structure takes the structure's size as an argument.
+ * - Arrays go out as (`out`, `capacity`, `count`), arrays of structures also with a `stride`, the size of your structure.
+ *   `*count` always gets the number of elements that there are. If they don't fit, nothing else is written, and the
+ *   status is `SM_STATUS_BUFFER_TOO_SMALL`. (NULL, 0) asks for the number only. Text goes out in the same way, in bytes,
+ *   with a NUL behind it: the capacity includes the NUL, the count doesn't.
+ * - Strings are UTF-8. They are NUL-terminated where no length is passed with them. Flags are `int32_t`, 0 or 1.
+ * - Sizes count elements, unless they are called bytes. Tokens are `uint32_t`. Times have their unit in the name.
  */
 
 #ifndef SMALLMIND_H
@@ -52,11 +52,11 @@ extern "C" {
 
 // The version of the ABI this header describes.
 //
-// It grows when something in the header changes its meaning. New functions, and new fields at the end of a
-// structure, leave it as it is. A host compares it with `sm_abi_version()` once, at start.
+// The number grows when the meaning of something in the header changes. It stays when functions, or fields at the end of a
+// structure, are added. A host compares it with `sm_abi_version()` once, at start.
 #define SM_ABI_VERSION 1
 
-// The `SM_ABI_VERSION` of the library that is loaded.
+// The `SM_ABI_VERSION` of the loaded library.
 uint32_t sm_abi_version(void);
 
 // The version of the library, such as "0.1.0"; NUL-terminated, never freed.
@@ -65,12 +65,12 @@ const char *sm_version(void);
 /*
  * Status
  * ======
- * What a call says about how it went, and the sentence that goes with it.
+ * The outcome of a call, and the sentence that explains a failure.
  */
 
-// How a call went: `SM_STATUS_OK`, or one of the other `SM_STATUS_*` codes.
+// The outcome of a call: `SM_STATUS_OK`, or one of the other `SM_STATUS_*` codes.
 //
-// The numbers between the codes are reserved: treat one that you don't know as a failure.
+// The numbers between the codes are reserved: treat an unknown one as a failure.
 typedef int32_t sm_status;
 
 // Done.
@@ -82,14 +82,14 @@ typedef int32_t sm_status;
 // A pointer that must not be NULL is.
 #define SM_STATUS_NULL_POINTER 2
 
-// The caller's buffer is smaller than what there is to write; the needed count was stored, nothing else.
+// The caller's buffer is too small for the result. The needed count was stored, nothing else.
 #define SM_STATUS_BUFFER_TOO_SMALL 3
 
 // The tokens don't fit into the context; nothing was changed.
 #define SM_STATUS_CONTEXT_FULL 4
 
-// Another thread, or the function whose callback this is, is using the object, or a context holds it; nothing
-// was changed.
+// The object is in use by another thread, by the function whose callback this is, or by a context that holds it;
+// nothing was changed.
 #define SM_STATUS_BUSY 5
 
 // A file can't be opened or read.
@@ -101,60 +101,62 @@ typedef int32_t sm_status;
 // A valid request or file that this version doesn't handle.
 #define SM_STATUS_UNSUPPORTED 22
 
-// The memory could not be had; nothing was changed.
+// The system refused memory; nothing was changed.
 #define SM_STATUS_OUT_OF_MEMORY 40
 
-// A callback asked to stop.
+// A callback, or `sm_context_cancel`, asked to stop.
 #define SM_STATUS_CANCELLED 60
 
-// A defect of the library, caught before it reached the host. Objects of the failed call may be freed;
-// everything else stays usable.
+// A defect of the library, caught before it reached the host.
+//
+// If it was found on the calling thread, the context, sampler or team of the call is lost: every later call with it
+// returns this status again, with a message that says so, and it can only be freed. If it was found on another thread
+// of a team, these objects stay usable. Everything else stays usable in any case.
 #define SM_STATUS_INTERNAL 80
 
 // The name of a status, such as "SM_STATUS_BUSY"; "unknown status" for a number that is none.
 // NUL-terminated, never freed.
 const char *sm_status_name(sm_status status);
 
-// One line about the last call *on this thread* that failed, in English and UTF-8; "" before any has.
+// One line about the last call *on this thread* that failed, in English and UTF-8; "" before the first failure.
 //
-// Calls that succeed leave it alone. The text belongs to the library and lives until the next failure on
-// this thread. Never NULL.
+// Calls that succeed don't change it. The text belongs to the library and lives until the next failure on this
+// thread. Never NULL.
 const char *sm_last_error(void);
 
 /*
  * Log
  * ===
- * What the library does that is worth a line. Nothing is printed: without a callback the lines are lost.
+ * Lines about loads, contexts and defects. The library prints nothing: without a callback the lines are lost.
  */
 
 // A defect of the library.
 #define SM_LOG_ERROR 1
 
-// Something to look at, though the work goes on.
+// A condition that you should look at; the call goes on.
 #define SM_LOG_WARNING 2
 
-// What was done: a model loaded, a context made.
+// Something was done: a model loaded, a context made.
 #define SM_LOG_INFO 3
 
-// Takes one line, without a line end, NUL-terminated UTF-8, which lives until the callback returns.
+// Takes one line: NUL-terminated UTF-8 without a line end, which lives until the callback returns.
 //
-// `level` is one of `SM_LOG_*`. It may be called on any thread that is inside the library, on several at
+// `level` is one of `SM_LOG_*`. The callback may be called on any thread that is inside the library, and on several at
 // once. It must return normally: no `longjmp`, no C++ exception.
 typedef void (*sm_log_callback)(void *user_data, int32_t level, const char *message);
 
 // Sends the log to `callback` from now on; NULL sends it nowhere, as at start.
 //
-// Waits for lines that are being delivered, so once this returns, the former callback is not running and
-// won't be called again, and what its `user_data` points to may be freed.
-// `SM_STATUS_BUSY` from within a log callback.
+// It waits for lines that are being delivered: after it returns, the former callback isn't running and won't be called
+// again, and its `user_data` may be freed. Inside a log callback, the status is `SM_STATUS_BUSY`.
 sm_status sm_set_log_callback(sm_log_callback callback,
                               void *user_data);
 
 /*
  * Model
  * =====
- * What a file holds, ready to run: configuration, weights, vocabulary. It never changes, so any number of
- * threads and contexts may share it.
+ * The contents of a model file, ready to run: configuration, weights, vocabulary. A model never changes, so any number
+ * of threads and contexts may share it.
  */
 
 // For `activation_bits`: 16 in blocks with an outlier, else 8.
@@ -163,39 +165,39 @@ sm_status sm_set_log_callback(sm_log_callback callback,
 // A loaded model.
 typedef struct sm_model sm_model;
 
-// Told how far a long work is: `fraction` grows from 0 to 1. Any result but 0 cancels the work.
+// Reports the progress of a long call: `fraction` grows from 0 to 1. Any result but 0 cancels the call.
 //
-// It may be called on threads of the library, but by one at a time. It must return normally: no
-// `longjmp`, no C++ exception.
+// The callback may be called on threads of the library, but on one at a time. It must return normally: no `longjmp`, no
+// C++ exception.
 typedef int32_t (*sm_progress_callback)(void *user_data, float fraction);
 
 // How to load a model. Fill it with `sm_model_params_init`.
 typedef struct {
     // Size of this structure in bytes.
     size_t struct_size;
-    // Told how far the load is, and can cancel it; NULL for none.
+    // Gets the load's progress, and can cancel it; NULL for none.
     sm_progress_callback progress;
     // Passed to `progress`.
     void *user_data;
-    // Instruction set to run on, such as "avx2"; NULL takes what the environment variable SMALLMIND_ISA
-    // names, or else the CPU's best.
+    // Instruction set to run on, such as "avx2". NULL takes the one that the environment variable SMALLMIND_ISA names, or
+    // else the CPU's best.
     const char *isa;
-    // 1 maps the file into memory instead of reading it. If somebody cuts it off or changes it while it is
-    // being loaded, the process dies: do it only with files that nobody writes to. Default 0.
+    // 1 maps the file into memory instead of reading it. If the file is truncated or changed during the load, the process
+    // dies: map only files that nobody writes to. Default 0.
     int32_t memory_map;
-    // Bits that activations are rounded to where weights are quantised: 16 is as good as unrounded; 8 is
-    // coarser and about twice as fast on prompts; SM_ACTIVATION_BITS_AUTO is 16 in blocks with an outlier and 8
-    // elsewhere. 0, the default, for 16.
+    // Bits that activations are rounded to where weights are quantised. 16 is as good as unrounded; 8 is coarser and about
+    // twice as fast on prompts; SM_ACTIVATION_BITS_AUTO uses 16 in blocks with an outlier and 8 elsewhere. 0, the default,
+    // for 16.
     int32_t activation_bits;
 } sm_model_params;
 
-// What a model is. Strings live as long as the model.
+// A description of a model. Strings live as long as the model.
 typedef struct {
     // The name that the file gives, or "".
     const char *name;
     // Family, such as "llama".
     const char *architecture;
-    // Instruction set that it runs on, such as "avx512".
+    // Instruction set that the model runs on, such as "avx512".
     const char *isa;
     // Elements of all tensors in the file.
     uint64_t n_parameters;
@@ -203,7 +205,7 @@ typedef struct {
     uint64_t weight_bytes;
     // Tokens in the vocabulary; every token is below it.
     uint64_t n_vocab;
-    // Positions that it was trained on; where they are learned, no context can have more.
+    // Positions that the model was trained on. Where positions are learned, no context can have more.
     uint64_t n_ctx_train;
     // Transformer blocks.
     uint64_t n_layer;
@@ -217,9 +219,9 @@ typedef struct {
     uint64_t head_dim;
     // Width inside the MLP.
     uint64_t n_ff;
-    // 1 where the file has a vocabulary that this library can tokenise with.
+    // 1 if the file has a vocabulary that this library can tokenise with, else 0.
     int32_t has_tokenizer;
-    // 1 where the file has a chat template.
+    // 1 if the file has a chat template, else 0.
     int32_t has_chat_template;
 } sm_model_info;
 
@@ -229,35 +231,36 @@ sm_status sm_model_params_init(sm_model_params *params, size_t struct_size);
 // Loads the GGUF file at `path` (NUL-terminated; on Unix any bytes, elsewhere UTF-8) into `*model`, which you
 // free with `sm_model_free`. `params` may be NULL.
 //
-// `SM_STATUS_IO`: no such file, or it can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is cut off, or
-// contradicts itself. `SM_STATUS_UNSUPPORTED`: a model family or element type that isn't known.
+// `SM_STATUS_IO`: the file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
+// contradicts itself. `SM_STATUS_UNSUPPORTED`: its model family or an element type is unknown.
 // `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`.
 sm_status sm_model_load(const char *path,
                         const sm_model_params *params,
                         sm_model **model);
 
-// Loads the contents of a GGUF file from `size` bytes at `data` instead; they are only read during the call.
-// Otherwise as `sm_model_load`; `memory_map` has no meaning.
+// Loads a model from the contents of a GGUF file: `size` bytes at `data`, which are read during the call only. Otherwise
+// as `sm_model_load`; `memory_map` has no effect.
 sm_status sm_model_load_memory(const void *data,
                                size_t size,
                                const sm_model_params *params,
                                sm_model **model);
 
-// Frees a model; NULL is fine. Contexts made from it go on working.
+// Frees a model; NULL is fine. Contexts and samplers that were made from it go on working.
 sm_status sm_model_free(sm_model *model);
 
-// Writes what the model is into `info`. `struct_size` is `sizeof(sm_model_info)`.
+// Writes a description of the model into `*info`. `struct_size` is `sizeof(sm_model_info)`.
 sm_status sm_model_describe(const sm_model *model, sm_model_info *info, size_t struct_size);
 
 /*
  * Random models
  * =============
- * GPTs with random weights, for measurements and tests that shall not depend on a file: pre-norm, learned
- * positions, LayerNorm, an MLP four times as wide as the stream with a GELU by tanh, biases but for the head.
+ * GPTs with random weights, for measurements and tests that don't depend on a file. They have pre-norm, learned
+ * positions, LayerNorm, an MLP four times as wide as the stream with the tanh form of GELU, and biases everywhere except
+ * in the head.
  */
 
-// The shape of a random GPT, and its seed. Fill it with `sm_gpt_params_init`. The defaults are a model of
-// 470,528 parameters.
+// The shape of a random GPT, and its seed. Fill it with `sm_gpt_params_init`. With the defaults, the model has 470,528
+// parameters.
 typedef struct {
     // Size of this structure in bytes.
     size_t struct_size;
@@ -271,20 +274,20 @@ typedef struct {
     size_t layers;
     // Attention heads. Default 4.
     size_t heads;
-    // What the weights follow from: the same seed and shape give the same model. Default 42.
+    // Seed of the weights: the same seed and shape give the same model. Default 42.
     uint64_t seed;
 } sm_gpt_params;
 
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_gpt_params)`.
 sm_status sm_gpt_params_init(sm_gpt_params *params, size_t struct_size);
 
-// Makes a GPT with random weights into `*model`, which you free with `sm_model_free`; it has no vocabulary of
-// texts. Matrices are Xavier-uniform (queries, keys and values as one), embeddings uniform within 0.02 of 0, biases
-// 0, gains 1; all are f32. Both parameters may be NULL; of `params`, `memory_map` has no meaning.
-// `sm_model_describe` tells the number of parameters.
+// Makes a GPT with random weights in `*model`, which you free with `sm_model_free`. It has no tokenizer. Matrices are
+// Xavier-uniform (queries, keys and values as one matrix), embeddings uniform between -0.02 and 0.02, biases 0, gains 1;
+// all are f32. `gpt` and `params` may be NULL; `memory_map` has no effect. `sm_model_describe` tells the number of
+// parameters.
 //
-// `SM_STATUS_INVALID_ARGUMENT`: a number that is 0 or too large (2^31 parameters are the most), a `dim` that is no
-// multiple of `heads`, heads of more than 1024 dimensions. `SM_STATUS_CANCELLED`: by the progress callback.
+// `SM_STATUS_INVALID_ARGUMENT`: a number is 0 or too large (a model has at most 2^31 parameters), `dim` is no multiple of
+// `heads`, or heads have more than 1024 dimensions. `SM_STATUS_CANCELLED`: by the progress callback.
 // `SM_STATUS_OUT_OF_MEMORY`.
 sm_status sm_model_create_random(const sm_gpt_params *gpt,
                                  const sm_model_params *params,
@@ -293,20 +296,20 @@ sm_status sm_model_create_random(const sm_gpt_params *gpt,
 /*
  * Tokens
  * ======
- * Text to tokens and back, by the model's own vocabulary. `SM_STATUS_UNSUPPORTED` where its file has none,
- * or one of an unknown kind.
+ * Text to tokens and back, with the model's own vocabulary. If the model's file has no vocabulary, or one of an unknown
+ * kind, the status is `SM_STATUS_UNSUPPORTED`.
  */
 
-// In place of a token where there is none.
+// Stands for a token that doesn't exist.
 #define SM_TOKEN_NONE 4294967295
 
-// The token steers the model and is no text.
+// The token controls the model and isn't text.
 #define SM_TOKEN_CONTROL 1
 
 // The token ends a text: `sm_generate` stops at it.
 #define SM_TOKEN_END 2
 
-// Tokens with a role; `SM_TOKEN_NONE` for those that the vocabulary doesn't have.
+// Tokens with a role. A token that the vocabulary doesn't have is `SM_TOKEN_NONE`.
 typedef struct {
     // Begin of sequence.
     uint32_t bos;
@@ -316,9 +319,8 @@ typedef struct {
 
 // Tokens of `text_bytes` bytes of UTF-8 at `text`, which may contain NUL.
 //
-// `add_special` 1 adds the tokens that the model expects round a text, such as begin of sequence.
-// `parse_special` 1 reads a control token's name in the text as that token; leave it 0 for text that you
-// don't trust.
+// `add_special` 1 adds the tokens that the model expects around a text, such as begin of sequence. `parse_special` 1
+// reads a control token's name in the text as that token; pass 0 for text that you don't trust.
 sm_status sm_tokenize(const sm_model *model,
                       const char *text,
                       size_t text_bytes,
@@ -328,8 +330,7 @@ sm_status sm_tokenize(const sm_model *model,
                       size_t capacity,
                       size_t *count);
 
-// The text of `n_tokens` tokens; bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control
-// tokens out.
+// The text of `n_tokens` tokens. Bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control tokens out.
 sm_status sm_detokenize(const sm_model *model,
                         const uint32_t *tokens,
                         size_t n_tokens,
@@ -338,17 +339,19 @@ sm_status sm_detokenize(const sm_model *model,
                         size_t capacity,
                         size_t *length);
 
-// The bytes of one token as they are: maybe part of a character. A control token gives its name.
+// The bytes of one token, which may be part of a character. For a control token, the bytes of its name.
 sm_status sm_token_piece(const sm_model *model,
                          uint32_t token,
                          char *piece,
                          size_t capacity,
                          size_t *length);
 
-// What kind of token it is: a sum of `SM_TOKEN_CONTROL` and `SM_TOKEN_END`, 0 for ordinary text.
-sm_status sm_token_kind(const sm_model *model, uint32_t token, uint32_t *kind);
+// Stores the kind of a token in `*kind`: a sum of `SM_TOKEN_CONTROL` and `SM_TOKEN_END`, 0 for ordinary text.
+sm_status sm_token_kind(const sm_model *model,
+                        uint32_t token,
+                        uint32_t *kind);
 
-// Writes the tokens with a role into `special`. `struct_size` is `sizeof(sm_special_tokens)`.
+// Writes the tokens with a role into `*special`. `struct_size` is `sizeof(sm_special_tokens)`.
 sm_status sm_model_special_tokens(const sm_model *model,
                                   sm_special_tokens *special,
                                   size_t struct_size);
@@ -356,23 +359,23 @@ sm_status sm_model_special_tokens(const sm_model *model,
 /*
  * Chat
  * ====
- * A conversation as the text that the model was trained to continue, by the template in its file.
+ * Turns a conversation into the text that the model was trained to continue, with the template in the model's file.
  */
 
 // One turn of a conversation.
 typedef struct {
-    // Who speaks: mostly "system", "user" or "assistant". NUL-terminated UTF-8.
+    // The speaker: usually "system", "user" or "assistant". NUL-terminated UTF-8.
     const char *role;
-    // What they say. NUL-terminated UTF-8.
+    // The speaker's text. NUL-terminated UTF-8.
     const char *content;
 } sm_chat_message;
 
-// The prompt for `n_messages` messages, which stand `stride` bytes apart (`sizeof(sm_chat_message)`).
-// Tokenise it with `parse_special` 1.
+// The prompt for `n_messages` messages, `stride` bytes apart (`sizeof(sm_chat_message)`). Tokenise it with
+// `parse_special` 1.
 //
-// `add_generation_prompt` 1 ends it where the assistant's answer begins. A control token's name within
-// a message's content is read as that token, too: check text that you don't trust.
-// `SM_STATUS_UNSUPPORTED` where the model's file has no template.
+// `add_generation_prompt` 1 ends the prompt where the assistant's answer begins. A control token's name within a
+// message's content is then read as that token, too: check text that you don't trust. `SM_STATUS_UNSUPPORTED` if the
+// model's file has no template.
 sm_status sm_chat_apply(const sm_model *model,
                         const sm_chat_message *messages,
                         size_t stride,
@@ -385,32 +388,32 @@ sm_status sm_chat_apply(const sm_model *model,
 /*
  * Teams
  * =====
- * Threads for contexts, which may share them, so that ten contexts need no ten teams, and for kernels that are called
- * by themselves. A team does one thing at a time. Results are the same to the bit on any team and on none.
+ * Threads that contexts can share, and that the functions from "Kernels" on can use. A team runs one pass or one kernel
+ * at a time. Results have the same bits on any team, and without one.
  */
 
-// Threads, and working memory for kernels that are called by themselves; without a team, such a kernel runs on the
-// calling thread and takes working memory for the call.
+// Threads, and the working memory of the kernels that use them. Without a team, a kernel runs on the calling thread and
+// takes working memory for the call.
 //
-// Passes of the contexts that hold the team, and a kernel's call, wait for each other, in the order in which they
-// come. A second kernel's call while one is inside gets `SM_STATUS_BUSY`: there is one working memory.
+// Passes of the contexts that hold the team, and kernel calls, run one after another in the order in which they come. A
+// kernel call that comes while another is using the team gets `SM_STATUS_BUSY`, since there is one working memory.
 typedef struct sm_team sm_team;
 
-// Makes a team of `threads` threads, the calling one included: 1 to 1024. The others sleep between calls. Memory
-// is taken when a kernel first wants it, and kept. Free it with `sm_team_free`.
+// Makes a team of `threads` threads, 1 to 1024, in `*team`, which you free with `sm_team_free`. The thread that uses the
+// team counts as one of them; the others sleep between calls. Working memory is reserved when a kernel first needs it,
+// and kept.
 sm_status sm_team_create(size_t threads,
                          sm_team **team);
 
-// Frees a team; NULL is fine. `SM_STATUS_BUSY` while a context holds it or a kernel's call uses it; it is not freed
-// then. As for anything that is freed, no other call may be given it at the same moment: not `sm_context_create`
-// either.
+// Frees a team; NULL is fine. While a context holds it or a kernel's call uses it, the status is `SM_STATUS_BUSY` and the
+// team is not freed. No other call may be given the team at the same moment, `sm_context_create` included.
 sm_status sm_team_free(sm_team *team);
 
 /*
  * Context
  * =======
- * One sequence of tokens being read or written: its cache of keys and values, its memory, its threads or its share in
- * a team. Everything is taken when it is created; decoding allocates nothing.
+ * One sequence of tokens that a model reads or writes: its cache of keys and values, its memory, and its threads or its
+ * share in a team. `sm_context_create` reserves everything; decoding allocates nothing.
  */
 
 // `sm_decode` computes no logits: it only fills the cache.
@@ -422,52 +425,51 @@ sm_status sm_team_free(sm_team *team);
 // `sm_decode` computes the logits after every token; at most `n_output` tokens a call.
 #define SM_LOGITS_ALL 2
 
-// Keys and values are kept as they are: 4 bytes an element.
+// Keys and values are stored exactly: 4 bytes an element.
 #define SM_CACHE_F32 0
 
 // Keys and values are rounded to half floats: 2 bytes an element.
 #define SM_CACHE_F16 1
 
-// Keys and values are rounded to bytes, with a factor for 64 of them: 8.5 bits an element.
+// Keys and values are rounded to bytes, with one factor for each 64 of them: 8.5 bits an element.
 #define SM_CACHE_Q8_0 2
 
-// A context. For one call at a time.
+// A context. It takes one call at a time.
 typedef struct sm_context sm_context;
 
-// How large a context is. Fill it with `sm_context_params_init`.
+// The size and the options of a context. Fill it with `sm_context_params_init`.
 typedef struct {
     // Size of this structure in bytes.
     size_t struct_size;
-    // Positions, prompt and answer together; 0, the default, for as many as the model was trained on. More are
-    // refused where a model has learned its positions.
+    // Positions, prompt and answer together; 0, the default, for as many as the model was trained on. A model with learned
+    // positions refuses more than these.
     size_t n_ctx;
-    // Tokens of a prompt that go through the model at once; 0, the default, chooses. More are faster up to
-    // a few hundred, and take more memory.
+    // Tokens of a prompt that go through the model at once. 0, the default, lets the library choose. Up to a few hundred,
+    // more tokens are faster; they take more memory.
     size_t n_batch;
-    // Most rows of logits that one `sm_decode` may ask for. Default 1.
+    // The most rows of logits that one `sm_decode` may compute. Default 1.
     size_t n_output;
-    // Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use. Results are the
-    // same for any number. Not looked at where there is a `team`.
+    // Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use. Results are the same
+    // for any number. Ignored if there is a `team`.
     size_t n_threads;
-    // What keys and values are stored as: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. The fewer bytes, the
-    // faster are steps deep in a text.
+    // Element type of the stored keys and values: one of `SM_CACHE_*`. Default `SM_CACHE_F16`. With fewer bytes, steps
+    // late in a long text are faster.
     int32_t cache_type;
-    // Factor by which positions are stretched, for contexts longer than the model was trained on (there's a
-    // warning in the log where they are). 0, the default, for what the file says; nothing else where positions
-    // are learned.
+    // Factor by which positions are stretched, for contexts longer than the model was trained on (the log gets a warning
+    // for such a context). 0, the default, for the file's value; a model with learned positions allows nothing else.
     float rope_scale;
-    // Base of the rotary frequencies; 0, the default, for what the file says.
+    // Base of the rotary frequencies; 0, the default, for the file's value.
     float rope_base;
-    // A team whose threads the context uses, together with others that are given it. NULL, the default, for
-    // `n_threads` threads of the context's own.
+    // A team whose threads the context uses; other contexts may use the same team. NULL, the default, for `n_threads`
+    // threads of the context's own.
     //
-    // The context holds the team until `sm_context_free`; as long, `sm_team_free` returns `SM_STATUS_BUSY`. Contexts
-    // that share a team may be used on many threads at once: a pass waits until those that came before it are over,
-    // and no call gets `SM_STATUS_BUSY` for that. A callback may use other contexts of the team than its own.
+    // The context holds the team until `sm_context_free`; until then, `sm_team_free` returns `SM_STATUS_BUSY`. Contexts
+    // that share a team may be used on many threads at once: a pass waits until earlier passes have ended, and no call
+    // gets `SM_STATUS_BUSY` for that reason. A callback may use the team's other contexts, but not its own.
     sm_team *team;
 } sm_context_params;
 
-// Bytes that a context takes.
+// The memory of a context, in bytes.
 typedef struct {
     // Keys and values.
     uint64_t cache_bytes;
@@ -480,60 +482,60 @@ typedef struct {
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_context_params)`.
 sm_status sm_context_params_init(sm_context_params *params, size_t struct_size);
 
-// Writes into `estimate` what `sm_context_create` would take for these parameters, which may be NULL.
+// Writes the memory that `sm_context_create` would reserve for these parameters into `*estimate`. `params` may be NULL.
 // `struct_size` is `sizeof(sm_memory_estimate)`.
 sm_status sm_context_memory(const sm_model *model,
                             const sm_context_params *params,
                             sm_memory_estimate *estimate,
                             size_t struct_size);
 
-// Makes an empty context for the model in `*context`, which you free with `sm_context_free`. `params` may
-// be NULL. The model may be freed before it.
+// Makes an empty context for the model in `*context`, which you free with `sm_context_free`. `params` may be NULL. The
+// model may be freed before the context.
 //
-// `SM_STATUS_OUT_OF_MEMORY` where the system doesn't give what `sm_context_memory` tells.
+// `SM_STATUS_OUT_OF_MEMORY` if the system refuses the memory that `sm_context_memory` tells.
 sm_status sm_context_create(const sm_model *model,
                             const sm_context_params *params,
                             sm_context **context);
 
-// Frees a context; NULL is fine. `SM_STATUS_BUSY` while a call is inside; it is not freed then.
+// Frees a context; NULL is fine. While a call is using it, the status is `SM_STATUS_BUSY` and it is not freed.
 sm_status sm_context_free(sm_context *context);
 
 // Forgets all tokens.
 sm_status sm_context_clear(sm_context *context);
 
-// Keeps the first `n_past` tokens and forgets those behind. Their logits are gone.
-// `SM_STATUS_INVALID_ARGUMENT` where there are fewer.
+// Keeps the first `n_past` tokens and forgets the others. The logits of the last decode are lost.
+// `SM_STATUS_INVALID_ARGUMENT` if the context holds fewer tokens.
 sm_status sm_context_rewind(sm_context *context, size_t n_past);
 
-// Stores in `*n_past` how many tokens the context holds.
+// Stores the number of tokens that the context holds in `*n_past`.
 sm_status sm_context_n_past(const sm_context *context, size_t *n_past);
 
-// Stores in `*n_ctx` how many tokens the context has room for.
+// Stores the number of tokens that the context has room for in `*n_ctx`.
 sm_status sm_context_n_ctx(const sm_context *context, size_t *n_ctx);
 
-// Appends tokens to the sequence and computes what `logits` asks for, one of `SM_LOGITS_*`.
+// Appends tokens to the sequence and computes the logits that `logits` names, one of `SM_LOGITS_*`.
 //
-// `SM_STATUS_CONTEXT_FULL`: more tokens than there is room for. `SM_STATUS_INVALID_ARGUMENT`: no tokens, or
-// one outside the vocabulary.
+// `SM_STATUS_CONTEXT_FULL`: the context has no room for so many tokens. `SM_STATUS_INVALID_ARGUMENT`: there are no tokens,
+// one is outside the vocabulary, or more rows of logits than `n_output` are wanted. `SM_STATUS_CANCELLED`: by
+// `sm_context_cancel`.
 sm_status sm_decode(sm_context *context,
                     const uint32_t *tokens,
                     size_t n_tokens,
                     int32_t logits);
 
-// Ends the `sm_decode` or `sm_generate` that another thread is inside of with this context, between two steps of
-// a pass: within milliseconds. That call returns `SM_STATUS_CANCELLED`: a decode has then appended nothing, a
-// generation what it had written so far; the context is usable. A call that waits for its turn in a shared team
-// ends when that comes. Where no call is inside, nothing happens.
+// Cancels the `sm_decode` or `sm_generate` that is using this context, between two steps of a pass: within milliseconds.
+// That call returns `SM_STATUS_CANCELLED`. A cancelled decode has appended nothing; a cancelled generation has appended
+// the tokens that it generated before. The context stays usable. A call that waits for a shared team is cancelled when it
+// gets the team. If no call is using the context, nothing happens.
 //
-// The one function for a context that is in use: call it on any thread, also from a callback, but never after
-// `sm_context_free`.
+// This is the only function that you may call for a context that is in use: on any thread, also from a callback, but never
+// after `sm_context_free`.
 sm_status sm_context_cancel(const sm_context *context);
 
-// Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after
-// another. `n_rows` and `n_vocab` may be NULL.
+// Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after another. `n_rows`
+// and `n_vocab` may be NULL. If there are no rows, `*n_rows` is 0 and `*logits` is NULL.
 //
-// They belong to the context and stay until it decodes, generates, clears, rewinds or is freed. No rows:
-// `*n_rows` is 0 and `*logits` NULL.
+// The logits belong to the context. They stay until it decodes, generates, is cleared, rewound or freed.
 sm_status sm_logits(const sm_context *context,
                     const float **logits,
                     size_t *n_rows,
@@ -545,32 +547,32 @@ sm_status sm_logits_copy(const sm_context *context, float *logits, size_t capaci
 /*
  * Sampler
  * =======
- * Picks the next token from logits. The same seed and logits give the same tokens.
- * After creation nothing is allocated.
+ * Picks the next token from logits. The same seed and logits give the same tokens. `sm_sampler_create` reserves all
+ * memory; sampling allocates nothing.
  */
 
-// A sampler. For one call at a time.
+// A sampler. It takes one call at a time.
 typedef struct sm_sampler sm_sampler;
 
-// How to pick. Fill it with `sm_sampler_params_init`; set `temperature` to 0 for the likeliest token.
+// The options of a sampler. Fill it with `sm_sampler_params_init`; set `temperature` to 0 for the likeliest token.
 typedef struct {
     // Size of this structure in bytes.
     size_t struct_size;
-    // Where the draws begin.
+    // Seed of the random numbers.
     uint64_t seed;
     // Keeps the `top_k` likeliest tokens; 0 keeps all.
     size_t top_k;
-    // How many of the last tokens the penalties look at; 0 turns them off.
+    // The number of recent tokens that the penalties look at; 0 turns the penalties off.
     size_t penalty_last_n;
-    // Divides the logits before the draw; 0 takes the likeliest token, whatever the seed.
+    // The logits are divided by it before a token is drawn at random; 0 takes the likeliest token, whatever the seed.
     float temperature;
-    // Keeps the fewest likeliest tokens whose probability together reaches this; in (0, 1], 1 keeps all.
+    // Keeps the smallest number of likeliest tokens whose probabilities add up to this; in (0, 1], 1 keeps all.
     float top_p;
     // Keeps tokens at least this many times as likely as the likeliest; in [0, 1], 0 keeps all.
     float min_p;
-    // Positive logits of recent tokens are divided by it, others multiplied; above 0, 1 is off.
+    // Positive logits of recent tokens are divided by it, other logits of recent tokens multiplied; above 0, 1 is off.
     float repetition_penalty;
-    // Subtracted from a logit for each time that its token is among the recent ones; 0 is off.
+    // Subtracted from a token's logit for each time that the token is among the recent ones; 0 is off.
     float frequency_penalty;
     // Subtracted from the logit of each recent token; 0 is off.
     float presence_penalty;
@@ -579,94 +581,96 @@ typedef struct {
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_sampler_params)`.
 sm_status sm_sampler_params_init(sm_sampler_params *params, size_t struct_size);
 
-// Makes a sampler for the model's vocabulary in `*sampler`, which you free with `sm_sampler_free`. `params`
-// may be NULL. The model may be freed before it.
+// Makes a sampler for the model's vocabulary in `*sampler`, which you free with `sm_sampler_free`. `params` may be NULL.
+// The model may be freed before the sampler.
 //
-// `SM_STATUS_INVALID_ARGUMENT` where a parameter is outside its range, or NaN.
+// `SM_STATUS_INVALID_ARGUMENT` if a parameter is outside its range, or NaN.
 sm_status sm_sampler_create(const sm_model *model,
                             const sm_sampler_params *params,
                             sm_sampler **sampler);
 
-// Frees a sampler; NULL is fine. `SM_STATUS_BUSY` while a call is inside; it is not freed then.
+// Frees a sampler; NULL is fine. While a call is using it, the status is `SM_STATUS_BUSY` and it is not freed.
 sm_status sm_sampler_free(sm_sampler *sampler);
 
-// Forgets the recent tokens and begins the draws anew from the seed.
+// Forgets the recent tokens and restarts the random numbers from the seed.
 sm_status sm_sampler_reset(sm_sampler *sampler);
 
-// Picks a token from one row of logits, one for each token of the vocabulary, and stores it in `*token`.
-// Call `sm_sampler_accept` with it if the penalties are to see it.
+// Picks a token from one row of logits, which has one logit for each token of the vocabulary, and stores it in `*token`.
+// For the penalties to count the token, call `sm_sampler_accept` with it.
 //
-// `SM_STATUS_INVALID_ARGUMENT`: a wrong `n_logits`, or a logit that is NaN or +infinity.
+// `SM_STATUS_INVALID_ARGUMENT`: `n_logits` is not the size of the vocabulary, or a logit is NaN or +infinity.
 sm_status sm_sampler_sample(sm_sampler *sampler,
                             const float *logits,
                             size_t n_logits,
                             uint32_t *token);
 
-// Makes a token the most recent one for the penalties: what was sampled, and the prompt if you like.
+// Makes a token the most recent one for the penalties: call it for each sampled token, and for those of the prompt if the
+// penalties shall count them.
 sm_status sm_sampler_accept(sm_sampler *sampler,
                             uint32_t token);
 
 /*
  * Generation
  * ==========
- * A prompt in, text out as it is made.
+ * Takes a prompt and hands out text while it is generated.
  */
 
 // The model ended its text.
 #define SM_STOP_END_OF_TEXT 0
 
-// As many tokens as were asked for.
+// `max_tokens` tokens were generated.
 #define SM_STOP_LENGTH 1
 
-// The callback said so.
+// The callback stopped it.
 #define SM_STOP_CALLBACK 2
 
 // The context is full.
 #define SM_STOP_CONTEXT_FULL 3
 
-// One of `sm_generate_params.stop` came.
+// The text contained one of `sm_generate_params.stop`.
 #define SM_STOP_STRING 4
 
-// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the
-// callback returns. Only whole characters come: where a token ends within one, the text is empty, and the
-// character comes with a later token; should the whole generation end within one, a last call with the
-// last token once more brings U+FFFD. Text that might be the beginning of a stop string is held back in the
-// same way until it is known. Any result but 0 stops the generation.
+// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the callback
+// returns. Any result but 0 stops the generation.
 //
-// It is called on the thread that called `sm_generate`. It must return normally: no `longjmp`, no C++
-// exception. Calls with the same context or sampler get `SM_STATUS_BUSY`.
+// The text has whole characters only. If a token ends within a character, the character comes with a later token, and this
+// token's text may be empty. If the generation ends within a character, a last call, with the last token again, has
+// U+FFFD. Text that may be the beginning of a stop string is held back in the same way until that is decided.
+//
+// The callback is called on the thread that called `sm_generate`. It must return normally: no `longjmp`, no C++ exception.
+// Calls with the same context or sampler get `SM_STATUS_BUSY`.
 typedef int32_t (*sm_text_callback)(void *user_data,
                                     uint32_t token,
                                     const char *text,
                                     size_t text_bytes);
 
-// How long to generate and who gets the text. Fill it with `sm_generate_params_init`.
+// The options of a generation. Fill it with `sm_generate_params_init`.
 typedef struct {
     // Size of this structure in bytes.
     size_t struct_size;
-    // Most tokens to generate. Default 256.
+    // The most tokens to generate. Default 256.
     size_t max_tokens;
-    // Gets the text; NULL for nobody.
+    // Gets the text; NULL, the default, for no callback.
     sm_text_callback on_text;
     // Passed to `on_text`.
     void *user_data;
-    // `n_stop` texts, NUL-terminated UTF-8, which live until `sm_generate` returns. The generation ends where the
-    // first of them is complete, be it spread over several tokens; of several that end at the same place the
-    // longest counts. Neither it nor what follows is handed out. At most 64 texts, each of 1 to 1024 bytes.
+    // `n_stop` stop strings, NUL-terminated UTF-8, which live until `sm_generate` returns. The generation ends when its text
+    // contains one of them, which may be spread over several tokens; of several that end at the same place, the longest
+    // counts. The stop string and the text behind it are not handed out. At most 64 strings, each of 1 to 1024 bytes.
     const char *const *stop;
-    // How many texts `stop` has. Default 0.
+    // The number of stop strings. Default 0.
     size_t n_stop;
 } sm_generate_params;
 
-// What a generation did.
+// A summary of a generation.
 typedef struct {
     // Tokens of the prompt.
     uint64_t n_prompt;
     // Tokens generated, the one that ended the text included.
     uint64_t n_generated;
-    // Seconds until the prompt was read.
+    // Seconds that reading the prompt took.
     double prefill_seconds;
-    // Seconds from there to the end, the callback's included.
+    // Seconds from then to the end, including the callback's.
     double decode_seconds;
     // Tokens of the prompt read in a second.
     double prefill_rate;
@@ -681,14 +685,16 @@ typedef struct {
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_generate_params)`.
 sm_status sm_generate_params_init(sm_generate_params *params, size_t struct_size);
 
-// Appends the prompt to what the context holds and generates up to `max_tokens` tokens, handing their text to
-// the callback. The sampler sees prompt and generated tokens. `params` may be NULL.
+// Appends the prompt to the context's tokens, generates up to `max_tokens` tokens, and hands their text to the callback.
+// The sampler's penalties count the prompt and the generated tokens. `params` may be NULL.
 //
-// `summary` may be NULL; `summary_size` is `sizeof(sm_generate_summary)` otherwise. A stop by the callback
-// is no failure. `SM_STATUS_INVALID_ARGUMENT` for an empty prompt, and for a stop string that is empty, too
-// long or no UTF-8; `SM_STATUS_NULL_POINTER` for one that is NULL. `SM_STATUS_CONTEXT_FULL` where the prompt
-// doesn't fit; a context that fills up later just ends the generation. After a failure the context may hold
-// part of the text: clear or rewind it.
+// `summary` may be NULL; otherwise `summary_size` is `sizeof(sm_generate_summary)`. A stop by the callback, and a context
+// that fills up during the generation, are no failures. After a failure the context may hold part of the text: clear or
+// rewind it.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, or a stop string is empty, too long or no UTF-8.
+// `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
+// `SM_STATUS_CANCELLED`: by `sm_context_cancel`.
 sm_status sm_generate(sm_context *context,
                       sm_sampler *sampler,
                       const uint32_t *prompt,
@@ -1187,7 +1193,7 @@ sm_status sm_matmul_f32(size_t m,
  * ---------
  */
 
-// Floats from one sequence, token or head of a tensor to the next; the elements of a head adjoin.
+// Floats from one sequence, token or head of a tensor to the next. The elements of a head are adjacent.
 typedef struct {
     // From one sequence of the batch to the next.
     size_t batch;
@@ -1206,8 +1212,8 @@ typedef struct {
     size_t batch;
     // Query heads. Default 1.
     size_t n_head;
-    // Key/value heads: query head h reads head h / (n_head / n_head_kv). 0, the default, for as many as
-    // there are query heads, which must be a multiple of it.
+    // Key/value heads: query head h reads head h / (n_head / n_head_kv), so n_head is a multiple of it. 0, the default,
+    // for as many as there are query heads.
     size_t n_head_kv;
     // Queries of each sequence. They stand at its end: query i at position i + tokens_kv - tokens_q.
     size_t tokens_q;
@@ -1215,27 +1221,31 @@ typedef struct {
     size_t tokens_kv;
     // Elements of a head. Any number; multiples of 16 are fastest.
     size_t head_dim;
-    // A query sees none before the last `window` keys up to its own position; 0, the default, for all.
+    // A query sees only the last `window` keys up to its own position, and unless `causal` those behind it; 0, the
+    // default, for all.
     size_t window;
-    // Factor on the products of queries and keys; 0, the default, for 1 / sqrt(head_dim).
+    // Factor on the products of queries and keys, finite; 0, the default, for 1 / sqrt(head_dim).
     float scale;
-    // 1: query i sees keys j <= i + tokens_kv - tokens_q only. 0, the default: also later ones.
+    // 1: query i sees the keys j <= i + tokens_kv - tokens_q only. 0, the default: it sees later keys, too.
     int32_t causal;
-    // Places of the queries. In these four, a 0 stands for the dense `[batch][tokens][heads][head_dim]`:
-    // head_dim from head to head, the heads together from token to token, and the tokens from sequence to
-    // sequence.
+    // Strides of the queries. In this and the next three, a 0 stands for the dense `[batch][tokens][heads][head_dim]`:
+    // head_dim floats from one head to the next, all heads from one token to the next, all tokens from one sequence to
+    // the next.
     sm_strides q;
-    // Places of the keys.
+    // Strides of the keys.
     sm_strides k;
-    // Places of the values.
+    // Strides of the values.
     sm_strides v;
-    // Places of the results, which must not overlap.
+    // Strides of the results. Rows must not overlap.
     sm_strides out;
-    // Added to the scaled products: `tokens_kv` floats that adjoin for each query, of which -infinity hides a
-    // key. NULL, the default, adds nothing.
+    // Added to the scaled products: `tokens_kv` adjacent floats for each query, of which -infinity hides a key. NULL, the
+    // default, adds nothing.
     const float *mask;
-    // Places of the mask's rows, one a query (`token`); a 0 here means that all share one.
+    // Strides of the mask's rows. A stride of 0 means that all sequences, tokens or heads share one row.
     sm_strides mask_strides;
+    // A team whose threads share the work where there is enough, and which keeps the working memory; NULL, the
+    // default, for the calling thread and memory for the call.
+    sm_team *team;
 } sm_attention_params;
 
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_attention_params)`.
@@ -1243,11 +1253,20 @@ sm_status sm_attention_params_init(sm_attention_params *params, size_t struct_si
 
 // Attention of each query over the keys that it sees: out = softmax(scale q K' + mask) V.
 //
-// The scores are never held as a whole: the call takes less than 768 KiB of memory and 1.75 KiB for each
-// element of a head. A query that sees no key, or none that the mask leaves, gets zeros. A NaN in a query, or
-// in a key or a mask that it sees, makes its result NaN. Values must be finite: of a key that a query does not
-// see, they may count with weight 0. A query's result has the same bits in any batch, and however its sequence
-// is cut into calls.
+// `q`, `k`, `v` and `out` point to the first element of each tensor; `out` overlaps no input. With `batch`, `n_head`,
+// `tokens_q` or `head_dim` 0, nothing is done, and pointers may be NULL.
+//
+// The scores are never held as a whole. On the calling thread, the call takes less than 768 KiB of memory and 1.75 KiB for
+// each element of a head. On a team, each thread has as much, and room for the results of up to 768 rows; the team keeps
+// that memory. A window without `causal` runs on the calling thread.
+//
+// A query that sees no key, or none that the mask leaves, gets zeros. A NaN in a query, or in a key or a mask that it
+// sees, makes its result NaN. Values must be finite: the value of a key that a query doesn't see may count with weight 0.
+// A query's result has the same bits in any batch, on any team, and however its sequence is cut into calls; only the sign
+// of a zero that underflowed may differ.
+//
+// `SM_STATUS_INVALID_ARGUMENT` for shapes that don't fit each other or memory, strides with which results overlap, and a
+// scale that isn't finite. `SM_STATUS_BUSY` if another kernel call is using the team. `SM_STATUS_OUT_OF_MEMORY`.
 sm_status sm_attention_f32(const sm_attention_params *params,
                            const float *q,
                            const float *k,
@@ -1294,8 +1313,8 @@ sm_status sm_matrix_bf16_free(sm_matrix_bf16 *matrix);
 /*
  * Elementwise functions
  * ---------------------
- * Each works on `n` floats. An output may be one of the inputs, and must not overlap one otherwise. Errors are
- * those of `docs/kernels.md`; infinities give the limits, NaN gives NaN.
+ * Each function works on `n` floats. An output may be one of the inputs; otherwise it must not overlap any input.
+ * `docs/kernels.md` states the error bounds. Infinities give the limits, NaN gives NaN.
  */
 
 // GELU as it is defined: x * (1 + erf(x / sqrt(2))) / 2.
@@ -1322,10 +1341,10 @@ sm_status sm_gelu_f32(const float *x, size_t n, int32_t form, float *y);
 // y = x / (1 + exp(-x)).
 sm_status sm_silu_f32(const float *x, size_t n, float *y);
 
-// y = x where that is above 0, else 0.
+// y = x where x is above 0, else 0; NaN stays NaN.
 sm_status sm_relu_f32(const float *x, size_t n, float *y);
 
-// dx = dy * (1 - tanh(x)^2): what flows back through tanh to its argument.
+// dx = dy * (1 - tanh(x)^2): the gradient that flows back through tanh to its argument.
 sm_status sm_tanh_backward_f32(const float *x, const float *dy, size_t n, float *dx);
 
 // dx = dy * s * (1 - s) with s = 1 / (1 + exp(-x)).
@@ -1334,7 +1353,7 @@ sm_status sm_sigmoid_backward_f32(const float *x, const float *dy, size_t n, flo
 // dx = dy * GELU'(x); `form` is `SM_GELU_ERF` or `SM_GELU_TANH`.
 sm_status sm_gelu_backward_f32(const float *x, const float *dy, size_t n, int32_t form, float *dx);
 
-// dx = dy * SiLU'(x), SiLU as in `sm_silu_f32`.
+// dx = dy * SiLU'(x), with SiLU as in `sm_silu_f32`.
 sm_status sm_silu_backward_f32(const float *x, const float *dy, size_t n, float *dx);
 
 // dx = dy where x is above 0, else 0.
@@ -1355,8 +1374,8 @@ sm_status sm_axpy_f32(float factor, const float *x, size_t n, float *y);
 /*
  * Gated pairs
  * -----------
- * A function of a gate times another number, as the MLPs of many transformers have them, and what flows back.
- * Rules as for the elementwise functions.
+ * A function of a gate times another number, as in the MLPs of many transformers, and its gradients. The rules are
+ * those of the elementwise functions.
  */
 
 // y = SiLU(gate) * up.
@@ -1365,9 +1384,9 @@ sm_status sm_swiglu_f32(const float *gate, const float *up, size_t n, float *y);
 // y = GELU(gate) * up; `form` is `SM_GELU_ERF` or `SM_GELU_TANH`.
 sm_status sm_geglu_f32(const float *gate, const float *up, size_t n, int32_t form, float *y);
 
-// What flows back through `sm_swiglu_f32`: dgate = dy * up * SiLU'(gate), dup = dy * SiLU(gate).
+// The gradients of `sm_swiglu_f32`: dgate = dy * up * SiLU'(gate), dup = dy * SiLU(gate).
 //
-// `dgate` and `dup` may each be one of the inputs, but not the same, nor overlap.
+// `dgate` and `dup` may each be one of the inputs. They must not be the same, nor overlap each other.
 sm_status sm_swiglu_backward_f32(const float *gate,
                                  const float *up,
                                  const float *dy,
@@ -1375,9 +1394,9 @@ sm_status sm_swiglu_backward_f32(const float *gate,
                                  float *dgate,
                                  float *dup);
 
-// What flows back through `sm_geglu_f32`: dgate = dy * up * GELU'(gate), dup = dy * GELU(gate).
+// The gradients of `sm_geglu_f32`: dgate = dy * up * GELU'(gate), dup = dy * GELU(gate).
 //
-// `dgate` and `dup` may each be one of the inputs, but not the same, nor overlap.
+// `dgate` and `dup` may each be one of the inputs. They must not be the same, nor overlap each other.
 sm_status sm_geglu_backward_f32(const float *gate,
                                 const float *up,
                                 const float *dy,
@@ -1389,9 +1408,106 @@ sm_status sm_geglu_backward_f32(const float *gate,
 /*
  * Functions of rows
  * -----------------
+ * Each function computes y from x row by row: both are `rows` by `cols`, with `ldx` and `ldy` floats from one row to the
+ * next. y may be x, with the same leading dimension; otherwise they must not overlap. The functions whose names end in
+ * `_f32` take the shape as arguments and run on the calling thread; the others take an `sm_rows_params`, which may name
+ * a team whose threads share the rows. The results have the same bits either way.
  */
 
+// The rows that a function of rows works on. Fill it with `sm_rows_params_init`, then set `rows` and `cols`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Rows of x and y. Default 0.
+    size_t rows;
+    // Elements of a row. Default 0.
+    size_t cols;
+    // Floats from one row of x to the next, at least `cols`; 0, the default, for `cols`.
+    size_t ldx;
+    // Floats from one row of y to the next, at least `cols`; 0, the default, for `cols`.
+    size_t ldy;
+    // A team whose threads share the rows where there is enough work; NULL, the default, for the calling thread.
+    sm_team *team;
+} sm_rows_params;
+
+// The rows and options of a norm of a sum. Fill it with `sm_add_norm_params_init`, then set `rows` and `cols` and
+// what else differs.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Rows of x, add and y. Default 0.
+    size_t rows;
+    // Elements of a row. Default 0.
+    size_t cols;
+    // Floats from one row of x to the next, at least `cols`; 0, the default, for `cols`.
+    size_t ldx;
+    // Floats from one row of add to the next, at least `cols`; 0, the default, for `cols`.
+    size_t ldadd;
+    // Floats from one row of y to the next, at least `cols`; 0, the default, for `cols`.
+    size_t ldy;
+    // `cols` factors; NULL, the default, for 1.
+    const float *weight;
+    // `cols` summands; NULL, the default, for 0.
+    const float *bias;
+    // Gets the mean of each row: `rows` floats. NULL, the default, if it is not wanted. Must be NULL for RMSNorm.
+    float *mean;
+    // Gets the factor 1 / sqrt(...) of each row: `rows` floats. NULL, the default, if it is not wanted.
+    float *rstd;
+    // Added to the variance or the mean square; finite and at least 0. Default 1e-5.
+    float eps;
+    // Always 0.
+    int32_t reserved;
+    // A team whose threads share the rows where there is enough work; NULL, the default, for the calling thread.
+    sm_team *team;
+} sm_add_norm_params;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_rows_params)`.
+sm_status sm_rows_params_init(sm_rows_params *params, size_t struct_size);
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_add_norm_params)`.
+sm_status sm_add_norm_params_init(sm_add_norm_params *params, size_t struct_size);
+
 // Softmax of each row: y = exp(x) / sum of exp(x), without overflow for any finite x.
+sm_status sm_softmax(const sm_rows_params *params, const float *x, float *y);
+
+// Softmax of each row of scale * x + mask, over the part that the row sees.
+//
+// `mask` has the shape of x, with `ldmask` floats from one row to the next, or is one row that counts for all rows,
+// where `ldmask` is 0; minus infinity hides an element. NULL for no mask; it must not overlap y. Row r sees its first
+// `visible` + r elements, or all where that is more than `cols`: the others are not read, and their results are 0.
+// `scale` is finite. A row that sees nothing but minus infinity comes out NaN.
+sm_status sm_masked_softmax(const sm_rows_params *params,
+                            const float *x,
+                            float scale,
+                            size_t visible,
+                            const float *mask,
+                            size_t ldmask,
+                            float *y);
+
+// The logarithm of the softmax of each row: y = x - max - log(sum of exp(x - max)).
+sm_status sm_log_softmax(const sm_rows_params *params, const float *x, float *y);
+
+// LayerNorm of each row: y = (x - mean) / sqrt(variance + eps) * weight + bias.
+//
+// `weight` and `bias` are `cols` floats each, or NULL for 1 and 0; they must not overlap y. `eps` is finite and at
+// least 0.
+sm_status sm_layer_norm(const sm_rows_params *params,
+                        const float *x,
+                        const float *weight,
+                        const float *bias,
+                        float eps,
+                        float *y);
+
+// RMSNorm of each row: y = x / sqrt(mean of x^2 + eps) * weight.
+//
+// `weight` is `cols` floats, or NULL for 1; it must not overlap y. `eps` is finite and at least 0.
+sm_status sm_rms_norm(const sm_rows_params *params,
+                      const float *x,
+                      const float *weight,
+                      float eps,
+                      float *y);
+
+// `sm_softmax` on the calling thread.
 sm_status sm_softmax_f32(size_t rows,
                          size_t cols,
                          const float *x,
@@ -1399,11 +1515,7 @@ sm_status sm_softmax_f32(size_t rows,
                          float *y,
                          size_t ldy);
 
-// Softmax of each row of scale * x + mask, of the part that the row sees.
-//
-// `mask` has the shape of x, minus infinity hides an element; NULL for no mask, `ldmask` 0 for one row of it that
-// counts for all rows. Row r sees its first `visible` + r elements, so with `cols` all: the others aren't read, and
-// their results are 0. `scale` is finite. A row with nothing but minus infinity comes out NaN.
+// `sm_masked_softmax` on the calling thread.
 sm_status sm_masked_softmax_f32(size_t rows,
                                 size_t cols,
                                 const float *x,
@@ -1415,7 +1527,7 @@ sm_status sm_masked_softmax_f32(size_t rows,
                                 float *y,
                                 size_t ldy);
 
-// The logarithm of the softmax of each row: y = x - max - log(sum of exp(x - max)).
+// `sm_log_softmax` on the calling thread.
 sm_status sm_log_softmax_f32(size_t rows,
                              size_t cols,
                              const float *x,
@@ -1423,7 +1535,7 @@ sm_status sm_log_softmax_f32(size_t rows,
                              float *y,
                              size_t ldy);
 
-// y = x with `row`, `cols` floats, added to each of its rows.
+// y = x with `row`, `cols` floats that must not overlap y, added to each of its rows; on the calling thread.
 sm_status sm_add_row_f32(size_t rows,
                          size_t cols,
                          const float *x,
@@ -1432,9 +1544,7 @@ sm_status sm_add_row_f32(size_t rows,
                          float *y,
                          size_t ldy);
 
-// LayerNorm of each row: y = (x - mean) / sqrt(variance + eps) * weight + bias.
-//
-// `weight` and `bias` are `cols` floats each, or NULL for 1 and 0. `eps` is finite and at least 0.
+// `sm_layer_norm` on the calling thread.
 sm_status sm_layer_norm_f32(size_t rows,
                             size_t cols,
                             const float *x,
@@ -1445,9 +1555,7 @@ sm_status sm_layer_norm_f32(size_t rows,
                             float *y,
                             size_t ldy);
 
-// RMSNorm of each row: y = x / sqrt(mean of x^2 + eps) * weight.
-//
-// `weight` is `cols` floats, or NULL for 1. `eps` is finite and at least 0.
+// `sm_rms_norm` on the calling thread.
 sm_status sm_rms_norm_f32(size_t rows,
                           size_t cols,
                           const float *x,
@@ -1457,56 +1565,40 @@ sm_status sm_rms_norm_f32(size_t rows,
                           float *y,
                           size_t ldy);
 
-// LayerNorm of x + add, which takes the place of x; and, for a backward pass, what it was computed with.
+// x = x + add, then y = LayerNorm of x: (x - mean) / sqrt(variance + eps) * weight + bias.
 //
-// x = x + add; y = (x - mean) / sqrt(variance + eps) * weight + bias; `mean` and `rstd` = 1 / sqrt(variance + eps) get
-// one number for each row. NULL for `add`: x stays, and y may be x. NULL for `mean` or `rstd`: not wanted.
-sm_status sm_add_layer_norm_f32(size_t rows,
-                                size_t cols,
+// NULL for `add`: x stays as it is, and y may be x. Otherwise y must not overlap x. `mean` and `rstd` in `params` get
+// the mean and 1 / sqrt(variance + eps) of each row, which a backward pass needs. Outputs overlap neither each other
+// nor any input.
+sm_status sm_add_layer_norm_f32(const sm_add_norm_params *params,
                                 float *x,
-                                size_t ldx,
                                 const float *add,
-                                size_t ldadd,
-                                const float *weight,
-                                const float *bias,
-                                float eps,
-                                float *y,
-                                size_t ldy,
-                                float *mean,
-                                float *rstd);
+                                float *y);
 
-// RMSNorm of x + add, which takes the place of x; and, for a backward pass, what it was computed with.
+// x = x + add, then y = RMSNorm of x: x / sqrt(mean of x^2 + eps) * weight + bias.
 //
-// x = x + add; y = x / sqrt(mean of x^2 + eps) * weight; `rstd` = 1 / sqrt(mean of x^2 + eps) gets one number for each
-// row. NULL for `add`: x stays, and y may be x. NULL for `rstd`: not wanted.
-sm_status sm_add_rms_norm_f32(size_t rows,
-                              size_t cols,
+// As `sm_add_layer_norm_f32`; `rstd` gets 1 / sqrt(mean of x^2 + eps) of each row, and `mean` must be NULL.
+sm_status sm_add_rms_norm_f32(const sm_add_norm_params *params,
                               float *x,
-                              size_t ldx,
                               const float *add,
-                              size_t ldadd,
-                              const float *weight,
-                              float eps,
-                              float *y,
-                              size_t ldy,
-                              float *rstd);
+                              float *y);
 
 /*
  * Reductions
  * ----------
- * An array to one number, which goes to `result`.
+ * An array to one number, which is stored in `*result`.
  */
 
-// The sum of `n` floats; 0 of none.
+// The sum of `n` floats; 0 where `n` is 0.
 sm_status sm_sum_f32(const float *x, size_t n, float *result);
 
-// The sum of the products of two arrays of `n` floats; 0 of none.
+// The sum of the products of two arrays of `n` floats; 0 where `n` is 0.
 sm_status sm_dot_f32(const float *a, const float *b, size_t n, float *result);
 
-// The largest of `n` floats: minus infinity of none, NaN where any is NaN.
+// The largest of `n` floats: minus infinity where `n` is 0, NaN where any is NaN.
 sm_status sm_max_f32(const float *x, size_t n, float *result);
 
-// The first index of the largest of `n` floats, where NaN counts as smallest; 0 where there is nothing else.
+// The first index of the largest of `n` floats, where NaN counts as smallest; 0 where `n` is 0 or all are NaN.
 sm_status sm_argmax_f32(const float *x,
                         size_t n,
                         size_t *result);
@@ -1514,20 +1606,21 @@ sm_status sm_argmax_f32(const float *x,
 /*
  * Rotary position embedding
  * -------------------------
- * Pairs of a head's elements turn by an angle that grows with the position. The angles are computed once, into a
- * table of yours, and applied to as many rows as you like.
+ * Pairs of a head's elements rotate by an angle that grows with the position. `sm_rope_table_f32` computes the angles
+ * once, into a table of yours; `sm_rope_f32` applies them to any number of rows.
  */
 
-// Elements 2i and 2i + 1 of a head turn together.
+// Elements 2i and 2i + 1 of a head are a pair.
 #define SM_ROPE_ADJACENT 0
 
-// Elements i and i + rot_dim / 2 of a head turn together.
+// Elements i and i + rot_dim / 2 of a head are a pair.
 #define SM_ROPE_HALVES 1
 
 // Writes the cosines, then the sines, of each of `n_positions` positions: `rot_dim` floats a position.
 //
-// Pair i turns by `position * freq_scale * base^(-2i / rot_dim) / factors[i]`. `rot_dim` is even; `factors` are
-// rot_dim / 2 numbers, or NULL for 1. `base`, `freq_scale` and the factors are positive and finite.
+// Pair i rotates by `position * freq_scale * base^(-2i / rot_dim) / factors[i]`. `rot_dim` is even; `factors` are
+// rot_dim / 2 numbers, or NULL for 1, and must not overlap the table. `base`, `freq_scale` and the factors are
+// positive and finite.
 sm_status sm_rope_table_f32(size_t n_positions,
                             size_t rot_dim,
                             float base,
@@ -1535,10 +1628,12 @@ sm_status sm_rope_table_f32(size_t n_positions,
                             const float *factors,
                             float *table);
 
-// Turns the first `rot_dim` elements of each head of x, in place: rows of `n_head` heads of `head_dim` elements.
+// Rotates the first `rot_dim` elements of each head of x, in place: `rows` rows of `n_head` heads of `head_dim`
+// elements, `ldx` floats from one row to the next.
 //
-// Row t stands at `positions[t]`, which is below `n_positions`. `table` is `sm_rope_table_f32`'s. `pairing` is
-// `SM_ROPE_ADJACENT` or `SM_ROPE_HALVES`.
+// Row t stands at `positions[t]`, which is below `n_positions`. `table` holds the angles that `sm_rope_table_f32`
+// wrote for the same `n_positions` and `rot_dim`. `pairing` is `SM_ROPE_ADJACENT` or `SM_ROPE_HALVES`. x overlaps
+// neither `positions` nor `table`.
 sm_status sm_rope_f32(size_t rows,
                       size_t n_head,
                       size_t head_dim,
@@ -1563,10 +1658,12 @@ sm_status sm_transpose_f32(size_t rows,
                            float *y,
                            size_t ldy);
 
-// y = x as IEEE half floats, rounded to nearest, ties to even; what is too large becomes infinite.
+// y = x as IEEE half floats, rounded to nearest, ties to even. A number that is too large becomes infinite.
 //
 // The four conversions work on `n` elements; `x` and `y` must not overlap.
-sm_status sm_f32_to_f16(const float *x, size_t n, uint16_t *y);
+sm_status sm_f32_to_f16(const float *x,
+                        size_t n,
+                        uint16_t *y);
 
 // y = x as bfloat16, rounded to nearest, ties to even.
 sm_status sm_f32_to_bf16(const float *x, size_t n, uint16_t *y);

@@ -1,5 +1,5 @@
-//! Arrays and strings that cross the boundary. In: a pointer and a count, checked. Out: the count that
-//! there is always, the elements only where all of them fit; (NULL, 0) just asks for the count.
+//! Arrays and strings that cross the boundary. On the way in, a pointer and a count are checked. On the way out, the count
+//! is always stored, and the elements only if all of them fit; (NULL, 0) asks for the count only.
 
 use std::ffi::{CStr, c_char};
 use std::mem::{align_of, size_of};
@@ -43,7 +43,7 @@ pub(super) unsafe fn array_mut<'a, T>(
     Ok(unsafe { slice::from_raw_parts_mut(data, len) })
 }
 
-/// Refuses what can't be an array of `len` elements.
+/// Refuses a pointer that can't be an array of `len` elements.
 #[inline]
 pub(super) fn check<T>(data: *const T, len: usize, what: &'static str) -> Result<(), Failure> {
     if len == 0 {
@@ -140,7 +140,7 @@ pub(super) unsafe fn give_array<T: Copy>(
     if !unsafe { fits(values.len(), 0, out.is_null(), capacity, count, what) }? {
         return Ok(());
     }
-    // SAFETY: `out` is writable for capacity ≥ len elements, and can't overlap what the library owns.
+    // SAFETY: `out` is writable for capacity ≥ len elements, and can't overlap memory of the library.
     unsafe { ptr::copy_nonoverlapping(values.as_ptr(), out, values.len()) };
     Ok(())
 }
@@ -160,7 +160,7 @@ pub(super) unsafe fn give_text(
     if !unsafe { fits(text.len(), 1, out.is_null(), capacity, length, what) }? {
         return Ok(());
     }
-    // SAFETY: `out` is writable for capacity ≥ len + 1 bytes, and can't overlap what the library owns.
+    // SAFETY: `out` is writable for capacity ≥ len + 1 bytes, and can't overlap memory of the library.
     unsafe {
         ptr::copy_nonoverlapping(text.as_ptr(), out.cast::<u8>(), text.len());
         out.add(text.len()).write(0);
@@ -227,7 +227,7 @@ mod tests {
         let word = 1u64;
         let at = ptr::from_ref(&word);
         let status = |data: *const u64, len| {
-            // SAFETY: what isn't readable is refused before it is read.
+            // SAFETY: arrays that aren't readable are refused before they are read.
             unsafe { array(data, len, "data") }.map_or_else(|e| e.status, |a| i32::try_from(a.len()).unwrap())
         };
         assert_eq!(status(at, 1), 1);

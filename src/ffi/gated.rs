@@ -5,7 +5,7 @@
 
 use super::boundary;
 use super::elementwise::{gelu, operands};
-use super::operands::Output;
+use super::operands::{Output, check_apart};
 use super::status::{Failure, sm_status};
 use crate::ops::{self, Gate, GatedInput};
 
@@ -94,7 +94,7 @@ unsafe fn backward(
     // borrowed.
     unsafe {
         let (dgate, dup) = (Output::new("dgate", dgate, n)?, Output::new("dup", dup, n)?);
-        dgate.apart(&dup)?;
+        check_apart(&[&dgate, &dup])?;
         for (slice, (name, first)) in slices.iter_mut().zip(["gate", "up", "dy"].into_iter().zip(inputs)) {
             *slice = if dgate.is(first) {
                 GatedInput::Dgate

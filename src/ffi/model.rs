@@ -244,7 +244,7 @@ fn c_string(text: &str) -> CString {
     CString::new(&text[..end]).unwrap_or_default()
 }
 
-/// What all ways of loading share: parameters in, the handle out.
+/// The common part of all loads: reads the parameters and gives out the handle.
 ///
 /// # Safety
 /// As the header says of `params`; `out` is writable.
@@ -309,7 +309,7 @@ struct HostBytes {
 
 impl HostBytes {
     /// # Safety
-    /// `bytes` outlives the source: whoever gets it must not keep it. Loading doesn't, since it repacks
+    /// `bytes` outlives the source: the loader must not keep it. It doesn't, since it repacks
     /// all it needs.
     unsafe fn new(bytes: &[u8]) -> Self {
         Self { data: bytes.as_ptr(), len: bytes.len() }

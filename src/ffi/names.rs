@@ -1,5 +1,5 @@
-//! Static strings of the library as C strings that live for ever: made once for each name, so their number
-//! is that of the names in the program.
+//! Static strings of the library as C strings that live for ever. Each name is made once, so there are as many of them as
+//! names in the program.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};

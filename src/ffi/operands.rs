@@ -28,6 +28,15 @@ impl<'a, T> Output<'a, T> {
         Ok(Self { name, first, len, borrowed: PhantomData })
     }
 
+    /// An output that is not wanted where the pointer is NULL.
+    ///
+    /// # Safety
+    /// As [`Output::new`].
+    pub(super) unsafe fn optional(name: &'static str, first: *mut T, len: usize) -> Result<Self, Failure> {
+        // SAFETY: the function's contract.
+        unsafe { Self::new(name, first, if first.is_null() { 0 } else { len }) }
+    }
+
     fn addresses(&self) -> Range<usize> {
         addresses(self.first, self.len)
     }
@@ -38,11 +47,6 @@ impl<'a, T> Output<'a, T> {
             return Err(Failure::invalid(format!("{} overlaps {name}", self.name)));
         }
         Ok(())
-    }
-
-    /// Refuses another output that shares memory with this one.
-    pub(super) fn apart<U>(&self, other: &Output<'_, U>) -> Result<(), Failure> {
-        self.refuse_overlap(other.name, other.first, other.len)
     }
 
     /// An input that shares no memory with this output.
@@ -75,11 +79,20 @@ impl<'a, T> Output<'a, T> {
         (!first.is_null()).then(|| unsafe { self.read(name, first, len) }).transpose()
     }
 
+    /// The elements, to write; absent where the pointer is NULL.
+    ///
+    /// # Safety
+    /// As [`Output::borrow`].
+    pub(super) unsafe fn borrow_optional(self) -> Option<&'a mut [T]> {
+        // SAFETY: the function's contract.
+        (!self.first.is_null()).then(|| unsafe { self.borrow() })
+    }
+
     /// The elements, to write.
     ///
     /// # Safety
     /// Nothing else that was made of the call's pointers covers them: every input was read through this output, and
-    /// every other output is apart.
+    /// [`check_apart`] has compared the outputs.
     pub(super) unsafe fn borrow(self) -> &'a mut [T] {
         // SAFETY: checked when it was made; exclusive by the function's contract.
         unsafe { buffers::array_mut(self.first, self.len, self.name) }.unwrap_or_default()
@@ -110,6 +123,35 @@ impl<'a> Output<'a, f32> {
     pub(super) fn is(&self, first: *const f32) -> bool {
         self.len > 0 && self.first.cast_const() == first
     }
+}
+
+/// Refuses outputs that share memory with each other.
+pub(super) fn check_apart<T>(outputs: &[&Output<'_, T>]) -> Result<(), Failure> {
+    for (i, output) in outputs.iter().enumerate() {
+        outputs[i + 1..]
+            .iter()
+            .try_for_each(|other| output.refuse_overlap(other.name, other.first, other.len))?;
+    }
+    Ok(())
+}
+
+/// An input that shares no memory with any of the outputs, of which there is at least one; absent where the pointer is
+/// NULL.
+///
+/// # Safety
+/// As [`Output::read`].
+pub(super) unsafe fn read_apart<'a, T, U>(
+    outputs: &[&Output<'a, T>],
+    name: &'static str,
+    first: *const U,
+    len: usize,
+) -> Result<Option<&'a [U]>, Failure> {
+    let mut input = None;
+    for output in outputs {
+        // SAFETY: the function's contract.
+        input = unsafe { output.read_optional(name, first, len) }?;
+    }
+    Ok(input)
 }
 
 /// Addresses of `len` elements, which are known to fit into memory.
@@ -145,6 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn several_outputs_are_apart_from_each_other_and_from_inputs() {
+        let mut memory = [0.0f32; 12];
+        let first = memory.as_mut_ptr();
+        // SAFETY: both outputs lie in the memory; inputs are only compared.
+        let outcome = |other: usize, input: usize| unsafe {
+            let y = Output::new("y", first, 4).unwrap();
+            let z = Output::new("z", first.wrapping_add(other), 4).unwrap();
+            let outputs = [&y, &z];
+            let checked = check_apart(&outputs)
+                .and_then(|()| read_apart(&outputs, "x", first.wrapping_add(input).cast_const(), 2));
+            checked.map(|input| input.unwrap().len()).map_err(|failure| failure.message.into_owned())
+        };
+        assert_eq!((outcome(4, 8), outcome(6, 4)), (Ok(2), Ok(2)));
+        assert_eq!(outcome(3, 8), Err("y overlaps z".into()));
+        assert_eq!((outcome(6, 3), outcome(6, 5)), (Err("y overlaps x".into()), Err("z overlaps x".into())));
+    }
+
+    #[test]
     fn pointers_that_can_not_be_are_refused() {
         // SAFETY: refused before anything is read or written.
         unsafe {
@@ -157,6 +217,8 @@ mod tests {
             let huge = output.read("x", memory.as_ptr(), usize::MAX).unwrap_err();
             assert_eq!(huge.status, SM_STATUS_INVALID_ARGUMENT);
             assert!(output.read_optional::<f32>("x", std::ptr::null(), 4).unwrap().is_none());
+            let unwanted = Output::optional("mean", std::ptr::null_mut::<f32>(), 4).unwrap();
+            assert!(unwanted.borrow_optional().is_none());
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Structures that can grow: each begins with `struct_size`, the size its caller was compiled with, and
-//! crosses the boundary by copying the smaller of both sides' sizes. A new field goes to the end, to a
-//! multiple of 8, and never into the padding behind the last: an older caller's size would cover it.
+//! Structures that can grow. Each begins with `struct_size`, the size that its caller was compiled with, and crosses the
+//! boundary by copying the smaller of both sides' sizes. A new field is added at the end, at a multiple of 8, and never in
+//! the padding behind the last field, which an older caller's size covers.
 
 use std::mem::size_of;
 use std::ptr;
 
 use super::status::Failure;
 
-/// Largest `struct_size` that is believed; a variable that nobody has filled in is likely above it.
+/// The largest accepted `struct_size`; an uninitialised variable is likely above it.
 const LARGEST: usize = 4096;
 
 /// A structure of the header.
@@ -25,7 +25,7 @@ pub(super) unsafe trait Versioned: Copy {
 /// # Safety
 /// As [`Versioned`], and the first field is `struct_size: usize`.
 pub(super) unsafe trait Params: Versioned {
-    /// What a caller that sets nothing gets.
+    /// The values of a caller that sets nothing.
     fn defaults() -> Self;
 }
 
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// What a caller has that was compiled before `new` came, with a canary behind.
+    /// The structure of a caller that was compiled before `new` was added, with a canary behind.
     #[repr(C)]
     struct Before {
         struct_size: usize,

@@ -1,15 +1,18 @@
 //! Functions of rows
 //! -----------------
-//! Each function computes y from x row by row: both are `rows` by `cols`, with `ldx` and `ldy` floats from one row to the
-//! next. y may be x, with the same leading dimension; otherwise they must not overlap. The functions whose names end in
-//! `_f32` take the shape as arguments and run on the calling thread; the others take an `sm_rows_params`, which may name
-//! a team whose threads share the rows. The results have the same bits either way.
+//! Each function computes y from x row by row. x and y are `rows` by `cols`, with `ldx` and `ldy` floats from one row to
+//! the next. y may be x, with the same leading dimension; otherwise they must not overlap. `sm_softmax` and the other
+//! functions that take an `sm_rows_params` run on the threads of a team, if that names one and there is enough work; the
+//! functions that take the shape as arguments run on the calling thread. The results have the same bits.
+//!
+//! `SM_STATUS_INVALID_ARGUMENT`: a leading dimension is below `cols`, no memory can hold the rows, buffers overlap, or a
+//! scale or eps is out of range; nothing is written. `SM_STATUS_BUSY`: another kernel call is using the team.
 
 use std::mem::size_of;
 use std::ptr;
 
 use super::boundary;
-use super::operands::Output;
+use super::operands::{Output, check_apart, read_apart};
 use super::params::{self, Params, Versioned};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
@@ -35,7 +38,7 @@ pub struct sm_rows_params {
 }
 
 /// The rows and options of a norm of a sum. Fill it with `sm_add_norm_params_init`, then set `rows` and `cols` and
-/// what else differs.
+/// the other fields that differ.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_add_norm_params {
@@ -132,10 +135,10 @@ pub unsafe extern "C" fn sm_softmax(params: *const sm_rows_params, x: *const f32
 
 /// Softmax of each row of scale * x + mask, over the part that the row sees.
 ///
-/// `mask` has the shape of x, with `ldmask` floats from one row to the next, or is one row that counts for all rows,
-/// where `ldmask` is 0; minus infinity hides an element. NULL for no mask; it must not overlap y. Row r sees its first
-/// `visible` + r elements, or all where that is more than `cols`: the others are not read, and their results are 0.
-/// `scale` is finite. A row that sees nothing but minus infinity comes out NaN.
+/// `scale` is finite. `mask` has the shape of x, with `ldmask` floats from one row to the next; if `ldmask` is 0, it is one
+/// row, which is used for all rows. Minus infinity in the mask hides an element. NULL for no mask; otherwise it must not
+/// overlap y. Row r sees its first `visible` + r elements, at most `cols`: the others are not read, and their results are
+/// 0. The results of a row that sees nothing but minus infinity are NaN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_masked_softmax(
     params: *const sm_rows_params,
@@ -245,7 +248,7 @@ pub unsafe extern "C" fn sm_log_softmax_f32(
     boundary::call(|| unsafe { log_softmax(RowShape { rows, cols, ldx, ldy }, x, y, None) })
 }
 
-/// y = x with `row`, `cols` floats that must not overlap y, added to each of its rows; on the calling thread.
+/// y = x + row: adds `row`, `cols` floats, to each row of x. `row` must not overlap y.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_add_row_f32(
     rows: usize,
@@ -302,9 +305,9 @@ pub unsafe extern "C" fn sm_rms_norm_f32(
 
 /// x = x + add, then y = LayerNorm of x: (x - mean) / sqrt(variance + eps) * weight + bias.
 ///
-/// NULL for `add`: x stays as it is, and y may be x. Otherwise y must not overlap x. `mean` and `rstd` in `params` get
-/// the mean and 1 / sqrt(variance + eps) of each row, which a backward pass needs. Outputs overlap neither each other
-/// nor any input.
+/// If `add` is NULL, x is not written, and y may be x. Otherwise y must not overlap x. `mean` and `rstd` in `params` get the
+/// mean and 1 / sqrt(variance + eps) of each row, which a backward pass needs. Outputs must not overlap each other or an
+/// input. `params` must not be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_add_layer_norm_f32(
     params: *const sm_add_norm_params,
@@ -330,7 +333,7 @@ pub unsafe extern "C" fn sm_add_rms_norm_f32(
     boundary::call(|| unsafe { add_norm(Norm::Rms, params, x, add, y) })
 }
 
-/// What softmax does to its input first.
+/// The options of softmax.
 #[derive(Clone, Copy)]
 struct Weighing {
     scale: f32,
@@ -339,7 +342,7 @@ struct Weighing {
     ldmask: usize,
 }
 
-/// Nothing.
+/// Softmax of x as it is.
 const PLAIN: Weighing = Weighing { scale: 1.0, visible: None, mask: ptr::null(), ldmask: 0 };
 
 /// Reads the parameters and calls `f` with the shape and the team.
@@ -356,8 +359,12 @@ unsafe fn on_rows(
         (params, team::enter(params.team)?)
     };
     let sm_rows_params { rows, cols, ldx, ldy, .. } = params;
-    let shape = RowShape { rows, cols, ldx: or_dense(ldx, cols), ldy: or_dense(ldy, cols) };
-    f(shape, inside.as_ref().map(|inside| inside.team))
+    f(shape(rows, cols, ldx, ldy), inside.as_ref().map(|inside| inside.team))
+}
+
+/// The shape that a structure of parameters describes.
+fn shape(rows: usize, cols: usize, ldx: usize, ldy: usize) -> RowShape {
+    RowShape { rows, cols, ldx: or_dense(ldx, cols), ldy: or_dense(ldy, cols) }
 }
 
 /// A leading dimension, where 0 means that there are no gaps.
@@ -389,7 +396,7 @@ unsafe fn matrices<'a>(
 }
 
 /// # Safety
-/// The pointers are NULL or valid for what the header says.
+/// The pointers are NULL or valid for as many elements as the header says.
 unsafe fn softmax(
     shape: RowShape,
     x: *const f32,
@@ -410,7 +417,7 @@ unsafe fn softmax(
 }
 
 /// # Safety
-/// The pointers are NULL or valid for what the header says.
+/// The pointers are NULL or valid for as many elements as the header says.
 unsafe fn log_softmax(
     shape: RowShape,
     x: *const f32,
@@ -426,7 +433,7 @@ unsafe fn log_softmax(
 }
 
 /// # Safety
-/// The pointers are NULL or valid for what the header says.
+/// The pointers are NULL or valid for as many elements as the header says.
 unsafe fn norm(
     norm: Norm,
     shape: RowShape,
@@ -446,7 +453,7 @@ unsafe fn norm(
 }
 
 /// # Safety
-/// The pointers are NULL or valid for what the header says.
+/// The pointers are NULL or valid for as many elements as the header says.
 unsafe fn add_norm(
     norm: Norm,
     params: *const sm_add_norm_params,
@@ -458,42 +465,32 @@ unsafe fn add_norm(
     // borrowed.
     unsafe {
         let params = params::read_given(params)?;
-        let sm_add_norm_params { rows, cols, weight, bias, eps, .. } = params;
-        let shape = RowShape { rows, cols, ldx: or_dense(params.ldx, cols), ldy: or_dense(params.ldy, cols) };
+        let shape = shape(params.rows, params.cols, params.ldx, params.ldy);
+        let RowShape { rows, cols, ldx, ldy, .. } = shape;
         let ld_add = or_dense(params.ldadd, cols);
-        let (len, len_add) = (vector_len(&shape), ops::floats("add", rows, cols, ld_add)?);
-        let len_x = ops::floats("x", rows, cols, shape.ldx)?;
-        let y = Output::new("y", y, ops::floats("y", rows, cols, shape.ldy)?)?;
-        let figures = |name, first: *mut f32| {
-            let len = if first.is_null() || cols == 0 { 0 } else { rows };
-            Output::new(name, first, len)
-        };
-        let (mean, rstd) = (figures("mean", params.mean)?, figures("rstd", params.rstd)?);
+        let (len, len_x) = (vector_len(&shape), ops::floats("x", rows, cols, ldx)?);
+        let len_add = ops::floats("add", rows, cols, ld_add)?;
+        let figures = if cols == 0 { 0 } else { rows };
+        let y = Output::new("y", y, ops::floats("y", rows, cols, ldy)?)?;
+        let mean = Output::optional("mean", params.mean, figures)?;
+        let rstd = Output::optional("rstd", params.rstd, figures)?;
         // Without `add`, x is an input.
         let sum = Output::new("x", x, if add.is_null() { 0 } else { len_x })?;
         let outputs = [&y, &mean, &rstd, &sum];
-        for (i, output) in outputs.iter().enumerate() {
-            outputs[i + 1..].iter().try_for_each(|other| output.apart(other))?;
-        }
-        let read = |name, first: *const f32, len| {
-            outputs.iter().try_for_each(|output| output.read(name, first, len).map(drop))?;
-            y.read_optional(name, first, len)
-        };
-        let (weight, bias) = (read("weight", weight, len)?, read("bias", bias, len)?);
-        let x = match read("add", add, if add.is_null() { 0 } else { len_add })? {
+        check_apart(&outputs)?;
+        let weight = read_apart(&outputs, "weight", params.weight, len)?;
+        let bias = read_apart(&outputs, "bias", params.bias, len)?;
+        let x = match read_apart(&outputs, "add", add, len_add)? {
             Some(add) => NormInput::Sum { x: sum.borrow(), add, ld_add },
             None => {
-                mean.read("x", x.cast_const(), len_x)?;
-                rstd.read("x", x.cast_const(), len_x)?;
-                y.input("x", x.cast_const(), len_x, shape.ldx == shape.ldy)?.into()
+                read_apart(&[&mean, &rstd], "x", x.cast_const(), len_x)?;
+                y.input("x", x.cast_const(), len_x, ldx == ldy)?.into()
             }
         };
-        let given =
-            |figures: Output<'static, f32>, first: *mut f32| (!first.is_null()).then(|| figures.borrow());
-        let statistics = NormStatistics { mean: given(mean, params.mean), rstd: given(rstd, params.rstd) };
+        let statistics = NormStatistics { mean: mean.borrow_optional(), rstd: rstd.borrow_optional() };
         let inside = team::enter(params.team)?;
         let team = inside.as_ref().map(|inside| inside.team);
-        let params = NormParams { weight, bias, eps };
+        let params = NormParams { weight, bias, eps: params.eps };
         Ok(ops::norm(norm, x, y.borrow(), shape, &params, statistics, team)?)
     }
 }

@@ -15,7 +15,7 @@ pub type sm_status = i32;
 
 /// Done.
 pub const SM_STATUS_OK: sm_status = 0;
-/// An argument is outside what the function accepts; nothing was changed.
+/// An argument is outside the range that the function accepts; nothing was changed.
 pub const SM_STATUS_INVALID_ARGUMENT: sm_status = 1;
 /// A pointer that must not be NULL is.
 pub const SM_STATUS_NULL_POINTER: sm_status = 2;
@@ -83,7 +83,7 @@ fn name(status: sm_status) -> &'static CStr {
     }
 }
 
-/// Why a call failed: what the boundary turns into a status and `sm_last_error`.
+/// The reason of a failure, which the boundary turns into a status and `sm_last_error`.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub status: sm_status,

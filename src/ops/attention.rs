@@ -93,7 +93,7 @@ pub struct SpanRows {
 
 /// The error for a size that overflows.
 const TOO_LARGE: Error = Error::OutOfMemory { bytes: usize::MAX, what: WHAT };
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const WHAT: &str = "attention's scratch";
 
 /// Floats of scratch that a worker needs.
@@ -235,7 +235,7 @@ pub unsafe fn run<C: Fn(usize) -> LayerCache>(
     };
     let shared = args.qkv.len() == 1 && worker.count() > 1;
     let parts = if shared { visible(0) } else { 0..0 };
-    // SAFETY: both functions ask for what this one was promised, and the parts that the token sees fit into
+    // SAFETY: both functions ask for the promises of this one, and the parts that the token sees fit into
     // `args.parts`.
     unsafe {
         if parts.len() > 1 && parts.len() <= args.parts.count {

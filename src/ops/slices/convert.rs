@@ -12,8 +12,8 @@ const COST: usize = 100;
 /// y = x as IEEE half floats, rounded to nearest, ties to even; numbers that are too large become infinite.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where x and y differ in length; what [`Team::run`]
-/// reports.
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where x and y differ in length; the errors
+/// of [`Team::run`].
 pub fn f32_to_f16(x: &[f32], y: &mut [u16], team: Option<&Team>) -> Result<()> {
     convert(&kernels()?.convert.to_f16, x, y, team)
 }

@@ -1,4 +1,4 @@
-//! Functions of single elements: activations and what flows back through them, sums and products, gated pairs.
+//! Functions of single elements: activations and their gradients, sums and products, gated pairs and their gradients.
 
 use super::{Input, LINE, Piece, bytes, check_len, divide, kernels};
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::threads::Team;
 
 /// Picoseconds that a function takes for an element, about.
 const FUNCTION_COST: usize = 400;
-/// Picoseconds that a sum or a product takes for an element, about: what reading and writing it takes.
+/// Picoseconds that a sum or a product takes for an element, about: the time to read and write it.
 const SUM_COST: usize = 150;
 
 /// A form of GELU.
@@ -51,7 +51,7 @@ pub enum Gate {
     Gelu(Gelu),
 }
 
-/// What [`gated_backward`] reads: a slice, or what one of its outputs holds before the call.
+/// An input of [`gated_backward`]: a slice, or the elements that one of its outputs holds before the call.
 #[derive(Clone, Copy, Debug)]
 pub enum GatedInput<'a> {
     /// These elements.
@@ -82,7 +82,7 @@ impl Function {
         }
     }
 
-    /// The kernel for what flows back, where there is one.
+    /// The kernel of the gradient, where there is one.
     fn backward(self, set: &KernelSet) -> Option<&Binary> {
         match self {
             Function::Exp | Function::Erf => None,
@@ -132,7 +132,7 @@ impl Gate {
 /// `y[i] = f(x[i])`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] where x and y differ in length; what [`Team::run`] reports.
+/// [`Error::InvalidArgument`] where x and y differ in length; the errors of [`Team::run`].
 pub fn map<'a>(
     function: Function,
     x: impl Into<Input<'a>>,
@@ -168,7 +168,7 @@ pub fn gelu<'a>(form: Gelu, x: impl Into<Input<'a>>, y: &'a mut [f32], team: Opt
     map(Function::Gelu(form), x, y, team)
 }
 
-/// `dx[i] = dy[i] · f'(x[i])`: what flows back through [`map`].
+/// `dx[i] = dy[i] · f'(x[i])`: the gradient of [`map`].
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where x, dy and dx differ in length; [`Error::Unsupported`] for exp and erf; what
@@ -189,7 +189,7 @@ pub fn map_backward<'a>(
 /// `y[i] = a[i] + b[i]`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] where a, b and y differ in length; what [`Team::run`] reports.
+/// [`Error::InvalidArgument`] where a, b and y differ in length; the errors of [`Team::run`].
 pub fn add<'a>(
     a: impl Into<Input<'a>>,
     b: impl Into<Input<'a>>,
@@ -235,7 +235,7 @@ pub fn axpy<'a>(factor: f32, x: impl Into<Input<'a>>, y: &'a mut [f32], team: Op
 /// `y[i] = f(gate[i]) · up[i]`: the gated pair of the MLPs of many transformers.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] where gate, up and y differ in length; what [`Team::run`] reports.
+/// [`Error::InvalidArgument`] where gate, up and y differ in length; the errors of [`Team::run`].
 pub fn gated<'a>(
     function: Gate,
     gate: impl Into<Input<'a>>,
@@ -248,11 +248,11 @@ pub fn gated<'a>(
     run(kernel, function.zone(), FUNCTION_COST, inputs, ("y", y), team)
 }
 
-/// What flows back through [`gated`]: `dgate = dy · up · f'(gate)` and `dup = dy · f(gate)`. `inputs` are gate, up and
+/// The gradients of [`gated`]: `dgate = dy · up · f'(gate)` and `dup = dy · f(gate)`. `inputs` are gate, up and
 /// dy, in this order.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] where the inputs and outputs differ in length; what [`Team::run`] reports.
+/// [`Error::InvalidArgument`] where the inputs and outputs differ in length; the errors of [`Team::run`].
 pub fn gated_backward<'a>(
     function: Gate,
     inputs: [GatedInput<'a>; 3],

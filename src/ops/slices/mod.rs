@@ -10,7 +10,7 @@
 //!   with `None`, the calling thread does it all. The results have the same bits either way. A call waits for the
 //!   team's other callers; inside a region of a team it is refused with [`Error::Busy`].
 //! - Nothing is allocated, except that [`attention()`] lets its workspace grow to the largest call.
-//! - NaN and infinities are values like others; each kernel's documentation says what becomes of them.
+//! - NaN and infinities are ordinary values; each kernel's documentation states their results.
 
 mod attention;
 mod convert;
@@ -50,7 +50,7 @@ const PIECES_PER_WORKER: usize = 4;
 /// Floats on a cache line.
 const LINE: usize = 16;
 
-/// What an op reads: a slice, or what its output holds before the call.
+/// An input: a slice, or the elements that the output holds before the call.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// These elements.
@@ -88,7 +88,7 @@ impl<'a> Input<'a> {
 
 /// Rows × columns of an input x and an output y, row-major, and the floats from one row to the next in each.
 ///
-/// A slice reaches at least from the first to the last element of its rows. What stands between the rows is neither
+/// A slice reaches at least from the first to the last element of its rows. Elements between the rows are neither
 /// read nor written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -222,9 +222,9 @@ trait Piece: Send + Sized {
 }
 
 /// Computes `whole`: where it takes `nanoseconds` or so, enough to be worth waking them, on the workers of the team, in
-/// pieces of whole `grain`s that go to whoever is free.
+/// pieces of whole `grain`s, each of which goes to the next free worker.
 fn divide<P: Piece>(whole: P, nanoseconds: usize, grain: usize, team: Option<&Team>) -> Result<()> {
-    let Some(team) = worth_sharing(nanoseconds, team) else {
+    let Some(team) = worth_sharing(nanoseconds, team.filter(|_| whole.len() > grain)) else {
         whole.run();
         return Ok(());
     };
@@ -244,7 +244,7 @@ fn worth_sharing(nanoseconds: usize, team: Option<&Team>) -> Option<&Team> {
     team.filter(|team| team.count() > 1 && nanoseconds >= LEAST_NANOSECONDS)
 }
 
-/// Takes up to `most` units from what is left.
+/// Takes up to `most` units from the rest.
 fn next<P: Piece>(rest: &Mutex<Option<P>>, most: usize) -> Option<P> {
     let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
     let whole = rest.take()?;

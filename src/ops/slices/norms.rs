@@ -18,7 +18,7 @@ pub enum Norm {
     Rms,
 }
 
-/// What normalised rows are multiplied with and shifted by.
+/// The factors and summands of normalised rows, and eps.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct NormParams<'a> {
@@ -46,7 +46,7 @@ pub struct NormStatistics<'a> {
     pub rstd: Option<&'a mut [f32]>,
 }
 
-/// What [`norm`] normalises.
+/// The rows that [`norm`] normalises.
 #[derive(Debug)]
 pub enum NormInput<'a> {
     /// These rows.
@@ -79,7 +79,7 @@ impl<'a> From<Input<'a>> for NormInput<'a> {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where a slice is too short for its rows, a leading dimension is below the number of
-/// columns, weight or bias have not `cols` elements, or `eps` is negative or not finite; what [`Team::run`] reports.
+/// columns, weight or bias don't have `cols` elements, or `eps` is negative or not finite; the errors of [`Team::run`].
 ///
 /// # Examples
 /// ```
@@ -126,7 +126,7 @@ pub fn rms_norm<'a>(
 /// With [`NormInput::Sum`], x + add takes the place of x in the same pass over memory.
 ///
 /// # Errors
-/// As [`layer_norm`]; also where `mean` or `rstd` have not one element for each row, or a mean is wanted of an RMSNorm.
+/// As [`layer_norm`]; also where `mean` or `rstd` don't have one element for each row, or a mean is wanted of an RMSNorm.
 pub fn norm<'a>(
     norm: Norm,
     x: NormInput<'a>,
@@ -228,7 +228,7 @@ impl Piece for Rows<'_> {
             rstd: target(statistics.rstd),
         };
         // SAFETY: x, add and y hold the rows that the shape says, the vectors a row, the figures one element for each
-        // row, as the op has checked; what is written is borrowed exclusively.
+        // row, as the op has checked; the outputs are borrowed exclusively.
         unsafe { kernel.run(&args) }
     }
 }

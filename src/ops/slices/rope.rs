@@ -61,8 +61,8 @@ pub fn rope_table(table: &mut [f32], rot_dim: usize, base: f32, scaling: Scaling
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where x is too short for its rows, `ldx` is below the length of a row, `rot_dim` is odd
-/// or above `head_dim`, the table holds no whole number of positions, there is not one position for each row, or the
-/// table has not that position; what [`Team::run`] reports. Nothing is changed then.
+/// or above `head_dim`, the table holds no whole number of positions, there isn't one position for each row, or the
+/// table doesn't have that position; the errors of [`Team::run`]. Nothing is changed then.
 pub fn rope(
     pairing: Pairing,
     x: &mut [f32],

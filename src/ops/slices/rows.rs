@@ -2,7 +2,7 @@
 
 use super::{Input, Matrices, Piece, RowShape, bytes, check_finite, check_len, check_rows, divide, kernels};
 use crate::error::Result;
-use crate::kernels::rows::{AddRow, AddRowArgs, RowKernels, SoftmaxArgs};
+use crate::kernels::rows::{AddRowArgs, RowKernels, SoftmaxArgs};
 use crate::profile::{self, Zone};
 use crate::threads::Team;
 
@@ -11,7 +11,7 @@ const SOFTMAX_COST: usize = 500;
 /// Picoseconds that a sum takes for an element, about.
 const ADD_COST: usize = 150;
 
-/// What [`softmax`] does to its input first; the default changes nothing.
+/// The options of [`softmax`]; the default takes x as it is.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Softmax<'a> {
@@ -39,7 +39,7 @@ impl Default for Softmax<'_> {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where a slice is too short for its rows, a leading
-/// dimension is below the number of columns, or `scale` is not finite; what [`Team::run`] reports.
+/// dimension is below the number of columns, or `scale` is not finite; the errors of [`Team::run`].
 ///
 /// # Examples
 /// ```
@@ -76,7 +76,7 @@ pub fn softmax<'a>(
         };
         check_rows("mask", mask.len(), rows, shape.cols, ld)?;
     }
-    weigh(Weighing::Softmax(*params), x.into(), y, shape, team)
+    run(Function::Softmax(*params), x.into(), y, shape, team)
 }
 
 /// The logarithm of the softmax of each row: `y = x − max − ln Σ exp(x − max)`.
@@ -89,18 +89,60 @@ pub fn log_softmax<'a>(
     shape: RowShape,
     team: Option<&Team>,
 ) -> Result<()> {
-    weigh(Weighing::LogSoftmax, x.into(), y, shape, team)
+    run(Function::LogSoftmax, x.into(), y, shape, team)
 }
 
-/// Which of the two functions, and with what.
+/// `y[r][j] = x[r][j] + row[j]`: one row added to all rows of x.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where a slice is too short for its rows, a leading
+/// dimension is below the number of columns, or `row` doesn't have `cols` elements; the errors of [`Team::run`].
+pub fn add_row<'a>(
+    x: impl Into<Input<'a>>,
+    row: &'a [f32],
+    y: &'a mut [f32],
+    shape: RowShape,
+    team: Option<&Team>,
+) -> Result<()> {
+    if shape.elements() > 0 {
+        check_len("row", row.len(), shape.cols)?;
+    }
+    run(Function::AddRow(row), x.into(), y, shape, team)
+}
+
+/// A function of rows, and its arguments.
 #[derive(Clone, Copy)]
-enum Weighing<'a> {
+enum Function<'a> {
     Softmax(Softmax<'a>),
     LogSoftmax,
+    AddRow(&'a [f32]),
 }
 
-fn weigh<'a>(
-    weighing: Weighing<'a>,
+impl Function<'_> {
+    /// For all rows but the first `n`.
+    fn skip(self, n: usize) -> Self {
+        match self {
+            Function::Softmax(params) => Function::Softmax(Softmax {
+                visible: params.visible.map(|visible| visible.saturating_add(n)),
+                mask: params.mask.map(|mask| &mask[n * params.ld_mask..]),
+                ..params
+            }),
+            other => other,
+        }
+    }
+
+    /// The function's zone in the profile, and the picoseconds that it takes for an element, about.
+    fn zone_and_cost(&self) -> (Zone, usize) {
+        match self {
+            Function::Softmax(_) | Function::LogSoftmax => (Zone::Softmax, SOFTMAX_COST),
+            Function::AddRow(_) => (Zone::Add, ADD_COST),
+        }
+    }
+}
+
+/// Checks the rows and computes.
+fn run<'a>(
+    function: Function<'a>,
     x: Input<'a>,
     y: &'a mut [f32],
     shape: RowShape,
@@ -111,15 +153,16 @@ fn weigh<'a>(
     if elements == 0 {
         return Ok(());
     }
-    let whole = Rows { kernels: &kernels()?.rows, weighing, matrices };
-    let _zone = profile::scope(Zone::Softmax).work(0, bytes(elements.saturating_mul(2)));
-    divide(whole, elements.saturating_mul(SOFTMAX_COST) / 1000, 1, team)
+    let (zone, cost) = function.zone_and_cost();
+    let whole = Rows { kernels: &kernels()?.rows, function, matrices };
+    let _zone = profile::scope(zone).work(0, bytes(elements.saturating_mul(2)));
+    divide(whole, elements.saturating_mul(cost) / 1000, 1, team)
 }
 
 /// Some rows.
 struct Rows<'a> {
     kernels: &'static RowKernels,
-    weighing: Weighing<'a>,
+    function: Function<'a>,
     matrices: Matrices<'a>,
 }
 
@@ -130,107 +173,42 @@ impl Piece for Rows<'_> {
 
     fn split(self, n: usize) -> (Self, Self) {
         let (first, matrices) = self.matrices.split_at(n);
-        (Self { matrices: first, ..self }, Self { matrices, weighing: self.weighing.skip(n), ..self })
+        (Self { matrices: first, ..self }, Self { matrices, function: self.function.skip(n), ..self })
     }
 
     fn run(self) {
-        let Self { kernels, weighing, matrices: Matrices { x, y, shape } } = self;
+        let Self { kernels, function, matrices: Matrices { x, y, shape } } = self;
+        let RowShape { rows, cols, ldx: src_stride, ldy: dst_stride } = shape;
         let dst = y.as_mut_ptr();
+        let src = x.pointer(dst);
         let plain = SoftmaxArgs {
-            src: x.pointer(dst),
-            src_stride: shape.ldx,
+            src,
+            src_stride,
             dst,
-            dst_stride: shape.ldy,
-            rows: shape.rows,
-            cols: shape.cols,
+            dst_stride,
+            rows,
+            cols,
             scale: 1.0,
             causal: None,
             mask: std::ptr::null(),
             mask_stride: 0,
         };
-        // SAFETY: x, y and the mask hold the rows that the shape says, as the op has checked; x is y, or a slice that
-        // can't overlap the exclusive one.
+        // SAFETY: x, y and the mask hold the rows that the shape says and `row` one row, as the op has checked; x is y, or
+        // a slice that can't overlap the exclusive one.
         unsafe {
-            match weighing {
-                Weighing::LogSoftmax => kernels.log_softmax.run(&plain),
-                Weighing::Softmax(Softmax { scale, visible, mask, ld_mask }) => {
+            match function {
+                Function::Softmax(Softmax { scale, visible, mask, ld_mask }) => {
                     let mask = mask.map_or(std::ptr::null(), <[f32]>::as_ptr);
                     let args = SoftmaxArgs { scale, causal: visible, mask, mask_stride: ld_mask, ..plain };
                     kernels.softmax.run(&args);
                 }
+                Function::LogSoftmax => kernels.log_softmax.run(&plain),
+                Function::AddRow(row) => {
+                    let row = row.as_ptr();
+                    let args = AddRowArgs { src, src_stride, row, dst, dst_stride, rows, cols };
+                    kernels.add_row.run(&args);
+                }
             }
         }
-    }
-}
-
-impl Weighing<'_> {
-    /// For all rows but the first `n`.
-    fn skip(self, n: usize) -> Self {
-        match self {
-            Weighing::Softmax(params) => Weighing::Softmax(Softmax {
-                visible: params.visible.map(|visible| visible.saturating_add(n)),
-                mask: params.mask.map(|mask| &mask[n * params.ld_mask..]),
-                ..params
-            }),
-            Weighing::LogSoftmax => self,
-        }
-    }
-}
-
-/// `y[r][j] = x[r][j] + row[j]`: one row added to all rows of x.
-///
-/// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where a slice is too short for its rows, a leading
-/// dimension is below the number of columns, or `row` has not `cols` elements; what [`Team::run`] reports.
-pub fn add_row<'a>(
-    x: impl Into<Input<'a>>,
-    row: &'a [f32],
-    y: &'a mut [f32],
-    shape: RowShape,
-    team: Option<&Team>,
-) -> Result<()> {
-    let matrices = Matrices::new(x.into(), y, shape)?;
-    let elements = shape.elements();
-    if elements == 0 {
-        return Ok(());
-    }
-    check_len("row", row.len(), shape.cols)?;
-    let whole = Sums { kernel: &kernels()?.rows.add_row, row, matrices };
-    let _zone = profile::scope(Zone::Add).work(0, bytes(elements.saturating_mul(2)));
-    divide(whole, elements.saturating_mul(ADD_COST) / 1000, 1, team)
-}
-
-/// Rows that one row is added to.
-struct Sums<'a> {
-    kernel: &'static AddRow,
-    row: &'a [f32],
-    matrices: Matrices<'a>,
-}
-
-impl Piece for Sums<'_> {
-    fn len(&self) -> usize {
-        self.matrices.shape.rows
-    }
-
-    fn split(self, n: usize) -> (Self, Self) {
-        let (first, matrices) = self.matrices.split_at(n);
-        (Self { matrices: first, ..self }, Self { matrices, ..self })
-    }
-
-    fn run(self) {
-        let Matrices { x, y, shape } = self.matrices;
-        let dst = y.as_mut_ptr();
-        let args = AddRowArgs {
-            src: x.pointer(dst),
-            src_stride: shape.ldx,
-            row: self.row.as_ptr(),
-            dst,
-            dst_stride: shape.ldy,
-            rows: shape.rows,
-            cols: shape.cols,
-        };
-        // SAFETY: x and y hold the rows that the shape says and `row` a row, as the op has checked; x is y, or a slice
-        // that can't overlap the exclusive one.
-        unsafe { self.kernel.run(&args) }
     }
 }

@@ -14,7 +14,7 @@ const COST: usize = 400;
 ///
 /// # Errors
 /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) where a slice is too short or a leading dimension too
-/// small; what [`Team::run`] reports.
+/// small; the errors of [`Team::run`].
 pub fn transpose(x: &[f32], y: &mut [f32], shape: RowShape, team: Option<&Team>) -> Result<()> {
     check_rows("x", x.len(), shape.rows, shape.cols, shape.ldx)?;
     check_rows("y", y.len(), shape.cols, shape.rows, shape.ldy)?;

@@ -13,7 +13,7 @@ use blocks::Blocks;
 
 /// Operations in a nanosecond, about, on one thread.
 const FLOPS_PER_NANOSECOND: u64 = 50;
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const WHAT: &str = "an attention";
 
 /// Attention's shapes, places and options. Start from [`Attention::new`] or the default, then change what differs.
@@ -205,7 +205,7 @@ fn or_dense(strides: Strides, [_, tokens, heads, elements]: [usize; 4]) -> Strid
 /// # Errors
 /// [`Error::InvalidArgument`] where a slice is too short for its tensor, rows of the results overlap, the query heads
 /// are no multiple of the key/value heads, there are 2³² keys or more, or `scale` is not finite;
-/// [`Error::OutOfMemory`]; what [`Team::run`] reports.
+/// [`Error::OutOfMemory`]; the errors of [`Team::run`].
 ///
 /// # Examples
 /// ```

@@ -282,8 +282,8 @@ impl sm_thread_stats {
     }
 }
 
-/// Chooses which counters are read while recording is on: `SM_COUNT_*`. A thread takes up to ten file descriptors for it, all
-/// threads together at most a quarter of those that the process may have.
+/// Chooses which counters are read while recording is on: `SM_COUNT_*`. A thread takes up to ten file descriptors for
+/// it, all threads together at most a quarter of those that the process may have.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_count(what: i32) -> sm_status {
     boundary::call(|| {
@@ -453,9 +453,9 @@ unsafe fn give(
 /// calls on this thread, stand below `name`. Zones of a thread nest. Its counters are read too: see
 /// `sm_profile_counters`.
 ///
-/// One `sm_profile_zone_end` belongs to it, even where this returns an error. More names (160), or deeper nesting (64), than
-/// there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a name that
-/// is empty, longer than 120 bytes, no UTF-8, or has control characters.
+/// One `sm_profile_zone_end` belongs to it, even where this returns an error. More names (160), or deeper nesting
+/// (64), than there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a
+/// name that is empty, longer than 120 bytes, no UTF-8, or has control characters.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_zone_begin(name: *const c_char) -> sm_status {
     boundary::call(|| {

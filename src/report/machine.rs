@@ -15,7 +15,8 @@ use crate::{Error, Result, isa};
 const MOST_READ: usize = 256 << 20;
 
 impl Machine {
-    /// This machine, with the kernels of `set` on `threads` workers. With `limits`, its limits are measured, which takes some tenths of a second the first time, or left out where that fails.
+    /// This machine, with the kernels of `set` on `threads` workers. With `limits`, its limits are measured, which takes
+    /// some tenths of a second the first time; they are left out where that fails.
     pub fn detect(set: &KernelSet, threads: usize, limits: bool) -> Machine {
         let (kernels, other_kernels) = kernel_rows(set.isa);
         Machine {

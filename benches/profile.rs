@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use smallmind::model::{LoadParams, Model};
-use smallmind::profile::{self, Zone};
+use smallmind::profile::{self, Counting, Zone};
 use smallmind::runtime::{Context, ContextParams, Logits};
 
 /// Pairs of decode steps, one recorded and one not.
@@ -18,29 +18,34 @@ const PAIRS: usize = 3000;
 fn main() {
     let threads: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
     let threads = if threads.is_empty() { vec![1, 2] } else { threads };
-    let (on, off) = scope_costs();
-    println!("a scope: {on:.1} ns on, {off:.3} ns off");
+    let (on, off, counted) = scope_costs();
+    println!("a scope: {on:.1} ns on, {off:.3} ns off, {counted:.0} ns with its counters");
+    profile::counters::missing().iter().for_each(|missing| println!("{missing}"));
     let model = Model::open(&model::smollm2(), &LoadParams::default()).expect("the model loads");
-    for threads in threads {
-        measure(&model, threads, off);
+    for counting in [Counting::Off, Counting::Zones, Counting::Everything] {
+        println!("counting {counting:?}");
+        profile::set_counting(counting);
+        threads.iter().for_each(|&threads| measure(&model, threads, off));
     }
 }
 
-/// Nanoseconds of a scope with work declared, recorded and not: the quickest of many rows of them.
-fn scope_costs() -> (f64, f64) {
-    const CALLS: u64 = 10_000;
-    let cost = || {
-        let times = (0..200).map(|_| {
-            let start = Instant::now();
-            (0..CALLS).for_each(|i| drop(profile::scope(Zone::Other).work(black_box(i), 1)));
-            start.elapsed().as_nanos() as f64 / CALLS as f64
-        });
-        times.fold(f64::INFINITY, f64::min)
-    };
+/// Nanoseconds of a scope with work declared, recorded, not recorded, and recorded with its counters: the quickest of
+/// many rows of them.
+fn scope_costs() -> (f64, f64, f64) {
     profile::set_enabled(true);
-    let on = cost();
+    let (on, counted) = (cost(profile::scope), cost(profile::counted));
     profile::set_enabled(false);
-    (on, cost())
+    (on, cost(profile::scope), counted)
+}
+
+fn cost(scope: fn(Zone) -> profile::Scope) -> f64 {
+    const CALLS: u64 = 10_000;
+    let times = (0..200).map(|_| {
+        let start = Instant::now();
+        (0..CALLS).for_each(|i| drop(scope(Zone::Other).work(black_box(i), 1)));
+        start.elapsed().as_nanos() as f64 / CALLS as f64
+    });
+    times.fold(f64::INFINITY, f64::min)
 }
 
 fn measure(model: &Arc<Model>, threads: usize, off_ns: f64) {

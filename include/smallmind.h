@@ -708,9 +708,94 @@ sm_status sm_generate(sm_context *context,
  * =======
  * Where time and memory went, by method. Off at start, unless the environment has SMALLMIND_PROFILE=1; off, it
  * costs next to nothing, and on, about a hundredth of a decode step. It is one for the process: every model and
- * context counts into it, and so do zones that you open yourself. Of what workers share, one thread keeps the
- * clock: it is one call, and what the others gave to it is in `cpu_ns`.
+ * context counts into it, and so do zones that you open yourself. One thread keeps the clock of a method that
+ * workers share: it is one call, and the time of the other workers is in `cpu_ns`.
  */
+
+// Counters are not read, and not opened.
+#define SM_COUNT_NOTHING 0
+
+// Counters of your own zones are read, and those of every thread over all of the recording: as it is at first.
+#define SM_COUNT_ZONES 1
+
+// Counters of every call that is recorded are read as well: each takes a microsecond more, or less.
+#define SM_COUNT_EVERYTHING 2
+
+// Bit of `known` in `sm_zone_counters` for `minor_faults`, as those that follow for the counters of their names.
+#define SM_COUNTER_MINOR_FAULTS 1
+
+// Bit for `major_faults`.
+#define SM_COUNTER_MAJOR_FAULTS 2
+
+// Bit for `context_switches`.
+#define SM_COUNTER_CONTEXT_SWITCHES 4
+
+// Bit for `migrations`.
+#define SM_COUNTER_MIGRATIONS 8
+
+// Bit for `cycles`.
+#define SM_COUNTER_CYCLES 16
+
+// Bit for `instructions`.
+#define SM_COUNTER_INSTRUCTIONS 32
+
+// Bit for `cache_references`.
+#define SM_COUNTER_CACHE_REFERENCES 64
+
+// Bit for `cache_misses`.
+#define SM_COUNTER_CACHE_MISSES 128
+
+// Bit for `branches`.
+#define SM_COUNTER_BRANCHES 256
+
+// Bit for `branch_misses`.
+#define SM_COUNTER_BRANCH_MISSES 512
+
+// Counters of one zone below one caller, of all threads or of one. A counter whose bit in `known` is not set
+// is 0 and says nothing. Those of the processor count user mode.
+typedef struct {
+    // The zone; NULL for the whole recording.
+    const char *name;
+    // The zone's index in the array of `sm_profile_snapshot`, as long as nothing is recorded in between; -1 for the
+    // whole recording.
+    int64_t node;
+    // The thread's number; -1 for all together.
+    int64_t thread;
+    // Bits `SM_COUNTER_*` of the counters that are known.
+    uint64_t known;
+    // Page faults without input or output, such as the first touch of new memory.
+    uint64_t minor_faults;
+    // Page faults that waited for a disk.
+    uint64_t major_faults;
+    // Times that a thread lost its core, or gave it away to wait.
+    uint64_t context_switches;
+    // Times that a thread moved to another core.
+    uint64_t migrations;
+    // Cycles of the cores.
+    uint64_t cycles;
+    // Instructions retired.
+    uint64_t instructions;
+    // Accesses that reached the last level of the caches.
+    uint64_t cache_references;
+    // Those of them that went on to memory.
+    uint64_t cache_misses;
+    // Branches retired.
+    uint64_t branches;
+    // Branches that were predicted wrongly.
+    uint64_t branch_misses;
+} sm_zone_counters;
+
+// One thread's time while recording was on.
+typedef struct {
+    // The thread's number, in the order in which threads first recorded.
+    uint64_t thread;
+    // Nanoseconds in methods, waiting left out.
+    uint64_t working_ns;
+    // Nanoseconds that it waited in methods for other threads.
+    uint64_t waiting_ns;
+    // Nanoseconds in no method: parked until there is work, or in code that isn't measured.
+    uint64_t idle_ns;
+} sm_thread_stats;
 
 // Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds of the threads that
 // called it, summed where several did.
@@ -725,11 +810,11 @@ typedef struct {
     uint64_t calls;
     // Threads that worked in it.
     uint64_t threads;
-    // Time in it, what it called included.
+    // Time in it, methods that it called included.
     uint64_t total_ns;
-    // The same on the thread with most: where threads call it side by side, what it took.
+    // The same on the thread with most: the time it took where threads call it side by side.
     uint64_t busiest_ns;
-    // Time in it, what it called left out.
+    // Time in it, methods that it called left out.
     uint64_t self_ns;
     // Shortest call.
     uint64_t min_ns;
@@ -749,7 +834,7 @@ typedef struct {
     uint64_t flops;
     // Bytes that had to be read or written.
     uint64_t bytes;
-    // Bytes allocated, what it called included.
+    // Bytes allocated, methods that it called included.
     uint64_t alloc_bytes;
     // Allocations, likewise.
     uint64_t alloc_count;
@@ -761,20 +846,20 @@ typedef struct {
     uint64_t cpu_ns;
     // Time that all threads waited at barriers in it.
     uint64_t idle_ns;
-    // Bytes allocated in it, what it called left out.
+    // Bytes allocated in it, methods that it called left out.
     uint64_t self_alloc_bytes;
     // Most bytes that one call held at once, beyond what its thread held when it began.
     uint64_t peak_bytes;
     // Operations for each byte; 0 where no bytes were declared.
     double intensity;
-    // `gflops` as a share of what the machine can do with this intensity when the bytes come from memory: above 1
+    // `gflops` as a share of the machine's limit at this intensity when the bytes come from memory: above 1
     // where they come from a cache. 0 where no operations were declared, and before `sm_profile_calibrate`.
     double roof_share;
 } sm_method_stats;
 
-// What the profile as a whole is.
+// Figures of the whole profile.
 typedef struct {
-    // Nanoseconds that recording was on since the last reset: what shares of time are shares of.
+    // Nanoseconds that recording was on since the last reset: shares of time are shares of these.
     uint64_t wall_ns;
     // Calls that could not be recorded, as when there are more zones or deeper ones than the tables hold; 0 unless
     // something is amiss.
@@ -785,17 +870,37 @@ typedef struct {
     uint64_t unbalanced;
 } sm_profile_info;
 
-// Switches recording on (1) or off (0). What was recorded stays until `sm_profile_reset`.
+// Chooses which counters are read while recording is on: `SM_COUNT_*`. A thread takes up to ten file descriptors for
+// it, all threads together at most a quarter of those that the process may have.
+sm_status sm_profile_count(int32_t what);
+
+// Writes the counters of the whole recording, then of each zone whose counters were read, in the order of
+// `sm_profile_snapshot`; of all threads together, then of each. `stride` is `sizeof(sm_zone_counters)`.
+sm_status sm_profile_counters(sm_zone_counters *counters,
+                              size_t stride,
+                              size_t capacity,
+                              size_t *count);
+
+// Which counters are missing and why, a line for each reason; no text where all are there.
+sm_status sm_profile_counters_missing(char *text, size_t capacity, size_t *length);
+
+// Writes each thread's time. `stride` is `sizeof(sm_thread_stats)`.
+sm_status sm_profile_threads(sm_thread_stats *threads,
+                             size_t stride,
+                             size_t capacity,
+                             size_t *count);
+
+// Switches recording on (1) or off (0). The record stays until `sm_profile_reset`.
 sm_status sm_profile_enable(int32_t on);
 
 // Stores in `*on` whether recording is on.
 sm_status sm_profile_enabled(int32_t *on);
 
-// Forgets what was recorded. Zones that are open count from now on.
+// Forgets the record. Zones that are open count from now on.
 sm_status sm_profile_reset(void);
 
-// Measures what the machine can do on so many threads, for `roof_share` and the pictures: some tenths of a second
-// the first time, nothing after.
+// Measures the machine's limits on so many threads, for `roof_share` and the pictures. This takes some tenths of a
+// second the first time, and no time later.
 sm_status sm_profile_calibrate(size_t threads);
 
 // Writes the figures of every method below every caller, callers before those they called. `stride` is
@@ -811,7 +916,7 @@ sm_status sm_profile_snapshot(sm_method_stats *stats,
 // The same with one entry a method, wherever it was called, the longest first; `parent` is -1.
 sm_status sm_profile_methods(sm_method_stats *stats, size_t stride, size_t capacity, size_t *count);
 
-// The same tree as `sm_profile_snapshot` gives, of what one context did alone.
+// The same tree as that of `sm_profile_snapshot`, of one context's calls alone.
 //
 // `SM_STATUS_UNSUPPORTED` where too many contexts had a profile of their own when it was created (32; a reset
 // frees those of contexts that are gone).
@@ -821,12 +926,13 @@ sm_status sm_profile_context_snapshot(const sm_context *context,
                                       size_t capacity,
                                       size_t *count);
 
-// Opens a zone of your own on this thread: until `sm_profile_zone_end`, its time, allocations and whatever the
-// library does on this thread stand below `name`. Zones of a thread nest.
+// Opens a zone of your own on this thread: until `sm_profile_zone_end`, its time and allocations, and the library's
+// calls on this thread, stand below `name`. Zones of a thread nest. Its counters are read too: see
+// `sm_profile_counters`.
 //
-// Whatever this returns, one `sm_profile_zone_end` belongs to it. More names (160), or deeper nesting (64), than
-// there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a name that
-// is empty, longer than 120 bytes, no UTF-8, or has control characters.
+// One `sm_profile_zone_end` belongs to it, even where this returns an error. More names (160), or deeper nesting
+// (64), than there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a
+// name that is empty, longer than 120 bytes, no UTF-8, or has control characters.
 sm_status sm_profile_zone_begin(const char *name);
 
 // Adds work to the zone of your own that this thread opened last: floating-point operations (a multiplication with
@@ -838,7 +944,7 @@ sm_status sm_profile_zone_work(uint64_t flops,
 // `unbalanced`, where none is open.
 sm_status sm_profile_zone_end(void);
 
-// Writes what the profile as a whole is. `struct_size` is `sizeof(sm_profile_info)`.
+// Writes the figures of the whole profile. `struct_size` is `sizeof(sm_profile_info)`.
 sm_status sm_profile_describe(sm_profile_info *info, size_t struct_size);
 
 // The profile as a table for people, lines of UTF-8.
@@ -847,13 +953,13 @@ sm_status sm_profile_report(char *text, size_t capacity, size_t *length);
 /*
  * Profile: files and pictures
  * ===========================
- * What was recorded so far as a report: tables, a page with pictures, a flame graph, and what other tools open.
+ * The record so far as a report: tables, a page with pictures, a flame graph, and formats of other tools.
  */
 
 // Tables for people, in Markdown.
 #define SM_PROFILE_MARKDOWN 0
 
-// All figures, as JSON: what `smallmind profile compare` reads.
+// All figures, as JSON: `smallmind profile compare` reads it.
 #define SM_PROFILE_JSON 1
 
 // One page with pictures, which needs nothing else.
@@ -862,7 +968,7 @@ sm_status sm_profile_report(char *text, size_t capacity, size_t *length);
 // A flame graph of self times, as SVG.
 #define SM_PROFILE_FLAME 3
 
-// The timeline, for Perfetto and chrome://tracing; empty without `sm_profile_trace_start`.
+// The timeline with tracks of counters, for Perfetto and chrome://tracing; empty without `sm_profile_trace_start`.
 #define SM_PROFILE_TRACE 4
 
 // A compressed profile.proto, for pprof.
@@ -872,23 +978,22 @@ sm_status sm_profile_report(char *text, size_t capacity, size_t *length);
 typedef int32_t (*sm_profile_sink)(void *user_data, const void *data, size_t bytes);
 
 // Starts a timeline: notes each call that ends from now on, up to `events` (at most 1048576) on each thread, while
-// recording is on. What was noted before is forgotten. `SM_STATUS_INVALID_ARGUMENT` where one is under way.
+// recording is on. Calls noted before are forgotten. `SM_STATUS_INVALID_ARGUMENT` where one is under way.
 sm_status sm_profile_trace_start(size_t events);
 
 // Ends the timeline. It stays, for exports, until another is started.
 sm_status sm_profile_trace_stop(void);
 
-// Writes what was recorded so far to the file `path`, in a format of `SM_PROFILE_*`. A file that is there is
-// replaced once the new one is complete. `SM_STATUS_IO` where it can't be written.
+// Writes the record so far to the file `path`, in a format of `SM_PROFILE_*`. A file that is there is replaced once the new one is complete. `SM_STATUS_IO` where it can't be written.
 sm_status sm_profile_export(int32_t format,
                             const char *path);
 
-// Hands what was recorded so far, in a format of `SM_PROFILE_*`, to `sink`. `SM_STATUS_CANCELLED` where that stopped.
+// Hands the record so far, in a format of `SM_PROFILE_*`, to `sink`. `SM_STATUS_CANCELLED` where that stopped.
 sm_status sm_profile_export_to(int32_t format,
                                sm_profile_sink sink,
                                void *user_data);
 
-// Writes what was recorded so far in every format into a folder, which is made where there is none: report.md,
+// Writes the record so far in every format into a folder, which is made where there is none: report.md,
 // report.json, report.html, flame.svg, trace.json, profile.pb.gz.
 sm_status sm_profile_save(const char *folder);
 
@@ -904,6 +1009,18 @@ sm_status sm_profile_save(const char *folder);
  * place, on the same pointer with the same `ld`. With no rows or no columns, nothing is done, and pointers
  * may be NULL. NaN and infinities are values like others.
  */
+
+// Calls run this kernel: the best of its operation and type for the instruction set that is in use.
+#define SM_KERNEL_CHOSEN 0
+
+// This CPU, or this build, lacks its instruction set.
+#define SM_KERNEL_CPU_LACKS 1
+
+// The instruction set in use (SMALLMIND_ISA) doesn't include that of the kernel.
+#define SM_KERNEL_LEVEL_IN_USE 2
+
+// A kernel for a higher instruction set does the same.
+#define SM_KERNEL_HIGHER 3
 
 // One kernel of the library: an operation on an element type for an instruction set.
 typedef struct {
@@ -921,9 +1038,13 @@ typedef struct {
     int32_t available;
     // 1 where calls run it: the best of its operation and type for the instruction set that is in use.
     int32_t chosen;
+    // Why it is chosen or not: `SM_KERNEL_*`.
+    int64_t reason;
+    // Instruction set of the kernel of this operation and type that is chosen; NULL where none is.
+    const char *chosen_isa;
 } sm_kernel;
 
-// Lists every kernel of this build. `stride` is `sizeof(sm_kernel)`.
+// Lists every kernel of this build, and why each is chosen or not. `stride` is `sizeof(sm_kernel)`.
 sm_status sm_kernel_info(sm_kernel *out, size_t stride, size_t capacity, size_t *count);
 
 /*

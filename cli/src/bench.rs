@@ -18,14 +18,14 @@ use crate::output::{print, progress};
 /// Speed doesn't depend on it.
 const RANDOM_SEED: u64 = 42;
 
-/// What is measured.
+/// A kind of measurement.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// A prompt goes in, with the logits after its last token.
     Prefill,
     /// Tokens go in one by one, each with its logits.
     Decode,
-    /// As a prefill; what counts is the time until the first token could be drawn.
+    /// As a prefill; the result is the time until the first token can be sampled.
     FirstToken,
 }
 
@@ -103,7 +103,7 @@ impl Row {
     }
 }
 
-/// A model and what is worth telling of its load.
+/// A model, and facts about its load.
 struct Loaded {
     model: Arc<Model>,
     seconds: f64,
@@ -144,7 +144,7 @@ fn load(args: &Bench) -> Result<Loaded> {
     Ok(Loaded { model, seconds, types: types.join("+") })
 }
 
-/// The file, or what takes its place.
+/// The file, or the random model in its place.
 fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
     match (&args.model, &args.random) {
         (Some(path), _) => Ok(Arc::new(FileSource::open(path)?)),
@@ -174,7 +174,7 @@ fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
     text
 }
 
-/// Numbers of tokens as asked for, or the default as far as the model has room.
+/// The given numbers of tokens, or the default as far as the model has room.
 fn counts(given: &[usize], default: usize, room: usize) -> Vec<usize> {
     match given {
         [] => vec![default.min(room)],

@@ -87,7 +87,8 @@ pub unsafe extern "C" fn sm_kernel_info(
     capacity: usize,
     count: *mut usize,
 ) -> sm_status {
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, `out` is NULL or writable for `capacity` elements, `stride` bytes apart, and `count` is
+    // NULL or writable.
     boundary::call(|| unsafe {
         let all = choices(KernelSet::default_set()?.isa);
         buffers::give_structs(all.iter().map(sm_kernel::new), out, stride, capacity, count)

@@ -32,11 +32,11 @@ pub struct sm_method_stats {
     pub calls: u64,
     /// Threads that worked in it.
     pub threads: u64,
-    /// Time in it, what it called included.
+    /// Time in it, methods that it called included.
     pub total_ns: u64,
-    /// The same on the thread with most: where threads call it side by side, what it took.
+    /// The same on the thread with most: the time it took where threads call it side by side.
     pub busiest_ns: u64,
-    /// Time in it, what it called left out.
+    /// Time in it, methods that it called left out.
     pub self_ns: u64,
     /// Shortest call.
     pub min_ns: u64,
@@ -56,7 +56,7 @@ pub struct sm_method_stats {
     pub flops: u64,
     /// Bytes that had to be read or written.
     pub bytes: u64,
-    /// Bytes allocated, what it called included.
+    /// Bytes allocated, methods that it called included.
     pub alloc_bytes: u64,
     /// Allocations, likewise.
     pub alloc_count: u64,
@@ -68,13 +68,13 @@ pub struct sm_method_stats {
     pub cpu_ns: u64,
     /// Time that all threads waited at barriers in it.
     pub idle_ns: u64,
-    /// Bytes allocated in it, what it called left out.
+    /// Bytes allocated in it, methods that it called left out.
     pub self_alloc_bytes: u64,
     /// Most bytes that one call held at once, beyond what its thread held when it began.
     pub peak_bytes: u64,
     /// Operations for each byte; 0 where no bytes were declared.
     pub intensity: f64,
-    /// `gflops` as a share of what the machine can do with this intensity when the bytes come from memory: above 1
+    /// `gflops` as a share of the machine's limit at this intensity when the bytes come from memory: above 1
     /// where they come from a cache. 0 where no operations were declared, and before `sm_profile_calibrate`.
     pub roof_share: f64,
 }
@@ -128,7 +128,7 @@ impl sm_method_stats {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_profile_info {
-    /// Nanoseconds that recording was on since the last reset: what shares of time are shares of.
+    /// Nanoseconds that recording was on since the last reset: shares of time are shares of these.
     pub wall_ns: u64,
     /// Calls that could not be recorded, as when there are more zones or deeper ones than the tables hold; 0 unless
     /// something is amiss.
@@ -172,7 +172,7 @@ pub const SM_COUNTER_BRANCHES: u64 = 256;
 /// Bit for `branch_misses`.
 pub const SM_COUNTER_BRANCH_MISSES: u64 = 512;
 
-/// What was counted in one zone below one caller, of all threads or of one. A counter whose bit in `known` is not set
+/// Counters of one zone below one caller, of all threads or of one. A counter whose bit in `known` is not set
 /// is 0 and says nothing. Those of the processor count user mode.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -252,7 +252,7 @@ impl sm_zone_counters {
     }
 }
 
-/// What one thread did while recording was on.
+/// One thread's time while recording was on.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_thread_stats {
@@ -282,8 +282,8 @@ impl sm_thread_stats {
     }
 }
 
-/// Says what is counted while recording is on: `SM_COUNT_*`. A thread takes up to ten file descriptors for it, all
-/// threads together at most a quarter of those that the process may have.
+/// Chooses which counters are read while recording is on: `SM_COUNT_*`. A thread takes up to ten file descriptors for
+/// it, all threads together at most a quarter of those that the process may have.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_count(what: i32) -> sm_status {
     boundary::call(|| {
@@ -297,7 +297,7 @@ pub extern "C" fn sm_profile_count(what: i32) -> sm_status {
     })
 }
 
-/// Writes what was counted: in the whole recording, then in each zone whose counters were read, in the order of
+/// Writes the counters of the whole recording, then of each zone whose counters were read, in the order of
 /// `sm_profile_snapshot`; of all threads together, then of each. `stride` is `sizeof(sm_zone_counters)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_counters(
@@ -306,7 +306,8 @@ pub unsafe extern "C" fn sm_profile_counters(
     capacity: usize,
     count: *mut usize,
 ) -> sm_status {
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
+    // `count` is NULL or writable; a context is NULL or live.
     boundary::call(|| unsafe {
         let rows = sm_zone_counters::all(&profile::snapshot());
         buffers::give_structs(rows.into_iter(), counters, stride, capacity, count)
@@ -322,11 +323,11 @@ pub unsafe extern "C" fn sm_profile_counters_missing(
 ) -> sm_status {
     let lines =
         || -> String { profile::counters::missing().iter().map(|missing| format!("{missing}\n")).collect() };
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, `text` is NULL or writable for `capacity` bytes, `length` NULL or writable.
     boundary::call(|| unsafe { buffers::give_text(lines().as_bytes(), text, capacity, length, "text") })
 }
 
-/// Writes what each thread did with the time. `stride` is `sizeof(sm_thread_stats)`.
+/// Writes each thread's time. `stride` is `sizeof(sm_thread_stats)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_threads(
     threads: *mut sm_thread_stats,
@@ -334,7 +335,8 @@ pub unsafe extern "C" fn sm_profile_threads(
     capacity: usize,
     count: *mut usize,
 ) -> sm_status {
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
+    // `count` is NULL or writable; a context is NULL or live.
     boundary::call(|| unsafe {
         let snapshot = profile::snapshot();
         buffers::give_structs(
@@ -347,7 +349,7 @@ pub unsafe extern "C" fn sm_profile_threads(
     })
 }
 
-/// Switches recording on (1) or off (0). What was recorded stays until `sm_profile_reset`.
+/// Switches recording on (1) or off (0). The record stays until `sm_profile_reset`.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_enable(on: i32) -> sm_status {
     boundary::call(|| {
@@ -359,11 +361,11 @@ pub extern "C" fn sm_profile_enable(on: i32) -> sm_status {
 /// Stores in `*on` whether recording is on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_enabled(on: *mut i32) -> sm_status {
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, `on` is NULL or writable.
     boundary::call(|| unsafe { buffers::give_value(i32::from(profile::enabled()), on, "on") })
 }
 
-/// Forgets what was recorded. Zones that are open count from now on.
+/// Forgets the record. Zones that are open count from now on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_reset() -> sm_status {
     boundary::call(|| {
@@ -372,8 +374,8 @@ pub extern "C" fn sm_profile_reset() -> sm_status {
     })
 }
 
-/// Measures what the machine can do on so many threads, for `roof_share` and the pictures: some tenths of a second
-/// the first time, nothing after.
+/// Measures the machine's limits on so many threads, for `roof_share` and the pictures. This takes some tenths of a
+/// second the first time, and no time later.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_calibrate(threads: usize) -> sm_status {
     boundary::call(|| {
@@ -394,7 +396,8 @@ pub unsafe extern "C" fn sm_profile_snapshot(
     capacity: usize,
     count: *mut usize,
 ) -> sm_status {
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
+    // `count` is NULL or writable; a context is NULL or live.
     boundary::call(|| unsafe { give(&profile::snapshot().nodes, stats, stride, capacity, count) })
 }
 
@@ -406,11 +409,12 @@ pub unsafe extern "C" fn sm_profile_methods(
     capacity: usize,
     count: *mut usize,
 ) -> sm_status {
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
+    // `count` is NULL or writable; a context is NULL or live.
     boundary::call(|| unsafe { give(&profile::snapshot().by_zone(), stats, stride, capacity, count) })
 }
 
-/// The same tree as `sm_profile_snapshot` gives, of what one context did alone.
+/// The same tree as that of `sm_profile_snapshot`, of one context's calls alone.
 ///
 /// `SM_STATUS_UNSUPPORTED` where too many contexts had a profile of their own when it was created (32; a reset
 /// frees those of contexts that are gone).
@@ -422,7 +426,8 @@ pub unsafe extern "C" fn sm_profile_context_snapshot(
     capacity: usize,
     count: *mut usize,
 ) -> sm_status {
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
+    // `count` is NULL or writable; a context is NULL or live.
     boundary::call(|| unsafe {
         let snapshot = profile::snapshot_of(enter(context)?.owner())?;
         give(&snapshot.nodes, stats, stride, capacity, count)
@@ -440,20 +445,21 @@ unsafe fn give(
 ) -> Result<(), Failure> {
     let limits = report::last_measured();
     let values = methods.iter().map(|method| sm_method_stats::new(method, limits.as_ref()));
-    // SAFETY: the callers' contract.
+    // SAFETY: `stats` and `count` are those of the caller, which the header makes NULL or writable.
     unsafe { buffers::give_structs(values, stats, stride, capacity, count) }
 }
 
-/// Opens a zone of your own on this thread: until `sm_profile_zone_end`, its time, allocations and whatever the
-/// library does on this thread stand below `name`. Zones of a thread nest.
+/// Opens a zone of your own on this thread: until `sm_profile_zone_end`, its time and allocations, and the library's
+/// calls on this thread, stand below `name`. Zones of a thread nest. Its counters are read too: see
+/// `sm_profile_counters`.
 ///
-/// Whatever this returns, one `sm_profile_zone_end` belongs to it. More names (160), or deeper nesting (64), than
-/// there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a name that
-/// is empty, longer than 120 bytes, no UTF-8, or has control characters.
+/// One `sm_profile_zone_end` belongs to it, even where this returns an error. More names (160), or deeper nesting
+/// (64), than there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a
+/// name that is empty, longer than 120 bytes, no UTF-8, or has control characters.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_zone_begin(name: *const c_char) -> sm_status {
     boundary::call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: by the header, `name` is NULL or a string that ends with a zero.
         let name = unsafe { buffers::string(name, "name") };
         // A name that can't be read is refused as an empty one is, so that the end still has its beginning.
         let begun = profile::zone_begin(name.as_ref().map_or("", |name| name));
@@ -485,7 +491,8 @@ pub extern "C" fn sm_profile_zone_end() -> sm_status {
 /// Writes the figures of the whole profile. `struct_size` is `sizeof(sm_profile_info)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_describe(info: *mut sm_profile_info, struct_size: usize) -> sm_status {
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
+    // `count` is NULL or writable; a context is NULL or live.
     boundary::call(|| unsafe {
         let snapshot = profile::snapshot();
         let result = sm_profile_info {
@@ -506,6 +513,6 @@ pub unsafe extern "C" fn sm_profile_report(
     length: *mut usize,
 ) -> sm_status {
     let table = || profile::render_table(&profile::snapshot());
-    // SAFETY: the header's contract.
+    // SAFETY: by the header, `text` is NULL or writable for `capacity` bytes, `length` NULL or writable.
     boundary::call(|| unsafe { buffers::give_text(table().as_bytes(), text, capacity, length, "text") })
 }

@@ -1,6 +1,6 @@
 //! Profile: files and pictures
 //! ===========================
-//! What was recorded so far as a report: tables, a page with pictures, a flame graph, and what other tools open.
+//! The record so far as a report: tables, a page with pictures, a flame graph, and formats of other tools.
 
 use std::ffi::{c_char, c_void};
 
@@ -13,13 +13,13 @@ use crate::report::{self, Format, Report};
 
 /// Tables for people, in Markdown.
 pub const SM_PROFILE_MARKDOWN: i32 = 0;
-/// All figures, as JSON: what `smallmind profile compare` reads.
+/// All figures, as JSON: `smallmind profile compare` reads it.
 pub const SM_PROFILE_JSON: i32 = 1;
 /// One page with pictures, which needs nothing else.
 pub const SM_PROFILE_HTML: i32 = 2;
 /// A flame graph of self times, as SVG.
 pub const SM_PROFILE_FLAME: i32 = 3;
-/// The timeline, for Perfetto and chrome://tracing; empty without `sm_profile_trace_start`.
+/// The timeline with tracks of counters, for Perfetto and chrome://tracing; empty without `sm_profile_trace_start`.
 pub const SM_PROFILE_TRACE: i32 = 4;
 /// A compressed profile.proto, for pprof.
 pub const SM_PROFILE_PPROF: i32 = 5;
@@ -29,7 +29,7 @@ pub type sm_profile_sink =
     Option<unsafe extern "C" fn(user_data: *mut c_void, data: *const c_void, bytes: usize) -> i32>;
 
 /// Starts a timeline: notes each call that ends from now on, up to `events` (at most 1048576) on each thread, while
-/// recording is on. What was noted before is forgotten. `SM_STATUS_INVALID_ARGUMENT` where one is under way.
+/// recording is on. Calls noted before are forgotten. `SM_STATUS_INVALID_ARGUMENT` where one is under way.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_trace_start(events: usize) -> sm_status {
     boundary::call(|| Ok(trace::start(events)?))
@@ -44,19 +44,18 @@ pub extern "C" fn sm_profile_trace_stop() -> sm_status {
     })
 }
 
-/// Writes what was recorded so far to the file `path`, in a format of `SM_PROFILE_*`. A file that is there is
-/// replaced once the new one is complete. `SM_STATUS_IO` where it can't be written.
+/// Writes the record so far to the file `path`, in a format of `SM_PROFILE_*`. A file that is there is replaced once the new one is complete. `SM_STATUS_IO` where it can't be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_export(format: i32, path: *const c_char) -> sm_status {
     boundary::call(|| {
         let format = format_of(format)?;
-        // SAFETY: the header's contract.
+        // SAFETY: by the header, `path` is NULL or a string that ends with a zero.
         let path = unsafe { buffers::path(path) }?;
         Ok(report::write_file(&Report::of_host()?, format, &path)?)
     })
 }
 
-/// Hands what was recorded so far, in a format of `SM_PROFILE_*`, to `sink`. `SM_STATUS_CANCELLED` where that stopped.
+/// Hands the record so far, in a format of `SM_PROFILE_*`, to `sink`. `SM_STATUS_CANCELLED` where that stopped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_export_to(
     format: i32,
@@ -75,12 +74,12 @@ pub unsafe extern "C" fn sm_profile_export_to(
     })
 }
 
-/// Writes what was recorded so far in every format into a folder, which is made where there is none: report.md,
+/// Writes the record so far in every format into a folder, which is made where there is none: report.md,
 /// report.json, report.html, flame.svg, trace.json, profile.pb.gz.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_save(folder: *const c_char) -> sm_status {
     boundary::call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: by the header, `folder` is NULL or a string that ends with a zero.
         let folder = unsafe { buffers::path(folder) }?;
         report::write_folder(&Report::of_host()?, &folder)?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Counting what is allocated: by each thread, and by the process.
+//! Counts allocations: of each thread, and of the process.
 //! [`CountingAllocator`] is the system's allocator with counters; mapped buffers report here themselves.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -27,12 +27,12 @@ static INSTALLED: CountingAllocator = CountingAllocator;
 pub struct AllocCounts {
     /// How many.
     pub count: u64,
-    /// Bytes asked for.
+    /// Bytes requested.
     pub bytes: u64,
 }
 
 impl AllocCounts {
-    /// What was added since `earlier`.
+    /// The allocations since `earlier`.
     pub fn since(self, earlier: AllocCounts) -> AllocCounts {
         AllocCounts {
             count: self.count.wrapping_sub(earlier.count),
@@ -46,7 +46,7 @@ impl AllocCounts {
 pub struct TotalCounts {
     /// Allocations ever made.
     pub count: u64,
-    /// Bytes ever asked for.
+    /// Bytes ever requested.
     pub bytes: u64,
     /// Bytes held now.
     pub live_bytes: u64,
@@ -58,7 +58,7 @@ thread_local! {
     // Const and without a destructor: usable at any moment of a thread's life, and never allocating.
     static COUNT: Cell<u64> = const { Cell::new(0) };
     static BYTES: Cell<u64> = const { Cell::new(0) };
-    // Below 0 on a thread that frees what others allocated.
+    // Below 0 on a thread that frees memory of others.
     static HELD: Cell<i64> = const { Cell::new(0) };
     static MOST_HELD: Cell<i64> = const { Cell::new(0) };
 }
@@ -68,14 +68,14 @@ static TOTAL_BYTES: AtomicU64 = AtomicU64::new(0);
 static LIVE: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
 
-/// What the calling thread has allocated. All zero where no [`CountingAllocator`] is installed and nothing
+/// Allocations of the calling thread. All zero where no [`CountingAllocator`] is installed and nothing
 /// was mapped.
 #[inline]
 pub fn thread_counts() -> AllocCounts {
     AllocCounts { count: COUNT.get(), bytes: BYTES.get() }
 }
 
-/// What the calling thread holds, and the most it held since the last call; that count starts anew.
+/// Bytes that the calling thread holds, and the most that it held since the last call; the next peak counts from here.
 #[inline]
 pub(super) fn begin_peak() -> (i64, i64) {
     let held = HELD.get();
@@ -90,13 +90,13 @@ pub(super) fn end_peak(before: (i64, i64)) -> u64 {
     most.saturating_sub(before.0).max(0) as u64
 }
 
-/// Starts counting the process's peak from what is held now.
+/// Lets the process's peak count from the bytes held now.
 #[cfg(feature = "report")]
 pub(crate) fn reset_peak() {
     PEAK.store(LIVE.load(Relaxed), Relaxed);
 }
 
-/// What the process has allocated.
+/// Allocations of the process.
 pub fn total_counts() -> TotalCounts {
     TotalCounts {
         count: TOTAL_COUNT.load(Relaxed),
@@ -106,7 +106,7 @@ pub fn total_counts() -> TotalCounts {
     }
 }
 
-/// Runs `work` and tells what it allocated on this thread.
+/// Runs `work`, and returns its result with the allocations that it made on this thread.
 pub fn count_during<R>(work: impl FnOnce() -> R) -> (R, AllocCounts) {
     let before = thread_counts();
     let result = work();
@@ -151,7 +151,7 @@ fn record(bytes: usize, growth: usize) {
 // SAFETY: every call goes to `System` as it came; the counters around it never allocate or unwind.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract.
+        // SAFETY: `layout` isn't of size 0, by the contract of `GlobalAlloc::alloc`; it goes on unchanged.
         let ptr = unsafe { System.alloc(layout) };
         if !ptr.is_null() {
             record(layout.size(), layout.size());
@@ -160,7 +160,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps `GlobalAlloc::alloc_zeroed`'s contract.
+        // SAFETY: `layout` isn't of size 0, by the contract of `GlobalAlloc::alloc_zeroed`; it goes on unchanged.
         let ptr = unsafe { System.alloc_zeroed(layout) };
         if !ptr.is_null() {
             record(layout.size(), layout.size());
@@ -169,13 +169,14 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `GlobalAlloc::dealloc`'s contract.
+        // SAFETY: `ptr` came from `System` by way of this allocator, with this `layout`.
         unsafe { System.dealloc(ptr, layout) };
         record_freed(layout.size());
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller keeps `GlobalAlloc::realloc`'s contract.
+        // SAFETY: `ptr` came from `System` by way of this allocator, with this `layout`; `new_size` is valid for its
+        // alignment and not 0, by the contract of `GlobalAlloc::realloc`.
         let moved = unsafe { System.realloc(ptr, layout, new_size) };
         if !moved.is_null() {
             let shrink = layout.size().saturating_sub(new_size);

@@ -70,8 +70,7 @@ fn system_ticks(anchor: &Anchor) -> u64 {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn counter_ticks() -> u64 {
-    // SAFETY: every x86-64 processor has the instruction; an operating system that forbids it to programs
-    // is none that this library runs on.
+    // SAFETY: every x86-64 processor has the instruction, and Linux lets programs use it.
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 

@@ -1,6 +1,6 @@
-//! What the operating system and the processor count of a thread: page faults, context switches, migrations, cycles,
-//! instructions, cache and branch misses. Counters stand for phases and a host's zones; the library's own zones are
-//! counted where that is asked for, since a reading costs a system call.
+//! Counters of a thread, kept by the operating system and the processor: page faults, context switches, migrations,
+//! cycles, instructions, cache and branch misses. They are read over all of a recording and in a host's zones; in the
+//! library's own zones on request, since a reading is a system call or two.
 
 use std::sync::atomic::{
     AtomicU8, AtomicU32, AtomicU64,
@@ -119,7 +119,7 @@ impl Counts {
         self.known |= FROM_USAGE;
     }
 
-    /// What was counted since an earlier reading of the same thread; what either doesn't know is unknown.
+    /// The difference to an earlier reading of the same thread; counters that either lacks are unknown.
     pub fn since(&self, earlier: &Counts) -> Counts {
         let same = self.known & FROM_USAGE == earlier.known & FROM_USAGE;
         let known = if same { self.known & earlier.known } else { 0 };
@@ -127,7 +127,7 @@ impl Counts {
         Counts { values, known }
     }
 
-    /// The sum of both; what either doesn't know is unknown.
+    /// The sum of both; counters that either lacks are unknown.
     pub fn and(&self, other: &Counts) -> Counts {
         let values = std::array::from_fn(|i| self.values[i].saturating_add(other.values[i]));
         Counts { values, known: self.known & other.known }
@@ -150,7 +150,7 @@ pub(super) struct AtomicCounts {
 }
 
 impl AtomicCounts {
-    /// Replaces what is there by one reading.
+    /// Replaces the counts by one reading.
     pub fn store(&self, counts: &Counts) {
         self.clear();
         self.add(counts);

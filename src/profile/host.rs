@@ -1,5 +1,5 @@
-//! Zones that a host opens and closes by name, in two calls: its code shows in the tree beside the library's.
-//! The calls of a thread are paired by a stack of its own, so that what is unbalanced is counted and does no harm.
+//! Zones that a host opens and closes by name, in two calls: its code stands in the same tree as the library's.
+//! A stack for each thread pairs the calls, so that unbalanced ones are counted and do no harm.
 
 use std::cell::RefCell;
 
@@ -40,7 +40,8 @@ thread_local! {
     };
 }
 
-/// Opens a zone on this thread, until the [`zone_end`] that belongs to it. Whatever this returns, one does.
+/// Opens a zone on this thread, until its [`zone_end`], which must follow even where this returns an error. The
+/// zone's counters are read too ([`super::counters`]).
 ///
 /// # Errors
 /// Those of [`zone`], but that a name too many is no error: that zone is counted as dropped.

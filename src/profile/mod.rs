@@ -17,8 +17,8 @@
 //! of a team take the path of the thread that started the region ([`adopt`]), so their ops stand under
 //! the decode step they serve. Scopes that find no room are counted in [`Snapshot::dropped`].
 //!
-//! What the system and the processor count (page faults, cache misses) stands beside, for all of the recording and
-//! for a host's zones, and for every scope where that is asked for: see [`counters`].
+//! Counters of the system and the processor (page faults, cache misses) are read over all of the recording and in a
+//! host's zones; in every scope on request: see [`counters`].
 
 pub mod alloc;
 pub mod clock;
@@ -59,7 +59,7 @@ const ON: u8 = 2;
 /// Environment variable that switches recording on from the start: anything but nothing, `0` and `off`.
 pub const VARIABLE: &str = "SMALLMIND_PROFILE";
 
-/// Switches recording on or off, for the whole process. What was recorded stays until [`reset`].
+/// Switches recording on or off, for the whole process. The record stays until [`reset`].
 /// Scopes already open are recorded if recording was on when they were opened.
 pub fn set_enabled(on: bool) {
     let mut registry = pool::registry();
@@ -89,7 +89,7 @@ fn enabled_by_environment() -> bool {
     STATE.load(Relaxed) == ON
 }
 
-/// Forgets what was recorded. Scopes open now count from now on.
+/// Forgets the record. Scopes open now count from now on.
 pub fn reset() {
     pool::registry().reset();
 }
@@ -170,7 +170,7 @@ impl Moment {
     }
 }
 
-/// An open scope: its time, and what its thread allocates, count for its zone until it is dropped.
+/// An open scope: its time and its thread's allocations count for its zone until it is dropped.
 #[must_use = "a scope ends when it is dropped: bind it to a name"]
 pub struct Scope {
     token: Option<table::Token>,

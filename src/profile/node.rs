@@ -13,7 +13,7 @@ use super::alloc::AllocCounts;
 use super::histogram::{BUCKETS, bucket};
 use super::zone::LIMIT;
 
-/// Numbers of a node, beside its histogram.
+/// Numbers of a node, its histogram aside.
 const FIGURES: usize = 13;
 
 /// A path in the tree: the zones of one node and its ancestors.
@@ -144,8 +144,8 @@ impl Node {
         self.histogram.iter().for_each(|count| count.store(0, Relaxed));
     }
 
-    /// Reads until the owner left the figures alone for the time of it: a fraction of a microsecond, so that few
-    /// tries do even beside an owner that does nothing but record. Where it lost its core in the middle of a
+    /// Reads until the owner left the figures alone for the time of a reading: a fraction of a microsecond, so that few
+    /// tries are enough even while the owner does nothing but record. Where it lost its core in the middle of a
     /// change, sleeping gives it time to come back; after a fifth of a second of that the figures may belong to
     /// two moments, which is better than not to return.
     pub fn read(&self) -> Option<NodeReading> {
@@ -191,7 +191,7 @@ impl Node {
         self.figures().map(|figure| figure.load(Relaxed))
     }
 
-    /// What a scope's end adds to, but for the histogram.
+    /// The numbers that a scope's end changes, without the histogram.
     fn figures(&self) -> [&AtomicU64; FIGURES] {
         [
             &self.calls,

@@ -1,4 +1,4 @@
-//! What the operating system counts of a thread: `perf_event_open` on Linux, `getrusage` and `/proc` where that is
+//! A thread's counters from the operating system: `perf_event_open` on Linux, `getrusage` and `/proc` where that is
 //! refused. All of `profile` that depends on the operating system stands here; elsewhere nothing is counted.
 
 #[cfg(target_os = "linux")]
@@ -49,7 +49,7 @@ mod linux {
 
     /// Counters that are read at once: the system's, whose events are never out of counters, and the processor's.
     const GROUPS: [Range<usize>; 2] = [0..4, 4..COUNTERS];
-    /// Values of the largest group, and what stands before them.
+    /// Values of the largest group, and the three numbers that stand before them.
     const MOST_READ: usize = 3 + 6;
 
     /// The kernel's numbers of an event.
@@ -99,7 +99,7 @@ mod linux {
             }
             libc::ENOSYS => "this kernel has no perf_event_open".to_owned(),
             libc::EMFILE | libc::ENFILE => "no file descriptors to spare".to_owned(),
-            libc::EINVAL => "the processor has too few counters for it".to_owned(),
+            libc::EINVAL | libc::EBUSY => "the processor has too few counters, or others use them".to_owned(),
             other => format!("perf_event_open: {}", std::io::Error::from_raw_os_error(other)),
         }
     }
@@ -149,7 +149,7 @@ mod linux {
                             open |= 1 << counter.index();
                             COUNTED
                         }
-                        // `getrusage` has what is left of the system's, but no migrations.
+                        // `getrusage` has these three, but no migrations.
                         Err(_) if counter.index() < Counter::Migrations.index() && leader < 0 => FROM_USAGE,
                         Err(errno) => errno,
                     };
@@ -164,7 +164,7 @@ mod linux {
                 return Err(libc::EMFILE);
             }
             let (kind, config) = event(counter);
-            // A fault or a switch happens in the kernel; of the processor's only user mode is asked for, which fewer
+            // A fault or a switch happens in the kernel. The processor's counters leave the kernel out, which fewer
             // systems refuse.
             let user_only = if kind == KIND_HARDWARE { EXCLUDE_KERNEL | EXCLUDE_HYPERVISOR } else { 0 };
             let attributes = EventAttributes {
@@ -211,14 +211,14 @@ mod linux {
         pub fn close(&self) {
             let open = self.open.swap(0, Release);
             for index in (0..COUNTERS).filter(|index| open >> index & 1 == 1) {
-                // SAFETY: opened here, and closed once: the bits were taken away.
+                // SAFETY: the descriptor was opened here and is closed once: the swap took its bit away.
                 unsafe { libc::close(self.descriptors[index].load(Relaxed)) };
                 OPEN.fetch_sub(1, Relaxed);
             }
             self.thread.store(0, Relaxed);
         }
 
-        /// What was counted so far. `own`: the thread is the calling one; others may ask under the registry's lock.
+        /// The counters so far. `own`: the thread is the calling one; other threads hold the registry's lock.
         /// Allocates nothing.
         pub fn read(&self, own: bool) -> Counts {
             let open = self.open.load(Acquire);
@@ -252,7 +252,12 @@ mod linux {
             let read = unsafe { libc::read(leader, values.as_mut_ptr().cast(), bytes) };
             let [members, enabled, running, values @ ..] = values;
             let expected = 8 * (3 + members.min(values.len() as u64)) as isize;
-            if read != expected || running == 0 {
+            if read != expected {
+                return;
+            }
+            // A thread that hasn't run since its counters were opened has 0 for both.
+            if running == 0 && enabled > 0 {
+                Counter::ALL[group].iter().for_each(|counter| note(*counter, libc::EBUSY));
                 return;
             }
             // Where there are more events than counters, the kernel lets them take turns.
@@ -274,7 +279,7 @@ mod linux {
         }
     }
 
-    /// What the system counts of the calling thread without being asked.
+    /// Counters that the system keeps of every thread: the calling one's.
     fn read_usage(counts: &mut Counts) {
         // SAFETY: a structure of integers, for which zeroes are a valid value.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -345,6 +350,7 @@ mod linux {
                 (libc::ENOSYS, "", "has no perf_event_open"),
                 (libc::EMFILE, "", "file descriptors"),
                 (libc::EINVAL, "", "too few counters"),
+                (libc::EBUSY, "", "others use them"),
                 (libc::E2BIG, "", "perf_event_open: "),
                 (NOT_ASKED, "", "yet"),
             ] {

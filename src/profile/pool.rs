@@ -17,7 +17,7 @@ use super::{clock, trace};
 /// Everything behind the lock, which is never taken while recording.
 pub(super) struct Registry {
     pub tables: Vec<&'static Table>,
-    /// What was counted of each table's threads while recording was on since the last reset; as long as `tables`.
+    /// Counters of each table's threads while recording was on since the last reset; as long as `tables`.
     counted: Vec<Counted>,
     /// When recording was switched on, while it is.
     pub on_since: Option<u64>,
@@ -27,7 +27,7 @@ pub(super) struct Registry {
     pub owners: [OwnerSlot; MAX_OWNERS],
 }
 
-/// What was counted of the threads of one table.
+/// Counters of the threads of one table.
 #[derive(Clone, Copy, Default)]
 struct Counted {
     /// In stretches of recording that have ended; none where nothing was counted.
@@ -94,7 +94,7 @@ impl Registry {
         }
     }
 
-    /// Does what [`counting`] says now.
+    /// Begins or ends reading counters, as [`counting`] says now.
     pub fn count_again(&mut self) {
         self.end_counting();
         if self.on_since.is_some() {
@@ -123,7 +123,7 @@ impl Registry {
         }
     }
 
-    /// What was counted of the threads of the table of this number, up to now.
+    /// Counters of the threads of the table of this number, up to now.
     pub fn counts(&self, number: usize) -> Option<Counts> {
         self.counted[number].until_now(self.tables[number])
     }

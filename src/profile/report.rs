@@ -1,4 +1,4 @@
-//! A snapshot as tables for the terminal, within 100 columns: the call tree, what was counted, each thread's time.
+//! A snapshot as tables for the terminal, within 100 columns: the call tree, counters, each thread's time.
 //! Reports for people and tools are made by `report`.
 
 use super::counters::{self, Counter, Counts};
@@ -26,7 +26,7 @@ pub fn render_table(snapshot: &Snapshot) -> String {
     text
 }
 
-/// What was counted in the scopes whose counters were read, and what couldn't be.
+/// Counters of the scopes whose counters were read, and the reasons why others are missing.
 fn push_counts(text: &mut String, snapshot: &Snapshot) {
     const HEAD: [&str; 8] = [
         "minor faults",
@@ -72,7 +72,7 @@ fn count_cells(counts: &Counts) -> [String; 8] {
     .map(|counter| counts.get(counter).map_or("–".to_owned(), thousands))
 }
 
-/// What each thread did, where several worked.
+/// Each thread's time, where several worked.
 fn push_threads(text: &mut String, snapshot: &Snapshot) {
     if snapshot.threads.len() < 2 {
         return;

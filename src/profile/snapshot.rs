@@ -11,8 +11,8 @@ use super::zone::LIMIT;
 use super::{Zone, clock, pool};
 use crate::Result;
 
-/// What was recorded since the last reset, up to now. Scopes still open are not in it; their children are, but for
-/// the latest (256 at most) of other threads.
+/// The record since the last reset, up to now. It lacks scopes that are still open, but has their children, except
+/// for the latest (256 at most) of other threads.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The call tree: a parent stands before its children, siblings by falling time.
@@ -21,11 +21,11 @@ pub struct Snapshot {
     pub dropped: u64,
     /// Scopes that ended after their parent, or not before their thread did, and ends without a beginning.
     pub unbalanced: u64,
-    /// Nanoseconds that recording was on: what shares of time are shares of.
+    /// Nanoseconds that recording was on: shares of time are shares of these.
     pub wall_ns: u64,
     /// Length of a clock tick in nanoseconds: no time is known better than this.
     pub ns_per_tick: f64,
-    /// What each thread did with the time, in the order of their numbers; those that recorded nothing left out.
+    /// The time of each thread that recorded anything, in the order of their numbers.
     pub threads: Vec<ThreadStats>,
     records: Vec<Record>,
 }
@@ -33,7 +33,7 @@ pub struct Snapshot {
 /// Figures of one node of the call tree, or of one zone.
 ///
 /// Times are those of the threads that called it, summed where several did. Of a call that workers share, one
-/// thread keeps the clock; what the others gave ([`assist`](super::assist)) is in `cpu_ns`, `idle_ns` and `lanes`.
+/// thread keeps the clock; the others' shares ([`assist`](super::assist)) are in `cpu_ns`, `idle_ns` and `lanes`.
 /// `flops`, `bytes` and the allocations contain those of the scopes inside, and of all threads.
 #[derive(Clone, Debug)]
 pub struct MethodStats {
@@ -51,7 +51,7 @@ pub struct MethodStats {
     pub threads: usize,
     /// Time in it, children included.
     pub total_ns: u64,
-    /// The same of the thread with most: where several threads call it side by side, what it took.
+    /// The same of the thread with most: the time it took where several threads call it side by side.
     pub busiest_ns: u64,
     /// Time in it outside its children.
     pub self_ns: u64,
@@ -87,13 +87,13 @@ pub struct MethodStats {
     pub peak_bytes: u64,
     /// Each thread's part, those with time in it only.
     pub lanes: Vec<Lane>,
-    /// What was counted in it, children included, of all threads; none where its scopes weren't counted.
+    /// Counters of all threads, children included; none where its scopes weren't counted.
     pub counts: Option<Counts>,
     /// The same of each thread.
     pub thread_counts: Vec<ThreadCounts>,
 }
 
-/// What was counted of one thread in a method.
+/// Counters of one thread in a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadCounts {
     /// The thread's number.
@@ -102,7 +102,7 @@ pub struct ThreadCounts {
     pub counts: Counts,
 }
 
-/// What one thread did while recording was on.
+/// One thread's time while recording was on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadStats {
     /// The thread's number, in the order in which threads first recorded.
@@ -113,7 +113,7 @@ pub struct ThreadStats {
     pub waiting_ns: u64,
     /// Time in no scope: parked between two regions, or in code that has none.
     pub idle_ns: u64,
-    /// What was counted of it all that time; none where nothing was.
+    /// Its counters over all that time; none where nothing was counted.
     pub counts: Option<Counts>,
 }
 
@@ -157,7 +157,7 @@ struct Record {
     /// Ticks of all tables, children included: at barriers, and elsewhere.
     idle_ticks: u64,
     cpu_ticks: u64,
-    /// Ticks of all scopes, those inside a scope of their own zone too: what the mean is of.
+    /// Ticks of all scopes, those inside a scope of their own zone too: the mean is of these.
     scope_ticks: u64,
     self_ticks: u64,
     min: u64,
@@ -169,9 +169,9 @@ struct Record {
     self_alloc_bytes: u64,
     peak_bytes: u64,
     histogram: Box<[u64; BUCKETS]>,
-    /// What was counted of each table's thread in scopes of this node, and in how many.
+    /// Counters of each table's thread in scopes of this node, and the number of these.
     counted: Vec<Counted>,
-    /// The same with what was counted below it only; see [`resolve_counts`].
+    /// The same, or the sum over nodes below; see [`resolve_counts`].
     counts: Vec<Option<Counts>>,
     /// Whether all its scopes were counted.
     all_counted: bool,
@@ -217,7 +217,7 @@ impl Record {
         }
     }
 
-    /// Adds what was counted of a table's thread in so many scopes.
+    /// Adds counters of a table's thread in so many scopes.
     fn add_counts(&mut self, (counts, scopes): (Counts, u64), lane: usize) {
         let counted = &mut self.counted[lane];
         if scopes > 0 {
@@ -254,8 +254,8 @@ impl Record {
         self.alloc.bytes = self.alloc.bytes.saturating_add(alloc.bytes);
     }
 
-    /// Adds another node of the same zone. Inside a node of its own zone (`nested`), what includes its
-    /// children is in the outer node already.
+    /// Adds another node of the same zone. Inside a node of its own zone (`nested`), figures that include children are
+    /// in the outer node already.
     fn add_record(&mut self, other: &Record, nested: bool) {
         self.calls += other.calls;
         self.scope_ticks += other.scope_ticks;
@@ -333,7 +333,7 @@ impl Record {
         }
     }
 
-    /// What was counted of each table's thread, where all scopes were.
+    /// Counters of each table's thread, where all scopes were counted.
     fn known_counts(&self) -> Option<&[Option<Counts>]> {
         self.all_counted.then_some(&self.counts)
     }
@@ -358,7 +358,7 @@ fn add_histogram(to: &mut [u64; BUCKETS], from: &[u64; BUCKETS]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }
 
-/// Merges what all threads have recorded since the last reset. Other threads may go on recording.
+/// Merges the records of all threads since the last reset. Other threads may go on recording.
 pub fn snapshot() -> Snapshot {
     merge(None)
 }
@@ -374,14 +374,14 @@ pub fn snapshot_of(owner: &Owner) -> Result<Snapshot> {
 /// Where a node of a thread's tree went.
 #[derive(Clone, Copy)]
 enum Merged {
-    /// Not looked for, nor what is below it, unless an owner's.
+    /// Left out with the nodes below it, except those of an owner.
     Outside,
     /// Above everything.
     Root,
     At(usize),
 }
 
-/// What all threads recorded, or, of that, what is below an owner's steps.
+/// The records of all threads, or of them the nodes below an owner's steps.
 fn merge(owner: Option<Zone>) -> Snapshot {
     let ns_per_tick = clock::ns_per_tick();
     if let Some(table) = pool::table_if_any() {
@@ -458,9 +458,9 @@ fn sum_into_parents(records: &mut [Record]) {
     }
 }
 
-/// Works out what was counted in each node, children included. A thread with scopes in a node was counted there, or it
-/// isn't known; a thread that only took the node's path, to work for it, has what was counted on the way, else in the
-/// nodes below.
+/// Works out the counters of each node, children included. A thread with scopes in a node was counted there, or its
+/// counters are unknown. A thread that only took the node's path, to work for another, has the counters of that
+/// stretch, else the sum over the nodes below.
 fn resolve_counts(records: &mut [Record]) {
     for index in (0..records.len()).rev() {
         for lane in 0..records[index].lanes.len() {
@@ -480,7 +480,7 @@ fn resolve_counts(records: &mut [Record]) {
     }
 }
 
-/// What each thread did, from the nodes' times.
+/// Each thread's time, from that of the nodes.
 fn thread_stats(
     records: &[Record],
     counts: &[Option<Counts>],

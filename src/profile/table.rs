@@ -38,7 +38,7 @@ struct Pending {
     figures: [AtomicU64; 4],
 }
 
-/// Scopes that may wait: what a snapshot by another thread may miss of a thread inside of a scope.
+/// Scopes that may wait. A snapshot by another thread may miss so many of a thread inside of a scope.
 const PENDING: usize = 256;
 
 /// An open scope.
@@ -55,7 +55,7 @@ struct Frame {
     alloc_bytes: AtomicU64,
     child_alloc_count: AtomicU64,
     child_alloc_bytes: AtomicU64,
-    /// What [`alloc::begin_peak`] returned.
+    /// The two values of [`alloc::begin_peak`].
     held: AtomicU64,
     outer_peak: AtomicU64,
 }
@@ -195,7 +195,7 @@ impl Table {
         Some(Token { depth, serial })
     }
 
-    /// Closes a scope, at this moment, and whatever was left open inside it.
+    /// Closes a scope, at this moment, and the scopes that were left open inside it.
     #[inline]
     pub fn end(&self, token: Token, role: Role, [flops, bytes]: [u64; 2], now: u64) {
         let allocated = alloc::thread_counts();
@@ -342,7 +342,7 @@ impl Table {
         path
     }
 
-    /// Makes the node of this path current, as far as it fits, and returns what was.
+    /// Makes the node of this path current, as far as it fits, and returns the node that was current.
     pub fn enter(&self, path: &Path) -> Place {
         self.renew();
         let before = self.place();
@@ -355,8 +355,8 @@ impl Table {
         before
     }
 
-    /// Makes the current node's child of this zone current, if there is room for it, and returns what was; nothing
-    /// where the zone is on the path already.
+    /// Makes the current node's child of this zone current, if there is room for it, and returns the node that was;
+    /// none where the zone is on the path already.
     pub fn step_into(&self, zone: Zone) -> Option<Place> {
         self.renew();
         let before = self.place();

@@ -32,10 +32,10 @@ pub struct TraceEvent {
     pub counts: Option<Counts>,
 }
 
-/// What [`stop`] and [`last`] give.
+/// The scopes of a stretch of time, from [`stop`] and [`last`].
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    /// In the order of their beginnings, an outer one before what is inside.
+    /// In the order of their beginnings, an outer one before those inside.
     pub events: Vec<TraceEvent>,
     /// Scopes for which there was no room.
     pub dropped: u64,
@@ -109,7 +109,7 @@ impl Events {
     }
 }
 
-/// Starts noting the scopes that end from now on, up to `capacity` on each thread; what was noted before is
+/// Starts noting the scopes that end from now on, up to `capacity` on each thread; scopes noted before are
 /// forgotten. Recording must be on too. Buffers are never given back: they are used again by the next trace.
 ///
 /// # Errors
@@ -146,13 +146,13 @@ pub(super) fn attach(table: &super::table::Table) {
     }
 }
 
-/// Ends the trace, if one is under way, and gives what was noted.
+/// Ends the trace, if one is under way, and returns the scopes that it noted.
 pub fn stop() -> Trace {
     TRACING.store(false, Relaxed);
     last()
 }
 
-/// What was noted since the last [`start`], so far.
+/// The scopes noted since the last [`start`], so far.
 pub fn last() -> Trace {
     let registry = pool::registry();
     let mut trace = Trace::default();

@@ -91,7 +91,7 @@ zones! {
 
 const _: () = assert!(NAMES.len() <= NAMED);
 
-/// Names that were asked for, by number; leaked, since they live as long as the process may record.
+/// The hosts' names by number; leaked, since they live as long as the process may record.
 static NAMED_ZONES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
 
 /// The zone of this name: the library's own, one that was named before, or a new one. Takes a lock and may
@@ -137,7 +137,7 @@ impl Zone {
         self.0 as usize
     }
 
-    /// What stands for the owner of a number.
+    /// The zone that stands for the owner of a number.
     pub(super) fn of_owner(owner: usize) -> Zone {
         debug_assert!(owner < MAX_OWNERS);
         Zone((OWNERS + owner) as u16)

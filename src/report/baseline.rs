@@ -12,7 +12,7 @@ use crate::error::{Error, Result, quoted};
 
 /// The longest name.
 const MAX_NAME: usize = 64;
-/// What the files' names end with.
+/// The ending of the files' names.
 const EXTENSION: &str = ".json";
 
 /// A folder of baselines.
@@ -26,16 +26,16 @@ pub struct Store {
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// What it holds, or why it can't be read.
+    /// Its summary, or the reason why it can't be read.
     pub about: Result<About, String>,
 }
 
-/// What a baseline holds.
+/// The summary of a baseline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct About {
     /// When it was measured: RFC 3339, UTC.
     pub created: String,
-    /// What was profiled.
+    /// The mode that was profiled.
     pub mode: String,
     /// Where.
     pub cpu: String,
@@ -125,7 +125,7 @@ impl Store {
         fs::remove_file(&path).map_err(|source| Error::Io { path, source })
     }
 
-    /// All baselines by name; what can't be read is listed with the reason. A folder that isn't there has none.
+    /// All baselines by name; one that can't be read is listed with the reason. A folder that isn't there has none.
     ///
     /// # Errors
     /// [`Error::Io`] where the folder can't be read.

@@ -1,4 +1,4 @@
-//! From the recorder to a kept run: switches recording on around some work, and writes down what it saw.
+//! From the recorder to a kept run: switches recording on around some work, and turns the record into a run.
 
 use super::data::{
     self, COUNTING_VERSION, Counters, Event, FORMAT, Lane, Machine, Method, MissingCounters, Part, Report,
@@ -27,7 +27,7 @@ impl Report {
         }
     }
 
-    /// Adds a part, with what couldn't be counted in it.
+    /// Adds a part, and notes which counters it lacks.
     pub fn add_part(&mut self, part: Part) {
         if part.runs.iter().any(|run| run.counters.is_some()) {
             self.counting = Some(counting());
@@ -35,7 +35,7 @@ impl Report {
         self.parts.push(part);
     }
 
-    /// What a host's own code has recorded so far: one run, with the last timeline, and the machine's limits where
+    /// The record of a host's own code so far: one run, with the last timeline, and the machine's limits where
     /// they were measured.
     ///
     /// # Errors
@@ -52,8 +52,8 @@ impl Report {
     }
 }
 
-/// Records `work`: forgets what was recorded before, and switches recording off at the end. The profile is the
-/// process's: what other threads do meanwhile is in it.
+/// Records `work`: forgets the record from before, and switches recording off at the end. The profile is the
+/// process's: it contains the work of other threads meanwhile.
 pub fn record<R>(work: impl FnOnce() -> R) -> (R, Run) {
     alloc::reset_peak();
     let before = alloc::total_counts();
@@ -79,7 +79,7 @@ pub fn record_traced<R>(events: usize, work: impl FnOnce() -> R) -> Result<(R, R
     Ok((result, run))
 }
 
-/// What is counted now.
+/// Which scopes are counted now, and which counters are missing.
 fn counting() -> data::Counting {
     let missing = profile::counters::missing().into_iter().map(|missing| MissingCounters {
         counters: missing.counters.into_iter().map(data::key).collect(),
@@ -89,7 +89,7 @@ fn counting() -> data::Counting {
     data::Counting { version: COUNTING_VERSION, every_scope, missing: missing.collect() }
 }
 
-/// What was allocated since, and the peak.
+/// Allocations since then, and the peak.
 fn since(before: TotalCounts) -> TotalCounts {
     let now = alloc::total_counts();
     TotalCounts {

@@ -1,4 +1,4 @@
-//! A profile as it is kept: what a JSON file holds, and what every report and picture is drawn from.
+//! A profile as it is kept: the contents of a JSON file, and the source of every report and picture.
 //! Times are nanoseconds, memory is bytes, rates are derived by methods and never stored.
 
 use std::collections::BTreeMap;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::profile::{Counter, Counts};
 
-/// What stands in [`Report::format`].
+/// The value of [`Report::format`].
 pub const FORMAT: &str = "smallmind-profile";
 
 /// The version of the layout that this library writes and reads.
 pub const VERSION: u32 = 1;
 
-/// The version of what stands in [`Counting`], [`Counters`] and [`ThreadTime`]. Files from before have none of them.
+/// The version of [`Counting`], [`Counters`] and [`ThreadTime`]. Older files have none of these.
 pub const COUNTING_VERSION: u32 = 1;
 
 /// Everything one profiling session measured.
@@ -25,7 +25,7 @@ pub struct Report {
     pub version: u32,
     /// When it was made: RFC 3339, UTC.
     pub created: String,
-    /// What was profiled: `standard`, `deep`, `enhanced`, `model`, `alloc`, `memory`; `host` for a host's own code.
+    /// The workload, such as `enhanced`; `model` for a model file, `host` for a host's own code.
     pub mode: String,
     /// Where it ran.
     pub machine: Machine,
@@ -34,12 +34,12 @@ pub struct Report {
     pub models: Vec<ModelSpec>,
     /// Parts with a clock of their own, such as "same work" and "with cache".
     pub parts: Vec<Part>,
-    /// What the system's and the processor's counters say of this report; none where nothing was counted.
+    /// Which scopes were counted; none where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counting: Option<Counting>,
 }
 
-/// Which scopes were counted, and what couldn't be.
+/// Which scopes were counted, and which counters are missing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counting {
     /// [`COUNTING_VERSION`].
@@ -112,7 +112,7 @@ pub struct Machine {
     pub version: String,
     /// Commit that the build stands on, empty where unknown.
     pub commit: String,
-    /// What the machine can do, where it was measured.
+    /// The machine's limits, where they were measured.
     pub limits: Option<Limits>,
 }
 
@@ -179,7 +179,7 @@ pub struct ModelSpec {
     pub heads: u64,
     /// Bytes of its weights as packed.
     pub weight_bytes: u64,
-    /// Tokens generated for it in each part, in the order of [`Report::parts`]: what rates per token divide by.
+    /// Tokens that it generated in each part, in the order of [`Report::parts`]: rates per token divide by these.
     pub tokens: Vec<u64>,
 }
 
@@ -188,7 +188,7 @@ pub struct ModelSpec {
 pub struct Part {
     /// Such as "same work".
     pub name: String,
-    /// What was done, in a sentence.
+    /// The work, in a sentence.
     #[serde(default)]
     pub about: String,
     /// The runs, at least one; every run did the same work.
@@ -198,7 +198,7 @@ pub struct Part {
 /// One run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Time that recording was on: what shares of time are shares of.
+    /// Time that recording was on: shares of time are shares of this.
     pub wall_ns: u64,
     /// Scopes that could not be recorded; 0 unless something is amiss.
     pub dropped: u64,
@@ -218,15 +218,15 @@ pub struct Run {
     /// When things happened, of a piece of the run that was traced.
     #[serde(default)]
     pub timeline: Vec<Event>,
-    /// What each thread did with the time; empty in files from before this was measured.
+    /// Each thread's time; empty in older files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub threads: Vec<ThreadTime>,
-    /// What was counted of all threads together.
+    /// Counters of all threads together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counters>,
 }
 
-/// What one thread did in a run.
+/// One thread's time in a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ThreadTime {
     /// The thread's number.
@@ -237,15 +237,15 @@ pub struct ThreadTime {
     pub waiting_ns: u64,
     /// Time in no method: parked until there is work, or in code that isn't measured.
     pub idle_ns: u64,
-    /// What was counted of it.
+    /// Its counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counters>,
 }
 
 /// Figures of one method: of a place in the call tree, or of all its places.
 ///
-/// Times are those of the thread that called it; an op that workers share is one call. What all threads together
-/// spent in it is `cpu_ns`. Work, allocations and times but `self_ns` include what it called.
+/// Times are those of the thread that called it; an op that workers share is one call. `cpu_ns` is the time of all
+/// threads together. Work, allocations and times, except `self_ns`, include the methods that it called.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Method {
     /// Its name.
@@ -265,7 +265,7 @@ pub struct Method {
     /// Time that all threads waited at barriers in it.
     #[serde(default)]
     pub idle_ns: u64,
-    /// Wall time outside of what it called.
+    /// Wall time outside of the methods that it called.
     pub self_ns: u64,
     /// Shortest call.
     pub min_ns: u64,
@@ -289,14 +289,14 @@ pub struct Method {
     pub alloc_bytes: u64,
     /// Allocations.
     pub alloc_count: u64,
-    /// Bytes allocated outside of what it called.
+    /// Bytes allocated outside of the methods that it called.
     pub self_alloc_bytes: u64,
     /// Most bytes that one call held at once beyond what its thread held when it began.
     pub peak_bytes: u64,
     /// Time of each thread that worked in it, the busiest first; empty where there is one.
     #[serde(default)]
     pub lanes: Vec<Lane>,
-    /// What was counted in it, of all threads; none where its calls weren't counted.
+    /// Counters of all threads in it; none where its calls weren't counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counters>,
     /// The same of each thread, where there were several.
@@ -304,7 +304,7 @@ pub struct Method {
     pub thread_counters: Vec<ThreadCounters>,
 }
 
-/// What was counted of one thread in a method.
+/// Counters of one thread in a method.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ThreadCounters {
     /// The thread's number.
@@ -320,7 +320,7 @@ pub struct Lane {
     pub thread: usize,
     /// Its time in the method.
     pub total_ns: u64,
-    /// Outside of what it called.
+    /// The same outside of the methods that it called.
     pub self_ns: u64,
 }
 
@@ -337,8 +337,7 @@ pub struct Event {
     pub duration_ns: u64,
     /// Scopes around it on its thread.
     pub depth: usize,
-    /// What was counted of its thread up to its end, from the beginning of the timeline; none where scopes weren't
-    /// counted.
+    /// Its thread's counters at its end, from the beginning of the timeline; none where scopes weren't counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counters>,
 }

@@ -1,4 +1,4 @@
-//! The machine and the build that a profile was made on, and what the machine can do at most.
+//! The machine and the build that a profile was made on, and the machine's limits.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -15,8 +15,8 @@ use crate::{Error, Result, isa};
 const MOST_READ: usize = 256 << 20;
 
 impl Machine {
-    /// This machine, with the kernels of `set` on `threads` workers. With `limits`, what it can do at most is
-    /// measured, which takes some tenths of a second the first time, or left out where that fails.
+    /// This machine, with the kernels of `set` on `threads` workers. With `limits`, its limits are measured, which takes
+    /// some tenths of a second the first time; they are left out where that fails.
     pub fn detect(set: &KernelSet, threads: usize, limits: bool) -> Machine {
         let (kernels, other_kernels) = kernel_rows(set.isa);
         Machine {
@@ -51,10 +51,10 @@ fn kernel_rows(used: IsaId) -> (Vec<KernelRow>, Vec<OtherKernel>) {
     (chosen, others)
 }
 
-/// What was measured, by level and number of threads, the latest asked for last.
+/// Limits that were measured, by level and number of threads, the latest requested last.
 static KNOWN: Mutex<Vec<((IsaId, usize), Limits)>> = Mutex::new(Vec::new());
 
-/// What the machine can do at this level on so many threads; measured once a process.
+/// The machine's limits at this level on so many threads; measured once a process.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`]; those of [`Team::new`].
@@ -69,7 +69,7 @@ pub fn measured(isa: IsaId, threads: usize) -> Result<Limits> {
     Ok(limits)
 }
 
-/// What [`measured`] returned last; none before its first call.
+/// The limits that [`measured`] returned last; none before its first call.
 pub fn last_measured() -> Option<Limits> {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     known.last().map(|(_, limits)| limits.clone())
@@ -112,8 +112,8 @@ fn levels_of(caches: CacheSizes, threads: usize) -> Vec<(&'static str, usize, us
     levels
 }
 
-/// What all workers do in a second, side by side: the best of some rounds that all begin together. The best of each
-/// worker alone may be from when the others, on the same core, had nothing to do.
+/// The work of all workers in a second, side by side: the best of some rounds that all begin together. The best round
+/// of a worker alone may be one in which the others, on the same core, had nothing to do.
 fn together(team: &Team, rounds: usize, work: impl Fn(usize) -> f64 + Sync) -> Result<f64> {
     let speeds = Mutex::new(vec![0.0; rounds]);
     team.run(|worker| {

@@ -1,4 +1,4 @@
-//! The mode `alloc`: what products with their backward passes, and the steps of a training loop, allocate. Working
+//! The mode `alloc`: the memory that products with their backward passes, and steps of a training loop, allocate. Working
 //! memory is made once and stays, so an iteration should allocate nothing; without reuse each result is new memory.
 //!
 //! There is no training yet: a step is its forward products and, as the backward pass, the two transposed products of
@@ -71,7 +71,7 @@ pub fn plan(threads: usize) -> Result<Plan> {
     Ok(Plan { mode: "alloc", kernels, threads, parts })
 }
 
-/// y = x · w, and what flows back: dx = dy · wᵀ, dw = xᵀ · dy.
+/// y = x · w and its gradients: dx = dy · wᵀ, dw = xᵀ · dy.
 struct Layer {
     forward: Product,
     to_input: Product,
@@ -105,7 +105,7 @@ impl Layer {
         self.forward.run(tools, &self.x, &self.w, &mut self.y)
     }
 
-    /// What flows back is taken to be y itself: what the numbers are changes nothing.
+    /// Takes y itself as the gradient of y: the values don't change the work.
     fn backward(&mut self, tools: &mut Tools) -> Result<()> {
         {
             let _zone = self.to_input.scope(self.methods[1]);
@@ -135,7 +135,7 @@ struct Loop {
 impl Loop {
     fn step(&mut self) -> Result<()> {
         let _step = profile::scope(self.method);
-        // A layer reads inputs of its own, as large as what the one before it wrote.
+        // A layer reads an input of its own, as large as the output of the layer before it.
         self.layers.iter_mut().try_for_each(|layer| layer.forward(&mut self.tools))?;
         let back = &mut self.layers[self.backward_from..];
         back.iter_mut().for_each(Layer::clear_gradients);
@@ -157,7 +157,7 @@ impl Workload for Loop {
     }
 }
 
-/// What each loop allocates and how fast it is, in lines.
+/// A line for each loop: bytes allocated and speed.
 pub fn summary(report: &Report) -> String {
     let mut text = String::from("\n## Iterations\n\n");
     let runs = report.parts.iter().flat_map(|part| &part.runs);

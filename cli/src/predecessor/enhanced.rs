@@ -37,8 +37,8 @@ pub fn plan(threads: usize) -> Result<Plan> {
     Ok(Plan { mode: "enhanced", kernels, threads, parts })
 }
 
-/// Everything that isn't a model. The short ones come first: what takes megabytes drives the recorder's own tables
-/// out of the caches, which is what a method of a microsecond would then wait for.
+/// Everything that isn't a model. The short workloads come first: one of several megabytes drives the recorder's own
+/// tables out of the caches, and a method of a microsecond would wait for them.
 fn single_kernels(set: &KernelSet, threads: usize) -> Result<Vec<Box<dyn Workload>>> {
     let mut all = Vec::new();
     let ten = Counts { warm_ups: 0, iterations: 10 };

@@ -1,7 +1,7 @@
-//! Single kernels at the sizes of the predecessor's profiler. A size is a method, and the calls of its iterations
-//! another inside it, which all sizes share. Warm-ups are inside of the size's method, which so has 1 + 3 or 1 + 5
-//! calls, as the predecessor's has, and are no iterations. One more call comes before it, unrecorded, so that a method
-//! of microseconds isn't about what the one before it has left in the caches.
+//! Single kernels at the sizes of the predecessor's profiler. Each size is a method; inside it, all sizes share one
+//! method for their iterations. The size's method also contains its warm-up, which is no iteration: like the
+//! predecessor's, it runs the kernel 1 + 3 or 1 + 5 times. One more call runs before, unrecorded: it brings back into
+//! the caches the data that the workload before has driven out.
 //!
 //! Products run on all workers, the rest on the calling thread.
 
@@ -117,7 +117,7 @@ impl Product {
         Product { m, n, k, transposed: [false; 2] }
     }
 
-    /// What one of it takes: two operations for each of m · n · k, and each matrix once.
+    /// The work of one product: two operations for each of m · n · k, and each matrix read or written once.
     pub fn work(&self) -> Work {
         let Product { m, n, k, .. } = *self;
         Work { flops: 2 * m * n * k, bytes: 4 * (m * k + k * n + m * n) }
@@ -130,7 +130,7 @@ impl Product {
         scope
     }
 
-    /// Computes it; what has to be packed is packed on the way. Allocates where an earlier one took less memory.
+    /// Computes the product, and packs operands on the way. Allocates where every earlier product took less memory.
     pub fn run(&self, tools: &mut Tools, a: &AlignedBuf, b: &AlignedBuf, c: &mut AlignedBuf) -> Result<()> {
         let Product { m, n, k, transposed: [turned_a, turned_b] } = *self;
         let a = Matrix { data: a.as_slice(), ld: if turned_a { m } else { k }, transposed: turned_a };
@@ -142,7 +142,7 @@ impl Product {
     }
 }
 
-/// What multiplies: kernels, working memory that stays, and a team where there are several threads.
+/// The kernels, the working memory that stays, and a team where there are several threads.
 pub struct Tools {
     kernels: KernelSet,
     workspace: Workspace,

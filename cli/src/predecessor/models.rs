@@ -17,7 +17,7 @@ use crate::profile::modes::plan::{Workload, model_spec};
 /// Where weights and draws begin.
 pub const SEED: u64 = 42;
 
-/// What is written.
+/// The text that a model writes.
 #[derive(Clone, Copy)]
 pub struct Text {
     /// "Small" or "Medium".
@@ -63,7 +63,7 @@ pub struct Generation {
     way: Way,
     threads: usize,
     picker: MakePicker,
-    /// What the last run left.
+    /// The context and text that the last run left.
     session: Option<Session>,
 }
 

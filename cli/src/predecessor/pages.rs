@@ -157,7 +157,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The only table in the section whose heading has these words, whatever stands before or behind them.
+/// The only table in the section whose heading contains these words.
 fn table<'a>(page: &'a Page, words: &str) -> Result<Option<&'a Table>, String> {
     let mut tables = page.tables.iter().filter(|table| table.section.contains(words));
     let first = tables.next();
@@ -169,7 +169,7 @@ fn table<'a>(page: &'a Page, words: &str) -> Result<Option<&'a Table>, String> {
     }
 }
 
-/// Compares the number of rows with what the summary says: only a full table may leave methods out, which is told.
+/// Compares the number of rows with that in the summary. Only a full table may leave methods out, which a note says.
 fn complete(summary: &Summary, table: &Table, rows: &[Row], notes: &mut Vec<String>) -> Result<(), String> {
     let Some((line, methods)) = summary.methods else { return Ok(()) };
     let found = rows.len() as u64;
@@ -186,7 +186,7 @@ fn complete(summary: &Summary, table: &Table, rows: &[Row], notes: &mut Vec<Stri
     ))
 }
 
-/// Adds what `Top Allocators` knows, and sees that both tables say the same.
+/// Adds the bytes of `Top Allocators`, and checks that both tables say the same.
 fn allocations(rows: &mut [Row], allocators: Vec<Row>, notes: &mut Vec<String>) -> Result<(), String> {
     let places: HashMap<String, usize> =
         rows.iter().enumerate().map(|(index, row)| (row.method.name.clone(), index)).collect();

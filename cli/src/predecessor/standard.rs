@@ -1,4 +1,4 @@
-//! The mode `standard`: a small model, three texts of 50 tokens after a prompt of 10, drawn at a temperature of 0.8.
+//! The mode `standard`: a small model, three texts of 50 tokens after a prompt of 10, sampled at a temperature of 0.8.
 
 use smallmind::Result;
 use smallmind::kernels::KernelSet;

@@ -1,4 +1,4 @@
-//! What can be typed after `smallmind profile` and `smallmind baseline`.
+//! The arguments of `smallmind profile` and `smallmind baseline`.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ pub enum What {
     Deep(RunArgs),
     /// Matrix products, GELU, softmax, tensor operations and two models
     Enhanced(RunArgs),
-    /// What a product with its backward pass, and a training loop's steps, allocate
+    /// Allocations of a product with its backward pass, and of a training loop's steps
     Alloc(RunArgs),
     /// Allocating against reusing: tensors, sums, fused LayerNorm
     Memory(RunArgs),
@@ -100,7 +100,7 @@ pub struct Compare {
     /// Write the comparison to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Write a page too: what changed, a flame graph of the difference, and the baselines over time
+    /// Write a page too: the changes, a flame graph of the difference, and the baselines over time
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Print JSON instead of Markdown

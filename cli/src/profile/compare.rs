@@ -59,7 +59,7 @@ fn side(name: &str, store: &Result<Store>) -> Result<Read> {
     }
 }
 
-/// Says what is slower by more than `percent`, and the exit code that goes with it.
+/// Names the methods that are slower by more than `percent`, and returns the exit code.
 fn judge(comparison: &Comparison, percent: f64) -> ExitCode {
     if !comparison.can_tell() {
         remark("[one run a side can't show a regression: nothing was held against the limit]\n");
@@ -81,7 +81,7 @@ fn judge(comparison: &Comparison, percent: f64) -> ExitCode {
     }
 }
 
-/// To the file that was asked for, else to standard output.
+/// Writes to the file, or to standard output where there is none.
 fn put(file: &Option<PathBuf>, text: &str) -> Result<()> {
     match file {
         Some(path) => std::fs::write(path, text).map_err(|source| Error::Io { path: path.clone(), source }),

@@ -1,4 +1,4 @@
-//! `smallmind profile`: runs workloads under the profile and writes what was found; compares what was written.
+//! `smallmind profile`: runs workloads under the profile and writes reports; compares reports.
 
 pub mod args;
 mod compare;

@@ -284,9 +284,64 @@ fn a_file_is_prefilled_decoded_and_batched() {
     let [model] = &report.models[..] else { panic!("one model") };
     assert_eq!((model.vocab, model.context, &model.tokens[..]), (288, 128, &[20, 5, 32][..]));
 
+    let deep = profile(&[
+        "--model",
+        TINY,
+        "-p",
+        "4",
+        "-n",
+        "3",
+        "-d",
+        "0,60,0",
+        "--activations",
+        "8",
+        "--kv",
+        "q8_0",
+    ]);
+    let names: Vec<_> = deep.parts.iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(names, ["prefill", "decode", "batch", "prefill@d60", "decode@d60", "batch@d60"]);
+    // Attention behind 60 positions is more work, products are as many.
+    let flops = |name: &str, op: &str| method(&part(&deep, name).runs[0], op).flops;
+    assert!(flops("decode@d60", "attention") > 5 * flops("decode", "attention"));
+    assert_eq!(flops("decode@d60", "linear.down"), flops("decode", "linear.down"));
+    let scalar = profile(&["--model", TINY, "-p", "4", "-n", "0", "--isa", "scalar"]);
+    assert_eq!(scalar.machine.isa, "scalar");
+    assert!(scalar.machine.kernels.iter().all(|kernel| kernel.name.contains(".scalar")));
+    assert!(scalar.machine.other_kernels.iter().all(|kernel| !kernel.reason.is_empty()));
+
     let without_decode = profile(&["--model", TINY, "-p", "3", "-n", "0"]);
     let names: Vec<_> = without_decode.parts.iter().map(|part| part.name.as_str()).collect();
     assert_eq!(names, ["prefill", "batch"]);
+}
+
+/// In steady state a step touches no new memory: what is counted of decode's steps are a few faults of a stack at most.
+#[cfg(target_os = "linux")]
+#[test]
+fn steps_are_counted_where_that_is_asked_for() {
+    let args = ["--model", TINY, "-p", "20", "-n", "5", "--threads", "2"];
+    let faults = |method: &Method| Some(method.counters.as_ref()?.0["minor_page_faults"]);
+    let plain = profile(&args);
+    let counted = profile(&[&args[..], &["--counters"]].concat());
+    for (report, steps) in [(&plain, false), (&counted, true)] {
+        let counting = report.counting.as_ref().unwrap();
+        assert_eq!(counting.every_scope, steps);
+        let run = &part(report, "decode").runs[0];
+        assert_eq!(run.threads.len(), 2);
+        assert!(run.threads.iter().all(|thread| thread.working_ns > 0 && thread.waiting_ns > 0));
+        let whole = run.counters.as_ref().unwrap().0["minor_page_faults"];
+        assert!(whole < 40, "{whole} page faults in steady state");
+        let each = run.threads.iter().map(|thread| thread.counters.as_ref().unwrap().0["minor_page_faults"]);
+        assert_eq!(each.sum::<u64>(), whole);
+        let down = method(run, "linear.down");
+        assert_eq!(faults(down).is_some(), steps);
+        assert_eq!(down.thread_counters.len(), if steps { 2 } else { 0 });
+        assert_eq!(run.timeline[0].counters.is_some(), steps);
+        // Each counter is known or has its reason, never both.
+        let missing = counting.missing.iter().flat_map(|missing| &missing.counters);
+        let known = run.counters.as_ref().unwrap();
+        assert!(missing.clone().all(|name| !known.0.contains_key(name)));
+        assert_eq!(missing.count() + known.0.len(), 10);
+    }
 }
 
 #[test]
@@ -323,12 +378,34 @@ fn a_baseline_is_measured_and_kept() {
 }
 
 #[test]
+fn each_kernel_has_the_reason_why_it_is_chosen_or_not() {
+    let output = Command::new(env!("CARGO_BIN_EXE_smallmind"))
+        .args(["kernels", "--why"])
+        .env("SMALLMIND_ISA", "scalar")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<&str> = text.lines().skip(3).collect();
+    assert_eq!(rows.len(), smallmind::kernels::enumerate().len());
+    for row in rows {
+        let is_scalar = row.contains(".scalar");
+        assert_eq!(row.ends_with(" chosen"), is_scalar, "{row}");
+        let refused =
+            row.contains("scalar is in use, which doesn't include") || row.contains("this CPU lacks");
+        assert_eq!(refused, !is_scalar, "{row}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_told_in_a_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let in_the_way = file.to_str().unwrap();
-    let wrong: [(&[&str], i32, &str); 7] = [
+    let wrong: [(&[&str], i32, &str); 10] = [
+        (&["--model", TINY, "-d", "127"], 1, "127 positions, 128 prompt tokens"),
+        (&["--model", TINY, "-d", "18446744073709551615"], 1, "more than the model's context of 128"),
+        (&["--model", TINY, "--isa", "mmx"], 2, "no instruction set 'mmx'"),
         (&["--model", TINY, "-p", "100", "-n", "29"], 1, "more than the model's context of 128"),
         (&["--model", TINY, "-p", "18446744073709551615"], 1, "more than the model's context of 128"),
         (&["--model", "no such file"], 1, "no such file"),

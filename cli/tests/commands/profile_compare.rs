@@ -189,6 +189,37 @@ fn a_slower_product_is_found_and_fails_where_that_is_asked_for() {
 }
 
 #[test]
+fn pages_show_the_difference_and_the_baselines_over_time() {
+    let place = Place::new();
+    place.write_report("a.json", &report(5, 5.0));
+    place.write_report("b.json", &report(5, 6.0));
+    let html = |file: &str| std::fs::read_to_string(place.path().join(file)).unwrap();
+    let dir = place.path().join("kept");
+    let dir = dir.to_str().unwrap();
+    let compare = ["profile", "compare", "a.json", "b.json", "--html", "c.html", "--dir", dir];
+    place.succeeds(&compare);
+    let page = html("c.html");
+    assert!(page.contains("Profiles compared") && page.contains("class=\"worse\""), "{page}");
+    assert!(!page.contains("Baselines over time"));
+    let history = ["baseline", "--dir", dir, "history", "--out", "h.html"];
+    place.fails(&history, 1, "a history needs two profiles of one mode");
+    for (name, file) in [("one", "a.json"), ("two", "b.json")] {
+        place.succeeds(&["baseline", "--dir", dir, "save", name, "--from", file]);
+    }
+    place.succeeds(&history);
+    place.succeeds(&compare);
+    for page in [html("h.html"), html("c.html")] {
+        let row =
+            page.split("Baselines over time").last().unwrap().split(">MatMul_128x128</th>").nth(1).unwrap();
+        let row = row.split("</tr>").next().unwrap();
+        assert!(
+            row.contains("<polyline") && row.contains("one: ") && row.contains("<td>+20.0</td>"),
+            "{row}"
+        );
+    }
+}
+
+#[test]
 fn one_run_shows_nothing_and_says_so() {
     let place = Place::new();
     place.write_report("a.json", &report(1, 5.0));

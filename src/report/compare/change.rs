@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::report::stats::{self, Difference, Sample};
 
-/// What can be said of a change.
+/// The verdict on a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -47,9 +47,9 @@ pub struct Change {
     pub interval: Option<[f64; 2]>,
     /// How likely so large a difference is where nothing changed, corrected for all that are looked at.
     pub p: Option<f64>,
-    /// What can be said.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What interval and verdict come of.
+    /// The difference that interval and verdict come from.
     #[serde(skip)]
     pub(super) difference: Option<Difference>,
 }
@@ -99,7 +99,7 @@ impl Change {
         self.ratio.map(|ratio| 100.0 * (ratio - 1.0))
     }
 
-    /// Says that the figure is too short to be told, whatever the runs say.
+    /// Marks the figure as too short for a verdict.
     pub(super) fn too_short(&mut self) {
         (self.verdict, self.interval, self.difference) = (Verdict::TooShort, None, None);
     }

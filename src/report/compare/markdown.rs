@@ -1,4 +1,4 @@
-//! A comparison as Markdown: what it compares, each part's figures and verdict, and every method.
+//! A comparison as Markdown: its two sides, each part's figures and verdict, and every method.
 
 use super::change::{Change, Verdict};
 use super::{Comparison, Lone, MethodChange, Metric, MetricUnit, PartChange, Side};
@@ -6,7 +6,7 @@ use crate::report::models::ModelFigures;
 use crate::report::read::Layout;
 use crate::report::render::text::{NOTHING, markdown, mb, ms, short, table};
 
-/// Rows of the tables of what changed most.
+/// Rows of the tables of the largest changes.
 const TOP: usize = 10;
 /// Columns that aren't numbers.
 const WORDS: [&str; 8] =
@@ -139,7 +139,7 @@ fn interval(change: &Change) -> String {
     })
 }
 
-/// What changed most: of what is proved where runs can prove it, else of what was measured, and called that.
+/// The largest changes: the proved ones where runs can prove any, else the measured ones, which the heading says.
 fn top(part: &PartChange) -> String {
     let told = part.runs.iter().all(|&runs| runs > 1);
     let sections: [(&str, &str, Verdict, f64); 2] = [

@@ -1,4 +1,4 @@
-//! Two profiles compared: part by part and method by method, with what the runs prove and what they don't.
+//! Two profiles compared, part by part and method by method; each verdict says whether the runs prove it.
 //!
 //! Times are compared by Welch's t test on the logarithms of the runs: the ratio is that of geometric means, and its
 //! interval holds the true one with 95 %. Words are given by Holm's correction over all methods (and over all figures
@@ -36,7 +36,7 @@ pub struct Comparison {
     pub before: Side,
     /// The later profile.
     pub after: Side,
-    /// What a reader must know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
     /// The parts that both have.
     pub parts: Vec<PartChange>,
@@ -55,7 +55,7 @@ pub struct Side {
     pub layout: Layout,
     /// When it was made.
     pub created: String,
-    /// What was profiled.
+    /// The mode that was profiled.
     pub mode: String,
     /// The processor, empty where unknown.
     pub cpu: String,
@@ -76,7 +76,7 @@ pub struct PartChange {
     pub name: String,
     /// Runs before and after.
     pub runs: [usize; 2],
-    /// What its time tells.
+    /// The verdict on its time.
     pub verdict: Verdict,
     /// Figures of the whole part.
     pub summary: Vec<Metric>,
@@ -97,16 +97,16 @@ pub struct PartChange {
 /// A figure of a whole part.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Metric {
-    /// What it is.
+    /// Its name.
     pub name: String,
-    /// What it counts.
+    /// Its unit.
     pub unit: MetricUnit,
     /// How it changed.
     #[serde(flatten)]
     pub change: Change,
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MetricUnit {
@@ -149,7 +149,7 @@ pub struct ModelChange {
     pub before: ModelFigures,
     /// After.
     pub after: ModelFigures,
-    /// What the time of generating tells.
+    /// The verdict on the time of generating.
     pub verdict: Verdict,
 }
 
@@ -274,7 +274,7 @@ fn side(read: &Read) -> Side {
     }
 }
 
-/// What the files themselves say, and where the sides were not measured alike.
+/// The notes of the files themselves, and conditions in which the sides differ.
 fn notes_on_sides(before: &Read, after: &Read, notes: &mut Vec<String>) {
     for read in [before, after] {
         notes.extend(read.notes.iter().map(|note| format!("{}: {note}.", read.source)));

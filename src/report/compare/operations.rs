@@ -18,7 +18,7 @@ pub struct OperationChange {
     pub gflops_before: Option<f64>,
     /// 10⁹ operations a second after.
     pub gflops_after: Option<f64>,
-    /// What its time tells.
+    /// The verdict on its time.
     pub verdict: Verdict,
 }
 

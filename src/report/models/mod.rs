@@ -1,4 +1,4 @@
-//! The models of a profile beside each other: speed, memory per token, and what a larger model costs for its size.
+//! The models of a profile side by side: speed, memory per token, and the cost of a larger model for its size.
 
 mod markdown;
 #[cfg(test)]
@@ -12,14 +12,14 @@ use crate::error::{Error, Result, quoted};
 
 pub use markdown::render_models;
 
-/// Methods whose time is that of generating where a profile has one model: the first that is there counts. What ends
-/// with an underscore is the beginning of a name.
+/// Methods whose time is that of generating where a profile has one model: the first that is there counts. A name that
+/// ends with an underscore is the beginning of others.
 const GENERATING: [&str; 7] =
     ["InferenceComplete", "Inference", "Decode_", "Prefill_", "Batch_", "decode", "generate"];
 /// The forward passes of such a profile.
 const FORWARD: [&str; 4] = ["ForwardPass", "Transformer_Forward", "forward", "pass"];
 
-/// What a model did in a part, means over the runs.
+/// A model's figures in a part, means over the runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelFigures {
     /// The model.
@@ -61,11 +61,11 @@ pub struct Forward {
 /// All models of a profile.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelComparison {
-    /// What they are.
+    /// The models.
     pub models: Vec<ModelSpec>,
-    /// What they did, part by part.
+    /// Their figures, part by part.
     pub parts: Vec<PartModels>,
-    /// What couldn't be compared.
+    /// Models that couldn't be compared, and why.
     pub notes: Vec<String>,
 }
 
@@ -97,11 +97,11 @@ pub struct Scaling {
     pub memory_ratio: Option<f64>,
     /// `parameter_ratio` over `time_ratio`: 1 where time grows as the size does.
     pub efficiency: f64,
-    /// What to think of it.
+    /// Its grade.
     pub grade: Grade,
 }
 
-/// What to think of a scaling efficiency.
+/// The grade of a scaling efficiency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grade {

@@ -1,4 +1,4 @@
-//! What holds of every sound report, whatever it was read from: names once, times in order, a tree that is one.
+//! Checks that hold for every sound report: names stand once, times are in order, the tree is one.
 //! Faults are told by the path of the field.
 
 use std::collections::{HashMap, HashSet};
@@ -9,7 +9,7 @@ use crate::report::data::{COUNTING_VERSION, Limits, Method, Report, Run};
 /// The most methods, places of trees and events of timelines that a report may hold.
 const MAX_ROWS: usize = 1_000_000;
 
-/// Finds what is amiss with a report.
+/// Finds the first fault of a report.
 ///
 /// # Errors
 /// The path of the first field at fault, and why.

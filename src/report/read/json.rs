@@ -6,7 +6,7 @@ use super::Read;
 use crate::error::{Error, Result, quoted};
 use crate::report::data::{FORMAT, Report, VERSION};
 
-/// What every version has.
+/// The fields that every version has.
 #[derive(Deserialize)]
 struct Head {
     format: Option<serde_json::Value>,

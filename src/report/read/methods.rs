@@ -1,4 +1,4 @@
-//! Tables of methods: columns are found by what their headings say, in any order, and every row becomes a method.
+//! Tables of methods: columns are found by their headings, in any order, and every row becomes a method.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub struct Row {
     pub allocated: Option<Number>,
 }
 
-/// What a table of methods is for.
+/// The kind of a table of methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Times of a page of ours: totals and means are medians of several runs, each for itself.

@@ -23,7 +23,7 @@ pub use check::check;
 /// The largest file that is read.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// What a folder of a profile may hold, the fuller first.
+/// Files of a profile's folder, the fuller first.
 const IN_FOLDERS: [&str; 2] = ["report.json", "report.md"];
 
 /// How a profile was written down.
@@ -62,8 +62,8 @@ pub trait Dialect {
     /// The titles that its pages may have.
     fn titles(&self) -> &[&str];
 
-    /// What a page with one of these titles holds; [`Read::page`] has what most dialects need. Source and layout are
-    /// set by the caller.
+    /// The report on a page with one of these titles; [`Read::page`] fills the other fields. The caller sets source and
+    /// layout.
     ///
     /// # Errors
     /// The line at fault, and why.
@@ -77,7 +77,7 @@ pub struct Read {
     pub source: String,
     /// How it is written.
     pub layout: Layout,
-    /// What it holds. From Markdown: one run a part, without a tree; figures that a page lacks are 0 or empty.
+    /// The report. From Markdown: one run a part, without a tree; figures that a page lacks are 0 or empty.
     pub report: Report,
     /// Nanoseconds by which the total of a method may be off, by part and name, where it was rounded for a page.
     pub rounding_ns: HashMap<(usize, String), f64>,
@@ -87,7 +87,7 @@ pub struct Read {
     pub inside: HashMap<String, Vec<String>>,
     /// Whether [`Run::alloc_count`](super::data::Run::alloc_count) was measured.
     pub allocations_counted: bool,
-    /// What a reader of the comparison must know of this file.
+    /// Notes on this file for a reader of the comparison.
     pub notes: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ impl Read {
         Ok(Read { source, layout: Layout::Json, ..Read::page(report) })
     }
 
-    /// What a page held, with nothing else to tell of it.
+    /// The report of a page, without notes or rounding.
     pub fn page(report: Report) -> Read {
         Read {
             source: String::new(),

@@ -9,7 +9,7 @@ pub struct Number {
     pub rounding: f64,
 }
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// This many nanoseconds.
@@ -78,10 +78,10 @@ pub fn parse(text: &str, column: Unit) -> Result<Option<Number>, String> {
         },
     };
     let (value, places) = plain(number).map_err(|why| format!("{} {why}", crate::error::quoted(text)))?;
-    // What is counted is exact.
+    // Counts are exact.
     let rounding = if unit == Unit::None && places == 0 { 0.0 } else { 0.5 * 10f64.powi(-places) };
     let (value, rounding) = (value * unit.scale(), rounding * unit.scale());
-    // Four months in nanoseconds, and whatever else: exact in 64 bits, and far from their end.
+    // Four months in nanoseconds: exact in an f64, and far from the end of 64 bits.
     if value >= 1e16 {
         return Err(format!("{} is out of range", crate::error::quoted(text)));
     }

@@ -21,9 +21,9 @@ pub struct Page {
 pub struct Fact {
     /// Its line.
     pub line: usize,
-    /// What it is about, in lower case.
+    /// Its name, in lower case.
     pub key: String,
-    /// What stands behind the colon.
+    /// The text behind the colon.
     pub value: String,
 }
 
@@ -47,7 +47,7 @@ pub struct Table {
 pub struct Column {
     /// In lower case, the unit left out.
     pub name: String,
-    /// What its cells count.
+    /// The unit of its cells.
     pub unit: Unit,
     /// The heading as it stands.
     pub heading: String,

@@ -1,5 +1,6 @@
-//! What a reader can act on, for the head of a report: where the time goes and how far from the machine's limits that
-//! is, waiting, allocations and page faults of the measured work, kernels below the best. Each with what to do.
+//! The head of a report: findings that a reader can act on, each with advice. They are the methods with most time and
+//! their distance from the machine's limits, waiting, allocations and page faults of the measured work, and kernels
+//! below the best.
 
 use super::insights::{Piece, name, waits, words};
 use super::models::ModelRate;
@@ -11,9 +12,9 @@ use crate::report::data::{Machine, Method, Report, ThreadTime};
 
 /// Something to act on.
 pub(super) struct Action {
-    /// What was found.
+    /// The finding.
     pub found: Vec<Piece>,
-    /// What to do about it.
+    /// The advice.
     pub advice: &'static str,
     /// The share of the wall time that it is about.
     share: f64,
@@ -25,10 +26,10 @@ const METHODS: usize = 3;
 const NOTABLE: f64 = 0.02;
 /// An op that reaches this much of its roof has little to win.
 const NEAR: f64 = 0.6;
-/// What a page's first touch takes at least, in nanoseconds: a trap, a page of zeros, a table's entry.
+/// Nanoseconds of a page's first touch at least: a trap, a page of zeros, a table's entry.
 const FAULT_NS: f64 = 250.0;
 
-/// What there is to act on in all parts, first what most of the time is about.
+/// The findings of all parts, those that most of the time is about first.
 pub(super) fn of(report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>]) -> Vec<Action> {
     let mut found: Vec<Action> = kernels(&report.machine).into_iter().collect();
     for part in parts {
@@ -49,7 +50,7 @@ pub(super) fn of(report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>
     found
 }
 
-/// The methods with the largest times of their own, held against what the machine allows.
+/// The methods with the largest times of their own, held against the machine's limits.
 fn methods(report: &Report, part: &PartView<'_>) -> Vec<Action> {
     let wall = part.middle.wall_ns as f64;
     let ops = ops::of(part, &report.machine);
@@ -108,7 +109,7 @@ fn waiting(part: &PartView<'_>) -> Option<Action> {
     })
 }
 
-/// What models allocate for each token.
+/// Allocations of models for each token.
 fn allocations(part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Action> {
     let here = rates.iter().filter(|rate| rate.part == part.index && rate.alloc_count >= 1.0);
     let action = |rate: &ModelRate<'_>| {
@@ -136,12 +137,13 @@ fn faults(part: &PartView<'_>) -> Option<Action> {
     if share < NOTABLE && major == 0 {
         return None;
     }
-    let mut found = vec![words(format!("{minor} page faults in a run, {major} of the disk"))];
+    let disk = if major > 0 { format!(", {major} of them from disk") } else { String::new() };
+    let mut found = vec![words(format!("{} page faults in a run{disk}", minor.saturating_add(major)))];
     let most = part.counted().max_by_key(|(method, counters)| {
         (counters.get(Counter::MinorFaults), std::cmp::Reverse(method.total_ns))
     });
     if let Some((method, _)) = most {
-        found.extend([words(", most of them in "), name(&method.name)]);
+        found.extend([words(", most in "), name(&method.name)]);
     }
     found.push(words(format!(": at least {} % of the time.", percent(share))));
     let advice = match major {
@@ -198,7 +200,7 @@ mod tests {
             "{before:#?}"
         );
         assert!(has(&before, ["Thread 0 waited", "fewer"]), "{before:#?}");
-        for absent in ["SMALLMIND_ISA", "allocations for each token", "of the disk"] {
+        for absent in ["SMALLMIND_ISA", "allocations for each token", "from disk"] {
             assert!(!has(&before, [absent, ""]), "{absent}: {before:#?}");
         }
         report.machine.other_kernels.push(OtherKernel {
@@ -218,7 +220,7 @@ mod tests {
         let after = lines(&report);
         for planted in [
             ["of a higher one, such as gelu f32.amx.", "SMALLMIND_ISA"],
-            ["3 of the disk, most of them in Model_Medium_", "before the work"],
+            [", 3 of them from disk, most in Model_Medium_", "before the work"],
             ["with cache: Small allocates 4.00 KB in 2.00 allocations", "Top Allocators"],
         ] {
             assert!(has(&after, planted), "{planted:?}: {after:#?}");

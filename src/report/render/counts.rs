@@ -1,4 +1,4 @@
-//! What was counted, as columns and sentences that every rendering shares.
+//! Counters as columns and sentences that every rendering shares.
 
 use super::text::{NOTHING, percent, ratio, short};
 use crate::profile::Counter;
@@ -17,7 +17,7 @@ pub(super) const HEADS: [&str; 9] = [
     "branch miss %",
 ];
 
-/// Each figure, or what stands for none.
+/// Each figure, or a dash.
 pub(super) fn cells(counters: &Counters) -> [String; 9] {
     let count = |counter| counters.get(counter).map_or(NOTHING.to_owned(), |count| count.to_string());
     let share = |part, whole| {

@@ -1,10 +1,10 @@
-//! The colours of methods: what does the same kind of work has the same colour in every picture.
+//! The colours of methods: methods of the same kind of work have the same colour in every picture.
 
 use serde::Serialize;
 
 use crate::profile::Zone;
 
-/// A kind of work: a class of the page's style sheet, what it is called, and its colour on white. Colours follow
+/// A kind of work: a class of the page's style sheet, its name, and its colour on white. Colours follow
 /// Okabe and Ito's palette, which colour-blind readers can tell apart.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Family {
@@ -30,7 +30,7 @@ const OTHER: Family = family("other", "other", 0x8390a2);
 /// Every family, as the legend shows them.
 pub(super) const LEGEND: [Family; 8] = [PRODUCT, ATTENTION, NORM, POINTWISE, DATA, CHOICE, WAIT, OTHER];
 
-/// Parts of names and what they stand for; the first that is found counts.
+/// Parts of names and their kinds of work; the first that is found counts.
 const PARTS: [(&str, Family); 30] = [
     ("attention", ATTENTION),
     ("softmax", ATTENTION),

@@ -1,5 +1,5 @@
-//! What stands out in a report, worked out from its figures alone: no method is known by name here but the one
-//! in which workers wait.
+//! Sentences about figures that stand out in a report. No method is known by name here, except the one in which
+//! workers wait.
 
 use super::family::is_wait;
 use super::models::ModelRate;
@@ -47,7 +47,7 @@ const MANY_CALLS: u64 = 100;
 /// Sentences of one kind.
 const MOST: usize = 3;
 
-/// What stands out in a part, what puts the figures in doubt first.
+/// The sentences of a part, first those that put its figures in doubt.
 pub(super) fn of(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
     let mut found = Vec::new();
     found.extend(amiss(part));
@@ -251,7 +251,7 @@ fn allocations(part: &PartView<'_>, rates: &[ModelRate<'_>]) -> Vec<Insight> {
     found
 }
 
-/// What a model allocates for a token. Less than once for each is what a generation costs, not a token.
+/// Allocations of a model for a token. Less than one for each belongs to the generation, not to a token.
 fn of_a_token(rate: &ModelRate<'_>) -> Insight {
     let model = name(&rate.model.name);
     if rate.alloc_count == 0.0 {

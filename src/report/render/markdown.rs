@@ -8,7 +8,7 @@ use super::view::{self, MethodView, PartView};
 use super::{actions, counts, ops, view::Spread};
 use crate::report::data::{Machine, Report};
 
-/// Rows of the tables that show what is largest.
+/// Rows of the tables of the largest figures.
 const HOT: usize = 30;
 const ALLOCATORS: usize = 15;
 const CALLED: usize = 15;
@@ -87,7 +87,7 @@ impl Page {
 /// A figure of a part, as it is shown.
 type Figure<'a> = &'a dyn Fn(&PartView<'_>) -> String;
 
-/// What a reader can act on, with what to do.
+/// The findings that a reader can act on, with advice.
 fn first(page: &mut Page, report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>]) {
     let actions = actions::of(report, parts, rates);
     if actions.is_empty() {
@@ -414,7 +414,7 @@ fn threads(page: &mut Page, part: &PartView<'_>) {
     shared(page, part);
 }
 
-/// What each thread did, where several worked.
+/// Each thread's time, where several worked.
 fn thread_times(page: &mut Page, part: &PartView<'_>) {
     let threads = part.threads();
     if threads.len() < 2 {
@@ -441,7 +441,7 @@ fn thread_times(page: &mut Page, part: &PartView<'_>) {
     page.table(&heads, &[], rows);
 }
 
-/// What was counted in the part and in its methods.
+/// Counters of the part and of its methods.
 fn counted(page: &mut Page, report: &Report, part: &PartView<'_>) {
     let all = part.middle.counters.as_ref().map(|counters| ("**all**".to_owned(), counters));
     let methods = part.counted().map(|(method, counters)| (markdown(&method.name), counters));

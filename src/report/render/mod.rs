@@ -1,4 +1,4 @@
-//! A report as files: text for people, JSON for programs, pages and pictures, and what other tools open.
+//! A report as files: text for people, JSON for programs, pages and pictures, and formats of other tools.
 //! Every rendering takes its figures from [`view`], so that no two of them disagree.
 
 mod actions;
@@ -48,7 +48,7 @@ impl Format {
     pub const ALL: [Format; 6] =
         [Format::Markdown, Format::Json, Format::Html, Format::Flame, Format::Trace, Format::Pprof];
 
-    /// The name by which it is asked for.
+    /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Format::Markdown => "markdown",

@@ -1,4 +1,4 @@
-//! What each model did in each part: tokens a second, and what one token cost.
+//! Each model in each part: tokens a second, and the cost of a token.
 
 use super::text::ratio;
 use super::view::{PartView, Spread};

@@ -1,5 +1,5 @@
-//! The call tree as a `profile.proto`, compressed: what `go tool pprof` and its kin open. A sample is a place of
-//! the tree with what it did by itself; a part is the outermost function.
+//! The call tree as a `profile.proto`, compressed, for `go tool pprof` and its kin. A sample is a place of the tree
+//! with the figures of its own; a part is the outermost function.
 //! The messages are those of github.com/google/pprof/blob/main/proto/profile.proto, as far as they are used.
 
 use std::collections::HashMap;
@@ -110,7 +110,7 @@ fn profile(report: &Report) -> Profile {
     writer.text("");
     let kinds = [("calls", "count"), ("time", "nanoseconds"), ("alloc_space", "bytes"), ("flops", "count")];
     let parts = view::parts(report);
-    // Other tools show a type that all samples have as 0 like any other: only what was counted gets one.
+    // Other tools show a type whose samples are all 0 like any other: only known counters get one.
     let is_counted = |counter: &Counter| {
         let nodes = || parts.iter().flat_map(|part| part.tree.nodes);
         nodes().filter_map(|node| node.counters.as_ref()).any(|counters| counters.get(*counter).is_some())
@@ -252,10 +252,17 @@ mod tests {
         assert_eq!(sum(2), over(&|part| part.middle.alloc_bytes));
         assert_eq!(sum(3), over(&|part| part.flops()));
         assert_eq!(profile.duration_nanos as u64, sum(1));
+        // What was counted in roots is that of their parts and of all below.
+        let faults = |part: &PartView<'_>| {
+            let roots = part.tree.roots().map(|root| part.tree.nodes[root].counters.as_ref().unwrap());
+            roots.map(|counters| counters.get(Counter::MinorFaults).unwrap()).sum()
+        };
+        assert_eq!(sum(4), over(&faults));
         let name = |number: i64| profile.string_table[number as usize].as_str();
         let types: Vec<_> =
             profile.sample_type.iter().map(|kind| (name(kind.r#type), name(kind.unit))).collect();
         assert_eq!(types[1], ("time", "nanoseconds"));
+        assert_eq!((types[4], types.len()), (("minor_page_faults", "count"), 12));
         assert_eq!(name(profile.default_sample_type), "time");
         assert_eq!(name(0), "");
         let deepest = profile.sample.iter().max_by_key(|sample| sample.location_id.len()).unwrap();

@@ -1,4 +1,4 @@
-//! A made-up report for tests and for looking at pages: what the mode `enhanced` would give on a small machine,
+//! A made-up report for tests and for looking at pages: one of the mode `enhanced` on a small machine,
 //! with two threads, three runs and a timeline.
 
 use std::collections::HashMap;
@@ -99,7 +99,7 @@ fn figures(place: &Place, parent: Option<usize>, depth: usize) -> Method {
     }
 }
 
-/// What would be counted in so much time on a core of 3 GHz.
+/// Counters of so much time on a core of 3 GHz.
 fn counters(ns: u64, faults: u64) -> Counters {
     let values = [
         (Counter::MinorFaults, faults),
@@ -200,7 +200,7 @@ fn micro(name: &str, op: &str, calls: u64, each_ns: u64, flops: u64, bytes: u64)
 fn model(name: &str, dim: u64, layers: u64, vocab: u64, tokens: u64, positions: u64) -> Place {
     let each = positions / tokens;
     let calls = tokens * layers;
-    // 60 GFLOPS, and what a call costs anyhow.
+    // 60 GFLOPS, and the fixed cost of a call.
     let linear = |zone: &str, calls: u64, n: u64, k: u64| {
         let flops = 2 * each * n * k;
         place(zone, calls, calls * (600 + flops / 60), vec![])

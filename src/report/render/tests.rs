@@ -271,6 +271,72 @@ fn a_trace_has_complete_events_in_order() {
 }
 
 #[test]
+fn a_trace_has_tracks_of_counters() {
+    let report = report();
+    let trace: serde_json::Value = serde_json::from_str(&text(&report, Format::Trace)).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let track = |name: &str| -> Vec<(f64, f64)> {
+        let of_part = events.iter().filter(|event| event["ph"] == "C" && event["pid"] == 1);
+        let values = of_part.filter(|event| event["name"] == name).map(|event| {
+            let value = event["args"].as_object().unwrap().values().next().unwrap();
+            (event["ts"].as_f64().unwrap(), value.as_f64().unwrap())
+        });
+        values.collect()
+    };
+    // Both threads work or wait from the first op on; at last only the first is left, then none.
+    let working = track("threads working");
+    assert!(working.iter().all(|&(_, count)| (0.0..=2.0).contains(&count)), "{working:?}");
+    assert!(working.iter().any(|&(_, count)| count == 2.0));
+    assert_eq!(working.last().unwrap().1, 0.0);
+    assert!(working.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    let timeline = &report.parts[0].runs[0].timeline;
+    for thread in [0, 1] {
+        let faults = track(&format!("minor page faults, thread {thread}"));
+        let counted = timeline.iter().filter(|event| event.thread == thread && event.counters.is_some());
+        assert_eq!(faults.len(), counted.count());
+        assert!(faults.windows(2).all(|pair| pair[0].0 <= pair[1].0 && pair[0].1 <= pair[1].1), "{faults:?}");
+        let rates = track(&format!("instructions per cycle, thread {thread}"));
+        assert!(!rates.is_empty() && rates.iter().all(|&(_, rate)| (rate - 2.0).abs() < 0.1), "{rates:?}");
+    }
+    // One that wasn't counted has the track of threads alone.
+    let mut plain = report.clone();
+    plain.parts[0].runs[0].timeline.iter_mut().for_each(|event| event.counters = None);
+    assert!(!text(&plain, Format::Trace).contains("minor page faults, thread 0\",\"ph\":\"C\",\"pid\":1"));
+}
+
+#[test]
+fn every_rendering_has_the_counters_the_waiting_and_the_reasons() {
+    let report = report();
+    let markdown = text(&report, Format::Markdown);
+    let threads = table(&markdown, "same work", "Threads");
+    let run = &report.parts[0].runs[2];
+    assert_eq!(threads.len(), 2);
+    for (row, thread) in threads.iter().zip(&run.threads) {
+        assert_eq!(row[0], thread.thread.to_string());
+        let times = [thread.working_ns, thread.waiting_ns, thread.idle_ns].map(|ns| text::ms(ns as f64));
+        assert_eq!(row[1..4], times);
+        let busy = (thread.working_ns + thread.waiting_ns) as f64;
+        assert_eq!(row[4], format!("{:.1}", 100.0 * thread.waiting_ns as f64 / busy));
+    }
+    let counted = table(&markdown, "same work", "Counters");
+    assert_eq!((&*counted[0][0], &*counted[0][7]), ("**all**", "2.00"));
+    let creation = counted.iter().find(|row| row[0] == "Model_Medium_Creation").unwrap();
+    assert_eq!(creation[1], (13_900_000 / 4096).to_string());
+    assert_eq!(creation[9], text::NOTHING, "unknown counters are dashes");
+    let line = "Not counted: branches, branch misses (the processor has too few counters for it).";
+    let page = text(&report, Format::Html);
+    for whole in [&markdown, &page] {
+        assert!(whole.contains(line));
+        assert!(whole.contains("this CPU lacks amx"));
+    }
+    let [first, glance] = ["What to do first", "class=\"glance\""].map(|piece| page.find(piece).unwrap());
+    assert!(first < glance, "the front comes first");
+    let [first, summary] = ["## What to Do First", "## Summary"].map(|piece| markdown.find(piece).unwrap());
+    assert!(first < summary);
+    assert_eq!(page.matches("What the system and the processor counted").count(), 2);
+}
+
+#[test]
 fn a_flame_graph_is_well_formed_and_as_wide_as_the_wall() {
     for (what, report) in odd_reports().into_iter().chain([("sample", report())]) {
         let svg = text(&report, Format::Flame);

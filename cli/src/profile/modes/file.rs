@@ -72,7 +72,7 @@ fn context(model: &Arc<Model>, args: &ModelFile) -> Result<Context> {
     Context::new(model.clone(), &params)
 }
 
-/// What is done with the model.
+/// A kind of work with the model.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Prefill,
@@ -89,7 +89,7 @@ impl Kind {
         }
     }
 
-    /// What is done, behind so many positions.
+    /// The work in a sentence, behind so many positions.
     fn about(self, count: usize, before: usize) -> String {
         let what = match self {
             Kind::Prefill => format!("A prompt of {count} tokens, logits at the last"),
@@ -119,10 +119,10 @@ struct Passes {
     inference: Zone,
     /// Each of them.
     method: Zone,
-    /// The prompt, and what comes after it: which tokens they are doesn't change the work, and a spread visits the
+    /// The prompt and the tokens after it. Which tokens they are doesn't change the work; a spread of them visits the
     /// embedding table fairly.
     tokens: Vec<u32>,
-    /// Tokens that come before what counts.
+    /// Tokens that come before the measured ones.
     before: usize,
     spec: ModelSpec,
     context: Rc<RefCell<Context>>,

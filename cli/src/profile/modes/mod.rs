@@ -1,4 +1,5 @@
-//! What `smallmind profile` measures: a model file, or a mode with a workload of its own; and where the report goes.
+//! The measurements of `smallmind profile`: a model file, or a mode with a workload of its own; and the report's way
+//! to its files and to standard output.
 
 mod file;
 pub mod plan;
@@ -43,7 +44,7 @@ fn named(name: &str) -> Result<&'static Mode> {
     })
 }
 
-/// Writes what was measured to the folder that was asked for, and prints it.
+/// Measures, writes the report to the folder, if one was given, and prints it.
 fn deliver(
     args: &RunArgs,
     measure: impl FnOnce() -> Result<Report>,

@@ -1,5 +1,6 @@
-//! What a mode runs, in parts with a clock of their own, and how they are measured: all of a part once uncounted, so
-//! that the first run is like the others, then as often as was asked for, and at last one token with a timeline.
+//! The parts that a mode runs, each with a clock of its own, and how they are measured: all of a part once without
+//! being counted, so that the first run is like the others, then the given number of runs, at last one token with a
+//! timeline.
 
 use indicatif::ProgressBar;
 use smallmind::kernels::KernelSet;
@@ -13,7 +14,7 @@ const EVENTS: usize = 1 << 14;
 
 /// A piece of a part.
 pub trait Workload {
-    /// What a progress line calls it.
+    /// Its name in a progress line.
     fn name(&self) -> &str;
 
     /// Done before each run, unrecorded.
@@ -21,7 +22,8 @@ pub trait Workload {
         Ok(())
     }
 
-    /// Done right before the work, with recording off: what the work before has driven out of the caches comes back.
+    /// Runs right before the work, with recording off, and brings back into the caches the data that the workload
+    /// before has driven out.
     fn warm(&mut self) -> Result<()> {
         Ok(())
     }
@@ -29,7 +31,7 @@ pub trait Workload {
     /// The work. All of it stands in scopes, so that their times add up to the part's.
     fn run(&mut self) -> Result<()>;
 
-    /// One more token after a run, where the work has such: what a timeline shows.
+    /// One more token after a run, for the timeline; none where the work makes no tokens.
     fn token(&mut self) -> Option<Result<()>> {
         None
     }
@@ -44,9 +46,9 @@ pub trait Workload {
 pub struct PartPlan {
     /// Such as "same work".
     pub name: String,
-    /// What is done, in a sentence.
+    /// The work, in a sentence.
     pub about: String,
-    /// What it runs, one after the other.
+    /// The workloads, which run one after the other.
     pub workloads: Vec<Box<dyn Workload>>,
 }
 
@@ -82,7 +84,7 @@ impl Plan {
     }
 }
 
-/// Adds what a part made with a model to the models so far.
+/// Adds the tokens that a part made with a model to the models so far.
 fn note_tokens(models: &mut Vec<ModelSpec>, model: ModelSpec, tokens: u64, part: usize, parts: usize) {
     let known = models.iter().position(|known| known.name == model.name);
     let index = known.unwrap_or_else(|| {
@@ -136,7 +138,7 @@ impl PartPlan {
     }
 }
 
-/// What a report says of a model, but for its tokens.
+/// The description of a model in a report, without its tokens.
 pub fn model_spec(name: &str, model: &Model, tensors: usize) -> ModelSpec {
     let config = model.config();
     ModelSpec {

@@ -44,7 +44,7 @@ pub(super) fn of(part: &PartView<'_>) -> Icicle {
         let width = node.total_ns as f64 * scale[parent];
         next[parent] += width;
         next[index] = left;
-        // Where what was called took longer than its caller (on several threads), it is drawn to fit.
+        // Callees that took longer than their caller (on several threads) are drawn to fit.
         let inside = tree.inside_ns(index) as f64;
         scale[index] = ratio(width, inside.max(node.total_ns as f64));
         if width < NARROWEST || cells.len() >= MOST_CELLS {

@@ -64,7 +64,7 @@ fn place(fraction: f64) -> String {
     format!("{:.3}", 100.0 * fraction.clamp(0.0, 1.0))
 }
 
-/// The tooltip of a method: its name, then what was measured.
+/// The tooltip of a method: its name, then its figures.
 fn tooltip(name: &str, facts: &[(&str, String)]) -> String {
     let mut lines = vec![text::one_line(name)];
     lines.extend(facts.iter().map(|(what, value)| format!("{what}: {value}")));

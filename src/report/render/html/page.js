@@ -1,4 +1,4 @@
-// What a page can do beyond being looked at: zoom into the call tree, and sort tables.
+// Zooms into the call tree, and sorts tables.
 // The page is complete without it.
 "use strict";
 

@@ -1,4 +1,4 @@
-//! Threads on the page: what each did, the methods that they shared, and what was counted.
+//! Threads on the page: their times, the methods that they shared, and counters.
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ const SHARED: usize = 24;
 /// Methods that were counted.
 const COUNTED: usize = 60;
 
-/// What a thread did.
+/// A thread's time.
 #[derive(Serialize)]
 pub(in super::super) struct Thread {
     number: usize,
@@ -24,7 +24,7 @@ pub(in super::super) struct Thread {
     idle: String,
     waiting_share: String,
     bar: [String; 2],
-    /// What was counted, as the heads of `counts` have it; empty where nothing was.
+    /// Its counters, as the heads of `counts` have them; empty where nothing was counted.
     counts: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ pub(in super::super) struct Shared {
     lanes: Vec<Bar>,
 }
 
-/// What was counted in a method.
+/// A method's counters.
 #[derive(Serialize)]
 pub(in super::super) struct Counted {
     name: String,
@@ -48,7 +48,7 @@ pub(in super::super) struct Counted {
     cells: [String; 9],
 }
 
-/// What each thread did, where several worked.
+/// Each thread's time, where several worked.
 pub(super) fn of(part: &PartView<'_>) -> Vec<Thread> {
     let wall = part.middle.wall_ns as f64;
     let threads = part.threads();
@@ -73,7 +73,7 @@ pub(super) fn of(part: &PartView<'_>) -> Vec<Thread> {
     threads.iter().map(of_thread).collect()
 }
 
-/// What was counted in the run, and in the methods whose calls were counted.
+/// Counters of the run, and of the methods whose calls were counted.
 pub(super) fn counted(part: &PartView<'_>) -> Vec<Counted> {
     let all = part.middle.counters.iter().map(|counters| Counted {
         name: "all".to_owned(),

@@ -77,7 +77,7 @@ fn waits(event: &Event) -> bool {
 
 fn lane(thread: usize, events: &[&Event], start: u64, span: f64) -> Lane {
     let mut events: Vec<&Event> = events.to_vec();
-    // What is drawn later covers what was drawn before: waits come last.
+    // Later bars cover earlier ones: waits come last.
     events.sort_by_key(|event| (waits(event), event.depth, event.start_ns));
     let highest = events.iter().filter(|event| !waits(event)).map(|event| event.depth).min().unwrap_or(0);
     let bars: Vec<Bar> = events

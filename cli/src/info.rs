@@ -1,4 +1,4 @@
-//! `smallmind info` and `smallmind kernels`: what a file holds, what this build and CPU can run.
+//! `smallmind info` and `smallmind kernels`: the contents of a file, and the kernels of this build and CPU.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub fn file(args: &Info) -> Result<()> {
     print(&text)
 }
 
-/// The graph and the plan, which the file's header is enough for.
+/// The graph and the plan. The file's header is enough for them.
 fn computation(gguf: &Gguf, args: &Info) -> Result<String> {
     let (_, graph) = read_graph(gguf)?;
     let mut texts = Vec::new();
@@ -84,8 +84,8 @@ pub fn kernels() -> Result<()> {
     print(&text)
 }
 
-/// A line for each op and type, a column for each level that this build knows: the register tile, or only
-/// that there is a kernel.
+/// A line for each op and type, and a column for each instruction set of this build: the register tile, or "yes" for a
+/// kernel without one.
 fn kernel_table(kernels: &[KernelInfo]) -> String {
     let levels: Vec<_> = IsaId::ALL.into_iter().filter(|&isa| kernels.iter().any(|k| k.isa == isa)).collect();
     let mut text = format!("{:<16} {:<6}", "op", "type");

@@ -1,4 +1,4 @@
-//! What can be typed: commands, options, their defaults and what help says of them.
+//! The command line: commands, options, defaults and help.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ use smallmind::threads::MAX_WORKERS;
 use crate::conditions::Conditions;
 use crate::profile::args::{Baseline, Profile};
 
-/// How the shape of a random model is written.
+/// The syntax of a random model's shape, in help.
 const SHAPE: &str = "small|medium|VOCAB,CONTEXT,DIM,LAYERS,HEADS";
 
-/// Accepts the thread counts that a team can have, so that a wrong one is told before a long load.
+/// Accepts the sizes of a team, so that a wrong one is an error before a long load.
 pub fn thread_count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
 }
@@ -36,7 +36,7 @@ pub fn cache_type(name: &str) -> Result<CacheType, &'static str> {
 }
 
 fn shape(text: &str) -> Result<GptConfig, String> {
-    // What is wrong with it, without the kind of error that it is.
+    // Only the text: clap adds the argument.
     text.parse().map_err(|error: smallmind::Error| match error {
         smallmind::Error::InvalidArgument(what) => what,
         other => other.to_string(),
@@ -71,7 +71,7 @@ pub enum Command {
     Baseline(Baseline),
 }
 
-/// Which model, and with what it runs.
+/// The model and the parameters of its context.
 #[derive(Group)]
 pub struct ModelArgs {
     /// Model file (GGUF)
@@ -87,31 +87,30 @@ pub struct ModelArgs {
     /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
     #[arg(long, value_name = "16|auto|8", default_value = "16", hide_default_value = true, value_parser = activations)]
     pub activations: Activations,
-    /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
+    /// Element type of cached keys and values: fewer bytes are faster deep in a text; f16 is as good as f32
     #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]
     pub kv: CacheType,
-    /// Stretch positions by this factor, for contexts longer than the model was trained on [default: as the file
-    /// says]
+    /// Divide positions by this factor, for contexts longer than the model was trained on [default: the file's]
     #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
     pub rope_scale: f32,
-    /// Base of the rotary frequencies [default: as the file says]
+    /// Base of the rotary frequencies [default: the file's]
     #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
     pub rope_base: f32,
-    /// Map the file instead of reading it (it must not change while it is loaded)
+    /// Map the file instead of reading it; nobody may change the file while the program runs
     #[arg(long)]
     pub mmap: bool,
     /// Print where time and memory went
     #[arg(long)]
     pub profile: bool,
-    /// Print the text alone: no progress, no summary
+    /// Print only the text: no progress, no summary
     #[arg(short, long)]
     pub quiet: bool,
 }
 
-/// How tokens are chosen.
+/// The parameters of sampling.
 #[derive(Group)]
 pub struct SamplingArgs {
-    /// 0 always takes the likeliest token; higher is more varied
+    /// 0 always takes the likeliest token; higher values are more varied
     #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     pub temp: f32,
     /// Keep the K likeliest tokens; 0 keeps all
@@ -126,7 +125,7 @@ pub struct SamplingArgs {
     /// Make tokens of the recent text less likely; 1 is off
     #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
     pub repeat_penalty: f32,
-    /// Where the draws begin; the same seed gives the same text [default: the clock]
+    /// Seed of the random draws; the same seed gives the same text [default: from the clock]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
@@ -143,10 +142,10 @@ pub struct Generate {
     /// Most tokens to generate
     #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 128)]
     pub max_tokens: usize,
-    /// End the text where this comes, and leave it out; may be given several times
+    /// End the text before this string; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
-    /// Treat the text as a message and answer it by the model's chat template
+    /// Treat the text as a message, and answer it with the model's chat template
     #[arg(long)]
     pub chat: bool,
     /// With --chat: how the model should behave
@@ -166,7 +165,7 @@ pub struct Chat {
     /// Most tokens in a reply
     #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 1024)]
     pub max_tokens: usize,
-    /// End a reply where this comes, and leave it out; may be given several times
+    /// End a reply before this string; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
 }
@@ -181,10 +180,10 @@ pub struct Info {
     /// List every metadata key
     #[arg(long)]
     pub metadata: bool,
-    /// Show what the model computes, and nothing else
+    /// Show only the computation graph
     #[arg(long)]
     pub graph: bool,
-    /// Show the steps of a forward pass, and nothing else
+    /// Show only the steps of a forward pass
     #[arg(long)]
     pub plan: bool,
     /// With --plan: bits that activations keep at matmuls with quantised weights
@@ -202,16 +201,16 @@ pub struct Kernels {
 
 #[derive(Group)]
 pub struct Create {
-    /// What it is: a GPT of this shape, in f32 and without a vocabulary
+    /// The shape: a GPT in f32, without a vocabulary
     #[arg(long, value_name = SHAPE, value_parser = shape)]
     pub random: GptConfig,
-    /// What the weights follow from: the same seed gives the same file
+    /// Seed of the weights: the same seed gives the same file
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Where it goes
+    /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Overwrite a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     pub force: bool,
 }

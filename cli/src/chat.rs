@@ -1,5 +1,5 @@
-//! `smallmind chat`: several turns on one cache. Each turn renders the whole conversation; what the
-//! cache already holds of it is not computed again.
+//! `smallmind chat`: several turns on one cache. Each turn renders the whole conversation; the part that the cache
+//! already has is not computed again.
 
 use std::io::{BufRead, IsTerminal, Read};
 
@@ -14,7 +14,7 @@ use crate::interrupt;
 use crate::output::remark;
 use crate::session::{Session, checked_prompt};
 
-/// Something said, kept for the turns to come.
+/// A message of the conversation, kept for later turns.
 struct Turn {
     role: &'static str,
     content: String,
@@ -30,7 +30,7 @@ pub fn run(args: &Chat) -> Result<()> {
     let begin = turns.len();
     let prompting = std::io::stdin().is_terminal() && !args.model.quiet;
     if prompting {
-        remark("[type a message; /clear begins anew, /quit or Ctrl-D ends, Ctrl-C stops a reply]\n");
+        remark("[type a message; /clear starts over, /quit or Ctrl-D ends, Ctrl-C stops a reply]\n");
     }
     while let Some(line) = read_line(prompting)? {
         match line.trim() {
@@ -45,12 +45,12 @@ pub fn run(args: &Chat) -> Result<()> {
             text => turns.push(Turn { role: "user", content: text.to_owned() }),
         }
         match reply(&mut session, &turns, &length) {
-            // Stopped before its first word: as if the message had not been sent.
+            // Stopped before its first word: forget the message.
             Ok(content) if content.is_empty() => drop(turns.pop()),
             Ok(content) => turns.push(Turn { role: "assistant", content }),
             Err(error @ Error::ContextFull { .. }) => {
                 turns.pop();
-                remark(&format!("smallmind: {error}: /clear begins anew, --ctx gives more room\n"));
+                remark(&format!("smallmind: {error}: /clear starts over, --ctx gives more room\n"));
             }
             Err(error) => return Err(error),
         }
@@ -63,7 +63,7 @@ fn reply(session: &mut Session, turns: &[Turn], length: &GenerationParams<'_>) -
     let messages: Vec<_> = turns.iter().map(|t| Message::new(t.role, &t.content)).collect();
     let tokens = checked_prompt(conversation(session, &messages)?, session.context.n_ctx())?;
     let held = session.context.tokens().iter().zip(&tokens).take_while(|(a, b)| a == b).count();
-    // At least one token has to be decoded, for the logits after it.
+    // Decode at least one token, for the logits after it.
     let held = held.min(tokens.len() - 1);
     session.context.rewind(held)?;
     let written = session.write(&tokens[held..], length)?;
@@ -77,7 +77,7 @@ fn read_line(prompting: bool) -> Result<Option<String>> {
         remark("> ");
     }
     let mut line = String::new();
-    // One byte more than the tokenizer takes, for it to say so.
+    // One byte more than the tokenizer takes, so that it reports a longer text.
     let read = std::io::stdin().lock().take(MAX_TEXT_BYTES as u64 + 1).read_line(&mut line);
     match read.map_err(|source| Error::Io { path: "standard input".into(), source })? {
         0 => Ok(None),

@@ -10,7 +10,7 @@ use smallmind::{Error, Result};
 use crate::args::Create;
 use crate::output::print;
 
-/// Bytes made and written at a time.
+/// Bytes computed and written at a time.
 const CHUNK: usize = 1 << 20;
 
 pub fn run(args: &Create) -> Result<()> {
@@ -18,7 +18,7 @@ pub fn run(args: &Create) -> Result<()> {
     let path = &args.output;
     let io_error = |source| Error::Io { path: path.clone(), source };
     let mut options = OpenOptions::new();
-    // A file that is there is refused by the system, at the same moment that another would be made.
+    // `create_new` makes the system refuse an existing file, without a gap between the check and the creation.
     options.write(true).truncate(args.force).create(args.force).create_new(!args.force);
     let mut file = options.open(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {

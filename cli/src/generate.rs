@@ -52,7 +52,7 @@ pub fn conversation(session: &Session, messages: &[Message<'_>]) -> Result<Vec<u
 
 fn read_stdin() -> Result<String> {
     let mut bytes = Vec::new();
-    // One byte more than the tokenizer takes, for it to say so.
+    // One byte more than the tokenizer takes, so that it reports a longer text.
     let read = std::io::stdin().lock().take(MAX_TEXT_BYTES as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|source| Error::Io { path: "standard input".into(), source })?;
     String::from_utf8(bytes).map_err(|_| Error::invalid("standard input is not UTF-8"))

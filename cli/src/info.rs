@@ -1,4 +1,4 @@
-//! `smallmind info`: what a file holds.
+//! `smallmind info`: the contents of a file.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub fn file(args: &Info) -> Result<()> {
     print(&text)
 }
 
-/// The graph and the plan, which the file's header is enough for.
+/// The graph and the plan. The file's header is enough for them.
 fn computation(gguf: &Gguf, args: &Info) -> Result<String> {
     let (_, graph) = read_graph(gguf)?;
     let mut texts = Vec::new();

@@ -1,4 +1,4 @@
-//! Ctrl-C: stops what is being generated, and ends the program where nothing is.
+//! Ctrl-C stops a running generation; otherwise it ends the program.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,13 +7,13 @@ use crate::output::remark;
 static GENERATING: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// What a shell expects of a program ended by SIGINT.
+/// The exit code that shells expect of a program ended by SIGINT.
 pub const EXIT_CODE: u8 = 130;
 
-/// Takes over Ctrl-C. Where that can't be had (no signals), the default stays.
+/// Installs the handler of Ctrl-C. If the system has no signals, the default stays.
 pub fn install() {
     let _ = ctrlc::set_handler(|| {
-        // A second Ctrl-C means it: a prefill ends only with its batch.
+        // A second Ctrl-C ends the program: a prefill only ends after its batch.
         if !GENERATING.load(Ordering::SeqCst) || REQUESTED.swap(true, Ordering::SeqCst) {
             remark("\n");
             std::process::exit(EXIT_CODE.into());

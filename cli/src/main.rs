@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Help where it was asked for, or what is wrong with the command line.
+/// Prints help on request, or the fault of the command line.
 fn not_parsed(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // A pipe may be closed: `smallmind --help | head`.

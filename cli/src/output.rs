@@ -1,5 +1,5 @@
-//! What the program prints: results to standard output, remarks to standard error.
-//! Neither panics where nobody reads any more, as `println!` and `eprintln!` would.
+//! Output: results go to standard output, remarks to standard error.
+//! A closed pipe causes no panic, as it would in `println!` and `eprintln!`.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
@@ -31,11 +31,11 @@ pub fn printable(text: &str) -> String {
 
 /// Prints a remark as it is, without adding a line break.
 pub fn remark(text: &str) {
-    // Who closed standard error doesn't want to be told.
+    // If standard error is closed, there is nobody to tell.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// A line on standard error that tells a watching person where a measurement is, if there is one.
+/// A line on standard error with the progress of a measurement, if standard error is a terminal.
 pub fn progress(quiet: bool) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,4 +1,4 @@
-//! What `generate` and `chat` share: loading with progress, streaming to the terminal, the summary.
+//! The common part of `generate` and `chat`: loading with progress, streaming to the terminal, the summary.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -18,11 +18,11 @@ use crate::args::{ModelArgs, SamplingArgs};
 use crate::interrupt::Generating;
 use crate::output::{failed, remark};
 
-/// Most positions of context unless more are asked for: what a model was trained on may need more memory
-/// than there is.
+/// Most positions of context by default: the cache for all positions that a model was trained on may not fit into
+/// memory.
 const DEFAULT_CONTEXT: usize = 4096;
 
-/// What [`Session::write`] wrote.
+/// The result of [`Session::write`].
 pub struct Written {
     pub text: String,
     pub summary: Summary,
@@ -51,7 +51,7 @@ impl Session {
             .with_min_p(sampling.min_p)
             .with_repetition_penalty(sampling.repeat_penalty)
             .with_seed(seed);
-        // A wrong value should be told before a long load.
+        // Report a wrong value before a long load.
         params.validate()?;
         length.validate()?;
         let rope = RopeOverrides::default().with_base(args.rope_base).with_factor(args.rope_scale);
@@ -75,8 +75,8 @@ impl Session {
         self.context.model()
     }
 
-    /// Appends `prompt`, streams what the model writes to standard output and returns it. Ctrl-C ends it, also between
-    /// two pieces of the prompt.
+    /// Appends `prompt`, streams the generated text to standard output and returns it. Ctrl-C ends the generation, also
+    /// between two pieces of the prompt.
     pub fn write(&mut self, prompt: &[u32], params: &GenerationParams<'_>) -> Result<Written> {
         let generating = Generating::begin();
         let mut text = String::new();
@@ -94,7 +94,7 @@ impl Session {
             }
         })?;
         match result.and_then(|()| writeln!(out)) {
-            // A closed pipe means that nobody reads any more.
+            // A closed pipe is no error: nobody reads any more.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failed(error)),
             _ => Ok(Written { text, summary, interrupted: generating.interrupted() }),
         }
@@ -139,7 +139,7 @@ fn clock_seed() -> u64 {
     (since.as_nanos() % 1_000_000_007) as u64
 }
 
-/// Loads a model, with a bar where a person watches and the load lasts.
+/// Loads a model, with a progress bar on a terminal if the load takes long.
 pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
     let bar = if args.quiet || !std::io::stderr().is_terminal() {
         ProgressBar::hidden()
@@ -151,7 +151,7 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
     }
     let start = Instant::now();
     let progress = |done: f32| {
-        // A bar that is gone in a blink only flickers.
+        // For a short load, a bar would only flicker.
         if start.elapsed() > Duration::from_millis(300) {
             bar.set_position((done * 1000.0) as u64);
         }
@@ -159,7 +159,7 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
     };
     let params = LoadParams::default().with_progress(&progress).with_activations(args.activations);
     let model = if args.mmap {
-        // SAFETY: whoever asks for --mmap has been told not to change the file meanwhile.
+        // SAFETY: --mmap is the user's promise (see its help) that nobody changes the file while the program runs.
         unsafe { MapSource::open(&args.model) }.and_then(|map| Model::from_source(Arc::new(map), &params))
     } else {
         Model::open(&args.model, &params)
@@ -179,7 +179,7 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
     Ok(model)
 }
 
-/// The prompt's tokens, or why they can't go in.
+/// Checks that the prompt has tokens and fits into the context.
 pub fn checked_prompt(tokens: Vec<u32>, n_ctx: usize) -> Result<Vec<u32>> {
     if tokens.is_empty() {
         return Err(Error::invalid("the prompt is empty"));

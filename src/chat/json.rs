@@ -1,5 +1,5 @@
-//! The `tojson` filter as chat templates expect it: Python's `json.dumps(…, ensure_ascii=False)`.
-//! It separates items by `", "` and keys by `": "`, and escapes nothing for HTML; minijinja's own filter differs in both.
+//! The `tojson` filter as chat templates expect it: Python's `json.dumps(…, ensure_ascii=False)`. It separates items by
+//! `", "` and keys by `": "`, and escapes nothing for HTML; minijinja's own filter differs in both.
 
 use minijinja::value::Kwargs;
 use minijinja::{Error, ErrorKind, Value};

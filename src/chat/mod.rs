@@ -2,13 +2,13 @@
 //! A template is a Jinja program in a model file (`tokenizer.chat_template`). minijinja runs it, with the settings and
 //! helpers of Hugging Face's `apply_chat_template`.
 //!
-//! **Templates come from outside**, so source, steps, nesting and output are bounded. One thing isn't: the memory of a value
-//! that a malicious template doubles again and again.
+//! **Templates come from outside**, so source, steps, nesting and output are bounded. One thing isn't: the memory of a
+//! value that a malicious template doubles again and again.
 //!
-//! **Content is not escaped.** A template writes special tokens and the messages' contents into one text. When this text is
-//! tokenised with `parse_special`, `<|im_end|>` within a content ends its message, as in all engines that use templates.
-//! Before passing on text from strangers, remove the texts of all
-//! [control tokens](crate::tokenizer::Tokenizer::is_control) from it.
+//! **Content is not escaped.** A template writes special tokens and the messages' contents into one text. When this
+//! text is tokenised with `parse_special`, `<|im_end|>` within a content ends its message, as in all engines that use
+//! templates. Before passing on text from strangers, remove the texts of all [control
+//! tokens](crate::tokenizer::Tokenizer::is_control) from it.
 
 mod clock;
 mod json;
@@ -30,9 +30,9 @@ const FUEL: u64 = 10_000_000;
 /// Most levels of nested macros and blocks.
 const RECURSION_LIMIT: usize = 100;
 const NAME: &str = "chat_template";
-/// Memory that a message takes during a rendering, in bytes, besides its text.
+/// Memory that a message takes during a rendering, in bytes, in addition to its text.
 const MESSAGE_BYTES: usize = 1024;
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const WHAT: &str = "a chat template";
 
 /// A message of a conversation.
@@ -70,8 +70,8 @@ impl Template {
     /// Compiles `source`. The template sees `bos` and `eos` as `bos_token` and `eos_token`.
     ///
     /// # Errors
-    /// [`Error::Format`] for a template that is empty, is longer than [`MAX_TEMPLATE_BYTES`] or doesn't compile, then with
-    /// minijinja's message and line; [`Error::OutOfMemory`].
+    /// [`Error::Format`] for a template that is empty, is longer than [`MAX_TEMPLATE_BYTES`] or doesn't compile, then
+    /// with minijinja's message and line; [`Error::OutOfMemory`].
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
         if source.trim().is_empty() {
             return Err(Error::format("the chat template is empty (tokenizer.chat_template)"));
@@ -111,8 +111,8 @@ impl Template {
     /// The text of a conversation. With `add_generation_prompt` it ends with the beginning of the assistant's answer.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] with the template's own message where it rejects the messages (an unknown role, turns in
-    /// the wrong order), and where a rendering exceeds a limit; [`Error::OutOfMemory`].
+    /// [`Error::InvalidArgument`] with the template's own message where it rejects the messages (an unknown role, turns
+    /// in the wrong order), and where a rendering exceeds a limit; [`Error::OutOfMemory`].
     pub fn render(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(|e| Error::Internal(describe(&e)))?;
         // minijinja allocates infallibly: check first that it can have the memory for copies of the messages.

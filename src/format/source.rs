@@ -26,7 +26,8 @@ pub trait ByteSource: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Format`] with name and range where the range ends after [`ByteSource::len`]; [`Error::Io`] where the
-    /// system can't read, or the file has become shorter since it was opened. Part of `buf` may have been overwritten then.
+    /// system can't read, or the file has become shorter since it was opened. Part of `buf` may have been overwritten
+    /// then.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 }
 
@@ -124,11 +125,13 @@ impl MapSource {
     /// change, and an access past the end of a truncated file ends the process.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file can't be opened or mapped; [`Error::InvalidArgument`] for a folder, a pipe or a device.
+    /// [`Error::Io`] where the file can't be opened or mapped; [`Error::InvalidArgument`] for a folder, a pipe or a
+    /// device.
     pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (file, _) = open_regular(path)?;
-        // SAFETY: the caller promises that nobody truncates or changes the file while the source, and so the map, lives.
+        // SAFETY: the caller promises that nobody truncates or changes the file while the source, and so the map,
+        // lives.
         let map = unsafe { memmap2::Mmap::map(&file) };
         let map = map.map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Ok(Self { map, name: path.display().to_string() })

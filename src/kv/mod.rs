@@ -1,10 +1,9 @@
-//! The cache of keys and values, in pages that are allocated to sequences as they grow.
-//! Layers with the same heads and the same window form a group with its own pool of pages. A page holds [`TILE`] positions
-//! of all layers of a group, in tiles that the attention kernel reads sequentially. A sequence has a block table for each
-//! group, so a layer with a window releases pages that no later row sees. A sequence may also have state of fixed size,
-//! for recurrent layers.
-//! The layers and heads of a page are contiguous, and pages are allocated from the first one on. So memory fills from its
-//! beginning as texts grow: it can use huge pages, and the part that is never filled is never resident.
+//! The cache of keys and values, in pages that are allocated to sequences as they grow. Layers with the same heads and
+//! the same window form a group with its own pool of pages. A page holds [`TILE`] positions of all layers of a group,
+//! in tiles that the attention kernel reads sequentially. A sequence has a block table for each group, so a layer with
+//! a window releases pages that no later row sees. A sequence may also have state of fixed size, for recurrent layers.
+//! The layers and heads of a page are contiguous, and pages are allocated from the first one on. So memory fills from
+//! its beginning as texts grow: it can use huge pages, and the part that is never filled is never resident.
 
 mod pages;
 mod sequences;
@@ -26,7 +25,7 @@ use state::States;
 /// Most sequences of a cache.
 pub const MAX_SEQUENCES: usize = 1 << 12;
 
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const WHAT: &str = "the key/value cache";
 
 /// The error of a size that overflows.
@@ -101,8 +100,8 @@ impl Shape {
     /// Bytes of a cache of this shape: pages and states. Block tables are not counted.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no sequence or more than [`MAX_SEQUENCES`]; [`Error::OutOfMemory`] for a size that
-    /// no address space holds.
+    /// [`Error::InvalidArgument`] for no sequence or more than [`MAX_SEQUENCES`]; [`Error::OutOfMemory`] for a size
+    /// that no address space holds.
     pub fn bytes(&self) -> Result<usize> {
         if !(1..=MAX_SEQUENCES).contains(&self.n_sequences) {
             let given = self.n_sequences;
@@ -226,8 +225,8 @@ impl Cache {
         }
     }
 
-    /// Keeps the positions that [`Cache::reserve`] allocated pages for, which have been filled. Frees pages that no later
-    /// row sees.
+    /// Keeps the positions that [`Cache::reserve`] allocated pages for, which have been filled. Frees pages that no
+    /// later row sees.
     pub fn advance(&mut self, id: SequenceId) {
         let Ok(slot) = self.slot(id) else { return };
         let Sequence { len, growing, tables, .. } = &mut self.sequences[slot];
@@ -243,8 +242,8 @@ impl Cache {
     /// Truncates a sequence to its first `n` positions.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that doesn't exist or has fewer positions, where a group with a window has
-    /// released pages that the next row would see, or where no copy of the state at that position was kept
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist or has fewer positions, where a group with a window
+    /// has released pages that the next row would see, or where no copy of the state at that position was kept
     /// ([`Cache::keep`]). Nothing has changed then.
     pub fn rewind(&mut self, id: SequenceId, n: usize) -> Result<()> {
         let slot = self.slot(id)?;
@@ -269,7 +268,7 @@ impl Cache {
     /// Copies a sequence's state, so that it can be rewound to its current position. The copy replaces an earlier one.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that isn't there.
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
     pub fn keep(&mut self, id: SequenceId) -> Result<()> {
         let slot = self.slot(id)?;
         self.states.keep(slot, self.sequences[slot].len);

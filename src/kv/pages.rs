@@ -22,8 +22,8 @@ pub(super) struct Pool {
 
 // SAFETY: `first` points into `_memory`, which moves with the pool and may be used from any thread.
 unsafe impl Send for Pool {}
-// SAFETY: a shared pool only computes addresses from `first`; whoever accesses memory there must uphold the contract of
-// the unsafe function that does.
+// SAFETY: a shared pool only computes addresses from `first`. Reading or writing there takes an unsafe function, whose
+// contract excludes data races.
 unsafe impl Sync for Pool {}
 
 /// The pages of a sequence in one group: entry i has the positions from i · TILE on.

@@ -1,5 +1,5 @@
-//! The sequences' state of fixed size, for recurrent layers. It can only return to an earlier position at which a copy was
-//! kept.
+//! The sequences' state of fixed size, for recurrent layers. It can only return to an earlier position at which a copy
+//! was kept.
 
 use super::{TOO_LARGE, WHAT};
 use crate::error::{Error, Result};

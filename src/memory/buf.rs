@@ -175,10 +175,11 @@ impl Drop for AlignedBuf {
         match self.origin {
             Origin::Nothing | Origin::Part { .. } => {}
             Origin::Heap => {
-                // SAFETY: `zeroed_in` made a valid layout of the same size and alignment.
-                let layout = unsafe { Layout::from_size_align_unchecked(self.len, ALIGNMENT) };
-                // SAFETY: `zeroed_in` allocated this pointer with this layout; the buffer, its owner, is dropped.
-                unsafe { dealloc(self.ptr.as_ptr(), layout) };
+                // `zeroed_in` made the same layout, so it is valid.
+                if let Ok(layout) = Layout::from_size_align(self.len, ALIGNMENT) {
+                    // SAFETY: `zeroed_in` allocated this pointer with this layout; the buffer, its owner, is dropped.
+                    unsafe { dealloc(self.ptr.as_ptr(), layout) };
+                }
             }
             Origin::Mapped => {
                 // SAFETY: `map_zeroed` returned this pointer for this length; the buffer, its owner, is dropped.

@@ -21,8 +21,8 @@ pub struct CacheSizes {
 }
 
 impl CacheSizes {
-    /// Assumed where the sizes are unknown: those of the smallest cores still in use, since blocks that are too small cost
-    /// less than blocks that don't fit.
+    /// Assumed where the sizes are unknown: those of the smallest cores still in use, since blocks that are too small
+    /// cost less than blocks that don't fit.
     pub const FALLBACK: CacheSizes = CacheSizes { l1d: 32 << 10, l2: 256 << 10, l3: 2 << 20 };
 
     /// The levels found, with unknown ones filled in so that each is at least as large as the one before it.
@@ -158,8 +158,8 @@ mod linux {
             Pages::Huge => libc::MADV_HUGEPAGE,
             Pages::Small => libc::MADV_NOHUGEPAGE,
         };
-        // SAFETY: the mapping just made is head + len + tail bytes, and nobody uses it yet; head and tail are whole pages,
-        // since mmap returned the boundary of a page. Advice changes no contents, and may be refused.
+        // SAFETY: the mapping just made is head + len + tail bytes, and nobody uses it yet; head and tail are whole
+        // pages, since mmap returned the boundary of a page. Advice changes no contents, and may be refused.
         unsafe {
             if head > 0 {
                 libc::munmap(raw.cast(), head);
@@ -178,8 +178,8 @@ mod linux {
     /// `ptr` came from [`map_zeroed`] with the same `bytes`, and is not used again.
     pub unsafe fn unmap(ptr: NonNull<u8>, bytes: usize) {
         let len = mapped_len(bytes).unwrap_or(bytes);
-        // SAFETY: the caller promises that `ptr` is the mapping that `map_zeroed` made for `bytes`, whose length is `len`,
-        // and that nobody uses it any more.
+        // SAFETY: the caller promises that `ptr` is the mapping that `map_zeroed` made for `bytes`, whose length is
+        // `len`, and that nobody uses it any more.
         unsafe { libc::munmap(ptr.as_ptr().cast(), len) };
     }
 
@@ -226,8 +226,8 @@ mod linux {
         line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
     }
 
-    /// The memory limit of the control group that the process sees as its root, as in a container; from version 2, else 1.
-    /// "max" and version 1's near-infinite number mean no limit.
+    /// The memory limit of the control group that the process sees as its root, as in a container; from version 2, else
+    /// 1. "max" and version 1's near-infinite number mean no limit.
     fn cgroup_limit() -> Option<u64> {
         let limit = read_number("/sys/fs/cgroup/memory.max")
             .or_else(|| read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))?;

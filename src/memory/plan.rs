@@ -1,6 +1,6 @@
 //! The layout of an arena of buffers with known lifetimes: buffers that are never alive together may share bytes.
-//! Greedy by size: the largest first, each in the lowest gap that fits, as Pisarchyk and Lee describe in "Efficient Memory
-//! Management for Deep Neural Net Inference" (2020). In practice the size is near the lower bound.
+//! Greedy by size: the largest first, each in the lowest gap that fits, as Pisarchyk and Lee describe in "Efficient
+//! Memory Management for Deep Neural Net Inference" (2020). In practice the size is near the lower bound.
 
 use super::buf::ALIGNMENT;
 use super::reserve::{filled, reserve, with_room};
@@ -13,7 +13,7 @@ pub struct BufferId(
     pub usize,
 );
 
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const WHAT: &str = "the activations of a step";
 
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +58,8 @@ impl ArenaPlan {
         Self::default()
     }
 
-    /// Declares a buffer of `bytes` that is alive from op `first_op` to op `last_op`, both included: it never shares bytes
-    /// with another buffer of these ops. A `last_op` before `first_op` counts as `first_op`.
+    /// Declares a buffer of `bytes` that is alive from op `first_op` to op `last_op`, both included: it never shares
+    /// bytes with another buffer of these ops. A `last_op` before `first_op` counts as `first_op`.
     pub fn buffer(&mut self, bytes: usize, first_op: usize, last_op: usize) -> BufferId {
         self.buffers.push(Buffer { bytes, first_op, last_op: last_op.max(first_op) });
         BufferId(self.buffers.len() - 1)

@@ -13,9 +13,9 @@ use crate::memory::reserve::{collected, copied, copied_text, filled};
 pub(super) const MAX_DIM: usize = 1 << 24;
 /// Most layers taken from a file.
 pub(super) const MAX_LAYERS: usize = 4096;
-/// What copies of a file's texts are for, in errors.
+/// The purpose of copies of a file's texts, in errors.
 const NAMES: &str = "the model's name";
-/// What lists with an entry a layer are for, in errors.
+/// The purpose of lists with an entry for each layer, in errors.
 const LAYERS: &str = "the configuration of layers";
 /// Most dimensions of a head.
 pub(super) const MAX_HEAD_DIM: usize = 1024;
@@ -242,8 +242,8 @@ impl Config {
         &self.layers[0]
     }
 
-    /// Most positions of a context: the rows of the table of learned positions, or a fixed limit where a model has rotary
-    /// embeddings.
+    /// Most positions of a context: the rows of the table of learned positions, or a fixed limit where a model has
+    /// rotary embeddings.
     pub fn n_ctx_most(&self) -> usize {
         if self.ropes.is_empty() { self.n_ctx_train } else { MAX_CONTEXT }
     }

@@ -239,7 +239,8 @@ impl Graph {
 }
 
 impl fmt::Display for Graph {
-    /// A line for each node: operation, inputs, result, rows, weights. [`write_sections`] divides the lines into layers.
+    /// A line for each node: operation, inputs, result, rows, weights. [`write_sections`] divides the lines into
+    /// layers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sections: Vec<_> = text::sections(self.nodes.iter().map(|node| node.layer))
             .into_iter()
@@ -273,8 +274,8 @@ impl Graph {
             items.clone().map(|i| self.row(Value(i as u32), names, value)).collect()
         };
         let shown = rows(&Names::shown(&self.weights, layer), &|value| format!("%{}", value.0));
-        // Values count from the layer's first one, so that equal layers have equal numbers, also for values of the layer
-        // before.
+        // Values count from the layer's first one, so that equal layers have equal numbers, also for values of the
+        // layer before.
         let begin = items.start as i64;
         let compared =
             rows(&Names::compared(&self.weights, layer), &|value| (i64::from(value.0) - begin).to_string());

@@ -1,7 +1,8 @@
-//! GPTs with random weights, for measurements and tests: the contents of a GGUF file that never exists as a whole.
-//! Each element depends only on the seed, its tensor and its index, so any part can be read at any time by any number of
+//! GPTs with random weights, for measurements and tests: the contents of a GGUF file that never exists as a whole. Each
+//! element depends only on the seed, its tensor and its index, so any part can be read at any time by any number of
 //! threads, and a random model is loaded by the same code as a file.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -9,14 +10,14 @@ use super::config::{MAX_CONTEXT, MAX_DIM, MAX_HEAD_DIM, MAX_LAYERS};
 use super::load::{LoadParams, Model};
 use crate::error::{Error, Result, quoted};
 use crate::format::ByteSource;
-use crate::format::gguf::{Header, Metadata, TensorSpec, TensorType, Value};
+use crate::format::gguf::{Header, Metadata, TensorEntry, TensorType, Value};
 use crate::memory::reserve::{collected, reserve};
 use crate::quant::DType;
 
 /// Most parameters of a random model: 8 GB of f32. A mistyped size should be an error, and not take all memory of the
 /// machine.
 const MAX_PARAMETERS: u64 = 1 << 31;
-/// What lists with an entry a tensor are for, in errors.
+/// The purpose of lists with an entry for each tensor, in errors.
 const TENSORS: &str = "the tensors of a random model";
 /// Embeddings are uniform between this and its negative.
 const EMBEDDING_BOUND: f32 = 0.02;
@@ -90,13 +91,13 @@ impl GptConfig {
     }
 
     /// The tensors in the order of the file, and their fills.
-    fn tensors(&self) -> Result<Vec<(TensorSpec, Fill)>> {
+    fn tensors(&self) -> Result<Vec<(TensorEntry, Fill)>> {
         let GptConfig { vocab, context, dim, layers, .. } = *self;
         let mut tensors = Vec::new();
         let mut add = |name: String, dims: &[usize], fill| {
             let dims = dims.iter().map(|&dim| dim as u64).collect();
             reserve(&mut tensors, 1, TENSORS)?;
-            tensors.push((TensorSpec { name, dims, ty: TensorType(DType::F32.gguf_id()) }, fill));
+            tensors.push((TensorEntry { name, dims, ty: TensorType(DType::F32.gguf_id()) }, fill));
             Ok::<_, Error>(())
         };
         add("token_embd.weight".into(), &[dim, vocab], Fill::Uniform(EMBEDDING_BOUND))?;
@@ -178,8 +179,8 @@ impl FromStr for GptConfig {
 }
 
 impl Model {
-    /// A GPT with random weights in f32 and without a vocabulary. The same seed gives the same weights on any machine and
-    /// any number of threads.
+    /// A GPT with random weights in f32 and without a vocabulary. The same seed gives the same weights on any machine
+    /// and any number of threads.
     ///
     /// # Errors
     /// As [`GptConfig::check`]; [`Error::OutOfMemory`], [`Error::Cancelled`].
@@ -207,12 +208,19 @@ impl Fill {
 ///
 /// Matrices are Xavier-uniform (queries, keys and values are stored as one matrix), embeddings uniform within ±0.02,
 /// biases 0, gains 1.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RandomGpt {
     name: String,
     seed: u64,
     header: Header,
     fills: Vec<Fill>,
+}
+
+impl fmt::Debug for RandomGpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seed, tensors, bytes) = (self.seed, self.fills.len(), self.header.file_len);
+        write!(f, "RandomGpt of seed {seed} with {tensors} tensors in {bytes} bytes")
+    }
 }
 
 impl RandomGpt {
@@ -229,8 +237,8 @@ impl RandomGpt {
         Ok(RandomGpt { name: format!("random model of seed {seed}"), seed, header, fills })
     }
 
-    /// Fills the beginning of `out` with the contents at a position, up to the end of the header, tensor or padding that
-    /// it is in; returns the number of bytes.
+    /// Fills the beginning of `out` with the contents at a position, up to the end of the header, tensor or padding
+    /// that it is in; returns the number of bytes.
     fn read_piece(&self, at: u64, out: &mut [u8]) -> usize {
         let Header { bytes, offsets, sizes, .. } = &self.header;
         let upto = |end: u64| usize::try_from(end - at).map_or(out.len(), |left| left.min(out.len()));

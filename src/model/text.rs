@@ -232,8 +232,8 @@ impl<'a> Types<'a> {
         self.0.get(&layer).map_or(&[], Vec::as_slice)
     }
 
-    /// The tensors whose types differ between each of `layers` and `like`, a layer with tensors of the same names. Layers
-    /// with the same differences are grouped.
+    /// The tensors whose types differ between each of `layers` and `like`, a layer with tensors of the same names.
+    /// Layers with the same differences are grouped.
     fn differences(&self, like: usize, layers: &[usize]) -> Vec<(Vec<usize>, Vec<String>)> {
         let mut groups: Vec<(Vec<usize>, Vec<String>)> = Vec::new();
         for &layer in layers {

@@ -37,7 +37,7 @@ pub struct TensorSpec {
     pub dtype: DType,
 }
 
-/// What the lists of tensors are for, in errors.
+/// The purpose of lists of tensors, in errors.
 const TENSORS: &str = "the list of a model's tensors";
 
 /// The name of a layer's tensor.

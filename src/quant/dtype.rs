@@ -1,5 +1,5 @@
 //! The list of element types: names, numbers in GGUF files, sizes of blocks.
-//! A type is a row of [`TABLE`]; how its blocks decode and encode is in its own file.
+//! A type is an entry in [`TABLE`]; the decoding and encoding of its blocks is in a file of its own.
 
 /// Element type of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,13 +44,13 @@ pub enum DType {
     IQ1_S,
     /// 256 × 1.75 bits: as IQ1_S, scales for each 16.
     IQ1_M,
-    /// 256 × 2 bits: points of a grid of eight dimensions, signs beside.
+    /// 256 × 2 bits: points of a grid of eight dimensions, and signs.
     IQ2_XXS,
     /// 256 × 2.3 bits: as IQ2_XXS, a finer grid.
     IQ2_XS,
     /// 256 × 2.5 bits: as IQ2_XS, a finer grid.
     IQ2_S,
-    /// 256 × 3 bits: points of a grid of four dimensions, signs beside.
+    /// 256 × 3 bits: points of a grid of four dimensions, and signs.
     IQ3_XXS,
     /// 256 × 3.4 bits: as IQ3_XXS, a finer grid.
     IQ3_S,
@@ -60,7 +60,7 @@ pub enum DType {
     TQ2_0,
 }
 
-/// What is known of a type without its blocks.
+/// The name, number and sizes of a type.
 struct Entry {
     dtype: DType,
     name: &'static str,
@@ -121,12 +121,12 @@ impl DType {
         &TABLE[self as usize]
     }
 
-    /// Name as files and reports write it.
+    /// The format's own name of the type.
     pub const fn name(self) -> &'static str {
         self.entry().name
     }
 
-    /// The type that a GGUF tensor entry means by `id`; `None` for types that this crate does not know.
+    /// The type with the number `id` in GGUF files; `None` for types that this crate doesn't know.
     pub const fn from_gguf(id: u32) -> Option<DType> {
         let mut i = 0;
         while i < TABLE.len() {
@@ -138,12 +138,12 @@ impl DType {
         None
     }
 
-    /// The id that a GGUF tensor entry writes for this type.
+    /// The number of this type in GGUF files.
     pub const fn gguf_id(self) -> u32 {
         self.entry().id
     }
 
-    /// Whether values are stored as levels of a scale that a block shares.
+    /// Whether the elements of a block share a scale: true for all types except plain floats.
     pub const fn is_quantized(self) -> bool {
         self.block_len() > 1
     }
@@ -158,7 +158,7 @@ impl DType {
         self.entry().block_bytes
     }
 
-    /// Bytes of a row of `len` elements; `None` where `len` is no whole number of blocks or it overflows.
+    /// Bytes of a row of `len` elements; `None` if `len` is no whole number of blocks, or if the size overflows.
     pub const fn row_bytes(self, len: usize) -> Option<usize> {
         if !len.is_multiple_of(self.block_len()) {
             return None;

@@ -1,5 +1,6 @@
-//! Unsigned numbers of 1, 2 or 4 bits packed into bytes, in the one scheme that all block formats share.
-//! Bytes come in runs: the lowest bits of a run's bytes are its first numbers, the next bits the next ones.
+//! Unsigned numbers of 1, 2 or 4 bits packed into bytes, in the scheme that all block formats share. The bytes are
+//! divided into runs. The lowest bits of a run's bytes are the run's first numbers, the bits above them the next ones,
+//! and so on.
 
 /// Unpacks N numbers of BITS bits from runs of RUN bytes.
 #[inline]
@@ -16,7 +17,7 @@ pub fn unpack<const BITS: usize, const RUN: usize, const N: usize>(bytes: &[u8])
     numbers
 }
 
-/// Inverse of [`unpack`]; bits above the lowest BITS of a number are left out.
+/// Inverse of [`unpack`]; of each number only the lowest BITS bits are stored.
 pub fn pack<const BITS: usize, const RUN: usize>(numbers: &[u8], bytes: &mut [u8]) {
     bytes.fill(0);
     for (run, numbers) in bytes.chunks_exact_mut(RUN).zip(numbers.chunks_exact(RUN * 8 / BITS)) {
@@ -32,12 +33,12 @@ const fn mask(bits: usize) -> u8 {
     (1 << bits) - 1
 }
 
-/// Numbers put together from their low `bits` bits and the bits above those.
+/// Joins numbers from their low `bits` bits and their high bits.
 pub fn join<const N: usize>(low: [u8; N], high: [u8; N], bits: usize) -> [u8; N] {
     std::array::from_fn(|i| low[i] | high[i] << bits)
 }
 
-/// What [`join`] put together: the bits from `bits` on.
+/// The high bits of joined numbers (see [`join`]): those above the low `bits`.
 pub fn above<const N: usize>(numbers: &[u8; N], bits: usize) -> [u8; N] {
     numbers.map(|number| number >> bits)
 }

@@ -1,5 +1,5 @@
-//! MXFP4 and NVFP4: 4-bit floats (E2M1) in blocks of 32 with a power of two, or of 64 with an 8-bit float each 16.
-//! The table holds the floats doubled, so that they are integers; scales are halved to match.
+//! MXFP4 and NVFP4: 4-bit floats (E2M1) in blocks of 32 with a power of two as scale, or in blocks of 64 with an 8-bit
+//! float as scale of each 16. The table has doubled floats, which are integers; scales are halved to match.
 
 use super::fields::{pack, unpack};
 use super::iq4::parts_of_32;
@@ -49,10 +49,11 @@ impl Nvfp4 {
     }
 }
 
-/// The exponent takes the largest magnitude to 4 or more; levels are the nearest, the first of equals.
+/// The scale is the power of two by which the largest magnitude becomes 4 or more; of equally near levels, the first is
+/// taken.
 fn encode(x: &[f32], block: &mut [u8]) {
     let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
-    // The logarithm is one of f32: just below a power of two it is rounded up to a whole number.
+    // The reference's logarithm is in f32, where it is rounded up to a whole number just below a power of two.
     let exponent = if peak > 0.0 { (f64::from(peak).log2() as f32).floor() - 2.0 + 127.0 } else { 0.0 };
     block[0] = exponent as u8;
     let d = Factor::Exponent(block[0]).to_f32();
@@ -63,7 +64,7 @@ fn encode(x: &[f32], block: &mut [u8]) {
     pack::<4, 16>(&codes, &mut block[1..17]);
 }
 
-/// Half of an unsigned E4M3 number. The highest bit counts for nothing; the pattern of NaN means zero.
+/// Half of an unsigned E4M3 number. The highest bit is ignored, and the pattern of NaN means zero.
 fn half_of_e4m3(byte: u8) -> f32 {
     let (exponent, mantissa) = (byte >> 3 & 15, f32::from(byte & 7));
     let unit = |exponent: u8| f32::from_bits(u32::from(exponent + 127 - 11) << 23);

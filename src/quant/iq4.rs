@@ -1,5 +1,5 @@
-//! IQ4_NL and IQ4_XS: 4-bit codes into a table of 16 uneven levels, dense around zero.
-//! IQ4_NL has blocks of 32 and one f16 scale, IQ4_XS blocks of 256 and 6-bit scales of 32; `w = d·(scale − 32)·table[q]`.
+//! IQ4_NL and IQ4_XS: 4-bit codes into a table of 16 uneven levels, which are dense around zero. IQ4_NL has blocks of
+//! 32 and one f16 scale, IQ4_XS blocks of 256 and 6-bit scales of 32; `w = d·(scale − 32)·table[q]`.
 
 use super::fields::{above, join, pack, unpack};
 use super::float::read_f16;
@@ -11,7 +11,7 @@ use half::f16;
 /// Levels of the codes.
 pub static LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// Stored for a scale of zero.
+/// The stored value of a zero scale.
 const ZERO_SCALE: u8 = 32;
 
 /// IQ4_NL.
@@ -60,7 +60,7 @@ impl Iq4Xs {
     }
 }
 
-/// A block of 32 nibbles with one scale.
+/// Unpacks a block of 32 nibbles with one scale.
 pub fn parts_of_32(nibbles: &[u8], d: Factor) -> Parts {
     let mut codes = [0; SUPER];
     codes[..32].copy_from_slice(&unpack::<4, 16, 32>(nibbles));
@@ -69,13 +69,14 @@ pub fn parts_of_32(nibbles: &[u8], d: Factor) -> Parts {
     Parts { codes, scales, minimums: [0; 16], d, dmin: f16::ZERO }
 }
 
-/// The code whose level is nearest.
+/// The code with the nearest level.
 fn nearest(level: f32) -> u8 {
     LEVELS.windows(2).filter(|pair| level > f32::from(i16::from(pair[0]) + i16::from(pair[1])) / 2.0).count()
         as u8
 }
 
-/// The scale for 32 values; the extreme one goes to the low end of the table, which is the longer.
+/// The scale of 32 values. The value of largest magnitude is mapped to the low end of the table, which is further from
+/// zero.
 fn fit(x: &[f32]) -> f32 {
     fit_scale(x, f32::from(LEVELS[0]), |level| f32::from(LEVELS[usize::from(nearest(level))]))
 }

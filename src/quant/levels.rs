@@ -1,5 +1,5 @@
-//! What the block formats of 32 elements have in common: unsigned levels, a scale, an offset or a minimum.
-//! Formats unpack into [`Levels`]; decoding and repacking start from there.
+//! The common form of the block formats of 32 elements: unsigned levels, a scale, an offset or a minimum.
+//! Each format is unpacked into [`Levels`]; decoding and repacking start from it.
 
 use super::fields::{above, join, pack, unpack};
 use half::f16;
@@ -7,21 +7,21 @@ use half::f16;
 /// Elements of a block.
 pub const BLOCK: usize = 32;
 
-/// A block of 32 in its plainest form: element i is `d·(q[i] − offset) + m`.
+/// An unpacked block of 32: element i is `d·(q[i] − offset) + m`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
     /// Unsigned levels.
     pub q: [u8; BLOCK],
-    /// Level that stands for zero (for `m`, strictly).
+    /// The level of the value 0 (in formats with a minimum, of the value `m`).
     pub offset: u8,
     /// Scale.
     pub d: f16,
-    /// Minimum; `None` for formats without.
+    /// Minimum; `None` for formats without one.
     pub m: Option<f16>,
 }
 
 impl Levels {
-    /// Values in f32, rounded as the formats' reference does: the product, then the sum.
+    /// The values in f32, rounded as by the reference decoder: first the product, then the sum.
     #[inline]
     pub fn decode(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
@@ -55,8 +55,8 @@ pub fn take_fifth_bits(q: &[u8; BLOCK], bits: &mut [u8]) {
     pack::<1, 1>(&above(q, 4), bits);
 }
 
-/// Levels of a format whose scale lets the value of largest magnitude (its first one) take level 0 exactly;
-/// also the scale. `offset` is the level of zero, and `2·offset − 1` the highest.
+/// The levels and the scale of a format with `offset` as the level of zero and `2·offset − 1` as the highest level. The
+/// scale makes the value of largest magnitude (the first one of several) level 0.
 pub fn round_symmetric(x: &[f32], offset: u8) -> ([u8; BLOCK], f32) {
     let peak = x.iter().fold(0.0f32, |peak, &x| if x.abs() > peak.abs() { x } else { peak });
     let d = peak / -f32::from(offset);
@@ -66,7 +66,7 @@ pub fn round_symmetric(x: &[f32], offset: u8) -> ([u8; BLOCK], f32) {
     (q, d)
 }
 
-/// Levels `0..=top` between the smallest and the largest value; also the scale and the minimum.
+/// Levels `0..=top` between the smallest and the largest value, with the scale and the minimum.
 pub fn round_between(x: &[f32], top: u8) -> ([u8; BLOCK], f32, f32) {
     let (low, high) =
         x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));

@@ -1,6 +1,6 @@
-//! Element types of tensors: block formats, their sizes, encode and decode.
-//! Layouts follow the GGUF format's own (ggml's block structs); decoding is bit-equal to its reference.
-//! A type is a row of the list in `dtype` and a file that implements [`Block`]; this one holds the row loops.
+//! Element types of tensors: block formats, their sizes, encoding and decoding.
+//! The layouts are GGUF's (ggml's block structures), and decoding has the same bits as the reference decoder.
+//! A type is an entry in the list in `dtype` and a file that implements [`Block`]; this file has the loops over rows.
 
 use crate::error::{Error, Result};
 
@@ -31,9 +31,9 @@ pub(crate) use parts::{Codes, Factor, Form, Parts};
 #[allow(unused_imports)]
 pub(crate) use plain::Plain;
 
-/// Values of a block.
+/// Decodes a block.
 type DecodeBlock = fn(block: &[u8], out: &mut [f32]);
-/// The block whose values come close to `x`, by the format's own rounding rules.
+/// Encodes `x` as a block, by the format's own rounding rules.
 type EncodeBlock = fn(x: &[f32], block: &mut [u8]);
 
 /// [`DecodeBlock`] for any number of blocks.
@@ -47,13 +47,13 @@ type EncodeRow = fn(x: &[f32], bytes: &mut [u8]);
 trait Block {
     /// The type.
     const DTYPE: DType;
-    /// What its blocks come apart into.
+    /// How its blocks are unpacked.
     const KIND: Kind;
-    /// How blocks are written; `None` for types that can only be read.
+    /// How its blocks are encoded; `None` for types that can only be decoded.
     const ENCODE: Option<EncodeBlock>;
 }
 
-/// What blocks come apart into, nothing rounded; decoding and repacking start from there.
+/// The form into which blocks are unpacked, without rounding. Decoding and repacking start from it.
 #[derive(Clone, Copy)]
 enum Kind {
     Floats(DecodeBlock),
@@ -62,7 +62,7 @@ enum Kind {
     Plain(fn(&[u8]) -> Plain),
 }
 
-/// What can be done with rows of a type.
+/// The functions of a type.
 struct Codec {
     kind: Kind,
     decode: DecodeRow,
@@ -111,7 +111,7 @@ impl DType {
         }
     }
 
-    /// Levels, scale and minimum of one block of 32; `None` for types that are not of that kind.
+    /// Levels, scale and minimum of one block of 32; `None` for types of another kind.
     pub(crate) fn levels(self, block: &[u8]) -> Option<Levels> {
         match self.codec().kind {
             Kind::Levels(levels) => Some(levels(block)),
@@ -119,7 +119,7 @@ impl DType {
         }
     }
 
-    /// What all blocks share of a type whose blocks come apart into [`Parts`]; `None` for others.
+    /// The properties that all blocks of a type share, if they are unpacked into [`Parts`]; `None` for other types.
     #[allow(dead_code)]
     pub(crate) fn form(self) -> Option<&'static Form> {
         match self.codec().kind {
@@ -128,7 +128,7 @@ impl DType {
         }
     }
 
-    /// Codes, scales and minimums of one block of a type that has a [`Form`]; `None` for others.
+    /// Codes, scales and minimums of one block of a type with a [`Form`]; `None` for other types.
     #[allow(dead_code)]
     pub(crate) fn parts(self, block: &[u8]) -> Option<Parts> {
         match self.codec().kind {
@@ -137,7 +137,7 @@ impl DType {
         }
     }
 
-    /// Integers and scales of one block; `None` for types that are not of that kind.
+    /// Integers and scales of one block; `None` for types of another kind.
     #[allow(dead_code)]
     pub(crate) fn plain(self, block: &[u8]) -> Option<Plain> {
         match self.codec().kind {
@@ -146,33 +146,32 @@ impl DType {
         }
     }
 
-    /// Whether [`encode_row`] can write this type.
+    /// Whether [`encode_row`] can encode this type.
     pub const fn is_encodable(self) -> bool {
         self.codec().encode.is_some()
     }
 }
 
-/// Decodes a row (or several rows one after the other) of `dtype` into `out`.
+/// Decodes a row of `dtype`, or several rows one after the other, into `out`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] where `out` is no whole number of blocks, or `bytes` has another length than
-/// `out.len()` elements take.
+/// [`Error::InvalidArgument`] where `out` is no whole number of blocks, or where `bytes` isn't as long as `out.len()`
+/// elements.
 pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     check_lengths(dtype, bytes.len(), out.len())?;
     (dtype.codec().decode)(bytes, out);
     Ok(())
 }
 
-/// Encodes a row (or several rows one after the other) as `dtype` into `bytes`.
+/// Encodes a row, or several rows one after the other, as `dtype` into `bytes`.
 ///
-/// Q4_0 to Q8_0, MXFP4, TQ1_0 and TQ2_0 round as the formats' reference encoders do, to the byte. K-quants and IQ4
-/// choose their scales by a search of their own. Values that are not finite give a valid block whose contents are
-/// unspecified.
+/// Q4_0 to Q8_0, MXFP4, TQ1_0 and TQ2_0 give the same bytes as the formats' reference encoders. K-quants and IQ4 search
+/// for scales in their own way, so their bytes differ. Values that are not finite give a valid block with unspecified
+/// contents.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] where `x` is no whole number of blocks, or `bytes` has another length than
-/// `x.len()` elements take; [`Error::Unsupported`] for types that can only be read
-/// ([`DType::is_encodable`]).
+/// [`Error::InvalidArgument`] where `x` is no whole number of blocks, or where `bytes` isn't as long as `x.len()`
+/// elements; [`Error::Unsupported`] for types that can only be decoded ([`DType::is_encodable`]).
 pub fn encode_row(dtype: DType, x: &[f32], bytes: &mut [u8]) -> Result<()> {
     check_lengths(dtype, bytes.len(), x.len())?;
     let encode = dtype.codec().encode;

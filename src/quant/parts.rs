@@ -1,12 +1,12 @@
-//! What the formats with scales by sub-block have in common: K-quants, IQ4 and MXFP4 taken apart, nothing rounded.
-//! Decoding and repacking start from here. What all blocks of a type share is its [`Form`].
+//! The common form of the formats with scales of sub-blocks: K-quants, IQ4 and MXFP4, unpacked without rounding.
+//! Decoding and repacking start from it. The properties that all blocks of a type share are its [`Form`].
 
 use half::f16;
 
 /// Most elements of a block.
 pub const SUPER: usize = 256;
 
-/// What is the same for all blocks of a type.
+/// The properties that all blocks of a type share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Elements of a block: 256 or 32.
@@ -17,14 +17,14 @@ pub struct Form {
     pub bits: usize,
     /// Whether there are minimums.
     pub minimums: bool,
-    /// What codes stand for.
+    /// The levels of codes.
     pub levels: Codes,
 }
 
-/// What a code stands for.
+/// The levels of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codes {
-    /// Code minus the one that stands for zero.
+    /// The code minus the code of zero.
     Linear {
         /// The code of zero.
         zero: u8,
@@ -33,19 +33,19 @@ pub enum Codes {
     Table(&'static [i8; 16]),
 }
 
-/// A block in its plainest form. With s = i / [`Form::sub`], element i is `d·scales[s]·level(codes[i])`,
-/// less `dmin·minimums[s]` where the form has minimums. Entries past the block's end are zero.
+/// An unpacked block. With s = i / [`Form::sub`], element i is `d·scales[s]·level(codes[i])`, minus `dmin·minimums[s]`
+/// if the form has minimums. Entries past the block's end are zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parts {
     /// Codes as stored.
     pub codes: [u8; SUPER],
-    /// Scales of the sub-blocks; 1 where the type has but `d`.
+    /// Scales of the sub-blocks; 1 if the type has no scale except `d`.
     pub scales: [i8; 16],
-    /// Minimums of the sub-blocks; 0 where there are none.
+    /// Minimums of the sub-blocks; 0 if the type has none.
     pub minimums: [u8; 16],
-    /// What scales are multiples of.
+    /// The unit of scales.
     pub d: Factor,
-    /// What minimums are multiples of; 0 where there are none.
+    /// The unit of minimums; 0 if the type has none.
     pub dmin: f16,
 }
 
@@ -71,7 +71,7 @@ impl Factor {
 }
 
 impl Form {
-    /// What `code` stands for.
+    /// The level of `code`.
     #[inline]
     pub fn level(&self, code: u8) -> i8 {
         match self.levels {
@@ -82,7 +82,8 @@ impl Form {
 }
 
 impl Parts {
-    /// Values in f32, rounded as the formats' reference does: at the subtraction alone, all products being exact.
+    /// The values in f32, rounded as by the reference decoder: only the subtraction rounds, since all products are
+    /// exact.
     pub fn decode(&self, form: &Form, out: &mut [f32]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
         let codes = self.codes.chunks_exact(form.sub).zip(out.chunks_exact_mut(form.sub));

@@ -1,12 +1,12 @@
-//! What the formats of few bits have in common: lattice, ternary and NVFP4 blocks as small integers and scales.
-//! Nothing is rounded, so decoding and repacking start from here.
+//! The common form of the formats of few bits: lattice, ternary and NVFP4 blocks as small integers and scales.
+//! Unpacking doesn't round, so decoding and repacking start from it.
 
 use super::parts::SUPER;
 
 /// Elements that share a scale.
 pub const RUN: usize = 16;
 
-/// A block in its plainest form: element i is `scales[i / 16]·q[i]`, exactly. Entries past the block's end are zero.
+/// An unpacked block: element i is exactly `scales[i / 16]·q[i]`. Entries past the block's end are zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plain {
     /// Signed levels.

@@ -1,5 +1,5 @@
 //! Q4_0: f16 scale, 16 bytes of nibbles; w = d·(q − 8).
-//! The value of largest magnitude becomes level 0, so its sign is the one that reaches −8.
+//! The value of largest magnitude becomes level 0, which is −8·d, so d has the opposite sign.
 
 use super::float::{read_f16, write_f16};
 use super::levels::{Levels, join_nibbles, round_symmetric, split_nibbles};

@@ -1,5 +1,5 @@
 //! Q5_0: f16 scale, 4 bytes of fifth bits, 16 bytes of nibbles; w = d·(q − 16).
-//! The value of largest magnitude becomes level 0, so its sign is the one that reaches −16.
+//! The value of largest magnitude becomes level 0, which is −16·d, so d has the opposite sign.
 
 use super::float::{read_f16, write_f16};
 use super::levels::{Levels, add_fifth_bits, join_nibbles, round_symmetric, split_nibbles, take_fifth_bits};

@@ -1,5 +1,5 @@
 //! Q8_0: f16 scale, 32 signed bytes; w = d·q.
-//! As unsigned levels they are offset by 128. The encoder makes −127..=127 only; files may hold −128.
+//! Unpacked levels are offset by 128. The encoder writes −127 to 127 only; files may have −128.
 
 use super::float::{read_f16, write_f16};
 use super::levels::Levels;

@@ -1,12 +1,12 @@
-//! Scales for the encoders of K-quants and IQ4: the best of a few candidates, by weighted squared error.
-//! ggml's encoders search with other candidates and weights, so bytes differ from theirs; errors are alike.
+//! The search for scales in the encoders of K-quants and IQ4: the best of a few candidates, by weighted squared error.
+//! ggml's encoders use other candidates and weights, so the bytes differ from theirs; the errors are similar.
 
-/// Candidates on either side of the scale that takes the extreme value to the last level.
+/// Candidates on either side of the scale that maps the value of largest magnitude to the last level.
 const STEPS: i32 = 9;
 
-/// The scale `s` for which levels, `nearest(x / s)`, come closest to `x`: errors count by the square of x.
+/// The scale `s` for which `s · nearest(x / s)` is closest to `x`. Squared errors are weighted with x².
 ///
-/// The value of largest magnitude goes near level `reach`, the end where levels go furthest.
+/// The value of largest magnitude is mapped near level `reach`, the end of the levels that is further from zero.
 pub fn fit_scale(x: &[f32], reach: f32, nearest: impl Fn(f32) -> f32) -> f32 {
     let peak = x.iter().fold(0.0f32, |peak, &x| if x.abs() > peak.abs() { x } else { peak });
     if peak.abs() < f32::MIN_POSITIVE {
@@ -21,7 +21,7 @@ pub fn fit_scale(x: &[f32], reach: f32, nearest: impl Fn(f32) -> f32) -> f32 {
             products += weight * x * level;
             squares += weight * level * level;
         }
-        // The error at the best scale for these levels, products / squares, is less by this much.
+        // The best scale for these levels, products / squares, reduces the error by this much.
         let gain = products * products / squares;
         if gain > best.0 {
             best = (gain, products / squares);
@@ -30,8 +30,8 @@ pub fn fit_scale(x: &[f32], reach: f32, nearest: impl Fn(f32) -> f32) -> f32 {
     best.1
 }
 
-/// Scale and minimum for which `s·level − m`, levels being 0 to `top`, come closest to `x`: errors count by
-/// magnitude. Neither is negative.
+/// The scale `s` and the minimum `m` for which `s·level − m`, with levels from 0 to `top`, is closest to `x`. Squared
+/// errors are weighted with the magnitude of x. Neither result is negative.
 pub fn fit_range(x: &[f32], top: f32) -> (f32, f32) {
     let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(low, high), &x| (low.min(x), high.max(x)));
     if high - low < f32::MIN_POSITIVE {
@@ -52,7 +52,7 @@ pub fn fit_range(x: &[f32], top: f32) -> (f32, f32) {
     (best.1, best.2)
 }
 
-/// The line `s·level − m` closest to `x`, m not below zero.
+/// The line `s·level − m` that is closest to `x`, with m ≥ 0.
 fn regress(x: &[f32], weight: impl Fn(f32) -> f32, level: impl Fn(f32) -> f32) -> (f32, f32) {
     let (mut n, mut l, mut ll, mut v, mut lv) = (0.0f32, 0.0, 0.0, 0.0, 0.0);
     for &x in x {
@@ -74,17 +74,17 @@ fn regress(x: &[f32], weight: impl Fn(f32) -> f32, level: impl Fn(f32) -> f32) -
     }
 }
 
-/// `x` in units of `unit`, rounded, within `lowest` and `highest`; 0 where the unit is.
+/// `x` in units of `unit`, rounded and clamped to `lowest..=highest`; 0 if the unit is 0.
 pub fn in_units(x: f32, unit: f32, lowest: f32, highest: f32) -> f32 {
     if unit == 0.0 { 0.0 } else { (x / unit).round().clamp(lowest, highest) }
 }
 
-/// The unit for signed scales from `-reach` on: the one of largest magnitude becomes `-reach` itself.
+/// The unit of signed scales from `-reach` on: the scale of largest magnitude becomes `-reach`.
 pub fn signed_unit(scales: &[f32], reach: f32) -> f32 {
     scales.iter().fold(0.0f32, |peak, &scale| if scale.abs() > peak.abs() { scale } else { peak }) / -reach
 }
 
-/// The unit for scales from 0 to `top`.
+/// The unit of scales from 0 to `top`.
 pub fn unsigned_unit(scales: &[f32], top: f32) -> f32 {
     scales.iter().fold(0.0f32, |peak, &scale| peak.max(scale)) / top
 }

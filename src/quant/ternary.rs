@@ -1,5 +1,5 @@
-//! TQ1_0 and TQ2_0: −1, 0 or 1 times one f16 scale a block of 256; five digits of base 3 a byte, or four of 2 bits.
-//! A code of 3 in TQ2_0, which encoders don't write, stands for 2.
+//! TQ1_0 and TQ2_0: blocks of 256 elements −1, 0 or 1 with one f16 scale; a byte has five digits of base 3, or four
+//! codes of 2 bits. In TQ2_0 the code 3, which encoders don't write, means 2.
 
 use super::fields::{pack, unpack};
 use super::float::{read_f16, write_f16};
@@ -11,7 +11,8 @@ pub struct Tq1;
 /// TQ2_0.
 pub struct Tq2;
 
-/// Where digits are: (first byte, bytes of a run, digits a byte). A run's first digits are its first elements.
+/// The runs of bytes: (first byte, number of bytes, digits in a byte). The first digits of a run's bytes are its first
+/// elements.
 const RUNS: [(usize, usize, u32); 3] = [(0, 32, 5), (32, 16, 5), (48, 4, 4)];
 
 impl Block for Tq1 {
@@ -33,7 +34,7 @@ impl Tq1 {
     }
 }
 
-/// Digit `digit`, the highest being 0, of a byte that stands for the fraction byte/256 in base 3.
+/// Digit number `digit`, counted from the highest, of the fraction byte/256 in base 3.
 fn trit(byte: u8, digit: u32) -> u8 {
     let rest = byte.wrapping_mul(3u8.pow(digit));
     ((u16::from(rest) * 3) >> 8) as u8
@@ -68,7 +69,8 @@ fn encode_tq1(x: &[f32], block: &mut [u8]) {
         for (i, byte) in block[at..at + len].iter_mut().enumerate() {
             let number =
                 (0..digits as usize).fold(0, |n, digit| 3 * n + u16::from(these[digit * len + i].min(2)));
-            // Five digits as a fraction of 256, rounded up so that they can be read off from the top.
+            // Five digits as a fraction of 256, rounded up, so that multiplications by 3 give one digit after the
+            // other.
             *byte = (number * 3u16.pow(5 - digits) * 256).div_ceil(243) as u8;
         }
     }

@@ -35,7 +35,7 @@ fn mix(mut x: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// Pseudo-random bytes, as the goldens' digests take them.
+/// Pseudo-random bytes, the same as for the digests in the golden files.
 fn mixed_bytes(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| mix(i) as u8).collect()
 }
@@ -75,7 +75,7 @@ fn decodes_to_the_bits_of_gguf() {
     assert!(golden.0.is_empty());
 }
 
-/// The documented meaning of each way to take a block apart, element by element, against `decode_row`.
+/// The documented meaning of each unpacked form, element by element, against `decode_row`.
 #[test]
 fn blocks_come_apart_into_what_they_decode_to() {
     for dtype in DType::ALL {
@@ -209,8 +209,8 @@ fn special_blocks_survive_encoding() {
     for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_encodable()) {
         let len = dtype.block_len().max(32);
         assert!(round_trip(dtype, &vec![0.0; len]).iter().all(|&x| x == 0.0), "{}", dtype.name());
-        // One value alone comes back but for its scale's rounding (MXFP4's is a power of two), the others as
-        // zero or a level close to it (IQ4 has none at zero).
+        // A single value returns with the rounding of its scale (MXFP4's is a power of two), the other values as zero
+        // or a level close to it (IQ4 has no level at zero).
         for value in [1.0f32, -1.0, 0.007, -250.0] {
             let mut x = vec![0.0; len];
             x[len - 3] = value;

@@ -186,8 +186,8 @@ impl Context {
         self.engine.n_ctx()
     }
 
-    /// A warning for the user where the context has more positions than the model was trained on, its scaling of positions
-    /// considered.
+    /// A warning for the user where the context has more positions than the model was trained on, its scaling of
+    /// positions considered.
     pub fn warning(&self) -> Option<String> {
         let (config, n_ctx) = (self.model().config(), self.n_ctx());
         let file = config.ropes.first()?;
@@ -218,8 +218,8 @@ impl Context {
     /// Keeps the first `n` positions and forgets the others.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where fewer than `n` positions are filled, or where a layer with a window has released
-    /// positions that the next token would see.
+    /// [`Error::InvalidArgument`] where fewer than `n` positions are filled, or where a layer with a window has
+    /// released positions that the next token would see.
     pub fn rewind(&mut self, n: usize) -> Result<()> {
         self.engine.rewind(self.sequence, n)?;
         self.tokens.truncate(n);

@@ -158,14 +158,14 @@ impl Canceller {
 }
 
 /// Parameters with defaults filled in, checked against the model.
-struct Shape {
+struct Resolved {
     plan: Plan,
     limits: Limits,
     cache: kv::Shape,
 }
 
-impl Shape {
-    fn new(model: &Model, params: &EngineParams, threads: usize) -> Result<Shape> {
+impl Resolved {
+    fn new(model: &Model, params: &EngineParams, threads: usize) -> Result<Resolved> {
         params.rope.check()?;
         let config = model.config();
         let n_ctx = if params.n_ctx == 0 { config.n_ctx_train } else { params.n_ctx };
@@ -207,7 +207,7 @@ impl Shape {
         // Refuses absurd sizes before memory is reserved for them.
         cache.bytes()?;
         let most = MostRows { batch: n_batch, output: n_output, spans: params.n_sequences.min(n_batch) };
-        Ok(Shape { plan, limits: Limits { most, n_ctx, threads, kv: params.kv }, cache })
+        Ok(Resolved { plan, limits: Limits { most, n_ctx, threads, kv: params.kv }, cache })
     }
 }
 
@@ -260,7 +260,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`], except for memory that can't be had.
     pub fn memory(model: &Model, params: &EngineParams, threads: usize) -> Result<MemoryEstimate> {
-        let shape = Shape::new(model, params, threads)?;
+        let shape = Resolved::new(model, params, threads)?;
         let cache_bytes = shape.cache.bytes()?;
         let arena_bytes = Pass::bytes(model, &shape.plan, &shape.limits)?;
         let total_bytes = cache_bytes
@@ -284,7 +284,7 @@ impl Engine {
         threads: usize,
         team: impl FnOnce() -> Result<Arc<Team>>,
     ) -> Result<Engine> {
-        let Shape { plan, limits, cache } = Shape::new(&model, params, threads)?;
+        let Resolved { plan, limits, cache } = Resolved::new(&model, params, threads)?;
         let cache = Cache::new(cache)?;
         let pass = Pass::new(&model, plan, &params.rope, &limits)?;
         Ok(Engine {
@@ -390,8 +390,8 @@ impl Engine {
         self.pass.fault = fault;
     }
 
-    /// Appends tokens to sequences in one pass. Each sequence gets the same bits that it would get alone. After an error
-    /// no sequence has changed.
+    /// Appends tokens to sequences in one pass. Each sequence gets the same bits that it would get alone. After an
+    /// error no sequence has changed.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a batch that contradicts itself, the engine's limits or the sequences;
@@ -406,8 +406,8 @@ impl Engine {
         self.run_checked(batch)
     }
 
-    /// [`Engine::run`] of a batch that has been checked on its own, but not against the sequences, within a call that may
-    /// have been cancelled already.
+    /// [`Engine::run`] of a batch that has been checked on its own, but not against the sequences, within a call that
+    /// may have been cancelled already.
     pub(super) fn run_checked(&mut self, batch: &Batch<'_>) -> Result<()> {
         let Batch { tokens, spans, outputs } = *batch;
         let mut reserved = 0;

@@ -1,5 +1,5 @@
-//! Batches of spans: each sequence gets the bits that it gets alone, whatever stands beside it, however it comes, on
-//! whichever pages and threads; what contradicts itself is refused and changes nothing.
+//! Batches of spans: a sequence gets the same bits as alone, for any other sequences in the batch, any division into
+//! passes, any pages and any number of threads. A batch that contradicts itself is refused and changes nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::kv::{CacheType, SequenceId};
 use crate::model::{Family, LoadParams, Mask, Model};
 use crate::threads::Team;
 
-/// A small file's model, with a mask for its even layers and one for its odd ones.
+/// The model of a small file, with one mask for its even layers and another one for its odd layers.
 fn model(name: &str, even: Mask, odd: Mask) -> Arc<Model> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{name}.gguf"));
     let source = Arc::new(FileSource::open(&path).unwrap());
@@ -46,7 +46,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// All rows of output of a sequence alone, in passes of so many tokens.
+/// All output rows of a sequence alone, in passes of the given number of tokens.
 fn alone(model: &Arc<Model>, output: Output, tokens: &[u32], n_batch: usize) -> Vec<u32> {
     let mut engine = engine(model, 1, EngineParams { output, ..params(1, 512, n_batch) });
     let sequence = engine.create().unwrap();
@@ -60,7 +60,7 @@ fn alone(model: &Arc<Model>, output: Output, tokens: &[u32], n_batch: usize) -> 
     all
 }
 
-/// One pass over spans of sequences: which, how many tokens.
+/// A pass over spans: for each its sequence and its number of tokens.
 type Pass = Vec<(usize, usize)>;
 
 /// Some passes over up to `n` sequences whose lengths stay below `most`.
@@ -102,7 +102,7 @@ fn together(engine: &mut Engine, ids: &[SequenceId], texts: &[Vec<u32>], passes:
     rows
 }
 
-/// Gives pages out and takes them back, so that those to come are in no order.
+/// Allocates pages and frees them, so that later ones are in no order.
 fn shuffle_pages(engine: &mut Engine, rounds: usize) {
     let ids: Vec<_> = (0..3).map(|_| engine.create().unwrap()).collect();
     for i in 0..3 * rounds {
@@ -191,13 +191,13 @@ fn masks_mean_what_they_say() {
     let full = logits(Mask::Full, Mask::Full);
     assert!(full == logits(Mask::SymmetricWindow(180), Mask::SymmetricWindow(1000)));
     assert!(full != causal && full != logits(Mask::SymmetricWindow(176), Mask::Full));
-    // A token that sees itself alone is what it is anywhere: rotations cancel.
+    // A token that sees only itself has the same result at any position: the rotations cancel.
     let model = model("tied-rope-freqs", Mask::Window(1), Mask::Window(1));
     let width = model.config().n_vocab;
     let here = alone(&model, Output::Logits, &[9, 9, 200, 9], 512);
     assert!(here[..width] == here[width..2 * width] && here[..width] == here[3 * width..]);
     assert!(here[..width] != here[2 * width..3 * width]);
-    // The last token of a whole sequence sees the same by both; those before don't.
+    // Both masks are the same for the last token of a whole sequence, but not for the others.
     let last = causal.len() - width;
     assert!(causal[..width] != full[..width] && causal[last..] != full[last..]);
 }
@@ -285,7 +285,7 @@ fn batches_that_contradict_themselves_change_nothing() {
         (&[span(a, 5, 10)], 5, &[0, 1, 2, 3, 4]),
         (&[span(a, 191, 10)], 191, &[]),
         (&[span(a, 190, 10), span(b, 180, 20), span(c, 31, 0)], 401, &[]),
-        // Each would fit, but there are four pages, and they want five.
+        // Each sequence alone would fit, but together they need five pages of four.
         (&[span(a, 150, 10), span(b, 150, 20), span(c, 1, 0)], 301, &[]),
     ];
     for (i, (spans, count, outputs)) in cases.into_iter().enumerate() {
@@ -298,7 +298,7 @@ fn batches_that_contradict_themselves_change_nothing() {
     let outside = [1, 288];
     assert!(engine.run(&Batch { tokens: &outside, spans: &[span(a, 2, 10)], outputs: &[] }).is_err());
     assert!(engine.len(gone).is_err() && engine.rewind(gone, 0).is_err() && engine.remove(gone).is_err());
-    // And both go on as if nothing had been.
+    // Both continue as if nothing had happened.
     engine
         .run(&Batch { tokens: &text[30..32], spans: &[span(b, 1, 20), span(a, 1, 10)], outputs: &[1] })
         .unwrap();
@@ -338,7 +338,7 @@ fn a_window_gives_its_pages_back() {
         let spans = [Span { sequence, rows: chunk.len(), first: i * 64 }];
         engine.run(&Batch { tokens: chunk, spans: &spans, outputs: &[chunk.len() as u32 - 1] }).unwrap();
     }
-    // The text's end alone: each of the two layers looks back 99 positions.
+    // Only the end of the text: each of the two layers sees 99 earlier positions.
     let end = bits(engine.output());
     assert!(end.iter().any(|&bits| bits != end[0]));
     assert!(engine.rewind(sequence, 2000).unwrap_err().to_string().contains("window"));
@@ -363,7 +363,7 @@ fn absurd_parameters_are_refused_before_memory_is() {
         assert!(Engine::memory(&model, &params, 1).is_err(), "{params:?}");
         assert!(Engine::new(model.clone(), &params, team.clone()).is_err(), "{params:?}");
     }
-    // Fewer positions than sequences could have are shared, down to a page each.
+    // Sequences share fewer positions than they could have together, down to a page each.
     let few = EngineParams { n_positions: 1, ..params(3, 512, 8) };
     let memory = |params: &EngineParams| Engine::memory(&model, params, 1).unwrap().cache_bytes;
     assert_eq!(memory(&params(3, 512, 8)), 4 * memory(&few));

@@ -1,7 +1,7 @@
 //! Lowers a graph to a plan. This is the only place that decides which operations are fused: queries, keys and values
-//! become one product, norms and gates quantise their results, residuals are added in place.
-//! Attention and sums are lowered in the graph's order. All other nodes are lowered on demand, when a reader needs their
-//! value, in the form that the reader needs.
+//! become one product, norms and gates quantise their results, residuals are added in place. Attention and sums are
+//! lowered in the graph's order. All other nodes are lowered on demand, when a reader needs their value, in the form
+//! that the reader needs.
 
 use super::plan::{Buf, BufSpec, CacheGroup, Plan, Planned};
 use super::steps::Step;
@@ -23,7 +23,7 @@ use crate::model::MatrixId;
 use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Shape, Value};
 use crate::profile::Zone;
 
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const WHAT: &str = "a plan";
 
 /// The plan that computes `result`.
@@ -103,8 +103,8 @@ impl<'g> Lowering<'g> {
     /// Ends the plan with the rows of the result.
     fn finish(mut self, out: Buf) -> Result<Plan> {
         let spec = &mut self.plan.buffers[out.index()];
-        // The caller gets the rows as one slice, so there are no gaps between them. It reads them after the last step, so
-        // no other buffer may share their bytes.
+        // The caller gets the rows as one slice, so there are no gaps between them. It reads them after the last step,
+        // so no other buffer may share their bytes.
         spec.row_bytes = self.graph.shape(self.result).width * size_of::<f32>();
         spec.last = self.plan.steps.len();
         spec.own_copy = false;
@@ -224,9 +224,11 @@ impl<'g> Lowering<'g> {
                 self.push(value, Pool { x, width, out })?;
                 out
             }
-            Op::Positions(_) => return self.unsupported(value, "positions apart from embeddings"),
+            Op::Positions(_) => {
+                return self.unsupported(value, "learned positions that are not added to embeddings");
+            }
             Op::Split(..) | Op::HeadNorm(..) | Op::Rope(..) => {
-                return self.unsupported(value, "work on heads that doesn't lead to attention");
+                return self.unsupported(value, "work on heads outside of attention");
             }
             Op::Attention(_) | Op::Add(..) => {
                 return Err(Error::Internal("a node was lowered before what it reads".into()));
@@ -361,7 +363,8 @@ impl<'g> Lowering<'g> {
         Ok(out)
     }
 
-    /// A sum. A product is added to the residual stream in place, if nothing reads the stream's earlier value afterwards.
+    /// A sum. A product is added to the residual stream in place, if nothing reads the stream's earlier value
+    /// afterwards.
     fn add(&mut self, value: Value, a: Value, b: Value) -> Result<()> {
         if matches!((self.op(a), self.op(b)), (Op::Embed(_), Op::Positions(_)))
             && self.only_for(a, value)

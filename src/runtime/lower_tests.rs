@@ -1,5 +1,5 @@
-//! Graphs that no family here has, lowered and run, beside the same graphs in plain f64 loops: so that what lowering
-//! fuses, adds in place or leaves apart changes nothing but rounding.
+//! Graphs that no family here has, lowered and run, against the same graphs in plain f64 loops: fusing and adding in
+//! place may only change rounding.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -168,7 +168,7 @@ fn head(b: &mut Builder<'_>, x: Value, c: &Config) -> Result<Value> {
     b.linear(x, "token_embd", c.n_vocab)
 }
 
-/// Attention and MLP side by side on one norm, as Phi-2 has it, and on two, as GPT-NeoX.
+/// Attention and MLP in parallel: on one norm, as in Phi-2, and on two, as in GPT-NeoX.
 fn parallel(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
@@ -188,7 +188,7 @@ fn parallel(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     Ok((hidden, head(b, hidden, c)?))
 }
 
-/// Norms behind the sums, as BERT has them, and no norm at the end.
+/// Norms after the sums, as in BERT, and no norm at the end.
 fn post_norm(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
@@ -207,7 +207,7 @@ fn post_norm(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     Ok((hidden, head(b, hidden, c)?))
 }
 
-/// Norms before and behind, a factor on embeddings, gates of two kinds, capped logits, as Gemma 2 has them.
+/// Norms before and after each block, a factor on embeddings, two kinds of gates, and capped logits, as in Gemma 2.
 fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     let mut x = b.scale(x, 3.5)?;
@@ -224,7 +224,7 @@ fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
             0 => b.activate(gate, Activation::GeluTanh)?,
             _ => b.activate(gate, Activation::Relu)?,
         };
-        // The other way round: which of the two is the gate is for lowering to see.
+        // In the other order: lowering must find out which of the two is the gate.
         let inner = b.gate(up, gate)?;
         let down = b.linear(inner, "ffn_down", c.n_embd)?;
         let down = b.rms_norm(down, "attn_norm")?;
@@ -247,7 +247,7 @@ fn model(file: &str, emit: Emit) -> Arc<Model> {
     Model::load(source, &LoadParams::default(), read).unwrap()
 }
 
-/// Logits of all tokens, in passes of so many.
+/// Logits of all tokens, in passes of the given number of tokens.
 fn logits(model: &Arc<Model>, tokens: &[u32], pieces: &[usize], threads: usize) -> Vec<f32> {
     let n = tokens.len();
     let params =
@@ -296,7 +296,7 @@ fn graphs_without_a_pattern_are_what_they_say() {
                     "{name} of {file} by {pieces:?} on {threads}"
                 );
             }
-            // What is planted must be seen: one token more in the window, one value off by a hundredth.
+            // Planted faults must be noticed: a window longer by one token, a value off by a hundredth.
             let mut other = model.graph().clone();
             for node in &mut other.nodes {
                 if let Op::Attention(attention) = &mut node.op {

@@ -1,5 +1,5 @@
-//! A forward pass: its memory, and the execution of its plan in one parallel region. Each worker executes the whole plan
-//! and does its share of each step; there are barriers only between steps that conflict.
+//! A forward pass: its memory, and the execution of its plan in one parallel region. Each worker executes the whole
+//! plan and does its share of each step; there are barriers only between steps that conflict.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -130,7 +130,7 @@ impl Sizes {
     }
 }
 
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const ROWS: &str = "the rows of a batch";
 const PLAN: &str = "the tables of a plan";
 
@@ -235,7 +235,8 @@ impl Pass {
         })
     }
 
-    /// Notes the position of each row and the positions that it sees. Positions are below the largest context, and fit u32.
+    /// Notes the position of each row and the positions that it sees. Positions are below the largest context, and fit
+    /// u32.
     fn place(&mut self, spans: &[Span]) {
         self.positions.clear();
         self.spans.clear();

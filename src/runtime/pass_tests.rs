@@ -1,4 +1,4 @@
-//! Accidents within a pass, planted at every step: a panic of any worker, a cancellation.
+//! Faults planted at every step of a pass: a panic of any worker, a cancellation.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::model::{LoadParams, Model};
 use crate::runtime::{Context, ContextParams, Logits};
 use crate::threads::{Poisoned, Team, Worker};
 
-/// What goes wrong, at which step, on which worker.
+/// A fault: its kind, its step, its worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub step: usize,
@@ -23,7 +23,7 @@ pub enum FaultKind {
     Cancel,
 }
 
-/// Lets the fault happen where it is due.
+/// Triggers the fault at its step and worker.
 pub fn happen(fault: Option<Fault>, step: usize, worker: &Worker<'_>) -> Result<(), Poisoned> {
     match fault {
         Some(fault) if (fault.step, fault.worker) == (step, worker.index()) => match fault.kind {
@@ -37,7 +37,7 @@ pub fn happen(fault: Option<Fault>, step: usize, worker: &Worker<'_>) -> Result<
     }
 }
 
-/// A Llama, a GPT and a Qwen, with quantised matrices and others.
+/// A Llama, a GPT and a Qwen, with quantised and other matrices.
 const FILES: [&str; 3] = ["untied-mixed", "gpt-tied-quant", "qwen3-tied-quant"];
 
 fn context(file: &str, threads: usize) -> Context {
@@ -54,7 +54,7 @@ fn context_on(file: &str, team: Arc<Team>) -> Context {
 
 const PROMPT: [u32; 20] = [7; 20];
 
-/// Logits after the prompt and one token more.
+/// Logits after the prompt and one more token.
 fn logits(context: &mut Context) -> Vec<u32> {
     context.clear();
     context.decode(&PROMPT, Logits::Last).unwrap();
@@ -120,10 +120,10 @@ fn a_cancelled_call_ends_and_the_next_one_does_not() {
     let mut context = context(FILES[0], 2);
     let wanted = logits(&mut context);
     let canceller = context.canceller();
-    // Nothing runs: nothing happens.
+    // Without a running call, nothing happens.
     canceller.cancel();
     assert!(logits(&mut context) == wanted);
-    // A long prompt in single rows, cancelled from another thread meanwhile, wherever it is.
+    // A long prompt in single rows, cancelled from another thread at any point.
     let end = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -32,8 +32,8 @@ pub struct BufSpec {
     pub first: usize,
     /// Last step that uses it.
     pub last: usize,
-    /// Whether each worker computes a copy of its own in a short pass ([`Plan::FEW_ROWS`]), which takes less time than a
-    /// barrier. Only for rows that are computed one by one from data that all workers see.
+    /// Whether each worker computes a copy of its own in a short pass ([`Plan::FEW_ROWS`]), which takes less time than
+    /// a barrier. Only for rows that are computed one by one from data that all workers see.
     pub own_copy: bool,
 }
 
@@ -83,24 +83,23 @@ pub struct CacheGroup {
     pub reach: Option<usize>,
 }
 
-/// A model's forward pass.
+/// A model's forward pass. [`Plan::text`] shows it.
 #[derive(Default)]
-#[non_exhaustive]
 pub struct Plan {
     /// How finely activations are rounded before they are multiplied with quantised weights.
-    pub activations: Activations,
+    pub(crate) activations: Activations,
     /// The steps, in order.
-    pub steps: Vec<Planned>,
+    pub(crate) steps: Vec<Planned>,
     /// The buffers they work on.
-    pub buffers: Vec<BufSpec>,
+    pub(crate) buffers: Vec<BufSpec>,
     /// The buffer with the results at the end: f32, without gaps between rows.
-    pub output: Option<Buf>,
+    pub(crate) output: Option<Buf>,
     /// Groups of layers in the cache; steps refer to them by number.
-    pub groups: Vec<CacheGroup>,
+    pub(crate) groups: Vec<CacheGroup>,
     /// Masks of attention; steps refer to them by number.
-    pub masks: Vec<Mask>,
+    pub(crate) masks: Vec<Mask>,
     /// Shapes of heads in attention, each once.
-    pub heads: Vec<HeadShape>,
+    pub(crate) heads: Vec<HeadShape>,
 }
 
 /// The place of each buffer.
@@ -168,8 +167,8 @@ impl Plan {
         meet(a.out, b) || meet(b.out, a) || same_layer
     }
 
-    /// Places the barriers: as late as possible, and only before a step that conflicts with a step since the last barrier.
-    /// Called once, when the plan has all its steps.
+    /// Places the barriers: as late as possible, and only before a step that conflicts with a step since the last
+    /// barrier. Called once, when the plan has all its steps.
     pub(super) fn place_barriers(&mut self) -> Result<()> {
         for planned in &mut self.steps {
             planned.own_copy = !planned.facts.dynamic && self.buffers[planned.facts.out.index()].own_copy;
@@ -189,8 +188,9 @@ impl Plan {
         self.widen_lifetimes(|planned| planned.barrier_few)
     }
 
-    /// Extends the lifetimes of buffers to whole runs of steps between barriers. Within such a run workers are at different
-    /// steps, so a buffer that one worker still reads must not share bytes with one that another worker writes already.
+    /// Extends the lifetimes of buffers to whole runs of steps between barriers. Within such a run workers are at
+    /// different steps, so a buffer that one worker still reads must not share bytes with one that another worker
+    /// writes already.
     fn widen_lifetimes(&mut self, barrier: impl Fn(&Planned) -> bool) -> Result<()> {
         let mut spans = filled((0, 0), self.steps.len(), "a plan")?;
         let mut begin = 0;
@@ -211,7 +211,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) where the sizes overflow.
-    pub fn layout(&self, most: MostRows) -> Result<PlanLayout> {
+    pub(super) fn layout(&self, most: MostRows) -> Result<PlanLayout> {
         let (mut arena, mut own) = (ArenaPlan::new(), ArenaPlan::new());
         for spec in &self.buffers {
             let rows = most.of(spec.rows);

@@ -59,8 +59,8 @@ impl Labels<'_> {
 }
 
 impl Plan {
-    /// The text of the plan. It only depends on the graph and the rounding of activations: steps and bytes of rows are the
-    /// same for all instruction sets.
+    /// The text of the plan. It only depends on the graph and the rounding of activations: steps and bytes of rows are
+    /// the same for all instruction sets.
     pub fn text(&self, graph: &Graph) -> String {
         let mut text = String::new();
         // Writing to a string doesn't fail.
@@ -181,8 +181,8 @@ impl Plan {
         steps.clone().map(row).collect()
     }
 
-    /// The buffers that a part writes first. The comparison of parts only considers lifetimes within the part, not whether
-    /// there is a barrier before or after it.
+    /// The buffers that a part writes first. The comparison of parts only considers lifetimes within the part, not
+    /// whether there is a barrier before or after it.
     fn buffer_rows(&self, part: &Part, labels: &Labels<'_>) -> Vec<Cells> {
         let row = |&buf: &usize| {
             let BufSpec { row_bytes, rows, own_copy, mut first, mut last } = self.buffers[buf];

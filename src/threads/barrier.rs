@@ -9,8 +9,8 @@ use super::gate::{Gate, Patience};
 use crate::Result;
 use crate::memory::reserve::collected;
 
-/// Another worker panicked, left the region early or cancelled it, and will arrive at no barrier. Return from the region:
-/// [`Team::run`](super::Team::run) returns the cause.
+/// Another worker panicked, left the region early or cancelled it, and will arrive at no barrier. Return from the
+/// region: [`Team::run`](super::Team::run) returns the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("another worker ended the region")]
 pub struct Poisoned;

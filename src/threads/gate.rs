@@ -12,16 +12,16 @@ use super::os::Futex;
 
 /// Most looks at the number before a thread goes to sleep. With a pause of 10 to 50 ns between looks, depending on the
 /// processor, they take 80 to 400 µs. That is longer than the shares of one op should differ, and longer than a host
-/// takes between two calls. With a quarter of it, threads fell asleep between products of 256³: 171 instead of 332 GFLOPS
-/// on two threads.
+/// takes between two calls. With a quarter of it, threads fell asleep between products of 256³: 171 instead of 332
+/// GFLOPS on two threads.
 const MOST_LOOKS: u32 = 8000;
 
-/// Fewest looks: about the time in which a change arrives from another core, so that a thread never sleeps where the other
-/// one is just as fast.
+/// Fewest looks: about the time in which a change arrives from another core, so that a thread never sleeps where the
+/// other one is just as fast.
 const FEWEST_LOOKS: u32 = 20;
 
-/// Of this many waits with fewer looks than the most, one spins for the most looks after all, to find out whether longer
-/// spinning succeeds again.
+/// Of this many waits with fewer looks than the most, one spins for the most looks after all, to find out whether
+/// longer spinning succeeds again.
 const PROBE_EVERY: u32 = 32;
 
 /// The number of looks for which one thread spins, adapted to its waits.
@@ -77,8 +77,8 @@ impl Gate {
     /// Changes the number and wakes the threads that wait for it.
     pub fn change(&self, change: impl FnOnce(&AtomicU32) -> u32) {
         change(self.number.value());
-        // In the single order of SeqCst operations, either this thread sees the count of a thread about to sleep, or that
-        // thread sees the new number, or both.
+        // In the single order of SeqCst operations, either this thread sees the count of a thread about to sleep, or
+        // that thread sees the new number, or both.
         if self.sleepers.load(SeqCst) > 0 {
             self.number.wake_all();
         }

@@ -1,6 +1,6 @@
-//! A team of threads that runs one parallel region at a time, with a light barrier inside the region.
-//! Entering a region, waiting and sharing work allocate nothing. A panic in any worker ends the region with an error; the
-//! team stays usable.
+//! A team of threads that runs one parallel region at a time, with a light barrier inside the region. Entering a
+//! region, waiting and sharing work allocate nothing. A panic in any worker ends the region with an error; the team
+//! stays usable.
 //!
 //! A fork copies only the calling thread: in the child, a team made before has no threads, and using it waits for ever.
 //! Make teams after forking.

@@ -30,11 +30,11 @@ thread_local! {
 /// memory during its start aborts the process, so threads start one by one, each only if this much can be reserved.
 const THREAD_BYTES: usize = 4 << 20;
 
-/// Threads that run one parallel region at a time. The caller of a region is worker 0; the other workers are threads that
-/// sleep between regions.
+/// Threads that run one parallel region at a time. The caller of a region is worker 0; the other workers are threads
+/// that sleep between regions.
 ///
-/// A team may be shared: regions of several callers run one after the other, in the order of the calls. Dropping the team
-/// ends its threads.
+/// A team may be shared: regions of several callers run one after the other, in the order of the calls. Dropping the
+/// team ends its threads.
 pub struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -76,10 +76,10 @@ struct Job {
 
 struct JobCell(UnsafeCell<Option<Job>>);
 
-// SAFETY: the cell is written only while no region runs, before `start` rises, and read only after `start` has risen and
-// before the reader leaves the barrier. The gates' SeqCst operations order these accesses.
+// SAFETY: the cell is written only while no region runs, before `start` rises, and read only after `start` has risen
+// and before the reader leaves the barrier. The gates' SeqCst operations order these accesses.
 unsafe impl Sync for JobCell {}
-// SAFETY: as above. The job's pointers are shared with all workers only as references: `Team::run` demands that the
+// SAFETY: as for Sync. The job's pointers are shared with all workers only as references: `Team::run` demands that the
 // closure is Sync, and a `profile::Path` is.
 unsafe impl Send for JobCell {}
 
@@ -137,8 +137,8 @@ impl Team {
     ///
     /// # Errors
     /// [`Error::Busy`] inside a region of this or another team; [`Error::Internal`] with the text of a panic in `f`, or
-    /// where a worker returned before a barrier at which others waited; [`Error::Cancelled`] after [`Worker::cancel`]. The
-    /// team stays usable after any of them.
+    /// where a worker returned before a barrier at which others waited; [`Error::Cancelled`] after [`Worker::cancel`].
+    /// The team stays usable after any of them.
     pub fn run<F: Fn(&Worker<'_>) + Sync>(&self, f: F) -> Result<()> {
         if IN_REGION.get() {
             return Err(Error::Busy("the thread team"));
@@ -167,8 +167,8 @@ impl Team {
                 call: call::<F>,
                 path: path.as_ref().map(std::ptr::from_ref),
             };
-            // SAFETY: no worker reads the cell now: this thread has the turn, and the previous region has ended. `f` and
-            // `path` outlive the region: this function waits for its end below, and nothing before that can unwind.
+            // SAFETY: no worker reads the cell now: this thread has the turn, and the previous region has ended. `f`
+            // and `path` outlive the region: this function waits for its end below, and nothing before that can unwind.
             unsafe { *shared.job.0.get() = Some(job) };
             shared.start.change(|number| number.fetch_add(1, SeqCst));
             shared.work(0, patience, f);

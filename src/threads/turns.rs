@@ -1,6 +1,6 @@
-//! A fair lock: threads get their turns in the order in which they ask for them. A mutex would let a thread that has just
-//! released it take it again before a waiting thread has woken: a long prompt, pass after pass, would keep other callers
-//! waiting until its end. Waiting threads sleep, since the thread with the turn needs the CPUs.
+//! A fair lock: threads get their turns in the order in which they ask for them. A mutex would let a thread that has
+//! just released it take it again before a waiting thread has woken: a long prompt, pass after pass, would keep other
+//! callers waiting until its end. Waiting threads sleep, since the thread with the turn needs the CPUs.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -20,9 +20,10 @@ pub fn share(total: usize, grain: usize, index: usize, count: usize) -> Range<us
     bound(index)..bound(index.saturating_add(1))
 }
 
-/// Dynamic scheduling: each call takes the next piece of `0..total`. A counter serves one op at a time. [`reset`] it while
-/// no worker takes from it, with a barrier between its last use and the reset, and another one before its next use. Two
-/// counters that ops use alternately need no extra barrier: during an op that uses one, any worker may reset the other.
+/// Dynamic scheduling: each call takes the next piece of `0..total`. A counter serves one op at a time. [`reset`] it
+/// while no worker takes from it, with a barrier between its last use and the reset, and another one before its next
+/// use. Two counters that ops use alternately need no extra barrier: during an op that uses one, any worker may reset
+/// the other.
 ///
 /// The worker that takes a piece differs from run to run, so the result must not depend on it.
 ///
@@ -74,10 +75,11 @@ impl WorkCounter {
 }
 
 /// Even shares with work stealing. Each worker takes its own share of `0..total` first, piece by piece and in order; a
-/// worker that has finished its share takes pieces of the others'. So the wait for a slow worker is at most one piece, and
-/// workers of equal speed read their shares sequentially. Each share's counter has a cache line of its own.
+/// worker that has finished its share takes pieces of the others'. So the wait for a slow worker is at most one piece,
+/// and workers of equal speed read their shares sequentially. Each share's counter has a cache line of its own.
 ///
-/// As with [`WorkCounter`], it serves one op at a time, and the result must not depend on the worker that takes a piece.
+/// As with [`WorkCounter`], it serves one op at a time, and the result must not depend on the worker that takes a
+/// piece.
 #[derive(Debug)]
 pub struct Shares {
     taken: Box<[WorkCounter]>,
@@ -96,8 +98,8 @@ impl Shares {
         Ok(Self { taken: taken.into_boxed_slice() })
     }
 
-    /// Takes the next piece of `0..total` for worker `index`; `None` when all is taken. All callers of one op pass the same
-    /// `total`.
+    /// Takes the next piece of `0..total` for worker `index`; `None` when all is taken. All callers of one op pass the
+    /// same `total`.
     pub fn take(&self, index: usize, total: usize) -> Option<Range<usize>> {
         let count = self.taken.len();
         (0..count).find_map(|i| {

@@ -1,6 +1,6 @@
 //! The byte-level spelling of BPE vocabularies, which is GPT-2's: each byte is spelled as one printable character.
-//! Printable Latin-1 characters spell themselves; the other 68 bytes, in order, are U+0100 and the characters after it, so
-//! a space is `Ġ` (U+0120).
+//! Printable Latin-1 characters spell themselves; the other 68 bytes, in order, are U+0100 and the characters after it,
+//! so a space is `Ġ` (U+0120).
 
 /// Characters by byte.
 pub(super) const CHARS: [char; 256] = chars();

@@ -1,13 +1,13 @@
-//! Converts text to tokens and back, with the vocabulary and merges of a model file.
-//! Byte-level BPE (`tokenizer.ggml.model` = `"gpt2"`): special tokens are cut out, the rest of the text is cut into words
-//! by the family's rules ([`split`]), and the `tokenizers` crate merges the bytes of each word.
+//! Converts text to tokens and back, with the vocabulary and merges of a model file. Byte-level BPE
+//! (`tokenizer.ggml.model` = `"gpt2"`): special tokens are cut out, the rest of the text is cut into words by the
+//! family's rules ([`split`]), and the `tokenizers` crate merges the bytes of each word.
 //!
-//! **Special tokens in text.** With `parse_special`, a text such as `<|im_start|>` becomes a control token. Use it for the
-//! output of a chat template, but not for text from strangers: without `parse_special`, no text becomes a control token.
-//! User-defined tokens are text and always found.
+//! **Special tokens in text.** With `parse_special`, a text such as `<|im_start|>` becomes a control token. Use it for
+//! the output of a chat template, but not for text from strangers: without `parse_special`, no text becomes a control
+//! token. User-defined tokens are text and always found.
 //!
-//! **Lost bytes.** Encoding drops bytes without a token (SmolLM2, for example, has no tokens for some control characters),
-//! as llama.cpp and Hugging Face do. Decoding loses nothing.
+//! **Lost bytes.** Encoding drops bytes without a token (SmolLM2, for example, has no tokens for some control
+//! characters), as llama.cpp and Hugging Face do. Decoding loses nothing.
 
 mod bytes;
 mod source;
@@ -35,16 +35,16 @@ pub const MAX_TEXT_BYTES: usize = 16 << 20;
 /// Most bytes in the texts of all special tokens; real vocabularies have a few hundred KB.
 const MAX_SPECIAL_BYTES: usize = 4 << 20;
 
-/// Most memory that merging takes, in bytes for each byte of a word. A byte is spelled with at most two bytes of text, and
-/// has a symbol (32 bytes), a queue entry (16, doubled by growth), and a token with its own text.
+/// Most memory that merging takes, in bytes for each byte of a word. A byte is spelled with at most two bytes of text,
+/// and has a symbol (32 bytes), a queue entry (16, doubled by growth), and a token with its own text.
 const MERGE_BYTES_PER_BYTE: usize = 200;
-/// Memory of a vocabulary's tables, in bytes for each token and each merge, besides their texts: entries of three hash maps
-/// (40 bytes each, doubled by growth), and temporary copies (48).
-const TABLE_BYTES: usize = 300;
+/// Memory of a vocabulary's tables, in bytes for each token and each merge, in addition to their texts: entries of hash
+/// maps (24 to 32 bytes, doubled by growth), lists of strings, and the allocator's overhead.
+const TABLE_BYTES: usize = 200;
 /// The tables hold this many copies of each text at the same time.
 const TEXT_COPIES: usize = 4;
 
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const WHAT: &str = "tokens and text";
 const VOCABULARY: &str = "the vocabulary";
 
@@ -69,10 +69,10 @@ impl Tokenizer {
     /// Checks the vocabulary and builds the tables.
     ///
     /// # Errors
-    /// [`Error::Unsupported`], with the name, for an unknown kind of tokenizer or pre-tokenizer; [`Error::Format`] for a
-    /// vocabulary that is empty or contradicts itself: a token or a merge occurs twice, a merge refers to a token that
-    /// doesn't exist or is a control token, the number of types isn't that of tokens, or an id is outside the vocabulary;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::Unsupported`], with the name, for an unknown kind of tokenizer or pre-tokenizer; [`Error::Format`] for
+    /// a vocabulary that is empty or contradicts itself: a token or a merge occurs twice, a merge refers to a token
+    /// that doesn't exist or is a control token, the number of types isn't that of tokens, or an id is outside the
+    /// vocabulary; [`Error::OutOfMemory`].
     pub fn new(source: TokenizerSource) -> Result<Self> {
         if source.model != "gpt2" {
             return Err(Error::Unsupported(format!(
@@ -131,8 +131,9 @@ impl Tokenizer {
 
     /// Tokens of `text`.
     ///
-    /// `parse_special` finds control tokens by their text (see the module's notes on text from strangers). `add_special`
-    /// adds the tokens with which the model was trained to begin and end a text: mostly [`Self::bos`] or none.
+    /// `parse_special` finds control tokens by their text (see the module's notes on text from strangers).
+    /// `add_special` adds the tokens with which the model was trained to begin and end a text: mostly [`Self::bos`] or
+    /// none.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for more than [`MAX_TEXT_BYTES`]; [`Error::OutOfMemory`].
@@ -181,8 +182,8 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The text of the tokens; each sequence of bytes that isn't UTF-8 becomes U+FFFD. `skip_special` leaves out control
-    /// tokens.
+    /// The text of the tokens; each sequence of bytes that isn't UTF-8 becomes U+FFFD. `skip_special` leaves out
+    /// control tokens.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an id outside the vocabulary; [`Error::OutOfMemory`].

@@ -1,6 +1,6 @@
-//! The vocabulary of a model file as plain data, from which a tokenizer is built.
-//! It separates the tokenizer from file metadata: [`TokenizerSource::from_metadata`] reads it from a file, and tests write
-//! it by hand. [`super::Tokenizer::new`] checks it.
+//! The vocabulary of a model file as plain data, from which a tokenizer is built. It separates the tokenizer from file
+//! metadata: [`TokenizerSource::from_metadata`] reads it from a file, and tests write it by hand.
+//! [`super::Tokenizer::new`] checks it.
 
 use super::VOCABULARY;
 use crate::Result;

@@ -1,13 +1,13 @@
-//! Cuts text into words ("pre-tokenisation"); merging never crosses the boundary of a word.
-//! Each family of models has its own rules, named by `tokenizer.ggml.pre`, in the table below.
-//! Time is linear in the text, since the patterns run on a finite automaton. Such an automaton has no lookahead, so the one
-//! in published patterns, `\s+(?!\S)`, is a [`Spaces`] rule in addition to the pattern.
+//! Cuts text into words ("pre-tokenisation"); merging never crosses the boundary of a word. Each family of models has
+//! its own rules, named by `tokenizer.ggml.pre`, in the table below. Time is linear in the text, since the patterns run
+//! on a finite automaton. Such an automaton has no lookahead, so the one in published patterns, `\s+(?!\S)`, is a
+//! [`Spaces`] rule in addition to the pattern.
 
 use crate::error::{Error, Result, quoted};
 use regex::Regex;
 
-/// The effect of `\s+(?!\S)|\s+` without lookahead: a run of spaces before another character leaves its last space to the
-/// next word.
+/// The effect of `\s+(?!\S)|\s+` without lookahead: a run of spaces before another character leaves its last space to
+/// the next word.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Spaces {
     /// Matches stay as they are.
@@ -176,8 +176,8 @@ fn split<'t>(
     split(rest, &text[done..], word)
 }
 
-/// Bytes at the end of a match that belong to the next one. In all patterns, only runs of spaces end with a space, and they
-/// are as long as possible, so the character after one is no space.
+/// Bytes at the end of a match that belong to the next one. In all patterns, only runs of spaces end with a space, and
+/// they are as long as possible, so the character after one is no space.
 fn given_back(found: &str, followed: bool, spaces: Spaces) -> usize {
     let Some(last) = found.chars().next_back() else { return 0 };
     let leaves = match spaces {

@@ -66,7 +66,7 @@ fn control_tokens_come_from_text_only_when_asked_for() {
 
 #[test]
 fn a_control_token_never_comes_out_of_a_whole_word() {
-    // Llama 3's rules take a word that is a token whole: a control token must be no such word.
+    // Llama 3's rules turn a word that is a token into this token, but not if it is a control token.
     let with = |pre: &str| {
         let mut source = source();
         source.pre = pre.into();
@@ -173,7 +173,7 @@ fn a_well_known_end_that_merging_makes_is_text() {
     let tokenizer = Tokenizer::new(source.clone()).unwrap();
     let id = n_tokens + 2;
     assert!(!tokenizer.is_end_of_generation(id) && !tokenizer.is_control(id));
-    // The file's own word counts, and the token is still text.
+    // The file names it as an end of text, and it is text all the same.
     source.eot = Some(id);
     let tokenizer = Tokenizer::new(source).unwrap();
     assert!(tokenizer.is_end_of_generation(id) && !tokenizer.is_control(id));
@@ -236,7 +236,7 @@ fn merges_that_make_no_sense_are_refused() {
         assert!(refused(|source| source.merges[2] = merge.into()).contains("merge 2 is no pair"));
     }
     assert!(refused(|source| source.merges[3] = "l l".into()).contains("merge 3 occurs twice"));
-    // The left part, the right part, the result: none there.
+    // The left part, the right part or the result is no token.
     for merge in ["ab c", "a bc", "a b", "a b c"] {
         let message = refused(|source| source.merges[3] = merge.into());
         assert!(message.starts_with("bad file: tokenizer.ggml.merges: "), "{message}");

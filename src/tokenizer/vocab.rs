@@ -1,6 +1,6 @@
 //! The checked vocabulary: the bytes of all tokens in one buffer, the kind of each token, and the tokens with a role.
-//! The text of an ordinary token is byte-level spelling, which is converted to bytes here; the text of a special token is
-//! its bytes.
+//! The text of an ordinary token is byte-level spelling, which is converted to bytes here; the text of a special token
+//! is its bytes.
 
 use super::VOCABULARY;
 use super::bytes::byte_of;
@@ -30,9 +30,9 @@ impl Kind {
     }
 }
 
-/// Texts of tokens that end a generation, of several families. Files name at most `eos`, `eot` and `eom`, and often wrong
-/// ones, so the text counts too, as in llama.cpp. In contrast to llama.cpp, a token that merging produces is always text:
-/// in Qwen's vocabulary `</s>` is a tag of HTML.
+/// Texts of tokens that end a generation, of several families. Files name at most `eos`, `eot` and `eom`, and often
+/// wrong ones, so the text counts too, as in llama.cpp. In contrast to llama.cpp, a token that merging produces is
+/// always text: in Qwen's vocabulary `</s>` is a tag of HTML.
 const END_TEXTS: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -87,8 +87,8 @@ impl Vocabulary {
     /// Checks the tokens, their types, and the ids with a role.
     ///
     /// # Errors
-    /// [`Error::Format`] for an empty or oversized vocabulary, a number of types that isn't that of tokens, and ids outside
-    /// the vocabulary; [`Error::OutOfMemory`].
+    /// [`Error::Format`] for an empty or oversized vocabulary, a number of types that isn't that of tokens, and ids
+    /// outside the vocabulary; [`Error::OutOfMemory`].
     pub(super) fn new(source: &TokenizerSource) -> Result<Self> {
         let n_tokens = source.tokens.len();
         if n_tokens == 0 {

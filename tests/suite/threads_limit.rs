@@ -41,6 +41,11 @@ fn limited() {
     limit_address_space(libc::RLIM_INFINITY);
     assert!(small_fits.is_ok());
     assert!(matches!(large, Err(Error::OutOfMemory { bytes: 0x4000_0000, .. })));
-    assert!(matches!(team, Err(Error::OutOfMemory { what: "a thread", .. })), "{team:?}");
+    // The library's own check fails, or the system's, which doesn't say that memory is what it lacks.
+    match team {
+        Err(Error::OutOfMemory { what: "a thread", .. }) => {}
+        Err(Error::Internal(text)) => assert!(text.contains("could not start thread"), "{text}"),
+        other => panic!("{other:?}"),
+    }
     Team::new(4).unwrap().run(|worker| worker.barrier().unwrap()).unwrap();
 }

@@ -1,5 +1,5 @@
-//! The placement of tensors in a file: sizes, which follow from shapes, and offsets, checked against the file's length and
-//! against each other.
+//! The placement of tensors in a file: sizes, which follow from shapes, and offsets, checked against the file's length
+//! and against each other.
 
 use super::limits;
 use super::metadata::Metadata;

@@ -1,6 +1,5 @@
-//! The metadata of a GGUF file: typed values by key, in the file's order.
-//! Getters convert between types where no information is lost; otherwise their error says what the key holds and what was
-//! needed.
+//! The metadata of a GGUF file: typed values by key, in the file's order. Getters convert between types where no
+//! information is lost; otherwise their error says what the key holds and what was needed.
 
 use std::fmt;
 
@@ -337,8 +336,8 @@ impl Metadata {
         self.get_as(key, "a u64", |v| v.integer()?.try_into().ok())
     }
 
-    /// An f32, or an f64 rounded to f32. NaN and infinities are returned as they are; a finite f64 beyond the range of f32
-    /// is an error.
+    /// An f32, or an f64 rounded to f32. NaN and infinities are returned as they are; a finite f64 beyond the range of
+    /// f32 is an error.
     pub fn get_f32(&self, key: &str) -> Result<Option<f32>> {
         self.get_as(key, "an f32", |v| match *v {
             Value::F32(x) => Some(x),

@@ -1,11 +1,12 @@
 //! Reader of GGUF files and writer of their headers, after the public specification
-//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), for versions 2 and 3, little-endian. The reader reads the
-//! header through a small buffer and checks all of it against the file. Tensor data is read later, by position, by any
-//! number of threads.
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), for versions 2 and 3, little-endian. The reader reads
+//! the header through a small buffer and checks all of it against the file. Tensor data is read later, by position, by
+//! any number of threads.
 //!
-//! A file consists of the magic `GGUF`, the version, the numbers of tensors and of metadata pairs; the pairs; an entry for
-//! each tensor (name, dimensions, type, offset); padding to `general.alignment`; the data of tensors, from whose beginning
-//! offsets count. Limits are in [`limits`]; an opened file takes a small multiple of its header's size in memory.
+//! A file consists of the magic `GGUF`, the version, the numbers of tensors and of metadata pairs; the pairs; an entry
+//! for each tensor (name, dimensions, type, offset); padding to `general.alignment`; the data of tensors, from whose
+//! beginning offsets count. Limits are in [`limits`]; an opened file takes a small multiple of its header's size in
+//! memory.
 
 use std::fmt;
 use std::path::Path;
@@ -26,7 +27,7 @@ mod write;
 
 pub use metadata::{Array, Metadata, Strings, Value};
 pub use types::TensorType;
-pub use write::{Header, TensorSpec};
+pub use write::{Header, TensorEntry};
 
 use cursor::Cursor;
 use layout::Section;
@@ -39,8 +40,8 @@ pub struct TensorInfo {
     pub name: String,
     /// Number of dimensions in the file; 0 for a single number.
     pub n_dims: usize,
-    /// Lengths, the fastest-varying dimension first, as in the file: `dims[0]` is the length of a row, and a weight with K
-    /// inputs and N outputs has `[K, N]`. The lengths from `n_dims` on are 1; none is 0.
+    /// Lengths, the fastest-varying dimension first, as in the file: `dims[0]` is the length of a row, and a weight
+    /// with K inputs and N outputs has `[K, N]`. The lengths from `n_dims` on are 1; none is 0.
     pub dims: [u64; 4],
     /// Element type, which may be one that can't be loaded.
     pub ty: TensorType,

@@ -168,8 +168,8 @@ fn unknown_tag(cursor: &Cursor, tag: u32) -> Error {
     Error::format(format!("unknown value type {tag} before byte {}", cursor.pos()))
 }
 
-/// The next tensor entry, as in the file: its offset counts from the data section, and its size in bytes is not known yet
-/// and left 0.
+/// The next tensor entry, as in the file: its offset counts from the data section, and its size in bytes is not known
+/// yet and left 0.
 pub(super) fn tensor(cursor: &mut Cursor, index: u64) -> Result<TensorInfo> {
     let name = cursor.string(MAX_NAME_BYTES).map_err(at(|| format!("tensor {index}: name")))?;
     if name.is_empty() {

@@ -8,12 +8,12 @@ use super::types::TensorType;
 use crate::error::{Error, Result, quoted};
 use crate::memory::reserve::{reserve, with_room};
 
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const WHAT: &str = "the header of a file";
 
-/// A tensor to be written.
+/// The entry of a tensor in a header to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorSpec {
+pub struct TensorEntry {
     /// Unique within the file.
     pub name: String,
     /// Lengths, the fastest-varying dimension first; at most four.
@@ -42,7 +42,7 @@ impl Header {
     /// # Errors
     /// [`Error::InvalidArgument`] for a tensor that no file can hold; [`Error::Unsupported`] for an array among the
     /// metadata; [`Error::OutOfMemory`].
-    pub fn new(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Header> {
+    pub fn new(metadata: &Metadata, tensors: &[TensorEntry]) -> Result<Header> {
         let mut bytes = Vec::new();
         put(&mut bytes, b"GGUF")?;
         put(&mut bytes, &3u32.to_le_bytes())?;
@@ -74,7 +74,7 @@ impl Header {
 }
 
 /// Bytes of a tensor's data.
-fn size(tensor: &TensorSpec) -> Result<u64> {
+fn size(tensor: &TensorEntry) -> Result<u64> {
     let wrong = |what: &str| Error::invalid(format!("tensor {}: {what}", quoted(&tensor.name)));
     if tensor.name.is_empty() || tensor.name.len() as u64 > MAX_NAME_BYTES {
         return Err(wrong("a name of no or too many bytes"));
@@ -96,7 +96,7 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn put_entry(out: &mut Vec<u8>, tensor: &TensorSpec, offset: u64) -> Result<()> {
+fn put_entry(out: &mut Vec<u8>, tensor: &TensorEntry, offset: u64) -> Result<()> {
     put_string(out, &tensor.name)?;
     put(out, &(tensor.dims.len() as u32).to_le_bytes())?;
     tensor.dims.iter().try_for_each(|dim| put(out, &dim.to_le_bytes()))?;
@@ -142,8 +142,8 @@ mod tests {
     use crate::format::BytesSource;
     use crate::format::gguf::{Array, Gguf};
 
-    fn spec(name: &str, dims: &[u64], ty: u32) -> TensorSpec {
-        TensorSpec { name: name.to_owned(), dims: dims.to_vec(), ty: TensorType(ty) }
+    fn spec(name: &str, dims: &[u64], ty: u32) -> TensorEntry {
+        TensorEntry { name: name.to_owned(), dims: dims.to_vec(), ty: TensorType(ty) }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! K-quants: blocks of 256 with scales, and for some minimums, of sub-blocks that are themselves quantised.
-//! Encoders choose scales by a search of their own (see `search`), which is not ggml's: the bytes differ.
+//! K-quants: blocks of 256 in which the scales (and in some types minimums) of sub-blocks are quantised too.
+//! Encoders search for scales in their own way (see `search`), so their bytes differ from ggml's.
 
 mod q2;
 mod q3;
@@ -17,15 +17,14 @@ use half::f16;
 /// Elements of a block.
 const LEN: usize = 256;
 
-/// A block with scales alone, as numbers that are still to be put in their places.
+/// The numbers of a block with scales only, not packed yet.
 struct Scaled<const SUBS: usize> {
     codes: [u8; LEN],
     scales: [i8; SUBS],
     d: f16,
 }
 
-/// Encodes with codes of which `zero`, half of their number, stands for zero, and scales from `-reach` to below
-/// `reach`.
+/// Rounds to codes below 2·`zero`, of which `zero` is the code of zero, and to scales from `-reach` to below `reach`.
 fn round_scaled<const SUBS: usize>(x: &[f32], zero: u8, reach: f32) -> Scaled<SUBS> {
     let half = f32::from(zero);
     let nearest = |level: f32| level.round().clamp(-half, half - 1.0);
@@ -46,7 +45,7 @@ fn round_scaled<const SUBS: usize>(x: &[f32], zero: u8, reach: f32) -> Scaled<SU
     Scaled { codes, scales, d }
 }
 
-/// A block with scales and minimums, as numbers that are still to be put in their places.
+/// The numbers of a block with scales and minimums, not packed yet.
 struct Ranged<const SUBS: usize> {
     codes: [u8; LEN],
     scales: [u8; SUBS],
@@ -55,7 +54,7 @@ struct Ranged<const SUBS: usize> {
     dmin: f16,
 }
 
-/// Encodes with codes from 0 to `top`, and scales and minimums from 0 to `top_scale`.
+/// Rounds to codes from 0 to `top`, and to scales and minimums from 0 to `top_scale`.
 fn round_ranged<const SUBS: usize>(x: &[f32], top: f32, top_scale: f32) -> Ranged<SUBS> {
     let subs = || x.chunks_exact(LEN / SUBS);
     let (mut fitted, mut lowest) = ([0.0; SUBS], [0.0; SUBS]);

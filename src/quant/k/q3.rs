@@ -8,7 +8,7 @@ use crate::quant::parts::{Codes, Factor, Form, Parts};
 use crate::quant::{Block, DType, EncodeBlock, Kind};
 use half::f16;
 
-/// Stored for a scale of zero.
+/// The stored value of a zero scale.
 const ZERO_SCALE: u8 = 32;
 
 /// The type.

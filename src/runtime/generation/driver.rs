@@ -47,8 +47,8 @@ impl Summary {
         rate(self.n_prompt, self.prefill_seconds)
     }
 
-    /// Generated tokens per second. The first one isn't counted: it is sampled from the prefill's logits, without a pass of
-    /// its own.
+    /// Generated tokens per second. The first one isn't counted: it is sampled from the prefill's logits, without a
+    /// pass of its own.
     pub fn decode_rate(&self) -> f64 {
         rate(self.n_generated.saturating_sub(1), self.decode_seconds)
     }
@@ -66,8 +66,8 @@ fn rate(count: usize, seconds: f64) -> f64 {
 ///
 /// # Errors
 /// Those of [`Generation::new`], [`Context::decode`], [`Generation::fed`] and
-/// [`Model::tokenizer`](crate::model::Model::tokenizer). A prompt that doesn't fit changes nothing; after other errors the
-/// context may hold a part of the prompt and the text.
+/// [`Model::tokenizer`](crate::model::Model::tokenizer). A prompt that doesn't fit changes nothing; after other errors
+/// the context may hold a part of the prompt and the text.
 pub fn drive(
     context: &mut Context,
     sampler: &mut Sampler,

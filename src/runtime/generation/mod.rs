@@ -52,8 +52,8 @@ pub struct GenerationParams<'a> {
     /// the longest counts. The text ends before the stop string. At most [`MAX_STOPS`], each of 1 to [`MAX_STOP_BYTES`]
     /// bytes.
     pub stops: &'a [&'a str],
-    /// Most tokens of the prompt that are decoded at once; 0 decodes the whole prompt. A multiple of the context's batch
-    /// size wastes no pass.
+    /// Most tokens of the prompt that are decoded at once; 0 decodes the whole prompt. A multiple of the context's
+    /// batch size wastes no pass.
     pub prompt_piece: usize,
 }
 
@@ -174,9 +174,9 @@ impl Generation {
         Some(Feed { tokens, logits: tokens.len() == unread.len() })
     }
 
-    /// Goes on after the caller has decoded the [`wanted`](Self::wanted) tokens. `logits` has one value for each token of
-    /// the vocabulary if logits were wanted, and is ignored otherwise. Each call takes the same sampler and tokenizer: the
-    /// sampler reads the prompt and accepts the tokens that it picks.
+    /// Goes on after the caller has decoded the [`wanted`](Self::wanted) tokens. `logits` has one value for each token
+    /// of the vocabulary if logits were wanted, and is ignored otherwise. Each call takes the same sampler and
+    /// tokenizer: the sampler reads the prompt and accepts the tokens that it picks.
     ///
     /// Returns the picked token, if one was picked and belongs to the text.
     ///

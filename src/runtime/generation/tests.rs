@@ -1,5 +1,5 @@
-//! Tests of the state machine with logits that are made up, on a vocabulary of all bytes, and of stop strings beside
-//! a plain search in the whole text. The last ones run a small model.
+//! Tests of the state machine with made-up logits on a vocabulary of all bytes, and of stop strings against a plain
+//! search in the whole text. The last tests run a small model.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -18,12 +18,12 @@ use crate::runtime::{Context, ContextParams, Logits};
 use crate::tokenizer::{Tokenizer, TokenizerSource};
 use crate::{Error, Result};
 
-/// Tokens 0 to 255 are the bytes of that number; then there is one that ends a text.
+/// Token n of 0 to 255 is the byte n; token 256 ends a text.
 const END: u32 = 256;
 const N_VOCAB: usize = 257;
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    // How GPT-2 spells bytes: those that are printable as they are, the others from U+0100 on.
+    // GPT-2's spelling of bytes: printable bytes as themselves, the others from U+0100 on.
     let printable = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let mut others = 0x100..;
     let spelled = |byte| if printable(byte) { byte } else { others.next().unwrap() };
@@ -42,7 +42,7 @@ static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     Tokenizer::new(source).unwrap()
 });
 
-/// Logits that make a greedy sampler take the token.
+/// Logits with which a greedy sampler takes the token.
 fn wish(token: u32) -> Vec<f32> {
     (0..N_VOCAB).map(|id| if id == token as usize { 1.0 } else { 0.0 }).collect()
 }
@@ -55,7 +55,7 @@ fn params<'a>(max_tokens: usize, stops: &'a [&'a str]) -> GenerationParams<'a> {
     GenerationParams { max_tokens, stops, prompt_piece: 0 }
 }
 
-/// What a generation gave: each output's token and text, what `finish` gave, and why it ended.
+/// The results of a generation: token and text of each output, the result of `finish`, and the reason of its end.
 #[derive(Debug, PartialEq)]
 struct Given {
     outputs: Vec<(u32, String)>,
@@ -73,7 +73,7 @@ fn owned(output: Output<'_>) -> (u32, String) {
     (output.token, output.text.to_owned())
 }
 
-/// Lets the model write these tokens behind a prompt of one, and end its text after them.
+/// Generates these tokens after a prompt of one token, and then the end of the text.
 fn written(tokens: &[u32], params: &GenerationParams<'_>) -> Given {
     let (mut generation, mut sampler) = (Generation::new(&[0], params).unwrap(), greedy());
     let mut outputs = Vec::new();
@@ -139,7 +139,7 @@ fn every_reason_to_end() {
     let given = written(&hello, &params(99, &["lo", "ll"]));
     assert_eq!((given.text(), given.reason), ("he".into(), StopReason::StopString));
     assert_eq!(given.outputs.len(), 4, "an output for each token, with a text or without");
-    // With the last token allowed: it is the stop string that ended it.
+    // The last token within the limit completes the stop string, which is the reason then.
     let given = written(&hello, &params(4, &["ll"]));
     assert_eq!(given.reason, StopReason::StopString);
 
@@ -153,7 +153,7 @@ fn every_reason_to_end() {
         let expected = (reason == StopReason::ContextFull).then(|| (b'a'.into(), "a".into()));
         assert_eq!(rest, expected, "who doesn't want any more gets nothing");
     }
-    // A stop string came before the caller had a say.
+    // The stop string was complete before the caller could stop.
     let mut generation = Generation::new(&[0], &params(9, &["a"])).unwrap();
     generation.fed(&wish(b'a'.into()), &mut greedy(), &TOKENIZER).unwrap();
     generation.stop(StopReason::Callback);
@@ -185,18 +185,18 @@ fn errors_end_a_generation() {
 
 #[test]
 fn characters_and_stop_strings_may_be_cut_anywhere() {
-    // Byte by byte: nothing within a character, nothing within what may be a stop string.
+    // Byte by byte: no text within a character, and none within a possible stop string.
     let given = written(&bytes("aé☃b"), &params(99, &["☃c"]));
     let texts: Vec<_> = given.outputs.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, ["a", "", "é", "", "", "", "☃b"]);
     assert_eq!(written(&bytes("aé☃c☃"), &params(99, &["☃c"])).text(), "aé");
-    // What was held back comes at the end, behind it the character that never was whole.
+    // The end returns the text held back, and U+FFFD for the character that was never completed.
     let mut tokens = bytes("a☃");
     tokens.push(0xe2);
     let given = written(&tokens, &params(99, &["☃c"]));
     assert_eq!((given.text(), given.reason), ("a☃\u{fffd}".into(), StopReason::EndOfText));
     assert_eq!(given.rest, Some((0xe2, "☃\u{fffd}".into())));
-    // U+FFFD can be in a stop string as well, and be its end.
+    // A stop string may contain U+FFFD, and end with it.
     assert_eq!(written(&tokens, &params(99, &["☃\u{fffd}"])).text(), "a");
 }
 
@@ -237,7 +237,7 @@ proptest! {
                 break;
             }
             from = cut;
-            // All is handed out that can't be the beginning of a stop string, and no more.
+            // Exactly the text that can't be the beginning of a stop string is ready.
             let begins = |stop: &&str, len| text[..cut].ends_with(stop.get(..len).unwrap_or("\0"));
             let held = |stop: &&str| (0..stop.len()).rev().find(|&len| begins(stop, len));
             let held = stops.iter().filter_map(held).max().unwrap_or(0);
@@ -266,7 +266,7 @@ proptest! {
 
 #[test]
 fn a_stop_string_in_a_long_text_takes_linear_time() {
-    // The worst case of a plain search: everywhere the beginning of what never comes.
+    // The worst case of a plain search: a beginning of the stop string everywhere, and never the whole.
     let stop = "a".repeat(MAX_STOP_BYTES - 1) + "b";
     let mut search = Text::new(&[&stop]).unwrap();
     let piece = "a".repeat(1 << 20);
@@ -285,7 +285,7 @@ fn context(model: &Arc<Model>, n_ctx: usize) -> Context {
     Context::new(model.clone(), &ContextParams { n_ctx, threads: 1, ..ContextParams::default() }).unwrap()
 }
 
-/// By hand: decode, sample, accept, token by token. Gives the tokens before the end of the text.
+/// Decodes, samples and accepts token by token, without a `Generation`; returns the tokens before the end of the text.
 fn by_hand(context: &mut Context, sampler: &mut Sampler, prompt: &[u32], n: usize) -> Result<Vec<u32>> {
     context.decode(prompt, Logits::Last)?;
     prompt.iter().try_for_each(|&token| sampler.accept(token))?;
@@ -329,7 +329,7 @@ fn the_driver_writes_what_a_loop_by_hand_writes() {
         });
         let summary = summary.unwrap();
         assert_eq!(&tokens[..expected.len()], expected);
-        // One more at most: a character that never was whole, with the last token again.
+        // At most one more: U+FFFD for an incomplete character, with the last token again.
         assert!(tokens[expected.len()..].iter().all(|token| token == expected.last().unwrap()));
         assert_eq!(got, text);
         let step = if prompt_piece == 0 { 20 } else { prompt_piece };
@@ -360,17 +360,17 @@ fn the_driver_ends_where_it_should() {
     assert_eq!((summary.reason, summary.n_prompt, summary.n_generated), (StopReason::Callback, 8, 0));
     assert!(summary.prefill_seconds > 0.0);
     assert_eq!(context.tokens(), [3; 8]);
-    // What doesn't fit changes nothing.
+    // A prompt that doesn't fit changes nothing.
     let mut ignore = |_: Event<'_>| ControlFlow::Continue(());
     let error = drive(&mut context, &mut sampler, &[3; 25], &params, &mut ignore).unwrap_err();
     assert!(matches!(error, Error::ContextFull { n_ctx: 32, needed: 33 }), "{error}");
     assert!(drive(&mut context, &mut sampler, &[], &params, &mut ignore).is_err());
     assert_eq!(context.len(), 8);
-    // Until the context is full: behind the last position one more token can be picked.
+    // Until the context is full: one more token can be picked from the logits of the last position.
     let summary = drive(&mut context, &mut sampler, &[3; 20], &params, &mut ignore).unwrap();
     assert_eq!((summary.reason, context.len()), (StopReason::ContextFull, 32));
     assert_eq!(summary.n_generated, 5);
-    // Nothing is to be written: the prompt's logits are there.
+    // No token is to be generated: the logits after the prompt are computed all the same.
     context.clear();
     let none = GenerationParams { max_tokens: 0, ..params };
     let summary = drive(&mut context, &mut sampler, &[3; 5], &none, &mut ignore).unwrap();

@@ -1,6 +1,6 @@
 //! The text of generated tokens, as far as it is final: whole characters, up to the first stop string. Each stop string
-//! has an automaton of Knuth, Morris and Pratt, which knows how many of the stop string's first bytes the text ends with,
-//! at two comparisons a byte on average. The longest such end is held back.
+//! has an automaton of Knuth, Morris and Pratt, which knows how many of the stop string's first bytes the text ends
+//! with, at two comparisons a byte on average. The longest such end is held back.
 
 use super::super::stream::Utf8Stream;
 use crate::memory::reserve::{copied, reserve_text, with_room};
@@ -11,7 +11,7 @@ pub const MAX_STOPS: usize = 64;
 /// Longest stop string in bytes.
 pub const MAX_STOP_BYTES: usize = 1024;
 
-/// What the memory is for, in errors.
+/// The purpose of the memory, in errors.
 const STOPS: &str = "the stop strings";
 /// Bytes reserved for the text of a token: few tokens have more and make the buffer grow.
 const ROOM: usize = 256;
@@ -71,8 +71,8 @@ impl Text {
         Ok(self.search(begin))
     }
 
-    /// Ends the text. The text held back becomes ready, with U+FFFD for an unfinished character, unless this completes a
-    /// stop string: true then.
+    /// Ends the text. The text held back becomes ready, with U+FFFD for an unfinished character, unless this completes
+    /// a stop string: true then.
     pub(super) fn finish(&mut self) -> bool {
         let begin = self.forget_ready();
         self.stream.flush(&mut self.text);
@@ -96,8 +96,8 @@ impl Text {
         self.text.len()
     }
 
-    /// Searches the text from `begin` on for stop strings. Text that can't belong to one becomes ready; if one is complete,
-    /// the text ends before it.
+    /// Searches the text from `begin` on for stop strings. Text that can't belong to one becomes ready; if one is
+    /// complete, the text ends before it.
     fn search(&mut self, begin: usize) -> bool {
         for i in begin..self.text.len() {
             let byte = self.text.as_bytes()[i];

@@ -1,4 +1,4 @@
-//! Tests of chains of a host's own order, of masks, and of going back.
+//! Tests of chains in other orders, of masks, and of rollback.
 //! Masks of two kinds: one whose answer depends on the last token, and a list of words as a trie.
 
 use super::{MAX_ROLLBACK, Mask, Penalties, Sampler, SamplerParams, Stage, TokenSet};
@@ -15,7 +15,7 @@ fn refused(stages: Vec<Stage>) -> String {
     Sampler::from_stages(stages, 8).err().map(|error| error.to_string()).unwrap_or_default()
 }
 
-/// After an odd token only even ones.
+/// A mask: after an odd token only even tokens.
 #[derive(Default)]
 struct NoTwoOdd {
     tokens: Vec<u32>,
@@ -46,11 +46,11 @@ impl Mask for NoTwoOdd {
     }
 }
 
-/// One word of a list, and then nothing.
+/// A mask: one word of a list, and then no token.
 struct Words {
     /// The children of each node by token; the first node is the root.
     nodes: Vec<Vec<(u32, usize)>>,
-    /// From the root to where the text is.
+    /// The path from the root to the node of the text.
     path: Vec<usize>,
 }
 
@@ -117,7 +117,7 @@ fn chains_that_cannot_be_are_named() {
     assert_eq!(refused(vec![DRAW]), "");
 }
 
-/// The tokens that come in many draws, in order of id.
+/// The tokens that occur in many draws, in order of id.
 fn kept(stages: Vec<Stage>, logits: &[f32]) -> Vec<u32> {
     let mut sampler = sampler(stages, logits.len());
     let mut came: Vec<u32> = (0..3000).map(|_| sampler.sample(logits).unwrap()).collect();
@@ -138,16 +138,16 @@ fn the_order_of_stages_counts() {
     // At temperature 2 a ratio of 0.09 becomes 0.3.
     assert_eq!(kept(vec![Stage::MinP(0.3), Stage::Temperature(2.0), DRAW], &logits), [0, 1]);
     assert_eq!(kept(vec![Stage::Temperature(2.0), Stage::MinP(0.3), DRAW], &logits), [0, 1, 2, 3]);
-    // Half of all is the best; of the best alone, top-k 3 leaves it alone.
+    // The best token has more than half of the probability; top-k 3 keeps it.
     assert_eq!(kept(vec![p(0.5), Stage::TopK(3), DRAW], &logits), [0]);
     assert_eq!(kept(vec![Stage::TopK(3), Stage::Temperature(0.0), DRAW], &logits), [0]);
-    // A mask before top-k leaves two of four, behind it one of two.
+    // A mask before top-k leaves two of four tokens, a mask after it one of two.
     let mask = || Stage::Mask(Box::new(Words::new(&[&[1], &[2]])));
     assert_eq!(kept(vec![mask(), Stage::TopK(2), DRAW], &logits), [1, 2]);
     assert_eq!(kept(vec![Stage::TopK(2), mask(), DRAW], &logits), [1]);
 }
 
-/// Penalties find their tokens wherever the stages before have put them.
+/// Penalties find their tokens in any order of candidates.
 #[test]
 fn penalties_may_stand_behind_cuts() {
     let penalties = Penalties { repetition: 1.0, frequency: 0.0, presence: 5.0, last_n: 4 };
@@ -166,7 +166,7 @@ fn penalties_may_stand_behind_cuts() {
 fn a_mask_decides_what_can_come() {
     let words = Words::new(&[&[1, 2, 3], &[1, 4], &[5]]);
     let mut sampler = sampler(vec![Stage::Mask(Box::new(words)), Stage::Temperature(0.0), DRAW], 8);
-    // The prompt isn't the mask's.
+    // Masks don't see the prompt.
     sampler.read(7).unwrap();
     let mut step = |logits: &[f32; 8]| {
         let token = sampler.sample(logits)?;
@@ -186,13 +186,13 @@ fn a_mask_decides_what_can_come() {
     assert_eq!(sampler.sample(&falling).unwrap(), 3);
     sampler.rollback(1).unwrap();
     sampler.accept(4).unwrap();
-    // What is allowed, but has no chance.
+    // The only allowed token has a logit of −∞.
     sampler.reset();
     let logits: [f32; 8] = std::array::from_fn(|i| if i == 1 || i == 5 { f32::NEG_INFINITY } else { 0.0 });
     assert!(sampler.sample(&logits).unwrap_err().to_string().contains("no token is left to pick"));
 }
 
-/// Where a mask refuses, the masks before it and the window are as they were.
+/// If a mask refuses a token, the masks before it and the window don't change.
 #[test]
 fn a_refused_token_changes_nothing() {
     let masks = || {
@@ -203,7 +203,7 @@ fn a_refused_token_changes_nothing() {
     };
     let mut sampler = sampler(masks(), 5);
     sampler.accept(1).unwrap();
-    // The list of words refuses 4 after the other mask has taken it; the other one refuses 3.
+    // The list of words refuses 4 after the other mask has accepted it; the other mask refuses 3.
     assert_eq!(sampler.accept(4).unwrap_err().to_string(), "no word goes on with 4");
     assert_eq!(sampler.accept(3).unwrap_err().to_string(), "odd after odd");
     assert!(sampler.accept(5).is_err());
@@ -258,7 +258,7 @@ fn sets_of_tokens() {
 }
 
 proptest! {
-    /// Tokens that were picked and taken back leave no trace: not in the window, nor in the mask, nor in the draws.
+    /// Tokens that were picked and taken back leave no trace in the window, the mask or the random numbers.
     #[test]
     fn what_was_taken_back_never_was(
         n_prompt in 0usize..8, before in 0usize..12, tried in 1usize..12, last_n in 0usize..6, seed in any::<u64>(),
@@ -283,7 +283,7 @@ proptest! {
             (0..n_prompt as u32).for_each(|token| sampler.read(token % 8).unwrap());
         }
         prop_assert_eq!(picks(&mut plain, 0..before), picks(&mut tentative, 0..before));
-        // Other logits than those that come.
+        // Logits other than the later ones.
         picks(&mut tentative, 40 - tried..40);
         tentative.rollback(tried).unwrap();
         prop_assert_eq!(picks(&mut plain, before..28), picks(&mut tentative, before..28));

@@ -79,7 +79,8 @@ pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     }
 }
 
-/// Keeps the candidates that are at least `p` > 0 times as likely at a temperature as the likeliest one, in their order.
+/// Keeps the candidates that are at least `p` > 0 times as likely at a temperature as the likeliest one, in their
+/// order.
 pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     let Some(max) = likeliest(candidates) else { return };
     let least = max + temperature * p.ln();

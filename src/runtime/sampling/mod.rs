@@ -71,8 +71,8 @@ impl Sampler {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where a stage's value is outside its range, where the chain doesn't end with its only
-    /// [`Stage::Draw`], where it has two [`Stage::Penalties`] or two [`Stage::Temperature`], and for `n_vocab` 0 or above
-    /// `u32::MAX`; [`Error::OutOfMemory`].
+    /// [`Stage::Draw`], where it has two [`Stage::Penalties`] or two [`Stage::Temperature`], and for `n_vocab` 0 or
+    /// above `u32::MAX`; [`Error::OutOfMemory`].
     pub fn from_stages(stages: Vec<Stage>, n_vocab: usize) -> Result<Self> {
         let seed = stage::check_chain(&stages)?;
         if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
@@ -102,9 +102,9 @@ impl Sampler {
     /// A logit of −∞ rules its token out.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where `logits` doesn't have one value for each token, where a logit is NaN or +∞ (also
-    /// after penalties; the error names the token), or where no token is left, because of the logits or of a mask; any
-    /// error of a mask. The state of the random numbers has not changed then.
+    /// [`Error::InvalidArgument`] where `logits` doesn't have one value for each token, where a logit is NaN or +∞
+    /// (also after penalties; the error names the token), or where no token is left, because of the logits or of a
+    /// mask; any error of a mask. The state of the random numbers has not changed then.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         self.gather(logits)?;
         let mut temperature = 1.0;
@@ -123,7 +123,8 @@ impl Sampler {
         self.draw(temperature)
     }
 
-    /// Tells the sampler that a token was appended to the text: it enters the penalties' window, and each mask accepts it.
+    /// Tells the sampler that a token was appended to the text: it enters the penalties' window, and each mask accepts
+    /// it.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a token outside the vocabulary; the error of a mask that refuses it. Nothing has
@@ -146,8 +147,8 @@ impl Sampler {
         Ok(())
     }
 
-    /// Tells the sampler of a token of the prompt: it enters the penalties' window. Masks only constrain generated text,
-    /// so they aren't told. Tokens accepted before can't be rolled back any more.
+    /// Tells the sampler of a token of the prompt: it enters the penalties' window. Masks only constrain generated
+    /// text, so they aren't told. Tokens accepted before can't be rolled back any more.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a token outside the vocabulary.
@@ -160,8 +161,9 @@ impl Sampler {
     }
 
     /// Takes back the last `n` accepted tokens. The penalties' window, the masks and the random numbers return to their
-    /// earlier state (including any draws since the last of these tokens). So the sampler picks the tokens that it would
-    /// have picked without the tokens taken back: the text depends on the seed alone, however many attempts were made.
+    /// earlier state (including any draws since the last of these tokens). So the sampler picks the tokens that it
+    /// would have picked without the tokens taken back: the text depends on the seed alone, however many attempts were
+    /// made.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where fewer tokens were accepted since [`Sampler::new`], [`Sampler::read`] or

@@ -1,5 +1,5 @@
 //! Tests of the whole chain: greedy, penalties, distributions, errors, and that nothing is allocated.
-//! The cuts and the window are tested beside their code.
+//! Tests of the cuts and the window are next to their code.
 
 use super::{MAX_PENALTY_LAST_N, Sampler, SamplerParams};
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn sampler(params: SamplerParams, n_vocab: usize) -> Sampler {
     Sampler::new(params, n_vocab).unwrap()
 }
 
-/// How often each token comes in `n` draws.
+/// The number of occurrences of each token in `n` draws.
 fn counts(params: SamplerParams, logits: &[f32], n: usize) -> Vec<f64> {
     let mut sampler = sampler(params, logits.len());
     let mut counts = vec![0.0; logits.len()];
@@ -31,7 +31,7 @@ fn counts(params: SamplerParams, logits: &[f32], n: usize) -> Vec<f64> {
     counts
 }
 
-/// Pearson's statistic of `counts` against probabilities; tokens of probability 0 must not have come.
+/// Pearson's statistic of `counts` against probabilities; tokens of probability 0 must not occur.
 fn chi_square(counts: &[f64], probabilities: &[f64]) -> f64 {
     let n: f64 = counts.iter().sum();
     let mut statistic = 0.0;
@@ -79,7 +79,7 @@ fn draws_follow_the_softmax_of_what_is_kept() {
     assert_distribution(SamplerParams { top_k: 3, ..PLAIN }, &[2, 5, 3]);
     // Probabilities in percent, best first: 35, 28, 17, 8, 5, 4, 2, 1: 0.75 is reached by the third.
     assert_distribution(SamplerParams { top_p: 0.75, ..PLAIN }, &[2, 5, 3]);
-    // Cuts come before the temperature: it doesn't change what is kept.
+    // Cuts precede the temperature, which doesn't change them.
     assert_distribution(SamplerParams { top_p: 0.75, temperature: 5.0, ..PLAIN }, &[2, 5, 3]);
     // e^−0.75 = 0.47 of the likeliest is token 3's share; e^−1.5 = 0.22 is token 0's.
     assert_distribution(SamplerParams { min_p: 0.3, ..PLAIN }, &[2, 5, 3]);
@@ -89,7 +89,7 @@ fn draws_follow_the_softmax_of_what_is_kept() {
 
 #[test]
 fn the_statistic_catches_a_wrong_distribution() {
-    // The guard of the tests above: temperature 1 against an expectation at 1.1.
+    // A planted violation: temperature 1 against the expectation at 1.1.
     let expected: Vec<Option<f64>> = LOGITS.iter().map(|&logit| Some(f64::from(logit) / 1.1)).collect();
     assert!(chi_square(&counts(PLAIN, &LOGITS, 20_000), &softmax(&expected)) > CHI2_999[7]);
 }
@@ -241,12 +241,11 @@ proptest! {
     }
 }
 
-/// The default chain's choices are part of what a seed promises: these were drawn before the chain was made of
-/// stages.
+/// A seed promises the same tokens in later versions: these were recorded before chains of stages existed.
 #[test]
 fn the_default_chain_picks_what_it_always_picked() {
     let logits = |step: u32| -> Vec<f32> {
-        // A fixed spread within ±8, another one each step.
+        // Fixed values within ±8, different ones in each step.
         let spread = |id: u32| (id * 7 + step * 13 + 1).wrapping_mul(2_654_435_761) >> 16;
         (0..500).map(|id| spread(id) as f32 / 4096.0 - 8.0).collect()
     };
@@ -287,7 +286,7 @@ fn the_default_chain_picks_what_it_always_picked() {
     for (params, expected) in cases {
         let mut sampler = sampler(params, 500);
         let picks = std::array::from_fn::<u32, 12, _>(|step| {
-            // The same logits twice, so that penalties have something to change.
+            // The same logits twice, so that penalties change something.
             let token = sampler.sample(&logits(step as u32 / 2)).unwrap();
             sampler.accept(token).unwrap();
             token

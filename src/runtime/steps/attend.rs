@@ -63,8 +63,8 @@ impl Step for Attend {
             parts: walk.parts,
         };
         let scratch = walk.scratch(at.worker);
-        // SAFETY: the pass contract: queries and caches were written before a barrier, and each worker takes other results
-        // from the counter; the pass reserved scratch memory and parts for this shape.
+        // SAFETY: the pass contract: queries and caches were written before a barrier, and each worker takes other
+        // results from the counter; the pass reserved scratch memory and parts for this shape.
         unsafe { attention::run(walk.attention, at.worker, &at.schedule.counter, &args, scratch) }
     }
 

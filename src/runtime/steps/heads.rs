@@ -1,5 +1,5 @@
-//! Work on heads of queries, keys and values after their product: a norm of each head, its rotation, and storing keys and
-//! values in the cache. It is no step of its own: the worker that computed the columns of a head does it.
+//! Work on heads of queries, keys and values after their product: a norm of each head, its rotation, and storing keys
+//! and values in the cache. It is no step of its own: the worker that computed the columns of a head does it.
 
 use std::ops::Range;
 
@@ -115,8 +115,8 @@ impl HeadsDone {
             let angles = walk.ropes[rope.0 as usize].angles();
             let elements = (count * angles.rot_dim()) as u64;
             let (kernel, positions) = (walk.kernels.rope.of(pairing), walk.batch.positions);
-            // SAFETY: the caller promises that only this worker uses these heads of these rows; the table has an entry for
-            // each position of a context.
+            // SAFETY: the caller promises that only this worker uses these heads of these rows; the table has an entry
+            // for each position of a context.
             clocks.rope.piece(3 * elements, 8 * elements, || unsafe {
                 rowwise::rope(kernel, rows.clone(), qkv, heads, head_dim, angles, positions);
             });
@@ -147,8 +147,8 @@ impl HeadsDone {
                 }
                 let (cache, heads) = (walk.layer(self.layer, i), (key_heads.clone(), value_heads.clone()));
                 let position = span.position + own.start - span.rows.start;
-                // SAFETY: the caller promises that only this worker uses these heads of these rows and their places in the
-                // cache; the engine has reserved pages for the positions.
+                // SAFETY: the caller promises that only this worker uses these heads of these rows and their places in
+                // the cache; the engine has reserved pages for the positions.
                 unsafe {
                     let own = SpanRows { rows: own, position };
                     attention::store(walk.attention, &cache, &own, qkv, &self.shape, heads);

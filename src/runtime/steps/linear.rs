@@ -118,8 +118,8 @@ impl Step for Linear {
         let products = self.parts.map(|part| part.product(walk, worker, out, self.accumulate));
         let products = &products[..self.count];
         let Some(heads) = &self.heads else {
-            // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows of `out` from
-            // the shares.
+            // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows of `out`
+            // from the shares.
             return unsafe { linear::run(worker, shares, products, linear::NOTHING) };
         };
         let head_dim = heads.shape.head_dim;

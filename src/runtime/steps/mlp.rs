@@ -1,5 +1,6 @@
-//! The inside of an MLP: `f(x · upᵀ)`, or `f(x · gateᵀ) · (x · upᵀ)` (Shazeer 2020), a few columns at a time, so that the
-//! activation finds the products in cache. The results are quantised in the same step if the next product needs that.
+//! The inside of an MLP: `f(x · upᵀ)`, or `f(x · gateᵀ) · (x · upᵀ)` (Shazeer 2020), a few columns at a time, so that
+//! the activation finds the products in cache. The results are quantised in the same step if the next product needs
+//! that.
 
 use std::ops::Range;
 
@@ -96,8 +97,8 @@ impl Mlp {
             });
         };
         let then = Then { unit: self.unit(), call };
-        // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows from the shares;
-        // the pass reserved as much scratch memory as `Step::scratch` says.
+        // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows from the
+        // shares; the pass reserved as much scratch memory as `Step::scratch` says.
         unsafe { linear::beside(at.worker, &at.schedule.shares, [&gate, &up], walk.scratch(at.worker), then) }
     }
 
@@ -139,7 +140,8 @@ impl Mlp {
             });
         };
         let then = Then { unit: self.unit(), call };
-        // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows from the shares.
+        // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows from the
+        // shares.
         unsafe { linear::run(at.worker, &at.schedule.shares, &[product], Some(then)) }
     }
 }

@@ -1,5 +1,6 @@
-//! The steps of a forward pass, one file each: a step's data, its inputs and outputs, its scratch memory, its operations
-//! and bytes, and the execution of a worker's share. A step sees the pass as a [`Walk`], and knows no family.
+//! The steps of a forward pass, one file each: a step's data, its inputs and outputs, its scratch memory, its
+//! operations and bytes, and the execution of a worker's share. A step sees the pass as a [`Walk`], and knows no
+//! family.
 
 pub(super) mod attend;
 pub(super) mod elementwise;
@@ -87,8 +88,8 @@ pub trait Step: Send + Sync {
         Ok(0)
     }
 
-    /// Prefetches the data that the step reads before its first row, of itself and of the model: from one token to the next,
-    /// weights evict it from the caches.
+    /// Prefetches the data that the step reads before its first row, of itself and of the model: from one token to the
+    /// next, weights evict it from the caches.
     fn prefetch(&self, _: &Weights) {
         isa::prefetch(self);
     }
@@ -99,11 +100,11 @@ pub trait Step: Send + Sync {
     /// Does a worker's share.
     ///
     /// # Safety
-    /// The pass contract: each worker of the pass calls it in the plan's order, with the plan's barriers between steps, and
-    /// with the schedule that the pass has reset for the step; buffers with overlapping lifetimes share no bytes. So the
-    /// data that the step reads was written by this worker or before a barrier, and no other worker uses the data that it
-    /// writes before the next barrier: the rows of [`At::share`] in a static step, or the parts that this worker takes from
-    /// [`At::schedule`] in a dynamic one.
+    /// The pass contract: each worker of the pass calls it in the plan's order, with the plan's barriers between steps,
+    /// and with the schedule that the pass has reset for the step; buffers with overlapping lifetimes share no bytes.
+    /// So the data that the step reads was written by this worker or before a barrier, and no other worker uses the
+    /// data that it writes before the next barrier: the rows of [`At::share`] in a static step, or the parts that this
+    /// worker takes from [`At::schedule`] in a dynamic one.
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>);
 
     /// Its weights and parameters, for the plan's text, which has [`Step::facts`] already.
@@ -148,9 +149,9 @@ pub struct Sight {
 #[derive(Clone, Copy)]
 pub(super) struct Shared(pub *mut u8);
 
-// SAFETY: it is only an address. Whoever reads or writes there must uphold the contract of an unsafe function.
+// SAFETY: it is only an address. Reading or writing there takes an unsafe function, whose contract excludes data races.
 unsafe impl Send for Shared {}
-// SAFETY: as above.
+// SAFETY: as for Send.
 unsafe impl Sync for Shared {}
 
 /// The memory of a pass: the arena, and each worker's own memory.
@@ -230,8 +231,8 @@ impl Walk<'_> {
         unsafe { Rows::new(ptr, spec.row_bytes, self.count(spec.rows)) }
     }
 
-    /// Calls `f` with runs of a step's rows, each with a view of `x` in which its rows have the same indices. It is one run,
-    /// unless the step works on output rows and `x` has all rows of the batch.
+    /// Calls `f` with runs of a step's rows, each with a view of `x` in which its rows have the same indices. It is one
+    /// run, unless the step works on output rows and `x` has all rows of the batch.
     fn runs(&self, x: Buf, rows: RowSet, at: &At<'_>, f: impl Fn(Range<usize>, Rows)) {
         let view = self.view(x, at.worker);
         if self.plan.buffers[x.index()].rows == rows {
@@ -252,8 +253,8 @@ impl Walk<'_> {
         self.cache.layer(id, self.batch.sequences[span])
     }
 
-    /// A clock for work that is done piece by piece within a step. It is off in a short pass, where reading the clock would
-    /// take longer than a piece.
+    /// A clock for work that is done piece by piece within a step. It is off in a short pass, where reading the clock
+    /// would take longer than a piece.
     fn tally(&self, worker: &Worker<'_>, zone: Zone) -> Tally {
         match (self.batch.tokens.len() <= Plan::FEW_ROWS, worker.index()) {
             (true, _) => Tally::untimed(),

@@ -130,9 +130,6 @@ impl Registry {
 
     /// Forgets all that was recorded.
     pub fn reset(&mut self) {
-        let now = clock::now();
-        self.on_ticks = 0;
-        self.on_since = self.on_since.map(|_| now);
         for (table, counted) in self.tables.iter().zip(&mut self.counted) {
             let began = counted.began.map(|_| table.counters.read(is_own(table)));
             *counted = Counted { sum: None, began };
@@ -141,6 +138,10 @@ impl Registry {
         for slot in self.owners.iter_mut().filter(|slot| **slot == OwnerSlot::Left) {
             *slot = OwnerSlot::Free;
         }
+        // Last, so that none of this is in the time of the recording.
+        let now = clock::now();
+        self.on_ticks = 0;
+        self.on_since = self.on_since.map(|_| now);
         RESET_AT.store(now, Relaxed);
         EPOCH.fetch_add(1, Release);
     }

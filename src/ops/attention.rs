@@ -93,7 +93,7 @@ pub struct SpanRows {
 
 /// The error for a size that overflows.
 const TOO_LARGE: Error = Error::OutOfMemory { bytes: usize::MAX, what: WHAT };
-/// The purpose of the memory, in errors.
+/// What the memory is for, in errors.
 const WHAT: &str = "attention's scratch";
 
 /// Floats of scratch that a worker needs.

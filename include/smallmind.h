@@ -76,7 +76,7 @@ typedef int32_t sm_status;
 // Done.
 #define SM_STATUS_OK 0
 
-// An argument is outside what the function accepts; nothing was changed.
+// An argument is outside the range that the function accepts; nothing was changed.
 #define SM_STATUS_INVALID_ARGUMENT 1
 
 // A pointer that must not be NULL is.
@@ -1529,10 +1529,13 @@ sm_status sm_geglu_backward_f32(const float *gate,
 /*
  * Functions of rows
  * -----------------
- * Each function computes y from x row by row: both are `rows` by `cols`, with `ldx` and `ldy` floats from one row to the
- * next. y may be x, with the same leading dimension; otherwise they must not overlap. The functions whose names end in
- * `_f32` take the shape as arguments and run on the calling thread; the others take an `sm_rows_params`, which may name
- * a team whose threads share the rows. The results have the same bits either way.
+ * Each function computes y from x row by row. x and y are `rows` by `cols`, with `ldx` and `ldy` floats from one row to
+ * the next. y may be x, with the same leading dimension; otherwise they must not overlap. `sm_softmax` and the other
+ * functions that take an `sm_rows_params` run on the threads of a team, if that names one and there is enough work; the
+ * functions that take the shape as arguments run on the calling thread. The results have the same bits.
+ *
+ * `SM_STATUS_INVALID_ARGUMENT`: a leading dimension is below `cols`, no memory can hold the rows, buffers overlap, or a
+ * scale or eps is out of range; nothing is written. `SM_STATUS_BUSY`: another kernel call is using the team.
  */
 
 // The rows that a function of rows works on. Fill it with `sm_rows_params_init`, then set `rows` and `cols`.
@@ -1552,7 +1555,7 @@ typedef struct {
 } sm_rows_params;
 
 // The rows and options of a norm of a sum. Fill it with `sm_add_norm_params_init`, then set `rows` and `cols` and
-// what else differs.
+// the other fields that differ.
 typedef struct {
     // Size of this structure in bytes.
     size_t struct_size;
@@ -1593,10 +1596,10 @@ sm_status sm_softmax(const sm_rows_params *params, const float *x, float *y);
 
 // Softmax of each row of scale * x + mask, over the part that the row sees.
 //
-// `mask` has the shape of x, with `ldmask` floats from one row to the next, or is one row that counts for all rows,
-// where `ldmask` is 0; minus infinity hides an element. NULL for no mask; it must not overlap y. Row r sees its first
-// `visible` + r elements, or all where that is more than `cols`: the others are not read, and their results are 0.
-// `scale` is finite. A row that sees nothing but minus infinity comes out NaN.
+// `scale` is finite. `mask` has the shape of x, with `ldmask` floats from one row to the next; if `ldmask` is 0, it is one
+// row, which is used for all rows. Minus infinity in the mask hides an element. NULL for no mask; otherwise it must not
+// overlap y. Row r sees its first `visible` + r elements, at most `cols`: the others are not read, and their results are
+// 0. The results of a row that sees nothing but minus infinity are NaN.
 sm_status sm_masked_softmax(const sm_rows_params *params,
                             const float *x,
                             float scale,
@@ -1656,7 +1659,7 @@ sm_status sm_log_softmax_f32(size_t rows,
                              float *y,
                              size_t ldy);
 
-// y = x with `row`, `cols` floats that must not overlap y, added to each of its rows; on the calling thread.
+// y = x + row: adds `row`, `cols` floats, to each row of x. `row` must not overlap y.
 sm_status sm_add_row_f32(size_t rows,
                          size_t cols,
                          const float *x,
@@ -1688,9 +1691,9 @@ sm_status sm_rms_norm_f32(size_t rows,
 
 // x = x + add, then y = LayerNorm of x: (x - mean) / sqrt(variance + eps) * weight + bias.
 //
-// NULL for `add`: x stays as it is, and y may be x. Otherwise y must not overlap x. `mean` and `rstd` in `params` get
-// the mean and 1 / sqrt(variance + eps) of each row, which a backward pass needs. Outputs overlap neither each other
-// nor any input.
+// If `add` is NULL, x is not written, and y may be x. Otherwise y must not overlap x. `mean` and `rstd` in `params` get the
+// mean and 1 / sqrt(variance + eps) of each row, which a backward pass needs. Outputs must not overlap each other or an
+// input. `params` must not be NULL.
 sm_status sm_add_layer_norm_f32(const sm_add_norm_params *params,
                                 float *x,
                                 const float *add,

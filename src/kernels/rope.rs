@@ -162,13 +162,13 @@ impl<P: Pairs> Routine<Rotation> for Rotate<P> {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &Rotation) {
-        let &Rotation { rows, rot_dim, angles } = args;
+        let Rotation { rows, rot_dim, angles } = args;
         for t in 0..rows.tokens {
             // SAFETY: there are `tokens` positions and rows, and angles for each position.
             unsafe {
                 let position = *rows.positions.add(t) as usize;
                 let cos = angles.add(position * rot_dim);
-                P::row(isa, rows.x.add(t * rows.stride), cos, rot_dim / 2, &rows);
+                P::row(isa, rows.x.add(t * rows.stride), cos, rot_dim / 2, rows);
             }
         }
     }
@@ -194,13 +194,14 @@ impl Pairs for Adjacent {
         const { assert!(I::LANES <= SIGNS.len() && I::LANES % 2 == 0) };
         // SAFETY: SIGNS holds at least LANES floats.
         let signs = unsafe { isa.load(SIGNS.as_ptr()) };
+        let sin = cos.wrapping_add(half);
         let mut i = 0;
         while i < half {
             let pairs = (I::LANES / 2).min(half - i);
             // SAFETY: i + pairs ≤ half, and 2 · half ≤ head_dim.
             unsafe {
                 // (a, b) to (a·cos − b·sin, b·cos + a·sin): the swapped vector times (−sin, sin).
-                let sin = isa.load_first(cos.add(half + i), pairs);
+                let sin = isa.load_first(sin.add(i), pairs);
                 let cos = isa.dup_pairs(isa.load_first(cos.add(i), pairs));
                 let sin = isa.mul(signs, isa.dup_pairs(sin));
                 for h in 0..args.n_head {
@@ -221,13 +222,13 @@ struct Halves;
 impl Pairs for Halves {
     #[inline(always)]
     unsafe fn row<I: Isa>(isa: I, row: *mut f32, cos: *const f32, half: usize, args: &RopeArgs) {
+        let sin = cos.wrapping_add(half);
         let mut i = 0;
         while i < half {
             let count = I::LANES.min(half - i);
             // SAFETY: i + count ≤ half, and 2 · half ≤ head_dim.
             unsafe {
-                let (cos, sin) =
-                    (isa.load_first(cos.add(i), count), isa.load_first(cos.add(half + i), count));
+                let (cos, sin) = (isa.load_first(cos.add(i), count), isa.load_first(sin.add(i), count));
                 for h in 0..args.n_head {
                     let first = row.add(h * args.head_dim + i);
                     let second = first.add(half);

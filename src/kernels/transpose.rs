@@ -125,8 +125,10 @@ impl Routine<TransposeArgs> for Tiles {
                         if height == I::LANES && width == I::LANES {
                             isa.transpose_block(from, src_stride, to, dst_stride);
                         } else {
-                            for (j, i) in (0..width).flat_map(|j| (0..height).map(move |i| (j, i))) {
-                                to.add(j * dst_stride + i).write(from.add(i * src_stride + j).read());
+                            for j in 0..width {
+                                for i in 0..height {
+                                    to.add(j * dst_stride + i).write(from.add(i * src_stride + j).read());
+                                }
                             }
                         }
                     }

@@ -53,12 +53,14 @@ impl<T: Terms> Terms for Stored<T> {
 /// Visits the terms `first .. n` a vector at a time, so that they are stored on the way.
 ///
 /// # Safety
-/// The rows behind `terms` reach to `n`.
+/// The rows behind `terms` reach to `n`, and `first ≤ n`.
 #[inline(always)]
 pub(super) unsafe fn visit<I: Isa>(isa: I, terms: &impl Terms, first: usize, n: usize) {
+    // A bound that the compiler can count the steps to, so that it unrolls the loop.
+    let whole = n - (n - first) % I::LANES;
     let mut i = first;
-    while i + I::LANES <= n {
-        // SAFETY: i + LANES ≤ n.
+    while i < whole {
+        // SAFETY: i + LANES ≤ whole ≤ n.
         unsafe { terms.at(isa, i, I::LANES) };
         i += I::LANES;
     }

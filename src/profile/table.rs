@@ -71,7 +71,7 @@ pub(super) struct Table {
     current: AtomicU16,
     depth: AtomicU32,
     /// How often the tree was cut down to its root: node numbers from before mean nothing.
-    fellings: AtomicU32,
+    generation: AtomicU32,
     serial: AtomicU64,
     dropped: AtomicU64,
     unbalanced: AtomicU64,
@@ -101,7 +101,7 @@ pub(super) struct Token {
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     node: u16,
-    fellings: u32,
+    generation: u32,
 }
 
 /// A stretch of a thread's time in a node that is counted though no scope is open.
@@ -267,7 +267,7 @@ impl Table {
 
     /// Ends a stretch, unless a reset came in between.
     pub fn end_stretch(&self, stretch: &Stretch) {
-        let standing = stretch.place.fellings == self.fellings.load(Relaxed);
+        let standing = stretch.place.generation == self.generation.load(Relaxed);
         if standing && stretch.epoch == self.epoch.load(Relaxed) && self.is_current() {
             let counts = self.counters.read(true).since(&stretch.began);
             if !counts.is_empty() {
@@ -373,12 +373,12 @@ impl Table {
     }
 
     fn place(&self) -> Place {
-        Place { node: self.current.load(Relaxed), fellings: self.fellings.load(Relaxed) }
+        Place { node: self.current.load(Relaxed), generation: self.generation.load(Relaxed) }
     }
 
     /// Makes a node current again that [`Table::enter`] or [`Table::step_into`] returned.
     pub fn leave(&self, before: Place) {
-        let standing = before.fellings == self.fellings.load(Relaxed);
+        let standing = before.generation == self.generation.load(Relaxed);
         self.current.store(if standing { before.node } else { ROOT as u16 }, Relaxed);
         if self.current.load(Relaxed) as usize == ROOT {
             self.settle();
@@ -437,7 +437,7 @@ impl Table {
         }
         if bare {
             self.extra_nodes.store(0, Relaxed);
-            self.fellings.store(self.fellings.load(Relaxed).wrapping_add(1), Relaxed);
+            self.generation.store(self.generation.load(Relaxed).wrapping_add(1), Relaxed);
         }
         self.n_pending.store(0, Relaxed);
         self.dropped.store(0, Relaxed);

@@ -63,17 +63,20 @@ fn methods(report: &Report, part: &PartView<'_>) -> Vec<Action> {
             Some(roof) => format!(" at {} % of what {} allows.", percent(roof.share), roof.name),
             None => ".".to_owned(),
         }));
-        Action { found, advice: advice(op), share }
+        Action { found, advice: advice(method, op), share }
     };
     let methods = part.by_self_time().into_iter().filter(|method| !waits(method));
     let notable = methods.filter(|method| ratio(method.self_ns as f64, wall) > NOTABLE);
     notable.take(METHODS).collect::<Vec<_>>().iter().map(action).collect()
 }
 
-fn advice(op: Option<&Op<'_>>) -> &'static str {
+fn advice(method: &Method, op: Option<&Op<'_>>) -> &'static str {
     match op.and_then(|op| op.roof.as_ref()) {
         None if op.is_some() => {
             "Measure the machine's limits with it, to see how much of this time could be won."
+        }
+        None if method.flops > 0 => {
+            "This is its time outside of the methods that it calls: give its pieces zones, to see which takes it."
         }
         None => "Declare its operations and bytes, to hold it against what the machine allows.",
         Some(roof) if roof.share < NEAR && roof.name == "arithmetic" => {

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 /// All times of a picture together: some centuries, and less than what would overflow its sums.
 const MOST_NS: u64 = u64::MAX / 2;
 
+const SCRIPT_END: &str = "</script>";
 const WHITE: Color = Color { r: 255, g: 255, b: 255 };
 /// The function of the frame below all others, whose text is "all".
 const INFERNO_ROOT: &str = "";
@@ -71,8 +72,13 @@ pub(in crate::report) fn render_difference(before: &Report, after: &Report) -> R
     options.no_javascript = true;
     let lines: Vec<String> = folded.lines().map(str::to_owned).collect();
     let svg = String::from_utf8_lossy(&draw(&mut options, &lines)?).into_owned();
-    // Behind its prologue, which is for a file of its own.
-    Ok(svg.find("<svg").map(|start| svg[start..].to_owned()))
+    // Behind its prologue, which is for a file of its own, and without the variables of the script that it lacks.
+    let Some(start) = svg.find("<svg") else { return Ok(None) };
+    let svg = &svg[start..];
+    Ok(Some(match (svg.find("<script"), svg.find(SCRIPT_END)) {
+        (Some(from), Some(to)) if from < to => [&svg[..from], &svg[to + SCRIPT_END.len()..]].concat(),
+        _ => svg.to_owned(),
+    }))
 }
 
 fn draw(options: &mut Options<'_>, lines: &[String]) -> Result<Vec<u8>> {

@@ -103,7 +103,7 @@ impl Api {
                     if public == "smallmind" && name == "ffi" {
                         continue;
                     }
-                    let inner = [at.as_slice(), &[name.clone()]].concat();
+                    let inner = [at.as_slice(), std::slice::from_ref(&name)].concat();
                     self.module(source, &inner, &format!("{public}::{name}"));
                 }
                 Item::Use(used) if is_public(&used.vis) && !hidden(&used.attrs) => {

@@ -89,7 +89,7 @@ impl Crate {
             }
             for item in self.items(&absolute) {
                 if let Some(name) = self::name(item) {
-                    let target = [absolute.as_slice(), &[name.clone()]].concat();
+                    let target = [absolute.as_slice(), std::slice::from_ref(&name)].concat();
                     found.push((name, self.target(&target)));
                 } else if let Item::Use(used) = item
                     && matches!(used.vis, syn::Visibility::Public(_))
@@ -212,7 +212,7 @@ fn add(modules: &mut BTreeMap<Path, Vec<Item>>, at: Path, items: Vec<Item>, fold
             continue;
         }
         let name = module.ident.to_string();
-        let inner = [at.as_slice(), &[name.clone()]].concat();
+        let inner = [at.as_slice(), std::slice::from_ref(&name)].concat();
         let inner_folder = folder.map(|folder| folder.join(&name));
         if let Some((_, content)) = &module.content {
             add(modules, inner, content.clone(), inner_folder.as_deref());

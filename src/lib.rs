@@ -85,7 +85,7 @@
 //! # Design
 //!
 //! Each module uses only modules on lower floors, and a test reads the source to see that it is so. From the top: `ffi` ·
-//! `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels` · `memory`, `threads` · `isa`,
+//! `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` · `memory` · `isa`,
 //! `quant`, `profile` · `error`. `docs/DESIGN.md` says why.
 
 #[cfg(feature = "models")]

@@ -6,6 +6,7 @@ use super::{Isa, Scalar};
 /// Dot products of bytes, four a lane, accumulated in i32.
 ///
 /// All methods are `#[inline(always)]` and only meaningful inside [`Isa::vectorize`].
+#[doc(hidden)]
 pub trait DotI8: Isa {
     /// Whether [`DotI8::dot`] takes its weights as signed bytes, else as unsigned ones.
     const SIGNED: bool;
@@ -29,6 +30,7 @@ pub trait DotI8: Isa {
 /// Dot products of bfloat16, two a lane, accumulated in f32. Numbers below 2⁻¹²⁶ may count as 0, in and out.
 ///
 /// All methods are `#[inline(always)]` and only meaningful inside [`Isa::vectorize`].
+#[doc(hidden)]
 pub trait DotBf16: Isa {
     /// acc + the products of each lane's two pairs of bfloat16, in an order and with roundings of the
     /// instruction's own; each result is off by no more than two roundings to f32, to a neighbour at worst.

@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 
 #[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
 pub mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -160,6 +161,7 @@ impl IsaId {
 
 /// Arithmetic that is written once and run at any level. `run` must be `#[inline(always)]`, and so must
 /// all functions that it calls, or the compiler emits these without the level's instructions.
+#[doc(hidden)]
 pub trait SimdBody {
     /// What the body returns.
     type Output;
@@ -183,6 +185,7 @@ impl SimdBody for Nothing {
 /// comparisons with NaN are false.
 // Each method states its own memory contract; `from_bits` is the inverse of `to_bits`.
 #[allow(clippy::missing_safety_doc, clippy::wrong_self_convention)]
+#[doc(hidden)]
 pub trait Isa: Copy + Send + Sync + 'static {
     /// The level.
     const ID: IsaId;

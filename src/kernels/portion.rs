@@ -11,6 +11,7 @@
 /// Each output is accumulated over K in index order with one accumulator, whatever `m` is: one row and
 /// five hundred give the same bits, as does any split into portions.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct Portion {
     /// First row of X.
     pub x: *const u8,

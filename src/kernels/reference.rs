@@ -247,6 +247,7 @@ fn add_residual(x: &[f32], residual: Option<&[f32]>) -> Vec<f64> {
 /// `position · freq_scale · base^(−2i/rot_dim) / factor[i]`; the rest of the head stays.
 /// `freq_scale` below 1 is linear position interpolation (Chen et al. 2023, arXiv:2306.15595);
 /// `factors` are Llama 3's `rope_freqs`, 1 where absent.
+#[derive(Clone, Copy, Debug)]
 pub struct Rope<'a> {
     /// Heads in a row.
     pub n_head: usize,
@@ -287,6 +288,7 @@ pub fn rope(x: &[f32], positions: &[u32], shape: &Rope) -> Vec<f64> {
 }
 
 /// Shape of an attention call: `n_q` new positions over `n_kv` cached ones, the new ones being the last.
+#[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// Rows of Q: positions `n_kv − n_q .. n_kv`.
     pub n_q: usize,

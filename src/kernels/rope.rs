@@ -31,6 +31,7 @@ pub enum Pairing {
 
 /// Rows of queries or keys to rotate.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct RopeArgs {
     /// First row.
     pub x: *mut f32,
@@ -103,6 +104,7 @@ impl Rope {
     /// # Safety
     /// Rows are readable and writable for `n_head · head_dim` floats; `positions` is readable for `tokens`, each
     /// of them below the angles' `n_ctx`; `rot_dim ≤ head_dim`.
+    #[doc(hidden)]
     pub unsafe fn run(&self, angles: Angles, args: &RopeArgs) {
         let (rot_dim, angles) = (angles.rot_dim(), angles.data().as_ptr());
         // SAFETY: `select` has proved the level; the caller promises the rows and positions.

@@ -48,6 +48,7 @@ impl<A, R> Code<A, R> {
     /// This CPU has the level, as a kernel from its family's `select` proves. The memory that `args` names is there, as
     /// the kernel's contract says.
     #[inline(always)]
+    #[doc(hidden)]
     pub unsafe fn run(&self, args: &A) -> R {
         // SAFETY: the caller promises the level and the memory.
         unsafe { (self.0)(args) }
@@ -73,4 +74,16 @@ impl<A, B: Routine<A>> SimdBody for Call<'_, A, B> {
     fn run<I: Isa>(self, isa: I) -> B::Output {
         B::run(isa, self.0)
     }
+}
+
+/// Runs a body that is its own arguments in a function that is compiled for level `I`.
+///
+/// # Safety
+/// The CPU has the level, and the memory that `args` names is there as its type says.
+pub(super) unsafe fn at_level<I: Isa, A>(args: &A)
+where
+    for<'a> &'a A: SimdBody<Output = ()>,
+{
+    // SAFETY: the CPU has the level.
+    unsafe { I::new_unchecked() }.vectorize(args)
 }

@@ -30,6 +30,12 @@ pub struct KernelSet {
     pub(crate) attention: AttentionKernels,
 }
 
+impl std::fmt::Debug for KernelSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KernelSet").field("isa", &self.isa).finish_non_exhaustive()
+    }
+}
+
 /// Names an instruction-set level for the default set, instead of the best one.
 pub const ISA_VARIABLE: &str = "SMALLMIND_ISA";
 

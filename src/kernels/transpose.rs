@@ -16,6 +16,7 @@ const STRIP: usize = 16;
 
 /// A matrix and where its transpose goes.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct TransposeArgs {
     /// First row of the input.
     pub src: *const f32,
@@ -61,6 +62,7 @@ impl Transpose {
     /// # Safety
     /// `rows` rows of `src` are readable for `cols` floats, `cols` rows of `dst` writable for `rows`; they do not
     /// overlap.
+    #[doc(hidden)]
     pub unsafe fn run(&self, args: &TransposeArgs) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(args) }

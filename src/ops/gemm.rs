@@ -90,6 +90,7 @@ impl Workspace {
     /// # Safety
     /// [`Gemm::check`] has passed for each; results are writable, m × n with `ldc` floats between lines, and
     /// overlap neither each other nor any operand.
+    #[doc(hidden)]
     pub unsafe fn multiply_each<'a>(
         &mut self,
         team: Option<&Team>,

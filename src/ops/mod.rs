@@ -18,6 +18,7 @@
 pub mod attention;
 mod converted;
 pub mod gemm;
+#[doc(hidden)]
 pub mod linear;
 pub mod matmul;
 pub mod matrix;

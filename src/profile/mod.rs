@@ -181,6 +181,12 @@ pub struct Scope {
     this_thread: PhantomData<*const ()>,
 }
 
+impl std::fmt::Debug for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope").finish_non_exhaustive()
+    }
+}
+
 impl Scope {
     #[inline(always)]
     fn open(zone: Zone, role: Role, at: Option<u64>) -> Self {
@@ -251,6 +257,12 @@ pub struct Adopted {
     before: Option<table::Place>,
     stretch: Option<table::Stretch>,
     this_thread: PhantomData<*const ()>,
+}
+
+impl std::fmt::Debug for Adopted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adopted").finish_non_exhaustive()
+    }
 }
 
 impl Drop for Adopted {

@@ -73,6 +73,12 @@ pub struct Owned {
     this_thread: PhantomData<*const ()>,
 }
 
+impl std::fmt::Debug for Owned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Owned").finish_non_exhaustive()
+    }
+}
+
 impl Drop for Owned {
     fn drop(&mut self) {
         if let Some((before, table)) = self.before.zip(pool::table_if_any()) {

@@ -22,6 +22,12 @@ pub struct Tally {
     this_thread: PhantomData<*const ()>,
 }
 
+impl std::fmt::Debug for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tally").field("zone", &self.zone).finish_non_exhaustive()
+    }
+}
+
 impl Tally {
     /// Pieces of a call that this thread makes.
     #[inline]

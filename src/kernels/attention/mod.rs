@@ -86,6 +86,7 @@ pub const NO_PAGE: u32 = u32::MAX;
 /// A key/value head's keys, or its values, of one sequence: tiles of [`TILE`] positions, as [`Layout`] fills them,
 /// each in a page.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct HeadTiles {
     /// The head's tile in page 0.
     pub first: *mut u8,
@@ -120,6 +121,7 @@ impl HeadTiles {
 /// head g, both begin at column `g · heads · head_dim`, the token stride is `n_head · head_dim`, the head stride
 /// `head_dim`. Queries and result may be the same memory.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct AttentionArgs {
     /// First query row.
     pub q: *const f32,
@@ -274,6 +276,7 @@ impl Kernel {
     /// # Safety
     /// So many rows of `head_dim` floats are readable; `keys` are the head's tiles, which
     /// have pages for the positions, and no one else touches these positions or writes their entries of the table.
+    #[doc(hidden)]
     pub unsafe fn store_keys(
         &self,
         head_dim: usize,
@@ -289,6 +292,7 @@ impl Kernel {
     ///
     /// # Safety
     /// As [`Kernel::store_keys`].
+    #[doc(hidden)]
     pub unsafe fn store_values(
         &self,
         head_dim: usize,
@@ -340,6 +344,7 @@ impl Kernel {
     /// All memory that `args` names is there: the rows of Q and out, limits and starts, the
     /// scratch memory, and of keys and values the whole tiles from the first to the last of which any token sees
     /// something, with their entries of the table. The result overlaps nothing else but Q, and Q only row on row.
+    #[doc(hidden)]
     pub unsafe fn run(&self, args: &AttentionArgs) {
         // SAFETY: the caller promises all memory that `args` names.
         unsafe { pass::run(self, &args.call()) }
@@ -351,6 +356,7 @@ impl Kernel {
     ///
     /// # Safety
     /// As [`Kernel::run`]; `to` is writable for as many floats.
+    #[doc(hidden)]
     pub unsafe fn run_parts(&self, args: &AttentionArgs, parts: Range<usize>, to: *mut f32) {
         // SAFETY: the caller promises all memory that `args` names.
         unsafe { pass::run_parts(self, &args.call(), parts, to) }
@@ -364,6 +370,7 @@ impl Kernel {
     /// # Safety
     /// As [`Kernel::run`] of the result; `parts` holds the parts as [`Kernel::run_parts`] writes them, and they are
     /// overwritten. There is room for one part, also where `count` is 0.
+    #[doc(hidden)]
     pub unsafe fn join_parts(&self, args: &AttentionArgs, parts: *mut f32, count: usize) {
         // SAFETY: the caller promises all memory that `args` names.
         unsafe { pass::join_parts(self, &args.call(), parts, count) }

@@ -6,7 +6,7 @@ use half::bf16;
 use std::ops::Range;
 
 /// The layout of packed panels.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum PanelLayout {
     /// As the f32 kernel has its bfloat16 weights.
     Columns(&'static Kernel),

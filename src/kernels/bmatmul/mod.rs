@@ -31,7 +31,10 @@
 //!
 //! NaN and infinities behave as in f32, and stay in their row and column.
 
-use super::{KernelInfo, Portion, matmul, table};
+use super::info::KernelInfo;
+use super::portion::Portion;
+use super::routine::at_level;
+use super::{matmul, table};
 use crate::isa::{Isa, IsaId, Scalar};
 
 mod layout;
@@ -104,6 +107,7 @@ impl Kernel {
     /// # Safety
     /// `x` is readable for `k` floats at each of `rows` multiples of `ldx`; `out` is writable for
     /// `rows * row_bytes(k)` bytes. No alignment is needed.
+    #[doc(hidden)]
     pub unsafe fn round_rows(&self, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8) {
         let row_bytes = self.row_bytes(k).unwrap_or(0);
         for row in 0..rows {
@@ -118,6 +122,7 @@ impl Kernel {
     /// # Safety
     /// X holds m rounded rows of k, W the panels up to `panel_end`, Y m rows with all columns of the portion's
     /// panels that are below n, bias n floats; Y overlaps none of them, and nothing else writes to its part of Y.
+    #[doc(hidden)]
     pub unsafe fn run(&self, portion: &Portion) {
         // SAFETY: this CPU has the level, since `select` chose it; the portion's memory is there.
         unsafe {
@@ -136,7 +141,7 @@ impl Kernel {
 /// A kernel of a level without a dot product of bfloat16.
 const fn widening<I: Isa>(kernel: &'static matmul::Kernel) -> Kernel {
     let info = KernelInfo { op: "bmatmul", ..kernel.info };
-    Kernel { info, engine: Engine::Widening(kernel), round: matmul::at_level::<I, Rounding> }
+    Kernel { info, engine: Engine::Widening(kernel), round: at_level::<I, Rounding> }
 }
 
 /// Every kernel of the family.

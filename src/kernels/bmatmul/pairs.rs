@@ -4,7 +4,7 @@
 use super::rounding::to_pairs;
 use super::{Engine, Kernel};
 use crate::isa::{DotBf16, Isa, SimdBody};
-use crate::kernels::KernelInfo;
+use crate::kernels::info::KernelInfo;
 use crate::kernels::matmul::{Block, Blocking, Tile, Tiles, start, store};
 
 /// Vectors of columns in a panel.

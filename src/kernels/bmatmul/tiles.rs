@@ -20,7 +20,8 @@ use crate::isa::amx::{
     self, Bf16Tiles, Block, CARRYING_STEPS, COLUMNS, ROW_BYTES, ROWS, TILE_BYTES, TileDot,
 };
 use crate::isa::{Amx, IsaId};
-use crate::kernels::{KernelInfo, Portion};
+use crate::kernels::info::KernelInfo;
+use crate::kernels::portion::Portion;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;

@@ -50,6 +50,7 @@ impl<S, D> Convert<S, D> {
     ///
     /// # Safety
     /// `src` is readable and `dst` writable for `n` elements; they do not overlap.
+    #[doc(hidden)]
     pub unsafe fn run(&self, src: *const S, dst: *mut D, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the arrays.
         unsafe { self.code.run(&Args { src, dst, n }) }

@@ -10,7 +10,7 @@
 //! No cut changes a bit of the result: sums are kept in Y between the slices of k.
 
 use super::tile::{Block, Tiles, WidenFn};
-use crate::kernels::Portion;
+use crate::kernels::portion::Portion;
 use crate::memory;
 use std::mem::MaybeUninit;
 
@@ -105,6 +105,7 @@ impl Blocking {
     /// # Safety
     /// The memory that `product` names is there, Y overlaps nothing, and the CPU has the tiles' instruction set.
     #[inline]
+    #[doc(hidden)]
     pub unsafe fn run(&self, product: &Product) {
         let mr = self.tiles.full.len();
         // Rows of X that should stay in L2 while the panels pass by.

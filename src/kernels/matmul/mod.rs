@@ -26,7 +26,10 @@ mod tests;
 mod tile;
 mod weight;
 
-use super::{KernelInfo, Portion, table};
+use super::info::KernelInfo;
+use super::portion::Portion;
+use super::routine::at_level;
+use super::table;
 use crate::isa::{Isa, IsaId, Scalar};
 use crate::quant::DType;
 pub(crate) use blocking::{Blocking, Product};
@@ -111,6 +114,7 @@ impl Kernel {
     /// # Safety
     /// The CPU has `info.isa`. X holds m rows of k floats, W the panels up to `panel_end` (of `k × nr` each), Y
     /// m rows with all columns of the portion's panels that are below n, bias n floats; Y overlaps none of them.
+    #[doc(hidden)]
     pub unsafe fn run(&self, portion: &Portion) {
         // SAFETY: the CPU has the tiles' level, and all memory that the portion names is there.
         unsafe { self.blocking.run(&self.blocking.product(portion)) }
@@ -125,18 +129,6 @@ impl Kernel {
         // SAFETY: the CPU has the tiles' level, and all memory that the product names is there.
         unsafe { self.blocking.run(product) }
     }
-}
-
-/// The entry of a kernel at level `I` whose arguments are all in one value.
-///
-/// # Safety
-/// The CPU has the level, and the memory that `args` names is there as its type says.
-pub(super) unsafe fn at_level<I: Isa, A>(args: &A)
-where
-    for<'a> &'a A: crate::isa::SimdBody<Output = ()>,
-{
-    // SAFETY: the CPU has the level.
-    unsafe { I::new_unchecked() }.vectorize(args)
 }
 
 /// A kernel whose tiles are `NV` vectors wide; `wide` are the tiles of the same size for f32 weights.

@@ -164,6 +164,7 @@ impl Target {
     /// # Safety
     /// `out` is writable for a row's bytes as long as the value lives.
     #[inline(always)]
+    #[doc(hidden)]
     pub unsafe fn new(activations: Activations, k: usize, out: *mut u8) -> Self {
         Target { activations, k, row: RowParts::new(activations.bytes(), k), out }
     }
@@ -173,6 +174,7 @@ impl Target {
     /// # Safety
     /// `x` is readable for 32 floats, and the row has that block.
     #[inline(always)]
+    #[doc(hidden)]
     pub unsafe fn quantize<I: Isa>(&self, isa: I, x: *const f32, block: usize) {
         // SAFETY: 32 floats are readable, and the row has the block.
         unsafe {

@@ -12,7 +12,7 @@ use super::sweep;
 use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
 use crate::isa::amx::{self, COLUMNS, ROWS, TILE_BYTES};
 use crate::isa::{Amx, Avx512Vnni, Isa, SimdBody};
-use crate::kernels::Portion;
+use crate::kernels::portion::Portion;
 use crate::quant::BLOCK;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::marker::PhantomData;

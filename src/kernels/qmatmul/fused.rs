@@ -4,7 +4,7 @@
 
 use super::activations::{Activations, Target};
 use crate::isa::{DotI8, Isa, SimdBody};
-use crate::kernels::matmul::at_level;
+use crate::kernels::routine::at_level;
 use crate::kernels::rows::reduce::{SumOfSquares, Terms, Values, fold};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::load;
@@ -13,6 +13,7 @@ use std::ops::Range;
 
 /// Rows to normalise (as [`crate::kernels::rows::Norm`]'s RMSNorm does) and quantise.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct NormQuantizeArgs {
     /// First row.
     pub x: *const f32,
@@ -34,6 +35,7 @@ pub struct NormQuantizeArgs {
 
 /// Rows of which a function is quantised: whole rows, or a run of blocks of each.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct BlocksArgs {
     /// First row.
     pub x: *const f32,

@@ -38,8 +38,10 @@
 
 use crate::error::{Error, Result};
 use crate::isa::{DotI8, IsaId, Scalar};
-use crate::kernels::matmul::at_level;
-use crate::kernels::{KernelInfo, Portion, table};
+use crate::kernels::info::KernelInfo;
+use crate::kernels::portion::Portion;
+use crate::kernels::routine::at_level;
+use crate::kernels::table;
 use crate::quant::DType;
 
 pub mod activations;
@@ -252,6 +254,7 @@ impl QmatmulKernels {
     /// # Safety
     /// `x` is readable for `k` floats at each of `rows` multiples of `ldx`; `out` is writable for
     /// `rows * row_bytes(k)` bytes. No alignment is needed.
+    #[doc(hidden)]
     pub unsafe fn quantize_rows(&self, x: *const f32, ldx: usize, rows: usize, k: usize, out: *mut u8) {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
         unsafe {
@@ -265,6 +268,7 @@ impl QmatmulKernels {
     /// # Safety
     /// Each row of `x`, and `gamma`, is readable for `k` floats; each of `out` is writable for `row_bytes(k)` bytes
     /// and overlaps nothing else. `k` is a multiple of 32. No alignment is needed.
+    #[doc(hidden)]
     pub unsafe fn norm_quantize(&self, args: &NormQuantizeArgs) {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
         unsafe { (self.level.fused.norm)(&fused::Norm(self.activations, *args)) }
@@ -277,6 +281,7 @@ impl QmatmulKernels {
     /// Each row of `x` and `up`, as far apart, is readable for `len` floats; each of `out` is writable where its
     /// blocks from `block` on are, and overlaps nothing else. `len` and `k` are multiples of 32. No alignment is
     /// needed.
+    #[doc(hidden)]
     pub unsafe fn gate_quantize(&self, gate: &BlocksArgs, up: *const f32) {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
         unsafe { (self.level.fused.gate)(&fused::Gate { activations: self.activations, gate: *gate, up }) }
@@ -286,6 +291,7 @@ impl QmatmulKernels {
     ///
     /// # Safety
     /// As [`QmatmulKernels::gate_quantize`].
+    #[doc(hidden)]
     pub unsafe fn gelu_quantize(&self, args: &BlocksArgs) {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
         unsafe { (self.level.fused.gelu)(&fused::GeluBlocks(self.activations, *args)) }
@@ -328,6 +334,7 @@ impl Kernel {
     /// The CPU has `info.isa`. The portion's pointers are valid for the shapes that the [contract](self) and
     /// [`Portion`] state, `k` is a multiple of 32, and nothing else writes to its part of Y.
     #[inline]
+    #[doc(hidden)]
     pub unsafe fn run(&self, activations: Activations, portion: &Portion) {
         // SAFETY: the CPU has the level, and all memory that the portion names is there.
         unsafe { (self.run[activations as usize])(portion) }

@@ -14,7 +14,7 @@ use super::form::{Format, STEP};
 use super::tile::{FEW, Task, max_rows, tile};
 use super::wide::{LIFTED, MAX_VECTORS, OWN, VECTORS, Wide, Widen};
 use crate::isa::DotI8;
-use crate::kernels::Portion;
+use crate::kernels::portion::Portion;
 use crate::memory;
 use crate::quant::BLOCK;
 use std::marker::PhantomData;

@@ -10,6 +10,7 @@ use crate::kernels::vectors::{Over, Stored, visit};
 
 /// Rows to add to.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct AddRowArgs {
     /// First row of the input.
     pub src: *const f32,
@@ -59,6 +60,7 @@ impl AddRow {
     /// # Safety
     /// Each row of the input and `row` are readable, each row of the output is writable for `cols` floats. Input and
     /// output are the same or do not overlap; `row` overlaps no output.
+    #[doc(hidden)]
     pub unsafe fn run(&self, args: &AddRowArgs) {
         // SAFETY: `select` has proved the level; the caller promises the rows.
         unsafe { self.code.run(args) }

@@ -14,6 +14,7 @@ use std::ptr::{null, null_mut};
 
 /// Rows to normalise.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct NormArgs {
     /// First row of the input. Only read where `add` is null, else overwritten with the sum.
     pub x: *mut f32,
@@ -205,6 +206,7 @@ impl Norm {
     /// Each row of `x` (and of `add`, gamma and beta where not null) is readable, and each row of `dst` writable,
     /// for `cols` floats; with `add`, rows of `x` are writable too. `mean` and `rstd` are writable for `rows` floats
     /// where not null. `dst` may be `x` where `add` is null; otherwise no output overlaps anything else.
+    #[doc(hidden)]
     pub unsafe fn run(&self, args: &NormArgs) {
         // SAFETY: `select` has proved the level; the caller promises the rows.
         unsafe { self.code.run(args) }

@@ -182,6 +182,7 @@ impl Reduce {
     ///
     /// # Safety
     /// `x` is readable for `n` floats.
+    #[doc(hidden)]
     pub unsafe fn run(&self, x: *const f32, n: usize) -> f32 {
         // SAFETY: `select` has proved the level; the caller promises the row.
         unsafe { self.code.run(&RowsArgs { rows: [x], n }) }
@@ -210,6 +211,7 @@ impl Dot {
     ///
     /// # Safety
     /// `a` and `b` are readable for `n` floats.
+    #[doc(hidden)]
     pub unsafe fn run(&self, a: *const f32, b: *const f32, n: usize) -> f32 {
         // SAFETY: `select` has proved the level; the caller promises the rows.
         unsafe { self.code.run(&RowsArgs { rows: [a, b], n }) }
@@ -238,6 +240,7 @@ impl Argmax {
     ///
     /// # Safety
     /// `x` is readable for `n` floats.
+    #[doc(hidden)]
     pub unsafe fn run(&self, x: *const f32, n: usize) -> usize {
         // SAFETY: `select` has proved the level; the caller promises the row.
         unsafe { self.code.run(&RowsArgs { rows: [x], n }) }

@@ -14,6 +14,7 @@ use std::ptr::null;
 
 /// Rows to take the softmax of.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct SoftmaxArgs {
     /// First row of the input.
     pub src: *const f32,
@@ -105,6 +106,7 @@ impl Softmax {
     /// # Safety
     /// The visible part of each row of the input, and of the mask where not null, is readable, each output row
     /// writable for `cols` floats; input and output are the same or do not overlap.
+    #[doc(hidden)]
     pub unsafe fn run(&self, args: &SoftmaxArgs) {
         // SAFETY: `select` has proved the level; the caller promises the rows.
         unsafe { self.code.run(args) }
@@ -170,6 +172,7 @@ impl LogSoftmax {
     ///
     /// # Safety
     /// As [`Softmax::run`].
+    #[doc(hidden)]
     pub unsafe fn run(&self, args: &SoftmaxArgs) {
         // SAFETY: `select` has proved the level; the caller promises the rows.
         unsafe { self.code.run(args) }

@@ -56,6 +56,7 @@ impl Unary {
     ///
     /// # Safety
     /// `src` is readable and `dst` writable for `n` floats; they are the same or do not overlap.
+    #[doc(hidden)]
     pub unsafe fn run(&self, src: *const f32, dst: *mut f32, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(&MapArgs { factor: 0.0, src: [src], dst, n }) }
@@ -89,6 +90,7 @@ impl Binary {
     ///
     /// # Safety
     /// `a` and `b` are readable and `dst` writable for `n` floats; `dst` is one of them or overlaps neither.
+    #[doc(hidden)]
     pub unsafe fn run(&self, a: *const f32, b: *const f32, dst: *mut f32, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(&MapArgs { factor: 0.0, src: [a, b], dst, n }) }
@@ -123,6 +125,7 @@ impl Scale {
     ///
     /// # Safety
     /// `src` is readable and `dst` writable for `n` floats; they are the same or do not overlap.
+    #[doc(hidden)]
     pub unsafe fn run(&self, src: *const f32, factor: f32, dst: *mut f32, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(&MapArgs { factor, src: [src], dst, n }) }
@@ -152,6 +155,7 @@ impl Axpy {
     ///
     /// # Safety
     /// `x` is readable and `y` readable and writable for `n` floats; they are the same or do not overlap.
+    #[doc(hidden)]
     pub unsafe fn run(&self, factor: f32, x: *const f32, y: *mut f32, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(&MapArgs { factor, src: [y, x], dst: y, n }) }
@@ -160,6 +164,7 @@ impl Axpy {
 
 /// The factors of gated pairs y = f(gate) · up, and their gradients. All arrays hold `n` floats.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct GatedArgs {
     /// Arguments of f.
     pub gate: *const f32,
@@ -205,6 +210,7 @@ impl GatedBackward {
     /// # Safety
     /// Inputs are readable and outputs writable for `n` floats. An output is one of the inputs or overlaps none, and
     /// the outputs do not overlap each other.
+    #[doc(hidden)]
     pub unsafe fn run(&self, args: &GatedArgs) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(args) }

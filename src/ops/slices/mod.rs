@@ -110,7 +110,7 @@ impl RowShape {
         Self { rows, cols, ldx: cols, ldy: cols }
     }
 
-    /// An x of rows × cols and a y of cols × rows, both without gaps: for [`transpose`].
+    /// An x of rows × cols and a y of cols × rows, both without gaps: for [`transpose()`].
     pub const fn transposed(rows: usize, cols: usize) -> Self {
         Self { rows, cols, ldx: cols, ldy: rows }
     }

@@ -11,15 +11,17 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// The current time in the format of RFC 3339, to the second: `2024-02-29T12:00:00Z`.
+#[cfg(feature = "report")]
 pub(crate) fn rfc3339_now() -> String {
     rfc3339(now())
 }
 
+#[cfg(feature = "report")]
 fn rfc3339(time: Timestamp) -> String {
     format!("{time:.0}")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "report"))]
 mod tests {
     use super::*;
 

@@ -311,6 +311,7 @@ impl PackedMatrix {
     }
 
     /// The matrix of `n` rows whose panels are (or will be) in `panels`, [`Packing::bytes`] long.
+    #[cfg(feature = "models")]
     pub(crate) fn in_buffer(packing: Packing, n: usize, panels: AlignedBuf) -> Result<Self> {
         if packing.bytes(n)? != panels.len() {
             return Err(Error::Internal("a packed matrix with a buffer of another size".into()));
@@ -379,6 +380,7 @@ impl PackedMatrix {
     }
 
     /// All panels, to fill.
+    #[cfg(feature = "models")]
     pub(crate) fn panels_mut(&mut self) -> &mut [u8] {
         self.panels.as_mut_slice()
     }

@@ -1,7 +1,8 @@
 //! Kernels
 //! =======
-//! The arithmetic by itself, on your own buffers of 32-bit floats, on the calling thread. They run on the
-//! instruction set that the environment variable SMALLMIND_ISA names, or else on the CPU's best.
+//! The arithmetic by itself, on your own buffers of 32-bit floats: on the calling thread, or on a team's threads where
+//! the parameters name one. The environment variable SMALLMIND_ISA names the instruction set; without it, the CPU's
+//! best is used.
 //!
 //! Matrices are row-major; `lda`, `ldx` and so on are the numbers of floats from one row to the next, at least
 //! the number of columns, and what stands between the rows is left alone. A buffer reaches from its first to

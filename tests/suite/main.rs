@@ -5,6 +5,7 @@
 mod common;
 
 mod gguf;
+#[cfg(target_arch = "x86_64")]
 mod instructions;
 mod onnx;
 mod onnx_format;

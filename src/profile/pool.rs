@@ -85,10 +85,9 @@ impl Registry {
 
     /// Starts or ends a stretch of recording.
     pub fn switch(&mut self, on: bool) {
-        // Counters first: the recording's time includes reading them, as do the scopes that are open meanwhile.
-        self.end_counting();
         self.on_ticks = self.wall_ticks();
         self.on_since = None;
+        self.end_counting();
         if on {
             self.begin_counting();
             self.on_since = Some(clock::now());

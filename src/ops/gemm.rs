@@ -3,10 +3,11 @@
 
 use std::ops::Range;
 
+use super::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::kernels::KernelInfo;
 use crate::kernels::matmul::{Gemm, Kernel, Right};
-use crate::memory::{ALIGNMENT, AlignedBuf};
+use crate::memory::ALIGNMENT;
 use crate::threads::{Team, WorkCounter, Worker};
 
 /// Parts a worker should find, at most: enough that a late worker costs little.
@@ -19,7 +20,7 @@ const ELEMENT_COST: usize = 32;
 /// Working memory for products; it grows to what the largest product needs, and stays.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    scratch: Option<AlignedBuf>,
+    scratch: Scratch,
     counter: WorkCounter,
 }
 
@@ -142,11 +143,7 @@ impl Workspace {
         let too_large = || Error::OutOfMemory { bytes: usize::MAX, what: WHAT };
         let (shared, own) = lines(shared).zip(lines(own)).ok_or_else(too_large)?;
         let bytes = own.checked_mul(workers).and_then(|own| own.checked_add(shared)).ok_or_else(too_large)?;
-        let buffer = match self.scratch.take() {
-            Some(buffer) if buffer.len() >= bytes => buffer,
-            _ => AlignedBuf::zeroed(bytes, WHAT)?,
-        };
-        let begin = self.scratch.insert(buffer).as_mut_ptr();
+        let begin = self.scratch.reserve(bytes, WHAT)?.as_mut_ptr();
         Ok(Memory {
             counter: &self.counter,
             shared: Shared { begin, stride: shared },

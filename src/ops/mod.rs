@@ -26,6 +26,7 @@ pub mod matrix;
 pub mod rotary;
 #[doc(hidden)]
 pub mod rowwise;
+mod scratch;
 mod slices;
 
 pub use slices::*;

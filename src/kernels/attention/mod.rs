@@ -65,6 +65,7 @@ use cache::{Put, PutKeys, PutValues, Widen, WidenKeys, WidenValues};
 pub use layout::Layout;
 use pack::{Pack, PackKeys, PackValues};
 use pass::{Call, Sight, Source};
+pub(crate) use plain::check_distinct;
 pub use plain::{Inputs, Shape, Strides, Tensor, attention, extent, scratch_len};
 use std::ops::Range;
 use std::ptr::null;

@@ -127,7 +127,7 @@ pub fn attention(
         fits("the mask", mask.data.len(), &mask.strides, [batch, tokens_q, n_head, tokens_kv])?;
     }
     fits("the result", out.len(), &out_strides, [batch, tokens_q, n_head, head_dim])?;
-    distinct(&out_strides, [batch, tokens_q, n_head, head_dim])?;
+    check_distinct(&out_strides, [batch, tokens_q, n_head, head_dim])?;
     let needed = scratch_len(kernel, shape).unwrap_or(usize::MAX);
     if scratch.len() < needed {
         return Err(Error::invalid(format!(
@@ -189,14 +189,14 @@ fn fits(name: &str, len: usize, strides: &Strides, sizes: [usize; 4]) -> Result<
 }
 
 /// Refuses strides that give two rows one place, and strides that interleave rows.
-fn distinct(strides: &Strides, [batch, tokens, heads, elements]: [usize; 4]) -> Result<()> {
+pub(crate) fn check_distinct(strides: &Strides, [batch, tokens, heads, elements]: [usize; 4]) -> Result<()> {
     let mut axes = [(strides.batch, batch), (strides.token, tokens), (strides.head, heads)];
     axes.sort_unstable();
     let mut inner = elements;
     for (stride, n) in axes {
         if n > 1 {
             if stride < inner {
-                return Err(Error::invalid(format!("rows of the result overlap: {strides:?}")));
+                return Err(Error::invalid(format!("rows of out overlap: {strides:?} floats apart")));
             }
             inner += (n - 1) * stride;
         }

@@ -6,7 +6,8 @@ mod blocks;
 use super::{bytes, check_finite, kernels, worth_sharing};
 use crate::error::{Error, Result};
 use crate::kernels::attention::{self as kernel, Inputs, Shape, Strides, Tensor};
-use crate::memory::{AlignedBuf, checked_bytes};
+use crate::memory::checked_bytes;
+use crate::ops::scratch::Scratch;
 use crate::profile::{self, Zone};
 use crate::threads::Team;
 use blocks::Blocks;
@@ -100,18 +101,14 @@ pub(crate) struct Extents {
 /// one thread; on a team for each worker, with the results of a block.
 #[derive(Debug, Default)]
 pub struct AttentionWorkspace {
-    scratch: Option<AlignedBuf>,
+    scratch: Scratch,
 }
 
 impl AttentionWorkspace {
     /// Memory for `workers` times `len` floats.
     pub(super) fn floats(&mut self, workers: usize, len: usize) -> Result<&mut [f32]> {
         let bytes = checked_bytes(workers.saturating_mul(len), size_of::<f32>(), WHAT)?;
-        let buffer = match self.scratch.take() {
-            Some(buffer) if buffer.len() >= bytes => buffer,
-            _ => AlignedBuf::zeroed(bytes, WHAT)?,
-        };
-        Ok(self.scratch.insert(buffer).as_mut_slice())
+        Ok(self.scratch.reserve(bytes, WHAT)?.as_mut_slice())
     }
 }
 
@@ -247,7 +244,7 @@ pub fn attention(
     check_len("out", out.len(), out_len)?;
     let [queries, keys, _] = params.sizes();
     let out_strides = or_dense(params.out, queries);
-    check_distinct(&out_strides, queries)?;
+    kernel::check_distinct(&out_strides, queries)?;
     let inputs = Inputs {
         q: Tensor { data: q, strides: or_dense(params.q, queries) },
         k: Tensor { data: k, strides: or_dense(params.k, keys) },
@@ -276,22 +273,6 @@ pub fn attention(
 fn check_len(name: &str, len: usize, needed: usize) -> Result<()> {
     if len < needed {
         return Err(Error::invalid(format!("{name} reaches over {needed} floats; the slice has {len}")));
-    }
-    Ok(())
-}
-
-/// Refuses strides that put two rows of the result on one place, and ones that weave rows into each other.
-fn check_distinct(strides: &Strides, [batch, tokens, heads, elements]: [usize; 4]) -> Result<()> {
-    let mut axes = [(strides.batch, batch), (strides.token, tokens), (strides.head, heads)];
-    axes.sort_unstable();
-    let mut inner = elements;
-    for (stride, n) in axes {
-        if n > 1 {
-            if stride < inner {
-                return Err(Error::invalid(format!("rows of out overlap: {strides:?} floats apart")));
-            }
-            inner += (n - 1) * stride;
-        }
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ pub mod models;
 pub mod read;
 mod render;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 
 pub use capture::{record, record_traced, timeline};
 pub use compare::{Comparison, compare, render_comparison};

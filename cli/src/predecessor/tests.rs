@@ -1,11 +1,15 @@
 //! The predecessor's pages: read whole, refused with the line at fault, and compared with reports of ours.
 
 use smallmind::report::compare::{Comparison, Verdict, compare};
-use smallmind::report::data::{FORMAT, Machine, Method, ModelSpec, Part, Report, Run, VERSION};
+use smallmind::report::data::{self, Method, ModelSpec, Report};
 use smallmind::report::read::{Layout, check, parse_with};
 use smallmind::report::{Format, Read, render};
 
 use super::pages::Pages;
+use testing::{each_damaged, method, report};
+
+#[path = "../../../src/report/testing.rs"]
+mod testing;
 
 fn parse(source: &str, bytes: &[u8]) -> smallmind::Result<Read> {
     parse_with(source, bytes, &[&Pages])
@@ -13,46 +17,6 @@ fn parse(source: &str, bytes: &[u8]) -> smallmind::Result<Read> {
 
 fn error(bytes: &[u8]) -> String {
     parse("file", bytes).unwrap_err().to_string()
-}
-
-fn method(name: &str, calls: u64, total_ns: u64) -> Method {
-    let mean_ns = total_ns / calls;
-    Method {
-        name: name.into(),
-        calls,
-        total_ns,
-        self_ns: total_ns,
-        min_ns: mean_ns,
-        mean_ns,
-        max_ns: mean_ns,
-        ..Method::default()
-    }
-}
-
-/// A report of one part from the methods of each run; a run takes as long as its first method.
-fn report(runs: Vec<Vec<Method>>) -> Report {
-    let run = |methods: Vec<Method>| Run {
-        wall_ns: methods[0].total_ns,
-        alloc_bytes: 1000,
-        alloc_count: 10,
-        peak_bytes: 500,
-        methods,
-        ..Run::default()
-    };
-    Report {
-        format: FORMAT.into(),
-        version: VERSION,
-        counting: None,
-        created: "2026-01-02T03:04:05Z".into(),
-        mode: "enhanced".into(),
-        machine: Machine::default(),
-        models: Vec::new(),
-        parts: vec![Part {
-            name: "same work".into(),
-            about: String::new(),
-            runs: runs.into_iter().map(run).collect(),
-        }],
-    }
 }
 
 fn read(report: Report) -> Read {
@@ -299,56 +263,18 @@ fn two_pages_of_the_predecessor_have_speeds_by_name() {
     assert!((operations[0].gflops_after.unwrap() / operations[0].gflops_before.unwrap() - 2.0).abs() < 1e-9);
 }
 
-/// A generator that is the same everywhere; no quality is needed.
-fn next(state: &mut u64) -> usize {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*state >> 33) as usize
-}
-
 #[test]
 fn damaged_files_are_read_or_refused_but_never_panic() {
     let ours = render(&report(vec![vec![method("work", 2, 1_000_000)]]), Format::Markdown).unwrap();
     let sources = [ENHANCED.as_bytes().to_vec(), ours];
-    let pieces: [&[u8]; 12] = [
-        b"|",
-        b"\n",
-        b"-1",
-        b"NaN",
-        b"1e99",
-        b"99999999999999999999",
-        b"# ",
-        b"```\n",
-        b"\\",
-        b"`",
-        b"\xf0",
-        b"{",
-    ];
-    let mut state = 1;
     let (mut sound, mut refused) = (0, 0);
-    for source in &sources {
-        for _ in 0..600 {
-            let mut bytes = source.clone();
-            for _ in 0..1 + next(&mut state) % 3 {
-                let at = next(&mut state) % bytes.len();
-                let end = (at + next(&mut state) % 40).min(bytes.len());
-                match next(&mut state) % 3 {
-                    0 => drop(bytes.drain(at..end)),
-                    1 => drop(bytes.splice(at..at, pieces[next(&mut state) % pieces.len()].iter().copied())),
-                    _ => {
-                        let copy = bytes[at..end].to_vec();
-                        drop(bytes.splice(at..at, copy));
-                    }
-                }
-            }
-            match parse("file", &bytes) {
-                // What was accepted is sound, so that whatever works on it may rely on that.
-                Ok(read) => {
-                    check(&read.report).unwrap();
-                    sound += 1;
-                }
-                Err(_) => refused += 1,
-            }
+    each_damaged(&sources, |bytes| match parse("file", bytes) {
+        // What was accepted is sound, so that whatever works on it may rely on that.
+        Ok(read) => {
+            check(&read.report).unwrap();
+            sound += 1;
         }
-    }
+        Err(_) => refused += 1,
+    });
     assert!(sound > 50 && refused > 500, "{sound} sound, {refused} refused");
 }

@@ -4,8 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use smallmind::report::data::{FORMAT, Machine, Method, ModelSpec, Part, Report, Run, VERSION};
+use smallmind::report::data::{self, Machine, Method, ModelSpec, Report, Run};
 use smallmind::report::{Format, render};
+use testing::{method, of_runs};
+
+// Other tests use the rest.
+#[allow(dead_code)]
+#[path = "../../../src/report/testing.rs"]
+mod testing;
 
 /// A folder for one test, in which the program runs.
 struct Place(tempfile::TempDir);
@@ -61,20 +67,6 @@ fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).unwrap()
 }
 
-fn method(name: &str, calls: u64, total_ns: u64) -> Method {
-    let mean_ns = total_ns / calls;
-    Method {
-        name: name.into(),
-        calls,
-        total_ns,
-        self_ns: total_ns,
-        min_ns: mean_ns,
-        mean_ns,
-        max_ns: mean_ns,
-        ..Method::default()
-    }
-}
-
 fn model(name: &str, parameters: u64) -> ModelSpec {
     ModelSpec {
         name: name.into(),
@@ -105,18 +97,9 @@ fn report(runs: usize, product_ms: f64) -> Report {
         Run { wall_ns: ns(52.0 + product_ms), methods, alloc_bytes: 4096, alloc_count: 4, ..Run::default() }
     };
     Report {
-        format: FORMAT.into(),
-        version: VERSION,
-        counting: None,
-        created: "2026-01-02T03:04:05Z".into(),
-        mode: "enhanced".into(),
         machine: Machine { cpu: "A CPU".into(), threads: 1, commit: "0123abc".into(), ..Machine::default() },
         models: vec![model("Small", 470_528), model("Medium", 3_454_464)],
-        parts: vec![Part {
-            name: "same work".into(),
-            about: String::new(),
-            runs: (0..runs).map(run).collect(),
-        }],
+        ..of_runs((0..runs).map(run).collect())
     }
 }
 

@@ -4,48 +4,9 @@ use rand_core::{RngCore, SeedableRng};
 use rand_pcg::Pcg64;
 
 use super::*;
-use crate::report::data::{FORMAT, Machine, Method, ModelSpec, Report, VERSION};
+use crate::report::data::{Machine, Method, ModelSpec, Report};
 use crate::report::read::Layout;
-
-fn method(name: &str, calls: u64, total_ns: u64) -> Method {
-    let mean_ns = total_ns / calls;
-    Method {
-        name: name.into(),
-        calls,
-        total_ns,
-        self_ns: total_ns,
-        min_ns: mean_ns,
-        mean_ns,
-        max_ns: mean_ns,
-        ..Method::default()
-    }
-}
-
-/// A report of one part from the methods of each run; a run takes as long as its first method.
-fn report(runs: Vec<Vec<Method>>) -> Report {
-    let run = |methods: Vec<Method>| Run {
-        wall_ns: methods[0].total_ns,
-        alloc_bytes: 1000,
-        alloc_count: 10,
-        peak_bytes: 500,
-        methods,
-        ..Run::default()
-    };
-    Report {
-        format: FORMAT.into(),
-        version: VERSION,
-        counting: None,
-        created: "2026-01-02T03:04:05Z".into(),
-        mode: "enhanced".into(),
-        machine: Machine::default(),
-        models: Vec::new(),
-        parts: vec![Part {
-            name: "same work".into(),
-            about: String::new(),
-            runs: runs.into_iter().map(run).collect(),
-        }],
-    }
-}
+use crate::report::testing::{method, report};
 
 fn read(report: Report) -> Read {
     Read::of("report", report).unwrap()

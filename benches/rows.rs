@@ -55,10 +55,29 @@ impl Buffers {
         self.src[which][begin(&self.src[which])..].as_ptr()
     }
 
+    /// Two inputs and an output of `n` floats.
+    fn slices(&mut self, n: usize) -> ([&[f32]; 2], &mut [f32]) {
+        let [a, b, _] = &self.src;
+        let dst = &mut self.dst[0];
+        let first = begin(dst);
+        ([a, b].map(|src| &src[begin(src)..][..n]), &mut dst[first..][..n])
+    }
+
     fn dst(&mut self, which: usize) -> *mut f32 {
         let begin = begin(&self.dst[which]);
         self.dst[which][begin..].as_mut_ptr()
     }
+}
+
+/// As many elements of 16 bits as there are floats: the first half of their memory.
+fn halves(x: &[f32]) -> &[u16] {
+    // SAFETY: the floats hold more bytes, are better aligned, and any bits are a u16.
+    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
+}
+
+fn halves_mut(x: &mut [f32]) -> &mut [u16] {
+    // SAFETY: as in `halves`; and any bits are an f32.
+    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
 }
 
 const HEAD: usize = 64;
@@ -91,7 +110,10 @@ fn elementwise(isa: IsaId) -> Vec<Op> {
         }));
     }
     ops.push(op("scale", isa, 8, move |b, n| unsafe { set.scale.run(b.src(0), 0.7, b.dst(0), n) }));
-    ops.push(op("axpy", isa, 12, move |b, n| unsafe { set.axpy.run(1e-9, b.src(0), b.dst(0), n) }));
+    ops.push(op("axpy", isa, 12, move |b, n| {
+        let ([x, _], y) = b.slices(n);
+        set.axpy.apply(1e-9, x, y);
+    }));
     for kernel in set.gated().map(|k| *k) {
         ops.push(op(kernel.info.op, isa, 20, move |b, n| unsafe {
             let (gate, up, dy) = (b.src(0), b.src(1), b.src(2));
@@ -143,10 +165,22 @@ fn row_wise(isa: IsaId, cols: usize) -> Vec<Op> {
 fn layout(isa: IsaId) -> Vec<Op> {
     let (set, turn) = (convert::ConvertKernels::select(isa), transpose::TransposeKernels::select(isa).f32);
     vec![
-        op("f32_to_f16", isa, 6, move |b, n| unsafe { set.to_f16.run(b.src(0), b.dst(0).cast(), n) }),
-        op("f32_to_bf16", isa, 6, move |b, n| unsafe { set.to_bf16.run(b.src(0), b.dst(0).cast(), n) }),
-        op("f16_to_f32", isa, 6, move |b, n| unsafe { set.from_f16.run(b.src(0).cast(), b.dst(0), n) }),
-        op("bf16_to_f32", isa, 6, move |b, n| unsafe { set.from_bf16.run(b.src(0).cast(), b.dst(0), n) }),
+        op("f32_to_f16", isa, 6, move |b, n| {
+            let ([x, _], y) = b.slices(n);
+            set.to_f16.apply(x, halves_mut(y));
+        }),
+        op("f32_to_bf16", isa, 6, move |b, n| {
+            let ([x, _], y) = b.slices(n);
+            set.to_bf16.apply(x, halves_mut(y));
+        }),
+        op("f16_to_f32", isa, 6, move |b, n| {
+            let ([x, _], y) = b.slices(n);
+            set.from_f16.apply(halves(x), y);
+        }),
+        op("bf16_to_f32", isa, 6, move |b, n| {
+            let ([x, _], y) = b.slices(n);
+            set.from_bf16.apply(halves(x), y);
+        }),
         op("transpose", isa, 8, move |b, n| unsafe {
             let side = n.isqrt();
             let (src, dst) = (b.src(0), b.dst(0));
@@ -157,18 +191,20 @@ fn layout(isa: IsaId) -> Vec<Op> {
 
 fn reductions(isa: IsaId) -> Vec<Op> {
     let set = rows::RowKernels::select(isa);
+    let reduce = |kernel: rows::Reduce| {
+        op(kernel.info.op, isa, 4, move |b: &mut Buffers, n| {
+            black_box(kernel.apply(b.slices(n).0[0]));
+        })
+    };
     vec![
-        op("sum", isa, 4, move |b, n| {
-            black_box(unsafe { set.sum.run(b.src(0), n) });
-        }),
-        op("max", isa, 4, move |b, n| {
-            black_box(unsafe { set.max.run(b.src(0), n) });
-        }),
+        reduce(set.sum),
+        reduce(set.max),
         op("argmax", isa, 4, move |b, n| {
-            black_box(unsafe { set.argmax.run(b.src(0), n) });
+            black_box(set.argmax.apply(b.slices(n).0[0]));
         }),
         op("dot", isa, 8, move |b, n| {
-            black_box(unsafe { set.dot.run(b.src(0), b.src(1), n) });
+            let ([x, y], _) = b.slices(n);
+            black_box(set.dot.apply(x, y));
         }),
     ]
 }

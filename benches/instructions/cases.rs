@@ -346,11 +346,11 @@ fn others(kernels: &KernelSet) -> Vec<Case> {
         .collect();
     let buffers = || (floats(ELEMENTS), floats(ELEMENTS));
     let ((x, mut y), (a, mut b), (c, mut d)) = (buffers(), buffers(), (floats(3600), floats(3600)));
-    cases.push(case(format!("convert/f32_to_f16/{ELEMENTS}"), move || unsafe {
-        convert.to_f16.run(ptr(&x), y.as_mut_ptr().cast(), ELEMENTS);
+    cases.push(case(format!("convert/f32_to_f16/{ELEMENTS}"), move || {
+        convert.to_f16.apply(x.as_slice(), &mut y.as_mut_slice()[..ELEMENTS]);
     }));
-    cases.push(case(format!("convert/f16_to_f32/{ELEMENTS}"), move || unsafe {
-        convert.from_f16.run(a.as_ptr().cast(), ptr_mut(&mut b), ELEMENTS);
+    cases.push(case(format!("convert/f16_to_f32/{ELEMENTS}"), move || {
+        convert.from_f16.apply(&a.as_slice()[..ELEMENTS], b.as_mut_slice());
     }));
     cases.push(case("transpose/f32/60x60".into(), move || unsafe {
         let (src, dst) = (ptr(&c), ptr_mut(&mut d));

@@ -93,7 +93,7 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
     }
     #[inline(always)]
     fn fence(self) {
-        unsafe { _mm_sfence() }
+        super::store_fence();
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
@@ -146,14 +146,6 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
             let (low, high) = (_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
             _mm_storeu_si128(p.cast(), _mm_packus_epi32(low, high));
         }
-    }
-    #[inline(always)]
-    unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
-        unsafe { _mm256_loadu_si256(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_i32(self, p: *mut i32, x: Self::I32) {
-        unsafe { _mm256_storeu_si256(p.cast(), x) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {
@@ -245,10 +237,6 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
         unsafe { _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)) }
     }
 
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I32 {
-        unsafe { _mm256_set1_epi32(x) }
-    }
     #[inline(always)]
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         unsafe { _mm256_add_epi32(a, b) }

@@ -113,7 +113,7 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
     }
     #[inline(always)]
     fn fence(self) {
-        unsafe { _mm_sfence() }
+        super::store_fence();
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
@@ -168,14 +168,6 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
     #[inline(always)]
     unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
         unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(x)) }
-    }
-    #[inline(always)]
-    unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
-        unsafe { _mm512_loadu_epi32(p) }
-    }
-    #[inline(always)]
-    unsafe fn store_i32(self, p: *mut i32, x: Self::I32) {
-        unsafe { _mm512_storeu_epi32(p, x) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {
@@ -286,10 +278,6 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
         unsafe { _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), a) }
     }
 
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I32 {
-        unsafe { _mm512_set1_epi32(x) }
-    }
     #[inline(always)]
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         unsafe { _mm512_add_epi32(a, b) }

@@ -226,6 +226,13 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is readable for `LANES` f32, any alignment.
     unsafe fn load(self, p: *const f32) -> Self::F32;
+    /// The first `LANES` of 16 numbers.
+    #[inline(always)]
+    fn first_of(self, x: &[f32; 16]) -> Self::F32 {
+        const { assert!(Self::LANES <= 16) };
+        // SAFETY: the array holds at least LANES floats.
+        unsafe { self.load(x.as_ptr()) }
+    }
     /// First `n` lanes from memory, the rest 0; reads nothing past them. `n ≤ LANES`.
     /// # Safety
     /// `p` is readable for `n` f32.
@@ -295,10 +302,18 @@ pub trait Isa: Copy + Send + Sync + 'static {
     unsafe fn store_u16(self, p: *mut u16, x: Self::I32);
     /// # Safety
     /// `p` is readable for `LANES` i32.
-    unsafe fn load_i32(self, p: *const i32) -> Self::I32;
+    #[inline(always)]
+    unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
+        // SAFETY: an f32 has the size of an i32, and a load keeps its bits.
+        self.to_bits(unsafe { self.load(p.cast()) })
+    }
     /// # Safety
     /// `p` is writable for `LANES` i32.
-    unsafe fn store_i32(self, p: *mut i32, x: Self::I32);
+    #[inline(always)]
+    unsafe fn store_i32(self, p: *mut i32, x: Self::I32) {
+        // SAFETY: an f32 has the size of an i32, and a store keeps its bits.
+        unsafe { self.store(p.cast(), self.from_bits(x)) }
+    }
     /// `LANES` bytes sign-extended to i32.
     /// # Safety
     /// `p` is readable for `LANES` i8.
@@ -402,7 +417,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn dup_pairs(self, a: Self::F32) -> Self::F32;
 
     /// All lanes `x`.
-    fn splat_i32(self, x: i32) -> Self::I32;
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I32 {
+        self.to_bits(self.splat(f32::from_bits(x as u32)))
+    }
     /// Wrapping a + b.
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Wrapping a − b.
@@ -428,6 +446,14 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Same bits as floats.
     #[allow(clippy::wrong_self_convention)] // the token is not what is converted
     fn from_bits(self, a: Self::I32) -> Self::F32;
+}
+
+/// Orders all streamed stores before all later ones.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn store_fence() {
+    // SAFETY: every x86-64 has the instruction.
+    unsafe { std::arch::x86_64::_mm_sfence() }
 }
 
 /// Prefetches the cache line at `p` into L2. Any address is allowed: none is read.

@@ -152,14 +152,6 @@ impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
         unsafe { vst1_u16(p, vmovn_u32(vreinterpretq_u32_s32(x))) }
     }
     #[inline(always)]
-    unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
-        unsafe { vld1q_s32(p) }
-    }
-    #[inline(always)]
-    unsafe fn store_i32(self, p: *mut i32, x: Self::I32) {
-        unsafe { vst1q_s32(p, x) }
-    }
-    #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {
         unsafe {
             let bytes = vreinterpret_s8_s32(vdup_n_s32(p.cast::<i32>().read_unaligned()));
@@ -248,10 +240,6 @@ impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
         unsafe { vzip1q_f32(a, a) }
     }
 
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I32 {
-        unsafe { vdupq_n_s32(x) }
-    }
     #[inline(always)]
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         unsafe { vaddq_s32(a, b) }

@@ -87,16 +87,6 @@ impl Isa for Scalar {
         unsafe { p.cast::<[u16; LANES]>().write_unaligned(x.map(|x| x as u16)) }
     }
     #[inline(always)]
-    unsafe fn load_i32(self, p: *const i32) -> Self::I32 {
-        // SAFETY: `p` is readable for `LANES` i32.
-        unsafe { p.cast::<Self::I32>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store_i32(self, p: *mut i32, x: Self::I32) {
-        // SAFETY: `p` is writable for `LANES` i32.
-        unsafe { p.cast::<Self::I32>().write_unaligned(x) }
-    }
-    #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {
         // SAFETY: `p` is readable for `LANES` i8; a byte array needs no alignment.
         unsafe { p.cast::<[i8; LANES]>().read() }.map(i32::from)
@@ -183,10 +173,6 @@ impl Isa for Scalar {
         [a, a, b, b]
     }
 
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I32 {
-        [x; LANES]
-    }
     #[inline(always)]
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         map2(a, b, i32::wrapping_add)

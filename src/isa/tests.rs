@@ -53,9 +53,9 @@ fn exp2(n: f32) -> f64 {
 
 /// The first vector of a slice.
 fn vector<I: Isa>(isa: I, x: &[f32]) -> I::F32 {
-    assert!(x.len() >= I::LANES);
-    // SAFETY: the slice holds LANES floats.
-    unsafe { isa.load(x.as_ptr()) }
+    let mut first = [0.0; 16];
+    first[..I::LANES].copy_from_slice(&x[..I::LANES]);
+    isa.first_of(&first)
 }
 
 /// A vector's lanes.
@@ -68,17 +68,12 @@ fn lanes<I: Isa>(isa: I, x: I::F32) -> Vec<f32> {
 
 /// The first vector of a slice of integers.
 fn integers<I: Isa>(isa: I, x: &[i32]) -> I::I32 {
-    assert!(x.len() >= I::LANES);
-    // SAFETY: the slice holds LANES integers.
-    unsafe { isa.load_i32(x.as_ptr()) }
+    isa.to_bits(vector(isa, &x.iter().map(|&x| f32::from_bits(x as u32)).collect::<Vec<_>>()))
 }
 
 /// The lanes of a vector of integers.
 fn integer_lanes<I: Isa>(isa: I, x: I::I32) -> Vec<i32> {
-    let mut out = vec![0; I::LANES];
-    // SAFETY: `out` holds LANES integers.
-    unsafe { isa.store_i32(out.as_mut_ptr(), x) };
-    out
+    lanes(isa, isa.from_bits(x)).into_iter().map(|x| x.to_bits() as i32).collect()
 }
 
 struct Floats;

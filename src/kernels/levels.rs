@@ -41,3 +41,14 @@ pub(super) const fn table<K: At<Scalar> + At<Neon>>() -> [K; LEVELS] {
 pub(super) const fn table<K: At<Scalar>>() -> [K; LEVELS] {
     [<K as At<Scalar>>::KERNELS]
 }
+
+/// The levels of this CPU that float kernels are compiled for, each once: a level between two of them has the lower
+/// one's kernels.
+#[cfg(test)]
+pub(super) fn here() -> impl DoubleEndedIterator<Item = crate::isa::IsaId> {
+    struct Level(crate::isa::IsaId);
+    impl<I: Isa> At<I> for Level {
+        const KERNELS: Self = Level(I::ID);
+    }
+    table::<Level>().into_iter().map(|level| level.0).filter(|isa| isa.is_available())
+}

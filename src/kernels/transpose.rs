@@ -151,7 +151,7 @@ mod tests {
     fn every_element_gets_to_its_place_and_nothing_else_changes() {
         const CANARY: f32 = -7777.0;
         let sizes: Vec<usize> = (0..=18).chain([31, 33, 50]).collect();
-        for isa in IsaId::available() {
+        for isa in levels::here() {
             let kernel = TransposeKernels::select(isa).f32;
             for &rows in &sizes {
                 for &cols in &sizes {

@@ -3,8 +3,7 @@
 
 use super::plain::*;
 use super::{AttentionKernels, Kernel, TILE};
-use crate::isa::IsaId;
-use crate::kernels::reference;
+use crate::kernels::{levels, reference};
 use crate::testing::noise;
 
 const CANARY: f32 = -7777.0;
@@ -123,7 +122,7 @@ impl Case {
 }
 
 fn kernels_here() -> impl DoubleEndedIterator<Item = Kernel> {
-    IsaId::available().map(|isa| AttentionKernels::select(isa).f32)
+    levels::here().map(|isa| AttentionKernels::select(isa).f32)
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {

@@ -2,7 +2,7 @@
 //! heads, strides; the same bits in any batch; untouched surroundings.
 
 use super::*;
-use crate::kernels::reference;
+use crate::kernels::{levels, reference};
 use crate::testing::noise;
 
 pub(super) const CANARY: f32 = -7777.0;
@@ -212,7 +212,7 @@ fn rounded(row: &[f32], stored: CacheType) -> Vec<f32> {
 }
 
 pub(super) fn kernels_here() -> impl Iterator<Item = Kernel> {
-    IsaId::available().flat_map(|isa| CacheType::ALL.map(|stored| *AttentionKernels::select(isa).of(stored)))
+    levels::here().flat_map(|isa| CacheType::ALL.map(|stored| *AttentionKernels::select(isa).of(stored)))
 }
 
 /// A head's tiles, which adjoin.

@@ -42,18 +42,9 @@ impl<S, D> Convert<S, D> {
     /// Converts as many elements as both slices have; they should have one length.
     pub fn apply(&self, src: &[S], dst: &mut [D]) {
         debug_assert_eq!(src.len(), dst.len());
-        // SAFETY: both slices hold that many elements, and the output is borrowed mutably.
-        unsafe { self.run(src.as_ptr(), dst.as_mut_ptr(), src.len().min(dst.len())) }
-    }
-
-    /// Converts `n` elements.
-    ///
-    /// # Safety
-    /// `src` is readable and `dst` writable for `n` elements; they do not overlap.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, src: *const S, dst: *mut D, n: usize) {
-        // SAFETY: `select` has proved the level; the caller promises the arrays.
-        unsafe { self.code.run(&Args { src, dst, n }) }
+        let args = Args { src: src.as_ptr(), dst: dst.as_mut_ptr(), n: src.len().min(dst.len()) };
+        // SAFETY: `select` has proved the level; both slices hold n elements, and the output is borrowed mutably.
+        unsafe { self.code.run(&args) }
     }
 }
 

@@ -34,7 +34,7 @@ fn narrowing_rounds_to_nearest_even() {
     let brain = |x: f32| bf16::from_f32_const(x).to_bits();
     let f16_edges = edges(|bits| f16::from_bits(bits).to_f32_const());
     let bf16_edges = edges(|bits| bf16::from_bits(bits).to_f32_const());
-    for isa in IsaId::available() {
+    for isa in levels::here() {
         let set = ConvertKernels::select(isa);
         let mut out = vec![0; f16_edges.len()];
         set.to_f16.apply(&f16_edges, &mut out);
@@ -55,7 +55,7 @@ fn narrowing_rounds_to_nearest_even() {
 fn widening_is_exact() {
     let all: Vec<u16> = (0..=u16::MAX).collect();
     let mut out = vec![0.0; all.len()];
-    for isa in IsaId::available() {
+    for isa in levels::here() {
         let set = ConvertKernels::select(isa);
         let same = |got: f32, want: f32| got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
         set.from_f16.apply(&all, &mut out);
@@ -73,7 +73,7 @@ fn widening_is_exact() {
 
 #[test]
 fn nothing_is_written_past_the_end() {
-    for isa in IsaId::available() {
+    for isa in levels::here() {
         let set = ConvertKernels::select(isa);
         for n in 0..70 {
             for at in 0..3 {

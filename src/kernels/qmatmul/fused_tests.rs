@@ -1,5 +1,6 @@
 //! The fused kernels give the bits of their two steps one after the other, at any address, and write nothing else.
 
+use super::tests::quantize;
 use super::*;
 use crate::isa::IsaId;
 use crate::kernels::rows::{self, Affine};
@@ -70,14 +71,6 @@ fn each_set(mut test: impl FnMut(IsaId, QmatmulKernels)) {
     }
 }
 
-fn quantized(set: &QmatmulKernels, x: &[f32], k: usize) -> Vec<u8> {
-    let rows = x.len() / k.max(1);
-    let mut out = vec![0; rows * set.row_bytes(k)];
-    // SAFETY: both hold `rows` rows.
-    unsafe { set.quantize_rows(x.as_ptr(), k, rows, k, out.as_mut_ptr()) };
-    out
-}
-
 const SHAPES: [(usize, usize); 7] = [(0, 32), (1, 32), (1, 576), (3, 64), (5, 96), (9, 160), (2, 1536)];
 
 #[test]
@@ -91,7 +84,7 @@ fn a_norm_and_its_quantisation_are_the_two_steps() {
             let mut normed = vec![0.0; x.len()];
             let affine = Affine { gamma: Some(&gamma), beta: None, eps: 1e-5 };
             norm.apply(&x, &mut normed, k, affine).unwrap();
-            let wanted = quantized(&set, &normed, k);
+            let wanted = quantize(&set, &normed, k);
             // An input behind an odd float, with a gap between rows.
             let stride = k + 3;
             let mut spread = vec![f32::NAN; 1 + rows * stride];
@@ -125,7 +118,7 @@ fn a_gate_and_its_quantisation_are_the_two_steps() {
             up.reverse();
             let mut gated = vec![0.0; gate.len()];
             swiglu.apply(&gate, &up, &mut gated);
-            let wanted = quantized(&set, &gated, k);
+            let wanted = quantize(&set, &gated, k);
             // Side by side, as a step's scratch has them.
             let stride = 2 * k + 1;
             let mut pairs = vec![f32::NAN; 1 + rows * stride];
@@ -164,7 +157,7 @@ fn a_gelu_and_its_quantisation_are_the_two_steps() {
             let x = rows_of(rows, k, rows > 1);
             let mut activated = vec![0.0; x.len()];
             gelu.apply(&x, &mut activated);
-            let wanted = quantized(&set, &activated, k);
+            let wanted = quantize(&set, &activated, k);
             let mut out = Out::new(rows, set.row_bytes(k), 5);
             let cut = k / 64 * 32;
             for (begin, end) in [(cut, k), (0, cut)] {

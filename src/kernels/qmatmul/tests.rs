@@ -82,7 +82,8 @@ fn pack(kernel: &Kernel, rows: &[u8], n: usize, k: usize) -> Vec<u8> {
     packed
 }
 
-fn quantize(set: &QmatmulKernels, x: &[f32], k: usize) -> Vec<u8> {
+/// Rows quantised, with a check that nothing past them is written.
+pub(super) fn quantize(set: &QmatmulKernels, x: &[f32], k: usize) -> Vec<u8> {
     let rows = x.len().checked_div(k).unwrap_or(0);
     let bytes = rows * set.row_bytes(k);
     let mut out = vec![0xaa; bytes + 64];
@@ -262,10 +263,8 @@ impl Case {
 
     /// The contract's arithmetic for one output: in f32 with its roundings, in f64 without, and the sum of the
     /// magnitudes that roundings can be relative to.
-    fn model(&self, row: usize, column: usize, start: f32, bias: Option<f32>) -> (f32, f64, f64) {
+    fn model(&self, x_row: &[X], w_row: &[W], start: f32, bias: Option<f32>) -> (f32, f64, f64) {
         let form = form::Form::of(self.dtype).unwrap();
-        let x_row = &self.x[row * self.set.row_bytes(self.k)..];
-        let w_row = &self.weights[self.dtype.row_bytes(self.k).unwrap() * column..];
         let (mut single, mut double) = (start, f64::from(start));
         let mut magnitude = double.abs();
         if let Some(bias) = bias {
@@ -274,9 +273,7 @@ impl Case {
             magnitude += f64::from(bias.abs());
         }
         let subs = if form.halves { 2 } else { 1 };
-        for block in 0..self.k / BLOCK {
-            let (x, w) =
-                (read_x(self.set.activations, x_row, self.k, block), read_w(self.dtype, w_row, block));
+        for (x, w) in x_row.iter().zip(w_row) {
             let one = if x.bytes.len() == 2 { 1.0 / 256.0 } else { 1.0 };
             let mut t = 0.0f32;
             for sub in 0..subs {
@@ -306,10 +303,20 @@ impl Case {
     /// Checks Y against [`Case::model`].
     fn check(&self, y: &[f32], start: &[f32], bias: Option<&[f32]>) {
         assert_eq!(y.len(), self.m * self.n);
+        let (blocks, mode) = (self.k / BLOCK, self.set.activations);
+        let x_row = |row| {
+            let bytes = &self.x[row * self.set.row_bytes(self.k)..];
+            (0..blocks).map(|block| read_x(mode, bytes, self.k, block)).collect::<Vec<_>>()
+        };
+        let w_row = |column| {
+            let bytes = &self.weights[self.dtype.row_bytes(self.k).unwrap() * column..];
+            (0..blocks).map(|block| read_w(self.dtype, bytes, block)).collect::<Vec<_>>()
+        };
+        let (x, w): (Vec<_>, Vec<_>) = ((0..self.m).map(x_row).collect(), (0..self.n).map(w_row).collect());
         for (i, &y) in y.iter().enumerate() {
             let (row, column) = (i / self.n, i % self.n);
             let start = start.get(i).copied().unwrap_or(0.0);
-            let (single, double, magnitude) = self.model(row, column, start, bias.map(|b| b[column]));
+            let (single, double, magnitude) = self.model(&x[row], &w[column], start, bias.map(|b| b[column]));
             // Roundings of 2⁻²⁴ each: an fma a block, or up to three with minimums, of partial sums below
             // `magnitude`; the bias; t (up to three) and d·Σx of each block, which together count as four of
             // the whole. Without fused multiply-adds, products are rounded too.

@@ -32,7 +32,7 @@ fn values(n: usize) -> Vec<f32> {
 #[test]
 fn matches_the_reference_and_leaves_the_rest() {
     let positions = [0, 1, 37, 511];
-    for isa in IsaId::available() {
+    for isa in levels::here() {
         let set = RopeKernels::select(isa);
         for (head_dim, rot_dim) in [
             (2, 2),
@@ -111,7 +111,7 @@ fn matches_the_reference_and_leaves_the_rest() {
 #[test]
 fn a_row_is_rotated_alike_alone_and_among_others() {
     let table = Table::new(8, 12, 500.0, Scaling::default()).unwrap();
-    for isa in IsaId::available() {
+    for isa in levels::here() {
         for pairing in PAIRINGS {
             let set = RopeKernels::select(isa);
             let mut all = values(3 * 2 * 14);
@@ -126,7 +126,7 @@ fn a_row_is_rotated_alike_alone_and_among_others() {
 #[test]
 fn position_zero_changes_nothing() {
     let table = Table::new(1, 64, 10_000.0, Scaling::default()).unwrap();
-    for isa in IsaId::available() {
+    for isa in levels::here() {
         for pairing in PAIRINGS {
             let mut x = values(128);
             RopeKernels::select(isa).of(pairing).apply(table.angles(), &mut x, &[0], 64).unwrap();

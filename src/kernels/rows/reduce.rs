@@ -27,13 +27,10 @@ pub(super) fn group_len(rows: usize, cols: usize) -> usize {
 #[inline(always)]
 fn keep_first<I: Isa>(isa: I, x: I::F32, count: usize, rest: f32) -> I::F32 {
     const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
-    const { assert!(I::LANES <= LANE.len()) };
     if count == I::LANES {
         return x;
     }
-    // SAFETY: LANE holds at least LANES floats.
-    let lane = unsafe { isa.load(LANE.as_ptr()) };
-    isa.select(isa.lt(lane, isa.splat(count as f32)), x, isa.splat(rest))
+    isa.select(isa.lt(isa.first_of(&LANE), isa.splat(count as f32)), x, isa.splat(rest))
 }
 
 /// How partial results combine.
@@ -177,16 +174,6 @@ impl Reduce {
     pub fn apply(&self, x: &[f32]) -> f32 {
         apply(&self.code, [x])
     }
-
-    /// Reduces `n` floats.
-    ///
-    /// # Safety
-    /// `x` is readable for `n` floats.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, x: *const f32, n: usize) -> f32 {
-        // SAFETY: `select` has proved the level; the caller promises the row.
-        unsafe { self.code.run(&RowsArgs { rows: [x], n }) }
-    }
 }
 
 /// Two rows to a number.
@@ -206,16 +193,6 @@ impl Dot {
     pub fn apply(&self, a: &[f32], b: &[f32]) -> f32 {
         apply(&self.code, [a, b])
     }
-
-    /// Σ aᵢ·bᵢ for i < n.
-    ///
-    /// # Safety
-    /// `a` and `b` are readable for `n` floats.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, a: *const f32, b: *const f32, n: usize) -> f32 {
-        // SAFETY: `select` has proved the level; the caller promises the rows.
-        unsafe { self.code.run(&RowsArgs { rows: [a, b], n }) }
-    }
 }
 
 /// A row to the index of its largest element.
@@ -234,16 +211,6 @@ impl Argmax {
     /// The first index of the largest element. NaN never is the largest; 0 for a row of nothing else.
     pub fn apply(&self, x: &[f32]) -> usize {
         apply(&self.code, [x])
-    }
-
-    /// The first index of the largest of `n` elements.
-    ///
-    /// # Safety
-    /// `x` is readable for `n` floats.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, x: *const f32, n: usize) -> usize {
-        // SAFETY: `select` has proved the level; the caller promises the row.
-        unsafe { self.code.run(&RowsArgs { rows: [x], n }) }
     }
 }
 

@@ -10,7 +10,7 @@ const CANARY: f32 = -7777.0;
 const U: f64 = 1.0 / (1 << 24) as f64;
 
 fn sets() -> impl Iterator<Item = (IsaId, RowKernels)> {
-    IsaId::available().map(|isa| (isa, RowKernels::select(isa)))
+    levels::here().map(|isa| (isa, RowKernels::select(isa)))
 }
 
 /// Floats in a vector of the widest level that the set may be; partial sums hold 4 of them.

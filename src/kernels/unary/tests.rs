@@ -7,7 +7,7 @@ use crate::kernels::reference;
 const CANARY: f32 = -7777.0;
 
 fn sets() -> impl Iterator<Item = UnaryKernels> {
-    IsaId::available().map(UnaryKernels::select)
+    levels::here().map(UnaryKernels::select)
 }
 
 /// Lengths around one and several vectors of every level, and the empty one.

@@ -1,6 +1,6 @@
 //! The fused kernels give the bits of their two steps one after the other, at any address, and write nothing else.
 
-use super::tests::quantize;
+use super::tests::{UNTOUCHED, quantize};
 use super::*;
 use crate::isa::IsaId;
 use crate::kernels::rows::{self, Affine};
@@ -51,7 +51,7 @@ impl Out {
         for row in self.bytes[1..].chunks(self.stride) {
             assert!(row[bytes_written..].iter().all(|&b| b == CANARY));
             all.extend_from_slice(&row[..bytes_written]);
-            all.resize(all.len().next_multiple_of(self.row), 0);
+            all.resize(all.len().next_multiple_of(self.row), UNTOUCHED);
         }
         all
     }

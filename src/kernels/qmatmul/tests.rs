@@ -82,14 +82,17 @@ fn pack(kernel: &Kernel, rows: &[u8], n: usize, k: usize) -> Vec<u8> {
     packed
 }
 
+/// Bytes that nobody wrote.
+pub(super) const UNTOUCHED: u8 = 0xaa;
+
 /// Rows quantised, with a check that nothing past them is written.
 pub(super) fn quantize(set: &QmatmulKernels, x: &[f32], k: usize) -> Vec<u8> {
     let rows = x.len().checked_div(k).unwrap_or(0);
     let bytes = rows * set.row_bytes(k);
-    let mut out = vec![0xaa; bytes + 64];
+    let mut out = vec![UNTOUCHED; bytes + 64];
     // SAFETY: both slices have these sizes.
     unsafe { set.quantize_rows(x.as_ptr(), k, rows, k, out.as_mut_ptr()) };
-    assert!(out[bytes..].iter().all(|&byte| byte == 0xaa), "wrote past the rows");
+    assert!(out[bytes..].iter().all(|&byte| byte == UNTOUCHED), "wrote past the rows");
     out.truncate(bytes);
     out
 }

@@ -78,7 +78,7 @@
 //! |---|---|
 //! | none | [`kernels`], [`ops`] on a [team](threads), [quantised formats](quant), [GGUF files](mod@format), [counters](profile) |
 //! | `models` (default) | families, tokenizers, chat templates, contexts, generation |
-//! | `report` | profiles that are kept, drawn and compared |
+//! | `report` | profiles that are kept, drawn and compared; files that appear whole or not at all |
 //! | `capi` | the C ABI, and its header at build time |
 //! | `counting-alloc` | installs the allocator that counts for the profile |
 //!
@@ -93,6 +93,8 @@ pub mod chat;
 pub mod error;
 #[cfg(feature = "capi")]
 pub mod ffi;
+#[cfg(feature = "report")]
+pub mod files;
 pub mod format;
 pub mod isa;
 pub mod kernels;

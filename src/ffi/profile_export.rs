@@ -8,6 +8,9 @@ use super::boundary;
 use super::buffers;
 use super::status::{Failure, sm_status};
 use crate::Error;
+use crate::memory::reserve::held;
+use crate::memory::spare::Hold;
+use crate::profile::extent::{Extent, extent};
 use crate::profile::trace;
 use crate::report::{self, Format, Report};
 
@@ -32,7 +35,7 @@ pub type sm_profile_sink =
 /// recording is on. Calls noted before are forgotten. `SM_STATUS_INVALID_ARGUMENT` where one is under way.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_trace_start(events: usize) -> sm_status {
-    boundary::call(|| Ok(trace::start(events)?))
+    boundary::call_with_spare(|| Ok(trace::start(events)?))
 }
 
 /// Ends the timeline. It stays, for exports, until another is started.
@@ -47,7 +50,8 @@ pub extern "C" fn sm_profile_trace_stop() -> sm_status {
 /// Writes the record so far to the file `path`, in a format of `SM_PROFILE_*`. A file that is there is replaced once the new one is complete. `SM_STATUS_IO` where it can't be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_export(format: i32, path: *const c_char) -> sm_status {
-    boundary::call(|| {
+    boundary::call_with_spare(|| {
+        let _held = hold_report()?;
         let format = format_of(format)?;
         // SAFETY: by the header, `path` is NULL or a string that ends with a zero.
         let path = unsafe { buffers::path(path) }?;
@@ -62,7 +66,8 @@ pub unsafe extern "C" fn sm_profile_export_to(
     sink: sm_profile_sink,
     user_data: *mut c_void,
 ) -> sm_status {
-    boundary::call(|| {
+    boundary::call_with_spare(|| {
+        let _held = hold_report()?;
         let format = format_of(format)?;
         let sink = sink.ok_or_else(|| Failure::null("sink"))?;
         let bytes = report::render(&Report::of_host()?, format)?;
@@ -78,12 +83,24 @@ pub unsafe extern "C" fn sm_profile_export_to(
 /// report.json, report.html, flame.svg, trace.json, profile.pb.gz.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_save(folder: *const c_char) -> sm_status {
-    boundary::call(|| {
+    boundary::call_with_spare(|| {
+        let _held = hold_report()?;
         // SAFETY: by the header, `folder` is NULL or a string that ends with a zero.
         let folder = unsafe { buffers::path(folder) }?;
         report::write_folder(&Report::of_host()?, &folder)?;
         Ok(())
     })
+}
+
+/// Holds memory for a report ready, and for its rendering, which are made of lists and texts that can't fail.
+fn hold_report() -> crate::Result<Option<Hold>> {
+    const LEAST: usize = 12 << 20;
+    /// Bytes of a node, in all formats.
+    const NODE_BYTES: usize = 16 << 10;
+    /// Bytes of a scope in the timeline: as a structure and as JSON, doubled by growth.
+    const EVENT_BYTES: usize = 2 << 10;
+    let Extent { nodes, events } = extent();
+    held(LEAST + nodes * NODE_BYTES + events * EVENT_BYTES, "a report")
 }
 
 fn format_of(format: i32) -> Result<Format, Failure> {

@@ -137,6 +137,7 @@ static void limit(size_t room) {
 }
 
 static int child(const struct operation *operation, const char *path, const char *folder, size_t room) {
+    failures = 0;
     struct world world = {.path = path, .folder = folder};
     prepare(&world, operation);
     limit(room);

@@ -142,7 +142,7 @@ impl<'t> Breaks<'t> {
         let inner = self.within(text, mark)?;
         let ends =
             |special: &&str| special.char_indices().skip(1).any(|(at, _)| text.starts_with(&special[at..]));
-        let (head, tail) = (self.texts.iter().any(|special| ends(special)), text.chars().next_back());
+        let (head, tail) = (self.texts.iter().any(ends), text.chars().next_back());
         let tail = tail.is_some_and(|last| self.firsts.contains(&last));
         if !head && !tail {
             return Ok(inner);

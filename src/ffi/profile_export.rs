@@ -51,8 +51,8 @@ pub extern "C" fn sm_profile_trace_stop() -> sm_status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_export(format: i32, path: *const c_char) -> sm_status {
     boundary::call_with_spare(|| {
-        let _held = hold_report()?;
         let format = format_of(format)?;
+        let _held = hold_report(Some(format))?;
         // SAFETY: by the header, `path` is NULL or a string that ends with a zero.
         let path = unsafe { buffers::path(path) }?;
         Ok(report::write_file(&Report::of_host()?, format, &path)?)
@@ -67,8 +67,8 @@ pub unsafe extern "C" fn sm_profile_export_to(
     user_data: *mut c_void,
 ) -> sm_status {
     boundary::call_with_spare(|| {
-        let _held = hold_report()?;
         let format = format_of(format)?;
+        let _held = hold_report(Some(format))?;
         let sink = sink.ok_or_else(|| Failure::null("sink"))?;
         let bytes = report::render(&Report::of_host()?, format)?;
         // SAFETY: the host gave a function of this signature with its user_data for the length of the call.
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn sm_profile_export_to(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_save(folder: *const c_char) -> sm_status {
     boundary::call_with_spare(|| {
-        let _held = hold_report()?;
+        let _held = hold_report(None)?;
         // SAFETY: by the header, `folder` is NULL or a string that ends with a zero.
         let folder = unsafe { buffers::path(folder) }?;
         report::write_folder(&Report::of_host()?, &folder)?;
@@ -92,15 +92,15 @@ pub unsafe extern "C" fn sm_profile_save(folder: *const c_char) -> sm_status {
     })
 }
 
-/// Holds memory for a report ready, and for its rendering, which are made of lists and texts that can't fail.
-fn hold_report() -> crate::Result<Option<Hold>> {
-    const LEAST: usize = 12 << 20;
-    /// Bytes of a node, in all formats.
+/// Holds memory ready for a report and its rendering in one format, or in all, which are made of lists and texts that
+/// can't fail.
+fn hold_report(format: Option<Format>) -> crate::Result<Option<Hold>> {
+    const LEAST: usize = 4 << 20;
     const NODE_BYTES: usize = 16 << 10;
-    /// Bytes of a scope in the timeline: as a structure and as JSON, doubled by growth.
-    const EVENT_BYTES: usize = 2 << 10;
     let Extent { nodes, events } = extent();
-    held(LEAST + nodes * NODE_BYTES + events * EVENT_BYTES, "a report")
+    // Measured, and a third more: a trace is a tree of JSON values, with the counters of each scope.
+    let event_bytes = if matches!(format, None | Some(Format::Trace)) { 20 << 10 } else { 3 << 10 };
+    held(LEAST + nodes * NODE_BYTES + events * event_bytes, "a report")
 }
 
 fn format_of(format: i32) -> Result<Format, Failure> {

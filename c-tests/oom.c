@@ -1,6 +1,6 @@
 /* Out of memory is a status: each operation under limits on the address space from 20 to 400 MB above what is in use, each
  * pair in a process of its own. A process that dies, or a status that is none of a lack of memory, is a failure.
- * usage: oom MODEL.gguf FOLDER-TO-WRITE-TO [FROM TO STEP] (in MB)
+ * usage: oom MODEL.gguf FOLDER-TO-WRITE-TO [FROM TO STEP [OPERATION]] (in MB)
  * With SMALLMIND_PLANT in the environment, each operation aborts, which must be noticed. */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -157,17 +157,20 @@ static int child(const struct operation *operation, const char *path, const char
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3 && argc != 6) {
-        fprintf(stderr, "usage: %s MODEL.gguf FOLDER-TO-WRITE-TO [FROM TO STEP]\n", argv[0]);
+    if (argc != 3 && argc != 6 && argc != 7) {
+        fprintf(stderr, "usage: %s MODEL.gguf FOLDER-TO-WRITE-TO [FROM TO STEP [OPERATION]]\n", argv[0]);
         return 2;
     }
-    const size_t from = argc == 6 ? strtoul(argv[3], NULL, 10) : 20;
-    const size_t to = argc == 6 ? strtoul(argv[4], NULL, 10) : 400;
-    const size_t step = argc == 6 ? strtoul(argv[5], NULL, 10) : 5;
+    const size_t from = argc > 3 ? strtoul(argv[3], NULL, 10) : 20;
+    const size_t to = argc > 3 ? strtoul(argv[4], NULL, 10) : 400;
+    const size_t step = argc > 3 ? strtoul(argv[5], NULL, 10) : 5;
     size_t runs = 0, dead = 0;
     for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++) {
         const struct operation *operation = &operations[i];
         size_t counts[4] = {0};
+        if (argc > 6 && strcmp(argv[6], operation->name) != 0) {
+            continue;
+        }
         for (size_t mb = from; step > 0 && mb <= to; mb += step, runs++) {
             fflush(NULL);
             const pid_t pid = fork();

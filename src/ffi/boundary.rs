@@ -12,7 +12,7 @@ use crate::memory::spare;
 /// there is no [spare](crate::memory::spare) for these.
 pub(super) fn call_with_spare(body: impl FnOnce() -> Result<(), Failure>) -> sm_status {
     call(|| {
-        if !spare::ready() {
+        if !spare::ready_for_work() {
             return Err(Failure::new(SM_STATUS_OUT_OF_MEMORY, "out of memory: no spare memory for the call"));
         }
         body()

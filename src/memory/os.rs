@@ -4,9 +4,9 @@
 use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Ballast, CAN_MAP, map_zeroed, unmap};
+pub(super) use linux::{Ballast, CAN_MAP, grow_stack, map_zeroed, unmap};
 #[cfg(not(target_os = "linux"))]
-pub(super) use portable::{Ballast, CAN_MAP, map_zeroed, unmap};
+pub(super) use portable::{Ballast, CAN_MAP, grow_stack, map_zeroed, unmap};
 
 /// Sizes in bytes of the data caches of one core; it shares the last level with other cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +218,37 @@ mod linux {
         }
     }
 
+    /// Stack that work of the library may need.
+    const STACK: usize = 512 << 10;
+
+    /// Lets the stack of the process's first thread grow now to what work may need; other threads' stacks are there as a
+    /// whole. The system lets it grow at a page fault, and kills the process if a limit is in the way. False if it would.
+    pub fn grow_stack() -> bool {
+        // SAFETY: both calls have no preconditions.
+        let is_first = unsafe { libc::gettid() == libc::getpid() };
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the structure is complete and outlives the call.
+        let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) } == 0;
+        // Most of a small stack may be in use already.
+        if !is_first || !known || limit.rlim_cur < 4 * STACK as libc::rlim_t {
+            return true;
+        }
+        let room = Ballast::new(2 * STACK);
+        let fits = room.is_some();
+        drop(room);
+        if fits {
+            touch_stack();
+        }
+        fits
+    }
+
+    /// Writes to every page of so much stack.
+    #[inline(never)]
+    fn touch_stack() {
+        let area = [0u8; STACK];
+        std::hint::black_box(&area);
+    }
+
     /// Frees a mapping.
     ///
     /// # Safety
@@ -312,6 +343,11 @@ mod portable {
         pub fn len(&self) -> usize {
             match *self {}
         }
+    }
+
+    /// Unknown: as if it were there.
+    pub fn grow_stack() -> bool {
+        true
     }
 
     /// Never called, since nothing is ever mapped.

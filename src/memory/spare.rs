@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::os::Ballast;
+use super::os::{Ballast, grow_stack};
 
 /// Whether the allocator is installed that gives the spare back.
 pub(crate) const INSTALLED: bool = cfg!(any(feature = "counting-alloc", test)) && super::os::CAN_MAP;
@@ -39,6 +39,8 @@ static SPARE: Mutex<Spare> = Mutex::new(Spare { base: None, holds: [const { Slot
 thread_local! {
     /// Holds of this thread.
     static HOLDING: Cell<u32> = const { Cell::new(0) };
+    /// Whether this thread's stack is as large as work may need.
+    static STACK_GROWN: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Spare {
@@ -81,6 +83,18 @@ impl Spare {
 #[inline]
 pub(crate) fn ready() -> bool {
     !INSTALLED || STATE.load(SeqCst) == READY || take()
+}
+
+/// [`ready`], and the calling thread's stack as well: it may not be able to grow later.
+#[inline]
+pub(crate) fn ready_for_work() -> bool {
+    if INSTALLED && !STACK_GROWN.get() {
+        STACK_GROWN.set(grow_stack());
+        if !STACK_GROWN.get() {
+            return false;
+        }
+    }
+    ready()
 }
 
 #[cold]

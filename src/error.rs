@@ -54,6 +54,23 @@ pub enum Error {
     /// The object is in use by another thread, or by a callback's own caller.
     #[error("busy: {0} is in use by another call")]
     Busy(&'static str),
+    /// The operating system starts no more threads.
+    #[error(
+        "could not start thread {} of {wanted}: {source} (fewer threads, or a higher limit on threads and memory, would \
+         help)",
+        started + 1
+    )]
+    NoThreads {
+        /// Threads that were to run, the calling one included.
+        wanted: usize,
+        /// Those of them that run.
+        started: usize,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A fork copied the object without its threads: only the process that made it can use it.
+    #[error("{0} belongs to the process that made it; after a fork, make another one")]
+    WrongProcess(&'static str),
     /// A defect of the library: a worker of a team panicked, or a state that can't be was found. The team and the object
     /// of the call stay usable. (A panic on the calling thread itself is no error in Rust: it unwinds to the caller. The C
     /// ABI catches it there, and from then on refuses the object that was in use.)

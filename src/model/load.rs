@@ -132,8 +132,7 @@ impl Model {
         let n_vocab = config.n_vocab;
         // A pool for this load alone. The threads of a global pool would stay; if the progress callback belongs to a
         // managed runtime (Mono), that runtime would wait for them when the process ends.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads::available()).build();
-        let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
+        let pool = threads::pool(threads::available())?;
         let path = profile::current_path();
         let mut vocabulary = None;
         // Only this thread's time counts as the load's, also while it waits; the pool's threads assist. Otherwise the

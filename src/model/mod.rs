@@ -7,6 +7,7 @@ mod families;
 pub mod graph;
 mod load;
 mod pack;
+mod prompt;
 mod random;
 mod rope;
 pub(crate) mod text;

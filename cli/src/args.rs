@@ -78,9 +78,9 @@ Examples:
     Generate(Generate),
     /// Talk with a model, turn by turn
     #[command(after_help = "\
-Type a message and press Enter. Alt-Enter, or a backslash before Enter, begins a new line; pasted lines stay together.
-Ctrl-C stops an answer, Ctrl-D ends the chat. A line that begins with a slash is a command (/help lists them); //
-begins a message with a slash. Without a terminal, each line of standard input is a message or a command.
+Type a message and press Enter. Alt-Enter, or a backslash before Enter, begins a new line; pasted lines stay \
+together. Ctrl-C stops an answer, Ctrl-D ends the chat. A line that begins with a slash is a command (/help lists \
+them); two slashes begin a message with one. Without a terminal, each line of standard input is a message or a command.
 
 Examples:
   smallmind chat -m model.gguf --system \"Answer in one sentence.\"

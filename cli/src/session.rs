@@ -99,17 +99,20 @@ impl Session {
         })
     }
 
-    /// Tokens of a conversation, ending where the model's next reply begins.
+    /// Tokens of a conversation, ending where the model's next reply begins. Names of special tokens in a message are
+    /// text, unless the command line says otherwise.
     pub fn conversation_tokens(&self, messages: &[Message<'_>]) -> Result<Vec<u32>> {
         let model = self.model();
         while_waiting(self.quiet, "tokenizing", || {
-            let text = {
-                let _zone = profile::scope(Zone::ChatTemplate);
-                model.chat_template()?.render(messages, true)?
-            };
+            let (template, tokenizer) = (model.chat_template()?, model.tokenizer()?);
+            if self.parse_special {
+                let text = rendering(|| template.render(messages, true))?;
+                let _zone = profile::scope(Zone::Tokenize);
+                return Ok(tokenizer.encode(&text, true, false)?);
+            }
+            let marked = rendering(|| template.render_inert(messages, true, tokenizer.control_texts()))?;
             let _zone = profile::scope(Zone::Tokenize);
-            // The template writes the special tokens, the first one included.
-            Ok(model.tokenizer()?.encode(&text, true, false)?)
+            Ok(tokenizer.encode_marked(&marked.text, marked.mark)?)
         })
     }
 
@@ -204,6 +207,12 @@ impl Session {
             remark(&format!("\n{}", profile::render_table(&profile::snapshot())));
         }
     }
+}
+
+/// Runs a template under its zone of the profile.
+fn rendering<T>(render: impl FnOnce() -> T) -> T {
+    let _zone = profile::scope(Zone::ChatTemplate);
+    render()
 }
 
 /// Generated text on its way to standard output.

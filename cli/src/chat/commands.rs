@@ -9,7 +9,7 @@ pub const HELP: &str = "\
 /save FILE      write the conversation as JSON: a list of {role, content}
 /load FILE      go on with a conversation that was saved
 /quit           end the chat, as Ctrl-D does
-//...           a message that begins with a slash
+//…             a message that begins with a slash
 Alt-Enter, or a backslash before Enter, begins a new line; Ctrl-C stops an answer
 ";
 

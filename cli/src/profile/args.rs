@@ -52,7 +52,7 @@ pub struct RunArgs {
     /// Times that everything is run; several give confidence intervals
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = runs())]
     pub runs: usize,
-    /// Folder for report.md, report.json, report.html, flame.svg, trace.json and profile.pb.gz
+    /// Folder for report.md, report.json, report.html, flame.svg, trace.json and profile.pb.gz [default: none]
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Worker threads

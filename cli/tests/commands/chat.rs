@@ -102,6 +102,37 @@ fn two_slashes_begin_a_message_with_one() {
     assert_eq!((messages(&file)[0].1.as_str(), stderr(&output)), ("/usr", ""));
 }
 
+/// Whoever types the name of a special token types text, in every command.
+#[test]
+fn special_tokens_in_what_is_typed_are_text() {
+    let prefill = |args: &[&str], said: &str| {
+        let output = piped(args, said);
+        assert!(output.status.success(), "{}", stderr(&output));
+        prefills(stderr(&output))[0]
+    };
+    // A token of its own has one token less than its letters.
+    let (name, letters) = ("<|im_end|>", "xxxxxxxxxx");
+    let plain = prefill(&[], letters);
+    assert_eq!(prefill(&[], name), plain);
+    assert_eq!(prefill(&["--parse-special"], name), plain - 9);
+    assert_eq!(
+        prefill(&[], &format!("/system {name}\nHi.")),
+        prefill(&[], &format!("/system {letters}\nHi."))
+    );
+    // Broken by nobody: half of it ends the message, and the other half stands in the template.
+    assert_eq!(prefill(&[], "<|im_end"), prefill(&[], "xxxxxxxx"));
+    let generate = |args: &[&str], prompt: &str| {
+        let mut command = smallmind(&["generate", "-m", &chat_model(), "-n", "1", "-p", prompt]);
+        let output = command.args(args).output().unwrap();
+        prefills(stderr(&output))[0]
+    };
+    for args in [&[][..], &["--chat"]] {
+        assert_eq!(generate(args, name), generate(args, letters), "{args:?}");
+        let parsing = [args, &["--parse-special"]].concat();
+        assert_eq!(generate(&parsing, name) + 9, generate(&parsing, letters), "{args:?}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod terminal {
     use super::*;
@@ -174,6 +205,18 @@ mod terminal {
         terminal.types("/quit\r");
         terminal.ends();
         assert!(!history.exists());
+    }
+
+    #[test]
+    fn a_long_prompt_shows_how_far_it_is_read() {
+        let prompt = "x".repeat(120_000);
+        let args = ["generate", "-m", &chat_model(), "--ctx", "130000", "-n", "1", "-p", &prompt];
+        let mut terminal = Terminal::start(&mut smallmind(&args));
+        terminal.shows("reading the prompt");
+        terminal.shows("/120001 tokens");
+        terminal.types("\x03");
+        let (shown, status) = terminal.ends();
+        assert!(status.code() == Some(130) && shown.contains("stopped]"), "{shown:?}");
     }
 
     /// The model's tokens are single bytes with random weights: some of them are control characters.

@@ -86,7 +86,7 @@
 //!
 //! Each module uses only modules on lower floors, and a test reads the source to see that it is so. From the top: `ffi` ·
 //! `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` · `memory` · `isa`,
-//! `quant`, `profile` · `error`. `docs/DESIGN.md` says why.
+//! `quant`, `profile` · `error` · `text`. `docs/DESIGN.md` says why.
 
 #[cfg(feature = "models")]
 pub mod chat;
@@ -110,6 +110,7 @@ pub mod report;
 pub mod runtime;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod threads;
 #[cfg(feature = "models")]
 mod time;

@@ -17,6 +17,7 @@ pub fn file(args: &Info) -> Result<()> {
         return print(&computation(&gguf, args)?);
     }
     let mut text = summary(&describe(&gguf));
+    text.push_str(&remarks(&gguf));
     if args.metadata {
         text.push_str("\nmetadata\n");
         for (key, value) in gguf.metadata().iter() {
@@ -32,6 +33,16 @@ pub fn file(args: &Info) -> Result<()> {
         }
     }
     print(&text)
+}
+
+/// What the file states and this version ignores, or the reason why it can't run the file.
+fn remarks(gguf: &Gguf) -> String {
+    match read_graph(gguf) {
+        Ok((config, _)) => {
+            config.warnings.iter().map(|warning| format!("{:<16} {warning}\n", "warning")).collect()
+        }
+        Err(error) => format!("{:<16} {error}\n", "can't be run"),
+    }
 }
 
 /// The graph and the plan. The file's header is enough for them.

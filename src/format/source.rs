@@ -49,9 +49,8 @@ fn open_regular(path: &Path) -> Result<(File, u64)> {
     let io_error = |source| Error::Io { path: path.to_owned(), source };
     let kind = std::fs::metadata(path).map_err(io_error)?;
     if !kind.is_file() {
-        let what =
-            if kind.is_dir() { "a folder; the path of a file in it is needed" } else { "not a regular file" };
-        return Err(Error::invalid(format!("{}: {what}", escaped_path(path))));
+        let folder = if kind.is_dir() { " but a folder; the path of a file in it is needed" } else { "" };
+        return Err(Error::invalid(format!("{}: not a regular file{folder}", escaped_path(path))));
     }
     let file = File::open(path).map_err(io_error)?;
     let len = file.metadata().map_err(io_error)?.len();

@@ -94,7 +94,7 @@ fn every_truncation_is_refused() {
 #[test]
 fn other_files_versions_and_byte_orders() {
     let preamble = |magic: &[u8], version: [u8; 4]| [magic, &version, &[0; 16]].concat();
-    assert_eq!(refusal(b""), "the file is empty; was its download interrupted?");
+    assert_eq!(refusal(b""), "not a GGUF file: it is empty; was its download interrupted?");
     assert_eq!(refusal(b"\x7fELF\x02\x01"), "not a GGUF file: begins with \"\\x7fELF\"");
     assert_eq!(refusal(&preamble(b"GGUF", [0; 4])), "GGUF version 0");
     for (bytes, expected) in [
@@ -179,8 +179,9 @@ fn strings_of_other_bytes() {
         [&3u64.to_le_bytes()[..], b"abc", &2u64.to_le_bytes(), b"\xc3\x28", &0u64.to_le_bytes()].concat();
     let wanted = [b"abc".to_vec(), b"\xc3\x28".to_vec(), Vec::new()];
     assert_eq!(value(&array(8, 3, &strings)), Value::Array(Array::Bytes(wanted.to_vec())));
-    let refused = refusal(&one_value(&array(8, 4, &strings)));
-    assert!(refused.starts_with("metadata key \"k\": element 3: "), "{refused}");
+    let lie = [&strings[..], &(1u64 << 20).to_le_bytes()].concat();
+    let refused = refusal(&one_value(&array(8, 4, &lie)));
+    assert!(refused.starts_with("metadata key \"k\": element 3: 1048576 bytes of a string"), "{refused}");
     let gguf = open(&Writer::new().raw_pair(b"a\x80", &[0, 0, 0, 0, 1]).build()).unwrap();
     assert_eq!(gguf.metadata().get("a\\x80"), Some(&Value::U8(1)));
     for error in [

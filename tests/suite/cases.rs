@@ -73,8 +73,8 @@ fn without(name: &str, tensors: &str, pairs: &str) -> Arc<Model> {
 #[test]
 fn scales_of_tensors_multiply_products() {
     // Without quantised weights only f32 rounding differs from the f64 pass, as in `tiny_models`. With weights of 8 bits
-    // activations are rounded to 16, by half a step of the 2¹⁵ below a block's largest: some 1e-4 after a block.
-    for (name, bound) in [("scales", 2e-5), ("scales-gpt2", 2e-5), ("scales-qwen2-q8", 1e-3)] {
+    // activations are rounded to 16: an f64 pass with that rounding is off by 1.1e-3, one with 8 bits by 0.26.
+    for (name, bound) in [("scales", 2e-5), ("scales-gpt2", 2e-5), ("scales-qwen2-q8", 3e-3)] {
         let bytes = read(&format!("cases/{name}.logits.bin"));
         let mut cursor = Cursor::new(&bytes, b"SMLG");
         let (positions, vocabulary) = (cursor.size(), cursor.size());
@@ -163,7 +163,7 @@ fn a_key_that_changes_results_is_refused_or_told() {
     let [cap, escaped] = model.warnings() else { panic!("{:?}", model.warnings()) };
     assert!(cap.contains("\"llama.final_logit_softcapping\" = 30") && cap.contains("soft cap"), "{cap}");
     assert!(escaped.contains("\"llama.logit_scale\\x1b[2J\" = 0.5"), "{escaped}");
-    assert_eq!(without("softcap", "\0", "2J").warnings(), [cap.clone()]);
+    assert_eq!(without("softcap", "\0", "2J").warnings(), std::slice::from_ref(cap));
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn files_of_other_kinds_are_named() {
 #[test]
 fn damaged_files_are_bad_files() {
     for (bytes, said) in [
-        (&b""[..], "bad file: f: the file is empty"),
+        (&b""[..], "bad file: f: not a GGUF file: it is empty"),
         (&[0; 4096], "bad file: f: not a GGUF file: begins with zeros"),
         (b"GGU", "bad file: f: not a GGUF file: begins with \"GGU\""),
         (b"Access to this model is restricted.\n", "not a GGUF file but a text: \"Access to this model"),
@@ -302,7 +302,8 @@ fn damaged_files_are_bad_files() {
     let folder = tempfile::tempdir().unwrap();
     let error = Model::open(folder.path(), &LoadParams::default()).unwrap_err();
     assert!(
-        matches!(error, Error::InvalidArgument(_)) && error.to_string().contains(": a folder;"),
+        matches!(error, Error::InvalidArgument(_))
+            && error.to_string().contains(": not a regular file but a folder;"),
         "{error}"
     );
     let error = Model::open(&folder.path().join("no\x1bsuch"), &LoadParams::default()).unwrap_err();

@@ -296,7 +296,7 @@ fn info_escapes_control_characters() {
         writer = writer.tensor(&tensor.name, tensor.shape(), tensor.ty.0, &data);
     }
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), writer.tensor("rude\u{9b}tensor", &[1], F32, &[0; 4]).build()).unwrap();
+    std::fs::write(file.path(), writer.tensor("rude\u{9b}.input_scale", &[1], F32, &[0; 4]).build()).unwrap();
     let path = file.path().to_str().unwrap();
     let listed = succeeds(&mut smallmind(&["info", path, "--tensors", "--metadata"]));
     assert_eq!(listed.matches("rude").count(), 5, "{listed}");

@@ -53,7 +53,9 @@ pub(super) fn head(bytes: &[u8]) -> &[u8] {
 pub(super) fn error(head: &[u8], len: u64) -> Error {
     match known(head, len) {
         Some(text) => Error::Unsupported(text),
-        None if head.is_empty() => Error::format("the file is empty; was its download interrupted?"),
+        None if head.is_empty() => {
+            Error::format("not a GGUF file: it is empty; was its download interrupted?")
+        }
         None if head.iter().all(|&byte| byte == 0) => {
             Error::format("not a GGUF file: begins with zeros; was its download interrupted?")
         }

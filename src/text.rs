@@ -42,6 +42,13 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"{more}", Escaped { bytes: short.as_bytes(), style: Style::Quoted })
 }
 
+/// [`quoted`] for bytes that should be UTF-8.
+pub(crate) fn quoted_bytes(bytes: &[u8]) -> String {
+    let short = &bytes[..bytes.len().min(SHOWN_CHARS)];
+    let more = if short.len() < bytes.len() { "…" } else { "" };
+    format!("\"{}\"{more}", Escaped { bytes: short, style: Style::Quoted })
+}
+
 /// The first `max` characters of a text.
 pub(crate) fn shortened(text: &str, max: usize) -> &str {
     text.char_indices().nth(max).map_or(text, |(cut, _)| &text[..cut])
@@ -171,6 +178,7 @@ mod tests {
     fn quotes_are_unambiguous_and_short() {
         assert_eq!(quoted("a \"b\" \\n\n"), r#""a \"b\" \\n\n""#);
         assert_eq!(quoted(&"é".repeat(80)), format!("\"{}\"", "é".repeat(80)));
+        assert_eq!(quoted_bytes(b"Ren\xe9 \""), r#""Ren\xe9 \"""#);
         assert_eq!(quoted(&"é".repeat(81)), format!("\"{}\"…", "é".repeat(80)));
     }
 }

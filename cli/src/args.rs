@@ -188,6 +188,10 @@ pub struct TextArgs {
     /// Read the names of special tokens (<|im_end|>) in prompts and messages as these tokens; they are text otherwise
     #[arg(long)]
     pub parse_special: bool,
+    /// Don't begin with the token for the beginning of a text; without this it is there, once, where the file or its
+    /// pre-tokenizer asks for it, whether or not the chat template writes it
+    #[arg(long)]
+    pub no_bos: bool,
 }
 
 impl TextArgs {

@@ -8,7 +8,7 @@ use smallmind::format::gguf::{Array, Gguf, TensorInfo, Value};
 use smallmind::format::{Description, FileSource, describe};
 use smallmind::model::read_graph;
 use smallmind::runtime::lower;
-use smallmind::text::escaped;
+use smallmind::text::{escaped, escaped_bytes};
 
 use crate::args::Info;
 use crate::failure::Result;
@@ -27,6 +27,7 @@ pub fn file(args: &Info) -> Result<()> {
         return Ok(print(&computation(&gguf, args)?)?);
     }
     let mut text = summary(&describe(&gguf));
+    text.push_str(&remarks(&gguf));
     if args.metadata {
         text.push_str("\nmetadata\n");
         for (key, value) in gguf.metadata().iter() {
@@ -42,6 +43,15 @@ pub fn file(args: &Info) -> Result<()> {
         }
     }
     Ok(print(&text)?)
+}
+
+/// What the file states and this version ignores, or the reason why it can't run the file.
+fn remarks(gguf: &Gguf) -> String {
+    let line = |key: &str, text: &str| format!("{key:<16} {}\n", escaped(text));
+    match read_graph(gguf) {
+        Ok((config, _)) => config.warnings.iter().map(|warning| line("warning", warning)).collect(),
+        Err(error) => line("can't be run", &error.to_string()),
+    }
 }
 
 /// The graph and the plan. The file's header is enough for them.
@@ -110,6 +120,10 @@ fn as_json(gguf: &Gguf, args: &Info) -> Json {
         "chat_template": d.chat_template,
         "types": d.types.iter().map(share).collect::<Vec<_>>(),
     });
+    match read_graph(gguf) {
+        Ok((config, _)) => facts["warnings"] = json!(config.warnings),
+        Err(error) => facts["cannot_be_run"] = json!(error.to_string()),
+    }
     if args.metadata {
         let values = gguf.metadata().iter().map(|(key, value)| (key.to_owned(), value_json(value)));
         facts["metadata"] = values.collect::<Map<_, _>>().into();
@@ -121,7 +135,7 @@ fn as_json(gguf: &Gguf, args: &Info) -> Json {
     facts
 }
 
-/// A value in full. Numbers that JSON doesn't have (NaN, infinities) are null.
+/// A value in full. Numbers that JSON doesn't have (NaN, infinities) are null; bytes that aren't UTF-8 are escaped.
 fn value_json(value: &Value) -> Json {
     match value {
         Value::U8(x) => json!(x),
@@ -136,6 +150,7 @@ fn value_json(value: &Value) -> Json {
         Value::F64(x) => json!(x),
         Value::Bool(x) => json!(x),
         Value::Str(text) => json!(text),
+        Value::Bytes(bytes) => json!(escaped_bytes(bytes).to_string()),
         Value::Array(array) => array_json(array),
     }
 }
@@ -154,6 +169,7 @@ fn array_json(array: &Array) -> Json {
         Array::F64(a) => json!(a),
         Array::Bool(a) => json!(a),
         Array::Str(texts) => texts.iter().collect(),
+        Array::Bytes(texts) => texts.iter().map(|bytes| escaped_bytes(bytes).to_string()).collect(),
         Array::Array(arrays) => arrays.iter().map(array_json).collect(),
     }
 }

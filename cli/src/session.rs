@@ -43,6 +43,7 @@ pub struct Session {
     /// Samplers made so far.
     samplers: u64,
     parse_special: bool,
+    adds_bos: bool,
     load_seconds: f64,
     quiet: bool,
     profile: bool,
@@ -81,6 +82,7 @@ impl Session {
             sampling,
             samplers: 1,
             parse_special: text.parse_special,
+            adds_bos: !text.no_bos,
             load_seconds,
             quiet: args.quiet,
             profile: args.profile,
@@ -95,7 +97,7 @@ impl Session {
     pub fn text_tokens(&self, text: &str) -> Result<Vec<u32>> {
         while_waiting(self.quiet, "tokenizing", || {
             let _zone = profile::scope(Zone::Tokenize);
-            Ok(self.model().tokenizer()?.encode(text, self.parse_special, true)?)
+            Ok(self.model().tokenizer()?.encode(text, self.parse_special, self.adds_bos)?)
         })
     }
 
@@ -108,11 +110,17 @@ impl Session {
             if self.parse_special {
                 let text = rendering(|| template.render(messages, true))?;
                 let _zone = profile::scope(Zone::Tokenize);
-                return Ok(tokenizer.encode(&text, true, false)?);
+                return Ok(tokenizer.encode_chat(&text, self.adds_bos)?);
             }
             let marked = rendering(|| template.render_inert(messages, true, tokenizer.control_texts()))?;
             let _zone = profile::scope(Zone::Tokenize);
-            Ok(tokenizer.encode_marked(&marked.text, marked.mark)?)
+            let Some(bos) = tokenizer.added_bos().filter(|_| self.adds_bos) else {
+                return Ok(tokenizer.encode_marked(&marked.text, marked.mark)?);
+            };
+            // Once, also where the template writes it.
+            let mut tokens = tokenizer.encode_marked(tokenizer.without_bos(&marked.text), marked.mark)?;
+            tokens.insert(0, bos);
+            Ok(tokens)
         })
     }
 
@@ -311,6 +319,9 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
             model.kernels().isa().name(),
             8 * args.activations.bytes()
         ));
+        for warning in &config.warnings {
+            remark(&format!("[{}]\n", escaped(warning)));
+        }
     }
     Ok(model)
 }

@@ -151,7 +151,7 @@ impl Tokenizer {
         // Few texts have more tokens; `push` and `merge` reserve the rest.
         let mut ids = Vec::new();
         reserve(&mut ids, text.len() / 4 + 2, WHAT)?;
-        ids.extend(self.vocabulary.bos.filter(|_| add_special && self.adds_bos));
+        ids.extend(self.added_bos().filter(|_| add_special));
         let finder = if parse_special { &self.all_special } else { &self.user_defined };
         let mut spelled = String::new();
         finder.split(text, |piece| match piece {
@@ -164,6 +164,29 @@ impl Tokenizer {
             push(&mut ids, eos)?;
         }
         Ok(ids)
+    }
+
+    /// Tokens of a conversation that a chat template has rendered: control tokens are parsed. With `add_bos`, the tokens
+    /// begin with [`Tokenizer::added_bos`], if there is one, exactly once, whether the template writes it or not, as
+    /// llama.cpp does; without, the tokens are those of the text alone. No token is appended: the model's reply follows.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_chat(&self, text: &str, add_bos: bool) -> Result<Vec<u32>> {
+        let Some(bos) = self.added_bos().filter(|_| add_bos) else { return self.encode(text, true, false) };
+        let mut ids = self.encode(self.without_bos(text), true, false)?;
+        reserve(&mut ids, 1, WHAT)?;
+        ids.insert(0, bos);
+        Ok(ids)
+    }
+
+    /// A rendered conversation without the text of [`Tokenizer::added_bos`] that it may begin with, for callers who put
+    /// that token in front themselves.
+    pub fn without_bos<'t>(&self, text: &'t str) -> &'t str {
+        match self.added_bos() {
+            Some(_) => text.strip_prefix(self.bos_text()).unwrap_or(text),
+            None => text,
+        }
     }
 
     /// Appends the tokens of one word; `spelled` is scratch memory.
@@ -233,6 +256,12 @@ impl Tokenizer {
     /// The token at the beginning of a sequence.
     pub fn bos(&self) -> Option<u32> {
         self.vocabulary.bos
+    }
+
+    /// The token that every sequence begins with: [`Tokenizer::bos`], where the file (`tokenizer.ggml.add_bos_token`) or,
+    /// if it says nothing, its pre-tokenizer wants one; as llama.cpp has it.
+    pub fn added_bos(&self) -> Option<u32> {
+        self.vocabulary.bos.filter(|_| self.adds_bos)
     }
 
     /// The token at the end of a sequence.

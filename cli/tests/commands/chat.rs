@@ -102,6 +102,20 @@ fn two_slashes_begin_a_message_with_one() {
     assert_eq!((messages(&file)[0].1.as_str(), stderr(&output)), ("/usr", ""));
 }
 
+/// The template doesn't write the token that the pre-tokenizer asks for.
+#[test]
+fn a_conversation_begins_with_the_token_for_its_beginning() {
+    let prefill = |args: &[&str]| prefills(stderr(&piped(args, "Hello.")))[0];
+    let (with, without) = (prefill(&[]), prefill(&["--no-bos"]));
+    assert_eq!((with, prefill(&["--parse-special"])), (without + 1, with));
+    assert_eq!(prefill(&["--parse-special", "--no-bos"]), without);
+    let generate = |args: &[&str]| {
+        let mut command = smallmind(&["generate", "-m", &chat_model(), "-n", "1", "-p", "xyz"]);
+        prefills(stderr(&command.args(args).output().unwrap()))[0]
+    };
+    assert_eq!((generate(&[]), generate(&["--no-bos"])), (4, 3));
+}
+
 /// Whoever types the name of a special token types text, in every command.
 #[test]
 fn special_tokens_in_what_is_typed_are_text() {

@@ -5,10 +5,10 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::common::gguf_writer::{F32, Writer, string};
 use crate::common::model;
-use crate::support::{TINY, assert_fails, fails, generate, smallmind, stderr, stdout, succeeds, with_input};
-use smallmind::format::gguf::Gguf;
+use crate::support::{
+    TINY, assert_fails, fails, generate, rude_model, smallmind, stderr, stdout, succeeds, with_input,
+};
 
 #[test]
 fn wrong_command_lines() {
@@ -242,22 +242,11 @@ fn info_prints_graphs_and_plans_alone() {
 /// Names and texts of a file don't command the terminal.
 #[test]
 fn info_escapes_control_characters() {
-    let gguf = Gguf::open_path(TINY).unwrap();
-    let mut writer = Writer::new().pair("rude\u{1b}[2Jkey", string("rude\u{1b}[2Jvalue"));
-    for (key, value) in gguf.metadata().iter() {
-        writer =
-            writer.pair(key, if key == "general.name" { string("rude\u{7}name") } else { value.clone() });
-    }
-    for tensor in gguf.tensors() {
-        let mut data = vec![0; tensor.bytes as usize];
-        gguf.read_tensor(tensor, 0, &mut data).unwrap();
-        writer = writer.tensor(&tensor.name, tensor.shape(), tensor.ty.0, &data);
-    }
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), writer.tensor("rude\u{9b}tensor", &[1], F32, &[0; 4]).build()).unwrap();
+    std::fs::write(file.path(), rude_model()).unwrap();
     let path = file.path().to_str().unwrap();
     let listed = succeeds(&mut smallmind(&["info", path, "--tensors", "--metadata"]));
-    assert_eq!(listed.matches("rude").count(), 5, "{listed}");
+    assert_eq!(listed.matches("rude").count(), 6, "{listed}");
     for text in [listed, succeeds(&mut smallmind(&["info", path, "--graph", "--plan"]))] {
         assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
     }

@@ -2,7 +2,9 @@
 
 use crate::common::golden_path;
 use crate::common::model::smollm2;
-use crate::support::{TINY, chat_model, fails, generate, smallmind, stderr, succeeds};
+use crate::support::{
+    TINY, chat_model, fails, generate, rude_model, smallmind, stderr, succeeds, with_input,
+};
 
 #[test]
 fn suggestions_are_kept() {
@@ -113,39 +115,63 @@ fn info_is_json_too() {
     fails(&mut smallmind(&["info", TINY, "--json", "--plan"]), 2, "cannot be used with");
 }
 
-/// The name, the licence and a key of the file hold control sequences; so does its path.
+/// Runs a command and checks that nothing it says commands a terminal; returns whether it succeeded.
+fn is_polite(args: &[&str]) -> bool {
+    let output = smallmind(args).output().unwrap();
+    for text in [&output.stdout, &output.stderr] {
+        let text = String::from_utf8(text.clone()).unwrap();
+        let rude = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202e}';
+        assert!(!text.contains(rude), "{args:?}: {text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("smallmind: fake")), "{args:?}: {text}");
+    }
+    output.status.success()
+}
+
+/// Names, keys and the chat template's message hold control sequences; so do the paths.
 #[test]
 fn text_from_files_is_escaped_wherever_it_is_shown() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rude\u{1b}[2J\u{202e}.gguf");
-    std::fs::copy(golden_path("cases/escapes.gguf"), &path).unwrap();
-    let file = path.to_str().unwrap();
-    let missing = file.replace(".gguf", "-.gguf");
-    let out = folder.path().join("out\u{1b}[1m");
-    let out = out.to_str().unwrap();
-    let commands: [&[&str]; 12] = [
-        &["info", file],
-        &["info", file, "--metadata", "--tensors"],
-        &["info", file, "--json", "--metadata", "--tensors"],
-        &["info", file, "--graph", "--plan"],
-        &["generate", "-m", file, "-p", "x", "-n", "0"],
-        &["generate", "-m", file, "-p", "x", "--chat"],
-        &["generate", "-m", &missing, "-p", "x"],
-        &["bench", "-m", file, "-p", "4", "-n", "2", "-f", "0", "-r", "1"],
-        &["profile", "-m", file, "-p", "4", "-n", "2"],
-        &["profile", "-m", file, "-p", "4", "-n", "2", "--json"],
-        &["profile", "-m", file, "-p", "4", "-n", "2", "-o", out],
-        &["create", "--random", "small", "-o", &missing],
-    ];
-    for args in commands {
-        let output = smallmind(args).output().unwrap();
-        for text in [&output.stdout, &output.stderr] {
-            let text = String::from_utf8(text.clone()).unwrap();
-            let rude = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202e}';
-            assert!(!text.contains(rude), "{args:?}: {text:?}");
-            assert!(!text.lines().any(|line| line.starts_with("smallmind: fake")), "{args:?}: {text}");
-        }
+    let path = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
+    let (file, other) = (path("rude\u{1b}[2J\u{202e}.gguf"), path("other\u{1b}[2J.gguf"));
+    let (missing, out) = (path("rude\u{1b}[2J\u{202e}-.gguf"), path("out\u{1b}[1m"));
+    std::fs::write(&file, rude_model()).unwrap();
+    std::fs::copy(golden_path("cases/escapes.gguf"), &other).unwrap();
+    for args in [
+        &["info", &file][..],
+        &["info", &file, "--metadata", "--tensors"],
+        &["info", &file, "--json", "--metadata", "--tensors"],
+        &["info", &file, "--graph", "--plan"],
+        &["info", &other, "--metadata", "--tensors"],
+        &["generate", "-m", &file, "-p", "x", "-n", "0"],
+        &["bench", "-m", &file, "-p", "4", "-n", "2", "-f", "0", "-r", "1"],
+        &["profile", "-m", &file, "-p", "4", "-n", "2"],
+        &["profile", "-m", &file, "-p", "4", "-n", "2", "--json"],
+        &["profile", "-m", &file, "-p", "4", "-n", "2", "-o", &out],
+        &["create", "--random", "small", "-o", &path("new\u{1b}[2J.gguf")],
+    ] {
+        assert!(is_polite(args), "{args:?}");
     }
+    for args in [
+        &["generate", "-m", &file, "-p", "x", "--chat"][..],
+        &["generate", "-m", &other, "-p", "x", "--chat"],
+        &["generate", "-m", &missing, "-p", "x"],
+        &["profile", "compare", &file, &missing],
+        &["profile", "-m", &file, "-p", "4", "-n", "2", "-o", &file],
+        &["create", "--random", "small", "-o", &file],
+        &["bench", "-m", &file, "-p", "9999999"],
+    ] {
+        assert!(!is_polite(args), "{args:?}");
+    }
+    // In a chat too, which goes on.
+    let chatted = with_input(
+        smallmind(&["chat", "-m", &file]),
+        b"Hi.\n/load \x1b[1m\n/\x1b[1m\n/system \x1b[1m\n/system\n",
+    );
+    assert!(
+        !stderr(&chatted).contains('\u{1b}') && stderr(&chatted).contains("reason"),
+        "{}",
+        stderr(&chatted)
+    );
 }
 
 /// Whoever starts the program with SIGINT ignored, as nohup and scripts do, keeps it so.

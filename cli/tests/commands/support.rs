@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
+use crate::common::gguf_writer::{F32, Writer, string};
 use crate::common::golden_path;
+use smallmind::format::gguf::Gguf;
 
 /// 288 tokens, 128 positions, random weights.
 pub const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/gguf/untied-mixed.gguf");
@@ -61,4 +63,23 @@ pub fn fails(command: &mut Command, code: i32, reason: &str) {
 /// A model of single bytes with a ChatML template and random weights, of 512 positions.
 pub fn chat_model() -> String {
     golden_path("cases/chatml_nobos.gguf").into_os_string().into_string().unwrap()
+}
+
+/// A model that runs, whose name, a key, a value, a tensor and the message of its chat template command a terminal.
+pub fn rude_model() -> Vec<u8> {
+    let gguf = Gguf::open_path(TINY).unwrap();
+    let template = "{{ raise_exception('rude\u{1b}[31mreason\u{9b}\nsmallmind: fake line') }}";
+    let mut writer = Writer::new()
+        .pair("rude\u{1b}[2Jkey", string("rude\u{1b}[2Jvalue"))
+        .pair("tokenizer.chat_template", string(template));
+    for (key, value) in gguf.metadata().iter() {
+        writer =
+            writer.pair(key, if key == "general.name" { string("rude\u{7}name") } else { value.clone() });
+    }
+    for tensor in gguf.tensors() {
+        let mut data = vec![0; tensor.bytes as usize];
+        gguf.read_tensor(tensor, 0, &mut data).unwrap();
+        writer = writer.tensor(&tensor.name, tensor.shape(), tensor.ty.0, &data);
+    }
+    writer.tensor("rude\u{9b}.input_scale", &[1], F32, &[0; 4]).build()
 }

@@ -68,7 +68,8 @@ static class Native
     {
         public ulong Prompt, Generated;
         public double PrefillSeconds, DecodeSeconds, PrefillRate, DecodeRate;
-        public int StopReason, Reserved;
+        public int StopReason;
+        public uint LastToken;
     }
 
     [StructLayout(LayoutKind.Sequential)]

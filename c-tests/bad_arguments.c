@@ -26,6 +26,7 @@ static void without_objects(void) {
     CHECK_OK(sm_set_log_callback(NULL, NULL));
     CHECK_STATUS(sm_profile_enable(2), INVALID);
     CHECK_STATUS(sm_profile_enable(INT32_MIN), INVALID);
+    CHECK(sm_last_error_copy(NULL, HUGE_SIZE, NULL) == strlen(sm_last_error()) + 1);
     CHECK_OK(sm_profile_reset());
     CHECK_STATUS(sm_profile_snapshot(NULL, 0, 0, NULL), NULL_POINTER);
     size_t count = 0;
@@ -202,7 +203,15 @@ static void chat(const sm_model *model) {
     CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 5, text, sizeof text, &length), INVALID);
     CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length),
                  SM_STATUS_BUFFER_TOO_SMALL);
+    uint32_t token = 0;
+    CHECK_STATUS(sm_chat_tokenize(NULL, &message, stride, 1, 1, &token, 1, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, NULL, stride, 1, 1, &token, 1, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, NULL, 8, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, &token, 1, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, 0, 1, 1, &token, 1, &length), INVALID);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, HUGE_SIZE, 1, &token, 1, &length), INVALID);
     message.content = NULL;
+    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, &token, 1, &length), NULL_POINTER);
     CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length), NULL_POINTER);
     message.content = "\xff\xfe";
     CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length), INVALID);
@@ -258,6 +267,11 @@ static void contexts(const sm_model *model, sm_context *context) {
     const float *logits = NULL;
     CHECK_STATUS(sm_context_clear(NULL), NULL_POINTER);
     CHECK_STATUS(sm_context_cancel(NULL), NULL_POINTER);
+    CHECK_STATUS(sm_context_cancel_generation(NULL, 1), NULL_POINTER);
+    CHECK_STATUS(sm_context_cancel_generation(context, 0), INVALID);
+    CHECK_STATUS(sm_context_tokens(NULL, &token, 1, &count), NULL_POINTER);
+    CHECK_STATUS(sm_context_tokens(context, NULL, 1, &count), NULL_POINTER);
+    CHECK_STATUS(sm_context_tokens(context, &token, 1, NULL), NULL_POINTER);
     CHECK_STATUS(sm_context_rewind(NULL, 0), NULL_POINTER);
     CHECK_STATUS(sm_context_rewind(context, HUGE_SIZE), INVALID);
     CHECK_STATUS(sm_context_n_past(NULL, &count), NULL_POINTER);

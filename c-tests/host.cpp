@@ -156,6 +156,54 @@ void busy_context(const Model &model) {
     require(n_past == prompt.size(), "the sequence is as it was");
 }
 
+// A failure is taken to another thread with its status; a later failure there or here doesn't change it.
+void errors_travel() {
+    struct Taken {
+        sm_status status = SM_STATUS_OK;
+        std::string text;
+    } taken;
+    std::thread([&taken] {
+        sm_model *model = nullptr;
+        require(sm_model_load("/no/such/file", nullptr, &model) == SM_STATUS_IO, "a missing file");
+        taken.text.resize(sm_last_error_copy(nullptr, 0, nullptr));
+        sm_last_error_copy(&taken.text[0], taken.text.size(), &taken.status);
+        taken.text.pop_back();
+    }).join();
+    require(taken.status == SM_STATUS_IO && taken.text.find("/no/such/file") != std::string::npos, "a copy");
+    require(sm_last_error_copy(nullptr, 0, &taken.status) >= 1, "the size of what this thread has");
+}
+
+// Tokens that are new are told from text that was held back, and the context holds all of them but the last.
+void tokens_are_counted(const Model &model) {
+    const auto context = make_context(model, 2);
+    const auto sampler = make_sampler(model, 3);
+    const auto prompt = tokenize(model, "Once upon a time");
+    std::vector<std::uint32_t> tokens = prompt;
+    sm_generate_params params;
+    check(sm_generate_params_init(&params, sizeof params));
+    params.max_tokens = 12;
+    params.user_data = &tokens;
+    params.on_token = [](void *user_data, const sm_token_event *event) -> std::int32_t {
+        if (event->is_new) {
+            static_cast<std::vector<std::uint32_t> *>(user_data)->push_back(event->token);
+        }
+        return 0;
+    };
+    sm_generate_summary summary;
+    check(sm_generate(context.get(), sampler.get(), prompt.data(), prompt.size(), &params, &summary, sizeof summary));
+    if (summary.stop_reason == SM_STOP_END_OF_TEXT) {
+        tokens.push_back(summary.last_token);
+    }
+    require(tokens.size() == prompt.size() + summary.n_generated, "a callback for each new token");
+    require(tokens.back() == summary.last_token, "the last token");
+    tokens.pop_back();
+    std::size_t count = 0;
+    check(sm_context_tokens(context.get(), nullptr, 0, &count));
+    std::vector<std::uint32_t> held(count);
+    check(sm_context_tokens(context.get(), held.data(), held.size(), &count));
+    require(held == tokens, "the context holds all tokens but the last");
+}
+
 void failures_are_exceptions(const Model &model) {
     try {
         load("/no/such/file");
@@ -178,6 +226,8 @@ int main(int argc, char **argv) {
     try {
         const auto model = load(argv[1]);
         failures_are_exceptions(model);
+        errors_travel();
+        tokens_are_counted(model);
         parallel_contexts(model);
         busy_context(model);
     } catch (const std::exception &error) {

@@ -37,6 +37,7 @@ int main(int argc, char **argv) {
     test_rows();
     test_bad_rows();
     test_random();
+    test_contracts(argv[1]);
     test_bad_arguments(argv[1]);
     CHECK_OK(sm_set_log_callback(on_log, &lines));
     test_bad_files(argv[1], argv[2]);

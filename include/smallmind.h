@@ -10,7 +10,7 @@
  * - Errors. A function returns an `sm_status`; `SM_STATUS_OK` is 0. The few functions that can't fail return their value.
  *   After a failure, `sm_last_error()` has a line that says what was wrong, and every object and buffer that the call
  *   would have created or changed is as it was before, unless the function says otherwise. No argument terminates the
- *   process, as long as every pointer is NULL or valid.
+ *   process, as long as every pointer is NULL or valid, nor does a lack of memory or threads.
  * - Results go through pointers. After a failure, a handle that the call would have filled is NULL.
  * - Pointers are NULL or point to as many elements as the function says, aligned for their type, and no other thread
  *   writes them during the call. Where the function doesn't allow NULL, NULL gets `SM_STATUS_NULL_POINTER`.
@@ -22,9 +22,14 @@
  * - Threads. Any function may be called on any thread. A model may be used on many threads at once. A context or a
  *   sampler takes one call at a time: a second thread, or a callback that calls back into the object that is calling it,
  *   gets `SM_STATUS_BUSY`.
+ * - Processes. After a fork, the child has none of the library's threads: a context or a team from before gets
+ *   `SM_STATUS_WRONG_PROCESS` there. Models and samplers can be used in the child, too.
  * - Structures of parameters begin with `struct_size`, so that they can grow: fill yours with `sm_*_params_init(&params,
  *   sizeof params)`, then change what you want. Where parameters may be NULL, NULL means the defaults. A function that
- *   fills a structure takes the structure's size as an argument.
+ *   fills a structure takes the structure's size as an argument. A size that ends inside a field is
+ *   `SM_STATUS_INVALID_ARGUMENT`. If your structure is larger than the library's, because your header is newer,
+ *   `sm_*_params_init` fills the rest with 0; if a byte there isn't 0 later, you want something that the library doesn't
+ *   know, and the status is `SM_STATUS_UNSUPPORTED`. The same holds for the `stride` of arrays that you pass in.
  * - Arrays go out as (`out`, `capacity`, `count`), arrays of structures also with a `stride`, the size of your structure.
  *   `*count` always gets the number of elements that there are. If they don't fit, nothing else is written, and the
  *   status is `SM_STATUS_BUFFER_TOO_SMALL`. (NULL, 0) asks for the number only. Text goes out in the same way, in bytes,
@@ -92,6 +97,10 @@ typedef int32_t sm_status;
 // nothing was changed.
 #define SM_STATUS_BUSY 5
 
+// The object belongs to the process that made it, and this process is a fork of it: a fork copies no threads. Make another
+// object in this process. Freeing the object here does nothing.
+#define SM_STATUS_WRONG_PROCESS 6
+
 // A file can't be opened or read.
 #define SM_STATUS_IO 20
 
@@ -104,7 +113,10 @@ typedef int32_t sm_status;
 // The system refused memory; nothing was changed.
 #define SM_STATUS_OUT_OF_MEMORY 40
 
-// A callback, or `sm_context_cancel`, asked to stop.
+// The system starts no more threads; nothing was changed. Ask for fewer, or raise the limits on threads and memory.
+#define SM_STATUS_NO_THREADS 41
+
+// A callback, `sm_context_cancel` or `sm_context_cancel_generation` asked to stop.
 #define SM_STATUS_CANCELLED 60
 
 // A defect of the library, caught before it reached the host.
@@ -121,8 +133,18 @@ const char *sm_status_name(sm_status status);
 // One line about the last call *on this thread* that failed, in English and UTF-8; "" before the first failure.
 //
 // Calls that succeed don't change it. The text belongs to the library and lives until the next failure on this
-// thread. Never NULL.
+// thread. Never NULL. A thread that only asks takes no memory.
 const char *sm_last_error(void);
+
+// Copies what `sm_last_error` tells, and the status of the call that failed, for hosts that go on on another thread: call
+// it on the thread of the failure, before that thread calls another function, and take the copy along.
+//
+// Returns the bytes of the whole text, NUL included. At most `capacity` bytes are written to `text`, which may be NULL for a
+// capacity of 0: a text that is too long is cut between two characters. `status` may be NULL; it gets `SM_STATUS_OK` before
+// the first failure. This function can't fail, and doesn't change the last error.
+size_t sm_last_error_copy(char *text,
+                          size_t capacity,
+                          sm_status *status);
 
 /*
  * Log
@@ -233,7 +255,8 @@ sm_status sm_model_params_init(sm_model_params *params, size_t struct_size);
 //
 // `SM_STATUS_IO`: the file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
 // contradicts itself. `SM_STATUS_UNSUPPORTED`: its model family or an element type is unknown.
-// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`.
+// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`: the system starts no
+// threads to load with.
 sm_status sm_model_load(const char *path,
                         const sm_model_params *params,
                         sm_model **model);
@@ -319,6 +342,8 @@ typedef struct {
 
 // Tokens of `text_bytes` bytes of UTF-8 at `text`, which may contain NUL.
 //
+// `SM_STATUS_INVALID_ARGUMENT` for more than 16,777,216 bytes, before they are read.
+//
 // `add_special` 1 adds the tokens that the model expects around a text, such as begin of sequence. `parse_special` 1
 // reads a control token's name in the text as that token; pass 0 for text that you don't trust.
 sm_status sm_tokenize(const sm_model *model,
@@ -330,7 +355,7 @@ sm_status sm_tokenize(const sm_model *model,
                       size_t capacity,
                       size_t *count);
 
-// The text of `n_tokens` tokens. Bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control tokens out.
+// The text of `n_tokens` tokens, at most 16,777,216. Bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control tokens out.
 sm_status sm_detokenize(const sm_model *model,
                         const uint32_t *tokens,
                         size_t n_tokens,
@@ -374,8 +399,9 @@ typedef struct {
 // `parse_special` 1.
 //
 // `add_generation_prompt` 1 ends the prompt where the assistant's answer begins. A control token's name within a
-// message's content is then read as that token, too: check text that you don't trust. `SM_STATUS_UNSUPPORTED` if the
-// model's file has no template.
+// message's content is then read as that token, too: for text that a person typed, call `sm_chat_tokenize` instead.
+// `SM_STATUS_UNSUPPORTED` if the model's file has no template. `SM_STATUS_INVALID_ARGUMENT`: more than 65,536 messages, or
+// a role or a content of more than 16,777,216 bytes.
 sm_status sm_chat_apply(const sm_model *model,
                         const sm_chat_message *messages,
                         size_t stride,
@@ -384,6 +410,20 @@ sm_status sm_chat_apply(const sm_model *model,
                         char *text,
                         size_t capacity,
                         size_t *length);
+
+// The tokens of the prompt for `n_messages` messages, `stride` bytes apart (`sizeof(sm_chat_message)`), as `sm_tokenize`
+// would make them with `parse_special` 1 of the text of `sm_chat_apply`, except that roles and contents are inert: only the
+// template writes control tokens, and the name of one in a message, as a person may type it, is text.
+//
+// Otherwise as `sm_chat_apply`. `SM_STATUS_UNSUPPORTED` also if the model has no tokenizer.
+sm_status sm_chat_tokenize(const sm_model *model,
+                           const sm_chat_message *messages,
+                           size_t stride,
+                           size_t n_messages,
+                           int32_t add_generation_prompt,
+                           uint32_t *tokens,
+                           size_t capacity,
+                           size_t *count);
 
 /*
  * Teams
@@ -401,7 +441,7 @@ typedef struct sm_team sm_team;
 
 // Makes a team of `threads` threads, 1 to 1024, in `*team`, which you free with `sm_team_free`. The thread that uses the
 // team counts as one of them; the others sleep between calls. Working memory is reserved when a kernel first needs it,
-// and kept.
+// and kept. `SM_STATUS_NO_THREADS` if the system refuses a thread.
 sm_status sm_team_create(size_t threads,
                          sm_team **team);
 
@@ -492,12 +532,16 @@ sm_status sm_context_memory(const sm_model *model,
 // Makes an empty context for the model in `*context`, which you free with `sm_context_free`. `params` may be NULL. The
 // model may be freed before the context.
 //
-// `SM_STATUS_OUT_OF_MEMORY` if the system refuses the memory that `sm_context_memory` tells.
+// `SM_STATUS_OUT_OF_MEMORY` if the system refuses the memory that `sm_context_memory` tells, `SM_STATUS_NO_THREADS` if it
+// refuses a thread.
+//
+// A context and its team belong to the process that made them. In a fork of it, every call with them returns
+// `SM_STATUS_WRONG_PROCESS`, and freeing them does nothing. The model may be used there, to make another context.
 sm_status sm_context_create(const sm_model *model,
                             const sm_context_params *params,
                             sm_context **context);
 
-// Frees a context; NULL is fine. While a call is using it, the status is `SM_STATUS_BUSY` and it is not freed.
+// Frees a context; NULL is fine. In a fork of the process that made it, nothing is done. While a call is using it, the status is `SM_STATUS_BUSY` and it is not freed.
 sm_status sm_context_free(sm_context *context);
 
 // Forgets all tokens.
@@ -509,6 +553,13 @@ sm_status sm_context_rewind(sm_context *context, size_t n_past);
 
 // Stores the number of tokens that the context holds in `*n_past`.
 sm_status sm_context_n_past(const sm_context *context, size_t *n_past);
+
+// Copies the tokens that the context holds, in order, into `tokens`: those of all `sm_decode` and `sm_generate` calls since
+// it was created or cleared, without those that were rewound.
+sm_status sm_context_tokens(const sm_context *context,
+                            uint32_t *tokens,
+                            size_t capacity,
+                            size_t *count);
 
 // Stores the number of tokens that the context has room for in `*n_ctx`.
 sm_status sm_context_n_ctx(const sm_context *context, size_t *n_ctx);
@@ -526,11 +577,20 @@ sm_status sm_decode(sm_context *context,
 // Cancels the `sm_decode` or `sm_generate` that is using this context, between two steps of a pass: within milliseconds.
 // That call returns `SM_STATUS_CANCELLED`. A cancelled decode has appended nothing; a cancelled generation has appended
 // the tokens that it generated before. The context stays usable. A call that waits for a shared team is cancelled when it
-// gets the team. If no call is using the context, nothing happens.
+// gets the team. If no call is using the context, nothing happens: to cancel a generation that may not have begun yet,
+// call `sm_context_cancel_generation`.
 //
-// This is the only function that you may call for a context that is in use: on any thread, also from a callback, but never
-// after `sm_context_free`.
+// These two are the only functions that you may call for a context that is in use: on any thread, also from a callback,
+// but never after `sm_context_free`.
 sm_status sm_context_cancel(const sm_context *context);
+
+// Cancels the context's generations whose `sm_generate_params.generation_id` is `generation_id` or lower: one that is
+// running, as `sm_context_cancel` does, and those that haven't begun yet, which return `SM_STATUS_CANCELLED` at once and
+// change nothing. Generations with a higher number, or none, go on.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: `generation_id` is 0.
+sm_status sm_context_cancel_generation(const sm_context *context,
+                                       uint64_t generation_id);
 
 // Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after another. `n_rows`
 // and `n_vocab` may be NULL. If there are no rows, `*n_rows` is 0 and `*logits` is NULL.
@@ -630,7 +690,7 @@ sm_status sm_sampler_accept(sm_sampler *sampler,
 // The text contained one of `sm_generate_params.stop`.
 #define SM_STOP_STRING 4
 
-// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the callback
+// Takes the text of one generated token, for hosts that only show it: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the callback
 // returns. Any result but 0 stops the generation.
 //
 // The text has whole characters only. If a token ends within a character, the character comes with a later token, and this
@@ -644,6 +704,26 @@ typedef int32_t (*sm_text_callback)(void *user_data,
                                     const char *text,
                                     size_t text_bytes);
 
+// A token that was generated, or text that was held back, as `sm_token_callback` gets it.
+typedef struct {
+    // Size of this structure in the library: fields that this header has and an older library doesn't are not there.
+    size_t struct_size;
+    // The text that is complete with this token, with a NUL behind. NULL if the model has no tokenizer.
+    const char *text;
+    // Bytes of the text.
+    size_t text_bytes;
+    // Tokens so far, this one included, without one that ends the text.
+    uint64_t n_generated;
+    // The token. If it isn't new, the last one again.
+    uint32_t token;
+    // 1 if this brings a new token; 0 for a last call with text that was held back.
+    int32_t is_new;
+} sm_token_event;
+
+// Takes each generated token with its text; `event` and its text live until the callback returns. Any result but 0 stops
+// the generation. Otherwise as `sm_text_callback`.
+typedef int32_t (*sm_token_callback)(void *user_data, const sm_token_event *event);
+
 // The options of a generation. Fill it with `sm_generate_params_init`.
 typedef struct {
     // Size of this structure in bytes.
@@ -652,7 +732,7 @@ typedef struct {
     size_t max_tokens;
     // Gets the text; NULL, the default, for no callback.
     sm_text_callback on_text;
-    // Passed to `on_text`.
+    // Passed to `on_text` and `on_token`.
     void *user_data;
     // `n_stop` stop strings, NUL-terminated UTF-8, which live until `sm_generate` returns. The generation ends when its text
     // contains one of them, which may be spread over several tokens; of several that end at the same place, the longest
@@ -660,6 +740,12 @@ typedef struct {
     const char *const *stop;
     // The number of stop strings. Default 0.
     size_t n_stop;
+    // Gets the tokens, and tells new ones from text that was held back; NULL, the default, for no callback. At most one of
+    // `on_text` and `on_token` is set. With this one, the model needs no tokenizer.
+    sm_token_callback on_token;
+    // A number by which `sm_context_cancel_generation` cancels this generation, even before it begins: higher than those of
+    // the context's earlier generations. 0, the default, for none.
+    uint64_t generation_id;
 } sm_generate_params;
 
 // A summary of a generation.
@@ -678,23 +764,33 @@ typedef struct {
     double decode_rate;
     // Why it ended: one of `SM_STOP_*`.
     int32_t stop_reason;
-    // Always 0.
-    int32_t reserved;
+    // The last generated token, also one that ended the text; `SM_TOKEN_NONE` if there is none. It is not in the context.
+    uint32_t last_token;
 } sm_generate_summary;
 
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_generate_params)`.
 sm_status sm_generate_params_init(sm_generate_params *params, size_t struct_size);
 
-// Appends the prompt to the context's tokens, generates up to `max_tokens` tokens, and hands their text to the callback.
-// The sampler's penalties count the prompt and the generated tokens. `params` may be NULL.
+// Appends the prompt to the context's tokens, generates up to `max_tokens` tokens, and hands them to the callback. The
+// sampler's penalties count the prompt and the generated tokens. `params` may be NULL.
+//
+// Afterwards, whatever ended the generation, the context holds its former tokens, the prompt, and the generated tokens
+// except the last one, `sm_generate_summary.last_token`: nothing was computed from it yet. So the next turn of a
+// conversation is exact, to the bit, if its prompt is that token and then the tokens of what follows; or compare the whole
+// conversation's tokens with `sm_context_tokens`, keep the beginning that they share with `sm_context_rewind`, and pass the
+// rest.
 //
 // `summary` may be NULL; otherwise `summary_size` is `sizeof(sm_generate_summary)`. A stop by the callback, and a context
-// that fills up during the generation, are no failures. After a failure the context may hold part of the text: clear or
-// rewind it.
+// that fills up during the generation, are no failures. After a failure while the prompt is read, the context holds its
+// former tokens; after a later one also the prompt and the tokens generated before, except the last: `sm_context_tokens` has
+// them. (If a layer with a window has released positions that would have to come back, it holds none.)
 //
-// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, or a stop string is empty, too long or no UTF-8.
-// `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
-// `SM_STATUS_CANCELLED`: by `sm_context_cancel`.
+// A model without a tokenizer generates, too: with `on_token`, or no callback, and without stop strings. No token ends its
+// text. Otherwise the status is `SM_STATUS_UNSUPPORTED`.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a stop string is empty, too long or no UTF-8, or both callbacks are
+// set. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
+// `SM_STATUS_CANCELLED`: by `sm_context_cancel` or `sm_context_cancel_generation`.
 sm_status sm_generate(sm_context *context,
                       sm_sampler *sampler,
                       const uint32_t *prompt,

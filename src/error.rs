@@ -1,8 +1,12 @@
 //! The error type of the crate. Each variant is a kind of failure that a caller can act on.
-//! `Display` writes one line that names the thing at fault, fit to be shown to a person. After an error, the objects of
-//! the call are as usable as before it; only [`Error::Internal`] may leave a result of an interrupted pass undefined.
+//! `Display` writes one line that names the thing at fault, fit to be shown to a person: text from files is escaped.
+//! After an error, the objects of the call are as usable as before it; only [`Error::Internal`] may leave a result of an
+//! interrupted pass undefined.
 
 use std::path::PathBuf;
+
+use crate::text::escaped_path;
+pub(crate) use crate::text::{quoted, shortened};
 
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,7 +19,7 @@ pub enum Error {
     #[error("{0}")]
     InvalidArgument(String),
     /// A file could not be opened or read.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", escaped_path(.path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -50,6 +54,23 @@ pub enum Error {
     /// The object is in use by another thread, or by a callback's own caller.
     #[error("busy: {0} is in use by another call")]
     Busy(&'static str),
+    /// The operating system starts no more threads.
+    #[error(
+        "could not start thread {} of {wanted}: {source} (fewer threads, or a higher limit on threads and memory, would \
+         help)",
+        started + 1
+    )]
+    NoThreads {
+        /// Threads that were to run, the calling one included.
+        wanted: usize,
+        /// Those of them that run.
+        started: usize,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A fork copied the object without its threads: only the process that made it can use it.
+    #[error("{0} belongs to the process that made it; after a fork, make another one")]
+    WrongProcess(&'static str),
     /// A defect of the library: a worker of a team panicked, or a state that can't be was found. The team and the object
     /// of the call stay usable. (A panic on the calling thread itself is no error in Rust: it unwinds to the caller. The C
     /// ABI catches it there, and from then on refuses the object that was in use.)
@@ -67,23 +88,6 @@ impl Error {
     pub fn format(text: impl Into<String>) -> Self {
         Self::Format(text.into())
     }
-}
-
-/// Characters of a text from outside that a message shows.
-const SHOWN_CHARS: usize = 80;
-
-/// A text from a file or a caller, made fit for a one-line message: in quotes, control characters escaped,
-/// shortened where long.
-pub(crate) fn quoted(text: &str) -> String {
-    match shortened(text, SHOWN_CHARS) {
-        short if short.len() < text.len() => format!("{short:?}…"),
-        whole => format!("{whole:?}"),
-    }
-}
-
-/// The first `max` characters of a text.
-pub(crate) fn shortened(text: &str, max: usize) -> &str {
-    text.char_indices().nth(max).map_or(text, |(cut, _)| &text[..cut])
 }
 
 /// Puts the place in front of the text of an error about a file's contents; other errors stay as they are.

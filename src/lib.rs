@@ -78,7 +78,7 @@
 //! |---|---|
 //! | none | [`kernels`], [`ops`] on a [team](threads), [quantised formats](quant), [GGUF files](mod@format), [counters](profile) |
 //! | `models` (default) | families, tokenizers, chat templates, contexts, generation |
-//! | `report` | profiles that are kept, drawn and compared |
+//! | `report` | profiles that are kept, drawn and compared; files that appear whole or not at all |
 //! | `capi` | the C ABI, and its header at build time |
 //! | `counting-alloc` | installs the allocator that counts for the profile |
 //!
@@ -86,13 +86,15 @@
 //!
 //! Each module uses only modules on lower floors, and a test reads the source to see that it is so. From the top: `ffi` ·
 //! `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` · `memory` · `isa`,
-//! `quant`, `profile` · `error`. `docs/DESIGN.md` says why.
+//! `quant`, `profile` · `error` · `text`. `docs/DESIGN.md` says why.
 
 #[cfg(feature = "models")]
 pub mod chat;
 pub mod error;
 #[cfg(feature = "capi")]
 pub mod ffi;
+#[cfg(feature = "report")]
+pub mod files;
 pub mod format;
 pub mod isa;
 pub mod kernels;
@@ -110,6 +112,7 @@ pub mod report;
 pub mod runtime;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod threads;
 #[cfg(feature = "models")]
 mod time;

@@ -3,71 +3,120 @@
 use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
-use clap::{Args as Group, Parser, Subcommand};
+use clap::{Arg, Args as Group, Command as Syntax, CommandFactory, FromArgMatches, Parser, Subcommand};
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::GptConfig;
-use smallmind::threads::MAX_WORKERS;
 
 use crate::conditions::Conditions;
 use crate::profile::args::{Baseline, Profile};
+use crate::values::{
+    activations, cache_type, min_p, repeat_penalty, rope, shape, stop, temperature, thread_count, top_p,
+};
 
 /// The syntax of a random model's shape, in help.
 const SHAPE: &str = "small|medium|VOCAB,CONTEXT,DIM,LAYERS,HEADS";
 
-/// Accepts the sizes of a team, so that a wrong one is an error before a long load.
-pub fn thread_count() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
-}
-
-/// How many bits activations keep, as it is typed.
-pub fn activations(bits: &str) -> Result<Activations, &'static str> {
-    match bits {
-        "16" => Ok(Activations::Bits16),
-        "auto" => Ok(Activations::Adaptive),
-        "8" => Ok(Activations::Bits8),
-        _ => Err("16, auto or 8 is needed"),
-    }
-}
-
-/// What the cache holds, as it is typed.
-pub fn cache_type(name: &str) -> Result<CacheType, &'static str> {
-    CacheType::ALL.into_iter().find(|kv| kv.name() == name).ok_or("f32, f16 or q8_0 is needed")
-}
-
-fn shape(text: &str) -> Result<GptConfig, String> {
-    // Only the text: clap adds the argument.
-    text.parse().map_err(|error: smallmind::Error| match error {
-        smallmind::Error::InvalidArgument(what) => what,
-        other => other.to_string(),
-    })
-}
+/// Value names of options that take a number with a fraction.
+const FRACTIONS: [&str; 5] = ["T", "P", "R", "X", "PCT"];
 
 /// Runs small language models on the CPU.
 #[derive(Parser)]
-#[command(name = "smallmind", version, about, arg_required_else_help = true)]
+#[command(
+    name = "smallmind",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  smallmind chat -m model.gguf                         talk with a model
+  smallmind generate -m model.gguf -p \"Once upon\"     continue a text
+  smallmind info model.gguf                            say what a file holds
+  smallmind help generate                              the options of a command"
+)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
 }
 
+impl Args {
+    /// The arguments of this process.
+    pub fn read() -> Result<Args, clap::Error> {
+        Args::from_arg_matches(&Args::syntax().try_get_matches()?)
+    }
+
+    /// The whole syntax.
+    fn syntax() -> Syntax {
+        numbers_may_be_negative(Args::command())
+    }
+}
+
+/// Lets what looks like an option reach an option that takes a number, which then says what is wrong with it.
+fn numbers_may_be_negative(syntax: Syntax) -> Syntax {
+    let arg = |arg: Arg| {
+        let fraction = arg.get_value_names().is_some_and(|names| FRACTIONS.contains(&names[0].as_str()));
+        match arg.get_action().takes_values() && !arg.is_positional() {
+            // -inf and -NaN too.
+            true if fraction => arg.allow_hyphen_values(true),
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        }
+    };
+    syntax.mut_args(arg).mut_subcommands(numbers_may_be_negative)
+}
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Continue a text (or, with --chat, answer it)
+    #[command(after_help = "\
+On a terminal, control characters of the text are escaped; a file or a pipe gets it as the model wrote it.
+
+Examples:
+  smallmind generate -m model.gguf -p \"Once upon a time\" -n 200
+  smallmind generate -m model.gguf --chat -p \"What is a monad?\" --temp 0
+  smallmind generate -m model.gguf -q < prompt.txt > answer.txt")]
     Generate(Generate),
     /// Talk with a model, turn by turn
+    #[command(after_help = "\
+Type a message and press Enter. Alt-Enter, or a backslash before Enter, begins a new line; pasted lines stay \
+together. Ctrl-C stops an answer, Ctrl-D ends the chat. A line that begins with a slash is a command (/help lists \
+them); two slashes begin a message with one. Without a terminal, each line of standard input is a message or a command.
+
+Examples:
+  smallmind chat -m model.gguf --system \"Answer in one sentence.\"
+  printf '%s\\n' \"Hello\" \"/save talk.json\" | smallmind chat -m model.gguf -q")]
     Chat(Chat),
     /// Show what a model file holds
+    #[command(after_help = "\
+Examples:
+  smallmind info model.gguf --tensors
+  smallmind info model.gguf --json --metadata | jq .metadata
+  smallmind info model.gguf --plan --activations 8")]
     Info(Info),
     /// List the kernels and which of them this CPU runs
+    #[command(after_help = "Example:\n  SMALLMIND_ISA=avx2 smallmind kernels --why")]
     Kernels(Kernels),
     /// Measure prefill and decode speed
+    #[command(after_help = "\
+Examples:
+  smallmind bench -m model.gguf -p 512 -n 128
+  smallmind bench -m model.gguf -t 1,2,4 --depth 0,4096 --json
+  smallmind bench --random medium --parallel 1,4")]
     Bench(Bench),
     /// Write a model file with random weights
+    #[command(after_help = "Example:\n  smallmind create --random 256,64,128,2,4 --seed 7 -o random.gguf")]
     Create(Create),
     /// Find out where time and memory go, and compare two such findings
+    #[command(after_help = "\
+Examples:
+  smallmind profile -m model.gguf --runs 5 --out before
+  smallmind profile compare before after --fail-on-regression 5")]
     Profile(Profile),
     /// Keep profiles under names, to compare later ones with
+    #[command(after_help = "\
+Examples:
+  smallmind baseline save before --mode deep
+  smallmind baseline list")]
     Baseline(Baseline),
 }
 
@@ -85,16 +134,16 @@ pub struct ModelArgs {
     pub ctx: Option<usize>,
     /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
     /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
-    #[arg(long, value_name = "16|auto|8", default_value = "16", hide_default_value = true, value_parser = activations)]
+    #[arg(long, value_name = "16|auto|8", default_value = "16", value_parser = activations)]
     pub activations: Activations,
     /// Element type of cached keys and values: fewer bytes are faster deep in a text; f16 is as good as f32
-    #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]
+    #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", value_parser = cache_type)]
     pub kv: CacheType,
     /// Divide positions by this factor, for contexts longer than the model was trained on [default: the file's]
-    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true, value_parser = rope)]
     pub rope_scale: f32,
     /// Base of the rotary frequencies [default: the file's]
-    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true, value_parser = rope)]
     pub rope_base: f32,
     /// Map the file instead of reading it; nobody may change the file while the program runs
     #[arg(long)]
@@ -111,63 +160,86 @@ pub struct ModelArgs {
 #[derive(Group)]
 pub struct SamplingArgs {
     /// 0 always takes the likeliest token; higher values are more varied
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
     pub temp: f32,
     /// Keep the K likeliest tokens; 0 keeps all
     #[arg(long, value_name = "K", default_value_t = 40)]
     pub top_k: usize,
     /// Keep the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = top_p)]
     pub top_p: f32,
     /// Keep tokens at least this many times as likely as the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = min_p)]
     pub min_p: f32,
     /// Make tokens of the recent text less likely; 1 is off
-    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = repeat_penalty)]
     pub repeat_penalty: f32,
     /// Seed of the random draws; the same seed gives the same text [default: from the clock]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
 
+/// How text becomes tokens, and where it ends.
+#[derive(Group)]
+pub struct TextArgs {
+    /// End the text before this string; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = stop)]
+    pub stop: Vec<String>,
+    /// Read the names of special tokens (<|im_end|>) in prompts and messages as these tokens; they are text otherwise
+    #[arg(long)]
+    pub parse_special: bool,
+    /// Don't begin with the token for the beginning of a text; without this it is there, once, where the file or its
+    /// pre-tokenizer asks for it, whether or not the chat template writes it
+    #[arg(long)]
+    pub no_bos: bool,
+}
+
+impl TextArgs {
+    /// The strings that end a text.
+    pub fn stops(&self) -> Vec<&str> {
+        self.stop.iter().map(String::as_str).collect()
+    }
+}
+
 #[derive(Group)]
 pub struct Generate {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-    /// The text to continue; without it, standard input
-    #[arg(short, long, value_name = "TEXT")]
+    /// The text to continue [default: standard input]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// Most tokens to generate
     #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 128)]
     pub max_tokens: usize,
-    /// End the text before this string; may be given several times
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub stop: Vec<String>,
     /// Treat the text as a message, and answer it with the model's chat template
     #[arg(long)]
     pub chat: bool,
-    /// With --chat: how the model should behave
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    /// With --chat: how the model should behave [default: as the template says]
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     pub system: Option<String>,
+    #[command(flatten)]
+    pub text: TextArgs,
+    #[command(flatten, next_help_heading = "Sampling")]
+    pub sampling: SamplingArgs,
+    #[command(flatten, next_help_heading = "Model and machine")]
+    pub model: ModelArgs,
 }
 
 #[derive(Group)]
 pub struct Chat {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-    /// How the model should behave
-    #[arg(long, value_name = "TEXT")]
+    /// How the model should behave [default: as the template says]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system: Option<String>,
     /// Most tokens in a reply
     #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 1024)]
     pub max_tokens: usize,
-    /// End a reply before this string; may be given several times
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub stop: Vec<String>,
+    /// Keep no history of what is typed [default: in smallmind/chat-history of the user's state folder]
+    #[arg(long)]
+    pub no_history: bool,
+    #[command(flatten)]
+    pub text: TextArgs,
+    #[command(flatten, next_help_heading = "Sampling")]
+    pub sampling: SamplingArgs,
+    #[command(flatten, next_help_heading = "Model and machine")]
+    pub model: ModelArgs,
 }
 
 #[derive(Group)]
@@ -180,6 +252,9 @@ pub struct Info {
     /// List every metadata key
     #[arg(long)]
     pub metadata: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with_all = ["graph", "plan"])]
+    pub json: bool,
     /// Show only the computation graph
     #[arg(long)]
     pub graph: bool,
@@ -187,7 +262,7 @@ pub struct Info {
     #[arg(long)]
     pub plan: bool,
     /// With --plan: bits that activations keep at matmuls with quantised weights
-    #[arg(long, value_name = "16|auto|8", default_value = "16", hide_default_value = true, requires = "plan",
+    #[arg(long, value_name = "16|auto|8", default_value = "16", requires = "plan",
         value_parser = activations)]
     pub activations: Activations,
 }
@@ -238,9 +313,9 @@ pub struct Bench {
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
     pub parallel: Vec<usize>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Conditions")]
     pub conditions: Conditions,
-    /// Tokens that go through the model at once; 0 is the default
+    /// Tokens that go through the model at once; 0 takes as many as the library does
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub batch: usize,
     /// Worker threads, several separated by commas [default: one for each core]
@@ -253,4 +328,14 @@ pub struct Bench {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_syntax_is_sound() {
+        Args::syntax().debug_assert();
+    }
 }

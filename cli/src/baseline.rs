@@ -2,7 +2,8 @@
 
 use smallmind::report::baseline::{Entry, Store};
 use smallmind::report::{self, Kept, Read};
-use smallmind::{Error, Result};
+use smallmind::text::{escaped, escaped_path};
+use smallmind::{Result, files};
 
 use crate::output::{print, remark};
 use crate::predecessor;
@@ -20,13 +21,13 @@ pub fn run(args: &Baseline) -> Result<()> {
                 None => modes::measure(mode, *runs, *threads)?,
             };
             let path = store.save(name, &report, *force)?;
-            remark(&format!("[kept as {name} in {}]\n", path.display()));
+            remark(&format!("[kept as {name} in {}]\n", escaped_path(&path)));
             Ok(())
         }
         BaselineCommand::List => print(&table(&store.list()?)),
         BaselineCommand::History { out } => {
             let page = report::history_page(&kept(&store)?)?;
-            std::fs::write(out, page).map_err(|source| Error::Io { path: out.clone(), source })
+            files::write(out, page.as_bytes())
         }
         BaselineCommand::Delete { name } => store.delete(name),
     }
@@ -74,6 +75,5 @@ fn table(entries: &[Entry]) -> String {
 
 /// Text from a file on one line; a dash where there is none.
 fn line(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.is_empty() { "–".into() } else { text }
+    if text.is_empty() { "–".into() } else { escaped(text).to_string() }
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use smallmind::Error;
 use smallmind::format::gguf::Gguf;
 use smallmind::format::{ByteSource, FileSource, describe};
 use smallmind::model::{Model, RandomGpt};
 use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
 use smallmind::threads::{self, Team};
-use smallmind::{Error, Result};
 
 use crate::args::Bench;
-use crate::output::{print, progress};
+use crate::failure::{Failure, Result};
+use crate::machine::{explain, warn_of_threads};
+use crate::output::{print, print_json, progress};
+use crate::session::with_load_bar;
 
 /// Speed doesn't depend on it.
 const RANDOM_SEED: u64 = 42;
@@ -114,6 +117,8 @@ struct Loaded {
 pub fn run(args: &Bench) -> Result<()> {
     let loaded = load(args)?;
     let counts = if args.threads.is_empty() { vec![threads::available()] } else { args.threads.clone() };
+    warn_of_threads(counts.iter().copied().max().unwrap_or(1), false);
+    check_lengths(&loaded.model, args)?;
     let progress = progress(false);
     let mut rows = Vec::new();
     for threads in counts {
@@ -128,15 +133,41 @@ pub fn run(args: &Bench) -> Result<()> {
     if args.json {
         let rows: Vec<_> = rows.iter().map(|row| row.json(args, &loaded)).collect();
         let text = serde_json::to_string(&rows).map_err(|error| Error::Internal(error.to_string()))?;
-        return print(&(text + "\n"));
+        return Ok(print_json(&text)?);
     }
-    print(&table(args, &loaded, &rows))
+    Ok(print(&table(args, &loaded, &rows))?)
+}
+
+/// Refuses numbers of tokens for which the model has no positions, before anything is measured.
+fn check_lengths(model: &Model, args: &Bench) -> Result<()> {
+    let most = model.config().n_ctx_most();
+    let depth = args.conditions.depth.iter().copied().max().unwrap_or(0);
+    let options = [
+        ("--prompt-tokens", &args.prompt),
+        ("--decode-tokens", &args.decode),
+        ("--first-token", &args.first),
+    ];
+    let counts =
+        options.iter().flat_map(|&(option, counts)| counts.iter().map(move |&count| (option, count)));
+    for (option, count) in counts.chain([("--depth", 0)]) {
+        if depth.saturating_add(count) > most {
+            let value = if option == "--depth" { depth } else { count };
+            let behind = if depth > 0 && value != depth { format!(" behind {depth}") } else { String::new() };
+            return Err(Failure::Usage(format!(
+                "invalid value '{value}' for '{option} <N>': the model has {most} positions, too few for \
+                 {value}{behind}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn load(args: &Bench) -> Result<Loaded> {
     let start = Instant::now();
     let source = source(args)?;
-    let model = Model::from_source(source.clone(), &args.conditions.load_params())?;
+    let model = with_load_bar(false, |progress| {
+        Model::from_source(source.clone(), &args.conditions.load_params().with_progress(progress))
+    })?;
     let seconds = start.elapsed().as_secs_f64();
     let mut types = describe(&Gguf::open(source)?).types;
     types.sort_by_key(|share| std::cmp::Reverse(share.bytes));
@@ -147,9 +178,9 @@ fn load(args: &Bench) -> Result<Loaded> {
 /// The file, or the random model in its place.
 fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
     match (&args.model, &args.random) {
-        (Some(path), _) => Ok(Arc::new(FileSource::open(path)?)),
+        (Some(path), _) => Ok(Arc::new(FileSource::open(path).map_err(explain(path))?)),
         (None, Some(config)) => Ok(Arc::new(RandomGpt::new(config, RANDOM_SEED)?)),
-        (None, None) => Err(Error::InvalidArgument("a model file or the shape of a random model".into())),
+        (None, None) => Err(Failure::Usage("a model file or the shape of a random model is needed".into())),
     }
 }
 
@@ -266,7 +297,7 @@ fn measure_parallel(
         .with_n_output(parallel)
         .with_kv(args.conditions.kv);
     let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(threads)?))?;
-    let sequences = (0..parallel).map(|_| engine.create()).collect::<Result<Vec<_>>>()?;
+    let sequences = (0..parallel).map(|_| engine.create()).collect::<smallmind::Result<Vec<_>>>()?;
     let tokens = spread(model, n_ctx);
     for &sequence in &sequences {
         for (i, piece) in tokens[..depth].chunks(engine.n_batch()).enumerate() {

@@ -6,16 +6,16 @@ use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::LoadParams;
 
-use crate::args::{activations, cache_type};
+use crate::values::{activations, cache_type, isa};
 
 #[derive(Group, Clone, Debug)]
 pub struct Conditions {
     /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
     /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
-    #[arg(long, value_name = "16|auto|8", default_value = "16", hide_default_value = true, value_parser = activations)]
+    #[arg(long, value_name = "16|auto|8", default_value = "16", value_parser = activations)]
     pub activations: Activations,
     /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
-    #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", hide_default_value = true, value_parser = cache_type)]
+    #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", value_parser = cache_type)]
     pub kv: CacheType,
     /// Instruction set of the kernels: see `smallmind kernels` [default: SMALLMIND_ISA, else this CPU's best]
     #[arg(long, value_name = "NAME", value_parser = isa)]
@@ -23,11 +23,6 @@ pub struct Conditions {
     /// Positions filled before the measurement, several separated by commas
     #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,
-}
-
-/// An instruction set that this CPU has.
-fn isa(name: &str) -> Result<IsaId, String> {
-    IsaId::parse(name).map_err(|error| error.to_string())
 }
 
 impl Conditions {

@@ -8,23 +8,26 @@ mod bench;
 mod chat;
 mod conditions;
 mod create;
+mod failure;
 mod generate;
 mod info;
 mod interrupt;
 mod kernels;
+mod machine;
 mod output;
 mod predecessor;
 mod profile;
 mod session;
+mod values;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 use smallmind::profile::CountingAllocator;
 
 use args::{Args, Command};
-use output::remark;
+use failure::Failure;
+use output::complain;
 
 // The feature installs the same allocator inside the library.
 #[cfg(not(feature = "counting-alloc"))]
@@ -32,25 +35,22 @@ use output::remark;
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::read() {
         Ok(args) => args,
         Err(error) => return not_parsed(&error),
     };
     let done = |()| ExitCode::SUCCESS;
     let result = match &args.command {
         Command::Generate(args) => generate::run(args),
-        Command::Chat(args) => chat::run(args).map(done),
+        Command::Chat(args) => chat::run(args),
         Command::Info(args) => info::file(args).map(done),
-        Command::Kernels(args) => kernels::run(args).map(done),
+        Command::Kernels(args) => kernels::run(args).map(done).map_err(Failure::from),
         Command::Bench(args) => bench::run(args).map(done),
         Command::Create(args) => create::run(args).map(done),
         Command::Profile(args) => profile::run(args),
-        Command::Baseline(args) => baseline::run(args).map(done),
+        Command::Baseline(args) => baseline::run(args).map(done).map_err(Failure::from),
     };
-    result.unwrap_or_else(|error| {
-        remark(&format!("smallmind: {error}\n"));
-        ExitCode::FAILURE
-    })
+    result.unwrap_or_else(Failure::report)
 }
 
 /// Prints help on request, or the fault of the command line.
@@ -60,10 +60,14 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(error.exit_code() as u8);
     }
-    // clap's text has the fault first (a missing argument's name is on a line of its own), then an empty
-    // line and usage: the fault is enough.
+    // clap's text has the fault first (a missing argument's name is on a line of its own), then tips and usage behind
+    // empty lines. A tip on how to pass an option as a value is no help here: no command takes values without options.
     let text = error.to_string();
     let fault: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    remark(&format!("smallmind: {} (see --help)\n", fault.join(" ").trim_start_matches("error: ")));
+    let tips = text.lines().filter_map(|line| line.trim_start().strip_prefix("tip: "));
+    let tips: Vec<_> = tips.filter(|tip| !tip.contains("as a value")).collect();
+    let fault = fault.join(" ");
+    let said = [&[fault.trim_start_matches("error: ")], &tips[..]].concat();
+    complain(&format!("{} (see --help)", said.join("; ")));
     ExitCode::from(2)
 }

@@ -5,18 +5,23 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use smallmind::chat::Message;
 use smallmind::format::MapSource;
-use smallmind::model::{LoadParams, Model, RopeOverrides};
-use smallmind::profile;
-use smallmind::runtime::generation::{Event, GenerationParams, Output, StopReason, Summary, drive};
+use smallmind::model::{LoadParams, Model, Progress, RopeOverrides};
+use smallmind::profile::{self, Zone};
+use smallmind::runtime::generation::{
+    Event, GenerationParams, MAX_STOPS, Output, StopReason, Summary, drive,
+};
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
 use smallmind::runtime::{Context, ContextParams};
-use smallmind::{Error, Result, threads};
+use smallmind::text::{escaped, escaped_lines};
+use smallmind::{Error, threads};
 
-use crate::args::{ModelArgs, SamplingArgs};
-use crate::interrupt::Generating;
-use crate::output::{failed, remark};
+use crate::args::{ModelArgs, SamplingArgs, TextArgs};
+use crate::failure::{Failure, Result};
+use crate::interrupt::Stoppable;
+use crate::machine::{check_context, explain, warn_of_threads};
+use crate::output::{PATIENCE, bar, failed, remark, while_waiting};
 
 /// Most positions of context by default: the cache for all positions that a model was trained on may not fit into
 /// memory.
@@ -26,78 +31,155 @@ const DEFAULT_CONTEXT: usize = 4096;
 pub struct Written {
     pub text: String,
     pub summary: Summary,
-    /// Ended by Ctrl-C.
-    pub interrupted: bool,
+    /// Standard output is closed: nobody reads any more.
+    pub closed: bool,
 }
 
 /// A model and a context, ready to write.
 pub struct Session {
     pub context: Context,
-    pub sampler: Sampler,
-    pub seed: u64,
+    sampler: Sampler,
+    sampling: SamplerParams,
+    /// Samplers made so far.
+    samplers: u64,
+    parse_special: bool,
+    adds_bos: bool,
     load_seconds: f64,
     quiet: bool,
     profile: bool,
 }
 
 impl Session {
-    pub fn open(args: &ModelArgs, sampling: &SamplingArgs, length: &GenerationParams<'_>) -> Result<Session> {
+    pub fn open(args: &ModelArgs, sampling: &SamplingArgs, text: &TextArgs) -> Result<Session> {
         profile::set_enabled(args.profile);
-        let seed = sampling.seed.unwrap_or_else(clock_seed);
-        let params = SamplerParams::default()
+        // Report a wrong value before a long load.
+        if text.stop.len() > MAX_STOPS {
+            let count = text.stop.len();
+            return Err(Failure::Usage(format!(
+                "'--stop <TEXT>' {count} times; at most {MAX_STOPS} are taken"
+            )));
+        }
+        let sampling = SamplerParams::default()
             .with_temperature(sampling.temp)
             .with_top_k(sampling.top_k)
             .with_top_p(sampling.top_p)
             .with_min_p(sampling.min_p)
             .with_repetition_penalty(sampling.repeat_penalty)
-            .with_seed(seed);
-        // Report a wrong value before a long load.
-        params.validate()?;
-        length.validate()?;
-        let rope = RopeOverrides::default().with_base(args.rope_base).with_factor(args.rope_scale);
-        rope.check()?;
+            .with_seed(sampling.seed.unwrap_or_else(clock_seed));
+        let threads = args.threads.unwrap_or_else(threads::available);
+        warn_of_threads(threads, args.quiet);
         let start = Instant::now();
         let model = load(args)?;
         let load_seconds = start.elapsed().as_secs_f64();
-        let sampler = Sampler::new(params, model.config().n_vocab)?;
-        let threads = args.threads.unwrap_or_else(threads::available);
-        let n_ctx = args.ctx.unwrap_or_else(|| model.config().n_ctx_train.min(DEFAULT_CONTEXT));
-        let params =
-            ContextParams::default().with_n_ctx(n_ctx).with_threads(threads).with_kv(args.kv).with_rope(rope);
-        let context = Context::new(model, &params)?;
+        let sampler = Sampler::new(sampling, model.config().n_vocab)?;
+        let context = context(model, args, threads)?;
         if let (Some(warning), false) = (context.warning(), args.quiet) {
             remark(&format!("[{warning}]\n"));
         }
-        Ok(Session { context, sampler, seed, load_seconds, quiet: args.quiet, profile: args.profile })
+        Ok(Session {
+            context,
+            sampler,
+            sampling,
+            samplers: 1,
+            parse_special: text.parse_special,
+            adds_bos: !text.no_bos,
+            load_seconds,
+            quiet: args.quiet,
+            profile: args.profile,
+        })
     }
 
     pub fn model(&self) -> &Arc<Model> {
         self.context.model()
     }
 
-    /// Appends `prompt`, streams the generated text to standard output and returns it. Ctrl-C ends the generation, also
-    /// between two pieces of the prompt.
-    pub fn write(&mut self, prompt: &[u32], params: &GenerationParams<'_>) -> Result<Written> {
-        let generating = Generating::begin();
-        let mut text = String::new();
-        let mut out = std::io::stdout().lock();
-        let mut result = Ok(());
-        let summary = drive(&mut self.context, &mut self.sampler, prompt, params, &mut |event| {
-            if let Event::Output(Output { text: piece, .. }) = event {
-                text.push_str(piece);
-                result = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+    /// Tokens of a text that is to be continued.
+    pub fn text_tokens(&self, text: &str) -> Result<Vec<u32>> {
+        while_waiting(self.quiet, "tokenizing", || {
+            let _zone = profile::scope(Zone::Tokenize);
+            Ok(self.model().tokenizer()?.encode(text, self.parse_special, self.adds_bos)?)
+        })
+    }
+
+    /// Tokens of a conversation, ending where the model's next reply begins. Names of special tokens in a message are
+    /// text, unless the command line says otherwise.
+    pub fn conversation_tokens(&self, messages: &[Message<'_>]) -> Result<Vec<u32>> {
+        let model = self.model();
+        while_waiting(self.quiet, "tokenizing", || {
+            let (template, tokenizer) = (model.chat_template()?, model.tokenizer()?);
+            if self.parse_special {
+                let text = rendering(|| template.render(messages, true))?;
+                let _zone = profile::scope(Zone::Tokenize);
+                return Ok(tokenizer.encode_chat(&text, self.adds_bos)?);
             }
-            if result.is_err() || generating.interrupted() {
+            let marked = rendering(|| template.render_inert(messages, true, tokenizer.control_texts()))?;
+            let _zone = profile::scope(Zone::Tokenize);
+            let Some(bos) = tokenizer.added_bos().filter(|_| self.adds_bos) else {
+                return Ok(tokenizer.encode_marked(&marked.text, marked.mark)?);
+            };
+            // Once, also where the template writes it.
+            let mut tokens = tokenizer.encode_marked(tokenizer.without_bos(&marked.text), marked.mark)?;
+            tokens.insert(0, bos);
+            Ok(tokens)
+        })
+    }
+
+    /// Keeps as much of the context as `tokens` begins with, but not all of them, for the logits after the last one.
+    /// Returns how many are kept.
+    pub fn keep_beginning(&mut self, tokens: &[u32]) -> Result<usize> {
+        let same = self.context.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let mut kept = same.min(tokens.len().saturating_sub(1));
+        if kept == self.context.len() {
+            return Ok(kept);
+        }
+        if self.context.rewind(kept).is_err() {
+            // A layer with a window has released positions before these.
+            self.context.clear();
+            kept = 0;
+        }
+        // The sampler forgets as well, and draws other numbers than for what was taken back.
+        let sampling = self.sampling.with_seed(self.sampling.seed.wrapping_add(self.samplers));
+        self.sampler = Sampler::new(sampling, self.model().config().n_vocab)?;
+        self.samplers += 1;
+        tokens[..kept].iter().try_for_each(|&token| self.sampler.read(token))?;
+        Ok(kept)
+    }
+
+    /// Forgets all tokens.
+    pub fn clear(&mut self) {
+        self.context.clear();
+        self.sampler.reset();
+    }
+
+    /// Appends `prompt`, streams the generated text to standard output and returns it. Ctrl-C ends the generation, also
+    /// between two pieces of the prompt. On a terminal, control characters of the text are escaped.
+    pub fn write(
+        &mut self,
+        prompt: &[u32],
+        params: &GenerationParams<'_>,
+        stoppable: &Stoppable,
+    ) -> Result<Written> {
+        let mut out = Stream::new();
+        let reading = bar(self.quiet, prompt.len() as u64, "reading the prompt {bar:40} {pos}/{len} tokens");
+        let start = Instant::now();
+        let driven = drive(&mut self.context, &mut self.sampler, prompt, params, &mut |event| {
+            match event {
+                Event::Prompt { read, .. } if start.elapsed() > PATIENCE => reading.set_position(read as u64),
+                Event::Output(Output { text: piece, .. }) => {
+                    reading.finish_and_clear();
+                    out.write(piece);
+                }
+                _ => {}
+            }
+            if out.failed() || stoppable.requested() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
-        })?;
-        match result.and_then(|()| writeln!(out)) {
-            // A closed pipe is no error: nobody reads any more.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failed(error)),
-            _ => Ok(Written { text, summary, interrupted: generating.interrupted() }),
-        }
+        });
+        reading.finish_and_clear();
+        let (text, closed) = out.finish(driven.is_ok())?;
+        Ok(Written { text, summary: driven?, closed })
     }
 
     /// One line on the speed, unless quiet.
@@ -114,14 +196,16 @@ impl Session {
             _ => "ended",
         };
         remark(&format!(
-            "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · loaded in {:.2} s · {} threads · seed {} · {why}]\n",
+            "[prefill {} tokens, {:.1} tok/s · decode {} tokens, {:.1} tok/s · context {} of {} · loaded in {:.2} s · {} threads · seed {} · {why}]\n",
             summary.n_prompt,
             summary.prefill_rate(),
             summary.n_generated,
             summary.decode_rate(),
+            self.context.len(),
+            self.context.n_ctx(),
             self.load_seconds,
             self.context.threads(),
-            self.seed,
+            self.sampling.seed,
         ));
     }
 
@@ -133,6 +217,78 @@ impl Session {
     }
 }
 
+/// Runs a template under its zone of the profile.
+fn rendering<T>(render: impl FnOnce() -> T) -> T {
+    let _zone = profile::scope(Zone::ChatTemplate);
+    render()
+}
+
+/// Generated text on its way to standard output.
+struct Stream {
+    out: std::io::StdoutLock<'static>,
+    escapes: bool,
+    text: String,
+    result: std::io::Result<()>,
+}
+
+impl Stream {
+    fn new() -> Stream {
+        let out = std::io::stdout().lock();
+        // A file or another program gets the text as the model wrote it.
+        Stream { escapes: out.is_terminal(), out, text: String::new(), result: Ok(()) }
+    }
+
+    fn write(&mut self, piece: &str) {
+        self.text.push_str(piece);
+        let written = match self.escapes {
+            true => write!(self.out, "{}", escaped_lines(piece)),
+            false => self.out.write_all(piece.as_bytes()),
+        };
+        self.result = written.and_then(|()| self.out.flush());
+    }
+
+    fn failed(&self) -> bool {
+        self.result.is_err()
+    }
+
+    /// Ends the line, unless an error ended the generation before its first word; returns the text, and whether nobody
+    /// reads any more.
+    fn finish(mut self, whole: bool) -> Result<(String, bool)> {
+        let ended = match whole || !self.text.is_empty() {
+            true => self.result.and_then(|()| writeln!(self.out)),
+            false => self.result,
+        };
+        match ended {
+            Ok(()) => Ok((self.text, false)),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok((self.text, true)),
+            Err(error) => Err(failed(error).into()),
+        }
+    }
+}
+
+/// A context as the command line asks for it.
+fn context(model: Arc<Model>, args: &ModelArgs, threads: usize) -> Result<Context> {
+    let n_ctx = match args.ctx {
+        None => model.config().n_ctx_train.min(DEFAULT_CONTEXT),
+        Some(0) => model.config().n_ctx_train,
+        Some(ctx) => ctx,
+    };
+    let rope = RopeOverrides::default().with_base(args.rope_base).with_factor(args.rope_scale);
+    let params =
+        ContextParams::default().with_n_ctx(n_ctx).with_threads(threads).with_kv(args.kv).with_rope(rope);
+    if args.ctx.is_some() {
+        check_context(&model, &params, n_ctx)?;
+    }
+    Context::new(model, &params).map_err(|error| match error {
+        Error::OutOfMemory { .. } => {
+            let hint =
+                format!("a context of {n_ctx} positions; a smaller --ctx takes less, and so does --kv q8_0");
+            Failure::Hinted(error, hint)
+        }
+        other => Failure::Failed(other),
+    })
+}
+
 fn clock_seed() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     // Short enough to be typed again.
@@ -141,51 +297,57 @@ fn clock_seed() -> u64 {
 
 /// Loads a model, with a progress bar on a terminal if the load takes long.
 pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
-    let bar = if args.quiet || !std::io::stderr().is_terminal() {
-        ProgressBar::hidden()
-    } else {
-        ProgressBar::new(1000)
-    };
-    if let Ok(style) = ProgressStyle::with_template("loading {bar:40} {percent:>3} %") {
-        bar.set_style(style);
-    }
     let start = Instant::now();
-    let progress = |done: f32| {
-        // For a short load, a bar would only flicker.
-        if start.elapsed() > Duration::from_millis(300) {
-            bar.set_position((done * 1000.0) as u64);
+    let params = LoadParams::default().with_activations(args.activations);
+    let model = with_load_bar(args.quiet, |progress| {
+        let params = params.with_progress(progress);
+        if args.mmap {
+            // SAFETY: --mmap is the user's promise (see its help) that nobody changes the file while the program runs.
+            unsafe { MapSource::open(&args.model) }.and_then(|map| Model::from_source(Arc::new(map), &params))
+        } else {
+            Model::open(&args.model, &params)
         }
-        ControlFlow::Continue(())
-    };
-    let params = LoadParams::default().with_progress(&progress).with_activations(args.activations);
-    let model = if args.mmap {
-        // SAFETY: --mmap is the user's promise (see its help) that nobody changes the file while the program runs.
-        unsafe { MapSource::open(&args.model) }.and_then(|map| Model::from_source(Arc::new(map), &params))
-    } else {
-        Model::open(&args.model, &params)
-    };
-    bar.finish_and_clear();
-    let model = model?;
+    })
+    .map_err(explain(&args.model))?;
     if !args.quiet {
         let (config, seconds) = (model.config(), start.elapsed().as_secs_f64());
         let name = if config.name.is_empty() { &config.architecture } else { &config.name };
         let megabytes = model.weight_bytes() as f64 / 1e6;
         remark(&format!(
-            "[{name}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels, {}-bit activations]\n",
+            "[{}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels, {}-bit activations]\n",
+            escaped(name),
             model.kernels().isa().name(),
             8 * args.activations.bytes()
         ));
+        for warning in &config.warnings {
+            remark(&format!("[{}]\n", escaped(warning)));
+        }
     }
     Ok(model)
+}
+
+/// Runs a load with a bar on a terminal, where it takes long.
+pub fn with_load_bar<T>(quiet: bool, load: impl FnOnce(Progress<'_>) -> T) -> T {
+    let bar = bar(quiet, 1000, "loading {bar:40} {percent:>3} %");
+    let start = Instant::now();
+    let loaded = load(&|done: f32| {
+        // For a short load, a bar would only flicker.
+        if start.elapsed() > Duration::from_millis(300) {
+            bar.set_position((done * 1000.0) as u64);
+        }
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    loaded
 }
 
 /// Checks that the prompt has tokens and fits into the context.
 pub fn checked_prompt(tokens: Vec<u32>, n_ctx: usize) -> Result<Vec<u32>> {
     if tokens.is_empty() {
-        return Err(Error::invalid("the prompt is empty"));
+        return Err(Error::invalid("the prompt is empty").into());
     }
     if tokens.len() >= n_ctx {
-        return Err(Error::ContextFull { n_ctx, needed: tokens.len() + 1 });
+        return Err(Error::ContextFull { n_ctx, needed: tokens.len() + 1 }.into());
     }
     Ok(tokens)
 }

@@ -11,13 +11,16 @@
 //! tokens](crate::tokenizer::Tokenizer::is_control) from it.
 
 mod clock;
+mod inert;
 mod json;
 
 #[cfg(test)]
 mod tests;
 
+pub use inert::Marked;
+
 use crate::format::gguf::Metadata;
-use crate::memory::reserve::{copied_text, probe};
+use crate::memory::reserve::{copied_text, held};
 use crate::{Error, Result};
 use minijinja::{Environment, ErrorKind, Value, context};
 
@@ -115,9 +118,9 @@ impl Template {
     /// in the wrong order), and where a rendering exceeds a limit; [`Error::OutOfMemory`].
     pub fn render(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(|e| Error::Internal(describe(&e)))?;
-        // minijinja allocates infallibly: check first that it can have the memory for copies of the messages.
+        // minijinja allocates infallibly: memory for copies of the messages is held ready.
         let bytes = messages.iter().map(|message| message.role.len() + message.content.len() + MESSAGE_BYTES);
-        probe(bytes.fold(0, usize::saturating_add), WHAT)?;
+        let _held = held(bytes.fold(0, usize::saturating_add), WHAT)?;
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| context!(role => message.role, content => message.content))

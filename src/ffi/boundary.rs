@@ -5,7 +5,19 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::log::{SM_LOG_ERROR, log};
-use super::status::{Failure, SM_STATUS_INTERNAL, SM_STATUS_OK, sm_status};
+use super::status::{Failure, SM_STATUS_INTERNAL, SM_STATUS_OK, SM_STATUS_OUT_OF_MEMORY, sm_status};
+use crate::memory::spare;
+
+/// Runs `body`, which allocates in many places that can't fail, and reports. It is refused where memory is so short that
+/// there is no [spare](crate::memory::spare) for these.
+pub(super) fn call_with_spare(body: impl FnOnce() -> Result<(), Failure>) -> sm_status {
+    call(|| {
+        if !spare::ready_for_work() {
+            return Err(Failure::new(SM_STATUS_OUT_OF_MEMORY, "out of memory: no spare memory for the call"));
+        }
+        body()
+    })
+}
 
 /// Runs `body` and reports.
 ///
@@ -13,6 +25,8 @@ use super::status::{Failure, SM_STATUS_INTERNAL, SM_STATUS_OK, sm_status};
 /// [`super::handle::Exclusive`], which refuses every later call.
 #[inline]
 pub(super) fn call(body: impl FnOnce() -> Result<(), Failure>) -> sm_status {
+    // A call that needs none goes on without.
+    let _ = spare::ready();
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => SM_STATUS_OK,
         Ok(Err(failure)) => failure.publish(),

@@ -1,13 +1,16 @@
 //! Arrays and strings that cross the boundary. On the way in, a pointer and a count are checked. On the way out, the count
 //! is always stored, and the elements only if all of them fit; (NULL, 0) asks for the count only.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::mem::{align_of, size_of};
 use std::path::PathBuf;
 use std::{ptr, slice, str};
 
 use super::params::Versioned;
 use super::status::Failure;
+
+/// Longest path: no system takes a longer one.
+const MAX_PATH_BYTES: usize = 32 << 10;
 
 /// The caller's array. NULL is fine for no elements.
 ///
@@ -62,16 +65,41 @@ pub(super) fn check<T>(data: *const T, len: usize, what: &'static str) -> Result
     Ok(())
 }
 
-/// The caller's NUL-terminated UTF-8.
+/// A length within the library's limit: a longer array is refused before it is read.
+pub(super) fn at_most(len: usize, most: usize, what: &'static str) -> Result<usize, Failure> {
+    if len > most {
+        return Err(Failure::invalid(format!("{what} is {len}; at most {most}")));
+    }
+    Ok(len)
+}
+
+/// The bytes before the NUL, which must come within `most` bytes: what stands behind these is not read.
 ///
 /// # Safety
 /// `text` is NULL or NUL-terminated, and unchanged during `'a`.
-pub(super) unsafe fn string<'a>(text: *const c_char, what: &'static str) -> Result<&'a str, Failure> {
+unsafe fn terminated<'a>(text: *const c_char, most: usize, what: &'static str) -> Result<&'a [u8], Failure> {
     if text.is_null() {
         return Err(Failure::null(what));
     }
-    // SAFETY: not NULL, so NUL-terminated.
-    utf8(unsafe { CStr::from_ptr(text) }.to_bytes(), what)
+    let text = text.cast::<u8>();
+    // SAFETY: bytes up to the NUL are readable, and the search ends there.
+    let len = (0..=most).find(|&at| unsafe { text.add(at).read() } == 0);
+    let len = len.ok_or_else(|| Failure::invalid(format!("{what} is longer than {most} bytes")))?;
+    // SAFETY: `len` readable bytes, unchanged during `'a`.
+    Ok(unsafe { slice::from_raw_parts(text, len) })
+}
+
+/// The caller's NUL-terminated UTF-8 of at most `most` bytes.
+///
+/// # Safety
+/// `text` is NULL or NUL-terminated, and unchanged during `'a`.
+pub(super) unsafe fn string<'a>(
+    text: *const c_char,
+    most: usize,
+    what: &'static str,
+) -> Result<&'a str, Failure> {
+    // SAFETY: the function's contract.
+    utf8(unsafe { terminated(text, most, what) }?, what)
 }
 
 /// The caller's UTF-8 of `len` bytes.
@@ -97,11 +125,8 @@ fn utf8<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a str, Failure> {
 /// # Safety
 /// As [`string`].
 pub(super) unsafe fn path(path: *const c_char) -> Result<PathBuf, Failure> {
-    if path.is_null() {
-        return Err(Failure::null("path"));
-    }
-    // SAFETY: not NULL, so NUL-terminated.
-    let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
+    // SAFETY: the function's contract.
+    let bytes = unsafe { terminated(path, MAX_PATH_BYTES, "path") }?;
     if bytes.is_empty() {
         return Err(Failure::invalid("path is empty"));
     }
@@ -217,6 +242,8 @@ unsafe fn fits(
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CStr;
+
     use super::*;
     use crate::ffi::status::{
         SM_STATUS_BUFFER_TOO_SMALL, SM_STATUS_INVALID_ARGUMENT, SM_STATUS_NULL_POINTER,
@@ -264,9 +291,12 @@ mod tests {
     #[test]
     fn strings_are_checked() {
         // SAFETY: NUL-terminated.
-        let read = |bytes: &'static CStr| unsafe { string(bytes.as_ptr(), "prompt") }.map_err(|e| e.message);
+        let read =
+            |bytes: &'static CStr| unsafe { string(bytes.as_ptr(), 6, "prompt") }.map_err(|e| e.message);
         assert_eq!(read(c"na\u{ef}ve"), Ok("na\u{ef}ve"));
         assert_eq!(read(c"ab\xff"), Err("prompt is not UTF-8 from byte 2 on".into()));
+        assert_eq!(read(c"1234567"), Err("prompt is longer than 6 bytes".into()));
+        assert!(at_most(7, 6, "prompt").is_err() && at_most(6, 6, "prompt").is_ok());
         // SAFETY: NULL is allowed to be passed.
         assert_eq!(unsafe { path(ptr::null()) }.unwrap_err().status, SM_STATUS_NULL_POINTER);
         // SAFETY: NUL-terminated.

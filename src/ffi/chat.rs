@@ -9,10 +9,16 @@ use super::boundary;
 use super::buffers;
 use super::handle::borrow;
 use super::model::sm_model;
-use super::params::boolean;
-use super::status::{Failure, SM_STATUS_OUT_OF_MEMORY, sm_status};
+use super::params::{self, boolean};
+use super::status::{Failure, sm_status};
 use crate::chat::Message;
+use crate::memory::reserve::{held, with_room};
+use crate::memory::spare::Hold;
 use crate::profile::{self, Zone};
+use crate::tokenizer::MAX_TEXT_BYTES;
+
+/// Most messages of a conversation.
+const MAX_MESSAGES: usize = 1 << 16;
 
 /// One turn of a conversation.
 #[repr(C)]
@@ -28,8 +34,9 @@ pub struct sm_chat_message {
 /// `parse_special` 1.
 ///
 /// `add_generation_prompt` 1 ends the prompt where the assistant's answer begins. A control token's name within a
-/// message's content is then read as that token, too: check text that you don't trust. `SM_STATUS_UNSUPPORTED` if the
-/// model's file has no template.
+/// message's content is then read as that token, too: for text that a person typed, call `sm_chat_tokenize` instead.
+/// `SM_STATUS_UNSUPPORTED` if the model's file has no template. `SM_STATUS_INVALID_ARGUMENT`: more than 65,536 messages, or
+/// a role or a content of more than 16,777,216 bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_chat_apply(
     model: *const sm_model,
@@ -42,14 +49,51 @@ pub unsafe extern "C" fn sm_chat_apply(
     length: *mut usize,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         let template = borrow(model, "model")?.model.chat_template()?;
         let messages = conversation(messages, stride, n_messages)?;
         let add_generation_prompt = boolean(add_generation_prompt, "add_generation_prompt")?;
         let _zone = profile::scope(Zone::ChatTemplate);
+        let _held = hold_rendering(&messages)?;
         let prompt = template.render(&messages, add_generation_prompt)?;
         buffers::give_text(prompt.as_bytes(), text, capacity, length, "text")
     })
+}
+
+/// The tokens of the prompt for `n_messages` messages, `stride` bytes apart (`sizeof(sm_chat_message)`), as `sm_tokenize`
+/// would make them with `parse_special` 1 of the text of `sm_chat_apply`, except that roles and contents are inert: only the
+/// template writes control tokens, and the name of one in a message, as a person may type it, is text.
+///
+/// Otherwise as `sm_chat_apply`. `SM_STATUS_UNSUPPORTED` also if the model has no tokenizer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_chat_tokenize(
+    model: *const sm_model,
+    messages: *const sm_chat_message,
+    stride: usize,
+    n_messages: usize,
+    add_generation_prompt: i32,
+    tokens: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call_with_spare(|| unsafe {
+        let model = &borrow(model, "model")?.model;
+        let messages = conversation(messages, stride, n_messages)?;
+        let add_generation_prompt = boolean(add_generation_prompt, "add_generation_prompt")?;
+        let _zone = profile::scope(Zone::ChatTemplate);
+        let _held = hold_rendering(&messages)?;
+        let prompt = model.chat_tokens(&messages, add_generation_prompt)?;
+        buffers::give_array(&prompt, tokens, capacity, count, "tokens")
+    })
+}
+
+/// Holds memory ready for what a template makes of the messages: copies that can't fail, of which it trims some, splits or
+/// joins.
+fn hold_rendering(messages: &[Message<'_>]) -> crate::Result<Option<Hold>> {
+    const COPIES: usize = 4;
+    let bytes = messages.iter().map(|message| message.role.len() + message.content.len());
+    held(bytes.fold(1 << 20, |sum, bytes| sum.saturating_add(COPIES * bytes)), "a conversation")
 }
 
 /// The caller's messages.
@@ -62,22 +106,25 @@ unsafe fn conversation<'a>(
     stride: usize,
     n: usize,
 ) -> Result<Vec<Message<'a>>, Failure> {
-    if n > 0 && stride < size_of::<sm_chat_message>() {
-        let least = size_of::<sm_chat_message>();
-        return Err(Failure::invalid(format!("stride is {stride}; a message has {least} bytes")));
+    let (known, n) = (size_of::<sm_chat_message>(), buffers::at_most(n, MAX_MESSAGES, "n_messages")?);
+    if n > 0 && !(known..=params::LARGEST).contains(&stride) {
+        return Err(Failure::invalid(format!(
+            "stride is {stride}; a message has {known} bytes, and no structure more than {}",
+            params::LARGEST
+        )));
     }
-    let bytes = n.checked_mul(stride).ok_or_else(|| Failure::invalid(format!("n_messages is {n}")))?;
+    let bytes = n.checked_mul(stride).ok_or_else(|| Failure::invalid(format!("stride is {stride}")))?;
     // SAFETY: the function's contract; this checks for NULL and for sizes that can't be.
-    unsafe { buffers::array(messages.cast::<u8>(), bytes, "messages") }?;
-    let mut conversation = Vec::new();
-    let no_room = |_| Failure::new(SM_STATUS_OUT_OF_MEMORY, format!("no memory for {n} messages"));
-    conversation.try_reserve_exact(n).map_err(no_room)?;
-    for i in 0..n {
-        // SAFETY: message i is within the array; read unaligned, since the stride is the caller's.
-        let message = unsafe { messages.byte_add(i * stride).read_unaligned() };
+    let bytes = unsafe { buffers::array(messages.cast::<u8>(), bytes, "messages") }?;
+    let mut conversation = with_room(n, "the messages")?;
+    for message in bytes.chunks_exact(stride.max(1)) {
+        params::refuse_unknown("sm_chat_message", known, &message[known..])?;
+        // SAFETY: as many bytes as a message has; read unaligned, since the stride is the caller's.
+        let message = unsafe { message.as_ptr().cast::<sm_chat_message>().read_unaligned() };
         // SAFETY: the function's contract.
-        let (role, content) =
-            unsafe { (buffers::string(message.role, "role")?, buffers::string(message.content, "content")?) };
+        let role = unsafe { buffers::string(message.role, MAX_TEXT_BYTES, "role") }?;
+        // SAFETY: the function's contract.
+        let content = unsafe { buffers::string(message.content, MAX_TEXT_BYTES, "content") }?;
         conversation.push(Message { role, content });
     }
     Ok(conversation)

@@ -11,7 +11,7 @@ use super::buffers;
 use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give};
 use super::log::{SM_LOG_INFO, SM_LOG_WARNING, log};
 use super::model::sm_model;
-use super::params::{self, Params, Versioned};
+use super::params::{self, Field, Params, Versioned};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::kv::CacheType;
@@ -76,6 +76,21 @@ pub struct sm_context_params {
 // SAFETY: repr(C); integers, floats and a raw pointer.
 unsafe impl Versioned for sm_context_params {
     const NAME: &'static str = "sm_context_params";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self {
+            struct_size,
+            n_ctx,
+            n_batch,
+            n_output,
+            n_threads,
+            cache_type,
+            rope_scale,
+            rope_base,
+            team,
+        } = self;
+        see(&[struct_size, n_ctx, n_batch, n_output, n_threads, cache_type, rope_scale, rope_base, team]);
+    }
 }
 
 // SAFETY: struct_size is first.
@@ -119,7 +134,7 @@ unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams,
         }
     };
     // SAFETY: the function's contract.
-    let team = unsafe { team::share(read.team) };
+    let team = unsafe { team::share(read.team) }?;
     Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, team, kv, rope })
 }
 
@@ -138,6 +153,11 @@ pub struct sm_memory_estimate {
 // SAFETY: repr(C); integers.
 unsafe impl Versioned for sm_memory_estimate {
     const NAME: &'static str = "sm_memory_estimate";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { cache_bytes, arena_bytes, total_bytes } = self;
+        see(&[cache_bytes, arena_bytes, total_bytes]);
+    }
 }
 
 /// Fills `params` with the defaults. `struct_size` is `sizeof(sm_context_params)`.
@@ -160,7 +180,7 @@ pub unsafe extern "C" fn sm_context_memory(
     struct_size: usize,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         let model = borrow(model, "model")?;
         let memory = Context::memory(&model.model, &read_params(params)?)?;
         let result = sm_memory_estimate {
@@ -175,7 +195,11 @@ pub unsafe extern "C" fn sm_context_memory(
 /// Makes an empty context for the model in `*context`, which you free with `sm_context_free`. `params` may be NULL. The
 /// model may be freed before the context.
 ///
-/// `SM_STATUS_OUT_OF_MEMORY` if the system refuses the memory that `sm_context_memory` tells.
+/// `SM_STATUS_OUT_OF_MEMORY` if the system refuses the memory that `sm_context_memory` tells, `SM_STATUS_NO_THREADS` if it
+/// refuses a thread.
+///
+/// A context and its team belong to the process that made them. In a fork of it, every call with them returns
+/// `SM_STATUS_WRONG_PROCESS`, and freeing them does nothing. The model may be used there, to make another context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_create(
     model: *const sm_model,
@@ -183,7 +207,7 @@ pub unsafe extern "C" fn sm_context_create(
     context: *mut *mut sm_context,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         clear_out(context, "context")?;
         let model = borrow(model, "model")?;
         let _zone = profile::scope(Zone::ContextCreate);
@@ -193,12 +217,13 @@ pub unsafe extern "C" fn sm_context_create(
             log(SM_LOG_WARNING, &warning);
         }
         let cancel = made.canceller();
-        give(context, sm_context { context: Exclusive::new("the context", made), cancel });
+        let home = made.home().clone();
+        give(context, sm_context { context: Exclusive::at_home("the context", made, &home), cancel });
         Ok(())
     })
 }
 
-/// Frees a context; NULL is fine. While a call is using it, the status is `SM_STATUS_BUSY` and it is not freed.
+/// Frees a context; NULL is fine. In a fork of the process that made it, nothing is done. While a call is using it, the status is `SM_STATUS_BUSY` and it is not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_free(context: *mut sm_context) -> sm_status {
     // SAFETY: the header's contract.
@@ -230,6 +255,21 @@ pub unsafe extern "C" fn sm_context_n_past(context: *const sm_context, n_past: *
     boundary::call(|| unsafe { buffers::give_value(enter(context)?.len(), n_past, "n_past") })
 }
 
+/// Copies the tokens that the context holds, in order, into `tokens`: those of all `sm_decode` and `sm_generate` calls since
+/// it was created or cleared, without those that were rewound.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_tokens(
+    context: *const sm_context,
+    tokens: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        buffers::give_array(enter(context)?.tokens(), tokens, capacity, count, "tokens")
+    })
+}
+
 /// Stores the number of tokens that the context has room for in `*n_ctx`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_n_ctx(context: *const sm_context, n_ctx: *mut usize) -> sm_status {
@@ -252,6 +292,9 @@ pub unsafe extern "C" fn sm_decode(
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
         let mut context = enter(context)?;
+        // Before a token is read: so many may not be there.
+        buffers::check(tokens, n_tokens, "tokens")?;
+        context.check_room(n_tokens)?;
         let tokens = buffers::array(tokens, n_tokens, "tokens")?;
         Ok(context.decode(tokens, logits_mode(logits)?)?)
     })
@@ -260,17 +303,50 @@ pub unsafe extern "C" fn sm_decode(
 /// Cancels the `sm_decode` or `sm_generate` that is using this context, between two steps of a pass: within milliseconds.
 /// That call returns `SM_STATUS_CANCELLED`. A cancelled decode has appended nothing; a cancelled generation has appended
 /// the tokens that it generated before. The context stays usable. A call that waits for a shared team is cancelled when it
-/// gets the team. If no call is using the context, nothing happens.
+/// gets the team. If no call is using the context, nothing happens: to cancel a generation that may not have begun yet,
+/// call `sm_context_cancel_generation`.
 ///
-/// This is the only function that you may call for a context that is in use: on any thread, also from a callback, but never
-/// after `sm_context_free`.
+/// These two are the only functions that you may call for a context that is in use: on any thread, also from a callback,
+/// but never after `sm_context_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_cancel(context: *const sm_context) -> sm_status {
     boundary::call(|| {
         // SAFETY: the header's contract.
-        unsafe { borrow(context, "context") }?.cancel.cancel();
+        unsafe { canceller(context) }?.cancel();
         Ok(())
     })
+}
+
+/// Cancels the context's generations whose `sm_generate_params.generation_id` is `generation_id` or lower: one that is
+/// running, as `sm_context_cancel` does, and those that haven't begun yet, which return `SM_STATUS_CANCELLED` at once and
+/// change nothing. Generations with a higher number, or none, go on.
+///
+/// `SM_STATUS_INVALID_ARGUMENT`: `generation_id` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_cancel_generation(
+    context: *const sm_context,
+    generation_id: u64,
+) -> sm_status {
+    boundary::call(|| {
+        // SAFETY: the header's contract.
+        let canceller = unsafe { canceller(context) }?;
+        if generation_id == 0 {
+            return Err(Failure::invalid("generation_id is 0, which is no generation's number"));
+        }
+        canceller.cancel_generation(generation_id);
+        Ok(())
+    })
+}
+
+/// The handle that cancels a context's calls, while one is running or not.
+///
+/// # Safety
+/// `context` is NULL or alive during `'a`.
+unsafe fn canceller<'a>(context: *const sm_context) -> Result<&'a Canceller, Failure> {
+    // SAFETY: the function's contract.
+    let context = unsafe { borrow(context, "context") }?;
+    context.context.check_home()?;
+    Ok(&context.cancel)
 }
 
 /// Points `*logits` to the logits of the last decode: `*n_rows` rows of `*n_vocab` floats, one row after another. `n_rows`

@@ -10,11 +10,15 @@ use std::ptr;
 use super::boundary;
 use super::buffers;
 use super::context::{self, sm_context};
-use super::params::{self, Params, Versioned};
+use super::params::{self, Field, Params, Versioned};
 use super::sampler::{self, sm_sampler};
 use super::status::{Failure, SM_STATUS_OUT_OF_MEMORY, sm_status};
+use super::tokenizer::SM_TOKEN_NONE;
+use crate::memory::reserve::reserve;
 use crate::profile::{self, Zone};
-use crate::runtime::generation::{Event, GenerationParams, MAX_STOPS, Output, StopReason, Summary, drive};
+use crate::runtime::generation::{
+    Event, GenerationParams, MAX_STOP_BYTES, MAX_STOPS, Output, StopReason, Summary, drive,
+};
 
 /// The model ended its text.
 pub const SM_STOP_END_OF_TEXT: i32 = 0;
@@ -27,7 +31,7 @@ pub const SM_STOP_CONTEXT_FULL: i32 = 3;
 /// The text contained one of `sm_generate_params.stop`.
 pub const SM_STOP_STRING: i32 = 4;
 
-/// Takes the text of one generated token: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the callback
+/// Takes the text of one generated token, for hosts that only show it: `text_bytes` bytes of UTF-8 with a NUL behind, which live until the callback
 /// returns. Any result but 0 stops the generation.
 ///
 /// The text has whole characters only. If a token ends within a character, the character comes with a later token, and this
@@ -40,6 +44,39 @@ pub type sm_text_callback = Option<
     unsafe extern "C" fn(user_data: *mut c_void, token: u32, text: *const c_char, text_bytes: usize) -> i32,
 >;
 
+/// A token that was generated, or text that was held back, as `sm_token_callback` gets it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_token_event {
+    /// Size of this structure in the library: fields that this header has and an older library doesn't are not there.
+    pub struct_size: usize,
+    /// The text that is complete with this token, with a NUL behind. NULL if the model has no tokenizer.
+    pub text: *const c_char,
+    /// Bytes of the text.
+    pub text_bytes: usize,
+    /// Tokens so far, this one included, without one that ends the text.
+    pub n_generated: u64,
+    /// The token. If it isn't new, the last one again.
+    pub token: u32,
+    /// 1 if this brings a new token; 0 for a last call with text that was held back.
+    pub is_new: i32,
+}
+
+// SAFETY: repr(C); integers and a raw pointer.
+unsafe impl Versioned for sm_token_event {
+    const NAME: &'static str = "sm_token_event";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { struct_size, text, text_bytes, n_generated, token, is_new } = self;
+        see(&[struct_size, text, text_bytes, n_generated, token, is_new]);
+    }
+}
+
+/// Takes each generated token with its text; `event` and its text live until the callback returns. Any result but 0 stops
+/// the generation. Otherwise as `sm_text_callback`.
+pub type sm_token_callback =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const sm_token_event) -> i32>;
+
 /// The options of a generation. Fill it with `sm_generate_params_init`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -50,7 +87,7 @@ pub struct sm_generate_params {
     pub max_tokens: usize,
     /// Gets the text; NULL, the default, for no callback.
     pub on_text: sm_text_callback,
-    /// Passed to `on_text`.
+    /// Passed to `on_text` and `on_token`.
     pub user_data: *mut c_void,
     /// `n_stop` stop strings, NUL-terminated UTF-8, which live until `sm_generate` returns. The generation ends when its text
     /// contains one of them, which may be spread over several tokens; of several that end at the same place, the longest
@@ -58,11 +95,23 @@ pub struct sm_generate_params {
     pub stop: *const *const c_char,
     /// The number of stop strings. Default 0.
     pub n_stop: usize,
+    /// Gets the tokens, and tells new ones from text that was held back; NULL, the default, for no callback. At most one of
+    /// `on_text` and `on_token` is set. With this one, the model needs no tokenizer.
+    pub on_token: sm_token_callback,
+    /// A number by which `sm_context_cancel_generation` cancels this generation, even before it begins: higher than those of
+    /// the context's earlier generations. 0, the default, for none.
+    pub generation_id: u64,
 }
 
 // SAFETY: repr(C); integers, raw pointers and an optional function pointer.
 unsafe impl Versioned for sm_generate_params {
     const NAME: &'static str = "sm_generate_params";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { struct_size, max_tokens, on_text, user_data, stop, n_stop, on_token, generation_id } =
+            self;
+        see(&[struct_size, max_tokens, on_text, user_data, stop, n_stop, on_token, generation_id]);
+    }
 }
 
 // SAFETY: struct_size is first.
@@ -75,6 +124,8 @@ unsafe impl Params for sm_generate_params {
             user_data: ptr::null_mut(),
             stop: ptr::null(),
             n_stop: 0,
+            on_token: None,
+            generation_id: 0,
         }
     }
 }
@@ -97,13 +148,36 @@ pub struct sm_generate_summary {
     pub decode_rate: f64,
     /// Why it ended: one of `SM_STOP_*`.
     pub stop_reason: i32,
-    /// Always 0.
-    pub reserved: i32,
+    /// The last generated token, also one that ended the text; `SM_TOKEN_NONE` if there is none. It is not in the context.
+    pub last_token: u32,
 }
 
 // SAFETY: repr(C); integers and floats.
 unsafe impl Versioned for sm_generate_summary {
     const NAME: &'static str = "sm_generate_summary";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self {
+            n_prompt,
+            n_generated,
+            prefill_seconds,
+            decode_seconds,
+            prefill_rate,
+            decode_rate,
+            stop_reason,
+            last_token,
+        } = self;
+        see(&[
+            n_prompt,
+            n_generated,
+            prefill_seconds,
+            decode_seconds,
+            prefill_rate,
+            decode_rate,
+            stop_reason,
+            last_token,
+        ]);
+    }
 }
 
 /// Fills `params` with the defaults. `struct_size` is `sizeof(sm_generate_params)`.
@@ -116,16 +190,26 @@ pub unsafe extern "C" fn sm_generate_params_init(
     boundary::call(|| unsafe { params::init(params, struct_size) })
 }
 
-/// Appends the prompt to the context's tokens, generates up to `max_tokens` tokens, and hands their text to the callback.
-/// The sampler's penalties count the prompt and the generated tokens. `params` may be NULL.
+/// Appends the prompt to the context's tokens, generates up to `max_tokens` tokens, and hands them to the callback. The
+/// sampler's penalties count the prompt and the generated tokens. `params` may be NULL.
+///
+/// Afterwards, whatever ended the generation, the context holds its former tokens, the prompt, and the generated tokens
+/// except the last one, `sm_generate_summary.last_token`: nothing was computed from it yet. So the next turn of a
+/// conversation is exact, to the bit, if its prompt is that token and then the tokens of what follows; or compare the whole
+/// conversation's tokens with `sm_context_tokens`, keep the beginning that they share with `sm_context_rewind`, and pass the
+/// rest.
 ///
 /// `summary` may be NULL; otherwise `summary_size` is `sizeof(sm_generate_summary)`. A stop by the callback, and a context
-/// that fills up during the generation, are no failures. After a failure the context may hold part of the text: clear or
-/// rewind it.
+/// that fills up during the generation, are no failures. After a failure while the prompt is read, the context holds its
+/// former tokens; after a later one also the prompt and the tokens generated before, except the last: `sm_context_tokens` has
+/// them. (If a layer with a window has released positions that would have to come back, it holds none.)
 ///
-/// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, or a stop string is empty, too long or no UTF-8.
-/// `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
-/// `SM_STATUS_CANCELLED`: by `sm_context_cancel`.
+/// A model without a tokenizer generates, too: with `on_token`, or no callback, and without stop strings. No token ends its
+/// text. Otherwise the status is `SM_STATUS_UNSUPPORTED`.
+///
+/// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a stop string is empty, too long or no UTF-8, or both callbacks are
+/// set. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
+/// `SM_STATUS_CANCELLED`: by `sm_context_cancel` or `sm_context_cancel_generation`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_generate(
     context: *mut sm_context,
@@ -137,9 +221,12 @@ pub unsafe extern "C" fn sm_generate(
     summary_size: usize,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         let mut context = context::enter(context)?;
         let mut sampler = sampler::enter(sampler)?;
+        // Before a token is read: so many may not be there.
+        buffers::check(prompt, n_prompt, "prompt")?;
+        context.check_room(n_prompt)?;
         let prompt = buffers::array(prompt, n_prompt, "prompt")?;
         let params = params::read(params)?;
         if !summary.is_null() {
@@ -148,12 +235,19 @@ pub unsafe extern "C" fn sm_generate(
         }
         let mut texts = [""; MAX_STOPS];
         let stops = stop_strings(&params, &mut texts)?;
-        let mut host = HostText::new(&params)?;
+        let has_text = context.model().tokenizer().is_ok();
+        let mut host = Host::new(&params, has_text)?;
         let mut on_event = |event: Event<'_>| match event {
-            Event::Output(Output { token, text }) => host.deliver(token, text),
+            Event::Output(output) => host.deliver(&output),
             Event::Prompt { .. } => ControlFlow::Continue(()),
         };
-        let params = GenerationParams { max_tokens: params.max_tokens, stops, prompt_piece: 0 };
+        let params = GenerationParams {
+            max_tokens: params.max_tokens,
+            stops,
+            prompt_piece: 0,
+            needs_text: params.on_text.is_some(),
+            id: params.generation_id,
+        };
         let result = drive(&mut context, &mut sampler, prompt, &params, &mut on_event);
         host.check()?;
         let result = sm_generate_summary::from(result?);
@@ -177,7 +271,7 @@ impl From<Summary> for sm_generate_summary {
                 StopReason::ContextFull => SM_STOP_CONTEXT_FULL,
                 StopReason::StopString => SM_STOP_STRING,
             },
-            reserved: 0,
+            last_token: summary.last_token.unwrap_or(SM_TOKEN_NONE),
         }
     }
 }
@@ -200,33 +294,50 @@ unsafe fn stop_strings<'t, 'a>(
     let stops = unsafe { buffers::array(params.stop, n_stop, "stop") }?;
     for (text, &stop) in texts.iter_mut().zip(stops) {
         // SAFETY: the function's contract.
-        *text = unsafe { buffers::string(stop, "a stop string") }?;
+        *text = unsafe { buffers::string(stop, MAX_STOP_BYTES, "a stop string") }?;
     }
     Ok(texts)
 }
 
-/// The host's text callback, with room for a NUL behind the text.
-struct HostText {
-    callback: sm_text_callback,
+/// The host's callback, with room for a NUL behind the text.
+struct Host {
+    callback: Callback,
     user_data: *mut c_void,
+    /// Whether the model has texts.
+    has_text: bool,
+    n_generated: u64,
     terminated: Vec<u8>,
     out_of_memory: bool,
+}
+
+/// One of the callbacks of [`sm_generate_params`].
+enum Callback {
+    None,
+    Text(unsafe extern "C" fn(*mut c_void, u32, *const c_char, usize) -> i32),
+    Token(unsafe extern "C" fn(*mut c_void, *const sm_token_event) -> i32),
 }
 
 /// Longer than any ordinary token's text.
 const ROOM: usize = 256;
 
-impl HostText {
-    fn new(params: &sm_generate_params) -> Result<Self, Failure> {
-        let (callback, user_data) = (params.on_text, params.user_data);
-        let mut host = Self { callback, user_data, terminated: Vec::new(), out_of_memory: false };
+impl Host {
+    fn new(params: &sm_generate_params, has_text: bool) -> Result<Self, Failure> {
+        let callback = match (params.on_text, params.on_token) {
+            (None, None) => Callback::None,
+            (Some(callback), None) => Callback::Text(callback),
+            (None, Some(callback)) => Callback::Token(callback),
+            (Some(_), Some(_)) => return Err(Failure::invalid("on_text and on_token are both set")),
+        };
+        let (user_data, terminated) = (params.user_data, Vec::new());
+        let mut host =
+            Self { callback, user_data, has_text, n_generated: 0, terminated, out_of_memory: false };
         host.terminate("", ROOM).then_some(host).ok_or_else(no_memory)
     }
 
     /// Copies the text and puts a NUL behind; false without memory for it.
     fn terminate(&mut self, text: &str, room: usize) -> bool {
         self.terminated.clear();
-        if self.terminated.try_reserve(room.max(text.len() + 1)).is_err() {
+        if reserve(&mut self.terminated, room.max(text.len() + 1), "a token's text").is_err() {
             return false;
         }
         self.terminated.extend_from_slice(text.as_bytes());
@@ -234,19 +345,38 @@ impl HostText {
         true
     }
 
-    fn deliver(&mut self, token: u32, text: &str) -> ControlFlow<()> {
-        let Some(callback) = self.callback else {
+    fn deliver(&mut self, output: &Output<'_>) -> ControlFlow<()> {
+        self.n_generated += u64::from(output.is_new);
+        if matches!(self.callback, Callback::None) {
             return ControlFlow::Continue(());
-        };
-        if !self.terminate(text, 0) {
+        }
+        if !self.terminate(output.text, 0) {
             self.out_of_memory = true;
             return ControlFlow::Break(());
         }
         let _zone = profile::scope(Zone::Callback);
-        // SAFETY: the host gave a function of this signature with its user_data for the length of the call.
-        match unsafe { callback(self.user_data, token, self.terminated.as_ptr().cast(), text.len()) } {
-            0 => ControlFlow::Continue(()),
-            _ => ControlFlow::Break(()),
+        if self.call(output) == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
+    /// Calls the host with the terminated text.
+    fn call(&self, output: &Output<'_>) -> i32 {
+        let (text, text_bytes) = (self.terminated.as_ptr().cast(), output.text.len());
+        match self.callback {
+            Callback::None => 0,
+            // SAFETY: the host gave a function of this signature with its user_data for the length of the call.
+            Callback::Text(callback) => unsafe { callback(self.user_data, output.token, text, text_bytes) },
+            Callback::Token(callback) => {
+                let event = sm_token_event {
+                    struct_size: size_of::<sm_token_event>(),
+                    text: if self.has_text { text } else { ptr::null() },
+                    text_bytes,
+                    n_generated: self.n_generated,
+                    token: output.token,
+                    is_new: output.is_new.into(),
+                };
+                // SAFETY: as above; the event and its text live until the function returns.
+                unsafe { callback(self.user_data, &event) }
+            }
         }
     }
 

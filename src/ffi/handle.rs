@@ -4,9 +4,12 @@
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::status::{Failure, SM_STATUS_INTERNAL};
+use crate::Error;
+use crate::threads::Home;
 
 /// Stores a new object in the caller's variable, which owns it until the matching `*_free`. The host may use
 /// and free it on any thread, hence the bounds.
@@ -60,6 +63,8 @@ pub(super) unsafe fn borrow<'a, T>(object: *const T, what: &'static str) -> Resu
 pub(super) struct Exclusive<T> {
     state: AtomicU8,
     what: &'static str,
+    /// The process that has the object's threads, where it has some: a fork of it doesn't.
+    home: Option<Arc<Home>>,
     object: UnsafeCell<T>,
 }
 
@@ -72,11 +77,26 @@ unsafe impl<T: Send> Sync for Exclusive<T> {}
 
 impl<T> Exclusive<T> {
     pub fn new(what: &'static str, object: T) -> Self {
-        Self { state: AtomicU8::new(FREE), what, object: UnsafeCell::new(object) }
+        Self { state: AtomicU8::new(FREE), what, home: None, object: UnsafeCell::new(object) }
+    }
+
+    /// An object that only one process can use.
+    pub fn at_home(what: &'static str, object: T, home: &Arc<Home>) -> Self {
+        Self { home: Some(home.clone()), ..Self::new(what, object) }
+    }
+
+    /// Refuses a fork of the process that has the object's threads.
+    #[inline]
+    pub fn check_home(&self) -> Result<(), Failure> {
+        match &self.home {
+            Some(home) if !home.is_here() => Err(Error::WrongProcess(self.what).into()),
+            _ => Ok(()),
+        }
     }
 
     /// The object, until the result is dropped.
     pub fn enter(&self) -> Result<Entered<'_, T>, Failure> {
+        self.check_home()?;
         match self.state.compare_exchange(FREE, ENTERED, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Ok(Entered { exclusive: self, panicking: std::thread::panicking() }),
             Err(POISONED) => {
@@ -127,7 +147,8 @@ impl<T> Drop for Entered<'_, T> {
     }
 }
 
-/// Frees an exclusive object: nothing for NULL, refused while a call is inside.
+/// Frees an exclusive object: nothing for NULL, refused while a call is inside. In a fork of its process nothing is done:
+/// a call may have been inside at the moment of the fork, on a thread that isn't here to leave it.
 ///
 /// # Safety
 /// `object` is NULL or came from [`give`]; after success nobody uses it any more.
@@ -137,7 +158,11 @@ pub(super) unsafe fn free_exclusive<T, U>(
 ) -> Result<(), Failure> {
     // SAFETY: NULL or alive.
     if let Some(alive) = unsafe { object.as_ref() } {
-        exclusive(alive).retire()?;
+        let exclusive = exclusive(alive);
+        if exclusive.check_home().is_err() {
+            return Ok(());
+        }
+        exclusive.retire()?;
         // SAFETY: not NULL; no call is inside, and none can enter.
         drop(unsafe { take(object) });
     }

@@ -15,7 +15,7 @@ use std::ffi::c_char;
 use super::boundary;
 use super::buffers;
 use super::names::intern;
-use super::params::Versioned;
+use super::params::{Field, Versioned};
 use super::status::sm_status;
 use crate::kernels::KernelSet;
 use crate::report::choice::{Choice, Reason, choices};
@@ -56,6 +56,11 @@ pub struct sm_kernel {
 // SAFETY: repr(C); integers and raw pointers.
 unsafe impl Versioned for sm_kernel {
     const NAME: &'static str = "sm_kernel";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { op, dtype, isa, mr, nr, available, chosen, reason, chosen_isa } = self;
+        see(&[op, dtype, isa, mr, nr, available, chosen, reason, chosen_isa]);
+    }
 }
 
 impl sm_kernel {
@@ -90,7 +95,7 @@ pub unsafe extern "C" fn sm_kernel_info(
 ) -> sm_status {
     // SAFETY: by the header, `out` is NULL or writable for `capacity` elements, `stride` bytes apart, and `count` is
     // NULL or writable.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         let all = choices(KernelSet::default_set()?.isa);
         buffers::give_structs(all.iter().map(sm_kernel::new), out, stride, capacity, count)
     })

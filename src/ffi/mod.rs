@@ -9,7 +9,7 @@
 //! - Errors. A function returns an `sm_status`; `SM_STATUS_OK` is 0. The few functions that can't fail return their value.
 //!   After a failure, `sm_last_error()` has a line that says what was wrong, and every object and buffer that the call
 //!   would have created or changed is as it was before, unless the function says otherwise. No argument terminates the
-//!   process, as long as every pointer is NULL or valid.
+//!   process, as long as every pointer is NULL or valid, nor does a lack of memory or threads.
 //! - Results go through pointers. After a failure, a handle that the call would have filled is NULL.
 //! - Pointers are NULL or point to as many elements as the function says, aligned for their type, and no other thread
 //!   writes them during the call. Where the function doesn't allow NULL, NULL gets `SM_STATUS_NULL_POINTER`.
@@ -21,9 +21,14 @@
 //! - Threads. Any function may be called on any thread. A model may be used on many threads at once. A context or a
 //!   sampler takes one call at a time: a second thread, or a callback that calls back into the object that is calling it,
 //!   gets `SM_STATUS_BUSY`.
+//! - Processes. After a fork, the child has none of the library's threads: a context or a team from before gets
+//!   `SM_STATUS_WRONG_PROCESS` there. Models and samplers can be used in the child, too.
 //! - Structures of parameters begin with `struct_size`, so that they can grow: fill yours with `sm_*_params_init(&params,
 //!   sizeof params)`, then change what you want. Where parameters may be NULL, NULL means the defaults. A function that
-//!   fills a structure takes the structure's size as an argument.
+//!   fills a structure takes the structure's size as an argument. A size that ends inside a field is
+//!   `SM_STATUS_INVALID_ARGUMENT`. If your structure is larger than the library's, because your header is newer,
+//!   `sm_*_params_init` fills the rest with 0; if a byte there isn't 0 later, you want something that the library doesn't
+//!   know, and the status is `SM_STATUS_UNSUPPORTED`. The same holds for the `stride` of arrays that you pass in.
 //! - Arrays go out as (`out`, `capacity`, `count`), arrays of structures also with a `stride`, the size of your structure.
 //!   `*count` always gets the number of elements that there are. If they don't fit, nothing else is written, and the
 //!   status is `SM_STATUS_BUFFER_TOO_SMALL`. (NULL, 0) asks for the number only. Text goes out in the same way, in bytes,
@@ -38,6 +43,7 @@
 mod boundary;
 mod buffers;
 mod handle;
+mod last_error;
 mod matrices;
 mod names;
 mod operands;

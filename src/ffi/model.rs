@@ -14,13 +14,16 @@ use super::buffers;
 use super::handle::{borrow, clear_out, give, take};
 use super::log::{SM_LOG_INFO, log};
 use super::names::intern;
-use super::params::{self, Params, Versioned, boolean};
+use super::params::{self, Field, Params, Versioned, boolean};
 use super::status::{Failure, sm_status};
 use crate::format::{ByteSource, MapSource};
 use crate::isa::IsaId;
 use crate::kernels::qmatmul::Activations;
 use crate::model::{LoadParams, Model};
 use crate::{Error, Result};
+
+/// Longest name of an instruction set that is read.
+const MAX_ISA_BYTES: usize = 64;
 
 /// For `activation_bits`: 16 in blocks with an outlier, else 8.
 pub const SM_ACTIVATION_BITS_AUTO: i32 = -1;
@@ -63,6 +66,11 @@ pub struct sm_model_params {
 // SAFETY: repr(C); integers, raw pointers and an optional function pointer.
 unsafe impl Versioned for sm_model_params {
     const NAME: &'static str = "sm_model_params";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { struct_size, progress, user_data, isa, memory_map, activation_bits } = self;
+        see(&[struct_size, progress, user_data, isa, memory_map, activation_bits]);
+    }
 }
 
 // SAFETY: struct_size is first.
@@ -118,6 +126,43 @@ pub struct sm_model_info {
 // SAFETY: repr(C); integers and raw pointers.
 unsafe impl Versioned for sm_model_info {
     const NAME: &'static str = "sm_model_info";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self {
+            name,
+            architecture,
+            isa,
+            n_parameters,
+            weight_bytes,
+            n_vocab,
+            n_ctx_train,
+            n_layer,
+            n_embd,
+            n_head,
+            n_head_kv,
+            head_dim,
+            n_ff,
+            has_tokenizer,
+            has_chat_template,
+        } = self;
+        see(&[
+            name,
+            architecture,
+            isa,
+            n_parameters,
+            weight_bytes,
+            n_vocab,
+            n_ctx_train,
+            n_layer,
+            n_embd,
+            n_head,
+            n_head_kv,
+            head_dim,
+            n_ff,
+            has_tokenizer,
+            has_chat_template,
+        ]);
+    }
 }
 
 /// Fills `params` with the defaults. `struct_size` is `sizeof(sm_model_params)`.
@@ -132,7 +177,8 @@ pub unsafe extern "C" fn sm_model_params_init(params: *mut sm_model_params, stru
 ///
 /// `SM_STATUS_IO`: the file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
 /// contradicts itself. `SM_STATUS_UNSUPPORTED`: its model family or an element type is unknown.
-/// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`.
+/// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`: the system starts no
+/// threads to load with.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_model_load(
     path: *const c_char,
@@ -140,7 +186,7 @@ pub unsafe extern "C" fn sm_model_load(
     model: *mut *mut sm_model,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         clear_out(model, "model")?;
         let path = buffers::path(path)?;
         let params = params::read(params)?;
@@ -163,7 +209,7 @@ pub unsafe extern "C" fn sm_model_load_memory(
     model: *mut *mut sm_model,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         clear_out(model, "model")?;
         let bytes = buffers::array(data.cast::<u8>(), size, "data")?;
         let source = Arc::new(HostBytes::new(bytes));
@@ -257,7 +303,7 @@ pub(super) unsafe fn load(
         None
     } else {
         // SAFETY: the header's contract.
-        Some(IsaId::parse(unsafe { buffers::string(params.isa, "isa") }?)?)
+        Some(IsaId::parse(unsafe { buffers::string(params.isa, MAX_ISA_BYTES, "isa") }?)?)
     };
     let host = params.progress.map(|callback| HostProgress { callback, user_data: params.user_data });
     let progress = |fraction| host.as_ref().map_or(ControlFlow::Continue(()), |host| host.report(fraction));

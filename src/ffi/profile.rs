@@ -11,9 +11,12 @@ use super::boundary;
 use super::buffers;
 use super::context::{enter, sm_context};
 use super::names::intern;
-use super::params::{self, Versioned, boolean};
+use super::params::{self, Field, Versioned, boolean};
 use super::status::{Failure, sm_status};
 use crate::kernels::KernelSet;
+use crate::memory::reserve::held;
+use crate::memory::spare::Hold;
+use crate::profile::extent::extent;
 use crate::profile::{self, Counter, Counting, Counts, MethodStats, Snapshot, ThreadStats};
 use crate::report;
 
@@ -82,6 +85,67 @@ pub struct sm_method_stats {
 // SAFETY: repr(C); integers, floats and a raw pointer.
 unsafe impl Versioned for sm_method_stats {
     const NAME: &'static str = "sm_method_stats";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self {
+            name,
+            parent,
+            depth,
+            calls,
+            threads,
+            total_ns,
+            busiest_ns,
+            self_ns,
+            min_ns,
+            mean_ns,
+            max_ns,
+            std_ns,
+            p50_ns,
+            p95_ns,
+            p99_ns,
+            flops,
+            bytes,
+            alloc_bytes,
+            alloc_count,
+            gflops,
+            gbps,
+            cpu_ns,
+            idle_ns,
+            self_alloc_bytes,
+            peak_bytes,
+            intensity,
+            roof_share,
+        } = self;
+        see(&[
+            name,
+            parent,
+            depth,
+            calls,
+            threads,
+            total_ns,
+            busiest_ns,
+            self_ns,
+            min_ns,
+            mean_ns,
+            max_ns,
+            std_ns,
+            p50_ns,
+            p95_ns,
+            p99_ns,
+            flops,
+            bytes,
+            alloc_bytes,
+            alloc_count,
+            gflops,
+            gbps,
+            cpu_ns,
+            idle_ns,
+            self_alloc_bytes,
+            peak_bytes,
+            intensity,
+            roof_share,
+        ]);
+    }
 }
 
 impl sm_method_stats {
@@ -142,6 +206,11 @@ pub struct sm_profile_info {
 // SAFETY: repr(C); integers and a float.
 unsafe impl Versioned for sm_profile_info {
     const NAME: &'static str = "sm_profile_info";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { wall_ns, dropped, ns_per_tick, unbalanced } = self;
+        see(&[wall_ns, dropped, ns_per_tick, unbalanced]);
+    }
 }
 
 /// Counters are not read, and not opened.
@@ -211,6 +280,41 @@ pub struct sm_zone_counters {
 // SAFETY: repr(C); integers and a raw pointer.
 unsafe impl Versioned for sm_zone_counters {
     const NAME: &'static str = "sm_zone_counters";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self {
+            name,
+            node,
+            thread,
+            known,
+            minor_faults,
+            major_faults,
+            context_switches,
+            migrations,
+            cycles,
+            instructions,
+            cache_references,
+            cache_misses,
+            branches,
+            branch_misses,
+        } = self;
+        see(&[
+            name,
+            node,
+            thread,
+            known,
+            minor_faults,
+            major_faults,
+            context_switches,
+            migrations,
+            cycles,
+            instructions,
+            cache_references,
+            cache_misses,
+            branches,
+            branch_misses,
+        ]);
+    }
 }
 
 impl sm_zone_counters {
@@ -269,6 +373,11 @@ pub struct sm_thread_stats {
 // SAFETY: repr(C); integers.
 unsafe impl Versioned for sm_thread_stats {
     const NAME: &'static str = "sm_thread_stats";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { thread, working_ns, waiting_ns, idle_ns } = self;
+        see(&[thread, working_ns, waiting_ns, idle_ns]);
+    }
 }
 
 impl sm_thread_stats {
@@ -308,7 +417,8 @@ pub unsafe extern "C" fn sm_profile_counters(
 ) -> sm_status {
     // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
     // `count` is NULL or writable; a context is NULL or live.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
+        let _held = hold_snapshot()?;
         let rows = sm_zone_counters::all(&profile::snapshot());
         buffers::give_structs(rows.into_iter(), counters, stride, capacity, count)
     })
@@ -324,7 +434,9 @@ pub unsafe extern "C" fn sm_profile_counters_missing(
     let lines =
         || -> String { profile::counters::missing().iter().map(|missing| format!("{missing}\n")).collect() };
     // SAFETY: by the header, `text` is NULL or writable for `capacity` bytes, `length` NULL or writable.
-    boundary::call(|| unsafe { buffers::give_text(lines().as_bytes(), text, capacity, length, "text") })
+    boundary::call_with_spare(|| unsafe {
+        buffers::give_text(lines().as_bytes(), text, capacity, length, "text")
+    })
 }
 
 /// Writes each thread's time. `stride` is `sizeof(sm_thread_stats)`.
@@ -337,7 +449,8 @@ pub unsafe extern "C" fn sm_profile_threads(
 ) -> sm_status {
     // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
     // `count` is NULL or writable; a context is NULL or live.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
+        let _held = hold_snapshot()?;
         let snapshot = profile::snapshot();
         buffers::give_structs(
             snapshot.threads.iter().map(sm_thread_stats::new),
@@ -378,7 +491,7 @@ pub extern "C" fn sm_profile_reset() -> sm_status {
 /// second the first time, and no time later.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_calibrate(threads: usize) -> sm_status {
-    boundary::call(|| {
+    boundary::call_with_spare(|| {
         report::measured(KernelSet::default_set()?.isa, threads)?;
         Ok(())
     })
@@ -398,7 +511,10 @@ pub unsafe extern "C" fn sm_profile_snapshot(
 ) -> sm_status {
     // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
     // `count` is NULL or writable; a context is NULL or live.
-    boundary::call(|| unsafe { give(&profile::snapshot().nodes, stats, stride, capacity, count) })
+    boundary::call_with_spare(|| unsafe {
+        let _held = hold_snapshot()?;
+        give(&profile::snapshot().nodes, stats, stride, capacity, count)
+    })
 }
 
 /// The same with one entry a method, wherever it was called, the longest first; `parent` is -1.
@@ -411,7 +527,10 @@ pub unsafe extern "C" fn sm_profile_methods(
 ) -> sm_status {
     // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
     // `count` is NULL or writable; a context is NULL or live.
-    boundary::call(|| unsafe { give(&profile::snapshot().by_zone(), stats, stride, capacity, count) })
+    boundary::call_with_spare(|| unsafe {
+        let _held = hold_snapshot()?;
+        give(&profile::snapshot().by_zone(), stats, stride, capacity, count)
+    })
 }
 
 /// The same tree as that of `sm_profile_snapshot`, of one context's calls alone.
@@ -428,10 +547,18 @@ pub unsafe extern "C" fn sm_profile_context_snapshot(
 ) -> sm_status {
     // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
     // `count` is NULL or writable; a context is NULL or live.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
+        let _held = hold_snapshot()?;
         let snapshot = profile::snapshot_of(enter(context)?.owner())?;
         give(&snapshot.nodes, stats, stride, capacity, count)
     })
+}
+
+/// Holds memory for a snapshot ready, which is made of lists that can't fail.
+fn hold_snapshot() -> crate::Result<Option<Hold>> {
+    /// Bytes of a node: its figures, those of its zone, its counters, and its line of a table.
+    const NODE_BYTES: usize = 4 << 10;
+    held((1 << 20) + extent().nodes * NODE_BYTES, "a snapshot of the profile")
 }
 
 /// # Safety
@@ -460,7 +587,7 @@ unsafe fn give(
 pub unsafe extern "C" fn sm_profile_zone_begin(name: *const c_char) -> sm_status {
     boundary::call(|| {
         // SAFETY: by the header, `name` is NULL or a string that ends with a zero.
-        let name = unsafe { buffers::string(name, "name") };
+        let name = unsafe { buffers::string(name, profile::MAX_NAME_BYTES, "name") };
         // A name that can't be read is refused as an empty one is, so that the end still has its beginning.
         let begun = profile::zone_begin(name.as_ref().map_or("", |name| name));
         name?;
@@ -493,7 +620,8 @@ pub extern "C" fn sm_profile_zone_end() -> sm_status {
 pub unsafe extern "C" fn sm_profile_describe(info: *mut sm_profile_info, struct_size: usize) -> sm_status {
     // SAFETY: by the header, the array is NULL or writable for `capacity` elements, `stride` bytes apart, and
     // `count` is NULL or writable; a context is NULL or live.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
+        let _held = hold_snapshot()?;
         let snapshot = profile::snapshot();
         let result = sm_profile_info {
             wall_ns: snapshot.wall_ns,
@@ -514,5 +642,7 @@ pub unsafe extern "C" fn sm_profile_report(
 ) -> sm_status {
     let table = || profile::render_table(&profile::snapshot());
     // SAFETY: by the header, `text` is NULL or writable for `capacity` bytes, `length` NULL or writable.
-    boundary::call(|| unsafe { buffers::give_text(table().as_bytes(), text, capacity, length, "text") })
+    boundary::call_with_spare(|| unsafe {
+        buffers::give_text(table().as_bytes(), text, capacity, length, "text")
+    })
 }

@@ -8,6 +8,9 @@ use super::boundary;
 use super::buffers;
 use super::status::{Failure, sm_status};
 use crate::Error;
+use crate::memory::reserve::held;
+use crate::memory::spare::Hold;
+use crate::profile::extent::{Extent, extent};
 use crate::profile::trace;
 use crate::report::{self, Format, Report};
 
@@ -32,7 +35,7 @@ pub type sm_profile_sink =
 /// recording is on. Calls noted before are forgotten. `SM_STATUS_INVALID_ARGUMENT` where one is under way.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_profile_trace_start(events: usize) -> sm_status {
-    boundary::call(|| Ok(trace::start(events)?))
+    boundary::call_with_spare(|| Ok(trace::start(events)?))
 }
 
 /// Ends the timeline. It stays, for exports, until another is started.
@@ -47,8 +50,9 @@ pub extern "C" fn sm_profile_trace_stop() -> sm_status {
 /// Writes the record so far to the file `path`, in a format of `SM_PROFILE_*`. A file that is there is replaced once the new one is complete. `SM_STATUS_IO` where it can't be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_export(format: i32, path: *const c_char) -> sm_status {
-    boundary::call(|| {
+    boundary::call_with_spare(|| {
         let format = format_of(format)?;
+        let _held = hold_report(Some(format))?;
         // SAFETY: by the header, `path` is NULL or a string that ends with a zero.
         let path = unsafe { buffers::path(path) }?;
         Ok(report::write_file(&Report::of_host()?, format, &path)?)
@@ -62,8 +66,9 @@ pub unsafe extern "C" fn sm_profile_export_to(
     sink: sm_profile_sink,
     user_data: *mut c_void,
 ) -> sm_status {
-    boundary::call(|| {
+    boundary::call_with_spare(|| {
         let format = format_of(format)?;
+        let _held = hold_report(Some(format))?;
         let sink = sink.ok_or_else(|| Failure::null("sink"))?;
         let bytes = report::render(&Report::of_host()?, format)?;
         // SAFETY: the host gave a function of this signature with its user_data for the length of the call.
@@ -78,12 +83,24 @@ pub unsafe extern "C" fn sm_profile_export_to(
 /// report.json, report.html, flame.svg, trace.json, profile.pb.gz.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_profile_save(folder: *const c_char) -> sm_status {
-    boundary::call(|| {
+    boundary::call_with_spare(|| {
+        let _held = hold_report(None)?;
         // SAFETY: by the header, `folder` is NULL or a string that ends with a zero.
         let folder = unsafe { buffers::path(folder) }?;
         report::write_folder(&Report::of_host()?, &folder)?;
         Ok(())
     })
+}
+
+/// Holds memory ready for a report and its rendering in one format, or in all, which are made of lists and texts that
+/// can't fail.
+fn hold_report(format: Option<Format>) -> crate::Result<Option<Hold>> {
+    const LEAST: usize = 4 << 20;
+    const NODE_BYTES: usize = 16 << 10;
+    let Extent { nodes, events } = extent();
+    // Measured, and a third more: a trace is a tree of JSON values, with the counters of each scope.
+    let event_bytes = if matches!(format, None | Some(Format::Trace)) { 20 << 10 } else { 3 << 10 };
+    held(LEAST + nodes * NODE_BYTES + events * event_bytes, "a report")
 }
 
 fn format_of(format: i32) -> Result<Format, Failure> {

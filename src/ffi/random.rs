@@ -7,7 +7,7 @@
 use super::boundary;
 use super::handle::clear_out;
 use super::model::{load, sm_model, sm_model_params};
-use super::params::{self, Params, Versioned};
+use super::params::{self, Field, Params, Versioned};
 use super::status::sm_status;
 use crate::model::{GptConfig, Model};
 use std::mem::size_of;
@@ -36,6 +36,11 @@ pub struct sm_gpt_params {
 // SAFETY: repr(C); integers.
 unsafe impl Versioned for sm_gpt_params {
     const NAME: &'static str = "sm_gpt_params";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { struct_size, vocab, context, dim, layers, heads, seed } = self;
+        see(&[struct_size, vocab, context, dim, layers, heads, seed]);
+    }
 }
 
 // SAFETY: struct_size is first.
@@ -68,7 +73,7 @@ pub unsafe extern "C" fn sm_model_create_random(
     model: *mut *mut sm_model,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         clear_out(model, "model")?;
         let sm_gpt_params { vocab, context, dim, layers, heads, seed, .. } = params::read(gpt)?;
         let config = GptConfig { vocab, context, dim, layers, heads };

@@ -9,7 +9,7 @@ use super::boundary;
 use super::buffers;
 use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give};
 use super::model::sm_model;
-use super::params::{self, Params, Versioned};
+use super::params::{self, Field, Params, Versioned};
 use super::status::{Failure, sm_status};
 use crate::runtime::sampling::{Sampler, SamplerParams};
 
@@ -47,6 +47,33 @@ pub struct sm_sampler_params {
 // SAFETY: repr(C); integers and floats.
 unsafe impl Versioned for sm_sampler_params {
     const NAME: &'static str = "sm_sampler_params";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self {
+            struct_size,
+            seed,
+            top_k,
+            penalty_last_n,
+            temperature,
+            top_p,
+            min_p,
+            repetition_penalty,
+            frequency_penalty,
+            presence_penalty,
+        } = self;
+        see(&[
+            struct_size,
+            seed,
+            top_k,
+            penalty_last_n,
+            temperature,
+            top_p,
+            min_p,
+            repetition_penalty,
+            frequency_penalty,
+            presence_penalty,
+        ]);
+    }
 }
 
 // SAFETY: struct_size is first.
@@ -105,7 +132,7 @@ pub unsafe extern "C" fn sm_sampler_create(
     sampler: *mut *mut sm_sampler,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         clear_out(sampler, "sampler")?;
         let n_vocab = borrow(model, "model")?.model.config().n_vocab;
         let made = Sampler::new(params::read(params)?.into(), n_vocab)?;

@@ -3,9 +3,10 @@
 //! The outcome of a call, and the sentence that explains a failure.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
+use std::ptr;
 
+use super::last_error::{self, LastError};
 use crate::Error;
 
 /// The outcome of a call: `SM_STATUS_OK`, or one of the other `SM_STATUS_*` codes.
@@ -26,6 +27,9 @@ pub const SM_STATUS_CONTEXT_FULL: sm_status = 4;
 /// The object is in use by another thread, by the function whose callback this is, or by a context that holds it;
 /// nothing was changed.
 pub const SM_STATUS_BUSY: sm_status = 5;
+/// The object belongs to the process that made it, and this process is a fork of it: a fork copies no threads. Make another
+/// object in this process. Freeing the object here does nothing.
+pub const SM_STATUS_WRONG_PROCESS: sm_status = 6;
 /// A file can't be opened or read.
 pub const SM_STATUS_IO: sm_status = 20;
 /// A file's contents contradict its format.
@@ -34,7 +38,9 @@ pub const SM_STATUS_FORMAT: sm_status = 21;
 pub const SM_STATUS_UNSUPPORTED: sm_status = 22;
 /// The system refused memory; nothing was changed.
 pub const SM_STATUS_OUT_OF_MEMORY: sm_status = 40;
-/// A callback, or `sm_context_cancel`, asked to stop.
+/// The system starts no more threads; nothing was changed. Ask for fewer, or raise the limits on threads and memory.
+pub const SM_STATUS_NO_THREADS: sm_status = 41;
+/// A callback, `sm_context_cancel` or `sm_context_cancel_generation` asked to stop.
 pub const SM_STATUS_CANCELLED: sm_status = 60;
 /// A defect of the library, caught before it reached the host.
 ///
@@ -53,16 +59,45 @@ pub extern "C" fn sm_status_name(status: sm_status) -> *const c_char {
 /// One line about the last call *on this thread* that failed, in English and UTF-8; "" before the first failure.
 ///
 /// Calls that succeed don't change it. The text belongs to the library and lives until the next failure on this
-/// thread. Never NULL.
+/// thread. Never NULL. A thread that only asks takes no memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn sm_last_error() -> *const c_char {
-    // A thread that is being torn down has no message any more.
-    let text = LAST_ERROR.try_with(|last| last.borrow().as_deref().map(CStr::as_ptr));
-    text.ok().flatten().unwrap_or(c"".as_ptr())
+    last_error::with(|last| last.map_or(c"", |last| &*last.text).as_ptr())
 }
 
-thread_local! {
-    static LAST_ERROR: RefCell<Option<CString>> = const { RefCell::new(None) };
+/// Copies what `sm_last_error` tells, and the status of the call that failed, for hosts that go on on another thread: call
+/// it on the thread of the failure, before that thread calls another function, and take the copy along.
+///
+/// Returns the bytes of the whole text, NUL included. At most `capacity` bytes are written to `text`, which may be NULL for a
+/// capacity of 0: a text that is too long is cut between two characters. `status` may be NULL; it gets `SM_STATUS_OK` before
+/// the first failure. This function can't fail, and doesn't change the last error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_last_error_copy(
+    text: *mut c_char,
+    capacity: usize,
+    status: *mut sm_status,
+) -> usize {
+    last_error::with(|last| {
+        let (code, message) = last.map_or((SM_STATUS_OK, c""), |last| (last.status, &*last.text));
+        if !status.is_null() {
+            // SAFETY: by the header, `status` is NULL or writable.
+            unsafe { status.write(code) };
+        }
+        let bytes = message.to_bytes();
+        if capacity > 0 && !text.is_null() {
+            let most = bytes.len().min(capacity - 1);
+            // A byte that continues a character is 10xxxxxx.
+            let cut = (0..=most).rev().find(|&at| bytes.get(at).is_none_or(|byte| byte & 0xc0 != 0x80));
+            let len = cut.unwrap_or(0);
+            // SAFETY: by the header, `text` is writable for `capacity` bytes, and len < capacity; it can't overlap memory
+            // of the library.
+            unsafe {
+                ptr::copy_nonoverlapping(bytes.as_ptr(), text.cast(), len);
+                text.add(len).write(0);
+            }
+        }
+        bytes.len() + 1
+    })
 }
 
 fn name(status: sm_status) -> &'static CStr {
@@ -73,10 +108,12 @@ fn name(status: sm_status) -> &'static CStr {
         SM_STATUS_BUFFER_TOO_SMALL => c"SM_STATUS_BUFFER_TOO_SMALL",
         SM_STATUS_CONTEXT_FULL => c"SM_STATUS_CONTEXT_FULL",
         SM_STATUS_BUSY => c"SM_STATUS_BUSY",
+        SM_STATUS_WRONG_PROCESS => c"SM_STATUS_WRONG_PROCESS",
         SM_STATUS_IO => c"SM_STATUS_IO",
         SM_STATUS_FORMAT => c"SM_STATUS_FORMAT",
         SM_STATUS_UNSUPPORTED => c"SM_STATUS_UNSUPPORTED",
         SM_STATUS_OUT_OF_MEMORY => c"SM_STATUS_OUT_OF_MEMORY",
+        SM_STATUS_NO_THREADS => c"SM_STATUS_NO_THREADS",
         SM_STATUS_CANCELLED => c"SM_STATUS_CANCELLED",
         SM_STATUS_INTERNAL => c"SM_STATUS_INTERNAL",
         _ => c"unknown status",
@@ -114,9 +151,7 @@ impl Failure {
 
     /// Makes this the thread's last error.
     pub fn publish(self) -> sm_status {
-        let message = CString::new(self.message.replace('\0', "\u{fffd}")).ok();
-        // On a thread that is being torn down nobody is left to read it.
-        let _ = LAST_ERROR.try_with(|last| last.replace(message));
+        last_error::replace(LastError::new(self.status, &self.message));
         self.status
     }
 }
@@ -129,11 +164,50 @@ impl From<Error> for Failure {
             Error::Format(_) => SM_STATUS_FORMAT,
             Error::Unsupported(_) => SM_STATUS_UNSUPPORTED,
             Error::OutOfMemory { .. } => SM_STATUS_OUT_OF_MEMORY,
+            Error::NoThreads { .. } => SM_STATUS_NO_THREADS,
+            Error::WrongProcess(_) => SM_STATUS_WRONG_PROCESS,
             Error::ContextFull { .. } => SM_STATUS_CONTEXT_FULL,
             Error::Cancelled => SM_STATUS_CANCELLED,
             Error::Busy(_) => SM_STATUS_BUSY,
             Error::Internal(_) => SM_STATUS_INTERNAL,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_is_copied_whole_or_cut_between_characters() {
+        Failure::new(SM_STATUS_IO, "a\u{e9}\u{1f600}").publish();
+        let copy = |capacity: usize| {
+            let (mut text, mut status) = ([0x55u8; 12], -1);
+            // SAFETY: capacity ≤ 12, and room for a status.
+            let needed = unsafe { sm_last_error_copy(text.as_mut_ptr().cast(), capacity, &mut status) };
+            assert_eq!((needed, status), (8, SM_STATUS_IO));
+            assert!(text[capacity..].iter().all(|&byte| byte == 0x55));
+            CStr::from_bytes_until_nul(&text)
+                .map(|text| text.to_str().expect("whole characters").to_owned())
+                .ok()
+        };
+        let texts = [None, Some(""), Some("a"), Some("a"), Some("a\u{e9}"), Some("a\u{e9}")];
+        for (capacity, text) in texts.into_iter().enumerate() {
+            assert_eq!(copy(capacity).as_deref(), text, "{capacity}");
+        }
+        assert_eq!(copy(7).as_deref(), Some("a\u{e9}"));
+        assert_eq!(copy(8).as_deref(), Some("a\u{e9}\u{1f600}"));
+        assert_eq!(copy(12).as_deref(), Some("a\u{e9}\u{1f600}"));
+        // SAFETY: NULL is allowed.
+        assert_eq!(unsafe { sm_last_error_copy(ptr::null_mut(), 0, ptr::null_mut()) }, 8);
+        std::thread::spawn(|| {
+            let mut status = -1;
+            // SAFETY: room for a status.
+            assert_eq!(unsafe { sm_last_error_copy(ptr::null_mut(), 5, &mut status) }, 1);
+            assert_eq!(status, SM_STATUS_OK);
+        })
+        .join()
+        .unwrap();
     }
 }

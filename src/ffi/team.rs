@@ -34,15 +34,16 @@ pub(super) struct Inside<'a> {
 
 /// Makes a team of `threads` threads, 1 to 1024, in `*team`, which you free with `sm_team_free`. The thread that uses the
 /// team counts as one of them; the others sleep between calls. Working memory is reserved when a kernel first needs it,
-/// and kept.
+/// and kept. `SM_STATUS_NO_THREADS` if the system refuses a thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_team_create(threads: usize, team: *mut *mut sm_team) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         clear_out(team, "team")?;
-        let workspace = Exclusive::new("the team", Workspace::default());
-        let attention = Exclusive::new("the team", AttentionWorkspace::default());
-        give(team, sm_team { team: Arc::new(Team::new(threads)?), workspace, attention });
+        let made = Arc::new(Team::new(threads)?);
+        let workspace = Exclusive::at_home("the team", Workspace::default(), made.home());
+        let attention = Exclusive::at_home("the team", AttentionWorkspace::default(), made.home());
+        give(team, sm_team { team: made, workspace, attention });
         Ok(())
     })
 }
@@ -53,7 +54,8 @@ pub unsafe extern "C" fn sm_team_create(threads: usize, team: *mut *mut sm_team)
 pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
-        if team.as_ref().is_some_and(|team| Arc::strong_count(&team.team) > 1) {
+        let holds = |team: &sm_team| team.workspace.check_home().is_ok() && Arc::strong_count(&team.team) > 1;
+        if team.as_ref().is_some_and(holds) {
             return Err(Failure::new(
                 SM_STATUS_BUSY,
                 "busy: a context holds the team; free the context first",
@@ -78,9 +80,11 @@ pub(super) unsafe fn enter<'a>(team: *const sm_team) -> Result<Option<Inside<'a>
 ///
 /// # Safety
 /// `team` is NULL or alive.
-pub(super) unsafe fn share(team: *const sm_team) -> Option<Arc<Team>> {
+pub(super) unsafe fn share(team: *const sm_team) -> Result<Option<Arc<Team>>, Failure> {
     // SAFETY: the function's contract.
-    unsafe { team.as_ref() }.map(|team| team.team.clone())
+    let Some(team) = (unsafe { team.as_ref() }) else { return Ok(None) };
+    team.workspace.check_home()?;
+    Ok(Some(team.team.clone()))
 }
 
 #[cfg(test)]

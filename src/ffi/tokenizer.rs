@@ -9,10 +9,13 @@ use super::boundary;
 use super::buffers;
 use super::handle::borrow;
 use super::model::sm_model;
-use super::params::{self, Versioned, boolean};
+use super::params::{self, Field, Versioned, boolean};
 use super::status::{Failure, sm_status};
 use crate::profile::{self, Zone};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{MAX_TEXT_BYTES, Tokenizer};
+
+/// Most tokens of a text.
+const MAX_TOKENS: usize = MAX_TEXT_BYTES;
 
 /// Stands for a token that doesn't exist.
 pub const SM_TOKEN_NONE: u32 = 0xffff_ffff;
@@ -35,9 +38,16 @@ pub struct sm_special_tokens {
 // SAFETY: repr(C); integers.
 unsafe impl Versioned for sm_special_tokens {
     const NAME: &'static str = "sm_special_tokens";
+
+    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
+        let Self { bos, eos } = self;
+        see(&[bos, eos]);
+    }
 }
 
 /// Tokens of `text_bytes` bytes of UTF-8 at `text`, which may contain NUL.
+///
+/// `SM_STATUS_INVALID_ARGUMENT` for more than 16,777,216 bytes, before they are read.
 ///
 /// `add_special` 1 adds the tokens that the model expects around a text, such as begin of sequence. `parse_special` 1
 /// reads a control token's name in the text as that token; pass 0 for text that you don't trust.
@@ -53,9 +63,9 @@ pub unsafe extern "C" fn sm_tokenize(
     count: *mut usize,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         let tokenizer = tokenizer(model)?;
-        let text = buffers::text(text, text_bytes, "text")?;
+        let text = buffers::text(text, buffers::at_most(text_bytes, MAX_TEXT_BYTES, "text_bytes")?, "text")?;
         let parse_special = boolean(parse_special, "parse_special")?;
         let add_special = boolean(add_special, "add_special")?;
         let _zone = profile::scope(Zone::Tokenize);
@@ -64,7 +74,7 @@ pub unsafe extern "C" fn sm_tokenize(
     })
 }
 
-/// The text of `n_tokens` tokens. Bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control tokens out.
+/// The text of `n_tokens` tokens, at most 16,777,216. Bytes that aren't UTF-8 become U+FFFD. `skip_special` 1 leaves control tokens out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_detokenize(
     model: *const sm_model,
@@ -76,9 +86,9 @@ pub unsafe extern "C" fn sm_detokenize(
     length: *mut usize,
 ) -> sm_status {
     // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
+    boundary::call_with_spare(|| unsafe {
         let tokenizer = tokenizer(model)?;
-        let tokens = buffers::array(tokens, n_tokens, "tokens")?;
+        let tokens = buffers::array(tokens, buffers::at_most(n_tokens, MAX_TOKENS, "n_tokens")?, "tokens")?;
         let skip_special = boolean(skip_special, "skip_special")?;
         let _zone = profile::scope(Zone::Detokenize);
         let decoded = tokenizer.decode(tokens, skip_special)?;

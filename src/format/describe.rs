@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::gguf::{Gguf, TensorType};
-use crate::error::shortened;
+use super::gguf::{Gguf, TensorType, Value};
+use crate::text::{escaped_bytes, shortened};
 
 /// The facts of a file. A fact that the file doesn't state, or states in an unexpected type, is `None`; a long text is
-/// cut.
+/// cut. Texts are as in the file, control characters included, but bytes that aren't UTF-8 are escaped.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Description {
@@ -64,21 +64,25 @@ const MAX_TEXT: usize = 1000;
 pub fn describe(gguf: &Gguf) -> Description {
     let metadata = gguf.metadata();
     // A file may hold texts of many megabytes, and lists of as many tensors: what is copied from it is bounded.
-    let text = |key: &str| metadata.get_str(key).ok().flatten().map(|text| shortened(text, MAX_TEXT));
+    let text = |key: &str| match metadata.get(key)? {
+        Value::Str(text) => Some(shortened(text, MAX_TEXT).to_owned()),
+        Value::Bytes(bytes) => Some(escaped_bytes(&bytes[..bytes.len().min(MAX_TEXT)]).to_string()),
+        _ => None,
+    };
     let architecture = text("general.architecture");
-    let number = |key: &str| metadata.get_u64(&format!("{}.{key}", architecture?)).ok().flatten();
+    let prefix = architecture.as_deref().unwrap_or_default();
+    let number = |key: &str| metadata.get_u64(&format!("{prefix}.{key}")).ok().flatten();
     let tokenizer = text("tokenizer.ggml.model").map(|model| match text("tokenizer.ggml.pre") {
         Some(pre) => format!("{model} ({pre})"),
-        None => model.to_owned(),
+        None => model,
     });
     let types = type_shares(gguf);
     Description {
         source: gguf.source().name().to_owned(),
         file_bytes: gguf.source().len(),
         version: gguf.version(),
-        name: text("general.name").map(str::to_owned),
-        architecture: architecture.map(str::to_owned),
-        license: text("general.license").map(str::to_owned),
+        name: text("general.name"),
+        license: text("general.license"),
         parameters: gguf.parameters(),
         tensors: gguf.tensors().len(),
         types,
@@ -88,6 +92,7 @@ pub fn describe(gguf: &Gguf) -> Description {
         tokenizer,
         vocabulary: metadata.get_str_array("tokenizer.ggml.tokens").ok().flatten().map(|t| t.len()),
         chat_template: text("tokenizer.chat_template").is_some(),
+        architecture,
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::os;
+use crate::text::{escaped, escaped_path};
 use crate::{Error, Result};
 
 /// A fixed sequence of bytes that can be read at any position, by several threads at the same time.
@@ -38,7 +39,7 @@ fn check_range(source: &dyn ByteSource, offset: u64, bytes: usize) -> Result<()>
         Some(end) if end <= len => Ok(()),
         _ => Err(Error::format(format!(
             "{}: {bytes} bytes at {offset} are past the end, which is at {len}",
-            source.name()
+            escaped(source.name())
         ))),
     }
 }
@@ -46,8 +47,10 @@ fn check_range(source: &dyn ByteSource, offset: u64, bytes: usize) -> Result<()>
 /// Opens a regular file. Other kinds are refused before they are opened, since opening a pipe may wait for ever.
 fn open_regular(path: &Path) -> Result<(File, u64)> {
     let io_error = |source| Error::Io { path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(io_error)?.is_file() {
-        return Err(Error::invalid(format!("{}: not a regular file", path.display())));
+    let kind = std::fs::metadata(path).map_err(io_error)?;
+    if !kind.is_file() {
+        let folder = if kind.is_dir() { " but a folder; the path of a file in it is needed" } else { "" };
+        return Err(Error::invalid(format!("{}: not a regular file{folder}", escaped_path(path))));
     }
     let file = File::open(path).map_err(io_error)?;
     let len = file.metadata().map_err(io_error)?.len();

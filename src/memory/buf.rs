@@ -6,8 +6,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::os;
 use super::reserve::with_room;
+use super::{os, spare};
 use crate::profile::alloc;
 use crate::{Error, Result};
 
@@ -102,6 +102,9 @@ impl AlignedBuf {
             let ptr =
                 NonNull::without_provenance(std::num::NonZeroUsize::new(ALIGNMENT).ok_or_else(refused)?);
             return Ok(Self { ptr, len: 0, origin: Origin::Nothing });
+        }
+        if spare::is_short() {
+            return Err(refused());
         }
         if os::CAN_MAP && bytes >= MAP_FROM {
             let ptr = os::map_zeroed(bytes, pages).ok_or_else(refused)?;

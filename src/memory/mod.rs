@@ -2,11 +2,22 @@
 //! Any size that can't be had is an error; nothing aborts.
 //! Code that depends on the operating system is in `os`.
 
+#[cfg(any(feature = "counting-alloc", test))]
+mod allocator;
 mod buf;
+#[cfg_attr(
+    not(any(feature = "counting-alloc", test)),
+    allow(dead_code, reason = "only the library's own allocator asks for the size of its spare")
+)]
 mod os;
 mod plan;
 #[cfg_attr(not(feature = "models"), allow(dead_code, reason = "models have most sizes from outside"))]
 pub(crate) mod reserve;
+#[cfg_attr(
+    not(all(feature = "capi", any(feature = "counting-alloc", test))),
+    allow(dead_code, reason = "the C ABI takes the spare, the library's own allocator gives it back")
+)]
+pub(crate) mod spare;
 
 pub use buf::{ALIGNMENT, AlignedBuf, Pages, Pod};
 pub use os::{CacheSizes, available_memory, cache_sizes, give_back_freed, total_memory};

@@ -4,9 +4,9 @@
 use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{CAN_MAP, map_zeroed, unmap};
+pub(super) use linux::{Ballast, CAN_MAP, grow_stack, map_zeroed, unmap};
 #[cfg(not(target_os = "linux"))]
-pub(super) use portable::{CAN_MAP, map_zeroed, unmap};
+pub(super) use portable::{Ballast, CAN_MAP, grow_stack, map_zeroed, unmap};
 
 /// Sizes in bytes of the data caches of one core; it shares the last level with other cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +133,9 @@ mod linux {
     /// Of x86-64 and of 4 KiB-paged aarch64; elsewhere merely a generous alignment.
     const HUGE_PAGE: usize = 2 << 20;
 
+    /// The largest page that a Linux is built with: every length that is a multiple is whole pages.
+    const LARGEST_PAGE: usize = 64 << 10;
+
     /// Whole huge pages that `bytes` take.
     fn mapped_len(bytes: usize) -> Option<usize> {
         bytes.checked_next_multiple_of(HUGE_PAGE).filter(|&len| len <= isize::MAX as usize)
@@ -170,6 +173,80 @@ mod linux {
             libc::madvise(begin.cast(), len, advice);
         }
         NonNull::new(begin)
+    }
+
+    /// Address space, and memory that the system has promised, that nobody uses: it is there to be given back.
+    #[derive(Debug)]
+    pub struct Ballast {
+        at: NonNull<u8>,
+        len: usize,
+    }
+
+    // SAFETY: a mapping that nobody reads or writes isn't tied to a thread.
+    unsafe impl Send for Ballast {}
+
+    impl Ballast {
+        /// `None` if the system refuses.
+        pub fn new(bytes: usize) -> Option<Ballast> {
+            // Writable, so that it counts where the system limits what it promises, and never touched: it costs no memory.
+            let len = bytes
+                .max(1)
+                .checked_next_multiple_of(LARGEST_PAGE)
+                .filter(|&len| len <= isize::MAX as usize)?;
+            let (protection, flags) = (
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            );
+            // SAFETY: the kernel chooses the address of an anonymous mapping, so it overlaps no memory in use.
+            let raw = unsafe { libc::mmap(null_mut(), len, protection, flags, -1, 0) };
+            if raw == libc::MAP_FAILED {
+                return None;
+            }
+            Some(Ballast { at: NonNull::new(raw.cast())?, len })
+        }
+
+        /// Bytes.
+        pub fn len(&self) -> usize {
+            self.len
+        }
+    }
+
+    impl Drop for Ballast {
+        fn drop(&mut self) {
+            // SAFETY: the mapping is this value's, of this length, and nobody has a pointer into it.
+            unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
+        }
+    }
+
+    /// Stack that work of the library may need.
+    const STACK: usize = 512 << 10;
+
+    /// Lets the stack of the process's first thread grow now to what work may need; other threads' stacks are there as a
+    /// whole. The system lets it grow at a page fault, and kills the process if a limit is in the way. False if it would.
+    pub fn grow_stack() -> bool {
+        // SAFETY: both calls have no preconditions.
+        let is_first = unsafe { libc::gettid() == libc::getpid() };
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the structure is complete and outlives the call.
+        let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) } == 0;
+        // Most of a small stack may be in use already.
+        if !is_first || !known || limit.rlim_cur < 4 * STACK as libc::rlim_t {
+            return true;
+        }
+        let room = Ballast::new(2 * STACK);
+        let fits = room.is_some();
+        drop(room);
+        if fits {
+            touch_stack();
+        }
+        fits
+    }
+
+    /// Writes to every page of so much stack.
+    #[inline(never)]
+    fn touch_stack() {
+        let area = [0u8; STACK];
+        std::hint::black_box(&area);
     }
 
     /// Frees a mapping.
@@ -252,6 +329,25 @@ mod portable {
 
     pub fn map_zeroed(_bytes: usize, _pages: Pages) -> Option<NonNull<u8>> {
         None
+    }
+
+    /// Never made, since nothing is ever mapped.
+    #[derive(Debug)]
+    pub enum Ballast {}
+
+    impl Ballast {
+        pub fn new(_bytes: usize) -> Option<Ballast> {
+            None
+        }
+
+        pub fn len(&self) -> usize {
+            match *self {}
+        }
+    }
+
+    /// Unknown: as if it were there.
+    pub fn grow_stack() -> bool {
+        true
     }
 
     /// Never called, since nothing is ever mapped.

@@ -1,27 +1,50 @@
 //! Lists and texts whose size comes from outside: from a file or a caller's argument.
 //! Their memory is reserved fallibly. A size that can't be had is an [`Error::OutOfMemory`] that says what the memory
-//! was for; the standard library's own methods would abort the process.
+//! was for; the standard library's own methods would abort the process. Where the [`spare`] memory has been given back,
+//! every reservation is refused that would take memory.
 
+use std::collections::TryReserveError;
+
+use super::spare::{self, Hold};
 use crate::{Error, Result};
 
 fn refused<T>(count: usize, what: &'static str) -> Error {
     Error::OutOfMemory { bytes: count.saturating_mul(size_of::<T>()), what }
 }
 
+/// Reserves `count` elements, unless memory is short.
+fn granted<T>(
+    count: usize,
+    what: &'static str,
+    reserve: impl FnOnce() -> Result<(), TryReserveError>,
+) -> Result<()> {
+    if (count > 0 && spare::is_short()) || reserve().is_err() {
+        Err(refused::<T>(count, what))
+    } else {
+        Ok(())
+    }
+}
+
 /// Makes room for `additional` more elements; repeated calls grow the list geometrically, as `push` does.
 pub(crate) fn reserve<T>(list: &mut Vec<T>, additional: usize, what: &'static str) -> Result<()> {
-    list.try_reserve(additional).map_err(|_| refused::<T>(list.len().saturating_add(additional), what))
+    if additional <= list.capacity() - list.len() {
+        return Ok(());
+    }
+    granted::<T>(list.len().saturating_add(additional), what, || list.try_reserve(additional))
 }
 
 /// Makes room for `additional` more bytes of text.
 pub(crate) fn reserve_text(text: &mut String, additional: usize, what: &'static str) -> Result<()> {
-    text.try_reserve(additional).map_err(|_| refused::<u8>(text.len().saturating_add(additional), what))
+    if additional <= text.capacity() - text.len() {
+        return Ok(());
+    }
+    granted::<u8>(text.len().saturating_add(additional), what, || text.try_reserve(additional))
 }
 
 /// An empty list with room for exactly `count` elements.
 pub(crate) fn with_room<T>(count: usize, what: &'static str) -> Result<Vec<T>> {
     let mut list = Vec::new();
-    list.try_reserve_exact(count).map_err(|_| refused::<T>(count, what))?;
+    granted::<T>(count, what, || list.try_reserve_exact(count))?;
     Ok(list)
 }
 
@@ -42,7 +65,7 @@ pub(crate) fn copied<T: Clone>(slice: &[T], what: &'static str) -> Result<Vec<T>
 /// A copy of a text.
 pub(crate) fn copied_text(text: &str, what: &'static str) -> Result<String> {
     let mut copy = String::new();
-    copy.try_reserve_exact(text.len()).map_err(|_| refused::<u8>(text.len(), what))?;
+    granted::<u8>(text.len(), what, || copy.try_reserve_exact(text.len()))?;
     copy.push_str(text);
     Ok(copy)
 }
@@ -58,7 +81,15 @@ pub(crate) fn collected<T>(items: impl IntoIterator<Item = Result<T>>, what: &'s
     Ok(list)
 }
 
-/// Checks that `bytes` could be reserved now, and keeps nothing. For work in a library that allocates infallibly.
+/// Keeps `bytes` ready, until the result is dropped, for work of this thread in a library that allocates infallibly.
+pub(crate) fn held(bytes: usize, what: &'static str) -> Result<Option<Hold>> {
+    if !spare::INSTALLED {
+        return probe(bytes, what).map(|()| None);
+    }
+    Hold::new(bytes).map(Some).ok_or_else(|| refused::<u8>(bytes, what))
+}
+
+/// Checks that `bytes` could be reserved now, and keeps nothing.
 pub(crate) fn probe(bytes: usize, what: &'static str) -> Result<()> {
     // Without the black box the compiler may leave out an allocation that nobody uses.
     std::hint::black_box(with_room::<u8>(bytes, what)?);

@@ -19,11 +19,18 @@ pub(crate) struct Builder<'a> {
     nodes: Vec<Node>,
     weights: WeightSpecs,
     ropes: Vec<RopeSpec>,
+    /// Whether each tensor of the file has been looked up.
+    read: Vec<bool>,
 }
 
 impl<'a> Builder<'a> {
     pub fn new(gguf: &'a Gguf, config: &Config, family: &'static str) -> Result<Self> {
-        let factors = |pairs| rope_factors(gguf, pairs);
+        let mut read = filled(false, gguf.tensors().len(), "a list of tensors")?;
+        let mut factors = |pairs| {
+            let factors = rope_factors(gguf, pairs)?;
+            gguf.position(ROPE_FACTORS).into_iter().for_each(|place| read[place] = true);
+            Ok::<_, Error>(factors)
+        };
         let ropes = config.ropes.iter().map(|config| {
             Ok(RopeSpec {
                 config: config.clone(),
@@ -38,13 +45,15 @@ impl<'a> Builder<'a> {
             nodes: Vec::new(),
             weights: WeightSpecs::default(),
             ropes: collected(ropes, "the rotary tables")?,
+            read,
         })
     }
 
-    /// The graph, with the hidden rows that the head reads and the logits that it computes.
-    pub fn finish(self, hidden: Value, logits: Value) -> Graph {
-        let Builder { family, nodes, weights, ropes, .. } = self;
-        Graph { family, nodes, weights, ropes, hidden, logits }
+    /// The graph, with the hidden rows that the head reads and the logits that it computes; and whether each tensor of
+    /// the file is read.
+    pub fn finish(self, hidden: Value, logits: Value) -> (Graph, Vec<bool>) {
+        let Builder { family, nodes, weights, ropes, read, .. } = self;
+        (Graph { family, nodes, weights, ropes, hidden, logits }, read)
     }
 
     /// Sets the layer of the nodes and tensors to come; `None` for those outside of all layers.
@@ -73,10 +82,15 @@ impl<'a> Builder<'a> {
         self.placed(Err(Error::format(text)))
     }
 
-    fn tensor(&self, part: &str) -> Result<&'a TensorInfo> {
+    fn tensor(&mut self, part: &str) -> Result<&'a TensorInfo> {
         let name = self.name(part);
-        let tensor = self.gguf.tensor(&name);
-        self.placed(tensor.ok_or_else(|| Error::format(format!("tensor {name} is missing"))))
+        match self.gguf.position(&name) {
+            Some(place) => {
+                self.read[place] = true;
+                Ok(&self.gguf.tensors()[place])
+            }
+            None => self.fail(format!("tensor {name} is missing")),
+        }
     }
 
     fn vector(&mut self, part: &str, n: usize, k: usize) -> Result<VectorId> {
@@ -153,22 +167,40 @@ impl<'a> Builder<'a> {
         self.placed(added)
     }
 
-    /// A projection to `n` by `{part}.weight`, with `{part}.bias` if the file has one.
+    /// A projection to `n` by `{part}.weight`, with `{part}.bias` and the factor `{part}.scale` if the file has them.
     pub fn linear(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
         let biased = self.has(&format!("{part}.bias"));
-        self.project(x, part, n, biased)
+        self.project(x, part, part, n, biased)
     }
 
     /// The same for a family that always has a bias: a file without it is an error.
     pub fn linear_biased(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
-        self.project(x, part, n, true)
+        self.project(x, part, part, n, true)
     }
 
-    fn project(&mut self, x: Value, part: &str, n: usize, biased: bool) -> Result<Value> {
+    /// A projection to `n` by the rows of an embedding, `{table}.weight`, with `{part}.bias` if the file has one.
+    pub fn linear_tied(&mut self, x: Value, table: &str, part: &str, n: usize) -> Result<Value> {
+        let biased = self.has(&format!("{part}.bias"));
+        self.project(x, table, part, n, biased)
+    }
+
+    /// A projection by `{weight}.weight`, with a bias of `part`, and a factor where the matrix is `part`'s own.
+    fn project(&mut self, x: Value, weight: &str, part: &str, n: usize, biased: bool) -> Result<Value> {
         let Shape { rows, width } = self.shape(x);
-        let matrix = self.matrix(part, n, width)?;
+        let matrix = self.matrix(weight, n, width)?;
         let bias = if biased { Some(self.vector(&format!("{part}.bias"), 1, n)?) } else { None };
-        self.push(Op::Linear(x, matrix, bias), rows, n)
+        let scale = if weight == part { self.factor(&format!("{part}.scale"))? } else { 1.0 };
+        self.push(Op::Linear(x, matrix, bias, scale), rows, n)
+    }
+
+    /// The number in a tensor of one element; 1 where the file has no such tensor.
+    fn factor(&mut self, part: &str) -> Result<f32> {
+        if !self.has(part) {
+            return Ok(1.0);
+        }
+        let tensor = self.tensor(part)?;
+        let factor = one_float(self.gguf, tensor);
+        self.placed(factor)
     }
 
     /// The `width` columns of `x` that start at `begin`.
@@ -241,9 +273,31 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// The value of a tensor that has one element.
+fn one_float(gguf: &Gguf, tensor: &TensorInfo) -> Result<f32> {
+    let name = &tensor.name;
+    if tensor.elements() != 1 {
+        return Err(Error::format(format!("tensor {name} has shape {:?}; expected [1]", tensor.shape())));
+    }
+    let dtype = tensor.dtype()?;
+    let (mut bytes, mut value) = ([0; size_of::<f32>()], [0.0f32]);
+    let Some(bytes) = usize::try_from(tensor.bytes).ok().and_then(|len| bytes.get_mut(..len)) else {
+        return Err(Error::Unsupported(format!("tensor {name} is one number of type {}", tensor.ty)));
+    };
+    gguf.read_tensor(tensor, 0, bytes)?;
+    quant::decode_row(dtype, bytes, &mut value)?;
+    match value[0] {
+        value if value.is_finite() => Ok(value),
+        value => Err(Error::format(format!("tensor {name} is {value}; expected a finite number"))),
+    }
+}
+
+/// The tensor of divisors of rotary frequencies.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+
 /// The file's divisors of rotary frequencies, one for each pair of dimensions, if it has them.
 fn rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>> {
-    let Some(tensor) = gguf.tensor("rope_freqs.weight") else { return Ok(None) };
+    let Some(tensor) = gguf.tensor(ROPE_FACTORS) else { return Ok(None) };
     if tensor.shape() != [pairs as u64] {
         return Err(Error::format(format!(
             "rope_freqs.weight has shape {:?}; expected [{pairs}]",

@@ -2,11 +2,11 @@
 //! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on). Each layer has a
 //! [`LayerConfig`] of its own, since layers may differ.
 
+use super::keys::Keys;
 use super::rope::RopeConfig;
 use crate::error::{Error, Result};
-use crate::format::gguf::{Array, Metadata, Value};
 use crate::kernels::rope::Pairing;
-use crate::memory::reserve::{collected, copied, copied_text, filled};
+use crate::memory::reserve::{collected, copied, copied_text};
 
 /// Largest dimension taken from a file. It is far above any real model's, and the product of two such dimensions still
 /// fits `usize`.
@@ -40,8 +40,12 @@ pub struct Config {
     pub norm_eps: f32,
     /// Transformer blocks; at least one.
     pub layers: Vec<LayerConfig>,
+    /// Blocks of the file behind these that predict further tokens; they are not computed.
+    pub n_predicting: usize,
     /// Rotary tables, by number. Empty for a model with learned positions, whose context is at most `n_ctx_train`.
     pub ropes: Vec<RopeConfig>,
+    /// What the file states and this version ignores, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// One transformer block.
@@ -114,76 +118,6 @@ impl LayerConfig {
     }
 }
 
-/// Typed look-ups under one architecture's prefix.
-pub(crate) struct Keys<'a> {
-    metadata: &'a Metadata,
-    architecture: &'a str,
-}
-
-impl<'a> Keys<'a> {
-    pub fn new(metadata: &'a Metadata) -> Result<Self> {
-        let architecture = metadata
-            .get_str("general.architecture")?
-            .ok_or_else(|| Error::format("metadata key general.architecture is missing"))?;
-        Ok(Keys { metadata, architecture })
-    }
-
-    pub fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture)
-    }
-
-    pub fn optional(&self, name: &str, max: usize) -> Result<Option<usize>> {
-        let key = self.key(name);
-        let Some(value) = self.metadata.get_u32(&key)? else { return Ok(None) };
-        in_range(&key, i64::from(value), max).map(Some)
-    }
-
-    fn required(&self, name: &str, max: usize) -> Result<usize> {
-        self.optional(name, max)?
-            .ok_or_else(|| Error::format(format!("metadata key {} is missing", self.key(name))))
-    }
-
-    /// A number for each layer, from one number for all layers or an array. `None` where the key is absent.
-    fn per_layer(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
-        let key = self.key(name);
-        let number = |value: i64| in_range(&key, value, max);
-        match self.metadata.get(&key) {
-            Some(Value::Array(array)) if array.len() != n_layer => {
-                Err(Error::format(format!("{key} has {} numbers for {n_layer} layers", array.len())))
-            }
-            Some(Value::Array(Array::U32(values))) => {
-                collected(values.iter().map(|&value| number(value.into())), LAYERS).map(Some)
-            }
-            Some(Value::Array(Array::I32(values))) => {
-                collected(values.iter().map(|&value| number(value.into())), LAYERS).map(Some)
-            }
-            _ => self.optional(name, max)?.map(|value| filled(value, n_layer, LAYERS)).transpose(),
-        }
-    }
-
-    /// The text under a key that is given in full, without the architecture's prefix.
-    pub fn text(&self, key: &str) -> Result<Option<&'_ str>> {
-        self.metadata.get_str(key)
-    }
-
-    /// A finite float above zero, or the default where the key is absent.
-    pub fn positive(&self, name: &str, default: f32) -> Result<f32> {
-        let key = self.key(name);
-        let value = self.metadata.get_f32(&key)?.unwrap_or(default);
-        if !(value.is_finite() && value > 0.0) {
-            return Err(Error::format(format!("{key} is {value}; expected a finite number above 0")));
-        }
-        Ok(value)
-    }
-}
-
-fn in_range(key: &str, value: i64, max: usize) -> Result<usize> {
-    match usize::try_from(value) {
-        Ok(value) if (1..=max).contains(&value) => Ok(value),
-        _ => Err(Error::format(format!("{key} is {value}; expected 1..={max}"))),
-    }
-}
-
 /// The key of the epsilon of RMSNorm.
 pub(super) const RMS_EPS: &str = "attention.layer_norm_rms_epsilon";
 /// The key of the epsilon of LayerNorm.
@@ -196,9 +130,23 @@ impl Config {
     /// `n_vocab` comes from the embedding tensor: real files may lack the metadata key.
     pub(super) fn read(keys: &Keys<'_>, n_vocab: usize, eps: &str) -> Result<Config> {
         let n_embd = keys.required("embedding_length", MAX_DIM)?;
-        let n_layer = keys.required("block_count", MAX_LAYERS)?;
-        let per_layer = |name| keys.per_layer(name, MAX_DIM, n_layer);
-        let missing = |name| move || Error::format(format!("metadata key {} is missing", keys.key(name)));
+        let n_embd_out = keys.count_below("embedding_length_out", MAX_DIM)?;
+        if n_embd_out != 0 && n_embd_out != n_embd {
+            return Err(Error::Unsupported(format!(
+                "embeddings of {n_embd_out}, where the model has {n_embd}"
+            )));
+        }
+        let n_block = keys.required("block_count", MAX_LAYERS)?;
+        let n_predicting = keys.count_below("nextn_predict_layers", n_block)?;
+        let n_layer = n_block - n_predicting;
+        let per_layer = |name| {
+            let numbers = keys.per_layer(name, MAX_DIM, n_block)?;
+            Ok::<_, Error>(numbers.map(|mut numbers| {
+                numbers.truncate(n_layer);
+                numbers
+            }))
+        };
+        let missing = |name| move || keys.missing(name);
         let n_head = per_layer("attention.head_count")?.ok_or_else(missing("attention.head_count"))?;
         let n_head_kv = match per_layer("attention.head_count_kv")? {
             Some(numbers) => numbers,
@@ -212,14 +160,16 @@ impl Config {
             Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask: Mask::Causal, rope: None })
         });
         Ok(Config {
-            architecture: copied_text(keys.architecture, NAMES)?,
-            name: copied_text(keys.text("general.name")?.unwrap_or(""), NAMES)?,
+            architecture: copied_text(keys.architecture(), NAMES)?,
+            name: copied_text(keys.model_name(), NAMES)?,
             n_embd,
             n_vocab,
             n_ctx_train: keys.required("context_length", MAX_CONTEXT)?,
             norm_eps: keys.positive(eps, 1e-5)?,
             layers: collected(layers, LAYERS)?,
+            n_predicting,
             ropes: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 

@@ -131,8 +131,8 @@ pub enum Op {
     Positions(VectorId),
     /// Normalised rows.
     Norm(Value, Norm),
-    /// x · Wᵀ (+ bias).
-    Linear(Value, MatrixId, Option<VectorId>),
+    /// scale · (x · Wᵀ) (+ bias). The scale is 1 for a matrix that the file gives none.
+    Linear(Value, MatrixId, Option<VectorId>, f32),
     /// The columns that start at the given one.
     Split(Value, usize),
     /// Rows in which each head, of the given number of elements, is normalised with the same gain.
@@ -303,10 +303,7 @@ impl Graph {
             Op::Positions(rows) => ("positions", names.positions(*rows)),
             Op::Norm(_, by @ Norm::Rms { .. }) => ("rms norm", names.norm(by)),
             Op::Norm(_, by @ Norm::Layer { .. }) => ("layer norm", names.norm(by)),
-            Op::Linear(_, matrix, None) => ("linear", names.matrix(*matrix)),
-            Op::Linear(_, matrix, Some(bias)) => {
-                ("linear", format!("{} + {}", names.matrix(*matrix), names.vector(*bias)))
-            }
+            Op::Linear(_, matrix, bias, scale) => ("linear", names.product(*matrix, *bias, *scale)),
             Op::Split(_, begin) => ("split", format!("columns {begin} to {}", begin + width - 1)),
             Op::HeadNorm(_, head_dim, by) => {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))

@@ -12,7 +12,7 @@ use super::graph::Graph;
 use super::pack::load_weights;
 use super::weights::Weights;
 use crate::chat::Template;
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result, at, quoted};
 use crate::format::gguf::{Gguf, Metadata};
 use crate::format::{ByteSource, FileSource};
 use crate::isa::IsaId;
@@ -20,6 +20,7 @@ use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::Activations;
 use crate::memory;
 use crate::profile::{self, Zone};
+use crate::text::escaped;
 use crate::threads;
 use crate::tokenizer::Tokenizer;
 
@@ -128,12 +129,12 @@ impl Model {
             Gguf::open(source)?
         };
         let metadata = gguf.metadata();
+        let file = || escaped(gguf.source().name()).to_string();
         let (config, graph) = read(&gguf)?;
         let n_vocab = config.n_vocab;
         // A pool for this load alone. The threads of a global pool would stay; if the progress callback belongs to a
         // managed runtime (Mono), that runtime would wait for them when the process ends.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads::available()).build();
-        let pool = pool.map_err(|error| Error::Internal(format!("no threads to load with: {error}")))?;
+        let pool = threads::pool(threads::available())?;
         let path = profile::current_path();
         let mut vocabulary = None;
         // Only this thread's time counts as the load's, also while it waits; the pool's threads assist. Otherwise the
@@ -142,7 +143,7 @@ impl Model {
             scope.spawn(|_| {
                 let _adopted = profile::adopt(path.as_ref());
                 let _help = profile::assist(Zone::LoadTokenizer);
-                vocabulary = Some(optional(tokenizer(metadata)));
+                vocabulary = Some(optional(tokenizer(metadata), || format!("{}: no tokenizer", file())));
             });
             let weights = load_weights(&gguf, &graph.weights, &kernels, &pool, params.progress);
             (weights, profile::scope(Zone::LoadTokenizer))
@@ -155,11 +156,13 @@ impl Model {
             && tokenizer.vocab_size() != n_vocab
         {
             return Err(Error::format(format!(
-                "the vocabulary has {} tokens, the embedding {n_vocab} rows",
+                "{}: the vocabulary has {} tokens, the embedding {n_vocab} rows",
+                file(),
                 tokenizer.vocab_size()
             )));
         }
-        let template = optional(template(metadata, tokenizer.as_ref().ok()))?;
+        let template = template(metadata, tokenizer.as_ref().ok());
+        let template = optional(template, || format!("{}: no chat template", file()))?;
         let n_parameters = gguf.parameters();
         // The metadata, the pool and the tokenizer's temporary tables took several times the memory that stays in use.
         drop((gguf, pool));
@@ -170,6 +173,12 @@ impl Model {
     /// Hyperparameters.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the file states and this version ignores, a sentence each, fit to be shown: as a rule, factors that another
+    /// program may compute with.
+    pub fn warnings(&self) -> &[String] {
+        &self.config.warnings
     }
 
     /// The computation, as a graph.
@@ -193,7 +202,7 @@ impl Model {
     /// [`Error::Unsupported`] where the file has no vocabulary or one of an unknown kind; [`Error::Format`] where its
     /// vocabulary contradicts itself.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().map_err(|error| missing("no tokenizer", error))
+        self.tokenizer.as_ref().map_err(copied)
     }
 
     /// The chat template.
@@ -201,7 +210,7 @@ impl Model {
     /// # Errors
     /// [`Error::Unsupported`] where the file has none; [`Error::Format`] where it doesn't compile.
     pub fn chat_template(&self) -> Result<&Template> {
-        self.template.as_ref().map_err(|error| missing("no chat template", error))
+        self.template.as_ref().map_err(copied)
     }
 
     /// Elements of all tensors in the file.
@@ -226,21 +235,22 @@ impl fmt::Debug for Model {
     }
 }
 
-/// Keeps an error about the file's contents for the caller who asks for the part; any other error stays one.
-fn optional<T>(part: Result<T>) -> Result<Optional<T>> {
-    match part {
+/// Keeps an error about the file's contents, with the place in front, for the caller who asks for the part; any other
+/// error stays one.
+fn optional<T>(part: Result<T>, place: impl FnOnce() -> String) -> Result<Optional<T>> {
+    match part.map_err(at(place)) {
         Ok(part) => Ok(Ok(part)),
         Err(error @ (Error::Format(_) | Error::Unsupported(_))) => Ok(Err(error)),
         Err(error) => Err(error),
     }
 }
 
-/// A copy of an error that [`optional`] has kept, of the same kind, with `what` in front.
-fn missing(what: &str, error: &Error) -> Error {
+/// A copy of an error that [`optional`] has kept, of the same kind.
+fn copied(error: &Error) -> Error {
     match error {
-        Error::Format(why) => Error::Format(format!("{what}: {why}")),
-        Error::Unsupported(why) => Error::Unsupported(format!("{what}: {why}")),
-        other => Error::Internal(format!("{what}: {other}")),
+        Error::Format(why) => Error::Format(why.clone()),
+        Error::Unsupported(why) => Error::Unsupported(why.clone()),
+        other => Error::Internal(other.to_string()),
     }
 }
 
@@ -265,26 +275,25 @@ mod tests {
 
     #[test]
     fn only_errors_about_contents_wait() {
+        let optional = |part| optional::<i32>(part, || "place".into());
         assert!(matches!(optional(Ok(7)), Ok(Ok(7))));
-        assert!(matches!(optional::<()>(Err(Error::format("a"))), Ok(Err(Error::Format(_)))));
-        assert!(matches!(
-            optional::<()>(Err(Error::Unsupported("a".into()))),
-            Ok(Err(Error::Unsupported(_)))
-        ));
+        let text = |error| optional(Err(error)).expect("it waits").expect_err("an error").to_string();
+        assert_eq!(text(Error::format("a")), "bad file: place: a");
+        assert_eq!(text(Error::Unsupported("a".into())), "not supported: place: a");
         let io = Error::Io { path: "a".into(), source: std::io::Error::other("gone") };
         let no_memory = Error::OutOfMemory { bytes: 1, what: "a test" };
         for error in [no_memory, io, Error::Internal("a".into()), Error::Cancelled] {
             let kind = std::mem::discriminant(&error);
-            let kept = optional::<()>(Err(error)).expect_err("it fails the load");
+            let kept = optional(Err(error)).expect_err("it fails the load");
             assert_eq!(std::mem::discriminant(&kept), kind);
         }
     }
 
     #[test]
     fn a_kept_error_stays_of_its_kind() {
-        let format = missing("no tokenizer", &Error::format("merge 3 is no pair"));
-        assert_eq!(format.to_string(), "bad file: no tokenizer: merge 3 is no pair");
-        let unsupported = missing("no chat template", &Error::Unsupported("the file has none".into()));
-        assert_eq!(unsupported.to_string(), "not supported: no chat template: the file has none");
+        let format = copied(&Error::format("merge 3 is no pair"));
+        assert_eq!(format.to_string(), "bad file: merge 3 is no pair");
+        let unsupported = copied(&Error::Unsupported("the file has none".into()));
+        assert_eq!(unsupported.to_string(), "not supported: the file has none");
     }
 }

@@ -5,12 +5,16 @@ mod builder;
 mod config;
 mod families;
 pub mod graph;
+mod keys;
 mod load;
 mod pack;
+mod prompt;
 mod random;
 mod rope;
 pub(crate) mod text;
+mod unread;
 mod weights;
+mod whole;
 
 #[cfg(test)]
 pub(crate) use builder::Builder;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::config::{Keys, MAX_CONTEXT, MAX_DIM};
+use super::config::{MAX_CONTEXT, MAX_DIM};
+use super::keys::Keys;
 use crate::error::{Error, Result, quoted};
 use crate::kernels::rope::{Pairing, Ramp, Scaling};
 use crate::ops::rotary::RotaryTable;
@@ -90,17 +91,27 @@ impl RopeConfig {
         if dim > head_dim || dim % 2 != 0 {
             return Err(Error::format(format!("{dim} rotated dimensions in heads of {head_dim}")));
         }
-        let key = keys.key("rope.scaling.type");
-        let kind = keys.text(&key)?;
+        let kind = keys.text("rope.scaling.type")?;
         let factor = match kind {
-            Some("none") => 1.0,
+            Some("none") => {
+                keys.void(&["rope.scale_linear", "rope.scaling.factor"]);
+                1.0
+            }
             None | Some("linear" | "yarn") => {
                 let older = keys.positive("rope.scale_linear", 1.0)?;
                 keys.positive("rope.scaling.factor", older)?
             }
-            Some(other) => return Err(Error::Unsupported(format!("{key} = {}", quoted(other)))),
+            Some(other) => {
+                let key = keys.key("rope.scaling.type");
+                return Err(Error::Unsupported(format!("{key} = {}", quoted(other))));
+            }
         };
-        let yarn = if kind == Some("yarn") { Some(Yarn::read(keys, n_ctx_train)?) } else { None };
+        let yarn = if kind == Some("yarn") {
+            Some(Yarn::read(keys, n_ctx_train)?)
+        } else {
+            keys.void(&["rope.scaling.original_context_length"]);
+            None
+        };
         let base = keys.positive("rope.freq_base", 10_000.0)?;
         Ok(RopeConfig { dim, base, factor, yarn, pairing })
     }

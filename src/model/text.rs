@@ -33,6 +33,14 @@ impl<'a> Names<'a> {
         self.shaped(spec, &format!("{} → {}", spec.k, spec.n))
     }
 
+    /// `attn_q.weight [64 → 96, Q4_0] · scale + attn_q.bias`: a product with its own factor and bias, if it has them.
+    pub fn product(&self, matrix: MatrixId, bias: Option<VectorId>, scale: f32) -> String {
+        // The factor of each layer is another one: its number would make all layers different.
+        let scale = if scale == 1.0 { "" } else { " · scale" };
+        let bias = bias.map_or(String::new(), |bias| format!(" + {}", self.vector(bias)));
+        format!("{}{scale}{bias}", self.matrix(matrix))
+    }
+
     /// `token_embd.weight [288 × 64, F16]`: 288 rows of 64.
     pub fn table(&self, id: TableId) -> String {
         self.rows(self.weights.table(id))

@@ -17,7 +17,7 @@ const ROW_GRAIN: usize = 12;
 /// Bytes of results that are worked on at once: they are still in L2 then, with weights and activations.
 const HOT_BYTES: usize = 128 << 10;
 
-/// One product of an op: `y[:, column..column + N] (+)= x · Wᵀ (+ bias)`.
+/// One product of an op: `y[:, column..column + N] (+)= scale · (x · Wᵀ) (+ bias)`.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
     /// Input rows: f32, or quantised where the weight's kernel reads quantised rows.
@@ -30,6 +30,8 @@ pub struct Product<'a> {
     pub y: Rows,
     /// First column written.
     pub column: usize,
+    /// Multiplies the sums of products; the bias is added to the result. Not for a product that accumulates.
+    pub scale: f32,
     /// Adds to `y` instead of overwriting it.
     pub accumulate: bool,
 }
@@ -211,6 +213,9 @@ impl Product<'_> {
             }
             Some((place, stride)) => (place.wrapping_sub(columns.start), stride),
         };
+        let scaled = self.scale != 1.0;
+        debug_assert!(!(scaled && self.accumulate));
+        let bias = self.bias.filter(|_| !scaled);
         let run = Run {
             x: self.x.row(rows.start),
             ldx: self.x.stride(),
@@ -218,10 +223,29 @@ impl Product<'_> {
             panels: columns.start / nr..columns.end.div_ceil(nr),
             y,
             ldy,
-            bias: self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             accumulate: self.accumulate,
         };
         // SAFETY: the rows of X are there, and these columns of Y (or the place) are this worker's.
         unsafe { weight.multiply(&run) }
+        if scaled {
+            for row in 0..rows.len() {
+                let begin = y.wrapping_add(row * ldy + columns.start);
+                // SAFETY: these columns of the row are this worker's, and the kernel has just written them.
+                let sums = unsafe { std::slice::from_raw_parts_mut(begin, columns.len()) };
+                self.scale_sums(sums, columns.start);
+            }
+        }
+    }
+
+    /// Multiplies sums of products by the scale and adds the bias; `first` is the column of the first sum.
+    fn scale_sums(&self, sums: &mut [f32], first: usize) {
+        match self.bias {
+            None => sums.iter_mut().for_each(|sum| *sum *= self.scale),
+            Some(bias) => {
+                let pairs = sums.iter_mut().zip(&bias[first..]);
+                pairs.for_each(|(sum, bias)| *sum = *sum * self.scale + bias);
+            }
+        }
     }
 }

@@ -13,13 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// static ALLOCATOR: smallmind::profile::CountingAllocator = smallmind::profile::CountingAllocator;
 /// ```
 ///
-/// The library installs it itself only with the feature `counting-alloc`; a binary must not do both.
+/// The library installs it itself, with spare memory behind it, only with the feature `counting-alloc`; a binary must not
+/// do both.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CountingAllocator;
-
-#[cfg(any(feature = "counting-alloc", test))]
-#[global_allocator]
-static INSTALLED: CountingAllocator = CountingAllocator;
 
 /// Allocations of one thread since it began. A reallocation counts as one of its whole new size, since
 /// it may be one.

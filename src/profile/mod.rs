@@ -23,6 +23,8 @@
 pub mod alloc;
 pub mod clock;
 pub mod counters;
+#[cfg_attr(not(feature = "capi"), allow(dead_code, reason = "the C ABI holds memory for reports by it"))]
+pub(crate) mod extent;
 mod histogram;
 mod host;
 mod node;

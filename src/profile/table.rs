@@ -464,6 +464,11 @@ impl Table {
         self.epoch.load(Acquire) == EPOCH.load(Acquire)
     }
 
+    /// Nodes beyond the root.
+    pub fn n_nodes(&self) -> usize {
+        self.extra_nodes.load(Acquire) as usize
+    }
+
     /// Scopes that found no room.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)

@@ -2,13 +2,15 @@
 //! A file appears whole or not at all, and a name can't lead out of the folder.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::read::{self, Read};
 use super::{Format, Report, render};
 use crate::error::{Error, Result, quoted};
+use crate::files::{Draft, Existing};
+use crate::text::escaped_path;
 
 /// The longest name.
 const MAX_NAME: usize = 64;
@@ -80,14 +82,16 @@ impl Store {
         let bytes = render(report, Format::Json)?;
         let failed = |source| Error::Io { path: path.clone(), source };
         fs::create_dir_all(&self.dir).map_err(failed)?;
-        let draft = self.dir.join(format!(".{name}.{}.draft", std::process::id()));
-        let written = write_new(&draft, &bytes).and_then(|()| publish(&draft, &path, replace));
-        // Renamed away where all went well.
-        let _ = fs::remove_file(&draft);
+        let existing = if replace { Existing::Replace } else { Existing::Refuse };
+        let written = Draft::new(&path, existing).and_then(|mut draft| {
+            draft.write(&bytes)?;
+            // Another process may have taken the name meanwhile.
+            draft.publish()
+        });
         match written {
             Ok(()) => Ok(path),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(taken(name)),
-            Err(source) => Err(Error::Io { path, source }),
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => Err(taken(name)),
+            Err(error) => Err(error),
         }
     }
 
@@ -159,7 +163,9 @@ impl Store {
         let path = self.path(name)?;
         match path.is_file() {
             true => Ok(path),
-            false => Err(Error::invalid(format!("no baseline {} in {}", quoted(name), self.dir.display()))),
+            false => {
+                Err(Error::invalid(format!("no baseline {} in {}", quoted(name), escaped_path(&self.dir))))
+            }
         }
     }
 }
@@ -204,24 +210,6 @@ fn default_dir(data: Option<OsString>, home: Option<OsString>) -> Option<PathBuf
     let data = data.map(PathBuf::from).filter(|dir| dir.is_absolute());
     let home = || Some(PathBuf::from(home.filter(|home| !home.is_empty())?).join(".local/share"));
     Some(data.or_else(home)?.join("smallmind").join("baselines"))
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    // One that an earlier process of this number left behind.
-    let _ = fs::remove_file(path);
-    let mut file: File = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// Gives a whole file its name. A link, unlike a renaming, can't replace what another process put there meanwhile.
-fn publish(draft: &Path, path: &Path, replace: bool) -> std::io::Result<()> {
-    match fs::hard_link(draft, path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && !replace => Err(error),
-        // Some file systems have no links.
-        Err(_) => fs::rename(draft, path),
-    }
 }
 
 #[cfg(test)]
@@ -280,11 +268,6 @@ mod tests {
         assert!(error.contains("is there already"), "{error}");
         assert_eq!(store.load("x").unwrap().report, report(&[1]));
         store.save("x", &report(&[2]), true).unwrap();
-        assert_eq!(store.load("x").unwrap().report, report(&[2]));
-        // Also where the other came between the first look and the end.
-        let (draft, path) = (store.dir().join("draft"), store.dir().join("x.json"));
-        fs::write(&draft, "late").unwrap();
-        assert_eq!(publish(&draft, &path, false).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(store.load("x").unwrap().report, report(&[2]));
     }
 

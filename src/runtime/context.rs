@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::engine::{Batch, Canceller, Engine, EngineParams, MemoryEstimate};
+use super::cancel::{Canceller, Running};
+use super::engine::{Batch, Engine, EngineParams, MemoryEstimate};
 use super::pass::Span;
 use super::plan::Plan;
 use crate::error::{Error, Result};
@@ -137,8 +138,7 @@ impl Context {
     /// Reserves all memory of decoding, and starts the threads.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] naming the parameter, [`Error::OutOfMemory`], [`Error::Internal`] where the system
-    /// starts no more threads.
+    /// [`Error::InvalidArgument`] naming the parameter, [`Error::OutOfMemory`], [`Error::NoThreads`].
     pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Context> {
         let count = params.count();
         if !(1..=MAX_WORKERS).contains(&count) {
@@ -171,7 +171,7 @@ impl Context {
         self.tokens.len()
     }
 
-    /// The tokens of the filled positions.
+    /// The tokens of the filled positions, in order.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -206,6 +206,12 @@ impl Context {
     /// Workers, the calling thread included.
     pub fn threads(&self) -> usize {
         self.engine.team().count()
+    }
+
+    /// The process that has its threads.
+    #[cfg_attr(not(feature = "capi"), allow(dead_code, reason = "the C ABI keeps a fork out by it"))]
+    pub(crate) fn home(&self) -> &Arc<threads::Home> {
+        self.engine.team().home()
     }
 
     /// Forgets all tokens.
@@ -258,6 +264,23 @@ impl Context {
         self.engine.begin_call();
     }
 
+    /// Begins a generation; see [`Canceller::begin_generation`].
+    pub(super) fn begin_generation(&self, id: u64) -> Result<Running> {
+        self.engine.begin_generation(id)
+    }
+
+    /// Checks that there is room for `n` more tokens.
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`].
+    pub fn check_room(&self, n: usize) -> Result<()> {
+        let n_ctx = self.n_ctx();
+        if n > n_ctx - self.len() {
+            return Err(Error::ContextFull { n_ctx, needed: self.len().saturating_add(n) });
+        }
+        Ok(())
+    }
+
     /// [`Context::decode`] within a call that may have been cancelled already.
     pub(super) fn decode_further(&mut self, tokens: &[u32], logits: Logits) -> Result<()> {
         self.check(tokens, logits)?;
@@ -294,13 +317,8 @@ impl Context {
         if tokens.is_empty() {
             return Err(Error::invalid("no tokens to decode"));
         }
+        self.check_room(tokens.len())?;
         self.engine.check_tokens(tokens)?;
-        if tokens.len() > self.n_ctx() - self.len() {
-            return Err(Error::ContextFull {
-                n_ctx: self.n_ctx(),
-                needed: self.len().saturating_add(tokens.len()),
-            });
-        }
         if logits == Logits::All && tokens.len() > self.engine.n_output() {
             return Err(Error::invalid(format!(
                 "logits of {} tokens in one decode; the context was made for {}",

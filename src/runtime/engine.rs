@@ -3,8 +3,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+pub use super::cancel::Canceller;
+use super::cancel::Running;
 use super::lower::lower;
 use super::pass::{Limits, Pass, Span};
 use super::plan::{MostRows, Plan};
@@ -142,19 +143,6 @@ pub struct MemoryEstimate {
     pub arena_bytes: usize,
     /// Bytes of both.
     pub total_bytes: usize,
-}
-
-/// Cancels the running call of an engine or a context, from any thread.
-#[derive(Clone, Debug, Default)]
-pub struct Canceller(Arc<AtomicBool>);
-
-impl Canceller {
-    /// Ends the decode or generation that runs now with [`Error::Cancelled`]: after its current step, which takes
-    /// milliseconds, or, while it waits for a shared team, as soon as the team is free for it. Without a running call
-    /// this does nothing.
-    pub fn cancel(&self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 /// Parameters with defaults filled in, checked against the model.
@@ -381,7 +369,12 @@ impl Engine {
 
     /// Forgets a cancellation of an earlier call.
     pub(super) fn begin_call(&self) {
-        self.cancel.0.store(false, Relaxed);
+        self.cancel.begin();
+    }
+
+    /// Forgets a cancellation of an earlier call, and begins a generation.
+    pub(super) fn begin_generation(&self, id: u64) -> Result<Running> {
+        self.cancel.begin_generation(id)
     }
 
     /// Plants a fault in the passes to come.
@@ -418,7 +411,7 @@ impl Engine {
         });
         if outcome.is_ok() {
             self.n_rows = 0;
-            let (kv, cancel, view) = (self.limits.kv, &*self.cancel.0, self.cache.view());
+            let (kv, cancel, view) = (self.limits.kv, self.cancel.flag(), self.cache.view());
             outcome = self.pass.run(&self.team, &self.model, kv, view, (tokens, spans, outputs), cancel);
         }
         for span in &spans[..reserved] {

@@ -20,7 +20,7 @@ fn model(name: &str, even: Mask, odd: Mask) -> Arc<Model> {
     let source = Arc::new(FileSource::open(&path).unwrap());
     let read = |gguf: &Gguf| {
         let architecture = gguf.metadata().get_str("general.architecture").unwrap().unwrap();
-        Family::named(architecture).read(gguf, |config| {
+        Family::named(architecture).read_changed(gguf, |config| {
             for (i, layer) in config.layers.iter_mut().enumerate() {
                 layer.mask = if i % 2 == 0 { even } else { odd };
             }
@@ -211,7 +211,8 @@ fn hidden_rows_are_what_the_head_reads_and_means_are_theirs() {
         alone(&model, Output::Hidden, &text, 7).iter().map(|&bits| f32::from_bits(bits)).collect();
     let logits = alone(&model, Output::Logits, &text, 512);
     assert_eq!((hidden.len(), logits.len()), (30 * width, 30 * n_vocab));
-    let crate::model::graph::Op::Linear(_, head, None) = model.graph().node(model.graph().logits).op else {
+    let crate::model::graph::Op::Linear(_, head, None, _) = model.graph().node(model.graph().logits).op
+    else {
         panic!("the head is a product")
     };
     let mut row = vec![0.0; width];

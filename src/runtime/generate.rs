@@ -12,7 +12,8 @@ use crate::error::Result;
 /// Appends `prompt` to the context and generates up to `max_tokens` tokens.
 ///
 /// `on_text(token, text)` is called for each token of the text; `text` is empty while a character is incomplete. The
-/// sampler's penalties apply to the prompt's tokens too. A token that ends the text isn't appended to the context.
+/// sampler's penalties apply to the prompt's tokens too. At the end the context holds all tokens except the last sampled
+/// one, as [`drive`] says.
 ///
 /// # Errors
 /// Those of [`drive`].
@@ -25,7 +26,7 @@ pub fn generate(
 ) -> Result<Summary> {
     let params = GenerationParams { max_tokens, prompt_piece: 0, ..GenerationParams::default() };
     drive(context, sampler, prompt, &params, &mut |event| match event {
-        Event::Output(Output { token, text }) => on_text(token, text),
+        Event::Output(Output { token, text, .. }) => on_text(token, text),
         Event::Prompt { .. } => ControlFlow::Continue(()),
     })
 }

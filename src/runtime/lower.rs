@@ -135,7 +135,7 @@ impl<'g> Lowering<'g> {
     /// Whether some reader needs a value in f32: any reader except a product with a quantised matrix.
     fn wanted_as_floats(&self, value: Value) -> bool {
         let as_floats = |&&reader: &&usize| match self.graph.nodes[reader].op {
-            Op::Linear(_, matrix, _) => !self.is_quantized(matrix),
+            Op::Linear(_, matrix, ..) => !self.is_quantized(matrix),
             _ => true,
         };
         value == self.result || self.readers[value.index()].iter().any(|reader| as_floats(&reader))
@@ -274,7 +274,7 @@ impl<'g> Lowering<'g> {
     /// The input of a product, in the form that its matrix needs.
     fn input(&mut self, linear: Value) -> Result<Buf> {
         match *self.op(linear) {
-            Op::Linear(x, matrix, _) if self.is_quantized(matrix) => self.quantized(x),
+            Op::Linear(x, matrix, ..) if self.is_quantized(matrix) => self.quantized(x),
             Op::Linear(x, ..) => self.floats(x),
             _ => Err(Error::Internal("no product".into())),
         }
@@ -292,8 +292,8 @@ impl<'g> Lowering<'g> {
     }
 
     fn part(&self, linear: Value, x: Buf, column: usize) -> Option<Part> {
-        let Op::Linear(_, matrix, bias) = *self.op(linear) else { return None };
-        Some(Part { x, matrix, bias, column })
+        let Op::Linear(_, matrix, bias, scale) = *self.op(linear) else { return None };
+        Some(Part { x, matrix, bias, column: column as u32, scale })
     }
 
     /// Products, computed as one step, that `value` needs: each with its input and its first column of `out`.
@@ -364,7 +364,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// A sum. A product is added to the residual stream in place, if nothing reads the stream's earlier value
-    /// afterwards.
+    /// afterwards, and the product has no scale, which would multiply the stream too.
     fn add(&mut self, value: Value, a: Value, b: Value) -> Result<()> {
         if matches!((self.op(a), self.op(b)), (Op::Embed(_), Op::Positions(_)))
             && self.only_for(a, value)
@@ -375,7 +375,7 @@ impl<'g> Lowering<'g> {
             return Ok(());
         }
         for (stream, product) in [(a, b), (b, a)] {
-            let fits = matches!(self.op(product), Op::Linear(..))
+            let fits = matches!(self.op(product), Op::Linear(.., scale) if *scale == 1.0)
                 && !self.done[product.index()]
                 && self.only_for(product, value);
             if !fits || stream == product {
@@ -441,6 +441,9 @@ impl<'g> Lowering<'g> {
         }
         let (q_width, kv_width) = (shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim);
         let columns = [0, q_width, q_width + kv_width];
+        if u32::try_from(columns[2]).is_err() {
+            return self.unsupported(value, "so many columns of queries and keys");
+        }
         let chains = [q, k, v];
         let one = chains.iter().all(|chain| chain.linear == q.linear);
         let begins = chains.map(|chain| chain.begin);

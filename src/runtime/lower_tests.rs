@@ -67,7 +67,7 @@ impl Reference<'_> {
                 self.tokens.iter().map(row).collect()
             }
             Op::Norm(x, norm) => self.each(x, |row| self.normalized(row, &norm)),
-            Op::Linear(x, matrix, bias) => self.linear(x, matrix, bias),
+            Op::Linear(x, matrix, bias, scale) => self.linear(x, matrix, bias, scale),
             Op::Split(x, begin) => self.each(x, |row| row[begin..begin + width].to_vec()),
             Op::HeadNorm(x, head_dim, norm) => self
                 .each(x, |row| row.chunks(head_dim).flat_map(|head| self.normalized(head, &norm)).collect()),
@@ -98,7 +98,7 @@ impl Reference<'_> {
         row.iter().zip(self.vector(gain)).map(|(x, gain)| x * factor * gain).collect()
     }
 
-    fn linear(&self, x: Value, matrix: MatrixId, bias: Option<VectorId>) -> Vec<Row> {
+    fn linear(&self, x: Value, matrix: MatrixId, bias: Option<VectorId>, scale: f32) -> Vec<Row> {
         let matrix = self.weights.matrix(matrix);
         let mut weights = vec![vec![0.0f32; matrix.k()]; matrix.n()];
         for (i, row) in weights.iter_mut().enumerate() {
@@ -108,7 +108,11 @@ impl Reference<'_> {
         let dot =
             |row: &Row, weights: &[f32]| row.iter().zip(weights).map(|(x, &w)| x * f64::from(w)).sum::<f64>();
         self.each(x, |row| {
-            weights.iter().zip(&bias).map(|(weights, bias)| dot(row, weights) + bias).collect()
+            weights
+                .iter()
+                .zip(&bias)
+                .map(|(weights, bias)| f64::from(scale) * dot(row, weights) + bias)
+                .collect()
         })
     }
 
@@ -242,7 +246,9 @@ fn model(file: &str, emit: Emit) -> Arc<Model> {
     let source = Arc::new(FileSource::open(&path).unwrap());
     let family = Family { name: "test", config: Family::named("llama").config, emit };
     let read = |gguf: &_| {
-        family.read(gguf, |config| config.layers.iter_mut().for_each(|layer| layer.mask = Mask::Window(9)))
+        family.read_changed(gguf, |config| {
+            config.layers.iter_mut().for_each(|layer| layer.mask = Mask::Window(9))
+        })
     };
     Model::load(source, &LoadParams::default(), read).unwrap()
 }

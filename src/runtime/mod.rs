@@ -1,6 +1,7 @@
 //! Runs models. A graph is lowered to a plan of steps, and a pass executes the plan. An engine runs many sequences, a
 //! context one; sampling and generation are built on contexts.
 
+mod cancel;
 mod context;
 mod engine;
 #[cfg(test)]

@@ -1,15 +1,93 @@
 //! Sleeping until a number changes: by a futex on Linux, by a mutex and a condition variable elsewhere.
 //! Both behave alike: a wait returns when woken, when the number isn't the expected one, or spuriously.
+//! And [`Home`], which tells a forked child from its parent: by a page that the child finds empty on Linux, by the
+//! process's number elsewhere.
 
 #[cfg(target_os = "linux")]
 pub(super) use linux::Futex;
+#[cfg(target_os = "linux")]
+use linux::Page;
 #[cfg(not(target_os = "linux"))]
 pub(super) use portable::Futex;
+#[cfg(not(target_os = "linux"))]
+use portable::Page;
+
+/// The process that made an object.
+#[derive(Debug)]
+pub(crate) struct Home {
+    /// Asking for the process's number is a system call; a small kernel takes little longer.
+    page: Option<Page>,
+    process: u32,
+}
+
+impl Home {
+    /// The calling process.
+    pub fn here() -> Self {
+        Self { page: Page::new(), process: std::process::id() }
+    }
+
+    /// Whether the calling process is the one that made this.
+    #[inline]
+    pub fn is_here(&self) -> bool {
+        match &self.page {
+            Some(page) => page.is_marked(),
+            None => std::process::id() == self.process,
+        }
+    }
+}
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::ptr::null;
-    use std::sync::atomic::AtomicU32;
+    use std::ptr::{NonNull, null, null_mut};
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    /// Bytes to map: the system rounds them up to a page.
+    const PAGE: usize = 4096;
+
+    /// A page with a mark that a forked child doesn't see.
+    #[derive(Debug)]
+    pub struct Page(NonNull<AtomicU32>);
+
+    // SAFETY: the page belongs to this value, isn't tied to a thread, and is only read after `new`.
+    unsafe impl Send for Page {}
+    // SAFETY: as for Send.
+    unsafe impl Sync for Page {}
+
+    impl Page {
+        /// `None` if the system refuses: it is out of memory, or older than Linux 4.14.
+        pub fn new() -> Option<Self> {
+            let (protection, flags) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: the kernel chooses the address of an anonymous mapping, so it overlaps no memory in use.
+            let raw = unsafe { libc::mmap(null_mut(), PAGE, protection, flags, -1, 0) };
+            if raw == libc::MAP_FAILED {
+                return None;
+            }
+            let page = Self(NonNull::new(raw.cast())?);
+            // SAFETY: the advice is about the mapping just made, which has no contents yet.
+            let refused = unsafe { libc::madvise(raw, PAGE, libc::MADV_WIPEONFORK) } != 0;
+            page.number().store(1, Relaxed);
+            (!refused).then_some(page)
+        }
+
+        #[inline]
+        pub fn is_marked(&self) -> bool {
+            self.number().load(Relaxed) != 0
+        }
+
+        #[inline]
+        fn number(&self) -> &AtomicU32 {
+            // SAFETY: the mapping is aligned, readable and writable, and lives until the drop; zeroes are a number.
+            unsafe { self.0.as_ref() }
+        }
+    }
+
+    impl Drop for Page {
+        fn drop(&mut self) {
+            // SAFETY: the mapping is this value's, of this length, and nobody uses it any more.
+            unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE) };
+        }
+    }
 
     /// A number on which threads can sleep.
     pub struct Futex {
@@ -48,6 +126,22 @@ mod portable {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
     use std::sync::{Condvar, Mutex, PoisonError};
 
+    /// There is no such page: never made.
+    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "its tests are those of `Home`"))]
+    #[derive(Debug)]
+    pub enum Page {}
+
+    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "its tests are those of `Home`"))]
+    impl Page {
+        pub fn new() -> Option<Self> {
+            None
+        }
+
+        pub fn is_marked(&self) -> bool {
+            match *self {}
+        }
+    }
+
     /// A number on which threads can sleep.
     pub struct Futex {
         value: AtomicU32,
@@ -84,6 +178,27 @@ mod portable {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_forked_child_is_elsewhere() {
+        let (home, plain) = (super::Home::here(), super::Home { page: None, ..super::Home::here() });
+        assert!(home.is_here() && plain.is_here());
+        // SAFETY: the child only reads memory and ends at once, which is safe after a fork of several threads.
+        let status = unsafe {
+            match libc::fork() {
+                0 => libc::_exit(i32::from(home.is_here()) + 2 * i32::from(plain.is_here())),
+                child => {
+                    let mut status = -1;
+                    assert_eq!(libc::waitpid(child, &mut status, 0), child);
+                    status
+                }
+            }
+        };
+        assert!(libc::WIFEXITED(status), "{status}");
+        assert_eq!(libc::WEXITSTATUS(status), 0);
+        assert!(home.is_here() && plain.is_here());
+    }
 
     /// A number on which threads can sleep, of either kind.
     trait Sleep: Sync {

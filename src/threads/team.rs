@@ -12,9 +12,11 @@ use std::thread::JoinHandle;
 
 use super::barrier::{Barrier, Poisoned};
 use super::gate::{Gate, Patience};
+use super::os::Home;
+use super::start::start;
 use super::turns::Turns;
 use super::work;
-use crate::memory::reserve::{probe, with_room};
+use crate::memory::reserve::with_room;
 use crate::profile;
 use crate::{Error, Result};
 
@@ -26,16 +28,14 @@ thread_local! {
     static IN_REGION: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Address space that must be free before a thread is started: its stack, and as much again. A thread that runs out of
-/// memory during its start aborts the process, so threads start one by one, each only if this much can be reserved.
-const THREAD_BYTES: usize = 4 << 20;
-
 /// Threads that run one parallel region at a time. The caller of a region is worker 0; the other workers are threads
 /// that sleep between regions.
 ///
 /// A team may be shared: regions of several callers run one after the other, in the order of the calls. Dropping the
-/// team ends its threads.
+/// team ends its threads. In a forked child the team has no threads: [`Team::run`] is refused, and dropping it only frees
+/// memory.
 pub struct Team {
+    home: Arc<Home>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// Each region is a turn.
@@ -54,8 +54,6 @@ unsafe impl Sync for CallerPatience {}
 /// The part of a team that its workers share.
 struct Shared {
     count: usize,
-    /// Its number is the number of threads that have started.
-    started: Gate,
     /// Its number rises with each region.
     start: Gate,
     job: JobCell,
@@ -102,27 +100,21 @@ impl Team {
     /// A team of `n` workers, of which `n − 1` are new threads.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for 0 or more than [`MAX_WORKERS`]; [`Error::OutOfMemory`]; [`Error::Internal`] where
-    /// the operating system starts no more threads.
+    /// [`Error::InvalidArgument`] for 0 or more than [`MAX_WORKERS`]; [`Error::OutOfMemory`]; [`Error::NoThreads`].
     pub fn new(n: usize) -> Result<Self> {
         if n == 0 || n > MAX_WORKERS {
             return Err(Error::invalid(format!("a team has 1 to {MAX_WORKERS} threads, not {n}")));
         }
         let mut team = Self {
+            home: Arc::new(Home::here()),
             shared: Arc::new(Shared::new(n)?),
             threads: with_room(n - 1, "a team")?,
             turns: Turns::new(),
             patience: CallerPatience(Patience::new()),
         };
         for index in 1..n {
-            probe(THREAD_BYTES, "a thread")?;
             let shared = Arc::clone(&team.shared);
-            let builder = std::thread::Builder::new().name(format!("smallmind-{index}"));
-            let thread = builder
-                .spawn(move || shared.serve(index))
-                .map_err(|why| Error::Internal(format!("could not start thread {index} of {n}: {why}")))?;
-            team.threads.push(thread);
-            team.shared.started.wait_past(index as u32 - 1, &team.patience.0);
+            team.threads.push(start(index, n, profile::prepare_thread, move || shared.serve(index))?);
         }
         Ok(team)
     }
@@ -132,14 +124,22 @@ impl Team {
         self.shared.count
     }
 
+    /// The process that made it.
+    pub(crate) fn home(&self) -> &Arc<Home> {
+        &self.home
+    }
+
     /// Runs `f` once on each worker, and returns when all calls have returned. First waits for the regions of earlier
     /// callers.
     ///
     /// # Errors
-    /// [`Error::Busy`] inside a region of this or another team; [`Error::Internal`] with the text of a panic in `f`, or
+    /// [`Error::WrongProcess`] in a forked child; [`Error::Busy`] inside a region of this or another team; [`Error::Internal`] with the text of a panic in `f`, or
     /// where a worker returned before a barrier at which others waited; [`Error::Cancelled`] after [`Worker::cancel`].
     /// The team stays usable after any of them.
     pub fn run<F: Fn(&Worker<'_>) + Sync>(&self, f: F) -> Result<()> {
+        if !self.home.is_here() {
+            return Err(Error::WrongProcess("the thread team"));
+        }
         if IN_REGION.get() {
             return Err(Error::Busy("the thread team"));
         }
@@ -182,6 +182,11 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // A handle that is dropped detaches its thread, which this process doesn't have.
+            self.threads.drain(..).for_each(std::mem::forget);
+            return;
+        }
         self.shared.closing.store(true, SeqCst);
         self.shared.start.change(|number| number.fetch_add(1, SeqCst));
         for thread in self.threads.drain(..) {
@@ -201,7 +206,6 @@ impl Shared {
     fn new(count: usize) -> Result<Self> {
         Ok(Self {
             count,
-            started: Gate::new(),
             start: Gate::new(),
             job: JobCell(UnsafeCell::new(None)),
             barrier: Barrier::new(count)?,
@@ -213,10 +217,8 @@ impl Shared {
 
     /// The main function of a worker's thread.
     fn serve(&self, index: usize) {
-        profile::prepare_thread();
         IN_REGION.set(true);
         let patience = Patience::new();
-        self.started.change(|number| number.fetch_add(1, SeqCst));
         let mut seen = 0;
         loop {
             seen = self.start.wait_past(seen, &patience);

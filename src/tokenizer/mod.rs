@@ -10,6 +10,7 @@
 //! characters), as llama.cpp and Hugging Face do. Decoding loses nothing.
 
 mod bytes;
+mod inert;
 mod source;
 mod split;
 mod vocab;
@@ -21,7 +22,8 @@ pub use source::TokenizerSource;
 
 use crate::error::{Error, Result, quoted};
 use crate::format::gguf::Metadata;
-use crate::memory::reserve::{collected, copied_text, probe, reserve, reserve_text};
+use crate::memory::reserve::{collected, copied_text, held, reserve, reserve_text};
+use crate::memory::spare::Hold;
 use aho_corasick::{AhoCorasick, MatchKind};
 use split::Splitter;
 use std::collections::{HashMap, HashSet};
@@ -41,6 +43,8 @@ const MERGE_BYTES_PER_BYTE: usize = 200;
 /// Memory of a vocabulary's tables, in bytes for each token and each merge, in addition to their texts: entries of hash
 /// maps (24 to 32 bytes, doubled by growth), lists of strings, and the allocator's overhead.
 const TABLE_BYTES: usize = 200;
+/// Memory of the compiled patterns that cut a text into words, and that find special tokens.
+const PATTERN_BYTES: usize = 8 << 20;
 /// The tables hold this many copies of each text at the same time.
 const TEXT_COPIES: usize = 4;
 
@@ -80,6 +84,7 @@ impl Tokenizer {
                 quoted(&source.model)
             )));
         }
+        let _held = hold_tables(&source)?;
         let splitter = Splitter::new(&source.pre)?;
         let vocabulary = Vocabulary::new(&source)?;
         let adds_bos = source.add_bos.unwrap_or(splitter.adds_bos && source.bos.is_some());
@@ -97,7 +102,6 @@ impl Tokenizer {
         };
         let all_special = Finder::new(&source.tokens, of_kind(&[Kind::Control, Kind::UserDefined])?)?;
         let user_defined = Finder::new(&source.tokens, of_kind(&[Kind::UserDefined])?)?;
-        probe_tables(&source)?;
         let merges = merges(&source.merges)?;
         let (ordinary, control) = by_text(source.tokens, &vocabulary)?;
         let has_byte = bytes::CHARS.map(|char| ordinary.contains_key(char.encode_utf8(&mut [0; 4]) as &str));
@@ -147,7 +151,7 @@ impl Tokenizer {
         // Few texts have more tokens; `push` and `merge` reserve the rest.
         let mut ids = Vec::new();
         reserve(&mut ids, text.len() / 4 + 2, WHAT)?;
-        ids.extend(self.vocabulary.bos.filter(|_| add_special && self.adds_bos));
+        ids.extend(self.added_bos().filter(|_| add_special));
         let finder = if parse_special { &self.all_special } else { &self.user_defined };
         let mut spelled = String::new();
         finder.split(text, |piece| match piece {
@@ -162,13 +166,34 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Tokens of a conversation that a chat template has rendered: control tokens are parsed. With `add_bos`, the tokens
+    /// begin with [`Tokenizer::added_bos`], if there is one, exactly once, whether the template writes it or not, as
+    /// llama.cpp does; without, the tokens are those of the text alone. No token is appended: the model's reply follows.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_chat(&self, text: &str, add_bos: bool) -> Result<Vec<u32>> {
+        let Some(bos) = self.added_bos().filter(|_| add_bos) else { return self.encode(text, true, false) };
+        let mut ids = self.encode(self.without_bos(text), true, false)?;
+        reserve(&mut ids, 1, WHAT)?;
+        ids.insert(0, bos);
+        Ok(ids)
+    }
+
+    /// A rendered conversation without the text of [`Tokenizer::added_bos`] that it may begin with, for callers who put
+    /// that token in front themselves.
+    pub fn without_bos<'t>(&self, text: &'t str) -> &'t str {
+        match self.added_bos() {
+            Some(_) => text.strip_prefix(self.bos_text()).unwrap_or(text),
+            None => text,
+        }
+    }
+
     /// Appends the tokens of one word; `spelled` is scratch memory.
     fn merge(&self, word: &str, spelled: &mut String, ids: &mut Vec<u32>) -> Result<()> {
-        const LONG: usize = 1 << 16;
-        if word.len() > LONG {
-            // `tokenizers` allocates infallibly: check first that it can have the memory for a long word.
-            probe(word.len() * MERGE_BYTES_PER_BYTE, WHAT)?;
-        }
+        const LONG: usize = 1 << 12;
+        // `tokenizers` allocates infallibly: memory for a long word is held ready.
+        let _held = if word.len() > LONG { held(word.len() * MERGE_BYTES_PER_BYTE, WHAT)? } else { None };
         // A byte without a token is dropped, but nothing is merged across it.
         for part in word.as_bytes().split(|&byte| !self.has_byte[usize::from(byte)]) {
             spelled.clear();
@@ -233,6 +258,12 @@ impl Tokenizer {
         self.vocabulary.bos
     }
 
+    /// The token that every sequence begins with: [`Tokenizer::bos`], where the file (`tokenizer.ggml.add_bos_token`) or,
+    /// if it says nothing, its pre-tokenizer wants one; as llama.cpp has it.
+    pub fn added_bos(&self) -> Option<u32> {
+        self.vocabulary.bos.filter(|_| self.adds_bos)
+    }
+
     /// The token at the end of a sequence.
     pub fn eos(&self) -> Option<u32> {
         self.vocabulary.eos
@@ -291,11 +322,13 @@ fn lossy(bytes: &[u8]) -> Result<String> {
     Ok(text)
 }
 
-/// Checks that there is memory for the tables of a vocabulary, which `tokenizers` builds with infallible allocations.
-fn probe_tables(source: &TokenizerSource) -> Result<()> {
+/// Holds memory ready for the tables of a vocabulary, which `tokenizers` builds with infallible allocations, and for the
+/// compiled patterns.
+fn hold_tables(source: &TokenizerSource) -> Result<Option<Hold>> {
     let texts: usize = source.tokens.iter().chain(&source.merges).map(String::len).sum();
     let entries = source.tokens.len() + source.merges.len();
-    probe(texts.saturating_mul(TEXT_COPIES).saturating_add(entries.saturating_mul(TABLE_BYTES)), VOCABULARY)
+    let tables = texts.saturating_mul(TEXT_COPIES).saturating_add(entries.saturating_mul(TABLE_BYTES));
+    held(tables.saturating_add(PATTERN_BYTES), VOCABULARY)
 }
 
 /// Ids by text, in two maps: ordinary and user-defined tokens, which merging may produce, and control tokens, which it

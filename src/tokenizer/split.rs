@@ -134,7 +134,10 @@ impl Splitter {
     pub(super) fn new(pre: &str) -> Result<Self> {
         let name = if pre.is_empty() { "default" } else { pre };
         let family = FAMILIES.iter().find(|family| family.names.contains(&name)).ok_or_else(|| {
-            Error::Unsupported(format!("pre-tokenizer {} (tokenizer.ggml.pre)", quoted(name)))
+            Error::Unsupported(format!(
+                "pre-tokenizer {} (tokenizer.ggml.pre), so that only token ids can be given",
+                quoted(name)
+            ))
         })?;
         let passes = family
             .passes
@@ -269,6 +272,9 @@ mod tests {
     #[test]
     fn an_unknown_name_is_unsupported_and_named() {
         let error = Splitter::new("martian").unwrap_err();
-        assert_eq!(error.to_string(), "not supported: pre-tokenizer \"martian\" (tokenizer.ggml.pre)");
+        assert_eq!(
+            error.to_string(),
+            "not supported: pre-tokenizer \"martian\" (tokenizer.ggml.pre), so that only token ids can be given"
+        );
     }
 }

@@ -98,6 +98,35 @@ fn the_longest_of_special_tokens_that_begin_together_is_taken() {
     assert_eq!(tokenizer.encode("<tool><s><tool>", true, false).unwrap(), [267, TOOL]);
 }
 
+/// As llama.cpp: the BOS that the vocabulary wants is there once, whoever writes it; nothing else is added.
+#[test]
+fn a_conversation_gets_one_bos_where_the_vocabulary_wants_it() {
+    for (pre, add_bos, wanted) in [
+        ("llama-bpe", None, true),
+        ("llama-bpe", Some(false), false),
+        ("gpt-2", None, false),
+        ("gpt-2", Some(true), true),
+    ] {
+        let source = TokenizerSource { pre: pre.into(), add_bos, add_eos: Some(true), ..source() };
+        let tokenizer = Tokenizer::new(source).unwrap();
+        assert_eq!(tokenizer.added_bos(), Some(BOS).filter(|_| wanted));
+        for (text, plain) in [
+            (format!("{START}hello"), vec![START_ID, HELLO]),
+            (format!("<s>{START}hello"), vec![BOS, START_ID, HELLO]),
+            (format!("{START}hello<s>"), vec![START_ID, HELLO, BOS]),
+            ("<s>".into(), vec![BOS]),
+            (String::new(), vec![]),
+        ] {
+            assert_eq!(tokenizer.encode_chat(&text, false).unwrap(), plain);
+            let begins = plain.first() == Some(&BOS);
+            let added = if wanted && !begins { vec![BOS] } else { vec![] };
+            assert_eq!(tokenizer.encode_chat(&text, true).unwrap(), [added, plain].concat(), "{pre} {text}");
+            let bare = if wanted { text.trim_start_matches("<s>") } else { &text };
+            assert_eq!(tokenizer.without_bos(&text), bare);
+        }
+    }
+}
+
 #[test]
 fn bos_and_eos_are_added_as_the_file_says() {
     let encode = |pre: &str, add_bos, add_eos, add_special| {

@@ -171,8 +171,13 @@ pub fn put_u64(out: &mut Vec<u8>, x: u64) {
 }
 
 pub fn put_string(out: &mut Vec<u8>, text: &str) {
-    put_u64(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
+    put_bytes(out, text.as_bytes());
+}
+
+/// A string that may be no UTF-8.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u64(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 /// Type number and bytes of a value.
@@ -189,6 +194,11 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value) {
         Value::Str(s) => {
             let mut bytes = Vec::new();
             put_string(&mut bytes, s);
+            (8, bytes)
+        }
+        Value::Bytes(s) => {
+            let mut bytes = Vec::new();
+            put_bytes(&mut bytes, s);
             (8, bytes)
         }
         Value::Array(a) => {
@@ -222,6 +232,13 @@ fn put_array(out: &mut Vec<u8>, array: &Array) {
             8,
             a.iter().fold(Vec::new(), |mut out, s| {
                 put_string(&mut out, s);
+                out
+            }),
+        ),
+        Array::Bytes(a) => (
+            8,
+            a.iter().fold(Vec::new(), |mut out, s| {
+                put_bytes(&mut out, s);
                 out
             }),
         ),

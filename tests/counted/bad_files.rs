@@ -300,11 +300,11 @@ fn numbers_that_contradict_each_other_or_the_tensors() {
         }
     }
     // What is allowed, or else the list above proves nothing.
-    for (key, value) in
-        [("attention.head_count", 4), ("block_count", 1), ("rope.dimension_count", 8), ("context_length", 7)]
-    {
+    for (key, value) in [("attention.head_count", 4), ("rope.dimension_count", 8), ("context_length", 7)] {
         load(&file(key, value)).unwrap();
     }
+    // The second block's tensors, which nothing reads then.
+    assert_refused(&file("block_count", 1), "\"blk.1.attn_norm.weight\", \"blk.1.attn_q.weight\"");
 }
 
 /// What may differ from layer to layer may be one number or a list with one for each.
@@ -352,6 +352,10 @@ fn absurd_floats() {
             assert_refused(&scaled("yarn", 4.0).with(&key, Some(Value::F32(value))), &key);
         }
     }
+    // A factor on queries and keys, which llama.cpp multiplies whatever the scaling.
+    let key = "llama.rope.scaling.attn_factor";
+    assert_refused(&scaled("linear", 4.0).with(key, Some(Value::F32(0.5))), key);
+    load(&scaled("linear", 4.0).with(key, Some(Value::F32(1.0)))).unwrap();
     let key = "llama.rope.scaling.original_context_length";
     assert_refused(&scaled("yarn", 4.0).with(key, Some(Value::U32(0))), key);
 }
@@ -419,21 +423,34 @@ fn vocabularies() {
 fn errors_of_vocabulary_and_template_keep_their_kind() {
     let file = |key: &str, value: Value| load(&Parts::mixed().with(key, Some(value))).unwrap();
     for (key, value, called) in [
-        ("tokenizer.ggml.merges", strings(["no_space"]), "bad file: no tokenizer: merge 0 is no pair"),
-        ("tokenizer.ggml.pre", Value::Bool(true), "bad file: no tokenizer: metadata key"),
-        ("tokenizer.ggml.model", string("llama"), "not supported: no tokenizer: tokenizer \"llama\""),
+        (
+            "tokenizer.ggml.merges",
+            strings(["no_space"]),
+            "bad file: bad.gguf: no tokenizer: merge 0 is no pair",
+        ),
+        ("tokenizer.ggml.pre", Value::Bool(true), "bad file: bad.gguf: no tokenizer: metadata key"),
+        (
+            "tokenizer.ggml.pre",
+            string("abc\x1b"),
+            "not supported: bad.gguf: no tokenizer: pre-tokenizer \"abc\\x1b\" (tokenizer.ggml.pre)",
+        ),
+        (
+            "tokenizer.ggml.model",
+            string("llama"),
+            "not supported: bad.gguf: no tokenizer: tokenizer \"llama\"",
+        ),
         (
             "tokenizer.ggml.model",
             string("no_vocab"),
-            "not supported: no tokenizer: the file has no vocabulary",
+            "not supported: bad.gguf: no tokenizer: the file has no vocabulary",
         ),
     ] {
         let error = file(key, value).tokenizer().unwrap_err().to_string();
         assert!(error.starts_with(called), "{error}");
     }
     for (value, called) in [
-        (string("{% if %}"), "bad file: no chat template: chat template (line 1)"),
-        (Value::U8(1), "bad file: no chat template: metadata key"),
+        (string("{% if %}"), "bad file: bad.gguf: no chat template: chat template (line 1)"),
+        (Value::U8(1), "bad file: bad.gguf: no chat template: metadata key"),
     ] {
         let error = file("tokenizer.chat_template", value).chat_template().unwrap_err().to_string();
         assert!(error.starts_with(called), "{error}");
@@ -468,12 +485,49 @@ fn rude_texts() {
 #[test]
 fn tensors_that_are_not_used_are_not_trusted() {
     let mut parts = Parts::mixed();
-    for name in ["one", "two"] {
+    for name in ["one.input_scale", "two.input_scale"] {
         // A type of unknown size: nothing in the file bounds its elements, and their total is beyond u64.
         let dims = vec![u64::MAX / 2 + 1];
         parts.tensors.push(Tensor { name: name.into(), dims, ty: 77, data: vec![0; 32] });
     }
     assert_eq!(load(&parts).unwrap().n_parameters(), u64::MAX);
+}
+
+#[test]
+fn tensors_that_nothing_reads() {
+    let mut parts = Parts::mixed();
+    for i in 0..6 {
+        let name = format!("\x1b[31m{i}\n").repeat(30);
+        parts.tensors.push(Tensor { name, dims: vec![1], ty: F32, data: vec![0; 4] });
+    }
+    assert_refused(&parts, "llama: nothing here computes with tensors \"\\x1b[31m0\\n");
+    assert_refused(&parts, " and 3 more");
+}
+
+/// Blocks behind the model's layers that predict further tokens are no part of the model.
+#[test]
+fn blocks_that_predict_further_tokens() {
+    let stated = |n: u32| Parts::mixed().with("llama.nextn_predict_layers", Some(Value::U32(n)));
+    let model = load(&stated(1)).unwrap();
+    assert_eq!((model.config().n_layer(), model.config().n_predicting), (1, 1));
+    assert_eq!(load(&stated(0)).unwrap().config().n_layer(), 2);
+    for wrong in [2, 3, u32::MAX] {
+        assert_refused(&stated(wrong), "llama.nextn_predict_layers");
+    }
+    // A number for each block, of which the model has the first.
+    let heads = Value::Array(Array::U32(vec![4, 2]));
+    load(&stated(1).with("llama.attention.head_count", Some(heads))).unwrap();
+    let block = |name: &str| {
+        let mut parts = Parts::mixed();
+        parts.tensors.push(Tensor { name: name.into(), dims: vec![1], ty: F32, data: vec![0; 4] });
+        parts
+    };
+    load(&block("blk.2.nextn.enorm.weight")).unwrap();
+    for wrong in
+        ["blk.1.nextn.enorm.weight", "blk.2.enorm.weight", "blk.99999999999999999999.nextn.a", "nextn.a"]
+    {
+        assert_refused(&block(wrong), wrong);
+    }
 }
 
 fn unusable(parts: &Parts) -> bool {

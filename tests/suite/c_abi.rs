@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 13] = [
+const C_SOURCES: [&str; 14] = [
     "main.c",
     "kernels.c",
     "products.c",
@@ -20,12 +20,13 @@ const C_SOURCES: [&str; 13] = [
     "bad_rows.c",
     "bad_files.c",
     "generation.c",
+    "contracts.c",
     "profile.c",
     "random.c",
 ];
 
 /// Compiles sources of `c-tests` into `folder` and links them with these arguments.
-fn host(cpp: bool, sources: &[&str], link: &[&str], folder: &Path) -> PathBuf {
+pub fn host(cpp: bool, sources: &[&str], link: &[&str], folder: &Path) -> PathBuf {
     let program = folder.join("host");
     let mut compiler = shipped::compiler(cpp);
     compiler.arg(if cpp { "-std=c++17" } else { "-std=c11" }).args(WARNINGS).args(["-O1", "-g"]);
@@ -36,7 +37,7 @@ fn host(cpp: bool, sources: &[&str], link: &[&str], folder: &Path) -> PathBuf {
 }
 
 /// Link arguments for the shared library.
-fn shared() -> [String; 3] {
+pub fn shared() -> [String; 3] {
     let folder = shipped::library().display();
     [format!("-L{folder}"), "-lsmallmind".to_owned(), format!("-Wl,-rpath,{folder}")]
 }

@@ -34,6 +34,7 @@ fn to_json(value: &Value) -> (&'static str, Json) {
         Value::F64(x) => ("float64", json!(x)),
         Value::Bool(x) => ("bool", json!(x)),
         Value::Str(s) => ("string", json!(s)),
+        Value::Bytes(_) => unreachable!("all strings here are UTF-8"),
         Value::Array(a) => array_to_json(a),
     }
 }
@@ -52,6 +53,7 @@ fn array_to_json(array: &Array) -> (&'static str, Json) {
         Array::F64(a) => ("float64", json!(a)),
         Array::Bool(a) => ("bool", json!(a)),
         Array::Str(a) => ("string", json!(a.iter().collect::<Vec<_>>())),
+        Array::Bytes(_) => unreachable!("all strings here are UTF-8"),
         Array::Array(a) => {
             let inner: Vec<_> = a.iter().map(array_to_json).collect();
             (inner[0].0, inner.into_iter().map(|(_, json)| json).collect())

@@ -15,6 +15,8 @@ mod threads_limit;
 mod ulp;
 
 #[cfg(feature = "models")]
+mod cases;
+#[cfg(feature = "models")]
 mod chat;
 #[cfg(feature = "models")]
 mod context;

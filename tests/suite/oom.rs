@@ -1,9 +1,12 @@
 //! Running out of memory is a status of the C ABI, and the library works on afterwards: under a limit on the
-//! process's memory (in a process of its own), and for sizes that no machine has.
+//! process's memory (in a process of its own), and for sizes that no machine has. `c-tests/oom.c` runs seven operations
+//! under many limits with the library as it is shipped; `make -C c-tests oom` runs it whole, on the real model.
 #![cfg(target_os = "linux")]
 
-use crate::common::{model, process};
+use crate::common::{golden::golden_path, model, process};
+use crate::{c_abi, shipped};
 use std::ffi::{CStr, CString};
+use std::process::Command;
 use std::ptr;
 
 use smallmind::ffi::context::*;
@@ -14,6 +17,26 @@ use smallmind::ffi::status::*;
 
 /// What the limited process may take beyond what it has when the model is loaded.
 const ROOM: u64 = 256 << 20;
+
+#[test]
+fn no_operation_dies_under_any_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program =
+        c_abi::host(false, &["oom.c"], &c_abi::shared().each_ref().map(String::as_str), folder.path());
+    let sweep = |limits: [&str; 3]| {
+        let mut command = Command::new(&program);
+        command.arg(golden_path("gguf").join("untied-mixed.gguf")).arg(folder.path()).args(limits);
+        command
+    };
+    // Small limits, where most is refused, one by one.
+    for limits in [["1", "40", "3"], ["50", "400", "35"]] {
+        let said = shipped::run(&mut sweep(limits));
+        assert!(said.contains("0 dead, 0 failures"), "{said}");
+        print!("{said}");
+    }
+    let died = sweep(["20", "20", "5"]).env("SMALLMIND_PLANT", "1").output().expect("the program starts");
+    assert!(!died.status.success(), "a planted death went unseen");
+}
 
 #[test]
 fn under_a_limit_a_large_context_is_refused_and_a_small_one_works() {

@@ -43,9 +43,49 @@ fn limited() {
     assert!(matches!(large, Err(Error::OutOfMemory { bytes: 0x4000_0000, .. })));
     // The library's own check fails, or the system's, which doesn't say that memory is what it lacks.
     match team {
-        Err(Error::OutOfMemory { what: "a thread", .. }) => {}
-        Err(Error::Internal(text)) => assert!(text.contains("could not start thread"), "{text}"),
+        Err(Error::OutOfMemory { what: "a thread", .. } | Error::NoThreads { .. }) => {}
         other => panic!("{other:?}"),
     }
     Team::new(4).unwrap().run(|worker| worker.barrier().unwrap()).unwrap();
+}
+
+const WANT: &str = "threads_limit::want_of_threads_is_an_error_of_its_own";
+
+/// A stack that no address space holds: every thread is refused. In a process whose test runs on the main thread, since
+/// the harness couldn't start one either.
+#[test]
+fn want_of_threads_is_an_error_of_its_own() {
+    if process::is_child() {
+        return without_threads();
+    }
+    let stack = (1_u64 << 46).to_string();
+    process::succeeds(process::child(WANT).arg("--test-threads=1").env("RUST_MIN_STACK", stack));
+}
+
+fn without_threads() {
+    match Team::new(3) {
+        Err(Error::NoThreads { wanted: 3, started: 1, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(Team::new(1).unwrap().run(|_| ()).is_ok());
+    #[cfg(feature = "capi")]
+    in_c();
+}
+
+/// The same through the C ABI, where loading wants threads as well.
+#[cfg(feature = "capi")]
+fn in_c() {
+    use smallmind::ffi::{random::sm_model_create_random, status::*, team::sm_team_create};
+    use std::ffi::CStr;
+    use std::ptr::{null, null_mut};
+
+    let (mut team, mut model) = (null_mut(), null_mut());
+    // SAFETY: variables for the handles; NULL stands for the defaults.
+    let statuses =
+        unsafe { [sm_team_create(2, &mut team), sm_model_create_random(null(), null(), &mut model)] };
+    assert_eq!(statuses, [SM_STATUS_NO_THREADS; 2]);
+    assert!(team.is_null() && model.is_null());
+    // SAFETY: never NULL; copied before anything else fails.
+    let message = unsafe { CStr::from_ptr(sm_last_error()) }.to_string_lossy().into_owned();
+    assert!(message.contains("fewer threads"), "{message}");
 }

@@ -2,21 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args as Group, Subcommand};
 
-use crate::args::thread_count;
 use crate::conditions::Conditions;
+use crate::predecessor::MODES;
+use crate::values::{percent, thread_count};
 
 /// Accepts a number of runs: at least one.
 fn runs() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1000)
 }
 
-/// Accepts a share in percent.
-fn percent(text: &str) -> Result<f64, &'static str> {
-    let percent = text.parse().ok().filter(|percent: &f64| percent.is_finite() && *percent >= 0.0);
-    percent.ok_or("a number of percent, not negative, is needed")
+/// Accepts the name of a mode.
+fn mode() -> PossibleValuesParser {
+    PossibleValuesParser::new(MODES.map(|mode| mode.name))
 }
 
 #[derive(Group)]
@@ -52,7 +52,7 @@ pub struct RunArgs {
     /// Times that everything is run; several give confidence intervals
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = runs())]
     pub runs: usize,
-    /// Folder for report.md, report.json, report.html, flame.svg, trace.json and profile.pb.gz
+    /// Folder for report.md, report.json, report.html, flame.svg, trace.json and profile.pb.gz [default: none]
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Worker threads
@@ -82,9 +82,9 @@ pub struct ModelFile {
     /// Tokens to decode after it
     #[arg(short = 'n', long = "decode-tokens", value_name = "N", default_value_t = 64)]
     pub decode: usize,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Conditions")]
     pub conditions: Conditions,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runs and results")]
     pub run: RunArgs,
 }
 
@@ -135,8 +135,8 @@ pub enum BaselineCommand {
     Save {
         /// Name: letters, digits, '.', '-' and '_'
         name: String,
-        /// standard, deep, enhanced, alloc or memory
-        #[arg(long, default_value = "enhanced")]
+        /// The workload
+        #[arg(long, value_name = "MODE", default_value = "enhanced", value_parser = mode())]
         mode: String,
         /// Times that everything is run
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = runs())]

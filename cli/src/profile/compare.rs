@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use smallmind::report::baseline::Store;
 use smallmind::report::{self, Comparison, Read};
-use smallmind::{Error, Result};
+use smallmind::text::escaped_path;
+use smallmind::{Error, Result, files};
 
 use super::args::{Compare, Models};
 use crate::baseline;
-use crate::output::{print, remark};
+use crate::output::{json_fit_for_terminals, print, remark};
 use crate::predecessor;
 
 /// The exit code where something is slower by more than was allowed.
@@ -27,7 +28,7 @@ pub fn run(args: &Compare) -> Result<ExitCode> {
     let text = if args.json {
         let text =
             serde_json::to_string_pretty(&comparison).map_err(|error| Error::Internal(error.to_string()))?;
-        text + "\n"
+        json_fit_for_terminals(&text)
     } else {
         report::render_comparison(&comparison)
     };
@@ -52,7 +53,7 @@ fn side(name: &str, store: &Result<Store>) -> Result<Read> {
     match store {
         Ok(store) if store.contains(name) => store.load(name),
         Ok(store) => {
-            let dir = store.dir().display();
+            let dir = escaped_path(store.dir());
             Err(Error::invalid(format!("{name}: no such file or folder, and no such baseline in {dir}")))
         }
         Err(why) => Err(Error::invalid(format!("{name}: no such file or folder ({why})"))),
@@ -84,7 +85,7 @@ fn judge(comparison: &Comparison, percent: f64) -> ExitCode {
 /// Writes to the file, or to standard output where there is none.
 fn put(file: &Option<PathBuf>, text: &str) -> Result<()> {
     match file {
-        Some(path) => std::fs::write(path, text).map_err(|source| Error::Io { path: path.clone(), source }),
+        Some(path) => files::write(path, text.as_bytes()),
         None => print(text),
     }
 }

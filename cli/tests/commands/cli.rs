@@ -1,66 +1,14 @@
 //! The built command line as a person or a script meets it: what it prints, and what it says of bad input.
 //! Every failure is one line on standard error and a code: 1, 2 for a wrong command line, 130 after Ctrl-C.
 
-use crate::common::model;
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use crate::common::gguf_writer::{F32, Writer, string};
-use smallmind::format::gguf::Gguf;
-
-/// 288 tokens, 128 positions, random weights.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/gguf/untied-mixed.gguf");
-
-fn smallmind(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_smallmind"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn generate(model: &str, args: &[&str]) -> Command {
-    let mut command = smallmind(&["generate", "--model", model]);
-    command.args(args);
-    command
-}
-
-/// Runs it with this on standard input.
-fn with_input(mut command: Command, input: &[u8]) -> Output {
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    // It may end before it has read everything.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).expect("whole characters only")
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
-/// Standard output of a run that must succeed.
-fn succeeds(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", stderr(&output));
-    stdout(&output).to_owned()
-}
-
-/// Checks that it failed with this code, no output and one line with `reason`; remarks in brackets may
-/// stand before it.
-fn assert_fails(what: &str, output: &Output, code: i32, reason: &str) {
-    let lines: Vec<_> = stderr(output).lines().filter(|line| !line.starts_with('[')).collect();
-    assert_eq!(output.status.code(), Some(code), "{what}: {lines:?}");
-    let [line] = lines[..] else { panic!("{what}: {lines:#?}") };
-    assert!(line.starts_with("smallmind: ") && line.contains(reason), "{what}: {line}");
-    assert!(output.stdout.is_empty(), "{what}: {}", stdout(output));
-}
-
-fn fails(command: &mut Command, code: i32, reason: &str) {
-    let output = command.output().unwrap();
-    assert_fails(&format!("{command:?}"), &output, code, reason);
-}
+use crate::common::model;
+use crate::support::{
+    TINY, assert_fails, fails, generate, rude_model, smallmind, stderr, stdout, succeeds, with_input,
+};
 
 #[test]
 fn wrong_command_lines() {
@@ -68,7 +16,7 @@ fn wrong_command_lines() {
         (&["dance"], "unrecognized subcommand 'dance'"),
         (&["generate"], "not provided: --model <FILE> (see --help)"),
         (&["generate", "--model", TINY, "--color"], "'--color'"),
-        (&["generate", "--model", TINY, "-p", "x", "-n", "-1"], "-1"),
+        (&["generate", "--model", TINY, "-p", "x", "-n", "-1"], "'-1' for '--max-tokens <N>'"),
         (&["generate", "--model", TINY, "-p", "x", "-n", "many"], "'many'"),
         (&["generate", "--model", TINY, "-p", "x", "--threads", "0"], "0 is not in 1..=1024"),
         (&["generate", "--model", TINY, "-p", "x", "--threads", "100000"], "100000 is not in 1..=1024"),
@@ -90,25 +38,35 @@ fn wrong_command_lines() {
 #[test]
 fn bad_values() {
     let long = "x".repeat(1025);
-    let wrong: [(&[&str], &str); 12] = [
-        (&["--stop", "x", "--stop", ""], "stop string 1 is empty"),
-        (&["--stop", &long], "stop string 0 has 1025 bytes; at most 1024"),
-        (&["--temp", "NaN"], "temperature is NaN"),
-        (&["--temp", "-1"], "temperature is -1"),
-        (&["--temp", "inf"], "temperature is inf"),
-        (&["--top-p", "0"], "top_p is 0"),
-        (&["--top-p", "NaN"], "top_p is NaN"),
-        (&["--min-p", "-0.5"], "min_p is -0.5"),
-        (&["--repeat-penalty", "0"], "repetition_penalty is 0"),
-        (&["--ctx", "18446744073709551615"], "n_ctx is 18446744073709551615"),
-        (&["--ctx", "3"], "the context holds 3 positions"),
-        (&["--chat"], "chat template"),
+    let wrong: [(&[&str], i32, &str); 17] = [
+        (&["--stop", "x", "--stop", ""], 2, "'--stop <TEXT>': it is empty"),
+        (&["--stop", &long], 2, "it has 1025 bytes; at most 1024"),
+        (&["--temp", "NaN"], 2, "'NaN' for '--temp <T>': it must be finite"),
+        (&["--temp", "-1"], 2, "'-1' for '--temp <T>': it must be finite and ≥ 0"),
+        (&["--temp=-1e3"], 2, "'-1e3' for '--temp <T>'"),
+        (&["--temp", "-inf"], 2, "'-inf' for '--temp <T>'"),
+        (&["--temp", "inf"], 2, "'inf' for '--temp <T>'"),
+        (&["--top-p", "0"], 2, "'0' for '--top-p <P>': it must be above 0 and at most 1"),
+        (&["--top-p", "much"], 2, "'much' for '--top-p <P>': a number is needed"),
+        (&["--min-p", "-0.5"], 2, "'-0.5' for '--min-p <P>': it must be within 0 and 1"),
+        (&["--repeat-penalty", "0"], 2, "'0' for '--repeat-penalty <R>'"),
+        (&["--rope-base", "-1"], 2, "'-1' for '--rope-base <X>': expected a finite number"),
+        (&["--seed", "-7"], 2, "'-7' for '--seed <N>'"),
+        (&["--top-k", "-2"], 2, "'-2' for '--top-k <K>'"),
+        (&["--ctx", "18446744073709551615"], 2, "'18446744073709551615' for '--ctx <N>': a context of this"),
+        (&["--ctx", "3"], 1, "the context holds 3 positions"),
+        (&["--chat"], 1, "chat template"),
     ];
-    for (args, reason) in wrong {
-        fails(generate(TINY, &["-p", "hello there"]).args(args), 1, reason);
+    for (args, code, reason) in wrong {
+        fails(generate(TINY, &["-p", "hello there"]).args(args), code, reason);
     }
+    fails(
+        generate(TINY, &["-p", "x"]).args(["--stop", "x"].repeat(65)),
+        2,
+        "'--stop <TEXT>' 65 times; at most",
+    );
     // Told before a long load.
-    fails(&mut smallmind(&["chat", "-m", "missing.gguf", "--stop", ""]), 1, "stop string 0 is empty");
+    fails(&mut smallmind(&["chat", "-m", "missing.gguf", "--top-p", "2"]), 2, "'2' for '--top-p <P>'");
     fails(&mut generate(TINY, &["-p", &"long ".repeat(100)]), 1, "the context holds 128 positions");
     for level in ["sse9", "", "AVX2"] {
         let mut command = generate(TINY, &["-p", "x", "-n", "1"]);
@@ -284,22 +242,11 @@ fn info_prints_graphs_and_plans_alone() {
 /// Names and texts of a file don't command the terminal.
 #[test]
 fn info_escapes_control_characters() {
-    let gguf = Gguf::open_path(TINY).unwrap();
-    let mut writer = Writer::new().pair("rude\u{1b}[2Jkey", string("rude\u{1b}[2Jvalue"));
-    for (key, value) in gguf.metadata().iter() {
-        writer =
-            writer.pair(key, if key == "general.name" { string("rude\u{7}name") } else { value.clone() });
-    }
-    for tensor in gguf.tensors() {
-        let mut data = vec![0; tensor.bytes as usize];
-        gguf.read_tensor(tensor, 0, &mut data).unwrap();
-        writer = writer.tensor(&tensor.name, tensor.shape(), tensor.ty.0, &data);
-    }
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), writer.tensor("rude\u{9b}tensor", &[1], F32, &[0; 4]).build()).unwrap();
+    std::fs::write(file.path(), rude_model()).unwrap();
     let path = file.path().to_str().unwrap();
     let listed = succeeds(&mut smallmind(&["info", path, "--tensors", "--metadata"]));
-    assert_eq!(listed.matches("rude").count(), 5, "{listed}");
+    assert_eq!(listed.matches("rude").count(), 6, "{listed}");
     for text in [listed, succeeds(&mut smallmind(&["info", path, "--graph", "--plan"]))] {
         assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
     }
@@ -354,7 +301,14 @@ fn random_models_are_written_and_measured() {
     let tests: Vec<_> = table.lines().skip(3).map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(tests, ["pp64", "tg64", "ft16"], "{table}");
     let long = ["bench", "--random", "small", "-r", "1", "-p", "65"];
-    fails(&mut smallmind(&long), 1, "n_ctx is 65; at most 64");
+    fails(&mut smallmind(&long), 2, "'65' for '--prompt-tokens <N>': the model has 64 positions");
+    let deep = ["bench", "--random", "small", "-r", "1", "-d", "60", "-n", "5"];
+    fails(
+        &mut smallmind(&deep),
+        2,
+        "'5' for '--decode-tokens <N>': the model has 64 positions, too few for 5 behind 60",
+    );
+    fails(&mut smallmind(&["bench", "--random", "small", "-d", "65"]), 2, "'65' for '--depth <N>'");
 }
 
 #[cfg(target_os = "linux")]
@@ -387,6 +341,7 @@ fn memory_that_cannot_be_had() {
     );
     let output = Command::new("sh").args(["-c", &command]).output().unwrap();
     assert_fails("--ctx 16777216", &output, 1, "out of memory: could not reserve");
+    assert!(stderr(&output).contains("a smaller --ctx takes less"), "{}", stderr(&output));
 }
 
 fn smollm2() -> String {

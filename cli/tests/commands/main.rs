@@ -3,7 +3,14 @@
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
+mod chat;
 mod cli;
 mod docs;
+mod lines;
 mod profile_cli;
 mod profile_compare;
+mod support;
+#[cfg(target_os = "linux")]
+mod terminal;
+#[cfg(target_os = "linux")]
+mod whole_files;

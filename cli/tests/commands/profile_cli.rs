@@ -403,11 +403,11 @@ fn what_cannot_be_is_told_in_a_line() {
     std::fs::write(&file, "").unwrap();
     let in_the_way = file.to_str().unwrap();
     let wrong: [(&[&str], i32, &str); 10] = [
-        (&["--model", TINY, "-d", "127"], 1, "127 positions, 128 prompt tokens"),
-        (&["--model", TINY, "-d", "18446744073709551615"], 1, "more than the model's context of 128"),
+        (&["--model", TINY, "-d", "127"], 2, "--depth 127, --prompt-tokens 128"),
+        (&["--model", TINY, "-d", "18446744073709551615"], 2, "more than the model's context of 128"),
         (&["--model", TINY, "--isa", "mmx"], 2, "no instruction set 'mmx'"),
-        (&["--model", TINY, "-p", "100", "-n", "29"], 1, "more than the model's context of 128"),
-        (&["--model", TINY, "-p", "18446744073709551615"], 1, "more than the model's context of 128"),
+        (&["--model", TINY, "-p", "100", "-n", "29"], 2, "more than the model's context of 128"),
+        (&["--model", TINY, "-p", "18446744073709551615"], 2, "more than the model's context of 128"),
         (&["--model", "no such file"], 1, "no such file"),
         (&["memory", "--out", in_the_way], 1, in_the_way),
         (&["memory", "--runs", "0"], 2, "0 is not in 1..=1000"),
@@ -425,6 +425,6 @@ fn what_cannot_be_is_told_in_a_line() {
     let output =
         smallmind(&["baseline", "--dir", folder.path().to_str().unwrap(), "save", "x", "--mode", "dance"]);
     let remarks = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{remarks}");
-    assert!(remarks.contains("no mode \"dance\"") && remarks.lines().count() == 1, "{remarks}");
+    assert_eq!(output.status.code(), Some(2), "{remarks}");
+    assert!(remarks.contains("'dance' for '--mode <MODE>'") && remarks.lines().count() == 1, "{remarks}");
 }

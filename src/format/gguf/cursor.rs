@@ -117,8 +117,21 @@ impl<'a> Cursor<'a> {
         Ok(numbers)
     }
 
-    /// Reads a length and that many bytes of UTF-8; the text replaces the contents of `out`.
-    pub(super) fn string_into(&mut self, max_bytes: u64, out: &mut String) -> Result<()> {
+    /// The fetched bytes that come next: at the beginning, those of the file's head.
+    pub(super) fn peek(&mut self) -> Result<&[u8]> {
+        if self.next == self.buffer.len() {
+            self.fetch()?;
+        }
+        Ok(&self.buffer[self.next..])
+    }
+
+    /// Bytes of the whole source.
+    pub(super) fn source_len(&self) -> u64 {
+        self.source.len()
+    }
+
+    /// Reads a length and that many bytes, which replace the contents of `out`.
+    pub(super) fn string_into(&mut self, max_bytes: u64, out: &mut Vec<u8>) -> Result<()> {
         let (len, pos) = (self.u64()?, self.pos);
         if len > max_bytes {
             return Err(Error::format(format!(
@@ -126,22 +139,26 @@ impl<'a> Cursor<'a> {
             )));
         }
         let len = self.check_room(len, 1, "bytes of a string")?;
-        let mut bytes = std::mem::take(out).into_bytes();
-        bytes.clear();
-        reserve(&mut bytes, len, "a string of a header")?;
-        bytes.resize(len, 0);
-        self.read(&mut bytes)?;
-        *out = String::from_utf8(bytes).map_err(|e| {
-            let valid = e.utf8_error().valid_up_to() as u64;
-            Error::format(format!("a string is not UTF-8 at byte {}", pos + valid))
-        })?;
-        Ok(())
+        out.clear();
+        reserve(out, len, "a string of a header")?;
+        out.resize(len, 0);
+        self.read(out)
+    }
+
+    /// Reads a length and that many bytes, which may be no UTF-8.
+    pub(super) fn string(&mut self, max_bytes: u64) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.string_into(max_bytes, &mut out)?;
+        Ok(out)
     }
 
     /// Reads a length and that many bytes of UTF-8.
-    pub(super) fn string(&mut self, max_bytes: u64) -> Result<String> {
-        let mut out = String::new();
-        self.string_into(max_bytes, &mut out)?;
-        Ok(out)
+    pub(super) fn text(&mut self, max_bytes: u64) -> Result<String> {
+        let bytes = self.string(max_bytes)?;
+        let begin = self.pos - bytes.len() as u64;
+        String::from_utf8(bytes).map_err(|e| {
+            let valid = e.utf8_error().valid_up_to() as u64;
+            Error::format(format!("a string is not UTF-8 at byte {}", begin + valid))
+        })
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use super::limits::MAX_KV_PAIRS;
 use crate::error::{Error, Result, quoted, shortened};
 use crate::memory::reserve::{reserve, reserve_text};
+use crate::text::quoted_bytes;
 
 /// A metadata value, of any type of the format.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,8 @@ pub enum Value {
     Bool(bool),
     /// UTF-8 text.
     Str(String),
+    /// A string that is not UTF-8.
+    Bytes(Vec<u8>),
     /// Values of one type.
     Array(Array),
 }
@@ -65,6 +68,8 @@ pub enum Array {
     Bool(Vec<bool>),
     /// Texts.
     Str(Strings),
+    /// Strings of which one at least is not UTF-8.
+    Bytes(Vec<Vec<u8>>),
     /// Arrays, which may differ in type and length.
     Array(Vec<Array>),
 }
@@ -137,6 +142,7 @@ impl Array {
             Array::F64(a) => a.len(),
             Array::Bool(a) => a.len(),
             Array::Str(a) => a.len(),
+            Array::Bytes(a) => a.len(),
             Array::Array(a) => a.len(),
         }
     }
@@ -160,7 +166,7 @@ impl Array {
             Array::F32(_) => "f32",
             Array::F64(_) => "f64",
             Array::Bool(_) => "bool",
-            Array::Str(_) => "string",
+            Array::Str(_) | Array::Bytes(_) => "string",
             Array::Array(_) => "array",
         }
     }
@@ -181,7 +187,7 @@ impl Value {
             Value::F32(_) => "f32",
             Value::F64(_) => "f64",
             Value::Bool(_) => "bool",
-            Value::Str(_) => "string",
+            Value::Str(_) | Value::Bytes(_) => "string",
             Value::Array(_) => "array",
         }
     }
@@ -204,8 +210,12 @@ impl Value {
     /// A short description for an error: a number with its type, or the kind of value.
     fn summary(&self) -> String {
         match self {
+            Value::Array(Array::Bytes(a)) => {
+                format!("an array of {} strings that are not all UTF-8", a.len())
+            }
             Value::Array(a) => format!("an array of {} {}", a.len(), a.element_type()),
             Value::Str(s) => format!("the string {}", quoted(s)),
+            Value::Bytes(s) => format!("the string {}, which is not UTF-8", quoted_bytes(s)),
             Value::Bool(b) => format!("{b}"),
             Value::F32(x) => format!("{x} (f32)"),
             Value::F64(x) => format!("{x} (f64)"),
@@ -221,6 +231,7 @@ impl fmt::Display for Value {
             Value::F32(x) => write!(f, "{x}"),
             Value::F64(x) => write!(f, "{x}"),
             Value::Str(s) => f.write_str(&quoted(s)),
+            Value::Bytes(s) => f.write_str(&quoted_bytes(s)),
             Value::Bool(_) | Value::Array(_) => f.write_str(&self.summary()),
             _ => write!(f, "{}", self.integer().unwrap_or_default()),
         }
@@ -303,6 +314,12 @@ impl Metadata {
     pub fn get(&self, key: &str) -> Option<&Value> {
         let place = self.find(key).ok()?;
         Some(&self.pairs[self.by_key[place] as usize].1)
+    }
+
+    /// Position of a key among the pairs.
+    #[cfg(feature = "models")]
+    pub(crate) fn position(&self, key: &str) -> Option<usize> {
+        self.find(key).ok().map(|place| self.by_key[place] as usize)
     }
 
     /// The value of a key, converted; `None` for an absent key, an error where `convert` returns `None`.

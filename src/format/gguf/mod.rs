@@ -16,8 +16,10 @@ use super::{ByteSource, FileSource};
 use crate::error::{Error, Result, at, quoted};
 use crate::memory::reserve::{reserve, with_room};
 use crate::quant::DType;
+use crate::text::escaped;
 
 mod cursor;
+mod foreign;
 mod layout;
 pub mod limits;
 mod metadata;
@@ -100,10 +102,11 @@ impl Gguf {
     ///
     /// # Errors
     /// [`Error::Format`] naming file and place where the contents contradict themselves, the file or the
-    /// [`limits`]; [`Error::Unsupported`] for another version or byte order; [`Error::Io`] and
+    /// [`limits`]; [`Error::Unsupported`] for another version, another byte order, or a file of another known kind (an
+    /// archive, another format of models, a page of the web), which it names; [`Error::Io`] and
     /// [`Error::OutOfMemory`].
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
-        Self::read(&source).map_err(at(|| source.name().to_owned()))
+        Self::read(&source).map_err(at(|| escaped(source.name()).to_string()))
     }
 
     /// [`Gguf::open`] on a [`FileSource`].
@@ -149,8 +152,13 @@ impl Gguf {
 
     /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.position(name).map(|place| &self.tensors[place])
+    }
+
+    /// Position in [`Gguf::tensors`] of the tensor with this name.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
         let place = self.by_name.binary_search_by(|&i| self.tensors[i as usize].name.as_str().cmp(name));
-        Some(&self.tensors[self.by_name[place.ok()?] as usize])
+        Some(self.by_name[place.ok()?] as usize)
     }
 
     /// Elements of all tensors. Saturating: the size of the file doesn't bound the elements of a type of unknown size.

@@ -3,11 +3,13 @@
 
 use super::TensorInfo;
 use super::cursor::Cursor;
+use super::foreign;
 use super::limits::*;
 use super::metadata::{Array, Metadata, Strings, Value};
 use super::types::TensorType;
 use crate::error::{Error, Result, at, quoted};
-use crate::memory::reserve::{reserve, with_room};
+use crate::memory::reserve::{copied, reserve, with_room};
+use crate::text::escaped_bytes;
 
 /// Numbers of value types in the file.
 pub(super) mod tag {
@@ -43,20 +45,21 @@ pub(super) struct Preamble {
 }
 
 pub(super) fn preamble(cursor: &mut Cursor) -> Result<Preamble> {
-    let mut magic = [0; 4];
-    cursor.read(&mut magic).map_err(at(|| "not a GGUF file".into()))?;
-    if magic == *b"FUGG" {
-        return Err(Error::Unsupported("big-endian GGUF".into()));
+    let len = cursor.source_len();
+    let head = foreign::head(cursor.peek()?);
+    if head.starts_with(b"FUGG") {
+        return Err(big_endian());
     }
-    if magic != *b"GGUF" {
-        return Err(Error::format(format!("not a GGUF file: begins with \"{}\"", magic.escape_ascii())));
+    if !head.starts_with(b"GGUF") {
+        return Err(foreign::error(head, len));
     }
+    cursor.read(&mut [0; 4])?;
     let version = cursor.u32().map_err(at(|| "the version".into()))?;
     match version {
         2 | 3 => {}
         0 => return Err(Error::format("GGUF version 0")),
         // A small number in the other byte order: there will be no version 65536.
-        _ if version & 0xffff == 0 => return Err(Error::Unsupported("big-endian GGUF".into())),
+        _ if version & 0xffff == 0 => return Err(big_endian()),
         _ => {
             return Err(Error::Unsupported(format!(
                 "GGUF version {version} (only versions 2 and 3 are read)"
@@ -70,6 +73,10 @@ pub(super) fn preamble(cursor: &mut Cursor) -> Result<Preamble> {
     Ok(Preamble { version, n_tensors, n_pairs })
 }
 
+fn big_endian() -> Error {
+    Error::Unsupported("big-endian GGUF, for computers of another byte order".into())
+}
+
 fn check_count(cursor: &Cursor, count: u64, max: u64, min_bytes: u64, what: &str) -> Result<()> {
     if count > max {
         return Err(Error::format(format!("{count} {what}; at most {max} are taken")));
@@ -81,6 +88,8 @@ pub(super) fn metadata(cursor: &mut Cursor, n_pairs: u64) -> Result<Metadata> {
     let mut metadata = Metadata::new();
     for index in 0..n_pairs {
         let key = cursor.string(MAX_KEY_BYTES).map_err(at(|| format!("metadata pair {index}: key")))?;
+        // No key that matters has other bytes than those of UTF-8; another one is only listed.
+        let key = String::from_utf8(key).unwrap_or_else(|e| escaped_bytes(e.as_bytes()).to_string());
         let value = value(cursor).map_err(at(|| format!("metadata key {}", quoted(&key))))?;
         metadata.insert(key, value)?;
     }
@@ -100,7 +109,10 @@ fn value(cursor: &mut Cursor) -> Result<Value> {
         tag::F32 => Value::F32(cursor.number(f32::from_le_bytes)?),
         tag::F64 => Value::F64(cursor.number(f64::from_le_bytes)?),
         tag::BOOL => Value::Bool(boolean(cursor)?),
-        tag::STRING => Value::Str(cursor.string(MAX_STRING_BYTES)?),
+        tag::STRING => match String::from_utf8(cursor.string(MAX_STRING_BYTES)?) {
+            Ok(text) => Value::Str(text),
+            Err(error) => Value::Bytes(error.into_bytes()),
+        },
         tag::ARRAY => Value::Array(array(cursor, 1)?),
         other => return Err(unknown_tag(cursor, other)),
     })
@@ -130,7 +142,7 @@ fn array(cursor: &mut Cursor, depth: u32) -> Result<Array> {
             }
             Array::Bool(array)
         }
-        tag::STRING => Array::Str(strings(cursor, count)?),
+        tag::STRING => strings(cursor, count)?,
         tag::ARRAY => {
             let count = cursor.check_room(count, MIN_ARRAY, "array elements")?;
             let mut arrays = Vec::new();
@@ -145,13 +157,29 @@ fn array(cursor: &mut Cursor, depth: u32) -> Result<Array> {
     })
 }
 
-fn strings(cursor: &mut Cursor, count: u64) -> Result<Strings> {
+fn strings(cursor: &mut Cursor, count: u64) -> Result<Array> {
     let count = cursor.check_room(count, MIN_STRING, "array elements")?;
     let mut strings = Strings::default();
-    let mut string = String::new();
+    let mut string = Vec::new();
     for index in 0..count {
         cursor.string_into(MAX_STRING_BYTES, &mut string).map_err(at(|| format!("element {index}")))?;
-        strings.push(&string)?;
+        match std::str::from_utf8(&string) {
+            Ok(text) => strings.push(text)?,
+            Err(_) => return byte_strings(cursor, count, &strings, string).map(Array::Bytes),
+        }
+    }
+    Ok(Array::Str(strings))
+}
+
+/// The strings of an array of `count` whose first ones were read as text, and whose next one is no text.
+fn byte_strings(cursor: &mut Cursor, count: usize, texts: &Strings, next: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+    let mut strings = with_room(count, "a metadata array")?;
+    for text in texts.iter() {
+        strings.push(copied(text.as_bytes(), "a metadata array")?);
+    }
+    strings.push(next);
+    for index in strings.len()..count {
+        strings.push(cursor.string(MAX_STRING_BYTES).map_err(at(|| format!("element {index}")))?);
     }
     Ok(strings)
 }
@@ -171,7 +199,7 @@ fn unknown_tag(cursor: &Cursor, tag: u32) -> Error {
 /// The next tensor entry, as in the file: its offset counts from the data section, and its size in bytes is not known
 /// yet and left 0.
 pub(super) fn tensor(cursor: &mut Cursor, index: u64) -> Result<TensorInfo> {
-    let name = cursor.string(MAX_NAME_BYTES).map_err(at(|| format!("tensor {index}: name")))?;
+    let name = cursor.text(MAX_NAME_BYTES).map_err(at(|| format!("tensor {index}: name")))?;
     if name.is_empty() {
         return Err(Error::format(format!("tensor {index} has an empty name")));
     }

@@ -49,7 +49,7 @@ impl Header {
         put(&mut bytes, &(tensors.len() as u64).to_le_bytes())?;
         put(&mut bytes, &(metadata.len() as u64).to_le_bytes())?;
         for (key, value) in metadata.iter() {
-            put_string(&mut bytes, key)?;
+            put_string(&mut bytes, key.as_bytes())?;
             put_value(&mut bytes, key, value)?;
         }
         let mut offsets: Vec<u64> = with_room(tensors.len(), WHAT)?;
@@ -97,16 +97,16 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
 }
 
 fn put_entry(out: &mut Vec<u8>, tensor: &TensorEntry, offset: u64) -> Result<()> {
-    put_string(out, &tensor.name)?;
+    put_string(out, tensor.name.as_bytes())?;
     put(out, &(tensor.dims.len() as u32).to_le_bytes())?;
     tensor.dims.iter().try_for_each(|dim| put(out, &dim.to_le_bytes()))?;
     put(out, &tensor.ty.0.to_le_bytes())?;
     put(out, &offset.to_le_bytes())
 }
 
-fn put_string(out: &mut Vec<u8>, text: &str) -> Result<()> {
-    put(out, &(text.len() as u64).to_le_bytes())?;
-    put(out, text.as_bytes())
+fn put_string(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    put(out, &(bytes.len() as u64).to_le_bytes())?;
+    put(out, bytes)
 }
 
 fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<()> {
@@ -128,7 +128,11 @@ fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<()> {
         Value::Bool(x) => put_number(tag::BOOL, &[u8::from(*x)]),
         Value::Str(text) => {
             put(out, &tag::STRING.to_le_bytes())?;
-            put_string(out, text)
+            put_string(out, text.as_bytes())
+        }
+        Value::Bytes(bytes) => {
+            put(out, &tag::STRING.to_le_bytes())?;
+            put_string(out, bytes)
         }
         Value::Array(_) => Err(Error::Unsupported(format!("writing the array {}", quoted(key)))),
     }
@@ -163,6 +167,7 @@ mod tests {
             ("bool", Value::Bool(true)),
             ("text", Value::Str("naïve\0".into())),
             ("empty", Value::Str(String::new())),
+            ("bytes", Value::Bytes(b"na\xefve".to_vec())),
         ] {
             metadata.insert(key.into(), value).unwrap();
         }

@@ -8,10 +8,13 @@ mod qwen2;
 mod qwen3;
 
 use super::builder::Builder;
-use super::config::{Config, Keys};
+use super::config::Config;
 use super::graph::{Graph, Value};
-use crate::error::{Error, Result, quoted};
+use super::keys::Keys;
+use super::whole;
+use crate::error::{Error, Result, at, quoted};
 use crate::format::gguf::Gguf;
+use crate::text::escaped;
 
 /// A family of models.
 pub(crate) struct Family {
@@ -26,11 +29,16 @@ pub(crate) struct Family {
 /// Every family, by name.
 const FAMILIES: &[Family] = &[gpt2::FAMILY, llama::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
 
-/// The configuration and the graph of a file.
+/// The configuration and the graph of a file. Errors name the file.
 pub(super) fn read(gguf: &Gguf) -> Result<(Config, Graph)> {
-    let architecture = gguf.metadata().get_str("general.architecture")?.unwrap_or("");
+    read_known(gguf).map_err(at(|| escaped(gguf.source().name()).to_string()))
+}
+
+fn read_known(gguf: &Gguf) -> Result<(Config, Graph)> {
+    whole::check_contents(gguf)?;
+    let architecture = gguf.metadata().require_str("general.architecture")?;
     match FAMILIES.iter().find(|family| family.name == architecture) {
-        Some(family) => family.read(gguf, |_| {}),
+        Some(family) => family.read(gguf),
         None => {
             let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
             let (known, architecture) = (known.join(", "), quoted(architecture));
@@ -46,13 +54,34 @@ impl Family {
         FAMILIES.iter().find(|family| family.name == name).expect("a family of that name")
     }
 
-    /// Reads a file of this family, after a change of its configuration.
-    pub fn read(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph)> {
-        let mut config = (self.config)(&Keys::new(gguf.metadata())?, vocabulary_size(gguf)?)?;
+    /// Reads a file of this family.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the file has what the family doesn't compute with: tensors, or keys that would change
+    /// results.
+    fn read(&self, gguf: &Gguf) -> Result<(Config, Graph)> {
+        whole::check_experts(gguf, self.name)?;
+        let (config, graph, read) = self.emitted(gguf, |_| {})?;
+        whole::check_all_read(gguf, &config, &read)?;
+        Ok((config, graph))
+    }
+
+    /// Reads a file of this family, after a change of its configuration; the graph may leave tensors unread.
+    #[cfg(test)]
+    pub fn read_changed(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph)> {
+        self.emitted(gguf, change).map(|(config, graph, _)| (config, graph))
+    }
+
+    /// Configuration and graph, and whether each tensor of the file is read.
+    fn emitted(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph, Vec<bool>)> {
+        let keys = Keys::new(gguf.metadata())?;
+        let mut config = (self.config)(&keys, vocabulary_size(gguf)?)?;
+        config.warnings = keys.unread()?;
         change(&mut config);
         let mut builder = Builder::new(gguf, &config, self.name)?;
         let (hidden, logits) = (self.emit)(&mut builder, &config)?;
-        Ok((config, builder.finish(hidden, logits)))
+        let (graph, read) = builder.finish(hidden, logits);
+        Ok((config, graph, read))
     }
 }
 

@@ -43,6 +43,8 @@ pub fn qkv(b: &mut Builder<'_>, normed: Value, layer: &LayerConfig) -> Result<[V
 
 /// The head: scores of the vocabulary, by a matrix of its own or the embedding's.
 pub fn head(b: &mut Builder<'_>, hidden: Value, c: &Config) -> Result<Value> {
-    let matrix = if b.has("output.weight") { "output" } else { "token_embd" };
-    b.linear(hidden, matrix, c.n_vocab)
+    if b.has("output.weight") {
+        return b.linear(hidden, "output", c.n_vocab);
+    }
+    b.linear_tied(hidden, "token_embd", "output", c.n_vocab)
 }

@@ -19,12 +19,11 @@ pub(super) mod text;
 mod trace;
 mod view;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::data::{Machine, Report};
 use crate::error::quoted;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// A way to write a report down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,37 +93,16 @@ pub fn render(report: &Report, format: Format) -> Result<Vec<u8>> {
     }
 }
 
-/// Writes a report in every format into a folder, which is made where there is none. A file that stood there is
-/// replaced only when the new one is complete. Returns the files' paths.
+/// Writes a report in every format into a folder, which is made where there is none: all files, or none of them.
+/// Returns the files' paths.
 pub fn write_folder(report: &Report, folder: &Path) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
-    Format::ALL
-        .into_iter()
-        .map(|format| {
-            let path = folder.join(format.file_name());
-            write_file(report, format, &path)?;
-            Ok(path)
-        })
-        .collect()
+    let rendered = Format::ALL.map(|format| Ok((format.file_name(), render(report, format)?)));
+    files::write_folder(folder, &rendered.into_iter().collect::<Result<Vec<_>>>()?)
 }
 
 /// Writes a report in one format to a file. One that stood there is replaced only when the new one is complete.
 pub fn write_file(report: &Report, format: Format, path: &Path) -> Result<()> {
-    replace_file(path, &render(report, format)?)
-}
-
-/// Puts `bytes` into a file at once: a reader sees the old file or the new one.
-fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |source| Error::Io { path: path.to_owned(), source };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-    }
-    written.map_err(failed)
+    files::write(path, &render(report, format)?)
 }
 
 /// The only fractions in a report. JSON has no way to write down those that aren't numbers.

@@ -35,6 +35,9 @@ pub struct Summary {
     pub n_prompt: usize,
     /// Sampled tokens, including one that ended the text.
     pub n_generated: usize,
+    /// The last sampled token, also one that ended the text. It is not in the context: the next prompt of the same
+    /// conversation begins with it. `None` where none was sampled.
+    pub last_token: Option<u32>,
     /// Time until the prompt's logits were computed.
     pub prefill_seconds: f64,
     /// Time from then to the end, including sampling and the caller's callback.
@@ -61,13 +64,18 @@ fn rate(count: usize, seconds: f64) -> f64 {
 /// Appends `prompt` to the context and generates text within the limits of `params`. `on_event` is called before each
 /// piece of the prompt and for each token of the text; a break ends the generation.
 ///
-/// The sampler reads the prompt, so its penalties apply to the prompt's tokens too. The last token, which ends the text
-/// by itself or completes a stop string, isn't appended to the context.
+/// The sampler reads the prompt, so its penalties apply to the prompt's tokens too.
+///
+/// At the end, for whatever reason, the context holds its former tokens, the decoded tokens of the prompt, and all sampled
+/// tokens except the last one ([`Summary::last_token`]), whose logits aren't known. So a next call whose prompt is that
+/// token and what follows it goes on exactly as one call with all these tokens as its prompt would. After an error the
+/// context holds its former tokens, and those pieces of the prompt and tokens of the text that were decoded before the
+/// pass that failed ([`Context::tokens`] has them).
 ///
 /// # Errors
-/// Those of [`Generation::new`], [`Context::decode`], [`Generation::fed`] and
-/// [`Model::tokenizer`](crate::model::Model::tokenizer). A prompt that doesn't fit changes nothing; after other errors
-/// the context may hold a part of the prompt and the text.
+/// Those of [`Generation::new`], [`Context::decode`], [`Generation::fed`] and, if the text is needed,
+/// [`Model::tokenizer`](crate::model::Model::tokenizer); [`Error::Cancelled`] where the generation was cancelled before it
+/// began. A prompt that doesn't fit changes nothing.
 pub fn drive(
     context: &mut Context,
     sampler: &mut Sampler,
@@ -77,14 +85,15 @@ pub fn drive(
 ) -> Result<Summary> {
     let _zone = profile::scope(Zone::Generate);
     let model = context.model().clone();
-    let tokenizer = model.tokenizer()?;
+    let tokenizer = match model.tokenizer() {
+        Err(error) if params.needs_text || !params.stops.is_empty() => return Err(error),
+        tokenizer => tokenizer.ok(),
+    };
+    context.check_room(prompt.len())?;
     let mut generation = Generation::new(prompt, params)?;
     let start = Instant::now();
-    context.begin_call();
-    let (n_ctx, needed) = (context.n_ctx(), context.len().saturating_add(prompt.len()));
-    if needed > n_ctx {
-        return Err(Error::ContextFull { n_ctx, needed });
-    }
+    let _running = context.begin_generation(params.id)?;
+    let n_ctx = context.n_ctx();
     let mut prefilled = start;
     while let Some(feed) = generation.wanted() {
         let (read, total) = (generation.n_read(), prompt.len());
@@ -112,6 +121,7 @@ pub fn drive(
         reason: generation.reason().ok_or_else(no_reason)?,
         n_prompt: generation.n_read(),
         n_generated: generation.n_generated(),
+        last_token: generation.last_sampled(),
         prefill_seconds: (prefilled - start).as_secs_f64(),
         decode_seconds: prefilled.elapsed().as_secs_f64(),
     })

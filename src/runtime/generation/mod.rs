@@ -55,12 +55,18 @@ pub struct GenerationParams<'a> {
     /// Most tokens of the prompt that are decoded at once; 0 decodes the whole prompt. A multiple of the context's
     /// batch size wastes no pass.
     pub prompt_piece: usize,
+    /// Whether the text is needed. If not, [`drive`] works without a tokenizer, as long as there are no stop strings: then
+    /// the text is empty, and no token ends it.
+    pub needs_text: bool,
+    /// The generation's number for [`Canceller::cancel_generation`](super::engine::Canceller::cancel_generation), higher
+    /// than those of the context's earlier generations; 0 for none.
+    pub id: u64,
 }
 
 impl Default for GenerationParams<'_> {
-    /// 256 tokens, no stop strings, and pieces of 256 tokens: the default batch size of contexts.
+    /// 256 tokens, no stop strings, and pieces of 256 tokens: the default batch size of contexts. The text is needed.
     fn default() -> Self {
-        Self { max_tokens: 256, stops: &[], prompt_piece: 256 }
+        Self { max_tokens: 256, stops: &[], prompt_piece: 256, needs_text: true, id: 0 }
     }
 }
 
@@ -78,6 +84,16 @@ impl<'a> GenerationParams<'a> {
     /// Sets [`GenerationParams::prompt_piece`].
     pub fn with_prompt_piece(self, prompt_piece: usize) -> Self {
         Self { prompt_piece, ..self }
+    }
+
+    /// Sets [`GenerationParams::needs_text`].
+    pub fn with_needs_text(self, needs_text: bool) -> Self {
+        Self { needs_text, ..self }
+    }
+
+    /// Sets [`GenerationParams::id`].
+    pub fn with_id(self, id: u64) -> Self {
+        Self { id, ..self }
     }
 
     /// Checks the stop strings.
@@ -108,6 +124,8 @@ pub struct Output<'a> {
     /// The text that is complete with this token. Empty while a character is incomplete, and while all of the text may
     /// be the beginning of a stop string.
     pub text: &'a str,
+    /// Whether the token is a new one; false for text that [`Generation::finish`] returns.
+    pub is_new: bool,
 }
 
 /// One generation, from its prompt to its end.
@@ -121,6 +139,8 @@ pub struct Generation {
     n_generated: usize,
     /// The last token of the text.
     token: u32,
+    /// The last sampled token, which may end the text.
+    sampled: Option<u32>,
     reason: Option<StopReason>,
     /// Whether an error has ended it.
     failed: bool,
@@ -155,6 +175,7 @@ impl Generation {
             n_read: 0,
             n_generated: 0,
             token: 0,
+            sampled: None,
             reason: None,
             failed: false,
             text: Text::new(params.stops)?,
@@ -176,18 +197,19 @@ impl Generation {
 
     /// Goes on after the caller has decoded the [`wanted`](Self::wanted) tokens. `logits` has one value for each token
     /// of the vocabulary if logits were wanted, and is ignored otherwise. Each call takes the same sampler and
-    /// tokenizer: the sampler reads the prompt and accepts the tokens that it picks.
+    /// tokenizer: the sampler reads the prompt and accepts the tokens that it picks. Without a tokenizer there is no text,
+    /// and no token ends it.
     ///
     /// Returns the picked token, if one was picked and belongs to the text.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where no tokens were wanted; those of [`Sampler::sample`] and [`Sampler::accept`];
     /// [`Error::OutOfMemory`]. An error ends the generation, without a [reason](Self::reason).
-    pub fn fed(
+    pub fn fed<'t>(
         &mut self,
         logits: &[f32],
         sampler: &mut Sampler,
-        tokenizer: &Tokenizer,
+        tokenizer: impl Into<Option<&'t Tokenizer>>,
     ) -> Result<Option<Output<'_>>> {
         let Some(feed) = self.wanted() else {
             return Err(Error::invalid("no tokens were wanted: the generation has ended"));
@@ -200,9 +222,9 @@ impl Generation {
             piece.iter().try_for_each(|&token| sampler.read(token))?;
             self.n_read += n_fed;
         }
-        let writes = sampling && self.max_tokens > 0 && self.sample(logits, sampler, tokenizer)?;
+        let writes = sampling && self.max_tokens > 0 && self.sample(logits, sampler, tokenizer.into())?;
         self.failed = false;
-        Ok(writes.then_some(Output { token: self.token, text: self.text.ready() }))
+        Ok(writes.then_some(Output { token: self.token, text: self.text.ready(), is_new: true }))
     }
 
     /// Ends the generation for a reason of the caller: [`StopReason::Callback`] or [`StopReason::ContextFull`]. If the
@@ -227,7 +249,7 @@ impl Generation {
             self.reason = Some(StopReason::StopString);
         }
         let text = self.text.ready();
-        (!text.is_empty()).then_some(Output { token: self.token, text })
+        (!text.is_empty()).then_some(Output { token: self.token, text, is_new: false })
     }
 
     /// Decoded tokens of the prompt.
@@ -240,14 +262,29 @@ impl Generation {
         self.n_generated
     }
 
+    /// The last sampled token, including one that ended the text. It has not been decoded.
+    pub fn last_sampled(&self) -> Option<u32> {
+        self.sampled
+    }
+
     /// Picks the next token and extends the text; returns whether the token belongs to the text.
-    fn sample(&mut self, logits: &[f32], sampler: &mut Sampler, tokenizer: &Tokenizer) -> Result<bool> {
+    fn sample(
+        &mut self,
+        logits: &[f32],
+        sampler: &mut Sampler,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<bool> {
         let token = {
             let _zone = profile::scope(Zone::Sample);
             sampler.sample(logits)?
         };
         sampler.accept(token)?;
         self.n_generated += 1;
+        self.sampled = Some(token);
+        let Some(tokenizer) = tokenizer else {
+            self.token = token;
+            return Ok(true);
+        };
         if tokenizer.is_end_of_generation(token) {
             self.reason = Some(StopReason::EndOfText);
             return Ok(false);

@@ -52,7 +52,7 @@ fn greedy() -> Sampler {
 }
 
 fn params<'a>(max_tokens: usize, stops: &'a [&'a str]) -> GenerationParams<'a> {
-    GenerationParams { max_tokens, stops, prompt_piece: 0 }
+    GenerationParams { max_tokens, stops, prompt_piece: 0, ..GenerationParams::default() }
 }
 
 /// The results of a generation: token and text of each output, the result of `finish`, and the reason of its end.
@@ -80,11 +80,11 @@ fn written(tokens: &[u32], params: &GenerationParams<'_>) -> Given {
     let mut model = tokens.iter().copied().chain(std::iter::repeat(END));
     while generation.wanted().is_some() {
         let logits = wish(model.next().unwrap());
-        outputs.extend(generation.fed(&logits, &mut sampler, &TOKENIZER).unwrap().map(owned));
+        outputs.extend(generation.fed(&logits, &mut sampler, &*TOKENIZER).unwrap().map(owned));
     }
     let rest = generation.finish().map(owned);
     assert_eq!(generation.finish(), None);
-    assert!(generation.fed(&wish(1), &mut sampler, &TOKENIZER).is_err());
+    assert!(generation.fed(&wish(1), &mut sampler, &*TOKENIZER).is_err());
     Given { outputs, rest, reason: generation.reason().unwrap() }
 }
 
@@ -100,12 +100,12 @@ fn a_prompt_is_wanted_in_pieces_and_then_each_token() {
     for (read, tokens) in [(0, [1, 2]), (2, [3, 4])] {
         assert_eq!(generation.wanted(), Some(Feed { tokens: &tokens, logits: false }));
         assert_eq!(generation.n_read(), read);
-        assert_eq!(generation.fed(&[], &mut sampler, &TOKENIZER).unwrap(), None);
+        assert_eq!(generation.fed(&[], &mut sampler, &*TOKENIZER).unwrap(), None);
     }
     assert_eq!(generation.wanted(), Some(Feed { tokens: &[5], logits: true }));
     for (i, token) in [65, 66, 67].into_iter().enumerate() {
         assert_eq!((generation.n_generated(), generation.reason()), (i, None));
-        let output = generation.fed(&wish(token), &mut sampler, &TOKENIZER).unwrap().unwrap();
+        let output = generation.fed(&wish(token), &mut sampler, &*TOKENIZER).unwrap().unwrap();
         assert_eq!((output.token, output.text), (token, ["A", "B", "C"][i]));
         let next = Some(Feed { tokens: &[token], logits: true });
         assert_eq!(generation.wanted(), next.filter(|_| i < 2));
@@ -123,7 +123,7 @@ fn penalties_see_the_prompt() {
     let logits: Vec<_> = (0..N_VOCAB)
         .map(|id| [0.5, 1.0, 0.9][[70, 71].iter().position(|&t| t == id).map_or(0, |at| at + 1)])
         .collect();
-    assert_eq!(generation.fed(&logits, &mut sampler, &TOKENIZER).unwrap().unwrap().token, 71);
+    assert_eq!(generation.fed(&logits, &mut sampler, &*TOKENIZER).unwrap().unwrap().token, 71);
 }
 
 #[test]
@@ -145,8 +145,8 @@ fn every_reason_to_end() {
 
     for reason in [StopReason::Callback, StopReason::ContextFull] {
         let mut generation = Generation::new(&[0], &params(1, &["ab"])).unwrap();
-        let output = generation.fed(&wish(b'a'.into()), &mut greedy(), &TOKENIZER).unwrap();
-        assert_eq!(output, Some(Output { token: b'a'.into(), text: "" }));
+        let output = generation.fed(&wish(b'a'.into()), &mut greedy(), &*TOKENIZER).unwrap();
+        assert_eq!(output, Some(Output { token: b'a'.into(), text: "", is_new: true }));
         generation.stop(reason);
         assert_eq!((generation.reason(), generation.wanted()), (Some(reason), None));
         let rest = generation.finish().map(owned);
@@ -155,7 +155,7 @@ fn every_reason_to_end() {
     }
     // The stop string was complete before the caller could stop.
     let mut generation = Generation::new(&[0], &params(9, &["a"])).unwrap();
-    generation.fed(&wish(b'a'.into()), &mut greedy(), &TOKENIZER).unwrap();
+    generation.fed(&wish(b'a'.into()), &mut greedy(), &*TOKENIZER).unwrap();
     generation.stop(StopReason::Callback);
     assert_eq!(generation.reason(), Some(StopReason::StopString));
 }
@@ -175,11 +175,11 @@ fn errors_end_a_generation() {
 
     for (prompt, logits) in [(1, vec![0.0; 3]), (1, vec![f32::NAN; N_VOCAB]), (N_VOCAB as u32, wish(1))] {
         let mut generation = Generation::new(&[prompt], &params(9, &[])).unwrap();
-        let error = generation.fed(&logits, &mut greedy(), &TOKENIZER).unwrap_err();
+        let error = generation.fed(&logits, &mut greedy(), &*TOKENIZER).unwrap_err();
         assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
         assert_eq!((generation.wanted(), generation.reason()), (None, None));
         assert_eq!(generation.finish(), None);
-        assert!(generation.fed(&wish(1), &mut greedy(), &TOKENIZER).is_err());
+        assert!(generation.fed(&wish(1), &mut greedy(), &*TOKENIZER).is_err());
     }
 }
 
@@ -376,4 +376,118 @@ fn the_driver_ends_where_it_should() {
     let summary = drive(&mut context, &mut sampler, &[3; 5], &none, &mut ignore).unwrap();
     assert_eq!((summary.reason, summary.n_generated, context.len()), (StopReason::Length, 0, 5));
     assert_eq!(context.logits().len(), model.config().n_vocab);
+}
+
+#[test]
+fn new_tokens_are_told_from_text_that_was_held_back() {
+    let mut sampler = greedy();
+    for (tokens, stops, news) in [
+        // Two of the three bytes of a character: U+FFFD comes with the last token again.
+        (&[0xe4, 0xbd][..], &[][..], &[true, true, false][..]),
+        (&[0xe4, 0xbd, 0xa0], &[], &[true, true, true]),
+        // The beginning of a stop string.
+        (&[0x61, 0x62], &["bc"], &[true, true, false]),
+        (&[0x61, 0x62, 0x63], &["bc"], &[true, true, true]),
+    ] {
+        let mut generation = Generation::new(&[0], &params(tokens.len(), stops)).unwrap();
+        let mut seen = Vec::new();
+        for &token in tokens {
+            let output = generation.fed(&wish(token), &mut sampler, &*TOKENIZER).unwrap().unwrap();
+            assert_eq!(output.token, token);
+            seen.push(output.is_new);
+        }
+        seen.extend(generation.finish().map(|output| output.is_new));
+        assert_eq!(seen, news, "{tokens:?}");
+        assert_eq!(generation.last_sampled(), tokens.last().copied());
+    }
+}
+
+#[test]
+fn without_a_tokenizer_tokens_come_without_text() {
+    let (mut generation, mut sampler) = (Generation::new(&[1, 2], &params(2, &[])).unwrap(), greedy());
+    for token in [9, END] {
+        let output = generation.fed(&wish(token), &mut sampler, None).unwrap().unwrap();
+        assert_eq!((output.token, output.text, output.is_new), (token, "", true));
+    }
+    assert_eq!((generation.reason(), generation.finish()), (Some(StopReason::Length), None));
+
+    let model = Model::random(&crate::model::GptConfig::SMALL, 1, &LoadParams::default()).unwrap();
+    let mut sampler = Sampler::new(SamplerParams::greedy(), model.config().n_vocab).unwrap();
+    let mut context = context(&model, 32);
+    let needs_none = GenerationParams::default().with_max_tokens(5).with_needs_text(false);
+    let mut count = 0;
+    let mut on_event = |event: Event<'_>| {
+        count += usize::from(matches!(event, Event::Output(_)));
+        ControlFlow::Continue(())
+    };
+    let summary = drive(&mut context, &mut sampler, &[1, 2], &needs_none, &mut on_event).unwrap();
+    assert_eq!((summary.n_generated, count, context.len()), (5, 5, 6));
+    let mut ignore = |_: Event<'_>| ControlFlow::Continue(());
+    for params in [needs_none.with_needs_text(true), needs_none.with_stops(&["a"])] {
+        let refused = drive(&mut context, &mut sampler, &[1], &params, &mut ignore);
+        assert!(matches!(refused, Err(Error::Unsupported(_))));
+        assert_eq!(context.len(), 6);
+    }
+}
+
+/// Two turns on one context, the second beginning with the first's last token, have the bits of one prompt with all tokens.
+#[test]
+fn a_second_turn_goes_on_exactly() {
+    let model = tiny();
+    let mut sampler = Sampler::new(SamplerParams::greedy(), model.config().n_vocab).unwrap();
+    let turns: [&[u32]; 3] = [&[3; 20], &[7, 8, 9], &[200]];
+    for (stops, limit) in [(&[][..], 1), (&[], 6), (&["zz"], 40)] {
+        let (mut talk, mut all, mut last) = (context(&model, 256), Vec::new(), None);
+        for turn in turns {
+            let prompt: Vec<u32> = last.into_iter().chain(turn.iter().copied()).collect();
+            let (mut generated, mut calls) = (Vec::new(), 0);
+            let params = GenerationParams::default().with_max_tokens(limit).with_stops(stops);
+            let summary = drive(&mut talk, &mut sampler, &prompt, &params, &mut |event| {
+                if let Event::Output(output) = event {
+                    generated.extend(output.is_new.then_some(output.token));
+                    calls += 1;
+                }
+                if calls == 12 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            let summary = summary.unwrap();
+            all.extend(turn);
+            all.extend(&generated);
+            if summary.reason == StopReason::EndOfText {
+                all.extend(summary.last_token);
+            } else {
+                assert_eq!(summary.last_token, generated.last().copied());
+            }
+            // Whatever ended it: everything but the last token.
+            assert_eq!(talk.tokens(), &all[..all.len() - 1], "{:?}", summary.reason);
+            last = summary.last_token;
+        }
+        let mut whole = context(&model, 256);
+        talk.decode(&all[all.len() - 1..], Logits::Last).unwrap();
+        whole.decode(&all, Logits::Last).unwrap();
+        let bits = |context: &Context| context.logits().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&talk), bits(&whole));
+    }
+}
+
+#[test]
+fn a_generation_that_is_cancelled_before_it_begins_changes_nothing() {
+    let model = tiny();
+    let mut sampler = Sampler::new(SamplerParams::greedy(), model.config().n_vocab).unwrap();
+    let mut context = context(&model, 64);
+    let mut ignore = |_: Event<'_>| ControlFlow::Continue(());
+    let numbered = |id| GenerationParams::default().with_max_tokens(2).with_id(id);
+    context.canceller().cancel_generation(2);
+    for (id, runs) in [(1, false), (2, false), (3, true), (0, true)] {
+        let before = context.len();
+        let done = drive(&mut context, &mut sampler, &[5, 6], &numbered(id), &mut ignore);
+        assert_eq!(done.is_ok(), runs, "{id}");
+        assert_eq!(context.len(), before + if runs { 3 } else { 0 });
+    }
+    // From a callback, by its number: the next pass is the first that doesn't run.
+    let canceller = context.canceller();
+    let cancelled = drive(&mut context, &mut sampler, &[5], &numbered(4), &mut |_| {
+        canceller.cancel_generation(4);
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(cancelled, Err(Error::Cancelled)));
 }

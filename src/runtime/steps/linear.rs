@@ -15,7 +15,7 @@ use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 use crate::threads::Worker;
 
-/// One product: `out[:, column..column + N] (+)= x · Wᵀ (+ bias)`, where `out` belongs to the step.
+/// One product: `out[:, column..column + N] (+)= scale · (x · Wᵀ) (+ bias)`, where `out` belongs to the step.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
     /// Input rows: f32, or quantised as the matrix's kernel needs them.
@@ -24,8 +24,10 @@ pub struct Part {
     pub matrix: MatrixId,
     /// Added to each row.
     pub bias: Option<VectorId>,
-    /// First column of the output to write.
-    pub column: usize,
+    /// First column of the output to write. A product lies within a row of its step, so 32 bits hold it.
+    pub column: u32,
+    /// Multiplies the product.
+    pub scale: f32,
 }
 
 impl Part {
@@ -42,7 +44,8 @@ impl Part {
             weight: walk.weights.matrix(self.matrix),
             bias: self.bias.map(|id| walk.weights.vector(id)),
             y,
-            column: self.column,
+            column: self.column as usize,
+            scale: self.scale,
             accumulate,
         }
     }
@@ -65,8 +68,7 @@ impl Part {
 
     /// The weights' names and shapes.
     pub fn text(&self, names: &Names<'_>) -> String {
-        let bias = self.bias.map_or(String::new(), |bias| format!(" + {}", names.vector(bias)));
-        format!("{}{bias}", names.matrix(self.matrix))
+        names.product(self.matrix, self.bias, self.scale)
     }
 }
 
@@ -125,7 +127,7 @@ impl Step for Linear {
         let head_dim = heads.shape.head_dim;
         let clocks = heads.clocks(walk, worker);
         let call = |i: usize, rows: Range<usize>, columns: Range<usize>| {
-            let begin = self.parts[i].column / head_dim;
+            let begin = self.parts[i].column as usize / head_dim;
             let done = begin + columns.start / head_dim..begin + columns.end / head_dim;
             // SAFETY: this worker has just computed these rows of these heads, so it alone took them from the shares.
             unsafe { heads.finish(walk, out, rows, done, &clocks) }

@@ -33,8 +33,9 @@ class File:
         return default if field is None else field.contents()
 
     def linear(self, name, x):
-        """`x` times the matrix, plus the bias if there is one."""
-        return x @ self.tensors[f"{name}.weight"].T + self.tensors.get(f"{name}.bias", 0)
+        """`x` times the matrix and its scale, plus the bias, if there are such."""
+        product = x @ self.tensors[f"{name}.weight"].T * self.tensors.get(f"{name}.scale", 1)
+        return product + self.tensors.get(f"{name}.bias", 0)
 
     def head(self, x):
         """Logits: of the head, or of the embedding's rows where that is tied."""
@@ -56,7 +57,7 @@ def attention(q, k, v):
 def rotated(file, x):
     """`x` [position, head, dim], rotated: Llama's pairs are neighbours, Qwen's dim ÷ 2 apart."""
     positions, _, dim = x.shape
-    frequencies = file.number("rope.freq_base") ** (-np.arange(0, dim, 2) / dim)
+    frequencies = file.number("rope.freq_base", 10000.0) ** (-np.arange(0, dim, 2) / dim)
     frequencies /= file.tensors.get("rope_freqs.weight", 1.0) * file.number("rope.scaling.factor", 1.0)
     angles = np.outer(np.arange(positions), frequencies)[:, None, :]
     first, second = (

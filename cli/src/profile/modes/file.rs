@@ -3,22 +3,25 @@
 use std::sync::Arc;
 use std::{cell::RefCell, rc::Rc};
 
+use smallmind::Result;
 use smallmind::format::gguf::Gguf;
 use smallmind::model::Model;
 use smallmind::profile::{self, Zone, zone};
 use smallmind::report::data::ModelSpec;
 use smallmind::runtime::{Context, ContextParams, Logits};
-use smallmind::{Error, Result};
+use smallmind::text::escaped;
 
 use super::super::args::ModelFile;
 use super::plan::{PartPlan, Plan, Workload, model_spec};
+use crate::failure::{self, Failure};
+use crate::machine::explain;
 
 /// Tokens of the batch.
 const BATCH: usize = 32;
 
-pub fn plan(args: &ModelFile) -> Result<Plan> {
-    let path = args.model.as_ref().ok_or_else(|| Error::invalid("no model file was named"))?;
-    let tensors = Gguf::open_path(path)?.tensors().len();
+pub fn plan(args: &ModelFile) -> failure::Result<Plan> {
+    let path = args.model.as_ref().ok_or_else(|| Failure::Usage("no model file was named".into()))?;
+    let tensors = Gguf::open_path(path).map_err(explain(path))?.tensors().len();
     let model = Model::open(path, &args.conditions.load_params())?;
     let (kernels, threads) = (*model.kernels(), args.run.threads);
     let context = context(&model, args)?;
@@ -26,9 +29,10 @@ pub fn plan(args: &ModelFile) -> Result<Plan> {
         "" => path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
         name => name.to_owned(),
     };
-    let spec = model_spec(&name, &model, tensors);
+    // Reports show it in pages and tables, on one line.
+    let spec = model_spec(&escaped(&name).to_string(), &model, tensors);
     let context = Rc::new(RefCell::new(context));
-    let part = |kind: Kind, count: usize, depth: usize| -> Result<PartPlan> {
+    let part = |kind: Kind, count: usize, depth: usize| -> smallmind::Result<PartPlan> {
         let before = depth + if kind == Kind::Decode { args.prompt } else { 0 };
         let passes = Passes::new(kind, count, before, &spec, &context)?;
         let at = if depth > 0 { format!("@d{depth}") } else { String::new() };
@@ -53,13 +57,13 @@ pub fn plan(args: &ModelFile) -> Result<Plan> {
 }
 
 /// A context for all parts, at the greatest depth.
-fn context(model: &Arc<Model>, args: &ModelFile) -> Result<Context> {
+fn context(model: &Arc<Model>, args: &ModelFile) -> failure::Result<Context> {
     let depth = args.conditions.depth.iter().copied().max().unwrap_or(0);
     let trained = model.config().n_ctx_train;
     let wanted = args.prompt.saturating_add(args.decode).max(1).saturating_add(depth);
     if wanted > trained {
-        return Err(Error::invalid(format!(
-            "{depth} positions, {} prompt tokens and {} to decode are more than the model's context of {trained}",
+        return Err(Failure::Usage(format!(
+            "--depth {depth}, --prompt-tokens {} and --decode-tokens {} are more than the model's context of {trained}",
             args.prompt, args.decode
         )));
     }
@@ -69,7 +73,7 @@ fn context(model: &Arc<Model>, args: &ModelFile) -> Result<Context> {
         .with_n_output(BATCH)
         .with_threads(args.run.threads)
         .with_kv(args.conditions.kv);
-    Context::new(model.clone(), &params)
+    Ok(Context::new(model.clone(), &params)?)
 }
 
 /// A kind of work with the model.

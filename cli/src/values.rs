@@ -1,0 +1,101 @@
+//! How values on the command line are read and checked, so that a wrong one is named with its option, before a model is
+//! loaded. The rules are the library's.
+
+use clap::builder::RangedU64ValueParser;
+use smallmind::Error;
+use smallmind::isa::IsaId;
+use smallmind::kernels::qmatmul::Activations;
+use smallmind::kv::CacheType;
+use smallmind::model::{GptConfig, RopeOverrides};
+use smallmind::runtime::generation::GenerationParams;
+use smallmind::runtime::sampling::SamplerParams;
+use smallmind::threads::MAX_WORKERS;
+
+/// Accepts the sizes of a team.
+pub fn thread_count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
+}
+
+/// How many bits activations keep.
+pub fn activations(bits: &str) -> Result<Activations, &'static str> {
+    match bits {
+        "16" => Ok(Activations::Bits16),
+        "auto" => Ok(Activations::Adaptive),
+        "8" => Ok(Activations::Bits8),
+        _ => Err("16, auto or 8 is needed"),
+    }
+}
+
+/// What the cache holds.
+pub fn cache_type(name: &str) -> Result<CacheType, &'static str> {
+    CacheType::ALL.into_iter().find(|kv| kv.name() == name).ok_or("f32, f16 or q8_0 is needed")
+}
+
+/// The shape of a random model.
+pub fn shape(text: &str) -> Result<GptConfig, String> {
+    text.parse().map_err(why)
+}
+
+/// An instruction set that this CPU has.
+pub fn isa(name: &str) -> Result<IsaId, String> {
+    IsaId::parse(name).map_err(why)
+}
+
+pub fn temperature(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_temperature)
+}
+
+pub fn top_p(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_top_p)
+}
+
+pub fn min_p(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_min_p)
+}
+
+pub fn repeat_penalty(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_repetition_penalty)
+}
+
+/// The factor or the base of the rotary embedding.
+pub fn rope(text: &str) -> Result<f32, String> {
+    let value = number(text)?;
+    RopeOverrides::default().with_base(value).check().map(|()| value).map_err(rule)
+}
+
+/// A share in percent.
+pub fn percent(text: &str) -> Result<f64, &'static str> {
+    let percent = text.parse().ok().filter(|percent: &f64| percent.is_finite() && *percent >= 0.0);
+    percent.ok_or("a number of percent, not negative, is needed")
+}
+
+/// A string that ends a text.
+pub fn stop(text: &str) -> Result<String, String> {
+    GenerationParams::default().with_stops(&[text]).validate().map(|()| text.to_owned()).map_err(|error| {
+        // clap names the string: not by its place in a list.
+        why(error).replace("stop string 0", "it")
+    })
+}
+
+fn number(text: &str) -> Result<f32, String> {
+    text.parse().map_err(|_| "a number is needed".to_owned())
+}
+
+fn sampling(text: &str, set: fn(SamplerParams, f32) -> SamplerParams) -> Result<f32, String> {
+    let value = number(text)?;
+    set(SamplerParams::default(), value).validate().map(|()| value).map_err(rule)
+}
+
+/// The text of the library's error; clap adds the option and its value.
+fn why(error: Error) -> String {
+    match error {
+        Error::InvalidArgument(what) => what,
+        other => other.to_string(),
+    }
+}
+
+/// What the library says of a value behind its own name for it.
+fn rule(error: Error) -> String {
+    let text = why(error);
+    text.split_once("; ").map_or(text.clone(), |(_, rule)| rule.to_owned())
+}

@@ -1,0 +1,200 @@
+//! Typed look-ups of hyperparameters under one architecture's prefix, with an account of the keys that were looked up:
+//! a key that nothing has read, but that would change the computation, is an error or a warning.
+
+use std::cell::Cell;
+
+use super::unread::{self, Effect};
+use crate::error::{Error, Result};
+use crate::format::gguf::{Array, Metadata, Value};
+use crate::memory::reserve::{collected, filled, reserve};
+
+/// The purpose of lists with an entry for each layer, in errors.
+const LAYERS: &str = "the configuration of layers";
+
+/// Typed look-ups under one architecture's prefix.
+pub(crate) struct Keys<'a> {
+    metadata: &'a Metadata,
+    architecture: &'a str,
+    /// Whether each pair of the metadata has been looked up.
+    read: Vec<Cell<bool>>,
+}
+
+impl<'a> Keys<'a> {
+    pub fn new(metadata: &'a Metadata) -> Result<Self> {
+        let architecture = metadata.require_str("general.architecture")?;
+        let read = filled(Cell::new(false), metadata.len(), "the configuration")?;
+        Ok(Keys { metadata, architecture, read })
+    }
+
+    pub fn architecture(&self) -> &'a str {
+        self.architecture
+    }
+
+    pub fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    /// The full key, which counts as read from now on.
+    fn look_up(&self, name: &str) -> String {
+        let key = self.key(name);
+        self.mark(&key);
+        key
+    }
+
+    fn mark(&self, key: &str) {
+        if let Some(place) = self.metadata.position(key) {
+            self.read[place].set(true);
+        }
+    }
+
+    /// Notes that keys mean nothing beside the values of others, so that they don't count as unread.
+    pub fn void(&self, names: &[&str]) {
+        names.iter().for_each(|name| self.mark(&self.key(name)));
+    }
+
+    /// A number from 1 to `max`; `None` where the key is absent.
+    pub fn optional(&self, name: &str, max: usize) -> Result<Option<usize>> {
+        let key = self.look_up(name);
+        let Some(value) = self.metadata.get_u32(&key)? else { return Ok(None) };
+        in_range(&key, i64::from(value), max).map(Some)
+    }
+
+    /// [`Keys::optional`] for a key that must exist.
+    pub fn required(&self, name: &str, max: usize) -> Result<usize> {
+        self.optional(name, max)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// A number below `end`; 0 where the key is absent.
+    pub fn count_below(&self, name: &str, end: usize) -> Result<usize> {
+        let key = self.look_up(name);
+        match self.metadata.get_u32(&key)?.unwrap_or(0) as usize {
+            count if count < end => Ok(count),
+            count => Err(Error::format(format!("{key} is {count}; expected less than {end}"))),
+        }
+    }
+
+    /// The error for a key that must exist.
+    pub fn missing(&self, name: &str) -> Error {
+        Error::format(format!("metadata key {} is missing", self.key(name)))
+    }
+
+    /// A number for each layer, from one number for all layers or an array. `None` where the key is absent.
+    pub fn per_layer(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
+        let key = self.look_up(name);
+        let number = |value: i64| in_range(&key, value, max);
+        match self.metadata.get(&key) {
+            Some(Value::Array(array)) if array.len() != n_layer => {
+                Err(Error::format(format!("{key} has {} numbers for {n_layer} layers", array.len())))
+            }
+            Some(Value::Array(Array::U32(values))) => {
+                collected(values.iter().map(|&value| number(value.into())), LAYERS).map(Some)
+            }
+            Some(Value::Array(Array::I32(values))) => {
+                collected(values.iter().map(|&value| number(value.into())), LAYERS).map(Some)
+            }
+            _ => self.optional(name, max)?.map(|value| filled(value, n_layer, LAYERS)).transpose(),
+        }
+    }
+
+    /// A text; `None` where the key is absent.
+    pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
+        self.metadata.get_str(&self.look_up(name))
+    }
+
+    /// `general.name`, which computes nothing: empty where it is absent or no text.
+    pub fn model_name(&self) -> &'a str {
+        self.metadata.get_str("general.name").ok().flatten().unwrap_or_default()
+    }
+
+    /// A finite float above zero, or the default where the key is absent.
+    pub fn positive(&self, name: &str, default: f32) -> Result<f32> {
+        let key = self.look_up(name);
+        let value = self.metadata.get_f32(&key)?.unwrap_or(default);
+        if !(value.is_finite() && value > 0.0) {
+            return Err(Error::format(format!("{key} is {value}; expected a finite number above 0")));
+        }
+        Ok(value)
+    }
+
+    /// Warnings about keys that nothing has read and whose values would change the computation.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a key without which the results would be wrong: llama.cpp computes with it in every
+    /// family, or the model was trained with it.
+    pub fn unread(&self) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        for ((key, value), read) in self.metadata.iter().zip(&self.read) {
+            let of_family = key.strip_prefix(self.architecture).and_then(|rest| rest.strip_prefix('.'));
+            let Some(name) = of_family.or(key.starts_with("xielu.").then_some(key)) else { continue };
+            match unread::effect(name, value) {
+                _ if read.get() => {}
+                Effect::None => {}
+                Effect::Wrong(about) => {
+                    let key = crate::error::quoted(key);
+                    return Err(Error::Unsupported(format!("{about} (metadata key {key} = {value})")));
+                }
+                Effect::Ignored(about) => {
+                    reserve(&mut warnings, 1, "warnings")?;
+                    warnings.push(unread::warning(key, value, about));
+                }
+            }
+        }
+        Ok(warnings)
+    }
+}
+
+fn in_range(key: &str, value: i64, max: usize) -> Result<usize> {
+    match usize::try_from(value) {
+        Ok(value) if (1..=max).contains(&value) => Ok(value),
+        _ => Err(Error::format(format!("{key} is {value}; expected 1..={max}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(pairs: &[(&str, Value)]) -> Metadata {
+        let mut metadata = Metadata::new();
+        metadata.insert("general.architecture".into(), Value::Str("llama".into())).unwrap();
+        for (key, value) in pairs {
+            metadata.insert((*key).into(), value.clone()).unwrap();
+        }
+        metadata
+    }
+
+    #[test]
+    fn keys_that_were_read_or_mean_nothing_are_no_fault() {
+        let metadata = metadata(&[
+            ("llama.attention.causal", Value::Bool(true)),
+            ("llama.logit_scale", Value::F32(1.0)),
+            ("llama.residual_scale", Value::F32(0.5)),
+            ("llama.rope.scaling.factor", Value::F32(2.0)),
+            ("llama.vocab_size", Value::U32(7)),
+            ("general.logit_scale", Value::F32(0.5)),
+            ("llama2.logit_scale", Value::F32(0.5)),
+        ]);
+        let keys = Keys::new(&metadata).unwrap();
+        assert_eq!(keys.positive("residual_scale", 1.0).unwrap(), 0.5);
+        keys.void(&["rope.scaling.factor"]);
+        assert_eq!(keys.unread().unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn keys_that_nothing_read_are_told() {
+        let metadata = metadata(&[
+            ("llama.logit_scale", Value::F32(0.5)),
+            ("llama.made_up\x1b", Value::U32(3)),
+            ("xielu.beta", Value::F32(0.5)),
+        ]);
+        let warnings = Keys::new(&metadata).unwrap().unread().unwrap();
+        assert_eq!(
+            warnings,
+            [
+                "metadata key \"llama.logit_scale\" = 0.5 is ignored: a factor on logits",
+                "metadata key \"llama.made_up\\x1b\" = 3 is ignored: its meaning is not known",
+                "metadata key \"xielu.beta\" = 0.5 is ignored: its meaning is not known",
+            ]
+        );
+    }
+}

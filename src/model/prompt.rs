@@ -1,0 +1,20 @@
+//! The tokens of a conversation: the model's chat template and its tokenizer together.
+
+use super::Model;
+use crate::Result;
+use crate::chat::Message;
+
+impl Model {
+    /// The tokens of a conversation. Only the template writes control tokens: the text of one in a role or a content, as a
+    /// person may type it, is text. With `add_generation_prompt` they end where the assistant's answer begins.
+    ///
+    /// # Errors
+    /// Those of [`Model::tokenizer`], [`Model::chat_template`],
+    /// [`Template::render_inert`](crate::chat::Template::render_inert) and
+    /// [`Tokenizer::encode_marked`](crate::tokenizer::Tokenizer::encode_marked).
+    pub fn chat_tokens(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<Vec<u32>> {
+        let (template, tokenizer) = (self.chat_template()?, self.tokenizer()?);
+        let marked = template.render_inert(messages, add_generation_prompt, tokenizer.control_texts())?;
+        tokenizer.encode_marked(&marked.text, marked.mark)
+    }
+}

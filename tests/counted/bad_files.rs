@@ -507,10 +507,15 @@ fn tensors_that_nothing_reads() {
 /// Blocks behind the model's layers that predict further tokens are no part of the model.
 #[test]
 fn blocks_that_predict_further_tokens() {
-    let stated = |n: u32| Parts::mixed().with("llama.nextn_predict_layers", Some(Value::U32(n)));
+    let mut parts = Parts::mixed();
+    let norm = "blk.1.nextn.enorm.weight".to_owned();
+    parts.tensors.push(Tensor { name: norm.clone(), dims: vec![1], ty: F32, data: vec![0; 4] });
+    let stated = |n: u32| parts.clone().with("llama.nextn_predict_layers", Some(Value::U32(n)));
     let model = load(&stated(1)).unwrap();
     assert_eq!((model.config().n_layer(), model.config().n_predicting), (1, 1));
-    assert_eq!(load(&stated(0)).unwrap().config().n_layer(), 2);
+    assert_refused(&stated(0), &norm);
+    // A block without a tensor of that kind is one of the model.
+    assert_refused(&stated(1).without_tensor(&norm), "blk.1.attn_q.weight");
     for wrong in [2, 3, u32::MAX] {
         assert_refused(&stated(wrong), "llama.nextn_predict_layers");
     }

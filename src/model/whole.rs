@@ -19,7 +19,8 @@ pub(super) fn check_contents(gguf: &Gguf) -> Result<()> {
     if let Some(part) = split_part(metadata, gguf.source().name())? {
         return Err(Error::Unsupported(part));
     }
-    let kind = metadata.get_str("general.type")?.unwrap_or("model");
+    // A kind that is no text refuses nothing: most files state none.
+    let kind = metadata.get_str("general.type").ok().flatten().unwrap_or("model");
     let known = match kind {
         "adapter" => "an adapter (LoRA), which changes another model",
         "mmproj" => "a projector of images or sound, which belongs to another model",

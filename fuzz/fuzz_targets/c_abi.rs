@@ -108,20 +108,31 @@ fn buffer<T: Clone>(choices: &mut Choices<'_>, value: T) -> Vec<T> {
     vec![value; [0, 1, 7, 300][choices.below(4)]]
 }
 
-unsafe extern "C" fn on_token(user_data: *mut c_void, event: *const sm_token_event) -> i32 {
-    // SAFETY: the target passes a counter, and the library a live event.
-    let (left, event) = unsafe { (&mut *user_data.cast::<u32>(), &*event) };
-    assert!(event.is_new == 1 || event.is_new == 0);
+/// Counts down to the call that stops.
+///
+/// # Safety
+/// `left` is NULL, where the parameters end before it, or points to a counter that nobody else uses now.
+unsafe fn is_last(left: *mut c_void) -> i32 {
+    // SAFETY: the function's contract.
+    let Some(left) = (unsafe { left.cast::<u32>().as_mut() }) else { return 0 };
     *left = left.saturating_sub(1);
     i32::from(*left == 0)
 }
 
+unsafe extern "C" fn on_token(user_data: *mut c_void, event: *const sm_token_event) -> i32 {
+    // SAFETY: the library passes a live event.
+    let event = unsafe { &*event };
+    assert!(event.is_new == 1 || event.is_new == 0);
+    // SAFETY: the target passes a counter.
+    unsafe { is_last(user_data) }
+}
+
 unsafe extern "C" fn on_text(user_data: *mut c_void, _: u32, text: *const std::ffi::c_char, bytes: usize) -> i32 {
-    // SAFETY: the target passes a counter, and the library text with a NUL behind.
-    let (left, text) = unsafe { (&mut *user_data.cast::<u32>(), CStr::from_ptr(text)) };
+    // SAFETY: the library passes text with a NUL behind.
+    let text = unsafe { CStr::from_ptr(text) };
     assert!(text.to_bytes().len() <= bytes && text.to_str().is_ok());
-    *left = left.saturating_sub(1);
-    i32::from(*left == 0)
+    // SAFETY: the target passes a counter.
+    unsafe { is_last(user_data) }
 }
 
 /// Filled parameters, of which `change` changes some; sometimes of another size, which is refused or cuts fields off.
@@ -301,7 +312,7 @@ unsafe fn generate(choices: &mut Choices<'_>, world: &World, context: *mut sm_co
         let mut count = 0;
         // SAFETY: a living context, and room for its tokens.
         unsafe { assert_eq!(sm_context_tokens(context, now.as_mut_ptr(), now.len(), &mut count), SM_STATUS_OK) };
-        assert!(now[..count].starts_with(&[&held, prompt].concat()), "the prompt is behind what was there");
+        assert!(now[..count].starts_with(&[held.as_slice(), prompt].concat()), "the prompt is behind what was there");
     }
 }
 

@@ -1,0 +1,77 @@
+//! What one rendering may take: bytes that it makes, and work that it does. Both are counted as they are spent, so
+//! neither a value that is doubled again and again nor a slow step in a long loop gets far.
+
+use super::wrong;
+use crate::chat::WHAT;
+use crate::memory::reserve::probe;
+use minijinja::value::Object;
+use minijinja::{Error, State};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The budget's name in a template's context. It isn't an identifier, so that no template can use it.
+pub(in crate::chat) const NAME: &str = " budget";
+/// Longest text or list, in bytes.
+pub(super) const MAX_VALUE_BYTES: usize = 64 << 20;
+/// Bytes that any rendering may make, freed or not.
+const MADE: u64 = 256 << 20;
+/// And for each byte of the messages: a template may put a conversation together message by message.
+const MADE_EACH: u64 = 256;
+const MADE_MOST: u64 = 2 << 30;
+/// Bytes that a rendering may look at; some seconds.
+const WORK: u64 = 4 << 30;
+/// Each time that this much was made, memory is probed for some of the next: minijinja allocates infallibly.
+const PROBED: u64 = 256 << 10;
+const AHEAD: usize = 1 << 20;
+
+/// What is left of a rendering's memory and work.
+#[derive(Debug)]
+pub(in crate::chat) struct Budget {
+    made: AtomicU64,
+    work: AtomicU64,
+    unprobed: AtomicU64,
+}
+
+impl Object for Budget {}
+
+impl Budget {
+    /// For a conversation of so many bytes.
+    pub(in crate::chat) fn new(bytes: usize) -> Self {
+        let made = MADE.saturating_add(MADE_EACH.saturating_mul(bytes as u64)).min(MADE_MOST);
+        Budget { made: AtomicU64::new(made), work: AtomicU64::new(WORK.saturating_add(made)), unprobed: AtomicU64::new(PROBED) }
+    }
+
+    /// The budget of the rendering that `state` is of.
+    pub(in crate::chat) fn of(state: &State<'_, '_>) -> Result<Arc<Self>, Error> {
+        let found = state.lookup(NAME).and_then(|value| value.downcast_object::<Self>());
+        found.ok_or_else(|| wrong("a value was used outside of a rendering"))
+    }
+
+    /// Before `bytes` of a new value are taken.
+    pub(in crate::chat) fn make(&self, bytes: usize) -> Result<(), Error> {
+        if bytes > MAX_VALUE_BYTES {
+            return Err(wrong(format!("a value of {bytes} bytes; at most {MAX_VALUE_BYTES} are taken")));
+        }
+        spend(&self.made, bytes as u64).ok_or_else(|| wrong("the template takes too much memory"))?;
+        let unprobed = self.unprobed.load(Ordering::Relaxed).saturating_add(bytes as u64);
+        self.unprobed.store(unprobed, Ordering::Relaxed);
+        if unprobed >= PROBED {
+            self.unprobed.store(0, Ordering::Relaxed);
+            probe(bytes.saturating_add(AHEAD), WHAT).map_err(|error| wrong(error.to_string()).with_source(error))?;
+        }
+        Ok(())
+    }
+
+    /// Before `units` bytes are looked at.
+    pub(super) fn work(&self, units: u64) -> Result<(), Error> {
+        spend(&self.work, units).ok_or_else(|| wrong("the template takes too long"))
+    }
+}
+
+/// Takes `amount` off what is left, if there is so much.
+fn spend(left: &AtomicU64, amount: u64) -> Option<()> {
+    // One thread renders.
+    let rest = left.load(Ordering::Relaxed).checked_sub(amount)?;
+    left.store(rest, Ordering::Relaxed);
+    Some(())
+}

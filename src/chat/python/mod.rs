@@ -1,0 +1,46 @@
+//! Python's semantics for minijinja: values, operators, methods, filters and tests as jinja2 has them under CPython.
+//! What a template computes is charged to a [`Budget`], so that it can't take unbounded memory or time.
+//!
+//! Known differences from jinja2: integers beyond 128 bits are errors; a lone surrogate is U+FFFD; a generator can be
+//! read twice; namespaces and macros can't be put into lists, maps or namespaces.
+
+mod args;
+mod budget;
+mod calls;
+mod checks;
+mod filters;
+mod format;
+mod functions;
+mod json;
+mod methods;
+mod numbers;
+mod operators;
+mod sequences;
+mod spec;
+mod strings;
+mod text;
+mod values;
+
+pub(super) use budget::{Budget, NAME as BUDGET};
+pub(super) use text::write;
+pub(super) use values::{dict, list};
+
+use minijinja::{Environment, Error, ErrorKind};
+
+/// Gives `environment` the filters, tests and functions that chat templates may use.
+pub(super) fn install(environment: &mut Environment<'static>) {
+    calls::install(environment);
+    filters::install(environment);
+    checks::install(environment);
+    functions::install(environment);
+}
+
+/// An error as Python's `TypeError` or `ValueError`.
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+/// jinja2's `UndefinedError`.
+fn undefined(use_: &str) -> Error {
+    Error::new(ErrorKind::UndefinedError, use_.to_owned())
+}

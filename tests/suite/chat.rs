@@ -146,8 +146,10 @@ fn public_templates_render_as_by_jinja2() {
         }
         if let Some(shown) = entry.get("text") {
             let number = goldens["shown"].as_u64().unwrap() as usize;
-            let rendered = template.render(&messages(&conversations[number]), true).unwrap();
-            assert_eq!(without_date(&rendered), text(shown), "{name}");
+            let rendered = template.render(&messages(&conversations[number]), true).unwrap_or_default();
+            if without_date(&rendered) != text(shown) {
+                faults.push(format!("{name}: {rendered:?}\n  jinja2: {shown:?}"));
+            }
         }
     }
     assert!(faults.is_empty(), "{} of {count}:\n{}", faults.len(), faults.join("\n"));

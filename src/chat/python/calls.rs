@@ -25,7 +25,8 @@ const OPERATORS: [(&str, Operator); 11] = [
 ];
 
 /// These look at the first level of a value, or at less.
-const SHALLOW: [(&str, Operator); 8] = [
+const SHALLOW: [(&str, Operator); 9] = [
+    ("_same", |_, value, _| Ok(value)),
     ("_attr", |_, value, args| sequences::attribute(&value, one(args)?.as_str().unwrap_or_default())),
     ("_item", |_, value, args| sequences::item(&value, one(args)?)),
     ("_slice", |budget, value, args| sequences::slice(budget, &value, args)),

@@ -284,7 +284,7 @@ fn last(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
 
 fn check_reversible(value: &Value) -> Result<(), Error> {
     let is_iterator = values::sequence(value).is_some_and(|sequence| sequence.kind == Kind::Iterator);
-    if value.is_undefined() || is_iterator { Err(sequences::no_order(value)) } else { Ok(()) }
+    if is_iterator { Err(sequences::no_order(value)) } else { Ok(()) }
 }
 
 fn reverse(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
@@ -465,7 +465,7 @@ fn groupby(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
         // Without regard to case, the first item's own value stands for the group.
         let grouper = sequences::by_path(&items[0], &path, default.as_ref())?;
         let items = values::list(&args.budget, items)?;
-        out.push(values::new(&args.budget, Kind::Tuple, vec![grouper, items])?);
+        out.push(values::group(grouper, items)?);
     }
     values::list(&args.budget, out)
 }

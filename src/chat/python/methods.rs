@@ -40,6 +40,17 @@ const SEQUENCE: [(&str, Method); 3] = [
     ("copy", |value, _| Ok(value.clone())),
 ];
 
+const INTEGER: [(&str, Method); 2] = [
+    ("bit_length", |value, _| {
+        let size = match Number::of(value) {
+            Some(Number::Integer(number)) => number.unsigned_abs(),
+            _ => 0,
+        };
+        Ok(Value::from(u128::BITS - size.leading_zeros()))
+    }),
+    ("is_integer", |_, _| Ok(Value::from(true))),
+];
+
 const FLOAT: [(&str, Method); 1] = [("is_integer", |value, _| {
     let value = Number::of(value).map_or(0.0, Number::as_float);
     Ok(Value::from(value.is_finite() && value.fract() == 0.0))
@@ -58,6 +69,7 @@ fn find(value: &Value, name: &str) -> Option<Method> {
         (Some(_), _) => &[],
         (None, ValueKind::String) => &strings::METHODS,
         (None, ValueKind::Number) if !value.is_integer() => &FLOAT,
+        (None, ValueKind::Number | ValueKind::Bool) => &INTEGER,
         (None, _) if values::as_dict(value).is_some() => &DICT,
         _ => &[],
     };

@@ -1,7 +1,7 @@
 //! Python's numbers: integers (of 128 bits), booleans that count as integers, and floats.
 
 use super::values::type_name;
-use super::{undefined, wrong};
+use super::{strings, undefined, wrong};
 use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 
@@ -159,8 +159,10 @@ pub(super) fn parse_integer(text: &str, base: u32) -> Option<i128> {
     if !underscores || digits.is_empty() || digits.starts_with(['+', '-']) {
         return None;
     }
-    // Any decimal digits count: U+0660 is a zero.
-    let value = i128::from_str_radix(&digits.replace('_', ""), base).ok()?;
+    // Digits of any script count: U+0660 is a zero.
+    let digit = |c: char| strings::decimal(c).and_then(|digit| char::from_digit(digit, 10)).unwrap_or(c);
+    let digits: String = digits.chars().filter(|c| *c != '_').map(digit).collect();
+    let value = i128::from_str_radix(&digits, base).ok()?;
     Some(if negative { -value } else { value })
 }
 

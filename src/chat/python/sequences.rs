@@ -39,6 +39,9 @@ fn attribute_only(base: &Value, name: &str) -> Result<Value, Error> {
     if values::as_other(base).is_some() {
         return base.get_attr(name);
     }
+    if let Some(item) = values::sequence(base).and_then(|sequence| sequence.by_name(name)) {
+        return Ok(item.clone());
+    }
     match methods::bound(base, name) {
         Some(method) => Ok(method),
         None => Ok(Value::UNDEFINED),

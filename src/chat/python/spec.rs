@@ -140,6 +140,10 @@ impl Spec {
                 kind => return Err(wrong(format!("Unknown format code '{kind}' for object of type 'float'"))),
             }
         };
+        if self.alternate && value.is_finite() && !digits.contains('.') {
+            let end = digits.find('e').unwrap_or(digits.len());
+            digits.insert(end, '.');
+        }
         if kind.is_ascii_uppercase() {
             digits = digits.to_ascii_uppercase();
         }

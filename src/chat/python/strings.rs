@@ -71,8 +71,8 @@ pub(super) const METHODS: [(&str, Method); 46] = [
         Ok(Value::from(format!("{sign}{}{digits}", "0".repeat(missing))))
     }),
     ("expandtabs", expandtabs),
-    ("isdigit", |s, _| all(s, |c| c.is_ascii_digit() || (c.is_numeric() && digit_like(c)))),
-    ("isdecimal", |s, _| all(s, |c| c.is_ascii_digit() || decimal_like(c))),
+    ("isdigit", |s, _| all(s, |c| c.is_ascii_digit() || digit_like(c))),
+    ("isdecimal", |s, _| all(s, |c| c.is_ascii_digit() || decimal(c).is_some())),
     ("isnumeric", |s, _| all(s, char::is_numeric)),
     ("isalpha", |s, _| all(s, |c| c.is_alphabetic() && !c.is_numeric())),
     ("isalnum", |s, _| all(s, char::is_alphanumeric)),
@@ -106,16 +106,16 @@ fn all(value: &Value, test: impl Fn(char) -> bool) -> Result<Value, Error> {
 
 /// Superscripts and the like, which Python takes for digits, but neither fractions nor numerals.
 fn digit_like(c: char) -> bool {
-    decimal_like(c) || matches!(c, '²' | '³' | '¹' | '\u{2070}'..='\u{2079}' | '\u{2080}'..='\u{2089}' | '①'..='⑨')
+    decimal(c).is_some() || matches!(c, '²' | '³' | '¹' | '\u{2070}'..='\u{2079}' | '\u{2080}'..='\u{2089}' | '①'..='⑨')
 }
 
-/// Decimal digits of the scripts that have a block of ten.
-fn decimal_like(c: char) -> bool {
+/// The value of a decimal digit of a script that has a block of ten.
+pub(super) fn decimal(c: char) -> Option<u32> {
     const ZEROS: [u32; 22] = [
         0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20,
         0x1040, 0x17e0, 0x1810, 0xa8d0, 0xff10, 0x1d7ce,
     ];
-    ZEROS.iter().any(|zero| (*zero..zero + 10).contains(&u32::from(c)))
+    ZEROS.iter().find_map(|zero| u32::from(c).checked_sub(*zero).filter(|digit| *digit < 10))
 }
 
 /// What separates words for the filter `title`.

@@ -45,6 +45,8 @@ struct Size {
 pub(super) struct Sequence {
     pub kind: Kind,
     pub items: Vec<Value>,
+    /// Names of the items, where they have some.
+    names: &'static [&'static str],
     size: Size,
 }
 
@@ -94,6 +96,12 @@ impl Object for Dict {
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "dict of {} items", self.pairs.len())
+    }
+}
+
+impl Sequence {
+    pub(super) fn by_name(&self, name: &str) -> Option<&Value> {
+        self.names.iter().position(|known| *known == name).and_then(|at| self.items.get(at))
     }
 }
 
@@ -165,7 +173,14 @@ pub(super) fn check_stored(value: &Value) -> Result<(), Error> {
 pub(super) fn new(budget: &Budget, kind: Kind, items: Vec<Value>) -> Result<Value, Error> {
     budget.make(items.len().saturating_mul(size_of::<Value>()))?;
     let size = Size::of_all(items.iter())?;
-    Ok(Value::from_object(Sequence { kind, items, size }))
+    Ok(Value::from_object(Sequence { kind, items, names: &[], size }))
+}
+
+/// What `groupby` yields: a tuple whose items have names.
+pub(super) fn group(grouper: Value, list: Value) -> Result<Value, Error> {
+    let items = vec![grouper, list];
+    let size = Size::of_all(items.iter())?;
+    Ok(Value::from_object(Sequence { kind: Kind::Tuple, items, names: &["grouper", "list"], size }))
 }
 
 pub(in crate::chat) fn list(budget: &Budget, items: Vec<Value>) -> Result<Value, Error> {

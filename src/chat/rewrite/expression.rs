@@ -11,6 +11,8 @@ pub(super) struct Code {
     depth: usize,
     /// It is this name and nothing else.
     name: Option<String>,
+    /// It is a number, string or other constant.
+    is_literal: bool,
 }
 
 pub(super) struct Parser<'t, 's> {
@@ -23,7 +25,15 @@ pub(super) struct Parser<'t, 's> {
 
 impl Code {
     fn new(text: impl Into<String>) -> Self {
-        Code { text: text.into(), depth: 1, name: None }
+        Code { text: text.into(), depth: 1, name: None, is_literal: false }
+    }
+
+    fn literal(text: impl Into<String>) -> Self {
+        Code { is_literal: true, ..Code::new(text) }
+    }
+
+    pub(super) fn is_literal(&self) -> bool {
+        self.is_literal
     }
 }
 
@@ -108,7 +118,7 @@ impl<'t, 's> Parser<'t, 's> {
             join(&mut text, args, ",");
             text.push(')');
         }
-        self.check(Code { text, depth, name: None })
+        self.check(Code { text, depth, name: None, is_literal: false })
     }
 
     /// `(a between b between …)`.
@@ -117,7 +127,7 @@ impl<'t, 's> Parser<'t, 's> {
         let mut text = String::from("(");
         join(&mut text, operands, between);
         text.push(')');
-        self.check(Code { text, depth, name: None })
+        self.check(Code { text, depth, name: None, is_literal: false })
     }
 
     pub(super) fn expression(&mut self) -> Result<Code, SyntaxError> {
@@ -133,7 +143,7 @@ impl<'t, 's> Parser<'t, 's> {
                     text.push_str(&other.text);
                 }
                 text.push(')');
-                value = parser.check(Code { text, depth, name: None })?;
+                value = parser.check(Code { text, depth, name: None, is_literal: false })?;
             }
             Ok(value)
         })
@@ -162,9 +172,13 @@ impl<'t, 's> Parser<'t, 's> {
         word: &str,
         operand: impl Fn(&mut Self) -> Result<Code, SyntaxError>,
     ) -> Result<Code, SyntaxError> {
-        let first = operand(self)?;
+        let mut first = operand(self)?;
         if !self.is_name(word) {
             return Ok(first);
+        }
+        if first.is_literal {
+            // minijinja would compute the value of constants, as a boolean.
+            first = self.apply(first, "_same", Vec::new())?;
         }
         let mut operands = vec![first];
         while self.skip_name(word) {
@@ -179,11 +193,11 @@ impl<'t, 's> Parser<'t, 's> {
             count += 1;
         }
         let value = self.compare()?;
-        let inner = Code { depth: value.depth + 1, text: format!("(not {})", value.text), name: None };
+        let inner = Code { depth: value.depth + 1, text: format!("(not {})", value.text), name: None, is_literal: false };
         match count {
             0 => Ok(value),
             odd if odd % 2 == 1 => self.check(inner),
-            _ => self.check(Code { depth: inner.depth + 1, text: format!("(not {})", inner.text), name: None }),
+            _ => self.check(Code { depth: inner.depth + 1, text: format!("(not {})", inner.text), name: None, is_literal: false }),
         }
     }
 
@@ -281,12 +295,12 @@ impl<'t, 's> Parser<'t, 's> {
         let kind = self.peek().ok_or_else(|| self.unexpected("an expression"))?;
         self.at += 1;
         match kind {
-            Kind::Name("true" | "True") => Ok(Code::new("true")),
-            Kind::Name("false" | "False") => Ok(Code::new("false")),
-            Kind::Name("none" | "None") => Ok(Code::new("none")),
+            Kind::Name("true" | "True") => Ok(Code::literal("true")),
+            Kind::Name("false" | "False") => Ok(Code::literal("false")),
+            Kind::Name("none" | "None") => Ok(Code::literal("none")),
             Kind::Name(name) => Ok(variable(name)),
-            Kind::Integer(value) => Ok(Code::new(value.to_string())),
-            Kind::Float(text) => Ok(Code::new(text.clone())),
+            Kind::Integer(value) => Ok(Code::literal(value.to_string())),
+            Kind::Float(text) => Ok(Code::literal(text.clone())),
             Kind::Text(text) => {
                 let mut whole = text.clone();
                 while let Some(Kind::Text(more)) = self.peek() {
@@ -295,7 +309,7 @@ impl<'t, 's> Parser<'t, 's> {
                 }
                 let mut literal = String::new();
                 push_literal(&mut literal, &whole);
-                Ok(Code::new(literal))
+                Ok(Code::literal(literal))
             }
             Kind::Operator("(") => {
                 let value = self.tuple(true, true, &[")"])?;
@@ -349,7 +363,7 @@ impl<'t, 's> Parser<'t, 's> {
         join(&mut text, items, ",");
         text.push_str("]|");
         text.push_str(filter);
-        self.check(Code { text, depth, name: None })
+        self.check(Code { text, depth, name: None, is_literal: false })
     }
 
     /// An expression, or a tuple of some without parentheses. It ends before one of `ends`, which are operators or
@@ -440,7 +454,7 @@ impl<'t, 's> Parser<'t, 's> {
         text.push('(');
         join(&mut text, args, ",");
         text.push(')');
-        self.check(Code { text, depth, name: None })
+        self.check(Code { text, depth, name: None, is_literal: false })
     }
 
     fn subscript(&mut self, base: Code) -> Result<Code, SyntaxError> {
@@ -449,9 +463,6 @@ impl<'t, 's> Parser<'t, 's> {
         while !self.is_operator("]") {
             if !items.is_empty() {
                 self.expect_operator(",")?;
-                if self.is_operator("]") {
-                    break;
-                }
             }
             let start = if self.is_operator(":") { Code::new("none") } else { self.expression()? };
             if !self.is_operator(":") {
@@ -466,13 +477,12 @@ impl<'t, 's> Parser<'t, 's> {
             slice = Some(bounds);
             items.push(Code::new("none"));
         }
-        let trailing = matches!(self.tokens.get(self.at.wrapping_sub(1)), Some(t) if t.kind == Kind::Operator(","));
         self.expect_operator("]")?;
         match (slice, items.len()) {
             (_, 0) => Err(self.error("a subscript without an expression")),
             (Some(bounds), 1) => self.apply(base, "_slice", bounds),
             (Some(_), _) => Err(self.unsupported("a slice within a tuple")),
-            (None, 1) if !trailing => self.apply(base, "_item", items),
+            (None, 1) => self.apply(base, "_item", items),
             (None, _) => {
                 let key = self.sequence(items, "_tuple")?;
                 self.apply(base, "_item", vec![key])
@@ -509,7 +519,7 @@ impl<'t, 's> Parser<'t, 's> {
             if iterated {
                 arg = self.apply(arg, "_iter", Vec::new())?;
             }
-            args.push(Code { text: prefix + &arg.text, depth: arg.depth, name: None });
+            args.push(Code { text: prefix + &arg.text, depth: arg.depth, name: None, is_literal: false });
         }
         self.expect_operator(")")?;
         Ok(args)
@@ -601,7 +611,7 @@ impl<'t, 's> Parser<'t, 's> {
         let mut text = format!("({}{} is {name}(", if negated { "not " } else { "" }, value.text);
         join(&mut text, args, ",");
         text.push_str("))");
-        self.check(Code { text, depth, name: None })
+        self.check(Code { text, depth, name: None, is_literal: false })
     }
 
     /// The argument of a test without parentheses may begin here.
@@ -671,7 +681,7 @@ fn variable(name: &str) -> Code {
     let mut text = String::new();
     // minijinja has no such variable; jinja2's is an object that has the template's blocks.
     push_name(&mut text, if name == "self" { "_self" } else { name });
-    Code { text, depth: 1, name: Some(name.to_owned()) }
+    Code { text, depth: 1, name: Some(name.to_owned()), is_literal: false }
 }
 
 fn shown(kind: &Kind<'_>) -> String {

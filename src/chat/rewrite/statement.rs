@@ -5,6 +5,9 @@ use super::expression::Parser;
 use super::lexer::{Kind, Piece, Token};
 use super::{MAX_BLOCKS, MAX_CHAIN, SyntaxError, push_literal, push_name};
 
+/// A variable that no template has: no character of a name is mangled to this.
+const UNDEFINED: &str = "_u0_";
+
 /// The template that `pieces` are the parts of.
 pub(super) fn write(pieces: &[Piece<'_>]) -> Result<String, SyntaxError> {
     let mut writer = Writer { out: String::new(), line: 1, open: Vec::new() };
@@ -83,12 +86,21 @@ impl Writer {
                 self.push("macro", "endmacro", line)?;
                 let mut text = String::from("macro ");
                 push_name(&mut text, parser.name()?);
-                text + &parameters(&mut parser)?
+                let (params, defaults) = parameters(&mut parser)?;
+                parser.end()?;
+                self.statement(&(text + &params), line);
+                self.out.push_str(&defaults);
+                return Ok(());
             }
             "call" => {
                 self.push("call", "endcall", line)?;
-                let params = if parser.is_operator("(") { parameters(&mut parser)? } else { String::new() };
-                format!("call{params} {}", parser.expression()?.text)
+                let has_params = parser.is_operator("(");
+                let (params, defaults) = if has_params { parameters(&mut parser)? } else { Default::default() };
+                let call = parser.expression()?.text;
+                parser.end()?;
+                self.statement(&format!("call{params} {call}"), line);
+                self.out.push_str(&defaults);
+                return Ok(());
             }
             "filter" => {
                 self.push("filter", "endfilter", line)?;
@@ -251,26 +263,36 @@ impl Writer {
     }
 }
 
-/// The parameters of a macro or a call block, with their defaults.
-fn parameters(parser: &mut Parser<'_, '_>) -> Result<String, SyntaxError> {
+/// The parameters of a macro or a call block, and statements that give them their defaults. minijinja's own defaults
+/// don't see the parameters before them.
+fn parameters(parser: &mut Parser<'_, '_>) -> Result<(String, String), SyntaxError> {
     parser.expect_operator("(")?;
     let mut text = String::from("(");
-    let mut has_default = false;
+    let mut defaults = String::new();
     while !parser.is_operator(")") {
         if text.len() > 1 {
             parser.expect_operator(",")?;
             text.push_str(", ");
         }
-        push_name(&mut text, parser.name()?);
+        let mut name = String::new();
+        push_name(&mut name, parser.name()?);
+        text.push_str(&name);
         if parser.skip_operator("=") {
-            has_default = true;
-            text.push('=');
-            text.push_str(&parser.expression()?.text);
-        } else if has_default {
+            let default = parser.expression()?;
+            if default.is_literal() {
+                text.push('=');
+                text.push_str(&default.text);
+            } else {
+                text.push('=');
+                text.push_str(UNDEFINED);
+                let set = format!("{{% if {name} is undefined() %}}{{% set {name} = {} %}}{{% endif %}}", default.text);
+                defaults.push_str(&set);
+            }
+        } else if text.contains('=') {
             return Err(parser.error("a parameter without a default behind one with a default"));
         }
     }
     parser.expect_operator(")")?;
     text.push(')');
-    Ok(text)
+    Ok((text, defaults))
 }

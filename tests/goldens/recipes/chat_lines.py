@@ -131,7 +131,7 @@ LINES = r"""
 {{ 'a'.center(4) }}|{{ 'ab'.center(5, '*') }}|{{ 'a'.center(4, '*') }}|{{ 'a'.ljust(3, '.') }}|{{ 'a'.rjust(3, '.') }}|{{ 'abc'.ljust(2) }}|{{ '7'.zfill(3) }}|{{ '-7'.zfill(4) }}|{{ '+7'.zfill(2) }}|{{ ''.zfill(2) }}
 {{ 'a'.center(4, 'xy') }}
 {{ 'a\tb\t'.expandtabs() }}|{{ 'a\tb'.expandtabs(4) }}|{{ 'a\tb'.expandtabs(0) }}
-{{ '12'.isdigit() }}{{ ''.isdigit() }}{{ '²'.isdigit() }}{{ '½'.isdigit() }}{{ '٣'.isdigit() }}{{ '12'.isdecimal() }}{{ '²'.isdecimal() }}{{ '½'.isnumeric() }}{{ '一'.isnumeric() }}{{ '12a'.isalnum() }}{{ 'ab'.isalpha() }}{{ 'é漢'.isalpha() }}{{ 'a b'.isalpha() }}{{ ' \n'.isspace() }}{{ ''.isspace() }}
+{{ '12'.isdigit() }}{{ ''.isdigit() }}{{ '²'.isdigit() }}{{ '½'.isdigit() }}{{ '٣'.isdigit() }}{{ '12'.isdecimal() }}{{ '²'.isdecimal() }}{{ '½'.isnumeric() }}{{ '12a'.isalnum() }}{{ 'ab'.isalpha() }}{{ 'é漢'.isalpha() }}{{ 'a b'.isalpha() }}{{ ' \n'.isspace() }}{{ ''.isspace() }}
 {{ 'ABC'.isupper() }}{{ 'AB1'.isupper() }}{{ '1'.isupper() }}{{ 'ab'.islower() }}{{ 'aB'.islower() }}{{ 'Ab Cd'.istitle() }}{{ 'ab'.istitle() }}{{ 'a1'.isidentifier() }}{{ '1a'.isidentifier() }}{{ 'é'.isascii() }}{{ 'a'.isascii() }}{{ 'a\n'.isprintable() }}{{ ''.isprintable() }}
 {{ 'a'.nope() }}
 {{ 'a'.nope }}|{{ 'a'.upper is defined }}|{{ 'a'.upper is callable }}
@@ -294,6 +294,20 @@ LINES = r"""
 {% macro fact(n) %}{% if n > 1 %}{{ n }}*{{ fact(n - 1) }}{% else %}1{% endif %}{% endmacro %}{{ fact(4) }}
 {% set g = 1 %}{% macro m() %}{{ g }}{% endmacro %}{% set g = 2 %}{{ m() }}
 {% macro m(a, a2=a) %}{{ a2 }}{% endmacro %}{{ m(3) }}|{% macro e() %}  x  {% endmacro %}[{{ e() }}]|{{ e() | trim }}|{{ m is callable }}
+{% macro m(a, b=a ~ 'x', c=b|upper, d=1) %}{{ a }}{{ b }}{{ c }}{{ d }}{% endmacro %}{{ m('p') }}|{{ m('p', d=2) }}|{{ m('p', 'q') }}
+{% macro m(a='d') %}{{ a }}{% endmacro %}{{ m(undef) }}|{{ m(none) }}
+{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, x=2) }}
+{% for x in [1, 2] %}{% break %}{% else %}e{% endfor %}|{% for x in [1, 2] %}{% if x == 2 %}{% break %}{% endif %}{% else %}e{% endfor %}
+{% for x in [1, 2] %}{% with y = x %}{% if y == 2 %}{% break %}{% endif %}{{ y }}{% endwith %}{% endfor %}
+{% set ns = namespace(inner=namespace(a=1)) %}{{ ns.inner.a }}
+{% macro m() %}x{% endmacro %}{% set d = {'m': m} %}{{ d.m() }}
+{{ '\ud83d\ude00'|length }}|{{ '\ud83d'|length }}
+{{ 2 ** 200 }}
+{% for x in range(2) %}{% set x = 5 %}{{ x }}{% endfor %}|{% set x = 1 %}{% for x in [7] %}{{ x }}{% endfor %}{{ x }}|{% for i in range(3) %}{% if not loop.last %}{{ i }}, {% endif %}{% endfor %}
+{% if messages[0].role == 'system' %}{% set sys = messages[0].content %}{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}{{ sys }}{{ rest|length }}
+{% set a = 1 %}{% block x %}{{ a }}{% endblock %}|{% for i in [1, 2] %}{% block y scoped %}{{ i }}{% endblock %}{% endfor %}
+{% macro outer() %}{% macro inner() %}i{% endmacro %}{{ inner() }}{% endmacro %}{{ outer() }}
+{% set m = messages|first %}{% for k, v in m.items() %}{{ k }}={{ v|trim }};{% endfor %}|{% for k in m %}{{ k }}{% endfor %}|{% for k, v in m|dictsort %}{{ k }}{% endfor %}|{% for k, v in m|items %}{{ k }}{% endfor %}
 {% filter upper %}a{{ 'b' }}{% endfilter %}|{% filter replace('a', 'b')|upper %}aa{% endfilter %}
 {% block b %}x{{ 1 }}{% endblock %}|{{ self.b() }}|{% block c %}{% endblock c %}
 {% raw %}{{ x }}{% if %}{% endraw %}|{%- raw -%}  a  {%- endraw -%}  |{# comment {{ #}x{#- y -#}  z
@@ -330,6 +344,7 @@ LINES = r"""
 {{ é is defined }}|{% set naïve = 1 %}{{ naïve }}|{{ {'é': 1}.é }}
 {{ 'a'|upper()|lower() }}|{{ 'a' | upper | lower }}|{{ [1,2,]|length }}|{{ {'a':1,}|length }}|{{ range(3,)|list }}
 {{ 'x'.join(['a', 'b'])|upper ~ '-' ~ 'Y'.lower() }}|{{ ('a', 'b')|join('+') }}|{{ ['b', 'a']|sort|join }}
+{{ '一'.isnumeric() }}
 {{ 'İ'.lower()|length }}|{{ 'ΑΣ'.lower() }}|{{ 'ŉ'.upper() }}|{{ 'ﬁx'.title() }}|{{ 'ﬁx'.capitalize() }}|{{ 'dž'.upper() }}
 {{ '\x1c a\x1f'.strip() }}|{{ '\x85a\x85'.strip() }}|{{ 'a\x1cb'.split() }}|{{ '\u200ba'.strip()|length }}
 {{ 1 if true else }}

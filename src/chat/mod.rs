@@ -127,7 +127,8 @@ impl Template {
         let texts = messages.iter().map(|message| message.role.len().saturating_add(message.content.len()));
         let texts = texts.fold(0, usize::saturating_add);
         probe(texts.saturating_add(messages.len().saturating_mul(MESSAGE_BYTES)), WHAT)?;
-        let context = self.context(messages, texts, add_generation_prompt).map_err(|error| rejected(&error))?;
+        let context =
+            self.context(messages, texts, add_generation_prompt).map_err(|error| rejected(&error))?;
         let mut rendered = Bounded::default();
         template.render_captured_to(context, &mut rendered).map_err(|error| rejected(&error))?;
         String::from_utf8(rendered.0).map_err(|error| Error::Internal(format!("the chat template: {error}")))
@@ -168,9 +169,7 @@ fn emit(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<()
             out.write_str(text)?;
         }
         None => {
-            let mut text = String::new();
-            python::write(&mut text, value, &budget)?;
-            out.write_str(&text)?;
+            out.write_str(&python::shown(value, &budget)?)?;
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ impl<'a> Args<'a> {
     pub(super) fn new(state: &'a State<'a, 'a>, mut values: Vec<Value>) -> Result<Self, Error> {
         let budget = Budget::of(state)?;
         for value in &values {
-            budget.work(values::weight_of_use(value))?;
+            budget.work(values::own_weight(value))?;
         }
         let named = match values.last() {
             Some(last) if last.is_kwargs() => values.pop().map(Kwargs::try_from).transpose()?,

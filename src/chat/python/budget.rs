@@ -18,11 +18,15 @@ const MADE: u64 = 256 << 20;
 /// And for each byte of the messages: a template may put a conversation together message by message.
 const MADE_EACH: u64 = 256;
 const MADE_MOST: u64 = 2 << 30;
-/// Bytes that a rendering may look at; some seconds.
-const WORK: u64 = 4 << 30;
+/// Bytes that a rendering may look at: about a second's, and more for a long conversation.
+const WORK: u64 = 512 << 20;
+const WORK_EACH: u64 = 1024;
+const WORK_MOST: u64 = 16 << 30;
 /// Each time that this much was made, memory is probed for some of the next: minijinja allocates infallibly.
 const PROBED: u64 = 256 << 10;
 const AHEAD: usize = 1 << 20;
+/// Most levels of filters that run filters.
+const MAX_NESTING: u64 = 16;
 
 /// What is left of a rendering's memory and work.
 #[derive(Debug)]
@@ -30,6 +34,7 @@ pub(in crate::chat) struct Budget {
     made: AtomicU64,
     work: AtomicU64,
     unprobed: AtomicU64,
+    nesting: AtomicU64,
 }
 
 impl Object for Budget {}
@@ -38,7 +43,13 @@ impl Budget {
     /// For a conversation of so many bytes.
     pub(in crate::chat) fn new(bytes: usize) -> Self {
         let made = MADE.saturating_add(MADE_EACH.saturating_mul(bytes as u64)).min(MADE_MOST);
-        Budget { made: AtomicU64::new(made), work: AtomicU64::new(WORK.saturating_add(made)), unprobed: AtomicU64::new(PROBED) }
+        let work = WORK.saturating_add(WORK_EACH.saturating_mul(bytes as u64)).min(WORK_MOST);
+        Budget {
+            made: AtomicU64::new(made),
+            work: AtomicU64::new(work),
+            unprobed: AtomicU64::new(PROBED),
+            nesting: AtomicU64::new(0),
+        }
     }
 
     /// The budget of the rendering that `state` is of.
@@ -57,9 +68,22 @@ impl Budget {
         self.unprobed.store(unprobed, Ordering::Relaxed);
         if unprobed >= PROBED {
             self.unprobed.store(0, Ordering::Relaxed);
-            probe(bytes.saturating_add(AHEAD), WHAT).map_err(|error| wrong(error.to_string()).with_source(error))?;
+            probe(bytes.saturating_add(AHEAD), WHAT)
+                .map_err(|error| wrong(error.to_string()).with_source(error))?;
         }
         Ok(())
+    }
+
+    /// Runs a filter or test for another (`map`, `select`), which may run another in turn.
+    pub(super) fn nested<T>(&self, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let nesting = self.nesting.load(Ordering::Relaxed);
+        if nesting >= MAX_NESTING {
+            return Err(wrong(format!("filters run filters more than {MAX_NESTING} levels deep")));
+        }
+        self.nesting.store(nesting + 1, Ordering::Relaxed);
+        let result = run();
+        self.nesting.store(nesting, Ordering::Relaxed);
+        result
     }
 
     /// Before `units` bytes are looked at.

@@ -25,8 +25,12 @@ const CHECKS: [(&str, Check); 35] = [
     ("iterable", |value, _| Ok(is_sequence(value) || values::sequence(value).is_some())),
     ("callable", |value, _| Ok(values::as_other(value).is_some() && !values::is_namespace(value))),
     ("escaped", |_, _| Ok(false)),
-    ("odd", |value, _| remainder(value, &Value::from(2)).map(|rest| operators::equal(&rest, &Value::from(1)))),
-    ("even", |value, _| remainder(value, &Value::from(2)).map(|rest| operators::equal(&rest, &Value::from(0)))),
+    ("odd", |value, _| {
+        remainder(value, &Value::from(2)).map(|rest| operators::equal(&rest, &Value::from(1)))
+    }),
+    ("even", |value, _| {
+        remainder(value, &Value::from(2)).map(|rest| operators::equal(&rest, &Value::from(0)))
+    }),
     ("divisibleby", |value, args| {
         let divisor = args.required("num")?;
         remainder(value, &divisor).map(|rest| operators::equal(&rest, &Value::from(0)))
@@ -35,9 +39,13 @@ const CHECKS: [(&str, Check); 35] = [
     ("upper", |value, args| Ok(strings::is_upper(&args.shown(value)?))),
     ("in", |value, args| {
         let container = args.required("seq")?;
+        args.budget.work(values::weight(&container))?;
         operators::contains(&args.budget, value, &container)
     }),
-    ("sameas", |value, args| Ok(operators::same(value, &args.required("other")?))),
+    ("sameas", |value, args| {
+        args.budget.work(values::weight(value))?;
+        Ok(operators::same(value, &args.required("other")?))
+    }),
     ("filter", |value, _| Ok(filters::exists(value.as_str().unwrap_or_default()))),
     ("test", |value, _| Ok(exists(value.as_str().unwrap_or_default()))),
     ("eq", |value, args| compare("==", value, args)),
@@ -72,7 +80,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
 
 fn run(state: &State<'_, '_>, value: &Value, args: Vec<Value>, check: Check) -> Result<bool, Error> {
     let mut args = Args::new(state, args)?;
-    args.budget.work(values::weight_of_use(value))?;
+    args.budget.work(values::own_weight(value))?;
     let holds = check(value, &mut args)?;
     args.end()?;
     Ok(holds)
@@ -97,6 +105,7 @@ fn remainder(value: &Value, divisor: &Value) -> Result<Value, Error> {
 fn compare(operator: &'static str, value: &Value, args: &mut Args<'_>) -> Result<bool, Error> {
     let other = args.required("other")?;
     let budget: &Budget = &args.budget;
+    budget.work(values::weight(value).saturating_add(values::weight(&other)))?;
     operators::compare(budget, value.clone(), &[Value::from(operator), other])
 }
 

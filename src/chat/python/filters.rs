@@ -37,8 +37,12 @@ const FILTERS: [(&str, Filter); 53] = [
     ("format", |value, args| {
         let (positional, named) = (args.rest(), args.rest_named()?);
         let given = match (positional.is_empty(), named.is_empty()) {
-            (false, false) => return Err(wrong("can't handle positional and keyword arguments at the same time")),
-            (true, false) => values::dict(&args.budget, named.into_iter().map(|(k, v)| (Value::from(k), v)).collect())?,
+            (false, false) => {
+                return Err(wrong("can't handle positional and keyword arguments at the same time"));
+            }
+            (true, false) => {
+                values::dict(&args.budget, named.into_iter().map(|(k, v)| (Value::from(k), v)).collect())?
+            }
             _ => values::new(&args.budget, Kind::Tuple, positional)?,
         };
         format::percent(&args.budget, &args.shown(&value)?, &given).map(Value::from)
@@ -105,7 +109,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     for (name, filter) in FILTERS {
         environment.add_filter(name, move |state: &State<'_, '_>, value: Value, args: Rest<Value>| {
             let mut args = Args::new(state, args.0)?;
-            args.budget.work(values::weight_of_use(&value))?;
+            args.budget.work(values::own_weight(&value))?;
             let result = filter(value, &mut args)?;
             args.end()?;
             Ok::<Value, Error>(result)
@@ -119,8 +123,9 @@ pub(super) fn exists(name: &str) -> bool {
 
 /// The value's text after `change`.
 fn changed(value: &Value, args: &mut Args<'_>, change: impl Fn(&str) -> String) -> Result<Value, Error> {
-    let text = change(&args.shown(value)?);
-    args.text(text)
+    let text = args.shown(value)?;
+    args.budget.make(text.len())?;
+    args.text(change(&text))
 }
 
 /// Each word begins in upper case; words are what stands between white space, hyphens and opening brackets.
@@ -144,7 +149,9 @@ fn iterator(args: &Args<'_>, items: Vec<Value>) -> Result<Value, Error> {
 
 fn abs(value: Value, _: &mut Args<'_>) -> Result<Value, Error> {
     match Number::of(&value) {
-        Some(Number::Integer(n)) => n.checked_abs().map(|n| Number::Integer(n).value()).ok_or_else(numbers::too_large),
+        Some(Number::Integer(n)) => {
+            n.checked_abs().map(|n| Number::Integer(n).value()).ok_or_else(numbers::too_large)
+        }
         Some(Number::Float(n)) => Ok(Value::from(n.abs())),
         None => Err(wrong(format!("bad operand type for abs(): '{}'", type_name(&value)))),
     }
@@ -208,7 +215,8 @@ fn int(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
 fn round(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let precision = args.given_integer("precision")?.unwrap_or(0);
     let method = args.given_string("method")?;
-    let number = Number::of(&value).ok_or_else(|| wrong(format!("type {} can't be rounded", type_name(&value))))?;
+    let number =
+        Number::of(&value).ok_or_else(|| wrong(format!("type {} can't be rounded", type_name(&value))))?;
     let scale = || 10_f64.powi(i32::try_from(precision.clamp(-400, 400)).unwrap_or(0));
     let scaled = number.as_float() * scale();
     match method.as_ref().map_or("common", |method| method.as_str().unwrap_or_default()) {
@@ -259,7 +267,9 @@ fn items(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     }
     let dict = values::as_dict(&value).ok_or_else(|| wrong("Can only get item pairs from a mapping."))?;
     args.budget.make(dict.pairs.len().saturating_mul(size_of::<Value>()))?;
-    let pair = |(key, value): &(Value, Value)| values::new(&args.budget, Kind::Tuple, vec![key.clone(), value.clone()]);
+    let pair = |(key, value): &(Value, Value)| {
+        values::new(&args.budget, Kind::Tuple, vec![key.clone(), value.clone()])
+    };
     let pairs = dict.pairs.iter().map(pair).collect::<Result<_, _>>()?;
     iterator(args, pairs)
 }
@@ -296,14 +306,22 @@ fn reverse(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     }
 }
 
+/// `map` and `select` take anything that is false for empty, none too.
+fn items_if_true(value: &Value, args: &Args<'_>) -> Result<Vec<Value>, Error> {
+    if value.is_true() { values::items(&args.budget, value) } else { Ok(Vec::new()) }
+}
+
 fn map(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
-    let items = values::items(&args.budget, &value)?;
+    let items = items_if_true(&value, args)?;
     let attribute = args.named("attribute")?;
     let mapped = match attribute {
         Some(path) => {
             let default = args.named("default")?;
             args.end_of_named()?;
-            items.iter().map(|item| sequences::by_path(item, &path, default.as_ref())).collect::<Result<_, _>>()?
+            items
+                .iter()
+                .map(|item| sequences::by_path(item, &path, default.as_ref()))
+                .collect::<Result<_, _>>()?
         }
         None => {
             let name = args.string("filter")?;
@@ -311,7 +329,7 @@ fn map(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
             let rest = args.rest_as_passed();
             let apply = |item: Value| {
                 let all: Vec<Value> = std::iter::once(item).chain(rest.iter().cloned()).collect();
-                args.state.apply_filter(name, &all)
+                args.budget.nested(|| args.state.apply_filter(name, &all))
             };
             items.into_iter().map(apply).collect::<Result<_, _>>()?
         }
@@ -329,7 +347,7 @@ fn public(name: &Value) -> Result<&str, Error> {
 }
 
 fn select(value: Value, args: &mut Args<'_>, by_attribute: bool, wanted: bool) -> Result<Value, Error> {
-    let items = values::items(&args.budget, &value)?;
+    let items = items_if_true(&value, args)?;
     let path = if by_attribute { Some(args.required("attribute")?) } else { None };
     let test = args.optional("test")?;
     let test = test.as_ref().map(public).transpose()?;
@@ -344,7 +362,7 @@ fn select(value: Value, args: &mut Args<'_>, by_attribute: bool, wanted: bool) -
             None => subject.is_true(),
             Some(test) => {
                 let all: Vec<Value> = std::iter::once(subject).chain(rest.iter().cloned()).collect();
-                args.state.perform_test(test, &all)?
+                args.budget.nested(|| args.state.perform_test(test, &all))?
             }
         };
         if holds == wanted {
@@ -362,6 +380,7 @@ fn keyed(
     case_sensitive: bool,
     default: Option<&Value>,
 ) -> Result<Vec<(Value, Value)>, Error> {
+    args.budget.work(values::weight(value))?;
     let items = values::items(&args.budget, value)?;
     let key = |item: &Value| match path {
         Some(path) => sequences::by_path(item, path, default),
@@ -371,7 +390,7 @@ fn keyed(
 }
 
 fn is_less(args: &Args<'_>, a: &Value, b: &Value) -> Result<bool, Error> {
-    args.budget.work(values::weight_of_use(a).saturating_add(values::weight_of_use(b)))?;
+    args.budget.work(values::weight(a).saturating_add(values::weight(b)))?;
     Ok(operators::order("<", a, b)? == Some(Ordering::Less))
 }
 
@@ -395,7 +414,9 @@ fn sort(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
         };
         keyed.push((key, item));
     }
-    let sorted = sequences::sort(keyed, &mut |a, b| if reversed { is_less(args, &b.0, &a.0) } else { is_less(args, &a.0, &b.0) })?;
+    let sorted = sequences::sort(keyed, &mut |a, b| {
+        if reversed { is_less(args, &b.0, &a.0) } else { is_less(args, &a.0, &b.0) }
+    })?;
     values::list(&args.budget, sorted.into_iter().map(|(_, item)| item).collect())
 }
 
@@ -412,7 +433,9 @@ fn dictsort(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let pairs = items(value, args)?;
     let path = Value::from(place);
     let keyed = keyed(args, &pairs, Some(&path), case_sensitive, None)?;
-    let sorted = sequences::sort(keyed, &mut |a, b| if reversed { is_less(args, &b.0, &a.0) } else { is_less(args, &a.0, &b.0) })?;
+    let sorted = sequences::sort(keyed, &mut |a, b| {
+        if reversed { is_less(args, &b.0, &a.0) } else { is_less(args, &a.0, &b.0) }
+    })?;
     values::list(&args.budget, sorted.into_iter().map(|(_, item)| item).collect())
 }
 
@@ -477,7 +500,6 @@ fn sum(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
         return Err(wrong("sum() can't sum strings"));
     }
     for (item, _) in keyed(args, &value, path.as_ref(), true, None)? {
-        args.budget.work(values::weight_of_use(&sum))?;
         sum = operators::add(&args.budget, sum, &[item])?;
     }
     Ok(sum)
@@ -518,7 +540,9 @@ fn slice(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
         let length = each + usize::from(column < longer);
         let mut part = items[at..at + length].to_vec();
         at += length;
-        if column >= longer && let Some(fill) = &fill {
+        if column >= longer
+            && let Some(fill) = &fill
+        {
             part.push(fill.clone());
         }
         columns.push(values::list(&args.budget, part)?);

@@ -43,7 +43,8 @@ pub(super) fn percent(budget: &Budget, format: &str, given: &Value) -> Result<St
             spec.width = usize::try_from(width.unsigned_abs()).unwrap_or(usize::MAX);
         }
         if field.precision_given {
-            spec.precision = Some(usize::try_from(numbers::integer("*", taken()?)?.max(0)).unwrap_or(usize::MAX));
+            spec.precision =
+                Some(usize::try_from(numbers::integer("*", taken()?)?.max(0)).unwrap_or(usize::MAX));
         }
         if field.kind == '%' {
             out.push('%');
@@ -65,7 +66,8 @@ pub(super) fn percent(budget: &Budget, format: &str, given: &Value) -> Result<St
 
 /// Values of these types may be left over: a map is there for its names, and CPython takes lists for maps.
 fn is_mapping(given: &Value) -> bool {
-    let is_list = values::sequence(given).is_some_and(|sequence| matches!(sequence.kind, Kind::List | Kind::Range(..)));
+    let is_list =
+        values::sequence(given).is_some_and(|sequence| matches!(sequence.kind, Kind::List | Kind::Range(..)));
     values::as_dict(given).is_some() || is_list || given.is_undefined()
 }
 
@@ -84,7 +86,13 @@ struct Field<'s> {
 
 impl<'s> Field<'s> {
     fn parse(text: &'s str) -> Result<(Self, &'s str), Error> {
-        let mut field = Field { name: None, spec: Spec::default(), width_given: false, precision_given: false, kind: ' ' };
+        let mut field = Field {
+            name: None,
+            spec: Spec::default(),
+            width_given: false,
+            precision_given: false,
+            kind: ' ',
+        };
         let mut rest = text;
         if let Some(name) = rest.strip_prefix('(') {
             let end = name.find(')').ok_or_else(|| wrong("incomplete format key"))?;
@@ -125,14 +133,22 @@ fn number(text: &str) -> Result<(usize, bool, &str), Error> {
     Ok((value.map_err(|_| wrong("a width is too large"))?, false, &text[length..]))
 }
 
-fn push_percent(out: &mut String, value: &Value, kind: char, mut spec: Spec, budget: &Budget) -> Result<(), Error> {
+fn push_percent(
+    out: &mut String,
+    value: &Value,
+    kind: char,
+    mut spec: Spec,
+    budget: &Budget,
+) -> Result<(), Error> {
     let left = spec.align == Some('<');
     let text = match kind {
         's' | 'r' | 'a' => {
-            let text = if kind == 's' { Shown::new(value, budget)?.to_string() } else { text::repr(value, budget)? };
+            let text =
+                if kind == 's' { Shown::new(value, budget)?.to_string() } else { text::repr(value, budget)? };
             budget.make(spec.width)?;
             let align = Some(if left { '<' } else { '>' });
-            Spec { align, width: spec.width, precision: spec.precision, ..Spec::default() }.text(&text, budget)?
+            Spec { align, width: spec.width, precision: spec.precision, ..Spec::default() }
+                .text(&text, budget)?
         }
         'c' => {
             let c = match (value.as_str(), Number::of(value)) {
@@ -149,7 +165,8 @@ fn push_percent(out: &mut String, value: &Value, kind: char, mut spec: Spec, bud
         }
         'd' | 'i' | 'u' | 'x' | 'X' | 'o' => percent_integer(value, kind, spec, budget)?,
         'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
-            let number = Number::of(value).ok_or_else(|| wrong(format!("must be real number, not {}", type_name(value))))?;
+            let number = Number::of(value)
+                .ok_or_else(|| wrong(format!("must be real number, not {}", type_name(value))))?;
             spec.zero &= !left;
             spec.kind = Some(kind);
             spec.apply(&Value::from(number.as_float()), budget)?
@@ -163,18 +180,27 @@ fn push_percent(out: &mut String, value: &Value, kind: char, mut spec: Spec, bud
 fn percent_integer(value: &Value, kind: char, mut spec: Spec, budget: &Budget) -> Result<String, Error> {
     let number = match Number::of(value) {
         Some(Number::Integer(number)) => number,
-        Some(Number::Float(number)) if matches!(kind, 'd' | 'i' | 'u') && number.is_finite() => number.trunc() as i128,
-        _ => return Err(wrong(format!("%{kind} format: a real number is required, not {}", type_name(value)))),
+        Some(Number::Float(number)) if matches!(kind, 'd' | 'i' | 'u') && number.is_finite() => {
+            number.trunc() as i128
+        }
+        _ => {
+            return Err(wrong(format!(
+                "%{kind} format: a real number is required, not {}",
+                type_name(value)
+            )));
+        }
     };
     let left = spec.align == Some('<');
     spec.zero &= !left;
     spec.kind = Some(if matches!(kind, 'i' | 'u') { 'd' } else { kind });
     // A precision is the least number of digits.
     if let Some(precision) = spec.precision.take() {
-        let digits = Spec { kind: spec.kind, ..Spec::default() }.apply(&Value::from(number.unsigned_abs()), budget)?;
+        let digits =
+            Spec { kind: spec.kind, ..Spec::default() }.apply(&Value::from(number.unsigned_abs()), budget)?;
         let zeros = precision.saturating_sub(digits.len());
         budget.make(zeros.saturating_add(spec.width))?;
-        let sign = if number < 0 { "-" } else { spec.sign.map_or("", |sign| if sign == '+' { "+" } else { " " }) };
+        let sign =
+            if number < 0 { "-" } else { spec.sign.map_or("", |sign| if sign == '+' { "+" } else { " " }) };
         let text = format!("{sign}{}{digits}", "0".repeat(zeros));
         let align = Some(if left { '<' } else { '>' });
         let fill = if spec.zero { Some('0') } else { None };
@@ -220,6 +246,7 @@ impl Braces<'_> {
             } else {
                 let end = closing(rest).ok_or_else(|| wrong("expected '}' before end of string"))?;
                 let text = self.field(&rest[..end], nesting)?;
+                self.budget.make(text.len())?;
                 out.push_str(&text);
                 check(&out)?;
                 rest = &rest[end + 1..];
@@ -231,10 +258,13 @@ impl Braces<'_> {
 
     /// `name!r:spec`.
     fn field(&mut self, field: &str, nesting: usize) -> Result<String, Error> {
-        let in_brackets = field.find('[').and_then(|open| field[open..].find(']').map(|close| open..open + close));
+        let in_brackets =
+            field.find('[').and_then(|open| field[open..].find(']').map(|close| open..open + close));
         let end = field
             .char_indices()
-            .find(|(at, c)| matches!(c, '!' | ':') && !in_brackets.as_ref().is_some_and(|range| range.contains(at)))
+            .find(|(at, c)| {
+                matches!(c, '!' | ':') && !in_brackets.as_ref().is_some_and(|range| range.contains(at))
+            })
             .map_or(field.len(), |(at, _)| at);
         let (name, mut rest) = field.split_at(end);
         let mut value = self.value(name)?;
@@ -263,7 +293,8 @@ impl Braces<'_> {
         let end = name.find(['.', '[']).unwrap_or(name.len());
         let (first, mut rest) = name.split_at(end);
         let index = if first.is_empty() {
-            let next = self.next.ok_or_else(|| wrong("cannot switch from manual to automatic field numbering"))?;
+            let next =
+                self.next.ok_or_else(|| wrong("cannot switch from manual to automatic field numbering"))?;
             self.next = Some(next + 1);
             Some(next)
         } else if first.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -279,16 +310,20 @@ impl Braces<'_> {
             Some(index) => self.positional.get(index),
             None => self.named.iter().find(|(name, _)| name == first).map(|(_, value)| value),
         };
-        let mut value = found.cloned().ok_or_else(|| wrong(format!("no argument for the field {{{name}}}")))?;
+        let mut value =
+            found.cloned().ok_or_else(|| wrong(format!("no argument for the field {{{name}}}")))?;
         while !rest.is_empty() {
             let key;
             (key, rest) = if let Some(after) = rest.strip_prefix('[') {
                 let close = after.find(']').ok_or_else(|| wrong("Missing ']' in format string"))?;
                 let (key, rest) = (&after[..close], &after[close + 1..]);
-                let number = numbers::parse_integer(key, 10).filter(|_| key.bytes().all(|byte| byte.is_ascii_digit()));
+                let number =
+                    numbers::parse_integer(key, 10).filter(|_| key.bytes().all(|byte| byte.is_ascii_digit()));
                 (number.map_or_else(|| Value::from(key), |n| Number::Integer(n).value()), rest)
             } else {
-                let after = rest.strip_prefix('.').ok_or_else(|| wrong("only '.' or '[' may follow ']' in a field"))?;
+                let after = rest
+                    .strip_prefix('.')
+                    .ok_or_else(|| wrong("only '.' or '[' may follow ']' in a field"))?;
                 let end = after.find(['.', '[']).unwrap_or(after.len());
                 (Value::from(&after[..end]), &after[end..])
             };

@@ -4,6 +4,8 @@ use super::args::Args;
 use super::values::{self, Kind};
 use super::wrong;
 use crate::chat::clock;
+use crate::chat::rewrite::SELF;
+use crate::error::shortened;
 use minijinja::value::{Object, ObjectRepr, Rest};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use std::fmt;
@@ -12,6 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Most items of `range`, as in jinja2's sandbox.
 const MAX_RANGE: u64 = 100_000;
+
+/// Longest message of `raise_exception`, in characters.
+const MAX_MESSAGE_CHARS: usize = 2000;
 
 type Function = fn(Args<'_>) -> Result<Value, Error>;
 
@@ -28,9 +33,11 @@ const FUNCTIONS: [(&str, Function); 8] = [
 
 pub(super) fn install(environment: &mut Environment<'static>) {
     for (name, function) in FUNCTIONS {
-        environment.add_function(name, move |state: &State<'_, '_>, args: Rest<Value>| function(Args::new(state, args.0)?));
+        environment.add_function(name, move |state: &State<'_, '_>, args: Rest<Value>| {
+            function(Args::new(state, args.0)?)
+        });
     }
-    environment.add_global("_self", Value::from_object(Itself));
+    environment.add_global(SELF, Value::from_object(Itself));
 }
 
 fn range(mut args: Args<'_>) -> Result<Value, Error> {
@@ -48,7 +55,8 @@ fn range(mut args: Args<'_>) -> Result<Value, Error> {
     if step == 0 {
         return Err(wrong("range: the step must not be zero"));
     }
-    let distance = if step > 0 { i128::from(stop) - i128::from(start) } else { i128::from(start) - i128::from(stop) };
+    let distance =
+        if step > 0 { i128::from(stop) - i128::from(start) } else { i128::from(start) - i128::from(stop) };
     let count = u64::try_from(distance.max(0)).unwrap_or(u64::MAX).div_ceil(step.unsigned_abs());
     if count > MAX_RANGE {
         return Err(wrong(format!("range: {count} items; at most {MAX_RANGE} are taken")));
@@ -88,8 +96,8 @@ fn namespace(args: Args<'_>) -> Result<Value, Error> {
 
 fn raise_exception(mut args: Args<'_>) -> Result<Value, Error> {
     let message = args.required("message")?;
-    let message = args.shown(&message)?.to_string();
-    Err(Error::new(ErrorKind::InvalidOperation, message))
+    let message = args.shown(&message)?;
+    Err(Error::new(ErrorKind::InvalidOperation, shortened(&message, MAX_MESSAGE_CHARS).to_owned()))
 }
 
 fn strftime_now(mut args: Args<'_>) -> Result<Value, Error> {

@@ -1,11 +1,11 @@
 //! Python's `json.dumps` with the arguments that `tojson` passes on.
 
 use super::args::Args;
-use super::budget::MAX_VALUE_BYTES;
 use super::numbers::Number;
 use super::operators;
+use super::text::{self, Text};
 use super::values::{self, Kind, type_name};
-use super::{sequences, text, wrong};
+use super::{sequences, wrong};
 use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 use std::cmp::Ordering;
@@ -24,9 +24,9 @@ struct Style {
 /// `value | tojson(ensure_ascii, indent, separators, sort_keys)`.
 pub(super) fn tojson(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let style = Style::new(args)?;
-    let mut out = String::new();
+    let mut out = Text::new(&args.budget);
     style.push(&mut out, &value, 0)?;
-    args.text(out)
+    Ok(Value::from(out.finish()))
 }
 
 impl Style {
@@ -49,7 +49,8 @@ impl Style {
         if indent.as_ref().is_some_and(|indent| indent.len() > MAX_INDENT) {
             return Err(wrong(format!("tojson: an indent above {MAX_INDENT} isn't supported")));
         }
-        let (mut between_items, mut behind_keys) = (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());
+        let (mut between_items, mut behind_keys) =
+            (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());
         if let Some(separators) = args.given("separators")? {
             let separators = values::items(&args.budget, &separators)?;
             let texts: Vec<&str> = separators.iter().filter_map(Value::as_str).collect();
@@ -60,10 +61,7 @@ impl Style {
         Ok(Style { ascii, indent, between_items, behind_keys, sorted })
     }
 
-    fn push(&self, out: &mut String, value: &Value, level: usize) -> Result<(), Error> {
-        if out.len() > MAX_VALUE_BYTES {
-            return Err(wrong("tojson: the text is too long"));
-        }
+    fn push(&self, out: &mut Text<'_>, value: &Value, level: usize) -> Result<(), Error> {
         if let Some(dict) = values::as_dict(value) {
             return self.push_map(out, dict, level);
         }
@@ -74,93 +72,95 @@ impl Style {
             return self.push_list(out, &sequence.items, level);
         }
         match (value.kind(), value.as_str()) {
-            (ValueKind::None, _) => out.push_str("null"),
-            (ValueKind::Bool, _) => out.push_str(if value.is_true() { "true" } else { "false" }),
-            (ValueKind::Number, _) => out.push_str(&number(value)),
-            (_, Some(text)) => self.push_text(out, text),
+            (ValueKind::None, _) => out.push_str("null")?,
+            (ValueKind::Bool, _) => out.push_str(if value.is_true() { "true" } else { "false" })?,
+            (ValueKind::Number, _) => out.push_str(&number(value))?,
+            (_, Some(text)) => self.push_text(out, text)?,
             _ => return Err(not_serializable(value)),
         }
         Ok(())
     }
 
-    fn push_break(&self, out: &mut String, level: usize) {
+    fn push_break(&self, out: &mut Text<'_>, level: usize) -> Result<(), Error> {
         if let Some(indent) = &self.indent {
-            out.push('\n');
+            out.push('\n')?;
             for _ in 0..level {
-                out.push_str(indent);
+                out.push_str(indent)?;
             }
         }
-    }
-
-    fn push_list(&self, out: &mut String, items: &[Value], level: usize) -> Result<(), Error> {
-        if items.is_empty() {
-            out.push_str("[]");
-            return Ok(());
-        }
-        out.push('[');
-        for (i, item) in items.iter().enumerate() {
-            if i > 0 {
-                out.push_str(&self.between_items);
-            }
-            self.push_break(out, level + 1);
-            self.push(out, item, level + 1)?;
-        }
-        self.push_break(out, level);
-        out.push(']');
         Ok(())
     }
 
-    fn push_map(&self, out: &mut String, dict: &values::Dict, level: usize) -> Result<(), Error> {
+    fn push_list(&self, out: &mut Text<'_>, items: &[Value], level: usize) -> Result<(), Error> {
+        if items.is_empty() {
+            return out.push_str("[]");
+        }
+        out.push('[')?;
+        for (i, item) in items.iter().enumerate() {
+            if i > 0 {
+                out.push_str(&self.between_items)?;
+            }
+            self.push_break(out, level + 1)?;
+            self.push(out, item, level + 1)?;
+        }
+        self.push_break(out, level)?;
+        out.push(']')
+    }
+
+    fn push_map(&self, out: &mut Text<'_>, dict: &values::Dict, level: usize) -> Result<(), Error> {
         if dict.pairs.is_empty() {
-            out.push_str("{}");
-            return Ok(());
+            return out.push_str("{}");
         }
         let mut pairs: Vec<&(Value, Value)> = dict.pairs.iter().collect();
         if self.sorted {
-            pairs = sequences::sort(pairs, &mut |a, b| Ok(operators::order("<", &a.0, &b.0)? == Some(Ordering::Less)))?;
+            pairs = sequences::sort(pairs, &mut |a, b| {
+                Ok(operators::order("<", &a.0, &b.0)? == Some(Ordering::Less))
+            })?;
         }
-        out.push('{');
+        out.push('{')?;
         for (i, (key, value)) in pairs.into_iter().enumerate() {
             if i > 0 {
-                out.push_str(&self.between_items);
+                out.push_str(&self.between_items)?;
             }
-            self.push_break(out, level + 1);
+            self.push_break(out, level + 1)?;
             let name = match (key.as_str(), key.kind()) {
                 (Some(text), _) => text.to_owned(),
                 (_, ValueKind::None) => "null".into(),
                 (_, ValueKind::Bool) => if key.is_true() { "true" } else { "false" }.into(),
                 (_, ValueKind::Number) => number(key),
-                _ => return Err(wrong(format!("keys must be str, int, float, bool or None, not {}", type_name(key)))),
+                _ => {
+                    return Err(wrong(format!(
+                        "keys must be str, int, float, bool or None, not {}",
+                        type_name(key)
+                    )));
+                }
             };
-            self.push_text(out, &name);
-            out.push_str(&self.behind_keys);
+            self.push_text(out, &name)?;
+            out.push_str(&self.behind_keys)?;
             self.push(out, value, level + 1)?;
         }
-        self.push_break(out, level);
-        out.push('}');
-        Ok(())
+        self.push_break(out, level)?;
+        out.push('}')
     }
 
-    fn push_text(&self, out: &mut String, text: &str) {
-        out.push('"');
-        for c in text.chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '\x08' => out.push_str("\\b"),
-                '\x0c' => out.push_str("\\f"),
+    fn push_text(&self, out: &mut Text<'_>, text: &str) -> Result<(), Error> {
+        out.push('"')?;
+        out.push_escaped(text, |c| {
+            Some(match c {
+                '"' => "\\\"".into(),
+                '\\' => "\\\\".into(),
+                '\n' => "\\n".into(),
+                '\r' => "\\r".into(),
+                '\t' => "\\t".into(),
+                '\x08' => "\\b".into(),
+                '\x0c' => "\\f".into(),
                 c if u32::from(c) < 0x20 || (self.ascii && u32::from(c) > 0x7e) => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        out.push_str(&format!("\\u{unit:04x}"));
-                    }
+                    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
                 }
-                c => out.push(c),
-            }
-        }
-        out.push('"');
+                _ => return None,
+            })
+        })?;
+        out.push('"')
     }
 }
 
@@ -168,7 +168,9 @@ fn number(value: &Value) -> String {
     match Number::of(value) {
         Some(Number::Integer(value)) => value.to_string(),
         Some(Number::Float(value)) if value.is_nan() => "NaN".into(),
-        Some(Number::Float(value)) if value.is_infinite() => if value > 0.0 { "Infinity" } else { "-Infinity" }.into(),
+        Some(Number::Float(value)) if value.is_infinite() => {
+            if value > 0.0 { "Infinity" } else { "-Infinity" }.into()
+        }
         Some(Number::Float(value)) => text::float(value),
         None => String::new(),
     }

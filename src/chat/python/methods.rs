@@ -58,8 +58,20 @@ const FLOAT: [(&str, Method); 1] = [("is_integer", |value, _| {
 
 /// Named in the sandbox, but refused when they are called.
 const REFUSED: [&str; 14] = [
-    "append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse", "update", "setdefault", "popitem",
-    "fromkeys", "add", "discard",
+    "append",
+    "extend",
+    "insert",
+    "pop",
+    "remove",
+    "clear",
+    "sort",
+    "reverse",
+    "update",
+    "setdefault",
+    "popitem",
+    "fromkeys",
+    "add",
+    "discard",
 ];
 
 fn find(value: &Value, name: &str) -> Option<Method> {
@@ -78,11 +90,18 @@ fn find(value: &Value, name: &str) -> Option<Method> {
 
 /// The result of `value.name(args)`, if the value's type has the method.
 pub(super) fn call(value: &Value, name: &str, args: &mut Args<'_>) -> Result<Option<Value>, Error> {
-    if name == "format" && let Some(text) = value.as_str() {
+    if name == "format"
+        && let Some(text) = value.as_str()
+    {
         return format::braces(text, args).map(Some);
     }
     if let Some(method) = find(value, name) {
-        args.budget.work(values::weight_of_use(value))?;
+        args.budget.work(values::own_weight(value))?;
+        if values::sequence(value).is_some() {
+            args.budget.work(values::weight(value))?;
+        }
+        // Most methods of a string make one of its size at most; a larger one is charged by the method.
+        args.budget.make(value.as_str().map_or(0, str::len))?;
         let result = method(value, args)?;
         args.end()?;
         return Ok(Some(result));
@@ -136,7 +155,9 @@ fn view(value: &Value, args: &Args<'_>, kind: Kind) -> Result<Value, Error> {
         Kind::Keys => dict.pairs.iter().map(|(key, _)| key.clone()).collect(),
         Kind::Values => dict.pairs.iter().map(|(_, value)| value.clone()).collect(),
         _ => {
-            let pair = |(key, value): &(Value, Value)| values::new(budget, Kind::Tuple, vec![key.clone(), value.clone()]);
+            let pair = |(key, value): &(Value, Value)| {
+                values::new(budget, Kind::Tuple, vec![key.clone(), value.clone()])
+            };
             dict.pairs.iter().map(pair).collect::<Result<_, _>>()?
         }
     };

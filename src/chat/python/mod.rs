@@ -22,7 +22,7 @@ mod text;
 mod values;
 
 pub(super) use budget::{Budget, NAME as BUDGET};
-pub(super) use text::write;
+pub(super) use text::shown;
 pub(super) use values::{dict, list};
 
 use minijinja::{Environment, Error, ErrorKind};

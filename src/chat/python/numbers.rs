@@ -15,7 +15,9 @@ impl Number {
     pub(super) fn of(value: &Value) -> Option<Number> {
         match value.kind() {
             ValueKind::Bool => Some(Number::Integer(i128::from(value.is_true()))),
-            ValueKind::Number if value.is_integer() => i128::try_from(value.clone()).ok().map(Number::Integer),
+            ValueKind::Number if value.is_integer() => {
+                i128::try_from(value.clone()).ok().map(Number::Integer)
+            }
             ValueKind::Number => f64::try_from(value.clone()).ok().map(Number::Float),
             _ => None,
         }
@@ -171,6 +173,9 @@ pub(super) fn parse_float(text: &str) -> Option<f64> {
     let text = text.trim_matches(crate::chat::rewrite::is_space);
     let bytes = text.as_bytes();
     let digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
-    let fits = bytes.iter().enumerate().all(|(i, byte)| *byte != b'_' || (digit(i.checked_sub(1)) && digit(Some(i + 1))));
+    let fits = bytes
+        .iter()
+        .enumerate()
+        .all(|(i, byte)| *byte != b'_' || (digit(i.checked_sub(1)) && digit(Some(i + 1))));
     if !fits { None } else { text.replace('_', "").parse().ok() }
 }

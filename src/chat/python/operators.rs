@@ -130,7 +130,9 @@ pub(super) fn modulo(budget: &Budget, a: &Value, b: &Value) -> Result<Value, Err
 pub(super) fn negate(value: &Value) -> Result<Value, Error> {
     defined(value, "the operand of - is undefined")?;
     match Number::of(value) {
-        Some(Number::Integer(value)) => value.checked_neg().map(|v| Number::Integer(v).value()).ok_or_else(too_large),
+        Some(Number::Integer(value)) => {
+            value.checked_neg().map(|v| Number::Integer(v).value()).ok_or_else(too_large)
+        }
         Some(Number::Float(value)) => Ok(Value::from(-value)),
         None => Err(wrong(format!("bad operand type for unary -: '{}'", type_name(value)))),
     }
@@ -146,11 +148,11 @@ pub(super) fn positive(value: &Value) -> Result<Value, Error> {
 
 /// `a ~ b ~ …`.
 pub(super) fn concat(budget: &Budget, first: &Value, rest: &[Value]) -> Result<Value, Error> {
-    let mut out = String::new();
+    let mut out = text::Text::new(budget);
     for value in std::iter::once(first).chain(rest) {
-        text::write(&mut out, value, budget)?;
+        out.push_value(value)?;
     }
-    Ok(Value::from(out))
+    Ok(Value::from(out.finish()))
 }
 
 /// `a operator b operator …`; `pairs` are the names of operators and their right sides.
@@ -225,7 +227,9 @@ fn is_same_object(a: &Value, b: &Value) -> bool {
 /// `a is b`: small values that are equal are the same object in CPython.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (values::sequence(a), values::sequence(b), values::as_dict(a), values::as_dict(b)) {
-        (Some(a), Some(b), ..) => std::ptr::eq(a, b) || (a.kind == Kind::Tuple && a.items.is_empty() && b.items.is_empty()),
+        (Some(a), Some(b), ..) => {
+            std::ptr::eq(a, b) || (a.kind == Kind::Tuple && a.items.is_empty() && b.items.is_empty())
+        }
         (_, _, Some(a), Some(b)) => std::ptr::eq(a, b),
         _ => type_name(a) == type_name(b) && equal(a, b),
     }
@@ -265,7 +269,9 @@ pub(super) fn contains(budget: &Budget, item: &Value, container: &Value) -> Resu
                 budget.work(text.len() as u64)?;
                 Ok(text.contains(part))
             }
-            None => Err(wrong(format!("'in <string>' requires string as left operand, not {}", type_name(item)))),
+            None => {
+                Err(wrong(format!("'in <string>' requires string as left operand, not {}", type_name(item))))
+            }
         };
     }
     if let Some(dict) = values::as_dict(container) {

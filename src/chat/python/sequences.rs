@@ -65,6 +65,16 @@ fn own_item(base: &Value, key: &Value) -> Result<Option<Value>, Error> {
     }
 }
 
+/// Characters that finding `base[key]` passes.
+pub(super) fn distance(base: &Value, key: &Value) -> u64 {
+    match (base.as_str(), Number::of(key)) {
+        (Some(text), Some(Number::Integer(index))) => {
+            u64::try_from(index.unsigned_abs()).unwrap_or(u64::MAX).min(text.len() as u64)
+        }
+        _ => 0,
+    }
+}
+
 fn nth_char(text: &str, index: i128) -> Option<char> {
     if index >= 0 {
         text.chars().nth(usize::try_from(index).ok()?)
@@ -174,7 +184,9 @@ pub(super) fn by_path(base: &Value, path: &Value, default: Option<&Value>) -> Re
     let mut value = base.clone();
     let mut step = |key: Value| -> Result<(), Error> {
         value = item(&value, &key)?;
-        if value.is_undefined() && let Some(default) = default {
+        if value.is_undefined()
+            && let Some(default) = default
+        {
             value = default.clone();
         }
         Ok(())

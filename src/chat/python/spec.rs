@@ -70,7 +70,9 @@ impl Spec {
         }
         defined(value, "an undefined value was formatted")?;
         match (value.kind(), Number::of(value)) {
-            (ValueKind::Bool, Some(_)) if self.kind.is_none() && self.is_plain() => Ok(Shown::new(value, budget)?.to_string()),
+            (ValueKind::Bool, Some(_)) if self.kind.is_none() && self.is_plain() => {
+                Ok(Shown::new(value, budget)?.to_string())
+            }
             (_, Some(Number::Integer(number))) => self.integer(number),
             (_, Some(Number::Float(number))) => self.float(number),
             (ValueKind::String, None) => self.text(value.as_str().unwrap_or_default(), budget),
@@ -81,7 +83,11 @@ impl Spec {
     }
 
     fn is_plain(&self) -> bool {
-        self.width == 0 && self.precision.is_none() && self.align.is_none() && self.sign.is_none() && !self.zero
+        self.width == 0
+            && self.precision.is_none()
+            && self.align.is_none()
+            && self.sign.is_none()
+            && !self.zero
     }
 
     pub(super) fn text(&self, value: &str, budget: &Budget) -> Result<String, Error> {
@@ -109,7 +115,12 @@ impl Spec {
             Some('c') => {
                 let c = u32::try_from(value).ok().and_then(char::from_u32);
                 let c = c.ok_or_else(|| wrong("%c arg not in range(0x110000)"))?;
-                return Ok(self.padded(&c.to_string(), "", self.align.unwrap_or('<'), self.fill.unwrap_or(' ')));
+                return Ok(self.padded(
+                    &c.to_string(),
+                    "",
+                    self.align.unwrap_or('<'),
+                    self.fill.unwrap_or(' '),
+                ));
             }
             Some('s') => return Err(wrong("Unknown format code 's' for object of type 'int'")),
             Some(_) => return self.float(value as f64),
@@ -137,7 +148,9 @@ impl Spec {
                     Some(precision) => general(size, precision, self.alternate, true),
                     None => text::float(size),
                 },
-                kind => return Err(wrong(format!("Unknown format code '{kind}' for object of type 'float'"))),
+                kind => {
+                    return Err(wrong(format!("Unknown format code '{kind}' for object of type 'float'")));
+                }
             }
         };
         if self.alternate && value.is_finite() && !digits.contains('.') {
@@ -171,7 +184,7 @@ impl Spec {
             return self.padded(&format!("{whole}{rest}"), &front, align, fill);
         };
         let mut grouped = grouped(whole, every, separator);
-        if align == '=' && fill == '0' {
+        if align == '=' && fill == '0' && self.width <= MAX_PRECISION {
             // The zeros are grouped too.
             while grouped.len() + rest.len() + front.len() < self.width {
                 let group = grouped.find(separator).unwrap_or(grouped.len());
@@ -227,7 +240,8 @@ fn exponential(value: f64, precision: usize) -> String {
 fn general(value: f64, precision: usize, keep_zeros: bool, untyped: bool) -> String {
     let precision = precision.max(1);
     let scientific = format!("{value:.*e}", precision - 1);
-    let exponent: i32 = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0);
+    let exponent: i32 =
+        scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0);
     let limit = precision as i32 - i32::from(untyped);
     let trim = |text: &str| match text.contains('.') && !keep_zeros {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),

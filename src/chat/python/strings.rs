@@ -7,6 +7,9 @@ use super::{numbers, text, wrong};
 use crate::chat::rewrite::is_space;
 use minijinja::{Error, Value};
 
+/// A text is split into fewer parts.
+const MAX_PARTS: usize = 1 << 21;
+
 pub(super) const METHODS: [(&str, Method); 46] = [
     // Its call needs all arguments, so the caller deals with it; this makes its name known.
     ("format", |_, _| Err(wrong("format() must be called with its string"))),
@@ -48,13 +51,21 @@ pub(super) const METHODS: [(&str, Method); 46] = [
     }),
     ("find", |s, args| Ok(Value::from(position(s, args, false)?.map_or(-1, |at| at as i64)))),
     ("rfind", |s, args| Ok(Value::from(position(s, args, true)?.map_or(-1, |at| at as i64)))),
-    ("index", |s, args| position(s, args, false)?.map(Value::from).ok_or_else(|| wrong("substring not found"))),
-    ("rindex", |s, args| position(s, args, true)?.map(Value::from).ok_or_else(|| wrong("substring not found"))),
+    ("index", |s, args| {
+        position(s, args, false)?.map(Value::from).ok_or_else(|| wrong("substring not found"))
+    }),
+    ("rindex", |s, args| {
+        position(s, args, true)?.map(Value::from).ok_or_else(|| wrong("substring not found"))
+    }),
     ("count", |s, args| {
         let part = args.string("sub")?;
         let (_, within) = window(own(s), args)?;
         let Some(within) = within else { return Ok(Value::from(0)) };
-        let count = if own(&part).is_empty() { within.chars().count() + 1 } else { within.matches(own(&part)).count() };
+        let count = if own(&part).is_empty() {
+            within.chars().count() + 1
+        } else {
+            within.matches(own(&part)).count()
+        };
         Ok(Value::from(count))
     }),
     ("center", |s, args| padded(s, args, Side::Center)),
@@ -106,14 +117,15 @@ fn all(value: &Value, test: impl Fn(char) -> bool) -> Result<Value, Error> {
 
 /// Superscripts and the like, which Python takes for digits, but neither fractions nor numerals.
 fn digit_like(c: char) -> bool {
-    decimal(c).is_some() || matches!(c, '²' | '³' | '¹' | '\u{2070}'..='\u{2079}' | '\u{2080}'..='\u{2089}' | '①'..='⑨')
+    decimal(c).is_some()
+        || matches!(c, '²' | '³' | '¹' | '\u{2070}'..='\u{2079}' | '\u{2080}'..='\u{2089}' | '①'..='⑨')
 }
 
 /// The value of a decimal digit of a script that has a block of ten.
 pub(super) fn decimal(c: char) -> Option<u32> {
     const ZEROS: [u32; 22] = [
-        0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20,
-        0x1040, 0x17e0, 0x1810, 0xa8d0, 0xff10, 0x1d7ce,
+        0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50,
+        0xed0, 0xf20, 0x1040, 0x17e0, 0x1810, 0xa8d0, 0xff10, 0x1d7ce,
     ];
     ZEROS.iter().find_map(|zero| u32::from(c).checked_sub(*zero).filter(|digit| *digit < 10))
 }
@@ -179,7 +191,9 @@ fn strip(value: &Value, args: &mut Args<'_>, start: bool, end: bool) -> Result<V
 }
 
 pub(super) fn stripped<'s>(text: &'s str, chars: Option<&str>, start: bool, end: bool) -> &'s str {
-    let goes = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
+    let mut sorted: Vec<char> = chars.unwrap_or_default().chars().collect();
+    sorted.sort_unstable();
+    let goes = |c: char| if chars.is_some() { sorted.binary_search(&c).is_ok() } else { is_space(c) };
     let text = if start { text.trim_start_matches(goes) } else { text };
     if end { text.trim_end_matches(goes) } else { text }
 }
@@ -191,8 +205,10 @@ fn split(value: &Value, args: &mut Args<'_>, from_end: bool) -> Result<Value, Er
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let mut parts: Vec<&str> = match separator.as_ref().map(own) {
         Some("") => return Err(wrong("empty separator")),
-        Some(separator) if from_end => text.rsplitn(most.saturating_add(1), separator).collect(),
-        Some(separator) => text.splitn(most.saturating_add(1), separator).collect(),
+        Some(separator) if from_end => {
+            text.rsplitn(most.saturating_add(1), separator).take(MAX_PARTS).collect()
+        }
+        Some(separator) => text.splitn(most.saturating_add(1), separator).take(MAX_PARTS).collect(),
         None => words(text, most, from_end),
     };
     if from_end {
@@ -205,7 +221,7 @@ fn split(value: &Value, args: &mut Args<'_>, from_end: bool) -> Result<Value, Er
 fn words(text: &str, most: usize, from_end: bool) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = stripped(text, None, !from_end, from_end);
-    while !rest.is_empty() {
+    while !rest.is_empty() && parts.len() < MAX_PARTS {
         if parts.len() == most {
             parts.push(rest);
             break;
@@ -225,6 +241,9 @@ fn words(text: &str, most: usize, from_end: bool) -> Vec<&str> {
 }
 
 fn texts(args: &Args<'_>, parts: Vec<&str>) -> Result<Value, Error> {
+    if parts.len() >= MAX_PARTS {
+        return Err(wrong(format!("a text is split into {MAX_PARTS} parts or more")));
+    }
     args.budget.make(parts.len().saturating_mul(size_of::<Value>()))?;
     for part in &parts {
         args.budget.make(part.len())?;
@@ -237,12 +256,16 @@ fn splitlines(value: &Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let mut parts = Vec::new();
     let mut rest = own(value);
     let ends = ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
-    while !rest.is_empty() {
+    while !rest.is_empty() && parts.len() < MAX_PARTS {
         let Some(at) = rest.find(ends) else {
             parts.push(rest);
             break;
         };
-        let width = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
+        let width = if rest[at..].starts_with("\r\n") {
+            2
+        } else {
+            rest[at..].chars().next().map_or(1, char::len_utf8)
+        };
         parts.push(&rest[..if keep { at + width } else { at }]);
         rest = &rest[at + width..];
     }
@@ -318,6 +341,7 @@ fn position(value: &Value, args: &mut Args<'_>, last: bool) -> Result<Option<usi
 fn affix(value: &Value, args: &mut Args<'_>, test: impl Fn(&str, &str) -> bool) -> Result<Value, Error> {
     let parts = args.required("prefix")?;
     let (_, within) = window(own(value), args)?;
+    args.budget.work(values::weight(&parts))?;
     let parts = match values::sequence(&parts) {
         Some(sequence) if sequence.kind == Kind::Tuple => sequence.items.clone(),
         _ => vec![parts],

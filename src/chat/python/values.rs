@@ -1,8 +1,7 @@
-//! Lists, tuples, maps and what else Python has of the kind. They know how many values they hold, at all levels, so
-//! that comparing and printing can be charged before, and no value is nested so deep that dropping it overflows the
-//! stack.
+//! Lists, tuples, maps and what else Python has of the kind. They know their size, with all that they hold, so that
+//! comparing them can be charged before, and none is nested so deep that dropping it overflows the stack.
 
-use super::budget::Budget;
+use super::budget::{Budget, MAX_VALUE_BYTES};
 use super::{undefined, wrong};
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, ValueKind};
 use minijinja::{Error, Value};
@@ -12,10 +11,12 @@ use std::sync::Arc;
 
 /// Most levels of lists in lists.
 const MAX_DEPTH: u32 = 100;
-/// Most values in one, at all levels. A list that is in it twice counts twice.
-const MAX_NODES: u64 = 1 << 22;
-/// Work of looking at a value, in bytes.
-const NODE_WORK: u64 = 16;
+/// What a value counts for in the size of the one that holds it, in addition to the bytes of a string.
+const ITEM_BYTES: u64 = 16;
+/// Memory of a list, in addition to its items.
+const LIST_BYTES: usize = 96;
+/// Memory of a map, in addition to its entries.
+const MAP_BYTES: usize = 200;
 /// Memory of an entry of a map: key, value and place in the index.
 const ENTRY_BYTES: usize = 112;
 
@@ -33,11 +34,11 @@ pub(super) enum Kind {
     Range(i64, i64, i64),
 }
 
-/// Levels, and values at all levels.
+/// Levels, and bytes at all levels. A list that is held twice counts twice.
 #[derive(Clone, Copy, Debug)]
 struct Size {
     depth: u32,
-    nodes: u64,
+    bytes: u64,
 }
 
 /// A list, tuple, iterator, view or range.
@@ -131,7 +132,7 @@ impl Kind {
 }
 
 impl Size {
-    const PLAIN: Size = Size { depth: 0, nodes: 1 };
+    const EMPTY: Size = Size { depth: 0, bytes: ITEM_BYTES };
 
     /// The size of a value that may be put into another.
     fn of(value: &Value) -> Result<Size, Error> {
@@ -142,22 +143,26 @@ impl Size {
             return Ok(dict.size);
         }
         match value.as_object() {
-            None => Ok(Size::PLAIN),
-            Some(_) => Err(wrong("macros, namespaces and loops can't be stored in lists, maps or namespaces here")),
+            None => Ok(Size { depth: 0, bytes: weight(value) }),
+            Some(_) => {
+                Err(wrong("macros, namespaces and loops can't be stored in lists, maps or namespaces here"))
+            }
         }
     }
 
     fn of_all<'v>(values: impl Iterator<Item = &'v Value>) -> Result<Size, Error> {
-        let mut size = Size::PLAIN;
+        let mut size = Size::EMPTY;
         for value in values {
             let inner = Size::of(value)?;
             size.depth = size.depth.max(inner.depth + 1);
-            size.nodes += inner.nodes;
+            size.bytes += inner.bytes;
             if size.depth > MAX_DEPTH {
                 return Err(wrong(format!("values are nested more than {MAX_DEPTH} levels deep")));
             }
-            if size.nodes > MAX_NODES {
-                return Err(wrong(format!("a value has more than {MAX_NODES} parts")));
+            if size.bytes > MAX_VALUE_BYTES as u64 {
+                return Err(wrong(format!(
+                    "a value of more than {MAX_VALUE_BYTES} bytes, with all that it holds"
+                )));
             }
         }
         Ok(size)
@@ -171,7 +176,7 @@ pub(super) fn check_stored(value: &Value) -> Result<(), Error> {
 
 /// A list, tuple or the like.
 pub(super) fn new(budget: &Budget, kind: Kind, items: Vec<Value>) -> Result<Value, Error> {
-    budget.make(items.len().saturating_mul(size_of::<Value>()))?;
+    budget.make(items.len().saturating_mul(size_of::<Value>()).saturating_add(LIST_BYTES))?;
     let size = Size::of_all(items.iter())?;
     Ok(Value::from_object(Sequence { kind, items, names: &[], size }))
 }
@@ -189,11 +194,12 @@ pub(in crate::chat) fn list(budget: &Budget, items: Vec<Value>) -> Result<Value,
 
 /// A map; a key that comes again has its last value, and its first place.
 pub(in crate::chat) fn dict(budget: &Budget, pairs: Vec<(Value, Value)>) -> Result<Value, Error> {
-    budget.make(pairs.len().saturating_mul(ENTRY_BYTES))?;
+    budget.make(pairs.len().saturating_mul(ENTRY_BYTES).saturating_add(MAP_BYTES))?;
     let mut index: HashMap<Value, usize> = HashMap::with_capacity(pairs.len());
     let mut kept: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
         check_key(&key)?;
+        budget.work(weight(&key))?;
         match index.entry(normalised(&key)) {
             std::collections::hash_map::Entry::Occupied(at) => kept[*at.get()].1 = value,
             std::collections::hash_map::Entry::Vacant(at) => {
@@ -210,9 +216,9 @@ pub(in crate::chat) fn dict(budget: &Budget, pairs: Vec<(Value, Value)>) -> Resu
 pub(super) fn check_key(key: &Value) -> Result<(), Error> {
     let hashable = match sequence(key) {
         Some(sequence) if sequence.kind == Kind::Tuple => {
-            sequence.size.nodes < 64 && sequence.items.iter().all(|item| check_key(item).is_ok())
+            sequence.size.bytes < 64 << 10 && sequence.items.iter().all(|item| check_key(item).is_ok())
         }
-        Some(sequence) => matches!(sequence.kind, Kind::Range(..)) && sequence.size.nodes < 64,
+        Some(sequence) => matches!(sequence.kind, Kind::Range(..)) && sequence.items.len() < 64,
         None => key.as_object().is_none(),
     };
     if hashable { Ok(()) } else { Err(wrong(format!("unhashable type: '{}'", type_name(key)))) }
@@ -244,16 +250,20 @@ pub(super) fn is_namespace(value: &Value) -> bool {
     as_other(value).is_some_and(|object| object.type_name().ends_with("::Namespace"))
 }
 
-/// Work of a use of `value`, in bytes that are looked at.
-pub(super) fn weight_of_use(value: &Value) -> u64 {
-    match value.as_str() {
-        Some(text) => text.len() as u64,
-        None => nodes(value).saturating_mul(NODE_WORK),
+/// Bytes of the value, with all that it holds: what comparing it takes.
+pub(super) fn weight(value: &Value) -> u64 {
+    if let Some(sequence) = sequence(value) {
+        return sequence.size.bytes;
     }
+    if let Some(dict) = as_dict(value) {
+        return dict.size.bytes;
+    }
+    value.as_str().map_or(0, |text| text.len() as u64) + ITEM_BYTES
 }
 
-fn nodes(value: &Value) -> u64 {
-    sequence(value).map(|sequence| sequence.size.nodes).or_else(|| as_dict(value).map(|dict| dict.size.nodes)).unwrap_or(1)
+/// Bytes of a string; what holds others counts as one value.
+pub(super) fn own_weight(value: &Value) -> u64 {
+    value.as_str().map_or(0, |text| text.len() as u64) + ITEM_BYTES
 }
 
 /// The name of the value's type in Python.

@@ -32,8 +32,8 @@ pub(super) enum Kind<'s> {
 
 /// Longer operators come first.
 const OPERATORS: [&str; 26] = [
-    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
-    ":", "|", ",", ";",
+    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
+    "=", ".", ":", "|", ",", ";",
 ];
 
 /// Python's `str.isspace` of one character.
@@ -184,7 +184,9 @@ impl<'s> Lexer<'s> {
             if self.rest().is_empty() {
                 return Err(self.error(format!("the template ends within a tag (`{end}` is missing)")));
             }
-            if open.is_empty() && let Some(length) = Self::end(self.rest(), end) {
+            if open.is_empty()
+                && let Some(length) = Self::end(self.rest(), end)
+            {
                 self.advance(self.at + length);
                 return Ok(tokens);
             }

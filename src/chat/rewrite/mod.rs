@@ -5,13 +5,20 @@
 //! `{{ a.b + 1 }}` becomes `{{ a|_attr('b')|_add(1) }}`. A tag stays on its line, so minijinja's line numbers are right.
 
 mod expression;
+mod filters;
 mod lexer;
+mod operand;
+mod parser;
 mod statement;
 
 pub(super) use lexer::is_space;
 
 /// Filters with this first character are ours; a template can't name them.
 pub(super) const PRIVATE: char = '_';
+/// The variable that stands for jinja2's `self`. No character of a name is mangled to it (see [`push_name`]).
+pub(super) const SELF: &str = "_u1_";
+/// A variable that is never defined.
+const UNDEFINED: &str = "_u0_";
 /// Most levels of nested expressions; minijinja refuses 150 levels of its own, of which an expression takes three.
 const MAX_EXPRESSIONS: usize = 32;
 /// Most levels of nested blocks.

@@ -1,12 +1,9 @@
 //! Writes a template's statements for minijinja. jinja2's environment for chat templates knows `break`, `continue` and
 //! `generation` besides jinja2's own.
 
-use super::expression::Parser;
 use super::lexer::{Kind, Piece, Token};
-use super::{MAX_BLOCKS, MAX_CHAIN, SyntaxError, push_literal, push_name};
-
-/// A variable that no template has: no character of a name is mangled to this.
-const UNDEFINED: &str = "_u0_";
+use super::parser::Parser;
+use super::{MAX_BLOCKS, MAX_CHAIN, SyntaxError, UNDEFINED, push_literal, push_name};
 
 /// The template that `pieces` are the parts of.
 pub(super) fn write(pieces: &[Piece<'_>]) -> Result<String, SyntaxError> {
@@ -62,6 +59,10 @@ impl Writer {
         self.out.push_str(end);
     }
 
+    fn charge_macro(&mut self) {
+        self.out.push_str("{{ ''|_macro }}");
+    }
+
     fn statement(&mut self, text: &str, line: usize) {
         self.tag("{% ", text, " %}", line);
     }
@@ -88,6 +89,7 @@ impl Writer {
                 push_name(&mut text, parser.name()?);
                 let (params, defaults) = parameters(&mut parser)?;
                 parser.end()?;
+                self.charge_macro();
                 self.statement(&(text + &params), line);
                 self.out.push_str(&defaults);
                 return Ok(());
@@ -95,9 +97,11 @@ impl Writer {
             "call" => {
                 self.push("call", "endcall", line)?;
                 let has_params = parser.is_operator("(");
-                let (params, defaults) = if has_params { parameters(&mut parser)? } else { Default::default() };
+                let (params, defaults) =
+                    if has_params { parameters(&mut parser)? } else { Default::default() };
                 let call = parser.expression()?.text;
                 parser.end()?;
+                self.charge_macro();
                 self.statement(&format!("call{params} {call}"), line);
                 self.out.push_str(&defaults);
                 return Ok(());
@@ -146,7 +150,10 @@ impl Writer {
 
     fn push(&mut self, name: &'static str, end: &'static str, line: usize) -> Result<(), SyntaxError> {
         if self.open.len() == MAX_BLOCKS {
-            return Err(SyntaxError::unsupported(line, format!("more than {MAX_BLOCKS} levels of nested blocks")));
+            return Err(SyntaxError::unsupported(
+                line,
+                format!("more than {MAX_BLOCKS} levels of nested blocks"),
+            ));
         }
         self.open.push(Open { name, line, end, elifs: 0, in_else: false });
         Ok(())
@@ -164,7 +171,8 @@ impl Writer {
             }
             Some(open) => {
                 let (wanted, from) = (open.name, open.line);
-                Err(parser.error(format!("`end{name}` where `end{wanted}` is missing (`{wanted}` in line {from})")))
+                Err(parser
+                    .error(format!("`end{name}` where `end{wanted}` is missing (`{wanted}` in line {from})")))
             }
             None => Err(parser.error(format!("`end{name}` without its beginning"))),
         }
@@ -177,10 +185,12 @@ impl Writer {
             return Err(parser.error("expected `in`"));
         }
         let items = parser.tuple(false, false, &["recursive"])?.text;
-        let mut text = format!("for {target} in {items}|_iter");
+        let mut text = format!("for {target} in {items}");
         if parser.skip_name("if") {
-            text.push_str(" if ");
+            text.push_str("|_kept if ");
             text.push_str(&parser.expression()?.text);
+        } else {
+            text.push_str("|_iter");
         }
         if parser.skip_name("recursive") {
             text.push_str(" recursive");
@@ -243,7 +253,12 @@ impl Writer {
                 return Err(parser.error("`with` gives a value to one name at a time"));
             }
             parser.expect_operator("=")?;
-            text.push_str(&format!("{}{} = {}", if first { " " } else { ", " }, target.text, parser.expression()?.text));
+            text.push_str(&format!(
+                "{}{} = {}",
+                if first { " " } else { ", " },
+                target.text,
+                parser.expression()?.text
+            ));
             first = false;
         }
         Ok(text)
@@ -279,13 +294,16 @@ fn parameters(parser: &mut Parser<'_, '_>) -> Result<(String, String), SyntaxErr
         text.push_str(&name);
         if parser.skip_operator("=") {
             let default = parser.expression()?;
-            if default.is_literal() {
+            if default.is_literal {
                 text.push('=');
                 text.push_str(&default.text);
             } else {
                 text.push('=');
                 text.push_str(UNDEFINED);
-                let set = format!("{{% if {name} is undefined() %}}{{% set {name} = {} %}}{{% endif %}}", default.text);
+                let set = format!(
+                    "{{% if {name} is undefined() %}}{{% set {name} = {} %}}{{% endif %}}",
+                    default.text
+                );
                 defaults.push_str(&set);
             }
         } else if text.contains('=') {

@@ -209,8 +209,8 @@ fn templates_of_files_that_fell_short() {
         ("generation_tag", Some(("{% generation %}", "{%- generation -%} \n ")), "HiHo"),
         (
             "generation_tag",
-            Some(("{{ m.content }}{% end", "{% raw %}{% generation %}{% endraw %}{% end")),
-            "Hi{% generation %}",
+            Some(("{% generation %}", "{% raw %}{% generation %}{% endraw %}{% generation %}")),
+            "Hi{% generation %}Ho",
         ),
         ("tools_iterable", None, "Hi"),
         ("tools_iterable", Some(("tools is iterable and tools", "documents or nothing_such")), "Hi"),

@@ -107,13 +107,13 @@ fn splat(budget: &Budget, value: Value, args: &[Value]) -> Result<Value, Error> 
     }
 }
 
-/// The value, if a loop may run over it.
+/// The value, if a loop may run over it. A string becomes a list, so that the loop knows its length.
 fn iterable(budget: &Budget, value: Value, _: &[Value]) -> Result<Value, Error> {
-    budget.work(values::own_weight(&value))?;
-    let fits = value.as_str().is_some()
-        || value.is_undefined()
-        || values::sequence(&value).is_some()
-        || values::as_dict(&value).is_some();
+    if value.as_str().is_some() {
+        return values::list(budget, values::items(budget, &value)?);
+    }
+    let fits =
+        value.is_undefined() || values::sequence(&value).is_some() || values::as_dict(&value).is_some();
     if fits {
         Ok(value)
     } else {

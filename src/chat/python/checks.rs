@@ -23,7 +23,9 @@ const CHECKS: [(&str, Check); 35] = [
     ("mapping", |value, _| Ok(values::as_dict(value).is_some())),
     ("sequence", |value, _| Ok(is_sequence(value))),
     ("iterable", |value, _| Ok(is_sequence(value) || values::sequence(value).is_some())),
-    ("callable", |value, _| Ok(values::as_other(value).is_some() && !values::is_namespace(value))),
+    ("callable", |value, _| {
+        Ok(value.is_undefined() || values::as_other(value).is_some() && !values::is_namespace(value))
+    }),
     ("escaped", |_, _| Ok(false)),
     ("odd", |value, _| {
         remainder(value, &Value::from(2)).map(|rest| operators::equal(&rest, &Value::from(1)))

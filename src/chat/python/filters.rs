@@ -237,7 +237,9 @@ fn round(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
 fn indent(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let width = args.optional("width")?.unwrap_or_else(|| Value::from(4));
     let (first, blank) = (args.flag("first", false)?, args.flag("blank", false)?);
-    let text = args.shown(&value)?;
+    defined(&value, "an undefined value has no lines")?;
+    let text =
+        value.as_str().ok_or_else(|| wrong(format!("indent: str is needed, not {}", type_name(&value))))?;
     let width = match width.as_str() {
         Some(text) => text.to_owned(),
         None => {
@@ -399,20 +401,17 @@ fn sort(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let path = args.given("attribute")?;
     let paths: Vec<Value> = match path.as_ref().and_then(|path| path.as_str()) {
         Some(text) => text.split(',').map(Value::from).collect(),
-        None => path.into_iter().collect(),
+        None => vec![path.unwrap_or(Value::from(()))],
     };
     let items = values::items(&args.budget, &value)?;
     let mut keyed = Vec::with_capacity(items.len());
     for item in items {
-        let mut keys = Vec::new();
-        for path in &paths {
-            keys.push(sequences::without_case(sequences::by_path(&item, path, None)?, case_sensitive));
-        }
-        let key = match paths.len() {
-            0 => sequences::without_case(item.clone(), case_sensitive),
-            _ => values::list(&args.budget, keys)?,
+        // Lists of keys compare equal ones first, so that equal values need no order.
+        let key = |path| {
+            sequences::by_path(&item, path, None).map(|key| sequences::without_case(key, case_sensitive))
         };
-        keyed.push((key, item));
+        let keys = paths.iter().map(key).collect::<Result<_, _>>()?;
+        keyed.push((values::list(&args.budget, keys)?, item));
     }
     let sorted = sequences::sort(keyed, &mut |a, b| {
         if reversed { is_less(args, &b.0, &a.0) } else { is_less(args, &a.0, &b.0) }
@@ -556,15 +555,18 @@ fn truncate(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let end = args.given_string("end")?.unwrap_or_else(|| Value::from("..."));
     let leeway = args.given_integer("leeway")?.unwrap_or(5);
     let end = end.as_str().unwrap_or_default();
-    let text = args.shown(&value)?;
+    let Some(text) = value.as_str() else {
+        let fits = values::length(&value)? as i128 <= length.saturating_add(leeway);
+        return if fits { Ok(value) } else { Err(wrong("truncate: str is needed")) };
+    };
     let end_length = end.chars().count() as i128;
     if length < end_length || leeway < 0 {
         return Err(wrong("truncate: the length or the leeway is too small"));
     }
     if text.chars().count() as i128 <= length.saturating_add(leeway) {
-        return args.text(text.to_string());
+        return args.text(text.to_owned());
     }
     let cut: String = text.chars().take(usize::try_from(length - end_length).unwrap_or(usize::MAX)).collect();
-    let cut = if kill_words { &cut } else { cut.rsplit_once(' ').map_or(&*cut, |(before, _)| before) };
+    let cut: &str = if kill_words { &cut } else { cut.rsplit_once(' ').map_or(&*cut, |(before, _)| before) };
     args.text(format!("{cut}{end}"))
 }

@@ -19,49 +19,69 @@ pub(super) fn percent(budget: &Budget, format: &str, given: &Value) -> Result<St
         Some(sequence) if sequence.kind == Kind::Tuple => sequence.items.clone(),
         _ => vec![given.clone()],
     };
-    let mut next = items.iter();
+    let mut given_values = Given { map: values::as_dict(given), rest: items.iter(), budget };
     let mut out = String::new();
     let mut rest = format;
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
-        let (field, after) = Field::parse(&rest[at + 1..])?;
-        rest = after;
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            out.push('%');
+            rest = after;
+            continue;
+        }
+        let field;
+        (field, rest) = Field::parse(rest)?;
+        given_values.push(&mut out, field)?;
+        check(&out)?;
+    }
+    out.push_str(rest);
+    if given_values.rest.next().is_some() && !is_mapping(given) {
+        return Err(wrong("not all arguments converted during string formatting"));
+    }
+    Ok(out)
+}
+
+/// The right side of `%`.
+struct Given<'a> {
+    map: Option<&'a values::Dict>,
+    /// Values that no field took yet.
+    rest: std::slice::Iter<'a, Value>,
+    budget: &'a Budget,
+}
+
+impl<'a> Given<'a> {
+    fn take(&mut self) -> Result<&'a Value, Error> {
+        self.rest.next().ok_or_else(|| wrong("not enough arguments for format string"))
+    }
+
+    /// Appends the value that `field` is for.
+    fn push(&mut self, out: &mut String, field: Field<'_>) -> Result<(), Error> {
         let mut spec = field.spec;
-        let mut taken = || next.next().ok_or_else(|| wrong("not enough arguments for format string"));
         let named = match field.name {
             Some(name) => {
-                let map = values::as_dict(given).ok_or_else(|| wrong("format requires a mapping"))?;
+                let map = self.map.ok_or_else(|| wrong("format requires a mapping"))?;
                 Some(map.get(&Value::from(name)).ok_or_else(|| wrong(format!("no key '{name}'")))?)
             }
             None => None,
         };
         if field.width_given {
-            let width = numbers::integer("*", taken()?)?;
+            let width = numbers::integer("*", self.take()?)?;
             if width < 0 {
                 spec.align = Some('<');
             }
             spec.width = usize::try_from(width.unsigned_abs()).unwrap_or(usize::MAX);
         }
         if field.precision_given {
-            spec.precision =
-                Some(usize::try_from(numbers::integer("*", taken()?)?.max(0)).unwrap_or(usize::MAX));
+            let precision = numbers::integer("*", self.take()?)?.max(0);
+            spec.precision = Some(usize::try_from(precision).unwrap_or(usize::MAX));
         }
-        if field.kind == '%' {
-            out.push('%');
-        } else {
-            let value = match named {
-                Some(value) => value,
-                None => taken()?,
-            };
-            push_percent(&mut out, value, field.kind, spec, budget)?;
-        }
-        check(&out)?;
+        let value = match named {
+            Some(value) => value,
+            None => self.take()?,
+        };
+        push_percent(out, value, field.kind, spec, self.budget)
     }
-    out.push_str(rest);
-    if next.next().is_some() && !is_mapping(given) {
-        return Err(wrong("not all arguments converted during string formatting"));
-    }
-    Ok(out)
 }
 
 /// Values of these types may be left over: a map is there for its names, and CPython takes lists for maps.

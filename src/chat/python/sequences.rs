@@ -98,8 +98,7 @@ pub(super) fn slice(budget: &Budget, base: &Value, bounds: &[Value]) -> Result<V
         *limit = match Number::of(bound) {
             Some(Number::Integer(value)) => Some(value),
             _ if bound.is_none() => None,
-            // A TypeError, which jinja2 takes for an absent item.
-            _ => return Ok(Value::UNDEFINED),
+            _ => return Err(wrong("slice indices must be integers or None")),
         };
     }
     if limits[2] == Some(0) {
@@ -109,7 +108,7 @@ pub(super) fn slice(budget: &Budget, base: &Value, bounds: &[Value]) -> Result<V
         budget.work(text.len() as u64)?;
         budget.make(text.len())?;
         if limits[2].unwrap_or(1) == 1 {
-            return Ok(Value::from(char_slice(text, limits[0], limits[1])));
+            return Ok(Value::from(char_slice(text, limits)));
         }
         let chars: Vec<char> = text.chars().collect();
         let places = places(chars.len(), limits);
@@ -120,16 +119,17 @@ pub(super) fn slice(budget: &Budget, base: &Value, bounds: &[Value]) -> Result<V
             let items = places(sequence.items.len(), limits).map(|at| sequence.items[at].clone()).collect();
             values::new(budget, sliced_kind(sequence, limits), items)
         }
-        _ => Ok(Value::UNDEFINED),
+        _ => Err(wrong(format!("'{}' object is not subscriptable", type_name(base)))),
     }
 }
 
-fn char_slice(text: &str, start: Option<i128>, stop: Option<i128>) -> &str {
+fn char_slice(text: &str, limits: [Option<i128>; 3]) -> &str {
     let length = if text.is_ascii() { text.len() } else { text.chars().count() };
-    let (start, stop) = (bound(start, 0, length), bound(stop, length, length));
+    let (start, stop, _) = indices(length, limits);
     if start >= stop {
         return "";
     }
+    let (start, stop) = (start as usize, stop as usize);
     if length == text.len() {
         return &text[start..stop];
     }
@@ -139,41 +139,36 @@ fn char_slice(text: &str, start: Option<i128>, stop: Option<i128>) -> &str {
     &text[from..to]
 }
 
-fn bound(value: Option<i128>, default: usize, length: usize) -> usize {
-    match value {
-        None => default,
-        Some(value) if value < 0 => usize::try_from(value.saturating_add(length as i128)).unwrap_or(0),
-        Some(value) => usize::try_from(value).map_or(length, |value| value.min(length)),
-    }
+/// The first place, the place before which it ends, and the step of a slice, as Python's `slice.indices`.
+fn indices(length: usize, [start, stop, step]: [Option<i128>; 3]) -> (i128, i128, i128) {
+    let step = step.unwrap_or(1);
+    let length = length as i128;
+    // Downwards, the places lie between -1 and length - 1.
+    let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let clipped =
+        |value: i128| if value < 0 { value.saturating_add(length).max(low) } else { value.min(high) };
+    let (from, to) = if step > 0 { (low, high) } else { (high, low) };
+    (start.map_or(from, clipped), stop.map_or(to, clipped), step)
 }
 
-/// The places that Python's slice takes, in its order.
-fn places(length: usize, [start, stop, step]: [Option<i128>; 3]) -> Box<dyn Iterator<Item = usize>> {
-    let step = step.unwrap_or(1);
+/// The places that a slice takes, in its order.
+fn places(length: usize, limits: [Option<i128>; 3]) -> Box<dyn Iterator<Item = usize>> {
+    let (start, stop, step) = indices(length, limits);
     let stride = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
     if step > 0 {
-        let (start, stop) = (bound(start, 0, length), bound(stop, length, length));
-        return Box::new((start..stop.max(start)).step_by(stride));
+        return Box::new((start as usize..stop.max(start) as usize).step_by(stride));
     }
-    // Downwards, the bounds lie between -1 and length - 1.
-    let limit = |value: Option<i128>, default: i128| match value {
-        None => default,
-        Some(value) if value < 0 => value.saturating_add(length as i128).max(-1),
-        Some(value) => value.min(length as i128 - 1),
-    };
-    let (start, stop) = (limit(start, length as i128 - 1), limit(stop, -1));
-    let (low, high) = ((stop + 1) as usize, (start + 1).max(stop + 1) as usize);
-    Box::new((low..high).rev().step_by(stride))
+    Box::new(((stop + 1) as usize..(start + 1).max(stop + 1) as usize).rev().step_by(stride))
 }
 
 fn sliced_kind(sequence: &Sequence, limits: [Option<i128>; 3]) -> Kind {
     match sequence.kind {
         Kind::Range(start, _, step) => {
-            let places: Vec<usize> = places(sequence.items.len(), limits).collect();
-            let stride = limits[2].and_then(|s| i64::try_from(s).ok()).unwrap_or(1).saturating_mul(step);
-            let value = |at: usize| start.saturating_add(step.saturating_mul(at as i64));
-            let first = places.first().map_or(start, |&at| value(at));
-            Kind::Range(first, first.saturating_add(stride.saturating_mul(places.len() as i64)), stride)
+            let (from, to, stride) = indices(sequence.items.len(), limits);
+            let value =
+                |at: i128| i64::try_from(i128::from(start) + i128::from(step) * at).unwrap_or(i64::MAX);
+            let stride = i64::try_from(stride.saturating_mul(i128::from(step))).unwrap_or(i64::MAX);
+            Kind::Range(value(from), value(to), stride)
         }
         kind => kind,
     }

@@ -127,7 +127,10 @@ fn push_repr(out: &mut Text<'_>, value: &Value) -> Result<(), Error> {
             push_pairs(out, object.into_iter().flatten())?;
             out.push('>')?;
         }
-        _ => out.push_str(&value.to_string())?,
+        _ => match value.get_attr("name")?.as_str() {
+            Some(name) => out.push_str(&format!("<Macro '{name}'>"))?,
+            None => out.push_str(&value.to_string())?,
+        },
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::lexer::Kind;
 use super::parser::{Code, Parser, join};
-use super::{SELF, SyntaxError, push_literal, push_name};
+use super::{SELF, SyntaxError, UNDEFINED, push_literal, push_name};
 
 impl Parser<'_, '_> {
     pub(super) fn primary(&mut self) -> Result<Code, SyntaxError> {
@@ -267,6 +267,14 @@ impl Parser<'_, '_> {
 fn variable(name: &str) -> Code {
     let mut text = String::new();
     // minijinja has no such variable; jinja2's is an object that has the template's blocks.
-    push_name(&mut text, if name == "self" { SELF } else { name });
+    push_name(
+        &mut text,
+        match name {
+            "self" => SELF,
+            // Where an operand should be, jinja2 takes these for variables, which no template can set.
+            "and" | "or" | "not" | "if" | "else" | "in" | "is" => UNDEFINED,
+            name => name,
+        },
+    );
     Code { text, depth: 1, name: Some(name.to_owned()), is_literal: false }
 }

@@ -7,6 +7,7 @@ CPython 3.11 or later.
 usage: chat_lines.py
 """
 
+import copy
 import json
 from pathlib import Path
 
@@ -173,6 +174,9 @@ LINES = r"""
 {{ 'x' % 'a' }}
 {{ '%d' % 'a' }}
 {{ '%q' % 1 }}
+{{ '% %' % 1 }}
+{{ '%5%' % () }}
+{% macro m() %}{% endmacro %}{{ m }}
 {{ '%' % 1 }}
 {{ '%(a)s' % 5 }}
 {{ '%(a)s' % {'b': 1} }}
@@ -236,7 +240,17 @@ LINES = r"""
 {{ 'abcdef'[1:3] }}|{{ 'abcdef'[:-1] }}|{{ 'abcdef'[::2] }}|{{ 'abcdef'[::-1] }}|{{ 'abcdef'[4:1:-1] }}|{{ 'abcdef'[-2:] }}|{{ 'abcdef'[10:] }}|{{ 'abcdef'[3:1] }}|{{ 'héllo'[1:3] }}|{{ 'abc'[5] }}|{{ 'abc'[-1] }}|{{ 'abc'[0] }}|{{ 'abc'[-10:2] }}|{{ 'abc'[-4] }}
 {{ [1, 2, 3, 4][1:3] }}|{{ [1, 2, 3][::-1] }}|{{ [1, 2, 3][-1] }}|{{ (1, 2, 3)[1:] }}|{{ [1, 2, 3][5:] }}|{{ [1, 2, 3, 4, 5][::2] }}|{{ [1, 2, 3, 4, 5][-1:0:-2] }}|{{ [1, 2][true] }}|{{ range(10)[2:8:3] }}|{{ range(10)[::-1]|list }}|{{ range(5)[-1] }}|{{ [1, 2, 3][0:10] }}|{{ [][1:] }}
 {{ [1, 2][::0] }}
-{{ 5[1:] }}|{{ none[1:] }}|{{ {}[1:] }}|{{ [1]['a':] }}|{{ none.x }}|{{ 5.x }}|{{ none['a'] }}|{{ [1]['a'] }}|{{ [1][1.5] }}|{{ [1][none] }}|{{ {'a': 1}[[1]] }}|
+{{ messages[0][1:] }}
+{{ messages[0].role['a':] }}
+{{ tools[:1] }}
+{{ range(3)[::2] }}|{{ range(9)[-3:1:-2] }}|{{ range(5, 0, -1)[1:3] }}
+{{ 5|indent }}
+{{ undef|indent }}
+{{ [1]|truncate }}
+{{ 5|truncate }}
+{{ undef is callable }}
+{{ 1 + not }}
+{{ none.x }}|{{ 5.x }}|{{ none['a'] }}|{{ [1]['a'] }}|{{ [1][1.5] }}|{{ [1][none] }}|{{ {'a': 1}[[1]] }}|
 {{ {'a': 1, 2: 'b', none: 'c', (1, 2): 'd', 1.5: 'e', true: 'f'} }}
 {{ {'a': 1, 'a': 2} }}|{{ {1: 'a', true: 'b'} }}|{{ {2: 'x'}[2.0] }}|{{ {(1, 2): 'x'}[(1, 2)] }}|{{ {(1, 2): 'x'}[1, 2] }}|{{ {'b': 1, 'a': 2, 'c': {'z': 1, 'y': 2}} }}
 {{ {[1]: 2} }}
@@ -272,6 +286,9 @@ LINES = r"""
 {% for x in [1, 2, 3, 4] if x is even %}{{ loop.index }}{{ x }}{{ loop.last }};{% endfor %}|{% for x in [] %}{% else %}none{% endfor %}|{% for x in [1] if x > 5 %}x{% else %}none{% endfor %}
 {% for x in [1, [2, [3]]] recursive %}{% if x is iterable %}({{ loop(x) }}){% else %}{{ x }}{{ loop.depth }}{% endif %}{% endfor %}
 {% for a, b in [(1, 2), [3, 4]] %}{{ a }}{{ b }};{% endfor %}|{% for (a, b), c in [((1, 2), 3)] %}{{ a }}{{ b }}{{ c }}{% endfor %}|{% for a, b in {'x': 1}.items() %}{{ a }}{{ b }}{% endfor %}|{% for k in {'x': 1} %}{{ k }}{% endfor %}|{% for c in 'ab' %}{{ c }}.{% endfor %}
+{% for c in 'aé' ~ 'b' %}{{ c }}{{ loop.last }}{{ loop.length }}{% endfor %}|{{ [none, none]|sort }}|{{ [{}, {}]|sort }}
+{{ [undef, undef]|sort }}
+{{ 1 < 1 < undef }}
 {% for a, b in [(1, 2, 3)] %}{{ a }}{% endfor %}
 {% for a, b in [1] %}{{ a }}{% endfor %}
 {% for x in 5 %}{% endfor %}
@@ -403,7 +420,7 @@ BLOCKS = [
 def result(template, made):
     try:
         return {"ok": made.from_string(template).render(
-            messages=MESSAGES, add_generation_prompt=True, bos_token="<s>", eos_token="</s>", tools=None, documents=None,
+            messages=copy.deepcopy(MESSAGES), add_generation_prompt=True, bos_token="<s>", eos_token="</s>", tools=None, documents=None,
         )}
     except Exception as error:  # noqa: BLE001: the type is the result
         return {"error": type(error).__name__}

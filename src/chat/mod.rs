@@ -20,7 +20,7 @@ mod rewrite;
 mod tests;
 
 use crate::format::gguf::Metadata;
-use crate::memory::reserve::{copied_text, probe};
+use crate::memory::reserve::{copied_text, probe, reserve};
 use crate::{Error, Result};
 use minijinja::{Environment, ErrorKind, Output, State, Value};
 use python::{BUDGET, Budget};
@@ -36,7 +36,8 @@ const RECURSION_LIMIT: usize = 100;
 const NAME: &str = "chat_template";
 /// Memory that a message takes during a rendering, in bytes, in addition to its text.
 const MESSAGE_BYTES: usize = 1024;
-/// Memory that compiling a template takes for each byte of it, roughly.
+/// Memory that compiling a template takes, roughly: of its own, and for each byte.
+const COMPILED: usize = 256 << 10;
 const COMPILED_EACH: usize = 64;
 /// The purpose of the memory, in errors.
 const WHAT: &str = "a chat template";
@@ -90,7 +91,7 @@ impl Template {
             )));
         }
         // The rewriting and the compilation allocate infallibly.
-        probe(source.len().saturating_mul(COMPILED_EACH), WHAT)?;
+        probe(source.len().saturating_mul(COMPILED_EACH).saturating_add(COMPILED), WHAT)?;
         let rewritten = rewrite::rewrite(source).map_err(|error| {
             let text = format!("chat template (line {}): {}", error.line, error.message);
             if error.is_unsupported { Error::Unsupported(text) } else { Error::Format(text) }
@@ -179,7 +180,10 @@ fn emit(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<()
 fn rejected(error: &minijinja::Error) -> Error {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        if let Some(Error::OutOfMemory { bytes, what }) = inner.downcast_ref() {
+        // An error of a write holds its cause, but doesn't name it as its source.
+        let written = inner.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let own = written.and_then(|cause| cause.downcast_ref()).or_else(|| inner.downcast_ref());
+        if let Some(Error::OutOfMemory { bytes, what }) = own {
             return Error::OutOfMemory { bytes: *bytes, what };
         }
         cause = inner.source();
@@ -206,9 +210,10 @@ struct Bounded(Vec<u8>);
 
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if bytes.len() > MAX_RENDERED_BYTES - self.0.len() || self.0.try_reserve(bytes.len()).is_err() {
+        if bytes.len() > MAX_RENDERED_BYTES - self.0.len() {
             return Err(std::io::Error::other(format!("more than {MAX_RENDERED_BYTES} bytes of text")));
         }
+        reserve(&mut self.0, bytes.len(), WHAT).map_err(std::io::Error::other)?;
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }

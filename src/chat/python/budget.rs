@@ -22,15 +22,17 @@ const MADE_MOST: u64 = 2 << 30;
 const WORK: u64 = 512 << 20;
 const WORK_EACH: u64 = 1024;
 const WORK_MOST: u64 = 16 << 30;
-/// Each time that this much was made, memory is probed for some of the next: minijinja allocates infallibly.
-const PROBED: u64 = 256 << 10;
-const AHEAD: usize = 1 << 20;
+/// Each time that this much was made, memory is probed for what comes next: minijinja allocates infallibly.
+const PROBED: u64 = 64 << 10;
+const AHEAD: usize = 256 << 10;
 /// Most levels of filters that run filters.
 const MAX_NESTING: u64 = 16;
 
 /// What is left of a rendering's memory and work.
 #[derive(Debug)]
 pub(in crate::chat) struct Budget {
+    /// What `made` began with.
+    granted: u64,
     made: AtomicU64,
     work: AtomicU64,
     unprobed: AtomicU64,
@@ -45,6 +47,7 @@ impl Budget {
         let made = MADE.saturating_add(MADE_EACH.saturating_mul(bytes as u64)).min(MADE_MOST);
         let work = WORK.saturating_add(WORK_EACH.saturating_mul(bytes as u64)).min(WORK_MOST);
         Budget {
+            granted: made,
             made: AtomicU64::new(made),
             work: AtomicU64::new(work),
             unprobed: AtomicU64::new(PROBED),
@@ -68,7 +71,11 @@ impl Budget {
         self.unprobed.store(unprobed, Ordering::Relaxed);
         if unprobed >= PROBED {
             self.unprobed.store(0, Ordering::Relaxed);
-            probe(bytes.saturating_add(AHEAD), WHAT)
+            // The text that a block of the template writes into has been made as well, and doubles as it grows.
+            let growth =
+                usize::try_from(self.granted - self.made.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+            let growth = growth.min(MAX_VALUE_BYTES).saturating_mul(2);
+            probe(bytes.saturating_add(growth).saturating_add(AHEAD), WHAT)
                 .map_err(|error| wrong(error.to_string()).with_source(error))?;
         }
         Ok(())

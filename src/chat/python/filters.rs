@@ -388,7 +388,8 @@ fn keyed(
         Some(path) => sequences::by_path(item, path, default),
         None => Ok(item.clone()),
     };
-    items.into_iter().map(|item| Ok((sequences::without_case(key(&item)?, case_sensitive), item))).collect()
+    let keyed = |item: Value| Ok((sequences::without_case(&args.budget, key(&item)?, case_sensitive)?, item));
+    items.into_iter().map(keyed).collect()
 }
 
 fn is_less(args: &Args<'_>, a: &Value, b: &Value) -> Result<bool, Error> {
@@ -400,7 +401,7 @@ fn sort(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let (reversed, case_sensitive) = (args.flag("reverse", false)?, args.flag("case_sensitive", false)?);
     let path = args.given("attribute")?;
     let paths: Vec<Value> = match path.as_ref().and_then(|path| path.as_str()) {
-        Some(text) => text.split(',').map(Value::from).collect(),
+        Some(text) => sequences::checked_path(text)?.split(',').map(Value::from).collect(),
         None => vec![path.unwrap_or(Value::from(()))],
     };
     let items = values::items(&args.budget, &value)?;
@@ -408,7 +409,8 @@ fn sort(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     for item in items {
         // Lists of keys compare equal ones first, so that equal values need no order.
         let key = |path| {
-            sequences::by_path(&item, path, None).map(|key| sequences::without_case(key, case_sensitive))
+            let key = sequences::by_path(&item, path, None)?;
+            sequences::without_case(&args.budget, key, case_sensitive)
         };
         let keys = paths.iter().map(key).collect::<Result<_, _>>()?;
         keyed.push((values::list(&args.budget, keys)?, item));

@@ -18,7 +18,7 @@ const MAX_RANGE: u64 = 100_000;
 /// Longest message of `raise_exception`, in characters.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
-type Function = fn(Args<'_>) -> Result<Value, Error>;
+type Function = fn(&mut Args<'_>) -> Result<Value, Error>;
 
 const FUNCTIONS: [(&str, Function); 8] = [
     ("range", range),
@@ -34,13 +34,16 @@ const FUNCTIONS: [(&str, Function); 8] = [
 pub(super) fn install(environment: &mut Environment<'static>) {
     for (name, function) in FUNCTIONS {
         environment.add_function(name, move |state: &State<'_, '_>, args: Rest<Value>| {
-            function(Args::new(state, args.0)?)
+            let mut args = Args::new(state, args.0)?;
+            let result = function(&mut args)?;
+            args.end()?;
+            Ok::<Value, Error>(result)
         });
     }
     environment.add_global(SELF, Value::from_object(Itself));
 }
 
-fn range(mut args: Args<'_>) -> Result<Value, Error> {
+fn range(args: &mut Args<'_>) -> Result<Value, Error> {
     let mut bounds = Vec::new();
     for value in args.rest() {
         let bound = super::numbers::integer("range", &value)?;
@@ -69,9 +72,13 @@ fn range(mut args: Args<'_>) -> Result<Value, Error> {
 type Pairs = (Arc<super::Budget>, Vec<(Value, Value)>);
 
 /// The arguments of `dict` and `namespace`: a map or pairs, and names.
-fn pairs(mut args: Args<'_>) -> Result<Pairs, Error> {
+fn pairs(args: &mut Args<'_>) -> Result<Pairs, Error> {
     let mut pairs = Vec::new();
-    if let Some(first) = args.rest().into_iter().next() {
+    let positional = args.rest();
+    if positional.len() > 1 {
+        return Err(wrong(format!("at most 1 positional argument is taken, not {}", positional.len())));
+    }
+    if let Some(first) = positional.into_iter().next() {
         match values::as_dict(&first) {
             Some(dict) => pairs.extend(dict.pairs.iter().cloned()),
             None => {
@@ -85,37 +92,34 @@ fn pairs(mut args: Args<'_>) -> Result<Pairs, Error> {
         }
     }
     pairs.extend(args.rest_named()?.into_iter().map(|(name, value)| (Value::from(name), value)));
-    Ok((args.budget, pairs))
+    Ok((args.budget.clone(), pairs))
 }
 
-fn namespace(args: Args<'_>) -> Result<Value, Error> {
+fn namespace(args: &mut Args<'_>) -> Result<Value, Error> {
     let (budget, pairs) = pairs(args)?;
     // minijinja takes assignments to its own type only.
     minijinja::functions::namespace(Some(values::dict(&budget, pairs)?))
 }
 
-fn raise_exception(mut args: Args<'_>) -> Result<Value, Error> {
+fn raise_exception(args: &mut Args<'_>) -> Result<Value, Error> {
     let message = args.required("message")?;
     let message = args.shown(&message)?;
     Err(Error::new(ErrorKind::InvalidOperation, shortened(&message, MAX_MESSAGE_CHARS).to_owned()))
 }
 
-fn strftime_now(mut args: Args<'_>) -> Result<Value, Error> {
+fn strftime_now(args: &mut Args<'_>) -> Result<Value, Error> {
     let format = args.string("format")?;
-    args.end()?;
     clock::strftime_now(format.as_str().unwrap_or_default()).map(Value::from)
 }
 
-fn joiner(mut args: Args<'_>) -> Result<Value, Error> {
+fn joiner(args: &mut Args<'_>) -> Result<Value, Error> {
     let separator = args.optional("sep")?.unwrap_or_else(|| Value::from(", "));
-    args.end()?;
     values::check_stored(&separator)?;
     Ok(Value::from_object(Joiner { separator, used: AtomicBool::new(false) }))
 }
 
-fn cycler(mut args: Args<'_>) -> Result<Value, Error> {
+fn cycler(args: &mut Args<'_>) -> Result<Value, Error> {
     let items = args.rest();
-    args.end()?;
     if items.is_empty() {
         return Err(wrong("cycler: at least one item has to be provided"));
     }

@@ -1,8 +1,10 @@
 //! Python's semantics for minijinja: values, operators, methods, filters and tests as jinja2 has them under CPython.
 //! What a template computes is charged to a [`Budget`], so that it can't take unbounded memory or time.
 //!
-//! Known differences from jinja2: integers beyond 128 bits are errors; a lone surrogate is U+FFFD; a generator can be
-//! read twice; namespaces and macros can't be put into lists, maps or namespaces.
+//! Known differences from jinja2: integers beyond 128 bits are errors; a lone surrogate is U+FFFD; a generator is
+//! computed at once, and can be read twice; all operands of `a < b < c` are computed; `safe` and `escape` make plain
+//! strings; namespaces and macros can't be put into lists, maps or namespaces; macros have no `varargs` and `kwargs`,
+//! and take an undefined argument for one that isn't given; a block sees the variables of the loop that it is in.
 
 mod args;
 mod budget;
@@ -41,6 +43,6 @@ fn wrong(message: impl Into<String>) -> Error {
 }
 
 /// jinja2's `UndefinedError`.
-fn undefined(use_: &str) -> Error {
-    Error::new(ErrorKind::UndefinedError, use_.to_owned())
+fn undefined(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::UndefinedError, message.into())
 }

@@ -6,6 +6,9 @@ use super::values::{self, Kind, Sequence, type_name};
 use super::{methods, undefined, wrong};
 use minijinja::{Error, Value};
 
+/// Longest path of the argument `attribute`.
+const MAX_PATH_BYTES: usize = 256;
+
 /// `base[key]`: the item, else for a string the attribute of that name, else undefined.
 pub(super) fn item(base: &Value, key: &Value) -> Result<Value, Error> {
     if base.is_undefined() {
@@ -23,7 +26,7 @@ pub(super) fn item(base: &Value, key: &Value) -> Result<Value, Error> {
 /// `base.name`: the attribute, else the item of that name, else undefined.
 pub(super) fn attribute(base: &Value, name: &str) -> Result<Value, Error> {
     if base.is_undefined() {
-        return Err(undefined(&format!("an undefined value has no attribute '{name}'")));
+        return Err(undefined(format!("an undefined value has no attribute '{name}'")));
     }
     let found = attribute_only(base, name)?;
     if !found.is_undefined() {
@@ -188,7 +191,7 @@ pub(super) fn by_path(base: &Value, path: &Value, default: Option<&Value>) -> Re
     };
     match path.as_str() {
         Some(text) => {
-            for part in text.split('.') {
+            for part in checked_path(text)?.split('.') {
                 let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
                 let number = numbers::parse_integer(part, 10).filter(|_| is_number);
                 step(number.map_or_else(|| Value::from(part), |n| Number::Integer(n).value()))?;
@@ -200,11 +203,26 @@ pub(super) fn by_path(base: &Value, path: &Value, default: Option<&Value>) -> Re
     Ok(value)
 }
 
+/// A path that isn't too long to be followed for each item of a list.
+pub(super) fn checked_path(path: &str) -> Result<&str, Error> {
+    if path.len() > MAX_PATH_BYTES {
+        return Err(wrong(format!(
+            "an attribute's path of {} bytes; at most {MAX_PATH_BYTES} are taken",
+            path.len()
+        )));
+    }
+    Ok(path)
+}
+
 /// Strings in lower case, unless case counts.
-pub(super) fn without_case(value: Value, case_sensitive: bool) -> Value {
+pub(super) fn without_case(budget: &Budget, value: Value, case_sensitive: bool) -> Result<Value, Error> {
     match value.as_str() {
-        Some(text) if !case_sensitive => Value::from(text.to_lowercase()),
-        _ => value,
+        Some(text) if !case_sensitive => {
+            budget.work(text.len() as u64)?;
+            budget.make(text.len())?;
+            Ok(Value::from(text.to_lowercase()))
+        }
+        _ => Ok(value),
     }
 }
 

@@ -325,6 +325,6 @@ pub(super) fn length(value: &Value) -> Result<usize, Error> {
 }
 
 /// Refuses a value that is undefined where jinja2 does.
-pub(super) fn defined(value: &Value, use_: &str) -> Result<(), Error> {
-    if value.is_undefined() { Err(undefined(use_)) } else { Ok(()) }
+pub(super) fn defined(value: &Value, message: &str) -> Result<(), Error> {
+    if value.is_undefined() { Err(undefined(message)) } else { Ok(()) }
 }

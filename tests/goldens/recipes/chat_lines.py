@@ -270,6 +270,9 @@ LINES = r"""
 {{ range(1, 2, 0) }}
 {{ dict(a=1, b='x') }}|{{ dict({'a': 1}, b=2) }}|{{ dict([('a', 1), ['b', 2]]) }}|{{ dict() }}|{{ dict(zz=1, aa=2, mm=3) }}
 {{ dict([1]) }}
+{{ dict({}, {}) }}
+{{ range(3, x=1) }}
+{{ raise_exception('a', 'b') }}
 {% set ns = namespace(a=1) %}{{ ns.a }}|{{ ns.b is defined }}|{% set ns.a = 'x' %}{{ ns.a }}|{{ ns }}|{{ ns['a'] }}
 {% set ns = namespace() %}{% for i in range(3) %}{% set ns.x = i %}{% endfor %}{{ ns.x }}
 {% set d = {} %}{% set d.x = 1 %}

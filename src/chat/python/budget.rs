@@ -18,8 +18,8 @@ const MADE: u64 = 256 << 20;
 /// And for each byte of the messages: a template may put a conversation together message by message.
 const MADE_EACH: u64 = 256;
 const MADE_MOST: u64 = 2 << 30;
-/// Bytes that a rendering may look at: about a second's, and more for a long conversation.
-const WORK: u64 = 512 << 20;
+/// Bytes that a rendering may look at: less than a second's, and more for a long conversation.
+const WORK: u64 = 256 << 20;
 const WORK_EACH: u64 = 1024;
 const WORK_MOST: u64 = 16 << 30;
 /// Each time that this much was made, memory is probed for what comes next: minijinja allocates infallibly.

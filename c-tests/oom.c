@@ -107,7 +107,7 @@ static void prepare(struct world *world, const struct operation *operation) {
     if (operation->record) {
         CHECK_OK(sm_profile_enable(1));
         CHECK_OK(sm_profile_count(SM_COUNT_EVERYTHING));
-        CHECK_OK(sm_profile_trace_start(10000));
+        CHECK_OK(sm_profile_trace_start(300));
     }
     if (operation->model) {
         CHECK_OK(load(world));

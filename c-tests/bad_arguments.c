@@ -204,14 +204,14 @@ static void chat(const sm_model *model) {
     CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length),
                  SM_STATUS_BUFFER_TOO_SMALL);
     uint32_t token = 0;
-    CHECK_STATUS(sm_chat_tokenize(NULL, &message, stride, 1, 1, &token, 1, &length), NULL_POINTER);
-    CHECK_STATUS(sm_chat_tokenize(model, NULL, stride, 1, 1, &token, 1, &length), NULL_POINTER);
-    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, NULL, 8, &length), NULL_POINTER);
-    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, &token, 1, NULL), NULL_POINTER);
-    CHECK_STATUS(sm_chat_tokenize(model, &message, 0, 1, 1, &token, 1, &length), INVALID);
-    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, HUGE_SIZE, 1, &token, 1, &length), INVALID);
+    CHECK_STATUS(sm_chat_tokenize(NULL, &message, stride, 1, 1, 1, &token, 1, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, NULL, stride, 1, 1, 1, &token, 1, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, 1, NULL, 8, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, 1, &token, 1, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, 0, 1, 1, 1, &token, 1, &length), INVALID);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, HUGE_SIZE, 1, 1, &token, 1, &length), INVALID);
     message.content = NULL;
-    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, &token, 1, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, 1, &token, 1, &length), NULL_POINTER);
     CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length), NULL_POINTER);
     message.content = "\xff\xfe";
     CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length), INVALID);

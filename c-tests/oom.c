@@ -71,7 +71,7 @@ static sm_status chat(struct world *world) {
     const size_t stride = sizeof messages[0];
     size_t count = 0;
     sm_status status = sm_chat_apply(world->model, messages, stride, 2, 1, NULL, 0, &count);
-    return status == SM_STATUS_OK ? sm_chat_tokenize(world->model, messages, stride, 2, 1, NULL, 0, &count) : status;
+    return status == SM_STATUS_OK ? sm_chat_tokenize(world->model, messages, stride, 2, 1, 1, NULL, 0, &count) : status;
 }
 
 static sm_status profile(struct world *world) {

@@ -114,13 +114,7 @@ impl Session {
             }
             let marked = rendering(|| template.render_inert(messages, true, tokenizer.control_texts()))?;
             let _zone = profile::scope(Zone::Tokenize);
-            let Some(bos) = tokenizer.added_bos().filter(|_| self.adds_bos) else {
-                return Ok(tokenizer.encode_marked(&marked.text, marked.mark)?);
-            };
-            // Once, also where the template writes it.
-            let mut tokens = tokenizer.encode_marked(tokenizer.without_bos(&marked.text), marked.mark)?;
-            tokens.insert(0, bos);
-            Ok(tokens)
+            Ok(tokenizer.encode_marked(&marked.text, marked.mark, self.adds_bos)?)
         })
     }
 

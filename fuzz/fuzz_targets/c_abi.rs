@@ -385,6 +385,7 @@ unsafe fn use_text(choices: &mut Choices<'_>, world: &World) {
                 stride,
                 messages.len(),
                 flag,
+                flag,
                 ids.as_mut_ptr(),
                 ids.len(),
                 &mut count,

@@ -7,10 +7,9 @@
 //!
 //! **Templates come from outside**, so source, nesting, steps, work, memory and output are bounded.
 //!
-//! **Content is not escaped.** A template writes special tokens and the messages' contents into one text. When this
-//! text is tokenised with `parse_special`, `<|im_end|>` within a content ends its message, as in all engines that use
-//! templates. Before passing on text from strangers, remove the texts of all [control
-//! tokens](crate::tokenizer::Tokenizer::is_control) from it.
+//! **Content is not escaped.** [`Template::render`] writes special tokens and the messages' contents into one text. When
+//! this text is tokenised with `parse_special`, `<|im_end|>` within a content ends its message.
+//! [`Template::render_inert`] marks contents, so that only the template's own special tokens are tokens.
 
 mod clock;
 mod inert;

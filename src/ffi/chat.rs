@@ -62,7 +62,9 @@ pub unsafe extern "C" fn sm_chat_apply(
 
 /// The tokens of the prompt for `n_messages` messages, `stride` bytes apart (`sizeof(sm_chat_message)`), as `sm_tokenize`
 /// would make them with `parse_special` 1 of the text of `sm_chat_apply`, except that roles and contents are inert: only the
-/// template writes control tokens, and the name of one in a message, as a person may type it, is text.
+/// template writes control tokens, and the name of one in a message, as a person may type it, is text. With `add_bos` 1 (0
+/// or 1) they begin with the token for the beginning of a text, once, if the vocabulary adds one, whether the template
+/// writes it or not.
 ///
 /// Otherwise as `sm_chat_apply`. `SM_STATUS_UNSUPPORTED` also if the model has no tokenizer.
 #[unsafe(no_mangle)]
@@ -72,6 +74,7 @@ pub unsafe extern "C" fn sm_chat_tokenize(
     stride: usize,
     n_messages: usize,
     add_generation_prompt: i32,
+    add_bos: i32,
     tokens: *mut u32,
     capacity: usize,
     count: *mut usize,
@@ -81,9 +84,10 @@ pub unsafe extern "C" fn sm_chat_tokenize(
         let model = &borrow(model, "model")?.model;
         let messages = conversation(messages, stride, n_messages)?;
         let add_generation_prompt = boolean(add_generation_prompt, "add_generation_prompt")?;
+        let add_bos = boolean(add_bos, "add_bos")?;
         let _zone = profile::scope(Zone::ChatTemplate);
         let _held = hold_rendering(&messages)?;
-        let prompt = model.chat_tokens(&messages, add_generation_prompt)?;
+        let prompt = model.chat_tokens(&messages, add_generation_prompt, add_bos)?;
         buffers::give_array(&prompt, tokens, capacity, count, "tokens")
     })
 }

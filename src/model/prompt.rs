@@ -6,15 +6,21 @@ use crate::chat::Message;
 
 impl Model {
     /// The tokens of a conversation. Only the template writes control tokens: the text of one in a role or a content, as a
-    /// person may type it, is text. With `add_generation_prompt` they end where the assistant's answer begins.
+    /// person may type it, is text. With `add_generation_prompt` they end where the assistant's answer begins; with
+    /// `add_bos` they begin with the token for the beginning of a text, once, if the vocabulary adds one.
     ///
     /// # Errors
     /// Those of [`Model::tokenizer`], [`Model::chat_template`],
     /// [`Template::render_inert`](crate::chat::Template::render_inert) and
     /// [`Tokenizer::encode_marked`](crate::tokenizer::Tokenizer::encode_marked).
-    pub fn chat_tokens(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<Vec<u32>> {
+    pub fn chat_tokens(
+        &self,
+        messages: &[Message<'_>],
+        add_generation_prompt: bool,
+        add_bos: bool,
+    ) -> Result<Vec<u32>> {
         let (template, tokenizer) = (self.chat_template()?, self.tokenizer()?);
         let marked = template.render_inert(messages, add_generation_prompt, tokenizer.control_texts())?;
-        tokenizer.encode_marked(&marked.text, marked.mark)
+        tokenizer.encode_marked(&marked.text, marked.mark, add_bos)
     }
 }

@@ -12,12 +12,16 @@ impl Tokenizer {
             .filter(|text| !text.is_empty())
     }
 
-    /// Tokens of `text` with `parse_special` as in [`Tokenizer::encode`], in which a special token's text that `mark` breaks
-    /// is no control token. The marks themselves have no tokens: the text is cut into words without them.
+    /// Tokens of `text` as [`Tokenizer::encode_chat`] makes them, except that a special token's text that `mark` breaks is no
+    /// control token. The marks themselves have no tokens: the text is cut into words without them.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<u32>> {
+    pub fn encode_marked(&self, text: &str, mark: char, add_bos: bool) -> Result<Vec<u32>> {
+        self.begun_once(text, add_bos, |text| self.marked_tokens(text, mark))
+    }
+
+    fn marked_tokens(&self, text: &str, mark: char) -> Result<Vec<u32>> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(Error::invalid(format!(
                 "a text of {} bytes; the tokenizer takes {MAX_TEXT_BYTES}",

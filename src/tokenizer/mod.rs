@@ -173,20 +173,22 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_chat(&self, text: &str, add_bos: bool) -> Result<Vec<u32>> {
-        let Some(bos) = self.added_bos().filter(|_| add_bos) else { return self.encode(text, true, false) };
-        let mut ids = self.encode(self.without_bos(text), true, false)?;
+        self.begun_once(text, add_bos, |text| self.encode(text, true, false))
+    }
+
+    /// The tokens of a rendered conversation; with `add_bos`, behind [`Tokenizer::added_bos`], also where the text begins
+    /// with that token's.
+    fn begun_once(
+        &self,
+        text: &str,
+        add_bos: bool,
+        encode: impl FnOnce(&str) -> Result<Vec<u32>>,
+    ) -> Result<Vec<u32>> {
+        let Some(bos) = self.added_bos().filter(|_| add_bos) else { return encode(text) };
+        let mut ids = encode(text.strip_prefix(self.bos_text()).unwrap_or(text))?;
         reserve(&mut ids, 1, WHAT)?;
         ids.insert(0, bos);
         Ok(ids)
-    }
-
-    /// A rendered conversation without the text of [`Tokenizer::added_bos`] that it may begin with, for callers who put
-    /// that token in front themselves.
-    pub fn without_bos<'t>(&self, text: &'t str) -> &'t str {
-        match self.added_bos() {
-            Some(_) => text.strip_prefix(self.bos_text()).unwrap_or(text),
-            None => text,
-        }
     }
 
     /// Appends the tokens of one word; `spelled` is scratch memory.

@@ -241,6 +241,11 @@ fn a_conversation_begins_with_one_bos() {
     let written = format!("{}{text}", tokenizer.bos_text());
     assert_eq!(tokenizer.encode_chat(&written, true).unwrap(), with);
     assert_eq!(tokenizer.encode_chat(&written, false).unwrap(), with);
+    assert_eq!(model.chat_tokens(&messages, true, true).unwrap(), with);
+    assert_eq!(model.chat_tokens(&messages, true, false).unwrap(), plain);
+    // A person who types the token's name doesn't begin the text.
+    let typed = [smallmind::chat::Message::new("user", tokenizer.bos_text())];
+    assert_eq!(model.chat_tokens(&typed, true, true).unwrap().iter().filter(|&&id| id == 256).count(), 1);
 }
 
 /// Other files that are mistaken for models, by their first bytes.

@@ -19,7 +19,8 @@ pub(super) fn check_contents(gguf: &Gguf) -> Result<()> {
     if let Some(part) = split_part(metadata, gguf.source().name())? {
         return Err(Error::Unsupported(part));
     }
-    let kind = metadata.get_str("general.type")?.unwrap_or("model");
+    // A kind that is no text refuses nothing: most files state none.
+    let kind = metadata.get_str("general.type").ok().flatten().unwrap_or("model");
     let known = match kind {
         "adapter" => "an adapter (LoRA), which changes another model",
         "mmproj" => "a projector of images or sound, which belongs to another model",
@@ -69,10 +70,8 @@ pub(super) fn check_experts(gguf: &Gguf, architecture: &str) -> Result<()> {
 /// [`Error::Unsupported`], naming tensors.
 pub(super) fn check_all_read(gguf: &Gguf, config: &Config, read: &[bool]) -> Result<()> {
     let (layers, predicting) = (config.layers.len(), predicting_blocks(gguf)?);
-    let stated = layers..layers + config.n_predicting;
     let predicts = |name: &str| {
-        let block = place(name).map(|(block, _)| block).filter(|&block| block >= layers);
-        block.is_some_and(|block| stated.contains(&block) || predicting.binary_search(&block).is_ok())
+        place(name).is_some_and(|(block, _)| block >= layers && predicting.binary_search(&block).is_ok())
     };
     let lost =
         |(tensor, read): &(&TensorInfo, &bool)| !**read && !is_idle(&tensor.name) && !predicts(&tensor.name);
@@ -93,7 +92,7 @@ pub(super) fn check_all_read(gguf: &Gguf, config: &Config, read: &[bool]) -> Res
     )))
 }
 
-/// The blocks behind a model's layers that predict further tokens, ascending: those that have tensors of such blocks.
+/// The blocks that predict further tokens, ascending: those with tensors that only such blocks have.
 fn predicting_blocks(gguf: &Gguf) -> Result<Vec<usize>> {
     let places = gguf.tensors().iter().filter_map(|tensor| place(&tensor.name));
     let predicting = places.filter(|(_, part)| part.starts_with("nextn."));

@@ -108,6 +108,21 @@ pub unsafe fn head_norm(
     }
 }
 
+/// Columns of `out += x`; `kernel` adds.
+///
+/// # Safety
+/// The columns are readable in scratch memory of this worker. Rows of `out` hold these columns as floats, and only this
+/// worker touches them in the columns' rows.
+pub unsafe fn add(kernel: &Binary, x: &Beside<1>, out: Rows) {
+    let (width, [first]) = (x.columns.len(), x.first);
+    for (i, r) in x.rows.clone().enumerate() {
+        let out = out.row_f32(r).wrapping_add(x.columns.start);
+        // SAFETY: `width` columns of row r are readable in the scratch memory and this worker's in `out`, as promised;
+        // the first input is the output.
+        unsafe { kernel.run(out, first.wrapping_add(i * x.stride), out, width) }
+    }
+}
+
 /// Columns of `out = f(gate) · up`.
 ///
 /// # Safety

@@ -364,7 +364,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// A sum. A product is added to the residual stream in place, if nothing reads the stream's earlier value
-    /// afterwards, and the product has no scale, which would multiply the stream too.
+    /// afterwards.
     fn add(&mut self, value: Value, a: Value, b: Value) -> Result<()> {
         if matches!((self.op(a), self.op(b)), (Op::Embed(_), Op::Positions(_)))
             && self.only_for(a, value)
@@ -375,7 +375,7 @@ impl<'g> Lowering<'g> {
             return Ok(());
         }
         for (stream, product) in [(a, b), (b, a)] {
-            let fits = matches!(self.op(product), Op::Linear(.., scale) if *scale == 1.0)
+            let fits = matches!(self.op(product), Op::Linear(..))
                 && !self.done[product.index()]
                 && self.only_for(product, value);
             if !fits || stream == product {

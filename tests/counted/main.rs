@@ -8,6 +8,8 @@ mod bad_files;
 mod gguf_bad;
 #[cfg(feature = "models")]
 mod sampling;
+#[cfg(feature = "models")]
+mod unread;
 
 #[cfg(not(feature = "counting-alloc"))]
 #[global_allocator]

@@ -4,13 +4,14 @@
 use std::ops::Range;
 
 use super::heads::HeadsDone;
-use super::{At, Facts, Step, Walk, Work};
+use super::{At, Facts, Scratch, Step, Walk, Work};
+use crate::error::Result;
 use crate::isa;
 use crate::model::graph::RowSet;
 use crate::model::text::Names;
 use crate::model::{MatrixId, VectorId, Weights};
-use crate::ops::Rows;
-use crate::ops::linear::{self, Product, Then};
+use crate::ops::linear::{self, Beside, Product, Then};
+use crate::ops::{Rows, rowwise};
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 use crate::threads::Worker;
@@ -94,6 +95,28 @@ impl Linear {
     fn parts(&self) -> &[Part] {
         &self.parts[..self.count]
     }
+
+    /// Whether the product is computed in scratch memory, since its scale must not multiply what it is added to.
+    fn is_added_scaled(&self) -> bool {
+        self.accumulate && self.parts[0].scale != 1.0
+    }
+
+    /// Adds a scaled product to `out`.
+    ///
+    /// # Safety
+    /// As [`Step::run`].
+    unsafe fn run_added_scaled(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let out = walk.view(self.out, at.worker);
+        let product = self.parts[0].product(walk, at.worker, out, false);
+        let call = |x: Beside<1>| {
+            // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
+            unsafe { rowwise::add(&walk.kernels.unary.add, &x, out) }
+        };
+        let then = Then { unit: 1, call };
+        // SAFETY: the pass contract: no worker writes the input, and each takes other columns and rows from the shares;
+        // the pass reserved as much scratch memory as `Step::scratch` says.
+        unsafe { linear::beside(at.worker, &at.schedule.shares, [&product], walk.scratch(at.worker), then) }
+    }
 }
 
 impl Step for Linear {
@@ -101,6 +124,11 @@ impl Step for Linear {
         let reads = self.parts().iter().map(|part| part.x).collect();
         let cache = self.heads.as_ref().map(|heads| (heads.layer, true));
         Facts { reads, cache, ..Facts::dynamic(self.zone, self.rows, self.out) }
+    }
+
+    fn scratch(&self, scratch: &Scratch<'_>) -> Result<usize> {
+        let packing = scratch.weights.matrix(self.parts[0].matrix).packing();
+        Ok(if self.is_added_scaled() { linear::scratch_len([packing], 1) } else { 0 })
     }
 
     fn prefetch(&self, weights: &Weights) {
@@ -115,6 +143,10 @@ impl Step for Linear {
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        if self.is_added_scaled() {
+            // SAFETY: the contract of `Step::run`, which the caller upholds, is also that of this function.
+            return unsafe { self.run_added_scaled(walk, at) };
+        }
         let (worker, shares) = (at.worker, &at.schedule.shares);
         let out = walk.view(self.out, worker);
         let products = self.parts.map(|part| part.product(walk, worker, out, self.accumulate));

@@ -1,6 +1,7 @@
 /* What hosts rely on beyond single calls: structures of other versions, forks, conversations of several turns,
  * cancelling what hasn't begun, errors that are taken to another thread, lengths that are too large. */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -328,6 +329,49 @@ static void last_errors(void) {
     CHECK(sm_last_error_copy(NULL, 0, NULL) == needed);
 }
 
+enum { ASKERS = 32 };
+static pthread_barrier_t asked, measured;
+
+static void *ask(void *unused) {
+    (void)unused;
+    const char *message = sm_last_error();
+    pthread_barrier_wait(&asked);
+    pthread_barrier_wait(&measured);
+    return *message == 0 ? NULL : (void *)message;
+}
+
+static size_t address_space(void) {
+    unsigned long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    CHECK(statm != NULL && fscanf(statm, "%lu", &pages) == 1);
+    fclose(statm);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* A thread that only asks for its last error takes its stack, and no heap of its own, for which 64 MB would be reserved. */
+static void askers(void) {
+    pthread_t threads[ASKERS];
+    pthread_attr_t small;
+    const size_t stack = 128 << 10;
+    CHECK(pthread_attr_init(&small) == 0 && pthread_attr_setstacksize(&small, stack) == 0);
+    CHECK(pthread_barrier_init(&asked, NULL, ASKERS + 1) == 0 && pthread_barrier_init(&measured, NULL, ASKERS + 1) == 0);
+    const size_t before = address_space();
+    for (size_t i = 0; i < ASKERS; i++) {
+        CHECK(pthread_create(&threads[i], &small, ask, NULL) == 0);
+    }
+    pthread_barrier_wait(&asked);
+    const size_t each = (address_space() - before) / ASKERS;
+    pthread_barrier_wait(&measured);
+    for (size_t i = 0; i < ASKERS; i++) {
+        void *message = threads;
+        CHECK(pthread_join(threads[i], &message) == 0 && message == NULL);
+    }
+    CHECK(each <= 2 * stack);
+    pthread_barrier_destroy(&asked);
+    pthread_barrier_destroy(&measured);
+    pthread_attr_destroy(&small);
+}
+
 static size_t count_of(const uint32_t *tokens, size_t n, uint32_t token) {
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
@@ -382,6 +426,7 @@ static void conversations(const sm_model *model) {
 void test_contracts(const char *model_path) {
     sm_model *model = NULL;
     last_errors();
+    askers();
     turns();
     forks();
     CHECK_OK(sm_model_load(model_path, NULL, &model));

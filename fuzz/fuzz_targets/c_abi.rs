@@ -63,7 +63,9 @@ impl Choices<'_> {
     }
 
     fn tokens(&mut self) -> Vec<u32> {
-        (0..self.below(12)).map(|_| if self.byte() == 255 { u32::MAX } else { u32::from(self.byte()) / 4 }).collect()
+        (0..self.below(12))
+            .map(|_| if self.byte() == 255 { u32::MAX } else { u32::from(self.byte()) / 4 })
+            .collect()
     }
 
     fn text(&mut self) -> CString {
@@ -93,10 +95,11 @@ fn keep<T>(objects: &mut Vec<*mut T>, object: *mut T, status: sm_status) {
     objects.extend((!object.is_null()).then_some(object));
 }
 
-/// A status of the header, and a message where it is a failure. A lack of memory, and a defect, are none that may be.
+/// Checks that a status is one of the header, with a message where it is a failure, and that it tells of no defect.
 fn checked(status: sm_status) -> sm_status {
     // SAFETY: both functions return strings that live for ever or until the next failure.
-    let (name, message) = unsafe { (CStr::from_ptr(sm_status_name(status)), CStr::from_ptr(sm_last_error())) };
+    let (name, message) =
+        unsafe { (CStr::from_ptr(sm_status_name(status)), CStr::from_ptr(sm_last_error())) };
     assert_ne!(name, c"unknown status", "{status}");
     assert_ne!(status, SM_STATUS_INTERNAL, "{message:?}");
     assert!(status == SM_STATUS_OK || !message.is_empty());
@@ -108,20 +111,36 @@ fn buffer<T: Clone>(choices: &mut Choices<'_>, value: T) -> Vec<T> {
     vec![value; [0, 1, 7, 300][choices.below(4)]]
 }
 
-unsafe extern "C" fn on_token(user_data: *mut c_void, event: *const sm_token_event) -> i32 {
-    // SAFETY: the target passes a counter, and the library a live event.
-    let (left, event) = unsafe { (&mut *user_data.cast::<u32>(), &*event) };
-    assert!(event.is_new == 1 || event.is_new == 0);
+/// Counts down to the call that stops.
+///
+/// # Safety
+/// `left` is NULL, where the parameters end before it, or points to a counter that nobody else uses now.
+unsafe fn is_last(left: *mut c_void) -> i32 {
+    // SAFETY: the function's contract.
+    let Some(left) = (unsafe { left.cast::<u32>().as_mut() }) else { return 0 };
     *left = left.saturating_sub(1);
     i32::from(*left == 0)
 }
 
-unsafe extern "C" fn on_text(user_data: *mut c_void, _: u32, text: *const std::ffi::c_char, bytes: usize) -> i32 {
-    // SAFETY: the target passes a counter, and the library text with a NUL behind.
-    let (left, text) = unsafe { (&mut *user_data.cast::<u32>(), CStr::from_ptr(text)) };
+unsafe extern "C" fn on_token(user_data: *mut c_void, event: *const sm_token_event) -> i32 {
+    // SAFETY: the library passes a live event.
+    let event = unsafe { &*event };
+    assert!(event.is_new == 1 || event.is_new == 0);
+    // SAFETY: the target passes a counter.
+    unsafe { is_last(user_data) }
+}
+
+unsafe extern "C" fn on_text(
+    user_data: *mut c_void,
+    _: u32,
+    text: *const std::ffi::c_char,
+    bytes: usize,
+) -> i32 {
+    // SAFETY: the library passes text with a NUL behind.
+    let text = unsafe { CStr::from_ptr(text) };
     assert!(text.to_bytes().len() <= bytes && text.to_str().is_ok());
-    *left = left.saturating_sub(1);
-    i32::from(*left == 0)
+    // SAFETY: the target passes a counter.
+    unsafe { is_last(user_data) }
 }
 
 /// Filled parameters, of which `change` changes some; sometimes of another size, which is refused or cuts fields off.
@@ -181,34 +200,37 @@ unsafe fn make(choices: &mut Choices<'_>, world: &mut World) {
         }
         3 if world.contexts.len() < 3 => {
             let team = choices.pick(&world.teams);
-            let filled = params(choices, sm_context_params_init, |choices, context: &mut sm_context_params| {
-                (context.n_ctx, context.n_threads, context.team) = (1 + choices.below(40), 1 + choices.below(2), team);
-                match choices.below(12) {
-                    0 => context.n_batch = choices.size(),
-                    1 => context.n_output = choices.size() % 100,
-                    2 => context.cache_type = choices.int(),
-                    3 => context.rope_scale = choices.float(),
-                    4 => context.n_ctx = choices.size(),
-                    _ => {}
-                }
-            });
+            let filled =
+                params(choices, sm_context_params_init, |choices, context: &mut sm_context_params| {
+                    (context.n_ctx, context.n_threads, context.team) =
+                        (1 + choices.below(40), 1 + choices.below(2), team);
+                    match choices.below(12) {
+                        0 => context.n_batch = choices.size(),
+                        1 => context.n_output = choices.size() % 100,
+                        2 => context.cache_type = choices.int(),
+                        3 => context.rope_scale = choices.float(),
+                        4 => context.n_ctx = choices.size(),
+                        _ => {}
+                    }
+                });
             let mut context = null_mut();
             // SAFETY: a living model or NULL, filled parameters, and a variable for the handle.
             let status = unsafe { sm_context_create(choices.pick(&world.models), &*filled, &mut context) };
             keep(&mut world.contexts, context, status);
         }
         _ if world.samplers.len() < 2 => {
-            let filled = params(choices, sm_sampler_params_init, |choices, sampler: &mut sm_sampler_params| {
-                sampler.temperature = choices.float();
-                match choices.below(8) {
-                    0 => sampler.top_p = choices.float(),
-                    1 => sampler.min_p = choices.float(),
-                    2 => sampler.top_k = choices.size(),
-                    3 => sampler.penalty_last_n = choices.size() % 1000,
-                    4 => sampler.repetition_penalty = choices.float(),
-                    _ => {}
-                }
-            });
+            let filled =
+                params(choices, sm_sampler_params_init, |choices, sampler: &mut sm_sampler_params| {
+                    sampler.temperature = choices.float();
+                    match choices.below(8) {
+                        0 => sampler.top_p = choices.float(),
+                        1 => sampler.min_p = choices.float(),
+                        2 => sampler.top_k = choices.size(),
+                        3 => sampler.penalty_last_n = choices.size() % 1000,
+                        4 => sampler.repetition_penalty = choices.float(),
+                        _ => {}
+                    }
+                });
             let mut sampler = null_mut();
             // SAFETY: a living model or NULL, filled parameters, and a variable for the handle.
             let status = unsafe { sm_sampler_create(choices.pick(&world.models), &*filled, &mut sampler) };
@@ -281,7 +303,10 @@ unsafe fn generate(choices: &mut Choices<'_>, world: &World, context: *mut sm_co
         match choices.below(5) {
             0 => generate.on_token = Some(on_token),
             1 => generate.on_text = Some(on_text),
-            2 => (generate.on_text, generate.on_token) = (Some(on_text), Some(on_token)),
+            2 => {
+                generate.on_text = Some(on_text);
+                generate.on_token = Some(on_token);
+            }
             _ => {}
         }
     });
@@ -300,8 +325,13 @@ unsafe fn generate(choices: &mut Choices<'_>, world: &World, context: *mut sm_co
         let mut now = vec![0; held.len() + prompt.len() + (1 << 12)];
         let mut count = 0;
         // SAFETY: a living context, and room for its tokens.
-        unsafe { assert_eq!(sm_context_tokens(context, now.as_mut_ptr(), now.len(), &mut count), SM_STATUS_OK) };
-        assert!(now[..count].starts_with(&[&held, prompt].concat()), "the prompt is behind what was there");
+        unsafe {
+            assert_eq!(sm_context_tokens(context, now.as_mut_ptr(), now.len(), &mut count), SM_STATUS_OK)
+        };
+        assert!(
+            now[..count].starts_with(&[held.as_slice(), prompt].concat()),
+            "the prompt is behind what was there"
+        );
     }
 }
 

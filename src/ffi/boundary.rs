@@ -9,7 +9,7 @@ use super::status::{Failure, SM_STATUS_INTERNAL, SM_STATUS_OK, SM_STATUS_OUT_OF_
 use crate::memory::spare;
 
 /// Runs `body`, which allocates in many places that can't fail, and reports. It is refused where memory is so short that
-/// there is no [spare](crate::memory::spare) for these.
+/// there is no [spare] for these.
 pub(super) fn call_with_spare(body: impl FnOnce() -> Result<(), Failure>) -> sm_status {
     call(|| {
         if !spare::ready_for_work() {

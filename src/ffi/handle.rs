@@ -55,7 +55,7 @@ pub(super) unsafe fn borrow<'a, T>(object: *const T, what: &'static str) -> Resu
 /// An object for one call at a time. A call that comes while another is inside, from a second thread or from the first
 /// one's callback, is refused instead of waiting.
 ///
-/// A call that returns an error leaves the object usable, be it [`Error::Internal`](crate::Error::Internal): a panic on
+/// A call that returns an error leaves the object usable, be it [`Error::Internal`]: a panic on
 /// another thread of a team ends as that error, and the team has seen to it that the object is whole. A panic on the
 /// calling thread unwinds through the object and may leave it half changed: every later call is refused with
 /// `SM_STATUS_INTERNAL`, and only freeing it is allowed.

@@ -4,7 +4,7 @@
 //! [`super::AlignedBuf`] are refused, so that the work under way ends as an error before the spare is used up.
 //! [`ready`] takes the spare again.
 //!
-//! Only [`super::allocator`] knows when the system refuses. Where another allocator is installed, there is no spare.
+//! Only `allocator` knows when the system refuses. Where another allocator is installed, there is no spare.
 
 use std::cell::Cell;
 use std::marker::PhantomData;

@@ -14,6 +14,10 @@ mod turns;
 mod work;
 
 pub use barrier::Poisoned;
+#[cfg_attr(
+    not(feature = "models"),
+    allow(unused_imports, reason = "only contexts and the C ABI keep forks out by it")
+)]
 pub(crate) use os::Home;
 #[cfg_attr(not(feature = "models"), allow(unused_imports, reason = "only models are loaded on a pool"))]
 pub(crate) use start::pool;

@@ -56,6 +56,10 @@ mod linux {
     impl Page {
         /// `None` if the system refuses: it is out of memory, or older than Linux 4.14.
         pub fn new() -> Option<Self> {
+            // Miri knows no such advice.
+            if cfg!(miri) {
+                return None;
+            }
             let (protection, flags) =
                 (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
             // SAFETY: the kernel chooses the address of an anonymous mapping, so it overlaps no memory in use.

@@ -125,6 +125,10 @@ impl Team {
     }
 
     /// The process that made it.
+    #[cfg_attr(
+        not(feature = "models"),
+        allow(dead_code, reason = "only contexts and the C ABI keep forks out by it")
+    )]
     pub(crate) fn home(&self) -> &Arc<Home> {
         &self.home
     }

@@ -3,7 +3,7 @@
 //! under many limits with the library as it is shipped; `make -C c-tests oom` runs it whole, on the real model.
 #![cfg(target_os = "linux")]
 
-use crate::common::{golden::golden_path, model, process};
+use crate::common::{golden_path, model, process};
 use crate::{c_abi, shipped};
 use std::ffi::{CStr, CString};
 use std::process::Command;
@@ -25,7 +25,7 @@ fn no_operation_dies_under_any_limit() {
         c_abi::host(false, &["oom.c"], &c_abi::shared().each_ref().map(String::as_str), folder.path());
     let sweep = |limits: [&str; 3]| {
         let mut command = Command::new(&program);
-        command.arg(golden_path("gguf").join("untied-mixed.gguf")).arg(folder.path()).args(limits);
+        command.arg(golden_path("cases/chatml_nobos.gguf")).arg(folder.path()).args(limits);
         command
     };
     // Small limits, where most is refused, one by one.

@@ -158,7 +158,7 @@ fn text_from_files_is_escaped_wherever_it_is_shown() {
         &["profile", "compare", &file, &missing],
         &["profile", "-m", &file, "-p", "4", "-n", "2", "-o", &file],
         &["create", "--random", "small", "-o", &file],
-        &["bench", "-m", &file, "-p", "9999999"],
+        &["bench", "-m", &file, "-p", "99999999"],
     ] {
         assert!(!is_polite(args), "{args:?}");
     }

@@ -413,7 +413,9 @@ sm_status sm_chat_apply(const sm_model *model,
 
 // The tokens of the prompt for `n_messages` messages, `stride` bytes apart (`sizeof(sm_chat_message)`), as `sm_tokenize`
 // would make them with `parse_special` 1 of the text of `sm_chat_apply`, except that roles and contents are inert: only the
-// template writes control tokens, and the name of one in a message, as a person may type it, is text.
+// template writes control tokens, and the name of one in a message, as a person may type it, is text. With `add_bos` 1 (0
+// or 1) they begin with the token for the beginning of a text, once, if the vocabulary adds one, whether the template
+// writes it or not.
 //
 // Otherwise as `sm_chat_apply`. `SM_STATUS_UNSUPPORTED` also if the model has no tokenizer.
 sm_status sm_chat_tokenize(const sm_model *model,
@@ -421,6 +423,7 @@ sm_status sm_chat_tokenize(const sm_model *model,
                            size_t stride,
                            size_t n_messages,
                            int32_t add_generation_prompt,
+                           int32_t add_bos,
                            uint32_t *tokens,
                            size_t capacity,
                            size_t *count);

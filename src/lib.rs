@@ -90,6 +90,8 @@
 
 #[cfg(feature = "models")]
 pub mod chat;
+#[cfg(target_arch = "x86_64")]
+mod cpuid;
 pub mod error;
 #[cfg(feature = "capi")]
 pub mod ffi;

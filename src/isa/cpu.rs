@@ -9,12 +9,12 @@ pub fn cpu_name() -> String {
 /// CPUID 0x80000002 to 0x80000004: 48 bytes of text.
 #[cfg(target_arch = "x86_64")]
 fn brand() -> String {
-    use std::arch::x86_64::__cpuid;
-    if __cpuid(0x8000_0000).eax < 0x8000_0004 {
+    use crate::cpuid::cpuid;
+    if cpuid(0x8000_0000).eax < 0x8000_0004 {
         return String::new();
     }
     let bytes: Vec<u8> = (0x8000_0002..=0x8000_0004u32)
-        .map(__cpuid)
+        .map(cpuid)
         .flat_map(|part| [part.eax, part.ebx, part.ecx, part.edx])
         .flat_map(u32::to_le_bytes)
         .take_while(|&byte| byte != 0)

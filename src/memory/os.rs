@@ -83,18 +83,18 @@ fn os_cache_levels() -> [Option<usize>; 3] {
 /// CPUID's deterministic cache parameters: leaf 4 (Intel) or 0x8000001D (AMD), same layout.
 #[cfg(target_arch = "x86_64")]
 fn cpu_cache_levels() -> [Option<usize>; 3] {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    let leaf = match __cpuid(0).ebx {
+    use crate::cpuid::{cpuid, cpuid_count};
+    let leaf = match cpuid(0).ebx {
         0x6874_7541 => 0x8000_001d, // "Auth" of AuthenticAMD
         _ => 4,
     };
-    let highest = if leaf == 4 { __cpuid(0).eax } else { __cpuid(0x8000_0000).eax };
+    let highest = if leaf == 4 { cpuid(0).eax } else { cpuid(0x8000_0000).eax };
     let mut levels = [None; 3];
     if highest < leaf {
         return levels;
     }
     for index in 0..16 {
-        let entry = __cpuid_count(leaf, index);
+        let entry = cpuid_count(leaf, index);
         let Some((kind, level, size)) = decode_cache(entry.eax, entry.ebx, entry.ecx) else { break };
         if kind != INSTRUCTIONS && (1..=3).contains(&level) {
             levels[level - 1] = Some(size);

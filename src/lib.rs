@@ -90,8 +90,7 @@
 
 #[cfg(feature = "models")]
 pub mod chat;
-#[cfg(target_arch = "x86_64")]
-mod cpuid;
+mod cpu;
 pub mod error;
 #[cfg(feature = "capi")]
 pub mod ffi;

@@ -164,8 +164,7 @@ pub const CARRYING_STEPS: usize = 16;
 
 /// Makes carried sums visible to other threads before any later store of this one.
 pub fn settle() {
-    // SAFETY: every x86-64 has the instruction.
-    unsafe { std::arch::x86_64::_mm_sfence() };
+    crate::cpu::store_fence();
 }
 
 /// The dot product that a kind of tiles has, in the register blocks that keep it busy.

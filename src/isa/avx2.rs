@@ -93,7 +93,7 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
     }
     #[inline(always)]
     fn fence(self) {
-        super::store_fence();
+        crate::cpu::store_fence();
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {

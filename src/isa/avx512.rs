@@ -113,7 +113,7 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
     }
     #[inline(always)]
     fn fence(self) {
-        super::store_fence();
+        crate::cpu::store_fence();
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {

@@ -9,7 +9,7 @@ pub fn cpu_name() -> String {
 /// CPUID 0x80000002 to 0x80000004: 48 bytes of text.
 #[cfg(target_arch = "x86_64")]
 fn brand() -> String {
-    use crate::cpuid::cpuid;
+    use crate::cpu::cpuid;
     if cpuid(0x8000_0000).eax < 0x8000_0004 {
         return String::new();
     }

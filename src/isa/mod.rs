@@ -2,6 +2,7 @@
 //! A token is the proof that this CPU has its instruction set: `new` is the only safe constructor, and detects it.
 //! Bodies of kernels are generic over [`Isa`] and run inside [`Isa::vectorize`].
 
+use crate::cpu::{Cache, prefetch_line};
 use crate::error::{Error, Result};
 
 #[cfg(target_arch = "x86_64")]
@@ -213,7 +214,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Prefetches the cache line at `p` into L2. Any address is allowed: none is read.
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        prefetch_line(p);
+        prefetch_line(p, Cache::L2);
     }
 
     /// All lanes `x`.
@@ -448,36 +449,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn from_bits(self, a: Self::I32) -> Self::F32;
 }
 
-/// Orders all streamed stores before all later ones.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn store_fence() {
-    // SAFETY: every x86-64 has the instruction.
-    unsafe { std::arch::x86_64::_mm_sfence() }
-}
-
-/// Prefetches the cache line at `p` into L2. Any address is allowed: none is read.
-#[inline(always)]
-fn prefetch_line(p: *const u8) {
-    // SAFETY: every x86-64 has the instruction, and it never faults.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(p.cast());
-    }
-    // SAFETY: every aarch64 has the instruction, and it never faults.
-    #[cfg(target_arch = "aarch64")]
-    unsafe {
-        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = p;
-}
-
 /// Prefetches all cache lines of a value: for values that are read so rarely that the caches have dropped them.
 pub fn prefetch<T: ?Sized>(value: &T) {
     let first = std::ptr::from_ref(value).cast::<u8>();
     for at in (0..size_of_val(value)).step_by(64) {
-        prefetch_line(first.wrapping_add(at));
+        prefetch_line(first.wrapping_add(at), Cache::L2);
     }
 }

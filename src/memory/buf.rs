@@ -71,8 +71,8 @@ enum Origin {
     Nothing,
     /// The global allocator.
     Heap,
-    /// A mapping of its own, of `len` bytes rounded up by `os`.
-    Mapped,
+    /// A mapping of its own.
+    Mapped { _mapping: os::Mapping },
     /// A part of a larger buffer, which lives as long as its parts; no two parts overlap.
     Part { _whole: Arc<AlignedBuf> },
 }
@@ -107,9 +107,10 @@ impl AlignedBuf {
             return Err(refused());
         }
         if os::CAN_MAP && bytes >= MAP_FROM {
-            let ptr = os::map_zeroed(bytes, pages).ok_or_else(refused)?;
+            let mapping = os::Mapping::zeroed(bytes, pages).ok_or_else(refused)?;
             alloc::record_mapped(bytes);
-            return Ok(Self { ptr, len: bytes, origin: Origin::Mapped });
+            let ptr = mapping.first();
+            return Ok(Self { ptr, len: bytes, origin: Origin::Mapped { _mapping: mapping } });
         }
         let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| refused())?;
         // SAFETY: the layout's size is not zero.
@@ -184,11 +185,7 @@ impl Drop for AlignedBuf {
                     unsafe { dealloc(self.ptr.as_ptr(), layout) };
                 }
             }
-            Origin::Mapped => {
-                // SAFETY: `map_zeroed` returned this pointer for this length; the buffer, its owner, is dropped.
-                unsafe { os::unmap(self.ptr, self.len) };
-                alloc::record_unmapped(self.len);
-            }
+            Origin::Mapped { .. } => alloc::record_unmapped(self.len),
         }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod reserve;
 pub(crate) mod spare;
 
 pub use buf::{ALIGNMENT, AlignedBuf, Pages, Pod};
+pub(crate) use os::Mapping;
 pub use os::{CacheSizes, available_memory, cache_sizes, give_back_freed, total_memory};
 pub use plan::{ArenaLayout, ArenaPlan, BufferId};
 

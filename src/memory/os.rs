@@ -4,9 +4,13 @@
 use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Ballast, CAN_MAP, grow_stack, map_zeroed, unmap};
+pub(crate) use linux::Mapping;
+#[cfg(target_os = "linux")]
+pub(super) use linux::{CAN_MAP, grow_stack};
 #[cfg(not(target_os = "linux"))]
-pub(super) use portable::{Ballast, CAN_MAP, grow_stack, map_zeroed, unmap};
+pub(crate) use portable::Mapping;
+#[cfg(not(target_os = "linux"))]
+pub(super) use portable::{CAN_MAP, grow_stack};
 
 /// Sizes in bytes of the data caches of one core; it shares the last level with other cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +87,7 @@ fn os_cache_levels() -> [Option<usize>; 3] {
 /// CPUID's deterministic cache parameters: leaf 4 (Intel) or 0x8000001D (AMD), same layout.
 #[cfg(target_arch = "x86_64")]
 fn cpu_cache_levels() -> [Option<usize>; 3] {
-    use crate::cpuid::{cpuid, cpuid_count};
+    use crate::cpu::{cpuid, cpuid_count};
     let leaf = match cpuid(0).ebx {
         0x6874_7541 => 0x8000_001d, // "Auth" of AuthenticAMD
         _ => 4,
@@ -124,6 +128,7 @@ fn cpu_cache_levels() -> [Option<usize>; 3] {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::read_to_string;
+    use std::mem::ManuallyDrop;
     use std::ptr::{NonNull, null_mut};
 
     use crate::memory::Pages;
@@ -133,88 +138,108 @@ mod linux {
     /// Of x86-64 and of 4 KiB-paged aarch64; elsewhere merely a generous alignment.
     const HUGE_PAGE: usize = 2 << 20;
 
+    /// Bytes to map for one page: the system rounds them up to its own.
+    const PAGE: usize = 4096;
+
     /// The largest page that a Linux is built with: every length that is a multiple is whole pages.
     const LARGEST_PAGE: usize = 64 << 10;
 
-    /// Whole huge pages that `bytes` take.
-    fn mapped_len(bytes: usize) -> Option<usize> {
-        bytes.checked_next_multiple_of(HUGE_PAGE).filter(|&len| len <= isize::MAX as usize)
+    /// `bytes`, at least 1, as whole units, if an address space holds them.
+    fn whole(bytes: usize, unit: usize) -> Option<usize> {
+        bytes.max(1).checked_next_multiple_of(unit).filter(|&len| len <= isize::MAX as usize)
     }
 
-    /// Maps `bytes` (not 0) of zeroed private memory at the boundary of a huge page; `None` if the system refuses.
-    /// [`unmap`] with the same `bytes` frees it.
-    pub fn map_zeroed(bytes: usize, pages: Pages) -> Option<NonNull<u8>> {
-        let len = mapped_len(bytes)?;
-        let reserved = len.checked_add(HUGE_PAGE)?;
-        let (protection, flags) =
-            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: the kernel chooses the address of an anonymous mapping, so it overlaps no memory in use.
-        let raw = unsafe { libc::mmap(null_mut(), reserved, protection, flags, -1, 0) };
-        if raw == libc::MAP_FAILED {
-            return None;
-        }
-        let raw = raw.cast::<u8>();
-        let head = raw.align_offset(HUGE_PAGE);
-        let tail = HUGE_PAGE - head;
-        let begin = raw.wrapping_add(head);
-        let advice = match pages {
-            Pages::Huge => libc::MADV_HUGEPAGE,
-            Pages::Small => libc::MADV_NOHUGEPAGE,
-        };
-        // SAFETY: the mapping just made is head + len + tail bytes, and nobody uses it yet; head and tail are whole
-        // pages, since mmap returned the boundary of a page. Advice changes no contents, and may be refused.
-        unsafe {
-            if head > 0 {
-                libc::munmap(raw.cast(), head);
-            }
-            if tail > 0 {
-                libc::munmap(begin.wrapping_add(len).cast(), tail);
-            }
-            libc::madvise(begin.cast(), len, advice);
-        }
-        NonNull::new(begin)
-    }
-
-    /// Address space, and memory that the system has promised, that nobody uses: it is there to be given back.
+    /// Private memory of the system's, zero at first, readable and writable. Its owner says who uses which bytes.
     #[derive(Debug)]
-    pub struct Ballast {
-        at: NonNull<u8>,
+    pub struct Mapping {
+        first: NonNull<u8>,
         len: usize,
     }
 
-    // SAFETY: a mapping that nobody reads or writes isn't tied to a thread.
-    unsafe impl Send for Ballast {}
+    // SAFETY: a mapping isn't tied to a thread, and this type touches no byte of it.
+    unsafe impl Send for Mapping {}
+    // SAFETY: as for Send.
+    unsafe impl Sync for Mapping {}
 
-    impl Ballast {
-        /// `None` if the system refuses.
-        pub fn new(bytes: usize) -> Option<Ballast> {
-            // Writable, so that it counts where the system limits what it promises, and never touched: it costs no memory.
-            let len = bytes
-                .max(1)
-                .checked_next_multiple_of(LARGEST_PAGE)
-                .filter(|&len| len <= isize::MAX as usize)?;
-            let (protection, flags) = (
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            );
-            // SAFETY: the kernel chooses the address of an anonymous mapping, so it overlaps no memory in use.
-            let raw = unsafe { libc::mmap(null_mut(), len, protection, flags, -1, 0) };
-            if raw == libc::MAP_FAILED {
-                return None;
-            }
-            Some(Ballast { at: NonNull::new(raw.cast())?, len })
+    impl Mapping {
+        /// Whole huge pages for `bytes`, at the boundary of one; `None` if the system refuses.
+        pub fn zeroed(bytes: usize, pages: Pages) -> Option<Self> {
+            let len = whole(bytes, HUGE_PAGE)?;
+            let reserved = Self::new(len.checked_add(HUGE_PAGE)?, 0)?;
+            let head = reserved.first.as_ptr().align_offset(HUGE_PAGE);
+            let mapping = reserved.narrowed(head, len)?;
+            // Advice may be refused.
+            mapping.advise(match pages {
+                Pages::Huge => libc::MADV_HUGEPAGE,
+                Pages::Small => libc::MADV_NOHUGEPAGE,
+            });
+            Some(mapping)
         }
 
-        /// Bytes.
+        /// Address space, and memory that the system has promised, to be given back; `None` if the system refuses.
+        pub fn ballast(bytes: usize) -> Option<Self> {
+            // Writable, so that it counts where the system limits what it promises, and never touched: it costs no memory.
+            Self::new(whole(bytes, LARGEST_PAGE)?, libc::MAP_NORESERVE)
+        }
+
+        /// A page that a forked child finds empty; `None` if the system refuses: it is out of memory, or older than
+        /// Linux 4.14.
+        pub fn wiped_by_forks() -> Option<Self> {
+            // Miri knows no such advice.
+            let page = if cfg!(miri) { None } else { Self::new(PAGE, 0) };
+            page.filter(|page| page.advise(libc::MADV_WIPEONFORK))
+        }
+
+        fn new(len: usize, more_flags: libc::c_int) -> Option<Self> {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more_flags;
+            // SAFETY: the kernel chooses the address of an anonymous mapping, so it overlaps no memory in use.
+            let first =
+                unsafe { libc::mmap(null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+            if first == libc::MAP_FAILED {
+                None
+            } else {
+                Some(Self { first: NonNull::new(first.cast())?, len })
+            }
+        }
+
+        /// `len` bytes from byte `begin` on, both whole pages; the rest is freed.
+        fn narrowed(self, begin: usize, len: usize) -> Option<Self> {
+            let whole = ManuallyDrop::new(self);
+            let first = whole.first.as_ptr().wrapping_add(begin);
+            let tail = whole.len - begin - len;
+            // SAFETY: head and tail are whole pages of the mapping, which nobody uses yet.
+            unsafe {
+                if begin > 0 {
+                    libc::munmap(whole.first.as_ptr().cast(), begin);
+                }
+                if tail > 0 {
+                    libc::munmap(first.wrapping_add(len).cast(), tail);
+                }
+            }
+            Some(Self { first: NonNull::new(first)?, len })
+        }
+
+        /// Advice about all of it, none of which changes contents here; whether the system took it.
+        fn advise(&self, advice: libc::c_int) -> bool {
+            // SAFETY: the mapping is this value's, of this length.
+            unsafe { libc::madvise(self.first.as_ptr().cast(), self.len, advice) == 0 }
+        }
+
+        /// The first byte.
+        pub fn first(&self) -> NonNull<u8> {
+            self.first
+        }
+
+        /// Bytes, whole pages.
         pub fn len(&self) -> usize {
             self.len
         }
     }
 
-    impl Drop for Ballast {
+    impl Drop for Mapping {
         fn drop(&mut self) {
-            // SAFETY: the mapping is this value's, of this length, and nobody has a pointer into it.
-            unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
+            // SAFETY: the mapping is this value's, of this length, and its owner lets nobody use it any more.
+            unsafe { libc::munmap(self.first.as_ptr().cast(), self.len) };
         }
     }
 
@@ -224,16 +249,16 @@ mod linux {
     /// Lets the stack of the process's first thread grow now to what work may need; other threads' stacks are there as a
     /// whole. The system lets it grow at a page fault, and kills the process if a limit is in the way. False if it would.
     pub fn grow_stack() -> bool {
-        // SAFETY: both calls have no preconditions.
-        let is_first = unsafe { libc::gettid() == libc::getpid() };
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the structure is complete and outlives the call.
-        let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) } == 0;
+        // SAFETY: the structure is complete and outlives the call; the others have no arguments.
+        let (is_first, known) = unsafe {
+            (libc::gettid() == libc::getpid(), libc::getrlimit(libc::RLIMIT_STACK, &mut limit) == 0)
+        };
         // Most of a small stack may be in use already.
         if !is_first || !known || limit.rlim_cur < 4 * STACK as libc::rlim_t {
             return true;
         }
-        let room = Ballast::new(2 * STACK);
+        let room = Mapping::ballast(2 * STACK);
         let fits = room.is_some();
         drop(room);
         if fits {
@@ -247,17 +272,6 @@ mod linux {
     fn touch_stack() {
         let area = [0u8; STACK];
         std::hint::black_box(&area);
-    }
-
-    /// Frees a mapping.
-    ///
-    /// # Safety
-    /// `ptr` came from [`map_zeroed`] with the same `bytes`, and is not used again.
-    pub unsafe fn unmap(ptr: NonNull<u8>, bytes: usize) {
-        let len = mapped_len(bytes).unwrap_or(bytes);
-        // SAFETY: the caller promises that `ptr` is the mapping that `map_zeroed` made for `bytes`, whose length is
-        // `len`, and that nobody uses it any more.
-        unsafe { libc::munmap(ptr.as_ptr().cast(), len) };
     }
 
     pub fn cache_levels() -> [Option<usize>; 3] {
@@ -325,19 +339,29 @@ mod linux {
 mod portable {
     use std::ptr::NonNull;
 
-    pub const CAN_MAP: bool = false;
+    use crate::memory::Pages;
 
-    pub fn map_zeroed(_bytes: usize, _pages: Pages) -> Option<NonNull<u8>> {
-        None
-    }
+    pub const CAN_MAP: bool = false;
 
     /// Never made, since nothing is ever mapped.
     #[derive(Debug)]
-    pub enum Ballast {}
+    pub enum Mapping {}
 
-    impl Ballast {
-        pub fn new(_bytes: usize) -> Option<Ballast> {
+    impl Mapping {
+        pub fn zeroed(_bytes: usize, _pages: Pages) -> Option<Self> {
             None
+        }
+
+        pub fn ballast(_bytes: usize) -> Option<Self> {
+            None
+        }
+
+        pub fn wiped_by_forks() -> Option<Self> {
+            None
+        }
+
+        pub fn first(&self) -> NonNull<u8> {
+            match *self {}
         }
 
         pub fn len(&self) -> usize {
@@ -349,12 +373,6 @@ mod portable {
     pub fn grow_stack() -> bool {
         true
     }
-
-    /// Never called, since nothing is ever mapped.
-    ///
-    /// # Safety
-    /// None needed.
-    pub unsafe fn unmap(_ptr: NonNull<u8>, _bytes: usize) {}
 }
 
 #[cfg(test)]

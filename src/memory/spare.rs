@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::os::{Ballast, grow_stack};
+use super::os::{Mapping, grow_stack};
 
 /// Whether the allocator is installed that gives the spare back.
 pub(crate) const INSTALLED: bool = cfg!(any(feature = "counting-alloc", test)) && super::os::CAN_MAP;
@@ -44,13 +44,13 @@ thread_local! {
 }
 
 struct Spare {
-    base: Option<Ballast>,
+    base: Option<Mapping>,
     holds: [Slot; HOLDS],
 }
 
 enum Slot {
     Free,
-    Taken(Ballast),
+    Taken(Mapping),
     /// Given back; its [`Hold`] still exists.
     Used,
 }
@@ -63,7 +63,7 @@ impl Spare {
 
     fn bytes(&self) -> usize {
         let held = self.holds.iter().map(|slot| if let Slot::Taken(held) = slot { held.len() } else { 0 });
-        held.sum::<usize>() + self.base.as_ref().map_or(0, Ballast::len)
+        held.sum::<usize>() + self.base.as_ref().map_or(0, Mapping::len)
     }
 
     /// Gives everything back to the system.
@@ -101,7 +101,7 @@ pub(crate) fn ready_for_work() -> bool {
 fn take() -> bool {
     let mut spare = Spare::lock();
     if spare.base.is_none() {
-        spare.base = Ballast::new(BYTES);
+        spare.base = Mapping::ballast(BYTES);
     }
     let there = spare.base.is_some();
     if there {
@@ -148,7 +148,7 @@ impl Hold {
         }
         let mut spare = Spare::lock();
         let slot = spare.holds.iter().position(|slot| matches!(slot, Slot::Free));
-        let held = Ballast::new(bytes)?;
+        let held = Mapping::ballast(bytes)?;
         if let Some(slot) = slot {
             spare.holds[slot] = Slot::Taken(held);
         }

@@ -226,14 +226,13 @@ impl Product<'_> {
             bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             accumulate: self.accumulate,
         };
-        // SAFETY: the rows of X are there, and these columns of Y (or the place) are this worker's.
-        unsafe { weight.multiply(&run) }
-        if scaled {
-            for row in 0..rows.len() {
-                let begin = y.wrapping_add(row * ldy + columns.start);
-                // SAFETY: these columns of the row are this worker's, and the kernel has just written them.
-                let sums = unsafe { std::slice::from_raw_parts_mut(begin, columns.len()) };
-                self.scale_sums(sums, columns.start);
+        // SAFETY: the rows of X are there, and these columns of Y (or the place), which the kernel writes first, are this
+        // worker's.
+        unsafe {
+            weight.multiply(&run);
+            for row in 0..if scaled { rows.len() } else { 0 } {
+                let sums = y.wrapping_add(row * ldy + columns.start);
+                self.scale_sums(std::slice::from_raw_parts_mut(sums, columns.len()), columns.start);
             }
         }
     }

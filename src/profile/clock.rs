@@ -77,7 +77,7 @@ fn counter_ticks() -> u64 {
 /// CPUID 0x80000007, EDX bit 8: one rate in every power state ("invariant TSC").
 #[cfg(target_arch = "x86_64")]
 fn counter_is_steady() -> bool {
-    use crate::cpuid::cpuid;
+    use crate::cpu::cpuid;
     cpuid(0x8000_0000).eax >= 0x8000_0007 && cpuid(0x8000_0007).edx >> 8 & 1 == 1
 }
 

@@ -10,6 +10,7 @@ pub(super) use nothing::{ThreadCounters, why_missing};
 mod linux {
     use std::fs::File;
     use std::io::{Read, Write};
+    use std::mem::MaybeUninit;
     use std::ops::Range;
     use std::sync::atomic::{
         AtomicI32, AtomicU32, AtomicUsize,
@@ -129,8 +130,7 @@ mod linux {
     impl ThreadCounters {
         /// Makes these the calling thread's.
         pub fn attach(&self) {
-            // SAFETY: the call has no arguments and can't fail.
-            self.thread.store(unsafe { libc::gettid() }, Relaxed);
+            self.thread.store(this_thread(), Relaxed);
         }
 
         /// Opens the counters where they aren't, of a thread that lives, and lets them count.
@@ -279,14 +279,23 @@ mod linux {
         }
     }
 
+    /// The calling thread's number in the system.
+    fn this_thread() -> libc::pid_t {
+        // SAFETY: the call has no arguments and can't fail.
+        unsafe { libc::gettid() }
+    }
+
     /// Counters that the system keeps of every thread: the calling one's.
     fn read_usage(counts: &mut Counts) {
-        // SAFETY: a structure of integers, for which zeroes are a valid value.
-        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: `usage` is a live structure of the type that the call writes.
-        if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) } != 0 {
-            return;
-        }
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: `usage` is a live structure of the type that the call writes, and of integers, for which zeroes are a
+        // valid value.
+        let usage = unsafe {
+            if libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) != 0 {
+                return;
+            }
+            usage.assume_init()
+        };
         counts.set(Counter::MinorFaults, usage.ru_minflt as u64);
         counts.set(Counter::MajorFaults, usage.ru_majflt as u64);
         counts.set(Counter::ContextSwitches, (usage.ru_nvcsw + usage.ru_nivcsw) as u64);
@@ -364,8 +373,7 @@ mod linux {
             let mut own = Counts::default();
             let mut files = Counts::default();
             read_usage(&mut own);
-            // SAFETY: the call has no arguments and can't fail.
-            read_files(unsafe { libc::gettid() }, &mut files);
+            read_files(this_thread(), &mut files);
             for counter in [Counter::MinorFaults, Counter::ContextSwitches] {
                 let [own, files] = [own, files].map(|counts| counts.get(counter).unwrap());
                 assert!(files >= own && files - own < 100, "{counter:?}: {own} {files}");

@@ -13,6 +13,7 @@ use super::node::{Node, NodeReading, add};
 use super::os::ThreadCounters;
 use super::trace::Events;
 use super::{Zone, clock};
+use crate::cpu::{Cache, prefetch_line};
 
 /// Nodes of a thread's tree, the root included.
 const NODES: usize = 1024;
@@ -135,20 +136,6 @@ impl Path {
     pub const ROOT: Path = Path { len: 0, zones: [0; DEPTH], counted: false };
 }
 
-/// Prefetches a cache line, where the processor has an instruction for it.
-#[inline(always)]
-fn prefetch<T>(place: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has the instruction; it changes no memory and never faults.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-            std::ptr::from_ref(place).cast(),
-        );
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
-}
-
 impl Table {
     /// An empty table that lives for ever (tables are reused, never freed); `None` where memory is short.
     pub fn leak_new() -> Option<&'static Table> {
@@ -156,6 +143,13 @@ impl Table {
         // SAFETY: a Table is not zero-sized; zeroes are a valid one, as all its fields are atomics; and the
         // allocation is never freed.
         unsafe { alloc_zeroed(layout).cast::<Table>().as_ref() }
+    }
+
+    /// The thread's events, while a trace is under way or was.
+    #[inline]
+    pub fn events(&self) -> Option<&'static Events> {
+        // SAFETY: null, or a buffer that was leaked, so that it lives as long as the process.
+        unsafe { self.events.load(Acquire).as_ref() }
     }
 
     /// Opens a scope below the current node, now or at a moment already read, with its counters if it is `counted`;
@@ -186,7 +180,7 @@ impl Table {
         frame.outer_peak.store(outer_peak as u64, Relaxed);
         self.current.store(node, Relaxed);
         self.depth.store(depth + 1, Relaxed);
-        prefetch(&self.nodes[node as usize].children[Zone::Barrier.index()]);
+        prefetch_line(&self.nodes[node as usize].children[Zone::Barrier.index()], Cache::L1);
         frame.counted.store(counted, Relaxed);
         if counted {
             self.began[depth as usize].store(&self.counters.read(true));
@@ -231,8 +225,7 @@ impl Table {
             self.nodes[number as usize].count_allocations(own, peak);
         }
         self.push(number, role, [ticks, self_ticks, flops, bytes]);
-        // SAFETY: null, or a buffer that was leaked, so that it lives as long as the process.
-        if let Some(events) = unsafe { self.events.load(Acquire).as_ref() } {
+        if let Some(events) = self.events() {
             events.push(
                 self.nodes[number as usize].zone.load(Relaxed),
                 token.depth,

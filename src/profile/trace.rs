@@ -125,8 +125,7 @@ pub fn start(capacity: usize) -> Result<()> {
     }
     CAPACITY.store(capacity, Relaxed);
     for table in &registry.tables {
-        // SAFETY: null, or a buffer that was leaked, so that it lives as long as the process.
-        match unsafe { table.events.load(Acquire).as_ref() } {
+        match table.events() {
             Some(events) if events.has_room(capacity) => events.clear(),
             _ => table.events.store(ptr::from_ref(Events::leak_new(capacity)?).cast_mut(), Release),
         }
@@ -154,9 +153,12 @@ pub fn stop() -> Trace {
 
 /// Number of scopes noted since the last [`start`], so far.
 pub(super) fn noted() -> usize {
-    // SAFETY: null, or a buffer that was leaked, so that it lives as long as the process.
-    let events = |table: &&super::table::Table| unsafe { table.events.load(Acquire).as_ref() };
-    pool::registry().tables.iter().filter_map(events).map(|events| events.len.load(Acquire)).sum()
+    pool::registry()
+        .tables
+        .iter()
+        .filter_map(|table| table.events())
+        .map(|events| events.len.load(Acquire))
+        .sum()
 }
 
 /// The scopes noted since the last [`start`], so far.
@@ -166,8 +168,7 @@ pub fn last() -> Trace {
     let (began, ns_per_tick) = (BEGAN.load(Relaxed), clock::ns_per_tick());
     let ns = |ticks: u64| (ticks as f64 * ns_per_tick) as u64;
     for (thread, table) in registry.tables.iter().enumerate() {
-        // SAFETY: null, or a buffer that was leaked, so that it lives as long as the process.
-        let Some(events) = (unsafe { table.events.load(Acquire).as_ref() }) else { continue };
+        let Some(events) = table.events() else { continue };
         let len = events.len.load(Acquire);
         trace.dropped += events.lost.load(Relaxed);
         let mut first = None;

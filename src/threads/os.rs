@@ -5,93 +5,52 @@
 
 #[cfg(target_os = "linux")]
 pub(super) use linux::Futex;
-#[cfg(target_os = "linux")]
-use linux::Page;
 #[cfg(not(target_os = "linux"))]
 pub(super) use portable::Futex;
-#[cfg(not(target_os = "linux"))]
-use portable::Page;
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::memory::Mapping;
 
 /// The process that made an object.
 #[derive(Debug)]
 pub(crate) struct Home {
-    /// Asking for the process's number is a system call; a small kernel takes little longer.
-    page: Option<Page>,
+    /// A page with a mark that a forked child doesn't see. Asking for the process's number is a system call; a small
+    /// kernel takes little longer.
+    page: Option<Mapping>,
     process: u32,
 }
 
 impl Home {
     /// The calling process.
     pub fn here() -> Self {
-        Self { page: Page::new(), process: std::process::id() }
+        let page = Mapping::wiped_by_forks();
+        page.iter().for_each(|page| mark(page).store(1, Relaxed));
+        Self { page, process: std::process::id() }
     }
 
     /// Whether the calling process is the one that made this.
     #[inline]
     pub fn is_here(&self) -> bool {
         match &self.page {
-            Some(page) => page.is_marked(),
+            Some(page) => mark(page).load(Relaxed) != 0,
             None => std::process::id() == self.process,
         }
     }
 }
 
+/// The number at the beginning of a page.
+#[inline]
+fn mark(page: &Mapping) -> &AtomicU32 {
+    // SAFETY: a mapping begins at the boundary of a page, and is readable and writable as long as it lives; zeroes are a
+    // number, and nobody else uses its bytes.
+    unsafe { page.first().cast().as_ref() }
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::ptr::{NonNull, null, null_mut};
-    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-    /// Bytes to map: the system rounds them up to a page.
-    const PAGE: usize = 4096;
-
-    /// A page with a mark that a forked child doesn't see.
-    #[derive(Debug)]
-    pub struct Page(NonNull<AtomicU32>);
-
-    // SAFETY: the page belongs to this value, isn't tied to a thread, and is only read after `new`.
-    unsafe impl Send for Page {}
-    // SAFETY: as for Send.
-    unsafe impl Sync for Page {}
-
-    impl Page {
-        /// `None` if the system refuses: it is out of memory, or older than Linux 4.14.
-        pub fn new() -> Option<Self> {
-            // Miri knows no such advice.
-            if cfg!(miri) {
-                return None;
-            }
-            let (protection, flags) =
-                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-            // SAFETY: the kernel chooses the address of an anonymous mapping, so it overlaps no memory in use.
-            let raw = unsafe { libc::mmap(null_mut(), PAGE, protection, flags, -1, 0) };
-            if raw == libc::MAP_FAILED {
-                return None;
-            }
-            let page = Self(NonNull::new(raw.cast())?);
-            // SAFETY: the advice is about the mapping just made, which has no contents yet.
-            let refused = unsafe { libc::madvise(raw, PAGE, libc::MADV_WIPEONFORK) } != 0;
-            page.number().store(1, Relaxed);
-            (!refused).then_some(page)
-        }
-
-        #[inline]
-        pub fn is_marked(&self) -> bool {
-            self.number().load(Relaxed) != 0
-        }
-
-        #[inline]
-        fn number(&self) -> &AtomicU32 {
-            // SAFETY: the mapping is aligned, readable and writable, and lives until the drop; zeroes are a number.
-            unsafe { self.0.as_ref() }
-        }
-    }
-
-    impl Drop for Page {
-        fn drop(&mut self) {
-            // SAFETY: the mapping is this value's, of this length, and nobody uses it any more.
-            unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE) };
-        }
-    }
+    use std::ptr::null;
+    use std::sync::atomic::AtomicU32;
 
     /// A number on which threads can sleep.
     pub struct Futex {
@@ -129,22 +88,6 @@ mod linux {
 mod portable {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
     use std::sync::{Condvar, Mutex, PoisonError};
-
-    /// There is no such page: never made.
-    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "its tests are those of `Home`"))]
-    #[derive(Debug)]
-    pub enum Page {}
-
-    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "its tests are those of `Home`"))]
-    impl Page {
-        pub fn new() -> Option<Self> {
-            None
-        }
-
-        pub fn is_marked(&self) -> bool {
-            match *self {}
-        }
-    }
 
     /// A number on which threads can sleep.
     pub struct Futex {

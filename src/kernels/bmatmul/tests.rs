@@ -5,6 +5,7 @@
 use super::*;
 use crate::kernels::matmul::Source;
 use crate::kernels::reference;
+use crate::memory::Mapping;
 use crate::testing::noise;
 use half::bf16;
 
@@ -24,30 +25,25 @@ struct Guarded {
     begin: *mut u8,
     len: usize,
     shift: usize,
-    mapping: (*mut u8, usize),
+    /// Keeps the bytes.
+    _mapping: Option<Mapping>,
 }
 
 impl Guarded {
     #[cfg(target_os = "linux")]
     fn new(len: usize, shift: usize) -> Self {
         const PAGE: usize = 4096;
-        let whole = (len + shift).next_multiple_of(PAGE) + PAGE;
-        // SAFETY: a new mapping, whose last page is then closed.
-        let base: *mut u8 = unsafe {
-            let access = libc::PROT_READ | libc::PROT_WRITE;
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let base = libc::mmap(std::ptr::null_mut(), whole, access, flags, -1, 0);
-            assert!(base != libc::MAP_FAILED);
-            assert_eq!(libc::mprotect(base.byte_add(whole - PAGE), PAGE, libc::PROT_NONE), 0);
-            base.cast()
-        };
-        Self { begin: base.wrapping_add(whole - PAGE - shift - len), len, shift, mapping: (base, whole) }
+        let mapping = Mapping::ballast(len + shift + PAGE).unwrap();
+        let end = mapping.first().as_ptr().wrapping_add(mapping.len() - PAGE);
+        // SAFETY: the last page of the mapping, which nobody uses.
+        assert_eq!(unsafe { libc::mprotect(end.cast(), PAGE, libc::PROT_NONE) }, 0);
+        Self { begin: end.wrapping_sub(shift + len), len, shift, _mapping: Some(mapping) }
     }
 
     #[cfg(not(target_os = "linux"))]
     fn new(len: usize, shift: usize) -> Self {
         let base = Box::leak(vec![0u8; len + shift].into_boxed_slice()).as_mut_ptr();
-        Self { begin: base, len, shift, mapping: (base, 0) }
+        Self { begin: base, len, shift, _mapping: None }
     }
 
     fn bytes(&mut self) -> &mut [u8] {
@@ -60,16 +56,6 @@ impl Guarded {
         let bytes = values.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<_>>();
         guarded.bytes().copy_from_slice(&bytes);
         guarded
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        #[cfg(target_os = "linux")]
-        // SAFETY: the mapping is this value's.
-        unsafe {
-            libc::munmap(self.mapping.0.cast(), self.mapping.1);
-        }
     }
 }
 

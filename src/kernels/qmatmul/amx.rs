@@ -10,11 +10,11 @@ use super::activations::{HALF_SUMS, MAGIC, RECORD, RowParts, SCALE, SCALED_SUM};
 use super::form::{self, Format, STEP};
 use super::sweep;
 use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
+use crate::cpu::{Cache, prefetch_line};
 use crate::isa::amx::{self, COLUMNS, ROWS, TILE_BYTES};
 use crate::isa::{Amx, Avx512Vnni, Isa, SimdBody};
 use crate::kernels::portion::Portion;
 use crate::quant::BLOCK;
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 
@@ -308,8 +308,7 @@ impl<F: Format> Stretch<'_, F> {
             let row = self.task.x(group, r);
             let fetch = |begin: usize, bytes: usize| {
                 for at in (0..bytes).step_by(LINE) {
-                    // SAFETY: any address will do.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(begin + at).cast()) };
+                    prefetch_line(row.wrapping_add(begin + at), Cache::L1);
                 }
             };
             fetch(self.begin * BLOCK, CHUNK * BLOCK);

@@ -81,11 +81,7 @@ impl Softmax {
     /// # Errors
     /// [`Error::InvalidArgument`] where the lengths differ or are no whole number of rows.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize, weighing: Weighing) -> Result<()> {
-        let rows = whole_rows(src.len(), dst.len(), cols)?;
-        let args = adjoining(src.as_ptr(), dst.as_mut_ptr(), rows, cols, weighing)?;
-        // SAFETY: both slices hold `rows` rows of `cols`, and the output is borrowed mutably; the mask was checked.
-        unsafe { self.run(&args) };
-        Ok(())
+        apply(&self.code, Some(src), dst, cols, weighing)
     }
 
     /// Softmax of adjoining rows of `cols`, in place.
@@ -93,12 +89,7 @@ impl Softmax {
     /// # Errors
     /// [`Error::InvalidArgument`] where the length is no whole number of rows.
     pub fn apply_in_place(&self, x: &mut [f32], cols: usize, weighing: Weighing) -> Result<()> {
-        let rows = whole_rows(x.len(), x.len(), cols)?;
-        let x = x.as_mut_ptr();
-        let args = adjoining(x, x, rows, cols, weighing)?;
-        // SAFETY: the slice holds `rows` rows of `cols` and is borrowed mutably; the mask was checked.
-        unsafe { self.run(&args) };
-        Ok(())
+        apply(&self.code, None, x, cols, weighing)
     }
 
     /// Softmax of the rows that `args` describes.
@@ -113,20 +104,22 @@ impl Softmax {
     }
 }
 
-/// The arguments for rows without gaps, once it is known that the mask has its rows.
-fn adjoining(
-    src: *const f32,
-    dst: *mut f32,
-    rows: usize,
+/// Runs a kernel on rows of `cols` without gaps; without `src`, in place.
+fn apply(
+    code: &Code<SoftmaxArgs>,
+    src: Option<&[f32]>,
+    dst: &mut [f32],
     cols: usize,
     Weighing { scale, causal, mask }: Weighing,
-) -> Result<SoftmaxArgs> {
+) -> Result<()> {
+    let rows = whole_rows(src.map_or(dst.len(), <[f32]>::len), dst.len(), cols)?;
+    let dst = dst.as_mut_ptr();
     let mask_len = mask.map_or(0, <[f32]>::len);
     if mask.is_some() && mask_len != rows * cols && mask_len != cols {
         return Err(Error::invalid(format!("a mask of {mask_len} floats for {rows} rows of {cols}")));
     }
-    Ok(SoftmaxArgs {
-        src,
+    let args = SoftmaxArgs {
+        src: src.map_or(dst.cast_const(), <[f32]>::as_ptr),
         src_stride: cols,
         dst,
         dst_stride: cols,
@@ -136,7 +129,11 @@ fn adjoining(
         causal,
         mask: mask.map_or(null(), <[f32]>::as_ptr),
         mask_stride: if mask_len == cols { 0 } else { cols },
-    })
+    };
+    // SAFETY: `select` has proved the level; both slices hold `rows` rows of `cols`, the mask its rows, and the output is
+    // borrowed mutably.
+    unsafe { code.run(&args) };
+    Ok(())
 }
 
 /// Logarithm of the softmax: x − max − ln Σ e^(x − max), for each row.
@@ -161,11 +158,7 @@ impl LogSoftmax {
     /// # Errors
     /// [`Error::InvalidArgument`] where the lengths differ or are no whole number of rows.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize) -> Result<()> {
-        let rows = whole_rows(src.len(), dst.len(), cols)?;
-        let args = adjoining(src.as_ptr(), dst.as_mut_ptr(), rows, cols, Weighing::default())?;
-        // SAFETY: both slices hold `rows` rows of `cols`, and the output is borrowed mutably.
-        unsafe { self.run(&args) };
-        Ok(())
+        apply(&self.code, Some(src), dst, cols, Weighing::default())
     }
 
     /// Logarithm of the softmax of the rows that `args` describes.

@@ -23,11 +23,7 @@ pub(super) struct MapArgs<const N: usize> {
 
 /// Maps as many elements as all slices have.
 pub(super) fn apply<const N: usize>(code: &Code<MapArgs<N>>, factor: f32, src: [&[f32]; N], dst: &mut [f32]) {
-    let n = src.iter().fold(dst.len(), |n, src| n.min(src.len()));
-    debug_assert!(dst.len() == n && src.iter().all(|src| src.len() == n), "arrays of different lengths");
-    let args = MapArgs { factor, src: src.map(<[f32]>::as_ptr), dst: dst.as_mut_ptr(), n };
-    // SAFETY: `select` has proved the level; all slices hold n floats, and the output is borrowed mutably.
-    unsafe { code.run(&args) }
+    run(code, factor, src.map(Some), dst);
 }
 
 /// Maps as many elements as all slices have; `x` is the output and the first input, `rest` are the other inputs.
@@ -38,15 +34,24 @@ pub(super) fn apply_in_place<const N: usize, const M: usize>(
     rest: [&[f32]; M],
 ) {
     const { assert!(N == M + 1) };
-    let n = rest.iter().fold(x.len(), |n, src| n.min(src.len()));
-    debug_assert!(x.len() == n && rest.iter().all(|src| src.len() == n), "arrays of different lengths");
-    // One pointer for reading and writing: another one, from a shared borrow, would end with the first write.
-    let dst = x.as_mut_ptr();
-    let mut src = [dst.cast_const(); N];
+    let mut src = [None; N];
     for (src, rest) in src[1..].iter_mut().zip(rest) {
-        *src = rest.as_ptr();
+        *src = Some(rest);
     }
-    // SAFETY: `select` has proved the level; all slices hold n floats, and the output is the first input.
+    run(code, factor, src, x);
+}
+
+/// Maps as many elements as all slices have; an input that is `None` is the output.
+#[inline(always)]
+fn run<const N: usize>(code: &Code<MapArgs<N>>, factor: f32, src: [Option<&[f32]>; N], dst: &mut [f32]) {
+    let lengths = src.iter().flatten().map(|src| src.len());
+    let n = lengths.clone().fold(dst.len(), usize::min);
+    debug_assert!(dst.len() == n && lengths.clone().all(|len| len == n), "arrays of different lengths");
+    // One pointer for reading and writing: another one, from a shared borrow, would end with the first write.
+    let dst = dst.as_mut_ptr();
+    let src = src.map(|src| src.map_or(dst.cast_const(), <[f32]>::as_ptr));
+    // SAFETY: `select` has proved the level; all slices hold n floats, the output is borrowed mutably, and an input is the
+    // output or apart from it.
     unsafe { code.run(&MapArgs { factor, src, dst, n }) }
 }
 

@@ -100,23 +100,6 @@ impl Linear {
     fn is_added_scaled(&self) -> bool {
         self.accumulate && self.parts[0].scale != 1.0
     }
-
-    /// Adds a scaled product to `out`.
-    ///
-    /// # Safety
-    /// As [`Step::run`].
-    unsafe fn run_added_scaled(&self, walk: &Walk<'_>, at: &At<'_>) {
-        let out = walk.view(self.out, at.worker);
-        let product = self.parts[0].product(walk, at.worker, out, false);
-        let call = |x: Beside<1>| {
-            // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
-            unsafe { rowwise::add(&walk.kernels.unary.add, &x, out) }
-        };
-        let then = Then { unit: 1, call };
-        // SAFETY: the pass contract: no worker writes the input, and each takes other columns and rows from the shares;
-        // the pass reserved as much scratch memory as `Step::scratch` says.
-        unsafe { linear::beside(at.worker, &at.schedule.shares, [&product], walk.scratch(at.worker), then) }
-    }
 }
 
 impl Step for Linear {
@@ -143,12 +126,19 @@ impl Step for Linear {
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        if self.is_added_scaled() {
-            // SAFETY: the contract of `Step::run`, which the caller upholds, is also that of this function.
-            return unsafe { self.run_added_scaled(walk, at) };
-        }
         let (worker, shares) = (at.worker, &at.schedule.shares);
         let out = walk.view(self.out, worker);
+        if self.is_added_scaled() {
+            let product = self.parts[0].product(walk, worker, out, false);
+            let call = |x: Beside<1>| {
+                // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
+                unsafe { rowwise::add(&walk.kernels.unary.add, &x, out) }
+            };
+            let then = Then { unit: 1, call };
+            // SAFETY: the pass contract: no worker writes the input, and each takes other columns and rows from the
+            // shares; the pass reserved as much scratch memory as `Step::scratch` says.
+            return unsafe { linear::beside(worker, shares, [&product], walk.scratch(worker), then) };
+        }
         let products = self.parts.map(|part| part.product(walk, worker, out, self.accumulate));
         let products = &products[..self.count];
         let Some(heads) = &self.heads else {

@@ -71,7 +71,7 @@ mod header {
     use super::variable;
 
     /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-    const SECTIONS: [&str; 24] = [
+    const SECTIONS: [&str; 25] = [
         "version",
         "status",
         "log",
@@ -84,6 +84,7 @@ mod header {
         "sampler",
         "generate",
         "profile",
+        "counters",
         "profile_export",
         "kernels",
         "packed",

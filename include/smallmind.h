@@ -811,6 +811,146 @@ sm_status sm_generate(sm_context *context,
  * workers share: it is one call, and the time of the other workers is in `cpu_ns`.
  */
 
+// Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds of the threads that
+// called it, summed where several did.
+typedef struct {
+    // The method, such as "linear.qkv"; never freed, and the same pointer each time.
+    const char *name;
+    // Index of the caller in the same array, smaller than this one's; -1 for none.
+    int64_t parent;
+    // Callers above it.
+    uint64_t depth;
+    // Calls that ended.
+    uint64_t calls;
+    // Threads that worked in it.
+    uint64_t threads;
+    // Time in it, methods that it called included.
+    uint64_t total_ns;
+    // The same on the thread with most: the time it took where threads call it side by side.
+    uint64_t busiest_ns;
+    // Time in it, methods that it called left out.
+    uint64_t self_ns;
+    // Shortest call.
+    uint64_t min_ns;
+    // Mean of the calls.
+    uint64_t mean_ns;
+    // Longest call.
+    uint64_t max_ns;
+    // Standard deviation of the calls.
+    uint64_t std_ns;
+    // Half of the calls took no longer (within 6 %, as the next two).
+    uint64_t p50_ns;
+    // 95 % of the calls took no longer.
+    uint64_t p95_ns;
+    // 99 % of the calls took no longer.
+    uint64_t p99_ns;
+    // Floating-point operations; a multiplication with an addition is two.
+    uint64_t flops;
+    // Bytes that had to be read or written.
+    uint64_t bytes;
+    // Bytes allocated, methods that it called included.
+    uint64_t alloc_bytes;
+    // Allocations, likewise.
+    uint64_t alloc_count;
+    // 10^9 operations a second.
+    double gflops;
+    // 10^9 bytes a second.
+    double gbps;
+    // Time that all threads worked in it, waiting at barriers left out.
+    uint64_t cpu_ns;
+    // Time that all threads waited at barriers in it.
+    uint64_t idle_ns;
+    // Bytes allocated in it, methods that it called left out.
+    uint64_t self_alloc_bytes;
+    // Most bytes that one call held at once, beyond what its thread held when it began.
+    uint64_t peak_bytes;
+    // Operations for each byte; 0 where no bytes were declared.
+    double intensity;
+    // `gflops` as a share of the machine's limit at this intensity when the bytes come from memory: above 1
+    // where they come from a cache. 0 where no operations were declared, and before `sm_profile_calibrate`.
+    double roof_share;
+} sm_method_stats;
+
+// Figures of the whole profile.
+typedef struct {
+    // Nanoseconds that recording was on since the last reset: shares of time are shares of these.
+    uint64_t wall_ns;
+    // Calls that could not be recorded, as when there are more zones or deeper ones than the tables hold; 0 unless
+    // something is amiss.
+    uint64_t dropped;
+    // Length of a tick of the clock in nanoseconds: no time is known better.
+    double ns_per_tick;
+    // Zones that ended after the one around them, or not before their thread did, and ends without a beginning.
+    uint64_t unbalanced;
+} sm_profile_info;
+
+// Switches recording on (1) or off (0). The record stays until `sm_profile_reset`.
+sm_status sm_profile_enable(int32_t on);
+
+// Stores in `*on` whether recording is on.
+sm_status sm_profile_enabled(int32_t *on);
+
+// Forgets the record. Zones that are open count from now on.
+sm_status sm_profile_reset(void);
+
+// Measures the machine's limits on so many threads, for `roof_share` and the pictures. This takes some tenths of a
+// second the first time, and no time later.
+sm_status sm_profile_calibrate(size_t threads);
+
+// Writes the figures of every method below every caller, callers before those they called. `stride` is
+// `sizeof(sm_method_stats)`.
+//
+// While other threads work, there may be more methods than a moment before: ask again when told that the
+// buffer is too small.
+sm_status sm_profile_snapshot(sm_method_stats *stats,
+                              size_t stride,
+                              size_t capacity,
+                              size_t *count);
+
+// The same with one entry a method, wherever it was called, the longest first; `parent` is -1.
+sm_status sm_profile_methods(sm_method_stats *stats, size_t stride, size_t capacity, size_t *count);
+
+// The same tree as that of `sm_profile_snapshot`, of one context's calls alone.
+//
+// `SM_STATUS_UNSUPPORTED` where too many contexts had a profile of their own when it was created (32; a reset
+// frees those of contexts that are gone).
+sm_status sm_profile_context_snapshot(const sm_context *context,
+                                      sm_method_stats *stats,
+                                      size_t stride,
+                                      size_t capacity,
+                                      size_t *count);
+
+// Opens a zone of your own on this thread: until `sm_profile_zone_end`, its time and allocations, and the library's
+// calls on this thread, stand below `name`. Zones of a thread nest. Its counters are read too: see
+// `sm_profile_counters`.
+//
+// One `sm_profile_zone_end` belongs to it, even where this returns an error. More names (160), or deeper nesting
+// (64), than there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a
+// name that is empty, longer than 120 bytes, no UTF-8, or has control characters.
+sm_status sm_profile_zone_begin(const char *name);
+
+// Adds work to the zone of your own that this thread opened last: floating-point operations (a multiplication with
+// an addition is two), and bytes that had to be read or written. Nothing where none is open.
+sm_status sm_profile_zone_work(uint64_t flops,
+                               uint64_t bytes);
+
+// Closes the zone of your own that this thread opened last. `SM_STATUS_INVALID_ARGUMENT`, and one more in
+// `unbalanced`, where none is open.
+sm_status sm_profile_zone_end(void);
+
+// Writes the figures of the whole profile. `struct_size` is `sizeof(sm_profile_info)`.
+sm_status sm_profile_describe(sm_profile_info *info, size_t struct_size);
+
+// The profile as a table for people, lines of UTF-8.
+sm_status sm_profile_report(char *text, size_t capacity, size_t *length);
+
+/*
+ * Counters and threads
+ * ====================
+ * What the system counted while recording was on (page faults, context switches and, where it grants them, cycles,
+ * instructions and misses), by zone and thread, and each thread's time.
+ */
+
 // Counters are not read, and not opened.
 #define SM_COUNT_NOTHING 0
 
@@ -896,79 +1036,6 @@ typedef struct {
     uint64_t idle_ns;
 } sm_thread_stats;
 
-// Figures of one method below one caller: a node of the tree of calls. Times are nanoseconds of the threads that
-// called it, summed where several did.
-typedef struct {
-    // The method, such as "linear.qkv"; never freed, and the same pointer each time.
-    const char *name;
-    // Index of the caller in the same array, smaller than this one's; -1 for none.
-    int64_t parent;
-    // Callers above it.
-    uint64_t depth;
-    // Calls that ended.
-    uint64_t calls;
-    // Threads that worked in it.
-    uint64_t threads;
-    // Time in it, methods that it called included.
-    uint64_t total_ns;
-    // The same on the thread with most: the time it took where threads call it side by side.
-    uint64_t busiest_ns;
-    // Time in it, methods that it called left out.
-    uint64_t self_ns;
-    // Shortest call.
-    uint64_t min_ns;
-    // Mean of the calls.
-    uint64_t mean_ns;
-    // Longest call.
-    uint64_t max_ns;
-    // Standard deviation of the calls.
-    uint64_t std_ns;
-    // Half of the calls took no longer (within 6 %, as the next two).
-    uint64_t p50_ns;
-    // 95 % of the calls took no longer.
-    uint64_t p95_ns;
-    // 99 % of the calls took no longer.
-    uint64_t p99_ns;
-    // Floating-point operations; a multiplication with an addition is two.
-    uint64_t flops;
-    // Bytes that had to be read or written.
-    uint64_t bytes;
-    // Bytes allocated, methods that it called included.
-    uint64_t alloc_bytes;
-    // Allocations, likewise.
-    uint64_t alloc_count;
-    // 10^9 operations a second.
-    double gflops;
-    // 10^9 bytes a second.
-    double gbps;
-    // Time that all threads worked in it, waiting at barriers left out.
-    uint64_t cpu_ns;
-    // Time that all threads waited at barriers in it.
-    uint64_t idle_ns;
-    // Bytes allocated in it, methods that it called left out.
-    uint64_t self_alloc_bytes;
-    // Most bytes that one call held at once, beyond what its thread held when it began.
-    uint64_t peak_bytes;
-    // Operations for each byte; 0 where no bytes were declared.
-    double intensity;
-    // `gflops` as a share of the machine's limit at this intensity when the bytes come from memory: above 1
-    // where they come from a cache. 0 where no operations were declared, and before `sm_profile_calibrate`.
-    double roof_share;
-} sm_method_stats;
-
-// Figures of the whole profile.
-typedef struct {
-    // Nanoseconds that recording was on since the last reset: shares of time are shares of these.
-    uint64_t wall_ns;
-    // Calls that could not be recorded, as when there are more zones or deeper ones than the tables hold; 0 unless
-    // something is amiss.
-    uint64_t dropped;
-    // Length of a tick of the clock in nanoseconds: no time is known better.
-    double ns_per_tick;
-    // Zones that ended after the one around them, or not before their thread did, and ends without a beginning.
-    uint64_t unbalanced;
-} sm_profile_info;
-
 // Chooses which counters are read while recording is on: `SM_COUNT_*`. A thread takes up to ten file descriptors for
 // it, all threads together at most a quarter of those that the process may have.
 sm_status sm_profile_count(int32_t what);
@@ -988,66 +1055,6 @@ sm_status sm_profile_threads(sm_thread_stats *threads,
                              size_t stride,
                              size_t capacity,
                              size_t *count);
-
-// Switches recording on (1) or off (0). The record stays until `sm_profile_reset`.
-sm_status sm_profile_enable(int32_t on);
-
-// Stores in `*on` whether recording is on.
-sm_status sm_profile_enabled(int32_t *on);
-
-// Forgets the record. Zones that are open count from now on.
-sm_status sm_profile_reset(void);
-
-// Measures the machine's limits on so many threads, for `roof_share` and the pictures. This takes some tenths of a
-// second the first time, and no time later.
-sm_status sm_profile_calibrate(size_t threads);
-
-// Writes the figures of every method below every caller, callers before those they called. `stride` is
-// `sizeof(sm_method_stats)`.
-//
-// While other threads work, there may be more methods than a moment before: ask again when told that the
-// buffer is too small.
-sm_status sm_profile_snapshot(sm_method_stats *stats,
-                              size_t stride,
-                              size_t capacity,
-                              size_t *count);
-
-// The same with one entry a method, wherever it was called, the longest first; `parent` is -1.
-sm_status sm_profile_methods(sm_method_stats *stats, size_t stride, size_t capacity, size_t *count);
-
-// The same tree as that of `sm_profile_snapshot`, of one context's calls alone.
-//
-// `SM_STATUS_UNSUPPORTED` where too many contexts had a profile of their own when it was created (32; a reset
-// frees those of contexts that are gone).
-sm_status sm_profile_context_snapshot(const sm_context *context,
-                                      sm_method_stats *stats,
-                                      size_t stride,
-                                      size_t capacity,
-                                      size_t *count);
-
-// Opens a zone of your own on this thread: until `sm_profile_zone_end`, its time and allocations, and the library's
-// calls on this thread, stand below `name`. Zones of a thread nest. Its counters are read too: see
-// `sm_profile_counters`.
-//
-// One `sm_profile_zone_end` belongs to it, even where this returns an error. More names (160), or deeper nesting
-// (64), than there is room for is no error: such a zone is counted in `dropped`. `SM_STATUS_INVALID_ARGUMENT` for a
-// name that is empty, longer than 120 bytes, no UTF-8, or has control characters.
-sm_status sm_profile_zone_begin(const char *name);
-
-// Adds work to the zone of your own that this thread opened last: floating-point operations (a multiplication with
-// an addition is two), and bytes that had to be read or written. Nothing where none is open.
-sm_status sm_profile_zone_work(uint64_t flops,
-                               uint64_t bytes);
-
-// Closes the zone of your own that this thread opened last. `SM_STATUS_INVALID_ARGUMENT`, and one more in
-// `unbalanced`, where none is open.
-sm_status sm_profile_zone_end(void);
-
-// Writes the figures of the whole profile. `struct_size` is `sizeof(sm_profile_info)`.
-sm_status sm_profile_describe(sm_profile_info *info, size_t struct_size);
-
-// The profile as a table for people, lines of UTF-8.
-sm_status sm_profile_report(char *text, size_t capacity, size_t *length);
 
 /*
  * Profile: files and pictures

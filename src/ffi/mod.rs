@@ -53,6 +53,7 @@ pub mod attention;
 pub mod bf16;
 pub mod chat;
 pub mod context;
+pub mod counters;
 pub mod elementwise;
 pub mod gated;
 pub mod generate;

@@ -280,8 +280,8 @@ mod tests {
         assert_complete::<packed::sm_matrix_params>();
         assert_complete::<profile::sm_method_stats>();
         assert_complete::<profile::sm_profile_info>();
-        assert_complete::<profile::sm_thread_stats>();
-        assert_complete::<profile::sm_zone_counters>();
+        assert_complete::<counters::sm_thread_stats>();
+        assert_complete::<counters::sm_zone_counters>();
         assert_complete::<random::sm_gpt_params>();
         assert_complete::<rows::sm_add_norm_params>();
         assert_complete::<rows::sm_rows_params>();

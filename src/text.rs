@@ -50,7 +50,7 @@ pub(crate) fn quoted_bytes(bytes: &[u8]) -> String {
 }
 
 /// The first `max` characters of a text.
-pub(crate) fn shortened(text: &str, max: usize) -> &str {
+pub fn shortened(text: &str, max: usize) -> &str {
     text.char_indices().nth(max).map_or(text, |(cut, _)| &text[..cut])
 }
 

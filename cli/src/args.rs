@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::Styles;
 use clap::{Arg, Args as Group, Command as Syntax, CommandFactory, FromArgMatches, Parser, Subcommand};
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
@@ -11,14 +11,15 @@ use smallmind::model::GptConfig;
 use crate::conditions::Conditions;
 use crate::profile::args::{Baseline, Profile};
 use crate::values::{
-    activations, cache_type, min_p, repeat_penalty, rope, shape, stop, temperature, thread_count, top_p,
+    activations, cache_type, count, min_p, repeat_penalty, rope, seed, shape, stop, temperature,
+    thread_count, top_p, whole,
 };
 
 /// The syntax of a random model's shape, in help.
 const SHAPE: &str = "small|medium|VOCAB,CONTEXT,DIM,LAYERS,HEADS";
 
-/// Value names of options that take a number with a fraction.
-const FRACTIONS: [&str; 5] = ["T", "P", "R", "X", "PCT"];
+/// Value names of options that take numbers.
+const NUMBERS: [&str; 8] = ["N", "K", "T", "P", "R", "X", "PCT", SHAPE];
 
 /// Runs small language models on the CPU.
 #[derive(Parser)]
@@ -42,7 +43,12 @@ pub struct Args {
 impl Args {
     /// The arguments of this process.
     pub fn read() -> Result<Args, clap::Error> {
-        Args::from_arg_matches(&Args::syntax().try_get_matches()?)
+        match Args::syntax().styles(Styles::plain()).try_get_matches() {
+            Ok(matches) => Args::from_arg_matches(&matches),
+            // Help is more pleasant with styles; an error's text is told from what was typed without them.
+            Err(error) if !error.use_stderr() => Args::syntax().try_get_matches().and(Err(error)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The whole syntax.
@@ -54,13 +60,9 @@ impl Args {
 /// Lets what looks like an option reach an option that takes a number, which then says what is wrong with it.
 fn numbers_may_be_negative(syntax: Syntax) -> Syntax {
     let arg = |arg: Arg| {
-        let fraction = arg.get_value_names().is_some_and(|names| FRACTIONS.contains(&names[0].as_str()));
-        match arg.get_action().takes_values() && !arg.is_positional() {
-            // -inf and -NaN too.
-            true if fraction => arg.allow_hyphen_values(true),
-            true => arg.allow_negative_numbers(true),
-            false => arg,
-        }
+        let is_number = arg.get_value_names().is_some_and(|names| NUMBERS.contains(&names[0].as_str()));
+        // -inf and lists that begin with a negative number, too.
+        if is_number && !arg.is_positional() { arg.allow_hyphen_values(true) } else { arg }
     };
     syntax.mut_args(arg).mut_subcommands(numbers_may_be_negative)
 }
@@ -130,7 +132,7 @@ pub struct ModelArgs {
     #[arg(short, long, value_name = "N", value_parser = thread_count())]
     pub threads: Option<usize>,
     /// Positions of context; 0 takes what the model was trained on [default: that, but at most 4096]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = count())]
     pub ctx: Option<usize>,
     /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
     /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
@@ -163,7 +165,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
     pub temp: f32,
     /// Keep the K likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 40)]
+    #[arg(long, value_name = "K", default_value_t = 40, value_parser = count())]
     pub top_k: usize,
     /// Keep the likeliest tokens that together reach this probability
     #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = top_p)]
@@ -175,7 +177,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = repeat_penalty)]
     pub repeat_penalty: f32,
     /// Seed of the random draws; the same seed gives the same text [default: from the clock]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seed)]
     pub seed: Option<u64>,
 }
 
@@ -207,7 +209,7 @@ pub struct Generate {
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// Most tokens to generate
-    #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 128)]
+    #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 128, value_parser = count())]
     pub max_tokens: usize,
     /// Treat the text as a message, and answer it with the model's chat template
     #[arg(long)]
@@ -229,7 +231,7 @@ pub struct Chat {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system: Option<String>,
     /// Most tokens in a reply
-    #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 1024)]
+    #[arg(short = 'n', long = "max-tokens", value_name = "N", default_value_t = 1024, value_parser = count())]
     pub max_tokens: usize,
     /// Keep no history of what is typed [default: in smallmind/chat-history of the user's state folder]
     #[arg(long)]
@@ -280,7 +282,7 @@ pub struct Create {
     #[arg(long, value_name = SHAPE, value_parser = shape)]
     pub random: GptConfig,
     /// Seed of the weights: the same seed gives the same file
-    #[arg(long, value_name = "N", default_value_t = 42)]
+    #[arg(long, value_name = "N", default_value_t = 42, value_parser = seed)]
     pub seed: u64,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
@@ -300,30 +302,30 @@ pub struct Bench {
     pub random: Option<GptConfig>,
     /// Tokens of a prompt to prefill (pp), several separated by commas; 0 leaves it out [default: 512, or as many as
     /// the model has learned positions for]
-    #[arg(short = 'p', long = "prompt-tokens", value_name = "N", value_delimiter = ',')]
+    #[arg(short = 'p', long = "prompt-tokens", value_name = "N", value_delimiter = ',', value_parser = count())]
     pub prompt: Vec<usize>,
     /// Tokens to decode one by one (tg), several separated by commas; 0 leaves it out [default: 128, likewise]
-    #[arg(short = 'n', long = "decode-tokens", value_name = "N", value_delimiter = ',')]
+    #[arg(short = 'n', long = "decode-tokens", value_name = "N", value_delimiter = ',', value_parser = count())]
     pub decode: Vec<usize>,
     /// Tokens of a prompt whose first answer is waited for (ft), several separated by commas; 0 leaves it out
     /// [default: 16, likewise]
-    #[arg(short = 'f', long = "first-token", value_name = "N", value_delimiter = ',')]
+    #[arg(short = 'f', long = "first-token", value_name = "N", value_delimiter = ',', value_parser = count())]
     pub first: Vec<usize>,
     /// Sequences that decode a token each in one batch, several numbers separated by commas (tg128x8 is of 8)
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1",
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
+        value_parser = whole(1, 4096))]
     pub parallel: Vec<usize>,
     #[command(flatten, next_help_heading = "Conditions")]
     pub conditions: Conditions,
     /// Tokens that go through the model at once; 0 takes as many as the library does
-    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = count())]
     pub batch: usize,
     /// Worker threads, several separated by commas [default: one for each core]
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = thread_count())]
     pub threads: Vec<usize>,
     /// Measurements of each test, after one that isn't counted
     #[arg(short, long, value_name = "N", default_value_t = 5,
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+        value_parser = whole(1, u64::MAX))]
     pub repetitions: usize,
     /// Print JSON
     #[arg(long)]

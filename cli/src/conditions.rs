@@ -6,7 +6,7 @@ use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::LoadParams;
 
-use crate::values::{activations, cache_type, isa};
+use crate::values::{activations, cache_type, count, isa};
 
 #[derive(Group, Clone, Debug)]
 pub struct Conditions {
@@ -21,7 +21,7 @@ pub struct Conditions {
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub isa: Option<IsaId>,
     /// Positions filled before the measurement, several separated by commas
-    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0", value_parser = count())]
     pub depth: Vec<usize>,
 }
 

@@ -35,6 +35,16 @@ pub fn install() {
     });
 }
 
+/// Lets a write beyond the system's limit on a file's size fail as other writes do: by default its signal ends the program,
+/// with its work and its temporary files left behind.
+pub fn survive_full_files() {
+    #[cfg(unix)]
+    // SAFETY: no other thread runs yet, and the signal gets no handler that could do harm.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// While it lives, Ctrl-C is a request to stop.
 pub struct Stoppable {
     before: u8,

@@ -35,6 +35,7 @@ use output::complain;
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn main() -> ExitCode {
+    interrupt::survive_full_files();
     let args = match Args::read() {
         Ok(args) => args,
         Err(error) => return not_parsed(&error),
@@ -62,7 +63,8 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     }
     // clap's text has the fault first (a missing argument's name is on a line of its own), then tips and usage behind
     // empty lines. A tip on how to pass an option as a value is no help here: no command takes values without options.
-    let text = error.to_string();
+    // It is whole only with its control characters, which are escaped below; clap adds none of its own to it.
+    let text = error.render().ansi().to_string();
     let fault: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let tips = text.lines().filter_map(|line| line.trim_start().strip_prefix("tip: "));
     let tips: Vec<_> = tips.filter(|tip| !tip.contains("as a value")).collect();

@@ -14,7 +14,7 @@ use smallmind::runtime::generation::{
 };
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
 use smallmind::runtime::{Context, ContextParams};
-use smallmind::text::{escaped, escaped_lines};
+use smallmind::text::{escaped, escaped_lines, shortened};
 use smallmind::{Error, threads};
 
 use crate::args::{ModelArgs, SamplingArgs, TextArgs};
@@ -26,6 +26,9 @@ use crate::output::{PATIENCE, bar, failed, remark, while_waiting};
 /// Most positions of context by default: the cache for all positions that a model was trained on may not fit into
 /// memory.
 const DEFAULT_CONTEXT: usize = 4096;
+
+/// Most characters of a model's name that are shown; files may have any.
+const MAX_NAME: usize = 100;
 
 /// The result of [`Session::write`].
 pub struct Written {
@@ -309,7 +312,7 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         let megabytes = model.weight_bytes() as f64 / 1e6;
         remark(&format!(
             "[{}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels, {}-bit activations]\n",
-            escaped(name),
+            escaped(shortened(name, MAX_NAME)),
             model.kernels().isa().name(),
             8 * args.activations.bytes()
         ));

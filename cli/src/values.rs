@@ -1,7 +1,6 @@
 //! How values on the command line are read and checked, so that a wrong one is named with its option, before a model is
 //! loaded. The rules are the library's.
 
-use clap::builder::RangedU64ValueParser;
 use smallmind::Error;
 use smallmind::isa::IsaId;
 use smallmind::kernels::qmatmul::Activations;
@@ -12,8 +11,34 @@ use smallmind::runtime::sampling::SamplerParams;
 use smallmind::threads::MAX_WORKERS;
 
 /// Accepts the sizes of a team.
-pub fn thread_count() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
+pub fn thread_count() -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    whole(1, MAX_WORKERS as u64)
+}
+
+/// Accepts any whole number.
+pub fn count() -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    whole(0, u64::MAX)
+}
+
+/// Accepts whole numbers from `least` to `most`.
+pub fn whole(
+    least: u64,
+    most: u64,
+) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    let needed = match (least, most) {
+        (0, u64::MAX) => "a whole number is needed".to_owned(),
+        (least, u64::MAX) => format!("a whole number from {least} on is needed"),
+        (least, most) => format!("a whole number from {least} to {most} is needed"),
+    };
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.and_then(|number| usize::try_from(number).ok()).ok_or_else(|| needed.clone())
+    }
+}
+
+/// The seed of random numbers.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a whole number from 0 to {} is needed", u64::MAX))
 }
 
 /// How many bits activations keep.

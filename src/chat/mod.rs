@@ -23,6 +23,7 @@ pub use inert::Marked;
 
 use crate::format::gguf::Metadata;
 use crate::memory::reserve::{copied_text, held, probe, reserve};
+use crate::text::shortened;
 use crate::{Error, Result};
 use minijinja::{Environment, ErrorKind, Output, State, Value};
 use python::{BUDGET, Budget};
@@ -41,6 +42,8 @@ const MESSAGE_BYTES: usize = 1024;
 /// Memory that compiling a template takes, roughly: of its own, and for each byte.
 const COMPILED: usize = 256 << 10;
 const COMPILED_EACH: usize = 64;
+/// Most characters of an error: a template may have names of any length.
+const MAX_MESSAGE: usize = 500;
 /// The purpose of the memory, in errors.
 const WHAT: &str = "a chat template";
 
@@ -203,7 +206,8 @@ fn describe(error: &minijinja::Error) -> String {
     };
     // The source has the cause of a failed write or call.
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("chat template{line}: {text}{cause}").replace(['\n', '\r'], " ")
+    let text = format!("chat template{line}: {text}{cause}").replace(['\n', '\r'], " ");
+    shortened(&text, MAX_MESSAGE).to_owned()
 }
 
 /// Output up to [`MAX_RENDERED_BYTES`].

@@ -93,7 +93,8 @@ impl Draft {
     /// [`Error::Io`] with the path.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let written = match &mut self.place {
-            Place::Beside { file, .. } => file.write_all(bytes),
+            // The error of the temporary file itself would name that file.
+            Place::Beside { file, .. } => file.as_file_mut().write_all(bytes),
             Place::Straight(file) => file.write_all(bytes),
         };
         written.map_err(|source| Error::Io { path: self.path.clone(), source })
@@ -124,7 +125,7 @@ impl Place {
     fn of(path: &Path, existing: Existing, mode: u32) -> io::Result<Place> {
         let found = follow(path)?;
         let target = match &found {
-            Found::Stream => return Ok(Place::Straight(OpenOptions::new().append(true).open(path)?)),
+            Found::Stream => return Ok(Place::Straight(os::open_stream(path)?)),
             Found::Regular(..) if existing == Existing::Refuse => {
                 return Err(ErrorKind::AlreadyExists.into());
             }
@@ -207,12 +208,30 @@ fn sync_folder(folder: &Path) {
 /// What files have on some systems only: modes, owners, and links to a process's own streams.
 #[cfg(unix)]
 mod os {
-    use std::fs::{File, Metadata, Permissions};
+    use std::fs::{File, Metadata, OpenOptions, Permissions};
     use std::io;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     use std::path::Path;
 
     use tempfile::Builder;
+
+    /// Opens a device, a pipe or a stream of the process. A pipe that nobody reads is an error: opening it would wait for a
+    /// reader, for ever if none comes.
+    pub fn open_stream(path: &Path) -> io::Result<File> {
+        use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+        if std::fs::metadata(path)?.file_type().is_fifo() {
+            let probe = OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path);
+            let probe = probe.map_err(|error| match error.raw_os_error() {
+                Some(libc::ENXIO) => io::Error::new(io::ErrorKind::NotConnected, "a pipe that nobody reads"),
+                _ => error,
+            })?;
+            // The reader must see no end before the file that is written to is open, too.
+            let file = OpenOptions::new().append(true).open(path);
+            drop(probe);
+            return file;
+        }
+        OpenOptions::new().append(true).open(path)
+    }
 
     /// The mode of a new file or folder, before the process's mask takes bits away.
     pub fn with_mode<'b, 'a, 's>(builder: &'b mut Builder<'a, 's>, mode: u32) -> &'b mut Builder<'a, 's> {

@@ -11,6 +11,9 @@ use crate::memory::reserve::{collected, filled, reserve};
 /// The purpose of lists with an entry for each layer, in errors.
 const LAYERS: &str = "the configuration of layers";
 
+/// Most ignored keys that are told one by one.
+const MAX_WARNINGS: usize = 20;
+
 /// Typed look-ups under one architecture's prefix.
 pub(crate) struct Keys<'a> {
     metadata: &'a Metadata,
@@ -116,13 +119,21 @@ impl<'a> Keys<'a> {
         Ok(value)
     }
 
+    /// [`Keys::positive`], except that 0 and −1 count as an absent key, as in llama.cpp.
+    pub fn positive_or_unset(&self, name: &str, default: f32) -> Result<f32> {
+        match self.metadata.get_f32(&self.look_up(name))? {
+            Some(0.0 | -1.0) => Ok(default),
+            _ => self.positive(name, default),
+        }
+    }
+
     /// Warnings about keys that nothing has read and whose values would change the computation.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a key without which the results would be wrong: llama.cpp computes with it in every
     /// family, or the model was trained with it.
     pub fn unread(&self) -> Result<Vec<String>> {
-        let mut warnings = Vec::new();
+        let (mut warnings, mut ignored) = (Vec::new(), 0);
         for ((key, value), read) in self.metadata.iter().zip(&self.read) {
             let of_family = key.strip_prefix(self.architecture).and_then(|rest| rest.strip_prefix('.'));
             let Some(name) = of_family.or(key.starts_with("xielu.").then_some(key)) else { continue };
@@ -134,10 +145,17 @@ impl<'a> Keys<'a> {
                     return Err(Error::Unsupported(format!("{about} (metadata key {key} = {value})")));
                 }
                 Effect::Ignored(about) => {
-                    reserve(&mut warnings, 1, "warnings")?;
-                    warnings.push(unread::warning(key, value, about));
+                    ignored += 1;
+                    if ignored <= MAX_WARNINGS {
+                        reserve(&mut warnings, 1, "warnings")?;
+                        warnings.push(unread::warning(key, value, about));
+                    }
                 }
             }
+        }
+        if ignored > MAX_WARNINGS {
+            reserve(&mut warnings, 1, "warnings")?;
+            warnings.push(format!("{} further metadata keys are ignored", ignored - MAX_WARNINGS));
         }
         Ok(warnings)
     }
@@ -178,6 +196,28 @@ mod tests {
         assert_eq!(keys.positive("residual_scale", 1.0).unwrap(), 0.5);
         keys.void(&["rope.scaling.factor"]);
         assert_eq!(keys.unread().unwrap(), [""; 0]);
+    }
+
+    /// llama.cpp's writers put 0 or −1 where a scale isn't set.
+    #[test]
+    fn scales_that_are_not_set_are_absent() {
+        for (value, wanted) in
+            [(0.0, Some(1.0)), (-1.0, Some(1.0)), (2.0, Some(2.0)), (-2.0, None), (f32::NAN, None)]
+        {
+            let metadata = metadata(&[("llama.rope.scaling.factor", Value::F32(value))]);
+            let keys = Keys::new(&metadata).unwrap();
+            assert_eq!(keys.positive_or_unset("rope.scaling.factor", 1.0).ok(), wanted, "{value}");
+        }
+    }
+
+    #[test]
+    fn many_ignored_keys_are_told_in_few_lines() {
+        let names: Vec<_> = (0..100).map(|i| format!("llama.made_up.{i}")).collect();
+        let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), Value::U32(3))).collect();
+        let metadata = metadata(&pairs);
+        let warnings = Keys::new(&metadata).unwrap().unread().unwrap();
+        assert_eq!(warnings.len(), MAX_WARNINGS + 1);
+        assert_eq!(warnings.last().unwrap(), "80 further metadata keys are ignored");
     }
 
     #[test]

@@ -98,8 +98,8 @@ impl RopeConfig {
                 1.0
             }
             None | Some("linear" | "yarn") => {
-                let older = keys.positive("rope.scale_linear", 1.0)?;
-                keys.positive("rope.scaling.factor", older)?
+                let older = keys.positive_or_unset("rope.scale_linear", 1.0)?;
+                keys.positive_or_unset("rope.scaling.factor", older)?
             }
             Some(other) => {
                 let key = keys.key("rope.scaling.type");
@@ -158,17 +158,17 @@ impl fmt::Display for RopeConfig {
 
 impl Yarn {
     fn read(keys: &Keys<'_>, n_ctx_train: usize) -> Result<Yarn> {
-        let original = keys.optional("rope.scaling.original_context_length", MAX_CONTEXT)?;
-        let strength = keys.positive("rope.scaling.yarn_ext_factor", 1.0)?;
+        let original = keys.count_below("rope.scaling.original_context_length", MAX_CONTEXT + 1)?;
+        let strength = keys.positive_or_unset("rope.scaling.yarn_ext_factor", 1.0)?;
         if strength > 1.0 {
             return Err(Error::format(format!(
                 "rope.scaling.yarn_ext_factor is {strength}; expected up to 1"
             )));
         }
         Ok(Yarn {
-            n_ctx_original: original.unwrap_or(n_ctx_train),
-            beta_fast: keys.positive("rope.scaling.yarn_beta_fast", 32.0)?,
-            beta_slow: keys.positive("rope.scaling.yarn_beta_slow", 1.0)?,
+            n_ctx_original: if original > 0 { original } else { n_ctx_train },
+            beta_fast: keys.positive_or_unset("rope.scaling.yarn_beta_fast", 32.0)?,
+            beta_slow: keys.positive_or_unset("rope.scaling.yarn_beta_slow", 1.0)?,
             strength,
             attention_factor: keys.positive("rope.scaling.attn_factor", 1.0)?,
         })

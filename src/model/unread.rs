@@ -83,7 +83,22 @@ const KEYS: &[Key] = &[
 ];
 
 /// Keys that compute nothing.
-const IDLE: &[&str] = &["vocab_size", "tensor_data_layout", "rope.scaling.finetuned"];
+const IDLE: &[&str] = &[
+    "vocab_size",
+    "tensor_data_layout",
+    "rope.scaling.finetuned",
+    // Of the other kind of norm, of a mixture without experts, and of a rotation where there is none.
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "expert_weights_scale",
+    "expert_weights_norm",
+    "expert_gating_func",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+];
 
 /// The effect of ignoring a key, which is given without the architecture's prefix.
 pub(super) fn effect(name: &str, value: &Value) -> Effect {

@@ -98,6 +98,10 @@ impl Conversation {
     pub fn load(path: &Path) -> Result<Conversation> {
         let failed = |source| Error::Io { path: path.to_owned(), source };
         let mut bytes = Vec::new();
+        // Opening a pipe may wait for ever.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(Error::invalid(format!("{}: not a regular file", escaped_path(path))));
+        }
         let file = File::open(path).map_err(failed)?;
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
         let conversation = match bytes.len() as u64 > MAX_BYTES {

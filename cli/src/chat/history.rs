@@ -56,7 +56,11 @@ impl History {
     fn read(&self) -> io::Result<Vec<String>> {
         let mut text = String::new();
         fs::File::open(&self.path)?.take(MAX_BYTES).read_to_string(&mut text)?;
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        let entries = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        // The editor writes an entry to the terminal as it is.
+        let is_plain =
+            |entry: &String| !entry.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t'));
+        Ok(entries.filter(is_plain).collect())
     }
 }
 

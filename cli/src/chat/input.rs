@@ -1,7 +1,7 @@
 //! Where a chat's lines come from: a line editor where a person types at a terminal, else plain lines of standard
 //! input.
 
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{BufRead, ErrorKind, IsTerminal, Read};
 
 use rustyline::error::{ReadlineError, Signal};
 use rustyline::history::MemHistory;
@@ -66,6 +66,11 @@ impl Input {
         loop {
             let line = match self.line(if text.is_empty() { PROMPT } else { GOING_ON })? {
                 Next::Line(line) => line,
+                // What was begun is a message.
+                Next::End if !text.is_empty() => {
+                    text.pop();
+                    return Ok(Next::Line(text));
+                }
                 other => return Ok(other),
             };
             text.push_str(&line);
@@ -135,6 +140,9 @@ fn edited(editor: &mut Editor<(), MemHistory>, prompt: &str) -> Result<Next> {
                 Ok(Next::Interrupted)
             }
             Err(ReadlineError::Signal(_)) => continue,
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                Ok(Next::Bad(Error::invalid("the terminal: a line that is not UTF-8, which is left out")))
+            }
             Err(error) => Err(failed(error)),
         };
     }

@@ -29,6 +29,9 @@ const FULL: &str = "/clear starts over, --ctx gives more room";
 pub fn run(args: &args::Chat) -> Result<ExitCode> {
     interrupt::install();
     let session = Session::open(&args.model, &args.sampling, &args.text)?;
+    // Without these no message gets an answer.
+    session.model().tokenizer()?;
+    session.model().chat_template()?;
     let mut input = Input::open(!args.no_history, args.model.quiet)?;
     // Only while the editor reads a line is Ctrl-C a key; after that, it never ends the program.
     let _editing = input.is_editor().then(Stoppable::only);
@@ -153,10 +156,14 @@ impl<'a> Chat<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Answers the last message again. The former answer stays where there is no new one.
+    /// Answers the last message again, or for the first time if it was taken back. The former answer stays where there is no
+    /// new one.
     fn retry(&mut self) -> ControlFlow<()> {
+        if let Some(question) = self.unanswered.take() {
+            return self.ask(&question);
+        }
         let former = self.conversation.pop_answer();
-        let Some(question) = self.conversation.pop_question().or_else(|| self.unanswered.take()) else {
+        let Some(question) = self.conversation.pop_question() else {
             if let Some(former) = former {
                 self.conversation.push_answer(former);
             }

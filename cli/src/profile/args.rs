@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
+use clap::builder::PossibleValuesParser;
 use clap::{Args as Group, Subcommand};
 
 use crate::conditions::Conditions;
 use crate::predecessor::MODES;
-use crate::values::{percent, thread_count};
+use crate::values::{count, percent, thread_count, whole};
 
 /// Accepts a number of runs: at least one.
-fn runs() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=1000)
+fn runs() -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    whole(1, 1000)
 }
 
 /// Accepts the name of a mode.
@@ -77,10 +77,10 @@ pub struct ModelFile {
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Tokens of the prompt
-    #[arg(short = 'p', long = "prompt-tokens", value_name = "N", default_value_t = 128)]
+    #[arg(short = 'p', long = "prompt-tokens", value_name = "N", default_value_t = 128, value_parser = count())]
     pub prompt: usize,
     /// Tokens to decode after it
-    #[arg(short = 'n', long = "decode-tokens", value_name = "N", default_value_t = 64)]
+    #[arg(short = 'n', long = "decode-tokens", value_name = "N", default_value_t = 64, value_parser = count())]
     pub decode: usize,
     #[command(flatten, next_help_heading = "Conditions")]
     pub conditions: Conditions,

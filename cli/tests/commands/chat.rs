@@ -94,6 +94,40 @@ fn no_error_ends_a_conversation() {
     assert!(counts.len() == 2 && counts[0] < 64 && counts[1] == 1, "{}", stderr(&output));
 }
 
+/// /retry means the message that was taken back, and leaves the answers that there are.
+#[test]
+fn retry_of_what_was_taken_back_keeps_former_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("talk.json");
+    let long = "long ".repeat(200);
+    let said = format!("Hi.\n/save {0}\n{long}\n/retry\n/save {0}.2\n", file.display());
+    let output = piped(&["--ctx", "64"], &said);
+    assert_eq!(stderr(&output).matches("/clear starts over").count(), 2, "{}", stderr(&output));
+    assert_eq!(messages(&file), messages(&folder.path().join("talk.json.2")));
+}
+
+/// Waiting for a pipe's other end would last for ever.
+#[cfg(unix)]
+#[test]
+fn a_pipe_that_nobody_uses_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a C string.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let output = piped(&[], &format!("/load {0}\n/save {0}\nHello.\n", pipe.display()));
+    assert!(stderr(&output).contains("pipe: not a regular file"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("pipe: a pipe that nobody reads"), "{}", stderr(&output));
+    assert_eq!(prefills(stderr(&output)).len(), 1);
+}
+
+#[test]
+fn a_model_that_cannot_chat_is_told_at_once() {
+    let output = with_input(smallmind(&["chat", "-m", crate::support::TINY]), b"Hello.\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output).matches("chat template").count(), 1, "{}", stderr(&output));
+}
+
 #[test]
 fn two_slashes_begin_a_message_with_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -231,6 +265,31 @@ mod terminal {
         terminal.types("\x03");
         let (shown, status) = terminal.ends();
         assert!(status.code() == Some(130) && shown.contains("stopped]"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_byte_that_is_no_text_ends_no_conversation() {
+        let state = tempfile::tempdir().unwrap();
+        let history = state.path().join("smallmind/chat-history");
+        std::fs::create_dir_all(history.parent().unwrap()).unwrap();
+        std::fs::write(&history, "\"plain\"\n\"rude \\u001b[2J\"\n").unwrap();
+        let mut terminal = chat(&["-n", "4"], state.path());
+        terminal.types_bytes(b"\xff\r");
+        terminal.shows("not UTF-8");
+        terminal.shows("> ");
+        // The damaging line of the history isn't there.
+        terminal.types("\x1b[A");
+        terminal.shows("plain");
+        terminal.types("\r");
+        terminal.shows("token limit]");
+        terminal.shows("> ");
+        // A message that was begun is not dropped at the end.
+        terminal.types("begun\\\r\x04");
+        terminal.shows("token limit]");
+        terminal.shows("> ");
+        terminal.types("\x04");
+        let (shown, status) = terminal.ends();
+        assert!(status.code() == Some(0) && !shown.contains("\x1b[2J"), "{shown:?}");
     }
 
     /// The model's tokens are single bytes with random weights: some of them are control characters.

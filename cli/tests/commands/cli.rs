@@ -7,23 +7,30 @@ use std::process::{Child, Command, Stdio};
 
 use crate::common::model;
 use crate::support::{
-    TINY, assert_fails, fails, generate, rude_model, smallmind, stderr, stdout, succeeds, with_input,
+    TINY, assert_fails, chat_model, fails, generate, rude_model, smallmind, stderr, stdout, succeeds,
+    with_input,
 };
 
 #[test]
 fn wrong_command_lines() {
-    let wrong: [(&[&str], &str); 11] = [
+    let wrong: [(&[&str], &str); 14] = [
         (&["dance"], "unrecognized subcommand 'dance'"),
         (&["generate"], "not provided: --model <FILE> (see --help)"),
         (&["generate", "--model", TINY, "--color"], "'--color'"),
         (&["generate", "--model", TINY, "-p", "x", "-n", "-1"], "'-1' for '--max-tokens <N>'"),
         (&["generate", "--model", TINY, "-p", "x", "-n", "many"], "'many'"),
-        (&["generate", "--model", TINY, "-p", "x", "--threads", "0"], "0 is not in 1..=1024"),
-        (&["generate", "--model", TINY, "-p", "x", "--threads", "100000"], "100000 is not in 1..=1024"),
+        (&["generate", "--model", TINY, "-p", "x", "--threads", "0"], "from 1 to 1024 is needed"),
+        (&["generate", "--model", TINY, "-p", "x", "--threads", "100000"], "from 1 to 1024 is needed"),
         (&["generate", "--model", TINY, "-p", "x", "--activations", "4"], "16, auto or 8 is needed"),
         (&["chat", "--model", TINY, "--kv", "q4_0"], "f32, f16 or q8_0 is needed"),
         (&["generate", "--model", TINY, "-p", "x", "--system", "y"], "not provided: --chat"),
-        (&["bench", "--model", TINY, "--repetitions", "0"], "0 is not in"),
+        (&["bench", "--model", TINY, "--repetitions", "0"], "from 1 on is needed"),
+        (
+            &["bench", "--model", TINY, "-p", "-1,2"],
+            "'-1' for '--prompt-tokens <N>': a whole number is needed",
+        ),
+        (&["bench", "--random", "-5,1,1,1,1"], "'-5,1,1,1,1' for '--random"),
+        (&["bench", "--model", TINY, "--isa", "x\x1b[2J\x07"], "'x\\x1b[2J\\x07'"),
     ];
     for (args, reason) in wrong {
         fails(&mut smallmind(args), 2, reason);
@@ -52,7 +59,7 @@ fn bad_values() {
         (&["--repeat-penalty", "0"], 2, "'0' for '--repeat-penalty <R>'"),
         (&["--rope-base", "-1"], 2, "'-1' for '--rope-base <X>': expected a finite number"),
         (&["--seed", "-7"], 2, "'-7' for '--seed <N>'"),
-        (&["--top-k", "-2"], 2, "'-2' for '--top-k <K>'"),
+        (&["--top-k", "-2"], 2, "'-2' for '--top-k <K>': a whole number is needed"),
         (&["--ctx", "18446744073709551615"], 2, "'18446744073709551615' for '--ctx <N>': a context of this"),
         (&["--ctx", "3"], 1, "the context holds 3 positions"),
         (&["--chat"], 1, "chat template"),
@@ -118,7 +125,7 @@ fn prompts_from_standard_input() {
     assert_fails("invalid UTF-8", &output, 1, "standard input is not UTF-8");
     let output = with_input(generate(TINY, &same), &vec![b'a'; (16 << 20) + 5]);
     assert_fails("17 MB", &output, 1, "the tokenizer takes");
-    let output = with_input(smallmind(&["chat", "-m", TINY]), b"\xff\n");
+    let output = with_input(smallmind(&["chat", "-m", &chat_model()]), b"\xff\n");
     assert_fails("invalid UTF-8", &output, 1, "standard input");
 }
 

@@ -410,8 +410,8 @@ fn what_cannot_be_is_told_in_a_line() {
         (&["--model", TINY, "-p", "18446744073709551615"], 2, "more than the model's context of 128"),
         (&["--model", "no such file"], 1, "no such file"),
         (&["memory", "--out", in_the_way], 1, in_the_way),
-        (&["memory", "--runs", "0"], 2, "0 is not in 1..=1000"),
-        (&["memory", "--threads", "0"], 2, "0 is not in 1..=1024"),
+        (&["memory", "--runs", "0"], 2, "from 1 to 1000 is needed"),
+        (&["memory", "--threads", "0"], 2, "from 1 to 1024 is needed"),
         (&["dance"], 2, "dance"),
     ];
     for (args, code, reason) in wrong {

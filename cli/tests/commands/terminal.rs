@@ -62,7 +62,12 @@ impl Terminal {
 
     /// Types keys as they are: `\r` is Enter, `\x03` Ctrl-C, `\x04` Ctrl-D.
     pub fn types(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
+        self.types_bytes(keys.as_bytes());
+    }
+
+    /// Types bytes that may be no text.
+    pub fn types_bytes(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).unwrap();
     }
 
     /// Waits until this is shown behind what was waited for before; returns what stands before it.

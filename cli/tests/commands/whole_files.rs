@@ -14,8 +14,8 @@ fn limited(mut command: Command, bytes: u64) -> Command {
     unsafe {
         command.pre_exec(move || {
             let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-            // Ignored, the signal becomes the error EFBIG.
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            // By default the signal ends the process.
+            libc::signal(libc::SIGXFSZ, libc::SIG_DFL);
             match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
@@ -71,7 +71,11 @@ fn a_full_disk_leaves_the_former_file() {
         (names(folder.path()), folders.map(|folder| contents(&folder)), files)
     };
     let before = all();
-    let failed = |command: Command, input: &[u8]| -> Output { with_input(limited(command, 100), input) };
+    let failed = |command: Command, input: &[u8]| -> Output {
+        let output = with_input(limited(command, 100), input);
+        assert!(!stderr(&output).contains(".smallmind-"), "{}", stderr(&output));
+        output
+    };
     let force = ["create", "--random", "small", "--seed", "9", "--force", "-o", &model];
     assert_fails("create", &failed(smallmind(&force), b""), 1, "model.gguf: File too large");
     assert_fails("profile", &failed(profile(&reports), b""), 1, "reports: File too large");

@@ -65,6 +65,9 @@ pub fn explain(path: &Path) -> impl FnOnce(Error) -> Failure {
 
 /// What may have been meant by a path that leads nowhere.
 fn suggestion(path: &Path) -> Option<String> {
+    if let Ok(target) = std::fs::read_link(path) {
+        return Some(format!("it is a link to '{}', which isn't there", escaped_path(&target)));
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         return Some(format!("there is no folder {}", escaped_path(folder)));

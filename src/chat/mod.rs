@@ -200,6 +200,7 @@ fn rejected(error: &minijinja::Error) -> Error {
 fn describe(error: &minijinja::Error) -> String {
     let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
     let text = match error.detail() {
+        _ if error.kind() == ErrorKind::OutOfFuel => "the template takes too many steps".to_owned(),
         Some(detail) if error.kind() == ErrorKind::InvalidOperation => detail.to_owned(),
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),

@@ -79,7 +79,7 @@ fn unknown_names_are_errors() {
 fn runaway_templates_are_stopped() {
     let loops = "{% for i in range(100000) %}".repeat(3) + "{% set x = i %}" + &"{% endfor %}".repeat(3);
     let error = render(&loops).unwrap_err();
-    assert!(error.to_string().contains("fuel"), "{error}");
+    assert!(error.to_string().contains("too many steps"), "{error}");
     assert!(render("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}").is_err());
     assert!(render("{{ 'x' * 10000000000 }}").is_err());
     let error = render("{% set x = 'x' * 90000000 %}{{ x }}").unwrap_err();

@@ -162,7 +162,7 @@ impl Model {
             )));
         }
         let template = template(metadata, tokenizer.as_ref().ok());
-        let template = optional(template, || format!("{}: no chat template", file()))?;
+        let template = optional(template, file)?;
         let n_parameters = gguf.parameters();
         // The metadata, the pool and the tokenizer's temporary tables took several times the memory that stays in use.
         drop((gguf, pool));
@@ -264,7 +264,7 @@ fn tokenizer(metadata: &Metadata) -> Result<Tokenizer> {
 
 fn template(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Template> {
     let source = metadata.get_str("tokenizer.chat_template")?;
-    let source = source.ok_or_else(|| Error::Unsupported("the file has none".into()))?;
+    let source = source.ok_or_else(|| Error::Unsupported("the file has no chat template".into()))?;
     let (bos, eos) = tokenizer.map_or(("", ""), |t| (t.bos_text(), t.eos_text()));
     Template::new(source, bos, eos)
 }

@@ -449,8 +449,8 @@ fn errors_of_vocabulary_and_template_keep_their_kind() {
         assert!(error.starts_with(called), "{error}");
     }
     for (value, called) in [
-        (string("{% if %}"), "bad file: bad.gguf: no chat template: chat template (line 1)"),
-        (Value::U8(1), "bad file: bad.gguf: no chat template: metadata key"),
+        (string("{% if %}"), "bad file: bad.gguf: chat template (line 1)"),
+        (Value::U8(1), "bad file: bad.gguf: metadata key"),
     ] {
         let error = file("tokenizer.chat_template", value).chat_template().unwrap_err().to_string();
         assert!(error.starts_with(called), "{error}");

@@ -42,7 +42,11 @@ impl<'a> Cursor<'a> {
             _ => Err(Error::format(format!(
                 "{count} {what} at byte {}, but only {left} bytes are left{}",
                 self.pos,
-                if self.end < self.source.len() { " of the largest header taken" } else { " in the file" }
+                if self.end < self.source.len() {
+                    " of the largest header taken"
+                } else {
+                    " in the file; was its download interrupted?"
+                }
             ))),
         }
     }

@@ -68,7 +68,8 @@ fn locate(offset: u64, bytes: u64, section: &Section) -> Result<(u64, u64)> {
     match (begin, end) {
         (Some(begin), Some(end)) if end <= section.file_len => Ok((begin, bytes)),
         _ => Err(Error::format(format!(
-            "{bytes} bytes at offset {offset} of the data, which begins at {}, are past the end of the file at {}",
+            "{bytes} bytes at offset {offset} of the data, which begins at {}, are past the end of the file at {}; was its \
+             download interrupted?",
             section.offset, section.file_len
         ))),
     }

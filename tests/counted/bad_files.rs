@@ -341,15 +341,23 @@ fn absurd_floats() {
             .with("llama.rope.scaling.factor", Some(Value::F32(factor)))
     };
     load(&scaled("linear", 2.0)).unwrap();
-    for factor in [f32::NAN, f32::INFINITY, 0.0, -4.0] {
+    for factor in [f32::NAN, f32::INFINITY, -4.0] {
         assert_refused(&scaled("linear", factor), "llama.rope.scaling.factor");
+    }
+    // Not set, as llama.cpp writes it.
+    for factor in [0.0, -1.0] {
+        load(&scaled("linear", factor)).unwrap();
     }
     assert_refused(&scaled("cubic", 2.0), "cubic");
     load(&scaled("yarn", 4.0)).unwrap();
     for key in ["yarn_ext_factor", "yarn_beta_fast", "yarn_beta_slow", "attn_factor"] {
         let key = format!("llama.rope.scaling.{key}");
-        for value in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
+        for value in [f32::NAN, f32::INFINITY, -2.0] {
             assert_refused(&scaled("yarn", 4.0).with(&key, Some(Value::F32(value))), &key);
+        }
+        for value in [0.0, -1.0] {
+            let parts = scaled("yarn", 4.0).with(&key, Some(Value::F32(value)));
+            assert_eq!(load(&parts).is_ok(), !key.ends_with("attn_factor"), "{key} = {value}");
         }
     }
     // A factor on queries and keys, which llama.cpp multiplies whatever the scaling.
@@ -357,7 +365,7 @@ fn absurd_floats() {
     assert_refused(&scaled("linear", 4.0).with(key, Some(Value::F32(0.5))), key);
     load(&scaled("linear", 4.0).with(key, Some(Value::F32(1.0)))).unwrap();
     let key = "llama.rope.scaling.original_context_length";
-    assert_refused(&scaled("yarn", 4.0).with(key, Some(Value::U32(0))), key);
+    load(&scaled("yarn", 4.0).with(key, Some(Value::U32(0)))).unwrap();
 }
 
 #[test]

@@ -121,9 +121,12 @@ fn absurd_counts() {
     assert_eq!(count(0, u64::MAX), "18446744073709551615 metadata pairs; at most 16384 are taken");
     assert_eq!(
         count(limits::MAX_TENSORS, 0),
-        "1048576 tensors at byte 24, but only 8 bytes are left in the file"
+        "1048576 tensors at byte 24, but only 8 bytes are left in the file; was its download interrupted?"
     );
-    assert_eq!(count(0, 1), "1 metadata pairs at byte 24, but only 8 bytes are left in the file");
+    assert_eq!(
+        count(0, 1),
+        "1 metadata pairs at byte 24, but only 8 bytes are left in the file; was its download interrupted?"
+    );
 }
 
 /// A file with one pair of key `k` whose type and value are as given.
@@ -154,7 +157,7 @@ fn lying_lengths_of_strings_and_arrays() {
     );
     assert_eq!(
         value(&text(100, b"abc")),
-        "100 bytes of a string at byte 45, but only 19 bytes are left in the file"
+        "100 bytes of a string at byte 45, but only 19 bytes are left in the file; was its download interrupted?"
     );
     for element in 0..=12 {
         let refused = value(&array(element, u64::MAX, &[0; 8]));
@@ -255,7 +258,7 @@ fn tensor_entries() {
         "rows of 300 elements are no whole number of Q4_K blocks, which have 256"
     );
     assert_eq!(entry(&[1], F32, 8), "offset 8 is no multiple of 32");
-    let past = "bytes at offset 32 of the data, which begins at 64, are past the end of the file at 64";
+    let past = "bytes at offset 32 of the data, which begins at 64, are past the end of the file at 64; was its download interrupted?";
     assert_eq!(entry(&[3], F32, 32), format!("12 {past}"));
     assert!(entry(&[1], F32, u64::MAX - 31).contains("are past the end of the file"));
     assert!(entry(&[1 << 61], F32, 1 << 63).contains("are past the end of the file"));

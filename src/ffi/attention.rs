@@ -6,7 +6,7 @@ use std::ptr;
 
 use super::boundary;
 use super::operands::Output;
-use super::params::{self, Field, Params, Versioned, boolean};
+use super::params::{self, Params, Versioned, boolean, fields};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::ops::{self, Attention, AttentionWorkspace, Extents, Strides};
@@ -74,46 +74,25 @@ pub struct sm_attention_params {
 unsafe impl Versioned for sm_attention_params {
     const NAME: &'static str = "sm_attention_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            struct_size,
-            batch,
-            n_head,
-            n_head_kv,
-            tokens_q,
-            tokens_kv,
-            head_dim,
-            window,
-            scale,
-            causal,
-            q,
-            k,
-            v,
-            out,
-            mask,
-            mask_strides,
-            team,
-        } = self;
-        see(&[
-            struct_size,
-            batch,
-            n_head,
-            n_head_kv,
-            tokens_q,
-            tokens_kv,
-            head_dim,
-            window,
-            scale,
-            causal,
-            q,
-            k,
-            v,
-            out,
-            mask,
-            mask_strides,
-            team,
-        ]);
-    }
+    fields!(
+        struct_size,
+        batch,
+        n_head,
+        n_head_kv,
+        tokens_q,
+        tokens_kv,
+        head_dim,
+        window,
+        scale,
+        causal,
+        q,
+        k,
+        v,
+        out,
+        mask,
+        mask_strides,
+        team
+    );
 }
 
 // SAFETY: struct_size comes first.

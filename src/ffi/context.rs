@@ -11,7 +11,7 @@ use super::buffers;
 use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give};
 use super::log::{SM_LOG_INFO, SM_LOG_WARNING, log};
 use super::model::sm_model;
-use super::params::{self, Field, Params, Versioned};
+use super::params::{self, Params, Versioned, fields};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::kv::CacheType;
@@ -77,20 +77,7 @@ pub struct sm_context_params {
 unsafe impl Versioned for sm_context_params {
     const NAME: &'static str = "sm_context_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            struct_size,
-            n_ctx,
-            n_batch,
-            n_output,
-            n_threads,
-            cache_type,
-            rope_scale,
-            rope_base,
-            team,
-        } = self;
-        see(&[struct_size, n_ctx, n_batch, n_output, n_threads, cache_type, rope_scale, rope_base, team]);
-    }
+    fields!(struct_size, n_ctx, n_batch, n_output, n_threads, cache_type, rope_scale, rope_base, team);
 }
 
 // SAFETY: struct_size is first.
@@ -154,10 +141,7 @@ pub struct sm_memory_estimate {
 unsafe impl Versioned for sm_memory_estimate {
     const NAME: &'static str = "sm_memory_estimate";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { cache_bytes, arena_bytes, total_bytes } = self;
-        see(&[cache_bytes, arena_bytes, total_bytes]);
-    }
+    fields!(cache_bytes, arena_bytes, total_bytes);
 }
 
 /// Fills `params` with the defaults. `struct_size` is `sizeof(sm_context_params)`.

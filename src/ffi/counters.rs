@@ -8,7 +8,7 @@ use std::ffi::c_char;
 use super::boundary;
 use super::buffers;
 use super::names::intern;
-use super::params::{Field, Versioned};
+use super::params::{Versioned, fields};
 use super::profile::hold_snapshot;
 use super::status::{Failure, sm_status};
 use crate::profile::{self, Counter, Counting, Counts, MethodStats, Snapshot, ThreadStats};
@@ -81,40 +81,22 @@ pub struct sm_zone_counters {
 unsafe impl Versioned for sm_zone_counters {
     const NAME: &'static str = "sm_zone_counters";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            name,
-            node,
-            thread,
-            known,
-            minor_faults,
-            major_faults,
-            context_switches,
-            migrations,
-            cycles,
-            instructions,
-            cache_references,
-            cache_misses,
-            branches,
-            branch_misses,
-        } = self;
-        see(&[
-            name,
-            node,
-            thread,
-            known,
-            minor_faults,
-            major_faults,
-            context_switches,
-            migrations,
-            cycles,
-            instructions,
-            cache_references,
-            cache_misses,
-            branches,
-            branch_misses,
-        ]);
-    }
+    fields!(
+        name,
+        node,
+        thread,
+        known,
+        minor_faults,
+        major_faults,
+        context_switches,
+        migrations,
+        cycles,
+        instructions,
+        cache_references,
+        cache_misses,
+        branches,
+        branch_misses
+    );
 }
 
 impl sm_zone_counters {
@@ -174,10 +156,7 @@ pub struct sm_thread_stats {
 unsafe impl Versioned for sm_thread_stats {
     const NAME: &'static str = "sm_thread_stats";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { thread, working_ns, waiting_ns, idle_ns } = self;
-        see(&[thread, working_ns, waiting_ns, idle_ns]);
-    }
+    fields!(thread, working_ns, waiting_ns, idle_ns);
 }
 
 impl sm_thread_stats {

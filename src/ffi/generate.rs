@@ -10,7 +10,7 @@ use std::ptr;
 use super::boundary;
 use super::buffers;
 use super::context::{self, sm_context};
-use super::params::{self, Field, Params, Versioned};
+use super::params::{self, Params, Versioned, fields};
 use super::sampler::{self, sm_sampler};
 use super::status::{Failure, SM_STATUS_OUT_OF_MEMORY, sm_status};
 use super::tokenizer::SM_TOKEN_NONE;
@@ -66,10 +66,7 @@ pub struct sm_token_event {
 unsafe impl Versioned for sm_token_event {
     const NAME: &'static str = "sm_token_event";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { struct_size, text, text_bytes, n_generated, token, is_new } = self;
-        see(&[struct_size, text, text_bytes, n_generated, token, is_new]);
-    }
+    fields!(struct_size, text, text_bytes, n_generated, token, is_new);
 }
 
 /// Takes each generated token with its text; `event` and its text live until the callback returns. Any result but 0 stops
@@ -107,11 +104,7 @@ pub struct sm_generate_params {
 unsafe impl Versioned for sm_generate_params {
     const NAME: &'static str = "sm_generate_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { struct_size, max_tokens, on_text, user_data, stop, n_stop, on_token, generation_id } =
-            self;
-        see(&[struct_size, max_tokens, on_text, user_data, stop, n_stop, on_token, generation_id]);
-    }
+    fields!(struct_size, max_tokens, on_text, user_data, stop, n_stop, on_token, generation_id);
 }
 
 // SAFETY: struct_size is first.
@@ -156,28 +149,16 @@ pub struct sm_generate_summary {
 unsafe impl Versioned for sm_generate_summary {
     const NAME: &'static str = "sm_generate_summary";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            n_prompt,
-            n_generated,
-            prefill_seconds,
-            decode_seconds,
-            prefill_rate,
-            decode_rate,
-            stop_reason,
-            last_token,
-        } = self;
-        see(&[
-            n_prompt,
-            n_generated,
-            prefill_seconds,
-            decode_seconds,
-            prefill_rate,
-            decode_rate,
-            stop_reason,
-            last_token,
-        ]);
-    }
+    fields!(
+        n_prompt,
+        n_generated,
+        prefill_seconds,
+        decode_seconds,
+        prefill_rate,
+        decode_rate,
+        stop_reason,
+        last_token
+    );
 }
 
 /// Fills `params` with the defaults. `struct_size` is `sizeof(sm_generate_params)`.

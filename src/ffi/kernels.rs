@@ -15,7 +15,7 @@ use std::ffi::c_char;
 use super::boundary;
 use super::buffers;
 use super::names::intern;
-use super::params::{Field, Versioned};
+use super::params::{Versioned, fields};
 use super::status::sm_status;
 use crate::kernels::KernelSet;
 use crate::report::choice::{Choice, Reason, choices};
@@ -57,10 +57,7 @@ pub struct sm_kernel {
 unsafe impl Versioned for sm_kernel {
     const NAME: &'static str = "sm_kernel";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { op, dtype, isa, mr, nr, available, chosen, reason, chosen_isa } = self;
-        see(&[op, dtype, isa, mr, nr, available, chosen, reason, chosen_isa]);
-    }
+    fields!(op, dtype, isa, mr, nr, available, chosen, reason, chosen_isa);
 }
 
 impl sm_kernel {

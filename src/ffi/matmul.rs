@@ -12,7 +12,7 @@ use super::buffers;
 use super::handle::borrow;
 use super::matrices::{Extent, bytes, floats};
 use super::packed::sm_matrix;
-use super::params::{self, Field, Params, Versioned, boolean};
+use super::params::{self, Params, Versioned, boolean, fields};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::kernels::KernelSet;
@@ -89,58 +89,31 @@ pub struct sm_matmul_params {
 unsafe impl Versioned for sm_matmul_params {
     const NAME: &'static str = "sm_matmul_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            struct_size,
-            m,
-            n,
-            k,
-            a_transposed,
-            b_transposed,
-            lda,
-            ldb,
-            ldc,
-            alpha,
-            beta,
-            batch,
-            stride_a,
-            stride_b,
-            stride_c,
-            bias,
-            gate,
-            ld_gate,
-            residual,
-            ld_residual,
-            activation,
-            reserved,
-            team,
-        } = self;
-        see(&[
-            struct_size,
-            m,
-            n,
-            k,
-            a_transposed,
-            b_transposed,
-            lda,
-            ldb,
-            ldc,
-            alpha,
-            beta,
-            batch,
-            stride_a,
-            stride_b,
-            stride_c,
-            bias,
-            gate,
-            ld_gate,
-            residual,
-            ld_residual,
-            activation,
-            reserved,
-            team,
-        ]);
-    }
+    fields!(
+        struct_size,
+        m,
+        n,
+        k,
+        a_transposed,
+        b_transposed,
+        lda,
+        ldb,
+        ldc,
+        alpha,
+        beta,
+        batch,
+        stride_a,
+        stride_b,
+        stride_c,
+        bias,
+        gate,
+        ld_gate,
+        residual,
+        ld_residual,
+        activation,
+        reserved,
+        team
+    );
 }
 
 // SAFETY: struct_size is first.

@@ -14,7 +14,7 @@ use super::buffers;
 use super::handle::{borrow, clear_out, give, take};
 use super::log::{SM_LOG_INFO, log};
 use super::names::intern;
-use super::params::{self, Field, Params, Versioned, boolean};
+use super::params::{self, Params, Versioned, boolean, fields};
 use super::status::{Failure, sm_status};
 use crate::format::{ByteSource, MapSource};
 use crate::isa::IsaId;
@@ -67,10 +67,7 @@ pub struct sm_model_params {
 unsafe impl Versioned for sm_model_params {
     const NAME: &'static str = "sm_model_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { struct_size, progress, user_data, isa, memory_map, activation_bits } = self;
-        see(&[struct_size, progress, user_data, isa, memory_map, activation_bits]);
-    }
+    fields!(struct_size, progress, user_data, isa, memory_map, activation_bits);
 }
 
 // SAFETY: struct_size is first.
@@ -127,42 +124,23 @@ pub struct sm_model_info {
 unsafe impl Versioned for sm_model_info {
     const NAME: &'static str = "sm_model_info";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            name,
-            architecture,
-            isa,
-            n_parameters,
-            weight_bytes,
-            n_vocab,
-            n_ctx_train,
-            n_layer,
-            n_embd,
-            n_head,
-            n_head_kv,
-            head_dim,
-            n_ff,
-            has_tokenizer,
-            has_chat_template,
-        } = self;
-        see(&[
-            name,
-            architecture,
-            isa,
-            n_parameters,
-            weight_bytes,
-            n_vocab,
-            n_ctx_train,
-            n_layer,
-            n_embd,
-            n_head,
-            n_head_kv,
-            head_dim,
-            n_ff,
-            has_tokenizer,
-            has_chat_template,
-        ]);
-    }
+    fields!(
+        name,
+        architecture,
+        isa,
+        n_parameters,
+        weight_bytes,
+        n_vocab,
+        n_ctx_train,
+        n_layer,
+        n_embd,
+        n_head,
+        n_head_kv,
+        head_dim,
+        n_ff,
+        has_tokenizer,
+        has_chat_template
+    );
 }
 
 /// Fills `params` with the defaults. `struct_size` is `sizeof(sm_model_params)`.

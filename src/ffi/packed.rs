@@ -14,7 +14,7 @@ use super::buffers;
 use super::handle::{clear_out, give, take};
 use super::matrices::floats;
 use super::model::activations;
-use super::params::{self, Field, Params, Versioned, boolean};
+use super::params::{self, Params, Versioned, boolean, fields};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::kernels::KernelSet;
@@ -118,34 +118,19 @@ pub struct sm_matrix_params {
 unsafe impl Versioned for sm_matrix_params {
     const NAME: &'static str = "sm_matrix_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            struct_size,
-            k,
-            n,
-            ldb,
-            b_transposed,
-            r#type,
-            kept_as,
-            bf16_products,
-            activation_bits,
-            reserved,
-            team,
-        } = self;
-        see(&[
-            struct_size,
-            k,
-            n,
-            ldb,
-            b_transposed,
-            r#type,
-            kept_as,
-            bf16_products,
-            activation_bits,
-            reserved,
-            team,
-        ]);
-    }
+    fields!(
+        struct_size,
+        k,
+        n,
+        ldb,
+        b_transposed,
+        r#type,
+        kept_as,
+        bf16_products,
+        activation_bits,
+        reserved,
+        team
+    );
 }
 
 // SAFETY: struct_size is first.

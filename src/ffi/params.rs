@@ -29,6 +29,17 @@ pub(super) trait Field {}
 
 impl<T> Field for T {}
 
+/// [`Versioned::each_field`] of these fields, named once.
+macro_rules! fields {
+    ($($field:ident),+ $(,)?) => {
+        fn each_field(&self, see: &mut dyn FnMut(&[&dyn $crate::ffi::params::Field])) {
+            let Self { $($field),+ } = self;
+            see(&[$($field),+]);
+        }
+    };
+}
+pub(super) use fields;
+
 /// A versioned structure that a caller fills in.
 ///
 /// # Safety
@@ -176,10 +187,7 @@ mod tests {
     unsafe impl Versioned for Now {
         const NAME: &'static str = "now";
 
-        fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-            let Self { struct_size, old, new } = self;
-            see(&[struct_size, old, new]);
-        }
+        fields!(struct_size, old, new);
     }
     // SAFETY: as above.
     unsafe impl Params for Now {

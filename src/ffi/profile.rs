@@ -11,7 +11,7 @@ use super::boundary;
 use super::buffers;
 use super::context::{enter, sm_context};
 use super::names::intern;
-use super::params::{self, Field, Versioned, boolean};
+use super::params::{self, Versioned, boolean, fields};
 use super::status::{Failure, sm_status};
 use crate::kernels::KernelSet;
 use crate::memory::reserve::held;
@@ -86,66 +86,35 @@ pub struct sm_method_stats {
 unsafe impl Versioned for sm_method_stats {
     const NAME: &'static str = "sm_method_stats";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            name,
-            parent,
-            depth,
-            calls,
-            threads,
-            total_ns,
-            busiest_ns,
-            self_ns,
-            min_ns,
-            mean_ns,
-            max_ns,
-            std_ns,
-            p50_ns,
-            p95_ns,
-            p99_ns,
-            flops,
-            bytes,
-            alloc_bytes,
-            alloc_count,
-            gflops,
-            gbps,
-            cpu_ns,
-            idle_ns,
-            self_alloc_bytes,
-            peak_bytes,
-            intensity,
-            roof_share,
-        } = self;
-        see(&[
-            name,
-            parent,
-            depth,
-            calls,
-            threads,
-            total_ns,
-            busiest_ns,
-            self_ns,
-            min_ns,
-            mean_ns,
-            max_ns,
-            std_ns,
-            p50_ns,
-            p95_ns,
-            p99_ns,
-            flops,
-            bytes,
-            alloc_bytes,
-            alloc_count,
-            gflops,
-            gbps,
-            cpu_ns,
-            idle_ns,
-            self_alloc_bytes,
-            peak_bytes,
-            intensity,
-            roof_share,
-        ]);
-    }
+    fields!(
+        name,
+        parent,
+        depth,
+        calls,
+        threads,
+        total_ns,
+        busiest_ns,
+        self_ns,
+        min_ns,
+        mean_ns,
+        max_ns,
+        std_ns,
+        p50_ns,
+        p95_ns,
+        p99_ns,
+        flops,
+        bytes,
+        alloc_bytes,
+        alloc_count,
+        gflops,
+        gbps,
+        cpu_ns,
+        idle_ns,
+        self_alloc_bytes,
+        peak_bytes,
+        intensity,
+        roof_share
+    );
 }
 
 impl sm_method_stats {
@@ -207,10 +176,7 @@ pub struct sm_profile_info {
 unsafe impl Versioned for sm_profile_info {
     const NAME: &'static str = "sm_profile_info";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { wall_ns, dropped, ns_per_tick, unbalanced } = self;
-        see(&[wall_ns, dropped, ns_per_tick, unbalanced]);
-    }
+    fields!(wall_ns, dropped, ns_per_tick, unbalanced);
 }
 
 /// Switches recording on (1) or off (0). The record stays until `sm_profile_reset`.

@@ -7,7 +7,7 @@
 use super::boundary;
 use super::handle::clear_out;
 use super::model::{load, sm_model, sm_model_params};
-use super::params::{self, Field, Params, Versioned};
+use super::params::{self, Params, Versioned, fields};
 use super::status::sm_status;
 use crate::model::{GptConfig, Model};
 use std::mem::size_of;
@@ -37,10 +37,7 @@ pub struct sm_gpt_params {
 unsafe impl Versioned for sm_gpt_params {
     const NAME: &'static str = "sm_gpt_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { struct_size, vocab, context, dim, layers, heads, seed } = self;
-        see(&[struct_size, vocab, context, dim, layers, heads, seed]);
-    }
+    fields!(struct_size, vocab, context, dim, layers, heads, seed);
 }
 
 // SAFETY: struct_size is first.

@@ -13,7 +13,7 @@ use std::ptr;
 
 use super::boundary;
 use super::operands::{Output, check_apart, read_apart};
-use super::params::{self, Field, Params, Versioned};
+use super::params::{self, Params, Versioned, fields};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::ops::{self, Input, Norm, NormInput, NormParams, NormStatistics, RowShape, Softmax};
@@ -74,10 +74,7 @@ pub struct sm_add_norm_params {
 unsafe impl Versioned for sm_rows_params {
     const NAME: &'static str = "sm_rows_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { struct_size, rows, cols, ldx, ldy, team } = self;
-        see(&[struct_size, rows, cols, ldx, ldy, team]);
-    }
+    fields!(struct_size, rows, cols, ldx, ldy, team);
 }
 
 // SAFETY: struct_size comes first.
@@ -92,11 +89,7 @@ unsafe impl Params for sm_rows_params {
 unsafe impl Versioned for sm_add_norm_params {
     const NAME: &'static str = "sm_add_norm_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { struct_size, rows, cols, ldx, ldadd, ldy, weight, bias, mean, rstd, eps, reserved, team } =
-            self;
-        see(&[struct_size, rows, cols, ldx, ldadd, ldy, weight, bias, mean, rstd, eps, reserved, team]);
-    }
+    fields!(struct_size, rows, cols, ldx, ldadd, ldy, weight, bias, mean, rstd, eps, reserved, team);
 }
 
 // SAFETY: struct_size comes first.

@@ -9,7 +9,7 @@ use super::boundary;
 use super::buffers;
 use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give};
 use super::model::sm_model;
-use super::params::{self, Field, Params, Versioned};
+use super::params::{self, Params, Versioned, fields};
 use super::status::{Failure, sm_status};
 use crate::runtime::sampling::{Sampler, SamplerParams};
 
@@ -48,32 +48,18 @@ pub struct sm_sampler_params {
 unsafe impl Versioned for sm_sampler_params {
     const NAME: &'static str = "sm_sampler_params";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self {
-            struct_size,
-            seed,
-            top_k,
-            penalty_last_n,
-            temperature,
-            top_p,
-            min_p,
-            repetition_penalty,
-            frequency_penalty,
-            presence_penalty,
-        } = self;
-        see(&[
-            struct_size,
-            seed,
-            top_k,
-            penalty_last_n,
-            temperature,
-            top_p,
-            min_p,
-            repetition_penalty,
-            frequency_penalty,
-            presence_penalty,
-        ]);
-    }
+    fields!(
+        struct_size,
+        seed,
+        top_k,
+        penalty_last_n,
+        temperature,
+        top_p,
+        min_p,
+        repetition_penalty,
+        frequency_penalty,
+        presence_penalty
+    );
 }
 
 // SAFETY: struct_size is first.

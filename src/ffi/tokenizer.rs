@@ -9,7 +9,7 @@ use super::boundary;
 use super::buffers;
 use super::handle::borrow;
 use super::model::sm_model;
-use super::params::{self, Field, Versioned, boolean};
+use super::params::{self, Versioned, boolean, fields};
 use super::status::{Failure, sm_status};
 use crate::profile::{self, Zone};
 use crate::tokenizer::{MAX_TEXT_BYTES, Tokenizer};
@@ -39,10 +39,7 @@ pub struct sm_special_tokens {
 unsafe impl Versioned for sm_special_tokens {
     const NAME: &'static str = "sm_special_tokens";
 
-    fn each_field(&self, see: &mut dyn FnMut(&[&dyn Field])) {
-        let Self { bos, eos } = self;
-        see(&[bos, eos]);
-    }
+    fields!(bos, eos);
 }
 
 /// Tokens of `text_bytes` bytes of UTF-8 at `text`, which may contain NUL.

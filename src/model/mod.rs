@@ -25,7 +25,7 @@ pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
 pub use random::{GptConfig, RandomGpt};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
-pub use weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs, Weights};
+pub use weights::{MatrixId, Source, TableId, TensorSpec, VectorId, WeightSpecs, Weights};
 
 use crate::error::Result;
 use crate::format::gguf::Gguf;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::format::gguf::TensorInfo;
@@ -23,7 +24,7 @@ pub struct VectorId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableId(u32);
 
-/// A tensor of the file that a graph uses. Its shape and type have been checked.
+/// A tensor that a graph uses: one of the file's, some of its rows, or a constant. Its shape and type have been checked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TensorSpec {
@@ -35,6 +36,23 @@ pub struct TensorSpec {
     pub k: usize,
     /// Its element type in the file.
     pub dtype: DType,
+    /// Where its values come from.
+    pub source: Source,
+}
+
+/// Where the values of a tensor come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Source {
+    /// Consecutive rows of a tensor of the file.
+    Rows {
+        /// The first of them.
+        first: usize,
+        /// Rows of the whole tensor.
+        of: usize,
+    },
+    /// Each value is this number: the gain of a norm that has none, for instance.
+    Constant(f32),
 }
 
 /// The purpose of lists of tensors, in errors.
@@ -61,7 +79,8 @@ impl TensorSpec {
 pub struct WeightSpecs {
     tensors: Vec<TensorSpec>,
     uses: Vec<Uses>,
-    by_name: HashMap<String, usize>,
+    /// The tensors by name and first row; constants by name and width.
+    by_name: HashMap<(String, usize), usize>,
     /// The tensor of each id.
     matrices: Vec<usize>,
     vectors: Vec<usize>,
@@ -99,7 +118,17 @@ impl WeightSpecs {
 
     /// Uses a tensor as a matrix of `n` rows of `k`.
     pub(super) fn add_matrix(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<MatrixId> {
-        let index = self.tensor(tensor, n, k)?;
+        self.add_matrix_rows(tensor, 0..n, (n, k))
+    }
+
+    /// Uses some rows of a tensor of `n` rows of `k`, also one of more than two dimensions, as a matrix.
+    pub(super) fn add_matrix_rows(
+        &mut self,
+        tensor: &TensorInfo,
+        rows: Range<usize>,
+        (n, k): (usize, usize),
+    ) -> Result<MatrixId> {
+        let index = self.rows_of(tensor, rows, (n, k))?;
         self.refuse(index, self.uses[index].vector.is_some())?;
         id_of(&mut self.matrices, &mut self.uses[index].matrix, index).map(MatrixId)
     }
@@ -118,26 +147,56 @@ impl WeightSpecs {
         id_of(&mut self.tables, &mut self.uses[index].table, index).map(TableId)
     }
 
+    /// A vector of `k` values that are all the same number, under a name for texts.
+    pub(super) fn add_constant(&mut self, name: &'static str, value: f32, k: usize) -> Result<VectorId> {
+        let key = (name.to_owned(), k);
+        let index = match self.by_name.get(&key) {
+            Some(&index) => index,
+            None => self.append(
+                key,
+                TensorSpec {
+                    name: name.to_owned(),
+                    n: 1,
+                    k,
+                    dtype: DType::F32,
+                    source: Source::Constant(value),
+                },
+            )?,
+        };
+        id_of(&mut self.vectors, &mut self.uses[index].vector, index).map(VectorId)
+    }
+
     fn refuse(&self, index: usize, other: bool) -> Result<()> {
         let name = &self.tensors[index].name;
         if other { Err(Error::format(format!("tensor {name} is used in two ways"))) } else { Ok(()) }
     }
 
     fn tensor(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<usize> {
-        if let Some(&index) = self.by_name.get(&tensor.name) {
+        self.rows_of(tensor, 0..n, (n, k))
+    }
+
+    /// The index of some rows of a tensor of `of` rows of `k`.
+    fn rows_of(&mut self, tensor: &TensorInfo, rows: Range<usize>, (of, k): (usize, usize)) -> Result<usize> {
+        let key = (tensor.name.clone(), rows.start);
+        let source = Source::Rows { first: rows.start, of };
+        if let Some(&index) = self.by_name.get(&key) {
             let spec = &self.tensors[index];
-            if (spec.n, spec.k) != (n, k) {
+            if (spec.n, spec.k, spec.source) != (rows.len(), k, source) {
                 return Err(Error::format(format!("tensor {} is used with two shapes", tensor.name)));
             }
             return Ok(index);
         }
-        let dtype = check_shape(tensor, n, k)?;
+        let dtype = check_shape(tensor, of, k, rows.len() < of)?;
+        self.append(key, TensorSpec { name: tensor.name.clone(), n: rows.len(), k, dtype, source })
+    }
+
+    fn append(&mut self, key: (String, usize), spec: TensorSpec) -> Result<usize> {
         reserve(&mut self.tensors, 1, TENSORS)?;
         reserve(&mut self.uses, 1, TENSORS)?;
-        let bytes = (self.by_name.len() + 1) * size_of::<(String, usize)>();
+        let bytes = (self.by_name.len() + 1) * size_of::<((String, usize), usize)>();
         self.by_name.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes, what: TENSORS })?;
-        self.by_name.insert(tensor.name.clone(), self.tensors.len());
-        self.tensors.push(TensorSpec { name: tensor.name.clone(), n, k, dtype });
+        self.by_name.insert(key, self.tensors.len());
+        self.tensors.push(spec);
         self.uses.push(Uses::default());
         Ok(self.tensors.len() - 1)
     }
@@ -296,12 +355,13 @@ impl Weights {
     }
 }
 
-/// The tensor's type, if it is an `n × k` matrix (or a vector of `k` where `n` is 1) of a readable type.
-fn check_shape(tensor: &TensorInfo, n: usize, k: usize) -> Result<DType> {
+/// The tensor's type, if it is an `n × k` matrix (or a vector of `k` where `n` is 1) of a readable type. A `stack` of
+/// matrices may have more dimensions, which count as rows.
+fn check_shape(tensor: &TensorInfo, n: usize, k: usize, stack: bool) -> Result<DType> {
     let dims = tensor.shape();
-    let found = (dims.get(1).copied().unwrap_or(1), dims.first().copied().unwrap_or(1));
-    let higher = dims.iter().skip(2).any(|&d| d != 1);
-    if higher || found != (n as u64, k as u64) {
+    let rows = dims.iter().skip(1).try_fold(1u64, |rows, &dim| rows.checked_mul(dim));
+    let flat = stack || dims.iter().skip(2).all(|&dim| dim == 1);
+    if !flat || (rows, dims.first().copied().unwrap_or(1)) != (Some(n as u64), k as u64) {
         return Err(Error::format(format!(
             "tensor {} has shape {dims:?}; the configuration wants [{k}, {n}]",
             tensor.name

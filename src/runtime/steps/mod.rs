@@ -5,6 +5,7 @@
 pub(super) mod attend;
 pub(super) mod elementwise;
 pub(super) mod embed;
+pub(super) mod gather;
 pub(super) mod heads;
 pub(super) mod linear;
 pub(super) mod mlp;

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::config::Mask;
+use super::config::{Mask, Temperature};
 use super::rope::RopeConfig;
 use super::text::{self, Cells, Names, Section, counted, write_sections};
 use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
@@ -88,6 +88,8 @@ pub enum Activation {
     GeluErf,
     /// max(x, 0).
     Relu,
+    /// 1 / (1 + exp(−x)).
+    Sigmoid,
 }
 
 /// A rotary table, by its number in [`Graph::ropes`].
@@ -102,6 +104,17 @@ pub struct RopeSpec {
     pub config: RopeConfig,
     /// Divisors of the frequencies, one for each pair of dimensions, where the file has them (Llama 3).
     pub factors: Option<Vec<f32>>,
+    /// Divisors for contexts longer than [`RopeConfig::long`] says, where the file has them (LongRoPE).
+    pub long_factors: Option<Vec<f32>>,
+}
+
+impl RopeSpec {
+    /// The divisors in a context of `n_ctx` positions.
+    pub(crate) fn factors(&self, n_ctx: usize) -> Option<&[f32]> {
+        let long = self.config.long.is_some_and(|original| n_ctx > original);
+        let factors = if long { &self.long_factors } else { &self.factors };
+        factors.as_deref()
+    }
 }
 
 /// Softmax(scale · Q·Kᵀ + mask) · V over the keys and values of the sequence so far.
@@ -168,6 +181,12 @@ pub enum Op {
     Activate(Value, Activation),
     /// Products of elements.
     Gate(Value, Value),
+    /// The elements of each head times the head's element in the second value.
+    GateHeads(Value, Value),
+    /// Each column divided by its element of the vector.
+    Divide(Value, VectorId),
+    /// Each row times a factor of its position.
+    Temper(Value, Temperature),
     /// Sums of elements.
     Add(Value, Value),
     /// Each element times a factor.
@@ -195,10 +214,12 @@ impl Op {
             | Op::Activate(x, _)
             | Op::Scale(x, _)
             | Op::SoftCap(x, _)
+            | Op::Temper(x, _)
+            | Op::Divide(x, _)
             | Op::Clamp(x, ..)
             | Op::Select(x)
             | Op::Pool(x) => [Some(x), None, None],
-            Op::Gate(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
+            Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
             Op::Attention(a) => [Some(a.q), Some(a.k), Some(a.v)],
         };
         list.into_iter().flatten()
@@ -342,6 +363,11 @@ impl Graph {
             }
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),
+            Op::Divide(_, by) => ("divide", format!("by {}", names.vector(*by))),
+            Op::GateHeads(..) => ("gate heads", String::new()),
+            Op::Temper(_, Temperature { scale, positions, .. }) => {
+                ("temper", format!("by {scale}, steps of {positions}"))
+            }
             Op::Add(..) => ("add", String::new()),
             Op::Scale(_, factor) => ("scale", format!("by {factor}")),
             Op::SoftCap(_, cap) => ("soft-cap", format!("at {cap}")),
@@ -360,6 +386,7 @@ impl Activation {
             Activation::GeluTanh => "gelu (tanh)",
             Activation::GeluErf => "gelu (erf)",
             Activation::Relu => "relu",
+            Activation::Sigmoid => "sigmoid",
         }
     }
 }

@@ -124,6 +124,28 @@ impl<'a> Keys<'a> {
         collected((0..n_layer).map(|i| Ok(period == 0 || i % period != period - 1)), LAYERS)
     }
 
+    /// A list of numbers; empty where the key is absent.
+    pub fn numbers(&self, name: &str) -> Result<Vec<i64>> {
+        let key = self.look_up(name);
+        match self.metadata.get(&key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(Array::U32(list))) => collected(list.iter().map(|&x| Ok(x.into())), LAYERS),
+            Some(Value::Array(Array::I32(list))) => collected(list.iter().map(|&x| Ok(x.into())), LAYERS),
+            Some(_) => Err(Error::format(format!("{key} is no list of numbers"))),
+        }
+    }
+
+    /// A finite number of at least 0, or the default where the key is absent.
+    pub fn not_negative(&self, name: &str, default: f32) -> Result<f32> {
+        match self.number(name)?.unwrap_or(default) {
+            value if value >= 0.0 => Ok(value),
+            value => {
+                let key = self.key(name);
+                Err(Error::format(format!("{key} is {value}; expected a finite number of at least 0")))
+            }
+        }
+    }
+
     /// A finite number; `None` where the key is absent.
     pub fn number(&self, name: &str) -> Result<Option<f32>> {
         let key = self.look_up(name);

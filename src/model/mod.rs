@@ -18,7 +18,7 @@ mod whole;
 
 #[cfg(test)]
 pub(crate) use builder::Builder;
-pub use config::{Config, LayerConfig, Mask};
+pub use config::{Config, LayerConfig, Mask, Scales, Temperature};
 #[cfg(test)]
 pub(crate) use families::Family;
 pub use graph::Graph;

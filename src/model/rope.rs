@@ -21,6 +21,11 @@ pub struct RopeConfig {
     pub factor: f32,
     /// YaRN scaling; `None` for linear scaling.
     pub yarn: Option<Yarn>,
+    /// Factor on all rotated queries and keys, besides YaRN's own.
+    pub magnitude: f32,
+    /// Longest context with the file's factors for short ones, where it has others for longer ones (LongRoPE, Ding et al.
+    /// 2024, arXiv:2402.13753).
+    pub long: Option<usize>,
     /// The dimensions that form a pair.
     pub pairing: Pairing,
 }
@@ -97,7 +102,7 @@ impl RopeConfig {
                 keys.void(&["rope.scale_linear", "rope.scaling.factor"]);
                 1.0
             }
-            None | Some("linear" | "yarn") => {
+            None | Some("linear" | "yarn" | "longrope") => {
                 let older = keys.positive_or_unset("rope.scale_linear", 1.0)?;
                 keys.positive_or_unset("rope.scaling.factor", older)?
             }
@@ -112,8 +117,19 @@ impl RopeConfig {
             keys.void(&["rope.scaling.original_context_length"]);
             None
         };
+        let long = match kind {
+            Some("longrope") => {
+                let original = keys.count_below("rope.scaling.original_context_length", MAX_CONTEXT + 1)?;
+                Some(if original > 0 { original } else { n_ctx_train })
+            }
+            _ => None,
+        };
         let base = keys.positive("rope.freq_base", 10_000.0)?;
-        Ok(RopeConfig { dim, base, factor, yarn, pairing })
+        let magnitude = match yarn {
+            Some(_) => 1.0,
+            None => keys.positive("rope.scaling.attn_factor", 1.0)?,
+        };
+        Ok(RopeConfig { dim, base, factor, yarn, magnitude, long, pairing })
     }
 
     /// This configuration without scaling of positions.
@@ -137,7 +153,8 @@ impl RopeConfig {
     /// # Errors
     /// As [`RotaryTable::new`].
     pub fn table(&self, n_ctx: usize, factors: Option<&[f32]>) -> Result<RotaryTable> {
-        let mut scaling = Scaling { freq_scale: 1.0 / self.factor, factors, ..Scaling::default() };
+        let (freq_scale, magnitude) = (1.0 / self.factor, self.magnitude);
+        let mut scaling = Scaling { freq_scale, factors, magnitude, ..Scaling::default() };
         if let Some(yarn) = self.yarn.filter(|yarn| yarn.strength > 0.0) {
             scaling.ramp = Some(yarn.ramp(self.dim, self.base));
             scaling.magnitude = yarn.attention_factor * (1.0 + 0.1 * self.factor.ln());
@@ -198,7 +215,7 @@ mod tests {
     use crate::kernels::rope::RopeKernels;
 
     fn config(dim: usize, base: f32, factor: f32, yarn: Option<Yarn>) -> RopeConfig {
-        RopeConfig { dim, base, factor, yarn, pairing: Pairing::Adjacent }
+        RopeConfig { dim, base, factor, yarn, magnitude: 1.0, long: None, pairing: Pairing::Adjacent }
     }
 
     /// Cosine and sine of a pair at a position: (1, 0) rotated.

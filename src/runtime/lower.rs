@@ -218,6 +218,14 @@ impl<'g> Lowering<'g> {
                 self.push_row_wise(value, step, out)?;
                 out
             }
+            Op::Divide(x, by) => self.elementwise(value, x, |_| Ok(Function::Divide(by)))?,
+            Op::GateHeads(a, b) => {
+                let head_dim = width / self.graph.shape(b).width;
+                self.elementwise(value, a, |lowering| Ok(Function::MulHeads(lowering.floats(b)?, head_dim)))?
+            }
+            Op::Temper(x, temperature) => {
+                self.elementwise(value, x, |_| Ok(Function::Temper(temperature)))?
+            }
             Op::Scale(x, factor) => self.elementwise(value, x, |_| Ok(Function::Scale(factor)))?,
             Op::SoftCap(x, cap) => self.elementwise(value, x, |_| Ok(Function::SoftCap(cap)))?,
             Op::Clamp(x, least, most) => self.elementwise(value, x, |_| Ok(Function::Clamp(least, most)))?,

@@ -4,9 +4,9 @@
 
 use super::Family;
 use super::parts::{self, Decoder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::rope::Pairing;
-use crate::model::config::Config;
+use crate::model::config::{Config, RMS_EPS};
 use crate::model::graph::Activation;
 use crate::model::keys::Keys;
 
@@ -20,10 +20,35 @@ const fn like(name: &'static str) -> Family {
     Family { name, config, emit: |b, c| Decoder::LLAMA.emit(b, c) }
 }
 
+/// A family whose MLP's matrices may have factors.
+const fn scaled(name: &'static str) -> Family {
+    Family { emit: |b, c| Decoder { scaled_mlp: true, ..Decoder::LLAMA }.emit(b, c), ..like(name) }
+}
+
 pub const FAMILIES: &[Family] = &[
-    like("llama"),
+    scaled("llama"),
     like("internlm2"),
     like("xverse"),
+    like("deci"),
+    Family { config: nanbeige_config, ..scaled("nanbeige") },
+    Family { config: baichuan_config, ..like("baichuan") },
+    Family {
+        config: |keys, n_vocab| {
+            let mut config = Config::read(keys, n_vocab, RMS_EPS)?;
+            config.scales.alibi = Some(8.0);
+            Ok(config)
+        },
+        ..like("refact")
+    },
+    // A diffusion model: all positions see each other.
+    Family {
+        config: |keys, n_vocab| config(keys, n_vocab)?.seeing_all(keys),
+        emit: |b, c| {
+            b.ignore_rope_factors();
+            Decoder::LLAMA.emit(b, c)
+        },
+        ..like("llada")
+    },
     Family { config: mrope_config, ..like("ernie4_5") },
     // AFM: the MLP has no gate, and squares.
     Family {
@@ -49,6 +74,25 @@ pub const FAMILIES: &[Family] = &[
         ..like("smollm3")
     },
 ];
+
+/// The file's layers run once; a file that repeats them is not supported.
+fn nanbeige_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    match keys.optional("num_loops", 1 << 10)? {
+        None | Some(1) => config(keys, n_vocab),
+        Some(loops) => Err(Error::Unsupported(format!("layers that run {loops} times"))),
+    }
+}
+
+/// Only the depth tells which of the two models a file is: the one of 32 layers has rotary positions, the one of 40 a
+/// bias of scores.
+fn baichuan_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    let mut config = config(keys, n_vocab)?;
+    if config.n_layer() != 32 {
+        config.layers.iter_mut().for_each(|layer| layer.rope = None);
+    }
+    config.scales.alibi = (config.n_layer() == 40).then_some(8.0);
+    Ok(config)
+}
 
 /// For text all of a token's positions are the same, so that sections of the rotation mean nothing.
 fn mrope_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {

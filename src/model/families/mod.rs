@@ -2,10 +2,13 @@
 //! and stands in [`KIN`]. Parts that several files share are in `parts`.
 
 mod cohere;
+mod gated;
 mod gemma;
+mod glm;
 mod gpt;
 mod granite;
 mod llama;
+mod mistral;
 mod olmo;
 mod parts;
 mod phi;
@@ -40,6 +43,9 @@ const KIN: &[&[Family]] = &[
     olmo::FAMILIES,
     cohere::FAMILIES,
     granite::FAMILIES,
+    mistral::FAMILIES,
+    glm::FAMILIES,
+    gated::FAMILIES,
 ];
 
 /// Every family.

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::model::builder::Builder;
-use crate::model::config::{Config, LayerConfig, Mask};
+use crate::model::config::{Config, LayerConfig, Mask, Scales};
 use crate::model::graph::{Activation, Scores, Value};
 
 /// A family's norms.
@@ -40,6 +40,17 @@ pub enum Inner {
     Squared,
 }
 
+/// A gate on the results of heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Gate {
+    /// None.
+    None,
+    /// A sigmoid for each element.
+    Elements,
+    /// A sigmoid for each head.
+    Heads,
+}
+
 /// Queries, keys and values of a layer between their projections and attention.
 pub type Heads = fn(&mut Builder<'_>, [Value; 3], &LayerConfig) -> Result<[Value; 3]>;
 
@@ -54,7 +65,15 @@ pub struct Decoder {
     pub scaled_mlp: bool,
     /// The norm before the MLP, where it isn't `ffn_norm`.
     pub mlp_norm: &'static str,
+    pub gate: Gate,
+    /// Whether the matrix of queries, keys and values may have a factor.
+    pub scaled_qkv: bool,
+    /// The epsilon of norms after attention and MLP, where it is another one.
+    pub post_eps: Option<f32>,
 }
+
+/// Divisors of an MLP's activations.
+const ACT_SCALES: &str = "ffn.act.scales";
 
 impl Decoder {
     /// Llama's decoder.
@@ -65,6 +84,9 @@ impl Decoder {
         inner: Inner::Gated(Activation::Silu),
         scaled_mlp: false,
         mlp_norm: "ffn_norm",
+        gate: Gate::None,
+        scaled_qkv: true,
+        post_eps: None,
     };
 
     /// Emits the graph; returns the last hidden rows and the logits.
@@ -75,7 +97,13 @@ impl Decoder {
     }
 
     /// [`Decoder::emit`] with rows of its own in place of embeddings.
-    pub fn emit_from(&self, b: &mut Builder<'_>, c: &Config, mut x: Value) -> Result<(Value, Value)> {
+    pub fn emit_from(&self, b: &mut Builder<'_>, c: &Config, x: Value) -> Result<(Value, Value)> {
+        let hidden = self.hidden(b, c, x)?;
+        Ok((hidden, head(b, hidden, c)?))
+    }
+
+    /// The last hidden rows.
+    pub fn hidden(&self, b: &mut Builder<'_>, c: &Config, mut x: Value) -> Result<Value> {
         for (i, layer) in c.layers.iter().enumerate() {
             b.enter_layer(Some(i));
             x = if c.scales.parallel {
@@ -89,8 +117,7 @@ impl Decoder {
         }
         b.enter_layer(None);
         let last = b.select(x)?;
-        let hidden = self.norm(b, last, "output_norm")?;
-        Ok((hidden, head(b, hidden, c)?))
+        self.norm(b, last, "output_norm")
     }
 
     /// A block whose attention and MLP read the same rows: those of one norm, or of a norm each.
@@ -124,7 +151,7 @@ impl Decoder {
         let attended = self.attention(b, c, normed, layer)?;
         let attended = match self.place {
             Place::Before => attended,
-            _ => self.norm(b, attended, "post_attention_norm")?,
+            _ => self.post_norm(b, attended, "post_attention_norm")?,
         };
         scale(b, attended, c.scales.residual)
     }
@@ -140,7 +167,7 @@ impl Decoder {
         let moved = self.mlp(b, normed, layer.n_ff, c.n_embd)?;
         let moved = match self.place {
             Place::Before => moved,
-            _ => self.norm(b, moved, "post_ffw_norm")?,
+            _ => self.post_norm(b, moved, "post_ffw_norm")?,
         };
         scale(b, moved, c.scales.residual)
     }
@@ -154,6 +181,13 @@ impl Decoder {
         }
     }
 
+    fn post_norm(&self, b: &mut Builder<'_>, x: Value, part: &str) -> Result<Value> {
+        match self.post_eps {
+            Some(eps) => b.rms_norm_by(x, part, eps),
+            None => self.norm(b, x, part),
+        }
+    }
+
     /// Attention, with the projections around it.
     pub fn attention(
         &self,
@@ -162,9 +196,26 @@ impl Decoder {
         normed: Value,
         layer: &LayerConfig,
     ) -> Result<Value> {
-        let qkv = qkv(b, normed, layer, c.scales.qkv_limit)?;
-        let qkv = (self.heads)(b, qkv, layer)?;
-        let heads = b.attention_by(qkv, layer, scores(c, layer))?;
+        let qkv = qkv(b, normed, layer, (c.scales.qkv_limit, self.scaled_qkv))?;
+        let [q, k, v] = qkv;
+        // Before the rotation, which no factor changes, so that rotated rows go into the cache straight.
+        let q = c.scales.temperature.map_or(Ok(q), |temperature| b.temper(q, temperature))?;
+        let qkv = (self.heads)(b, [q, k, v], layer)?;
+        let scores = scores(b, c, layer)?;
+        let heads = b.attention(qkv, layer, scores)?;
+        let heads = match self.gate {
+            Gate::None => heads,
+            Gate::Elements => {
+                let gate = b.linear_unscaled(normed, "attn_gate", layer.q_width())?;
+                let gate = b.activate(gate, Activation::Sigmoid)?;
+                b.gate(heads, gate)?
+            }
+            Gate::Heads => {
+                let gate = b.linear_unscaled(normed, "attn_gate", layer.n_head)?;
+                let gate = b.activate(gate, Activation::Sigmoid)?;
+                b.gate_heads(heads, gate)?
+            }
+        };
         b.linear(heads, "attn_output", c.n_embd)
     }
 
@@ -186,7 +237,9 @@ impl Decoder {
             }
             Inner::Plain(function) => {
                 let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
-                b.activate(up, function)?
+                let up = b.activate(up, function)?;
+                // AWQ scales activations instead of weights (Lin et al. 2023, arXiv:2306.00978).
+                if b.has(ACT_SCALES) { b.divide(up, ACT_SCALES)? } else { up }
             }
             Inner::Squared => {
                 let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
@@ -203,9 +256,12 @@ pub fn scale(b: &mut Builder<'_>, x: Value, factor: f32) -> Result<Value> {
     if factor == 1.0 { Ok(x) } else { b.scale(x, factor) }
 }
 
-/// How a layer's scores follow from products.
-pub fn scores(c: &Config, layer: &LayerConfig) -> Scores {
-    Scores { soft_cap: c.scales.score_cap, alibi: c.scales.alibi, ..Scores::scaled(layer.score_scale) }
+/// How a layer's scores follow from products; with sinks where the file has them.
+pub fn scores(b: &mut Builder<'_>, c: &Config, layer: &LayerConfig) -> Result<Scores> {
+    const SINKS: &str = "attn_sinks.weight";
+    let sinks = if b.has(SINKS) { Some(b.floats(SINKS, layer.n_head)?) } else { None };
+    let Scales { score_cap: soft_cap, alibi, .. } = c.scales;
+    Ok(Scores { soft_cap, alibi, sinks, ..Scores::scaled(layer.score_scale) })
 }
 
 /// Queries, keys and values: of three matrices or one, clamped to the limit if there is one.
@@ -213,12 +269,16 @@ pub fn qkv(
     b: &mut Builder<'_>,
     normed: Value,
     layer: &LayerConfig,
-    limit: Option<f32>,
+    (limit, scaled): (Option<f32>, bool),
 ) -> Result<[Value; 3]> {
     let (q, kv) = (layer.q_width(), layer.kv_width());
     let clamped = |b: &mut Builder<'_>, x| limit.map_or(Ok(x), |limit| b.clamp(x, limit));
     if b.has("attn_qkv.weight") {
-        let all = b.linear(normed, "attn_qkv", q + 2 * kv)?;
+        let width = q + 2 * kv;
+        let all = match scaled {
+            true => b.linear(normed, "attn_qkv", width)?,
+            false => b.linear_unscaled(normed, "attn_qkv", width)?,
+        };
         let all = clamped(b, all)?;
         return Ok([b.split(all, 0, q)?, b.split(all, q, kv)?, b.split(all, q + kv, kv)?]);
     }

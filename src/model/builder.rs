@@ -6,9 +6,23 @@ use super::graph::{Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpe
 use super::weights::{MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
+use crate::kernels::attention::SOFT_CAPS;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::ops::attention::HeadShape;
 use crate::quant;
+
+/// What attention has besides queries, keys and values. The default is the attention of Llama.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AttentionOptions<'a> {
+    /// Multiplies the scores; absent for 1/√head_dim.
+    pub scale: Option<f32>,
+    /// Soft-cap of the scores.
+    pub soft_cap: Option<f32>,
+    /// ALiBi's largest bias, above 0.
+    pub alibi: Option<f32>,
+    /// The name in the layer of a tensor with a sink for each query head.
+    pub sinks: Option<&'a str>,
+}
 
 /// Collects a graph.
 pub(crate) struct Builder<'a> {
@@ -226,7 +240,17 @@ impl<'a> Builder<'a> {
     }
 
     /// Attention of the layer's heads, scaled by 1/√head_dim.
-    pub fn attention(&mut self, [q, k, v]: [Value; 3], layer: &LayerConfig) -> Result<Value> {
+    pub fn attention(&mut self, qkv: [Value; 3], layer: &LayerConfig) -> Result<Value> {
+        self.attention_with(qkv, layer, &AttentionOptions::default())
+    }
+
+    /// Attention of the layer's heads with these options.
+    pub fn attention_with(
+        &mut self,
+        [q, k, v]: [Value; 3],
+        layer: &LayerConfig,
+        options: &AttentionOptions<'_>,
+    ) -> Result<Value> {
         let heads = HeadShape { n_head: layer.n_head, n_head_kv: layer.n_head_kv, head_dim: layer.head_dim };
         let widths = [q, k, v].map(|x| self.shape(x).width);
         if widths != [layer.q_width(), layer.kv_width(), layer.kv_width()] {
@@ -235,8 +259,19 @@ impl<'a> Builder<'a> {
         if matches!(layer.mask, super::Mask::Window(0) | super::Mask::SymmetricWindow(0)) {
             return self.fail("attention in a window of 0 positions".into());
         }
-        let scale = 1.0 / (layer.head_dim as f32).sqrt();
-        self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scale }), q)
+        let &AttentionOptions { scale, soft_cap, alibi, sinks } = options;
+        let scale = scale.unwrap_or(1.0 / (layer.head_dim as f32).sqrt());
+        let caps = soft_cap.filter(|cap| !SOFT_CAPS.contains(cap));
+        let biases = alibi.filter(|most| !(most.is_finite() && *most > 0.0));
+        let scales = (!scale.is_finite()).then_some(scale);
+        for (bad, name) in [(caps, "soft-cap"), (biases, "largest bias by distance"), (scales, "scale")] {
+            if let Some(bad) = bad {
+                return self.fail(format!("attention with a {name} of {bad}"));
+            }
+        }
+        let sinks = sinks.map(|part| self.vector(part, 1, layer.n_head)).transpose()?;
+        let mask = layer.mask;
+        self.map(Op::Attention(Attention { q, k, v, heads, mask, scale, soft_cap, alibi, sinks }), q)
     }
 
     /// A function of each element.

@@ -104,7 +104,8 @@ pub struct RopeSpec {
     pub factors: Option<Vec<f32>>,
 }
 
-/// Softmax(scale · Q·Kᵀ + mask) · V over the keys and values of the sequence so far.
+/// Softmax(scale · Q·Kᵀ + mask) · V over the keys and values of the sequence so far, with changes to the scores where
+/// the family has them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
     /// Queries, head by head.
@@ -119,6 +120,13 @@ pub struct Attention {
     pub mask: Mask,
     /// Multiplies the scores.
     pub scale: f32,
+    /// cap · tanh(score / cap) replaces each scaled score.
+    pub soft_cap: Option<f32>,
+    /// ALiBi: a head's slope times the distance of query and key is subtracted from each score. The number is the
+    /// largest bias, from which [`alibi_slopes`](crate::ops::attention::alibi_slopes) are computed.
+    pub alibi: Option<f32>,
+    /// A logit for each query head, which takes part in the softmax and has no value.
+    pub sinks: Option<VectorId>,
 }
 
 /// The operation of a node.
@@ -309,10 +317,13 @@ impl Graph {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
             }
             Op::Rope(_, head_dim, rope) => ("rope", format!("heads of {head_dim}, rope {}", rope.0)),
-            Op::Attention(Attention { heads, mask, scale, .. }) => {
+            Op::Attention(Attention { heads, mask, scale, soft_cap, alibi, sinks, .. }) => {
                 let HeadShape { n_head, n_head_kv, head_dim } = heads;
                 let heads = format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}");
-                ("attention", format!("{heads}, {mask}, scale {scale}"))
+                let cap = soft_cap.map_or(String::new(), |cap| format!(", soft-cap at {cap}"));
+                let alibi = alibi.map_or(String::new(), |most| format!(", biased by distance up to {most}"));
+                let sinks = sinks.map_or(String::new(), |sinks| format!(", sinks {}", names.vector(sinks)));
+                ("attention", format!("{heads}, {mask}, scale {scale}{cap}{alibi}{sinks}"))
             }
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),

@@ -21,6 +21,7 @@ use crate::kv::LayerId;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::model::MatrixId;
 use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Shape, Value};
+use crate::ops::attention::alibi_slopes;
 use crate::profile::Zone;
 
 /// The purpose of the memory, in errors.
@@ -434,7 +435,7 @@ impl<'g> Lowering<'g> {
 
     /// Attention, and the products for its queries, keys and values.
     fn attention(&mut self, value: Value, attention: &Attention) -> Result<()> {
-        let Attention { q, k, v, heads: shape, mask, scale } = *attention;
+        let Attention { q, k, v, heads: shape, mask, scale, soft_cap, alibi, sinks } = *attention;
         let [q, k, v] = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
         if v.work != HeadWork::default() {
             return self.unsupported(value, "values that are normalised or rotated");
@@ -462,7 +463,9 @@ impl<'g> Lowering<'g> {
         let out = self.float_buffer(RowSet::Batch, q_width)?;
         let mask = number_of(&mut self.plan.masks, mask);
         number_of(&mut self.plan.heads, shape);
-        self.push(value, Attend { qkv, out, shape, layer, mask, scale })?;
+        let slopes = alibi.map(|max_bias| collected(alibi_slopes(shape.n_head, max_bias).map(Ok), WHAT));
+        let slopes = slopes.transpose()?;
+        self.push(value, Attend { qkv, out, shape, layer, mask, scale, soft_cap, slopes, sinks })?;
         self.made(value, out);
         Ok(())
     }

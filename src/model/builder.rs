@@ -10,6 +10,7 @@ use super::graph::{
 use super::weights::{MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
+use crate::kernels::attention::SOFT_CAPS;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::ops::attention::HeadShape;
 use crate::quant;
@@ -23,6 +24,8 @@ pub(crate) struct Builder<'a> {
     nodes: Vec<Node>,
     weights: WeightSpecs,
     ropes: Vec<RopeSpec>,
+    /// Projections of the current layer whose biases are ignored.
+    unbiased: &'static [&'static str],
     /// Whether each tensor of the file has been looked up.
     read: Vec<bool>,
 }
@@ -36,13 +39,13 @@ impl<'a> Builder<'a> {
         }
         let factors = |name, pairs: usize| rope_factors(gguf, name, pairs).map_err(at(|| family.into()));
         let ropes = config.ropes.iter().map(|config| {
-            let [one, short, long] = FACTORS;
-            let short = if config.long.is_some() { short } else { one };
-            Ok(RopeSpec {
-                config: config.clone(),
-                factors: factors(short, config.dim / 2)?,
-                long_factors: factors(long, config.dim / 2)?,
-            })
+            let [any, short, long] = FACTORS;
+            let pairs = config.dim / 2;
+            let (short, long) = match factors(any, pairs)? {
+                Some(factors) => (Some(factors), None),
+                None => (factors(short, pairs)?, factors(long, pairs)?),
+            };
+            Ok(RopeSpec { config: config.clone(), factors: short, long_factors: long })
         });
         Ok(Builder {
             gguf,
@@ -52,6 +55,7 @@ impl<'a> Builder<'a> {
             nodes: Vec::new(),
             weights: WeightSpecs::default(),
             ropes: collected(ropes, "the rotary tables")?,
+            unbiased: &[],
             read,
         })
     }
@@ -66,6 +70,7 @@ impl<'a> Builder<'a> {
     /// Sets the layer of the nodes and tensors to come; `None` for those outside of all layers.
     pub fn enter_layer(&mut self, layer: Option<usize>) {
         self.layer = layer;
+        self.unbiased = &[];
     }
 
     /// Whether the file has a tensor of this name in the current layer.
@@ -225,7 +230,7 @@ impl<'a> Builder<'a> {
     pub fn linear_mlp(&mut self, x: Value, part: &str, n: usize, scaled: bool) -> Result<Value> {
         let (bias, scale) = (format!("{part}.bias"), format!("{part}.scale"));
         let factor = self.factor(&scale)?;
-        let biased = self.has(&bias);
+        let biased = self.has(&bias) && !self.unbiased.contains(&part);
         let Shape { rows, width } = self.shape(x);
         let matrix = self.matrix(part, n, width)?;
         let bias = if biased { Some(self.vector(&bias, 1, n)?) } else { None };
@@ -265,9 +270,15 @@ impl<'a> Builder<'a> {
         self.linear_mlp(x, part, n, false)
     }
 
+    /// Notes that projections of the current layer have no bias, even where the file has one, as in llama.cpp.
+    pub fn without_bias(&mut self, parts: &'static [&'static str]) {
+        self.unbiased = parts;
+        parts.iter().for_each(|part| self.ignore(&format!("{part}.bias")));
+    }
+
     /// Takes the file's divisors from rotary frequencies, for a family that llama.cpp rotates without them.
     pub fn ignore_rope_factors(&mut self) {
-        self.ropes.iter_mut().for_each(|rope| rope.factors = None);
+        self.ropes.iter_mut().for_each(|rope| (rope.factors, rope.long_factors) = (None, None));
     }
 
     /// Notes that a tensor of the current layer takes no part in the computation, as in llama.cpp.
@@ -326,6 +337,15 @@ impl<'a> Builder<'a> {
         }
         if matches!(layer.mask, super::Mask::Window(0) | super::Mask::SymmetricWindow(0)) {
             return self.fail("attention in a window of 0 positions".into());
+        }
+        let Scores { scale, soft_cap, alibi, .. } = scores;
+        let caps = soft_cap.filter(|cap| !SOFT_CAPS.contains(cap));
+        let biases = alibi.filter(|most| !(most.is_finite() && *most > 0.0));
+        let scales = (!scale.is_finite()).then_some(scale);
+        for (bad, name) in [(caps, "soft-cap"), (biases, "largest bias by distance"), (scales, "scale")] {
+            if let Some(bad) = bad {
+                return self.fail(format!("attention with a {name} of {bad}"));
+            }
         }
         self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scores }), q)
     }

@@ -104,20 +104,21 @@ pub struct RopeSpec {
     pub config: RopeConfig,
     /// Divisors of the frequencies, one for each pair of dimensions, where the file has them (Llama 3).
     pub factors: Option<Vec<f32>>,
-    /// Divisors for contexts longer than [`RopeConfig::long`] says, where the file has them (LongRoPE).
+    /// Divisors for contexts longer than [`RopeConfig::n_ctx_original`], where the file has them (LongRoPE, Ding et al.
+    /// 2024, arXiv:2402.13753).
     pub long_factors: Option<Vec<f32>>,
 }
 
 impl RopeSpec {
     /// The divisors in a context of `n_ctx` positions.
     pub(crate) fn factors(&self, n_ctx: usize) -> Option<&[f32]> {
-        let long = self.config.long.is_some_and(|original| n_ctx > original);
-        let factors = if long { &self.long_factors } else { &self.factors };
-        factors.as_deref()
+        let long = self.long_factors.as_deref().filter(|_| n_ctx > self.config.n_ctx_original);
+        long.or(self.factors.as_deref())
     }
 }
 
-/// Softmax(scale · Q·Kᵀ + mask) · V over the keys and values of the sequence so far.
+/// Softmax(scale · Q·Kᵀ + mask) · V over the keys and values of the sequence so far, with changes to the scores where
+/// the family has them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
     /// Queries, head by head.
@@ -144,8 +145,9 @@ pub struct Scores {
     pub soft_cap: Option<f32>,
     /// A logit for each query head that takes part in the softmax without a value (gpt-oss).
     pub sinks: Option<VectorId>,
-    /// The largest slope of a bias that falls with the distance of positions (ALiBi, Press et al. 2021,
-    /// arXiv:2108.12409).
+    /// A head's slope times the distance of query and key is subtracted from each score (ALiBi, Press et al. 2021,
+    /// arXiv:2108.12409). The number is the largest bias, from which
+    /// [`alibi_slopes`](crate::ops::attention::alibi_slopes) are computed.
     pub alibi: Option<f32>,
 }
 
@@ -356,10 +358,14 @@ impl Graph {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
             }
             Op::Rope(_, head_dim, rope) => ("rope", format!("heads of {head_dim}, rope {}", rope.0)),
-            Op::Attention(Attention { heads, mask, scores: Scores { scale, .. }, .. }) => {
+            Op::Attention(Attention { heads, mask, scores, .. }) => {
+                let Scores { scale, soft_cap, alibi, sinks } = scores;
                 let HeadShape { n_head, n_head_kv, head_dim } = heads;
                 let heads = format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}");
-                ("attention", format!("{heads}, {mask}, scale {scale}"))
+                let cap = soft_cap.map_or(String::new(), |cap| format!(", soft-cap at {cap}"));
+                let alibi = alibi.map_or(String::new(), |most| format!(", biased by distance up to {most}"));
+                let sinks = sinks.map_or(String::new(), |sinks| format!(", sinks {}", names.vector(sinks)));
+                ("attention", format!("{heads}, {mask}, scale {scale}{cap}{alibi}{sinks}"))
             }
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),

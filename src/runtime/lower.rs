@@ -21,7 +21,8 @@ use crate::kernels::qmatmul::Activations;
 use crate::kv::LayerId;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::model::MatrixId;
-use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Shape, Value};
+use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Scores, Shape, Value};
+use crate::ops::attention::alibi_slopes;
 use crate::profile::Zone;
 
 /// The purpose of the memory, in errors.
@@ -480,7 +481,10 @@ impl<'g> Lowering<'g> {
         let out = self.float_buffer(RowSet::Batch, columns[1])?;
         let mask = number_of(&mut self.plan.masks, mask);
         number_of(&mut self.plan.heads, shape);
-        self.push(value, Attend { qkv, out, shape, layer, mask, scale: scores.scale })?;
+        let Scores { scale, soft_cap, alibi, sinks } = scores;
+        let slopes = alibi.map(|max_bias| collected(alibi_slopes(shape.n_head, max_bias).map(Ok), WHAT));
+        let slopes = slopes.transpose()?;
+        self.push(value, Attend { qkv, out, shape, layer, mask, scale, soft_cap, slopes, sinks })?;
         self.made(value, out);
         Ok(())
     }

@@ -38,6 +38,7 @@ pub const FAMILIES: &[Family] = &[
             config.scales.alibi = Some(8.0);
             Ok(config)
         },
+        emit: |b, c| Decoder { biased_mlp: false, ..Decoder::LLAMA }.emit(b, c),
         ..like("refact")
     },
     // A diffusion model: all positions see each other.
@@ -45,7 +46,7 @@ pub const FAMILIES: &[Family] = &[
         config: |keys, n_vocab| config(keys, n_vocab)?.seeing_all(keys),
         emit: |b, c| {
             b.ignore_rope_factors();
-            Decoder::LLAMA.emit(b, c)
+            Decoder { biased_mlp: false, ..Decoder::LLAMA }.emit(b, c)
         },
         ..like("llada")
     },

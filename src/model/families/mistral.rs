@@ -2,7 +2,6 @@
 
 use super::Family;
 use super::parts::{self, Decoder};
-use crate::error::Error;
 use crate::kernels::rope::Pairing;
 use crate::model::config::{Config, Temperature};
 
@@ -11,11 +10,8 @@ pub const FAMILIES: &[Family] = &[Family {
     config: |keys, n_vocab| {
         let mut config = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
         if let Some(scale) = keys.nonzero("attention.temperature_scale")? {
-            let original = config.ropes[0].yarn.map_or(config.n_ctx_train, |yarn| yarn.n_ctx_original);
-            if original == 0 {
-                return Err(Error::format("a temperature of attention without an original context"));
-            }
-            config.scales.temperature = Some(Temperature { scale, positions: original, offset: 0.0 });
+            let positions = config.ropes[0].n_ctx_original;
+            config.scales.temperature = Some(Temperature { scale, positions, offset: 0.0 });
         }
         Ok(config)
     },

@@ -63,6 +63,8 @@ pub struct Decoder {
     pub inner: Inner,
     /// Whether the MLP's matrices have factors (`ffn_up.scale`); llama.cpp ignores them in many families.
     pub scaled_mlp: bool,
+    /// Whether the MLP's matrices may have biases; llama.cpp ignores them in some families.
+    pub biased_mlp: bool,
     /// The norm before the MLP, where it isn't `ffn_norm`.
     pub mlp_norm: &'static str,
     pub gate: Gate,
@@ -83,6 +85,7 @@ impl Decoder {
         heads: rotated,
         inner: Inner::Gated(Activation::Silu),
         scaled_mlp: false,
+        biased_mlp: true,
         mlp_norm: "ffn_norm",
         gate: Gate::None,
         scaled_qkv: true,
@@ -222,6 +225,9 @@ impl Decoder {
     /// The MLP, from normalised rows to rows of `n_embd`.
     pub fn mlp(&self, b: &mut Builder<'_>, x: Value, n_ff: usize, n_embd: usize) -> Result<Value> {
         let scaled = self.scaled_mlp;
+        if !self.biased_mlp {
+            b.without_bias(&["ffn_gate", "ffn_up", "ffn_down"]);
+        }
         let inner = match self.inner {
             Inner::Gated(function) => {
                 let gate = b.linear_mlp(x, "ffn_gate", n_ff, scaled)?;

@@ -2,6 +2,7 @@
 //! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on). Each layer has a
 //! [`LayerConfig`] of its own, since layers may differ.
 
+use super::experts::ExpertsConfig;
 use super::keys::Keys;
 use super::rope::RopeConfig;
 use crate::error::{Error, Result};
@@ -64,6 +65,8 @@ pub struct LayerConfig {
     pub mask: Mask,
     /// Number of its rotary table; `None` for a layer without rotary embedding.
     pub rope: Option<usize>,
+    /// The experts of its MLP; `None` for a layer without a mixture.
+    pub experts: Option<ExpertsConfig>,
 }
 
 /// The positions of its own sequence that a token sees.
@@ -157,7 +160,7 @@ impl Config {
         let value_length = keys.optional("attention.value_length", MAX_DIM)?;
         let layers = n_head.iter().zip(n_head_kv).zip(n_ff).map(|((&n_head, n_head_kv), n_ff)| {
             let head_dim = head_dim(n_embd, (n_head, n_head_kv), key_length, value_length)?;
-            Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask: Mask::Causal, rope: None })
+            Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask: Mask::Causal, rope: None, experts: None })
         });
         Ok(Config {
             architecture: copied_text(keys.architecture(), NAMES)?,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::config::Mask;
+use super::experts::Experts;
 use super::rope::RopeConfig;
 use super::text::{self, Cells, Names, Section, counted, write_sections};
 use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
@@ -145,6 +146,8 @@ pub enum Op {
     Activate(Value, Activation),
     /// Products of elements.
     Gate(Value, Value),
+    /// The sum of each row's experts.
+    Experts(Experts),
     /// Sums of elements.
     Add(Value, Value),
     /// Each element times a factor.
@@ -174,6 +177,7 @@ impl Op {
             | Op::Pool(x) => [Some(x), None, None],
             Op::Gate(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
             Op::Attention(a) => [Some(a.q), Some(a.k), Some(a.v)],
+            Op::Experts(experts) => [Some(experts.x), Some(experts.router), None],
         };
         list.into_iter().flatten()
     }
@@ -314,6 +318,7 @@ impl Graph {
                 let heads = format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}");
                 ("attention", format!("{heads}, {mask}, scale {scale}"))
             }
+            Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),
             Op::Add(..) => ("add", String::new()),

@@ -99,6 +99,11 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A truth value; `None` where the key is absent.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>> {
+        self.metadata.get_bool(&self.look_up(name))
+    }
+
     /// A text; `None` where the key is absent.
     pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
         self.metadata.get_str(&self.look_up(name))

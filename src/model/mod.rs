@@ -3,6 +3,7 @@
 
 mod builder;
 mod config;
+pub mod experts;
 mod families;
 pub mod graph;
 mod keys;
@@ -21,11 +22,12 @@ pub(crate) use builder::Builder;
 pub use config::{Config, LayerConfig, Mask};
 #[cfg(test)]
 pub(crate) use families::Family;
+pub use experts::ExpertsConfig;
 pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
 pub use random::{GptConfig, RandomGpt};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
-pub use weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs, Weights};
+pub use weights::{ExpertRows, ExpertsId, MatrixId, TableId, TensorSpec, VectorId, WeightSpecs, Weights};
 
 use crate::error::Result;
 use crate::format::gguf::Gguf;

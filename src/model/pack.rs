@@ -1,6 +1,7 @@
 //! Loads weights from a file into memory: in parallel, straight into the form that kernels read.
 //! Peak memory is the packed weights and a chunk of about a megabyte for each loading thread.
 
+use std::iter::repeat_n;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +22,7 @@ use crate::quant;
 /// Bytes of a tensor that one loading job reads at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A run of a tensor's rows and the memory that they are packed into.
+/// A run of a tensor's rows, as the file numbers them, and the memory that they are packed into.
 struct Job<'a> {
     tensor: &'a TensorInfo,
     spec: &'a TensorSpec,
@@ -54,7 +55,7 @@ pub(super) fn load_weights(
             .ok_or_else(|| Error::format(format!("tensor {} is missing", spec.name)))?;
         split(weight, spec, tensor, &mut jobs)?;
     }
-    let total: u64 = specs.tensors().iter().map(|spec| spec.n as u64 * spec.k as u64).sum();
+    let total: u64 = specs.tensors().iter().map(|spec| (spec.matrices() * spec.n) as u64 * spec.k as u64).sum();
     let meter = Meter::new(total, progress);
     pool.install(|| {
         jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
@@ -74,10 +75,15 @@ fn reserve_weights(specs: &WeightSpecs, kernels: &KernelSet) -> Result<Vec<Loade
     let tensors = || specs.tensors().iter().enumerate();
     let room = |(i, spec): (usize, &TensorSpec)| Room::of(specs.form(i), spec, kernels);
     let rooms = collected(tensors().map(room), WHAT)?;
-    let sizes = rooms.iter().zip(specs.tensors()).map(|(room, spec)| room.bytes(spec));
-    let buffers = AlignedBuf::zeroed_together(&collected(sizes, WHAT)?, "weights")?;
-    let loaded = rooms.into_iter().zip(specs.tensors()).zip(buffers);
-    collected(loaded.map(|((room, spec), buffer)| room.fill(spec, buffer)), WHAT)
+    let mut sizes = Vec::new();
+    for (room, spec) in rooms.iter().zip(specs.tensors()) {
+        let size = room.bytes(spec)?;
+        reserve(&mut sizes, spec.matrices(), WHAT)?;
+        sizes.extend(repeat_n(size, spec.matrices()));
+    }
+    let mut buffers = AlignedBuf::zeroed_together(&sizes, "weights")?.into_iter();
+    let loaded = rooms.into_iter().zip(specs.tensors());
+    collected(loaded.map(|(room, spec)| room.fill(spec, &mut buffers)), WHAT)
 }
 
 fn no_whole_blocks(spec: &TensorSpec) -> Error {
@@ -110,11 +116,16 @@ impl Room {
         checked_bytes(row, spec.n, "weights")
     }
 
-    fn fill(self, spec: &TensorSpec, buffer: AlignedBuf) -> Result<Loaded> {
+    /// The tensor in the next buffers, one for each of its matrices.
+    fn fill(self, spec: &TensorSpec, buffers: &mut impl Iterator<Item = AlignedBuf>) -> Result<Loaded> {
+        let mut next = || buffers.next().ok_or_else(|| Error::Internal("a tensor without memory".into()));
         Ok(match self {
-            Room::Floats => Loaded::Floats(buffer),
-            Room::Table => Loaded::Table(buffer),
-            Room::Matrix(packing) => Loaded::Matrix(PackedMatrix::in_buffer(packing, spec.n, buffer)?),
+            Room::Floats => Loaded::Floats(next()?),
+            Room::Table => Loaded::Table(next()?),
+            Room::Matrix(packing) => {
+                let matrices = (0..spec.matrices()).map(|_| PackedMatrix::in_buffer(packing, spec.n, next()?));
+                Loaded::Matrices(collected(matrices, "the list of weights")?)
+            }
         })
     }
 }
@@ -126,31 +137,34 @@ fn split<'a>(
     tensor: &'a TensorInfo,
     jobs: &mut Vec<Job<'a>>,
 ) -> Result<()> {
-    let row_bytes = (tensor.bytes / spec.n as u64).max(1) as usize;
-    let mut push = |row_begin: usize, rows: usize, target| {
+    let row_bytes = (tensor.bytes / spec.file_rows() as u64).max(1) as usize;
+    let mut push = |matrix: usize, begin: usize, rows: usize, target| {
         reserve(jobs, 1, "the list of loading jobs")?;
-        jobs.push(Job { tensor, spec, row_begin, row_end: (row_begin + rows).min(spec.n), target });
+        let (first, end) = (spec.first_row(matrix), (begin + rows).min(spec.n));
+        jobs.push(Job { tensor, spec, row_begin: first + begin, row_end: first + end, target });
         Ok::<_, Error>(())
     };
     match weight {
         Loaded::Floats(buf) => {
             let rows = (CHUNK_BYTES / row_bytes).max(1);
             for (i, chunk) in buf.as_mut_slice::<f32>().chunks_mut(rows * spec.k).enumerate() {
-                push(i * rows, rows, Target::Floats(chunk))?;
+                push(0, i * rows, rows, Target::Floats(chunk))?;
             }
         }
         Loaded::Table(buf) => {
             let rows = (CHUNK_BYTES / row_bytes).max(1);
             for (i, chunk) in buf.as_mut_slice::<u8>().chunks_mut(rows * row_bytes).enumerate() {
-                push(i * rows, rows, Target::Raw(chunk))?;
+                push(0, i * rows, rows, Target::Raw(chunk))?;
             }
         }
-        Loaded::Matrix(packed) => {
-            let packing = packed.packing();
-            let panels = (CHUNK_BYTES / (row_bytes * packing.panel_rows())).max(1);
-            let rows = panels * packing.panel_rows();
-            for (i, out) in packed.panels_mut().chunks_mut(panels * packing.panel_bytes()).enumerate() {
-                push(i * rows, rows, Target::Panels { packing, out })?;
+        Loaded::Matrices(matrices) => {
+            for (matrix, packed) in matrices.iter_mut().enumerate() {
+                let packing = packed.packing();
+                let panels = (CHUNK_BYTES / (row_bytes * packing.panel_rows())).max(1);
+                let rows = panels * packing.panel_rows();
+                for (i, out) in packed.panels_mut().chunks_mut(panels * packing.panel_bytes()).enumerate() {
+                    push(matrix, i * rows, rows, Target::Panels { packing, out })?;
+                }
             }
         }
     }
@@ -158,7 +172,7 @@ fn split<'a>(
 }
 
 fn run_job(gguf: &Gguf, job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> {
-    let row_bytes = job.tensor.bytes / job.spec.n as u64;
+    let row_bytes = job.tensor.bytes / job.spec.file_rows() as u64;
     let offset = row_bytes * job.row_begin as u64;
     let bytes = row_bytes as usize * (job.row_end - job.row_begin);
     if let Target::Raw(out) = &mut job.target {

@@ -23,18 +23,36 @@ pub struct VectorId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableId(u32);
 
+/// The matrices of a layer's experts, one for each expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertsId(u32);
+
 /// A tensor of the file that a graph uses. Its shape and type have been checked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TensorSpec {
     /// Its name in the file.
     pub name: String,
-    /// Rows (outputs); 1 for a vector.
+    /// Rows (outputs); 1 for a vector. Of the matrices of experts, the rows of each.
     pub n: usize,
     /// Elements of a row.
     pub k: usize,
     /// Its element type in the file.
     pub dtype: DType,
+    /// The experts whose matrices the tensor holds; `None` for a tensor that is one matrix.
+    pub experts: Option<ExpertRows>,
+}
+
+/// The places of experts' matrices among a tensor's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExpertRows {
+    /// Number of experts.
+    pub count: usize,
+    /// Rows from one expert's first to the next one's: more than an expert has where a tensor holds gate and up.
+    pub stride: usize,
+    /// The first row of the first expert's matrix.
+    pub first: usize,
 }
 
 /// The purpose of lists of tensors, in errors.
@@ -54,6 +72,21 @@ impl TensorSpec {
         });
         place.unwrap_or((None, &self.name))
     }
+
+    /// Matrices of the tensor: one, or one for each expert.
+    pub fn matrices(&self) -> usize {
+        self.experts.map_or(1, |experts| experts.count)
+    }
+
+    /// Rows of the tensor in the file.
+    pub(super) fn file_rows(&self) -> usize {
+        self.experts.map_or(self.n, |experts| experts.count * experts.stride)
+    }
+
+    /// The first row, in the file, of a matrix.
+    pub(super) fn first_row(&self, matrix: usize) -> usize {
+        self.experts.map_or(0, |experts| matrix * experts.stride + experts.first)
+    }
 }
 
 /// The tensors that a graph takes from a file, and the ids of each.
@@ -66,14 +99,16 @@ pub struct WeightSpecs {
     matrices: Vec<usize>,
     vectors: Vec<usize>,
     tables: Vec<usize>,
+    experts: Vec<usize>,
 }
 
-/// The ids of a tensor: as a matrix, a vector, a table.
+/// The ids of a tensor: as a matrix, a vector, a table, matrices of experts.
 #[derive(Clone, Copy, Debug, Default)]
 struct Uses {
     matrix: Option<u32>,
     vector: Option<u32>,
     table: Option<u32>,
+    experts: Option<u32>,
 }
 
 impl WeightSpecs {
@@ -95,6 +130,26 @@ impl WeightSpecs {
     /// A table's tensor in the file.
     pub fn table(&self, id: TableId) -> &TensorSpec {
         &self.tensors[self.tables[id.0 as usize]]
+    }
+
+    /// The tensor in the file of experts' matrices.
+    pub fn experts(&self, id: ExpertsId) -> &TensorSpec {
+        &self.tensors[self.experts[id.0 as usize]]
+    }
+
+    /// Uses rows of a tensor as the matrices of experts, of `n` rows of `k` each.
+    pub(super) fn add_experts(
+        &mut self,
+        tensor: &TensorInfo,
+        experts: ExpertRows,
+        n: usize,
+        k: usize,
+    ) -> Result<ExpertsId> {
+        check_experts_shape(tensor, &experts, k)?;
+        let index = self.insert(tensor, n, k, Some(experts))?;
+        let Uses { matrix, vector, table, .. } = self.uses[index];
+        self.refuse(index, matrix.or(vector).or(table).is_some())?;
+        id_of(&mut self.experts, &mut self.uses[index].experts, index).map(ExpertsId)
     }
 
     /// Uses a tensor as a matrix of `n` rows of `k`.
@@ -124,20 +179,39 @@ impl WeightSpecs {
     }
 
     fn tensor(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<usize> {
-        if let Some(&index) = self.by_name.get(&tensor.name) {
+        if !self.by_name.contains_key(&tensor.name) {
+            check_shape(tensor, n, k)?;
+        }
+        self.insert(tensor, n, k, None)
+    }
+
+    /// The index of a tensor whose shape has been checked.
+    fn insert(
+        &mut self,
+        tensor: &TensorInfo,
+        n: usize,
+        k: usize,
+        experts: Option<ExpertRows>,
+    ) -> Result<usize> {
+        let name = match experts {
+            // The parts of a tensor that holds gate and up are tensors of their own here.
+            Some(ExpertRows { first, .. }) if first > 0 => format!("{} from row {first}", tensor.name),
+            _ => tensor.name.clone(),
+        };
+        if let Some(&index) = self.by_name.get(&name) {
             let spec = &self.tensors[index];
-            if (spec.n, spec.k) != (n, k) {
+            if (spec.n, spec.k, spec.experts) != (n, k, experts) {
                 return Err(Error::format(format!("tensor {} is used with two shapes", tensor.name)));
             }
             return Ok(index);
         }
-        let dtype = check_shape(tensor, n, k)?;
+        let dtype = tensor.dtype()?;
         reserve(&mut self.tensors, 1, TENSORS)?;
         reserve(&mut self.uses, 1, TENSORS)?;
         let bytes = (self.by_name.len() + 1) * size_of::<(String, usize)>();
         self.by_name.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes, what: TENSORS })?;
-        self.by_name.insert(tensor.name.clone(), self.tensors.len());
-        self.tensors.push(TensorSpec { name: tensor.name.clone(), n, k, dtype });
+        self.by_name.insert(name, self.tensors.len());
+        self.tensors.push(TensorSpec { name: tensor.name.clone(), n, k, dtype, experts });
         self.uses.push(Uses::default());
         Ok(self.tensors.len() - 1)
     }
@@ -145,7 +219,7 @@ impl WeightSpecs {
     /// The form in which a tensor is kept in memory.
     pub(super) fn form(&self, tensor: usize) -> Form {
         match self.uses[tensor] {
-            Uses { matrix: Some(_), .. } => Form::Matrix,
+            Uses { matrix: Some(_), .. } | Uses { experts: Some(_), .. } => Form::Matrix,
             Uses { table: Some(_), .. } => Form::Table,
             _ => Form::Floats,
         }
@@ -156,13 +230,17 @@ impl WeightSpecs {
         let mut matrices = places(&self.matrices)?;
         let mut vectors = places(&self.vectors)?;
         let mut tables = places(&self.tables)?;
+        let mut experts = places(&self.experts)?;
         for ((spec, uses), loaded) in self.tensors.iter().zip(&self.uses).zip(loaded) {
             if let Some((table, matrix)) = uses.table.zip(uses.matrix) {
                 tables[table as usize] = Some(Table::Tied(MatrixId(matrix)));
             }
             match (loaded, uses) {
-                (Loaded::Matrix(packed), Uses { matrix: Some(id), .. }) => {
-                    matrices[*id as usize] = Some(packed);
+                (Loaded::Matrices(packed), Uses { experts: Some(id), .. }) => {
+                    experts[*id as usize] = Some(packed);
+                }
+                (Loaded::Matrices(mut packed), Uses { matrix: Some(id), .. }) => {
+                    matrices[*id as usize] = packed.pop();
                 }
                 (Loaded::Table(rows), Uses { table: Some(id), .. }) => {
                     tables[*id as usize] = Some(Table::Rows { dtype: spec.dtype, k: spec.k, rows });
@@ -173,7 +251,12 @@ impl WeightSpecs {
                 _ => return Err(lost()),
             }
         }
-        Ok(Weights { matrices: all(matrices)?, vectors: all(vectors)?, tables: all(tables)? })
+        Ok(Weights {
+            matrices: all(matrices)?,
+            vectors: all(vectors)?,
+            tables: all(tables)?,
+            experts: all(experts)?,
+        })
     }
 }
 
@@ -212,7 +295,8 @@ pub(super) enum Form {
 pub(super) enum Loaded {
     Floats(AlignedBuf),
     Table(AlignedBuf),
-    Matrix(PackedMatrix),
+    /// One matrix, or one for each expert.
+    Matrices(Vec<PackedMatrix>),
 }
 
 /// Floats in rows of `k`.
@@ -234,6 +318,7 @@ pub struct Weights {
     matrices: Vec<PackedMatrix>,
     vectors: Vec<Floats>,
     tables: Vec<Table>,
+    experts: Vec<Vec<PackedMatrix>>,
 }
 
 impl fmt::Debug for Weights {
@@ -242,6 +327,7 @@ impl fmt::Debug for Weights {
             .field("matrices", &self.matrices.len())
             .field("vectors", &self.vectors.len())
             .field("tables", &self.tables.len())
+            .field("experts", &self.experts.len())
             .field("bytes", &self.bytes())
             .finish()
     }
@@ -251,6 +337,11 @@ impl Weights {
     /// A matrix.
     pub fn matrix(&self, id: MatrixId) -> &PackedMatrix {
         &self.matrices[id.0 as usize]
+    }
+
+    /// The matrices of experts, one for each.
+    pub fn experts(&self, id: ExpertsId) -> &[PackedMatrix] {
+        &self.experts[id.0 as usize]
     }
 
     /// The values of a vector.
@@ -290,14 +381,28 @@ impl Weights {
             Table::Rows { rows, .. } => rows.len(),
             Table::Tied(_) => 0,
         });
-        let matrices = self.matrices.iter().map(PackedMatrix::bytes);
+        let matrices = self.matrices.iter().chain(self.experts.iter().flatten()).map(PackedMatrix::bytes);
         let vectors = self.vectors.iter().map(|vector| vector.values.len());
         matrices.chain(vectors).chain(tables).sum()
     }
 }
 
-/// The tensor's type, if it is an `n × k` matrix (or a vector of `k` where `n` is 1) of a readable type.
-fn check_shape(tensor: &TensorInfo, n: usize, k: usize) -> Result<DType> {
+/// Checks that a tensor holds the rows of `experts`, of `k` elements each.
+fn check_experts_shape(tensor: &TensorInfo, experts: &ExpertRows, k: usize) -> Result<()> {
+    let (dims, wanted) = (tensor.shape(), [k, experts.stride, experts.count]);
+    let found = |i: usize| dims.get(i).copied().unwrap_or(1);
+    let higher = dims.iter().skip(3).any(|&d| d != 1);
+    if higher || (0..3).any(|i| found(i) != wanted[i] as u64) {
+        return Err(Error::format(format!(
+            "tensor {} has shape {dims:?}; the configuration wants {wanted:?}",
+            tensor.name
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that a tensor is an `n × k` matrix, or a vector of `k` where `n` is 1.
+fn check_shape(tensor: &TensorInfo, n: usize, k: usize) -> Result<()> {
     let dims = tensor.shape();
     let found = (dims.get(1).copied().unwrap_or(1), dims.first().copied().unwrap_or(1));
     let higher = dims.iter().skip(2).any(|&d| d != 1);
@@ -307,5 +412,5 @@ fn check_shape(tensor: &TensorInfo, n: usize, k: usize) -> Result<DType> {
             tensor.name
         )));
     }
-    tensor.dtype()
+    Ok(())
 }

@@ -265,7 +265,7 @@ impl ExpertsConfig {
 
 /// What a family says of its experts beyond their configuration.
 #[derive(Clone, Copy)]
-pub(super) struct Form {
+pub(crate) struct Form {
     /// The function between an expert's products.
     pub inner: Inner,
     /// Whether experts have a gate.
@@ -287,7 +287,7 @@ impl Form {
 impl Builder<'_> {
     /// The sum over each row's experts: `{ffn_gate,ffn_up,ffn_down}_exps`, chosen by the router's scores. Biases, factors
     /// of experts and the bias of the choice (`exp_probs_b`) are used where the file has them.
-    pub(super) fn experts(
+    pub fn experts(
         &mut self,
         x: Value,
         router: Value,
@@ -321,7 +321,7 @@ impl Builder<'_> {
 
     /// One expert that every row goes through, weighted by the sigmoid of one score: `{ffn_gate,ffn_up,ffn_down}_shexp`
     /// and `ffn_gate_inp_shexp`.
-    pub(super) fn shared_expert(&mut self, x: Value, n_ff: usize) -> Result<Value> {
+    pub fn shared_expert(&mut self, x: Value, n_ff: usize) -> Result<Value> {
         let width = self.shape(x).width;
         let router = self.linear(x, "ffn_gate_inp_shexp", 1)?;
         let routing = Routing {

@@ -9,7 +9,14 @@ use crate::model::config::Config;
 /// GGUF files of this family store Q and K permuted so that pairs are adjacent.
 pub const FAMILY: Family = Family {
     name: "llama",
-    config: |keys, n_vocab| Config::read_rotary(keys, n_vocab, Pairing::Adjacent),
+    config: |keys, n_vocab| {
+        let mut config = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
+        config.read_experts(keys, 0, |experts, _| {
+            experts.norm = true;
+            Ok(())
+        })?;
+        Ok(config)
+    },
     emit: |b, c| {
         parts::decoder(b, c, |b, normed, layer| {
             let [q, k, v] = parts::qkv(b, normed, layer)?;

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::model::builder::Builder;
 use crate::model::config::{Config, LayerConfig};
+use crate::model::experts::{ExpertsConfig, Form};
 use crate::model::graph::{Activation, Value};
 
 /// Llama's decoder: blocks with RMSNorm before attention and before a SwiGLU MLP (Shazeer 2020). `qkv` emits a layer's
@@ -21,6 +22,10 @@ pub fn decoder(
         let out = b.linear(heads, "attn_output", c.n_embd)?;
         x = b.add(x, out)?;
         let normed = b.rms_norm(x, "ffn_norm")?;
+        if let Some(experts) = &layer.experts {
+            x = mixture(b, x, normed, experts)?;
+            continue;
+        }
         let gate = b.linear(normed, "ffn_gate", layer.n_ff)?;
         let up = b.linear(normed, "ffn_up", layer.n_ff)?;
         let gate = b.activate(gate, Activation::Silu)?;
@@ -32,6 +37,27 @@ pub fn decoder(
     let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
     Ok((hidden, head(b, hidden, c)?))
+}
+
+/// The residual stream `x` with the experts of normalised rows added, chosen and shared ones.
+pub fn mixture(b: &mut Builder<'_>, x: Value, normed: Value, experts: &ExpertsConfig) -> Result<Value> {
+    let router = b.linear(normed, "ffn_gate_inp", experts.count)?;
+    let sum = b.experts(normed, router, experts, Form::SWIGLU)?;
+    let x = b.add(x, sum)?;
+    if experts.n_ff_shared == 0 {
+        return Ok(x);
+    }
+    if b.has("ffn_gate_inp_shexp.weight") {
+        let shared = b.shared_expert(normed, experts.n_ff_shared)?;
+        return b.add(x, shared);
+    }
+    let gate = b.linear(normed, "ffn_gate_shexp", experts.n_ff_shared)?;
+    let up = b.linear(normed, "ffn_up_shexp", experts.n_ff_shared)?;
+    let gate = b.activate(gate, Activation::Silu)?;
+    let inner = b.gate(gate, up)?;
+    let width = b.shape(x).width;
+    let out = b.linear(inner, "ffn_down_shexp", width)?;
+    b.add(x, out)
 }
 
 /// Three projections: queries, keys and values.

@@ -198,3 +198,81 @@ impl RoutesRead {
         self.count.min(self.used * walk.count(rows))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::IsaId;
+
+    const ROUTING: Routing = Routing {
+        count: 6,
+        used: 3,
+        gating: Gating::Softmax,
+        bias: None,
+        groups: None,
+        norm: false,
+        scale: 1.0,
+    };
+
+    fn routed(routing: &Routing, bias: Option<&[f32]>, scores: &[f32]) -> (Vec<u32>, Vec<f32>) {
+        let kernels = KernelSet::select(IsaId::detect()).unwrap();
+        let (mut experts, mut weights) = (vec![u32::MAX; routing.used], vec![f32::NAN; routing.used]);
+        let mut scratch = vec![f32::NAN; 3 * scores.len()];
+        route(&kernels, routing, bias, scores, &mut scratch, &mut experts, &mut weights);
+        (experts, weights)
+    }
+
+    #[test]
+    fn equal_scores_go_to_lower_numbers() {
+        assert_eq!(routed(&ROUTING, None, &[1.0, 2.0, 1.0, 2.0, 1.0, 2.0]).0, [1, 3, 5]);
+        assert_eq!(routed(&ROUTING, None, &[1.0, 1.0, 2.0, 1.0, 1.0, 1.0]).0, [2, 0, 1]);
+        assert_eq!(routed(&ROUTING, None, &[0.0; 6]).0, [0, 1, 2]);
+    }
+
+    #[test]
+    fn scores_that_are_nan_come_last() {
+        let nan = f32::NAN;
+        let sigmoid = Routing { gating: Gating::Sigmoid, ..ROUTING };
+        let (experts, weights) = routed(&sigmoid, None, &[nan, -5.0, nan, 1.0, nan, nan]);
+        assert_eq!(experts, [3, 1, 0]);
+        assert!(weights[..2].iter().all(|x| x.is_finite()) && weights[2].is_nan());
+        for gating in [Gating::Softmax, Gating::Sigmoid, Gating::SoftmaxOfChosen, Gating::SqrtSoftplus] {
+            for norm in [false, true] {
+                let routing = Routing { gating, norm, groups: Some((3, 2)), ..ROUTING };
+                let (experts, weights) = routed(&routing, None, &[nan; 6]);
+                assert_eq!(experts, [0, 1, 2]);
+                assert!(weights.iter().all(|x| x.is_nan()));
+            }
+        }
+        let (_, weights) = routed(&ROUTING, None, &[1.0, nan, 0.0, 0.0, 0.0, 0.0]);
+        assert!(weights.iter().all(|x| x.is_nan()));
+    }
+
+    #[test]
+    fn a_bias_chooses_but_does_not_weigh() {
+        let routing = Routing { gating: Gating::Sigmoid, used: 2, ..ROUTING };
+        let bias = [0.0, 3.0, 0.0, 0.0, 0.0, 2.0];
+        let (experts, weights) = routed(&routing, Some(&bias), &[0.0, -1.0, 4.0, 4.0, 4.0, 1.0]);
+        assert_eq!(experts, [1, 5]);
+        let wanted = [-1.0f32, 1.0].map(|x| 1.0 / (1.0 + (-x).exp()));
+        assert!(weights.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{weights:?}");
+    }
+
+    #[test]
+    fn only_the_best_groups_are_chosen_from() {
+        let routing = Routing { gating: Gating::SoftmaxOfChosen, groups: Some((3, 1)), used: 2, ..ROUTING };
+        // Sums of groups: 5, 6, 5.
+        assert_eq!(routed(&routing, None, &[5.0, 0.0, 3.0, 3.0, 1.0, 4.0]).0, [2, 3]);
+        // Equal sums: the lower group.
+        assert_eq!(routed(&routing, None, &[5.0, 0.0, 2.0, 3.0, 1.0, 4.0]).0, [0, 1]);
+        let routing = Routing { groups: Some((3, 2)), ..routing };
+        assert_eq!(routed(&routing, None, &[5.0, 0.0, 2.0, 3.0, 1.0, 4.0]).0, [0, 3]);
+    }
+
+    #[test]
+    fn small_sums_do_not_divide() {
+        let routing = Routing { gating: Gating::Sigmoid, norm: true, used: 2, ..ROUTING };
+        let (_, weights) = routed(&routing, None, &[-100.0; 6]);
+        assert!(weights.iter().all(|&x| x < 1e-30), "{weights:?}");
+    }
+}

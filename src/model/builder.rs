@@ -1,8 +1,12 @@
 //! The builder of graphs: a method for each op. Each method checks shapes and looks up its tensors in the file.
 //! Errors name the family and the layer, and come before any weights are read.
 
+use std::ops::Range;
+
 use super::config::{Config, LayerConfig};
-use super::graph::{Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpec, RowSet, Shape, Value};
+use super::graph::{
+    Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
+};
 use super::weights::{ExpertRows, ExpertsId, MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
@@ -108,7 +112,7 @@ impl<'a> Builder<'a> {
         k: usize,
     ) -> Result<ExpertsId> {
         let tensor = self.tensor(name)?;
-        let added = self.weights.add_experts(tensor, rows, n, k);
+        let added = self.weights.add_experts(tensor, rows, (n, k));
         self.placed(added)
     }
 
@@ -120,6 +124,11 @@ impl<'a> Builder<'a> {
 
     pub(super) fn shape(&self, value: Value) -> Shape {
         self.nodes[value.index()].shape
+    }
+
+    /// Columns of a value.
+    pub fn width(&self, value: Value) -> usize {
+        self.shape(value).width
     }
 
     /// A node whose value has the shape of `x`.
@@ -160,18 +169,52 @@ impl<'a> Builder<'a> {
         self.map(Op::Norm(x, Norm::Rms { gain, eps: self.eps }), x)
     }
 
-    /// LayerNorm by `{part}.weight` and `{part}.bias`.
+    /// LayerNorm by `{part}.weight` and `{part}.bias`; without a bias where the file has none.
     pub fn layer_norm(&mut self, x: Value, part: &str) -> Result<Value> {
         let width = self.shape(x).width;
         let gain = self.vector(&format!("{part}.weight"), 1, width)?;
-        let bias = self.vector(&format!("{part}.bias"), 1, width)?;
+        let bias = format!("{part}.bias");
+        let bias = if self.has(&bias) { self.vector(&bias, 1, width)? } else { self.zeros(width)? };
         self.map(Op::Norm(x, Norm::Layer { gain, bias, eps: self.eps }), x)
     }
 
-    /// RMSNorm of each head by `{part}.weight`.
+    /// LayerNorm without gain and bias.
+    pub fn plain_layer_norm(&mut self, x: Value) -> Result<Value> {
+        let width = self.shape(x).width;
+        let (gain, bias) = (self.ones(width)?, self.zeros(width)?);
+        self.map(Op::Norm(x, Norm::Layer { gain, bias, eps: self.eps }), x)
+    }
+
+    /// RMSNorm of each head by `{part}.weight`, one gain for all heads.
     pub fn head_norm(&mut self, x: Value, part: &str, head_dim: usize) -> Result<Value> {
         let gain = self.vector(&format!("{part}.weight"), 1, head_dim)?;
         self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
+    }
+
+    /// RMSNorm of each head without a gain.
+    pub fn plain_head_norm(&mut self, x: Value, head_dim: usize) -> Result<Value> {
+        let gain = self.ones(head_dim)?;
+        self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
+    }
+
+    /// LayerNorm of each head by `{part}.weight`, which has a row for each head, without a bias.
+    pub fn heads_layer_norm(&mut self, x: Value, part: &str, head_dim: usize) -> Result<Value> {
+        let width = self.shape(x).width;
+        let gain = self.vector(&format!("{part}.weight"), width / head_dim.max(1), head_dim)?;
+        let bias = self.zeros(head_dim)?;
+        self.map(Op::HeadNorm(x, head_dim, Norm::Layer { gain, bias, eps: self.eps }), x)
+    }
+
+    /// The gain of a norm that has none.
+    fn ones(&mut self, width: usize) -> Result<VectorId> {
+        let added = self.weights.add_constant("ones", 1.0, width);
+        self.placed(added)
+    }
+
+    /// The bias of a norm that has none.
+    fn zeros(&mut self, width: usize) -> Result<VectorId> {
+        let added = self.weights.add_constant("zeros", 0.0, width);
+        self.placed(added)
     }
 
     fn matrix(&mut self, part: &str, n: usize, k: usize) -> Result<MatrixId> {
@@ -186,15 +229,37 @@ impl<'a> Builder<'a> {
         self.project(x, part, part, n, biased)
     }
 
-    /// The same for a family that always has a bias: a file without it is an error.
-    pub fn linear_biased(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
-        self.project(x, part, part, n, true)
+    /// A projection to `n` of an MLP, whose factor multiplies the bias too, unless the family takes no factors there.
+    pub fn linear_mlp(&mut self, x: Value, part: &str, n: usize, scaled: bool) -> Result<Value> {
+        let (bias, scale) = (format!("{part}.bias"), format!("{part}.scale"));
+        let factor = self.factor(&scale)?;
+        let biased = self.has(&bias);
+        let Shape { rows, width } = self.shape(x);
+        let matrix = self.matrix(part, n, width)?;
+        let bias = if biased { Some(self.vector(&bias, 1, n)?) } else { None };
+        let factor = if scaled { factor } else { 1.0 };
+        if biased && factor != 1.0 {
+            let product = self.push(Op::Linear(x, matrix, bias, 1.0), rows, n)?;
+            return self.scale(product, factor);
+        }
+        self.push(Op::Linear(x, matrix, bias, factor), rows, n)
     }
 
     /// A projection to `n` by the rows of an embedding, `{table}.weight`, with `{part}.bias` if the file has one.
     pub fn linear_tied(&mut self, x: Value, table: &str, part: &str, n: usize) -> Result<Value> {
         let biased = self.has(&format!("{part}.bias"));
         self.project(x, table, part, n, biased)
+    }
+
+    /// A projection to `rows` of the `n` rows of `{part}.weight`: a part of matrices that the file has in one piece.
+    pub fn linear_rows(&mut self, x: Value, part: &str, rows: Range<usize>, n: usize) -> Result<Value> {
+        let shape = self.shape(x);
+        let tensor = self.tensor(&format!("{part}.weight"))?;
+        let width = rows.len();
+        let added = self.weights.add_matrix_rows(tensor, rows, (n, shape.width));
+        let matrix = self.placed(added)?;
+        let scale = self.factor(&format!("{part}.scale"))?;
+        self.push(Op::Linear(x, matrix, None, scale), shape.rows, width)
     }
 
     /// A projection by `{weight}.weight`, with a bias of `part`, and a factor where the matrix is `part`'s own.
@@ -238,8 +303,18 @@ impl<'a> Builder<'a> {
         self.map(Op::Rope(x, layer.head_dim, RopeId(table as u32)), x)
     }
 
-    /// Attention of the layer's heads, scaled by 1/√head_dim.
-    pub fn attention(&mut self, [q, k, v]: [Value; 3], layer: &LayerConfig) -> Result<Value> {
+    /// Attention of the layer's heads, with the layer's scale of scores.
+    pub fn attention(&mut self, qkv: [Value; 3], layer: &LayerConfig) -> Result<Value> {
+        self.attention_by(qkv, layer, Scores::scaled(layer.score_scale))
+    }
+
+    /// Attention of the layer's heads with scores of another kind.
+    pub fn attention_by(
+        &mut self,
+        [q, k, v]: [Value; 3],
+        layer: &LayerConfig,
+        scores: Scores,
+    ) -> Result<Value> {
         let heads = HeadShape { n_head: layer.n_head, n_head_kv: layer.n_head_kv, head_dim: layer.head_dim };
         let widths = [q, k, v].map(|x| self.shape(x).width);
         if widths != [layer.q_width(), layer.kv_width(), layer.kv_width()] {
@@ -248,8 +323,7 @@ impl<'a> Builder<'a> {
         if matches!(layer.mask, super::Mask::Window(0) | super::Mask::SymmetricWindow(0)) {
             return self.fail("attention in a window of 0 positions".into());
         }
-        let scale = 1.0 / (layer.head_dim as f32).sqrt();
-        self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scale }), q)
+        self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scores }), q)
     }
 
     /// A function of each element.
@@ -268,15 +342,18 @@ impl<'a> Builder<'a> {
     }
 
     /// A factor on each element.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no family here has it"))]
     pub fn scale(&mut self, x: Value, factor: f32) -> Result<Value> {
         self.map(Op::Scale(x, factor), x)
     }
 
     /// cap · tanh(x / cap) of each element.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no family here has it"))]
     pub fn soft_cap(&mut self, x: Value, cap: f32) -> Result<Value> {
         self.map(Op::SoftCap(x, cap), x)
+    }
+
+    /// Each element, but at least `-limit` and at most `limit`.
+    pub fn clamp(&mut self, x: Value, limit: f32) -> Result<Value> {
+        self.map(Op::Clamp(x, -limit, limit), x)
     }
 
     /// The output rows, out of all rows of the batch.

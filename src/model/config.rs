@@ -43,10 +43,49 @@ pub struct Config {
     pub layers: Vec<LayerConfig>,
     /// Blocks of the file behind these that predict further tokens; they are not computed.
     pub n_predicting: usize,
+    /// Factors, caps and limits of the whole model.
+    pub scales: Scales,
     /// Rotary tables, by number. Empty for a model with learned positions, whose context is at most `n_ctx_train`.
     pub ropes: Vec<RopeConfig>,
     /// What the file states and this version ignores, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Factors, caps and limits that some families apply; the default changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Scales {
+    /// Multiplies embeddings.
+    pub embedding: f32,
+    /// Multiplies the results of attention and MLP before they are added to the residual stream.
+    pub residual: f32,
+    /// Multiplies logits.
+    pub logits: f32,
+    /// `cap · tanh(x / cap)` of logits.
+    pub logit_cap: Option<f32>,
+    /// `cap · tanh(x / cap)` of the scores of attention.
+    pub score_cap: Option<f32>,
+    /// The largest slope of attention's bias by distance (ALiBi).
+    pub alibi: Option<f32>,
+    /// Queries, keys and values are clamped to plus and minus this.
+    pub qkv_limit: Option<f32>,
+    /// Attention and MLP read the same residual stream, and their results are added to it together.
+    pub parallel: bool,
+}
+
+impl Default for Scales {
+    fn default() -> Self {
+        Scales {
+            embedding: 1.0,
+            residual: 1.0,
+            logits: 1.0,
+            logit_cap: None,
+            score_cap: None,
+            alibi: None,
+            qkv_limit: None,
+            parallel: false,
+        }
+    }
 }
 
 /// One transformer block.
@@ -65,6 +104,8 @@ pub struct LayerConfig {
     pub mask: Mask,
     /// Number of its rotary table; `None` for a layer without rotary embedding.
     pub rope: Option<usize>,
+    /// Multiplies the scores of attention.
+    pub score_scale: f32,
     /// The experts of its MLP; `None` for a layer without a mixture.
     pub experts: Option<ExpertsConfig>,
 }
@@ -160,7 +201,9 @@ impl Config {
         let value_length = keys.optional("attention.value_length", MAX_DIM)?;
         let layers = n_head.iter().zip(n_head_kv).zip(n_ff).map(|((&n_head, n_head_kv), n_ff)| {
             let head_dim = head_dim(n_embd, (n_head, n_head_kv), key_length, value_length)?;
-            Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask: Mask::Causal, rope: None, experts: None })
+            let score_scale = 1.0 / (head_dim as f32).sqrt();
+            let (mask, rope, experts) = (Mask::Causal, None, None);
+            Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask, rope, score_scale, experts })
         });
         Ok(Config {
             architecture: copied_text(keys.architecture(), NAMES)?,
@@ -171,6 +214,7 @@ impl Config {
             norm_eps: keys.positive(eps, 1e-5)?,
             layers: collected(layers, LAYERS)?,
             n_predicting,
+            scales: Scales::default(),
             ropes: Vec::new(),
             warnings: Vec::new(),
         })
@@ -178,11 +222,61 @@ impl Config {
 
     /// [`Config::read`] for a decoder with RMSNorm, and with one rotary table for all layers.
     pub(super) fn read_rotary(keys: &Keys<'_>, n_vocab: usize, pairing: Pairing) -> Result<Config> {
-        let mut config = Self::read(keys, n_vocab, RMS_EPS)?;
-        let head_dim = config.layers.iter().map(|layer| layer.head_dim).min().unwrap_or(0);
-        config.ropes = vec![RopeConfig::read(keys, head_dim, config.n_ctx_train, pairing)?];
-        config.layers.iter_mut().for_each(|layer| layer.rope = Some(0));
-        Ok(config)
+        Self::read(keys, n_vocab, RMS_EPS)?.with_rope(keys, pairing)
+    }
+
+    /// This configuration with one rotary table for all layers.
+    pub(super) fn with_rope(mut self, keys: &Keys<'_>, pairing: Pairing) -> Result<Config> {
+        let head_dim = self.layers.iter().map(|layer| layer.head_dim).min().unwrap_or(0);
+        self.ropes = vec![RopeConfig::read(keys, head_dim, self.n_ctx_train, pairing)?];
+        self.layers.iter_mut().for_each(|layer| layer.rope = Some(0));
+        Ok(self)
+    }
+
+    /// This configuration with windows in some layers, where the file states a window, or the family has one by default.
+    /// The file's pattern says which layers: a list, or a period in which the last layer has no window; `period` is the
+    /// family's.
+    pub(super) fn with_windows(mut self, keys: &Keys<'_>, default: usize, period: usize) -> Result<Config> {
+        let window = match keys.count_below("attention.sliding_window", MAX_CONTEXT + 1)? {
+            0 => default,
+            window => window,
+        };
+        if window == 0 {
+            keys.void(&["attention.sliding_window_pattern"]);
+            return Ok(self);
+        }
+        let n_block = self.n_layer() + self.n_predicting;
+        let windowed = keys.pattern("attention.sliding_window_pattern", period, n_block)?;
+        for (layer, windowed) in self.layers.iter_mut().zip(windowed) {
+            if windowed {
+                layer.mask = Mask::Window(window);
+            }
+        }
+        Ok(self)
+    }
+
+    /// This configuration with a rotary table of its own for layers with a window: without scaling of positions unless
+    /// `scaled`, and with the file's base for windows, else `base`, else that of the other layers.
+    pub(super) fn with_window_rope(
+        mut self,
+        keys: &Keys<'_>,
+        base: Option<f32>,
+        scaled: bool,
+    ) -> Result<Config> {
+        let Some(rope) = self.ropes.first() else { return Ok(self) };
+        let base = keys.positive("rope.freq_base_swa", base.unwrap_or(rope.base))?;
+        let mut rope = RopeConfig { base, ..rope.clone() };
+        if !scaled {
+            rope = rope.unscaled();
+        }
+        if self.ropes[0] == rope {
+            return Ok(self);
+        }
+        self.ropes.push(rope);
+        for layer in self.layers.iter_mut().filter(|layer| layer.mask != Mask::Causal) {
+            layer.rope = layer.rope.map(|_| 1);
+        }
+        Ok(self)
     }
 
     /// Transformer blocks.

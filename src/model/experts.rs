@@ -245,7 +245,7 @@ impl ExpertsConfig {
 
     /// Reads whether weights are normalised.
     pub(super) fn read_norm(&mut self, keys: &Keys<'_>) -> Result<()> {
-        self.norm = keys.flag("expert_weights_norm")?.unwrap_or(false);
+        self.norm = keys.flag("expert_weights_norm", false)?;
         Ok(())
     }
 

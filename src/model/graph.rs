@@ -118,8 +118,30 @@ pub struct Attention {
     pub heads: HeadShape,
     /// The positions that a token sees.
     pub mask: Mask,
-    /// Multiplies the scores.
+    /// How scores follow from the products of queries and keys.
+    pub scores: Scores,
+}
+
+/// How the scores of attention follow from the products of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Scores {
+    /// Multiplies the products.
     pub scale: f32,
+    /// `cap · tanh(score / cap)` takes the score's place (Gemma 2).
+    pub soft_cap: Option<f32>,
+    /// A logit for each query head that takes part in the softmax without a value (gpt-oss).
+    pub sinks: Option<VectorId>,
+    /// The largest slope of a bias that falls with the distance of positions (ALiBi, Press et al. 2021,
+    /// arXiv:2108.12409).
+    pub alibi: Option<f32>,
+}
+
+impl Scores {
+    /// Scores that are products times a scale.
+    pub fn scaled(scale: f32) -> Scores {
+        Scores { scale, soft_cap: None, sinks: None, alibi: None }
+    }
 }
 
 /// The operation of a node.
@@ -136,7 +158,8 @@ pub enum Op {
     Linear(Value, MatrixId, Option<VectorId>, f32),
     /// The columns that start at the given one.
     Split(Value, usize),
-    /// Rows in which each head, of the given number of elements, is normalised with the same gain.
+    /// Rows in which each head, of the given number of elements, is normalised: with one gain for all heads, or, where
+    /// the gain is as long as the row, with a gain for each head.
     HeadNorm(Value, usize, Norm),
     /// Rows in which each head, of the given number of elements, is rotated by the row's position.
     Rope(Value, usize, RopeId),
@@ -154,6 +177,8 @@ pub enum Op {
     Scale(Value, f32),
     /// cap · tanh(x / cap) of each element.
     SoftCap(Value, f32),
+    /// Each element, but at least the first and at most the second number.
+    Clamp(Value, f32, f32),
     /// The output rows, out of all rows of the batch.
     Select(Value),
     /// The mean of the output rows of each span.
@@ -173,6 +198,7 @@ impl Op {
             | Op::Activate(x, _)
             | Op::Scale(x, _)
             | Op::SoftCap(x, _)
+            | Op::Clamp(x, ..)
             | Op::Select(x)
             | Op::Pool(x) => [Some(x), None, None],
             Op::Gate(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
@@ -313,7 +339,7 @@ impl Graph {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
             }
             Op::Rope(_, head_dim, rope) => ("rope", format!("heads of {head_dim}, rope {}", rope.0)),
-            Op::Attention(Attention { heads, mask, scale, .. }) => {
+            Op::Attention(Attention { heads, mask, scores: Scores { scale, .. }, .. }) => {
                 let HeadShape { n_head, n_head_kv, head_dim } = heads;
                 let heads = format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}");
                 ("attention", format!("{heads}, {mask}, scale {scale}"))
@@ -324,6 +350,7 @@ impl Graph {
             Op::Add(..) => ("add", String::new()),
             Op::Scale(_, factor) => ("scale", format!("by {factor}")),
             Op::SoftCap(_, cap) => ("soft-cap", format!("at {cap}")),
+            Op::Clamp(_, least, most) => ("clamp", format!("{least} to {most}")),
             Op::Select(_) => ("select", String::new()),
             Op::Pool(_) => ("mean", String::new()),
         }

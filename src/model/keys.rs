@@ -99,9 +99,55 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A truth value; `None` where the key is absent.
-    pub fn flag(&self, name: &str) -> Result<Option<bool>> {
-        self.metadata.get_bool(&self.look_up(name))
+    /// A truth value for each of `n_layer` layers: from a list, or from a period whose last layer is false; a period of 0
+    /// is true everywhere.
+    pub fn pattern(&self, name: &str, period: usize, n_layer: usize) -> Result<Vec<bool>> {
+        let key = self.look_up(name);
+        let list = match self.metadata.get(&key) {
+            Some(Value::Array(Array::Bool(list))) => Some(collected(list.iter().map(|&x| Ok(x)), LAYERS)?),
+            Some(Value::Array(Array::U32(list))) => {
+                Some(collected(list.iter().map(|&x| Ok(x != 0)), LAYERS)?)
+            }
+            Some(Value::Array(Array::I32(list))) => {
+                Some(collected(list.iter().map(|&x| Ok(x != 0)), LAYERS)?)
+            }
+            _ => None,
+        };
+        match list {
+            Some(list) if list.len() == n_layer => return Ok(list),
+            Some(list) => {
+                return Err(Error::format(format!("{key} has {} values for {n_layer} layers", list.len())));
+            }
+            None => {}
+        }
+        let period = self.metadata.get_u32(&key)?.map_or(period, |period| period as usize);
+        collected((0..n_layer).map(|i| Ok(period == 0 || i % period != period - 1)), LAYERS)
+    }
+
+    /// A finite number; `None` where the key is absent.
+    pub fn number(&self, name: &str) -> Result<Option<f32>> {
+        let key = self.look_up(name);
+        match self.metadata.get_f32(&key)? {
+            Some(value) if !value.is_finite() => {
+                Err(Error::format(format!("{key} is {value}; expected a finite number")))
+            }
+            value => Ok(value),
+        }
+    }
+
+    /// A finite number other than 0; `None` where the key is absent or 0.
+    pub fn nonzero(&self, name: &str) -> Result<Option<f32>> {
+        Ok(self.number(name)?.filter(|&value| value != 0.0))
+    }
+
+    /// A truth value, or the default where the key is absent.
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        let key = self.look_up(name);
+        match self.metadata.get(&key) {
+            None => Ok(default),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(_) => Err(Error::format(format!("{key} is no truth value"))),
+        }
     }
 
     /// A text; `None` where the key is absent.

@@ -27,7 +27,9 @@ pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
 pub use random::{GptConfig, RandomGpt};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
-pub use weights::{ExpertRows, ExpertsId, MatrixId, TableId, TensorSpec, VectorId, WeightSpecs, Weights};
+pub use weights::{
+    ExpertRows, ExpertsId, MatrixId, Source, TableId, TensorSpec, VectorId, WeightSpecs, Weights,
+};
 
 use crate::error::Result;
 use crate::format::gguf::Gguf;

@@ -9,7 +9,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::load::Progress;
-use super::weights::{Form, Loaded, TensorSpec, WeightSpecs, Weights};
+use super::weights::{ExpertRows, Form, Loaded, Source, TensorSpec, WeightSpecs, Weights};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::kernels::KernelSet;
@@ -22,10 +22,15 @@ use crate::quant;
 /// Bytes of a tensor that one loading job reads at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A run of a tensor's rows, as the file numbers them, and the memory that they are packed into.
+/// A run of a tensor's rows and the memory that they are packed into.
 struct Job<'a> {
     tensor: &'a TensorInfo,
     spec: &'a TensorSpec,
+    /// First row of the tensor that the specification takes.
+    first: usize,
+    /// Bytes of a row in the file.
+    row_bytes: usize,
+    /// The rows, counted from `first`.
     row_begin: usize,
     row_end: usize,
     target: Target<'a>,
@@ -50,12 +55,22 @@ pub(super) fn load_weights(
     let mut weights = reserve_weights(specs, kernels)?;
     let mut jobs = Vec::new();
     for (weight, spec) in weights.iter_mut().zip(specs.tensors()) {
+        let (first, stride, of) = match (spec.source, &mut *weight) {
+            (Source::Rows { first, of }, _) => (first, 0, of),
+            (Source::Experts(ExpertRows { count, stride, first }), _) => (first, stride, count * stride),
+            (Source::Constant(value), Loaded::Floats(buf)) => {
+                buf.as_mut_slice::<f32>().fill(value);
+                continue;
+            }
+            (Source::Constant(_), _) => return Err(Error::Internal("a constant that is no vector".into())),
+        };
         let tensor = gguf
             .tensor(&spec.name)
             .ok_or_else(|| Error::format(format!("tensor {} is missing", spec.name)))?;
-        split(weight, spec, tensor, &mut jobs)?;
+        let row_bytes = (tensor.bytes / of as u64).max(1) as usize;
+        split(weight, (spec, tensor), (first, stride, row_bytes), &mut jobs)?;
     }
-    let total: u64 = specs.tensors().iter().map(|spec| (spec.matrices() * spec.n) as u64 * spec.k as u64).sum();
+    let total: u64 = jobs.iter().map(|job| (job.row_end - job.row_begin) as u64 * job.spec.k as u64).sum();
     let meter = Meter::new(total, progress);
     pool.install(|| {
         jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
@@ -130,18 +145,17 @@ impl Room {
     }
 }
 
-/// Divides a tensor into jobs of about [`CHUNK_BYTES`].
+/// Divides a tensor into jobs of about [`CHUNK_BYTES`]. Its matrices, if it has several, are `stride` rows apart.
 fn split<'a>(
     weight: &'a mut Loaded,
-    spec: &'a TensorSpec,
-    tensor: &'a TensorInfo,
+    (spec, tensor): (&'a TensorSpec, &'a TensorInfo),
+    (first, stride, row_bytes): (usize, usize, usize),
     jobs: &mut Vec<Job<'a>>,
 ) -> Result<()> {
-    let row_bytes = (tensor.bytes / spec.file_rows() as u64).max(1) as usize;
-    let mut push = |matrix: usize, begin: usize, rows: usize, target| {
+    let mut push = |matrix: usize, row_begin: usize, rows: usize, target| {
         reserve(jobs, 1, "the list of loading jobs")?;
-        let (first, end) = (spec.first_row(matrix), (begin + rows).min(spec.n));
-        jobs.push(Job { tensor, spec, row_begin: first + begin, row_end: first + end, target });
+        let (first, row_end) = (first + matrix * stride, (row_begin + rows).min(spec.n));
+        jobs.push(Job { tensor, spec, first, row_bytes, row_begin, row_end, target });
         Ok::<_, Error>(())
     };
     match weight {
@@ -172,9 +186,8 @@ fn split<'a>(
 }
 
 fn run_job(gguf: &Gguf, job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> {
-    let row_bytes = job.tensor.bytes / job.spec.file_rows() as u64;
-    let offset = row_bytes * job.row_begin as u64;
-    let bytes = row_bytes as usize * (job.row_end - job.row_begin);
+    let offset = job.row_bytes as u64 * (job.first + job.row_begin) as u64;
+    let bytes = job.row_bytes * (job.row_end - job.row_begin);
     if let Target::Raw(out) = &mut job.target {
         let _zone = profile::assist(Zone::LoadRead).work(0, bytes as u64);
         return gguf.read_tensor(job.tensor, offset, out);

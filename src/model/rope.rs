@@ -116,6 +116,11 @@ impl RopeConfig {
         Ok(RopeConfig { dim, base, factor, yarn, pairing })
     }
 
+    /// This configuration without scaling of positions.
+    pub(super) fn unscaled(&self) -> RopeConfig {
+        RopeConfig { factor: 1.0, yarn: None, ..self.clone() }
+    }
+
     /// This configuration with a caller's changes.
     pub fn with(&self, overrides: &RopeOverrides) -> RopeConfig {
         let or = |new: f32, old: f32| if new > 0.0 { new } else { old };

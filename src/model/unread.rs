@@ -43,7 +43,7 @@ const NO_POOLING: &[f64] = &[-1.0, 0.0];
 /// Of the same where the mean is what is computed on request.
 const MEAN_OR_NONE: &[f64] = &[-1.0, 0.0, 1.0];
 
-/// First the keys that llama.cpp's loader reads for every architecture, and windows, which some of its families ignore.
+/// First the keys that llama.cpp's loader reads for every architecture.
 /// Then those that only families read which don't exist here.
 const KEYS: &[Key] = &[
     wrong("expert_count", "a mixture of experts", OFF),
@@ -51,7 +51,6 @@ const KEYS: &[Key] = &[
     wrong("expert_group_count", "a mixture of experts", OFF),
     wrong("expert_group_used_count", "a mixture of experts", OFF),
     wrong("attention.causal", "attention that sees later positions", &[1.0]),
-    wrong("attention.sliding_window", "attention in a sliding window", OFF),
     wrong("pooling_type", "pooling by another way than the mean", MEAN_OR_NONE),
     wrong("classifier.pooling_type", "a classifier", NO_POOLING),
     wrong("classifier.output_labels", "a classifier", OFF),
@@ -59,6 +58,7 @@ const KEYS: &[Key] = &[
     ignored("logit_scale", "a factor on logits", FACTOR),
     ignored("residual_scale", "a factor on what layers add", FACTOR),
     ignored("embedding_scale", "a factor on embeddings", FACTOR),
+    ignored("attention.sliding_window", "attention in a sliding window", OFF),
     ignored("attention.sliding_window_pattern", "the layers with a sliding window", OFF),
     ignored("attention.scale", "a factor on the scores of attention", OFF),
     ignored("attention.output_scale", "a factor on the results of attention", FACTOR),

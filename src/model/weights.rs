@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::format::gguf::TensorInfo;
@@ -27,7 +28,7 @@ pub struct TableId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertsId(u32);
 
-/// A tensor of the file that a graph uses. Its shape and type have been checked.
+/// A tensor that a graph uses: one of the file's, some of its rows, or a constant. Its shape and type have been checked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TensorSpec {
@@ -39,8 +40,25 @@ pub struct TensorSpec {
     pub k: usize,
     /// Its element type in the file.
     pub dtype: DType,
-    /// The experts whose matrices the tensor holds; `None` for a tensor that is one matrix.
-    pub experts: Option<ExpertRows>,
+    /// Where its values come from.
+    pub source: Source,
+}
+
+/// Where the values of a tensor come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Source {
+    /// Consecutive rows of a tensor of the file.
+    Rows {
+        /// The first of them.
+        first: usize,
+        /// Rows of the whole tensor.
+        of: usize,
+    },
+    /// A matrix for each expert.
+    Experts(ExpertRows),
+    /// Each value is this number: the gain of a norm that has none, for instance.
+    Constant(f32),
 }
 
 /// The places of experts' matrices among a tensor's rows.
@@ -75,17 +93,10 @@ impl TensorSpec {
 
     /// Matrices of the tensor: one, or one for each expert.
     pub fn matrices(&self) -> usize {
-        self.experts.map_or(1, |experts| experts.count)
-    }
-
-    /// Rows of the tensor in the file.
-    pub(super) fn file_rows(&self) -> usize {
-        self.experts.map_or(self.n, |experts| experts.count * experts.stride)
-    }
-
-    /// The first row, in the file, of a matrix.
-    pub(super) fn first_row(&self, matrix: usize) -> usize {
-        self.experts.map_or(0, |experts| matrix * experts.stride + experts.first)
+        match self.source {
+            Source::Experts(ExpertRows { count, .. }) => count,
+            _ => 1,
+        }
     }
 }
 
@@ -94,7 +105,8 @@ impl TensorSpec {
 pub struct WeightSpecs {
     tensors: Vec<TensorSpec>,
     uses: Vec<Uses>,
-    by_name: HashMap<String, usize>,
+    /// The tensors by name and first row; constants by name and width.
+    by_name: HashMap<(String, usize), usize>,
     /// The tensor of each id.
     matrices: Vec<usize>,
     vectors: Vec<usize>,
@@ -141,20 +153,33 @@ impl WeightSpecs {
     pub(super) fn add_experts(
         &mut self,
         tensor: &TensorInfo,
-        experts: ExpertRows,
-        n: usize,
-        k: usize,
+        rows: ExpertRows,
+        (n, k): (usize, usize),
     ) -> Result<ExpertsId> {
-        check_experts_shape(tensor, &experts, k)?;
-        let index = self.insert(tensor, n, k, Some(experts))?;
-        let Uses { matrix, vector, table, .. } = self.uses[index];
-        self.refuse(index, matrix.or(vector).or(table).is_some())?;
+        let (key, source) = ((tensor.name.clone(), rows.first), Source::Experts(rows));
+        let index = match self.known(&key, (n, k), source)? {
+            Some(index) => index,
+            None => {
+                let dtype = check_experts_shape(tensor, &rows, k)?;
+                self.append(key, TensorSpec { name: tensor.name.clone(), n, k, dtype, source })?
+            }
+        };
         id_of(&mut self.experts, &mut self.uses[index].experts, index).map(ExpertsId)
     }
 
     /// Uses a tensor as a matrix of `n` rows of `k`.
     pub(super) fn add_matrix(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<MatrixId> {
-        let index = self.tensor(tensor, n, k)?;
+        self.add_matrix_rows(tensor, 0..n, (n, k))
+    }
+
+    /// Uses some rows of a tensor of `n` rows of `k`, also one of more than two dimensions, as a matrix.
+    pub(super) fn add_matrix_rows(
+        &mut self,
+        tensor: &TensorInfo,
+        rows: Range<usize>,
+        (n, k): (usize, usize),
+    ) -> Result<MatrixId> {
+        let index = self.rows_of(tensor, rows, (n, k))?;
         self.refuse(index, self.uses[index].vector.is_some())?;
         id_of(&mut self.matrices, &mut self.uses[index].matrix, index).map(MatrixId)
     }
@@ -173,45 +198,67 @@ impl WeightSpecs {
         id_of(&mut self.tables, &mut self.uses[index].table, index).map(TableId)
     }
 
+    /// A vector of `k` values that are all the same number, under a name for texts.
+    pub(super) fn add_constant(&mut self, name: &'static str, value: f32, k: usize) -> Result<VectorId> {
+        let key = (name.to_owned(), k);
+        let index = match self.by_name.get(&key) {
+            Some(&index) => index,
+            None => self.append(
+                key,
+                TensorSpec {
+                    name: name.to_owned(),
+                    n: 1,
+                    k,
+                    dtype: DType::F32,
+                    source: Source::Constant(value),
+                },
+            )?,
+        };
+        id_of(&mut self.vectors, &mut self.uses[index].vector, index).map(VectorId)
+    }
+
     fn refuse(&self, index: usize, other: bool) -> Result<()> {
         let name = &self.tensors[index].name;
         if other { Err(Error::format(format!("tensor {name} is used in two ways"))) } else { Ok(()) }
     }
 
     fn tensor(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<usize> {
-        if !self.by_name.contains_key(&tensor.name) {
-            check_shape(tensor, n, k)?;
-        }
-        self.insert(tensor, n, k, None)
+        self.rows_of(tensor, 0..n, (n, k))
     }
 
-    /// The index of a tensor whose shape has been checked.
-    fn insert(
-        &mut self,
-        tensor: &TensorInfo,
-        n: usize,
-        k: usize,
-        experts: Option<ExpertRows>,
-    ) -> Result<usize> {
-        let name = match experts {
-            // The parts of a tensor that holds gate and up are tensors of their own here.
-            Some(ExpertRows { first, .. }) if first > 0 => format!("{} from row {first}", tensor.name),
-            _ => tensor.name.clone(),
-        };
-        if let Some(&index) = self.by_name.get(&name) {
-            let spec = &self.tensors[index];
-            if (spec.n, spec.k, spec.experts) != (n, k, experts) {
-                return Err(Error::format(format!("tensor {} is used with two shapes", tensor.name)));
-            }
+    /// The index of some rows of a tensor of `of` rows of `k`.
+    fn rows_of(&mut self, tensor: &TensorInfo, rows: Range<usize>, (of, k): (usize, usize)) -> Result<usize> {
+        let key = (tensor.name.clone(), rows.start);
+        let source = Source::Rows { first: rows.start, of };
+        if let Some(index) = self.known(&key, (rows.len(), k), source)? {
             return Ok(index);
         }
-        let dtype = tensor.dtype()?;
+        let dtype = check_shape(tensor, of, k, rows.len() < of)?;
+        self.append(key, TensorSpec { name: tensor.name.clone(), n: rows.len(), k, dtype, source })
+    }
+
+    /// The index of a tensor that is used already.
+    fn known(
+        &self,
+        key: &(String, usize),
+        (n, k): (usize, usize),
+        source: Source,
+    ) -> Result<Option<usize>> {
+        let Some(&index) = self.by_name.get(key) else { return Ok(None) };
+        let spec = &self.tensors[index];
+        if (spec.n, spec.k, spec.source) != (n, k, source) {
+            return Err(Error::format(format!("tensor {} is used with two shapes", spec.name)));
+        }
+        Ok(Some(index))
+    }
+
+    fn append(&mut self, key: (String, usize), spec: TensorSpec) -> Result<usize> {
         reserve(&mut self.tensors, 1, TENSORS)?;
         reserve(&mut self.uses, 1, TENSORS)?;
-        let bytes = (self.by_name.len() + 1) * size_of::<(String, usize)>();
+        let bytes = (self.by_name.len() + 1) * size_of::<((String, usize), usize)>();
         self.by_name.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes, what: TENSORS })?;
-        self.by_name.insert(name, self.tensors.len());
-        self.tensors.push(TensorSpec { name: tensor.name.clone(), n, k, dtype, experts });
+        self.by_name.insert(key, self.tensors.len());
+        self.tensors.push(spec);
         self.uses.push(Uses::default());
         Ok(self.tensors.len() - 1)
     }
@@ -387,9 +434,24 @@ impl Weights {
     }
 }
 
-/// Checks that a tensor holds the rows of `experts`, of `k` elements each.
-fn check_experts_shape(tensor: &TensorInfo, experts: &ExpertRows, k: usize) -> Result<()> {
-    let (dims, wanted) = (tensor.shape(), [k, experts.stride, experts.count]);
+/// The tensor's type, if it is an `n × k` matrix (or a vector of `k` where `n` is 1) of a readable type. A `stack` of
+/// matrices may have more dimensions, which count as rows.
+fn check_shape(tensor: &TensorInfo, n: usize, k: usize, stack: bool) -> Result<DType> {
+    let dims = tensor.shape();
+    let rows = dims.iter().skip(1).try_fold(1u64, |rows, &dim| rows.checked_mul(dim));
+    let flat = stack || dims.iter().skip(2).all(|&dim| dim == 1);
+    if !flat || (rows, dims.first().copied().unwrap_or(1)) != (Some(n as u64), k as u64) {
+        return Err(Error::format(format!(
+            "tensor {} has shape {dims:?}; the configuration wants [{k}, {n}]",
+            tensor.name
+        )));
+    }
+    tensor.dtype()
+}
+
+/// The tensor's type, if it holds the rows of experts, of `k` elements each.
+fn check_experts_shape(tensor: &TensorInfo, rows: &ExpertRows, k: usize) -> Result<DType> {
+    let (dims, wanted) = (tensor.shape(), [k, rows.stride, rows.count]);
     let found = |i: usize| dims.get(i).copied().unwrap_or(1);
     let higher = dims.iter().skip(3).any(|&d| d != 1);
     if higher || (0..3).any(|i| found(i) != wanted[i] as u64) {
@@ -398,19 +460,5 @@ fn check_experts_shape(tensor: &TensorInfo, experts: &ExpertRows, k: usize) -> R
             tensor.name
         )));
     }
-    Ok(())
-}
-
-/// Checks that a tensor is an `n × k` matrix, or a vector of `k` where `n` is 1.
-fn check_shape(tensor: &TensorInfo, n: usize, k: usize) -> Result<()> {
-    let dims = tensor.shape();
-    let found = (dims.get(1).copied().unwrap_or(1), dims.first().copied().unwrap_or(1));
-    let higher = dims.iter().skip(2).any(|&d| d != 1);
-    if higher || found != (n as u64, k as u64) {
-        return Err(Error::format(format!(
-            "tensor {} has shape {dims:?}; the configuration wants [{k}, {n}]",
-            tensor.name
-        )));
-    }
-    Ok(())
+    tensor.dtype()
 }

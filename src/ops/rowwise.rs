@@ -108,6 +108,37 @@ pub unsafe fn head_norm(
     }
 }
 
+/// A norm of each of `heads` heads of each row: with a gain of a head's length for all, or with one for each head, the
+/// gains one after the other. With a bias, of one head's length, it is LayerNorm, otherwise RMSNorm.
+///
+/// # Safety
+/// As [`rms_norm`], with rows of `heads` heads.
+pub unsafe fn heads_norm(
+    k: &KernelSet,
+    share: Range<usize>,
+    x: Rows,
+    (heads, gain, bias): (usize, &[f32], Option<&[f32]>),
+    eps: f32,
+    (out, head_dim): (Rows, usize),
+) {
+    debug_assert!(heads * head_dim * size_of::<f32>() <= x.stride().min(out.stride()));
+    debug_assert!(gain.len() == head_dim || gain.len() == heads * head_dim);
+    for (head, gain) in (0..heads).zip(gain.chunks_exact(head_dim).cycle()) {
+        let args = norm_args(share.clone(), x, gain, eps, out);
+        let beta = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+        let (x, dst) = (args.x.wrapping_add(head * head_dim), args.dst.wrapping_add(head * head_dim));
+        let args = NormArgs { x, dst, beta, ..args };
+        // SAFETY: the head lies in each row, `x`'s rows are only read, and those of `out` are this worker's, as promised;
+        // gain and bias have a head's length.
+        unsafe {
+            match bias {
+                Some(_) => k.rows.layer_norm.run(&args),
+                None => k.rows.rms_norm.run(&args),
+            }
+        }
+    }
+}
+
 /// Columns of `out += x`; `kernel` adds.
 ///
 /// # Safety

@@ -10,7 +10,8 @@ use super::steps::elementwise::{Elementwise, Function};
 use super::steps::embed::Embed;
 use super::steps::experts_in::{ExpertPart, ExpertsIn};
 use super::steps::experts_out::ExpertsOut;
-use super::steps::heads::{HeadWork, HeadsDone};
+use super::steps::gather::Gather;
+use super::steps::heads::{HeadOp, HeadWork, HeadsDone};
 use super::steps::linear::{Linear, Part};
 use super::steps::mlp::Mlp;
 use super::steps::normalize::Normalize;
@@ -67,12 +68,11 @@ struct Lowering<'g> {
     quantized: Vec<Option<Buf>>,
 }
 
-/// The nodes from a product to queries, keys or values.
-#[derive(Clone, Copy)]
+/// The nodes from a value to queries, keys or values: work on heads, and the choice of columns.
 struct Chain {
-    /// The product.
-    linear: Value,
-    /// Their first column in the product.
+    /// The value at the beginning.
+    from: Value,
+    /// Their first column in it.
     begin: usize,
     work: HeadWork,
 }
@@ -229,8 +229,17 @@ impl<'g> Lowering<'g> {
                 self.experts_out(value, &experts, inside, out, false)?;
                 out
             }
+            Op::HeadNorm(x, head_dim, norm) => {
+                let x = self.floats(x)?;
+                let out = self.float_buffer(rows, width)?;
+                let head_dim = Some(head_dim);
+                let step = Normalize { x, norm, width, head_dim, out, quantized: false, rows };
+                self.push_row_wise(value, step, out)?;
+                out
+            }
             Op::Scale(x, factor) => self.elementwise(value, x, |_| Ok(Function::Scale(factor)))?,
             Op::SoftCap(x, cap) => self.elementwise(value, x, |_| Ok(Function::SoftCap(cap)))?,
+            Op::Clamp(x, least, most) => self.elementwise(value, x, |_| Ok(Function::Clamp(least, most)))?,
             Op::Select(x) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
@@ -246,8 +255,8 @@ impl<'g> Lowering<'g> {
             Op::Positions(_) => {
                 return self.unsupported(value, "learned positions that are not added to embeddings");
             }
-            Op::Split(..) | Op::HeadNorm(..) | Op::Rope(..) => {
-                return self.unsupported(value, "work on heads outside of attention");
+            Op::Split(..) | Op::Rope(..) => {
+                return self.unsupported(value, "columns or rotations outside of attention");
             }
             Op::Attention(_) | Op::Add(..) => {
                 return Err(Error::Internal("a node was lowered before what it reads".into()));
@@ -303,7 +312,7 @@ impl<'g> Lowering<'g> {
     fn zone(&self, linear: Value) -> Zone {
         let Op::Linear(x, ..) = *self.op(linear) else { return Zone::Linear };
         match self.op(x) {
-            _ if linear == self.graph.logits => Zone::LinearHead,
+            _ if self.graph.shape(linear).rows == RowSet::Output => Zone::LinearHead,
             _ if self.routes(linear) => Zone::LinearRouter,
             Op::Attention(_) => Zone::LinearAttnOut,
             Op::Gate(..) | Op::Activate(..) => Zone::LinearDown,
@@ -370,7 +379,11 @@ impl<'g> Lowering<'g> {
         };
         let Shape { rows, width } = self.graph.shape(value);
         let out = self.buffer_of(value, quantized)?;
-        self.push_row_wise(value, Normalize { x: from, norm, width, out, quantized, rows }, out)?;
+        self.push_row_wise(
+            value,
+            Normalize { x: from, norm, width, head_dim: None, out, quantized, rows },
+            out,
+        )?;
         Ok(out)
     }
 
@@ -532,68 +545,107 @@ impl<'g> Lowering<'g> {
 
     /// Attention, and the products for its queries, keys and values.
     fn attention(&mut self, value: Value, attention: &Attention) -> Result<()> {
-        let Attention { q, k, v, heads: shape, mask, scale } = *attention;
-        let [q, k, v] = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
-        if v.work != HeadWork::default() {
-            return self.unsupported(value, "values that are normalised or rotated");
-        }
-        let (q_width, kv_width) = (shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim);
-        let columns = [0, q_width, q_width + kv_width];
+        let Attention { q, k, v, heads: shape, mask, scores } = *attention;
+        let chains = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
+        let kv_width = shape.n_head_kv * shape.head_dim;
+        let columns = [0, shape.n_head * shape.head_dim, shape.n_head * shape.head_dim + kv_width];
         if u32::try_from(columns[2]).is_err() {
             return self.unsupported(value, "so many columns of queries and keys");
         }
-        let chains = [q, k, v];
-        let one = chains.iter().all(|chain| chain.linear == q.linear);
-        let begins = chains.map(|chain| chain.begin);
-        if begins != if one { columns } else { [0; 3] } {
-            return self.unsupported(value, "queries, keys and values in another order of columns");
-        }
-        let count = if one { 1 } else { 3 };
-        let inputs = collected(chains[..count].iter().map(|chain| self.input(chain.linear)), WHAT)?;
-        let qkv = self.float_buffer(RowSet::Batch, q_width + 2 * kv_width)?;
-        let products = chains[..count].iter().zip(inputs).zip(columns);
-        let products: Vec<_> = products.map(|((chain, x), column)| (chain.linear, x, column)).collect();
+        let sources = chains.each_ref().map(|chain| (chain.from, chain.begin));
+        let [q, k, v] = chains.map(|chain| chain.work);
         let layer = self.cache_layer(attention);
-        let heads = HeadsDone { shape, q: q.work, k: k.work, layer };
-        self.linear(value, Zone::LinearQkv, &products, qkv, false, Some(heads))?;
-
-        let out = self.float_buffer(RowSet::Batch, q_width)?;
+        let heads = HeadsDone { shape, alike: q == k, work: [q, k, v], layer };
+        let qkv = match self.products(&sources, columns, value) {
+            Some(count) => self.qkv_products(value, &sources[..count], columns, heads)?,
+            None => {
+                let from =
+                    [self.floats(sources[0].0)?, self.floats(sources[1].0)?, self.floats(sources[2].0)?];
+                let from = [0, 1, 2].map(|i| (from[i], sources[i].1));
+                let out = self.float_buffer(RowSet::Batch, columns[2] + kv_width)?;
+                self.push(value, Gather { from, out, heads })?;
+                out
+            }
+        };
+        let out = self.float_buffer(RowSet::Batch, columns[1])?;
         let mask = number_of(&mut self.plan.masks, mask);
         number_of(&mut self.plan.heads, shape);
-        self.push(value, Attend { qkv, out, shape, layer, mask, scale })?;
+        self.push(value, Attend { qkv, out, shape, layer, mask, scale: scores.scale })?;
         self.made(value, out);
         Ok(())
     }
 
-    /// Follows queries, keys or values back to their product. The nodes between are done with the product's columns.
+    /// The number of products, one or three, if queries, keys and values are the columns of products that nothing else
+    /// reads, in their order.
+    fn products(
+        &self,
+        sources: &[(Value, usize); 3],
+        columns: [usize; 3],
+        attention: Value,
+    ) -> Option<usize> {
+        let own = |&(from, _): &(Value, usize)| {
+            let inside = |&reader: &usize| reader == attention.index() || self.done[reader];
+            let is_product = matches!(self.op(from), Op::Linear(..)) && !self.done[from.index()];
+            is_product && from != self.result && self.readers[from.index()].iter().all(inside)
+        };
+        let begins = sources.map(|(_, begin)| begin);
+        let one = sources.iter().all(|(from, _)| *from == sources[0].0);
+        let (count, wanted) = if one { (1, columns) } else { (3, [0; 3]) };
+        (sources.iter().all(own) && begins == wanted).then_some(count)
+    }
+
+    /// Queries, keys and values from their products, with the work on heads.
+    fn qkv_products(
+        &mut self,
+        value: Value,
+        sources: &[(Value, usize)],
+        columns: [usize; 3],
+        heads: HeadsDone,
+    ) -> Result<Buf> {
+        let inputs = collected(sources.iter().map(|(linear, _)| self.input(*linear)), WHAT)?;
+        let width = columns[2] + heads.shape.n_head_kv * heads.shape.head_dim;
+        let qkv = self.float_buffer(RowSet::Batch, width)?;
+        let products = sources.iter().zip(inputs).zip(columns);
+        let products: Vec<_> = products.map(|((source, x), column)| (source.0, x, column)).collect();
+        self.linear(value, Zone::LinearQkv, &products, qkv, false, Some(heads))?;
+        Ok(qkv)
+    }
+
+    /// Follows queries, keys or values back through work that is done head by head. The nodes on the way count as done.
     fn chain(&mut self, value: Value, reader: Value) -> Result<Chain> {
         let (mut at, mut reader) = (value, reader);
-        let mut work = HeadWork::default();
-        let mut begin = 0;
+        let (mut work, mut begin) = (HeadWork::new(), 0);
         loop {
-            // A product that is split has several readers.
-            if !self.only_for(at, reader) && !matches!(self.op(reader), Op::Split(..)) {
-                return self.unsupported(at, "queries, keys or values that something else reads");
-            }
-            let next = match *self.op(at) {
-                Op::Rope(x, _, rope) if work.rope.is_none() && work.norm.is_none() => {
-                    work.rope = Some((rope, self.graph.ropes[rope.0 as usize].config.pairing));
-                    x
+            let (op, next) = match *self.op(at) {
+                _ if !self.only_for(at, reader) => break,
+                Op::Rope(x, _, rope) => {
+                    let pairing = self.graph.ropes[rope.0 as usize].config.pairing;
+                    (Some(HeadOp::Rope(rope, pairing)), x)
                 }
-                Op::HeadNorm(x, _, Norm::Rms { gain, eps }) if work.norm.is_none() => {
-                    work.norm = Some((gain, eps));
-                    x
+                Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps })
+                    if self.graph.weights.vector(gain).k == head_dim
+                        && self.graph.weights.vector(gain).n == 1 =>
+                {
+                    (Some(HeadOp::Norm(gain, eps)), x)
                 }
-                Op::Split(x, column) if begin == 0 => {
+                Op::Split(x, column) => {
                     begin = column;
-                    x
+                    (None, x)
                 }
-                Op::Linear(..) if !self.done[at.index()] => return Ok(Chain { linear: at, begin, work }),
-                _ => return self.unsupported(at, "queries, keys or values that are no projections"),
+                _ => break,
             };
+            if let Some(op) = op {
+                reserve(&mut work, 1, WHAT)?;
+                work.push(op);
+            }
             self.done[at.index()] = true;
             (reader, at) = (at, next);
+            if matches!(self.op(reader), Op::Split(..)) {
+                break;
+            }
         }
+        work.reverse();
+        Ok(Chain { from: at, begin, work })
     }
 
     /// The next layer in the cache's group for these heads and this window.

@@ -145,7 +145,7 @@ impl Reference<'_> {
             let seen = attention.mask.sight(position, q.len());
             let score = |at: usize| {
                 let key = head(&k[at], shared);
-                f64::from(attention.scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
+                f64::from(attention.scores.scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
             };
             let weights: Vec<f64> = seen.clone().map(|at| score(at).exp()).collect();
             let total: f64 = weights.iter().sum();

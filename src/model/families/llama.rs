@@ -1,26 +1,67 @@
-//! Llama 3, SmolLM 2 and other models of this architecture: a pre-norm decoder with RMSNorm, rotary grouped-query
-//! attention and a SwiGLU MLP; the head is a matrix of its own or the embedding's. Older ones (Llama 2, TinyLlama,
-//! Mistral) compute, but take and give token ids: their SentencePiece vocabularies are not supported.
+//! Llama's decoder: pre-norm blocks with RMSNorm, rotary grouped-query attention and a SwiGLU MLP; the head is a matrix
+//! of its own or the embedding's. Llama 1 to 3, Mistral, TinyLlama, SmolLM 2 and others are files of `llama`; the other
+//! families here only have another name, or another order of the same parts.
 
-use super::{Family, parts};
+use super::Family;
+use super::parts::{self, Decoder};
+use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::config::Config;
+use crate::model::graph::Activation;
+use crate::model::keys::Keys;
 
-/// GGUF files of this family store Q and K permuted so that pairs are adjacent.
-pub const FAMILY: Family = Family {
-    name: "llama",
-    config: |keys, n_vocab| {
-        let mut config = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
-        config.read_experts(keys, 0, |experts, _| {
-            experts.norm = true;
-            Ok(())
-        })?;
-        Ok(config)
+/// Converters permute Q and K of these families so that pairs are adjacent.
+fn config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    Config::read_rotary(keys, n_vocab, Pairing::Adjacent)
+}
+
+/// A family that is Llama's by another name.
+const fn like(name: &'static str) -> Family {
+    Family { name, config, emit: |b, c| Decoder::LLAMA.emit(b, c) }
+}
+
+pub const FAMILIES: &[Family] = &[
+    // Mixtral: the experts of a layer are as wide as its MLP would be.
+    Family { config: mixtral_config, ..like("llama") },
+    like("internlm2"),
+    like("xverse"),
+    Family { config: mrope_config, ..like("ernie4_5") },
+    // AFM: the MLP has no gate, and squares.
+    Family {
+        emit: |b, c| Decoder { inner: parts::Inner::Squared, ..Decoder::LLAMA }.emit(b, c),
+        ..like("arcee")
     },
-    emit: |b, c| {
-        parts::decoder(b, c, |b, normed, layer| {
-            let [q, k, v] = parts::qkv(b, normed, layer)?;
-            Ok([b.rope(q, layer)?, b.rope(k, layer)?, v])
-        })
+    // GLM 3 and the older GLM 4: gate and up are one matrix.
+    Family {
+        emit: |b, c| Decoder { inner: parts::Inner::GateUp(Activation::Silu), ..Decoder::LLAMA }.emit(b, c),
+        ..like("chatglm")
     },
-};
+    Family {
+        emit: |b, c| Decoder { heads: parts::rotated_normed, ..Decoder::LLAMA }.emit(b, c),
+        ..like("maincoder")
+    },
+    // Every fourth layer has no positions (Yang et al. 2025, arXiv:2501.18795).
+    Family {
+        config: |keys, n_vocab| {
+            let mut config = config(keys, n_vocab)?;
+            config.layers.iter_mut().skip(3).step_by(4).for_each(|layer| layer.rope = None);
+            Ok(config)
+        },
+        ..like("smollm3")
+    },
+];
+
+fn mixtral_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    let mut config = config(keys, n_vocab)?;
+    config.read_experts(keys, 0, |experts, _| {
+        experts.norm = true;
+        Ok(())
+    })?;
+    Ok(config)
+}
+
+/// For text all of a token's positions are the same, so that sections of the rotation mean nothing.
+fn mrope_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    keys.void(&["rope.dimension_sections"]);
+    config(keys, n_vocab)
+}

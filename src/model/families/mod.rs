@@ -1,11 +1,15 @@
-//! The families of models. A family is a file that reads a configuration and emits a graph, and an entry in
-//! [`FAMILIES`]. Parts that several families share are in `parts`.
+//! The families of models. A family reads a configuration and emits a graph; a file holds a family and its kin,
+//! and stands in [`KIN`]. Parts that several files share are in `parts`.
 
-mod gpt2;
+mod cohere;
+mod gemma;
+mod gpt;
+mod granite;
 mod llama;
+mod olmo;
 mod parts;
-mod qwen2;
-mod qwen3;
+mod phi;
+mod qwen;
 
 use super::builder::Builder;
 use super::config::Config;
@@ -26,8 +30,22 @@ pub(crate) struct Family {
     pub emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>,
 }
 
-/// Every family, by name.
-const FAMILIES: &[Family] = &[gpt2::FAMILY, llama::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+/// Every family, in groups of kin.
+const KIN: &[&[Family]] = &[
+    llama::FAMILIES,
+    qwen::FAMILIES,
+    gemma::FAMILIES,
+    gpt::FAMILIES,
+    phi::FAMILIES,
+    olmo::FAMILIES,
+    cohere::FAMILIES,
+    granite::FAMILIES,
+];
+
+/// Every family.
+fn all() -> impl Iterator<Item = &'static Family> {
+    KIN.iter().copied().flatten()
+}
 
 /// The configuration and the graph of a file. Errors name the file.
 pub(super) fn read(gguf: &Gguf) -> Result<(Config, Graph)> {
@@ -37,10 +55,11 @@ pub(super) fn read(gguf: &Gguf) -> Result<(Config, Graph)> {
 fn read_known(gguf: &Gguf) -> Result<(Config, Graph)> {
     whole::check_contents(gguf)?;
     let architecture = gguf.metadata().require_str("general.architecture")?;
-    match FAMILIES.iter().find(|family| family.name == architecture) {
+    match all().find(|family| family.name == architecture) {
         Some(family) => family.read(gguf),
         None => {
-            let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+            let mut known: Vec<_> = all().map(|family| family.name).collect();
+            known.sort_unstable();
             let (known, architecture) = (known.join(", "), quoted(architecture));
             Err(Error::Unsupported(format!("architecture {architecture} (known: {known})")))
         }
@@ -51,7 +70,7 @@ impl Family {
     /// The family that reads such files.
     #[cfg(test)]
     pub fn named(name: &str) -> &'static Family {
-        FAMILIES.iter().find(|family| family.name == name).expect("a family of that name")
+        all().find(|family| family.name == name).expect("a family of that name")
     }
 
     /// Reads a file of this family.

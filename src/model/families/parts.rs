@@ -1,76 +1,332 @@
-//! Parts that several families share: a decoder of pre-norm blocks, projections, the head.
+//! Parts that several families share: the decoder that most of them are a kind of, projections, the head.
 
 use crate::error::Result;
 use crate::model::builder::Builder;
-use crate::model::config::{Config, LayerConfig};
+use crate::model::config::{Config, LayerConfig, Mask};
 use crate::model::experts::{ExpertsConfig, Form};
-use crate::model::graph::{Activation, Value};
+use crate::model::graph::{Activation, Scores, Value};
 
-/// Llama's decoder: blocks with RMSNorm before attention and before a SwiGLU MLP (Shazeer 2020). `qkv` emits a layer's
-/// queries, keys and values from normalised rows.
-pub fn decoder(
-    b: &mut Builder<'_>,
-    c: &Config,
-    qkv: impl Fn(&mut Builder<'_>, Value, &LayerConfig) -> Result<[Value; 3]>,
-) -> Result<(Value, Value)> {
-    let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-    for (i, layer) in c.layers.iter().enumerate() {
-        b.enter_layer(Some(i));
-        let normed = b.rms_norm(x, "attn_norm")?;
-        let qkv = qkv(b, normed, layer)?;
-        let heads = b.attention(qkv, layer)?;
-        let out = b.linear(heads, "attn_output", c.n_embd)?;
-        x = b.add(x, out)?;
-        let normed = b.rms_norm(x, "ffn_norm")?;
-        if let Some(experts) = &layer.experts {
-            x = mixture(b, x, normed, experts)?;
-            continue;
-        }
-        let gate = b.linear(normed, "ffn_gate", layer.n_ff)?;
-        let up = b.linear(normed, "ffn_up", layer.n_ff)?;
-        let gate = b.activate(gate, Activation::Silu)?;
-        let inner = b.gate(gate, up)?;
-        let out = b.linear(inner, "ffn_down", c.n_embd)?;
-        x = b.add(x, out)?;
-    }
-    b.enter_layer(None);
-    let last = b.select(x)?;
-    let hidden = b.rms_norm(last, "output_norm")?;
-    Ok((hidden, head(b, hidden, c)?))
+/// A family's norms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norms {
+    /// RMSNorm.
+    Rms,
+    /// LayerNorm, with a bias where the file has one.
+    Layer,
+    /// LayerNorm without weights.
+    Plain,
 }
 
-/// The residual stream `x` with the experts of normalised rows added, chosen and shared ones.
-pub fn mixture(b: &mut Builder<'_>, x: Value, normed: Value, experts: &ExpertsConfig) -> Result<Value> {
-    let router = b.linear(normed, "ffn_gate_inp", experts.count)?;
-    let sum = b.experts(normed, router, experts, Form::SWIGLU)?;
-    let x = b.add(x, sum)?;
-    if experts.n_ff_shared == 0 {
-        return Ok(x);
+/// The place of norms around attention and MLP.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Place {
+    /// Their input is normalised.
+    Before,
+    /// Their result is normalised before it is added to the residual stream.
+    After,
+    /// Both.
+    Both,
+}
+
+/// A family's MLP.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Inner {
+    /// `f(x · gateᵀ) · (x · upᵀ)` (Shazeer 2020).
+    Gated(Activation),
+    /// The same with gate and up in one matrix, the gate's rows first.
+    GateUp(Activation),
+    /// `f(x · upᵀ)`.
+    Plain(Activation),
+    /// The square of `max(x · upᵀ, 0)` (So et al. 2021).
+    Squared,
+}
+
+/// Queries, keys and values of a layer between their projections and attention.
+pub type Heads = fn(&mut Builder<'_>, [Value; 3], &LayerConfig) -> Result<[Value; 3]>;
+
+/// A decoder of blocks with attention and an MLP. The default of each field is Llama's.
+#[derive(Clone, Copy)]
+pub struct Decoder {
+    pub norms: Norms,
+    pub place: Place,
+    pub heads: Heads,
+    pub inner: Inner,
+    /// Whether the MLP's matrices have factors (`ffn_up.scale`); llama.cpp ignores them in many families.
+    pub scaled_mlp: bool,
+    /// The norm before the MLP, where it isn't `ffn_norm`.
+    pub mlp_norm: &'static str,
+    /// The experts of layers that have a mixture.
+    pub experts: Form,
+}
+
+impl Decoder {
+    /// Llama's decoder.
+    pub const LLAMA: Decoder = Decoder {
+        norms: Norms::Rms,
+        place: Place::Before,
+        heads: rotated,
+        inner: Inner::Gated(Activation::Silu),
+        scaled_mlp: false,
+        mlp_norm: "ffn_norm",
+        experts: Form::SWIGLU,
+    };
+
+    /// Emits the graph; returns the last hidden rows and the logits.
+    pub fn emit(&self, b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+        let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+        let x = scale(b, x, c.scales.embedding)?;
+        self.emit_from(b, c, x)
     }
-    if b.has("ffn_gate_inp_shexp.weight") {
-        let shared = b.shared_expert(normed, experts.n_ff_shared)?;
-        return b.add(x, shared);
+
+    /// [`Decoder::emit`] with rows of its own in place of embeddings.
+    pub fn emit_from(&self, b: &mut Builder<'_>, c: &Config, mut x: Value) -> Result<(Value, Value)> {
+        for (i, layer) in c.layers.iter().enumerate() {
+            b.enter_layer(Some(i));
+            x = if c.scales.parallel {
+                self.parallel_block(b, c, x, layer)?
+            } else {
+                let attended = self.attention_between_norms(b, c, x, layer)?;
+                x = b.add(x, attended)?;
+                let moved = self.mlp_between_norms(b, c, x, layer)?;
+                b.add(x, moved)?
+            };
+        }
+        b.enter_layer(None);
+        let last = b.select(x)?;
+        let hidden = self.norm(b, last, "output_norm")?;
+        Ok((hidden, head(b, hidden, c)?))
     }
-    let gate = b.linear(normed, "ffn_gate_shexp", experts.n_ff_shared)?;
-    let up = b.linear(normed, "ffn_up_shexp", experts.n_ff_shared)?;
+
+    /// A block whose attention and MLP read the same rows: those of one norm, or of a norm each.
+    fn parallel_block(
+        &self,
+        b: &mut Builder<'_>,
+        c: &Config,
+        x: Value,
+        layer: &LayerConfig,
+    ) -> Result<Value> {
+        let normed = self.norm(b, x, "attn_norm")?;
+        let for_mlp = if b.has(&format!("{}.weight", self.mlp_norm)) {
+            self.norm(b, x, self.mlp_norm)?
+        } else {
+            normed
+        };
+        let attended = self.attention(b, c, normed, layer)?;
+        let moved = self.mlp_or_mixture(b, for_mlp, layer, c.n_embd)?;
+        let moved = b.add(moved, x)?;
+        b.add(moved, attended)
+    }
+
+    fn attention_between_norms(
+        &self,
+        b: &mut Builder<'_>,
+        c: &Config,
+        x: Value,
+        layer: &LayerConfig,
+    ) -> Result<Value> {
+        let normed = if self.place == Place::After { x } else { self.norm(b, x, "attn_norm")? };
+        let attended = self.attention(b, c, normed, layer)?;
+        let attended = match self.place {
+            Place::Before => attended,
+            _ => self.norm(b, attended, "post_attention_norm")?,
+        };
+        scale(b, attended, c.scales.residual)
+    }
+
+    fn mlp_between_norms(
+        &self,
+        b: &mut Builder<'_>,
+        c: &Config,
+        x: Value,
+        layer: &LayerConfig,
+    ) -> Result<Value> {
+        let normed = if self.place == Place::After { x } else { self.norm(b, x, self.mlp_norm)? };
+        let moved = self.mlp_or_mixture(b, normed, layer, c.n_embd)?;
+        let moved = match self.place {
+            Place::Before => moved,
+            _ => self.norm(b, moved, "post_ffw_norm")?,
+        };
+        scale(b, moved, c.scales.residual)
+    }
+
+    /// A norm of the family's kind.
+    pub fn norm(&self, b: &mut Builder<'_>, x: Value, part: &str) -> Result<Value> {
+        match self.norms {
+            Norms::Rms => b.rms_norm(x, part),
+            Norms::Layer => b.layer_norm(x, part),
+            Norms::Plain => b.plain_layer_norm(x),
+        }
+    }
+
+    /// Attention, with the projections around it.
+    pub fn attention(
+        &self,
+        b: &mut Builder<'_>,
+        c: &Config,
+        normed: Value,
+        layer: &LayerConfig,
+    ) -> Result<Value> {
+        let qkv = qkv(b, normed, layer, c.scales.qkv_limit)?;
+        let qkv = (self.heads)(b, qkv, layer)?;
+        let heads = b.attention_by(qkv, layer, scores(c, layer))?;
+        b.linear(heads, "attn_output", c.n_embd)
+    }
+
+    /// The layer's MLP, or its mixture of experts.
+    fn mlp_or_mixture(
+        &self,
+        b: &mut Builder<'_>,
+        x: Value,
+        layer: &LayerConfig,
+        n_embd: usize,
+    ) -> Result<Value> {
+        match &layer.experts {
+            Some(experts) => {
+                let router = b.linear(x, "ffn_gate_inp", experts.count)?;
+                self.mixture(b, x, router, experts)
+            }
+            None => self.mlp(b, x, layer.n_ff, n_embd),
+        }
+    }
+
+    /// The experts chosen by the router's scores, and those that all rows go through.
+    pub fn mixture(
+        &self,
+        b: &mut Builder<'_>,
+        x: Value,
+        router: Value,
+        experts: &ExpertsConfig,
+    ) -> Result<Value> {
+        let sum = b.experts(x, router, experts, self.experts)?;
+        if experts.n_ff_shared == 0 {
+            return Ok(sum);
+        }
+        let shared = match b.has("ffn_gate_inp_shexp.weight") {
+            true => b.shared_expert(x, experts.n_ff_shared)?,
+            false => shared_experts(b, x, experts.n_ff_shared)?,
+        };
+        b.add(sum, shared)
+    }
+
+    /// The MLP, from normalised rows to rows of `n_embd`.
+    pub fn mlp(&self, b: &mut Builder<'_>, x: Value, n_ff: usize, n_embd: usize) -> Result<Value> {
+        let scaled = self.scaled_mlp;
+        let inner = match self.inner {
+            Inner::Gated(function) => {
+                let gate = b.linear_mlp(x, "ffn_gate", n_ff, scaled)?;
+                let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
+                let gate = b.activate(gate, function)?;
+                b.gate(gate, up)?
+            }
+            Inner::GateUp(function) => {
+                let gate = b.linear_rows(x, "ffn_up", 0..n_ff, 2 * n_ff)?;
+                let up = b.linear_rows(x, "ffn_up", n_ff..2 * n_ff, 2 * n_ff)?;
+                let gate = b.activate(gate, function)?;
+                b.gate(gate, up)?
+            }
+            Inner::Plain(function) => {
+                let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
+                b.activate(up, function)?
+            }
+            Inner::Squared => {
+                let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
+                let up = b.activate(up, Activation::Relu)?;
+                b.gate(up, up)?
+            }
+        };
+        b.linear_mlp(inner, "ffn_down", n_embd, scaled)
+    }
+}
+
+/// The experts that all rows go through, as one SwiGLU MLP.
+pub fn shared_experts(b: &mut Builder<'_>, x: Value, n_ff: usize) -> Result<Value> {
+    let width = b.width(x);
+    let gate = b.linear(x, "ffn_gate_shexp", n_ff)?;
+    let up = b.linear(x, "ffn_up_shexp", n_ff)?;
     let gate = b.activate(gate, Activation::Silu)?;
     let inner = b.gate(gate, up)?;
-    let width = b.shape(x).width;
-    let out = b.linear(inner, "ffn_down_shexp", width)?;
-    b.add(x, out)
+    b.linear(inner, "ffn_down_shexp", width)
 }
 
-/// Three projections: queries, keys and values.
-pub fn qkv(b: &mut Builder<'_>, normed: Value, layer: &LayerConfig) -> Result<[Value; 3]> {
-    let q = b.linear(normed, "attn_q", layer.q_width())?;
-    let k = b.linear(normed, "attn_k", layer.kv_width())?;
-    Ok([q, k, b.linear(normed, "attn_v", layer.kv_width())?])
+/// A factor on rows; none for 1.
+pub fn scale(b: &mut Builder<'_>, x: Value, factor: f32) -> Result<Value> {
+    if factor == 1.0 { Ok(x) } else { b.scale(x, factor) }
 }
 
-/// The head: scores of the vocabulary, by a matrix of its own or the embedding's.
-pub fn head(b: &mut Builder<'_>, hidden: Value, c: &Config) -> Result<Value> {
-    if b.has("output.weight") {
-        return b.linear(hidden, "output", c.n_vocab);
+/// How a layer's scores follow from products.
+pub fn scores(c: &Config, layer: &LayerConfig) -> Scores {
+    Scores { soft_cap: c.scales.score_cap, alibi: c.scales.alibi, ..Scores::scaled(layer.score_scale) }
+}
+
+/// Queries, keys and values: of three matrices or one, clamped to the limit if there is one.
+pub fn qkv(
+    b: &mut Builder<'_>,
+    normed: Value,
+    layer: &LayerConfig,
+    limit: Option<f32>,
+) -> Result<[Value; 3]> {
+    let (q, kv) = (layer.q_width(), layer.kv_width());
+    let clamped = |b: &mut Builder<'_>, x| limit.map_or(Ok(x), |limit| b.clamp(x, limit));
+    if b.has("attn_qkv.weight") {
+        let all = b.linear(normed, "attn_qkv", q + 2 * kv)?;
+        let all = clamped(b, all)?;
+        return Ok([b.split(all, 0, q)?, b.split(all, q, kv)?, b.split(all, q + kv, kv)?]);
     }
-    b.linear_tied(hidden, "token_embd", "output", c.n_vocab)
+    let mut one = |part, width| {
+        let x = b.linear(normed, part, width)?;
+        clamped(b, x)
+    };
+    Ok([one("attn_q", q)?, one("attn_k", kv)?, one("attn_v", kv)?])
+}
+
+/// Queries and keys rotated.
+pub fn rotated(b: &mut Builder<'_>, [q, k, v]: [Value; 3], layer: &LayerConfig) -> Result<[Value; 3]> {
+    Ok([b.rope(q, layer)?, b.rope(k, layer)?, v])
+}
+
+/// Queries and keys normalised head by head, then rotated.
+pub fn normed_rotated(b: &mut Builder<'_>, [q, k, v]: [Value; 3], layer: &LayerConfig) -> Result<[Value; 3]> {
+    let q = b.head_norm(q, "attn_q_norm", layer.head_dim)?;
+    let k = b.head_norm(k, "attn_k_norm", layer.head_dim)?;
+    rotated(b, [q, k, v], layer)
+}
+
+/// Queries and keys rotated, then normalised head by head.
+pub fn rotated_normed(b: &mut Builder<'_>, qkv: [Value; 3], layer: &LayerConfig) -> Result<[Value; 3]> {
+    let [q, k, v] = rotated(b, qkv, layer)?;
+    let q = b.head_norm(q, "attn_q_norm", layer.head_dim)?;
+    Ok([q, b.head_norm(k, "attn_k_norm", layer.head_dim)?, v])
+}
+
+/// Queries and keys normalised over all heads together, then rotated.
+pub fn wide_normed_rotated(
+    b: &mut Builder<'_>,
+    [q, k, v]: [Value; 3],
+    layer: &LayerConfig,
+) -> Result<[Value; 3]> {
+    let q = b.rms_norm(q, "attn_q_norm")?;
+    let k = b.rms_norm(k, "attn_k_norm")?;
+    rotated(b, [q, k, v], layer)
+}
+
+/// Takes rotations from layers without a window.
+pub fn rotate_only_windows(c: &mut Config) {
+    let whole = c.layers.iter_mut().filter(|layer| layer.mask == Mask::Causal);
+    whole.for_each(|layer| layer.rope = None);
+}
+
+/// Queries and keys as they are.
+pub fn unchanged(_: &mut Builder<'_>, qkv: [Value; 3], _: &LayerConfig) -> Result<[Value; 3]> {
+    Ok(qkv)
+}
+
+/// The head: scores of the vocabulary, by a matrix of its own or the embedding's, with the model's factor and cap.
+pub fn head(b: &mut Builder<'_>, hidden: Value, c: &Config) -> Result<Value> {
+    let logits = if b.has("output.weight") {
+        b.linear(hidden, "output", c.n_vocab)?
+    } else {
+        b.linear_tied(hidden, "token_embd", "output", c.n_vocab)?
+    };
+    let logits = scale(b, logits, c.scales.logits)?;
+    c.scales.logit_cap.map_or(Ok(logits), |cap| b.soft_cap(logits, cap))
 }

@@ -19,6 +19,8 @@ pub enum Function {
     Scale(f32),
     /// cap · tanh(a / cap).
     SoftCap(f32),
+    /// At least the first number, and at most the second.
+    Clamp(f32, f32),
     /// An activation.
     Activate(Activation),
 }
@@ -60,7 +62,7 @@ impl Step for Elementwise {
         let elements = (walk.count(self.rows) * self.width) as u64;
         match self.function {
             Function::Add(_) | Function::Mul(_) => Work { flops: elements, bytes: 12 * elements },
-            Function::Scale(_) => Work { flops: elements, bytes: 8 * elements },
+            Function::Scale(_) | Function::Clamp(..) => Work { flops: elements, bytes: 8 * elements },
             Function::SoftCap(_) | Function::Activate(_) => Work { flops: 8 * elements, bytes: 8 * elements },
         }
     }
@@ -79,6 +81,12 @@ impl Step for Elementwise {
                     Function::Mul(b) => unary.mul.run(from, view(b).row_f32(r), to, n),
                     Function::Scale(factor) => unary.scale.run(from, factor, to, n),
                     Function::Activate(function) => activation(walk.kernels, function).run(from, to, n),
+                    Function::Clamp(least, most) => {
+                        // `max` and `min` would turn NaN into a number; a clamped NaN stays one.
+                        for i in 0..n {
+                            *to.add(i) = (*from.add(i)).clamp(least, most);
+                        }
+                    }
                     Function::SoftCap(cap) => {
                         unary.scale.run(from, 1.0 / cap, to, n);
                         unary.tanh.run(to, to, n);
@@ -94,6 +102,7 @@ impl Step for Elementwise {
             Function::Add(_) | Function::Mul(_) => format!("rows of {}", self.width),
             Function::Scale(factor) => format!("scale by {factor}"),
             Function::SoftCap(cap) => format!("soft-cap at {cap}"),
+            Function::Clamp(least, most) => format!("clamp {least} to {most}"),
             Function::Activate(function) => function.name().to_owned(),
         }
     }

@@ -14,24 +14,27 @@ use crate::ops::{Rows, rowwise};
 use crate::profile::{Tally, Zone};
 use crate::threads::Worker;
 
-/// The work on each head of queries, or of keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct HeadWork {
+/// A piece of work on each head of queries, keys or values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HeadOp {
     /// Root mean square norm: its gain and its epsilon.
-    pub norm: Option<(VectorId, f32)>,
+    Norm(VectorId, f32),
     /// Rotation.
-    pub rope: Option<(RopeId, Pairing)>,
+    Rope(RopeId, Pairing),
 }
 
+/// The work on heads of one kind, in order.
+pub type HeadWork = Vec<HeadOp>;
+
 /// The work on rows of heads: queries, then keys, then values.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HeadsDone {
     /// The division of rows into heads.
     pub shape: HeadShape,
-    /// Work on heads of queries.
-    pub q: HeadWork,
-    /// Work on heads of keys.
-    pub k: HeadWork,
+    /// Work on heads of queries, of keys, of values.
+    pub work: [HeadWork; 3],
+    /// Whether queries and keys have the same work, so that it is done for both at once.
+    pub alike: bool,
     /// The layer of the cache in which keys and values are stored.
     pub layer: LayerId,
 }
@@ -71,14 +74,16 @@ impl HeadsDone {
         let HeadShape { n_head, n_head_kv, .. } = self.shape;
         let (queries, keys) = (0..n_head, n_head..n_head + n_head_kv);
         let values = keys.end..keys.end + n_head_kv;
+        let [q, k, v] = &self.work;
         // SAFETY: all heads are among those that the caller promises this worker alone uses.
         unsafe {
-            if self.q == self.k {
-                self.prepare(walk, qkv, &rows, both(&heads, &(0..keys.end)), self.q, clocks);
+            if self.alike {
+                self.prepare(walk, qkv, &rows, both(&heads, &(0..keys.end)), q, clocks);
             } else {
-                self.prepare(walk, qkv, &rows, both(&heads, &queries), self.q, clocks);
-                self.prepare(walk, qkv, &rows, both(&heads, &keys), self.k, clocks);
+                self.prepare(walk, qkv, &rows, both(&heads, &queries), q, clocks);
+                self.prepare(walk, qkv, &rows, both(&heads, &keys), k, clocks);
             }
+            self.prepare(walk, qkv, &rows, both(&heads, &values), v, clocks);
             let from = |all: Range<usize>| {
                 let heads = both(&heads, &all);
                 heads.start - all.start..heads.end - all.start
@@ -87,7 +92,7 @@ impl HeadsDone {
         }
     }
 
-    /// Normalises and rotates some heads of queries or keys.
+    /// Normalises and rotates some heads.
     ///
     /// # Safety
     /// As [`HeadsDone::finish`].
@@ -97,29 +102,34 @@ impl HeadsDone {
         qkv: Rows,
         rows: &Range<usize>,
         heads: Range<usize>,
-        work: HeadWork,
+        work: &[HeadOp],
         clocks: &Clocks,
     ) {
         if heads.is_empty() {
             return;
         }
         let (head_dim, count) = (self.shape.head_dim, rows.len() * heads.len());
-        if let Some((gain, eps)) = work.norm {
-            let (elements, gain) = ((count * head_dim) as u64, walk.weights.vector(gain));
-            // SAFETY: the caller promises that only this worker uses these heads of these rows.
-            clocks.norm.piece(4 * elements, 8 * elements, || unsafe {
-                rowwise::head_norm(walk.kernels, rows.clone(), qkv, heads.clone(), gain, eps);
-            });
-        }
-        if let Some((rope, pairing)) = work.rope {
-            let angles = walk.ropes[rope.0 as usize].angles();
-            let elements = (count * angles.rot_dim()) as u64;
-            let (kernel, positions) = (walk.kernels.rope.of(pairing), walk.batch.positions);
-            // SAFETY: the caller promises that only this worker uses these heads of these rows; the table has an entry
-            // for each position of a context.
-            clocks.rope.piece(3 * elements, 8 * elements, || unsafe {
-                rowwise::rope(kernel, rows.clone(), qkv, heads, head_dim, angles, positions);
-            });
+        for op in work {
+            let (rows, heads) = (rows.clone(), heads.clone());
+            match *op {
+                HeadOp::Norm(gain, eps) => {
+                    let (elements, gain) = ((count * head_dim) as u64, walk.weights.vector(gain));
+                    // SAFETY: the caller promises that only this worker uses these heads of these rows.
+                    clocks.norm.piece(4 * elements, 8 * elements, || unsafe {
+                        rowwise::head_norm(walk.kernels, rows, qkv, heads, gain, eps);
+                    });
+                }
+                HeadOp::Rope(rope, pairing) => {
+                    let angles = walk.ropes[rope.0 as usize].angles();
+                    let elements = (count * angles.rot_dim()) as u64;
+                    let (kernel, positions) = (walk.kernels.rope.of(pairing), walk.batch.positions);
+                    // SAFETY: the caller promises that only this worker uses these heads of these rows; the table has
+                    // an entry for each position of a context.
+                    clocks.rope.piece(3 * elements, 8 * elements, || unsafe {
+                        rowwise::rope(kernel, rows, qkv, heads, head_dim, angles, positions);
+                    });
+                }
+            }
         }
     }
 
@@ -160,14 +170,15 @@ impl HeadsDone {
 
     /// The text in a plan's text.
     pub fn text(&self, names: &Names<'_>) -> String {
-        let work = |work: HeadWork| {
-            let norm = work.norm.map(|(gain, eps)| format!("norm by {}, eps {eps:e}", names.vector(gain)));
-            let rope = work.rope.map(|(rope, _)| format!("rope {}", rope.0));
-            norm.into_iter().chain(rope)
+        let op = |op: &HeadOp| match *op {
+            HeadOp::Norm(gain, eps) => format!("norm by {}, eps {eps:e}", names.vector(gain)),
+            HeadOp::Rope(rope, _) => format!("rope {}", rope.0),
         };
-        let q: Vec<_> = work(self.q).collect();
-        let k: Vec<_> = work(self.k).chain(["store".into()]).collect();
+        let [q, k, v] = &self.work;
+        let stored =
+            |work: &HeadWork| work.iter().map(op).chain(["store".into()]).collect::<Vec<_>>().join(", ");
+        let q: Vec<_> = q.iter().map(op).collect();
         let q = if q.is_empty() { String::new() } else { format!("q: {}\n", q.join(", ")) };
-        format!("{q}k: {}\nv: store", k.join(", "))
+        format!("{q}k: {}\nv: {}", stored(k), stored(v))
     }
 }

@@ -15,6 +15,8 @@ pub struct Normalize {
     pub norm: Norm,
     /// Floats in a row.
     pub width: usize,
+    /// Elements of a head, where each head of a row is normalised by itself.
+    pub head_dim: Option<usize>,
     /// Normalised rows: f32, or quantised.
     pub out: Buf,
     /// Whether `out` has quantised rows; only for RMSNorm.
@@ -45,19 +47,21 @@ impl Step for Normalize {
         let (kernels, weights) = (walk.kernels, walk.weights);
         let out = walk.view(self.out, at.worker);
         walk.runs(self.x, self.rows, at, |rows, x| {
-            // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
+            let (gain, bias, eps) = match self.norm {
+                Norm::Rms { gain, eps } => (weights.vector(gain), None, eps),
+                Norm::Layer { gain, bias, eps } => (weights.vector(gain), Some(weights.vector(bias)), eps),
+            };
+            if let Some(head_dim) = self.head_dim {
+                let heads = (self.width / head_dim, gain, bias);
+                // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
+                return unsafe { rowwise::heads_norm(kernels, rows, x, heads, eps, (out, head_dim)) };
+            }
+            // SAFETY: as above.
             unsafe {
-                match (self.norm, self.quantized) {
-                    (Norm::Rms { gain, eps }, true) => {
-                        rowwise::norm_quantize(kernels, rows, x, weights.vector(gain), eps, out);
-                    }
-                    (Norm::Rms { gain, eps }, false) => {
-                        rowwise::rms_norm(kernels, rows, x, weights.vector(gain), eps, out);
-                    }
-                    (Norm::Layer { gain, bias, eps }, _) => {
-                        let affine = (weights.vector(gain), weights.vector(bias));
-                        rowwise::layer_norm(kernels, rows, x, affine, eps, out);
-                    }
+                match (bias, self.quantized) {
+                    (None, true) => rowwise::norm_quantize(kernels, rows, x, gain, eps, out),
+                    (None, false) => rowwise::rms_norm(kernels, rows, x, gain, eps, out),
+                    (Some(bias), _) => rowwise::layer_norm(kernels, rows, x, (gain, bias), eps, out),
                 }
             }
         });
@@ -65,6 +69,7 @@ impl Step for Normalize {
 
     fn text(&self, names: &Names<'_>) -> String {
         let quantized = if self.quantized { ", quantised" } else { "" };
-        format!("{}{quantized}", names.norm(&self.norm))
+        let heads = self.head_dim.map_or(String::new(), |head_dim| format!("heads of {head_dim}, "));
+        format!("{heads}{}{quantized}", names.norm(&self.norm))
     }
 }

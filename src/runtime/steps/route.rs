@@ -143,7 +143,9 @@ fn choose(scores: &[f32], chosen: &mut [u32]) {
 }
 
 /// Keeps the scores of the `used` groups, of `count`, whose two best scores have the largest sums; the others become −∞.
+/// NaN becomes the least number above that.
 fn keep_groups(scores: &mut [f32], count: usize, used: usize, sums: &mut [f32]) {
+    scores.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = f32::MIN);
     let size = scores.len() / count;
     let sums = &mut sums[..count];
     for (group, sum) in scores.chunks(size).zip(&mut *sums) {

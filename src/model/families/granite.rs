@@ -1,0 +1,38 @@
+//! Granite 3 and MiniCPM: Llama's decoder with four factors, on embeddings, on the results of attention and MLP, on the
+//! scores of attention, and on logits.
+
+use super::Family;
+use super::parts::Decoder;
+use crate::error::Result;
+use crate::kernels::rope::Pairing;
+use crate::model::config::Config;
+use crate::model::keys::Keys;
+
+fn config(keys: &Keys<'_>, n_vocab: usize, [embedding, residual, logits]: [f32; 3]) -> Result<Config> {
+    let mut config = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
+    config.scales.embedding = keys.nonzero("embedding_scale")?.unwrap_or(embedding);
+    config.scales.residual = keys.nonzero("residual_scale")?.unwrap_or(residual);
+    config.scales.logits = 1.0 / keys.nonzero("logit_scale")?.unwrap_or(logits);
+    if let Some(scale) = keys.nonzero("attention.scale")? {
+        config.layers.iter_mut().for_each(|layer| layer.score_scale = scale);
+    }
+    Ok(config)
+}
+
+pub const FAMILIES: &[Family] = &[
+    Family {
+        name: "granite",
+        config: |keys, n_vocab| config(keys, n_vocab, [1.0; 3]),
+        emit: |b, c| Decoder::LLAMA.emit(b, c),
+    },
+    Family {
+        name: "minicpm",
+        config: |keys, n_vocab| {
+            let plain = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
+            // Older files state no factors.
+            let residual = 1.4 / (plain.n_layer() as f32).sqrt();
+            config(keys, n_vocab, [12.0, residual, 256.0 / plain.n_embd as f32])
+        },
+        emit: |b, c| Decoder::LLAMA.emit(b, c),
+    },
+];

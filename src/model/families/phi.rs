@@ -1,0 +1,15 @@
+//! Phi-3 and Phi-4: Llama's decoder with queries, keys and values in one matrix, gate and up in another, partial rotary
+//! embedding, and factors of frequencies that depend on the length of the context (LongRoPE, Ding et al. 2024,
+//! arXiv:2402.13753).
+
+use super::Family;
+use super::parts::{Decoder, Inner};
+use crate::kernels::rope::Pairing;
+use crate::model::config::Config;
+use crate::model::graph::Activation;
+
+pub const FAMILIES: &[Family] = &[Family {
+    name: "phi3",
+    config: |keys, n_vocab| Config::read_rotary(keys, n_vocab, Pairing::Halves),
+    emit: |b, c| Decoder { inner: Inner::GateUp(Activation::Silu), ..Decoder::LLAMA }.emit(b, c),
+}];

@@ -7,7 +7,7 @@ use super::config::{Config, LayerConfig, Temperature};
 use super::graph::{
     Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
 };
-use super::weights::{MatrixId, VectorId, WeightSpecs, name_in_layer};
+use super::weights::{ExpertRows, ExpertsId, MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::kernels::attention::SOFT_CAPS;
@@ -90,7 +90,7 @@ impl<'a> Builder<'a> {
         }))
     }
 
-    fn fail<T>(&self, text: String) -> Result<T> {
+    pub(super) fn fail<T>(&self, text: String) -> Result<T> {
         self.placed(Err(Error::format(text)))
     }
 
@@ -105,9 +105,22 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn vector(&mut self, part: &str, n: usize, k: usize) -> Result<VectorId> {
+    pub(super) fn vector(&mut self, part: &str, n: usize, k: usize) -> Result<VectorId> {
         let tensor = self.tensor(part)?;
         let added = self.weights.add_vector(tensor, n, k);
+        self.placed(added)
+    }
+
+    /// The matrices of experts, of `n` rows of `k` each, in the tensor of this name.
+    pub(super) fn expert_matrices(
+        &mut self,
+        name: &str,
+        rows: ExpertRows,
+        n: usize,
+        k: usize,
+    ) -> Result<ExpertsId> {
+        let tensor = self.tensor(name)?;
+        let added = self.weights.add_experts(tensor, rows, (n, k));
         self.placed(added)
     }
 
@@ -117,12 +130,17 @@ impl<'a> Builder<'a> {
         Ok(Value(self.nodes.len() as u32 - 1))
     }
 
-    fn shape(&self, value: Value) -> Shape {
+    pub(super) fn shape(&self, value: Value) -> Shape {
         self.nodes[value.index()].shape
     }
 
+    /// Columns of a value.
+    pub fn width(&self, value: Value) -> usize {
+        self.shape(value).width
+    }
+
     /// A node whose value has the shape of `x`.
-    fn map(&mut self, op: Op, x: Value) -> Result<Value> {
+    pub(super) fn map(&mut self, op: Op, x: Value) -> Result<Value> {
         let Shape { rows, width } = self.shape(x);
         self.push(op, rows, width)
     }

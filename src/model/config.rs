@@ -2,6 +2,7 @@
 //! Key names follow the GGUF specification (`{architecture}.attention.head_count` and so on). Each layer has a
 //! [`LayerConfig`] of its own, since layers may differ.
 
+use super::experts::ExpertsConfig;
 use super::keys::Keys;
 use super::rope::RopeConfig;
 use crate::error::{Error, Result};
@@ -128,6 +129,8 @@ pub struct LayerConfig {
     pub rope: Option<usize>,
     /// Multiplies the scores of attention.
     pub score_scale: f32,
+    /// The experts of its MLP; `None` for a layer without a mixture.
+    pub experts: Option<ExpertsConfig>,
 }
 
 /// The positions of its own sequence that a token sees.
@@ -222,7 +225,8 @@ impl Config {
         let layers = n_head.iter().zip(n_head_kv).zip(n_ff).map(|((&n_head, n_head_kv), n_ff)| {
             let head_dim = head_dim(n_embd, (n_head, n_head_kv), key_length, value_length)?;
             let score_scale = 1.0 / (head_dim as f32).sqrt();
-            Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask: Mask::Causal, rope: None, score_scale })
+            let (mask, rope, experts) = (Mask::Causal, None, None);
+            Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask, rope, score_scale, experts })
         });
         Ok(Config {
             architecture: copied_text(keys.architecture(), NAMES)?,

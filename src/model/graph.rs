@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::config::{Mask, Temperature};
+use super::experts::Experts;
 use super::rope::RopeConfig;
 use super::text::{self, Cells, Names, Section, counted, write_sections};
 use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
@@ -189,6 +190,8 @@ pub enum Op {
     Divide(Value, VectorId),
     /// Each row times a factor of its position.
     Temper(Value, Temperature),
+    /// The sum of each row's experts.
+    Experts(Experts),
     /// Sums of elements.
     Add(Value, Value),
     /// Each element times a factor.
@@ -223,6 +226,7 @@ impl Op {
             | Op::Pool(x) => [Some(x), None, None],
             Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
             Op::Attention(a) => [Some(a.q), Some(a.k), Some(a.v)],
+            Op::Experts(experts) => [Some(experts.x), Some(experts.router), None],
         };
         list.into_iter().flatten()
     }
@@ -367,6 +371,7 @@ impl Graph {
                 let sinks = sinks.map_or(String::new(), |sinks| format!(", sinks {}", names.vector(sinks)));
                 ("attention", format!("{heads}, {mask}, scale {scale}{cap}{alibi}{sinks}"))
             }
+            Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),
             Op::Divide(_, by) => ("divide", format!("by {}", names.vector(*by))),

@@ -3,6 +3,7 @@
 
 mod builder;
 mod config;
+pub mod experts;
 mod families;
 pub mod graph;
 mod keys;
@@ -19,13 +20,16 @@ mod whole;
 #[cfg(test)]
 pub(crate) use builder::Builder;
 pub use config::{Config, LayerConfig, Mask, Scales, Temperature};
+pub use experts::ExpertsConfig;
 #[cfg(test)]
 pub(crate) use families::Family;
 pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
 pub use random::{GptConfig, RandomGpt};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
-pub use weights::{MatrixId, Source, TableId, TensorSpec, VectorId, WeightSpecs, Weights};
+pub use weights::{
+    ExpertRows, ExpertsId, MatrixId, Source, TableId, TensorSpec, VectorId, WeightSpecs, Weights,
+};
 
 use crate::error::Result;
 use crate::format::gguf::Gguf;

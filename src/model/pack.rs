@@ -1,6 +1,7 @@
 //! Loads weights from a file into memory: in parallel, straight into the form that kernels read.
 //! Peak memory is the packed weights and a chunk of about a megabyte for each loading thread.
 
+use std::iter::repeat_n;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +9,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::load::Progress;
-use super::weights::{Form, Loaded, Source, TensorSpec, WeightSpecs, Weights};
+use super::weights::{ExpertRows, Form, Loaded, Source, TensorSpec, WeightSpecs, Weights};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::kernels::KernelSet;
@@ -54,8 +55,9 @@ pub(super) fn load_weights(
     let mut weights = reserve_weights(specs, kernels)?;
     let mut jobs = Vec::new();
     for (weight, spec) in weights.iter_mut().zip(specs.tensors()) {
-        let (first, of) = match (spec.source, &mut *weight) {
-            (Source::Rows { first, of }, _) => (first, of),
+        let (first, stride, of) = match (spec.source, &mut *weight) {
+            (Source::Rows { first, of }, _) => (first, 0, of),
+            (Source::Experts(ExpertRows { count, stride, first }), _) => (first, stride, count * stride),
             (Source::Constant(value), Loaded::Floats(buf)) => {
                 buf.as_mut_slice::<f32>().fill(value);
                 continue;
@@ -66,7 +68,7 @@ pub(super) fn load_weights(
             .tensor(&spec.name)
             .ok_or_else(|| Error::format(format!("tensor {} is missing", spec.name)))?;
         let row_bytes = (tensor.bytes / of as u64).max(1) as usize;
-        split(weight, (spec, tensor, first, row_bytes), &mut jobs)?;
+        split(weight, (spec, tensor), (first, stride, row_bytes), &mut jobs)?;
     }
     let total: u64 = jobs.iter().map(|job| (job.row_end - job.row_begin) as u64 * job.spec.k as u64).sum();
     let meter = Meter::new(total, progress);
@@ -88,10 +90,15 @@ fn reserve_weights(specs: &WeightSpecs, kernels: &KernelSet) -> Result<Vec<Loade
     let tensors = || specs.tensors().iter().enumerate();
     let room = |(i, spec): (usize, &TensorSpec)| Room::of(specs.form(i), spec, kernels);
     let rooms = collected(tensors().map(room), WHAT)?;
-    let sizes = rooms.iter().zip(specs.tensors()).map(|(room, spec)| room.bytes(spec));
-    let buffers = AlignedBuf::zeroed_together(&collected(sizes, WHAT)?, "weights")?;
-    let loaded = rooms.into_iter().zip(specs.tensors()).zip(buffers);
-    collected(loaded.map(|((room, spec), buffer)| room.fill(spec, buffer)), WHAT)
+    let mut sizes = Vec::new();
+    for (room, spec) in rooms.iter().zip(specs.tensors()) {
+        let size = room.bytes(spec)?;
+        reserve(&mut sizes, spec.matrices(), WHAT)?;
+        sizes.extend(repeat_n(size, spec.matrices()));
+    }
+    let mut buffers = AlignedBuf::zeroed_together(&sizes, "weights")?.into_iter();
+    let loaded = rooms.into_iter().zip(specs.tensors());
+    collected(loaded.map(|(room, spec)| room.fill(spec, &mut buffers)), WHAT)
 }
 
 fn no_whole_blocks(spec: &TensorSpec) -> Error {
@@ -124,24 +131,31 @@ impl Room {
         checked_bytes(row, spec.n, "weights")
     }
 
-    fn fill(self, spec: &TensorSpec, buffer: AlignedBuf) -> Result<Loaded> {
+    /// The tensor in the next buffers, one for each of its matrices.
+    fn fill(self, spec: &TensorSpec, buffers: &mut impl Iterator<Item = AlignedBuf>) -> Result<Loaded> {
+        let mut next = || buffers.next().ok_or_else(|| Error::Internal("a tensor without memory".into()));
         Ok(match self {
-            Room::Floats => Loaded::Floats(buffer),
-            Room::Table => Loaded::Table(buffer),
-            Room::Matrix(packing) => Loaded::Matrix(PackedMatrix::in_buffer(packing, spec.n, buffer)?),
+            Room::Floats => Loaded::Floats(next()?),
+            Room::Table => Loaded::Table(next()?),
+            Room::Matrix(packing) => {
+                let matrices =
+                    (0..spec.matrices()).map(|_| PackedMatrix::in_buffer(packing, spec.n, next()?));
+                Loaded::Matrices(collected(matrices, "the list of weights")?)
+            }
         })
     }
 }
 
-/// Divides a tensor into jobs of about [`CHUNK_BYTES`].
+/// Divides a tensor into jobs of about [`CHUNK_BYTES`]. Its matrices, if it has several, are `stride` rows apart.
 fn split<'a>(
     weight: &'a mut Loaded,
-    (spec, tensor, first, row_bytes): (&'a TensorSpec, &'a TensorInfo, usize, usize),
+    (spec, tensor): (&'a TensorSpec, &'a TensorInfo),
+    (first, stride, row_bytes): (usize, usize, usize),
     jobs: &mut Vec<Job<'a>>,
 ) -> Result<()> {
-    let mut push = |row_begin: usize, rows: usize, target| {
+    let mut push = |matrix: usize, row_begin: usize, rows: usize, target| {
         reserve(jobs, 1, "the list of loading jobs")?;
-        let row_end = (row_begin + rows).min(spec.n);
+        let (first, row_end) = (first + matrix * stride, (row_begin + rows).min(spec.n));
         jobs.push(Job { tensor, spec, first, row_bytes, row_begin, row_end, target });
         Ok::<_, Error>(())
     };
@@ -149,21 +163,23 @@ fn split<'a>(
         Loaded::Floats(buf) => {
             let rows = (CHUNK_BYTES / row_bytes).max(1);
             for (i, chunk) in buf.as_mut_slice::<f32>().chunks_mut(rows * spec.k).enumerate() {
-                push(i * rows, rows, Target::Floats(chunk))?;
+                push(0, i * rows, rows, Target::Floats(chunk))?;
             }
         }
         Loaded::Table(buf) => {
             let rows = (CHUNK_BYTES / row_bytes).max(1);
             for (i, chunk) in buf.as_mut_slice::<u8>().chunks_mut(rows * row_bytes).enumerate() {
-                push(i * rows, rows, Target::Raw(chunk))?;
+                push(0, i * rows, rows, Target::Raw(chunk))?;
             }
         }
-        Loaded::Matrix(packed) => {
-            let packing = packed.packing();
-            let panels = (CHUNK_BYTES / (row_bytes * packing.panel_rows())).max(1);
-            let rows = panels * packing.panel_rows();
-            for (i, out) in packed.panels_mut().chunks_mut(panels * packing.panel_bytes()).enumerate() {
-                push(i * rows, rows, Target::Panels { packing, out })?;
+        Loaded::Matrices(matrices) => {
+            for (matrix, packed) in matrices.iter_mut().enumerate() {
+                let packing = packed.packing();
+                let panels = (CHUNK_BYTES / (row_bytes * packing.panel_rows())).max(1);
+                let rows = panels * packing.panel_rows();
+                for (i, out) in packed.panels_mut().chunks_mut(panels * packing.panel_bytes()).enumerate() {
+                    push(matrix, i * rows, rows, Target::Panels { packing, out })?;
+                }
             }
         }
     }

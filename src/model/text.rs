@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::ops::Range;
 
+use super::experts::{Experts, ExpertsProduct};
 use super::graph::Norm;
 use super::weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs};
 
@@ -39,6 +40,26 @@ impl<'a> Names<'a> {
         let scale = if scale == 1.0 { "" } else { " · scale" };
         let bias = bias.map_or(String::new(), |bias| format!(" + {}", self.vector(bias)));
         format!("{}{scale}{bias}", self.matrix(matrix))
+    }
+
+    /// `ffn_up_exps.weight [8 × 64 → 96, Q4_0]`: the products of experts, as [`Names::product`] does.
+    pub fn experts_product(&self, product: &ExpertsProduct) -> String {
+        let spec = self.weights.experts(product.matrices);
+        let scale = product.scale.map_or(String::new(), |scale| format!(" · {}", self.vector(scale)));
+        let bias = product.bias.map_or(String::new(), |bias| format!(" + {}", self.vector(bias)));
+        let shape = format!("{} × {} → {}", spec.matrices(), spec.k, spec.n);
+        format!("{}{scale}{bias}", self.shaped(spec, &shape))
+    }
+
+    /// The choice of experts, and their products.
+    pub fn experts(&self, experts: &Experts) -> String {
+        let before = if experts.weighs_input { ", inputs weighted" } else { "" };
+        let up = self.experts_product(&experts.up);
+        let inside = match &experts.gate {
+            Some(gate) => format!("{} of {}\n· {up}", experts.inner, self.experts_product(gate)),
+            None => format!("{} of {up}", experts.inner),
+        };
+        format!("{}{before}\n{inside}\n{}", experts.routing, self.experts_product(&experts.down))
     }
 
     /// `token_embd.weight [288 × 64, F16]`: 288 rows of 64.

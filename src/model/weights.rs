@@ -24,13 +24,17 @@ pub struct VectorId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableId(u32);
 
+/// The matrices of a layer's experts, one for each expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertsId(u32);
+
 /// A tensor that a graph uses: one of the file's, some of its rows, or a constant. Its shape and type have been checked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TensorSpec {
     /// Its name in the file.
     pub name: String,
-    /// Rows (outputs); 1 for a vector.
+    /// Rows (outputs); 1 for a vector. Of the matrices of experts, the rows of each.
     pub n: usize,
     /// Elements of a row.
     pub k: usize,
@@ -51,8 +55,22 @@ pub enum Source {
         /// Rows of the whole tensor.
         of: usize,
     },
+    /// A matrix for each expert.
+    Experts(ExpertRows),
     /// Each value is this number: the gain of a norm that has none, for instance.
     Constant(f32),
+}
+
+/// The places of experts' matrices among a tensor's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExpertRows {
+    /// Number of experts.
+    pub count: usize,
+    /// Rows from one expert's first to the next one's: more than an expert has where a tensor holds gate and up.
+    pub stride: usize,
+    /// The first row of the first expert's matrix.
+    pub first: usize,
 }
 
 /// The purpose of lists of tensors, in errors.
@@ -72,6 +90,14 @@ impl TensorSpec {
         });
         place.unwrap_or((None, &self.name))
     }
+
+    /// Matrices of the tensor: one, or one for each expert.
+    pub fn matrices(&self) -> usize {
+        match self.source {
+            Source::Experts(ExpertRows { count, .. }) => count,
+            _ => 1,
+        }
+    }
 }
 
 /// The tensors that a graph takes from a file, and the ids of each.
@@ -85,14 +111,16 @@ pub struct WeightSpecs {
     matrices: Vec<usize>,
     vectors: Vec<usize>,
     tables: Vec<usize>,
+    experts: Vec<usize>,
 }
 
-/// The ids of a tensor: as a matrix, a vector, a table.
+/// The ids of a tensor: as a matrix, a vector, a table, matrices of experts.
 #[derive(Clone, Copy, Debug, Default)]
 struct Uses {
     matrix: Option<u32>,
     vector: Option<u32>,
     table: Option<u32>,
+    experts: Option<u32>,
 }
 
 impl WeightSpecs {
@@ -114,6 +142,29 @@ impl WeightSpecs {
     /// A table's tensor in the file.
     pub fn table(&self, id: TableId) -> &TensorSpec {
         &self.tensors[self.tables[id.0 as usize]]
+    }
+
+    /// The tensor in the file of experts' matrices.
+    pub fn experts(&self, id: ExpertsId) -> &TensorSpec {
+        &self.tensors[self.experts[id.0 as usize]]
+    }
+
+    /// Uses rows of a tensor as the matrices of experts, of `n` rows of `k` each.
+    pub(super) fn add_experts(
+        &mut self,
+        tensor: &TensorInfo,
+        rows: ExpertRows,
+        (n, k): (usize, usize),
+    ) -> Result<ExpertsId> {
+        let (key, source) = ((tensor.name.clone(), rows.first), Source::Experts(rows));
+        let index = match self.known(&key, (n, k), source)? {
+            Some(index) => index,
+            None => {
+                let dtype = check_experts_shape(tensor, &rows, k)?;
+                self.append(key, TensorSpec { name: tensor.name.clone(), n, k, dtype, source })?
+            }
+        };
+        id_of(&mut self.experts, &mut self.uses[index].experts, index).map(ExpertsId)
     }
 
     /// Uses a tensor as a matrix of `n` rows of `k`.
@@ -179,15 +230,21 @@ impl WeightSpecs {
     fn rows_of(&mut self, tensor: &TensorInfo, rows: Range<usize>, (of, k): (usize, usize)) -> Result<usize> {
         let key = (tensor.name.clone(), rows.start);
         let source = Source::Rows { first: rows.start, of };
-        if let Some(&index) = self.by_name.get(&key) {
-            let spec = &self.tensors[index];
-            if (spec.n, spec.k, spec.source) != (rows.len(), k, source) {
-                return Err(Error::format(format!("tensor {} is used with two shapes", tensor.name)));
-            }
+        if let Some(index) = self.known(&key, (rows.len(), k), source)? {
             return Ok(index);
         }
         let dtype = check_shape(tensor, of, k, rows.len() < of)?;
         self.append(key, TensorSpec { name: tensor.name.clone(), n: rows.len(), k, dtype, source })
+    }
+
+    /// The index of a tensor that is used already.
+    fn known(&self, key: &(String, usize), (n, k): (usize, usize), source: Source) -> Result<Option<usize>> {
+        let Some(&index) = self.by_name.get(key) else { return Ok(None) };
+        let spec = &self.tensors[index];
+        if (spec.n, spec.k, spec.source) != (n, k, source) {
+            return Err(Error::format(format!("tensor {} is used with two shapes", spec.name)));
+        }
+        Ok(Some(index))
     }
 
     fn append(&mut self, key: (String, usize), spec: TensorSpec) -> Result<usize> {
@@ -204,7 +261,7 @@ impl WeightSpecs {
     /// The form in which a tensor is kept in memory.
     pub(super) fn form(&self, tensor: usize) -> Form {
         match self.uses[tensor] {
-            Uses { matrix: Some(_), .. } => Form::Matrix,
+            Uses { matrix: Some(_), .. } | Uses { experts: Some(_), .. } => Form::Matrix,
             Uses { table: Some(_), .. } => Form::Table,
             _ => Form::Floats,
         }
@@ -215,13 +272,17 @@ impl WeightSpecs {
         let mut matrices = places(&self.matrices)?;
         let mut vectors = places(&self.vectors)?;
         let mut tables = places(&self.tables)?;
+        let mut experts = places(&self.experts)?;
         for ((spec, uses), loaded) in self.tensors.iter().zip(&self.uses).zip(loaded) {
             if let Some((table, matrix)) = uses.table.zip(uses.matrix) {
                 tables[table as usize] = Some(Table::Tied(MatrixId(matrix)));
             }
             match (loaded, uses) {
-                (Loaded::Matrix(packed), Uses { matrix: Some(id), .. }) => {
-                    matrices[*id as usize] = Some(packed);
+                (Loaded::Matrices(packed), Uses { experts: Some(id), .. }) => {
+                    experts[*id as usize] = Some(packed);
+                }
+                (Loaded::Matrices(mut packed), Uses { matrix: Some(id), .. }) => {
+                    matrices[*id as usize] = packed.pop();
                 }
                 (Loaded::Table(rows), Uses { table: Some(id), .. }) => {
                     tables[*id as usize] = Some(Table::Rows { dtype: spec.dtype, k: spec.k, rows });
@@ -232,7 +293,12 @@ impl WeightSpecs {
                 _ => return Err(lost()),
             }
         }
-        Ok(Weights { matrices: all(matrices)?, vectors: all(vectors)?, tables: all(tables)? })
+        Ok(Weights {
+            matrices: all(matrices)?,
+            vectors: all(vectors)?,
+            tables: all(tables)?,
+            experts: all(experts)?,
+        })
     }
 }
 
@@ -271,7 +337,8 @@ pub(super) enum Form {
 pub(super) enum Loaded {
     Floats(AlignedBuf),
     Table(AlignedBuf),
-    Matrix(PackedMatrix),
+    /// One matrix, or one for each expert.
+    Matrices(Vec<PackedMatrix>),
 }
 
 /// Floats in rows of `k`.
@@ -293,6 +360,7 @@ pub struct Weights {
     matrices: Vec<PackedMatrix>,
     vectors: Vec<Floats>,
     tables: Vec<Table>,
+    experts: Vec<Vec<PackedMatrix>>,
 }
 
 impl fmt::Debug for Weights {
@@ -301,6 +369,7 @@ impl fmt::Debug for Weights {
             .field("matrices", &self.matrices.len())
             .field("vectors", &self.vectors.len())
             .field("tables", &self.tables.len())
+            .field("experts", &self.experts.len())
             .field("bytes", &self.bytes())
             .finish()
     }
@@ -310,6 +379,11 @@ impl Weights {
     /// A matrix.
     pub fn matrix(&self, id: MatrixId) -> &PackedMatrix {
         &self.matrices[id.0 as usize]
+    }
+
+    /// The matrices of experts, one for each.
+    pub fn experts(&self, id: ExpertsId) -> &[PackedMatrix] {
+        &self.experts[id.0 as usize]
     }
 
     /// The values of a vector.
@@ -349,7 +423,7 @@ impl Weights {
             Table::Rows { rows, .. } => rows.len(),
             Table::Tied(_) => 0,
         });
-        let matrices = self.matrices.iter().map(PackedMatrix::bytes);
+        let matrices = self.matrices.iter().chain(self.experts.iter().flatten()).map(PackedMatrix::bytes);
         let vectors = self.vectors.iter().map(|vector| vector.values.len());
         matrices.chain(vectors).chain(tables).sum()
     }
@@ -364,6 +438,20 @@ fn check_shape(tensor: &TensorInfo, n: usize, k: usize, stack: bool) -> Result<D
     if !flat || (rows, dims.first().copied().unwrap_or(1)) != (Some(n as u64), k as u64) {
         return Err(Error::format(format!(
             "tensor {} has shape {dims:?}; the configuration wants [{k}, {n}]",
+            tensor.name
+        )));
+    }
+    tensor.dtype()
+}
+
+/// The tensor's type, if it holds the rows of experts, of `k` elements each.
+fn check_experts_shape(tensor: &TensorInfo, rows: &ExpertRows, k: usize) -> Result<DType> {
+    let (dims, wanted) = (tensor.shape(), [k, rows.stride, rows.count]);
+    let found = |i: usize| dims.get(i).copied().unwrap_or(1);
+    let higher = dims.iter().skip(3).any(|&d| d != 1);
+    if higher || (0..3).any(|i| found(i) != wanted[i] as u64) {
+        return Err(Error::format(format!(
+            "tensor {} has shape {dims:?}; the configuration wants {wanted:?}",
             tensor.name
         )));
     }

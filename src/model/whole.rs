@@ -1,5 +1,5 @@
 //! Checks that a file holds one whole model of a known kind, before anything of it is read as a family's: parts of
-//! models, adapters and mixtures of experts are named as what they are. Behind the graph: that the file has no tensor
+//! models and adapters are named as what they are, and so are mixtures of experts that a family doesn't read. Behind the graph: that the file has no tensor
 //! that nothing reads.
 
 use super::config::Config;
@@ -50,18 +50,16 @@ fn split_part(metadata: &Metadata, file: &str) -> Result<Option<String>> {
     )))
 }
 
-/// Checks that a file of a known architecture has no experts, which no family computes.
+/// Checks that a file without experts in its configuration has no tensors of experts either.
 ///
 /// # Errors
 /// [`Error::Unsupported`].
-pub(super) fn check_experts(gguf: &Gguf, architecture: &str) -> Result<()> {
-    let count = gguf.metadata().get_u64(&format!("{architecture}.expert_count")).ok().flatten();
-    let of = match count.filter(|&count| count > 0) {
-        Some(count) => format!(" of {count}"),
-        None if gguf.tensors().iter().any(|tensor| tensor.name.contains("_exps.")) => String::new(),
-        None => return Ok(()),
-    };
-    Err(Error::Unsupported(format!("{architecture}: a mixture of experts{of}")))
+pub(super) fn check_experts(gguf: &Gguf, config: &Config) -> Result<()> {
+    let has = config.layers.iter().any(|layer| layer.experts.is_some());
+    if has || !gguf.tensors().iter().any(|tensor| tensor.name.contains("_exps.")) {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!("{}: a mixture of experts", config.architecture)))
 }
 
 /// Checks that every tensor of a file is read (`read`, in the file's order) or known to be of no use.

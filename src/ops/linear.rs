@@ -117,7 +117,8 @@ pub fn scratch_len<const N: usize>(packings: [Packing; N], unit: usize) -> usize
     (HOT_BYTES / size_of::<f32>()).max(N * unit_of(packings, unit))
 }
 
-fn unit_of<const N: usize>(packings: [Packing; N], unit: usize) -> usize {
+/// Columns that are computed together: whole panels of all weights, and whole units.
+pub(super) fn unit_of<const N: usize>(packings: [Packing; N], unit: usize) -> usize {
     packings.iter().fold(unit, |unit, packing| common_multiple(unit, packing.panel_rows()))
 }
 
@@ -135,32 +136,50 @@ pub unsafe fn beside<const N: usize>(
     then: Then<impl Fn(Beside<N>)>,
 ) {
     let (n, rows) = products.first().map_or((0, 0), |first| (first.weight.n(), first.x.len()));
+    let unit = unit_of(products.map(|product| product.weight.packing()), then.unit);
+    each_run(worker, shares, rows, n.div_ceil(unit), |run, rows| {
+        let then = Then { unit: then.unit, call: &then.call };
+        // SAFETY: the shares hand a run of units and rows to one worker; the rest as this function demands.
+        unsafe { pieces(products, run, rows, scratch, then) };
+    });
+}
+
+/// [`beside`] for one run of units and rows, in pieces that are still in L2 when `then` reads them.
+///
+/// # Safety
+/// As [`beside`]; the run's columns of these rows are this worker's.
+#[inline]
+pub(super) unsafe fn pieces<const N: usize>(
+    products: [&Product<'_>; N],
+    run: Range<usize>,
+    rows: Range<usize>,
+    scratch: *mut f32,
+    then: Then<impl Fn(Beside<N>)>,
+) {
+    let n = products.first().map_or(0, |first| first.weight.n());
     let packings = products.map(|product| product.weight.packing());
     let (unit, hot) = (unit_of(packings, then.unit), scratch_len(packings, then.unit));
-    each_run(worker, shares, rows, n.div_ceil(unit), |run, rows| {
-        let most = (hot / (N * unit * rows.len())).max(1);
-        for first in run.clone().step_by(most) {
-            let columns = first * unit..((first + most).min(run.end) * unit).min(n);
-            let most_rows = (hot / (N * columns.len())).max(1);
-            for begin in rows.clone().step_by(most_rows) {
-                let rows = begin..(begin + most_rows).min(rows.end);
-                let stride = N * columns.len();
-                let first = std::array::from_fn(|i| {
-                    let place = scratch.wrapping_add(i * columns.len());
-                    // SAFETY: the scratch holds these rows of all columns, as was just counted; the rest as in
-                    // `run`.
-                    unsafe { products[i].compute(columns.clone(), rows.clone(), Some((place, stride))) };
-                    place.cast_const()
-                });
-                (then.call)(Beside { rows, columns: columns.clone(), first, stride });
-            }
+    let most = (hot / (N * unit * rows.len())).max(1);
+    for first in run.clone().step_by(most) {
+        let columns = first * unit..((first + most).min(run.end) * unit).min(n);
+        let most_rows = (hot / (N * columns.len())).max(1);
+        for begin in rows.clone().step_by(most_rows) {
+            let rows = begin..(begin + most_rows).min(rows.end);
+            let stride = N * columns.len();
+            let first = std::array::from_fn(|i| {
+                let place = scratch.wrapping_add(i * columns.len());
+                // SAFETY: the scratch holds these rows of all columns, as was just counted; the rest as in `run`.
+                unsafe { products[i].compute(columns.clone(), rows.clone(), Some((place, stride))) };
+                place.cast_const()
+            });
+            (then.call)(Beside { rows, columns: columns.clone(), first, stride });
         }
-    });
+    }
 }
 
 /// Calls `f` with this worker's runs of `units` and rows. With many rows a unit's are shared out too where there
 /// are few units: these stay together as far as can be, so that their weights are read from memory once.
-fn each_run(
+pub(super) fn each_run(
     worker: &Worker<'_>,
     shares: &Shares,
     rows: usize,
@@ -202,7 +221,12 @@ impl Product<'_> {
     ///
     /// # Safety
     /// As [`run`]: the rows and columns are this worker's, or the place has room for them.
-    unsafe fn compute(&self, columns: Range<usize>, rows: Range<usize>, place: Option<(*mut f32, usize)>) {
+    pub(super) unsafe fn compute(
+        &self,
+        columns: Range<usize>,
+        rows: Range<usize>,
+        place: Option<(*mut f32, usize)>,
+    ) {
         let weight = self.weight;
         let nr = weight.packing().panel_rows();
         debug_assert!(self.bias.is_none_or(|bias| bias.len() == weight.n()));

@@ -17,6 +17,8 @@
 #[doc(hidden)]
 pub mod attention;
 mod converted;
+#[doc(hidden)]
+pub mod experts;
 pub mod gemm;
 #[doc(hidden)]
 pub mod linear;
@@ -90,6 +92,12 @@ impl Rows {
     pub fn skip(&self, n: usize) -> Rows {
         debug_assert!(n <= self.n);
         Rows { ptr: self.row(n), stride: self.stride, n: self.n - n }
+    }
+
+    /// Each row as `parts` rows, one after the other.
+    pub fn divided(&self, parts: usize) -> Rows {
+        debug_assert!(self.stride.is_multiple_of(parts));
+        Rows { ptr: self.ptr, stride: self.stride / parts, n: self.n * parts }
     }
 
     /// A row's first `width` floats.

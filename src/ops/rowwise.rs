@@ -189,6 +189,15 @@ pub unsafe fn gelu_quantize(k: &KernelSet, x: &Beside<1>, n: usize, out: Rows) {
     unsafe { k.qmatmul.gelu_quantize(&blocks(x, n, out)) }
 }
 
+/// Columns as whole blocks of quantised rows of `n`.
+///
+/// # Safety
+/// As [`gelu_quantize`].
+pub unsafe fn quantize_columns<const N: usize>(k: &KernelSet, x: &Beside<N>, n: usize, out: Rows) {
+    // SAFETY: the columns are readable, and the blocks are this worker's, as promised.
+    unsafe { k.qmatmul.quantize_blocks(&blocks(x, n, out)) }
+}
+
 /// The kernels' arguments: the first of the columns, and their places as blocks of quantised rows of `n`.
 fn blocks<const N: usize>(x: &Beside<N>, n: usize, out: Rows) -> BlocksArgs {
     debug_assert!(x.columns.start.is_multiple_of(BLOCK) && x.columns.len().is_multiple_of(BLOCK));

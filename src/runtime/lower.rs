@@ -8,6 +8,8 @@ use super::steps::Step;
 use super::steps::attend::Attend;
 use super::steps::elementwise::{Elementwise, Function};
 use super::steps::embed::Embed;
+use super::steps::experts_in::{ExpertPart, ExpertsIn};
+use super::steps::experts_out::ExpertsOut;
 use super::steps::gather::Gather;
 use super::steps::heads::{HeadOp, HeadWork, HeadsDone};
 use super::steps::linear::{Linear, Part};
@@ -15,14 +17,17 @@ use super::steps::mlp::Mlp;
 use super::steps::normalize::Normalize;
 use super::steps::pool::Pool;
 use super::steps::quantize::Quantize;
+use super::steps::route::{Route, RoutesRead};
 use super::steps::select::Select;
 use crate::error::{Error, Result};
 use crate::kernels::qmatmul::Activations;
 use crate::kv::LayerId;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::model::MatrixId;
+use crate::model::experts::{Experts, ExpertsProduct};
 use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Scores, Shape, Value};
 use crate::ops::attention::alibi_slopes;
+use crate::ops::experts::Routes;
 use crate::profile::Zone;
 
 /// The purpose of the memory, in errors.
@@ -133,10 +138,18 @@ impl<'g> Lowering<'g> {
         self.graph.weights.matrix(matrix).dtype.is_quantized()
     }
 
-    /// Whether some reader needs a value in f32: any reader except a product with a quantised matrix.
+    fn has_quantized(&self, product: &ExpertsProduct) -> bool {
+        self.graph.weights.experts(product.matrices).dtype.is_quantized()
+    }
+
+    /// Whether some reader needs a value in f32: any reader except products with quantised
+    /// matrices.
     fn wanted_as_floats(&self, value: Value) -> bool {
         let as_floats = |&&reader: &&usize| match self.graph.nodes[reader].op {
             Op::Linear(_, matrix, ..) => !self.is_quantized(matrix),
+            Op::Experts(experts) if value != experts.router => {
+                experts.ins().any(|product| !self.has_quantized(product))
+            }
             _ => true,
         };
         value == self.result || self.readers[value.index()].iter().any(|reader| as_floats(&reader))
@@ -211,6 +224,12 @@ impl<'g> Lowering<'g> {
                 Some(buf) => buf,
                 None => self.elementwise(value, a, |lowering| Ok(Function::Mul(lowering.floats(b)?)))?,
             },
+            Op::Experts(experts) => {
+                let inside = self.experts_inside(value, &experts)?;
+                let out = self.float_buffer(rows, width)?;
+                self.experts_out(value, &experts, inside, out, false)?;
+                out
+            }
             Op::HeadNorm(x, head_dim, norm) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
@@ -303,10 +322,17 @@ impl<'g> Lowering<'g> {
         let Op::Linear(x, ..) = *self.op(linear) else { return Zone::Linear };
         match self.op(x) {
             _ if self.graph.shape(linear).rows == RowSet::Output => Zone::LinearHead,
+            _ if self.routes(linear) => Zone::LinearRouter,
             Op::Attention(_) => Zone::LinearAttnOut,
             Op::Gate(..) | Op::Activate(..) => Zone::LinearDown,
             _ => Zone::Linear,
         }
+    }
+
+    /// Whether a value is a router's scores.
+    fn routes(&self, value: Value) -> bool {
+        let mut readers = self.readers[value.index()].iter().map(|&reader| &self.graph.nodes[reader].op);
+        readers.any(|op| matches!(op, Op::Experts(experts) if experts.router == value))
     }
 
     fn part(&self, linear: Value, x: Buf, column: usize) -> Option<Part> {
@@ -397,16 +423,14 @@ impl<'g> Lowering<'g> {
             return Ok(());
         }
         for (stream, product) in [(a, b), (b, a)] {
-            let fits = matches!(self.op(product), Op::Linear(..))
+            let fits = matches!(self.op(product), Op::Linear(..) | Op::Experts(_))
                 && !self.done[product.index()]
                 && self.only_for(product, value);
             if !fits || stream == product {
                 continue;
             }
-            // Lowering the product's input may lower the last other reader of the stream.
-            let (residual, x) = (self.floats(stream)?, self.input(product)?);
-            if self.last_for(stream, value) {
-                self.linear(value, self.zone(product), &[(product, x, 0)], residual, true, None)?;
+            let residual = self.floats(stream)?;
+            if self.add_in_place(value, (stream, residual), product)? {
                 self.made(value, residual);
                 return Ok(());
             }
@@ -414,6 +438,80 @@ impl<'g> Lowering<'g> {
         let out = self.elementwise(value, a, |lowering| Ok(Function::Add(lowering.floats(b)?)))?;
         self.made(value, out);
         Ok(())
+    }
+
+    /// Adds a product, or the sum over experts, to the stream in place, unless something reads the stream's earlier value
+    /// afterwards.
+    fn add_in_place(
+        &mut self,
+        value: Value,
+        (stream, residual): (Value, Buf),
+        product: Value,
+    ) -> Result<bool> {
+        // Lowering the product's input may lower the last other reader of the stream.
+        if let Op::Experts(experts) = *self.op(product) {
+            let inside = self.experts_inside(product, &experts)?;
+            let in_place = self.last_for(stream, value);
+            let Shape { rows, width } = self.graph.shape(product);
+            let out = if in_place { residual } else { self.float_buffer(rows, width)? };
+            self.experts_out(value, &experts, inside, out, in_place)?;
+            if in_place {
+                self.done[product.index()] = true;
+            } else {
+                self.made(product, out);
+            }
+            return Ok(in_place);
+        }
+        let x = self.input(product)?;
+        let in_place = self.last_for(stream, value);
+        if in_place {
+            self.linear(value, self.zone(product), &[(product, x, 0)], residual, true, None)?;
+        }
+        Ok(in_place)
+    }
+
+    /// The routes and the inside of experts.
+    fn experts_inside(&mut self, value: Value, experts: &Experts) -> Result<(RoutesRead, Buf)> {
+        let Experts { x, router, routing, gate, up, down, inner, weighs_input } = *experts;
+        let Shape { rows, .. } = self.graph.shape(value);
+        let (count, used) = (routing.count, routing.used);
+        let too_long = || Error::format(format!("rows of {used} experts are too long"));
+        let scores = self.floats(router)?;
+        let row = Routes::row_bytes(used).and_then(|bytes| bytes.checked_next_multiple_of(64));
+        let buf = self.buffer(rows, row.ok_or_else(too_long)?)?;
+        self.push_row_wise(value, Route { scores, routing, out: buf, rows }, buf)?;
+        let routes = RoutesRead { buf, count, used };
+
+        let mut part = |product: ExpertsProduct| {
+            let x = if self.has_quantized(&product) { self.quantized(x)? } else { self.floats(x)? };
+            Ok::<_, Error>(ExpertPart { x, product })
+        };
+        let (gate, up) = (gate.map(&mut part).transpose()?, part(up)?);
+        let (quantized, n) = (self.has_quantized(&down), self.graph.weights.experts(down.matrices).k);
+        let bytes = match quantized {
+            true => Some(self.activations.row_bytes(n)),
+            false => n.checked_mul(size_of::<f32>()).and_then(|bytes| bytes.checked_next_multiple_of(64)),
+        };
+        let row = bytes.and_then(|bytes| bytes.checked_mul(used)).ok_or_else(too_long)?;
+        let out = self.buffer(rows, row)?;
+        self.push(value, ExpertsIn { gate, up, routes, inner, weighs_input, out, quantized, rows })?;
+        Ok((routes, out))
+    }
+
+    /// The sum over experts, from their inside.
+    fn experts_out(
+        &mut self,
+        value: Value,
+        experts: &Experts,
+        (routes, x): (RoutesRead, Buf),
+        out: Buf,
+        accumulate: bool,
+    ) -> Result<()> {
+        let rows = self.plan.buffers[out.index()].rows;
+        let down = ExpertPart { x, product: experts.down };
+        // Each worker writes other columns of it, so no worker can have a copy of its own.
+        self.plan.buffers[out.index()].own_copy = false;
+        self.push(value, ExpertsOut { down, routes, weighs: !experts.weighs_input, out, accumulate, rows })
     }
 
     /// The inside of an MLP as one step, if the value is one: an activated product, with or without a gate.

@@ -14,19 +14,19 @@ use crate::model::{Builder, Config, Family, LoadParams, Mask, MatrixId, Model, V
 use crate::ops::attention::HeadShape;
 use crate::threads::Team;
 
-type Row = Vec<f64>;
-type Emit = fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>;
+pub(super) type Row = Vec<f64>;
+pub(super) type Emit = fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>;
 
 /// A graph's values for a whole sequence, node by node; all rows are output rows.
-struct Reference<'a> {
+pub(super) struct Reference<'a> {
     graph: &'a Graph,
-    weights: &'a Weights,
+    pub weights: &'a Weights,
     tokens: &'a [u32],
     values: Vec<Vec<Row>>,
 }
 
 impl Reference<'_> {
-    fn logits(graph: &Graph, weights: &Weights, tokens: &[u32]) -> Vec<Row> {
+    pub fn logits(graph: &Graph, weights: &Weights, tokens: &[u32]) -> Vec<Row> {
         let mut reference = Reference { graph, weights, tokens, values: Vec::new() };
         for node in &graph.nodes {
             let rows = reference.node(&node.op, node.shape.width);
@@ -35,11 +35,11 @@ impl Reference<'_> {
         reference.values.swap_remove(graph.logits.index())
     }
 
-    fn of(&self, value: Value) -> &[Row] {
+    pub fn of(&self, value: Value) -> &[Row] {
         &self.values[value.index()]
     }
 
-    fn vector(&self, id: VectorId) -> Row {
+    pub fn vector(&self, id: VectorId) -> Row {
         self.weights.vector(id).iter().map(|&x| x.into()).collect()
     }
 
@@ -82,6 +82,7 @@ impl Reference<'_> {
                 let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
                 0.5 * x * (1.0 + inner.tanh())
             }),
+            Op::Experts(experts) => super::experts_tests::experts(self, &experts),
             Op::Gate(a, b) => self.zip(a, b, |a, b| a * b),
             Op::Add(a, b) => self.zip(a, b, |a, b| a + b),
             Op::Scale(x, factor) => self.map(x, |x| x * f64::from(factor)),
@@ -158,7 +159,7 @@ impl Reference<'_> {
     }
 }
 
-fn attend(b: &mut Builder<'_>, x: Value, layer: &crate::model::LayerConfig) -> Result<Value> {
+pub(super) fn attend(b: &mut Builder<'_>, x: Value, layer: &crate::model::LayerConfig) -> Result<Value> {
     let q = b.linear(x, "attn_q", layer.q_width())?;
     let k = b.linear(x, "attn_k", layer.kv_width())?;
     let v = b.linear(x, "attn_v", layer.kv_width())?;
@@ -168,7 +169,7 @@ fn attend(b: &mut Builder<'_>, x: Value, layer: &crate::model::LayerConfig) -> R
     b.linear(heads, "attn_output", width)
 }
 
-fn head(b: &mut Builder<'_>, x: Value, c: &Config) -> Result<Value> {
+pub(super) fn head(b: &mut Builder<'_>, x: Value, c: &Config) -> Result<Value> {
     b.linear(x, "token_embd", c.n_vocab)
 }
 
@@ -242,6 +243,10 @@ fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
 }
 
 fn model(file: &str, emit: Emit) -> Arc<Model> {
+    model_by(file, emit, &LoadParams::default())
+}
+
+pub(super) fn model_by(file: &str, emit: Emit, params: &LoadParams<'_>) -> Arc<Model> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{file}.gguf"));
     let source = Arc::new(FileSource::open(&path).unwrap());
     let family = Family { name: "test", config: Family::named("llama").config, emit };
@@ -250,11 +255,11 @@ fn model(file: &str, emit: Emit) -> Arc<Model> {
             config.layers.iter_mut().for_each(|layer| layer.mask = Mask::Window(9))
         })
     };
-    Model::load(source, &LoadParams::default(), read).unwrap()
+    Model::load(source, params, read).unwrap()
 }
 
 /// Logits of all tokens, in passes of the given number of tokens.
-fn logits(model: &Arc<Model>, tokens: &[u32], pieces: &[usize], threads: usize) -> Vec<f32> {
+pub(super) fn logits(model: &Arc<Model>, tokens: &[u32], pieces: &[usize], threads: usize) -> Vec<f32> {
     let n = tokens.len();
     let params =
         EngineParams { n_ctx: n, n_batch: n, n_output: n, kv: CacheType::F32, ..EngineParams::default() };
@@ -274,7 +279,7 @@ fn logits(model: &Arc<Model>, tokens: &[u32], pieces: &[usize], threads: usize) 
 }
 
 /// Root mean square of the differences, relative to that of the logits.
-fn difference(got: &[f32], wanted: &[Row]) -> f64 {
+pub(super) fn difference(got: &[f32], wanted: &[Row]) -> f64 {
     let wanted = || wanted.iter().flatten();
     assert_eq!(got.len(), wanted().count());
     let off: f64 = got.iter().zip(wanted()).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum();

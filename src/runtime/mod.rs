@@ -6,6 +6,8 @@ mod context;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
+#[cfg(test)]
+mod experts_tests;
 pub mod generate;
 pub mod generation;
 mod lower;

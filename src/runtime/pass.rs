@@ -103,7 +103,7 @@ impl Sizes {
     fn new(model: &Model, plan: &Plan, layout: &PlanLayout, limits: &Limits) -> Result<Sizes> {
         let Limits { n_ctx, threads, kv, .. } = *limits;
         let attention = model.kernels().attention.of(kv);
-        let scratch = Scratch { weights: model.weights(), attention };
+        let scratch = Scratch { weights: model.weights(), attention, plan, most: limits.most };
         let floats = |sum: Result<usize>, planned: &Planned| Ok(sum?.max(planned.step.scratch(&scratch)?));
         let floats = plan.steps.iter().fold(Ok(0), floats)?;
         let own_copies = checked_bytes(floats, size_of::<f32>(), "scratch")?.next_multiple_of(ALIGNMENT);

@@ -127,7 +127,8 @@ pub struct MostRows {
 }
 
 impl MostRows {
-    fn of(&self, rows: RowSet) -> usize {
+    /// Most rows of one kind.
+    pub fn of(&self, rows: RowSet) -> usize {
         match rows {
             RowSet::Batch => self.batch,
             RowSet::Output => self.output,

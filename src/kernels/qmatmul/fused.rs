@@ -1,4 +1,5 @@
-//! Quantisation fused with the function before it: RMSNorm, GELU, or SiLU of a gate times up.
+//! Quantisation fused with the function before it: RMSNorm, GELU, or SiLU of a gate times up; and of blocks as they
+//! stand.
 //! Values go from registers into a block on the stack and from there to bytes; no row of them is ever in memory.
 //! The bits are those of the two steps one after the other.
 
@@ -61,11 +62,17 @@ pub(super) struct Fused {
     pub norm: unsafe fn(&Norm),
     pub gate: unsafe fn(&Gate),
     pub gelu: unsafe fn(&GeluBlocks),
+    pub blocks: unsafe fn(&PlainBlocks),
 }
 
 impl Fused {
     pub const fn of<I: DotI8>() -> Self {
-        Self { norm: at_level::<I, Norm>, gate: at_level::<I, Gate>, gelu: at_level::<I, GeluBlocks> }
+        Self {
+            norm: at_level::<I, Norm>,
+            gate: at_level::<I, Gate>,
+            gelu: at_level::<I, GeluBlocks>,
+            blocks: at_level::<I, PlainBlocks>,
+        }
     }
 }
 
@@ -117,6 +124,19 @@ impl SimdBody for &GeluBlocks {
     fn run<I: Isa>(self, isa: I) {
         let GeluBlocks(activations, ref args) = *self;
         let terms = |at: usize| Gelu(args.x.wrapping_add(at));
+        Blocks { activations, args, terms }.run(isa);
+    }
+}
+
+/// Rows that are quantised as they are, as [`super::QmatmulKernels::quantize_blocks`] demands.
+pub(super) struct PlainBlocks(pub Activations, pub BlocksArgs);
+
+impl SimdBody for &PlainBlocks {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let PlainBlocks(activations, ref args) = *self;
+        let terms = |at: usize| Values(args.x.wrapping_add(at));
         Blocks { activations, args, terms }.run(isa);
     }
 }

@@ -296,6 +296,16 @@ impl QmatmulKernels {
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
         unsafe { (self.level.fused.gelu)(&fused::GeluBlocks(self.activations, *args)) }
     }
+
+    /// Quantises x, with the bits of [`QmatmulKernels::quantize_rows`].
+    ///
+    /// # Safety
+    /// As [`QmatmulKernels::gate_quantize`].
+    #[doc(hidden)]
+    pub unsafe fn quantize_blocks(&self, args: &BlocksArgs) {
+        // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
+        unsafe { (self.level.fused.blocks)(&fused::PlainBlocks(self.activations, *args)) }
+    }
 }
 
 impl Kernel {

@@ -26,7 +26,8 @@ const fn scaled(name: &'static str) -> Family {
 }
 
 pub const FAMILIES: &[Family] = &[
-    scaled("llama"),
+    // Mixtral: the experts of a layer are as wide as its MLP would be.
+    Family { config: mixtral_config, ..scaled("llama") },
     like("internlm2"),
     like("xverse"),
     like("deci"),
@@ -38,7 +39,7 @@ pub const FAMILIES: &[Family] = &[
             config.scales.alibi = Some(8.0);
             Ok(config)
         },
-        emit: |b, c| Decoder { biased_mlp: false, ..Decoder::LLAMA }.emit(b, c),
+        emit: |b, c| Decoder { biased_mlp: false, biased_output: false, ..Decoder::LLAMA }.emit(b, c),
         ..like("refact")
     },
     // A diffusion model: all positions see each other.
@@ -46,7 +47,7 @@ pub const FAMILIES: &[Family] = &[
         config: |keys, n_vocab| config(keys, n_vocab)?.seeing_all(keys),
         emit: |b, c| {
             b.ignore_rope_factors();
-            Decoder { biased_mlp: false, ..Decoder::LLAMA }.emit(b, c)
+            Decoder { biased_mlp: false, biased_output: false, ..Decoder::LLAMA }.emit(b, c)
         },
         ..like("llada")
     },
@@ -92,6 +93,15 @@ fn baichuan_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
         config.layers.iter_mut().for_each(|layer| layer.rope = None);
     }
     config.scales.alibi = (config.n_layer() == 40).then_some(8.0);
+    Ok(config)
+}
+
+fn mixtral_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    let mut config = config(keys, n_vocab)?;
+    config.read_experts(keys, 0, |experts, _| {
+        experts.norm = true;
+        Ok(())
+    })?;
     Ok(config)
 }
 

@@ -85,7 +85,6 @@ impl Family {
     /// [`Error::Unsupported`] where the file has what the family doesn't compute with: tensors, or keys that would change
     /// results.
     fn read(&self, gguf: &Gguf) -> Result<(Config, Graph)> {
-        whole::check_experts(gguf, self.name)?;
         let (config, graph, read) = self.emitted(gguf, |_| {})?;
         whole::check_all_read(gguf, &config, &read)?;
         Ok((config, graph))
@@ -102,6 +101,7 @@ impl Family {
         let keys = Keys::new(gguf.metadata())?;
         let mut config = (self.config)(&keys, vocabulary_size(gguf)?)?;
         config.warnings = keys.unread()?;
+        whole::check_experts(gguf, &config)?;
         change(&mut config);
         let mut builder = Builder::new(gguf, &config, self.name)?;
         let (hidden, logits) = (self.emit)(&mut builder, &config)?;

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::model::builder::Builder;
 use crate::model::config::{Config, LayerConfig, Mask, Scales};
+use crate::model::experts::{ExpertsConfig, Form};
 use crate::model::graph::{Activation, Scores, Value};
 
 /// A family's norms.
@@ -65,6 +66,8 @@ pub struct Decoder {
     pub scaled_mlp: bool,
     /// Whether the MLP's matrices may have biases; llama.cpp ignores them in some families.
     pub biased_mlp: bool,
+    /// Whether attention's projection may have a bias.
+    pub biased_output: bool,
     /// The norm before the MLP, where it isn't `ffn_norm`.
     pub mlp_norm: &'static str,
     pub gate: Gate,
@@ -72,6 +75,8 @@ pub struct Decoder {
     pub scaled_qkv: bool,
     /// The epsilon of norms after attention and MLP, where it is another one.
     pub post_eps: Option<f32>,
+    /// The experts of layers that have a mixture.
+    pub experts: Form,
 }
 
 /// Divisors of an MLP's activations.
@@ -86,10 +91,12 @@ impl Decoder {
         inner: Inner::Gated(Activation::Silu),
         scaled_mlp: false,
         biased_mlp: true,
+        biased_output: true,
         mlp_norm: "ffn_norm",
         gate: Gate::None,
         scaled_qkv: true,
         post_eps: None,
+        experts: Form::SWIGLU,
     };
 
     /// Emits the graph; returns the last hidden rows and the logits.
@@ -138,7 +145,7 @@ impl Decoder {
             normed
         };
         let attended = self.attention(b, c, normed, layer)?;
-        let moved = self.mlp(b, for_mlp, layer.n_ff, c.n_embd)?;
+        let moved = self.mlp_or_mixture(b, for_mlp, layer, c.n_embd)?;
         let moved = b.add(moved, x)?;
         b.add(moved, attended)
     }
@@ -167,7 +174,7 @@ impl Decoder {
         layer: &LayerConfig,
     ) -> Result<Value> {
         let normed = if self.place == Place::After { x } else { self.norm(b, x, self.mlp_norm)? };
-        let moved = self.mlp(b, normed, layer.n_ff, c.n_embd)?;
+        let moved = self.mlp_or_mixture(b, normed, layer, c.n_embd)?;
         let moved = match self.place {
             Place::Before => moved,
             _ => self.post_norm(b, moved, "post_ffw_norm")?,
@@ -219,7 +226,47 @@ impl Decoder {
                 b.gate_heads(heads, gate)?
             }
         };
-        b.linear(heads, "attn_output", c.n_embd)
+        if self.biased_output {
+            return b.linear(heads, "attn_output", c.n_embd);
+        }
+        b.ignore("attn_output.bias");
+        b.linear_unbiased(heads, "attn_output", c.n_embd)
+    }
+
+    /// The layer's MLP, or its mixture of experts.
+    fn mlp_or_mixture(
+        &self,
+        b: &mut Builder<'_>,
+        x: Value,
+        layer: &LayerConfig,
+        n_embd: usize,
+    ) -> Result<Value> {
+        match &layer.experts {
+            Some(experts) => {
+                let router = b.linear(x, "ffn_gate_inp", experts.count)?;
+                self.mixture(b, x, router, experts)
+            }
+            None => self.mlp(b, x, layer.n_ff, n_embd),
+        }
+    }
+
+    /// The experts chosen by the router's scores, and those that all rows go through.
+    pub fn mixture(
+        &self,
+        b: &mut Builder<'_>,
+        x: Value,
+        router: Value,
+        experts: &ExpertsConfig,
+    ) -> Result<Value> {
+        let sum = b.experts(x, router, experts, self.experts)?;
+        if experts.n_ff_shared == 0 {
+            return Ok(sum);
+        }
+        let shared = match b.has("ffn_gate_inp_shexp.weight") {
+            true => b.shared_expert(x, experts.n_ff_shared)?,
+            false => shared_experts(b, x, experts.n_ff_shared)?,
+        };
+        b.add(sum, shared)
     }
 
     /// The MLP, from normalised rows to rows of `n_embd`.
@@ -255,6 +302,16 @@ impl Decoder {
         };
         b.linear_mlp(inner, "ffn_down", n_embd, scaled)
     }
+}
+
+/// The experts that all rows go through, as one SwiGLU MLP.
+pub fn shared_experts(b: &mut Builder<'_>, x: Value, n_ff: usize) -> Result<Value> {
+    let width = b.width(x);
+    let gate = b.linear(x, "ffn_gate_shexp", n_ff)?;
+    let up = b.linear(x, "ffn_up_shexp", n_ff)?;
+    let gate = b.activate(gate, Activation::Silu)?;
+    let inner = b.gate(gate, up)?;
+    b.linear(inner, "ffn_down_shexp", width)
 }
 
 /// A factor on rows; none for 1.

@@ -5,6 +5,8 @@
 pub(super) mod attend;
 pub(super) mod elementwise;
 pub(super) mod embed;
+pub(super) mod experts_in;
+pub(super) mod experts_out;
 pub(super) mod gather;
 pub(super) mod heads;
 pub(super) mod linear;
@@ -12,11 +14,12 @@ pub(super) mod mlp;
 pub(super) mod normalize;
 pub(super) mod pool;
 pub(super) mod quantize;
+pub(super) mod route;
 pub(super) mod select;
 
 use std::ops::Range;
 
-use super::plan::{Buf, Plan, PlanLayout};
+use super::plan::{Buf, MostRows, Plan, PlanLayout};
 use crate::error::Result;
 use crate::isa;
 use crate::kernels::KernelSet;
@@ -118,6 +121,10 @@ pub struct Scratch<'a> {
     pub weights: &'a Weights,
     /// The attention kernel.
     pub attention: &'a AttentionKernel,
+    /// The plan that the step belongs to.
+    pub plan: &'a Plan,
+    /// Most rows of a pass.
+    pub most: MostRows,
 }
 
 /// The state of a dynamic step's scheduling.

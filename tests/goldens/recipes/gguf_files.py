@@ -207,6 +207,55 @@ class Qwen3(Llama):
             self.add(f"blk.{n}.attn_{name}_norm", gains, Type.F32)
 
 
+class Mixture(Llama):
+    """Writes a Llama with experts in each layer's MLP. Layer 0 has biases and factors of experts, layer 1 a bias of the
+    choice; both have an expert for all rows, with a router of its own."""
+
+    def __init__(self, name, seed, *, experts, used, **more):
+        super().__init__(name, seed, **more)
+        self.experts = experts
+        self.writer.add_expert_count(experts)
+        self.writer.add_expert_used_count(used)
+
+    def stack(self, name, rows, columns, kind):
+        values = self.rng.normal(0, columns**-0.5, (self.experts, rows, columns)).astype(np.float32)
+        data = values if kind == Type.F32 else np.stack([encoded(matrix, kind) for matrix in values])
+        self.writer.add_tensor(f"{name}.weight", data, raw_dtype=kind)
+
+    def body(self, kinds, embedding=Type.F32):
+        """`kinds` of attention's matrices, gate, up and down, a list a layer."""
+        self.matrix("token_embd", self.vocab, self.width, embedding, gain=4)
+        for n, (attention, gate, up, down) in enumerate(kinds):
+            self.norm(f"blk.{n}.attn_norm")
+            self.matrix(f"blk.{n}.attn_q", self.q, self.width, attention, gain=2)
+            self.matrix(f"blk.{n}.attn_k", self.kv, self.width, attention, gain=2)
+            self.matrix(f"blk.{n}.attn_v", self.kv, self.width, attention)
+            self.matrix(f"blk.{n}.attn_output", self.width, self.q, attention)
+            self.norm(f"blk.{n}.ffn_norm")
+            self.matrix(f"blk.{n}.ffn_gate_inp", self.experts, self.width, gain=2)
+            shapes = [
+                ("gate", self.ffn, self.width, gate),
+                ("up", self.ffn, self.width, up),
+                ("down", self.width, self.ffn, down),
+            ]
+            for part, rows, columns, kind in shapes:
+                self.stack(f"blk.{n}.ffn_{part}_exps", rows, columns, kind)
+                self.matrix(f"blk.{n}.ffn_{part}_shexp", rows, columns, kind)
+                if n == 0:
+                    bias = self.rng.normal(0, 0.3, (self.experts, rows)).astype(np.float32)
+                    self.writer.add_tensor(f"blk.{n}.ffn_{part}_exps.bias", bias)
+                    scale = self.rng.uniform(0.5, 1.5, self.experts).astype(np.float32)
+                    self.writer.add_tensor(f"blk.{n}.ffn_{part}_exps.scale", scale)
+            self.matrix(f"blk.{n}.ffn_gate_inp_shexp", 1, self.width)
+            if n == 1:
+                bias = self.rng.normal(0, 0.3, self.experts).astype(np.float32)
+                self.writer.add_tensor(f"blk.{n}.exp_probs_b.bias", bias)
+        self.norm("output_norm")
+
+    def close(self):
+        close(self.writer)
+
+
 def close(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -336,6 +385,23 @@ def qwen3_tied_quant():
     qwen.close()
 
 
+def experts_f32():
+    """3 of 8 experts narrower than a panel, all F32."""
+    more = dict(width=32, layers=2, heads=2, kv_heads=1, ffn=24, base=10000.0)
+    mixture = Mixture("experts-f32", 12, experts=8, used=3, **more)
+    mixture.body([[Type.F32] * 4] * 2)
+    mixture.close()
+
+
+def experts_quant():
+    """2 of 8 experts, types mixed within each."""
+    more = dict(width=64, layers=2, heads=2, kv_heads=1, ffn=32, base=10000.0)
+    mixture = Mixture("experts-quant", 13, experts=8, used=2, **more)
+    t = Type
+    mixture.body([[t.Q8_0, t.Q4_0, t.Q8_0, t.Q5_0], [t.Q8_0, t.Q4_1, t.F16, t.MXFP4]], embedding=t.F16)
+    mixture.close()
+
+
 METADATA = [
     ("test.u8", 255, Value.UINT8),
     ("test.i8", -128, Value.INT8),
@@ -404,4 +470,6 @@ if __name__ == "__main__":
     qwen2_quant()
     qwen3_untied()
     qwen3_tied_quant()
+    experts_f32()
+    experts_quant()
     metadata()

@@ -129,7 +129,7 @@ unsafe fn conversation<'a>(
         let role = unsafe { buffers::string(message.role, MAX_TEXT_BYTES, "role") }?;
         // SAFETY: the function's contract.
         let content = unsafe { buffers::string(message.content, MAX_TEXT_BYTES, "content") }?;
-        conversation.push(Message { role, content });
+        conversation.push(Message::new(role, content));
     }
     Ok(conversation)
 }

@@ -42,6 +42,11 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
+/// An error that a rendering gives back as [`crate::Error::OutOfMemory`].
+fn out_of_memory(error: crate::Error) -> Error {
+    wrong(error.to_string()).with_source(error)
+}
+
 /// jinja2's `UndefinedError`.
 fn undefined(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::UndefinedError, message.into())

@@ -4,7 +4,7 @@ use super::args::Args;
 use super::methods::Method;
 use super::values::{self, Kind};
 use super::{numbers, text, wrong};
-use crate::chat::rewrite::is_space;
+use crate::rewrite::is_space;
 use minijinja::{Error, Value};
 
 /// A text is split into fewer parts.

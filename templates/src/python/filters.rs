@@ -342,7 +342,7 @@ fn map(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
 /// The name of a filter or test that a template may use.
 fn public(name: &Value) -> Result<&str, Error> {
     let name = name.as_str().unwrap_or_default();
-    if name.starts_with(crate::chat::rewrite::PRIVATE) {
+    if name.starts_with(crate::rewrite::PRIVATE) {
         return Err(wrong(format!("no filter or test has the name `{name}`")));
     }
     Ok(name)

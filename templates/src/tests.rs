@@ -139,6 +139,10 @@ fn widths_and_counts_of_a_billion_are_refused_before_they_take_memory() {
     assert_stopped("{{ '{:.1000000000f}'.format(1.5) }}", "precision");
     assert_stopped("{{ '%.1000000000f' % 1.5 }}", "precision");
     assert_stopped("{{ '{:99999999999999999999}'.format(1) }}", "digits");
+    assert_stopped("{{ ('a ' * 10000)|wordwrap(1, true, 'b' * 10000) }}", "more than 67108864");
+    assert_stopped("{{ ('http://a.com ' * 10000)|urlize(target='b' * 10000) }}", "more than 67108864");
+    assert_stopped("{{ {'a' * 20000: range(10000)|list}|pprint }}", "more than 67108864");
+    assert_stopped("{{ [1, 2]|random }}", "by chance");
     assert_stopped("{{ range(1000000000) }}", "at most 100000");
     assert_stopped("{{ range(-9000000000000000000, 9000000000000000000, 1) }}", "at most 100000");
     assert_stopped("{{ [1]|tojson(indent=1000000000) }}", "indent");
@@ -238,6 +242,13 @@ fn slow_steps_in_a_loop_are_stopped() {
         "s.format()",
         "s is lower",
         "messages|sort(attribute=s)",
+        "s|wordwrap(3)",
+        "l|pprint",
+        "s|urlencode",
+        "s|urlize",
+        "s|striptags",
+        "{s: 1}|xmlattr",
+        "s|filesizeformat",
     ] {
         let begun = std::time::Instant::now();
         let result = render(&each(step));

@@ -24,8 +24,8 @@ pub(super) struct Variadic {
 }
 
 impl Variadic {
-    /// `hidden` has the hidden parameters' names.
-    pub(super) fn new(inner: Value, hidden: &[Value]) -> Result<Value, Error> {
+    /// The macro `inner` with those of its parameters hidden.
+    pub(super) fn hiding(inner: Value, hidden: &[Value]) -> Result<Value, Error> {
         let hides = |name: &str| hidden.iter().any(|hidden| hidden.as_str() == Some(name));
         let names = inner.get_attr("arguments")?;
         let own = names.try_iter()?.filter_map(|name| name.as_str().map(str::to_owned));

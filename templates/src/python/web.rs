@@ -44,7 +44,7 @@ fn plain(text: &str, args: &Args<'_>) -> Result<String, Error> {
 }
 
 pub(super) fn escape(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
-    plain(&*args.shown(&value)?, args).map(Value::from)
+    plain(&args.shown(&value)?, args).map(Value::from)
 }
 
 /// The text without comments and tags, with single spaces, and with the characters that references stand for.

@@ -440,11 +440,7 @@ fn errors_of_vocabulary_and_template_keep_their_kind() {
             string("abc\x1b"),
             "not supported: bad.gguf: no tokenizer: pre-tokenizer \"abc\\x1b\" (tokenizer.ggml.pre)",
         ),
-        (
-            "tokenizer.ggml.model",
-            string("llama"),
-            "not supported: bad.gguf: no tokenizer: tokenizer \"llama\"",
-        ),
+        ("tokenizer.ggml.model", string("rwkv"), "not supported: bad.gguf: no tokenizer: tokenizer \"rwkv\""),
         (
             "tokenizer.ggml.model",
             string("no_vocab"),

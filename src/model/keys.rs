@@ -124,6 +124,23 @@ impl<'a> Keys<'a> {
         collected((0..n_layer).map(|i| Ok(period == 0 || i % period != period - 1)), LAYERS)
     }
 
+    /// [`Keys::pattern`], except that the first layer of a period, and not its last, is the one that differs; it is
+    /// true, the others are false.
+    pub fn first_of_period(&self, name: &str, period: usize, n_layer: usize) -> Result<Vec<bool>> {
+        let key = self.look_up(name);
+        match self.metadata.get(&key) {
+            Some(Value::Array(_)) => {
+                let mut windowed = self.pattern(name, period, n_layer)?;
+                windowed.iter_mut().for_each(|windowed| *windowed = !*windowed);
+                Ok(windowed)
+            }
+            _ => {
+                let period = self.metadata.get_u32(&key)?.map_or(period, |period| period as usize);
+                collected((0..n_layer).map(|i| Ok(period != 0 && i % period == 0)), LAYERS)
+            }
+        }
+    }
+
     /// A list of numbers; empty where the key is absent.
     pub fn numbers(&self, name: &str) -> Result<Vec<i64>> {
         let key = self.look_up(name);

@@ -5,8 +5,8 @@ use super::lower_tests::{Emit, Reference, Row, attend, difference, head, logits,
 use crate::error::Result;
 use crate::isa::IsaId;
 use crate::model::experts::{Experts, ExpertsConfig, ExpertsProduct, Form, Gating, Inner};
-use crate::model::graph::{Activation, Value};
-use crate::model::{Builder, Config, LoadParams};
+use crate::model::graph::Activation;
+use crate::model::{Builder, Config, Ends, LoadParams};
 
 /// The sum over each row's experts.
 pub(super) fn experts(reference: &Reference<'_>, experts: &Experts) -> Vec<Row> {
@@ -105,11 +105,7 @@ fn routes(reference: &Reference<'_>, experts: &Experts, scores: &[f64]) -> Vec<(
 }
 
 /// A decoder whose layers all have experts; `change` sets what a family would.
-fn mixture(
-    b: &mut Builder<'_>,
-    c: &Config,
-    change: impl Fn(&mut ExpertsConfig, &mut Form),
-) -> Result<(Value, Value)> {
+fn mixture(b: &mut Builder<'_>, c: &Config, change: impl Fn(&mut ExpertsConfig, &mut Form)) -> Result<Ends> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
@@ -129,35 +125,35 @@ fn mixture(
     b.enter_layer(None);
     let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
-    Ok((hidden, head(b, hidden, c)?))
+    Ok((hidden, Some(head(b, hidden, c)?)))
 }
 
-fn softmax(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn softmax(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, _| config.norm = true)
 }
 
-fn grouped(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn grouped(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.groups, config.scale) = (Gating::Sigmoid, Some((4, 2)), 2.5);
         *form = Form::gated(Activation::GeluTanh);
     })
 }
 
-fn clamped(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn clamped(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.used) = (Gating::SoftmaxOfChosen, 4);
         form.inner = Inner::ClampedSwiGlu { alpha: 1.702, limit: 0.9 };
     })
 }
 
-fn weighed_first(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn weighed_first(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.used) = (Gating::Sigmoid, 1);
         form.weighs_input = true;
     })
 }
 
-fn ungated(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn ungated(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.used) = (Gating::SqrtSoftplus, config.count);
         (form.gated, form.inner) = (false, Inner::Activation(Activation::Relu));

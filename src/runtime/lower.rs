@@ -238,6 +238,7 @@ impl<'g> Lowering<'g> {
                 self.push_row_wise(value, step, out)?;
                 out
             }
+            Op::AddRow(x, row) => self.elementwise(value, x, |_| Ok(Function::AddRow(row)))?,
             Op::Divide(x, by) => self.elementwise(value, x, |_| Ok(Function::Divide(by)))?,
             Op::GateHeads(a, b) => {
                 let head_dim = width / self.graph.shape(b).width;

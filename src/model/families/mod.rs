@@ -2,6 +2,7 @@
 //! and stands in [`KIN`]. Parts that several files share are in `parts`.
 
 mod cohere;
+mod encoders;
 mod gated;
 mod gemma;
 mod glm;
@@ -14,9 +15,9 @@ mod parts;
 mod phi;
 mod qwen;
 
-use super::builder::Builder;
+use super::builder::{Builder, Ends};
 use super::config::Config;
-use super::graph::{Graph, Value};
+use super::graph::Graph;
 use super::keys::Keys;
 use super::whole;
 use crate::error::{Error, Result, at, quoted};
@@ -29,8 +30,8 @@ pub(crate) struct Family {
     pub name: &'static str,
     /// Reads the configuration, given the number of rows of the embedding.
     pub config: fn(&Keys<'_>, usize) -> Result<Config>,
-    /// Emits the graph; returns the last hidden rows and the logits.
-    pub emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>,
+    /// Emits the graph.
+    pub emit: fn(&mut Builder<'_>, &Config) -> Result<Ends>,
 }
 
 /// Every family, in groups of kin.
@@ -46,6 +47,7 @@ const KIN: &[&[Family]] = &[
     mistral::FAMILIES,
     glm::FAMILIES,
     gated::FAMILIES,
+    encoders::FAMILIES,
 ];
 
 /// Every family.
@@ -104,8 +106,8 @@ impl Family {
         whole::check_experts(gguf, &config)?;
         change(&mut config);
         let mut builder = Builder::new(gguf, &config, self.name)?;
-        let (hidden, logits) = (self.emit)(&mut builder, &config)?;
-        let (graph, read) = builder.finish(hidden, logits);
+        let ends = (self.emit)(&mut builder, &config)?;
+        let (graph, read) = builder.finish(ends);
         Ok((config, graph, read))
     }
 }

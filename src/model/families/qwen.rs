@@ -5,9 +5,8 @@ use super::Family;
 use super::parts::{self, Decoder};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
-use crate::model::builder::Builder;
+use crate::model::builder::{Builder, Ends};
 use crate::model::config::Config;
-use crate::model::graph::Value;
 
 /// A family with plain rotary heads.
 const fn like(name: &'static str) -> Family {
@@ -31,7 +30,7 @@ const fn normed(name: &'static str) -> Family {
 }
 
 /// Llama's decoder with a head that ignores its bias, as llama.cpp does in these families.
-fn unbiased(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn unbiased(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     b.ignore("output.bias");
     let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     let hidden = Decoder::LLAMA.hidden(b, c, x)?;
@@ -39,7 +38,7 @@ fn unbiased(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         true => b.linear_unbiased(hidden, "output", c.n_vocab)?,
         false => b.linear_tied(hidden, "token_embd", "output", c.n_vocab)?,
     };
-    Ok((hidden, logits))
+    Ok((hidden, Some(logits)))
 }
 
 /// A family whose heads are normalised after the rotation, and whose rotary base may be raised (NTK-aware scaling).

@@ -102,6 +102,7 @@ impl Family {
     fn emitted(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph, Vec<bool>)> {
         let keys = Keys::new(gguf.metadata())?;
         let mut config = (self.config)(&keys, vocabulary_size(gguf)?)?;
+        void_usual_scale(&keys, gguf, &config);
         config.warnings = keys.unread()?;
         whole::check_experts(gguf, &config)?;
         change(&mut config);
@@ -109,6 +110,16 @@ impl Family {
         let ends = (self.emit)(&mut builder, &config)?;
         let (graph, read) = builder.finish(ends);
         Ok((config, graph, read))
+    }
+}
+
+/// Notes that a stated scale of scores means nothing where it is the one that is computed with anyhow.
+fn void_usual_scale(keys: &Keys<'_>, gguf: &Gguf, config: &Config) {
+    const SCALE: &str = "attention.scale";
+    let stated = gguf.metadata().get_f32(&keys.key(SCALE)).ok().flatten();
+    let usual = |scale: f32| config.layers.iter().all(|layer| (layer.score_scale / scale - 1.0).abs() < 1e-6);
+    if stated.is_some_and(usual) {
+        keys.void(&[SCALE]);
     }
 }
 

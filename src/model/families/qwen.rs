@@ -59,7 +59,13 @@ const fn hunyuan(name: &'static str) -> Family {
 pub const FAMILIES: &[Family] = &[
     like("qwen2"),
     Family { emit: unbiased, ..like("qwen2vl") },
-    like("pangu-embedded"),
+    Family {
+        emit: |b, c| {
+            b.ignore_rope_factors();
+            Decoder::LLAMA.emit(b, c)
+        },
+        ..like("pangu-embedded")
+    },
     like("exaone"),
     // The MLP's norm has the name of another one.
     Family {

@@ -97,6 +97,11 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Counts a tensor as read that llama.cpp ignores in this family.
+    pub(super) fn ignore(&mut self, part: &str) -> Result<()> {
+        self.tensor(part).map(|_| ())
+    }
+
     pub(super) fn vector(&mut self, part: &str, n: usize, k: usize) -> Result<VectorId> {
         let tensor = self.tensor(part)?;
         let added = self.weights.add_vector(tensor, n, k);

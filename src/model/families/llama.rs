@@ -4,9 +4,10 @@
 
 use super::Family;
 use super::parts::{self, Decoder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::rope::Pairing;
-use crate::model::config::Config;
+use crate::model::config::{Config, RMS_EPS};
+use crate::model::experts::{Form, Setting};
 use crate::model::graph::Activation;
 use crate::model::keys::Keys;
 
@@ -21,8 +22,42 @@ const fn like(name: &'static str) -> Family {
 }
 
 pub const FAMILIES: &[Family] = &[
-    // Mixtral: the experts of a layer are as wide as its MLP would be.
-    Family { config: mixtral_config, ..like("llama") },
+    // With experts, Mixtral.
+    Family {
+        config: |keys, n_vocab| config(keys, n_vocab)?.with_experts(keys, &[Setting::Normed]),
+        emit: |b, c| Decoder { experts: Form { scaled: true, ..Form::SWIGLU }, ..Decoder::LLAMA }.emit(b, c),
+        ..like("llama")
+    },
+    // Queries by position are not computed here: such a file says so by a scale.
+    Family {
+        config: |keys, n_vocab| {
+            if keys.nonzero("attention.temperature_scale")?.is_some() {
+                let unsupported = "a factor on queries by position (attention.temperature_scale)";
+                return Err(Error::Unsupported(unsupported.into()));
+            }
+            let mut config = (like("").config)(keys, n_vocab)?.with_experts(keys, &[Setting::Normed])?;
+            if let Some(scale) = keys.nonzero("attention.scale")? {
+                config.layers.iter_mut().for_each(|layer| layer.score_scale = scale);
+            }
+            Ok(config)
+        },
+        emit: |b, c| Decoder { experts: Form { scaled: true, ..Form::SWIGLU }, ..Decoder::LLAMA }.emit(b, c),
+        ..like("mistral3")
+    },
+    // No rotation, but a bias by distance.
+    Family {
+        config: |keys, n_vocab| {
+            let config = Config::read(keys, n_vocab, RMS_EPS)?;
+            let mut config = config.with_experts(keys, &[Setting::Normed])?;
+            config.scales.alibi = Some(8.0);
+            Ok(config)
+        },
+        emit: |b, c| {
+            let experts = Form { scaled: true, ..Form::SWIGLU };
+            Decoder { heads: parts::unchanged, experts, ..Decoder::LLAMA }.emit(b, c)
+        },
+        ..like("refact")
+    },
     like("internlm2"),
     like("xverse"),
     Family { config: mrope_config, ..like("ernie4_5") },
@@ -50,15 +85,6 @@ pub const FAMILIES: &[Family] = &[
         ..like("smollm3")
     },
 ];
-
-fn mixtral_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
-    let mut config = config(keys, n_vocab)?;
-    config.read_experts(keys, 0, |experts, _| {
-        experts.norm = true;
-        Ok(())
-    })?;
-    Ok(config)
-}
 
 /// For text all of a token's positions are the same, so that sections of the rotation mean nothing.
 fn mrope_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {

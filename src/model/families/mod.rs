@@ -6,10 +6,12 @@ mod gemma;
 mod gpt;
 mod granite;
 mod llama;
+mod mixtures;
 mod olmo;
 mod parts;
 mod phi;
 mod qwen;
+mod routers;
 
 use super::builder::Builder;
 use super::config::Config;
@@ -40,6 +42,8 @@ const KIN: &[&[Family]] = &[
     olmo::FAMILIES,
     cohere::FAMILIES,
     granite::FAMILIES,
+    mixtures::FAMILIES,
+    routers::FAMILIES,
 ];
 
 /// Every family.

@@ -173,7 +173,7 @@ impl Decoder {
     }
 
     /// The layer's MLP, or its mixture of experts.
-    fn mlp_or_mixture(
+    pub fn mlp_or_mixture(
         &self,
         b: &mut Builder<'_>,
         x: Value,

@@ -3,8 +3,12 @@
 
 use super::Family;
 use super::parts::{self, Decoder};
+use crate::error::Result;
 use crate::kernels::rope::Pairing;
-use crate::model::config::Config;
+use crate::model::builder::Builder;
+use crate::model::config::{Config, Mask};
+use crate::model::experts::{Form, Setting};
+use crate::model::graph::Value;
 
 /// A family with plain rotary heads.
 const fn like(name: &'static str) -> Family {
@@ -27,6 +31,25 @@ const fn normed(name: &'static str) -> Family {
     }
 }
 
+/// A family with normalised heads and experts.
+const fn mixture(name: &'static str, scaled: bool) -> Family {
+    let emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)> = if scaled {
+        |b, c| {
+            let experts = Form { scaled: true, ..Form::SWIGLU };
+            Decoder { heads: parts::normed_rotated, experts, ..Decoder::LLAMA }.emit(b, c)
+        }
+    } else {
+        normed("").emit
+    };
+    Family {
+        config: |keys, n_vocab| {
+            (like("").config)(keys, n_vocab)?.with_experts(keys, &[Setting::Width, Setting::Normed])
+        },
+        emit,
+        ..like(name)
+    }
+}
+
 pub const FAMILIES: &[Family] = &[
     like("qwen2"),
     like("qwen2vl"),
@@ -39,6 +62,25 @@ pub const FAMILIES: &[Family] = &[
     },
     normed("qwen3"),
     normed("qwen3vl"),
+    mixture("qwen3moe", true),
+    mixture("qwen3vlmoe", false),
+    // A shared expert has a router of its own.
+    Family {
+        config: |keys, n_vocab| {
+            let settings = [Setting::Width, Setting::SharedWidthOrMlp];
+            (like("").config)(keys, n_vocab)?.with_experts(keys, &settings)
+        },
+        ..like("qwen2moe")
+    },
+    // A diffusion model: tokens see those behind them.
+    Family {
+        config: |keys, n_vocab| {
+            let mut config = (mixture("", false).config)(keys, n_vocab)?;
+            config.layers.iter_mut().for_each(|layer| layer.mask = Mask::Full);
+            Ok(config)
+        },
+        ..mixture("rnd1", false)
+    },
     Family {
         emit: |b, c| Decoder { heads: parts::rotated_normed, ..Decoder::LLAMA }.emit(b, c),
         ..like("hunyuan-dense")

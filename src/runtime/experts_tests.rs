@@ -113,7 +113,7 @@ fn mixture(b: &mut Builder<'_>, c: &Config, change: impl Fn(&mut ExpertsConfig, 
         let heads = attend(b, normed, layer)?;
         x = b.add(x, heads)?;
         let normed = b.rms_norm(x, "ffn_norm")?;
-        let (mut config, mut form) = (layer.experts.unwrap(), Form::SWIGLU);
+        let (mut config, mut form) = (layer.experts.unwrap(), Form { scaled: true, ..Form::SWIGLU });
         change(&mut config, &mut form);
         let router = b.linear(normed, "ffn_gate_inp", config.count)?;
         let sum = b.experts(normed, router, &config, form)?;
@@ -135,7 +135,7 @@ fn softmax(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
 fn grouped(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.groups, config.scale) = (Gating::Sigmoid, Some((4, 2)), 2.5);
-        *form = Form::gated(Activation::GeluTanh);
+        form.inner = Inner::Activation(Activation::GeluTanh);
     })
 }
 

@@ -10,10 +10,12 @@ mod gpt;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtures;
 mod olmo;
 mod parts;
 mod phi;
 mod qwen;
+mod routers;
 
 use super::builder::{Builder, Ends};
 use super::config::Config;
@@ -48,6 +50,8 @@ const KIN: &[&[Family]] = &[
     glm::FAMILIES,
     gated::FAMILIES,
     encoders::FAMILIES,
+    mixtures::FAMILIES,
+    routers::FAMILIES,
 ];
 
 /// Every family.

@@ -6,7 +6,8 @@ use super::parts::{self, Decoder};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
-use crate::model::config::Config;
+use crate::model::config::{Config, Mask};
+use crate::model::experts::{Form, Setting};
 
 /// A family with plain rotary heads.
 const fn like(name: &'static str) -> Family {
@@ -56,6 +57,25 @@ const fn hunyuan(name: &'static str) -> Family {
     }
 }
 
+/// A family with normalised heads and experts.
+const fn mixture(name: &'static str, scaled: bool) -> Family {
+    let emit: fn(&mut Builder<'_>, &Config) -> Result<Ends> = if scaled {
+        |b, c| {
+            let experts = Form { scaled: true, ..Form::SWIGLU };
+            Decoder { heads: parts::normed_rotated, experts, ..Decoder::LLAMA }.emit(b, c)
+        }
+    } else {
+        normed("").emit
+    };
+    Family {
+        config: |keys, n_vocab| {
+            (like("").config)(keys, n_vocab)?.with_experts(keys, &[Setting::Width, Setting::Normed])
+        },
+        emit,
+        ..like(name)
+    }
+}
+
 pub const FAMILIES: &[Family] = &[
     like("qwen2"),
     Family { emit: unbiased, ..like("qwen2vl") },
@@ -71,6 +91,25 @@ pub const FAMILIES: &[Family] = &[
     Family {
         emit: |b, c| Decoder { mlp_norm: "post_attention_norm", ..Decoder::LLAMA }.emit(b, c),
         ..like("seed_oss")
+    },
+    mixture("qwen3moe", true),
+    mixture("qwen3vlmoe", false),
+    // A shared expert has a router of its own.
+    Family {
+        config: |keys, n_vocab| {
+            let settings = [Setting::Width, Setting::SharedWidthOrMlp];
+            (like("").config)(keys, n_vocab)?.with_experts(keys, &settings)
+        },
+        ..like("qwen2moe")
+    },
+    // A diffusion model: tokens see those behind them.
+    Family {
+        config: |keys, n_vocab| {
+            let mut config = (mixture("", false).config)(keys, n_vocab)?;
+            config.layers.iter_mut().for_each(|layer| layer.mask = Mask::Full);
+            Ok(config)
+        },
+        ..mixture("rnd1", false)
     },
     Family {
         emit: |b, c| Decoder { heads: parts::normed_rotated, scaled_mlp: true, ..Decoder::LLAMA }.emit(b, c),

@@ -268,6 +268,8 @@ fn slow_steps_in_a_loop_are_stopped() {
         "s|urlencode",
         "s|urlize",
         "s|striptags",
+        "('&abcdefgh' * 1000000)|striptags",
+        "('a ' * 100000)|urlize(extra_schemes=['ab:'] * 100000)",
         "{s: 1}|xmlattr",
         "s|filesizeformat",
     ] {

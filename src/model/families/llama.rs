@@ -48,10 +48,7 @@ pub const FAMILIES: &[Family] = &[
             config.scales.alibi = Some(8.0);
             Ok(config)
         },
-        emit: |b, c| {
-            let experts = SCALED;
-            Decoder { biased_mlp: false, biased_output: false, experts, ..Decoder::LLAMA }.emit(b, c)
-        },
+        emit: |b, c| Decoder { biased_mlp: false, biased_output: false, ..Decoder::LLAMA }.emit(b, c),
         ..like("refact")
     },
     // A diffusion model: all positions see each other.

@@ -10,7 +10,8 @@ use super::golden::{Cursor, read};
 /// Names of the models, in order.
 pub fn names() -> Vec<String> {
     let folder = super::golden_path("families");
-    let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").file_name());
+    let files =
+        std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").file_name());
     let mut names: Vec<String> =
         files.filter_map(|name| name.to_str()?.strip_suffix(".logits.bin").map(str::to_owned)).collect();
     names.sort();
@@ -38,7 +39,8 @@ impl Family {
     pub fn read(name: &str) -> Self {
         let golden = json(&format!("families/{name}.json"));
         let architecture = golden["architecture"].as_str().expect("an architecture");
-        let without: Vec<_> = rows(&golden["without"]).iter().map(|key| key.as_str().expect("a key")).collect();
+        let without: Vec<_> =
+            rows(&golden["without"]).iter().map(|key| key.as_str().expect("a key")).collect();
         let own = rows(&golden["metadata"]);
         let common = json("families/common.json");
         let common = if without == ["*"] { &[] } else { rows(&common["metadata"]) };

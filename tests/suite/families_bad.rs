@@ -18,7 +18,8 @@ struct Hollow {
 
 impl Hollow {
     fn new(family: &Family) -> Self {
-        let mut writer = family.pairs.iter().fold(Writer::new(), |w, (key, value)| w.pair(key, value.clone()));
+        let mut writer =
+            family.pairs.iter().fold(Writer::new(), |w, (key, value)| w.pair(key, value.clone()));
         let mut end = 0u64;
         for tensor in &family.tensors {
             let start = end.next_multiple_of(32);
@@ -74,7 +75,8 @@ fn of_each_kind(family: &Family) -> Vec<usize> {
 /// Whether a model can do without a tensor: biases, factors, and the head, which may be the embedding's matrix.
 fn is_optional(name: &str) -> bool {
     let part = name.rsplit('.').next();
-    let factors = ["output.weight", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
+    let factors =
+        ["output.weight", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
     part != Some("weight") || factors.iter().any(|factor| name.ends_with(factor))
 }
 
@@ -107,7 +109,9 @@ fn a_missing_tensor_is_named() {
 #[test]
 fn a_tensor_of_another_shape_is_named() {
     let widen = |family: &mut Family, n: usize| family.tensors[n].dims[0] += 1;
-    check(widen, |name, refusal| refusal.is_some_and(|text| text.contains(name)) || name.ends_with("input_scale"));
+    check(widen, |name, refusal| {
+        refusal.is_some_and(|text| text.contains(name)) || name.ends_with("input_scale")
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod attention;
 
 use super::plan::{Buf, BufSpec, Plan, Planned};
 use super::steps::Step;
+use super::steps::columns::Columns;
 use super::steps::elementwise::{Elementwise, Function};
 use super::steps::embed::Embed;
 use super::steps::experts_in::{ExpertPart, ExpertsIn};
@@ -21,6 +22,7 @@ use super::steps::route::{Route, RoutesRead};
 use super::steps::select::Select;
 use crate::error::{Error, Result};
 use crate::kernels::qmatmul::Activations;
+use crate::kv::LayerId;
 use crate::memory::reserve::{filled, reserve};
 use crate::model::MatrixId;
 use crate::model::experts::{Experts, ExpertsProduct};
@@ -65,6 +67,8 @@ struct Lowering<'g> {
     floats: Vec<Option<Buf>>,
     /// The buffer of each value in quantised form.
     quantized: Vec<Option<Buf>>,
+    /// The layer of the cache that each attention reads.
+    layers: Vec<Option<LayerId>>,
 }
 
 impl<'g> Lowering<'g> {
@@ -92,6 +96,7 @@ impl<'g> Lowering<'g> {
             done: filled(false, n, WHAT)?,
             floats,
             quantized,
+            layers: filled(None, n, WHAT)?,
         })
     }
 
@@ -254,8 +259,14 @@ impl<'g> Lowering<'g> {
             Op::Positions(_) => {
                 return self.unsupported(value, "learned positions that are not added to embeddings");
             }
-            Op::Split(..) | Op::Rope(..) => {
-                return self.unsupported(value, "columns or rotations outside of attention");
+            Op::Split(x, begin) => {
+                let x = self.floats(x)?;
+                let out = self.float_buffer(rows, width)?;
+                self.push_row_wise(value, Columns { x, begin, width, out, rows }, out)?;
+                out
+            }
+            Op::Rope(..) => {
+                return self.unsupported(value, "rotations outside of attention");
             }
             Op::Attention(_) | Op::Add(..) => {
                 return Err(Error::Internal("a node was lowered before what it reads".into()));

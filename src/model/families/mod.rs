@@ -5,6 +5,7 @@ mod cohere;
 mod encoders;
 mod gated;
 mod gemma;
+mod gemma4;
 mod glm;
 mod gpt;
 mod granite;
@@ -41,6 +42,7 @@ const KIN: &[&[Family]] = &[
     llama::FAMILIES,
     qwen::FAMILIES,
     gemma::FAMILIES,
+    gemma4::FAMILIES,
     gpt::FAMILIES,
     phi::FAMILIES,
     olmo::FAMILIES,

@@ -5,8 +5,8 @@ use super::{Lowering, WHAT};
 use crate::error::Result;
 use crate::kv::LayerId;
 use crate::memory::reserve::{collected, reserve};
-use crate::model::graph::{Attention, Norm, Op, RowSet, Scores, Value};
-use crate::ops::attention::alibi_slopes;
+use crate::model::graph::{Attention, KeyValues, Norm, Op, RowSet, Scores, Value};
+use crate::ops::attention::{HeadShape, alibi_slopes};
 use crate::profile::Zone;
 use crate::runtime::plan::{Buf, CacheGroup};
 use crate::runtime::steps::attend::Attend;
@@ -25,28 +25,17 @@ struct Chain {
 impl Lowering<'_> {
     /// Attention, and the products for its queries, keys and values.
     pub(super) fn attention(&mut self, value: Value, attention: &Attention) -> Result<()> {
-        let Attention { q, k, v, heads: shape, mask, scores } = *attention;
-        let chains = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
+        let Attention { q, kv, heads: shape, mask, scores } = *attention;
         let kv_width = shape.n_head_kv * shape.head_dim;
         let columns = [0, shape.n_head * shape.head_dim, shape.n_head * shape.head_dim + kv_width];
         if u32::try_from(columns[2]).is_err() {
             return self.unsupported(value, "so many columns of queries and keys");
         }
-        let sources = chains.each_ref().map(|chain| (chain.from, chain.begin));
-        let [q, k, v] = chains.map(|chain| chain.work);
-        let layer = self.cache_layer(attention);
-        let heads = HeadsDone { shape, alike: q == k, work: [q, k, v], layer };
-        let qkv = match self.products(&sources, columns, value) {
-            Some(count) => self.qkv_products(value, &sources[..count], columns, heads)?,
-            None => {
-                let from =
-                    [self.floats(sources[0].0)?, self.floats(sources[1].0)?, self.floats(sources[2].0)?];
-                let from = [0, 1, 2].map(|i| (from[i], sources[i].1));
-                let out = self.float_buffer(RowSet::Batch, columns[2] + kv_width)?;
-                self.push(value, Gather { from, out, heads })?;
-                out
-            }
+        let (qkv, layer) = match kv {
+            KeyValues::Own(k, v) => self.queries_keys_values(value, [q, k, v], attention, columns)?,
+            KeyValues::Of(earlier) => self.queries(value, q, earlier, shape)?,
         };
+        self.layers[value.index()] = Some(layer);
         let out = self.float_buffer(RowSet::Batch, columns[1])?;
         let mask = number_of(&mut self.plan.masks, mask);
         number_of(&mut self.plan.heads, shape);
@@ -56,6 +45,52 @@ impl Lowering<'_> {
         self.push(value, Attend { qkv, out, shape, layer, mask, scale, soft_cap, slopes, sinks })?;
         self.made(value, out);
         Ok(())
+    }
+
+    /// Queries, keys and values side by side, and the layer of the cache in which keys and values are stored.
+    fn queries_keys_values(
+        &mut self,
+        value: Value,
+        qkv: [Value; 3],
+        attention: &Attention,
+        columns: [usize; 3],
+    ) -> Result<(Buf, LayerId)> {
+        let [q, k, v] = qkv;
+        let chains = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
+        let sources = chains.each_ref().map(|chain| (chain.from, chain.begin));
+        let [q, k, v] = chains.map(|chain| chain.work);
+        let (shape, layer) = (attention.heads, self.cache_layer(attention));
+        let heads = HeadsDone { shape, alike: q == k, work: [q, k, v], layer, stores: true };
+        if let Some(count) = self.products(&sources, columns, value) {
+            return Ok((self.qkv_products(value, &sources[..count], columns, heads)?, layer));
+        }
+        let from = [self.floats(sources[0].0)?, self.floats(sources[1].0)?, self.floats(sources[2].0)?];
+        let from = [0, 1, 2].map(|i| (from[i], sources[i].1));
+        let out = self.float_buffer(RowSet::Batch, columns[2] + shape.n_head_kv * shape.head_dim)?;
+        self.push(value, Gather { from, out, heads })?;
+        Ok((out, layer))
+    }
+
+    /// Queries of a layer that reads an earlier layer's keys and values, and that layer of the cache.
+    fn queries(
+        &mut self,
+        value: Value,
+        q: Value,
+        earlier: Value,
+        shape: HeadShape,
+    ) -> Result<(Buf, LayerId)> {
+        let Some(layer) = self.layers[earlier.index()] else {
+            return self.unsupported(value, "keys and values of a layer that stores none");
+        };
+        let Chain { from, begin, work } = self.chain(q, value)?;
+        if self.products(&[(from, begin); 3], [0; 3], value) != Some(1) {
+            return self.unsupported(value, "queries that are no projection");
+        }
+        let heads =
+            HeadsDone { shape, alike: false, work: [work, Vec::new(), Vec::new()], layer, stores: false };
+        let (x, out) = (self.input(from)?, self.float_buffer(RowSet::Batch, shape.n_head * shape.head_dim)?);
+        self.linear(value, Zone::LinearQkv, &[(from, x, 0)], out, false, Some(heads))?;
+        Ok((out, layer))
     }
 
     /// The number of products, one or three, if queries, keys and values are the columns of products that nothing else

@@ -8,7 +8,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use smallmind::isa::limits::{best, flops_per_second as peak};
 use smallmind::isa::{Isa, IsaId, SimdBody};
 use smallmind::kernels::attention::{
-    self, AttentionArgs, AttentionKernels, HeadTiles, Inputs, Kernel, Shape, Strides, TILE, Tensor,
+    self, AttentionArgs, AttentionKernels, HeadTiles, Inputs, Kernel, ScoreArgs, ScoreOptions, Shape,
+    Strides, TILE, Tensor,
 };
 use smallmind::kv::{self, Cache, CacheType, Group, LayerId};
 use smallmind::ops::Rows;
@@ -146,6 +147,7 @@ impl Case {
             v,
             limits: limits.as_ptr(),
             starts: std::ptr::null(),
+            scores: ScoreArgs::NONE,
             ahead: self.bytes() > L2_BYTES,
             out: out.ptr_mut(),
             out_token_stride: heads * head_dim,
@@ -225,7 +227,7 @@ fn plain(criterion: &mut Criterion) {
                 let dense = Strides::dense(keys, heads, head_dim);
                 let tensor = |x| Tensor { data: x, strides: dense };
                 let (q, kv) = (tensor(q.get()), tensor(kv.get()));
-                let inputs = Inputs { q, k: kv, v: kv, mask: None };
+                let inputs = Inputs { q, k: kv, v: kv, mask: None, scores: ScoreOptions::default() };
                 let mut out = vec![0.0; q.data.len()];
                 let mut scratch = vec![0.0; attention::scratch_len(&kernel, &shape).unwrap()];
                 let id = BenchmarkId::new(format!("{}/plain{tokens_q}/{head_dim}", name(&kernel)), keys);
@@ -358,6 +360,7 @@ fn measure_layers(criterion: &mut Criterion, kernel: &Kernel, depth: usize, thre
                     limits: &limits,
                     starts: None,
                     scale: 0.125,
+                    scores: ScoreOptions::default(),
                     parts: &parts,
                 };
                 // SAFETY: every worker has its scratch memory; a barrier ends each layer.

@@ -25,8 +25,12 @@ fn main() -> smallmind::Result<()> {
     };
     let model = Model::open(Path::new(&file), &LoadParams::default())?;
     let tokens = tokens(n, model.config().n_vocab);
-    let params =
-        ContextParams::default().with_n_ctx(n).with_n_batch(n).with_n_output(n).with_threads(1).with_kv(CacheType::F32);
+    let params = ContextParams::default()
+        .with_n_ctx(n)
+        .with_n_batch(n)
+        .with_n_output(n)
+        .with_threads(1)
+        .with_kv(CacheType::F32);
     let mut context = Context::new(model, &params)?;
     context.decode(&tokens, Logits::All)?;
     let bytes: Vec<u8> = context.logits().iter().flat_map(|x| x.to_le_bytes()).collect();

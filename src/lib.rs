@@ -115,7 +115,7 @@ pub mod runtime;
 mod testing;
 pub mod text;
 pub mod threads;
-#[cfg(feature = "models")]
+#[cfg(feature = "report")]
 mod time;
 #[cfg(feature = "models")]
 pub mod tokenizer;

@@ -1,27 +1,21 @@
-//! The date and time of day, for chat templates and reports. Always UTC: with the local time zone, the same prompt
-//! would differ between machines. `jiff` knows the calendar.
+//! The date and time of day, for reports. Always UTC, so that reports of several machines can be compared. `jiff` knows
+//! the calendar.
 
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// The current time; 1970-01-01 where the system's clock shows a year outside of -9999 to 9999.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// The current time in the format of RFC 3339, to the second: `2024-02-29T12:00:00Z`.
-#[cfg(feature = "report")]
+/// The current time in the format of RFC 3339, to the second: `2024-02-29T12:00:00Z`; 1970-01-01 where the system's clock
+/// shows a year outside of -9999 to 9999.
 pub(crate) fn rfc3339_now() -> String {
-    rfc3339(now())
+    rfc3339(Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-#[cfg(feature = "report")]
 fn rfc3339(time: Timestamp) -> String {
     format!("{time:.0}")
 }
 
-#[cfg(all(test, feature = "report"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::ptr::{null, null_mut};
 
 use smallmind::isa::IsaId;
-use smallmind::kernels::attention::{AttentionArgs, HeadTiles, Kernel as AttentionKernel, TILE};
+use smallmind::kernels::attention::{AttentionArgs, HeadTiles, Kernel as AttentionKernel, ScoreArgs, TILE};
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right, Source};
 use smallmind::kernels::qmatmul::{Activations, QmatmulKernels};
 use smallmind::kernels::rope::{RopeArgs, Scaling};
@@ -314,6 +314,7 @@ fn attended(kernel: &AttentionKernel, name: String, tokens: usize, heads: usize,
             v: HeadTiles { first: value_room.as_mut_ptr(), stride: layout.value_tile(), table: null() },
             limits: limits.as_ptr(),
             starts: null(),
+            scores: ScoreArgs::NONE,
             ahead: false,
             out: ptr_mut(&mut out),
             out_token_stride: heads * head_dim,

@@ -5,13 +5,18 @@ use smallmind::report::{self, Kept, Read};
 use smallmind::text::{escaped, escaped_path};
 use smallmind::{Result, files};
 
+use crate::failure::{self, Failure};
 use crate::output::{print, remark};
 use crate::predecessor;
 use crate::profile::args::{Baseline, BaselineCommand};
 use crate::profile::modes;
 
-pub fn run(args: &Baseline) -> Result<()> {
+pub fn run(args: &Baseline) -> failure::Result<()> {
     let store = Store::open(args.dir.clone())?;
+    if let BaselineCommand::Save { name, .. } | BaselineCommand::Delete { name } = &args.what {
+        // A name that can't be one; whether it is taken is another question.
+        store.check_free(name, true).map_err(|error| Failure::Usage(error.to_string()))?;
+    }
     match &args.what {
         BaselineCommand::Save { name, mode, runs, threads, force, from } => {
             // Before the work, so that it isn't done in vain.
@@ -24,12 +29,12 @@ pub fn run(args: &Baseline) -> Result<()> {
             remark(&format!("[kept as {name} in {}]\n", escaped_path(&path)));
             Ok(())
         }
-        BaselineCommand::List => print(&table(&store.list()?)),
+        BaselineCommand::List => Ok(print(&table(&store.list()?))?),
         BaselineCommand::History { out } => {
             let page = report::history_page(&kept(&store)?)?;
-            files::write(out, page.as_bytes())
+            Ok(files::write(out, page.as_bytes())?)
         }
-        BaselineCommand::Delete { name } => store.delete(name),
+        BaselineCommand::Delete { name } => Ok(store.delete(name)?),
     }
 }
 

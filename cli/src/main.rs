@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).map(done),
         Command::Create(args) => create::run(args).map(done),
         Command::Profile(args) => profile::run(args),
-        Command::Baseline(args) => baseline::run(args).map(done).map_err(Failure::from),
+        Command::Baseline(args) => baseline::run(args).map(done),
     };
     result.unwrap_or_else(Failure::report)
 }

@@ -109,15 +109,15 @@ impl Session {
     pub fn conversation_tokens(&self, messages: &[Message<'_>]) -> Result<Vec<u32>> {
         let model = self.model();
         while_waiting(self.quiet, "tokenizing", || {
-            let (template, tokenizer) = (model.chat_template()?, model.tokenizer()?);
-            if self.parse_special {
-                let text = rendering(|| template.render(messages, true))?;
-                let _zone = profile::scope(Zone::Tokenize);
-                return Ok(tokenizer.encode_chat(&text, self.adds_bos)?);
+            if !self.parse_special {
+                return Ok(model.chat_tokens(messages, true, self.adds_bos)?);
             }
-            let marked = rendering(|| template.render_inert(messages, true, tokenizer.control_texts()))?;
+            let text = {
+                let _zone = profile::scope(Zone::ChatTemplate);
+                model.chat_template()?.render(messages, true)?
+            };
             let _zone = profile::scope(Zone::Tokenize);
-            Ok(tokenizer.encode_marked(&marked.text, marked.mark, self.adds_bos)?)
+            Ok(model.tokenizer()?.encode_chat(&text, self.adds_bos)?)
         })
     }
 
@@ -212,12 +212,6 @@ impl Session {
             remark(&format!("\n{}", profile::render_table(&profile::snapshot())));
         }
     }
-}
-
-/// Runs a template under its zone of the profile.
-fn rendering<T>(render: impl FnOnce() -> T) -> T {
-    let _zone = profile::scope(Zone::ChatTemplate);
-    render()
 }
 
 /// Generated text on its way to standard output.

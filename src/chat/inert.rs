@@ -53,7 +53,7 @@ impl Template {
             marked.push((role, breaks.around(message.content, mark)?));
         }
         let mut inert = with_room(messages.len(), WHAT)?;
-        inert.extend(marked.iter().map(|(role, content)| Message { role, content }));
+        inert.extend(marked.iter().map(|(role, content)| Message::new(role, content)));
         Ok(Marked { text: self.render(&inert, add_generation_prompt)?, mark })
     }
 }

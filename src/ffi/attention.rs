@@ -146,6 +146,9 @@ impl sm_attention_params {
             out: self.out.into(),
             mask: None,
             mask_strides: self.mask_strides.into(),
+            soft_cap: None,
+            slopes: None,
+            sinks: None,
         })
     }
 }

@@ -85,7 +85,6 @@ pub unsafe extern "C" fn sm_chat_tokenize(
         let messages = conversation(messages, stride, n_messages)?;
         let add_generation_prompt = boolean(add_generation_prompt, "add_generation_prompt")?;
         let add_bos = boolean(add_bos, "add_bos")?;
-        let _zone = profile::scope(Zone::ChatTemplate);
         let _held = hold_rendering(&messages)?;
         let prompt = model.chat_tokens(&messages, add_generation_prompt, add_bos)?;
         buffers::give_array(&prompt, tokens, capacity, count, "tokens")
@@ -129,7 +128,7 @@ unsafe fn conversation<'a>(
         let role = unsafe { buffers::string(message.role, MAX_TEXT_BYTES, "role") }?;
         // SAFETY: the function's contract.
         let content = unsafe { buffers::string(message.content, MAX_TEXT_BYTES, "content") }?;
-        conversation.push(Message { role, content });
+        conversation.push(Message::new(role, content));
     }
     Ok(conversation)
 }

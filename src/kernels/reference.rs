@@ -2,6 +2,7 @@
 //! Nothing here is fast, and nothing here knows an instruction set. Inputs are the f32 that kernels get;
 //! results stay f64. Unlike the kernels, these functions allocate, and panic on shapes that do not fit.
 
+use super::attention::ScoreOptions;
 use super::rope::Pairing;
 use std::f64::consts::{FRAC_2_SQRT_PI, PI, SQRT_2};
 
@@ -309,10 +310,12 @@ pub struct Attention<'a> {
     pub window: Option<usize>,
     /// Added to the scaled products: `[n_head][n_q][n_kv]`.
     pub mask: Option<&'a [f32]>,
+    /// Soft-cap, slopes and sinks.
+    pub scores: ScoreOptions<'a>,
 }
 
 /// Scaled dot-product attention: softmax(scale · Q·Kᵀ) · V for each head (Vaswani et al. 2017,
-/// arXiv:1706.03762). Q and the result are `[n_q][n_head][head_dim]`; K and V `[n_kv][n_head_kv][head_dim]`.
+/// arXiv:1706.03762), with the changes of [`ScoreOptions`]. Q and the result are `[n_q][n_head][head_dim]`; K and V `[n_kv][n_head_kv][head_dim]`.
 /// Where nothing is seen, or all of it masked by −∞, the result is 0.
 pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &Attention<'_>) -> Vec<f64> {
     let &Attention { n_q, n_kv, n_head, n_head_kv, head_dim, .. } = shape;
@@ -329,13 +332,19 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &Attention<'_>) -> Vec<
             let q = &q[(i * n_head + h) * head_dim..][..head_dim];
             let row = |x: usize| (x * n_head_kv + kv_head) * head_dim;
             let mask = |j| shape.mask.map_or(0.0, |mask| f64::from(mask[(h * n_q + i) * n_kv + j]));
-            let score = |j| shape.scale * dot(q, &k[row(j)..][..head_dim]) + mask(j);
+            let of_head = |list: Option<&[f32]>, none: f64| list.map_or(none, |list| f64::from(list[h]));
+            let (slope, cap) = (of_head(shape.scores.slopes, 0.0), f64::from(shape.scores.soft_cap));
+            let capped = |score: f64| if cap > 0.0 { cap * (score / cap).tanh() } else { score };
+            let bias = |j: usize| mask(j) - slope * (j as f64 - (here as f64 - 1.0)).abs();
+            let score = |j| capped(shape.scale * dot(q, &k[row(j)..][..head_dim])) + bias(j);
             let scores: Vec<f64> = (begin..end).map(score).collect();
             let max = scores.iter().fold(f64::NEG_INFINITY, |m, &s| m.max(s));
             if max == f64::NEG_INFINITY && scores.iter().all(|&s| s == max) {
                 continue;
             }
-            let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+            let sink = of_head(shape.scores.sinks, f64::NEG_INFINITY);
+            let max = max.max(sink);
+            let sum = scores.iter().map(|s| (s - max).exp()).sum::<f64>() + (sink - max).exp();
             let out = &mut out[(i * n_head + h) * head_dim..][..head_dim];
             for (j, score) in (begin..end).zip(&scores) {
                 let weight = (score - max).exp() / sum;
@@ -421,6 +430,7 @@ mod tests {
             causal,
             window,
             mask: None,
+            scores: ScoreOptions::default(),
         };
         let (q, k, v) = ([1., 2., 3., 4.], [1., 1., 1.], [3., 6., 12.]);
         assert_eq!(attention(&q, &k, &v, &shape(true, None)), [4.5, 4.5, 7.0, 7.0]);

@@ -3,13 +3,14 @@
 
 use std::ops::Range;
 
-use super::config::{Config, LayerConfig};
+use super::config::{Config, LayerConfig, Temperature};
 use super::graph::{
     Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
 };
 use super::weights::{ExpertRows, ExpertsId, MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
+use crate::kernels::attention::SOFT_CAPS;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::ops::attention::HeadShape;
 use crate::quant;
@@ -23,6 +24,8 @@ pub(crate) struct Builder<'a> {
     nodes: Vec<Node>,
     weights: WeightSpecs,
     ropes: Vec<RopeSpec>,
+    /// Projections of the current layer whose biases are ignored.
+    unbiased: &'static [&'static str],
     /// Whether each tensor of the file has been looked up.
     read: Vec<bool>,
 }
@@ -30,16 +33,19 @@ pub(crate) struct Builder<'a> {
 impl<'a> Builder<'a> {
     pub fn new(gguf: &'a Gguf, config: &Config, family: &'static str) -> Result<Self> {
         let mut read = filled(false, gguf.tensors().len(), "a list of tensors")?;
-        let mut factors = |pairs| {
-            let factors = rope_factors(gguf, pairs)?;
-            gguf.position(ROPE_FACTORS).into_iter().for_each(|place| read[place] = true);
-            Ok::<_, Error>(factors)
-        };
+        // Where nothing is rotated, divisors of its frequencies mean nothing.
+        for name in FACTORS {
+            gguf.position(name).into_iter().for_each(|place| read[place] = true);
+        }
+        let factors = |name, pairs: usize| rope_factors(gguf, name, pairs).map_err(at(|| family.into()));
         let ropes = config.ropes.iter().map(|config| {
-            Ok(RopeSpec {
-                config: config.clone(),
-                factors: factors(config.dim / 2).map_err(at(|| family.into()))?,
-            })
+            let [any, short, long] = FACTORS;
+            let pairs = config.dim / 2;
+            let (short, long) = match factors(any, pairs)? {
+                Some(factors) => (Some(factors), None),
+                None => (factors(short, pairs)?, factors(long, pairs)?),
+            };
+            Ok(RopeSpec { config: config.clone(), factors: short, long_factors: long })
         });
         Ok(Builder {
             gguf,
@@ -49,6 +55,7 @@ impl<'a> Builder<'a> {
             nodes: Vec::new(),
             weights: WeightSpecs::default(),
             ropes: collected(ropes, "the rotary tables")?,
+            unbiased: &[],
             read,
         })
     }
@@ -63,6 +70,7 @@ impl<'a> Builder<'a> {
     /// Sets the layer of the nodes and tensors to come; `None` for those outside of all layers.
     pub fn enter_layer(&mut self, layer: Option<usize>) {
         self.layer = layer;
+        self.unbiased = &[];
     }
 
     /// Whether the file has a tensor of this name in the current layer.
@@ -95,11 +103,6 @@ impl<'a> Builder<'a> {
             }
             None => self.fail(format!("tensor {name} is missing")),
         }
-    }
-
-    /// Counts a tensor as read that llama.cpp ignores in this family.
-    pub(super) fn ignore(&mut self, part: &str) -> Result<()> {
-        self.tensor(part).map(|_| ())
     }
 
     pub(super) fn vector(&mut self, part: &str, n: usize, k: usize) -> Result<VectorId> {
@@ -170,7 +173,20 @@ impl<'a> Builder<'a> {
 
     /// RMSNorm by `{part}.weight`.
     pub fn rms_norm(&mut self, x: Value, part: &str) -> Result<Value> {
-        let gain = self.vector(&format!("{part}.weight"), 1, self.shape(x).width)?;
+        self.rms_norm_by(x, part, self.eps)
+    }
+
+    /// RMSNorm by `{part}.weight`, or, in some files, `{part}`, with an epsilon of its own.
+    pub fn rms_norm_by(&mut self, x: Value, part: &str, eps: f32) -> Result<Value> {
+        let full = format!("{part}.weight");
+        let name = if self.has(part) { part } else { &full };
+        let gain = self.vector(name, 1, self.shape(x).width)?;
+        self.map(Op::Norm(x, Norm::Rms { gain, eps }), x)
+    }
+
+    /// RMSNorm without a gain.
+    pub fn plain_rms_norm(&mut self, x: Value) -> Result<Value> {
+        let gain = self.ones(self.shape(x).width)?;
         self.map(Op::Norm(x, Norm::Rms { gain, eps: self.eps }), x)
     }
 
@@ -193,12 +209,6 @@ impl<'a> Builder<'a> {
     /// RMSNorm of each head by `{part}.weight`, one gain for all heads.
     pub fn head_norm(&mut self, x: Value, part: &str, head_dim: usize) -> Result<Value> {
         let gain = self.vector(&format!("{part}.weight"), 1, head_dim)?;
-        self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
-    }
-
-    /// RMSNorm of each head without a gain.
-    pub fn plain_head_norm(&mut self, x: Value, head_dim: usize) -> Result<Value> {
-        let gain = self.ones(head_dim)?;
         self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
     }
 
@@ -238,7 +248,7 @@ impl<'a> Builder<'a> {
     pub fn linear_mlp(&mut self, x: Value, part: &str, n: usize, scaled: bool) -> Result<Value> {
         let (bias, scale) = (format!("{part}.bias"), format!("{part}.scale"));
         let factor = self.factor(&scale)?;
-        let biased = self.has(&bias);
+        let biased = self.has(&bias) && !self.unbiased.contains(&part);
         let Shape { rows, width } = self.shape(x);
         let matrix = self.matrix(part, n, width)?;
         let bias = if biased { Some(self.vector(&bias, 1, n)?) } else { None };
@@ -256,15 +266,43 @@ impl<'a> Builder<'a> {
         self.project(x, table, part, n, biased)
     }
 
-    /// A projection to `rows` of the `n` rows of `{part}.weight`: a part of matrices that the file has in one piece.
+    /// A projection to `rows` of the `n` rows of `{part}.weight`: a part of matrices that the file has in one piece. It has
+    /// neither bias nor factor.
     pub fn linear_rows(&mut self, x: Value, part: &str, rows: Range<usize>, n: usize) -> Result<Value> {
         let shape = self.shape(x);
         let tensor = self.tensor(&format!("{part}.weight"))?;
         let width = rows.len();
         let added = self.weights.add_matrix_rows(tensor, rows, (n, shape.width));
         let matrix = self.placed(added)?;
-        let scale = self.factor(&format!("{part}.scale"))?;
-        self.push(Op::Linear(x, matrix, None, scale), shape.rows, width)
+        self.ignore(&format!("{part}.scale"));
+        self.push(Op::Linear(x, matrix, None, 1.0), shape.rows, width)
+    }
+
+    /// A projection to `n` by `{part}.weight` and its factor, without a bias.
+    pub fn linear_unbiased(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
+        self.project(x, part, part, n, false)
+    }
+
+    /// A projection to `n` by `{part}.weight`, with a bias if the file has one; llama.cpp ignores its factor.
+    pub fn linear_unscaled(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
+        self.linear_mlp(x, part, n, false)
+    }
+
+    /// Notes that projections of the current layer have no bias, even where the file has one, as in llama.cpp.
+    pub fn without_bias(&mut self, parts: &'static [&'static str]) {
+        self.unbiased = parts;
+        parts.iter().for_each(|part| self.ignore(&format!("{part}.bias")));
+    }
+
+    /// Takes the file's divisors from rotary frequencies, for a family that llama.cpp rotates without them.
+    pub fn ignore_rope_factors(&mut self) {
+        self.ropes.iter_mut().for_each(|rope| (rope.factors, rope.long_factors) = (None, None));
+    }
+
+    /// Notes that a tensor of the current layer takes no part in the computation, as in llama.cpp.
+    pub fn ignore(&mut self, name: &str) {
+        let name = self.name(name);
+        self.gguf.position(&name).into_iter().for_each(|place| self.read[place] = true);
     }
 
     /// A projection by `{weight}.weight`, with a bias of `part`, and a factor where the matrix is `part`'s own.
@@ -308,18 +346,8 @@ impl<'a> Builder<'a> {
         self.map(Op::Rope(x, layer.head_dim, RopeId(table as u32)), x)
     }
 
-    /// Attention of the layer's heads, with the layer's scale of scores.
-    pub fn attention(&mut self, qkv: [Value; 3], layer: &LayerConfig) -> Result<Value> {
-        self.attention_by(qkv, layer, Scores::scaled(layer.score_scale))
-    }
-
-    /// Attention of the layer's heads with scores of another kind.
-    pub fn attention_by(
-        &mut self,
-        [q, k, v]: [Value; 3],
-        layer: &LayerConfig,
-        scores: Scores,
-    ) -> Result<Value> {
+    /// Attention of the layer's heads.
+    pub fn attention(&mut self, [q, k, v]: [Value; 3], layer: &LayerConfig, scores: Scores) -> Result<Value> {
         let heads = HeadShape { n_head: layer.n_head, n_head_kv: layer.n_head_kv, head_dim: layer.head_dim };
         let widths = [q, k, v].map(|x| self.shape(x).width);
         if widths != [layer.q_width(), layer.kv_width(), layer.kv_width()] {
@@ -327,6 +355,15 @@ impl<'a> Builder<'a> {
         }
         if matches!(layer.mask, super::Mask::Window(0) | super::Mask::SymmetricWindow(0)) {
             return self.fail("attention in a window of 0 positions".into());
+        }
+        let Scores { scale, soft_cap, alibi, .. } = scores;
+        let caps = soft_cap.filter(|cap| !SOFT_CAPS.contains(cap));
+        let biases = alibi.filter(|most| !(most.is_finite() && *most > 0.0));
+        let scales = (!scale.is_finite()).then_some(scale);
+        for (bad, name) in [(caps, "soft-cap"), (biases, "largest bias by distance"), (scales, "scale")] {
+            if let Some(bad) = bad {
+                return self.fail(format!("attention with a {name} of {bad}"));
+            }
         }
         self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scores }), q)
     }
@@ -361,6 +398,34 @@ impl<'a> Builder<'a> {
         self.map(Op::Clamp(x, -limit, limit), x)
     }
 
+    /// The elements of each head of `x` times the head's element of `gate`.
+    pub fn gate_heads(&mut self, x: Value, gate: Value) -> Result<Value> {
+        let (rows, heads) = (self.shape(x), self.shape(gate));
+        if rows.rows != heads.rows || !rows.width.is_multiple_of(heads.width) {
+            return self.fail(format!("a gate of {heads:?} for heads of {rows:?}"));
+        }
+        self.map(Op::GateHeads(x, gate), x)
+    }
+
+    /// Each row times a factor of its position.
+    pub fn temper(&mut self, x: Value, temperature: Temperature) -> Result<Value> {
+        if self.shape(x).rows != RowSet::Batch {
+            return self.fail("a factor of positions on output rows".into());
+        }
+        self.map(Op::Temper(x, temperature), x)
+    }
+
+    /// A vector of the file.
+    pub fn floats(&mut self, name: &str, width: usize) -> Result<VectorId> {
+        self.vector(name, 1, width)
+    }
+
+    /// Each column divided by its element of `{name}`.
+    pub fn divide(&mut self, x: Value, name: &str) -> Result<Value> {
+        let by = self.vector(name, 1, self.shape(x).width)?;
+        self.map(Op::Divide(x, by), x)
+    }
+
     /// The output rows, out of all rows of the batch.
     pub fn select(&mut self, x: Value) -> Result<Value> {
         let width = self.shape(x).width;
@@ -387,17 +452,14 @@ fn one_float(gguf: &Gguf, tensor: &TensorInfo) -> Result<f32> {
     }
 }
 
-/// The tensor of divisors of rotary frequencies.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// The tensors of divisors of rotary frequencies: of any context, of a short one, of a long one.
+const FACTORS: [&str; 3] = ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// The file's divisors of rotary frequencies, one for each pair of dimensions, if it has them.
-fn rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>> {
-    let Some(tensor) = gguf.tensor(ROPE_FACTORS) else { return Ok(None) };
+fn rope_factors(gguf: &Gguf, name: &str, pairs: usize) -> Result<Option<Vec<f32>>> {
+    let Some(tensor) = gguf.tensor(name) else { return Ok(None) };
     if tensor.shape() != [pairs as u64] {
-        return Err(Error::format(format!(
-            "rope_freqs.weight has shape {:?}; expected [{pairs}]",
-            tensor.shape()
-        )));
+        return Err(Error::format(format!("{name} has shape {:?}; expected [{pairs}]", tensor.shape())));
     }
     // The type first: a tensor of a type of unknown size has as many bytes as the file has room for.
     let dtype = tensor.dtype()?;
@@ -405,8 +467,8 @@ fn rope_factors(gguf: &Gguf, pairs: usize) -> Result<Option<Vec<f32>>> {
     let mut bytes = filled(0, tensor.bytes as usize, "rotary factors")?;
     gguf.read_tensor(tensor, 0, &mut bytes)?;
     quant::decode_row(dtype, &bytes, &mut factors)?;
-    if factors.iter().any(|f| !(f.is_finite() && *f > 0.0)) {
-        return Err(Error::format("rope_freqs.weight holds a factor that is not a finite number above 0"));
+    if factors.iter().any(|f| !f.is_finite() || *f == 0.0) {
+        return Err(Error::format(format!("{name} holds a factor that is 0 or not finite")));
     }
     Ok(Some(factors))
 }

@@ -69,8 +69,30 @@ pub struct Scales {
     pub alibi: Option<f32>,
     /// Queries, keys and values are clamped to plus and minus this.
     pub qkv_limit: Option<f32>,
+    /// A factor on queries that grows with their position.
+    pub temperature: Option<Temperature>,
     /// Attention and MLP read the same residual stream, and their results are added to it together.
     pub parallel: bool,
+}
+
+/// A factor on the queries at a position: `1 + scale · ln(1 + ⌊(position + offset) / positions⌋)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Temperature {
+    /// See above.
+    pub scale: f32,
+    /// Positions after which the factor first rises; at least one.
+    pub positions: usize,
+    /// See above.
+    pub offset: f32,
+}
+
+impl Temperature {
+    /// The factor at a position.
+    pub fn at(&self, position: usize) -> f32 {
+        let steps = ((position as f32 + self.offset) / self.positions as f32).floor();
+        (steps + 1.0).ln() * self.scale + 1.0
+    }
 }
 
 impl Default for Scales {
@@ -83,6 +105,7 @@ impl Default for Scales {
             score_cap: None,
             alibi: None,
             qkv_limit: None,
+            temperature: None,
             parallel: false,
         }
     }
@@ -211,7 +234,7 @@ impl Config {
             n_embd,
             n_vocab,
             n_ctx_train: keys.required("context_length", MAX_CONTEXT)?,
-            norm_eps: keys.positive(eps, 1e-5)?,
+            norm_eps: keys.not_negative(eps, 1e-5)?,
             layers: collected(layers, LAYERS)?,
             n_predicting,
             scales: Scales::default(),
@@ -223,6 +246,13 @@ impl Config {
     /// [`Config::read`] for a decoder with RMSNorm, and with one rotary table for all layers.
     pub(super) fn read_rotary(keys: &Keys<'_>, n_vocab: usize, pairing: Pairing) -> Result<Config> {
         Self::read(keys, n_vocab, RMS_EPS)?.with_rope(keys, pairing)
+    }
+
+    /// This configuration for a model whose tokens see each other, also those before them.
+    pub(super) fn seeing_all(mut self, keys: &Keys<'_>) -> Result<Config> {
+        keys.flag("attention.causal", false)?;
+        self.layers.iter_mut().for_each(|layer| layer.mask = Mask::Full);
+        Ok(self)
     }
 
     /// This configuration with one rotary table for all layers.

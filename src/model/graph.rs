@@ -5,7 +5,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::config::Mask;
+use super::config::{Mask, Temperature};
 use super::experts::Experts;
 use super::rope::RopeConfig;
 use super::text::{self, Cells, Names, Section, counted, write_sections};
@@ -89,6 +89,8 @@ pub enum Activation {
     GeluErf,
     /// max(x, 0).
     Relu,
+    /// 1 / (1 + exp(−x)).
+    Sigmoid,
 }
 
 /// A rotary table, by its number in [`Graph::ropes`].
@@ -103,9 +105,21 @@ pub struct RopeSpec {
     pub config: RopeConfig,
     /// Divisors of the frequencies, one for each pair of dimensions, where the file has them (Llama 3).
     pub factors: Option<Vec<f32>>,
+    /// Divisors for contexts longer than [`RopeConfig::n_ctx_original`], where the file has them (LongRoPE, Ding et al.
+    /// 2024, arXiv:2402.13753).
+    pub long_factors: Option<Vec<f32>>,
 }
 
-/// Softmax(scale · Q·Kᵀ + mask) · V over the keys and values of the sequence so far.
+impl RopeSpec {
+    /// The divisors in a context of `n_ctx` positions.
+    pub(crate) fn factors(&self, n_ctx: usize) -> Option<&[f32]> {
+        let long = self.long_factors.as_deref().filter(|_| n_ctx > self.config.n_ctx_original);
+        long.or(self.factors.as_deref())
+    }
+}
+
+/// Softmax(scale · Q·Kᵀ + mask) · V over the keys and values of the sequence so far, with changes to the scores where
+/// the family has them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
     /// Queries, head by head.
@@ -132,8 +146,9 @@ pub struct Scores {
     pub soft_cap: Option<f32>,
     /// A logit for each query head that takes part in the softmax without a value (gpt-oss).
     pub sinks: Option<VectorId>,
-    /// The largest slope of a bias that falls with the distance of positions (ALiBi, Press et al. 2021,
-    /// arXiv:2108.12409).
+    /// A head's slope times the distance of query and key is subtracted from each score (ALiBi, Press et al. 2021,
+    /// arXiv:2108.12409). The number is the largest bias, from which
+    /// [`alibi_slopes`](crate::ops::attention::alibi_slopes) are computed.
     pub alibi: Option<f32>,
 }
 
@@ -169,6 +184,12 @@ pub enum Op {
     Activate(Value, Activation),
     /// Products of elements.
     Gate(Value, Value),
+    /// The elements of each head times the head's element in the second value.
+    GateHeads(Value, Value),
+    /// Each column divided by its element of the vector.
+    Divide(Value, VectorId),
+    /// Each row times a factor of its position.
+    Temper(Value, Temperature),
     /// The sum of each row's experts.
     Experts(Experts),
     /// Sums of elements.
@@ -198,10 +219,12 @@ impl Op {
             | Op::Activate(x, _)
             | Op::Scale(x, _)
             | Op::SoftCap(x, _)
+            | Op::Temper(x, _)
+            | Op::Divide(x, _)
             | Op::Clamp(x, ..)
             | Op::Select(x)
             | Op::Pool(x) => [Some(x), None, None],
-            Op::Gate(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
+            Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
             Op::Attention(a) => [Some(a.q), Some(a.k), Some(a.v)],
             Op::Experts(experts) => [Some(experts.x), Some(experts.router), None],
         };
@@ -339,14 +362,23 @@ impl Graph {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
             }
             Op::Rope(_, head_dim, rope) => ("rope", format!("heads of {head_dim}, rope {}", rope.0)),
-            Op::Attention(Attention { heads, mask, scores: Scores { scale, .. }, .. }) => {
+            Op::Attention(Attention { heads, mask, scores, .. }) => {
+                let Scores { scale, soft_cap, alibi, sinks } = scores;
                 let HeadShape { n_head, n_head_kv, head_dim } = heads;
                 let heads = format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}");
-                ("attention", format!("{heads}, {mask}, scale {scale}"))
+                let cap = soft_cap.map_or(String::new(), |cap| format!(", soft-cap at {cap}"));
+                let alibi = alibi.map_or(String::new(), |most| format!(", biased by distance up to {most}"));
+                let sinks = sinks.map_or(String::new(), |sinks| format!(", sinks {}", names.vector(sinks)));
+                ("attention", format!("{heads}, {mask}, scale {scale}{cap}{alibi}{sinks}"))
             }
             Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),
+            Op::Divide(_, by) => ("divide", format!("by {}", names.vector(*by))),
+            Op::GateHeads(..) => ("gate heads", String::new()),
+            Op::Temper(_, Temperature { scale, positions, .. }) => {
+                ("temper", format!("by {scale}, steps of {positions}"))
+            }
             Op::Add(..) => ("add", String::new()),
             Op::Scale(_, factor) => ("scale", format!("by {factor}")),
             Op::SoftCap(_, cap) => ("soft-cap", format!("at {cap}")),
@@ -365,6 +397,7 @@ impl Activation {
             Activation::GeluTanh => "gelu (tanh)",
             Activation::GeluErf => "gelu (erf)",
             Activation::Relu => "relu",
+            Activation::Sigmoid => "sigmoid",
         }
     }
 }

@@ -84,15 +84,15 @@ impl<'a> Keys<'a> {
 
     /// A number for each layer, from one number for all layers or an array. `None` where the key is absent.
     pub fn per_layer(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
-        self.numbers(name, 1..=max, n_layer)
+        self.layers_in(name, 1..=max, n_layer)
     }
 
     /// [`Keys::per_layer`], where a number may be 0.
     pub fn per_layer_or_zero(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
-        self.numbers(name, 0..=max, n_layer)
+        self.layers_in(name, 0..=max, n_layer)
     }
 
-    fn numbers(
+    fn layers_in(
         &self,
         name: &str,
         range: RangeInclusive<usize>,
@@ -140,6 +140,28 @@ impl<'a> Keys<'a> {
         }
         let period = self.metadata.get_u32(&key)?.map_or(period, |period| period as usize);
         collected((0..n_layer).map(|i| Ok(period == 0 || i % period != period - 1)), LAYERS)
+    }
+
+    /// A list of numbers; empty where the key is absent.
+    pub fn numbers(&self, name: &str) -> Result<Vec<i64>> {
+        let key = self.look_up(name);
+        match self.metadata.get(&key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(Array::U32(list))) => collected(list.iter().map(|&x| Ok(x.into())), LAYERS),
+            Some(Value::Array(Array::I32(list))) => collected(list.iter().map(|&x| Ok(x.into())), LAYERS),
+            Some(_) => Err(Error::format(format!("{key} is no list of numbers"))),
+        }
+    }
+
+    /// A finite number of at least 0, or the default where the key is absent.
+    pub fn not_negative(&self, name: &str, default: f32) -> Result<f32> {
+        match self.number(name)?.unwrap_or(default) {
+            value if value >= 0.0 => Ok(value),
+            value => {
+                let key = self.key(name);
+                Err(Error::format(format!("{key} is {value}; expected a finite number of at least 0")))
+            }
+        }
     }
 
     /// A finite number; `None` where the key is absent.

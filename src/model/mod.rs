@@ -19,10 +19,10 @@ mod whole;
 
 #[cfg(test)]
 pub(crate) use builder::Builder;
-pub use config::{Config, LayerConfig, Mask};
+pub use config::{Config, LayerConfig, Mask, Scales, Temperature};
+pub use experts::ExpertsConfig;
 #[cfg(test)]
 pub(crate) use families::Family;
-pub use experts::ExpertsConfig;
 pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
 pub use random::{GptConfig, RandomGpt};

@@ -138,7 +138,8 @@ impl Room {
             Room::Floats => Loaded::Floats(next()?),
             Room::Table => Loaded::Table(next()?),
             Room::Matrix(packing) => {
-                let matrices = (0..spec.matrices()).map(|_| PackedMatrix::in_buffer(packing, spec.n, next()?));
+                let matrices =
+                    (0..spec.matrices()).map(|_| PackedMatrix::in_buffer(packing, spec.n, next()?));
                 Loaded::Matrices(collected(matrices, "the list of weights")?)
             }
         })

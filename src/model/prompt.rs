@@ -3,6 +3,7 @@
 use super::Model;
 use crate::Result;
 use crate::chat::Message;
+use crate::profile::{self, Zone};
 
 impl Model {
     /// The tokens of a conversation. Only the template writes control tokens: the text of one in a role or a content, as a
@@ -20,7 +21,11 @@ impl Model {
         add_bos: bool,
     ) -> Result<Vec<u32>> {
         let (template, tokenizer) = (self.chat_template()?, self.tokenizer()?);
-        let marked = template.render_inert(messages, add_generation_prompt, tokenizer.control_texts())?;
+        let marked = {
+            let _zone = profile::scope(Zone::ChatTemplate);
+            template.render_inert(messages, add_generation_prompt, tokenizer.control_texts())?
+        };
+        let _zone = profile::scope(Zone::Tokenize);
         tokenizer.encode_marked(&marked.text, marked.mark, add_bos)
     }
 }

@@ -21,6 +21,10 @@ pub struct RopeConfig {
     pub factor: f32,
     /// YaRN scaling; `None` for linear scaling.
     pub yarn: Option<Yarn>,
+    /// Factor on all rotated queries and keys, besides YaRN's own.
+    pub magnitude: f32,
+    /// Positions that the model was trained on before its context was extended.
+    pub n_ctx_original: usize,
     /// The dimensions that form a pair.
     pub pairing: Pairing,
 }
@@ -30,8 +34,6 @@ pub struct RopeConfig {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Yarn {
-    /// Positions that the model was trained on before its context was extended.
-    pub n_ctx_original: usize,
     /// A frequency with at least this many rotations within the original positions is not scaled.
     pub beta_fast: f32,
     /// A frequency with at most this many rotations within the original positions is scaled by the whole factor.
@@ -97,7 +99,7 @@ impl RopeConfig {
                 keys.void(&["rope.scale_linear", "rope.scaling.factor"]);
                 1.0
             }
-            None | Some("linear" | "yarn") => {
+            None | Some("linear" | "yarn" | "longrope") => {
                 let older = keys.positive_or_unset("rope.scale_linear", 1.0)?;
                 keys.positive_or_unset("rope.scaling.factor", older)?
             }
@@ -106,14 +108,18 @@ impl RopeConfig {
                 return Err(Error::Unsupported(format!("{key} = {}", quoted(other))));
             }
         };
-        let yarn = if kind == Some("yarn") {
-            Some(Yarn::read(keys, n_ctx_train)?)
-        } else {
-            keys.void(&["rope.scaling.original_context_length"]);
-            None
-        };
+        let yarn = if kind == Some("yarn") { Some(Yarn::read(keys)?) } else { None };
+        let n_ctx_original =
+            match keys.count_below("rope.scaling.original_context_length", MAX_CONTEXT + 1)? {
+                0 => n_ctx_train,
+                original => original,
+            };
         let base = keys.positive("rope.freq_base", 10_000.0)?;
-        Ok(RopeConfig { dim, base, factor, yarn, pairing })
+        let magnitude = match yarn {
+            Some(_) => 1.0,
+            None => keys.positive("rope.scaling.attn_factor", 1.0)?,
+        };
+        Ok(RopeConfig { dim, base, factor, yarn, magnitude, n_ctx_original, pairing })
     }
 
     /// This configuration without scaling of positions.
@@ -137,9 +143,10 @@ impl RopeConfig {
     /// # Errors
     /// As [`RotaryTable::new`].
     pub fn table(&self, n_ctx: usize, factors: Option<&[f32]>) -> Result<RotaryTable> {
-        let mut scaling = Scaling { freq_scale: 1.0 / self.factor, factors, ..Scaling::default() };
+        let (freq_scale, magnitude) = (1.0 / self.factor, self.magnitude);
+        let mut scaling = Scaling { freq_scale, factors, magnitude, ..Scaling::default() };
         if let Some(yarn) = self.yarn.filter(|yarn| yarn.strength > 0.0) {
-            scaling.ramp = Some(yarn.ramp(self.dim, self.base));
+            scaling.ramp = Some(yarn.ramp(self.dim, self.base, self.n_ctx_original));
             scaling.magnitude = yarn.attention_factor * (1.0 + 0.1 * self.factor.ln());
         }
         RotaryTable::new(n_ctx, self.dim, self.base, scaling)
@@ -162,8 +169,7 @@ impl fmt::Display for RopeConfig {
 }
 
 impl Yarn {
-    fn read(keys: &Keys<'_>, n_ctx_train: usize) -> Result<Yarn> {
-        let original = keys.count_below("rope.scaling.original_context_length", MAX_CONTEXT + 1)?;
+    fn read(keys: &Keys<'_>) -> Result<Yarn> {
         let strength = keys.positive_or_unset("rope.scaling.yarn_ext_factor", 1.0)?;
         if strength > 1.0 {
             return Err(Error::format(format!(
@@ -171,7 +177,6 @@ impl Yarn {
             )));
         }
         Ok(Yarn {
-            n_ctx_original: if original > 0 { original } else { n_ctx_train },
             beta_fast: keys.positive_or_unset("rope.scaling.yarn_beta_fast", 32.0)?,
             beta_slow: keys.positive_or_unset("rope.scaling.yarn_beta_slow", 1.0)?,
             strength,
@@ -180,9 +185,9 @@ impl Yarn {
     }
 
     /// The pairs between which frequencies change over from unscaled to wholly scaled.
-    fn ramp(&self, dim: usize, base: f32) -> Ramp {
+    fn ramp(&self, dim: usize, base: f32, n_ctx_original: usize) -> Ramp {
         let pair = |rotations: f32| {
-            let wavelength = self.n_ctx_original as f64 / (f64::from(rotations) * std::f64::consts::TAU);
+            let wavelength = n_ctx_original as f64 / (f64::from(rotations) * std::f64::consts::TAU);
             dim as f64 * wavelength.ln() / (2.0 * f64::from(base).ln())
         };
         let begin = pair(self.beta_fast).floor().max(0.0);
@@ -198,7 +203,15 @@ mod tests {
     use crate::kernels::rope::RopeKernels;
 
     fn config(dim: usize, base: f32, factor: f32, yarn: Option<Yarn>) -> RopeConfig {
-        RopeConfig { dim, base, factor, yarn, pairing: Pairing::Adjacent }
+        RopeConfig {
+            dim,
+            base,
+            factor,
+            yarn,
+            magnitude: 1.0,
+            n_ctx_original: 4096,
+            pairing: Pairing::Adjacent,
+        }
     }
 
     /// Cosine and sine of a pair at a position: (1, 0) rotated.
@@ -214,13 +227,7 @@ mod tests {
     /// The paper's formulas with the constants of GGUF files, pair by pair.
     #[test]
     fn yarn_is_the_papers() {
-        let yarn = Yarn {
-            n_ctx_original: 4096,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            strength: 1.0,
-            attention_factor: 1.0,
-        };
+        let yarn = Yarn { beta_fast: 32.0, beta_slow: 1.0, strength: 1.0, attention_factor: 1.0 };
         for (dim, base, factor, strength) in
             [(64, 10_000.0f32, 4.0f32, 1.0f32), (128, 500_000.0, 16.0, 1.0), (64, 10_000.0, 8.0, 0.5)]
         {

@@ -38,10 +38,10 @@ const fn ignored(name: &'static str, about: &'static str, neutral: &'static [f64
 const OFF: &[f64] = &[0.0];
 /// Of factors; llama.cpp takes 0 as absent.
 const FACTOR: &[f64] = &[0.0, 1.0];
-/// Of kinds of pooling, −1 being none stated and 0 none at all.
-const NO_POOLING: &[f64] = &[-1.0, 0.0];
+/// Of kinds of pooling: −1, in 32 bits also without a sign, is none stated and 0 none at all.
+const NO_POOLING: &[f64] = &[-1.0, u32::MAX as f64, 0.0];
 /// Of the same where the mean is what is computed on request.
-const MEAN_OR_NONE: &[f64] = &[-1.0, 0.0, 1.0];
+const MEAN_OR_NONE: &[f64] = &[-1.0, u32::MAX as f64, 0.0, 1.0];
 
 /// First the keys that llama.cpp's loader reads for every architecture.
 /// Then those that only families read which don't exist here.

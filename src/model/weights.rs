@@ -238,12 +238,7 @@ impl WeightSpecs {
     }
 
     /// The index of a tensor that is used already.
-    fn known(
-        &self,
-        key: &(String, usize),
-        (n, k): (usize, usize),
-        source: Source,
-    ) -> Result<Option<usize>> {
+    fn known(&self, key: &(String, usize), (n, k): (usize, usize), source: Source) -> Result<Option<usize>> {
         let Some(&index) = self.by_name.get(key) else { return Ok(None) };
         let spec = &self.tensors[index];
         if (spec.n, spec.k, spec.source) != (n, k, source) {

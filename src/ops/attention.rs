@@ -1,12 +1,16 @@
 //! Attention over the cache: storing keys and values row by row, and the weighted sums. The sums are divided among
 //! workers by span, key/value head and block of tokens, or for a single token by head and parts of the sequence.
 
+#[cfg(test)]
+#[path = "attention_tests.rs"]
+mod tests;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 
 use super::Rows;
 use crate::error::{Error, Result};
-use crate::kernels::attention::{AttentionArgs, HeadTiles, Kernel, Layout, PART};
+use crate::kernels::attention::{AttentionArgs, HeadTiles, Kernel, Layout, PART, ScoreOptions};
 use crate::memory::{AlignedBuf, checked_bytes};
 use crate::threads::{WorkCounter, Worker};
 
@@ -89,6 +93,17 @@ pub struct SpanRows {
     pub rows: Range<usize>,
     /// Position of the first row in its sequence.
     pub position: usize,
+}
+
+/// ALiBi's slope of each query head, as llama.cpp computes them in f32: powers of 2^(−max_bias / n) for the first n
+/// heads, where n is the largest power of two up to `n_head`; for the others, odd powers of that number's root.
+pub fn alibi_slopes(n_head: usize, max_bias: f32) -> impl Iterator<Item = f32> {
+    let n = n_head.checked_ilog2().map_or(1, |log| 1usize << log);
+    let (base, root) = (2f32.powf(-max_bias / n as f32), 2f32.powf(-(max_bias / 2.0) / n as f32));
+    (0..n_head).map(move |head| match head.checked_sub(n) {
+        None => base.powf((head + 1) as f32),
+        Some(rest) => root.powf((2 * rest + 1) as f32),
+    })
 }
 
 /// The error for a size that overflows.
@@ -212,6 +227,8 @@ pub struct Args<'a, C> {
     pub starts: Option<&'a [u32]>,
     /// Multiplies the scores.
     pub scale: f32,
+    /// Further changes to the scores, with a slope and a sink for each query head where there are any.
+    pub scores: ScoreOptions<'a>,
     /// Memory for the parts of a single token's sequence, which several workers share.
     pub parts: &'a Parts,
 }
@@ -221,7 +238,7 @@ pub struct Args<'a, C> {
 /// # Safety
 /// The CPU has the kernel's instruction set. Until the op ends, nobody writes the queries and the caches, and only the
 /// workers of this op touch `out` and `parts`. The rows and caches hold what `shape`, `spans`, `limits` and `starts` say;
-/// `parts` has room for the shape ([`Parts::bytes`]); `scratch` is this worker's own and holds [`scratch_len`] floats.
+/// `scores` has a slope and a sink for each query head where it has any; `parts` has room for the shape ([`Parts::bytes`]); `scratch` is this worker's own and holds [`scratch_len`] floats.
 pub unsafe fn run<C: Fn(usize) -> LayerCache>(
     kernel: &Kernel,
     worker: &Worker<'_>,
@@ -333,7 +350,10 @@ impl<C: Fn(usize) -> LayerCache> Args<'_, C> {
     /// The call for one key/value head and some tokens of a span.
     fn call(&self, span: usize, head: usize, tokens: Range<usize>, scratch: *mut f32) -> AttentionArgs {
         let shape = &self.shape;
-        let column = head * shape.group() * shape.head_dim;
+        let first_head = head * shape.group();
+        let column = first_head * shape.head_dim;
+        let SpanRows { rows, position } = &self.spans[span];
+        let position = (position + tokens.start - rows.start) as i64;
         let (keys, values) = (self.cache)(span).head(head);
         AttentionArgs {
             q: self.qkv.row_f32(tokens.start).wrapping_add(column),
@@ -343,6 +363,7 @@ impl<C: Fn(usize) -> LayerCache> Args<'_, C> {
             heads: shape.group(),
             head_dim: shape.head_dim,
             scale: self.scale,
+            scores: self.scores.args(first_head, position),
             k: keys,
             v: values,
             limits: self.limits[tokens.start..].as_ptr(),

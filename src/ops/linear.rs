@@ -221,7 +221,12 @@ impl Product<'_> {
     ///
     /// # Safety
     /// As [`run`]: the rows and columns are this worker's, or the place has room for them.
-    pub(super) unsafe fn compute(&self, columns: Range<usize>, rows: Range<usize>, place: Option<(*mut f32, usize)>) {
+    pub(super) unsafe fn compute(
+        &self,
+        columns: Range<usize>,
+        rows: Range<usize>,
+        place: Option<(*mut f32, usize)>,
+    ) {
         let weight = self.weight;
         let nr = weight.packing().panel_rows();
         debug_assert!(self.bias.is_none_or(|bias| bias.len() == weight.n()));

@@ -25,7 +25,8 @@ use crate::kv::LayerId;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::model::MatrixId;
 use crate::model::experts::{Experts, ExpertsProduct};
-use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Shape, Value};
+use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Scores, Shape, Value};
+use crate::ops::attention::alibi_slopes;
 use crate::ops::experts::Routes;
 use crate::profile::Zone;
 
@@ -236,6 +237,14 @@ impl<'g> Lowering<'g> {
                 let step = Normalize { x, norm, width, head_dim, out, quantized: false, rows };
                 self.push_row_wise(value, step, out)?;
                 out
+            }
+            Op::Divide(x, by) => self.elementwise(value, x, |_| Ok(Function::Divide(by)))?,
+            Op::GateHeads(a, b) => {
+                let head_dim = width / self.graph.shape(b).width;
+                self.elementwise(value, a, |lowering| Ok(Function::MulHeads(lowering.floats(b)?, head_dim)))?
+            }
+            Op::Temper(x, temperature) => {
+                self.elementwise(value, x, |_| Ok(Function::Temper(temperature)))?
             }
             Op::Scale(x, factor) => self.elementwise(value, x, |_| Ok(Function::Scale(factor)))?,
             Op::SoftCap(x, cap) => self.elementwise(value, x, |_| Ok(Function::SoftCap(cap)))?,
@@ -570,7 +579,10 @@ impl<'g> Lowering<'g> {
         let out = self.float_buffer(RowSet::Batch, columns[1])?;
         let mask = number_of(&mut self.plan.masks, mask);
         number_of(&mut self.plan.heads, shape);
-        self.push(value, Attend { qkv, out, shape, layer, mask, scale: scores.scale })?;
+        let Scores { scale, soft_cap, alibi, sinks } = scores;
+        let slopes = alibi.map(|max_bias| collected(alibi_slopes(shape.n_head, max_bias).map(Ok), WHAT));
+        let slopes = slopes.transpose()?;
+        self.push(value, Attend { qkv, out, shape, layer, mask, scale, soft_cap, slopes, sinks })?;
         self.made(value, out);
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::FileSource;
 use crate::kernels::rope::Pairing;
 use crate::kv::CacheType;
-use crate::model::graph::{Activation, Attention, Graph, Norm, Op, Value};
+use crate::model::graph::{Activation, Attention, Graph, Norm, Op, Scores, Value};
 use crate::model::{Builder, Config, Family, LoadParams, Mask, MatrixId, Model, VectorId, Weights};
 use crate::ops::attention::HeadShape;
 use crate::threads::Team;
@@ -165,7 +165,7 @@ pub(super) fn attend(b: &mut Builder<'_>, x: Value, layer: &crate::model::LayerC
     let v = b.linear(x, "attn_v", layer.kv_width())?;
     let qkv = [b.rope(q, layer)?, b.rope(k, layer)?, v];
     let width = layer.q_width();
-    let heads = b.attention(qkv, layer)?;
+    let heads = b.attention(qkv, layer, Scores::scaled(layer.score_scale))?;
     b.linear(heads, "attn_output", width)
 }
 

@@ -145,7 +145,7 @@ impl Pass {
         let layout = plan.layout(most)?;
         let sizes = Sizes::new(model, &plan, &layout, limits)?;
         let ropes = model.graph().ropes.iter();
-        let ropes = ropes.map(|spec| spec.config.with(rope).table(n_ctx, spec.factors.as_deref()));
+        let ropes = ropes.map(|spec| spec.config.with(rope).table(n_ctx, spec.factors(n_ctx)));
         let sights = plan.masks.iter().map(|mask| {
             let starts =
                 if mask.sight(n_ctx, n_ctx).start == 0 { Vec::new() } else { with_room(most.batch, ROWS)? };

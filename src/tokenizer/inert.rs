@@ -1,7 +1,7 @@
 //! Tokens of a text in which marks keep special tokens apart: those of a conversation whose contents are inert.
 
-use super::{MAX_TEXT_BYTES, Piece, Tokenizer, WHAT, push};
-use crate::memory::reserve::{reserve, reserve_text};
+use super::{MAX_TEXT_BYTES, Piece, Run, Tokenizer, WHAT};
+use crate::memory::reserve::reserve_text;
 use crate::{Error, Result};
 
 impl Tokenizer {
@@ -28,25 +28,16 @@ impl Tokenizer {
                 text.len()
             )));
         }
-        let (mut ids, mut spelled, mut plain) = (Vec::new(), String::new(), String::new());
-        reserve(&mut ids, text.len() / 4 + 2, WHAT)?;
+        let (mut run, mut plain) = (Run::new(self, text)?, String::new());
         self.all_special.split(text, |piece| match piece {
-            Piece::Special(id) => push(&mut ids, id),
-            Piece::Text(text) if !text.contains(mark) => {
-                self.splitter.split(text, &mut |word| self.merge(word, &mut spelled, &mut ids))
-            }
-            Piece::Text(text) => {
+            Piece::Text(text) if text.contains(mark) => {
                 plain.clear();
                 reserve_text(&mut plain, text.len(), WHAT)?;
                 plain.extend(text.split(mark));
-                self.user_defined.split(&plain, |piece| match piece {
-                    Piece::Special(id) => push(&mut ids, id),
-                    Piece::Text(text) => {
-                        self.splitter.split(text, &mut |word| self.merge(word, &mut spelled, &mut ids))
-                    }
-                })
+                self.user_defined.split(&plain, |piece| run.piece(piece))
             }
+            piece => run.piece(piece),
         })?;
-        Ok(ids)
+        Ok(run.ids)
     }
 }

@@ -1,34 +1,45 @@
-//! Converts text to tokens and back, with the vocabulary and merges of a model file. Byte-level BPE
-//! (`tokenizer.ggml.model` = `"gpt2"`): special tokens are cut out, the rest of the text is cut into words by the
-//! family's rules ([`split`]), and the `tokenizers` crate merges the bytes of each word.
+//! Converts text to tokens and back, with the vocabulary of a model file. The kinds of vocabularies
+//! (`tokenizer.ggml.model`) are `"gpt2"` and `"gemma4"` (BPE by merges, [`bpe`]), `"llama"` (SentencePiece BPE by scores,
+//! [`sentencepiece`]), `"t5"` (Unigram, [`unigram`]) and `"bert"` (WordPiece, [`wordpiece`]). In all of them, special
+//! tokens are cut out of a text first.
 //!
 //! **Special tokens in text.** With `parse_special`, a text such as `<|im_start|>` becomes a control token. Use it for
 //! the output of a chat template, but not for text from strangers: without `parse_special`, no text becomes a control
 //! token. User-defined tokens are text and always found.
 //!
-//! **Lost bytes.** Encoding drops bytes without a token (SmolLM2, for example, has no tokens for some control
-//! characters), as llama.cpp and Hugging Face do. Decoding loses nothing.
+//! **Lost text.** Encoding drops bytes without a token (SmolLM2, for example, has no tokens for some control
+//! characters), as llama.cpp and Hugging Face do. WordPiece and Unigram normalise text, so that decoding gives the
+//! normalised one, and unknown tokens for what has no token. Decoding itself loses nothing.
 
+mod bpe;
 mod bytes;
+mod charsmap;
+mod families;
 mod inert;
+mod kinds;
+mod sentencepiece;
 mod source;
+mod special;
 mod split;
+mod trie;
+mod unigram;
 mod vocab;
+mod wordpiece;
 
+#[cfg(test)]
+mod kinds_tests;
 #[cfg(test)]
 mod tests;
 
 pub use source::TokenizerSource;
 
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::format::gguf::Metadata;
-use crate::memory::reserve::{collected, copied_text, held, reserve, reserve_text};
-use crate::memory::spare::Hold;
-use aho_corasick::{AhoCorasick, MatchKind};
-use split::Splitter;
-use std::collections::{HashMap, HashSet};
-use tokenizers::Model;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use crate::memory::reserve::{reserve, reserve_text};
+use kinds::Algorithm;
+use sentencepiece::SPACE;
+use special::{Finder, Piece};
+use std::collections::HashMap;
 use vocab::{Kind, Vocabulary};
 
 /// Longest text for [`Tokenizer::encode`], in bytes: it has more tokens than any context holds.
@@ -37,17 +48,6 @@ pub const MAX_TEXT_BYTES: usize = 16 << 20;
 /// Most bytes in the texts of all special tokens; real vocabularies have a few hundred KB.
 const MAX_SPECIAL_BYTES: usize = 4 << 20;
 
-/// Most memory that merging takes, in bytes for each byte of a word. A byte is spelled with at most two bytes of text,
-/// and has a symbol (32 bytes), a queue entry (16, doubled by growth), and a token with its own text.
-const MERGE_BYTES_PER_BYTE: usize = 200;
-/// Memory of a vocabulary's tables, in bytes for each token and each merge, in addition to their texts: entries of hash
-/// maps (24 to 32 bytes, doubled by growth), lists of strings, and the allocator's overhead.
-const TABLE_BYTES: usize = 200;
-/// Memory of the compiled patterns that cut a text into words, and that find special tokens.
-const PATTERN_BYTES: usize = 8 << 20;
-/// The tables hold this many copies of each text at the same time.
-const TEXT_COPIES: usize = 4;
-
 /// The purpose of the memory, in errors.
 const WHAT: &str = "tokens and text";
 const VOCABULARY: &str = "the vocabulary";
@@ -55,18 +55,18 @@ const VOCABULARY: &str = "the vocabulary";
 /// Converts text to tokens and back. It may be shared by threads; see the module's notes.
 pub struct Tokenizer {
     vocabulary: Vocabulary,
-    splitter: Splitter,
-    bpe: BPE,
-    /// Whether each byte has a token.
-    has_byte: [bool; 256],
-    /// Control tokens by text. `bpe` has the other tokens.
-    control: HashMap<String, u32>,
+    algorithm: Algorithm,
+    /// The tokens that the algorithm doesn't have, by text: control tokens, and bytes.
+    others: HashMap<String, u32>,
     /// Finds control and user-defined tokens.
     all_special: Finder,
     /// Finds user-defined tokens.
     user_defined: Finder,
     adds_bos: bool,
-    adds_eos: bool,
+    /// The token that `add_special` appends.
+    appended: Option<u32>,
+    /// Whether encoding puts a space in front of a text, which decoding takes away.
+    adds_space: bool,
 }
 
 impl Tokenizer {
@@ -75,54 +75,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Unsupported`], with the name, for an unknown kind of tokenizer or pre-tokenizer; [`Error::Format`] for
     /// a vocabulary that is empty or contradicts itself: a token or a merge occurs twice, a merge refers to a token
-    /// that doesn't exist or is a control token, the number of types isn't that of tokens, or an id is outside the
-    /// vocabulary; [`Error::OutOfMemory`].
+    /// that doesn't exist or is a control token, the number of types or scores isn't that of tokens, a score is no
+    /// number, or an id is outside the vocabulary; [`Error::OutOfMemory`].
     pub fn new(source: TokenizerSource) -> Result<Self> {
-        if source.model != "gpt2" {
-            return Err(Error::Unsupported(format!(
-                "tokenizer {} (tokenizer.ggml.model); byte-level BPE (\"gpt2\") is the only supported kind",
-                quoted(&source.model)
-            )));
-        }
-        let _held = hold_tables(&source)?;
-        let splitter = Splitter::new(&source.pre)?;
-        let vocabulary = Vocabulary::new(&source)?;
-        let adds_bos = source.add_bos.unwrap_or(splitter.adds_bos && source.bos.is_some());
-        let adds_eos = source.add_eos.unwrap_or(false);
-        if adds_bos && source.bos.is_none() || adds_eos && source.eos.is_none() {
-            return Err(Error::format(
-                "tokenizer.ggml.add_bos_token or add_eos_token asks for a token that the file doesn't name",
-            ));
-        }
-        let of_kind = |wanted: &[Kind]| {
-            let ids = (0..vocabulary.len() as u32)
-                .filter(|&id| vocabulary.kind(id).is_some_and(|kind| wanted.contains(&kind)))
-                .filter(|&id| !source.tokens[id as usize].is_empty());
-            collected(ids.map(Ok), VOCABULARY)
-        };
-        let all_special = Finder::new(&source.tokens, of_kind(&[Kind::Control, Kind::UserDefined])?)?;
-        let user_defined = Finder::new(&source.tokens, of_kind(&[Kind::UserDefined])?)?;
-        let merges = merges(&source.merges)?;
-        let (ordinary, control) = by_text(source.tokens, &vocabulary)?;
-        let has_byte = bytes::CHARS.map(|char| ordinary.contains_key(char.encode_utf8(&mut [0; 4]) as &str));
-        let bpe = BPE::builder()
-            .vocab_and_merges(ordinary, merges)
-            .ignore_merges(splitter.whole_words)
-            .build()
-            .map_err(|error| {
-                Error::format(format!("tokenizer.ggml.merges: {}", quoted(&error.to_string())))
-            })?;
-        Ok(Self {
-            vocabulary,
-            splitter,
-            bpe,
-            has_byte,
-            control,
-            all_special,
-            user_defined,
-            adds_bos,
-            adds_eos,
-        })
+        kinds::build(source)
     }
 
     /// The tokenizer that a GGUF file's metadata describes.
@@ -148,22 +104,14 @@ impl Tokenizer {
                 text.len()
             )));
         }
-        // Few texts have more tokens; `push` and `merge` reserve the rest.
-        let mut ids = Vec::new();
-        reserve(&mut ids, text.len() / 4 + 2, WHAT)?;
-        ids.extend(self.added_bos().filter(|_| add_special));
+        let mut run = Run::new(self, text)?;
+        run.ids.extend(self.added_bos().filter(|_| add_special));
         let finder = if parse_special { &self.all_special } else { &self.user_defined };
-        let mut spelled = String::new();
-        finder.split(text, |piece| match piece {
-            Piece::Special(id) => push(&mut ids, id),
-            Piece::Text(text) => {
-                self.splitter.split(text, &mut |word| self.merge(word, &mut spelled, &mut ids))
-            }
-        })?;
-        if let Some(eos) = self.vocabulary.eos.filter(|_| add_special && self.adds_eos) {
-            push(&mut ids, eos)?;
+        finder.split(text, |piece| run.piece(piece))?;
+        if let Some(appended) = self.appended.filter(|_| add_special) {
+            push(&mut run.ids, appended)?;
         }
-        Ok(ids)
+        Ok(run.ids)
     }
 
     /// Tokens of a conversation that a chat template has rendered: control tokens are parsed. With `add_bos`, the tokens
@@ -191,32 +139,18 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Appends the tokens of one word; `spelled` is scratch memory.
-    fn merge(&self, word: &str, spelled: &mut String, ids: &mut Vec<u32>) -> Result<()> {
-        const LONG: usize = 1 << 12;
-        // `tokenizers` allocates infallibly: memory for a long word is held ready.
-        let _held = if word.len() > LONG { held(word.len() * MERGE_BYTES_PER_BYTE, WHAT)? } else { None };
-        // A byte without a token is dropped, but nothing is merged across it.
-        for part in word.as_bytes().split(|&byte| !self.has_byte[usize::from(byte)]) {
-            spelled.clear();
-            reserve_text(spelled, 2 * part.len(), WHAT)?;
-            bytes::spell(part, spelled);
-            let tokens =
-                self.bpe.tokenize(spelled).map_err(|error| Error::Internal(format!("merging: {error}")))?;
-            reserve(ids, tokens.len(), WHAT)?;
-            ids.extend(tokens.iter().map(|token| token.id));
-        }
-        Ok(())
-    }
-
     /// The text of the tokens; each sequence of bytes that isn't UTF-8 becomes U+FFFD. `skip_special` leaves out
-    /// control tokens.
+    /// control tokens. A space that encoding put in front of the text is left out.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an id outside the vocabulary; [`Error::OutOfMemory`].
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         let mut bytes = Vec::new();
         self.decode_bytes(ids, skip_special, &mut bytes)?;
+        let first = ids.iter().find(|&&id| !(skip_special && self.is_control(id)));
+        if self.adds_space && first.is_some_and(|&id| !self.is_control(id)) && bytes.first() == Some(&b' ') {
+            bytes.remove(0);
+        }
         String::from_utf8(bytes).or_else(|error| lossy(error.as_bytes()))
     }
 
@@ -247,7 +181,7 @@ impl Tokenizer {
 
     /// The token with this text; for an ordinary token, `text` is its byte-level spelling (`"Ġthe"`).
     pub fn id(&self, text: &str) -> Option<u32> {
-        self.control.get(text).copied().or_else(|| self.bpe.token_to_id(text))
+        self.others.get(text).copied().or_else(|| self.algorithm.id(text))
     }
 
     /// Number of tokens. Every id is below it.
@@ -324,93 +258,57 @@ fn lossy(bytes: &[u8]) -> Result<String> {
     Ok(text)
 }
 
-/// Holds memory ready for the tables of a vocabulary, which `tokenizers` builds with infallible allocations, and for the
-/// compiled patterns.
-fn hold_tables(source: &TokenizerSource) -> Result<Option<Hold>> {
-    let texts: usize = source.tokens.iter().chain(&source.merges).map(String::len).sum();
-    let entries = source.tokens.len() + source.merges.len();
-    let tables = texts.saturating_mul(TEXT_COPIES).saturating_add(entries.saturating_mul(TABLE_BYTES));
-    held(tables.saturating_add(PATTERN_BYTES), VOCABULARY)
+/// Memory that encoding works in.
+#[derive(Default)]
+struct Scratch {
+    text: String,
+    word: String,
+    bytes: Vec<u8>,
 }
 
-/// Ids by text, in two maps: ordinary and user-defined tokens, which merging may produce, and control tokens, which it
-/// must not produce. Tokens without text are in neither.
-fn by_text(tokens: Vec<String>, vocabulary: &Vocabulary) -> Result<(Vocab, HashMap<String, u32>)> {
-    let mut ordinary = Vocab::with_capacity(tokens.len());
-    let mut control = HashMap::new();
-    for (id, text) in (0_u32..).zip(tokens) {
-        if text.is_empty() {
-            continue;
+impl Scratch {
+    /// `text` with [`SPACE`] in place of spaces, and one more in front if asked for.
+    fn spaced(&mut self, text: &str, prefix: bool) -> Result<&str> {
+        let spaces = text.bytes().filter(|&byte| byte == b' ').count() + usize::from(prefix);
+        self.text.clear();
+        reserve_text(&mut self.text, text.len() + SPACE.len() * spaces, WHAT)?;
+        self.text.push_str(if prefix { SPACE } else { "" });
+        for (i, part) in text.split(' ').enumerate() {
+            self.text.push_str(if i > 0 { SPACE } else { "" });
+            self.text.push_str(part);
         }
-        let (first, other) = if vocabulary.kind(id) == Some(Kind::Control) {
-            (control.insert(text.clone(), id), ordinary.get(&text).copied())
-        } else {
-            (ordinary.insert(text.clone(), id), control.get(&text).copied())
-        };
-        if let Some(first) = first.or(other) {
-            return Err(Error::format(format!("tokens {first} and {id} are both {}", quoted(&text))));
-        }
+        Ok(&self.text)
     }
-    Ok((ordinary, control))
 }
 
-/// Merges as pairs, in order.
-fn merges(lines: &[String]) -> Result<Merges> {
-    let mut seen = HashSet::with_capacity(lines.len());
-    let pairs = lines.iter().enumerate().map(|(rank, line)| match line.split_once(' ') {
-        Some((left, right)) if !left.is_empty() && !right.is_empty() => {
-            if seen.insert(line.as_str()) {
-                Ok((copied_text(left, VOCABULARY)?, copied_text(right, VOCABULARY)?))
-            } else {
-                Err(Error::format(format!("merge {rank} occurs twice: {}", quoted(line))))
-            }
-        }
-        _ => Err(Error::format(format!("merge {rank} is no pair: {}", quoted(line)))),
-    });
-    collected(pairs, VOCABULARY)
-}
-
-/// A stretch of text, or a special token found in it.
-enum Piece<'t> {
-    Text(&'t str),
-    Special(u32),
-}
-
-/// Finds special tokens: the leftmost first, and of several at one place the longest.
-struct Finder {
-    /// `None` without tokens to find.
-    automaton: Option<AhoCorasick>,
-    /// Token of each pattern.
+/// One text on its way to tokens.
+struct Run<'t> {
+    tokenizer: &'t Tokenizer,
     ids: Vec<u32>,
+    scratch: Scratch,
+    /// Whether the next piece begins the text, or stands behind a special token.
+    begins: bool,
 }
 
-impl Finder {
-    fn new(tokens: &[String], ids: Vec<u32>) -> Result<Self> {
-        let texts = || ids.iter().map(|&id| tokens[id as usize].as_str());
-        if texts().map(str::len).sum::<usize>() > MAX_SPECIAL_BYTES {
-            return Err(Error::Unsupported(format!(
-                "special tokens with more than {MAX_SPECIAL_BYTES} bytes of text"
-            )));
-        }
-        let automaton = if ids.is_empty() {
-            None
-        } else {
-            let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts());
-            Some(built.map_err(|error| Error::format(format!("special tokens: {error}")))?)
-        };
-        Ok(Self { automaton, ids })
+impl<'t> Run<'t> {
+    fn new(tokenizer: &'t Tokenizer, text: &str) -> Result<Self> {
+        // Few texts have more tokens; `push` and the algorithms reserve the rest.
+        let mut ids = Vec::new();
+        reserve(&mut ids, text.len() / 4 + 2, WHAT)?;
+        Ok(Self { tokenizer, ids, scratch: Scratch::default(), begins: true })
     }
 
-    /// Calls `each` with the pieces of `text` in order.
-    fn split<'t>(&self, text: &'t str, mut each: impl FnMut(Piece<'t>) -> Result<()>) -> Result<()> {
-        let mut done = 0;
-        for found in self.automaton.iter().flat_map(|automaton| automaton.find_iter(text)) {
-            if done < found.start() {
-                each(Piece::Text(&text[done..found.start()]))?;
+    /// Appends the tokens of the next piece.
+    fn piece(&mut self, piece: Piece<'_>) -> Result<()> {
+        match piece {
+            Piece::Special(id) => {
+                self.begins = true;
+                push(&mut self.ids, id)
             }
-            each(Piece::Special(self.ids[found.pattern().as_usize()]))?;
-            done = found.end();
+            Piece::Text(text) => {
+                let begins = std::mem::replace(&mut self.begins, false);
+                self.tokenizer.algorithm.encode(text, begins, &mut self.scratch, &mut self.ids)
+            }
         }
-        if done < text.len() { each(Piece::Text(&text[done..])) } else { Ok(()) }
     }
 }

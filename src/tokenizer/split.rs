@@ -1,150 +1,65 @@
 //! Cuts text into words ("pre-tokenisation"); merging never crosses the boundary of a word. Each family of models has
-//! its own rules, named by `tokenizer.ggml.pre`, in the table below. Time is linear in the text, since the patterns run
-//! on a finite automaton. Such an automaton has no lookahead, so the one in published patterns, `\s+(?!\S)`, is a
-//! [`Spaces`] rule in addition to the pattern.
+//! its own rules, named by `tokenizer.ggml.pre` ([`super::families`]). Time is linear in the text, since the patterns run
+//! on a finite automaton. Such an automaton has no lookahead: what published patterns look ahead for is a [`Cut`].
 
+use super::families::{FAMILIES, Settings};
 use crate::error::{Error, Result, quoted};
 use regex::Regex;
 
-/// The effect of `\s+(?!\S)|\s+` without lookahead: a run of spaces before another character leaves its last space to
-/// the next word.
+/// What is done with the matches of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Spaces {
-    /// Matches stay as they are.
+pub(super) enum Cut {
+    /// Each is a piece.
     Whole,
-    /// Every run of spaces leaves its last space to the next word.
+    /// The same, but a run of spaces before another character leaves its last space to the next word. It has the effect
+    /// of `\s+(?!\S)|\s+`.
     LeaveOne,
     /// The same, except for a run that ends with a line break (`\s*[\r\n]+` precedes `\s+` in the pattern).
     LeaveOneOnLine,
+    /// As [`Cut::LeaveOneOnLine`], and runs of spaces are cut into 512, 256, 128 … 1 of them, the largest first.
+    Powers,
+    /// Each is digits, which are cut before every group of three, counted from the right.
+    BeforeThousands,
+    /// Each is digits, which are cut behind every group of three, counted from the right; text before the first group
+    /// stays with it.
+    BehindThousands,
 }
-
-/// One pass over the text: every match is a piece, and so is the text between matches.
-type Pass = (&'static str, Spaces);
-
-/// A family's rules.
-struct Family {
-    /// Values of `tokenizer.ggml.pre`.
-    names: &'static [&'static str],
-    /// Applied in order, each to the pieces of the pass before.
-    passes: &'static [Pass],
-    /// Whether a word that is a token becomes this token, regardless of merges.
-    whole_words: bool,
-    /// Whether `bos` goes in front if the file doesn't say.
-    adds_bos: bool,
-}
-
-/// GPT-2's words: contractions, letters, digits, other characters, each with at most one space in front.
-const GPT2: Pass = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+", Spaces::LeaveOne);
-/// Llama 3's words: contractions in any case, letters with any one mark in front, three digits at most, line breaks.
-const LLAMA3: Pass = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
-    Spaces::LeaveOneOnLine,
-);
-/// Qwen 2's words: Llama 3's, but single digits.
-const QWEN2: Pass = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
-    Spaces::LeaveOneOnLine,
-);
-/// Qwen 3.5's words: Qwen 2's, but combining marks stay with their letters.
-const QWEN35: Pass = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
-    Spaces::LeaveOneOnLine,
-);
-/// Single digits.
-const DIGIT: Pass = (r"\p{N}", Spaces::Whole);
-/// Three ASCII digits.
-const THREE_DIGITS: Pass = (r"[0-9][0-9][0-9]", Spaces::Whole);
-
-const FAMILIES: &[Family] = &[
-    Family {
-        names: &["default"],
-        passes: &[(r"[\p{P}$+<=>^~|]+", Spaces::Whole), GPT2, (r"\p{N}+", Spaces::Whole), THREE_DIGITS],
-        whole_words: false,
-        adds_bos: false,
-    },
-    Family {
-        names: &[
-            "gpt-2",
-            "phi-2",
-            "mpt",
-            "olmo",
-            "jais",
-            "trillion",
-            "mellum",
-            "modern-bert",
-            "exaone4",
-            "granite-docling",
-        ],
-        passes: &[GPT2],
-        whole_words: false,
-        adds_bos: false,
-    },
-    Family {
-        names: &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-            "mellum2",
-        ],
-        passes: &[DIGIT, GPT2],
-        whole_words: false,
-        adds_bos: false,
-    },
-    Family {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"],
-        passes: &[LLAMA3],
-        whole_words: true,
-        adds_bos: true,
-    },
-    Family { names: &["dbrx", "smaug-bpe"], passes: &[LLAMA3], whole_words: false, adds_bos: false },
-    Family {
-        names: &["qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "solar-open"],
-        passes: &[QWEN2],
-        whole_words: false,
-        adds_bos: false,
-    },
-    Family { names: &["qwen35"], passes: &[QWEN35], whole_words: false, adds_bos: false },
-    Family {
-        names: &["falcon"],
-        passes: &[(r"[\p{P}$+<=>^~|`]+", Spaces::Whole), GPT2, THREE_DIGITS],
-        whole_words: false,
-        adds_bos: false,
-    },
-];
 
 /// The compiled rules of one family.
 #[derive(Debug)]
 pub(super) struct Splitter {
-    passes: Vec<(Regex, Spaces)>,
-    /// See [`Family::whole_words`].
-    pub(super) whole_words: bool,
-    /// See [`Family::adds_bos`].
-    pub(super) adds_bos: bool,
+    passes: Vec<(Regex, Cut)>,
+    settings: Settings,
+}
+
+impl std::ops::Deref for Splitter {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
+    }
 }
 
 impl Splitter {
-    /// The rules with the name `pre`; an empty name means `"default"`.
+    /// The rules with the name `pre`; an empty name means `"default"`. With `or_default`, an unknown name does too.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a name that isn't in the table.
-    pub(super) fn new(pre: &str) -> Result<Self> {
+    pub(super) fn new(pre: &str, or_default: bool) -> Result<Self> {
         let name = if pre.is_empty() { "default" } else { pre };
-        let family = FAMILIES.iter().find(|family| family.names.contains(&name)).ok_or_else(|| {
+        let find = |name| FAMILIES.iter().find(|family| family.names.contains(&name));
+        let family = find(name).or_else(|| find("default").filter(|_| or_default)).ok_or_else(|| {
             Error::Unsupported(format!(
-                "pre-tokenizer {} (tokenizer.ggml.pre), so that only token ids can be given",
+                "pre-tokenizer {} (tokenizer.ggml.pre), so that only token ids can be given, unless the default is asked for",
                 quoted(name)
             ))
         })?;
         let passes = family
             .passes
             .iter()
-            .map(|&(pattern, spaces)| Ok((Regex::new(pattern).map_err(bad_pattern)?, spaces)))
+            .map(|&(pattern, cut)| Ok((Regex::new(pattern).map_err(bad_pattern)?, cut)))
             .collect::<Result<_>>()?;
-        Ok(Self { passes, whole_words: family.whole_words, adds_bos: family.adds_bos })
+        Ok(Self { passes, settings: family.settings })
     }
 
     /// Calls `word` with each word of `text`, in order; the words together are the text.
@@ -162,33 +77,76 @@ fn bad_pattern(error: regex::Error) -> Error {
 }
 
 fn split<'t>(
-    passes: &[(Regex, Spaces)],
+    passes: &[(Regex, Cut)],
     text: &'t str,
     word: &mut impl FnMut(&'t str) -> Result<()>,
 ) -> Result<()> {
-    let Some(((pattern, spaces), rest)) = passes.split_first() else {
+    let Some(((pattern, cut), rest)) = passes.split_first() else {
         return if text.is_empty() { Ok(()) } else { word(text) };
     };
     let mut done = 0;
     while let Some(found) = pattern.find_at(text, done) {
-        let end = found.end() - given_back(found.as_str(), found.end() < text.len(), *spaces);
-        split(rest, &text[done..found.start()], word)?;
-        split(rest, &text[found.start()..end], word)?;
-        done = end;
+        if *cut != Cut::BehindThousands {
+            split(rest, &text[done..found.start()], word)?;
+            done = found.start();
+        }
+        let end = found.end() - given_back(found.as_str(), found.end() < text.len(), *cut);
+        while done < end {
+            let next = match cut {
+                Cut::Whole | Cut::LeaveOne | Cut::LeaveOneOnLine => end,
+                Cut::Powers => done + power(&text[done..end]),
+                Cut::BeforeThousands => done + before_thousands(&text[done..end]),
+                Cut::BehindThousands if done <= found.start() => {
+                    found.start() + behind_thousands(&text[found.start()..end])
+                }
+                Cut::BehindThousands => done + bytes_of(&text[done..end], 3),
+            };
+            split(rest, &text[done..next], word)?;
+            done = next;
+        }
     }
     split(rest, &text[done..], word)
 }
 
 /// Bytes at the end of a match that belong to the next one. In all patterns, only runs of spaces end with a space, and
 /// they are as long as possible, so the character after one is no space.
-fn given_back(found: &str, followed: bool, spaces: Spaces) -> usize {
+fn given_back(found: &str, followed: bool, cut: Cut) -> usize {
     let Some(last) = found.chars().next_back() else { return 0 };
-    let leaves = match spaces {
-        Spaces::Whole => false,
-        Spaces::LeaveOne => last.is_whitespace(),
-        Spaces::LeaveOneOnLine => last.is_whitespace() && !matches!(last, '\r' | '\n'),
+    let leaves = match cut {
+        Cut::Whole | Cut::BeforeThousands | Cut::BehindThousands => false,
+        Cut::LeaveOne => last.is_whitespace(),
+        Cut::LeaveOneOnLine | Cut::Powers => last.is_whitespace() && !matches!(last, '\r' | '\n'),
     };
     if leaves && followed && found.len() > last.len_utf8() { last.len_utf8() } else { 0 }
+}
+
+/// Bytes of the first `count` characters.
+fn bytes_of(text: &str, count: usize) -> usize {
+    text.char_indices().nth(count).map_or(text.len(), |(at, _)| at)
+}
+
+/// Bytes of the first piece of a match: of a run of spaces on a line a power of two of them, of anything else all.
+fn power(found: &str) -> usize {
+    let on_line = |char: char| char.is_whitespace() && !matches!(char, '\r' | '\n');
+    if !found.chars().next_back().is_some_and(on_line) {
+        return found.len();
+    }
+    let spaces = found.chars().take(512).count();
+    bytes_of(found, 1 << spaces.ilog2())
+}
+
+/// Bytes of ASCII digits before the first group of three that is a piece.
+fn before_thousands(digits: &str) -> usize {
+    match digits.len() {
+        // The first piece has less than three digits only if the number of all isn't a multiple of three.
+        length if length > 3 => (length - 1) % 3 + 1,
+        length => length,
+    }
+}
+
+/// Bytes of the first piece of digits: one to three, so that three are left for each of the others.
+fn behind_thousands(digits: &str) -> usize {
+    bytes_of(digits, (digits.chars().count() + 2) % 3 + 1)
 }
 
 #[cfg(test)]
@@ -198,7 +156,7 @@ mod tests {
 
     fn words<'t>(pre: &str, text: &'t str) -> Vec<&'t str> {
         let mut words = Vec::new();
-        Splitter::new(pre)
+        Splitter::new(pre, false)
             .unwrap()
             .split(text, &mut |word| {
                 words.push(word);
@@ -246,6 +204,23 @@ mod tests {
     }
 
     #[test]
+    fn groups_of_three_digits_are_counted_from_the_right() {
+        assert_eq!(words("superbpe", "x 1234567,123"), ["x ", "1", "234", "567", ",", "123"]);
+        assert_eq!(words("superbpe", "12 1"), ["12", " ", "1"]);
+        assert_eq!(words("tiny_aya", "x1234567"), ["x", "1", "234", "567"]);
+        assert_eq!(words("afmoe", "123456"), ["123", "456"]);
+    }
+
+    #[test]
+    fn jais_cuts_spaces_by_powers_of_two() {
+        let text = format!("a{}b", " ".repeat(1 + 512 + 8 + 2));
+        let lengths: Vec<usize> = words("jais-2", &text).iter().map(|word| word.len()).collect();
+        assert_eq!(lengths, [1, 512, 8, 2, 2]);
+        assert_eq!(words("jais-2", "a   "), ["a", "  ", " "]);
+        assert_eq!(words("jais-2", "a  \n  b"), ["a", "  \n", " ", " b"]);
+    }
+
+    #[test]
     fn words_together_are_the_text() {
         let text = "Zwölf  Boxkämpfer\u{a0}jagen\r\n\t Viktor 1,234.5 ´`^ 😀e\u{301} 漢字\u{2028}  ";
         for family in FAMILIES {
@@ -271,10 +246,19 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_unsupported_and_named() {
-        let error = Splitter::new("martian").unwrap_err();
+        let error = Splitter::new("martian", false).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "not supported: pre-tokenizer \"martian\" (tokenizer.ggml.pre), so that only token ids can be given"
+            "not supported: pre-tokenizer \"martian\" (tokenizer.ggml.pre), so that only token ids can be given, unless \
+             the default is asked for"
         );
+        let default = Splitter::new("martian", true).unwrap();
+        let mut words = Vec::new();
+        let collect = &mut |word| {
+            words.push(word);
+            Ok(())
+        };
+        default.split("a, 1", collect).unwrap();
+        assert_eq!(words, ["a", ",", " ", "1"]);
     }
 }

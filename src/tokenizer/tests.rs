@@ -228,8 +228,9 @@ proptest! {
 #[test]
 fn contradictions_are_refused_by_name() {
     assert_eq!(
-        refused(|source| source.model = "llama".into()),
-        "not supported: tokenizer \"llama\" (tokenizer.ggml.model); byte-level BPE (\"gpt2\") is the only supported kind"
+        refused(|source| source.model = "rwkv".into()),
+        "not supported: tokenizer \"rwkv\" (tokenizer.ggml.model), so that only token ids can be given; \"gpt2\", \
+         \"gemma4\", \"llama\", \"t5\" and \"bert\" are the known kinds"
     );
     assert!(refused(|source| source.pre = "martian".into()).contains("martian"));
     assert_eq!(

@@ -1,9 +1,10 @@
 //! The checked vocabulary: the bytes of all tokens in one buffer, the kind of each token, and the tokens with a role.
-//! The text of an ordinary token is byte-level spelling, which is converted to bytes here; the text of a special token
-//! is its bytes.
+//! The text of an ordinary token is spelled byte by byte or with U+2581 for spaces, which is undone here; the text of a
+//! special token is its bytes.
 
 use super::VOCABULARY;
 use super::bytes::byte_of;
+use super::sentencepiece::SPACE;
 use super::source::TokenizerSource;
 use crate::memory::reserve::{reserve, with_room};
 use crate::{Error, Result};
@@ -11,12 +12,23 @@ use crate::{Error, Result};
 /// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A piece of text. GGUF's "unused", "byte" and undefined types count as normal in byte-level BPE.
+    /// A piece of text. GGUF's "unused" and undefined types count as normal.
     Normal,
     /// A token that steers the model and isn't text. It is only found in text on request.
     Control,
     /// A piece of text that is always found as a whole, regardless of merges.
     UserDefined,
+    /// One byte, spelled `<0x0A>`, for text without other tokens.
+    Byte,
+}
+
+/// How the texts of ordinary tokens are spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// A character for each byte, as in GPT-2.
+    Bytes,
+    /// As they are, but with U+2581 for spaces.
+    Spaced,
 }
 
 impl Kind {
@@ -25,6 +37,7 @@ impl Kind {
         match number {
             2 | 3 => Self::Control,
             4 => Self::UserDefined,
+            6 => Self::Byte,
             _ => Self::Normal,
         }
     }
@@ -52,6 +65,9 @@ const END_TEXTS: &[&str] = &[
     "<|end_of_text|>",
     "<end_of_utterance>",
     "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "[e~[",
     "<｜end▁of▁sentence｜>",
 ];
 
@@ -84,12 +100,12 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Checks the tokens, their types, and the ids with a role.
+    /// Checks the tokens, their types and scores, and the ids with a role.
     ///
     /// # Errors
-    /// [`Error::Format`] for an empty or oversized vocabulary, a number of types that isn't that of tokens, and ids
-    /// outside the vocabulary; [`Error::OutOfMemory`].
-    pub(super) fn new(source: &TokenizerSource) -> Result<Self> {
+    /// [`Error::Format`] for an empty or oversized vocabulary, a number of types or scores that isn't that of tokens, a
+    /// score that is no number, and ids outside the vocabulary; [`Error::OutOfMemory`].
+    pub(super) fn new(source: &TokenizerSource, spelling: Spelling) -> Result<Self> {
         let n_tokens = source.tokens.len();
         if n_tokens == 0 {
             return Err(Error::format("the vocabulary is empty (tokenizer.ggml.tokens)"));
@@ -100,18 +116,33 @@ impl Vocabulary {
                 source.token_types.len()
             )));
         }
-        for (name, id) in [("bos", source.bos), ("eos", source.eos), ("eot", source.eot), ("eom", source.eom)]
-        {
+        if !source.scores.is_empty() && source.scores.len() != n_tokens {
+            return Err(Error::format(format!(
+                "{} scores for {n_tokens} tokens (tokenizer.ggml.scores)",
+                source.scores.len()
+            )));
+        }
+        if let Some(id) = source.scores.iter().position(|score| score.is_nan()) {
+            return Err(Error::format(format!(
+                "the score of token {id} is no number (tokenizer.ggml.scores)"
+            )));
+        }
+        for (name, id) in source.roles() {
             if let Some(id) = id.filter(|&id| id as usize >= n_tokens) {
                 return Err(Error::format(format!("{name} token {id} of a vocabulary of {n_tokens}")));
             }
         }
-        let (offsets, bytes) = arena(source)?;
+        let (offsets, bytes) = arena(source, spelling)?;
         let mut kinds = with_room(n_tokens, VOCABULARY)?;
         kinds.extend((0..n_tokens).map(|id| kind(source, id)));
         let mut ends = well_known_ends(source)?;
         for &id in &ends {
             kinds[id as usize] = Kind::Control;
+        }
+        let has = |wanted: &str| ends.iter().any(|&id| source.tokens[id as usize] == wanted);
+        // gpt-oss and Solar end a message within an answer with `<|end|>`.
+        if has("<|call|>") && has("<|return|>") || has("<|calls|>") && has("<|flush|>") {
+            ends.retain(|&id| source.tokens[id as usize] != "<|end|>");
         }
         reserve(&mut ends, 3, VOCABULARY)?;
         ends.extend([source.eos, source.eot, source.eom].into_iter().flatten());
@@ -145,15 +176,26 @@ fn kind(source: &TokenizerSource, id: usize) -> Kind {
 
 /// Ids of the tokens that end a generation because of their text.
 fn well_known_ends(source: &TokenizerSource) -> Result<Vec<u32>> {
-    let texts = END_TEXTS.iter().chain(SEPARATOR_TEXTS);
-    let is_merged = |text: &str| source.merges.iter().any(|merge| makes(merge, text));
-    let texts: Vec<&str> = texts.copied().filter(|text| !is_merged(text)).collect();
+    let known = |text: &str| END_TEXTS.iter().chain(SEPARATOR_TEXTS).any(|&end| end == text);
     let mut ids = Vec::new();
-    for (id, _) in (0..).zip(&source.tokens).filter(|(_, text)| texts.contains(&text.as_str())) {
-        reserve(&mut ids, 1, VOCABULARY)?;
-        ids.push(id);
+    for (id, text) in source.tokens.iter().enumerate().filter(|(_, text)| known(text)) {
+        if !is_text(source, id, text) {
+            reserve(&mut ids, 1, VOCABULARY)?;
+            ids.push(id as u32);
+        }
     }
     Ok(ids)
+}
+
+/// Whether encoding makes this token of plain text.
+fn is_text(source: &TokenizerSource, id: usize, text: &str) -> bool {
+    let is_token = |part: &str| source.tokens.iter().any(|token| token == part);
+    match source.model.as_str() {
+        "gpt2" | "gemma4" => source.merges.iter().any(|merge| makes(merge, text)),
+        _ if kind(source, id) != Kind::Normal => false,
+        "llama" => text.char_indices().skip(1).any(|(at, _)| is_token(&text[..at]) && is_token(&text[at..])),
+        _ => true,
+    }
 }
 
 /// Whether a merge `"left right"` produces the token `text`.
@@ -163,7 +205,7 @@ fn makes(merge: &str, text: &str) -> bool {
 }
 
 /// The bytes of all tokens, one after the other, and the offset of each.
-fn arena(source: &TokenizerSource) -> Result<(Vec<u32>, Vec<u8>)> {
+fn arena(source: &TokenizerSource, spelling: Spelling) -> Result<(Vec<u32>, Vec<u8>)> {
     let spelled: usize = source.tokens.iter().map(String::len).sum();
     if u32::try_from(spelled).is_err() || u32::try_from(source.tokens.len()).is_err() {
         return Err(Error::format("the vocabulary's texts exceed 4 GiB (tokenizer.ggml.tokens)"));
@@ -173,13 +215,32 @@ fn arena(source: &TokenizerSource) -> Result<(Vec<u32>, Vec<u8>)> {
     for (id, text) in source.tokens.iter().enumerate() {
         offsets.push(bytes.len() as u32);
         let start = bytes.len();
-        let unspelled = kind(source, id) == Kind::Normal
-            && text.chars().all(|char| byte_of(char).map(|byte| bytes.push(byte)).is_some());
-        if !unspelled {
-            bytes.truncate(start);
-            bytes.extend_from_slice(text.as_bytes());
+        match (spelling, kind(source, id)) {
+            (_, Kind::Control | Kind::UserDefined) => bytes.extend_from_slice(text.as_bytes()),
+            (Spelling::Spaced, Kind::Byte) => match byte_named(text) {
+                Some(byte) => bytes.push(byte),
+                None => bytes.extend_from_slice(text.as_bytes()),
+            },
+            (Spelling::Spaced, Kind::Normal) => {
+                for (i, part) in text.split(SPACE).enumerate() {
+                    bytes.extend_from_slice(if i > 0 { b" " } else { b"" });
+                    bytes.extend_from_slice(part.as_bytes());
+                }
+            }
+            (Spelling::Bytes, Kind::Normal | Kind::Byte) => {
+                if !text.chars().all(|char| byte_of(char).map(|byte| bytes.push(byte)).is_some()) {
+                    bytes.truncate(start);
+                    bytes.extend_from_slice(text.as_bytes());
+                }
+            }
         }
     }
     offsets.push(bytes.len() as u32);
     Ok((offsets, bytes))
+}
+
+/// The byte that a text such as `<0x0A>` names.
+pub(super) fn byte_named(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
+    u8::from_str_radix(digits, 16).ok()
 }

@@ -4,6 +4,8 @@
 mod common;
 
 #[cfg(feature = "models")]
+mod bad_data;
+#[cfg(feature = "models")]
 mod bad_files;
 mod gguf_bad;
 #[cfg(feature = "models")]

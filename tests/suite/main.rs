@@ -34,6 +34,8 @@ mod plans;
 mod tiny_models;
 #[cfg(feature = "models")]
 mod tokenizer;
+#[cfg(feature = "models")]
+mod vocabularies;
 
 #[cfg(feature = "capi")]
 mod c_abi;

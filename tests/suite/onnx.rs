@@ -5,7 +5,7 @@
 use crate::onnx_format::{Attribute, Case, Data, Tensor};
 use smallmind::isa::IsaId;
 use smallmind::kernels::KernelSet;
-use smallmind::kernels::attention::{AttentionArgs, HeadTiles, TILE};
+use smallmind::kernels::attention::{AttentionArgs, HeadTiles, ScoreArgs, TILE};
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right};
 use smallmind::kernels::rope::{Angles, Pairing};
 use smallmind::kernels::rows::{Affine, Norm, Weighing};
@@ -431,15 +431,17 @@ fn attention(kernels: &KernelSet, case: &Case) -> Vec<Option<Outcome>> {
         shown.extend_from_slice(
             [&raw, &biased, &capped, &scores][case.int("qk_matmul_output_mode", 0) as usize],
         );
-        let plain = softcap.is_none() && case.optional(3).is_none() && case.optional(6).is_none();
+        let unmasked = case.optional(3).is_none() && case.optional(6).is_none();
+        let causal = case.int("is_causal", 0) != 0;
+        // ONNX caps a score after its mask, which hides nothing then; the kernel caps it before.
+        let plain = unmasked && !(causal && softcap.is_some());
         if plain && k.head == v.head {
             let start = case.optional(4).map_or(0, |past| past.dims[2]);
             let limits: Vec<u32> = (0..q.tokens)
-                .map(|t| {
-                    if case.int("is_causal", 0) != 0 { start + t + 1 } else { k.tokens }.min(k.tokens) as u32
-                })
+                .map(|t| if causal { start + t + 1 } else { k.tokens }.min(k.tokens) as u32)
                 .collect();
-            let fused = fused_attention(kernels, q.of(b, h), k.of(b, group), v.of(b, group), scale, &limits);
+            let operands = [q.of(b, h), k.of(b, group), v.of(b, group)];
+            let fused = fused_attention(kernels, operands, (scale, softcap), &limits);
             let bound = weighed_bound(largest_score, k.tokens, q.head);
             for (a, b) in fused.iter().zip(&out) {
                 assert!(
@@ -464,10 +466,8 @@ fn weighed_bound(largest_score: f64, keys: usize, head: usize) -> f64 {
 /// One head's attention by the kernel that does it all.
 fn fused_attention(
     kernels: &KernelSet,
-    q: Operand,
-    k: Operand,
-    v: Operand,
-    scale: f32,
+    [q, k, v]: [Operand; 3],
+    (scale, softcap): (f32, Option<f32>),
     limits: &[u32],
 ) -> Vec<f32> {
     let kernel = &kernels.attention().f32;
@@ -491,6 +491,7 @@ fn fused_attention(
         v: HeadTiles { first: values.as_mut_ptr(), stride: layout.value_tile(), table: std::ptr::null() },
         limits: limits.as_ptr(),
         starts: std::ptr::null(),
+        scores: ScoreArgs { soft_cap: softcap.unwrap_or(0.0), ..ScoreArgs::NONE },
         out: out.as_mut_ptr(),
         out_token_stride: q.cols,
         out_head_stride: q.cols,

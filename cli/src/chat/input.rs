@@ -1,11 +1,16 @@
 //! Where a chat's lines come from: a line editor where a person types at a terminal, else plain lines of standard
 //! input.
 
+use std::borrow::Cow;
 use std::io::{BufRead, ErrorKind, IsTerminal, Read};
 
+use rustyline::completion::Completer;
 use rustyline::error::{ReadlineError, Signal};
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
-use rustyline::{Cmd, Config, Editor, KeyCode, KeyEvent, Modifiers};
+use rustyline::validate::Validator;
+use rustyline::{Cmd, Config, Editor, Helper, KeyCode, KeyEvent, Modifiers};
 use smallmind::tokenizer::MAX_TEXT_BYTES;
 use smallmind::{Error, Result};
 
@@ -29,7 +34,7 @@ pub enum Next {
 
 /// The source of lines.
 pub enum Input {
-    Editor(Box<Editor<(), MemHistory>>, Option<History>),
+    Editor(Box<Editor<Echo, MemHistory>>, Option<History>),
     Lines {
         /// Whether a person types them.
         prompting: bool,
@@ -115,15 +120,64 @@ impl Input {
     }
 }
 
+/// The echo of a line that is edited: control characters, as a pasted text may have them, are in the line and not on the
+/// terminal.
+pub struct Echo;
+
+impl Helper for Echo {}
+
+impl Validator for Echo {}
+
+impl Completer for Echo {
+    type Candidate = String;
+}
+
+impl Hinter for Echo {
+    type Hint = String;
+}
+
+impl Highlighter for Echo {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        visible(line)
+    }
+
+    fn highlight_char(&self, line: &str, _: usize, _: CmdKind) -> bool {
+        line.chars().any(is_hidden)
+    }
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t')
+}
+
+/// The line without control characters and without the sequences that ESC begins, to which the editor gives no width
+/// either.
+fn visible(line: &str) -> Cow<'_, str> {
+    if !line.contains(is_hidden) {
+        return line.into();
+    }
+    let mut shown = String::with_capacity(line.len());
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        if c != '\x1b' {
+            shown.extend((!is_hidden(c)).then_some(c));
+        } else if chars.next() == Some('[') {
+            chars.find(|c| !matches!(c, '0'..='9' | ';'));
+        }
+    }
+    shown.into()
+}
+
 /// Terminals that know no control sequences.
 fn is_plain_terminal() -> bool {
     std::env::var("TERM").is_ok_and(|term| ["dumb", "cons25", "emacs"].contains(&term.as_str()))
 }
 
-fn editor(history: Option<&History>) -> rustyline::Result<Editor<(), MemHistory>> {
+fn editor(history: Option<&History>) -> rustyline::Result<Editor<Echo, MemHistory>> {
     let config = Config::builder().max_history_size(history::MAX_ENTRIES)?.history_ignore_dups(true)?.build();
     let memory = MemHistory::with_config(&config);
     let mut editor = Editor::with_history(config, memory)?;
+    editor.set_helper(Some(Echo));
     for entry in history.map(History::entries).unwrap_or_default() {
         editor.add_history_entry(entry)?;
     }
@@ -131,7 +185,7 @@ fn editor(history: Option<&History>) -> rustyline::Result<Editor<(), MemHistory>
     Ok(editor)
 }
 
-fn edited(editor: &mut Editor<(), MemHistory>, prompt: &str) -> Result<Next> {
+fn edited(editor: &mut Editor<Echo, MemHistory>, prompt: &str) -> Result<Next> {
     loop {
         return match editor.readline(prompt) {
             Ok(line) => Ok(Next::Line(line)),
@@ -176,4 +230,24 @@ fn plain() -> Result<Next> {
         Ok(line) => Next::Line(line),
         Err(_) => Next::Bad(Error::invalid("standard input: a line that is not UTF-8, which is left out")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pasted_text_has_no_power_over_the_terminal() {
+        for (line, shown) in [
+            ("naïve 漢字\n\ttab", "naïve 漢字\n\ttab"),
+            ("a\x1b[2Jb\x1b[31;1mc", "abc"),
+            ("a\x1b]0;title\x07b", "a0;titleb"),
+            ("a\x1bcb\x1b", "ab"),
+            ("\x08\r\0\x7f\u{9b}2J", "2J"),
+            ("a\x1b[\x1bb", "ab"),
+        ] {
+            assert_eq!(visible(line), shown, "{line:?}");
+            assert_eq!(matches!(visible(line), Cow::Borrowed(_)), line == shown);
+        }
+    }
 }

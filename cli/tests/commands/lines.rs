@@ -16,6 +16,8 @@ fn suggestions_are_kept() {
             "'--promt' found; a similar argument exists: '--prompt' (see",
         ),
         (&["generat"], 2, "'generat'; a similar subcommand exists: 'generate'"),
+        (&["baseline", "save", "../x"], 2, "../x"),
+        (&["baseline", "delete", ".x"], 2, ".x"),
         (&["baseline", "save", "x", "--mode", "dep"], 2, "'dep' for '--mode <MODE>'"),
         (&["baseline", "save", "x", "--mode", "dep"], 2, "; a similar value exists: 'deep'"),
         (&["info", &model.replace("nobos.", "nobs.")], 1, "did you mean '"),

@@ -17,11 +17,13 @@ const CONVERTED: &str =
 const ARCHIVES: &[Kind] = &[
     (b"\x1f\x8b", "a gzip file"),
     (b"PK\x03\x04", "a zip archive"),
+    (b"PK\x05\x06", "an empty zip archive"),
     (b"BZh", "a bzip2 file"),
     (b"\xfd7zXZ\0", "an xz file"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"\x04\x22\x4d\x18", "an LZ4 file"),
 ];
 
 const MODELS: &[Kind] = &[
@@ -33,6 +35,30 @@ const MODELS: &[Kind] = &[
     (b"\x80\x05", "a Python pickle (a PyTorch file, as a rule)"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (of Keras, as a rule)"),
     (b"\x93NUMPY", "a NumPy array"),
+];
+
+/// Files that hold no model.
+const OTHERS: &[Kind] = &[
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"RIFF", "a picture, sound or film (RIFF)"),
+    (b"%PDF-", "a PDF document"),
+    (b"\x7fELF", "a program or a library (ELF)"),
+    (b"\xcf\xfa\xed\xfe", "a program or a library (Mach-O)"),
+    (b"MZ", "a program or a library of Windows"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"PAR1", "a Parquet table"),
+    (b"ARROW1\0\0", "an Arrow table"),
+];
+
+/// Names of a zip archive's first files that tell a kind of model.
+const ZIPPED: &[Kind] = &[
+    (b"data.pkl", "a PyTorch file"),
+    (b".npy", "a NumPy archive (npz)"),
+    (b"model.weights.h5", "a Keras file"),
+    (b"metadata.json", "a Keras file"),
+    (b"config.json", "a Keras file"),
 ];
 
 /// Magic numbers of llama.cpp before GGUF, in the byte order of the file.
@@ -76,8 +102,11 @@ fn known(head: &[u8], len: u64) -> Option<String> {
     if head.starts_with(b"version https://git-lfs") {
         return Some("a Git LFS pointer, not the model itself, which `git lfs pull` fetches".into());
     }
-    if head.starts_with(b"PK\x03\x04") && head.windows(8).any(|bytes| bytes == b"data.pkl") {
-        return model("a PyTorch file");
+    if head.starts_with(b"PK\x03\x04") {
+        let has = |name: &[u8]| head.windows(name.len()).any(|bytes| bytes == name);
+        if let Some((_, name)) = ZIPPED.iter().find(|(file, _)| has(file)) {
+            return model(name);
+        }
     }
     if let Some(name) = of(ARCHIVES) {
         return Some(format!("{name}; unpack it first"));
@@ -87,6 +116,9 @@ fn known(head: &[u8], len: u64) -> Option<String> {
     }
     if let Some(name) = of(MODELS) {
         return model(name);
+    }
+    if let Some(name) = of(OTHERS) {
+        return Some(format!("{name}, not a model"));
     }
     if let Some(name) = of(OLD) {
         return Some(format!(
@@ -148,4 +180,34 @@ fn text(head: &[u8]) -> Option<&str> {
     let printable = |char: char| !char.is_control() || matches!(char, '\n' | '\r' | '\t');
     let is_text = valid.len() >= 8 && valid.chars().all(printable);
     is_text.then(|| valid.char_indices().nth(SHOWN).map_or(valid, |(cut, _)| &valid[..cut]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_named() {
+        let zip = |name: &str| [b"PK\x03\x04\x14\0\0\0\0\0".as_slice(), name.as_bytes(), b"\0\x01"].concat();
+        for (head, name) in [
+            (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), "a PNG picture, not a model"),
+            (b"\xff\xd8\xff\xe0\0\x10JFIF".to_vec(), "a JPEG picture, not a model"),
+            (b"%PDF-1.7\n%\xe2\xe3".to_vec(), "a PDF document, not a model"),
+            (b"\x7fELF\x02\x01\x01\0".to_vec(), "a program or a library (ELF), not a model"),
+            (b"PAR1\x15\x04".to_vec(), "a Parquet table, not a model"),
+            (zip("arr_0.npy"), "a NumPy archive (npz); only GGUF is read"),
+            (zip("metadata.json"), "a Keras file; only GGUF is read"),
+            (zip("archive/data.pkl"), "a PyTorch file; only GGUF is read"),
+            (zip("notes.txt"), "a zip archive; unpack it first"),
+            (b"PK\x05\x06\0\0\0\0".to_vec(), "an empty zip archive"),
+            (b"\x89HDF\r\n\x1a\n".to_vec(), "an HDF5 file (of Keras, as a rule); only GGUF is read"),
+        ] {
+            match error(&head, head.len() as u64) {
+                Error::Unsupported(text) => assert!(text.starts_with(name), "{text}"),
+                other => panic!("{name}: {other}"),
+            }
+        }
+        // No kind of file, though it has a name of one in it.
+        assert!(matches!(error(b"\x01\x02arr_0.npy", 11), Error::Format(_)));
+    }
 }

@@ -38,7 +38,19 @@
 //!   two for the mask, two for the difference from the largest score. Four: two to scale sums down in each tile,
 //!   three to join each part of two tiles.)
 //! - A NaN in a query, in a key that it sees or in their mask makes all of its row NaN, and so does a score of ∞.
+//! - [`ScoreOptions`] change the scores of models that have them. A soft-cap replaces each scaled score by
+//!   cap · tanh(score / cap), so that one of ±∞ becomes ±cap; then −slope · |i − j| is added for a query at position i
+//!   and a key at position j (distances above 2²⁴ are rounded), and then the mask. A sink joins a row's weights as one
+//!   more score once the row has met all its keys and its parts are joined; a row that sees no key still gets zeros.
+//!   Each of these is a pass of its own over scores or sums: a call without it has the same bits and speed as if there
+//!   were no such option, and a sink of −∞ or a slope of 0 changes no bit. The errors above hold with twenty in place
+//!   of eight where there is a soft-cap, with slope · |i − j| added to |mask|, and with |sink| where that is more than
+//!   the sum; a sink adds four to the sixteen. (Twelve: eight for the cap, its inverse and the products with them, and
+//!   four for tanh, whose slope is at most 1.)
 
+mod adjust;
+#[cfg(test)]
+mod adjust_tests;
 mod cache;
 mod layout;
 mod pack;
@@ -61,6 +73,8 @@ use super::levels::{self, At, LEVELS};
 use super::table::{self, Entry};
 use crate::error::{Error, Result};
 use crate::isa::{Isa, IsaId};
+use adjust::{Cap, Sink, Slope};
+pub use adjust::{SOFT_CAPS, ScoreArgs, ScoreOptions};
 use cache::{Put, PutKeys, PutValues, Widen, WidenKeys, WidenValues};
 pub use layout::Layout;
 use pack::{Pack, PackKeys, PackValues};
@@ -146,6 +160,8 @@ pub struct AttentionArgs {
     pub limits: *const u32,
     /// The first position that each token sees (a sliding window): `tokens` of them, or null for 0.
     pub starts: *const u32,
+    /// Further changes to the scores; usually [`ScoreArgs::NONE`].
+    pub scores: ScoreArgs,
     /// Prefetches keys and values, which gains time where they lie beyond L2 and few rows share them, and costs time
     /// where they lie in L2.
     pub ahead: bool,
@@ -171,8 +187,11 @@ pub struct Kernel {
     direct: &'static Tiles,
     gather: Step<Gather>,
     clear: Step<Clear>,
+    cap: Step<Cap>,
+    slope: Step<Slope>,
     weigh: Step<Weigh>,
     join: Step<Join>,
+    sink: Step<Sink>,
     scatter: Step<Scatter>,
     pack_keys: Step<Pack>,
     pack_values: Step<Pack>,
@@ -239,8 +258,11 @@ impl Kernel {
             direct: const { &Tiles::of::<I, S>() },
             gather: Step::of::<I, Steps>(),
             clear: Step::of::<I, Steps>(),
+            cap: Step::of::<I, Steps>(),
+            slope: Step::of::<I, Steps>(),
             weigh: Step::of::<I, Steps>(),
             join: Step::of::<I, Steps>(),
+            sink: Step::of::<I, Steps>(),
             scatter: Step::of::<I, Steps>(),
             pack_keys: Step::of::<I, PackKeys>(),
             pack_values: Step::of::<I, PackValues>(),
@@ -342,7 +364,7 @@ impl Kernel {
     /// Computes the result; see the module's contract and [`AttentionArgs`].
     ///
     /// # Safety
-    /// All memory that `args` names is there: the rows of Q and out, limits and starts, the
+    /// All memory that `args` names is there: the rows of Q and out, limits and starts, slopes and sinks, the
     /// scratch memory, and of keys and values the whole tiles from the first to the last of which any token sees
     /// something, with their entries of the table. The result overlaps nothing else but Q, and Q only row on row.
     #[doc(hidden)]
@@ -398,6 +420,7 @@ impl AttentionArgs {
             rows: self.tokens * heads,
             head_dim: self.head_dim,
             scale: self.scale,
+            scores: self.scores,
             sight: Sight::Listed { limits: self.limits, starts: self.starts },
             source: Source::Cache { keys: self.k, values: self.v },
             ahead: self.ahead,

@@ -72,6 +72,7 @@ impl Sights {
             causal: false,
             window: None,
             mask: Some(&head.repeat(case.heads)),
+            scores: case.scores,
         };
         reference::attention(&case.q, &case.k, &case.v, &shape)
     }

@@ -12,6 +12,7 @@
 //!
 //! No cut but that into parts changes a bit of the result.
 
+use super::adjust::{Cap, ScoreArgs, ScoreRows, Sink, Slope};
 use super::cache::Widen;
 use super::layout::RUN;
 use super::pack::Pack;
@@ -75,6 +76,8 @@ pub(super) struct Call {
     pub head_dim: usize,
     /// Factor on the scores.
     pub scale: f32,
+    /// Further changes to the scores.
+    pub scores: ScoreArgs,
     pub sight: Sight,
     pub source: Source,
     /// Prefetches a cache's keys and values.
@@ -234,7 +237,16 @@ pub(super) unsafe fn join_parts(kernel: &Kernel, call: &Call, parts: *mut f32, c
         let Some(part) = part else { return };
         kernel.join.run(&Join { part, total, count: rows });
     }
-    kernel.scatter.run(&Scatter { target: call.result, first: 0, count: rows, head_dim, state: total });
+    finish(kernel, call, 0, rows, total);
+}
+
+/// Writes some rows of the result from their state over all keys.
+fn finish(kernel: &Kernel, call: &Call, first: usize, count: usize, state: State) {
+    let &Call { result: target, head_dim, scores: ScoreArgs { sinks, .. }, .. } = call;
+    if !sinks.is_null() {
+        kernel.sink.run(&Sink { first, heads: target.heads, count, sinks, state });
+    }
+    kernel.scatter.run(&Scatter { target, first, count, head_dim, state });
 }
 
 impl<'a> Pass<'a> {
@@ -278,13 +290,7 @@ impl Pass<'_> {
                 kernel.join.run(&Join { part, total, count });
             }
         }
-        kernel.scatter.run(&Scatter {
-            target: call.result,
-            first,
-            count,
-            head_dim: call.head_dim,
-            state: total,
-        });
+        finish(kernel, call, first, count, total);
     }
 
     /// Fetches the queries of some rows, and returns the keys that any of them sees.
@@ -475,9 +481,24 @@ impl Pass<'_> {
         }
     }
 
+    /// Changes the scores of a block before its mask.
+    fn adjust(&self, tile: &Tile, first: usize, block: &Block) {
+        let ScoreArgs { soft_cap, slopes, position, .. } = self.call.scores;
+        let Span { start, end } = block.columns;
+        let at = ScoreRows { scores: block.scores, rows: block.rows, columns: start..end };
+        if soft_cap > 0.0 {
+            self.kernel.cap.run(&Cap { at: at.clone(), soft_cap });
+        }
+        if !slopes.is_null() {
+            let (first, heads) = (first + block.first, self.call.queries.heads);
+            self.kernel.slope.run(&Slope { at, tile: tile.first, first, heads, slopes, position });
+        }
+    }
+
     /// Turns a group's scores into weights.
     fn weigh(&self, tile: &Tile, first: usize, blocks: &[Block]) {
         for block in blocks {
+            self.adjust(tile, first, block);
             let step = Weigh {
                 scores: block.scores,
                 rows: block.rows,

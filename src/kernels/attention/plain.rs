@@ -1,10 +1,10 @@
 //! Attention for direct callers: queries, keys and values in plain slices with strides, checked, and a mask.
 //! Keys and values are packed tile by tile into scratch memory of the caller, so nothing is allocated.
 
-use super::Kernel;
 use super::pass::{self, Call, Sight, Source};
 use super::scratch;
 use super::steps::HeadRows;
+use super::{Kernel, ScoreOptions};
 use crate::error::{Error, Result};
 
 /// Floats between neighbours in a tensor; the elements of a head adjoin.
@@ -84,6 +84,8 @@ pub struct Inputs<'a> {
     pub v: Tensor<'a>,
     /// Added to the scaled scores, a row of `tokens_kv` for each query; −∞ hides a key.
     pub mask: Option<Tensor<'a>>,
+    /// Further changes to the scores.
+    pub scores: ScoreOptions<'a>,
 }
 
 /// Floats of scratch memory that [`attention`] needs: less than 192 Ki + 400 · head_dim, whatever the other sizes are.
@@ -93,12 +95,12 @@ pub fn scratch_len(kernel: &Kernel, shape: &Shape) -> Option<usize> {
     scratch::len(kernel, shape.head_dim, rows, true)
 }
 
-/// softmax(scale · Q·Kᵀ + mask) · V for every query, as the module's contract says; nothing else of `out` is
-/// written. A query that sees no key, or only ones that the mask hides, gets zeros.
+/// softmax(scale · Q·Kᵀ + mask) · V for every query, with the changes of [`Inputs::scores`], as the module's contract
+/// says; nothing else of `out` is written. A query that sees no key, or only ones that the mask hides, gets zeros.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where shapes disagree, a tensor does not fit its slice, results would share their
-/// place, or the scratch memory is shorter than [`scratch_len`].
+/// place, there are too few slopes or sinks, or the scratch memory is shorter than [`scratch_len`].
 pub fn attention(
     kernel: &Kernel,
     shape: &Shape,
@@ -119,12 +121,18 @@ pub fn attention(
     if u32::try_from(tokens_kv).is_err() {
         return Err(Error::invalid(format!("{tokens_kv} keys; at most 2^32 - 1")));
     }
-    let Inputs { q, k, v, mask } = *inputs;
+    let Inputs { q, k, v, mask, scores } = *inputs;
     fits("Q", q.data.len(), &q.strides, [batch, tokens_q, n_head, head_dim])?;
     fits("K", k.data.len(), &k.strides, [batch, tokens_kv, n_head_kv, head_dim])?;
     fits("V", v.data.len(), &v.strides, [batch, tokens_kv, n_head_kv, head_dim])?;
     if let Some(mask) = &mask {
         fits("the mask", mask.data.len(), &mask.strides, [batch, tokens_q, n_head, tokens_kv])?;
+    }
+    for (name, list) in [("slopes", scores.slopes), ("sinks", scores.sinks)] {
+        let count = list.map_or(n_head, <[f32]>::len);
+        if count < n_head {
+            return Err(Error::invalid(format!("{count} {name} for {n_head} query heads")));
+        }
     }
     fits("the result", out.len(), &out_strides, [batch, tokens_q, n_head, head_dim])?;
     check_distinct(&out_strides, [batch, tokens_q, n_head, head_dim])?;
@@ -153,6 +161,7 @@ pub fn attention(
             rows: tokens_q * heads,
             head_dim,
             scale: shape.scale,
+            scores: scores.args(head * heads, tokens_kv as i64 - tokens_q as i64),
             sight: shape.sight(),
             source: Source::Plain {
                 keys: place(&k),

@@ -1,8 +1,10 @@
 //! Attention on plain slices against the f64 reference: heads, windows, masks, strides, places in memory, what is
 //! not a number, and what is refused.
 
+use super::adjust_tests::{ALL, EACH, SLOPES};
 use super::plain::*;
-use super::{AttentionKernels, Kernel, TILE};
+use super::tests::largest_finite;
+use super::{AttentionKernels, Kernel, ScoreOptions, TILE};
 use crate::kernels::{levels, reference};
 use crate::testing::noise;
 
@@ -16,6 +18,7 @@ struct Case {
     k: Vec<f32>,
     v: Vec<f32>,
     mask: Option<Vec<f32>>,
+    scores: ScoreOptions<'static>,
 }
 
 impl Case {
@@ -34,6 +37,7 @@ impl Case {
             k: fill(batch * tokens_kv * n_head_kv * head_dim, 2.0),
             v: fill(batch * tokens_kv * n_head_kv * head_dim, 1.0),
             mask: None,
+            scores: ScoreOptions::default(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Case {
                 causal,
                 window,
                 mask: mask.as_deref(),
+                scores: self.scores,
             };
             reference::attention(&part(&self.q, b), &part(&self.k, b), &part(&self.v, b), &shape)
         };
@@ -88,6 +93,7 @@ impl Case {
             k: tensor(&k[shift..], tokens_kv, n_head_kv),
             v: tensor(&v[shift..], tokens_kv, n_head_kv),
             mask: self.mask.as_ref().map(|mask| Tensor { data: mask, strides: rows }),
+            scores: self.scores,
         };
         let strides = Strides::dense(tokens_q, n_head, head_dim + gap);
         let mut out = vec![CANARY; shift + batch * tokens_q * n_head * (head_dim + gap)];
@@ -109,7 +115,10 @@ impl Case {
         let score = f64::from(scale) * 2.0 * self.q.chunks(head_dim).map(norm).fold(0.0, f64::max);
         let mask = if self.mask.is_some() { 2.0 } else { 0.0 };
         let n = tokens_kv as f64;
-        (2.0 * (head_dim as f64 + 8.0) * (score + mask) + 2.0 * n + 4.0 * n / TILE as f64 + 32.0) * U
+        let (slope, sink) = (largest_finite(self.scores.slopes), largest_finite(self.scores.sinks));
+        let each = head_dim as f64 + if self.scores.soft_cap > 0.0 { 20.0 } else { 8.0 };
+        let scores = 2.0 * each * (score + mask + slope * n).max(sink);
+        (scores + 2.0 * n + 4.0 * n / TILE as f64 + 40.0) * U
     }
 
     fn check(&self, kernel: &Kernel, got: &[f32], want: &[f64]) {
@@ -141,6 +150,13 @@ fn it_agrees_with_the_reference() {
     cases.push(Case::new([1, 1, 1], [9, 5, 16], true, None));
     cases.push(Case::new([1, 2, 1], [900, 40, 64], false, Some(3)));
     cases.push(Case::new([2, 2, 1], [20, 260, 32], false, None).masked());
+    // Positions count without causality, too, also those before the first key.
+    for scores in EACH {
+        cases.push(Case { scores, ..Case::new([2, 6, 2], [9, 150, 40], true, None) });
+        cases.push(Case { scores, ..Case::new([1, 4, 1], [70, 300, 64], true, Some(100)).masked() });
+        cases.push(Case { scores, ..Case::new([2, 2, 2], [20, 260, 24], false, None) });
+        cases.push(Case { scores, ..Case::new([1, 2, 1], [33, 17, 64], false, None) });
+    }
     for case in &cases {
         let want = case.reference();
         for kernel in kernels_here() {
@@ -153,7 +169,7 @@ fn it_agrees_with_the_reference() {
 
 #[test]
 fn a_query_has_the_same_bits_in_any_call() {
-    let case = Case::new([1, 4, 2], [140, 300, 48], true, Some(170)).masked();
+    let case = Case { scores: ALL, ..Case::new([1, 4, 2], [140, 300, 48], true, Some(170)).masked() };
     let Shape { n_head, tokens_kv, head_dim, .. } = case.shape;
     let line = n_head * head_dim;
     for kernel in kernels_here() {
@@ -171,6 +187,7 @@ fn a_query_has_the_same_bits_in_any_call() {
                 k: case.k[..keys].to_vec(),
                 v: case.v[..keys].to_vec(),
                 mask: Some((0..n_head).flat_map(rows).collect()),
+                scores: case.scores,
             };
             assert_eq!(bits(&part.run(&kernel, 0, 0)), bits(&together[from * line..to * line]));
         }
@@ -179,39 +196,42 @@ fn a_query_has_the_same_bits_in_any_call() {
 
 #[test]
 fn plain_rows_and_a_packed_cache_give_the_same_bits() {
-    let case = Case::new([1, 3, 1], [33, 290, 80], true, None);
-    for kernel in kernels_here() {
-        let layout = kernel.layout(80);
-        let mut keys = vec![0xff; 3 * layout.key_tile()];
-        let mut values = vec![0xff; 3 * layout.value_tile()];
-        for (p, (k, v)) in case.k.chunks(80).zip(case.v.chunks(80)).enumerate() {
-            kernel.store(&mut keys, &mut values, p, k, v).unwrap();
+    for scores in [ScoreOptions::default(), ALL] {
+        let case = Case { scores, ..Case::new([1, 3, 1], [33, 290, 80], true, None) };
+        for kernel in kernels_here() {
+            let layout = kernel.layout(80);
+            let mut keys = vec![0xff; 3 * layout.key_tile()];
+            let mut values = vec![0xff; 3 * layout.value_tile()];
+            for (p, (k, v)) in case.k.chunks(80).zip(case.v.chunks(80)).enumerate() {
+                kernel.store(&mut keys, &mut values, p, k, v).unwrap();
+            }
+            let limits: Vec<u32> = (258..291).collect();
+            let mut out = vec![0.0; case.q.len()];
+            let mut scratch = vec![0.0; kernel.scratch_len(80, 99).unwrap()];
+            let (k, v) = super::tests::tiles(&layout, &mut keys, &mut values);
+            let args = super::AttentionArgs {
+                q: case.q.as_ptr(),
+                q_token_stride: 240,
+                q_head_stride: 80,
+                tokens: 33,
+                heads: 3,
+                head_dim: 80,
+                scale: case.shape.scale,
+                k,
+                v,
+                limits: limits.as_ptr(),
+                starts: std::ptr::null(),
+                scores: scores.args(0, 257),
+                ahead: true,
+                out: out.as_mut_ptr(),
+                out_token_stride: 240,
+                out_head_stride: 80,
+                scratch: scratch.as_mut_ptr(),
+            };
+            // SAFETY: every buffer is as long as the contract asks.
+            unsafe { kernel.run(&args) };
+            assert_eq!(bits(&out), bits(&case.run(&kernel, 0, 0)));
         }
-        let limits: Vec<u32> = (258..291).collect();
-        let mut out = vec![0.0; case.q.len()];
-        let mut scratch = vec![0.0; kernel.scratch_len(80, 99).unwrap()];
-        let (k, v) = super::tests::tiles(&layout, &mut keys, &mut values);
-        let args = super::AttentionArgs {
-            q: case.q.as_ptr(),
-            q_token_stride: 240,
-            q_head_stride: 80,
-            tokens: 33,
-            heads: 3,
-            head_dim: 80,
-            scale: case.shape.scale,
-            k,
-            v,
-            limits: limits.as_ptr(),
-            starts: std::ptr::null(),
-            ahead: true,
-            out: out.as_mut_ptr(),
-            out_token_stride: 240,
-            out_head_stride: 80,
-            scratch: scratch.as_mut_ptr(),
-        };
-        // SAFETY: every buffer is as long as the contract asks.
-        unsafe { kernel.run(&args) };
-        assert_eq!(bits(&out), bits(&case.run(&kernel, 0, 0)));
     }
 }
 
@@ -265,7 +285,7 @@ fn nothing_is_nothing_and_no_keys_give_zeros() {
             window: None,
         };
         let none = Tensor { data: &[], strides: Strides::default() };
-        let inputs = Inputs { q: none, k: none, v: none, mask: None };
+        let inputs = Inputs { q: none, k: none, v: none, mask: None, scores: ScoreOptions::default() };
         attention(&kernel, &shape, &inputs, &mut [], Strides::default(), &mut []).unwrap();
     }
     let case = Case::new([1, 2, 1], [3, 0, 8], false, None);
@@ -277,8 +297,13 @@ fn what_does_not_fit_is_refused_and_nothing_written() {
     let kernel = kernels_here().next_back().unwrap();
     let case = Case::new([2, 4, 2], [3, 5, 8], false, None);
     let dense = |data, tokens, heads| Tensor { data, strides: Strides::dense(tokens, heads, 8) };
-    let good =
-        Inputs { q: dense(&case.q, 3, 4), k: dense(&case.k, 5, 2), v: dense(&case.v, 5, 2), mask: None };
+    let good = Inputs {
+        q: dense(&case.q, 3, 4),
+        k: dense(&case.k, 5, 2),
+        v: dense(&case.v, 5, 2),
+        mask: None,
+        scores: ALL,
+    };
     let strides = Strides::dense(3, 4, 8);
     let refused = |shape: &Shape, inputs: &Inputs<'_>, strides: Strides, scratch: usize| {
         let mut out = vec![CANARY; 2 * 3 * 4 * 8];
@@ -295,6 +320,8 @@ fn what_does_not_fit_is_refused_and_nothing_written() {
         Inputs { k: dense(&case.k[1..], 5, 2), ..good },
         Inputs { v: dense(&case.v[1..], 5, 2), ..good },
         Inputs { mask: Some(dense(&[0.0; 4], 0, 0)), ..good },
+        Inputs { scores: ScoreOptions { slopes: Some(&SLOPES[..3]), ..ALL }, ..good },
+        Inputs { scores: ScoreOptions { sinks: Some(&[]), ..ALL }, ..good },
         Inputs { q: Tensor { data: &case.q, strides: Strides { batch: usize::MAX, ..strides } }, ..good },
     ] {
         assert!(refused(&case.shape, &inputs, strides, len));

@@ -180,6 +180,23 @@ impl Function<2> for Joined {
     }
 }
 
+/// The largest score of two states of a row, and the factors on the sums of both.
+pub(super) struct JoinFactors<V> {
+    pub largest: V,
+    pub keep: V,
+    pub take: V,
+}
+
+/// The factors that join states whose largest scores are `before` and `new`.
+#[inline(always)]
+pub(super) fn join_factors<I: Isa>(isa: I, before: I::F32, new: I::F32) -> JoinFactors<I::F32> {
+    let largest = isa.max(before, new);
+    // As in `Weigh`: where nothing was seen, −∞ counts relative to 0.
+    let base = isa.select(isa.eq(largest, isa.splat(f32::NEG_INFINITY)), isa.zero(), largest);
+    let factor = |score| vecmath::exp2(isa, isa.sub(score, base));
+    JoinFactors { largest, keep: factor(before), take: factor(new) }
+}
+
 impl Routine<Join> for Steps {
     type Output = ();
     #[inline(always)]
@@ -192,12 +209,10 @@ impl Routine<Join> for Steps {
             // SAFETY: both states have `count` more rows; a vector fits the arrays.
             unsafe {
                 let (before, new) = (load(isa, total.largest, count), load(isa, part.largest, count));
-                let now = isa.max(before, new);
-                // As in `Weigh`: where nothing was seen, −∞ counts relative to 0.
-                let base = isa.select(isa.eq(now, isa.splat(f32::NEG_INFINITY)), isa.zero(), now);
-                isa.store(keep.as_mut_ptr(), vecmath::exp2(isa, isa.sub(before, base)));
-                isa.store(take.as_mut_ptr(), vecmath::exp2(isa, isa.sub(new, base)));
-                store(isa, total.largest, now, count);
+                let factors = join_factors(isa, before, new);
+                isa.store(keep.as_mut_ptr(), factors.keep);
+                isa.store(take.as_mut_ptr(), factors.take);
+                store(isa, total.largest, factors.largest, count);
             }
             for i in 0..count {
                 let (part, total) = (part.from(i, I::LANES), total.from(i, I::LANES));
@@ -214,13 +229,17 @@ impl Routine<Join> for Steps {
     }
 }
 
+/// The whole vectors round some columns.
+#[inline(always)]
+pub(super) fn whole_vectors<I: Isa>(columns: &Range<usize>) -> Range<usize> {
+    columns.start / I::LANES * I::LANES..columns.end.next_multiple_of(I::LANES)
+}
+
 impl Routine<Weigh> for Steps {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, step: &Weigh) {
-        // Whole vectors round the columns.
-        let begin = step.columns.start / I::LANES * I::LANES;
-        let end = step.columns.end.next_multiple_of(I::LANES);
+        let Range { start: begin, end } = whole_vectors::<I>(&step.columns);
         let mut bases = [0.0; MAX_ROWS];
         let mut growth = [0.0; MAX_ROWS + 15];
         for i in 0..step.rows {
@@ -316,7 +335,7 @@ impl Weigh {
 }
 
 /// The numbers of a tile's columns.
-static COLUMNS: [f32; TILE] = {
+pub(super) static COLUMNS: [f32; TILE] = {
     let mut columns = [0.0; TILE];
     let mut i = 0;
     while i < TILE {

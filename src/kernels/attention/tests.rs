@@ -22,7 +22,8 @@ pub(super) struct Case {
     pub n_kv: usize,
     pub heads: usize,
     pub head_dim: usize,
-    window: Option<usize>,
+    pub window: Option<usize>,
+    pub scores: ScoreOptions<'static>,
     pub q: Vec<f32>,
     pub k: Vec<f32>,
     pub v: Vec<f32>,
@@ -34,14 +35,14 @@ impl Case {
         let mut fill = |n: usize, factor: f32| (0..n).map(|_| factor * noise(&mut seed)).collect::<Vec<_>>();
         let (q, k, v) =
             (fill(tokens * heads * head_dim, 3.0), fill(n_kv * head_dim, 2.0), fill(n_kv * head_dim, 1.0));
-        Self { tokens, n_kv, heads, head_dim, window, q, k, v }
+        Self { tokens, n_kv, heads, head_dim, window, scores: ScoreOptions::default(), q, k, v }
     }
 
     pub fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    fn reference(&self) -> Vec<f64> {
+    pub fn reference(&self) -> Vec<f64> {
         let shape = reference::Attention {
             n_q: self.tokens,
             n_kv: self.n_kv,
@@ -52,6 +53,7 @@ impl Case {
             causal: true,
             window: self.window,
             mask: None,
+            scores: self.scores,
         };
         reference::attention(&self.q, &self.k, &self.v, &shape)
     }
@@ -91,12 +93,12 @@ impl Case {
     }
 
     /// The result for tokens `from..to` in one call, with `gap` floats between tokens.
-    fn run(&self, kernel: &Kernel, from: usize, to: usize, gap: usize) -> Vec<f32> {
+    pub fn run(&self, kernel: &Kernel, from: usize, to: usize, gap: usize) -> Vec<f32> {
         self.run_over(kernel, self.cache(kernel), (from, to), gap, &Way::Whole)
     }
 
     /// The same, in pieces of so many parts of the sequence.
-    fn run_in_parts(&self, kernel: &Kernel, from: usize, to: usize, length: usize) -> Vec<f32> {
+    pub fn run_in_parts(&self, kernel: &Kernel, from: usize, to: usize, length: usize) -> Vec<f32> {
         let way = Way::Parts(0..self.n_kv.div_ceil(PART), length);
         self.run_over(kernel, self.cache(kernel), (from, to), 0, &way)
     }
@@ -145,6 +147,7 @@ impl Case {
             v,
             limits: limits.as_ptr(),
             starts: starts.map_or(null(), |starts| starts.as_ptr()),
+            scores: self.scores.args(0, (self.n_kv - self.tokens + from) as i64),
             ahead: tokens == 1,
             out: out.as_mut_ptr(),
             out_token_stride: line + gap,
@@ -173,9 +176,18 @@ impl Case {
         // Σ|q·k| ≤ Σ|q| · max|k|.
         let score = f64::from(self.scale()) * largest(&self.q, self.head_dim) * 2.0;
         let n = self.n_kv as f64;
-        let scores = 2.0 * (self.head_dim as f64 + 8.0) * score;
-        (scores + 2.0 * n + 8.0 * n / TILE as f64 + 32.0) * U
+        let (slope, sink) = (largest_finite(self.scores.slopes), largest_finite(self.scores.sinks));
+        let each = self.head_dim as f64 + if self.scores.soft_cap > 0.0 { 20.0 } else { 8.0 };
+        let scores = 2.0 * each * (score + slope * n).max(sink);
+        let joins = 32.0 + if sink > 0.0 { 8.0 } else { 0.0 };
+        (scores + 2.0 * n + 8.0 * n / TILE as f64 + joins) * U
     }
+}
+
+/// The largest magnitude; 0 without a list.
+pub(super) fn largest_finite(list: Option<&[f32]>) -> f64 {
+    let finite = list.into_iter().flatten().filter(|x| x.is_finite());
+    finite.fold(0.0, |most, x| most.max(f64::from(x.abs())))
 }
 
 /// Computes some parts of the sequence in pieces, the last piece first, and joins them.

@@ -94,8 +94,8 @@ const STRETCH: usize = 64;
 /// the frequency that stays isn't scaled.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] where `rot_dim` is odd, there is not one factor for each pair, a number is not positive
-/// and finite, or `data` holds no whole number of positions; nothing is written then.
+/// [`Error::InvalidArgument`] where `rot_dim` is odd, there is not one factor for each pair, a factor is 0 or not
+/// finite, another number not positive and finite, or `data` holds no whole number of positions; nothing is written then.
 pub fn fill(data: &mut [f32], rot_dim: usize, base: f32, scaling: Scaling) -> Result<()> {
     check(rot_dim, base, scaling)?;
     if rot_dim == 0 {
@@ -133,10 +133,13 @@ pub fn check(rot_dim: usize, base: f32, scaling: Scaling) -> Result<()> {
     if scaling.factors.is_some() && factors.len() != half {
         return Err(Error::invalid(format!("{} rope factors for {half} frequencies", factors.len())));
     }
-    for &x in [base, scaling.freq_scale, scaling.magnitude].iter().chain(factors) {
+    for x in [base, scaling.freq_scale, scaling.magnitude] {
         if !(x > 0.0 && x.is_finite()) {
             return Err(Error::invalid(format!("rope frequency parameter {x} is not positive and finite")));
         }
     }
-    Ok(())
+    match factors.iter().find(|factor| !(factor.is_finite() && **factor != 0.0)) {
+        Some(factor) => Err(Error::invalid(format!("rope factor {factor} is not finite or 0"))),
+        None => Ok(()),
+    }
 }

@@ -27,6 +27,13 @@ fn rotary_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
     config(keys, n_vocab)?.with_rope(keys, Pairing::Halves)
 }
 
+/// The decoder of a speech model: StarCoder 2's with adjacent pairs.
+const POCKET: Family = Family {
+    name: "pockettts",
+    config: |keys, n_vocab| config(keys, n_vocab)?.with_rope(keys, Pairing::Adjacent),
+    emit: |b, c| ROTARY.emit(b, c),
+};
+
 /// A family with learned positions.
 const fn learned(name: &'static str) -> Family {
     Family {
@@ -49,6 +56,7 @@ pub const FAMILIES: &[Family] = &[
     learned("starcoder"),
     rotary("starcoder2"),
     rotary("codeshell"),
+    POCKET,
     Family {
         config: |keys, n_vocab| {
             let mut config = rotary_config(keys, n_vocab)?;
@@ -167,6 +175,9 @@ fn mpt(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         if b.has("attn_q_norm.weight") {
             q = b.layer_norm(q, "attn_q_norm")?;
             k = b.layer_norm(k, "attn_k_norm")?;
+        } else {
+            b.ignore("attn_k_norm.weight");
+            b.ignore("attn_k_norm.bias");
         }
         Ok([q, k, v])
     };

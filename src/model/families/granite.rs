@@ -35,6 +35,19 @@ const fn granite(name: &'static str) -> Family {
 pub const FAMILIES: &[Family] = &[
     granite("granite"),
     granite("granitemoe"),
+    // Granite with windows and sinks of attention.
+    Family {
+        name: "granite_swa",
+        config: |keys, n_vocab| {
+            let mut config = config(keys, n_vocab, [1.0; 3])?.with_windows(keys, 0, 1)?;
+            let rotated = keys.pattern("attention.rope_pattern", 0, config.n_layer())?;
+            for (layer, rotated) in config.layers.iter_mut().zip(rotated) {
+                layer.rope = layer.rope.filter(|_| rotated);
+            }
+            Ok(config)
+        },
+        emit: |b, c| Decoder::LLAMA.emit(b, c),
+    },
     Family {
         name: "minicpm",
         config: |keys, n_vocab| {

@@ -21,45 +21,44 @@ const fn like(name: &'static str) -> Family {
     Family { name, config, emit: |b, c| Decoder::LLAMA.emit(b, c) }
 }
 
+/// A family whose MLP's matrices may have factors.
+const fn scaled(name: &'static str) -> Family {
+    Family { emit: |b, c| Decoder { scaled_mlp: true, ..Decoder::LLAMA }.emit(b, c), ..like(name) }
+}
+
 pub const FAMILIES: &[Family] = &[
     // With experts, Mixtral.
     Family {
         config: |keys, n_vocab| config(keys, n_vocab)?.with_experts(keys, &[Setting::Normed]),
-        emit: |b, c| Decoder { experts: Form { scaled: true, ..Form::SWIGLU }, ..Decoder::LLAMA }.emit(b, c),
+        emit: |b, c| Decoder { scaled_mlp: true, experts: Form::SCALED, ..Decoder::LLAMA }.emit(b, c),
         ..like("llama")
-    },
-    // Queries by position are not computed here: such a file says so by a scale.
-    Family {
-        config: |keys, n_vocab| {
-            if keys.nonzero("attention.temperature_scale")?.is_some() {
-                let unsupported = "a factor on queries by position (attention.temperature_scale)";
-                return Err(Error::Unsupported(unsupported.into()));
-            }
-            let mut config = (like("").config)(keys, n_vocab)?.with_experts(keys, &[Setting::Normed])?;
-            if let Some(scale) = keys.nonzero("attention.scale")? {
-                config.layers.iter_mut().for_each(|layer| layer.score_scale = scale);
-            }
-            Ok(config)
-        },
-        emit: |b, c| Decoder { experts: Form { scaled: true, ..Form::SWIGLU }, ..Decoder::LLAMA }.emit(b, c),
-        ..like("mistral3")
-    },
-    // No rotation, but a bias by distance.
-    Family {
-        config: |keys, n_vocab| {
-            let config = Config::read(keys, n_vocab, RMS_EPS)?;
-            let mut config = config.with_experts(keys, &[Setting::Normed])?;
-            config.scales.alibi = Some(8.0);
-            Ok(config)
-        },
-        emit: |b, c| {
-            let experts = Form { scaled: true, ..Form::SWIGLU };
-            Decoder { heads: parts::unchanged, experts, ..Decoder::LLAMA }.emit(b, c)
-        },
-        ..like("refact")
     },
     like("internlm2"),
     like("xverse"),
+    like("deci"),
+    Family { config: nanbeige_config, ..scaled("nanbeige") },
+    Family { config: baichuan_config, ..like("baichuan") },
+    Family {
+        config: |keys, n_vocab| {
+            let mut config = Config::read(keys, n_vocab, RMS_EPS)?;
+            config.scales.alibi = Some(8.0);
+            config.with_experts(keys, &[Setting::Normed])
+        },
+        emit: |b, c| {
+            let experts = Form::SCALED;
+            Decoder { biased_mlp: false, biased_output: false, experts, ..Decoder::LLAMA }.emit(b, c)
+        },
+        ..like("refact")
+    },
+    // A diffusion model: all positions see each other.
+    Family {
+        config: |keys, n_vocab| config(keys, n_vocab)?.seeing_all(keys),
+        emit: |b, c| {
+            b.ignore_rope_factors();
+            Decoder { biased_mlp: false, biased_output: false, ..Decoder::LLAMA }.emit(b, c)
+        },
+        ..like("llada")
+    },
     Family { config: mrope_config, ..like("ernie4_5") },
     // AFM: the MLP has no gate, and squares.
     Family {
@@ -85,6 +84,25 @@ pub const FAMILIES: &[Family] = &[
         ..like("smollm3")
     },
 ];
+
+/// The file's layers run once; a file that repeats them is not supported.
+fn nanbeige_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    match keys.optional("num_loops", 1 << 10)? {
+        None | Some(1) => config(keys, n_vocab),
+        Some(loops) => Err(Error::Unsupported(format!("layers that run {loops} times"))),
+    }
+}
+
+/// Only the depth tells which of the two models a file is: the one of 32 layers has rotary positions, the one of 40 a
+/// bias of scores.
+fn baichuan_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    let mut config = config(keys, n_vocab)?;
+    if config.n_layer() != 32 {
+        config.layers.iter_mut().for_each(|layer| layer.rope = None);
+    }
+    config.scales.alibi = (config.n_layer() == 40).then_some(8.0);
+    Ok(config)
+}
 
 /// For text all of a token's positions are the same, so that sections of the rotation mean nothing.
 fn mrope_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {

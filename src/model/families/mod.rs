@@ -2,11 +2,14 @@
 //! and stands in [`KIN`]. Parts that several files share are in `parts`.
 
 mod cohere;
+mod gated;
 mod gemma;
+mod glm;
 mod gpt;
 mod granite;
 mod llama;
 mod mixtures;
+mod mistral;
 mod olmo;
 mod parts;
 mod phi;
@@ -44,6 +47,9 @@ const KIN: &[&[Family]] = &[
     granite::FAMILIES,
     mixtures::FAMILIES,
     routers::FAMILIES,
+    mistral::FAMILIES,
+    glm::FAMILIES,
+    gated::FAMILIES,
 ];
 
 /// Every family.

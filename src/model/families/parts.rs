@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::model::builder::Builder;
-use crate::model::config::{Config, LayerConfig, Mask};
+use crate::model::config::{Config, LayerConfig, Mask, Scales};
 use crate::model::experts::{ExpertsConfig, Form};
 use crate::model::graph::{Activation, Scores, Value};
 
@@ -41,6 +41,17 @@ pub enum Inner {
     Squared,
 }
 
+/// A gate on the results of heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Gate {
+    /// None.
+    None,
+    /// A sigmoid for each element.
+    Elements,
+    /// A sigmoid for each head.
+    Heads,
+}
+
 /// Queries, keys and values of a layer between their projections and attention.
 pub type Heads = fn(&mut Builder<'_>, [Value; 3], &LayerConfig) -> Result<[Value; 3]>;
 
@@ -53,11 +64,23 @@ pub struct Decoder {
     pub inner: Inner,
     /// Whether the MLP's matrices have factors (`ffn_up.scale`); llama.cpp ignores them in many families.
     pub scaled_mlp: bool,
+    /// Whether the MLP's matrices may have biases; llama.cpp ignores them in some families.
+    pub biased_mlp: bool,
+    /// Whether attention's projection may have a bias.
+    pub biased_output: bool,
     /// The norm before the MLP, where it isn't `ffn_norm`.
     pub mlp_norm: &'static str,
+    pub gate: Gate,
+    /// Whether the matrix of queries, keys and values may have a factor.
+    pub scaled_qkv: bool,
+    /// The epsilon of norms after attention and MLP, where it is another one.
+    pub post_eps: Option<f32>,
     /// The experts of layers that have a mixture.
     pub experts: Form,
 }
+
+/// Divisors of an MLP's activations.
+const ACT_SCALES: &str = "ffn.act.scales";
 
 impl Decoder {
     /// Llama's decoder.
@@ -67,7 +90,12 @@ impl Decoder {
         heads: rotated,
         inner: Inner::Gated(Activation::Silu),
         scaled_mlp: false,
+        biased_mlp: true,
+        biased_output: true,
         mlp_norm: "ffn_norm",
+        gate: Gate::None,
+        scaled_qkv: true,
+        post_eps: None,
         experts: Form::SWIGLU,
     };
 
@@ -79,7 +107,13 @@ impl Decoder {
     }
 
     /// [`Decoder::emit`] with rows of its own in place of embeddings.
-    pub fn emit_from(&self, b: &mut Builder<'_>, c: &Config, mut x: Value) -> Result<(Value, Value)> {
+    pub fn emit_from(&self, b: &mut Builder<'_>, c: &Config, x: Value) -> Result<(Value, Value)> {
+        let hidden = self.hidden(b, c, x)?;
+        Ok((hidden, head(b, hidden, c)?))
+    }
+
+    /// The last hidden rows.
+    pub fn hidden(&self, b: &mut Builder<'_>, c: &Config, mut x: Value) -> Result<Value> {
         for (i, layer) in c.layers.iter().enumerate() {
             b.enter_layer(Some(i));
             x = if c.scales.parallel {
@@ -93,8 +127,7 @@ impl Decoder {
         }
         b.enter_layer(None);
         let last = b.select(x)?;
-        let hidden = self.norm(b, last, "output_norm")?;
-        Ok((hidden, head(b, hidden, c)?))
+        self.norm(b, last, "output_norm")
     }
 
     /// A block whose attention and MLP read the same rows: those of one norm, or of a norm each.
@@ -128,7 +161,7 @@ impl Decoder {
         let attended = self.attention(b, c, normed, layer)?;
         let attended = match self.place {
             Place::Before => attended,
-            _ => self.norm(b, attended, "post_attention_norm")?,
+            _ => self.post_norm(b, attended, "post_attention_norm")?,
         };
         scale(b, attended, c.scales.residual)
     }
@@ -144,7 +177,7 @@ impl Decoder {
         let moved = self.mlp_or_mixture(b, normed, layer, c.n_embd)?;
         let moved = match self.place {
             Place::Before => moved,
-            _ => self.norm(b, moved, "post_ffw_norm")?,
+            _ => self.post_norm(b, moved, "post_ffw_norm")?,
         };
         scale(b, moved, c.scales.residual)
     }
@@ -158,6 +191,13 @@ impl Decoder {
         }
     }
 
+    fn post_norm(&self, b: &mut Builder<'_>, x: Value, part: &str) -> Result<Value> {
+        match self.post_eps {
+            Some(eps) => b.rms_norm_by(x, part, eps),
+            None => self.norm(b, x, part),
+        }
+    }
+
     /// Attention, with the projections around it.
     pub fn attention(
         &self,
@@ -166,10 +206,31 @@ impl Decoder {
         normed: Value,
         layer: &LayerConfig,
     ) -> Result<Value> {
-        let qkv = qkv(b, normed, layer, c.scales.qkv_limit)?;
-        let qkv = (self.heads)(b, qkv, layer)?;
-        let heads = b.attention_by(qkv, layer, scores(c, layer))?;
-        b.linear(heads, "attn_output", c.n_embd)
+        let qkv = qkv(b, normed, layer, (c.scales.qkv_limit, self.scaled_qkv))?;
+        let [q, k, v] = qkv;
+        // Before the rotation, which no factor changes, so that rotated rows go into the cache straight.
+        let q = c.scales.temperature.map_or(Ok(q), |temperature| b.temper(q, temperature))?;
+        let qkv = (self.heads)(b, [q, k, v], layer)?;
+        let scores = scores(b, c, layer)?;
+        let heads = b.attention(qkv, layer, scores)?;
+        let heads = match self.gate {
+            Gate::None => heads,
+            Gate::Elements => {
+                let gate = b.linear_unscaled(normed, "attn_gate", layer.q_width())?;
+                let gate = b.activate(gate, Activation::Sigmoid)?;
+                b.gate(heads, gate)?
+            }
+            Gate::Heads => {
+                let gate = b.linear_unscaled(normed, "attn_gate", layer.n_head)?;
+                let gate = b.activate(gate, Activation::Sigmoid)?;
+                b.gate_heads(heads, gate)?
+            }
+        };
+        if self.biased_output {
+            return b.linear(heads, "attn_output", c.n_embd);
+        }
+        b.ignore("attn_output.bias");
+        b.linear_unbiased(heads, "attn_output", c.n_embd)
     }
 
     /// The layer's MLP, or its mixture of experts.
@@ -211,6 +272,9 @@ impl Decoder {
     /// The MLP, from normalised rows to rows of `n_embd`.
     pub fn mlp(&self, b: &mut Builder<'_>, x: Value, n_ff: usize, n_embd: usize) -> Result<Value> {
         let scaled = self.scaled_mlp;
+        if !self.biased_mlp {
+            b.without_bias(&["ffn_gate", "ffn_up", "ffn_down"]);
+        }
         let inner = match self.inner {
             Inner::Gated(function) => {
                 let gate = b.linear_mlp(x, "ffn_gate", n_ff, scaled)?;
@@ -226,7 +290,9 @@ impl Decoder {
             }
             Inner::Plain(function) => {
                 let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
-                b.activate(up, function)?
+                let up = b.activate(up, function)?;
+                // AWQ scales activations instead of weights (Lin et al. 2023, arXiv:2306.00978).
+                if b.has(ACT_SCALES) { b.divide(up, ACT_SCALES)? } else { up }
             }
             Inner::Squared => {
                 let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
@@ -241,11 +307,11 @@ impl Decoder {
 /// The experts that all rows go through, as one SwiGLU MLP.
 pub fn shared_experts(b: &mut Builder<'_>, x: Value, n_ff: usize) -> Result<Value> {
     let width = b.width(x);
-    let gate = b.linear(x, "ffn_gate_shexp", n_ff)?;
-    let up = b.linear(x, "ffn_up_shexp", n_ff)?;
+    let gate = b.linear_unscaled(x, "ffn_gate_shexp", n_ff)?;
+    let up = b.linear_unscaled(x, "ffn_up_shexp", n_ff)?;
     let gate = b.activate(gate, Activation::Silu)?;
     let inner = b.gate(gate, up)?;
-    b.linear(inner, "ffn_down_shexp", width)
+    b.linear_unscaled(inner, "ffn_down_shexp", width)
 }
 
 /// A factor on rows; none for 1.
@@ -253,9 +319,12 @@ pub fn scale(b: &mut Builder<'_>, x: Value, factor: f32) -> Result<Value> {
     if factor == 1.0 { Ok(x) } else { b.scale(x, factor) }
 }
 
-/// How a layer's scores follow from products.
-pub fn scores(c: &Config, layer: &LayerConfig) -> Scores {
-    Scores { soft_cap: c.scales.score_cap, alibi: c.scales.alibi, ..Scores::scaled(layer.score_scale) }
+/// How a layer's scores follow from products; with sinks where the file has them.
+pub fn scores(b: &mut Builder<'_>, c: &Config, layer: &LayerConfig) -> Result<Scores> {
+    const SINKS: &str = "attn_sinks.weight";
+    let sinks = if b.has(SINKS) { Some(b.floats(SINKS, layer.n_head)?) } else { None };
+    let Scales { score_cap: soft_cap, alibi, .. } = c.scales;
+    Ok(Scores { soft_cap, alibi, sinks, ..Scores::scaled(layer.score_scale) })
 }
 
 /// Queries, keys and values: of three matrices or one, clamped to the limit if there is one.
@@ -263,12 +332,16 @@ pub fn qkv(
     b: &mut Builder<'_>,
     normed: Value,
     layer: &LayerConfig,
-    limit: Option<f32>,
+    (limit, scaled): (Option<f32>, bool),
 ) -> Result<[Value; 3]> {
     let (q, kv) = (layer.q_width(), layer.kv_width());
     let clamped = |b: &mut Builder<'_>, x| limit.map_or(Ok(x), |limit| b.clamp(x, limit));
     if b.has("attn_qkv.weight") {
-        let all = b.linear(normed, "attn_qkv", q + 2 * kv)?;
+        let width = q + 2 * kv;
+        let all = match scaled {
+            true => b.linear(normed, "attn_qkv", width)?,
+            false => b.linear_unscaled(normed, "attn_qkv", width)?,
+        };
         let all = clamped(b, all)?;
         return Ok([b.split(all, 0, q)?, b.split(all, q, kv)?, b.split(all, q + kv, kv)?]);
     }

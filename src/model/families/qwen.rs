@@ -6,7 +6,7 @@ use super::parts::{self, Decoder};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::Builder;
-use crate::model::config::{Config, Mask};
+use crate::model::config::Config;
 use crate::model::experts::{Form, Setting};
 use crate::model::graph::Value;
 
@@ -35,7 +35,7 @@ const fn normed(name: &'static str) -> Family {
 const fn mixture(name: &'static str, scaled: bool) -> Family {
     let emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)> = if scaled {
         |b, c| {
-            let experts = Form { scaled: true, ..Form::SWIGLU };
+            let experts = Form::SCALED;
             Decoder { heads: parts::normed_rotated, experts, ..Decoder::LLAMA }.emit(b, c)
         }
     } else {
@@ -50,9 +50,36 @@ const fn mixture(name: &'static str, scaled: bool) -> Family {
     }
 }
 
+/// Llama's decoder with a head that ignores its bias, as llama.cpp does in these families.
+fn unbiased(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+    b.ignore("output.bias");
+    let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+    let hidden = Decoder::LLAMA.hidden(b, c, x)?;
+    let logits = match b.has("output.weight") {
+        true => b.linear_unbiased(hidden, "output", c.n_vocab)?,
+        false => b.linear_tied(hidden, "token_embd", "output", c.n_vocab)?,
+    };
+    Ok((hidden, logits))
+}
+
+/// A family whose heads are normalised after the rotation, and whose rotary base may be raised (NTK-aware scaling).
+const fn hunyuan(name: &'static str) -> Family {
+    Family {
+        config: |keys, n_vocab| {
+            let mut config = (like("hunyuan-dense").config)(keys, n_vocab)?;
+            let alpha = keys.positive_or_unset("rope.scaling.alpha", 1.0)?;
+            let dim = config.first().head_dim as f32;
+            config.ropes.iter_mut().for_each(|rope| rope.base *= alpha.powf(dim / (dim - 2.0)));
+            Ok(config)
+        },
+        emit: |b, c| Decoder { heads: parts::rotated_normed, ..Decoder::LLAMA }.emit(b, c),
+        ..like(name)
+    }
+}
+
 pub const FAMILIES: &[Family] = &[
     like("qwen2"),
-    like("qwen2vl"),
+    Family { emit: unbiased, ..like("qwen2vl") },
     like("pangu-embedded"),
     like("exaone"),
     // The MLP's norm has the name of another one.
@@ -60,8 +87,6 @@ pub const FAMILIES: &[Family] = &[
         emit: |b, c| Decoder { mlp_norm: "post_attention_norm", ..Decoder::LLAMA }.emit(b, c),
         ..like("seed_oss")
     },
-    normed("qwen3"),
-    normed("qwen3vl"),
     mixture("qwen3moe", true),
     mixture("qwen3vlmoe", false),
     // A shared expert has a router of its own.
@@ -75,16 +100,40 @@ pub const FAMILIES: &[Family] = &[
     // A diffusion model: tokens see those behind them.
     Family {
         config: |keys, n_vocab| {
-            let mut config = (mixture("", false).config)(keys, n_vocab)?;
-            config.layers.iter_mut().for_each(|layer| layer.mask = Mask::Full);
-            Ok(config)
+            (mixture("", false).config)(keys, n_vocab)?.seeing_all(keys)
         },
         ..mixture("rnd1", false)
     },
     Family {
-        emit: |b, c| Decoder { heads: parts::rotated_normed, ..Decoder::LLAMA }.emit(b, c),
-        ..like("hunyuan-dense")
+        emit: |b, c| Decoder { heads: parts::normed_rotated, scaled_mlp: true, ..Decoder::LLAMA }.emit(b, c),
+        ..like("qwen3")
     },
+    normed("qwen3vl"),
+    // Heads and MLPs of another size in each layer; queries, keys and values are one matrix.
+    Family {
+        emit: |b, c| {
+            let heads = parts::normed_rotated;
+            Decoder { heads, scaled_qkv: false, ..Decoder::LLAMA }.emit(b, c)
+        },
+        ..like("openelm")
+    },
+    // A diffusion model: all positions see each other.
+    Family {
+        config: |keys, n_vocab| (like("dream").config)(keys, n_vocab)?.seeing_all(keys),
+        emit: unbiased,
+        ..like("dream")
+    },
+    // Attention and MLP side by side.
+    Family {
+        config: |keys, n_vocab| {
+            let mut config = (like("plamo").config)(keys, n_vocab)?;
+            config.scales.parallel = true;
+            Ok(config)
+        },
+        ..like("plamo")
+    },
+    hunyuan("hunyuan-dense"),
+    hunyuan("hunyuan_vl"),
     Family {
         // The file states twice the width of an MLP.
         config: |keys, n_vocab| {

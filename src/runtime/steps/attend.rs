@@ -2,7 +2,9 @@
 
 use super::{At, Facts, Scratch, Step, Walk, Work};
 use crate::error::Result;
+use crate::kernels::attention::ScoreOptions;
 use crate::kv::LayerId;
+use crate::model::VectorId;
 use crate::model::graph::RowSet;
 use crate::model::text::Names;
 use crate::ops::attention::{self, HeadShape};
@@ -23,6 +25,12 @@ pub struct Attend {
     pub mask: usize,
     /// Multiplies the scores.
     pub scale: f32,
+    /// Soft-cap of the scores.
+    pub soft_cap: Option<f32>,
+    /// A slope for each query head (ALiBi).
+    pub slopes: Option<Vec<f32>>,
+    /// A sink for each query head.
+    pub sinks: Option<VectorId>,
 }
 
 impl Step for Attend {
@@ -60,6 +68,11 @@ impl Step for Attend {
             limits: &sight.limits,
             starts: (!sight.starts.is_empty()).then_some(&sight.starts[..]),
             scale: self.scale,
+            scores: ScoreOptions {
+                soft_cap: self.soft_cap.unwrap_or(0.0),
+                slopes: self.slopes.as_deref(),
+                sinks: self.sinks.map(|sinks| walk.weights.vector(sinks)),
+            },
             parts: walk.parts,
         };
         let scratch = walk.scratch(at.worker);
@@ -68,9 +81,13 @@ impl Step for Attend {
         unsafe { attention::run(walk.attention, at.worker, &at.schedule.counter, &args, scratch) }
     }
 
-    fn text(&self, _: &Names<'_>) -> String {
+    fn text(&self, names: &Names<'_>) -> String {
         let HeadShape { n_head, n_head_kv, head_dim } = self.shape;
         let Attend { mask, scale, .. } = self;
-        format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}, mask {mask}, scale {scale}")
+        let cap = self.soft_cap.map_or(String::new(), |cap| format!(", soft-cap at {cap}"));
+        let slopes = if self.slopes.is_some() { ", slopes of heads" } else { "" };
+        let sinks = self.sinks.map_or(String::new(), |sinks| format!(", sinks {}", names.vector(sinks)));
+        let heads = format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}");
+        format!("{heads}, mask {mask}, scale {scale}{cap}{slopes}{sinks}")
     }
 }

@@ -5,6 +5,7 @@ use crate::kernels::KernelSet;
 use crate::kernels::unary::Unary;
 use crate::model::graph::{Activation, RowSet};
 use crate::model::text::Names;
+use crate::model::{Temperature, VectorId};
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
@@ -15,6 +16,12 @@ pub enum Function {
     Add(Buf),
     /// a · b.
     Mul(Buf),
+    /// a · b, where an element of b is for a whole head of the given number of elements.
+    MulHeads(Buf, usize),
+    /// a divided by the column's element of a vector.
+    Divide(VectorId),
+    /// a times a factor of the row's position.
+    Temper(Temperature),
     /// a times a factor.
     Scale(f32),
     /// cap · tanh(a / cap).
@@ -46,6 +53,7 @@ pub fn activation(kernels: &KernelSet, function: Activation) -> &Unary {
         Activation::GeluTanh => &kernels.unary.gelu_tanh,
         Activation::GeluErf => &kernels.unary.gelu_erf,
         Activation::Relu => &kernels.unary.relu,
+        Activation::Sigmoid => &kernels.unary.sigmoid,
     }
 }
 
@@ -53,7 +61,9 @@ impl Step for Elementwise {
     fn facts(&self) -> Facts {
         match self.function {
             Function::Add(b) => Facts::by_row(Zone::Add, self.rows, &[self.a, b], self.out),
-            Function::Mul(b) => Facts::by_row(Zone::Mul, self.rows, &[self.a, b], self.out),
+            Function::Mul(b) | Function::MulHeads(b, _) => {
+                Facts::by_row(Zone::Mul, self.rows, &[self.a, b], self.out)
+            }
             _ => Facts::by_row(Zone::Elementwise, self.rows, &[self.a], self.out),
         }
     }
@@ -62,7 +72,11 @@ impl Step for Elementwise {
         let elements = (walk.count(self.rows) * self.width) as u64;
         match self.function {
             Function::Add(_) | Function::Mul(_) => Work { flops: elements, bytes: 12 * elements },
-            Function::Scale(_) | Function::Clamp(..) => Work { flops: elements, bytes: 8 * elements },
+            Function::Scale(_)
+            | Function::Clamp(..)
+            | Function::Temper(_)
+            | Function::Divide(_)
+            | Function::MulHeads(..) => Work { flops: elements, bytes: 8 * elements },
             Function::SoftCap(_) | Function::Activate(_) => Work { flops: 8 * elements, bytes: 8 * elements },
         }
     }
@@ -79,6 +93,22 @@ impl Step for Elementwise {
                 match self.function {
                     Function::Add(b) => unary.add.run(from, view(b).row_f32(r), to, n),
                     Function::Mul(b) => unary.mul.run(from, view(b).row_f32(r), to, n),
+                    Function::MulHeads(b, head_dim) => {
+                        let gate = view(b).row_f32(r);
+                        for head in 0..n / head_dim {
+                            let at = head * head_dim;
+                            unary.scale.run(from.add(at), *gate.add(head), to.add(at), head_dim);
+                        }
+                    }
+                    Function::Divide(by) => {
+                        for (i, by) in walk.weights.vector(by).iter().enumerate() {
+                            *to.add(i) = *from.add(i) / by;
+                        }
+                    }
+                    Function::Temper(temperature) => {
+                        let factor = temperature.at(walk.batch.positions[r] as usize);
+                        unary.scale.run(from, factor, to, n);
+                    }
                     Function::Scale(factor) => unary.scale.run(from, factor, to, n),
                     Function::Activate(function) => activation(walk.kernels, function).run(from, to, n),
                     Function::Clamp(least, most) => {
@@ -97,9 +127,14 @@ impl Step for Elementwise {
         }
     }
 
-    fn text(&self, _: &Names<'_>) -> String {
+    fn text(&self, names: &Names<'_>) -> String {
         match self.function {
+            Function::Divide(by) => format!("divide by {}", names.vector(by)),
             Function::Add(_) | Function::Mul(_) => format!("rows of {}", self.width),
+            Function::MulHeads(_, head_dim) => format!("heads of {head_dim}"),
+            Function::Temper(Temperature { scale, positions, .. }) => {
+                format!("temper by {scale}, steps of {positions}")
+            }
             Function::Scale(factor) => format!("scale by {factor}"),
             Function::SoftCap(cap) => format!("soft-cap at {cap}"),
             Function::Clamp(least, most) => format!("clamp {least} to {most}"),

@@ -221,7 +221,12 @@ impl ExpertsIn {
 
 /// The place of a pair's columns.
 fn part_of(pair: &Beside<2>) -> Beside<1> {
-    Beside { rows: pair.rows.clone(), columns: pair.columns.clone(), first: [pair.first[0]], stride: pair.stride }
+    Beside {
+        rows: pair.rows.clone(),
+        columns: pair.columns.clone(),
+        first: [pair.first[0]],
+        stride: pair.stride,
+    }
 }
 
 /// Limits gates from above, and their factors from both sides; adds 1 to these. NaN stays.

@@ -40,7 +40,7 @@ pub struct Mlp {
 impl Mlp {
     /// Whether there is a kernel for this function, with or without a gate.
     pub fn has_kernel(gated: bool, function: Activation) -> bool {
-        !gated || function != Activation::Relu
+        !gated || !matches!(function, Activation::Relu | Activation::Sigmoid)
     }
 
     /// Whether there is such a kernel that also quantises.
@@ -72,7 +72,7 @@ impl Mlp {
             (Activation::Silu, true) => Zone::SwiGlu,
             (Activation::Silu, false) => Zone::Silu,
             (Activation::GeluTanh | Activation::GeluErf, _) => Zone::Gelu,
-            (Activation::Relu, _) => Zone::Elementwise,
+            (Activation::Relu | Activation::Sigmoid, _) => Zone::Elementwise,
         }
     }
 
@@ -151,7 +151,7 @@ fn gate_kernel(kernels: &KernelSet, function: Activation) -> &Binary {
     match function {
         Activation::GeluTanh => &kernels.unary.geglu,
         Activation::GeluErf => &kernels.unary.geglu_erf,
-        Activation::Silu | Activation::Relu => &kernels.unary.swiglu,
+        Activation::Silu | Activation::Relu | Activation::Sigmoid => &kernels.unary.swiglu,
     }
 }
 

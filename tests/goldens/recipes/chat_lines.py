@@ -381,6 +381,81 @@ LINES = r"""
 {% extends 'x' %}
 {% import 'x' as y %}
 {{ "a\r\nb"|length }}|{{ 'x' }}
+{{ 'Hello there -- you goof-ball, use the -b option!'|wordwrap(10) }}|{{ 'a b c'|wordwrap(1) }}|{{ ''|wordwrap }}
+{{ 'The quick brown fox-hound jumps over a lazy-lazy dog.'|wordwrap(12) }}|{{ 'a-b-c-d-e-f-g'|wordwrap(4) }}|{{ 'one-two three-four--five---six'|wordwrap(9) }}
+{{ 'supercalifragilisticexpialidocious word'|wordwrap(10) }}|{{ 'supercalifragilisticexpialidocious word'|wordwrap(10, false) }}|{{ 'supercali-fragilistic-expialidocious'|wordwrap(12, true, '/', false) }}
+{{ 'a  b   c    d\n\n  e f\ng'|wordwrap(3) }}|{{ 'x y'|wordwrap(3, wrapstring='<br>') }}|{{ 'ab cd ef'|wordwrap(2, break_on_hyphens=false) }}
+{{ 'naïve façade — 漢字漢字漢字'|wordwrap(5) }}|{{ '\u00a0\u00a0 a b'|wordwrap(2) }}|{{ 'a\tb\tc'|wordwrap(2) }}|{{ '------ a'|wordwrap(3) }}|{{ 'x------y-z a'|wordwrap(4) }}
+{{ "don't--stop, e-mail 12-34 A-B-C x_-y x1-y2 me--you"|wordwrap(1, false) }}
+{{ 'abc'|wordwrap(0) }}
+{{ 'abc'|wordwrap(-5) }}
+{{ 5|wordwrap }}
+{{ none|wordwrap }}
+{{ undef|wordwrap }}
+{{ [1, 'a', none, {'b': 2.5, 'a': [true]}]|pprint }}|{{ 'it\'s'|pprint }}|{{ undef|pprint }}|{{ 5|pprint }}|{{ []|pprint }}|{{ {}|pprint }}|{{ (1,)|pprint }}
+{{ range(60)|list|pprint }}
+{{ {'zebra': 'x' * 60, 'apple': ['y' * 40, 'z' * 40], 'mid': {'k': 1}}|pprint }}
+{{ ('word ' * 40)|pprint }}
+{{ ['word ' * 40, 'b']|pprint }}
+{{ {'key': 'word ' * 40, 'other': {'inner': 'longer words ' * 20}}|pprint }}
+{{ ('line one\nline two that is longer\n' * 4)|pprint }}
+{{ ('x' * 100)|pprint }}
+{{ ['x' * 100, ('y' * 50, 'z' * 50)]|pprint }}
+{{ (('a' * 90),)|pprint }}
+{{ {3: 'c', 1: 'a', 2: 'b'}|pprint }}|{{ {'b': 1, 1: 2, none: 3, 'a': 4}|pprint }}|{{ {(2, 1): 'x', (1, 2): 'y'}|pprint }}|{{ {true: 1, 0: 2}|pprint }}
+{{ messages|pprint }}
+{{ [range(3), {'a': 1}.keys(), namespace(a=1)|string]|pprint }}
+{{ [['deep ' * 10, ['deeper ' * 10, ['deepest ' * 10]]]]|pprint }}
+{{ ['a b'] * 30|int }}
+{{ (['quote\'s and "double" ' * 6])|pprint }}
+{{ {'a' * 70: 'b' * 70}|pprint }}
+{{ {'a' * 70: ['b' * 30, 'c c ' * 20]}|pprint }}
+{{ [7]|random }}|{{ 'x'|random }}|{{ (none,)|random }}|{{ []|random }}|{{ ''|random is defined }}|{{ undef|random is defined }}
+{{ {'a': 1}|random }}
+{{ 5|random }}
+{{ none|random }}
+{{ 'a b/c?d=e&f#é漢~_.-'|urlencode }}|{{ 5|urlencode }}|{{ none|urlencode }}|{{ undef|urlencode }}|{{ ''|urlencode }}|{{ true|urlencode }}
+{{ {'a b': 'c/d', 'x': 1, 'y': none}|urlencode }}|{{ [('a', 1), ['b', 'é +']]|urlencode }}|{{ ['ab', 'cd']|urlencode }}|{{ []|urlencode }}
+{{ [1]|urlencode }}
+{{ ['abc']|urlencode }}
+{{ {'class': 'my <list>', 'missing': none, 'id': 'list-%d'|format(5), 'u': undef, 'n': 3}|xmlattr }}|{{ {'a': 1}|xmlattr(false) }}|{{ {}|xmlattr }}|{{ {'x': none}|xmlattr }}|{{ {'a': 1, 'b&': '"'}|xmlattr(autospace=false) }}
+{{ {'a b': 1}|xmlattr }}
+{{ {'a>': 1}|xmlattr }}
+{{ {'a\x1fb': 1}|xmlattr }}|{{ {'a\u00a0b': 1}|xmlattr }}
+{{ {1: 1}|xmlattr }}
+{{ [1]|xmlattr }}
+{{ undef|xmlattr }}
+{{ '<p>Hello <b>big</b>\n\n world</p>'|striptags }}|{{ 'a <!-- <b> --> c'|striptags }}|{{ '1 < 2'|striptags }}|{{ '<a'|striptags }}|{{ 'x<!-->y'|striptags }}|{{ 'x<!--->y'|striptags }}|{{ 'x<!-- y'|striptags }}|{{ '<<!-- a -->!-- b -->c'|striptags }}|{{ 5|striptags }}|{{ none|striptags }}|{{ undef|striptags }}|
+{{ '&lt;b&gt; &amp;amp; &quot;x&quot; &apos; &nbsp;| &eacute;&Eacute;&copy;&REG;&frac12;&divide'|striptags }}|{{ '&#65;&#x42;&#X43;&#128;&#0;&#xD800;&#1;&#x110000;&#13;x&#;&#x;'|striptags }}|{{ '&ampx &ltd &nope; & &; &a'|striptags }}|{{ '&#99999999999999999999;'|striptags }}
+{{ '&hellip;&notit;'|striptags }}
+{{ 'See http://example.com/x, (https://a.b.org) www.x.de. foo.com me@x.com mailto:a@b.cd <x.net>'|urlize }}
+{{ 'http://example.com/a/very/long/path'|urlize(10) }}|{{ 'www.example.com'|urlize(trim_url_limit=3, nofollow=true, target='_blank', rel='x "y"') }}|{{ 'http://a.com'|urlize(-5) }}|{{ 'http://a.com'|urlize(0) }}
+{{ 'tel:123 ftp://x ssh:y'|urlize(extra_schemes=['tel:', 'ftp://']) }}|{{ 'tel:'|urlize(extra_schemes=['tel:']) }}
+{{ 'x'|urlize(extra_schemes=['tel']) }}
+{{ 'http://1.2.3.4/x http://[::1] http://[1:2:3:4:5:6:7:8] http://[1:2:3:4:5:6:7:8:9] http://1.2.3 http://localhost http://localhost:80 http://a:123456'|urlize }}
+{{ 'HTTP://A.COM Http://b.org http://x.c http://xn--p1ai.xn--p1ai http://a..com http://-a.com a.b.com b.com .com a.museum é.com http://é.com'|urlize }}
+{{ '((http://a.com/(x))) (http://a.com/x). &lt; "http://q.com" <http://r.com>, http://a.com/(x).'|urlize }}
+{{ 'a@b.c @a@b.com a@b a@b..c x:y@z.com www.a@b.com a.b@c-d.e1 a@-b.com'|urlize }}|{{ 'http://a.com?x=1&y=2 http://a.com#f a.com:80/x a.com:'|urlize }}|{{ 5|urlize }}|{{ none|urlize }}|{{ undef|urlize }}|
+{{ '  a\n\thttp://a.com  \n'|urlize }}
+{{ 0|filesizeformat }}|{{ 1|filesizeformat }}|{{ 999|filesizeformat }}|{{ 1000|filesizeformat }}|{{ 1500000|filesizeformat }}|{{ 1e12|filesizeformat }}|{{ 1e30|filesizeformat }}|{{ 1023|filesizeformat(true) }}|{{ 1024|filesizeformat(binary=true) }}|{{ 123456789|filesizeformat(true) }}|{{ '1300'|filesizeformat }}|{{ -5.5|filesizeformat }}|{{ -0.5|filesizeformat }}|{{ 1.9|filesizeformat }}|{{ true|filesizeformat }}|{{ 'inf'|filesizeformat }}|{{ 'nan'|filesizeformat }}|{{ 1e24|filesizeformat(true) }}
+{{ '-inf'|filesizeformat }}
+{{ 'x'|filesizeformat }}
+{{ none|filesizeformat }}
+{{ undef|filesizeformat }}
+{% macro m(a) %}{{ a }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, 3, x=4) }}|{{ m() }}|{{ m(a=1) }}|{{ m(1, a=2) }}|{{ m(x=1, a=2) }}
+{% macro m(a, b='d') %}{{ a }}{{ b }}{{ varargs|join(',') }}{% endmacro %}{{ m(1) }}|{{ m(1, 2, 3, 4) }}|{{ m(b=1) }}
+{% macro m() %}{{ varargs }}{% endmacro %}{{ m(x=1) }}
+{% macro m() %}{{ kwargs }}{% endmacro %}{{ m(x=1, y=[2]) }}
+{% macro m() %}{{ kwargs }}{% endmacro %}{{ m(1) }}
+{% macro m(varargs) %}{{ varargs }}{% endmacro %}{{ m(1) }}
+{% macro m(kwargs) %}{{ kwargs }}{{ varargs }}{% endmacro %}{{ m(1, 2) }}
+{% macro m(n) %}{{ n }}{% if varargs %},{{ m(*varargs) }}{% endif %}{% endmacro %}{{ m(1, 2, 3) }}
+{% macro o() %}{% macro i(x) %}{{ x }}{{ varargs }}{% endmacro %}{{ i(1, 2) }}{{ varargs }}{% endmacro %}{{ o(3) }}
+{% macro m() %}[{{ caller(varargs|length) }}{{ kwargs }}]{% endmacro %}{% call(n) m(1, 2, z=3) %}n={{ n }}{% endcall %}
+{% macro m() %}{{ varargs }}{% endmacro %}{{ m }}|{{ m.name }}|{{ m.catch_varargs }}{{ m.catch_kwargs }}|{{ m is callable }}|{{ m(*[1, 2], **{}) }}
+{% for x in [1, 2] %}{% macro m() %}{{ x }}{{ varargs }}{% endmacro %}{{ m(x) }}{% endfor %}
+{% set f = joiner('|') %}{% macro m(sep) %}{% for v in varargs %}{{ f() }}{{ v }}{% endfor %}{% for k, v in kwargs.items() %}{{ k }}:{{ v }}{% endfor %}{% endmacro %}{{ m(0, 'a', 'b', c=1) }}
+{{ varargs is defined }}|{{ kwargs is defined }}
 """
 
 

@@ -18,7 +18,7 @@ const LEAST_ROWS: usize = 96;
 /// Rows of a block, at most: the kernel packs keys and values once for so many.
 const MOST_ROWS: usize = 768;
 
-/// A checked attention whose queries can be divided: causal, or without a window.
+/// A checked attention whose queries can be divided: causal, or without a window and slopes.
 pub(super) struct Blocks<'a> {
     row: &'a Kernel,
     shape: Shape,
@@ -125,6 +125,7 @@ impl<'a> Blocks<'a> {
             k: from(self.inputs.k, 0, block.head),
             v: from(self.inputs.v, 0, block.head),
             mask: self.inputs.mask.map(|mask| from(mask, token, head)),
+            scores: self.inputs.scores.from_head(head),
         };
         let shape = self.block_shape(&block.tokens);
         let strides = Strides::dense(shape.tokens_q, self.heads, shape.head_dim);

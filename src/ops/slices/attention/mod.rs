@@ -5,7 +5,7 @@ mod blocks;
 
 use super::{bytes, check_finite, kernels, worth_sharing};
 use crate::error::{Error, Result};
-use crate::kernels::attention::{self as kernel, Inputs, Shape, Strides, Tensor};
+use crate::kernels::attention::{self as kernel, Inputs, SOFT_CAPS, ScoreOptions, Shape, Strides, Tensor};
 use crate::memory::checked_bytes;
 use crate::ops::scratch::Scratch;
 use crate::profile::{self, Zone};
@@ -56,6 +56,15 @@ pub struct Attention<'a> {
     pub mask: Option<&'a [f32]>,
     /// Places of the mask's rows, one for each query; a stride of 0 means that all share one.
     pub mask_strides: Strides,
+    /// Soft-cap: cap · tanh(score / cap) replaces each scaled product, before slopes and mask.
+    /// Between 1e-30 and 1e30; absent, the default, for none.
+    pub soft_cap: Option<f32>,
+    /// ALiBi: a slope for each query head. Slope · |i − j| is subtracted from the score of the query at position i and
+    /// the key at position j.
+    pub slopes: Option<&'a [f32]>,
+    /// Sinks: a logit for each query head, which takes part in the softmax as a score does, but has no value. −∞
+    /// changes nothing.
+    pub sinks: Option<&'a [f32]>,
 }
 
 impl Default for Attention<'_> {
@@ -77,6 +86,9 @@ impl Default for Attention<'_> {
             out: dense,
             mask: None,
             mask_strides: dense,
+            soft_cap: None,
+            slopes: None,
+            sinks: None,
         }
     }
 }
@@ -168,6 +180,22 @@ impl Attention<'_> {
         Ok(())
     }
 
+    fn scores(&self) -> ScoreOptions<'_> {
+        let &Self { soft_cap, slopes, sinks, .. } = self;
+        ScoreOptions { soft_cap: soft_cap.unwrap_or(0.0), slopes, sinks }
+    }
+
+    /// Refuses a soft-cap that the kernels don't take.
+    fn check_soft_cap(&self) -> Result<()> {
+        match self.soft_cap {
+            Some(cap) if !SOFT_CAPS.contains(&cap) => {
+                let (least, most) = (SOFT_CAPS.start(), SOFT_CAPS.end());
+                Err(Error::invalid(format!("soft_cap is {cap}; it must lie between {least:e} and {most:e}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn shape(&self) -> Shape {
         Shape {
             batch: self.batch,
@@ -197,12 +225,13 @@ fn or_dense(strides: Strides, [_, tokens, heads, elements]: [usize; 4]) -> Strid
 /// A query that sees no key, or none that the mask leaves, gets zeros. A NaN in a query, or in a key or a mask that it
 /// sees, makes its result NaN. Values must be finite: of a key that a query does not see, they may count with weight 0.
 /// A query's result has the same bits in any batch, on any team, and however its sequence is cut into calls, but for
-/// the sign of a zero that underflowed. A window without causality is computed on the calling thread.
+/// the sign of a zero that underflowed. A window without causality, and slopes without it, are computed on the calling
+/// thread.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where a slice is too short for its tensor, rows of the results overlap, the query heads
-/// are no multiple of the key/value heads, there are 2³² keys or more, or `scale` is not finite;
-/// [`Error::OutOfMemory`]; the errors of [`Team::run`].
+/// are no multiple of the key/value heads, there are 2³² keys or more, `scale` is not finite, or `soft_cap` is not between
+/// 1e-30 and 1e30; [`Error::OutOfMemory`]; the errors of [`Team::run`].
 ///
 /// # Examples
 /// ```
@@ -233,6 +262,7 @@ pub fn attention(
     team: Option<&Team>,
 ) -> Result<()> {
     params.scale.map_or(Ok(()), |scale| check_finite("scale", scale))?;
+    params.check_soft_cap()?;
     if params.is_empty() {
         return Ok(());
     }
@@ -241,6 +271,9 @@ pub fn attention(
     check_len("k", k.len(), k_len)?;
     check_len("v", v.len(), v_len)?;
     params.mask.map_or(Ok(()), |mask| check_len("mask", mask.len(), mask_len))?;
+    for (name, list) in [("slopes", params.slopes), ("sinks", params.sinks)] {
+        list.map_or(Ok(()), |list| check_len(name, list.len(), params.n_head))?;
+    }
     check_len("out", out.len(), out_len)?;
     let [queries, keys, _] = params.sizes();
     let out_strides = or_dense(params.out, queries);
@@ -250,12 +283,14 @@ pub fn attention(
         k: Tensor { data: k, strides: or_dense(params.k, keys) },
         v: Tensor { data: v, strides: or_dense(params.v, keys) },
         mask: params.mask.map(|data| Tensor { data, strides: params.mask_strides }),
+        scores: params.scores(),
     };
     let (kernel, shape) = (&kernels()?.attention.f32, params.shape());
     let flops = shape.flops();
     let moved = [q_len, k_len, v_len, out_len].iter().fold(0usize, |sum, &n| sum.saturating_add(n));
     let _zone = profile::scope(Zone::Attention).work(flops, bytes(moved));
-    let divisible = team.filter(|_| shape.causal || shape.window.is_none());
+    let anywhere = shape.window.is_none() && params.slopes.is_none();
+    let divisible = team.filter(|_| shape.causal || anywhere);
     match worth_sharing((flops / FLOPS_PER_NANOSECOND) as usize, divisible) {
         None => {
             let len = kernel::scratch_len(kernel, &shape).unwrap_or(usize::MAX);

@@ -1,18 +1,17 @@
-//! jinja2's filters. `pprint`, `random`, `urlize`, `urlencode`, `xmlattr` and `filesizeformat` are left out: no chat
-//! template uses them, and what they would take is large.
+//! jinja2's filters. `random` chooses from one item only: a conversation has one text.
 
 use super::args::Args;
 use super::numbers::{self, Number};
 use super::strings::{self, Side};
 use super::values::{self, Kind, defined, type_name};
-use super::{format, json, operators, sequences, wrong};
+use super::{format, json, operators, pretty, sequences, web, wrap, wrong};
 use minijinja::value::Rest;
 use minijinja::{Environment, Error, State, Value};
 use std::cmp::Ordering;
 
 type Filter = fn(Value, &mut Args<'_>) -> Result<Value, Error>;
 
-const FILTERS: [(&str, Filter); 53] = [
+const FILTERS: [(&str, Filter); 54] = [
     ("abs", abs),
     ("attr", attr),
     ("batch", batch),
@@ -26,14 +25,15 @@ const FILTERS: [(&str, Filter); 53] = [
     ("d", default),
     ("default", default),
     ("dictsort", dictsort),
-    ("e", escape),
-    ("escape", escape),
+    ("e", web::escape),
+    ("escape", web::escape),
+    ("filesizeformat", filesizeformat),
     ("first", |value, args| {
         let items = values::items(&args.budget, &value)?;
         Ok(items.into_iter().next().unwrap_or_default())
     }),
     ("float", float),
-    ("forceescape", escape),
+    ("forceescape", web::escape),
     ("format", |value, args| {
         let (positional, named) = (args.rest(), args.rest_named()?);
         let given = match (positional.is_empty(), named.is_empty()) {
@@ -62,6 +62,8 @@ const FILTERS: [(&str, Filter); 53] = [
     ("map", map),
     ("max", |value, args| extreme(value, args, Ordering::Greater)),
     ("min", |value, args| extreme(value, args, Ordering::Less)),
+    ("pprint", pretty::pprint),
+    ("random", random),
     ("reject", |value, args| select(value, args, false, false)),
     ("rejectattr", |value, args| select(value, args, true, false)),
     ("replace", |value, args| {
@@ -79,7 +81,7 @@ const FILTERS: [(&str, Filter); 53] = [
     ("slice", slice),
     ("sort", sort),
     ("string", |value, args| changed(&value, args, str::to_owned)),
-    ("striptags", |_, _| Err(wrong("the filter `striptags` isn't supported"))),
+    ("striptags", web::striptags),
     ("sum", sum),
     ("title", |value, args| changed(&value, args, title)),
     ("tojson", json::tojson),
@@ -91,18 +93,16 @@ const FILTERS: [(&str, Filter); 53] = [
     }),
     ("truncate", truncate),
     ("unique", unique),
+    ("urlencode", web::urlencode),
+    ("urlize", web::urlize),
     ("upper", |value, args| changed(&value, args, strings::upper)),
     ("wordcount", |value, args| {
         let word = |c: char| c == '_' || c.is_alphanumeric();
         let text = args.shown(&value)?;
         Ok(Value::from(text.split(|c| !word(c)).filter(|part| !part.is_empty()).count()))
     }),
-    ("wordwrap", |_, _| Err(wrong("the filter `wordwrap` isn't supported"))),
-    ("pprint", |_, _| Err(wrong("the filter `pprint` isn't supported"))),
-    ("random", |_, _| Err(wrong("the filter `random` isn't supported"))),
-    ("urlencode", |_, _| Err(wrong("the filter `urlencode` isn't supported"))),
-    ("urlize", |_, _| Err(wrong("the filter `urlize` isn't supported"))),
-    ("xmlattr", |_, _| Err(wrong("the filter `xmlattr` isn't supported"))),
+    ("wordwrap", wrap::wordwrap),
+    ("xmlattr", web::xmlattr),
 ];
 
 pub(super) fn install(environment: &mut Environment<'static>) {
@@ -175,13 +175,6 @@ fn default(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let other = args.optional("default_value")?.unwrap_or_else(|| Value::from(""));
     let falsy_too = args.flag("boolean", false)?;
     Ok(if value.is_undefined() || (falsy_too && !value.is_true()) { other } else { value })
-}
-
-fn escape(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
-    let text = args.shown(&value)?;
-    args.budget.make(text.len().saturating_mul(5))?;
-    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    Ok(Value::from(escaped.replace('\'', "&#39;").replace('"', "&#34;")))
 }
 
 fn float(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
@@ -342,7 +335,7 @@ fn map(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
 /// The name of a filter or test that a template may use.
 fn public(name: &Value) -> Result<&str, Error> {
     let name = name.as_str().unwrap_or_default();
-    if name.starts_with(crate::chat::rewrite::PRIVATE) {
+    if name.starts_with(crate::rewrite::PRIVATE) {
         return Err(wrong(format!("no filter or test has the name `{name}`")));
     }
     Ok(name)
@@ -571,4 +564,41 @@ fn truncate(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let cut: String = text.chars().take(usize::try_from(length - end_length).unwrap_or(usize::MAX)).collect();
     let cut: &str = if kill_words { &cut } else { cut.rsplit_once(' ').map_or(&*cut, |(before, _)| before) };
     args.text(format!("{cut}{end}"))
+}
+
+/// The only item of a list. Of several, jinja2 would choose one by chance.
+fn random(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
+    match values::length(&value)? {
+        0 => Ok(Value::UNDEFINED),
+        1 if values::as_dict(&value).is_none() => {
+            Ok(values::items(&args.budget, &value)?.into_iter().next().unwrap_or_default())
+        }
+        _ => Err(wrong("`random` chooses by chance, which isn't supported")),
+    }
+}
+
+fn filesizeformat(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
+    let is_binary = args.flag("binary", false)?;
+    let bytes = match value.as_str() {
+        Some(text) => numbers::parse_float(text),
+        None => Number::of(&value).map(Number::as_float),
+    };
+    let bytes = bytes.ok_or_else(|| wrong(format!("filesizeformat: {} is no number", type_name(&value))))?;
+    let base: f64 = if is_binary { 1024.0 } else { 1000.0 };
+    if bytes == 1.0 {
+        return Ok(Value::from("1 Byte"));
+    }
+    if bytes < base {
+        if bytes.is_infinite() {
+            return Err(wrong("cannot convert float infinity to integer"));
+        }
+        return Ok(Value::from(format!("{:.0} Bytes", bytes.trunc() + 0.0)));
+    }
+    let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"];
+    let unit = |power: usize| base.powi(power as i32 + 2);
+    let power = (0..8).find(|&power| bytes < unit(power)).unwrap_or(7);
+    let number = base * bytes / unit(power);
+    let number = if number.is_finite() { format!("{number:.1}") } else { super::text::float(number) };
+    let prefix = if is_binary { prefixes[power].to_uppercase() + "i" } else { prefixes[power].to_owned() };
+    Ok(Value::from(format!("{number} {prefix}B")))
 }

@@ -4,7 +4,7 @@ use super::args::Args;
 use super::methods::Method;
 use super::values::{self, Kind};
 use super::{numbers, text, wrong};
-use crate::chat::rewrite::is_space;
+use crate::rewrite::is_space;
 use minijinja::{Error, Value};
 
 /// A text is split into fewer parts.
@@ -83,7 +83,7 @@ pub(super) const METHODS: [(&str, Method); 46] = [
     }),
     ("expandtabs", expandtabs),
     ("isdigit", |s, _| all(s, |c| c.is_ascii_digit() || digit_like(c))),
-    ("isdecimal", |s, _| all(s, |c| c.is_ascii_digit() || decimal(c).is_some())),
+    ("isdecimal", |s, _| all(s, is_decimal)),
     ("isnumeric", |s, _| all(s, char::is_numeric)),
     ("isalpha", |s, _| all(s, |c| c.is_alphabetic() && !c.is_numeric())),
     ("isalnum", |s, _| all(s, char::is_alphanumeric)),
@@ -121,7 +121,12 @@ fn digit_like(c: char) -> bool {
         || matches!(c, '²' | '³' | '¹' | '\u{2070}'..='\u{2079}' | '\u{2080}'..='\u{2089}' | '①'..='⑨')
 }
 
-/// The value of a decimal digit of a script that has a block of ten.
+/// A decimal digit of any script.
+pub(super) fn is_decimal(c: char) -> bool {
+    c.is_ascii_digit() || decimal(c).is_some()
+}
+
+/// The value of a decimal digit of a script, other than ASCII's, that has a block of ten.
 pub(super) fn decimal(c: char) -> Option<u32> {
     const ZEROS: [u32; 22] = [
         0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50,
@@ -253,10 +258,15 @@ fn texts(args: &Args<'_>, parts: Vec<&str>) -> Result<Value, Error> {
 
 fn splitlines(value: &Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let keep = args.flag("keepends", false)?;
+    texts(args, lines(own(value), keep, MAX_PARTS))
+}
+
+/// The lines of a text, at most so many, with or without their ends.
+pub(super) fn lines(text: &str, keep: bool, most: usize) -> Vec<&str> {
     let mut parts = Vec::new();
-    let mut rest = own(value);
+    let mut rest = text;
     let ends = ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
-    while !rest.is_empty() && parts.len() < MAX_PARTS {
+    while !rest.is_empty() && parts.len() < most {
         let Some(at) = rest.find(ends) else {
             parts.push(rest);
             break;
@@ -269,7 +279,7 @@ fn splitlines(value: &Value, args: &mut Args<'_>) -> Result<Value, Error> {
         parts.push(&rest[..if keep { at + width } else { at }]);
         rest = &rest[at + width..];
     }
-    texts(args, parts)
+    parts
 }
 
 fn partition(value: &Value, args: &mut Args<'_>, from_end: bool) -> Result<Value, Error> {

@@ -142,7 +142,7 @@ pub(super) fn round(value: f64, digits: i128) -> f64 {
 
 /// Python's `int(text, base)`.
 pub(super) fn parse_integer(text: &str, base: u32) -> Option<i128> {
-    let text = text.trim_matches(crate::chat::rewrite::is_space);
+    let text = text.trim_matches(crate::rewrite::is_space);
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -170,7 +170,7 @@ pub(super) fn parse_integer(text: &str, base: u32) -> Option<i128> {
 
 /// Python's `float(text)`.
 pub(super) fn parse_float(text: &str) -> Option<f64> {
-    let text = text.trim_matches(crate::chat::rewrite::is_space);
+    let text = text.trim_matches(crate::rewrite::is_space);
     let bytes = text.as_bytes();
     let digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
     let fits = bytes

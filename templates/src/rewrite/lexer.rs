@@ -37,7 +37,7 @@ const OPERATORS: [&str; 26] = [
 ];
 
 /// Python's `str.isspace` of one character.
-pub(in crate::chat) fn is_space(c: char) -> bool {
+pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 

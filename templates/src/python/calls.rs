@@ -3,6 +3,7 @@
 use super::args::Args;
 use super::budget::Budget;
 use super::values::{self, Kind, defined};
+use super::variadic::Variadic;
 use super::{methods, operators, sequences, wrong};
 use minijinja::value::Rest;
 use minijinja::{Environment, Error, State, Value};
@@ -82,6 +83,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
         let name = args.first().ok_or_else(|| wrong("a method without a name"))?.clone();
         method(state, &value, name.as_str().unwrap_or_default(), &args[1..])
     });
+    environment.add_filter("_variadic", |value: Value, args: Rest<Value>| Variadic::hiding(value, &args));
     environment.add_filter("_call", |state: &State<'_, '_>, value: Value, args: Rest<Value>| {
         call(state, &value, &args)
     });

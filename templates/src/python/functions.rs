@@ -3,9 +3,9 @@
 use super::args::Args;
 use super::values::{self, Kind};
 use super::wrong;
-use crate::chat::clock;
-use crate::chat::rewrite::SELF;
+use crate::clock;
 use crate::error::shortened;
+use crate::rewrite::SELF;
 use minijinja::value::{Object, ObjectRepr, Rest};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use std::fmt;

@@ -1,12 +1,11 @@
-//! Tests of settings, helpers and limits. Parity with jinja2 is in `tests/suite/chat.rs`.
+//! Tests of settings, helpers and limits. Parity with jinja2 is in `tests/jinja2.rs`.
 
-use super::{MAX_RENDERED_BYTES, MAX_TEMPLATE_BYTES, Message, Template};
-use crate::Error;
+use super::{Error, MAX_RENDERED_BYTES, MAX_TEMPLATE_BYTES, Message, Template, can_allocate};
 
 const HELLO: [Message<'static>; 1] = [Message { role: "user", content: "Hello" }];
 
 fn render(source: &str) -> Result<String, Error> {
-    Template::new(source, "<s>", "</s>")?.render(&HELLO, true)
+    Template::new(source, "<s>", "</s>", can_allocate)?.render(&HELLO, true)
 }
 
 #[test]
@@ -14,7 +13,7 @@ fn messages_tokens_and_prompt_are_seen() {
     let source = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m['content'] }}{{ eos_token }}\
                   {% endfor %}{% if add_generation_prompt %}>{% endif %}";
     assert_eq!(render(source).unwrap(), "<s>user:Hello</s>>");
-    let template = Template::new(source, "<s>", "</s>").unwrap();
+    let template = Template::new(source, "<s>", "</s>", can_allocate).unwrap();
     assert_eq!(template.render(&HELLO, false).unwrap(), "<s>user:Hello</s>");
     assert_eq!(template.render(&[], true).unwrap(), "<s>>");
 }
@@ -53,18 +52,21 @@ fn dates_come_from_the_clock() {
 #[test]
 fn a_template_that_rejects_says_so_in_its_own_words() {
     let error = render("\n{{ raise_exception('Roles must alternate!') }}").unwrap_err();
-    assert!(matches!(error, Error::InvalidArgument(_)));
+    assert!(matches!(error, Error::Rendering(_)));
     assert_eq!(error.to_string(), "chat template (line 2): Roles must alternate!");
 }
 
 #[test]
 fn a_template_that_does_not_compile_is_a_bad_file() {
     for source in ["", "  \n", "{% for %}", "{{ 'a", "{% if x %}", "{{ }}"] {
-        let error = Template::new(source, "", "").unwrap_err();
-        assert!(matches!(error, Error::Format(_)), "{source:?}: {error}");
+        let error = Template::new(source, "", "", can_allocate).unwrap_err();
+        assert!(matches!(error, Error::Source(_)), "{source:?}: {error}");
         assert!(!error.to_string().contains('\n'));
     }
-    assert!(matches!(Template::new(&" x".repeat(MAX_TEMPLATE_BYTES), "", ""), Err(Error::Format(_))));
+    assert!(matches!(
+        Template::new(&" x".repeat(MAX_TEMPLATE_BYTES), "", "", can_allocate),
+        Err(Error::Source(_))
+    ));
 }
 
 #[test]
@@ -86,9 +88,9 @@ fn runaway_templates_are_stopped() {
     assert!(error.to_string().contains(&MAX_RENDERED_BYTES.to_string()), "{error}");
     // An expression nested beyond any sense must not use up the stack.
     let nested = "(".repeat(100_000) + "1" + &")".repeat(100_000);
-    assert!(Template::new(&format!("{{{{ {nested} }}}}"), "", "").is_err());
+    assert!(Template::new(&format!("{{{{ {nested} }}}}"), "", "", can_allocate).is_err());
     let blocks = "{% if true %}".repeat(50_000) + &"{% endif %}".repeat(50_000);
-    assert!(Template::new(&blocks, "", "").is_err());
+    assert!(Template::new(&blocks, "", "", can_allocate).is_err());
 }
 
 /// A template that can't have the memory or time that it wants, with what its error says.
@@ -96,7 +98,7 @@ fn assert_stopped(source: &str, why: &str) {
     let begun = std::time::Instant::now();
     let shown: String = source.chars().take(100).collect();
     match render(source) {
-        Err(Error::InvalidArgument(message)) => assert!(message.contains(why), "{shown}: {message}"),
+        Err(Error::Rendering(message)) => assert!(message.contains(why), "{shown}: {message}"),
         other => panic!("{shown}: {:?}", other.map(|text| text.len())),
     }
     assert!(begun.elapsed().as_secs() < 60, "{shown}");
@@ -137,6 +139,10 @@ fn widths_and_counts_of_a_billion_are_refused_before_they_take_memory() {
     assert_stopped("{{ '{:.1000000000f}'.format(1.5) }}", "precision");
     assert_stopped("{{ '%.1000000000f' % 1.5 }}", "precision");
     assert_stopped("{{ '{:99999999999999999999}'.format(1) }}", "digits");
+    assert_stopped("{{ ('a ' * 10000)|wordwrap(1, true, 'b' * 10000) }}", "more than 67108864");
+    assert_stopped("{{ ('http://a.com ' * 10000)|urlize(target='b' * 10000) }}", "more than 67108864");
+    assert_stopped("{{ {'a' * 20000: range(10000)|list}|pprint }}", "more than 67108864");
+    assert_stopped("{{ [1, 2]|random }}", "by chance");
     assert_stopped("{{ range(1000000000) }}", "at most 100000");
     assert_stopped("{{ range(-9000000000000000000, 9000000000000000000, 1) }}", "at most 100000");
     assert_stopped("{{ [1]|tojson(indent=1000000000) }}", "indent");
@@ -188,7 +194,7 @@ fn values_that_grow_in_a_loop_are_stopped() {
     ] {
         let source = repeated(before, step);
         match render(&source) {
-            Err(Error::InvalidArgument(_)) => {}
+            Err(Error::Rendering(_)) => {}
             other => panic!("{step}: {:?}", other.map(|text| text.len())),
         }
     }
@@ -206,7 +212,7 @@ fn output_of_a_loop_is_bounded_wherever_it_goes() {
         format!("{{% set a %}}{{% generation %}}{many}{{% endgeneration %}}{{% endset %}}"),
         many.clone(),
     ] {
-        assert!(matches!(render(&source), Err(Error::InvalidArgument(_))));
+        assert!(matches!(render(&source), Err(Error::Rendering(_))));
     }
     assert_stopped(
         "{% for i in range(100000) %}{% for i in range(100) %}{% macro m() %}{% endmacro %}{% endfor %}{% endfor %}",
@@ -236,10 +242,17 @@ fn slow_steps_in_a_loop_are_stopped() {
         "s.format()",
         "s is lower",
         "messages|sort(attribute=s)",
+        "s|wordwrap(3)",
+        "l|pprint",
+        "s|urlencode",
+        "s|urlize",
+        "s|striptags",
+        "{s: 1}|xmlattr",
+        "s|filesizeformat",
     ] {
         let begun = std::time::Instant::now();
         let result = render(&each(step));
-        assert!(matches!(result, Err(Error::InvalidArgument(_))), "{step}: {result:?}");
+        assert!(matches!(result, Err(Error::Rendering(_))), "{step}: {result:?}");
         assert!(begun.elapsed().as_secs() < 60, "{step}: {:?}", begun.elapsed());
     }
     let loops = format!(
@@ -263,7 +276,7 @@ fn deep_recursion_is_stopped_before_the_stack_ends() {
         "{% block b %}{{ self.b() }}{% endblock %}",
         "{% macro m(x) %}{{ caller(m) }}{% endmacro %}{% call(f) m() %}{{ f() }}{% endcall %}",
     ] {
-        assert!(matches!(render(source), Err(Error::InvalidArgument(_))), "{source}");
+        assert!(matches!(render(source), Err(Error::Rendering(_))), "{source}");
     }
 }
 
@@ -297,7 +310,8 @@ fn long_and_nested_sources_compile_or_are_refused() {
         (format!("{}x{}", "{% if 1 %}".repeat(45), "{% endif %}".repeat(45)), true),
     ] {
         let shown: String = source.chars().take(60).collect();
-        match Template::new(&source, "", "").and_then(|template| template.render(&HELLO, true)) {
+        match Template::new(&source, "", "", can_allocate).and_then(|template| template.render(&HELLO, true))
+        {
             Ok(_) => assert!(is_fine, "{shown}"),
             Err(error) => assert!(!is_fine, "{shown}: {error}"),
         }
@@ -312,8 +326,9 @@ fn long_and_nested_sources_compile_or_are_refused() {
         "|list".repeat(220),
         "{% endif %}".repeat(blocks)
     );
-    let render =
-        move || Template::new(&deep, "", "").and_then(|template| template.render(&HELLO, true)).unwrap();
+    let render = move || {
+        Template::new(&deep, "", "", can_allocate).and_then(|template| template.render(&HELLO, true)).unwrap()
+    };
     let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(render).unwrap();
     assert!(thread.join().unwrap().starts_with("[["));
 }
@@ -327,12 +342,12 @@ fn statements_that_are_not_known_are_not_supported() {
         ("{% for x in [1] %}{% with %}{% break %}{% endwith %}{% endfor %}", "`break` within `with`"),
         ("{{ 999999999999999999999999999999999999999999 }}", "2^127"),
     ] {
-        let error = Template::new(source, "", "").unwrap_err();
+        let error = Template::new(source, "", "", can_allocate).unwrap_err();
         assert!(matches!(error, Error::Unsupported(_)), "{source}: {error}");
         assert!(error.to_string().contains(what) && error.to_string().contains("line"), "{error}");
     }
-    let error = Template::new("a\n{% trans %}", "", "").unwrap_err();
-    assert_eq!(error.to_string(), "not supported: chat template (line 2): the statement `trans`");
+    let error = Template::new("a\n{% trans %}", "", "", can_allocate).unwrap_err();
+    assert_eq!(error.to_string(), "chat template (line 2): the statement `trans`");
 }
 
 #[test]

@@ -2,9 +2,7 @@
 
 use super::budget::{Budget, MAX_VALUE_BYTES};
 use super::values::{self, Kind};
-use super::wrong;
-use crate::chat::WHAT;
-use crate::memory::reserve::reserve_text;
+use super::{out_of_memory, wrong};
 use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 
@@ -51,8 +49,7 @@ impl<'b> Text<'b> {
         if length > MAX_VALUE_BYTES {
             return Err(wrong(format!("a text of more than {MAX_VALUE_BYTES} bytes")));
         }
-        reserve_text(&mut self.text, more.len(), WHAT)
-            .map_err(|error| wrong(error.to_string()).with_source(error))?;
+        self.budget.memory.reserve_text(&mut self.text, more.len()).map_err(out_of_memory)?;
         self.text.push_str(more);
         Ok(())
     }
@@ -93,7 +90,7 @@ impl<'b> Text<'b> {
 }
 
 /// Python's `str(value)`.
-pub(in crate::chat) fn shown(value: &Value, budget: &Budget) -> Result<String, Error> {
+pub(crate) fn shown(value: &Value, budget: &Budget) -> Result<String, Error> {
     let mut out = Text::new(budget);
     out.push_value(value)?;
     Ok(out.finish())

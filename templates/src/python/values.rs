@@ -188,12 +188,12 @@ pub(super) fn group(grouper: Value, list: Value) -> Result<Value, Error> {
     Ok(Value::from_object(Sequence { kind: Kind::Tuple, items, names: &["grouper", "list"], size }))
 }
 
-pub(in crate::chat) fn list(budget: &Budget, items: Vec<Value>) -> Result<Value, Error> {
+pub(crate) fn list(budget: &Budget, items: Vec<Value>) -> Result<Value, Error> {
     new(budget, Kind::List, items)
 }
 
 /// A map; a key that comes again has its last value, and its first place.
-pub(in crate::chat) fn dict(budget: &Budget, pairs: Vec<(Value, Value)>) -> Result<Value, Error> {
+pub(crate) fn dict(budget: &Budget, pairs: Vec<(Value, Value)>) -> Result<Value, Error> {
     budget.make(pairs.len().saturating_mul(ENTRY_BYTES).saturating_add(MAP_BYTES))?;
     let mut index: HashMap<Value, usize> = HashMap::with_capacity(pairs.len());
     let mut kept: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());

@@ -1,5 +1,8 @@
 //! `strftime_now(format)`, with which templates put today's date into a system prompt.
-//! The directives are those of `jiff`, a superset of the ones in well-known templates; the time is UTC.
+//! The directives are those of `jiff`, a superset of the ones in well-known templates; the time is UTC:
+//! with the local time zone, the same prompt would differ between machines.
+
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::fmt::strtime;
@@ -8,9 +11,10 @@ use minijinja::{Error, ErrorKind};
 /// Longest format, in bytes. A directive may ask for 255 places of padding, so this bounds the result as well.
 const MAX_FORMAT_BYTES: usize = 1024;
 
-/// The current time in the given format.
+/// The current time in the given format; 1970-01-01 where the system's clock shows a year outside of -9999 to 9999.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
-    strftime(format, crate::time::now())
+    let now = Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+    strftime(format, now)
 }
 
 fn strftime(format: &str, time: Timestamp) -> Result<String, Error> {

@@ -1,16 +1,15 @@
 //! What one rendering may take: bytes that it makes, and work that it does. Both are counted as they are spent, so
 //! neither a value that is doubled again and again nor a slow step in a long loop gets far.
 
-use super::wrong;
-use crate::chat::WHAT;
-use crate::memory::reserve::probe;
+use super::{out_of_memory, wrong};
+use crate::memory::Memory;
 use minijinja::value::Object;
 use minijinja::{Error, State};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The budget's name in a template's context. It isn't an identifier, so that no template can use it.
-pub(in crate::chat) const NAME: &str = " budget";
+pub(crate) const NAME: &str = " budget";
 /// Longest text or list, in bytes.
 pub(super) const MAX_VALUE_BYTES: usize = 64 << 20;
 /// Bytes that any rendering may make, freed or not.
@@ -30,7 +29,8 @@ const MAX_NESTING: u64 = 16;
 
 /// What is left of a rendering's memory and work.
 #[derive(Debug)]
-pub(in crate::chat) struct Budget {
+pub(crate) struct Budget {
+    pub(super) memory: Memory,
     /// What `made` began with.
     granted: u64,
     made: AtomicU64,
@@ -43,10 +43,11 @@ impl Object for Budget {}
 
 impl Budget {
     /// For a conversation of so many bytes.
-    pub(in crate::chat) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize, memory: Memory) -> Self {
         let made = MADE.saturating_add(MADE_EACH.saturating_mul(bytes as u64)).min(MADE_MOST);
         let work = WORK.saturating_add(WORK_EACH.saturating_mul(bytes as u64)).min(WORK_MOST);
         Budget {
+            memory,
             granted: made,
             made: AtomicU64::new(made),
             work: AtomicU64::new(work),
@@ -56,13 +57,13 @@ impl Budget {
     }
 
     /// The budget of the rendering that `state` is of.
-    pub(in crate::chat) fn of(state: &State<'_, '_>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn of(state: &State<'_, '_>) -> Result<Arc<Self>, Error> {
         let found = state.lookup(NAME).and_then(|value| value.downcast_object::<Self>());
         found.ok_or_else(|| wrong("a value was used outside of a rendering"))
     }
 
     /// Before `bytes` of a new value are taken.
-    pub(in crate::chat) fn make(&self, bytes: usize) -> Result<(), Error> {
+    pub(crate) fn make(&self, bytes: usize) -> Result<(), Error> {
         if bytes > MAX_VALUE_BYTES {
             return Err(wrong(format!("a value of {bytes} bytes; at most {MAX_VALUE_BYTES} are taken")));
         }
@@ -75,8 +76,8 @@ impl Budget {
             let growth =
                 usize::try_from(self.granted - self.made.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
             let growth = growth.min(MAX_VALUE_BYTES).saturating_mul(2);
-            probe(bytes.saturating_add(growth).saturating_add(AHEAD), WHAT)
-                .map_err(|error| wrong(error.to_string()).with_source(error))?;
+            let ahead = bytes.saturating_add(growth).saturating_add(AHEAD);
+            self.memory.ask(ahead).map_err(out_of_memory)?;
         }
         Ok(())
     }

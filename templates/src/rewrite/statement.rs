@@ -9,6 +9,9 @@ use super::{MAX_BLOCKS, MAX_CHAIN, SyntaxError, UNDEFINED, push_literal, push_na
 pub(super) fn write(pieces: &[Piece<'_>]) -> Result<String, SyntaxError> {
     let mut writer = Writer { out: String::new(), line: 1, open: Vec::new() };
     for piece in pieces {
+        if let Piece::Variable(tokens, _) | Piece::Block(tokens, _) = piece {
+            writer.note_hidden(tokens);
+        }
         match piece {
             Piece::Text(text) => {
                 writer.out.push_str("{{");
@@ -39,7 +42,23 @@ struct Open {
     elifs: usize,
     /// Behind `else`.
     in_else: bool,
+    function: Option<Function>,
 }
+
+/// A macro whose body is read.
+struct Function {
+    name: String,
+    /// The end of its parameters in the output, and whether it has some.
+    params_end: usize,
+    has_params: bool,
+    /// The hidden parameters (see [`HIDDEN`]) that the macro itself names, and those that its body uses.
+    named: [bool; 2],
+    used: [bool; 2],
+}
+
+/// Variables of a macro that have the arguments for which it has no parameters. A macro that uses one has it as a hidden
+/// parameter.
+const HIDDEN: [&str; 2] = ["varargs", "kwargs"];
 
 struct Writer {
     out: String,
@@ -57,6 +76,63 @@ impl Writer {
         self.line += missing;
         self.out.push_str(text);
         self.out.push_str(end);
+    }
+
+    /// Notes for each open macro that `tokens` use a hidden parameter.
+    fn note_hidden(&mut self, tokens: &[Token<'_>]) {
+        for (i, hidden) in HIDDEN.iter().enumerate() {
+            if tokens.iter().any(|token| matches!(token.kind, Kind::Name(name) if name == *hidden)) {
+                let open = self.open.iter_mut().filter_map(|open| open.function.as_mut());
+                open.for_each(|function| function.used[i] = true);
+            }
+        }
+    }
+
+    /// Opens a macro, for `macro`.
+    fn open_macro(&mut self, parser: &mut Parser<'_, '_>, line: usize) -> Result<(), SyntaxError> {
+        self.push("macro", "endmacro", line)?;
+        let mut name = String::new();
+        push_name(&mut name, parser.name()?);
+        let (params, defaults) = parameters(parser)?;
+        parser.end()?;
+        self.charge_macro();
+        self.statement(&format!("macro {name}{params}"), line);
+        let params_end = self.out.len() - ") %}".len();
+        self.out.push_str(&defaults);
+        let names = |hidden: &str| {
+            let params = params.trim_matches(['(', ')']).split(", ");
+            params.map(|param| param.split('=').next().unwrap_or_default()).any(|name| name == hidden)
+        };
+        let function = Function {
+            name,
+            params_end,
+            has_params: params != "()",
+            named: HIDDEN.map(names),
+            used: [false; 2],
+        };
+        if let Some(open) = self.open.last_mut() {
+            open.function = Some(function);
+        }
+        Ok(())
+    }
+
+    /// Gives a macro that was closed its hidden parameters.
+    fn hide(&mut self, function: &Function, line: usize) {
+        let wanted = |i: &usize| function.used[*i] && !function.named[*i];
+        let hidden: Vec<&str> = (0..HIDDEN.len()).filter(wanted).map(|i| HIDDEN[i]).collect();
+        if hidden.is_empty() {
+            return;
+        }
+        let mut params = String::new();
+        for name in &hidden {
+            if function.has_params || !params.is_empty() {
+                params.push_str(", ");
+            }
+            params.push_str(&format!("{name}={UNDEFINED}"));
+        }
+        self.out.insert_str(function.params_end, &params);
+        let (name, hidden) = (&function.name, hidden.join("','"));
+        self.statement(&format!("set {name} = {name}|_variadic('{hidden}')"), line);
     }
 
     fn charge_macro(&mut self) {
@@ -83,17 +159,7 @@ impl Writer {
             "else" => self.otherwise(&parser)?,
             "set" => self.set(&mut parser, line)?,
             "with" => self.with(&mut parser, line)?,
-            "macro" => {
-                self.push("macro", "endmacro", line)?;
-                let mut text = String::from("macro ");
-                push_name(&mut text, parser.name()?);
-                let (params, defaults) = parameters(&mut parser)?;
-                parser.end()?;
-                self.charge_macro();
-                self.statement(&(text + &params), line);
-                self.out.push_str(&defaults);
-                return Ok(());
-            }
+            "macro" => return self.open_macro(&mut parser, line),
             "call" => {
                 self.push("call", "endcall", line)?;
                 let has_params = parser.is_operator("(");
@@ -155,7 +221,7 @@ impl Writer {
                 format!("more than {MAX_BLOCKS} levels of nested blocks"),
             ));
         }
-        self.open.push(Open { name, line, end, elifs: 0, in_else: false });
+        self.open.push(Open { name, line, end, elifs: 0, in_else: false, function: None });
         Ok(())
     }
 
@@ -167,6 +233,9 @@ impl Writer {
                 }
                 parser.end()?;
                 self.statement(open.end, line);
+                if let Some(function) = &open.function {
+                    self.hide(function, line);
+                }
                 Ok(())
             }
             Some(open) => {

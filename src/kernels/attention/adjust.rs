@@ -1,0 +1,187 @@
+//! Changes to the scores that some models have: a soft-cap, ALiBi's slopes, and sinks.
+//! Each is a pass of its own over scores or sums that lie in L1, and costs other models one comparison a tile.
+
+use super::TILE;
+use super::steps::{COLUMNS, State, Steps, join_factors, whole_vectors};
+use crate::isa::Isa;
+use crate::kernels::routine::Routine;
+use crate::kernels::unary::functions::Scale;
+use crate::kernels::unary::vecmath;
+use crate::kernels::vectors::{Over, Stored, load, store, visit};
+use std::f32::consts::LOG2_E;
+use std::ops::{Range, RangeInclusive};
+use std::ptr::null;
+
+/// Changes to the scores of all query heads of an attention. The default changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ScoreOptions<'a> {
+    /// cap · tanh(score / cap) replaces each scaled score, before slopes and mask (Gemma 2, Grok): one of
+    /// [`SOFT_CAPS`], or 0, the default, for none.
+    pub soft_cap: f32,
+    /// ALiBi (Press et al. 2021, arXiv:2108.12409): slope · |i − j| is subtracted from the score of the query at
+    /// position i and the key at position j. A slope for each query head.
+    pub slopes: Option<&'a [f32]>,
+    /// Attention sinks (gpt-oss): a logit for each query head, which takes part in the softmax as a score does, but
+    /// has no value. −∞ changes nothing; NaN or ∞ makes the results of its head NaN.
+    pub sinks: Option<&'a [f32]>,
+}
+
+/// The soft-caps that kernels take: others have no inverse, or lose small scores.
+pub const SOFT_CAPS: RangeInclusive<f32> = 1e-30..=1e30;
+
+impl<'a> ScoreOptions<'a> {
+    /// The options of the query heads from `head` on.
+    pub(crate) fn from_head(self, head: usize) -> Self {
+        let from = |list: &'a [f32]| list.get(head..).unwrap_or(&[]);
+        Self { slopes: self.slopes.map(from), sinks: self.sinks.map(from), ..self }
+    }
+
+    /// The arguments for some query heads that share a key/value head, from query head `head` on, where the first
+    /// token stands at `position`.
+    pub(crate) fn args(&self, head: usize, position: i64) -> ScoreArgs {
+        let Self { soft_cap, slopes, sinks } = self.from_head(head);
+        let first = |list: Option<&[f32]>| list.map_or(null(), <[f32]>::as_ptr);
+        ScoreArgs { soft_cap, slopes: first(slopes), position, sinks: first(sinks) }
+    }
+}
+
+/// [`ScoreOptions`] of the query heads that share one key/value head.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct ScoreArgs {
+    /// As [`ScoreOptions::soft_cap`].
+    pub soft_cap: f32,
+    /// A slope for each head, or null for none.
+    pub slopes: *const f32,
+    /// Position of the first token; each further one stands one behind. It only counts where there are slopes.
+    pub position: i64,
+    /// A sink for each head, or null for none.
+    pub sinks: *const f32,
+}
+
+impl ScoreArgs {
+    /// Changes nothing.
+    pub const NONE: Self = Self { soft_cap: 0.0, slopes: null(), position: 0, sinks: null() };
+}
+
+/// The scores of some rows in a tile.
+#[derive(Clone)]
+pub(super) struct ScoreRows {
+    /// Scores of row 0; rows lie [`TILE`] floats apart.
+    pub scores: *mut f32,
+    pub rows: usize,
+    /// The columns that any of the rows sees.
+    pub columns: Range<usize>,
+}
+
+impl ScoreRows {
+    /// Replaces each vector of row `i`'s scores by a function of it and of its first column.
+    #[inline(always)]
+    fn map<I: Isa>(&self, isa: I, i: usize, function: impl Fn(I::F32, usize) -> I::F32) {
+        for column in whole_vectors::<I>(&self.columns).step_by(I::LANES) {
+            // SAFETY: the row has a vector of scores here.
+            unsafe {
+                let p = self.scores.add(i * TILE + column);
+                isa.store(p, function(isa.load(p), column));
+            }
+        }
+    }
+}
+
+/// Caps the scores, which are in units of log₂.
+pub(super) struct Cap {
+    pub at: ScoreRows,
+    pub soft_cap: f32,
+}
+
+/// Subtracts slope · |i − j| from the scores, which are in units of log₂.
+pub(super) struct Slope {
+    pub at: ScoreRows,
+    /// Position of the scores' column 0.
+    pub tile: usize,
+    /// The row of the call, counted token by token and head by head, that belongs to row 0.
+    pub first: usize,
+    pub heads: usize,
+    /// A slope for each head.
+    pub slopes: *const f32,
+    /// Position of the call's first token.
+    pub position: i64,
+}
+
+/// Adds the sinks to the weights of some rows that have met all their keys.
+pub(super) struct Sink {
+    /// The row of the call that belongs to row 0 of the state.
+    pub first: usize,
+    pub heads: usize,
+    pub count: usize,
+    /// A sink for each head.
+    pub sinks: *const f32,
+    pub state: State,
+}
+
+impl Routine<Cap> for Steps {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, step: &Cap) {
+        let cap = step.soft_cap * LOG2_E;
+        let (inverse, cap) = (isa.splat(1.0 / cap), isa.splat(cap));
+        for i in 0..step.at.rows {
+            step.at.map(isa, i, |score, _| isa.mul(cap, vecmath::tanh(isa, isa.mul(score, inverse))));
+        }
+    }
+}
+
+impl Routine<Slope> for Steps {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, step: &Slope) {
+        for i in 0..step.at.rows {
+            let row = step.first + i;
+            let (token, head) = (row / step.heads, row % step.heads);
+            // SAFETY: there is a slope for each head, at any alignment.
+            let slope = isa.splat(unsafe { step.slopes.add(head).read_unaligned() } * LOG2_E);
+            let place = isa.splat((step.position + token as i64 - step.tile as i64) as f32);
+            step.at.map(isa, i, |score, column| {
+                // SAFETY: `column` is a tile's, with a whole vector of columns from it on.
+                let columns = unsafe { isa.load(COLUMNS.as_ptr().add(column)) };
+                isa.neg_mul_add(slope, isa.abs(isa.sub(place, columns)), score)
+            });
+        }
+    }
+}
+
+impl Routine<Sink> for Steps {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, step: &Sink) {
+        const { assert!(I::LANES <= 16) };
+        for first in (0..step.count).step_by(I::LANES) {
+            let count = (step.count - first).min(I::LANES);
+            let state = step.state.from(first, I::LANES);
+            let (mut keep, mut take) = ([0.0f32; 16], [f32::NEG_INFINITY; 16]);
+            for (i, sink) in take.iter_mut().enumerate().take(count) {
+                let head = (step.first + first + i) % step.heads;
+                // SAFETY: there is a sink for each head, at any alignment.
+                *sink = unsafe { step.sinks.add(head).read_unaligned() } * LOG2_E;
+            }
+            // SAFETY: the state has `count` more rows; a vector fits the arrays.
+            unsafe {
+                let (before, sinks) = (load(isa, state.largest, count), isa.load(take.as_ptr()));
+                let factors = join_factors(isa, before, sinks);
+                isa.store(keep.as_mut_ptr(), factors.keep);
+                isa.store(take.as_mut_ptr(), factors.take);
+                store(isa, state.largest, factors.largest, count);
+            }
+            for i in 0..count {
+                let state = state.from(i, I::LANES);
+                let sums = Over(Scale(keep[i]), [state.sums.cast_const()]);
+                // SAFETY: the state has row i: a vector of weights, and `width` sums; `take` has element i.
+                unsafe {
+                    let weights = isa.mul(isa.load(state.weights), isa.splat(keep[i]));
+                    isa.store(state.weights, isa.add(weights, isa.load_first(take.as_ptr().add(i), 1)));
+                    visit(isa, &Stored(sums, state.sums), 0, state.width);
+                }
+            }
+        }
+    }
+}

@@ -62,7 +62,7 @@ fn computation(gguf: &Gguf, args: &Info) -> Result<String> {
         texts.push(graph.to_string());
     }
     if args.plan {
-        texts.push(lower(&graph, args.activations, graph.logits)?.text(&graph));
+        texts.push(lower(&graph, args.activations, graph.logits.unwrap_or(graph.hidden))?.text(&graph));
     }
     Ok(texts.join("\n"))
 }

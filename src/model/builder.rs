@@ -15,6 +15,9 @@ use crate::memory::reserve::{collected, filled, reserve};
 use crate::ops::attention::HeadShape;
 use crate::quant;
 
+/// The last hidden rows of a graph, and its logits unless it is an encoder's.
+pub(crate) type Ends = (Value, Option<Value>);
+
 /// Collects a graph.
 pub(crate) struct Builder<'a> {
     gguf: &'a Gguf,
@@ -60,9 +63,9 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// The graph, with the hidden rows that the head reads and the logits that it computes; and whether each tensor of
+    /// The graph, with the hidden rows that the head reads and the logits that it computes, if there is one; and whether each tensor of
     /// the file is read.
-    pub fn finish(self, hidden: Value, logits: Value) -> (Graph, Vec<bool>) {
+    pub fn finish(self, (hidden, logits): Ends) -> (Graph, Vec<bool>) {
         let Builder { family, nodes, weights, ropes, read, .. } = self;
         (Graph { family, nodes, weights, ropes, hidden, logits }, read)
     }
@@ -418,6 +421,15 @@ impl<'a> Builder<'a> {
     /// A vector of the file.
     pub fn floats(&mut self, name: &str, width: usize) -> Result<VectorId> {
         self.vector(name, 1, width)
+    }
+
+    /// Each row plus the first of the rows in `{name}`.
+    pub fn add_row(&mut self, x: Value, name: &str) -> Result<Value> {
+        let tensor = self.tensor(name)?;
+        let rows = tensor.shape().get(1).copied().unwrap_or(1) as usize;
+        let added = self.weights.add_vector(tensor, rows, self.shape(x).width);
+        let row = self.placed(added)?;
+        self.map(Op::AddRow(x, row), x)
     }
 
     /// Each column divided by its element of `{name}`.

@@ -154,6 +154,11 @@ impl Mask {
         matches!(self, Mask::Causal | Mask::Window(_))
     }
 
+    /// Whether a token sees a window.
+    pub fn is_window(self) -> bool {
+        matches!(self, Mask::Window(_) | Mask::SymmetricWindow(_))
+    }
+
     /// Length of the window that ends with a token's own position; `None` where a token sees every position before it.
     pub fn reach(self) -> Option<usize> {
         match self {
@@ -303,7 +308,7 @@ impl Config {
             return Ok(self);
         }
         self.ropes.push(rope);
-        for layer in self.layers.iter_mut().filter(|layer| layer.mask != Mask::Causal) {
+        for layer in self.layers.iter_mut().filter(|layer| layer.mask.is_window()) {
             layer.rope = layer.rope.map(|_| 1);
         }
         Ok(self)

@@ -248,7 +248,8 @@ impl Config {
                 _ => (layer.n_ff / used).max(1),
             };
             let (gating, norm, scale) = (Gating::Softmax, false, 1.0);
-            let mut experts = ExpertsConfig { count, used, n_ff, n_ff_shared: 0, groups, gating, norm, scale };
+            let mut experts =
+                ExpertsConfig { count, used, n_ff, n_ff_shared: 0, groups, gating, norm, scale };
             settings.iter().try_for_each(|setting| experts.apply(*setting, keys, layer.n_ff))?;
             layer.experts = Some(experts);
         }
@@ -447,10 +448,7 @@ mod tests {
             (&[("expert_count", 5000)], "llama.expert_count is 5000"),
             (&[("expert_group_count", 3), ("expert_group_used_count", 1)], "1 of 3 groups of 8 experts"),
             (&[("expert_group_count", 4), ("expert_group_used_count", 4)], "4 of 4 groups of 8 experts"),
-            (
-                &[("expert_group_count", 8), ("expert_group_used_count", 1)],
-                "layer 0 uses 2 of 1 experts",
-            ),
+            (&[("expert_group_count", 8), ("expert_group_used_count", 1)], "layer 0 uses 2 of 1 experts"),
             (&[("expert_gating_func", 9)], "gating function 9 of experts"),
         ];
         for (numbers, wanted) in cases {

@@ -10,6 +10,7 @@ use super::experts::Experts;
 use super::rope::RopeConfig;
 use super::text::{self, Cells, Names, Section, counted, write_sections};
 use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
+use crate::error::{Error, Result};
 use crate::ops::attention::HeadShape;
 
 /// The value that a node computes: index of the node in [`Graph::nodes`].
@@ -186,6 +187,8 @@ pub enum Op {
     Gate(Value, Value),
     /// The elements of each head times the head's element in the second value.
     GateHeads(Value, Value),
+    /// Each row plus the first row of the vector.
+    AddRow(Value, VectorId),
     /// Each column divided by its element of the vector.
     Divide(Value, VectorId),
     /// Each row times a factor of its position.
@@ -221,6 +224,7 @@ impl Op {
             | Op::SoftCap(x, _)
             | Op::Temper(x, _)
             | Op::Divide(x, _)
+            | Op::AddRow(x, _)
             | Op::Clamp(x, ..)
             | Op::Select(x)
             | Op::Pool(x) => [Some(x), None, None],
@@ -258,8 +262,8 @@ pub struct Graph {
     pub ropes: Vec<RopeSpec>,
     /// The last hidden rows, which the head reads.
     pub hidden: Value,
-    /// The scores of the vocabulary's tokens.
-    pub logits: Value,
+    /// The scores of the vocabulary's tokens; `None` for an encoder, which has no head for them.
+    pub logits: Option<Value>,
 }
 
 impl fmt::Debug for Graph {
@@ -279,6 +283,16 @@ impl Graph {
     /// The shape of a value.
     pub fn shape(&self, value: Value) -> Shape {
         self.node(value).shape
+    }
+
+    /// The scores of the vocabulary's tokens.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for an encoder.
+    pub fn need_logits(&self) -> Result<Value> {
+        let none =
+            || Error::Unsupported(format!("{} is an encoder: it gives vectors and no text", self.family));
+        self.logits.ok_or_else(none)
     }
 
     /// This graph with another value at its end, which is returned too: for each span, the mean of its hidden rows.
@@ -305,7 +319,8 @@ impl fmt::Display for Graph {
         let tensors = counted(self.weights.tensors().len(), "tensor");
         writeln!(f, "graph of {}: {layers}, {nodes}, {tensors}", self.family)?;
         self.write_ropes(f)?;
-        writeln!(f, "hidden rows are %{}, logits %{}", self.hidden.0, self.logits.0)?;
+        let logits = self.logits.map_or("none".to_owned(), |logits| format!("%{}", logits.0));
+        writeln!(f, "hidden rows are %{}, logits {logits}", self.hidden.0)?;
         let span = |items: &Range<usize>| format!("%{} to %{}", items.start, items.end - 1);
         write_sections(f, &sections, &self.weights, span)
     }
@@ -374,6 +389,7 @@ impl Graph {
             Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),
+            Op::AddRow(_, row) => ("add row", names.vector(*row).to_owned()),
             Op::Divide(_, by) => ("divide", format!("by {}", names.vector(*by))),
             Op::GateHeads(..) => ("gate heads", String::new()),
             Op::Temper(_, Temperature { scale, positions, .. }) => {

@@ -142,8 +142,29 @@ impl<'a> Keys<'a> {
         collected((0..n_layer).map(|i| Ok(period == 0 || i % period != period - 1)), LAYERS)
     }
 
+    /// Whether the key has a list.
+    pub fn is_list(&self, name: &str) -> bool {
+        matches!(self.metadata.get(&self.look_up(name)), Some(Value::Array(_)))
+    }
+
+    /// [`Keys::pattern`], except that the first layer of a period, and not its last, is the one that differs; it is
+    /// true, the others are false.
+    pub fn first_of_period(&self, name: &str, period: usize, n_layer: usize) -> Result<Vec<bool>> {
+        match self.is_list(name) {
+            true => {
+                let mut windowed = self.pattern(name, period, n_layer)?;
+                windowed.iter_mut().for_each(|windowed| *windowed = !*windowed);
+                Ok(windowed)
+            }
+            false => {
+                let period = self.metadata.get_u32(&self.key(name))?.map_or(period, |period| period as usize);
+                collected((0..n_layer).map(|i| Ok(period != 0 && i % period == 0)), LAYERS)
+            }
+        }
+    }
+
     /// A list of numbers; empty where the key is absent.
-    pub fn numbers(&self, name: &str) -> Result<Vec<i64>> {
+    pub fn list(&self, name: &str) -> Result<Vec<i64>> {
         let key = self.look_up(name);
         match self.metadata.get(&key) {
             None => Ok(Vec::new()),

@@ -18,7 +18,7 @@ mod weights;
 mod whole;
 
 #[cfg(test)]
-pub(crate) use builder::Builder;
+pub(crate) use builder::{Builder, Ends};
 pub use config::{Config, LayerConfig, Mask, Scales, Temperature};
 pub use experts::ExpertsConfig;
 #[cfg(test)]

@@ -206,7 +206,7 @@ impl Resolved {
 pub(super) fn plan(model: &Model, output: Output) -> Result<Plan> {
     let (graph, activations) = (model.graph(), model.kernels().qmatmul.activations());
     match output {
-        Output::Logits => lower(graph, activations, graph.logits),
+        Output::Logits => lower(graph, activations, graph.need_logits()?),
         Output::Hidden => lower(graph, activations, graph.hidden),
         Output::Mean => {
             let (pooled, mean) = graph.pooled();

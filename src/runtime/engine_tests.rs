@@ -211,7 +211,8 @@ fn hidden_rows_are_what_the_head_reads_and_means_are_theirs() {
         alone(&model, Output::Hidden, &text, 7).iter().map(|&bits| f32::from_bits(bits)).collect();
     let logits = alone(&model, Output::Logits, &text, 512);
     assert_eq!((hidden.len(), logits.len()), (30 * width, 30 * n_vocab));
-    let crate::model::graph::Op::Linear(_, head, None, _) = model.graph().node(model.graph().logits).op
+    let crate::model::graph::Op::Linear(_, head, None, _) =
+        model.graph().node(model.graph().logits.unwrap()).op
     else {
         panic!("the head is a product")
     };

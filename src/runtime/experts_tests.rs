@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::format::gguf::Gguf;
 use crate::isa::IsaId;
 use crate::model::experts::{Experts, ExpertsConfig, ExpertsProduct, Form, Gating, Inner};
-use crate::model::graph::{Activation, Value};
-use crate::model::{Builder, Config, Family, LoadParams};
+use crate::model::graph::Activation;
+use crate::model::{Builder, Config, Ends, Family, LoadParams};
 
 /// The sum over each row's experts.
 pub(super) fn experts(reference: &Reference<'_>, experts: &Experts) -> Vec<Row> {
@@ -108,11 +108,7 @@ fn routes(reference: &Reference<'_>, experts: &Experts, scores: &[f64]) -> Vec<(
 }
 
 /// A decoder whose layers all have experts; `change` sets what a family would.
-fn mixture(
-    b: &mut Builder<'_>,
-    c: &Config,
-    change: impl Fn(&mut ExpertsConfig, &mut Form),
-) -> Result<(Value, Value)> {
+fn mixture(b: &mut Builder<'_>, c: &Config, change: impl Fn(&mut ExpertsConfig, &mut Form)) -> Result<Ends> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
@@ -132,35 +128,35 @@ fn mixture(
     b.enter_layer(None);
     let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
-    Ok((hidden, head(b, hidden, c)?))
+    Ok((hidden, Some(head(b, hidden, c)?)))
 }
 
-fn softmax(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn softmax(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, _| config.norm = true)
 }
 
-fn grouped(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn grouped(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.groups, config.scale) = (Gating::Sigmoid, Some((4, 2)), 2.5);
         form.inner = Inner::Activation(Activation::GeluTanh);
     })
 }
 
-fn clamped(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn clamped(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.used) = (Gating::SoftmaxOfChosen, 4);
         form.inner = Inner::ClampedSwiGlu { alpha: 1.702, limit: 0.9 };
     })
 }
 
-fn weighed_first(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn weighed_first(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.used) = (Gating::Sigmoid, 1);
         form.weighs_input = true;
     })
 }
 
-fn ungated(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn ungated(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.used) = (Gating::SqrtSoftplus, config.count);
         (form.gated, form.inner) = (false, Inner::Activation(Activation::Relu));
@@ -200,7 +196,7 @@ fn experts_are_what_they_say_on_every_level() {
     }
 }
 
-fn nan(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn nan(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
@@ -212,7 +208,7 @@ fn nan(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     }
     b.enter_layer(None);
     let hidden = b.select(x)?;
-    Ok((hidden, head(b, hidden, c)?))
+    Ok((hidden, Some(head(b, hidden, c)?)))
 }
 
 #[test]

@@ -10,12 +10,12 @@ use crate::format::FileSource;
 use crate::kernels::rope::Pairing;
 use crate::kv::CacheType;
 use crate::model::graph::{Activation, Attention, Graph, Norm, Op, Scores, Value};
-use crate::model::{Builder, Config, Family, LoadParams, Mask, MatrixId, Model, VectorId, Weights};
+use crate::model::{Builder, Config, Ends, Family, LoadParams, Mask, MatrixId, Model, VectorId, Weights};
 use crate::ops::attention::HeadShape;
 use crate::threads::Team;
 
 pub(super) type Row = Vec<f64>;
-pub(super) type Emit = fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>;
+pub(super) type Emit = fn(&mut Builder<'_>, &Config) -> Result<Ends>;
 
 /// A graph's values for a whole sequence, node by node; all rows are output rows.
 pub(super) struct Reference<'a> {
@@ -32,7 +32,7 @@ impl Reference<'_> {
             let rows = reference.node(&node.op, node.shape.width);
             reference.values.push(rows);
         }
-        reference.values.swap_remove(graph.logits.index())
+        reference.values.swap_remove(graph.logits.unwrap().index())
     }
 
     pub fn of(&self, value: Value) -> &[Row] {
@@ -174,7 +174,7 @@ pub(super) fn head(b: &mut Builder<'_>, x: Value, c: &Config) -> Result<Value> {
 }
 
 /// Attention and MLP in parallel: on one norm, as in Phi-2, and on two, as in GPT-NeoX.
-fn parallel(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn parallel(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
@@ -190,11 +190,11 @@ fn parallel(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     b.enter_layer(None);
     let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
-    Ok((hidden, head(b, hidden, c)?))
+    Ok((hidden, Some(head(b, hidden, c)?)))
 }
 
 /// Norms after the sums, as in BERT, and no norm at the end.
-fn post_norm(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn post_norm(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
@@ -209,11 +209,11 @@ fn post_norm(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     }
     b.enter_layer(None);
     let hidden = b.select(x)?;
-    Ok((hidden, head(b, hidden, c)?))
+    Ok((hidden, Some(head(b, hidden, c)?)))
 }
 
 /// Norms before and after each block, a factor on embeddings, two kinds of gates, and capped logits, as in Gemma 2.
-fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     let mut x = b.scale(x, 3.5)?;
     for (i, layer) in c.layers.iter().enumerate() {
@@ -239,7 +239,7 @@ fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     let last = b.select(x)?;
     let hidden = b.rms_norm(last, "output_norm")?;
     let logits = head(b, hidden, c)?;
-    Ok((hidden, b.soft_cap(logits, 2.0)?))
+    Ok((hidden, Some(b.soft_cap(logits, 2.0)?)))
 }
 
 fn model(file: &str, emit: Emit) -> Arc<Model> {

@@ -2,6 +2,7 @@
 
 use super::bpe::Bpe;
 use super::charsmap::Charsmap;
+use super::json::Json;
 use super::sentencepiece::SentencePiece;
 use super::special::Finder;
 use super::split::Splitter;
@@ -27,9 +28,10 @@ const TEXT_COPIES: usize = 4;
 /// How text without special tokens becomes tokens.
 pub(super) enum Algorithm {
     Bpe(Bpe),
-    SentencePiece(SentencePiece),
+    SentencePiece(Box<SentencePiece>),
     Unigram(Unigram),
     WordPiece(WordPiece),
+    Json(Box<Json>),
 }
 
 impl Algorithm {
@@ -46,6 +48,7 @@ impl Algorithm {
             Self::SentencePiece(sentencepiece) => sentencepiece.encode(text, begins, scratch, ids),
             Self::Unigram(unigram) => unigram.encode(text, scratch, ids),
             Self::WordPiece(wordpiece) => wordpiece.encode(text, scratch, ids),
+            Self::Json(json) => json.encode(text, false, false, ids),
         }
     }
 
@@ -56,6 +59,7 @@ impl Algorithm {
             Self::SentencePiece(sentencepiece) => sentencepiece.vocab.get(text).copied(),
             Self::Unigram(unigram) => unigram.trie.id(text),
             Self::WordPiece(wordpiece) => wordpiece.id(text),
+            Self::Json(json) => json.id(text),
         }
     }
 }
@@ -253,7 +257,8 @@ fn sentencepiece(
     }
     let (vocab, others) = by_text(source.tokens, |id| in_text(vocabulary, id))?;
     let unknown = source.unknown;
-    Ok((Algorithm::SentencePiece(SentencePiece { vocab, scores, bytes, unknown, add_space_prefix }), others))
+    let built = SentencePiece { vocab, scores, bytes, unknown, add_space_prefix };
+    Ok((Algorithm::SentencePiece(Box::new(built)), others))
 }
 
 fn unigram(source: TokenizerSource, trie: Trie, unknown: u32, add_space_prefix: bool) -> Result<Unigram> {

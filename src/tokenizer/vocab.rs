@@ -140,9 +140,17 @@ impl Vocabulary {
             kinds[id as usize] = Kind::Control;
         }
         let has = |wanted: &str| ends.iter().any(|&id| source.tokens[id as usize] == wanted);
-        // gpt-oss and Solar end a message within an answer with `<|end|>`.
-        if has("<|call|>") && has("<|return|>") || has("<|calls|>") && has("<|flush|>") {
-            ends.retain(|&id| source.tokens[id as usize] != "<|end|>");
+        // gpt-oss and Solar end a message within an answer with `<|end|>`; in Gemma 4, `</s>` is a tag of HTML.
+        let no_end = if has("<|call|>") && has("<|return|>") || has("<|calls|>") && has("<|flush|>") {
+            "<|end|>"
+        } else if has("<|tool_response>") {
+            "</s>"
+        } else {
+            ""
+        };
+        if let Some(at) = ends.iter().position(|&id| source.tokens[id as usize] == no_end) {
+            let id = ends.remove(at) as usize;
+            kinds[id] = kind(source, id);
         }
         reserve(&mut ends, 3, VOCABULARY)?;
         ends.extend([source.eos, source.eot, source.eom].into_iter().flatten());
@@ -163,6 +171,15 @@ impl Vocabulary {
 
     pub(super) fn kind(&self, id: u32) -> Option<Kind> {
         self.kinds.get(id as usize).copied()
+    }
+
+    /// Makes these tokens end a generation too.
+    pub(super) fn add_ends(&mut self, ids: &[u32]) -> Result<()> {
+        reserve(&mut self.ends, ids.len(), VOCABULARY)?;
+        self.ends.extend_from_slice(ids);
+        self.ends.sort_unstable();
+        self.ends.dedup();
+        Ok(())
     }
 
     pub(super) fn is_end(&self, id: u32) -> bool {

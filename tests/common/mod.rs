@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod families;
 pub mod gguf_writer;
 pub mod golden;
 #[path = "../../src/testing/growth.rs"]

@@ -21,6 +21,10 @@ mod chat;
 #[cfg(feature = "models")]
 mod context;
 #[cfg(feature = "models")]
+mod families;
+#[cfg(feature = "models")]
+mod families_bad;
+#[cfg(feature = "models")]
 mod gguf_files;
 #[cfg(feature = "models")]
 mod gpt;

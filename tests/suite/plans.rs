@@ -25,7 +25,7 @@ const MODELS: [&str; 10] = [
 fn plan(name: &str, activations: Activations) -> String {
     let gguf = Gguf::open_path(tiny_model(name)).unwrap();
     let (_, graph) = read_graph(&gguf).unwrap();
-    lower(&graph, activations, graph.logits).unwrap().text(&graph)
+    lower(&graph, activations, graph.logits.unwrap()).unwrap().text(&graph)
 }
 
 /// Lines from the first to the last that differ, marked as in a patch; `None` where there are none.

@@ -5,7 +5,7 @@ use super::Family;
 use super::parts::{self, Decoder, Inner, Norms};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
-use crate::model::builder::Builder;
+use crate::model::builder::{Builder, Ends};
 use crate::model::config::{Config, LAYER_EPS};
 use crate::model::graph::{Activation, Value};
 use crate::model::keys::Keys;
@@ -115,7 +115,7 @@ fn with_positions(b: &mut Builder<'_>, c: &Config) -> Result<Value> {
 }
 
 /// StableLM: a gated MLP; a file without norms of MLPs has attention and MLP side by side, on one norm.
-fn stablelm(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn stablelm(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let heads: parts::Heads = |b, [mut q, mut k, v], layer| {
         if b.has("attn_q_norm.weight") {
             q = b.heads_layer_norm(q, "attn_q_norm", layer.head_dim)?;
@@ -144,7 +144,7 @@ fn falcon_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
 }
 
 /// Falcon: attention and MLP side by side; attention has the second norm, where there are two.
-fn falcon(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn falcon(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
@@ -159,7 +159,7 @@ fn falcon(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     b.enter_layer(None);
     let last = b.select(x)?;
     let hidden = b.layer_norm(last, "output_norm")?;
-    Ok((hidden, parts::head(b, hidden, c)?))
+    Ok((hidden, Some(parts::head(b, hidden, c)?)))
 }
 
 fn mpt_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
@@ -170,7 +170,7 @@ fn mpt_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
 }
 
 /// MPT: positions are a bias of scores, or learned; queries and keys may be normalised over all heads.
-fn mpt(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn mpt(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let heads: parts::Heads = |b, [mut q, mut k, v], _| {
         if b.has("attn_q_norm.weight") {
             q = b.layer_norm(q, "attn_q_norm")?;

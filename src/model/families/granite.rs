@@ -40,9 +40,12 @@ pub const FAMILIES: &[Family] = &[
         name: "granite_swa",
         config: |keys, n_vocab| {
             let mut config = config(keys, n_vocab, [1.0; 3])?.with_windows(keys, 0, 1)?;
-            let rotated = keys.pattern("attention.rope_pattern", 0, config.n_layer())?;
-            for (layer, rotated) in config.layers.iter_mut().zip(rotated) {
-                layer.rope = layer.rope.filter(|_| rotated);
+            // One number for all layers says that all are rotated, as in llama.cpp.
+            if keys.is_list("attention.rope_pattern") {
+                let rotated = keys.pattern("attention.rope_pattern", 0, config.n_layer())?;
+                for (layer, rotated) in config.layers.iter_mut().zip(rotated) {
+                    layer.rope = layer.rope.filter(|_| rotated);
+                }
             }
             Ok(config)
         },

@@ -40,14 +40,12 @@ pub const FAMILIES: &[Family] = &[
     Family { config: baichuan_config, ..like("baichuan") },
     Family {
         config: |keys, n_vocab| {
-            let mut config = Config::read(keys, n_vocab, RMS_EPS)?;
+            let config = Config::read(keys, n_vocab, RMS_EPS)?;
+            let mut config = config.with_experts(keys, &[Setting::Normed])?;
             config.scales.alibi = Some(8.0);
-            config.with_experts(keys, &[Setting::Normed])
+            Ok(config)
         },
-        emit: |b, c| {
-            let experts = Form::SCALED;
-            Decoder { biased_mlp: false, biased_output: false, experts, ..Decoder::LLAMA }.emit(b, c)
-        },
+        emit: |b, c| Decoder { biased_mlp: false, biased_output: false, ..Decoder::LLAMA }.emit(b, c),
         ..like("refact")
     },
     // A diffusion model: all positions see each other.

@@ -9,7 +9,8 @@ use crate::model::experts::{Form, Setting};
 pub const FAMILIES: &[Family] = &[Family {
     name: "mistral3",
     config: |keys, n_vocab| {
-        let mut config = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
+        let config = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
+        let mut config = config.with_experts(keys, &[Setting::Normed])?;
         if let Some(scale) = keys.nonzero("attention.temperature_scale")? {
             let positions = config.ropes[0].n_ctx_original;
             config.scales.temperature = Some(Temperature { scale, positions, offset: 0.0 });

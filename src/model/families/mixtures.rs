@@ -36,9 +36,7 @@ pub const FAMILIES: &[Family] = &[
     // A diffusion model: tokens see those behind them.
     Family {
         name: "llada-moe",
-        config: |keys, n_vocab| {
-            halves(keys, n_vocab, &[Width])?.seeing_all(keys)
-        },
+        config: |keys, n_vocab| halves(keys, n_vocab, &[Width])?.seeing_all(keys),
         emit: |b, c| NORMED.emit(b, c),
     },
     Family {
@@ -91,7 +89,7 @@ pub const FAMILIES: &[Family] = &[
             keys.void(&["rope.dimension_sections"]);
             adjacent(keys, n_vocab, &[DenseFirst, Interleaved, Width, SharedWidth, Normed])
         },
-        emit: |b, c| Decoder::LLAMA.emit(b, c),
+        emit: |b, c| Decoder { biased_output: false, ..Decoder::LLAMA }.emit(b, c),
     },
     Family {
         name: "hunyuan-moe",
@@ -150,12 +148,21 @@ pub const FAMILIES: &[Family] = &[
         name: "exaone-moe",
         config: |keys, n_vocab| {
             let shared = [SharedWidth, SharedCount];
-            let settings =
-                [DenseFirst, Width, shared[0], shared[1], ScaleStated, NormStated, GatingStated];
+            let settings = [DenseFirst, Width, shared[0], shared[1], ScaleStated, NormStated, GatingStated];
             let config = halves(keys, n_vocab, &settings)?.with_windows(keys, 128, 4)?;
             let mut config = config.with_window_rope(keys, None, true)?;
             parts::rotate_only_windows(&mut config);
             Ok(config)
+        },
+        emit: |b, c| NORMED.emit(b, c),
+    },
+    // Ling 2.
+    Family {
+        name: "bailingmoe2",
+        config: |keys, n_vocab| {
+            let shared = [SharedWidth, SharedCount];
+            let settings = [DenseFirst, Width, shared[0], shared[1], ScaleStated, NormStated, GatingStated];
+            halves(keys, n_vocab, &settings)
         },
         emit: |b, c| NORMED.emit(b, c),
     },

@@ -2,23 +2,24 @@
 //! and stands in [`KIN`]. Parts that several files share are in `parts`.
 
 mod cohere;
+mod encoders;
 mod gated;
 mod gemma;
 mod glm;
 mod gpt;
 mod granite;
 mod llama;
-mod mixtures;
 mod mistral;
+mod mixtures;
 mod olmo;
 mod parts;
 mod phi;
 mod qwen;
 mod routers;
 
-use super::builder::Builder;
+use super::builder::{Builder, Ends};
 use super::config::Config;
-use super::graph::{Graph, Value};
+use super::graph::Graph;
 use super::keys::Keys;
 use super::whole;
 use crate::error::{Error, Result, at, quoted};
@@ -31,8 +32,8 @@ pub(crate) struct Family {
     pub name: &'static str,
     /// Reads the configuration, given the number of rows of the embedding.
     pub config: fn(&Keys<'_>, usize) -> Result<Config>,
-    /// Emits the graph; returns the last hidden rows and the logits.
-    pub emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)>,
+    /// Emits the graph.
+    pub emit: fn(&mut Builder<'_>, &Config) -> Result<Ends>,
 }
 
 /// Every family, in groups of kin.
@@ -45,11 +46,12 @@ const KIN: &[&[Family]] = &[
     olmo::FAMILIES,
     cohere::FAMILIES,
     granite::FAMILIES,
-    mixtures::FAMILIES,
-    routers::FAMILIES,
     mistral::FAMILIES,
     glm::FAMILIES,
     gated::FAMILIES,
+    encoders::FAMILIES,
+    mixtures::FAMILIES,
+    routers::FAMILIES,
 ];
 
 /// Every family.
@@ -104,13 +106,24 @@ impl Family {
     fn emitted(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph, Vec<bool>)> {
         let keys = Keys::new(gguf.metadata())?;
         let mut config = (self.config)(&keys, vocabulary_size(gguf)?)?;
+        void_usual_scale(&keys, gguf, &config);
         config.warnings = keys.unread()?;
         whole::check_experts(gguf, &config)?;
         change(&mut config);
         let mut builder = Builder::new(gguf, &config, self.name)?;
-        let (hidden, logits) = (self.emit)(&mut builder, &config)?;
-        let (graph, read) = builder.finish(hidden, logits);
+        let ends = (self.emit)(&mut builder, &config)?;
+        let (graph, read) = builder.finish(ends);
         Ok((config, graph, read))
+    }
+}
+
+/// Notes that a stated scale of scores means nothing where it is the one that is computed with anyhow.
+fn void_usual_scale(keys: &Keys<'_>, gguf: &Gguf, config: &Config) {
+    const SCALE: &str = "attention.scale";
+    let stated = gguf.metadata().get_f32(&keys.key(SCALE)).ok().flatten();
+    let usual = |scale: f32| config.layers.iter().all(|layer| (layer.score_scale / scale - 1.0).abs() < 1e-6);
+    if stated.is_some_and(usual) {
+        keys.void(&[SCALE]);
     }
 }
 

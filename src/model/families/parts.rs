@@ -1,7 +1,7 @@
 //! Parts that several families share: the decoder that most of them are a kind of, projections, the head.
 
 use crate::error::Result;
-use crate::model::builder::Builder;
+use crate::model::builder::{Builder, Ends};
 use crate::model::config::{Config, LayerConfig, Mask, Scales};
 use crate::model::experts::{ExpertsConfig, Form};
 use crate::model::graph::{Activation, Scores, Value};
@@ -100,16 +100,16 @@ impl Decoder {
     };
 
     /// Emits the graph; returns the last hidden rows and the logits.
-    pub fn emit(&self, b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+    pub fn emit(&self, b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
         let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
         let x = scale(b, x, c.scales.embedding)?;
         self.emit_from(b, c, x)
     }
 
     /// [`Decoder::emit`] with rows of its own in place of embeddings.
-    pub fn emit_from(&self, b: &mut Builder<'_>, c: &Config, x: Value) -> Result<(Value, Value)> {
+    pub fn emit_from(&self, b: &mut Builder<'_>, c: &Config, x: Value) -> Result<Ends> {
         let hidden = self.hidden(b, c, x)?;
-        Ok((hidden, head(b, hidden, c)?))
+        Ok((hidden, Some(head(b, hidden, c)?)))
     }
 
     /// The last hidden rows.

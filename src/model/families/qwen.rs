@@ -5,10 +5,9 @@ use super::Family;
 use super::parts::{self, Decoder};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
-use crate::model::builder::Builder;
+use crate::model::builder::{Builder, Ends};
 use crate::model::config::Config;
 use crate::model::experts::{Form, Setting};
-use crate::model::graph::Value;
 
 /// A family with plain rotary heads.
 const fn like(name: &'static str) -> Family {
@@ -31,27 +30,8 @@ const fn normed(name: &'static str) -> Family {
     }
 }
 
-/// A family with normalised heads and experts.
-const fn mixture(name: &'static str, scaled: bool) -> Family {
-    let emit: fn(&mut Builder<'_>, &Config) -> Result<(Value, Value)> = if scaled {
-        |b, c| {
-            let experts = Form::SCALED;
-            Decoder { heads: parts::normed_rotated, experts, ..Decoder::LLAMA }.emit(b, c)
-        }
-    } else {
-        normed("").emit
-    };
-    Family {
-        config: |keys, n_vocab| {
-            (like("").config)(keys, n_vocab)?.with_experts(keys, &[Setting::Width, Setting::Normed])
-        },
-        emit,
-        ..like(name)
-    }
-}
-
 /// Llama's decoder with a head that ignores its bias, as llama.cpp does in these families.
-fn unbiased(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn unbiased(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     b.ignore("output.bias");
     let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     let hidden = Decoder::LLAMA.hidden(b, c, x)?;
@@ -59,7 +39,7 @@ fn unbiased(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
         true => b.linear_unbiased(hidden, "output", c.n_vocab)?,
         false => b.linear_tied(hidden, "token_embd", "output", c.n_vocab)?,
     };
-    Ok((hidden, logits))
+    Ok((hidden, Some(logits)))
 }
 
 /// A family whose heads are normalised after the rotation, and whose rotary base may be raised (NTK-aware scaling).
@@ -77,10 +57,35 @@ const fn hunyuan(name: &'static str) -> Family {
     }
 }
 
+/// A family with normalised heads and experts.
+const fn mixture(name: &'static str, scaled: bool) -> Family {
+    let emit: fn(&mut Builder<'_>, &Config) -> Result<Ends> = if scaled {
+        |b, c| {
+            let experts = Form::SCALED;
+            Decoder { heads: parts::normed_rotated, experts, ..Decoder::LLAMA }.emit(b, c)
+        }
+    } else {
+        normed("").emit
+    };
+    Family {
+        config: |keys, n_vocab| {
+            (like("").config)(keys, n_vocab)?.with_experts(keys, &[Setting::Width, Setting::Normed])
+        },
+        emit,
+        ..like(name)
+    }
+}
+
 pub const FAMILIES: &[Family] = &[
     like("qwen2"),
     Family { emit: unbiased, ..like("qwen2vl") },
-    like("pangu-embedded"),
+    Family {
+        emit: |b, c| {
+            b.ignore_rope_factors();
+            Decoder::LLAMA.emit(b, c)
+        },
+        ..like("pangu-embedded")
+    },
     like("exaone"),
     // The MLP's norm has the name of another one.
     Family {
@@ -99,9 +104,7 @@ pub const FAMILIES: &[Family] = &[
     },
     // A diffusion model: tokens see those behind them.
     Family {
-        config: |keys, n_vocab| {
-            (mixture("", false).config)(keys, n_vocab)?.seeing_all(keys)
-        },
+        config: |keys, n_vocab| (mixture("", false).config)(keys, n_vocab)?.seeing_all(keys),
         ..mixture("rnd1", false)
     },
     Family {

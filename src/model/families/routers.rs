@@ -5,7 +5,7 @@ use super::Family;
 use super::parts::{self, Decoder};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
-use crate::model::builder::Builder;
+use crate::model::builder::{Builder, Ends};
 use crate::model::config::{Config, LayerConfig, MAX_CONTEXT, Mask};
 use crate::model::experts::Form;
 use crate::model::experts::Setting::{GatingStated, Normed, Width};
@@ -17,7 +17,7 @@ fn emit(
     c: &Config,
     decoder: &Decoder,
     block: impl Fn(&mut Builder<'_>, &LayerConfig, Value) -> Result<Value>,
-) -> Result<(Value, Value)> {
+) -> Result<Ends> {
     let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
@@ -26,10 +26,10 @@ fn emit(
     b.enter_layer(None);
     let last = b.select(x)?;
     let hidden = decoder.norm(b, last, "output_norm")?;
-    Ok((hidden, parts::head(b, hidden, c)?))
+    Ok((hidden, Some(parts::head(b, hidden, c)?)))
 }
 
-fn arctic(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn arctic(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let decoder = Decoder::LLAMA;
     emit(b, c, &decoder, |b, layer, x| {
         let normed = b.rms_norm(x, "attn_norm")?;
@@ -46,7 +46,7 @@ fn arctic(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     })
 }
 
-fn smallthinker(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+fn smallthinker(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let decoder = Decoder { experts: Form::gated(Activation::Relu), ..Decoder::LLAMA };
     emit(b, c, &decoder, |b, layer, x| {
         let Some(experts) = &layer.experts else { return b.fail("a layer without experts".into()) };

@@ -18,6 +18,8 @@ pub enum Function {
     Mul(Buf),
     /// a · b, where an element of b is for a whole head of the given number of elements.
     MulHeads(Buf, usize),
+    /// a plus the first row of a vector.
+    AddRow(VectorId),
     /// a divided by the column's element of a vector.
     Divide(VectorId),
     /// a times a factor of the row's position.
@@ -76,6 +78,7 @@ impl Step for Elementwise {
             | Function::Clamp(..)
             | Function::Temper(_)
             | Function::Divide(_)
+            | Function::AddRow(_)
             | Function::MulHeads(..) => Work { flops: elements, bytes: 8 * elements },
             Function::SoftCap(_) | Function::Activate(_) => Work { flops: 8 * elements, bytes: 8 * elements },
         }
@@ -99,6 +102,9 @@ impl Step for Elementwise {
                             let at = head * head_dim;
                             unary.scale.run(from.add(at), *gate.add(head), to.add(at), head_dim);
                         }
+                    }
+                    Function::AddRow(row) => {
+                        unary.add.run(from, walk.weights.vector(row).as_ptr(), to, n);
                     }
                     Function::Divide(by) => {
                         for (i, by) in walk.weights.vector(by).iter().enumerate() {
@@ -129,6 +135,7 @@ impl Step for Elementwise {
 
     fn text(&self, names: &Names<'_>) -> String {
         match self.function {
+            Function::AddRow(row) => format!("add {}", names.vector(row)),
             Function::Divide(by) => format!("divide by {}", names.vector(by)),
             Function::Add(_) | Function::Mul(_) => format!("rows of {}", self.width),
             Function::MulHeads(_, head_dim) => format!("heads of {head_dim}"),

@@ -1,0 +1,67 @@
+//! A small random model of each family, with the metadata and tensors that llama.cpp's own suite of architectures
+//! writes: the same logits as llama.cpp's, to rounding, and the same bits for any batches and threads.
+
+use std::sync::Arc;
+
+use crate::common::families::{Family, Logits as Golden, names};
+use smallmind::format::BytesSource;
+use smallmind::kv::CacheType;
+use smallmind::model::{LoadParams, Model};
+use smallmind::runtime::{Context, ContextParams, Logits};
+
+/// Largest normalised mean square error against llama.cpp: weights and keys and values are F32 on both sides.
+const MARK: f64 = 1e-6;
+
+fn load(family: &Family) -> smallmind::Result<Arc<Model>> {
+    Model::from_source(Arc::new(BytesSource::new("family", family.file())), &LoadParams::default())
+}
+
+/// Logits of all tokens, decoded in batches of at most `batch`.
+fn logits(model: &Arc<Model>, tokens: &[u32], batch: usize, threads: usize) -> Vec<f32> {
+    let params = ContextParams::default()
+        .with_n_ctx(tokens.len())
+        .with_n_output(tokens.len())
+        .with_n_batch(batch)
+        .with_threads(threads)
+        .with_kv(CacheType::F32);
+    let mut context = Context::new(model.clone(), &params).unwrap();
+    context.decode(tokens, Logits::All).unwrap();
+    context.logits().to_vec()
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|x| x.to_bits()).collect()
+}
+
+/// What is wrong with a family's logits.
+fn fault(name: &str) -> Option<String> {
+    let model = match load(&Family::read(name)) {
+        Ok(model) => model,
+        Err(error) => return Some(error.to_string()),
+    };
+    let golden = Golden::read(name);
+    let tokens = golden.tokens(model.config().n_vocab);
+    let whole = logits(&model, &tokens, tokens.len(), 1);
+    let error = golden.error(&whole);
+    println!("{name}: {error:.1e}");
+    // The comparison fails for NaN too.
+    if !(error < MARK) {
+        return Some(format!("is {error:.1e} from llama.cpp"));
+    }
+    let causal = model.config().layers.iter().all(|layer| layer.mask.is_causal());
+    let variants = [(tokens.len(), 2), (7, 1), (1, 2)];
+    let differs = |&&(batch, threads): &&(usize, usize)| {
+        (causal || batch == tokens.len()) && bits(&logits(&model, &tokens, batch, threads)) != bits(&whole)
+    };
+    let (batch, threads) = variants.iter().find(differs)?;
+    Some(format!("has other bits in batches of {batch} on {threads} threads"))
+}
+
+#[test]
+fn every_family_has_the_logits_of_llama_cpp() {
+    let names = names();
+    assert!(names.len() >= 4, "{names:?}");
+    let faults: Vec<_> =
+        names.iter().filter_map(|name| fault(name).map(|fault| format!("{name}: {fault}"))).collect();
+    assert!(faults.is_empty(), "{} of {} families:\n{}", faults.len(), names.len(), faults.join("\n"));
+}

@@ -180,7 +180,8 @@ pub(crate) enum Setting {
     SharedWidth,
     /// The same; else it is the MLP's.
     SharedWidthOrMlp,
-    /// The file states the number of shared experts, each as wide as another one.
+    /// The file states the number of shared experts, each as wide as another one; their width, if it has been read,
+    /// says more.
     SharedCount,
     /// Weights are normalised.
     Normed,
@@ -266,6 +267,7 @@ impl ExpertsConfig {
                 let other = if setting == Setting::SharedWidth { 0 } else { n_ff };
                 self.n_ff_shared = if width == 0 { other } else { width };
             }
+            Setting::SharedCount if self.n_ff_shared > 0 => keys.void(&["expert_shared_count"]),
             Setting::SharedCount => {
                 self.n_ff_shared = keys.count_below("expert_shared_count", MAX_EXPERTS)? * self.n_ff;
             }
@@ -307,6 +309,9 @@ pub(crate) struct Form {
 impl Form {
     /// SwiGLU.
     pub const SWIGLU: Form = Form::gated(Activation::Silu);
+
+    /// SwiGLU, with the factors of experts.
+    pub const SCALED: Form = Form { scaled: true, ..Form::SWIGLU };
 
     /// Experts with this activation of the gate.
     pub const fn gated(function: Activation) -> Form {
@@ -377,14 +382,82 @@ impl Builder<'_> {
         let matrices = self.expert_matrices(&format!("{part}.weight"), rows, n, k)?;
         let (bias, scale) = (format!("{part}.bias"), format!("{part}.scale"));
         let bias = if self.has(&bias) { Some(self.vector(&bias, rows.count, n)?) } else { None };
+        if !scaled {
+            self.ignore(&scale);
+        }
         let scale = match self.has(&scale) {
             true if scaled => Some(self.vector(&scale, 1, rows.count)?),
-            true => {
-                self.ignore(&scale);
-                None
-            }
-            false => None,
+            _ => None,
         };
         Ok(ExpertsProduct { matrices, bias, scale })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::gguf;
+    use crate::format::gguf::Metadata;
+
+    fn read(numbers: &[(&str, u32)], settings: &[Setting]) -> Result<Config> {
+        let mut metadata = Metadata::new();
+        metadata.insert("general.architecture".into(), gguf::Value::Str("llama".into()))?;
+        let plain = [
+            ("block_count", 3),
+            ("context_length", 64),
+            ("embedding_length", 32),
+            ("feed_forward_length", 48),
+            ("attention.head_count", 2),
+        ];
+        for (key, value) in plain.iter().chain(numbers) {
+            metadata.insert(format!("llama.{key}"), gguf::Value::U32(*value))?;
+        }
+        let keys = Keys::new(&metadata)?;
+        Config::read(&keys, 16, super::super::config::RMS_EPS)?.with_experts(&keys, settings)
+    }
+
+    const SOME: [(&str, u32); 2] = [("expert_count", 8), ("expert_used_count", 2)];
+
+    fn with<'a>(more: &[(&'a str, u32)]) -> Vec<(&'a str, u32)> {
+        SOME.into_iter().chain(more.iter().copied()).collect()
+    }
+
+    #[test]
+    fn layers_have_experts_as_the_file_states() {
+        let of = |config: Config| -> Vec<_> { config.layers.iter().map(|layer| layer.experts).collect() };
+        assert_eq!(of(read(&[], &[]).unwrap()), [None; 3]);
+        assert_eq!(of(read(&[("expert_used_count", 0)], &[]).unwrap()), [None; 3]);
+        let experts = of(read(&SOME, &[]).unwrap())[2].unwrap();
+        assert_eq!((experts.count, experts.used, experts.n_ff, experts.n_ff_shared), (8, 2, 48, 0));
+        let settings = [Setting::DenseFirst, Setting::Width, Setting::SharedCount];
+        let more = with(&[("leading_dense_block_count", 2), ("expert_shared_count", 3)]);
+        let experts = of(read(&more, &settings).unwrap());
+        assert_eq!(experts[..2], [None; 2]);
+        assert_eq!((experts[2].unwrap().n_ff, experts[2].unwrap().n_ff_shared), (24, 72));
+        let more = with(&[("interleave_moe_layer_step", 2), ("expert_feed_forward_length", 7)]);
+        let experts = of(read(&more, &[Setting::Interleaved, Setting::Width]).unwrap());
+        assert_eq!(experts.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(experts[1].unwrap().n_ff, 7);
+    }
+
+    #[test]
+    fn impossible_numbers_are_named() {
+        let cases: [(&[(&str, u32)], &str); 7] = [
+            (&[("expert_used_count", 9)], "layer 0 uses 9 of 8 experts"),
+            (&[("expert_used_count", 0)], "llama.expert_used_count is 0"),
+            (&[("expert_count", 5000)], "llama.expert_count is 5000"),
+            (&[("expert_group_count", 3), ("expert_group_used_count", 1)], "1 of 3 groups of 8 experts"),
+            (&[("expert_group_count", 4), ("expert_group_used_count", 4)], "4 of 4 groups of 8 experts"),
+            (&[("expert_group_count", 8), ("expert_group_used_count", 1)], "layer 0 uses 2 of 1 experts"),
+            (&[("expert_gating_func", 9)], "gating function 9 of experts"),
+        ];
+        for (numbers, wanted) in cases {
+            let rest = SOME.into_iter().filter(|(key, _)| numbers.iter().all(|(other, _)| other != key));
+            let numbers: Vec<_> = numbers.iter().copied().chain(rest).collect();
+            let error = read(&numbers, &[Setting::GatingStated]).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{numbers:?}: {error}");
+        }
+        let error = read(&[("expert_count", 8)], &[]).unwrap_err().to_string();
+        assert!(error.contains("llama.expert_used_count is missing"), "{error}");
     }
 }

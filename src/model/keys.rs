@@ -84,15 +84,15 @@ impl<'a> Keys<'a> {
 
     /// A number for each layer, from one number for all layers or an array. `None` where the key is absent.
     pub fn per_layer(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
-        self.numbers(name, 1..=max, n_layer)
+        self.layers_in(name, 1..=max, n_layer)
     }
 
     /// [`Keys::per_layer`], where a number may be 0.
     pub fn per_layer_or_zero(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
-        self.numbers(name, 0..=max, n_layer)
+        self.layers_in(name, 0..=max, n_layer)
     }
 
-    fn numbers(
+    fn layers_in(
         &self,
         name: &str,
         range: RangeInclusive<usize>,

@@ -26,14 +26,11 @@ const fn scaled(name: &'static str) -> Family {
     Family { emit: |b, c| Decoder { scaled_mlp: true, ..Decoder::LLAMA }.emit(b, c), ..like(name) }
 }
 
-/// Experts whose matrices may have factors.
-const SCALED: Form = Form { scaled: true, ..Form::SWIGLU };
-
 pub const FAMILIES: &[Family] = &[
     // With experts, Mixtral.
     Family {
         config: |keys, n_vocab| config(keys, n_vocab)?.with_experts(keys, &[Setting::Normed]),
-        emit: |b, c| Decoder { scaled_mlp: true, experts: SCALED, ..Decoder::LLAMA }.emit(b, c),
+        emit: |b, c| Decoder { scaled_mlp: true, experts: Form::SCALED, ..Decoder::LLAMA }.emit(b, c),
         ..like("llama")
     },
     like("internlm2"),

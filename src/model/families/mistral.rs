@@ -15,10 +15,7 @@ pub const FAMILIES: &[Family] = &[Family {
             let positions = config.ropes[0].n_ctx_original;
             config.scales.temperature = Some(Temperature { scale, positions, offset: 0.0 });
         }
-        Ok(config)
+        config.with_experts(keys, &[Setting::Normed])
     },
-    emit: |b, c| {
-        let experts = Form { scaled: true, ..Form::SWIGLU };
-        Decoder { scaled_mlp: true, experts, ..Decoder::LLAMA }.emit(b, c)
-    },
+    emit: |b, c| Decoder { scaled_mlp: true, experts: Form::SCALED, ..Decoder::LLAMA }.emit(b, c),
 }];

@@ -6,7 +6,7 @@ use super::parts::{self, Decoder};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
-use crate::model::config::{Config, Mask};
+use crate::model::config::Config;
 use crate::model::experts::{Form, Setting};
 
 /// A family with plain rotary heads.
@@ -61,7 +61,7 @@ const fn hunyuan(name: &'static str) -> Family {
 const fn mixture(name: &'static str, scaled: bool) -> Family {
     let emit: fn(&mut Builder<'_>, &Config) -> Result<Ends> = if scaled {
         |b, c| {
-            let experts = Form { scaled: true, ..Form::SWIGLU };
+            let experts = Form::SCALED;
             Decoder { heads: parts::normed_rotated, experts, ..Decoder::LLAMA }.emit(b, c)
         }
     } else {
@@ -104,11 +104,7 @@ pub const FAMILIES: &[Family] = &[
     },
     // A diffusion model: tokens see those behind them.
     Family {
-        config: |keys, n_vocab| {
-            let mut config = (mixture("", false).config)(keys, n_vocab)?;
-            config.layers.iter_mut().for_each(|layer| layer.mask = Mask::Full);
-            Ok(config)
-        },
+        config: |keys, n_vocab| (mixture("", false).config)(keys, n_vocab)?.seeing_all(keys),
         ..mixture("rnd1", false)
     },
     Family {

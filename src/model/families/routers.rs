@@ -1,5 +1,5 @@
-//! Mixtures of experts with blocks of their own: Arctic (experts beside the MLP), SmallThinker (experts chosen before
-//! attention), gpt-oss (sinks of attention, a clamped gate).
+//! Mixtures of experts with blocks of their own: Arctic (experts beside the MLP) and SmallThinker (experts chosen before
+//! attention).
 
 use super::Family;
 use super::parts::{self, Decoder};
@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
 use crate::model::config::{Config, LayerConfig, MAX_CONTEXT, Mask};
-use crate::model::experts::Setting::{Gated, GatingStated, Normed, Width};
-use crate::model::experts::{Form, Gating, Inner};
+use crate::model::experts::Form;
+use crate::model::experts::Setting::{GatingStated, Normed, Width};
 use crate::model::graph::{Activation, Value};
 
 /// A decoder whose blocks `block` emits, from the residual stream to the residual stream.
@@ -60,19 +60,6 @@ fn smallthinker(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     })
 }
 
-fn gpt_oss(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
-    let inner = Inner::ClampedSwiGlu { alpha: 1.702, limit: 7.0 };
-    let decoder = Decoder { experts: Form { inner, ..Form::SWIGLU }, ..Decoder::LLAMA };
-    emit(b, c, &decoder, |b, layer, x| {
-        let normed = b.rms_norm(x, "attn_norm")?;
-        let attended = decoder.attention(b, c, normed, layer)?;
-        let sum = b.add(x, attended)?;
-        let normed = b.rms_norm(sum, "post_attention_norm")?;
-        let moved = decoder.mlp_or_mixture(b, normed, layer, c.n_embd)?;
-        b.add(sum, moved)
-    })
-}
-
 pub const FAMILIES: &[Family] = &[
     Family {
         name: "arctic",
@@ -100,14 +87,5 @@ pub const FAMILIES: &[Family] = &[
             Ok(config)
         },
         emit: smallthinker,
-    },
-    Family {
-        name: "gpt-oss",
-        config: |keys, n_vocab| {
-            let config = Config::read_rotary(keys, n_vocab, Pairing::Halves)?;
-            let config = config.with_experts(keys, &[Width, Gated(Gating::SoftmaxOfChosen)])?;
-            config.with_windows(keys, 0, 2)?.with_window_rope(keys, None, true)
-        },
-        emit: gpt_oss,
     },
 ];

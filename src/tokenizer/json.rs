@@ -221,7 +221,8 @@ fn source(
     let n_tokens = ids.values().max().map_or(0, |&id| id as usize + 1);
     let limit = n_vocab.unwrap_or(MAX_TOKENS).min(MAX_TOKENS);
     if n_tokens > limit {
-        return Err(Error::format(format!("tokenizer.json has token {}, of {limit}", n_tokens - 1)));
+        let last = n_tokens - 1;
+        return Err(Error::format(format!("token {last} in tokenizer.json; ids must be below {limit}")));
     }
     let n_tokens = n_vocab.unwrap_or(n_tokens);
     let mut tokens = filled(String::new(), n_tokens, VOCABULARY)?;

@@ -18,20 +18,20 @@ fn byte_level() -> Value {
         "version": "1.0",
         "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
         "padding": null,
-        "added_tokens": [added(5, "<s>", true), added(6, "<tool>", false)],
+        "added_tokens": [added(8, "<s>", true), added(9, "<tool>", false)],
         "normalizer": null,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {"<s>": {"id": "<s>", "ids": [5], "tokens": ["<s>"]}},
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [8], "tokens": ["<s>"]}},
         },
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "Ġab": 4, "<": 7, "s": 8, ">": 9},
+            "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "Ġab": 4, "<": 5, "s": 6, ">": 7},
             "merges": ["a b", "Ġ ab"],
         },
     })
@@ -49,20 +49,20 @@ fn refused(json: &Value, config: &JsonConfig<'_>) -> String {
 fn byte_level_bpe_with_its_special_tokens() {
     let config = JsonConfig {
         tokenizer_config: Some(br#"{"bos_token": {"content": "<s>"}, "eos_token": "<tool>"}"#),
-        generation_config: Some(br#"{"bos_token_id": 0, "eos_token_id": [6, 2]}"#),
+        generation_config: Some(br#"{"bos_token_id": 0, "eos_token_id": [9, 2]}"#),
         n_vocab: Some(12),
     };
     let tokenizer = read(&byte_level(), &config);
-    assert_eq!(tokenizer.encode("ab ab<s>a", true, true).unwrap(), [5, 2, 4, 5, 0]);
-    assert_eq!(tokenizer.encode("ab<s><tool>", false, false).unwrap(), [2, 7, 8, 9, 6]);
-    assert_eq!(tokenizer.encode_chat("<s>ab", true).unwrap(), [5, 2]);
-    assert_eq!(tokenizer.encode_marked("<s>a<\u{1}s>b", '\u{1}', true).unwrap(), [5, 0, 7, 8, 9, 1]);
-    assert_eq!((tokenizer.bos(), tokenizer.added_bos(), tokenizer.eos()), (Some(5), Some(5), Some(6)));
-    assert_eq!(tokenizer.decode(&[5, 2, 4, 6], true).unwrap(), "ab ab<tool>");
-    assert_eq!((tokenizer.id("Ġab"), tokenizer.id("<tool>"), tokenizer.id("x")), (Some(4), Some(6), None));
-    assert!(tokenizer.is_control(5) && !tokenizer.is_control(6) && !tokenizer.is_control(2));
+    assert_eq!(tokenizer.encode("ab ab<s>a", true, true).unwrap(), [8, 2, 4, 8, 0]);
+    assert_eq!(tokenizer.encode("ab<s><tool>", false, false).unwrap(), [2, 5, 6, 7, 9]);
+    assert_eq!(tokenizer.encode_chat("<s>ab", true).unwrap(), [8, 2]);
+    assert_eq!(tokenizer.encode_marked("<s>a<\u{1}s>b", '\u{1}', true).unwrap(), [8, 0, 5, 6, 7, 1]);
+    assert_eq!((tokenizer.bos(), tokenizer.added_bos(), tokenizer.eos()), (Some(8), Some(8), Some(9)));
+    assert_eq!(tokenizer.decode(&[8, 2, 4, 9], true).unwrap(), "ab ab<tool>");
+    assert_eq!((tokenizer.id("Ġab"), tokenizer.id("<tool>"), tokenizer.id("x")), (Some(4), Some(9), None));
+    assert!(tokenizer.is_control(8) && !tokenizer.is_control(9) && !tokenizer.is_control(2));
     let ends: Vec<u32> = (0..12).filter(|&id| tokenizer.is_end_of_generation(id)).collect();
-    assert_eq!(ends, [2, 6]);
+    assert_eq!(ends, [2, 9]);
     // Rows of the embedding without a token.
     assert_eq!((tokenizer.vocab_size(), tokenizer.token_bytes(11).unwrap()), (12, &b""[..]));
     let bare = read(&byte_level(), &JsonConfig::default());

@@ -5,7 +5,7 @@ use super::special::Finder;
 use super::vocab::{Kind, Spelling, Vocabulary};
 use super::{Algorithm, Tokenizer, TokenizerSource, VOCABULARY, WHAT};
 use crate::error::{Error, Result, quoted};
-use crate::memory::reserve::{collected, filled, held, reserve};
+use crate::memory::reserve::{filled, held, reserve};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -152,13 +152,8 @@ impl Tokenizer {
         source.eos = source.eos.or(ends.first().copied());
         let mut vocabulary = Vocabulary::new(&source, decoder.spelling)?;
         vocabulary.add_ends(&ends)?;
-        let of_kind = |wanted: &[Kind]| {
-            let ids = (0..source.tokens.len() as u32)
-                .filter(|&id| vocabulary.kind(id).is_some_and(|kind| wanted.contains(&kind)));
-            collected(ids.map(Ok), VOCABULARY)
-        };
-        let all_special = Finder::new(&source, of_kind(&[Kind::Control, Kind::UserDefined])?)?;
-        let user_defined = Finder::new(&source, of_kind(&[Kind::UserDefined])?)?;
+        let all_special = Finder::new(&source, vocabulary.ids_of(&[Kind::Control, Kind::UserDefined])?)?;
+        let user_defined = Finder::new(&source, vocabulary.ids_of(&[Kind::UserDefined])?)?;
         let json = Json::new(&tokenizer, ids)?;
         let mut empty = Vec::new();
         json.encode("", false, true, &mut empty)?;
@@ -221,7 +216,8 @@ fn source(
     let n_tokens = ids.values().max().map_or(0, |&id| id as usize + 1);
     let limit = n_vocab.unwrap_or(MAX_TOKENS).min(MAX_TOKENS);
     if n_tokens > limit {
-        return Err(Error::format(format!("tokenizer.json has token {}, of {limit}", n_tokens - 1)));
+        let last = n_tokens - 1;
+        return Err(Error::format(format!("token {last} in tokenizer.json; ids must be below {limit}")));
     }
     let n_tokens = n_vocab.unwrap_or(n_tokens);
     let mut tokens = filled(String::new(), n_tokens, VOCABULARY)?;

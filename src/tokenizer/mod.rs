@@ -29,6 +29,8 @@ mod vocab;
 mod wordpiece;
 
 #[cfg(test)]
+mod json_tests;
+#[cfg(test)]
 mod kinds_tests;
 #[cfg(test)]
 mod tests;

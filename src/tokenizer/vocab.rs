@@ -6,7 +6,7 @@ use super::VOCABULARY;
 use super::bytes::byte_of;
 use super::sentencepiece::SPACE;
 use super::source::TokenizerSource;
-use crate::memory::reserve::{reserve, with_room};
+use crate::memory::reserve::{collected, reserve, with_room};
 use crate::{Error, Result};
 
 /// The kind of a token.
@@ -171,6 +171,14 @@ impl Vocabulary {
 
     pub(super) fn kind(&self, id: u32) -> Option<Kind> {
         self.kinds.get(id as usize).copied()
+    }
+
+    /// The tokens of some kinds, if they have a text.
+    pub(super) fn ids_of(&self, kinds: &[Kind]) -> Result<Vec<u32>> {
+        let wanted = |&id: &u32| {
+            kinds.contains(&self.kinds[id as usize]) && self.bytes(id).is_some_and(|text| !text.is_empty())
+        };
+        collected((0..self.len() as u32).filter(wanted).map(Ok), VOCABULARY)
     }
 
     /// Makes these tokens end a generation too.

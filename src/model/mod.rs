@@ -9,6 +9,7 @@ mod keys;
 mod load;
 mod pack;
 mod prompt;
+pub mod quantize;
 mod random;
 mod rope;
 pub(crate) mod text;

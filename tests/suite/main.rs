@@ -31,6 +31,8 @@ mod parity;
 #[cfg(feature = "models")]
 mod plans;
 #[cfg(feature = "models")]
+mod quantize;
+#[cfg(feature = "models")]
 mod tiny_models;
 #[cfg(feature = "models")]
 mod tokenizer;

@@ -109,6 +109,15 @@ Examples:
     /// Write a model file with random weights
     #[command(after_help = "Example:\n  smallmind create --random 256,64,128,2,4 --seed 7 -o random.gguf")]
     Create(Create),
+    /// Make a GGUF file of a model in another format
+    #[command(after_help = "\
+Read are folders of Hugging Face with the classes LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, GPT2LMHeadModel \
+and BertModel, and models of llama2.c with their tokenizer.bin. Other commands read such folders as they are.
+
+Examples:
+  smallmind convert SmolLM2-135M smollm2.gguf --type Q8_0
+  smallmind convert stories15M.bin stories15M.gguf --tokenizer tokenizer.bin")]
+    Convert(Convert),
     /// Make a smaller model file, with fewer bits a weight
     #[command(after_help = "\
 A type is a mix: most matrices have it, those in which errors cost more have more bits. The mixes are those of \
@@ -312,8 +321,28 @@ pub struct Create {
 }
 
 #[derive(Group)]
+pub struct Convert {
+    /// A model's folder, or a file of llama2.c
+    pub input: PathBuf,
+    /// The file to write
+    pub output: PathBuf,
+    /// Types other than those of the model: a mix by its name, as for quantize
+    #[arg(short, long = "type", value_name = "NAME", value_parser = mix)]
+    pub mix: Option<Mix>,
+    /// For a file of llama2.c: its vocabulary [default: tokenizer.bin next to it]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Group)]
 pub struct Quantize {
-    /// Model file (GGUF), as a rule of F16, BF16 or F32
+    /// Model file (GGUF) or folder, as a rule of F16, BF16 or F32
     pub input: PathBuf,
     /// The file to write
     pub output: PathBuf,

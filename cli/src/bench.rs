@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use smallmind::Error;
 use smallmind::format::gguf::Gguf;
-use smallmind::format::{ByteSource, FileSource, describe};
+use smallmind::format::{ByteSource, describe};
+use smallmind::model::foreign::open_source;
 use smallmind::model::{Model, RandomGpt};
 use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
 use smallmind::threads::{self, Team};
@@ -178,7 +179,7 @@ fn load(args: &Bench) -> Result<Loaded> {
 /// The file, or the random model in its place.
 fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
     match (&args.model, &args.random) {
-        (Some(path), _) => Ok(Arc::new(FileSource::open(path).map_err(explain(path))?)),
+        (Some(path), _) => Ok(open_source(path).map_err(explain(path))?),
         (None, Some(config)) => Ok(Arc::new(RandomGpt::new(config, RANDOM_SEED)?)),
         (None, None) => Err(Failure::Usage("a model file or the shape of a random model is needed".into())),
     }

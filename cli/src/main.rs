@@ -7,7 +7,9 @@ mod baseline;
 mod bench;
 mod chat;
 mod conditions;
+mod convert;
 mod create;
+mod estimate;
 mod failure;
 mod generate;
 mod info;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(args).map(done).map_err(Failure::from),
         Command::Bench(args) => bench::run(args).map(done),
         Command::Create(args) => create::run(args).map(done),
+        Command::Convert(args) => convert::run(args).map(done),
         Command::Quantize(args) => quantize::run(args).map(done),
         Command::Perplexity(args) => perplexity::run(args).map(done),
         Command::Profile(args) => profile::run(args),

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::{Value as Json, json};
 use smallmind::Error;
 use smallmind::format::gguf::Gguf;
+use smallmind::model::foreign::open_source;
 use smallmind::model::quantize::{Importance, QuantizeParams, QuantizePlan, QuantizedTensor};
 
 use crate::args::Quantize;
@@ -21,7 +22,7 @@ const STEPS: u64 = 1000;
 pub fn run(args: &Quantize) -> Result<()> {
     interrupt::install();
     let stoppable = Stoppable::begin();
-    let gguf = Gguf::open_path(&args.input).map_err(explain(&args.input))?;
+    let gguf = Gguf::open(open_source(&args.input).map_err(explain(&args.input))?)?;
     let importance = match &args.imatrix {
         Some(path) => Some(Importance::read(&Gguf::open_path(path).map_err(explain(path))?)?),
         None => None,
@@ -37,22 +38,7 @@ pub fn run(args: &Quantize) -> Result<()> {
         other => Failure::Failed(other),
     })?;
     let mut file = NewFile::begin(&args.output, args.force)?;
-    let progress = bar(args.quiet, STEPS, "quantizing {bar:40} {percent:>3} %, {eta} left");
-    let start = Instant::now();
-    let tensors = plan.run(
-        |bytes| file.write(bytes),
-        |done| {
-            if start.elapsed() > PATIENCE {
-                progress.set_position((done * STEPS as f64) as u64);
-            }
-            if stoppable.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        },
-    );
-    progress.finish_and_clear();
-    let tensors = tensors.map_err(|error| match error {
-        Error::Cancelled => Failure::Interrupted,
-        other => Failure::Failed(other),
-    })?;
+    let tensors = write(&plan, &mut file, args.quiet, &stoppable)?;
     let total = Total::of(&gguf, &plan);
     if args.json {
         file.publish_silently()?;
@@ -69,6 +55,31 @@ pub fn run(args: &Quantize) -> Result<()> {
         total.bytes_from as f64 / 1e6,
         total.bits()
     ))
+}
+
+/// Writes the planned file, with a bar where that takes long. Returns a line for each tensor.
+pub fn write(
+    plan: &QuantizePlan<'_>,
+    file: &mut NewFile<'_>,
+    quiet: bool,
+    stoppable: &Stoppable,
+) -> Result<Vec<QuantizedTensor>> {
+    let progress = bar(quiet, STEPS, "quantizing {bar:40} {percent:>3} %, {eta} left");
+    let start = Instant::now();
+    let tensors = plan.run(
+        |bytes| file.write(bytes),
+        |done| {
+            if start.elapsed() > PATIENCE {
+                progress.set_position((done * STEPS as f64) as u64);
+            }
+            if stoppable.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+    );
+    progress.finish_and_clear();
+    tensors.map_err(|error| match error {
+        Error::Cancelled => Failure::Interrupted,
+        other => Failure::Failed(other),
+    })
 }
 
 /// The sizes of both files.

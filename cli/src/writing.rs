@@ -5,10 +5,15 @@ use std::path::Path;
 
 use smallmind::Error;
 use smallmind::files::{Draft, Existing};
+use smallmind::format::ByteSource;
 use smallmind::text::escaped_path;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::interrupt::Stoppable;
 use crate::output::{print, remark};
+
+/// Bytes computed and written at a time.
+const CHUNK: usize = 1 << 20;
 
 /// A file that isn't complete yet.
 pub struct NewFile<'a> {
@@ -25,6 +30,22 @@ impl<'a> NewFile<'a> {
 
     pub fn write(&mut self, bytes: &[u8]) -> smallmind::Result<()> {
         self.draft.write(bytes)
+    }
+
+    /// Writes all that a source has.
+    pub fn copy(&mut self, source: &dyn ByteSource, stoppable: &Stoppable) -> Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        let mut at = 0;
+        while at < source.len() {
+            if stoppable.requested() {
+                return Err(Failure::Interrupted);
+            }
+            let count = (source.len() - at).min(CHUNK as u64) as usize;
+            source.read_at(at, &mut chunk[..count])?;
+            self.write(&chunk[..count])?;
+            at += count as u64;
+        }
+        Ok(())
     }
 
     /// Makes the file appear.

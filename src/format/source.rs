@@ -297,6 +297,6 @@ mod tests {
             }
         }
         assert!(joined.read_at(7, &mut [0; 2]).is_err());
-        assert!(joined.sibling("other").unwrap_err().to_string().contains("part is no file"));
+        assert!(joined.sibling("other").err().unwrap().to_string().contains("part is no file"));
     }
 }

@@ -4,9 +4,11 @@
 mod builder;
 mod config;
 mod families;
+pub mod foreign;
 pub mod graph;
 mod keys;
 mod load;
+pub mod needs;
 mod pack;
 mod prompt;
 pub mod quantize;

@@ -21,6 +21,8 @@ mod chat;
 #[cfg(feature = "models")]
 mod context;
 #[cfg(feature = "models")]
+mod folders;
+#[cfg(feature = "models")]
 mod gguf_files;
 #[cfg(feature = "models")]
 mod gpt;

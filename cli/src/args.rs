@@ -327,7 +327,7 @@ pub struct Convert {
     /// The file to write
     pub output: PathBuf,
     /// Types other than those of the model: a mix by its name, as for quantize
-    #[arg(short, long = "type", value_name = "NAME", value_parser = mix)]
+    #[arg(short = 't', long = "type", value_name = "NAME", value_parser = mix)]
     pub mix: Option<Mix>,
     /// For a file of llama2.c: its vocabulary [default: tokenizer.bin next to it]
     #[arg(long, value_name = "FILE")]
@@ -347,7 +347,7 @@ pub struct Quantize {
     /// The file to write
     pub output: PathBuf,
     /// The types of the new file: a mix by its name
-    #[arg(short, long = "type", value_name = "NAME", value_parser = mix)]
+    #[arg(short = 't', long = "type", value_name = "NAME", value_parser = mix)]
     pub mix: Mix,
     /// Give all matrices the same type, as far as their rows allow it
     #[arg(long)]

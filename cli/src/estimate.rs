@@ -49,13 +49,16 @@ impl Estimate {
 
     /// Most tokens a second, at the beginning of a text.
     fn rate(&self) -> Option<f64> {
-        self.bandwidth.filter(|_| self.needs.token_bytes > 0).map(|speed| speed / self.needs.token_bytes as f64)
+        self.bandwidth
+            .filter(|_| self.needs.token_bytes > 0)
+            .map(|speed| speed / self.needs.token_bytes as f64)
     }
 
     /// The lines of a summary.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let read = amount(self.needs.token_bytes);
-        let mut lines = vec![("weights", format!("{}; a token reads {read}", amount(self.needs.weight_bytes)))];
+        let mut lines =
+            vec![("weights", format!("{}; a token reads {read}", amount(self.needs.weight_bytes)))];
         if let Some(bytes) = self.cache_bytes {
             lines.push(("cache", format!("{} at {} positions, in f16", amount(bytes), self.context)));
         }
@@ -155,8 +158,14 @@ mod tests {
 
     #[test]
     fn amounts_are_short() {
-        assert_eq!([amount(1500), amount(98_100_000), amount(16_000_000_000)], ["1.5 kB", "98.1 MB", "16.0 GB"]);
-        assert_eq!([two_digits(3.14), two_digits(42.4), two_digits(183.0), two_digits(12_345.0)], ["3.1", "42", "180", "12000"]);
+        assert_eq!(
+            [amount(1500), amount(98_100_000), amount(16_000_000_000)],
+            ["1.5 kB", "98.1 MB", "16.0 GB"]
+        );
+        assert_eq!(
+            [two_digits(3.14), two_digits(42.4), two_digits(183.0), two_digits(12_345.0)],
+            ["3.1", "42", "180", "12000"]
+        );
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub fn run(args: &Perplexity) -> Result<()> {
         .with_kv(args.conditions.kv);
     let mut context = Context::new(model, &params)?;
     let stoppable = Stoppable::begin();
-    let progress = bar(args.quiet, chunks as u64, "{bar:40} {pos}/{len} chunks, {eta} left, perplexity {msg}");
+    let progress =
+        bar(args.quiet, chunks as u64, "{bar:40} {pos}/{len} chunks, {eta} left, perplexity {msg}");
     let start = Instant::now();
     let mut tally = Tally::default();
     for chunk in tokens.chunks_exact(n_ctx).take(chunks) {

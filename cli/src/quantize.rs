@@ -8,6 +8,7 @@ use smallmind::Error;
 use smallmind::format::gguf::Gguf;
 use smallmind::model::foreign::open_source;
 use smallmind::model::quantize::{Importance, QuantizeParams, QuantizePlan, QuantizedTensor};
+use smallmind::quant::DType;
 
 use crate::args::Quantize;
 use crate::failure::{Failure, Result};
@@ -31,9 +32,10 @@ pub fn run(args: &Quantize) -> Result<()> {
         .with_pure(args.pure)
         .with_importance(importance.as_ref())
         .with_requantize(args.requantize);
+    let quantized = gguf.tensors().iter().any(|tensor| tensor.ty.dtype().is_some_and(DType::is_quantized));
     let plan = QuantizePlan::new(&gguf, &params).map_err(|error| match error {
-        Error::Unsupported(why) if why.contains("of type") && why.contains("already") => {
-            Failure::Hinted(Error::Unsupported(why), "--requantize does it all the same".into())
+        Error::Unsupported(_) if quantized && !args.requantize => {
+            Failure::Hinted(error, "--requantize does it all the same".into())
         }
         other => Failure::Failed(other),
     })?;
@@ -91,11 +93,7 @@ struct Total {
 
 impl Total {
     fn of(gguf: &Gguf, plan: &QuantizePlan<'_>) -> Total {
-        Total {
-            bytes_from: gguf.source().len(),
-            bytes_to: plan.file_len(),
-            parameters: gguf.parameters(),
-        }
+        Total { bytes_from: gguf.source().len(), bytes_to: plan.file_len(), parameters: gguf.parameters() }
     }
 
     fn bits(&self) -> f64 {
@@ -107,7 +105,8 @@ impl Total {
 fn table(tensors: &[QuantizedTensor]) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let (converted, copied): (Vec<_>, Vec<_>) = tensors.iter().partition(|tensor| tensor.from != tensor.to);
-    let mut text = format!("{:<36} {:>7} {:>7} {:>10} {:>10} {:>8}\n", "tensor", "from", "to", "MB", "MB", "error");
+    let mut text =
+        format!("{:<36} {:>7} {:>7} {:>10} {:>10} {:>8}\n", "tensor", "from", "to", "MB", "MB", "error");
     for tensor in converted {
         let QuantizedTensor { name, from, to, bytes_from, bytes_to, error, .. } = tensor;
         let (before, after) = (megabytes(*bytes_from), megabytes(*bytes_to));

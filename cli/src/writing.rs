@@ -69,10 +69,9 @@ impl<'a> NewFile<'a> {
 
 fn taken(path: &Path, error: Error) -> Error {
     match &error {
-        Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => Error::invalid(format!(
-            "{} is there already (--force overwrites it)",
-            escaped_path(path)
-        )),
+        Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+            Error::invalid(format!("{} is there already (--force overwrites it)", escaped_path(path)))
+        }
         _ => error,
     }
 }

@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::ByteSource;
 use crate::error::{Error, Result, at, quoted};
@@ -109,7 +109,9 @@ fn read(source: &dyn ByteSource) -> Result<Vec<SafeTensor>> {
     source.read_at(0, &mut length)?;
     let header = u64::from_le_bytes(length);
     if header > MAX_HEADER_BYTES {
-        return Err(Error::format(format!("a header of {header} bytes; at most {MAX_HEADER_BYTES} are taken")));
+        return Err(Error::format(format!(
+            "a header of {header} bytes; at most {MAX_HEADER_BYTES} are taken"
+        )));
     }
     if header > len - 8 {
         return Err(Error::format(format!(

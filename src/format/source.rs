@@ -239,7 +239,8 @@ impl JoinedSource {
         let mut len = 0u64;
         for part in &parts {
             begins.push(len);
-            len = len.checked_add(part.len()).ok_or_else(|| Error::invalid("files of more than 2^64 bytes"))?;
+            len =
+                len.checked_add(part.len()).ok_or_else(|| Error::invalid("files of more than 2^64 bytes"))?;
         }
         Ok(Self { parts, begins, len })
     }

@@ -62,7 +62,10 @@ fn token_bytes(gguf: &Gguf) -> u64 {
     let used = number(gguf, "expert_used_count");
     let bytes = gguf.tensors().iter().map(|tensor| match tensor.name.as_str() {
         "token_embd.weight" if tied => tensor.bytes,
-        "token_embd.weight" | "per_layer_token_embd.weight" | "position_embd.weight" | "token_types.weight" => 0,
+        "token_embd.weight"
+        | "per_layer_token_embd.weight"
+        | "position_embd.weight"
+        | "token_types.weight" => 0,
         name if name.contains("_exps.") => match (experts, used) {
             (Some(count), Some(used)) => tensor.bytes / count * used.min(count),
             _ => tensor.bytes,
@@ -173,12 +176,17 @@ mod tests {
         assert_eq!(needs.cache_elements, Some(6 * 2 * 16));
         assert_eq!(needs.cache_bytes(1000, 16), Some(6 * 2 * 16 * 2 * 1000));
         let pairs =
-            [&pairs[..], &[("attention.sliding_window", 100), ("attention.sliding_window_pattern", 6)]].concat();
+            [&pairs[..], &[("attention.sliding_window", 100), ("attention.sliding_window_pattern", 6)]]
+                .concat();
         let needs = Needs::of(&file(&pairs, &[]));
         assert_eq!(needs.cache_bytes(1000, 16), Some(2 * 16 * 2 * (1000 + 5 * 100)));
-        let absurd = [("attention.head_count", u32::MAX), ("embedding_length", u32::MAX), ("block_count", u32::MAX)];
+        let absurd =
+            [("attention.head_count", u32::MAX), ("embedding_length", u32::MAX), ("block_count", u32::MAX)];
         let needs = Needs::of(&file(&absurd, &[]));
         assert!(needs.cache_bytes(u64::MAX, 16).is_none());
-        assert_eq!(Needs::of(&file(&[("attention.head_count", 0), ("embedding_length", 1)], &[])).cache_elements, None);
+        assert_eq!(
+            Needs::of(&file(&[("attention.head_count", 0), ("embedding_length", 1)], &[])).cache_elements,
+            None
+        );
     }
 }

@@ -186,12 +186,7 @@ pub fn encode_row(dtype: DType, x: &[f32], bytes: &mut [u8]) -> Result<()> {
 ///
 /// # Errors
 /// As [`encode_row`]; [`Error::InvalidArgument`] where there are more or fewer importances than values.
-pub fn encode_weighted(
-    dtype: DType,
-    x: &[f32],
-    importance: Option<&[f32]>,
-    bytes: &mut [u8],
-) -> Result<()> {
+pub fn encode_weighted(dtype: DType, x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) -> Result<()> {
     check_lengths(dtype, bytes.len(), x.len())?;
     if let Some(importance) = importance.filter(|importance| importance.len() != x.len()) {
         let text = format!("{} importances can't weigh {} values", importance.len(), x.len());

@@ -14,7 +14,8 @@ use smallmind::profile::alloc::total_counts;
 fn divided(whole: &Parts, count: usize) -> Vec<Parts> {
     let per_part = whole.tensors.len().div_ceil(count - 1);
     let mut parts = vec![Parts { pairs: whole.pairs.clone(), tensors: Vec::new() }];
-    parts.extend(whole.tensors.chunks(per_part).map(|chunk| Parts { pairs: vec![], tensors: chunk.to_vec() }));
+    parts
+        .extend(whole.tensors.chunks(per_part).map(|chunk| Parts { pairs: vec![], tensors: chunk.to_vec() }));
     assert_eq!(parts.len(), count);
     let tensors = Value::I32(whole.tensors.len() as i32);
     let numbered = parts.into_iter().enumerate().map(|(number, part)| {
@@ -85,7 +86,8 @@ fn all_parts_make_one_model() {
         let lens = (1..=count).map(|i| FileSource::open(path(folder.path(), i, count)).unwrap().len());
         assert_eq!(file.source().len(), lens.sum::<u64>());
         Model::open(&first, &LoadParams::default()).unwrap();
-        let later = Model::open(&path(folder.path(), 2, count), &LoadParams::default()).unwrap_err().to_string();
+        let later =
+            Model::open(&path(folder.path(), 2, count), &LoadParams::default()).unwrap_err().to_string();
         assert!(later.contains("\"model-00001-of-0000") && later.contains("part 2 of"), "{later}");
     }
 }

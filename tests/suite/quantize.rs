@@ -161,7 +161,10 @@ fn quantised_files_are_quantised_again_only_on_request() {
     let (eight, _) = quantized(&original, &QuantizeParams::new(mix("Q8_0"))).unwrap();
     let params = QuantizeParams::new(mix("Q4_0"));
     let error = quantized(&eight, &params).unwrap_err();
-    assert!(matches!(&error, Error::Unsupported(text) if text.contains("is of type Q8_0 already")), "{error}");
+    assert!(
+        matches!(&error, Error::Unsupported(text) if text.contains("is of type Q8_0 already")),
+        "{error}"
+    );
     let (four, _) = quantized(&eight, &params.with_requantize(true)).unwrap();
     assert_eq!(type_of(&four, "blk.0.attn_q.weight"), "Q4_0");
 }
@@ -182,7 +185,9 @@ fn important_weights_get_smaller_errors() {
     // Every eighth column matters a hundred times as much.
     let sums: Vec<f32> = (0..WIDTH).map(|i| if i % 8 == 3 { 400.0 } else { 4.0 }).collect();
     let importance = importance(NAME, &sums, 4.0).unwrap();
-    for name in ["Q2_K", "Q3_K_S", "Q4_K_S", "Q5_K_S", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "IQ4_XS"] {
+    for name in
+        ["Q2_K", "Q3_K_S", "Q4_K_S", "Q5_K_S", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "IQ4_XS"]
+    {
         let params = QuantizeParams::new(mix(name)).with_pure(true);
         let (plain, _) = quantized(&original, &params).unwrap();
         let (weighted, lines) = quantized(&original, &params.with_importance(&importance)).unwrap();
@@ -208,7 +213,10 @@ fn importances_that_do_not_fit_are_refused() {
         quantized(&original, &QuantizeParams::new(mix("Q4_0")).with_importance(&importance)).map(|_| ())
     };
     let message = refused("blk.0.attn_q.weight", &[1.0; 7]).unwrap_err().to_string();
-    assert!(message.contains("\"blk.0.attn_q.weight\" needs 256 importances") && message.contains("has 7"), "{message}");
+    assert!(
+        message.contains("\"blk.0.attn_q.weight\" needs 256 importances") && message.contains("has 7"),
+        "{message}"
+    );
     assert!(refused("token_embd.weight", &[1.0; 7]).is_ok(), "what is looked up has none");
     assert!(refused("of.no.tensor", &[1.0]).is_ok());
     assert!(refused("a", &[f32::NAN]).unwrap_err().to_string().contains("an importance is NaN"));

@@ -114,7 +114,9 @@ pub(super) fn join(first: Gguf, others: Vec<Arc<dyn ByteSource>>) -> Result<Gguf
 fn check_part(part: &Metadata, first: &Metadata, index: usize, count: usize) -> Result<()> {
     let stated = part.get_u64(COUNT)?.unwrap_or(1);
     if stated != count as u64 {
-        return Err(Error::format(format!("is of a model in {stated} parts; a part of one in {count} is needed")));
+        return Err(Error::format(format!(
+            "is of a model in {stated} parts; a part of one in {count} is needed"
+        )));
     }
     let number = part.get_u64(NUMBER)?;
     if number.unwrap_or(0) != index as u64 {

@@ -83,7 +83,10 @@ impl ByteSource for Assembled {
         let end = offset.checked_add(buf.len() as u64);
         if end.is_none_or(|end| end > self.len()) {
             let (name, len) = (escaped(&self.name), self.len());
-            return Err(Error::format(format!("{name}: {} bytes at {offset} are past the end, {len}", buf.len())));
+            return Err(Error::format(format!(
+                "{name}: {} bytes at {offset} are past the end, {len}",
+                buf.len()
+            )));
         }
         // Bytes between tensors are zeros.
         buf.fill(0);
@@ -220,7 +223,9 @@ mod tests {
             gguf.read_tensor(tensor, 0, &mut bytes).unwrap();
             bytes
         };
-        let rows = |order: [u16; 8]| halves(&order.iter().flat_map(|r| [3 * r, 3 * r + 1, 3 * r + 2]).collect::<Vec<_>>());
+        let rows = |order: [u16; 8]| {
+            halves(&order.iter().flat_map(|r| [3 * r, 3 * r + 1, 3 * r + 2]).collect::<Vec<_>>())
+        };
         assert_eq!(read("plain"), rows([0, 1, 2, 3, 4, 5, 6, 7]));
         assert_eq!(read("halves"), rows([0, 2, 1, 3, 4, 6, 5, 7]));
         let turned: Vec<u16> = (0..8).flat_map(|row| [row, row + 8, row + 16]).collect();

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn values_are_of_the_type_that_is_needed() {
-        let text = br#"{"n": 7, "x": 1e-5, "t": "silu", "b": true, "null": null, "big": 1e12, "o": {"n": 8}}"#;
+        let text =
+            br#"{"n": 7, "x": 1e-5, "t": "silu", "b": true, "null": null, "big": 1e12, "o": {"n": 8}}"#;
         let settings = Settings::read("config.json".into(), text).unwrap();
         assert_eq!(settings.count("n").unwrap(), Some(7));
         assert_eq!(settings.number("x").unwrap(), Some(1e-5));

@@ -182,7 +182,8 @@ impl Family {
         }
         self.names.iter().find_map(|(theirs, ours, kind)| {
             let block = block(theirs, stem)?;
-            let ours = if *kind == Idle { String::new() } else { format!("{}.{suffix}", ours.replace("{}", block)) };
+            let ours =
+                if *kind == Idle { String::new() } else { format!("{}.{suffix}", ours.replace("{}", block)) };
             (*kind == Idle || !suffix.is_empty()).then_some((ours, *kind))
         })
     }
@@ -332,11 +333,16 @@ mod tests {
         ] {
             assert_eq!(renamed(class, theirs), Some((ours.to_owned(), kind)), "{theirs}");
         }
-        for unknown in ["model.layers.x.self_attn.q_proj.weight", "model.layers.01.mlp.up_proj.weight", "a.weight", ""] {
+        for unknown in
+            ["model.layers.x.self_attn.q_proj.weight", "model.layers.01.mlp.up_proj.weight", "a.weight", ""]
+        {
             assert_eq!(renamed("LlamaForCausalLM", unknown), None, "{unknown}");
         }
         let error = find("MambaForCausalLM").err().unwrap().to_string();
-        assert!(error.contains("\"MambaForCausalLM\"") && error.contains("LlamaForCausalLM, Qwen2"), "{error}");
+        assert!(
+            error.contains("\"MambaForCausalLM\"") && error.contains("LlamaForCausalLM, Qwen2"),
+            "{error}"
+        );
     }
 
     #[test]

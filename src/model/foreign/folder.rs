@@ -47,7 +47,10 @@ impl Folder<'_> {
         let source = FileSource::open(&path)?;
         if source.len() > MAX_TEXT_BYTES {
             let name = self.name(file);
-            return Err(Error::format(format!("{name}: {} bytes; at most {MAX_TEXT_BYTES} are taken", source.len())));
+            return Err(Error::format(format!(
+                "{name}: {} bytes; at most {MAX_TEXT_BYTES} are taken",
+                source.len()
+            )));
         }
         let mut text = filled(0u8, source.len() as usize, "a file of a model's folder")?;
         source.read_at(0, &mut text)?;
@@ -72,8 +75,8 @@ impl Folder<'_> {
 pub(super) fn open(path: &Path) -> Result<Assembled> {
     let folder = Folder(path);
     let settings = folder.settings(CONFIG)?.ok_or_else(|| {
-        Error::Unsupported(format!(
-            "{}: a folder without {CONFIG}; a model's folder or the path of a file is needed",
+        Error::invalid(format!(
+            "{}: not a regular file but a folder; that of a model has {CONFIG}",
             escaped_path(path)
         ))
     })?;
@@ -92,7 +95,9 @@ pub(super) fn open(path: &Path) -> Result<Assembled> {
         pieces.push(divisors);
     }
     let Description { mut metadata, .. } = description;
-    metadata.insert(format!("{}.vocab_size", family.architecture), Value::U64(rows))?;
+    let too_many = || Error::format(format!("{}: an embedding of {rows} rows", escaped_path(path)));
+    let count = u32::try_from(rows).map_err(|_| too_many())?;
+    metadata.insert(format!("{}.vocab_size", family.architecture), Value::U32(count))?;
     metadata.insert("general.file_type".into(), Value::U32(file_type(&pieces)))?;
     vocabulary::insert(&mut metadata, &folder, &settings, family.architecture, rows)?;
     Assembled::new(path.display().to_string(), &metadata, pieces)
@@ -105,7 +110,8 @@ fn family(settings: &Settings) -> Result<&'static Family> {
     }
     let classes = settings.get("architectures").and_then(Json::as_array);
     let class = classes.and_then(|classes| classes.first()).and_then(Json::as_str);
-    let class = class.ok_or_else(|| Error::format(format!("{}: no class in \"architectures\"", settings.file())))?;
+    let class =
+        class.ok_or_else(|| Error::format(format!("{}: no class in \"architectures\"", settings.file())))?;
     families::find(class).map_err(at(|| settings.file().to_owned()))
 }
 
@@ -128,7 +134,11 @@ fn files(folder: &Folder<'_>) -> Result<BTreeMap<String, Option<BTreeSet<String>
         let file = file.as_str().unwrap_or_default();
         // A file of this folder, and nothing else.
         if Path::new(file).file_name() != Some(file.as_ref()) || file.contains(['/', '\\', '\0']) {
-            return Err(wrong(&format!("tensor {} is in {}, which is no file's name", quoted(tensor), quoted(file))));
+            return Err(wrong(&format!(
+                "tensor {} is in {}, which is no file's name",
+                quoted(tensor),
+                quoted(file)
+            )));
         }
         files.entry(file.to_owned()).or_default().get_or_insert_default().insert(tensor.clone());
         if files.len() > MAX_FILES {
@@ -152,7 +162,11 @@ fn pieces(folder: &Folder<'_>, family: &Family, description: &Description) -> Re
         if let Some(listed) = listed {
             let there: BTreeSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
             if let Some(missing) = listed.iter().find(|name| !there.contains(name.as_str())) {
-                let text = format!("{}: tensor {}, which {INDEX} says is there, is missing", place(), quoted(missing));
+                let text = format!(
+                    "{}: tensor {}, which {INDEX} says is there, is missing",
+                    place(),
+                    quoted(missing)
+                );
                 return Err(Error::format(text));
             }
         }

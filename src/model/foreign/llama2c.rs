@@ -210,7 +210,8 @@ fn token(id: u64, text: &str) -> (String, i32) {
     match id {
         0 => (text.trim().to_owned(), UNKNOWN),
         1 | 2 => (text.trim().to_owned(), CONTROL),
-        3..259 if text.len() == 6 && text.starts_with("<0x") => (text.to_owned(), BYTE),
+        // Some writers give the character with the byte's number in place of its name, which is another token's text.
+        3..259 => (format!("<0x{:02X}>", id - 3), BYTE),
         _ => (text.replace(' ', "\u{2581}"), NORMAL),
     }
 }

@@ -105,7 +105,9 @@ impl Vocabulary {
     /// Texts and types by id, of the model's tokens and of those that were added.
     fn tokens(tokenizer: &Json, model: &Json, rows: u64) -> Result<Self> {
         if rows > MAX_TOKENS {
-            return Err(Error::format(format!("an embedding of {rows} rows; at most {MAX_TOKENS} are taken")));
+            return Err(Error::format(format!(
+                "an embedding of {rows} rows; at most {MAX_TOKENS} are taken"
+            )));
         }
         let mut tokens = filled(None, rows as usize, WHAT)?;
         let mut types = filled(kind::UNUSED, rows as usize, WHAT)?;
@@ -115,7 +117,9 @@ impl Vocabulary {
             let Some(place) = usize::try_from(id).ok().filter(|&id| id < tokens.len()) else {
                 return Err(wrong(format!("its id is {id}, but the embedding has {rows} rows")));
             };
-            if let Some(other) = tokens[place].replace(text.to_owned()).filter(|other| other != text && !again) {
+            if let Some(other) =
+                tokens[place].replace(text.to_owned()).filter(|other| other != text && !again)
+            {
                 return Err(wrong(format!("{} has the same id, {id}", quoted(&other))));
             }
             types[place] = ty;
@@ -199,7 +203,8 @@ impl Vocabulary {
                 metadata.insert(format!("tokenizer.ggml.{key}"), Value::U32(id))?;
             }
         }
-        let stated = settings.map(|settings| settings.get("add_bos_token").and_then(Json::as_bool)).unwrap_or(None);
+        let stated =
+            settings.map(|settings| settings.get("add_bos_token").and_then(Json::as_bool)).unwrap_or(None);
         let bos = settings.and_then(|settings| settings.get("bos_token"));
         if let Some(adds) = stated.or_else(|| bos.and_then(|bos| begins_with(tokenizer, bos))) {
             metadata.insert("tokenizer.ggml.add_bos_token".into(), Value::Bool(adds))?;
@@ -256,7 +261,9 @@ fn rules(steps: &[&Json]) -> String {
         pattern.get("Regex").or(pattern.get("String"))?.as_str()
     });
     // Absent, the pattern of GPT-2 is applied.
-    let gpt2 = |step: &Json| kind_of(step) == "ByteLevel" && step.get("use_regex").is_none_or(|regex| regex != false);
+    let gpt2 = |step: &Json| {
+        kind_of(step) == "ByteLevel" && step.get("use_regex").is_none_or(|regex| regex != false)
+    };
     match pattern {
         Some(LLAMA3) => return "llama-bpe".into(),
         Some(QWEN2) => return "qwen2".into(),
@@ -265,7 +272,9 @@ fn rules(steps: &[&Json]) -> String {
     }
     match steps {
         [bytes] if gpt2(bytes) => "gpt-2".into(),
-        [digits, bytes] if kind_of(digits) == "Digits" && flag(digits, "individual_digits") && gpt2(bytes) => {
+        [digits, bytes]
+            if kind_of(digits) == "Digits" && flag(digits, "individual_digits") && gpt2(bytes) =>
+        {
             "smollm".into()
         }
         _ => {
@@ -337,7 +346,10 @@ mod tests {
         let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}});
         let sequence = |steps: &[Json]| json!({"type": "Sequence", "pretokenizers": steps});
         assert_eq!(pre(json!({"type": "ByteLevel", "add_prefix_space": false})), "gpt-2");
-        assert_eq!(pre(sequence(&[json!({"type": "Digits", "individual_digits": true}), bytes(true)])), "smollm");
+        assert_eq!(
+            pre(sequence(&[json!({"type": "Digits", "individual_digits": true}), bytes(true)])),
+            "smollm"
+        );
         assert_eq!(pre(sequence(&[split(LLAMA3), bytes(false)])), "llama-bpe");
         assert_eq!(pre(sequence(&[split(QWEN2), bytes(false)])), "qwen2");
         assert_eq!(pre(sequence(&[split("[abc]"), bytes(false)])), "[abc]");
@@ -373,7 +385,8 @@ mod tests {
 
     #[test]
     fn contradictions_are_named() {
-        let refused = |tokenizer: Json, rows: u64| Vocabulary::read(&tokenizer, rows).err().unwrap().to_string();
+        let refused =
+            |tokenizer: Json, rows: u64| Vocabulary::read(&tokenizer, rows).err().unwrap().to_string();
         let good = || byte_level(json!({"a": 0, "b": 1, "ab": 2}), json!(["a b"]));
         assert!(refused(good(), 4).contains("\"x\": its id is 4, but the embedding has 4 rows"));
         assert!(refused(good(), u64::MAX).contains("at most"));

@@ -165,7 +165,8 @@ impl<'a> QuantizePlan<'a> {
             write(&[0; 64][..(offset - at_byte) as usize])?;
             at_byte = offset + bytes;
             let mut tally = Tally::default();
-            let place = || format!("{}: tensor {}", escaped(self.gguf.source().name()), quoted(&task.tensor.name));
+            let place =
+                || format!("{}: tensor {}", escaped(self.gguf.source().name()), quoted(&task.tensor.name));
             for batch in task.batches() {
                 let elements = pool.install(|| task.convert(self.gguf, batch, &mut buffers, &mut tally));
                 let elements = elements.map_err(at(place))?;

@@ -12,9 +12,7 @@ pub use q3::Q3K;
 pub use q6::Q6K;
 pub use q45::{Q4K, Q5K};
 
-use super::search::{
-    error, fit_range, fit_scale, important, in_units, rounded, signed_unit, unsigned_unit,
-};
+use super::search::{error, fit_range, fit_scale, important, in_units, rounded, signed_unit, unsigned_unit};
 use half::f16;
 
 /// Elements of a block.
@@ -37,7 +35,8 @@ fn round_scaled<const SUBS: usize>(
 ) -> Scaled<SUBS> {
     let half = f32::from(zero);
     let levels = (-half, half - 1.0);
-    let weights: [f32; LEN] = important(x, importance).unwrap_or_else(|| std::array::from_fn(|i| x[i] * x[i]));
+    let weights: [f32; LEN] =
+        important(x, importance).unwrap_or_else(|| std::array::from_fn(|i| x[i] * x[i]));
     let subs = || x.chunks_exact(LEN / SUBS).zip(weights.chunks_exact(LEN / SUBS));
     let mut fitted = [0.0; SUBS];
     for (scale, (x, weights)) in fitted.iter_mut().zip(subs()) {
@@ -99,10 +98,8 @@ fn round_ranged<const SUBS: usize>(
     };
     let units = (ranged.d.to_f32(), ranged.dmin.to_f32());
     for (s, (x, weights)) in subs().enumerate() {
-        let near = (
-            in_units(fitted[s], units.0, 0.0, top_scale),
-            in_units(lowest[s], units.1, 0.0, top_scale),
-        );
+        let near =
+            (in_units(fitted[s], units.0, 0.0, top_scale), in_units(lowest[s], units.1, 0.0, top_scale));
         let (scale, minimum) = near_range(x, weights, units, near, top, top_scale);
         (ranged.scales[s], ranged.minimums[s]) = (scale as u8, minimum as u8);
     }
@@ -122,7 +119,8 @@ fn near_range(
 ) -> (f32, f32) {
     const STEPS: [f32; 3] = [0.0, -1.0, 1.0];
     let clamped = |x: f32| x.clamp(0.0, top_scale);
-    let candidates = STEPS.into_iter().flat_map(|a| STEPS.map(|b| (clamped(near.0 + a), clamped(near.1 + b))));
+    let candidates =
+        STEPS.into_iter().flat_map(|a| STEPS.map(|b| (clamped(near.0 + a), clamped(near.1 + b))));
     least(candidates.map(|(scale, minimum)| {
         let line = (units.0 * scale, units.1 * minimum);
         ((scale, minimum), error(x, weights, line, (0.0, top)))

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::families;
+use super::foreign::open_source;
 use super::graph::Graph;
 use super::pack::load_weights;
 use super::weights::Weights;
 use crate::chat::Template;
 use crate::error::{Error, Result, at, quoted};
+use crate::format::ByteSource;
 use crate::format::gguf::{Gguf, Metadata};
-use crate::format::{ByteSource, FileSource};
 use crate::isa::IsaId;
 use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::Activations;
@@ -108,13 +109,13 @@ pub struct Model {
 type Optional<T> = std::result::Result<T, Error>;
 
 impl Model {
-    /// Loads a GGUF file by positioned reads.
+    /// Loads a GGUF file, or a folder of Hugging Face, by positioned reads: see [`open_source`].
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`] where the file contradicts itself, [`Error::Unsupported`],
     /// [`Error::OutOfMemory`], [`Error::Cancelled`] by [`LoadParams::progress`].
     pub fn open(path: &Path, params: &LoadParams<'_>) -> Result<Arc<Model>> {
-        Self::from_source(Arc::new(FileSource::open(path)?), params)
+        Self::from_source(open_source(path)?, params)
     }
 
     /// Loads GGUF contents from anywhere (a memory map: [`MapSource`](crate::format::MapSource)).

@@ -180,6 +180,8 @@ pub(crate) enum Setting {
     SharedWidth,
     /// The same; else it is the MLP's.
     SharedWidthOrMlp,
+    /// The file states the number of shared experts and, maybe, the width inside each; else it is another expert's.
+    SharedWidthEach,
     /// The file states the number of shared experts, each as wide as another one; their width, if it has been read,
     /// says more.
     SharedCount,
@@ -266,6 +268,11 @@ impl ExpertsConfig {
                 let width = keys.count_below("expert_shared_feed_forward_length", MAX_DIM)?;
                 let other = if setting == Setting::SharedWidth { 0 } else { n_ff };
                 self.n_ff_shared = if width == 0 { other } else { width };
+            }
+            Setting::SharedWidthEach => {
+                let width = keys.count_below("expert_shared_feed_forward_length", MAX_DIM)?;
+                let count = keys.count_below("expert_shared_count", MAX_EXPERTS)?;
+                self.n_ff_shared = count * if width == 0 { self.n_ff } else { width };
             }
             Setting::SharedCount if self.n_ff_shared > 0 => keys.void(&["expert_shared_count"]),
             Setting::SharedCount => {

@@ -149,6 +149,30 @@ fn a_gate_and_its_quantisation_are_the_two_steps() {
     });
 }
 
+/// Rows of `x` quantised by `call` in two runs of blocks, as two workers would.
+fn in_two_runs(
+    set: &QmatmulKernels,
+    x: &[f32],
+    (rows, k): (usize, usize),
+    call: impl Fn(&BlocksArgs),
+) -> Vec<u8> {
+    let mut out = Out::new(rows, set.row_bytes(k), 5);
+    let cut = k / 64 * 32;
+    for (begin, end) in [(cut, k), (0, cut)] {
+        call(&BlocksArgs {
+            x: x.as_ptr().wrapping_add(begin),
+            stride: k,
+            rows,
+            len: end - begin,
+            out: out.ptr(),
+            out_stride: out.stride,
+            k,
+            block: begin / 32,
+        });
+    }
+    out.rows(used(set, k))
+}
+
 #[test]
 fn a_gelu_and_its_quantisation_are_the_two_steps() {
     each_set(|isa, set| {
@@ -158,23 +182,21 @@ fn a_gelu_and_its_quantisation_are_the_two_steps() {
             let mut activated = vec![0.0; x.len()];
             gelu.apply(&x, &mut activated);
             let wanted = quantize(&set, &activated, k);
-            let mut out = Out::new(rows, set.row_bytes(k), 5);
-            let cut = k / 64 * 32;
-            for (begin, end) in [(cut, k), (0, cut)] {
-                let args = BlocksArgs {
-                    x: x.as_ptr().wrapping_add(begin),
-                    stride: k,
-                    rows,
-                    len: end - begin,
-                    out: out.ptr(),
-                    out_stride: out.stride,
-                    k,
-                    block: begin / 32,
-                };
-                // SAFETY: the rows were just made.
-                unsafe { set.gelu_quantize(&args) };
-            }
-            assert!(out.rows(used(&set, k)) == wanted, "{isa:?} {rows}×{k}");
+            // SAFETY: the rows were just made.
+            let got = in_two_runs(&set, &x, (rows, k), |args| unsafe { set.gelu_quantize(args) });
+            assert!(got == wanted, "{isa:?} {rows}×{k}");
+        }
+    });
+}
+
+#[test]
+fn runs_of_blocks_are_quantised_as_rows_are() {
+    each_set(|isa, set| {
+        for (rows, k) in SHAPES {
+            let x = rows_of(rows, k, rows > 1);
+            // SAFETY: the rows were just made.
+            let got = in_two_runs(&set, &x, (rows, k), |args| unsafe { set.quantize_blocks(args) });
+            assert!(got == quantize(&set, &x, k), "{isa:?} {rows}×{k}");
         }
     });
 }

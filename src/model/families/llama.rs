@@ -40,8 +40,7 @@ pub const FAMILIES: &[Family] = &[
     Family { config: baichuan_config, ..like("baichuan") },
     Family {
         config: |keys, n_vocab| {
-            let config = Config::read(keys, n_vocab, RMS_EPS)?;
-            let mut config = config.with_experts(keys, &[Setting::Normed])?;
+            let mut config = Config::read(keys, n_vocab, RMS_EPS)?;
             config.scales.alibi = Some(8.0);
             Ok(config)
         },

@@ -8,7 +8,7 @@ use crate::kernels::rope::Pairing;
 use crate::model::config::{Config, LAYER_EPS};
 use crate::model::experts::Setting::{
     DenseFirst, Gated, GatingStated, Interleaved, NormStated, Normed, ScaleStated, SharedCount, SharedWidth,
-    Width,
+    SharedWidthEach, Width,
 };
 use crate::model::experts::{Form, Gating, Inner, Setting};
 use crate::model::keys::Keys;
@@ -160,8 +160,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "bailingmoe2",
         config: |keys, n_vocab| {
-            let shared = [SharedWidth, SharedCount];
-            let settings = [DenseFirst, Width, shared[0], shared[1], ScaleStated, NormStated, GatingStated];
+            let settings = [DenseFirst, Width, SharedWidthEach, ScaleStated, NormStated, GatingStated];
             halves(keys, n_vocab, &settings)
         },
         emit: |b, c| NORMED.emit(b, c),

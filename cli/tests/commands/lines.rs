@@ -15,7 +15,7 @@ fn suggestions_are_kept() {
             2,
             "'--promt' found; a similar argument exists: '--prompt' (see",
         ),
-        (&["generat"], 2, "'generat'; a similar subcommand exists: 'generate'"),
+        (&["quantise"], 2, "'quantise'; a similar subcommand exists: 'quantize'"),
         (&["baseline", "save", "x", "--mode", "dep"], 2, "'dep' for '--mode <MODE>'"),
         (&["baseline", "save", "x", "--mode", "dep"], 2, "; a similar value exists: 'deep'"),
         (&["info", &model.replace("nobos.", "nobs.")], 1, "did you mean '"),

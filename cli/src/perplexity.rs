@@ -25,29 +25,15 @@ pub fn run(args: &Perplexity) -> Result<()> {
     let text = read_text(args)?;
     let threads = args.threads.unwrap_or_else(threads::available);
     warn_of_threads(threads, args.quiet);
-    let model = with_load_bar(args.quiet, |progress| {
-        loaded(&args.model, false, &args.conditions.load_params().with_progress(progress))
-    })?;
+    let mut context = context(args, threads)?;
+    let tokenizer = context.model().tokenizer()?;
+    let (tokens, bos) = (tokenizer.encode(&text, false, true)?, tokenizer.added_bos());
     let n_ctx = args.ctx;
-    let most = model.config().n_ctx_most();
-    if n_ctx > most {
-        return Err(Failure::Usage(format!(
-            "invalid value '{n_ctx}' for '--ctx <N>': a context of this model has at most {most} positions"
-        )));
-    }
-    let tokens = model.tokenizer()?.encode(&text, false, true)?;
-    if tokens.len() < 2 * n_ctx {
+    if tokens.len() / 2 < n_ctx {
         let text = format!("the text has {} tokens; at least two chunks of {n_ctx} are needed", tokens.len());
         return Err(Error::invalid(text).into());
     }
     let chunks = (tokens.len() / n_ctx).min(args.chunks.unwrap_or(usize::MAX));
-    let bos = model.tokenizer()?.added_bos();
-    let params = ContextParams::default()
-        .with_n_ctx(n_ctx)
-        .with_n_output(ROWS.min(n_ctx))
-        .with_threads(threads)
-        .with_kv(args.conditions.kv);
-    let mut context = Context::new(model, &params)?;
     let stoppable = Stoppable::begin();
     let progress =
         bar(args.quiet, chunks as u64, "{bar:40} {pos}/{len} chunks, {eta} left, perplexity {msg}");
@@ -63,22 +49,40 @@ pub fn run(args: &Perplexity) -> Result<()> {
     }
     progress.finish_and_clear();
     let (perplexity, error) = tally.result()?;
-    if args.json {
-        let seconds = start.elapsed().as_secs_f64();
-        let text = json!({
-            "model": args.model.display().to_string(),
-            "file": args.file.display().to_string(),
-            "perplexity": perplexity,
-            "error": error,
-            "context": n_ctx,
-            "chunks": chunks,
-            "predictions": tally.count,
-            "tokens": tokens.len(),
-            "seconds": seconds,
-        });
-        return Ok(print_json(&text.to_string())?);
+    if !args.json {
+        return Ok(print(&format!("Final estimate: PPL = {perplexity:.4} +/- {error:.5}\n"))?);
     }
-    Ok(print(&format!("Final estimate: PPL = {perplexity:.4} +/- {error:.5}\n"))?)
+    let text = json!({
+        "model": args.model.display().to_string(),
+        "file": args.file.display().to_string(),
+        "perplexity": perplexity,
+        "error": error,
+        "context": n_ctx,
+        "chunks": chunks,
+        "predictions": tally.count,
+        "tokens": tokens.len(),
+        "seconds": start.elapsed().as_secs_f64(),
+    });
+    Ok(print_json(&text.to_string())?)
+}
+
+/// A context of a chunk's length.
+fn context(args: &Perplexity, threads: usize) -> Result<Context> {
+    let model = with_load_bar(args.quiet, |progress| {
+        loaded(&args.model, false, &args.conditions.load_params().with_progress(progress))
+    })?;
+    let (n_ctx, most) = (args.ctx, model.config().n_ctx_most());
+    if n_ctx > most {
+        return Err(Failure::Usage(format!(
+            "invalid value '{n_ctx}' for '--ctx <N>': a context of this model has at most {most} positions"
+        )));
+    }
+    let params = ContextParams::default()
+        .with_n_ctx(n_ctx)
+        .with_n_output(ROWS.min(n_ctx))
+        .with_threads(threads)
+        .with_kv(args.conditions.kv);
+    Ok(Context::new(model, &params)?)
 }
 
 /// The file, without the line break at its end, which llama.cpp leaves out too.

@@ -15,7 +15,7 @@ fn suggestions_are_kept() {
             2,
             "'--promt' found; a similar argument exists: '--prompt' (see",
         ),
-        (&["generat"], 2, "'generat'; a similar subcommand exists: 'generate'"),
+        (&["quantise"], 2, "'quantise'; a similar subcommand exists: 'quantize'"),
         (&["baseline", "save", "../x"], 2, "../x"),
         (&["baseline", "delete", ".x"], 2, ".x"),
         (&["baseline", "save", "x", "--mode", "dep"], 2, "'dep' for '--mode <MODE>'"),

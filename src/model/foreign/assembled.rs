@@ -1,6 +1,7 @@
 //! A GGUF file that doesn't exist: a header in memory, and tensors of other files that are put into GGUF's form as they
 //! are read. To the rest of the library it is a file like any other, and writing its bytes down makes one.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -67,6 +68,13 @@ impl Assembled {
             }
         }
         Ok(Self { name, header, pieces })
+    }
+}
+
+impl fmt::Debug for Assembled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, tensors) = (&self.name, self.pieces.len());
+        f.debug_struct("Assembled").field("name", name).field("tensors", &tensors).finish_non_exhaustive()
     }
 }
 

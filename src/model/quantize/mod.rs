@@ -1,6 +1,7 @@
 //! Quantises the tensors of a model file and makes another file of them: a plan of every tensor's type first, then the
 //! bytes in order, a few rows of each at a time. It looks at the names of tensors only, so files of any family will do.
 
+use std::fmt;
 use std::ops::ControlFlow;
 
 use rayon::prelude::*;
@@ -182,7 +183,17 @@ impl<'a> QuantizePlan<'a> {
     }
 }
 
-/// The names of the tensors in the order in which mixes count layers: by block, then by name.
+impl fmt::Debug for QuantizePlan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuantizePlan")
+            .field("source", &self.gguf.source().name())
+            .field("tensors", &self.tasks.len())
+            .field("file_len", &self.header.file_len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The indices of the tensors in the order in which mixes count layers: by block, then by name.
 fn in_order(gguf: &Gguf) -> Result<Vec<usize>> {
     let mut order = collected((0..gguf.tensors().len()).map(Ok), "a plan of tensors")?;
     let key = |&i: &usize| {

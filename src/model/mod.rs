@@ -9,6 +9,7 @@ pub mod graph;
 mod keys;
 mod load;
 mod pack;
+pub mod pooling;
 mod prompt;
 mod random;
 mod rope;
@@ -25,6 +26,7 @@ pub use experts::ExpertsConfig;
 pub(crate) use families::Family;
 pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
+pub use pooling::Pooling;
 pub use random::{GptConfig, RandomGpt};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
 pub use weights::{

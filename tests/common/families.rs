@@ -4,13 +4,14 @@
 use serde_json::Value as Json;
 use smallmind::format::gguf::{Array, Value};
 
-use super::gguf_writer::{F32, Writer, f32_bytes};
+use super::gguf_writer::{F32, Writer, f32_bytes, strings};
 use super::golden::{Cursor, read};
 
 /// Names of the models, in order.
 pub fn names() -> Vec<String> {
     let folder = super::golden_path("families");
-    let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").file_name());
+    let files =
+        std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").file_name());
     let mut names: Vec<String> =
         files.filter_map(|name| name.to_str()?.strip_suffix(".logits.bin").map(str::to_owned)).collect();
     names.sort();
@@ -38,7 +39,8 @@ impl Family {
     pub fn read(name: &str) -> Self {
         let golden = json(&format!("families/{name}.json"));
         let architecture = golden["architecture"].as_str().expect("an architecture");
-        let without: Vec<_> = rows(&golden["without"]).iter().map(|key| key.as_str().expect("a key")).collect();
+        let without: Vec<_> =
+            rows(&golden["without"]).iter().map(|key| key.as_str().expect("a key")).collect();
         let own = rows(&golden["metadata"]);
         let common = json("families/common.json");
         let common = if without == ["*"] { &[] } else { rows(&common["metadata"]) };
@@ -156,6 +158,7 @@ fn value(kind: &str, content: &Json) -> Value {
         "int32" => Array::I32(integers().map(|x| x as i32).collect()),
         "uint64" => Array::U64(integers().map(|x| x as u64).collect()),
         "float32" => Array::F32(elements.iter().map(float).collect()),
+        "string" => return strings(elements.iter().map(|x| x.as_str().expect("a text"))),
         "bool" => Array::Bool(elements.iter().map(|x| x.as_bool().expect("a bool")).collect()),
         other => panic!("arrays of {other}"),
     })

@@ -7,11 +7,12 @@ use clap::{Arg, Args as Group, Command as Syntax, CommandFactory, FromArgMatches
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::GptConfig;
+use smallmind::model::quantize::Mix;
 
-use crate::conditions::Conditions;
+use crate::conditions::{Arithmetic, Conditions};
 use crate::profile::args::{Baseline, Profile};
 use crate::values::{
-    activations, cache_type, count, min_p, repeat_penalty, rope, seed, shape, stop, temperature,
+    activations, cache_type, count, min_p, mix, repeat_penalty, rope, seed, shape, stop, temperature,
     thread_count, top_p, whole,
 };
 
@@ -108,6 +109,33 @@ Examples:
     /// Write a model file with random weights
     #[command(after_help = "Example:\n  smallmind create --random 256,64,128,2,4 --seed 7 -o random.gguf")]
     Create(Create),
+    /// Make a GGUF file of a model in another format
+    #[command(after_help = "\
+Read are folders of Hugging Face with the classes LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, GPT2LMHeadModel \
+and BertModel, and models of llama2.c with their tokenizer.bin. Other commands read such folders as they are.
+
+Examples:
+  smallmind convert SmolLM2-135M smollm2.gguf --type Q8_0
+  smallmind convert stories15M.bin stories15M.gguf --tokenizer tokenizer.bin")]
+    Convert(Convert),
+    /// Make a smaller model file, with fewer bits a weight
+    #[command(after_help = "\
+A type is a mix: most matrices have it, those in which errors cost more have more bits. The mixes are those of \
+llama.cpp. From many bits to few: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0, \
+IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S, Q2_K, Q2_K_S, TQ1_0, TQ2_0.
+
+Examples:
+  smallmind quantize model-f16.gguf model-q4.gguf --type Q4_K_M
+  smallmind quantize model-f16.gguf model-q3.gguf --type Q3_K_M --imatrix imatrix.gguf")]
+    Quantize(Quantize),
+    /// Measure how well a model predicts a text
+    #[command(after_help = "\
+The text is cut into chunks of --ctx tokens; the predictions of each chunk's second half count, as in llama.cpp's \
+llama-perplexity, whose numbers these can be compared with. Lower is better.
+
+Example:
+  smallmind perplexity -m model.gguf -f wiki.test.raw --ctx 512")]
+    Perplexity(Perplexity),
     /// Find out where time and memory go, and compare two such findings
     #[command(after_help = "\
 Examples:
@@ -290,6 +318,82 @@ pub struct Create {
     /// Overwrite an existing file
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Group)]
+pub struct Convert {
+    /// A model's folder, or a file of llama2.c
+    pub input: PathBuf,
+    /// The file to write
+    pub output: PathBuf,
+    /// Types other than those of the model: a mix by its name, as for quantize
+    #[arg(short = 't', long = "type", value_name = "NAME", value_parser = mix)]
+    pub mix: Option<Mix>,
+    /// For a file of llama2.c: its vocabulary [default: tokenizer.bin next to it]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Group)]
+pub struct Quantize {
+    /// Model file (GGUF) or folder, as a rule of F16, BF16 or F32
+    pub input: PathBuf,
+    /// The file to write
+    pub output: PathBuf,
+    /// The types of the new file: a mix by its name
+    #[arg(short = 't', long = "type", value_name = "NAME", value_parser = mix)]
+    pub mix: Mix,
+    /// Give all matrices the same type, as far as their rows allow it
+    #[arg(long)]
+    pub pure: bool,
+    /// Importance matrix (GGUF, of llama.cpp's llama-imatrix): errors of weights that matter more cost more
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
+    /// Also quantise tensors that are quantised already, which adds to their errors
+    #[arg(long)]
+    pub requantize: bool,
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print no progress and no table
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Group)]
+pub struct Perplexity {
+    /// Model file (GGUF)
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// The text, UTF-8
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Tokens of a chunk
+    #[arg(short, long, value_name = "N", default_value = "512", value_parser = whole(4, u64::MAX))]
+    pub ctx: usize,
+    /// Stop after so many chunks [default: the whole text]
+    #[arg(long, value_name = "N", value_parser = whole(1, u64::MAX))]
+    pub chunks: Option<usize>,
+    /// Worker threads [default: one for each core]
+    #[arg(short, long, value_name = "N", value_parser = thread_count())]
+    pub threads: Option<usize>,
+    #[command(flatten, next_help_heading = "Conditions")]
+    pub conditions: Arithmetic,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 #[derive(Group)]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use smallmind::Error;
 use smallmind::format::gguf::Gguf;
-use smallmind::format::{ByteSource, FileSource, describe};
+use smallmind::format::{ByteSource, describe};
+use smallmind::model::foreign::open_source;
 use smallmind::model::{Model, RandomGpt};
 use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
 use smallmind::threads::{self, Team};
@@ -99,8 +100,8 @@ impl Row {
             "repetitions": self.seconds.len(),
             "load_seconds": loaded.seconds,
             "weights": loaded.types,
-            "activation_bits": 8 * args.conditions.activations.bytes(),
-            "kv": args.conditions.kv.name(),
+            "activation_bits": 8 * args.conditions.arithmetic.activations.bytes(),
+            "kv": args.conditions.arithmetic.kv.name(),
             "isa": loaded.model.kernels().isa().name(),
         })
     }
@@ -166,7 +167,7 @@ fn load(args: &Bench) -> Result<Loaded> {
     let start = Instant::now();
     let source = source(args)?;
     let model = with_load_bar(false, |progress| {
-        Model::from_source(source.clone(), &args.conditions.load_params().with_progress(progress))
+        Model::from_source(source.clone(), &args.conditions.arithmetic.load_params().with_progress(progress))
     })?;
     let seconds = start.elapsed().as_secs_f64();
     let mut types = describe(&Gguf::open(source)?).types;
@@ -178,7 +179,7 @@ fn load(args: &Bench) -> Result<Loaded> {
 /// The file, or the random model in its place.
 fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
     match (&args.model, &args.random) {
-        (Some(path), _) => Ok(Arc::new(FileSource::open(path).map_err(explain(path))?)),
+        (Some(path), _) => Ok(open_source(path).map_err(explain(path))?),
         (None, Some(config)) => Ok(Arc::new(RandomGpt::new(config, RANDOM_SEED)?)),
         (None, None) => Err(Failure::Usage("a model file or the shape of a random model is needed".into())),
     }
@@ -186,10 +187,10 @@ fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
 
 fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
     let Loaded { model, seconds, types } = loaded;
-    let (isa, bits) = (model.kernels().isa().name(), 8 * args.conditions.activations.bytes());
+    let (isa, bits) = (model.kernels().isa().name(), 8 * args.conditions.arithmetic.activations.bytes());
     let mut text = format!(
         "{types}, loaded in {seconds:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n",
-        args.conditions.kv.name()
+        args.conditions.arithmetic.kv.name()
     );
     text.push_str(&format!(
         "{:<14} {:>7} {:>10} {:>10} {:>10} {:>10}\n",
@@ -242,7 +243,7 @@ fn measure(
         .with_n_ctx(n_ctx)
         .with_n_batch(args.batch)
         .with_threads(threads)
-        .with_kv(args.conditions.kv);
+        .with_kv(args.conditions.arithmetic.kv);
     let mut context = Context::new(model.clone(), &params)?;
     let tokens = spread(model, n_ctx);
     if depth > 0 {
@@ -295,7 +296,7 @@ fn measure_parallel(
         .with_n_ctx(n_ctx)
         .with_n_batch(args.batch)
         .with_n_output(parallel)
-        .with_kv(args.conditions.kv);
+        .with_kv(args.conditions.arithmetic.kv);
     let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(threads)?))?;
     let sequences = (0..parallel).map(|_| engine.create()).collect::<smallmind::Result<Vec<_>>>()?;
     let tokens = spread(model, n_ctx);

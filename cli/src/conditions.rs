@@ -10,6 +10,16 @@ use crate::values::{activations, cache_type, count, isa};
 
 #[derive(Group, Clone, Debug)]
 pub struct Conditions {
+    #[command(flatten)]
+    pub arithmetic: Arithmetic,
+    /// Positions filled before the measurement, several separated by commas
+    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0", value_parser = count())]
+    pub depth: Vec<usize>,
+}
+
+/// How a model computes.
+#[derive(Group, Clone, Debug)]
+pub struct Arithmetic {
     /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
     /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
     #[arg(long, value_name = "16|auto|8", default_value = "16", value_parser = activations)]
@@ -20,13 +30,10 @@ pub struct Conditions {
     /// Instruction set of the kernels: see `smallmind kernels` [default: SMALLMIND_ISA, else this CPU's best]
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub isa: Option<IsaId>,
-    /// Positions filled before the measurement, several separated by commas
-    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "0", value_parser = count())]
-    pub depth: Vec<usize>,
 }
 
-impl Conditions {
-    /// What loads a model under these conditions.
+impl Arithmetic {
+    /// What loads a model that computes so.
     pub fn load_params(&self) -> LoadParams<'static> {
         LoadParams::default().with_isa(self.isa).with_activations(self.activations)
     }

@@ -1,23 +1,22 @@
 //! `smallmind info`: the contents of a file.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value as Json, json};
 use smallmind::Error;
 use smallmind::format::gguf::{Array, Gguf, TensorInfo, Value};
-use smallmind::format::{Description, FileSource, describe};
+use smallmind::format::{Description, describe};
+use smallmind::model::foreign::open_source;
 use smallmind::model::read_graph;
 use smallmind::runtime::lower;
 use smallmind::text::{escaped, escaped_bytes};
 
 use crate::args::Info;
+use crate::estimate::Estimate;
 use crate::failure::Result;
 use crate::machine::explain;
 use crate::output::{print, print_json};
 
 pub fn file(args: &Info) -> Result<()> {
-    let source = FileSource::open(&args.file).map_err(explain(&args.file))?;
-    let gguf = Gguf::open(Arc::new(source))?;
+    let gguf = Gguf::open(open_source(&args.file).map_err(explain(&args.file))?)?;
     if args.json {
         let text = serde_json::to_string_pretty(&as_json(&gguf, args))
             .map_err(|error| Error::Internal(error.to_string()))?;
@@ -26,7 +25,11 @@ pub fn file(args: &Info) -> Result<()> {
     if args.graph || args.plan {
         return Ok(print(&computation(&gguf, args)?)?);
     }
-    let mut text = summary(&describe(&gguf));
+    let description = describe(&gguf);
+    let mut text = summary(&description);
+    for (key, value) in Estimate::of(&gguf, &description).lines() {
+        text.push_str(&format!("{key:<16} {value}\n"));
+    }
     text.push_str(&remarks(&gguf));
     if args.metadata {
         text.push_str("\nmetadata\n");
@@ -120,6 +123,7 @@ fn as_json(gguf: &Gguf, args: &Info) -> Json {
         "chat_template": d.chat_template,
         "types": d.types.iter().map(share).collect::<Vec<_>>(),
     });
+    facts["estimate"] = Estimate::of(gguf, &d).json();
     match read_graph(gguf) {
         Ok((config, _)) => facts["warnings"] = json!(config.warnings),
         Err(error) => facts["cannot_be_run"] = json!(error.to_string()),

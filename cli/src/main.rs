@@ -7,7 +7,9 @@ mod baseline;
 mod bench;
 mod chat;
 mod conditions;
+mod convert;
 mod create;
+mod estimate;
 mod failure;
 mod generate;
 mod info;
@@ -15,10 +17,13 @@ mod interrupt;
 mod kernels;
 mod machine;
 mod output;
+mod perplexity;
 mod predecessor;
 mod profile;
+mod quantize;
 mod session;
 mod values;
+mod writing;
 
 use std::process::ExitCode;
 
@@ -48,6 +53,9 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(args).map(done).map_err(Failure::from),
         Command::Bench(args) => bench::run(args).map(done),
         Command::Create(args) => create::run(args).map(done),
+        Command::Convert(args) => convert::run(args).map(done),
+        Command::Quantize(args) => quantize::run(args).map(done),
+        Command::Perplexity(args) => perplexity::run(args).map(done),
         Command::Profile(args) => profile::run(args),
         Command::Baseline(args) => baseline::run(args).map(done),
     };

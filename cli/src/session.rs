@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -291,15 +292,8 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
     let start = Instant::now();
     let params = LoadParams::default().with_activations(args.activations);
     let model = with_load_bar(args.quiet, |progress| {
-        let params = params.with_progress(progress);
-        if args.mmap {
-            // SAFETY: --mmap is the user's promise (see its help) that nobody changes the file while the program runs.
-            unsafe { MapSource::open(&args.model) }.and_then(|map| Model::from_source(Arc::new(map), &params))
-        } else {
-            Model::open(&args.model, &params)
-        }
-    })
-    .map_err(explain(&args.model))?;
+        loaded(&args.model, args.mmap, &params.with_progress(progress))
+    })?;
     if !args.quiet {
         let (config, seconds) = (model.config(), start.elapsed().as_secs_f64());
         let name = if config.name.is_empty() { &config.architecture } else { &config.name };
@@ -315,6 +309,16 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         }
     }
     Ok(model)
+}
+
+/// The model at a path.
+pub fn loaded(path: &Path, mmap: bool, params: &LoadParams<'_>) -> Result<Arc<Model>> {
+    let model = match mmap {
+        // SAFETY: --mmap is the user's promise (see its help) that nobody changes the file while the program runs.
+        true => unsafe { MapSource::open(path) }.and_then(|map| Model::from_source(Arc::new(map), params)),
+        false => Model::open(path, params),
+    };
+    model.map_err(explain(path))
 }
 
 /// Runs a load with a bar on a terminal, where it takes long.

@@ -5,6 +5,7 @@ use smallmind::Error;
 use smallmind::isa::IsaId;
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
+use smallmind::model::quantize::Mix;
 use smallmind::model::{GptConfig, RopeOverrides};
 use smallmind::runtime::generation::GenerationParams;
 use smallmind::runtime::sampling::SamplerParams;
@@ -59,6 +60,11 @@ pub fn cache_type(name: &str) -> Result<CacheType, &'static str> {
 /// The shape of a random model.
 pub fn shape(text: &str) -> Result<GptConfig, String> {
     text.parse().map_err(why)
+}
+
+/// A choice of types for the tensors of a file.
+pub fn mix(name: &str) -> Result<Mix, String> {
+    Mix::named(name).map_err(why)
 }
 
 /// An instruction set that this CPU has.

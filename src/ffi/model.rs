@@ -286,7 +286,12 @@ pub(super) unsafe fn load(
     let host = params.progress.map(|callback| HostProgress { callback, user_data: params.user_data });
     let progress = |fraction| host.as_ref().map_or(ControlFlow::Continue(()), |host| host.report(fraction));
     let activations = activations(params.activation_bits)?;
-    let model = open(&LoadParams { isa, activations, progress: host.is_some().then_some(&progress) })?;
+    let model = open(&LoadParams {
+        isa,
+        activations,
+        default_pre_tokenizer: false,
+        progress: host.is_some().then_some(&progress),
+    })?;
     let model = sm_model::new(model);
     log(SM_LOG_INFO, &model.summary());
     // SAFETY: the function's contract.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::os;
+use crate::error::quoted;
+use crate::memory::reserve::with_room;
 use crate::text::{escaped, escaped_path};
 use crate::{Error, Result};
 
@@ -30,6 +32,15 @@ pub trait ByteSource: Send + Sync {
     /// system can't read, or the file has become shorter since it was opened. Part of `buf` may have been overwritten
     /// then.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Opens the source that stands next to this one and is called `name`: for a file, another file of its folder.
+    ///
+    /// # Errors
+    /// Those of opening it; [`Error::Unsupported`] from a source without neighbours, which is the default.
+    fn sibling(&self, name: &str) -> Result<Arc<dyn ByteSource>> {
+        let source = escaped(self.name());
+        Err(Error::Unsupported(format!("{source} is no file, so {} can't be found from there", quoted(name))))
+    }
 }
 
 /// Checks that a read ends within the source.
@@ -108,6 +119,10 @@ impl ByteSource for FileSource {
         }
         Ok(())
     }
+
+    fn sibling(&self, name: &str) -> Result<Arc<dyn ByteSource>> {
+        Ok(Arc::new(FileSource::open(self.path.with_file_name(name))?))
+    }
 }
 
 /// A file mapped into memory: pages are read on first access and shared between processes.
@@ -117,6 +132,7 @@ impl ByteSource for FileSource {
 /// for files that nobody writes to.
 pub struct MapSource {
     map: memmap2::Mmap,
+    path: PathBuf,
     name: String,
 }
 
@@ -125,7 +141,8 @@ impl MapSource {
     ///
     /// # Safety
     /// While the source lives, nobody may truncate or change the file: its bytes are lent out as memory that doesn't
-    /// change, and an access past the end of a truncated file ends the process.
+    /// change, and an access past the end of a truncated file ends the process. The same holds for the files of its
+    /// folder that [`ByteSource::sibling`] maps, which are the other parts of a split model.
     ///
     /// # Errors
     /// [`Error::Io`] where the file can't be opened or mapped; [`Error::InvalidArgument`] for a folder, a pipe or a
@@ -137,7 +154,7 @@ impl MapSource {
         // lives.
         let map = unsafe { memmap2::Mmap::map(&file) };
         let map = map.map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        Ok(Self { map, name: path.display().to_string() })
+        Ok(Self { map, path: path.to_owned(), name: path.display().to_string() })
     }
 }
 
@@ -160,6 +177,11 @@ impl ByteSource for MapSource {
         check_range(self, offset, buf.len())?;
         buf.copy_from_slice(&self.map[offset as usize..][..buf.len()]);
         Ok(())
+    }
+
+    fn sibling(&self, name: &str) -> Result<Arc<dyn ByteSource>> {
+        // SAFETY: whoever opened this source promises the same of the files next to it.
+        Ok(Arc::new(unsafe { MapSource::open(self.path.with_file_name(name)) }?))
     }
 }
 
@@ -196,5 +218,86 @@ impl ByteSource for BytesSource {
         check_range(self, offset, buf.len())?;
         buf.copy_from_slice(&self.bytes[offset as usize..][..buf.len()]);
         Ok(())
+    }
+}
+
+/// Several sources, read as if their bytes stood one after the other. It has the name and the siblings of the first.
+pub(super) struct JoinedSource {
+    parts: Vec<Arc<dyn ByteSource>>,
+    /// The offset at which each part begins.
+    begins: Vec<u64>,
+    len: u64,
+}
+
+impl JoinedSource {
+    /// Joins sources, of which there is at least one.
+    pub fn new(parts: Vec<Arc<dyn ByteSource>>) -> Result<Self> {
+        if parts.is_empty() {
+            return Err(Error::invalid("no source to read from"));
+        }
+        let mut begins = with_room(parts.len(), "a list of files")?;
+        let mut len = 0u64;
+        for part in &parts {
+            begins.push(len);
+            len =
+                len.checked_add(part.len()).ok_or_else(|| Error::invalid("files of more than 2^64 bytes"))?;
+        }
+        Ok(Self { parts, begins, len })
+    }
+
+    /// The offset at which a part begins.
+    pub fn begin(&self, part: usize) -> u64 {
+        self.begins[part]
+    }
+}
+
+impl ByteSource for JoinedSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn name(&self) -> &str {
+        self.parts[0].name()
+    }
+
+    fn read_at(&self, mut offset: u64, mut buf: &mut [u8]) -> Result<()> {
+        check_range(self, offset, buf.len())?;
+        let mut part = self.begins.partition_point(|&begin| begin <= offset).saturating_sub(1);
+        while !buf.is_empty() {
+            let source = &self.parts[part];
+            let within = offset - self.begins[part];
+            let count = (source.len() - within).min(buf.len() as u64) as usize;
+            let (now, later) = buf.split_at_mut(count);
+            source.read_at(within, now)?;
+            (buf, offset, part) = (later, offset + count as u64, part + 1);
+        }
+        Ok(())
+    }
+
+    fn sibling(&self, name: &str) -> Result<Arc<dyn ByteSource>> {
+        self.parts[0].sibling(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joined_sources_read_as_one() {
+        let parts = [&b"abc"[..], b"", b"defg", b"h"];
+        let source = |bytes: &[u8]| -> Arc<dyn ByteSource> { Arc::new(BytesSource::new("part", bytes)) };
+        let joined = JoinedSource::new(parts.map(source).to_vec()).unwrap();
+        let all = parts.concat();
+        assert_eq!(joined.len(), all.len() as u64);
+        for begin in 0..=all.len() {
+            for end in begin..=all.len() {
+                let mut read = vec![0; end - begin];
+                joined.read_at(begin as u64, &mut read).unwrap();
+                assert_eq!(read, all[begin..end]);
+            }
+        }
+        assert!(joined.read_at(7, &mut [0; 2]).is_err());
+        assert!(joined.sibling("other").err().unwrap().to_string().contains("part is no file"));
     }
 }

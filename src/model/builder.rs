@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::config::{Config, LayerConfig, Temperature};
 use super::graph::{
-    Activation, Attention, Graph, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
+    Activation, Attention, Graph, KeyValues, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
 };
 use super::pooling::Heads;
 use super::weights::{ExpertRows, ExpertsId, MatrixId, VectorId, WeightSpecs, name_in_layer};
@@ -45,9 +45,10 @@ impl<'a> Builder<'a> {
         let ropes = config.ropes.iter().map(|config| {
             let [any, short, long] = FACTORS;
             let pairs = config.dim / 2;
-            let (short, long) = match factors(any, pairs)? {
-                Some(factors) => (Some(factors), None),
-                None => (factors(short, pairs)?, factors(long, pairs)?),
+            let any = if config.divided { factors(any, pairs)? } else { None };
+            let (short, long) = match any {
+                None if config.divided => (factors(short, pairs)?, factors(long, pairs)?),
+                any => (any, None),
             };
             Ok(RopeSpec { config: config.clone(), factors: short, long_factors: long })
         });
@@ -227,6 +228,12 @@ impl<'a> Builder<'a> {
         self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
     }
 
+    /// RMSNorm of each head without a gain.
+    pub fn plain_head_norm(&mut self, x: Value, head_dim: usize) -> Result<Value> {
+        let gain = self.ones(head_dim)?;
+        self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
+    }
+
     /// LayerNorm of each head by `{part}.weight`, which has a row for each head, without a bias.
     pub fn heads_layer_norm(&mut self, x: Value, part: &str, head_dim: usize) -> Result<Value> {
         let width = self.shape(x).width;
@@ -262,12 +269,12 @@ impl<'a> Builder<'a> {
     /// A projection to `n` of an MLP, whose factor multiplies the bias too, unless the family takes no factors there.
     pub fn linear_mlp(&mut self, x: Value, part: &str, n: usize, scaled: bool) -> Result<Value> {
         let (bias, scale) = (format!("{part}.bias"), format!("{part}.scale"));
-        let factor = self.factor(&scale)?;
+        let factor = if scaled { self.factor(&scale)? } else { 1.0 };
+        self.ignore(&scale);
         let biased = self.has(&bias) && !self.unbiased.contains(&part);
         let Shape { rows, width } = self.shape(x);
         let matrix = self.matrix(part, n, width)?;
         let bias = if biased { Some(self.vector(&bias, 1, n)?) } else { None };
-        let factor = if scaled { factor } else { 1.0 };
         if biased && factor != 1.0 {
             let product = self.push(Op::Linear(x, matrix, bias, 1.0), rows, n)?;
             return self.scale(product, factor);
@@ -363,10 +370,38 @@ impl<'a> Builder<'a> {
 
     /// Attention of the layer's heads.
     pub fn attention(&mut self, [q, k, v]: [Value; 3], layer: &LayerConfig, scores: Scores) -> Result<Value> {
+        let widths = [k, v].map(|x| self.shape(x).width);
+        if widths != [layer.kv_width(); 2] {
+            return self
+                .fail(format!("keys and values of {widths:?}, where heads have {}", layer.kv_width()));
+        }
+        self.attend(q, KeyValues::Own(k, v), layer, scores)
+    }
+
+    /// Attention of the layer's queries over the keys and values of an earlier layer's attention.
+    pub fn attention_shared(
+        &mut self,
+        q: Value,
+        earlier: Value,
+        layer: &LayerConfig,
+        scores: Scores,
+    ) -> Result<Value> {
+        match self.nodes[earlier.index()].op {
+            Op::Attention(Attention { heads, mask, kv: KeyValues::Own(..), .. })
+                if (heads.n_head_kv, heads.head_dim, mask)
+                    == (layer.n_head_kv, layer.head_dim, layer.mask) =>
+            {
+                self.attend(q, KeyValues::Of(earlier), layer, scores)
+            }
+            _ => self.fail("keys and values of a layer with other heads or another mask".into()),
+        }
+    }
+
+    fn attend(&mut self, q: Value, kv: KeyValues, layer: &LayerConfig, scores: Scores) -> Result<Value> {
         let heads = HeadShape { n_head: layer.n_head, n_head_kv: layer.n_head_kv, head_dim: layer.head_dim };
-        let widths = [q, k, v].map(|x| self.shape(x).width);
-        if widths != [layer.q_width(), layer.kv_width(), layer.kv_width()] {
-            return self.fail(format!("queries, keys and values of {widths:?} for {heads:?}"));
+        let width = self.shape(q).width;
+        if width != layer.q_width() {
+            return self.fail(format!("queries of {width} for {heads:?}"));
         }
         if matches!(layer.mask, super::Mask::Window(0) | super::Mask::SymmetricWindow(0)) {
             return self.fail("attention in a window of 0 positions".into());
@@ -380,7 +415,7 @@ impl<'a> Builder<'a> {
                 return self.fail(format!("attention with a {name} of {bad}"));
             }
         }
-        self.map(Op::Attention(Attention { q, k, v, heads, mask: layer.mask, scores }), q)
+        self.map(Op::Attention(Attention { q, kv, heads, mask: layer.mask, scores }), q)
     }
 
     /// A function of each element.
@@ -396,6 +431,14 @@ impl<'a> Builder<'a> {
     /// Sums of elements.
     pub fn add(&mut self, a: Value, b: Value) -> Result<Value> {
         self.join(Op::Add(a, b), a, b)
+    }
+
+    /// The number in `{name}`, a tensor of one element, as a factor on each element; unchanged where the file has none.
+    pub fn scale_by(&mut self, x: Value, name: &str) -> Result<Value> {
+        match self.factor(name)? {
+            1.0 => Ok(x),
+            factor => self.scale(x, factor),
+        }
     }
 
     /// A factor on each element.

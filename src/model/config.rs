@@ -53,6 +53,10 @@ pub struct Config {
     pub pooling: Option<Pooling>,
     /// Parameters of the file's classifier, if it has one.
     pub classifier: ClassifierConfig,
+    /// Last blocks that read the keys and values of earlier ones.
+    pub n_shared_kv: usize,
+    /// Width of what every layer mixes in of a second embedding; 0 for a model without one.
+    pub n_embd_per_layer: usize,
     /// Rotary tables, by number. Empty for a model with learned positions, whose context is at most `n_ctx_train`.
     pub ropes: Vec<RopeConfig>,
     /// What the file states and this version ignores, a sentence each.
@@ -256,6 +260,8 @@ impl Config {
             activation: None,
             pooling: Pooling::read(keys)?,
             classifier: ClassifierConfig::read(keys)?,
+            n_shared_kv: 0,
+            n_embd_per_layer: 0,
             ropes: Vec::new(),
             warnings: Vec::new(),
         })
@@ -325,6 +331,26 @@ impl Config {
             layer.rope = layer.rope.map(|_| 1);
         }
         Ok(self)
+    }
+
+    /// Gives the model two rotary tables: one for layers with a window, whose heads may have another length, with the
+    /// file's base for windows, else `base`, and one for the others.
+    pub(super) fn with_window_table(&mut self, keys: &Keys<'_>, pairing: Pairing, base: f32) -> Result<()> {
+        let shortest = |config: &Config, windowed: bool| {
+            let layers = config.layers.iter().filter(|layer| layer.mask.is_window() == windowed);
+            layers.map(|layer| layer.head_dim).min()
+        };
+        let whole = shortest(self, false).unwrap_or(self.first().head_dim);
+        let rope = RopeConfig::read(keys, whole, self.n_ctx_train, pairing)?;
+        let windowed = shortest(self, true).unwrap_or(whole);
+        let dim = keys.optional("rope.dimension_count_swa", windowed)?.unwrap_or(rope.dim);
+        if dim > windowed || dim % 2 != 0 {
+            return Err(Error::format(format!("{dim} rotated dimensions in heads of {windowed}")));
+        }
+        let base = keys.positive("rope.freq_base_swa", base)?;
+        self.ropes = vec![rope.clone(), RopeConfig { dim, base, divided: false, ..rope.unscaled() }];
+        self.layers.iter_mut().for_each(|layer| layer.rope = Some(usize::from(layer.mask.is_window())));
+        Ok(())
     }
 
     /// Transformer blocks.

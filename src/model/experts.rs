@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::builder::Builder;
-use super::config::{Config, MAX_DIM};
+use super::config::{Config, MAX_DIM, MAX_LAYERS};
 use super::graph::{Activation, Op, Value};
 use super::keys::Keys;
 use super::weights::{ExpertRows, ExpertsId, VectorId};
@@ -166,29 +166,52 @@ pub struct ExpertsConfig {
     pub scale: f32,
 }
 
+/// What a family reads of its experts, or says of them, in order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Setting {
+    /// The file states how many layers at the beginning have an MLP in place of experts.
+    DenseFirst,
+    /// Only every layer of so many has experts, as the file states.
+    Interleaved,
+    /// The file states the width inside an expert; else it is the MLP's, shared among the experts in use. Without this
+    /// setting it is the MLP's.
+    Width,
+    /// The file states the width inside the shared experts.
+    SharedWidth,
+    /// The same; else it is the MLP's.
+    SharedWidthOrMlp,
+    /// The file states the number of shared experts, each as wide as another one; their width, if it has been read,
+    /// says more.
+    SharedCount,
+    /// Weights are normalised.
+    Normed,
+    /// The file states whether weights are normalised.
+    NormStated,
+    /// The file may state a factor on weights.
+    ScaleStated,
+    /// The function from scores to weights.
+    Gated(Gating),
+    /// The file may state the function from scores to weights.
+    GatingStated,
+}
+
 impl Config {
-    /// Reads what every mixture states (how many experts, how many of them are used, groups) into the layers from
-    /// `dense` on, and lets `family` complete each layer's experts. Experts are as wide as the layer's MLP, unless the
-    /// family says otherwise. Nothing happens in a file without experts.
+    /// This configuration with experts, as the file states them and the family's settings say; unchanged for a file
+    /// without experts.
     ///
     /// # Errors
     /// [`Error::Format`] where more experts are used than there are, or groups don't divide them.
-    pub(super) fn read_experts(
-        &mut self,
-        keys: &Keys<'_>,
-        dense: usize,
-        family: impl Fn(&mut ExpertsConfig, usize) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn with_experts(mut self, keys: &Keys<'_>, settings: &[Setting]) -> Result<Config> {
         let count = keys.count_below("expert_count", MAX_EXPERTS + 1)?;
         let groups = keys.count_below("expert_group_count", MAX_EXPERTS)?;
         let groups_used = keys.count_below("expert_group_used_count", MAX_EXPERTS)?;
-        if count == 0 {
-            return Ok(());
-        }
         let n_block = self.n_layer() + self.n_predicting;
-        let used = keys
-            .per_layer("expert_used_count", MAX_EXPERTS, n_block)?
-            .ok_or_else(|| keys.missing("expert_used_count"))?;
+        if count == 0 {
+            keys.void(&["expert_used_count"]);
+            return Ok(self);
+        }
+        let used = keys.per_layer("expert_used_count", MAX_EXPERTS, n_block)?;
+        let used = used.ok_or_else(|| keys.missing("expert_used_count"))?;
         let groups = match (groups, groups_used) {
             (0 | 1, _) => None,
             (groups, used) if count.is_multiple_of(groups) && (1..groups).contains(&used) => {
@@ -198,67 +221,74 @@ impl Config {
                 return Err(Error::format(format!("{used} of {groups} groups of {count} experts")));
             }
         };
-        for (i, (layer, used)) in self.layers.iter_mut().zip(used).enumerate().skip(dense) {
+        let states = |setting| settings.contains(&setting);
+        let dense = match states(Setting::DenseFirst) {
+            true => keys.count_below("leading_dense_block_count", MAX_LAYERS + 1)?,
+            false => 0,
+        };
+        let step = match states(Setting::Interleaved) {
+            true => keys.required("interleave_moe_layer_step", MAX_LAYERS)?,
+            false => 1,
+        };
+        let widths = match states(Setting::Width) {
+            true => keys.per_layer_or_zero("expert_feed_forward_length", MAX_DIM, n_block)?,
+            false => None,
+        };
+        for (i, (layer, used)) in self.layers.iter_mut().zip(used).enumerate() {
             let choice = groups.map_or(count, |(groups, used)| count / groups * used);
             if used > choice {
                 return Err(Error::format(format!("layer {i} uses {used} of {choice} experts")));
             }
+            if i < dense || (i + 1) % step != 0 {
+                continue;
+            }
+            let n_ff = match &widths {
+                _ if !states(Setting::Width) => layer.n_ff,
+                Some(widths) if widths[i] > 0 => widths[i],
+                _ => (layer.n_ff / used).max(1),
+            };
             let (gating, norm, scale) = (Gating::Softmax, false, 1.0);
-            let (n_ff, n_ff_shared) = (layer.n_ff, 0);
-            let mut experts = ExpertsConfig { count, used, n_ff, n_ff_shared, groups, gating, norm, scale };
-            family(&mut experts, i)?;
+            let mut experts =
+                ExpertsConfig { count, used, n_ff, n_ff_shared: 0, groups, gating, norm, scale };
+            settings.iter().try_for_each(|setting| experts.apply(*setting, keys, layer.n_ff))?;
             layer.experts = Some(experts);
         }
-        Ok(())
+        Ok(self)
     }
 }
 
 impl ExpertsConfig {
-    /// Reads the width inside an expert. It is the MLP's, shared among the experts in use, where the key is absent.
-    pub(super) fn read_width(&mut self, keys: &Keys<'_>, n_block: usize, layer: usize) -> Result<()> {
-        let widths = keys.per_layer("expert_feed_forward_length", MAX_DIM, n_block)?;
-        self.n_ff = match widths.and_then(|widths| widths.get(layer).copied()) {
-            Some(width) => width,
-            None => (self.n_ff / self.used).max(1),
-        };
-        Ok(())
-    }
-
-    /// Reads the width inside the shared experts: `expert_shared_feed_forward_length`.
-    pub(super) fn read_shared_width(&mut self, keys: &Keys<'_>) -> Result<()> {
-        self.n_ff_shared = keys.count_below("expert_shared_feed_forward_length", MAX_DIM)?;
-        Ok(())
-    }
-
-    /// Reads the number of shared experts, each as wide as a chosen one.
-    pub(super) fn read_shared_count(&mut self, keys: &Keys<'_>) -> Result<()> {
-        let count = keys.count_below("expert_shared_count", MAX_EXPERTS)?;
-        self.n_ff_shared = count * self.n_ff;
-        Ok(())
-    }
-
-    /// Reads the factor on weights; llama.cpp takes 0 as absent.
-    pub(super) fn read_scale(&mut self, keys: &Keys<'_>) -> Result<()> {
-        self.scale = keys.positive_or_unset("expert_weights_scale", 1.0)?;
-        Ok(())
-    }
-
-    /// Reads whether weights are normalised.
-    pub(super) fn read_norm(&mut self, keys: &Keys<'_>) -> Result<()> {
-        self.norm = keys.flag("expert_weights_norm", false)?;
-        Ok(())
-    }
-
-    /// Reads the function from scores to weights; the one that is set already where the file states none.
-    pub(super) fn read_gating(&mut self, keys: &Keys<'_>) -> Result<()> {
-        self.gating = match keys.count_below("expert_gating_func", usize::MAX)? {
-            0 => self.gating,
-            1 => Gating::Softmax,
-            2 => Gating::Sigmoid,
-            3 => Gating::SoftmaxOfChosen,
-            4 => Gating::SqrtSoftplus,
-            number => return Err(Error::Unsupported(format!("gating function {number} of experts"))),
-        };
+    /// Applies a setting to the experts of a layer whose MLP would be `n_ff` wide.
+    fn apply(&mut self, setting: Setting, keys: &Keys<'_>, n_ff: usize) -> Result<()> {
+        match setting {
+            Setting::DenseFirst | Setting::Interleaved | Setting::Width => {}
+            Setting::SharedWidth | Setting::SharedWidthOrMlp => {
+                let width = keys.count_below("expert_shared_feed_forward_length", MAX_DIM)?;
+                let other = if setting == Setting::SharedWidth { 0 } else { n_ff };
+                self.n_ff_shared = if width == 0 { other } else { width };
+            }
+            Setting::SharedCount if self.n_ff_shared > 0 => keys.void(&["expert_shared_count"]),
+            Setting::SharedCount => {
+                self.n_ff_shared = keys.count_below("expert_shared_count", MAX_EXPERTS)? * self.n_ff;
+            }
+            Setting::Normed => self.norm = true,
+            Setting::NormStated => self.norm = keys.flag("expert_weights_norm", false)?,
+            // As in llama.cpp, 0 counts as absent.
+            Setting::ScaleStated => self.scale = keys.positive_or_unset("expert_weights_scale", 1.0)?,
+            Setting::Gated(gating) => self.gating = gating,
+            Setting::GatingStated => {
+                self.gating = match keys.count_below("expert_gating_func", usize::MAX)? {
+                    0 => self.gating,
+                    1 => Gating::Softmax,
+                    2 => Gating::Sigmoid,
+                    3 => Gating::SoftmaxOfChosen,
+                    4 => Gating::SqrtSoftplus,
+                    number => {
+                        return Err(Error::Unsupported(format!("gating function {number} of experts")));
+                    }
+                };
+            }
+        }
         Ok(())
     }
 }
@@ -272,15 +302,20 @@ pub(crate) struct Form {
     pub gated: bool,
     /// Whether the weights multiply an expert's input.
     pub weighs_input: bool,
+    /// Whether the factors of experts (`ffn_up_exps.scale`) count; llama.cpp ignores them in many families.
+    pub scaled: bool,
 }
 
 impl Form {
     /// SwiGLU.
     pub const SWIGLU: Form = Form::gated(Activation::Silu);
 
+    /// SwiGLU, with the factors of experts.
+    pub const SCALED: Form = Form { scaled: true, ..Form::SWIGLU };
+
     /// Experts with this activation of the gate.
     pub const fn gated(function: Activation) -> Form {
-        Form { inner: Inner::Activation(function), gated: true, weighs_input: false }
+        Form { inner: Inner::Activation(function), gated: true, weighs_input: false, scaled: false }
     }
 }
 
@@ -289,6 +324,7 @@ impl Builder<'_> {
     /// of experts and the bias of the choice (`exp_probs_b`) are used where the file has them.
     pub fn experts(&mut self, x: Value, router: Value, config: &ExpertsConfig, form: Form) -> Result<Value> {
         let ExpertsConfig { count, used, n_ff, groups, gating, norm, scale, .. } = *config;
+        let Form { inner, gated, weighs_input, scaled } = form;
         if self.shape(router).width != count || self.shape(router).rows != self.shape(x).rows {
             let found = self.shape(router);
             return self.fail(format!("a router of {found:?} for {count} experts"));
@@ -299,7 +335,7 @@ impl Builder<'_> {
             false => None,
         };
         let routing = Routing { count, used, gating, bias, groups, norm, scale };
-        let merged = form.gated && self.has("ffn_gate_up_exps.weight");
+        let merged = gated && self.has("ffn_gate_up_exps.weight");
         let [gate, up] = match merged {
             true => {
                 [0, n_ff].map(|first| ("ffn_gate_up_exps", ExpertRows { count, stride: 2 * n_ff, first }))
@@ -307,11 +343,10 @@ impl Builder<'_> {
             false => ["ffn_gate_exps", "ffn_up_exps"]
                 .map(|part| (part, ExpertRows { count, stride: n_ff, first: 0 })),
         };
-        let gate = if form.gated { Some(self.experts_product(gate, n_ff, width)?) } else { None };
-        let up = self.experts_product(up, n_ff, width)?;
+        let gate = if gated { Some(self.experts_product(gate, (n_ff, width), scaled)?) } else { None };
+        let up = self.experts_product(up, (n_ff, width), scaled)?;
         let rows = ExpertRows { count, stride: width, first: 0 };
-        let down = self.experts_product(("ffn_down_exps", rows), width, n_ff)?;
-        let Form { inner, weighs_input, .. } = form;
+        let down = self.experts_product(("ffn_down_exps", rows), (width, n_ff), scaled)?;
         self.map(Op::Experts(Experts { x, router, routing, gate, up, down, inner, weighs_input }), x)
     }
 
@@ -330,9 +365,9 @@ impl Builder<'_> {
             scale: 1.0,
         };
         let rows = |stride| ExpertRows { count: 1, stride, first: 0 };
-        let gate = Some(self.experts_product(("ffn_gate_shexp", rows(n_ff)), n_ff, width)?);
-        let up = self.experts_product(("ffn_up_shexp", rows(n_ff)), n_ff, width)?;
-        let down = self.experts_product(("ffn_down_shexp", rows(width)), width, n_ff)?;
+        let gate = Some(self.experts_product(("ffn_gate_shexp", rows(n_ff)), (n_ff, width), false)?);
+        let up = self.experts_product(("ffn_up_shexp", rows(n_ff)), (n_ff, width), false)?;
+        let down = self.experts_product(("ffn_down_shexp", rows(width)), (width, n_ff), false)?;
         let inner = Inner::Activation(Activation::Silu);
         self.map(Op::Experts(Experts { x, router, routing, gate, up, down, inner, weighs_input: false }), x)
     }
@@ -341,13 +376,88 @@ impl Builder<'_> {
     fn experts_product(
         &mut self,
         (part, rows): (&str, ExpertRows),
-        n: usize,
-        k: usize,
+        (n, k): (usize, usize),
+        scaled: bool,
     ) -> Result<ExpertsProduct> {
         let matrices = self.expert_matrices(&format!("{part}.weight"), rows, n, k)?;
         let (bias, scale) = (format!("{part}.bias"), format!("{part}.scale"));
         let bias = if self.has(&bias) { Some(self.vector(&bias, rows.count, n)?) } else { None };
-        let scale = if self.has(&scale) { Some(self.vector(&scale, 1, rows.count)?) } else { None };
+        if !scaled {
+            self.ignore(&scale);
+        }
+        let scale = match self.has(&scale) {
+            true if scaled => Some(self.vector(&scale, 1, rows.count)?),
+            _ => None,
+        };
         Ok(ExpertsProduct { matrices, bias, scale })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::gguf;
+    use crate::format::gguf::Metadata;
+
+    fn read(numbers: &[(&str, u32)], settings: &[Setting]) -> Result<Config> {
+        let mut metadata = Metadata::new();
+        metadata.insert("general.architecture".into(), gguf::Value::Str("llama".into()))?;
+        let plain = [
+            ("block_count", 3),
+            ("context_length", 64),
+            ("embedding_length", 32),
+            ("feed_forward_length", 48),
+            ("attention.head_count", 2),
+        ];
+        for (key, value) in plain.iter().chain(numbers) {
+            metadata.insert(format!("llama.{key}"), gguf::Value::U32(*value))?;
+        }
+        let keys = Keys::new(&metadata)?;
+        Config::read(&keys, 16, super::super::config::RMS_EPS)?.with_experts(&keys, settings)
+    }
+
+    const SOME: [(&str, u32); 2] = [("expert_count", 8), ("expert_used_count", 2)];
+
+    fn with<'a>(more: &[(&'a str, u32)]) -> Vec<(&'a str, u32)> {
+        SOME.into_iter().chain(more.iter().copied()).collect()
+    }
+
+    #[test]
+    fn layers_have_experts_as_the_file_states() {
+        let of = |config: Config| -> Vec<_> { config.layers.iter().map(|layer| layer.experts).collect() };
+        assert_eq!(of(read(&[], &[]).unwrap()), [None; 3]);
+        assert_eq!(of(read(&[("expert_used_count", 0)], &[]).unwrap()), [None; 3]);
+        let experts = of(read(&SOME, &[]).unwrap())[2].unwrap();
+        assert_eq!((experts.count, experts.used, experts.n_ff, experts.n_ff_shared), (8, 2, 48, 0));
+        let settings = [Setting::DenseFirst, Setting::Width, Setting::SharedCount];
+        let more = with(&[("leading_dense_block_count", 2), ("expert_shared_count", 3)]);
+        let experts = of(read(&more, &settings).unwrap());
+        assert_eq!(experts[..2], [None; 2]);
+        assert_eq!((experts[2].unwrap().n_ff, experts[2].unwrap().n_ff_shared), (24, 72));
+        let more = with(&[("interleave_moe_layer_step", 2), ("expert_feed_forward_length", 7)]);
+        let experts = of(read(&more, &[Setting::Interleaved, Setting::Width]).unwrap());
+        assert_eq!(experts.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(experts[1].unwrap().n_ff, 7);
+    }
+
+    #[test]
+    fn impossible_numbers_are_named() {
+        let cases: [(&[(&str, u32)], &str); 7] = [
+            (&[("expert_used_count", 9)], "layer 0 uses 9 of 8 experts"),
+            (&[("expert_used_count", 0)], "llama.expert_used_count is 0"),
+            (&[("expert_count", 5000)], "llama.expert_count is 5000"),
+            (&[("expert_group_count", 3), ("expert_group_used_count", 1)], "1 of 3 groups of 8 experts"),
+            (&[("expert_group_count", 4), ("expert_group_used_count", 4)], "4 of 4 groups of 8 experts"),
+            (&[("expert_group_count", 8), ("expert_group_used_count", 1)], "layer 0 uses 2 of 1 experts"),
+            (&[("expert_gating_func", 9)], "gating function 9 of experts"),
+        ];
+        for (numbers, wanted) in cases {
+            let rest = SOME.into_iter().filter(|(key, _)| numbers.iter().all(|(other, _)| other != key));
+            let numbers: Vec<_> = numbers.iter().copied().chain(rest).collect();
+            let error = read(&numbers, &[Setting::GatingStated]).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{numbers:?}: {error}");
+        }
+        let error = read(&[("expert_count", 8)], &[]).unwrap_err().to_string();
+        assert!(error.contains("llama.expert_used_count is missing"), "{error}");
     }
 }

@@ -126,16 +126,33 @@ impl RopeSpec {
 pub struct Attention {
     /// Queries, head by head.
     pub q: Value,
-    /// Keys.
-    pub k: Value,
-    /// Values.
-    pub v: Value,
+    /// Where keys and values come from.
+    pub kv: KeyValues,
     /// The division of rows into heads.
     pub heads: HeadShape,
     /// The positions that a token sees.
     pub mask: Mask,
     /// How scores follow from the products of queries and keys.
     pub scores: Scores,
+}
+
+/// The source of attention's keys and values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum KeyValues {
+    /// Keys and values of the layer's own, which it stores.
+    Own(Value, Value),
+    /// Those that the attention of an earlier layer has stored.
+    Of(Value),
+}
+
+impl KeyValues {
+    fn inputs(self) -> [Option<Value>; 2] {
+        match self {
+            KeyValues::Own(k, v) => [Some(k), Some(v)],
+            KeyValues::Of(attention) => [Some(attention), None],
+        }
+    }
 }
 
 /// How the scores of attention follow from the products of queries and keys.
@@ -233,7 +250,10 @@ impl Op {
             | Op::Softmax(x)
             | Op::Pool(x, _) => [Some(x), None, None],
             Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
-            Op::Attention(a) => [Some(a.q), Some(a.k), Some(a.v)],
+            Op::Attention(a) => {
+                let [k, v] = a.kv.inputs();
+                [Some(a.q), k, v]
+            }
             Op::Experts(experts) => [Some(experts.x), Some(experts.router), None],
         };
         list.into_iter().flatten()
@@ -374,14 +394,16 @@ impl Graph {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
             }
             Op::Rope(_, head_dim, rope) => ("rope", format!("heads of {head_dim}, rope {}", rope.0)),
-            Op::Attention(Attention { heads, mask, scores, .. }) => {
+            Op::Attention(Attention { heads, mask, scores, kv, .. }) => {
                 let Scores { scale, soft_cap, alibi, sinks } = scores;
                 let HeadShape { n_head, n_head_kv, head_dim } = heads;
                 let heads = format!("{n_head} heads on {n_head_kv} key/value heads of {head_dim}");
                 let cap = soft_cap.map_or(String::new(), |cap| format!(", soft-cap at {cap}"));
                 let alibi = alibi.map_or(String::new(), |most| format!(", biased by distance up to {most}"));
                 let sinks = sinks.map_or(String::new(), |sinks| format!(", sinks {}", names.vector(sinks)));
-                ("attention", format!("{heads}, {mask}, scale {scale}{cap}{alibi}{sinks}"))
+                let shared =
+                    if matches!(kv, KeyValues::Of(_)) { ", another layer's keys and values" } else { "" };
+                ("attention", format!("{heads}, {mask}, scale {scale}{cap}{alibi}{sinks}{shared}"))
             }
             Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),

@@ -2,6 +2,7 @@
 //! a key that nothing has read, but that would change the computation, is an error or a warning.
 
 use std::cell::Cell;
+use std::ops::RangeInclusive;
 
 use super::unread::{self, Effect};
 use crate::error::{Error, Result};
@@ -64,7 +65,7 @@ impl<'a> Keys<'a> {
     pub fn optional(&self, name: &str, max: usize) -> Result<Option<usize>> {
         let key = self.look_up(name);
         let Some(value) = self.metadata.get_u32(&key)? else { return Ok(None) };
-        in_range(&key, i64::from(value), max).map(Some)
+        in_range(&key, i64::from(value), 1..=max).map(Some)
     }
 
     /// [`Keys::optional`] for a key that must exist.
@@ -88,8 +89,22 @@ impl<'a> Keys<'a> {
 
     /// A number for each layer, from one number for all layers or an array. `None` where the key is absent.
     pub fn per_layer(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
+        self.layers_in(name, 1..=max, n_layer)
+    }
+
+    /// [`Keys::per_layer`], where a number may be 0.
+    pub fn per_layer_or_zero(&self, name: &str, max: usize, n_layer: usize) -> Result<Option<Vec<usize>>> {
+        self.layers_in(name, 0..=max, n_layer)
+    }
+
+    fn layers_in(
+        &self,
+        name: &str,
+        range: RangeInclusive<usize>,
+        n_layer: usize,
+    ) -> Result<Option<Vec<usize>>> {
         let key = self.look_up(name);
-        let number = |value: i64| in_range(&key, value, max);
+        let number = |value: i64| in_range(&key, value, range.clone());
         match self.metadata.get(&key) {
             Some(Value::Array(array)) if array.len() != n_layer => {
                 Err(Error::format(format!("{key} has {} numbers for {n_layer} layers", array.len())))
@@ -100,7 +115,10 @@ impl<'a> Keys<'a> {
             Some(Value::Array(Array::I32(values))) => {
                 collected(values.iter().map(|&value| number(value.into())), LAYERS).map(Some)
             }
-            _ => self.optional(name, max)?.map(|value| filled(value, n_layer, LAYERS)).transpose(),
+            _ => {
+                let value = self.metadata.get_u32(&key)?.map(|value| number(value.into())).transpose()?;
+                value.map(|value| filled(value, n_layer, LAYERS)).transpose()
+            }
         }
     }
 
@@ -151,7 +169,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A list of numbers; empty where the key is absent.
-    pub fn numbers(&self, name: &str) -> Result<Vec<i64>> {
+    pub fn list(&self, name: &str) -> Result<Vec<i64>> {
         let key = self.look_up(name);
         match self.metadata.get(&key) {
             None => Ok(Vec::new()),
@@ -279,10 +297,10 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn in_range(key: &str, value: i64, max: usize) -> Result<usize> {
+fn in_range(key: &str, value: i64, range: RangeInclusive<usize>) -> Result<usize> {
     match usize::try_from(value) {
-        Ok(value) if (1..=max).contains(&value) => Ok(value),
-        _ => Err(Error::format(format!("{key} is {value}; expected 1..={max}"))),
+        Ok(value) if range.contains(&value) => Ok(value),
+        _ => Err(Error::format(format!("{key} is {value}; expected {range:?}"))),
     }
 }
 

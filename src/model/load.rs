@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::families;
+use super::foreign::open_source;
 use super::graph::Graph;
 use super::pack::load_weights;
 use super::weights::Weights;
 use crate::chat::Template;
 use crate::error::{Error, Result, at, quoted};
+use crate::format::ByteSource;
 use crate::format::gguf::{Gguf, Metadata};
-use crate::format::{ByteSource, FileSource};
 use crate::isa::IsaId;
 use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::Activations;
@@ -22,7 +23,7 @@ use crate::memory;
 use crate::profile::{self, Zone};
 use crate::text::escaped;
 use crate::threads;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerSource};
 
 /// A callback for the progress of a load: the finished share (0 to 1). One thread at a time calls it; `Break` cancels
 /// the load.
@@ -36,6 +37,9 @@ pub struct LoadParams<'a> {
     pub isa: Option<IsaId>,
     /// How finely activations are rounded before they are multiplied with quantised weights.
     pub activations: Activations,
+    /// Whether a pre-tokenizer of an unknown name is taken for the default one, instead of leaving the model without a
+    /// tokenizer; words are then cut differently than in training.
+    pub default_pre_tokenizer: bool,
     /// Called as the load proceeds.
     pub progress: Option<Progress<'a>>,
 }
@@ -45,6 +49,7 @@ impl fmt::Debug for LoadParams<'_> {
         f.debug_struct("LoadParams")
             .field("isa", &self.isa)
             .field("activations", &self.activations)
+            .field("default_pre_tokenizer", &self.default_pre_tokenizer)
             .field("progress", &self.progress.map(|_| "a callback"))
             .finish()
     }
@@ -59,6 +64,11 @@ impl<'a> LoadParams<'a> {
     /// Sets [`LoadParams::activations`].
     pub fn with_activations(self, activations: Activations) -> Self {
         Self { activations, ..self }
+    }
+
+    /// Sets [`LoadParams::default_pre_tokenizer`].
+    pub fn with_default_pre_tokenizer(self, default_pre_tokenizer: bool) -> Self {
+        Self { default_pre_tokenizer, ..self }
     }
 
     /// Sets [`LoadParams::progress`].
@@ -99,13 +109,13 @@ pub struct Model {
 type Optional<T> = std::result::Result<T, Error>;
 
 impl Model {
-    /// Loads a GGUF file by positioned reads.
+    /// Loads a GGUF file, or a folder of Hugging Face, by positioned reads: see [`open_source`].
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`] where the file contradicts itself, [`Error::Unsupported`],
     /// [`Error::OutOfMemory`], [`Error::Cancelled`] by [`LoadParams::progress`].
     pub fn open(path: &Path, params: &LoadParams<'_>) -> Result<Arc<Model>> {
-        Self::from_source(Arc::new(FileSource::open(path)?), params)
+        Self::from_source(open_source(path)?, params)
     }
 
     /// Loads GGUF contents from anywhere (a memory map: [`MapSource`](crate::format::MapSource)).
@@ -143,7 +153,8 @@ impl Model {
             scope.spawn(|_| {
                 let _adopted = profile::adopt(path.as_ref());
                 let _help = profile::assist(Zone::LoadTokenizer);
-                vocabulary = Some(optional(tokenizer(metadata), || format!("{}: no tokenizer", file())));
+                vocabulary =
+                    Some(optional(tokenizer(metadata, params), || format!("{}: no tokenizer", file())));
             });
             let weights = load_weights(&gguf, &graph.weights, &kernels, &pool, params.progress);
             (weights, profile::scope(Zone::LoadTokenizer))
@@ -254,12 +265,10 @@ fn copied(error: &Error) -> Error {
     }
 }
 
-fn tokenizer(metadata: &Metadata) -> Result<Tokenizer> {
-    // The name that writers give to a missing vocabulary.
-    if metadata.get_str("tokenizer.ggml.model")?.is_some_and(|model| model == "no_vocab") {
-        return Err(Error::Unsupported("the file has no vocabulary".into()));
-    }
-    Tokenizer::from_metadata(metadata)
+fn tokenizer(metadata: &Metadata, params: &LoadParams<'_>) -> Result<Tokenizer> {
+    let mut source = TokenizerSource::from_metadata(metadata)?;
+    source.default_pre = params.default_pre_tokenizer;
+    Tokenizer::new(source)
 }
 
 fn template(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Template> {

@@ -25,6 +25,8 @@ pub struct RopeConfig {
     pub magnitude: f32,
     /// Positions that the model was trained on before its context was extended.
     pub n_ctx_original: usize,
+    /// Whether the file's divisors of frequencies, if it has any, apply.
+    pub divided: bool,
     /// The dimensions that form a pair.
     pub pairing: Pairing,
 }
@@ -119,7 +121,7 @@ impl RopeConfig {
             Some(_) => 1.0,
             None => keys.positive("rope.scaling.attn_factor", 1.0)?,
         };
-        Ok(RopeConfig { dim, base, factor, yarn, magnitude, n_ctx_original, pairing })
+        Ok(RopeConfig { dim, base, factor, yarn, magnitude, n_ctx_original, divided: true, pairing })
     }
 
     /// This configuration without scaling of positions.
@@ -210,6 +212,7 @@ mod tests {
             yarn,
             magnitude: 1.0,
             n_ctx_original: 4096,
+            divided: true,
             pairing: Pairing::Adjacent,
         }
     }

@@ -16,7 +16,9 @@ const NAMED: usize = 3;
 /// [`Error::Unsupported`], with what the file is.
 pub(super) fn check_contents(gguf: &Gguf) -> Result<()> {
     let metadata = gguf.metadata();
-    if let Some(part) = split_part(metadata, gguf.source().name())? {
+    if gguf.parts() == 1
+        && let Some(part) = split_part(metadata, gguf.source().name())?
+    {
         return Err(Error::Unsupported(part));
     }
     // A kind that is no text refuses nothing: most files state none.
@@ -31,7 +33,7 @@ pub(super) fn check_contents(gguf: &Gguf) -> Result<()> {
     Err(Error::Unsupported(format!("{known}, not a model")))
 }
 
-/// The text that tells which part of a split model this is, if it is one.
+/// The text that tells which part of a split model this is, if it is one behind the first, which opens all of them.
 fn split_part(metadata: &Metadata, file: &str) -> Result<Option<String>> {
     let count = metadata.get_u64("split.count")?.unwrap_or(1);
     if count <= 1 {
@@ -40,14 +42,12 @@ fn split_part(metadata: &Metadata, file: &str) -> Result<Option<String>> {
     let number = metadata.get_u64("split.no")?.unwrap_or(0).saturating_add(1);
     let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
     let first = match name.strip_suffix(&format!("-{number:05}-of-{count:05}.gguf")) {
-        Some(stem) if number > 1 => {
+        Some(stem) => {
             format!(", which begins with {}", quoted(&format!("{stem}-00001-of-{count:05}.gguf")))
         }
-        _ => String::new(),
+        None => String::new(),
     };
-    Ok(Some(format!(
-        "part {number} of {count} of a split model{first}; llama.cpp's llama-gguf-split --merge makes one file of the parts"
-    )))
+    Ok(Some(format!("part {number} of {count} of a split model{first}; the first part opens all of them")))
 }
 
 /// Checks that a file without experts in its configuration has no tensors of experts either.

@@ -15,20 +15,20 @@ impl Block for Single {
     const DTYPE: DType = DType::F32;
     const KIND: Kind =
         Kind::Floats(|block, out| out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]));
-    const ENCODE: Option<EncodeBlock> = Some(|x, block| block.copy_from_slice(&x[0].to_le_bytes()));
+    const ENCODE: Option<EncodeBlock> = Some(|x, _, block| block.copy_from_slice(&x[0].to_le_bytes()));
 }
 
 impl Block for Half {
     const DTYPE: DType = DType::F16;
     const KIND: Kind = Kind::Floats(|block, out| out[0] = read_f16(block).to_f32());
-    const ENCODE: Option<EncodeBlock> = Some(|x, block| write_f16(x[0], block));
+    const ENCODE: Option<EncodeBlock> = Some(|x, _, block| write_f16(x[0], block));
 }
 
 impl Block for Brain {
     const DTYPE: DType = DType::BF16;
     const KIND: Kind = Kind::Floats(|block, out| out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32());
     const ENCODE: Option<EncodeBlock> =
-        Some(|x, block| block.copy_from_slice(&bf16::from_f32(x[0]).to_le_bytes()));
+        Some(|x, _, block| block.copy_from_slice(&bf16::from_f32(x[0]).to_le_bytes()));
 }
 
 /// The half float in the first two bytes.

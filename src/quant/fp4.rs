@@ -51,7 +51,7 @@ impl Nvfp4 {
 
 /// The scale is the power of two by which the largest magnitude becomes 4 or more; of equally near levels, the first is
 /// taken.
-fn encode(x: &[f32], block: &mut [u8]) {
+fn encode(x: &[f32], _: Option<&[f32]>, block: &mut [u8]) {
     let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
     // The reference's logarithm is in f32, where it is rounded up to a whole number just below a power of two.
     let exponent = if peak > 0.0 { (f64::from(peak).log2() as f32).floor() - 2.0 + 127.0 } else { 0.0 };

@@ -4,7 +4,7 @@
 use super::fields::{above, join, pack, unpack};
 use super::float::read_f16;
 use super::parts::{Codes, Factor, Form, Parts, SUPER};
-use super::search::{fit_scale, in_units, signed_unit};
+use super::search::{fit_scale, important, in_units, signed_unit};
 use super::{Block, DType, EncodeBlock, Kind};
 use half::f16;
 
@@ -77,8 +77,10 @@ fn nearest(level: f32) -> u8 {
 
 /// The scale of 32 values. The value of largest magnitude is mapped to the low end of the table, which is further from
 /// zero.
-fn fit(x: &[f32]) -> f32 {
-    fit_scale(x, f32::from(LEVELS[0]), |level| f32::from(LEVELS[usize::from(nearest(level))]))
+fn fit(x: &[f32], importance: Option<&[f32]>) -> f32 {
+    let weights: [f32; 32] = important(x, importance).unwrap_or_else(|| std::array::from_fn(|i| x[i] * x[i]));
+    let level = |level| f32::from(LEVELS[usize::from(nearest(level))]);
+    fit_scale(x, &weights, f32::from(LEVELS[0]), level)
 }
 
 /// Codes for values at scale `scale`.
@@ -88,16 +90,16 @@ fn put_codes(x: &[f32], scale: f32, nibbles: &mut [u8]) {
     pack::<4, 16>(&codes, nibbles);
 }
 
-fn encode_nl(x: &[f32], block: &mut [u8]) {
-    let d = f16::from_f32(fit(x));
+fn encode_nl(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let d = f16::from_f32(fit(x, importance));
     block[..2].copy_from_slice(&d.to_le_bytes());
     put_codes(x, d.to_f32(), &mut block[2..18]);
 }
 
-fn encode_xs(x: &[f32], block: &mut [u8]) {
+fn encode_xs(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
     let mut fitted = [0.0; 8];
-    for (scale, x) in fitted.iter_mut().zip(x.chunks_exact(32)) {
-        *scale = fit(x);
+    for (s, (scale, x)) in fitted.iter_mut().zip(x.chunks_exact(32)).enumerate() {
+        *scale = fit(x, importance.map(|importance| &importance[32 * s..][..32]));
     }
     let reach = f32::from(ZERO_SCALE);
     let d = f16::from_f32(signed_unit(&fitted, reach));

@@ -2,6 +2,7 @@
 //! Each format is unpacked into [`Levels`]; decoding and repacking start from it.
 
 use super::fields::{above, join, pack, unpack};
+use super::search::{fit_range, fit_scale, important, in_units, rounded};
 use half::f16;
 
 /// Elements of a block.
@@ -56,8 +57,15 @@ pub fn take_fifth_bits(q: &[u8; BLOCK], bits: &mut [u8]) {
 }
 
 /// The levels and the scale of a format with `offset` as the level of zero and `2·offset − 1` as the highest level. The
-/// scale makes the value of largest magnitude (the first one of several) level 0.
-pub fn round_symmetric(x: &[f32], offset: u8) -> ([u8; BLOCK], f32) {
+/// scale makes the value of largest magnitude (the first one of several) level 0, or has the least error weighed by
+/// importances.
+pub fn round_symmetric(x: &[f32], importance: Option<&[f32]>, offset: u8) -> ([u8; BLOCK], f32) {
+    if let Some(weights) = important::<BLOCK>(x, importance) {
+        let (lowest, highest) = (-f32::from(offset), f32::from(offset) - 1.0);
+        let d = fit_scale(x, &weights, lowest, |level| rounded(level.clamp(lowest, highest)));
+        let d = f16::from_f32(d).to_f32();
+        return (std::array::from_fn(|i| (in_units(x[i], d, lowest, highest) - lowest) as u8), d);
+    }
     let peak = x.iter().fold(0.0f32, |peak, &x| if x.abs() > peak.abs() { x } else { peak });
     let d = peak / -f32::from(offset);
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -66,8 +74,15 @@ pub fn round_symmetric(x: &[f32], offset: u8) -> ([u8; BLOCK], f32) {
     (q, d)
 }
 
-/// Levels `0..=top` between the smallest and the largest value, with the scale and the minimum.
-pub fn round_between(x: &[f32], top: u8) -> ([u8; BLOCK], f32, f32) {
+/// Levels `0..=top` between the smallest and the largest value, with the scale and the minimum; or those with the least
+/// error weighed by importances.
+pub fn round_between(x: &[f32], importance: Option<&[f32]>, top: u8) -> ([u8; BLOCK], f32, f32) {
+    if let Some(weights) = important::<BLOCK>(x, importance) {
+        let (d, minimum) = fit_range(x, &weights, f32::from(top));
+        let (d, minimum) = (f16::from_f32(d).to_f32(), f16::from_f32(minimum).to_f32());
+        let level = |x: f32| in_units(x + minimum, d, 0.0, f32::from(top)) as u8;
+        return (std::array::from_fn(|i| level(x[i])), d, -minimum);
+    }
     let (low, high) =
         x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
     let d = (high - low) / f32::from(top);

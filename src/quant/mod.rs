@@ -33,13 +33,14 @@ pub(crate) use plain::Plain;
 
 /// Decodes a block.
 type DecodeBlock = fn(block: &[u8], out: &mut [f32]);
-/// Encodes `x` as a block, by the format's own rounding rules.
-type EncodeBlock = fn(x: &[f32], block: &mut [u8]);
+/// Encodes `x` as a block, by the format's own rounding rules. Where importances of the values are known, types that
+/// search for a scale weigh errors by them; the others leave them out.
+type EncodeBlock = fn(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]);
 
 /// [`DecodeBlock`] for any number of blocks.
 type DecodeRow = fn(bytes: &[u8], out: &mut [f32]);
 /// [`EncodeBlock`] for any number of blocks.
-type EncodeRow = fn(x: &[f32], bytes: &mut [u8]);
+type EncodeRow = fn(x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);
 
 /// One element type's block: `DTYPE.block_len()` values in `DTYPE.block_bytes()` bytes.
 ///
@@ -173,10 +174,27 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
 /// [`Error::InvalidArgument`] where `x` is no whole number of blocks, or where `bytes` isn't as long as `x.len()`
 /// elements; [`Error::Unsupported`] for types that can only be decoded ([`DType::is_encodable`]).
 pub fn encode_row(dtype: DType, x: &[f32], bytes: &mut [u8]) -> Result<()> {
+    encode_weighted(dtype, x, None, bytes)
+}
+
+/// [`encode_row`] where it is known how much an error at each value matters, as a rule from the squares of activations
+/// that the values are multiplied with. K-quants, IQ4 and the types of 4 and 5 bits search for scales with the least
+/// weighted error; other types have the bytes that [`encode_row`] gives.
+///
+/// `importance` is as long as `x`; its numbers aren't negative. A block whose importances are all zero, or not finite, is
+/// encoded without.
+///
+/// # Errors
+/// As [`encode_row`]; [`Error::InvalidArgument`] where there are more or fewer importances than values.
+pub fn encode_weighted(dtype: DType, x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) -> Result<()> {
     check_lengths(dtype, bytes.len(), x.len())?;
+    if let Some(importance) = importance.filter(|importance| importance.len() != x.len()) {
+        let text = format!("{} importances can't weigh {} values", importance.len(), x.len());
+        return Err(Error::invalid(text));
+    }
     let encode = dtype.codec().encode;
     let encode = encode.ok_or_else(|| Error::Unsupported(format!("encoding as {}", dtype.name())))?;
-    encode(x, bytes);
+    encode(x, importance, bytes);
     Ok(())
 }
 
@@ -199,10 +217,11 @@ fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-fn encode_blocks<B: Block>(x: &[f32], bytes: &mut [u8]) {
+fn encode_blocks<B: Block>(x: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let Some(encode) = B::ENCODE else { return };
+    let len = B::DTYPE.block_len();
     let blocks = bytes.chunks_exact_mut(B::DTYPE.block_bytes());
-    for (block, values) in blocks.zip(x.chunks_exact(B::DTYPE.block_len())) {
-        encode(values, block);
+    for (i, (block, values)) in blocks.zip(x.chunks_exact(len)).enumerate() {
+        encode(values, importance.map(|importance| &importance[i * len..][..len]), block);
     }
 }

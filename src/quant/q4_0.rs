@@ -23,8 +23,8 @@ impl Block for Q4_0 {
     const ENCODE: Option<EncodeBlock> = Some(encode);
 }
 
-fn encode(x: &[f32], block: &mut [u8]) {
-    let (q, d) = round_symmetric(x, OFFSET);
+fn encode(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let (q, d) = round_symmetric(x, importance, OFFSET);
     write_f16(d, block);
     join_nibbles(&q, &mut block[2..BYTES]);
 }

@@ -23,8 +23,8 @@ impl Block for Q4_1 {
     const ENCODE: Option<EncodeBlock> = Some(encode);
 }
 
-fn encode(x: &[f32], block: &mut [u8]) {
-    let (q, d, m) = round_between(x, 15);
+fn encode(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let (q, d, m) = round_between(x, importance, 15);
     write_f16(d, block);
     write_f16(m, &mut block[2..]);
     join_nibbles(&q, &mut block[4..BYTES]);

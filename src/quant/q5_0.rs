@@ -25,8 +25,8 @@ impl Block for Q5_0 {
     const ENCODE: Option<EncodeBlock> = Some(encode);
 }
 
-fn encode(x: &[f32], block: &mut [u8]) {
-    let (q, d) = round_symmetric(x, OFFSET);
+fn encode(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let (q, d) = round_symmetric(x, importance, OFFSET);
     write_f16(d, block);
     take_fifth_bits(&q, &mut block[2..6]);
     join_nibbles(&q, &mut block[6..BYTES]);

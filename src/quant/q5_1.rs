@@ -24,8 +24,8 @@ impl Block for Q5_1 {
     const ENCODE: Option<EncodeBlock> = Some(encode);
 }
 
-fn encode(x: &[f32], block: &mut [u8]) {
-    let (q, d, m) = round_between(x, 31);
+fn encode(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let (q, d, m) = round_between(x, importance, 31);
     write_f16(d, block);
     write_f16(m, &mut block[2..]);
     take_fifth_bits(&q, &mut block[4..8]);

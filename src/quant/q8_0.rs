@@ -24,7 +24,7 @@ impl Block for Q8_0 {
     const ENCODE: Option<EncodeBlock> = Some(encode);
 }
 
-fn encode(x: &[f32], block: &mut [u8]) {
+fn encode(x: &[f32], _: Option<&[f32]>, block: &mut [u8]) {
     let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
     let d = peak / 127.0;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };

@@ -60,7 +60,7 @@ fn round(x: &[f32]) -> ([u8; 256], f32) {
     (std::array::from_fn(|i| ((x[i] * inverse).round() + 1.0) as u8), d)
 }
 
-fn encode_tq1(x: &[f32], block: &mut [u8]) {
+fn encode_tq1(x: &[f32], _: Option<&[f32]>, block: &mut [u8]) {
     let (codes, d) = round(x);
     let mut codes = &codes[..];
     for (at, len, digits) in RUNS {
@@ -77,7 +77,7 @@ fn encode_tq1(x: &[f32], block: &mut [u8]) {
     write_f16(d, &mut block[52..]);
 }
 
-fn encode_tq2(x: &[f32], block: &mut [u8]) {
+fn encode_tq2(x: &[f32], _: Option<&[f32]>, block: &mut [u8]) {
     let (codes, d) = round(x);
     pack::<2, 32>(&codes, &mut block[..64]);
     write_f16(d, &mut block[64..]);

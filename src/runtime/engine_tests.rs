@@ -244,6 +244,15 @@ fn pooled(pooling: Pooling, rows: &[&[f32]], width: usize) -> Vec<f32> {
     }
 }
 
+#[test]
+fn scores_need_a_classifier() {
+    let params = EngineParams { output: Output::Pooled(Pooling::Rank), ..params(1, 64, 64) };
+    let team = Arc::new(Team::new(1).unwrap());
+    let model = model("qwen3-untied", Mask::Causal, Mask::Causal);
+    let error = Engine::new(model, &params, team).unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)) && error.to_string().contains("no classifier"), "{error}");
+}
+
 /// Of some rows, of two sequences at once, one of them without rows.
 #[test]
 fn rows_of_spans_are_pooled() {

@@ -1,12 +1,15 @@
 //! Mixtures of experts, lowered and run, against plain f64 loops: every gating function, activation and way of choosing,
 //! on all levels of instructions, with the same bits for any number of threads and any cutting of a sequence.
 
+use std::path::Path;
+
 use super::lower_tests::{Emit, Reference, Row, attend, difference, head, logits, model_by};
 use crate::error::Result;
+use crate::format::gguf::Gguf;
 use crate::isa::IsaId;
 use crate::model::experts::{Experts, ExpertsConfig, ExpertsProduct, Form, Gating, Inner};
 use crate::model::graph::Activation;
-use crate::model::{Builder, Config, Ends, LoadParams};
+use crate::model::{Builder, Config, Ends, Family, LoadParams};
 
 /// The sum over each row's experts.
 pub(super) fn experts(reference: &Reference<'_>, experts: &Experts) -> Vec<Row> {
@@ -113,7 +116,7 @@ fn mixture(b: &mut Builder<'_>, c: &Config, change: impl Fn(&mut ExpertsConfig, 
         let heads = attend(b, normed, layer)?;
         x = b.add(x, heads)?;
         let normed = b.rms_norm(x, "ffn_norm")?;
-        let (mut config, mut form) = (layer.experts.unwrap(), Form::SWIGLU);
+        let (mut config, mut form) = (layer.experts.unwrap(), Form::SCALED);
         change(&mut config, &mut form);
         let router = b.linear(normed, "ffn_gate_inp", config.count)?;
         let sum = b.experts(normed, router, &config, form)?;
@@ -135,7 +138,7 @@ fn softmax(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
 fn grouped(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     mixture(b, c, |config, form| {
         (config.gating, config.groups, config.scale) = (Gating::Sigmoid, Some((4, 2)), 2.5);
-        *form = Form::gated(Activation::GeluTanh);
+        form.inner = Inner::Activation(Activation::GeluTanh);
     })
 }
 
@@ -190,6 +193,52 @@ fn experts_are_what_they_say_on_every_level() {
                 }
             }
         }
+    }
+}
+
+fn nan(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
+    let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+    for (i, layer) in c.layers.iter().enumerate() {
+        b.enter_layer(Some(i));
+        let normed = b.rms_norm(x, "ffn_norm")?;
+        let router = b.linear(normed, "ffn_gate_inp", 8)?;
+        let router = b.scale(router, f32::NAN)?;
+        let sum = b.experts(normed, router, &layer.experts.unwrap(), Form::SWIGLU)?;
+        x = b.add(x, sum)?;
+    }
+    b.enter_layer(None);
+    let hidden = b.select(x)?;
+    Ok((hidden, Some(head(b, hidden, c)?)))
+}
+
+#[test]
+fn a_router_of_nan_makes_logits_of_nan() {
+    for file in ["experts-f32", "experts-quant"] {
+        let model = model_by(file, nan, &LoadParams::default());
+        for threads in [1, 2] {
+            assert!(logits(&model, &[1, 2, 3, 4, 5, 6, 7], &[7], threads).iter().all(|x| x.is_nan()));
+        }
+    }
+}
+
+#[test]
+fn experts_that_contradict_the_configuration_are_named() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/experts-f32.gguf");
+    let gguf = Gguf::open_path(path).unwrap();
+    let changes: [(fn(&mut ExpertsConfig), &str); 3] = [
+        (|experts| experts.count = 7, "tensor blk.0.ffn_gate_inp.weight has shape [32, 8]"),
+        (
+            |experts| experts.n_ff = 23,
+            "tensor blk.0.ffn_gate_exps.weight has shape [32, 24, 8]; the configuration wants [32, 23, 8]",
+        ),
+        (|experts| experts.n_ff_shared = 5, "tensor blk.0.ffn_gate_shexp.weight has shape [32, 24]"),
+    ];
+    for (change, wanted) in changes {
+        let error = Family::named("llama").read_changed(&gguf, |config| {
+            config.layers.iter_mut().flat_map(|layer| &mut layer.experts).for_each(change);
+        });
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains("llama, layer 0") && error.contains(wanted), "{error}");
     }
 }
 

@@ -3,15 +3,16 @@
 //! lowered in the graph's order. All other nodes are lowered on demand, when a reader needs their value, in the form
 //! that the reader needs.
 
-use super::plan::{Buf, BufSpec, CacheGroup, Plan, Planned};
+mod attention;
+
+use super::plan::{Buf, BufSpec, Plan, Planned};
 use super::steps::Step;
-use super::steps::attend::Attend;
+use super::steps::columns::Columns;
 use super::steps::elementwise::{Elementwise, Function};
 use super::steps::embed::Embed;
 use super::steps::experts_in::{ExpertPart, ExpertsIn};
 use super::steps::experts_out::ExpertsOut;
-use super::steps::gather::Gather;
-use super::steps::heads::{HeadOp, HeadWork, HeadsDone};
+use super::steps::heads::HeadsDone;
 use super::steps::linear::{Linear, Part};
 use super::steps::mlp::Mlp;
 use super::steps::normalize::Normalize;
@@ -22,11 +23,10 @@ use super::steps::select::Select;
 use crate::error::{Error, Result};
 use crate::kernels::qmatmul::Activations;
 use crate::kv::LayerId;
-use crate::memory::reserve::{collected, filled, reserve};
+use crate::memory::reserve::{filled, reserve};
 use crate::model::MatrixId;
 use crate::model::experts::{Experts, ExpertsProduct};
-use crate::model::graph::{Activation, Attention, Graph, Norm, Op, RowSet, Scores, Shape, Value};
-use crate::ops::attention::alibi_slopes;
+use crate::model::graph::{Activation, Graph, Norm, Op, RowSet, Shape, Value};
 use crate::ops::experts::Routes;
 use crate::profile::Zone;
 
@@ -67,15 +67,8 @@ struct Lowering<'g> {
     floats: Vec<Option<Buf>>,
     /// The buffer of each value in quantised form.
     quantized: Vec<Option<Buf>>,
-}
-
-/// The nodes from a value to queries, keys or values: work on heads, and the choice of columns.
-struct Chain {
-    /// The value at the beginning.
-    from: Value,
-    /// Their first column in it.
-    begin: usize,
-    work: HeadWork,
+    /// The layer of the cache that each attention reads.
+    layers: Vec<Option<LayerId>>,
 }
 
 impl<'g> Lowering<'g> {
@@ -103,6 +96,7 @@ impl<'g> Lowering<'g> {
             done: filled(false, n, WHAT)?,
             floats,
             quantized,
+            layers: filled(None, n, WHAT)?,
         })
     }
 
@@ -266,8 +260,14 @@ impl<'g> Lowering<'g> {
             Op::Positions(_) => {
                 return self.unsupported(value, "learned positions that are not added to embeddings");
             }
-            Op::Split(..) | Op::Rope(..) => {
-                return self.unsupported(value, "columns or rotations outside of attention");
+            Op::Split(x, begin) => {
+                let x = self.floats(x)?;
+                let out = self.float_buffer(rows, width)?;
+                self.push_row_wise(value, Columns { x, begin, width, out, rows }, out)?;
+                out
+            }
+            Op::Rope(..) => {
+                return self.unsupported(value, "rotations outside of attention");
             }
             Op::Attention(_) | Op::Add(..) => {
                 return Err(Error::Internal("a node was lowered before what it reads".into()));
@@ -553,134 +553,4 @@ impl<'g> Lowering<'g> {
             _ => None,
         }
     }
-
-    /// Attention, and the products for its queries, keys and values.
-    fn attention(&mut self, value: Value, attention: &Attention) -> Result<()> {
-        let Attention { q, k, v, heads: shape, mask, scores } = *attention;
-        let chains = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
-        let kv_width = shape.n_head_kv * shape.head_dim;
-        let columns = [0, shape.n_head * shape.head_dim, shape.n_head * shape.head_dim + kv_width];
-        if u32::try_from(columns[2]).is_err() {
-            return self.unsupported(value, "so many columns of queries and keys");
-        }
-        let sources = chains.each_ref().map(|chain| (chain.from, chain.begin));
-        let [q, k, v] = chains.map(|chain| chain.work);
-        let layer = self.cache_layer(attention);
-        let heads = HeadsDone { shape, alike: q == k, work: [q, k, v], layer };
-        let qkv = match self.products(&sources, columns, value) {
-            Some(count) => self.qkv_products(value, &sources[..count], columns, heads)?,
-            None => {
-                let from =
-                    [self.floats(sources[0].0)?, self.floats(sources[1].0)?, self.floats(sources[2].0)?];
-                let from = [0, 1, 2].map(|i| (from[i], sources[i].1));
-                let out = self.float_buffer(RowSet::Batch, columns[2] + kv_width)?;
-                self.push(value, Gather { from, out, heads })?;
-                out
-            }
-        };
-        let out = self.float_buffer(RowSet::Batch, columns[1])?;
-        let mask = number_of(&mut self.plan.masks, mask);
-        number_of(&mut self.plan.heads, shape);
-        let Scores { scale, soft_cap, alibi, sinks } = scores;
-        let slopes = alibi.map(|max_bias| collected(alibi_slopes(shape.n_head, max_bias).map(Ok), WHAT));
-        let slopes = slopes.transpose()?;
-        self.push(value, Attend { qkv, out, shape, layer, mask, scale, soft_cap, slopes, sinks })?;
-        self.made(value, out);
-        Ok(())
-    }
-
-    /// The number of products, one or three, if queries, keys and values are the columns of products that nothing else
-    /// reads, in their order.
-    fn products(
-        &self,
-        sources: &[(Value, usize); 3],
-        columns: [usize; 3],
-        attention: Value,
-    ) -> Option<usize> {
-        let own = |&(from, _): &(Value, usize)| {
-            let inside = |&reader: &usize| reader == attention.index() || self.done[reader];
-            let is_product = matches!(self.op(from), Op::Linear(..)) && !self.done[from.index()];
-            is_product && from != self.result && self.readers[from.index()].iter().all(inside)
-        };
-        let begins = sources.map(|(_, begin)| begin);
-        let one = sources.iter().all(|(from, _)| *from == sources[0].0);
-        let (count, wanted) = if one { (1, columns) } else { (3, [0; 3]) };
-        (sources.iter().all(own) && begins == wanted).then_some(count)
-    }
-
-    /// Queries, keys and values from their products, with the work on heads.
-    fn qkv_products(
-        &mut self,
-        value: Value,
-        sources: &[(Value, usize)],
-        columns: [usize; 3],
-        heads: HeadsDone,
-    ) -> Result<Buf> {
-        let inputs = collected(sources.iter().map(|(linear, _)| self.input(*linear)), WHAT)?;
-        let width = columns[2] + heads.shape.n_head_kv * heads.shape.head_dim;
-        let qkv = self.float_buffer(RowSet::Batch, width)?;
-        let products = sources.iter().zip(inputs).zip(columns);
-        let products: Vec<_> = products.map(|((source, x), column)| (source.0, x, column)).collect();
-        self.linear(value, Zone::LinearQkv, &products, qkv, false, Some(heads))?;
-        Ok(qkv)
-    }
-
-    /// Follows queries, keys or values back through work that is done head by head. The nodes on the way count as done.
-    fn chain(&mut self, value: Value, reader: Value) -> Result<Chain> {
-        let (mut at, mut reader) = (value, reader);
-        let (mut work, mut begin) = (HeadWork::new(), 0);
-        loop {
-            let (op, next) = match *self.op(at) {
-                _ if !self.only_for(at, reader) => break,
-                Op::Rope(x, _, rope) => {
-                    let pairing = self.graph.ropes[rope.0 as usize].config.pairing;
-                    (Some(HeadOp::Rope(rope, pairing)), x)
-                }
-                Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps })
-                    if self.graph.weights.vector(gain).k == head_dim
-                        && self.graph.weights.vector(gain).n == 1 =>
-                {
-                    (Some(HeadOp::Norm(gain, eps)), x)
-                }
-                Op::Split(x, column) => {
-                    begin = column;
-                    (None, x)
-                }
-                _ => break,
-            };
-            if let Some(op) = op {
-                reserve(&mut work, 1, WHAT)?;
-                work.push(op);
-            }
-            self.done[at.index()] = true;
-            (reader, at) = (at, next);
-            if matches!(self.op(reader), Op::Split(..)) {
-                break;
-            }
-        }
-        work.reverse();
-        Ok(Chain { from: at, begin, work })
-    }
-
-    /// The next layer in the cache's group for these heads and this window.
-    fn cache_layer(&mut self, attention: &Attention) -> LayerId {
-        let (heads, reach) = (&attention.heads, attention.mask.reach());
-        let wanted = CacheGroup { layers: 0, n_head_kv: heads.n_head_kv, head_dim: heads.head_dim, reach };
-        let groups = &mut self.plan.groups;
-        let group = groups.iter().position(|group| CacheGroup { layers: 0, ..*group } == wanted);
-        let group = group.unwrap_or_else(|| {
-            groups.push(wanted);
-            groups.len() - 1
-        });
-        groups[group].layers += 1;
-        LayerId { group, layer: groups[group].layers - 1 }
-    }
-}
-
-/// The index of an item in a list; a new item is appended.
-fn number_of<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
-    list.iter().position(|known| *known == item).unwrap_or_else(|| {
-        list.push(item);
-        list.len() - 1
-    })
 }

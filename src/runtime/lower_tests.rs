@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::FileSource;
 use crate::kernels::rope::Pairing;
 use crate::kv::CacheType;
-use crate::model::graph::{Activation, Attention, Graph, Norm, Op, Scores, Value};
+use crate::model::graph::{Activation, Attention, Graph, KeyValues, Norm, Op, Scores, Value};
 use crate::model::{Builder, Config, Ends, Family, LoadParams, Mask, MatrixId, Model, VectorId, Weights};
 use crate::ops::attention::HeadShape;
 use crate::threads::Team;
@@ -138,7 +138,8 @@ impl Reference<'_> {
 
     fn attention(&self, attention: &Attention) -> Vec<Row> {
         let HeadShape { n_head, n_head_kv, head_dim } = attention.heads;
-        let (q, k, v) = (self.of(attention.q), self.of(attention.k), self.of(attention.v));
+        let KeyValues::Own(k, v) = attention.kv else { panic!("no shared keys here") };
+        let (q, k, v) = (self.of(attention.q), self.of(k), self.of(v));
         let head = |row: &Row, head: usize| row[head * head_dim..(head + 1) * head_dim].to_vec();
         let one = |position: usize, h: usize| -> Row {
             let (query, shared) = (head(&q[position], h), h / (n_head / n_head_kv));

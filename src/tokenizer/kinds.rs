@@ -2,6 +2,7 @@
 
 use super::bpe::Bpe;
 use super::charsmap::Charsmap;
+use super::json::Json;
 use super::sentencepiece::SentencePiece;
 use super::special::Finder;
 use super::split::Splitter;
@@ -11,7 +12,7 @@ use super::vocab::{Kind, Spelling, Vocabulary, byte_named};
 use super::wordpiece::WordPiece;
 use super::{Scratch, Tokenizer, TokenizerSource, VOCABULARY};
 use crate::error::{Error, Result, quoted};
-use crate::memory::reserve::{collected, copied_text, held, with_room};
+use crate::memory::reserve::{copied_text, held, with_room};
 use crate::memory::spare::Hold;
 use std::collections::HashMap;
 use tokenizers::models::bpe::Vocab;
@@ -27,9 +28,10 @@ const TEXT_COPIES: usize = 4;
 /// How text without special tokens becomes tokens.
 pub(super) enum Algorithm {
     Bpe(Bpe),
-    SentencePiece(SentencePiece),
+    SentencePiece(Box<SentencePiece>),
     Unigram(Unigram),
     WordPiece(WordPiece),
+    Json(Box<Json>),
 }
 
 impl Algorithm {
@@ -46,6 +48,7 @@ impl Algorithm {
             Self::SentencePiece(sentencepiece) => sentencepiece.encode(text, begins, scratch, ids),
             Self::Unigram(unigram) => unigram.encode(text, scratch, ids),
             Self::WordPiece(wordpiece) => wordpiece.encode(text, scratch, ids),
+            Self::Json(json) => json.encode(text, false, false, ids),
         }
     }
 
@@ -56,6 +59,7 @@ impl Algorithm {
             Self::SentencePiece(sentencepiece) => sentencepiece.vocab.get(text).copied(),
             Self::Unigram(unigram) => unigram.trie.id(text),
             Self::WordPiece(wordpiece) => wordpiece.id(text),
+            Self::Json(json) => json.id(text),
         }
     }
 }
@@ -115,55 +119,16 @@ pub(super) fn build(mut source: TokenizerSource) -> Result<Tokenizer> {
     source.unknown = source.unknown.or(there(defaults.unknown));
     source.sep = source.sep.or(there(defaults.sep));
     let vocabulary = Vocabulary::new(&source, spelling)?;
-    let adds_bos = match &splitter {
-        Some(splitter) if splitter.always_adds_bos => source.bos.is_some(),
-        Some(splitter) => source.add_bos.unwrap_or(splitter.adds_bos && source.bos.is_some()),
-        // BERT's texts stand between two tokens, whatever the file says.
-        None if source.model == "bert" => true,
-        None => source.add_bos.unwrap_or(defaults.adds_bos),
-    };
-    let adds_eos = source.add_eos.unwrap_or(defaults.adds_eos);
-    let appended = if source.model == "bert" { source.sep } else { source.eos.filter(|_| adds_eos) };
-    if adds_bos && source.bos.is_none() || (adds_eos || source.model == "bert") && appended.is_none() {
-        return Err(Error::format(
-            "tokenizer.ggml.add_bos_token or add_eos_token asks for a token that the file doesn't name",
-        ));
-    }
+    let (adds_bos, appended) = added(&source, splitter.as_ref(), &defaults)?;
     let adds_space = source.add_space_prefix.unwrap_or(defaults.adds_space);
-    let of_kind = |wanted: &[Kind]| {
-        let ids = (0..vocabulary.len() as u32)
-            .filter(|&id| vocabulary.kind(id).is_some_and(|kind| wanted.contains(&kind)))
-            .filter(|&id| !source.tokens[id as usize].is_empty());
-        collected(ids.map(Ok), VOCABULARY)
-    };
-    let all_special = Finder::new(&source, of_kind(&[Kind::Control, Kind::UserDefined])?)?;
-    let user_defined = Finder::new(&source, of_kind(&[Kind::UserDefined])?)?;
     let removes_space = match source.model.as_str() {
         "bert" => true,
         "llama" | "t5" => adds_space,
         _ => false,
     };
-    let (algorithm, others) = match splitter {
-        Some(splitter) => {
-            let merges = std::mem::take(&mut source.merges);
-            let (ordinary, others) = by_text(source.tokens, |id| vocabulary.kind(id) != Some(Kind::Control))?;
-            (Algorithm::Bpe(Bpe::new(splitter, ordinary, &merges)?), others)
-        }
-        None if source.model == "llama" => sentencepiece(source, &vocabulary, adds_space)?,
-        None => {
-            let (trie, others) = trie(&source, &vocabulary)?;
-            let unknown =
-                source.unknown.ok_or_else(|| Error::format("the vocabulary has no unknown token"))?;
-            let algorithm = if source.model == "bert" {
-                let lowercase = source.lowercase.unwrap_or(true);
-                let strip_accents = source.strip_accents.unwrap_or(lowercase);
-                Algorithm::WordPiece(WordPiece::new(trie, unknown, lowercase, strip_accents)?)
-            } else {
-                Algorithm::Unigram(unigram(source, trie, unknown, adds_space)?)
-            };
-            (algorithm, others)
-        }
-    };
+    let all_special = Finder::new(&source, vocabulary.ids_of(&[Kind::Control, Kind::UserDefined])?)?;
+    let user_defined = Finder::new(&source, vocabulary.ids_of(&[Kind::UserDefined])?)?;
+    let (algorithm, others) = algorithm(source, splitter, &vocabulary, adds_space)?;
     Ok(Tokenizer {
         vocabulary,
         algorithm,
@@ -174,6 +139,56 @@ pub(super) fn build(mut source: TokenizerSource) -> Result<Tokenizer> {
         appended,
         adds_space: removes_space,
     })
+}
+
+/// Whether texts begin with `bos`, and the token that they end with.
+fn added(
+    source: &TokenizerSource,
+    splitter: Option<&Splitter>,
+    defaults: &Defaults,
+) -> Result<(bool, Option<u32>)> {
+    // BERT's texts stand between two tokens, whatever the file says.
+    let is_bert = source.model == "bert";
+    let adds_bos = match splitter {
+        Some(splitter) if splitter.always_adds_bos => source.bos.is_some(),
+        Some(splitter) => source.add_bos.unwrap_or(splitter.adds_bos && source.bos.is_some()),
+        None => is_bert || source.add_bos.unwrap_or(defaults.adds_bos),
+    };
+    let appends = is_bert || source.add_eos.unwrap_or(defaults.adds_eos);
+    let appended = if is_bert { source.sep } else { source.eos }.filter(|_| appends);
+    if adds_bos && source.bos.is_none() || appends && appended.is_none() {
+        return Err(Error::format(
+            "tokenizer.ggml.add_bos_token or add_eos_token asks for a token that the file doesn't name",
+        ));
+    }
+    Ok((adds_bos, appended))
+}
+
+/// The algorithm, and the tokens that it doesn't have, by text.
+fn algorithm(
+    mut source: TokenizerSource,
+    splitter: Option<Splitter>,
+    vocabulary: &Vocabulary,
+    adds_space: bool,
+) -> Result<(Algorithm, HashMap<String, u32>)> {
+    if let Some(splitter) = splitter {
+        let merges = std::mem::take(&mut source.merges);
+        let (ordinary, others) = by_text(source.tokens, |id| vocabulary.kind(id) != Some(Kind::Control))?;
+        return Ok((Algorithm::Bpe(Bpe::new(splitter, ordinary, &merges)?), others));
+    }
+    if source.model == "llama" {
+        return sentencepiece(source, vocabulary, adds_space);
+    }
+    let (trie, others) = trie(&source, vocabulary)?;
+    let unknown = source.unknown.ok_or_else(|| Error::format("the vocabulary has no unknown token"))?;
+    let algorithm = if source.model == "bert" {
+        let lowercase = source.lowercase.unwrap_or(true);
+        let strip_accents = source.strip_accents.unwrap_or(lowercase);
+        Algorithm::WordPiece(WordPiece::new(trie, unknown, lowercase, strip_accents)?)
+    } else {
+        Algorithm::Unigram(unigram(source, trie, unknown, adds_space)?)
+    };
+    Ok((algorithm, others))
 }
 
 /// Holds memory ready for the tables of a vocabulary, which `tokenizers` builds with infallible allocations, and for the
@@ -253,7 +268,8 @@ fn sentencepiece(
     }
     let (vocab, others) = by_text(source.tokens, |id| in_text(vocabulary, id))?;
     let unknown = source.unknown;
-    Ok((Algorithm::SentencePiece(SentencePiece { vocab, scores, bytes, unknown, add_space_prefix }), others))
+    let built = SentencePiece { vocab, scores, bytes, unknown, add_space_prefix };
+    Ok((Algorithm::SentencePiece(Box::new(built)), others))
 }
 
 fn unigram(source: TokenizerSource, trie: Trie, unknown: u32, add_space_prefix: bool) -> Result<Unigram> {

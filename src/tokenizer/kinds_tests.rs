@@ -212,3 +212,22 @@ fn long_texts_take_linear_time() {
         }
     }
 }
+
+#[test]
+fn some_ends_of_other_models_are_none() {
+    let with = |texts: &[&str]| {
+        let mut source = sentencepiece();
+        for (text, kind) in texts.iter().zip([3, 3, 1]) {
+            source.tokens.push((*text).into());
+            source.token_types.push(kind);
+            source.scores.push(0.0);
+        }
+        let tokenizer = Tokenizer::new(source.clone()).unwrap();
+        let ends = (0..).zip(&source.tokens).filter(|&(id, _)| tokenizer.is_end_of_generation(id));
+        ends.map(|(_, text)| text.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(with(&["<|return|>", "<|call|>", "<|end|>"]), ["</s>", "<|return|>", "<|call|>"]);
+    assert_eq!(with(&["<|return|>", "<x1>", "<|end|>"]), ["</s>", "<|return|>", "<|end|>"]);
+    // The default end of the kind, which the file doesn't name.
+    assert_eq!(with(&["<|tool_response>"]), ["</s>", "<|tool_response>"]);
+}

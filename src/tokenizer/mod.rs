@@ -1,7 +1,8 @@
 //! Converts text to tokens and back, with the vocabulary of a model file. The kinds of vocabularies
 //! (`tokenizer.ggml.model`) are `"gpt2"` and `"gemma4"` (BPE by merges, [`bpe`]), `"llama"` (SentencePiece BPE by scores,
 //! [`sentencepiece`]), `"t5"` (Unigram, [`unigram`]) and `"bert"` (WordPiece, [`wordpiece`]). In all of them, special
-//! tokens are cut out of a text first.
+//! tokens are cut out of a text first. A `tokenizer.json` of a Hugging Face folder is applied as it stands
+//! ([`Tokenizer::from_json`]).
 //!
 //! **Special tokens in text.** With `parse_special`, a text such as `<|im_start|>` becomes a control token. Use it for
 //! the output of a chat template, but not for text from strangers: without `parse_special`, no text becomes a control
@@ -16,6 +17,7 @@ mod bytes;
 mod charsmap;
 mod families;
 mod inert;
+mod json;
 mod kinds;
 mod sentencepiece;
 mod source;
@@ -27,10 +29,13 @@ mod vocab;
 mod wordpiece;
 
 #[cfg(test)]
+mod json_tests;
+#[cfg(test)]
 mod kinds_tests;
 #[cfg(test)]
 mod tests;
 
+pub use json::JsonConfig;
 pub use source::TokenizerSource;
 
 use crate::error::{Error, Result};
@@ -105,6 +110,10 @@ impl Tokenizer {
             )));
         }
         let mut run = Run::new(self, text)?;
+        if let Algorithm::Json(json) = &self.algorithm {
+            json.encode(text, parse_special, add_special, &mut run.ids)?;
+            return Ok(run.ids);
+        }
         run.ids.extend(self.added_bos().filter(|_| add_special));
         let finder = if parse_special { &self.all_special } else { &self.user_defined };
         finder.split(text, |piece| run.piece(piece))?;

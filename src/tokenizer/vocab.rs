@@ -6,7 +6,7 @@ use super::VOCABULARY;
 use super::bytes::byte_of;
 use super::sentencepiece::SPACE;
 use super::source::TokenizerSource;
-use crate::memory::reserve::{reserve, with_room};
+use crate::memory::reserve::{collected, reserve, with_room};
 use crate::{Error, Result};
 
 /// The kind of a token.
@@ -140,9 +140,17 @@ impl Vocabulary {
             kinds[id as usize] = Kind::Control;
         }
         let has = |wanted: &str| ends.iter().any(|&id| source.tokens[id as usize] == wanted);
-        // gpt-oss and Solar end a message within an answer with `<|end|>`.
-        if has("<|call|>") && has("<|return|>") || has("<|calls|>") && has("<|flush|>") {
-            ends.retain(|&id| source.tokens[id as usize] != "<|end|>");
+        // gpt-oss and Solar end a message within an answer with `<|end|>`; in Gemma 4, `</s>` is a tag of HTML.
+        let no_end = if has("<|call|>") && has("<|return|>") || has("<|calls|>") && has("<|flush|>") {
+            "<|end|>"
+        } else if has("<|tool_response>") {
+            "</s>"
+        } else {
+            ""
+        };
+        if let Some(at) = ends.iter().position(|&id| source.tokens[id as usize] == no_end) {
+            let id = ends.remove(at) as usize;
+            kinds[id] = kind(source, id);
         }
         reserve(&mut ends, 3, VOCABULARY)?;
         ends.extend([source.eos, source.eot, source.eom].into_iter().flatten());
@@ -163,6 +171,23 @@ impl Vocabulary {
 
     pub(super) fn kind(&self, id: u32) -> Option<Kind> {
         self.kinds.get(id as usize).copied()
+    }
+
+    /// The tokens of some kinds, if they have a text.
+    pub(super) fn ids_of(&self, kinds: &[Kind]) -> Result<Vec<u32>> {
+        let wanted = |&id: &u32| {
+            kinds.contains(&self.kinds[id as usize]) && self.bytes(id).is_some_and(|text| !text.is_empty())
+        };
+        collected((0..self.len() as u32).filter(wanted).map(Ok), VOCABULARY)
+    }
+
+    /// Makes these tokens end a generation too.
+    pub(super) fn add_ends(&mut self, ids: &[u32]) -> Result<()> {
+        reserve(&mut self.ends, ids.len(), VOCABULARY)?;
+        self.ends.extend_from_slice(ids);
+        self.ends.sort_unstable();
+        self.ends.dedup();
+        Ok(())
     }
 
     pub(super) fn is_end(&self, id: u32) -> bool {

@@ -158,6 +158,27 @@ fn widths_and_counts_of_a_billion_are_refused_before_they_take_memory() {
 }
 
 #[test]
+fn memory_that_is_refused_is_an_error_of_its_own() {
+    let refused = |result: Result<String, Error>| match result.unwrap_err() {
+        Error::OutOfMemory { bytes } => assert!(bytes >= 1_000_000, "{bytes}"),
+        other => panic!("{other}"),
+    };
+    let little = |source: &str| Template::new(source, "", "", |bytes| bytes < 1_000_000);
+    assert_eq!(little("{{ 'x' * 9 }}").unwrap().render(&HELLO, true).unwrap(), "xxxxxxxxx");
+    refused(little(&"x".repeat(20_000)).map(|_| String::new()));
+    for source in [
+        "{{ 'x' * 1000000 }}",
+        "{% for i in range(90000) %}{{ 'x' * 100 }}{% endfor %}",
+        "{% set x %}{% for i in range(90000) %}0123456789{% endfor %}{% endset %}",
+        "{{ range(100000)|list|pprint }}",
+    ] {
+        refused(little(source).unwrap().render(&HELLO, true));
+    }
+    let long = "x".repeat(1_000_000);
+    refused(little("{{ 1 }}").unwrap().render(&[Message::new("user", &long)], true));
+}
+
+#[test]
 fn values_that_grow_in_a_loop_are_stopped() {
     let repeated =
         |before: &str, step: &str| format!("{before}{{% for i in range(100000) %}}{step}{{% endfor %}}");
@@ -247,6 +268,8 @@ fn slow_steps_in_a_loop_are_stopped() {
         "s|urlencode",
         "s|urlize",
         "s|striptags",
+        "('&abcdefgh' * 1000000)|striptags",
+        "('a ' * 100000)|urlize(extra_schemes=['ab:'] * 100000)",
         "{s: 1}|xmlattr",
         "s|filesizeformat",
     ] {

@@ -14,12 +14,12 @@ use smallmind::{Error, Result};
 
 /// Most that all tests of this program may hold at once. A load holds the packed weights (some 200 KB), the
 /// tokenizer, and a buffer of up to 1 MB a thread; tests run side by side. One reservation from a lie is more.
-const MOST_HELD: u64 = 128 << 20;
+pub(crate) const MOST_HELD: u64 = 128 << 20;
 
 /// A file taken apart: pairs and tensors that a test changes before it is put together again.
 #[derive(Clone)]
 pub(crate) struct Parts {
-    pairs: Vec<(String, Value)>,
+    pub(crate) pairs: Vec<(String, Value)>,
     pub(crate) tensors: Vec<Tensor>,
 }
 
@@ -37,7 +37,7 @@ impl Parts {
         Self::of("untied-mixed.gguf")
     }
 
-    fn of(golden: &str) -> Self {
+    pub(crate) fn of(golden: &str) -> Self {
         let folder = golden_path("gguf");
         let gguf = Gguf::open_path(folder.join(golden)).unwrap();
         let tensors = gguf.tensors().iter().map(|info| {

@@ -11,6 +11,8 @@ mod gguf_bad;
 #[cfg(feature = "models")]
 mod sampling;
 #[cfg(feature = "models")]
+mod split;
+#[cfg(feature = "models")]
 mod unread;
 
 #[cfg(not(feature = "counting-alloc"))]

@@ -168,12 +168,12 @@ fn a_key_that_changes_results_is_refused_or_told() {
 
 #[test]
 fn what_is_no_whole_model_is_named() {
-    assert_refused("moe", &["llama: a mixture of experts of 4"]);
+    assert!(open("moe").is_ok());
     assert_refused("experts-unstated", &["qwen3: a mixture of experts"]);
-    assert_refused("split-00001-of-00002", &["part 1 of 2 of a split model", "--merge"]);
+    open("split-00001-of-00002").unwrap();
     assert_refused(
         "split-00002-of-00002",
-        &["part 2 of 2 of a split model, which begins with \"split-00001-of-00002.gguf\"", "--merge"],
+        &["part 2 of 2 of a split model, which begins with \"split-00001-of-00002.gguf\""],
     );
     assert_refused(
         "part-00002-of-00003",

@@ -25,6 +25,8 @@ mod families;
 #[cfg(feature = "models")]
 mod families_bad;
 #[cfg(feature = "models")]
+mod folders;
+#[cfg(feature = "models")]
 mod gguf_files;
 #[cfg(feature = "models")]
 mod gpt;
@@ -34,6 +36,8 @@ mod mixed_types;
 mod parity;
 #[cfg(feature = "models")]
 mod plans;
+#[cfg(feature = "models")]
+mod quantize;
 #[cfg(feature = "models")]
 mod tiny_models;
 #[cfg(feature = "models")]

@@ -40,7 +40,19 @@ fn texts_and_numbers_reach_their_options() {
 
 #[test]
 fn help_has_groups_defaults_and_examples() {
-    let commands = ["generate", "chat", "info", "kernels", "bench", "create", "profile", "baseline"];
+    let commands = [
+        "generate",
+        "chat",
+        "info",
+        "kernels",
+        "bench",
+        "create",
+        "convert",
+        "quantize",
+        "perplexity",
+        "profile",
+        "baseline",
+    ];
     for command in commands {
         let help = succeeds(&mut smallmind(&[command, "--help"]));
         assert!(

@@ -7,6 +7,7 @@ mod chat;
 mod cli;
 mod docs;
 mod lines;
+mod models;
 mod profile_cli;
 mod profile_compare;
 mod support;

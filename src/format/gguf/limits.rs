@@ -24,6 +24,9 @@ pub const MAX_KV_PAIRS: u64 = 1 << 14;
 /// Tensors in a file: the largest mixtures of experts, with a tensor for each expert, stay below 100,000.
 pub const MAX_TENSORS: u64 = 1 << 20;
 
+/// Files that a model is split into: the largest models have some hundred.
+pub const MAX_PARTS: u64 = 1024;
+
 /// Dimensions of a tensor, from the specification.
 pub const MAX_DIMS: u32 = 4;
 

@@ -152,6 +152,22 @@ impl Array {
         self.len() == 0
     }
 
+    /// The first element, if it is a whole number that isn't negative.
+    #[cfg(feature = "models")]
+    pub(crate) fn first_integer(&self) -> Option<u64> {
+        match self {
+            Array::U8(a) => a.first().map(|&x| x.into()),
+            Array::U16(a) => a.first().map(|&x| x.into()),
+            Array::U32(a) => a.first().map(|&x| x.into()),
+            Array::U64(a) => a.first().copied(),
+            Array::I8(a) => u64::try_from(*a.first()?).ok(),
+            Array::I16(a) => u64::try_from(*a.first()?).ok(),
+            Array::I32(a) => u64::try_from(*a.first()?).ok(),
+            Array::I64(a) => u64::try_from(*a.first()?).ok(),
+            _ => None,
+        }
+    }
+
     /// The element type's name.
     pub fn element_type(&self) -> &'static str {
         match self {

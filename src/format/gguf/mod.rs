@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{ByteSource, FileSource};
 use crate::error::{Error, Result, at, quoted};
-use crate::memory::reserve::{reserve, with_room};
+use crate::memory::reserve::{copied, reserve, with_room};
 use crate::quant::DType;
 use crate::text::escaped;
 
@@ -24,6 +24,7 @@ mod layout;
 pub mod limits;
 mod metadata;
 mod read;
+mod split;
 mod types;
 mod write;
 
@@ -47,7 +48,7 @@ pub struct TensorInfo {
     pub dims: [u64; 4],
     /// Element type, which may be one that can't be loaded.
     pub ty: TensorType,
-    /// Offset of the data from the beginning of the file.
+    /// Offset of the data from the beginning of the source, which is of all parts if the file is split.
     pub offset: u64,
     /// Bytes of data. For a type of unknown size: the room up to the next tensor or the end of the file.
     pub bytes: u64,
@@ -95,10 +96,11 @@ pub struct Gguf {
     by_name: Vec<u32>,
     alignment: u64,
     data_offset: u64,
+    parts: usize,
 }
 
 impl Gguf {
-    /// Reads and checks the header.
+    /// Reads and checks the header. The first part of a split model opens the others too, as siblings of the source.
     ///
     /// # Errors
     /// [`Error::Format`] naming file and place where the contents contradict themselves, the file or the
@@ -106,7 +108,21 @@ impl Gguf {
     /// archive, another format of models, a page of the web), which it names; [`Error::Io`] and
     /// [`Error::OutOfMemory`].
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
-        Self::read(&source).map_err(at(|| escaped(source.name()).to_string()))
+        let first = Self::read_part(&source)?;
+        let Some(count) = split::parts_to_join(&first)? else { return Ok(first) };
+        let others = split::siblings(&first, count)?;
+        split::join(first, others)
+    }
+
+    /// [`Gguf::open`] for a split model whose parts are at hand, in their order.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`]; [`Error::Format`] for sources that aren't the parts of one model.
+    pub fn open_parts(sources: &[Arc<dyn ByteSource>]) -> Result<Self> {
+        let Some((first, others)) = sources.split_first() else {
+            return Err(Error::invalid("no parts of a file"));
+        };
+        split::join(Self::read_part(first)?, copied(others, "a list of files")?)
     }
 
     /// [`Gguf::open`] on a [`FileSource`].
@@ -115,6 +131,11 @@ impl Gguf {
     /// As [`FileSource::open`] and [`Gguf::open`].
     pub fn open_path(path: impl AsRef<Path>) -> Result<Self> {
         Self::open(Arc::new(FileSource::open(path)?))
+    }
+
+    /// One file, with the place in its errors.
+    fn read_part(source: &Arc<dyn ByteSource>) -> Result<Self> {
+        Self::read(source).map_err(at(|| escaped(source.name()).to_string()))
     }
 
     fn read(source: &Arc<dyn ByteSource>) -> Result<Self> {
@@ -132,7 +153,8 @@ impl Gguf {
         layout::place(&mut tensors, &section)?;
         let by_name = index_names(&tensors)?;
         let version = preamble.version;
-        Ok(Self { source: source.clone(), version, metadata, tensors, by_name, alignment, data_offset })
+        let (source, parts) = (source.clone(), 1);
+        Ok(Self { source, version, metadata, tensors, by_name, alignment, data_offset, parts })
     }
 
     /// Version of the format: 2 or 3.
@@ -176,7 +198,12 @@ impl Gguf {
         self.data_offset
     }
 
-    /// The source of the file's bytes.
+    /// Number of files that the model stands in: 1 if it isn't split.
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// The source of the file's bytes; of all parts one after the other, if the file is split.
     pub fn source(&self) -> &Arc<dyn ByteSource> {
         &self.source
     }

@@ -2,7 +2,7 @@
 //! alignment. The caller writes the tensors' data at [`Header::offsets`].
 
 use super::limits::{DEFAULT_ALIGNMENT, MAX_DIMS, MAX_NAME_BYTES};
-use super::metadata::{Metadata, Value};
+use super::metadata::{Array, Metadata, Value};
 use super::read::tag;
 use super::types::TensorType;
 use crate::error::{Error, Result, quoted};
@@ -40,17 +40,27 @@ impl Header {
     /// Writes the header of a file with these pairs and tensors.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a tensor that no file can hold; [`Error::Unsupported`] for an array among the
-    /// metadata; [`Error::OutOfMemory`].
+    /// [`Error::InvalidArgument`] for a tensor that no file can hold; [`Error::OutOfMemory`].
     pub fn new(metadata: &Metadata, tensors: &[TensorEntry]) -> Result<Header> {
+        Self::of(metadata.iter(), tensors)
+    }
+
+    /// [`Header::new`] with pairs from anywhere, whose keys the caller has made sure are unique.
+    ///
+    /// # Errors
+    /// As [`Header::new`].
+    pub fn of<'a>(
+        pairs: impl ExactSizeIterator<Item = (&'a str, &'a Value)>,
+        tensors: &[TensorEntry],
+    ) -> Result<Header> {
         let mut bytes = Vec::new();
         put(&mut bytes, b"GGUF")?;
         put(&mut bytes, &3u32.to_le_bytes())?;
         put(&mut bytes, &(tensors.len() as u64).to_le_bytes())?;
-        put(&mut bytes, &(metadata.len() as u64).to_le_bytes())?;
-        for (key, value) in metadata.iter() {
+        put(&mut bytes, &(pairs.len() as u64).to_le_bytes())?;
+        for (key, value) in pairs {
             put_string(&mut bytes, key.as_bytes())?;
-            put_value(&mut bytes, key, value)?;
+            put_value(&mut bytes, value)?;
         }
         let mut offsets: Vec<u64> = with_room(tensors.len(), WHAT)?;
         let mut sizes = with_room(tensors.len(), WHAT)?;
@@ -109,7 +119,7 @@ fn put_string(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     put(out, bytes)
 }
 
-fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<()> {
+fn put_value(out: &mut Vec<u8>, value: &Value) -> Result<()> {
     let mut put_number = |tag: u32, bytes: &[u8]| {
         put(out, &tag.to_le_bytes())?;
         put(out, bytes)
@@ -134,8 +144,55 @@ fn put_value(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<()> {
             put(out, &tag::STRING.to_le_bytes())?;
             put_string(out, bytes)
         }
-        Value::Array(_) => Err(Error::Unsupported(format!("writing the array {}", quoted(key)))),
+        Value::Array(array) => {
+            put(out, &tag::ARRAY.to_le_bytes())?;
+            put_array(out, array)
+        }
     }
+}
+
+/// Element type, length and elements of an array.
+fn put_array(out: &mut Vec<u8>, array: &Array) -> Result<()> {
+    match array {
+        Array::U8(a) => put_numbers(out, tag::U8, a, u8::to_le_bytes),
+        Array::I8(a) => put_numbers(out, tag::I8, a, i8::to_le_bytes),
+        Array::U16(a) => put_numbers(out, tag::U16, a, u16::to_le_bytes),
+        Array::I16(a) => put_numbers(out, tag::I16, a, i16::to_le_bytes),
+        Array::U32(a) => put_numbers(out, tag::U32, a, u32::to_le_bytes),
+        Array::I32(a) => put_numbers(out, tag::I32, a, i32::to_le_bytes),
+        Array::U64(a) => put_numbers(out, tag::U64, a, u64::to_le_bytes),
+        Array::I64(a) => put_numbers(out, tag::I64, a, i64::to_le_bytes),
+        Array::F32(a) => put_numbers(out, tag::F32, a, f32::to_le_bytes),
+        Array::F64(a) => put_numbers(out, tag::F64, a, f64::to_le_bytes),
+        Array::Bool(a) => put_numbers(out, tag::BOOL, a, |x| [u8::from(x)]),
+        Array::Str(a) => {
+            put_array_head(out, tag::STRING, a.len())?;
+            a.iter().try_for_each(|text| put_string(out, text.as_bytes()))
+        }
+        Array::Bytes(a) => {
+            put_array_head(out, tag::STRING, a.len())?;
+            a.iter().try_for_each(|bytes| put_string(out, bytes))
+        }
+        Array::Array(a) => {
+            put_array_head(out, tag::ARRAY, a.len())?;
+            a.iter().try_for_each(|inner| put_array(out, inner))
+        }
+    }
+}
+
+fn put_array_head(out: &mut Vec<u8>, tag: u32, len: usize) -> Result<()> {
+    put(out, &tag.to_le_bytes())?;
+    put(out, &(len as u64).to_le_bytes())
+}
+
+fn put_numbers<T: Copy, const N: usize>(
+    out: &mut Vec<u8>,
+    tag: u32,
+    numbers: &[T],
+    to_le: impl Fn(T) -> [u8; N],
+) -> Result<()> {
+    put_array_head(out, tag, numbers.len())?;
+    numbers.iter().try_for_each(|&number| put(out, &to_le(number)))
 }
 
 #[cfg(test)]
@@ -144,10 +201,31 @@ mod tests {
 
     use super::*;
     use crate::format::BytesSource;
-    use crate::format::gguf::{Array, Gguf};
+    use crate::format::gguf::{Gguf, Strings};
 
     fn spec(name: &str, dims: &[u64], ty: u32) -> TensorEntry {
         TensorEntry { name: name.to_owned(), dims: dims.to_vec(), ty: TensorType(ty) }
+    }
+
+    fn every_array() -> Vec<Array> {
+        let mut strings = Strings::default();
+        ["", "naïve", "b"].iter().for_each(|text| strings.push(text).unwrap());
+        vec![
+            Array::U8(vec![0, 255]),
+            Array::I8(vec![-128, 127]),
+            Array::U16(vec![65535]),
+            Array::I16(vec![-1, 2]),
+            Array::U32(vec![u32::MAX]),
+            Array::I32(vec![i32::MIN, 3]),
+            Array::U64(vec![u64::MAX]),
+            Array::I64(vec![]),
+            Array::F32(vec![0.1, -0.0]),
+            Array::F64(vec![1e300]),
+            Array::Bool(vec![true, false]),
+            Array::Str(strings),
+            Array::Bytes(vec![b"\xff".to_vec(), b"a".to_vec()]),
+            Array::Array(vec![Array::U8(vec![1]), Array::Array(vec![Array::F32(vec![2.0])])]),
+        ]
     }
 
     #[test]
@@ -170,6 +248,9 @@ mod tests {
             ("bytes", Value::Bytes(b"na\xefve".to_vec())),
         ] {
             metadata.insert(key.into(), value).unwrap();
+        }
+        for (i, array) in every_array().into_iter().enumerate() {
+            metadata.insert(format!("array {i}"), Value::Array(array)).unwrap();
         }
         // f32, Q4_0 (18 bytes a block of 32), a single number, f32 with four dimensions.
         let tensors =
@@ -199,8 +280,5 @@ mod tests {
         assert!(refused(spec("a", &[1], 999)).contains("unknown size"));
         assert!(refused(spec("a", &[1 << 40, 1 << 40], 0)).contains("too large"));
         assert!(refused(spec("a", &[1 << 61], 0)).contains("too large"));
-        let mut metadata = Metadata::new();
-        metadata.insert("list".into(), Value::Array(Array::U8(vec![1]))).unwrap();
-        assert!(Header::new(&metadata, &[]).unwrap_err().to_string().contains("list"));
     }
 }

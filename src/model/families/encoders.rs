@@ -7,7 +7,7 @@ use crate::error::{Error, Result, quoted};
 use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
 use crate::model::config::{Config, LAYER_EPS, LayerConfig, MAX_LAYERS, Mask};
-use crate::model::experts::Form;
+use crate::model::experts::{Form, Setting};
 use crate::model::graph::{Activation, Value};
 use crate::model::keys::Keys;
 use crate::model::pooling::Pooling;
@@ -232,9 +232,8 @@ fn modern_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
 
 /// Experts in each layer whose number leaves 1 when divided by the file's period.
 fn mixture_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
-    let mut config = rotary_config(keys, n_vocab)?;
+    let mut config = rotary_config(keys, n_vocab)?.with_experts(keys, &[Setting::ScaleStated])?;
     let period = keys.count_below("moe_every_n_layers", MAX_LAYERS)?;
-    config.read_experts(keys, 0, |experts, _| experts.read_scale(keys))?;
     for (i, layer) in config.layers.iter_mut().enumerate() {
         if period == 0 || i % period != 1 {
             layer.experts = None;

@@ -17,7 +17,7 @@ pub const FAMILIES: &[Family] = &[
         name: "glm4",
         // Files of models that also see pictures have other pairs.
         config: |keys, n_vocab| {
-            let sections = keys.numbers("rope.dimension_sections")?;
+            let sections = keys.list("rope.dimension_sections")?;
             let pictures = sections.iter().take(2).filter(|&&section| section > 0).count() == 2;
             let pairing = if pictures { Pairing::Halves } else { Pairing::Adjacent };
             Config::read_rotary(keys, n_vocab, pairing)

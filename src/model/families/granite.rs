@@ -6,6 +6,7 @@ use super::parts::Decoder;
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::config::Config;
+use crate::model::experts::Setting;
 use crate::model::keys::Keys;
 
 fn config(keys: &Keys<'_>, n_vocab: usize, [embedding, residual, logits]: [f32; 3]) -> Result<Config> {
@@ -19,12 +20,21 @@ fn config(keys: &Keys<'_>, n_vocab: usize, [embedding, residual, logits]: [f32; 
     Ok(config)
 }
 
-pub const FAMILIES: &[Family] = &[
+/// Granite, whose layers may have experts.
+const fn granite(name: &'static str) -> Family {
     Family {
-        name: "granite",
-        config: |keys, n_vocab| config(keys, n_vocab, [1.0; 3]),
+        name,
+        config: |keys, n_vocab| {
+            let config = config(keys, n_vocab, [1.0; 3])?;
+            config.with_experts(keys, &[Setting::Normed, Setting::SharedWidth])
+        },
         emit: |b, c| Decoder::LLAMA.emit(b, c),
-    },
+    }
+}
+
+pub const FAMILIES: &[Family] = &[
+    granite("granite"),
+    granite("granitemoe"),
     // Granite with windows and sinks of attention.
     Family {
         name: "granite_swa",
@@ -47,7 +57,8 @@ pub const FAMILIES: &[Family] = &[
             let plain = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
             // Older files state no factors.
             let residual = 1.4 / (plain.n_layer() as f32).sqrt();
-            config(keys, n_vocab, [12.0, residual, 256.0 / plain.n_embd as f32])
+            let config = config(keys, n_vocab, [12.0, residual, 256.0 / plain.n_embd as f32])?;
+            config.with_experts(keys, &[Setting::Normed])
         },
         emit: |b, c| Decoder::LLAMA.emit(b, c),
     },

@@ -7,6 +7,7 @@ use super::parts::{self, Decoder};
 use crate::error::{Error, Result};
 use crate::kernels::rope::Pairing;
 use crate::model::config::{Config, RMS_EPS};
+use crate::model::experts::{Form, Setting};
 use crate::model::graph::Activation;
 use crate::model::keys::Keys;
 
@@ -26,8 +27,12 @@ const fn scaled(name: &'static str) -> Family {
 }
 
 pub const FAMILIES: &[Family] = &[
-    // Mixtral: the experts of a layer are as wide as its MLP would be.
-    Family { config: mixtral_config, ..scaled("llama") },
+    // With experts, Mixtral.
+    Family {
+        config: |keys, n_vocab| config(keys, n_vocab)?.with_experts(keys, &[Setting::Normed]),
+        emit: |b, c| Decoder { scaled_mlp: true, experts: Form::SCALED, ..Decoder::LLAMA }.emit(b, c),
+        ..like("llama")
+    },
     like("internlm2"),
     like("xverse"),
     like("deci"),
@@ -35,7 +40,8 @@ pub const FAMILIES: &[Family] = &[
     Family { config: baichuan_config, ..like("baichuan") },
     Family {
         config: |keys, n_vocab| {
-            let mut config = Config::read(keys, n_vocab, RMS_EPS)?;
+            let config = Config::read(keys, n_vocab, RMS_EPS)?;
+            let mut config = config.with_experts(keys, &[Setting::Normed])?;
             config.scales.alibi = Some(8.0);
             Ok(config)
         },
@@ -93,15 +99,6 @@ fn baichuan_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
         config.layers.iter_mut().for_each(|layer| layer.rope = None);
     }
     config.scales.alibi = (config.n_layer() == 40).then_some(8.0);
-    Ok(config)
-}
-
-fn mixtral_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
-    let mut config = config(keys, n_vocab)?;
-    config.read_experts(keys, 0, |experts, _| {
-        experts.norm = true;
-        Ok(())
-    })?;
     Ok(config)
 }
 

@@ -5,15 +5,18 @@ mod cohere;
 mod encoders;
 mod gated;
 mod gemma;
+mod gemma4;
 mod glm;
 mod gpt;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtures;
 mod olmo;
 mod parts;
 mod phi;
 mod qwen;
+mod routers;
 
 use super::builder::{Builder, Ends};
 use super::config::Config;
@@ -39,6 +42,7 @@ const KIN: &[&[Family]] = &[
     llama::FAMILIES,
     qwen::FAMILIES,
     gemma::FAMILIES,
+    gemma4::FAMILIES,
     gpt::FAMILIES,
     phi::FAMILIES,
     olmo::FAMILIES,
@@ -48,6 +52,8 @@ const KIN: &[&[Family]] = &[
     glm::FAMILIES,
     gated::FAMILIES,
     encoders::FAMILIES,
+    mixtures::FAMILIES,
+    routers::FAMILIES,
 ];
 
 /// Every family.

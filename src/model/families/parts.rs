@@ -307,11 +307,11 @@ impl Decoder {
 /// The experts that all rows go through, as one SwiGLU MLP.
 pub fn shared_experts(b: &mut Builder<'_>, x: Value, n_ff: usize) -> Result<Value> {
     let width = b.width(x);
-    let gate = b.linear(x, "ffn_gate_shexp", n_ff)?;
-    let up = b.linear(x, "ffn_up_shexp", n_ff)?;
+    let gate = b.linear_unscaled(x, "ffn_gate_shexp", n_ff)?;
+    let up = b.linear_unscaled(x, "ffn_up_shexp", n_ff)?;
     let gate = b.activate(gate, Activation::Silu)?;
     let inner = b.gate(gate, up)?;
-    b.linear(inner, "ffn_down_shexp", width)
+    b.linear_unscaled(inner, "ffn_down_shexp", width)
 }
 
 /// A factor on rows; none for 1.

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
 use crate::model::config::Config;
+use crate::model::experts::{Form, Setting};
 use crate::model::keys::Keys;
 use crate::model::pooling::Pooling;
 
@@ -67,6 +68,25 @@ const fn hunyuan(name: &'static str) -> Family {
     }
 }
 
+/// A family with normalised heads and experts.
+const fn mixture(name: &'static str, scaled: bool) -> Family {
+    let emit: fn(&mut Builder<'_>, &Config) -> Result<Ends> = if scaled {
+        |b, c| {
+            let experts = Form::SCALED;
+            Decoder { heads: parts::normed_rotated, experts, ..Decoder::LLAMA }.emit(b, c)
+        }
+    } else {
+        normed("").emit
+    };
+    Family {
+        config: |keys, n_vocab| {
+            (like("").config)(keys, n_vocab)?.with_experts(keys, &[Setting::Width, Setting::Normed])
+        },
+        emit,
+        ..like(name)
+    }
+}
+
 pub const FAMILIES: &[Family] = &[
     like("qwen2"),
     Family { emit: unbiased, ..like("qwen2vl") },
@@ -82,6 +102,21 @@ pub const FAMILIES: &[Family] = &[
     Family {
         emit: |b, c| Decoder { mlp_norm: "post_attention_norm", ..Decoder::LLAMA }.emit(b, c),
         ..like("seed_oss")
+    },
+    mixture("qwen3moe", true),
+    mixture("qwen3vlmoe", false),
+    // A shared expert has a router of its own.
+    Family {
+        config: |keys, n_vocab| {
+            let settings = [Setting::Width, Setting::SharedWidthOrMlp];
+            (like("").config)(keys, n_vocab)?.with_experts(keys, &settings)
+        },
+        ..like("qwen2moe")
+    },
+    // A diffusion model: tokens see those behind them.
+    Family {
+        config: |keys, n_vocab| (mixture("", false).config)(keys, n_vocab)?.seeing_all(keys),
+        ..mixture("rnd1", false)
     },
     Family {
         config: qwen3_config,

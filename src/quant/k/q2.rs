@@ -31,8 +31,8 @@ impl Q2K {
     }
 }
 
-fn encode(x: &[f32], block: &mut [u8]) {
-    let rounded = round_ranged::<16>(x, 3.0, 15.0);
+fn encode(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let rounded = round_ranged::<16>(x, importance, 3.0, 15.0);
     for (byte, (scale, minimum)) in block.iter_mut().zip(rounded.scales.iter().zip(rounded.minimums)) {
         *byte = scale | minimum << 4;
     }

@@ -36,8 +36,8 @@ impl Q3K {
     }
 }
 
-fn encode(x: &[f32], block: &mut [u8]) {
-    let rounded = round_scaled::<16>(x, 4, f32::from(ZERO_SCALE));
+fn encode(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let rounded = round_scaled::<16>(x, importance, 4, f32::from(ZERO_SCALE));
     pack::<1, 32>(&above(&rounded.codes, 2), &mut block[..32]);
     pack::<2, 32>(&rounded.codes, &mut block[32..96]);
     let scales = rounded.scales.map(|scale| (scale + ZERO_SCALE as i8) as u8);

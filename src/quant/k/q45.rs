@@ -86,14 +86,14 @@ fn put_head(rounded: &Ranged<SUBS>, block: &mut [u8]) {
     join_scales(rounded.scales, rounded.minimums, &mut block[4..16]);
 }
 
-fn encode_q4(x: &[f32], block: &mut [u8]) {
-    let rounded = round_ranged(x, 15.0, 63.0);
+fn encode_q4(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let rounded = round_ranged(x, importance, 15.0, 63.0);
     put_head(&rounded, block);
     pack::<4, 32>(&rounded.codes, &mut block[16..144]);
 }
 
-fn encode_q5(x: &[f32], block: &mut [u8]) {
-    let rounded = round_ranged(x, 31.0, 63.0);
+fn encode_q5(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let rounded = round_ranged(x, importance, 31.0, 63.0);
     put_head(&rounded, block);
     pack::<1, 32>(&above(&rounded.codes, 4), &mut block[16..48]);
     pack::<4, 32>(&rounded.codes, &mut block[48..176]);

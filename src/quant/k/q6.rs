@@ -32,8 +32,8 @@ impl Q6K {
     }
 }
 
-fn encode(x: &[f32], block: &mut [u8]) {
-    let rounded = round_scaled::<16>(x, 32, 128.0);
+fn encode(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+    let rounded = round_scaled::<16>(x, importance, 32, 128.0);
     pack::<4, 64>(&rounded.codes, &mut block[..128]);
     pack::<2, 32>(&above(&rounded.codes, 4), &mut block[128..192]);
     for (byte, scale) in block[192..208].iter_mut().zip(rounded.scales) {

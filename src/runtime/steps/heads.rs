@@ -35,8 +35,10 @@ pub struct HeadsDone {
     pub work: [HeadWork; 3],
     /// Whether queries and keys have the same work, so that it is done for both at once.
     pub alike: bool,
-    /// The layer of the cache in which keys and values are stored.
+    /// The layer of the cache that attention reads.
     pub layer: LayerId,
+    /// Whether keys and values are stored in it; otherwise the rows have queries only.
+    pub stores: bool,
 }
 
 /// Clocks of the three kinds of work.
@@ -175,9 +177,12 @@ impl HeadsDone {
             HeadOp::Rope(rope, _) => format!("rope {}", rope.0),
         };
         let [q, k, v] = &self.work;
+        let q: Vec<_> = q.iter().map(op).collect();
+        if !self.stores {
+            return format!("q: {}", q.join(", "));
+        }
         let stored =
             |work: &HeadWork| work.iter().map(op).chain(["store".into()]).collect::<Vec<_>>().join(", ");
-        let q: Vec<_> = q.iter().map(op).collect();
         let q = if q.is_empty() { String::new() } else { format!("q: {}\n", q.join(", ")) };
         format!("{q}k: {}\nv: {}", stored(k), stored(v))
     }

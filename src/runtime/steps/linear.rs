@@ -105,7 +105,7 @@ impl Linear {
 impl Step for Linear {
     fn facts(&self) -> Facts {
         let reads = self.parts().iter().map(|part| part.x).collect();
-        let cache = self.heads.as_ref().map(|heads| (heads.layer, true));
+        let cache = self.heads.as_ref().filter(|heads| heads.stores).map(|heads| (heads.layer, true));
         Facts { reads, cache, ..Facts::dynamic(self.zone, self.rows, self.out) }
     }
 

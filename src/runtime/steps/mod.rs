@@ -3,6 +3,7 @@
 //! family.
 
 pub(super) mod attend;
+pub(super) mod columns;
 pub(super) mod elementwise;
 pub(super) mod embed;
 pub(super) mod experts_in;

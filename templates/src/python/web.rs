@@ -1,6 +1,7 @@
 //! jinja2's filters for pages: `escape`, `striptags`, `urlencode`, `urlize` and `xmlattr`.
 
 use super::args::Args;
+use super::budget::Budget;
 use super::text::{Shown, Text, repr};
 use super::values::{self, type_name};
 use super::{strings, wrong};
@@ -8,17 +9,24 @@ use crate::rewrite::is_space;
 use minijinja::{Error, Value};
 
 /// The names of the characters from U+00A0 to U+00FF.
-const LATIN: &str = "\
-    nbsp iexcl cent pound curren yen brvbar sect uml copy ordf laquo not shy reg macr deg plusmn sup2 sup3 acute \
-    micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 iquest Agrave Aacute Acirc Atilde Auml Aring \
-    AElig Ccedil Egrave Eacute Ecirc Euml Igrave Iacute Icirc Iuml ETH Ntilde Ograve Oacute Ocirc Otilde Ouml \
-    times Oslash Ugrave Uacute Ucirc Uuml Yacute THORN szlig agrave aacute acirc atilde auml aring aelig ccedil \
-    egrave eacute ecirc euml igrave iacute icirc iuml eth ntilde ograve oacute ocirc otilde ouml divide oslash \
-    ugrave uacute ucirc uuml yacute thorn yuml";
+const LATIN: [&str; 96] = [
+    "nbsp", "iexcl", "cent", "pound", "curren", "yen", "brvbar", "sect", "uml", "copy", "ordf", "laquo",
+    "not", "shy", "reg", "macr", "deg", "plusmn", "sup2", "sup3", "acute", "micro", "para", "middot",
+    "cedil", "sup1", "ordm", "raquo", "frac14", "frac12", "frac34", "iquest", "Agrave", "Aacute", "Acirc",
+    "Atilde", "Auml", "Aring", "AElig", "Ccedil", "Egrave", "Eacute", "Ecirc", "Euml", "Igrave", "Iacute",
+    "Icirc", "Iuml", "ETH", "Ntilde", "Ograve", "Oacute", "Ocirc", "Otilde", "Ouml", "times", "Oslash",
+    "Ugrave", "Uacute", "Ucirc", "Uuml", "Yacute", "THORN", "szlig", "agrave", "aacute", "acirc", "atilde",
+    "auml", "aring", "aelig", "ccedil", "egrave", "eacute", "ecirc", "euml", "igrave", "iacute", "icirc",
+    "iuml", "eth", "ntilde", "ograve", "oacute", "ocirc", "otilde", "ouml", "divide", "oslash", "ugrave",
+    "uacute", "ucirc", "uuml", "yacute", "thorn", "yuml",
+];
 /// The characters for which references by the numbers 128 to 159 stand.
 const WINDOWS: &str = "€\u{81}‚ƒ„…†‡ˆ‰Š‹Œ\u{8d}Ž\u{8f}\u{90}‘’“”•–—˜™š›œ\u{9d}žŸ";
-/// Longest name of a character, as in Python.
+/// Longest of these names, and longest name of any character, as in Python.
+const MAX_LATIN: usize = 6;
 const MAX_REFERENCE: usize = 32;
+/// Bytes that are looked at to find the character for a reference by name.
+const REFERENCE_WORK: u64 = 1024;
 
 fn is_word(c: char) -> bool {
     c == '_' || c.is_alphanumeric()
@@ -51,6 +59,7 @@ pub(super) fn escape(value: Value, args: &mut Args<'_>) -> Result<Value, Error> 
 pub(super) fn striptags(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
     let text = args.shown(&value)?;
     args.budget.make(text.len().saturating_mul(4))?;
+    args.budget.work(REFERENCE_WORK.saturating_mul(text.matches('&').count() as u64))?;
     let text = without_tags(&without_comments(&text));
     let words: Vec<&str> = text.split(is_space).filter(|word| !word.is_empty()).collect();
     Ok(Value::from(unescaped(&words.join(" "))))
@@ -147,7 +156,7 @@ fn by_name(text: &str) -> Option<(Option<char>, usize)> {
         return Some((Some('\''), 5));
     }
     let end = text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len());
-    let longest = end.min(MAX_REFERENCE);
+    let longest = end.min(MAX_LATIN);
     let (char, length) = (2..=longest).rev().find_map(|length| Some((named(&text[..length])?, length)))?;
     if length < end && text[end..].starts_with(';') && end < MAX_REFERENCE {
         // A longer name with a semicolon, as `notin;`, isn't known here.
@@ -164,11 +173,10 @@ fn named(name: &str) -> Option<char> {
         "quot" | "QUOT" => Some('"'),
         "COPY" => Some('©'),
         "REG" => Some('®'),
-        name => LATIN
-            .split_ascii_whitespace()
-            .zip('\u{a0}'..='\u{ff}')
-            .find(|(known, _)| *known == name)
-            .map(|(_, c)| c),
+        name => {
+            let at = LATIN.iter().position(|known| *known == name)?;
+            char::from_u32(0xa0 + at as u32)
+        }
     }
 }
 
@@ -243,6 +251,7 @@ struct Links<'a> {
     /// `rel` and `target`.
     attributes: String,
     schemes: Vec<Shown<'a>>,
+    budget: &'a Budget,
 }
 
 pub(super) fn urlize(value: Value, args: &mut Args<'_>) -> Result<Value, Error> {
@@ -269,7 +278,7 @@ pub(super) fn urlize(value: Value, args: &mut Args<'_>) -> Result<Value, Error> 
         attributes.push_str(&format!(" target=\"{}\"", plain(target, args)?));
     }
     let schemes = schemes.iter().map(|scheme| args.shown(scheme)).collect::<Result<_, _>>()?;
-    let links = Links { limit, attributes, schemes };
+    let links = Links { limit, attributes, schemes, budget: &args.budget };
     let text = plain(&args.shown(&value)?, args)?;
     let mut out = Text::new(&args.budget);
     let mut rest = &*text;
@@ -302,6 +311,7 @@ impl Links<'_> {
         {
             self.link(&["mailto:", address], "", address, out)?;
         } else {
+            self.budget.work(self.schemes.len() as u64)?;
             let schemes = self.schemes.iter();
             // As jinja2, which looks for the next scheme in the link that it has made: none begins with `<`.
             match schemes

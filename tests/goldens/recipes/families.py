@@ -75,7 +75,8 @@ def pairs(path):
     architecture = reader.get_field("general.architecture").contents()
     for field in reader.fields.values():
         if field.name.startswith(("GGUF.", "tokenizer.")) or field.name == "general.architecture":
-            continue
+            if field.name != "tokenizer.ggml.token_type_count" or not field.contents():
+                continue
         content = field.contents()
         kind = field.types[-1].name.lower()
         if field.types[0] == GGUFValueType.ARRAY:

@@ -22,7 +22,7 @@ const BATCH: usize = 32;
 pub fn plan(args: &ModelFile) -> failure::Result<Plan> {
     let path = args.model.as_ref().ok_or_else(|| Failure::Usage("no model file was named".into()))?;
     let tensors = Gguf::open_path(path).map_err(explain(path))?.tensors().len();
-    let model = Model::open(path, &args.conditions.load_params())?;
+    let model = Model::open(path, &args.conditions.arithmetic.load_params())?;
     let (kernels, threads) = (*model.kernels(), args.run.threads);
     let context = context(&model, args)?;
     let name = match model.config().name.as_str() {
@@ -72,7 +72,7 @@ fn context(model: &Arc<Model>, args: &ModelFile) -> failure::Result<Context> {
         .with_n_ctx(n_ctx)
         .with_n_output(BATCH)
         .with_threads(args.run.threads)
-        .with_kv(args.conditions.kv);
+        .with_kv(args.conditions.arithmetic.kv);
     Ok(Context::new(model.clone(), &params)?)
 }
 

@@ -7,6 +7,7 @@ use super::config::{Config, LayerConfig, Temperature};
 use super::graph::{
     Activation, Attention, Graph, KeyValues, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
 };
+use super::pooling::Heads;
 use super::weights::{ExpertRows, ExpertsId, MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
@@ -66,9 +67,9 @@ impl<'a> Builder<'a> {
 
     /// The graph, with the hidden rows that the head reads and the logits that it computes, if there is one; and whether each tensor of
     /// the file is read.
-    pub fn finish(self, (hidden, logits): Ends) -> (Graph, Vec<bool>) {
+    pub fn finish(self, (hidden, logits): Ends, heads: Heads) -> (Graph, Vec<bool>) {
         let Builder { family, nodes, weights, ropes, read, .. } = self;
-        (Graph { family, nodes, weights, ropes, hidden, logits }, read)
+        (Graph { family, nodes, weights, ropes, hidden, logits, heads }, read)
     }
 
     /// Sets the layer of the nodes and tensors to come; `None` for those outside of all layers.
@@ -80,6 +81,12 @@ impl<'a> Builder<'a> {
     /// Whether the file has a tensor of this name in the current layer.
     pub fn has(&self, name: &str) -> bool {
         self.gguf.tensor(&self.name(name)).is_some()
+    }
+
+    /// Rows of the matrix of this name in the current layer; `None` where the file has none.
+    pub fn rows(&self, name: &str) -> Option<usize> {
+        let shape = self.gguf.tensor(&self.name(name))?.shape();
+        Some(shape.get(1).map_or(1, |&rows| rows as usize))
     }
 
     fn name(&self, part: &str) -> String {
@@ -196,11 +203,16 @@ impl<'a> Builder<'a> {
 
     /// LayerNorm by `{part}.weight` and `{part}.bias`; without a bias where the file has none.
     pub fn layer_norm(&mut self, x: Value, part: &str) -> Result<Value> {
-        let width = self.shape(x).width;
+        let norm = self.layer_norm_of(part, self.shape(x).width)?;
+        self.map(Op::Norm(x, norm), x)
+    }
+
+    /// [`Builder::layer_norm`] for a row of this width.
+    pub(super) fn layer_norm_of(&mut self, part: &str, width: usize) -> Result<Norm> {
         let gain = self.vector(&format!("{part}.weight"), 1, width)?;
         let bias = format!("{part}.bias");
         let bias = if self.has(&bias) { self.vector(&bias, 1, width)? } else { self.zeros(width)? };
-        self.map(Op::Norm(x, Norm::Layer { gain, bias, eps: self.eps }), x)
+        Ok(Norm::Layer { gain, bias, eps: self.eps })
     }
 
     /// LayerNorm without gain and bias.
@@ -242,7 +254,7 @@ impl<'a> Builder<'a> {
         self.placed(added)
     }
 
-    fn matrix(&mut self, part: &str, n: usize, k: usize) -> Result<MatrixId> {
+    pub(super) fn matrix(&mut self, part: &str, n: usize, k: usize) -> Result<MatrixId> {
         let tensor = self.tensor(&format!("{part}.weight"))?;
         let added = self.weights.add_matrix(tensor, n, k);
         self.placed(added)

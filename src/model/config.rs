@@ -3,7 +3,9 @@
 //! [`LayerConfig`] of its own, since layers may differ.
 
 use super::experts::ExpertsConfig;
+use super::graph::Activation;
 use super::keys::Keys;
+use super::pooling::{ClassifierConfig, Pooling};
 use super::rope::RopeConfig;
 use crate::error::{Error, Result};
 use crate::kernels::rope::Pairing;
@@ -45,6 +47,12 @@ pub struct Config {
     pub n_predicting: usize,
     /// Factors, caps and limits of the whole model.
     pub scales: Scales,
+    /// The activation in MLPs, where the file states it.
+    pub activation: Option<Activation>,
+    /// The pooling that the file states; `None` where it has none.
+    pub pooling: Option<Pooling>,
+    /// Parameters of the file's classifier, if it has one.
+    pub classifier: ClassifierConfig,
     /// Last blocks that read the keys and values of earlier ones.
     pub n_shared_kv: usize,
     /// Width of what every layer mixes in of a second embedding; 0 for a model without one.
@@ -212,6 +220,8 @@ impl Config {
                 "embeddings of {n_embd_out}, where the model has {n_embd}"
             )));
         }
+        // The tensors say the same.
+        keys.void(&["dense_2_feat_in", "dense_2_feat_out", "dense_3_feat_in", "dense_3_feat_out"]);
         let n_block = keys.required("block_count", MAX_LAYERS)?;
         let n_predicting = keys.count_below("nextn_predict_layers", n_block)?;
         let n_layer = n_block - n_predicting;
@@ -247,6 +257,9 @@ impl Config {
             layers: collected(layers, LAYERS)?,
             n_predicting,
             scales: Scales::default(),
+            activation: None,
+            pooling: Pooling::read(keys)?,
+            classifier: ClassifierConfig::read(keys)?,
             n_shared_kv: 0,
             n_embd_per_layer: 0,
             ropes: Vec::new(),

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::config::{Mask, Temperature};
 use super::experts::Experts;
+use super::pooling::{Heads, Pooling};
 use super::rope::RopeConfig;
 use super::text::{self, Cells, Names, Section, counted, write_sections};
 use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
@@ -222,8 +223,10 @@ pub enum Op {
     Clamp(Value, f32, f32),
     /// The output rows, out of all rows of the batch.
     Select(Value),
-    /// The mean of the output rows of each span.
-    Pool(Value),
+    /// One row of the output rows of each span; not [`Pooling::Rank`].
+    Pool(Value, Pooling),
+    /// The softmax of each row.
+    Softmax(Value),
 }
 
 impl Op {
@@ -244,7 +247,8 @@ impl Op {
             | Op::AddRow(x, _)
             | Op::Clamp(x, ..)
             | Op::Select(x)
-            | Op::Pool(x) => [Some(x), None, None],
+            | Op::Softmax(x)
+            | Op::Pool(x, _) => [Some(x), None, None],
             Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
             Op::Attention(a) => {
                 let [k, v] = a.kv.inputs();
@@ -284,6 +288,8 @@ pub struct Graph {
     pub hidden: Value,
     /// The scores of the vocabulary's tokens; `None` for an encoder, which has no head for them.
     pub logits: Option<Value>,
+    /// The products behind pooling, where the file has them.
+    pub heads: Heads,
 }
 
 impl fmt::Debug for Graph {
@@ -313,15 +319,6 @@ impl Graph {
         let none =
             || Error::Unsupported(format!("{} is an encoder: it gives vectors and no text", self.family));
         self.logits.ok_or_else(none)
-    }
-
-    /// This graph with another value at its end, which is returned too: for each span, the mean of its hidden rows.
-    pub fn pooled(&self) -> (Graph, Value) {
-        let mut graph = self.clone();
-        let shape = Shape { rows: RowSet::Span, ..self.shape(self.hidden) };
-        graph.nodes.push(Node { op: Op::Pool(self.hidden), layer: None, shape });
-        let pooled = Value(graph.nodes.len() as u32 - 1);
-        (graph, pooled)
     }
 }
 
@@ -422,7 +419,8 @@ impl Graph {
             Op::SoftCap(_, cap) => ("soft-cap", format!("at {cap}")),
             Op::Clamp(_, least, most) => ("clamp", format!("{least} to {most}")),
             Op::Select(_) => ("select", String::new()),
-            Op::Pool(_) => ("mean", String::new()),
+            Op::Pool(_, pooling) => (pooling.name(), String::new()),
+            Op::Softmax(_) => ("softmax", String::new()),
         }
     }
 }

@@ -45,6 +45,11 @@ impl<'a> Keys<'a> {
         key
     }
 
+    /// Whether the key is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.metadata.get(&self.key(name)).is_some()
+    }
+
     fn mark(&self, key: &str) {
         if let Some(place) = self.metadata.position(key) {
             self.read[place].set(true);
@@ -214,6 +219,25 @@ impl<'a> Keys<'a> {
     /// A text; `None` where the key is absent.
     pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
         self.metadata.get_str(&self.look_up(name))
+    }
+
+    /// A number of 32 bits, with or without a sign; `None` where the key is absent.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>> {
+        let key = self.look_up(name);
+        match self.metadata.get(&key) {
+            Some(Value::I32(number)) => Ok(Some((*number).into())),
+            _ => Ok(self.metadata.get_u32(&key)?.map(i64::from)),
+        }
+    }
+
+    /// The length of a list of texts; 0 where the key is absent.
+    pub fn count_of_texts(&self, name: &str) -> Result<usize> {
+        let key = self.look_up(name);
+        match self.metadata.get(&key) {
+            None => Ok(0),
+            Some(Value::Array(array @ Array::Str(_))) => Ok(array.len()),
+            Some(_) => Err(Error::format(format!("{key} is no list of texts"))),
+        }
     }
 
     /// `general.name`, which computes nothing: empty where it is absent or no text.

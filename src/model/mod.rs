@@ -11,6 +11,7 @@ mod keys;
 mod load;
 pub mod needs;
 mod pack;
+pub mod pooling;
 mod prompt;
 pub mod quantize;
 mod random;
@@ -28,6 +29,7 @@ pub use experts::ExpertsConfig;
 pub(crate) use families::Family;
 pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
+pub use pooling::Pooling;
 pub use random::{GptConfig, RandomGpt};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
 pub use weights::{

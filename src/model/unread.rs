@@ -38,10 +38,6 @@ const fn ignored(name: &'static str, about: &'static str, neutral: &'static [f64
 const OFF: &[f64] = &[0.0];
 /// Of factors; llama.cpp takes 0 as absent.
 const FACTOR: &[f64] = &[0.0, 1.0];
-/// Of kinds of pooling: −1, in 32 bits also without a sign, is none stated and 0 none at all.
-const NO_POOLING: &[f64] = &[-1.0, u32::MAX as f64, 0.0];
-/// Of the same where the mean is what is computed on request.
-const MEAN_OR_NONE: &[f64] = &[-1.0, u32::MAX as f64, 0.0, 1.0];
 
 /// First the keys that llama.cpp's loader reads for every architecture.
 /// Then those that only families read which don't exist here.
@@ -51,9 +47,6 @@ const KEYS: &[Key] = &[
     wrong("expert_group_count", "a mixture of experts", OFF),
     wrong("expert_group_used_count", "a mixture of experts", OFF),
     wrong("attention.causal", "attention that sees later positions", &[1.0]),
-    wrong("pooling_type", "pooling by another way than the mean", MEAN_OR_NONE),
-    wrong("classifier.pooling_type", "a classifier", NO_POOLING),
-    wrong("classifier.output_labels", "a classifier", OFF),
     wrong("rope.scaling.attn_factor", "a factor on rotated queries and keys", &[1.0]),
     ignored("logit_scale", "a factor on logits", FACTOR),
     ignored("residual_scale", "a factor on what layers add", FACTOR),

@@ -105,12 +105,11 @@ fn place(name: &str) -> Option<(usize, &str)> {
     Some((block.parse().ok()?, part))
 }
 
-/// Whether a tensor changes no result: rotary frequencies, which follow from the configuration, scales by which some
-/// engines quantise activations, and the head of a classifier, which reads what the head of the vocabulary reads.
+/// Whether a tensor changes no result: rotary frequencies, which follow from the configuration, and scales by which some
+/// engines quantise activations.
 fn is_idle(name: &str) -> bool {
     let bare = name.strip_suffix(".weight").unwrap_or(name);
     bare.ends_with(".attn_rot_embd")
         || bare.ends_with("rotary_emb.inv_freq")
         || name.ends_with(".input_scale")
-        || name.starts_with("cls.")
 }

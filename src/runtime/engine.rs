@@ -12,7 +12,7 @@ use super::plan::{MostRows, Plan};
 use crate::error::{Error, Result};
 use crate::kv::{self, Cache, CacheType, SequenceId};
 use crate::memory::reserve::collected;
-use crate::model::{Model, RopeOverrides};
+use crate::model::{Model, Pooling, RopeOverrides};
 use crate::profile::{self, Zone};
 use crate::threads::Team;
 
@@ -31,8 +31,16 @@ pub enum Output {
     Logits,
     /// For each row the last hidden row, normalised as the head reads it.
     Hidden,
-    /// For each span the mean of its hidden rows.
-    Mean,
+    /// For each span one row made of its hidden rows, behind the products that the file has for it: dense layers, or the
+    /// classifier of [`Pooling::Rank`]. A span without output rows counts as one of zeros.
+    Pooled(Pooling),
+}
+
+impl Output {
+    /// The output that a model's file states for embeddings: pooled, or hidden rows where it states no pooling.
+    pub fn embedding(model: &Model) -> Output {
+        model.config().pooling.map_or(Output::Hidden, Output::Pooled)
+    }
 }
 
 /// The size of an engine, and its results.
@@ -208,9 +216,9 @@ pub(super) fn plan(model: &Model, output: Output) -> Result<Plan> {
     match output {
         Output::Logits => lower(graph, activations, graph.need_logits()?),
         Output::Hidden => lower(graph, activations, graph.hidden),
-        Output::Mean => {
-            let (pooled, mean) = graph.pooled();
-            lower(&pooled, activations, mean)
+        Output::Pooled(pooling) => {
+            let (graph, pooled) = graph.pooled(pooling)?;
+            lower(&graph, activations, pooled)
         }
     }
 }
@@ -421,7 +429,7 @@ impl Engine {
             }
         }
         outcome?;
-        self.n_rows = if self.output == Output::Mean { spans.len() } else { outputs.len() };
+        self.n_rows = if let Output::Pooled(_) = self.output { spans.len() } else { outputs.len() };
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::Error;
 use crate::format::FileSource;
 use crate::format::gguf::Gguf;
 use crate::kv::{CacheType, SequenceId};
-use crate::model::{Family, LoadParams, Mask, Model};
+use crate::model::{Family, LoadParams, Mask, Model, Pooling};
 use crate::threads::Team;
 
 /// The model of a small file, with one mask for its even layers and another one for its odd layers.
@@ -203,7 +203,7 @@ fn masks_mean_what_they_say() {
 }
 
 #[test]
-fn hidden_rows_are_what_the_head_reads_and_means_are_theirs() {
+fn hidden_rows_are_what_the_head_reads() {
     let model = model("qwen3-untied", Mask::Causal, Mask::Causal);
     let (width, n_vocab) = (model.config().n_embd, model.config().n_vocab);
     let text = tokens(1, 30);
@@ -228,8 +228,48 @@ fn hidden_rows_are_what_the_head_reads_and_means_are_theirs() {
             assert!((got - sum).abs() <= bound, "{v} at {t}: {got} for {sum}");
         }
     }
-    // Means of some rows, of two sequences at once, one of them without rows.
-    let mut engine = engine(&model, 2, EngineParams { output: Output::Mean, ..params(2, 64, 64) });
+}
+
+/// The row that a pooling makes of rows.
+fn pooled(pooling: Pooling, rows: &[&[f32]], width: usize) -> Vec<f32> {
+    match (pooling, rows) {
+        (_, []) => vec![0.0; width],
+        (Pooling::Cls, [first, ..]) => first.to_vec(),
+        (Pooling::Last, [.., last]) => last.to_vec(),
+        _ => {
+            let mut sum = vec![0.0f32; width];
+            rows.iter().for_each(|row| sum.iter_mut().zip(*row).for_each(|(sum, x)| *sum += x));
+            sum.iter().map(|sum| sum * (1.0 / rows.len() as f32)).collect()
+        }
+    }
+}
+
+#[test]
+fn scores_need_a_classifier() {
+    let params = EngineParams { output: Output::Pooled(Pooling::Rank), ..params(1, 64, 64) };
+    let team = Arc::new(Team::new(1).unwrap());
+    let model = model("qwen3-untied", Mask::Causal, Mask::Causal);
+    let error = Engine::new(model, &params, team).unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)) && error.to_string().contains("no classifier"), "{error}");
+}
+
+/// Of some rows, of two sequences at once, one of them without rows.
+#[test]
+fn rows_of_spans_are_pooled() {
+    for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Last] {
+        for threads in [1, 2] {
+            check_pooling(pooling, threads);
+        }
+    }
+}
+
+fn check_pooling(pooling: Pooling, threads: usize) {
+    let model = model("qwen3-untied", Mask::Causal, Mask::Causal);
+    let (width, text) = (model.config().n_embd, tokens(1, 30));
+    let hidden: Vec<f32> =
+        alone(&model, Output::Hidden, &text, 7).iter().map(|&bits| f32::from_bits(bits)).collect();
+    let output = Output::Pooled(pooling);
+    let mut engine = engine(&model, threads, EngineParams { output, ..params(2, 64, 64) });
     let ids = [engine.create().unwrap(), engine.create().unwrap()];
     let mut batch = text.clone();
     batch.extend(&text[..3]);
@@ -238,21 +278,15 @@ fn hidden_rows_are_what_the_head_reads_and_means_are_theirs() {
         engine.rewind(ids[0], 0).unwrap();
         engine.rewind(ids[1], 0).unwrap();
         engine.run(&Batch { tokens: &batch, spans: &spans, outputs: &outputs }).unwrap();
-        let means = engine.output();
-        assert_eq!(means.len(), 2 * width);
-        for (span, mean) in means.chunks(width).enumerate() {
-            let rows: Vec<usize> = outputs
+        assert_eq!(engine.output().len(), 2 * width);
+        for (span, row) in engine.output().chunks(width).enumerate() {
+            let rows: Vec<&[f32]> = outputs
                 .iter()
                 .map(|&row| row as usize)
                 .filter(|&row| (row >= 30) == (span == 1))
-                .map(|row| if span == 1 { row - 30 } else { row })
+                .map(|row| &hidden[row % 30 * width..][..width])
                 .collect();
-            let mut wanted = vec![0.0f32; width];
-            for row in &rows {
-                wanted.iter_mut().zip(&hidden[row * width..]).for_each(|(sum, x)| *sum += x);
-            }
-            wanted.iter_mut().for_each(|sum| *sum *= 1.0 / rows.len().max(1) as f32);
-            assert_eq!(bits(mean), bits(&wanted), "{outputs:?}");
+            assert_eq!(bits(row), bits(&pooled(pooling, &rows, width)), "{pooling:?} {outputs:?}");
         }
     }
 }

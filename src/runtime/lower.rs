@@ -250,12 +250,13 @@ impl<'g> Lowering<'g> {
                 self.push(value, Select { x, width, out })?;
                 out
             }
-            Op::Pool(x) => {
+            Op::Pool(x, pooling) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
-                self.push(value, Pool { x, width, out })?;
+                self.push(value, Pool { x, pooling, width, out })?;
                 out
             }
+            Op::Softmax(x) => self.elementwise(value, x, |_| Ok(Function::Softmax))?,
             Op::Positions(_) => {
                 return self.unsupported(value, "learned positions that are not added to embeddings");
             }

@@ -4,7 +4,7 @@
 use serde_json::Value as Json;
 use smallmind::format::gguf::{Array, Value};
 
-use super::gguf_writer::{F32, Writer, f32_bytes};
+use super::gguf_writer::{F32, Writer, f32_bytes, strings};
 use super::golden::{Cursor, read};
 
 /// Names of the models, in order.
@@ -158,6 +158,7 @@ fn value(kind: &str, content: &Json) -> Value {
         "int32" => Array::I32(integers().map(|x| x as i32).collect()),
         "uint64" => Array::U64(integers().map(|x| x as u64).collect()),
         "float32" => Array::F32(elements.iter().map(float).collect()),
+        "string" => return strings(elements.iter().map(|x| x.as_str().expect("a text"))),
         "bool" => Array::Bool(elements.iter().map(|x| x.as_bool().expect("a bool")).collect()),
         other => panic!("arrays of {other}"),
     })

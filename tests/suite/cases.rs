@@ -11,7 +11,7 @@ use crate::common::golden_path;
 use smallmind::format::gguf::{Gguf, Value};
 use smallmind::format::{BytesSource, describe};
 use smallmind::kv::CacheType;
-use smallmind::model::{LoadParams, Model, read_graph};
+use smallmind::model::{LoadParams, Model, Pooling, read_graph};
 use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::{Error, Result};
 
@@ -158,7 +158,7 @@ fn tensors_that_change_nothing_are_left_unread() {
 fn a_key_that_changes_results_is_refused_or_told() {
     assert_refused("swa", &["a sliding window", "\"llama.attention.sliding_window\" = 4"]);
     assert_refused("not-causal", &["\"qwen2.attention.causal\" = false"]);
-    assert_refused("last-pooling", &["\"llama.pooling_type\" = 3"]);
+    assert_eq!(open("last-pooling").unwrap().config().pooling, Some(Pooling::Last));
     let model = open("softcap").unwrap();
     let [cap, escaped] = model.warnings() else { panic!("{:?}", model.warnings()) };
     assert!(cap.contains("\"llama.final_logit_softcapping\" = 30") && cap.contains("soft cap"), "{cap}");

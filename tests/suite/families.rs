@@ -7,7 +7,8 @@ use crate::common::families::{Family, Logits as Golden, names};
 use smallmind::format::BytesSource;
 use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
-use smallmind::runtime::{Context, ContextParams, Logits};
+use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Output, Span};
+use smallmind::threads::Team;
 
 /// Largest normalised mean square error against llama.cpp: weights and keys and values are F32 on both sides.
 const MARK: f64 = 1e-6;
@@ -16,8 +17,16 @@ fn load(family: &Family) -> smallmind::Result<Arc<Model>> {
     Model::from_source(Arc::new(BytesSource::new("family", family.file())), &LoadParams::default())
 }
 
-/// Logits of all tokens, decoded in batches of at most `batch`.
+/// Logits of all tokens, decoded in batches of at most `batch`; for an encoder or embedder hidden rows, or as many
+/// copies of the row that its pooling makes of them.
 fn logits(model: &Arc<Model>, tokens: &[u32], batch: usize, threads: usize) -> Vec<f32> {
+    let output = Output::embedding(model);
+    if output != Output::Hidden {
+        return embedding(model, tokens, threads, output).repeat(tokens.len());
+    }
+    if model.graph().logits.is_none() {
+        return embedding(model, tokens, threads, output);
+    }
     let params = ContextParams::default()
         .with_n_ctx(tokens.len())
         .with_n_output(tokens.len())
@@ -27,6 +36,27 @@ fn logits(model: &Arc<Model>, tokens: &[u32], batch: usize, threads: usize) -> V
     let mut context = Context::new(model.clone(), &params).unwrap();
     context.decode(tokens, Logits::All).unwrap();
     context.logits().to_vec()
+}
+
+/// Hidden rows of all tokens, or the pooled row; on several threads in one batch behind another text.
+fn embedding(model: &Arc<Model>, tokens: &[u32], threads: usize, output: Output) -> Vec<f32> {
+    let others = if threads == 1 { 0 } else { 5 };
+    let all = [&tokens[..others], tokens].concat();
+    let params = EngineParams::default()
+        .with_n_sequences(2)
+        .with_n_ctx(tokens.len())
+        .with_n_batch(all.len())
+        .with_n_output(all.len())
+        .with_output(output)
+        .with_kv(CacheType::F32);
+    let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(threads).unwrap())).unwrap();
+    let lengths = [others, tokens.len()].into_iter().filter(|&rows| rows > 0);
+    let spans: Vec<_> = lengths.map(|rows| Span::new(engine.create().unwrap(), 0, rows)).collect();
+    let outputs: Vec<u32> = (others as u32..all.len() as u32).collect();
+    engine.run(&Batch::new(&all, &spans, &outputs)).unwrap();
+    let rows = if output == Output::Hidden { 1 } else { spans.len() };
+    // The last span's row.
+    engine.output()[engine.output().len() / rows * (rows - 1)..].to_vec()
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {

@@ -1,11 +1,11 @@
 // Writes llama.cpp's logits on a model file, for every position of a fixed list of tokens.
 // CMakeLists.txt beside it builds it; suite.py and tests/goldens/recipes/families.py run it.
 //
-// usage: logits MODEL OUT [TOKENS] [--embeddings]
+// usage: logits MODEL OUT [TOKENS] [--embeddings | --pooled]
 //
 // Token i is (37 i + 11 i^2 + 5) mod V of a vocabulary of V; TOKENS of them (40 by default) are decoded in one batch
 // from position 0. OUT gets TOKENS x V little-endian f32, row i after tokens 0 to i. With --embeddings it gets
-// TOKENS x width: the unpooled output of a model without a head.
+// TOKENS x width: the unpooled output of a model without a head; with --pooled one row, by the pooling of the file.
 // Settings: f32 keys and values, no flash attention, one thread, plain CPU kernels (no repacked weights).
 //
 // Exit codes: 0 written; 1 an error; 2 not applicable (an encoder and a decoder, or no decoder at all).
@@ -41,7 +41,7 @@ llama_model *load(const char *path) {
     return model;
 }
 
-llama_context *start(llama_model *model, uint32_t tokens, bool embeddings) {
+llama_context *start(llama_model *model, uint32_t tokens, bool embeddings, bool pooled) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = tokens;
     params.n_batch = params.n_ubatch = params.n_outputs_max = tokens;
@@ -49,7 +49,7 @@ llama_context *start(llama_model *model, uint32_t tokens, bool embeddings) {
     params.type_k = params.type_v = GGML_TYPE_F32;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.embeddings = embeddings;
-    if (embeddings) {
+    if (embeddings && !pooled) {
         params.pooling_type = LLAMA_POOLING_TYPE_NONE;
     }
     params.no_perf = true;
@@ -77,13 +77,16 @@ llama_batch fill(uint32_t tokens, uint64_t vocabulary) {
 
 int main(int argc, char **argv) {
     if (argc < 3) {
-        fail(1, "usage: logits MODEL OUT [TOKENS] [--embeddings]", "");
+        fail(1, "usage: logits MODEL OUT [TOKENS] [--embeddings | --pooled]", "");
     }
     uint32_t tokens = 40;
     bool embeddings = false;
+    bool pooled = false;
     for (int n = 3; n < argc; n++) {
         if (std::strcmp(argv[n], "--embeddings") == 0) {
             embeddings = true;
+        } else if (std::strcmp(argv[n], "--pooled") == 0) {
+            embeddings = pooled = true;
         } else {
             tokens = static_cast<uint32_t>(std::strtoul(argv[n], nullptr, 10));
         }
@@ -99,7 +102,7 @@ int main(int argc, char **argv) {
         fail(2, "n/a: the model has an encoder", "");
     }
     const int32_t vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model));
-    llama_context *context = start(model, tokens, embeddings);
+    llama_context *context = start(model, tokens, embeddings, pooled);
     llama_batch batch = fill(tokens, static_cast<uint64_t>(vocabulary));
     if (llama_decode(context, batch) != 0) {
         fail(1, "llama_decode failed", "");
@@ -109,9 +112,15 @@ int main(int argc, char **argv) {
     if (out == nullptr) {
         fail(1, "can't write ", argv[2]);
     }
-    const size_t width = static_cast<size_t>(embeddings ? llama_model_n_embd_out(model) : vocabulary);
-    for (int32_t i = 0; i < static_cast<int32_t>(tokens); i++) {
-        const float *row = embeddings ? llama_get_embeddings_ith(context, i) : llama_get_logits_ith(context, i);
+    size_t width = static_cast<size_t>(embeddings ? llama_model_n_embd_out(model) : vocabulary);
+    if (llama_pooling_type(context) == LLAMA_POOLING_TYPE_RANK) {
+        width = llama_model_n_cls_out(model);
+    }
+    const int32_t rows = pooled ? 1 : static_cast<int32_t>(tokens);
+    for (int32_t i = 0; i < rows; i++) {
+        const float *row = pooled       ? llama_get_embeddings_seq(context, 0)
+                           : embeddings ? llama_get_embeddings_ith(context, i)
+                                        : llama_get_logits_ith(context, i);
         if (row == nullptr || std::fwrite(row, sizeof(float), width, out) != width) {
             fail(1, "can't write ", argv[2]);
         }

@@ -3,12 +3,14 @@
 
 use super::Family;
 use super::parts::{self, Decoder, Inner, Norms, Place};
-use crate::error::Result;
+use crate::error::{Error, Result, quoted};
 use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
-use crate::model::config::{Config, LAYER_EPS, LayerConfig, Mask};
+use crate::model::config::{Config, LAYER_EPS, LayerConfig, MAX_LAYERS, Mask};
+use crate::model::experts::{Form, Setting};
 use crate::model::graph::{Activation, Value};
 use crate::model::keys::Keys;
+use crate::model::pooling::Pooling;
 
 /// BERT (Devlin et al. 2018, arXiv:1810.04805), XLM-RoBERTa and their fine-tuned models (MiniLM, bge, e5, arctic).
 const BERT: Decoder = Decoder {
@@ -32,9 +34,10 @@ pub const FAMILIES: &[Family] = &[
         name: "bert",
         config,
         emit: |b, c| {
-            let x = tokens(b, c)?;
+            let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
             let positions = b.positions("position_embd", c.n_ctx_train, c.n_embd)?;
             let x = b.add(x, positions)?;
+            let x = typed(b, x)?;
             encode(b, c, &BERT, x)
         },
     },
@@ -46,6 +49,16 @@ pub const FAMILIES: &[Family] = &[
             let x = tokens(b, c)?;
             let inner = Inner::Gated(Activation::Silu);
             encode(b, c, &Decoder { heads: parts::rotated, inner, biased_mlp: false, ..BERT }, x)
+        },
+    },
+    // A mixture of experts without gates in every second layer or so; BERT's MLP in the others.
+    Family {
+        name: "nomic-bert-moe",
+        config: mixture_config,
+        emit: |b, c| {
+            let x = tokens(b, c)?;
+            let experts = Form { gated: false, ..Form::gated(Activation::GeluTanh) };
+            encode(b, c, &Decoder { heads: parts::rotated, experts, ..BERT }, x)
         },
     },
     Family {
@@ -68,6 +81,9 @@ pub const FAMILIES: &[Family] = &[
             b.enter_layer(Some(0));
             let inner = match b.has("ffn_gate.weight") {
                 true => Inner::Gated(Activation::GeluTanh),
+                false if b.rows("ffn_up.weight") == Some(c.first().n_ff) => {
+                    Inner::Plain(Activation::GeluTanh)
+                }
                 false => Inner::GateUp(Activation::GeluTanh),
             };
             b.enter_layer(None);
@@ -81,9 +97,19 @@ pub const FAMILIES: &[Family] = &[
         emit: |b, c| {
             let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
             let x = b.layer_norm(x, "token_embd_norm")?;
-            let inner = Inner::GateUp(Activation::GeluTanh);
+            let inner = Inner::GateUp(c.activation.unwrap_or(Activation::GeluTanh));
             let decoder = Decoder { heads: parts::rotated, inner, ..BERT };
-            Ok((decoder.hidden(b, c, x)?, None))
+            encode_normed(b, c, &decoder, x, "output_norm")
+        },
+    },
+    // NeoBERT (Le Breton et al. 2025, arXiv:2502.19587).
+    Family {
+        name: "neo-bert",
+        config: |keys, n_vocab| Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?.seeing_all(keys),
+        emit: |b, c| {
+            let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+            let decoder = Decoder { inner: Inner::GateUp(Activation::Silu), ..Decoder::LLAMA };
+            encode_normed(b, c, &decoder, x, "enc.output_norm")
         },
     },
     Family {
@@ -91,7 +117,17 @@ pub const FAMILIES: &[Family] = &[
         config: |keys, n_vocab| Config::read_rotary(keys, n_vocab, Pairing::Halves)?.seeing_all(keys),
         emit: |b, c| {
             let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-            Ok((Decoder::LLAMA.hidden(b, c, x)?, None))
+            encode_normed(b, c, &Decoder::LLAMA, x, "output_norm")
+        },
+    },
+    // Llama, all of whose tokens see each other.
+    Family {
+        name: "llama-embed",
+        config: |keys, n_vocab| Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?.seeing_all(keys),
+        emit: |b, c| {
+            b.ignore("output.weight");
+            let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+            encode_normed(b, c, &Decoder::LLAMA, x, "output_norm")
         },
     },
     // EmbeddingGemma: Gemma 3 with windows on both sides.
@@ -99,6 +135,7 @@ pub const FAMILIES: &[Family] = &[
         name: "gemma-embedding",
         config: gemma_config,
         emit: |b, c| {
+            b.ignore("output.weight");
             let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
             let x = parts::scale(b, x, c.scales.embedding)?;
             let inner = Inner::Gated(Activation::GeluTanh);
@@ -111,8 +148,13 @@ pub const FAMILIES: &[Family] = &[
 
 /// Embeddings of tokens, plus that of the first type of token where the file has types.
 fn tokens(b: &mut Builder<'_>, c: &Config) -> Result<Value> {
-    const TYPES: &str = "token_types.weight";
     let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+    typed(b, x)
+}
+
+/// Rows plus the first type of token, where the file has types.
+fn typed(b: &mut Builder<'_>, x: Value) -> Result<Value> {
+    const TYPES: &str = "token_types.weight";
     if b.has(TYPES) { b.add_row(x, TYPES) } else { Ok(x) }
 }
 
@@ -136,6 +178,29 @@ fn encode(b: &mut Builder<'_>, c: &Config, decoder: &Decoder, x: Value) -> Resul
     Ok((b.select(x)?, None))
 }
 
+/// Blocks with norms before attention and MLP, of which the first may lack the one before attention.
+fn encode_normed(
+    b: &mut Builder<'_>,
+    c: &Config,
+    decoder: &Decoder,
+    mut x: Value,
+    last_norm: &str,
+) -> Result<Ends> {
+    for (i, layer) in c.layers.iter().enumerate() {
+        b.enter_layer(Some(i));
+        let bare = i == 0 && decoder.norms == Norms::Layer && !b.has("attn_norm.weight");
+        let normed = if bare { x } else { decoder.norm(b, x, "attn_norm")? };
+        let attended = decoder.attention(b, c, normed, layer)?;
+        x = b.add(x, attended)?;
+        let normed = decoder.norm(b, x, "ffn_norm")?;
+        let moved = decoder.mlp_or_mixture(b, normed, layer, c.n_embd)?;
+        x = b.add(x, moved)?;
+    }
+    b.enter_layer(None);
+    let last = b.select(x)?;
+    Ok((decoder.norm(b, last, last_norm)?, None))
+}
+
 /// Queries and keys normalised over all heads together, where the file has such norms.
 fn wide_normed(b: &mut Builder<'_>, [mut q, mut k, v]: [Value; 3], _: &LayerConfig) -> Result<[Value; 3]> {
     if b.has("attn_q_norm.weight") {
@@ -152,14 +217,29 @@ fn modern_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
     let windowed = keys.first_of_period("attention.sliding_window_pattern", 3, config.n_layer())?;
     let window = keys.count_below("attention.sliding_window", 1 << 24)?;
     both_sides(&mut config, window, windowed.into_iter().map(|first| !first));
-    match keys.text("hidden_activation")? {
-        None | Some("gelu" | "geglu") => {}
-        Some(other) => {
-            let other = crate::error::quoted(other).to_string();
-            return Err(crate::Error::Unsupported(format!("an MLP with {other}")));
+    config.activation = match keys.text("hidden_activation")? {
+        None => None,
+        Some("gelu" | "geglu") => Some(Activation::GeluTanh),
+        Some("silu" | "swish" | "swiglu") => Some(Activation::Silu),
+        Some(other) => return Err(Error::Unsupported(format!("an MLP with {}", quoted(other)))),
+    };
+    config.classifier.activation = Some(Activation::GeluTanh);
+    if !keys.has("classifier.pooling_type") {
+        config.classifier.pooling = Pooling::Mean;
+    }
+    config.with_window_rope(keys, Some(10_000.0), false)
+}
+
+/// Experts in each layer whose number leaves 1 when divided by the file's period.
+fn mixture_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    let mut config = rotary_config(keys, n_vocab)?.with_experts(keys, &[Setting::ScaleStated])?;
+    let period = keys.count_below("moe_every_n_layers", MAX_LAYERS)?;
+    for (i, layer) in config.layers.iter_mut().enumerate() {
+        if period == 0 || i % period != 1 {
+            layer.experts = None;
         }
     }
-    config.with_window_rope(keys, None, true)
+    Ok(config)
 }
 
 fn gemma_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {

@@ -114,7 +114,8 @@ impl Family {
         change(&mut config);
         let mut builder = Builder::new(gguf, &config, self.name)?;
         let ends = (self.emit)(&mut builder, &config)?;
-        let (graph, read) = builder.finish(ends);
+        let heads = builder.heads(&config)?;
+        let (graph, read) = builder.finish(ends, heads);
         Ok((config, graph, read))
     }
 }

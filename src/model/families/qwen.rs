@@ -8,6 +8,8 @@ use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
 use crate::model::config::Config;
 use crate::model::experts::{Form, Setting};
+use crate::model::keys::Keys;
+use crate::model::pooling::Pooling;
 
 /// A family with plain rotary heads.
 const fn like(name: &'static str) -> Family {
@@ -25,9 +27,18 @@ const fn like(name: &'static str) -> Family {
 /// A family with normalised heads.
 const fn normed(name: &'static str) -> Family {
     Family {
+        config: qwen3_config,
         emit: |b, c| Decoder { heads: parts::normed_rotated, ..Decoder::LLAMA }.emit(b, c),
         ..like(name)
     }
+}
+
+/// Rerankers tell by the last row how likely `yes` and `no` are.
+fn qwen3_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+    let mut config = (like("qwen3").config)(keys, n_vocab)?;
+    config.classifier.pooling = Pooling::Last;
+    config.classifier.softmax = true;
+    Ok(config)
 }
 
 /// Llama's decoder with a head that ignores its bias, as llama.cpp does in these families.
@@ -108,6 +119,7 @@ pub const FAMILIES: &[Family] = &[
         ..mixture("rnd1", false)
     },
     Family {
+        config: qwen3_config,
         emit: |b, c| Decoder { heads: parts::normed_rotated, scaled_mlp: true, ..Decoder::LLAMA }.emit(b, c),
         ..like("qwen3")
     },

@@ -2,6 +2,7 @@
 
 use super::{At, Facts, Step, Walk, Work};
 use crate::kernels::KernelSet;
+use crate::kernels::rows::SoftmaxArgs;
 use crate::kernels::unary::Unary;
 use crate::model::graph::{Activation, RowSet};
 use crate::model::text::Names;
@@ -32,6 +33,8 @@ pub enum Function {
     Clamp(f32, f32),
     /// An activation.
     Activate(Activation),
+    /// The softmax of the row.
+    Softmax,
 }
 
 /// A function of each element of some rows.
@@ -80,7 +83,9 @@ impl Step for Elementwise {
             | Function::Divide(_)
             | Function::AddRow(_)
             | Function::MulHeads(..) => Work { flops: elements, bytes: 8 * elements },
-            Function::SoftCap(_) | Function::Activate(_) => Work { flops: 8 * elements, bytes: 8 * elements },
+            Function::SoftCap(_) | Function::Activate(_) | Function::Softmax => {
+                Work { flops: 8 * elements, bytes: 8 * elements }
+            }
         }
     }
 
@@ -123,6 +128,21 @@ impl Step for Elementwise {
                             *to.add(i) = (*from.add(i)).clamp(least, most);
                         }
                     }
+                    Function::Softmax => {
+                        let args = SoftmaxArgs {
+                            src: from,
+                            src_stride: n,
+                            dst: to,
+                            dst_stride: n,
+                            rows: 1,
+                            cols: n,
+                            scale: 1.0,
+                            causal: None,
+                            mask: std::ptr::null(),
+                            mask_stride: 0,
+                        };
+                        walk.kernels.rows.softmax.run(&args);
+                    }
                     Function::SoftCap(cap) => {
                         unary.scale.run(from, 1.0 / cap, to, n);
                         unary.tanh.run(to, to, n);
@@ -146,6 +166,7 @@ impl Step for Elementwise {
             Function::SoftCap(cap) => format!("soft-cap at {cap}"),
             Function::Clamp(least, most) => format!("clamp {least} to {most}"),
             Function::Activate(function) => function.name().to_owned(),
+            Function::Softmax => format!("softmax of {}", self.width),
         }
     }
 }

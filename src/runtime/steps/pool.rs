@@ -1,15 +1,18 @@
-//! Pooling: for each span the mean of its output rows, which are added in their order.
+//! Pooling: for each span its first output row, its last, or the mean of them, which are added in their order.
 
 use super::{At, Facts, Step, Walk, Work};
+use crate::model::Pooling;
 use crate::model::graph::RowSet;
 use crate::model::text::Names;
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
 
-/// Means of output rows.
+/// One row for the output rows of each span.
 pub struct Pool {
     /// Output rows.
     pub x: Buf,
+    /// The row that is made of them.
+    pub pooling: Pooling,
     /// Floats in a row.
     pub width: usize,
     /// A row for each span; zeros for a span without output rows.
@@ -35,17 +38,23 @@ impl Step for Pool {
             let place = |row: usize| outputs.partition_point(|&output| (output as usize) < row);
             let rows = place(rows.start)..place(rows.end);
             // SAFETY: the pass contract: rows of its share are this worker's alone.
-            let sum = unsafe { out.floats_mut(span, self.width) };
-            sum.fill(0.0);
-            for row in rows.clone() {
-                // SAFETY: the pass contract: no worker writes `x` during this step.
-                unary.add.apply_in_place(sum, unsafe { x.floats(row, self.width) });
+            let row = unsafe { out.floats_mut(span, self.width) };
+            // SAFETY: the pass contract: no worker writes `x` during this step.
+            let x = |row| unsafe { x.floats(row, self.width) };
+            match self.pooling {
+                _ if rows.is_empty() => row.fill(0.0),
+                Pooling::Cls => row.copy_from_slice(x(rows.start)),
+                Pooling::Last => row.copy_from_slice(x(rows.end - 1)),
+                Pooling::Mean | Pooling::Rank => {
+                    row.fill(0.0);
+                    rows.clone().for_each(|i| unary.add.apply_in_place(row, x(i)));
+                    unary.scale.apply_in_place(row, 1.0 / rows.len() as f32);
+                }
             }
-            unary.scale.apply_in_place(sum, 1.0 / rows.len().max(1) as f32);
         }
     }
 
     fn text(&self, _: &Names<'_>) -> String {
-        format!("mean of output rows of {}", self.width)
+        format!("{} of output rows of {}", self.pooling.name(), self.width)
     }
 }

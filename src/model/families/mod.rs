@@ -141,3 +141,25 @@ fn vocabulary_size(gguf: &Gguf) -> Result<usize> {
         _ => Err(Error::format(format!("token_embd.weight has {rows} rows"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page lists each family with what it was compared with.
+    #[test]
+    fn every_family_is_in_the_docs() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/models.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let missing: Vec<_> =
+            all().map(|family| family.name).filter(|name| !page.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "docs/models.md lacks {missing:?}");
+    }
+
+    #[test]
+    fn no_name_stands_twice() {
+        let mut names: Vec<_> = all().map(|family| family.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    }
+}

@@ -225,7 +225,8 @@ fn a_router_of_nan_makes_logits_of_nan() {
 fn experts_that_contradict_the_configuration_are_named() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/experts-f32.gguf");
     let gguf = Gguf::open_path(path).unwrap();
-    let changes: [(fn(&mut ExpertsConfig), &str); 3] = [
+    type Change = fn(&mut ExpertsConfig);
+    let changes: [(Change, &str); 3] = [
         (|experts| experts.count = 7, "tensor blk.0.ffn_gate_inp.weight has shape [32, 8]"),
         (
             |experts| experts.n_ff = 23,

@@ -14,7 +14,7 @@ use crate::runtime::plan::Buf;
 use crate::threads::Worker;
 
 /// The least sum by which weights are divided, as in llama.cpp: the smallest normal f16.
-const LEAST_SUM: f32 = 6.103_515_625e-5;
+const LEAST_SUM: f32 = 1.0 / 16_384.0;
 
 /// The choice of experts.
 pub struct Route {

@@ -27,7 +27,7 @@ const TEXT_COPIES: usize = 4;
 
 /// How text without special tokens becomes tokens.
 pub(super) enum Algorithm {
-    Bpe(Bpe),
+    Bpe(Box<Bpe>),
     SentencePiece(Box<SentencePiece>),
     Unigram(Unigram),
     WordPiece(WordPiece),
@@ -174,7 +174,7 @@ fn algorithm(
     if let Some(splitter) = splitter {
         let merges = std::mem::take(&mut source.merges);
         let (ordinary, others) = by_text(source.tokens, |id| vocabulary.kind(id) != Some(Kind::Control))?;
-        return Ok((Algorithm::Bpe(Bpe::new(splitter, ordinary, &merges)?), others));
+        return Ok((Algorithm::Bpe(Box::new(Bpe::new(splitter, ordinary, &merges)?)), others));
     }
     if source.model == "llama" {
         return sentencepiece(source, vocabulary, adds_space);

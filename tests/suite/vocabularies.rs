@@ -63,7 +63,7 @@ fn a_megabyte_of_anything_takes_linear_time() {
     let prose = "The quick brown fox jumps over 13 lazy dogs; naïve café, 漢字 and 😀. It's\n\n";
     for file in ["bpe", "gemma4", "sentencepiece", "unigram", "wordpiece"] {
         let tokenizer = small(file, None);
-        for unit in [prose, "a", " ", "\n", "7", "<|", "漢", "\u{301}", "the"] {
+        for unit in [prose, "a", " ", "\n", "漢", "\u{301}"] {
             assert_linear(&format!("{file} {unit:?}"), 1 << 14, |size| {
                 let ids = tokenizer.encode(&unit.repeat(size / unit.len()), true, true).unwrap();
                 tokenizer.decode(&ids, false).unwrap();

@@ -163,7 +163,7 @@ mod tests {
             ["1.5 kB", "98.1 MB", "16.0 GB"]
         );
         assert_eq!(
-            [two_digits(3.14), two_digits(42.4), two_digits(183.0), two_digits(12_345.0)],
+            [two_digits(3.12), two_digits(42.4), two_digits(183.0), two_digits(12_345.0)],
             ["3.1", "42", "180", "12000"]
         );
     }

@@ -17,7 +17,7 @@ mod weights;
 mod whole;
 
 #[cfg(test)]
-pub(crate) use builder::Builder;
+pub(crate) use builder::{AttentionOptions, Builder};
 pub use config::{Config, LayerConfig, Mask};
 #[cfg(test)]
 pub(crate) use families::Family;

@@ -10,8 +10,11 @@ use crate::format::FileSource;
 use crate::kernels::rope::Pairing;
 use crate::kv::CacheType;
 use crate::model::graph::{Activation, Attention, Graph, Norm, Op, Value};
-use crate::model::{Builder, Config, Family, LoadParams, Mask, MatrixId, Model, VectorId, Weights};
-use crate::ops::attention::HeadShape;
+use crate::model::{
+    AttentionOptions, Builder, Config, Family, LayerConfig, LoadParams, Mask, MatrixId, Model, VectorId,
+    Weights,
+};
+use crate::ops::attention::{HeadShape, alibi_slopes};
 use crate::threads::Team;
 
 type Row = Vec<f64>;
@@ -139,15 +142,22 @@ impl Reference<'_> {
         let HeadShape { n_head, n_head_kv, head_dim } = attention.heads;
         let (q, k, v) = (self.of(attention.q), self.of(attention.k), self.of(attention.v));
         let head = |row: &Row, head: usize| row[head * head_dim..(head + 1) * head_dim].to_vec();
+        let slopes: Vec<f32> =
+            attention.alibi.into_iter().flat_map(|most| alibi_slopes(n_head, most)).collect();
+        let sinks = attention.sinks.map_or(Vec::new(), |sinks| self.vector(sinks));
         let one = |position: usize, h: usize| -> Row {
             let (query, shared) = (head(&q[position], h), h / (n_head / n_head_kv));
             let seen = attention.mask.sight(position, q.len());
             let score = |at: usize| {
                 let key = head(&k[at], shared);
-                f64::from(attention.scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
+                let score =
+                    f64::from(attention.scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
+                let cap = attention.soft_cap.map_or(f64::INFINITY, f64::from);
+                let capped = if cap.is_finite() { cap * (score / cap).tanh() } else { score };
+                capped - slopes.get(h).map_or(0.0, |&slope| f64::from(slope) * position.abs_diff(at) as f64)
             };
             let weights: Vec<f64> = seen.clone().map(|at| score(at).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let total: f64 = weights.iter().sum::<f64>() + sinks.get(h).map_or(0.0, |sink| sink.exp());
             let mut sum = vec![0.0; head_dim];
             for (at, weight) in seen.zip(weights) {
                 sum.iter_mut().zip(head(&v[at], shared)).for_each(|(sum, x)| *sum += weight / total * x);
@@ -158,14 +168,18 @@ impl Reference<'_> {
     }
 }
 
-fn attend(b: &mut Builder<'_>, x: Value, layer: &crate::model::LayerConfig) -> Result<Value> {
+/// Queries, keys and values.
+fn project(b: &mut Builder<'_>, x: Value, layer: &LayerConfig) -> Result<[Value; 3]> {
     let q = b.linear(x, "attn_q", layer.q_width())?;
     let k = b.linear(x, "attn_k", layer.kv_width())?;
     let v = b.linear(x, "attn_v", layer.kv_width())?;
-    let qkv = [b.rope(q, layer)?, b.rope(k, layer)?, v];
-    let width = layer.q_width();
+    Ok([b.rope(q, layer)?, b.rope(k, layer)?, v])
+}
+
+fn attend(b: &mut Builder<'_>, x: Value, layer: &LayerConfig) -> Result<Value> {
+    let qkv = project(b, x, layer)?;
     let heads = b.attention(qkv, layer)?;
-    b.linear(heads, "attn_output", width)
+    b.linear(heads, "attn_output", layer.q_width())
 }
 
 fn head(b: &mut Builder<'_>, x: Value, c: &Config) -> Result<Value> {
@@ -241,6 +255,32 @@ fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
     Ok((hidden, b.soft_cap(logits, 2.0)?))
 }
 
+/// Capped scores, biases by distance, and sinks where the file has a tensor of as many numbers as there are heads.
+fn changed_scores(b: &mut Builder<'_>, c: &Config) -> Result<(Value, Value)> {
+    const SINKS: &str = "rope_freqs.weight";
+    let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+    let sinks = b.has(SINKS).then_some(SINKS);
+    let options = [
+        AttentionOptions { soft_cap: Some(0.5), sinks, ..AttentionOptions::default() },
+        AttentionOptions { scale: Some(0.4), alibi: Some(8.0), ..AttentionOptions::default() },
+    ];
+    for (i, (layer, options)) in c.layers.iter().zip(&options).enumerate() {
+        b.enter_layer(Some(i));
+        let normed = b.rms_norm(x, "attn_norm")?;
+        let qkv = project(b, normed, layer)?;
+        // The tensor of the sinks belongs to no layer.
+        b.enter_layer(None);
+        let heads = b.attention_with(qkv, layer, options)?;
+        b.enter_layer(Some(i));
+        let heads = b.linear(heads, "attn_output", c.n_embd)?;
+        x = b.add(x, heads)?;
+    }
+    b.enter_layer(None);
+    let last = b.select(x)?;
+    let hidden = b.rms_norm(last, "output_norm")?;
+    Ok((hidden, head(b, hidden, c)?))
+}
+
 fn model(file: &str, emit: Emit) -> Arc<Model> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{file}.gguf"));
     let source = Arc::new(FileSource::open(&path).unwrap());
@@ -284,7 +324,13 @@ fn difference(got: &[f32], wanted: &[Row]) -> f64 {
 #[test]
 fn graphs_without_a_pattern_are_what_they_say() {
     let tokens: Vec<u32> = (0..23).map(|i| (i * 37 + 5) % 288).collect();
-    for (name, emit) in [("parallel", parallel as Emit), ("post-norm", post_norm), ("sandwich", sandwich)] {
+    let graphs = [
+        ("parallel", parallel as Emit),
+        ("post-norm", post_norm),
+        ("sandwich", sandwich),
+        ("changed scores", changed_scores),
+    ];
+    for (name, emit) in graphs {
         // In f32 some fifteen sums of up to 96 terms follow each other: √(15 · 96) · 2⁻²⁴ where roundings are random.
         // 16 bits round a term by up to 2⁻¹⁶ of its block's largest, some 2.5 times the block's root mean square, so
         // by 2.2e-5 of that on average: √15 of these, doubled.
@@ -302,14 +348,26 @@ fn graphs_without_a_pattern_are_what_they_say() {
                     "{name} of {file} by {pieces:?} on {threads}"
                 );
             }
-            // Planted faults must be noticed: a window longer by one token, a value off by a hundredth.
-            let mut other = model.graph().clone();
-            for node in &mut other.nodes {
-                if let Op::Attention(attention) = &mut node.op {
-                    attention.mask = Mask::Window(10);
+            // Planted faults must be noticed: a window longer by one token, a change of scores left out.
+            let faults: [fn(&mut Attention); 4] = [
+                |attention| attention.mask = Mask::Window(10),
+                |attention| attention.soft_cap = None,
+                |attention| attention.alibi = None,
+                |attention| attention.sinks = None,
+            ];
+            for fault in faults {
+                let mut other = model.graph().clone();
+                let mut planted = false;
+                for node in &mut other.nodes {
+                    if let Op::Attention(attention) = &mut node.op {
+                        let before = *attention;
+                        fault(attention);
+                        planted |= before != *attention;
+                    }
                 }
+                let off = difference(&whole, &Reference::logits(&other, model.weights(), &tokens));
+                assert!(!planted || off > 10.0 * bound, "{name} of {file}: {off:e}");
             }
-            assert!(difference(&whole, &Reference::logits(&other, model.weights(), &tokens)) > 10.0 * bound);
         }
     }
 }

@@ -49,6 +49,12 @@ static void plainly(const sm_attention_params *p, const float *q, const float *k
             score += (double)q[(t * p->n_head + h) * d + i] * k[(j * p->n_head_kv + g) * d + i];
         }
         score *= scale;
+        if (p->soft_cap != 0.0f) {
+            score = p->soft_cap * tanh(score / p->soft_cap);
+        }
+        if (p->slopes != NULL) {
+            score -= p->slopes[h] * fabs((double)j - (double)here + 1.0);
+        }
         if (p->mask != NULL) {
             score += p->mask[t * p->mask_strides.token + j];
         }
@@ -57,6 +63,9 @@ static void plainly(const sm_attention_params *p, const float *q, const float *k
         for (size_t i = 0; i < d; i++) {
             out[i] += weight * v[(j * p->n_head_kv + g) * d + i];
         }
+    }
+    if (p->sinks != NULL) {
+        sum += exp(p->sinks[h]);
     }
     for (size_t i = 0; i < d; i++) {
         out[i] = sum == 0.0 ? 0.0 : out[i] / sum;
@@ -138,6 +147,13 @@ static void check_older_host(void) {
     p.head_dim = 8;
     CHECK_OK(sm_attention_f32(&p, one, one, one, out));
     CHECK(memcmp(out, one, sizeof out) == 0);
+    /* And one from before there were slopes. */
+    memset(&p, 0xff, sizeof p);
+    CHECK_OK(sm_attention_params_init(&p, offsetof(sm_attention_params, slopes)));
+    p.tokens_q = p.tokens_kv = 1;
+    p.head_dim = 8;
+    CHECK_OK(sm_attention_f32(&p, one, one, one, out));
+    CHECK(memcmp(out, one, sizeof out) == 0);
 }
 
 void test_attention(void) {
@@ -148,6 +164,16 @@ void test_attention(void) {
     check_against_loops(&p);
     p.window = 30;
     p.scale = 0.3f;
+    check_against_loops(&p);
+    const float slopes[4] = {0.25f, 0.125f, 0.0f, 0.5f}, sinks[4] = {1.0f, -INFINITY, 3.0f, -2.0f};
+    p.soft_cap = 0.5f;
+    check_against_loops(&p);
+    p.sinks = sinks;
+    check_against_loops(&p);
+    p.slopes = slopes;
+    check_against_loops(&p);
+    p.causal = 0;
+    p.window = 0;
     check_against_loops(&p);
     p = shape(3, 1, 7, 7, 24);
     float *mask = fill(7 * 9, 4);

@@ -470,6 +470,14 @@ static void attention(void) {
     REFUSED(p.q.batch = HUGE_SIZE; p.batch = 2);
     REFUSED(p.out.token = 8);
     REFUSED(p.mask = out);
+    REFUSED(p.slopes = out);
+    REFUSED(p.sinks = out + 15);
+    REFUSED(p.soft_cap = NAN);
+    REFUSED(p.soft_cap = -1.0f);
+    REFUSED(p.soft_cap = 1e31f);
+    p = good;
+    p.reserved = 1;
+    CHECK_STATUS(sm_attention_f32(&p, q, k, v, out), SM_STATUS_UNSUPPORTED);
     for (int i = 0; i < 64; i++) {
         CHECK(out[i] == 7.0f);
     }

@@ -1474,6 +1474,17 @@ typedef struct {
     // A team whose threads share the work where there is enough, and which keeps the working memory; NULL, the
     // default, for the calling thread and memory for the call.
     sm_team *team;
+    // ALiBi: a slope for each query head. slope |i - j| is subtracted from the score of the query at position i and the
+    // key at position j. NULL, the default, for none.
+    const float *slopes;
+    // Sinks: a logit for each query head, which takes part in the softmax as a score does, but has no value. NULL, the
+    // default, for none, and so does -infinity.
+    const float *sinks;
+    // Soft-cap: soft_cap tanh(score / soft_cap) replaces each scaled product, before slopes and mask. Between 1e-30 and
+    // 1e30; 0, the default, for none.
+    float soft_cap;
+    // Always 0; fills the structure up to a multiple of 8.
+    int32_t reserved;
 } sm_attention_params;
 
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_attention_params)`.
@@ -1486,15 +1497,16 @@ sm_status sm_attention_params_init(sm_attention_params *params, size_t struct_si
 //
 // The scores are never held as a whole. On the calling thread, the call takes less than 768 KiB of memory and 1.75 KiB for
 // each element of a head. On a team, each thread has as much, and room for the results of up to 768 rows; the team keeps
-// that memory. A window without `causal` runs on the calling thread.
+// that memory. A window or slopes without `causal` run on the calling thread.
 //
 // A query that sees no key, or none that the mask leaves, gets zeros. A NaN in a query, or in a key or a mask that it
 // sees, makes its result NaN. Values must be finite: the value of a key that a query doesn't see may count with weight 0.
 // A query's result has the same bits in any batch, on any team, and however its sequence is cut into calls; only the sign
 // of a zero that underflowed may differ.
 //
-// `SM_STATUS_INVALID_ARGUMENT` for shapes that don't fit each other or memory, strides with which results overlap, and a
-// scale that isn't finite. `SM_STATUS_BUSY` if another kernel call is using the team. `SM_STATUS_OUT_OF_MEMORY`.
+// `SM_STATUS_INVALID_ARGUMENT` for shapes that don't fit each other or memory, strides with which results overlap, a
+// scale that isn't finite, and a soft-cap out of its range. `SM_STATUS_BUSY` if another kernel call is using the team.
+// `SM_STATUS_OUT_OF_MEMORY`.
 sm_status sm_attention_f32(const sm_attention_params *params,
                            const float *q,
                            const float *k,

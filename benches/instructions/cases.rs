@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::ptr::{null, null_mut};
 
 use smallmind::isa::IsaId;
-use smallmind::kernels::attention::{AttentionArgs, HeadTiles, Kernel as AttentionKernel, ScoreArgs, TILE};
+use smallmind::kernels::attention::{
+    AttentionArgs, HeadTiles, Kernel as AttentionKernel, ScoreArgs, ScoreOptions, TILE,
+};
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right, Source};
 use smallmind::kernels::qmatmul::{Activations, QmatmulKernels};
 use smallmind::kernels::rope::{RopeArgs, Scaling};
@@ -279,15 +281,35 @@ fn attention(kernels: &KernelSet) -> Vec<Case> {
     let shapes = [("decode", 1, 4, 200), ("prefill", 48, 1, 48)];
     let by_type = [("f32", set.f32), ("f16", set.f16), ("q8_0", set.q8_0)];
     let cases = by_type.into_iter().flat_map(|kernel| shapes.map(|shape| (kernel, shape)));
-    cases
-        .map(|((dtype, kernel), (kind, tokens, heads, keys))| {
-            attended(&kernel, format!("attention/{dtype}/{kind}/{tokens}x{keys}"), tokens, heads, keys)
-        })
-        .collect()
+    let plain = cases.map(|((dtype, kernel), (kind, tokens, heads, keys))| {
+        let name = format!("attention/{dtype}/{kind}/{tokens}x{keys}");
+        attended(&kernel, name, (tokens, heads, keys), ScoreOptions::default())
+    });
+    let none = ScoreOptions::default();
+    let changes = [
+        ("soft-cap", ScoreOptions { soft_cap: 50.0, ..none }),
+        ("slopes", ScoreOptions { slopes: Some(&[0.5, 0.25, 0.125, 0.0625]), ..none }),
+        ("sinks", ScoreOptions { sinks: Some(&[1.0, 2.0, 3.0, 4.0]), ..none }),
+    ];
+    let changed = changes.into_iter().map(|(change, scores)| {
+        attended(&set.f32, format!("attention/f32/{change}/1x200"), (1, 4, 200), scores)
+    });
+    plain.chain(changed).collect()
 }
 
-fn attended(kernel: &AttentionKernel, name: String, tokens: usize, heads: usize, keys: usize) -> Case {
+fn attended(
+    kernel: &AttentionKernel,
+    name: String,
+    (tokens, heads, keys): (usize, usize, usize),
+    scores: ScoreOptions<'static>,
+) -> Case {
     let (kernel, head_dim) = (*kernel, 64);
+    let scores = ScoreArgs {
+        soft_cap: scores.soft_cap,
+        slopes: scores.slopes.map_or(null(), <[f32]>::as_ptr),
+        position: (keys - tokens) as i64,
+        sinks: scores.sinks.map_or(null(), <[f32]>::as_ptr),
+    };
     let layout = kernel.layout(head_dim);
     let room = |tile: usize| bytes(keys.div_ceil(TILE) * tile);
     let (mut key_room, mut value_room) = (room(layout.key_tile()), room(layout.value_tile()));
@@ -314,7 +336,7 @@ fn attended(kernel: &AttentionKernel, name: String, tokens: usize, heads: usize,
             v: HeadTiles { first: value_room.as_mut_ptr(), stride: layout.value_tile(), table: null() },
             limits: limits.as_ptr(),
             starts: null(),
-            scores: ScoreArgs::NONE,
+            scores,
             ahead: false,
             out: ptr_mut(&mut out),
             out_token_stride: heads * head_dim,

@@ -175,6 +175,9 @@ pub struct ModelArgs {
     /// Base of the rotary frequencies [default: the file's]
     #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true, value_parser = rope)]
     pub rope_base: f32,
+    /// Split text as GPT-2 does where the file names a pre-tokenizer that is not known here
+    #[arg(long)]
+    pub default_pre_tokenizer: bool,
     /// Map the file instead of reading it; nobody may change the file while the program runs
     #[arg(long)]
     pub mmap: bool,

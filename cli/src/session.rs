@@ -290,7 +290,9 @@ fn clock_seed() -> u64 {
 /// Loads a model, with a progress bar on a terminal if the load takes long.
 pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
     let start = Instant::now();
-    let params = LoadParams::default().with_activations(args.activations);
+    let params = LoadParams::default()
+        .with_activations(args.activations)
+        .with_default_pre_tokenizer(args.default_pre_tokenizer);
     let model = with_load_bar(args.quiet, |progress| {
         loaded(&args.model, args.mmap, &params.with_progress(progress))
     })?;

@@ -68,6 +68,17 @@ pub struct sm_attention_params {
     /// A team whose threads share the work where there is enough, and which keeps the working memory; NULL, the
     /// default, for the calling thread and memory for the call.
     pub team: *mut sm_team,
+    /// ALiBi: a slope for each query head. slope |i - j| is subtracted from the score of the query at position i and the
+    /// key at position j. NULL, the default, for none.
+    pub slopes: *const f32,
+    /// Sinks: a logit for each query head, which takes part in the softmax as a score does, but has no value. NULL, the
+    /// default, for none, and so does -infinity.
+    pub sinks: *const f32,
+    /// Soft-cap: soft_cap tanh(score / soft_cap) replaces each scaled product, before slopes and mask. Between 1e-30 and
+    /// 1e30; 0, the default, for none.
+    pub soft_cap: f32,
+    /// Always 0; fills the structure up to a multiple of 8.
+    pub reserved: i32,
 }
 
 // SAFETY: repr(C); integers, floats and raw pointers.
@@ -91,7 +102,11 @@ unsafe impl Versioned for sm_attention_params {
         out,
         mask,
         mask_strides,
-        team
+        team,
+        slopes,
+        sinks,
+        soft_cap,
+        reserved
     );
 }
 
@@ -117,7 +132,15 @@ unsafe impl Params for sm_attention_params {
             mask: ptr::null(),
             mask_strides: dense,
             team: ptr::null_mut(),
+            slopes: ptr::null(),
+            sinks: ptr::null(),
+            soft_cap: 0.0,
+            reserved: 0,
         }
+    }
+
+    fn reserved(&self) -> i32 {
+        self.reserved
     }
 }
 
@@ -128,7 +151,7 @@ impl From<sm_strides> for Strides {
 }
 
 impl sm_attention_params {
-    /// As the op takes them, without the mask.
+    /// As the op takes them, without the mask, slopes and sinks.
     fn attention(&self) -> Result<Attention<'static>, Failure> {
         Ok(Attention {
             batch: self.batch,
@@ -146,7 +169,7 @@ impl sm_attention_params {
             out: self.out.into(),
             mask: None,
             mask_strides: self.mask_strides.into(),
-            soft_cap: None,
+            soft_cap: (self.soft_cap != 0.0).then_some(self.soft_cap),
             slopes: None,
             sinks: None,
         })
@@ -170,15 +193,16 @@ pub unsafe extern "C" fn sm_attention_params_init(
 ///
 /// The scores are never held as a whole. On the calling thread, the call takes less than 768 KiB of memory and 1.75 KiB for
 /// each element of a head. On a team, each thread has as much, and room for the results of up to 768 rows; the team keeps
-/// that memory. A window without `causal` runs on the calling thread.
+/// that memory. A window or slopes without `causal` run on the calling thread.
 ///
 /// A query that sees no key, or none that the mask leaves, gets zeros. A NaN in a query, or in a key or a mask that it
 /// sees, makes its result NaN. Values must be finite: the value of a key that a query doesn't see may count with weight 0.
 /// A query's result has the same bits in any batch, on any team, and however its sequence is cut into calls; only the sign
 /// of a zero that underflowed may differ.
 ///
-/// `SM_STATUS_INVALID_ARGUMENT` for shapes that don't fit each other or memory, strides with which results overlap, and a
-/// scale that isn't finite. `SM_STATUS_BUSY` if another kernel call is using the team. `SM_STATUS_OUT_OF_MEMORY`.
+/// `SM_STATUS_INVALID_ARGUMENT` for shapes that don't fit each other or memory, strides with which results overlap, a
+/// scale that isn't finite, and a soft-cap out of its range. `SM_STATUS_BUSY` if another kernel call is using the team.
+/// `SM_STATUS_OUT_OF_MEMORY`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_attention_f32(
     params: *const sm_attention_params,
@@ -196,7 +220,10 @@ pub unsafe extern "C" fn sm_attention_f32(
         let (q, k) = (out.read("q", q, extents.q)?, out.read("k", k, extents.k)?);
         let v = out.read("v", v, extents.v)?;
         let mask = out.read_optional("mask", params.mask, extents.mask)?;
-        let attention = Attention { mask, ..attention };
+        let heads = if attention.is_empty() { 0 } else { params.n_head };
+        let slopes = out.read_optional("slopes", params.slopes, heads)?;
+        let sinks = out.read_optional("sinks", params.sinks, heads)?;
+        let attention = Attention { mask, slopes, sinks, ..attention };
         let mut own = AttentionWorkspace::default();
         let mut inside = team::enter(params.team)?;
         let (team, workspace) = match &mut inside {

@@ -325,6 +325,7 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &Attention<'_>) -> Vec<
     for i in 0..n_q {
         // One past this position; 0 where it stands before the first key.
         let here = (n_kv + i + 1).saturating_sub(n_q);
+        let position = (n_kv + i) as f64 - n_q as f64;
         let end = if shape.causal { here } else { n_kv };
         let begin = shape.window.map_or(0, |w| here.saturating_sub(w));
         for h in 0..n_head {
@@ -335,7 +336,7 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &Attention<'_>) -> Vec<
             let of_head = |list: Option<&[f32]>, none: f64| list.map_or(none, |list| f64::from(list[h]));
             let (slope, cap) = (of_head(shape.scores.slopes, 0.0), f64::from(shape.scores.soft_cap));
             let capped = |score: f64| if cap > 0.0 { cap * (score / cap).tanh() } else { score };
-            let bias = |j: usize| mask(j) - slope * (j as f64 - (here as f64 - 1.0)).abs();
+            let bias = |j: usize| mask(j) - slope * (j as f64 - position).abs();
             let score = |j| capped(shape.scale * dot(q, &k[row(j)..][..head_dim])) + bias(j);
             let scores: Vec<f64> = (begin..end).map(score).collect();
             let max = scores.iter().fold(f64::NEG_INFINITY, |m, &s| m.max(s));

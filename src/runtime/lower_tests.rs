@@ -10,8 +10,10 @@ use crate::format::FileSource;
 use crate::kernels::rope::Pairing;
 use crate::kv::CacheType;
 use crate::model::graph::{Activation, Attention, Graph, KeyValues, Norm, Op, Scores, Value};
-use crate::model::{Builder, Config, Ends, Family, LoadParams, Mask, MatrixId, Model, VectorId, Weights};
-use crate::ops::attention::HeadShape;
+use crate::model::{
+    Builder, Config, Ends, Family, LayerConfig, LoadParams, Mask, MatrixId, Model, VectorId, Weights,
+};
+use crate::ops::attention::{HeadShape, alibi_slopes};
 use crate::threads::Team;
 
 pub(super) type Row = Vec<f64>;
@@ -141,15 +143,22 @@ impl Reference<'_> {
         let KeyValues::Own(k, v) = attention.kv else { panic!("no shared keys here") };
         let (q, k, v) = (self.of(attention.q), self.of(k), self.of(v));
         let head = |row: &Row, head: usize| row[head * head_dim..(head + 1) * head_dim].to_vec();
+        let slopes: Vec<f32> =
+            attention.scores.alibi.into_iter().flat_map(|most| alibi_slopes(n_head, most)).collect();
+        let sinks = attention.scores.sinks.map_or(Vec::new(), |sinks| self.vector(sinks));
         let one = |position: usize, h: usize| -> Row {
             let (query, shared) = (head(&q[position], h), h / (n_head / n_head_kv));
             let seen = attention.mask.sight(position, q.len());
             let score = |at: usize| {
                 let key = head(&k[at], shared);
-                f64::from(attention.scores.scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
+                let score = f64::from(attention.scores.scale)
+                    * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
+                let cap = attention.scores.soft_cap.map_or(f64::INFINITY, f64::from);
+                let capped = if cap.is_finite() { cap * (score / cap).tanh() } else { score };
+                capped - slopes.get(h).map_or(0.0, |&slope| f64::from(slope) * position.abs_diff(at) as f64)
             };
             let weights: Vec<f64> = seen.clone().map(|at| score(at).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let total: f64 = weights.iter().sum::<f64>() + sinks.get(h).map_or(0.0, |sink| sink.exp());
             let mut sum = vec![0.0; head_dim];
             for (at, weight) in seen.zip(weights) {
                 sum.iter_mut().zip(head(&v[at], shared)).for_each(|(sum, x)| *sum += weight / total * x);
@@ -160,14 +169,18 @@ impl Reference<'_> {
     }
 }
 
-pub(super) fn attend(b: &mut Builder<'_>, x: Value, layer: &crate::model::LayerConfig) -> Result<Value> {
+/// Queries, keys and values.
+fn project(b: &mut Builder<'_>, x: Value, layer: &LayerConfig) -> Result<[Value; 3]> {
     let q = b.linear(x, "attn_q", layer.q_width())?;
     let k = b.linear(x, "attn_k", layer.kv_width())?;
     let v = b.linear(x, "attn_v", layer.kv_width())?;
-    let qkv = [b.rope(q, layer)?, b.rope(k, layer)?, v];
-    let width = layer.q_width();
+    Ok([b.rope(q, layer)?, b.rope(k, layer)?, v])
+}
+
+pub(super) fn attend(b: &mut Builder<'_>, x: Value, layer: &LayerConfig) -> Result<Value> {
+    let qkv = project(b, x, layer)?;
     let heads = b.attention(qkv, layer, Scores::scaled(layer.score_scale))?;
-    b.linear(heads, "attn_output", width)
+    b.linear(heads, "attn_output", layer.q_width())
 }
 
 pub(super) fn head(b: &mut Builder<'_>, x: Value, c: &Config) -> Result<Value> {
@@ -243,6 +256,29 @@ fn sandwich(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     Ok((hidden, Some(b.soft_cap(logits, 2.0)?)))
 }
 
+/// Capped scores, biases by distance, and sinks where the file has a tensor of as many numbers as there are heads.
+fn changed_scores(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
+    const SINKS: &str = "rope_freqs.weight";
+    let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+    // The tensor of the sinks belongs to no layer.
+    let sinks = if b.has(SINKS) { Some(b.floats(SINKS, c.first().n_head)?) } else { None };
+    let usual = Scores::scaled(c.first().score_scale);
+    let scores =
+        [Scores { soft_cap: Some(0.5), sinks, ..usual }, Scores { alibi: Some(8.0), ..Scores::scaled(0.4) }];
+    for (i, (layer, scores)) in c.layers.iter().zip(scores).enumerate() {
+        b.enter_layer(Some(i));
+        let normed = b.rms_norm(x, "attn_norm")?;
+        let qkv = project(b, normed, layer)?;
+        let heads = b.attention(qkv, layer, scores)?;
+        let heads = b.linear(heads, "attn_output", c.n_embd)?;
+        x = b.add(x, heads)?;
+    }
+    b.enter_layer(None);
+    let last = b.select(x)?;
+    let hidden = b.rms_norm(last, "output_norm")?;
+    Ok((hidden, Some(head(b, hidden, c)?)))
+}
+
 fn model(file: &str, emit: Emit) -> Arc<Model> {
     model_by(file, emit, &LoadParams::default())
 }
@@ -290,7 +326,13 @@ pub(super) fn difference(got: &[f32], wanted: &[Row]) -> f64 {
 #[test]
 fn graphs_without_a_pattern_are_what_they_say() {
     let tokens: Vec<u32> = (0..23).map(|i| (i * 37 + 5) % 288).collect();
-    for (name, emit) in [("parallel", parallel as Emit), ("post-norm", post_norm), ("sandwich", sandwich)] {
+    let graphs = [
+        ("parallel", parallel as Emit),
+        ("post-norm", post_norm),
+        ("sandwich", sandwich),
+        ("changed scores", changed_scores),
+    ];
+    for (name, emit) in graphs {
         // In f32 some fifteen sums of up to 96 terms follow each other: √(15 · 96) · 2⁻²⁴ where roundings are random.
         // 16 bits round a term by up to 2⁻¹⁶ of its block's largest, some 2.5 times the block's root mean square, so
         // by 2.2e-5 of that on average: √15 of these, doubled.
@@ -308,14 +350,26 @@ fn graphs_without_a_pattern_are_what_they_say() {
                     "{name} of {file} by {pieces:?} on {threads}"
                 );
             }
-            // Planted faults must be noticed: a window longer by one token, a value off by a hundredth.
-            let mut other = model.graph().clone();
-            for node in &mut other.nodes {
-                if let Op::Attention(attention) = &mut node.op {
-                    attention.mask = Mask::Window(10);
+            // Planted faults must be noticed: a window longer by one token, a change of scores left out.
+            let faults: [fn(&mut Attention); 4] = [
+                |attention| attention.mask = Mask::Window(10),
+                |attention| attention.scores.soft_cap = None,
+                |attention| attention.scores.alibi = None,
+                |attention| attention.scores.sinks = None,
+            ];
+            for fault in faults {
+                let mut other = model.graph().clone();
+                let mut planted = false;
+                for node in &mut other.nodes {
+                    if let Op::Attention(attention) = &mut node.op {
+                        let before = *attention;
+                        fault(attention);
+                        planted |= before != *attention;
+                    }
                 }
+                let off = difference(&whole, &Reference::logits(&other, model.weights(), &tokens));
+                assert!(!planted || off > 10.0 * bound, "{name} of {file}: {off:e}");
             }
-            assert!(difference(&whole, &Reference::logits(&other, model.weights(), &tokens)) > 10.0 * bound);
         }
     }
 }

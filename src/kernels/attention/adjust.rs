@@ -1,5 +1,5 @@
 //! Changes to the scores that some models have: a soft-cap, ALiBi's slopes, and sinks.
-//! Each is a pass of its own over scores or sums that lie in L1, and costs other models one comparison a tile.
+//! Each is a pass of its own over scores or sums that lie in L1, and costs other models two comparisons a tile.
 
 use super::TILE;
 use super::steps::{COLUMNS, State, Steps, join_factors, whole_vectors};
@@ -30,8 +30,8 @@ pub struct ScoreOptions<'a> {
 pub const SOFT_CAPS: RangeInclusive<f32> = 1e-30..=1e30;
 
 impl<'a> ScoreOptions<'a> {
-    /// The options of the query heads from `head` on.
-    pub(crate) fn from_head(self, head: usize) -> Self {
+    /// The options of all query heads but the first `head`.
+    pub(crate) fn skip(self, head: usize) -> Self {
         let from = |list: &'a [f32]| list.get(head..).unwrap_or(&[]);
         Self { slopes: self.slopes.map(from), sinks: self.sinks.map(from), ..self }
     }
@@ -39,7 +39,7 @@ impl<'a> ScoreOptions<'a> {
     /// The arguments for some query heads that share a key/value head, from query head `head` on, where the first
     /// token stands at `position`.
     pub(crate) fn args(&self, head: usize, position: i64) -> ScoreArgs {
-        let Self { soft_cap, slopes, sinks } = self.from_head(head);
+        let Self { soft_cap, slopes, sinks } = self.skip(head);
         let first = |list: Option<&[f32]>| list.map_or(null(), <[f32]>::as_ptr);
         ScoreArgs { soft_cap, slopes: first(slopes), position, sinks: first(sinks) }
     }
@@ -172,12 +172,12 @@ impl Routine<Sink> for Steps {
                 isa.store(take.as_mut_ptr(), factors.take);
                 store(isa, state.largest, factors.largest, count);
             }
-            for i in 0..count {
+            for (i, &keep) in keep.iter().enumerate().take(count) {
                 let state = state.from(i, I::LANES);
-                let sums = Over(Scale(keep[i]), [state.sums.cast_const()]);
+                let sums = Over(Scale(keep), [state.sums.cast_const()]);
                 // SAFETY: the state has row i: a vector of weights, and `width` sums; `take` has element i.
                 unsafe {
-                    let weights = isa.mul(isa.load(state.weights), isa.splat(keep[i]));
+                    let weights = isa.mul(isa.load(state.weights), isa.splat(keep));
                     isa.store(state.weights, isa.add(weights, isa.load_first(take.as_ptr().add(i), 1)));
                     visit(isa, &Stored(sums, state.sums), 0, state.width);
                 }

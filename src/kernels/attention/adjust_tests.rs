@@ -78,14 +78,15 @@ fn the_bound_would_catch_a_change_that_is_left_out() {
         let wanted = case(scores);
         assert!(worst(&got, &wanted.reference()) > 10.0 * wanted.bound(), "{scores:?}");
     }
-    let wanted = case(ALL);
-    for scores in [
-        ScoreOptions { slopes: Some(&SLOPES[1..]), ..ALL },
-        ScoreOptions { sinks: Some(&SINKS[1..]), ..ALL },
-        ScoreOptions { soft_cap: 1.45, ..ALL },
+    for (wrong, right) in [
+        (ScoreOptions { soft_cap: 1.0, ..NONE }, EACH[0]),
+        (ScoreOptions { slopes: Some(&SLOPES[1..]), ..NONE }, EACH[1]),
+        (ScoreOptions { sinks: Some(&SINKS[1..]), ..NONE }, EACH[2]),
+        (ScoreOptions { slopes: Some(&SLOPES[1..]), ..ALL }, ALL),
+        (ScoreOptions { sinks: Some(&SINKS[1..]), ..ALL }, ALL),
     ] {
-        let got = case(scores).run(&kernel, 0, 7, 0);
-        assert!(worst(&got, &wanted.reference()) > 10.0 * wanted.bound(), "{scores:?}");
+        let (got, wanted) = (case(wrong).run(&kernel, 0, 7, 0), case(right));
+        assert!(worst(&got, &wanted.reference()) > 10.0 * wanted.bound(), "{wrong:?}");
     }
 }
 

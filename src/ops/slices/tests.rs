@@ -433,6 +433,13 @@ fn bad_attentions_are_refused_with_their_numbers() {
     let woven = Strides { batch: 0, token: 4, head: 4 };
     assert!(attend(&Attention { out: woven, ..plain }, full).contains("rows of out overlap"));
     assert!(attend(&Attention { batch: usize::MAX, ..plain }, full).contains("doesn't fit into memory"));
+    let short = |name| format!("{name} reaches over 4 floats; the slice has 3");
+    assert_eq!(attend(&Attention { slopes: Some(&x[..3]), ..plain }, full), short("slopes"));
+    assert_eq!(attend(&Attention { sinks: Some(&x[..3]), ..plain }, full), short("sinks"));
+    for cap in [0.0, -1.0, 1e-31, 1e31, f32::INFINITY, f32::NAN] {
+        let refused = attend(&Attention { soft_cap: Some(cap), ..plain }, full);
+        assert_eq!(refused, format!("soft_cap is {cap}; it must lie between 1e-30 and 1e30"));
+    }
     let none = Strides { batch: 0, token: 0, head: 1 };
     let many = Attention { tokens_kv: 1 << 32, k: none, v: none, ..Attention::new(1, 1, 1, 1) };
     assert!(attend(&many, full).contains("4294967296"));

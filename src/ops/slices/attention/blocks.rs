@@ -125,7 +125,7 @@ impl<'a> Blocks<'a> {
             k: from(self.inputs.k, 0, block.head),
             v: from(self.inputs.v, 0, block.head),
             mask: self.inputs.mask.map(|mask| from(mask, token, head)),
-            scores: self.inputs.scores.from_head(head),
+            scores: self.inputs.scores.skip(head),
         };
         let shape = self.block_shape(&block.tokens);
         let strides = Strides::dense(shape.tokens_q, self.heads, shape.head_dim);

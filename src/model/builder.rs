@@ -38,16 +38,17 @@ impl<'a> Builder<'a> {
     pub fn new(gguf: &'a Gguf, config: &Config, family: &'static str) -> Result<Self> {
         let mut read = filled(false, gguf.tensors().len(), "a list of tensors")?;
         // Where nothing is rotated, divisors of its frequencies mean nothing.
-        for name in FACTORS {
+        let [any, short, long] = FACTORS;
+        let lengths = config.ropes.iter().any(|rope| rope.lengths);
+        for name in [any].into_iter().chain([short, long].into_iter().filter(|_| lengths)) {
             gguf.position(name).into_iter().for_each(|place| read[place] = true);
         }
         let factors = |name, pairs: usize| rope_factors(gguf, name, pairs).map_err(at(|| family.into()));
         let ropes = config.ropes.iter().map(|config| {
-            let [any, short, long] = FACTORS;
             let pairs = config.dim / 2;
             let any = if config.divided { factors(any, pairs)? } else { None };
             let (short, long) = match any {
-                None if config.divided => (factors(short, pairs)?, factors(long, pairs)?),
+                None if config.divided && config.lengths => (factors(short, pairs)?, factors(long, pairs)?),
                 any => (any, None),
             };
             Ok(RopeSpec { config: config.clone(), factors: short, long_factors: long })
@@ -308,6 +309,14 @@ impl<'a> Builder<'a> {
     /// A projection to `n` by `{part}.weight`, with a bias if the file has one; llama.cpp ignores its factor.
     pub fn linear_unscaled(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
         self.linear_mlp(x, part, n, false)
+    }
+
+    /// Checks that the file has tensors of the current layer, for a family in which nothing stands in for them.
+    pub fn require(&self, names: &[&str]) -> Result<()> {
+        match names.iter().find(|name| !self.has(name)) {
+            Some(name) => self.fail(format!("tensor {} is missing", self.name(name))),
+            None => Ok(()),
+        }
     }
 
     /// Notes that projections of the current layer have no bias, even where the file has one, as in llama.cpp.

@@ -27,6 +27,8 @@ pub struct RopeConfig {
     pub n_ctx_original: usize,
     /// Whether the file's divisors of frequencies, if it has any, apply.
     pub divided: bool,
+    /// Whether there are other divisors for long contexts than for short ones (LongRoPE).
+    pub lengths: bool,
     /// The dimensions that form a pair.
     pub pairing: Pairing,
 }
@@ -116,12 +118,13 @@ impl RopeConfig {
                 0 => n_ctx_train,
                 original => original,
             };
+        let lengths = kind == Some("longrope");
         let base = keys.positive("rope.freq_base", 10_000.0)?;
         let magnitude = match yarn {
             Some(_) => 1.0,
             None => keys.positive("rope.scaling.attn_factor", 1.0)?,
         };
-        Ok(RopeConfig { dim, base, factor, yarn, magnitude, n_ctx_original, divided: true, pairing })
+        Ok(RopeConfig { dim, base, factor, yarn, magnitude, n_ctx_original, divided: true, lengths, pairing })
     }
 
     /// This configuration without scaling of positions.
@@ -213,6 +216,7 @@ mod tests {
             magnitude: 1.0,
             n_ctx_original: 4096,
             divided: true,
+            lengths: false,
             pairing: Pairing::Adjacent,
         }
     }

@@ -39,7 +39,7 @@ const OFF: &[f64] = &[0.0];
 /// Of factors; llama.cpp takes 0 as absent.
 const FACTOR: &[f64] = &[0.0, 1.0];
 
-/// First the keys that llama.cpp's loader reads for every architecture.
+/// First the keys that llama.cpp's loader reads for every architecture, and windows, which some of its families ignore.
 /// Then those that only families read which don't exist here.
 const KEYS: &[Key] = &[
     wrong("expert_count", "a mixture of experts", OFF),
@@ -51,7 +51,7 @@ const KEYS: &[Key] = &[
     ignored("logit_scale", "a factor on logits", FACTOR),
     ignored("residual_scale", "a factor on what layers add", FACTOR),
     ignored("embedding_scale", "a factor on embeddings", FACTOR),
-    ignored("attention.sliding_window", "attention in a sliding window", OFF),
+    wrong("attention.sliding_window", "attention in a sliding window", OFF),
     ignored("attention.sliding_window_pattern", "the layers with a sliding window", OFF),
     ignored("attention.scale", "a factor on the scores of attention", OFF),
     ignored("attention.output_scale", "a factor on the results of attention", FACTOR),

@@ -95,7 +95,7 @@ fn every_truncation_is_refused() {
 fn other_files_versions_and_byte_orders() {
     let preamble = |magic: &[u8], version: [u8; 4]| [magic, &version, &[0; 16]].concat();
     assert_eq!(refusal(b""), "not a GGUF file: it is empty; was its download interrupted?");
-    assert_eq!(refusal(b"\x7fELF\x02\x01"), "not a GGUF file: begins with \"\\x7fELF\"");
+    assert_eq!(refusal(b"\x7fFOO\x02\x01"), "not a GGUF file: begins with \"\\x7fFOO\"");
     assert_eq!(refusal(&preamble(b"GGUF", [0; 4])), "GGUF version 0");
     for (bytes, expected) in [
         (preamble(b"GGUF", [1, 0, 0, 0]), "GGUF version 1 (only versions 2 and 3 are read)"),

@@ -98,7 +98,9 @@ fn scales_of_tensors_multiply_products() {
             "output.scale",
         ] {
             let gguf = Gguf::open_path(path(name)).unwrap();
-            if gguf.tensors().iter().any(|tensor| tensor.name.ends_with(part)) {
+            // llama.cpp has no scales in the MLPs of GPT-2 and Qwen 2.
+            let computed = name == "scales" || !part.starts_with("ffn_");
+            if computed && gguf.tensors().iter().any(|tensor| tensor.name.ends_with(part)) {
                 let off = off(&logits(without(name, part, "\0"), &tokens, 1));
                 assert!(off > 30.0 * bound, "without {part}, {name} is off by {off:e} only");
             }
@@ -299,7 +301,7 @@ fn damaged_files_are_bad_files() {
         (&[0; 4096], "bad file: f: not a GGUF file: begins with zeros"),
         (b"GGU", "bad file: f: not a GGUF file: begins with \"GGU\""),
         (b"Access to this model is restricted.\n", "not a GGUF file but a text: \"Access to this model"),
-        (b"\x7fELF\x02\x01\x01", "not a GGUF file: begins with \"\\x7fELF\""),
+        (b"\x7fFOO\x02\x01\x01", "not a GGUF file: begins with \"\\x7fFOO\""),
     ] {
         let error = Gguf::open(Arc::new(BytesSource::new("f", bytes))).unwrap_err();
         assert!(matches!(error, Error::Format(_)) && error.to_string().contains(said), "{error}");

@@ -75,7 +75,9 @@ fn fault(name: &str) -> Option<String> {
     let error = golden.error(&whole);
     println!("{name}: {error:.1e}");
     // The comparison fails for NaN too.
-    if error.is_nan() || error >= MARK {
+    // Gemma 4 has three GELUs a layer, which llama.cpp takes from a table of half floats.
+    let mark = if name.starts_with("gemma4") { 5.0 * MARK } else { MARK };
+    if error.is_nan() || error >= mark {
         return Some(format!("is {error:.1e} from llama.cpp"));
     }
     let causal = model.config().layers.iter().all(|layer| layer.mask.is_causal());

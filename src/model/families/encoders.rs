@@ -163,6 +163,7 @@ fn encode(b: &mut Builder<'_>, c: &Config, decoder: &Decoder, x: Value) -> Resul
     let mut x = b.layer_norm(x, "token_embd_norm")?;
     for (i, layer) in c.layers.iter().enumerate() {
         b.enter_layer(Some(i));
+        b.require(&["attn_output_norm.bias", "layer_output_norm.bias"])?;
         let attended = decoder.attention(b, c, x, layer)?;
         let sum = b.add(attended, x)?;
         let mut moved = b.layer_norm(sum, "attn_output_norm")?;

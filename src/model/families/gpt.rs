@@ -10,10 +10,18 @@ use crate::model::config::{Config, LAYER_EPS};
 use crate::model::graph::{Activation, Value};
 use crate::model::keys::Keys;
 
+/// Biases of every projection and norm, but for queries, keys and values.
+const BIASES: &[&str] =
+    &["attn_norm.bias", "attn_output.bias", "ffn_norm.bias", "ffn_up.bias", "ffn_down.bias"];
+
+/// Biases of norms alone.
+const NORM_BIASES: &[&str] = &["attn_norm.bias", "ffn_norm.bias"];
+
 const GPT: Decoder = Decoder {
     norms: Norms::Layer,
     inner: Inner::Plain(Activation::GeluTanh),
     heads: parts::unchanged,
+    required: BIASES,
     ..Decoder::LLAMA
 };
 
@@ -31,7 +39,7 @@ fn rotary_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
 const POCKET: Family = Family {
     name: "pockettts",
     config: |keys, n_vocab| config(keys, n_vocab)?.with_rope(keys, Pairing::Adjacent),
-    emit: |b, c| ROTARY.emit(b, c),
+    emit: |b, c| Decoder { required: NORM_BIASES, ..ROTARY }.emit(b, c),
 };
 
 /// A family with learned positions.
@@ -41,6 +49,11 @@ const fn learned(name: &'static str) -> Family {
         config,
         emit: |b, c| {
             let x = with_positions(b, c)?;
+            for i in 0..c.n_layer() {
+                b.enter_layer(Some(i));
+                b.require(&["attn_qkv.bias"])?;
+            }
+            b.enter_layer(None);
             GPT.emit_from(b, c, x)
         },
     }
@@ -71,12 +84,23 @@ pub const FAMILIES: &[Family] = &[
             config.scales.parallel = true;
             Ok(config)
         },
+        emit: |b, c| {
+            let required = &["attn_norm.bias", "attn_output.bias", "ffn_up.bias", "ffn_down.bias"];
+            b.require(&["output.bias"])?;
+            Decoder { required, ..ROTARY }.emit(b, c)
+        },
         ..rotary("phi2")
     },
-    Family { emit: |b, c| Decoder { inner: Inner::Squared, ..ROTARY }.emit(b, c), ..rotary("nemotron") },
+    Family {
+        emit: |b, c| Decoder { inner: Inner::Squared, required: NORM_BIASES, ..ROTARY }.emit(b, c),
+        ..rotary("nemotron")
+    },
     Family { emit: |b, c| Decoder { inner: Inner::Squared, ..ROTARY }.emit(b, c), ..rotary("jais2") },
     Family {
-        emit: |b, c| Decoder { inner: Inner::Gated(Activation::Silu), ..ROTARY }.emit(b, c),
+        emit: |b, c| {
+            let inner = Inner::Gated(Activation::Silu);
+            Decoder { inner, required: NORM_BIASES, ..ROTARY }.emit(b, c)
+        },
         ..rotary("orion")
     },
     Family { config: stablelm_config, emit: stablelm, ..rotary("stablelm") },
@@ -129,7 +153,8 @@ fn stablelm(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let mut c = c.clone();
     c.scales.parallel = !b.has("ffn_norm.weight");
     b.enter_layer(None);
-    Decoder { inner: Inner::Gated(Activation::Silu), heads, ..ROTARY }.emit(b, &c)
+    Decoder { inner: Inner::Gated(Activation::Silu), heads, required: &["attn_norm.bias"], ..ROTARY }
+        .emit(b, &c)
 }
 
 fn stablelm_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
@@ -186,5 +211,5 @@ fn mpt(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     } else {
         b.embed("token_embd", c.n_vocab, c.n_embd)?
     };
-    Decoder { heads, ..GPT }.emit_from(b, c, x)
+    Decoder { heads, required: &[], ..GPT }.emit_from(b, c, x)
 }

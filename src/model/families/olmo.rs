@@ -34,6 +34,7 @@ pub const FAMILIES: &[Family] = &[
         config: |keys, n_vocab| {
             let config = Config::read_rotary(keys, n_vocab, Pairing::Halves)?;
             if config.n_layer() != 64 {
+                keys.void(&["attention.sliding_window", "attention.sliding_window_pattern"]);
                 return Ok(config);
             }
             let config = config.with_windows(keys, 4096, 4)?;

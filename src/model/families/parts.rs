@@ -71,6 +71,8 @@ pub struct Decoder {
     /// The norm before the MLP, where it isn't `ffn_norm`.
     pub mlp_norm: &'static str,
     pub gate: Gate,
+    /// Tensors of a layer, besides its matrices and gains, without which the family's models don't compute.
+    pub required: &'static [&'static str],
     /// Whether the matrix of queries, keys and values may have a factor.
     pub scaled_qkv: bool,
     /// The epsilon of norms after attention and MLP, where it is another one.
@@ -94,6 +96,7 @@ impl Decoder {
         biased_output: true,
         mlp_norm: "ffn_norm",
         gate: Gate::None,
+        required: &[],
         scaled_qkv: true,
         post_eps: None,
         experts: Form::SWIGLU,
@@ -116,6 +119,7 @@ impl Decoder {
     pub fn hidden(&self, b: &mut Builder<'_>, c: &Config, mut x: Value) -> Result<Value> {
         for (i, layer) in c.layers.iter().enumerate() {
             b.enter_layer(Some(i));
+            b.require(self.required)?;
             x = if c.scales.parallel {
                 self.parallel_block(b, c, x, layer)?
             } else {
@@ -126,6 +130,9 @@ impl Decoder {
             };
         }
         b.enter_layer(None);
+        if self.required.contains(&"attn_norm.bias") {
+            b.require(&["output_norm.bias"])?;
+        }
         let last = b.select(x)?;
         self.norm(b, last, "output_norm")
     }

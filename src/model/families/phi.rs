@@ -10,6 +10,11 @@ use crate::model::graph::Activation;
 
 pub const FAMILIES: &[Family] = &[Family {
     name: "phi3",
-    config: |keys, n_vocab| Config::read_rotary(keys, n_vocab, Pairing::Halves),
+    // All layers have the window; llama.cpp leaves it out. The factors have no scaling of a kind beside them.
+    config: |keys, n_vocab| {
+        let mut config = Config::read_rotary(keys, n_vocab, Pairing::Halves)?.with_windows(keys, 0, 0)?;
+        config.ropes.iter_mut().for_each(|rope| rope.lengths = true);
+        Ok(config)
+    },
     emit: |b, c| Decoder { inner: Inner::GateUp(Activation::Silu), ..Decoder::LLAMA }.emit(b, c),
 }];

@@ -33,8 +33,14 @@ class File:
         return default if field is None else field.contents()
 
     def linear(self, name, x):
-        """`x` times the matrix and its scale, plus the bias, if there are such."""
-        product = x @ self.tensors[f"{name}.weight"].T * self.tensors.get(f"{name}.scale", 1)
+        """`x` times the matrix and its scale, plus the bias, if there are such.
+
+        llama.cpp has no scales in the MLPs of GPT-2 and Qwen 2.
+        """
+        scaled = ".ffn_" not in name or self.architecture not in ("gpt2", "qwen2")
+        product = x @ self.tensors[f"{name}.weight"].T
+        if scaled:
+            product = product * self.tensors.get(f"{name}.scale", 1)
         return product + self.tensors.get(f"{name}.bias", 0)
 
     def head(self, x):

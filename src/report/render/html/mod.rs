@@ -8,7 +8,7 @@ mod sections;
 mod threads;
 mod timeline;
 
-use minijinja::{Environment, UndefinedBehavior, context, default_auto_escape_callback, filters};
+use minijinja::{Environment, UndefinedBehavior, Value, context, default_auto_escape_callback, filters};
 
 use super::view;
 use super::{counts, family, models, text};
@@ -28,7 +28,7 @@ pub(super) fn render(report: &Report) -> Result<String> {
     fill(report).map_err(|error| Error::Internal(format!("report page: {error:#}")))
 }
 
-/// All templates. They have the filters that they use and no others: each takes room in the shipped library.
+/// All templates. They have the filters and tests that they use and no others: each takes room in the shipped library.
 fn templates() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -36,6 +36,7 @@ fn templates() -> Result<Environment<'static>, minijinja::Error> {
     environment.add_filter("join", filters::join);
     environment.add_filter("length", filters::length);
     environment.add_filter("safe", filters::safe);
+    environment.add_test("none", |value: &Value| value.is_none());
     for (name, source) in TEMPLATES {
         environment.add_template(name, source)?;
     }

@@ -79,11 +79,8 @@ const OPTIONAL: &[(&str, &[&str])] = &[
     ("", &["output.weight", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"]),
     ("gemma4", &["attn_v.weight", "layer_output_scale.weight"]),
     ("glm4moe", &["attn_q_norm.weight", "attn_k_norm.weight"]),
-    ("gpt-oss", &["attn_sinks.weight"]),
-    ("granite_swa", &["attn_sinks.weight"]),
     ("jina-bert-v2", &["ffn_gate.weight", "attn_q_norm.weight", "attn_k_norm.weight", "attn_norm_2.weight"]),
     ("mpt", &["position_embd.weight", "attn_q_norm.weight", "attn_k_norm.weight"]),
-    ("qwen2moe", &["ffn_gate_inp_shexp.weight"]),
     ("stablelm", &["attn_q_norm.weight", "attn_k_norm.weight"]),
 ];
 

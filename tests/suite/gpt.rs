@@ -306,7 +306,7 @@ fn a_file_must_have_what_the_family_has() {
         ("context_length", "tensor position_embd.weight has shape [48, 24]; the configuration wants [48, 5]"),
         ("embedding_length", "width 5 is no multiple of 3 heads"),
         ("feed_forward_length", "gpt2, layer 0: tensor blk.0.ffn_up.weight has shape [48, 192]"),
-        ("block_count", "gpt2, layer 2: tensor blk.2.attn_norm.weight is missing"),
+        ("block_count", "gpt2, layer 2: tensor blk.2.attn_norm.bias is missing"),
         ("attention.head_count", "width 48 is no multiple of 5 heads"),
     ] {
         let key = format!("gpt2.{key}");

@@ -103,7 +103,8 @@ def shortened(why, model):
     if found := re.fullmatch(r'(\w+)\("(.*)"\)', why):
         why = re.sub(r"\\(.)", r"\1", found[2])
     why = re.sub(r"\S*" + re.escape(model.name) + ": ", "", why)
-    why = re.sub(r'architecture ".*" \(known: [^)]*\)', "its architecture is not known", why)
+    why = re.sub(r'architecture "[^"]*", for which (.*) is missing \(known: .*\)$', r"\1 is missing", why)
+    why = re.sub(r'architecture "[^"]*" \(known: .*\)$', "its architecture is not known", why)
     return why if len(why) <= 160 else why[:159] + "…"
 
 

@@ -14,6 +14,17 @@ use crate::model::keys::Keys;
 const BIASES: &[&str] =
     &["attn_norm.bias", "attn_output.bias", "ffn_norm.bias", "ffn_up.bias", "ffn_down.bias"];
 
+/// The same, and queries, keys and values in one matrix with a bias.
+const FUSED_BIASES: &[&str] = &[
+    "attn_norm.bias",
+    "attn_qkv.weight",
+    "attn_qkv.bias",
+    "attn_output.bias",
+    "ffn_norm.bias",
+    "ffn_up.bias",
+    "ffn_down.bias",
+];
+
 /// Biases of norms alone.
 const NORM_BIASES: &[&str] = &["attn_norm.bias", "ffn_norm.bias"];
 
@@ -49,12 +60,7 @@ const fn learned(name: &'static str) -> Family {
         config,
         emit: |b, c| {
             let x = with_positions(b, c)?;
-            for i in 0..c.n_layer() {
-                b.enter_layer(Some(i));
-                b.require(&["attn_qkv.bias"])?;
-            }
-            b.enter_layer(None);
-            GPT.emit_from(b, c, x)
+            Decoder { required: FUSED_BIASES, ..GPT }.emit_from(b, c, x)
         },
     }
 }

@@ -49,7 +49,7 @@ pub const FAMILIES: &[Family] = &[
             }
             Ok(config)
         },
-        emit: |b, c| Decoder::LLAMA.emit(b, c),
+        emit: |b, c| Decoder { required: &["attn_sinks.weight"], ..Decoder::LLAMA }.emit(b, c),
     },
     Family {
         name: "minicpm",

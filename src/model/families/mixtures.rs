@@ -127,7 +127,8 @@ pub const FAMILIES: &[Family] = &[
         },
         emit: |b, c| {
             let experts = Form { inner: Inner::ClampedSwiGlu { alpha: 1.702, limit: 7.0 }, ..Form::SWIGLU };
-            Decoder { mlp_norm: "post_attention_norm", experts, ..Decoder::LLAMA }.emit(b, c)
+            let required = &["attn_sinks.weight"];
+            Decoder { mlp_norm: "post_attention_norm", experts, required, ..Decoder::LLAMA }.emit(b, c)
         },
     },
     // Gated attention, norms on both sides, and no positions in every fourth layer.

@@ -56,6 +56,53 @@ const KIN: &[&[Family]] = &[
     routers::FAMILIES,
 ];
 
+/// Architectures that llama.cpp knows and that aren't here, by the part of their computation that is missing.
+const MISSING: &[(&str, &[&str])] = &[
+    ("a short convolution", &["lfm2", "lfm2moe"]),
+    (
+        "a gated delta rule",
+        &[
+            "qwen3next",
+            "qwen35",
+            "qwen35moe",
+            "qwen4exp",
+            "kimi-linear",
+            "kimi-k3",
+            "bailingmoe3",
+            "glm5-next",
+        ],
+    ),
+    (
+        "a selective scan (state space)",
+        &["mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid", "nemotron_h", "nemotron_h_moe", "plamo2"],
+    ),
+    ("a recurrence", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "minimax-01"]),
+    (
+        "multi-head latent attention",
+        &[
+            "deepseek2",
+            "deepseek2-ocr",
+            "deepseek32",
+            "deepseek4",
+            "glm-dsa",
+            "dots3note",
+            "mistral4",
+            "minicpm3",
+            "plm",
+            "hy_v4",
+        ],
+    ),
+    ("a choice of positions to see", &["minimax-m3"]),
+    ("attention with values that are not as long as keys", &["mimo2"]),
+    ("attention in chunks", &["llama4"]),
+    ("an encoder beside the decoder", &["t5", "t5encoder"]),
+    ("streams side by side (AltUp)", &["gemma3n"]),
+    (
+        "an MLP or experts of a form of its own",
+        &["apertus", "bitnet", "grok", "grovemoe", "phimoe", "laguna", "maple"],
+    ),
+];
+
 /// Every family.
 fn all() -> impl Iterator<Item = &'static Family> {
     KIN.iter().copied().flatten()
@@ -74,8 +121,11 @@ fn read_known(gguf: &Gguf) -> Result<(Config, Graph)> {
         None => {
             let mut known: Vec<_> = all().map(|family| family.name).collect();
             known.sort_unstable();
+            let lacks = |(_, names): &&(&str, &[&str])| names.contains(&architecture);
+            let missing = MISSING.iter().find(lacks);
+            let missing = missing.map_or(String::new(), |(part, _)| format!(", for which {part} is missing"));
             let (known, architecture) = (known.join(", "), quoted(architecture));
-            Err(Error::Unsupported(format!("architecture {architecture} (known: {known})")))
+            Err(Error::Unsupported(format!("architecture {architecture}{missing} (known: {known})")))
         }
     }
 }
@@ -158,7 +208,8 @@ mod tests {
 
     #[test]
     fn no_name_stands_twice() {
-        let mut names: Vec<_> = all().map(|family| family.name).collect();
+        let missing = MISSING.iter().flat_map(|(_, names)| names.iter().copied());
+        let mut names: Vec<_> = all().map(|family| family.name).chain(missing).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }

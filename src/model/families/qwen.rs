@@ -111,6 +111,7 @@ pub const FAMILIES: &[Family] = &[
             let settings = [Setting::Width, Setting::SharedWidthOrMlp];
             (like("").config)(keys, n_vocab)?.with_experts(keys, &settings)
         },
+        emit: |b, c| Decoder { required: &["ffn_gate_inp_shexp.weight"], ..Decoder::LLAMA }.emit(b, c),
         ..like("qwen2moe")
     },
     // A diffusion model: tokens see those behind them.

@@ -79,6 +79,11 @@ impl<'a> Builder<'a> {
         self.unbiased = &[];
     }
 
+    /// Whether nodes and tensors are of the first layer.
+    pub fn in_first_layer(&self) -> bool {
+        self.layer == Some(0)
+    }
+
     /// Whether the file has a tensor of this name in the current layer.
     pub fn has(&self, name: &str) -> bool {
         self.gguf.tensor(&self.name(name)).is_some()

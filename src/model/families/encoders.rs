@@ -98,8 +98,9 @@ pub const FAMILIES: &[Family] = &[
             let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
             let x = b.layer_norm(x, "token_embd_norm")?;
             let inner = Inner::GateUp(c.activation.unwrap_or(Activation::GeluTanh));
-            let decoder = Decoder { heads: parts::rotated, inner, ..BERT };
-            encode_normed(b, c, &decoder, x, "output_norm")
+            let optional_norm = Some("attn_norm");
+            let decoder = Decoder { heads: parts::rotated, inner, optional_norm, ..BERT };
+            Ok((decoder.hidden(b, c, x)?, None))
         },
     },
     // NeoBERT (Le Breton et al. 2025, arXiv:2502.19587).
@@ -108,8 +109,9 @@ pub const FAMILIES: &[Family] = &[
         config: |keys, n_vocab| Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?.seeing_all(keys),
         emit: |b, c| {
             let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-            let decoder = Decoder { inner: Inner::GateUp(Activation::Silu), ..Decoder::LLAMA };
-            encode_normed(b, c, &decoder, x, "enc.output_norm")
+            let inner = Inner::GateUp(Activation::Silu);
+            let decoder = Decoder { inner, last_norm: "enc.output_norm", ..Decoder::LLAMA };
+            Ok((decoder.hidden(b, c, x)?, None))
         },
     },
     Family {
@@ -117,7 +119,7 @@ pub const FAMILIES: &[Family] = &[
         config: |keys, n_vocab| Config::read_rotary(keys, n_vocab, Pairing::Halves)?.seeing_all(keys),
         emit: |b, c| {
             let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-            encode_normed(b, c, &Decoder::LLAMA, x, "output_norm")
+            Ok((Decoder::LLAMA.hidden(b, c, x)?, None))
         },
     },
     // Llama, all of whose tokens see each other.
@@ -127,7 +129,7 @@ pub const FAMILIES: &[Family] = &[
         emit: |b, c| {
             b.ignore("output.weight");
             let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-            encode_normed(b, c, &Decoder::LLAMA, x, "output_norm")
+            Ok((Decoder::LLAMA.hidden(b, c, x)?, None))
         },
     },
     // EmbeddingGemma: Gemma 3 with windows on both sides.
@@ -160,9 +162,8 @@ fn typed(b: &mut Builder<'_>, x: Value) -> Result<Value> {
 
 /// Blocks with norms after the sums.
 fn encode(b: &mut Builder<'_>, c: &Config, decoder: &Decoder, x: Value) -> Result<Ends> {
-    let mut x = b.layer_norm(x, "token_embd_norm")?;
-    for (i, layer) in c.layers.iter().enumerate() {
-        b.enter_layer(Some(i));
+    let x = b.layer_norm(x, "token_embd_norm")?;
+    let x = parts::blocks(b, c, x, |b, layer, x| {
         b.require(&["attn_output_norm.bias", "layer_output_norm.bias"])?;
         let attended = decoder.attention(b, c, x, layer)?;
         let sum = b.add(attended, x)?;
@@ -173,33 +174,9 @@ fn encode(b: &mut Builder<'_>, c: &Config, decoder: &Decoder, x: Value) -> Resul
         }
         let inner = decoder.mlp_or_mixture(b, moved, layer, c.n_embd)?;
         let sum = b.add(inner, moved)?;
-        x = b.layer_norm(sum, "layer_output_norm")?;
-    }
-    b.enter_layer(None);
+        b.layer_norm(sum, "layer_output_norm")
+    })?;
     Ok((b.select(x)?, None))
-}
-
-/// Blocks with norms before attention and MLP, of which the first may lack the one before attention.
-fn encode_normed(
-    b: &mut Builder<'_>,
-    c: &Config,
-    decoder: &Decoder,
-    mut x: Value,
-    last_norm: &str,
-) -> Result<Ends> {
-    for (i, layer) in c.layers.iter().enumerate() {
-        b.enter_layer(Some(i));
-        let bare = i == 0 && decoder.norms == Norms::Layer && !b.has("attn_norm.weight");
-        let normed = if bare { x } else { decoder.norm(b, x, "attn_norm")? };
-        let attended = decoder.attention(b, c, normed, layer)?;
-        x = b.add(x, attended)?;
-        let normed = decoder.norm(b, x, "ffn_norm")?;
-        let moved = decoder.mlp_or_mixture(b, normed, layer, c.n_embd)?;
-        x = b.add(x, moved)?;
-    }
-    b.enter_layer(None);
-    let last = b.select(x)?;
-    Ok((decoder.norm(b, last, last_norm)?, None))
 }
 
 /// Queries and keys normalised over all heads together, where the file has such norms.

@@ -176,18 +176,16 @@ fn falcon_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
 
 /// Falcon: attention and MLP side by side; attention has the second norm, where there are two.
 fn falcon(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
-    let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-    for (i, layer) in c.layers.iter().enumerate() {
-        b.enter_layer(Some(i));
+    let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+    let x = parts::blocks(b, c, x, |b, layer, x| {
         let normed = b.layer_norm(x, "attn_norm")?;
         let second = b.has("attn_norm_2.weight");
         let for_attention = if second { b.layer_norm(x, "attn_norm_2")? } else { normed };
         let attended = ROTARY.attention(b, c, for_attention, layer)?;
         let moved = ROTARY.mlp(b, normed, layer.n_ff, c.n_embd)?;
         let sum = b.add(moved, attended)?;
-        x = b.add(sum, x)?;
-    }
-    b.enter_layer(None);
+        b.add(sum, x)
+    })?;
     let last = b.select(x)?;
     let hidden = b.layer_norm(last, "output_norm")?;
     Ok((hidden, Some(parts::head(b, hidden, c)?)))

@@ -70,6 +70,10 @@ pub struct Decoder {
     pub biased_output: bool,
     /// The norm before the MLP, where it isn't `ffn_norm`.
     pub mlp_norm: &'static str,
+    /// The norm after all blocks.
+    pub last_norm: &'static str,
+    /// A norm that the first block may lack.
+    pub optional_norm: Option<&'static str>,
     pub gate: Gate,
     /// Tensors of a layer, besides its matrices and gains, without which the family's models don't compute.
     pub required: &'static [&'static str],
@@ -95,6 +99,8 @@ impl Decoder {
         biased_mlp: true,
         biased_output: true,
         mlp_norm: "ffn_norm",
+        last_norm: "output_norm",
+        optional_norm: None,
         gate: Gate::None,
         required: &[],
         scaled_qkv: true,
@@ -117,24 +123,24 @@ impl Decoder {
 
     /// The last hidden rows.
     pub fn hidden(&self, b: &mut Builder<'_>, c: &Config, mut x: Value) -> Result<Value> {
-        for (i, layer) in c.layers.iter().enumerate() {
-            b.enter_layer(Some(i));
+        x = blocks(b, c, x, |b, layer, x| {
             b.require(self.required)?;
-            x = if c.scales.parallel {
-                self.parallel_block(b, c, x, layer)?
-            } else {
-                let attended = self.attention_between_norms(b, c, x, layer)?;
-                x = b.add(x, attended)?;
-                let moved = self.mlp_between_norms(b, c, x, layer)?;
-                b.add(x, moved)?
-            };
-        }
-        b.enter_layer(None);
+            if c.scales.parallel {
+                return self.parallel_block(b, c, x, layer);
+            }
+            let names = ["attn_norm", "post_attention_norm"];
+            let attended = self.between_norms(b, c, x, names, |b, x| self.attention(b, c, x, layer))?;
+            let x = b.add(x, attended)?;
+            let names = [self.mlp_norm, "post_ffw_norm"];
+            let mlp = |b: &mut Builder<'_>, x| self.mlp_or_mixture(b, x, layer, c.n_embd);
+            let moved = self.between_norms(b, c, x, names, mlp)?;
+            b.add(x, moved)
+        })?;
         if self.required.contains(&"attn_norm.bias") {
             b.require(&["output_norm.bias"])?;
         }
         let last = b.select(x)?;
-        self.norm(b, last, "output_norm")
+        self.norm(b, last, self.last_norm)
     }
 
     /// A block whose attention and MLP read the same rows: those of one norm, or of a norm each.
@@ -157,36 +163,28 @@ impl Decoder {
         b.add(moved, attended)
     }
 
-    fn attention_between_norms(
+    /// `inner` of rows between the norms that the family has there, of the names before and after.
+    fn between_norms(
         &self,
         b: &mut Builder<'_>,
         c: &Config,
         x: Value,
-        layer: &LayerConfig,
+        [before, after]: [&str; 2],
+        inner: impl FnOnce(&mut Builder<'_>, Value) -> Result<Value>,
     ) -> Result<Value> {
-        let normed = if self.place == Place::After { x } else { self.norm(b, x, "attn_norm")? };
-        let attended = self.attention(b, c, normed, layer)?;
-        let attended = match self.place {
-            Place::Before => attended,
-            _ => self.post_norm(b, attended, "post_attention_norm")?,
+        let bare = self.place == Place::After || self.lacks(b, before);
+        let normed = if bare { x } else { self.norm(b, x, before)? };
+        let inside = inner(b, normed)?;
+        let inside = match self.place {
+            Place::Before => inside,
+            _ => self.post_norm(b, inside, after)?,
         };
-        scale(b, attended, c.scales.residual)
+        scale(b, inside, c.scales.residual)
     }
 
-    fn mlp_between_norms(
-        &self,
-        b: &mut Builder<'_>,
-        c: &Config,
-        x: Value,
-        layer: &LayerConfig,
-    ) -> Result<Value> {
-        let normed = if self.place == Place::After { x } else { self.norm(b, x, self.mlp_norm)? };
-        let moved = self.mlp_or_mixture(b, normed, layer, c.n_embd)?;
-        let moved = match self.place {
-            Place::Before => moved,
-            _ => self.post_norm(b, moved, "post_ffw_norm")?,
-        };
-        scale(b, moved, c.scales.residual)
+    /// Whether a norm is missing that may be.
+    fn lacks(&self, b: &Builder<'_>, norm: &str) -> bool {
+        self.optional_norm == Some(norm) && b.in_first_layer() && !b.has(&format!("{norm}.weight"))
     }
 
     /// A norm of the family's kind.
@@ -286,14 +284,12 @@ impl Decoder {
             Inner::Gated(function) => {
                 let gate = b.linear_mlp(x, "ffn_gate", n_ff, scaled)?;
                 let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
-                let gate = b.activate(gate, function)?;
-                b.gate(gate, up)?
+                gated(b, gate, up, function)?
             }
             Inner::GateUp(function) => {
                 let gate = b.linear_rows(x, "ffn_up", 0..n_ff, 2 * n_ff)?;
                 let up = b.linear_rows(x, "ffn_up", n_ff..2 * n_ff, 2 * n_ff)?;
-                let gate = b.activate(gate, function)?;
-                b.gate(gate, up)?
+                gated(b, gate, up, function)?
             }
             Inner::Plain(function) => {
                 let up = b.linear_mlp(x, "ffn_up", n_ff, scaled)?;
@@ -311,13 +307,33 @@ impl Decoder {
     }
 }
 
+/// The blocks one after the other, each from the residual stream to the residual stream.
+pub fn blocks(
+    b: &mut Builder<'_>,
+    c: &Config,
+    mut x: Value,
+    block: impl Fn(&mut Builder<'_>, &LayerConfig, Value) -> Result<Value>,
+) -> Result<Value> {
+    for (i, layer) in c.layers.iter().enumerate() {
+        b.enter_layer(Some(i));
+        x = block(b, layer, x)?;
+    }
+    b.enter_layer(None);
+    Ok(x)
+}
+
+/// `f(gate) · up`.
+fn gated(b: &mut Builder<'_>, gate: Value, up: Value, function: Activation) -> Result<Value> {
+    let gate = b.activate(gate, function)?;
+    b.gate(gate, up)
+}
+
 /// The experts that all rows go through, as one SwiGLU MLP.
 pub fn shared_experts(b: &mut Builder<'_>, x: Value, n_ff: usize) -> Result<Value> {
     let width = b.width(x);
     let gate = b.linear_unscaled(x, "ffn_gate_shexp", n_ff)?;
     let up = b.linear_unscaled(x, "ffn_up_shexp", n_ff)?;
-    let gate = b.activate(gate, Activation::Silu)?;
-    let inner = b.gate(gate, up)?;
+    let inner = gated(b, gate, up, Activation::Silu)?;
     b.linear_unscaled(inner, "ffn_down_shexp", width)
 }
 

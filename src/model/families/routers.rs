@@ -18,12 +18,8 @@ fn emit(
     decoder: &Decoder,
     block: impl Fn(&mut Builder<'_>, &LayerConfig, Value) -> Result<Value>,
 ) -> Result<Ends> {
-    let mut x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-    for (i, layer) in c.layers.iter().enumerate() {
-        b.enter_layer(Some(i));
-        x = block(b, layer, x)?;
-    }
-    b.enter_layer(None);
+    let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+    let x = parts::blocks(b, c, x, block)?;
     let last = b.select(x)?;
     let hidden = decoder.norm(b, last, "output_norm")?;
     Ok((hidden, Some(parts::head(b, hidden, c)?)))

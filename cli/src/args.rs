@@ -418,6 +418,10 @@ pub struct Bench {
     /// [default: 16, likewise]
     #[arg(short = 'f', long = "first-token", value_name = "N", value_delimiter = ',', value_parser = count())]
     pub first: Vec<usize>,
+    /// Tokens of a text whose embedding is computed (em), several separated by commas [default: none, or 512 of a model
+    /// that gives vectors only]
+    #[arg(short = 'e', long = "embed-tokens", value_name = "N", value_delimiter = ',', value_parser = count())]
+    pub embed: Vec<usize>,
     /// Sequences that decode a token each in one batch, several numbers separated by commas (tg128x8 is of 8)
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1",
         value_parser = whole(1, 4096))]

@@ -1,5 +1,6 @@
-//! `smallmind bench`: tokens a second of prefill (pp) and decode (tg), of one sequence and of several in one batch, and
-//! the time to a prompt's first token (ft), at each depth and number of threads asked for: medians with their spread.
+//! `smallmind bench`: tokens a second of prefill (pp) and decode (tg), of one sequence and of several in one batch, the
+//! time to a prompt's first token (ft), and an encoder's passes (em), at each depth and number of threads asked for:
+//! medians with their spread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use smallmind::format::gguf::Gguf;
 use smallmind::format::{ByteSource, describe};
 use smallmind::model::foreign::open_source;
 use smallmind::model::{Model, RandomGpt};
-use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
+use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Output, Span};
 use smallmind::threads::{self, Team};
 
 use crate::args::Bench;
@@ -31,6 +32,8 @@ enum Kind {
     Decode,
     /// As a prefill; the result is the time until the first token can be sampled.
     FirstToken,
+    /// A text goes in as a whole, with its vector.
+    Embed,
 }
 
 impl Kind {
@@ -39,6 +42,7 @@ impl Kind {
             Kind::Prefill => "pp",
             Kind::Decode => "tg",
             Kind::FirstToken => "ft",
+            Kind::Embed => "em",
         }
     }
 }
@@ -120,10 +124,20 @@ pub fn run(args: &Bench) -> Result<()> {
     let counts = if args.threads.is_empty() { vec![threads::available()] } else { args.threads.clone() };
     warn_of_threads(counts.iter().copied().max().unwrap_or(1), false);
     check_lengths(&loaded.model, args)?;
+    let writes_text = loaded.model.graph().logits.is_some();
+    if !writes_text
+        && [&args.prompt, &args.decode, &args.first].into_iter().flatten().any(|&tokens| tokens > 0)
+    {
+        let name = &loaded.model.config().architecture;
+        return Err(Failure::Usage(format!(
+            "{name} is an encoder: of its speeds there is --embed-tokens only"
+        )));
+    }
     let progress = progress(false);
     let mut rows = Vec::new();
     for threads in counts {
-        for &depth in &args.conditions.depth {
+        rows.extend(measure_embeddings(&loaded.model, args, threads, &progress)?);
+        for &depth in args.conditions.depth.iter().filter(|_| writes_text) {
             rows.extend(measure(&loaded.model, args, threads, depth, &progress)?);
             for &parallel in args.parallel.iter().filter(|&&parallel| parallel > 1) {
                 rows.extend(measure_parallel(&loaded.model, args, (threads, parallel), depth, &progress)?);
@@ -147,6 +161,7 @@ fn check_lengths(model: &Model, args: &Bench) -> Result<()> {
         ("--prompt-tokens", &args.prompt),
         ("--decode-tokens", &args.decode),
         ("--first-token", &args.first),
+        ("--embed-tokens", &args.embed),
     ];
     let counts =
         options.iter().flat_map(|&(option, counts)| counts.iter().map(move |&count| (option, count)));
@@ -321,10 +336,46 @@ fn measure_parallel(
     counts.iter().map(|&count| repeat(test(count), args, progress, || run(&mut engine, count))).collect()
 }
 
+/// Passes over one text, pooled as the file says: asked for, or of an encoder.
+fn measure_embeddings(
+    model: &Arc<Model>,
+    args: &Bench,
+    threads: usize,
+    progress: &ProgressBar,
+) -> Result<Vec<Row>> {
+    let default = if model.graph().logits.is_some() { 0 } else { 512 };
+    let counts = counts(&args.embed, default, model.config().n_ctx_most());
+    let Some(&most) = counts.iter().max().filter(|&&most| most > 0) else { return Ok(Vec::new()) };
+    let params = EngineParams::default()
+        .with_n_ctx(most)
+        .with_n_batch(most)
+        .with_n_output(most)
+        .with_kv(args.conditions.arithmetic.kv)
+        .with_output(Output::embedding(model));
+    let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(threads)?))?;
+    let sequence = engine.create()?;
+    let (tokens, outputs) = (spread(model, most), (0..most as u32).collect::<Vec<_>>());
+    let mut rows = Vec::new();
+    for tokens in counts.into_iter().filter(|&count| count > 0).map(|count| &tokens[..count]) {
+        let test = Test { kind: Kind::Embed, tokens: tokens.len(), depth: 0, threads, parallel: 1 };
+        rows.push(repeat(test, args, progress, || {
+            engine.rewind(sequence, 0)?;
+            let start = Instant::now();
+            engine.run(&Batch::new(
+                tokens,
+                &[Span::new(sequence, 0, tokens.len())],
+                &outputs[..tokens.len()],
+            ))?;
+            Ok(start.elapsed())
+        })?);
+    }
+    Ok(rows)
+}
+
 fn once(context: &mut Context, kind: Kind, tokens: &[u32]) -> Result<Duration> {
     let start = Instant::now();
     match kind {
-        Kind::Prefill | Kind::FirstToken => context.decode(tokens, Logits::Last)?,
+        Kind::Prefill | Kind::FirstToken | Kind::Embed => context.decode(tokens, Logits::Last)?,
         Kind::Decode => tokens.iter().try_for_each(|&token| context.decode(&[token], Logits::Last))?,
     }
     Ok(start.elapsed())

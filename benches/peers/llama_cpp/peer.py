@@ -4,9 +4,10 @@ The output has the shape of `smallmind bench --json`: an array of
 {"test": "pp512" | "tg128" | "tg128@d2048", "threads": T, "kv": K, "tokens_per_second": X, "cores": C},
 where C is the CPU time used a second: below T, something else took the CPU.
 A prompt is decoded in batches of 512 with only its last logits, generation goes token by token; both begin
-with D tokens in the cache, and each is timed after one untimed run. With --first, what ours.py prints.
+with D tokens in the cache, and each is timed after one untimed run. With -e an encoder's pass over E tokens, pooled as
+the file says ("em512"). With --first, what ours.py prints.
 
-usage: peer.py --model FILE [-p N] [-n N] [-d D] [--kv f32|f16|q8_0] [--threads T] [-r R] [--plain] [--flash]
+usage: peer.py --model FILE [-p N] [-n N] [-e N] [-d D] [--kv f32|f16|q8_0] [--threads T] [-r R] [--plain] [--flash]
        peer.py --model FILE --first [...]
        peer.py --info
 """
@@ -51,6 +52,7 @@ class Context:
         params.n_threads = params.n_threads_batch = args.threads
         params.type_k = params.type_v = CACHES[args.kv]
         params.flash_attn_type = int(args.flash)
+        params.embeddings = args.e > 0
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise SystemExit("llama.cpp can't make such a context")
@@ -77,6 +79,11 @@ class Context:
         for start in range(0, count, 512):
             self.decode([100 + n % 1000 for n in range(start, min(start + 512, count))])
 
+    def embed(self, count):
+        """A pass over one text of `count` tokens; its vector."""
+        self.decode([100 + n % 1000 for n in range(count)])
+        llama_cpp.llama_get_embeddings_seq(self.handle, 0)
+
     def generate(self, count):
         for n in range(count):
             self.decode([100 + n])
@@ -98,14 +105,15 @@ def timed(context, depth, work, count):
 
 
 def speeds(args):
-    context = Context(Model(args.model, args.plain), args.d + max(args.p, args.n), args)
-    context.prompt(args.d)
+    context = Context(Model(args.model, args.plain), args.d + max(args.p, args.n, args.e), args)
+    if args.d:
+        context.prompt(args.d)
     suffix = f"@d{args.d}" if args.d else ""
     results = []
-    for name, work, count in ("pp", context.prompt, args.p), ("tg", context.generate, args.n):
+    for name, work, count in ("pp", context.prompt, args.p), ("tg", context.generate, args.n), ("em", context.embed, args.e):
         if count == 0:
             continue
-        timed(context, args.d, work, min(count, 512 if name == "pp" else 8))
+        timed(context, args.d, work, min(count, 8 if name == "tg" else 512))
         for _ in range(args.r):
             speed, cores = timed(context, args.d, work, count)
             row = {"test": f"{name}{count}{suffix}", "threads": args.threads, "kv": args.kv}
@@ -120,6 +128,7 @@ def main():
     parser.add_argument("--first", action="store_true", help="load, first token and texts instead")
     parser.add_argument("-p", type=int, default=512)
     parser.add_argument("-n", type=int, default=128)
+    parser.add_argument("-e", type=int, default=0)
     parser.add_argument("-d", type=int, default=0, help="tokens in the cache beforehand")
     parser.add_argument("-r", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

@@ -2,6 +2,12 @@
 //! A candidate is an integer. The order of these integers is the rank of candidates, so ties are always broken the same
 //! way.
 
+use super::{is_usable, unusable};
+use crate::Result;
+
+/// Logits that are compared with the least of a pool at once.
+const BLOCK: usize = 256;
+
 /// A token and its logit. The greater of two candidates is the likelier one; among equal logits, the one with the lower
 /// id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +61,50 @@ pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
     }
     best_first(&mut candidates[..pooled], k);
     candidates.truncate(k);
+}
+
+/// Fills `candidates` with the `k` best tokens, best first, as [`top_k`] leaves them of all; 1 ≤ `k` < number of logits.
+/// It reads the logits once: mostly no token of a block enters the pool.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a logit that is NaN or +∞.
+pub(super) fn best_of(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) -> Result<()> {
+    let candidate = |(id, &logit): (u32, &f32)| match is_usable(logit) {
+        true => Ok(Candidate::new(logit, id)),
+        false => Err(unusable(id, logit)),
+    };
+    let room = logits.len().min(k.saturating_mul(4).max(BLOCK));
+    candidates.clear();
+    for token in (0..).zip(&logits[..room]) {
+        candidates.push(candidate(token)?);
+    }
+    let shrink = |candidates: &mut Vec<Candidate>| {
+        select(candidates, k);
+        candidates.truncate(k);
+        candidates[k - 1]
+    };
+    let mut least = shrink(candidates);
+    for (first, block) in (room as u32..).step_by(BLOCK).zip(logits[room..].chunks(BLOCK)) {
+        let bar = least.logit();
+        // Of equal logits the later token ranks lower. Logits that are no numbers count as above the bar.
+        #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "true for NaN")]
+        let above: u32 = block.iter().map(|&logit| u32::from(!(logit <= bar))).sum();
+        if above == 0 {
+            continue;
+        }
+        for token in (first..).zip(block) {
+            let candidate = candidate(token)?;
+            if candidate > least {
+                candidates.push(candidate);
+                if candidates.len() == room {
+                    least = shrink(candidates);
+                }
+            }
+        }
+    }
+    best_first(candidates, k);
+    candidates.truncate(k);
+    Ok(())
 }
 
 /// Keeps the fewest best candidates whose probabilities at a temperature add up to at least `p` < 1, best first.
@@ -160,6 +210,28 @@ mod tests {
             } else {
                 prop_assert_eq!(kept, list(&logits));
             }
+        }
+
+        #[test]
+        fn the_best_are_those_of_all(logits in logits(), k in 1usize..1000, bad in 0usize..2000) {
+            prop_assume!(k < logits.len());
+            let mut expected = list(&logits);
+            top_k(&mut expected, k);
+            let mut kept = Vec::new();
+            best_of(&logits, k, &mut kept).unwrap();
+            prop_assert_eq!(&kept, &expected);
+            let mut logits = logits;
+            let bad = bad % logits.len();
+            for value in [f32::NAN, f32::INFINITY] {
+                logits[bad] = value;
+                let error = best_of(&logits, k, &mut kept).unwrap_err().to_string();
+                prop_assert!(error.contains(&format!("token {bad} is {value}")), "{}", error);
+            }
+            logits[bad] = f32::NEG_INFINITY;
+            best_of(&logits, k, &mut kept).unwrap();
+            let mut expected = list(&logits);
+            top_k(&mut expected, k);
+            prop_assert_eq!(&kept, &expected);
         }
 
         #[test]

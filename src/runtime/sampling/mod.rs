@@ -196,12 +196,17 @@ impl Sampler {
         Ok(())
     }
 
-    /// Fills `candidates` with all tokens in order of id. Tokens with a logit of −∞ are included: they rank last, and
-    /// their probability is 0.
+    /// Fills `candidates` with all tokens in order of id, or, where the chain begins with keeping the best few, with
+    /// these. Tokens with a logit of −∞ are included: they rank last, and their probability is 0.
     fn gather(&mut self, logits: &[f32]) -> Result<()> {
         if logits.len() != self.n_vocab {
             let (given, n_vocab) = (logits.len(), self.n_vocab);
             return Err(Error::invalid(format!("{given} logits for a vocabulary of {n_vocab}")));
+        }
+        let first_cut = self.stages.iter().find(|stage| stage.changes_ranks_or_removes());
+        let kept = first_cut.and_then(Stage::kept).filter(|&kept| kept < logits.len());
+        if let Some(kept) = kept {
+            return cut::best_of(logits, kept, &mut self.candidates);
         }
         // The compiler can vectorise counting, but not a loop that stops at the first hit.
         if logits.iter().map(|&logit| u32::from(!is_usable(logit))).sum::<u32>() > 0 {

@@ -64,6 +64,28 @@ impl Stage {
             Stage::Mask(_) | Stage::TopK(_) | Stage::Draw { .. } => Ok(()),
         }
     }
+
+    /// Whether it removes candidates, or changes their order.
+    pub(super) fn changes_ranks_or_removes(&self) -> bool {
+        match self {
+            Stage::Penalties(penalties) => penalties.are_on(),
+            Stage::Mask(_) => true,
+            Stage::TopK(k) => *k > 0,
+            Stage::TopP(p) => *p < 1.0,
+            Stage::MinP(p) => *p > 0.0,
+            Stage::Temperature(value) => *value == 0.0,
+            Stage::Draw { .. } => false,
+        }
+    }
+
+    /// The number of best candidates that it keeps, if it keeps a number of them.
+    pub(super) fn kept(&self) -> Option<usize> {
+        match self {
+            Stage::TopK(k) => Some(*k),
+            Stage::Temperature(0.0) => Some(1),
+            _ => None,
+        }
+    }
 }
 
 /// How tokens among the last `last_n` become less likely. All penalties are off by default.

@@ -74,7 +74,7 @@ const MISSING: &[(&str, &[&str])] = &[
             "glm5-next",
         ],
     ),
-    ("a selective scan (state space)", &["nemotron_h_moe", "plamo2"]),
+    ("a selective scan (state space)", &["plamo2"]),
     ("a recurrence", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "minimax-01"]),
     (
         "multi-head latent attention",

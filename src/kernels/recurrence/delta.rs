@@ -22,7 +22,7 @@ pub enum KeyHeads {
 
 impl KeyHeads {
     #[inline(always)]
-    fn of(self, head: usize) -> usize {
+    pub(super) fn of(self, head: usize) -> usize {
         match self {
             KeyHeads::Grouped(n) => head / n,
             KeyHeads::Cyclic(n) => head % n,

@@ -369,6 +369,17 @@ impl<'a> Builder<'a> {
         self.push(Op::Split(x, begin), whole.rows, width)
     }
 
+    /// Of each head of `x`, of `head` columns, the `width` that start at `begin`.
+    pub fn split_heads(&mut self, x: Value, head: usize, begin: usize, width: usize) -> Result<Value> {
+        let whole = self.shape(x);
+        if head == 0 || !whole.width.is_multiple_of(head) || begin + width > head {
+            let end = begin + width;
+            return self
+                .fail(format!("columns {begin} to {end} of heads of {head} in rows of {}", whole.width));
+        }
+        self.push(Op::SplitHeads(x, head, begin), whole.rows, whole.width / head * width)
+    }
+
     /// Queries or keys rotated by the layer's rotary table, or unchanged in a layer without one.
     pub fn rope(&mut self, x: Value, layer: &LayerConfig) -> Result<Value> {
         let Some(table) = layer.rope else { return Ok(x) };

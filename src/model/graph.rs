@@ -192,6 +192,8 @@ pub enum Op {
     Linear(Value, MatrixId, Option<VectorId>, f32),
     /// The columns that start at the given one.
     Split(Value, usize),
+    /// Of each head, of the given number of columns, those that start at the given one.
+    SplitHeads(Value, usize, usize),
     /// Rows in which each head, of the given number of elements, is normalised: with one gain for all heads, or, where
     /// the gain is as long as the row, with a gain for each head.
     HeadNorm(Value, usize, Norm),
@@ -237,6 +239,7 @@ impl Op {
             Op::Norm(x, _)
             | Op::Linear(x, ..)
             | Op::Split(x, _)
+            | Op::SplitHeads(x, ..)
             | Op::HeadNorm(x, ..)
             | Op::Rope(x, ..)
             | Op::Activate(x, _)
@@ -390,6 +393,10 @@ impl Graph {
             Op::Norm(_, by @ Norm::Layer { .. }) => ("layer norm", names.norm(by)),
             Op::Linear(_, matrix, bias, scale) => ("linear", names.product(*matrix, *bias, *scale)),
             Op::Split(_, begin) => ("split", format!("columns {begin} to {}", begin + width - 1)),
+            Op::SplitHeads(x, head, begin) => {
+                let kept = width / (self.shape(*x).width / head);
+                ("split heads", format!("columns {begin} to {} of each {head}", begin + kept - 1))
+            }
             Op::HeadNorm(_, head_dim, by) => {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
             }

@@ -5,7 +5,7 @@
 use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{self, Code, Routine};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{load, store};
 use std::ops::RangeInclusive;
@@ -69,11 +69,11 @@ pub struct Conv {
 
 impl Conv {
     pub(super) const fn plain<I: Isa>() -> Self {
-        Self { info: KernelInfo::of::<I>("conv", "f32"), code: Code::of::<I, Convolve<false>>() }
+        Self { info: KernelInfo::of::<I>("conv", "f32"), code: Code::from_function(entry::<I, false>) }
     }
 
     pub(super) const fn silu<I: Isa>() -> Self {
-        Self { info: KernelInfo::of::<I>("conv_silu", "f32"), code: Code::of::<I, Convolve<true>>() }
+        Self { info: KernelInfo::of::<I>("conv_silu", "f32"), code: Code::from_function(entry::<I, true>) }
     }
 
     /// Computes the channels `begin..end` of all tokens, and their state.
@@ -87,6 +87,15 @@ impl Conv {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(args) }
     }
+}
+
+/// The kernel, a function of its own name, so that tests find its machine code.
+///
+/// # Safety
+/// This CPU has the level, and as [`Conv::run`].
+unsafe fn entry<I: Isa, const SILU: bool>(args: &ConvArgs) {
+    // SAFETY: the caller promises the level and the memory.
+    unsafe { routine::entry::<I, _, Convolve<SILU>>(args) }
 }
 
 /// The convolution, with SiLU where the flag says so.
@@ -158,14 +167,16 @@ unsafe fn vector<I: Isa, const SILU: bool, const TAPS: usize>(
         }
     }
     for t in rows {
-        inputs.copy_within(1.., 0);
         // SAFETY: input, gates and output have row `t`, of which `count` floats from `c` on belong to the range.
         unsafe {
             let mut x = load(isa, args.x.at(t, c), count);
             if !SILU && let Some(gates) = args.gates {
                 x = isa.mul(x, load(isa, gates.before.at(t, c), count));
             }
-            inputs[TAPS - 1] = x;
+            // Each input takes the place of the one before it; a copy of the array would go through memory.
+            for input in inputs.iter_mut().rev() {
+                std::mem::swap(input, &mut x);
+            }
             let mut y = bias;
             for (&x, &w) in inputs.iter().zip(&weights) {
                 y = isa.mul_add(x, w, y);

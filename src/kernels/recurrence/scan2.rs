@@ -5,7 +5,7 @@ use super::gates::{Decay, Step, TILE, Tile, column, map};
 use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{self, Code, Routine};
 use crate::kernels::vectors::{load, store};
 
 /// A span of tokens, and the heads of it that are computed.
@@ -57,7 +57,7 @@ pub struct Scan2 {
 
 impl Scan2 {
     pub(super) const fn at<I: Isa>() -> Self {
-        Self { info: KernelInfo::of::<I>("scan2", "f32"), code: Code::of::<I, Scan>() }
+        Self { info: KernelInfo::of::<I>("scan2", "f32"), code: Code::from_function(entry::<I>) }
     }
 
     /// Computes the heads `begin..end` of all tokens, and their state.
@@ -70,6 +70,15 @@ impl Scan2 {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(args) }
     }
+}
+
+/// The kernel, a function of its own name, so that tests find its machine code.
+///
+/// # Safety
+/// This CPU has the level, and as [`Scan2::run`].
+unsafe fn entry<I: Isa>(args: &Scan2Args) {
+    // SAFETY: the caller promises the level and the memory.
+    unsafe { routine::entry::<I, _, Scan>(args) }
 }
 
 /// Head by head; a few tokens go through some columns of the head's state, which stay in the nearest cache, then

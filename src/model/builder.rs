@@ -5,13 +5,15 @@ use std::ops::Range;
 
 use super::config::{Config, LayerConfig, Temperature};
 use super::graph::{
-    Activation, Attention, Graph, KeyValues, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
+    Activation, Attention, Conv, Graph, KeyValues, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scan, ScanShape,
+    Scores, Shape, Value,
 };
 use super::pooling::Heads;
 use super::weights::{ExpertRows, ExpertsId, MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::kernels::attention::SOFT_CAPS;
+use crate::kernels::recurrence::TAPS;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::ops::attention::HeadShape;
 use crate::quant;
@@ -109,6 +111,10 @@ impl<'a> Builder<'a> {
 
     pub(super) fn fail<T>(&self, text: String) -> Result<T> {
         self.placed(Err(Error::format(text)))
+    }
+
+    fn unsupported<T>(&self, text: String) -> Result<T> {
+        self.placed(Err(Error::Unsupported(text)))
     }
 
     fn tensor(&mut self, part: &str) -> Result<&'a TensorInfo> {
@@ -248,6 +254,13 @@ impl<'a> Builder<'a> {
         self.map(Op::HeadNorm(x, head_dim, Norm::Layer { gain, bias, eps: self.eps }), x)
     }
 
+    /// RMSNorm of each head by `{part}.weight`, which has a row for each head.
+    pub fn heads_rms_norm(&mut self, x: Value, part: &str, head_dim: usize) -> Result<Value> {
+        let width = self.shape(x).width;
+        let gain = self.vector(&format!("{part}.weight"), width / head_dim.max(1), head_dim)?;
+        self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
+    }
+
     /// The gain of a norm that has none.
     fn ones(&mut self, width: usize) -> Result<VectorId> {
         let added = self.weights.add_constant("ones", 1.0, width);
@@ -314,6 +327,11 @@ impl<'a> Builder<'a> {
     /// A projection to `n` by `{part}.weight`, with a bias if the file has one; llama.cpp ignores its factor.
     pub fn linear_unscaled(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
         self.linear_mlp(x, part, n, false)
+    }
+
+    /// A projection to `n` by `{part}.weight` alone; llama.cpp ignores its factor.
+    pub fn linear_bare(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
+        self.linear_rows(x, part, 0..n, n)
     }
 
     /// Checks that the file has tensors of the current layer, for a family in which nothing stands in for them.
@@ -441,6 +459,65 @@ impl<'a> Builder<'a> {
             }
         }
         self.map(Op::Attention(Attention { q, kv, heads, mask: layer.mask, scores }), q)
+    }
+
+    /// Causal convolution of the channels of `x` over the sequence, by `{part}.weight` of `taps` weights a channel. Gates
+    /// multiply its input and output; otherwise SiLU follows if `silu`.
+    pub fn conv(
+        &mut self,
+        x: Value,
+        part: &str,
+        taps: usize,
+        gates: Option<(Value, Value)>,
+        silu: bool,
+    ) -> Result<Value> {
+        if !TAPS.contains(&taps) {
+            let (least, most) = (TAPS.start(), TAPS.end());
+            return self.unsupported(format!("a convolution over {taps} tokens (from {least} to {most})"));
+        }
+        let shape = self.shape(x);
+        let gate_shapes = gates.map(|(before, after)| [self.shape(before), self.shape(after)]);
+        if shape.rows != RowSet::Batch || gate_shapes.is_some_and(|shapes| shapes != [shape; 2]) {
+            return self.fail(format!("a convolution of {shape:?} between gates of {gate_shapes:?}"));
+        }
+        let tensor = self.tensor(&format!("{part}.weight"))?;
+        let added = self.weights.add_transposed(tensor, shape.width, taps);
+        let weights = self.placed(added)?;
+        let bias = format!("{part}.bias");
+        let bias = if self.has(&bias) { Some(self.vector(&bias, 1, shape.width)?) } else { None };
+        self.map(Op::Conv(Conv { x, gates, weights, bias, taps, silu: silu && gates.is_none() }), x)
+    }
+
+    /// A selective scan of `x` over the sequence, with `ssm_a`, `ssm_d` and `ssm_dt.bias`. Numbers of heads stand in
+    /// `rows` of one, or in one row.
+    pub fn scan(&mut self, [x, dt, b, c]: [Value; 4], shape: ScanShape, rows: bool) -> Result<Value> {
+        let ScanShape { heads, d_state, groups, head_dim } = shape;
+        if groups == 0 || !heads.is_multiple_of(groups) {
+            return self
+                .fail(format!("{heads} heads of a state space can't be divided into {groups} groups"));
+        }
+        let wanted =
+            [Some(shape.width()), Some(heads), groups.checked_mul(d_state), groups.checked_mul(d_state)];
+        let found = [x, dt, b, c].map(|value| self.shape(value));
+        if found
+            .iter()
+            .zip(wanted)
+            .any(|(found, wanted)| Some(found.width) != wanted || found.rows != RowSet::Batch)
+        {
+            return self.fail(format!("a scan of {found:?} for {shape:?}"));
+        }
+        let (n, k) = if rows { (heads, 1) } else { (1, heads) };
+        let a = match head_dim {
+            Some(_) => self.vector("ssm_a", n, k)?,
+            None => {
+                let tensor = self.tensor("ssm_a")?;
+                let added = self.weights.add_transposed(tensor, heads, d_state);
+                self.placed(added)?
+            }
+        };
+        let d = self.vector("ssm_d", n, k)?;
+        let dt_bias = self.vector("ssm_dt.bias", 1, heads)?;
+        self.map(Op::Scan(Scan { x, dt, b, c, a, dt_bias, d, shape }), x)
     }
 
     /// A function of each element.

@@ -178,6 +178,69 @@ impl Scores {
     }
 }
 
+/// Causal convolution of each channel over the tokens of its sequence, before which there are zeros.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Conv {
+    /// A channel a column.
+    pub x: Value,
+    /// Rows whose elements multiply the input, and rows that multiply the output.
+    pub gates: Option<(Value, Value)>,
+    /// A row of `taps` weights a channel, transposed; the last one is the token's own.
+    pub weights: VectorId,
+    /// A summand for each channel.
+    pub bias: Option<VectorId>,
+    /// Tokens that a sum takes in: in [`TAPS`](crate::kernels::recurrence::TAPS).
+    pub taps: usize,
+    /// Whether SiLU follows; not with gates.
+    pub silu: bool,
+}
+
+/// The selective scan of a state space over the tokens of a sequence (Gu & Dao 2023, arXiv:2312.00752). With
+/// Δ = softplus(dt + bias), each of the `d_state` numbers that an element of a head keeps becomes
+/// `exp(Δ · a) · s + Δ · x · b`; the result is `Σ c · s + d · x`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Scan {
+    /// Input, head by head.
+    pub x: Value,
+    /// Steps: one for each head.
+    pub dt: Value,
+    /// How the input enters the state: `d_state` numbers for each group of heads.
+    pub b: Value,
+    /// How the result reads the state: as `b`.
+    pub c: Value,
+    /// The decays: one for each head, or, where heads are channels, `d_state` rows of one for each.
+    pub a: VectorId,
+    /// A summand of the steps of each head.
+    pub dt_bias: VectorId,
+    /// A factor of the input for each head.
+    pub d: VectorId,
+    /// Sizes.
+    pub shape: ScanShape,
+}
+
+/// The sizes of a [`Scan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanShape {
+    /// Heads.
+    pub heads: usize,
+    /// Elements of a head; `None` where a head is one channel with `d_state` decays of its own (Mamba), not one decay
+    /// for all (Mamba-2).
+    pub head_dim: Option<usize>,
+    /// Numbers that an element of a head keeps.
+    pub d_state: usize,
+    /// Groups of heads with the same `b` and `c`; divides the heads.
+    pub groups: usize,
+}
+
+impl ScanShape {
+    /// Elements of all heads.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim.unwrap_or(1)
+    }
+}
+
 /// The operation of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -213,6 +276,10 @@ pub enum Op {
     Divide(Value, VectorId),
     /// Each row times a factor of its position.
     Temper(Value, Temperature),
+    /// Convolution over the sequence.
+    Conv(Conv),
+    /// A selective scan over the sequence.
+    Scan(Scan),
     /// The sum of each row's experts.
     Experts(Experts),
     /// Sums of elements.
@@ -234,8 +301,9 @@ pub enum Op {
 impl Op {
     /// The values that the operation reads.
     pub fn inputs(&self) -> impl Iterator<Item = Value> + use<> {
+        let none = None;
         let list = match *self {
-            Op::Embed(_) | Op::Positions(_) => [None; 3],
+            Op::Embed(_) | Op::Positions(_) => [none; 4],
             Op::Norm(x, _)
             | Op::Linear(x, ..)
             | Op::Split(x, _)
@@ -251,13 +319,15 @@ impl Op {
             | Op::Clamp(x, ..)
             | Op::Select(x)
             | Op::Softmax(x)
-            | Op::Pool(x, _) => [Some(x), None, None],
-            Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
+            | Op::Pool(x, _) => [Some(x), none, none, none],
+            Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), none, none],
             Op::Attention(a) => {
                 let [k, v] = a.kv.inputs();
-                [Some(a.q), k, v]
+                [Some(a.q), k, v, none]
             }
-            Op::Experts(experts) => [Some(experts.x), Some(experts.router), None],
+            Op::Conv(Conv { x, gates, .. }) => [Some(x), gates.map(|g| g.0), gates.map(|g| g.1), none],
+            Op::Scan(Scan { x, dt, b, c, .. }) => [Some(x), Some(dt), Some(b), Some(c)],
+            Op::Experts(experts) => [Some(experts.x), Some(experts.router), none, none],
         };
         list.into_iter().flatten()
     }
@@ -412,6 +482,8 @@ impl Graph {
                     if matches!(kv, KeyValues::Of(_)) { ", another layer's keys and values" } else { "" };
                 ("attention", format!("{heads}, {mask}, scale {scale}{cap}{alibi}{sinks}{shared}"))
             }
+            Op::Conv(conv) => ("conv", names.conv(conv)),
+            Op::Scan(scan) => ("scan", names.scan(scan)),
             Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),

@@ -4,6 +4,7 @@
 //! that the reader needs.
 
 mod attention;
+mod recurrent;
 
 use super::plan::{Buf, BufSpec, Plan, Planned};
 use super::steps::Step;
@@ -218,6 +219,8 @@ impl<'g> Lowering<'g> {
                 Some(buf) => buf,
                 None => self.elementwise(value, a, |lowering| Ok(Function::Mul(lowering.floats(b)?)))?,
             },
+            Op::Conv(conv) => self.conv(value, conv)?,
+            Op::Scan(scan) => self.scan(value, scan)?,
             Op::Experts(experts) => {
                 let inside = self.experts_inside(value, &experts)?;
                 let out = self.float_buffer(rows, width)?;

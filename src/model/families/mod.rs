@@ -9,6 +9,7 @@ mod gemma4;
 mod glm;
 mod gpt;
 mod granite;
+mod hybrids;
 mod llama;
 mod mistral;
 mod mixtures;
@@ -16,6 +17,7 @@ mod olmo;
 mod parts;
 mod phi;
 mod qwen;
+mod recurrent;
 mod routers;
 
 use super::builder::{Builder, Ends};
@@ -54,11 +56,11 @@ const KIN: &[&[Family]] = &[
     encoders::FAMILIES,
     mixtures::FAMILIES,
     routers::FAMILIES,
+    hybrids::FAMILIES,
 ];
 
 /// Architectures that llama.cpp knows and that aren't here, by the part of their computation that is missing.
 const MISSING: &[(&str, &[&str])] = &[
-    ("a short convolution", &["lfm2", "lfm2moe"]),
     (
         "a gated delta rule",
         &[
@@ -72,10 +74,7 @@ const MISSING: &[(&str, &[&str])] = &[
             "glm5-next",
         ],
     ),
-    (
-        "a selective scan (state space)",
-        &["mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid", "nemotron_h", "nemotron_h_moe", "plamo2"],
-    ),
+    ("a selective scan (state space)", &["nemotron_h_moe", "plamo2"]),
     ("a recurrence", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "minimax-01"]),
     (
         "multi-head latent attention",

@@ -14,6 +14,8 @@ use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
 use crate::error::{Error, Result};
 use crate::ops::attention::HeadShape;
 
+pub use super::recurrence::{Delta, DeltaShape};
+
 /// The value that a node computes: index of the node in [`Graph::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value(pub(crate) u32);
@@ -280,6 +282,8 @@ pub enum Op {
     Conv(Conv),
     /// A selective scan over the sequence.
     Scan(Scan),
+    /// The gated delta rule over the sequence.
+    Delta(Delta),
     /// The sum of each row's experts.
     Experts(Experts),
     /// Sums of elements.
@@ -327,6 +331,7 @@ impl Op {
             }
             Op::Conv(Conv { x, gates, .. }) => [Some(x), gates.map(|g| g.0), gates.map(|g| g.1), none],
             Op::Scan(Scan { x, dt, b, c, .. }) => [Some(x), Some(dt), Some(b), Some(c)],
+            Op::Delta(Delta { qkv, alpha, beta, .. }) => [Some(qkv), Some(alpha), Some(beta), none],
             Op::Experts(experts) => [Some(experts.x), Some(experts.router), none, none],
         };
         list.into_iter().flatten()
@@ -484,6 +489,7 @@ impl Graph {
             }
             Op::Conv(conv) => ("conv", names.conv(conv)),
             Op::Scan(scan) => ("scan", names.scan(scan)),
+            Op::Delta(delta) => ("delta", names.delta(delta)),
             Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),

@@ -221,6 +221,7 @@ impl<'g> Lowering<'g> {
             },
             Op::Conv(conv) => self.conv(value, conv)?,
             Op::Scan(scan) => self.scan(value, scan)?,
+            Op::Delta(delta) => self.delta(value, delta)?,
             Op::Experts(experts) => {
                 let inside = self.experts_inside(value, &experts)?;
                 let out = self.float_buffer(rows, width)?;

@@ -2,6 +2,7 @@
 //! and stands in [`KIN`]. Parts that several files share are in `parts`.
 
 mod cohere;
+mod delta;
 mod encoders;
 mod gated;
 mod gemma;
@@ -57,23 +58,12 @@ const KIN: &[&[Family]] = &[
     mixtures::FAMILIES,
     routers::FAMILIES,
     hybrids::FAMILIES,
+    delta::FAMILIES,
 ];
 
 /// Architectures that llama.cpp knows and that aren't here, by the part of their computation that is missing.
 const MISSING: &[(&str, &[&str])] = &[
-    (
-        "a gated delta rule",
-        &[
-            "qwen3next",
-            "qwen35",
-            "qwen35moe",
-            "qwen4exp",
-            "kimi-linear",
-            "kimi-k3",
-            "bailingmoe3",
-            "glm5-next",
-        ],
-    ),
+    ("a gated delta rule", &["qwen4exp", "kimi-linear", "kimi-k3", "bailingmoe3", "glm5-next"]),
     ("a selective scan (state space)", &["nemotron_h_moe", "plamo2"]),
     ("a recurrence", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "minimax-01"]),
     (

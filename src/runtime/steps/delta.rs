@@ -29,7 +29,7 @@ pub struct Delta {
 impl Step for Delta {
     fn facts(&self) -> Facts {
         let reads = [self.qkv, self.alpha, self.beta].map(|columns| columns.buf).to_vec();
-        Facts { reads, ..Facts::dynamic(Zone::Delta, RowSet::Batch, self.out) }
+        Facts { reads, ..Facts::dynamic(Zone::DeltaRule, RowSet::Batch, self.out) }
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {
@@ -48,7 +48,8 @@ impl Step for Delta {
         share(walk, at, (shape.heads, 1), |i, heads| {
             let span = &walk.batch.spans[i].rows;
             let rows = |columns: Columns| columns.rows(walk, at.worker, span.start);
-            let [q, k, v] = shape.begins().map(|begin| rows(Columns { begin: self.qkv.begin + begin, ..self.qkv }));
+            let [q, k, v] =
+                shape.begins().map(|begin| rows(Columns { begin: self.qkv.begin + begin, ..self.qkv }));
             let args = DeltaArgs {
                 q,
                 k,

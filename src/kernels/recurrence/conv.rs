@@ -5,7 +5,7 @@
 use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{self, Code, Routine};
+use crate::kernels::routine::{Code, Routine};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{load, store};
 use std::ops::RangeInclusive;
@@ -69,7 +69,7 @@ pub struct Conv {
 
 impl Conv {
     pub(super) const fn plain<I: Isa>() -> Self {
-        Self { info: KernelInfo::of::<I>("conv", "f32"), code: Code::from_function(entry::<I>) }
+        Self { info: KernelInfo::of::<I>("conv", "f32"), code: Code::of::<I, Convolve<false>>() }
     }
 
     pub(super) const fn silu<I: Isa>() -> Self {
@@ -87,16 +87,6 @@ impl Conv {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(args) }
     }
-}
-
-/// The kernel without SiLU, a function of its own name, so that tests find its machine code. (With SiLU, whose constants
-/// take half the registers, the weights of long kernels come from memory; which hides behind SiLU's own steps.)
-///
-/// # Safety
-/// This CPU has the level, and as [`Conv::run`].
-unsafe fn entry<I: Isa>(args: &ConvArgs) {
-    // SAFETY: the caller promises the level and the memory.
-    unsafe { routine::entry::<I, _, Convolve<false>>(args) }
 }
 
 /// The convolution, with SiLU where the flag says so.

@@ -2,7 +2,7 @@
 //! element: Qwen3-Next and Qwen 3.5 (Yang et al. 2024, arXiv:2412.06464).
 
 use super::Family;
-use super::parts::{self, Decoder, Mixer};
+use super::parts::{self, Decoder};
 use super::recurrent::recur;
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
@@ -47,27 +47,43 @@ fn attention(b: &mut Builder<'_>, c: &Config, x: Value, layer: &LayerConfig) -> 
     b.linear_unbiased(heads, "attn_output", c.n_embd)
 }
 
-/// A family of delta nets; `config` reads its configuration.
-const fn family(name: &'static str, config: fn(&Keys<'_>, usize) -> Result<Config>) -> Family {
-    let emit = |b: &mut Builder<'_>, c: &Config| {
-        let mixer: Mixer = |b, c, _, x, layer| match &layer.recurrence {
-            Some(recurrence) => recur(b, x, recurrence, c.n_embd),
-            None => attention(b, c, x, layer),
-        };
-        let experts = Form { scaled_shared: true, ..Form::SCALED };
-        let mlp_norm = "post_attention_norm";
-        Decoder { mixer, mlp_norm, experts, scaled_mlp: true, ..Decoder::LLAMA }.emit(b, c)
-    };
-    Family { name, config, emit }
-}
+/// The decoder, without experts.
+const DENSE: Decoder = Decoder {
+    mixer: |b, c, _, x, layer| match &layer.recurrence {
+        Some(recurrence) => recur(b, x, recurrence, c.n_embd),
+        None => attention(b, c, x, layer),
+    },
+    mlp_norm: "post_attention_norm",
+    scaled_mlp: true,
+    ..Decoder::LLAMA
+};
 
-/// The configuration of a mixture, in which each layer has a shared expert with a gate.
-fn mixture(keys: &Keys<'_>, config: Config) -> Result<Config> {
+/// The decoder with experts, among them a shared one with a gate.
+const MIXTURE: Decoder = Decoder {
+    experts: Form { scaled_shared: true, ..Form::SCALED },
+    required: &["ffn_gate_inp_shexp.weight"],
+    ..DENSE
+};
+
+/// The configuration of a mixture.
+fn with_experts(keys: &Keys<'_>, config: Config) -> Result<Config> {
     config.with_experts(keys, &[Setting::Width, Setting::Normed, Setting::SharedWidthOrMlp])
 }
 
 pub const FAMILIES: &[Family] = &[
-    family("qwen3next", |keys, n_vocab| mixture(keys, config(keys, n_vocab, true, false)?)),
-    family("qwen35", |keys, n_vocab| config(keys, n_vocab, false, true)),
-    family("qwen35moe", |keys, n_vocab| mixture(keys, config(keys, n_vocab, false, true)?)),
+    Family {
+        name: "qwen3next",
+        config: |keys, n_vocab| with_experts(keys, config(keys, n_vocab, true, false)?),
+        emit: |b, c| MIXTURE.emit(b, c),
+    },
+    Family {
+        name: "qwen35",
+        config: |keys, n_vocab| config(keys, n_vocab, false, true),
+        emit: |b, c| DENSE.emit(b, c),
+    },
+    Family {
+        name: "qwen35moe",
+        config: |keys, n_vocab| with_experts(keys, config(keys, n_vocab, false, true)?),
+        emit: |b, c| MIXTURE.emit(b, c),
+    },
 ];

@@ -76,9 +76,10 @@ pub struct DeltaArgs {
 
 /// The gated delta rule.
 ///
-/// With n = d_k + 16 and k, q normalised: reading a key is off by n · u · (|v| + decay · Σ |k·S|) and an answer by
-/// n · u · Σ |q|·(decay·|S| + |k|·β·(|v| + decay · Σ |k·S|)), where decay carries 8·|g| · u more. A key or query of zeros
-/// needs an eps above 0, or the head becomes NaN.
+/// Given the state before a token, with normalised q and k: let m be decay · |S| + |k| · β · (|v| + decay · Σ |k·S|) for an
+/// element of the state, g the decay's exponent and n = |g| · (10 + |alpha + bias|) + d_k / 2 + d_k / 16 + 34. The state
+/// after it is off by at most n · u · m, and an answer by (n + d_k + d_k / 32 + 12) · u · Σ |q|·m. A key or query of zeros
+/// needs an eps above 0, or its heads become NaN.
 #[derive(Clone, Copy, Debug)]
 pub struct Delta {
     /// Operation, element types, level and tile.

@@ -45,8 +45,9 @@ pub struct Scan1Args {
 
 /// The scan of Mamba.
 ///
-/// A step changes an element of the state by at most u · (|s| · decay · (8 + 8·|Δ·a|) + 8·|Δ·x·b|), and y is off by
-/// (d_state + 2) · u · (Σ |c·s| + |d·x|) on top of what the state's errors give.
+/// With e = 9 + |dt + bias|, which counts Δ's roundings, a token's new numbers are off by at most
+/// u · (decay · |s| · (|Δ·a| · (e + 1) + 6) + |Δ·x·b| · (e + 4)), given those before, and y by (d_state + 3) · u · (Σ |c·s| +
+/// |d·x|) and what the numbers' errors give.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan1 {
     /// Operation, element types, level and tile.

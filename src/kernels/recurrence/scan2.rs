@@ -46,8 +46,9 @@ pub struct Scan2Args {
 
 /// The scan of Mamba-2.
 ///
-/// A step changes an element of the state by at most u · (|s| · decay · (8 + 8·|Δ·a|) + 8·|b·Δ·x|), and y is off by
-/// (d_state + 2) · u · (Σ |c·s| + |d·x|) on top of what the state's errors give.
+/// With e = 9 + |dt + bias|, which counts Δ's roundings, a token's new numbers are off by at most
+/// u · (decay · |s| · (|Δ·a| · (e + 1) + 6) + |b·Δ·x| · (e + 4)), given those before, and y by (d_state + 3) · u · (Σ |c·s| +
+/// |d·x|) and what the numbers' errors give.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan2 {
     /// Operation, element types, level and tile.

@@ -41,7 +41,8 @@ pub struct StateSpace {
     pub rank: usize,
     /// Groups of heads that share input and output weights; 1 for Mamba.
     pub groups: usize,
-    /// Whether steps, input and output weights are normalised without gains (FalconMamba).
+    /// Mamba: whether steps, input and output weights are normalised without gains (FalconMamba). Mamba-2: whether each
+    /// group's result is normalised, also where nothing in the file says so.
     pub normed: bool,
 }
 
@@ -95,10 +96,10 @@ impl Recurrence {
         StateSpace::read(keys).map(Recurrence::Mamba)
     }
 
-    /// Mamba-2's state space.
-    pub(super) fn mamba2(keys: &Keys<'_>) -> Result<Recurrence> {
+    /// Mamba-2's state space, with a norm behind it (`normed`) or without, unless the file has one.
+    pub(super) fn mamba2(keys: &Keys<'_>, normed: bool) -> Result<Recurrence> {
         let groups = keys.required("ssm.group_count", MAX_DIM)?;
-        let space = StateSpace { groups, ..StateSpace::read(keys)? };
+        let space = StateSpace { groups, normed, ..StateSpace::read(keys)? };
         let StateSpace { width, rank: heads, groups, .. } = space;
         if !width.is_multiple_of(heads) {
             return Err(Error::format(format!(

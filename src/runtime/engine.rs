@@ -165,15 +165,16 @@ impl Resolved {
         params.rope.check()?;
         let config = model.config();
         let n_ctx = if params.n_ctx == 0 { config.n_ctx_train } else { params.n_ctx };
-        let (most, learned) = (config.n_ctx_most(), config.ropes.is_empty());
+        let (most, unrotated) = (config.n_ctx_most(), config.ropes.is_empty());
         if n_ctx > most {
+            let learned = unrotated && !config.is_recurrent();
             let why = if learned { ", the number of positions that the model has learned" } else { "" };
             return Err(Error::invalid(format!("n_ctx is {n_ctx}; at most {most}{why}")));
         }
-        if learned && params.rope != RopeOverrides::default() {
-            return Err(Error::invalid(
-                "the model's positions are learned: it has no rotary embedding to change",
-            ));
+        if unrotated && params.rope != RopeOverrides::default() {
+            let why =
+                if config.is_recurrent() { "the model" } else { "the model's positions are learned: it" };
+            return Err(Error::invalid(format!("{why} has no rotary embedding to change")));
         }
         let n_batch = if params.n_batch == 0 { DEFAULT_BATCH } else { params.n_batch };
         if n_batch > MAX_BATCH || params.n_output > MAX_BATCH {

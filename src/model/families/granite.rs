@@ -49,7 +49,7 @@ pub const FAMILIES: &[Family] = &[
             if keys.flag("rope.scaling.finetuned", true)? {
                 config = config.with_rope(keys, Pairing::Adjacent)?;
             }
-            let config = config.with_recurrence(keys, Recurrence::mamba2(keys)?);
+            let config = config.with_recurrence(keys, Recurrence::mamba2(keys, true)?);
             scaled(keys, config, [1.0; 3])?.with_experts(keys, &[Setting::Normed, Setting::SharedWidth])
         },
         emit: |b, c| Decoder { mixer: mix, ..Decoder::LLAMA }.emit(b, c),

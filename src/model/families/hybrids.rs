@@ -64,13 +64,13 @@ pub const FAMILIES: &[Family] = &[
         emit: |b, c| LFM2.emit(b, c),
     },
     mamba("mamba", |keys, n_vocab| without_attention(keys, n_vocab, Recurrence::mamba(keys)?)),
-    mamba("mamba2", |keys, n_vocab| without_attention(keys, n_vocab, Recurrence::mamba2(keys)?)),
+    mamba("mamba2", |keys, n_vocab| without_attention(keys, n_vocab, Recurrence::mamba2(keys, true)?)),
     // A state space beside attention, in every block.
     Family {
         name: "falcon-h1",
         config: |keys, n_vocab| {
             let config = Config::read_rotary(keys, n_vocab, Pairing::Halves)?;
-            Ok(config.with_recurrence_where(keys, Recurrence::mamba2(keys)?, |_| true))
+            Ok(config.with_recurrence_where(keys, Recurrence::mamba2(keys, false)?, |_| true))
         },
         emit: |b, c| {
             b.ignore_rope_factors();
@@ -83,7 +83,7 @@ pub const FAMILIES: &[Family] = &[
         name: "nemotron_h",
         config: |keys, n_vocab| {
             let config = Config::read_hybrid(keys, n_vocab)?;
-            let recurrence = Recurrence::mamba2(keys)?;
+            let recurrence = Recurrence::mamba2(keys, true)?;
             Ok(config.with_recurrence_where(keys, recurrence, |layer| !layer.attends() && layer.n_ff == 0))
         },
         emit: |b, c| {

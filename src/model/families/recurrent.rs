@@ -55,7 +55,7 @@ fn mamba(b: &mut Builder<'_>, x: Value, space: &StateSpace, n_embd: usize) -> Re
     let all = b.linear_bare(x, "ssm_x", rank + 2 * d_state)?;
     let parts =
         [(0, rank, "ssm_dt_norm"), (rank, d_state, "ssm_b_norm"), (rank + d_state, d_state, "ssm_c_norm")];
-    let gains = parts.iter().all(|(_, _, norm)| b.has(&format!("{norm}.weight")));
+    let gains = parts.iter().any(|(_, _, norm)| b.has(&format!("{norm}.weight")));
     let mut part = |(begin, width, norm)| {
         let x = b.split(all, begin, width)?;
         match (gains, normed) {
@@ -86,7 +86,7 @@ fn mamba2(b: &mut Builder<'_>, x: Value, space: &StateSpace, n_embd: usize) -> R
     let shape = ScanShape { heads, head_dim: Some(width / heads), d_state, groups };
     let y = b.scan([x, dt, input, output], shape, true)?;
     let mut y = gated(b, y, z)?;
-    if b.has("ssm_norm.weight") {
+    if space.normed || b.has("ssm_norm.weight") {
         y = b.heads_rms_norm(y, "ssm_norm", width / groups)?;
     }
     b.linear_unbiased(y, "ssm_out", n_embd)

@@ -9,6 +9,7 @@ use super::graph::{
     Scores, Shape, Value,
 };
 use super::pooling::Heads;
+use super::recurrence::{Delta, DeltaShape};
 use super::weights::{ExpertRows, ExpertsId, MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
@@ -387,6 +388,17 @@ impl<'a> Builder<'a> {
         self.push(Op::Split(x, begin), whole.rows, width)
     }
 
+    /// Of each head of `x`, of `head` columns, the `width` that start at `begin`.
+    pub fn split_heads(&mut self, x: Value, head: usize, begin: usize, width: usize) -> Result<Value> {
+        let whole = self.shape(x);
+        if head == 0 || !whole.width.is_multiple_of(head) || begin + width > head {
+            let end = begin + width;
+            return self
+                .fail(format!("columns {begin} to {end} of heads of {head} in rows of {}", whole.width));
+        }
+        self.push(Op::SplitHeads(x, head, begin), whole.rows, whole.width / head * width)
+    }
+
     /// Queries or keys rotated by the layer's rotary table, or unchanged in a layer without one.
     pub fn rope(&mut self, x: Value, layer: &LayerConfig) -> Result<Value> {
         let Some(table) = layer.rope else { return Ok(x) };
@@ -507,6 +519,20 @@ impl<'a> Builder<'a> {
         let d = self.vector("ssm_d", n, k)?;
         let dt_bias = self.vector("ssm_dt.bias", 1, heads)?;
         self.map(Op::Scan(Scan { x, dt, b, c, a, dt_bias, d, shape }), x)
+    }
+
+    /// The gated delta rule over the sequence, on queries, keys and values side by side, with `ssm_a` and `ssm_dt.bias`.
+    pub fn delta(&mut self, qkv: Value, [alpha, beta]: [Value; 2], shape: DeltaShape) -> Result<Value> {
+        let wanted = [shape.width(), shape.heads, shape.heads];
+        let found = [qkv, alpha, beta].map(|value| self.shape(value));
+        let fits = |(found, wanted): (&Shape, usize)| found.width == wanted && found.rows == RowSet::Batch;
+        if !found.iter().zip(wanted).all(fits) {
+            return self.fail(format!("a delta rule of {found:?} for {shape:?}"));
+        }
+        let a = self.vector("ssm_a", 1, shape.heads)?;
+        let dt_bias = self.vector("ssm_dt.bias", 1, shape.heads)?;
+        let delta = Delta { qkv, alpha, beta, a, dt_bias, shape, eps: self.eps };
+        self.push(Op::Delta(delta), RowSet::Batch, shape.values())
     }
 
     /// A function of each element.

@@ -14,6 +14,8 @@ use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
 use crate::error::{Error, Result};
 use crate::ops::attention::HeadShape;
 
+pub use super::recurrence::{Delta, DeltaShape};
+
 /// The value that a node computes: index of the node in [`Graph::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value(pub(crate) u32);
@@ -255,6 +257,8 @@ pub enum Op {
     Linear(Value, MatrixId, Option<VectorId>, f32),
     /// The columns that start at the given one.
     Split(Value, usize),
+    /// Of each head, of the given number of columns, those that start at the given one.
+    SplitHeads(Value, usize, usize),
     /// Rows in which each head, of the given number of elements, is normalised: with one gain for all heads, or, where
     /// the gain is as long as the row, with a gain for each head.
     HeadNorm(Value, usize, Norm),
@@ -278,6 +282,8 @@ pub enum Op {
     Conv(Conv),
     /// A selective scan over the sequence.
     Scan(Scan),
+    /// The gated delta rule over the sequence.
+    Delta(Delta),
     /// The sum of each row's experts.
     Experts(Experts),
     /// Sums of elements.
@@ -305,6 +311,7 @@ impl Op {
             Op::Norm(x, _)
             | Op::Linear(x, ..)
             | Op::Split(x, _)
+            | Op::SplitHeads(x, ..)
             | Op::HeadNorm(x, ..)
             | Op::Rope(x, ..)
             | Op::Activate(x, _)
@@ -324,6 +331,7 @@ impl Op {
             }
             Op::Conv(Conv { x, gates, .. }) => [Some(x), gates.map(|g| g.0), gates.map(|g| g.1), none],
             Op::Scan(Scan { x, dt, b, c, .. }) => [Some(x), Some(dt), Some(b), Some(c)],
+            Op::Delta(Delta { qkv, alpha, beta, .. }) => [Some(qkv), Some(alpha), Some(beta), none],
             Op::Experts(experts) => [Some(experts.x), Some(experts.router), none, none],
         };
         list.into_iter().flatten()
@@ -460,6 +468,10 @@ impl Graph {
             Op::Norm(_, by @ Norm::Layer { .. }) => ("layer norm", names.norm(by)),
             Op::Linear(_, matrix, bias, scale) => ("linear", names.product(*matrix, *bias, *scale)),
             Op::Split(_, begin) => ("split", format!("columns {begin} to {}", begin + width - 1)),
+            Op::SplitHeads(x, head, begin) => {
+                let kept = width / (self.shape(*x).width / head);
+                ("split heads", format!("columns {begin} to {} of each {head}", begin + kept - 1))
+            }
             Op::HeadNorm(_, head_dim, by) => {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
             }
@@ -477,6 +489,7 @@ impl Graph {
             }
             Op::Conv(conv) => ("conv", names.conv(conv)),
             Op::Scan(scan) => ("scan", names.scan(scan)),
+            Op::Delta(delta) => ("delta", names.delta(delta)),
             Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),

@@ -32,7 +32,7 @@ pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
 pub use pooling::Pooling;
 pub use random::{GptConfig, RandomGpt};
-pub use recurrence::{Recurrence, StateSpace};
+pub use recurrence::{DeltaNet, Recurrence, StateSpace};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
 pub use weights::{
     ExpertRows, ExpertsId, MatrixId, Source, TableId, TensorSpec, VectorId, WeightSpecs, Weights,

@@ -1,8 +1,12 @@
-//! The configuration of recurrent layers: their kinds and sizes, read from GGUF metadata, and which layers have them.
+//! The configuration of recurrent layers: their kinds and sizes, read from GGUF metadata, and which layers have them;
+//! and the delta rule's operation in the graph.
 
-use super::config::{Config, LayerConfig, MAX_DIM};
+use super::config::{Config, LayerConfig, MAX_DIM, MAX_HEAD_DIM};
+use super::graph::Value;
 use super::keys::Keys;
+use super::weights::VectorId;
 use crate::error::{Error, Result};
+use crate::kernels::recurrence::KeyHeads;
 
 /// Longest convolution taken from a file; there may be kernels for fewer tokens.
 const MAX_TAPS: usize = 64;
@@ -19,6 +23,8 @@ pub enum Recurrence {
     Mamba(StateSpace),
     /// A state space with heads (Mamba-2).
     Mamba2(StateSpace),
+    /// A gated delta net (Qwen 3.5).
+    Delta(DeltaNet),
 }
 
 /// The sizes of a state space.
@@ -40,6 +46,25 @@ pub struct StateSpace {
     pub normed: bool,
 }
 
+/// The sizes of a gated delta net.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeltaNet {
+    /// Tokens that the convolution before it takes in.
+    pub taps: usize,
+    /// Heads of values.
+    pub heads: usize,
+    /// Heads of queries and of keys; divides the heads of values.
+    pub key_heads: usize,
+    /// Elements of a query, a key and a value.
+    pub head_dim: usize,
+    /// Whether heads of values that share a head of keys are neighbours, and their gates come of one product, in runs as
+    /// long as such heads. Otherwise heads of keys are taken in turn, and each kind of gate has a product of its own.
+    pub grouped: bool,
+    /// Whether the net's matrices have factors; llama.cpp ignores them in some families.
+    pub scaled: bool,
+}
+
 impl StateSpace {
     /// Channels of the convolution: those of the state space, and of input and output weights (Mamba-2).
     pub fn conv_width(&self) -> usize {
@@ -56,6 +81,22 @@ impl StateSpace {
             groups: 1,
             normed: keys.flag("ssm.dt_b_c_rms", false)?,
         })
+    }
+
+    /// Mamba-2's recurrence, after a check that heads and groups divide what they should.
+    fn with_heads(self) -> Result<Recurrence> {
+        let StateSpace { width, rank: heads, groups, .. } = self;
+        if !width.is_multiple_of(heads) {
+            return Err(Error::format(format!(
+                "{width} channels of a state space can't be divided into {heads} heads"
+            )));
+        }
+        if !heads.is_multiple_of(groups) {
+            return Err(Error::format(format!(
+                "{heads} heads of a state space can't be divided into {groups} groups"
+            )));
+        }
+        Ok(Recurrence::Mamba2(self))
     }
 }
 
@@ -74,19 +115,89 @@ impl Recurrence {
     /// Mamba-2's state space, with a norm behind it (`normed`) or without, unless the file has one.
     pub(super) fn mamba2(keys: &Keys<'_>, normed: bool) -> Result<Recurrence> {
         let groups = keys.required("ssm.group_count", MAX_DIM)?;
-        let space = StateSpace { groups, normed, ..StateSpace::read(keys)? };
-        let StateSpace { width, rank: heads, groups, .. } = space;
-        if !width.is_multiple_of(heads) {
+        StateSpace { groups, normed, ..StateSpace::read(keys)? }.with_heads()
+    }
+
+    /// Mamba-2's state space without groups of heads, and without a norm behind it.
+    pub(super) fn mamba2_in_one_group(keys: &Keys<'_>) -> Result<Recurrence> {
+        keys.void(&["ssm.group_count"]);
+        StateSpace { normed: false, ..StateSpace::read(keys)? }.with_heads()
+    }
+
+    /// A gated delta net. `grouped`: see [`DeltaNet::grouped`]; `scaled`: see [`DeltaNet::scaled`].
+    pub(super) fn delta(keys: &Keys<'_>, grouped: bool, scaled: bool) -> Result<Recurrence> {
+        let net = DeltaNet {
+            taps: keys.required("ssm.conv_kernel", MAX_TAPS)?,
+            heads: keys.required("ssm.time_step_rank", MAX_DIM)?,
+            key_heads: keys.required("ssm.group_count", MAX_DIM)?,
+            head_dim: keys.required("ssm.state_size", MAX_HEAD_DIM)?,
+            grouped,
+            scaled,
+        };
+        let DeltaNet { heads, key_heads, head_dim, .. } = net;
+        let width = keys.required("ssm.inner_size", MAX_DIM)?;
+        if width != heads * head_dim || !heads.is_multiple_of(key_heads) {
             return Err(Error::format(format!(
-                "{width} channels of a state space can't be divided into {heads} heads"
+                "a delta net of {width} channels with {heads} heads of {head_dim} on {key_heads} heads of keys"
             )));
         }
-        if !heads.is_multiple_of(groups) {
-            return Err(Error::format(format!(
-                "{heads} heads of a state space can't be divided into {groups} groups"
-            )));
-        }
-        Ok(Recurrence::Mamba2(space))
+        Ok(Recurrence::Delta(net))
+    }
+}
+
+/// The gated delta rule over the tokens of a sequence (Yang et al. 2024, arXiv:2412.06464). Queries and keys are divided by
+/// their lengths. A head's state decays by `exp(a · softplus(alpha + bias))`, then the share `sigmoid(beta)` of the
+/// difference between a value and what the state has for its key is written; the result is what it has for the query,
+/// over √d_k.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Delta {
+    /// Queries, keys and values side by side, each head by head.
+    pub qkv: Value,
+    /// A number for each head of values, from which its decay follows.
+    pub alpha: Value,
+    /// A number for each head of values, from which the share follows.
+    pub beta: Value,
+    /// A factor of the exponents for each head.
+    pub a: VectorId,
+    /// A summand of `alpha` for each head.
+    pub dt_bias: VectorId,
+    /// Sizes.
+    pub shape: DeltaShape,
+    /// Added to the sums of squares of queries and keys.
+    pub eps: f32,
+}
+
+/// The sizes of a [`Delta`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaShape {
+    /// Heads of values.
+    pub heads: usize,
+    /// Heads of queries and of keys; divides the heads of values.
+    pub key_heads: usize,
+    /// Elements of a query and of a key.
+    pub d_k: usize,
+    /// Elements of a value.
+    pub d_v: usize,
+    /// The head of queries and keys that a head of values uses.
+    pub keys: KeyHeads,
+}
+
+impl DeltaShape {
+    /// Elements of all values.
+    pub fn values(&self) -> usize {
+        self.heads * self.d_v
+    }
+
+    /// The first columns of queries, of keys and of values.
+    pub fn begins(&self) -> [usize; 3] {
+        let keys = self.key_heads * self.d_k;
+        [0, keys, 2 * keys]
+    }
+
+    /// Columns of queries, keys and values.
+    pub fn width(&self) -> usize {
+        2 * self.key_heads * self.d_k + self.values()
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::experts::{Experts, ExpertsProduct};
 use super::graph::{Conv, Norm, Scan, ScanShape};
+use super::recurrence::{Delta, DeltaShape};
 use super::weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs};
 
 /// Names of tensors in a section: without the prefix of the layer, which is in the section's heading.
@@ -97,6 +98,14 @@ impl<'a> Names<'a> {
         };
         let [a, bias, d] = [scan.a, scan.dt_bias, scan.d].map(|id| self.vector(id));
         format!("{heads}, state of {d_state}, decay {a}, step + {bias}, input · {d}")
+    }
+
+    /// Weights and sizes of a delta rule.
+    pub fn delta(&self, delta: &Delta) -> String {
+        let DeltaShape { heads, key_heads, d_k, d_v, .. } = delta.shape;
+        let [a, bias] = [delta.a, delta.dt_bias].map(|id| self.vector(id));
+        let keys = format!("{} of {d_k}", counted(key_heads, "head"));
+        format!("{} of {d_v} on {keys}, decay {a}, step + {bias}", counted(heads, "head"))
     }
 
     /// Gain, bias and epsilon of a norm.

@@ -82,6 +82,7 @@ const OPTIONAL: &[(&str, &[&str])] = &[
     ("glm4moe", &["attn_q_norm.weight", "attn_k_norm.weight"]),
     ("jina-bert-v2", &["ffn_gate.weight", "attn_q_norm.weight", "attn_k_norm.weight", "attn_norm_2.weight"]),
     ("mpt", &["position_embd.weight", "attn_q_norm.weight", "attn_k_norm.weight"]),
+    ("qwen3next", &["ssm_in.weight"]),
     ("stablelm", &["attn_q_norm.weight", "attn_k_norm.weight"]),
 ];
 
@@ -95,6 +96,7 @@ const IGNORED: &[(&str, &[&str])] = &[
     ("openelm", &["attn_qkv.scale"]),
     ("plamo3", &["attn_qkv.scale"]),
     ("qwen2vl", &["output.bias"]),
+    ("qwen3next", &["ssm_in.weight", "ssm_in.scale", "attn_qkv.scale", "ssm_out.scale"]),
     ("refact", &["attn_output.bias", "ffn_gate.bias", "ffn_down.bias", "ffn_up.bias", "rope_freqs.weight"]),
 ];
 

@@ -147,25 +147,27 @@ unsafe fn vector<I: Isa, const SILU: bool, const TAPS: usize>(
     let mut bias = isa.zero();
     // SAFETY: weights and state hold `taps` and `taps − 1` rows of `channels` floats, and the bias one if there is one.
     unsafe {
-        for j in 0..TAPS {
-            weights[j] = load(isa, args.weights.add(j * args.channels + c), count);
+        for (j, weight) in weights.iter_mut().enumerate() {
+            *weight = load(isa, args.weights.add(j * args.channels + c), count);
         }
-        for j in 1..TAPS {
-            inputs[j] = load(isa, state(j - 1), count);
+        for (j, input) in inputs[1..].iter_mut().enumerate() {
+            *input = load(isa, state(j), count);
         }
         if !args.bias.is_null() {
             bias = load(isa, args.bias.add(c), count);
         }
     }
     for t in rows {
-        inputs.copy_within(1.., 0);
         // SAFETY: input, gates and output have row `t`, of which `count` floats from `c` on belong to the range.
         unsafe {
             let mut x = load(isa, args.x.at(t, c), count);
             if !SILU && let Some(gates) = args.gates {
                 x = isa.mul(x, load(isa, gates.before.at(t, c), count));
             }
-            inputs[TAPS - 1] = x;
+            // Each input takes the place of the one before it; a copy of the array would go through memory.
+            for input in inputs.iter_mut().rev() {
+                std::mem::swap(input, &mut x);
+            }
             let mut y = bias;
             for (&x, &w) in inputs.iter().zip(&weights) {
                 y = isa.mul_add(x, w, y);
@@ -178,8 +180,8 @@ unsafe fn vector<I: Isa, const SILU: bool, const TAPS: usize>(
             store(isa, args.y.at(t, c), y, count);
         }
     }
-    for j in 1..TAPS {
+    for (j, &input) in inputs[1..].iter().enumerate() {
         // SAFETY: the state holds `taps − 1` rows of `channels` floats.
-        unsafe { store(isa, state(j - 1), inputs[j], count) };
+        unsafe { store(isa, state(j), input, count) };
     }
 }

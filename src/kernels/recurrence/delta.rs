@@ -6,7 +6,7 @@ use super::gates::{Decay, Step, TILE, Tile, column, map};
 use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{self, Code, Routine};
 use crate::kernels::rows::reduce::{SumOfSquares, Values, fold};
 use crate::kernels::unary::functions::Sigmoid;
 use crate::kernels::vectors::{load, store};
@@ -22,7 +22,7 @@ pub enum KeyHeads {
 
 impl KeyHeads {
     #[inline(always)]
-    fn of(self, head: usize) -> usize {
+    pub(super) fn of(self, head: usize) -> usize {
         match self {
             KeyHeads::Grouped(n) => head / n,
             KeyHeads::Cyclic(n) => head % n,
@@ -76,9 +76,10 @@ pub struct DeltaArgs {
 
 /// The gated delta rule.
 ///
-/// With n = d_k + 16 and k, q normalised: reading a key is off by n · u · (|v| + decay · Σ |k·S|) and an answer by
-/// n · u · Σ |q|·(decay·|S| + |k|·β·(|v| + decay · Σ |k·S|)), where decay carries 8·|g| · u more. A key or query of zeros
-/// needs an eps above 0, or the head becomes NaN.
+/// Given the state before a token, with normalised q and k: let m be decay · |S| + |k| · β · (|v| + decay · Σ |k·S|) for an
+/// element of the state, g the decay's exponent and n = |g| · (10 + |alpha + bias|) + d_k / 2 + d_k / 16 + 34. The state
+/// after it is off by at most n · u · m, and an answer by (n + d_k + d_k / 32 + 12) · u · Σ |q|·m. A key or query of zeros
+/// needs an eps above 0, or its heads become NaN.
 #[derive(Clone, Copy, Debug)]
 pub struct Delta {
     /// Operation, element types, level and tile.
@@ -88,7 +89,7 @@ pub struct Delta {
 
 impl Delta {
     pub(super) const fn at<I: Isa>() -> Self {
-        Self { info: KernelInfo::of::<I>("delta", "f32"), code: Code::of::<I, Rule>() }
+        Self { info: KernelInfo::of::<I>("delta", "f32"), code: Code::from_function(entry::<I>) }
     }
 
     /// Computes the heads `begin..end` of all tokens, and their state.
@@ -101,6 +102,15 @@ impl Delta {
         // SAFETY: `select` has proved the level; the caller promises the memory.
         unsafe { self.code.run(args) }
     }
+}
+
+/// The kernel, a function of its own name, so that tests find its machine code.
+///
+/// # Safety
+/// This CPU has the level, and as [`Delta::run`].
+unsafe fn entry<I: Isa>(args: &DeltaArgs) {
+    // SAFETY: the caller promises the level and the memory.
+    unsafe { routine::entry::<I, _, Rule>(args) }
 }
 
 /// Head by head; a few tokens go through some columns of the head's state, which stay in the nearest cache, then
@@ -234,25 +244,40 @@ unsafe fn known<I: Isa, const W: usize>(
     count: usize,
 ) -> [I::F32; W] {
     let (mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W]);
-    let mut i = 0;
-    while i < args.d_k {
-        // SAFETY: row i is below `d_k`, and so is the next one where it is read.
-        unsafe {
-            let (line, factor) = (state.add(i * args.d_v), isa.splat(*k.add(i)));
-            for (w, sum) in even.iter_mut().enumerate() {
-                *sum = isa.mul_add(factor, load(isa, line.add(w * I::LANES), count), *sum);
-            }
-            if i + 1 < args.d_k {
-                let (line, factor) = (line.add(args.d_v), isa.splat(*k.add(i + 1)));
-                for (w, sum) in odd.iter_mut().enumerate() {
-                    *sum = isa.mul_add(factor, load(isa, line.add(w * I::LANES), count), *sum);
-                }
-            }
+    let row = |i: usize| (k.wrapping_add(i), state.wrapping_add(i * args.d_v));
+    let pairs = args.d_k / 2;
+    // SAFETY: rows below `d_k` are there.
+    unsafe {
+        for i in 0..pairs {
+            add_row(isa, &mut even, row(2 * i), count);
+            add_row(isa, &mut odd, row(2 * i + 1), count);
         }
-        i += 2;
+        if args.d_k > 2 * pairs {
+            add_row(isa, &mut even, row(2 * pairs), count);
+        }
     }
     for (even, odd) in even.iter_mut().zip(odd) {
         *even = isa.add(*even, odd);
     }
     even
+}
+
+/// Adds W vectors of a row, times a factor.
+///
+/// # Safety
+/// The factor is readable, and the row for W vectors of `count` lanes.
+#[inline(always)]
+unsafe fn add_row<I: Isa, const W: usize>(
+    isa: I,
+    sums: &mut [I::F32; W],
+    (factor, row): (*const f32, *const f32),
+    count: usize,
+) {
+    // SAFETY: the caller promises factor and row.
+    unsafe {
+        let factor = isa.splat(*factor);
+        for (w, sum) in sums.iter_mut().enumerate() {
+            *sum = isa.mul_add(factor, load(isa, row.add(w * I::LANES), count), *sum);
+        }
+    }
 }

@@ -46,7 +46,7 @@ pub(super) unsafe fn column(rows: Rows, first: usize, tokens: usize, i: usize) -
 /// A function of each number.
 #[inline(always)]
 pub(super) fn map<I: Isa>(isa: I, tile: &Tile, f: impl Function<1>) -> Tile {
-    const { assert!(TILE % I::LANES == 0) };
+    const { assert!(TILE.is_multiple_of(I::LANES)) };
     let mut out = [0.0; TILE];
     for (x, y) in tile.chunks_exact(I::LANES).zip(out.chunks_exact_mut(I::LANES)) {
         // SAFETY: both chunks hold LANES floats.

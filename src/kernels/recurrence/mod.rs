@@ -17,6 +17,8 @@ mod delta;
 mod gates;
 mod scan1;
 mod scan2;
+#[cfg(test)]
+mod tests;
 
 use super::info::KernelInfo;
 use super::levels::{self, At, LEVELS};

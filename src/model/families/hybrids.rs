@@ -66,7 +66,7 @@ const fn nemotron_h(name: &'static str) -> Family {
 
 /// Experts without gates, with squares of what is above 0 inside; those that are chosen may work on narrower rows.
 fn squares(b: &mut Builder<'_>, x: Value, experts: &ExpertsConfig) -> Result<Value> {
-    let form = Form { inner: SquaredRelu, gated: false, weighs_input: false, scaled: true };
+    let form = Form { inner: SquaredRelu, gated: false, ..Form::SCALED };
     let (width, router) = (b.width(x), b.linear_bare(x, "ffn_gate_inp", experts.count)?);
     let chosen = match b.rows("ffn_latent_down.weight") {
         Some(narrow) => {

@@ -2,6 +2,7 @@
 //! and stands in [`KIN`]. Parts that several files share are in `parts`.
 
 mod cohere;
+mod delta;
 mod encoders;
 mod gated;
 mod gemma;
@@ -16,6 +17,7 @@ mod mixtures;
 mod olmo;
 mod parts;
 mod phi;
+mod plamo2;
 mod qwen;
 mod recurrent;
 mod routers;
@@ -57,24 +59,13 @@ const KIN: &[&[Family]] = &[
     mixtures::FAMILIES,
     routers::FAMILIES,
     hybrids::FAMILIES,
+    plamo2::FAMILIES,
+    delta::FAMILIES,
 ];
 
 /// Architectures that llama.cpp knows and that aren't here, by the part of their computation that is missing.
 const MISSING: &[(&str, &[&str])] = &[
-    (
-        "a gated delta rule",
-        &[
-            "qwen3next",
-            "qwen35",
-            "qwen35moe",
-            "qwen4exp",
-            "kimi-linear",
-            "kimi-k3",
-            "bailingmoe3",
-            "glm5-next",
-        ],
-    ),
-    ("a selective scan (state space)", &["plamo2"]),
+    ("a gated delta rule", &["qwen4exp", "kimi-linear", "kimi-k3", "bailingmoe3", "glm5-next"]),
     ("a recurrence", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "minimax-01"]),
     (
         "multi-head latent attention",

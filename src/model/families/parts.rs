@@ -288,7 +288,7 @@ impl Decoder {
             return Ok(sum);
         }
         let shared = match b.has("ffn_gate_inp_shexp.weight") {
-            true => b.shared_expert(x, experts.n_ff_shared)?,
+            true => b.shared_expert(x, experts.n_ff_shared, self.experts.scaled_shared)?,
             false => shared_experts(b, x, experts.n_ff_shared)?,
         };
         b.add(sum, shared)

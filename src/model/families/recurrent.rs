@@ -2,10 +2,11 @@
 
 use super::parts::Decoder;
 use crate::error::Result;
+use crate::kernels::recurrence::KeyHeads;
 use crate::model::builder::Builder;
 use crate::model::config::{Config, LayerConfig};
 use crate::model::graph::{Activation, ScanShape, Value};
-use crate::model::recurrence::{Recurrence, StateSpace};
+use crate::model::recurrence::{DeltaNet, DeltaShape, Recurrence, StateSpace};
 
 /// Attention or the recurrence of a layer; the sum of both in a layer that has both.
 pub fn mix(
@@ -30,6 +31,7 @@ pub fn recur(b: &mut Builder<'_>, x: Value, recurrence: &Recurrence, n_embd: usi
         Recurrence::ShortConv(taps) => short_conv(b, x, *taps),
         Recurrence::Mamba(space) => mamba(b, x, space, n_embd),
         Recurrence::Mamba2(space) => mamba2(b, x, space, n_embd),
+        Recurrence::Delta(net) => delta_net(b, x, net, n_embd),
     }
 }
 
@@ -88,6 +90,34 @@ fn mamba2(b: &mut Builder<'_>, x: Value, space: &StateSpace, n_embd: usize) -> R
         y = b.heads_rms_norm(y, "ssm_norm", width / groups)?;
     }
     b.linear_unbiased(y, "ssm_out", n_embd)
+}
+
+/// A gated delta net: a convolution of queries, keys and values, the delta rule, a norm of its heads, a gate.
+fn delta_net(b: &mut Builder<'_>, x: Value, net: &DeltaNet, n_embd: usize) -> Result<Value> {
+    let DeltaNet { taps, heads, key_heads, head_dim, grouped, scaled } = *net;
+    let project = |b: &mut Builder<'_>, x, part, n| match scaled {
+        true => b.linear_unbiased(x, part, n),
+        false => b.linear_bare(x, part, n),
+    };
+    let shared = heads / key_heads;
+    let keys = if grouped { KeyHeads::Grouped(shared) } else { KeyHeads::Cyclic(key_heads) };
+    let shape = DeltaShape { heads, key_heads, d_k: head_dim, d_v: head_dim, keys };
+    let qkv = project(b, x, "attn_qkv", shape.width())?;
+    let z = project(b, x, "attn_gate", shape.values())?;
+    let gates = if grouped {
+        // The same as two other matrices, in files of an older kind.
+        b.ignore("ssm_in.weight");
+        b.ignore("ssm_in.scale");
+        let both = project(b, x, "ssm_ba", 2 * heads)?;
+        [b.split_heads(both, 2 * shared, shared, shared)?, b.split_heads(both, 2 * shared, 0, shared)?]
+    } else {
+        [project(b, x, "ssm_alpha", heads)?, project(b, x, "ssm_beta", heads)?]
+    };
+    let qkv = b.conv(qkv, "ssm_conv1d", taps, None, true)?;
+    let y = b.delta(qkv, gates, shape)?;
+    let y = b.head_norm(y, "ssm_norm", head_dim)?;
+    let y = gated(b, y, z)?;
+    project(b, y, "ssm_out", n_embd)
 }
 
 /// Rows times SiLU of their gate.

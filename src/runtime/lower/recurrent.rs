@@ -3,9 +3,10 @@
 
 use super::Lowering;
 use crate::error::{Error, Result};
-use crate::model::graph::{Conv, Op, RowSet, Scan, Value};
+use crate::model::graph::{Conv, Delta, Op, RowSet, Scan, Shape, Value};
 use crate::runtime::plan::Buf;
 use crate::runtime::steps::conv;
+use crate::runtime::steps::delta;
 use crate::runtime::steps::recurrent::{Columns, StatePlace};
 use crate::runtime::steps::scan;
 
@@ -36,6 +37,42 @@ impl Lowering<'_> {
         let out = self.float_buffer(RowSet::Batch, width)?;
         self.push(value, scan::Scan { scan, x, dt, b, c, out, state })?;
         Ok(out)
+    }
+
+    /// A delta rule.
+    pub(super) fn delta(&mut self, value: Value, delta: Delta) -> Result<Buf> {
+        let qkv = self.columns(delta.qkv, value)?;
+        let [(mut alpha, of_alpha), (mut beta, of_beta)] =
+            [self.runs(delta.alpha, value)?, self.runs(delta.beta, value)?];
+        let mut runs = of_alpha;
+        if of_alpha != of_beta {
+            (alpha, beta) = (self.own_columns(delta.alpha)?, self.own_columns(delta.beta)?);
+            runs = [delta.shape.heads; 2];
+        }
+        let Shape { width, .. } = self.graph.shape(value);
+        let state = self.state(width.checked_mul(delta.shape.d_k))?;
+        let out = self.float_buffer(RowSet::Batch, width)?;
+        self.push(value, delta::Delta { delta, qkv, alpha, beta, runs, out, state })?;
+        Ok(out)
+    }
+
+    /// A value as columns in runs: of the heads that they are a part of, or its own, which are one run. The second
+    /// result is the length of a run and the columns from one to the next.
+    fn runs(&mut self, value: Value, reader: Value) -> Result<(Columns, [usize; 2])> {
+        let Shape { width, .. } = self.graph.shape(value);
+        match *self.op(value) {
+            Op::SplitHeads(whole, every, begin) if self.floats[value.index()].is_none() => {
+                let buf = self.floats(whole)?;
+                let run = width / (self.graph.shape(whole).width / every);
+                Ok((Columns { buf, begin }, [run, every]))
+            }
+            _ => Ok((self.columns(value, reader)?, [width; 2])),
+        }
+    }
+
+    /// A value as all columns of its own rows.
+    fn own_columns(&mut self, value: Value) -> Result<Columns> {
+        Ok(Columns { buf: self.floats(value)?, begin: 0 })
     }
 
     /// A value as columns of rows: of the value that it is a part of, or its own.

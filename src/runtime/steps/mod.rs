@@ -5,6 +5,7 @@
 pub(super) mod attend;
 pub(super) mod columns;
 pub(super) mod conv;
+pub(super) mod delta;
 pub(super) mod elementwise;
 pub(super) mod embed;
 pub(super) mod experts_in;

@@ -46,6 +46,8 @@ const fn nemotron_h(name: &'static str) -> Family {
         let recurrence = Recurrence::mamba2(keys, true)?;
         let recurs = |layer: &LayerConfig| !layer.attends() && layer.n_ff == 0;
         let config = config.with_recurrence_where(keys, recurrence, recurs);
+        // Tensors say the same.
+        keys.void(&["moe_latent_size"]);
         let gating = Gated(Gating::Sigmoid);
         config.with_experts(keys, &[Width, SharedWidth, ScaleStated, NormStated, gating])
     };
@@ -68,6 +70,9 @@ const fn nemotron_h(name: &'static str) -> Family {
 fn squares(b: &mut Builder<'_>, x: Value, experts: &ExpertsConfig) -> Result<Value> {
     let form = Form { inner: SquaredRelu, gated: false, ..Form::SCALED };
     let (width, router) = (b.width(x), b.linear_bare(x, "ffn_gate_inp", experts.count)?);
+    if b.has("ffn_latent_up.weight") {
+        b.require(&["ffn_latent_down.weight"])?;
+    }
     let chosen = match b.rows("ffn_latent_down.weight") {
         Some(narrow) => {
             let narrow = b.linear_bare(x, "ffn_latent_down", narrow)?;
@@ -143,7 +148,8 @@ pub const FAMILIES: &[Family] = &[
                 let moved = mix(b, c, &decoder, normed, layer)?;
                 let x = b.add(x, moved)?;
                 let normed = b.rms_norm(x, "ffn_norm")?;
-                let moved = match b.has("ffn_gate_inp.weight") {
+                let experts = ["ffn_gate_inp.weight", "ffn_down_exps.weight"];
+                let moved = match experts.iter().any(|name| b.has(name)) {
                     true => decoder.mlp_or_mixture(b, normed, layer, c.n_embd)?,
                     false => decoder.mlp(b, normed, layer.n_ff, c.n_embd)?,
                 };

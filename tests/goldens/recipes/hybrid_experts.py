@@ -16,8 +16,8 @@ EXPERTS, USED, WIDTH, NARROW, SHARED = 4, 2, 96, 64, 160
 
 
 def nemotron(tensors):
-    del tensors["blk.2.ffn_up.weight"], tensors["blk.2.ffn_up.bias"], tensors["blk.2.ffn_up.scale"]
-    del tensors["blk.2.ffn_down.weight"], tensors["blk.2.ffn_down.bias"], tensors["blk.2.ffn_down.scale"]
+    for name in [name for name in tensors if name.startswith("blk.2.ffn_")]:
+        del tensors[name]
     for name, dims in {
         "ffn_gate_inp.weight": [256, EXPERTS],
         "exp_probs_b.bias": [EXPERTS],

@@ -54,6 +54,8 @@ pub struct Routing {
 pub enum Inner {
     /// An activation of the gate's product, which multiplies the other product; of the only one where there is no gate.
     Activation(Activation),
+    /// The square of `max(x, 0)` of experts without a gate (Nemotron 3).
+    SquaredRelu,
     /// The gate of gpt-oss: min(g, limit) · sigmoid(alpha · min(g, limit)) · (u limited to ±limit, plus 1).
     ClampedSwiGlu {
         /// Multiplies the sigmoid's argument.
@@ -120,6 +122,7 @@ impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Inner::Activation(function) => f.write_str(function.name()),
+            Inner::SquaredRelu => f.write_str("relu, squared"),
             Inner::ClampedSwiGlu { alpha, limit } => write!(f, "silu by {alpha}, limited to {limit}"),
         }
     }
@@ -350,6 +353,9 @@ impl Builder<'_> {
             false => None,
         };
         let routing = Routing { count, used, gating, bias, groups, norm, scale };
+        if gated && inner == Inner::SquaredRelu {
+            return self.fail("a gate of squares".into());
+        }
         let merged = gated && self.has("ffn_gate_up_exps.weight");
         let [gate, up] = match merged {
             true => {

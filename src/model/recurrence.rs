@@ -82,6 +82,22 @@ impl StateSpace {
             normed: keys.flag("ssm.dt_b_c_rms", false)?,
         })
     }
+
+    /// Mamba-2's recurrence, after a check that heads and groups divide what they should.
+    fn with_heads(self) -> Result<Recurrence> {
+        let StateSpace { width, rank: heads, groups, .. } = self;
+        if !width.is_multiple_of(heads) {
+            return Err(Error::format(format!(
+                "{width} channels of a state space can't be divided into {heads} heads"
+            )));
+        }
+        if !heads.is_multiple_of(groups) {
+            return Err(Error::format(format!(
+                "{heads} heads of a state space can't be divided into {groups} groups"
+            )));
+        }
+        Ok(Recurrence::Mamba2(self))
+    }
 }
 
 impl Recurrence {
@@ -99,19 +115,13 @@ impl Recurrence {
     /// Mamba-2's state space, with a norm behind it (`normed`) or without, unless the file has one.
     pub(super) fn mamba2(keys: &Keys<'_>, normed: bool) -> Result<Recurrence> {
         let groups = keys.required("ssm.group_count", MAX_DIM)?;
-        let space = StateSpace { groups, normed, ..StateSpace::read(keys)? };
-        let StateSpace { width, rank: heads, groups, .. } = space;
-        if !width.is_multiple_of(heads) {
-            return Err(Error::format(format!(
-                "{width} channels of a state space can't be divided into {heads} heads"
-            )));
-        }
-        if !heads.is_multiple_of(groups) {
-            return Err(Error::format(format!(
-                "{heads} heads of a state space can't be divided into {groups} groups"
-            )));
-        }
-        Ok(Recurrence::Mamba2(space))
+        StateSpace { groups, normed, ..StateSpace::read(keys)? }.with_heads()
+    }
+
+    /// Mamba-2's state space without groups of heads, and without a norm behind it.
+    pub(super) fn mamba2_in_one_group(keys: &Keys<'_>) -> Result<Recurrence> {
+        keys.void(&["ssm.group_count"]);
+        StateSpace { normed: false, ..StateSpace::read(keys)? }.with_heads()
     }
 
     /// A gated delta net. `grouped`: see [`DeltaNet::grouped`]; `scaled`: see [`DeltaNet::scaled`].

@@ -7,8 +7,13 @@ use super::recurrent::{mix, recur};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::Builder;
-use crate::model::config::{Config, MAX_CONTEXT, Mask};
-use crate::model::experts::Setting::{DenseFirst, GatingStated, Normed, ScaleStated, Width};
+use crate::model::config::{Config, LayerConfig, MAX_CONTEXT, Mask};
+use crate::model::experts::Inner::SquaredRelu;
+use crate::model::experts::Setting::{
+    DenseFirst, Gated, GatingStated, NormStated, Normed, ScaleStated, SharedWidth, Width,
+};
+use crate::model::experts::{ExpertsConfig, Form, Gating};
+use crate::model::graph::{Activation, Value};
 use crate::model::keys::Keys;
 use crate::model::recurrence::Recurrence;
 
@@ -32,6 +37,50 @@ const fn mamba(name: &'static str, config: fn(&Keys<'_>, usize) -> Result<Config
         })
     };
     Family { name, config, emit }
+}
+
+/// Attention, state space or MLP: one of them in each block. MLPs may be mixtures.
+const fn nemotron_h(name: &'static str) -> Family {
+    let config = |keys: &Keys<'_>, n_vocab: usize| {
+        let config = Config::read_hybrid(keys, n_vocab)?;
+        let recurrence = Recurrence::mamba2(keys, true)?;
+        let recurs = |layer: &LayerConfig| !layer.attends() && layer.n_ff == 0;
+        let config = config.with_recurrence_where(keys, recurrence, recurs);
+        let gating = Gated(Gating::Sigmoid);
+        config.with_experts(keys, &[Width, SharedWidth, ScaleStated, NormStated, gating])
+    };
+    let emit = |b: &mut Builder<'_>, c: &Config| {
+        let decoder = Decoder { inner: Inner::Squared, scaled_mlp: true, ..Decoder::LLAMA };
+        decoder.emit_blocks(b, c, |b, layer, x| {
+            let normed = b.rms_norm(x, "attn_norm")?;
+            let moved = match (&layer.experts, layer.n_ff) {
+                (_, 0) => mix(b, c, &decoder, normed, layer)?,
+                (Some(experts), _) => squares(b, normed, experts)?,
+                (None, n_ff) => decoder.mlp(b, normed, n_ff, c.n_embd)?,
+            };
+            b.add(moved, x)
+        })
+    };
+    Family { name, config, emit }
+}
+
+/// Experts without gates, with squares of what is above 0 inside; those that are chosen may work on narrower rows.
+fn squares(b: &mut Builder<'_>, x: Value, experts: &ExpertsConfig) -> Result<Value> {
+    let form = Form { inner: SquaredRelu, gated: false, ..Form::SCALED };
+    let (width, router) = (b.width(x), b.linear_bare(x, "ffn_gate_inp", experts.count)?);
+    let chosen = match b.rows("ffn_latent_down.weight") {
+        Some(narrow) => {
+            let narrow = b.linear_bare(x, "ffn_latent_down", narrow)?;
+            let sum = b.experts(narrow, router, experts, form)?;
+            b.linear_bare(sum, "ffn_latent_up", width)?
+        }
+        None => b.experts(x, router, experts, form)?,
+    };
+    let up = b.linear_mlp(x, "ffn_up_shexp", experts.n_ff_shared, true)?;
+    let up = b.activate(up, Activation::Relu)?;
+    let inner = b.gate(up, up)?;
+    let shared = b.linear_mlp(inner, "ffn_down_shexp", width, true)?;
+    b.add(chosen, shared)
 }
 
 /// A configuration in which no layer has attention, whatever numbers of heads the file states.
@@ -78,26 +127,8 @@ pub const FAMILIES: &[Family] = &[
             Decoder { mixer: mix, biased_output: false, ..Decoder::LLAMA }.emit(b, c)
         },
     },
-    // Attention, state space or MLP: one of them in each block.
-    Family {
-        name: "nemotron_h",
-        config: |keys, n_vocab| {
-            let config = Config::read_hybrid(keys, n_vocab)?;
-            let recurrence = Recurrence::mamba2(keys, true)?;
-            Ok(config.with_recurrence_where(keys, recurrence, |layer| !layer.attends() && layer.n_ff == 0))
-        },
-        emit: |b, c| {
-            let decoder = Decoder { mixer: mix, inner: Inner::Squared, scaled_mlp: true, ..Decoder::LLAMA };
-            decoder.emit_blocks(b, c, |b, layer, x| {
-                let normed = b.rms_norm(x, "attn_norm")?;
-                let moved = match layer.n_ff {
-                    0 => mix(b, c, &decoder, normed, layer)?,
-                    n_ff => decoder.mlp(b, normed, n_ff, c.n_embd)?,
-                };
-                b.add(moved, x)
-            })
-        },
-    },
+    nemotron_h("nemotron_h"),
+    nemotron_h("nemotron_h_moe"),
     // Attention without positions; experts in some blocks, which their tensors tell.
     Family {
         name: "jamba",

@@ -17,6 +17,7 @@ mod mixtures;
 mod olmo;
 mod parts;
 mod phi;
+mod plamo2;
 mod qwen;
 mod recurrent;
 mod routers;
@@ -58,13 +59,13 @@ const KIN: &[&[Family]] = &[
     mixtures::FAMILIES,
     routers::FAMILIES,
     hybrids::FAMILIES,
+    plamo2::FAMILIES,
     delta::FAMILIES,
 ];
 
 /// Architectures that llama.cpp knows and that aren't here, by the part of their computation that is missing.
 const MISSING: &[(&str, &[&str])] = &[
     ("a gated delta rule", &["qwen4exp", "kimi-linear", "kimi-k3", "bailingmoe3", "glm5-next"]),
-    ("a selective scan (state space)", &["nemotron_h_moe", "plamo2"]),
     ("a recurrence", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "minimax-01"]),
     (
         "multi-head latent attention",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::common::families::{self, Family};
 use crate::common::gguf_writer::{F32, Writer};
 use smallmind::format::ByteSource;
+use smallmind::format::gguf::Value;
 use smallmind::model::{LoadParams, Model};
 use smallmind::{Error, Result};
 

@@ -192,7 +192,7 @@ fn a_recurrent_sequence_returns_only_to_where_its_state_was_kept() {
         assert!(engine.has_state());
         let [sequence, other] = [(); 2].map(|()| engine.create().unwrap());
         let text = tokens(1, 30);
-        let mut run = |engine: &mut Engine, begin: usize, end: usize| {
+        let run = |engine: &mut Engine, begin: usize, end: usize| {
             let spans = [Span { sequence, rows: end - begin, first: begin }];
             let outputs = [(end - begin) as u32 - 1];
             engine.run(&Batch { tokens: &text[begin..end], spans: &spans, outputs: &outputs }).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::common::families::{self, Family};
 use crate::common::gguf_writer::{F32, Writer};
 use smallmind::format::ByteSource;
+use smallmind::format::gguf::Value;
 use smallmind::model::{LoadParams, Model};
 use smallmind::{Error, Result};
 
@@ -172,6 +173,16 @@ const SIZES: &[(&str, &str, u32, &[&str])] = &[
     ("falcon-h1-dense", "ssm.time_step_rank", 4, &["blk.0.ssm_in.weight"]),
     ("nemotron_h-dense", "ssm.inner_size", 1 << 24, &["blk.1.ssm_in.weight"]),
     ("jamba-dense", "ssm.conv_kernel", 2, &["blk.1.ssm_conv1d.weight"]),
+    ("qwen35-dense", "ssm.conv_kernel", 9, &["layer 0", "a convolution over 9 tokens"]),
+    ("qwen35-dense", "ssm.state_size", 0, &["state_size is 0"]),
+    ("qwen35-dense", "ssm.state_size", 64, &["256 channels", "2 heads of 64"]),
+    ("qwen35-dense", "ssm.state_size", 1 << 24, &["state_size is 16777216"]),
+    ("qwen35-dense", "ssm.inner_size", 1 << 24, &["16777216 channels", "2 heads of 128"]),
+    ("qwen35-dense", "ssm.time_step_rank", u32::MAX, &["time_step_rank is 4294967295"]),
+    ("qwen35-dense", "ssm.group_count", 0, &["group_count is 0"]),
+    ("qwen35-dense", "ssm.group_count", 1, &["blk.0.attn_qkv.weight"]),
+    ("qwen3next-moe-shared", "ssm.group_count", 3, &["4 heads of 64 on 3 heads of keys"]),
+    ("qwen3next-moe-shared", "ssm.group_count", 1 << 24, &["on 16777216 heads of keys"]),
 ];
 
 #[test]

@@ -64,12 +64,12 @@ impl Table {
     }
 
     /// The rows from `t` on.
-    fn from(&self, t: usize) -> Rows {
+    fn at(&self, t: usize) -> Rows {
         Rows { first: self.data[t * self.stride..].as_ptr(), stride: self.stride }
     }
 
     /// The rows from `t` on, to be written.
-    fn from_mut(&mut self, t: usize) -> RowsMut {
+    fn at_mut(&mut self, t: usize) -> RowsMut {
         RowsMut { first: self.data[t * self.stride..].as_mut_ptr(), stride: self.stride }
     }
 }

@@ -73,14 +73,14 @@ impl Case for Inputs {
             return;
         }
         let t = rows.start;
-        let y = if self.in_place { self.x.from_mut(t) } else { self.y.from_mut(t) };
+        let y = if self.in_place { self.x.at_mut(t) } else { self.y.at_mut(t) };
         let args = ConvArgs {
-            x: Rows { first: if self.in_place { y.first } else { self.x.from(t).first }, stride: y.stride },
+            x: Rows { first: if self.in_place { y.first } else { self.x.at(t).first }, stride: y.stride },
             y,
             state: self.state.as_mut_ptr(),
             weights: self.weights.as_ptr(),
             bias: self.bias.as_ref().map_or(std::ptr::null(), |bias| bias.as_ptr()),
-            gates: self.gates.as_ref().map(|[a, b]| Gates { before: a.from(t), after: b.from(t) }),
+            gates: self.gates.as_ref().map(|[a, b]| Gates { before: a.at(t), after: b.at(t) }),
             tokens: rows.len(),
             channels: self.x.width,
             begin: parts.start,

@@ -102,13 +102,13 @@ impl Case for Inputs {
             return;
         }
         let t = rows.start;
-        let y = if self.in_place { self.v.from_mut(t) } else { self.y.from_mut(t) };
+        let y = if self.in_place { self.v.at_mut(t) } else { self.y.at_mut(t) };
         let [run, step] = self.runs;
-        let beta = self.gates.from(t);
+        let beta = self.gates.at(t);
         let args = DeltaArgs {
-            q: self.q.from(t),
-            k: self.k.from(t),
-            v: Rows { first: if self.in_place { y.first } else { self.v.from(t).first }, stride: y.stride },
+            q: self.q.at(t),
+            k: self.k.at(t),
+            v: Rows { first: if self.in_place { y.first } else { self.v.at(t).first }, stride: y.stride },
             alpha: Rows { first: beta.first.wrapping_add(run), ..beta },
             beta,
             run,

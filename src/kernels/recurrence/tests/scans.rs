@@ -100,9 +100,9 @@ impl Case for Inputs {
             return;
         }
         let t = rows.start;
-        let y = if self.in_place { self.x.from_mut(t) } else { self.y.from_mut(t) };
-        let x = Rows { first: if self.in_place { y.first } else { self.x.from(t).first }, stride: y.stride };
-        let (dt, b, c) = (self.dt.from(t), self.b.from(t), self.c.from(t));
+        let y = if self.in_place { self.x.at_mut(t) } else { self.y.at_mut(t) };
+        let x = Rows { first: if self.in_place { y.first } else { self.x.at(t).first }, stride: y.stride };
+        let (dt, b, c) = (self.dt.at(t), self.b.at(t), self.c.at(t));
         let (a, dt_bias, d) = (self.a.as_ptr(), self.dt_bias.as_ptr(), self.d.as_ptr());
         let (state, tokens, d_state) = (self.state.as_mut_ptr(), rows.len(), self.d_state);
         let Range { start: begin, end } = parts;

@@ -5,16 +5,13 @@ use std::ops::Range;
 
 use super::config::{Config, LayerConfig, Temperature};
 use super::graph::{
-    Activation, Attention, Conv, Graph, KeyValues, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scan, ScanShape,
-    Scores, Shape, Value,
+    Activation, Attention, Graph, KeyValues, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
 };
 use super::pooling::Heads;
-use super::recurrence::{Delta, DeltaShape};
 use super::weights::{ExpertRows, ExpertsId, MatrixId, VectorId, WeightSpecs, name_in_layer};
 use crate::error::{Error, Result, at};
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::kernels::attention::SOFT_CAPS;
-use crate::kernels::recurrence::TAPS;
 use crate::memory::reserve::{collected, filled, reserve};
 use crate::ops::attention::HeadShape;
 use crate::quant;
@@ -26,7 +23,7 @@ pub(crate) type Ends = (Value, Option<Value>);
 pub(crate) struct Builder<'a> {
     gguf: &'a Gguf,
     family: &'static str,
-    eps: f32,
+    pub(super) eps: f32,
     layer: Option<usize>,
     nodes: Vec<Node>,
     weights: WeightSpecs,
@@ -114,7 +111,7 @@ impl<'a> Builder<'a> {
         self.placed(Err(Error::format(text)))
     }
 
-    fn unsupported<T>(&self, text: String) -> Result<T> {
+    pub(super) fn unsupported<T>(&self, text: String) -> Result<T> {
         self.placed(Err(Error::Unsupported(text)))
     }
 
@@ -135,6 +132,13 @@ impl<'a> Builder<'a> {
         self.placed(added)
     }
 
+    /// A tensor of `n` rows of `k` floats, which are columns in memory.
+    pub(super) fn transposed(&mut self, part: &str, n: usize, k: usize) -> Result<VectorId> {
+        let tensor = self.tensor(part)?;
+        let added = self.weights.add_transposed(tensor, n, k);
+        self.placed(added)
+    }
+
     /// The matrices of experts, of `n` rows of `k` each, in the tensor of this name.
     pub(super) fn expert_matrices(
         &mut self,
@@ -148,7 +152,7 @@ impl<'a> Builder<'a> {
         self.placed(added)
     }
 
-    fn push(&mut self, op: Op, rows: RowSet, width: usize) -> Result<Value> {
+    pub(super) fn push(&mut self, op: Op, rows: RowSet, width: usize) -> Result<Value> {
         reserve(&mut self.nodes, 1, "the graph of a model")?;
         self.nodes.push(Node { op, layer: self.layer, shape: Shape { rows, width } });
         Ok(Value(self.nodes.len() as u32 - 1))
@@ -460,79 +464,6 @@ impl<'a> Builder<'a> {
             }
         }
         self.map(Op::Attention(Attention { q, kv, heads, mask: layer.mask, scores }), q)
-    }
-
-    /// Causal convolution of the channels of `x` over the sequence, by `{part}.weight` of `taps` weights a channel. Gates
-    /// multiply its input and output; otherwise SiLU follows if `silu`.
-    pub fn conv(
-        &mut self,
-        x: Value,
-        part: &str,
-        taps: usize,
-        gates: Option<(Value, Value)>,
-        silu: bool,
-    ) -> Result<Value> {
-        if !TAPS.contains(&taps) {
-            let (least, most) = (TAPS.start(), TAPS.end());
-            return self.unsupported(format!("a convolution over {taps} tokens (from {least} to {most})"));
-        }
-        let shape = self.shape(x);
-        let gate_shapes = gates.map(|(before, after)| [self.shape(before), self.shape(after)]);
-        if shape.rows != RowSet::Batch || gate_shapes.is_some_and(|shapes| shapes != [shape; 2]) {
-            return self.fail(format!("a convolution of {shape:?} between gates of {gate_shapes:?}"));
-        }
-        let tensor = self.tensor(&format!("{part}.weight"))?;
-        let added = self.weights.add_transposed(tensor, shape.width, taps);
-        let weights = self.placed(added)?;
-        let bias = format!("{part}.bias");
-        let bias = if self.has(&bias) { Some(self.vector(&bias, 1, shape.width)?) } else { None };
-        self.map(Op::Conv(Conv { x, gates, weights, bias, taps, silu: silu && gates.is_none() }), x)
-    }
-
-    /// A selective scan of `x` over the sequence, with `ssm_a`, `ssm_d` and `ssm_dt.bias`. Numbers of heads stand in
-    /// `rows` of one, or in one row.
-    pub fn scan(&mut self, [x, dt, b, c]: [Value; 4], shape: ScanShape, rows: bool) -> Result<Value> {
-        let ScanShape { heads, d_state, groups, head_dim } = shape;
-        if groups == 0 || !heads.is_multiple_of(groups) {
-            return self
-                .fail(format!("{heads} heads of a state space can't be divided into {groups} groups"));
-        }
-        let wanted =
-            [Some(shape.width()), Some(heads), groups.checked_mul(d_state), groups.checked_mul(d_state)];
-        let found = [x, dt, b, c].map(|value| self.shape(value));
-        if found
-            .iter()
-            .zip(wanted)
-            .any(|(found, wanted)| Some(found.width) != wanted || found.rows != RowSet::Batch)
-        {
-            return self.fail(format!("a scan of {found:?} for {shape:?}"));
-        }
-        let (n, k) = if rows { (heads, 1) } else { (1, heads) };
-        let a = match head_dim {
-            Some(_) => self.vector("ssm_a", n, k)?,
-            None => {
-                let tensor = self.tensor("ssm_a")?;
-                let added = self.weights.add_transposed(tensor, heads, d_state);
-                self.placed(added)?
-            }
-        };
-        let d = self.vector("ssm_d", n, k)?;
-        let dt_bias = self.vector("ssm_dt.bias", 1, heads)?;
-        self.map(Op::Scan(Scan { x, dt, b, c, a, dt_bias, d, shape }), x)
-    }
-
-    /// The gated delta rule over the sequence, on queries, keys and values side by side, with `ssm_a` and `ssm_dt.bias`.
-    pub fn delta(&mut self, qkv: Value, [alpha, beta]: [Value; 2], shape: DeltaShape) -> Result<Value> {
-        let wanted = [shape.width(), shape.heads, shape.heads];
-        let found = [qkv, alpha, beta].map(|value| self.shape(value));
-        let fits = |(found, wanted): (&Shape, usize)| found.width == wanted && found.rows == RowSet::Batch;
-        if !found.iter().zip(wanted).all(fits) {
-            return self.fail(format!("a delta rule of {found:?} for {shape:?}"));
-        }
-        let a = self.vector("ssm_a", 1, shape.heads)?;
-        let dt_bias = self.vector("ssm_dt.bias", 1, shape.heads)?;
-        let delta = Delta { qkv, alpha, beta, a, dt_bias, shape, eps: self.eps };
-        self.push(Op::Delta(delta), RowSet::Batch, shape.values())
     }
 
     /// A function of each element.

@@ -1,12 +1,13 @@
 //! The configuration of recurrent layers: their kinds and sizes, read from GGUF metadata, and which layers have them;
-//! and the delta rule's operation in the graph.
+//! the delta rule's operation in the graph, and how the builder reads recurrences.
 
+use super::builder::Builder;
 use super::config::{Config, LayerConfig, MAX_DIM, MAX_HEAD_DIM};
-use super::graph::Value;
+use super::graph::{Conv, Op, RowSet, Scan, ScanShape, Shape, Value};
 use super::keys::Keys;
 use super::weights::VectorId;
 use crate::error::{Error, Result};
-use crate::kernels::recurrence::KeyHeads;
+use crate::kernels::recurrence::{KeyHeads, TAPS};
 
 /// Longest convolution taken from a file; there may be kernels for fewer tokens.
 const MAX_TAPS: usize = 64;
@@ -231,5 +232,74 @@ impl Config {
     /// Whether some layer has a recurrence.
     pub fn is_recurrent(&self) -> bool {
         self.layers.iter().any(|layer| layer.recurrence.is_some())
+    }
+}
+
+impl Builder<'_> {
+    /// Causal convolution of the channels of `x` over the sequence, by `{part}.weight` of `taps` weights a channel. Gates
+    /// multiply its input and output; otherwise SiLU follows if `silu`.
+    pub fn conv(
+        &mut self,
+        x: Value,
+        part: &str,
+        taps: usize,
+        gates: Option<(Value, Value)>,
+        silu: bool,
+    ) -> Result<Value> {
+        if !TAPS.contains(&taps) {
+            let (least, most) = (TAPS.start(), TAPS.end());
+            return self.unsupported(format!("a convolution over {taps} tokens (from {least} to {most})"));
+        }
+        let shape = self.shape(x);
+        let gate_shapes = gates.map(|(before, after)| [self.shape(before), self.shape(after)]);
+        if shape.rows != RowSet::Batch || gate_shapes.is_some_and(|shapes| shapes != [shape; 2]) {
+            return self.fail(format!("a convolution of {shape:?} between gates of {gate_shapes:?}"));
+        }
+        let weights = self.transposed(&format!("{part}.weight"), shape.width, taps)?;
+        let bias = format!("{part}.bias");
+        let bias = if self.has(&bias) { Some(self.vector(&bias, 1, shape.width)?) } else { None };
+        self.map(Op::Conv(Conv { x, gates, weights, bias, taps, silu: silu && gates.is_none() }), x)
+    }
+
+    /// A selective scan of `x` over the sequence, with `ssm_a`, `ssm_d` and `ssm_dt.bias`. Numbers of heads stand in
+    /// `rows` of one, or in one row.
+    pub fn scan(&mut self, [x, dt, b, c]: [Value; 4], shape: ScanShape, rows: bool) -> Result<Value> {
+        let ScanShape { heads, d_state, groups, head_dim } = shape;
+        if groups == 0 || !heads.is_multiple_of(groups) {
+            return self
+                .fail(format!("{heads} heads of a state space can't be divided into {groups} groups"));
+        }
+        let wanted =
+            [Some(shape.width()), Some(heads), groups.checked_mul(d_state), groups.checked_mul(d_state)];
+        let found = [x, dt, b, c].map(|value| self.shape(value));
+        if found
+            .iter()
+            .zip(wanted)
+            .any(|(found, wanted)| Some(found.width) != wanted || found.rows != RowSet::Batch)
+        {
+            return self.fail(format!("a scan of {found:?} for {shape:?}"));
+        }
+        let (n, k) = if rows { (heads, 1) } else { (1, heads) };
+        let a = match head_dim {
+            Some(_) => self.vector("ssm_a", n, k)?,
+            None => self.transposed("ssm_a", heads, d_state)?,
+        };
+        let d = self.vector("ssm_d", n, k)?;
+        let dt_bias = self.vector("ssm_dt.bias", 1, heads)?;
+        self.map(Op::Scan(Scan { x, dt, b, c, a, dt_bias, d, shape }), x)
+    }
+
+    /// The gated delta rule over the sequence, on queries, keys and values side by side, with `ssm_a` and `ssm_dt.bias`.
+    pub fn delta(&mut self, qkv: Value, [alpha, beta]: [Value; 2], shape: DeltaShape) -> Result<Value> {
+        let wanted = [shape.width(), shape.heads, shape.heads];
+        let found = [qkv, alpha, beta].map(|value| self.shape(value));
+        let fits = |(found, wanted): (&Shape, usize)| found.width == wanted && found.rows == RowSet::Batch;
+        if !found.iter().zip(wanted).all(fits) {
+            return self.fail(format!("a delta rule of {found:?} for {shape:?}"));
+        }
+        let a = self.vector("ssm_a", 1, shape.heads)?;
+        let dt_bias = self.vector("ssm_dt.bias", 1, shape.heads)?;
+        let delta = Delta { qkv, alpha, beta, a, dt_bias, shape, eps: self.eps };
+        self.push(Op::Delta(delta), RowSet::Batch, shape.values())
     }
 }

@@ -63,6 +63,9 @@ impl Lowering<'_> {
         match *self.op(value) {
             Op::SplitHeads(whole, every, begin) if self.floats[value.index()].is_none() => {
                 let buf = self.floats(whole)?;
+                if self.only_for(value, reader) {
+                    self.done[value.index()] = true;
+                }
                 let run = width / (self.graph.shape(whole).width / every);
                 Ok((Columns { buf, begin }, [run, every]))
             }

@@ -95,6 +95,7 @@ const IGNORED: &[(&str, &[&str])] = &[
     ("llada-dense", &["attn_output.bias", "ffn_gate.bias", "ffn_down.bias", "ffn_up.bias"]),
     ("mpt", &["attn_k_norm.weight", "attn_k_norm.bias"]),
     ("openelm", &["attn_qkv.scale"]),
+    ("plamo2", &["attn_qkv.scale", "ssm_in.scale", "ssm_out.scale"]),
     ("plamo3", &["attn_qkv.scale"]),
     ("qwen2vl", &["output.bias"]),
     ("qwen3next", &["ssm_in.weight", "ssm_in.scale", "attn_qkv.scale", "ssm_out.scale"]),

@@ -65,7 +65,7 @@ const KIN: &[&[Family]] = &[
 
 /// Architectures that llama.cpp knows and that aren't here, by the part of their computation that is missing.
 const MISSING: &[(&str, &[&str])] = &[
-    ("a gated delta rule", &["qwen4exp", "kimi-linear", "kimi-k3", "bailingmoe3", "glm5-next"]),
+    ("a delta rule whose decays differ by channel", &["kimi-linear", "kimi-k3", "bailingmoe3", "glm5-next"]),
     ("a recurrence", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "minimax-01"]),
     (
         "multi-head latent attention",
@@ -82,7 +82,7 @@ const MISSING: &[(&str, &[&str])] = &[
             "hy_v4",
         ],
     ),
-    ("a choice of positions to see", &["minimax-m3"]),
+    ("a choice of positions to see", &["minimax-m3", "qwen4exp"]),
     ("attention with values that are not as long as keys", &["mimo2"]),
     ("attention in chunks", &["llama4"]),
     ("an encoder beside the decoder", &["t5", "t5encoder"]),

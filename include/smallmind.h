@@ -551,8 +551,11 @@ sm_status sm_context_free(sm_context *context);
 sm_status sm_context_clear(sm_context *context);
 
 // Keeps the first `n_past` tokens and forgets the others. The logits of the last decode are lost.
-// `SM_STATUS_INVALID_ARGUMENT` if the context holds fewer tokens.
-sm_status sm_context_rewind(sm_context *context, size_t n_past);
+// `SM_STATUS_INVALID_ARGUMENT` if the context holds fewer tokens, if a layer with a window has released positions that the
+// next token would see, or if the model has recurrent layers: their state can only return to the beginning of the last
+// call that appended more than one token, or to 0. The context is unchanged then; `sm_context_clear` always works.
+sm_status sm_context_rewind(sm_context *context,
+                            size_t n_past);
 
 // Stores the number of tokens that the context holds in `*n_past`.
 sm_status sm_context_n_past(const sm_context *context, size_t *n_past);
@@ -786,7 +789,8 @@ sm_status sm_generate_params_init(sm_generate_params *params, size_t struct_size
 // `summary` may be NULL; otherwise `summary_size` is `sizeof(sm_generate_summary)`. A stop by the callback, and a context
 // that fills up during the generation, are no failures. After a failure while the prompt is read, the context holds its
 // former tokens; after a later one also the prompt and the tokens generated before, except the last: `sm_context_tokens` has
-// them. (If a layer with a window has released positions that would have to come back, it holds none.)
+// them. (If a layer with a window has released positions that would have to come back, it holds none. If the model has
+// recurrent layers, it may hold only those before the last piece of the prompt.)
 //
 // A model without a tokenizer generates, too: with `on_token`, or no callback, and without stop strings. No token ends its
 // text. Otherwise the status is `SM_STATUS_UNSUPPORTED`.

@@ -10,12 +10,15 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Functions that enter the tiles; what they call or jump to is read.
-const ENTRIES: [&str; 5] = [
+const ENTRIES: [&str; 8] = [
     "kernels::matmul::tile::entry",
     "kernels::bmatmul::pairs::entry",
     "kernels::qmatmul::tile::tile",
     "kernels::attention::tiles::scores",
     "kernels::attention::tiles::sums",
+    "kernels::recurrence::scan1::entry",
+    "kernels::recurrence::scan2::entry",
+    "kernels::recurrence::delta::entry",
 ];
 /// The multiply-add of pairs.
 const PAIRS: &str = "vdpbf16ps";

@@ -13,6 +13,9 @@ use smallmind::kernels::attention::{
 };
 use smallmind::kernels::matmul::{Epilogue, Gemm, Matrix, Right, Source};
 use smallmind::kernels::qmatmul::{Activations, QmatmulKernels};
+use smallmind::kernels::recurrence::{
+    ConvArgs, DeltaArgs, Gates, KeyHeads, RecurrenceKernels, Rows, RowsMut, Scan1Args, Scan2Args,
+};
 use smallmind::kernels::rope::{RopeArgs, Scaling};
 use smallmind::kernels::rows::{NormArgs, SoftmaxArgs};
 use smallmind::kernels::transpose::TransposeArgs;
@@ -56,6 +59,7 @@ fn at(isa: IsaId) -> Vec<Case> {
         elementwise(kernels.unary()),
         row_wise(kernels.rows()),
         attention(&kernels),
+        recurrences(kernels.recurrence()),
         others(&kernels),
     ];
     let mut cases: Vec<_> = families.into_iter().flatten().collect();
@@ -342,6 +346,139 @@ fn attended(
             out_token_stride: heads * head_dim,
             out_head_stride: head_dim,
             scratch: ptr_mut(&mut scratch),
+        };
+        unsafe { kernel.run(black_box(&args)) }
+    })
+}
+
+/// A few tokens of each recurrence; states that fit the nearest cache.
+fn recurrences(set: &RecurrenceKernels) -> Vec<Case> {
+    vec![
+        convolution(set, 3, false),
+        convolution(set, 4, true),
+        scan_of_channels(set),
+        scan_of_heads(set),
+        delta_rule(set),
+    ]
+}
+
+/// Tokens of a recurrence.
+const TOKENS: usize = 4;
+
+fn rows(buffer: &AlignedBuf, stride: usize) -> Rows {
+    Rows { first: ptr(buffer), stride }
+}
+
+fn rows_mut(buffer: &mut AlignedBuf, stride: usize) -> RowsMut {
+    RowsMut { first: ptr_mut(buffer), stride }
+}
+
+fn convolution(set: &RecurrenceKernels, taps: usize, silu: bool) -> Case {
+    let channels = 260;
+    let [x, before, after] = [(); 3].map(|()| floats(TOKENS * channels));
+    let (weights, mut state, mut y) =
+        (floats(taps * channels), floats(taps * channels), floats(TOKENS * channels));
+    let (name, kernel) = if silu { ("conv_silu", set.conv_silu) } else { ("conv", set.conv) };
+    case(format!("recurrence/{name}/{TOKENS}x{channels}x{taps}"), move || {
+        let args = ConvArgs {
+            x: rows(&x, channels),
+            y: rows_mut(&mut y, channels),
+            state: ptr_mut(&mut state),
+            weights: ptr(&weights),
+            bias: null(),
+            gates: Some(Gates { before: rows(&before, channels), after: rows(&after, channels) }),
+            tokens: TOKENS,
+            channels,
+            begin: 0,
+            end: channels,
+            taps,
+        };
+        unsafe { kernel.run(black_box(&args)) }
+    })
+}
+
+fn scan_of_channels(set: &RecurrenceKernels) -> Case {
+    let (kernel, channels, d_state) = (set.scan1, 36, 16);
+    let [x, dt, b, c] = [channels, channels, d_state, d_state].map(|width| (floats(TOKENS * width), width));
+    let [a, mut state] = [(); 2].map(|()| floats(d_state * channels));
+    let (vector, mut y) = (floats(channels), floats(TOKENS * channels));
+    case(format!("recurrence/scan1/{TOKENS}x{channels}x{d_state}"), move || {
+        let [x, dt, b, c] = [&x, &dt, &b, &c].map(|(buffer, stride)| rows(buffer, *stride));
+        let args = Scan1Args {
+            x,
+            dt,
+            b,
+            c,
+            y: rows_mut(&mut y, channels),
+            a: ptr(&a),
+            dt_bias: ptr(&vector),
+            d: ptr(&vector),
+            state: ptr_mut(&mut state),
+            tokens: TOKENS,
+            channels,
+            d_state,
+            begin: 0,
+            end: channels,
+        };
+        unsafe { kernel.run(black_box(&args)) }
+    })
+}
+
+fn scan_of_heads(set: &RecurrenceKernels) -> Case {
+    let (kernel, heads, head_dim, d_state) = (set.scan2, 2, 64, 32);
+    let width = heads * head_dim;
+    let [x, dt, b, c] = [width, heads, d_state, d_state].map(|width| (floats(TOKENS * width), width));
+    let (vector, mut state, mut y) = (floats(heads), floats(d_state * width), floats(TOKENS * width));
+    case(format!("recurrence/scan2/{TOKENS}x{heads}x{head_dim}x{d_state}"), move || {
+        let [x, dt, b, c] = [&x, &dt, &b, &c].map(|(buffer, stride)| rows(buffer, *stride));
+        let args = Scan2Args {
+            x,
+            dt,
+            b,
+            c,
+            y: rows_mut(&mut y, width),
+            a: ptr(&vector),
+            dt_bias: ptr(&vector),
+            d: ptr(&vector),
+            state: ptr_mut(&mut state),
+            tokens: TOKENS,
+            head_dim,
+            d_state,
+            group: heads,
+            begin: 0,
+            end: heads,
+        };
+        unsafe { kernel.run(black_box(&args)) }
+    })
+}
+
+fn delta_rule(set: &RecurrenceKernels) -> Case {
+    let (kernel, heads, d_k, d_v) = (set.delta, 2, 64, 68);
+    let widths = [heads * d_k, heads * d_k, heads * d_v, heads, heads];
+    let inputs = widths.map(|width| (floats(TOKENS * width), width));
+    let (vector, mut state, mut y) = (floats(heads), floats(heads * d_k * d_v), floats(TOKENS * heads * d_v));
+    case(format!("recurrence/delta/{TOKENS}x{heads}x{d_k}x{d_v}"), move || {
+        let [q, k, v, alpha, beta] = inputs.each_ref().map(|(buffer, stride)| rows(buffer, *stride));
+        let args = DeltaArgs {
+            q,
+            k,
+            v,
+            alpha,
+            beta,
+            run: heads,
+            step: heads,
+            a: ptr(&vector),
+            dt_bias: ptr(&vector),
+            state: ptr_mut(&mut state),
+            y: rows_mut(&mut y, heads * d_v),
+            tokens: TOKENS,
+            d_k,
+            d_v,
+            keys: KeyHeads::Grouped(1),
+            begin: 0,
+            end: heads,
+            scale: 0.125,
+            eps: 1e-6,
         };
         unsafe { kernel.run(black_box(&args)) }
     })

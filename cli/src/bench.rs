@@ -264,6 +264,7 @@ fn measure(
     if depth > 0 {
         progress.set_message(format!("filling {depth} positions, {threads} threads"));
         context.decode(&tokens[..depth], Logits::None)?;
+        context.keep()?;
     }
     let mut rows = Vec::new();
     for (kind, count) in tests {
@@ -320,6 +321,7 @@ fn measure_parallel(
             let spans = [Span::new(sequence, i * engine.n_batch(), piece.len())];
             engine.run(&Batch::new(piece, &spans, &[]))?;
         }
+        engine.keep(sequence)?;
     }
     let outputs: Vec<u32> = (0..parallel as u32).collect();
     let run = |engine: &mut Engine, count: usize| {

@@ -39,7 +39,8 @@ impl Estimate {
 
     /// Bytes of weights and cache.
     fn total(&self) -> u64 {
-        self.needs.weight_bytes.saturating_add(self.cache_bytes.unwrap_or(0))
+        let kept = self.cache_bytes.unwrap_or(0).saturating_add(self.needs.state_bytes);
+        self.needs.weight_bytes.saturating_add(kept)
     }
 
     /// Whether these bytes are there at all; `None` where the system doesn't say.
@@ -61,6 +62,12 @@ impl Estimate {
             vec![("weights", format!("{}; a token reads {read}", amount(self.needs.weight_bytes)))];
         if let Some(bytes) = self.cache_bytes {
             lines.push(("cache", format!("{} at {} positions, in f16", amount(bytes), self.context)));
+        }
+        if self.needs.state_bytes > 0 {
+            lines.push((
+                "state",
+                format!("{} of recurrent layers, at any position", amount(self.needs.state_bytes)),
+            ));
         }
         let room = match (self.fits(), self.memory) {
             (Some(true), Some(memory)) => format!("fits into the {} of this machine", amount(memory)),
@@ -92,6 +99,7 @@ impl Estimate {
             "token_bytes": self.needs.token_bytes,
             "context": self.context,
             "cache_bytes": self.cache_bytes,
+            "state_bytes": self.needs.state_bytes,
             "memory_bytes": self.memory,
             "fits": self.fits(),
             "bandwidth": self.bandwidth,

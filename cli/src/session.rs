@@ -130,11 +130,8 @@ impl Session {
         if kept == self.context.len() {
             return Ok(kept);
         }
-        if self.context.rewind(kept).is_err() {
-            // A layer with a window has released positions before these.
-            self.context.clear();
-            kept = 0;
-        }
+        // Fewer where a layer with a window has released positions before these, or for a recurrent layer's state.
+        kept = self.context.rewind_at_most(kept);
         // The sampler forgets as well, and draws other numbers than for what was taken back.
         let sampling = self.sampling.with_seed(self.sampling.seed.wrapping_add(self.samplers));
         self.sampler = Sampler::new(sampling, self.model().config().n_vocab)?;

@@ -225,7 +225,9 @@ pub unsafe extern "C" fn sm_context_clear(context: *mut sm_context) -> sm_status
 }
 
 /// Keeps the first `n_past` tokens and forgets the others. The logits of the last decode are lost.
-/// `SM_STATUS_INVALID_ARGUMENT` if the context holds fewer tokens.
+/// `SM_STATUS_INVALID_ARGUMENT` if the context holds fewer tokens, if a layer with a window has released positions that the
+/// next token would see, or if the model has recurrent layers: their state can only return to the beginning of the last
+/// call that appended more than one token, or to 0. The context is unchanged then; `sm_context_clear` always works.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_rewind(context: *mut sm_context, n_past: usize) -> sm_status {
     // SAFETY: the header's contract.

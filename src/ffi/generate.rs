@@ -183,7 +183,8 @@ pub unsafe extern "C" fn sm_generate_params_init(
 /// `summary` may be NULL; otherwise `summary_size` is `sizeof(sm_generate_summary)`. A stop by the callback, and a context
 /// that fills up during the generation, are no failures. After a failure while the prompt is read, the context holds its
 /// former tokens; after a later one also the prompt and the tokens generated before, except the last: `sm_context_tokens` has
-/// them. (If a layer with a window has released positions that would have to come back, it holds none.)
+/// them. (If a layer with a window has released positions that would have to come back, it holds none. If the model has
+/// recurrent layers, it may hold only those before the last piece of the prompt.)
 ///
 /// A model without a tokenizer generates, too: with `on_token`, or no callback, and without stop strings. No token ends its
 /// text. Otherwise the status is `SM_STATUS_UNSUPPORTED`.

@@ -10,6 +10,7 @@ mod levels;
 pub mod matmul;
 mod portion;
 pub mod qmatmul;
+pub mod recurrence;
 pub mod reference;
 pub mod rope;
 mod routine;
@@ -30,5 +31,6 @@ pub fn enumerate() -> Vec<KernelInfo> {
     let products =
         matmul::kernels().chain(attention::kernels()).chain(qmatmul::kernels()).chain(bmatmul::kernels());
     let small = unary::kernels().chain(rows::kernels()).chain(rope::kernels());
-    products.chain(small).chain(convert::kernels()).chain(transpose::kernels()).collect()
+    let moves = convert::kernels().chain(transpose::kernels());
+    products.chain(small).chain(recurrence::kernels()).chain(moves).collect()
 }

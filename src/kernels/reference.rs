@@ -2,6 +2,8 @@
 //! Nothing here is fast, and nothing here knows an instruction set. Inputs are the f32 that kernels get;
 //! results stay f64. Unlike the kernels, these functions allocate, and panic on shapes that do not fit.
 
+pub mod recurrence;
+
 use super::attention::ScoreOptions;
 use super::rope::Pairing;
 use std::f64::consts::{FRAC_2_SQRT_PI, PI, SQRT_2};

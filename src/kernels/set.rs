@@ -3,6 +3,7 @@
 
 use super::attention::AttentionKernels;
 use super::convert::ConvertKernels;
+use super::recurrence::RecurrenceKernels;
 use super::rope::RopeKernels;
 use super::rows::RowKernels;
 use super::transpose::TransposeKernels;
@@ -28,6 +29,7 @@ pub struct KernelSet {
     pub(crate) convert: ConvertKernels,
     pub(crate) transpose: TransposeKernels,
     pub(crate) attention: AttentionKernels,
+    pub(crate) recurrence: RecurrenceKernels,
 }
 
 impl std::fmt::Debug for KernelSet {
@@ -57,6 +59,7 @@ impl KernelSet {
             convert: ConvertKernels::select(isa),
             transpose: TransposeKernels::select(isa),
             attention: AttentionKernels::select(isa),
+            recurrence: RecurrenceKernels::select(isa),
         })
     }
 
@@ -110,6 +113,11 @@ impl KernelSet {
         &self.attention
     }
 
+    /// Convolutions and recurrences over the tokens of a sequence.
+    pub fn recurrence(&self) -> &RecurrenceKernels {
+        &self.recurrence
+    }
+
     /// The set for the level that `SMALLMIND_ISA` names, or else the CPU's best; made once a process.
     ///
     /// # Errors
@@ -154,6 +162,7 @@ mod tests {
                 ConvertKernels::select(isa).to_f16.info,
                 TransposeKernels::select(isa).f32.info,
                 AttentionKernels::select(isa).q8_0.info,
+                RecurrenceKernels::select(isa).conv.info,
             ];
             for info in given {
                 assert!(info.isa.is_available() && isa.includes(info.isa), "{isa:?} gives {info:?}");

@@ -225,6 +225,26 @@ impl Cache {
         }
     }
 
+    /// [`Cache::release`] after a pass that may have written into the sequence's state, and failed: the sequence returns
+    /// to the position of the state's copy ([`Cache::keep`]), or loses all positions where there is none.
+    pub fn release_spoiled(&mut self, id: SequenceId) {
+        let Ok(slot) = self.slot(id) else { return };
+        self.truncate(slot, self.sequences[slot].len);
+        if !self.states.exist() {
+            return;
+        }
+        match self.states.kept(slot) {
+            Some(n) if self.check_pages(slot, n).is_ok() => {
+                self.states.restore(slot);
+                self.truncate(slot, n);
+            }
+            _ => {
+                self.states.clear(slot);
+                self.truncate(slot, 0);
+            }
+        }
+    }
+
     /// Keeps the positions that [`Cache::reserve`] allocated pages for, which have been filled. Frees pages that no
     /// later row sees.
     pub fn advance(&mut self, id: SequenceId) {
@@ -252,7 +272,16 @@ impl Cache {
             let len = sequence.len;
             return Err(Error::invalid(format!("can't rewind to {n}: only {len} positions are filled")));
         }
-        for (pool, table) in self.pools.iter().zip(&sequence.tables) {
+        let len = sequence.len;
+        self.check_pages(slot, n)?;
+        self.states.rewind(slot, len, n)?;
+        self.truncate(slot, n);
+        Ok(())
+    }
+
+    /// Checks that the pages that the row at position `n` sees are still there.
+    fn check_pages(&self, slot: usize, n: usize) -> Result<()> {
+        for (pool, table) in self.pools.iter().zip(&self.sequences[slot].tables) {
             let first = pool.group().reach.map_or(0, |reach| (n + 1).saturating_sub(reach) / TILE);
             if n > 0 && first < table.first() {
                 return Err(Error::invalid(format!(
@@ -260,8 +289,6 @@ impl Cache {
                 )));
             }
         }
-        self.states.rewind(slot, sequence.len, n)?;
-        self.truncate(slot, n);
         Ok(())
     }
 
@@ -273,6 +300,16 @@ impl Cache {
         let slot = self.slot(id)?;
         self.states.keep(slot, self.sequences[slot].len);
         Ok(())
+    }
+
+    /// The position at which a sequence's state was copied ([`Cache::keep`]); `None` where it wasn't, or where there is no
+    /// state.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
+    pub fn kept(&self, id: SequenceId) -> Result<Option<usize>> {
+        let slot = self.slot(id)?;
+        Ok(self.states.kept(slot))
     }
 
     fn truncate(&mut self, slot: usize, n: usize) {
@@ -304,6 +341,11 @@ impl View<'_> {
     /// The group of a layer.
     pub fn group(&self, id: LayerId) -> &Group {
         self.cache.pools[id.group].group()
+    }
+
+    /// The state of a sequence, which must exist.
+    pub fn state(&self, sequence: SequenceId) -> *mut u8 {
+        self.cache.states.address(sequence.slot as usize)
     }
 
     /// The keys and values of a layer in a sequence, which must exist.

@@ -12,14 +12,39 @@ pub(super) struct States {
     bytes: usize,
     /// A state and its copy for each sequence.
     memory: AlignedBuf,
+    /// The first state.
+    first: *mut u8,
     /// The position at which each copy was made.
     kept: Vec<Option<usize>>,
 }
 
+// SAFETY: `first` points into `memory`, which moves with the states and may be used from any thread.
+unsafe impl Send for States {}
+// SAFETY: shared states only compute addresses from `first`. Reading or writing there takes an unsafe function, whose
+// contract excludes data races.
+unsafe impl Sync for States {}
+
 impl States {
     pub fn new(bytes: usize, sequences: usize) -> Result<Self> {
         let all = checked_bytes(bytes, sequences.checked_mul(2).ok_or(TOO_LARGE)?, WHAT)?;
-        Ok(States { bytes, memory: AlignedBuf::zeroed(all, WHAT)?, kept: filled(None, sequences, WHAT)? })
+        let mut memory = AlignedBuf::zeroed(all, WHAT)?;
+        let first = memory.as_mut_ptr();
+        Ok(States { bytes, memory, first, kept: filled(None, sequences, WHAT)? })
+    }
+
+    /// Whether sequences have states at all.
+    pub fn exist(&self) -> bool {
+        self.bytes > 0
+    }
+
+    /// The address of a sequence's state.
+    pub fn address(&self, slot: usize) -> *mut u8 {
+        self.first.wrapping_add(2 * slot * self.bytes)
+    }
+
+    /// The position at which a sequence's copy was made.
+    pub fn kept(&self, slot: usize) -> Option<usize> {
+        self.kept[slot]
     }
 
     /// A sequence's state and its copy.
@@ -35,9 +60,18 @@ impl States {
     }
 
     pub fn keep(&mut self, slot: usize, position: usize) {
+        if self.bytes == 0 {
+            return;
+        }
         let (state, copy) = self.of(slot);
         copy.copy_from_slice(state);
         self.kept[slot] = Some(position);
+    }
+
+    /// Returns to the position of the copy.
+    pub fn restore(&mut self, slot: usize) {
+        let (state, copy) = self.of(slot);
+        state.copy_from_slice(copy);
     }
 
     /// Returns from position `len` to `n`.
@@ -53,12 +87,13 @@ impl States {
             return Ok(());
         }
         if self.kept[slot] != Some(n) {
+            let kept = self.kept[slot].map_or(String::new(), |kept| format!(", only at {kept}"));
             return Err(Error::invalid(format!(
-                "can't rewind to {n}: no copy of the model's state at that position was kept"
+                "can't rewind to {n}: the model's recurrent layers have a state that can't be computed backwards, and no \
+                 copy of it at that position was kept{kept}"
             )));
         }
-        let (state, copy) = self.of(slot);
-        state.copy_from_slice(copy);
+        self.restore(slot);
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ pub(crate) type Ends = (Value, Option<Value>);
 pub(crate) struct Builder<'a> {
     gguf: &'a Gguf,
     family: &'static str,
-    eps: f32,
+    pub(super) eps: f32,
     layer: Option<usize>,
     nodes: Vec<Node>,
     weights: WeightSpecs,
@@ -111,6 +111,10 @@ impl<'a> Builder<'a> {
         self.placed(Err(Error::format(text)))
     }
 
+    pub(super) fn unsupported<T>(&self, text: String) -> Result<T> {
+        self.placed(Err(Error::Unsupported(text)))
+    }
+
     fn tensor(&mut self, part: &str) -> Result<&'a TensorInfo> {
         let name = self.name(part);
         match self.gguf.position(&name) {
@@ -128,6 +132,13 @@ impl<'a> Builder<'a> {
         self.placed(added)
     }
 
+    /// A tensor of `n` rows of `k` floats, which are columns in memory.
+    pub(super) fn transposed(&mut self, part: &str, n: usize, k: usize) -> Result<VectorId> {
+        let tensor = self.tensor(part)?;
+        let added = self.weights.add_transposed(tensor, n, k);
+        self.placed(added)
+    }
+
     /// The matrices of experts, of `n` rows of `k` each, in the tensor of this name.
     pub(super) fn expert_matrices(
         &mut self,
@@ -141,7 +152,7 @@ impl<'a> Builder<'a> {
         self.placed(added)
     }
 
-    fn push(&mut self, op: Op, rows: RowSet, width: usize) -> Result<Value> {
+    pub(super) fn push(&mut self, op: Op, rows: RowSet, width: usize) -> Result<Value> {
         reserve(&mut self.nodes, 1, "the graph of a model")?;
         self.nodes.push(Node { op, layer: self.layer, shape: Shape { rows, width } });
         Ok(Value(self.nodes.len() as u32 - 1))
@@ -248,6 +259,13 @@ impl<'a> Builder<'a> {
         self.map(Op::HeadNorm(x, head_dim, Norm::Layer { gain, bias, eps: self.eps }), x)
     }
 
+    /// RMSNorm of each head by `{part}.weight`, which has a row for each head.
+    pub fn heads_rms_norm(&mut self, x: Value, part: &str, head_dim: usize) -> Result<Value> {
+        let width = self.shape(x).width;
+        let gain = self.vector(&format!("{part}.weight"), width / head_dim.max(1), head_dim)?;
+        self.map(Op::HeadNorm(x, head_dim, Norm::Rms { gain, eps: self.eps }), x)
+    }
+
     /// The gain of a norm that has none.
     fn ones(&mut self, width: usize) -> Result<VectorId> {
         let added = self.weights.add_constant("ones", 1.0, width);
@@ -316,6 +334,11 @@ impl<'a> Builder<'a> {
         self.linear_mlp(x, part, n, false)
     }
 
+    /// A projection to `n` by `{part}.weight` alone; llama.cpp ignores its factor.
+    pub fn linear_bare(&mut self, x: Value, part: &str, n: usize) -> Result<Value> {
+        self.linear_rows(x, part, 0..n, n)
+    }
+
     /// Checks that the file has tensors of the current layer, for a family in which nothing stands in for them.
     pub fn require(&self, names: &[&str]) -> Result<()> {
         match names.iter().find(|name| !self.has(name)) {
@@ -367,6 +390,17 @@ impl<'a> Builder<'a> {
             return self.fail(format!("columns {begin} to {} of {}", begin + width, whole.width));
         }
         self.push(Op::Split(x, begin), whole.rows, width)
+    }
+
+    /// Of each head of `x`, of `head` columns, the `width` that start at `begin`.
+    pub fn split_heads(&mut self, x: Value, head: usize, begin: usize, width: usize) -> Result<Value> {
+        let whole = self.shape(x);
+        if head == 0 || !whole.width.is_multiple_of(head) || begin + width > head {
+            let end = begin + width;
+            return self
+                .fail(format!("columns {begin} to {end} of heads of {head} in rows of {}", whole.width));
+        }
+        self.push(Op::SplitHeads(x, head, begin), whole.rows, whole.width / head * width)
     }
 
     /// Queries or keys rotated by the layer's rotary table, or unchanged in a layer without one.

@@ -6,6 +6,7 @@ use super::experts::ExpertsConfig;
 use super::graph::Activation;
 use super::keys::Keys;
 use super::pooling::{ClassifierConfig, Pooling};
+use super::recurrence::Recurrence;
 use super::rope::RopeConfig;
 use crate::error::{Error, Result};
 use crate::kernels::rope::Pairing;
@@ -127,9 +128,9 @@ impl Default for Scales {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LayerConfig {
-    /// Query heads.
+    /// Query heads; 0 for a layer without attention.
     pub n_head: usize,
-    /// Key/value heads; divides `n_head`.
+    /// Key/value heads; divides `n_head`, or is 0 like it.
     pub n_head_kv: usize,
     /// Dimensions of a head.
     pub head_dim: usize,
@@ -143,6 +144,8 @@ pub struct LayerConfig {
     pub score_scale: f32,
     /// The experts of its MLP; `None` for a layer without a mixture.
     pub experts: Option<ExpertsConfig>,
+    /// Its recurrence over tokens, in place of attention or beside it.
+    pub recurrence: Option<Recurrence>,
 }
 
 /// The positions of its own sequence that a token sees.
@@ -213,6 +216,15 @@ impl Config {
     ///
     /// `n_vocab` comes from the embedding tensor: real files may lack the metadata key.
     pub(super) fn read(keys: &Keys<'_>, n_vocab: usize, eps: &str) -> Result<Config> {
+        Self::read_layers(keys, n_vocab, eps, false)
+    }
+
+    /// [`Config::read`] for a decoder with RMSNorm whose layers may lack attention, or an MLP.
+    pub(super) fn read_hybrid(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
+        Self::read_layers(keys, n_vocab, RMS_EPS, true)
+    }
+
+    fn read_layers(keys: &Keys<'_>, n_vocab: usize, eps: &str, hybrid: bool) -> Result<Config> {
         let n_embd = keys.required("embedding_length", MAX_DIM)?;
         let n_embd_out = keys.count_below("embedding_length_out", MAX_DIM)?;
         if n_embd_out != 0 && n_embd_out != n_embd {
@@ -226,7 +238,10 @@ impl Config {
         let n_predicting = keys.count_below("nextn_predict_layers", n_block)?;
         let n_layer = n_block - n_predicting;
         let per_layer = |name| {
-            let numbers = keys.per_layer(name, MAX_DIM, n_block)?;
+            let numbers = match hybrid {
+                true => keys.per_layer_or_zero(name, MAX_DIM, n_block)?,
+                false => keys.per_layer(name, MAX_DIM, n_block)?,
+            };
             Ok::<_, Error>(numbers.map(|mut numbers| {
                 numbers.truncate(n_layer);
                 numbers
@@ -242,10 +257,23 @@ impl Config {
         let key_length = keys.optional("attention.key_length", MAX_DIM)?;
         let value_length = keys.optional("attention.value_length", MAX_DIM)?;
         let layers = n_head.iter().zip(n_head_kv).zip(n_ff).map(|((&n_head, n_head_kv), n_ff)| {
-            let head_dim = head_dim(n_embd, (n_head, n_head_kv), key_length, value_length)?;
-            let score_scale = 1.0 / (head_dim as f32).sqrt();
-            let (mask, rope, experts) = (Mask::Causal, None, None);
-            Ok(LayerConfig { n_head, n_head_kv, head_dim, n_ff, mask, rope, score_scale, experts })
+            let (mask, rope, experts, recurrence) = (Mask::Causal, None, None, None);
+            let (n_head, n_head_kv, head_dim) = match (n_head, n_head_kv) {
+                (0, _) | (_, 0) => (0, 0, 0),
+                heads => (heads.0, heads.1, head_dim(n_embd, heads, key_length, value_length)?),
+            };
+            let score_scale = 1.0 / (head_dim.max(1) as f32).sqrt();
+            Ok(LayerConfig {
+                n_head,
+                n_head_kv,
+                head_dim,
+                n_ff,
+                mask,
+                rope,
+                score_scale,
+                experts,
+                recurrence,
+            })
         });
         Ok(Config {
             architecture: copied_text(keys.architecture(), NAMES)?,
@@ -281,7 +309,8 @@ impl Config {
 
     /// This configuration with one rotary table for all layers.
     pub(super) fn with_rope(mut self, keys: &Keys<'_>, pairing: Pairing) -> Result<Config> {
-        let head_dim = self.layers.iter().map(|layer| layer.head_dim).min().unwrap_or(0);
+        let heads = self.layers.iter().filter(|layer| layer.attends());
+        let Some(head_dim) = heads.map(|layer| layer.head_dim).min() else { return Ok(self) };
         self.ropes = vec![RopeConfig::read(keys, head_dim, self.n_ctx_train, pairing)?];
         self.layers.iter_mut().for_each(|layer| layer.rope = Some(0));
         Ok(self)
@@ -358,15 +387,16 @@ impl Config {
         self.layers.len()
     }
 
-    /// The first block: its numbers describe the model where only one set of numbers is shown.
+    /// The first block with attention, or the first one: its numbers describe the model where only one set of numbers is
+    /// shown.
     pub fn first(&self) -> &LayerConfig {
-        &self.layers[0]
+        self.layers.iter().find(|layer| layer.attends()).unwrap_or(&self.layers[0])
     }
 
     /// Most positions of a context: the rows of the table of learned positions, or a fixed limit where a model has
-    /// rotary embeddings.
+    /// rotary embeddings or recurrent layers.
     pub fn n_ctx_most(&self) -> usize {
-        if self.ropes.is_empty() { self.n_ctx_train } else { MAX_CONTEXT }
+        if self.ropes.is_empty() && !self.is_recurrent() { self.n_ctx_train } else { MAX_CONTEXT }
     }
 }
 

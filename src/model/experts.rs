@@ -54,6 +54,8 @@ pub struct Routing {
 pub enum Inner {
     /// An activation of the gate's product, which multiplies the other product; of the only one where there is no gate.
     Activation(Activation),
+    /// The square of `max(x, 0)` of experts without a gate (Nemotron 3).
+    SquaredRelu,
     /// The gate of gpt-oss: min(g, limit) · sigmoid(alpha · min(g, limit)) · (u limited to ±limit, plus 1).
     ClampedSwiGlu {
         /// Multiplies the sigmoid's argument.
@@ -120,6 +122,7 @@ impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Inner::Activation(function) => f.write_str(function.name()),
+            Inner::SquaredRelu => f.write_str("relu, squared"),
             Inner::ClampedSwiGlu { alpha, limit } => write!(f, "silu by {alpha}, limited to {limit}"),
         }
     }
@@ -311,6 +314,8 @@ pub(crate) struct Form {
     pub weighs_input: bool,
     /// Whether the factors of experts (`ffn_up_exps.scale`) count; llama.cpp ignores them in many families.
     pub scaled: bool,
+    /// Whether those of a shared expert with a gate do (`ffn_up_shexp.scale`).
+    pub scaled_shared: bool,
 }
 
 impl Form {
@@ -322,7 +327,13 @@ impl Form {
 
     /// Experts with this activation of the gate.
     pub const fn gated(function: Activation) -> Form {
-        Form { inner: Inner::Activation(function), gated: true, weighs_input: false, scaled: false }
+        Form {
+            inner: Inner::Activation(function),
+            gated: true,
+            weighs_input: false,
+            scaled: false,
+            scaled_shared: false,
+        }
     }
 }
 
@@ -331,7 +342,7 @@ impl Builder<'_> {
     /// of experts and the bias of the choice (`exp_probs_b`) are used where the file has them.
     pub fn experts(&mut self, x: Value, router: Value, config: &ExpertsConfig, form: Form) -> Result<Value> {
         let ExpertsConfig { count, used, n_ff, groups, gating, norm, scale, .. } = *config;
-        let Form { inner, gated, weighs_input, scaled } = form;
+        let Form { inner, gated, weighs_input, scaled, .. } = form;
         if self.shape(router).width != count || self.shape(router).rows != self.shape(x).rows {
             let found = self.shape(router);
             return self.fail(format!("a router of {found:?} for {count} experts"));
@@ -342,6 +353,9 @@ impl Builder<'_> {
             false => None,
         };
         let routing = Routing { count, used, gating, bias, groups, norm, scale };
+        if gated && inner == Inner::SquaredRelu {
+            return self.fail("a gate of squares".into());
+        }
         let merged = gated && self.has("ffn_gate_up_exps.weight");
         let [gate, up] = match merged {
             true => {
@@ -358,8 +372,8 @@ impl Builder<'_> {
     }
 
     /// One expert that every row goes through, weighted by the sigmoid of one score: `{ffn_gate,ffn_up,ffn_down}_shexp`
-    /// and `ffn_gate_inp_shexp`.
-    pub fn shared_expert(&mut self, x: Value, n_ff: usize) -> Result<Value> {
+    /// and `ffn_gate_inp_shexp`; with the factors of the three matrices if `scaled`.
+    pub fn shared_expert(&mut self, x: Value, n_ff: usize, scaled: bool) -> Result<Value> {
         let width = self.shape(x).width;
         let router = self.linear(x, "ffn_gate_inp_shexp", 1)?;
         let routing = Routing {
@@ -372,9 +386,9 @@ impl Builder<'_> {
             scale: 1.0,
         };
         let rows = |stride| ExpertRows { count: 1, stride, first: 0 };
-        let gate = Some(self.experts_product(("ffn_gate_shexp", rows(n_ff)), (n_ff, width), false)?);
-        let up = self.experts_product(("ffn_up_shexp", rows(n_ff)), (n_ff, width), false)?;
-        let down = self.experts_product(("ffn_down_shexp", rows(width)), (width, n_ff), false)?;
+        let gate = Some(self.experts_product(("ffn_gate_shexp", rows(n_ff)), (n_ff, width), scaled)?);
+        let up = self.experts_product(("ffn_up_shexp", rows(n_ff)), (n_ff, width), scaled)?;
+        let down = self.experts_product(("ffn_down_shexp", rows(width)), (width, n_ff), scaled)?;
         let inner = Inner::Activation(Activation::Silu);
         self.map(Op::Experts(Experts { x, router, routing, gate, up, down, inner, weighs_input: false }), x)
     }

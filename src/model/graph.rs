@@ -14,6 +14,8 @@ use super::weights::{MatrixId, TableId, VectorId, WeightSpecs};
 use crate::error::{Error, Result};
 use crate::ops::attention::HeadShape;
 
+pub use super::recurrence::{Delta, DeltaShape};
+
 /// The value that a node computes: index of the node in [`Graph::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value(pub(crate) u32);
@@ -178,6 +180,69 @@ impl Scores {
     }
 }
 
+/// Causal convolution of each channel over the tokens of its sequence, before which there are zeros.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Conv {
+    /// A channel a column.
+    pub x: Value,
+    /// Rows whose elements multiply the input, and rows that multiply the output.
+    pub gates: Option<(Value, Value)>,
+    /// A row of `taps` weights a channel, transposed; the last one is the token's own.
+    pub weights: VectorId,
+    /// A summand for each channel.
+    pub bias: Option<VectorId>,
+    /// Tokens that a sum takes in: in [`TAPS`](crate::kernels::recurrence::TAPS).
+    pub taps: usize,
+    /// Whether SiLU follows; not with gates.
+    pub silu: bool,
+}
+
+/// The selective scan of a state space over the tokens of a sequence (Gu & Dao 2023, arXiv:2312.00752). With
+/// Δ = softplus(dt + bias), each of the `d_state` numbers that an element of a head keeps becomes
+/// `exp(Δ · a) · s + Δ · x · b`; the result is `Σ c · s + d · x`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Scan {
+    /// Input, head by head.
+    pub x: Value,
+    /// Steps: one for each head.
+    pub dt: Value,
+    /// How the input enters the state: `d_state` numbers for each group of heads.
+    pub b: Value,
+    /// How the result reads the state: as `b`.
+    pub c: Value,
+    /// The decays: one for each head, or, where heads are channels, `d_state` rows of one for each.
+    pub a: VectorId,
+    /// A summand of the steps of each head.
+    pub dt_bias: VectorId,
+    /// A factor of the input for each head.
+    pub d: VectorId,
+    /// Sizes.
+    pub shape: ScanShape,
+}
+
+/// The sizes of a [`Scan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanShape {
+    /// Heads.
+    pub heads: usize,
+    /// Elements of a head; `None` where a head is one channel with `d_state` decays of its own (Mamba), not one decay
+    /// for all (Mamba-2).
+    pub head_dim: Option<usize>,
+    /// Numbers that an element of a head keeps.
+    pub d_state: usize,
+    /// Groups of heads with the same `b` and `c`; divides the heads.
+    pub groups: usize,
+}
+
+impl ScanShape {
+    /// Elements of all heads.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim.unwrap_or(1)
+    }
+}
+
 /// The operation of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -192,6 +257,8 @@ pub enum Op {
     Linear(Value, MatrixId, Option<VectorId>, f32),
     /// The columns that start at the given one.
     Split(Value, usize),
+    /// Of each head, of the given number of columns, those that start at the given one.
+    SplitHeads(Value, usize, usize),
     /// Rows in which each head, of the given number of elements, is normalised: with one gain for all heads, or, where
     /// the gain is as long as the row, with a gain for each head.
     HeadNorm(Value, usize, Norm),
@@ -211,6 +278,12 @@ pub enum Op {
     Divide(Value, VectorId),
     /// Each row times a factor of its position.
     Temper(Value, Temperature),
+    /// Convolution over the sequence.
+    Conv(Conv),
+    /// A selective scan over the sequence.
+    Scan(Scan),
+    /// The gated delta rule over the sequence.
+    Delta(Delta),
     /// The sum of each row's experts.
     Experts(Experts),
     /// Sums of elements.
@@ -232,11 +305,13 @@ pub enum Op {
 impl Op {
     /// The values that the operation reads.
     pub fn inputs(&self) -> impl Iterator<Item = Value> + use<> {
+        let none = None;
         let list = match *self {
-            Op::Embed(_) | Op::Positions(_) => [None; 3],
+            Op::Embed(_) | Op::Positions(_) => [none; 4],
             Op::Norm(x, _)
             | Op::Linear(x, ..)
             | Op::Split(x, _)
+            | Op::SplitHeads(x, ..)
             | Op::HeadNorm(x, ..)
             | Op::Rope(x, ..)
             | Op::Activate(x, _)
@@ -248,13 +323,16 @@ impl Op {
             | Op::Clamp(x, ..)
             | Op::Select(x)
             | Op::Softmax(x)
-            | Op::Pool(x, _) => [Some(x), None, None],
-            Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), None],
+            | Op::Pool(x, _) => [Some(x), none, none, none],
+            Op::Gate(a, b) | Op::GateHeads(a, b) | Op::Add(a, b) => [Some(a), Some(b), none, none],
             Op::Attention(a) => {
                 let [k, v] = a.kv.inputs();
-                [Some(a.q), k, v]
+                [Some(a.q), k, v, none]
             }
-            Op::Experts(experts) => [Some(experts.x), Some(experts.router), None],
+            Op::Conv(Conv { x, gates, .. }) => [Some(x), gates.map(|g| g.0), gates.map(|g| g.1), none],
+            Op::Scan(Scan { x, dt, b, c, .. }) => [Some(x), Some(dt), Some(b), Some(c)],
+            Op::Delta(Delta { qkv, alpha, beta, .. }) => [Some(qkv), Some(alpha), Some(beta), none],
+            Op::Experts(experts) => [Some(experts.x), Some(experts.router), none, none],
         };
         list.into_iter().flatten()
     }
@@ -390,6 +468,10 @@ impl Graph {
             Op::Norm(_, by @ Norm::Layer { .. }) => ("layer norm", names.norm(by)),
             Op::Linear(_, matrix, bias, scale) => ("linear", names.product(*matrix, *bias, *scale)),
             Op::Split(_, begin) => ("split", format!("columns {begin} to {}", begin + width - 1)),
+            Op::SplitHeads(x, head, begin) => {
+                let kept = width / (self.shape(*x).width / head);
+                ("split heads", format!("columns {begin} to {} of each {head}", begin + kept - 1))
+            }
             Op::HeadNorm(_, head_dim, by) => {
                 ("head norm", format!("heads of {head_dim}, {}", names.norm(by)))
             }
@@ -405,6 +487,9 @@ impl Graph {
                     if matches!(kv, KeyValues::Of(_)) { ", another layer's keys and values" } else { "" };
                 ("attention", format!("{heads}, {mask}, scale {scale}{cap}{alibi}{sinks}{shared}"))
             }
+            Op::Conv(conv) => ("conv", names.conv(conv)),
+            Op::Scan(scan) => ("scan", names.scan(scan)),
+            Op::Delta(delta) => ("delta", names.delta(delta)),
             Op::Experts(experts) => ("experts", names.experts(experts)),
             Op::Activate(_, function) => (function.name(), String::new()),
             Op::Gate(..) => ("gate", String::new()),

@@ -15,6 +15,7 @@ pub mod pooling;
 mod prompt;
 pub mod quantize;
 mod random;
+mod recurrence;
 mod rope;
 pub(crate) mod text;
 mod unread;
@@ -31,6 +32,7 @@ pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
 pub use pooling::Pooling;
 pub use random::{GptConfig, RandomGpt};
+pub use recurrence::{DeltaNet, Recurrence, StateSpace};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};
 pub use weights::{
     ExpertRows, ExpertsId, MatrixId, Source, TableId, TensorSpec, VectorId, WeightSpecs, Weights,

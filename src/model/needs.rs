@@ -1,7 +1,7 @@
 //! What a file's model takes to run, told from its header alone and for any family, also one that is unknown here: bytes
 //! of weights, those that each token reads, and those that each position of a context keeps.
 
-use crate::format::gguf::{Gguf, Value};
+use crate::format::gguf::{Array, Gguf, Value};
 
 /// The needs of a model. All numbers are of the file: what is loaded may be packed a little differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Needs {
     pub token_bytes: u64,
     /// Elements of keys and values that a position keeps; `None` where the file doesn't tell.
     pub cache_elements: Option<u64>,
+    /// Bytes of state that recurrent layers keep, however long a text is.
+    pub state_bytes: u64,
     /// Layers with a window keep this many positions at most, and so many of the elements are theirs.
     pub windowed: Option<Windowed>,
 }
@@ -33,7 +35,13 @@ impl Needs {
         let weight_bytes = gguf.tensors().iter().fold(0u64, |sum, tensor| sum.saturating_add(tensor.bytes));
         let cache_elements = cache_elements(gguf);
         let token_bytes = token_bytes(gguf);
-        Needs { weight_bytes, token_bytes, cache_elements, windowed: windowed(gguf, cache_elements) }
+        Needs {
+            weight_bytes,
+            token_bytes,
+            cache_elements,
+            windowed: windowed(gguf, cache_elements),
+            state_bytes: state_bytes(gguf),
+        }
     }
 
     /// Bytes of the cache for so many positions, with elements of `element_bits` bits.
@@ -77,13 +85,41 @@ fn token_bytes(gguf: &Gguf) -> u64 {
 
 /// Elements of keys and values of a position, in all layers that have any.
 fn cache_elements(gguf: &Gguf) -> Option<u64> {
-    let heads = number(gguf, "attention.head_count")?;
+    let heads = largest(gguf, "attention.head_count")?;
     let width = number(gguf, "embedding_length")?;
-    let kv_heads = number(gguf, "attention.head_count_kv").unwrap_or(heads);
-    let head = width.checked_div(heads)?;
-    let keys = number(gguf, "attention.key_length").unwrap_or(head);
-    let values = number(gguf, "attention.value_length").unwrap_or(head);
+    let kv_heads = largest(gguf, "attention.head_count_kv").unwrap_or(heads);
+    let head = || width.checked_div(heads);
+    let keys = number(gguf, "attention.key_length").or_else(head)?;
+    let values = number(gguf, "attention.value_length").or_else(head)?;
     kv_heads.checked_mul(keys.checked_add(values)?)?.checked_mul(attention_layers(gguf)?)
+}
+
+/// [`number`], but of several numbers the largest: in hybrids layers without attention have 0 heads.
+fn largest(gguf: &Gguf, key: &str) -> Option<u64> {
+    let metadata = gguf.metadata();
+    let architecture = metadata.get_str("general.architecture").ok().flatten()?;
+    match metadata.get(&format!("{architecture}.{key}"))? {
+        Value::Array(Array::U32(list)) => list.iter().max().map(|&count| count.into()),
+        Value::Array(Array::I32(list)) => list.iter().max().and_then(|&count| count.try_into().ok()),
+        _ => number(gguf, key),
+    }
+}
+
+/// Bytes of the state of all recurrent layers, told from their convolutions: the last inputs of each, and the state
+/// behind it.
+fn state_bytes(gguf: &Gguf) -> u64 {
+    let behind = number(gguf, "ssm.state_size").zip(number(gguf, "ssm.inner_size"));
+    let behind = behind.map_or(0, |(state, inner)| state.saturating_mul(inner));
+    let floats = gguf.tensors().iter().map(|tensor| {
+        let behind = match tensor.name.strip_prefix("blk.").and_then(|name| name.split_once('.')) {
+            Some((_, "ssm_conv1d.weight")) => behind,
+            Some((_, "shortconv.conv.weight")) => 0,
+            _ => return 0,
+        };
+        let dim = |i: usize| tensor.shape().get(i).copied().unwrap_or(1);
+        dim(0).saturating_sub(1).saturating_mul(dim(1)).saturating_add(behind)
+    });
+    floats.fold(0, u64::saturating_add).saturating_mul(4)
 }
 
 /// Blocks that keep keys: in hybrids only some do.
@@ -96,6 +132,7 @@ fn attention_layers(gguf: &Gguf) -> Option<u64> {
                 .any(|end| tensor.name.ends_with(end))
     };
     match gguf.tensors().iter().filter(keeps).count() as u64 {
+        0 if state_bytes(gguf) > 0 => Some(0),
         0 => Some(blocks),
         count => Some(count.min(blocks)),
     }
@@ -108,7 +145,7 @@ fn windowed(gguf: &Gguf, cache_elements: Option<u64>) -> Option<Windowed> {
     let architecture = metadata.get_str("general.architecture").ok().flatten()?;
     let elements = cache_elements?;
     let elements = match metadata.get(&format!("{architecture}.attention.sliding_window_pattern")) {
-        Some(Value::Array(crate::format::gguf::Array::Bool(layers))) if !layers.is_empty() => {
+        Some(Value::Array(Array::Bool(layers))) if !layers.is_empty() => {
             let windowed = layers.iter().filter(|&&windowed| windowed).count() as u64;
             elements / layers.len() as u64 * windowed
         }
@@ -162,6 +199,20 @@ mod tests {
         assert_eq!(needs.cache_elements, None);
         let tied = Needs::of(&file(&[], &tensors[..1]));
         assert_eq!(tied.token_bytes, 320);
+    }
+
+    #[test]
+    fn recurrent_layers_keep_states_and_no_keys() {
+        let pairs =
+            [("embedding_length", 8), ("block_count", 3), ("ssm.state_size", 5), ("ssm.inner_size", 16)];
+        let conv: (&str, &[u64]) = ("blk.0.ssm_conv1d.weight", &[4, 20]);
+        let heads = [("attention.head_count", 2), ("attention.head_count_kv", 2)];
+        let needs = Needs::of(&file(&[&pairs[..], &heads].concat(), &[conv]));
+        assert_eq!((needs.state_bytes, needs.cache_elements), (4 * (3 * 20 + 5 * 16), Some(0)));
+        let key: (&str, &[u64]) = ("blk.2.attn_k.weight", &[8, 8]);
+        let short: (&str, &[u64]) = ("blk.1.shortconv.conv.weight", &[3, 8]);
+        let needs = Needs::of(&file(&[&pairs[..2], &heads].concat(), &[short, key]));
+        assert_eq!((needs.state_bytes, needs.cache_elements), (4 * 2 * 8, Some(2 * 2 * 4)));
     }
 
     #[test]

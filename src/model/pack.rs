@@ -57,6 +57,7 @@ pub(super) fn load_weights(
     for (weight, spec) in weights.iter_mut().zip(specs.tensors()) {
         let (first, stride, of) = match (spec.source, &mut *weight) {
             (Source::Rows { first, of }, _) => (first, 0, of),
+            (Source::Transposed, _) => (0, 0, spec.n),
             (Source::Experts(ExpertRows { count, stride, first }), _) => (first, stride, count * stride),
             (Source::Constant(value), Loaded::Floats(buf)) => {
                 buf.as_mut_slice::<f32>().fill(value);

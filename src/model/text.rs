@@ -6,7 +6,8 @@ use std::fmt::{self, Write};
 use std::ops::Range;
 
 use super::experts::{Experts, ExpertsProduct};
-use super::graph::Norm;
+use super::graph::{Conv, Norm, Scan, ScanShape};
+use super::recurrence::{Delta, DeltaShape};
 use super::weights::{MatrixId, TableId, TensorSpec, VectorId, WeightSpecs};
 
 /// Names of tensors in a section: without the prefix of the layer, which is in the section's heading.
@@ -75,6 +76,36 @@ impl<'a> Names<'a> {
     /// `attn_norm.weight`.
     pub fn vector(&self, id: VectorId) -> &'a str {
         self.short(self.weights.vector(id))
+    }
+
+    /// Weights and form of a convolution.
+    pub fn conv(&self, conv: &Conv) -> String {
+        let bias = conv.bias.map_or(String::new(), |bias| format!(" + {}", self.vector(bias)));
+        let behind = match conv {
+            Conv { silu: true, .. } => ", silu",
+            Conv { gates: Some(_), .. } => ", between gates",
+            _ => "",
+        };
+        format!("{} taps, {}{bias}{behind}", conv.taps, self.vector(conv.weights))
+    }
+
+    /// Weights and sizes of a scan.
+    pub fn scan(&self, scan: &Scan) -> String {
+        let ScanShape { heads, head_dim, d_state, groups } = scan.shape;
+        let heads = match head_dim {
+            Some(head_dim) => format!("{heads} heads of {head_dim} in {}", counted(groups, "group")),
+            None => counted(heads, "channel"),
+        };
+        let [a, bias, d] = [scan.a, scan.dt_bias, scan.d].map(|id| self.vector(id));
+        format!("{heads}, state of {d_state}, decay {a}, step + {bias}, input · {d}")
+    }
+
+    /// Weights and sizes of a delta rule.
+    pub fn delta(&self, delta: &Delta) -> String {
+        let DeltaShape { heads, key_heads, d_k, d_v, .. } = delta.shape;
+        let [a, bias] = [delta.a, delta.dt_bias].map(|id| self.vector(id));
+        let keys = format!("{} of {d_k}", counted(key_heads, "head"));
+        format!("{} of {d_v} on {keys}, decay {a}, step + {bias}", counted(heads, "head"))
     }
 
     /// Gain, bias and epsilon of a norm.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::format::gguf::TensorInfo;
 use crate::memory::AlignedBuf;
-use crate::memory::reserve::{collected, reserve};
+use crate::memory::reserve::{collected, copied, reserve};
 use crate::ops::matrix::PackedMatrix;
 use crate::quant::{self, DType};
 
@@ -55,6 +55,9 @@ pub enum Source {
         /// Rows of the whole tensor.
         of: usize,
     },
+    /// A whole tensor of the file, whose columns are the rows in memory: [`TensorSpec::n`] and [`TensorSpec::k`] are the
+    /// file's.
+    Transposed,
     /// A matrix for each expert.
     Experts(ExpertRows),
     /// Each value is this number: the gain of a norm that has none, for instance.
@@ -191,6 +194,20 @@ impl WeightSpecs {
         id_of(&mut self.vectors, &mut self.uses[index].vector, index).map(VectorId)
     }
 
+    /// Uses a tensor of `n` rows of `k` floats, transposed in memory: `k` rows of `n`.
+    pub(super) fn add_transposed(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<VectorId> {
+        let key = (tensor.name.clone(), 0);
+        let source = Source::Transposed;
+        let index = match self.known(&key, (n, k), source)? {
+            Some(index) => index,
+            None => {
+                let dtype = check_shape(tensor, n, k, false)?;
+                self.append(key, TensorSpec { name: tensor.name.clone(), n, k, dtype, source })?
+            }
+        };
+        id_of(&mut self.vectors, &mut self.uses[index].vector, index).map(VectorId)
+    }
+
     /// Uses a tensor as a table of `n` rows of `k`; one tensor can be both a table and a matrix.
     pub(super) fn add_table(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<TableId> {
         let index = self.tensor(tensor, n, k)?;
@@ -287,8 +304,13 @@ impl WeightSpecs {
                 (Loaded::Table(rows), Uses { table: Some(id), .. }) => {
                     tables[*id as usize] = Some(Table::Rows { dtype: spec.dtype, k: spec.k, rows });
                 }
-                (Loaded::Floats(values), Uses { vector: Some(id), .. }) => {
-                    vectors[*id as usize] = Some(Floats { values, k: spec.k });
+                (Loaded::Floats(mut values), Uses { vector: Some(id), .. }) => {
+                    let mut k = spec.k;
+                    if spec.source == Source::Transposed {
+                        transpose(values.as_mut_slice(), spec.k)?;
+                        k = spec.n;
+                    }
+                    vectors[*id as usize] = Some(Floats { values, k });
                 }
                 _ => return Err(lost()),
             }
@@ -310,6 +332,16 @@ fn id_of(list: &mut Vec<usize>, id: &mut Option<u32>, tensor: usize) -> Result<u
     reserve(list, 1, TENSORS)?;
     list.push(tensor);
     Ok(*id.insert(list.len() as u32 - 1))
+}
+
+/// Turns rows of `k` floats into columns.
+fn transpose(values: &mut [f32], k: usize) -> Result<()> {
+    let rows = copied(values, "weights")?;
+    let n = rows.len() / k.max(1);
+    for (i, value) in values.iter_mut().enumerate() {
+        *value = rows[i % n * k + i / n];
+    }
+    Ok(())
 }
 
 /// An empty place for each id.

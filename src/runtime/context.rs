@@ -221,11 +221,36 @@ impl Context {
         self.tokens.clear();
     }
 
+    /// Copies the state of recurrent layers, so that the context can be rewound to its current position; the copy replaces
+    /// an earlier one. [`Context::decode`] does so before it appends more than one token. It does nothing for a model
+    /// without recurrent layers.
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    pub fn keep(&mut self) -> Result<()> {
+        self.engine.keep(self.sequence)
+    }
+
+    /// Keeps the first `n` positions, or fewer where these can't be kept alone, and forgets the others. Returns how many
+    /// are kept: those up to the last copy of recurrent layers' state ([`Context::keep`]), or none.
+    pub fn rewind_at_most(&mut self, n: usize) -> usize {
+        let n = n.min(self.len());
+        let kept = self.engine.kept(self.sequence).ok().flatten().filter(|&kept| kept <= n);
+        for n in [Some(n), kept].into_iter().flatten() {
+            if self.rewind(n).is_ok() {
+                return n;
+            }
+        }
+        self.clear();
+        0
+    }
+
     /// Keeps the first `n` positions and forgets the others.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where fewer than `n` positions are filled, or where a layer with a window has
-    /// released positions that the next token would see.
+    /// [`Error::InvalidArgument`] where fewer than `n` positions are filled, where a layer with a window has released
+    /// positions that the next token would see, or where the model has recurrent layers and no copy of their state at
+    /// this position was made ([`Context::keep`]).
     pub fn rewind(&mut self, n: usize) -> Result<()> {
         self.engine.rewind(self.sequence, n)?;
         self.tokens.truncate(n);
@@ -242,8 +267,10 @@ impl Context {
         self.engine.canceller()
     }
 
-    /// Appends tokens to the sequence. After an error the sequence is as before, with one exception: if the tokens took
-    /// several passes, and a layer with a window has released positions before them, the whole sequence is forgotten.
+    /// Appends tokens to the sequence. After an error the sequence is as before, with two exceptions: if the tokens took
+    /// several passes, and a layer with a window has released positions before them, the whole sequence is forgotten; and
+    /// if a pass of one token through recurrent layers failed on its way, the sequence ends where their state was copied
+    /// ([`Context::keep`]). [`Context::tokens`] has the tokens that are left.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::ContextFull`]; [`Error::Cancelled`] by [`Context::canceller`];
@@ -287,6 +314,9 @@ impl Context {
         let _owned = self.engine.owner().enter();
         let _zone = profile::scope(if tokens.len() == 1 { Zone::Decode } else { Zone::Prefill });
         let (begin, n_batch) = (self.len(), self.engine.n_batch());
+        if tokens.len() > 1 && begin > 0 && self.engine.kept(self.sequence)? != Some(begin) {
+            self.engine.keep(self.sequence)?;
+        }
         let last = (tokens.len() - 1) / n_batch;
         for (i, chunk) in tokens.chunks(n_batch).enumerate() {
             let outputs = match logits {
@@ -306,10 +336,10 @@ impl Context {
 
     /// Takes back the tokens that a call appended before it failed.
     fn forget_from(&mut self, begin: usize) {
-        let now = self.tokens.len();
-        // Positions that a window has released can't be restored: then the whole sequence is forgotten.
-        if now > begin && self.rewind(begin).is_err() {
-            self.clear();
+        // A failed pass may have lost the state of recurrent layers, and tokens with it.
+        self.tokens.truncate(self.engine.len(self.sequence).unwrap_or(0));
+        if self.tokens.len() > begin {
+            self.rewind_at_most(begin);
         }
     }
 

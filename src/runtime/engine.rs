@@ -165,15 +165,16 @@ impl Resolved {
         params.rope.check()?;
         let config = model.config();
         let n_ctx = if params.n_ctx == 0 { config.n_ctx_train } else { params.n_ctx };
-        let (most, learned) = (config.n_ctx_most(), config.ropes.is_empty());
+        let (most, unrotated) = (config.n_ctx_most(), config.ropes.is_empty());
         if n_ctx > most {
+            let learned = unrotated && !config.is_recurrent();
             let why = if learned { ", the number of positions that the model has learned" } else { "" };
             return Err(Error::invalid(format!("n_ctx is {n_ctx}; at most {most}{why}")));
         }
-        if learned && params.rope != RopeOverrides::default() {
-            return Err(Error::invalid(
-                "the model's positions are learned: it has no rotary embedding to change",
-            ));
+        if unrotated && params.rope != RopeOverrides::default() {
+            let why =
+                if config.is_recurrent() { "the model" } else { "the model's positions are learned: it" };
+            return Err(Error::invalid(format!("{why} has no rotary embedding to change")));
         }
         let n_batch = if params.n_batch == 0 { DEFAULT_BATCH } else { params.n_batch };
         if n_batch > MAX_BATCH || params.n_output > MAX_BATCH {
@@ -194,7 +195,7 @@ impl Resolved {
         });
         let cache = kv::Shape {
             groups: collected(groups.map(Ok), "the groups of the cache")?,
-            state_bytes: 0,
+            state_bytes: plan.state_bytes,
             n_sequences: params.n_sequences,
             n_ctx,
             n_positions,
@@ -357,6 +358,29 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether sequences have a state of fixed size, of recurrent layers: then a sequence can only be rewound to position
+    /// 0 and to where its state was copied ([`Engine::keep`]).
+    pub fn has_state(&self) -> bool {
+        self.plan().state_bytes > 0
+    }
+
+    /// Copies a sequence's state, so that it can be rewound to its current position. The copy replaces an earlier one.
+    /// It does nothing for a model without recurrent layers.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
+    pub fn keep(&mut self, sequence: SequenceId) -> Result<()> {
+        self.cache.keep(sequence)
+    }
+
+    /// The position of the copy of a sequence's state ([`Engine::keep`]), if there is one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
+    pub fn kept(&self, sequence: SequenceId) -> Result<Option<usize>> {
+        self.cache.kept(sequence)
+    }
+
     /// Number of positions of a sequence.
     ///
     /// # Errors
@@ -392,7 +416,8 @@ impl Engine {
     }
 
     /// Appends tokens to sequences in one pass. Each sequence gets the same bits that it would get alone. After an
-    /// error no sequence has changed.
+    /// error no sequence has changed, with one exception: where a pass of a model with recurrent layers was cancelled or
+    /// failed on its way, its sequences are back where their states were copied ([`Engine::keep`]), or empty.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a batch that contradicts itself, the engine's limits or the sequences;
@@ -417,7 +442,8 @@ impl Engine {
             reserved += 1;
             Ok(())
         });
-        if outcome.is_ok() {
+        let began = outcome.is_ok();
+        if began {
             self.n_rows = 0;
             let (kv, cancel, view) = (self.limits.kv, self.cancel.flag(), self.cache.view());
             outcome = self.pass.run(&self.team, &self.model, kv, view, (tokens, spans, outputs), cancel);
@@ -425,6 +451,7 @@ impl Engine {
         for span in &spans[..reserved] {
             match outcome {
                 Ok(()) => self.cache.advance(span.sequence),
+                Err(_) if began => self.cache.release_spoiled(span.sequence),
                 Err(_) => self.cache.release(span.sequence),
             }
         }

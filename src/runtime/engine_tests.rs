@@ -135,7 +135,7 @@ proptest! {
     fn a_sequence_among_others_gets_the_bits_that_it_gets_alone(
         passes in passes(4, 400, 120),
         (masks, threads, rounds) in (0..MASKS.len(), 1..4usize, 0..5usize),
-        name in prop::sample::select(vec!["untied-mixed", "qwen3-untied", "gpt-tied-quant"]),
+        name in prop::sample::select(vec!["untied-mixed", "qwen3-untied", "gpt-tied-quant", "hybrid-quant", "short-conv"]),
         kv in prop::sample::select(CacheType::ALL.to_vec()),
     ) {
         let (even, odd) = MASKS[masks];
@@ -178,6 +178,64 @@ proptest! {
         for (text, rows) in texts.iter().zip(rows) {
             prop_assert!(rows == alone(&model, Output::Logits, text, 512), "{lengths:?}");
         }
+    }
+}
+
+/// Models with recurrent layers: state spaces, and short convolutions.
+const RECURRENT: [&str; 2] = ["hybrid-quant", "short-conv"];
+
+#[test]
+fn a_recurrent_sequence_returns_only_to_where_its_state_was_kept() {
+    for name in RECURRENT {
+        let model = model(name, Mask::Causal, Mask::Causal);
+        let mut engine = engine(&model, 2, params(2, 64, 32));
+        assert!(engine.has_state());
+        let [sequence, other] = [(); 2].map(|()| engine.create().unwrap());
+        let text = tokens(1, 30);
+        let run = |engine: &mut Engine, begin: usize, end: usize| {
+            let spans = [Span { sequence, rows: end - begin, first: begin }];
+            let outputs = [(end - begin) as u32 - 1];
+            engine.run(&Batch { tokens: &text[begin..end], spans: &spans, outputs: &outputs }).unwrap();
+            bits(engine.output())
+        };
+        run(&mut engine, 0, 20);
+        let error = engine.rewind(sequence, 10).unwrap_err().to_string();
+        assert!(error.contains("recurrent layers") && !error.contains("only at"), "{error}");
+        engine.keep(sequence).unwrap();
+        assert_eq!((engine.kept(sequence).unwrap(), engine.kept(other).unwrap()), (Some(20), None));
+        let wanted = run(&mut engine, 20, 30);
+        let error = engine.rewind(sequence, 25).unwrap_err().to_string();
+        assert!(error.contains("recurrent layers") && error.contains("only at 20"), "{error}");
+        assert_eq!(engine.len(sequence).unwrap(), 30);
+        engine.rewind(sequence, 20).unwrap();
+        assert!(run(&mut engine, 20, 30) == wanted, "{name}: from the copy");
+        // A new sequence in the place of one that was removed begins with zeros.
+        engine.remove(other).unwrap();
+        engine.rewind(sequence, 0).unwrap();
+        assert_eq!(engine.kept(sequence).unwrap(), None);
+        run(&mut engine, 0, 3);
+        assert!(run(&mut engine, 3, 30) == wanted, "{name}: from the beginning");
+        engine.remove(sequence).unwrap();
+        let again = engine.create().unwrap();
+        let spans = [Span { sequence: again, rows: 30, first: 0 }];
+        engine.run(&Batch { tokens: &text, spans: &spans, outputs: &[29] }).unwrap();
+        assert!(bits(engine.output()) == wanted, "{name}: in the place of another sequence");
+    }
+}
+
+#[test]
+fn states_count_as_memory() {
+    for name in RECURRENT {
+        let model = model(name, Mask::Causal, Mask::Causal);
+        let cache = |n_sequences, n_positions| {
+            let params = EngineParams { n_positions, ..params(n_sequences, 256, 8) };
+            Engine::memory(&model, &params, 1).unwrap().cache_bytes
+        };
+        let page = cache(1, 256) - cache(1, 128);
+        let state = engine(&model, 1, params(1, 128, 8)).plan().state_bytes;
+        assert!(page > 0 && state > 0);
+        assert_eq!(cache(1, 128), page + 2 * state, "{name}: a state and its copy");
+        assert_eq!(cache(2, 128), 2 * (page + 2 * state), "{name}: of each sequence");
     }
 }
 

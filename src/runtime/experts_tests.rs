@@ -122,7 +122,7 @@ fn mixture(b: &mut Builder<'_>, c: &Config, change: impl Fn(&mut ExpertsConfig, 
         let sum = b.experts(normed, router, &config, form)?;
         // With a factor, the sum is not added in place.
         x = if i == 0 { b.add(x, sum)? } else { b.scale(sum, 1.5).and_then(|sum| b.add(sum, x))? };
-        let shared = b.shared_expert(normed, layer.n_ff)?;
+        let shared = b.shared_expert(normed, layer.n_ff, false)?;
         x = b.add(x, shared)?;
     }
     b.enter_layer(None);

@@ -4,6 +4,7 @@
 //! that the reader needs.
 
 mod attention;
+mod recurrent;
 
 use super::plan::{Buf, BufSpec, Plan, Planned};
 use super::steps::Step;
@@ -218,6 +219,9 @@ impl<'g> Lowering<'g> {
                 Some(buf) => buf,
                 None => self.elementwise(value, a, |lowering| Ok(Function::Mul(lowering.floats(b)?)))?,
             },
+            Op::Conv(conv) => self.conv(value, conv)?,
+            Op::Scan(scan) => self.scan(value, scan)?,
+            Op::Delta(delta) => self.delta(value, delta)?,
             Op::Experts(experts) => {
                 let inside = self.experts_inside(value, &experts)?;
                 let out = self.float_buffer(rows, width)?;
@@ -263,7 +267,14 @@ impl<'g> Lowering<'g> {
             Op::Split(x, begin) => {
                 let x = self.floats(x)?;
                 let out = self.float_buffer(rows, width)?;
-                self.push_row_wise(value, Columns { x, begin, width, out, rows }, out)?;
+                self.push_row_wise(value, Columns { x, begin, width, heads: 1, every: 0, out, rows }, out)?;
+                out
+            }
+            Op::SplitHeads(x, every, begin) => {
+                let heads = self.graph.shape(x).width / every;
+                let (x, width) = (self.floats(x)?, width / heads);
+                let out = self.float_buffer(rows, heads * width)?;
+                self.push_row_wise(value, Columns { x, begin, width, heads, every, out, rows }, out)?;
                 out
             }
             Op::Rope(..) => {

@@ -37,8 +37,8 @@ pub fn happen(fault: Option<Fault>, step: usize, worker: &Worker<'_>) -> Result<
     }
 }
 
-/// A Llama, a GPT and a Qwen, with quantised and other matrices.
-const FILES: [&str; 3] = ["untied-mixed", "gpt-tied-quant", "qwen3-tied-quant"];
+/// A Llama, a GPT, a Qwen and two models with recurrent layers, with quantised and other matrices.
+const FILES: [&str; 5] = ["untied-mixed", "gpt-tied-quant", "qwen3-tied-quant", "hybrid-quant", "short-conv"];
 
 fn context(file: &str, threads: usize) -> Context {
     context_on(file, Arc::new(Team::new(threads).unwrap()))
@@ -98,7 +98,7 @@ fn an_accident_at_any_step_leaves_a_usable_context() {
 #[test]
 fn an_accident_of_one_context_is_none_of_another_on_the_same_team() {
     let team = Arc::new(Team::new(2).unwrap());
-    let [mut unlucky, mut lucky, _] = FILES.map(|file| context_on(file, team.clone()));
+    let [mut unlucky, mut lucky, ..] = FILES.map(|file| context_on(file, team.clone()));
     let wanted = logits(&mut lucky);
     std::thread::scope(|scope| {
         let accidents = scope.spawn(|| {
@@ -113,6 +113,33 @@ fn an_accident_of_one_context_is_none_of_another_on_the_same_team() {
             assert!(logits(&mut lucky) == wanted);
         }
     });
+}
+
+#[test]
+fn a_recurrent_context_returns_to_the_beginning_of_its_last_prompt() {
+    for file in ["hybrid-quant", "short-conv"] {
+        let mut context = context(file, 2);
+        context.decode(&[1, 2, 3], Logits::None).unwrap();
+        for token in [4, 5] {
+            context.decode(&[token], Logits::None).unwrap();
+        }
+        // Before the prompt of the next line, the state is copied.
+        context.decode(&PROMPT, Logits::Last).unwrap();
+        let wanted = context.logits().to_vec();
+        context.decode(&[9], Logits::Last).unwrap();
+        assert!(context.rewind(6).unwrap_err().to_string().contains("only at 5"));
+        assert_eq!((context.len(), context.rewind_at_most(24)), (26, 5));
+        assert_eq!(context.tokens(), [1, 2, 3, 4, 5]);
+        context.decode(&PROMPT, Logits::Last).unwrap();
+        assert!(context.logits() == wanted, "{file}");
+        // A failed token takes back those behind the copy, and no more; there is none for fewer positions.
+        context.set_fault(Some(Fault { step: 3, worker: 0, kind: FaultKind::Cancel }));
+        assert!(matches!(context.decode(&[9], Logits::Last), Err(Error::Cancelled)));
+        context.set_fault(None);
+        assert_eq!((context.len(), context.tokens().len()), (5, 5));
+        assert_eq!(context.rewind_at_most(4), 0);
+        assert!(context.is_empty());
+    }
 }
 
 #[test]

@@ -96,6 +96,8 @@ pub struct Plan {
     pub(crate) output: Option<Buf>,
     /// Groups of layers in the cache; steps refer to them by number.
     pub(crate) groups: Vec<CacheGroup>,
+    /// Bytes of a sequence's state, in which steps have their places.
+    pub(crate) state_bytes: usize,
     /// Masks of attention; steps refer to them by number.
     pub(crate) masks: Vec<Mask>,
     /// Shapes of heads in attention, each once.

@@ -90,6 +90,9 @@ impl Plan {
             let layers = counted(*layers, "layer");
             writeln!(f, "cache {i}: {layers} of {} of {head_dim}, {reach}", counted(*n_head_kv, "head"))?;
         }
+        if self.state_bytes > 0 {
+            writeln!(f, "state of a sequence: {} bytes", self.state_bytes)?;
+        }
         for (i, mask) in self.masks.iter().enumerate() {
             writeln!(f, "mask {i}: {mask}")?;
         }

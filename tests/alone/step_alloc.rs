@@ -56,6 +56,8 @@ fn count_everything() {
     generation(&file("untied-mixed.gguf"));
     batches(&file("qwen3-tied-quant.gguf"));
     steps(&file("gpt-tied-quant.gguf"), 64, 20, 4);
+    steps(&file("hybrid-quant.gguf"), 1024, 600, 50);
+    batches(&file("short-conv.gguf"));
     let config = GptConfig { context: 1024, ..GptConfig::SMALL };
     steps(&Model::random(&config, 1, &LoadParams::default()).unwrap(), 1024, 600, 50);
 }
@@ -88,6 +90,7 @@ fn steps(model: &Arc<Model>, n_ctx: usize, prompt: usize, count: usize) {
         profile::set_enabled(profiled);
         context.clear();
         context.decode(&vec![7; prompt], Logits::Last).unwrap();
+        context.keep().unwrap();
         let mut step = || {
             let token = sampler.sample(context.logits()).unwrap();
             sampler.accept(token).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::common::families::{self, Family};
 use crate::common::gguf_writer::{F32, Writer};
 use smallmind::format::ByteSource;
+use smallmind::format::gguf::Value;
 use smallmind::model::{LoadParams, Model};
 use smallmind::{Error, Result};
 
@@ -77,10 +78,12 @@ fn of_each_kind(family: &Family) -> Vec<usize> {
 /// Weights that models may lack, by beginnings of models' names; factors and biases may be missing in all.
 const OPTIONAL: &[(&str, &[&str])] = &[
     ("", &["output.weight", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"]),
+    ("falcon-h1", &["ssm_norm.weight"]),
     ("gemma4", &["attn_v.weight", "layer_output_scale.weight"]),
     ("glm4moe", &["attn_q_norm.weight", "attn_k_norm.weight"]),
     ("jina-bert-v2", &["ffn_gate.weight", "attn_q_norm.weight", "attn_k_norm.weight", "attn_norm_2.weight"]),
     ("mpt", &["position_embd.weight", "attn_q_norm.weight", "attn_k_norm.weight"]),
+    ("qwen3next", &["ssm_in.weight"]),
     ("stablelm", &["attn_q_norm.weight", "attn_k_norm.weight"]),
 ];
 
@@ -88,11 +91,14 @@ const OPTIONAL: &[(&str, &[&str])] = &[
 const IGNORED: &[(&str, &[&str])] = &[
     ("", &["cls.output.weight"]),
     ("dream", &["output.bias"]),
+    ("falcon-h1", &["attn_output.bias", "rope_freqs.weight"]),
     ("llada-dense", &["attn_output.bias", "ffn_gate.bias", "ffn_down.bias", "ffn_up.bias"]),
     ("mpt", &["attn_k_norm.weight", "attn_k_norm.bias"]),
     ("openelm", &["attn_qkv.scale"]),
+    ("plamo2", &["attn_qkv.scale", "ssm_in.scale", "ssm_out.scale"]),
     ("plamo3", &["attn_qkv.scale"]),
     ("qwen2vl", &["output.bias"]),
+    ("qwen3next", &["ssm_in.weight", "ssm_in.scale", "attn_qkv.scale", "ssm_out.scale"]),
     ("refact", &["attn_output.bias", "ffn_gate.bias", "ffn_down.bias", "ffn_up.bias", "rope_freqs.weight"]),
 ];
 
@@ -135,6 +141,66 @@ fn check(change: impl Fn(&mut Family, usize), expect: impl Fn(&str, &str, Option
             if !expect(&model, name, refusal.as_deref()) {
                 faults.push(format!("{model}, {name}: {refusal:?}"));
             }
+        }
+    }
+    assert!(faults.is_empty(), "{} wrong outcomes:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// Sizes of recurrences that contradict each other, the tensors, or what there are kernels for: a model, a key and its
+/// value, and the words that the error has.
+const SIZES: &[(&str, &str, u32, &[&str])] = &[
+    ("lfm2-dense", "shortconv.l_cache", 0, &["l_cache is 0"]),
+    ("lfm2-dense", "shortconv.l_cache", 1, &["layer 1", "a convolution over 1 tokens"]),
+    ("lfm2-dense", "shortconv.l_cache", 4, &["blk.1.shortconv.conv.weight", "[4, 256]"]),
+    ("lfm2-dense", "shortconv.l_cache", 60, &["layer 1", "a convolution over 60 tokens"]),
+    ("lfm2-dense", "shortconv.l_cache", u32::MAX, &["l_cache is 4294967295"]),
+    ("mamba-dense", "ssm.conv_kernel", 0, &["conv_kernel is 0"]),
+    ("mamba-dense", "ssm.conv_kernel", 9, &["layer 0", "a convolution over 9 tokens"]),
+    ("mamba-dense", "ssm.state_size", 0, &["state_size is 0"]),
+    ("mamba-dense", "ssm.state_size", 64, &["blk.0.ssm_x.weight"]),
+    ("mamba-dense", "ssm.state_size", u32::MAX, &["state_size is 4294967295"]),
+    ("mamba-dense", "ssm.inner_size", 500, &["blk.0.ssm_in.weight"]),
+    ("mamba-dense", "ssm.inner_size", u32::MAX, &["inner_size is 4294967295"]),
+    ("mamba-dense", "ssm.time_step_rank", 0, &["time_step_rank is 0"]),
+    ("mamba-dense", "ssm.time_step_rank", 3, &["blk.0.ssm_x.weight"]),
+    ("mamba2-dense", "ssm.conv_kernel", 5, &["blk.0.ssm_conv1d.weight"]),
+    ("mamba2-dense", "ssm.state_size", 4096, &["blk.0.ssm_in.weight"]),
+    ("mamba2-dense", "ssm.time_step_rank", 3, &["512 channels", "3 heads"]),
+    ("mamba2-dense", "ssm.time_step_rank", 1 << 24, &["512 channels", "16777216 heads"]),
+    ("mamba2-dense", "ssm.group_count", 0, &["group_count is 0"]),
+    ("mamba2-dense", "ssm.group_count", 3, &["2 heads", "3 groups"]),
+    ("mamba2-dense", "ssm.group_count", 1 << 24, &["2 heads", "16777216 groups"]),
+    ("granitehybrid-dense", "ssm.group_count", 1, &["blk.1.ssm_in.weight"]),
+    ("falcon-h1-dense", "ssm.time_step_rank", 4, &["blk.0.ssm_in.weight"]),
+    ("nemotron_h-dense", "ssm.inner_size", 1 << 24, &["blk.1.ssm_in.weight"]),
+    ("jamba-dense", "ssm.conv_kernel", 2, &["blk.1.ssm_conv1d.weight"]),
+    ("qwen35-dense", "ssm.conv_kernel", 9, &["layer 0", "a convolution over 9 tokens"]),
+    ("qwen35-dense", "ssm.state_size", 0, &["state_size is 0"]),
+    ("qwen35-dense", "ssm.state_size", 64, &["256 channels", "2 heads of 64"]),
+    ("qwen35-dense", "ssm.state_size", 1 << 24, &["state_size is 16777216"]),
+    ("qwen35-dense", "ssm.inner_size", 1 << 24, &["16777216 channels", "2 heads of 128"]),
+    ("qwen35-dense", "ssm.time_step_rank", u32::MAX, &["time_step_rank is 4294967295"]),
+    ("qwen35-dense", "ssm.group_count", 0, &["group_count is 0"]),
+    ("qwen35-dense", "ssm.group_count", 1, &["blk.0.attn_qkv.weight"]),
+    ("qwen3next-moe-shared", "ssm.group_count", 3, &["4 heads of 64 on 3 heads of keys"]),
+    ("qwen3next-moe-shared", "ssm.group_count", 1 << 24, &["on 16777216 heads of keys"]),
+];
+
+#[test]
+fn contradicting_sizes_of_recurrences_are_refused() {
+    let mut faults = Vec::new();
+    for &(model, key, number, words) in SIZES {
+        let mut family = Family::read(model);
+        let at = family.pairs.iter().position(|(name, _)| name.ends_with(&format!(".{key}"))).expect(key);
+        family.pairs[at].1 = Value::U32(number);
+        let refusal = refusal(&family);
+        if !refusal.as_ref().is_some_and(|text| words.iter().all(|word| text.contains(word))) {
+            faults.push(format!("{model} with {key} = {number}: {refusal:?}"));
+        }
+        family.pairs.remove(at);
+        let missing = self::refusal(&family);
+        if !missing.as_ref().is_some_and(|text| text.contains(&format!("{key} is missing"))) {
+            faults.push(format!("{model} without {key}: {missing:?}"));
         }
     }
     assert!(faults.is_empty(), "{} wrong outcomes:\n{}", faults.len(), faults.join("\n"));

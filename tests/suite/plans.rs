@@ -8,7 +8,7 @@ use smallmind::model::{LoadParams, Model, read_graph};
 use smallmind::runtime::{Context, ContextParams, lower};
 
 /// Every file that is a model.
-const MODELS: [&str; 10] = [
+const MODELS: [&str; 12] = [
     "untied-mixed",
     "untied-every-quant",
     "tied-rope-freqs",
@@ -19,6 +19,8 @@ const MODELS: [&str; 10] = [
     "qwen2-quant",
     "qwen3-untied",
     "qwen3-tied-quant",
+    "hybrid-quant",
+    "short-conv",
 ];
 
 /// The plan's text, from the file's header alone.

@@ -36,7 +36,7 @@ impl Function<1> for Erf {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Sigmoid;
+pub(in crate::kernels) struct Sigmoid;
 
 impl Function<1> for Sigmoid {
     #[inline(always)]

@@ -3,14 +3,20 @@
 
 use super::Family;
 use super::parts::Decoder;
+use super::recurrent::mix;
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::config::Config;
 use crate::model::experts::Setting;
 use crate::model::keys::Keys;
+use crate::model::recurrence::Recurrence;
 
-fn config(keys: &Keys<'_>, n_vocab: usize, [embedding, residual, logits]: [f32; 3]) -> Result<Config> {
-    let mut config = Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?;
+fn config(keys: &Keys<'_>, n_vocab: usize, factors: [f32; 3]) -> Result<Config> {
+    scaled(keys, Config::read_rotary(keys, n_vocab, Pairing::Adjacent)?, factors)
+}
+
+/// A configuration with the file's factors, or else these.
+fn scaled(keys: &Keys<'_>, mut config: Config, [embedding, residual, logits]: [f32; 3]) -> Result<Config> {
     config.scales.embedding = keys.nonzero("embedding_scale")?.unwrap_or(embedding);
     config.scales.residual = keys.nonzero("residual_scale")?.unwrap_or(residual);
     config.scales.logits = 1.0 / keys.nonzero("logit_scale")?.unwrap_or(logits);
@@ -35,6 +41,19 @@ const fn granite(name: &'static str) -> Family {
 pub const FAMILIES: &[Family] = &[
     granite("granite"),
     granite("granitemoe"),
+    // Granite 4: state spaces in the place of most layers' attention, which may have no positions.
+    Family {
+        name: "granitehybrid",
+        config: |keys, n_vocab| {
+            let mut config = Config::read_hybrid(keys, n_vocab)?;
+            if keys.flag("rope.scaling.finetuned", true)? {
+                config = config.with_rope(keys, Pairing::Adjacent)?;
+            }
+            let config = config.with_recurrence(keys, Recurrence::mamba2(keys, true)?);
+            scaled(keys, config, [1.0; 3])?.with_experts(keys, &[Setting::Normed, Setting::SharedWidth])
+        },
+        emit: |b, c| Decoder { mixer: mix, ..Decoder::LLAMA }.emit(b, c),
+    },
     // Granite with windows and sinks of attention.
     Family {
         name: "granite_swa",

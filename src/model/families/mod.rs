@@ -2,6 +2,7 @@
 //! and stands in [`KIN`]. Parts that several files share are in `parts`.
 
 mod cohere;
+mod delta;
 mod encoders;
 mod gated;
 mod gemma;
@@ -9,13 +10,16 @@ mod gemma4;
 mod glm;
 mod gpt;
 mod granite;
+mod hybrids;
 mod llama;
 mod mistral;
 mod mixtures;
 mod olmo;
 mod parts;
 mod phi;
+mod plamo2;
 mod qwen;
+mod recurrent;
 mod routers;
 
 use super::builder::{Builder, Ends};
@@ -54,28 +58,14 @@ const KIN: &[&[Family]] = &[
     encoders::FAMILIES,
     mixtures::FAMILIES,
     routers::FAMILIES,
+    hybrids::FAMILIES,
+    plamo2::FAMILIES,
+    delta::FAMILIES,
 ];
 
 /// Architectures that llama.cpp knows and that aren't here, by the part of their computation that is missing.
 const MISSING: &[(&str, &[&str])] = &[
-    ("a short convolution", &["lfm2", "lfm2moe"]),
-    (
-        "a gated delta rule",
-        &[
-            "qwen3next",
-            "qwen35",
-            "qwen35moe",
-            "qwen4exp",
-            "kimi-linear",
-            "kimi-k3",
-            "bailingmoe3",
-            "glm5-next",
-        ],
-    ),
-    (
-        "a selective scan (state space)",
-        &["mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid", "nemotron_h", "nemotron_h_moe", "plamo2"],
-    ),
+    ("a delta rule whose decays differ by channel", &["kimi-linear", "kimi-k3", "bailingmoe3", "glm5-next"]),
     ("a recurrence", &["rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "minimax-01"]),
     (
         "multi-head latent attention",
@@ -92,7 +82,7 @@ const MISSING: &[(&str, &[&str])] = &[
             "hy_v4",
         ],
     ),
-    ("a choice of positions to see", &["minimax-m3"]),
+    ("a choice of positions to see", &["minimax-m3", "qwen4exp"]),
     ("attention with values that are not as long as keys", &["mimo2"]),
     ("attention in chunks", &["llama4"]),
     ("an encoder beside the decoder", &["t5", "t5encoder"]),

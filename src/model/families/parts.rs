@@ -83,7 +83,12 @@ pub struct Decoder {
     pub post_eps: Option<f32>,
     /// The experts of layers that have a mixture.
     pub experts: Form,
+    /// Attention, or what stands in its place.
+    pub mixer: Mixer,
 }
+
+/// What a block adds to the residual stream before its MLP, from normalised rows.
+pub type Mixer = fn(&mut Builder<'_>, &Config, &Decoder, Value, &LayerConfig) -> Result<Value>;
 
 /// Divisors of an MLP's activations.
 const ACT_SCALES: &str = "ffn.act.scales";
@@ -106,7 +111,22 @@ impl Decoder {
         scaled_qkv: true,
         post_eps: None,
         experts: Form::SWIGLU,
+        mixer: |b, c, decoder, x, layer| decoder.attention(b, c, x, layer),
     };
+
+    /// Emits the graph of a decoder with blocks of its own, each from the residual stream to the residual stream.
+    pub fn emit_blocks(
+        &self,
+        b: &mut Builder<'_>,
+        c: &Config,
+        block: impl Fn(&mut Builder<'_>, &LayerConfig, Value) -> Result<Value>,
+    ) -> Result<Ends> {
+        let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
+        let x = blocks(b, c, x, block)?;
+        let last = b.select(x)?;
+        let hidden = self.norm(b, last, self.last_norm)?;
+        Ok((hidden, Some(head(b, hidden, c)?)))
+    }
 
     /// Emits the graph; returns the last hidden rows and the logits.
     pub fn emit(&self, b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
@@ -129,7 +149,7 @@ impl Decoder {
                 return self.parallel_block(b, c, x, layer);
             }
             let names = ["attn_norm", "post_attention_norm"];
-            let attended = self.between_norms(b, c, x, names, |b, x| self.attention(b, c, x, layer))?;
+            let attended = self.between_norms(b, c, x, names, |b, x| (self.mixer)(b, c, self, x, layer))?;
             let x = b.add(x, attended)?;
             let names = [self.mlp_norm, "post_ffw_norm"];
             let mlp = |b: &mut Builder<'_>, x| self.mlp_or_mixture(b, x, layer, c.n_embd);
@@ -268,7 +288,7 @@ impl Decoder {
             return Ok(sum);
         }
         let shared = match b.has("ffn_gate_inp_shexp.weight") {
-            true => b.shared_expert(x, experts.n_ff_shared)?,
+            true => b.shared_expert(x, experts.n_ff_shared, self.experts.scaled_shared)?,
             false => shared_experts(b, x, experts.n_ff_shared)?,
         };
         b.add(sum, shared)

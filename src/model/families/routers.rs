@@ -2,32 +2,18 @@
 //! attention).
 
 use super::Family;
-use super::parts::{self, Decoder};
+use super::parts::Decoder;
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
-use crate::model::config::{Config, LayerConfig, MAX_CONTEXT, Mask};
+use crate::model::config::{Config, MAX_CONTEXT, Mask};
 use crate::model::experts::Form;
 use crate::model::experts::Setting::{GatingStated, Normed, Width};
-use crate::model::graph::{Activation, Value};
-
-/// A decoder whose blocks `block` emits, from the residual stream to the residual stream.
-fn emit(
-    b: &mut Builder<'_>,
-    c: &Config,
-    decoder: &Decoder,
-    block: impl Fn(&mut Builder<'_>, &LayerConfig, Value) -> Result<Value>,
-) -> Result<Ends> {
-    let x = b.embed("token_embd", c.n_vocab, c.n_embd)?;
-    let x = parts::blocks(b, c, x, block)?;
-    let last = b.select(x)?;
-    let hidden = decoder.norm(b, last, "output_norm")?;
-    Ok((hidden, Some(parts::head(b, hidden, c)?)))
-}
+use crate::model::graph::Activation;
 
 fn arctic(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let decoder = Decoder::LLAMA;
-    emit(b, c, &decoder, |b, layer, x| {
+    decoder.emit_blocks(b, c, |b, layer, x| {
         let normed = b.rms_norm(x, "attn_norm")?;
         let attended = decoder.attention(b, c, normed, layer)?;
         let sum = b.add(attended, x)?;
@@ -44,7 +30,7 @@ fn arctic(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
 
 fn smallthinker(b: &mut Builder<'_>, c: &Config) -> Result<Ends> {
     let decoder = Decoder { experts: Form::gated(Activation::Relu), ..Decoder::LLAMA };
-    emit(b, c, &decoder, |b, layer, x| {
+    decoder.emit_blocks(b, c, |b, layer, x| {
         let Some(experts) = &layer.experts else { return b.fail("a layer without experts".into()) };
         let router = b.linear(x, "ffn_gate_inp", experts.count)?;
         let normed = b.rms_norm(x, "attn_norm")?;

@@ -70,7 +70,8 @@ fn rate(count: usize, seconds: f64) -> f64 {
 /// tokens except the last one ([`Summary::last_token`]), whose logits aren't known. So a next call whose prompt is that
 /// token and what follows it goes on exactly as one call with all these tokens as its prompt would. After an error the
 /// context holds its former tokens, and those pieces of the prompt and tokens of the text that were decoded before the
-/// pass that failed ([`Context::tokens`] has them).
+/// pass that failed ([`Context::tokens`] has them; those of a model with recurrent layers may end before the last piece of
+/// the prompt).
 ///
 /// # Errors
 /// Those of [`Generation::new`], [`Context::decode`], [`Generation::fed`] and, if the text is needed,

@@ -12,8 +12,12 @@ pub struct Columns {
     pub x: Buf,
     /// The first column.
     pub begin: usize,
-    /// Number of columns.
+    /// Number of columns, of each head where there are several.
     pub width: usize,
+    /// Heads of which columns are copied.
+    pub heads: usize,
+    /// Columns from one head to the next.
+    pub every: usize,
     /// Output rows.
     pub out: Buf,
     /// Rows of both.
@@ -26,7 +30,7 @@ impl Step for Columns {
     }
 
     fn work(&self, walk: &Walk<'_>) -> Work {
-        Work { flops: 0, bytes: 8 * (walk.count(self.rows) * self.width) as u64 }
+        Work { flops: 0, bytes: 8 * (walk.count(self.rows) * self.heads * self.width) as u64 }
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
@@ -35,13 +39,17 @@ impl Step for Columns {
             // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`. The builder
             // has checked that the columns lie within the rows.
             unsafe {
-                let from = x.floats(r, self.begin + self.width);
-                out.floats_mut(r, self.width).copy_from_slice(&from[self.begin..]);
+                let from = x.floats(r, self.begin + (self.heads - 1) * self.every + self.width);
+                let to = out.floats_mut(r, self.heads * self.width).chunks_exact_mut(self.width);
+                for (head, to) in to.enumerate() {
+                    to.copy_from_slice(&from[self.begin + head * self.every..][..self.width]);
+                }
             }
         }
     }
 
     fn text(&self, _: &Names<'_>) -> String {
-        format!("columns {} to {}", self.begin, self.begin + self.width - 1)
+        let of = if self.heads == 1 { String::new() } else { format!(" of each {}", self.every) };
+        format!("columns {} to {}{of}", self.begin, self.begin + self.width - 1)
     }
 }

@@ -163,6 +163,8 @@ impl ExpertsIn {
                     activation(kernels, function).apply_in_place(gate);
                     kernels.unary.mul.apply_in_place(gate, up);
                 }
+                // The builder gives such experts no gate.
+                Inner::SquaredRelu => {}
                 Inner::ClampedSwiGlu { alpha, limit } => {
                     clamp(gate, up, limit);
                     kernels.unary.mul.apply_in_place(up, gate);
@@ -188,8 +190,13 @@ impl ExpertsIn {
             if self.weighs_input {
                 walk.kernels.unary.scale.apply_in_place(row, sorted.weight(position));
             }
-            if let Inner::Activation(function) = self.inner {
-                activation(walk.kernels, function).apply_in_place(row);
+            match self.inner {
+                Inner::Activation(function) => activation(walk.kernels, function).apply_in_place(row),
+                Inner::SquaredRelu => {
+                    walk.kernels.unary.relu.apply_in_place(row);
+                    row.iter_mut().for_each(|x| *x *= *x);
+                }
+                Inner::ClampedSwiGlu { .. } => {}
             }
         }
         // SAFETY: the columns hold results, and these columns of `out` are this worker's.

@@ -4,6 +4,8 @@
 
 pub(super) mod attend;
 pub(super) mod columns;
+pub(super) mod conv;
+pub(super) mod delta;
 pub(super) mod elementwise;
 pub(super) mod embed;
 pub(super) mod experts_in;
@@ -15,7 +17,9 @@ pub(super) mod mlp;
 pub(super) mod normalize;
 pub(super) mod pool;
 pub(super) mod quantize;
+pub(super) mod recurrent;
 pub(super) mod route;
+pub(super) mod scan;
 pub(super) mod select;
 
 use std::ops::Range;

@@ -50,7 +50,7 @@ def uniform(name, count):
 def spread(name, dims, tied):
     """Middle and half width of the range of a tensor's values: about what training leaves. `tied`: there is no head."""
     last = name.rsplit(".", 1)[-1]
-    if "ssm_a" in name:  # rates of decay
+    if last == "ssm_a":  # rates of decay
         return -1.0, 0.5
     if last in ("scale", "input_scale") or "output_scale" in name or "rope_f" in name:
         return 1.0, 0.25

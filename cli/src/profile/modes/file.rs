@@ -155,6 +155,18 @@ impl Passes {
         })
     }
 
+    /// Takes the context back to its first `again` tokens. Where a recurrent layer's state is not there any more, it is
+    /// computed once and kept.
+    fn return_to(&self, again: usize) -> Result<()> {
+        let mut context = self.context.borrow_mut();
+        let kept = context.rewind_at_most(again);
+        if kept < again {
+            context.decode(&self.tokens[kept..again], Logits::None)?;
+            context.keep()?;
+        }
+        Ok(())
+    }
+
     fn pass(&self, tokens: &[u32], logits: Logits) -> Result<()> {
         let mut context = self.context.borrow_mut();
         let _method = profile::scope(self.method);
@@ -193,8 +205,8 @@ impl Workload for Passes {
             Kind::Decode => (filled.checked_sub(1)?, Logits::Last),
             Kind::Batch => (self.before, Logits::All),
         };
-        let rewound = self.context.borrow_mut().rewind(again);
-        Some(rewound.and_then(|()| self.pass(&self.tokens[again..], logits)))
+        let returned = self.return_to(again);
+        Some(returned.and_then(|()| self.pass(&self.tokens[again..], logits)))
     }
 
     fn model(&self) -> Option<(ModelSpec, u64)> {

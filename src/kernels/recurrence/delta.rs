@@ -1,0 +1,283 @@
+//! The gated delta rule: a head's state S maps keys to values. A token makes it decay, reads what it has for the key,
+//! writes a part of what is missing, and reads the answer to the query:
+//! `S = e^g · S`, `S = S + k ⊗ β·(v − kᵀS)`, `y = qᵀS`, with `g = a · softplus(alpha + bias)` and `β = σ(beta)`.
+
+use super::gates::{Decay, Step, TILE, Tile, column, map};
+use super::{Rows, RowsMut};
+use crate::isa::Isa;
+use crate::kernels::info::KernelInfo;
+use crate::kernels::routine::{self, Code, Routine};
+use crate::kernels::rows::reduce::{SumOfSquares, Values, fold};
+use crate::kernels::unary::functions::Sigmoid;
+use crate::kernels::vectors::{load, store};
+
+/// The head of queries and keys that a head of values uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyHeads {
+    /// Head h uses `h / n`: n neighbours share one.
+    Grouped(usize),
+    /// Head h uses `h % n`: there are n.
+    Cyclic(usize),
+}
+
+impl KeyHeads {
+    #[inline(always)]
+    pub(super) fn of(self, head: usize) -> usize {
+        match self {
+            KeyHeads::Grouped(n) => head / n,
+            KeyHeads::Cyclic(n) => head % n,
+        }
+    }
+}
+
+/// A span of tokens, and the heads of it that are computed.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct DeltaArgs {
+    /// Rows of queries, heads of `d_k`. They are normalised here: divided by √(Σ q² + eps), and multiplied by `scale`.
+    pub q: Rows,
+    /// Rows of keys, heads of `d_k`. They are normalised here: divided by √(Σ k² + eps).
+    pub k: Rows,
+    /// Rows of values `[heads][d_v]`.
+    pub v: Rows,
+    /// Rows of `alpha`, a number for each head: see `run` and `step`.
+    pub alpha: Rows,
+    /// Rows of `beta`, a number for each head: see `run` and `step`.
+    pub beta: Rows,
+    /// Neighbouring heads whose numbers adjoin in a row of `alpha` and `beta`.
+    pub run: usize,
+    /// Floats from one such run to the next: head h's number is element `h / run · step + h % run`.
+    pub step: usize,
+    /// `heads` factors of softplus.
+    pub a: *const f32,
+    /// `heads` summands of `alpha`.
+    pub dt_bias: *const f32,
+    /// `[heads][d_k][d_v]`: zeros before the first token.
+    pub state: *mut f32,
+    /// Output rows `[heads][d_v]`; may be `v`, with the same stride.
+    pub y: RowsMut,
+    /// Number of rows.
+    pub tokens: usize,
+    /// Elements of a query and of a key.
+    pub d_k: usize,
+    /// Elements of a value.
+    pub d_v: usize,
+    /// Which queries and keys a head uses.
+    pub keys: KeyHeads,
+    /// First head to compute.
+    pub begin: usize,
+    /// One past the last head to compute.
+    pub end: usize,
+    /// Factor of the normalised queries.
+    pub scale: f32,
+    /// Added to sums of squares.
+    pub eps: f32,
+}
+
+/// The gated delta rule.
+///
+/// Given the state before a token, with normalised q and k: let m be decay · |S| + |k| · β · (|v| + decay · Σ |k·S|) for an
+/// element of the state, g the decay's exponent and n = |g| · (10 + |alpha + bias|) + d_k / 2 + d_k / 16 + 34. The state
+/// after it is off by at most n · u · m, and an answer by (n + d_k + d_k / 32 + 12) · u · Σ |q|·m. A key or query of zeros
+/// needs an eps above 0, or its heads become NaN.
+#[derive(Clone, Copy, Debug)]
+pub struct Delta {
+    /// Operation, element types, level and tile.
+    pub info: KernelInfo,
+    code: Code<DeltaArgs>,
+}
+
+impl Delta {
+    pub(super) const fn at<I: Isa>() -> Self {
+        Self { info: KernelInfo::of::<I>("delta", "f32"), code: Code::from_function(entry::<I>) }
+    }
+
+    /// Computes the heads `begin..end` of all tokens, and their state.
+    ///
+    /// # Safety
+    /// For each head of the range, inputs are readable, and output and state readable and writable, as the fields of
+    /// `args` say; `run` and the number in `keys` are not 0. The output is `v`, or overlaps nothing else.
+    #[doc(hidden)]
+    pub unsafe fn run(&self, args: &DeltaArgs) {
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.code.run(args) }
+    }
+}
+
+/// The kernel, a function of its own name, so that tests find its machine code.
+///
+/// # Safety
+/// This CPU has the level, and as [`Delta::run`].
+unsafe fn entry<I: Isa>(args: &DeltaArgs) {
+    // SAFETY: the caller promises the level and the memory.
+    unsafe { routine::entry::<I, _, Rule>(args) }
+}
+
+/// Head by head; a few tokens go through some columns of the head's state, which stay in the nearest cache, then
+/// through the next columns. So each token reads the state twice, but only once from where it came.
+struct Rule;
+
+impl Routine<DeltaArgs> for Rule {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, args: &DeltaArgs) {
+        for head in args.begin..args.end {
+            let mut first = 0;
+            while first < args.tokens {
+                let tokens = TILE.min(args.tokens - first);
+                // SAFETY: the caller promises the heads below `end` and the rows below `tokens`.
+                unsafe { tile(isa, args, head, first, tokens) };
+                first += tokens;
+            }
+        }
+    }
+}
+
+/// Some tokens of a head: the first one, their number, and a tile of factors of each kind.
+struct Span {
+    head: usize,
+    first: usize,
+    tokens: usize,
+    /// e^g.
+    decay: Tile,
+    /// e^g over the key's length, which makes the sum over the state before decay what it has for the key.
+    found: Tile,
+    /// β over the key's length.
+    write: Tile,
+    /// The scale over the query's length.
+    read: Tile,
+}
+
+/// Takes `tokens` rows from `first` on through a head.
+///
+/// # Safety
+/// As [`Delta::run`], for this head and these rows; `tokens ≤ TILE`.
+#[inline(always)]
+unsafe fn tile<I: Isa>(isa: I, args: &DeltaArgs, head: usize, first: usize, tokens: usize) {
+    let place = head / args.run * args.step + head % args.run;
+    let at = args.keys.of(head) * args.d_k;
+    // SAFETY: the caller promises the rows of the gates and one number of each head.
+    let (alpha, beta, bias, a) = unsafe {
+        let (alpha, beta) =
+            (column(args.alpha, first, tokens, place), column(args.beta, first, tokens, place));
+        (alpha, beta, *args.dt_bias.add(head), *args.a.add(head))
+    };
+    let decay = map(isa, &map(isa, &alpha, Step { bias }), Decay { a });
+    let (mut found, mut write, mut read) = (decay, map(isa, &beta, Sigmoid), [0.0; TILE]);
+    for t in 0..tokens {
+        // SAFETY: the caller promises `d_k` floats of the head's queries and keys.
+        let (q, k) = unsafe {
+            let (q, k) = (Values(args.q.at(first + t, at)), Values(args.k.at(first + t, at)));
+            (fold::<SumOfSquares, I>(isa, &q, args.d_k), fold::<SumOfSquares, I>(isa, &k, args.d_k))
+        };
+        let shorten = 1.0 / (k + args.eps).sqrt();
+        found[t] *= shorten;
+        write[t] *= shorten;
+        read[t] = args.scale / (q + args.eps).sqrt();
+    }
+    let span = Span { head, first, tokens, decay, found, write, read };
+    let mut j = 0;
+    while j + 4 * I::LANES <= args.d_v {
+        // SAFETY: the columns are the head's.
+        unsafe { columns::<I, 4>(isa, args, &span, j, I::LANES) };
+        j += 4 * I::LANES;
+    }
+    while j < args.d_v {
+        let count = I::LANES.min(args.d_v - j);
+        // SAFETY: j + count ≤ d_v.
+        unsafe { columns::<I, 1>(isa, args, &span, j, count) };
+        j += count;
+    }
+}
+
+/// Takes the tokens through W vectors of columns from `j` on, each of `count` lanes.
+///
+/// # Safety
+/// As [`Delta::run`], for these columns; `count ≤ LANES`.
+#[inline(always)]
+unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span, j: usize, count: usize) {
+    let &Span { head, first, tokens, ref decay, ref found, ref write, ref read } = span;
+    let at = args.keys.of(head) * args.d_k;
+    let state = args.state.wrapping_add(head * args.d_k * args.d_v + j);
+    for t in 0..tokens {
+        let row = first + t;
+        let (q, k) = (args.q.at(row, at), args.k.at(row, at));
+        // SAFETY: the caller promises the rows, and the head's `d_k` rows of `d_v` floats of state.
+        unsafe {
+            let known = known::<I, W>(isa, args, state, k, count);
+            let (found, write) = (isa.splat(found[t]), isa.splat(write[t]));
+            let mut change = [isa.zero(); W];
+            for (w, change) in change.iter_mut().enumerate() {
+                let v = load(isa, args.v.at(row, head * args.d_v + j + w * I::LANES), count);
+                *change = isa.mul(write, isa.neg_mul_add(found, known[w], v));
+            }
+            let (decay, mut y) = (isa.splat(decay[t]), [isa.zero(); W]);
+            for i in 0..args.d_k {
+                let (k, q) = (isa.splat(*k.add(i)), isa.splat(*q.add(i)));
+                for w in 0..W {
+                    let p = state.add(i * args.d_v + w * I::LANES);
+                    let s = isa.mul_add(decay, load(isa, p, count), isa.mul(k, change[w]));
+                    store(isa, p, s, count);
+                    y[w] = isa.mul_add(q, s, y[w]);
+                }
+            }
+            let read = isa.splat(read[t]);
+            for (w, &y) in y.iter().enumerate() {
+                let p = args.y.at(row, head * args.d_v + j + w * I::LANES);
+                store(isa, p, isa.mul(read, y), count);
+            }
+        }
+    }
+}
+
+/// kᵀS of W vectors of columns. Even and odd rows have sums of their own, which cover an addition's latency.
+///
+/// # Safety
+/// `k` is readable for `d_k` floats, and `state` for as many rows of W vectors, `d_v` floats apart; `count ≤ LANES`.
+#[inline(always)]
+unsafe fn known<I: Isa, const W: usize>(
+    isa: I,
+    args: &DeltaArgs,
+    state: *const f32,
+    k: *const f32,
+    count: usize,
+) -> [I::F32; W] {
+    let (mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W]);
+    let row = |i: usize| (k.wrapping_add(i), state.wrapping_add(i * args.d_v));
+    let pairs = args.d_k / 2;
+    // SAFETY: rows below `d_k` are there.
+    unsafe {
+        for i in 0..pairs {
+            add_row(isa, &mut even, row(2 * i), count);
+            add_row(isa, &mut odd, row(2 * i + 1), count);
+        }
+        if args.d_k > 2 * pairs {
+            add_row(isa, &mut even, row(2 * pairs), count);
+        }
+    }
+    for (even, odd) in even.iter_mut().zip(odd) {
+        *even = isa.add(*even, odd);
+    }
+    even
+}
+
+/// Adds W vectors of a row, times a factor.
+///
+/// # Safety
+/// The factor is readable, and the row for W vectors of `count` lanes.
+#[inline(always)]
+unsafe fn add_row<I: Isa, const W: usize>(
+    isa: I,
+    sums: &mut [I::F32; W],
+    (factor, row): (*const f32, *const f32),
+    count: usize,
+) {
+    // SAFETY: the caller promises factor and row.
+    unsafe {
+        let factor = isa.splat(*factor);
+        for (w, sum) in sums.iter_mut().enumerate() {
+            *sum = isa.mul_add(factor, load(isa, row.add(w * I::LANES), count), *sum);
+        }
+    }
+}

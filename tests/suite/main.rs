@@ -20,6 +20,7 @@ mod cases;
 mod chat;
 #[cfg(feature = "models")]
 mod context;
+mod converted;
 #[cfg(feature = "models")]
 mod families;
 #[cfg(feature = "models")]

@@ -11,7 +11,12 @@ mod assembled;
 mod config;
 mod families;
 mod folder;
+mod keys;
 mod llama2c;
+mod modules;
+mod names;
+mod rope;
+mod tensors;
 mod vocabulary;
 
 pub use assembled::Assembled;

@@ -41,9 +41,11 @@ pub(super) fn insert(
     metadata: &mut Metadata,
     folder: &Folder<'_>,
     config: &Settings,
-    architecture: &str,
     rows: u64,
 ) -> Result<()> {
+    if let Some(types) = config.count("type_vocab_size")? {
+        metadata.insert("tokenizer.ggml.token_type_count".into(), Value::U32(types))?;
+    }
     let Some(tokenizer) = folder.json(TOKENIZER)? else {
         return metadata.insert("tokenizer.ggml.model".into(), Value::Str("no_vocab".into()));
     };
@@ -53,10 +55,7 @@ pub(super) fn insert(
     vocabulary.insert_special(metadata, config, settings, &tokenizer)?;
     vocabulary.insert(metadata)?;
     insert_template(metadata, folder, settings)?;
-    match architecture {
-        "bert" => insert_pooling(metadata, folder),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Tokens by id.
@@ -315,20 +314,6 @@ fn insert_template(metadata: &mut Metadata, folder: &Folder<'_>, settings: Optio
         Some(template) => metadata.insert("tokenizer.chat_template".into(), Value::Str(template)),
         None => Ok(()),
     }
-}
-
-/// How an encoder's rows become one vector, by the modules of sentence-transformers.
-fn insert_pooling(metadata: &mut Metadata, folder: &Folder<'_>) -> Result<()> {
-    const MEAN: u32 = 1;
-    const FIRST: u32 = 2;
-    metadata.insert("tokenizer.ggml.token_type_count".into(), Value::U32(2))?;
-    let Some(pooling) = folder.settings("1_Pooling/config.json")? else { return Ok(()) };
-    for (key, number) in [("pooling_mode_mean_tokens", MEAN), ("pooling_mode_cls_token", FIRST)] {
-        if pooling.flag(key)? {
-            return metadata.insert("bert.pooling_type".into(), Value::U32(number));
-        }
-    }
-    Err(Error::Unsupported(format!("{}: pooling other than the mean and the first token", pooling.file())))
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ fn outcome(model: &Arc<Model>, golden: &Golden) -> Vec<f32> {
     let class = text(&golden.0["config"]["architectures"][0]);
     let output = match class {
         _ if class.ends_with("SequenceClassification") => Output::Pooled(smallmind::model::Pooling::Rank),
-        _ if class.ends_with("Model") && class != "GPT2Model" => Output::Hidden,
+        _ if class.ends_with("Model") && !class.contains("LMHead") => Output::Hidden,
         _ => Output::Logits,
     };
     let n = tokens.len();
@@ -198,8 +198,10 @@ fn faults(name: &str) -> Vec<String> {
     faults
 }
 
-fn mark(_: &str) -> f64 {
-    1e-9
+/// Largest error. GELU is computed by its approximation, as in llama.cpp, where these classes have the function itself.
+fn mark(name: &str) -> f64 {
+    let approximated = ["bert", "xlm-roberta", "modernbert", "falcon", "gptneox"];
+    if approximated.iter().any(|class| name.starts_with(class)) { 2e-7 } else { 1e-11 }
 }
 
 #[test]

@@ -404,14 +404,22 @@ static FAMILIES: &[Family] = &[
 /// [`Error::Unsupported`], with the classes that are known.
 pub(super) fn find(class: &str) -> Result<&'static Family> {
     FAMILIES.iter().find(|family| family.classes.contains(&class)).ok_or_else(|| {
-        let mut known: Vec<_> = FAMILIES.iter().flat_map(|family| family.classes).copied().collect();
+        let classes = FAMILIES.iter().flat_map(|family| family.classes);
+        let mut known: Vec<_> = classes.map(|class| stem(class)).collect();
         known.sort_unstable();
+        known.dedup();
         Error::Unsupported(format!(
-            "the class {}; folders are read of {}, other models as GGUF files",
+            "the class {}; folders are read of {}; other models as GGUF files",
             quoted(class),
             known.join(", ")
         ))
     })
+}
+
+/// A class without its purpose: `Llama` of `LlamaForCausalLM`.
+fn stem(class: &str) -> &str {
+    let end = ["For", "LMHead", "TextModel", "Model"].into_iter().find_map(|purpose| class.find(purpose));
+    &class[..end.unwrap_or(class.len())]
 }
 
 impl Family {
@@ -635,6 +643,12 @@ fn nomic(settings: &Settings, d: &mut Description) -> Result<()> {
 
 fn modern_bert(settings: &Settings, d: &mut Description) -> Result<()> {
     d.set("rope.scaling.type", Value::Str("none".into()))?;
+    match settings.text("classifier_pooling")? {
+        None => {}
+        Some("mean") => d.count("classifier.pooling_type", 1)?,
+        Some("cls") => d.count("classifier.pooling_type", 2)?,
+        Some(other) => return Err(unsupported(settings, &format!("\"classifier_pooling\" {}", quoted(other)))),
+    }
     match settings.text("hidden_activation")? {
         Some(activation) => d.set("hidden_activation", Value::Str(activation.into())),
         None => Ok(()),
@@ -649,7 +663,7 @@ mod tests {
     fn unknown_classes_are_told_of_with_those_that_are_known() {
         let error = find("MambaForCausalLM").err().unwrap().to_string();
         assert!(
-            error.contains("\"MambaForCausalLM\"") && error.contains("LlamaForCausalLM, LlamaModel"),
+            error.contains("\"MambaForCausalLM\"") && error.contains(", JinaBert, Llama, Ministral3, "),
             "{error}"
         );
     }

@@ -40,7 +40,8 @@ DENSE = dict(
     eos_token_id=2,
     pad_token_id=0,
 )
-ENCODER = {key: value for key, value in DENSE.items() if key != "num_key_value_heads"} | dict(type_vocab_size=2)
+UNGROUPED = {key: value for key, value in DENSE.items() if key != "num_key_value_heads"}
+ENCODER = UNGROUPED | dict(type_vocab_size=2)
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
 LLAMA3 = dict(
     rope_type="llama3",
@@ -104,7 +105,7 @@ MODELS = [
     ("olmo3", "Olmo3ForCausalLM", DENSE | WINDOW | dict(num_hidden_layers=4), {}, "F32"),
     ("granite", "GraniteForCausalLM", DENSE | dict(attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=4.0), {}, "F32"),
     ("starcoder2", "Starcoder2ForCausalLM", DENSE | dict(use_bias=True), {}, "F32"),
-    ("gptneox", "GPTNeoXForCausalLM", DENSE | dict(rotary_pct=0.25, use_parallel_residual=True), {}, "F32"),
+    ("gptneox", "GPTNeoXForCausalLM", UNGROUPED | dict(rotary_pct=0.25, use_parallel_residual=True), {}, "F32"),
     ("stablelm", "StableLmForCausalLM", DENSE | dict(partial_rotary_factor=0.25, use_qkv_bias=True), {}, "F32"),
     ("stablelm-norms", "StableLmForCausalLM", DENSE | dict(partial_rotary_factor=0.25, qk_layernorm=True, use_parallel_residual=True), {}, "F32"),
     ("falcon", "FalconForCausalLM", DENSE | dict(multi_query=True, parallel_attn=True, new_decoder_architecture=False, alibi=False), {}, "F32"),
@@ -272,8 +273,9 @@ def convert(conversion, folder, config, dtype):
     getattr(model_class, "module_paths", []).clear()
     types = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
     file_type = gguf.LlamaFileType[types[dtype]]
-    # Today's transformers drops a key of this class that the converter asks for.
-    own = {"hparams": dict(config)} if "rotary_pct" in config and "GPTNeoX" in model_class.__name__ else {}
+    # Today's transformers renames keys that the converter asks for.
+    renamed = config["model_type"] in ("gpt_neox", "nomic_bert")
+    own = {"hparams": dict(config)} if renamed else {}
     model = model_class(folder, file_type, path, eager=True, sentence_transformers_dense_modules=True, **own)
     if hasattr(model, "impl"):
         type(model.impl).set_vocab = lambda self: None

@@ -45,6 +45,15 @@ impl Golden {
         Golden(serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
     }
 
+    /// Gives the model as many tokens as this.
+    fn resize(&mut self, tokens: u64) {
+        for line in self.0["tensors"].as_array_mut().unwrap() {
+            if line[1].as_str().is_some_and(|name| name.ends_with("embed_tokens.weight")) {
+                line[2][0] = json!(tokens);
+            }
+        }
+    }
+
     /// Writes the folder.
     fn write(&self, folder: &Path) {
         std::fs::write(folder.join("config.json"), self.0["config"].to_string()).unwrap();
@@ -211,4 +220,26 @@ fn folders_become_the_files_that_llama_cpp_makes_of_them() {
     let all: Vec<_> = names.iter().map(|name| (name, faults(name))).filter(|(_, f)| !f.is_empty()).collect();
     let told = all.iter().map(|(name, faults)| format!("{name}: {}", faults.join("\n    ")));
     assert!(all.is_empty(), "{}", told.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn folders_of_each_kind_of_vocabulary_have_the_tokens_of_their_own_library() {
+    let path = golden_path("folder-vocabularies.json");
+    let golden: Json = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    for (name, golden) in golden.as_object().unwrap() {
+        let mut model = Golden::read("llama");
+        model.resize(700);
+        let folder = tempfile::tempdir().unwrap();
+        model.write(folder.path());
+        let write = |file: &str, json: &Json| std::fs::write(folder.path().join(file), json.to_string()).unwrap();
+        write("tokenizer.json", &golden["tokenizer.json"]);
+        write("tokenizer_config.json", &golden["config"]);
+        let model = Model::open(folder.path(), &LoadParams::default()).unwrap();
+        let tokenizer = model.tokenizer().unwrap_or_else(|error| panic!("{name}: {error}"));
+        for pair in list(&golden["texts"]) {
+            let wanted: Vec<u32> = numbers(&pair[1]).iter().map(|&id| id as u32).collect();
+            let found = tokenizer.encode(text(&pair[0]), true, true).unwrap();
+            assert_eq!(found, wanted, "{name}: {}", pair[0]);
+        }
+    }
 }

@@ -15,7 +15,9 @@ mod keys;
 mod llama2c;
 mod modules;
 mod names;
+mod pieces;
 mod rope;
+mod rules;
 mod tensors;
 mod vocabulary;
 

@@ -136,6 +136,9 @@ static void models(const sm_model *model) {
     params.memory_map = 2;
     CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
     params.memory_map = 0;
+    params.default_pre_tokenizer = 2;
+    CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
+    params.default_pre_tokenizer = 0;
     params.activation_bits = 4;
     CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
     params.activation_bits = 0;

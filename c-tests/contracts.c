@@ -48,7 +48,9 @@ static void structures(const sm_model *model) {
     for (size_t size = sizeof(size_t); size < sizeof load; size++) {
         const int whole = size == offsetof(sm_model_params, progress) || size == offsetof(sm_model_params, user_data) ||
                           size == offsetof(sm_model_params, isa) || size == offsetof(sm_model_params, memory_map) ||
-                          size == offsetof(sm_model_params, activation_bits);
+                          size == offsetof(sm_model_params, activation_bits) ||
+                          size == offsetof(sm_model_params, default_pre_tokenizer) ||
+                          size == offsetof(sm_model_params, reserved);
         load.struct_size = size;
         CHECK_STATUS(sm_model_create_random(NULL, &load, &other), whole ? SM_STATUS_OK : INVALID);
         CHECK_OK(sm_model_free(other));

@@ -244,7 +244,13 @@ mod tests {
     /// The paper's formulas with the constants of GGUF files, pair by pair.
     #[test]
     fn yarn_is_the_papers() {
-        let yarn = Yarn { beta_fast: 32.0, beta_slow: 1.0, strength: 1.0, attention_factor: 1.0, log_multiplier: 0.0 };
+        let yarn = Yarn {
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            strength: 1.0,
+            attention_factor: 1.0,
+            log_multiplier: 0.0,
+        };
         for (dim, base, factor, strength) in
             [(64, 10_000.0f32, 4.0f32, 1.0f32), (128, 500_000.0, 16.0, 1.0), (64, 10_000.0, 8.0, 0.5)]
         {

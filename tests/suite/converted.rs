@@ -231,7 +231,8 @@ fn folders_of_each_kind_of_vocabulary_have_the_tokens_of_their_own_library() {
         model.resize(700);
         let folder = tempfile::tempdir().unwrap();
         model.write(folder.path());
-        let write = |file: &str, json: &Json| std::fs::write(folder.path().join(file), json.to_string()).unwrap();
+        let write =
+            |file: &str, json: &Json| std::fs::write(folder.path().join(file), json.to_string()).unwrap();
         write("tokenizer.json", &golden["tokenizer.json"]);
         write("tokenizer_config.json", &golden["config"]);
         let model = Model::open(folder.path(), &LoadParams::default()).unwrap();

@@ -122,7 +122,13 @@ impl ByteSource for Assembled {
 
 impl Piece {
     /// A tensor that is stored as in GGUF.
-    pub fn plain(name: String, dims: Vec<u64>, dtype: DType, source: Arc<dyn ByteSource>, offset: u64) -> Piece {
+    pub fn plain(
+        name: String,
+        dims: Vec<u64>,
+        dtype: DType,
+        source: Arc<dyn ByteSource>,
+        offset: u64,
+    ) -> Piece {
         let entry = TensorEntry { name, dims, ty: plain(dtype) };
         Piece { entry, places: vec![Place { source, offset }], from: dtype, order: Order::Plain, added: 0.0 }
     }
@@ -304,9 +310,8 @@ mod tests {
         metadata.insert("key".into(), crate::format::gguf::Value::U8(7)).unwrap();
         let rows: Vec<u16> = (0..24).collect();
         let vector: Vec<u16> = [1.0f32, -2.0, 0.5].map(|x| bf16::from_f32(x).to_bits()).to_vec();
-        let f16 = |name: &str, order: Order| {
-            piece(name, &[3, 8], DType::F16, DType::F16, order, &halves(&rows))
-        };
+        let f16 =
+            |name: &str, order: Order| piece(name, &[3, 8], DType::F16, DType::F16, order, &halves(&rows));
         let short = |name: &str, order: Order| {
             let eight: Vec<u16> = (0..8).map(|x| bf16::from_f32(x as f32).to_bits()).collect();
             piece(name, &[8], DType::F32, DType::BF16, order, &halves(&eight))

@@ -198,12 +198,7 @@ static FAMILIES: &[Family] = &[
         keys: &[keys::GRANITE, keys::LLAMA],
         ..LLAMA
     },
-    Family {
-        classes: &["OlmoForCausalLM"],
-        architecture: "olmo",
-        keys: &[keys::OLMO],
-        ..LLAMA
-    },
+    Family { classes: &["OlmoForCausalLM"], architecture: "olmo", keys: &[keys::OLMO], ..LLAMA },
     Family {
         classes: &["Qwen2ForCausalLM", "Qwen2Model"],
         architecture: "qwen2",
@@ -527,7 +522,8 @@ fn gemma3(settings: &Settings, d: &mut Description) -> Result<()> {
 /// GGUF's family divides scores by the root of a head's elements, in the model of so many layers by that of the width's
 /// share of a head.
 fn scale_of_gemma(settings: &Settings, d: &Description, large: u32) -> Result<()> {
-    let share = d.stated("embedding_length").unwrap_or(0) / d.stated("attention.head_count").unwrap_or(1).max(1);
+    let share =
+        d.stated("embedding_length").unwrap_or(0) / d.stated("attention.head_count").unwrap_or(1).max(1);
     let wanted = if d.stated("block_count") == Some(large) { share } else { d.head_dim };
     match settings.number("query_pre_attn_scalar")? {
         Some(scalar) if scalar != wanted as f32 => {
@@ -628,7 +624,9 @@ fn nomic(settings: &Settings, d: &mut Description) -> Result<()> {
     if settings.get("moe_every_n_layers").is_some_and(|n| n != 0) {
         return Err(unsupported(settings, "experts; nomic-bert-moe is read as a GGUF file"));
     }
-    for key in ["prenorm", "rotary_emb_interleaved", "qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "causal"] {
+    for key in
+        ["prenorm", "rotary_emb_interleaved", "qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "causal"]
+    {
         if settings.flag(key)? {
             return Err(unsupported(settings, &format!("{} that is true", quoted(key))));
         }
@@ -647,7 +645,9 @@ fn modern_bert(settings: &Settings, d: &mut Description) -> Result<()> {
         None => {}
         Some("mean") => d.count("classifier.pooling_type", 1)?,
         Some("cls") => d.count("classifier.pooling_type", 2)?,
-        Some(other) => return Err(unsupported(settings, &format!("\"classifier_pooling\" {}", quoted(other)))),
+        Some(other) => {
+            return Err(unsupported(settings, &format!("\"classifier_pooling\" {}", quoted(other))));
+        }
     }
     match settings.text("hidden_activation")? {
         Some(activation) => d.set("hidden_activation", Value::Str(activation.into())),
@@ -680,7 +680,8 @@ mod tests {
     #[test]
     fn prefixes_are_left_out_and_pictures_are_idle() {
         let name = |class: &str, name: &str| find(class).unwrap().rename(name).map(|renamed| renamed.name);
-        for theirs in ["model.language_model.norm.weight", "language_model.model.norm.weight", "norm.weight"] {
+        for theirs in ["model.language_model.norm.weight", "language_model.model.norm.weight", "norm.weight"]
+        {
             let class = "Gemma3ForConditionalGeneration";
             assert_eq!(name(class, theirs).as_deref(), Some("output_norm.weight"), "{theirs}");
         }

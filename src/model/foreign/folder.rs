@@ -106,4 +106,3 @@ fn family(settings: &Settings) -> Result<&'static Family> {
         class.ok_or_else(|| Error::format(format!("{}: no class in \"architectures\"", settings.file())))?;
     families::find(class).map_err(at(|| settings.file().to_owned()))
 }
-

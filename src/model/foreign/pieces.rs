@@ -44,9 +44,9 @@ pub(super) fn letters(tokenizer: &Json) -> [Option<bool>; 2] {
 
 /// SentencePiece's compiled rules of normalisation; empty without any.
 pub(super) fn normalisation(tokenizer: &Json) -> Result<Vec<u8>> {
-    let rules = steps(tokenizer.get("normalizer")).into_iter().find_map(|step| {
-        step.get("precompiled_charsmap").and_then(Json::as_str)
-    });
+    let rules = steps(tokenizer.get("normalizer"))
+        .into_iter()
+        .find_map(|step| step.get("precompiled_charsmap").and_then(Json::as_str));
     rules.map_or(Ok(Vec::new()), of_base64)
 }
 
@@ -79,7 +79,8 @@ pub(super) fn ends(tokenizer: &Json) -> Option<[Option<String>; 2]> {
     let processor = processors.iter().find_map(|step| match kind_of(step) {
         "TemplateProcessing" => {
             let template = step.get("single")?.as_array()?;
-            let token = |part: Option<&'_ Json>| part?.get("SpecialToken")?.get("id")?.as_str().map(str::to_owned);
+            let token =
+                |part: Option<&'_ Json>| part?.get("SpecialToken")?.get("id")?.as_str().map(str::to_owned);
             Some([token(template.first()), token(template.last())])
         }
         "RobertaProcessing" | "BertProcessing" => {
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn base_64_becomes_bytes() {
-        for (text, bytes) in [("", &b""[..]), ("Zg==", b"f"), ("Zm9v", b"foo"), ("Zm9vYg==", b"foob"), ("+/8=", &[251, 255])]
+        for (text, bytes) in
+            [("", &b""[..]), ("Zg==", b"f"), ("Zm9v", b"foo"), ("Zm9vYg==", b"foob"), ("+/8=", &[251, 255])]
         {
             assert_eq!(of_base64(text).unwrap(), bytes, "{text}");
         }
@@ -122,7 +124,10 @@ mod tests {
         let last = json!({"type": "TemplateProcessing", "single": [text, special("</s>")]});
         assert_eq!(around(last), Some([None, owned("</s>")]));
         assert_eq!(around(json!({"type": "ByteLevel"})), Some([None, None]));
-        assert_eq!(around(json!({"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]})), Some([owned("<s>"), owned("</s>")]));
+        assert_eq!(
+            around(json!({"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]})),
+            Some([owned("<s>"), owned("</s>")])
+        );
         assert_eq!(around(Json::Null), None);
     }
 

@@ -226,7 +226,8 @@ impl Vocabulary {
         settings: Option<&Settings>,
         tokenizer: &Json,
     ) -> Result<()> {
-        let named = |name: &str| settings.and_then(|settings| settings.get(name)).and_then(|token| self.id(token));
+        let named =
+            |name: &str| settings.and_then(|settings| settings.get(name)).and_then(|token| self.id(token));
         // The model's own configuration has ids, of which the first counts.
         let own = |key: &str| {
             let id = config.get(key).map(|id| id.get(0).unwrap_or(id)).and_then(Json::as_u64)?;

@@ -32,6 +32,8 @@ mod gguf_files;
 #[cfg(feature = "models")]
 mod gpt;
 #[cfg(feature = "models")]
+mod llama2c;
+#[cfg(feature = "models")]
 mod mixed_types;
 #[cfg(feature = "models")]
 mod parity;

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use smallmind_templates::Argument;
 
 use crate::memory::reserve::{held, reserve, reserve_text};
-use crate::{Error, Result, error::quoted};
+use crate::error::{Error, Result, at, quoted};
 
 /// The purpose of the memory, in errors.
 const WHAT: &str = "an argument of a chat template";
@@ -28,22 +28,27 @@ impl Arguments {
     /// [`Error::InvalidArgument`] for a name that no template can spell, a text that is no JSON value, is longer than
     /// 16 MiB or nested too deep; [`Error::OutOfMemory`].
     pub fn set(&mut self, name: &str, json: &str) -> Result<()> {
+        let value = parsed(json).map_err(at(|| name.to_owned()))?;
+        self.push(name, value)
+    }
+
+    /// Sets a variable for each key of a JSON object.
+    ///
+    /// # Errors
+    /// Those of [`Arguments::set`]; [`Error::InvalidArgument`] for another JSON value.
+    pub fn extend(&mut self, json: &str) -> Result<()> {
+        match parsed(json)? {
+            Argument::Map(pairs) => pairs.into_iter().try_for_each(|(name, value)| self.push(&name, value)),
+            _ => Err(Error::invalid("no JSON object")),
+        }
+    }
+
+    fn push(&mut self, name: &str, value: Argument) -> Result<()> {
         let spelled = |char: char| char.is_ascii_alphanumeric() || char == '_';
-        if name.is_empty()
-            || name.starts_with(|first: char| first.is_ascii_digit())
-            || !name.chars().all(spelled)
-        {
+        let begins = |first: char| first.is_ascii_digit();
+        if name.is_empty() || name.starts_with(begins) || !name.chars().all(spelled) {
             return Err(Error::invalid(format!("{} is no name of a template's variable", quoted(name))));
         }
-        if json.len() > MAX_JSON_BYTES {
-            let len = json.len();
-            return Err(Error::invalid(format!("{name}: {len} bytes; at most {MAX_JSON_BYTES} are taken")));
-        }
-        let _held = held(json.len().saturating_mul(MEMORY_PER_BYTE), WHAT)?;
-        let wrong = |error: serde_json::Error| Error::invalid(format!("{name}: no JSON value: {error}"));
-        let mut parser = serde_json::Deserializer::from_str(json);
-        let value = Any.deserialize(&mut parser).map_err(wrong)?;
-        parser.end().map_err(wrong)?;
         let mut copied = String::new();
         reserve_text(&mut copied, name.len(), WHAT)?;
         copied.push_str(name);
@@ -76,6 +81,19 @@ impl Arguments {
     pub(super) fn bytes(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.bytes()).fold(0, usize::saturating_add)
     }
+}
+
+/// The value of a JSON text.
+fn parsed(json: &str) -> Result<Argument> {
+    if json.len() > MAX_JSON_BYTES {
+        return Err(Error::invalid(format!("{} bytes; at most {MAX_JSON_BYTES} are taken", json.len())));
+    }
+    let _held = held(json.len().saturating_mul(MEMORY_PER_BYTE), WHAT)?;
+    let wrong = |error: serde_json::Error| Error::invalid(format!("no JSON value: {error}"));
+    let mut parser = serde_json::Deserializer::from_str(json);
+    let value = Any.deserialize(&mut parser).map_err(wrong)?;
+    parser.end().map_err(wrong)?;
+    Ok(value)
 }
 
 fn changed(value: &Argument, change: &impl Fn(&str) -> Result<String>) -> Result<Argument> {
@@ -191,6 +209,15 @@ mod tests {
             "yes"
         );
         assert_eq!(rendered("{{ tools is none }}", &[]).unwrap(), "True");
+        let mut all = Arguments::default();
+        all.extend(r#"{"a": 1, "b": [2]}"#).unwrap();
+        let mut each = Arguments::default();
+        each.set("a", "1").unwrap();
+        each.set("b", "[2]").unwrap();
+        assert_eq!(all, each);
+        for wrong in ["[]", "{", "{\"a b\": 1}"] {
+            assert!(matches!(all.extend(wrong), Err(Error::InvalidArgument(_))), "{wrong}");
+        }
         assert_eq!(rendered("{{ tools[0].name }}", &[("tools", r#"[{"name": "f"}]"#)]).unwrap(), "f");
     }
 

@@ -3,6 +3,7 @@
 use super::Model;
 use crate::Result;
 use crate::chat::{Message, Prompt, Template};
+use crate::memory::reserve::held;
 use crate::profile::{self, Zone};
 use crate::tokenizer::Tokenizer;
 
@@ -49,6 +50,8 @@ impl Model {
 /// and names are known of others; this finds the rest.
 pub(super) fn turn_end(template: &Template, tokenizer: &Tokenizer) -> Option<u32> {
     const ANSWER: &str = "An answer.";
+    // The engine of templates allocates infallibly.
+    let _held = held(1 << 20, "a conversation").ok()?;
     let messages = [Message::new("user", "A question?"), Message::new("assistant", ANSWER)];
     let text = template.render(&messages, false).ok()?;
     let (_, rest) = text.rsplit_once(ANSWER)?;

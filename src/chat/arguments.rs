@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use smallmind_templates::Argument;
 
-use crate::memory::reserve::{held, reserve, reserve_text};
 use crate::error::{Error, Result, at, quoted};
+use crate::memory::reserve::{held, reserve, reserve_text};
 
 /// The purpose of the memory, in errors.
 const WHAT: &str = "an argument of a chat template";

@@ -1,14 +1,12 @@
 //! The classes that are read from folders. A class is a line of tables: names of tensors, hyperparameters, the rotated part
 //! of a head, activations; and a function for the few things that no table says.
 
-use serde_json::Value as Json;
-
 use super::config::Settings;
-use super::keys::{self, CONTEXT, Key};
+use super::keys::{self, Key};
 use super::names::{self, Kind, Name, Renamed};
-use super::rope;
+use super::{rope, special};
 use crate::error::{Error, Result, quoted};
-use crate::format::gguf::{Array, Strings, Value};
+use crate::format::gguf::Value;
 use crate::memory::reserve::reserve;
 
 /// A class, or several that are stored alike.
@@ -129,7 +127,7 @@ const GEMMA3: Family = Family {
     names: &[names::GEMMA2, names::LLAMA],
     keys: &[keys::GEMMA3, keys::GEMMA],
     rotary: Some((1.0, 1_000_000.0)),
-    more: gemma3,
+    more: special::gemma3,
     ..GEMMA
 };
 
@@ -137,7 +135,7 @@ const QWEN3: Family = Family {
     classes: &["Qwen3ForCausalLM", "Qwen3Model"],
     architecture: "qwen3",
     keys: &[keys::QWEN3, keys::LLAMA],
-    more: full_windows,
+    more: special::full_windows,
     ..HALVES
 };
 
@@ -145,7 +143,7 @@ const MINISTRAL3: Family = Family {
     classes: &["Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"],
     architecture: "mistral3",
     prefixes: &["model.language_model.", "language_model.model.", "language_model.", "model."],
-    more: ministral3,
+    more: special::ministral3,
     ..LLAMA
 };
 
@@ -167,7 +165,7 @@ const BERT: Family = Family {
     rotary: None,
     activations: GELU,
     tied: true,
-    more: absolute,
+    more: special::absolute,
     ..HALVES
 };
 
@@ -175,23 +173,23 @@ const XLM_ROBERTA: Family = Family {
     classes: &["XLMRobertaModel", "XLMRobertaForMaskedLM", "RobertaModel"],
     prefixes: &["roberta."],
     more: |settings, d| {
-        roberta(settings, d)?;
-        absolute(settings, d)
+        special::roberta(settings, d)?;
+        special::absolute(settings, d)
     },
     ..BERT
 };
 
 static FAMILIES: &[Family] = &[
     LLAMA,
-    Family { classes: &["MistralForCausalLM"], more: within_window, ..LLAMA },
+    Family { classes: &["MistralForCausalLM"], more: special::within_window, ..LLAMA },
     Family {
         classes: &["MixtralForCausalLM"],
         names: &[names::MIXTRAL, names::LLAMA],
-        more: within_window,
+        more: special::within_window,
         ..LLAMA
     },
     MINISTRAL3,
-    Family { classes: &["SmolLM3ForCausalLM"], architecture: "smollm3", more: smollm3, ..LLAMA },
+    Family { classes: &["SmolLM3ForCausalLM"], architecture: "smollm3", more: special::smollm3, ..LLAMA },
     Family {
         classes: &["GraniteForCausalLM"],
         architecture: "granite",
@@ -202,7 +200,7 @@ static FAMILIES: &[Family] = &[
     Family {
         classes: &["Qwen2ForCausalLM", "Qwen2Model"],
         architecture: "qwen2",
-        more: full_windows,
+        more: special::full_windows,
         ..HALVES
     },
     QWEN3,
@@ -212,8 +210,8 @@ static FAMILIES: &[Family] = &[
         names: &[names::EXPERTS, names::LLAMA],
         keys: &[keys::QWEN2_MOE, keys::LLAMA],
         more: |settings, d| {
-            full_windows(settings, d)?;
-            scaled_scores(settings, false)
+            special::full_windows(settings, d)?;
+            special::scaled_scores(settings, false)
         },
         ..HALVES
     },
@@ -222,8 +220,8 @@ static FAMILIES: &[Family] = &[
         architecture: "qwen3moe",
         names: &[names::EXPERTS, names::LLAMA],
         more: |settings, d| {
-            full_windows(settings, d)?;
-            scaled_scores(settings, true)
+            special::full_windows(settings, d)?;
+            special::scaled_scores(settings, true)
         },
         ..QWEN3
     },
@@ -232,14 +230,14 @@ static FAMILIES: &[Family] = &[
         architecture: "olmoe",
         names: &[names::EXPERTS, names::LLAMA],
         keys: &[keys::OLMOE],
-        more: |settings, _| scaled_scores(settings, false),
+        more: |settings, _| special::scaled_scores(settings, false),
         ..HALVES
     },
     Family {
         classes: &["Olmo2ForCausalLM", "Olmo3ForCausalLM"],
         architecture: "olmo2",
         names: &[names::GEMMA2, names::LLAMA],
-        more: olmo3,
+        more: special::olmo3,
         ..HALVES
     },
     Family {
@@ -255,7 +253,7 @@ static FAMILIES: &[Family] = &[
         architecture: "gemma2",
         names: &[names::GEMMA2, names::LLAMA],
         keys: &[keys::GEMMA2, keys::GEMMA],
-        more: gemma2,
+        more: special::gemma2,
         ..GEMMA
     },
     GEMMA3,
@@ -266,7 +264,7 @@ static FAMILIES: &[Family] = &[
         names: &[names::STARCODER2, names::LLAMA],
         keys: &[keys::STARCODER2],
         activations: GELU,
-        more: within_window,
+        more: special::within_window,
         ..HALVES
     },
     Family {
@@ -298,7 +296,7 @@ static FAMILIES: &[Family] = &[
         names: &[names::FALCON],
         keys: &[keys::FALCON],
         activations: GELU,
-        more: falcon,
+        more: special::falcon,
         ..HALVES
     },
     COHERE,
@@ -307,7 +305,7 @@ static FAMILIES: &[Family] = &[
         architecture: "cohere2",
         keys: &[keys::COHERE2, keys::COHERE],
         more: |settings, d| {
-            every_nth_sees_all(settings, d, 4)?;
+            special::every_nth_sees_all(settings, d, 4)?;
             d.set("rope.scaling.type", Value::Str("none".into()))
         },
         ..COHERE
@@ -349,8 +347,8 @@ static FAMILIES: &[Family] = &[
         classes: &["BertForSequenceClassification"],
         names: &[names::BERT_CLASSIFIER, names::BERT],
         more: |settings, d| {
-            labels(settings, d)?;
-            absolute(settings, d)
+            special::labels(settings, d)?;
+            special::absolute(settings, d)
         },
         ..BERT
     },
@@ -359,7 +357,7 @@ static FAMILIES: &[Family] = &[
         classes: &["XLMRobertaForSequenceClassification", "RobertaForSequenceClassification"],
         names: &[names::ROBERTA_CLASSIFIER, names::BERT],
         more: |settings, d| {
-            labels(settings, d)?;
+            special::labels(settings, d)?;
             (XLM_ROBERTA.more)(settings, d)
         },
         ..XLM_ROBERTA
@@ -370,7 +368,7 @@ static FAMILIES: &[Family] = &[
         names: &[names::NOMIC],
         rotary: Some((1.0, 10_000.0)),
         activations: &["swiglu"],
-        more: nomic,
+        more: special::nomic,
         ..BERT
     },
     Family {
@@ -381,7 +379,7 @@ static FAMILIES: &[Family] = &[
         keys: &[keys::MODERN_BERT, keys::ENCODER],
         rotary: Some((1.0, 160_000.0)),
         activations: &["gelu", "silu"],
-        more: modern_bert,
+        more: special::modern_bert,
         ..BERT
     },
     Family {
@@ -453,205 +451,6 @@ impl Family {
         }
         (self.more)(settings, &mut d)?;
         Ok(d)
-    }
-}
-
-fn unsupported(settings: &Settings, what: &str) -> Error {
-    Error::Unsupported(format!("{}: {what}", settings.file()))
-}
-
-/// Qwen's windows, which its files rarely use.
-fn full_windows(settings: &Settings, _: &mut Description) -> Result<()> {
-    match settings.flag("use_sliding_window")? {
-        true => Err(unsupported(settings, "sliding windows")),
-        false => Ok(()),
-    }
-}
-
-/// A window in all layers, which GGUF's family hasn't: within it, there is no difference.
-fn within_window(settings: &Settings, d: &mut Description) -> Result<()> {
-    match (settings.count("sliding_window")?, d.stated(CONTEXT)) {
-        (Some(window), Some(context)) if window < context => d.count(CONTEXT, window),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the weights of the chosen experts sum to 1.
-fn scaled_scores(settings: &Settings, wanted: bool) -> Result<()> {
-    match settings.get("norm_topk_prob") {
-        Some(_) if settings.flag("norm_topk_prob")? != wanted => {
-            Err(unsupported(settings, &format!("\"norm_topk_prob\" that isn't {wanted}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The layers with a window by `layer_types`, where it is there.
-fn windows(settings: &Settings) -> Option<Vec<bool>> {
-    let list = settings.get("layer_types")?.as_array()?;
-    Some(list.iter().map(|kind| kind.as_str() == Some("sliding_attention")).collect())
-}
-
-/// Checks that each `n`th layer sees all, and that the others have the window.
-fn every_nth_sees_all(settings: &Settings, _: &mut Description, n: usize) -> Result<()> {
-    let period = match settings.count("sliding_window_pattern")? {
-        None => settings.count("_sliding_window_pattern")?,
-        period => period,
-    };
-    let listed = windows(settings).unwrap_or_default();
-    let differs = listed.iter().enumerate().any(|(i, &windowed)| windowed == ((i + 1) % n == 0));
-    match differs || period.is_some_and(|period| period as usize != n) {
-        true => Err(unsupported(settings, &format!("layers other than each {n}th that see all positions"))),
-        false => Ok(()),
-    }
-}
-
-fn gemma2(settings: &Settings, d: &mut Description) -> Result<()> {
-    every_nth_sees_all(settings, d, 2)?;
-    scale_of_gemma(settings, d, 46)
-}
-
-fn gemma3(settings: &Settings, d: &mut Description) -> Result<()> {
-    every_nth_sees_all(settings, d, 6)?;
-    if settings.get("attn_logit_softcapping").is_some() {
-        return Err(unsupported(settings, "a soft cap of the scores of attention"));
-    }
-    scale_of_gemma(settings, d, 62)
-}
-
-/// GGUF's family divides scores by the root of a head's elements, in the model of so many layers by that of the width's
-/// share of a head.
-fn scale_of_gemma(settings: &Settings, d: &Description, large: u32) -> Result<()> {
-    let share =
-        d.stated("embedding_length").unwrap_or(0) / d.stated("attention.head_count").unwrap_or(1).max(1);
-    let wanted = if d.stated("block_count") == Some(large) { share } else { d.head_dim };
-    match settings.number("query_pre_attn_scalar")? {
-        Some(scalar) if scalar != wanted as f32 => {
-            let what = format!("\"query_pre_attn_scalar\" {scalar}, where the family has {wanted}");
-            Err(unsupported(settings, &what))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn ministral3(settings: &Settings, d: &mut Description) -> Result<()> {
-    let Some(rope) = settings.inner("rope_parameters")? else { return Ok(()) };
-    if let Some(scale) = rope.number("mscale_all_dim")? {
-        d.number("rope.scaling.yarn_log_multiplier", scale)?;
-    }
-    match rope.number("llama_4_scaling_beta")? {
-        Some(beta) => d.number("attention.temperature_scale", beta),
-        None => Ok(()),
-    }
-}
-
-/// GGUF's family rotates all layers but each fourth.
-fn smollm3(settings: &Settings, _: &mut Description) -> Result<()> {
-    let list = settings.get("no_rope_layers").and_then(Json::as_array).cloned().unwrap_or_default();
-    // 1 says that the layer is rotated.
-    let differs =
-        |(i, rotated): (usize, &Json)| rotated.as_u64() != Some(u64::from(!(i + 1).is_multiple_of(4)));
-    match list.iter().enumerate().any(differs) || settings.flag("use_sliding_window")? {
-        true => Err(unsupported(settings, "layers other than each fourth without rotation, or windows")),
-        false => Ok(()),
-    }
-}
-
-/// OLMo 3's windows, which OLMo 2 hasn't.
-fn olmo3(settings: &Settings, d: &mut Description) -> Result<()> {
-    let Some(window) = settings.count("sliding_window")? else { return Ok(()) };
-    d.count("attention.sliding_window", window)?;
-    let layers = d.stated("block_count").unwrap_or(0).min(1 << 16) as usize;
-    let pattern = windows(settings).unwrap_or_else(|| (1..=layers).map(|i| !i.is_multiple_of(4)).collect());
-    d.set("attention.sliding_window_pattern", Value::Array(Array::Bool(pattern)))
-}
-
-/// Falcon's groups: each head alone, one head of keys for all, or as many as are stated.
-fn falcon(settings: &Settings, d: &mut Description) -> Result<()> {
-    if settings.flag("alibi")? {
-        return Err(unsupported(settings, "a bias by distance (ALiBi)"));
-    }
-    let heads = d.stated("attention.head_count").unwrap_or(1).max(1);
-    let grouped = settings.flag("new_decoder_architecture")?;
-    let single = settings.get("multi_query").is_none() || settings.flag("multi_query")?;
-    let groups = match (grouped, single) {
-        (true, _) => settings.count("num_kv_heads")?.or(settings.count("n_head_kv")?).unwrap_or(heads),
-        (false, true) => 1,
-        (false, false) => heads,
-    };
-    if settings.get("parallel_attn").is_some() && !settings.flag("parallel_attn")? {
-        return Err(unsupported(settings, "attention before the MLP"));
-    }
-    d.queries = heads / groups.max(1);
-    d.set("tensor_data_layout", Value::Str("jploski".into()))?;
-    d.count("attention.head_count_kv", groups)
-}
-
-fn absolute(settings: &Settings, _: &mut Description) -> Result<()> {
-    settings.expect("position_embedding_type", &["absolute"])
-}
-
-/// Positions are counted from behind the padding token's number.
-fn roberta(settings: &Settings, d: &mut Description) -> Result<()> {
-    let Some(padding) = settings.count("pad_token_id")? else { return Ok(()) };
-    d.skipped = padding.saturating_add(1);
-    let positions = d.stated(CONTEXT).unwrap_or(0);
-    let positions = positions.checked_sub(d.skipped).filter(|&left| left > 0);
-    let positions = positions.ok_or_else(|| {
-        Error::format(format!("{}: fewer positions than \"pad_token_id\" {padding}", settings.file()))
-    })?;
-    d.count(CONTEXT, positions)
-}
-
-/// The classes of a classifier.
-fn labels(settings: &Settings, d: &mut Description) -> Result<()> {
-    let Some(Json::Object(map)) = settings.get("id2label") else { return Ok(()) };
-    let mut numbered: Vec<_> = map
-        .iter()
-        .filter_map(|(number, label)| Some((number.parse::<u64>().ok()?, label.as_str()?)))
-        .collect();
-    numbered.sort_unstable();
-    // Two classes without names of their own are what a configuration that states none becomes.
-    if numbered.len() == 2 && numbered[0].1 == "LABEL_0" {
-        return Ok(());
-    }
-    let mut texts = Strings::default();
-    numbered.iter().try_for_each(|(_, label)| texts.push(label))?;
-    d.set("classifier.output_labels", Value::Array(Array::Str(texts)))
-}
-
-fn nomic(settings: &Settings, d: &mut Description) -> Result<()> {
-    if settings.get("moe_every_n_layers").is_some_and(|n| n != 0) {
-        return Err(unsupported(settings, "experts; nomic-bert-moe is read as a GGUF file"));
-    }
-    for key in
-        ["prenorm", "rotary_emb_interleaved", "qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "causal"]
-    {
-        if settings.flag(key)? {
-            return Err(unsupported(settings, &format!("{} that is true", quoted(key))));
-        }
-    }
-    // Trained on fewer positions than are stated.
-    let trained = settings.count("max_trained_positions")?.unwrap_or(2048);
-    match d.stated(CONTEXT) {
-        Some(positions) if positions > trained => d.count(CONTEXT, trained),
-        _ => Ok(()),
-    }
-}
-
-fn modern_bert(settings: &Settings, d: &mut Description) -> Result<()> {
-    d.set("rope.scaling.type", Value::Str("none".into()))?;
-    match settings.text("classifier_pooling")? {
-        None => {}
-        Some("mean") => d.count("classifier.pooling_type", 1)?,
-        Some("cls") => d.count("classifier.pooling_type", 2)?,
-        Some(other) => {
-            return Err(unsupported(settings, &format!("\"classifier_pooling\" {}", quoted(other))));
-        }
-    }
-    match settings.text("hidden_activation")? {
-        Some(activation) => d.set("hidden_activation", Value::Str(activation.into())),
-        None => Ok(()),
     }
 }
 

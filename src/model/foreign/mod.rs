@@ -18,6 +18,7 @@ mod names;
 mod pieces;
 mod rope;
 mod rules;
+mod special;
 mod tensors;
 mod vocabulary;
 

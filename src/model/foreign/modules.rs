@@ -105,7 +105,7 @@ fn insert_pooling(pooling: &Settings, d: &mut Description) -> Result<()> {
 impl Dense {
     /// The layer's matrix.
     pub fn piece(&self, folder: &Folder<'_>) -> Result<Piece> {
-        let source = FileSource::open(&folder.0.join(&self.path).join("model.safetensors"))?;
+        let source = FileSource::open(folder.0.join(&self.path).join("model.safetensors"))?;
         let source: Arc<dyn ByteSource> = Arc::new(source);
         let tensors = safetensors(&*source)?;
         let fault = |what: String| at(|| source.name().to_owned())(Error::Unsupported(what));

@@ -10,7 +10,8 @@ use crate::format::gguf::Value;
 /// Names of the base of layers that see all, and of layers with a window.
 const BASES: [&str; 3] = ["rope_theta", "global_rope_theta", "rotary_emb_base"];
 const WINDOW_BASES: [&str; 2] = ["local_rope_theta", "rope_local_base_freq"];
-const PARTS: [&str; 4] = ["partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction"];
+const PARTS: [&str; 5] =
+    ["partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent", "rotary_emb_fraction"];
 
 /// Most elements of a head: it bounds a list of divisors.
 const MOST: u32 = 1 << 16;

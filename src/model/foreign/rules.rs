@@ -53,12 +53,12 @@ pub(super) fn steps(json: Option<&Json>) -> Vec<&Json> {
 /// GGUF's name for the rules. Rules without one keep their pattern as a name, which is told when the vocabulary is read.
 pub(super) fn rules(steps: &[&Json], whole_words: bool) -> String {
     let flag = |step: &Json, key: &str| step.get(key).and_then(Json::as_bool).unwrap_or(false);
-    let patterns = steps.iter().filter(|step| kind_of(step) == "Split").filter_map(|step| {
+    let mut patterns = steps.iter().filter(|step| kind_of(step) == "Split").filter_map(|step| {
         let pattern = step.get("pattern")?;
         pattern.get("Regex").or(pattern.get("String"))?.as_str()
     });
     // The last pattern tells the rules apart; some have others for digits in front.
-    if let Some(last) = patterns.last() {
+    if let Some(last) = patterns.next_back() {
         let plain = last.replace("?+", "?").replace("++", "+").replace('\r', "\\r").replace('\n', "\\n");
         let known = PATTERNS.iter().find(|(pattern, _)| *pattern == plain);
         return match known {

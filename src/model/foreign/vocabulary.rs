@@ -15,6 +15,7 @@ use crate::memory::reserve::filled;
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
+const GENERATION: &str = "generation_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
 const WHAT: &str = "the vocabulary";
 
@@ -30,6 +31,7 @@ mod kind {
 
 /// Most tokens of a vocabulary: the largest have some hundred thousand.
 const MAX_TOKENS: u64 = 1 << 24;
+
 /// Adds the vocabulary's keys to those of a model whose embedding has `rows` rows. A folder without `tokenizer.json` has
 /// none.
 pub(super) fn insert(
@@ -45,12 +47,31 @@ pub(super) fn insert(
         return metadata.insert("tokenizer.ggml.model".into(), Value::Str("no_vocab".into()));
     };
     let vocabulary = Vocabulary::read(&tokenizer, rows).map_err(at(|| folder.name(TOKENIZER)))?;
-    let settings = folder.settings(CONFIG)?;
-    let settings = settings.as_ref();
-    vocabulary.insert_special(metadata, config, settings, &tokenizer)?;
+    let (settings, generation) = (folder.settings(CONFIG)?, folder.settings(GENERATION)?);
+    let (settings, generation) = (settings.as_ref(), generation.as_ref());
+    vocabulary.insert_special(metadata, &Stated { config, settings, generation, json: &tokenizer })?;
     vocabulary.insert(metadata)?;
-    insert_template(metadata, folder, settings)?;
-    Ok(())
+    insert_template(metadata, folder, settings)
+}
+
+/// The files that tell of tokens with a purpose.
+struct Stated<'a> {
+    config: &'a Settings,
+    settings: Option<&'a Settings>,
+    generation: Option<&'a Settings>,
+    /// `tokenizer.json`.
+    json: &'a Json,
+}
+
+impl Stated<'_> {
+    /// A token that `tokenizer_config.json` names.
+    fn named(&self, name: &str) -> Option<&Json> {
+        self.settings?.get(name)
+    }
+
+    fn flag(&self, key: &str) -> Option<bool> {
+        self.settings?.get(key)?.as_bool()
+    }
 }
 
 /// Tokens by id.
@@ -219,37 +240,29 @@ impl Vocabulary {
     }
 
     /// The tokens with a purpose, and whether one goes in front of a text or behind it.
-    fn insert_special(
-        &self,
-        metadata: &mut Metadata,
-        config: &Settings,
-        settings: Option<&Settings>,
-        tokenizer: &Json,
-    ) -> Result<()> {
-        let named =
-            |name: &str| settings.and_then(|settings| settings.get(name)).and_then(|token| self.id(token));
-        // The model's own configuration has ids, of which the first counts.
-        let own = |key: &str| {
-            let id = config.get(key).map(|id| id.get(0).unwrap_or(id)).and_then(Json::as_u64)?;
-            (id < self.tokens.len() as u64).then_some(id as u32)
-        };
+    fn insert_special(&self, metadata: &mut Metadata, stated: &Stated<'_>) -> Result<()> {
+        let named = |name: &str| stated.named(name).and_then(|token| self.id(token));
+        let own = |key: &str| self.listed(stated.config, key).first().copied();
         // Where a text begins and ends with tokens of BERT's names, those are the beginning and the end.
         let bos = named("bos_token").or(named("cls_token")).or(own("bos_token_id"));
-        let mut eos = named("eos_token").or(named("sep_token")).or(own("eos_token_id"));
-        let ends = pieces::ends(tokenizer);
-        let ends = ends.map(|ends| ends.map(|end| end.and_then(|text| self.id(&Json::String(text)))));
-        if let Some([_, Some(last)]) = ends
-            && Some(last) != eos
-        {
-            // A text's last token isn't the one that ends a turn.
-            if let Some(turn) = eos.replace(last) {
-                metadata.insert("tokenizer.ggml.eot_token_id".into(), Value::U32(turn))?;
+        let turn = named("eos_token").or(named("sep_token")).or(own("eos_token_id"));
+        let around = pieces::ends(stated.json);
+        let around = around.map(|ends| ends.map(|end| end.and_then(|text| self.id(&Json::String(text)))));
+        // A text's last token may be another one than that which ends a turn.
+        let eos = around.and_then(|[_, last]| last).or(turn);
+        let listed = [stated.generation, Some(stated.config)].into_iter().flatten();
+        let mut others = Vec::new();
+        for id in turn.into_iter().chain(listed.flat_map(|from| self.listed(from, "eos_token_id"))) {
+            if Some(id) != eos && !others.contains(&id) {
+                others.push(id);
             }
         }
         let unknown = self.types.iter().position(|&ty| ty == kind::UNKNOWN).map(|id| id as u32);
         for (key, id) in [
             ("bos_token_id", bos),
             ("eos_token_id", eos),
+            ("eot_token_id", others.first().copied()),
+            ("eom_token_id", others.get(1).copied()),
             ("unknown_token_id", named("unk_token").or(own("unk_token_id")).or(unknown)),
             ("seperator_token_id", named("sep_token").or(own("sep_token_id"))),
             ("padding_token_id", named("pad_token").or(own("pad_token_id"))),
@@ -260,16 +273,25 @@ impl Vocabulary {
                 metadata.insert(format!("tokenizer.ggml.{key}"), Value::U32(id))?;
             }
         }
-        let stated = |key: &str| settings.and_then(|settings| settings.get(key)).and_then(Json::as_bool);
-        let first = ends.map(|[first, _]| first.is_some() && first == bos);
-        if let Some(adds) = stated("add_bos_token").or(first) {
-            metadata.insert("tokenizer.ggml.add_bos_token".into(), Value::Bool(adds && bos.is_some()))?;
-        }
-        let last = ends.map(|[_, last]| last.is_some());
-        if let Some(adds) = stated("add_eos_token").filter(|&adds| adds).or(last) {
-            metadata.insert("tokenizer.ggml.add_eos_token".into(), Value::Bool(adds && eos.is_some()))?;
+        let first = around.map(|[first, _]| first.is_some() && first == bos);
+        let adds_bos = stated.flag("add_bos_token").or(first).map(|adds| adds && bos.is_some());
+        let last = around.map(|[_, last]| last.is_some());
+        let adds_eos =
+            stated.flag("add_eos_token").filter(|&adds| adds).or(last).map(|adds| adds && eos.is_some());
+        for (key, adds) in [("add_bos_token", adds_bos), ("add_eos_token", adds_eos)] {
+            if let Some(adds) = adds {
+                metadata.insert(format!("tokenizer.ggml.{key}"), Value::Bool(adds))?;
+            }
         }
         Ok(())
+    }
+
+    /// The ids of a key that has one or a list of them; those that are in the vocabulary.
+    fn listed(&self, settings: &Settings, key: &str) -> Vec<u32> {
+        let Some(value) = settings.get(key) else { return Vec::new() };
+        let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let ids = ids.iter().filter_map(Json::as_u64).filter(|&id| id < self.tokens.len() as u64);
+        ids.map(|id| id as u32).collect()
     }
 
     fn insert(self, metadata: &mut Metadata) -> Result<()> {
@@ -366,8 +388,12 @@ mod tests {
         assert_eq!(vocabulary.types, [1, 1, 1, 3, 4, 5]);
         let mut metadata = Metadata::new();
         let config = Settings::read("config.json".into(), br#"{"eos_token_id": [2, 1]}"#).unwrap();
-        vocabulary.insert_special(&mut metadata, &config, None, &tokenizer).unwrap();
-        assert_eq!(metadata.get_u32("tokenizer.ggml.eos_token_id").unwrap(), Some(2));
+        let stated = Stated { config: &config, settings: None, generation: None, json: &tokenizer };
+        vocabulary.insert_special(&mut metadata, &stated).unwrap();
+        // The template around a text has only one token, in front of it.
+        for (key, id) in [("eos_token_id", Some(2)), ("eot_token_id", Some(1)), ("eom_token_id", None)] {
+            assert_eq!(metadata.get_u32(&format!("tokenizer.ggml.{key}")).unwrap(), id, "{key}");
+        }
         vocabulary.insert(&mut metadata).unwrap();
         let texts: Vec<_> = metadata.require_str_array("tokenizer.ggml.tokens").unwrap().iter().collect();
         assert_eq!(texts, ["a", "b", "ab", "<s>", "x", "[PAD5]"]);

@@ -136,6 +136,9 @@ static void models(const sm_model *model) {
     params.memory_map = 2;
     CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
     params.memory_map = 0;
+    params.default_pre_tokenizer = 2;
+    CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
+    params.default_pre_tokenizer = 0;
     params.activation_bits = 4;
     CHECK_STATUS(sm_model_load("x.gguf", &params, &other), INVALID);
     params.activation_bits = 0;
@@ -210,6 +213,23 @@ static void chat(const sm_model *model) {
     CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, 1, &token, 1, NULL), NULL_POINTER);
     CHECK_STATUS(sm_chat_tokenize(model, &message, 0, 1, 1, 1, &token, 1, &length), INVALID);
     CHECK_STATUS(sm_chat_tokenize(model, &message, stride, HUGE_SIZE, 1, 1, &token, 1, &length), INVALID);
+    sm_chat_params params;
+    CHECK_OK(sm_chat_params_init(&params, sizeof params));
+    CHECK_STATUS(sm_chat_params_init(NULL, sizeof params), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize_with(NULL, &message, stride, 1, &params, &token, 1, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize_with(model, NULL, stride, 1, &params, &token, 1, &length), NULL_POINTER);
+    CHECK_STATUS(sm_chat_tokenize_with(model, &message, stride, 1, NULL, NULL, 8, &length), NULL_POINTER);
+    static const char *const wrong[] = {"[]", "{", "{\"messages\": []}", "{\"a b\": 1}", "1", "\xff"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        params.arguments = wrong[i];
+        CHECK_STATUS(sm_chat_tokenize_with(model, &message, stride, 1, &params, &token, 1, &length), INVALID);
+    }
+    params.arguments = NULL;
+    params.prefix = "\xff";
+    CHECK_STATUS(sm_chat_tokenize_with(model, &message, stride, 1, &params, &token, 1, &length), INVALID);
+    params.prefix = NULL;
+    params.add_bos = 2;
+    CHECK_STATUS(sm_chat_tokenize_with(model, &message, stride, 1, &params, &token, 1, &length), INVALID);
     message.content = NULL;
     CHECK_STATUS(sm_chat_tokenize(model, &message, stride, 1, 1, 1, &token, 1, &length), NULL_POINTER);
     CHECK_STATUS(sm_chat_apply(model, &message, stride, 1, 1, text, sizeof text, &length), NULL_POINTER);

@@ -211,6 +211,11 @@ typedef struct {
     // twice as fast on prompts; SM_ACTIVATION_BITS_AUTO uses 16 in blocks with an outlier and 8 elsewhere. 0, the default,
     // for 16.
     int32_t activation_bits;
+    // 1 takes a pre-tokenizer of an unknown name (`tokenizer.ggml.pre`) for the default one; words are then cut differently
+    // than in training. 0, the default, leaves the model without a tokenizer.
+    int32_t default_pre_tokenizer;
+    // 0.
+    int32_t reserved;
 } sm_model_params;
 
 // A description of a model. Strings live as long as the model.
@@ -250,11 +255,17 @@ typedef struct {
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_model_params)`.
 sm_status sm_model_params_init(sm_model_params *params, size_t struct_size);
 
-// Loads the GGUF file at `path` (NUL-terminated; on Unix any bytes, elsewhere UTF-8) into `*model`, which you
+// Loads the model at `path` (NUL-terminated; on Unix any bytes, elsewhere UTF-8) into `*model`, which you
 // free with `sm_model_free`. `params` may be NULL.
 //
-// `SM_STATUS_IO`: the file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
-// contradicts itself. `SM_STATUS_UNSUPPORTED`: its model family or an element type is unknown.
+// `path` is a GGUF file; the first part of a split one (`NAME-00001-of-00003.gguf`), whose other parts are opened next to
+// it; or a folder of Hugging Face (`config.json`, `model.safetensors` or several such files with their index,
+// `tokenizer.json`), which is read without a copy, and can't be mapped. A file of llama2.c has no
+// vocabulary in it: `smallmind convert` makes a GGUF file of it and its `tokenizer.bin`.
+//
+// `SM_STATUS_IO`: a file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
+// contradicts itself or another one; a part or a tensor is missing. `SM_STATUS_UNSUPPORTED`: its model family, the class in
+// `config.json` or an element type is unknown; the message has those that are known.
 // `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`: the system starts no
 // threads to load with.
 sm_status sm_model_load(const char *path,

@@ -234,6 +234,21 @@ impl TextArgs {
     }
 }
 
+/// What the chat template sees in addition to the messages.
+#[derive(Group)]
+pub struct TemplateArgs {
+    /// Give the chat template a variable, with a JSON value (enable_thinking=false, reasoning_effort='"high"'); may be
+    /// given several times
+    #[arg(long = "chat-arg", value_name = "KEY=VALUE", allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+    /// Tell the model of tools: a file with a JSON list, as the chat template takes it
+    #[arg(long, value_name = "FILE")]
+    pub tools: Option<PathBuf>,
+    /// Let answers begin with this text; the model goes on from there
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prefix: Option<String>,
+}
+
 #[derive(Group)]
 pub struct Generate {
     /// The text to continue [default: standard input]
@@ -250,6 +265,8 @@ pub struct Generate {
     pub system: Option<String>,
     #[command(flatten)]
     pub text: TextArgs,
+    #[command(flatten, next_help_heading = "Chat template, with --chat")]
+    pub template: TemplateArgs,
     #[command(flatten, next_help_heading = "Sampling")]
     pub sampling: SamplingArgs,
     #[command(flatten, next_help_heading = "Model and machine")]
@@ -269,6 +286,8 @@ pub struct Chat {
     pub no_history: bool,
     #[command(flatten)]
     pub text: TextArgs,
+    #[command(flatten, next_help_heading = "Chat template")]
+    pub template: TemplateArgs,
     #[command(flatten, next_help_heading = "Sampling")]
     pub sampling: SamplingArgs,
     #[command(flatten, next_help_heading = "Model and machine")]

@@ -12,14 +12,19 @@ use crate::args::Generate;
 use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Stoppable};
 use crate::session::{Session, checked_prompt};
+use crate::template::Given;
 
 pub fn run(args: &Generate) -> Result<ExitCode> {
     interrupt::install();
+    if !args.chat {
+        Given::refuse(&args.template)?;
+    }
+    let template = Given::read(&args.template)?;
     let prompt = match &args.prompt {
         Some(text) => text.clone(),
         None => read_stdin()?,
     };
-    let mut session = Session::open(&args.model, &args.sampling, &args.text)?;
+    let mut session = Session::open(&args.model, &args.sampling, &args.text, template)?;
     let tokens = if args.chat {
         let mut messages = Vec::new();
         messages.extend(args.system.as_deref().map(|content| Message::new("system", content)));

@@ -22,6 +22,7 @@ mod predecessor;
 mod profile;
 mod quantize;
 mod session;
+mod template;
 mod values;
 mod writing;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use smallmind::chat::Message;
+use smallmind::chat::{Message, Prompt};
 use smallmind::format::MapSource;
 use smallmind::model::{LoadParams, Model, Progress, RopeOverrides};
 use smallmind::profile::{self, Zone};
@@ -23,6 +23,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::Stoppable;
 use crate::machine::{check_context, explain, warn_of_threads};
 use crate::output::{PATIENCE, bar, failed, remark, while_waiting};
+use crate::template::Given;
 
 /// Most positions of context by default: the cache for all positions that a model was trained on may not fit into
 /// memory.
@@ -48,13 +49,19 @@ pub struct Session {
     samplers: u64,
     parse_special: bool,
     adds_bos: bool,
+    template: Given,
     load_seconds: f64,
     quiet: bool,
     profile: bool,
 }
 
 impl Session {
-    pub fn open(args: &ModelArgs, sampling: &SamplingArgs, text: &TextArgs) -> Result<Session> {
+    pub fn open(
+        args: &ModelArgs,
+        sampling: &SamplingArgs,
+        text: &TextArgs,
+        template: Given,
+    ) -> Result<Session> {
         profile::set_enabled(args.profile);
         // Report a wrong value before a long load.
         if text.stop.len() > MAX_STOPS {
@@ -87,6 +94,7 @@ impl Session {
             samplers: 1,
             parse_special: text.parse_special,
             adds_bos: !text.no_bos,
+            template,
             load_seconds,
             quiet: args.quiet,
             profile: args.profile,
@@ -105,17 +113,19 @@ impl Session {
         })
     }
 
-    /// Tokens of a conversation, ending where the model's next reply begins. Names of special tokens in a message are
+    /// Tokens of a conversation, ending where the model's next reply begins, or goes on behind a prefix. Names of special tokens in a message are
     /// text, unless the command line says otherwise.
     pub fn conversation_tokens(&self, messages: &[Message<'_>]) -> Result<Vec<u32>> {
         let model = self.model();
+        let Given { arguments, prefix } = &self.template;
+        let prompt = Prompt::default().with_arguments(arguments).with_prefix(prefix);
         while_waiting(self.quiet, "tokenizing", || {
             if !self.parse_special {
-                return Ok(model.chat_tokens(messages, true, self.adds_bos)?);
+                return Ok(model.chat_tokens_with(messages, &prompt, self.adds_bos)?);
             }
             let text = {
                 let _zone = profile::scope(Zone::ChatTemplate);
-                model.chat_template()?.render(messages, true)?
+                model.chat_template()?.render_with(messages, &prompt)?
             };
             let _zone = profile::scope(Zone::Tokenize);
             Ok(model.tokenizer()?.encode_chat(&text, self.adds_bos)?)
@@ -146,7 +156,7 @@ impl Session {
         self.sampler.reset();
     }
 
-    /// Appends `prompt`, streams the generated text to standard output and returns it. Ctrl-C ends the generation, also
+    /// Appends `prompt`, streams the generated text, behind an answer's prefix, to standard output and returns both. Ctrl-C ends the generation, also
     /// between two pieces of the prompt. On a terminal, control characters of the text are escaped.
     pub fn write(
         &mut self,
@@ -154,7 +164,7 @@ impl Session {
         params: &GenerationParams<'_>,
         stoppable: &Stoppable,
     ) -> Result<Written> {
-        let mut out = Stream::new();
+        let mut out = Stream::new(&self.template.prefix);
         let reading = bar(self.quiet, prompt.len() as u64, "reading the prompt {bar:40} {pos}/{len} tokens");
         let start = Instant::now();
         let driven = drive(&mut self.context, &mut self.sampler, prompt, params, &mut |event| {
@@ -173,6 +183,9 @@ impl Session {
             }
         });
         reading.finish_and_clear();
+        if driven.is_ok() && !stoppable.requested() {
+            out.write("");
+        }
         let (text, closed) = out.finish(driven.is_ok())?;
         Ok(Written { text, summary: driven?, closed })
     }
@@ -213,21 +226,27 @@ impl Session {
 }
 
 /// Generated text on its way to standard output.
-struct Stream {
+struct Stream<'a> {
     out: std::io::StdoutLock<'static>,
     escapes: bool,
+    /// Comes before the first piece.
+    prefix: &'a str,
     text: String,
     result: std::io::Result<()>,
 }
 
-impl Stream {
-    fn new() -> Stream {
+impl<'a> Stream<'a> {
+    fn new(prefix: &'a str) -> Stream<'a> {
         let out = std::io::stdout().lock();
         // A file or another program gets the text as the model wrote it.
-        Stream { escapes: out.is_terminal(), out, text: String::new(), result: Ok(()) }
+        Stream { escapes: out.is_terminal(), out, prefix, text: String::new(), result: Ok(()) }
     }
 
     fn write(&mut self, piece: &str) {
+        let prefix = std::mem::take(&mut self.prefix);
+        if !prefix.is_empty() {
+            self.write(prefix);
+        }
         self.text.push_str(piece);
         let written = match self.escapes {
             true => write!(self.out, "{}", escaped_lines(piece)),

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::{Message, Template};
+use super::{Message, Prompt, Template};
 use crate::memory::reserve::{held, reserve_text, with_room};
 use crate::{Error, Result};
 
@@ -43,10 +43,24 @@ impl Template {
         add_generation_prompt: bool,
         special: impl Iterator<Item = &'t str> + Clone,
     ) -> Result<Marked> {
+        let prompt = Prompt::default().with_generation_prompt(add_generation_prompt);
+        self.render_inert_with(messages, &prompt, special)
+    }
+
+    /// [`Template::render_inert`] with a prompt's arguments and prefix, whose texts are inert too.
+    ///
+    /// # Errors
+    /// Those of [`Template::render_inert`] and [`Template::render_with`].
+    pub fn render_inert_with<'t>(
+        &self,
+        messages: &[Message<'_>],
+        prompt: &Prompt<'_>,
+        special: impl Iterator<Item = &'t str> + Clone,
+    ) -> Result<Marked> {
         let bytes = special.clone().map(|text| ENTRY_BYTES + text.len()).fold(0, usize::saturating_add);
-        let _held = held(bytes, WHAT)?;
+        let _held = held(bytes.saturating_add(2 * prompt.arguments.bytes()), WHAT)?;
         let breaks = Breaks::new(special);
-        let mark = free_mark(messages)?;
+        let mark = free_mark(messages, prompt)?;
         let mut marked = with_room(messages.len(), WHAT)?;
         for message in messages {
             let role = breaks.within(message.role, mark)?;
@@ -54,18 +68,24 @@ impl Template {
         }
         let mut inert = with_room(messages.len(), WHAT)?;
         inert.extend(marked.iter().map(|(role, content)| Message::new(role, content)));
-        Ok(Marked { text: self.render(&inert, add_generation_prompt)?, mark })
+        let arguments = prompt.arguments.with_texts(&|text| Ok(breaks.around(text, mark)?.into_owned()))?;
+        let prefix = breaks.around(prompt.prefix, mark)?;
+        let prompt = Prompt { arguments: &arguments, prefix: &prefix, ..*prompt };
+        Ok(Marked { text: self.render_with(&inert, &prompt)?, mark })
     }
 }
 
-/// A candidate that no message contains.
-fn free_mark(messages: &[Message<'_>]) -> Result<char> {
+/// A candidate that no message and no argument contains.
+fn free_mark(messages: &[Message<'_>], prompt: &Prompt<'_>) -> Result<char> {
     let mut used = [false; 32];
-    for text in messages.iter().flat_map(|message| [message.role, message.content]) {
+    let mut note = |text: &str| {
         for char in text.chars().filter(|char| CANDIDATES.contains(char)) {
             used[char as usize - *CANDIDATES.start() as usize] = true;
         }
-    }
+    };
+    messages.iter().for_each(|message| [message.role, message.content].into_iter().for_each(&mut note));
+    note(prompt.prefix);
+    prompt.arguments.each_text(&mut note);
     let free = CANDIDATES.zip(used).find(|&(_, used)| !used).map(|(char, _)| char);
     free.ok_or_else(|| Error::invalid("the messages have all noncharacters from U+FDD0 to U+FDEF"))
 }

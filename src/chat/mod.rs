@@ -6,17 +6,56 @@
 //! this text is tokenised with `parse_special`, `<|im_end|>` within a content ends its message.
 //! [`Template::render_inert`] marks contents, so that only the template's own special tokens are tokens.
 
+mod arguments;
 mod inert;
 
+pub use arguments::Arguments;
 pub use inert::Marked;
 pub use smallmind_templates::{MAX_RENDERED_BYTES, MAX_TEMPLATE_BYTES, Message};
 
 use crate::format::gguf::Metadata;
-use crate::memory::reserve::{held, probe};
+use crate::memory::reserve::{held, probe, reserve_text};
 use crate::{Error, Result};
 
 /// The purpose of the memory, in errors.
 const WHAT: &str = "a chat template";
+
+/// What is rendered in addition to the messages.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Prompt<'a> {
+    /// Whether the text ends with the beginning of the assistant's answer.
+    pub add_generation_prompt: bool,
+    /// Variables that the template sees: tools, and switches of its own.
+    pub arguments: &'a Arguments,
+    /// The beginning of the assistant's message, which stands at the end of the text.
+    pub prefix: &'a str,
+}
+
+impl Default for Prompt<'_> {
+    /// The beginning of an answer, without arguments and prefix.
+    fn default() -> Self {
+        static NONE: Arguments = Arguments::none();
+        Prompt { add_generation_prompt: true, arguments: &NONE, prefix: "" }
+    }
+}
+
+impl<'a> Prompt<'a> {
+    /// Sets [`Prompt::add_generation_prompt`].
+    pub fn with_generation_prompt(self, add_generation_prompt: bool) -> Self {
+        Self { add_generation_prompt, ..self }
+    }
+
+    /// Sets [`Prompt::arguments`].
+    pub fn with_arguments(self, arguments: &'a Arguments) -> Self {
+        Self { arguments, ..self }
+    }
+
+    /// Sets [`Prompt::prefix`].
+    pub fn with_prefix(self, prefix: &'a str) -> Self {
+        Self { prefix, ..self }
+    }
+}
 
 /// A compiled chat template. It may be shared by threads.
 #[derive(Debug)]
@@ -51,9 +90,23 @@ impl Template {
     /// [`Error::InvalidArgument`] with the template's own message where it rejects the messages (an unknown role, turns
     /// in the wrong order), and where a rendering exceeds a limit; [`Error::OutOfMemory`].
     pub fn render(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, &Prompt::default().with_generation_prompt(add_generation_prompt))
+    }
+
+    /// The text of a conversation with a prompt's arguments, and its prefix at the end.
+    ///
+    /// # Errors
+    /// Those of [`Template::render`]; [`Error::InvalidArgument`] for an argument that has the name of a variable of the
+    /// rendering's own.
+    pub fn render_with(&self, messages: &[Message<'_>], prompt: &Prompt<'_>) -> Result<String> {
         // minijinja allocates infallibly: memory for copies of the messages is held ready.
-        let _held = held(smallmind_templates::bytes_of(messages), WHAT)?;
-        self.0.render(messages, add_generation_prompt).map_err(of_templates)
+        let bytes = smallmind_templates::bytes_of(messages).saturating_add(prompt.arguments.bytes());
+        let _held = held(bytes, WHAT)?;
+        let rendered = self.0.render_with(messages, prompt.add_generation_prompt, prompt.arguments.pairs());
+        let mut text = rendered.map_err(of_templates)?;
+        reserve_text(&mut text, prompt.prefix.len(), WHAT)?;
+        text.push_str(prompt.prefix);
+        Ok(text)
     }
 }
 

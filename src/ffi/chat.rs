@@ -4,14 +4,15 @@
 
 use std::ffi::c_char;
 use std::mem::size_of;
+use std::ptr;
 
 use super::boundary;
 use super::buffers;
 use super::handle::borrow;
 use super::model::sm_model;
-use super::params::{self, boolean};
+use super::params::{self, Params, Versioned, boolean, fields};
 use super::status::{Failure, sm_status};
-use crate::chat::Message;
+use crate::chat::{Arguments, Message, Prompt};
 use crate::memory::reserve::{held, with_room};
 use crate::memory::spare::Hold;
 use crate::profile::{self, Zone};
@@ -87,6 +88,85 @@ pub unsafe extern "C" fn sm_chat_tokenize(
         let add_bos = boolean(add_bos, "add_bos")?;
         let _held = hold_rendering(&messages)?;
         let prompt = model.chat_tokens(&messages, add_generation_prompt, add_bos)?;
+        buffers::give_array(&prompt, tokens, capacity, count, "tokens")
+    })
+}
+
+/// What goes into a prompt in addition to the messages. Fill it with `sm_chat_params_init`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sm_chat_params {
+    /// Size of this structure in bytes.
+    pub struct_size: usize,
+    /// Variables that the template sees, as a JSON object: `{"tools": [...], "enable_thinking": false}`. NULL for none.
+    pub arguments: *const c_char,
+    /// The beginning of the assistant's message, at which the prompt ends. NULL for none.
+    pub prefix: *const c_char,
+    /// 1, the default, ends the prompt where the assistant's answer begins.
+    pub add_generation_prompt: i32,
+    /// 1, the default, begins with the token for the beginning of a text, once, if the vocabulary adds one.
+    pub add_bos: i32,
+}
+
+// SAFETY: repr(C); integers and raw pointers.
+unsafe impl Versioned for sm_chat_params {
+    const NAME: &'static str = "sm_chat_params";
+
+    fields!(struct_size, arguments, prefix, add_generation_prompt, add_bos);
+}
+
+// SAFETY: struct_size is first.
+unsafe impl Params for sm_chat_params {
+    fn defaults() -> Self {
+        let (arguments, prefix) = (ptr::null(), ptr::null());
+        Self { struct_size: size_of::<Self>(), arguments, prefix, add_generation_prompt: 1, add_bos: 1 }
+    }
+}
+
+/// Fills `params` with the defaults. `struct_size` is `sizeof(sm_chat_params)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_chat_params_init(params: *mut sm_chat_params, struct_size: usize) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe { params::init(params, struct_size) })
+}
+
+/// As `sm_chat_tokenize`, with variables of the template and the beginning of the answer. `params` may be NULL. Texts in
+/// `arguments` and `prefix` are inert, as contents are.
+///
+/// `SM_STATUS_INVALID_ARGUMENT` also if `arguments` is no JSON object, has a key that is no name of a variable or one of
+/// the template's own (`messages`), or is longer than 16,777,216 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_chat_tokenize_with(
+    model: *const sm_model,
+    messages: *const sm_chat_message,
+    stride: usize,
+    n_messages: usize,
+    params: *const sm_chat_params,
+    tokens: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call_with_spare(|| unsafe {
+        let model = &borrow(model, "model")?.model;
+        let messages = conversation(messages, stride, n_messages)?;
+        let params = params::read(params)?;
+        let text = |text: *const c_char, what| match text.is_null() {
+            true => Ok(""),
+            false => buffers::string(text, MAX_TEXT_BYTES, what),
+        };
+        let mut arguments = Arguments::default();
+        let json = text(params.arguments, "arguments")?;
+        if !json.is_empty() {
+            arguments.extend(json)?;
+        }
+        let prompt = Prompt::default()
+            .with_generation_prompt(boolean(params.add_generation_prompt, "add_generation_prompt")?)
+            .with_arguments(&arguments)
+            .with_prefix(text(params.prefix, "prefix")?);
+        let add_bos = boolean(params.add_bos, "add_bos")?;
+        let _held = hold_rendering(&messages)?;
+        let prompt = model.chat_tokens_with(&messages, &prompt, add_bos)?;
         buffers::give_array(&prompt, tokens, capacity, count, "tokens")
     })
 }

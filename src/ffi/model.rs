@@ -61,13 +61,27 @@ pub struct sm_model_params {
     /// twice as fast on prompts; SM_ACTIVATION_BITS_AUTO uses 16 in blocks with an outlier and 8 elsewhere. 0, the default,
     /// for 16.
     pub activation_bits: i32,
+    /// 1 takes a pre-tokenizer of an unknown name (`tokenizer.ggml.pre`) for the default one; words are then cut differently
+    /// than in training. 0, the default, leaves the model without a tokenizer.
+    pub default_pre_tokenizer: i32,
+    /// 0.
+    pub reserved: i32,
 }
 
 // SAFETY: repr(C); integers, raw pointers and an optional function pointer.
 unsafe impl Versioned for sm_model_params {
     const NAME: &'static str = "sm_model_params";
 
-    fields!(struct_size, progress, user_data, isa, memory_map, activation_bits);
+    fields!(
+        struct_size,
+        progress,
+        user_data,
+        isa,
+        memory_map,
+        activation_bits,
+        default_pre_tokenizer,
+        reserved
+    );
 }
 
 // SAFETY: struct_size is first.
@@ -80,7 +94,13 @@ unsafe impl Params for sm_model_params {
             isa: ptr::null(),
             memory_map: 0,
             activation_bits: 0,
+            default_pre_tokenizer: 0,
+            reserved: 0,
         }
+    }
+
+    fn reserved(&self) -> i32 {
+        self.reserved
     }
 }
 
@@ -150,11 +170,17 @@ pub unsafe extern "C" fn sm_model_params_init(params: *mut sm_model_params, stru
     boundary::call(|| unsafe { params::init(params, struct_size) })
 }
 
-/// Loads the GGUF file at `path` (NUL-terminated; on Unix any bytes, elsewhere UTF-8) into `*model`, which you
+/// Loads the model at `path` (NUL-terminated; on Unix any bytes, elsewhere UTF-8) into `*model`, which you
 /// free with `sm_model_free`. `params` may be NULL.
 ///
-/// `SM_STATUS_IO`: the file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
-/// contradicts itself. `SM_STATUS_UNSUPPORTED`: its model family or an element type is unknown.
+/// `path` is a GGUF file; the first part of a split one (`NAME-00001-of-00003.gguf`), whose other parts are opened next to
+/// it; or a folder of Hugging Face (`config.json`, `model.safetensors` or several such files with their index,
+/// `tokenizer.json`), which is read without a copy, and can't be mapped. A file of llama2.c has no
+/// vocabulary in it: `smallmind convert` makes a GGUF file of it and its `tokenizer.bin`.
+///
+/// `SM_STATUS_IO`: a file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
+/// contradicts itself or another one; a part or a tensor is missing. `SM_STATUS_UNSUPPORTED`: its model family, the class in
+/// `config.json` or an element type is unknown; the message has those that are known.
 /// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`: the system starts no
 /// threads to load with.
 #[unsafe(no_mangle)]
@@ -289,7 +315,7 @@ pub(super) unsafe fn load(
     let model = open(&LoadParams {
         isa,
         activations,
-        default_pre_tokenizer: false,
+        default_pre_tokenizer: boolean(params.default_pre_tokenizer, "default_pre_tokenizer")?,
         progress: host.is_some().then_some(&progress),
     })?;
     let model = sm_model::new(model);

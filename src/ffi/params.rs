@@ -280,6 +280,7 @@ mod tests {
         assert_complete::<context::sm_memory_estimate>();
         assert_complete::<generate::sm_generate_params>();
         assert_complete::<generate::sm_generate_summary>();
+        assert_complete::<chat::sm_chat_params>();
         assert_complete::<generate::sm_token_event>();
         assert_complete::<kernels::sm_kernel>();
         assert_complete::<matmul::sm_matmul_params>();

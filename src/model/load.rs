@@ -11,6 +11,7 @@ use super::families;
 use super::foreign::open_source;
 use super::graph::Graph;
 use super::pack::load_weights;
+use super::prompt;
 use super::weights::Weights;
 use crate::chat::Template;
 use crate::error::{Error, Result, at, quoted};
@@ -162,7 +163,7 @@ impl Model {
         drop(waiting);
         let weights = weights?;
         let not_run = || Error::Internal("the tokenizer was not built".into());
-        let tokenizer = vocabulary.ok_or_else(not_run)??;
+        let mut tokenizer = vocabulary.ok_or_else(not_run)??;
         if let Ok(tokenizer) = &tokenizer
             && tokenizer.vocab_size() != n_vocab
         {
@@ -174,6 +175,11 @@ impl Model {
         }
         let template = template(metadata, tokenizer.as_ref().ok());
         let template = optional(template, file)?;
+        if let (Ok(template), Ok(tokenizer)) = (&template, &mut tokenizer)
+            && let Some(end) = prompt::turn_end(template, tokenizer)
+        {
+            tokenizer.add_end(end)?;
+        }
         let n_parameters = gguf.parameters();
         // The metadata, the pool and the tokenizer's temporary tables took several times the memory that stays in use.
         drop((gguf, pool));

@@ -46,6 +46,8 @@ pub struct Yarn {
     pub strength: f32,
     /// Factor on queries and keys, in addition to YaRN's own.
     pub attention_factor: f32,
+    /// Share of YaRN's own factor that is taken back, in its logarithmic part: 1 takes back all of it.
+    pub log_multiplier: f32,
 }
 
 /// A caller's changes in a model's rotary embedding; 0 keeps the file's value.
@@ -152,7 +154,8 @@ impl RopeConfig {
         let mut scaling = Scaling { freq_scale, factors, magnitude, ..Scaling::default() };
         if let Some(yarn) = self.yarn.filter(|yarn| yarn.strength > 0.0) {
             scaling.ramp = Some(yarn.ramp(self.dim, self.base, self.n_ctx_original));
-            scaling.magnitude = yarn.attention_factor * (1.0 + 0.1 * self.factor.ln());
+            let grown = |share: f32| 1.0 + 0.1 * share * self.factor.ln();
+            scaling.magnitude = yarn.attention_factor * grown(1.0) / grown(yarn.log_multiplier);
         }
         RotaryTable::new(n_ctx, self.dim, self.base, scaling)
     }
@@ -181,11 +184,18 @@ impl Yarn {
                 "rope.scaling.yarn_ext_factor is {strength}; expected up to 1"
             )));
         }
+        let log_multiplier = keys.nonzero("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0);
+        if log_multiplier < 0.0 {
+            return Err(Error::format(format!(
+                "rope.scaling.yarn_log_multiplier is {log_multiplier}; expected 0 or more"
+            )));
+        }
         Ok(Yarn {
             beta_fast: keys.positive_or_unset("rope.scaling.yarn_beta_fast", 32.0)?,
             beta_slow: keys.positive_or_unset("rope.scaling.yarn_beta_slow", 1.0)?,
             strength,
             attention_factor: keys.positive("rope.scaling.attn_factor", 1.0)?,
+            log_multiplier,
         })
     }
 
@@ -234,7 +244,13 @@ mod tests {
     /// The paper's formulas with the constants of GGUF files, pair by pair.
     #[test]
     fn yarn_is_the_papers() {
-        let yarn = Yarn { beta_fast: 32.0, beta_slow: 1.0, strength: 1.0, attention_factor: 1.0 };
+        let yarn = Yarn {
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            strength: 1.0,
+            attention_factor: 1.0,
+            log_multiplier: 0.0,
+        };
         for (dim, base, factor, strength) in
             [(64, 10_000.0f32, 4.0f32, 1.0f32), (128, 500_000.0, 16.0, 1.0), (64, 10_000.0, 8.0, 0.5)]
         {

@@ -230,6 +230,11 @@ impl Tokenizer {
             .unwrap_or_default()
     }
 
+    /// Makes a token end a generation.
+    pub(crate) fn add_end(&mut self, id: u32) -> Result<()> {
+        self.vocabulary.add_ends(&[id])
+    }
+
     /// Whether generation stops at this token: it ends a sequence, a turn or a message, according to the file or by its
     /// well-known text.
     pub fn is_end_of_generation(&self, id: u32) -> bool {

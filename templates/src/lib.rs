@@ -16,6 +16,7 @@
 //!
 //! **Templates come from outside**, so source, nesting, steps, work, memory and output are bounded.
 
+mod argument;
 mod clock;
 mod error;
 mod memory;
@@ -25,6 +26,7 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 
+pub use argument::Argument;
 pub use error::Error;
 pub use memory::{CanAllocate, can_allocate};
 
@@ -41,6 +43,8 @@ const FUEL: u64 = 10_000_000;
 /// Most levels of nested macros and blocks.
 const RECURSION_LIMIT: usize = 100;
 const NAME: &str = "chat_template";
+/// Variables that a rendering itself gives values.
+const OWN: [&str; 5] = ["messages", "add_generation_prompt", "bos_token", "eos_token", BUDGET];
 /// Memory that a message takes during a rendering, in bytes, in addition to its text.
 const MESSAGE_BYTES: usize = 1024;
 /// Memory that compiling a template takes, roughly: of its own, and for each byte.
@@ -132,10 +136,29 @@ impl Template {
     /// [`Error::Rendering`] with the template's own message where it rejects the messages (an unknown role, turns in the
     /// wrong order), and where a rendering exceeds a limit; [`Error::OutOfMemory`].
     pub fn render(&self, messages: &[Message<'_>], add_generation_prompt: bool) -> Result<String, Error> {
+        self.render_with(messages, add_generation_prompt, &[])
+    }
+
+    /// [`Template::render`] with variables that the template sees in addition, by their names: `tools`, `documents`, and
+    /// switches of its own such as `enable_thinking`. The last of a name counts.
+    ///
+    /// # Errors
+    /// Those of [`Template::render`]; [`Error::Rendering`] for a name that the rendering itself gives a value, and for
+    /// values that are nested too deep or too large.
+    pub fn render_with(
+        &self,
+        messages: &[Message<'_>],
+        add_generation_prompt: bool,
+        arguments: &[(String, Argument)],
+    ) -> Result<String, Error> {
+        if let Some((name, _)) = arguments.iter().find(|(name, _)| OWN.contains(&name.as_str())) {
+            return Err(Error::Rendering(format!("the chat template's {name} is no argument")));
+        }
         let template = self.environment.get_template(NAME);
         let template = template.map_err(|error| Error::Internal(error::describe(&error)))?;
-        self.memory.ask(bytes_of(messages))?;
-        let context = self.context(messages, add_generation_prompt);
+        let bytes = arguments.iter().map(|(name, argument)| name.len() + argument.bytes());
+        self.memory.ask(bytes.fold(bytes_of(messages), usize::saturating_add))?;
+        let context = self.context(messages, add_generation_prompt, arguments);
         let context = context.map_err(|error| Error::of_rendering(&error))?;
         let mut rendered = Bounded { bytes: Vec::new(), memory: self.memory };
         template.render_captured_to(context, &mut rendered).map_err(|error| Error::of_rendering(&error))?;
@@ -143,28 +166,34 @@ impl Template {
             .map_err(|error| Error::Internal(format!("the chat template: {error}")))
     }
 
-    /// The variables that a template sees. There are no tools and no documents, which `apply_chat_template` passes as none.
+    /// The variables that a template sees. Without tools and documents these are none, as `apply_chat_template` passes them.
     fn context(
         &self,
         messages: &[Message<'_>],
         add_generation_prompt: bool,
+        arguments: &[(String, Argument)],
     ) -> Result<Value, minijinja::Error> {
-        let budget = Budget::new(texts_of(messages), self.memory);
+        let texts = arguments.iter().map(|(_, argument)| argument.bytes());
+        let texts = texts.fold(texts_of(messages), usize::saturating_add);
+        let budget = Budget::new(texts, self.memory);
         let message = |message: &Message<'_>| {
             let pair = |name: &str, text: &str| (Value::from(name), Value::from(text));
             python::dict(&budget, vec![pair("role", message.role), pair("content", message.content)])
         };
         let messages = messages.iter().map(message).collect::<Result<_, _>>()?;
         let messages = python::list(&budget, messages)?;
-        Ok(Value::from_iter([
+        let mut variables = vec![("tools", Value::from(())), ("documents", Value::from(()))];
+        for (name, argument) in arguments {
+            variables.push((name.as_str(), argument.value(&budget)?));
+        }
+        variables.extend([
             ("messages", messages),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
             ("bos_token", Value::from(&self.bos)),
             ("eos_token", Value::from(&self.eos)),
-            ("tools", Value::from(())),
-            ("documents", Value::from(())),
             (BUDGET, Value::from_object(budget)),
-        ]))
+        ]);
+        Ok(Value::from_iter(variables))
     }
 }
 

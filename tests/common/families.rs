@@ -66,20 +66,24 @@ impl Family {
 }
 
 impl Tensor {
-    /// The values: SplitMix64 that begins at the FNV-1a hash of the name, 24 bits of each number.
+    /// The values.
     fn values(&self) -> Vec<f32> {
-        let hash = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        let mut state = self.name.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
         let n = self.dims.iter().product::<u64>() as usize;
-        let next = || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut x = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let uniform = ((x ^ x >> 31) >> 40) as f32 * 2.0f32.powi(-23) - 1.0;
-            self.middle + self.half * uniform
-        };
-        std::iter::repeat_with(next).take(n).collect()
+        uniform(&self.name, n).into_iter().map(|x| self.middle + self.half * x).collect()
     }
+}
+
+/// `n` numbers in [−1, 1): SplitMix64 that begins at the FNV-1a hash of the name, 24 bits of each number.
+pub fn uniform(name: &str, n: usize) -> Vec<f32> {
+    let hash = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
+    let next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((x ^ x >> 31) >> 40) as f32 * 2.0f32.powi(-23) - 1.0
+    };
+    std::iter::repeat_with(next).take(n).collect()
 }
 
 /// llama.cpp's logits on a model.

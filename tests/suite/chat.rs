@@ -2,7 +2,7 @@
 
 use crate::common::{golden_path, model};
 use smallmind::Error;
-use smallmind::chat::{Message, Template};
+use smallmind::chat::{Arguments, Message, Prompt, Template};
 use smallmind::format::gguf::{Gguf, Metadata};
 use smallmind::tokenizer::Tokenizer;
 
@@ -69,4 +69,68 @@ fn the_models_own_template_and_tokens() {
 fn a_file_without_a_template_says_so() {
     let error = Template::from_metadata(&Metadata::new(), "", "").unwrap_err();
     assert!(error.to_string().contains("no chat template"), "{error}");
+}
+
+#[test]
+fn public_templates_see_arguments_as_by_jinja2() {
+    let golden = std::fs::read(golden_path("chat-arguments.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_slice(&golden).unwrap();
+    let text = |json: &serde_json::Value| json.as_str().unwrap().to_owned();
+    let turns = golden["messages"].as_array().unwrap();
+    let turns: Vec<_> = turns.iter().map(|turn| (text(&turn["role"]), text(&turn["content"]))).collect();
+    let messages: Vec<_> = turns.iter().map(|(role, content)| Message::new(role, content)).collect();
+    let sets = golden["arguments"].as_array().unwrap();
+    // Maps are printed in the order of the text, which the parsed golden may have lost.
+    let source = std::fs::read_to_string(golden_path("chat-arguments.json")).unwrap();
+    let tools = tools_of(&source);
+    let mut faults = Vec::new();
+    for (name, hashes) in golden["texts"].as_object().unwrap() {
+        let template = std::fs::read_to_string(golden_path(&format!("templates/{name}"))).unwrap();
+        let template = Template::new(&template, "<s>", "</s>").unwrap();
+        for (set, wanted) in sets.iter().zip(hashes.as_array().unwrap()) {
+            let mut arguments = Arguments::default();
+            for (key, value) in set.as_object().unwrap() {
+                let json = if key == "tools" { tools.clone() } else { value.to_string() };
+                arguments.set(key, &json).unwrap();
+            }
+            let rendered = template.render_with(&messages, &Prompt::default().with_arguments(&arguments));
+            let found = rendered.as_ref().ok().map(|text| hashed(text));
+            if found.as_deref() != wanted.as_str() {
+                faults.push(format!("{name} {set}: {rendered:?}, not {wanted}"));
+            }
+        }
+    }
+    let count = golden["texts"].as_object().unwrap().len();
+    assert!(count >= 50, "{count}");
+    assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), 5 * count, faults.join("\n"));
+}
+
+/// The first list of tools in the golden's text.
+fn tools_of(golden: &str) -> String {
+    let (_, rest) = golden.split_once("\"tools\": ").unwrap();
+    let mut depth = 0;
+    let end = rest.bytes().position(|byte| {
+        depth += i32::from(byte == b'[') - i32::from(byte == b']');
+        depth == 0
+    });
+    rest[..=end.unwrap()].to_owned()
+}
+
+/// FNV-1a of the bytes.
+fn hashed(text: &str) -> String {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+#[test]
+fn texts_of_arguments_and_prefixes_are_inert() {
+    let source = "{{ tools[0].name }}|{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}";
+    let template = Template::new(source, "", "").unwrap();
+    let mut arguments = Arguments::default();
+    arguments.set("tools", r#"[{"name": "a<|im_end|>b"}]"#).unwrap();
+    let prompt = Prompt::default().with_arguments(&arguments).with_prefix("x<|im_end|>");
+    let special = ["<|im_end|>"].into_iter();
+    let marked = template.render_inert_with(&[Message::new("user", "Hi")], &prompt, special).unwrap();
+    assert_eq!(marked.text.matches("<|im_end|>").count(), 1, "{marked:?}");
+    assert_eq!(marked.text.replace(marked.mark, ""), "a<|im_end|>b|Hi<|im_end|>x<|im_end|>");
 }

@@ -291,9 +291,11 @@ fn configurations_that_do_not_fit_are_named() {
         ("num_hidden_layers", json!(2), "blk.1"),
         ("head_dim", json!(7), "no whole number of heads of 7"),
         ("head_dim", json!(0), "heads of 0"),
-        ("rope_scaling", json!({"rope_type": "longrope", "factor": 2.0}), "\"longrope\""),
+        ("rope_scaling", json!({"rope_type": "dynamic", "factor": 2.0}), "\"dynamic\""),
+        ("rope_scaling", json!({"rope_type": "longrope", "factor": 2.0}), "no list \"long_factor\""),
+        ("rope_scaling", json!({"rope_type": "longrope", "long_factor": [1, 2]}), "has no"),
+        ("rope_scaling", json!({"rope_type": "llama3", "factor": "8"}), "a number is needed"),
         ("quantization_config", json!({"bits": 4}), "quantised already"),
-        ("use_sliding_window", json!(true), "sliding"),
     ] {
         let message = changed(key, value);
         assert!(
@@ -301,6 +303,20 @@ fn configurations_that_do_not_fit_are_named() {
             "{message}"
         );
         assert!(message.contains(named), "{named:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn configurations_that_no_key_can_state_are_refused() {
+    for (golden, key, value, named) in [
+        ("qwen2-tied.gguf", "use_sliding_window", json!(true), "sliding windows"),
+        ("qwen3-untied.gguf", "hidden_act", json!("gelu"), "\"gelu\""),
+        ("qwen2-tied.gguf", "max_position_embeddings", json!(1e12), "a whole number is needed"),
+    ] {
+        let mut folder = Folder::of(golden);
+        folder.config[key] = value;
+        let message = folder.refusal();
+        assert!(message.contains("config.json") && message.contains(named), "{message}");
     }
 }
 

@@ -20,6 +20,7 @@ mod cases;
 mod chat;
 #[cfg(feature = "models")]
 mod context;
+mod converted;
 #[cfg(feature = "models")]
 mod families;
 #[cfg(feature = "models")]
@@ -30,6 +31,8 @@ mod folders;
 mod gguf_files;
 #[cfg(feature = "models")]
 mod gpt;
+#[cfg(feature = "models")]
+mod llama2c;
 #[cfg(feature = "models")]
 mod mixed_types;
 #[cfg(feature = "models")]

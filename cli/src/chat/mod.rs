@@ -19,6 +19,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Stoppable};
 use crate::output::{complain, remark};
 use crate::session::{Session, checked_prompt};
+use crate::template::Given;
 use commands::{Command, Typed, parse};
 use conversation::Conversation;
 use input::{Input, Next};
@@ -28,7 +29,7 @@ const FULL: &str = "/clear starts over, --ctx gives more room";
 
 pub fn run(args: &args::Chat) -> Result<ExitCode> {
     interrupt::install();
-    let session = Session::open(&args.model, &args.sampling, &args.text)?;
+    let session = Session::open(&args.model, &args.sampling, &args.text, Given::read(&args.template)?)?;
     // Without these no message gets an answer.
     session.model().tokenizer()?;
     session.model().chat_template()?;

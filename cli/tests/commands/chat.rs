@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::process::Output;
 
-use crate::support::{chat_model, smallmind, stderr, stdout, with_input};
+use crate::support::{chat_model, chat_model_with, fails, smallmind, stderr, stdout, succeeds, with_input};
 
 /// A chat that reads this from a pipe; answers are short and always the same.
 fn piped(args: &[&str], said: &str) -> Output {
@@ -306,4 +306,49 @@ mod terminal {
         assert!(status.success());
         assert!(!shown.contains(is_rude) && shown.contains("\\x"), "{shown:?}");
     }
+}
+
+#[test]
+fn templates_see_tools_and_switches() {
+    let folder = tempfile::tempdir().unwrap();
+    let strict = "{% if not enable_thinking is defined or enable_thinking %}{{ raise_exception('thinks') }}{% endif %}\
+        {% if tools[0].name != 'f' %}{{ raise_exception('no tool') }}{% endif %}{{ messages[-1].content }}";
+    let model = folder.path().join("model.gguf");
+    std::fs::write(&model, chat_model_with(strict)).unwrap();
+    let model = model.to_str().unwrap();
+    let tools = folder.path().join("tools.json");
+    std::fs::write(&tools, r#" [{"name": "f"}]"#).unwrap();
+    let tools = tools.to_str().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = smallmind(&["generate", "-m", model, "-n", "3", "-p", "Hi", "-q", "--temp", "0"]);
+        command.args(args);
+        command
+    };
+    let all = ["--chat", "--tools", tools, "--chat-arg", "enable_thinking=false"];
+    succeeds(&mut run(&all));
+    fails(&mut run(&all[..3]), 1, "thinks");
+    fails(&mut run(&["--chat", "--chat-arg", "enable_thinking=false"]), 1, "undefined value");
+    fails(&mut run(&all[1..]), 2, "'--chat-arg <KEY=VALUE>' needs --chat");
+    fails(&mut run(&["--prefix", "x"]), 2, "'--prefix <TEXT>' needs --chat");
+    fails(&mut run(&["--chat", "--chat-arg", "enable_thinking"]), 2, "it has no '='");
+    fails(&mut run(&["--chat", "--chat-arg", "x=no"]), 2, "x: no JSON value");
+    fails(&mut run(&["--chat", "--chat-arg", "messages=[]"]), 1, "messages is no argument");
+    fails(&mut run(&["--chat", "--tools", "/nowhere"]), 1, "/nowhere");
+    std::fs::write(tools, "{}").unwrap();
+    fails(&mut run(&all), 1, "tools are a JSON list");
+}
+
+#[test]
+fn answers_begin_with_a_prefix() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("talk.json");
+    let said = format!("Hello.\n/save {}\n", file.display());
+    let output = piped(&["--prefix", "Sure: "], &said);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let kept = messages(&file);
+    assert!(kept[1].1.starts_with("Sure: "), "{kept:?}");
+    assert_eq!(stdout(&output), format!("{}\n", kept[1].1));
+    // The model has read it: there are more tokens before its answer than without.
+    let plain = piped(&[], "Hello.\n");
+    assert!(prefills(stderr(&output))[0] > prefills(stderr(&plain))[0]);
 }

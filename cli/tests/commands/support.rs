@@ -65,6 +65,21 @@ pub fn chat_model() -> String {
     golden_path("cases/chatml_nobos.gguf").into_os_string().into_string().unwrap()
 }
 
+/// The file of [`chat_model`] with another template.
+pub fn chat_model_with(template: &str) -> Vec<u8> {
+    const KEY: &str = "tokenizer.chat_template";
+    let gguf = Gguf::open_path(chat_model()).unwrap();
+    let others = gguf.metadata().iter().filter(|(key, _)| *key != KEY);
+    let writer = Writer::new().pair(KEY, string(template));
+    let writer = others.fold(writer, |writer, (key, value)| writer.pair(key, value.clone()));
+    let add = |writer: Writer, tensor: &smallmind::format::gguf::TensorInfo| {
+        let mut data = vec![0; tensor.bytes as usize];
+        gguf.read_tensor(tensor, 0, &mut data).unwrap();
+        writer.tensor(&tensor.name, tensor.shape(), tensor.ty.0, &data)
+    };
+    gguf.tensors().iter().fold(writer, add).build()
+}
+
 /// A model that runs, whose name, a key, a value, a tensor and the message of its chat template command a terminal.
 pub fn rude_model() -> Vec<u8> {
     let gguf = Gguf::open_path(TINY).unwrap();

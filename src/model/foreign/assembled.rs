@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at};
 use crate::format::ByteSource;
 use crate::format::gguf::{Header, Metadata, TensorEntry, TensorType};
 use crate::memory::reserve::{collected, filled, with_room};
@@ -13,16 +13,22 @@ use crate::text::escaped;
 
 const WHAT: &str = "tensors of another format";
 
-/// How a tensor stands in its own file.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Form {
+/// The order of a tensor's elements in its own file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Order {
     /// As in GGUF.
     Plain,
-    /// A vector of this type, to be widened to F32.
-    Widened(DType),
     /// Rows of heads of this many rows each, in which the rotated pairs stand half a head apart; GGUF has them one after
     /// the other.
     Halves {
+        /// Rows of a head.
+        head: u64,
+    },
+    /// Groups of rows: those of some heads of queries, then one head each of keys and values. GGUF has all queries, all
+    /// keys and all values.
+    Groups {
+        /// Heads of queries in a group.
+        queries: u64,
         /// Rows of a head.
         head: u64,
     },
@@ -33,9 +39,19 @@ pub(super) enum Form {
 /// A tensor: its entry in the header, and its data.
 pub(super) struct Piece {
     pub entry: TensorEntry,
-    pub form: Form,
+    /// Equal parts of the tensor, in order: each a source and the place where its data begin.
+    pub places: Vec<Place>,
+    /// The type in the source; another one than the entry's is converted to F32.
+    pub from: DType,
+    pub order: Order,
+    /// A constant that GGUF has in the values, and the source hasn't.
+    pub added: f32,
+}
+
+/// Where data begin.
+#[derive(Clone)]
+pub(super) struct Place {
     pub source: Arc<dyn ByteSource>,
-    /// Where its data begin in the source.
     pub offset: u64,
 }
 
@@ -51,22 +67,7 @@ impl Assembled {
     pub(super) fn new(name: String, metadata: &Metadata, pieces: Vec<Piece>) -> Result<Self> {
         let entries = collected(pieces.iter().map(|piece| Ok(piece.entry.clone())), WHAT)?;
         let header = Header::new(metadata, &entries)?;
-        for (piece, &size) in pieces.iter().zip(&header.sizes) {
-            let size = match piece.form {
-                Form::Widened(from) => size / 4 * from.block_bytes() as u64,
-                _ => size,
-            };
-            match piece.offset.checked_add(size) {
-                Some(end) if end <= piece.source.len() => {}
-                _ => {
-                    return Err(Error::format(format!(
-                        "{}: tensor {} is past the end of the file; was its download interrupted?",
-                        escaped(piece.source.name()),
-                        escaped(&piece.entry.name)
-                    )));
-                }
-            }
-        }
+        pieces.iter().try_for_each(Piece::check)?;
         Ok(Self { name, header, pieces })
     }
 }
@@ -120,72 +121,168 @@ impl ByteSource for Assembled {
 }
 
 impl Piece {
-    /// Bytes of an element of a plain type.
+    /// A tensor that is stored as in GGUF.
+    pub fn plain(
+        name: String,
+        dims: Vec<u64>,
+        dtype: DType,
+        source: Arc<dyn ByteSource>,
+        offset: u64,
+    ) -> Piece {
+        let entry = TensorEntry { name, dims, ty: plain(dtype) };
+        Piece { entry, places: vec![Place { source, offset }], from: dtype, order: Order::Plain, added: 0.0 }
+    }
+
+    /// Checks that the data are there, and that rows can be put in order.
+    fn check(&self) -> Result<()> {
+        let fault = |what: String| Err(Error::format(format!("tensor {} {what}", escaped(&self.entry.name))));
+        let bytes = self.part() * self.from.block_bytes() as u64;
+        for place in &self.places {
+            if place.offset.checked_add(bytes).is_none_or(|end| end > place.source.len()) {
+                let name = escaped(place.source.name());
+                let what = "is past the end of the file; was its download interrupted?";
+                return fault(what.into()).map_err(at(|| name.to_string()));
+            }
+        }
+        let rows = self.rows();
+        let whole = |rows_each: u64| rows_each > 0 && rows.is_multiple_of(rows_each);
+        match self.order {
+            Order::Halves { head } if head % 2 == 1 || !whole(head) => {
+                fault(format!("has {rows} rows, no whole number of heads of {head}"))
+            }
+            Order::Groups { queries, head } if !whole(queries.saturating_add(2).saturating_mul(head)) => {
+                fault(format!("has {rows} rows, no whole number of groups of {queries} + 2 heads of {head}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of an element in GGUF's form, which is a plain float.
     fn element(&self) -> u64 {
         self.entry.ty.block().map_or(1, |(_, bytes)| bytes)
     }
 
-    fn row_bytes(&self) -> u64 {
-        self.entry.dims[0] * self.element()
+    /// Elements of one of the places.
+    fn part(&self) -> u64 {
+        self.entry.dims.iter().product::<u64>() / self.places.len().max(1) as u64
+    }
+
+    /// Elements of a row: of a vector, one.
+    fn row(&self) -> u64 {
+        if self.entry.dims.len() == 1 { 1 } else { self.entry.dims[0] }
+    }
+
+    fn rows(&self) -> u64 {
+        self.entry.dims.iter().product::<u64>() / self.row().max(1)
+    }
+
+    /// The row of the source that is a row of GGUF.
+    fn source_row(&self, row: u64) -> u64 {
+        match self.order {
+            Order::Plain | Order::Transposed => row,
+            Order::Halves { head } => {
+                let (first, place) = (row - row % head, row % head);
+                first + place % 2 * (head / 2) + place / 2
+            }
+            Order::Groups { queries, head } => {
+                let (group, within) = ((queries + 2) * head, row % head);
+                let groups = self.rows() / group;
+                let number = row / head;
+                let (of, head_of) = match number.checked_sub(groups * queries) {
+                    None => (number / queries, number % queries),
+                    Some(keys) if keys < groups => (keys, queries),
+                    Some(values) => (values - groups, queries + 1),
+                };
+                of * group + head_of * head + within
+            }
+        }
     }
 
     /// Fills `out` with bytes of the tensor in GGUF's form.
     fn read(&self, within: u64, out: &mut [u8]) -> Result<()> {
-        match self.form {
-            Form::Plain => self.source.read_at(self.offset + within, out),
-            Form::Widened(from) => self.read_widened(from, within, out),
-            Form::Halves { head } => self.read_halves(head, within, out),
-            Form::Transposed => self.read_transposed(within, out),
+        match self.order {
+            Order::Transposed => self.read_transposed(within, out),
+            Order::Plain => self.read_runs(self.part(), within, out),
+            _ if self.entry.dims.len() == 1 => self.read_vector(within, out),
+            _ => self.read_runs(self.row(), within, out),
         }
     }
 
-    fn read_widened(&self, from: DType, within: u64, out: &mut [u8]) -> Result<()> {
-        let (first, end) = (within / 4, (within + out.len() as u64).div_ceil(4));
-        let count = (end - first) as usize;
-        let mut raw = filled(0u8, count * from.block_bytes(), WHAT)?;
-        self.source.read_at(self.offset + first * from.block_bytes() as u64, &mut raw)?;
-        let mut floats = filled(0.0f32, count, WHAT)?;
-        decode_row(from, &raw, &mut floats)?;
-        let mut bytes = with_room(4 * count, WHAT)?;
-        floats.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
-        out.copy_from_slice(&bytes[(within - 4 * first) as usize..][..out.len()]);
-        Ok(())
-    }
-
-    fn read_halves(&self, head: u64, mut within: u64, mut out: &mut [u8]) -> Result<()> {
-        let row_bytes = self.row_bytes();
+    /// Runs of elements that stand together in the source too.
+    fn read_runs(&self, run: u64, mut within: u64, mut out: &mut [u8]) -> Result<()> {
+        let run_bytes = run * self.element();
         while !out.is_empty() {
-            let (row, column) = (within / row_bytes, within % row_bytes);
-            let (first, place) = (row - row % head, row % head);
-            let source_row = first + place % 2 * (head / 2) + place / 2;
-            let count = ((row_bytes - column) as usize).min(out.len());
+            let (number, inside) = (within / run_bytes, within % run_bytes);
+            let count = ((run_bytes - inside) as usize).min(out.len());
             let (now, later) = out.split_at_mut(count);
-            self.source.read_at(self.offset + source_row * row_bytes + column, now)?;
+            let (place, first) = match self.order {
+                Order::Plain => (&self.places[number as usize], 0),
+                _ => (&self.places[0], self.source_row(number) * run),
+            };
+            self.read_elements(place, first, inside, now)?;
             (out, within) = (later, within + count as u64);
         }
         Ok(())
     }
 
+    /// Bytes of the elements from `first` on, in GGUF's type; `within` bytes are left out.
+    fn read_elements(&self, place: &Place, first: u64, within: u64, out: &mut [u8]) -> Result<()> {
+        let from = self.from.block_bytes() as u64;
+        if plain(self.from) == self.entry.ty && self.added == 0.0 {
+            return place.source.read_at(place.offset + first * from + within, out);
+        }
+        let skipped = within / 4;
+        let count = (within + out.len() as u64).div_ceil(4) - skipped;
+        let floats = self.floats(place, first + skipped, count as usize)?;
+        let mut bytes = with_room(4 * floats.len(), WHAT)?;
+        floats.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
+        out.copy_from_slice(&bytes[(within - 4 * skipped) as usize..][..out.len()]);
+        Ok(())
+    }
+
+    /// Elements as they are computed with.
+    fn floats(&self, place: &Place, first: u64, count: usize) -> Result<Vec<f32>> {
+        let mut raw = filled(0u8, count * self.from.block_bytes(), WHAT)?;
+        place.source.read_at(place.offset + first * self.from.block_bytes() as u64, &mut raw)?;
+        let mut floats = filled(0.0f32, count, WHAT)?;
+        decode_row(self.from, &raw, &mut floats)?;
+        floats.iter_mut().for_each(|x| *x += self.added);
+        Ok(floats)
+    }
+
+    /// A vector in another order, which is short: all of it is read.
+    fn read_vector(&self, within: u64, out: &mut [u8]) -> Result<()> {
+        let floats = self.floats(&self.places[0], 0, self.entry.dims[0] as usize)?;
+        let first = within / 4;
+        let mut bytes = with_room(out.len() + 8, WHAT)?;
+        for row in first..(within + out.len() as u64).div_ceil(4) {
+            bytes.extend_from_slice(&floats[self.source_row(row) as usize].to_le_bytes());
+        }
+        out.copy_from_slice(&bytes[(within - 4 * first) as usize..][..out.len()]);
+        Ok(())
+    }
+
     fn read_transposed(&self, within: u64, out: &mut [u8]) -> Result<()> {
-        let (element, row_bytes) = (self.element() as usize, self.row_bytes());
+        let place = &self.places[0];
+        let (element, row_bytes) = (self.element() as usize, self.row() * self.element());
         let (columns, rows) = (self.entry.dims[0], self.entry.dims[1]);
         let (first, end) = (within / row_bytes, (within + out.len() as u64).div_ceil(row_bytes));
         let count = (end - first) as usize;
         let mut run = filled(0u8, count * element, WHAT)?;
-        let mut turned = filled(0u8, count * row_bytes as usize, WHAT)?;
+        let mut transposed = filled(0u8, count * row_bytes as usize, WHAT)?;
         for column in 0..columns {
-            self.source.read_at(self.offset + (column * rows + first) * element as u64, &mut run)?;
+            place.source.read_at(place.offset + (column * rows + first) * element as u64, &mut run)?;
             for (row, value) in run.chunks_exact(element).enumerate() {
-                let place = row * row_bytes as usize + column as usize * element;
-                turned[place..place + element].copy_from_slice(value);
+                let start = row * row_bytes as usize + column as usize * element;
+                transposed[start..start + element].copy_from_slice(value);
             }
         }
-        out.copy_from_slice(&turned[(within - first * row_bytes) as usize..][..out.len()]);
+        out.copy_from_slice(&transposed[(within - first * row_bytes) as usize..][..out.len()]);
         Ok(())
     }
 }
 
-/// A tensor's number of bytes can't be known for a type of blocks, so only plain floats are put together.
+/// GGUF's number of a type. Only plain floats are put together.
 pub(super) fn plain(dtype: DType) -> TensorType {
     TensorType(dtype.gguf_id())
 }
@@ -197,11 +294,11 @@ mod tests {
     use crate::format::gguf::Gguf;
     use half::bf16;
 
-    fn piece(name: &str, dims: &[u64], dtype: DType, form: Form, bytes: &[u8]) -> Piece {
+    fn piece(name: &str, dims: &[u64], to: DType, from: DType, order: Order, bytes: &[u8]) -> Piece {
         // The data begin behind three bytes of something else.
         let source = Arc::new(BytesSource::new("source", [&[9, 9, 9], bytes].concat()));
-        let entry = TensorEntry { name: name.into(), dims: dims.to_vec(), ty: plain(dtype) };
-        Piece { entry, form, source, offset: 3 }
+        let entry = TensorEntry { name: name.into(), dims: dims.to_vec(), ty: plain(to) };
+        Piece { entry, places: vec![Place { source, offset: 3 }], from, order, added: 0.0 }
     }
 
     fn halves(values: &[u16]) -> Vec<u8> {
@@ -213,12 +310,27 @@ mod tests {
         metadata.insert("key".into(), crate::format::gguf::Value::U8(7)).unwrap();
         let rows: Vec<u16> = (0..24).collect();
         let vector: Vec<u16> = [1.0f32, -2.0, 0.5].map(|x| bf16::from_f32(x).to_bits()).to_vec();
-        let pieces = vec![
-            piece("plain", &[3, 8], DType::F16, Form::Plain, &halves(&rows)),
-            piece("halves", &[3, 8], DType::F16, Form::Halves { head: 4 }, &halves(&rows)),
-            piece("turned", &[3, 8], DType::F16, Form::Transposed, &halves(&rows)),
-            piece("widened", &[3], DType::F32, Form::Widened(DType::BF16), &halves(&vector)),
+        let f16 =
+            |name: &str, order: Order| piece(name, &[3, 8], DType::F16, DType::F16, order, &halves(&rows));
+        let short = |name: &str, order: Order| {
+            let eight: Vec<u16> = (0..8).map(|x| bf16::from_f32(x as f32).to_bits()).collect();
+            piece(name, &[8], DType::F32, DType::BF16, order, &halves(&eight))
+        };
+        let mut pieces = vec![
+            f16("plain", Order::Plain),
+            f16("halves", Order::Halves { head: 4 }),
+            f16("groups", Order::Groups { queries: 2, head: 1 }),
+            f16("transposed", Order::Transposed),
+            piece("widened", &[3], DType::F32, DType::BF16, Order::Plain, &halves(&vector)),
+            short("vector halves", Order::Halves { head: 4 }),
+            short("vector groups", Order::Groups { queries: 2, head: 1 }),
+            piece("shifted", &[3], DType::F32, DType::BF16, Order::Plain, &halves(&vector)),
+            piece("stacked", &[2, 1, 3], DType::F16, DType::F16, Order::Plain, &halves(&[5, 6])),
         ];
+        pieces[7].added = 1.0;
+        let other: Arc<dyn ByteSource> = Arc::new(BytesSource::new("other", halves(&[7, 8, 9, 10])));
+        let more = [0, 4].map(|offset| Place { source: other.clone(), offset });
+        pieces[8].places.extend(more);
         Assembled::new("assembled".into(), &metadata, pieces).unwrap()
     }
 
@@ -236,10 +348,15 @@ mod tests {
         };
         assert_eq!(read("plain"), rows([0, 1, 2, 3, 4, 5, 6, 7]));
         assert_eq!(read("halves"), rows([0, 2, 1, 3, 4, 6, 5, 7]));
-        let turned: Vec<u16> = (0..8).flat_map(|row| [row, row + 8, row + 16]).collect();
-        assert_eq!(read("turned"), halves(&turned));
-        let widened: Vec<u8> = [1.0f32, -2.0, 0.5].iter().flat_map(|x| x.to_le_bytes()).collect();
-        assert_eq!(read("widened"), widened);
+        assert_eq!(read("groups"), rows([0, 1, 4, 5, 2, 6, 3, 7]));
+        let transposed: Vec<u16> = (0..8).flat_map(|row| [row, row + 8, row + 16]).collect();
+        assert_eq!(read("transposed"), halves(&transposed));
+        let floats = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        assert_eq!(read("widened"), floats(&[1.0, -2.0, 0.5]));
+        assert_eq!(read("shifted"), floats(&[2.0, -1.0, 1.5]));
+        assert_eq!(read("vector halves"), floats(&[0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]));
+        assert_eq!(read("vector groups"), floats(&[0.0, 1.0, 4.0, 5.0, 2.0, 6.0, 3.0, 7.0]));
+        assert_eq!(read("stacked"), halves(&[5, 6, 7, 8, 9, 10]));
     }
 
     #[test]
@@ -260,9 +377,18 @@ mod tests {
     }
 
     #[test]
-    fn data_past_the_end_are_refused() {
-        let short = piece("short", &[4], DType::F16, Form::Plain, &[0; 7]);
-        let error = Assembled::new("a".into(), &Metadata::new(), vec![short]).err().unwrap();
-        assert!(error.to_string().contains("short is past the end"), "{error}");
+    fn data_that_do_not_fit_are_refused() {
+        let refused = |piece: Piece| {
+            Assembled::new("a".into(), &Metadata::new(), vec![piece]).err().unwrap().to_string()
+        };
+        let f16 = |dims: &[u64], order, bytes: &[u8]| piece("a", dims, DType::F16, DType::F16, order, bytes);
+        let error = refused(f16(&[4], Order::Plain, &[0; 7]));
+        assert!(error.contains("source: tensor a is past the end"), "{error}");
+        let error = refused(f16(&[2, 3], Order::Halves { head: 2 }, &[0; 12]));
+        assert!(error.contains("has 3 rows, no whole number of heads of 2"), "{error}");
+        for (queries, head) in [(1, 1), (u64::MAX, 2), (0, 0)] {
+            let error = refused(f16(&[2, 4], Order::Groups { queries, head }, &[0; 16]));
+            assert!(error.contains("no whole number of groups"), "{error}");
+        }
     }
 }

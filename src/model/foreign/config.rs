@@ -7,8 +7,7 @@ use crate::error::{Error, Result, quoted, shortened};
 /// Most characters of a value that a message shows.
 const SHOWN: usize = 60;
 
-/// The keys of a configuration. Newer writers put those of text models with pictures a level deeper; such models are of
-/// other classes.
+/// The keys of a configuration.
 pub(super) struct Settings {
     keys: Map<String, Json>,
     /// The file, in messages.
@@ -23,6 +22,14 @@ impl Settings {
             Ok(_) => Err(Error::format(format!("{file}: not a JSON object"))),
             Err(error) => Err(Error::format(format!("{file}: {error}"))),
         }
+    }
+
+    /// The keys, and those of the decoder of text, which models with pictures have a level deeper.
+    pub fn with_text(mut self) -> Self {
+        if let Some(Json::Object(text)) = self.keys.remove("text_config") {
+            self.keys.extend(text);
+        }
+        self
     }
 
     /// The file, in messages.

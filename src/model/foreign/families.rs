@@ -1,153 +1,394 @@
-//! The families that are read from folders: under which names their classes keep tensors and numbers, and what these are
-//! called in GGUF. A family is a table of names and a function.
+//! The classes that are read from folders. A class is a line of tables: names of tensors, hyperparameters, the rotated part
+//! of a head, activations; and a function for the few things that no table says.
 
 use super::config::Settings;
+use super::keys::{self, Key};
+use super::names::{self, Kind, Name, Renamed};
+use super::{rope, special};
 use crate::error::{Error, Result, quoted};
-use crate::format::gguf::{Metadata, Value};
+use crate::format::gguf::Value;
+use crate::memory::reserve::reserve;
 
-/// What is done with a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// It is as in GGUF.
-    Plain,
-    /// The rows of query heads, whose rotated pairs stand half a head apart.
-    Queries,
-    /// The same of key heads.
-    Keys,
-    /// Inputs are rows, outputs are columns (`Conv1D`).
-    Transposed,
-    /// It is of no use here.
-    Idle,
-}
-
-use Kind::{Idle, Keys, Plain, Queries, Transposed};
-
-/// A tensor's name in the folder and in GGUF, without `.weight` and `.bias`; `{}` is the block.
-type Name = (&'static str, &'static str, Kind);
-
-/// A family as folders have it.
+/// A class, or several that are stored alike.
+#[derive(Clone, Copy)]
 pub(super) struct Family {
     /// Names in `architectures`.
-    pub classes: &'static [&'static str],
+    classes: &'static [&'static str],
     /// `general.architecture` in GGUF.
     pub architecture: &'static str,
     /// Beginnings that names of tensors may have; models within models have them.
     prefixes: &'static [&'static str],
-    names: &'static [Name],
-    pub read: fn(&Settings, &mut Description) -> Result<()>,
+    names: &'static [&'static [Name]],
+    keys: &'static [&'static [Key]],
+    /// The part of a head that is rotated, and the base, where the configuration states none; `None` without rotation.
+    rotary: Option<(f32, f32)>,
+    /// Activations that the family computes with.
+    activations: &'static [&'static str],
+    /// GGUF has the rotated pairs of a head one after the other.
+    adjacent: bool,
+    /// Norms are kept without the 1 that is added to their gains.
+    shifted: bool,
+    /// The head is the embedding, whatever the folder has.
+    tied: bool,
+    more: fn(&Settings, &mut Description) -> Result<()>,
 }
 
-/// A family's configuration in GGUF's terms.
+/// A configuration in GGUF's terms.
 #[derive(Default)]
 pub(super) struct Description {
-    pub metadata: Metadata,
-    pub architecture: &'static str,
+    /// Keys without the architecture, and their values.
+    pub pairs: Vec<(&'static str, Value)>,
     /// Elements of a head.
     pub head_dim: u32,
+    /// Elements of a head that are rotated.
+    pub rotated: u32,
+    /// Heads of queries for each head of keys, in matrices of groups.
+    pub queries: u32,
+    /// Rows in front of a table of positions that belong to no position.
+    pub skipped: u32,
     /// Whether the head is the embedding, so that a stored head is of no use.
     pub tied: bool,
-    /// Divisors of the rotary frequencies, which GGUF keeps in a tensor.
-    pub rope_divisors: Vec<f32>,
+    /// Vectors that GGUF keeps as tensors, and folders in their configuration.
+    pub extra: Vec<(&'static str, Vec<f32>)>,
 }
 
 impl Description {
-    fn set(&mut self, key: &str, value: Value) -> Result<()> {
-        self.metadata.insert(format!("{}.{key}", self.architecture), value)
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    fn count(&mut self, key: &str, value: u32) -> Result<()> {
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// A count that was put there.
+    pub fn stated(&self, key: &str) -> Option<u32> {
+        match self.get(key) {
+            Some(Value::U32(count)) => Some(*count),
+            _ => None,
+        }
+    }
+
+    /// Puts a value there, in place of a former one.
+    pub fn set(&mut self, key: &'static str, value: Value) -> Result<()> {
+        reserve(&mut self.pairs, 1, "metadata")?;
+        self.pairs.retain(|(name, _)| *name != key);
+        self.pairs.push((key, value));
+        Ok(())
+    }
+
+    pub fn count(&mut self, key: &'static str, value: u32) -> Result<()> {
         self.set(key, Value::U32(value))
     }
 
-    fn number(&mut self, key: &str, value: f32) -> Result<()> {
+    pub fn number(&mut self, key: &'static str, value: f32) -> Result<()> {
         self.set(key, Value::F32(value))
     }
 }
 
-/// Llama's names, which Qwen shares. GGUF moves rows of queries and keys in Llama only.
-const LLAMA: &[Name] = &[
-    ("embed_tokens", "token_embd", Plain),
-    ("norm", "output_norm", Plain),
-    ("lm_head", "output", Plain),
-    ("layers.{}.input_layernorm", "blk.{}.attn_norm", Plain),
-    ("layers.{}.self_attn.q_proj", "blk.{}.attn_q", Queries),
-    ("layers.{}.self_attn.k_proj", "blk.{}.attn_k", Keys),
-    ("layers.{}.self_attn.v_proj", "blk.{}.attn_v", Plain),
-    ("layers.{}.self_attn.o_proj", "blk.{}.attn_output", Plain),
-    ("layers.{}.self_attn.q_norm", "blk.{}.attn_q_norm", Plain),
-    ("layers.{}.self_attn.k_norm", "blk.{}.attn_k_norm", Plain),
-    ("layers.{}.post_attention_layernorm", "blk.{}.ffn_norm", Plain),
-    ("layers.{}.mlp.gate_proj", "blk.{}.ffn_gate", Plain),
-    ("layers.{}.mlp.up_proj", "blk.{}.ffn_up", Plain),
-    ("layers.{}.mlp.down_proj", "blk.{}.ffn_down", Plain),
-    ("layers.{}.self_attn.rotary_emb.inv_freq", "", Idle),
-    ("rotary_emb.inv_freq", "", Idle),
-];
+fn nothing(_: &Settings, _: &mut Description) -> Result<()> {
+    Ok(())
+}
 
-const GPT2: &[Name] = &[
-    ("wte", "token_embd", Plain),
-    ("wpe", "position_embd", Plain),
-    ("ln_f", "output_norm", Plain),
-    ("lm_head", "output", Plain),
-    ("h.{}.ln_1", "blk.{}.attn_norm", Plain),
-    ("h.{}.attn.c_attn", "blk.{}.attn_qkv", Transposed),
-    ("h.{}.attn.c_proj", "blk.{}.attn_output", Transposed),
-    ("h.{}.ln_2", "blk.{}.ffn_norm", Plain),
-    ("h.{}.mlp.c_fc", "blk.{}.ffn_up", Transposed),
-    ("h.{}.mlp.c_proj", "blk.{}.ffn_down", Transposed),
-    // The causal mask.
-    ("h.{}.attn.bias", "", Idle),
-    ("h.{}.attn.masked_bias", "", Idle),
-];
+const SILU: &[&str] = &["silu", "swish"];
+const GELU: &[&str] = &["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast"];
 
-const BERT: &[Name] = &[
-    ("embeddings.word_embeddings", "token_embd", Plain),
-    ("embeddings.position_embeddings", "position_embd", Plain),
-    ("embeddings.token_type_embeddings", "token_types", Plain),
-    ("embeddings.LayerNorm", "token_embd_norm", Plain),
-    ("encoder.layer.{}.attention.self.query", "blk.{}.attn_q", Plain),
-    ("encoder.layer.{}.attention.self.key", "blk.{}.attn_k", Plain),
-    ("encoder.layer.{}.attention.self.value", "blk.{}.attn_v", Plain),
-    ("encoder.layer.{}.attention.output.dense", "blk.{}.attn_output", Plain),
-    ("encoder.layer.{}.attention.output.LayerNorm", "blk.{}.attn_output_norm", Plain),
-    ("encoder.layer.{}.intermediate.dense", "blk.{}.ffn_up", Plain),
-    ("encoder.layer.{}.output.dense", "blk.{}.ffn_down", Plain),
-    ("encoder.layer.{}.output.LayerNorm", "blk.{}.layer_output_norm", Plain),
-    ("embeddings.position_ids", "", Idle),
-    // What classifiers of whole texts were trained with; embeddings don't read it.
-    ("pooler.dense", "", Idle),
-];
+const LLAMA: Family = Family {
+    classes: &["LlamaForCausalLM", "LlamaModel"],
+    architecture: "llama",
+    prefixes: &["model."],
+    names: &[names::LLAMA],
+    keys: &[keys::LLAMA],
+    rotary: Some((1.0, 10_000.0)),
+    activations: SILU,
+    adjacent: true,
+    shifted: false,
+    tied: false,
+    more: nothing,
+};
 
-static FAMILIES: [Family; 5] = [
-    Family {
-        classes: &["LlamaForCausalLM", "LlamaModel"],
-        architecture: "llama",
-        prefixes: &["model."],
-        names: LLAMA,
-        read: |settings, d| decoder(settings, d, false),
+/// Llama's names, with pairs of rotated elements half a head apart.
+const HALVES: Family = Family { adjacent: false, ..LLAMA };
+
+const GEMMA: Family = Family {
+    classes: &["GemmaForCausalLM"],
+    architecture: "gemma",
+    prefixes: &["model.language_model.", "language_model.model.", "model."],
+    keys: &[keys::GEMMA],
+    activations: GELU,
+    shifted: true,
+    tied: true,
+    ..HALVES
+};
+
+const GEMMA3: Family = Family {
+    classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
+    architecture: "gemma3",
+    names: &[names::GEMMA2, names::LLAMA],
+    keys: &[keys::GEMMA3, keys::GEMMA],
+    rotary: Some((1.0, 1_000_000.0)),
+    more: special::gemma3,
+    ..GEMMA
+};
+
+const QWEN3: Family = Family {
+    classes: &["Qwen3ForCausalLM", "Qwen3Model"],
+    architecture: "qwen3",
+    keys: &[keys::QWEN3, keys::LLAMA],
+    more: special::full_windows,
+    ..HALVES
+};
+
+const MINISTRAL3: Family = Family {
+    classes: &["Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"],
+    architecture: "mistral3",
+    prefixes: &["model.language_model.", "language_model.model.", "language_model.", "model."],
+    more: special::ministral3,
+    ..LLAMA
+};
+
+const COHERE: Family = Family {
+    classes: &["CohereForCausalLM"],
+    architecture: "command-r",
+    keys: &[keys::COHERE],
+    tied: true,
+    more: |_, d| d.set("rope.scaling.type", Value::Str("none".into())),
+    ..HALVES
+};
+
+const BERT: Family = Family {
+    classes: &["BertModel", "BertForMaskedLM"],
+    architecture: "bert",
+    prefixes: &["bert."],
+    names: &[names::BERT],
+    keys: &[keys::ENCODER],
+    rotary: None,
+    activations: GELU,
+    tied: true,
+    more: special::absolute,
+    ..HALVES
+};
+
+const XLM_ROBERTA: Family = Family {
+    classes: &["XLMRobertaModel", "XLMRobertaForMaskedLM", "RobertaModel"],
+    prefixes: &["roberta."],
+    more: |settings, d| {
+        special::roberta(settings, d)?;
+        special::absolute(settings, d)
     },
+    ..BERT
+};
+
+static FAMILIES: &[Family] = &[
+    LLAMA,
+    Family { classes: &["MistralForCausalLM"], more: special::within_window, ..LLAMA },
+    Family {
+        classes: &["MixtralForCausalLM"],
+        names: &[names::MIXTRAL, names::LLAMA],
+        more: special::within_window,
+        ..LLAMA
+    },
+    MINISTRAL3,
+    Family { classes: &["SmolLM3ForCausalLM"], architecture: "smollm3", more: special::smollm3, ..LLAMA },
+    Family {
+        classes: &["GraniteForCausalLM"],
+        architecture: "granite",
+        keys: &[keys::GRANITE, keys::LLAMA],
+        ..LLAMA
+    },
+    Family { classes: &["OlmoForCausalLM"], architecture: "olmo", keys: &[keys::OLMO], ..LLAMA },
     Family {
         classes: &["Qwen2ForCausalLM", "Qwen2Model"],
         architecture: "qwen2",
-        prefixes: &["model."],
-        names: LLAMA,
-        read: |settings, d| decoder(settings, d, false),
+        more: special::full_windows,
+        ..HALVES
+    },
+    QWEN3,
+    Family {
+        classes: &["Qwen2MoeForCausalLM"],
+        architecture: "qwen2moe",
+        names: &[names::EXPERTS, names::LLAMA],
+        keys: &[keys::QWEN2_MOE, keys::LLAMA],
+        more: |settings, d| {
+            special::full_windows(settings, d)?;
+            special::scaled_scores(settings, false)
+        },
+        ..HALVES
     },
     Family {
-        classes: &["Qwen3ForCausalLM", "Qwen3Model"],
-        architecture: "qwen3",
-        prefixes: &["model."],
-        names: LLAMA,
-        read: |settings, d| decoder(settings, d, true),
+        classes: &["Qwen3MoeForCausalLM"],
+        architecture: "qwen3moe",
+        names: &[names::EXPERTS, names::LLAMA],
+        more: |settings, d| {
+            special::full_windows(settings, d)?;
+            special::scaled_scores(settings, true)
+        },
+        ..QWEN3
+    },
+    Family {
+        classes: &["OlmoeForCausalLM"],
+        architecture: "olmoe",
+        names: &[names::EXPERTS, names::LLAMA],
+        keys: &[keys::OLMOE],
+        more: |settings, _| special::scaled_scores(settings, false),
+        ..HALVES
+    },
+    Family {
+        classes: &["Olmo2ForCausalLM", "Olmo3ForCausalLM"],
+        architecture: "olmo2",
+        names: &[names::GEMMA2, names::LLAMA],
+        more: special::olmo3,
+        ..HALVES
+    },
+    Family {
+        classes: &["Phi3ForCausalLM"],
+        architecture: "phi3",
+        names: &[names::FUSED, names::LLAMA],
+        keys: &[keys::PHI3, keys::LLAMA],
+        ..HALVES
+    },
+    GEMMA,
+    Family {
+        classes: &["Gemma2ForCausalLM"],
+        architecture: "gemma2",
+        names: &[names::GEMMA2, names::LLAMA],
+        keys: &[keys::GEMMA2, keys::GEMMA],
+        more: special::gemma2,
+        ..GEMMA
+    },
+    GEMMA3,
+    Family { classes: &["Gemma3TextModel"], architecture: "gemma-embedding", ..GEMMA3 },
+    Family {
+        classes: &["Starcoder2ForCausalLM"],
+        architecture: "starcoder2",
+        names: &[names::STARCODER2, names::LLAMA],
+        keys: &[keys::STARCODER2],
+        activations: GELU,
+        more: special::within_window,
+        ..HALVES
+    },
+    Family {
+        classes: &["StableLmForCausalLM"],
+        architecture: "stablelm",
+        names: &[names::STABLELM, names::LLAMA],
+        keys: &[keys::STABLELM],
+        rotary: Some((0.25, 10_000.0)),
+        ..HALVES
+    },
+    Family {
+        classes: &["GPTNeoXForCausalLM"],
+        architecture: "gptneox",
+        prefixes: &[],
+        names: &[names::GPTNEOX],
+        keys: &[keys::GPTNEOX],
+        rotary: Some((0.25, 10_000.0)),
+        activations: GELU,
+        more: |_, d| {
+            d.queries = 1;
+            Ok(())
+        },
+        ..HALVES
+    },
+    Family {
+        classes: &["FalconForCausalLM"],
+        architecture: "falcon",
+        prefixes: &["transformer."],
+        names: &[names::FALCON],
+        keys: &[keys::FALCON],
+        activations: GELU,
+        more: special::falcon,
+        ..HALVES
+    },
+    COHERE,
+    Family {
+        classes: &["Cohere2ForCausalLM"],
+        architecture: "cohere2",
+        keys: &[keys::COHERE2, keys::COHERE],
+        more: |settings, d| {
+            special::every_nth_sees_all(settings, d, 4)?;
+            d.set("rope.scaling.type", Value::Str("none".into()))
+        },
+        ..COHERE
+    },
+    Family {
+        classes: &["Glm4ForCausalLM"],
+        architecture: "glm4",
+        names: &[names::GLM4, names::FUSED, names::LLAMA],
+        rotary: Some((0.5, 10_000.0)),
+        ..HALVES
+    },
+    Family {
+        classes: &["NemotronForCausalLM"],
+        architecture: "nemotron",
+        keys: &[keys::NEMOTRON],
+        rotary: Some((0.5, 10_000.0)),
+        activations: &["relu2"],
+        shifted: true,
+        more: |_, d| d.set("rope.scaling.type", Value::Str("none".into())),
+        ..HALVES
     },
     Family {
         classes: &["GPT2LMHeadModel", "GPT2Model"],
         architecture: "gpt2",
         prefixes: &["transformer."],
-        names: GPT2,
-        read: gpt2,
+        names: &[names::GPT2],
+        keys: &[keys::GPT2],
+        rotary: None,
+        activations: &["gelu_new", "gelu_pytorch_tanh"],
+        more: |settings, d| {
+            // The class ties the head unless told otherwise.
+            d.tied = settings.get("tie_word_embeddings").is_none() || settings.flag("tie_word_embeddings")?;
+            Ok(())
+        },
+        ..HALVES
     },
-    Family { classes: &["BertModel"], architecture: "bert", prefixes: &["bert."], names: BERT, read: bert },
+    BERT,
+    Family {
+        classes: &["BertForSequenceClassification"],
+        names: &[names::BERT_CLASSIFIER, names::BERT],
+        more: |settings, d| {
+            special::labels(settings, d)?;
+            special::absolute(settings, d)
+        },
+        ..BERT
+    },
+    XLM_ROBERTA,
+    Family {
+        classes: &["XLMRobertaForSequenceClassification", "RobertaForSequenceClassification"],
+        names: &[names::ROBERTA_CLASSIFIER, names::BERT],
+        more: |settings, d| {
+            special::labels(settings, d)?;
+            (XLM_ROBERTA.more)(settings, d)
+        },
+        ..XLM_ROBERTA
+    },
+    Family {
+        classes: &["NomicBertModel"],
+        architecture: "nomic-bert",
+        names: &[names::NOMIC],
+        rotary: Some((1.0, 10_000.0)),
+        activations: &["swiglu"],
+        more: special::nomic,
+        ..BERT
+    },
+    Family {
+        classes: &["ModernBertModel", "ModernBertForMaskedLM"],
+        architecture: "modern-bert",
+        prefixes: &["model."],
+        names: &[names::MODERN_BERT],
+        keys: &[keys::MODERN_BERT, keys::ENCODER],
+        rotary: Some((1.0, 160_000.0)),
+        activations: &["gelu", "silu"],
+        more: special::modern_bert,
+        ..BERT
+    },
+    Family {
+        classes: &["JinaBertModel", "JinaBertForMaskedLM"],
+        architecture: "jina-bert-v2",
+        names: &[names::JINA2, names::BERT],
+        more: |settings, _| settings.expect("position_embedding_type", &["alibi"]),
+        ..BERT
+    },
 ];
 
 /// The family of a class.
@@ -155,203 +396,96 @@ static FAMILIES: [Family; 5] = [
 /// # Errors
 /// [`Error::Unsupported`], with the classes that are known.
 pub(super) fn find(class: &str) -> Result<&'static Family> {
-    let mut families = FAMILIES.iter();
-    families.find(|family| family.classes.contains(&class)).ok_or_else(|| {
-        let known: Vec<_> = FAMILIES.iter().map(|family| family.classes[0]).collect();
+    FAMILIES.iter().find(|family| family.classes.contains(&class)).ok_or_else(|| {
+        let classes = FAMILIES.iter().flat_map(|family| family.classes);
+        let mut known: Vec<_> = classes.map(|class| stem(class)).collect();
+        known.sort_unstable();
+        known.dedup();
         Error::Unsupported(format!(
-            "the class {}; folders are read of {}, other models as GGUF files",
+            "the class {}; folders are read of {}; other models as GGUF files",
             quoted(class),
             known.join(", ")
         ))
     })
 }
 
+/// A class without its purpose: `Llama` of `LlamaForCausalLM`.
+fn stem(class: &str) -> &str {
+    let end = ["For", "LMHead", "TextModel", "Model"].into_iter().find_map(|purpose| class.find(purpose));
+    &class[..end.unwrap_or(class.len())]
+}
+
 impl Family {
-    /// The name in GGUF, and what is done with the tensor. `None` for a name that the family doesn't have.
-    pub fn rename(&self, name: &str) -> Option<(String, Kind)> {
+    /// The name in GGUF, and the treatment of the tensor. `None` for a name that the family doesn't have.
+    pub fn rename(&self, name: &str) -> Option<Renamed> {
+        if names::PICTURES.iter().any(|prefix| name.starts_with(prefix)) && self.prefixes.len() > 1 {
+            return Some(Renamed { name: String::new(), kind: Kind::Idle, part: None });
+        }
         let prefix = self.prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
-        let name = prefix.unwrap_or(name);
-        let (stem, suffix) = match name.rsplit_once('.') {
-            Some((stem, suffix @ ("weight" | "bias"))) => (stem, suffix),
-            _ => (name, ""),
-        };
-        // Some names end in what is a suffix of others.
-        let idle = |(theirs, _, kind): &&Name| *kind == Idle && block(theirs, name).is_some();
-        if let Some((_, _, kind)) = self.names.iter().find(idle) {
-            return Some((String::new(), *kind));
-        }
-        self.names.iter().find_map(|(theirs, ours, kind)| {
-            let block = block(theirs, stem)?;
-            let ours =
-                if *kind == Idle { String::new() } else { format!("{}.{suffix}", ours.replace("{}", block)) };
-            (*kind == Idle || !suffix.is_empty()).then_some((ours, *kind))
-        })
+        names::rename(self.names, prefix.unwrap_or(name))
     }
-}
 
-/// The text at `{}` where a name fits a pattern; empty for a pattern without.
-fn block<'a>(pattern: &str, name: &'a str) -> Option<&'a str> {
-    let Some((before, after)) = pattern.split_once("{}") else { return (pattern == name).then_some("") };
-    let block = name.strip_prefix(before)?.strip_suffix(after)?;
-    let number = block.parse::<u32>().ok()?;
-    (number.to_string() == block).then_some(block)
-}
-
-/// Llama and its kin.
-fn decoder(settings: &Settings, d: &mut Description, states_heads: bool) -> Result<()> {
-    settings.expect("hidden_act", &["silu"])?;
-    if settings.flag("use_sliding_window")? {
-        return Err(Error::Unsupported(format!("{}: sliding windows", settings.file())));
+    /// Whether GGUF has rotated pairs one after the other, and the folder hasn't.
+    pub fn moves(&self, kind: Kind) -> bool {
+        self.adjacent && kind == Kind::Rotated
     }
-    let (width, heads) = (settings.required("hidden_size")?, settings.required("num_attention_heads")?);
-    let stated = settings.count("head_dim")?;
-    d.head_dim = stated.unwrap_or(if states_heads { 128 } else { width / heads.max(1) });
-    d.tied = settings.flag("tie_word_embeddings")?;
-    d.count("context_length", settings.required("max_position_embeddings")?)?;
-    d.count("embedding_length", width)?;
-    d.count("block_count", settings.required("num_hidden_layers")?)?;
-    d.count("feed_forward_length", settings.required("intermediate_size")?)?;
-    d.count("attention.head_count", heads)?;
-    d.count("attention.head_count_kv", settings.count("num_key_value_heads")?.unwrap_or(heads))?;
-    d.number("attention.layer_norm_rms_epsilon", settings.number("rms_norm_eps")?.unwrap_or(1e-6))?;
-    if stated.is_some() || states_heads {
-        d.count("attention.key_length", d.head_dim)?;
-        d.count("attention.value_length", d.head_dim)?;
+
+    /// The constant that is added to a tensor, by its name in GGUF.
+    pub fn added(&self, name: &str) -> f32 {
+        if self.shifted && name.ends_with("norm.weight") { 1.0 } else { 0.0 }
     }
-    d.count("rope.dimension_count", d.head_dim)?;
-    rope(settings, d)
-}
 
-/// The rotary embedding: its base, and how it is stretched.
-fn rope(settings: &Settings, d: &mut Description) -> Result<()> {
-    let parameters = match settings.inner("rope_scaling")? {
-        Some(scaling) => Some(scaling),
-        None => settings.inner("rope_parameters")?,
-    };
-    let own = parameters.as_ref().map(|own| own.number("rope_theta")).transpose()?.flatten();
-    let base = settings.number("rope_theta")?.or(own).unwrap_or(10_000.0);
-    d.number("rope.freq_base", base)?;
-    let Some(scaling) = parameters else { return Ok(()) };
-    let kind = scaling.text("rope_type")?.or(scaling.text("type")?).unwrap_or("default");
-    let factor = scaling.number("factor")?.unwrap_or(1.0);
-    match kind {
-        "default" => Ok(()),
-        "linear" => {
-            d.set("rope.scaling.type", Value::Str("linear".into()))?;
-            d.number("rope.scaling.factor", factor)
+    /// Reads the configuration.
+    pub fn describe(&self, settings: &Settings) -> Result<Description> {
+        let mut d = Description::default();
+        for key in ["hidden_act", "hidden_activation", "activation_function"] {
+            settings.expect(key, self.activations)?;
         }
-        "yarn" => {
-            d.set("rope.scaling.type", Value::Str("yarn".into()))?;
-            d.number("rope.scaling.factor", factor)?;
-            let original = scaling.required("original_max_position_embeddings")?;
-            d.count("rope.scaling.original_context_length", original)
+        keys::insert(self.keys, settings, &mut d)?;
+        let needed = |key: &str| d.stated(key).unwrap_or_default();
+        let heads = needed("attention.head_count").max(1);
+        d.head_dim = d.stated("attention.key_length").unwrap_or(needed("embedding_length") / heads);
+        d.tied = self.tied || settings.flag("tie_word_embeddings")?;
+        if let Some((part, base)) = self.rotary {
+            rope::insert(settings, &mut d, part, base)?;
         }
-        "llama3" => {
-            d.rope_divisors = llama3_divisors(&scaling, base, factor, d.head_dim)?;
-            Ok(())
-        }
-        other => Err(Error::Unsupported(format!("{}: the kind {}", scaling.file(), quoted(other)))),
+        (self.more)(settings, &mut d)?;
+        Ok(d)
     }
-}
-
-/// Llama 3.1's stretching: waves that are short against the original context stay, long ones are divided by the factor,
-/// those between by something between.
-fn llama3_divisors(scaling: &Settings, base: f32, factor: f32, head_dim: u32) -> Result<Vec<f32>> {
-    const MOST: u32 = 1 << 16;
-    if head_dim > MOST {
-        return Err(Error::format(format!("{}: heads of {head_dim} elements", scaling.file())));
-    }
-    let original = scaling.count("original_max_position_embeddings")?.unwrap_or(8192) as f32;
-    let low = scaling.number("low_freq_factor")?.unwrap_or(1.0);
-    let high = scaling.number("high_freq_factor")?.unwrap_or(4.0);
-    let divisor = |i: u32| {
-        let wave = std::f64::consts::TAU * f64::from(base).powf(f64::from(2 * i) / f64::from(head_dim));
-        let wave = wave as f32;
-        if wave < original / high {
-            1.0
-        } else if wave > original / low {
-            factor
-        } else {
-            let share = (original / wave - low) / (high - low);
-            1.0 / ((1.0 - share) / factor + share)
-        }
-    };
-    Ok((0..head_dim / 2).map(divisor).collect())
-}
-
-fn gpt2(settings: &Settings, d: &mut Description) -> Result<()> {
-    settings.expect("activation_function", &["gelu_new", "gelu_pytorch_tanh"])?;
-    let (width, heads) = (settings.required("n_embd")?, settings.required("n_head")?);
-    d.head_dim = width / heads.max(1);
-    // The classes tie the head unless told otherwise.
-    d.tied = settings.get("tie_word_embeddings").is_none() || settings.flag("tie_word_embeddings")?;
-    let positions = settings.count("n_positions")?.or(settings.count("n_ctx")?);
-    let positions = positions.map_or_else(|| settings.required("n_positions"), Ok)?;
-    d.count("context_length", positions)?;
-    d.count("embedding_length", width)?;
-    d.count("block_count", settings.required("n_layer")?)?;
-    d.count("feed_forward_length", settings.count("n_inner")?.unwrap_or(width.saturating_mul(4)))?;
-    d.count("attention.head_count", heads)?;
-    d.number("attention.layer_norm_epsilon", settings.number("layer_norm_epsilon")?.unwrap_or(1e-5))
-}
-
-fn bert(settings: &Settings, d: &mut Description) -> Result<()> {
-    settings.expect("hidden_act", &["gelu"])?;
-    settings.expect("position_embedding_type", &["absolute"])?;
-    let (width, heads) = (settings.required("hidden_size")?, settings.required("num_attention_heads")?);
-    d.head_dim = width / heads.max(1);
-    d.count("context_length", settings.required("max_position_embeddings")?)?;
-    d.count("embedding_length", width)?;
-    d.count("block_count", settings.required("num_hidden_layers")?)?;
-    d.count("feed_forward_length", settings.required("intermediate_size")?)?;
-    d.count("attention.head_count", heads)?;
-    d.number("attention.layer_norm_epsilon", settings.number("layer_norm_eps")?.unwrap_or(1e-12))?;
-    d.set("attention.causal", Value::Bool(false))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn renamed(class: &str, name: &str) -> Option<(String, Kind)> {
-        find(class).unwrap().rename(name)
-    }
-
     #[test]
-    fn names_become_those_of_gguf() {
-        for (class, theirs, ours, kind) in [
-            ("LlamaForCausalLM", "model.layers.12.self_attn.q_proj.weight", "blk.12.attn_q.weight", Queries),
-            ("LlamaForCausalLM", "layers.0.mlp.down_proj.weight", "blk.0.ffn_down.weight", Plain),
-            ("LlamaForCausalLM", "lm_head.weight", "output.weight", Plain),
-            ("LlamaForCausalLM", "model.layers.0.self_attn.rotary_emb.inv_freq", "", Idle),
-            ("Qwen2ForCausalLM", "model.layers.1.self_attn.k_proj.bias", "blk.1.attn_k.bias", Keys),
-            ("GPT2LMHeadModel", "transformer.h.3.attn.c_attn.bias", "blk.3.attn_qkv.bias", Transposed),
-            ("GPT2LMHeadModel", "h.3.attn.bias", "", Idle),
-            ("BertModel", "embeddings.LayerNorm.bias", "token_embd_norm.bias", Plain),
-            ("BertModel", "bert.encoder.layer.5.output.dense.weight", "blk.5.ffn_down.weight", Plain),
-            ("BertModel", "pooler.dense.bias", "", Idle),
-        ] {
-            assert_eq!(renamed(class, theirs), Some((ours.to_owned(), kind)), "{theirs}");
-        }
-        for unknown in
-            ["model.layers.x.self_attn.q_proj.weight", "model.layers.01.mlp.up_proj.weight", "a.weight", ""]
-        {
-            assert_eq!(renamed("LlamaForCausalLM", unknown), None, "{unknown}");
-        }
+    fn unknown_classes_are_told_of_with_those_that_are_known() {
         let error = find("MambaForCausalLM").err().unwrap().to_string();
         assert!(
-            error.contains("\"MambaForCausalLM\"") && error.contains("LlamaForCausalLM, Qwen2"),
+            error.contains("\"MambaForCausalLM\"") && error.contains(", JinaBert, Llama, Ministral3, "),
             "{error}"
         );
     }
 
     #[test]
-    fn long_waves_are_stretched() {
-        let text = br#"{"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192}"#;
-        let scaling = Settings::read("config.json".into(), text).unwrap();
-        let divisors = llama3_divisors(&scaling, 500_000.0, 8.0, 128).unwrap();
-        assert_eq!((divisors.len(), divisors[0], divisors[63]), (64, 1.0, 8.0));
-        assert!(divisors.is_sorted() && divisors.iter().any(|&x| x > 1.0 && x < 8.0));
+    fn no_class_is_listed_twice() {
+        let mut all: Vec<_> = FAMILIES.iter().flat_map(|family| family.classes).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn prefixes_are_left_out_and_pictures_are_idle() {
+        let name = |class: &str, name: &str| find(class).unwrap().rename(name).map(|renamed| renamed.name);
+        for theirs in ["model.language_model.norm.weight", "language_model.model.norm.weight", "norm.weight"]
+        {
+            let class = "Gemma3ForConditionalGeneration";
+            assert_eq!(name(class, theirs).as_deref(), Some("output_norm.weight"), "{theirs}");
+        }
+        let tower = "vision_tower.encoder.layers.0.norm.weight";
+        assert_eq!(name("Gemma3ForConditionalGeneration", tower).as_deref(), Some(""));
+        assert_eq!(name("LlamaForCausalLM", tower), None);
     }
 }

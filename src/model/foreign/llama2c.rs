@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::assembled::{Assembled, Form, Piece, plain};
+use super::assembled::{Assembled, Piece};
 use crate::error::{Error, Result, at};
-use crate::format::gguf::{Array, Metadata, Strings, TensorEntry, Value};
+use crate::format::gguf::{Array, Metadata, Strings, Value};
 use crate::format::{ByteSource, FileSource};
 use crate::memory::reserve::{filled, reserve, with_room};
 use crate::quant::DType;
@@ -129,8 +129,7 @@ impl Shape {
         let mut pieces = Vec::new();
         let mut push = |name: String, dims: &[u64], offset: &mut u64| {
             reserve(&mut pieces, 1, WHAT)?;
-            let entry = TensorEntry { name, dims: dims.to_vec(), ty: plain(DType::F32) };
-            pieces.push(Piece { entry, form: Form::Plain, source: source.clone(), offset: *offset });
+            pieces.push(Piece::plain(name, dims.to_vec(), DType::F32, source.clone(), *offset));
             *offset += 4 * dims.iter().product::<u64>();
             Ok::<_, Error>(())
         };

@@ -11,7 +11,15 @@ mod assembled;
 mod config;
 mod families;
 mod folder;
+mod keys;
 mod llama2c;
+mod modules;
+mod names;
+mod pieces;
+mod rope;
+mod rules;
+mod special;
+mod tensors;
 mod vocabulary;
 
 pub use assembled::Assembled;

@@ -1,5 +1,5 @@
 //! The vocabulary of a folder (`tokenizer.json`, `tokenizer_config.json`) as GGUF's keys: byte-level BPE, BPE of
-//! SentencePiece's vocabularies, and WordPiece.
+//! SentencePiece's vocabularies, Unigram, and WordPiece.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,15 @@ use serde_json::{Map, Value as Json};
 
 use super::config::Settings;
 use super::folder::Folder;
-use crate::error::{Error, Result, at, quoted, shortened};
+use super::pieces;
+use super::rules::{kind_of, rules, steps};
+use crate::error::{Error, Result, at, quoted};
 use crate::format::gguf::{Array, Metadata, Strings, Value};
 use crate::memory::reserve::filled;
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
+const GENERATION: &str = "generation_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
 const WHAT: &str = "the vocabulary";
 
@@ -28,12 +31,6 @@ mod kind {
 
 /// Most tokens of a vocabulary: the largest have some hundred thousand.
 const MAX_TOKENS: u64 = 1 << 24;
-/// Most characters of a pattern that an error shows.
-const SHOWN: usize = 60;
-
-/// Patterns by which words are cut, and GGUF's names for them.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Adds the vocabulary's keys to those of a model whose embedding has `rows` rows. A folder without `tokenizer.json` has
 /// none.
@@ -41,21 +38,39 @@ pub(super) fn insert(
     metadata: &mut Metadata,
     folder: &Folder<'_>,
     config: &Settings,
-    architecture: &str,
     rows: u64,
 ) -> Result<()> {
+    if let Some(types) = config.count("type_vocab_size")? {
+        metadata.insert("tokenizer.ggml.token_type_count".into(), Value::U32(types))?;
+    }
     let Some(tokenizer) = folder.json(TOKENIZER)? else {
         return metadata.insert("tokenizer.ggml.model".into(), Value::Str("no_vocab".into()));
     };
     let vocabulary = Vocabulary::read(&tokenizer, rows).map_err(at(|| folder.name(TOKENIZER)))?;
-    let settings = folder.settings(CONFIG)?;
-    let settings = settings.as_ref();
-    vocabulary.insert_special(metadata, config, settings, &tokenizer)?;
+    let (settings, generation) = (folder.settings(CONFIG)?, folder.settings(GENERATION)?);
+    let (settings, generation) = (settings.as_ref(), generation.as_ref());
+    vocabulary.insert_special(metadata, &Stated { config, settings, generation, json: &tokenizer })?;
     vocabulary.insert(metadata)?;
-    insert_template(metadata, folder, settings)?;
-    match architecture {
-        "bert" => insert_pooling(metadata, folder),
-        _ => Ok(()),
+    insert_template(metadata, folder, settings)
+}
+
+/// The files that tell of tokens with a purpose.
+struct Stated<'a> {
+    config: &'a Settings,
+    settings: Option<&'a Settings>,
+    generation: Option<&'a Settings>,
+    /// `tokenizer.json`.
+    json: &'a Json,
+}
+
+impl Stated<'_> {
+    /// A token that `tokenizer_config.json` names.
+    fn named(&self, name: &str) -> Option<&Json> {
+        self.settings?.get(name)
+    }
+
+    fn flag(&self, key: &str) -> Option<bool> {
+        self.settings?.get(key)?.as_bool()
     }
 }
 
@@ -69,16 +84,17 @@ struct Vocabulary {
     types: Vec<i32>,
     merges: Option<Strings>,
     scores: Option<Vec<f32>>,
+    /// Whether a space goes in front of a text.
+    spaces: Option<bool>,
+    /// Compiled rules of normalisation.
+    rules: Vec<u8>,
+    /// Whether letters become small, and lose their accents.
+    letters: [Option<bool>; 2],
 }
 
 fn object<'a>(json: &'a Json, key: &str) -> Result<&'a Map<String, Json>> {
     let found = json.get(key).and_then(Json::as_object);
     found.ok_or_else(|| Error::format(format!("no object {}", quoted(key))))
-}
-
-/// The value of `type` in an object.
-fn kind_of(json: &Json) -> &str {
-    json.get("type").and_then(Json::as_str).unwrap_or_default()
 }
 
 impl Vocabulary {
@@ -92,11 +108,23 @@ impl Vocabulary {
         match kind {
             "BPE" if by_bytes => {
                 vocabulary.model = "gpt2";
-                vocabulary.pre = Some(rules(&steps));
+                let whole_words = model.get("ignore_merges").and_then(Json::as_bool).unwrap_or(false);
+                vocabulary.pre = Some(rules(&steps, whole_words));
                 vocabulary.merges = Some(merges(model)?);
             }
-            "BPE" => vocabulary.become_sentence_piece(model)?,
-            "WordPiece" => vocabulary.become_word_piece(),
+            "BPE" => {
+                vocabulary.become_sentence_piece(model)?;
+                vocabulary.spaces = Some(pieces::begins_with_space(tokenizer));
+            }
+            "Unigram" => {
+                vocabulary.become_unigram(model)?;
+                vocabulary.spaces = Some(pieces::begins_with_space(tokenizer));
+                vocabulary.rules = pieces::normalisation(tokenizer)?;
+            }
+            "WordPiece" => {
+                vocabulary.become_word_piece();
+                vocabulary.letters = pieces::letters(tokenizer);
+            }
             other => return Err(Error::Unsupported(format!("a vocabulary of the kind {}", quoted(other)))),
         }
         Ok(vocabulary)
@@ -125,16 +153,32 @@ impl Vocabulary {
             types[place] = ty;
             Ok(())
         };
-        for (text, id) in object(model, "vocab")? {
-            put(text, id.as_u64(), kind::NORMAL, false)?;
+        match model.get("vocab") {
+            // Unigram's tokens stand at their ids, with scores.
+            Some(Json::Array(list)) => {
+                for (id, token) in (0..).zip(list) {
+                    let text = token.get(0).and_then(Json::as_str).unwrap_or_default();
+                    put(text, Some(id), kind::NORMAL, false)?;
+                }
+            }
+            _ => {
+                for (text, id) in object(model, "vocab")? {
+                    put(text, id.as_u64(), kind::NORMAL, false)?;
+                }
+            }
         }
         for added in tokenizer.get("added_tokens").and_then(Json::as_array).into_iter().flatten() {
             let text = added.get("content").and_then(Json::as_str).unwrap_or_default();
             let special = added.get("special").and_then(Json::as_bool).unwrap_or(false);
-            let ty = if special { kind::CONTROL } else { kind::USER_DEFINED };
-            put(text, added.get("id").and_then(Json::as_u64), ty, true)?;
+            let id = added.get("id").and_then(Json::as_u64);
+            match special || pieces::looks_special(text) {
+                true => put(text, id, kind::CONTROL, true)?,
+                // These are found in the text as it is, before spaces are marked.
+                false => put(&text.replace('\u{2581}', " "), id, kind::USER_DEFINED, true)?,
+            }
         }
-        Ok(Self { model: "", pre: None, tokens, types, merges: None, scores: None })
+        let (merges, scores, spaces, rules) = (None, None, None, Vec::new());
+        Ok(Self { model: "", pre: None, tokens, types, merges, scores, spaces, rules, letters: [None; 2] })
     }
 
     /// SentencePiece merges the pair whose token has the highest score: the earlier its merge, the higher.
@@ -159,6 +203,23 @@ impl Vocabulary {
         Ok(())
     }
 
+    /// Unigram's scores, and which token is unknown.
+    fn become_unigram(&mut self, model: &Json) -> Result<()> {
+        self.model = "t5";
+        let mut scores = filled(-10_000.0f32, self.tokens.len(), WHAT)?;
+        let list = model.get("vocab").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+        for (id, (token, score)) in list.iter().zip(&mut scores).enumerate() {
+            let number = token.get(1).and_then(Json::as_f64);
+            *score = number.ok_or_else(|| Error::format(format!("token {id} has no score")))? as f32;
+        }
+        let unknown = model.get("unk_id").and_then(Json::as_u64).unwrap_or(u64::MAX);
+        if let Some(ty) = usize::try_from(unknown).ok().and_then(|id| self.types.get_mut(id)) {
+            *ty = kind::UNKNOWN;
+        }
+        self.scores = Some(scores);
+        Ok(())
+    }
+
     /// GGUF marks the beginnings of words, where WordPiece marks what continues one.
     fn become_word_piece(&mut self) {
         self.model = "bert";
@@ -178,38 +239,59 @@ impl Vocabulary {
         self.tokens.iter().position(|token| token.as_deref() == Some(text)).map(|id| id as u32)
     }
 
-    /// The tokens with a purpose, and whether one goes in front.
-    fn insert_special(
-        &self,
-        metadata: &mut Metadata,
-        config: &Settings,
-        settings: Option<&Settings>,
-        tokenizer: &Json,
-    ) -> Result<()> {
-        for (name, key) in [
-            ("bos_token", "bos_token_id"),
-            ("eos_token", "eos_token_id"),
-            ("unk_token", "unknown_token_id"),
-            ("sep_token", "seperator_token_id"),
-            ("pad_token", "padding_token_id"),
-            ("cls_token", "cls_token_id"),
-            ("mask_token", "mask_token_id"),
+    /// The tokens with a purpose, and whether one goes in front of a text or behind it.
+    fn insert_special(&self, metadata: &mut Metadata, stated: &Stated<'_>) -> Result<()> {
+        let named = |name: &str| stated.named(name).and_then(|token| self.id(token));
+        let own = |key: &str| self.listed(stated.config, key).first().copied();
+        // Where a text begins and ends with tokens of BERT's names, those are the beginning and the end.
+        let bos = named("bos_token").or(named("cls_token")).or(own("bos_token_id"));
+        let turn = named("eos_token").or(named("sep_token")).or(own("eos_token_id"));
+        let around = pieces::ends(stated.json);
+        let around = around.map(|ends| ends.map(|end| end.and_then(|text| self.id(&Json::String(text)))));
+        // A text's last token may be another one than that which ends a turn.
+        let eos = around.and_then(|[_, last]| last).or(turn);
+        let listed = [stated.generation, Some(stated.config)].into_iter().flatten();
+        let mut others = Vec::new();
+        for id in turn.into_iter().chain(listed.flat_map(|from| self.listed(from, "eos_token_id"))) {
+            if Some(id) != eos && !others.contains(&id) {
+                others.push(id);
+            }
+        }
+        let unknown = self.types.iter().position(|&ty| ty == kind::UNKNOWN).map(|id| id as u32);
+        for (key, id) in [
+            ("bos_token_id", bos),
+            ("eos_token_id", eos),
+            ("eot_token_id", others.first().copied()),
+            ("eom_token_id", others.get(1).copied()),
+            ("unknown_token_id", named("unk_token").or(own("unk_token_id")).or(unknown)),
+            ("seperator_token_id", named("sep_token").or(own("sep_token_id"))),
+            ("padding_token_id", named("pad_token").or(own("pad_token_id"))),
+            ("cls_token_id", named("cls_token").or(own("cls_token_id"))),
+            ("mask_token_id", named("mask_token").or(own("mask_token_id"))),
         ] {
-            let named = settings.and_then(|settings| settings.get(name)).and_then(|token| self.id(token));
-            // The model's own configuration has ids, of which the first counts.
-            let own = config.get(key).map(|id| id.get(0).unwrap_or(id)).and_then(Json::as_u64);
-            let own = own.filter(|&id| id < self.tokens.len() as u64).map(|id| id as u32);
-            if let Some(id) = named.or(own) {
+            if let Some(id) = id {
                 metadata.insert(format!("tokenizer.ggml.{key}"), Value::U32(id))?;
             }
         }
-        let stated =
-            settings.map(|settings| settings.get("add_bos_token").and_then(Json::as_bool)).unwrap_or(None);
-        let bos = settings.and_then(|settings| settings.get("bos_token"));
-        if let Some(adds) = stated.or_else(|| bos.and_then(|bos| begins_with(tokenizer, bos))) {
-            metadata.insert("tokenizer.ggml.add_bos_token".into(), Value::Bool(adds))?;
+        let first = around.map(|[first, _]| first.is_some() && first == bos);
+        let adds_bos = stated.flag("add_bos_token").or(first).map(|adds| adds && bos.is_some());
+        let last = around.map(|[_, last]| last.is_some());
+        let adds_eos =
+            stated.flag("add_eos_token").filter(|&adds| adds).or(last).map(|adds| adds && eos.is_some());
+        for (key, adds) in [("add_bos_token", adds_bos), ("add_eos_token", adds_eos)] {
+            if let Some(adds) = adds {
+                metadata.insert(format!("tokenizer.ggml.{key}"), Value::Bool(adds))?;
+            }
         }
         Ok(())
+    }
+
+    /// The ids of a key that has one or a list of them; those that are in the vocabulary.
+    fn listed(&self, settings: &Settings, key: &str) -> Vec<u32> {
+        let Some(value) = settings.get(key) else { return Vec::new() };
+        let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let ids = ids.iter().filter_map(Json::as_u64).filter(|&id| id < self.tokens.len() as u64);
+        ids.map(|id| id as u32).collect()
     }
 
     fn insert(self, metadata: &mut Metadata) -> Result<()> {
@@ -232,55 +314,23 @@ impl Vocabulary {
         if let Some(scores) = self.scores {
             metadata.insert("tokenizer.ggml.scores".into(), Value::Array(Array::F32(scores)))?;
         }
+        let [small, plain] = self.letters;
+        for (key, flag) in [
+            ("add_space_prefix", self.spaces),
+            // Unigram's writers have runs of spaces become one.
+            ("remove_extra_whitespaces", (self.model == "t5").then_some(true)),
+            ("normalizer.lowercase", small),
+            ("normalizer.strip_accents", plain),
+        ] {
+            if let Some(flag) = flag {
+                metadata.insert(format!("tokenizer.ggml.{key}"), Value::Bool(flag))?;
+            }
+        }
+        if !self.rules.is_empty() {
+            let rules = Value::Array(Array::U8(self.rules));
+            metadata.insert("tokenizer.ggml.precompiled_charsmap".into(), rules)?;
+        }
         Ok(())
-    }
-}
-
-/// Whether the template that is put around a text begins with a token; `None` without such a template.
-fn begins_with(tokenizer: &Json, token: &Json) -> Option<bool> {
-    let text = token.as_str().or(token.get("content").and_then(Json::as_str))?;
-    let processors = steps(tokenizer.get("post_processor"));
-    let template = processors.into_iter().find(|step| kind_of(step) == "TemplateProcessing")?;
-    let first = template.get("single")?.as_array()?.first()?;
-    Some(first.get("SpecialToken").and_then(|token| token.get("id")).and_then(Json::as_str) == Some(text))
-}
-
-/// The steps of a sequence, or the one that stands alone.
-fn steps(json: Option<&Json>) -> Vec<&Json> {
-    let Some(json) = json.filter(|json| !json.is_null()) else { return Vec::new() };
-    let within = ["pretokenizers", "processors"].into_iter().find_map(|key| json.get(key)?.as_array());
-    within.map_or_else(|| vec![json], |steps| steps.iter().collect())
-}
-
-/// GGUF's name for the rules by which words are cut. Rules without one keep their pattern as a name, which is told when
-/// the vocabulary is read.
-fn rules(steps: &[&Json]) -> String {
-    let flag = |step: &Json, key: &str| step.get(key).and_then(Json::as_bool).unwrap_or(false);
-    let pattern = steps.iter().filter(|step| kind_of(step) == "Split").find_map(|step| {
-        let pattern = step.get("pattern")?;
-        pattern.get("Regex").or(pattern.get("String"))?.as_str()
-    });
-    // Absent, the pattern of GPT-2 is applied.
-    let gpt2 = |step: &Json| {
-        kind_of(step) == "ByteLevel" && step.get("use_regex").is_none_or(|regex| regex != false)
-    };
-    match pattern {
-        Some(LLAMA3) => return "llama-bpe".into(),
-        Some(QWEN2) => return "qwen2".into(),
-        Some(other) => return shortened(other, SHOWN).to_owned(),
-        None => {}
-    }
-    match steps {
-        [bytes] if gpt2(bytes) => "gpt-2".into(),
-        [digits, bytes]
-            if kind_of(digits) == "Digits" && flag(digits, "individual_digits") && gpt2(bytes) =>
-        {
-            "smollm".into()
-        }
-        _ => {
-            let kinds: Vec<_> = steps.iter().map(|step| kind_of(step)).collect();
-            shortened(&kinds.join(", "), SHOWN).to_owned()
-        }
     }
 }
 
@@ -317,44 +367,10 @@ fn insert_template(metadata: &mut Metadata, folder: &Folder<'_>, settings: Optio
     }
 }
 
-/// How an encoder's rows become one vector, by the modules of sentence-transformers.
-fn insert_pooling(metadata: &mut Metadata, folder: &Folder<'_>) -> Result<()> {
-    const MEAN: u32 = 1;
-    const FIRST: u32 = 2;
-    metadata.insert("tokenizer.ggml.token_type_count".into(), Value::U32(2))?;
-    let Some(pooling) = folder.settings("1_Pooling/config.json")? else { return Ok(()) };
-    for (key, number) in [("pooling_mode_mean_tokens", MEAN), ("pooling_mode_cls_token", FIRST)] {
-        if pooling.flag(key)? {
-            return metadata.insert("bert.pooling_type".into(), Value::U32(number));
-        }
-    }
-    Err(Error::Unsupported(format!("{}: pooling other than the mean and the first token", pooling.file())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    fn pre(pre_tokenizer: Json) -> String {
-        rules(&steps(Some(&pre_tokenizer)))
-    }
-
-    #[test]
-    fn rules_have_the_names_of_gguf() {
-        let bytes = |regex: bool| json!({"type": "ByteLevel", "use_regex": regex});
-        let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}});
-        let sequence = |steps: &[Json]| json!({"type": "Sequence", "pretokenizers": steps});
-        assert_eq!(pre(json!({"type": "ByteLevel", "add_prefix_space": false})), "gpt-2");
-        assert_eq!(
-            pre(sequence(&[json!({"type": "Digits", "individual_digits": true}), bytes(true)])),
-            "smollm"
-        );
-        assert_eq!(pre(sequence(&[split(LLAMA3), bytes(false)])), "llama-bpe");
-        assert_eq!(pre(sequence(&[split(QWEN2), bytes(false)])), "qwen2");
-        assert_eq!(pre(sequence(&[split("[abc]"), bytes(false)])), "[abc]");
-        assert_eq!(pre(bytes(false)), "ByteLevel");
-    }
 
     fn byte_level(vocab: Json, merges: Json) -> Json {
         json!({
@@ -370,12 +386,14 @@ mod tests {
         let tokenizer = byte_level(json!({"a": 0, "b": 1, "ab": 2}), json!([["a", "b"]]));
         let vocabulary = Vocabulary::read(&tokenizer, 6).unwrap();
         assert_eq!(vocabulary.types, [1, 1, 1, 3, 4, 5]);
-        assert_eq!(begins_with(&tokenizer, &json!("<s>")), Some(true));
-        assert_eq!(begins_with(&tokenizer, &json!({"content": "a"})), Some(false));
         let mut metadata = Metadata::new();
         let config = Settings::read("config.json".into(), br#"{"eos_token_id": [2, 1]}"#).unwrap();
-        vocabulary.insert_special(&mut metadata, &config, None, &tokenizer).unwrap();
-        assert_eq!(metadata.get_u32("tokenizer.ggml.eos_token_id").unwrap(), Some(2));
+        let stated = Stated { config: &config, settings: None, generation: None, json: &tokenizer };
+        vocabulary.insert_special(&mut metadata, &stated).unwrap();
+        // The template around a text has only one token, in front of it.
+        for (key, id) in [("eos_token_id", Some(2)), ("eot_token_id", Some(1)), ("eom_token_id", None)] {
+            assert_eq!(metadata.get_u32(&format!("tokenizer.ggml.{key}")).unwrap(), id, "{key}");
+        }
         vocabulary.insert(&mut metadata).unwrap();
         let texts: Vec<_> = metadata.require_str_array("tokenizer.ggml.tokens").unwrap().iter().collect();
         assert_eq!(texts, ["a", "b", "ab", "<s>", "x", "[PAD5]"]);
@@ -393,7 +411,9 @@ mod tests {
         assert!(refused(byte_level(json!({"a": 0, "b": 0}), json!([])), 6).contains("has the same id, 0"));
         assert!(refused(byte_level(json!({"a": "0"}), json!([])), 6).contains("no number"));
         assert!(refused(byte_level(json!({"a": 0}), json!([7])), 6).contains("merge 0"));
-        assert!(refused(json!({"model": {"type": "Unigram", "vocab": {}}}), 6).contains("\"Unigram\""));
+        assert!(refused(json!({"model": {"type": "Words", "vocab": {}}}), 6).contains("\"Words\""));
+        let unscored = json!({"model": {"type": "Unigram", "vocab": [["a", 0.5], ["b"]]}});
+        assert!(refused(unscored, 6).contains("token 1 has no score"));
         assert!(refused(json!({}), 6).contains("\"model\""));
     }
 

@@ -9,14 +9,13 @@ between both at several lengths. Files are otherwise those of families.py.
 """
 
 import argparse
-import struct
 import subprocess
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from families import COLUMNS, FOLDER, dumped, write_model
+from families import FOLDER, write_golden, write_model
 
 TOKENS = 90
 # Around the first tokens, the edges of windows of 32 (16 on both sides) and of the text.
@@ -294,11 +293,7 @@ def main():
                 print(f"{name:20} {error}")
                 continue
         places = [0] if is_pooled(golden) else ROWS
-        kept = hidden[places, :COLUMNS].astype("<f4")
-        header = struct.pack("<4s4I", b"SMFL", 1, TOKENS, *kept.shape)
-        FOLDER.joinpath(f"{name}.json").write_text(dumped(golden))
-        content = header + np.array(places, "<u4").tobytes() + kept.tobytes()
-        FOLDER.joinpath(f"{name}.logits.bin").write_bytes(content)
+        write_golden(name, golden, TOKENS, places, hidden)
         print(f"{name}: rows of {hidden.std():.2f}, at most {abs(hidden).max():.2f}")
 
 

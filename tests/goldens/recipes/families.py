@@ -198,6 +198,15 @@ def dumped(golden):
     return "{" + ",\n".join(lines) + "}\n"
 
 
+def write_golden(name, golden, tokens, places, rows):
+    """Writes a model and, of the peer's rows for so many tokens, those at some places."""
+    kept = rows[places, :COLUMNS].astype("<f4")
+    header = struct.pack("<4s4I", b"SMFL", 1, tokens, *kept.shape)
+    FOLDER.joinpath(f"{name}.json").write_text(dumped(golden))
+    content = header + np.array(places, "<u4").tobytes() + kept.tobytes()
+    FOLDER.joinpath(f"{name}.logits.bin").write_bytes(content)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program", type=Path)
@@ -210,11 +219,7 @@ def main():
     for path in args.files:
         golden = described(path)
         rows = logits(args.program, golden)
-        kept = rows[ROWS, :COLUMNS].astype("<f4")
-        header = struct.pack("<4s4I", b"SMFL", 1, TOKENS, *kept.shape)
-        FOLDER.joinpath(f"{path.stem}.json").write_text(dumped(golden))
-        content = header + np.array(ROWS, "<u4").tobytes() + kept.tobytes()
-        FOLDER.joinpath(f"{path.stem}.logits.bin").write_bytes(content)
+        write_golden(path.stem, golden, TOKENS, ROWS, rows)
         print(f"{path.stem}: logits of {rows.std():.2f}, at most {abs(rows).max():.2f}")
 
 

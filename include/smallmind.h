@@ -406,6 +406,20 @@ typedef struct {
     const char *content;
 } sm_chat_message;
 
+// What goes into a prompt in addition to the messages. Fill it with `sm_chat_params_init`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Variables that the template sees, as a JSON object: `{"tools": [...], "enable_thinking": false}`. NULL for none.
+    const char *arguments;
+    // The beginning of the assistant's message, at which the prompt ends. NULL for none.
+    const char *prefix;
+    // 1, the default, ends the prompt where the assistant's answer begins.
+    int32_t add_generation_prompt;
+    // 1, the default, begins with the token for the beginning of a text, once, if the vocabulary adds one.
+    int32_t add_bos;
+} sm_chat_params;
+
 // The prompt for `n_messages` messages, `stride` bytes apart (`sizeof(sm_chat_message)`). Tokenise it with
 // `parse_special` 1.
 //
@@ -438,6 +452,23 @@ sm_status sm_chat_tokenize(const sm_model *model,
                            uint32_t *tokens,
                            size_t capacity,
                            size_t *count);
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_chat_params)`.
+sm_status sm_chat_params_init(sm_chat_params *params, size_t struct_size);
+
+// As `sm_chat_tokenize`, with variables of the template and the beginning of the answer. `params` may be NULL. Texts in
+// `arguments` and `prefix` are inert, as contents are.
+//
+// `SM_STATUS_INVALID_ARGUMENT` also if `arguments` is no JSON object, has a key that is no name of a variable or one of
+// the template's own (`messages`), or is longer than 16,777,216 bytes.
+sm_status sm_chat_tokenize_with(const sm_model *model,
+                                const sm_chat_message *messages,
+                                size_t stride,
+                                size_t n_messages,
+                                const sm_chat_params *params,
+                                uint32_t *tokens,
+                                size_t capacity,
+                                size_t *count);
 
 /*
  * Teams

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use smallmind_templates::Argument;
 
-use crate::error::{Error, Result, at, quoted};
+use crate::error::{Error, Result, quoted};
 use crate::memory::reserve::{held, reserve, reserve_text};
 
 /// The purpose of the memory, in errors.
@@ -28,7 +28,10 @@ impl Arguments {
     /// [`Error::InvalidArgument`] for a name that no template can spell, a text that is no JSON value, is longer than
     /// 16 MiB or nested too deep; [`Error::OutOfMemory`].
     pub fn set(&mut self, name: &str, json: &str) -> Result<()> {
-        let value = parsed(json).map_err(at(|| name.to_owned()))?;
+        let value = parsed(json).map_err(|error| match error {
+            Error::InvalidArgument(why) => Error::InvalidArgument(format!("{}: {why}", quoted(name))),
+            other => other,
+        })?;
         self.push(name, value)
     }
 
@@ -229,7 +232,7 @@ mod tests {
             ("", "1", "no name"),
             ("a b", "1", "no name"),
             ("1a", "1", "no name"),
-            ("a", "", "a: no JSON value: EOF"),
+            ("a", "", "\"a\": no JSON value: EOF"),
             ("a", "{", "no JSON value"),
             ("a", "1 2", "trailing"),
             ("a", &"[".repeat(1000), "recursion"),

@@ -331,7 +331,7 @@ fn templates_see_tools_and_switches() {
     fails(&mut run(&all[1..]), 2, "'--chat-arg <KEY=VALUE>' needs --chat");
     fails(&mut run(&["--prefix", "x"]), 2, "'--prefix <TEXT>' needs --chat");
     fails(&mut run(&["--chat", "--chat-arg", "enable_thinking"]), 2, "it has no '='");
-    fails(&mut run(&["--chat", "--chat-arg", "x=no"]), 2, "x: no JSON value");
+    fails(&mut run(&["--chat", "--chat-arg", "x=no"]), 2, "\"x\": no JSON value");
     fails(&mut run(&["--chat", "--chat-arg", "messages=[]"]), 1, "messages is no argument");
     fails(&mut run(&["--chat", "--tools", "/nowhere"]), 1, "/nowhere");
     std::fs::write(tools, "{}").unwrap();

@@ -81,7 +81,9 @@ pub(super) fn ends(tokenizer: &Json) -> Option<[Option<String>; 2]> {
             let template = step.get("single")?.as_array()?;
             let token =
                 |part: Option<&'_ Json>| part?.get("SpecialToken")?.get("id")?.as_str().map(str::to_owned);
-            Some([token(template.first()), token(template.last())])
+            // A template of one part has no end of its own.
+            let last = template.last().filter(|_| template.len() > 1);
+            Some([token(template.first()), token(last)])
         }
         "RobertaProcessing" | "BertProcessing" => {
             let token = |key: &str| step.get(key)?.get(0)?.as_str().map(str::to_owned);

@@ -15,6 +15,7 @@ use crate::format::gguf::{TensorEntry, Value};
 use crate::format::{ByteSource, BytesSource, FileSource, SafeTensor, safetensors};
 use crate::memory::reserve::{filled, held, reserve};
 use crate::quant::DType;
+use crate::sort;
 use crate::text::{escaped, escaped_path};
 
 const CONFIG: &str = "config.json";
@@ -178,7 +179,7 @@ fn pieces(folder: &Folder<'_>, family: &Family, description: &Description) -> Re
         }
     }
     let block = |name: &str| name.strip_prefix("blk.")?.split_once('.')?.0.parse::<u32>().ok();
-    pieces.sort_by(|a, b| {
+    sort::by(&mut pieces, |a, b| {
         let (a, b) = (&a.entry.name, &b.entry.name);
         (block(a), a).cmp(&(block(b), b))
     });

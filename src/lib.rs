@@ -111,6 +111,7 @@ pub mod quant;
 pub mod report;
 #[cfg(feature = "models")]
 pub mod runtime;
+mod sort;
 #[cfg(test)]
 mod testing;
 pub mod text;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::gguf::{Gguf, TensorType, Value};
+use crate::sort;
 use crate::text::{escaped_bytes, shortened};
 
 /// The facts of a file. A fact that the file doesn't state, or states in an unexpected type, is `None`; a long text is
@@ -107,7 +108,7 @@ fn type_shares(gguf: &Gguf) -> Vec<TypeShare> {
         share.bytes += tensor.bytes;
     }
     let mut shares: Vec<TypeShare> = by_type.into_values().collect();
-    shares.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.ty));
+    sort::by_key(&mut shares, |share| (std::cmp::Reverse(share.bytes), share.ty));
     shares
 }
 

@@ -10,6 +10,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::ByteSource;
 use crate::error::{Error, Result, at, quoted};
 use crate::memory::reserve::{collected, filled, held};
+use crate::sort;
 use crate::text::escaped;
 
 /// Longest header, from the reference implementation.
@@ -154,11 +155,11 @@ fn tensor(name: String, entry: Entry, data: u64, len: u64) -> Result<SafeTensor>
 
 /// Sorts tensors by their data, and checks that no two share bytes or a name.
 fn check_apart(tensors: &mut [SafeTensor]) -> Result<()> {
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    sort::by(tensors, |a, b| a.name.cmp(&b.name));
     if let Some(pair) = tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
         return Err(Error::format(format!("two tensors are called {}", quoted(&pair[0].name))));
     }
-    tensors.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
+    sort::by_key(tensors, |tensor| (tensor.offset, tensor.bytes));
     match tensors.windows(2).find(|pair| pair[0].offset + pair[0].bytes > pair[1].offset) {
         Some(pair) => {
             let names = (quoted(&pair[0].name), quoted(&pair[1].name));

@@ -50,8 +50,13 @@ pub(super) fn here() -> impl DoubleEndedIterator<Item = crate::isa::IsaId> {
     impl<I: Isa> At<I> for Level {
         const KERNELS: Self = Level(I::ID);
     }
-    // Under an emulator, portable code takes longest and shows nothing that it doesn't show natively.
-    let portable = std::env::var_os("SMALLMIND_TEST_NO_SCALAR").is_none();
     let levels = table::<Level>().into_iter().map(|level| level.0);
-    levels.filter(move |&isa| isa.is_available() && (portable || isa != crate::isa::IsaId::Scalar))
+    levels.filter(|&isa| isa.is_available() && (isa != crate::isa::IsaId::Scalar || !emulated()))
+}
+
+/// Whether tests run under an emulator. There, portable code takes longest and shows nothing that it doesn't show
+/// natively.
+#[cfg(test)]
+pub(super) fn emulated() -> bool {
+    std::env::var_os("SMALLMIND_TEST_NO_SCALAR").is_some()
 }

@@ -59,14 +59,15 @@ pub(super) unsafe fn visit<I: Isa>(isa: I, terms: &impl Terms, first: usize, n: 
     // A bound that the compiler can count the steps to, so that it unrolls the loop.
     let whole = n - (n - first) % I::LANES;
     let mut i = first;
-    while i < whole {
-        // SAFETY: i + LANES ≤ whole ≤ n.
-        unsafe { terms.at(isa, i, I::LANES) };
-        i += I::LANES;
-    }
-    if i < n {
-        // SAFETY: i + (n − i) = n.
-        unsafe { terms.at(isa, i, n - i) };
+    // SAFETY: i + LANES ≤ whole ≤ n in the loop, and i + (n − i) = n behind it.
+    unsafe {
+        while i < whole {
+            terms.at(isa, i, I::LANES);
+            i += I::LANES;
+        }
+        if i < n {
+            terms.at(isa, i, n - i);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::Rows;
-use super::linear::{self, Beside, Product, Then};
+use super::linear::{self, Beside, Product, Target, Then};
 use super::matrix::PackedMatrix;
 use crate::kernels::unary::Axpy;
 use crate::threads::{Shares, Worker};
@@ -33,14 +33,18 @@ impl Routes {
         used.checked_mul(2 * size_of::<u32>())
     }
 
-    /// The experts of row `r`.
+    /// Words between rows.
+    fn stride(&self) -> usize {
+        self.rows.stride() / size_of::<u32>()
+    }
+
+    /// All rows, as words.
     ///
     /// # Safety
-    /// The row is there, and nobody writes it while the slice lives.
-    unsafe fn experts<'a>(&self, r: usize) -> &'a [u32] {
-        debug_assert!(r < self.rows.len());
-        // SAFETY: row r holds `used` numbers first, which nobody writes.
-        unsafe { std::slice::from_raw_parts(self.rows.row(r).cast(), self.used) }
+    /// Nobody writes the rows while the slice lives.
+    unsafe fn words<'a>(&self) -> &'a [u32] {
+        // SAFETY: `Rows::new` was promised a buffer of all rows, which nobody writes now; any bytes are words.
+        unsafe { std::slice::from_raw_parts(self.rows.row(0).cast(), self.rows.len() * self.stride()) }
     }
 
     /// The places for the experts of row `r` and for their weights.
@@ -56,22 +60,14 @@ impl Routes {
             (experts, std::slice::from_raw_parts_mut(row.cast::<f32>().add(self.used), self.used))
         }
     }
-
-    /// The weight of an expert of a row: entry `row · used + rank`.
-    ///
-    /// # Safety
-    /// The row is there, and nobody writes it.
-    unsafe fn weight(&self, entry: usize) -> f32 {
-        let row = self.rows.row_f32(entry / self.used);
-        // SAFETY: the row holds `used` numbers, and as many floats behind them.
-        unsafe { *row.add(self.used + entry % self.used) }
-    }
 }
 
 /// Rows sorted by expert. A position in this order is one expert of one row; an expert's positions follow one another,
 /// in the order of their rows.
 pub struct Sorted<'a> {
     routes: Routes,
+    /// All words of the routes.
+    words: &'a [u32],
     /// For each expert, the position behind its last one.
     ends: &'a [u32],
     /// For each position, the entry `row · used + rank`.
@@ -90,14 +86,15 @@ impl<'a> Sorted<'a> {
     /// Sorts rows in `memory`, of [`Sorted::words`], for `count` experts.
     ///
     /// # Safety
-    /// The routes are there and hold numbers below `count`, and nobody writes them while the value lives.
+    /// Nobody writes the routes while the value lives, which hold numbers below `count`.
     pub unsafe fn new(routes: Routes, count: usize, memory: &'a mut [u32]) -> Self {
         let Routes { rows, used } = routes;
         let (ends, memory) = memory.split_at_mut(count);
         let (active, entries) = memory.split_at_mut(count);
         ends.fill(0);
-        // SAFETY: the routes are there, and nobody writes them.
-        let experts = |r| unsafe { routes.experts(r) };
+        // SAFETY: nobody writes the routes while the value lives, as the caller promises.
+        let words = unsafe { routes.words() };
+        let experts = |r: usize| &words[r * routes.stride()..][..used];
         for r in 0..rows.len() {
             experts(r).iter().for_each(|&expert| ends[expert as usize] += 1);
         }
@@ -117,7 +114,7 @@ impl<'a> Sorted<'a> {
                 *place += 1;
             }
         }
-        Sorted { routes, ends, entries: &entries[..rows.len() * used], active: &active[..n_active] }
+        Sorted { routes, words, ends, entries: &entries[..rows.len() * used], active: &active[..n_active] }
     }
 
     /// An expert's positions.
@@ -133,8 +130,8 @@ impl<'a> Sorted<'a> {
 
     /// The weight of a position.
     pub fn weight(&self, position: usize) -> f32 {
-        // SAFETY: `new` was promised routes that are there and that nobody writes; entries are made from their rows.
-        unsafe { self.routes.weight(self.entries[position] as usize) }
+        let (entry, used) = (self.entries[position] as usize, self.routes.used);
+        f32::from_bits(self.words[entry / used * self.routes.stride() + used + entry % used])
     }
 
     /// The part of an expert's positions whose rows lie in `rows`.
@@ -204,7 +201,7 @@ pub struct Memory<const N: usize> {
 }
 
 /// This worker's part of products of the same rows with their experts' matrices: some columns of some positions of each
-/// go into the worker's memory, and from there wherever `then` puts them, which is called with positions as rows.
+/// go into the worker's memory, and from there `then` puts them into the target's rows, which are positions.
 ///
 /// # Safety
 /// As [`linear::beside`]: `x` has all rows of the batch, which no one writes until the op ends, and the memory is this
@@ -214,6 +211,7 @@ pub unsafe fn beside<const N: usize>(
     shares: &Shares,
     products: [&ExpertProducts<'_>; N],
     sorted: &Sorted<'_>,
+    target: Target,
     memory: Memory<N>,
     then: Then<impl Fn(Beside<N>)>,
 ) {
@@ -247,7 +245,10 @@ pub unsafe fn beside<const N: usize>(
                 };
                 let then = Then { unit, call };
                 // SAFETY: the shares hand an expert's columns to one worker; the rest as this function demands.
-                unsafe { linear::pieces(own, run.clone(), 0..block.len(), memory.results, then) };
+                unsafe {
+                    let target = target.skip(first);
+                    linear::pieces(own, run.clone(), 0..block.len(), target, memory.results, then);
+                }
             }
         }
     }
@@ -312,22 +313,21 @@ pub struct Combine<'a> {
 }
 
 /// This worker's part of the sums: the columns that it takes from the shares, of all experts one after the other, so
-/// that a row's experts are added in the order of their numbers.
+/// that a row's experts are added in the order of their numbers. `results` has [`linear::scratch_len`] floats.
 ///
 /// # Safety
-/// As [`linear::run`]; the products' `x` has a row for each position, and `results`, of [`linear::scratch_len`] floats, is
-/// this worker's own.
+/// As [`linear::run`]; the products' `x` has a row for each position.
 pub unsafe fn combine(
     worker: &Worker<'_>,
     shares: &Shares,
     combine: &Combine<'_>,
     sorted: &Sorted<'_>,
-    results: *mut f32,
+    results: &mut [f32],
 ) {
     let Combine { product, out, accumulate, weighs, axpy } = *combine;
     let first = &product.matrices[0];
     let (n, unit) = (first.n(), first.packing().panel_rows());
-    let hot = linear::scratch_len([first.packing()], 1);
+    let hot = results.len();
     linear::each_run(worker, shares, out.len(), n.div_ceil(unit), |run, rows| {
         let most = (hot / (unit * rows.len().min(OUT_ROWS))).max(1);
         for begin in run.clone().step_by(most) {
@@ -346,12 +346,10 @@ pub unsafe fn combine(
                 let own = product.product(expert as usize, product.x);
                 for first in positions.clone().step_by(hot / columns.len()) {
                     let block = first..(first + hot / columns.len()).min(positions.end);
+                    let place = Some((results.as_mut_ptr(), columns.len()));
                     // SAFETY: the results hold as many rows of these columns as the block has, and X the positions.
-                    unsafe { own.compute(columns.clone(), block.clone(), Some((results, columns.len()))) };
-                    for (at, position) in block.enumerate() {
-                        let result = results.wrapping_add(at * columns.len());
-                        // SAFETY: the product has just been computed here; the worker's memory isn't part of `out`.
-                        let result = unsafe { std::slice::from_raw_parts(result, columns.len()) };
+                    unsafe { own.compute(columns.clone(), block.clone(), place) };
+                    for (position, result) in block.zip(results.chunks_exact(columns.len())) {
                         let weight = if weighs { sorted.weight(position) } else { 1.0 };
                         axpy.apply(weight, result, part(sorted.row(position)));
                     }

@@ -99,17 +99,61 @@ pub unsafe fn run(
     });
 }
 
-/// The same columns of several matrices' products, side by side in a worker's scratch.
-#[derive(Clone, Debug)]
+/// Rows that take what is made of results.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// Rows of floats.
+    Floats(Rows),
+    /// Quantised rows of so many elements.
+    Blocks(Rows, usize),
+}
+
+impl Target {
+    pub(super) fn skip(self, n: usize) -> Target {
+        match self {
+            Target::Floats(rows) => Target::Floats(rows.skip(n)),
+            Target::Blocks(rows, len) => Target::Blocks(rows.skip(n), len),
+        }
+    }
+}
+
+/// The same columns of several matrices' products, side by side in a worker's scratch, and their places in the target.
+/// [`beside`] makes it, whose caller promises that both are this worker's alone; it is there while a [`Then`] runs.
+#[derive(Debug)]
 pub struct Beside<const N: usize> {
     /// Rows of the batch.
     pub rows: Range<usize>,
     /// Columns of each product.
     pub columns: Range<usize>,
     /// First row of each.
-    pub first: [*const f32; N],
+    pub(super) first: [*mut f32; N],
     /// Floats between rows of all.
-    pub stride: usize,
+    pub(super) stride: usize,
+    /// The target from the first row on.
+    pub(super) target: Target,
+}
+
+impl<const N: usize> Beside<N> {
+    /// The results of row `i` of these rows.
+    pub fn results(&mut self, i: usize) -> [&mut [f32]; N] {
+        assert!(i < self.rows.len());
+        self.first.map(|first| {
+            let row = first.wrapping_add(i * self.stride);
+            // SAFETY: each product has the row and its columns in scratch memory of this worker, side by side; they are
+            // borrowed with the value.
+            unsafe { std::slice::from_raw_parts_mut(row, self.columns.len()) }
+        })
+    }
+
+    /// The results of row `i` of these rows, and their places in a target of floats.
+    pub fn row(&mut self, i: usize) -> ([&mut [f32]; N], &mut [f32]) {
+        let Target::Floats(out) = self.target else { unreachable!("the target has quantised rows") };
+        assert!(i < self.rows.len() && self.columns.end * size_of::<f32>() <= out.stride());
+        let place = out.row_f32(i).wrapping_add(self.columns.start);
+        // SAFETY: the columns lie in the row of the target, where they are this worker's; they are borrowed with the value.
+        let place = unsafe { std::slice::from_raw_parts_mut(place, self.columns.len()) };
+        (self.results(i), place)
+    }
 }
 
 /// Floats of scratch that [`beside`] needs for weights of this kind.
@@ -123,15 +167,17 @@ pub(super) fn unit_of<const N: usize>(packings: [Packing; N], unit: usize) -> us
 }
 
 /// Products over the same rows whose results are only needed together, or in another form: some columns of each
-/// go into `scratch`, and from there wherever `then` puts them. Outputs of the products (`y`, `column`) are not
+/// go into `scratch`, and from there `then` puts them into the target. Outputs of the products (`y`, `column`) are not
 /// used.
 ///
 /// # Safety
-/// As [`run`]; `scratch` is this worker's own and holds [`scratch_len`] floats; all weights have as many outputs.
+/// As [`run`], with the target's rows and columns (or blocks) for those written; `scratch` is this worker's own and holds
+/// [`scratch_len`] floats; all weights have as many outputs.
 pub unsafe fn beside<const N: usize>(
     worker: &Worker<'_>,
     shares: &Shares,
     products: [&Product<'_>; N],
+    target: Target,
     scratch: *mut f32,
     then: Then<impl Fn(Beside<N>)>,
 ) {
@@ -140,7 +186,7 @@ pub unsafe fn beside<const N: usize>(
     each_run(worker, shares, rows, n.div_ceil(unit), |run, rows| {
         let then = Then { unit: then.unit, call: &then.call };
         // SAFETY: the shares hand a run of units and rows to one worker; the rest as this function demands.
-        unsafe { pieces(products, run, rows, scratch, then) };
+        unsafe { pieces(products, run, rows, target, scratch, then) };
     });
 }
 
@@ -153,6 +199,7 @@ pub(super) unsafe fn pieces<const N: usize>(
     products: [&Product<'_>; N],
     run: Range<usize>,
     rows: Range<usize>,
+    target: Target,
     scratch: *mut f32,
     then: Then<impl Fn(Beside<N>)>,
 ) {
@@ -170,9 +217,15 @@ pub(super) unsafe fn pieces<const N: usize>(
                 let place = scratch.wrapping_add(i * columns.len());
                 // SAFETY: the scratch holds these rows of all columns, as was just counted; the rest as in `run`.
                 unsafe { products[i].compute(columns.clone(), rows.clone(), Some((place, stride))) };
-                place.cast_const()
+                place
             });
-            (then.call)(Beside { rows, columns: columns.clone(), first, stride });
+            (then.call)(Beside {
+                target: target.skip(rows.start),
+                rows,
+                columns: columns.clone(),
+                first,
+                stride,
+            });
         }
     }
 }
@@ -184,7 +237,7 @@ pub(super) fn each_run(
     shares: &Shares,
     rows: usize,
     units: usize,
-    f: impl Fn(Range<usize>, Range<usize>),
+    mut f: impl FnMut(Range<usize>, Range<usize>),
 ) {
     let wanted = worker.count() * TASKS_PER_WORKER;
     let blocks = match worker.count() {

@@ -4,62 +4,66 @@
 use std::ops::Range;
 
 use super::Rows;
-use super::linear::Beside;
+use super::linear::{Beside, Target};
 use crate::kernels::KernelSet;
-use crate::kernels::qmatmul::{BlocksArgs, NormQuantizeArgs};
+use crate::kernels::qmatmul::{BlockFunction, BlocksArgs, NormQuantizeArgs};
 use crate::kernels::rope::{Angles, Rope, RopeArgs};
 use crate::kernels::rows::NormArgs;
 use crate::kernels::unary::{Binary, Unary};
 use crate::quant::BLOCK;
 
-/// `out[r] = x[r] / rms(x[r]) · weight`.
-///
-/// # Safety
-/// Rows of `x` and `out` hold `weight.len()` floats. Only this worker touches rows `share` of `out`, and nobody else
-/// writes rows `share` of `x`. `out` may be `x`.
-pub unsafe fn rms_norm(k: &KernelSet, share: Range<usize>, x: Rows, weight: &[f32], eps: f32, out: Rows) {
-    // SAFETY: the rows hold `weight.len()` floats and are this worker's, as promised; without `add`, `x` is only read.
-    unsafe { k.rows.rms_norm.run(&norm_args(share, x, weight, eps, out)) }
+/// A norm: with a bias LayerNorm, `(x − mean(x)) / √(variance(x) + eps) · gain + bias`, otherwise RMSNorm, `x / rms(x) ·
+/// gain`.
+#[derive(Clone, Copy)]
+pub struct Norm<'a> {
+    /// Factors: a head's, for all heads, or those of one head after the other.
+    pub gain: &'a [f32],
+    /// Added to the products; as many as a head has.
+    pub bias: Option<&'a [f32]>,
+    /// Added to mean squares.
+    pub eps: f32,
 }
 
-/// `out[r] = (x[r] − mean(x[r])) / √(variance(x[r]) + eps) · weight + bias`.
+/// The norm of each of `heads`, of `head_dim` floats, of each row. A whole row is a head, too.
 ///
 /// # Safety
-/// As [`rms_norm`]; weight and bias are of one length.
-pub unsafe fn layer_norm(
+/// Rows of `x` and `out` hold `heads.end` heads. Only this worker touches these heads of rows `share` of `out`, and nobody
+/// else writes them in `x`. `out` may be `x`.
+pub unsafe fn norm(
     k: &KernelSet,
     share: Range<usize>,
-    x: Rows,
-    (weight, bias): (&[f32], &[f32]),
-    eps: f32,
-    out: Rows,
+    (x, out): (Rows, Rows),
+    (heads, head_dim): (Range<usize>, usize),
+    norm: Norm<'_>,
 ) {
-    debug_assert_eq!(weight.len(), bias.len());
-    let args = NormArgs { beta: bias.as_ptr(), ..norm_args(share, x, weight, eps, out) };
-    // SAFETY: as in `rms_norm`; `bias` is as long as `weight`, as promised.
-    unsafe { k.rows.layer_norm.run(&args) }
-}
-
-fn norm_args(share: Range<usize>, x: Rows, weight: &[f32], eps: f32, out: Rows) -> NormArgs {
-    debug_assert!(size_of_val(weight) <= x.stride().min(out.stride()));
-    NormArgs {
-        x: x.row_f32(share.start),
-        x_stride: x.stride() / size_of::<f32>(),
-        add: std::ptr::null(),
-        add_stride: 0,
-        dst: out.row_f32(share.start),
-        dst_stride: out.stride() / size_of::<f32>(),
-        gamma: weight.as_ptr(),
-        beta: std::ptr::null(),
-        eps,
-        rows: share.len(),
-        cols: weight.len(),
-        mean: std::ptr::null_mut(),
-        rstd: std::ptr::null_mut(),
+    debug_assert!(heads.end * head_dim * size_of::<f32>() <= x.stride().min(out.stride()));
+    debug_assert!(norm.gain.len() == head_dim || norm.gain.len() == heads.end * head_dim);
+    let kernel = if norm.bias.is_some() { &k.rows.layer_norm } else { &k.rows.rms_norm };
+    for head in heads {
+        let (first, of_all) = (head * head_dim, norm.gain.len() == head_dim);
+        let gain = if of_all { norm.gain } else { &norm.gain[first..first + head_dim] };
+        let args = NormArgs {
+            x: x.row_f32(share.start).wrapping_add(first),
+            x_stride: x.stride() / size_of::<f32>(),
+            add: std::ptr::null(),
+            add_stride: 0,
+            dst: out.row_f32(share.start).wrapping_add(first),
+            dst_stride: out.stride() / size_of::<f32>(),
+            gamma: gain.as_ptr(),
+            beta: norm.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            eps: norm.eps,
+            rows: share.len(),
+            cols: head_dim,
+            mean: std::ptr::null_mut(),
+            rstd: std::ptr::null_mut(),
+        };
+        // SAFETY: the head lies in each row, those of `x` are only read without `add`, and those of `out` are this
+        // worker's, as promised; gain and bias have a head's length.
+        unsafe { kernel.run(&args) }
     }
 }
 
-/// [`rms_norm`] and [`quantize`] in one: rows of `out` hold quantised rows.
+/// RMSNorm and [`quantize`] in one: rows of `out` hold quantised rows.
 ///
 /// # Safety
 /// Rows of `x` hold `weight.len()` floats, rows of `out` `k.qmatmul.row_bytes(weight.len())` bytes. Only this worker
@@ -87,130 +91,55 @@ pub unsafe fn norm_quantize(
     unsafe { k.qmatmul.norm_quantize(&args) }
 }
 
-/// RMSNorm of `heads` of each row, in place, all with one gain of a head's length.
-///
-/// # Safety
-/// Rows of `x` hold `heads.end` heads, and only this worker touches these heads of rows `share`.
-pub unsafe fn head_norm(
-    k: &KernelSet,
-    share: Range<usize>,
-    x: Rows,
-    heads: Range<usize>,
-    gain: &[f32],
-    eps: f32,
-) {
-    debug_assert!(heads.end * size_of_val(gain) <= x.stride());
-    for head in heads {
-        let first = x.row_f32(share.start).wrapping_add(head * gain.len());
-        let args = norm_args(share.clone(), x, gain, eps, x);
-        // SAFETY: the head lies in each row and is this worker's, as promised; the output is the input, row on row.
-        unsafe { k.rows.rms_norm.run(&NormArgs { x: first, dst: first, ..args }) }
+/// Adds columns to the target's; `kernel` adds.
+pub fn add(kernel: &Binary, mut x: Beside<1>) {
+    for i in 0..x.rows.len() {
+        let ([x], out) = x.row(i);
+        kernel.apply_in_place(out, x);
     }
 }
 
-/// A norm of each of `heads` heads of each row: with a gain of a head's length for all, or with one for each head, the
-/// gains one after the other. With a bias, of one head's length, it is LayerNorm, otherwise RMSNorm.
-///
-/// # Safety
-/// As [`rms_norm`], with rows of `heads` heads.
-pub unsafe fn heads_norm(
-    k: &KernelSet,
-    share: Range<usize>,
-    x: Rows,
-    (heads, gain, bias): (usize, &[f32], Option<&[f32]>),
-    eps: f32,
-    (out, head_dim): (Rows, usize),
-) {
-    debug_assert!(heads * head_dim * size_of::<f32>() <= x.stride().min(out.stride()));
-    debug_assert!(gain.len() == head_dim || gain.len() == heads * head_dim);
-    for (head, gain) in (0..heads).zip(gain.chunks_exact(head_dim).cycle()) {
-        let args = norm_args(share.clone(), x, gain, eps, out);
-        let beta = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
-        let (x, dst) = (args.x.wrapping_add(head * head_dim), args.dst.wrapping_add(head * head_dim));
-        let args = NormArgs { x, dst, beta, ..args };
-        // SAFETY: the head lies in each row, `x`'s rows are only read, and those of `out` are this worker's, as promised;
-        // gain and bias have a head's length.
-        unsafe {
-            match bias {
-                Some(_) => k.rows.layer_norm.run(&args),
-                None => k.rows.rms_norm.run(&args),
-            }
-        }
+/// The target's columns = f(gate) · up.
+pub fn gate(kernel: &Binary, mut pair: Beside<2>) {
+    for i in 0..pair.rows.len() {
+        let ([gate, up], out) = pair.row(i);
+        kernel.apply(gate, up, out);
     }
 }
 
-/// Columns of `out += x`; `kernel` adds.
-///
-/// # Safety
-/// The columns are readable in scratch memory of this worker. Rows of `out` hold these columns as floats, and only this
-/// worker touches them in the columns' rows.
-pub unsafe fn add(kernel: &Binary, x: &Beside<1>, out: Rows) {
-    let (width, [first]) = (x.columns.len(), x.first);
-    for (i, r) in x.rows.clone().enumerate() {
-        let out = out.row_f32(r).wrapping_add(x.columns.start);
-        // SAFETY: `width` columns of row r are readable in the scratch memory and this worker's in `out`, as promised;
-        // the first input is the output.
-        unsafe { kernel.run(out, first.wrapping_add(i * x.stride), out, width) }
-    }
+/// The target's blocks = silu(gate) · up.
+pub fn gate_quantize(k: &KernelSet, pair: Beside<2>) {
+    quantize_blocks(k, &pair, BlockFunction::SiluGate(pair.first[1]));
 }
 
-/// Columns of `out = f(gate) · up`.
-///
-/// # Safety
-/// The pair's columns are readable in scratch memory of this worker. Rows of `out` hold these columns as floats, and only
-/// this worker touches them in the pair's rows.
-pub unsafe fn gate(kernel: &Binary, pair: &Beside<2>, out: Rows) {
-    let (width, [gate, up]) = (pair.columns.len(), pair.first);
-    for (i, r) in pair.rows.clone().enumerate() {
-        let row = |first: *const f32| first.wrapping_add(i * pair.stride);
-        let out = out.row_f32(r).wrapping_add(pair.columns.start);
-        // SAFETY: `width` columns of row r are readable in the scratch memory and this worker's in `out`, as promised.
-        unsafe { kernel.run(row(gate), row(up), out, width) }
-    }
+/// The target's blocks = gelu(x).
+pub fn gelu_quantize(k: &KernelSet, x: Beside<1>) {
+    quantize_blocks(k, &x, BlockFunction::Gelu);
 }
 
-/// Columns of `out = silu(gate) · up` as whole blocks of quantised rows of `n`.
-///
-/// # Safety
-/// The pair's columns are readable in scratch memory of this worker. Rows of `out` hold quantised rows of `n`, and only
-/// this worker touches these blocks of the pair's rows.
-pub unsafe fn gate_quantize(k: &KernelSet, pair: &Beside<2>, n: usize, out: Rows) {
-    // SAFETY: both columns are readable, and the blocks are this worker's, as promised.
-    unsafe { k.qmatmul.gate_quantize(&blocks(pair, n, out), pair.first[1]) }
+/// The target's blocks = the first product's columns.
+pub fn quantize_columns<const N: usize>(k: &KernelSet, x: Beside<N>) {
+    quantize_blocks(k, &x, BlockFunction::Identity);
 }
 
-/// Columns of `out = gelu(x)` as whole blocks of quantised rows of `n`.
-///
-/// # Safety
-/// The columns are readable in scratch memory of this worker. Rows of `out` hold quantised rows of `n`, and only this
-/// worker touches these blocks of the columns' rows.
-pub unsafe fn gelu_quantize(k: &KernelSet, x: &Beside<1>, n: usize, out: Rows) {
-    // SAFETY: the columns are readable, and the blocks are this worker's, as promised.
-    unsafe { k.qmatmul.gelu_quantize(&blocks(x, n, out)) }
-}
-
-/// Columns as whole blocks of quantised rows of `n`.
-///
-/// # Safety
-/// As [`gelu_quantize`].
-pub unsafe fn quantize_columns<const N: usize>(k: &KernelSet, x: &Beside<N>, n: usize, out: Rows) {
-    // SAFETY: the columns are readable, and the blocks are this worker's, as promised.
-    unsafe { k.qmatmul.quantize_blocks(&blocks(x, n, out)) }
-}
-
-/// The kernels' arguments: the first of the columns, and their places as blocks of quantised rows of `n`.
-fn blocks<const N: usize>(x: &Beside<N>, n: usize, out: Rows) -> BlocksArgs {
-    debug_assert!(x.columns.start.is_multiple_of(BLOCK) && x.columns.len().is_multiple_of(BLOCK));
-    BlocksArgs {
+/// Columns as whole blocks of the target's rows. A gate's factors are columns of `x`, too.
+fn quantize_blocks<const N: usize>(k: &KernelSet, x: &Beside<N>, function: BlockFunction) {
+    let Target::Blocks(out, n) = x.target else { unreachable!("the target has rows of floats") };
+    assert!(x.columns.start.is_multiple_of(BLOCK) && x.columns.len().is_multiple_of(BLOCK));
+    assert!(x.columns.end <= n && k.qmatmul.row_bytes(n) <= out.stride());
+    let args = BlocksArgs {
         x: x.first[0],
         stride: x.stride,
         rows: x.rows.len(),
         len: x.columns.len(),
-        out: out.row(x.rows.start),
+        out: out.row(0),
         out_stride: out.stride(),
         k: n,
         block: x.columns.start / BLOCK,
-    }
+    };
+    // SAFETY: all columns are readable, and the blocks lie in the target's rows and are this worker's, as whoever made the
+    // value was promised.
+    unsafe { k.qmatmul.quantize_blocks(&args, function) }
 }
 
 /// `x = f(x)` of some columns of some rows.

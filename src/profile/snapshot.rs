@@ -10,6 +10,7 @@ use super::table::Table;
 use super::zone::LIMIT;
 use super::{Zone, clock, pool};
 use crate::Result;
+use crate::sort;
 
 /// The record since the last reset, up to now. It lacks scopes that are still open, but has their children, except
 /// for the latest (256 at most) of other threads.
@@ -516,7 +517,7 @@ fn in_preorder(records: &[Record]) -> Vec<Record> {
     let children_of = |parent: Option<usize>| {
         let mut children: Vec<usize> =
             (0..records.len()).filter(|&i| alive[i] && records[i].parent == parent).collect();
-        children.sort_by_key(|&i| busy[i]); // the stack below turns this round
+        sort::by_key(&mut children, |&i| busy[i]); // the stack below turns this round
         children
     };
     let mut ordered: Vec<Record> = Vec::with_capacity(records.len());
@@ -552,7 +553,7 @@ impl Snapshot {
         }
         let recorded = zones.iter().flatten().filter(|record| record.is_used());
         let mut stats: Vec<MethodStats> = recorded.map(|r| r.stats(0, self.ns_per_tick)).collect();
-        stats.sort_by_key(|s| std::cmp::Reverse(s.busiest_ns));
+        sort::by_key(&mut stats, |s| std::cmp::Reverse(s.busiest_ns));
         stats
     }
 

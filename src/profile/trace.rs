@@ -9,6 +9,7 @@ use std::sync::atomic::{
 
 use super::counters::{AtomicCounts, Counting, Counts, counting};
 use super::{Zone, clock, pool};
+use crate::sort;
 use crate::{Error, Result};
 
 /// Most events that a thread may keep.
@@ -187,6 +188,6 @@ pub fn last() -> Trace {
             }));
         }
     }
-    trace.events.sort_by_key(|event| (event.start_ns, event.thread, event.depth));
+    sort::by_key(&mut trace.events, |event| (event.start_ns, event.thread, event.depth));
     trace
 }

@@ -83,12 +83,13 @@ fn blocks_come_apart_into_what_they_decode_to() {
         let expected = decoded(dtype, &raw);
         let blocks = raw.chunks_exact(dtype.block_bytes()).zip(expected.chunks_exact(dtype.block_len()));
         for (block, expected) in blocks {
+            let (levels, parts, plain) = (dtype.levels(block), dtype.parts(block), dtype.plain(block));
             for (i, &expected) in expected.iter().enumerate() {
-                let value = if let Some(levels) = dtype.levels(block) {
+                let value = if let Some(levels) = &levels {
                     let product =
                         levels.d.to_f32() * f32::from(i16::from(levels.q[i]) - i16::from(levels.offset));
                     levels.m.map_or(product, |m| product + m.to_f32())
-                } else if let (Some(form), Some(parts)) = (dtype.form(), dtype.parts(block)) {
+                } else if let (Some(form), Some(parts)) = (dtype.form(), &parts) {
                     assert_eq!(form.len, dtype.block_len());
                     assert!(parts.codes[i] >> form.bits == 0);
                     let s = i / form.sub;
@@ -96,7 +97,7 @@ fn blocks_come_apart_into_what_they_decode_to() {
                         parts.d.to_f32() * f32::from(parts.scales[s]) * f32::from(form.level(parts.codes[i]));
                     let minimum = parts.dmin.to_f32() * f32::from(parts.minimums[s]);
                     if form.minimums { product - minimum } else { product }
-                } else if let Some(plain) = dtype.plain(block) {
+                } else if let Some(plain) = &plain {
                     plain.scales[i / 16] * f32::from(plain.q[i])
                 } else {
                     assert!(!dtype.is_quantized());

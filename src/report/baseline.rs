@@ -10,6 +10,7 @@ use super::read::{self, Read};
 use super::{Format, Report, render};
 use crate::error::{Error, Result, quoted};
 use crate::files::{Draft, Existing};
+use crate::sort;
 use crate::text::escaped_path;
 
 /// The longest name.
@@ -146,7 +147,7 @@ impl Store {
             let name = file.to_str().and_then(|file| file.strip_suffix(EXTENSION));
             names.extend(name.filter(|name| check_name(name).is_ok()).map(str::to_owned));
         }
-        names.sort();
+        sort::by(&mut names, String::cmp);
         let entry = |name: String| {
             let about = self.load(&name).and_then(Read::into_full).map(|report| About::of(&report));
             Entry { about: about.map_err(|error| error.to_string()), name }
@@ -175,7 +176,7 @@ impl About {
         let runs = report.parts.iter().map(|part| part.runs.len()).min().unwrap_or(0);
         let wall = |run: usize| report.parts.iter().map(|part| part.runs[run].wall_ns as f64).sum::<f64>();
         let mut walls: Vec<f64> = (0..runs).map(wall).collect();
-        walls.sort_by(f64::total_cmp);
+        sort::by(&mut walls, f64::total_cmp);
         let median = if runs == 0 { 0.0 } else { 0.5 * (walls[(runs - 1) / 2] + walls[runs / 2]) };
         About {
             created: report.created.clone(),

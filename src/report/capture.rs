@@ -10,6 +10,7 @@ use crate::kernels::KernelSet;
 use crate::profile::alloc::{self, TotalCounts};
 use crate::profile::trace::{self, Trace};
 use crate::profile::{self, Counts, MethodStats, Snapshot, ThreadCounts, ThreadStats};
+use crate::sort;
 use crate::time::rfc3339_now;
 
 impl Report {
@@ -161,7 +162,7 @@ impl From<&MethodStats> for Method {
             0 | 1 => Vec::new(),
             _ => stats.lanes.iter().map(lane).collect(),
         };
-        lanes.sort_by_key(|lane| std::cmp::Reverse(lane.total_ns));
+        sort::by_key(&mut lanes, |lane| std::cmp::Reverse(lane.total_ns));
         let of_thread = |part: &ThreadCounts| ThreadCounters {
             thread: part.thread,
             counters: Counters::from(&part.counts),

@@ -1,6 +1,8 @@
 //! The statistics of a comparison: Welch's interval of a ratio from few runs a side, and Holm's correction where
 //! many methods are looked at. Times are compared by their logarithms: noise of times is a factor, not a sum.
 
+use crate::sort;
+
 /// The confidence that intervals have: 95 %.
 pub const CONFIDENCE: f64 = 0.95;
 
@@ -90,7 +92,7 @@ impl Difference {
 /// corrected values being under 0.05 holds a wrong verdict in at most 5 % of cases, however they hang together.
 pub fn holm(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    sort::by(&mut order, |&a, &b| values[a].total_cmp(&values[b]));
     let mut corrected = vec![0.0; values.len()];
     let mut highest: f64 = 0.0;
     for (place, &index) in order.iter().enumerate() {

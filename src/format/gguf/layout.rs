@@ -6,6 +6,7 @@ use super::metadata::Metadata;
 use super::types::TensorType;
 use super::{TensorInfo, indices};
 use crate::error::{Error, Result, at, quoted};
+use crate::sort;
 
 /// The part of a file that holds the tensors' data.
 pub(super) struct Section {
@@ -78,7 +79,8 @@ fn locate(offset: u64, bytes: u64, section: &Section) -> Result<(u64, u64)> {
 /// Checks that no two tensors share bytes. A tensor of unknown size gets the room up to the next one.
 fn separate(tensors: &mut [TensorInfo], file_len: u64) -> Result<()> {
     let mut by_offset = indices(tensors.len())?;
-    by_offset.sort_unstable_by_key(|&i| tensors[i as usize].offset);
+    let offset = |i: u32| tensors[i as usize].offset;
+    sort::numbers(&mut by_offset, &|a, b| offset(a).cmp(&offset(b)));
     for (position, &index) in by_offset.iter().enumerate() {
         let next = by_offset.get(position + 1).map(|&i| i as usize);
         let room = next.map_or(file_len, |next| tensors[next].offset) - tensors[index as usize].offset;

@@ -16,6 +16,7 @@ use super::{ByteSource, FileSource};
 use crate::error::{Error, Result, at, quoted};
 use crate::memory::reserve::{copied, reserve, with_room};
 use crate::quant::DType;
+use crate::sort;
 use crate::text::escaped;
 
 mod cursor;
@@ -243,7 +244,7 @@ impl fmt::Debug for Gguf {
 fn index_names(tensors: &[TensorInfo]) -> Result<Vec<u32>> {
     let mut by_name = indices(tensors.len())?;
     let name = |i: u32| tensors[i as usize].name.as_str();
-    by_name.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
+    sort::numbers(&mut by_name, &|a, b| name(a).cmp(name(b)));
     match by_name.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
         Some(pair) => Err(Error::format(format!("two tensors are called {}", quoted(name(pair[0]))))),
         None => Ok(by_name),

@@ -1,13 +1,12 @@
 //! Changes to the scores that some models have: a soft-cap, ALiBi's slopes, and sinks.
 //! Each is a pass of its own over scores or sums that lie in L1, and costs other models two comparisons a tile.
 
-use super::TILE;
-use super::steps::{COLUMNS, State, Steps, join_factors, whole_vectors};
+use super::steps::{State, Steps, columns_from, join_largest, map_scores, whole_vectors};
 use crate::isa::Isa;
 use crate::kernels::routine::Routine;
 use crate::kernels::unary::functions::Scale;
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{Over, Stored, load, store, visit};
+use crate::kernels::vectors::{Over, Stored, visit};
 use std::f32::consts::LOG2_E;
 use std::ops::{Range, RangeInclusive};
 use std::ptr::null;
@@ -78,13 +77,7 @@ impl ScoreRows {
     /// Replaces each vector of row `i`'s scores by a function of it and of its first column.
     #[inline(always)]
     fn map<I: Isa>(&self, isa: I, i: usize, function: impl Fn(I::F32, usize) -> I::F32) {
-        for column in whole_vectors::<I>(&self.columns).step_by(I::LANES) {
-            // SAFETY: the row has a vector of scores here.
-            unsafe {
-                let p = self.scores.add(i * TILE + column);
-                isa.store(p, function(isa.load(p), column));
-            }
-        }
+        map_scores(isa, self.scores, i, whole_vectors::<I>(&self.columns), function);
     }
 }
 
@@ -119,6 +112,13 @@ pub(super) struct Sink {
     pub state: State,
 }
 
+/// A head's number of a list, which needs no alignment.
+#[inline(always)]
+fn of_head(list: *const f32, head: usize) -> f32 {
+    // SAFETY: a list that a step has been given holds a number for each head.
+    unsafe { list.add(head).read_unaligned() }
+}
+
 impl Routine<Cap> for Steps {
     type Output = ();
     #[inline(always)]
@@ -138,13 +138,10 @@ impl Routine<Slope> for Steps {
         for i in 0..step.at.rows {
             let row = step.first + i;
             let (token, head) = (row / step.heads, row % step.heads);
-            // SAFETY: there is a slope for each head, at any alignment.
-            let slope = isa.splat(unsafe { step.slopes.add(head).read_unaligned() } * LOG2_E);
+            let slope = isa.splat(of_head(step.slopes, head) * LOG2_E);
             let place = isa.splat((step.position + token as i64 - step.tile as i64) as f32);
             step.at.map(isa, i, |score, column| {
-                // SAFETY: `column` is a tile's, with a whole vector of columns from it on.
-                let columns = unsafe { isa.load(COLUMNS.as_ptr().add(column)) };
-                isa.neg_mul_add(slope, isa.abs(isa.sub(place, columns)), score)
+                isa.neg_mul_add(slope, isa.abs(isa.sub(place, columns_from(isa, column))), score)
             });
         }
     }
@@ -154,24 +151,14 @@ impl Routine<Sink> for Steps {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, step: &Sink) {
-        const { assert!(I::LANES <= 16) };
         for first in (0..step.count).step_by(I::LANES) {
             let count = (step.count - first).min(I::LANES);
             let state = step.state.from(first, I::LANES);
-            let (mut keep, mut take) = ([0.0f32; 16], [f32::NEG_INFINITY; 16]);
-            for (i, sink) in take.iter_mut().enumerate().take(count) {
-                let head = (step.first + first + i) % step.heads;
-                // SAFETY: there is a sink for each head, at any alignment.
-                *sink = unsafe { step.sinks.add(head).read_unaligned() } * LOG2_E;
+            let mut sinks = [f32::NEG_INFINITY; 16];
+            for (i, sink) in sinks.iter_mut().enumerate().take(count) {
+                *sink = of_head(step.sinks, (step.first + first + i) % step.heads) * LOG2_E;
             }
-            // SAFETY: the state has `count` more rows; a vector fits the arrays.
-            unsafe {
-                let (before, sinks) = (load(isa, state.largest, count), isa.load(take.as_ptr()));
-                let factors = join_factors(isa, before, sinks);
-                isa.store(keep.as_mut_ptr(), factors.keep);
-                isa.store(take.as_mut_ptr(), factors.take);
-                store(isa, state.largest, factors.largest, count);
-            }
+            let (keep, take) = join_largest(isa, state.largest, isa.first_of(&sinks), count);
             for (i, &keep) in keep.iter().enumerate().take(count) {
                 let state = state.from(i, I::LANES);
                 let sums = Over(Scale(keep), [state.sums.cast_const()]);

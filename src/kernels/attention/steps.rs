@@ -197,23 +197,37 @@ pub(super) fn join_factors<I: Isa>(isa: I, before: I::F32, new: I::F32) -> JoinF
     JoinFactors { largest, keep: factor(before), take: factor(new) }
 }
 
+/// Takes new scores of `count ≤ LANES` rows into the largest ones, and returns the factors of what was summed before and
+/// of what is new, a row an element.
+#[inline(always)]
+pub(super) fn join_largest<I: Isa>(
+    isa: I,
+    largest: *mut f32,
+    new: I::F32,
+    count: usize,
+) -> ([f32; 16], [f32; 16]) {
+    const { assert!(I::LANES <= 16) };
+    let (mut keep, mut take) = ([0.0f32; 16], [0.0f32; 16]);
+    // SAFETY: a state whose largest scores these are has the rows; a vector fits the arrays.
+    unsafe {
+        let factors = join_factors(isa, load(isa, largest, count), new);
+        isa.store(keep.as_mut_ptr(), factors.keep);
+        isa.store(take.as_mut_ptr(), factors.take);
+        store(isa, largest, factors.largest, count);
+    }
+    (keep, take)
+}
+
 impl Routine<Join> for Steps {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, step: &Join) {
-        const { assert!(I::LANES <= 16) };
         for first in (0..step.count).step_by(I::LANES) {
             let count = (step.count - first).min(I::LANES);
             let (part, total) = (step.part.from(first, I::LANES), step.total.from(first, I::LANES));
-            let (mut keep, mut take) = ([0.0f32; 16], [0.0f32; 16]);
-            // SAFETY: both states have `count` more rows; a vector fits the arrays.
-            unsafe {
-                let (before, new) = (load(isa, total.largest, count), load(isa, part.largest, count));
-                let factors = join_factors(isa, before, new);
-                isa.store(keep.as_mut_ptr(), factors.keep);
-                isa.store(take.as_mut_ptr(), factors.take);
-                store(isa, total.largest, factors.largest, count);
-            }
+            // SAFETY: the part has `count` more rows.
+            let new = unsafe { load(isa, part.largest, count) };
+            let (keep, take) = join_largest(isa, total.largest, new, count);
             for i in 0..count {
                 let (part, total) = (part.from(i, I::LANES), total.from(i, I::LANES));
                 let joined = Joined { keep: keep[i], take: take[i] };
@@ -287,22 +301,18 @@ impl Weigh {
         let inside = |position: usize| position.clamp(self.tile, self.tile + TILE) - self.tile;
         let (begin, end) = (inside(seen.start), inside(seen.end));
         let mask = self.mask.map(|mask| mask.rows.row(mask.first + i).wrapping_add(self.tile));
-        for column in columns.step_by(I::LANES) {
-            // SAFETY: the row has a vector of scores here, and its mask reaches to the last key that it sees.
-            unsafe {
-                let p = self.scores.add(i * TILE + column);
-                let mut score = isa.load(p);
-                if let Some(mask) = mask {
-                    let left = end.saturating_sub(column).min(I::LANES);
-                    let mask = isa.load_first(mask.wrapping_add(column), left);
-                    score = isa.mul_add(mask, isa.splat(LOG2_E), score);
-                }
-                let places = isa.load(COLUMNS.as_ptr().add(column));
-                let hidden = isa.splat(f32::NEG_INFINITY);
-                score = isa.select(isa.lt(places, isa.splat(end as f32)), score, hidden);
-                isa.store(p, isa.select(isa.lt(places, isa.splat(begin as f32)), hidden, score));
+        map_scores(isa, self.scores, i, columns, |mut score, column| {
+            if let Some(mask) = mask {
+                let left = end.saturating_sub(column).min(I::LANES);
+                // SAFETY: the row's mask reaches to the last key that it sees.
+                let mask = unsafe { isa.load_first(mask.wrapping_add(column), left) };
+                score = isa.mul_add(mask, isa.splat(LOG2_E), score);
             }
-        }
+            let places = columns_from(isa, column);
+            let hidden = isa.splat(f32::NEG_INFINITY);
+            score = isa.select(isa.lt(places, isa.splat(end as f32)), score, hidden);
+            isa.select(isa.lt(places, isa.splat(begin as f32)), hidden, score)
+        });
     }
 
     /// The largest score; NaN does not count.
@@ -321,21 +331,43 @@ impl Weigh {
     fn exponentials<I: Isa>(&self, isa: I, i: usize, columns: Range<usize>, base: f32) -> I::F32 {
         let base = isa.splat(base);
         let mut sum = isa.zero();
-        for column in columns.step_by(I::LANES) {
-            // SAFETY: the row has a vector of scores here.
-            unsafe {
-                let p = self.scores.add(i * TILE + column);
-                let weight = vecmath::exp2(isa, isa.sub(isa.load(p), base));
-                isa.store(p, weight);
-                sum = isa.add(sum, weight);
-            }
-        }
+        map_scores(isa, self.scores, i, columns, |score, _| {
+            let weight = vecmath::exp2(isa, isa.sub(score, base));
+            sum = isa.add(sum, weight);
+            weight
+        });
         sum
     }
 }
 
+/// Replaces each vector of row `i`'s scores in a tile by a function of it and of its first column.
+#[inline(always)]
+pub(super) fn map_scores<I: Isa>(
+    isa: I,
+    scores: *mut f32,
+    i: usize,
+    columns: Range<usize>,
+    mut function: impl FnMut(I::F32, usize) -> I::F32,
+) {
+    for column in columns.step_by(I::LANES) {
+        // SAFETY: the row has a vector of scores here.
+        unsafe {
+            let p = scores.add(i * TILE + column);
+            isa.store(p, function(isa.load(p), column));
+        }
+    }
+}
+
+/// The numbers of a tile's columns from one on, of which there is a whole vector.
+#[inline(always)]
+pub(super) fn columns_from<I: Isa>(isa: I, column: usize) -> I::F32 {
+    debug_assert!(column + I::LANES <= TILE);
+    // SAFETY: the tile has a whole vector of columns from this one on.
+    unsafe { isa.load(COLUMNS.as_ptr().add(column)) }
+}
+
 /// The numbers of a tile's columns.
-pub(super) static COLUMNS: [f32; TILE] = {
+static COLUMNS: [f32; TILE] = {
     let mut columns = [0.0; TILE];
     let mut i = 0;
     while i < TILE {

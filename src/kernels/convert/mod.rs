@@ -118,16 +118,14 @@ impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
     #[inline(always)]
     fn run<I: Isa>(isa: I, &Args { src, dst, n }: &Args<f32, u16>) {
         const { assert!(I::LANES <= 16) };
-        let mut i = 0;
-        while i + I::LANES <= n {
-            // SAFETY: i + LANES ≤ n, and both arrays hold n elements.
-            unsafe { Self::store(isa, dst.add(i), isa.load(src.add(i))) };
-            i += I::LANES;
-        }
-        if i < n {
-            let mut last = [0u16; 16];
-            // SAFETY: i + (n − i) = n, and `last` holds a vector.
-            unsafe {
+        let (mut i, mut last) = (0, [0u16; 16]);
+        // SAFETY: both arrays hold n elements: i + LANES ≤ n in the loop, i + (n − i) = n behind it. `last` holds a vector.
+        unsafe {
+            while i + I::LANES <= n {
+                Self::store(isa, dst.add(i), isa.load(src.add(i)));
+                i += I::LANES;
+            }
+            if i < n {
                 Self::store(isa, last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
                 last.as_ptr().copy_to_nonoverlapping(dst.add(i), n - i);
             }
@@ -153,16 +151,14 @@ impl<const TYPE: bool> Routine<Args<u16, f32>> for Widening<TYPE> {
     #[inline(always)]
     fn run<I: Isa>(isa: I, &Args { src, dst, n }: &Args<u16, f32>) {
         const { assert!(I::LANES <= 16) };
-        let mut i = 0;
-        while i + I::LANES <= n {
-            // SAFETY: i + LANES ≤ n, and both arrays hold n elements.
-            unsafe { isa.store(dst.add(i), Self::load(isa, src.add(i))) };
-            i += I::LANES;
-        }
-        if i < n {
-            let mut last = [0u16; 16];
-            // SAFETY: i + (n − i) = n, and `last` holds a vector.
-            unsafe {
+        let (mut i, mut last) = (0, [0u16; 16]);
+        // SAFETY: both arrays hold n elements: i + LANES ≤ n in the loop, i + (n − i) = n behind it. `last` holds a vector.
+        unsafe {
+            while i + I::LANES <= n {
+                isa.store(dst.add(i), Self::load(isa, src.add(i)));
+                i += I::LANES;
+            }
+            if i < n {
                 last.as_mut_ptr().copy_from_nonoverlapping(src.add(i), n - i);
                 isa.store_first(dst.add(i), Self::load(isa, last.as_ptr()), n - i);
             }

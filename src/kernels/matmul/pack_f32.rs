@@ -50,6 +50,17 @@ pub(super) struct LinesPart {
     pub dst: *mut f32,
 }
 
+impl PanelPart {
+    /// Clears the vector of columns from `column` on.
+    #[inline(always)]
+    fn clear<I: Isa>(&self, isa: I, column: usize) {
+        for k in 0..self.depth {
+            // SAFETY: a vector inside the panel's row, whose width is a multiple.
+            unsafe { isa.store(self.dst.add(k * self.width + column), isa.zero()) };
+        }
+    }
+}
+
 impl SimdBody for &PanelPart {
     type Output = ();
     #[inline(always)]
@@ -58,15 +69,13 @@ impl SimdBody for &PanelPart {
         if self.along_k {
             while column < self.columns {
                 let lines = (self.columns - column).min(I::LANES);
+                if lines < I::LANES {
+                    self.clear(isa, column);
+                }
                 // SAFETY: the source holds these lines; the panel has room for a whole vector of columns, since its
                 // width is a multiple.
                 unsafe {
                     let (src, dst) = (self.src.add(column * self.ld), self.dst.add(column));
-                    if lines < I::LANES {
-                        for k in 0..self.depth {
-                            isa.store(dst.add(k * self.width), isa.zero());
-                        }
-                    }
                     transpose(isa, src, self.ld, lines, self.depth, dst, self.width);
                 }
                 column += I::LANES;
@@ -86,10 +95,7 @@ impl SimdBody for &PanelPart {
             column = self.columns.next_multiple_of(I::LANES);
         }
         while column < self.width {
-            for k in 0..self.depth {
-                // SAFETY: a vector inside the panel's row.
-                unsafe { isa.store(self.dst.add(k * self.width + column), isa.zero()) };
-            }
+            self.clear(isa, column);
             column += I::LANES;
         }
     }

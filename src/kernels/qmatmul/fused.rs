@@ -7,8 +7,8 @@ use super::activations::{Activations, Target};
 use crate::isa::{DotI8, Isa, SimdBody};
 use crate::kernels::routine::at_level;
 use crate::kernels::rows::reduce::{SumOfSquares, Terms, Values, fold};
-use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::load;
+use crate::kernels::unary::functions::{GeluTanh, SwiGlu};
+use crate::kernels::vectors::{Function, Over};
 use crate::quant::BLOCK;
 use std::ops::Range;
 
@@ -56,6 +56,18 @@ pub struct BlocksArgs {
     pub block: usize,
 }
 
+/// The function whose results [`super::QmatmulKernels::quantize_blocks`] quantises.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub enum BlockFunction {
+    /// x.
+    Identity,
+    /// gelu(x), by tanh.
+    Gelu,
+    /// silu(x) · its factor, of which the first is here.
+    SiluGate(*const f32),
+}
+
 /// The fused kernels of one level.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fused {
@@ -87,10 +99,10 @@ impl SimdBody for &Norm {
         for r in 0..args.rows {
             // SAFETY: `k` floats of row r and of gamma are there, and room for the quantised row.
             unsafe {
-                let x = args.x.add(r * args.x_stride).cast_mut();
+                let x = args.x.add(r * args.x_stride);
                 let square = fold::<SumOfSquares, I>(isa, &Values(x), args.k);
                 let rstd = 1.0 / (square * (1.0 / args.k as f32) + args.eps).sqrt();
-                let terms = Normed { x, rstd, gamma: args.gamma };
+                let terms = Over(Normed(rstd), [x, args.gamma]);
                 let row = Target::new(activations, args.k, args.out.add(r * args.out_stride));
                 quantize(isa, &terms, 0..args.k / BLOCK, &row);
             }
@@ -98,7 +110,7 @@ impl SimdBody for &Norm {
     }
 }
 
-/// Gates, and their factors from `up` on, as [`super::QmatmulKernels::gate_quantize`] demands.
+/// Gates, and their factors from `up` on, as [`super::QmatmulKernels::quantize_blocks`] demands.
 pub(super) struct Gate {
     pub activations: Activations,
     pub gate: BlocksArgs,
@@ -110,12 +122,12 @@ impl SimdBody for &Gate {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Gate { activations, ref gate, up } = *self;
-        let terms = |at: usize| Gated { gate: gate.x.wrapping_add(at), up: up.wrapping_add(at) };
+        let terms = |at: usize| Over(SwiGlu, [gate.x.wrapping_add(at), up.wrapping_add(at)]);
         Blocks { activations, args: gate, terms }.run(isa);
     }
 }
 
-/// Rows of which GELU is taken, as [`super::QmatmulKernels::gelu_quantize`] demands.
+/// Rows of which GELU is taken, as [`super::QmatmulKernels::quantize_blocks`] demands.
 pub(super) struct GeluBlocks(pub Activations, pub BlocksArgs);
 
 impl SimdBody for &GeluBlocks {
@@ -123,7 +135,7 @@ impl SimdBody for &GeluBlocks {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let GeluBlocks(activations, ref args) = *self;
-        let terms = |at: usize| Gelu(args.x.wrapping_add(at));
+        let terms = |at: usize| Over(GeluTanh, [args.x.wrapping_add(at)]);
         Blocks { activations, args, terms }.run(isa);
     }
 }
@@ -165,48 +177,13 @@ impl<T: Terms, F: Fn(usize) -> T> SimdBody for Blocks<'_, F> {
 }
 
 /// x · rstd · gamma.
-struct Normed {
-    x: *const f32,
-    rstd: f32,
-    gamma: *const f32,
-}
+#[derive(Clone, Copy)]
+struct Normed(f32);
 
-impl Terms for Normed {
+impl Function<2> for Normed {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: `count` floats of the row and of gamma are there from i on.
-        unsafe {
-            let x = isa.mul(load(isa, self.x.add(i), count), isa.splat(self.rstd));
-            isa.mul(x, load(isa, self.gamma.add(i), count))
-        }
-    }
-}
-
-/// silu(gate) · up.
-struct Gated {
-    gate: *const f32,
-    up: *const f32,
-}
-
-impl Terms for Gated {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: `count` floats of both rows are there from i on.
-        unsafe {
-            let gate = load(isa, self.gate.add(i), count);
-            isa.mul(vecmath::silu(isa, gate), load(isa, self.up.add(i), count))
-        }
-    }
-}
-
-/// gelu(x)
-struct Gelu(*const f32);
-
-impl Terms for Gelu {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: `count` floats of the row are there from i on.
-        unsafe { vecmath::gelu_tanh(isa, load(isa, self.0.add(i), count)) }
+    fn call<I: Isa>(self, isa: I, [x, gamma]: [I::F32; 2]) -> I::F32 {
+        isa.mul(isa.mul(x, isa.splat(self.0)), gamma)
     }
 }
 

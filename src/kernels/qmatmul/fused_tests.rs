@@ -126,49 +126,37 @@ fn a_gate_and_its_quantisation_are_the_two_steps() {
                 pairs[1 + r * stride..][..k].copy_from_slice(&gate[r * k..][..k]);
                 pairs[1 + r * stride + k..][..k].copy_from_slice(&up[r * k..][..k]);
             }
-            let mut out = Out::new(rows, set.row_bytes(k), 5);
             let first = pairs[1..].as_ptr();
-            // In two runs of blocks, as two workers would.
-            let cut = k / 64 * 32;
-            for (begin, end) in [(cut, k), (0, cut)] {
-                let args = BlocksArgs {
-                    x: first.wrapping_add(begin),
-                    stride,
-                    rows,
-                    len: end - begin,
-                    out: out.ptr(),
-                    out_stride: out.stride,
-                    k,
-                    block: begin / 32,
-                };
-                // SAFETY: the rows were just made.
-                unsafe { set.gate_quantize(&args, first.wrapping_add(k + begin)) };
-            }
-            assert!(out.rows(used(&set, k)) == wanted, "{isa:?} {rows}×{k}");
+            let function = |begin| BlockFunction::SiluGate(first.wrapping_add(k + begin));
+            let got = in_two_runs(&set, (first, stride), (rows, k), function);
+            assert!(got == wanted, "{isa:?} {rows}×{k}");
         }
     });
 }
 
-/// Rows of `x` quantised by `call` in two runs of blocks, as two workers would.
+/// Results of a function of rows, `stride` floats apart, quantised in two runs of blocks, as two workers would. The
+/// function of a run is that of its first column.
 fn in_two_runs(
     set: &QmatmulKernels,
-    x: &[f32],
+    (first, stride): (*const f32, usize),
     (rows, k): (usize, usize),
-    call: impl Fn(&BlocksArgs),
+    function: impl Fn(usize) -> BlockFunction,
 ) -> Vec<u8> {
     let mut out = Out::new(rows, set.row_bytes(k), 5);
     let cut = k / 64 * 32;
     for (begin, end) in [(cut, k), (0, cut)] {
-        call(&BlocksArgs {
-            x: x.as_ptr().wrapping_add(begin),
-            stride: k,
+        let args = BlocksArgs {
+            x: first.wrapping_add(begin),
+            stride,
             rows,
             len: end - begin,
             out: out.ptr(),
             out_stride: out.stride,
             k,
             block: begin / 32,
-        });
+        };
+        // SAFETY: the callers have just made rows of `k` floats, and factors where there is a gate; `out` has room.
+        unsafe { set.quantize_blocks(&args, function(begin)) };
     }
     out.rows(used(set, k))
 }
@@ -182,8 +170,7 @@ fn a_gelu_and_its_quantisation_are_the_two_steps() {
             let mut activated = vec![0.0; x.len()];
             gelu.apply(&x, &mut activated);
             let wanted = quantize(&set, &activated, k);
-            // SAFETY: the rows were just made.
-            let got = in_two_runs(&set, &x, (rows, k), |args| unsafe { set.gelu_quantize(args) });
+            let got = in_two_runs(&set, (x.as_ptr(), k), (rows, k), |_| BlockFunction::Gelu);
             assert!(got == wanted, "{isa:?} {rows}×{k}");
         }
     });
@@ -194,8 +181,7 @@ fn runs_of_blocks_are_quantised_as_rows_are() {
     each_set(|isa, set| {
         for (rows, k) in SHAPES {
             let x = rows_of(rows, k, rows > 1);
-            // SAFETY: the rows were just made.
-            let got = in_two_runs(&set, &x, (rows, k), |args| unsafe { set.quantize_blocks(args) });
+            let got = in_two_runs(&set, (x.as_ptr(), k), (rows, k), |_| BlockFunction::Identity);
             assert!(got == quantize(&set, &x, k), "{isa:?} {rows}×{k}");
         }
     });

@@ -60,7 +60,7 @@ mod wide;
 
 pub use activations::Activations;
 use form::Format;
-pub use fused::{BlocksArgs, NormQuantizeArgs};
+pub use fused::{BlockFunction, BlocksArgs, NormQuantizeArgs};
 pub use layout::PanelLayout;
 
 /// Computes a portion, see [`Kernel::run`].
@@ -274,37 +274,23 @@ impl QmatmulKernels {
         unsafe { (self.level.fused.norm)(&fused::Norm(self.activations, *args)) }
     }
 
-    /// Multiplies silu(x) by `up` and quantises the products, with the bits of SwiGLU and
-    /// [`QmatmulKernels::quantize_rows`] one after the other.
+    /// Quantises f(x), with the bits of f's kernel and [`QmatmulKernels::quantize_rows`] one after the other.
     ///
     /// # Safety
-    /// Each row of `x` and `up`, as far apart, is readable for `len` floats; each of `out` is writable where its
-    /// blocks from `block` on are, and overlaps nothing else. `len` and `k` are multiples of 32. No alignment is
-    /// needed.
+    /// Each row of `x` (and of a gate's factors, which are as far apart) is readable for `len` floats; each of `out` is
+    /// writable where its blocks from `block` on are, and overlaps nothing else. `len` and `k` are multiples of 32. No
+    /// alignment is needed.
     #[doc(hidden)]
-    pub unsafe fn gate_quantize(&self, gate: &BlocksArgs, up: *const f32) {
+    pub unsafe fn quantize_blocks(&self, args: &BlocksArgs, function: BlockFunction) {
+        let Self { level: Level { fused, .. }, activations } = *self;
         // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
-        unsafe { (self.level.fused.gate)(&fused::Gate { activations: self.activations, gate: *gate, up }) }
-    }
-
-    /// Quantises gelu(x), by tanh, with the bits of GELU and [`QmatmulKernels::quantize_rows`] one after the other.
-    ///
-    /// # Safety
-    /// As [`QmatmulKernels::gate_quantize`].
-    #[doc(hidden)]
-    pub unsafe fn gelu_quantize(&self, args: &BlocksArgs) {
-        // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
-        unsafe { (self.level.fused.gelu)(&fused::GeluBlocks(self.activations, *args)) }
-    }
-
-    /// Quantises x, with the bits of [`QmatmulKernels::quantize_rows`].
-    ///
-    /// # Safety
-    /// As [`QmatmulKernels::gate_quantize`].
-    #[doc(hidden)]
-    pub unsafe fn quantize_blocks(&self, args: &BlocksArgs) {
-        // SAFETY: this CPU has the level, since `select` chose it; the rows are as long as this function demands.
-        unsafe { (self.level.fused.blocks)(&fused::PlainBlocks(self.activations, *args)) }
+        unsafe {
+            match function {
+                BlockFunction::Identity => (fused.blocks)(&fused::PlainBlocks(activations, *args)),
+                BlockFunction::Gelu => (fused.gelu)(&fused::GeluBlocks(activations, *args)),
+                BlockFunction::SiluGate(up) => (fused.gate)(&fused::Gate { activations, gate: *args, up }),
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::activations::{MAGIC, MAGIC_256, RowParts};
 use super::*;
+use crate::kernels::levels::emulated;
 use crate::quant::{self, BLOCK};
 
 mod packing;
@@ -12,7 +13,16 @@ mod quantizing;
 /// The kernels of every level of this CPU.
 fn levels() -> impl Iterator<Item = QmatmulKernels> {
     let here = TABLE.iter().filter(|level| level.isa.is_available());
+    let here = here.filter(|level| level.isa != IsaId::Scalar || !emulated());
     here.map(|level| QmatmulKernels { level, activations: Activations::default() })
+}
+
+/// The types; under an emulator, one of those that are packed alike, whose kernels are the same code.
+fn types() -> impl Iterator<Item = DType> {
+    let form = |&dtype: &DType| form::Form::of(dtype);
+    let is_first = move |i: usize| DTYPES[..i].iter().all(|other| form(other) != form(&DTYPES[i]));
+    let emulated = emulated();
+    (0..DTYPES.len()).filter(move |&i| !emulated || is_first(i)).map(|i| DTYPES[i])
 }
 
 /// [`levels`] for every mode of activations.

@@ -107,20 +107,21 @@ pub(in crate::kernels) unsafe fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Te
     let step = ACCUMULATORS * I::LANES;
     let whole = n - n % step;
     let mut i = 0;
-    while i < whole {
-        for partial in &mut partial {
-            // SAFETY: i + LANES ≤ whole ≤ n.
-            *partial = M::combine(isa, *partial, unsafe { terms.at(isa, i, I::LANES) });
-            i += I::LANES;
+    // SAFETY: i + LANES ≤ whole ≤ n in the first loop, i + count ≤ n in the second.
+    unsafe {
+        while i < whole {
+            for partial in &mut partial {
+                *partial = M::combine(isa, *partial, terms.at(isa, i, I::LANES));
+                i += I::LANES;
+            }
         }
-    }
-    for partial in &mut partial {
-        if i < n {
-            let count = I::LANES.min(n - i);
-            // SAFETY: i + count ≤ n.
-            let term = unsafe { terms.at(isa, i, count) };
-            *partial = M::combine(isa, *partial, keep_first(isa, term, count, M::NEUTRAL));
-            i += count;
+        for partial in &mut partial {
+            if i < n {
+                let count = I::LANES.min(n - i);
+                let term = terms.at(isa, i, count);
+                *partial = M::combine(isa, *partial, keep_first(isa, term, count, M::NEUTRAL));
+                i += count;
+            }
         }
     }
     let [a, b, c, d] = partial;

@@ -46,7 +46,7 @@ impl Function<1> for Sigmoid {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct GeluTanh;
+pub(in crate::kernels) struct GeluTanh;
 
 impl Function<1> for GeluTanh {
     #[inline(always)]
@@ -106,7 +106,7 @@ impl Function<2> for Mul {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct SwiGlu;
+pub(in crate::kernels) struct SwiGlu;
 
 impl Function<2> for SwiGlu {
     #[inline(always)]

@@ -97,13 +97,14 @@ fn map<I: Isa, const N: usize>(isa: I, function: impl Function<N>, args: &MapArg
 /// vectors from `head` on, which is less than a vector.
 #[inline(always)]
 fn stream<I: Isa>(isa: I, terms: impl Terms, dst: *mut f32, head: usize, n: usize) -> usize {
-    // SAFETY: head < LANES ≤ n, and the arrays hold n elements.
-    unsafe { isa.store_first(dst, terms.at(isa, 0, head), head) };
     let mut i = head;
-    while i + I::LANES <= n {
-        // SAFETY: i + LANES ≤ n, and the output is aligned here.
-        unsafe { isa.stream(dst.add(i), terms.at(isa, i, I::LANES)) };
-        i += I::LANES;
+    // SAFETY: the arrays hold n elements; head < LANES ≤ n. In the loop, i + LANES ≤ n, and the output is aligned there.
+    unsafe {
+        isa.store_first(dst, terms.at(isa, 0, head), head);
+        while i + I::LANES <= n {
+            isa.stream(dst.add(i), terms.at(isa, i, I::LANES));
+            i += I::LANES;
+        }
     }
     isa.fence();
     i

@@ -16,6 +16,7 @@ use crate::format::gguf::TensorEntry;
 use crate::format::{ByteSource, BytesSource, FileSource, SafeTensor, safetensors};
 use crate::memory::reserve::reserve;
 use crate::quant::DType;
+use crate::sort;
 use crate::text::{escaped, escaped_path};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -109,7 +110,7 @@ pub(super) fn pieces(
         push(&mut pieces, vector(name, values))?;
     }
     let block = |name: &str| name.strip_prefix("blk.")?.split_once('.')?.0.parse::<u32>().ok();
-    pieces.sort_by(|a, b| {
+    sort::by(&mut pieces, |a, b| {
         let (a, b) = (&a.entry.name, &b.entry.name);
         (block(a), a).cmp(&(block(b), b))
     });

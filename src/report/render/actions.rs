@@ -9,6 +9,7 @@ use super::text::{duration, percent, ratio, short, size};
 use super::view::PartView;
 use crate::profile::Counter;
 use crate::report::data::{Machine, Method, Report, ThreadTime};
+use crate::sort;
 
 /// Something to act on.
 pub(super) struct Action {
@@ -46,7 +47,7 @@ pub(super) fn of(report: &Report, parts: &[PartView<'_>], rates: &[ModelRate<'_>
             found.push(action);
         }
     }
-    found.sort_by(|a, b| b.share.total_cmp(&a.share));
+    sort::by(&mut found, |a, b| b.share.total_cmp(&a.share));
     found
 }
 

@@ -7,6 +7,7 @@ use super::ops;
 use super::text::{duration, percent, ratio, short, shortened, size};
 use super::view::PartView;
 use crate::report::data::{Method, Report};
+use crate::sort;
 
 /// How much a reader should care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub(super) fn of(report: &Report, part: &PartView<'_>, rates: &[ModelRate<'_>]) 
     found.extend(tails(part));
     found.extend(allocations(part, rates));
     found.extend(against_first(report, part, rates));
-    found.sort_by_key(|insight| insight.weight as u8);
+    sort::by_key(&mut found, |insight| insight.weight as u8);
     found
 }
 
@@ -143,7 +144,7 @@ fn below_roof(report: &Report, part: &PartView<'_>) -> Vec<Insight> {
         let far = op.roof.as_ref().is_some_and(|roof| roof.share < FAR_BELOW);
         far && ratio(op.stake_ns(), wall) > NOTABLE
     });
-    ops.sort_by(|a, b| b.stake_ns().total_cmp(&a.stake_ns()));
+    sort::by(&mut ops, |a, b| b.stake_ns().total_cmp(&a.stake_ns()));
     let tell = |op: &ops::Op<'_>| {
         let roof = op.roof.as_ref()?;
         let speed = match op.node.flops {

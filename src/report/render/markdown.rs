@@ -7,6 +7,7 @@ use super::text::{self, NOTHING, markdown, mb, ms, percent, ratio, short};
 use super::view::{self, MethodView, PartView};
 use super::{actions, counts, ops, view::Spread};
 use crate::report::data::{Machine, Report};
+use crate::sort;
 
 /// Rows of the tables of the largest figures.
 const HOT: usize = 30;
@@ -336,7 +337,7 @@ fn allocators(page: &mut Page, part: &PartView<'_>) {
         page.line("No method allocated anything, or nothing counted allocations.\n");
         return;
     }
-    methods.sort_by_key(|method| std::cmp::Reverse(method.figures.alloc_bytes));
+    sort::by_key(&mut methods, |method| std::cmp::Reverse(method.figures.alloc_bytes));
     let heads = ["rank", "method", "MB", "% of all", "self MB", "calls", "avg KB", "allocations", "peak MB"];
     let rows = methods.into_iter().take(ALLOCATORS).enumerate().map(|(index, method)| {
         let figures = &method.figures;
@@ -359,7 +360,7 @@ fn allocators(page: &mut Page, part: &PartView<'_>) {
 fn most_called(page: &mut Page, part: &PartView<'_>) {
     page.subsection("Most Called Methods");
     let mut methods: Vec<&MethodView> = part.methods.iter().collect();
-    methods.sort_by_key(|method| std::cmp::Reverse(method.figures.calls));
+    sort::by_key(&mut methods, |method| std::cmp::Reverse(method.figures.calls));
     let heads = ["rank", "method", "calls", "total ms", "avg ms", "p50 ms", "p95 ms", "p99 ms"];
     let rows = methods.into_iter().take(CALLED).enumerate().map(|(index, method)| {
         let figures = &method.figures;

@@ -4,6 +4,7 @@
 use super::text::ratio;
 use super::view::{PartView, Tree};
 use crate::report::data::{Limits, Machine, MemoryLevel, Method};
+use crate::sort;
 
 /// A place that did work.
 pub(super) struct Op<'a> {
@@ -40,7 +41,7 @@ pub(super) fn of<'a>(part: &PartView<'a>, machine: &Machine) -> Vec<Op<'a>> {
         tree.nodes[place].total_ns > 0 && (tree.own_flops(place) > 0 || tree.own_bytes(place) > 0)
     };
     let mut places: Vec<usize> = (0..tree.nodes.len()).filter(works).collect();
-    places.sort_by_key(|&place| std::cmp::Reverse(tree.nodes[place].total_ns));
+    sort::by_key(&mut places, |&place| std::cmp::Reverse(tree.nodes[place].total_ns));
     let labels = labels(tree, &places);
     let ops = places.into_iter().zip(labels).map(|(place, label)| {
         let node = &tree.nodes[place];

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::family;
 use crate::profile::Counter;
 use crate::report::data::{Counters, Event, Part, Report};
+use crate::sort;
 use crate::{Error, Result};
 
 pub(super) fn render(report: &Report) -> Result<Vec<u8>> {
@@ -44,7 +45,7 @@ fn part_events(part: &Part, process: usize) -> Vec<Value> {
         json!({ "ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": { "name": part.name } });
     // Viewers nest by time, and want the outer of two that begin together first.
     let mut ordered: Vec<&Event> = timeline.iter().collect();
-    ordered.sort_by_key(|event| (event.thread, event.start_ns, event.depth));
+    sort::by_key(&mut ordered, |event| (event.thread, event.start_ns, event.depth));
     let complete = ordered.iter().map(|event| {
         json!({
             "ph": "X", "name": event.name, "cat": "zone", "pid": process, "tid": event.thread,
@@ -118,7 +119,7 @@ fn counted(timeline: &[&Event]) -> Vec<Sample> {
     let end = |event: &Event| event.start_ns.saturating_add(event.duration_ns);
     let mut ends: Vec<(&Event, &Counters)> =
         timeline.iter().filter_map(|event| Some((*event, event.counters.as_ref()?))).collect();
-    ends.sort_by_key(|(event, _)| (event.thread, end(event)));
+    sort::by_key(&mut ends, |(event, _)| (event.thread, end(event)));
     let mut samples = Vec::new();
     let mut before: Option<(usize, &Counters)> = None;
     for (event, counters) in ends {

@@ -7,6 +7,7 @@ use super::family::is_wait;
 use super::text::ratio;
 use crate::profile::Counter;
 use crate::report::data::{Counters, Method, Part, Report, Run, ThreadTime};
+use crate::sort;
 
 /// Deeper places of a tree are shown below the last of these: no real tree is that deep.
 const DEEPEST: usize = 128;
@@ -26,7 +27,7 @@ impl Spread {
     /// All zero where there are no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
+        sort::by(&mut values, f64::total_cmp);
         let (Some(&low), Some(&high)) = (values.first(), values.last()) else { return Spread::default() };
         let (half, odd) = (values.len() / 2, values.len() % 2 == 1);
         let median = if odd { values[half] } else { (values[half - 1] + values[half]) / 2.0 };
@@ -98,7 +99,7 @@ pub(super) fn parts(report: &Report) -> Vec<PartView<'_>> {
 impl<'a> PartView<'a> {
     fn new(part: &'a Part, index: usize) -> Self {
         let mut order: Vec<usize> = (0..part.runs.len()).collect();
-        order.sort_by_key(|&run| part.runs[run].wall_ns);
+        sort::by_key(&mut order, |&run| part.runs[run].wall_ns);
         let place = order.get(order.len().saturating_sub(1) / 2).copied();
         let middle = place.map_or(&NO_RUN, |place| &part.runs[place]);
         let over = |figure: fn(&Run) -> u64| Spread::of(part.runs.iter().map(|run| figure(run) as f64));
@@ -124,7 +125,7 @@ impl<'a> PartView<'a> {
     /// Methods of the run in the middle by falling self time, those without any left out.
     pub fn by_self_time(&self) -> Vec<&'a Method> {
         let mut methods: Vec<&Method> = self.middle.methods.iter().filter(|m| m.self_ns > 0).collect();
-        methods.sort_by_key(|method| std::cmp::Reverse(method.self_ns));
+        sort::by_key(&mut methods, |method| std::cmp::Reverse(method.self_ns));
         methods
     }
 
@@ -200,7 +201,7 @@ fn methods(runs: &[Run]) -> Vec<MethodView> {
         found[place].push(method);
     }
     let mut views: Vec<MethodView> = found.iter().map(|methods| over_runs(methods)).collect();
-    views.sort_by(|a, b| b.total.median.total_cmp(&a.total.median));
+    sort::by(&mut views, |a, b| b.total.median.total_cmp(&a.total.median));
     views
 }
 

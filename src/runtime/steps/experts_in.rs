@@ -12,7 +12,7 @@ use crate::model::graph::{Activation, RowSet};
 use crate::model::text::Names;
 use crate::ops::Rows;
 use crate::ops::experts::{self, ExpertProducts, Memory, Sorted};
-use crate::ops::linear::{self, Beside, Then};
+use crate::ops::linear::{self, Beside, Target, Then};
 use crate::ops::rowwise;
 use crate::profile::Zone;
 use crate::quant::BLOCK;
@@ -111,7 +111,7 @@ impl ExpertsIn {
         walk: &Walk<'_>,
         at: &At<'_>,
         parts: [&ExpertPart; N],
-        finish: impl Fn(&Beside<N>, &Sorted<'_>, Rows),
+        finish: impl Fn(Beside<N>, &Sorted<'_>),
     ) {
         let stride = |buf: Buf| walk.plan.buffers[buf.index()].row_bytes;
         // The pass has computed the same sizes when it reserved scratch memory.
@@ -128,29 +128,22 @@ impl ExpertsIn {
             results: scratch,
             gathered: std::array::from_fn(|i| if i == 0 { gathered } else { second }),
         };
-        let then = Then { unit: self.unit(), call: |part: Beside<N>| finish(&part, &sorted, out) };
+        let target = if self.quantized { Target::Blocks(out, self.width(walk)) } else { Target::Floats(out) };
+        let then = Then { unit: self.unit(), call: |part: Beside<N>| finish(part, &sorted) };
         let products = std::array::from_fn(|i| &products[i]);
         // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and positions from the
         // shares; the pass reserved as much scratch memory as `Step::scratch` says.
-        unsafe { experts::beside(at.worker, &at.schedule.shares, products, &sorted, memory, then) }
+        unsafe { experts::beside(at.worker, &at.schedule.shares, products, &sorted, target, memory, then) }
     }
 
     /// The function of gates and their factors.
-    ///
-    /// # Safety
-    /// This worker has just computed the pair, and it alone took these columns of these positions.
-    unsafe fn finish_gated(&self, walk: &Walk<'_>, pair: &Beside<2>, sorted: &Sorted<'_>, out: Rows) {
-        let (kernels, n) = (walk.kernels, self.width(walk));
+    fn finish_gated(&self, walk: &Walk<'_>, mut pair: Beside<2>, sorted: &Sorted<'_>) {
+        let kernels = walk.kernels;
         if self.quantized && !self.weighs_input && self.inner == Inner::Activation(Activation::Silu) {
-            // SAFETY: the pair is there, and the blocks are this worker's.
-            return unsafe { rowwise::gate_quantize(kernels, pair, n, out) };
+            return rowwise::gate_quantize(kernels, pair);
         }
-        let width = pair.columns.len();
         for (i, position) in pair.rows.clone().enumerate() {
-            // SAFETY: the pair's columns are this worker's memory, `width` floats each, and do not overlap.
-            let [gate, up] = pair.first.map(|first| unsafe {
-                std::slice::from_raw_parts_mut(first.cast_mut().wrapping_add(i * pair.stride), width)
-            });
+            let [gate, up] = pair.results(i);
             if self.weighs_input {
                 let weight = sorted.weight(position);
                 kernels.unary.scale.apply_in_place(gate, weight);
@@ -174,19 +167,13 @@ impl ExpertsIn {
                 }
             }
         }
-        // SAFETY: the pair's first columns hold results, and these columns of `out` are this worker's.
-        unsafe { self.store(walk, &Beside::<1> { first: [pair.first[0]], ..part_of(pair) }, out) }
+        self.store(walk, pair);
     }
 
     /// The function of products without a gate.
-    ///
-    /// # Safety
-    /// As [`ExpertsIn::finish_gated`].
-    unsafe fn finish_plain(&self, walk: &Walk<'_>, x: &Beside<1>, sorted: &Sorted<'_>, out: Rows) {
+    fn finish_plain(&self, walk: &Walk<'_>, mut x: Beside<1>, sorted: &Sorted<'_>) {
         for (i, position) in x.rows.clone().enumerate() {
-            let first = x.first[0].cast_mut().wrapping_add(i * x.stride);
-            // SAFETY: the columns are this worker's memory.
-            let row = unsafe { std::slice::from_raw_parts_mut(first, x.columns.len()) };
+            let [row] = x.results(i);
             if self.weighs_input {
                 walk.kernels.unary.scale.apply_in_place(row, sorted.weight(position));
             }
@@ -199,40 +186,23 @@ impl ExpertsIn {
                 Inner::ClampedSwiGlu { .. } => {}
             }
         }
-        // SAFETY: the columns hold results, and these columns of `out` are this worker's.
-        unsafe { self.store(walk, x, out) }
+        self.store(walk, x);
     }
 
-    /// Stores results.
-    ///
-    /// # Safety
-    /// The columns are readable, and these columns of `out` are this worker's.
-    unsafe fn store(&self, walk: &Walk<'_>, x: &Beside<1>, out: Rows) {
+    /// Stores the first columns.
+    fn store<const N: usize>(&self, walk: &Walk<'_>, mut x: Beside<N>) {
         if self.quantized {
-            // SAFETY: the columns are readable, and the blocks are this worker's.
-            return unsafe { rowwise::quantize_columns(walk.kernels, x, self.width(walk), out) };
+            return rowwise::quantize_columns(walk.kernels, x);
         }
-        for (i, position) in x.rows.clone().enumerate() {
-            let from = x.first[0].wrapping_add(i * x.stride);
-            let to = out.row_f32(position).wrapping_add(x.columns.start);
-            // SAFETY: as many floats are readable, and this worker's in `out`.
-            unsafe { std::ptr::copy_nonoverlapping(from, to, x.columns.len()) }
+        for i in 0..x.rows.len() {
+            let (results, out) = x.row(i);
+            out.copy_from_slice(results[0]);
         }
     }
 
     /// Floats of a result.
     fn width(&self, walk: &Walk<'_>) -> usize {
         walk.weights.experts(self.up.product.matrices)[0].n()
-    }
-}
-
-/// The place of a pair's columns.
-fn part_of(pair: &Beside<2>) -> Beside<1> {
-    Beside {
-        rows: pair.rows.clone(),
-        columns: pair.columns.clone(),
-        first: [pair.first[0]],
-        stride: pair.stride,
     }
 }
 
@@ -268,16 +238,15 @@ impl Step for ExpertsIn {
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        // SAFETY: the contract of `Step::run` is that of `run_parts`, which only passes on columns of positions that this
-        // worker has just computed.
+        // SAFETY: the contract of `Step::run` is that of `run_parts`.
         unsafe {
             match &self.gate {
-                Some(gate) => self.run_parts(walk, at, [gate, &self.up], |pair, sorted, out| {
-                    self.finish_gated(walk, pair, sorted, out);
+                Some(gate) => self.run_parts(walk, at, [gate, &self.up], |pair, sorted| {
+                    self.finish_gated(walk, pair, sorted);
                 }),
-                None => self.run_parts(walk, at, [&self.up], |x, sorted, out| {
-                    self.finish_plain(walk, x, sorted, out);
-                }),
+                None => {
+                    self.run_parts(walk, at, [&self.up], |x, sorted| self.finish_plain(walk, x, sorted));
+                }
             }
         }
     }

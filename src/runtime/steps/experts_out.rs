@@ -73,7 +73,10 @@ impl Step for ExpertsOut {
         };
         // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows of `out` from the
         // shares; the pass reserved as much scratch memory as `Step::scratch` says.
-        unsafe { experts::combine(at.worker, &at.schedule.shares, &combine, &sorted, results) }
+        unsafe {
+            let results = std::slice::from_raw_parts_mut(results, self.results(walk.weights));
+            experts::combine(at.worker, &at.schedule.shares, &combine, &sorted, results);
+        }
     }
 
     fn text(&self, names: &Names<'_>) -> String {

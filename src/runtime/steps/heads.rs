@@ -118,7 +118,8 @@ impl HeadsDone {
                     let (elements, gain) = ((count * head_dim) as u64, walk.weights.vector(gain));
                     // SAFETY: the caller promises that only this worker uses these heads of these rows.
                     clocks.norm.piece(4 * elements, 8 * elements, || unsafe {
-                        rowwise::head_norm(walk.kernels, rows, qkv, heads, gain, eps);
+                        let norm = rowwise::Norm { gain, bias: None, eps };
+                        rowwise::norm(walk.kernels, rows, (qkv, qkv), (heads, head_dim), norm);
                     });
                 }
                 HeadOp::Rope(rope, pairing) => {

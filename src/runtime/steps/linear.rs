@@ -10,7 +10,7 @@ use crate::isa;
 use crate::model::graph::RowSet;
 use crate::model::text::Names;
 use crate::model::{MatrixId, VectorId, Weights};
-use crate::ops::linear::{self, Beside, Product, Then};
+use crate::ops::linear::{self, Beside, Product, Target, Then};
 use crate::ops::{Rows, rowwise};
 use crate::profile::Zone;
 use crate::runtime::plan::Buf;
@@ -130,14 +130,11 @@ impl Step for Linear {
         let out = walk.view(self.out, worker);
         if self.is_added_scaled() {
             let product = self.parts[0].product(walk, worker, out, false);
-            let call = |x: Beside<1>| {
-                // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
-                unsafe { rowwise::add(&walk.kernels.unary.add, &x, out) }
-            };
-            let then = Then { unit: 1, call };
+            let then = Then { unit: 1, call: |x: Beside<1>| rowwise::add(&walk.kernels.unary.add, x) };
+            let (target, scratch) = (Target::Floats(out), walk.scratch(worker));
             // SAFETY: the pass contract: no worker writes the input, and each takes other columns and rows from the
             // shares; the pass reserved as much scratch memory as `Step::scratch` says.
-            return unsafe { linear::beside(worker, shares, [&product], walk.scratch(worker), then) };
+            return unsafe { linear::beside(worker, shares, [&product], target, scratch, then) };
         }
         let products = self.parts.map(|part| part.product(walk, worker, out, self.accumulate));
         let products = &products[..self.count];

@@ -15,7 +15,7 @@ use crate::model::Weights;
 use crate::model::graph::{Activation, RowSet};
 use crate::model::text::Names;
 use crate::ops::Rows;
-use crate::ops::linear::{self, Beside, Product, Then};
+use crate::ops::linear::{self, Beside, Product, Target, Then};
 use crate::ops::rowwise;
 use crate::profile::Zone;
 use crate::quant::BLOCK;
@@ -76,51 +76,30 @@ impl Mlp {
         }
     }
 
-    /// Runs an MLP with a gate.
+    /// Runs products whose results go through scratch memory: with a gate, or to be quantised.
     ///
     /// # Safety
     /// As [`Step::run`].
-    unsafe fn run_gated(&self, walk: &Walk<'_>, at: &At<'_>, gate: &Part) {
+    unsafe fn run_beside<const N: usize>(
+        &self,
+        walk: &Walk<'_>,
+        at: &At<'_>,
+        parts: [&Part; N],
+        finish: impl Fn(Beside<N>),
+    ) {
         let out = walk.view(self.out, at.worker);
-        let (gate, up) = (self.product(gate, walk, at, out), self.product(&self.up, walk, at, out));
-        let n = gate.weight.n();
+        let products = parts.map(|part| self.product(part, walk, at, out));
+        let n = walk.weights.matrix(self.up.matrix).n();
+        let target = if self.quantized { Target::Blocks(out, n) } else { Target::Floats(out) };
         let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
-        let kernels = walk.kernels;
-        let call = |pair: Beside<2>| {
-            let elements = (pair.rows.len() * pair.columns.len()) as u64;
-            // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
-            clock.piece(flops * elements, bytes * elements, || unsafe {
-                match self.quantized {
-                    true => rowwise::gate_quantize(kernels, &pair, n, out),
-                    false => rowwise::gate(gate_kernel(kernels, self.function), &pair, out),
-                }
-            });
+        let call = |part: Beside<N>| {
+            let elements = (part.rows.len() * part.columns.len()) as u64;
+            clock.piece(flops * elements, bytes * elements, || finish(part));
         };
-        let then = Then { unit: self.unit(), call };
+        let (then, scratch) = (Then { unit: self.unit(), call }, walk.scratch(at.worker));
         // SAFETY: the pass contract: no worker writes the inputs, and each takes other columns and rows from the
         // shares; the pass reserved as much scratch memory as `Step::scratch` says.
-        unsafe { linear::beside(at.worker, &at.schedule.shares, [&gate, &up], walk.scratch(at.worker), then) }
-    }
-
-    /// Runs an MLP without a gate, with quantised results.
-    ///
-    /// # Safety
-    /// As [`Step::run`].
-    unsafe fn run_quantized(&self, walk: &Walk<'_>, at: &At<'_>) {
-        let out = walk.view(self.out, at.worker);
-        let product = self.product(&self.up, walk, at, out);
-        let n = product.weight.n();
-        let (clock, (flops, bytes)) = (walk.tally(at.worker, self.function_zone()), self.element_work());
-        let call = |x: Beside<1>| {
-            let elements = (x.rows.len() * x.columns.len()) as u64;
-            // SAFETY: this worker has just computed these columns of these rows, so it alone took them from the shares.
-            clock.piece(flops * elements, bytes * elements, || unsafe {
-                rowwise::gelu_quantize(walk.kernels, &x, n, out);
-            });
-        };
-        let then = Then { unit: self.unit(), call };
-        // SAFETY: as in `run_gated`.
-        unsafe { linear::beside(at.worker, &at.schedule.shares, [&product], walk.scratch(at.worker), then) }
+        unsafe { linear::beside(at.worker, &at.schedule.shares, products.each_ref(), target, scratch, then) }
     }
 
     /// Runs an MLP without a gate, with results in f32.
@@ -183,11 +162,17 @@ impl Step for Mlp {
     }
 
     unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        // SAFETY: the contract of `Step::run`, which the caller upholds, is also that of the three functions.
+        let kernels = walk.kernels;
+        // SAFETY: the contract of `Step::run`, which the caller upholds, is also that of both functions.
         unsafe {
             match &self.gate {
-                Some(gate) => self.run_gated(walk, at, gate),
-                None if self.quantized => self.run_quantized(walk, at),
+                Some(gate) => self.run_beside(walk, at, [gate, &self.up], |pair| match self.quantized {
+                    true => rowwise::gate_quantize(kernels, pair),
+                    false => rowwise::gate(gate_kernel(kernels, self.function), pair),
+                }),
+                None if self.quantized => {
+                    self.run_beside(walk, at, [&self.up], |x| rowwise::gelu_quantize(kernels, x));
+                }
                 None => self.run_plain(walk, at),
             }
         }

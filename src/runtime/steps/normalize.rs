@@ -51,17 +51,13 @@ impl Step for Normalize {
                 Norm::Rms { gain, eps } => (weights.vector(gain), None, eps),
                 Norm::Layer { gain, bias, eps } => (weights.vector(gain), Some(weights.vector(bias)), eps),
             };
-            if let Some(head_dim) = self.head_dim {
-                let heads = (self.width / head_dim, gain, bias);
-                // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
-                return unsafe { rowwise::heads_norm(kernels, rows, x, heads, eps, (out, head_dim)) };
-            }
-            // SAFETY: as above.
+            let head_dim = self.head_dim.unwrap_or(self.width);
+            let heads = (0..self.width / head_dim, head_dim);
+            // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
             unsafe {
-                match (bias, self.quantized) {
-                    (None, true) => rowwise::norm_quantize(kernels, rows, x, gain, eps, out),
-                    (None, false) => rowwise::rms_norm(kernels, rows, x, gain, eps, out),
-                    (Some(bias), _) => rowwise::layer_norm(kernels, rows, x, (gain, bias), eps, out),
+                match self.quantized {
+                    true => rowwise::norm_quantize(kernels, rows, x, gain, eps, out),
+                    false => rowwise::norm(kernels, rows, (x, out), heads, rowwise::Norm { gain, bias, eps }),
                 }
             }
         });

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn outputs_are_the_contracts_bits_at_every_edge() {
     for set in sets() {
-        for dtype in DTYPES {
+        for dtype in types() {
             for shape in shapes(&set) {
                 let case = Case::random(set, dtype, shape);
                 case.check(&case.run(&[], None, &case.whole()), &[], None);
@@ -17,7 +17,7 @@ fn outputs_are_the_contracts_bits_at_every_edge() {
 #[test]
 fn bias_and_residual_come_first() {
     for set in sets() {
-        for dtype in DTYPES {
+        for dtype in types() {
             for shape in [[1, 2 * nr_of(&set) + 3, 64], [13, nr_of(&set) + 1, 544], [2, 3, 0]] {
                 let case = Case::random(set, dtype, shape);
                 let mut random = Random(9);
@@ -33,7 +33,7 @@ fn bias_and_residual_come_first() {
 #[test]
 fn portions_and_single_rows_give_the_same_bits() {
     for set in sets() {
-        for dtype in DTYPES {
+        for dtype in types() {
             let case = Case::random(set, dtype, [29, 3 * nr_of(&set) + 2, 1056]);
             let bits = |y: Vec<f32>| y.into_iter().map(f32::to_bits).collect::<Vec<_>>();
             let whole = bits(case.run(&[], None, &case.whole()));

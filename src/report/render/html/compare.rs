@@ -11,6 +11,7 @@ use super::super::view::{self, PartView, Spread};
 use super::templates;
 use crate::report::compare::{Comparison, MethodChange, PartChange, Side, Verdict};
 use crate::report::data::Report;
+use crate::sort;
 use crate::{Error, Result};
 
 /// Methods of a part that are shown.
@@ -175,7 +176,7 @@ struct Dot {
 
 fn lines_of(history: &[Kept]) -> Vec<History> {
     let mut kept: Vec<&Kept> = history.iter().collect();
-    kept.sort_by(|a, b| (&a.report.created, &a.name).cmp(&(&b.report.created, &b.name)));
+    sort::by(&mut kept, |a, b| (&a.report.created, &a.name).cmp(&(&b.report.created, &b.name)));
     let mut found: Vec<(String, String)> = Vec::new();
     for Kept { report, .. } in &kept {
         for part in &report.parts {

@@ -11,6 +11,7 @@ use super::super::text::{NOTHING, duration, mb, ms, percent, ratio, short, short
 use super::super::view::{MethodView, PartView};
 use super::{icicle, place, roofline, threads, timeline, tooltip};
 use crate::report::data::{KernelRow, Machine, Method, ModelSpec, Report};
+use crate::sort;
 
 /// Rows of the bars, and of the table of ops.
 const BARS: usize = 16;
@@ -270,7 +271,7 @@ pub(super) fn milliseconds(ns: f64) -> String {
 fn memory(part: &PartView<'_>) -> Vec<Bar> {
     let mut methods: Vec<&Method> =
         part.middle.methods.iter().filter(|method| method.self_alloc_bytes > 0).collect();
-    methods.sort_by_key(|method| std::cmp::Reverse(method.self_alloc_bytes));
+    sort::by_key(&mut methods, |method| std::cmp::Reverse(method.self_alloc_bytes));
     let largest = methods.first().map_or(0, |method| method.self_alloc_bytes) as f64;
     let bar = |method: &Method| {
         let bytes = method.self_alloc_bytes as f64;

@@ -9,6 +9,7 @@ use super::super::view::PartView;
 use super::place;
 use super::sections::{Bar, milliseconds};
 use crate::report::data::{Lane, Method, ThreadTime};
+use crate::sort;
 
 /// Methods that threads shared.
 const SHARED: usize = 24;
@@ -97,7 +98,7 @@ pub(super) fn shared(part: &PartView<'_>) -> Vec<Shared> {
         let sum: f64 = method.lanes.iter().map(|lane| lane.self_ns as f64).sum();
         let mean = sum / method.lanes.len() as f64;
         let mut lanes: Vec<_> = method.lanes.iter().collect();
-        lanes.sort_by_key(|lane| lane.thread);
+        sort::by_key(&mut lanes, |lane| lane.thread);
         let bar = |lane: &&Lane| Bar {
             name: format!("thread {}", lane.thread),
             class,

@@ -10,6 +10,7 @@ use super::super::text::{duration, percent, ratio};
 use super::super::trace;
 use super::{place, tooltip};
 use crate::report::data::{Event, Part};
+use crate::sort;
 
 /// Scopes drawn; of more, the longest.
 const MOST_EVENTS: usize = 4000;
@@ -58,7 +59,7 @@ struct Tick {
 pub(super) fn of(part: &Part) -> Option<Timeline> {
     let mut events: Vec<&Event> = trace::timeline(part).iter().collect();
     let all = events.len();
-    events.sort_by_key(|event| std::cmp::Reverse(event.duration_ns));
+    sort::by_key(&mut events, |event| std::cmp::Reverse(event.duration_ns));
     events.truncate(MOST_EVENTS);
     let start = events.iter().map(|event| event.start_ns).min()?;
     let end = events.iter().map(|event| event.start_ns.saturating_add(event.duration_ns)).max()?;
@@ -78,7 +79,7 @@ fn waits(event: &Event) -> bool {
 fn lane(thread: usize, events: &[&Event], start: u64, span: f64) -> Lane {
     let mut events: Vec<&Event> = events.to_vec();
     // Later bars cover earlier ones: waits come last.
-    events.sort_by_key(|event| (waits(event), event.depth, event.start_ns));
+    sort::by_key(&mut events, |event| (waits(event), event.depth, event.start_ns));
     let highest = events.iter().filter(|event| !waits(event)).map(|event| event.depth).min().unwrap_or(0);
     let bars: Vec<Bar> = events
         .iter()

@@ -7,14 +7,15 @@
 //! one, that leaves no gain over the vector tiles.
 
 use super::activations::{HALF_SUMS, MAGIC, RECORD, RowParts, SCALE, SCALED_SUM};
-use super::form::{self, Form, Format, STEP};
+use super::form::{self, Format, STEP};
 use super::sweep;
-use super::wide::{BIAS, MAX_VECTORS, Packed, SIGNED, VECTORS, Wide, WidenFn, widen};
+use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
 use crate::cpu::{Cache, prefetch_line};
 use crate::isa::amx::{self, COLUMNS, ROWS, TILE_BYTES};
 use crate::isa::{Amx, Avx512Vnni, Isa, SimdBody};
 use crate::kernels::portion::Portion;
 use crate::quant::BLOCK;
+use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 
 /// Bytes of a cache line.
@@ -75,14 +76,7 @@ pub unsafe fn entry<F: Format>(portion: &Portion) {
     // SAFETY: the portion's memory is there, and so is that of some of its rows; the CPU has the level.
     unsafe {
         if rows > 0 {
-            let form = const { F::FORM };
-            let weights = Weights { form, widen: widen::<Amx, F, SIGNED> };
-            match (form.halves, form.minimum) {
-                (false, false) => tiles::<false, false>(portion, rows, weights),
-                (false, true) => tiles::<false, true>(portion, rows, weights),
-                (true, false) => tiles::<true, false>(portion, rows, weights),
-                (true, true) => tiles::<true, true>(portion, rows, weights),
-            }
+            tiles::<F>(portion, rows);
         }
         if rows < portion.m {
             let rest = Portion {
@@ -96,27 +90,20 @@ pub unsafe fn entry<F: Format>(portion: &Portion) {
     }
 }
 
-/// How weights of a type are packed, and the code that widens them. Types with as many scales and minimums share the rest.
-#[derive(Clone, Copy)]
-struct Weights {
-    form: Form,
-    widen: WidenFn,
-}
-
 /// Multiplies the first `rows` rows, a multiple of [`ROWS`], of a portion.
 ///
 /// # Safety
 /// As [`entry`].
-unsafe fn tiles<const HALVES: bool, const MINIMUM: bool>(portion: &Portion, rows: usize, weights: Weights) {
+unsafe fn tiles<F: Format>(portion: &Portion, rows: usize) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
     let scratch = scratch.as_mut_ptr();
     // SAFETY: the CPU has the level; the function inside doesn't unwind.
     unsafe {
-        amx::with_byte_tiles(BLOCK / weights.form.subs(), || {
+        amx::with_byte_tiles(BLOCK / F::FORM.subs(), || {
             for row in (0..rows).step_by(GROUPS * ROWS) {
                 let groups = ((rows - row) / ROWS).min(GROUPS);
                 let parts = RowParts::new(BYTES, portion.k);
-                Task::<HALVES, MINIMUM> { portion, row, groups, parts, scratch, weights }.run();
+                Task::<F> { portion, row, groups, parts, scratch, format: PhantomData }.run();
             }
         });
     }
@@ -124,19 +111,18 @@ unsafe fn tiles<const HALVES: bool, const MINIMUM: bool>(portion: &Portion, rows
 
 /// Some rows against all panels of a portion. It is made where [`entry`]'s promise holds and tiles are set up, and lives
 /// no longer; the scratch is its own.
-struct Task<'a, const HALVES: bool, const MINIMUM: bool> {
+struct Task<'a, F> {
     portion: &'a Portion,
     row: usize,
     /// Rows of tiles.
     groups: usize,
     parts: RowParts,
     scratch: *mut Scratch,
-    weights: Weights,
+    format: PhantomData<F>,
 }
 
-impl<const HALVES: bool, const MINIMUM: bool> Task<'_, HALVES, MINIMUM> {
-    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM };
-    const SUBS: usize = if HALVES { 2 } else { 1 };
+impl<F: Format> Task<'_, F> {
+    const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
     const WIDE_BYTES: usize = Self::WIDE.vectors() * VECTOR;
 
     /// The rows against all panels.
@@ -182,7 +168,7 @@ impl<const HALVES: bool, const MINIMUM: bool> Task<'_, HALVES, MINIMUM> {
                 let x = self.x(group, 0).wrapping_add((slab.begin + at) * BLOCK);
                 for v in 0..VECTORS {
                     for block in 0..CHUNK.min(slab.blocks - at) {
-                        for sub in 0..Self::SUBS {
+                        for sub in 0..F::FORM.subs() {
                             let a = x.wrapping_add(block * BLOCK + sub * BLOCK / 2);
                             let level = Self::WIDE.level(sub * form::GROUPS / 2, v);
                             let b = wide.wrapping_add(block * Self::WIDE_BYTES + level * VECTOR);
@@ -199,9 +185,10 @@ impl<const HALVES: bool, const MINIMUM: bool> Task<'_, HALVES, MINIMUM> {
 
     /// The rows against one panel.
     fn panel(&self, panel: usize, slab: &Slab) {
-        // SAFETY: the CPU has the level.
-        let isa = unsafe { Amx::new_unchecked() };
-        let w = self.portion.w.wrapping_add(panel * self.weights.form.panel_bytes(NR, self.portion.k));
+        // SAFETY: the CPU has the level; the panel is within W.
+        let (isa, w) = unsafe {
+            (Amx::new_unchecked(), self.portion.w.add(panel * F::FORM.panel_bytes(NR, self.portion.k)))
+        };
         let region = Region {
             y: self.portion.y.wrapping_add(self.row * self.portion.ldy + panel * NR),
             ldy: self.portion.ldy,
@@ -218,8 +205,15 @@ impl<const HALVES: bool, const MINIMUM: bool> Task<'_, HALVES, MINIMUM> {
         for (at, &list) in (0..slab.blocks).step_by(CHUNK).zip(&slab.lists) {
             let (begin, blocks) = (slab.begin + at, CHUNK.min(slab.blocks - at));
             let out = self.scratch_at(offset_of!(Scratch, wide));
-            // SAFETY: the portion has the panel, the scratch has room for the blocks, and the CPU has the level.
-            unsafe { (self.weights.widen)(&Packed { w, begin, blocks, out, ahead: 0 }) };
+            isa.vectorize(Widen::<_, F, SIGNED> {
+                isa,
+                w,
+                begin,
+                blocks,
+                out,
+                ahead: 0,
+                format: PhantomData,
+            });
             isa.vectorize(Stretch { task: self, begin, blocks, list });
         }
         isa.vectorize(Store(&region));
@@ -297,8 +291,8 @@ impl SimdBody for Store<'_> {
 }
 
 /// A task's rows against a widened stretch of a panel.
-struct Stretch<'a, const HALVES: bool, const MINIMUM: bool> {
-    task: &'a Task<'a, HALVES, MINIMUM>,
+struct Stretch<'a, F> {
+    task: &'a Task<'a, F>,
     /// First block.
     begin: usize,
     blocks: usize,
@@ -306,7 +300,7 @@ struct Stretch<'a, const HALVES: bool, const MINIMUM: bool> {
     list: usize,
 }
 
-impl<const HALVES: bool, const MINIMUM: bool> Stretch<'_, HALVES, MINIMUM> {
+impl<F: Format> Stretch<'_, F> {
     /// Prefetches a group's rows of the stretch: tiles wait for one row after the other.
     #[inline(always)]
     fn prefetch(&self, group: usize) {
@@ -323,7 +317,7 @@ impl<const HALVES: bool, const MINIMUM: bool> Stretch<'_, HALVES, MINIMUM> {
     }
 }
 
-impl<const HALVES: bool, const MINIMUM: bool> SimdBody for Stretch<'_, HALVES, MINIMUM> {
+impl<F: Format> SimdBody for Stretch<'_, F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
@@ -352,11 +346,12 @@ impl<const HALVES: bool, const MINIMUM: bool> SimdBody for Stretch<'_, HALVES, M
                         *y = isa.load(sums.add(r * COLUMNS));
                     }
                     for block in 0..self.blocks {
-                        let rows = Rows::<HALVES, MINIMUM> {
+                        let rows = Rows::<F> {
                             record: record.wrapping_add(block * RECORD),
                             halves: halves.wrapping_add(block * RECORD),
                             ldx: task.portion.ldx,
-                            w: wide.add(block * Task::<HALVES, MINIMUM>::WIDE_BYTES + v * VECTOR),
+                            w: wide.add(block * Task::<F>::WIDE_BYTES + v * VECTOR),
+                            format: PhantomData,
                         };
                         rows.add(isa, &mut pipeline, &mut y);
                     }
@@ -403,16 +398,17 @@ impl Queue {
 }
 
 /// The rows' records and the columns' scales of a block of a row of tiles, which a [`Stretch`] has, and lives no longer.
-struct Rows<const HALVES: bool, const MINIMUM: bool> {
+struct Rows<F> {
     record: *const u8,
     halves: *const u8,
     ldx: usize,
     /// The widened block, from the columns on.
     w: *const u8,
+    format: PhantomData<F>,
 }
 
-impl<const HALVES: bool, const MINIMUM: bool> Rows<HALVES, MINIMUM> {
-    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM };
+impl<F: Format> Rows<F> {
+    const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
 
     /// A vector of the widened block.
     #[inline(always)]
@@ -429,12 +425,12 @@ impl<const HALVES: bool, const MINIMUM: bool> Rows<HALVES, MINIMUM> {
             isa.splat(unsafe { p.wrapping_add(r.wrapping_mul(self.ldx)).cast::<f32>().read_unaligned() })
         };
         let mut minimums = [isa.zero(); 2];
-        if MINIMUM {
-            for (sub, minimum) in minimums.iter_mut().enumerate().take(if HALVES { 2 } else { 1 }) {
+        if F::FORM.minimum {
+            for (sub, minimum) in minimums.iter_mut().enumerate().take(F::FORM.subs()) {
                 *minimum = self.vector(isa, Self::WIDE.minimum(sub, 0));
             }
         }
-        if HALVES {
+        if F::FORM.halves {
             let mut scaled: [I::F32; ROWS] = [isa.zero(); ROWS];
             let sums = queue.next();
             let scale = self.scale(isa, 0);
@@ -446,7 +442,7 @@ impl<const HALVES: bool, const MINIMUM: bool> Rows<HALVES, MINIMUM> {
             for (r, (y, scaled)) in y.iter_mut().zip(scaled).enumerate() {
                 let scaled = isa.mul_add(sums.total(isa, r), scale, scaled);
                 *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
-                if MINIMUM {
+                if F::FORM.minimum {
                     *y = isa.mul_add(minimums[0], float(self.halves.wrapping_add(HALF_SUMS), r), *y);
                     *y = isa.mul_add(minimums[1], float(self.halves.wrapping_add(HALF_SUMS + 4), r), *y);
                 }
@@ -457,7 +453,7 @@ impl<const HALVES: bool, const MINIMUM: bool> Rows<HALVES, MINIMUM> {
             for (r, y) in y.iter_mut().enumerate() {
                 let scaled = isa.mul(sums.total(isa, r), scale);
                 *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
-                if MINIMUM {
+                if F::FORM.minimum {
                     *y = isa.mul_add(minimums[0], float(self.record.wrapping_add(SCALED_SUM), r), *y);
                 }
             }

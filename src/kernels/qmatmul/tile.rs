@@ -4,7 +4,7 @@
 use super::activations::{
     HALF_STARTS, HALF_SUMS, KEPT, LOW_STARTS, MAGIC, MAGIC_256, RECORD, RowParts, SCALE, SCALED_SUM, START,
 };
-use super::form::{Format, GROUPS, STEP};
+use super::form::{GROUPS, STEP};
 use super::wide::{BIAS, VECTORS, Wide};
 use crate::isa::{DotI8, Isa, IsaId, SimdBody};
 use crate::quant::BLOCK;
@@ -57,50 +57,16 @@ struct Tile<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, con
     task: &'a Task,
 }
 
-/// [`tile`] of one level, kind, number of rows and mode.
-pub type TileFn = unsafe fn(&Task);
-/// The tile of one row, of two, and so on. Only those of [`max_rows`] are called.
-pub type Tiles = [TileFn; 6];
-
-/// The tiles for a type.
-pub const fn tiles<I: DotI8, F: Format, const BYTES: usize>() -> Tiles {
-    match (F::FORM.halves, F::FORM.minimum) {
-        (false, false) => tiles_of::<I, false, false, BYTES>(),
-        (false, true) => tiles_of::<I, false, true, BYTES>(),
-        (true, false) => tiles_of::<I, true, false, BYTES>(),
-        (true, true) => tiles_of::<I, true, true, BYTES>(),
-    }
-}
-
-const fn tiles_of<I: DotI8, const HALVES: bool, const MINIMUM: bool, const BYTES: usize>() -> Tiles {
-    let most = max_rows::<I>(HALVES);
-    let mut tiles: Tiles = [tile::<I, HALVES, MINIMUM, 1, BYTES>; 6];
-    if most >= 2 {
-        tiles[1] = tile::<I, HALVES, MINIMUM, 2, BYTES>;
-    }
-    if most >= 3 {
-        tiles[2] = tile::<I, HALVES, MINIMUM, 3, BYTES>;
-    }
-    if most >= 4 {
-        tiles[3] = tile::<I, HALVES, MINIMUM, 4, BYTES>;
-    }
-    if most >= 6 {
-        tiles[4] = tile::<I, HALVES, MINIMUM, 5, BYTES>;
-        tiles[5] = tile::<I, HALVES, MINIMUM, 6, BYTES>;
-    }
-    tiles
-}
-
-/// Multiplies MR rows.
+/// Multiplies MR rows. Out of line: a function of its own for each tile keeps them small for the compiler.
 ///
 /// # Safety
-/// The CPU has the level. MR rows of X have the task's blocks, the widened blocks are there, and Y (and the bias, unless it is null) has
+/// MR rows of X have the task's blocks, the widened blocks are there, and Y (and the bias, unless it is null) has
 /// `columns` columns in MR rows that nobody else reads or writes meanwhile.
-unsafe fn tile<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize>(
+#[inline(never)]
+pub unsafe fn tile<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize>(
+    isa: I,
     task: &Task,
 ) {
-    // SAFETY: the CPU has the level.
-    let isa = unsafe { I::new_unchecked() };
     isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, BYTES> { isa, task });
 }
 

@@ -71,55 +71,35 @@ pub const LIFTED: u8 = 1;
 /// Levels are signed.
 pub const SIGNED: u8 = 2;
 
-/// A stretch of a packed panel, and room for its widened blocks.
-pub struct Packed {
+/// Writes a stretch of a packed panel to `out` as widened blocks. ZERO is one of [`OWN`], [`LIFTED`] and [`SIGNED`].
+pub struct Widen<I, F, const ZERO: u8> {
+    pub isa: I,
     /// The panel.
     pub w: *const u8,
     /// First block of 32 K-steps.
     pub begin: usize,
     /// Blocks.
     pub blocks: usize,
-    /// Where they go.
     pub out: *mut u8,
     /// How many bytes ahead packed bytes are prefetched; 0 for no prefetching.
     pub ahead: usize,
+    pub format: PhantomData<F>,
 }
 
-/// [`widen`] of one level, type and zero. The loops call it by its address, so that all types share them.
-pub type WidenFn = unsafe fn(&Packed);
-
-/// Writes a stretch as widened blocks. ZERO is one of [`OWN`], [`LIFTED`] and [`SIGNED`].
-///
-/// # Safety
-/// The CPU has the level; the panel has the blocks, and `out` has room for them.
-pub unsafe fn widen<I: DotI8, F: Format, const ZERO: u8>(packed: &Packed) {
-    // SAFETY: the CPU has the level.
-    let isa = unsafe { I::new_unchecked() };
-    isa.vectorize(Widen::<I, F, ZERO> { isa, packed, format: PhantomData });
-}
-
-/// A running [`widen`], whose promise holds as long as the value lives.
-struct Widen<'a, I, F, const ZERO: u8> {
-    isa: I,
-    packed: &'a Packed,
-    format: PhantomData<F>,
-}
-
-impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<'_, I, F, ZERO> {
+impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
         let wide = const { Wide { halves: F::FORM.halves, minimum: F::FORM.minimum } };
         let nr = VECTORS * I::LANES;
-        let &Packed { w, begin, blocks, out, ahead } = self.packed;
-        for i in 0..blocks {
-            let (unit, block) = ((begin + i) / F::FORM.blocks, (begin + i) % F::FORM.blocks);
-            let w = w.wrapping_add(unit * F::FORM.unit_bytes(nr));
-            if ahead > 0 {
-                prefetch::<I, F>(self.isa, w.wrapping_add(ahead), block);
+        for i in 0..self.blocks {
+            let (unit, block) = ((self.begin + i) / F::FORM.blocks, (self.begin + i) % F::FORM.blocks);
+            let w = self.w.wrapping_add(unit * F::FORM.unit_bytes(nr));
+            if self.ahead > 0 {
+                prefetch::<I, F>(self.isa, w.wrapping_add(self.ahead), block);
             }
-            let out = out.wrapping_add(i * wide.vectors() * I::LANES * STEP);
-            // SAFETY: the panel has the block, and `out` has room for it, as the caller of `widen` promised.
+            let out = self.out.wrapping_add(i * wide.vectors() * I::LANES * STEP);
+            // SAFETY: the panel has the block, and `out` has room for it, as the one that made this value promised.
             unsafe {
                 widen_levels::<I, F, ZERO>(self.isa, w.wrapping_add(F::FORM.levels_at(nr, block)), out);
                 widen_scales::<I, F>(self.isa, w, block, out);

@@ -66,7 +66,7 @@ impl ScoreArgs {
 /// The scores of some rows in a tile.
 #[derive(Clone)]
 pub(super) struct ScoreRows {
-    /// Scores of row 0; rows lie [`TILE`] floats apart.
+    /// Scores of row 0; rows lie [`TILE`](super::TILE) floats apart.
     pub scores: *mut f32,
     pub rows: usize,
     /// The columns that any of the rows sees.

@@ -113,8 +113,8 @@ impl Session {
         })
     }
 
-    /// Tokens of a conversation, ending where the model's next reply begins, or goes on behind a prefix. Names of special tokens in a message are
-    /// text, unless the command line says otherwise.
+    /// Tokens of a conversation, ending where the model's next reply begins, or goes on behind a prefix. Names of special
+    /// tokens in a message are text, unless the command line says otherwise.
     pub fn conversation_tokens(&self, messages: &[Message<'_>]) -> Result<Vec<u32>> {
         let model = self.model();
         let Given { arguments, prefix } = &self.template;
@@ -156,8 +156,9 @@ impl Session {
         self.sampler.reset();
     }
 
-    /// Appends `prompt`, streams the generated text, behind an answer's prefix, to standard output and returns both. Ctrl-C ends the generation, also
-    /// between two pieces of the prompt. On a terminal, control characters of the text are escaped.
+    /// Appends `prompt`, streams the generated text, behind an answer's prefix, to standard output and returns both. Ctrl-C
+    /// ends the generation, also between two pieces of the prompt. On a terminal, control characters of the text are
+    /// escaped.
     pub fn write(
         &mut self,
         prompt: &[u32],

@@ -84,6 +84,17 @@ trait Case: Clone {
     fn out(&self) -> (Vec<f32>, Vec<f32>);
 }
 
+/// Written over their input, outputs and state have the same bits.
+fn assert_in_place_agrees<C: Case>(set: &RecurrenceKernels, apart: &C, within: &C) {
+    let [apart, within] = [apart, within].map(|case| {
+        let mut case = case.clone();
+        case.run(set, 0..TOKENS, 0..case.parts());
+        let (y, state) = case.out();
+        (bits(&y), bits(&state))
+    });
+    assert_eq!(apart, within);
+}
+
 /// However rows and parts are split, the bits are those of all at once.
 fn assert_splits_agree<C: Case>(set: &RecurrenceKernels, case: &C) {
     let (mut whole, parts) = (case.clone(), case.parts());

@@ -343,7 +343,7 @@ pub fn blocks(
 }
 
 /// `f(gate) · up`.
-fn gated(b: &mut Builder<'_>, gate: Value, up: Value, function: Activation) -> Result<Value> {
+pub fn gated(b: &mut Builder<'_>, gate: Value, up: Value, function: Activation) -> Result<Value> {
     let gate = b.activate(gate, function)?;
     b.gate(gate, up)
 }

@@ -2,8 +2,7 @@
 //! Mamba; attention in some blocks; norms on both sides of each part.
 
 use super::Family;
-use super::parts::{self, Decoder, Inner, Place};
-use super::recurrent::gated;
+use super::parts::{self, Decoder, Inner, Place, gated};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::Builder;
@@ -30,7 +29,7 @@ fn space(b: &mut Builder<'_>, x: Value, space: &StateSpace) -> Result<Value> {
     let dt = b.linear_bare(dt, "ssm_dt", heads)?;
     let shape = ScanShape { heads, head_dim: Some(head), d_state, groups: 1 };
     let y = b.scan([x, dt, input, output], shape, false)?;
-    let y = gated(b, y, z)?;
+    let y = gated(b, z, y, Activation::Silu)?;
     b.linear_bare(y, "ssm_out", n_embd)
 }
 

@@ -1,6 +1,6 @@
 //! Parts of families with recurrent layers: the mixers between a block's norm and its sum.
 
-use super::parts::Decoder;
+use super::parts::{Decoder, gated};
 use crate::error::Result;
 use crate::kernels::recurrence::KeyHeads;
 use crate::model::builder::Builder;
@@ -68,7 +68,7 @@ fn mamba(b: &mut Builder<'_>, x: Value, space: &StateSpace, n_embd: usize) -> Re
     let dt = b.linear_bare(dt, "ssm_dt", width)?;
     let shape = ScanShape { heads: width, head_dim: None, d_state, groups: 1 };
     let y = b.scan([x, dt, input, output], shape, false)?;
-    let y = gated(b, y, z)?;
+    let y = gated(b, z, y, Activation::Silu)?;
     b.linear_unbiased(y, "ssm_out", n_embd)
 }
 
@@ -85,7 +85,7 @@ fn mamba2(b: &mut Builder<'_>, x: Value, space: &StateSpace, n_embd: usize) -> R
         [b.split(x, 0, width)?, b.split(x, width, shared)?, b.split(x, width + shared, shared)?];
     let shape = ScanShape { heads, head_dim: Some(width / heads), d_state, groups };
     let y = b.scan([x, dt, input, output], shape, true)?;
-    let mut y = gated(b, y, z)?;
+    let mut y = gated(b, z, y, Activation::Silu)?;
     if space.normed || b.has("ssm_norm.weight") {
         y = b.heads_rms_norm(y, "ssm_norm", width / groups)?;
     }
@@ -116,12 +116,6 @@ fn delta_net(b: &mut Builder<'_>, x: Value, net: &DeltaNet, n_embd: usize) -> Re
     let qkv = b.conv(qkv, "ssm_conv1d", taps, None, true)?;
     let y = b.delta(qkv, gates, shape)?;
     let y = b.head_norm(y, "ssm_norm", head_dim)?;
-    let y = gated(b, y, z)?;
+    let y = gated(b, z, y, Activation::Silu)?;
     project(b, y, "ssm_out", n_embd)
-}
-
-/// Rows times SiLU of their gate.
-pub fn gated(b: &mut Builder<'_>, y: Value, gate: Value) -> Result<Value> {
-    let gate = b.activate(gate, Activation::Silu)?;
-    b.gate(gate, y)
 }

@@ -140,11 +140,7 @@ fn splits_of_convolutions_agree() {
 fn convolutions_in_place_give_the_same() {
     for (_, set) in sets() {
         for case in cases() {
-            let (mut apart, mut within) = (case.clone(), Inputs { in_place: true, ..case });
-            apart.run(&set, 0..TOKENS, 0..apart.parts());
-            within.run(&set, 0..TOKENS, 0..within.parts());
-            assert_eq!(bits(&apart.out().0), bits(&within.out().0));
-            assert_eq!(bits(&apart.out().1), bits(&within.out().1));
+            assert_in_place_agrees(&set, &case, &Inputs { in_place: true, ..case.clone() });
         }
     }
 }

@@ -10,9 +10,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Functions that enter the tiles; what they call or jump to is read.
-const ENTRIES: [&str; 8] = [
+const ENTRIES: [&str; 9] = [
     "kernels::matmul::tile::entry",
     "kernels::bmatmul::pairs::entry",
+    "kernels::qmatmul::tile::line",
     "kernels::qmatmul::tile::tile",
     "kernels::attention::tiles::scores",
     "kernels::attention::tiles::sums",

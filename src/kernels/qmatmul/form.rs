@@ -158,7 +158,15 @@ impl Form {
         })
     }
 
+    /// How far down to shift the starts of sums, which activations have for a level of zero of 128, for the level that
+    /// the type has.
+    #[inline(always)]
+    pub const fn own_shift(self) -> u32 {
+        if self.minimum { 0 } else { 7 - self.zero.trailing_zeros() }
+    }
+
     /// Parts that a level's bits are kept in, lowest first: bits of each, or 0 for none.
+    #[inline(always)]
     pub const fn parts(self) -> [usize; 2] {
         match self.bits {
             3 => [2, 1],
@@ -169,26 +177,31 @@ impl Form {
     }
 
     /// Byte of a unit of `nr` columns where the levels of its block `block` are.
+    #[inline(always)]
     pub const fn levels_at(self, nr: usize, block: usize) -> usize {
         block * nr * BLOCK * self.bits / 8
     }
 
     /// Sub-blocks of a block of 32: those that share a scale.
+    #[inline(always)]
     pub const fn subs(self) -> usize {
         if self.halves { 2 } else { 1 }
     }
 
     /// Byte of a unit where the scales of its sub-block `sub` are, if they are kept by sub-block.
+    #[inline(always)]
     pub const fn sub_scale_at(self, nr: usize, sub: usize) -> usize {
         self.levels_at(nr, self.blocks) + sub * nr * if matches!(self.scales, Scales::Single) { 4 } else { 1 }
     }
 
     /// Byte of a unit where the minimums of its sub-block `sub` are, with [`Scales::Bytes`].
+    #[inline(always)]
     pub const fn sub_minimum_at(self, nr: usize, sub: usize) -> usize {
         self.sub_scale_at(nr, self.subs() * self.blocks + sub)
     }
 
     /// Byte of a unit where the scales are that whole columns share: f16s, or exponents.
+    #[inline(always)]
     pub const fn scale_at(self, nr: usize) -> usize {
         let subs = self.subs() * self.blocks;
         match self.scales {
@@ -199,16 +212,19 @@ impl Form {
     }
 
     /// Byte of a unit where the minimums are that whole columns share.
+    #[inline(always)]
     pub const fn minimum_at(self, nr: usize) -> usize {
         self.scale_at(nr) + 2 * nr
     }
 
     /// Bytes of a packed panel of `nr` columns for sums of length `k`.
+    #[inline(always)]
     pub const fn panel_bytes(self, nr: usize, k: usize) -> usize {
         k / BLOCK / self.blocks * self.unit_bytes(nr)
     }
 
     /// Bytes of a unit.
+    #[inline(always)]
     pub const fn unit_bytes(self, nr: usize) -> usize {
         match self.scales {
             Scales::Single => self.scale_at(nr),

@@ -7,13 +7,13 @@
 //!       for tiles of rows
 //! ```
 //!
-//! One or two rows take the same way with a stretch of a few blocks. No cut changes a bit of the result: sums are
-//! kept in Y between stretches.
+//! Two rows take the same way with a stretch of a few blocks; one row reads packed panels straight. No cut changes a
+//! bit of the result: sums are kept in Y between stretches.
 
 use super::form::{Format, STEP};
-use super::tile::{FEW, Task, max_rows, tile};
+use super::tile::{FEW, Task, line, max_rows, tile};
 use super::wide::{LIFTED, MAX_VECTORS, OWN, VECTORS, Wide, Widen};
-use crate::isa::DotI8;
+use crate::isa::{DotI8, IsaId};
 use crate::kernels::portion::Portion;
 use crate::memory;
 use crate::quant::BLOCK;
@@ -69,6 +69,13 @@ struct Job<'a, I> {
 
 impl<I: DotI8> Job<'_, I> {
     fn run<F: Format, const HALVES: bool, const MINIMUM: bool, const BYTES: usize>(&self) {
+        if const { !matches!(I::ID, IsaId::Scalar) } && self.rows == 1 {
+            let nr = VECTORS * I::LANES;
+            let w = self.portion.w.wrapping_add(self.panel * F::FORM.panel_bytes(nr, self.portion.k));
+            let task = self.task(w, F::FORM.own_shift(), self.portion.k / BLOCK);
+            // SAFETY: the row and the panel are there.
+            return unsafe { line::<I, F, BYTES>(self.isa, &task, AHEAD) };
+        }
         if self.rows <= FEW {
             return self.stretches::<F, HALVES, MINIMUM, BYTES, OWN>(FEW_BLOCKS);
         }
@@ -76,6 +83,28 @@ impl<I: DotI8> Job<'_, I> {
         let block_bytes = Wide { halves: HALVES, minimum: MINIMUM }.vectors() * I::LANES * STEP;
         let most = (bytes / block_bytes).max(1);
         self.stretches::<F, HALVES, MINIMUM, BYTES, LIFTED>(most);
+    }
+
+    /// The rows against the panel, from the first of `blocks` blocks at `w`.
+    #[inline(always)]
+    fn task(&self, w: *const u8, zero_shift: u32, blocks: usize) -> Task {
+        let p = self.portion;
+        let nr = VECTORS * I::LANES;
+        let column = self.panel * nr;
+        Task {
+            x: p.x.wrapping_add(self.row * p.ldx),
+            ldx: p.ldx,
+            k: p.k,
+            begin: 0,
+            w,
+            blocks,
+            zero_shift,
+            y: p.y.wrapping_add(self.row * p.ldy + column),
+            ldy: p.ldy,
+            columns: p.n.saturating_sub(column).min(nr),
+            load: p.accumulate,
+            bias: if p.bias.is_null() { p.bias } else { p.bias.wrapping_add(column) },
+        }
     }
 
     /// The panel in stretches of up to `most` blocks, each widened for all the rows. Y carries the sums from one to
@@ -86,27 +115,12 @@ impl<I: DotI8> Job<'_, I> {
         most: usize,
     ) {
         let Job { isa, portion: p, rows, .. } = *self;
-        let nr = VECTORS * I::LANES;
-        let column = self.panel * nr;
         let blocks = p.k / BLOCK;
         let ahead = if ZERO == OWN { AHEAD } else { 0 };
         let mut stretch = MaybeUninit::<Stretch>::uninit();
         let out = stretch.as_mut_ptr().cast::<u8>();
-        let w = p.w.wrapping_add(self.panel * F::FORM.panel_bytes(nr, p.k));
-        let mut task = Task {
-            x: p.x.wrapping_add(self.row * p.ldx),
-            ldx: p.ldx,
-            k: p.k,
-            begin: 0,
-            w: out,
-            blocks: 0,
-            zero_shift: if ZERO == LIFTED || F::FORM.minimum { 0 } else { 7 - F::FORM.zero.trailing_zeros() },
-            y: p.y.wrapping_add(self.row * p.ldy + column),
-            ldy: p.ldy,
-            columns: p.n.saturating_sub(column).min(nr),
-            load: p.accumulate,
-            bias: if p.bias.is_null() { p.bias } else { p.bias.wrapping_add(column) },
-        };
+        let w = p.w.wrapping_add(self.panel * F::FORM.panel_bytes(VECTORS * I::LANES, p.k));
+        let mut task = self.task(out, if ZERO == LIFTED { 0 } else { F::FORM.own_shift() }, 0);
         loop {
             task.blocks = most.min(blocks - task.begin);
             let widen = Widen::<I, F, ZERO> {

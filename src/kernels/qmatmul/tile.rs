@@ -1,13 +1,15 @@
 //! The register tile: MR rows × the two vectors of a panel, over a stretch of widened blocks.
 //! Its kinds are few, whatever the number of types: with or without minimums, scales of 32 K-steps or of 16.
+//! One row alone has a tile for each type, over a packed panel: nothing is stored on the way.
 
 use super::activations::{
     HALF_STARTS, HALF_SUMS, KEPT, LOW_STARTS, MAGIC, MAGIC_256, RECORD, RowParts, SCALE, SCALED_SUM, START,
 };
-use super::form::{GROUPS, STEP};
-use super::wide::{BIAS, VECTORS, Wide};
+use super::form::{Format, GROUPS, STEP};
+use super::wide::{BIAS, Packed, Source, VECTORS, Wide, Widened, each_group};
 use crate::isa::{DotI8, Isa, IsaId, SimdBody};
 use crate::quant::BLOCK;
+use std::marker::PhantomData;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Rows of the largest tile. For each vector of a row there are an integer sum and a float one in registers (and
@@ -77,59 +79,114 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
         let Tile { isa, task } = self;
-        let width = |v: usize| task.columns.saturating_sub(v * I::LANES).min(I::LANES);
-        let y_at = |r: usize, v: usize| task.y.wrapping_add(r.wrapping_mul(task.ldy) + v * I::LANES);
-        let mut y = [[isa.zero(); VECTORS]; MR];
-        for (r, y) in y.iter_mut().enumerate() {
-            for (v, y) in y.iter_mut().enumerate() {
-                // SAFETY: only columns that exist are read.
-                unsafe {
-                    if task.load {
-                        *y = isa.load_first(y_at(r, v), width(v));
-                    }
-                    if !task.bias.is_null() {
-                        let bias = isa.load_first(task.bias.wrapping_add(v * I::LANES), width(v));
-                        *y = isa.add(*y, bias);
-                    }
-                }
-            }
-        }
+        let mut y = first_sums::<I, MR>(isa, task);
         let wide = const { Wide { halves: HALVES, minimum: MINIMUM } };
         let row = RowParts::new(BYTES, task.k);
         for b in 0..task.blocks {
             let w = task.w.wrapping_add(b * wide.vectors() * I::LANES * STEP);
-            let block = Block::<I, HALVES, MINIMUM, MR, BYTES> { isa, at: task.begin + b, row, w, task };
-            if BYTES == 2 && block.any_kept() {
-                block.add::<true>(&mut y);
-            } else {
-                block.add::<false>(&mut y);
+            // SAFETY: the task has the widened block.
+            let weights = unsafe { Widened::<I, HALVES, MINIMUM>::new(isa, w) };
+            Block::<I, _, MR, BYTES> { isa, at: task.begin + b, row, weights, task }.add_kept(&mut y);
+        }
+        last_sums::<I, MR>(isa, task, y);
+    }
+}
+
+/// A running [`line`], whose promise holds as long as the value lives.
+struct Line<'a, I, F, const BYTES: usize> {
+    isa: I,
+    task: &'a Task,
+    ahead: usize,
+    format: PhantomData<F>,
+}
+
+/// Multiplies one row with a whole packed panel, at the task's `w`, of which bytes are prefetched `ahead` of their use.
+/// The bits are those of [`tile`].
+///
+/// # Safety
+/// As for [`tile`], with one row and the panel's blocks in the place of the widened ones.
+#[inline(never)]
+pub unsafe fn line<I: DotI8, F: Format, const BYTES: usize>(isa: I, task: &Task, ahead: usize) {
+    isa.vectorize(Line::<I, F, BYTES> { isa, task, ahead, format: PhantomData });
+}
+
+impl<I: DotI8, F: Format, const BYTES: usize> SimdBody for Line<'_, I, F, BYTES> {
+    type Output = ();
+    #[inline(always)]
+    fn run<J: Isa>(self, _: J) {
+        let Line { isa, task, ahead, .. } = self;
+        let mut y = first_sums::<I, 1>(isa, task);
+        let row = RowParts::new(BYTES, task.k);
+        let bytes = const { F::FORM.unit_bytes(VECTORS * I::LANES) };
+        for unit in 0..task.blocks / F::FORM.blocks {
+            let w = task.w.wrapping_add(unit * bytes);
+            for block in 0..F::FORM.blocks {
+                // SAFETY: the panel has the unit.
+                let weights = unsafe { Packed::<I, F>::new(isa, w, block, ahead) };
+                let at = unit * F::FORM.blocks + block;
+                Block::<I, _, 1, BYTES> { isa, at, row, weights, task }.add_kept(&mut y);
             }
         }
-        for (r, y) in y.into_iter().enumerate() {
-            for (v, y) in y.into_iter().enumerate() {
-                // SAFETY: only columns that exist are written.
-                unsafe { isa.store_first(y_at(r, v), y, width(v)) };
+        last_sums::<I, 1>(isa, task, y);
+    }
+}
+
+/// Columns of vector `v` of a panel that exist.
+#[inline(always)]
+fn width<I: Isa>(task: &Task, v: usize) -> usize {
+    task.columns.saturating_sub(v * I::LANES).min(I::LANES)
+}
+
+/// Where row `r`, vector `v` of Y is.
+#[inline(always)]
+fn y_at<I: Isa>(task: &Task, r: usize, v: usize) -> *mut f32 {
+    task.y.wrapping_add(r.wrapping_mul(task.ldy) + v * I::LANES)
+}
+
+/// The sums before the first block: of Y, or zero, and the bias.
+#[inline(always)]
+fn first_sums<I: Isa, const MR: usize>(isa: I, task: &Task) -> [[I::F32; VECTORS]; MR] {
+    let mut y = [[isa.zero(); VECTORS]; MR];
+    for (r, y) in y.iter_mut().enumerate() {
+        for (v, y) in y.iter_mut().enumerate() {
+            // SAFETY: only columns that exist are read.
+            unsafe {
+                if task.load {
+                    *y = isa.load_first(y_at::<I>(task, r, v), width::<I>(task, v));
+                }
+                if !task.bias.is_null() {
+                    let bias = isa.load_first(task.bias.wrapping_add(v * I::LANES), width::<I>(task, v));
+                    *y = isa.add(*y, bias);
+                }
             }
+        }
+    }
+    y
+}
+
+/// Stores the sums behind the last block.
+#[inline(always)]
+fn last_sums<I: Isa, const MR: usize>(isa: I, task: &Task, y: [[I::F32; VECTORS]; MR]) {
+    for (r, y) in y.into_iter().enumerate() {
+        for (v, y) in y.into_iter().enumerate() {
+            // SAFETY: only columns that exist are written.
+            unsafe { isa.store_first(y_at::<I>(task, r, v), y, width::<I>(task, v)) };
         }
     }
 }
 
-/// One block of all rows of a running tile. It is made for blocks that the tile's task has, so that the memory that it reads, in
-/// MR rows of X and in the widened block, is there.
-struct Block<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> {
+/// One block of all rows of a running tile. It is made for blocks that the tile's task has, so that the memory that it
+/// reads in MR rows of X is there.
+struct Block<'a, I, S, const MR: usize, const BYTES: usize> {
     isa: I,
     /// Its number in the rows.
     at: usize,
     row: RowParts,
-    w: *const u8,
+    weights: S,
     task: &'a Task,
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize>
-    Block<'_, I, HALVES, MINIMUM, MR, BYTES>
-{
-    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM };
-
+impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S, MR, BYTES> {
     /// The word at byte `at` of row `r`.
     #[inline(always)]
     fn int(&self, r: usize, at: usize) -> i32 {
@@ -154,13 +211,6 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
         part + self.at * RECORD
     }
 
-    /// Vector `vector` of the wide block.
-    #[inline(always)]
-    fn vector(&self, vector: usize) -> I::F32 {
-        // SAFETY: the widened block is there, and `vector` is one of those that `Wide` counts.
-        unsafe { self.isa.load(self.w.wrapping_add(vector * I::LANES * STEP).cast()) }
-    }
-
     /// Whether any row keeps its low byte.
     #[inline(always)]
     fn any_kept(&self) -> bool {
@@ -175,7 +225,7 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
     /// the share of the levels' zero.
     #[inline(always)]
     fn start(&self, r: usize, at: usize, magic: i32) -> I::I32 {
-        if MINIMUM || I::SIGNED {
+        if S::MINIMUM || I::SIGNED {
             return self.isa.splat_i32(magic);
         }
         if MR > FEW {
@@ -191,15 +241,50 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
         for group in begin..end {
             // Loads of later groups stay behind this, or they'd be done early and take the sums' registers.
             compiler_fence(Ordering::SeqCst);
-            let mut w = [self.isa.splat_i32(0); VECTORS];
-            for (v, w) in w.iter_mut().enumerate() {
-                *w = self.isa.to_bits(self.vector(Self::WIDE.level(group, v)));
+            if byte == 0 {
+                self.weights.prefetch(group);
             }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let x = self.ints(r, byte * self.task.k + self.at * BLOCK + group * STEP);
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum = if MINIMUM { self.isa.dot_small(*sum, w, x) } else { self.isa.dot(*sum, w, x) };
+            let w = [self.weights.level(group, 0), self.weights.level(group, 1)];
+            self.dots_of_group(sums, byte, group, w);
+        }
+    }
+
+    /// [`Block::dots`] for both bytes, which meet each level at once.
+    #[inline(always)]
+    fn dots_of_both(
+        &self,
+        high: &mut [[I::I32; VECTORS]; MR],
+        low: &mut [[I::I32; VECTORS]; MR],
+        begin: usize,
+        end: usize,
+    ) {
+        each_group(
+            #[inline(always)]
+            |group| {
+                if begin <= group && group < end {
+                    compiler_fence(Ordering::SeqCst);
+                    self.weights.prefetch(group);
+                    let w = [self.weights.level(group, 0), self.weights.level(group, 1)];
+                    self.dots_of_group(high, 0, group, w);
+                    self.dots_of_group(low, 1, group, w);
                 }
+            },
+        );
+    }
+
+    /// Adds the products of a group's levels and byte `byte` to the sums.
+    #[inline(always)]
+    fn dots_of_group(
+        &self,
+        sums: &mut [[I::I32; VECTORS]; MR],
+        byte: usize,
+        group: usize,
+        w: [I::I32; VECTORS],
+    ) {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let x = self.ints(r, byte * self.task.k + self.at * BLOCK + group * STEP);
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = if S::MINIMUM { self.isa.dot_small(*sum, w, x) } else { self.isa.dot(*sum, w, x) };
             }
         }
     }
@@ -207,34 +292,51 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
     /// Integer sums of one sub-block; 256-fold with the low byte's added where that is LOW.
     #[inline(always)]
     fn sums<const LOW: bool>(&self, sub: usize) -> [[I::I32; VECTORS]; MR] {
-        let (begin, end) = match (HALVES, sub) {
+        let (begin, end) = match (S::HALVES, sub) {
             (false, _) => (0, GROUPS),
             (true, 0) => (0, GROUPS / 2),
             (true, _) => (GROUPS / 2, GROUPS),
         };
-        let (first, second) = if HALVES {
+        let (first, second) = if S::HALVES {
             (self.record(self.row.halves) + HALF_STARTS + 4 * sub, LOW_STARTS + 4 + 4 * sub)
         } else {
             (self.record(self.row.blocks) + START, LOW_STARTS)
         };
         // Two bytes are converted as an integer; where nothing else is to be added, the constant isn't either.
-        let plain = MINIMUM || I::SIGNED;
+        let plain = S::MINIMUM || I::SIGNED;
         let magic = if sub == 0 && !(LOW && plain) { MAGIC } else { 0 };
         let mut sums = [[self.isa.splat_i32(0); VECTORS]; MR];
         for (r, sums) in sums.iter_mut().enumerate() {
             *sums = [self.start(r, first, magic); VECTORS];
         }
-        self.dots(&mut sums, 0, begin, end);
-        if LOW {
-            let magic = if sub == 0 { MAGIC_256.wrapping_neg() } else { 0 };
-            for (r, sums) in sums.iter_mut().enumerate() {
-                *sums = sums.map(|sum| self.isa.shl::<8>(sum));
-                if !plain {
-                    let start = self.start(r, self.record(self.row.second) + second, magic);
-                    *sums = sums.map(|sum| self.isa.add_i32(sum, start));
+        // The constant that makes a sum the bits of a float is taken away again: two bytes are converted.
+        let magic = if sub == 0 { MAGIC_256.wrapping_neg() } else { 0 };
+        let low_start = |r: usize| self.start(r, self.record(self.row.second) + second, magic);
+        if const { LOW && S::PACKED } {
+            let mut low = [[self.isa.splat_i32(0); VECTORS]; MR];
+            if !plain {
+                for (r, low) in low.iter_mut().enumerate() {
+                    *low = [low_start(r); VECTORS];
                 }
             }
-            self.dots(&mut sums, 1, begin, end);
+            self.dots_of_both(&mut sums, &mut low, begin, end);
+            for (sums, low) in sums.iter_mut().zip(low) {
+                for (sum, low) in sums.iter_mut().zip(low) {
+                    *sum = self.isa.add_i32(self.isa.shl::<8>(*sum), low);
+                }
+            }
+        } else {
+            self.dots(&mut sums, 0, begin, end);
+            if LOW {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    *sums = sums.map(|sum| self.isa.shl::<8>(sum));
+                    if !plain {
+                        let start = low_start(r);
+                        *sums = sums.map(|sum| self.isa.add_i32(sum, start));
+                    }
+                }
+                self.dots(&mut sums, 1, begin, end);
+            }
         }
         compiler_fence(Ordering::SeqCst);
         sums
@@ -243,7 +345,7 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
     /// Scales of a sub-block, which with LOW bytes count 256 times as many.
     #[inline(always)]
     fn scale<const LOW: bool>(&self, sub: usize, v: usize) -> I::F32 {
-        let scale = self.vector(Self::WIDE.scale(sub, v));
+        let scale = self.weights.scale(sub, v);
         if LOW { self.isa.mul(scale, self.isa.splat(1.0 / 256.0)) } else { scale }
     }
 
@@ -255,7 +357,7 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
         let sums = self.sums::<LOW>(0);
         for v in 0..VECTORS {
             let scale = self.scale::<LOW>(0, v);
-            let bias = self.vector(Self::WIDE.bias(v));
+            let bias = self.weights.bias(v);
             for r in 0..MR {
                 scaled[r][v] = if LOW {
                     isa.mul(isa.to_f32(sums[r][v]), scale)
@@ -269,12 +371,22 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
         scaled
     }
 
+    /// Adds the block's products to y, those of low bytes where any row keeps them.
+    #[inline(always)]
+    fn add_kept(&self, y: &mut [[I::F32; VECTORS]; MR]) {
+        if BYTES == 2 && self.any_kept() {
+            self.add::<true>(y);
+        } else {
+            self.add::<false>(y);
+        }
+    }
+
     /// Adds the block's products to y.
     #[inline(always)]
     fn add<const LOW: bool>(&self, y: &mut [[I::F32; VECTORS]; MR]) {
         let isa = self.isa;
         let mut scaled = self.scaled::<LOW>();
-        if HALVES {
+        if S::HALVES {
             let sums = self.sums::<LOW>(1);
             for v in 0..VECTORS {
                 let scale = self.scale::<LOW>(1, v);
@@ -289,18 +401,17 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
                 y[r][v] = isa.mul_add(scaled[r][v], d, y[r][v]);
             }
         }
-        if MINIMUM {
+        if S::MINIMUM {
             self.add_minimums(y);
         }
     }
 
     #[inline(always)]
     fn add_minimums(&self, y: &mut [[I::F32; VECTORS]; MR]) {
-        let (subs, part) = if HALVES { (2, self.row.halves) } else { (1, self.row.blocks) };
+        let (subs, part) = if S::HALVES { (2, self.row.halves) } else { (1, self.row.blocks) };
         for sub in 0..subs {
-            let at = self.record(part) + if HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
-            let minimum: [_; VECTORS] =
-                [self.vector(Self::WIDE.minimum(sub, 0)), self.vector(Self::WIDE.minimum(sub, 1))];
+            let at = self.record(part) + if S::HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
+            let minimum: [_; VECTORS] = [self.weights.minimum(sub, 0), self.weights.minimum(sub, 1)];
             for (r, y) in y.iter_mut().enumerate() {
                 let sum = self.floats(r, at);
                 for (y, minimum) in y.iter_mut().zip(minimum) {

@@ -1,5 +1,5 @@
-//! Stretches of a panel with a byte for each level and scales in f32, as tiles read them; and how packed ones become
-//! that. The only code that knows how a type's levels are packed, so that tiles are the same for all types.
+//! Where tiles find levels and scales: in stretches of a panel widened to a byte for each level and scales in f32, or
+//! in the packed panel itself. The only code that knows how a type's levels are packed.
 
 use super::activations::MAGIC;
 use super::form::{Format, GROUPS, STEP, Scales, table_of};
@@ -110,8 +110,8 @@ impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
 
 /// Prefetches a block's share of the unit at `w`.
 #[inline(always)]
-fn prefetch<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize) {
-    let bytes = F::FORM.unit_bytes(VECTORS * I::LANES) / F::FORM.blocks;
+pub fn prefetch<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize) {
+    let bytes = const { F::FORM.unit_bytes(VECTORS * I::LANES) / F::FORM.blocks };
     for line in 0..bytes.div_ceil(64) {
         isa.prefetch(w.wrapping_add(block * bytes + 64 * line));
     }
@@ -203,58 +203,221 @@ fn to_zero<I: DotI8, F: Format, const ZERO: u8>(isa: I, level: I::I32, table: &[
 /// `w` is a unit that has a block `block`, `out` a wide block.
 #[inline(always)]
 unsafe fn widen_scales<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize, out: *mut u8) {
-    let form = const { F::FORM };
     let wide = const { Wide { halves: F::FORM.halves, minimum: F::FORM.minimum } };
-    let nr = VECTORS * I::LANES;
     let put = |vector: usize, x: I::F32| {
         // SAFETY: a vector of a wide block.
         unsafe { isa.store(out.wrapping_add(vector * I::LANES * STEP).cast(), x) };
     };
     for v in 0..VECTORS {
-        let first = v * I::LANES;
-        // SAFETY: of the unit's parts, each closure reads one that is kept in its way.
-        let half = |at: usize| unsafe { isa.load_f16(w.wrapping_add(at + 2 * first).cast()) };
-        // SAFETY: as before.
-        let bytes = |at: usize| unsafe { isa.load_i8(w.wrapping_add(at + first).cast()) };
-        for sub in 0..form.subs() {
-            let at = block * form.subs() + sub;
-            let (scale, minimum) = match form.scales {
-                Scales::Half => {
-                    let scale = half(form.scale_at(nr));
-                    (scale, if form.minimum { half(form.minimum_at(nr)) } else { scale })
-                }
-                Scales::Bytes | Scales::Nibbles => {
-                    let scales = bytes(form.sub_scale_at(nr, at));
-                    let nibble = |x| isa.and(x, isa.splat_i32(15));
-                    let (scales, minimums) = if matches!(form.scales, Scales::Nibbles) {
-                        (nibble(scales), nibble(isa.shr::<4>(scales)))
-                    } else if form.minimum {
-                        (scales, bytes(form.sub_minimum_at(nr, at)))
-                    } else {
-                        (scales, scales)
-                    };
-                    let d = half(form.scale_at(nr));
-                    let less = if form.minimum {
-                        isa.sub(isa.zero(), isa.mul(half(form.minimum_at(nr)), isa.to_f32(minimums)))
-                    } else {
-                        isa.zero()
-                    };
-                    (isa.mul(d, isa.to_f32(scales)), less)
-                }
-                Scales::Exponent => (exponents(isa, bytes(form.scale_at(nr))), isa.zero()),
-                // SAFETY: scales are f32.
-                Scales::Single => unsafe {
-                    let at = form.sub_scale_at(nr, at) + 4 * first;
-                    (isa.load(w.wrapping_add(at).cast()), isa.zero())
-                },
-            };
+        for sub in 0..F::FORM.subs() {
+            // SAFETY: the unit is there.
+            let (scale, minimum) = unsafe { scales::<I, F>(isa, w, block, sub, v) };
             put(wide.scale(sub, v), scale);
             if sub == 0 {
                 put(wide.bias(v), isa.mul(scale, isa.splat(-BIAS)));
             }
-            if form.minimum {
+            if F::FORM.minimum {
                 put(wide.minimum(sub, v), minimum);
             }
+        }
+    }
+}
+
+/// The scales of sub-block `sub`, vector `v`, and the minimums to be added; where there are none, that is anything.
+///
+/// # Safety
+/// `w` is a unit that has a block `block`.
+#[inline(always)]
+unsafe fn scales<I: DotI8, F: Format>(
+    isa: I,
+    w: *const u8,
+    block: usize,
+    sub: usize,
+    v: usize,
+) -> (I::F32, I::F32) {
+    let form = const { F::FORM };
+    let nr = VECTORS * I::LANES;
+    let first = v * I::LANES;
+    // SAFETY: of the unit's parts, each closure reads one that is kept in its way.
+    let half = |at: usize| unsafe { isa.load_f16(w.wrapping_add(at + 2 * first).cast()) };
+    // SAFETY: as before.
+    let bytes = |at: usize| unsafe { isa.load_i8(w.wrapping_add(at + first).cast()) };
+    let at = block * form.subs() + sub;
+    match form.scales {
+        Scales::Half => {
+            let scale = half(form.scale_at(nr));
+            (scale, if form.minimum { half(form.minimum_at(nr)) } else { scale })
+        }
+        Scales::Bytes | Scales::Nibbles => {
+            let scales = bytes(form.sub_scale_at(nr, at));
+            let nibble = |x| isa.and(x, isa.splat_i32(15));
+            let (scales, minimums) = if matches!(form.scales, Scales::Nibbles) {
+                (nibble(scales), nibble(isa.shr::<4>(scales)))
+            } else if form.minimum {
+                (scales, bytes(form.sub_minimum_at(nr, at)))
+            } else {
+                (scales, scales)
+            };
+            let d = half(form.scale_at(nr));
+            let less = if form.minimum {
+                isa.sub(isa.zero(), isa.mul(half(form.minimum_at(nr)), isa.to_f32(minimums)))
+            } else {
+                isa.zero()
+            };
+            (isa.mul(d, isa.to_f32(scales)), less)
+        }
+        Scales::Exponent => (exponents(isa, bytes(form.scale_at(nr))), isa.zero()),
+        // SAFETY: scales are f32.
+        Scales::Single => unsafe {
+            let at = form.sub_scale_at(nr, at) + 4 * first;
+            (isa.load(w.wrapping_add(at).cast()), isa.zero())
+        },
+    }
+}
+
+/// A block of weights as a tile reads it.
+pub trait Source<I: DotI8>: Copy {
+    /// Whether each half has a scale of its own.
+    const HALVES: bool;
+    /// Whether there are minimums.
+    const MINIMUM: bool;
+    /// Whether a level takes more than a load.
+    const PACKED: bool;
+
+    /// Levels of group `group`, vector `v`.
+    fn level(&self, group: usize, v: usize) -> I::I32;
+    /// Scales of sub-block `sub`, vector `v`.
+    fn scale(&self, sub: usize, v: usize) -> I::F32;
+    /// Minus [`BIAS`] times the scales of the first sub-block, vector `v`.
+    fn bias(&self, v: usize) -> I::F32;
+    /// Minimums of sub-block `sub`, vector `v`, to be added.
+    fn minimum(&self, sub: usize, v: usize) -> I::F32;
+    /// Prefetches a group's share of the block that is read some time later.
+    fn prefetch(&self, _group: usize) {}
+}
+
+/// A widened block. It is there as long as the value lives.
+#[derive(Clone, Copy)]
+pub struct Widened<I, const HALVES: bool, const MINIMUM: bool> {
+    isa: I,
+    w: *const u8,
+}
+
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool> Widened<I, HALVES, MINIMUM> {
+    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM };
+
+    /// # Safety
+    /// `w` is a widened block, and stays one as long as the value lives.
+    #[inline(always)]
+    pub unsafe fn new(isa: I, w: *const u8) -> Self {
+        Self { isa, w }
+    }
+
+    #[inline(always)]
+    fn vector(&self, vector: usize) -> I::F32 {
+        // SAFETY: the widened block is there, and `vector` is one of those that `Wide` counts.
+        unsafe { self.isa.load(self.w.wrapping_add(vector * I::LANES * STEP).cast()) }
+    }
+}
+
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool> Source<I> for Widened<I, HALVES, MINIMUM> {
+    const HALVES: bool = HALVES;
+    const MINIMUM: bool = MINIMUM;
+    const PACKED: bool = false;
+
+    #[inline(always)]
+    fn level(&self, group: usize, v: usize) -> I::I32 {
+        self.isa.to_bits(self.vector(Self::WIDE.level(group, v)))
+    }
+
+    #[inline(always)]
+    fn scale(&self, sub: usize, v: usize) -> I::F32 {
+        self.vector(Self::WIDE.scale(sub, v))
+    }
+
+    #[inline(always)]
+    fn bias(&self, v: usize) -> I::F32 {
+        self.vector(Self::WIDE.bias(v))
+    }
+
+    #[inline(always)]
+    fn minimum(&self, sub: usize, v: usize) -> I::F32 {
+        self.vector(Self::WIDE.minimum(sub, v))
+    }
+}
+
+/// A block of a packed panel, with levels as [`OWN`] has them. It is there as long as the value lives.
+pub struct Packed<I, F> {
+    isa: I,
+    /// The unit.
+    w: *const u8,
+    /// The block's number in the unit.
+    block: usize,
+    /// How many bytes ahead is prefetched.
+    ahead: usize,
+    format: PhantomData<F>,
+}
+
+impl<I: Copy, F> Clone for Packed<I, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<I: Copy, F> Copy for Packed<I, F> {}
+
+impl<I: DotI8, F: Format> Packed<I, F> {
+    /// # Safety
+    /// `w` is a unit that has a block `block`, and stays one as long as the value lives.
+    #[inline(always)]
+    pub unsafe fn new(isa: I, w: *const u8, block: usize, ahead: usize) -> Self {
+        Self { isa, w, block, ahead, format: PhantomData }
+    }
+
+    #[inline(always)]
+    fn scales(&self, sub: usize, v: usize) -> (I::F32, I::F32) {
+        // SAFETY: the unit is there.
+        unsafe { scales::<I, F>(self.isa, self.w, self.block, sub, v) }
+    }
+}
+
+impl<I: DotI8, F: Format> Source<I> for Packed<I, F> {
+    const HALVES: bool = F::FORM.halves;
+    const MINIMUM: bool = F::FORM.minimum;
+    const PACKED: bool = true;
+
+    #[inline(always)]
+    fn level(&self, group: usize, v: usize) -> I::I32 {
+        let table = if F::FORM.table { table_of(F::DTYPE) } else { &[0; 16] };
+        let block_bytes = const { F::FORM.levels_at(VECTORS * I::LANES, 1) };
+        let levels = self.w.wrapping_add(self.block * block_bytes + v * I::LANES * STEP);
+        // SAFETY: the unit has the block.
+        let level = unsafe { level::<I, F>(self.isa, levels, group) };
+        to_zero::<I, F, OWN>(self.isa, level, table)
+    }
+
+    #[inline(always)]
+    fn scale(&self, sub: usize, v: usize) -> I::F32 {
+        self.scales(sub, v).0
+    }
+
+    #[inline(always)]
+    fn bias(&self, v: usize) -> I::F32 {
+        self.isa.mul(self.scale(0, v), self.isa.splat(-BIAS))
+    }
+
+    #[inline(always)]
+    fn minimum(&self, sub: usize, v: usize) -> I::F32 {
+        self.scales(sub, v).1
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, group: usize) {
+        let bytes = const { F::FORM.unit_bytes(VECTORS * I::LANES) / F::FORM.blocks };
+        let lines = bytes.div_ceil(64);
+        let w = self.w.wrapping_add(self.ahead + self.block * bytes);
+        for line in lines * group / GROUPS..lines * (group + 1) / GROUPS {
+            self.isa.prefetch(w.wrapping_add(64 * line));
         }
     }
 }
@@ -271,7 +434,7 @@ fn exponents<I: Isa>(isa: I, bytes: I::I32) -> I::F32 {
 
 /// All groups of a block in order, their numbers known when this is compiled.
 #[inline(always)]
-fn each_group(mut f: impl FnMut(usize)) {
+pub fn each_group(mut f: impl FnMut(usize)) {
     f(0);
     f(1);
     f(2);

@@ -77,7 +77,7 @@
 //! | feature | contents |
 //! |---|---|
 //! | none | [`kernels`], [`ops`] on a [team](threads), [quantised formats](quant), [GGUF files](mod@format), [counters](profile) |
-//! | `models` (default) | families, tokenizers, chat templates, contexts, generation |
+//! | `models` (default) | families, tokenizers, chat templates, contexts, generation, [vectors of texts](embed) |
 //! | `report` | profiles that are kept, drawn and compared; files that appear whole or not at all |
 //! | `capi` | the C ABI, and its header at build time |
 //! | `counting-alloc` | installs the allocator that counts for the profile |
@@ -85,12 +85,14 @@
 //! # Design
 //!
 //! Each module uses only modules on lower floors, and a test reads the source to see that it is so. From the top: `ffi` ·
-//! `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` · `memory` · `isa`,
+//! `embed` · `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` · `memory` · `isa`,
 //! `quant`, `profile` · `error` · `text`. `docs/DESIGN.md` says why.
 
 #[cfg(feature = "models")]
 pub mod chat;
 mod cpu;
+#[cfg(feature = "models")]
+pub mod embed;
 pub mod error;
 #[cfg(feature = "capi")]
 pub mod ffi;

@@ -17,7 +17,7 @@ use super::team::{self, sm_team};
 use crate::kv::CacheType;
 use crate::model::RopeOverrides;
 use crate::profile::{self, Zone};
-use crate::runtime::{Canceller, Context, ContextParams, Logits};
+use crate::runtime::{Canceller, Context, ContextParams, Logits, MemoryEstimate};
 
 /// A context. It takes one call at a time.
 pub struct sm_context {
@@ -112,20 +112,23 @@ unsafe fn read_params(params: *const sm_context_params) -> Result<ContextParams,
     let read = unsafe { params::read(params) }?;
     let sm_context_params { n_ctx, n_batch, n_output, n_threads, cache_type, .. } = read;
     let rope = RopeOverrides { base: read.rope_base, factor: read.rope_scale };
-    let kv = match cache_type {
-        SM_CACHE_F32 => CacheType::F32,
-        SM_CACHE_F16 => CacheType::F16,
-        SM_CACHE_Q8_0 => CacheType::Q8_0,
-        _ => {
-            return Err(Failure::invalid(format!("cache_type is {cache_type}, which is none of SM_CACHE_*")));
-        }
-    };
+    let kv = self::cache_type(cache_type)?;
     // SAFETY: the function's contract.
     let team = unsafe { team::share(read.team) }?;
     Ok(ContextParams { n_ctx, n_batch, n_output, threads: n_threads, team, kv, rope })
 }
 
-/// The memory of a context, in bytes.
+/// The element type of keys and values of one of `SM_CACHE_*`.
+pub(super) fn cache_type(number: i32) -> Result<CacheType, Failure> {
+    match number {
+        SM_CACHE_F32 => Ok(CacheType::F32),
+        SM_CACHE_F16 => Ok(CacheType::F16),
+        SM_CACHE_Q8_0 => Ok(CacheType::Q8_0),
+        _ => Err(Failure::invalid(format!("cache_type is {number}, which is none of SM_CACHE_*"))),
+    }
+}
+
+/// The memory of a context or an embedder, in bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sm_memory_estimate {
@@ -142,6 +145,16 @@ unsafe impl Versioned for sm_memory_estimate {
     const NAME: &'static str = "sm_memory_estimate";
 
     fields!(cache_bytes, arena_bytes, total_bytes);
+}
+
+impl From<MemoryEstimate> for sm_memory_estimate {
+    fn from(memory: MemoryEstimate) -> Self {
+        Self {
+            cache_bytes: memory.cache_bytes as u64,
+            arena_bytes: memory.arena_bytes as u64,
+            total_bytes: memory.total_bytes as u64,
+        }
+    }
 }
 
 /// Fills `params` with the defaults. `struct_size` is `sizeof(sm_context_params)`.
@@ -167,12 +180,7 @@ pub unsafe extern "C" fn sm_context_memory(
     boundary::call_with_spare(|| unsafe {
         let model = borrow(model, "model")?;
         let memory = Context::memory(&model.model, &read_params(params)?)?;
-        let result = sm_memory_estimate {
-            cache_bytes: memory.cache_bytes as u64,
-            arena_bytes: memory.arena_bytes as u64,
-            total_bytes: memory.total_bytes as u64,
-        };
-        params::write(estimate, &result, struct_size)
+        params::write(estimate, &memory.into(), struct_size)
     })
 }
 

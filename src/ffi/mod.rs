@@ -55,6 +55,7 @@ pub mod chat;
 pub mod context;
 pub mod counters;
 pub mod elementwise;
+pub mod embedder;
 pub mod gated;
 pub mod generate;
 pub mod kernels;

@@ -86,8 +86,10 @@ impl Pool {
         table.first = table.first.max(end);
     }
 
-    /// The keys and values of a layer in the pages of a table.
+    /// The keys and values of a layer in the pages of a table. A group may have fewer layers than the model, which use
+    /// the last one's memory one after the other.
     pub fn layer(&self, layer: usize, table: &BlockTable) -> LayerCache {
+        let layer = layer.min(self.group.layers - 1);
         LayerCache {
             first: self.first.wrapping_add(layer * self.group.n_head_kv * self.head_page),
             head_stride: self.head_page,

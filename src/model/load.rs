@@ -21,6 +21,7 @@ use crate::isa::IsaId;
 use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::Activations;
 use crate::memory;
+use crate::memory::reserve::copied_text;
 use crate::profile::{self, Zone};
 use crate::text::escaped;
 use crate::threads;
@@ -103,6 +104,7 @@ pub struct Model {
     kernels: KernelSet,
     tokenizer: Optional<Tokenizer>,
     template: Optional<Template>,
+    rerank_template: Option<String>,
     n_parameters: u64,
 }
 
@@ -180,11 +182,22 @@ impl Model {
         {
             tokenizer.add_end(end)?;
         }
+        let rerank_template = metadata.get_str("tokenizer.chat_template.rerank").ok().flatten();
+        let rerank_template = rerank_template.map(|text| copied_text(text, "a template")).transpose()?;
         let n_parameters = gguf.parameters();
         // The metadata, the pool and the tokenizer's temporary tables took several times the memory that stays in use.
         drop((gguf, pool));
         memory::give_back_freed();
-        Ok(Arc::new(Model { config, graph, weights, kernels, tokenizer, template, n_parameters }))
+        Ok(Arc::new(Model {
+            config,
+            graph,
+            weights,
+            kernels,
+            tokenizer,
+            template,
+            rerank_template,
+            n_parameters,
+        }))
     }
 
     /// Hyperparameters.
@@ -228,6 +241,12 @@ impl Model {
     /// [`Error::Unsupported`] where the file has none; [`Error::Format`] where it doesn't compile.
     pub fn chat_template(&self) -> Result<&Template> {
         self.template.as_ref().map_err(copied)
+    }
+
+    /// The text that a reranker reads, with `{query}` and `{document}` in the places of these; `None` where the file states
+    /// none, and the two follow each other.
+    pub fn rerank_template(&self) -> Option<&str> {
+        self.rerank_template.as_deref()
     }
 
     /// Elements of all tensors in the file.

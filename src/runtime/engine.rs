@@ -12,6 +12,7 @@ use super::plan::{MostRows, Plan};
 use crate::error::{Error, Result};
 use crate::kv::{self, Cache, CacheType, SequenceId};
 use crate::memory::reserve::collected;
+use crate::model::graph::{KeyValues, Node, Op};
 use crate::model::{Model, Pooling, RopeOverrides};
 use crate::profile::{self, Zone};
 use crate::threads::Team;
@@ -63,6 +64,9 @@ pub struct EngineParams {
     pub kv: CacheType,
     /// Changes in the rotary embedding, for contexts longer than the model was trained on.
     pub rope: RopeOverrides,
+    /// Whether each sequence is one span, from position 0 on, and is rewound to 0 before its next one, as texts are whose
+    /// vectors are wanted. Then layers use the same memory for keys and values, one after the other.
+    pub one_span: bool,
 }
 
 impl Default for EngineParams {
@@ -76,6 +80,7 @@ impl Default for EngineParams {
             output: Output::default(),
             kv: CacheType::default(),
             rope: RopeOverrides::default(),
+            one_span: false,
         }
     }
 }
@@ -119,6 +124,11 @@ impl EngineParams {
     /// Sets [`EngineParams::rope`].
     pub fn with_rope(self, rope: RopeOverrides) -> Self {
         Self { rope, ..self }
+    }
+
+    /// Sets [`EngineParams::one_span`].
+    pub fn with_one_span(self, one_span: bool) -> Self {
+        Self { one_span, ..self }
     }
 }
 
@@ -187,11 +197,15 @@ impl Resolved {
         let n_positions = if params.n_positions == 0 { all } else { params.n_positions.min(all) };
         let plan = plan(model, params.output)?;
         let kernel = model.kernels().attention.of(params.kv);
+        let reads_earlier = |node: &Node| matches!(node.op, Op::Attention(a) if matches!(a.kv, KeyValues::Of(_)));
+        let shares_layers = params.one_span && !model.graph().nodes.iter().any(reads_earlier);
         let groups = plan.groups.iter().map(|group| kv::Group {
-            layers: group.layers,
+            // Steps of different layers that use the cache have barriers between them, since a layer begins with
+            // products that read what the layer before it made.
+            layers: if shares_layers { 1 } else { group.layers },
             n_head_kv: group.n_head_kv,
             layout: kernel.layout(group.head_dim),
-            reach: group.reach,
+            reach: if params.one_span { None } else { group.reach },
         });
         let cache = kv::Shape {
             groups: collected(groups.map(Ok), "the groups of the cache")?,
@@ -232,6 +246,7 @@ pub struct Engine {
     pass: Pass,
     limits: Limits,
     output: Output,
+    one_span: bool,
     /// Output rows of the last pass.
     n_rows: usize,
     cancel: Canceller,
@@ -291,6 +306,7 @@ impl Engine {
             pass,
             limits,
             output: params.output,
+            one_span: params.one_span,
             n_rows: 0,
             cancel: Canceller::default(),
             owner: profile::Owner::new(),
@@ -399,6 +415,11 @@ impl Engine {
         self.cancel.clone()
     }
 
+    /// The floats of an output row.
+    pub fn output_width(&self) -> usize {
+        self.pass.output_width()
+    }
+
     /// Forgets a cancellation of an earlier call.
     pub(super) fn begin_call(&self) {
         self.cancel.begin();
@@ -486,10 +507,12 @@ impl Engine {
             return Err(Error::invalid("outputs are not ascending indices of the batch's tokens"));
         }
         self.check_tokens(tokens)?;
-        if let (false, Some(span)) = (self.is_causal(), spans.iter().find(|span| span.first > 0)) {
+        let whole = self.one_span || !self.is_causal();
+        if let (true, Some(span)) = (whole, spans.iter().find(|span| span.first > 0)) {
+            let why = if self.one_span { "the engine takes sequences of one span" } else { "this model's attention isn't causal" };
             let first = span.first;
             return Err(Error::invalid(format!(
-                "this model's attention isn't causal: a sequence is decoded as a whole, not from position {first} on"
+                "{why}: a sequence is decoded as a whole, not from position {first} on"
             )));
         }
         Ok(())

@@ -23,9 +23,18 @@ use crate::{Error, Result};
 /// Most workers a team can have.
 pub const MAX_WORKERS: usize = 1024;
 
+/// The regions that a thread is inside of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    None,
+    /// That of a team of several workers.
+    Several,
+    /// That of a team of one, maybe within another team's.
+    One,
+}
+
 thread_local! {
-    /// Whether this thread is inside a region of any team.
-    static IN_REGION: Cell<bool> = const { Cell::new(false) };
+    static INSIDE: Cell<Inside> = const { Cell::new(Inside::None) };
 }
 
 /// Threads that run one parallel region at a time. The caller of a region is worker 0; the other workers are threads
@@ -134,23 +143,25 @@ impl Team {
     }
 
     /// Runs `f` once on each worker, and returns when all calls have returned. First waits for the regions of earlier
-    /// callers.
+    /// callers. Within the region of a team of several, a team of one may run a region, in which no other may: its caller
+    /// then waits only for threads that wait for nobody.
     ///
     /// # Errors
-    /// [`Error::WrongProcess`] in a forked child; [`Error::Busy`] inside a region of this or another team; [`Error::Internal`] with the text of a panic in `f`, or
+    /// [`Error::WrongProcess`] in a forked child; [`Error::Busy`] inside another region, except as above; [`Error::Internal`] with the text of a panic in `f`, or
     /// where a worker returned before a barrier at which others waited; [`Error::Cancelled`] after [`Worker::cancel`].
     /// The team stays usable after any of them.
     pub fn run<F: Fn(&Worker<'_>) + Sync>(&self, f: F) -> Result<()> {
         if !self.home.is_here() {
             return Err(Error::WrongProcess("the thread team"));
         }
-        if IN_REGION.get() {
+        let (outer, inner) = (INSIDE.get(), if self.count() == 1 { Inside::One } else { Inside::Several });
+        if outer != Inside::None && (outer, inner) != (Inside::Several, Inside::One) {
             return Err(Error::Busy("the thread team"));
         }
         let _turn = self.turns.take();
-        IN_REGION.set(true);
+        INSIDE.set(inner);
         let result = self.run_turn(&f);
-        IN_REGION.set(false);
+        INSIDE.set(outer);
         result
     }
 
@@ -221,7 +232,7 @@ impl Shared {
 
     /// The main function of a worker's thread.
     fn serve(&self, index: usize) {
-        IN_REGION.set(true);
+        INSIDE.set(Inside::Several);
         let patience = Patience::new();
         let mut seen = 0;
         loop {

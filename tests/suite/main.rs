@@ -20,6 +20,8 @@ mod cases;
 mod chat;
 #[cfg(feature = "models")]
 mod context;
+#[cfg(feature = "models")]
+mod embed;
 mod converted;
 #[cfg(feature = "models")]
 mod families;

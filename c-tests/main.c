@@ -44,6 +44,7 @@ int main(int argc, char **argv) {
     CHECK(lines > 0);
     /* It has a log of its own at times. */
     test_generation(argv[1]);
+    test_embedder(argv[1]);
     test_profile(argv[1], argv[2]);
     CHECK_OK(sm_set_log_callback(NULL, NULL));
     printf("%s: %d failures\n", argv[0], failures);

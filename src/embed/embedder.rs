@@ -13,7 +13,7 @@ use super::prompt::Prompt;
 use super::results::{Finish, Results, Sink, TextStatus};
 use super::schedule::{Limits, Queue, coarse_is_faster};
 use super::source::{List, Pairs, Source, Spans, Texts};
-use super::window::Window;
+use super::window::{Window, unlocked};
 use crate::error::{Error, Result};
 use crate::memory::reserve::{collected, filled};
 use crate::model::{Model, Pooling};
@@ -111,6 +111,8 @@ pub struct Embedder {
     makers: Vec<Mutex<Maker>>,
     window: Window,
     parts: Vec<f32>,
+    /// The tokens of an empty text: of long spans, those at both ends are kept where they have them.
+    frame: Vec<u32>,
     /// The scratch memory of the estimate: a number a worker.
     busy: Vec<f64>,
     stop: Stop,
@@ -242,9 +244,8 @@ impl Embedder {
         };
         let lane = |_| Lane::new(model.clone(), engine, *row, Arc::new(Team::new(1)?)).map(Mutex::new);
         let mut coarse = collected((0..coarse).map(lane), WHAT)?;
-        let lanes = coarse.iter_mut().map(|lane| lane.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let engines = fine.iter().map(|lane| lane.engine.canceller());
-        let engines = engines.chain(lanes.map(|lane| lane.engine.canceller()));
+        let lanes = coarse.iter_mut().map(|lane| unlocked(lane).engine.canceller());
+        let engines = fine.iter().map(|lane| lane.engine.canceller()).chain(lanes);
         let engines = collected(engines.map(Ok), WHAT)?;
         Ok(Embedder {
             pooling: *pooling,
@@ -260,6 +261,10 @@ impl Embedder {
             makers: collected((0..limits.workers).map(|_| Ok(Mutex::default())), WHAT)?,
             window: Window::default(),
             parts: Vec::new(),
+            frame: match model.tokenizer() {
+                Ok(tokenizer) => tokenizer.encode("", false, true)?,
+                Err(_) => Vec::new(),
+            },
             busy: filled(0.0, limits.workers, WHAT)?,
             stop: Stop(Arc::new(Stopped { flag: AtomicBool::new(false), engines })),
             team,
@@ -364,13 +369,10 @@ impl Embedder {
         results: &mut Results<'_>,
     ) -> Result<Summary> {
         self.check_embeds()?;
-        // Of long spans the special tokens at both ends are kept, if they have them.
-        let long = (0..spans.len()).any(|i| spans.size(i) > self.n_ctx);
-        let frame = match self.model.tokenizer() {
-            Ok(tokenizer) if long => tokenizer.encode("", false, true)?,
-            _ => Vec::new(),
-        };
-        self.run(&Spans(spans), &frame, results)
+        let frame = std::mem::take(&mut self.frame);
+        let outcome = self.run(&Spans(spans), &frame, results);
+        self.frame = frame;
+        outcome
     }
 
     /// The score of each document as an answer to the query, by the file's classifier: the first of its results, as
@@ -444,14 +446,11 @@ impl Embedder {
         sink: &mut Sink<'_, '_>,
         summary: &mut Summary,
     ) -> Result<()> {
-        for maker in &mut self.makers {
-            maker.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
-        }
+        self.makers.iter_mut().for_each(|maker| unlocked(maker).clear());
         let mut ahead = self.texts_from(source, 0);
         summary.tokenize_seconds += self.tokenize(source, cut, ahead.clone())?;
         while !ahead.is_empty() {
-            let makers = self.makers.iter_mut();
-            self.window.gather(makers.map(|maker| maker.get_mut().unwrap_or_else(PoisonError::into_inner)))?;
+            self.window.gather(&mut self.makers)?;
             sink.begin(&self.window)?;
             for &(text, status) in &self.window.refused {
                 sink.refuse(text, status);

@@ -1,5 +1,7 @@
 //! A window of a call's texts: their tokens, and the order in which passes take them.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::make::Maker;
 use super::results::TextStatus;
 use crate::error::Result;
@@ -60,10 +62,11 @@ impl Window {
         self.n_tokens = 0;
     }
 
-    /// Takes what all makers have made, and leaves them empty.
-    pub fn gather<'m>(&mut self, makers: impl Iterator<Item = &'m mut Maker>) -> Result<()> {
+    /// Takes what all makers have made, and leaves them empty, each with room for a window like this one, since which texts
+    /// a maker gets differs from call to call.
+    pub fn gather(&mut self, makers: &mut [Mutex<Maker>]) -> Result<()> {
         self.clear();
-        for maker in makers {
+        for maker in makers.iter_mut().map(unlocked) {
             let first = self.tokens.len();
             reserve(&mut self.tokens, maker.tokens.len(), WHAT)?;
             self.tokens.extend_from_slice(&maker.tokens);
@@ -74,6 +77,11 @@ impl Window {
             reserve(&mut self.refused, maker.refused.len(), WHAT)?;
             self.refused.extend_from_slice(&maker.refused);
             maker.clear();
+        }
+        for maker in makers.iter_mut().map(unlocked) {
+            reserve(&mut maker.tokens, self.tokens.len(), WHAT)?;
+            reserve(&mut maker.items, self.items.len(), WHAT)?;
+            reserve(&mut maker.refused, self.refused.len(), WHAT)?;
         }
         reserve(&mut self.order, self.items.len(), WHAT)?;
         self.order.extend(0..self.items.len() as u32);
@@ -111,4 +119,9 @@ impl Window {
     pub fn tokens_of(&self, item: &Item) -> &[u32] {
         &self.tokens[item.begin..item.begin + item.len]
     }
+}
+
+/// The value behind a lock that nobody holds.
+pub(super) fn unlocked<T>(mutex: &mut Mutex<T>) -> &mut T {
+    mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
 }

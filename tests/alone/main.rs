@@ -9,6 +9,8 @@ mod threads_speed;
 mod zero_alloc;
 
 #[cfg(feature = "models")]
+mod embed_alloc;
+#[cfg(feature = "models")]
 mod gpt_work;
 #[cfg(feature = "models")]
 mod memory;

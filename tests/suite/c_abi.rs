@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 14] = [
+const C_SOURCES: [&str; 15] = [
     "main.c",
     "kernels.c",
     "products.c",
@@ -23,6 +23,7 @@ const C_SOURCES: [&str; 14] = [
     "contracts.c",
     "profile.c",
     "random.c",
+    "embedder.c",
 ];
 
 /// Compiles sources of `c-tests` into `folder` and links them with these arguments.

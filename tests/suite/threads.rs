@@ -211,6 +211,35 @@ fn a_region_inside_a_region_is_busy_not_stuck() {
 }
 
 #[test]
+fn a_team_of_one_runs_within_the_region_of_several() {
+    let (team, ones) = (Team::new(3).unwrap(), [0; 3].map(|_| Team::new(1).unwrap()));
+    let ran = AtomicUsize::new(0);
+    team.run(|worker| {
+        for _ in 0..2 {
+            ones[worker.index()]
+                .run(|one| {
+                    assert_eq!((one.index(), one.count()), (0, 1));
+                    one.barrier().unwrap();
+                    // Within it, nothing does.
+                    for team in [&team, &ones[0], &ones[1]] {
+                        assert!(matches!(team.run(|_| {}), Err(Error::Busy(_))));
+                    }
+                    ran.fetch_add(1, SeqCst);
+                })
+                .unwrap();
+            assert!(matches!(team.run(|_| {}), Err(Error::Busy(_))));
+        }
+        let panics = ones[worker.index()].run(|_| panic!("planted"));
+        assert!(matches!(panics, Err(Error::Internal(_))));
+        worker.barrier().unwrap();
+    })
+    .unwrap();
+    assert_eq!(ran.load(SeqCst), 6);
+    check_usable(&team);
+    ones.iter().for_each(check_usable);
+}
+
+#[test]
 fn callers_from_several_threads_take_turns() {
     let team = Team::new(3).unwrap();
     let (inside, sum) = (AtomicUsize::new(0), AtomicU64::new(0));

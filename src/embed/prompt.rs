@@ -49,7 +49,10 @@ const STYLES: &[Style] = &[
             ("clustering", "clustering: "),
         ],
     },
-    Style { name: "e5", prompts: &[("query", "query: "), ("document", "passage: "), ("passage", "passage: ")] },
+    Style {
+        name: "e5",
+        prompts: &[("query", "query: "), ("document", "passage: "), ("passage", "passage: ")],
+    },
     Style { name: "e5-instruct", prompts: &[("query", INSTRUCT_QUERY), ("document", "")] },
     Style { name: "qwen3", prompts: &[("query", QWEN_QUERY), ("document", "")] },
     Style {

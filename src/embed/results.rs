@@ -180,7 +180,8 @@ impl<'a, 'r> Sink<'a, 'r> {
 
     /// Makes room for the parts of a window's split texts.
     pub fn begin(&mut self, window: &Window) -> Result<()> {
-        let floats = crate::memory::checked_bytes(window.weights.len(), self.finish.pooled, "parts of texts")?;
+        let floats =
+            crate::memory::checked_bytes(window.weights.len(), self.finish.pooled, "parts of texts")?;
         self.parts.clear();
         crate::memory::reserve::reserve(&mut self.parts, floats, "parts of texts")?;
         self.parts.resize(floats, 0.0);

@@ -16,13 +16,13 @@ pub(super) struct Limits {
 }
 
 /// Fewest tokens that are worth a pass of their own: with fewer, a pass takes hardly less time, as it reads all weights.
-const LEAST: usize = 64;
+const LEAST: usize = 32;
 
 /// What a pass takes beyond its tokens, in tokens: reading the weights, and its steps.
-const PASS_TOKENS: f64 = 16.0;
+const PASS_TOKENS: f64 = 4.0;
 
 /// The share of their time for which workers in one pass don't wait for each other.
-const FINE_EFFICIENCY: f64 = 0.94;
+const FINE_EFFICIENCY: f64 = 0.88;
 
 /// Hands out passes of a window, the longest items first.
 pub(super) struct Queue<'w> {
@@ -52,7 +52,7 @@ impl<'w> Queue<'w> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = next.place;
         let target = match self.coarse {
-            true => next.tokens.div_ceil(2 * self.limits.workers).clamp(LEAST, self.limits.n_batch.max(LEAST)),
+            true => next.tokens.div_ceil(2 * self.limits.workers).max(LEAST).min(self.limits.n_batch),
             false => self.limits.n_batch,
         };
         let mut tokens = 0;

@@ -152,7 +152,9 @@ impl<'a> Pairs<'a> {
                 let some = tokenizer.encode("a", false, true)?;
                 let head = some.iter().zip(&bare).take_while(|(a, b)| a == b).count();
                 // RoBERTa's texts end with `</s>`, and a second text begins with another one.
-                if let Some(&last) = bare.last().filter(|&&last| tokenizer.token_bytes(last).ok() == Some(b"</s>")) {
+                if let Some(&last) =
+                    bare.last().filter(|&&last| tokenizer.token_bytes(last).ok() == Some(b"</s>"))
+                {
                     append(&mut before, &[last])?;
                 }
                 Query::Tokens { before, head }

@@ -11,6 +11,9 @@ use crate::sort;
 /// The purpose of the memory, in errors.
 pub(super) const WHAT: &str = "the tokens of texts";
 
+/// A window has more tokens only if its last text is long, or texts are split into many parts.
+const USUAL_TOKENS: usize = 1 << 20;
+
 /// A run of tokens that is one span of a pass: a text, or a part of one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
@@ -62,8 +65,8 @@ impl Window {
         self.n_tokens = 0;
     }
 
-    /// Takes what all makers have made, and leaves them empty, each with room for a window like this one, since which texts
-    /// a maker gets differs from call to call.
+    /// Takes what all makers have made, and leaves them empty; each has room for a window like this one, unless it has
+    /// huge texts, since which texts a maker gets differs from call to call.
     pub fn gather(&mut self, makers: &mut [Mutex<Maker>]) -> Result<()> {
         self.clear();
         for maker in makers.iter_mut().map(unlocked) {
@@ -78,10 +81,12 @@ impl Window {
             self.refused.extend_from_slice(&maker.refused);
             maker.clear();
         }
-        for maker in makers.iter_mut().map(unlocked) {
-            reserve(&mut maker.tokens, self.tokens.len(), WHAT)?;
-            reserve(&mut maker.items, self.items.len(), WHAT)?;
-            reserve(&mut maker.refused, self.refused.len(), WHAT)?;
+        if self.tokens.len() <= USUAL_TOKENS {
+            for maker in makers.iter_mut().map(unlocked) {
+                reserve(&mut maker.tokens, self.tokens.len(), WHAT)?;
+                reserve(&mut maker.items, self.items.len(), WHAT)?;
+                reserve(&mut maker.refused, self.refused.len(), WHAT)?;
+            }
         }
         reserve(&mut self.order, self.items.len(), WHAT)?;
         self.order.extend(0..self.items.len() as u32);

@@ -206,7 +206,9 @@ unsafe fn read_params(params: *const sm_embedder_params) -> Result<EmbedderParam
         SM_STRATEGY_AUTO => Strategy::Auto,
         SM_STRATEGY_FINE => Strategy::Fine,
         SM_STRATEGY_COARSE => Strategy::Coarse,
-        other => return Err(Failure::invalid(format!("strategy is {other}, which is none of SM_STRATEGY_*"))),
+        other => {
+            return Err(Failure::invalid(format!("strategy is {other}, which is none of SM_STRATEGY_*")));
+        }
     };
     Ok(EmbedderParams::default()
         .with_pooling(pooling)
@@ -542,7 +544,8 @@ impl Inner {
         }
         self.statuses.resize(n, TextStatus::NotDone);
         let host = self.progress;
-        let mut progress = |progress: Progress| host.map_or(ControlFlow::Continue(()), |host| host.report(progress));
+        let mut progress =
+            |progress: Progress| host.map_or(ControlFlow::Continue(()), |host| host.report(progress));
         let mut results = Results::new(rows, out.stride, &mut self.statuses).with_progress(&mut progress);
         let outcome = call(&mut self.embedder, &mut results);
         if !out.statuses.is_null() {
@@ -621,7 +624,9 @@ impl List<str> for HostTexts<'_> {
         match self.bytes {
             Some(bytes) => bytes[i],
             // SAFETY: not NULL, so NUL-terminated, and the search ends at the NUL.
-            None => (0..=MAX_TEXT_BYTES).find(|&at| unsafe { text.add(at).read() } == 0).unwrap_or(usize::MAX),
+            None => {
+                (0..=MAX_TEXT_BYTES).find(|&at| unsafe { text.add(at).read() } == 0).unwrap_or(usize::MAX)
+            }
         }
     }
 

@@ -48,8 +48,8 @@ pub unsafe extern "C" fn sm_team_create(threads: usize, team: *mut *mut sm_team)
     })
 }
 
-/// Frees a team; NULL is fine. While a context holds it or a kernel's call uses it, the status is `SM_STATUS_BUSY` and the
-/// team is not freed. No other call may be given the team at the same moment, `sm_context_create` included.
+/// Frees a team; NULL is fine. While a context or an embedder holds it or a kernel's call uses it, the status is
+/// `SM_STATUS_BUSY` and the team is not freed. No other call may be given the team at the same moment, `sm_context_create` included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {
     // SAFETY: the header's contract.
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {
         if team.as_ref().is_some_and(holds) {
             return Err(Failure::new(
                 SM_STATUS_BUSY,
-                "busy: a context holds the team; free the context first",
+                "busy: a context holds the team, or an embedder; free it first",
             ));
         }
         free_exclusive(team, |team| &team.workspace)

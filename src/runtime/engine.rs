@@ -197,7 +197,8 @@ impl Resolved {
         let n_positions = if params.n_positions == 0 { all } else { params.n_positions.min(all) };
         let plan = plan(model, params.output)?;
         let kernel = model.kernels().attention.of(params.kv);
-        let reads_earlier = |node: &Node| matches!(node.op, Op::Attention(a) if matches!(a.kv, KeyValues::Of(_)));
+        let reads_earlier =
+            |node: &Node| matches!(node.op, Op::Attention(a) if matches!(a.kv, KeyValues::Of(_)));
         let shares_layers = params.one_span && !model.graph().nodes.iter().any(reads_earlier);
         let groups = plan.groups.iter().map(|group| kv::Group {
             // Steps of different layers that use the cache have barriers between them, since a layer begins with
@@ -509,7 +510,11 @@ impl Engine {
         self.check_tokens(tokens)?;
         let whole = self.one_span || !self.is_causal();
         if let (true, Some(span)) = (whole, spans.iter().find(|span| span.first > 0)) {
-            let why = if self.one_span { "the engine takes sequences of one span" } else { "this model's attention isn't causal" };
+            let why = if self.one_span {
+                "the engine takes sequences of one span"
+            } else {
+                "this model's attention isn't causal"
+            };
             let first = span.first;
             return Err(Error::invalid(format!(
                 "{why}: a sequence is decoded as a whole, not from position {first} on"

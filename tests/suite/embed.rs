@@ -88,7 +88,8 @@ fn embed_tokens(embedder: &mut Embedder, spans: &[&[u32]]) -> Made {
 
 /// Spans of these lengths of a vocabulary of 100 tokens.
 fn spans(lengths: &[usize]) -> Vec<Vec<u32>> {
-    let span = |(i, &len): (usize, &usize)| (0..len).map(|j| ((31 * i + 7 * j + j * j) % 100) as u32).collect();
+    let span =
+        |(i, &len): (usize, &usize)| (0..len).map(|j| ((31 * i + 7 * j + j * j) % 100) as u32).collect();
     lengths.iter().enumerate().map(span).collect()
 }
 
@@ -198,8 +199,7 @@ fn long_texts_are_cut_refused_or_the_mean_of_their_parts() {
     let tokens = tokenizer.encode(&format!("{prompt}{text}"), false, true).unwrap();
     assert_eq!((tokens.len(), tokens[0], tokens[54 - 1]), (54, CLS, SEP), "{tokens:?}");
     let make = |long_texts| {
-        let params =
-            plain().with_n_ctx(n_ctx).with_prompt(Prompt::text(prompt)).with_long_texts(long_texts);
+        let params = plain().with_n_ctx(n_ctx).with_prompt(Prompt::text(prompt)).with_long_texts(long_texts);
         let mut embedder = Embedder::new(model.clone(), &params.with_threads(2)).unwrap();
         embed(&mut embedder, &["ab", &text, "cd"])
     };
@@ -225,9 +225,8 @@ fn long_texts_are_cut_refused_or_the_mean_of_their_parts() {
         let weight = own.len() as f64 / 50.0;
         mean.iter_mut().zip(row(&part)).for_each(|(mean, x)| *mean += weight * f64::from(x));
     }
-    let off = |row: &[f32]| {
-        row.iter().zip(&mean).map(|(&x, mean)| (f64::from(x) - mean).abs()).fold(0.0, f64::max)
-    };
+    let off =
+        |row: &[f32]| row.iter().zip(&mean).map(|(&x, mean)| (f64::from(x) - mean).abs()).fold(0.0, f64::max);
     assert!(off(made.row(1)) < 1e-6, "{}", off(made.row(1)));
     // Even weights would show.
     assert!(off(&row(&cut)) > 1e-3);
@@ -286,7 +285,8 @@ fn batches_of_none_and_of_a_hundred_thousand() {
     assert_eq!((summary.texts, summary.with_vector), (1000, 1000));
     assert!(summary.tokenize_share() > 0.0 && summary.tokenize_share() < 1.0);
 
-    let wanted: Vec<_> = (0..100).map(|token| bits(&embed_tokens(&mut embedder, &[&[token]]).rows[..64])).collect();
+    let wanted: Vec<_> =
+        (0..100).map(|token| bits(&embed_tokens(&mut embedder, &[&[token]]).rows[..64])).collect();
     let tokens: Vec<u32> = (0..100_000).map(|i| i % 100).collect();
     let many: Vec<&[u32]> = tokens.chunks(1).collect();
     let mut reports = Vec::new();

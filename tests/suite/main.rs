@@ -20,9 +20,9 @@ mod cases;
 mod chat;
 #[cfg(feature = "models")]
 mod context;
+mod converted;
 #[cfg(feature = "models")]
 mod embed;
-mod converted;
 #[cfg(feature = "models")]
 mod families;
 #[cfg(feature = "models")]

@@ -85,8 +85,8 @@
 //! # Design
 //!
 //! Each module uses only modules on lower floors, and a test reads the source to see that it is so. From the top: `ffi` ·
-//! `embed` · `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` · `memory` · `isa`,
-//! `quant`, `profile` · `error` · `text`. `docs/DESIGN.md` says why.
+//! `embed` · `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` ·
+//! `memory` · `isa`, `quant`, `profile` · `error` · `text`. `docs/DESIGN.md` says why.
 
 #[cfg(feature = "models")]
 pub mod chat;

@@ -199,10 +199,9 @@ impl Resolved {
         let kernel = model.kernels().attention.of(params.kv);
         let reads_earlier =
             |node: &Node| matches!(node.op, Op::Attention(a) if matches!(a.kv, KeyValues::Of(_)));
-        let shares_layers = params.one_span && !model.graph().nodes.iter().any(reads_earlier);
+        let shares_layers =
+            params.one_span && plan.layers_take_turns() && !model.graph().nodes.iter().any(reads_earlier);
         let groups = plan.groups.iter().map(|group| kv::Group {
-            // Steps of different layers that use the cache have barriers between them, since a layer begins with
-            // products that read what the layer before it made.
             layers: if shares_layers { 1 } else { group.layers },
             n_head_kv: group.n_head_kv,
             layout: kernel.layout(group.head_dim),
@@ -414,11 +413,6 @@ impl Engine {
     /// A handle that cancels a pass from another thread.
     pub fn canceller(&self) -> Canceller {
         self.cancel.clone()
-    }
-
-    /// The floats of an output row.
-    pub fn output_width(&self) -> usize {
-        self.pass.output_width()
     }
 
     /// Forgets a cancellation of an earlier call.

@@ -177,15 +177,10 @@ impl Pass {
         &self.plan
     }
 
-    /// The floats of a row of results.
-    pub fn output_width(&self) -> usize {
-        self.plan.output.map_or(0, |output| self.plan.buffers[output.index()].row_bytes / size_of::<f32>())
-    }
-
     /// The first `rows` rows of results.
     pub fn output(&self, rows: usize) -> &[f32] {
         let Some(output) = self.plan.output else { return &[] };
-        let width = self.output_width();
+        let width = self.plan.buffers[output.index()].row_bytes / size_of::<f32>();
         let begin = self.layout.offsets[output.index()] / size_of::<f32>();
         &self.arena.as_slice::<f32>()[begin..begin + rows * width]
     }

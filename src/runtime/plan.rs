@@ -191,6 +191,22 @@ impl Plan {
         self.widen_lifetimes(|planned| planned.barrier_few)
     }
 
+    /// Whether a barrier stands between any two steps that use the cache for different layers, so that these can use the
+    /// same memory one after the other.
+    pub(super) fn layers_take_turns(&self) -> bool {
+        let (mut last, mut barriers) = (None, [false; 2]);
+        for planned in &self.steps {
+            if let Some((layer, _)) = planned.facts.cache {
+                if last.is_some_and(|last| last != layer) && barriers != [true; 2] {
+                    return false;
+                }
+                (last, barriers) = (Some(layer), [false; 2]);
+            }
+            barriers = [barriers[0] || planned.barrier, barriers[1] || planned.barrier_few];
+        }
+        true
+    }
+
     /// Extends the lifetimes of buffers to whole runs of steps between barriers. Within such a run workers are at
     /// different steps, so a buffer that one worker still reads must not share bytes with one that another worker
     /// writes already.
@@ -294,5 +310,24 @@ mod tests {
         assert_eq!(places(&|planned| planned.barrier), [1, 2, 3, 4, 5, 6, 7]);
         // Few rows: each worker normalises all rows for itself.
         assert_eq!(places(&|planned| planned.barrier_few), [0, 2, 3, 4, 6, 7]);
+    }
+
+    #[test]
+    fn layers_take_turns_where_barriers_keep_their_steps_apart() {
+        let mut plan = layer();
+        let next = LayerId { group: 0, layer: 1 };
+        // Another layer's keys and values follow the product that reads the heads.
+        plan.steps[8].facts.cache = Some((next, true));
+        assert!(plan.layers_take_turns());
+        // Without the barriers behind attention they don't, be it in one kind of passes only.
+        for without in [[true, false], [false, true]] {
+            let mut plan = layer();
+            plan.steps[8].facts.cache = Some((next, true));
+            for planned in &mut plan.steps[3..] {
+                planned.barrier &= !without[0];
+                planned.barrier_few &= !without[1];
+            }
+            assert!(!plan.layers_take_turns(), "{without:?}");
+        }
     }
 }

@@ -147,9 +147,9 @@ impl Team {
     /// then waits only for threads that wait for nobody.
     ///
     /// # Errors
-    /// [`Error::WrongProcess`] in a forked child; [`Error::Busy`] inside another region, except as above; [`Error::Internal`] with the text of a panic in `f`, or
-    /// where a worker returned before a barrier at which others waited; [`Error::Cancelled`] after [`Worker::cancel`].
-    /// The team stays usable after any of them.
+    /// [`Error::WrongProcess`] in a forked child; [`Error::Busy`] inside another region, except as above;
+    /// [`Error::Internal`] with the text of a panic in `f`, or where a worker returned before a barrier at which others
+    /// waited; [`Error::Cancelled`] after [`Worker::cancel`]. The team stays usable after any of them.
     pub fn run<F: Fn(&Worker<'_>) + Sync>(&self, f: F) -> Result<()> {
         if !self.home.is_here() {
             return Err(Error::WrongProcess("the thread team"));

@@ -469,6 +469,24 @@ fn memory_is_told_ahead() {
     assert!(Embedder::memory(&model, &plain().with_n_ctx(1000)).is_err());
 }
 
+#[test]
+fn an_engine_of_single_spans_takes_no_continuation() {
+    let model = bare("qwen3-last");
+    let params = EngineParams::default().with_n_ctx(8).with_n_batch(8).with_output(Output::Hidden);
+    let cache = |params: &EngineParams| Engine::memory(&model, params, 1).unwrap().cache_bytes;
+    let single = params.clone().with_one_span(true);
+    assert_eq!(cache(&single) * model.config().n_layer(), cache(&params));
+    for (params, continues) in [(params, true), (single, false)] {
+        let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(1).unwrap())).unwrap();
+        let sequence = engine.create().unwrap();
+        let mut run = |first| engine.run(&Batch::new(&[1, 2], &[Span::new(sequence, first, 2)], &[1]));
+        run(0).unwrap();
+        assert_eq!(run(2).is_ok(), continues);
+        engine.rewind(sequence, 0).unwrap();
+        engine.run(&Batch::new(&[1, 2], &[Span::new(sequence, 0, 2)], &[1])).unwrap();
+    }
+}
+
 /// With all-MiniLM-L6-v2, in the folder that the environment variable SMALLMIND_MINILM names: `tests/fetch-minilm.sh`.
 #[test]
 fn sentences_have_the_vectors_of_minilms_definition() {

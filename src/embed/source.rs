@@ -133,7 +133,7 @@ enum Query<'a> {
     /// The tokens up to the document's own, and the special tokens in front of a text.
     Tokens { before: Vec<u32>, head: usize },
     /// A text with places for query and document.
-    Template { template: Template, query: &'a str },
+    Template { template: Box<Template>, query: &'a str },
 }
 
 impl<'a> Pairs<'a> {
@@ -145,7 +145,7 @@ impl<'a> Pairs<'a> {
         query: &'a str,
     ) -> Result<Self> {
         let query = match template {
-            Some(template) => Query::Template { template: compiled(template)?, query },
+            Some(template) => Query::Template { template: Box::new(compiled(template)?), query },
             None => {
                 let mut before = tokenizer.encode(query, false, true)?;
                 let bare = tokenizer.encode("", false, true)?;

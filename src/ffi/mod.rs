@@ -49,6 +49,7 @@ mod matrices;
 mod names;
 mod operands;
 mod params;
+mod texts;
 
 pub mod attention;
 pub mod bf16;

@@ -293,6 +293,7 @@ static void contexts(const sm_model *model, sm_context *context) {
     CHECK_STATUS(sm_context_tokens(context, NULL, 1, &count), NULL_POINTER);
     CHECK_STATUS(sm_context_tokens(context, &token, 1, NULL), NULL_POINTER);
     CHECK_STATUS(sm_context_rewind(NULL, 0), NULL_POINTER);
+    CHECK_STATUS(sm_context_keep(NULL), NULL_POINTER);
     CHECK_STATUS(sm_context_rewind(context, HUGE_SIZE), INVALID);
     CHECK_STATUS(sm_context_n_past(NULL, &count), NULL_POINTER);
     CHECK_STATUS(sm_context_n_past(context, NULL), NULL_POINTER);

@@ -237,6 +237,7 @@ static void check_rewind(sm_context *context, const uint32_t *prompt, size_t n_p
     CHECK_OK(sm_logits_copy(context, second, n_vocab, &count));
     CHECK(memcmp(first, second, n_vocab * sizeof *first) == 0);
     CHECK_STATUS(sm_context_rewind(context, n_prompt + 1), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_OK(sm_context_keep(context));
     CHECK_OK(sm_context_n_past(context, &n_past));
     CHECK(n_past == n_prompt);
     CHECK_OK(sm_context_n_ctx(context, &n_ctx));

@@ -596,9 +596,15 @@ sm_status sm_context_clear(sm_context *context);
 // Keeps the first `n_past` tokens and forgets the others. The logits of the last decode are lost.
 // `SM_STATUS_INVALID_ARGUMENT` if the context holds fewer tokens, if a layer with a window has released positions that the
 // next token would see, or if the model has recurrent layers: their state can only return to the beginning of the last
-// call that appended more than one token, or to 0. The context is unchanged then; `sm_context_clear` always works.
+// call that appended more than one token, to where `sm_context_keep` was called after it, or to 0. The context is unchanged
+// then; `sm_context_clear` always works.
 sm_status sm_context_rewind(sm_context *context,
                             size_t n_past);
+
+// Copies the state of the model's recurrent layers, so that `sm_context_rewind` can return to the tokens that the context
+// holds now. The copy replaces an earlier one. A call that appends more than one token makes such a copy when it begins.
+// Without recurrent layers nothing is done, since then any number of tokens can be kept.
+sm_status sm_context_keep(sm_context *context);
 
 // Stores the number of tokens that the context holds in `*n_past`.
 sm_status sm_context_n_past(const sm_context *context, size_t *n_past);

@@ -261,7 +261,7 @@ unsafe fn use_context(choices: &mut Choices<'_>, world: &World) {
     let tokens = choices.tokens();
     // SAFETY: a living context or NULL, and buffers of the sizes that are told.
     let status = unsafe {
-        match choices.below(9) {
+        match choices.below(10) {
             0 => sm_decode(context, tokens.as_ptr(), tokens.len(), choices.int()),
             1 => sm_context_rewind(context, choices.size()),
             2 => sm_context_clear(context),
@@ -282,6 +282,7 @@ unsafe fn use_context(choices: &mut Choices<'_>, world: &World) {
                 assert!(n_past <= n_ctx);
                 status
             }
+            8 => sm_context_keep(context),
             _ => return generate(choices, world, context, &tokens),
         }
     };

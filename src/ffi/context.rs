@@ -235,11 +235,21 @@ pub unsafe extern "C" fn sm_context_clear(context: *mut sm_context) -> sm_status
 /// Keeps the first `n_past` tokens and forgets the others. The logits of the last decode are lost.
 /// `SM_STATUS_INVALID_ARGUMENT` if the context holds fewer tokens, if a layer with a window has released positions that the
 /// next token would see, or if the model has recurrent layers: their state can only return to the beginning of the last
-/// call that appended more than one token, or to 0. The context is unchanged then; `sm_context_clear` always works.
+/// call that appended more than one token, to where `sm_context_keep` was called after it, or to 0. The context is unchanged
+/// then; `sm_context_clear` always works.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_context_rewind(context: *mut sm_context, n_past: usize) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| Ok(unsafe { enter(context) }?.rewind(n_past)?))
+}
+
+/// Copies the state of the model's recurrent layers, so that `sm_context_rewind` can return to the tokens that the context
+/// holds now. The copy replaces an earlier one. A call that appends more than one token makes such a copy when it begins.
+/// Without recurrent layers nothing is done, since then any number of tokens can be kept.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_keep(context: *mut sm_context) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| Ok(unsafe { enter(context) }?.keep()?))
 }
 
 /// Stores the number of tokens that the context holds in `*n_past`.
@@ -400,4 +410,56 @@ fn logits_mode(mode: i32) -> Result<Logits, Failure> {
 pub(super) unsafe fn enter<'a>(context: *const sm_context) -> Result<Entered<'a, Context>, Failure> {
     // SAFETY: the function's contract.
     unsafe { borrow(context, "context") }?.context.enter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::model::{sm_model_free, sm_model_load};
+    use crate::ffi::status::{SM_STATUS_INVALID_ARGUMENT, SM_STATUS_OK};
+    use std::ffi::CString;
+
+    fn decode(context: *mut sm_context, token: u32) {
+        // SAFETY: a living context and one token.
+        assert_eq!(unsafe { sm_decode(context, &token, 1, SM_LOGITS_LAST) }, SM_STATUS_OK);
+    }
+
+    fn logits(context: *const sm_context) -> Vec<u32> {
+        // SAFETY: a living context, whose logits are copied at once.
+        let context = unsafe { enter(context) }.ok().unwrap();
+        context.logits().iter().map(|x| x.to_bits()).collect()
+    }
+
+    #[test]
+    fn a_recurrent_model_returns_to_where_its_state_was_kept() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/hybrid-quant.gguf");
+        let file = CString::new(file).unwrap();
+        let (mut model, mut context) = (ptr::null_mut(), ptr::null_mut());
+        let mut params = std::mem::MaybeUninit::<sm_context_params>::uninit();
+        // SAFETY: a path and the defaults, room for the structure, living handles that are freed once.
+        unsafe {
+            assert_eq!(sm_model_load(file.as_ptr(), ptr::null(), &mut model), SM_STATUS_OK);
+            assert_eq!(sm_context_params_init(params.as_mut_ptr(), size_of_val(&params)), SM_STATUS_OK);
+            let params = sm_context_params { n_ctx: 16, n_threads: 1, ..params.assume_init() };
+            assert_eq!(sm_context_create(model, &params, &mut context), SM_STATUS_OK);
+            (5..7).for_each(|token| decode(context, token));
+            assert_eq!(sm_context_rewind(context, 2), SM_STATUS_OK, "it holds two tokens");
+            (7..9).for_each(|token| decode(context, token));
+            assert_eq!(sm_context_rewind(context, 2), SM_STATUS_INVALID_ARGUMENT, "no copy was made");
+            assert_eq!(sm_context_keep(context), SM_STATUS_OK);
+            decode(context, 9);
+            let wanted = logits(context);
+            decode(context, 10);
+            assert_eq!(
+                sm_context_rewind(context, 5),
+                SM_STATUS_INVALID_ARGUMENT,
+                "the copy is of four tokens"
+            );
+            assert_eq!(sm_context_rewind(context, 4), SM_STATUS_OK);
+            decode(context, 9);
+            assert!(logits(context) == wanted);
+            assert_eq!(sm_context_free(context), SM_STATUS_OK);
+            assert_eq!(sm_model_free(model), SM_STATUS_OK);
+        }
+    }
 }

@@ -32,8 +32,22 @@ pub(super) enum Order {
         /// Rows of a head.
         head: u64,
     },
-    /// Columns are rows.
-    Transposed,
+    /// Columns of matrices are rows of GGUF's.
+    Transposed {
+        /// The column that is the first row of each matrix.
+        first: u64,
+        /// Columns from one row to the next.
+        step: u64,
+        /// Columns of a matrix.
+        width: u64,
+    },
+    /// Runs of elements that stand apart.
+    Apart {
+        /// Elements of a run.
+        run: u64,
+        /// Elements from one run to the next.
+        every: u64,
+    },
 }
 
 /// A tensor: its entry in the header, and its data.
@@ -136,7 +150,9 @@ impl Piece {
     /// Checks that the data are there, and that rows can be put in order.
     fn check(&self) -> Result<()> {
         let fault = |what: String| Err(Error::format(format!("tensor {} {what}", escaped(&self.entry.name))));
-        let bytes = self.part() * self.from.block_bytes() as u64;
+        let bytes = self.reach().and_then(|elements| elements.checked_mul(self.from.block_bytes() as u64));
+        let bytes = bytes
+            .ok_or_else(|| Error::format(format!("tensor {} is too long", escaped(&self.entry.name))))?;
         for place in &self.places {
             if place.offset.checked_add(bytes).is_none_or(|end| end > place.source.len()) {
                 let name = escaped(place.source.name());
@@ -167,6 +183,21 @@ impl Piece {
         self.entry.dims.iter().product::<u64>() / self.places.len().max(1) as u64
     }
 
+    /// Elements of a place from its first to its last one. Of matrices whose columns are rows, these are all.
+    fn reach(&self) -> Option<u64> {
+        match self.order {
+            Order::Transposed { width, .. } => {
+                let matrices = self.entry.dims.get(2).copied().unwrap_or(1);
+                self.entry.dims[0].checked_mul(width)?.checked_mul(matrices)
+            }
+            Order::Apart { run, every } => {
+                let runs = self.part() / run.max(1);
+                runs.saturating_sub(1).checked_mul(every)?.checked_add(run)
+            }
+            _ => Some(self.part()),
+        }
+    }
+
     /// Elements of a row: of a vector, one.
     fn row(&self) -> u64 {
         if self.entry.dims.len() == 1 { 1 } else { self.entry.dims[0] }
@@ -179,7 +210,7 @@ impl Piece {
     /// The row of the source that is a row of GGUF.
     fn source_row(&self, row: u64) -> u64 {
         match self.order {
-            Order::Plain | Order::Transposed => row,
+            Order::Plain | Order::Transposed { .. } | Order::Apart { .. } => row,
             Order::Halves { head } => {
                 let (first, place) = (row - row % head, row % head);
                 first + place % 2 * (head / 2) + place / 2
@@ -201,8 +232,11 @@ impl Piece {
     /// Fills `out` with bytes of the tensor in GGUF's form.
     fn read(&self, within: u64, out: &mut [u8]) -> Result<()> {
         match self.order {
-            Order::Transposed => self.read_transposed(within, out),
+            Order::Transposed { first, step, width } => {
+                self.read_transposed((first, step, width), within, out)
+            }
             Order::Plain => self.read_runs(self.part(), within, out),
+            Order::Apart { run, .. } => self.read_runs(run, within, out),
             _ if self.entry.dims.len() == 1 => self.read_vector(within, out),
             _ => self.read_runs(self.row(), within, out),
         }
@@ -217,6 +251,7 @@ impl Piece {
             let (now, later) = out.split_at_mut(count);
             let (place, first) = match self.order {
                 Order::Plain => (&self.places[number as usize], 0),
+                Order::Apart { every, .. } => (&self.places[0], number * every),
                 _ => (&self.places[0], self.source_row(number) * run),
             };
             self.read_elements(place, first, inside, now)?;
@@ -262,22 +297,38 @@ impl Piece {
         Ok(())
     }
 
-    fn read_transposed(&self, within: u64, out: &mut [u8]) -> Result<()> {
+    /// Rows that are columns of matrices: runs of columns are read of each row of the source.
+    fn read_transposed(
+        &self,
+        (column, step, width): (u64, u64, u64),
+        mut within: u64,
+        mut out: &mut [u8],
+    ) -> Result<()> {
         let place = &self.places[0];
         let (element, row_bytes) = (self.element() as usize, self.row() * self.element());
-        let (columns, rows) = (self.entry.dims[0], self.entry.dims[1]);
-        let (first, end) = (within / row_bytes, (within + out.len() as u64).div_ceil(row_bytes));
-        let count = (end - first) as usize;
-        let mut run = filled(0u8, count * element, WHAT)?;
-        let mut transposed = filled(0u8, count * row_bytes as usize, WHAT)?;
-        for column in 0..columns {
-            place.source.read_at(place.offset + (column * rows + first) * element as u64, &mut run)?;
-            for (row, value) in run.chunks_exact(element).enumerate() {
-                let start = row * row_bytes as usize + column as usize * element;
-                transposed[start..start + element].copy_from_slice(value);
+        let (inputs, rows) = (self.entry.dims[0], self.entry.dims[1]);
+        while !out.is_empty() {
+            // The rows of one matrix.
+            let (matrix, inside) = (within / (rows * row_bytes), within % (rows * row_bytes));
+            let now = ((rows * row_bytes - inside) as usize).min(out.len());
+            let (first, end) = (inside / row_bytes, (inside + now as u64).div_ceil(row_bytes));
+            let count = (end - first) as usize;
+            let columns = (count - 1) * step as usize + 1;
+            let mut run = filled(0u8, columns * element, WHAT)?;
+            let mut transposed = filled(0u8, count * row_bytes as usize, WHAT)?;
+            for input in 0..inputs {
+                let at = (matrix * inputs + input) * width + column + first * step;
+                place.source.read_at(place.offset + at * element as u64, &mut run)?;
+                for (row, value) in run.chunks(step as usize * element).enumerate() {
+                    let start = row * row_bytes as usize + input as usize * element;
+                    transposed[start..start + element].copy_from_slice(&value[..element]);
+                }
             }
+            let skipped = (inside - first * row_bytes) as usize;
+            let (filled, later) = out.split_at_mut(now);
+            filled.copy_from_slice(&transposed[skipped..][..now]);
+            (out, within) = (later, within + now as u64);
         }
-        out.copy_from_slice(&transposed[(within - first * row_bytes) as usize..][..out.len()]);
         Ok(())
     }
 }
@@ -320,7 +371,7 @@ mod tests {
             f16("plain", Order::Plain),
             f16("halves", Order::Halves { head: 4 }),
             f16("groups", Order::Groups { queries: 2, head: 1 }),
-            f16("transposed", Order::Transposed),
+            f16("transposed", Order::Transposed { first: 0, step: 1, width: 8 }),
             piece("widened", &[3], DType::F32, DType::BF16, Order::Plain, &halves(&vector)),
             short("vector halves", Order::Halves { head: 4 }),
             short("vector groups", Order::Groups { queries: 2, head: 1 }),

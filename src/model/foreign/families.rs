@@ -30,6 +30,8 @@ pub(super) struct Family {
     shifted: bool,
     /// The head is the embedding, whatever the folder has.
     tied: bool,
+    /// Whether it has layers with experts, where classes of one name differ in that.
+    mixture: Option<bool>,
     more: fn(&Settings, &mut Description) -> Result<()>,
 }
 
@@ -104,6 +106,7 @@ const LLAMA: Family = Family {
     adjacent: true,
     shifted: false,
     tied: false,
+    mixture: None,
     more: nothing,
 };
 
@@ -179,12 +182,23 @@ const XLM_ROBERTA: Family = Family {
     ..BERT
 };
 
+const NOMIC: Family = Family {
+    classes: &["NomicBertModel"],
+    architecture: "nomic-bert",
+    names: &[names::NOMIC],
+    rotary: Some((1.0, 10_000.0)),
+    activations: &["swiglu"],
+    mixture: Some(false),
+    more: special::nomic,
+    ..BERT
+};
+
 static FAMILIES: &[Family] = &[
     LLAMA,
     Family { classes: &["MistralForCausalLM"], more: special::within_window, ..LLAMA },
     Family {
         classes: &["MixtralForCausalLM"],
-        names: &[names::MIXTRAL, names::LLAMA],
+        names: &[names::MIXTRAL, names::STACKED_EXPERTS, names::LLAMA],
         more: special::within_window,
         ..LLAMA
     },
@@ -194,6 +208,14 @@ static FAMILIES: &[Family] = &[
         classes: &["GraniteForCausalLM"],
         architecture: "granite",
         keys: &[keys::GRANITE, keys::LLAMA],
+        ..LLAMA
+    },
+    Family {
+        classes: &["GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"],
+        architecture: "granitemoe",
+        names: &[names::GRANITE_MOE, names::LLAMA],
+        keys: &[keys::GRANITE_MOE, keys::GRANITE, keys::LLAMA],
+        more: special::granite_moe,
         ..LLAMA
     },
     Family { classes: &["OlmoForCausalLM"], architecture: "olmo", keys: &[keys::OLMO], ..LLAMA },
@@ -207,7 +229,7 @@ static FAMILIES: &[Family] = &[
     Family {
         classes: &["Qwen2MoeForCausalLM"],
         architecture: "qwen2moe",
-        names: &[names::EXPERTS, names::LLAMA],
+        names: &[names::EXPERTS, names::STACKED_EXPERTS, names::LLAMA],
         keys: &[keys::QWEN2_MOE, keys::LLAMA],
         more: |settings, d| {
             special::full_windows(settings, d)?;
@@ -218,7 +240,7 @@ static FAMILIES: &[Family] = &[
     Family {
         classes: &["Qwen3MoeForCausalLM"],
         architecture: "qwen3moe",
-        names: &[names::EXPERTS, names::LLAMA],
+        names: &[names::EXPERTS, names::STACKED_EXPERTS, names::LLAMA],
         more: |settings, d| {
             special::full_windows(settings, d)?;
             special::scaled_scores(settings, true)
@@ -228,7 +250,7 @@ static FAMILIES: &[Family] = &[
     Family {
         classes: &["OlmoeForCausalLM"],
         architecture: "olmoe",
-        names: &[names::EXPERTS, names::LLAMA],
+        names: &[names::EXPERTS, names::STACKED_EXPERTS, names::LLAMA],
         keys: &[keys::OLMOE],
         more: |settings, _| special::scaled_scores(settings, false),
         ..HALVES
@@ -362,14 +384,15 @@ static FAMILIES: &[Family] = &[
         },
         ..XLM_ROBERTA
     },
+    NOMIC,
     Family {
-        classes: &["NomicBertModel"],
-        architecture: "nomic-bert",
-        names: &[names::NOMIC],
-        rotary: Some((1.0, 10_000.0)),
-        activations: &["swiglu"],
-        more: special::nomic,
-        ..BERT
+        architecture: "nomic-bert-moe",
+        names: &[names::NOMIC_MOE, names::NOMIC],
+        keys: &[keys::NOMIC_MOE, keys::ENCODER],
+        activations: &["gelu"],
+        mixture: Some(true),
+        more: special::nomic_moe,
+        ..NOMIC
     },
     Family {
         classes: &["ModernBertModel", "ModernBertForMaskedLM"],
@@ -391,12 +414,15 @@ static FAMILIES: &[Family] = &[
     },
 ];
 
-/// The family of a class.
+/// The family of a class, with layers of experts or without.
 ///
 /// # Errors
 /// [`Error::Unsupported`], with the classes that are known.
-pub(super) fn find(class: &str) -> Result<&'static Family> {
-    FAMILIES.iter().find(|family| family.classes.contains(&class)).ok_or_else(|| {
+pub(super) fn find(class: &str, mixture: bool) -> Result<&'static Family> {
+    let fits = |family: &&Family| {
+        family.classes.contains(&class) && family.mixture.is_none_or(|needed| needed == mixture)
+    };
+    FAMILIES.iter().find(fits).ok_or_else(|| {
         let classes = FAMILIES.iter().flat_map(|family| family.classes);
         let mut known: Vec<_> = classes.map(|class| stem(class)).collect();
         known.sort_unstable();
@@ -460,7 +486,7 @@ mod tests {
 
     #[test]
     fn unknown_classes_are_told_of_with_those_that_are_known() {
-        let error = find("MambaForCausalLM").err().unwrap().to_string();
+        let error = find("MambaForCausalLM", false).err().unwrap().to_string();
         assert!(
             error.contains("\"MambaForCausalLM\"") && error.contains(", JinaBert, Llama, Ministral3, "),
             "{error}"
@@ -469,7 +495,8 @@ mod tests {
 
     #[test]
     fn no_class_is_listed_twice() {
-        let mut all: Vec<_> = FAMILIES.iter().flat_map(|family| family.classes).collect();
+        let classes = |family: &'static Family| family.classes.iter().map(|class| (class, family.mixture));
+        let mut all: Vec<_> = FAMILIES.iter().flat_map(classes).collect();
         let count = all.len();
         all.sort_unstable();
         all.dedup();
@@ -478,7 +505,8 @@ mod tests {
 
     #[test]
     fn prefixes_are_left_out_and_pictures_are_idle() {
-        let name = |class: &str, name: &str| find(class).unwrap().rename(name).map(|renamed| renamed.name);
+        let name =
+            |class: &str, name: &str| find(class, false).unwrap().rename(name).map(|renamed| renamed.name);
         for theirs in ["model.language_model.norm.weight", "language_model.model.norm.weight", "norm.weight"]
         {
             let class = "Gemma3ForConditionalGeneration";

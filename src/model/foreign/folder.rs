@@ -104,5 +104,6 @@ fn family(settings: &Settings) -> Result<&'static Family> {
     let class = classes.and_then(|classes| classes.first()).and_then(Json::as_str);
     let class =
         class.ok_or_else(|| Error::format(format!("{}: no class in \"architectures\"", settings.file())))?;
-    families::find(class).map_err(at(|| settings.file().to_owned()))
+    let mixture = settings.count("moe_every_n_layers")?.is_some_and(|period| period > 0);
+    families::find(class, mixture).map_err(at(|| settings.file().to_owned()))
 }

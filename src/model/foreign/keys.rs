@@ -112,6 +112,15 @@ pub(super) const GRANITE: &[Key] = &[
     number(&["logits_scaling"], "logit_scale", Absent),
 ];
 
+pub(super) const GRANITE_MOE: &[Key] =
+    &[count(&["shared_intermediate_size"], "expert_shared_feed_forward_length", Absent)];
+
+pub(super) const NOMIC_MOE: &[Key] = &[
+    count(&["moe_every_n_layers"], "moe_every_n_layers", Needed),
+    count(&["num_experts"], "expert_count", Needed),
+    count(&["moe_top_k"], "expert_used_count", Needed),
+];
+
 pub(super) const PHI3: &[Key] = &[
     count(&["original_max_position_embeddings"], "rope.scaling.original_context_length", Absent),
     // 0 says that there is none.

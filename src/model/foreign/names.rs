@@ -13,11 +13,18 @@ pub(super) enum Kind {
     Positions,
     /// Inputs are rows, outputs are columns (`Conv1D`).
     Transposed,
+    /// A matrix of each expert, one behind the other.
+    Stacked,
+    /// The same, with inputs as rows and outputs as columns.
+    StackedTransposed,
+    /// Rows of a gate, then as many of the matrix beside it, in some files of each expert. GGUF has a tensor of each; the
+    /// names differ where `{gate}` stands.
+    GateUp,
     /// It is of no use here.
     Idle,
 }
 
-use Kind::{Grouped, Idle, Plain, Positions, Rotated, Transposed};
+use Kind::{GateUp, Grouped, Idle, Plain, Positions, Rotated, Stacked, StackedTransposed, Transposed};
 
 /// A tensor's name in the folder and in GGUF, without `.weight` and `.bias`. `{}` is the block, `{#}` the number of a
 /// tensor that becomes a part of a larger one.
@@ -49,7 +56,13 @@ pub(super) fn rename(tables: &[&[Name]], name: &str) -> Option<Renamed> {
             Some(Renamed { name: String::new(), kind, part: None })
         }
         _ => {
-            let (block, part) = fit(theirs, stem).filter(|_| !suffix.is_empty())?;
+            let (block, part) = fit(theirs, stem)?;
+            let suffix = match (suffix, kind) {
+                // Experts that are one parameter of a module.
+                ("", Stacked | StackedTransposed | GateUp) => "weight",
+                ("", _) => return None,
+                _ => suffix,
+            };
             Some(Renamed { name: format!("{}.{suffix}", ours.replace("{}", block)), kind, part })
         }
     })
@@ -128,6 +141,22 @@ pub(super) const MIXTRAL: &[Name] = &[
     ("layers.{}.block_sparse_moe.experts.{#}.w1", "blk.{}.ffn_gate_exps", Plain),
     ("layers.{}.block_sparse_moe.experts.{#}.w2", "blk.{}.ffn_down_exps", Plain),
     ("layers.{}.block_sparse_moe.experts.{#}.w3", "blk.{}.ffn_up_exps", Plain),
+    ("layers.{}.mlp.gate", "blk.{}.ffn_gate_inp", Plain),
+];
+
+/// Experts of Granite, those that all rows go through among them.
+pub(super) const GRANITE_MOE: &[Name] = &[
+    ("layers.{}.block_sparse_moe.router.layer", "blk.{}.ffn_gate_inp", Plain),
+    ("layers.{}.block_sparse_moe.input_linear", "blk.{}.ffn_{gate}_exps", GateUp),
+    ("layers.{}.block_sparse_moe.output_linear", "blk.{}.ffn_down_exps", Stacked),
+    ("layers.{}.shared_mlp.input_linear", "blk.{}.ffn_{gate}_shexp", GateUp),
+    ("layers.{}.shared_mlp.output_linear", "blk.{}.ffn_down_shexp", Plain),
+];
+
+/// Experts that are one tensor a layer, as transformers keeps them since its version 5.
+pub(super) const STACKED_EXPERTS: &[Name] = &[
+    ("layers.{}.mlp.experts.gate_up_proj", "blk.{}.ffn_{gate}_exps", GateUp),
+    ("layers.{}.mlp.experts.down_proj", "blk.{}.ffn_down_exps", Stacked),
 ];
 
 /// Experts of Qwen and OLMoE.
@@ -245,6 +274,16 @@ pub(super) const NOMIC: &[Name] = &[
     ("encoder.layers.{}.norm2", "blk.{}.layer_output_norm", Plain),
 ];
 
+/// What a nomic-bert with experts in some layers has beside or instead of these.
+pub(super) const NOMIC_MOE: &[Name] = &[
+    ("encoder.layers.{}.mlp.fc1", "blk.{}.ffn_up", Plain),
+    ("encoder.layers.{}.mlp.router.layer", "blk.{}.ffn_gate_inp", Plain),
+    ("encoder.layers.{}.mlp.experts.mlp.w1", "blk.{}.ffn_up_exps", Stacked),
+    ("encoder.layers.{}.mlp.experts.mlp.w2", "blk.{}.ffn_down_exps", StackedTransposed),
+    // llama.cpp's family has none.
+    ("encoder.layers.{}.mlp.experts.bias", "", Idle),
+];
+
 pub(super) const MODERN_BERT: &[Name] = &[
     ("embeddings.tok_embeddings", "token_embd", Plain),
     ("embeddings.norm", "token_embd_norm", Plain),
@@ -296,6 +335,13 @@ mod tests {
                 "blk.1.attn_k_norm.weight",
                 Plain,
                 Some(0),
+            ),
+            (
+                &[STACKED_EXPERTS],
+                "layers.1.mlp.experts.gate_up_proj",
+                "blk.1.ffn_{gate}_exps.weight",
+                GateUp,
+                None,
             ),
             (&[GPT2], "h.3.attn.c_attn.bias", "blk.3.attn_qkv.bias", Transposed, None),
             (&[GPT2], "h.3.attn.bias", "", Idle, None),

@@ -173,20 +173,40 @@ pub(super) fn labels(settings: &Settings, d: &mut Description) -> Result<()> {
     d.set("classifier.output_labels", Value::Array(Array::Str(texts)))
 }
 
-pub(super) fn nomic(settings: &Settings, d: &mut Description) -> Result<()> {
-    if settings.get("moe_every_n_layers").is_some_and(|n| n != 0) {
-        return Err(unsupported(settings, "experts; nomic-bert-moe is read as a GGUF file"));
+/// Granite's class with a shared MLP may have no experts; GGUF's family then has another form of it.
+pub(super) fn granite_moe(settings: &Settings, d: &mut Description) -> Result<()> {
+    match d.stated("expert_count") {
+        None | Some(0) => Err(unsupported(settings, "a mixture without experts")),
+        Some(_) => Ok(()),
     }
-    for key in
-        ["prenorm", "rotary_emb_interleaved", "qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "causal"]
-    {
-        if settings.flag(key)? {
-            return Err(unsupported(settings, &format!("{} that is true", quoted(key))));
+}
+
+pub(super) fn nomic(settings: &Settings, d: &mut Description) -> Result<()> {
+    nomic_common(settings, d, false)
+}
+
+/// nomic-bert with experts, whose matrices have biases.
+pub(super) fn nomic_moe(settings: &Settings, d: &mut Description) -> Result<()> {
+    nomic_common(settings, d, true)
+}
+
+fn nomic_common(settings: &Settings, d: &mut Description, biased: bool) -> Result<()> {
+    for (key, wanted) in [
+        ("prenorm", false),
+        ("rotary_emb_interleaved", false),
+        ("causal", false),
+        ("qkv_proj_bias", biased),
+        ("mlp_fc1_bias", biased),
+        ("mlp_fc2_bias", biased),
+    ] {
+        if settings.flag(key)? != wanted {
+            return Err(unsupported(settings, &format!("{} that is {}", quoted(key), !wanted)));
         }
     }
-    // Trained on fewer positions than are stated.
+    // Trained on fewer positions than are stated: of 8192 on 2048, and of 2048 on 512.
     let trained = settings.count("max_trained_positions")?.unwrap_or(2048);
     match d.stated(CONTEXT) {
+        Some(2048) if trained == 2048 => d.count(CONTEXT, 512),
         Some(positions) if positions > trained => d.count(CONTEXT, trained),
         _ => Ok(()),
     }

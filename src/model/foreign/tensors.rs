@@ -90,12 +90,13 @@ pub(super) fn pieces(
             }
         }
         for tensor in tensors {
-            let Some((piece, part)) = piece(family, description, &tensor, &source).map_err(at(place))? else {
-                continue;
-            };
-            match part {
-                None => push(&mut pieces, piece)?,
-                Some(part) => drop(stacks.entry(piece.entry.name.clone()).or_default().insert(part, piece)),
+            for (piece, part) in forms(family, description, &tensor, &source).map_err(at(place))? {
+                match part {
+                    None => push(&mut pieces, piece)?,
+                    Some(part) => {
+                        drop(stacks.entry(piece.entry.name.clone()).or_default().insert(part, piece))
+                    }
+                }
             }
         }
     }
@@ -149,26 +150,29 @@ fn stacked(parts: Parts) -> Result<Piece, String> {
     Ok(whole)
 }
 
-/// A tensor in GGUF's form, and which part of a larger one it is; `None` for one that is of no use.
-fn piece(
+/// A tensor in GGUF's form, and which part of a larger one it is; two for a gate with the matrix beside it, none for one
+/// that is of no use.
+fn forms(
     family: &Family,
     description: &Description,
     tensor: &SafeTensor,
     source: &Arc<dyn ByteSource>,
-) -> Result<Option<(Piece, Option<u32>)>> {
+) -> Result<Vec<(Piece, Option<u32>)>> {
     let named = |what: String| format!("tensor {} {what}", quoted(&tensor.name));
     let Some(renamed) = family.rename(&tensor.name) else {
         return Err(Error::Unsupported(named(format!("is unknown in the family {}", family.architecture))));
     };
     let (name, kind) = (renamed.name, renamed.kind);
     if kind == Kind::Idle || description.tied && name == "output.weight" {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let from = float(tensor.dtype).map_err(|other| Error::Unsupported(named(other)))?;
-    if !(1..=2).contains(&tensor.shape.len()) || tensor.shape.contains(&0) {
-        return Err(Error::format(named(format!("has the shape {:?}", tensor.shape))));
+    let shaped = || Error::format(named(format!("has the shape {:?}", tensor.shape)));
+    let most = if matches!(kind, Kind::Stacked | Kind::StackedTransposed | Kind::GateUp) { 3 } else { 2 };
+    if !(1..=most).contains(&tensor.shape.len()) || tensor.shape.contains(&0) {
+        return Err(shaped());
     }
-    let matrix = tensor.shape.len() == 2;
+    let matrix = tensor.shape.len() >= 2;
     let mut dims = tensor.shape.clone();
     let mut offset = tensor.offset;
     if kind != Kind::Transposed || !matrix {
@@ -180,19 +184,43 @@ fn piece(
         dims[1] = left.ok_or_else(|| Error::format(named(format!("has no more than {skipped} rows"))))?;
         offset += skipped * dims[0] * from.block_bytes() as u64;
     }
+    let experts = description.stated("expert_count").unwrap_or(0).into();
+    if matches!(kind, Kind::Stacked | Kind::StackedTransposed) && dims.len() < 3 {
+        // Rows of all experts, one behind the other.
+        let rows = dims.get(1).filter(|&&rows| experts > 0 && rows.is_multiple_of(experts));
+        dims = vec![dims[0], rows.ok_or_else(shaped)? / experts, experts];
+    }
     let head = u64::from(description.head_dim);
     let order = match kind {
         _ if family.moves(kind) => Order::Halves { head },
         Kind::Grouped => Order::Groups { queries: description.queries.into(), head },
-        Kind::Transposed if matrix => Order::Transposed,
+        Kind::Transposed if matrix => Order::Transposed { first: 0, step: 1, width: dims[1] },
+        Kind::StackedTransposed => {
+            dims.swap(0, 1);
+            Order::Transposed { first: 0, step: 1, width: dims[1] }
+        }
+        Kind::GateUp => {
+            let half = dims.get(1).filter(|rows| rows.is_multiple_of(2)).ok_or_else(shaped)? / 2;
+            dims[1] = half;
+            Order::Apart { run: dims[0] * half, every: 2 * dims[0] * half }
+        }
         _ => Order::Plain,
     };
     let added = family.added(&name);
     let wide = !matrix || name.ends_with("_norm.weight") || WIDE.iter().any(|wide| name.ends_with(wide));
-    let to = if wide { DType::F32 } else { from };
-    let entry = TensorEntry { name, dims, ty: plain(to) };
-    let places = vec![Place { source: source.clone(), offset }];
-    Ok(Some((Piece { entry, places, from, order, added }, renamed.part)))
+    let ty = plain(if wide { DType::F32 } else { from });
+    let one = |name: String, offset: u64| {
+        let entry = TensorEntry { name, dims: dims.clone(), ty };
+        let places = vec![Place { source: source.clone(), offset }];
+        (Piece { entry, places, from, order, added }, renamed.part)
+    };
+    Ok(match order {
+        Order::Apart { run, .. } => {
+            let second = offset + run * from.block_bytes() as u64;
+            vec![one(name.replace("{gate}", "gate"), offset), one(name.replace("{gate}", "up"), second)]
+        }
+        _ => vec![one(name, offset)],
+    })
 }
 
 /// The type of a tensor that can be read; otherwise what is said of it.

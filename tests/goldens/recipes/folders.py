@@ -60,6 +60,7 @@ LONGROPE = dict(
     long_factor=[2.0 + 0.5 * i for i in range(8)],
     original_max_position_embeddings=32,
 )
+GRANITE = dict(attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=4.0)
 WINDOW = dict(sliding_window=8)
 POOLED = {
     "modules.json": [
@@ -103,7 +104,7 @@ MODELS = [
     ("olmo", "OlmoForCausalLM", DENSE | dict(clip_qkv=0.5), {}, "F32"),
     ("olmo2", "Olmo2ForCausalLM", DENSE, {}, "F32"),
     ("olmo3", "Olmo3ForCausalLM", DENSE | WINDOW | dict(num_hidden_layers=4), {}, "F32"),
-    ("granite", "GraniteForCausalLM", DENSE | dict(attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=4.0), {}, "F32"),
+    ("granite", "GraniteForCausalLM", DENSE | GRANITE, {}, "F32"),
     ("starcoder2", "Starcoder2ForCausalLM", DENSE | dict(use_bias=True), {}, "F32"),
     ("gptneox", "GPTNeoXForCausalLM", UNGROUPED | dict(rotary_pct=0.25, use_parallel_residual=True), {}, "F32"),
     ("stablelm", "StableLmForCausalLM", DENSE | dict(partial_rotary_factor=0.25, use_qkv_bias=True), {}, "F32"),
@@ -114,9 +115,12 @@ MODELS = [
     ("cohere2", "Cohere2ForCausalLM", DENSE | WINDOW | dict(num_hidden_layers=4, logit_scale=0.25), {}, "F32"),
     ("glm4", "Glm4ForCausalLM", DENSE | dict(head_dim=16, attention_bias=True), {}, "F32"),
     ("nemotron", "NemotronForCausalLM", DENSE | dict(head_dim=16), {}, "F32"),
+    ("granitemoe", "GraniteMoeForCausalLM", DENSE | GRANITE | dict(num_local_experts=4, num_experts_per_tok=2), {}, "F32"),
+    ("granitemoe-shared", "GraniteMoeSharedForCausalLM", DENSE | GRANITE | dict(num_local_experts=4, num_experts_per_tok=2, shared_intermediate_size=48), {}, "BF16"),
     ("mixtral", "MixtralForCausalLM", DENSE | dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=None), {}, "F32"),
     ("qwen2moe", "Qwen2MoeForCausalLM", DENSE | EXPERTS | dict(shared_expert_intermediate_size=48, decoder_sparse_step=1), {}, "F32"),
     ("qwen3moe", "Qwen3MoeForCausalLM", DENSE | EXPERTS | dict(head_dim=16, norm_topk_prob=True), {}, "BF16"),
+    ("qwen3moe-stacked", "Qwen3MoeForCausalLM", DENSE | EXPERTS | dict(head_dim=16, norm_topk_prob=True), {}, "F32"),
     ("olmoe", "OlmoeForCausalLM", DENSE | dict(num_experts=4, num_experts_per_tok=2), {}, "F32"),
     ("bert", "BertModel", ENCODER, pooled("cls_token"), "F16"),
     ("bert-classifier", "BertForSequenceClassification", ENCODER | dict(num_labels=1), {}, "F32"),
@@ -131,6 +135,10 @@ NOMIC = dict(
     mlp_fc2_bias=False, qkv_proj_bias=False, prenorm=False, rotary_emb_base=1000, rotary_emb_fraction=1.0,
     rotary_emb_interleaved=False, rotary_emb_scale_base=None, type_vocab_size=2, vocab_size=VOCABULARY,
 )  # fmt: skip
+NOMIC_MOE = NOMIC | dict(
+    activation_function="gelu", n_positions=2048, mlp_fc1_bias=True, mlp_fc2_bias=True, qkv_proj_bias=True,
+    type_vocab_size=1, moe_every_n_layers=2, moe_top_k=2, num_experts=4,
+)  # fmt: skip
 JINA = dict(
     architectures=["JinaBertForMaskedLM"], model_type="bert", position_embedding_type="alibi", feed_forward_type="geglu",
     hidden_act="gelu", hidden_size=WIDTH, num_attention_heads=HEADS, intermediate_size=INNER, num_hidden_layers=LAYERS,
@@ -140,6 +148,8 @@ JINA = dict(
 # Keys that files of these classes have and that today's transformers no longer writes.
 OLDER = {"gpt2": {"n_ctx": 128}, "gptneox": {"rotary_pct": 0.25, "rotary_emb_base": 10000}}
 OLDER |= {"falcon": {"num_kv_heads": 1}, "cohere2": {"rotary_pct": 1.0}}
+# Saved as the class itself names and stacks them, without the way back to older files.
+STACKED = ["qwen3moe-stacked"]
 # The converter loses the norms of heads of this class; transformers' logits tell whether they are right.
 UNCONVERTED = ["stablelm-norms"]
 
@@ -165,6 +175,24 @@ def nomic():
     return tensors
 
 
+def nomic_moe():
+    tensors = [
+        ["embeddings.word_embeddings.weight", [VOCABULARY, WIDTH]],
+        ["embeddings.token_type_embeddings.weight", [1, WIDTH]],
+        *norm("emb_ln"),
+    ]
+    for layer in range(LAYERS):
+        block = f"encoder.layers.{layer}"
+        tensors += linear(f"{block}.attn.Wqkv", 3 * WIDTH, WIDTH) + linear(f"{block}.attn.out_proj", WIDTH, WIDTH)
+        if layer % 2 == 1:
+            tensors += [[f"{block}.mlp.experts.mlp.{part}", [4 * INNER, WIDTH]] for part in ("w1", "w2")]
+            tensors += [[f"{block}.mlp.experts.bias", [WIDTH]], [f"{block}.mlp.router.layer.weight", [4, WIDTH]]]
+        else:
+            tensors += linear(f"{block}.mlp.fc1", INNER, WIDTH) + linear(f"{block}.mlp.fc2", WIDTH, INNER)
+        tensors += [*norm(f"{block}.norm1"), *norm(f"{block}.norm2")]
+    return tensors
+
+
 def jina():
     tensors = [
         ["bert.embeddings.word_embeddings.weight", [VOCABULARY, WIDTH]],
@@ -185,6 +213,7 @@ def jina():
 # Classes without code in transformers: name, configuration, tensors, other files.
 WRITTEN = [
     ("nomic-bert", NOMIC, nomic(), pooled("mean_tokens")),
+    ("nomic-bert-moe", NOMIC_MOE, nomic_moe(), pooled("mean_tokens")),
     ("jina-bert-v2", JINA, jina(), pooled("mean_tokens")),
 ]
 
@@ -231,13 +260,14 @@ def write(folder, config, tensors, dtype, files):
     return lines
 
 
-def saved(folder, name, keys):
-    """The configuration and the tensors that transformers saves of a class."""
+def saved(folder, name, keys, stacked):
+    """The configuration and the tensors that transformers saves of a class; `stacked` as the class has them."""
     model_class = getattr(transformers, name)
     model = model_class(model_class.config_class(**keys))
     model.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    tensors = [[name, list(values.shape)] for name, values in load_file(folder / "model.safetensors").items()]
+    values = model.state_dict() if stacked else load_file(folder / "model.safetensors")
+    tensors = [[name, list(values.shape)] for name, values in values.items()]
     return config, sorted(tensors)
 
 
@@ -316,7 +346,7 @@ def main():
             torch.manual_seed(1)
             if isinstance(described[0], str):
                 model_class, keys, files, dtype = described
-                config, tensors = saved(Path(place) / "saved", model_class, keys)
+                config, tensors = saved(Path(place) / "saved", model_class, keys, name in STACKED)
             else:
                 (config, tensors, files), dtype, model_class = described, "F32", None
             folder, config = Path(place) / "folder", config | OLDER.get(name, {})

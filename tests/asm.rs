@@ -21,6 +21,9 @@ const ENTRIES: [&str; 9] = [
     "kernels::recurrence::scan2::entry",
     "kernels::recurrence::delta::entry",
 ];
+/// Of these, the ones that compute exponentials and logarithms, whose constants alone are more than sixteen registers. A
+/// constant on the stack costs as much as elsewhere in memory.
+const MANY_CONSTANTS: [&str; 1] = ["kernels::recurrence::scan1::entry"];
 /// The multiply-add of pairs.
 const PAIRS: &str = "vdpbf16ps";
 /// The dot product of four bytes.
@@ -36,6 +39,8 @@ const MARK: &str = "0x5a5a";
 /// An innermost loop: its instructions, and whether a tile's entry leads to its function.
 struct Loop {
     tile: bool,
+    /// Whether it may read constants from the stack.
+    constants: bool,
     code: Vec<String>,
 }
 
@@ -52,7 +57,11 @@ impl Loop {
     /// Calls, and vectors moved to or from the stack. Reloaded pointers are left alone: a load a step is free.
     fn violations(&self) -> Vec<&str> {
         let vector = |i: &str| ["xmm", "ymm", "zmm"].iter().any(|r| i.contains(r));
-        let bad = |i: &&String| i.starts_with("call") || (vector(i) && i.contains("[rsp"));
+        // The first operand is the one that is written.
+        let stored = |i: &str| i.split(',').next().is_some_and(|first| first.contains("[rsp"));
+        let stores = self.code.iter().any(|i| vector(i) && stored(i));
+        let allowed = self.constants && !stores;
+        let bad = |i: &&String| i.starts_with("call") || (vector(i) && i.contains("[rsp") && !allowed);
         self.code.iter().filter(bad).map(String::as_str).collect()
     }
 }
@@ -61,6 +70,7 @@ impl Loop {
 struct Function {
     address: u64,
     entry: bool,
+    constants: bool,
     code: Vec<(u64, String)>,
 }
 
@@ -70,11 +80,12 @@ fn loops(listing: impl Iterator<Item = String>) -> Vec<Loop> {
     let mut wanted = false;
     for line in listing {
         if let Some((address, name)) = line.strip_suffix(">:").and_then(|l| l.split_once(" <")) {
-            let entry = ENTRIES.iter().any(|entry| name.contains(entry));
+            let [entry, constants] =
+                [&ENTRIES[..], &MANY_CONSTANTS].map(|list| list.iter().any(|entry| name.contains(entry)));
             wanted = entry || (name.contains("isa::avx") && name.contains("enter"));
             if wanted {
                 let address = u64::from_str_radix(address, 16).unwrap();
-                functions.push(Function { address, entry, code: Vec::new() });
+                functions.push(Function { address, entry, constants, code: Vec::new() });
             }
         } else if wanted
             && let Some((address, instruction)) = line.trim_start().split_once(":\t")
@@ -83,12 +94,13 @@ fn loops(listing: impl Iterator<Item = String>) -> Vec<Loop> {
             functions.last_mut().unwrap().code.push((address, instruction.trim().to_string()));
         }
     }
-    let targets: HashSet<u64> = functions
-        .iter()
-        .filter(|f| f.entry)
-        .flat_map(|f| f.code.iter().filter_map(|(_, i)| target(i)))
-        .collect();
-    functions.iter().flat_map(|f| innermost(&f.code, targets.contains(&f.address))).collect()
+    let targets = |wanted: fn(&Function) -> bool| -> HashSet<u64> {
+        let entries = functions.iter().filter(|f| wanted(f));
+        entries.flat_map(|f| f.code.iter().filter_map(|(_, i)| target(i))).collect()
+    };
+    let (tiles, constants) = (targets(|f| f.entry), targets(|f| f.constants));
+    let loops = |f: &Function| innermost(&f.code, tiles.contains(&f.address), constants.contains(&f.address));
+    functions.iter().flat_map(loops).collect()
 }
 
 /// Where a jump or call goes, if that is a place and not a register.
@@ -98,7 +110,7 @@ fn target(instruction: &str) -> Option<u64> {
 }
 
 /// Spans from a backward jump's target to the jump, without another jump inside.
-fn innermost(code: &[(u64, String)], tile: bool) -> Vec<Loop> {
+fn innermost(code: &[(u64, String)], tile: bool, constants: bool) -> Vec<Loop> {
     let mut found = Vec::new();
     for (end, (address, instruction)) in code.iter().enumerate() {
         let jump = instruction.starts_with('j').then(|| target(instruction)).flatten();
@@ -107,7 +119,11 @@ fn innermost(code: &[(u64, String)], tile: bool) -> Vec<Loop> {
             continue;
         };
         if !code[begin..end].iter().any(|(_, i)| i.starts_with('j')) {
-            found.push(Loop { tile, code: code[begin..=end].iter().map(|(_, i)| i.clone()).collect() });
+            found.push(Loop {
+                tile,
+                constants,
+                code: code[begin..=end].iter().map(|(_, i)| i.clone()).collect(),
+            });
         }
     }
     found
@@ -183,11 +199,11 @@ fn hot_loops_keep_their_vectors_in_registers_and_call_nothing() {
 
 #[test]
 fn the_reader_tells_spills_and_calls_from_clean_loops() {
-    let listing = |inner: &str| {
+    let listing = |entry: &str, inner: &str| {
         let multiply_adds = "  10:\tvfmadd231ps zmm0,zmm1,zmm2\n".repeat(HOT);
         format!(
             "0008 <x::{}>:\n  08:\tjmp    f <x>\n000f <x::isa::avx512::enter>:\n  0f:\tnop\n{multiply_adds}{inner}  20:\tjne    10 <x+0x10>\n  22:\tret\n",
-            ENTRIES[0]
+            entry
         )
     };
     let read = |text: String| loops(text.lines().map(String::from).collect::<Vec<_>>().into_iter());
@@ -199,9 +215,15 @@ fn the_reader_tells_spills_and_calls_from_clean_loops() {
         ("  18:\tvmovups ymm3,YMMWORD PTR [rbp-0x40]\n", 0),
         ("  18:\tcall   1234 <memcpy>\n", 1),
     ] {
-        let loops = read(listing(inner));
+        let loops = read(listing(ENTRIES[0], inner));
         assert_eq!(loops.len(), 1);
         assert!(loops[0].is_hot() && loops[0].tile);
         assert_eq!(loops[0].violations().len(), bad, "{inner}");
+    }
+    // Constants, and what is read again after it was written.
+    let (constant, spilled) =
+        ("  18:\tvandps ymm3,ymm4,YMMWORD PTR [rsp+0x40]\n", "  1a:\tvmovaps YMMWORD PTR [rsp+0x40],ymm3\n");
+    for (inner, bad) in [(constant.to_owned(), 0), ([constant, spilled].concat(), 2)] {
+        assert_eq!(read(listing(MANY_CONSTANTS[0], &inner))[0].violations().len(), bad, "{inner}");
     }
 }

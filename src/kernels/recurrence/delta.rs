@@ -114,7 +114,8 @@ unsafe fn entry<I: Isa>(args: &DeltaArgs) {
 }
 
 /// Head by head; a few tokens go through some columns of the head's state, which stay in the nearest cache, then
-/// through the next columns. So each token reads the state twice, but only once from where it came.
+/// through the next columns. What the state has for the next token's key is summed up where a token changes it, so
+/// that each token reads it once.
 struct Rule;
 
 impl Routine<DeltaArgs> for Rule {
@@ -178,10 +179,16 @@ unsafe fn tile<I: Isa>(isa: I, args: &DeltaArgs, head: usize, first: usize, toke
     }
     let span = Span { head, first, tokens, decay, found, write, read };
     let mut j = 0;
-    while j + 4 * I::LANES <= args.d_v {
+    // Four vectors have sixteen sums.
+    while I::REGISTERS > 16 && j + 4 * I::LANES <= args.d_v {
         // SAFETY: the columns are the head's.
         unsafe { columns::<I, 4>(isa, args, &span, j, I::LANES) };
         j += 4 * I::LANES;
+    }
+    while j + 2 * I::LANES <= args.d_v {
+        // SAFETY: the columns are the head's.
+        unsafe { columns::<I, 2>(isa, args, &span, j, I::LANES) };
+        j += 2 * I::LANES;
     }
     while j < args.d_v {
         let count = I::LANES.min(args.d_v - j);
@@ -200,30 +207,31 @@ unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span,
     let &Span { head, first, tokens, ref decay, ref found, ref write, ref read } = span;
     let at = args.keys.of(head) * args.d_k;
     let state = args.state.wrapping_add(head * args.d_k * args.d_v + j);
+    let lines = Lines { state, stride: args.d_v, len: args.d_k, count };
+    // SAFETY: the caller promises the first row's keys, and the head's `d_k` rows of `d_v` floats of state.
+    let mut known = unsafe { known::<I, W>(isa, &lines, args.k.at(first, at)) };
     for t in 0..tokens {
         let row = first + t;
-        let (q, k) = (args.q.at(row, at), args.k.at(row, at));
-        // SAFETY: the caller promises the rows, and the head's `d_k` rows of `d_v` floats of state.
-        unsafe {
-            let known = known::<I, W>(isa, args, state, k, count);
-            let (found, write) = (isa.splat(found[t]), isa.splat(write[t]));
-            let mut change = [isa.zero(); W];
-            for (w, change) in change.iter_mut().enumerate() {
-                let v = load(isa, args.v.at(row, head * args.d_v + j + w * I::LANES), count);
-                *change = isa.mul(write, isa.neg_mul_add(found, known[w], v));
+        let (q, k, next) = (args.q.at(row, at), args.k.at(row, at), args.k.at(row + 1, at));
+        let (found, write, read) = (isa.splat(found[t]), isa.splat(write[t]), isa.splat(read[t]));
+        let mut change = [isa.zero(); W];
+        for (w, change) in change.iter_mut().enumerate() {
+            // SAFETY: the caller promises the row's values.
+            let v = unsafe { load(isa, args.v.at(row, head * args.d_v + j + w * I::LANES), count) };
+            *change = isa.mul(write, isa.neg_mul_add(found, known[w], v));
+        }
+        let token = Change { decay: isa.splat(decay[t]), change, q, k };
+        let y;
+        // SAFETY: the caller promises the rows, the next one where a token follows, and the state.
+        (y, known) = unsafe {
+            match t + 1 < tokens {
+                true => changed(isa, &lines, &token, next),
+                false => (changed_last(isa, &lines, &token), known),
             }
-            let (decay, mut y) = (isa.splat(decay[t]), [isa.zero(); W]);
-            for i in 0..args.d_k {
-                let (k, q) = (isa.splat(*k.add(i)), isa.splat(*q.add(i)));
-                for w in 0..W {
-                    let p = state.add(i * args.d_v + w * I::LANES);
-                    let s = isa.mul_add(decay, load(isa, p, count), isa.mul(k, change[w]));
-                    store(isa, p, s, count);
-                    y[w] = isa.mul_add(q, s, y[w]);
-                }
-            }
-            let read = isa.splat(read[t]);
-            for (w, &y) in y.iter().enumerate() {
+        };
+        for (w, &y) in y.iter().enumerate() {
+            // SAFETY: the caller promises the row of the output.
+            unsafe {
                 let p = args.y.at(row, head * args.d_v + j + w * I::LANES);
                 store(isa, p, isa.mul(read, y), count);
             }
@@ -231,53 +239,166 @@ unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span,
     }
 }
 
-/// kᵀS of W vectors of columns. Even and odd rows have sums of their own, which cover an addition's latency.
+/// Columns of a head's state: a line of vectors for each element of a key.
+struct Lines {
+    state: *mut f32,
+    /// Floats between lines.
+    stride: usize,
+    /// Number of lines.
+    len: usize,
+    /// Lanes of each vector.
+    count: usize,
+}
+
+impl Lines {
+    /// Vector `w` of line `i`.
+    #[inline(always)]
+    fn at<I: Isa>(&self, i: usize, w: usize) -> *mut f32 {
+        self.state.wrapping_add(i * self.stride + w * I::LANES)
+    }
+}
+
+/// A token's change of a state: decay, then the key times a line; and its query.
+struct Change<V, const W: usize> {
+    decay: V,
+    change: [V; W],
+    q: *const f32,
+    k: *const f32,
+}
+
+/// Changes line `i` and adds the query's element times it to `y`. Returns the line.
 ///
 /// # Safety
-/// `k` is readable for `d_k` floats, and `state` for as many rows of W vectors, `d_v` floats apart; `count ≤ LANES`.
+/// Query, key and state have the line.
 #[inline(always)]
-unsafe fn known<I: Isa, const W: usize>(
+unsafe fn line<I: Isa, const W: usize>(
     isa: I,
-    args: &DeltaArgs,
-    state: *const f32,
-    k: *const f32,
-    count: usize,
+    lines: &Lines,
+    token: &Change<I::F32, W>,
+    i: usize,
+    y: &mut [I::F32; W],
 ) -> [I::F32; W] {
-    let (mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W]);
-    let row = |i: usize| (k.wrapping_add(i), state.wrapping_add(i * args.d_v));
-    let pairs = args.d_k / 2;
-    // SAFETY: rows below `d_k` are there.
+    // SAFETY: the caller promises query, key and state.
+    unsafe {
+        let (k, q) = (isa.splat(*token.k.add(i)), isa.splat(*token.q.add(i)));
+        let mut line = [isa.zero(); W];
+        for w in 0..W {
+            let p = lines.at::<I>(i, w);
+            let s = isa.mul_add(token.decay, load(isa, p, lines.count), isa.mul(k, token.change[w]));
+            store(isa, p, s, lines.count);
+            y[w] = isa.mul_add(q, s, y[w]);
+            line[w] = s;
+        }
+        line
+    }
+}
+
+/// Changes the state by a token. Returns what it has then for the token's query, and for the next token's key, as
+/// [`known`] does.
+///
+/// # Safety
+/// Queries and keys are readable for `len` floats, and the state's lines writable.
+#[inline(always)]
+unsafe fn changed<I: Isa, const W: usize>(
+    isa: I,
+    lines: &Lines,
+    token: &Change<I::F32, W>,
+    next: *const f32,
+) -> ([I::F32; W], [I::F32; W]) {
+    let (mut y, mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W], [isa.zero(); W]);
+    let pairs = lines.len / 2;
+    // SAFETY: lines below `len` are there.
     unsafe {
         for i in 0..pairs {
-            add_row(isa, &mut even, row(2 * i), count);
-            add_row(isa, &mut odd, row(2 * i + 1), count);
+            let first = line(isa, lines, token, 2 * i, &mut y);
+            add_line(isa, &mut even, next.add(2 * i), first);
+            let second = line(isa, lines, token, 2 * i + 1, &mut y);
+            add_line(isa, &mut odd, next.add(2 * i + 1), second);
         }
-        if args.d_k > 2 * pairs {
-            add_row(isa, &mut even, row(2 * pairs), count);
+        if lines.len > 2 * pairs {
+            let last = line(isa, lines, token, 2 * pairs, &mut y);
+            add_line(isa, &mut even, next.add(2 * pairs), last);
         }
     }
+    (y, sum(isa, even, odd))
+}
+
+/// Changes the state by a token that no other one follows. Returns what it has then for the token's query.
+///
+/// # Safety
+/// Query and key are readable for `len` floats, and the state's lines writable.
+#[inline(always)]
+unsafe fn changed_last<I: Isa, const W: usize>(
+    isa: I,
+    lines: &Lines,
+    token: &Change<I::F32, W>,
+) -> [I::F32; W] {
+    let mut y = [isa.zero(); W];
+    for i in 0..lines.len {
+        // SAFETY: lines below `len` are there.
+        unsafe { line(isa, lines, token, i, &mut y) };
+    }
+    y
+}
+
+/// kᵀS of W vectors of columns. Even and odd lines have sums of their own, which cover an addition's latency.
+///
+/// # Safety
+/// `k` is readable for `len` floats, and the state's lines are readable.
+#[inline(always)]
+unsafe fn known<I: Isa, const W: usize>(isa: I, lines: &Lines, k: *const f32) -> [I::F32; W] {
+    let (mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W]);
+    let pairs = lines.len / 2;
+    // SAFETY: lines below `len` are there.
+    unsafe {
+        for i in 0..pairs {
+            add_line(isa, &mut even, k.add(2 * i), loaded(isa, lines, 2 * i));
+            add_line(isa, &mut odd, k.add(2 * i + 1), loaded(isa, lines, 2 * i + 1));
+        }
+        if lines.len > 2 * pairs {
+            add_line(isa, &mut even, k.add(2 * pairs), loaded(isa, lines, 2 * pairs));
+        }
+    }
+    sum(isa, even, odd)
+}
+
+/// Line `i`.
+///
+/// # Safety
+/// The line is readable.
+#[inline(always)]
+unsafe fn loaded<I: Isa, const W: usize>(isa: I, lines: &Lines, i: usize) -> [I::F32; W] {
+    let mut line = [isa.zero(); W];
+    for (w, x) in line.iter_mut().enumerate() {
+        // SAFETY: the caller promises the line.
+        *x = unsafe { load(isa, lines.at::<I>(i, w), lines.count) };
+    }
+    line
+}
+
+/// Adds a line times a factor.
+///
+/// # Safety
+/// The factor is readable.
+#[inline(always)]
+unsafe fn add_line<I: Isa, const W: usize>(
+    isa: I,
+    sums: &mut [I::F32; W],
+    factor: *const f32,
+    line: [I::F32; W],
+) {
+    // SAFETY: the caller promises the factor.
+    let factor = isa.splat(unsafe { *factor });
+    for (sum, x) in sums.iter_mut().zip(line) {
+        *sum = isa.mul_add(factor, x, *sum);
+    }
+}
+
+/// The sums of both halves.
+#[inline(always)]
+fn sum<I: Isa, const W: usize>(isa: I, mut even: [I::F32; W], odd: [I::F32; W]) -> [I::F32; W] {
     for (even, odd) in even.iter_mut().zip(odd) {
         *even = isa.add(*even, odd);
     }
     even
-}
-
-/// Adds W vectors of a row, times a factor.
-///
-/// # Safety
-/// The factor is readable, and the row for W vectors of `count` lanes.
-#[inline(always)]
-unsafe fn add_row<I: Isa, const W: usize>(
-    isa: I,
-    sums: &mut [I::F32; W],
-    (factor, row): (*const f32, *const f32),
-    count: usize,
-) {
-    // SAFETY: the caller promises factor and row.
-    unsafe {
-        let factor = isa.splat(*factor);
-        for (w, sum) in sums.iter_mut().enumerate() {
-            *sum = isa.mul_add(factor, load(isa, row.add(w * I::LANES), count), *sum);
-        }
-    }
 }

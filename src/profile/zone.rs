@@ -79,6 +79,7 @@ zones! {
     Conv = "conv": "A short convolution over the tokens of a sequence.",
     Scan = "scan": "A selective scan over the tokens of a sequence.",
     DeltaRule = "delta": "The gated delta rule over the tokens of a sequence.",
+    Gate = "gate": "A gate of rows, with the norm next to it.",
     SwiGlu = "swiglu": "SiLU of the gate times up.",
     Gelu = "gelu": "GELU.",
     Silu = "silu": "SiLU.",

@@ -4,6 +4,7 @@
 //! that the reader needs.
 
 mod attention;
+mod gate;
 mod recurrent;
 
 use super::plan::{Buf, BufSpec, Plan, Planned};
@@ -215,7 +216,7 @@ impl<'g> Lowering<'g> {
                 Some(buf) => buf,
                 None => self.elementwise(value, x, |_| Ok(Function::Activate(function)))?,
             },
-            Op::Gate(a, b) => match self.mlp(value, false)? {
+            Op::Gate(a, b) => match self.mlp_or_gate(value, false)? {
                 Some(buf) => buf,
                 None => self.elementwise(value, a, |lowering| Ok(Function::Mul(lowering.floats(b)?)))?,
             },
@@ -228,14 +229,17 @@ impl<'g> Lowering<'g> {
                 self.experts_out(value, &experts, inside, out, false)?;
                 out
             }
-            Op::HeadNorm(x, head_dim, norm) => {
-                let x = self.floats(x)?;
-                let out = self.float_buffer(rows, width)?;
-                let head_dim = Some(head_dim);
-                let step = Normalize { x, norm, width, head_dim, out, quantized: false, rows };
-                self.push_row_wise(value, step, out)?;
-                out
-            }
+            Op::HeadNorm(x, head_dim, norm) => match self.gate(value, false)? {
+                Some(buf) => buf,
+                None => {
+                    let x = self.floats(x)?;
+                    let out = self.float_buffer(rows, width)?;
+                    let head_dim = Some(head_dim);
+                    let step = Normalize { x, norm, width, head_dim, out, quantized: false, rows };
+                    self.push_row_wise(value, step, out)?;
+                    out
+                }
+            },
             Op::AddRow(x, row) => self.elementwise(value, x, |_| Ok(Function::AddRow(row)))?,
             Op::Divide(x, by) => self.elementwise(value, x, |_| Ok(Function::Divide(by)))?,
             Op::GateHeads(a, b) => {
@@ -303,7 +307,8 @@ impl<'g> Lowering<'g> {
         if self.floats[value.index()].is_none() && !self.wanted_as_floats(value) {
             fused = match *self.op(value) {
                 Op::Norm(x, norm @ Norm::Rms { .. }) => Some(self.normalize(value, x, norm, true)?),
-                Op::Gate(..) | Op::Activate(..) => self.mlp(value, true)?,
+                Op::Gate(..) | Op::Activate(..) => self.mlp_or_gate(value, true)?,
+                Op::HeadNorm(..) => self.gate(value, true)?,
                 _ => None,
             };
         }
@@ -525,6 +530,14 @@ impl<'g> Lowering<'g> {
         // Each worker writes other columns of it, so no worker can have a copy of its own.
         self.plan.buffers[out.index()].own_copy = false;
         self.push(value, ExpertsOut { down, routes, weighs: !experts.weighs_input, out, accumulate, rows })
+    }
+
+    /// The inside of an MLP or a gate as one step, if the value is one of them.
+    fn mlp_or_gate(&mut self, value: Value, quantized: bool) -> Result<Option<Buf>> {
+        match self.mlp(value, quantized)? {
+            None => self.gate(value, quantized),
+            mlp => Ok(mlp),
+        }
     }
 
     /// The inside of an MLP as one step, if the value is one: an activated product, with or without a gate.

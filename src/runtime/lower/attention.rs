@@ -12,6 +12,7 @@ use crate::runtime::plan::{Buf, CacheGroup};
 use crate::runtime::steps::attend::Attend;
 use crate::runtime::steps::gather::Gather;
 use crate::runtime::steps::heads::{HeadOp, HeadWork, HeadsDone};
+use crate::runtime::steps::recurrent::{Columns, HeadColumns};
 
 /// The nodes from a value to queries, keys or values: work on heads, and the choice of columns.
 struct Chain {
@@ -19,6 +20,8 @@ struct Chain {
     from: Value,
     /// Their first column in it.
     begin: usize,
+    /// Columns of a head and from one to the next, where they stand apart.
+    apart: Option<[usize; 2]>,
     work: HeadWork,
 }
 
@@ -58,14 +61,22 @@ impl Lowering<'_> {
         let [q, k, v] = qkv;
         let chains = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
         let sources = chains.each_ref().map(|chain| (chain.from, chain.begin));
+        let apart = chains.each_ref().map(|chain| chain.apart);
         let [q, k, v] = chains.map(|chain| chain.work);
         let (shape, layer) = (attention.heads, self.cache_layer(attention));
         let heads = HeadsDone { shape, alike: q == k, work: [q, k, v], layer, stores: true };
-        if let Some(count) = self.products(&sources, columns, value) {
+        if let Some(count) = self.products(&sources, columns, value)
+            && apart == [None; 3]
+        {
             return Ok((self.qkv_products(value, &sources[..count], columns, heads)?, layer));
         }
         let from = [self.floats(sources[0].0)?, self.floats(sources[1].0)?, self.floats(sources[2].0)?];
-        let from = [0, 1, 2].map(|i| (from[i], sources[i].1));
+        let from = [0, 1, 2].map(|i| {
+            let first = Columns { buf: from[i], begin: sources[i].1 };
+            let width = if i == 0 { columns[1] } else { columns[2] - columns[1] };
+            let [width, every] = apart[i].unwrap_or([width; 2]);
+            HeadColumns { first, width, every }
+        });
         let out = self.float_buffer(RowSet::Batch, columns[2] + shape.n_head_kv * shape.head_dim)?;
         self.push(value, Gather { from, out, heads })?;
         Ok((out, layer))
@@ -82,8 +93,8 @@ impl Lowering<'_> {
         let Some(layer) = self.layers[earlier.index()] else {
             return self.unsupported(value, "keys and values of a layer that stores none");
         };
-        let Chain { from, begin, work } = self.chain(q, value)?;
-        if self.products(&[(from, begin); 3], [0; 3], value) != Some(1) {
+        let Chain { from, begin, apart, work } = self.chain(q, value)?;
+        if apart.is_some() || self.products(&[(from, begin); 3], [0; 3], value) != Some(1) {
             return self.unsupported(value, "queries that are no projection");
         }
         let heads =
@@ -132,7 +143,7 @@ impl Lowering<'_> {
     /// Follows queries, keys or values back through work that is done head by head. The nodes on the way count as done.
     fn chain(&mut self, value: Value, reader: Value) -> Result<Chain> {
         let (mut at, mut reader) = (value, reader);
-        let (mut work, mut begin) = (HeadWork::new(), 0);
+        let (mut work, mut begin, mut apart) = (HeadWork::new(), 0, None);
         loop {
             let (op, next) = match *self.op(at) {
                 _ if !self.only_for(at, reader) => break,
@@ -150,6 +161,11 @@ impl Lowering<'_> {
                     begin = column;
                     (None, x)
                 }
+                Op::SplitHeads(x, every, column) => {
+                    let heads = self.graph.shape(x).width / every;
+                    (begin, apart) = (column, Some([self.graph.shape(at).width / heads, every]));
+                    (None, x)
+                }
                 _ => break,
             };
             if let Some(op) = op {
@@ -158,12 +174,12 @@ impl Lowering<'_> {
             }
             self.done[at.index()] = true;
             (reader, at) = (at, next);
-            if matches!(self.op(reader), Op::Split(..)) {
+            if matches!(self.op(reader), Op::Split(..) | Op::SplitHeads(..)) {
                 break;
             }
         }
         work.reverse();
-        Ok(Chain { from: at, begin, work })
+        Ok(Chain { from: at, begin, apart, work })
     }
 
     /// The next layer in the cache's group for these heads and this window.

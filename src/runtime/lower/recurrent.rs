@@ -58,7 +58,7 @@ impl Lowering<'_> {
 
     /// A value as columns in runs: of the heads that they are a part of, or its own, which are one run. The second
     /// result is the length of a run and the columns from one to the next.
-    fn runs(&mut self, value: Value, reader: Value) -> Result<(Columns, [usize; 2])> {
+    pub(super) fn runs(&mut self, value: Value, reader: Value) -> Result<(Columns, [usize; 2])> {
         let Shape { width, .. } = self.graph.shape(value);
         match *self.op(value) {
             Op::SplitHeads(whole, every, begin) if self.floats[value.index()].is_none() => {
@@ -74,7 +74,7 @@ impl Lowering<'_> {
     }
 
     /// A value as all columns of its own rows.
-    fn own_columns(&mut self, value: Value) -> Result<Columns> {
+    pub(super) fn own_columns(&mut self, value: Value) -> Result<Columns> {
         Ok(Columns { buf: self.floats(value)?, begin: 0 })
     }
 

@@ -2,6 +2,7 @@
 //! on heads is done as after a product.
 
 use super::heads::HeadsDone;
+use super::recurrent::HeadColumns;
 use super::{At, Facts, Step, Walk, Work};
 use crate::model::graph::RowSet;
 use crate::model::text::Names;
@@ -11,8 +12,8 @@ use crate::runtime::plan::Buf;
 
 /// Rows of heads, gathered from up to three buffers.
 pub struct Gather {
-    /// The buffers of queries, keys and values, and the first column of each.
-    pub from: [(Buf, usize); 3],
+    /// The columns of queries, keys and values.
+    pub from: [HeadColumns; 3],
     /// Rows of queries, then keys and values.
     pub out: Buf,
     /// The work on heads.
@@ -29,7 +30,7 @@ impl Gather {
 
 impl Step for Gather {
     fn facts(&self) -> Facts {
-        let reads = self.from.map(|(buf, _)| buf);
+        let reads = self.from.map(|from| from.first.buf);
         let cache = Some((self.heads.layer, true));
         Facts { cache, ..Facts::by_row(Zone::Elementwise, RowSet::Batch, &reads, self.out) }
     }
@@ -43,15 +44,16 @@ impl Step for Gather {
         let out = walk.view(self.out, at.worker);
         let HeadShape { n_head, n_head_kv, .. } = self.heads.shape;
         let mut column = 0;
-        for ((buf, begin), width) in self.from.into_iter().zip(self.widths()) {
-            let x = walk.view(buf, at.worker);
+        for (from, width) in self.from.into_iter().zip(self.widths()) {
+            let x = walk.view(from.first.buf, at.worker);
             for r in at.share.clone() {
-                // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
-                // Lowering has checked that these columns lie within the rows.
-                unsafe {
-                    let from = x.row_f32(r).wrapping_add(begin);
-                    out.row_f32(r).wrapping_add(column).copy_from_nonoverlapping(from, width);
-                }
+                let (x, out) = (x.row_f32(r), out.row_f32(r).wrapping_add(column));
+                from.each(width, |begin, at| {
+                    let (x, out) = (x.wrapping_add(begin), out.wrapping_add(at));
+                    // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x`.
+                    // Lowering has checked that these columns lie within the rows.
+                    unsafe { out.copy_from_nonoverlapping(x, from.width) }
+                });
             }
             column += width;
         }

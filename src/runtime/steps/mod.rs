@@ -10,6 +10,7 @@ pub(super) mod elementwise;
 pub(super) mod embed;
 pub(super) mod experts_in;
 pub(super) mod experts_out;
+pub(super) mod gate;
 pub(super) mod gather;
 pub(super) mod heads;
 pub(super) mod linear;

@@ -28,6 +28,33 @@ impl Columns {
     }
 }
 
+/// Columns in heads that may stand apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadColumns {
+    /// The first head's buffer and column.
+    pub first: Columns,
+    /// Columns of a head.
+    pub width: usize,
+    /// Columns from one head to the next.
+    pub every: usize,
+}
+
+impl HeadColumns {
+    /// Calls `f` with the first column of each head in a buffer's row, and of it in a row of heads side by side.
+    pub fn each(self, width: usize, mut f: impl FnMut(usize, usize)) {
+        for head in 0..width / self.width {
+            f(self.first.begin + head * self.every, head * self.width);
+        }
+    }
+
+    /// The text in a plan's text.
+    pub fn text(self) -> String {
+        let HeadColumns { first: Columns { begin, .. }, width, every } = self;
+        let of = if every == width { String::new() } else { format!(" of each {every}") };
+        format!("columns {begin} to {}{of}", begin + width - 1)
+    }
+}
+
 /// A buffer's rows from `row` on, for a kernel that writes them.
 pub fn rows_mut(walk: &Walk<'_>, worker: &Worker<'_>, buf: Buf, row: usize) -> recurrence::RowsMut {
     let view = walk.view(buf, worker);

@@ -179,7 +179,7 @@ unsafe fn tile<I: Isa>(isa: I, args: &DeltaArgs, head: usize, first: usize, toke
     }
     let span = Span { head, first, tokens, decay, found, write, read };
     let mut j = 0;
-    // Four vectors have sixteen sums.
+    // Sums and changes of four vectors take sixteen registers.
     while I::REGISTERS > 16 && j + 4 * I::LANES <= args.d_v {
         // SAFETY: the columns are the head's.
         unsafe { columns::<I, 4>(isa, args, &span, j, I::LANES) };

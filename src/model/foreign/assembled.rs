@@ -32,15 +32,8 @@ pub(super) enum Order {
         /// Rows of a head.
         head: u64,
     },
-    /// Columns of matrices are rows of GGUF's.
-    Transposed {
-        /// The column that is the first row of each matrix.
-        first: u64,
-        /// Columns from one row to the next.
-        step: u64,
-        /// Columns of a matrix.
-        width: u64,
-    },
+    /// Columns are rows, in each of several matrices one behind the other.
+    Transposed,
     /// Runs of elements that stand apart.
     Apart {
         /// Elements of a run.
@@ -183,13 +176,9 @@ impl Piece {
         self.entry.dims.iter().product::<u64>() / self.places.len().max(1) as u64
     }
 
-    /// Elements of a place from its first to its last one. Of matrices whose columns are rows, these are all.
+    /// Elements of a place from its first to its last one.
     fn reach(&self) -> Option<u64> {
         match self.order {
-            Order::Transposed { width, .. } => {
-                let matrices = self.entry.dims.get(2).copied().unwrap_or(1);
-                self.entry.dims[0].checked_mul(width)?.checked_mul(matrices)
-            }
             Order::Apart { run, every } => {
                 let runs = self.part() / run.max(1);
                 runs.saturating_sub(1).checked_mul(every)?.checked_add(run)
@@ -210,7 +199,7 @@ impl Piece {
     /// The row of the source that is a row of GGUF.
     fn source_row(&self, row: u64) -> u64 {
         match self.order {
-            Order::Plain | Order::Transposed { .. } | Order::Apart { .. } => row,
+            Order::Plain | Order::Transposed | Order::Apart { .. } => row,
             Order::Halves { head } => {
                 let (first, place) = (row - row % head, row % head);
                 first + place % 2 * (head / 2) + place / 2
@@ -232,9 +221,7 @@ impl Piece {
     /// Fills `out` with bytes of the tensor in GGUF's form.
     fn read(&self, within: u64, out: &mut [u8]) -> Result<()> {
         match self.order {
-            Order::Transposed { first, step, width } => {
-                self.read_transposed((first, step, width), within, out)
-            }
+            Order::Transposed => self.read_transposed(within, out),
             Order::Plain => self.read_runs(self.part(), within, out),
             Order::Apart { run, .. } => self.read_runs(run, within, out),
             _ if self.entry.dims.len() == 1 => self.read_vector(within, out),
@@ -297,37 +284,29 @@ impl Piece {
         Ok(())
     }
 
-    /// Rows that are columns of matrices: runs of columns are read of each row of the source.
-    fn read_transposed(
-        &self,
-        (column, step, width): (u64, u64, u64),
-        mut within: u64,
-        mut out: &mut [u8],
-    ) -> Result<()> {
+    /// Rows that are columns in the source: a run of columns is read of each of its rows.
+    fn read_transposed(&self, mut within: u64, mut out: &mut [u8]) -> Result<()> {
         let place = &self.places[0];
         let (element, row_bytes) = (self.element() as usize, self.row() * self.element());
-        let (inputs, rows) = (self.entry.dims[0], self.entry.dims[1]);
+        let (columns, rows) = (self.entry.dims[0], self.entry.dims[1]);
         while !out.is_empty() {
             // The rows of one matrix.
             let (matrix, inside) = (within / (rows * row_bytes), within % (rows * row_bytes));
-            let now = ((rows * row_bytes - inside) as usize).min(out.len());
-            let (first, end) = (inside / row_bytes, (inside + now as u64).div_ceil(row_bytes));
+            let (now, later) = out.split_at_mut(((rows * row_bytes - inside) as usize).min(out.len()));
+            let (first, end) = (inside / row_bytes, (inside + now.len() as u64).div_ceil(row_bytes));
             let count = (end - first) as usize;
-            let columns = (count - 1) * step as usize + 1;
-            let mut run = filled(0u8, columns * element, WHAT)?;
+            let mut run = filled(0u8, count * element, WHAT)?;
             let mut transposed = filled(0u8, count * row_bytes as usize, WHAT)?;
-            for input in 0..inputs {
-                let at = (matrix * inputs + input) * width + column + first * step;
+            for column in 0..columns {
+                let at = (matrix * columns + column) * rows + first;
                 place.source.read_at(place.offset + at * element as u64, &mut run)?;
-                for (row, value) in run.chunks(step as usize * element).enumerate() {
-                    let start = row * row_bytes as usize + input as usize * element;
-                    transposed[start..start + element].copy_from_slice(&value[..element]);
+                for (row, value) in run.chunks_exact(element).enumerate() {
+                    let start = row * row_bytes as usize + column as usize * element;
+                    transposed[start..start + element].copy_from_slice(value);
                 }
             }
-            let skipped = (inside - first * row_bytes) as usize;
-            let (filled, later) = out.split_at_mut(now);
-            filled.copy_from_slice(&transposed[skipped..][..now]);
-            (out, within) = (later, within + now as u64);
+            now.copy_from_slice(&transposed[(inside - first * row_bytes) as usize..][..now.len()]);
+            (within, out) = (within + now.len() as u64, later);
         }
         Ok(())
     }
@@ -371,12 +350,21 @@ mod tests {
             f16("plain", Order::Plain),
             f16("halves", Order::Halves { head: 4 }),
             f16("groups", Order::Groups { queries: 2, head: 1 }),
-            f16("transposed", Order::Transposed { first: 0, step: 1, width: 8 }),
+            f16("transposed", Order::Transposed),
             piece("widened", &[3], DType::F32, DType::BF16, Order::Plain, &halves(&vector)),
             short("vector halves", Order::Halves { head: 4 }),
             short("vector groups", Order::Groups { queries: 2, head: 1 }),
             piece("shifted", &[3], DType::F32, DType::BF16, Order::Plain, &halves(&vector)),
             piece("stacked", &[2, 1, 3], DType::F16, DType::F16, Order::Plain, &halves(&[5, 6])),
+            piece(
+                "apart",
+                &[3, 2, 2],
+                DType::F16,
+                DType::F16,
+                Order::Apart { run: 6, every: 12 },
+                &halves(&rows),
+            ),
+            piece("matrices", &[2, 4, 3], DType::F16, DType::F16, Order::Transposed, &halves(&rows)),
         ];
         pieces[7].added = 1.0;
         let other: Arc<dyn ByteSource> = Arc::new(BytesSource::new("other", halves(&[7, 8, 9, 10])));
@@ -402,6 +390,9 @@ mod tests {
         assert_eq!(read("groups"), rows([0, 1, 4, 5, 2, 6, 3, 7]));
         let transposed: Vec<u16> = (0..8).flat_map(|row| [row, row + 8, row + 16]).collect();
         assert_eq!(read("transposed"), halves(&transposed));
+        let of_each: Vec<u16> = (0..12).flat_map(|row| [row / 4 * 4 + row, row / 4 * 4 + row + 4]).collect();
+        assert_eq!(read("matrices"), halves(&of_each));
+        assert_eq!(read("apart"), rows([0, 1, 4, 5, 0, 0, 0, 0])[..24]);
         let floats = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
         assert_eq!(read("widened"), floats(&[1.0, -2.0, 0.5]));
         assert_eq!(read("shifted"), floats(&[2.0, -1.0, 1.5]));
@@ -435,6 +426,11 @@ mod tests {
         let f16 = |dims: &[u64], order, bytes: &[u8]| piece("a", dims, DType::F16, DType::F16, order, bytes);
         let error = refused(f16(&[4], Order::Plain, &[0; 7]));
         assert!(error.contains("source: tensor a is past the end"), "{error}");
+        for every in [7, u64::MAX] {
+            let apart = f16(&[2, 3, 2], Order::Apart { run: 6, every }, &[0; 24]);
+            let error = refused(apart);
+            assert!(error.contains("tensor a is past the end") || error.contains("too long"), "{error}");
+        }
         let error = refused(f16(&[2, 3], Order::Halves { head: 2 }, &[0; 12]));
         assert!(error.contains("has 3 rows, no whole number of heads of 2"), "{error}");
         for (queries, head) in [(1, 1), (u64::MAX, 2), (0, 0)] {

@@ -194,10 +194,10 @@ fn forms(
     let order = match kind {
         _ if family.moves(kind) => Order::Halves { head },
         Kind::Grouped => Order::Groups { queries: description.queries.into(), head },
-        Kind::Transposed if matrix => Order::Transposed { first: 0, step: 1, width: dims[1] },
+        Kind::Transposed if matrix => Order::Transposed,
         Kind::StackedTransposed => {
             dims.swap(0, 1);
-            Order::Transposed { first: 0, step: 1, width: dims[1] }
+            Order::Transposed
         }
         Kind::GateUp => {
             let half = dims.get(1).filter(|rows| rows.is_multiple_of(2)).ok_or_else(shaped)? / 2;

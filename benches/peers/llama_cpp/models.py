@@ -9,7 +9,7 @@ are there stay as they are. --only takes those whose name contains PART. About 4
 
 Types are made by llama.cpp's own quantiser from the widened file, so a file's name is its quantiser's name
 for the mix of types that it puts in. Figures of speed need no more than that; accuracy is measured against
-each file's own weights. Beside them, models in the shapes of other families (see shapes.py), and Gemma 3 270M from
+each file's own weights. Beside them, models in the shapes of other families (see shapes.py and recurrent.py), and Gemma 3 270M from
 its packages, a real file.
 """
 
@@ -25,6 +25,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
+from recurrent import RECURRENT
 from shapes import SHAPES
 
 SMOLLM2 = "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K_M Q6_K IQ4_NL MXFP4".split()
@@ -180,7 +181,7 @@ def main():
     for kind in RANDOM:
         make(f"Random-320M.{kind}", lambda target, kind=kind: quantize(random, target, kind))
     make("Gemma3-270M.Q4_K_M", fetch_gemma)
-    for name, (write, kinds) in SHAPES.items():
+    for name, (write, kinds) in (SHAPES | RECURRENT).items():
         for kind in kinds:
             make(f"{name}.{kind}", lambda target, write=write, kind=kind: write_shape(write, target, kind))
 

@@ -1,5 +1,5 @@
 """Models with random weights in the shapes of families with recurrent layers, for the comparison of speed: short
-convolutions, gated delta nets, and both kinds of state spaces. Those of billions of weights have fewer layers.
+convolutions, gated delta nets, and both kinds of state spaces. The larger ones have fewer layers.
 """
 
 import numpy as np

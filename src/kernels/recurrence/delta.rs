@@ -114,8 +114,8 @@ unsafe fn entry<I: Isa>(args: &DeltaArgs) {
 }
 
 /// Head by head; a few tokens go through some columns of the head's state, which stay in the nearest cache, then
-/// through the next columns. What the state has for the next token's key is summed up where a token changes it, so
-/// that each token reads it once.
+/// through the next columns. With registers for it, what the state has for the next token's key is summed up where a
+/// token changes it, so that each token reads it once, otherwise twice.
 struct Rule;
 
 impl Routine<DeltaArgs> for Rule {
@@ -179,16 +179,10 @@ unsafe fn tile<I: Isa>(isa: I, args: &DeltaArgs, head: usize, first: usize, toke
     }
     let span = Span { head, first, tokens, decay, found, write, read };
     let mut j = 0;
-    // Sums and changes of four vectors take sixteen registers.
-    while I::REGISTERS > 16 && j + 4 * I::LANES <= args.d_v {
+    while j + 4 * I::LANES <= args.d_v {
         // SAFETY: the columns are the head's.
         unsafe { columns::<I, 4>(isa, args, &span, j, I::LANES) };
         j += 4 * I::LANES;
-    }
-    while j + 2 * I::LANES <= args.d_v {
-        // SAFETY: the columns are the head's.
-        unsafe { columns::<I, 2>(isa, args, &span, j, I::LANES) };
-        j += 2 * I::LANES;
     }
     while j < args.d_v {
         let count = I::LANES.min(args.d_v - j);
@@ -208,11 +202,17 @@ unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span,
     let at = args.keys.of(head) * args.d_k;
     let state = args.state.wrapping_add(head * args.d_k * args.d_v + j);
     let lines = Lines { state, stride: args.d_v, len: args.d_k, count };
+    // Sums and changes of four vectors take sixteen registers.
+    let ahead = I::REGISTERS > 16;
     // SAFETY: the caller promises the first row's keys, and the head's `d_k` rows of `d_v` floats of state.
     let mut known = unsafe { known::<I, W>(isa, &lines, args.k.at(first, at)) };
     for t in 0..tokens {
         let row = first + t;
         let (q, k, next) = (args.q.at(row, at), args.k.at(row, at), args.k.at(row + 1, at));
+        if t > 0 && !ahead {
+            // SAFETY: the caller promises the row's keys and the state.
+            known = unsafe { self::known(isa, &lines, k) };
+        }
         let (found, write, read) = (isa.splat(found[t]), isa.splat(write[t]), isa.splat(read[t]));
         let mut change = [isa.zero(); W];
         for (w, change) in change.iter_mut().enumerate() {
@@ -224,9 +224,9 @@ unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span,
         let y;
         // SAFETY: the caller promises the rows, the next one where a token follows, and the state.
         (y, known) = unsafe {
-            match t + 1 < tokens {
+            match ahead && t + 1 < tokens {
                 true => changed(isa, &lines, &token, next),
-                false => (changed_last(isa, &lines, &token), known),
+                false => (changed_alone(isa, &lines, &token), known),
             }
         };
         for (w, &y) in y.iter().enumerate() {
@@ -323,12 +323,12 @@ unsafe fn changed<I: Isa, const W: usize>(
     (y, sum(isa, even, odd))
 }
 
-/// Changes the state by a token that no other one follows. Returns what it has then for the token's query.
+/// Changes the state by a token. Returns what it has then for the token's query.
 ///
 /// # Safety
 /// Query and key are readable for `len` floats, and the state's lines writable.
 #[inline(always)]
-unsafe fn changed_last<I: Isa, const W: usize>(
+unsafe fn changed_alone<I: Isa, const W: usize>(
     isa: I,
     lines: &Lines,
     token: &Change<I::F32, W>,

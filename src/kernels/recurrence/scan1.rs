@@ -83,7 +83,7 @@ unsafe fn entry<I: Isa>(args: &Scan1Args) {
 }
 
 /// Fewer tokens than this go one by one.
-const FEW: usize = 4;
+const FEW: usize = TILE / 2;
 
 /// A vector of channels at a time: a few tokens go through one of its numbers after the other, then the next tokens.
 /// So a number and its exponent are loaded once for these tokens, and stay in registers; outputs, which add up over the

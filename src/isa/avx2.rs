@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C: eight lanes, sixteen registers; and the same with AVX-VNNI.
 //! Every method is one or a few intrinsics; they run inside [`Avx2::vectorize`] only.
-//! Methods carry no `target_feature`, so they enter the functions that do unsafely.
+//! Methods carry no `target_feature`: entering a function that has the features is unsafe.
 
 // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`), and pointers are
 // covered by the method's own contract.
@@ -38,6 +38,8 @@ fn first(n: usize) -> __m256i {
     let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lane)
 }
+
+// Operations on registers: safe, since each function has the features that its intrinsics need.
 
 #[inline]
 #[target_feature(enable = "avx")]

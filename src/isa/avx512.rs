@@ -52,6 +52,8 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+// Operations on registers: safe, since each function has the features that its intrinsics need.
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn arithmetic(op: Arithmetic, a: __m512, b: __m512) -> __m512 {

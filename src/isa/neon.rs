@@ -41,6 +41,8 @@ fn enter_bf16<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
     body.run(isa)
 }
 
+// Operations on registers: safe, since each function has the features that its intrinsics need.
+
 #[inline]
 #[target_feature(enable = "neon")]
 fn arithmetic(op: Arithmetic, a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -6,21 +6,15 @@
 # usage: tests/fetch-onnx-cases.sh [DIR]
 #
 # The cases come inside the PyPI package `onnx`, so any index or proxy that pip
-# is configured for will do. A folder that is complete is kept. Two runs at once
-# are safe: each works in a folder of its own and moves the finished one into
-# place in one step.
+# is configured for will do.
 set -eu
 
 # The last version whose wheel holds the cases of single operators.
 package=onnx==1.19.1
 sha256=0d1aea94b91ebf799fd62b4f0467b4489c876e911563ab24050b8106050e99ec
 
-fail() {
-    echo "fetch-onnx-cases: $*" >&2
-    exit 1
-}
+. "$(dirname -- "$0")/fetch.sh"
 
-# True if the folder holds every case as it should be.
 intact() {
     [ -d "$1" ] && python3 -c '
 import hashlib, pathlib, sys
@@ -28,30 +22,16 @@ root, digest = pathlib.Path(sys.argv[1]), hashlib.sha256()
 for path in sorted(path for path in root.rglob("*") if path.is_file()):
     digest.update(path.relative_to(root).as_posix().encode() + b"\0")
     digest.update(hashlib.sha256(path.read_bytes()).digest())
-if len(sys.argv) > 3:
-    print(digest.hexdigest(), file=sys.stderr)
 sys.exit(digest.hexdigest() != sys.argv[2])
-' "$1" "$sha256" ${2:-}
+' "$1" "$sha256"
 }
-
-[ $# -le 1 ] || fail "usage: $0 [DIR]"
-repository=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-target=${1:-$repository/target/onnx-cases}
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null ||
     fail "python3 (3.8 or later) is needed, and wasn't found"
-parent=$(dirname -- "$target")
-mkdir -p -- "$parent" || fail "can't make the folder $parent"
 
-if ! intact "$target"; then
+download() {
     python3 -m pip --version >/dev/null 2>&1 ||
         fail "pip is needed, and 'python3 -m pip' doesn't run: install python3-pip, or ensurepip"
-    work=$(mktemp -d "$parent/.fetch.XXXXXX") || fail "can't write to $parent"
-    trap 'rm -rf -- "$work"' EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-
-    echo "fetch-onnx-cases: downloading $package (18 MB)" >&2
     # The cases are the same in every wheel: a fixed one, so that any python will do.
     python3 -m pip --disable-pip-version-check download --quiet --no-deps \
         --only-binary=:all: --python-version 3.11 --platform manylinux_2_17_x86_64 \
@@ -72,14 +52,10 @@ with zipfile.ZipFile(wheel) as archive:
         match = wanted.fullmatch(name)
         # A case that is expanded into the operators that define it tests those.
         if match and "expanded" not in match[1]:
-            path = folder / "cases" / match[1] / match[2]
+            path = folder / "onnx-cases" / match[1] / match[2]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(archive.read(name))
 ' "$work" || fail "the package $package doesn't hold the cases as expected"
+}
 
-    intact "$work/cases" show || fail "the cases have the wrong checksum (expected sha256 $sha256)"
-    rm -rf -- "$target"
-    # Another run may have been quicker.
-    mv -- "$work/cases" "$target" 2>/dev/null || intact "$target" || fail "can't put the cases into $target"
-fi
-printf '%s\n' "$target"
+fetch onnx-cases "$@"

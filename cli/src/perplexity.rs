@@ -16,6 +16,7 @@ use crate::interrupt::{self, Stoppable};
 use crate::machine::{explain, warn_of_threads};
 use crate::output::{bar, print, print_json};
 use crate::session::{loaded, with_load_bar};
+use crate::small_file;
 
 /// Most rows of logits that are held at a time.
 const ROWS: usize = 128;
@@ -87,14 +88,8 @@ fn context(args: &Perplexity, threads: usize) -> Result<Context> {
 
 /// The file, without the line break at its end, which llama.cpp leaves out too.
 fn read_text(args: &Perplexity) -> Result<String> {
-    let failed = |source| Error::Io { path: args.file.clone(), source };
-    let length = std::fs::metadata(&args.file).map_err(failed)?.len();
-    if length > MAX_TEXT_BYTES as u64 {
-        let text = format!("a text of {length} bytes; the tokenizer takes {MAX_TEXT_BYTES}");
-        return Err(Error::invalid(text).into());
-    }
-    let bytes = std::fs::read(&args.file).map_err(failed).map_err(explain(&args.file))?;
-    let mut text = String::from_utf8(bytes).map_err(|_| Error::invalid("the text is not UTF-8"))?;
+    let read = small_file::read_text(&args.file, MAX_TEXT_BYTES as u64);
+    let mut text = read.map_err(explain(&args.file))?;
     if text.ends_with('\n') {
         text.pop();
     }

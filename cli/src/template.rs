@@ -1,15 +1,12 @@
 //! Options for the chat template: its variables, tools, and the beginning of answers.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
+use smallmind::Error;
 use smallmind::chat::Arguments;
 use smallmind::text::escaped_path;
-use smallmind::{Error, Result};
 
 use crate::args::TemplateArgs;
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
+use crate::small_file;
 
 /// The longest file of tools.
 const MAX_BYTES: u64 = 16 << 20;
@@ -22,10 +19,10 @@ pub struct Given {
 }
 
 impl Given {
-    pub fn read(args: &TemplateArgs) -> Result<Given, Failure> {
+    pub fn read(args: &TemplateArgs) -> Result<Given> {
         let mut arguments = Arguments::default();
         if let Some(path) = &args.tools {
-            let text = text(path)?;
+            let text = small_file::read_text(path, MAX_BYTES)?;
             let named = |error: Error| Error::format(format!("{}: {error}", escaped_path(path)));
             if !text.trim_start().starts_with('[') {
                 return Err(named(Error::invalid("tools are a JSON list")).into());
@@ -42,7 +39,7 @@ impl Given {
     }
 
     /// Checks that no option is given to a text that isn't a message.
-    pub fn refuse(args: &TemplateArgs) -> Result<(), Failure> {
+    pub fn refuse(args: &TemplateArgs) -> Result<()> {
         let given = [
             (!args.arguments.is_empty(), "--chat-arg <KEY=VALUE>"),
             (args.tools.is_some(), "--tools <FILE>"),
@@ -53,16 +50,4 @@ impl Given {
             None => Ok(()),
         }
     }
-}
-
-fn text(path: &Path) -> Result<String> {
-    let failed = |source| Error::Io { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(failed)?;
-    let named = |what: String| Error::format(format!("{}: {what}", escaped_path(path)));
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(named(format!("more than {MAX_BYTES} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|_| named("not UTF-8".into()))
 }

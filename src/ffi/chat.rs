@@ -80,16 +80,9 @@ pub unsafe extern "C" fn sm_chat_tokenize(
     capacity: usize,
     count: *mut usize,
 ) -> sm_status {
-    // SAFETY: the header's contract.
-    boundary::call_with_spare(|| unsafe {
-        let model = &borrow(model, "model")?.model;
-        let messages = conversation(messages, stride, n_messages)?;
-        let add_generation_prompt = boolean(add_generation_prompt, "add_generation_prompt")?;
-        let add_bos = boolean(add_bos, "add_bos")?;
-        let _held = hold_rendering(&messages)?;
-        let prompt = model.chat_tokens(&messages, add_generation_prompt, add_bos)?;
-        buffers::give_array(&prompt, tokens, capacity, count, "tokens")
-    })
+    let params = sm_chat_params { add_generation_prompt, add_bos, ..Params::defaults() };
+    // SAFETY: the header's contract; `params` is filled in.
+    unsafe { sm_chat_tokenize_with(model, messages, stride, n_messages, &params, tokens, capacity, count) }
 }
 
 /// What goes into a prompt in addition to the messages. Fill it with `sm_chat_params_init`.

@@ -1,12 +1,12 @@
 //! AVX2 with FMA and F16C: eight lanes, sixteen registers; and the same with AVX-VNNI.
 //! Every method is one or a few intrinsics; they run inside [`Avx2::vectorize`] only.
-//! Intrinsics are called unsafely because the methods themselves carry no `target_feature`.
+//! Methods carry no `target_feature`: entering a function that has the features is unsafe.
 
 // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`), and pointers are
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Isa, IsaId, SimdBody};
+use super::{Arithmetic, Comparison, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
 use std::arch::x86_64::*;
 
 /// Token of the levels with eight lanes: [`Avx2`] and, one above it, [`AvxVnni`].
@@ -32,15 +32,98 @@ fn enter_vnni<const LEVEL: u8, B: SimdBody>(isa: X256<LEVEL>, body: B) -> B::Out
 }
 
 /// All ones in the first `n` lanes.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx2")]
 fn first(n: usize) -> __m256i {
-    unsafe {
-        let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lane)
+    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lane)
+}
+
+// Operations on registers: safe, since each function has the features that its intrinsics need.
+
+#[inline]
+#[target_feature(enable = "avx")]
+fn arithmetic(op: Arithmetic, a: __m256, b: __m256) -> __m256 {
+    match op {
+        Arithmetic::Add => _mm256_add_ps(a, b),
+        Arithmetic::Sub => _mm256_sub_ps(a, b),
+        Arithmetic::Mul => _mm256_mul_ps(a, b),
+        Arithmetic::Div => _mm256_div_ps(a, b),
+        Arithmetic::Min => _mm256_min_ps(a, b),
+        Arithmetic::Max => _mm256_max_ps(a, b),
     }
 }
 
-impl<const LEVEL: u8> Isa for X256<LEVEL> {
+#[inline]
+#[target_feature(enable = "fma")]
+fn multiply_add(op: MultiplyAdd, a: __m256, b: __m256, c: __m256) -> __m256 {
+    match op {
+        MultiplyAdd::Add => _mm256_fmadd_ps(a, b, c),
+        MultiplyAdd::Sub => _mm256_fnmadd_ps(a, b, c),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn of_one(op: OfOne, a: __m256) -> __m256 {
+    match op {
+        OfOne::Sqrt => _mm256_sqrt_ps(a),
+        OfOne::Round => _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a),
+        OfOne::SwapPairs => _mm256_permute_ps::<0b10_11_00_01>(a),
+        OfOne::DupPairs => _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx")]
+fn compare(op: Comparison, a: __m256, b: __m256) -> __m256 {
+    match op {
+        Comparison::Less => _mm256_cmp_ps::<_CMP_LT_OQ>(a, b),
+        Comparison::Equal => _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx")]
+pub(super) fn reduce(op: Reduction, a: __m256) -> f32 {
+    let (low, high) = (_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+    match op {
+        Reduction::Sum => {
+            let four = _mm_add_ps(low, high);
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+        Reduction::Max => {
+            let four = _mm_max_ps(low, high);
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn integer(op: Integer, a: __m256i, b: __m256i) -> __m256i {
+    match op {
+        Integer::Add => _mm256_add_epi32(a, b),
+        Integer::Sub => _mm256_sub_epi32(a, b),
+        Integer::And => _mm256_and_si256(a, b),
+        Integer::Or => _mm256_or_si256(a, b),
+        Integer::Xor => _mm256_xor_si256(a, b),
+    }
+}
+
+/// Sum of the lanes, wrapping.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_integers(a: __m256i) -> i32 {
+    let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+    let two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)))
+}
+
+// SAFETY: eight f32 or i32 fill either vector; the intrinsics are those of the features that `new` detects.
+unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
     const ID: IsaId = if LEVEL >= VNNI { IsaId::AvxVnni } else { IsaId::Avx2 };
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
@@ -76,16 +159,8 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
         unsafe { _mm256_set1_ps(x) }
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::F32 {
-        unsafe { _mm256_loadu_ps(p) }
-    }
-    #[inline(always)]
     unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32 {
         unsafe { _mm256_maskload_ps(p, first(n)) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32, x: Self::F32) {
-        unsafe { _mm256_storeu_ps(p, x) }
     }
     #[inline(always)]
     unsafe fn stream(self, p: *mut f32, x: Self::F32) {
@@ -160,103 +235,34 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
     }
 
     #[inline(always)]
-    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm256_add_ps(a, b) }
+    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { arithmetic(op, a, b) }
     }
     #[inline(always)]
-    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm256_sub_ps(a, b) }
+    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { multiply_add(op, a, b, c) }
     }
     #[inline(always)]
-    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm256_mul_ps(a, b) }
+    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
+        unsafe { of_one(op, a) }
     }
     #[inline(always)]
-    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm256_div_ps(a, b) }
+    fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask {
+        unsafe { compare(op, a, b) }
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { _mm256_fmadd_ps(a, b, c) }
+    fn reduce(self, op: Reduction, a: Self::F32) -> f32 {
+        unsafe { reduce(op, a) }
     }
     #[inline(always)]
-    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { _mm256_fnmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm256_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm256_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sqrt(self, a: Self::F32) -> Self::F32 {
-        unsafe { _mm256_sqrt_ps(a) }
-    }
-    #[inline(always)]
-    fn round(self, a: Self::F32) -> Self::F32 {
-        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    }
-    #[inline(always)]
-    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
-    }
-    #[inline(always)]
-    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b) }
+    fn integer(self, op: Integer, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { integer(op, a, b) }
     }
     #[inline(always)]
     fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
         unsafe { _mm256_blendv_ps(b, a, m) }
     }
-    #[inline(always)]
-    fn sum_lanes(self, a: Self::F32) -> f32 {
-        unsafe {
-            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-        }
-    }
-    #[inline(always)]
-    fn max_lanes(self, a: Self::F32) -> f32 {
-        unsafe {
-            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
-        }
-    }
 
-    #[inline(always)]
-    fn swap_pairs(self, a: Self::F32) -> Self::F32 {
-        unsafe { _mm256_permute_ps::<0b10_11_00_01>(a) }
-    }
-    #[inline(always)]
-    fn dup_pairs(self, a: Self::F32) -> Self::F32 {
-        unsafe { _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)) }
-    }
-
-    #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm256_add_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm256_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm256_and_si256(a, b) }
-    }
-    #[inline(always)]
-    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm256_or_si256(a, b) }
-    }
-    #[inline(always)]
-    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm256_xor_si256(a, b) }
-    }
     #[inline(always)]
     fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
         unsafe { _mm256_slli_epi32::<N>(a) }
@@ -267,11 +273,7 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
     }
     #[inline(always)]
     fn sum_lanes_i32(self, a: Self::I32) -> i32 {
-        unsafe {
-            let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
-            let two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)))
-        }
+        unsafe { sum_integers(a) }
     }
     #[inline(always)]
     fn to_f32(self, a: Self::I32) -> Self::F32 {
@@ -280,13 +282,5 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
     #[inline(always)]
     fn to_i32(self, a: Self::F32) -> Self::I32 {
         unsafe { _mm256_cvtps_epi32(a) }
-    }
-    #[inline(always)]
-    fn to_bits(self, a: Self::F32) -> Self::I32 {
-        unsafe { _mm256_castps_si256(a) }
-    }
-    #[inline(always)]
-    fn from_bits(self, a: Self::I32) -> Self::F32 {
-        unsafe { _mm256_castsi256_ps(a) }
     }
 }

@@ -6,7 +6,9 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Avx2, Isa, IsaId, SimdBody};
+use super::{
+    Arithmetic, Avx2, Comparison, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody, avx2,
+};
 use std::arch::x86_64::*;
 
 /// Token of [`IsaId::Avx512`] and the levels above it, each of which includes the ones before: see the aliases.
@@ -50,7 +52,78 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-impl<const LEVEL: u8> Isa for X512<LEVEL> {
+// Operations on registers: safe, since each function has the features that its intrinsics need.
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn arithmetic(op: Arithmetic, a: __m512, b: __m512) -> __m512 {
+    match op {
+        Arithmetic::Add => _mm512_add_ps(a, b),
+        Arithmetic::Sub => _mm512_sub_ps(a, b),
+        Arithmetic::Mul => _mm512_mul_ps(a, b),
+        Arithmetic::Div => _mm512_div_ps(a, b),
+        Arithmetic::Min => _mm512_min_ps(a, b),
+        Arithmetic::Max => _mm512_max_ps(a, b),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn multiply_add(op: MultiplyAdd, a: __m512, b: __m512, c: __m512) -> __m512 {
+    match op {
+        MultiplyAdd::Add => _mm512_fmadd_ps(a, b, c),
+        MultiplyAdd::Sub => _mm512_fnmadd_ps(a, b, c),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn of_one(op: OfOne, a: __m512) -> __m512 {
+    match op {
+        OfOne::Sqrt => _mm512_sqrt_ps(a),
+        OfOne::Round => _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a),
+        OfOne::SwapPairs => _mm512_permute_ps::<0b10_11_00_01>(a),
+        OfOne::DupPairs => {
+            let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+            _mm512_permutexvar_ps(twice, a)
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn compare(op: Comparison, a: __m512, b: __m512) -> __mmask16 {
+    match op {
+        Comparison::Less => _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b),
+        Comparison::Equal => _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn reduce(op: Reduction, a: __m512) -> f32 {
+    let (low, high) = (_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+    let eight = match op {
+        Reduction::Sum => _mm256_add_ps(low, high),
+        Reduction::Max => _mm256_max_ps(low, high),
+    };
+    avx2::reduce(op, eight)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn integer(op: Integer, a: __m512i, b: __m512i) -> __m512i {
+    match op {
+        Integer::Add => _mm512_add_epi32(a, b),
+        Integer::Sub => _mm512_sub_epi32(a, b),
+        Integer::And => _mm512_and_si512(a, b),
+        Integer::Or => _mm512_or_si512(a, b),
+        Integer::Xor => _mm512_xor_si512(a, b),
+    }
+}
+
+// SAFETY: sixteen f32 or i32 fill either vector; the intrinsics are those of the features that `new` detects.
+unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
     const ID: IsaId = match LEVEL {
         0 => IsaId::Avx512,
         VNNI => IsaId::Avx512Vnni,
@@ -96,16 +169,8 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
         unsafe { _mm512_set1_ps(x) }
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::F32 {
-        unsafe { _mm512_loadu_ps(p) }
-    }
-    #[inline(always)]
     unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32 {
         unsafe { _mm512_maskz_loadu_ps(first(n), p) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32, x: Self::F32) {
-        unsafe { _mm512_storeu_ps(p, x) }
     }
     #[inline(always)]
     unsafe fn stream(self, p: *mut f32, x: Self::F32) {
@@ -179,52 +244,28 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
     }
 
     #[inline(always)]
-    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm512_add_ps(a, b) }
+    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { arithmetic(op, a, b) }
     }
     #[inline(always)]
-    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm512_sub_ps(a, b) }
+    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { multiply_add(op, a, b, c) }
     }
     #[inline(always)]
-    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm512_mul_ps(a, b) }
+    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
+        unsafe { of_one(op, a) }
     }
     #[inline(always)]
-    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm512_div_ps(a, b) }
+    fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask {
+        unsafe { compare(op, a, b) }
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
+    fn reduce(self, op: Reduction, a: Self::F32) -> f32 {
+        unsafe { reduce(op, a) }
     }
     #[inline(always)]
-    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { _mm512_fnmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm512_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sqrt(self, a: Self::F32) -> Self::F32 {
-        unsafe { _mm512_sqrt_ps(a) }
-    }
-    #[inline(always)]
-    fn round(self, a: Self::F32) -> Self::F32 {
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    }
-    #[inline(always)]
-    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
-    }
-    #[inline(always)]
-    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
+    fn integer(self, op: Integer, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { integer(op, a, b) }
     }
     #[inline(always)]
     fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
@@ -254,50 +295,7 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
             _mm512_permutex2var_ps(low, index, high)
         }
     }
-    #[inline(always)]
-    fn sum_lanes(self, a: Self::F32) -> f32 {
-        unsafe {
-            let eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
-            Avx2::new_unchecked().sum_lanes(eight)
-        }
-    }
-    #[inline(always)]
-    fn max_lanes(self, a: Self::F32) -> f32 {
-        unsafe {
-            let eight = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
-            Avx2::new_unchecked().max_lanes(eight)
-        }
-    }
 
-    #[inline(always)]
-    fn swap_pairs(self, a: Self::F32) -> Self::F32 {
-        unsafe { _mm512_permute_ps::<0b10_11_00_01>(a) }
-    }
-    #[inline(always)]
-    fn dup_pairs(self, a: Self::F32) -> Self::F32 {
-        unsafe { _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), a) }
-    }
-
-    #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm512_add_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm512_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm512_and_si512(a, b) }
-    }
-    #[inline(always)]
-    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm512_or_si512(a, b) }
-    }
-    #[inline(always)]
-    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { _mm512_xor_si512(a, b) }
-    }
     #[inline(always)]
     fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
         // The 512-bit shift by a constant takes its count as u32, which N can't be turned into on stable.
@@ -311,7 +309,7 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
     fn sum_lanes_i32(self, a: Self::I32) -> i32 {
         unsafe {
             let eight = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64::<1>(a));
-            Avx2::new_unchecked().sum_lanes_i32(eight)
+            avx2::sum_integers(eight)
         }
     }
     #[inline(always)]
@@ -321,13 +319,5 @@ impl<const LEVEL: u8> Isa for X512<LEVEL> {
     #[inline(always)]
     fn to_i32(self, a: Self::F32) -> Self::I32 {
         unsafe { _mm512_cvtps_epi32(a) }
-    }
-    #[inline(always)]
-    fn to_bits(self, a: Self::F32) -> Self::I32 {
-        unsafe { _mm512_castps_si512(a) }
-    }
-    #[inline(always)]
-    fn from_bits(self, a: Self::I32) -> Self::F32 {
-        unsafe { _mm512_castsi512_ps(a) }
     }
 }

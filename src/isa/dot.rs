@@ -72,12 +72,11 @@ mod x86 {
 
     /// Unsigned by signed bytes, pairs added in 16 bits: exact as long as `w` stays below 128, or at 128 while
     /// `x` stays above −128 (2·128·127 < 2¹⁵).
-    #[inline(always)]
-    unsafe fn pairs_then_fours(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe {
-            let pairs = _mm256_maddubs_epi16(w, x);
-            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        }
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn pairs_then_fours(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        let pairs = _mm256_maddubs_epi16(w, x);
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
     }
 
     impl<const LEVEL: u8> DotI8 for X256<LEVEL> {
@@ -135,7 +134,7 @@ mod x86 {
     /// all sums at work, and it would rather finish one sum after the other.
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
-    unsafe fn dot_in_place(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    fn dot_in_place(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         unsafe {
             asm!(
                 "vpdpbusd {acc}, {w}, {x}",

@@ -19,6 +19,7 @@ pub mod limits;
 mod neon;
 #[cfg(target_arch = "x86_64")]
 mod os;
+mod register;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ pub use cpu::cpu_name;
 pub use dot::{DotBf16, DotI8};
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, NeonBf16, NeonDotprod, NeonX};
+#[doc(hidden)]
+pub use register::{Arithmetic, Comparison, Integer, MultiplyAdd, OfOne, Reduction};
 pub use scalar::Scalar;
 
 /// Names of the instruction-set levels, in order of preference within one architecture: `Ord` compares preference.
@@ -184,10 +187,14 @@ impl SimdBody for Nothing {
 /// All methods are `#[inline(always)]` and only meaningful inside [`Isa::vectorize`].
 /// Where a NaN is involved, `min`/`max` return the *second* operand (as x86 does);
 /// comparisons with NaN are false.
+///
+/// # Safety
+/// `F32` and `I32` have the size of `LANES` f32 and nothing but their lanes, the first one first in memory; any bits
+/// are a value of both. A token's methods are right on a CPU where `new` returns it.
 // Each method states its own memory contract; `from_bits` is the inverse of `to_bits`.
 #[allow(clippy::missing_safety_doc, clippy::wrong_self_convention)]
 #[doc(hidden)]
-pub trait Isa: Copy + Send + Sync + 'static {
+pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// The level.
     const ID: IsaId;
     /// f32 (and i32) lanes of a vector.
@@ -226,7 +233,12 @@ pub trait Isa: Copy + Send + Sync + 'static {
     }
     /// # Safety
     /// `p` is readable for `LANES` f32, any alignment.
-    unsafe fn load(self, p: *const f32) -> Self::F32;
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F32 {
+        const { assert!(size_of::<Self::F32>() == Self::LANES * size_of::<f32>()) };
+        // SAFETY: `p` is readable for as many f32 as a vector has.
+        unsafe { p.cast::<Self::F32>().read_unaligned() }
+    }
     /// The first `LANES` of 16 numbers.
     #[inline(always)]
     fn first_of(self, x: &[f32; 16]) -> Self::F32 {
@@ -234,13 +246,37 @@ pub trait Isa: Copy + Send + Sync + 'static {
         // SAFETY: the array holds at least LANES floats.
         unsafe { self.load(x.as_ptr()) }
     }
+    /// The lanes, and zeros behind them.
+    #[inline(always)]
+    fn lanes(self, x: Self::F32) -> [f32; 16] {
+        const { assert!(Self::LANES <= 16) };
+        let mut lanes = [0.0; 16];
+        // SAFETY: the array holds at least LANES floats.
+        unsafe { self.store(lanes.as_mut_ptr(), x) };
+        lanes
+    }
     /// First `n` lanes from memory, the rest 0; reads nothing past them. `n ≤ LANES`.
     /// # Safety
     /// `p` is readable for `n` f32.
-    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32;
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32 {
+        let mut lanes = [0.0; 16];
+        for (i, lane) in lanes.iter_mut().enumerate().take(Self::LANES) {
+            if i < n {
+                // SAFETY: only lanes below n are read.
+                *lane = unsafe { p.add(i).read_unaligned() };
+            }
+        }
+        self.first_of(&lanes)
+    }
     /// # Safety
     /// `p` is writable for `LANES` f32.
-    unsafe fn store(self, p: *mut f32, x: Self::F32);
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, x: Self::F32) {
+        const { assert!(size_of::<Self::F32>() == Self::LANES * size_of::<f32>()) };
+        // SAFETY: `p` is writable for as many f32 as a vector has.
+        unsafe { p.cast::<Self::F32>().write_unaligned(x) }
+    }
     /// Like `store`, but past the caches where the level can: for memory that is not read soon. A thread that has
     /// streamed calls `fence` before other threads may read.
     /// # Safety
@@ -256,7 +292,15 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Writes the first `n` lanes, nothing past them. `n ≤ LANES`.
     /// # Safety
     /// `p` is writable for `n` f32.
-    unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize);
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
+        for (i, lane) in self.lanes(x).into_iter().enumerate().take(Self::LANES) {
+            if i < n {
+                // SAFETY: only lanes below n are written.
+                unsafe { p.add(i).write_unaligned(lane) };
+            }
+        }
+    }
     /// Transposes a block of `LANES` × `LANES` floats from memory to memory; strides in floats.
     /// # Safety
     /// `src` is readable and `dst` writable for `LANES` rows of `LANES` f32, which don't overlap.
@@ -324,26 +368,69 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// `p` is writable for `LANES` i8.
     unsafe fn store_i8(self, p: *mut i8, x: Self::I32);
 
+    /// The operation on both vectors.
+    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The operation on the three vectors, rounded as `mul_add` says.
+    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// The operation on the vector.
+    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32;
+    /// The comparison of both vectors.
+    fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// The lanes joined.
+    fn reduce(self, op: Reduction, a: Self::F32) -> f32;
+    /// The operation on both vectors of integers.
+    fn integer(self, op: Integer, a: Self::I32, b: Self::I32) -> Self::I32;
+
     /// a + b
-    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.arithmetic(Arithmetic::Add, a, b)
+    }
     /// a − b
-    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.arithmetic(Arithmetic::Sub, a, b)
+    }
     /// a · b
-    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.arithmetic(Arithmetic::Mul, a, b)
+    }
     /// a / b
-    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.arithmetic(Arithmetic::Div, a, b)
+    }
     /// a · b + c, rounded once; on [`Scalar`] the product is rounded too (a fused one would be a call a lane).
-    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        self.multiply_add(MultiplyAdd::Add, a, b, c)
+    }
     /// c − a · b, rounded as in `mul_add`.
-    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        self.multiply_add(MultiplyAdd::Sub, a, b, c)
+    }
     /// Smaller of both; `b` where either is NaN.
-    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.arithmetic(Arithmetic::Min, a, b)
+    }
     /// Larger of both; `b` where either is NaN.
-    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.arithmetic(Arithmetic::Max, a, b)
+    }
     /// Square root, correctly rounded.
-    fn sqrt(self, a: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn sqrt(self, a: Self::F32) -> Self::F32 {
+        self.of_one(OfOne::Sqrt, a)
+    }
     /// To the nearest integer, ties to even, as f32.
-    fn round(self, a: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn round(self, a: Self::F32) -> Self::F32 {
+        self.of_one(OfOne::Round, a)
+    }
     /// |a|
     #[inline(always)]
     fn abs(self, a: Self::F32) -> Self::F32 {
@@ -357,7 +444,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
         self.from_bits(self.or(magnitude, self.and(self.to_bits(s), sign)))
     }
     /// a < b, false with NaN.
-    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    #[inline(always)]
+    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask {
+        self.compare(Comparison::Less, a, b)
+    }
     /// −min(|a|, bound) for a bound of at least 0; some number in that range where `a` is NaN, or NaN.
     #[inline(always)]
     fn negated_clamp(self, a: Self::F32, bound: f32) -> Self::F32 {
@@ -367,19 +457,15 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Element `index mod 32` of the table, in each lane.
     #[inline(always)]
     fn lookup(self, table: &[f32; 32], index: Self::I32) -> Self::F32 {
-        const { assert!(Self::LANES <= 16) };
-        let (mut at, mut found) = ([0i32; 16], [0f32; 16]);
-        // SAFETY: both arrays hold LANES elements.
-        unsafe {
-            self.store_i32(at.as_mut_ptr(), index);
-            for i in 0..Self::LANES {
-                found[i] = table[(at[i] & 31) as usize];
-            }
-            self.load(found.as_ptr())
-        }
+        let mut found = self.lanes(self.from_bits(index));
+        found.iter_mut().for_each(|lane| *lane = table[(lane.to_bits() & 31) as usize]);
+        self.first_of(&found)
     }
     /// a == b, false with NaN.
-    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    #[inline(always)]
+    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask {
+        self.compare(Comparison::Equal, a, b)
+    }
     /// `a` where the mask holds, else `b`.
     fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
     /// a · 2ⁿ for integral `n` given as f32; overflow to ±inf, underflow through denormals to 0, rounded once.
@@ -408,14 +494,26 @@ pub trait Isa: Copy + Send + Sync + 'static {
         self.from_bits(self.shl::<23>(biased))
     }
     /// Sum of the lanes by halving (lane i with lane i + LANES/2, and so on): a fixed order.
-    fn sum_lanes(self, a: Self::F32) -> f32;
+    #[inline(always)]
+    fn sum_lanes(self, a: Self::F32) -> f32 {
+        self.reduce(Reduction::Sum, a)
+    }
     /// Largest lane; unspecified with NaN.
-    fn max_lanes(self, a: Self::F32) -> f32;
+    #[inline(always)]
+    fn max_lanes(self, a: Self::F32) -> f32 {
+        self.reduce(Reduction::Max, a)
+    }
 
     /// Lanes 2i and 2i + 1 exchanged.
-    fn swap_pairs(self, a: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn swap_pairs(self, a: Self::F32) -> Self::F32 {
+        self.of_one(OfOne::SwapPairs, a)
+    }
     /// The first half of the lanes, each twice: a₀ a₀ a₁ a₁ …
-    fn dup_pairs(self, a: Self::F32) -> Self::F32;
+    #[inline(always)]
+    fn dup_pairs(self, a: Self::F32) -> Self::F32 {
+        self.of_one(OfOne::DupPairs, a)
+    }
 
     /// All lanes `x`.
     #[inline(always)]
@@ -423,15 +521,30 @@ pub trait Isa: Copy + Send + Sync + 'static {
         self.to_bits(self.splat(f32::from_bits(x as u32)))
     }
     /// Wrapping a + b.
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        self.integer(Integer::Add, a, b)
+    }
     /// Wrapping a − b.
-    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        self.integer(Integer::Sub, a, b)
+    }
     /// Bitwise and.
-    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        self.integer(Integer::And, a, b)
+    }
     /// Bitwise or.
-    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        self.integer(Integer::Or, a, b)
+    }
     /// Bitwise exclusive or.
-    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        self.integer(Integer::Xor, a, b)
+    }
     /// Logical left shift by a constant.
     fn shl<const N: i32>(self, a: Self::I32) -> Self::I32;
     /// Arithmetic right shift by a constant.
@@ -443,10 +556,19 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// To i32, rounded to nearest even; unspecified outside i32's range and for NaN (no trap).
     fn to_i32(self, a: Self::F32) -> Self::I32;
     /// Same bits as integers.
-    fn to_bits(self, a: Self::F32) -> Self::I32;
+    #[inline(always)]
+    fn to_bits(self, a: Self::F32) -> Self::I32 {
+        const { assert!(size_of::<Self::I32>() == size_of::<Self::F32>()) };
+        // SAFETY: both have one size, and any bits are a vector of integers, as implementors promise.
+        unsafe { std::mem::transmute_copy(&a) }
+    }
     /// Same bits as floats.
-    #[allow(clippy::wrong_self_convention)] // the token is not what is converted
-    fn from_bits(self, a: Self::I32) -> Self::F32;
+    #[inline(always)]
+    fn from_bits(self, a: Self::I32) -> Self::F32 {
+        const { assert!(size_of::<Self::I32>() == size_of::<Self::F32>()) };
+        // SAFETY: both have one size, and any bits are a vector of floats, as implementors promise.
+        unsafe { std::mem::transmute_copy(&a) }
+    }
 }
 
 /// Prefetches all cache lines of a value: for values that are read so rarely that the caches have dropped them.

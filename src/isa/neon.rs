@@ -6,7 +6,7 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Isa, IsaId, SimdBody};
+use super::{Arithmetic, Comparison, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -41,7 +41,76 @@ fn enter_bf16<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
     body.run(isa)
 }
 
-impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
+// Operations on registers: safe, since each function has the features that its intrinsics need.
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn arithmetic(op: Arithmetic, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    match op {
+        Arithmetic::Add => vaddq_f32(a, b),
+        Arithmetic::Sub => vsubq_f32(a, b),
+        Arithmetic::Mul => vmulq_f32(a, b),
+        Arithmetic::Div => vdivq_f32(a, b),
+        Arithmetic::Min => vbslq_f32(vcltq_f32(a, b), a, b),
+        Arithmetic::Max => vbslq_f32(vcltq_f32(b, a), a, b),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn multiply_add(op: MultiplyAdd, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+    match op {
+        MultiplyAdd::Add => vfmaq_f32(c, a, b),
+        MultiplyAdd::Sub => vfmsq_f32(c, a, b),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn of_one(op: OfOne, a: float32x4_t) -> float32x4_t {
+    match op {
+        OfOne::Sqrt => vsqrtq_f32(a),
+        OfOne::Round => vrndnq_f32(a),
+        OfOne::SwapPairs => vrev64q_f32(a),
+        OfOne::DupPairs => vzip1q_f32(a, a),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn compare(op: Comparison, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+    match op {
+        Comparison::Less => vcltq_f32(a, b),
+        Comparison::Equal => vceqq_f32(a, b),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn reduce(op: Reduction, a: float32x4_t) -> f32 {
+    match op {
+        Reduction::Sum => {
+            let two = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
+        Reduction::Max => vmaxvq_f32(a),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn integer(op: Integer, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    match op {
+        Integer::Add => vaddq_s32(a, b),
+        Integer::Sub => vsubq_s32(a, b),
+        Integer::And => vandq_s32(a, b),
+        Integer::Or => vorrq_s32(a, b),
+        Integer::Xor => veorq_s32(a, b),
+    }
+}
+
+// SAFETY: four f32 or i32 fill either vector; the intrinsics are those of the features that `new` detects.
+unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
     const ID: IsaId = match LEVEL {
         0 => IsaId::Neon,
         DOTPROD => IsaId::NeonDotprod,
@@ -78,34 +147,6 @@ impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
         unsafe { vdupq_n_f32(x) }
-    }
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::F32 {
-        unsafe { vld1q_f32(p) }
-    }
-    #[inline(always)]
-    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32 {
-        let mut lanes = [0.0f32; 4];
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            if i < n {
-                *lane = unsafe { p.add(i).read_unaligned() };
-            }
-        }
-        unsafe { vld1q_f32(lanes.as_ptr()) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32, x: Self::F32) {
-        unsafe { vst1q_f32(p, x) }
-    }
-    #[inline(always)]
-    unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
-        let mut lanes = [0.0f32; 4];
-        unsafe { vst1q_f32(lanes.as_mut_ptr(), x) };
-        for (i, lane) in lanes.into_iter().enumerate() {
-            if i < n {
-                unsafe { p.add(i).write_unaligned(lane) };
-            }
-        }
     }
     #[inline(always)]
     unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
@@ -168,98 +209,34 @@ impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
     }
 
     #[inline(always)]
-    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { vaddq_f32(a, b) }
+    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32 {
+        unsafe { arithmetic(op, a, b) }
     }
     #[inline(always)]
-    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { vsubq_f32(a, b) }
+    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { multiply_add(op, a, b, c) }
     }
     #[inline(always)]
-    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { vmulq_f32(a, b) }
+    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
+        unsafe { of_one(op, a) }
     }
     #[inline(always)]
-    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { vdivq_f32(a, b) }
+    fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask {
+        unsafe { compare(op, a, b) }
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { vfmaq_f32(c, a, b) }
+    fn reduce(self, op: Reduction, a: Self::F32) -> f32 {
+        unsafe { reduce(op, a) }
     }
     #[inline(always)]
-    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { vfmsq_f32(c, a, b) }
-    }
-    #[inline(always)]
-    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.select(self.lt(a, b), a, b)
-    }
-    #[inline(always)]
-    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.select(self.lt(b, a), a, b)
-    }
-    #[inline(always)]
-    fn sqrt(self, a: Self::F32) -> Self::F32 {
-        unsafe { vsqrtq_f32(a) }
-    }
-    #[inline(always)]
-    fn round(self, a: Self::F32) -> Self::F32 {
-        unsafe { vrndnq_f32(a) }
-    }
-    #[inline(always)]
-    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        unsafe { vcltq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        unsafe { vceqq_f32(a, b) }
+    fn integer(self, op: Integer, a: Self::I32, b: Self::I32) -> Self::I32 {
+        unsafe { integer(op, a, b) }
     }
     #[inline(always)]
     fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
         unsafe { vbslq_f32(m, a, b) }
     }
-    #[inline(always)]
-    fn sum_lanes(self, a: Self::F32) -> f32 {
-        unsafe {
-            let two = vadd_f32(vget_low_f32(a), vget_high_f32(a));
-            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
-        }
-    }
-    #[inline(always)]
-    fn max_lanes(self, a: Self::F32) -> f32 {
-        unsafe { vmaxvq_f32(a) }
-    }
 
-    #[inline(always)]
-    fn swap_pairs(self, a: Self::F32) -> Self::F32 {
-        unsafe { vrev64q_f32(a) }
-    }
-    #[inline(always)]
-    fn dup_pairs(self, a: Self::F32) -> Self::F32 {
-        unsafe { vzip1q_f32(a, a) }
-    }
-
-    #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { vaddq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { vsubq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { vandq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { vorrq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        unsafe { veorq_s32(a, b) }
-    }
     #[inline(always)]
     fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
         unsafe { vshlq_n_s32::<N>(a) }
@@ -279,13 +256,5 @@ impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
     #[inline(always)]
     fn to_i32(self, a: Self::F32) -> Self::I32 {
         unsafe { vcvtnq_s32_f32(a) }
-    }
-    #[inline(always)]
-    fn to_bits(self, a: Self::F32) -> Self::I32 {
-        unsafe { vreinterpretq_s32_f32(a) }
-    }
-    #[inline(always)]
-    fn from_bits(self, a: Self::I32) -> Self::F32 {
-        unsafe { vreinterpretq_f32_s32(a) }
     }
 }

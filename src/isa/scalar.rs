@@ -2,7 +2,7 @@
 //! The compiler keeps an array in one register where the baseline has one (SSE2, NEON).
 //! Products are rounded before they are added: a fused one would be a library call a lane.
 
-use super::{Isa, IsaId, SimdBody};
+use super::{Arithmetic, Comparison, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
 use half::{bf16, f16};
 use std::array::from_fn;
 
@@ -17,7 +17,17 @@ fn map2<T: Copy, U>(a: [T; LANES], b: [T; LANES], f: impl Fn(T, T) -> U) -> [U; 
     from_fn(|i| f(a[i], b[i]))
 }
 
-impl Isa for Scalar {
+/// To the nearest integer, ties to even. An f32 from 2²³ on has no bits for a fraction, so adding 2²³ rounds; SSE2 has
+/// no instruction that does.
+#[inline(always)]
+fn round(x: f32) -> f32 {
+    let limit = (1u32 << 23) as f32;
+    let rounded = ((x.abs() + limit) - limit).copysign(x);
+    if x.abs() < limit { rounded } else { x }
+}
+
+// SAFETY: four f32 or i32 are either vector, and plain Rust runs on any CPU.
+unsafe impl Isa for Scalar {
     const ID: IsaId = IsaId::Scalar;
     const LANES: usize = LANES;
     const REGISTERS: usize = 16;
@@ -41,30 +51,6 @@ impl Isa for Scalar {
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
         [x; LANES]
-    }
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::F32 {
-        // SAFETY: `p` is readable for `LANES` f32.
-        unsafe { p.cast::<Self::F32>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::F32 {
-        // SAFETY: only lanes below n are read.
-        from_fn(|i| if i < n { unsafe { p.add(i).read_unaligned() } } else { 0.0 })
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32, x: Self::F32) {
-        // SAFETY: `p` is writable for `LANES` f32.
-        unsafe { p.cast::<Self::F32>().write_unaligned(x) }
-    }
-    #[inline(always)]
-    unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
-        for (i, lane) in x.into_iter().enumerate() {
-            if i < n {
-                // SAFETY: only lanes below n are written.
-                unsafe { p.add(i).write_unaligned(lane) }
-            }
-        }
     }
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
@@ -98,101 +84,61 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        map2(a, b, |a, b| a + b)
+    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32 {
+        match op {
+            Arithmetic::Add => map2(a, b, |a, b| a + b),
+            Arithmetic::Sub => map2(a, b, |a, b| a - b),
+            Arithmetic::Mul => map2(a, b, |a, b| a * b),
+            Arithmetic::Div => map2(a, b, |a, b| a / b),
+            Arithmetic::Min => map2(a, b, |a, b| if a < b { a } else { b }),
+            Arithmetic::Max => map2(a, b, |a, b| if a > b { a } else { b }),
+        }
     }
     #[inline(always)]
-    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        map2(a, b, |a, b| a - b)
+    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        match op {
+            MultiplyAdd::Add => from_fn(|i| a[i] * b[i] + c[i]),
+            MultiplyAdd::Sub => from_fn(|i| c[i] - a[i] * b[i]),
+        }
     }
     #[inline(always)]
-    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        map2(a, b, |a, b| a * b)
+    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
+        match op {
+            OfOne::Sqrt => a.map(f32::sqrt),
+            OfOne::Round => a.map(round),
+            OfOne::SwapPairs => [a[1], a[0], a[3], a[2]],
+            OfOne::DupPairs => [a[0], a[0], a[1], a[1]],
+        }
     }
     #[inline(always)]
-    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        map2(a, b, |a, b| a / b)
+    fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask {
+        match op {
+            Comparison::Less => map2(a, b, |a, b| a < b),
+            Comparison::Equal => map2(a, b, |a, b| a == b),
+        }
     }
     #[inline(always)]
-    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        from_fn(|i| a[i] * b[i] + c[i])
+    fn reduce(self, op: Reduction, [a, b, c, d]: Self::F32) -> f32 {
+        match op {
+            Reduction::Sum => (a + c) + (b + d),
+            Reduction::Max => a.max(c).max(b.max(d)),
+        }
     }
     #[inline(always)]
-    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        from_fn(|i| c[i] - a[i] * b[i])
-    }
-    #[inline(always)]
-    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        map2(a, b, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        map2(a, b, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    fn sqrt(self, a: Self::F32) -> Self::F32 {
-        a.map(f32::sqrt)
-    }
-    #[inline(always)]
-    fn round(self, a: Self::F32) -> Self::F32 {
-        // An f32 from 2^23 on has no bits for a fraction, so adding 2^23 rounds; SSE2 has no instruction that does.
-        let limit = (1u32 << 23) as f32;
-        a.map(|x| {
-            let rounded = ((x.abs() + limit) - limit).copysign(x);
-            if x.abs() < limit { rounded } else { x }
-        })
-    }
-    #[inline(always)]
-    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        map2(a, b, |a, b| a < b)
-    }
-    #[inline(always)]
-    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask {
-        map2(a, b, |a, b| a == b)
+    fn integer(self, op: Integer, a: Self::I32, b: Self::I32) -> Self::I32 {
+        match op {
+            Integer::Add => map2(a, b, i32::wrapping_add),
+            Integer::Sub => map2(a, b, i32::wrapping_sub),
+            Integer::And => map2(a, b, |a, b| a & b),
+            Integer::Or => map2(a, b, |a, b| a | b),
+            Integer::Xor => map2(a, b, |a, b| a ^ b),
+        }
     }
     #[inline(always)]
     fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
         from_fn(|i| if m[i] { a[i] } else { b[i] })
     }
-    #[inline(always)]
-    fn sum_lanes(self, a: Self::F32) -> f32 {
-        (a[0] + a[2]) + (a[1] + a[3])
-    }
-    #[inline(always)]
-    fn max_lanes(self, a: Self::F32) -> f32 {
-        let [a, b, c, d] = a;
-        a.max(c).max(b.max(d))
-    }
 
-    #[inline(always)]
-    fn swap_pairs(self, [a, b, c, d]: Self::F32) -> Self::F32 {
-        [b, a, d, c]
-    }
-    #[inline(always)]
-    fn dup_pairs(self, [a, b, ..]: Self::F32) -> Self::F32 {
-        [a, a, b, b]
-    }
-
-    #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        map2(a, b, i32::wrapping_add)
-    }
-    #[inline(always)]
-    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        map2(a, b, i32::wrapping_sub)
-    }
-    #[inline(always)]
-    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        map2(a, b, |a, b| a & b)
-    }
-    #[inline(always)]
-    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        map2(a, b, |a, b| a | b)
-    }
-    #[inline(always)]
-    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        map2(a, b, |a, b| a ^ b)
-    }
     #[inline(always)]
     fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
         a.map(|x| x << N)

@@ -60,10 +60,7 @@ fn vector<I: Isa>(isa: I, x: &[f32]) -> I::F32 {
 
 /// A vector's lanes.
 fn lanes<I: Isa>(isa: I, x: I::F32) -> Vec<f32> {
-    let mut out = vec![0.0; I::LANES];
-    // SAFETY: `out` holds LANES floats.
-    unsafe { isa.store(out.as_mut_ptr(), x) };
-    out
+    isa.lanes(x)[..I::LANES].to_vec()
 }
 
 /// The first vector of a slice of integers.

@@ -320,7 +320,7 @@ impl Config {
     /// The file's pattern says which layers: a list, or a period in which the last layer has no window; `period` is the
     /// family's.
     pub(super) fn with_windows(mut self, keys: &Keys<'_>, default: usize, period: usize) -> Result<Config> {
-        let window = match keys.count_below("attention.sliding_window", MAX_CONTEXT + 1)? {
+        let window = match keys.window()? {
             0 => default,
             window => window,
         };

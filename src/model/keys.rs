@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::ops::RangeInclusive;
 
+use super::config::MAX_CONTEXT;
 use super::unread::{self, Effect};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Array, Metadata, Value};
@@ -71,6 +72,11 @@ impl<'a> Keys<'a> {
     /// [`Keys::optional`] for a key that must exist.
     pub fn required(&self, name: &str, max: usize) -> Result<usize> {
         self.optional(name, max)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// The positions that a layer's window has, up to a context's; 0 where the file states none.
+    pub fn window(&self) -> Result<usize> {
+        self.count_below("attention.sliding_window", MAX_CONTEXT + 1)
     }
 
     /// A number below `end`; 0 where the key is absent.

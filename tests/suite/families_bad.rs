@@ -206,6 +206,30 @@ fn contradicting_sizes_of_recurrences_are_refused() {
     assert!(faults.is_empty(), "{} wrong outcomes:\n{}", faults.len(), faults.join("\n"));
 }
 
+/// A window may be as long as the longest context, in decoders and in encoders.
+#[test]
+fn windows_have_one_bound() {
+    const MOST: u32 = 1 << 24;
+    let mut faults = Vec::new();
+    // EXAONE 4 has windows in models of 64 layers only.
+    for model in families::names().iter().filter(|name| *name != "exaone4-dense") {
+        let mut family = Family::read(model);
+        let window = |(name, value): &(String, Value)| {
+            name.ends_with(".attention.sliding_window") && *value != Value::U32(0)
+        };
+        let Some(at) = family.pairs.iter().position(window) else { continue };
+        for (number, fits) in [(MOST, true), (MOST + 1, false)] {
+            family.pairs[at].1 = Value::U32(number);
+            let refusal = refusal(&family);
+            let named = refusal.as_ref().is_some_and(|text| text.contains("sliding_window is 16777217"));
+            if named == fits || refusal.is_none() != fits {
+                faults.push(format!("{model} with a window of {number}: {refusal:?}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{} wrong outcomes:\n{}", faults.len(), faults.join("\n"));
+}
+
 #[test]
 fn a_missing_tensor_is_named() {
     let remove = |family: &mut Family, n| drop(family.tensors.remove(n));

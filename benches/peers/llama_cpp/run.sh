@@ -12,15 +12,8 @@
 # target/peers); comparing one file then takes about ten.
 # CC and CXX choose its compiler. Without them clang is taken if there is one: gcc 12 miscompiles its AMX
 # kernels (they die where a tile is configured), and those are its fastest where the CPU has AMX.
-set -eu
+. "$(dirname -- "$0")/../common.sh"
 
-fail() {
-    echo "run.sh: $*" >&2
-    exit 1
-}
-
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-repository=$(CDPATH='' cd -- "$here/../../.." && pwd)
 venv=$repository/target/peers/llama_cpp
 packages='llama-cpp-python==0.3.36 gguf==0.19.0'
 
@@ -68,7 +61,6 @@ done
 # The workers import from this folder; nothing is to appear in it.
 export PYTHONDONTWRITEBYTECODE=1
 cargo build --release --quiet --manifest-path "$repository/Cargo.toml"
-built=${CARGO_TARGET_DIR:-$repository/target}/release
 if [ "$tool" = speed ]; then
     exec "$venv/bin/python" "$here/compare.py" "$built/smallmind" "$venv/bin/python" "$@"
 fi

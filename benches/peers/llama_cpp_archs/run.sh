@@ -6,15 +6,8 @@
 # OPTIONs are those of suite.py; with --write, the table of docs/models.md is made again. Builds llama.cpp's
 # programs once from its source in the package llama-cpp-python (12 minutes on two cores, in target/peers), then
 # makes the models of three seeds (2.7 GB). Needs cmake, a C++ compiler (CC and CXX choose it) and python3.
-set -eu
+. "$(dirname -- "$0")/../common.sh"
 
-fail() {
-    echo "run.sh: $*" >&2
-    exit 1
-}
-
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-repository=$(CDPATH='' cd -- "$here/../../.." && pwd)
 folder=$repository/target/peers/llama_cpp_archs
 package=llama_cpp_python-0.3.36
 packages='gguf==0.19.0 numpy==2.4.6'
@@ -32,5 +25,4 @@ if [ "$(cat "$folder/ready" 2>/dev/null)" != "$package, $packages" ]; then
 fi
 
 cargo build --release --quiet --example logits --manifest-path "$repository/Cargo.toml"
-built=${CARGO_TARGET_DIR:-$repository/target}/release
 PYTHONDONTWRITEBYTECODE=1 exec "$folder/venv/bin/python" "$here/suite.py" "$folder/build/bin" "$built/examples/logits" "$@"

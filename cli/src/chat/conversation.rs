@@ -1,13 +1,13 @@
 //! The messages of a chat, and the file that they are kept in: a JSON list of `{"role": …, "content": …}`, as other
 //! programs write and read it.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use smallmind::chat::Message;
 use smallmind::text::escaped_path;
 use smallmind::{Error, Result, files};
+
+use crate::small_file;
 
 /// The longest file that is loaded.
 const MAX_BYTES: u64 = 64 << 20;
@@ -96,19 +96,8 @@ impl Conversation {
 
     /// Reads the messages of a file.
     pub fn load(path: &Path) -> Result<Conversation> {
-        let failed = |source| Error::Io { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        // Opening a pipe may wait for ever.
-        if !std::fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(Error::invalid(format!("{}: not a regular file", escaped_path(path))));
-        }
-        let file = File::open(path).map_err(failed)?;
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-        let conversation = match bytes.len() as u64 > MAX_BYTES {
-            true => Err(format!("more than {MAX_BYTES} bytes")),
-            false => Conversation::parse(&bytes),
-        };
-        conversation.map_err(|why| Error::format(format!("{}: no conversation: {why}", escaped_path(path))))
+        Conversation::parse(&small_file::read(path, MAX_BYTES)?)
+            .map_err(|why| Error::format(format!("{}: no conversation: {why}", escaped_path(path))))
     }
 
     fn parse(bytes: &[u8]) -> Result<Conversation, String> {

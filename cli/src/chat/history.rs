@@ -2,16 +2,18 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use smallmind::files::Draft;
 use smallmind::{Error, Result};
 
+use crate::small_file;
+
 /// Lines that are kept.
 pub const MAX_ENTRIES: usize = 1000;
-/// The longest file that is read: much longer than one that this program wrote.
-const MAX_BYTES: u64 = 16 << 20;
+/// The longest file that is read: longer than any that this program writes.
+const MAX_BYTES: u64 = 64 << 20;
 /// The longest line that is kept.
 const MAX_LINE: usize = 8 << 10;
 
@@ -38,8 +40,8 @@ impl History {
         }
         let failed = |source| Error::Io { path: self.path.clone(), source };
         let mut entries = match self.read() {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            entries => entries.unwrap_or_default(),
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Vec::new(),
+            entries => entries?,
         };
         if entries.last().is_some_and(|last| last == line) {
             return Ok(());
@@ -53,9 +55,8 @@ impl History {
         draft.publish()
     }
 
-    fn read(&self) -> io::Result<Vec<String>> {
-        let mut text = String::new();
-        fs::File::open(&self.path)?.take(MAX_BYTES).read_to_string(&mut text)?;
+    fn read(&self) -> Result<Vec<String>> {
+        let text = small_file::read_text(&self.path, MAX_BYTES)?;
         let entries = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         // The editor writes an entry to the terminal as it is.
         let is_plain =
@@ -103,6 +104,20 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(fs::metadata(&history.path).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    /// Waiting for a pipe's other end would last for ever.
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_no_history() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = History { path: folder.path().join("pipe") };
+        let name = std::ffi::CString::new(history.path.to_str().unwrap()).unwrap();
+        // SAFETY: the name is a C string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        assert!(history.entries().is_empty());
+        let error = history.add("one").unwrap_err().to_string();
+        assert!(error.ends_with("pipe: not a regular file"), "{error}");
     }
 
     #[test]

@@ -115,10 +115,15 @@ fn a_pipe_that_nobody_uses_is_refused() {
     let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
     // SAFETY: the name is a C string.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let refused = "pipe: not a regular file";
     let output = piped(&[], &format!("/load {0}\n/save {0}\nHello.\n", pipe.display()));
-    assert!(stderr(&output).contains("pipe: not a regular file"), "{}", stderr(&output));
+    assert!(stderr(&output).contains(refused), "{}", stderr(&output));
     assert!(stderr(&output).contains("pipe: a pipe that nobody reads"), "{}", stderr(&output));
     assert_eq!(prefills(stderr(&output)).len(), 1);
+    let (model, pipe) = (chat_model(), pipe.to_str().unwrap());
+    let chat = ["generate", "-m", &model, "-p", "Hi", "--chat", "--tools", pipe];
+    fails(&mut smallmind(&chat), 1, refused);
+    fails(&mut smallmind(&["perplexity", "-m", &model, "-f", pipe, "-c", "16"]), 1, refused);
 }
 
 #[test]

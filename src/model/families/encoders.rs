@@ -193,7 +193,7 @@ fn wide_normed(b: &mut Builder<'_>, [mut q, mut k, v]: [Value; 3], _: &LayerConf
 fn modern_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
     let mut config = rotary_config(keys, n_vocab)?;
     let windowed = keys.first_of_period("attention.sliding_window_pattern", 3, config.n_layer())?;
-    let window = keys.count_below("attention.sliding_window", 1 << 24)?;
+    let window = keys.window()?;
     both_sides(&mut config, window, windowed.into_iter().map(|first| !first));
     config.activation = match keys.text("hidden_activation")? {
         None => None,
@@ -224,7 +224,7 @@ fn gemma_config(keys: &Keys<'_>, n_vocab: usize) -> Result<Config> {
     let mut config = Config::read_rotary(keys, n_vocab, Pairing::Halves)?.seeing_all(keys)?;
     config.scales.embedding = (config.n_embd as f32).sqrt();
     let windowed = keys.pattern("attention.sliding_window_pattern", 6, config.n_layer())?;
-    let window = keys.count_below("attention.sliding_window", 1 << 24)?;
+    let window = keys.window()?;
     both_sides(&mut config, window, windowed);
     config.with_window_rope(keys, Some(10_000.0), false)
 }

@@ -7,7 +7,7 @@ use super::recurrent::{mix, recur};
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::Builder;
-use crate::model::config::{Config, LayerConfig, MAX_CONTEXT, Mask};
+use crate::model::config::{Config, LayerConfig, Mask};
 use crate::model::experts::Inner::SquaredRelu;
 use crate::model::experts::Setting::{
     DenseFirst, Gated, GatingStated, NormStated, Normed, ScaleStated, SharedWidth, Width,
@@ -101,7 +101,7 @@ pub const FAMILIES: &[Family] = &[
         config: |keys, n_vocab| {
             keys.void(&["leading_dense_block_count", "attention.sliding_window_pattern"]);
             let mut config = lfm2_config(keys, n_vocab)?;
-            let window = keys.count_below("attention.sliding_window", MAX_CONTEXT + 1)?;
+            let window = keys.window()?;
             if window > 0 {
                 config.layers.iter_mut().for_each(|layer| layer.mask = Mask::Window(window));
             }

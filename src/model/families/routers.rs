@@ -6,7 +6,7 @@ use super::parts::Decoder;
 use crate::error::Result;
 use crate::kernels::rope::Pairing;
 use crate::model::builder::{Builder, Ends};
-use crate::model::config::{Config, MAX_CONTEXT, Mask};
+use crate::model::config::{Config, Mask};
 use crate::model::experts::Form;
 use crate::model::experts::Setting::{GatingStated, Normed, Width};
 use crate::model::graph::Activation;
@@ -57,7 +57,7 @@ pub const FAMILIES: &[Family] = &[
             let mut config = config.with_experts(keys, &[Width, Normed, GatingStated])?;
             // The window is 4096 whatever the file says, if it says one; the first layer of four has none, and no
             // positions.
-            if keys.count_below("attention.sliding_window", MAX_CONTEXT + 1)? > 0 {
+            if keys.window()? > 0 {
                 keys.void(&["attention.sliding_window_pattern", "rope.freq_base_swa"]);
                 for (i, layer) in config.layers.iter_mut().enumerate() {
                     match i % 4 {

@@ -1,0 +1,75 @@
+//! Operations on vectors in registers, named as values: levels implement one method for each kind of operands.
+//! None touches memory, so all that a level promises there is that the CPU has its instructions. A level keeps that
+//! promise once a kind: the intrinsics are called in a safe function that is compiled for the level.
+
+/// Of two vectors of floats, lane by lane.
+#[derive(Clone, Copy, Debug)]
+pub enum Arithmetic {
+    /// a + b
+    Add,
+    /// a − b
+    Sub,
+    /// a · b
+    Mul,
+    /// a / b
+    Div,
+    /// The smaller; `b` where either is NaN.
+    Min,
+    /// The larger; `b` where either is NaN.
+    Max,
+}
+
+/// Of three vectors of floats, lane by lane.
+#[derive(Clone, Copy, Debug)]
+pub enum MultiplyAdd {
+    /// a · b + c
+    Add,
+    /// c − a · b
+    Sub,
+}
+
+/// Of one vector of floats.
+#[derive(Clone, Copy, Debug)]
+pub enum OfOne {
+    /// Square root, correctly rounded.
+    Sqrt,
+    /// To the nearest integer, ties to even.
+    Round,
+    /// Lanes 2i and 2i + 1 exchanged.
+    SwapPairs,
+    /// The first half of the lanes, each twice.
+    DupPairs,
+}
+
+/// Of two vectors of floats, to a truth value a lane; false with NaN.
+#[derive(Clone, Copy, Debug)]
+pub enum Comparison {
+    /// a < b
+    Less,
+    /// a == b
+    Equal,
+}
+
+/// Of all lanes of a vector of floats, to one float.
+#[derive(Clone, Copy, Debug)]
+pub enum Reduction {
+    /// The sum by halving.
+    Sum,
+    /// The largest.
+    Max,
+}
+
+/// Of two vectors of integers, lane by lane.
+#[derive(Clone, Copy, Debug)]
+pub enum Integer {
+    /// Wrapping a + b.
+    Add,
+    /// Wrapping a − b.
+    Sub,
+    /// Bitwise and.
+    And,
+    /// Bitwise or.
+    Or,
+    /// Bitwise exclusive or.
+    Xor,
+}

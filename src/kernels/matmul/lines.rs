@@ -10,9 +10,11 @@ const WIDEST: usize = 16;
 /// Vectors of columns that any kernel takes together, at most.
 const MOST_VECTORS: usize = 4;
 /// From this many rows on, blocks are transposed to memory.
-const BUFFERED_ROWS: usize = 7;
-/// Lines whose distance in floats is a multiple of this share the lines of L1: only one vector of them is read at a time.
+const BUFFERED_ROWS: usize = 5;
+/// Lines whose distance in floats is a multiple of this share lines of L1: only one vector of them is read at a time. Where
+/// there are more rows to multiply meanwhile, it pays from a larger distance on, which fewer lines of L2 serve, too.
 const ALIASED: usize = 1024;
+const ALIASED_BUFFERED: usize = 4096;
 
 /// Rows of C to compute. All memory that it names is there, and Y overlaps none of it.
 #[derive(Clone, Copy)]
@@ -68,7 +70,8 @@ impl<const MR: usize, const NV: usize> SimdBody for Body<'_, MR, NV> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Lines { columns, ldb, .. } = *self.lines;
-        let together = if ldb.is_multiple_of(ALIASED) { I::LANES } else { NV * I::LANES };
+        let aliased = if MR < BUFFERED_ROWS { ALIASED } else { ALIASED_BUFFERED };
+        let together = if ldb.is_multiple_of(aliased) { I::LANES } else { NV * I::LANES };
         let mut column = 0;
         // SAFETY: the columns are there, a vector at least.
         unsafe {

@@ -270,8 +270,8 @@ const fn wide_lines<I: Isa>() -> &'static [lines::LinesFn] {
             lines::entry::<I, 2, 2>,
             lines::entry::<I, 3, 2>,
             lines::entry::<I, 4, 1>,
-            lines::entry::<I, 5, 1>,
-            lines::entry::<I, 6, 1>,
+            lines::entry::<I, 5, 2>,
+            lines::entry::<I, 6, 2>,
             lines::entry::<I, 7, 2>,
             lines::entry::<I, 8, 2>,
         ]

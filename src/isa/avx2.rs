@@ -8,7 +8,6 @@
 
 use super::{EachColumn, Isa, IsaId, SimdBody};
 use std::arch::x86_64::*;
-use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 /// Token of the levels with eight lanes: [`Avx2`] and, one above it, [`AvxVnni`].
 #[derive(Clone, Copy, Debug)]
@@ -124,8 +123,6 @@ impl<const LEVEL: u8> Isa for X256<LEVEL> {
                     each.column(self, column + i, x);
                 }
             }
-            // The compiler would load the next columns while these are still there, and run out of registers.
-            compiler_fence(SeqCst);
         }
     }
     #[inline(always)]

@@ -152,7 +152,7 @@ impl Workspace {
             unsafe { gemm.run_part(kernel, part, c, ldc, rows, columns, own.floats(worker)) };
         };
         let tasks = grid.parts().saturating_mul(count);
-        let Some(team) = team else {
+        let Some(team) = team.filter(|_| tasks > 1) else {
             (0..tasks).for_each(|task| run(task, 0));
             return Ok(());
         };

@@ -29,8 +29,10 @@ use std::ptr;
 const DIRECT_BLOCKS: usize = 10;
 /// Rows of k of such a B that are worked on together.
 const DIRECT_DEPTH: usize = 32;
-/// Row blocks up to which such a B is read by columns, all of k at a time, where the processor fetches rows ahead.
+/// Row blocks up to which such a B is read by columns, all of k at a time, where the processor fetches rows ahead; a
+/// single one where a panel is narrower than this many bytes.
 const BY_COLUMNS_BLOCKS: usize = 2;
+const BY_COLUMNS_BYTES: usize = 256;
 /// Rows of k that are packed together, about: C passes by once for each such slice.
 const DEPTH: usize = 512;
 
@@ -245,13 +247,14 @@ impl Gemm<'_> {
         };
         // Panels that come from scratch memory meet all of A where it stays in L2.
         let small_a = size_a <= floats_of(caches.l2 / 4);
-        let by_columns = size_b <= floats_of(caches.l3 / 2) && cpu::fetches_rows_ahead();
+        let blocks = if kernel.blocking.row_bytes < BY_COLUMNS_BYTES { 1 } else { BY_COLUMNS_BLOCKS };
+        let by_columns = m <= blocks * mr && size_b <= floats_of(caches.l3 / 2) && cpu::fetches_rows_ahead();
         let deep = (DEPTH / slice).max(1) * slice;
         let (depth, panels) = match self.b {
             Right::Plain(_) if pack_b && small_a => (slice, 1),
             Right::Plain(_) if pack_b => (deep, (floats_of(caches.l2) / (deep * nr)).max(1)),
             // B's lines, where the processor fetches them ahead: sums stay in registers.
-            Right::Plain(_) if m <= BY_COLUMNS_BLOCKS * mr && by_columns => (self.k, usize::MAX / nr),
+            Right::Plain(_) if by_columns => (self.k, usize::MAX / nr),
             // B's lines, where it comes from afar: so few that the next ones can be prefetched meanwhile.
             Right::Plain(_) if size_b > floats_of(caches.l2 / 4) => {
                 let few = 1 < m.div_ceil(mr) && m <= 4 * mr;

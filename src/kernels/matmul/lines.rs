@@ -9,8 +9,6 @@ use std::mem::MaybeUninit;
 const WIDEST: usize = 16;
 /// Vectors of columns that any kernel takes together, at most.
 const MOST_VECTORS: usize = 4;
-/// From this many rows on, blocks are transposed to memory.
-const BUFFERED_ROWS: usize = 5;
 /// Lines whose distance in floats is a multiple of this share lines of L1: only one vector of them is read at a time. Where
 /// there are more rows to multiply meanwhile, it pays from a larger distance on, which fewer lines of L2 serve, too.
 const ALIASED: usize = 1024;
@@ -47,30 +45,30 @@ pub(super) type LinesFn = unsafe fn(&Lines);
 #[repr(align(64))]
 struct Blocks(MaybeUninit<[[f32; WIDEST * WIDEST * MOST_VECTORS]; 2]>);
 
-/// `MR` rows against `NV` vectors of lines.
+/// `MR` rows against `NV` vectors of lines, whose blocks go to memory where `BUFFERED` says so.
 ///
 /// # Safety
 /// See [`LinesFn`].
-pub(super) unsafe fn entry<I: Isa, const MR: usize, const NV: usize>(lines: &Lines) {
+pub(super) unsafe fn entry<I: Isa, const MR: usize, const NV: usize, const BUFFERED: bool>(lines: &Lines) {
     const { assert!(I::LANES <= WIDEST && NV <= MOST_VECTORS) };
     let mut blocks = Blocks(MaybeUninit::uninit());
     // SAFETY: the CPU has the instruction set.
     let isa = unsafe { I::new_unchecked() };
-    isa.vectorize(Body::<MR, NV> { lines, blocks: blocks.0.as_mut_ptr().cast() });
+    isa.vectorize(Body::<MR, NV, BUFFERED> { lines, blocks: blocks.0.as_mut_ptr().cast() });
 }
 
 /// The blocks stand in the caller's frame, so that the loops address them by a register of their own.
-struct Body<'a, const MR: usize, const NV: usize> {
+struct Body<'a, const MR: usize, const NV: usize, const BUFFERED: bool> {
     lines: &'a Lines,
     blocks: *mut f32,
 }
 
-impl<const MR: usize, const NV: usize> SimdBody for Body<'_, MR, NV> {
+impl<const MR: usize, const NV: usize, const BUFFERED: bool> SimdBody for Body<'_, MR, NV, BUFFERED> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Lines { columns, ldb, .. } = *self.lines;
-        let aliased = if MR < BUFFERED_ROWS { ALIASED } else { ALIASED_BUFFERED };
+        let aliased = if BUFFERED { ALIASED_BUFFERED } else { ALIASED };
         let together = if ldb.is_multiple_of(aliased) { I::LANES } else { NV * I::LANES };
         let mut column = 0;
         // SAFETY: the columns are there, a vector at least.
@@ -88,7 +86,7 @@ impl<const MR: usize, const NV: usize> SimdBody for Body<'_, MR, NV> {
     }
 }
 
-impl<const MR: usize, const NV: usize> Body<'_, MR, NV> {
+impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BUFFERED> {
     /// `V` vectors of columns from `column` on.
     ///
     /// # Safety
@@ -111,7 +109,7 @@ impl<const MR: usize, const NV: usize> Body<'_, MR, NV> {
                     }
                 }
             }
-            if MR < BUFFERED_ROWS {
+            if !BUFFERED {
                 for at in (0..whole).step_by(I::LANES) {
                     for v in 0..V {
                         let mut products = Products { x: x.add(at), ldx, v, sums: &mut sums };

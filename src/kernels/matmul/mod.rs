@@ -167,7 +167,7 @@ const fn kernel<I: Isa, W: Weight, const NV: usize>(
 
 /// 4 rows × 2 vectors: 8 sums, 2 weights, a factor and a product of 16 registers.
 pub(super) const fn scalar<W: Weight>() -> Kernel {
-    let lines = const { &[lines::entry::<Scalar, 1, 1> as lines::LinesFn] };
+    let lines = const { &[lines::entry::<Scalar, 1, 1, false> as lines::LinesFn] };
     kernel::<Scalar, W, 2>(scalar_tiles::<W>(), scalar_tiles::<F32>(), lines)
 }
 
@@ -197,12 +197,12 @@ pub(super) const fn avx2<W: Weight>() -> Kernel {
     type I = crate::isa::Avx2;
     let lines = const {
         &[
-            lines::entry::<I, 1, 4> as lines::LinesFn,
-            lines::entry::<I, 2, 2>,
-            lines::entry::<I, 3, 2>,
-            lines::entry::<I, 4, 1>,
-            lines::entry::<I, 5, 1>,
-            lines::entry::<I, 6, 1>,
+            lines::entry::<I, 1, 4, true> as lines::LinesFn,
+            lines::entry::<I, 2, 2, true>,
+            lines::entry::<I, 3, 2, true>,
+            lines::entry::<I, 4, 1, true>,
+            lines::entry::<I, 5, 1, true>,
+            lines::entry::<I, 6, 1, true>,
         ]
     };
     kernel::<I, W, 2>(avx2_tiles::<W>(), avx2_tiles::<F32>(), lines)
@@ -266,14 +266,14 @@ const fn wide_tiles<I: Isa, W: Weight>() -> Tiles {
 const fn wide_lines<I: Isa>() -> &'static [lines::LinesFn] {
     const {
         &[
-            lines::entry::<I, 1, 2> as lines::LinesFn,
-            lines::entry::<I, 2, 2>,
-            lines::entry::<I, 3, 2>,
-            lines::entry::<I, 4, 1>,
-            lines::entry::<I, 5, 2>,
-            lines::entry::<I, 6, 2>,
-            lines::entry::<I, 7, 2>,
-            lines::entry::<I, 8, 2>,
+            lines::entry::<I, 1, 2, false> as lines::LinesFn,
+            lines::entry::<I, 2, 2, false>,
+            lines::entry::<I, 3, 2, false>,
+            lines::entry::<I, 4, 1, false>,
+            lines::entry::<I, 5, 2, true>,
+            lines::entry::<I, 6, 2, true>,
+            lines::entry::<I, 7, 2, true>,
+            lines::entry::<I, 8, 2, true>,
         ]
     }
 }

@@ -72,6 +72,9 @@ impl Tiles {
     /// The narrowest tiles for `columns` of a panel of `nr`; at least 1.
     #[inline]
     pub fn for_columns(&self, columns: usize, nr: usize) -> &'static [Tile] {
+        if columns >= nr {
+            return self.full;
+        }
         self.narrow.get((columns - 1) / self.step(nr)).copied().unwrap_or(self.full)
     }
 

@@ -21,6 +21,8 @@ const SLICE_BYTES: usize = 32 << 10;
 const SLICE_ROWS: usize = 256;
 /// Bytes that a row block prefetches at each k.
 const PREFETCHED_BYTES: usize = 128;
+/// Up to this many rows of k, rows of a B without panels come from afar, and lower tiles prefetch the next ones.
+const SHALLOW: usize = 64;
 /// From this many row blocks on it pays to widen a slice of 16-bit weights once, before they meet it.
 const WIDEN_BLOCKS: usize = 3;
 
@@ -139,6 +141,7 @@ impl Part<'_> {
         let Part { blocking, product: part } = *self;
         let (nr, tiles) = (blocking.nr, blocking.tiles);
         if part.row_stride != blocking.row_bytes
+            && part.k > SHALLOW
             && let Some(tile) = tiles.tall.get(part.m.wrapping_sub(tiles.full.len() + 1))
             && part.columns >= tiles.tall_columns(nr)
         {

@@ -40,13 +40,18 @@ SOURCE = """Written by [`kernels_peers.py`](kernels_peers.py) from [`kernels_pee
 which `benches/peers/kernels/run.sh --json docs/kernels_peers.json` makes."""
 METHOD = """Each library runs in a process of its own, through its C or C++ interface (ONNX Runtime: Python), on the \
 same numbers in the same kind of memory. At each shape every result is checked against f64; then {rounds} rounds visit \
-every library in turn, each for five milliseconds at least and beginning with another each time. Figures are medians; \
+every library in turn, {turn}. Figures are medians; \
 the ratio to the best peer is taken within each round, and its quartiles stand beside it. Of a library's several ways \
 (versions, kernel sets, sgemv for one row, weights packed ahead) the fastest counts.
 
 - M×N×K: C is M×N, sums run over K. NN: B as K×N; NT: B as N×K, how weights lie; packed: B in the library's own layout.
 - Of the machine: ours beside a loop of multiply-adds that takes its turns with the libraries, or at M = 1 beside \
 reading the matrix. Copy: as many elements copied, likewise."""
+SHORT_TURN = "each for five milliseconds at least and beginning with another each time"
+TURN = """each for 150 ms alone, after a warm-up and a pause in which the threads of the one before stop spinning, and \
+beginning with another each time"""
+RANDOM = """
+- The last 20 products are random: `--seed {seed}` gives them again."""
 MARKS = {1: "one", 2: "two"}
 
 
@@ -200,15 +205,36 @@ def gaps(lines, names):
     return "Missing: " + "; ".join(texts) + ".\n" if texts else ""
 
 
+def method(numbers):
+    """How the figures came about; older ones were taken in shorter turns."""
+    if "seed" not in numbers:
+        return METHOD.format(rounds=numbers["rounds"], turn=SHORT_TURN)
+    return METHOD.format(rounds=numbers["rounds"], turn=TURN) + RANDOM.format(seed=numbers["seed"])
+
+
+def against_itself(numbers):
+    """How a second process of this library compared, which shows whether the comparison is fair."""
+    texts = []
+    for threads in counts(numbers):
+        found = [
+            line["itself"]["median"] for line in numbers["lines"] if line["threads"] == threads and "itself" in line
+        ]
+        if found:
+            mean = geometric_mean(found)
+            texts.append(f"{mean:.3f} with {threads_text(threads)} (from {min(found):.2f} to {max(found):.2f})")
+    return f"\nThis library against itself in a second process, matrix products: {'; '.join(texts)}.\n" if texts else ""
+
+
 def page(numbers):
     parts = [
         "# The kernels beside other libraries'\n",
         SOURCE + "\n",
-        METHOD.format(rounds=numbers["rounds"]) + "\n",
+        method(numbers) + "\n",
         "![Ratios of speed to the best peer](kernels_peers.svg)\n",
         "## In short\n",
         f"Speed of {OURS} as a multiple of the best other library's at the same shape.\n",
         summary(numbers) + "\n",
+        against_itself(numbers).lstrip("\n"),
         "## The machine\n",
         machine(numbers) + "\n",
         "## The libraries\n",

@@ -48,6 +48,18 @@ pub(crate) fn store_fence() {
     unsafe { arch::_mm_sfence() }
 }
 
+/// Whether the processor fetches a matrix's rows ahead where a loop reads some columns of one row after the other: AMD's
+/// do, others need the rows in order, or prefetches.
+pub(crate) fn fetches_rows_ahead() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static FETCHES: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *FETCHES.get_or_init(|| cpuid(0).ebx == u32::from_le_bytes(*b"Auth")) // of AuthenticAMD
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// The registers that a leaf of CPUID fills.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn cpuid(leaf: u32) -> arch::CpuidResult {

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 /// Functions that enter the tiles; what they call or jump to is read.
 const ENTRIES: [&str; 9] = [
     "kernels::matmul::tile::entry",
+    "kernels::matmul::lines::entry",
     "kernels::bmatmul::pairs::entry",
     "kernels::qmatmul::tile::line",
     "kernels::qmatmul::tile::tile",

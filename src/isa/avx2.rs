@@ -6,7 +6,7 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Arithmetic, Comparison, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
+use super::{Arithmetic, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
 use std::arch::x86_64::*;
 
 /// Token of the levels with eight lanes: [`Avx2`] and, one above it, [`AvxVnni`].
@@ -175,7 +175,7 @@ unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
         unsafe { _mm256_maskstore_ps(p, first(n), x) }
     }
     #[inline(always)]
-    unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+    unsafe fn columns(self, src: *const f32, src_stride: usize, each: &mut impl EachColumn<Self>) {
         // Four columns at a time: rows i and i + 4 meet in vector i while they are loaded, which needs no
         // shuffle unit; then each half is a 4 × 4 block.
         for column in [0, 4] {
@@ -195,7 +195,7 @@ unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
                     _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
                 ];
                 for (i, x) in columns.into_iter().enumerate() {
-                    _mm256_storeu_ps(dst.add((column + i) * dst_stride), x);
+                    each.column(self, column + i, x);
                 }
             }
         }

@@ -7,9 +7,10 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Arithmetic, Avx2, Comparison, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody, avx2,
+    Arithmetic, Avx2, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody, avx2,
 };
 use std::arch::x86_64::*;
+use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 /// Token of [`IsaId::Avx512`] and the levels above it, each of which includes the ones before: see the aliases.
 #[derive(Clone, Copy, Debug)]
@@ -185,34 +186,29 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
         unsafe { _mm512_mask_storeu_ps(p, first(n), x) }
     }
     #[inline(always)]
-    unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
-        // Row 4q + i goes to quarter q of vector i while it is loaded, which needs no shuffle unit; then each
-        // quarter is a 4 × 4 block. A row is loaded as a whole: where rows are a multiple of 4 KiB apart, sixteen
-        // of them don't fit L1 at the same time.
-        unsafe {
-            let mut rows = [[_mm512_setzero_ps(); 4]; 4];
-            for i in 0..4 {
-                for (column, rows) in rows.iter_mut().enumerate() {
-                    let quarter = |row: usize| _mm_loadu_ps(src.add(row * src_stride + 4 * column));
-                    let mut row = _mm512_castps128_ps512(quarter(i));
-                    row = _mm512_insertf32x4::<1>(row, quarter(i + 4));
-                    row = _mm512_insertf32x4::<2>(row, quarter(i + 8));
-                    rows[i] = _mm512_insertf32x4::<3>(row, quarter(i + 12));
+    unsafe fn columns(self, src: *const f32, src_stride: usize, each: &mut impl EachColumn<Self>) {
+        // Eight columns at a time. Rows i and i + 4 meet in one vector while they are loaded, rows i + 8 and i + 12 in
+        // another one; blocks of 4 × 4 are transposed within quarters, whose order is mended at the end: half as
+        // many loads as with quarters that go to their places while they are loaded, for half as many shuffles more.
+        for half in [0, 8] {
+            unsafe {
+                let eight = |row: usize| _mm256_loadu_pd(src.add(row * src_stride + half).cast());
+                let pair = |row: usize| {
+                    let low = _mm512_castpd256_pd512(eight(row));
+                    _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, eight(row + 4)))
+                };
+                let low = transpose_quarters([pair(0), pair(1), pair(2), pair(3)]);
+                let high = transpose_quarters([pair(8), pair(9), pair(10), pair(11)]);
+                for i in 0..4 {
+                    each.column(self, half + i, _mm512_shuffle_f32x4::<0b10_00_10_00>(low[i], high[i]));
+                }
+                for i in 0..4 {
+                    each.column(self, half + 4 + i, _mm512_shuffle_f32x4::<0b11_01_11_01>(low[i], high[i]));
                 }
             }
-            for (column, [a, b, c, d]) in rows.into_iter().enumerate() {
-                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
-                let (ab_high, cd_high) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
-                let columns = [
-                    _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
-                    _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
-                    _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
-                    _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
-                ];
-                for (i, x) in columns.into_iter().enumerate() {
-                    _mm512_storeu_ps(dst.add((4 * column + i) * dst_stride), x);
-                }
-            }
+            // The compiler would load the second half while columns of the first are still there, and run out of
+            // registers.
+            compiler_fence(SeqCst);
         }
     }
     #[inline(always)]
@@ -319,5 +315,20 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
     #[inline(always)]
     fn to_i32(self, a: Self::F32) -> Self::I32 {
         unsafe { _mm512_cvtps_epi32(a) }
+    }
+}
+
+/// Transposes the 4 × 4 block that each quarter of four vectors makes.
+#[inline(always)]
+unsafe fn transpose_quarters([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    unsafe {
+        let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+        let (ab_high, cd_high) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+        [
+            _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
+            _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
+            _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
+            _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
+        ]
     }
 }

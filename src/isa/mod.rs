@@ -306,13 +306,24 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// `src` is readable and `dst` writable for `LANES` rows of `LANES` f32, which don't overlap.
     #[inline(always)]
     unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
-        for i in 0..Self::LANES {
-            for j in 0..Self::LANES {
-                // SAFETY: i and j are below `LANES`, and both sides have as many rows of as many floats.
-                unsafe {
-                    dst.add(j * dst_stride + i).write_unaligned(src.add(i * src_stride + j).read_unaligned())
-                };
+        // SAFETY: the rows are there, and column j is below `LANES`, as many rows as there are to write.
+        unsafe { self.columns(src, src_stride, &mut Stored { dst, stride: dst_stride }) }
+    }
+    /// Hands `each` the columns of a block of `LANES` × `LANES` floats, from the first to the last; the stride in floats.
+    /// # Safety
+    /// `src` is readable for `LANES` rows of `LANES` f32, and what `each` demands of the caller is given.
+    #[inline(always)]
+    unsafe fn columns(self, src: *const f32, src_stride: usize, each: &mut impl EachColumn<Self>) {
+        const WIDEST: usize = 16;
+        const { assert!(Self::LANES <= WIDEST) };
+        for j in 0..Self::LANES {
+            let mut column = [0.0; WIDEST];
+            for (i, x) in column[..Self::LANES].iter_mut().enumerate() {
+                // SAFETY: i and j are below `LANES`.
+                *x = unsafe { src.add(i * src_stride + j).read_unaligned() };
             }
+            // SAFETY: the column has `LANES` floats.
+            unsafe { each.column(self, j, self.load(column.as_ptr())) };
         }
     }
     /// `LANES` IEEE half floats widened.
@@ -568,6 +579,34 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
         const { assert!(size_of::<Self::I32>() == size_of::<Self::F32>()) };
         // SAFETY: both have one size, and any bits are a vector of floats, as implementors promise.
         unsafe { std::mem::transmute_copy(&a) }
+    }
+}
+
+/// What is done with each column of a block: see [`Isa::columns`]. No closure, since only a method can be told to become
+/// part of its caller.
+#[doc(hidden)]
+pub trait EachColumn<I: Isa> {
+    /// Takes column `j`.
+    ///
+    /// # Safety
+    /// As the implementation says.
+    unsafe fn column(&mut self, isa: I, j: usize, column: I::F32);
+}
+
+/// Columns that become rows in memory.
+struct Stored {
+    dst: *mut f32,
+    /// Floats from one row to the next.
+    stride: usize,
+}
+
+impl<I: Isa> EachColumn<I> for Stored {
+    /// # Safety
+    /// Row `j` is writable for `LANES` floats.
+    #[inline(always)]
+    unsafe fn column(&mut self, isa: I, j: usize, column: I::F32) {
+        // SAFETY: as the function demands.
+        unsafe { isa.store(self.dst.add(j * self.stride), column) }
     }
 }
 

@@ -6,7 +6,7 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Arithmetic, Comparison, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
+use super::{Arithmetic, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -149,7 +149,7 @@ unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
         unsafe { vdupq_n_f32(x) }
     }
     #[inline(always)]
-    unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+    unsafe fn columns(self, src: *const f32, src_stride: usize, each: &mut impl EachColumn<Self>) {
         unsafe {
             let row = |i: usize| vld1q_f32(src.add(i * src_stride));
             let (ab, cd) = (vtrnq_f32(row(0), row(1)), vtrnq_f32(row(2), row(3)));
@@ -159,8 +159,8 @@ unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
                 vcombine_f32(vget_high_f32(ab.0), vget_high_f32(cd.0)),
                 vcombine_f32(vget_high_f32(ab.1), vget_high_f32(cd.1)),
             ];
-            for (i, x) in columns.into_iter().enumerate() {
-                vst1q_f32(dst.add(i * dst_stride), x);
+            for (j, column) in columns.into_iter().enumerate() {
+                each.column(self, j, column);
             }
         }
     }

@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::ptr;
 
 use crate::error::{Error, Result};
+use crate::kernels::KernelInfo;
 use crate::kernels::matmul::{Epilogue, Matrix};
 use crate::threads::{Team, Worker, share};
 
-use super::gemm::{Grid, Memory, Shared, Workspace, worth_sharing};
+use super::gemm::{Cost, Grid, Memory, PARTS_PER_WORKER, Shared, Workspace, worth_sharing};
 use super::matmul::{Matmul, Place};
 use super::matrix::{PackedMatrix, Run};
 
@@ -101,7 +102,8 @@ impl<'a> Converted<'a> {
                 if !meet() {
                     return;
                 }
-                let grid = Grid::new([rows.len(), n], self.matrix.kernel(), 1, workers);
+                let KernelInfo { mr, nr, .. } = self.matrix.kernel();
+                let grid = Grid::new([rows.len(), n], Cost { mr, nr, b: 1 }, workers, PARTS_PER_WORKER);
                 while let Some(task) = counter.take(grid.parts(), 1) {
                     let (part, columns) = grid.part(task.start, [rows.len(), n]);
                     // All rows were converted before the workers met.

@@ -1,19 +1,24 @@
 //! General products shared out over a team, in two dimensions: C is cut into parts of rows × columns whose shape
-//! follows the product's. Which worker computes a part, and how C is cut, doesn't change a bit.
+//! follows the product's. Each worker has its own parts, the same in every call of a shape, so that what it reads stays
+//! in its caches from call to call; it takes others' parts when its own are done. Which worker computes a part, and how
+//! C is cut, doesn't change a bit.
 
 use std::ops::Range;
 
 use super::scratch::Scratch;
 use crate::error::{Error, Result};
-use crate::kernels::KernelInfo;
 use crate::kernels::matmul::{Gemm, Kernel, Right};
 use crate::memory::ALIGNMENT;
-use crate::threads::{Team, WorkCounter, Worker};
+use crate::threads::{Shares, Team, WorkCounter, Worker};
 
-/// Parts a worker should find, at most: enough that a late worker costs little.
-const PARTS_PER_WORKER: usize = 4;
+/// Parts that a worker has of a large product, at most: enough that a late worker costs little.
+pub(super) const PARTS_PER_WORKER: usize = 4;
+/// Multiply-adds of a worker's share below which it is one part: some 100 µs of a core.
+const WORTH_PARTS: usize = 1 << 23;
 /// Multiply-adds below which waking a team costs more than it saves: some 5 µs of one core.
 const WORTH_SHARING: usize = 1 << 19;
+/// Multiply-adds that an element of B costs besides, where few rows meet it.
+const READ_COST: usize = 4;
 /// Multiply-adds that reading (and packing) one element costs, about: a part's shape is weighed by it.
 const ELEMENT_COST: usize = 32;
 
@@ -22,6 +27,8 @@ const ELEMENT_COST: usize = 32;
 pub struct Workspace {
     scratch: Scratch,
     counter: WorkCounter,
+    /// For the last number of workers.
+    shares: Option<(usize, Shares)>,
 }
 
 /// Rows and columns of a part, and how many of each there are.
@@ -31,6 +38,15 @@ pub(super) struct Grid {
     columns: usize,
     down: usize,
     across: usize,
+}
+
+/// By what a product is cut: rows and columns that aren't divided, and the cost of a column of B, with a row of A as the
+/// unit.
+#[derive(Clone, Copy)]
+pub(super) struct Cost {
+    pub mr: usize,
+    pub nr: usize,
+    pub b: usize,
 }
 
 /// Memory that workers share: one run, or equal runs, each a worker's own.
@@ -60,6 +76,12 @@ pub(super) struct Memory<'a> {
 pub(super) fn worth_sharing(team: Option<&Team>, sizes: [usize; 3]) -> Option<&Team> {
     let work = sizes.into_iter().fold(1, usize::saturating_mul);
     team.filter(|team| team.count() > 1 && work >= WORTH_SHARING)
+}
+
+/// Multiply-adds of `count` products, and what reading their B costs.
+fn work(gemm: &Gemm<'_>, count: usize) -> usize {
+    let rows = gemm.m.saturating_add(READ_COST);
+    [rows, gemm.n, gemm.k, count].into_iter().fold(1, usize::saturating_mul)
 }
 
 impl Workspace {
@@ -104,30 +126,54 @@ impl Workspace {
             return Ok(());
         }
         let (first, _) = product(0);
-        let team = worth_sharing(team, [first.m.saturating_mul(count), first.n, first.k]);
+        let team = team.filter(|team| team.count() > 1 && work(&first, count) >= WORTH_SHARING);
         let workers = team.map_or(1, Team::count);
-        // A packed B is read as it is; a plain one may have to be packed for each part.
-        let b_cost = if matches!(first.b, Right::Packed(_)) { 1 } else { 2 };
-        let grid = Grid::new([first.m, first.n], kernel.info, b_cost, workers.div_ceil(count));
-        let scratch = first.scratch_len(kernel).checked_mul(size_of::<f32>());
-        let Memory { counter, own, .. } = self.memory(Some(0), workers, scratch)?;
-        counter.reset();
-        let share = |worker: usize| {
-            while let Some(task) = counter.take(grid.parts() * count, 1) {
-                let (gemm, c) = product(task.start / grid.parts());
-                let (rows, columns) = grid.part(task.start % grid.parts(), [gemm.m, gemm.n]);
-                // SAFETY: the counter hands each part to one worker, and each has scratch memory of its own; the
-                // products and results are as this function demands.
-                unsafe { gemm.run_part(kernel, c, ldc, rows, columns, own.floats(worker)) };
-            }
+        let cost = match first.b {
+            Right::Packed(_) => Cost { mr: kernel.info.mr, nr: kernel.info.nr, b: 1 },
+            // A plain one may have to be packed for each part, and begins anywhere.
+            Right::Plain(_) => Cost { mr: kernel.info.mr, nr: kernel.lanes(), b: 2 },
         };
-        match team {
-            Some(team) => team.run(|worker: &Worker<'_>| share(worker.index())),
-            None => {
-                share(0);
-                Ok(())
+        let sizes = [first.m, first.n];
+        let grid = match team {
+            Some(_) => {
+                let pieces = if work(&first, count) / workers < WORTH_PARTS { 1 } else { PARTS_PER_WORKER };
+                Grid::new(sizes, cost, workers.div_ceil(count), pieces)
             }
-        }
+            None => Grid::whole(sizes),
+        };
+        let part = [grid.rows, grid.columns];
+        let scratch = first.scratch_of(kernel, part).checked_mul(size_of::<f32>());
+        let own = self.memory(Some(0), workers, scratch)?.own;
+        let run = |task: usize, worker: usize| {
+            let (gemm, c) = product(task / grid.parts());
+            let (rows, columns) = grid.part(task % grid.parts(), [gemm.m, gemm.n]);
+            // SAFETY: each part is one worker's, and each worker has scratch memory of its own; the products and results
+            // are as this function demands.
+            unsafe { gemm.run_part(kernel, part, c, ldc, rows, columns, own.floats(worker)) };
+        };
+        let tasks = grid.parts().saturating_mul(count);
+        let Some(team) = team.filter(|_| tasks > 1) else {
+            (0..tasks).for_each(|task| run(task, 0));
+            return Ok(());
+        };
+        let shares = self.shares(workers)?;
+        team.run(|worker: &Worker<'_>| {
+            while let Some(pieces) = shares.take(worker.index(), tasks) {
+                pieces.for_each(|task| run(task, worker.index()));
+            }
+        })
+    }
+
+    /// Shares of so many workers, of which nothing is taken yet.
+    fn shares(&mut self, workers: usize) -> Result<&Shares> {
+        let shares = match self.shares.take() {
+            Some((count, shares)) if count == workers => {
+                (0..workers).for_each(|worker| shares.reset(worker));
+                shares
+            }
+            _ => Shares::new(workers)?,
+        };
+        Ok(&self.shares.insert((workers, shares)).1)
     }
 
     /// `shared` bytes, and `own` bytes for each worker; `None` is more than can be counted.
@@ -165,28 +211,33 @@ impl Shared {
 }
 
 impl Grid {
-    /// The cut of m × n that should take `workers` the least time: parts near to squares, since the memory that they read grows
-    /// with their edges, and as many as keep everyone busy. A column of B costs `b_cost` times as much as a row of A.
-    pub fn new([m, n]: [usize; 2], kernel: KernelInfo, b_cost: usize, workers: usize) -> Grid {
+    /// One part.
+    fn whole([m, n]: [usize; 2]) -> Grid {
+        Grid { rows: m, columns: n, down: 1, across: 1 }
+    }
+
+    /// The cut of m × n that should take `workers` the least time, at most `pieces` parts for each: parts near to squares,
+    /// since the memory that they read grows with their edges.
+    pub fn new([m, n]: [usize; 2], cost: Cost, workers: usize, pieces: usize) -> Grid {
+        let Cost { mr, nr, b } = cost;
         let (m, n) = (m.max(1), n.max(1));
-        let whole = Grid { rows: m, columns: n, down: 1, across: 1 };
+        let whole = Grid::whole([m, n]);
         if workers == 1 {
             return whole;
         }
-        let most = workers.saturating_mul(PARTS_PER_WORKER);
+        let most = workers.saturating_mul(pieces);
         let cut = |len: usize, parts: usize, grain: usize| {
             let size = len.div_ceil(parts).next_multiple_of(grain);
             (size.min(len), len.div_ceil(size))
         };
-        let shapes = (1..=most.min(m.div_ceil(kernel.mr))).flat_map(|down| {
-            (1..=(most / down).min(n.div_ceil(kernel.nr))).map(move |across| (down, across))
-        });
+        let shapes = (1..=most.min(m.div_ceil(mr)))
+            .flat_map(|down| (1..=(most / down).min(n.div_ceil(nr))).map(move |across| (down, across)));
         let grids = shapes.map(|(down, across)| {
-            let ((rows, down), (columns, across)) = (cut(m, down, kernel.mr), cut(n, across, kernel.nr));
+            let ((rows, down), (columns, across)) = (cut(m, down, mr), cut(n, across, nr));
             Grid { rows, columns, down, across }
         });
         let time = |grid: &Grid| {
-            let edges = grid.rows.saturating_add(b_cost * grid.columns);
+            let edges = grid.rows.saturating_add(b * grid.columns);
             let part = grid.rows.saturating_mul(grid.columns).saturating_add(ELEMENT_COST * edges);
             let rounds = (grid.down * grid.across).div_ceil(workers);
             // A quarter of a part more, which the others wait for the last of them.
@@ -218,7 +269,16 @@ mod tests {
     #[test]
     fn any_team_gives_the_bits_of_one_thread() {
         let kernel = MatmulKernels::select(IsaId::detect()).f32;
-        for (m, n, k) in [(1, 3000, 300), (200, 7, 900), (97, 193, 131), (600, 64, 40), (5, 5, 5)] {
+        let shapes = [
+            (1, 3000, 300),
+            (3, 1001, 513),
+            (8, 999, 700),
+            (200, 7, 900),
+            (97, 193, 131),
+            (600, 64, 40),
+            (5, 5, 5),
+        ];
+        for (m, n, k) in shapes {
             let (a, b) = (noise_vec(m * k, 1), noise_vec(k * n, 2));
             let (bias, residual) = (noise_vec(n, 3), noise_vec(m * n, 4));
             for transposed in [false, true] {
@@ -256,7 +316,8 @@ mod tests {
     #[test]
     fn parts_cover_c_and_follow_its_shape() {
         let kernel = MatmulKernels::select(IsaId::detect()).f32;
-        let grid_of = |m, n, workers| Grid::new([m, n], kernel.info, 2, workers);
+        let cost = Cost { mr: kernel.info.mr, nr: kernel.info.nr, b: 2 };
+        let grid_of = |m, n, workers| Grid::new([m, n], cost, workers, PARTS_PER_WORKER);
         for (m, n) in [(1, 1), (1, 4096), (4096, 1), (1000, 1000), (7, 300), (4096, 64), (64, 4096)] {
             for workers in [1, 2, 3, 8, 64] {
                 let grid = grid_of(m, n, workers);
@@ -266,6 +327,10 @@ mod tests {
                 assert!(grid.across == 1 || grid.columns.is_multiple_of(kernel.info.nr), "{grid:?}");
                 assert!(grid.down * grid.across <= workers * PARTS_PER_WORKER, "{grid:?}");
             }
+        }
+        for (m, n, workers) in [(8, 1024, 2), (1, 4096, 3), (512, 64, 4), (96, 768, 8)] {
+            let even = Grid::new([m, n], cost, workers, 1);
+            assert_eq!(even.parts(), workers, "{even:?} of {m} × {n}");
         }
         assert_eq!(grid_of(4096, 64, 2).across, 1);
         assert_eq!(grid_of(6, 4096, 2).down, 1);

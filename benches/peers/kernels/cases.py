@@ -1,10 +1,18 @@
 """The shapes that are compared, and how much work each is."""
 
+import math
+import random
 from dataclasses import dataclass
 
 SQUARES = (64, 128, 256, 512, 1024, 2048)
 WIDTHS = (1024, 4096)
 SKINNY = (1, 8, 32)
+LAYOUTS = ("NN", "NT", "packed")
+# Sizes that no tile divides, and a model's.
+ODD = ((7, 513, 1999), (96, 3072, 768), (5, 1000, 1000), (48, 2560, 640))
+RANDOM_SHAPES = 20
+# Random sizes are as likely between 32 and 64 as between 2048 and 4096; a product takes a few milliseconds at most.
+RANDOM_ROWS, RANDOM_WIDTHS, RANDOM_FLOPS = (1, 1024), (32, 4096), 2**30
 UNARY = ("exp", "tanh", "gelu_tanh", "gelu_erf", "silu")
 ROWS = ("softmax", "layer_norm", "rms_norm")
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
@@ -13,7 +21,7 @@ ATTENTION_HEADS = 4
 # What --quick keeps.
 QUICK = {
     "256x256x256 NN", "1024x1024x1024 NN", "1x1024x1024 NT", "8x1024x1024 NN", "32x4096x4096 NT", "32x1024x1024 packed",
-    "exp 100000", "gelu_tanh 100000", "softmax 130x768", "layer_norm 130x768", "attention T=512 head_dim=64 causal",
+    "5x1000x1000 NT", "exp 100000", "gelu_tanh 100000", "softmax 130x768", "layer_norm 130x768", "attention T=512 head_dim=64 causal",
 }  # fmt: skip
 
 
@@ -84,14 +92,34 @@ def reads(cache_bytes):
     yield machine("copy", "copy memory", 2**26, 1, 2.0**29, "GB/s")
 
 
-def all_cases():
+def random_products(seed):
+    """Products of random sizes and layouts, the same for the same seed."""
+    chance = random.Random(seed)
+
+    def size(low, high):
+        return round(math.exp(chance.uniform(math.log(low), math.log(high))))
+
+    found = 0
+    while found < RANDOM_SHAPES:
+        m, n, k = size(*RANDOM_ROWS), size(*RANDOM_WIDTHS), size(*RANDOM_WIDTHS)
+        layout = chance.choice(LAYOUTS)
+        if 2 * m * n * k <= RANDOM_FLOPS:
+            found += 1
+            yield matmul(m, n, k, layout)
+
+
+def all_cases(seed):
     for size in SQUARES:
         yield matmul(size, size, size, "NN")
     for width in WIDTHS:
         for m in SKINNY:
-            for layout in ("NN", "NT", "packed"):
+            for layout in LAYOUTS:
                 yield matmul(m, width, width, layout)
         yield matmul(512, width, width, "packed")
+    for m, n, k in ODD:
+        for layout in LAYOUTS:
+            yield matmul(m, n, k, layout)
+    yield from random_products(seed)
     for op in UNARY:
         for size in SIZES:
             yield unary(op, size)

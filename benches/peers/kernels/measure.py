@@ -1,11 +1,12 @@
 """Times this library's kernels and its peers' by turns, prints how they compare and writes the figures.
 
-usage: measure.py ROOT LIBRARY [--quick] [--only REGEX] [--rounds N] [--json FILE]
+usage: measure.py ROOT LIBRARY [--quick] [--only REGEX] [--rounds N] [--seed N] [--json FILE]
 
 ROOT is what run.sh has filled, LIBRARY this library. At each shape every library's result is checked, then each of the
-rounds visits every library once, beginning with another each time; the ratio of ours to the best is taken within the
-round, so that a slow spell of the machine hits both. A loop of multiply-adds (or a copy of as many elements) takes part
-like a library: it says what the machine gave at that moment.
+rounds visits every library once, for 150 ms and beginning with another each time; the ratio of ours to the best is
+taken within the round, so that a slow spell of the machine hits both. A loop of multiply-adds (or a copy of as many
+elements) takes part like a library: it says what the machine gave at that moment. In products a second process of this
+library takes part, too: a fair comparison gives it the ratio 1.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import datetime
 import json
 import math
 import os
+import random
 import re
 import statistics
 import sys
@@ -26,7 +28,7 @@ from workers import Refused, Worker
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "llama_cpp"))
 from compare import clocks, others_busy, processor  # noqa: E402
 
-OURS, PEAK, AVX2_PEAK = "smallmind", "machine", "machine, AVX2"
+OURS, AGAIN, PEAK, AVX2_PEAK = "smallmind", "smallmind, again", "machine", "machine, AVX2"
 ANSWER_LIMIT = 90
 
 
@@ -63,7 +65,7 @@ class Column:
         for name, worker in list(self.workers.items()):
             try:
                 way = worker.ready(case)
-                taken = min(worker.time() for _ in range(3 if len(self.workers) > 1 else 1))
+                taken = worker.time() if len(self.workers) > 1 else 0.0
             except (Refused, ValueError) as error:
                 reason = str(error)
                 if worker.process.poll() is not None:
@@ -120,15 +122,23 @@ def run_case(case, columns, peak, rounds):
             if column.current is not None:
                 column.sample(beside.work * peak.threads if column is peak else case.work)
     ready = [column for column in ready if column.current is not None]
-    results = {column.peer.name: spread(column.times) | {"way": column.way} for column in ready if column is not peak}
+    again = [column.times for column in ready if column.peer.name == AGAIN]
+    results = {
+        column.peer.name: spread(column.times) | {"way": column.way}
+        for column in ready
+        if column is not peak and column.peer.name != AGAIN
+    }
     line = {"group": case.group, "case": case.name, "unit": case.unit, "results": results}
     line["missing"] = {
         column.peer.name: column.reason if column.workers else column.why_not
         for column in columns
-        if column not in ready and case.group in column.peer.groups
+        if column not in ready and case.group in column.peer.groups and column.peer.name != AGAIN
     }
     if peak in ready:
         line["machine"] = spread(peak.times) | {"what": beside.op}
+    if again and OURS in results:
+        ours = next(column.times for column in ready if column.peer.name == OURS)
+        line["itself"] = spread([a / b for a, b in zip(ours, again[0])])
     line |= against_best(ready, results)
     return line
 
@@ -208,11 +218,13 @@ def measure(args, threads, lines, machine, about):
 
     machine += machine_lines(args.root, threads, allowed, lambda case: args.only == "", min(args.rounds, 9))
     groups = ("matmul", "attention") if threads > 1 else ("matmul", "elementwise", "rows", "attention")
-    todo = [case for case in cases.all_cases() if case.group in groups and chosen(case)]
+    todo = [case for case in cases.all_cases(args.seed) if case.group in groups and chosen(case)]
     if not todo:
         return
     needed = {case.group for case in todo}
     taking_part = [peer for peer in peers.all_peers(args.root, args.library, threads) if needed & set(peer.groups)]
+    ours = taking_part[0]
+    taking_part.append(peers.Peer(AGAIN, ours.package, ("matmul",), ours.variants))
     columns = [Column(peer, threads, allowed) for peer in taking_part]
     peak = Column(machine_peer(args.root, PEAK), threads, allowed)
     for column in columns:
@@ -224,12 +236,14 @@ def measure(args, threads, lines, machine, about):
         note_shares(columns, line)
         lines.append(line)
     for column in columns:
+        column.close()
+        if column.peer.name == AGAIN:
+            continue
         entry = about.setdefault(
             column.peer.name, {"package": column.peer.package, "missing": column.why_not, "best_share": 0.0}
         )
         entry["about"] = sorted({text for text in column.about.values() if text})
         entry["best_share"] = max(entry["best_share"], column.best_share)
-        column.close()
     peak.close()
 
 
@@ -244,7 +258,20 @@ def summary(lines):
         if ratios:
             mean = math.exp(statistics.fmean(map(math.log, ratios)))
             about = f"geometric mean {mean:.2f}, least {min(ratios):.2f} of {len(ratios)} shapes"
-            print(f"{group}, threads {threads}: {about}")
+            print(f"{group}, threads {threads}: {about}{against_itself(lines, group, threads)}")
+
+
+def against_itself(lines, group, threads):
+    """How the second process of this library compared, which should be no difference."""
+    ratios = [
+        line["itself"]["median"]
+        for line in lines
+        if (line["group"], line["threads"]) == (group, threads) and "itself" in line
+    ]
+    if not ratios:
+        return ""
+    mean = math.exp(statistics.fmean(map(math.log, ratios)))
+    return f"; against itself in another process {mean:.3f}, from {min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def main():
@@ -254,9 +281,11 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few shapes, few rounds")
     parser.add_argument("--only", default="", metavar="REGEX", help="of lines such as '1T matmul 64x64x64 NN'")
     parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the random shapes")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    args.rounds = args.rounds or (5 if args.quick else 15)
+    args.rounds = args.rounds or (2 if args.quick else 3)
+    print(f"random shapes by --seed {args.seed}")
 
     lines, machine, about = [], [], {}
     start, begun = clocks(), time.monotonic()
@@ -273,6 +302,7 @@ def main():
             "caches": caches(),
             "flags": isa_flags(),
             "rounds": args.rounds,
+            "seed": args.seed,
             "others_busy": round(others_busy(start), 3),
             "peers": about,
             "machine": machine,

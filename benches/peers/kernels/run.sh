@@ -1,14 +1,15 @@
 #!/bin/sh
 # Compares this library's kernels with other libraries', shape by shape, by turns in one run.
 #
-# usage: benches/peers/kernels/run.sh [--quick] [--only REGEX] [--rounds N] [--json FILE]
+# usage: benches/peers/kernels/run.sh [--quick] [--only REGEX] [--rounds N] [--seed N] [--json FILE]
 #
 # The first time it installs the peers from their packages and builds what they need, in target/peers/kernels (3 GB,
 # most of it PyTorch; some minutes, oneDNN's compilation the longest). What can't be had is left out, and its column
 # says so; its log is in target/peers/kernels/log. Deleting the folder, or a stamp in it, tries again.
-# The comparison takes about ten minutes, with --quick one. The figures go to FILE, from which
+# The comparison takes about half an hour, with --quick two minutes: each library runs alone, 150 ms at a time. The figures go to FILE, from which
 # docs/kernels_peers.py draws, or else to target/peers/kernels/figures.json.
 #   --only REGEX   of lines such as '1T matmul 64x64x64 NN'
+#   --seed N       of 20 random shapes; the command prints the one that it takes
 #   PEERS_SKIP     peers not to install, such as "torch onednn_src"
 # ggml takes part where benches/peers/llama_cpp/run.sh has built llama.cpp.
 set -eu

@@ -12,7 +12,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SAMPLE_NS 5e6
+/* A figure: the median of batches of calls that take so long together, after a warm-up. Each library runs alone for
+ * that time, so that how long its threads spin or sleep between two calls is its own affair. */
+#define SAMPLE_NS 150e6
+#define WARM_UP_NS 20e6
+#define BATCH_NS 1.5e6
+#define MAX_BATCHES 256
+/* What an estimate takes. */
+#define ESTIMATE_NS 1.25e6
 #define HUGE_PAGE ((size_t)2 << 20)
 
 static FILE *answers;
@@ -110,7 +117,7 @@ static double estimate(const struct way *way)
 {
     way->run(&task);
     double once = time_calls(way, 1);
-    long count = once > SAMPLE_NS / 4 ? 1 : (long)(SAMPLE_NS / 4 / once) + 1;
+    long count = once > ESTIMATE_NS ? 1 : (long)(ESTIMATE_NS / once) + 1;
     double best = once;
     for (int i = 0; i < 3 && i * best * (double)count < 1e8; i++) {
         double sample = time_calls(way, count);
@@ -148,20 +155,35 @@ static void begin_case(int threads, const char *line)
         fprintf(answers, "none %s\n", why_not);
         return;
     }
-    calls = best >= SAMPLE_NS ? 1 : (long)(SAMPLE_NS / best) + 1;
+    calls = best >= BATCH_NS ? 1 : (long)(BATCH_NS / best) + 1;
     fprintf(answers, "ready %s %.3g\n", chosen.name, worst_error);
 }
 
-/* Others ran meanwhile: a tenth of the calls refills caches and wakes threads before the clock starts. */
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Others ran meanwhile: the warm-up refills caches and wakes threads before the clock starts. */
 static void sample(void)
 {
     if (chosen.run == NULL) {
         fprintf(answers, "none no case\n");
         return;
     }
-    if (calls > 1)
-        time_calls(&chosen, calls / 10 + 1);
-    fprintf(answers, "%.1f\n", time_calls(&chosen, calls));
+    double start = now();
+    do
+        time_calls(&chosen, calls);
+    while (now() - start < WARM_UP_NS);
+    double batches[MAX_BATCHES];
+    size_t count = 0;
+    start = now();
+    do
+        batches[count++] = time_calls(&chosen, calls);
+    while (count < MAX_BATCHES && now() - start < SAMPLE_NS);
+    qsort(batches, count, sizeof *batches, ascending);
+    fprintf(answers, "%.1f\n", batches[count / 2]);
 }
 
 /* Libraries print to stdout at will; the answers go where stdout was. */

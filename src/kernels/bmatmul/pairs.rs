@@ -36,7 +36,7 @@ pub(super) const fn blocking<I: DotBf16>() -> Blocking {
         ]
     };
     let nr = NV * I::LANES;
-    Blocking { tiles: Tiles { full, narrow: full }, nr, row_bytes: 4 * nr, wide: None }
+    Blocking { tiles: Tiles { full, narrow: &[], tall: &[] }, nr, row_bytes: 4 * nr, wide: None }
 }
 
 const fn tile<I: DotBf16, const MR: usize, const P: usize>() -> Tile {

@@ -9,7 +9,7 @@
 //!
 //! No cut changes a bit of the result: sums are kept in Y between the slices of k.
 
-use super::tile::{Block, Tiles, WidenFn};
+use super::tile::{Block, Tile, Tiles, WidenFn};
 use crate::kernels::portion::Portion;
 use crate::memory;
 use std::mem::MaybeUninit;
@@ -21,6 +21,8 @@ const SLICE_BYTES: usize = 32 << 10;
 const SLICE_ROWS: usize = 256;
 /// Bytes that a row block prefetches at each k.
 const PREFETCHED_BYTES: usize = 128;
+/// Up to this many rows of k, rows of a B without panels come from afar, and lower tiles prefetch the next ones.
+const SHALLOW: usize = 64;
 /// From this many row blocks on it pays to widen a slice of 16-bit weights once, before they meet it.
 const WIDEN_BLOCKS: usize = 3;
 
@@ -138,6 +140,13 @@ impl Part<'_> {
     fn run(&self) {
         let Part { blocking, product: part } = *self;
         let (nr, tiles) = (blocking.nr, blocking.tiles);
+        if part.row_stride != blocking.row_bytes
+            && part.k > SHALLOW
+            && let Some(tile) = tiles.tall.get(part.m.wrapping_sub(tiles.full.len() + 1))
+            && part.columns >= tiles.tall_columns(nr)
+        {
+            return self.tall(tile);
+        }
         let blocks = part.m.div_ceil(tiles.full.len());
         // A single row block never meets a slice again: k in one piece, and several panels at once.
         let (group, slice) =
@@ -172,6 +181,47 @@ impl Part<'_> {
         }
     }
 
+    /// All rows in one tile, as long as it finds columns; then the rest of the columns.
+    fn tall(&self, tile: &Tile) {
+        let Part { blocking, product: part } = *self;
+        let columns = blocking.tiles.tall_columns(blocking.nr);
+        // B isn't in panels, or all of these columns are in one: those of a row of k follow one another.
+        let from = |column: usize| Product {
+            w: part.w.wrapping_add(column * blocking.row_bytes / blocking.nr),
+            y: part.y.wrapping_add(column),
+            bias: if part.bias.is_null() { part.bias } else { part.bias.wrapping_add(column) },
+            columns: part.columns - column,
+            ..*part
+        };
+        let mut column = 0;
+        while part.columns - column >= columns {
+            let Product { x, ldx, k, w, row_stride, panel_stride, y, ldy, resume, bias, .. } = from(column);
+            let block = Block {
+                x,
+                ldx,
+                blocks: 1,
+                k,
+                w,
+                row_stride,
+                panel_stride,
+                next: w,
+                next_step: 0,
+                next_block: 0,
+                y,
+                ldy,
+                columns,
+                resume,
+                bias,
+            };
+            // SAFETY: the rows and columns are the product's, whose memory is there, at a level that the CPU has.
+            unsafe { (tile.one)(&block) };
+            column += columns;
+        }
+        if column < part.columns {
+            Part { blocking, product: &from(column) }.run();
+        }
+    }
+
     /// One panel, each slice of it widened to f32 before the rows meet it.
     fn widened_slices(&self, block: Block, last: bool, (widen, tiles): (WidenFn, Tiles)) {
         let blocking = self.blocking;
@@ -192,7 +242,7 @@ impl Part<'_> {
         let (height, taller) = (m / block.blocks, m % block.blocks);
         let lower = block.blocks - taller;
         let many = block.columns > nr;
-        let tiles = if block.columns <= nr / 2 { tiles.narrow } else { tiles.full };
+        let tiles = tiles.for_columns(block.columns, nr);
         // SAFETY: each tile gets rows and panels of the block, whose memory is there, at a level that the CPU has.
         unsafe {
             if taller > 0 {

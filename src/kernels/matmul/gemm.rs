@@ -14,10 +14,11 @@
 //!     for k        a slice
 //! ```
 
-use super::dots::Dots;
-use super::epilogue::{Epilogue, Finish, Lines, Scale};
+use super::epilogue::{self, Epilogue, Finish, Scale};
+use super::lines::{Lines, LinesFn};
 use super::pack_f32::{LinesPart, PanelPart};
 use super::{Kernel, Product};
+use crate::cpu;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::quant::DType;
@@ -28,6 +29,10 @@ use std::ptr;
 const DIRECT_BLOCKS: usize = 10;
 /// Rows of k of such a B that are worked on together.
 const DIRECT_DEPTH: usize = 32;
+/// Row blocks up to which such a B is read by columns, all of k at a time, where the processor fetches rows ahead; a
+/// single one where a panel is narrower than this many bytes.
+const BY_COLUMNS_BLOCKS: usize = 2;
+const BY_COLUMNS_BYTES: usize = 256;
 /// Rows of k that are packed together, about: C passes by once for each such slice.
 const DEPTH: usize = 512;
 
@@ -77,6 +82,8 @@ pub struct Gemm<'a> {
 struct Cuts {
     /// Rows of k in a slice.
     depth: usize,
+    /// The same for columns that don't fill a panel, and are packed.
+    rest_depth: usize,
     /// Columns that are worked on together, in whole panels.
     columns: usize,
     /// Rows that are worked on together.
@@ -111,14 +118,19 @@ struct Panels {
 impl Gemm<'_> {
     /// Floats of scratch memory that [`Gemm::run`] needs.
     pub fn scratch_len(&self, kernel: &Kernel) -> usize {
-        let cuts = self.cuts(kernel);
-        let a = if cuts.pack_a { cuts.rows.min(self.m) * cuts.depth } else { 0 };
+        self.scratch_of(kernel, [self.m, self.n])
+    }
+
+    /// Floats of scratch memory that [`Gemm::run_part`] needs for parts of so many rows and columns, or fewer.
+    pub(crate) fn scratch_of(&self, kernel: &Kernel, part: [usize; 2]) -> usize {
+        let cuts = self.cuts(kernel, part);
+        let [m, n] = part;
+        let a = if cuts.pack_a { cuts.rows.min(m) * cuts.depth } else { 0 };
         let nr = kernel.info.nr;
         let b = match self.b {
             Right::Packed(_) => 0,
-            Right::Plain(_) if cuts.pack_b => cuts.columns.min(self.n.next_multiple_of(nr)) * cuts.depth,
-            Right::Plain(_) if self.n.is_multiple_of(nr) => 0,
-            Right::Plain(_) => nr * cuts.depth,
+            Right::Plain(_) if cuts.pack_b => cuts.columns.min(n.next_multiple_of(nr)) * cuts.depth,
+            Right::Plain(_) => nr * cuts.rest_depth,
         };
         a + b
     }
@@ -137,7 +149,10 @@ impl Gemm<'_> {
             return Err(Error::invalid(format!("{got} floats of scratch memory where {needed} are needed")));
         }
         // SAFETY: the matrices were checked to lie in their slices; C and the scratch memory are borrowed mutably.
-        unsafe { self.run_part(kernel, c.as_mut_ptr(), ldc, 0..self.m, 0..self.n, scratch.as_mut_ptr()) };
+        unsafe {
+            let (c, scratch) = (c.as_mut_ptr(), scratch.as_mut_ptr());
+            self.run_part(kernel, [self.m, self.n], c, ldc, 0..self.m, 0..self.n, scratch);
+        }
         Ok(())
     }
 
@@ -173,31 +188,38 @@ impl Gemm<'_> {
         fits("C", len, self.m, self.n, ldc)
     }
 
-    /// Computes some rows and columns of C, which begins at `c` as a whole. Columns begin at a multiple of the
-    /// kernel's `nr`; where they end makes no difference to the bits.
+    /// Computes some rows and columns of C, which begins at `c` as a whole: at most `part` of them, by which the work
+    /// is cut. Columns of a packed B begin at a multiple of the kernel's `nr`; how C is divided makes no difference to
+    /// the bits.
     ///
     /// # Safety
     /// [`Gemm::check`] has passed; C is writable there and overlaps no operand; the scratch memory holds
-    /// [`Gemm::scratch_len`] floats, no one else's meanwhile.
+    /// [`Gemm::scratch_of`] floats for `part`, no one else's meanwhile.
+    #[allow(clippy::too_many_arguments, reason = "a part of C is six numbers")]
     pub(crate) unsafe fn run_part(
         &self,
         kernel: &Kernel,
+        part: [usize; 2],
         c: *mut f32,
         ldc: usize,
         rows: Range<usize>,
         columns: Range<usize>,
         scratch: *mut f32,
     ) {
-        let cuts = self.cuts(kernel);
+        let cuts = self.cuts(kernel, part);
         let nr = kernel.info.nr;
         let part = |columns| Part { gemm: self, kernel, cuts, c, ldc, rows: rows.clone(), columns, scratch };
         let mut first = columns.start;
-        if let (1, false, Right::Plain(b)) = (rows.len(), cuts.pack_a, self.b)
+        if let (false, Right::Plain(b)) = (cuts.pack_a, self.b)
             && b.transposed
+            && let Some(&few_rows) = kernel.lines.get(rows.len().wrapping_sub(1))
         {
-            let width = columns.len() - columns.len() % kernel.lanes;
-            part(first..first + width).one_row(&b);
-            first += width;
+            let whole = columns.len() - columns.len() % kernel.lanes;
+            let width = if whole > 0 && self.beta == 0.0 { columns.len() } else { whole };
+            if width > 0 {
+                part(first..first + width).few_rows(&b, few_rows);
+                first += width;
+            }
         }
         while first < columns.end {
             let mut width = cuts.columns.min(columns.end - first);
@@ -210,30 +232,32 @@ impl Gemm<'_> {
         }
     }
 
-    /// Which operands are packed, and how much of them at a time.
-    fn cuts(&self, kernel: &Kernel) -> Cuts {
+    /// Which operands are packed, and how much of them at a time, in a part of so many rows and columns.
+    fn cuts(&self, kernel: &Kernel, [m, n]: [usize; 2]) -> Cuts {
         let caches = memory::cache_sizes();
         let (mr, nr) = (kernel.info.mr, kernel.info.nr);
         let slice = kernel.blocking.k_slice();
         let floats_of = |bytes: usize| bytes / size_of::<f32>();
-        let (size_a, size_b) = (self.m.saturating_mul(self.k), self.k.saturating_mul(self.n));
+        let (size_a, size_b) = (m.saturating_mul(self.k), self.k.saturating_mul(n));
         let must_pack_a = self.a.transposed || self.alpha != 1.0;
         let pack_b = match self.b {
             Right::Packed(_) => false,
             // Few rows meet B before it leaves L1 again, and a small B never does: its own lines serve as panels.
-            Right::Plain(b) => {
-                b.transposed || (self.m > DIRECT_BLOCKS * mr && size_b > floats_of(caches.l1d))
-            }
+            Right::Plain(b) => b.transposed || (m > DIRECT_BLOCKS * mr && size_b > floats_of(caches.l1d)),
         };
         // Panels that come from scratch memory meet all of A where it stays in L2.
         let small_a = size_a <= floats_of(caches.l2 / 4);
+        let blocks = if kernel.blocking.row_bytes < BY_COLUMNS_BYTES { 1 } else { BY_COLUMNS_BLOCKS };
+        let by_columns = m <= blocks * mr && size_b <= floats_of(caches.l3 / 2) && cpu::fetches_rows_ahead();
         let deep = (DEPTH / slice).max(1) * slice;
         let (depth, panels) = match self.b {
             Right::Plain(_) if pack_b && small_a => (slice, 1),
             Right::Plain(_) if pack_b => (deep, (floats_of(caches.l2) / (deep * nr)).max(1)),
+            // B's lines, where the processor fetches them ahead: sums stay in registers.
+            Right::Plain(_) if by_columns => (self.k, usize::MAX / nr),
             // B's lines, where it comes from afar: so few that the next ones can be prefetched meanwhile.
             Right::Plain(_) if size_b > floats_of(caches.l2 / 4) => {
-                let few = 1 < self.m.div_ceil(mr) && self.m <= 4 * mr;
+                let few = 1 < m.div_ceil(mr) && m <= 4 * mr;
                 (if few { DIRECT_DEPTH } else { 2 * DIRECT_DEPTH }, usize::MAX / nr)
             }
             Right::Packed(_) if !must_pack_a => (self.k, (floats_of(caches.l2 / 4) / (deep * nr)).max(1)),
@@ -242,28 +266,31 @@ impl Gemm<'_> {
         let pack_a = must_pack_a || (pack_b && !small_a);
         let rows =
             if pack_a { (floats_of(caches.l2 / 8) / deep).max(mr).next_multiple_of(mr) } else { usize::MAX };
-        Cuts { depth: depth.min(self.k), columns: panels * nr, rows, pack_a, pack_b }
+        let (depth, rest_depth) = (depth.min(self.k), depth.min(deep).min(self.k));
+        Cuts { depth, rest_depth, columns: panels * nr, rows, pack_a, pack_b }
     }
 }
 
 impl Part<'_> {
-    /// The one row of the part, where B's lines run along k; whole vectors of columns.
-    fn one_row(&self, b: &Matrix<'_>) {
+    /// The few rows of the part, where B's lines run along k; as many columns as [`Lines::columns`] may be.
+    fn few_rows(&self, b: &Matrix<'_>, multiply: LinesFn) {
         let Part { gemm, kernel, c, ldc, ref rows, ref columns, .. } = *self;
-        let dots = Dots {
+        let lines = Lines {
             x: gemm.a.at(rows.start, 0),
+            ldx: gemm.a.ld,
             k: gemm.k,
             b: b.at(0, columns.start),
             ldb: b.ld,
             columns: columns.len(),
             y: c.wrapping_add(rows.start * ldc + columns.start),
+            ldy: ldc,
             resume: gemm.beta != 0.0,
             bias: self.bias(),
         };
-        // SAFETY: A and B hold the row and the lines, and C is writable there.
+        // SAFETY: A and B hold the rows and the lines, and C is writable there.
         unsafe {
             kernel.scale_block(gemm.beta, c, ldc, rows, columns);
-            (kernel.dots)(&dots);
+            multiply(&lines);
             kernel.finish_block(&gemm.epilogue, c, ldc, rows, columns);
         }
     }
@@ -276,7 +303,7 @@ impl Part<'_> {
         let pack_b = matches!(gemm.b, Right::Plain(_)) && (cuts.pack_b || !whole);
         let mut k = 0;
         loop {
-            let slice = k..gemm.k.min(k + cuts.depth);
+            let slice = k..gemm.k.min(k + if pack_b && !cuts.pack_b { cuts.rest_depth } else { cuts.depth });
             let right = self.right(pack_b, &slice);
             let mut top = self.rows.start;
             while top < self.rows.end {
@@ -350,6 +377,9 @@ impl Part<'_> {
             return Panels { w, row_stride: 4 * b.ld, panel_stride: row_bytes, scratch };
         }
         let depth = slice.len();
+        // Columns that don't fill a panel get one as wide as they need.
+        let width = if self.cuts.pack_b { nr } else { kernel.blocking.tiles.width(columns.len(), nr) };
+        let row_bytes = width * size_of::<f32>();
         for (panel, first) in columns.clone().step_by(nr).enumerate() {
             let part = PanelPart {
                 src: b.at(slice.start, first),
@@ -357,13 +387,13 @@ impl Part<'_> {
                 along_k: b.transposed,
                 columns: nr.min(columns.end - first),
                 depth,
-                width: nr,
-                dst: scratch.wrapping_add(panel * depth * nr),
+                width,
+                dst: scratch.wrapping_add(panel * depth * width),
             };
             // SAFETY: B holds the panel's columns, and the scratch memory has room for the panels of a slice.
             unsafe { (kernel.pack_panel)(&part) };
         }
-        let rest = scratch.wrapping_add(columns.len().next_multiple_of(nr) * depth);
+        let rest = scratch.wrapping_add(columns.len().next_multiple_of(width) * depth);
         Panels { w: scratch.cast(), row_stride: row_bytes, panel_stride: depth * row_bytes, scratch: rest }
     }
 }
@@ -429,8 +459,10 @@ impl Kernel {
         if epilogue.is_empty() {
             return;
         }
-        let at = |lines: Option<Lines<'_>>| match lines {
-            Some(Lines { data, ld }) => (data.as_ptr().wrapping_add(rows.start * ld + columns.start), ld),
+        let at = |lines: Option<epilogue::Lines<'_>>| match lines {
+            Some(epilogue::Lines { data, ld }) => {
+                (data.as_ptr().wrapping_add(rows.start * ld + columns.start), ld)
+            }
             None => (ptr::null(), 0),
         };
         let (gate, ld_gate) = at(epilogue.gate);
@@ -453,7 +485,7 @@ impl Epilogue<'_> {
             return Err(Error::invalid(format!("the bias isn't {n} floats")));
         }
         for (name, lines) in [("the gate", self.gate), ("the residual", self.residual)] {
-            if let Some(Lines { data, ld }) = lines {
+            if let Some(epilogue::Lines { data, ld }) = lines {
                 fits(name, data.len(), m, n, ld)?;
             }
         }

@@ -159,6 +159,27 @@ fn every_way_to_store_the_matrices_gives_the_packed_kernel_s_bits() {
 }
 
 #[test]
+fn few_rows_meet_a_b_as_it_lies() {
+    for kernel in kernels_here() {
+        let (nr, lanes) = (kernel.info.nr, kernel.lanes());
+        for m in 1..=2 * kernel.info.mr + 1 {
+            // A rest of columns and of k, less than a vector of either, and a distance of lines that shares L1's lines.
+            for (n, k, gap) in [
+                (2 * nr + lanes + 3, 3 * lanes + 5, 1),
+                (nr - 1, 2 * lanes, 0),
+                (lanes, lanes - 1, 0),
+                (lanes - 1, 5 * lanes + 1, 2),
+                (2 * lanes + 1, 7 * lanes + 4, 1024 - 7 * lanes - 4),
+            ] {
+                for (alpha, beta) in [(1.0, 0.0), (1.0, 0.5)] {
+                    check(kernel, (m, n, k), alpha, beta, gap);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn products_beyond_every_cut() {
     // More than a quarter of L2 in A, more rows, columns and depth than are worked on together.
     for kernel in kernels_here() {

@@ -14,11 +14,11 @@
 //! A kernel is a [`Kernel`]; [`MatmulKernels`] holds the best one for each type of weights.
 
 mod blocking;
-mod dots;
 mod epilogue;
 mod gemm;
 #[cfg(test)]
 mod gemm_tests;
+mod lines;
 mod pack;
 mod pack_f32;
 #[cfg(test)]
@@ -53,7 +53,8 @@ pub struct Kernel {
     place: fn(usize) -> usize,
     pack_panel: unsafe fn(&pack_f32::PanelPart),
     pack_lines: unsafe fn(&pack_f32::LinesPart),
-    dots: unsafe fn(&dots::Dots),
+    /// Few rows against lines of B, by the number of rows.
+    lines: &'static [lines::LinesFn],
     lanes: usize,
     scale: unsafe fn(&epilogue::Scale),
     finish: unsafe fn(&epilogue::Finish),
@@ -120,6 +121,11 @@ impl Kernel {
         unsafe { self.blocking.run(&self.blocking.product(portion)) }
     }
 
+    /// Lanes of a vector: how finely columns of a plain B are divided.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// Multiplies rows with panels that stand anywhere.
     ///
     /// # Safety
@@ -132,9 +138,13 @@ impl Kernel {
 }
 
 /// A kernel whose tiles are `NV` vectors wide; `wide` are the tiles of the same size for f32 weights.
-const fn kernel<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -> Kernel {
+const fn kernel<I: Isa, W: Weight, const NV: usize>(
+    tiles: Tiles,
+    wide: Tiles,
+    lines: &'static [lines::LinesFn],
+) -> Kernel {
     let nr = NV * I::LANES;
-    assert!(tiles.full.len() == tiles.narrow.len());
+    assert!(tiles.narrow.is_empty() || tiles.narrow.len() == NV - 1);
     let wide: Option<(WidenFn, Tiles)> = if W::BYTES < 4 { Some((widen::<I, W, NV>, wide)) } else { None };
     let dtype = match W::DTYPE {
         DType::F32 => "f32",
@@ -148,7 +158,7 @@ const fn kernel<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -
         place: |column| W::place(I::LANES, column),
         pack_panel: at_level::<I, pack_f32::PanelPart>,
         pack_lines: at_level::<I, pack_f32::LinesPart>,
-        dots: at_level::<I, dots::Dots>,
+        lines,
         lanes: I::LANES,
         scale: at_level::<I, epilogue::Scale>,
         finish: at_level::<I, epilogue::Finish>,
@@ -157,7 +167,8 @@ const fn kernel<I: Isa, W: Weight, const NV: usize>(tiles: Tiles, wide: Tiles) -
 
 /// 4 rows × 2 vectors: 8 sums, 2 weights, a factor and a product of 16 registers.
 pub(super) const fn scalar<W: Weight>() -> Kernel {
-    kernel::<Scalar, W, 2>(scalar_tiles::<W>(), scalar_tiles::<F32>())
+    let lines = const { &[lines::entry::<Scalar, 1, 1, false> as lines::LinesFn] };
+    kernel::<Scalar, W, 2>(scalar_tiles::<W>(), scalar_tiles::<F32>(), lines)
 }
 
 const fn scalar_tiles<W: Weight>() -> Tiles {
@@ -165,73 +176,74 @@ const fn scalar_tiles<W: Weight>() -> Tiles {
     let full = const {
         &[tile::<I, W, 1, 2, 4>(), tile::<I, W, 2, 2, 2>(), tile::<I, W, 3, 2, 1>(), tile::<I, W, 4, 2, 1>()]
     };
-    Tiles { full, narrow: full }
+    Tiles { full, narrow: &[], tall: &[] }
+}
+
+/// Tiles of one panel of `NV` vectors.
+const fn six_tiles<I: Isa, W: Weight, const NV: usize>() -> [Tile; 6] {
+    [
+        tile::<I, W, 1, NV, 1>(),
+        tile::<I, W, 2, NV, 1>(),
+        tile::<I, W, 3, NV, 1>(),
+        tile::<I, W, 4, NV, 1>(),
+        tile::<I, W, 5, NV, 1>(),
+        tile::<I, W, 6, NV, 1>(),
+    ]
 }
 
 /// 6 rows × 2 vectors: 12 sums, 2 weights and a factor of 16 registers.
 #[cfg(target_arch = "x86_64")]
 pub(super) const fn avx2<W: Weight>() -> Kernel {
-    kernel::<crate::isa::Avx2, W, 2>(avx2_tiles::<W>(), avx2_tiles::<F32>())
+    type I = crate::isa::Avx2;
+    let lines = const {
+        &[
+            lines::entry::<I, 1, 4, true> as lines::LinesFn,
+            lines::entry::<I, 2, 2, true>,
+            lines::entry::<I, 3, 2, true>,
+            lines::entry::<I, 4, 1, true>,
+            lines::entry::<I, 5, 1, true>,
+            lines::entry::<I, 6, 1, true>,
+        ]
+    };
+    kernel::<I, W, 2>(avx2_tiles::<W>(), avx2_tiles::<F32>(), lines)
 }
 
 #[cfg(target_arch = "x86_64")]
 const fn avx2_tiles<W: Weight>() -> Tiles {
     type I = crate::isa::Avx2;
-    let full = const {
-        &[
-            tile::<I, W, 1, 2, 4>(),
-            tile::<I, W, 2, 2, 2>(),
-            tile::<I, W, 3, 2, 1>(),
-            tile::<I, W, 4, 2, 1>(),
-            tile::<I, W, 5, 2, 1>(),
-            tile::<I, W, 6, 2, 1>(),
-        ]
-    };
-    Tiles { full, narrow: full }
+    Tiles {
+        full: const {
+            &[
+                tile::<I, W, 1, 2, 4>(),
+                tile::<I, W, 2, 2, 2>(),
+                tile::<I, W, 3, 2, 1>(),
+                tile::<I, W, 4, 2, 1>(),
+                tile::<I, W, 5, 2, 1>(),
+                tile::<I, W, 6, 2, 1>(),
+            ]
+        },
+        narrow: const { &[&six_tiles::<I, W, 1>()] },
+        tall: &[],
+    }
 }
 
 /// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
 #[cfg(target_arch = "x86_64")]
 pub(super) const fn avx512<W: Weight>() -> Kernel {
-    kernel::<crate::isa::Avx512, W, 4>(avx512_tiles::<W>(), avx512_tiles::<F32>())
-}
-
-#[cfg(target_arch = "x86_64")]
-const fn avx512_tiles<W: Weight>() -> Tiles {
     type I = crate::isa::Avx512;
-    Tiles {
-        full: const {
-            &[
-                tile::<I, W, 1, 4, 4>(),
-                tile::<I, W, 2, 4, 3>(),
-                tile::<I, W, 3, 4, 2>(),
-                tile::<I, W, 4, 4, 1>(),
-                tile::<I, W, 5, 4, 1>(),
-                tile::<I, W, 6, 4, 1>(),
-            ]
-        },
-        narrow: const {
-            &[
-                tile::<I, W, 1, 2, 1>(),
-                tile::<I, W, 2, 2, 1>(),
-                tile::<I, W, 3, 2, 1>(),
-                tile::<I, W, 4, 2, 1>(),
-                tile::<I, W, 5, 2, 1>(),
-                tile::<I, W, 6, 2, 1>(),
-            ]
-        },
-    }
+    kernel::<I, W, 4>(wide_tiles::<I, W>(), wide_tiles::<I, F32>(), wide_lines::<I>())
 }
 
 /// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
 #[cfg(target_arch = "aarch64")]
 pub(super) const fn neon<W: Weight>() -> Kernel {
-    kernel::<crate::isa::Neon, W, 4>(neon_tiles::<W>(), neon_tiles::<F32>())
+    type I = crate::isa::Neon;
+    kernel::<I, W, 4>(wide_tiles::<I, W>(), wide_tiles::<I, F32>(), wide_lines::<I>())
 }
 
-#[cfg(target_arch = "aarch64")]
-const fn neon_tiles<W: Weight>() -> Tiles {
-    type I = crate::isa::Neon;
+/// Tiles for 32 registers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const fn wide_tiles<I: Isa, W: Weight>() -> Tiles {
     Tiles {
         full: const {
             &[
@@ -243,16 +255,26 @@ const fn neon_tiles<W: Weight>() -> Tiles {
                 tile::<I, W, 6, 4, 1>(),
             ]
         },
-        narrow: const {
-            &[
-                tile::<I, W, 1, 2, 1>(),
-                tile::<I, W, 2, 2, 1>(),
-                tile::<I, W, 3, 2, 1>(),
-                tile::<I, W, 4, 2, 1>(),
-                tile::<I, W, 5, 2, 1>(),
-                tile::<I, W, 6, 2, 1>(),
-            ]
-        },
+        narrow: const { &[&six_tiles::<I, W, 1>(), &six_tiles::<I, W, 2>(), &six_tiles::<I, W, 3>()] },
+        tall: const { &[tile::<I, W, 7, 3, 1>(), tile::<I, W, 8, 3, 1>()] },
+    }
+}
+
+/// Few rows against lines, for 32 registers. Two vectors of lines hide the multiply-add's latency where sums are few; more
+/// would be more lines than prefetchers follow.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const fn wide_lines<I: Isa>() -> &'static [lines::LinesFn] {
+    const {
+        &[
+            lines::entry::<I, 1, 2, false> as lines::LinesFn,
+            lines::entry::<I, 2, 2, false>,
+            lines::entry::<I, 3, 2, false>,
+            lines::entry::<I, 4, 1, false>,
+            lines::entry::<I, 5, 2, true>,
+            lines::entry::<I, 6, 2, true>,
+            lines::entry::<I, 7, 2, true>,
+            lines::entry::<I, 8, 2, true>,
+        ]
     }
 }
 

@@ -61,8 +61,38 @@ pub(crate) struct Tile {
 pub(crate) struct Tiles {
     /// As wide as a panel.
     pub full: &'static [Tile],
-    /// Half as wide, or full where there is no such tile: for few columns at the end of Y.
-    pub narrow: &'static [Tile],
+    /// One vector wide, two, … up to a vector less than a panel, for few columns at the end of Y; none where only whole
+    /// panels have tiles.
+    pub narrow: &'static [&'static [Tile]],
+    /// Of more rows than `full`, and a vector narrower, for few rows that meet a B without panels; or none.
+    pub tall: &'static [Tile],
+}
+
+impl Tiles {
+    /// The narrowest tiles for `columns` of a panel of `nr`; at least 1.
+    #[inline]
+    pub fn for_columns(&self, columns: usize, nr: usize) -> &'static [Tile] {
+        if columns >= nr {
+            return self.full;
+        }
+        self.narrow.get((columns - 1) / self.step(nr)).copied().unwrap_or(self.full)
+    }
+
+    /// How many columns of a panel of `nr` these tiles read for `columns` outputs.
+    pub fn width(&self, columns: usize, nr: usize) -> usize {
+        columns.next_multiple_of(self.step(nr))
+    }
+
+    /// Columns of a tall tile, where a panel has `nr`.
+    pub fn tall_columns(&self, nr: usize) -> usize {
+        nr - self.step(nr)
+    }
+
+    /// Columns by which tiles for a panel of `nr` differ.
+    #[inline]
+    fn step(&self, nr: usize) -> usize {
+        nr / (self.narrow.len() + 1)
+    }
 }
 
 /// The tile of height `MR` that takes `P` panels where it can.

@@ -16,7 +16,7 @@ pub(crate) trait Weight: 'static {
     /// A panel's row widened to f32, vector by vector in column order.
     ///
     /// # Safety
-    /// `p` is readable for `NV · LANES` elements.
+    /// `p` is readable for `NV · LANES` elements, or one vector more where `NV` is odd.
     unsafe fn load<I: Isa, const NV: usize>(isa: I, p: *const u8) -> [I::F32; NV];
 }
 
@@ -71,13 +71,14 @@ impl Weight for Bf16 {
     }
     #[inline(always)]
     unsafe fn load<I: Isa, const NV: usize>(isa: I, p: *const u8) -> [I::F32; NV] {
-        const { assert!(NV.is_multiple_of(2), "bfloat16 vectors come in pairs") };
         let mut row = [isa.zero(); NV];
-        for (pair, x) in row.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        for pair in 0..NV.div_ceil(2) {
             // SAFETY: the pair's words are inside the row.
             let words = unsafe { isa.load_i32(p.cast::<i32>().add(pair * I::LANES)) };
-            x[0] = isa.from_bits(isa.shl::<16>(words));
-            x[1] = isa.from_bits(isa.and(words, isa.splat_i32(-0x1_0000)));
+            row[2 * pair] = isa.from_bits(isa.shl::<16>(words));
+            if 2 * pair + 1 < NV {
+                row[2 * pair + 1] = isa.from_bits(isa.and(words, isa.splat_i32(-0x1_0000)));
+            }
         }
         row
     }

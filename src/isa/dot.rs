@@ -25,6 +25,42 @@ pub trait DotI8: Isa {
 
     /// For each byte of `index`, which are in 0..=15, that entry of the table.
     fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32;
+
+    /// The even bytes of each lane, which are signed, as 16 bits each, and the odd ones.
+    #[inline(always)]
+    fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
+        let [low, high] = [0xffff, 0xffff_0000_u32 as i32].map(|mask| self.splat_i32(mask));
+        [self.shl::<8>(bytes), bytes].map(|bytes| {
+            let above = self.and(self.shr::<8>(bytes), high);
+            self.or(above, self.and(self.shr::<24>(self.shl::<16>(bytes)), low))
+        })
+    }
+}
+
+/// The steps of levels without an instruction for four products a lane: products of bytes whose pairs are added in 16
+/// bits, and products of pairs of 16 bits. Where several pairs fit 16 bits, both cost two operations a product.
+///
+/// All methods are `#[inline(always)]` and only meaningful inside [`Isa::vectorize`]. The compiler leaves products
+/// where they stand.
+#[doc(hidden)]
+pub trait PairsI8: DotI8 {
+    /// Sums of adjacent products of unsigned bytes of `w` and signed ones of `x`, as 16 bits each. They fit.
+    fn pairs(self, w: Self::I32, x: Self::I32) -> Self::I32;
+
+    /// [`PairsI8::pairs`] of signed bytes of both; those of `x` are in −127..=127.
+    fn signed_pairs(self, w: Self::I32, x: Self::I32) -> Self::I32;
+
+    /// acc + [`PairsI8::pairs`], in 16 bits, which it fits.
+    fn add_pairs(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
+
+    /// The sum of each lane's two products of signed 16 bits.
+    fn words(self, w: Self::I32, x: Self::I32) -> Self::I32;
+
+    /// acc + [`PairsI8::words`], wrapping in i32.
+    fn add_words(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
+
+    /// [`DotI8::split`] of unsigned bytes, which takes an operation less.
+    fn split_unsigned(self, bytes: Self::I32) -> [Self::I32; 2];
 }
 
 /// Dot products of bfloat16, two a lane, accumulated in f32. Numbers below 2⁻¹²⁶ may count as 0, in and out.
@@ -64,9 +100,9 @@ mod x86 {
     // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`).
     #![allow(clippy::undocumented_unsafe_blocks)]
 
-    use super::{DotBf16, DotI8};
+    use super::{DotBf16, DotI8, PairsI8};
     use crate::isa::avx512::{BF16, VNNI};
-    use crate::isa::{X256, X512, avx2};
+    use crate::isa::{Avx2, Avx512, X256, X512, avx2};
     use std::arch::asm;
     use std::arch::x86_64::*;
 
@@ -105,11 +141,86 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
+            unsafe { [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)] }
+        }
+
+        #[inline(always)]
         fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32 {
             unsafe {
                 let table = _mm_loadu_si128(table.as_ptr().cast());
                 _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), index)
             }
+        }
+    }
+
+    /// acc + pairs of products, left where it stands, as `dot_in_place` is.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn add_pairs_256(mut acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        let _pairs: __m256i;
+        unsafe {
+            asm!(
+                "vpmaddubsw {pairs}, {w}, {x}",
+                "vpaddw {acc}, {acc}, {pairs}",
+                acc = inout(ymm_reg) acc,
+                w = in(ymm_reg) w,
+                x = in(ymm_reg) x,
+                pairs = out(ymm_reg) _pairs,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        acc
+    }
+
+    /// acc + products of words, left where it stands.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn add_words_256(mut acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        let _sums: __m256i;
+        unsafe {
+            asm!(
+                "vpmaddwd {sums}, {w}, {x}",
+                "vpaddd {acc}, {acc}, {sums}",
+                acc = inout(ymm_reg) acc,
+                w = in(ymm_reg) w,
+                x = in(ymm_reg) x,
+                sums = out(ymm_reg) _sums,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        acc
+    }
+
+    impl PairsI8 for Avx2 {
+        #[inline(always)]
+        fn pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { _mm256_maddubs_epi16(w, x) }
+        }
+
+        #[inline(always)]
+        fn signed_pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) }
+        }
+
+        #[inline(always)]
+        fn add_pairs(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { add_pairs_256(acc, w, x) }
+        }
+
+        #[inline(always)]
+        fn words(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { _mm256_madd_epi16(w, x) }
+        }
+
+        #[inline(always)]
+        fn add_words(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { add_words_256(acc, w, x) }
+        }
+
+        #[inline(always)]
+        fn split_unsigned(self, bytes: Self::I32) -> [Self::I32; 2] {
+            unsafe { [_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(bytes)] }
         }
     }
 
@@ -176,11 +287,90 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
+            unsafe { [_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes)), _mm512_srai_epi16::<8>(bytes)] }
+        }
+
+        #[inline(always)]
         fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32 {
             unsafe {
                 let table = _mm_loadu_si128(table.as_ptr().cast());
                 _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), index)
             }
+        }
+    }
+
+    /// acc + pairs of products, left where it stands, as `dot_in_place` is.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn add_pairs_512(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        let _pairs: __m512i;
+        unsafe {
+            asm!(
+                "vpmaddubsw {pairs}, {w}, {x}",
+                "vpaddw {acc}, {acc}, {pairs}",
+                acc = inout(zmm_reg) acc,
+                w = in(zmm_reg) w,
+                x = in(zmm_reg) x,
+                pairs = out(zmm_reg) _pairs,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        acc
+    }
+
+    /// acc + products of words, left where it stands.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn add_words_512(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        let _sums: __m512i;
+        unsafe {
+            asm!(
+                "vpmaddwd {sums}, {w}, {x}",
+                "vpaddd {acc}, {acc}, {sums}",
+                acc = inout(zmm_reg) acc,
+                w = in(zmm_reg) w,
+                x = in(zmm_reg) x,
+                sums = out(zmm_reg) _sums,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        acc
+    }
+
+    impl PairsI8 for Avx512 {
+        #[inline(always)]
+        fn pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { _mm512_maddubs_epi16(w, x) }
+        }
+
+        #[inline(always)]
+        fn signed_pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe {
+                let negative = _mm512_movepi8_mask(w);
+                let x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
+                _mm512_maddubs_epi16(_mm512_abs_epi8(w), x)
+            }
+        }
+
+        #[inline(always)]
+        fn add_pairs(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { add_pairs_512(acc, w, x) }
+        }
+
+        #[inline(always)]
+        fn words(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { _mm512_madd_epi16(w, x) }
+        }
+
+        #[inline(always)]
+        fn add_words(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { add_words_512(acc, w, x) }
+        }
+
+        #[inline(always)]
+        fn split_unsigned(self, bytes: Self::I32) -> [Self::I32; 2] {
+            unsafe { [_mm512_and_si512(bytes, _mm512_set1_epi16(255)), _mm512_srli_epi16::<8>(bytes)] }
         }
     }
 }

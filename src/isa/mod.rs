@@ -29,7 +29,7 @@ pub use avx2::{Avx2, AvxVnni, X256};
 #[cfg(target_arch = "x86_64")]
 pub use avx512::{Amx, Avx512, Avx512Bf16, Avx512Vnni, X512};
 pub use cpu::cpu_name;
-pub use dot::{DotBf16, DotI8};
+pub use dot::{DotBf16, DotI8, PairsI8};
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, NeonBf16, NeonDotprod, NeonX};
 #[doc(hidden)]

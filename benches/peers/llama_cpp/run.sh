@@ -10,11 +10,24 @@
 #
 # Builds llama.cpp once, for this machine, from its package llama-cpp-python (10 minutes on two cores, in
 # target/peers); comparing one file then takes about ten.
+# PEER_ISA=avx2 compares at the level that most processors have: smallmind's AVX2 kernels with a second build of
+# llama.cpp, for AVX2 with FMA, F16C and BMI2 alone.
+#
 # CC and CXX choose its compiler. Without them clang is taken if there is one: gcc 12 miscompiles its AMX
 # kernels (they die where a tile is configured), and those are its fastest where the CPU has AMX.
 . "$(dirname -- "$0")/../common.sh"
 
 venv=$repository/target/peers/llama_cpp
+case ${PEER_ISA:-native} in
+native) cmake_args= ;;
+avx2)
+    venv=${venv}_avx2
+    export SMALLMIND_ISA=avx2
+    cmake_args='-DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON'
+    cmake_args="$cmake_args -DGGML_BMI2=ON -DGGML_AVX_VNNI=OFF -DGGML_AVX512=OFF -DGGML_AVX512_VNNI=OFF"
+    ;;
+*) fail "PEER_ISA is native or avx2, not '$PEER_ISA'" ;;
+esac
 packages='llama-cpp-python==0.3.36 gguf==0.19.0'
 
 tool=speed
@@ -38,7 +51,8 @@ if [ "$(cat "$venv/ready" 2>/dev/null)" != "$packages" ]; then
     fi
     python3 -m venv "$venv" || fail "python3 with its venv module is needed"
     echo "run.sh: building llama.cpp with ${CC:-the default compiler}" >&2
-    "$venv/bin/pip" install --quiet --no-binary llama-cpp-python \
+    # pip's cache would hand one build to the other.
+    CMAKE_ARGS="${CMAKE_ARGS:-} $cmake_args" "$venv/bin/pip" install --quiet --no-cache-dir --no-binary llama-cpp-python \
         $packages >&2 || fail "llama-cpp-python couldn't be built"
     echo "$packages" >"$venv/ready"
 fi

@@ -10,6 +10,11 @@
 //! | halves | 16 for each 32 | d·Σx of the first and the last 16, f32; [`MAGIC`] − 128·Σx₀ of the first 16 and −128·Σx₀ of the last, i32 |
 //! | second | 16 for each 32, with two | −128·Σx₁ − 256·[`MAGIC`]; the same of the first 16; −128·Σx₁ of the last 16; −128·Σ(256·x₀ + x₁), all i32 and wrapping |
 //!
+//! Levels that multiply pairs of words ([`keeps_words`]) have other contents in the places of the two bytes and of the
+//! records of second ones: 64 bytes for each block, which are 256·x₀ + x₁ as words where the low byte is kept (of each
+//! four the first and the third, for all fours; then the second and the fourth), else the 32 high bytes and zeros; and
+//! 0, −128·Σ(256·x₀ + x₁) of the first 16, the same of the last 16, and of all.
+//!
 //! and is padded to an odd multiple of 64 bytes, so that the same place of many rows isn't in the same sets of a
 //! cache. Sums with levels that are offset by 128 start from the integers of blocks and halves; those of the low
 //! byte are added to such a sum after it was multiplied by 256.
@@ -24,7 +29,7 @@
 //! least [`OUTLIER`] times the root of the block's mean square (both as high bytes tell), and has zeros elsewhere.
 //! Elsewhere results have the bits that one byte gives: powers of two are exact.
 
-use crate::isa::{Isa, SimdBody};
+use crate::isa::{Isa, IsaId, SimdBody};
 use crate::quant::BLOCK;
 
 /// How finely activations are quantised: a mode, chosen when a model is loaded or a matrix packed, never by size.
@@ -111,6 +116,16 @@ pub const HALF_STARTS: usize = 8;
 pub const LOW_STARTS: usize = 0;
 /// In the low bytes' record: where sums of both bytes at once start.
 pub const TOTAL_START: usize = 12;
+/// In the low bytes' record of levels that keep words: the same for both halves.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+pub(super) const HALF_TOTAL_STARTS: usize = 4;
+/// Where a block's words with odd places begin, behind those with even ones.
+pub(super) const ODD_WORDS: usize = BLOCK;
+
+/// Whether the level multiplies rows of two bytes as words.
+pub(super) const fn keeps_words(isa: IsaId) -> bool {
+    matches!(isa, IsaId::Avx2 | IsaId::Avx512)
+}
 
 /// Bits of the float 1.5·2²³. An integer |Σ| < 2²² added to them gives the bits of 1.5·2²³ + Σ, so that integer
 /// sums that start here are floats already, and one fma takes the constant off and multiplies.
@@ -141,15 +156,51 @@ impl SimdBody for &Quantize {
             // SAFETY: k floats of the row of X are there, and room for its image in `out`.
             unsafe {
                 let target = Target::new(activations, k, out.wrapping_add(row * activations.row_bytes(k)));
-                for block in 0..k / BLOCK {
-                    target.quantize(isa, x.add(block * BLOCK), block);
+                for block in (0..k / BLOCK).step_by(RUN) {
+                    target.quantize(isa, x.add(block * BLOCK), block, RUN.min(k / BLOCK - block));
                 }
             }
         }
     }
 }
 
-/// A row that is being quantised, block by block.
+/// Most blocks that are quantised together.
+pub(super) const RUN: usize = 8;
+
+/// The scale of a block.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scale {
+    /// Of its bytes, or 0.
+    d: f32,
+    /// The inverse, or 0.
+    inverse: f32,
+    /// Whether all its elements are finite.
+    finite: bool,
+}
+
+impl Scale {
+    /// # Safety
+    /// `x` is readable for 32 floats.
+    #[inline(always)]
+    unsafe fn of<I: Isa>(isa: I, x: *const f32) -> Scale {
+        // SAFETY: `x` has BLOCK floats, a multiple of LANES.
+        let load = |i: usize| unsafe { isa.load(x.add(i)) };
+        let (mut peaks, mut poison) = (isa.zero(), isa.zero());
+        for i in (0..BLOCK).step_by(I::LANES) {
+            peaks = isa.max(isa.abs(load(i)), peaks);
+            poison = isa.mul_add(load(i), isa.zero(), poison);
+        }
+        // Poison is 0 for finite inputs, else NaN; one look across lanes tells that and the peak.
+        let infinity = isa.splat(f32::INFINITY);
+        let peak = isa.max_lanes(isa.select(isa.eq(poison, isa.zero()), peaks, infinity));
+        let finite = peak < f32::INFINITY;
+        let usable = finite && peak >= SMALLEST_PEAK;
+        let (d, inverse) = if usable { (peak / 127.0, 127.0 / peak) } else { (0.0, 0.0) };
+        Scale { d, inverse, finite }
+    }
+}
+
+/// A row that is being quantised, some blocks at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
     activations: Activations,
@@ -169,45 +220,61 @@ impl Target {
         Target { activations, k, row: RowParts::new(activations.bytes(), k), out }
     }
 
-    /// Quantises block `block` of the row.
+    /// Quantises `blocks` blocks of the row, up to [`RUN`], from `block` on.
     ///
     /// # Safety
-    /// `x` is readable for 32 floats, and the row has that block.
+    /// `x` is readable for 32 floats for each block, and the row has those blocks.
     #[inline(always)]
     #[doc(hidden)]
-    pub unsafe fn quantize<I: Isa>(&self, isa: I, x: *const f32, block: usize) {
-        // SAFETY: 32 floats are readable, and the row has the block.
+    pub unsafe fn quantize<I: Isa>(&self, isa: I, x: *const f32, block: usize, blocks: usize) {
+        // SAFETY: 32 floats a block are readable, and the row has the blocks.
         unsafe {
             match self.activations {
-                Activations::Bits16 => self.quantize_bytes::<I, 2, false>(isa, x, block),
-                Activations::Adaptive => self.quantize_bytes::<I, 2, true>(isa, x, block),
-                Activations::Bits8 => self.quantize_bytes::<I, 1, false>(isa, x, block),
+                Activations::Bits16 => self.quantize_run::<I, 2, false>(isa, x, block, blocks),
+                Activations::Adaptive => self.quantize_run::<I, 2, true>(isa, x, block, blocks),
+                Activations::Bits8 => self.quantize_run::<I, 1, false>(isa, x, block, blocks),
+            }
+        }
+    }
+
+    /// First the scales of all blocks and then their bytes: both end with sums across lanes, for which the processor
+    /// would wait if it had fewer blocks at hand.
+    ///
+    /// # Safety
+    /// As [`Target::quantize`].
+    #[inline(always)]
+    unsafe fn quantize_run<I: Isa, const BYTES: usize, const ADAPTIVE: bool>(
+        &self,
+        isa: I,
+        x: *const f32,
+        block: usize,
+        blocks: usize,
+    ) {
+        let mut scales = [Scale::default(); RUN];
+        for (i, scale) in scales.iter_mut().enumerate().take(blocks) {
+            // SAFETY: the block's floats are readable.
+            *scale = unsafe { Scale::of(isa, x.wrapping_add(i * BLOCK)) };
+        }
+        for (i, scale) in scales.iter().enumerate().take(blocks) {
+            // SAFETY: the block's floats are readable, and the row has it.
+            unsafe {
+                self.quantize_bytes::<I, BYTES, ADAPTIVE>(isa, x.wrapping_add(i * BLOCK), block + i, *scale);
             }
         }
     }
 
     /// # Safety
-    /// As [`Target::quantize`].
+    /// `x` is readable for 32 floats, and the row has the block.
     #[inline(always)]
     unsafe fn quantize_bytes<I: Isa, const BYTES: usize, const ADAPTIVE: bool>(
         &self,
         isa: I,
         x: *const f32,
         block: usize,
+        Scale { d, inverse, finite }: Scale,
     ) {
         // SAFETY: `x` has BLOCK floats, a multiple of LANES.
         let load = |i: usize| unsafe { isa.load(x.add(i)) };
-        let (mut peaks, mut poison) = (isa.zero(), isa.zero());
-        for i in (0..BLOCK).step_by(I::LANES) {
-            peaks = isa.max(isa.abs(load(i)), peaks);
-            poison = isa.mul_add(load(i), isa.zero(), poison);
-        }
-        // Poison is 0 for finite inputs, else NaN; one look across lanes tells that and the peak.
-        let infinity = isa.splat(f32::INFINITY);
-        let peak = isa.max_lanes(isa.select(isa.eq(poison, isa.zero()), peaks, infinity));
-        let finite = peak < f32::INFINITY;
-        let usable = finite && peak >= SMALLEST_PEAK;
-        let (d, inverse) = if usable { (peak / 127.0, 127.0 / peak) } else { (0.0, 0.0) };
         let inverse = isa.splat(inverse);
         // Only finite numbers may meet the inverse: 0 times infinity is none.
         let scaled = |i: usize| if finite { isa.mul(load(i), inverse) } else { isa.zero() };
@@ -222,30 +289,73 @@ impl Target {
             kept = isa.sum_lanes(squares) <= LIMIT;
         }
         let unit = isa.splat(if kept { 256.0 } else { 0.0 });
+        let in_words = const { BYTES == 2 && keeps_words(I::ID) };
+        let mut words = Words([0; BLOCK]);
         let mut sums = [[isa.splat_i32(0); 2]; BYTES];
         for half in 0..2 {
             for i in (half * HALF..(half + 1) * HALF).step_by(I::LANES) {
                 let mut rest = scaled(i);
+                let mut word = isa.splat_i32(0);
                 for (byte, sums) in sums.iter_mut().enumerate() {
                     let x = isa.to_i32(rest);
                     sums[half] = isa.add_i32(sums[half], x);
-                    // SAFETY: the row has k bytes of each kind, and among them this block's.
-                    unsafe { isa.store_i8(self.out.add(byte * self.k + block * BLOCK + i).cast(), x) };
+                    word = isa.add_i32(isa.shl::<8>(word), x);
+                    let at = if in_words { 2 * block * BLOCK } else { byte * self.k + block * BLOCK };
+                    if !(in_words && byte == 1) {
+                        // SAFETY: the row has k bytes of each kind, and among them this block's.
+                        unsafe { isa.store_i8(self.out.add(at + i).cast(), x) };
+                    }
                     rest = isa.mul(isa.sub(rest, isa.to_f32(x)), unit);
                     rest = isa.min(isa.max(rest, isa.splat(-127.0)), isa.splat(127.0));
                 }
+                if in_words {
+                    let word = isa.and(word, isa.splat_i32(0xffff));
+                    // SAFETY: LANES divides the block, of which these are the words from i on.
+                    unsafe { isa.store_u16(words.0.as_mut_ptr().add(i), word) };
+                }
             }
+        }
+        if in_words {
+            self.put_words(block, kept, &words);
         }
         let mut halves = [[0; 2]; BYTES];
         for (halves, sums) in halves.iter_mut().zip(sums) {
             *halves = both_sums(isa, sums);
         }
-        self.record(block, d + if finite { 0.0 } else { f32::NAN }, kept, halves);
+        self.record(block, d + if finite { 0.0 } else { f32::NAN }, kept, halves, in_words);
+    }
+
+    /// Writes a block's words over its high bytes, or zeros behind these.
+    #[inline(always)]
+    fn put_words(&self, block: usize, kept: bool, words: &Words) {
+        let (fours, _) = words.0.as_chunks::<4>();
+        let mut even_odd = [[0u16; BLOCK / 2]; 2];
+        for (group, &[a, b, c, d]) in fours.iter().enumerate() {
+            even_odd[0][2 * group..][..2].copy_from_slice(&[a, c]);
+            even_odd[1][2 * group..][..2].copy_from_slice(&[b, d]);
+        }
+        let [even, odd] = even_odd;
+        let at = self.out.wrapping_add(2 * block * BLOCK);
+        // SAFETY: the row has 64 bytes for the block.
+        unsafe {
+            if kept {
+                at.cast::<[u16; BLOCK / 2]>().write_unaligned(even);
+            }
+            let odd = if kept { odd } else { [0; BLOCK / 2] };
+            at.add(ODD_WORDS).cast::<[u16; BLOCK / 2]>().write_unaligned(odd);
+        }
     }
 
     /// Writes the records of a block that the row has, given its scale and its bytes' sums by halves.
     #[inline(always)]
-    fn record<const BYTES: usize>(&self, block: usize, d: f32, kept: bool, sums: [[i32; 2]; BYTES]) {
+    fn record<const BYTES: usize>(
+        &self,
+        block: usize,
+        d: f32,
+        kept: bool,
+        sums: [[i32; 2]; BYTES],
+        in_words: bool,
+    ) {
         // SAFETY: the row is writable, and each part of it has a record for each block; they need no alignment.
         let put = |part: usize, words: [i32; 4]| unsafe {
             self.out.add(part + block * RECORD).cast::<[i32; 4]>().write_unaligned(words);
@@ -257,13 +367,19 @@ impl Target {
         let total = whole(0) + whole(1);
         put(self.row.blocks, [d.to_bits() as i32, scaled(total), MAGIC + first + last, i32::from(kept)]);
         put(self.row.halves, [scaled(whole(0)), scaled(whole(1)), MAGIC + first, last]);
-        if BYTES == 2 {
+        if in_words {
+            put(self.row.second, [0, -128 * whole(0), -128 * whole(1), -128 * total]);
+        } else if BYTES == 2 {
             let [first, last] = sums[1].map(|sum| -128 * sum);
             let move_by = |sum: i32| sum.wrapping_sub(MAGIC_256);
             put(self.row.second, [move_by(first + last), move_by(first), last, -128 * total]);
         }
     }
 }
+
+/// A block's elements with both bytes.
+#[repr(align(64))]
+struct Words([u16; BLOCK]);
 
 /// Elements of half a block.
 const HALF: usize = BLOCK / 2;

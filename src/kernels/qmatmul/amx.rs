@@ -9,6 +9,7 @@
 use super::activations::{HALF_SUMS, MAGIC, RECORD, RowParts, SCALE, SCALED_SUM};
 use super::form::{self, Format, STEP};
 use super::sweep;
+use super::tile::Fours;
 use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
 use crate::cpu::{Cache, prefetch_line};
 use crate::isa::amx::{self, COLUMNS, ROWS, TILE_BYTES};
@@ -85,7 +86,7 @@ pub unsafe fn entry<F: Format>(portion: &Portion) {
                 y: portion.y.wrapping_add(rows * portion.ldy),
                 ..*portion
             };
-            sweep::entry::<Avx512Vnni, F, BYTES>(&rest);
+            sweep::entry::<Fours<Avx512Vnni>, F, BYTES>(&rest);
         }
     }
 }
@@ -122,7 +123,7 @@ struct Task<'a, F> {
 }
 
 impl<F: Format> Task<'_, F> {
-    const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
+    const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum, words: false };
     const WIDE_BYTES: usize = Self::WIDE.vectors() * VECTOR;
 
     /// The rows against all panels.
@@ -408,7 +409,7 @@ struct Rows<F> {
 }
 
 impl<F: Format> Rows<F> {
-    const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum };
+    const WIDE: Wide = Wide { halves: F::FORM.halves, minimum: F::FORM.minimum, words: false };
 
     /// A vector of the widened block.
     #[inline(always)]

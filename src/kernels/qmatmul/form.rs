@@ -176,6 +176,16 @@ impl Form {
         }
     }
 
+    /// How many products of pairs of unsigned levels and signed bytes add up within 16 bits; 0 for levels that are
+    /// signed.
+    pub const fn pairs(self) -> usize {
+        if self.table || self.bits > 6 {
+            return 0;
+        }
+        let most = i16::MAX as usize / (((1 << self.bits) - 1) * 127 * 2);
+        if most < GROUPS { most } else { GROUPS }
+    }
+
     /// Byte of a unit of `nr` columns where the levels of its block `block` are.
     #[inline(always)]
     pub const fn levels_at(self, nr: usize, block: usize) -> usize {

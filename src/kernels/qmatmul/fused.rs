@@ -1,15 +1,16 @@
 //! Quantisation fused with the function before it: RMSNorm, GELU, or SiLU of a gate times up; and of blocks as they
 //! stand.
-//! Values go from registers into a block on the stack and from there to bytes; no row of them is ever in memory.
+//! Values go from registers into some blocks on the stack and from there to bytes; no row of them is ever in memory.
 //! The bits are those of the two steps one after the other.
 
-use super::activations::{Activations, Target};
+use super::activations::{Activations, RUN, Target};
 use crate::isa::{DotI8, Isa, SimdBody};
 use crate::kernels::routine::at_level;
 use crate::kernels::rows::reduce::{SumOfSquares, Terms, Values, fold};
 use crate::kernels::unary::functions::{GeluTanh, SwiGlu};
 use crate::kernels::vectors::{Function, Over};
 use crate::quant::BLOCK;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Rows to normalise (as [`crate::kernels::rows::Norm`]'s RMSNorm does) and quantise.
@@ -187,23 +188,24 @@ impl Function<2> for Normed {
     }
 }
 
-/// A block's values, on whole cache lines.
+/// The values of some blocks, on whole cache lines.
 #[repr(align(64))]
-struct Values32([f32; BLOCK]);
+struct Run(#[allow(dead_code)] [f32; RUN * BLOCK]);
 
 /// # Safety
 /// The terms are as long as the blocks, which the row has.
 #[inline(always)]
 unsafe fn quantize<I: Isa>(isa: I, terms: &impl Terms, blocks: Range<usize>, row: &Target) {
-    let mut values = Values32([0.0; BLOCK]);
-    let values = values.0.as_mut_ptr();
-    for (at, block) in blocks.enumerate() {
+    let mut values = MaybeUninit::<Run>::uninit();
+    let values = values.as_mut_ptr().cast::<f32>();
+    for at in (0..blocks.len()).step_by(RUN) {
+        let some = RUN.min(blocks.len() - at);
         // SAFETY: the terms are as long as the blocks, which the row has, and LANES divides 32.
         unsafe {
-            for i in (0..BLOCK).step_by(I::LANES) {
+            for i in (0..some * BLOCK).step_by(I::LANES) {
                 isa.store(values.add(i), terms.at(isa, at * BLOCK + i, I::LANES));
             }
-            row.quantize(isa, values, block);
+            row.quantize(isa, values, blocks.start + at, some);
         }
     }
 }

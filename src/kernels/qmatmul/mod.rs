@@ -37,7 +37,7 @@
 //! (The scalar level, without a fused multiply-add, rounds products too.)
 
 use crate::error::{Error, Result};
-use crate::isa::{DotI8, IsaId, Scalar};
+use crate::isa::{DotI8, Isa, IsaId, Scalar};
 use crate::kernels::info::KernelInfo;
 use crate::kernels::portion::Portion;
 use crate::kernels::routine::at_level;
@@ -52,6 +52,8 @@ mod fused;
 #[cfg(test)]
 mod fused_tests;
 mod layout;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -62,6 +64,9 @@ pub use activations::Activations;
 use form::Format;
 pub use fused::{BlockFunction, BlocksArgs, NormQuantizeArgs};
 pub use layout::PanelLayout;
+#[cfg(target_arch = "x86_64")]
+use pairs::Pairs;
+use tile::{Fours, Tiles};
 
 /// Computes a portion, see [`Kernel::run`].
 type Run = unsafe fn(&Portion);
@@ -86,70 +91,71 @@ struct Level {
 
 /// Every kernel of the family, level by level.
 static TABLE: &[Level] = &[
-    vectors::<Scalar>(),
+    vectors::<Fours<Scalar>>(),
     #[cfg(target_arch = "x86_64")]
-    vectors::<crate::isa::Avx2>(),
+    vectors::<Pairs<crate::isa::Avx2>>(),
     #[cfg(target_arch = "x86_64")]
-    vectors::<crate::isa::AvxVnni>(),
+    vectors::<Fours<crate::isa::AvxVnni>>(),
     #[cfg(target_arch = "x86_64")]
-    vectors::<crate::isa::Avx512>(),
+    vectors::<Pairs<crate::isa::Avx512>>(),
     #[cfg(target_arch = "x86_64")]
-    vectors::<crate::isa::Avx512Vnni>(),
+    vectors::<Fours<crate::isa::Avx512Vnni>>(),
     #[cfg(target_arch = "x86_64")]
-    level::<crate::isa::Avx512Vnni, true>(IsaId::Amx, crate::isa::amx::ROWS),
+    level::<Fours<crate::isa::Avx512Vnni>, true>(IsaId::Amx, crate::isa::amx::ROWS),
     #[cfg(target_arch = "aarch64")]
-    vectors::<crate::isa::Neon>(),
+    vectors::<Fours<crate::isa::Neon>>(),
     #[cfg(target_arch = "aarch64")]
-    vectors::<crate::isa::NeonDotprod>(),
+    vectors::<Fours<crate::isa::NeonDotprod>>(),
 ];
 
 /// A level that multiplies in vectors.
-const fn vectors<I: DotI8>() -> Level {
-    level::<I, false>(I::ID, tile::max_rows::<I>(false))
+const fn vectors<T: Tiles>() -> Level {
+    const { assert!(T::BY_PAIRS == activations::keeps_words(T::Isa::ID)) };
+    level::<T, false>(T::Isa::ID, T::MAX_ROWS[0])
 }
 
-/// A level with the vectors of `I`, and `TILES` of AMX where 16-bit rows fill them.
-const fn level<I: DotI8, const TILES: bool>(isa: IsaId, mr: usize) -> Level {
+/// A level with the vectors of `T`, and `TILES` of AMX where 16-bit rows fill them.
+const fn level<T: Tiles, const TILES: bool>(isa: IsaId, mr: usize) -> Level {
     Level {
         isa,
-        quantize_rows: at_level::<I, activations::Quantize>,
-        fused: fused::Fused::of::<I>(),
+        quantize_rows: at_level::<T::Isa, activations::Quantize>,
+        fused: fused::Fused::of::<T::Isa>(),
         kernels: [
-            kernel::<I, form::Q8_0, TILES>(DType::Q8_0, isa, mr),
-            kernel::<I, form::Q4_0, TILES>(DType::Q4_0, isa, mr),
-            kernel::<I, form::Q4_1, TILES>(DType::Q4_1, isa, mr),
-            kernel::<I, form::Q5_0, TILES>(DType::Q5_0, isa, mr),
-            kernel::<I, form::Q5_1, TILES>(DType::Q5_1, isa, mr),
-            kernel::<I, form::Q2K, TILES>(DType::Q2_K, isa, mr),
-            kernel::<I, form::Q3K, TILES>(DType::Q3_K, isa, mr),
-            kernel::<I, form::Q4K, TILES>(DType::Q4_K, isa, mr),
-            kernel::<I, form::Q5K, TILES>(DType::Q5_K, isa, mr),
-            kernel::<I, form::Q6K, TILES>(DType::Q6_K, isa, mr),
-            kernel::<I, form::Iq4Nl, TILES>(DType::IQ4_NL, isa, mr),
-            kernel::<I, form::Iq4Xs, TILES>(DType::IQ4_XS, isa, mr),
-            kernel::<I, form::Mxfp4, TILES>(DType::MXFP4, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::NVFP4, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::IQ1_S, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::IQ1_M, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::IQ2_XXS, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::IQ2_XS, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::IQ2_S, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::IQ3_XXS, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::IQ3_S, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::TQ1_0, isa, mr),
-            kernel::<I, form::Plain, TILES>(DType::TQ2_0, isa, mr),
+            kernel::<T, form::Q8_0, TILES>(DType::Q8_0, isa, mr),
+            kernel::<T, form::Q4_0, TILES>(DType::Q4_0, isa, mr),
+            kernel::<T, form::Q4_1, TILES>(DType::Q4_1, isa, mr),
+            kernel::<T, form::Q5_0, TILES>(DType::Q5_0, isa, mr),
+            kernel::<T, form::Q5_1, TILES>(DType::Q5_1, isa, mr),
+            kernel::<T, form::Q2K, TILES>(DType::Q2_K, isa, mr),
+            kernel::<T, form::Q3K, TILES>(DType::Q3_K, isa, mr),
+            kernel::<T, form::Q4K, TILES>(DType::Q4_K, isa, mr),
+            kernel::<T, form::Q5K, TILES>(DType::Q5_K, isa, mr),
+            kernel::<T, form::Q6K, TILES>(DType::Q6_K, isa, mr),
+            kernel::<T, form::Iq4Nl, TILES>(DType::IQ4_NL, isa, mr),
+            kernel::<T, form::Iq4Xs, TILES>(DType::IQ4_XS, isa, mr),
+            kernel::<T, form::Mxfp4, TILES>(DType::MXFP4, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::NVFP4, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::IQ1_S, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::IQ1_M, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::IQ2_XXS, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::IQ2_XS, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::IQ2_S, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::IQ3_XXS, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::IQ3_S, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::TQ1_0, isa, mr),
+            kernel::<T, form::Plain, TILES>(DType::TQ2_0, isa, mr),
         ],
     }
 }
 
 /// The kernel for weights of type `dtype`, which are packed as `F` says.
-const fn kernel<I: DotI8, F: Format, const TILES: bool>(dtype: DType, isa: IsaId, mr: usize) -> Kernel {
-    let nr = wide::VECTORS * I::LANES;
-    let two_bytes: Run = sweep::entry::<I, F, 2>;
+const fn kernel<T: Tiles, F: Format, const TILES: bool>(dtype: DType, isa: IsaId, mr: usize) -> Kernel {
+    let nr = wide::VECTORS * T::Isa::LANES;
+    let two_bytes: Run = sweep::entry::<T, F, 2>;
     Kernel {
         info: KernelInfo { op: "qmatmul", dtype: dtype.name(), isa, mr, nr },
-        layout: PanelLayout { dtype, nr, signed: I::SIGNED },
-        run: [if TILES { tiles::<F>() } else { two_bytes }, two_bytes, sweep::entry::<I, F, 1>],
+        layout: PanelLayout { dtype, nr, signed: T::Isa::SIGNED },
+        run: [if TILES { tiles::<F>() } else { two_bytes }, two_bytes, sweep::entry::<T, F, 1>],
     }
 }
 

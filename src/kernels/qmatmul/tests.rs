@@ -128,8 +128,9 @@ impl X {
     }
 }
 
-fn read_x(mode: Activations, row: &[u8], k: usize, block: usize) -> X {
-    let bytes = mode.bytes();
+fn read_x(set: &QmatmulKernels, row: &[u8], k: usize, block: usize) -> X {
+    let bytes = set.activations.bytes();
+    let in_words = bytes == 2 && activations::keeps_words(set.isa());
     let parts = RowParts::new(bytes, k);
     let record = |part: usize| -> [i32; 4] {
         let bytes = &row[part + 16 * block..][..16];
@@ -138,10 +139,14 @@ fn read_x(mode: Activations, row: &[u8], k: usize, block: usize) -> X {
     let float = |bits: i32| f32::from_bits(bits as u32);
     let [d, sum, start, kept] = record(parts.blocks);
     let [first_sum, last_sum, first_start, last_start] = record(parts.halves);
+    assert!(kept == 0 || kept == 1);
     let x = X {
-        bytes: (0..bytes)
-            .map(|d| std::array::from_fn(|i| i32::from(row[d * k + 32 * block + i] as i8)))
-            .collect(),
+        bytes: match in_words {
+            true => read_words(&row[64 * block..][..64], kept == 1),
+            false => (0..bytes)
+                .map(|d| std::array::from_fn(|i| i32::from(row[d * k + 32 * block + i] as i8)))
+                .collect(),
+        },
         d: float(d),
         scaled_sums: [sum, first_sum, last_sum].map(float),
         kept: kept == 1,
@@ -150,17 +155,33 @@ fn read_x(mode: Activations, row: &[u8], k: usize, block: usize) -> X {
     let [first, last] = halves(0);
     let starts = [MAGIC - 128 * (first + last), MAGIC - 128 * first, -128 * last];
     assert_eq!([start, first_start, last_start], starts);
-    assert!(kept == 0 || kept == 1);
     if bytes == 2 {
         let [second_first, second_last] = halves(1);
         let moved = |sum: i32| (-128 * sum).wrapping_sub(MAGIC_256);
-        let total = 256 * (first + last) + second_first + second_last;
-        let second =
-            [moved(second_first + second_last), moved(second_first), -128 * second_last, -128 * total];
+        let totals = [256 * first + second_first, 256 * last + second_last].map(|sum| -128 * sum);
+        let total = totals[0] + totals[1];
+        let second = match in_words {
+            true => [0, totals[0], totals[1], total],
+            false => [moved(second_first + second_last), moved(second_first), -128 * second_last, total],
+        };
         assert_eq!(record(parts.second), second);
         assert!(x.kept || x.bytes[1] == [0; BLOCK]);
     }
     x
+}
+
+/// Both bytes of a block that is kept as words, or of one whose high bytes are followed by zeros.
+fn read_words(block: &[u8], kept: bool) -> Vec<[i32; BLOCK]> {
+    if !kept {
+        assert!(block[32..].iter().all(|&byte| byte == 0));
+        return vec![std::array::from_fn(|i| i32::from(block[i] as i8)), [0; BLOCK]];
+    }
+    let word = |i: usize| {
+        let at = 32 * (i % 2) + 4 * (i / 4) + 2 * (i / 2 % 2);
+        i32::from(i16::from_ne_bytes([block[at], block[at + 1]]))
+    };
+    let low = |i: usize| i32::from(word(i) as i8);
+    vec![std::array::from_fn(|i| (word(i) - low(i)) / 256), std::array::from_fn(low)]
 }
 
 /// 32 weights of a column: integers, and for each half the scale and the minimum.
@@ -316,10 +337,10 @@ impl Case {
     /// Checks Y against [`Case::model`].
     fn check(&self, y: &[f32], start: &[f32], bias: Option<&[f32]>) {
         assert_eq!(y.len(), self.m * self.n);
-        let (blocks, mode) = (self.k / BLOCK, self.set.activations);
+        let blocks = self.k / BLOCK;
         let x_row = |row| {
             let bytes = &self.x[row * self.set.row_bytes(self.k)..];
-            (0..blocks).map(|block| read_x(mode, bytes, self.k, block)).collect::<Vec<_>>()
+            (0..blocks).map(|block| read_x(&self.set, bytes, self.k, block)).collect::<Vec<_>>()
         };
         let w_row = |column| {
             let bytes = &self.weights[self.dtype.row_bytes(self.k).unwrap() * column..];

@@ -1,6 +1,7 @@
 //! The register tile: MR rows × the two vectors of a panel, over a stretch of widened blocks.
 //! Its kinds are few, whatever the number of types: with or without minimums, scales of 32 K-steps or of 16.
 //! One row alone has a tile for each type, over a packed panel: nothing is stored on the way.
+//! The tiles here are for levels with an instruction for four products a lane; `pairs` has those of the others.
 
 use super::activations::{
     HALF_STARTS, HALF_SUMS, KEPT, LOW_STARTS, MAGIC, MAGIC_256, RECORD, RowParts, SCALE, SCALED_SUM, START,
@@ -12,9 +13,44 @@ use crate::quant::BLOCK;
 use std::marker::PhantomData;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+/// How a level multiplies rows with a stretch of a panel.
+pub trait Tiles: 'static {
+    /// The level.
+    type Isa: DotI8;
+    /// Whether small levels are multiplied as pairs of bytes and others as words, as `pairs` does.
+    const BY_PAIRS: bool;
+    /// Rows of the largest tile, with scales of 32 K-steps and of 16.
+    const MAX_ROWS: [usize; 2];
+
+    /// Multiplies MR rows. Out of line: a function of its own for each tile keeps them small for the compiler. PAIRS is
+    /// how many pairs of products add up within 16 bits, [`WORDS`] or [`SIGNED_BYTES`]; only tiles of pairs look at it.
+    ///
+    /// # Safety
+    /// MR rows of X have the task's blocks, the widened blocks are there, and Y (and the bias, unless it is null) has
+    /// `columns` columns in MR rows that nobody else reads or writes meanwhile.
+    unsafe fn tile<
+        const HALVES: bool,
+        const MINIMUM: bool,
+        const PAIRS: usize,
+        const MR: usize,
+        const BYTES: usize,
+    >(
+        isa: Self::Isa,
+        task: &Task,
+    );
+}
+
+/// For [`Tiles::tile`], instead of how many pairs add up within 16 bits: levels are signed words.
+pub const WORDS: usize = 0;
+/// The same: levels are signed bytes, whose pairs fill 16 bits. For few rows, since it takes less to widen them.
+pub const SIGNED_BYTES: usize = 1;
+
+/// The tiles of a level that multiplies fours.
+pub struct Fours<I>(PhantomData<I>);
+
 /// Rows of the largest tile. For each vector of a row there are an integer sum and a float one in registers (and
 /// with halves one more for the first), and the operands. Fewer than twelve integer sums wait for each other.
-pub const fn max_rows<I: Isa>(halves: bool) -> usize {
+const fn max_rows<I: Isa>(halves: bool) -> usize {
     match I::ID {
         IsaId::Scalar => 1,
         IsaId::Avx512Vnni | IsaId::NeonDotprod if halves => 4,
@@ -53,23 +89,30 @@ pub struct Task {
 /// Up to this many rows take levels with their own zero.
 pub const FEW: usize = 2;
 
-/// A running [`tile`], whose promise holds as long as the value lives.
+/// A running [`Tiles::tile`], whose promise holds as long as the value lives.
 struct Tile<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> {
     isa: I,
     task: &'a Task,
 }
 
-/// Multiplies MR rows. Out of line: a function of its own for each tile keeps them small for the compiler.
-///
-/// # Safety
-/// MR rows of X have the task's blocks, the widened blocks are there, and Y (and the bias, unless it is null) has
-/// `columns` columns in MR rows that nobody else reads or writes meanwhile.
-#[inline(never)]
-pub unsafe fn tile<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize>(
-    isa: I,
-    task: &Task,
-) {
-    isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, BYTES> { isa, task });
+impl<I: DotI8> Tiles for Fours<I> {
+    type Isa = I;
+    const BY_PAIRS: bool = false;
+    const MAX_ROWS: [usize; 2] = [max_rows::<I>(false), max_rows::<I>(true)];
+
+    #[inline(never)]
+    unsafe fn tile<
+        const HALVES: bool,
+        const MINIMUM: bool,
+        const PAIRS: usize,
+        const MR: usize,
+        const BYTES: usize,
+    >(
+        isa: I,
+        task: &Task,
+    ) {
+        isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, BYTES> { isa, task });
+    }
 }
 
 impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> SimdBody
@@ -80,10 +123,10 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
     fn run<J: Isa>(self, _: J) {
         let Tile { isa, task } = self;
         let mut y = first_sums::<I, MR>(isa, task);
-        let wide = const { Wide { halves: HALVES, minimum: MINIMUM } };
+        let wide = const { Wide { halves: HALVES, minimum: MINIMUM, words: false } };
         let row = RowParts::new(BYTES, task.k);
         for b in 0..task.blocks {
-            let w = task.w.wrapping_add(b * wide.vectors() * I::LANES * STEP);
+            let w = task.w.wrapping_add(b * wide.bytes::<I>());
             // SAFETY: the task has the widened block.
             let weights = unsafe { Widened::<I, HALVES, MINIMUM>::new(isa, w) };
             Block::<I, _, MR, BYTES> { isa, at: task.begin + b, row, weights, task }.add_kept(&mut y);
@@ -101,10 +144,10 @@ struct Line<'a, I, F, const BYTES: usize> {
 }
 
 /// Multiplies one row with a whole packed panel, at the task's `w`, of which bytes are prefetched `ahead` of their use.
-/// The bits are those of [`tile`].
+/// The bits are those of [`Tiles::tile`].
 ///
 /// # Safety
-/// As for [`tile`], with one row and the panel's blocks in the place of the widened ones.
+/// As for [`Tiles::tile`], with one row and the panel's blocks in the place of the widened ones.
 #[inline(never)]
 pub unsafe fn line<I: DotI8, F: Format, const BYTES: usize>(isa: I, task: &Task, ahead: usize) {
     isa.vectorize(Line::<I, F, BYTES> { isa, task, ahead, format: PhantomData });
@@ -145,7 +188,7 @@ fn y_at<I: Isa>(task: &Task, r: usize, v: usize) -> *mut f32 {
 
 /// The sums before the first block: of Y, or zero, and the bias.
 #[inline(always)]
-fn first_sums<I: Isa, const MR: usize>(isa: I, task: &Task) -> [[I::F32; VECTORS]; MR] {
+pub fn first_sums<I: Isa, const MR: usize>(isa: I, task: &Task) -> [[I::F32; VECTORS]; MR] {
     let mut y = [[isa.zero(); VECTORS]; MR];
     for (r, y) in y.iter_mut().enumerate() {
         for (v, y) in y.iter_mut().enumerate() {
@@ -166,7 +209,7 @@ fn first_sums<I: Isa, const MR: usize>(isa: I, task: &Task) -> [[I::F32; VECTORS
 
 /// Stores the sums behind the last block.
 #[inline(always)]
-fn last_sums<I: Isa, const MR: usize>(isa: I, task: &Task, y: [[I::F32; VECTORS]; MR]) {
+pub fn last_sums<I: Isa, const MR: usize>(isa: I, task: &Task, y: [[I::F32; VECTORS]; MR]) {
     for (r, y) in y.into_iter().enumerate() {
         for (v, y) in y.into_iter().enumerate() {
             // SAFETY: only columns that exist are written.

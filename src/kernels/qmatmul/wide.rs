@@ -14,7 +14,8 @@ pub const BIAS: f32 = 12_582_912.0;
 const _: () = assert!(BIAS.to_bits() as i32 == MAGIC);
 
 /// Where things stand in a widened block of 32 K-steps, in vectors: [`GROUPS`] rows of [`VECTORS`] vectors of
-/// levels, then vectors of f32 of the columns: scales, [`BIAS`] times the first scale negated, minimums. With
+/// levels (with `words` twice as many, of a group the even levels and then the odd ones, as words), then vectors of
+/// f32 of the columns: scales, [`BIAS`] times the first scale negated, minimums. With
 /// `halves` there are scales and minimums of each half of 16 K-steps, one after the other.
 ///
 /// [`Widen`] says which level stands for zero.
@@ -24,24 +25,33 @@ pub struct Wide {
     pub halves: bool,
     /// Whether there are minimums.
     pub minimum: bool,
+    /// Whether levels are words, else bytes.
+    pub words: bool,
 }
 
 impl Wide {
     /// Vectors of all the levels.
-    pub const LEVELS: usize = GROUPS * VECTORS;
+    const fn levels(self) -> usize {
+        if self.words { 2 * GROUPS * VECTORS } else { GROUPS * VECTORS }
+    }
+
+    /// Bytes of a block.
+    pub const fn bytes<I: Isa>(self) -> usize {
+        self.vectors() * I::LANES * STEP
+    }
 
     const fn subs(self) -> usize {
         if self.halves { 2 } else { 1 }
     }
 
-    /// Levels of group `group`, vector `v`.
+    /// Levels of group `group`, or of every second level of half as many groups, vector `v`.
     pub const fn level(self, group: usize, v: usize) -> usize {
         group * VECTORS + v
     }
 
     /// Scales of sub-block `sub`, vector `v`.
     pub const fn scale(self, sub: usize, v: usize) -> usize {
-        Self::LEVELS + sub * VECTORS + v
+        self.levels() + sub * VECTORS + v
     }
 
     /// Minus [`BIAS`] times the scales of the first sub-block, vector `v`.
@@ -61,7 +71,7 @@ impl Wide {
 }
 
 /// Vectors of the largest widened block.
-pub const MAX_VECTORS: usize = Wide { halves: true, minimum: true }.vectors();
+pub const MAX_VECTORS: usize = Wide { halves: true, minimum: true, words: true }.vectors();
 
 /// Levels are as packed: unsigned, with the zero that their type has, which takes the least time. Where
 /// [`DotI8::SIGNED`] they are signed.
@@ -70,8 +80,13 @@ pub const OWN: u8 = 0;
 pub const LIFTED: u8 = 1;
 /// Levels are signed.
 pub const SIGNED: u8 = 2;
+/// Levels of less than 8 bits are as packed, others signed words: for tiles of many rows that multiply pairs.
+pub const PAIRED: u8 = 3;
+/// Levels of less than 8 bits are as packed, others signed bytes: for tiles of few rows that multiply pairs.
+pub const PAIRED_BYTES: u8 = 4;
 
-/// Writes a stretch of a packed panel to `out` as widened blocks. ZERO is one of [`OWN`], [`LIFTED`] and [`SIGNED`].
+/// Writes a stretch of a packed panel to `out` as widened blocks. ZERO is one of [`OWN`], [`LIFTED`], [`SIGNED`],
+/// [`PAIRED`] and [`PAIRED_BYTES`].
 pub struct Widen<I, F, const ZERO: u8> {
     pub isa: I,
     /// The panel.
@@ -90,7 +105,7 @@ impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
-        let wide = const { Wide { halves: F::FORM.halves, minimum: F::FORM.minimum } };
+        let wide = const { wide::<F>(ZERO) };
         let nr = VECTORS * I::LANES;
         for i in 0..self.blocks {
             let (unit, block) = ((self.begin + i) / F::FORM.blocks, (self.begin + i) % F::FORM.blocks);
@@ -98,14 +113,20 @@ impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
             if self.ahead > 0 {
                 prefetch::<I, F>(self.isa, w.wrapping_add(self.ahead), block);
             }
-            let out = self.out.wrapping_add(i * wide.vectors() * I::LANES * STEP);
+            let out = self.out.wrapping_add(i * wide.bytes::<I>());
             // SAFETY: the panel has the block, and `out` has room for it, as the one that made this value promised.
             unsafe {
                 widen_levels::<I, F, ZERO>(self.isa, w.wrapping_add(F::FORM.levels_at(nr, block)), out);
-                widen_scales::<I, F>(self.isa, w, block, out);
+                widen_scales::<I, F, ZERO>(self.isa, w, block, out);
             }
         }
     }
+}
+
+/// How blocks of the type are widened.
+pub const fn wide<F: Format>(zero: u8) -> Wide {
+    let words = zero == PAIRED && F::FORM.pairs() == 0;
+    Wide { halves: F::FORM.halves, minimum: F::FORM.minimum, words }
 }
 
 /// Prefetches a block's share of the unit at `w`.
@@ -130,7 +151,17 @@ unsafe fn widen_levels<I: DotI8, F: Format, const ZERO: u8>(isa: I, w: *const u8
             |group| unsafe {
                 let level = level::<I, F>(isa, w.wrapping_add(v * vector), group);
                 let level = to_zero::<I, F, ZERO>(isa, level, table);
-                isa.store_i32(out.wrapping_add((group * VECTORS + v) * vector).cast(), level);
+                let wide = const { wide::<F>(ZERO) };
+                let put = |group, level| {
+                    isa.store_i32(out.wrapping_add(wide.level(group, v) * vector).cast(), level)
+                };
+                if wide.words {
+                    let [even, odd] = isa.split(level);
+                    put(2 * group, even);
+                    put(2 * group + 1, odd);
+                } else {
+                    put(group, level);
+                }
             },
         );
     }
@@ -191,7 +222,7 @@ fn to_zero<I: DotI8, F: Format, const ZERO: u8>(isa: I, level: I::I32, table: &[
     if F::FORM.bits == 8 {
         return if signed && !I::SIGNED { isa.xor(level, top) } else { level };
     }
-    if F::FORM.minimum || !(signed || ZERO == LIFTED) {
+    if F::FORM.minimum || ZERO >= PAIRED || !(signed || ZERO == LIFTED) {
         return level;
     }
     // Bytes stay below 256, so nothing is carried from one to the next.
@@ -202,8 +233,13 @@ fn to_zero<I: DotI8, F: Format, const ZERO: u8>(isa: I, level: I::I32, table: &[
 /// # Safety
 /// `w` is a unit that has a block `block`, `out` a wide block.
 #[inline(always)]
-unsafe fn widen_scales<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize, out: *mut u8) {
-    let wide = const { Wide { halves: F::FORM.halves, minimum: F::FORM.minimum } };
+unsafe fn widen_scales<I: DotI8, F: Format, const ZERO: u8>(
+    isa: I,
+    w: *const u8,
+    block: usize,
+    out: *mut u8,
+) {
+    let wide = const { wide::<F>(ZERO) };
     let put = |vector: usize, x: I::F32| {
         // SAFETY: a vector of a wide block.
         unsafe { isa.store(out.wrapping_add(vector * I::LANES * STEP).cast(), x) };
@@ -304,7 +340,7 @@ pub struct Widened<I, const HALVES: bool, const MINIMUM: bool> {
 }
 
 impl<I: DotI8, const HALVES: bool, const MINIMUM: bool> Widened<I, HALVES, MINIMUM> {
-    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM };
+    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM, words: false };
 
     /// # Safety
     /// `w` is a widened block, and stays one as long as the value lives.

@@ -139,6 +139,35 @@ fn extreme_levels_and_activations_do_not_saturate() {
     }
 }
 
+/// The same for types of super-blocks: all bits of their codes set, or none.
+#[test]
+fn extreme_codes_do_not_saturate() {
+    let codes = [
+        (DType::Q2_K, 16..80),
+        (DType::Q3_K, 0..96),
+        (DType::Q4_K, 16..144),
+        (DType::Q5_K, 16..176),
+        (DType::Q6_K, 0..192),
+        (DType::IQ4_NL, 2..18),
+        (DType::MXFP4, 1..17),
+    ];
+    for set in sets() {
+        for (dtype, codes) in &codes {
+            let (n, k) = (nr_of(&set) + 1, whole_blocks(*dtype, 96));
+            for m in [1, 2, 13] {
+                for code in [0, 0xff, 0x88] {
+                    let mut weights = Random(11).weights(*dtype, n, k);
+                    weights.chunks_mut(dtype.block_bytes()).for_each(|block| block[codes.clone()].fill(code));
+                    for x in [127.0f32, -127.0] {
+                        let case = Case::new(set, *dtype, [m, n, k], weights.clone(), &vec![x; m * k]);
+                        case.check(&case.run(&[], None, &case.whole()), &[], None);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn nan_and_infinity_reach_their_row_and_no_other() {
     for set in sets() {

@@ -1,0 +1,439 @@
+//! The register tile of levels without an instruction for four products a lane: MR rows × the two vectors of a panel.
+//! Small levels are multiplied as unsigned bytes, with sums in 16 bits as long as these hold them; levels of 8 bits, and
+//! rows with low bytes, as words of 16 bits. Both give the exact sums that [`super::tile`] has, and so its bits.
+
+use super::activations::{
+    HALF_STARTS, HALF_SUMS, HALF_TOTAL_STARTS, KEPT, MAGIC, ODD_WORDS, RECORD, RowParts, SCALE, SCALED_SUM,
+    START, TOTAL_START,
+};
+use super::form::{GROUPS, STEP};
+use super::tile::{FEW, SIGNED_BYTES, Task, Tiles, WORDS, first_sums, last_sums};
+use super::wide::{VECTORS, Wide};
+use crate::isa::{Isa, PairsI8, SimdBody};
+use crate::quant::BLOCK;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{Ordering, compiler_fence};
+
+/// The tiles of such a level.
+pub struct Pairs<I>(PhantomData<I>);
+
+/// Rows of the largest tile: their eight integer sums and the operands fit sixteen registers. Float sums wait in L1.
+const ROWS: usize = 4;
+/// Floats of the widest panel.
+const MAX_NR: usize = 32;
+/// Bytes of a block's words, and as many again for stores of whole vectors.
+const WORDS_BYTES: usize = 128;
+
+impl<I: PairsI8> Tiles for Pairs<I> {
+    type Isa = I;
+    const BY_PAIRS: bool = true;
+    const MAX_ROWS: [usize; 2] = [ROWS; 2];
+
+    #[inline(never)]
+    unsafe fn tile<
+        const HALVES: bool,
+        const MINIMUM: bool,
+        const PAIRS: usize,
+        const MR: usize,
+        const BYTES: usize,
+    >(
+        isa: I,
+        task: &Task,
+    ) {
+        let mut memory = MaybeUninit::<Memory>::uninit();
+        let memory = memory.as_mut_ptr();
+        isa.vectorize(Tile::<I, HALVES, MINIMUM, PAIRS, MR, BYTES> { isa, task, memory });
+    }
+}
+
+/// What a tile keeps in L1: float sums, and the words of rows that have none for a block.
+#[repr(align(64))]
+struct Memory {
+    #[allow(dead_code)]
+    y: [[f32; MAX_NR]; ROWS],
+    #[allow(dead_code)]
+    words: [[u8; WORDS_BYTES]; ROWS],
+}
+
+/// A running [`Tiles::tile`], whose promise holds as long as the value lives; the memory is its own.
+struct Tile<
+    'a,
+    I,
+    const HALVES: bool,
+    const MINIMUM: bool,
+    const PAIRS: usize,
+    const MR: usize,
+    const BYTES: usize,
+> {
+    isa: I,
+    task: &'a Task,
+    memory: *mut Memory,
+}
+
+impl<
+    I: PairsI8,
+    const HALVES: bool,
+    const MINIMUM: bool,
+    const PAIRS: usize,
+    const MR: usize,
+    const BYTES: usize,
+> SimdBody for Tile<'_, I, HALVES, MINIMUM, PAIRS, MR, BYTES>
+{
+    type Output = ();
+    #[inline(always)]
+    fn run<J: Isa>(self, _: J) {
+        let Tile { isa, task, memory } = self;
+        let row = RowParts::new(BYTES, task.k);
+        let mut block = Block::<I, HALVES, MINIMUM, PAIRS, MR, BYTES> {
+            isa,
+            at: task.begin,
+            row,
+            w: task.w,
+            task,
+            memory,
+        };
+        let mut y = first_sums::<I, MR>(isa, task);
+        block.put_all(&y);
+        for b in 0..task.blocks {
+            block.at = task.begin + b;
+            block.w =
+                task.w.wrapping_add(b * Block::<I, HALVES, MINIMUM, PAIRS, MR, BYTES>::WIDE.bytes::<I>());
+            if PAIRS == WORDS || BYTES == 2 && block.any_kept() {
+                block.add::<true>(&mut y);
+            } else {
+                block.add::<false>(&mut y);
+            }
+        }
+        last_sums::<I, MR>(isa, task, block.get_all(y));
+    }
+}
+
+/// A block of all rows of a running tile. It is made for blocks that the tile's task has, so that the memory that it
+/// reads, in MR rows of X and in the widened block, is there.
+struct Block<
+    'a,
+    I,
+    const HALVES: bool,
+    const MINIMUM: bool,
+    const PAIRS: usize,
+    const MR: usize,
+    const BYTES: usize,
+> {
+    isa: I,
+    /// Its number in the rows.
+    at: usize,
+    row: RowParts,
+    w: *const u8,
+    task: &'a Task,
+    memory: *mut Memory,
+}
+
+impl<
+    I: PairsI8,
+    const HALVES: bool,
+    const MINIMUM: bool,
+    const PAIRS: usize,
+    const MR: usize,
+    const BYTES: usize,
+> Block<'_, I, HALVES, MINIMUM, PAIRS, MR, BYTES>
+{
+    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM, words: PAIRS == WORDS };
+    /// Whether the level of zero is 0.
+    const WITHOUT_ZERO: bool = MINIMUM || PAIRS == WORDS || PAIRS == SIGNED_BYTES;
+    /// Whether float sums are in registers: those of few rows, which would wait for memory.
+    const Y_IN_REGISTERS: bool = MR <= FEW;
+
+    /// The place of a row's float sums in memory.
+    #[inline(always)]
+    fn y_at(&self, r: usize, v: usize) -> *mut f32 {
+        self.memory.cast::<f32>().wrapping_add(r * MAX_NR + v * I::LANES)
+    }
+
+    /// A row's float sums, which may be in `register`.
+    #[inline(always)]
+    fn y(&self, r: usize, v: usize, register: I::F32) -> I::F32 {
+        if Self::Y_IN_REGISTERS {
+            return register;
+        }
+        // SAFETY: the memory has a place for the sums, which were put there.
+        unsafe { self.isa.load(self.y_at(r, v)) }
+    }
+
+    /// Puts a row's float sums into memory, if that's where they are.
+    #[inline(always)]
+    fn put_y(&self, r: usize, v: usize, y: I::F32) {
+        if !Self::Y_IN_REGISTERS {
+            // SAFETY: the memory has a place for the sums.
+            unsafe { self.isa.store(self.y_at(r, v), y) }
+        }
+    }
+
+    /// [`Block::put_y`] for all rows.
+    #[inline(always)]
+    fn put_all(&self, y: &[[I::F32; VECTORS]; MR]) {
+        for (r, y) in y.iter().enumerate() {
+            for (v, &y) in y.iter().enumerate() {
+                self.put_y(r, v, y);
+            }
+        }
+    }
+
+    /// [`Block::y`] of all rows.
+    #[inline(always)]
+    fn get_all(&self, mut y: [[I::F32; VECTORS]; MR]) -> [[I::F32; VECTORS]; MR] {
+        for (r, y) in y.iter_mut().enumerate() {
+            for (v, y) in y.iter_mut().enumerate() {
+                *y = self.y(r, v, *y);
+            }
+        }
+        y
+    }
+
+    /// The elements of row `r` of the block, and its words where they were kept.
+    #[inline(always)]
+    fn elements(&self, r: usize) -> *const u8 {
+        self.task.x.wrapping_add(r.wrapping_mul(self.task.ldx) + self.at * BLOCK * BYTES)
+    }
+
+    /// The word at byte `at` of row `r`.
+    #[inline(always)]
+    fn int(&self, r: usize, at: usize) -> i32 {
+        let row = self.task.x.wrapping_add(r.wrapping_mul(self.task.ldx));
+        // SAFETY: the tile's row r < MR is there, and `at` is the place of one of the block's words in it.
+        unsafe { row.wrapping_add(at).cast::<i32>().read_unaligned() }
+    }
+
+    /// The four bytes at `at`, in each lane.
+    #[inline(always)]
+    fn fours(&self, at: *const u8) -> I::I32 {
+        // SAFETY: they are some of a block's elements, or of words made of these.
+        self.isa.splat_i32(unsafe { at.cast::<i32>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn floats(&self, r: usize, at: usize) -> I::F32 {
+        self.isa.splat(f32::from_bits(self.int(r, at) as u32))
+    }
+
+    /// Where the block's record is in the part of a row that begins at `part`.
+    #[inline(always)]
+    fn record(&self, part: usize) -> usize {
+        part + self.at * RECORD
+    }
+
+    /// Vector `vector` of the wide block.
+    #[inline(always)]
+    fn vector(&self, vector: usize) -> I::F32 {
+        // SAFETY: the widened block is there, and `vector` is one of those that `Wide` counts.
+        unsafe { self.isa.load(self.w.wrapping_add(vector * I::LANES * STEP).cast()) }
+    }
+
+    /// Whether row `r` keeps its low bytes.
+    #[inline(always)]
+    fn kept(&self, r: usize) -> bool {
+        self.int(r, self.record(self.row.blocks) + KEPT) != 0
+    }
+
+    /// Whether any row does.
+    #[inline(always)]
+    fn any_kept(&self) -> bool {
+        (0..MR).fold(false, |any, r| any | self.kept(r))
+    }
+
+    /// The groups of a sub-block.
+    const fn groups(sub: usize) -> (usize, usize) {
+        match (HALVES, sub) {
+            (false, _) => (0, GROUPS),
+            (true, 0) => (0, GROUPS / 2),
+            (true, _) => (GROUPS / 2, GROUPS),
+        }
+    }
+
+    /// The sums of a sub-block's products with high bytes. The first sub-block's are floats already, above [`MAGIC`].
+    #[inline(always)]
+    fn sums_of_bytes(&self, sub: usize) -> [[I::I32; VECTORS]; MR] {
+        let isa = self.isa;
+        let (begin, end) = const { [Self::groups(0), Self::groups(1)] }[sub];
+        let ones = isa.splat_i32(0x0001_0001);
+        let mut sums = [[isa.splat_i32(0); VECTORS]; MR];
+        for first in (begin..end).step_by(PAIRS.max(1)) {
+            let mut pairs = [[isa.splat_i32(0); VECTORS]; MR];
+            for group in first..end.min(first + PAIRS) {
+                // Loads of later groups stay behind this, or they'd be done early and take the sums' registers.
+                compiler_fence(Ordering::SeqCst);
+                let mut w = [isa.splat_i32(0); VECTORS];
+                for (v, w) in w.iter_mut().enumerate() {
+                    *w = isa.to_bits(self.vector(Self::WIDE.level(group, v)));
+                }
+                for (r, pairs) in pairs.iter_mut().enumerate() {
+                    let x = self.fours(self.elements(r).wrapping_add(group * STEP));
+                    for (pairs, w) in pairs.iter_mut().zip(w) {
+                        *pairs = match PAIRS {
+                            SIGNED_BYTES => isa.signed_pairs(w, x),
+                            _ if group == first => isa.pairs(w, x),
+                            _ => isa.add_pairs(*pairs, w, x),
+                        };
+                    }
+                }
+            }
+            for (sums, pairs) in sums.iter_mut().zip(pairs) {
+                for (sum, pairs) in sums.iter_mut().zip(pairs) {
+                    let whole = isa.words(pairs, ones);
+                    *sum = if first == begin { whole } else { isa.add_i32(*sum, whole) };
+                }
+            }
+        }
+        compiler_fence(Ordering::SeqCst);
+        let magic = if sub == 0 { MAGIC } else { 0 };
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let start = if Self::WITHOUT_ZERO {
+                magic
+            } else {
+                let at = if HALVES {
+                    self.record(self.row.halves) + HALF_STARTS + 4 * sub
+                } else {
+                    self.record(self.row.blocks) + START
+                };
+                (self.int(r, at).wrapping_sub(magic) >> self.task.zero_shift).wrapping_add(magic)
+            };
+            let start = isa.splat_i32(start);
+            *sums = sums.map(|sum| isa.add_i32(sum, start));
+        }
+        sums
+    }
+
+    /// The words of each row: its own, or those made of its high bytes.
+    #[inline(always)]
+    fn words(&self) -> [*const u8; MR] {
+        let isa = self.isa;
+        let high = isa.splat_i32(0xff00_ff00_u32 as i32);
+        let mut words = [std::ptr::null(); MR];
+        for (r, words) in words.iter_mut().enumerate() {
+            let own = self.elements(r);
+            *words = own;
+            if BYTES == 2 && self.kept(r) {
+                continue;
+            }
+            let made = self.memory.wrapping_byte_add(size_of::<[[f32; MAX_NR]; ROWS]>() + r * WORDS_BYTES);
+            // SAFETY: vectors of up to 64 bytes from a block's elements on are within the row, where records follow them;
+            // the memory has room for the words.
+            unsafe {
+                let bytes = isa.load_i32(own.cast());
+                isa.store_i32(made.cast(), isa.and(isa.shl::<8>(bytes), high));
+                isa.store_i32(made.wrapping_byte_add(ODD_WORDS).cast(), isa.and(bytes, high));
+            }
+            *words = made.cast::<u8>().cast_const();
+        }
+        words
+    }
+
+    /// Levels of a group as words, the even ones or the odd ones, of each vector.
+    #[inline(always)]
+    fn levels(&self, group: usize, odd: usize) -> [I::I32; VECTORS] {
+        let mut levels = [self.isa.splat_i32(0); VECTORS];
+        for (v, level) in levels.iter_mut().enumerate() {
+            *level = match PAIRS {
+                WORDS => self.isa.to_bits(self.vector(Self::WIDE.level(2 * group + odd, v))),
+                SIGNED_BYTES => {
+                    self.isa.split(self.isa.to_bits(self.vector(Self::WIDE.level(group, v))))[odd]
+                }
+                _ => self.isa.split_unsigned(self.isa.to_bits(self.vector(Self::WIDE.level(group, v))))[odd],
+            };
+        }
+        levels
+    }
+
+    /// The sums of a sub-block's products with words.
+    #[inline(always)]
+    fn sums_of_words(&self, words: &[*const u8; MR], sub: usize) -> [[I::I32; VECTORS]; MR] {
+        let isa = self.isa;
+        let (begin, end) = const { [Self::groups(0), Self::groups(1)] }[sub];
+        let mut sums = [[isa.splat_i32(0); VECTORS]; MR];
+        for group in begin..end {
+            for odd in 0..2 {
+                compiler_fence(Ordering::SeqCst);
+                let w = self.levels(group, odd);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = self.fours(words[r].wrapping_add(group * STEP + odd * ODD_WORDS));
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        let is_first = group == begin && odd == 0;
+                        *sum = if is_first { isa.words(w, x) } else { isa.add_words(*sum, w, x) };
+                    }
+                }
+            }
+        }
+        compiler_fence(Ordering::SeqCst);
+        if Self::WITHOUT_ZERO {
+            return sums;
+        }
+        let at = if HALVES { HALF_TOTAL_STARTS + 4 * sub } else { TOTAL_START };
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let start = isa.splat_i32(self.int(r, self.record(self.row.second) + at) >> self.task.zero_shift);
+            *sums = sums.map(|sum| isa.add_i32(sum, start));
+        }
+        sums
+    }
+
+    /// The sums of a sub-block's products.
+    #[inline(always)]
+    fn sums<const BY_WORDS: bool>(&self, words: &[*const u8; MR], sub: usize) -> [[I::I32; VECTORS]; MR] {
+        if BY_WORDS { self.sums_of_words(words, sub) } else { self.sums_of_bytes(sub) }
+    }
+
+    /// Scales of a sub-block, which with words count 256 times as many.
+    #[inline(always)]
+    fn scale<const BY_WORDS: bool>(&self, sub: usize, v: usize) -> I::F32 {
+        let scale = self.vector(Self::WIDE.scale(sub, v));
+        if BY_WORDS { self.isa.mul(scale, self.isa.splat(1.0 / 256.0)) } else { scale }
+    }
+
+    /// Adds the block's products to y, with words or with bytes.
+    #[inline(always)]
+    fn add<const BY_WORDS: bool>(&self, y: &mut [[I::F32; VECTORS]; MR]) {
+        let isa = self.isa;
+        let words = if BY_WORDS { self.words() } else { [std::ptr::null(); MR] };
+        let first = self.sums::<BY_WORDS>(&words, 0);
+        let mut scaled = [[isa.zero(); VECTORS]; MR];
+        for v in 0..VECTORS {
+            let (scale, bias) = (self.scale::<BY_WORDS>(0, v), self.vector(Self::WIDE.bias(v)));
+            for r in 0..MR {
+                scaled[r][v] = if BY_WORDS {
+                    isa.mul(isa.to_f32(first[r][v]), scale)
+                } else {
+                    isa.mul_add(isa.from_bits(first[r][v]), scale, bias)
+                };
+            }
+        }
+        if HALVES {
+            let last = self.sums::<BY_WORDS>(&words, 1);
+            for v in 0..VECTORS {
+                let scale = self.scale::<BY_WORDS>(1, v);
+                for r in 0..MR {
+                    scaled[r][v] = isa.mul_add(isa.to_f32(last[r][v]), scale, scaled[r][v]);
+                }
+            }
+        }
+        for r in 0..MR {
+            let d = self.floats(r, self.record(self.row.blocks) + SCALE);
+            for v in 0..VECTORS {
+                let sum = isa.mul_add(scaled[r][v], d, self.y(r, v, y[r][v]));
+                y[r][v] = self.add_minimums(sum, r, v);
+                self.put_y(r, v, y[r][v]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_minimums(&self, mut y: I::F32, r: usize, v: usize) -> I::F32 {
+        if !MINIMUM {
+            return y;
+        }
+        let (subs, part) = if HALVES { (2, self.row.halves) } else { (1, self.row.blocks) };
+        for sub in 0..subs {
+            let at = self.record(part) + if HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
+            y = self.isa.mul_add(self.vector(Self::WIDE.minimum(sub, v)), self.floats(r, at), y);
+        }
+        y
+    }
+}

@@ -7,7 +7,8 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Arithmetic, Avx2, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody, avx2,
+    Arithmetic, Avx2, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody,
+    avx2,
 };
 use std::arch::x86_64::*;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};

@@ -6,7 +6,9 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Arithmetic, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
+use super::{
+    Arithmetic, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody,
+};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 

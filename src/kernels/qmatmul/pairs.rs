@@ -6,9 +6,9 @@ use super::activations::{
     HALF_STARTS, HALF_SUMS, HALF_TOTAL_STARTS, KEPT, MAGIC, ODD_WORDS, RECORD, RowParts, SCALE, SCALED_SUM,
     START, TOTAL_START,
 };
-use super::form::{GROUPS, STEP};
-use super::tile::{FEW, SIGNED_BYTES, Task, Tiles, WORDS, first_sums, last_sums};
-use super::wide::{VECTORS, Wide};
+use super::form::{Format, GROUPS, STEP};
+use super::tile::{FEW, Fours, SIGNED_BYTES, Task, Tiles, WORDS, each_packed, first_sums, last_sums};
+use super::wide::{Source, VECTORS, Wide, Widened};
 use crate::isa::{Isa, PairsI8, SimdBody};
 use crate::quant::BLOCK;
 use std::marker::PhantomData;
@@ -44,6 +44,16 @@ impl<I: PairsI8> Tiles for Pairs<I> {
         let mut memory = MaybeUninit::<Memory>::uninit();
         let memory = memory.as_mut_ptr();
         isa.vectorize(Tile::<I, HALVES, MINIMUM, PAIRS, MR, BYTES> { isa, task, memory });
+    }
+
+    #[inline(never)]
+    unsafe fn line<F: Format, const BYTES: usize>(isa: I, task: &Task, ahead: usize) {
+        if BYTES == 1 {
+            // SAFETY: the same promise.
+            return unsafe { Fours::<I>::line::<F, BYTES>(isa, task, ahead) };
+        }
+        let mut memory = MaybeUninit::<Memory>::uninit();
+        isa.vectorize(Line::<I, F> { isa, task, memory: memory.as_mut_ptr(), ahead, format: PhantomData });
     }
 }
 
@@ -85,62 +95,66 @@ impl<
     fn run<J: Isa>(self, _: J) {
         let Tile { isa, task, memory } = self;
         let row = RowParts::new(BYTES, task.k);
-        let mut block = Block::<I, HALVES, MINIMUM, PAIRS, MR, BYTES> {
-            isa,
-            at: task.begin,
-            row,
-            w: task.w,
-            task,
-            memory,
-        };
+        let wide = const { Wide { halves: HALVES, minimum: MINIMUM, words: PAIRS == WORDS } };
+        let rows = Rows::<I, MR> { isa, memory };
         let mut y = first_sums::<I, MR>(isa, task);
-        block.put_all(&y);
+        rows.put_all(&y);
         for b in 0..task.blocks {
-            block.at = task.begin + b;
-            block.w =
-                task.w.wrapping_add(b * Block::<I, HALVES, MINIMUM, PAIRS, MR, BYTES>::WIDE.bytes::<I>());
-            if PAIRS == WORDS || BYTES == 2 && block.any_kept() {
-                block.add::<true>(&mut y);
+            let w = task.w.wrapping_add(b * wide.bytes::<I>());
+            let at = task.begin + b;
+            if PAIRS == WORDS {
+                // SAFETY: the task has the widened block.
+                let weights = unsafe { Widened::<I, HALVES, MINIMUM, true>::new(isa, w) };
+                Block::<I, _, PAIRS, MR, BYTES> { isa, at, row, weights, task, rows }.add::<true>(&mut y);
             } else {
-                block.add::<false>(&mut y);
+                // SAFETY: as above.
+                let weights = unsafe { Widened::<I, HALVES, MINIMUM>::new(isa, w) };
+                Block::<I, _, PAIRS, MR, BYTES> { isa, at, row, weights, task, rows }.add_kept(&mut y);
             }
         }
-        last_sums::<I, MR>(isa, task, block.get_all(y));
+        last_sums::<I, MR>(isa, task, rows.get_all(y));
     }
 }
 
-/// A block of all rows of a running tile. It is made for blocks that the tile's task has, so that the memory that it
-/// reads, in MR rows of X and in the widened block, is there.
-struct Block<
-    'a,
-    I,
-    const HALVES: bool,
-    const MINIMUM: bool,
-    const PAIRS: usize,
-    const MR: usize,
-    const BYTES: usize,
-> {
+/// A running [`Tiles::line`] of words with signed levels of 8 bits, whose promise holds as long as the value lives; the
+/// memory is its own.
+struct Line<'a, I, F> {
     isa: I,
-    /// Its number in the rows.
-    at: usize,
-    row: RowParts,
-    w: *const u8,
     task: &'a Task,
+    memory: *mut Memory,
+    ahead: usize,
+    format: PhantomData<F>,
+}
+
+impl<I: PairsI8, F: Format> SimdBody for Line<'_, I, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<J: Isa>(self, _: J) {
+        let Line { isa, task, memory, ahead, .. } = self;
+        let row = RowParts::new(2, task.k);
+        let rows = Rows::<I, 1> { isa, memory };
+        let mut y = first_sums::<I, 1>(isa, task);
+        each_packed::<I, F>(
+            isa,
+            task,
+            ahead,
+            #[inline(always)]
+            |at, weights| {
+                Block::<I, _, SIGNED_BYTES, 1, 2> { isa, at, row, weights, task, rows }.add_kept(&mut y);
+            },
+        );
+        last_sums::<I, 1>(isa, task, y);
+    }
+}
+
+/// What a running tile keeps of its MR rows in memory.
+#[derive(Clone, Copy)]
+struct Rows<I, const MR: usize> {
+    isa: I,
     memory: *mut Memory,
 }
 
-impl<
-    I: PairsI8,
-    const HALVES: bool,
-    const MINIMUM: bool,
-    const PAIRS: usize,
-    const MR: usize,
-    const BYTES: usize,
-> Block<'_, I, HALVES, MINIMUM, PAIRS, MR, BYTES>
-{
-    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM, words: PAIRS == WORDS };
-    /// Whether the level of zero is 0.
-    const WITHOUT_ZERO: bool = MINIMUM || PAIRS == WORDS || PAIRS == SIGNED_BYTES;
+impl<I: Isa, const MR: usize> Rows<I, MR> {
     /// Whether float sums are in registers: those of few rows, which would wait for memory.
     const Y_IN_REGISTERS: bool = MR <= FEW;
 
@@ -189,6 +203,25 @@ impl<
         }
         y
     }
+}
+
+/// A block of all rows of a running tile. It is made for blocks that the tile's task has, so that the memory that it
+/// reads in MR rows of X is there.
+struct Block<'a, I, S, const PAIRS: usize, const MR: usize, const BYTES: usize> {
+    isa: I,
+    /// Its number in the rows.
+    at: usize,
+    row: RowParts,
+    weights: S,
+    task: &'a Task,
+    rows: Rows<I, MR>,
+}
+
+impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES: usize>
+    Block<'_, I, S, PAIRS, MR, BYTES>
+{
+    /// Whether the level of zero is 0.
+    const WITHOUT_ZERO: bool = S::MINIMUM || PAIRS == WORDS || PAIRS == SIGNED_BYTES;
 
     /// The elements of row `r` of the block, and its words where they were kept.
     #[inline(always)]
@@ -222,13 +255,6 @@ impl<
         part + self.at * RECORD
     }
 
-    /// Vector `vector` of the wide block.
-    #[inline(always)]
-    fn vector(&self, vector: usize) -> I::F32 {
-        // SAFETY: the widened block is there, and `vector` is one of those that `Wide` counts.
-        unsafe { self.isa.load(self.w.wrapping_add(vector * I::LANES * STEP).cast()) }
-    }
-
     /// Whether row `r` keeps its low bytes.
     #[inline(always)]
     fn kept(&self, r: usize) -> bool {
@@ -243,7 +269,7 @@ impl<
 
     /// The groups of a sub-block.
     const fn groups(sub: usize) -> (usize, usize) {
-        match (HALVES, sub) {
+        match (S::HALVES, sub) {
             (false, _) => (0, GROUPS),
             (true, 0) => (0, GROUPS / 2),
             (true, _) => (GROUPS / 2, GROUPS),
@@ -262,9 +288,10 @@ impl<
             for group in first..end.min(first + PAIRS) {
                 // Loads of later groups stay behind this, or they'd be done early and take the sums' registers.
                 compiler_fence(Ordering::SeqCst);
+                self.weights.prefetch(group);
                 let mut w = [isa.splat_i32(0); VECTORS];
                 for (v, w) in w.iter_mut().enumerate() {
-                    *w = isa.to_bits(self.vector(Self::WIDE.level(group, v)));
+                    *w = self.weights.level(group, v);
                 }
                 for (r, pairs) in pairs.iter_mut().enumerate() {
                     let x = self.fours(self.elements(r).wrapping_add(group * STEP));
@@ -290,7 +317,7 @@ impl<
             let start = if Self::WITHOUT_ZERO {
                 magic
             } else {
-                let at = if HALVES {
+                let at = if S::HALVES {
                     self.record(self.row.halves) + HALF_STARTS + 4 * sub
                 } else {
                     self.record(self.row.blocks) + START
@@ -315,7 +342,8 @@ impl<
             if BYTES == 2 && self.kept(r) {
                 continue;
             }
-            let made = self.memory.wrapping_byte_add(size_of::<[[f32; MAX_NR]; ROWS]>() + r * WORDS_BYTES);
+            let made =
+                self.rows.memory.wrapping_byte_add(size_of::<[[f32; MAX_NR]; ROWS]>() + r * WORDS_BYTES);
             // SAFETY: vectors of up to 64 bytes from a block's elements on are within the row, where records follow them;
             // the memory has room for the words.
             unsafe {
@@ -334,11 +362,9 @@ impl<
         let mut levels = [self.isa.splat_i32(0); VECTORS];
         for (v, level) in levels.iter_mut().enumerate() {
             *level = match PAIRS {
-                WORDS => self.isa.to_bits(self.vector(Self::WIDE.level(2 * group + odd, v))),
-                SIGNED_BYTES => {
-                    self.isa.split(self.isa.to_bits(self.vector(Self::WIDE.level(group, v))))[odd]
-                }
-                _ => self.isa.split_unsigned(self.isa.to_bits(self.vector(Self::WIDE.level(group, v))))[odd],
+                WORDS => self.weights.level(2 * group + odd, v),
+                SIGNED_BYTES => self.isa.split(self.weights.level(group, v))[odd],
+                _ => self.isa.split_unsigned(self.weights.level(group, v))[odd],
             };
         }
         levels
@@ -351,6 +377,7 @@ impl<
         let (begin, end) = const { [Self::groups(0), Self::groups(1)] }[sub];
         let mut sums = [[isa.splat_i32(0); VECTORS]; MR];
         for group in begin..end {
+            self.weights.prefetch(group);
             for odd in 0..2 {
                 compiler_fence(Ordering::SeqCst);
                 let w = self.levels(group, odd);
@@ -367,7 +394,7 @@ impl<
         if Self::WITHOUT_ZERO {
             return sums;
         }
-        let at = if HALVES { HALF_TOTAL_STARTS + 4 * sub } else { TOTAL_START };
+        let at = if S::HALVES { HALF_TOTAL_STARTS + 4 * sub } else { TOTAL_START };
         for (r, sums) in sums.iter_mut().enumerate() {
             let start = isa.splat_i32(self.int(r, self.record(self.row.second) + at) >> self.task.zero_shift);
             *sums = sums.map(|sum| isa.add_i32(sum, start));
@@ -384,8 +411,18 @@ impl<
     /// Scales of a sub-block, which with words count 256 times as many.
     #[inline(always)]
     fn scale<const BY_WORDS: bool>(&self, sub: usize, v: usize) -> I::F32 {
-        let scale = self.vector(Self::WIDE.scale(sub, v));
+        let scale = self.weights.scale(sub, v);
         if BY_WORDS { self.isa.mul(scale, self.isa.splat(1.0 / 256.0)) } else { scale }
+    }
+
+    /// Adds the block's products to y, with words where any row keeps its low bytes.
+    #[inline(always)]
+    fn add_kept(&self, y: &mut [[I::F32; VECTORS]; MR]) {
+        if BYTES == 2 && self.any_kept() {
+            self.add::<true>(y);
+        } else {
+            self.add::<false>(y);
+        }
     }
 
     /// Adds the block's products to y, with words or with bytes.
@@ -396,7 +433,7 @@ impl<
         let first = self.sums::<BY_WORDS>(&words, 0);
         let mut scaled = [[isa.zero(); VECTORS]; MR];
         for v in 0..VECTORS {
-            let (scale, bias) = (self.scale::<BY_WORDS>(0, v), self.vector(Self::WIDE.bias(v)));
+            let (scale, bias) = (self.scale::<BY_WORDS>(0, v), self.weights.bias(v));
             for r in 0..MR {
                 scaled[r][v] = if BY_WORDS {
                     isa.mul(isa.to_f32(first[r][v]), scale)
@@ -405,7 +442,7 @@ impl<
                 };
             }
         }
-        if HALVES {
+        if S::HALVES {
             let last = self.sums::<BY_WORDS>(&words, 1);
             for v in 0..VECTORS {
                 let scale = self.scale::<BY_WORDS>(1, v);
@@ -417,22 +454,22 @@ impl<
         for r in 0..MR {
             let d = self.floats(r, self.record(self.row.blocks) + SCALE);
             for v in 0..VECTORS {
-                let sum = isa.mul_add(scaled[r][v], d, self.y(r, v, y[r][v]));
+                let sum = isa.mul_add(scaled[r][v], d, self.rows.y(r, v, y[r][v]));
                 y[r][v] = self.add_minimums(sum, r, v);
-                self.put_y(r, v, y[r][v]);
+                self.rows.put_y(r, v, y[r][v]);
             }
         }
     }
 
     #[inline(always)]
     fn add_minimums(&self, mut y: I::F32, r: usize, v: usize) -> I::F32 {
-        if !MINIMUM {
+        if !S::MINIMUM {
             return y;
         }
-        let (subs, part) = if HALVES { (2, self.row.halves) } else { (1, self.row.blocks) };
+        let (subs, part) = if S::HALVES { (2, self.row.halves) } else { (1, self.row.blocks) };
         for sub in 0..subs {
-            let at = self.record(part) + if HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
-            y = self.isa.mul_add(self.vector(Self::WIDE.minimum(sub, v)), self.floats(r, at), y);
+            let at = self.record(part) + if S::HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
+            y = self.isa.mul_add(self.weights.minimum(sub, v), self.floats(r, at), y);
         }
         y
     }

@@ -11,7 +11,7 @@
 //! bit of the result: sums are kept in Y between stretches.
 
 use super::form::Format;
-use super::tile::{FEW, SIGNED_BYTES, Task, Tiles, WORDS, line};
+use super::tile::{FEW, SIGNED_BYTES, Task, Tiles, WORDS};
 use super::wide::{LIFTED, MAX_VECTORS, OWN, PAIRED, PAIRED_BYTES, VECTORS, Wide, Widen, wide};
 use crate::isa::{Isa, IsaId};
 use crate::kernels::portion::Portion;
@@ -75,7 +75,7 @@ impl<T: Tiles> Job<'_, T> {
         let w = self.portion.w.wrapping_add(self.panel * F::FORM.panel_bytes(nr, self.portion.k));
         let task = self.task(w, F::FORM.own_shift(), self.portion.k / BLOCK);
         // SAFETY: the row and the panel are there.
-        unsafe { line::<T::Isa, F, BYTES>(self.isa, &task, AHEAD) };
+        unsafe { T::line::<F, BYTES>(self.isa, &task, AHEAD) };
     }
 
     fn fours<F: Format, const HALVES: bool, const MINIMUM: bool, const BYTES: usize>(&self) {
@@ -89,8 +89,8 @@ impl<T: Tiles> Job<'_, T> {
     }
 
     fn pairs<F: Format, const BYTES: usize>(&self) {
-        // Rows of two bytes have words, which only tiles of pairs know.
-        if BYTES == 1 && self.rows == 1 {
+        // Small levels meet words faster by way of a stretch, which is widened in fewer operations.
+        if self.rows == 1 && const { BYTES == 1 || F::FORM.pairs() == 0 } {
             return self.line::<F, BYTES>();
         }
         match const { (F::FORM.halves, F::FORM.minimum, F::FORM.pairs()) } {

@@ -38,6 +38,13 @@ pub trait Tiles: 'static {
         isa: Self::Isa,
         task: &Task,
     );
+
+    /// Multiplies one row with a whole packed panel, at the task's `w`, of which bytes are prefetched `ahead` of their
+    /// use. The bits are those of [`Tiles::tile`]. Tiles of pairs have it for one byte, and for levels of 8 bits.
+    ///
+    /// # Safety
+    /// As for [`Tiles::tile`], with one row and the panel's blocks in the place of the widened ones.
+    unsafe fn line<F: Format, const BYTES: usize>(isa: Self::Isa, task: &Task, ahead: usize);
 }
 
 /// For [`Tiles::tile`], instead of how many pairs add up within 16 bits: levels are signed words.
@@ -113,6 +120,11 @@ impl<I: DotI8> Tiles for Fours<I> {
     ) {
         isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, BYTES> { isa, task });
     }
+
+    #[inline(never)]
+    unsafe fn line<F: Format, const BYTES: usize>(isa: I, task: &Task, ahead: usize) {
+        isa.vectorize(Line::<I, F, BYTES> { isa, task, ahead, format: PhantomData });
+    }
 }
 
 impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> SimdBody
@@ -135,7 +147,7 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
     }
 }
 
-/// A running [`line`], whose promise holds as long as the value lives.
+/// A running [`Tiles::line`], whose promise holds as long as the value lives.
 struct Line<'a, I, F, const BYTES: usize> {
     isa: I,
     task: &'a Task,
@@ -143,34 +155,40 @@ struct Line<'a, I, F, const BYTES: usize> {
     format: PhantomData<F>,
 }
 
-/// Multiplies one row with a whole packed panel, at the task's `w`, of which bytes are prefetched `ahead` of their use.
-/// The bits are those of [`Tiles::tile`].
-///
-/// # Safety
-/// As for [`Tiles::tile`], with one row and the panel's blocks in the place of the widened ones.
-#[inline(never)]
-pub unsafe fn line<I: DotI8, F: Format, const BYTES: usize>(isa: I, task: &Task, ahead: usize) {
-    isa.vectorize(Line::<I, F, BYTES> { isa, task, ahead, format: PhantomData });
-}
-
 impl<I: DotI8, F: Format, const BYTES: usize> SimdBody for Line<'_, I, F, BYTES> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
         let Line { isa, task, ahead, .. } = self;
-        let mut y = first_sums::<I, 1>(isa, task);
         let row = RowParts::new(BYTES, task.k);
-        let bytes = const { F::FORM.unit_bytes(VECTORS * I::LANES) };
-        for unit in 0..task.blocks / F::FORM.blocks {
-            let w = task.w.wrapping_add(unit * bytes);
-            for block in 0..F::FORM.blocks {
-                // SAFETY: the panel has the unit.
-                let weights = unsafe { Packed::<I, F>::new(isa, w, block, ahead) };
-                let at = unit * F::FORM.blocks + block;
-                Block::<I, _, 1, BYTES> { isa, at, row, weights, task }.add_kept(&mut y);
-            }
-        }
+        let mut y = first_sums::<I, 1>(isa, task);
+        each_packed::<I, F>(
+            isa,
+            task,
+            ahead,
+            #[inline(always)]
+            |at, weights| Block::<I, _, 1, BYTES> { isa, at, row, weights, task }.add_kept(&mut y),
+        );
         last_sums::<I, 1>(isa, task, y);
+    }
+}
+
+/// The blocks of the packed panel at the task's `w`, with their numbers.
+#[inline(always)]
+pub fn each_packed<I: DotI8, F: Format>(
+    isa: I,
+    task: &Task,
+    ahead: usize,
+    mut each: impl FnMut(usize, Packed<I, F>),
+) {
+    let bytes = const { F::FORM.unit_bytes(VECTORS * I::LANES) };
+    for unit in 0..task.blocks / F::FORM.blocks {
+        let w = task.w.wrapping_add(unit * bytes);
+        for block in 0..F::FORM.blocks {
+            // SAFETY: the panel has the unit.
+            let weights = unsafe { Packed::<I, F>::new(isa, w, block, ahead) };
+            each(unit * F::FORM.blocks + block, weights);
+        }
     }
 }
 

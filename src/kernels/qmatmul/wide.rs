@@ -334,13 +334,15 @@ pub trait Source<I: DotI8>: Copy {
 
 /// A widened block. It is there as long as the value lives.
 #[derive(Clone, Copy)]
-pub struct Widened<I, const HALVES: bool, const MINIMUM: bool> {
+pub struct Widened<I, const HALVES: bool, const MINIMUM: bool, const WORDS: bool = false> {
     isa: I,
     w: *const u8,
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool> Widened<I, HALVES, MINIMUM> {
-    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM, words: false };
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const WORDS: bool>
+    Widened<I, HALVES, MINIMUM, WORDS>
+{
+    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM, words: WORDS };
 
     /// # Safety
     /// `w` is a widened block, and stays one as long as the value lives.
@@ -356,7 +358,9 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool> Widened<I, HALVES, MINIM
     }
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool> Source<I> for Widened<I, HALVES, MINIMUM> {
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const WORDS: bool> Source<I>
+    for Widened<I, HALVES, MINIMUM, WORDS>
+{
     const HALVES: bool = HALVES;
     const MINIMUM: bool = MINIMUM;
     const PACKED: bool = false;

@@ -183,7 +183,7 @@ impl<I: Isa, const MR: usize> Rows<I, MR> {
         }
     }
 
-    /// [`Block::put_y`] for all rows.
+    /// [`Rows::put_y`] for all rows.
     #[inline(always)]
     fn put_all(&self, y: &[[I::F32; VECTORS]; MR]) {
         for (r, y) in y.iter().enumerate() {
@@ -193,7 +193,7 @@ impl<I: Isa, const MR: usize> Rows<I, MR> {
         }
     }
 
-    /// [`Block::y`] of all rows.
+    /// [`Rows::y`] of all rows.
     #[inline(always)]
     fn get_all(&self, mut y: [[I::F32; VECTORS]; MR]) -> [[I::F32; VECTORS]; MR] {
         for (r, y) in y.iter_mut().enumerate() {

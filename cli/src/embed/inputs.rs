@@ -80,8 +80,8 @@ struct Lines {
 }
 
 impl Inputs {
-    /// Lists the files, which must be there.
-    pub fn open(paths: &[PathBuf], reading: Reading) -> Result<Inputs> {
+    /// Lists the files, which must be there. `own` are the command's files, which are no inputs if a folder has them.
+    pub fn open(paths: &[PathBuf], reading: Reading, own: &[PathBuf]) -> Result<Inputs> {
         let stdin = [PathBuf::from("-")];
         let (mut files, mut total) = (VecDeque::new(), Some(0));
         for path in if paths.is_empty() { &stdin } else { paths } {
@@ -92,6 +92,9 @@ impl Inputs {
             }
             for entry in listed(path) {
                 let (file, bytes) = entry?;
+                if file != *path && own.iter().any(|own| is_same(own, &file)) {
+                    continue;
+                }
                 total = total.map(|total: u64| total.saturating_add(bytes));
                 files.push_back(file);
             }
@@ -148,6 +151,11 @@ impl Inputs {
 
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// Whether two paths lead to one file.
+fn is_same(a: &Path, b: &Path) -> bool {
+    a.file_name() == b.file_name() && matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// A file, or the files below a folder by their names; hidden ones are left out.

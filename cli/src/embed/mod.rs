@@ -28,7 +28,8 @@ use settings::Settings;
 pub fn run(args: &Embed) -> Result<()> {
     interrupt::install();
     let reading = Reading { whole_files: args.whole_files, field: args.field.clone() };
-    let mut inputs = Inputs::open(&args.inputs, reading)?;
+    let own = args.out.as_deref().map_or(Vec::new(), output::files_of);
+    let mut inputs = Inputs::open(&args.inputs, reading, &own)?;
     let format = Format::of(args.format, args.out.as_deref());
     let there = match (args.resume, args.force) {
         (true, _) => There::Resume,

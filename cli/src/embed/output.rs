@@ -12,7 +12,7 @@ use smallmind::text::{escaped_lines, escaped_path};
 
 use super::inputs::Text;
 use super::npy;
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use super::stored;
 use crate::failure::{Failure, Result};
 use crate::output::{failed, json_fit_for_terminals};
@@ -64,6 +64,11 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// The records beside a matrix.
 pub fn records_of(matrix: &Path) -> PathBuf {
     beside(matrix, ".jsonl")
+}
+
+/// All files that may be written for an output.
+pub fn files_of(path: &Path) -> Vec<PathBuf> {
+    vec![path.to_owned(), records_of(path), settings::place(path)]
 }
 
 /// A file or standard output, to which only whole pieces are appended.

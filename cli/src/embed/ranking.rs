@@ -22,32 +22,44 @@ pub struct Scored {
 /// The texts with the highest scores, best first; of equal ones the earlier first.
 pub struct Ranking {
     most: usize,
-    best: Vec<Scored>,
+    /// Up to twice as many as are kept.
+    found: Vec<Scored>,
+    /// The lowest score of those that are kept, once there are enough.
+    least: Option<f32>,
 }
 
 impl Ranking {
     /// Keeps at most so many.
     pub fn new(most: usize) -> Ranking {
-        Ranking { most, best: Vec::new() }
+        Ranking { most, found: Vec::new(), least: None }
     }
 
-    /// Whether a text with this score would be kept.
+    /// Whether a text with this score may be kept.
     pub fn wants(&self, score: f32) -> bool {
-        self.best.len() < self.most || self.best.last().is_some_and(|last| score > last.score)
+        !score.is_nan() && self.least.is_none_or(|least| score > least)
     }
 
     pub fn add(&mut self, scored: Scored) {
         if self.wants(scored.score) {
-            let place = self.best.partition_point(|other| other.score >= scored.score);
-            self.best.insert(place, scored);
-            self.best.truncate(self.most);
+            self.found.push(scored);
+            if self.found.len() / 2 >= self.most {
+                self.settle();
+            }
         }
     }
 
+    /// Leaves the best, in their order.
+    fn settle(&mut self) {
+        self.found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        self.found.truncate(self.most);
+        self.least = self.found.last().filter(|_| self.found.len() == self.most).map(|last| last.score);
+    }
+
     /// Prints a line for each.
-    pub fn print(&self, json: bool) -> Result<()> {
+    pub fn print(&mut self, json: bool) -> Result<()> {
+        self.settle();
         let mut out = BufWriter::new(std::io::stdout().lock());
-        for scored in &self.best {
+        for scored in &self.found {
             let line = if json { scored.json()? } else { scored.line().into_bytes() };
             out.write_all(&line).map_err(failed)?;
         }
@@ -83,12 +95,16 @@ mod tests {
 
     #[test]
     fn the_best_are_kept_in_their_order() {
-        let mut ranking = Ranking::new(3);
-        for (i, score) in [0.5, 0.9, -1.0, 0.9, 0.5, 0.6].into_iter().enumerate() {
-            ranking.add(Scored { score, id: i.to_string(), text: None });
+        for most in [3, 10, usize::MAX] {
+            let mut ranking = Ranking::new(most);
+            let scores = [0.5, 0.9, f32::NAN, -1.0, 0.9, 0.5, 0.6, 0.9, 0.1];
+            for (i, score) in scores.into_iter().enumerate() {
+                ranking.add(Scored { score, id: i.to_string(), text: None });
+            }
+            ranking.settle();
+            let ids: String = ranking.found.iter().map(|scored| scored.id.as_str()).collect();
+            assert_eq!(ids, &"14760583"[..most.min(8)]);
+            assert_eq!(ranking.wants(0.9), most > 3);
         }
-        let ids: Vec<_> = ranking.best.iter().map(|scored| scored.id.as_str()).collect();
-        assert_eq!(ids, ["1", "3", "5"]);
-        assert!(!ranking.wants(0.6) && ranking.wants(0.7));
     }
 }

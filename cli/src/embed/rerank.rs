@@ -11,7 +11,7 @@ use crate::output::remark;
 pub fn run(args: &Rerank) -> Result<()> {
     interrupt::install();
     let reading = Reading { whole_files: args.whole_files, field: args.field.clone() };
-    let mut inputs = Inputs::open(&args.inputs, reading)?;
+    let mut inputs = Inputs::open(&args.inputs, reading, &[])?;
     let mut embedder = engine::open(&args.embedding, None, Choice { normalize: false, prompt: "" })?;
     // A wrong model is told before documents are read.
     embedder.rerank(&args.query, &[], &mut smallmind::embed::Results::new(&mut [], 1, &mut []))?;

@@ -26,8 +26,8 @@ pub struct Settings {
     pub inputs: Vec<String>,
     pub whole_files: bool,
     pub field: String,
-    /// The vector of a text that is always the same, without the prompt's help of names: bits of other weights, another
-    /// pooling or other arithmetic differ.
+    /// The vector of a text that is always the same: with other weights, another pooling or other arithmetic its bits
+    /// differ.
     pub probe: Vec<f32>,
 }
 
@@ -40,7 +40,7 @@ pub fn probe(embedder: &mut Embedder) -> smallmind::Result<Vec<f32>> {
 }
 
 /// Where the settings of a file stand.
-fn place(path: &Path) -> PathBuf {
+pub fn place(path: &Path) -> PathBuf {
     beside(path, ".settings.json")
 }
 

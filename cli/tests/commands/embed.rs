@@ -360,3 +360,59 @@ fn a_full_disk_leaves_whole_records() {
         assert!(fixture.read(name) == whole, "{name}");
     }
 }
+
+/// A run that was ended between two texts goes on behind what it wrote; its own files are no inputs.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stopped_run_goes_on() {
+    use std::io::Write;
+    use std::time::{Duration, Instant};
+    let fixture = Fixture::new("bert-mean");
+    let lines: String = (0..600).map(|i| format!("{} text\n", char::from(b'a' + (i % 26) as u8))).collect();
+    for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGINT] {
+        for name in ["v.jsonl", "v.csv", "v.npy"] {
+            let out = fixture.path(name);
+            let whole = with_input(fixture.embed(&["--out", &out, "--force"]), lines.as_bytes());
+            assert!(whole.status.success(), "{}", stderr(&whole));
+            let whole = fixture.read(name);
+            let mut child = fixture
+                .embed(&["--out", &out, "--force"])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut input = child.stdin.take().unwrap();
+            // The first chunk is full, and the second never.
+            input.write_all(&lines.as_bytes()[..400 * 7]).unwrap();
+            let start = Instant::now();
+            let settled = |len: usize| len > whole.len() / 3 && len < whole.len() / 2;
+            while !settled(fixture.read(name).len()) {
+                assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // SAFETY: kill only sends a signal, to a child that has not been waited for.
+            assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+            let status = child.wait().unwrap();
+            assert!(
+                !status.success() && (signal != libc::SIGINT || status.code() == Some(130)),
+                "{status:?}"
+            );
+            let rest = with_input(fixture.embed(&["--out", &out, "--resume"]), lines.as_bytes());
+            assert!(rest.status.success(), "{}", stderr(&rest));
+            assert!(fixture.read(name) == whole, "{name} after signal {signal}");
+        }
+    }
+}
+
+#[test]
+fn own_files_are_no_inputs() {
+    let fixture = Fixture::new("bert-mean");
+    fixture.write("set/a.txt", "one");
+    fixture.write("set/z.txt", "two");
+    let (set, out) = (fixture.path("set"), fixture.path("set/v.npy"));
+    let args = [set.as_str(), "--out", &out];
+    succeeds(&mut fixture.embed(&args));
+    let whole = fixture.read("set/v.npy");
+    succeeds(fixture.embed(&args).arg("--resume"));
+    succeeds(fixture.embed(&args).arg("--force"));
+    assert!(fixture.read("set/v.npy") == whole && matrix(&whole).len() == 2);
+}

@@ -16,13 +16,15 @@ use crate::machine::warn_of_threads;
 use crate::output::{PATIENCE, bar, progress, remark};
 use crate::session::{loaded, with_load_bar};
 
-/// Texts of the first chunk, and of any.
-const TEXTS: [usize; 2] = [256, 16384];
-/// Most bytes of a chunk's texts (but for one that is longer), and floats of its vectors.
-const BYTES: usize = 4 << 20;
+/// A chunk ends at so many texts, or so many bytes of them, times a factor that begins with 1.
+const TEXTS: usize = 64;
+const BYTES: usize = 1 << 16;
+/// The largest factor.
+const LARGEST: usize = 64;
+/// Most floats of a chunk's vectors.
 const FLOATS: usize = 4 << 20;
-/// A chunk that took less is followed by a larger one, and one that took more by a smaller one: what is lost when the
-/// program is killed.
+/// A chunk that took less is followed by one twice as large, and one that took more by a smaller one: a chunk is what is
+/// lost when the program is stopped.
 const USUAL: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
 
 /// What is chosen for vectors beside what all commands have.
@@ -145,7 +147,7 @@ impl Chunk {
 
 /// A run through texts.
 pub struct Run {
-    chunk: usize,
+    factor: usize,
     line: ProgressBar,
     /// Bytes of all inputs, where that is known.
     total: Option<u64>,
@@ -164,7 +166,7 @@ impl Run {
             None => progress(quiet),
         };
         Run {
-            chunk: TEXTS[0],
+            factor: 1,
             line,
             total,
             start: Instant::now(),
@@ -226,9 +228,9 @@ impl Run {
 
     /// Texts of a chunk.
     fn read(&self, inputs: &mut Inputs, width: usize) -> Vec<Text> {
-        let most = self.chunk.min(FLOATS / width).max(1);
+        let most = (self.factor * TEXTS).min(FLOATS / width).max(1);
         let (mut texts, mut bytes) = (Vec::new(), 0);
-        while texts.len() < most && bytes < BYTES {
+        while texts.len() < most && bytes < self.factor * BYTES {
             let Some(text) = inputs.next() else { break };
             bytes += text.text.as_ref().map_or(0, String::len);
             texts.push(text);
@@ -241,10 +243,10 @@ impl Run {
         self.without_vector += (texts.len() - summary.with_vector) as u64;
         self.tokens += summary.tokens;
         self.seconds += summary.seconds;
-        self.chunk = match took {
-            took if took < USUAL[0] => (self.chunk * 2).min(TEXTS[1]),
-            took if took > USUAL[1] => (self.chunk / 2).max(1),
-            _ => self.chunk,
+        self.factor = match took {
+            took if took < USUAL[0] => (self.factor * 2).min(LARGEST),
+            took if took > USUAL[1] => (self.factor / 2).max(1),
+            _ => self.factor,
         };
     }
 
@@ -264,6 +266,9 @@ impl Run {
             count => format!(", {count} of them without a vector"),
         };
         let seconds = self.start.elapsed().as_secs_f64();
-        remark(&format!("[{texts} texts{without} · {tokens} tokens · {rate:.0} texts/s · {seconds:.1} s]\n"));
+        let digits = if rate < 10.0 { 1 } else { 0 };
+        remark(&format!(
+            "[{texts} texts{without} · {tokens} tokens · {rate:.digits$} texts/s · {seconds:.1} s]\n"
+        ));
     }
 }

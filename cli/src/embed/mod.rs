@@ -16,7 +16,7 @@ use smallmind::Error;
 use smallmind::embed::Embedder;
 use smallmind::text::{escaped, escaped_path};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Stoppable};
 use crate::output::remark;
 use args::{Embed, Long};
@@ -42,8 +42,10 @@ pub fn run(args: &Embed) -> Result<()> {
     let settings = settings(args, format, &mut embedder)?;
     let (mut store, last) = Store::open(args.out.as_deref(), format, there, &settings)?;
     let mut run = Run::new(&inputs, args.embedding.quiet);
-    skip(args, &mut inputs, store.count(), last)?;
-    run.skip_to(&inputs);
+    if store.count() > 0 {
+        skip(args, &mut inputs, store.count(), last)?;
+        run.skip_to(&inputs);
+    }
     while let Some(chunk) =
         run.next(&mut inputs, &mut embedder, |embedder, texts, out| embedder.embed(texts, out))?
     {
@@ -53,7 +55,7 @@ pub fn run(args: &Embed) -> Result<()> {
             chunk.results().map(|(text, status, vector)| Record { text, status, vector }).collect();
         store.append(&records)?;
         if stoppable.requested() {
-            return Err(crate::failure::Failure::Interrupted);
+            return Err(Failure::Interrupted);
         }
     }
     store.finish()?;
@@ -83,7 +85,7 @@ fn settings(args: &Embed, format: Format, embedder: &mut Embedder) -> Result<Set
     })
 }
 
-/// Reads over the texts that an earlier run has done.
+/// Reads over the texts that an earlier run has done, at least one.
 fn skip(args: &Embed, inputs: &mut Inputs, count: u64, last: Option<String>) -> Result<()> {
     let mut id = None;
     for _ in 0..count {
@@ -98,7 +100,7 @@ fn skip(args: &Embed, inputs: &mut Inputs, count: u64, last: Option<String>) -> 
         );
         return Err(Error::invalid(text).into());
     }
-    if count > 0 && !args.embedding.quiet {
+    if !args.embedding.quiet {
         remark(&format!("[{count} texts are there already]\n"));
     }
     Ok(())

@@ -351,9 +351,9 @@ fn a_full_disk_leaves_whole_records() {
         let command = fixture.embed(&[&args[..], &["--force"]].concat());
         fails(&mut crate::whole_files::limited(command, largest as u64 * 3 / 5), 1, "File too large");
         let left = fixture.read(name);
-        assert!(left.len() > whole.len() / 4 && left.len() < whole.len());
+        assert!(left.len() > whole.len() / 20 && left.len() < whole.len());
         match name {
-            "v.npy" => assert_eq!(matrix(&left).len(), 256),
+            "v.npy" => assert!((64..700).contains(&matrix(&left).len())),
             _ => assert!(whole.starts_with(&left) && left.ends_with(b"\n")),
         }
         succeeds(fixture.embed(&args).arg("--resume"));
@@ -375,17 +375,15 @@ fn a_stopped_run_goes_on() {
             let whole = with_input(fixture.embed(&["--out", &out, "--force"]), lines.as_bytes());
             assert!(whole.status.success(), "{}", stderr(&whole));
             let whole = fixture.read(name);
-            let mut child = fixture
-                .embed(&["--out", &out, "--force"])
-                .stdin(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
+            std::fs::remove_file(&out).unwrap();
+            let mut child =
+                fixture.embed(&["--out", &out]).stdin(std::process::Stdio::piped()).spawn().unwrap();
             let mut input = child.stdin.take().unwrap();
-            // The first chunk is full, and the second never.
+            // It waits for more in the end, if nothing stops it before.
             input.write_all(&lines.as_bytes()[..400 * 7]).unwrap();
             let start = Instant::now();
-            let settled = |len: usize| len > whole.len() / 3 && len < whole.len() / 2;
-            while !settled(fixture.read(name).len()) {
+            let written = || std::fs::metadata(&out).map_or(0, |about| about.len() as usize);
+            while written() <= whole.len() / 5 {
                 assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
                 std::thread::sleep(Duration::from_millis(5));
             }

@@ -9,6 +9,10 @@ use smallmind::text::escaped_path;
 
 use super::output::beside;
 use crate::failure::Result;
+use crate::small_file;
+
+/// Most bytes of settings.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The text whose vector stands for the model and everything that changes a vector.
 const PROBE: &str = "The quick brown fox jumps over the lazy dog.";
@@ -48,7 +52,10 @@ impl Settings {
     /// Those of a file; `None` where there are none.
     pub fn read(path: &Path) -> Result<Option<Settings>> {
         let place = place(path);
-        let Ok(text) = std::fs::read_to_string(&place) else { return Ok(None) };
+        if !place.exists() {
+            return Ok(None);
+        }
+        let text = small_file::read_text(&place, MAX_BYTES)?;
         let settings = serde_json::from_str(&text)
             .map_err(|error| Error::invalid(format!("{}: {error}", escaped_path(&place))))?;
         Ok(Some(settings))

@@ -1,8 +1,7 @@
 //! `smallmind eval similarity`: how well cosines of pairs of texts agree with human ratings, as the correlation of their
 //! ranks (Spearman) and of the values (Pearson).
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 
 use serde_json::{Value as Json, json};
 use smallmind::Error;
@@ -16,9 +15,10 @@ use super::search::cosine;
 use crate::failure::{Failure, Result};
 use crate::interrupt;
 use crate::output::{print, print_json};
+use crate::small_file;
 
 /// Most bytes of a file of pairs.
-const MAX_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 256 << 20;
 
 pub fn run(args: &Similarity) -> Result<()> {
     interrupt::install();
@@ -53,12 +53,7 @@ struct Pairs {
 
 impl Pairs {
     fn read(args: &Similarity) -> Result<Pairs> {
-        let failed = |source| Error::Io { path: args.file.clone(), source };
-        let file = File::open(&args.file).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
-        if bytes > MAX_BYTES {
-            return Err(bad(args, &format!("{bytes} bytes; at most {MAX_BYTES} are read")));
-        }
+        let bytes = small_file::read(&args.file, MAX_BYTES)?;
         let extension = args.file.extension().and_then(|extension| extension.to_str()).unwrap_or("");
         let usual: &[&str] =
             if extension == "jsonl" { &["sentence1", "sentence2", "score"] } else { &["1", "2", "3"] };
@@ -71,12 +66,12 @@ impl Pairs {
         };
         let mut pairs = Pairs { texts: Vec::new(), ratings: Vec::new() };
         match extension {
-            "jsonl" => pairs.read_json(args, BufReader::new(file), [a, b, rating])?,
-            "csv" => pairs.read_table(args, csv::ReaderBuilder::new(), file, [a, b, rating])?,
+            "jsonl" => pairs.read_json(args, &bytes, [a, b, rating])?,
+            "csv" => pairs.read_table(args, csv::ReaderBuilder::new(), &bytes, [a, b, rating])?,
             _ => {
                 let mut tabs = csv::ReaderBuilder::new();
                 tabs.delimiter(b'\t').quoting(false);
-                pairs.read_table(args, tabs, file, [a, b, rating])?;
+                pairs.read_table(args, tabs, &bytes, [a, b, rating])?;
             }
         }
         Ok(pairs)
@@ -91,10 +86,10 @@ impl Pairs {
         &mut self,
         args: &Similarity,
         mut format: csv::ReaderBuilder,
-        file: File,
+        bytes: &[u8],
         names: [&str; 3],
     ) -> Result<()> {
-        let mut reader = format.has_headers(false).flexible(true).from_reader(file);
+        let mut reader = format.has_headers(false).flexible(true).from_reader(bytes);
         let mut columns = None;
         for (i, row) in reader.records().enumerate() {
             let row = row.map_err(|error| bad(args, &error.to_string()))?;
@@ -114,8 +109,8 @@ impl Pairs {
         Ok(())
     }
 
-    fn read_json(&mut self, args: &Similarity, reader: BufReader<File>, names: [&str; 3]) -> Result<()> {
-        for (i, line) in reader.lines().enumerate() {
+    fn read_json(&mut self, args: &Similarity, bytes: &[u8], names: [&str; 3]) -> Result<()> {
+        for (i, line) in bytes.lines().enumerate() {
             let line = line.map_err(|source| Error::Io { path: args.file.clone(), source })?;
             if line.trim().is_empty() {
                 continue;

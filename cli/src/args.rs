@@ -10,6 +10,7 @@ use smallmind::model::GptConfig;
 use smallmind::model::quantize::Mix;
 
 use crate::conditions::{Arithmetic, Conditions};
+use crate::embed::args::{Embed, Eval, Rerank, Search};
 use crate::profile::args::{Baseline, Profile};
 use crate::values::{
     activations, cache_type, count, min_p, mix, repeat_penalty, rope, seed, shape, stop, temperature,
@@ -136,6 +137,33 @@ llama-perplexity, whose numbers these can be compared with. Lower is better.
 Example:
   smallmind perplexity -m model.gguf -f wiki.test.raw --ctx 512")]
     Perplexity(Perplexity),
+    /// Make vectors of texts
+    #[command(after_help = "\
+A text that can't be embedded (no UTF-8, too long with --long error) has a record with its status and no vector, and \
+costs no other. Ctrl-C, a kill or a full disk leaves whole records; --resume goes on behind them.
+
+Examples:
+  smallmind embed -m minilm.gguf notes/ --whole-files --out notes.jsonl
+  smallmind embed -m minilm.gguf titles.txt --out titles.npy --resume
+  echo 'A man plays a guitar.' | smallmind embed -m minilm.gguf -q")]
+    Embed(Embed),
+    /// Find the nearest texts of a set of vectors
+    #[command(after_help = "\
+A line a result: the cosine, the id and the text's first line.
+
+Example:
+  smallmind search -m minilm.gguf --in notes.jsonl \"who plays the guitar?\" --top 5")]
+    Search(Search),
+    /// Order documents by their scores as answers to a query
+    #[command(after_help = "\
+The model is a reranker: a file with a classifier.
+
+Example:
+  smallmind rerank -m reranker.gguf --query \"who plays the guitar?\" notes.txt")]
+    Rerank(Rerank),
+    /// Measure how good a model is
+    #[command(after_help = "Example:\n  smallmind eval similarity -m minilm.gguf stsb-test.tsv")]
+    Eval(Eval),
     /// Find out where time and memory go, and compare two such findings
     #[command(after_help = "\
 Examples:

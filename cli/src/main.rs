@@ -9,6 +9,7 @@ mod chat;
 mod conditions;
 mod convert;
 mod create;
+mod embed;
 mod estimate;
 mod failure;
 mod generate;
@@ -58,6 +59,12 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args).map(done),
         Command::Quantize(args) => quantize::run(args).map(done),
         Command::Perplexity(args) => perplexity::run(args).map(done),
+        Command::Embed(args) => embed::run(args).map(done),
+        Command::Search(args) => embed::search::run(args).map(done),
+        Command::Rerank(args) => embed::rerank::run(args).map(done),
+        Command::Eval(args) => match &args.what {
+            embed::args::What::Similarity(args) => embed::similarity::run(args).map(done),
+        },
         Command::Profile(args) => profile::run(args),
         Command::Baseline(args) => baseline::run(args).map(done),
     };

@@ -6,10 +6,12 @@ mod common;
 mod chat;
 mod cli;
 mod docs;
+mod embed;
 mod lines;
 mod models;
 mod profile_cli;
 mod profile_compare;
+mod sets;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::{assert_fails, chat_model, fails, smallmind, stderr, succeeds, with_input};
 
 /// No file may become longer than this.
-fn limited(mut command: Command, bytes: u64) -> Command {
+pub fn limited(mut command: Command, bytes: u64) -> Command {
     // SAFETY: between fork and exec only signal and setrlimit are called, which are safe there.
     unsafe {
         command.pre_exec(move || {

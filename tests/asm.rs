@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Functions that enter the tiles; what they call or jump to is read.
-const ENTRIES: [&str; 9] = [
+const ENTRIES: [&str; 10] = [
     "kernels::matmul::tile::entry",
     "kernels::matmul::lines::entry",
     "kernels::bmatmul::pairs::entry",

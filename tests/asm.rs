@@ -14,7 +14,7 @@ const ENTRIES: [&str; 10] = [
     "kernels::matmul::tile::entry",
     "kernels::matmul::lines::entry",
     "kernels::bmatmul::pairs::entry",
-    "kernels::qmatmul::tile::line",
+    "kernels::qmatmul::tile::Tiles>::line",
     "kernels::qmatmul::tile::Tiles>::tile",
     "kernels::attention::tiles::scores",
     "kernels::attention::tiles::sums",

@@ -2,21 +2,11 @@
 //! (Texts are tokenized by libraries that allocate, so these calls have tokens.) In a process of its own, because it counts
 //! what the whole process allocates.
 
+use crate::allocations;
 use crate::common::{embedders, process};
 use smallmind::embed::{Embedder, EmbedderParams, LongTexts, Results, Strategy, TextStatus};
 use smallmind::profile;
 use smallmind::profile::alloc::total_counts;
-
-/// Allocations of the whole process while `work` ran: the fewest of three times, since on a busy machine the harness's own
-/// thread may still be putting away what it needed to start the test.
-fn allocations(mut work: impl FnMut()) -> u64 {
-    let mut once = || {
-        let before = total_counts().count;
-        work();
-        total_counts().count - before
-    };
-    [once(), once(), once()].into_iter().min().expect("three")
-}
 
 #[test]
 fn a_batch_allocates_nothing() {

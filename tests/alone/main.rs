@@ -32,3 +32,16 @@ fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Allocations of the whole process while `work` ran: the fewest of three times, since on a busy machine the
+/// harness's own thread may still be putting away what it needed to start the test.
+#[cfg(feature = "models")]
+fn allocations(mut work: impl FnMut()) -> u64 {
+    use smallmind::profile::alloc::total_counts;
+    let mut once = || {
+        let before = total_counts().count;
+        work();
+        total_counts().count - before
+    };
+    [once(), once(), once()].into_iter().min().expect("three")
+}

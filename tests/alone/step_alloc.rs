@@ -5,6 +5,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::allocations;
 use crate::common::{golden_path, process};
 use smallmind::kv::CacheType;
 use smallmind::model::{GptConfig, LoadParams, Model};
@@ -14,17 +15,6 @@ use smallmind::runtime::generation::{Event, GenerationParams, drive};
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
 use smallmind::runtime::{Batch, Context, ContextParams, Engine, EngineParams, Logits, Span};
 use smallmind::threads::Team;
-
-/// Allocations of the whole process while `work` ran: the fewest of three times, since on a busy machine the
-/// harness's own thread may still be putting away what it needed to start the test.
-fn allocations(mut work: impl FnMut()) -> u64 {
-    let mut once = || {
-        let before = total_counts().count;
-        work();
-        total_counts().count - before
-    };
-    [once(), once(), once()].into_iter().min().expect("three")
-}
 
 #[test]
 fn a_step_allocates_nothing() {

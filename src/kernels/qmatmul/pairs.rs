@@ -3,11 +3,13 @@
 //! rows with low bytes, as words of 16 bits. Both give the exact sums that [`super::tile`] has, and so its bits.
 
 use super::activations::{
-    HALF_STARTS, HALF_SUMS, HALF_TOTAL_STARTS, KEPT, MAGIC, ODD_WORDS, RECORD, RowParts, SCALE, SCALED_SUM,
-    START, TOTAL_START,
+    HALF_STARTS, HALF_SUMS, HALF_TOTAL_STARTS, MAGIC, ODD_WORDS, RowParts, SCALE, SCALED_SUM, START,
+    TOTAL_START,
 };
 use super::form::{Format, GROUPS, STEP};
-use super::tile::{FEW, Fours, SIGNED_BYTES, Task, Tiles, WORDS, each_packed, first_sums, last_sums};
+use super::tile::{
+    FEW, Fours, RowBlock, SIGNED_BYTES, Task, Tiles, WORDS, each_packed, first_sums, last_sums,
+};
 use super::wide::{Source, VECTORS, Wide, Widened};
 use crate::isa::{Isa, PairsI8, SimdBody};
 use crate::quant::BLOCK;
@@ -105,11 +107,13 @@ impl<
             if PAIRS == WORDS {
                 // SAFETY: the task has the widened block.
                 let weights = unsafe { Widened::<I, HALVES, MINIMUM, true>::new(isa, w) };
-                Block::<I, _, PAIRS, MR, BYTES> { isa, at, row, weights, task, rows }.add::<true>(&mut y);
+                Block::<I, _, PAIRS, MR, BYTES> { isa, x: RowBlock { task, at, row }, weights, rows }
+                    .add::<true>(&mut y);
             } else {
                 // SAFETY: as above.
                 let weights = unsafe { Widened::<I, HALVES, MINIMUM>::new(isa, w) };
-                Block::<I, _, PAIRS, MR, BYTES> { isa, at, row, weights, task, rows }.add_kept(&mut y);
+                Block::<I, _, PAIRS, MR, BYTES> { isa, x: RowBlock { task, at, row }, weights, rows }
+                    .add_kept(&mut y);
             }
         }
         last_sums::<I, MR>(isa, task, rows.get_all(y));
@@ -140,7 +144,8 @@ impl<I: PairsI8, F: Format> SimdBody for Line<'_, I, F> {
             ahead,
             #[inline(always)]
             |at, weights| {
-                Block::<I, _, SIGNED_BYTES, 1, 2> { isa, at, row, weights, task, rows }.add_kept(&mut y);
+                Block::<I, _, SIGNED_BYTES, 1, 2> { isa, x: RowBlock { task, at, row }, weights, rows }
+                    .add_kept(&mut y);
             },
         );
         last_sums::<I, 1>(isa, task, y);
@@ -205,15 +210,11 @@ impl<I: Isa, const MR: usize> Rows<I, MR> {
     }
 }
 
-/// A block of all rows of a running tile. It is made for blocks that the tile's task has, so that the memory that it
-/// reads in MR rows of X is there.
+/// A block of all MR rows of a running tile, and the weights that it meets.
 struct Block<'a, I, S, const PAIRS: usize, const MR: usize, const BYTES: usize> {
     isa: I,
-    /// Its number in the rows.
-    at: usize,
-    row: RowParts,
+    x: RowBlock<'a>,
     weights: S,
-    task: &'a Task,
     rows: Rows<I, MR>,
 }
 
@@ -226,15 +227,7 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
     /// The elements of row `r` of the block, and its words where they were kept.
     #[inline(always)]
     fn elements(&self, r: usize) -> *const u8 {
-        self.task.x.wrapping_add(r.wrapping_mul(self.task.ldx) + self.at * BLOCK * BYTES)
-    }
-
-    /// The word at byte `at` of row `r`.
-    #[inline(always)]
-    fn int(&self, r: usize, at: usize) -> i32 {
-        let row = self.task.x.wrapping_add(r.wrapping_mul(self.task.ldx));
-        // SAFETY: the tile's row r < MR is there, and `at` is the place of one of the block's words in it.
-        unsafe { row.wrapping_add(at).cast::<i32>().read_unaligned() }
+        self.x.task.x.wrapping_add(r.wrapping_mul(self.x.task.ldx) + self.x.at * BLOCK * BYTES)
     }
 
     /// The four bytes at `at`, in each lane.
@@ -242,29 +235,6 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
     fn fours(&self, at: *const u8) -> I::I32 {
         // SAFETY: they are some of a block's elements, or of words made of these.
         self.isa.splat_i32(unsafe { at.cast::<i32>().read_unaligned() })
-    }
-
-    #[inline(always)]
-    fn floats(&self, r: usize, at: usize) -> I::F32 {
-        self.isa.splat(f32::from_bits(self.int(r, at) as u32))
-    }
-
-    /// Where the block's record is in the part of a row that begins at `part`.
-    #[inline(always)]
-    fn record(&self, part: usize) -> usize {
-        part + self.at * RECORD
-    }
-
-    /// Whether row `r` keeps its low bytes.
-    #[inline(always)]
-    fn kept(&self, r: usize) -> bool {
-        self.int(r, self.record(self.row.blocks) + KEPT) != 0
-    }
-
-    /// Whether any row does.
-    #[inline(always)]
-    fn any_kept(&self) -> bool {
-        (0..MR).fold(false, |any, r| any | self.kept(r))
     }
 
     /// The groups of a sub-block.
@@ -318,11 +288,11 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
                 magic
             } else {
                 let at = if S::HALVES {
-                    self.record(self.row.halves) + HALF_STARTS + 4 * sub
+                    self.x.record(self.x.row.halves) + HALF_STARTS + 4 * sub
                 } else {
-                    self.record(self.row.blocks) + START
+                    self.x.record(self.x.row.blocks) + START
                 };
-                (self.int(r, at).wrapping_sub(magic) >> self.task.zero_shift).wrapping_add(magic)
+                (self.x.int(r, at).wrapping_sub(magic) >> self.x.task.zero_shift).wrapping_add(magic)
             };
             let start = isa.splat_i32(start);
             *sums = sums.map(|sum| isa.add_i32(sum, start));
@@ -339,7 +309,7 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
         for (r, words) in words.iter_mut().enumerate() {
             let own = self.elements(r);
             *words = own;
-            if BYTES == 2 && self.kept(r) {
+            if BYTES == 2 && self.x.kept(r) {
                 continue;
             }
             let made =
@@ -396,7 +366,8 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
         }
         let at = if S::HALVES { HALF_TOTAL_STARTS + 4 * sub } else { TOTAL_START };
         for (r, sums) in sums.iter_mut().enumerate() {
-            let start = isa.splat_i32(self.int(r, self.record(self.row.second) + at) >> self.task.zero_shift);
+            let start =
+                isa.splat_i32(self.x.int(r, self.x.record(self.x.row.second) + at) >> self.x.task.zero_shift);
             *sums = sums.map(|sum| isa.add_i32(sum, start));
         }
         sums
@@ -418,7 +389,7 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
     /// Adds the block's products to y, with words where any row keeps its low bytes.
     #[inline(always)]
     fn add_kept(&self, y: &mut [[I::F32; VECTORS]; MR]) {
-        if BYTES == 2 && self.any_kept() {
+        if BYTES == 2 && self.x.any_kept(MR) {
             self.add::<true>(y);
         } else {
             self.add::<false>(y);
@@ -452,7 +423,7 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
             }
         }
         for r in 0..MR {
-            let d = self.floats(r, self.record(self.row.blocks) + SCALE);
+            let d = isa.splat(self.x.float(r, self.x.record(self.x.row.blocks) + SCALE));
             for v in 0..VECTORS {
                 let sum = isa.mul_add(scaled[r][v], d, self.rows.y(r, v, y[r][v]));
                 y[r][v] = self.add_minimums(sum, r, v);
@@ -466,10 +437,10 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
         if !S::MINIMUM {
             return y;
         }
-        let (subs, part) = if S::HALVES { (2, self.row.halves) } else { (1, self.row.blocks) };
+        let (subs, part) = if S::HALVES { (2, self.x.row.halves) } else { (1, self.x.row.blocks) };
         for sub in 0..subs {
-            let at = self.record(part) + if S::HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
-            y = self.isa.mul_add(self.weights.minimum(sub, v), self.floats(r, at), y);
+            let at = self.x.record(part) + if S::HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
+            y = self.isa.mul_add(self.weights.minimum(sub, v), self.isa.splat(self.x.float(r, at)), y);
         }
         y
     }

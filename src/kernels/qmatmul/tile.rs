@@ -141,7 +141,8 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const B
             let w = task.w.wrapping_add(b * wide.bytes::<I>());
             // SAFETY: the task has the widened block.
             let weights = unsafe { Widened::<I, HALVES, MINIMUM>::new(isa, w) };
-            Block::<I, _, MR, BYTES> { isa, at: task.begin + b, row, weights, task }.add_kept(&mut y);
+            Block::<I, _, MR, BYTES> { isa, x: RowBlock { task, at: task.begin + b, row }, weights }
+                .add_kept(&mut y);
         }
         last_sums::<I, MR>(isa, task, y);
     }
@@ -167,7 +168,9 @@ impl<I: DotI8, F: Format, const BYTES: usize> SimdBody for Line<'_, I, F, BYTES>
             task,
             ahead,
             #[inline(always)]
-            |at, weights| Block::<I, _, 1, BYTES> { isa, at, row, weights, task }.add_kept(&mut y),
+            |at, weights| {
+                Block::<I, _, 1, BYTES> { isa, x: RowBlock { task, at, row }, weights }.add_kept(&mut y)
+            },
         );
         last_sums::<I, 1>(isa, task, y);
     }
@@ -236,50 +239,63 @@ pub fn last_sums<I: Isa, const MR: usize>(isa: I, task: &Task, y: [[I::F32; VECT
     }
 }
 
-/// One block of all rows of a running tile. It is made for blocks that the tile's task has, so that the memory that it
-/// reads in MR rows of X is there.
-struct Block<'a, I, S, const MR: usize, const BYTES: usize> {
-    isa: I,
-    /// Its number in the rows.
-    at: usize,
-    row: RowParts,
-    weights: S,
-    task: &'a Task,
+/// A block of the rows of a running tile. It is made for blocks that the tile's task has, so that what it reads of
+/// these rows is there.
+#[derive(Clone, Copy)]
+pub struct RowBlock<'a> {
+    /// The rows.
+    pub task: &'a Task,
+    /// The block's number in them.
+    pub at: usize,
+    /// Where their parts are.
+    pub row: RowParts,
 }
 
-impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S, MR, BYTES> {
+impl RowBlock<'_> {
     /// The word at byte `at` of row `r`.
     #[inline(always)]
-    fn int(&self, r: usize, at: usize) -> i32 {
+    pub fn int(self, r: usize, at: usize) -> i32 {
         let row = self.task.x.wrapping_add(r.wrapping_mul(self.task.ldx));
-        // SAFETY: the tile's row r < MR is there, and `at` is the place of one of the block's words in it.
+        // SAFETY: the tile has row r, and `at` is the place of one of the block's words in it.
         unsafe { row.wrapping_add(at).cast::<i32>().read_unaligned() }
     }
 
+    /// [`RowBlock::int`] of a float.
     #[inline(always)]
-    fn ints(&self, r: usize, at: usize) -> I::I32 {
-        self.isa.splat_i32(self.int(r, at))
-    }
-
-    #[inline(always)]
-    fn floats(&self, r: usize, at: usize) -> I::F32 {
-        self.isa.splat(f32::from_bits(self.int(r, at) as u32))
+    pub fn float(self, r: usize, at: usize) -> f32 {
+        f32::from_bits(self.int(r, at) as u32)
     }
 
     /// Where the block's record is in the part of a row that begins at `part`.
     #[inline(always)]
-    fn record(&self, part: usize) -> usize {
+    pub fn record(self, part: usize) -> usize {
         part + self.at * RECORD
     }
 
-    /// Whether any row keeps its low byte.
+    /// Whether row `r` keeps its low bytes.
     #[inline(always)]
-    fn any_kept(&self) -> bool {
-        let mut kept = 0;
-        for r in 0..MR {
-            kept |= self.int(r, self.record(self.row.blocks) + KEPT);
-        }
-        kept != 0
+    pub fn kept(self, r: usize) -> bool {
+        self.int(r, self.record(self.row.blocks) + KEPT) != 0
+    }
+
+    /// Whether any of the first `rows` rows does.
+    #[inline(always)]
+    pub fn any_kept(self, rows: usize) -> bool {
+        (0..rows).fold(false, |any, r| any | self.kept(r))
+    }
+}
+
+/// One block of all MR rows of a running tile, and the weights that it meets.
+struct Block<'a, I, S, const MR: usize, const BYTES: usize> {
+    isa: I,
+    x: RowBlock<'a>,
+    weights: S,
+}
+
+impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S, MR, BYTES> {
+    #[inline(always)]
+    fn ints(&self, r: usize, at: usize) -> I::I32 {
+        self.isa.splat_i32(self.x.int(r, at))
     }
 
     /// The start of row r's sums of high bytes, or the addend of low ones, for the whole block or a half: `magic`, and
@@ -292,7 +308,7 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
         if MR > FEW {
             return self.ints(r, at);
         }
-        let zero = self.int(r, at).wrapping_sub(magic) >> self.task.zero_shift;
+        let zero = self.x.int(r, at).wrapping_sub(magic) >> self.x.task.zero_shift;
         self.isa.splat_i32(zero.wrapping_add(magic))
     }
 
@@ -343,7 +359,7 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
         w: [I::I32; VECTORS],
     ) {
         for (r, sums) in sums.iter_mut().enumerate() {
-            let x = self.ints(r, byte * self.task.k + self.at * BLOCK + group * STEP);
+            let x = self.ints(r, byte * self.x.task.k + self.x.at * BLOCK + group * STEP);
             for (sum, w) in sums.iter_mut().zip(w) {
                 *sum = if S::MINIMUM { self.isa.dot_small(*sum, w, x) } else { self.isa.dot(*sum, w, x) };
             }
@@ -359,9 +375,9 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
             (true, _) => (GROUPS / 2, GROUPS),
         };
         let (first, second) = if S::HALVES {
-            (self.record(self.row.halves) + HALF_STARTS + 4 * sub, LOW_STARTS + 4 + 4 * sub)
+            (self.x.record(self.x.row.halves) + HALF_STARTS + 4 * sub, LOW_STARTS + 4 + 4 * sub)
         } else {
-            (self.record(self.row.blocks) + START, LOW_STARTS)
+            (self.x.record(self.x.row.blocks) + START, LOW_STARTS)
         };
         // Two bytes are converted as an integer; where nothing else is to be added, the constant isn't either.
         let plain = S::MINIMUM || I::SIGNED;
@@ -372,7 +388,7 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
         }
         // The constant that makes a sum the bits of a float is taken away again: two bytes are converted.
         let magic = if sub == 0 { MAGIC_256.wrapping_neg() } else { 0 };
-        let low_start = |r: usize| self.start(r, self.record(self.row.second) + second, magic);
+        let low_start = |r: usize| self.start(r, self.x.record(self.x.row.second) + second, magic);
         if const { LOW && S::PACKED } {
             let mut low = [[self.isa.splat_i32(0); VECTORS]; MR];
             if !plain {
@@ -435,7 +451,7 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
     /// Adds the block's products to y, those of low bytes where any row keeps them.
     #[inline(always)]
     fn add_kept(&self, y: &mut [[I::F32; VECTORS]; MR]) {
-        if BYTES == 2 && self.any_kept() {
+        if BYTES == 2 && self.x.any_kept(MR) {
             self.add::<true>(y);
         } else {
             self.add::<false>(y);
@@ -457,7 +473,7 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
             }
         }
         for r in 0..MR {
-            let d = self.floats(r, self.record(self.row.blocks) + SCALE);
+            let d = self.isa.splat(self.x.float(r, self.x.record(self.x.row.blocks) + SCALE));
             for v in 0..VECTORS {
                 y[r][v] = isa.mul_add(scaled[r][v], d, y[r][v]);
             }
@@ -469,12 +485,12 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
 
     #[inline(always)]
     fn add_minimums(&self, y: &mut [[I::F32; VECTORS]; MR]) {
-        let (subs, part) = if S::HALVES { (2, self.row.halves) } else { (1, self.row.blocks) };
+        let (subs, part) = if S::HALVES { (2, self.x.row.halves) } else { (1, self.x.row.blocks) };
         for sub in 0..subs {
-            let at = self.record(part) + if S::HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
+            let at = self.x.record(part) + if S::HALVES { HALF_SUMS + 4 * sub } else { SCALED_SUM };
             let minimum: [_; VECTORS] = [self.weights.minimum(sub, 0), self.weights.minimum(sub, 1)];
             for (r, y) in y.iter_mut().enumerate() {
-                let sum = self.floats(r, at);
+                let sum = self.isa.splat(self.x.float(r, at));
                 for (y, minimum) in y.iter_mut().zip(minimum) {
                     *y = self.isa.mul_add(minimum, sum, *y);
                 }

@@ -10,7 +10,7 @@ use super::lane::Lane;
 use super::make::{Cut, Maker, make_all};
 use super::params::{EmbedderParams, LongTexts, Strategy};
 use super::prompt::Prompt;
-use super::results::{Finish, Results, Sink, TextStatus};
+use super::results::{Finish, Results, Sink, Summary, TextStatus};
 use super::schedule::{Limits, Queue, coarse_is_faster};
 use super::source::{List, Pairs, Source, Spans, Texts};
 use super::window::{Window, unlocked};
@@ -33,38 +33,6 @@ const MAX_SPANS: usize = 64;
 /// Texts of a window end at so many, or so many bytes. A window of a shared team is shorter, since others wait for it.
 const WINDOW: [usize; 2] = [4096, 1 << 20];
 const SHARED_WINDOW: [usize; 2] = [64, 1 << 14];
-
-/// What calls have done, and what it took.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Summary {
-    /// Texts that were given.
-    pub texts: usize,
-    /// Texts that have a vector.
-    pub with_vector: usize,
-    /// Tokens that went through passes, those of parts and special tokens included.
-    pub tokens: u64,
-    /// Passes.
-    pub passes: u64,
-    /// Windows whose passes ran one on each thread, and windows whose passes ran on all threads.
-    pub coarse_windows: u64,
-    /// See [`Summary::coarse_windows`].
-    pub fine_windows: u64,
-    /// Seconds of all threads together in which texts were tokenized and cut.
-    pub tokenize_seconds: f64,
-    /// Seconds of all threads together in passes.
-    pub pass_seconds: f64,
-    /// Seconds of the call.
-    pub seconds: f64,
-}
-
-impl Summary {
-    /// The share of tokenizing in the threads' work.
-    pub fn tokenize_share(&self) -> f64 {
-        let all = self.tokenize_seconds + self.pass_seconds;
-        if all > 0.0 { self.tokenize_seconds / all } else { 0.0 }
-    }
-}
 
 /// Ends an embedder's running call, from any thread.
 #[derive(Clone, Debug)]

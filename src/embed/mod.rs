@@ -41,9 +41,9 @@ mod source;
 mod tests;
 mod window;
 
-pub use embedder::{Embedder, Stop, Summary};
+pub use embedder::{Embedder, Stop};
 pub use params::{EmbedderParams, LongTexts, Strategy};
 pub use prompt::Prompt;
-pub use results::{Progress, Results, TextStatus};
+pub use results::{Progress, Results, Summary, TextStatus};
 #[cfg(feature = "capi")]
 pub(crate) use source::List;

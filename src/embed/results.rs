@@ -1,10 +1,43 @@
-//! Where results go: rows of the caller's matrix and a status a text, written under one lock by whoever made them.
+//! Where results go: rows of the caller's matrix and a status a text, written under one lock by whoever made them; and
+//! the sums of a call.
 
 use std::fmt;
 use std::ops::ControlFlow;
 
 use super::window::{Item, Window};
 use crate::error::{Error, Result};
+
+/// What calls have done, and what it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Texts that were given.
+    pub texts: usize,
+    /// Texts that have a vector.
+    pub with_vector: usize,
+    /// Tokens that went through passes, those of parts and special tokens included.
+    pub tokens: u64,
+    /// Passes.
+    pub passes: u64,
+    /// Windows whose passes ran one on each thread, and windows whose passes ran on all threads.
+    pub coarse_windows: u64,
+    /// See [`Summary::coarse_windows`].
+    pub fine_windows: u64,
+    /// Seconds of all threads together in which texts were tokenized and cut.
+    pub tokenize_seconds: f64,
+    /// Seconds of all threads together in passes.
+    pub pass_seconds: f64,
+    /// Seconds of the call.
+    pub seconds: f64,
+}
+
+impl Summary {
+    /// The share of tokenizing in the threads' work.
+    pub fn tokenize_share(&self) -> f64 {
+        let all = self.tokenize_seconds + self.pass_seconds;
+        if all > 0.0 { self.tokenize_seconds / all } else { 0.0 }
+    }
+}
 
 /// What became of a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -232,6 +232,11 @@ impl Gemm<'_> {
         }
     }
 
+    /// Whether B, of which a part of C may read some columns only, is more than L3 should hold.
+    fn from_memory(&self) -> bool {
+        self.k.saturating_mul(self.n).saturating_mul(size_of::<f32>()) > memory::cache_sizes().l3 / 2
+    }
+
     /// Which operands are packed, and how much of them at a time, in a part of so many rows and columns.
     fn cuts(&self, kernel: &Kernel, [m, n]: [usize; 2]) -> Cuts {
         let caches = memory::cache_sizes();
@@ -248,7 +253,8 @@ impl Gemm<'_> {
         // Panels that come from scratch memory meet all of A where it stays in L2.
         let small_a = size_a <= floats_of(caches.l2 / 4);
         let blocks = if kernel.blocking.row_bytes < BY_COLUMNS_BYTES { 1 } else { BY_COLUMNS_BLOCKS };
-        let by_columns = m <= blocks * mr && size_b <= floats_of(caches.l3 / 2) && cpu::fetches_rows_ahead();
+        // Narrow columns of a B that comes from memory would be read a piece of each page at a time.
+        let by_columns = m <= blocks * mr && !self.from_memory() && cpu::fetches_rows_ahead();
         let deep = (DEPTH / slice).max(1) * slice;
         let (depth, panels) = match self.b {
             Right::Plain(_) if pack_b && small_a => (slice, 1),
@@ -286,6 +292,7 @@ impl Part<'_> {
             ldy: ldc,
             resume: gemm.beta != 0.0,
             bias: self.bias(),
+            from_memory: gemm.from_memory(),
         };
         // SAFETY: A and B hold the rows and the lines, and C is writable there.
         unsafe {

@@ -13,6 +13,8 @@ const MOST_VECTORS: usize = 4;
 /// there are more rows to multiply meanwhile, it pays from a larger distance on, which fewer lines of L2 serve, too.
 const ALIASED: usize = 1024;
 const ALIASED_BUFFERED: usize = 4096;
+/// Floats of a line ahead of their use that are prefetched, where no cache holds B. Within L3 that costs a fifth.
+const AHEAD: usize = 128;
 
 /// Rows of C to compute. All memory that it names is there, and Y overlaps none of it.
 #[derive(Clone, Copy)]
@@ -35,6 +37,8 @@ pub(super) struct Lines {
     pub resume: bool,
     /// Added to the start of each sum: `columns` floats, or null.
     pub bias: *const f32,
+    /// No cache holds B.
+    pub from_memory: bool,
 }
 
 /// A kernel's entry for one number of rows. Its safety contract is [`Lines`]'s fields: all memory they name is there,
@@ -93,7 +97,7 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
     /// As [`LinesFn`]; the columns are within the outputs.
     #[inline(always)]
     unsafe fn chunk<I: Isa, const V: usize>(&self, isa: I, column: usize) {
-        let Lines { x, ldx, k, b, ldb, y, ldy, resume, bias, .. } = *self.lines;
+        let Lines { x, ldx, k, b, ldb, y, ldy, resume, bias, from_memory, .. } = *self.lines;
         let whole = k - k % I::LANES;
         // SAFETY: lines and outputs of the vectors are there, rows hold k floats, and there is room for two blocks.
         unsafe {
@@ -112,6 +116,11 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
             if !BUFFERED {
                 for at in (0..whole).step_by(I::LANES) {
                     for v in 0..V {
+                        if from_memory {
+                            for line in v * I::LANES..(v + 1) * I::LANES {
+                                isa.prefetch(b.wrapping_add(line * ldb + at + AHEAD).cast());
+                            }
+                        }
                         let mut products = Products { x: x.add(at), ldx, v, sums: &mut sums };
                         isa.columns(b.add(v * I::LANES * ldb + at), ldb, &mut products);
                     }

@@ -81,7 +81,6 @@ use pack::{Pack, PackKeys, PackValues};
 use pass::{Call, Sight, Source};
 pub(crate) use plain::check_distinct;
 pub use plain::{Inputs, Shape, Strides, Tensor, attention, extent, scratch_len};
-use std::ops::Range;
 use std::ptr::null;
 use step::Step;
 use steps::{Clear, Gather, HeadRows, Join, Scatter, Steps, Weigh};

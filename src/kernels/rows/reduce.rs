@@ -6,7 +6,7 @@ use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
 use crate::kernels::unary::functions::Mul;
 pub(in crate::kernels) use crate::kernels::vectors::Terms;
-use crate::kernels::vectors::{Function, Over, load};
+use crate::kernels::vectors::{Function, Over};
 use std::marker::PhantomData;
 
 /// Independent partial results, to cover the latency of an addition.

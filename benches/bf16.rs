@@ -252,7 +252,7 @@ fn dots(start: i32) -> usize {
 unsafe fn tiles() -> usize {
     // SAFETY: the tiles are set up, and what is in them doesn't matter.
     unsafe {
-        smallmind::isa::amx::with_tiles(16, || {
+        smallmind::isa::amx::with_tiles(16, 64, || {
             for _ in 0..STEPS {
                 std::arch::asm!(
                     "tdpbf16ps tmm0, tmm4, tmm6",

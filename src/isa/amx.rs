@@ -74,29 +74,12 @@ impl Config {
     }
 }
 
-/// Runs `body` with tiles set up for the steps of [`TileDot`], sums and rows of A being `rows` high.
+/// Runs `body` with tiles set up: sums and A `rows` high, A's rows `bytes` long, hence B's tiles a quarter of it high. The
+/// steps of [`TileDot`] need rows of [`ROW_BYTES`], [`dot_bytes`] needs [`ROWS`] rows.
 ///
 /// # Safety
 /// The level [`super::IsaId::Amx`] is available. `body` doesn't unwind.
-pub unsafe fn with_tiles(rows: usize, body: impl FnOnce()) {
-    // SAFETY: the caller promises the level, and that `body` doesn't unwind.
-    unsafe { with_shapes(rows, ROW_BYTES, body) }
-}
-
-/// Runs `body` with tiles set up for [`dot_bytes`] of rows of A that are `bytes` long.
-///
-/// # Safety
-/// As [`with_tiles`].
-pub unsafe fn with_byte_tiles(bytes: usize, body: impl FnOnce()) {
-    // SAFETY: the caller promises the level, and that `body` doesn't unwind.
-    unsafe { with_shapes(ROWS, bytes, body) }
-}
-
-/// Sums and A `rows` high, A's rows `bytes` long, hence B's tiles a quarter of it high.
-///
-/// # Safety
-/// As [`with_tiles`].
-unsafe fn with_shapes(rows: usize, bytes: usize, body: impl FnOnce()) {
+pub unsafe fn with_tiles(rows: usize, bytes: usize, body: impl FnOnce()) {
     debug_assert!((1..=ROWS).contains(&rows) && bytes.is_multiple_of(4) && (4..=ROW_BYTES).contains(&bytes));
     let mut config = Config { palette: 1, ..Config::NONE };
     config.row_bytes[..8].fill(ROW_BYTES as u16);
@@ -409,7 +392,7 @@ impl TileDot for Bf16Tiles {
 /// [`TILE_BYTES`] behind it: so sums have a whole call's time to be finished.
 ///
 /// # Safety
-/// It runs within [`with_byte_tiles`]; the tiles are readable with `a_stride` and `b_stride` between rows; `to` is
+/// It runs within [`with_tiles`]; the tiles are readable with `a_stride` and `b_stride` between rows; `to` is
 /// writable for two tiles.
 #[inline(always)]
 pub unsafe fn dot_bytes(a: [*const u8; 2], a_stride: usize, b: *const u8, b_stride: usize, to: *mut u8) {
@@ -451,8 +434,8 @@ mod tests {
         // SAFETY: the level is available.
         unsafe {
             assert_eq!(Config::current().palette, 0);
-            with_tiles(3, || {
-                with_byte_tiles(32, || assert_eq!(Config::current().rows[6], 8));
+            with_tiles(3, ROW_BYTES, || {
+                with_tiles(ROWS, 32, || assert_eq!(Config::current().rows[6], 8));
                 let after = Config::current();
                 assert_eq!((after.palette, after.rows[0], after.rows[6]), (1, 3, 16));
             });

@@ -7,7 +7,8 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Arithmetic, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody,
+    Arithmetic, Comparison, EachColumn, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, Shift,
+    SimdBody,
 };
 use std::arch::x86_64::*;
 
@@ -115,6 +116,24 @@ fn integer(op: Integer, a: __m256i, b: __m256i) -> __m256i {
     }
 }
 
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn widen(kind: Float16, x: __m128i) -> __m256 {
+    match kind {
+        Float16::Half => _mm256_cvtph_ps(x),
+        Float16::Brain => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x))),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shift<const N: i32>(op: Shift, a: __m256i) -> __m256i {
+    match op {
+        Shift::Left => _mm256_slli_epi32::<N>(a),
+        Shift::Right => _mm256_srai_epi32::<N>(a),
+    }
+}
+
 /// Sum of the lanes, wrapping.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -203,15 +222,8 @@ unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
         }
     }
     #[inline(always)]
-    unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
-        unsafe {
-            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-        }
+    unsafe fn load_16(self, kind: Float16, p: *const u16) -> Self::F32 {
+        unsafe { widen(kind, _mm_loadu_si128(p.cast())) }
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
@@ -266,12 +278,8 @@ unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
     }
 
     #[inline(always)]
-    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
-        unsafe { _mm256_slli_epi32::<N>(a) }
-    }
-    #[inline(always)]
-    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32 {
-        unsafe { _mm256_srai_epi32::<N>(a) }
+    fn shift<const N: i32>(self, op: Shift, a: Self::I32) -> Self::I32 {
+        unsafe { shift::<N>(op, a) }
     }
     #[inline(always)]
     fn sum_lanes_i32(self, a: Self::I32) -> i32 {

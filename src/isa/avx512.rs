@@ -7,8 +7,8 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Arithmetic, Avx2, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody,
-    avx2,
+    Arithmetic, Avx2, Comparison, EachColumn, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction,
+    Shift, SimdBody, avx2,
 };
 use std::arch::x86_64::*;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
@@ -124,6 +124,59 @@ fn integer(op: Integer, a: __m512i, b: __m512i) -> __m512i {
     }
 }
 
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widen(kind: Float16, x: __m256i) -> __m512 {
+    match kind {
+        Float16::Half => _mm512_cvtph_ps(x),
+        Float16::Brain => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn shift<const N: i32>(op: Shift, a: __m512i) -> __m512i {
+    // The 512-bit shift by a constant takes its count as u32, which N can't be turned into on stable.
+    let by = _mm512_set1_epi32(N);
+    match op {
+        Shift::Left => _mm512_sllv_epi32(a, by),
+        Shift::Right => _mm512_srav_epi32(a, by),
+    }
+}
+
+/// Of two vectors of floats, lane by lane: methods of [`Isa`] that other levels have no instruction for.
+#[derive(Clone, Copy)]
+enum Special {
+    /// [`Isa::scale_exp2`].
+    Scale,
+    /// [`Isa::scale_exp2_flushed`].
+    ScaleFlushed,
+    /// [`Isa::negated_clamp`].
+    NegatedClamp,
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn special(op: Special, a: __m512, b: __m512) -> __m512 {
+    match op {
+        Special::Scale => _mm512_scalef_ps(a, b),
+        Special::ScaleFlushed => {
+            // A denormal result, and one that rounds to 0, takes the processor over a hundred cycles.
+            let normal = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(b, _mm512_set1_ps(-126.0));
+            _mm512_maskz_scalef_ps(normal, a, b)
+        }
+        // The smaller magnitude (0b10), with a set sign (0b11 above).
+        Special::NegatedClamp => _mm512_range_ps::<0b1110>(a, b),
+    }
+}
+
+impl<const LEVEL: u8> X512<LEVEL> {
+    #[inline(always)]
+    fn special(self, op: Special, a: __m512, b: __m512) -> __m512 {
+        unsafe { special(op, a, b) }
+    }
+}
+
 // SAFETY: sixteen f32 or i32 fill either vector; the intrinsics are those of the features that `new` detects.
 unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
     const ID: IsaId = match LEVEL {
@@ -213,15 +266,8 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
         }
     }
     #[inline(always)]
-    unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
-        }
+    unsafe fn load_16(self, kind: Float16, p: *const u16) -> Self::F32 {
+        unsafe { widen(kind, _mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
@@ -270,20 +316,15 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
     }
     #[inline(always)]
     fn scale_exp2(self, a: Self::F32, n: Self::F32) -> Self::F32 {
-        unsafe { _mm512_scalef_ps(a, n) }
+        self.special(Special::Scale, a, n)
     }
     #[inline(always)]
     fn scale_exp2_flushed(self, a: Self::F32, n: Self::F32) -> Self::F32 {
-        // A denormal result, and one that rounds to 0, takes the processor over a hundred cycles.
-        unsafe {
-            let normal = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(n, _mm512_set1_ps(-126.0));
-            _mm512_maskz_scalef_ps(normal, a, n)
-        }
+        self.special(Special::ScaleFlushed, a, n)
     }
     #[inline(always)]
     fn negated_clamp(self, a: Self::F32, bound: f32) -> Self::F32 {
-        // The smaller magnitude (0b10), with a set sign (0b11 above).
-        unsafe { _mm512_range_ps::<0b1110>(a, _mm512_set1_ps(bound)) }
+        self.special(Special::NegatedClamp, a, self.splat(bound))
     }
     #[inline(always)]
     fn lookup(self, table: &[f32; 32], index: Self::I32) -> Self::F32 {
@@ -294,13 +335,8 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
     }
 
     #[inline(always)]
-    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
-        // The 512-bit shift by a constant takes its count as u32, which N can't be turned into on stable.
-        unsafe { _mm512_sllv_epi32(a, _mm512_set1_epi32(N)) }
-    }
-    #[inline(always)]
-    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32 {
-        unsafe { _mm512_srav_epi32(a, _mm512_set1_epi32(N)) }
+    fn shift<const N: i32>(self, op: Shift, a: Self::I32) -> Self::I32 {
+        unsafe { shift::<N>(op, a) }
     }
     #[inline(always)]
     fn sum_lanes_i32(self, a: Self::I32) -> i32 {
@@ -320,16 +356,15 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
 }
 
 /// Transposes the 4 × 4 block that each quarter of four vectors makes.
-#[inline(always)]
-unsafe fn transpose_quarters([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
-    unsafe {
-        let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
-        let (ab_high, cd_high) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
-        [
-            _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
-            _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
-            _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
-            _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
-        ]
-    }
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_quarters([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+    let (ab_high, cd_high) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+    [
+        _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
+        _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
+        _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
+        _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
+    ]
 }

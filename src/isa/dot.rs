@@ -1,6 +1,7 @@
 //! The one step of a matmul that instruction sets do differently: four 8-bit products a lane, or two of bfloat16.
 //! Sub-traits of [`Isa`]: loops stay generic, only this step is replaced.
 
+use super::register::{AddedProducts, Bytes, Products};
 use super::{Isa, Scalar};
 
 /// Dot products of bytes, four a lane, accumulated in i32.
@@ -13,14 +14,20 @@ pub trait DotI8: Isa {
     /// Whether `mul_add` rounds once.
     const FUSED: bool = true;
 
-    /// acc + the sum of each lane's four products. Bytes of `w` are any i8 or any u8, as
-    /// [`DotI8::SIGNED`] says; those of `x` are i8 in −127..=127. Wraps in i32.
-    fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
+    /// acc + the sum of each lane's four products. Bytes of `w` are any i8 or any u8, as [`DotI8::SIGNED`] says, or
+    /// [`Bytes::Small`]; those of `x` are i8 in −127..=127. Wraps in i32.
+    fn dot_of(self, bytes: Bytes, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
 
-    /// [`DotI8::dot`] for bytes of `w` in 0..=127, where some instruction sets have less to do.
+    /// [`DotI8::dot_of`] any bytes.
+    #[inline(always)]
+    fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+        self.dot_of(Bytes::Any, acc, w, x)
+    }
+
+    /// [`DotI8::dot_of`] bytes of `w` in 0..=127.
     #[inline(always)]
     fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-        self.dot(acc, w, x)
+        self.dot_of(Bytes::Small, acc, w, x)
     }
 
     /// For each byte of `index`, which are in 0..=15, that entry of the table.
@@ -44,20 +51,41 @@ pub trait DotI8: Isa {
 /// where they stand.
 #[doc(hidden)]
 pub trait PairsI8: DotI8 {
+    /// The sums of products of both vectors.
+    fn products(self, op: Products, w: Self::I32, x: Self::I32) -> Self::I32;
+
+    /// acc + the sums of products of the others.
+    fn add_products(self, op: AddedProducts, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
+
     /// Sums of adjacent products of unsigned bytes of `w` and signed ones of `x`, as 16 bits each. They fit.
-    fn pairs(self, w: Self::I32, x: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+        self.products(Products::Pairs, w, x)
+    }
 
     /// [`PairsI8::pairs`] of signed bytes of both; those of `x` are in −127..=127.
-    fn signed_pairs(self, w: Self::I32, x: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn signed_pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+        self.products(Products::SignedPairs, w, x)
+    }
 
     /// acc + [`PairsI8::pairs`], in 16 bits, which it fits.
-    fn add_pairs(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn add_pairs(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+        self.add_products(AddedProducts::Pairs, acc, w, x)
+    }
 
     /// The sum of each lane's two products of signed 16 bits.
-    fn words(self, w: Self::I32, x: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn words(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+        self.products(Products::Words, w, x)
+    }
 
     /// acc + [`PairsI8::words`], wrapping in i32.
-    fn add_words(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn add_words(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+        self.add_products(AddedProducts::Words, acc, w, x)
+    }
 
     /// [`DotI8::split`] of unsigned bytes, which takes an operation less.
     fn split_unsigned(self, bytes: Self::I32) -> [Self::I32; 2];
@@ -81,7 +109,7 @@ impl DotI8 for Scalar {
     const FUSED: bool = false;
 
     #[inline(always)]
-    fn dot(self, mut acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+    fn dot_of(self, _: Bytes, mut acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
         for (acc, (w, x)) in acc.iter_mut().zip(w.into_iter().zip(x)) {
             let products = w.to_ne_bytes().into_iter().zip(x.to_ne_bytes());
             *acc += products.map(|(w, x)| i32::from(w as i8) * i32::from(x as i8)).sum::<i32>();
@@ -97,52 +125,63 @@ impl DotI8 for Scalar {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`).
+    // SAFETY of every block that isn't assembly: the token proves that the CPU has the features (see `Isa`).
     #![allow(clippy::undocumented_unsafe_blocks)]
 
-    use super::{DotBf16, DotI8, PairsI8};
+    use super::{AddedProducts, Bytes, DotBf16, DotI8, PairsI8, Products};
     use crate::isa::avx512::{BF16, VNNI};
     use crate::isa::{Avx2, Avx512, X256, X512, avx2};
     use std::arch::asm;
     use std::arch::x86_64::*;
 
-    /// Unsigned by signed bytes, pairs added in 16 bits: exact as long as `w` stays below 128, or at 128 while
-    /// `x` stays above −128 (2·128·127 < 2¹⁵).
+    // Operations on registers: safe, since each function has the features that its instructions need.
+
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn pairs_then_fours(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        let pairs = _mm256_maddubs_epi16(w, x);
+    fn products_256(op: Products, w: __m256i, x: __m256i) -> __m256i {
+        match op {
+            Products::Pairs => _mm256_maddubs_epi16(w, x),
+            Products::SignedPairs => _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)),
+            Products::Words => _mm256_madd_epi16(w, x),
+        }
+    }
+
+    /// Pairs added in 16 bits: exact as long as `w` stays below 128, or at 128 while `x` stays above −128
+    /// (2·128·127 < 2¹⁵).
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn dot_256(bytes: Bytes, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        let pairs = match bytes {
+            Bytes::Any => products_256(Products::SignedPairs, w, x),
+            Bytes::Small => products_256(Products::Pairs, w, x),
+        };
         _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+
+    /// The even bytes of each word, signed, and the odd ones.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn split_256(bytes: __m256i) -> [__m256i; 2] {
+        [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)]
     }
 
     impl<const LEVEL: u8> DotI8 for X256<LEVEL> {
         const SIGNED: bool = LEVEL < avx2::VNNI;
 
         #[inline(always)]
-        fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+        fn dot_of(self, bytes: Bytes, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe {
                 if LEVEL >= avx2::VNNI {
                     _mm256_dpbusd_avx_epi32(acc, w, x)
                 } else {
-                    pairs_then_fours(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-                }
-            }
-        }
-
-        #[inline(always)]
-        fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe {
-                if LEVEL >= avx2::VNNI {
-                    _mm256_dpbusd_avx_epi32(acc, w, x)
-                } else {
-                    pairs_then_fours(acc, w, x)
+                    dot_256(bytes, acc, w, x)
                 }
             }
         }
 
         #[inline(always)]
         fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
-            unsafe { [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)] }
+            unsafe { split_256(bytes) }
         }
 
         #[inline(always)]
@@ -157,8 +196,9 @@ mod x86 {
     /// acc + pairs of products, left where it stands, as `dot_in_place` is.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn add_pairs_256(mut acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    fn add_pairs_256(mut acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         let _pairs: __m256i;
+        // SAFETY: the instructions are AVX2's, and change no register but those named.
         unsafe {
             asm!(
                 "vpmaddubsw {pairs}, {w}, {x}",
@@ -176,8 +216,9 @@ mod x86 {
     /// acc + products of words, left where it stands.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn add_words_256(mut acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    fn add_words_256(mut acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         let _sums: __m256i;
+        // SAFETY: the instructions are AVX2's, and change no register but those named.
         unsafe {
             asm!(
                 "vpmaddwd {sums}, {w}, {x}",
@@ -194,28 +235,18 @@ mod x86 {
 
     impl PairsI8 for Avx2 {
         #[inline(always)]
-        fn pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { _mm256_maddubs_epi16(w, x) }
+        fn products(self, op: Products, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { products_256(op, w, x) }
         }
 
         #[inline(always)]
-        fn signed_pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) }
-        }
-
-        #[inline(always)]
-        fn add_pairs(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { add_pairs_256(acc, w, x) }
-        }
-
-        #[inline(always)]
-        fn words(self, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { _mm256_madd_epi16(w, x) }
-        }
-
-        #[inline(always)]
-        fn add_words(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { add_words_256(acc, w, x) }
+        fn add_products(self, op: AddedProducts, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe {
+                match op {
+                    AddedProducts::Pairs => add_pairs_256(acc, w, x),
+                    AddedProducts::Words => add_words_256(acc, w, x),
+                }
+            }
         }
 
         #[inline(always)]
@@ -246,6 +277,7 @@ mod x86 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
     fn dot_in_place(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the instruction is AVX-512 VNNI's, and changes no register but the first.
         unsafe {
             asm!(
                 "vpdpbusd {acc}, {w}, {x}",
@@ -258,37 +290,49 @@ mod x86 {
         acc
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn products_512(op: Products, w: __m512i, x: __m512i) -> __m512i {
+        match op {
+            Products::Pairs => _mm512_maddubs_epi16(w, x),
+            Products::SignedPairs => {
+                let negative = _mm512_movepi8_mask(w);
+                let x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
+                _mm512_maddubs_epi16(_mm512_abs_epi8(w), x)
+            }
+            Products::Words => _mm512_madd_epi16(w, x),
+        }
+    }
+
+    /// As `dot_256`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn dot_512(bytes: Bytes, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        let pairs = match bytes {
+            Bytes::Any => products_512(Products::SignedPairs, w, x),
+            Bytes::Small => products_512(Products::Pairs, w, x),
+        };
+        _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+    }
+
+    /// As `split_256`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn split_512(bytes: __m512i) -> [__m512i; 2] {
+        [_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes)), _mm512_srai_epi16::<8>(bytes)]
+    }
+
     impl<const LEVEL: u8> DotI8 for X512<LEVEL> {
         const SIGNED: bool = LEVEL < VNNI;
 
         #[inline(always)]
-        fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe {
-                if LEVEL >= VNNI {
-                    dot_in_place(acc, w, x)
-                } else {
-                    let negative = _mm512_movepi8_mask(w);
-                    let x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
-                    self.dot_small(acc, _mm512_abs_epi8(w), x)
-                }
-            }
-        }
-
-        #[inline(always)]
-        fn dot_small(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe {
-                if LEVEL >= VNNI {
-                    dot_in_place(acc, w, x)
-                } else {
-                    let pairs = _mm512_maddubs_epi16(w, x);
-                    _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
-                }
-            }
+        fn dot_of(self, bytes: Bytes, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { if LEVEL >= VNNI { dot_in_place(acc, w, x) } else { dot_512(bytes, acc, w, x) } }
         }
 
         #[inline(always)]
         fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
-            unsafe { [_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes)), _mm512_srai_epi16::<8>(bytes)] }
+            unsafe { split_512(bytes) }
         }
 
         #[inline(always)]
@@ -303,8 +347,9 @@ mod x86 {
     /// acc + pairs of products, left where it stands, as `dot_in_place` is.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn add_pairs_512(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    fn add_pairs_512(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         let _pairs: __m512i;
+        // SAFETY: the instructions are AVX-512 BW's, and change no register but those named.
         unsafe {
             asm!(
                 "vpmaddubsw {pairs}, {w}, {x}",
@@ -322,8 +367,9 @@ mod x86 {
     /// acc + products of words, left where it stands.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn add_words_512(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    fn add_words_512(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         let _sums: __m512i;
+        // SAFETY: the instructions are AVX-512 BW's, and change no register but those named.
         unsafe {
             asm!(
                 "vpmaddwd {sums}, {w}, {x}",
@@ -340,32 +386,18 @@ mod x86 {
 
     impl PairsI8 for Avx512 {
         #[inline(always)]
-        fn pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { _mm512_maddubs_epi16(w, x) }
+        fn products(self, op: Products, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { products_512(op, w, x) }
         }
 
         #[inline(always)]
-        fn signed_pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
+        fn add_products(self, op: AddedProducts, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe {
-                let negative = _mm512_movepi8_mask(w);
-                let x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
-                _mm512_maddubs_epi16(_mm512_abs_epi8(w), x)
+                match op {
+                    AddedProducts::Pairs => add_pairs_512(acc, w, x),
+                    AddedProducts::Words => add_words_512(acc, w, x),
+                }
             }
-        }
-
-        #[inline(always)]
-        fn add_pairs(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { add_pairs_512(acc, w, x) }
-        }
-
-        #[inline(always)]
-        fn words(self, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { _mm512_madd_epi16(w, x) }
-        }
-
-        #[inline(always)]
-        fn add_words(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { add_words_512(acc, w, x) }
         }
 
         #[inline(always)]
@@ -380,7 +412,7 @@ mod arm {
     // SAFETY of every block below: the token proves that the CPU has the features (see `Isa`).
     #![allow(clippy::undocumented_unsafe_blocks)]
 
-    use super::{DotBf16, DotI8};
+    use super::{Bytes, DotBf16, DotI8};
     use crate::isa::neon::DOTPROD;
     use crate::isa::{NeonBf16, NeonX};
     use std::arch::aarch64::*;
@@ -423,7 +455,7 @@ mod arm {
         const SIGNED: bool = true;
 
         #[inline(always)]
-        fn dot(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+        fn dot_of(self, _: Bytes, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
             unsafe {
                 if LEVEL >= DOTPROD {
                     // Its intrinsic is not stable yet.

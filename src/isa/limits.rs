@@ -55,9 +55,8 @@ impl SimdBody for Read<'_> {
     fn run<I: Isa>(self, isa: I) -> f32 {
         let mut sums = [isa.zero(); 8];
         for chunk in self.data.chunks_exact(8 * I::LANES) {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the chunk holds eight vectors.
-                *sum = isa.add(*sum, unsafe { isa.load(chunk.as_ptr().add(i * I::LANES)) });
+            for (sum, x) in sums.iter_mut().zip(chunk.chunks_exact(I::LANES)) {
+                *sum = isa.add(*sum, isa.load_slice(x));
             }
         }
         let mut total = isa.zero();

@@ -3,7 +3,6 @@
 //! Bodies of kernels are generic over [`Isa`] and run inside [`Isa::vectorize`].
 
 use crate::cpu::{Cache, prefetch_line};
-use crate::error::{Error, Result};
 
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
@@ -14,6 +13,7 @@ mod avx2;
 mod avx512;
 mod cpu;
 mod dot;
+mod id;
 pub mod limits;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -30,138 +30,12 @@ pub use avx2::{Avx2, AvxVnni, X256};
 pub use avx512::{Amx, Avx512, Avx512Bf16, Avx512Vnni, X512};
 pub use cpu::cpu_name;
 pub use dot::{DotBf16, DotI8, PairsI8};
+pub use id::IsaId;
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, NeonBf16, NeonDotprod, NeonX};
 #[doc(hidden)]
-pub use register::{Arithmetic, Comparison, Integer, MultiplyAdd, OfOne, Reduction};
+pub use register::{Arithmetic, Comparison, Float16, Integer, MultiplyAdd, OfOne, Reduction, Shift};
 pub use scalar::Scalar;
-
-/// Names of the instruction-set levels, in order of preference within one architecture: `Ord` compares preference.
-///
-/// A level includes all lower ones of its architecture, with one exception: no level with AVX-512 includes
-/// [`IsaId::AvxVnni`], an extension of [`IsaId::Avx2`] that processors with AVX-512 may lack. So compare levels with
-/// [`IsaId::includes`], not with `<`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IsaId {
-    /// Portable Rust, no intrinsics.
-    Scalar,
-    /// AVX2 + FMA + F16C.
-    Avx2,
-    /// [`IsaId::Avx2`] + AVX-VNNI, for processors without AVX-512.
-    AvxVnni,
-    /// AVX-512 F, BW, DQ, VL (and all of [`IsaId::Avx2`]).
-    Avx512,
-    /// [`IsaId::Avx512`] + VNNI.
-    Avx512Vnni,
-    /// [`IsaId::Avx512Vnni`] + BF16.
-    Avx512Bf16,
-    /// [`IsaId::Avx512Bf16`] + AMX tiles of bfloat16 and bytes, which the operating system lets this process use.
-    Amx,
-    /// Armv8 Advanced SIMD.
-    Neon,
-    /// [`IsaId::Neon`] + dotprod.
-    NeonDotprod,
-    /// [`IsaId::NeonDotprod`] + bf16.
-    NeonBf16,
-}
-
-impl IsaId {
-    /// Every level, lowest first.
-    pub const ALL: [IsaId; 10] = [
-        IsaId::Scalar,
-        IsaId::Avx2,
-        IsaId::AvxVnni,
-        IsaId::Avx512,
-        IsaId::Avx512Vnni,
-        IsaId::Avx512Bf16,
-        IsaId::Amx,
-        IsaId::Neon,
-        IsaId::NeonDotprod,
-        IsaId::NeonBf16,
-    ];
-
-    /// The name used by `SMALLMIND_ISA` and in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            IsaId::Scalar => "scalar",
-            IsaId::Avx2 => "avx2",
-            IsaId::AvxVnni => "avxvnni",
-            IsaId::Avx512 => "avx512",
-            IsaId::Avx512Vnni => "avx512vnni",
-            IsaId::Avx512Bf16 => "avx512bf16",
-            IsaId::Amx => "amx",
-            IsaId::Neon => "neon",
-            IsaId::NeonDotprod => "neon-dotprod",
-            IsaId::NeonBf16 => "neon-bf16",
-        }
-    }
-
-    /// Whether this CPU has the level, and this build knows it.
-    pub fn is_available(self) -> bool {
-        self.run(Nothing).is_some()
-    }
-
-    /// The levels of this CPU, lowest first; never empty.
-    pub fn available() -> impl DoubleEndedIterator<Item = IsaId> {
-        Self::ALL.into_iter().filter(|isa| isa.is_available())
-    }
-
-    /// The highest level of this CPU.
-    pub fn detect() -> IsaId {
-        Self::available().next_back().unwrap_or(IsaId::Scalar)
-    }
-
-    /// Whether every CPU with this level has `lower` too.
-    pub fn includes(self, lower: IsaId) -> bool {
-        let arm = |isa| isa >= IsaId::Neon;
-        match lower {
-            IsaId::Scalar => true,
-            IsaId::AvxVnni => self == lower,
-            _ => lower <= self && arm(lower) == arm(self),
-        }
-    }
-
-    /// Runs the body at this level; `None` where the CPU lacks it.
-    pub fn run<B: SimdBody>(self, body: B) -> Option<B::Output> {
-        match self {
-            IsaId::Scalar => Scalar::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "x86_64")]
-            IsaId::Avx2 => Avx2::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "x86_64")]
-            IsaId::AvxVnni => AvxVnni::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "x86_64")]
-            IsaId::Avx512 => Avx512::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "x86_64")]
-            IsaId::Avx512Vnni => Avx512Vnni::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "x86_64")]
-            IsaId::Avx512Bf16 => Avx512Bf16::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "x86_64")]
-            IsaId::Amx => Amx::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "aarch64")]
-            IsaId::Neon => Neon::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "aarch64")]
-            IsaId::NeonDotprod => NeonDotprod::new().map(|isa| isa.vectorize(body)),
-            #[cfg(target_arch = "aarch64")]
-            IsaId::NeonBf16 => NeonBf16::new().map(|isa| isa.vectorize(body)),
-            #[allow(unreachable_patterns)]
-            _ => None,
-        }
-    }
-
-    /// The level of that name, if this CPU has it.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown or unavailable name; it lists the available ones.
-    pub fn parse(name: &str) -> Result<IsaId> {
-        Self::available().find(|isa| isa.name() == name).ok_or_else(|| {
-            let names: Vec<_> = Self::available().map(IsaId::name).collect();
-            Error::invalid(format!(
-                "no instruction set '{name}' on this CPU; available: {}",
-                names.join(", ")
-            ))
-        })
-    }
-}
 
 /// Arithmetic that is written once and run at any level. `run` must be `#[inline(always)]`, and so must
 /// all functions that it calls, or the compiler emits these without the level's instructions.
@@ -171,15 +45,6 @@ pub trait SimdBody {
     type Output;
     /// The arithmetic.
     fn run<I: Isa>(self, isa: I) -> Self::Output;
-}
-
-/// An empty body: whether it runs tells whether the CPU has a level.
-struct Nothing;
-
-impl SimdBody for Nothing {
-    type Output = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, _isa: I) {}
 }
 
 /// Vector operations of one instruction set. Implementors are zero-sized tokens.
@@ -239,20 +104,26 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
         // SAFETY: `p` is readable for as many f32 as a vector has.
         unsafe { p.cast::<Self::F32>().read_unaligned() }
     }
+    /// The first `LANES` numbers of a slice, which holds as many at least. Where its length is known when this is
+    /// compiled, nothing is checked.
+    #[inline(always)]
+    fn load_slice(self, x: &[f32]) -> Self::F32 {
+        let x = &x[..Self::LANES];
+        // SAFETY: the slice holds LANES floats.
+        unsafe { self.load(x.as_ptr()) }
+    }
     /// The first `LANES` of 16 numbers.
     #[inline(always)]
     fn first_of(self, x: &[f32; 16]) -> Self::F32 {
         const { assert!(Self::LANES <= 16) };
-        // SAFETY: the array holds at least LANES floats.
-        unsafe { self.load(x.as_ptr()) }
+        self.load_slice(x)
     }
     /// The lanes, and zeros behind them.
     #[inline(always)]
     fn lanes(self, x: Self::F32) -> [f32; 16] {
         const { assert!(Self::LANES <= 16) };
         let mut lanes = [0.0; 16];
-        // SAFETY: the array holds at least LANES floats.
-        unsafe { self.store(lanes.as_mut_ptr(), x) };
+        self.store_slice(&mut lanes, x);
         lanes
     }
     /// First `n` lanes from memory, the rest 0; reads nothing past them. `n ≤ LANES`.
@@ -276,6 +147,13 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
         const { assert!(size_of::<Self::F32>() == Self::LANES * size_of::<f32>()) };
         // SAFETY: `p` is writable for as many f32 as a vector has.
         unsafe { p.cast::<Self::F32>().write_unaligned(x) }
+    }
+    /// Stores to the first `LANES` numbers of a slice, which holds as many at least; see [`Isa::load_slice`].
+    #[inline(always)]
+    fn store_slice(self, to: &mut [f32], x: Self::F32) {
+        let to = &mut to[..Self::LANES];
+        // SAFETY: the slice holds LANES floats.
+        unsafe { self.store(to.as_mut_ptr(), x) }
     }
     /// Like `store`, but past the caches where the level can: for memory that is not read soon. A thread that has
     /// streamed calls `fence` before other threads may read.
@@ -326,14 +204,26 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
             unsafe { each.column(self, j, self.load(column.as_ptr())) };
         }
     }
+    /// `LANES` floats of 16 bits widened.
+    /// # Safety
+    /// `p` is readable for `LANES` u16.
+    unsafe fn load_16(self, kind: Float16, p: *const u16) -> Self::F32;
     /// `LANES` IEEE half floats widened.
     /// # Safety
     /// `p` is readable for `LANES` u16.
-    unsafe fn load_f16(self, p: *const u16) -> Self::F32;
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
+        // SAFETY: `p` is readable for `LANES` u16.
+        unsafe { self.load_16(Float16::Half, p) }
+    }
     /// `LANES` bfloat16 widened.
     /// # Safety
     /// `p` is readable for `LANES` u16.
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F32;
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
+        // SAFETY: `p` is readable for `LANES` u16.
+        unsafe { self.load_16(Float16::Brain, p) }
+    }
     /// `LANES` IEEE half floats, rounded to nearest even; too large gives ∞, NaN stays NaN.
     /// # Safety
     /// `p` is writable for `LANES` u16.
@@ -391,6 +281,8 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     fn reduce(self, op: Reduction, a: Self::F32) -> f32;
     /// The operation on both vectors of integers.
     fn integer(self, op: Integer, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// The vector of integers shifted by N.
+    fn shift<const N: i32>(self, op: Shift, a: Self::I32) -> Self::I32;
 
     /// a + b
     #[inline(always)]
@@ -557,9 +449,15 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
         self.integer(Integer::Xor, a, b)
     }
     /// Logical left shift by a constant.
-    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
+        self.shift::<N>(Shift::Left, a)
+    }
     /// Arithmetic right shift by a constant.
-    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32;
+    #[inline(always)]
+    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32 {
+        self.shift::<N>(Shift::Right, a)
+    }
     /// Sum of the lanes, wrapping.
     fn sum_lanes_i32(self, a: Self::I32) -> i32;
     /// To f32, rounded to nearest.

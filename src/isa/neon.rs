@@ -7,7 +7,8 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Arithmetic, Comparison, EachColumn, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody,
+    Arithmetic, Comparison, EachColumn, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, Shift,
+    SimdBody,
 };
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
@@ -111,6 +112,15 @@ fn integer(op: Integer, a: int32x4_t, b: int32x4_t) -> int32x4_t {
     }
 }
 
+#[inline]
+#[target_feature(enable = "neon")]
+fn shift<const N: i32>(op: Shift, a: int32x4_t) -> int32x4_t {
+    match op {
+        Shift::Left => vshlq_n_s32::<N>(a),
+        Shift::Right => vshrq_n_s32::<N>(a),
+    }
+}
+
 // SAFETY: four f32 or i32 fill either vector; the intrinsics are those of the features that `new` detects.
 unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
     const ID: IsaId = match LEVEL {
@@ -167,18 +177,20 @@ unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
         }
     }
     #[inline(always)]
-    unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
-        let wide: float32x4_t;
+    unsafe fn load_16(self, kind: Float16, p: *const u16) -> Self::F32 {
         unsafe {
-            // The intrinsic needs the half type, which is not stable at our oldest compiler.
-            asm!("fcvtl {0:v}.4s, {1:v}.4h", lateout(vreg) wide, in(vreg) vld1_u16(p),
-                options(pure, nomem, nostack, preserves_flags));
+            let x = vld1_u16(p);
+            match kind {
+                Float16::Half => {
+                    // The intrinsic needs the half type, which is not stable at our oldest compiler.
+                    let wide: float32x4_t;
+                    asm!("fcvtl {0:v}.4s, {1:v}.4h", lateout(vreg) wide, in(vreg) x,
+                        options(pure, nomem, nostack, preserves_flags));
+                    wide
+                }
+                Float16::Brain => vreinterpretq_f32_u32(vshll_n_u16::<16>(x)),
+            }
         }
-        wide
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
-        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
@@ -240,12 +252,8 @@ unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
     }
 
     #[inline(always)]
-    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
-        unsafe { vshlq_n_s32::<N>(a) }
-    }
-    #[inline(always)]
-    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32 {
-        unsafe { vshrq_n_s32::<N>(a) }
+    fn shift<const N: i32>(self, op: Shift, a: Self::I32) -> Self::I32 {
+        unsafe { shift::<N>(op, a) }
     }
     #[inline(always)]
     fn sum_lanes_i32(self, a: Self::I32) -> i32 {

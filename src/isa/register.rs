@@ -73,3 +73,50 @@ pub enum Integer {
     /// Bitwise exclusive or.
     Xor,
 }
+
+/// Of a vector of integers, lane by lane, by a constant.
+#[derive(Clone, Copy, Debug)]
+pub enum Shift {
+    /// Logical, to the left.
+    Left,
+    /// Arithmetic, to the right.
+    Right,
+}
+
+/// Of two vectors of bytes or words: sums of adjacent products.
+#[derive(Clone, Copy, Debug)]
+pub enum Products {
+    /// Of unsigned bytes by signed ones, as 16 bits each, which they fit.
+    Pairs,
+    /// Of signed bytes, the second ones in −127..=127, as 16 bits each.
+    SignedPairs,
+    /// Of signed words, as 32 bits each.
+    Words,
+}
+
+/// Of three vectors: sums, and [`Products`] of the others that are added to them.
+#[derive(Clone, Copy, Debug)]
+pub enum AddedProducts {
+    /// [`Products::Pairs`], in 16 bits, which the sums fit.
+    Pairs,
+    /// [`Products::Words`], wrapping in 32 bits.
+    Words,
+}
+
+/// The first factors of dot products of bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Bytes {
+    /// Any that the level takes.
+    Any,
+    /// In 0..=127, where some instruction sets have less to do.
+    Small,
+}
+
+/// Floats of 16 bits.
+#[derive(Clone, Copy, Debug)]
+pub enum Float16 {
+    /// IEEE half.
+    Half,
+    /// bfloat16.
+    Brain,
+}

@@ -2,7 +2,9 @@
 //! The compiler keeps an array in one register where the baseline has one (SSE2, NEON).
 //! Products are rounded before they are added: a fused one would be a library call a lane.
 
-use super::{Arithmetic, Comparison, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, SimdBody};
+use super::{
+    Arithmetic, Comparison, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, Shift, SimdBody,
+};
 use half::{bf16, f16};
 use std::array::from_fn;
 
@@ -53,14 +55,13 @@ unsafe impl Isa for Scalar {
         [x; LANES]
     }
     #[inline(always)]
-    unsafe fn load_f16(self, p: *const u16) -> Self::F32 {
+    unsafe fn load_16(self, kind: Float16, p: *const u16) -> Self::F32 {
         // SAFETY: `p` is readable for `LANES` u16.
-        unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(|bits| f16::from_bits(bits).to_f32_const())
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
-        // SAFETY: `p` is readable for `LANES` u16.
-        unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(|bits| bf16::from_bits(bits).to_f32_const())
+        let lanes = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        match kind {
+            Float16::Half => lanes.map(|bits| f16::from_bits(bits).to_f32_const()),
+            Float16::Brain => lanes.map(|bits| bf16::from_bits(bits).to_f32_const()),
+        }
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
@@ -140,12 +141,11 @@ unsafe impl Isa for Scalar {
     }
 
     #[inline(always)]
-    fn shl<const N: i32>(self, a: Self::I32) -> Self::I32 {
-        a.map(|x| x << N)
-    }
-    #[inline(always)]
-    fn shr<const N: i32>(self, a: Self::I32) -> Self::I32 {
-        a.map(|x| x >> N)
+    fn shift<const N: i32>(self, op: Shift, a: Self::I32) -> Self::I32 {
+        match op {
+            Shift::Left => a.map(|x| x << N),
+            Shift::Right => a.map(|x| x >> N),
+        }
     }
     #[inline(always)]
     fn sum_lanes_i32(self, a: Self::I32) -> i32 {

@@ -23,6 +23,7 @@ mod vectors;
 
 pub use info::KernelInfo;
 pub use portion::Portion;
+pub use routine::Kernel;
 pub use set::{ISA_VARIABLE, KernelSet};
 
 /// Every kernel of this build, family by family. Not all run on this CPU: see

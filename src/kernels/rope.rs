@@ -194,8 +194,7 @@ impl Pairs for Adjacent {
     unsafe fn row<I: Isa>(isa: I, row: *mut f32, cos: *const f32, half: usize, args: &RopeArgs) {
         const SIGNS: [f32; 16] = [-1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1.];
         const { assert!(I::LANES <= SIGNS.len() && I::LANES % 2 == 0) };
-        // SAFETY: SIGNS holds at least LANES floats.
-        let signs = unsafe { isa.load(SIGNS.as_ptr()) };
+        let signs = isa.first_of(&SIGNS);
         let sin = cos.wrapping_add(half);
         let mut i = 0;
         while i < half {

@@ -1,5 +1,6 @@
 //! From arithmetic that is written once to code for one level, which tables of kernels hold and run.
 
+use super::info::KernelInfo;
 use crate::isa::{Isa, SimdBody};
 use std::fmt;
 use std::marker::PhantomData;
@@ -52,6 +53,26 @@ impl<A, R> Code<A, R> {
     pub unsafe fn run(&self, args: &A) -> R {
         // SAFETY: the caller promises the level and the memory.
         unsafe { (self.0)(args) }
+    }
+}
+
+/// A kernel whose arguments, of type `A`, say all that it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<A> {
+    /// Operation, element types, level and tile.
+    pub info: KernelInfo,
+    pub(super) code: Code<A>,
+}
+
+impl<A> Kernel<A> {
+    /// Computes what `args` describes.
+    ///
+    /// # Safety
+    /// The memory that `args` names is there, as the documentation of its type says under *Memory*.
+    #[doc(hidden)]
+    pub unsafe fn run(&self, args: &A) {
+        // SAFETY: `select`, which gave the kernel out, has proved the level; `args` names memory that is there.
+        unsafe { self.code.run(args) }
     }
 }
 

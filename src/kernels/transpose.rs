@@ -5,7 +5,7 @@
 
 use super::info::KernelInfo;
 use super::levels::{self, At, LEVELS};
-use super::routine::{Code, Routine};
+use super::routine::{Code, Kernel, Routine};
 use super::table::{self, Entry};
 use crate::error::{Error, Result};
 use crate::isa::{Isa, IsaId};
@@ -15,6 +15,10 @@ use crate::isa::{Isa, IsaId};
 const STRIP: usize = 16;
 
 /// A matrix and where its transpose goes.
+///
+/// # Memory
+/// `rows` rows of `src` are readable for `cols` floats, `cols` rows of `dst` writable for `rows`; they do not
+/// overlap.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct TransposeArgs {
@@ -33,14 +37,9 @@ pub struct TransposeArgs {
 }
 
 /// A transposition.
-#[derive(Clone, Copy, Debug)]
-pub struct Transpose {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<TransposeArgs>,
-}
+pub type Transpose = Kernel<TransposeArgs>;
 
-impl Transpose {
+impl Kernel<TransposeArgs> {
     /// Transposes a matrix of rows of `cols` floats without gaps between them.
     ///
     /// # Errors
@@ -55,17 +54,6 @@ impl Transpose {
         // SAFETY: both slices hold rows · cols floats, and the output is borrowed mutably.
         unsafe { self.run(&TransposeArgs { src, src_stride: cols, dst, dst_stride: rows, rows, cols }) };
         Ok(())
-    }
-
-    /// Transposes the matrix that `args` describes.
-    ///
-    /// # Safety
-    /// `rows` rows of `src` are readable for `cols` floats, `cols` rows of `dst` writable for `rows`; they do not
-    /// overlap.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &TransposeArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 

@@ -205,18 +205,13 @@ mod linux {
         /// `len` bytes from byte `begin` on, both whole pages; the rest is freed.
         fn narrowed(self, begin: usize, len: usize) -> Option<Self> {
             let whole = ManuallyDrop::new(self);
-            let first = whole.first.as_ptr().wrapping_add(begin);
-            let tail = whole.len - begin - len;
-            // SAFETY: head and tail are whole pages of the mapping, which nobody uses yet.
-            unsafe {
-                if begin > 0 {
-                    libc::munmap(whole.first.as_ptr().cast(), begin);
-                }
-                if tail > 0 {
-                    libc::munmap(first.wrapping_add(len).cast(), tail);
-                }
-            }
-            Some(Self { first: NonNull::new(first)?, len })
+            // Parts of a mapping that are whole pages are mappings of their own; those of the rest end here.
+            let part = |begin: usize, len: usize| {
+                let first = NonNull::new(whole.first.as_ptr().wrapping_add(begin))?;
+                if len > 0 { Some(Self { first, len }) } else { None }
+            };
+            drop((part(0, begin), part(begin + len, whole.len - begin - len)));
+            part(begin, len)
         }
 
         /// Advice about all of it, none of which changes contents here; whether the system took it.

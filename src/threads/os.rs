@@ -68,18 +68,21 @@ mod linux {
 
         /// Sleeps while the number is `expected`.
         pub fn wait(&self, expected: u32) {
-            let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-            let timeout = null::<libc::timespec>();
             // An error (a signal, a number that has changed already) is a spurious return.
-            // SAFETY: the arguments of FUTEX_WAIT: `value` is a live, aligned u32, and a null timeout means none.
-            unsafe { libc::syscall(libc::SYS_futex, self.value.as_ptr(), operation, expected, timeout) };
+            self.call(libc::FUTEX_WAIT, expected);
         }
 
         /// Wakes all sleeping threads. Call it after changing the number.
         pub fn wake_all(&self) {
-            let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-            // SAFETY: the arguments of FUTEX_WAKE: `value` is a live, aligned u32.
-            unsafe { libc::syscall(libc::SYS_futex, self.value.as_ptr(), operation, i32::MAX) };
+            self.call(libc::FUTEX_WAKE, i32::MAX as u32);
+        }
+
+        /// FUTEX_WAIT, or FUTEX_WAKE, which ignores the timeout.
+        fn call(&self, operation: libc::c_int, number: u32) {
+            let operation = operation | libc::FUTEX_PRIVATE_FLAG;
+            let timeout = null::<libc::timespec>();
+            // SAFETY: the arguments of both operations: `value` is a live, aligned u32, and a null timeout means none.
+            unsafe { libc::syscall(libc::SYS_futex, self.value.as_ptr(), operation, number, timeout) };
         }
     }
 }

@@ -81,7 +81,6 @@ use pack::{Pack, PackKeys, PackValues};
 use pass::{Call, Sight, Source};
 pub(crate) use plain::check_distinct;
 pub use plain::{Inputs, Shape, Strides, Tensor, attention, extent, scratch_len};
-use std::ops::Range;
 use std::ptr::null;
 use step::Step;
 use steps::{Clear, Gather, HeadRows, Join, Scatter, Steps, Weigh};
@@ -371,32 +370,6 @@ impl Kernel {
     pub unsafe fn run(&self, args: &AttentionArgs) {
         // SAFETY: the caller promises all memory that `args` names.
         unsafe { pass::run(self, &args.call()) }
-    }
-
-    /// Computes the contributions of some parts of the sequence to the result: parts of [`PART`] positions each,
-    /// counted from 0, and [`Kernel::part_len`] floats for each, one after the other from `to` on. Nothing is written
-    /// to `out`. No page is read of parts before the first position that any token sees, or after the last one.
-    ///
-    /// # Safety
-    /// As [`Kernel::run`]; `to` is writable for as many floats.
-    #[doc(hidden)]
-    pub unsafe fn run_parts(&self, args: &AttentionArgs, parts: Range<usize>, to: *mut f32) {
-        // SAFETY: the caller promises all memory that `args` names.
-        unsafe { pass::run_parts(self, &args.call(), parts, to) }
-    }
-
-    /// Writes the result from its parts: `count` of them that follow each other in the sequence, one after the
-    /// other from `parts` on. Where the first is that of the first position that any token sees, `starts / PART`,
-    /// and the last that of the last one, they have the bits of [`Kernel::run`]. Parts before and after these may be
-    /// among them, and add zeros. Without any part, each row is zeros.
-    ///
-    /// # Safety
-    /// As [`Kernel::run`] of the result; `parts` holds the parts as [`Kernel::run_parts`] writes them, and they are
-    /// overwritten. There is room for one part, also where `count` is 0.
-    #[doc(hidden)]
-    pub unsafe fn join_parts(&self, args: &AttentionArgs, parts: *mut f32, count: usize) {
-        // SAFETY: the caller promises all memory that `args` names.
-        unsafe { pass::join_parts(self, &args.call(), parts, count) }
     }
 }
 

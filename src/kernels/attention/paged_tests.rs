@@ -4,6 +4,7 @@
 use super::tests::{Case, Way, bits, kernels_here, name, tiles};
 use super::*;
 use crate::kernels::reference;
+use std::ops::Range;
 
 /// What the tokens of a case see, the last of which stands at the last key.
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,7 @@ use super::pack::Pack;
 use super::scratch::{self, GROUP, Scratch, in_place, pass_rows, widens};
 use super::steps::{Clear, Gather, HeadRows, Join, MaskRows, Scatter, State, Weigh};
 use super::tiles::{Scores, Sums, Tiles};
-use super::{CacheType, HeadTiles, Kernel, Layout, PART, TILE};
+use super::{AttentionArgs, CacheType, HeadTiles, Kernel, Layout, PART, TILE};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -198,46 +198,59 @@ pub(super) unsafe fn run(kernel: &Kernel, call: &Call) {
     }
 }
 
-/// Computes all rows of a call over some parts of the sequence, and writes the parts from `to` on.
-///
-/// # Safety
-/// As [`run`], without the result; [`scratch::part_len`] floats are there for each part.
-pub(super) unsafe fn run_parts(kernel: &Kernel, call: &Call, parts: Range<usize>, to: *mut f32) {
-    let Some(pass) = Pass::new(kernel, call) else { return };
-    let Some(len) = scratch::part_len(kernel, call.head_dim, call.rows) else { return };
-    for rows in pass.cut() {
-        let Span { start, end } = pass.begin(rows.start, rows.len());
-        let visible = Span { start, end: end.min(parts.end * PART) };
-        for (i, part) in parts.clone().enumerate() {
-            let entries = pass.scratch.part;
-            let kept = scratch::kept(kernel, call.head_dim, call.rows, to.wrapping_add(i * len), &entries);
-            let Some(kept) = kept else { return };
-            let kept = kept.from(rows.start, kernel.tiles.lanes);
-            let State { shrink, starts, ends, .. } = entries;
-            let state = State { shrink, starts, ends, ..kept };
-            Pass { state, ..pass }.part(part, visible, rows.start, rows.len());
+impl Kernel {
+    /// Computes the contributions of some parts of the sequence to the result: parts of [`PART`] positions each,
+    /// counted from 0, and [`Kernel::part_len`] floats for each, one after the other from `to` on. Nothing is written
+    /// to `out`. No page is read of parts before the first position that any token sees, or after the last one.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`]; `to` is writable for as many floats.
+    #[doc(hidden)]
+    pub unsafe fn run_parts(&self, args: &AttentionArgs, parts: Range<usize>, to: *mut f32) {
+        let (kernel, call) = (self, &args.call());
+        let Some(pass) = Pass::new(kernel, call) else { return };
+        let Some(len) = scratch::part_len(kernel, call.head_dim, call.rows) else { return };
+        for rows in pass.cut() {
+            let Span { start, end } = pass.begin(rows.start, rows.len());
+            let visible = Span { start, end: end.min(parts.end * PART) };
+            for (i, part) in parts.clone().enumerate() {
+                let entries = pass.scratch.part;
+                let kept =
+                    scratch::kept(kernel, call.head_dim, call.rows, to.wrapping_add(i * len), &entries);
+                let Some(kept) = kept else { return };
+                let kept = kept.from(rows.start, kernel.tiles.lanes);
+                let State { shrink, starts, ends, .. } = entries;
+                let state = State { shrink, starts, ends, ..kept };
+                Pass { state, ..pass }.part(part, visible, rows.start, rows.len());
+            }
         }
     }
-}
 
-/// Writes the rows of a call from `count` parts of the sequence, which follow each other.
-///
-/// # Safety
-/// The memory of the result is there, and `parts` holds all parts as [`run_parts`] writes them.
-pub(super) unsafe fn join_parts(kernel: &Kernel, call: &Call, parts: *mut f32, count: usize) {
-    let (head_dim, rows) = (call.head_dim, call.rows);
-    let Some(len) = scratch::part_len(kernel, head_dim, rows) else { return };
-    let bare = State::bare(head_dim.next_multiple_of(kernel.tiles.lanes));
-    let Some(total) = scratch::kept(kernel, head_dim, rows, parts, &bare) else { return };
-    if count == 0 {
-        kernel.clear.run(&Clear { count: rows, state: total });
+    /// Writes the result from its parts: `count` of them that follow each other in the sequence, one after the
+    /// other from `parts` on. Where the first is that of the first position that any token sees, `starts / PART`,
+    /// and the last that of the last one, they have the bits of [`Kernel::run`]. Parts before and after these may be
+    /// among them, and add zeros. Without any part, each row is zeros.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`] of the result; `parts` holds the parts as [`Kernel::run_parts`] writes them, and they are
+    /// overwritten. There is room for one part, also where `count` is 0.
+    #[doc(hidden)]
+    pub unsafe fn join_parts(&self, args: &AttentionArgs, parts: *mut f32, count: usize) {
+        let (kernel, call) = (self, &args.call());
+        let (head_dim, rows) = (call.head_dim, call.rows);
+        let Some(len) = scratch::part_len(kernel, head_dim, rows) else { return };
+        let bare = State::bare(head_dim.next_multiple_of(kernel.tiles.lanes));
+        let Some(total) = scratch::kept(kernel, head_dim, rows, parts, &bare) else { return };
+        if count == 0 {
+            kernel.clear.run(&Clear { count: rows, state: total });
+        }
+        for i in 1..count {
+            let part = scratch::kept(kernel, head_dim, rows, parts.wrapping_add(i * len), &bare);
+            let Some(part) = part else { return };
+            kernel.join.run(&Join { part, total, count: rows });
+        }
+        finish(kernel, call, 0, rows, total);
     }
-    for i in 1..count {
-        let part = scratch::kept(kernel, head_dim, rows, parts.wrapping_add(i * len), &bare);
-        let Some(part) = part else { return };
-        kernel.join.run(&Join { part, total, count: rows });
-    }
-    finish(kernel, call, 0, rows, total);
 }
 
 /// Writes some rows of the result from their state over all keys.

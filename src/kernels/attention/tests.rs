@@ -4,6 +4,7 @@
 use super::*;
 use crate::kernels::{levels, reference};
 use crate::testing::noise;
+use std::ops::Range;
 
 pub(super) const CANARY: f32 = -7777.0;
 const U: f64 = 1.0 / (1u64 << 24) as f64;

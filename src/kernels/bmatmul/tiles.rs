@@ -80,7 +80,7 @@ unsafe fn run<D: TileDot>(portion: &Portion) {
         return;
     }
     // SAFETY: the CPU has the level, and the portion's memory is there; nothing inside panics.
-    unsafe { amx::with_tiles(portion.m.min(ROWS), || blocks::<D>(portion)) }
+    unsafe { amx::with_tiles(portion.m.min(ROWS), ROW_BYTES, || blocks::<D>(portion)) }
 }
 
 /// # Safety

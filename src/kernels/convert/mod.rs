@@ -103,16 +103,6 @@ const BRAIN: bool = false;
 /// Rounds f32 to the type.
 struct Narrowing<const TYPE: bool>;
 
-impl<const TYPE: bool> Narrowing<TYPE> {
-    /// # Safety
-    /// `p` is writable for `LANES` elements.
-    #[inline(always)]
-    unsafe fn store<I: Isa>(isa: I, p: *mut u16, x: I::F32) {
-        // SAFETY: the caller promises room for a vector.
-        unsafe { if TYPE == HALF { isa.store_f16(p, x) } else { isa.store_bf16(p, x) } }
-    }
-}
-
 impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
     type Output = ();
     #[inline(always)]
@@ -121,12 +111,13 @@ impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
         let (mut i, mut last) = (0, [0u16; 16]);
         // SAFETY: both arrays hold n elements: i + LANES ≤ n in the loop, i + (n − i) = n behind it. `last` holds a vector.
         unsafe {
+            let store = |p, x| if TYPE == HALF { isa.store_f16(p, x) } else { isa.store_bf16(p, x) };
             while i + I::LANES <= n {
-                Self::store(isa, dst.add(i), isa.load(src.add(i)));
+                store(dst.add(i), isa.load(src.add(i)));
                 i += I::LANES;
             }
             if i < n {
-                Self::store(isa, last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
+                store(last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
                 last.as_ptr().copy_to_nonoverlapping(dst.add(i), n - i);
             }
         }
@@ -136,16 +127,6 @@ impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
 /// Widens the type to f32.
 struct Widening<const TYPE: bool>;
 
-impl<const TYPE: bool> Widening<TYPE> {
-    /// # Safety
-    /// `p` is readable for `LANES` elements.
-    #[inline(always)]
-    unsafe fn load<I: Isa>(isa: I, p: *const u16) -> I::F32 {
-        // SAFETY: the caller promises a vector of elements.
-        unsafe { if TYPE == HALF { isa.load_f16(p) } else { isa.load_bf16(p) } }
-    }
-}
-
 impl<const TYPE: bool> Routine<Args<u16, f32>> for Widening<TYPE> {
     type Output = ();
     #[inline(always)]
@@ -154,13 +135,14 @@ impl<const TYPE: bool> Routine<Args<u16, f32>> for Widening<TYPE> {
         let (mut i, mut last) = (0, [0u16; 16]);
         // SAFETY: both arrays hold n elements: i + LANES ≤ n in the loop, i + (n − i) = n behind it. `last` holds a vector.
         unsafe {
+            let load = |p| if TYPE == HALF { isa.load_f16(p) } else { isa.load_bf16(p) };
             while i + I::LANES <= n {
-                isa.store(dst.add(i), Self::load(isa, src.add(i)));
+                isa.store(dst.add(i), load(src.add(i)));
                 i += I::LANES;
             }
             if i < n {
                 last.as_mut_ptr().copy_from_nonoverlapping(src.add(i), n - i);
-                isa.store_first(dst.add(i), Self::load(isa, last.as_ptr()), n - i);
+                isa.store_first(dst.add(i), load(last.as_ptr()), n - i);
             }
         }
     }

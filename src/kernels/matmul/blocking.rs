@@ -9,7 +9,7 @@
 //!
 //! No cut changes a bit of the result: sums are kept in Y between the slices of k.
 
-use super::tile::{Block, Tile, Tiles, WidenFn};
+use super::tile::{Block, PanelRows, Tile, Tiles, WidenFn};
 use crate::kernels::portion::Portion;
 use crate::memory;
 use std::mem::MaybeUninit;
@@ -228,8 +228,9 @@ impl Part<'_> {
         let mut wide = Slice(MaybeUninit::uninit());
         let wide: *mut f32 = wide.0.as_mut_ptr().cast();
         slices(block, blocking.row_bytes, blocking.k_slice(), last, |slice| {
+            let rows = PanelRows { src: slice.w, stride: slice.row_stride, rows: slice.k, dst: wide };
             // SAFETY: the panel holds the slice, which has at most k_slice rows of NR columns: SLICE_BYTES at most.
-            unsafe { widen(slice.w, slice.row_stride, slice.k, wide) };
+            unsafe { widen(&rows) };
             self.row_blocks(tiles, Block { w: wide.cast(), row_stride: 4 * blocking.nr, ..slice });
         });
     }

@@ -158,7 +158,7 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
                 let first = k - I::LANES;
                 for v in 0..V {
                     let lines = b.add(v * I::LANES * ldb + first);
-                    transpose::<I, V>(isa, lines, ldb, block.add(v * I::LANES));
+                    isa.transpose_block(lines, ldb, block.add(v * I::LANES), V * I::LANES);
                 }
                 for at in whole..k {
                     multiply(isa, x.add(at), ldx, block.add((at - first) * V * I::LANES), sums);
@@ -193,14 +193,14 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
             let mut block = self.blocks;
             let mut next = self.blocks.add(I::LANES * I::LANES * V);
             for v in 0..V {
-                transpose::<I, V>(isa, b.add(v * I::LANES * ldb), ldb, block.add(v * I::LANES));
+                isa.transpose_block(b.add(v * I::LANES * ldb), ldb, block.add(v * I::LANES), V * I::LANES);
             }
             for at in (0..whole).step_by(I::LANES) {
                 let more = at + I::LANES < whole;
                 for v in 0..V {
                     if more {
                         let lines = b.add(v * I::LANES * ldb + at + I::LANES);
-                        transpose::<I, V>(isa, lines, ldb, next.add(v * I::LANES));
+                        isa.transpose_block(lines, ldb, next.add(v * I::LANES), V * I::LANES);
                     }
                     for i in v * I::LANES / V..(v + 1) * I::LANES / V {
                         multiply(isa, x.add(at + i), ldx, block.add(i * V * I::LANES), sums);
@@ -232,16 +232,6 @@ impl<I: Isa, const V: usize, const MR: usize> EachColumn<I> for Products<'_, I, 
             sums[self.v] = isa.mul_add(factor, column, sums[self.v]);
         }
     }
-}
-
-/// Transposes a block of lines to rows of V vectors.
-///
-/// # Safety
-/// The lines hold LANES floats, and there is room for the block.
-#[inline(always)]
-unsafe fn transpose<I: Isa, const V: usize>(isa: I, lines: *const f32, ldb: usize, block: *mut f32) {
-    // SAFETY: the lines are there, and the room.
-    unsafe { isa.transpose_block(lines, ldb, block, V * I::LANES) };
 }
 
 /// Adds the products at one k.

@@ -28,7 +28,7 @@ mod weight;
 
 use super::info::KernelInfo;
 use super::portion::Portion;
-use super::routine::at_level;
+use super::routine::{self, at_level};
 use super::table;
 use crate::isa::{Isa, IsaId, Scalar};
 use crate::quant::DType;
@@ -38,7 +38,7 @@ pub(crate) use gemm::extent;
 pub use gemm::{Gemm, Matrix, Right};
 pub use pack::Source;
 pub(crate) use tile::{Block, Tile, Tiles, start, store};
-use tile::{WidenFn, tile, widen};
+use tile::{PanelRows, Widen, WidenFn, tile};
 pub(super) use weight::{Bf16, Weight};
 use weight::{F16, F32};
 
@@ -145,7 +145,8 @@ const fn kernel<I: Isa, W: Weight, const NV: usize>(
 ) -> Kernel {
     let nr = NV * I::LANES;
     assert!(tiles.narrow.is_empty() || tiles.narrow.len() == NV - 1);
-    let wide: Option<(WidenFn, Tiles)> = if W::BYTES < 4 { Some((widen::<I, W, NV>, wide)) } else { None };
+    let widen: WidenFn = routine::entry::<I, PanelRows, Widen<W, NV>>;
+    let wide = if W::BYTES < 4 { Some((widen, wide)) } else { None };
     let dtype = match W::DTYPE {
         DType::F32 => "f32",
         DType::F16 => "f16",

@@ -3,6 +3,7 @@
 
 use super::weight::Weight;
 use crate::isa::{Isa, SimdBody};
+use crate::kernels::routine::Routine;
 use std::marker::PhantomData;
 
 /// The work of one call of a tile: `blocks` row blocks of MR rows, against P neighbouring panels.
@@ -108,41 +109,34 @@ unsafe fn entry<I: Isa, W: Weight, const MR: usize, const NV: usize, const P: us
     isa.vectorize(Body::<W, MR, NV, P> { block, weight: PhantomData })
 }
 
-/// Widens rows of one panel: from, bytes between them, how many, to (NR floats each, in column order).
-/// Its safety contract: that memory is there, and the CPU has the instruction set.
-pub(crate) type WidenFn = unsafe fn(*const u8, usize, usize, *mut f32);
-
-/// # Safety
-/// See [`WidenFn`].
-pub(super) unsafe fn widen<I: Isa, W: Weight, const NV: usize>(
-    src: *const u8,
-    stride: usize,
-    rows: usize,
-    dst: *mut f32,
-) {
-    // SAFETY: the CPU has the instruction set.
-    let isa = unsafe { I::new_unchecked() };
-    isa.vectorize(Widen::<W, NV> { src, stride, rows, dst, weight: PhantomData })
+/// Rows of one panel, to be widened.
+pub(crate) struct PanelRows {
+    /// The first row.
+    pub src: *const u8,
+    /// Bytes between rows.
+    pub stride: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Where they go: NR floats each, in column order.
+    pub dst: *mut f32,
 }
 
-struct Widen<W, const NV: usize> {
-    src: *const u8,
-    stride: usize,
-    rows: usize,
-    dst: *mut f32,
-    weight: PhantomData<W>,
-}
+/// Widens rows. Its safety contract: the memory that they name is there, and the CPU has the instruction set.
+pub(crate) type WidenFn = unsafe fn(&PanelRows);
 
-impl<W: Weight, const NV: usize> SimdBody for Widen<W, NV> {
+/// Widens rows of panels NV vectors wide.
+pub(super) struct Widen<W, const NV: usize>(PhantomData<W>);
+
+impl<W: Weight, const NV: usize> Routine<PanelRows> for Widen<W, NV> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for k in 0..self.rows {
+    fn run<I: Isa>(isa: I, &PanelRows { src, stride, rows, dst }: &PanelRows) {
+        for k in 0..rows {
             // SAFETY: `rows` rows of the panel are there, and as many of NR floats to write.
             unsafe {
-                let row: [I::F32; NV] = W::load(isa, self.src.add(k * self.stride));
+                let row: [I::F32; NV] = W::load(isa, src.add(k * stride));
                 for (v, &x) in row.iter().enumerate() {
-                    isa.store(self.dst.add((k * NV + v) * I::LANES), x);
+                    isa.store(dst.add((k * NV + v) * I::LANES), x);
                 }
             }
         }

@@ -179,12 +179,10 @@ struct Scale {
 }
 
 impl Scale {
-    /// # Safety
-    /// `x` is readable for 32 floats.
+    /// Of a block.
     #[inline(always)]
-    unsafe fn of<I: Isa>(isa: I, x: *const f32) -> Scale {
-        // SAFETY: `x` has BLOCK floats, a multiple of LANES.
-        let load = |i: usize| unsafe { isa.load(x.add(i)) };
+    fn of<I: Isa>(isa: I, run: &Floats<I>, block: usize) -> Scale {
+        let load = |i: usize| run.vector(block, i);
         let (mut peaks, mut poison) = (isa.zero(), isa.zero());
         for i in (0..BLOCK).step_by(I::LANES) {
             peaks = isa.max(isa.abs(load(i)), peaks);
@@ -197,6 +195,30 @@ impl Scale {
         let usable = finite && peak >= SMALLEST_PEAK;
         let (d, inverse) = if usable { (peak / 127.0, 127.0 / peak) } else { (0.0, 0.0) };
         Scale { d, inverse, finite }
+    }
+}
+
+/// Blocks of floats that are quantised together. They are readable as long as the value lives.
+struct Floats<I> {
+    isa: I,
+    first: *const f32,
+    blocks: usize,
+}
+
+impl<I: Isa> Floats<I> {
+    /// # Safety
+    /// `first` is readable for 32 floats for each block as long as the value lives.
+    #[inline(always)]
+    unsafe fn new(isa: I, first: *const f32, blocks: usize) -> Self {
+        Self { isa, first, blocks }
+    }
+
+    /// The vector that begins at float `i` of a block.
+    #[inline(always)]
+    fn vector(&self, block: usize, i: usize) -> I::F32 {
+        debug_assert!(block < self.blocks && i + I::LANES <= BLOCK);
+        // SAFETY: the block is readable, and the vector is within it.
+        unsafe { self.isa.load(self.first.wrapping_add(block * BLOCK + i)) }
     }
 }
 
@@ -227,54 +249,44 @@ impl Target {
     #[inline(always)]
     #[doc(hidden)]
     pub unsafe fn quantize<I: Isa>(&self, isa: I, x: *const f32, block: usize, blocks: usize) {
-        // SAFETY: 32 floats a block are readable, and the row has the blocks.
-        unsafe {
-            match self.activations {
-                Activations::Bits16 => self.quantize_run::<I, 2, false>(isa, x, block, blocks),
-                Activations::Adaptive => self.quantize_run::<I, 2, true>(isa, x, block, blocks),
-                Activations::Bits8 => self.quantize_run::<I, 1, false>(isa, x, block, blocks),
-            }
+        // SAFETY: 32 floats a block are readable, as the caller promises, and stay so for this call.
+        let run = unsafe { Floats::new(isa, x, blocks) };
+        match self.activations {
+            Activations::Bits16 => self.quantize_run::<I, 2, false>(isa, &run, block),
+            Activations::Adaptive => self.quantize_run::<I, 2, true>(isa, &run, block),
+            Activations::Bits8 => self.quantize_run::<I, 1, false>(isa, &run, block),
         }
     }
 
     /// First the scales of all blocks and then their bytes: both end with sums across lanes, for which the processor
-    /// would wait if it had fewer blocks at hand.
-    ///
-    /// # Safety
-    /// As [`Target::quantize`].
+    /// would wait if it had fewer blocks at hand. The row has the blocks from `block` on.
     #[inline(always)]
-    unsafe fn quantize_run<I: Isa, const BYTES: usize, const ADAPTIVE: bool>(
+    fn quantize_run<I: Isa, const BYTES: usize, const ADAPTIVE: bool>(
         &self,
         isa: I,
-        x: *const f32,
+        run: &Floats<I>,
         block: usize,
-        blocks: usize,
     ) {
+        debug_assert!(block + run.blocks <= self.k / BLOCK);
         let mut scales = [Scale::default(); RUN];
-        for (i, scale) in scales.iter_mut().enumerate().take(blocks) {
-            // SAFETY: the block's floats are readable.
-            *scale = unsafe { Scale::of(isa, x.wrapping_add(i * BLOCK)) };
+        for (i, scale) in scales.iter_mut().enumerate().take(run.blocks) {
+            *scale = Scale::of(isa, run, i);
         }
-        for (i, scale) in scales.iter().enumerate().take(blocks) {
-            // SAFETY: the block's floats are readable, and the row has it.
-            unsafe {
-                self.quantize_bytes::<I, BYTES, ADAPTIVE>(isa, x.wrapping_add(i * BLOCK), block + i, *scale);
-            }
+        for (i, scale) in scales.iter().enumerate().take(run.blocks) {
+            self.quantize_bytes::<I, BYTES, ADAPTIVE>(isa, (run, i), block + i, *scale);
         }
     }
 
-    /// # Safety
-    /// `x` is readable for 32 floats, and the row has the block.
+    /// Block `i` of a run to the row's block `block`.
     #[inline(always)]
-    unsafe fn quantize_bytes<I: Isa, const BYTES: usize, const ADAPTIVE: bool>(
+    fn quantize_bytes<I: Isa, const BYTES: usize, const ADAPTIVE: bool>(
         &self,
         isa: I,
-        x: *const f32,
+        (run, i): (&Floats<I>, usize),
         block: usize,
         Scale { d, inverse, finite }: Scale,
     ) {
-        // SAFETY: `x` has BLOCK floats, a multiple of LANES.
-        let load = |i: usize| unsafe { isa.load(x.add(i)) };
+        let load = |at: usize| run.vector(i, at);
         let inverse = isa.splat(inverse);
         // Only finite numbers may meet the inverse: 0 times infinity is none.
         let scaled = |i: usize| if finite { isa.mul(load(i), inverse) } else { isa.zero() };

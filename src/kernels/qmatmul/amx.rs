@@ -100,7 +100,7 @@ unsafe fn tiles<F: Format>(portion: &Portion, rows: usize) {
     let scratch = scratch.as_mut_ptr();
     // SAFETY: the CPU has the level; the function inside doesn't unwind.
     unsafe {
-        amx::with_byte_tiles(BLOCK / F::FORM.subs(), || {
+        amx::with_tiles(ROWS, BLOCK / F::FORM.subs(), || {
             for row in (0..rows).step_by(GROUPS * ROWS) {
                 let groups = ((rows - row) / ROWS).min(GROUPS);
                 let parts = RowParts::new(BYTES, portion.k);

@@ -6,7 +6,7 @@
 use super::activations::{Activations, RUN, Target};
 use crate::isa::{DotI8, Isa, SimdBody};
 use crate::kernels::routine::at_level;
-use crate::kernels::rows::reduce::{SumOfSquares, Terms, Values, fold};
+use crate::kernels::rows::reduce::{SumOfSquares, Terms, fold, values};
 use crate::kernels::unary::functions::{GeluTanh, SwiGlu};
 use crate::kernels::vectors::{Function, Over};
 use crate::quant::BLOCK;
@@ -101,7 +101,7 @@ impl SimdBody for &Norm {
             // SAFETY: `k` floats of row r and of gamma are there, and room for the quantised row.
             unsafe {
                 let x = args.x.add(r * args.x_stride);
-                let square = fold::<SumOfSquares, I>(isa, &Values(x), args.k);
+                let square = fold::<SumOfSquares, I>(isa, &values(x), args.k);
                 let rstd = 1.0 / (square * (1.0 / args.k as f32) + args.eps).sqrt();
                 let terms = Over(Normed(rstd), [x, args.gamma]);
                 let row = Target::new(activations, args.k, args.out.add(r * args.out_stride));
@@ -149,7 +149,7 @@ impl SimdBody for &PlainBlocks {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let PlainBlocks(activations, ref args) = *self;
-        let terms = |at: usize| Values(args.x.wrapping_add(at));
+        let terms = |at: usize| values(args.x.wrapping_add(at));
         Blocks { activations, args, terms }.run(isa);
     }
 }

@@ -104,16 +104,14 @@ impl<
         for b in 0..task.blocks {
             let w = task.w.wrapping_add(b * wide.bytes::<I>());
             let at = task.begin + b;
+            // SAFETY: the task has the widened block.
+            let weights = unsafe { Widened::<I, HALVES, MINIMUM, PAIRS>::new(isa, w) };
+            let x = RowBlock { task, at, row };
+            let block = Block::<I, _, PAIRS, MR, BYTES> { isa, x, weights, rows };
             if PAIRS == WORDS {
-                // SAFETY: the task has the widened block.
-                let weights = unsafe { Widened::<I, HALVES, MINIMUM, true>::new(isa, w) };
-                Block::<I, _, PAIRS, MR, BYTES> { isa, x: RowBlock { task, at, row }, weights, rows }
-                    .add::<true>(&mut y);
+                block.add::<true>(&mut y);
             } else {
-                // SAFETY: as above.
-                let weights = unsafe { Widened::<I, HALVES, MINIMUM>::new(isa, w) };
-                Block::<I, _, PAIRS, MR, BYTES> { isa, x: RowBlock { task, at, row }, weights, rows }
-                    .add_kept(&mut y);
+                block.add_kept(&mut y);
             }
         }
         last_sums::<I, MR>(isa, task, rows.get_all(y));

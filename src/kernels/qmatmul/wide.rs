@@ -3,6 +3,7 @@
 
 use super::activations::MAGIC;
 use super::form::{Format, GROUPS, STEP, Scales, table_of};
+use super::tile::{SIGNED_BYTES, WORDS};
 use crate::isa::{DotI8, Isa, SimdBody};
 use std::marker::PhantomData;
 
@@ -115,10 +116,10 @@ impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
             }
             let out = self.out.wrapping_add(i * wide.bytes::<I>());
             // SAFETY: the panel has the block, and `out` has room for it, as the one that made this value promised.
-            unsafe {
-                widen_levels::<I, F, ZERO>(self.isa, w.wrapping_add(F::FORM.levels_at(nr, block)), out);
-                widen_scales::<I, F, ZERO>(self.isa, w, block, out);
-            }
+            let (from, to) =
+                unsafe { (Packed::<I, F>::new(self.isa, w, block, 0), Room::new(self.isa, out)) };
+            widen_levels::<I, F, ZERO>(self.isa, &from, &to);
+            widen_scales::<I, F, ZERO>(self.isa, &from, &to);
         }
     }
 }
@@ -138,23 +139,39 @@ pub fn prefetch<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize) {
     }
 }
 
-/// # Safety
-/// `w` is a block's levels, `out` has room for a wide block.
+/// Room for a widened block. It is there as long as the value lives.
+struct Room<I> {
+    isa: I,
+    out: *mut u8,
+}
+
+impl<I: DotI8> Room<I> {
+    /// # Safety
+    /// `out` is writable for a widened block as long as the value lives.
+    #[inline(always)]
+    unsafe fn new(isa: I, out: *mut u8) -> Self {
+        Self { isa, out }
+    }
+
+    /// Writes one of the vectors that [`Wide`] counts.
+    #[inline(always)]
+    fn put(&self, vector: usize, x: I::F32) {
+        debug_assert!(vector < MAX_VECTORS);
+        // SAFETY: the room for the block is there, and `vector` is one of those that `Wide` counts.
+        unsafe { self.isa.store(self.out.wrapping_add(vector * I::LANES * STEP).cast(), x) }
+    }
+}
+
 #[inline(always)]
-unsafe fn widen_levels<I: DotI8, F: Format, const ZERO: u8>(isa: I, w: *const u8, out: *mut u8) {
-    let vector = I::LANES * STEP;
+fn widen_levels<I: DotI8, F: Format, const ZERO: u8>(isa: I, from: &Packed<I, F>, to: &Room<I>) {
     let table = if F::FORM.table { table_of(F::DTYPE) } else { &[0; 16] };
     for v in 0..VECTORS {
         each_group(
             #[inline(always)]
-            // SAFETY: the parts of a level are as long as their bits say; stores go where `Wide` reads.
-            |group| unsafe {
-                let level = level::<I, F>(isa, w.wrapping_add(v * vector), group);
-                let level = to_zero::<I, F, ZERO>(isa, level, table);
+            |group| {
+                let level = to_zero::<I, F, ZERO>(isa, from.stored_level(group, v), table);
                 let wide = const { wide::<F>(ZERO) };
-                let put = |group, level| {
-                    isa.store_i32(out.wrapping_add(wide.level(group, v) * vector).cast(), level)
-                };
+                let put = |group, level| to.put(wide.level(group, v), isa.from_bits(level));
                 if wide.words {
                     let [even, odd] = isa.split(level);
                     put(2 * group, even);
@@ -165,30 +182,6 @@ unsafe fn widen_levels<I: DotI8, F: Format, const ZERO: u8>(isa: I, w: *const u8
             },
         );
     }
-}
-
-/// Levels of a group of one vector as they are stored.
-///
-/// # Safety
-/// `w` is the vector's first byte of a block's levels.
-#[inline(always)]
-unsafe fn level<I: DotI8, F: Format>(isa: I, w: *const u8, group: usize) -> I::I32 {
-    let row = VECTORS * I::LANES * STEP;
-    let [low, high] = const { F::FORM.parts() };
-    // SAFETY: a part has 8 rows for eight bits, and as many fewer as it has fewer bits.
-    let part = |bits: usize, before: usize| unsafe {
-        isa.load_i32(w.wrapping_add((before + group * bits / 8) * row).cast())
-    };
-    if low == 8 {
-        return part(8, 0);
-    }
-    let mask = |bits: usize, up: usize| isa.splat_i32((((1 << bits) - 1) << up) * 0x0101_0101);
-    let level = isa.and(shift(isa, part(low, 0), (group * low % 8) as i32), mask(low, 0));
-    if high == 0 {
-        return level;
-    }
-    let above = shift(isa, part(high, low), (group * high % 8) as i32 - low as i32);
-    isa.or(level, isa.and(above, mask(high, low)))
 }
 
 /// Bits moved down by `n`, or up where that is negative. Some cross from byte to byte; masks clear them later.
@@ -230,84 +223,20 @@ fn to_zero<I: DotI8, F: Format, const ZERO: u8>(isa: I, level: I::I32, table: &[
     if signed { isa.xor(lifted, top) } else { lifted }
 }
 
-/// # Safety
-/// `w` is a unit that has a block `block`, `out` a wide block.
 #[inline(always)]
-unsafe fn widen_scales<I: DotI8, F: Format, const ZERO: u8>(
-    isa: I,
-    w: *const u8,
-    block: usize,
-    out: *mut u8,
-) {
+fn widen_scales<I: DotI8, F: Format, const ZERO: u8>(isa: I, from: &Packed<I, F>, to: &Room<I>) {
     let wide = const { wide::<F>(ZERO) };
-    let put = |vector: usize, x: I::F32| {
-        // SAFETY: a vector of a wide block.
-        unsafe { isa.store(out.wrapping_add(vector * I::LANES * STEP).cast(), x) };
-    };
     for v in 0..VECTORS {
         for sub in 0..F::FORM.subs() {
-            // SAFETY: the unit is there.
-            let (scale, minimum) = unsafe { scales::<I, F>(isa, w, block, sub, v) };
-            put(wide.scale(sub, v), scale);
+            let (scale, minimum) = from.scales(sub, v);
+            to.put(wide.scale(sub, v), scale);
             if sub == 0 {
-                put(wide.bias(v), isa.mul(scale, isa.splat(-BIAS)));
+                to.put(wide.bias(v), isa.mul(scale, isa.splat(-BIAS)));
             }
             if F::FORM.minimum {
-                put(wide.minimum(sub, v), minimum);
+                to.put(wide.minimum(sub, v), minimum);
             }
         }
-    }
-}
-
-/// The scales of sub-block `sub`, vector `v`, and the minimums to be added; where there are none, that is anything.
-///
-/// # Safety
-/// `w` is a unit that has a block `block`.
-#[inline(always)]
-unsafe fn scales<I: DotI8, F: Format>(
-    isa: I,
-    w: *const u8,
-    block: usize,
-    sub: usize,
-    v: usize,
-) -> (I::F32, I::F32) {
-    let form = const { F::FORM };
-    let nr = VECTORS * I::LANES;
-    let first = v * I::LANES;
-    // SAFETY: of the unit's parts, each closure reads one that is kept in its way.
-    let half = |at: usize| unsafe { isa.load_f16(w.wrapping_add(at + 2 * first).cast()) };
-    // SAFETY: as before.
-    let bytes = |at: usize| unsafe { isa.load_i8(w.wrapping_add(at + first).cast()) };
-    let at = block * form.subs() + sub;
-    match form.scales {
-        Scales::Half => {
-            let scale = half(form.scale_at(nr));
-            (scale, if form.minimum { half(form.minimum_at(nr)) } else { scale })
-        }
-        Scales::Bytes | Scales::Nibbles => {
-            let scales = bytes(form.sub_scale_at(nr, at));
-            let nibble = |x| isa.and(x, isa.splat_i32(15));
-            let (scales, minimums) = if matches!(form.scales, Scales::Nibbles) {
-                (nibble(scales), nibble(isa.shr::<4>(scales)))
-            } else if form.minimum {
-                (scales, bytes(form.sub_minimum_at(nr, at)))
-            } else {
-                (scales, scales)
-            };
-            let d = half(form.scale_at(nr));
-            let less = if form.minimum {
-                isa.sub(isa.zero(), isa.mul(half(form.minimum_at(nr)), isa.to_f32(minimums)))
-            } else {
-                isa.zero()
-            };
-            (isa.mul(d, isa.to_f32(scales)), less)
-        }
-        Scales::Exponent => (exponents(isa, bytes(form.scale_at(nr))), isa.zero()),
-        // SAFETY: scales are f32.
-        Scales::Single => unsafe {
-            let at = form.sub_scale_at(nr, at) + 4 * first;
-            (isa.load(w.wrapping_add(at).cast()), isa.zero())
-        },
     }
 }
 
@@ -332,17 +261,18 @@ pub trait Source<I: DotI8>: Copy {
     fn prefetch(&self, _group: usize) {}
 }
 
-/// A widened block. It is there as long as the value lives.
+/// A widened block, as a tile with PAIRS reads it: see [`Tiles::tile`](super::tile::Tiles::tile). It is there as long as the
+/// value lives.
 #[derive(Clone, Copy)]
-pub struct Widened<I, const HALVES: bool, const MINIMUM: bool, const WORDS: bool = false> {
+pub struct Widened<I, const HALVES: bool, const MINIMUM: bool, const PAIRS: usize = SIGNED_BYTES> {
     isa: I,
     w: *const u8,
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const WORDS: bool>
-    Widened<I, HALVES, MINIMUM, WORDS>
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const PAIRS: usize>
+    Widened<I, HALVES, MINIMUM, PAIRS>
 {
-    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM, words: WORDS };
+    const WIDE: Wide = Wide { halves: HALVES, minimum: MINIMUM, words: PAIRS == WORDS };
 
     /// # Safety
     /// `w` is a widened block, and stays one as long as the value lives.
@@ -358,8 +288,8 @@ impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const WORDS: bool>
     }
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const WORDS: bool> Source<I>
-    for Widened<I, HALVES, MINIMUM, WORDS>
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const PAIRS: usize> Source<I>
+    for Widened<I, HALVES, MINIMUM, PAIRS>
 {
     const HALVES: bool = HALVES;
     const MINIMUM: bool = MINIMUM;
@@ -414,10 +344,72 @@ impl<I: DotI8, F: Format> Packed<I, F> {
         Self { isa, w, block, ahead, format: PhantomData }
     }
 
+    /// Levels of a group of vector `v` as they are stored.
+    #[inline(always)]
+    fn stored_level(&self, group: usize, v: usize) -> I::I32 {
+        let isa = self.isa;
+        let row = VECTORS * I::LANES * STEP;
+        let block_bytes = const { F::FORM.levels_at(VECTORS * I::LANES, 1) };
+        let w = self.w.wrapping_add(self.block * block_bytes + v * I::LANES * STEP);
+        let [low, high] = const { F::FORM.parts() };
+        // SAFETY: the unit has the block; a part has 8 rows for eight bits, and as many fewer as it has fewer bits.
+        let part = |bits: usize, before: usize| unsafe {
+            isa.load_i32(w.wrapping_add((before + group * bits / 8) * row).cast())
+        };
+        if low == 8 {
+            return part(8, 0);
+        }
+        let mask = |bits: usize, up: usize| isa.splat_i32((((1 << bits) - 1) << up) * 0x0101_0101);
+        let level = isa.and(shift(isa, part(low, 0), (group * low % 8) as i32), mask(low, 0));
+        if high == 0 {
+            return level;
+        }
+        let above = shift(isa, part(high, low), (group * high % 8) as i32 - low as i32);
+        isa.or(level, isa.and(above, mask(high, low)))
+    }
+
+    /// The scales of sub-block `sub`, vector `v`, and the minimums to be added; where there are none, that is anything.
     #[inline(always)]
     fn scales(&self, sub: usize, v: usize) -> (I::F32, I::F32) {
-        // SAFETY: the unit is there.
-        unsafe { scales::<I, F>(self.isa, self.w, self.block, sub, v) }
+        let (isa, w) = (self.isa, self.w);
+        let form = const { F::FORM };
+        let nr = VECTORS * I::LANES;
+        let first = v * I::LANES;
+        // SAFETY: of the unit's parts, each closure reads one that is kept in its way.
+        let half = |at: usize| unsafe { isa.load_f16(w.wrapping_add(at + 2 * first).cast()) };
+        // SAFETY: as before.
+        let bytes = |at: usize| unsafe { isa.load_i8(w.wrapping_add(at + first).cast()) };
+        let at = self.block * form.subs() + sub;
+        match form.scales {
+            Scales::Half => {
+                let scale = half(form.scale_at(nr));
+                (scale, if form.minimum { half(form.minimum_at(nr)) } else { scale })
+            }
+            Scales::Bytes | Scales::Nibbles => {
+                let scales = bytes(form.sub_scale_at(nr, at));
+                let nibble = |x| isa.and(x, isa.splat_i32(15));
+                let (scales, minimums) = if matches!(form.scales, Scales::Nibbles) {
+                    (nibble(scales), nibble(isa.shr::<4>(scales)))
+                } else if form.minimum {
+                    (scales, bytes(form.sub_minimum_at(nr, at)))
+                } else {
+                    (scales, scales)
+                };
+                let d = half(form.scale_at(nr));
+                let less = if form.minimum {
+                    isa.sub(isa.zero(), isa.mul(half(form.minimum_at(nr)), isa.to_f32(minimums)))
+                } else {
+                    isa.zero()
+                };
+                (isa.mul(d, isa.to_f32(scales)), less)
+            }
+            Scales::Exponent => (exponents(isa, bytes(form.scale_at(nr))), isa.zero()),
+            // SAFETY: scales are f32.
+            Scales::Single => unsafe {
+                let at = form.sub_scale_at(nr, at) + 4 * first;
+                (isa.load(w.wrapping_add(at).cast()), isa.zero())
+            },
+        }
     }
 }
 
@@ -429,11 +421,7 @@ impl<I: DotI8, F: Format> Source<I> for Packed<I, F> {
     #[inline(always)]
     fn level(&self, group: usize, v: usize) -> I::I32 {
         let table = if F::FORM.table { table_of(F::DTYPE) } else { &[0; 16] };
-        let block_bytes = const { F::FORM.levels_at(VECTORS * I::LANES, 1) };
-        let levels = self.w.wrapping_add(self.block * block_bytes + v * I::LANES * STEP);
-        // SAFETY: the unit has the block.
-        let level = unsafe { level::<I, F>(self.isa, levels, group) };
-        to_zero::<I, F, OWN>(self.isa, level, table)
+        to_zero::<I, F, OWN>(self.isa, self.stored_level(group, v), table)
     }
 
     #[inline(always)]

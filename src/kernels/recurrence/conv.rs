@@ -5,7 +5,7 @@
 use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{load, store};
 use std::ops::RangeInclusive;
@@ -28,6 +28,11 @@ pub struct Gates {
 }
 
 /// A span of tokens, and the channels of it that are computed.
+///
+/// # Memory
+/// For each channel of the range, input, gates, weights and bias (where not null) are readable, and output and
+/// state readable and writable, as the fields say. The output is the input or one of the gates, or
+/// overlaps nothing else; `taps` is in [`TAPS`].
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct ConvArgs {
@@ -60,32 +65,15 @@ pub struct ConvArgs {
 ///
 /// The sum of `taps` products and the bias is off by at most (taps + 1) · u · (|bias| + Σ |w·x|), and 2u more for a
 /// product with each gate; SiLU is off by 4u of its result, and passes 1.1 times the sum's error on.
-#[derive(Clone, Copy, Debug)]
-pub struct Conv {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<ConvArgs>,
-}
+pub type Conv = Kernel<ConvArgs>;
 
-impl Conv {
+impl Kernel<ConvArgs> {
     pub(super) const fn plain<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("conv", "f32"), code: Code::of::<I, Convolve<false>>() }
     }
 
     pub(super) const fn silu<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("conv_silu", "f32"), code: Code::of::<I, Convolve<true>>() }
-    }
-
-    /// Computes the channels `begin..end` of all tokens, and their state.
-    ///
-    /// # Safety
-    /// For each channel of the range, input, gates, weights and bias (where not null) are readable, and output and
-    /// state readable and writable, as the fields of `args` say. The output is the input or one of the gates, or
-    /// overlaps nothing else; `taps` is in [`TAPS`].
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &ConvArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 
@@ -117,14 +105,16 @@ fn channels<I: Isa, const SILU: bool, const TAPS: usize>(isa: I, args: &ConvArgs
     while first < args.tokens {
         let tokens = TILE.min(args.tokens - first);
         let mut c = args.begin;
-        while c + I::LANES <= args.end {
-            // SAFETY: the caller promises the channels below `end` and the rows below `tokens`.
-            unsafe { vector::<I, SILU, TAPS>(isa, args, first..first + tokens, c, I::LANES) };
-            c += I::LANES;
-        }
-        if c < args.end {
-            // SAFETY: as above; the count reaches to `end`.
-            unsafe { vector::<I, SILU, TAPS>(isa, args, first..first + tokens, c, args.end - c) };
+        // SAFETY: the caller promises the channels below `end`, to which both counts reach at most, and the rows below
+        // `tokens`.
+        unsafe {
+            while c + I::LANES <= args.end {
+                vector::<I, SILU, TAPS>(isa, args, first..first + tokens, c, I::LANES);
+                c += I::LANES;
+            }
+            if c < args.end {
+                vector::<I, SILU, TAPS>(isa, args, first..first + tokens, c, args.end - c);
+            }
         }
         first += tokens;
     }

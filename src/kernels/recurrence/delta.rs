@@ -6,8 +6,8 @@ use super::gates::{Decay, Step, TILE, Tile, column, map};
 use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{self, Code, Routine};
-use crate::kernels::rows::reduce::{SumOfSquares, Values, fold};
+use crate::kernels::routine::{self, Code, Kernel, Routine};
+use crate::kernels::rows::reduce::{SumOfSquares, fold, values};
 use crate::kernels::unary::functions::Sigmoid;
 use crate::kernels::vectors::{load, store};
 
@@ -31,6 +31,10 @@ impl KeyHeads {
 }
 
 /// A span of tokens, and the heads of it that are computed.
+///
+/// # Memory
+/// For each head of the range, inputs are readable, and output and state readable and writable, as the fields
+/// say; `run` and the number in `keys` are not 0. The output is `v`, or overlaps nothing else.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct DeltaArgs {
@@ -80,27 +84,11 @@ pub struct DeltaArgs {
 /// element of the state, g the decay's exponent and n = |g| · (10 + |alpha + bias|) + d_k / 2 + d_k / 16 + 34. The state
 /// after it is off by at most n · u · m, and an answer by (n + d_k + d_k / 32 + 12) · u · Σ |q|·m. A key or query of zeros
 /// needs an eps above 0, or its heads become NaN.
-#[derive(Clone, Copy, Debug)]
-pub struct Delta {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<DeltaArgs>,
-}
+pub type Delta = Kernel<DeltaArgs>;
 
-impl Delta {
+impl Kernel<DeltaArgs> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("delta", "f32"), code: Code::from_function(entry::<I>) }
-    }
-
-    /// Computes the heads `begin..end` of all tokens, and their state.
-    ///
-    /// # Safety
-    /// For each head of the range, inputs are readable, and output and state readable and writable, as the fields of
-    /// `args` say; `run` and the number in `keys` are not 0. The output is `v`, or overlaps nothing else.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &DeltaArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 
@@ -169,7 +157,7 @@ unsafe fn tile<I: Isa>(isa: I, args: &DeltaArgs, head: usize, first: usize, toke
     for t in 0..tokens {
         // SAFETY: the caller promises `d_k` floats of the head's queries and keys.
         let (q, k) = unsafe {
-            let (q, k) = (Values(args.q.at(first + t, at)), Values(args.k.at(first + t, at)));
+            let (q, k) = (values(args.q.at(first + t, at)), values(args.k.at(first + t, at)));
             (fold::<SumOfSquares, I>(isa, &q, args.d_k), fold::<SumOfSquares, I>(isa, &k, args.d_k))
         };
         let shorten = 1.0 / (k + args.eps).sqrt();
@@ -179,16 +167,17 @@ unsafe fn tile<I: Isa>(isa: I, args: &DeltaArgs, head: usize, first: usize, toke
     }
     let span = Span { head, first, tokens, decay, found, write, read };
     let mut j = 0;
-    while j + 4 * I::LANES <= args.d_v {
-        // SAFETY: the columns are the head's.
-        unsafe { columns::<I, 4>(isa, args, &span, j, I::LANES) };
-        j += 4 * I::LANES;
-    }
-    while j < args.d_v {
-        let count = I::LANES.min(args.d_v - j);
-        // SAFETY: j + count ≤ d_v.
-        unsafe { columns::<I, 1>(isa, args, &span, j, count) };
-        j += count;
+    // SAFETY: the columns, of which the last is j + 4 · LANES or j + count at most, are the head's.
+    unsafe {
+        while j + 4 * I::LANES <= args.d_v {
+            columns::<I, 4>(isa, args, &span, j, I::LANES);
+            j += 4 * I::LANES;
+        }
+        while j < args.d_v {
+            let count = I::LANES.min(args.d_v - j);
+            columns::<I, 1>(isa, args, &span, j, count);
+            j += count;
+        }
     }
 }
 
@@ -201,17 +190,18 @@ unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span,
     let &Span { head, first, tokens, ref decay, ref found, ref write, ref read } = span;
     let at = args.keys.of(head) * args.d_k;
     let state = args.state.wrapping_add(head * args.d_k * args.d_v + j);
-    let lines = Lines { state, stride: args.d_v, len: args.d_k, count };
+    // SAFETY: the caller promises the head's `d_k` rows of `d_v` floats of state.
+    let lines = unsafe { Lines::new(isa, state, args.d_v, args.d_k, count) };
+    // SAFETY: the caller promises the rows of keys and queries, `d_k` floats for each head.
+    let factors = |rows: Rows, row: usize| unsafe { Factors::new(rows.at(row, at), args.d_k) };
     // Sums and changes of four vectors take sixteen registers.
     let ahead = I::REGISTERS > 16;
-    // SAFETY: the caller promises the first row's keys, and the head's `d_k` rows of `d_v` floats of state.
-    let mut known = unsafe { known::<I, W>(isa, &lines, args.k.at(first, at)) };
+    let mut known = known::<I, W>(isa, &lines, factors(args.k, first));
     for t in 0..tokens {
         let row = first + t;
-        let (q, k, next) = (args.q.at(row, at), args.k.at(row, at), args.k.at(row + 1, at));
+        let (q, k) = (factors(args.q, row), factors(args.k, row));
         if t > 0 && !ahead {
-            // SAFETY: the caller promises the row's keys and the state.
-            known = unsafe { self::known(isa, &lines, k) };
+            known = self::known(isa, &lines, k);
         }
         let (found, write, read) = (isa.splat(found[t]), isa.splat(write[t]), isa.splat(read[t]));
         let mut change = [isa.zero(); W];
@@ -222,12 +212,9 @@ unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span,
         }
         let token = Change { decay: isa.splat(decay[t]), change, q, k };
         let y;
-        // SAFETY: the caller promises the rows, the next one where a token follows, and the state.
-        (y, known) = unsafe {
-            match ahead && t + 1 < tokens {
-                true => changed(isa, &lines, &token, next),
-                false => (changed_alone(isa, &lines, &token), known),
-            }
+        (y, known) = match ahead && t + 1 < tokens {
+            true => changed(isa, &lines, &token, factors(args.k, row + 1)),
+            false => (changed_alone(isa, &lines, &token), known),
         };
         for (w, &y) in y.iter().enumerate() {
             // SAFETY: the caller promises the row of the output.
@@ -239,8 +226,10 @@ unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span,
     }
 }
 
-/// Columns of a head's state: a line of vectors for each element of a key.
-struct Lines {
+/// Columns of a head's state: a line of vectors for each element of a key. They are there, and nobody else's, as long as
+/// the value lives.
+struct Lines<I> {
+    isa: I,
     state: *mut f32,
     /// Floats between lines.
     stride: usize,
@@ -250,11 +239,58 @@ struct Lines {
     count: usize,
 }
 
-impl Lines {
+impl<I: Isa> Lines<I> {
+    /// # Safety
+    /// `len` lines from `state` on are readable and writable where their vectors are, each for `count ≤ LANES` floats, as
+    /// long as the value lives.
+    #[inline(always)]
+    unsafe fn new(isa: I, state: *mut f32, stride: usize, len: usize, count: usize) -> Self {
+        Self { isa, state, stride, len, count }
+    }
+
+    /// The place of vector `w` of line `i`.
+    #[inline(always)]
+    fn at(&self, i: usize, w: usize) -> *mut f32 {
+        debug_assert!(i < self.len);
+        self.state.wrapping_add(i * self.stride + w * I::LANES)
+    }
+
     /// Vector `w` of line `i`.
     #[inline(always)]
-    fn at<I: Isa>(&self, i: usize, w: usize) -> *mut f32 {
-        self.state.wrapping_add(i * self.stride + w * I::LANES)
+    fn get(&self, i: usize, w: usize) -> I::F32 {
+        // SAFETY: the line is there.
+        unsafe { load(self.isa, self.at(i, w), self.count) }
+    }
+
+    /// Changes vector `w` of line `i`.
+    #[inline(always)]
+    fn set(&self, i: usize, w: usize, x: I::F32) {
+        // SAFETY: the line is there, and this value's.
+        unsafe { store(self.isa, self.at(i, w), x, self.count) }
+    }
+}
+
+/// A factor for each line: a key or a query. They are there as long as the value lives.
+#[derive(Clone, Copy)]
+struct Factors {
+    first: *const f32,
+    len: usize,
+}
+
+impl Factors {
+    /// # Safety
+    /// `first` is readable for `len` floats as long as the value lives.
+    #[inline(always)]
+    unsafe fn new(first: *const f32, len: usize) -> Self {
+        Self { first, len }
+    }
+
+    /// Line `i`'s.
+    #[inline(always)]
+    fn get(self, i: usize) -> f32 {
+        debug_assert!(i < self.len);
+        // SAFETY: the line has its factor.
+        unsafe { *self.first.wrapping_add(i) }
     }
 }
 
@@ -262,133 +298,93 @@ impl Lines {
 struct Change<V, const W: usize> {
     decay: V,
     change: [V; W],
-    q: *const f32,
-    k: *const f32,
+    q: Factors,
+    k: Factors,
 }
 
 /// Changes line `i` and adds the query's element times it to `y`. Returns the line.
-///
-/// # Safety
-/// Query, key and state have the line.
 #[inline(always)]
-unsafe fn line<I: Isa, const W: usize>(
+fn line<I: Isa, const W: usize>(
     isa: I,
-    lines: &Lines,
+    lines: &Lines<I>,
     token: &Change<I::F32, W>,
     i: usize,
     y: &mut [I::F32; W],
 ) -> [I::F32; W] {
-    // SAFETY: the caller promises query, key and state.
-    unsafe {
-        let (k, q) = (isa.splat(*token.k.add(i)), isa.splat(*token.q.add(i)));
-        let mut line = [isa.zero(); W];
-        for w in 0..W {
-            let p = lines.at::<I>(i, w);
-            let s = isa.mul_add(token.decay, load(isa, p, lines.count), isa.mul(k, token.change[w]));
-            store(isa, p, s, lines.count);
-            y[w] = isa.mul_add(q, s, y[w]);
-            line[w] = s;
-        }
-        line
+    let (k, q) = (isa.splat(token.k.get(i)), isa.splat(token.q.get(i)));
+    let mut line = [isa.zero(); W];
+    for w in 0..W {
+        let s = isa.mul_add(token.decay, lines.get(i, w), isa.mul(k, token.change[w]));
+        lines.set(i, w, s);
+        y[w] = isa.mul_add(q, s, y[w]);
+        line[w] = s;
     }
+    line
 }
 
 /// Changes the state by a token. Returns what it has then for the token's query, and for the next token's key, as
 /// [`known`] does.
-///
-/// # Safety
-/// Queries and keys are readable for `len` floats, and the state's lines writable.
 #[inline(always)]
-unsafe fn changed<I: Isa, const W: usize>(
+fn changed<I: Isa, const W: usize>(
     isa: I,
-    lines: &Lines,
+    lines: &Lines<I>,
     token: &Change<I::F32, W>,
-    next: *const f32,
+    next: Factors,
 ) -> ([I::F32; W], [I::F32; W]) {
     let (mut y, mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W], [isa.zero(); W]);
     let pairs = lines.len / 2;
-    // SAFETY: lines below `len` are there.
-    unsafe {
-        for i in 0..pairs {
-            let first = line(isa, lines, token, 2 * i, &mut y);
-            add_line(isa, &mut even, next.add(2 * i), first);
-            let second = line(isa, lines, token, 2 * i + 1, &mut y);
-            add_line(isa, &mut odd, next.add(2 * i + 1), second);
-        }
-        if lines.len > 2 * pairs {
-            let last = line(isa, lines, token, 2 * pairs, &mut y);
-            add_line(isa, &mut even, next.add(2 * pairs), last);
-        }
+    for i in 0..pairs {
+        let first = line(isa, lines, token, 2 * i, &mut y);
+        add_line(isa, &mut even, next.get(2 * i), first);
+        let second = line(isa, lines, token, 2 * i + 1, &mut y);
+        add_line(isa, &mut odd, next.get(2 * i + 1), second);
+    }
+    if lines.len > 2 * pairs {
+        let last = line(isa, lines, token, 2 * pairs, &mut y);
+        add_line(isa, &mut even, next.get(2 * pairs), last);
     }
     (y, sum(isa, even, odd))
 }
 
 /// Changes the state by a token. Returns what it has then for the token's query.
-///
-/// # Safety
-/// Query and key are readable for `len` floats, and the state's lines writable.
 #[inline(always)]
-unsafe fn changed_alone<I: Isa, const W: usize>(
-    isa: I,
-    lines: &Lines,
-    token: &Change<I::F32, W>,
-) -> [I::F32; W] {
+fn changed_alone<I: Isa, const W: usize>(isa: I, lines: &Lines<I>, token: &Change<I::F32, W>) -> [I::F32; W] {
     let mut y = [isa.zero(); W];
     for i in 0..lines.len {
-        // SAFETY: lines below `len` are there.
-        unsafe { line(isa, lines, token, i, &mut y) };
+        line(isa, lines, token, i, &mut y);
     }
     y
 }
 
 /// kᵀS of W vectors of columns. Even and odd lines have sums of their own, which cover an addition's latency.
-///
-/// # Safety
-/// `k` is readable for `len` floats, and the state's lines are readable.
 #[inline(always)]
-unsafe fn known<I: Isa, const W: usize>(isa: I, lines: &Lines, k: *const f32) -> [I::F32; W] {
+fn known<I: Isa, const W: usize>(isa: I, lines: &Lines<I>, k: Factors) -> [I::F32; W] {
     let (mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W]);
     let pairs = lines.len / 2;
-    // SAFETY: lines below `len` are there.
-    unsafe {
-        for i in 0..pairs {
-            add_line(isa, &mut even, k.add(2 * i), loaded(isa, lines, 2 * i));
-            add_line(isa, &mut odd, k.add(2 * i + 1), loaded(isa, lines, 2 * i + 1));
-        }
-        if lines.len > 2 * pairs {
-            add_line(isa, &mut even, k.add(2 * pairs), loaded(isa, lines, 2 * pairs));
-        }
+    for i in 0..pairs {
+        add_line(isa, &mut even, k.get(2 * i), loaded(isa, lines, 2 * i));
+        add_line(isa, &mut odd, k.get(2 * i + 1), loaded(isa, lines, 2 * i + 1));
+    }
+    if lines.len > 2 * pairs {
+        add_line(isa, &mut even, k.get(2 * pairs), loaded(isa, lines, 2 * pairs));
     }
     sum(isa, even, odd)
 }
 
 /// Line `i`.
-///
-/// # Safety
-/// The line is readable.
 #[inline(always)]
-unsafe fn loaded<I: Isa, const W: usize>(isa: I, lines: &Lines, i: usize) -> [I::F32; W] {
+fn loaded<I: Isa, const W: usize>(isa: I, lines: &Lines<I>, i: usize) -> [I::F32; W] {
     let mut line = [isa.zero(); W];
     for (w, x) in line.iter_mut().enumerate() {
-        // SAFETY: the caller promises the line.
-        *x = unsafe { load(isa, lines.at::<I>(i, w), lines.count) };
+        *x = lines.get(i, w);
     }
     line
 }
 
 /// Adds a line times a factor.
-///
-/// # Safety
-/// The factor is readable.
 #[inline(always)]
-unsafe fn add_line<I: Isa, const W: usize>(
-    isa: I,
-    sums: &mut [I::F32; W],
-    factor: *const f32,
-    line: [I::F32; W],
-) {
-    // SAFETY: the caller promises the factor.
-    let factor = isa.splat(unsafe { *factor });
+fn add_line<I: Isa, const W: usize>(isa: I, sums: &mut [I::F32; W], factor: f32, line: [I::F32; W]) {
+    let factor = isa.splat(factor);
     for (sum, x) in sums.iter_mut().zip(line) {
         *sum = isa.mul_add(factor, x, *sum);
     }

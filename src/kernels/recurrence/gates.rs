@@ -49,8 +49,7 @@ pub(super) fn map<I: Isa>(isa: I, tile: &Tile, f: impl Function<1>) -> Tile {
     const { assert!(TILE.is_multiple_of(I::LANES)) };
     let mut out = [0.0; TILE];
     for (x, y) in tile.chunks_exact(I::LANES).zip(out.chunks_exact_mut(I::LANES)) {
-        // SAFETY: both chunks hold LANES floats.
-        unsafe { isa.store(y.as_mut_ptr(), f.call(isa, [isa.load(x.as_ptr())])) };
+        isa.store_slice(y, f.call(isa, [isa.load_slice(x)]));
     }
     out
 }

@@ -5,11 +5,16 @@ use super::gates::{TILE, softplus};
 use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{self, Code, Routine};
+use crate::kernels::routine::{self, Code, Kernel, Routine};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{load, store};
 
 /// A span of tokens, and the channels of it that are computed.
+///
+/// # Memory
+/// For each channel of the range, inputs are readable, and output and state readable and writable, as the fields
+/// say; rows of `b` and `c` are readable for `d_state` floats. The output is `x` or `dt`, or overlaps
+/// nothing else.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct Scan1Args {
@@ -48,28 +53,11 @@ pub struct Scan1Args {
 /// With e = 9 + |dt + bias|, which counts Δ's roundings, a token's new numbers are off by at most
 /// u · (decay · |s| · (|Δ·a| · (e + 1) + 6) + |Δ·x·b| · (e + 4)), given those before, and y by (d_state + 3) · u · (Σ |c·s| +
 /// |d·x|) and what the numbers' errors give.
-#[derive(Clone, Copy, Debug)]
-pub struct Scan1 {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<Scan1Args>,
-}
+pub type Scan1 = Kernel<Scan1Args>;
 
-impl Scan1 {
+impl Kernel<Scan1Args> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("scan1", "f32"), code: Code::from_function(entry::<I>) }
-    }
-
-    /// Computes the channels `begin..end` of all tokens, and their state.
-    ///
-    /// # Safety
-    /// For each channel of the range, inputs are readable, and output and state readable and writable, as the fields
-    /// of `args` say; rows of `b` and `c` are readable for `d_state` floats. The output is `x` or `dt`, or overlaps
-    /// nothing else.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &Scan1Args) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 
@@ -96,14 +84,15 @@ impl Routine<Scan1Args> for Scan {
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &Scan1Args) {
         let mut c = args.begin;
-        while c + I::LANES <= args.end {
-            // SAFETY: the caller promises the channels below `end`.
-            unsafe { vector(isa, args, c, I::LANES) };
-            c += I::LANES;
-        }
-        if c < args.end {
-            // SAFETY: the count reaches to `end`.
-            unsafe { vector(isa, args, c, args.end - c) };
+        // SAFETY: the caller promises the channels below `end`, to which both counts reach at most.
+        unsafe {
+            while c + I::LANES <= args.end {
+                vector(isa, args, c, I::LANES);
+                c += I::LANES;
+            }
+            if c < args.end {
+                vector(isa, args, c, args.end - c);
+            }
         }
     }
 }

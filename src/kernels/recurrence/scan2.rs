@@ -5,10 +5,14 @@ use super::gates::{Decay, Step, TILE, Tile, column, map};
 use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{self, Code, Routine};
+use crate::kernels::routine::{self, Code, Kernel, Routine};
 use crate::kernels::vectors::{load, store};
 
 /// A span of tokens, and the heads of it that are computed.
+///
+/// # Memory
+/// For each head of the range, inputs are readable, and output and state readable and writable, as the fields
+/// say; `group` is not 0. The output is `x`, or overlaps nothing else.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct Scan2Args {
@@ -49,27 +53,11 @@ pub struct Scan2Args {
 /// With e = 9 + |dt + bias|, which counts Δ's roundings, a token's new numbers are off by at most
 /// u · (decay · |s| · (|Δ·a| · (e + 1) + 6) + |b·Δ·x| · (e + 4)), given those before, and y by (d_state + 3) · u · (Σ |c·s| +
 /// |d·x|) and what the numbers' errors give.
-#[derive(Clone, Copy, Debug)]
-pub struct Scan2 {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<Scan2Args>,
-}
+pub type Scan2 = Kernel<Scan2Args>;
 
-impl Scan2 {
+impl Kernel<Scan2Args> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("scan2", "f32"), code: Code::from_function(entry::<I>) }
-    }
-
-    /// Computes the heads `begin..end` of all tokens, and their state.
-    ///
-    /// # Safety
-    /// For each head of the range, inputs are readable, and output and state readable and writable, as the fields of
-    /// `args` say; `group` is not 0. The output is `x`, or overlaps nothing else.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &Scan2Args) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 
@@ -125,16 +113,17 @@ unsafe fn tile<I: Isa>(isa: I, args: &Scan2Args, head: usize, first: usize, toke
     let decays = map(isa, &steps, Decay { a });
     let span = Span { head, first, tokens, steps, decays };
     let mut i = 0;
-    while i + 4 * I::LANES <= args.head_dim {
-        // SAFETY: the columns are the head's.
-        unsafe { columns::<I, 4>(isa, args, &span, i, I::LANES) };
-        i += 4 * I::LANES;
-    }
-    while i < args.head_dim {
-        let count = I::LANES.min(args.head_dim - i);
-        // SAFETY: i + count ≤ head_dim.
-        unsafe { columns::<I, 1>(isa, args, &span, i, count) };
-        i += count;
+    // SAFETY: the columns, of which the last is i + 4 · LANES or i + count at most, are the head's.
+    unsafe {
+        while i + 4 * I::LANES <= args.head_dim {
+            columns::<I, 4>(isa, args, &span, i, I::LANES);
+            i += 4 * I::LANES;
+        }
+        while i < args.head_dim {
+            let count = I::LANES.min(args.head_dim - i);
+            columns::<I, 1>(isa, args, &span, i, count);
+            i += count;
+        }
     }
 }
 

@@ -139,8 +139,7 @@ impl SimdBody for Softplus<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for x in self.0.chunks_exact_mut(I::LANES) {
-            // SAFETY: the chunk holds LANES floats.
-            unsafe { isa.store(x.as_mut_ptr(), softplus(isa, isa.load(x.as_ptr()))) };
+            isa.store_slice(x, softplus(isa, isa.load_slice(x)));
         }
     }
 }

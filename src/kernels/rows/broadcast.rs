@@ -4,11 +4,15 @@ use super::softmax::whole_rows;
 use crate::error::Result;
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::unary::functions::Add;
 use crate::kernels::vectors::{Over, Stored, visit};
 
 /// Rows to add to.
+///
+/// # Memory
+/// Each row of the input and `row` are readable, each row of the output is writable for `cols` floats. Input and
+/// output are the same or do not overlap; `row` overlaps no output.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct AddRowArgs {
@@ -29,14 +33,9 @@ pub struct AddRowArgs {
 }
 
 /// `dst[r][j] = src[r][j] + row[j]`, rounded once.
-#[derive(Clone, Copy, Debug)]
-pub struct AddRow {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<AddRowArgs>,
-}
+pub type AddRow = Kernel<AddRowArgs>;
 
-impl AddRow {
+impl Kernel<AddRowArgs> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("add_row", "f32"), code: Code::of::<I, Sums>() }
     }
@@ -53,17 +52,6 @@ impl AddRow {
         // SAFETY: `x` holds `rows` rows of `cols` and is borrowed mutably; `row` holds `cols` floats.
         unsafe { self.run(&args) };
         Ok(())
-    }
-
-    /// Adds to the rows that `args` describes.
-    ///
-    /// # Safety
-    /// Each row of the input and `row` are readable, each row of the output is writable for `cols` floats. Input and
-    /// output are the same or do not overlap; `row` overlaps no output.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &AddRowArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the rows.
-        unsafe { self.code.run(args) }
     }
 }
 

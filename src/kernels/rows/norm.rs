@@ -2,17 +2,22 @@
 //! The mean comes first and the variance from the deviations, in a second pass over a row that is in cache
 //! by then: E(x²) − E(x)² would cancel.
 
-use super::reduce::{GROUP, Sum, SumOfSquares, Terms, Values, fold, group_len};
+use super::reduce::{GROUP, Sum, SumOfSquares, Terms, fold, group_len, values};
 use super::softmax::whole_rows;
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::unary::functions::Add;
 use crate::kernels::vectors::{Function, Over, Stored, load, visit};
 use std::ptr::{null, null_mut};
 
 /// Rows to normalise.
+///
+/// # Memory
+/// Each row of `x` (and of `add`, gamma and beta where not null) is readable, and each row of `dst` writable,
+/// for `cols` floats; with `add`, rows of `x` are writable too. `mean` and `rstd` are writable for `rows` floats
+/// where not null. `dst` may be `x` where `add` is null; otherwise no output overlaps anything else.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct NormArgs {
@@ -52,12 +57,7 @@ pub struct NormArgs {
 /// With u = 2⁻²⁴ and s = cols / (4·LANES) + 10: the factor r = 1/√… is off by at most (½ s + 6)·u, relatively; a mean
 /// by s·u · mean |x|, which shifts results by r·|gamma| times that. Squares must not overflow (|x| < 1e18). A row with
 /// NaN or infinities comes out NaN; so does one without variance where eps is 0.
-#[derive(Clone, Copy, Debug)]
-pub struct Norm {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<NormArgs>,
-}
+pub type Norm = Kernel<NormArgs>;
 
 /// Factors and summands of the columns, the same for every row.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,7 +80,7 @@ enum Rows<'a> {
     Residual(&'a mut [f32], &'a [f32], &'a mut [f32]),
 }
 
-impl Norm {
+impl Kernel<NormArgs> {
     pub(super) const fn layer<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("layer_norm", "f32"), code: Code::of::<I, Normalise<true>>() }
     }
@@ -199,18 +199,6 @@ impl Norm {
         unsafe { self.run(&args) };
         Ok(())
     }
-
-    /// Normalises the rows that `args` describes.
-    ///
-    /// # Safety
-    /// Each row of `x` (and of `add`, gamma and beta where not null) is readable, and each row of `dst` writable,
-    /// for `cols` floats; with `add`, rows of `x` are writable too. `mean` and `rstd` are writable for `rows` floats
-    /// where not null. `dst` may be `x` where `add` is null; otherwise no output overlaps anything else.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &NormArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the rows.
-        unsafe { self.code.run(args) }
-    }
 }
 
 /// LayerNorm (`LAYER`) or RMSNorm.
@@ -261,7 +249,7 @@ unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
                 visit(isa, &Stored(Over(Add, [x, add]), x), 0, n);
             }
             if LAYER {
-                *mean = fold::<Sum, I>(isa, &Values(x), n) * share;
+                *mean = fold::<Sum, I>(isa, &values(x), n) * share;
             }
         }
         for g in 0..rows {
@@ -269,7 +257,7 @@ unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
             rstd[g] = if LAYER {
                 fold::<SumOfSquares, I>(isa, &Over(Less(mean[g]), [x]), n)
             } else {
-                fold::<SumOfSquares, I>(isa, &Values(x), n)
+                fold::<SumOfSquares, I>(isa, &values(x), n)
             };
         }
         for rstd in &mut rstd {

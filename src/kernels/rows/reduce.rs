@@ -6,7 +6,7 @@ use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
 use crate::kernels::unary::functions::Mul;
 pub(in crate::kernels) use crate::kernels::vectors::Terms;
-use crate::kernels::vectors::{Function, Over, load};
+use crate::kernels::vectors::{Function, Over};
 use std::marker::PhantomData;
 
 /// Independent partial results, to cover the latency of an addition.
@@ -129,15 +129,9 @@ pub(in crate::kernels) unsafe fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Te
 }
 
 /// The elements of a row.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Values(pub *const f32);
-
-impl Terms for Values {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller promises that the row reaches to i + count.
-        unsafe { load(isa, self.0.add(i), count) }
-    }
+#[inline(always)]
+pub(in crate::kernels) fn values(row: *const f32) -> Over<Same, 1> {
+    Over(Same, [row])
 }
 
 /// N rows of `n` floats.
@@ -229,7 +223,7 @@ impl<F: Function<N> + Default, const N: usize> Routine<RowsArgs<N>> for SumOf<F>
 
 /// The number itself.
 #[derive(Clone, Copy, Default)]
-struct Same;
+pub(in crate::kernels) struct Same;
 
 impl Function<1> for Same {
     #[inline(always)]
@@ -249,7 +243,7 @@ impl Routine<RowsArgs<1>> for MaxOf {
             if fold::<Sum, I>(isa, &Over(IsNan, [x]), n) != 0.0 {
                 return f32::NAN;
             }
-            fold::<Max, I>(isa, &Values(x), n)
+            fold::<Max, I>(isa, &values(x), n)
         }
     }
 }

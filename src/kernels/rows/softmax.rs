@@ -2,7 +2,7 @@
 //! scale·x − max is one fused step, and its rounding is the only error of the exponent; an error of max itself cancels
 //! in the quotient.
 
-use super::reduce::{GROUP, Max, Sum, Terms, Values, fold, group_len};
+use super::reduce::{GROUP, Max, Sum, Terms, fold, group_len, values};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
@@ -267,7 +267,7 @@ impl Exponents for Unmasked {
         unsafe {
             let x = args.src.add(r * args.src_stride);
             if args.scale >= 0.0 {
-                args.scale * fold::<Max, I>(isa, &Values(x), n)
+                args.scale * fold::<Max, I>(isa, &values(x), n)
             } else {
                 -args.scale * fold::<Max, I>(isa, &Over(Negated, [x]), n)
             }
@@ -362,7 +362,7 @@ impl Routine<SoftmaxArgs> for LogSoftmaxRows {
             // SAFETY: r < rows, and rows hold `cols` floats.
             unsafe {
                 let (src, dst) = (src.add(r * src_stride), dst.add(r * dst_stride));
-                let max = fold::<Max, I>(isa, &Values(src), cols);
+                let max = fold::<Max, I>(isa, &values(src), cols);
                 let log_sum = fold::<Sum, I>(isa, &Over(ExpBelow(max), [src]), cols).ln();
                 visit(isa, &Stored(Over(Shifted { first: max, second: log_sum }, [src]), dst), 0, cols);
             }

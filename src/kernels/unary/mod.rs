@@ -20,7 +20,7 @@ pub(crate) mod vecmath;
 
 use super::info::KernelInfo;
 use super::levels::{self, At, LEVELS};
-use super::routine::Code;
+use super::routine::{Code, Kernel};
 use super::table::{self, Entry};
 use super::vectors::Function;
 use crate::isa::{Isa, IsaId};
@@ -163,6 +163,10 @@ impl Axpy {
 }
 
 /// The factors of gated pairs y = f(gate) · up, and their gradients. All arrays hold `n` floats.
+///
+/// # Memory
+/// Inputs are readable and outputs writable for `n` floats. An output is one of the inputs or overlaps none, and
+/// the outputs do not overlap each other.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct GatedArgs {
@@ -181,14 +185,9 @@ pub struct GatedArgs {
 }
 
 /// The gradients of a gated pair's factors.
-#[derive(Clone, Copy, Debug)]
-pub struct GatedBackward {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<GatedArgs>,
-}
+pub type GatedBackward = Kernel<GatedArgs>;
 
-impl GatedBackward {
+impl Kernel<GatedArgs> {
     const fn at<I: Isa, F: Gated>(op: &'static str) -> Self {
         Self { info: KernelInfo::of::<I>(op, "f32"), code: Code::of::<I, GatedMap<F>>() }
     }
@@ -203,17 +202,6 @@ impl GatedBackward {
         let (dgate, dup) = (dgate.as_mut_ptr(), dup.as_mut_ptr());
         // SAFETY: all five slices hold n floats, and the outputs are borrowed mutably.
         unsafe { self.run(&GatedArgs { gate, up, dy, dgate, dup, n }) }
-    }
-
-    /// As `apply`, on pointers.
-    ///
-    /// # Safety
-    /// Inputs are readable and outputs writable for `n` floats. An output is one of the inputs or overlaps none, and
-    /// the outputs do not overlap each other.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &GatedArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 

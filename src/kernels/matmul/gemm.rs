@@ -233,7 +233,7 @@ impl Gemm<'_> {
     }
 
     /// Whether B, of which a part of C may read some columns only, is more than L3 should hold.
-    fn from_memory(&self) -> bool {
+    fn exceeds_l3(&self) -> bool {
         self.k.saturating_mul(self.n).saturating_mul(size_of::<f32>()) > memory::cache_sizes().l3 / 2
     }
 
@@ -254,7 +254,7 @@ impl Gemm<'_> {
         let small_a = size_a <= floats_of(caches.l2 / 4);
         let blocks = if kernel.blocking.row_bytes < BY_COLUMNS_BYTES { 1 } else { BY_COLUMNS_BLOCKS };
         // Narrow columns of a B that comes from memory would be read a piece of each page at a time.
-        let by_columns = m <= blocks * mr && !self.from_memory() && cpu::fetches_rows_ahead();
+        let by_columns = m <= blocks * mr && !self.exceeds_l3() && cpu::fetches_rows_ahead();
         let deep = (DEPTH / slice).max(1) * slice;
         let (depth, panels) = match self.b {
             Right::Plain(_) if pack_b && small_a => (slice, 1),
@@ -292,7 +292,7 @@ impl Part<'_> {
             ldy: ldc,
             resume: gemm.beta != 0.0,
             bias: self.bias(),
-            from_memory: gemm.from_memory(),
+            from_memory: gemm.exceeds_l3(),
         };
         // SAFETY: A and B hold the rows and the lines, and C is writable there.
         unsafe {

@@ -10,7 +10,7 @@ use crate::kernels::routine::{Code, Routine};
 use std::fmt;
 
 /// A step that is compiled for one level, on arguments of type `A`.
-pub(super) struct Step<A>(Code<A>);
+pub(in crate::kernels) struct Step<A>(Code<A>);
 
 impl<A> Clone for Step<A> {
     fn clone(&self) -> Self {

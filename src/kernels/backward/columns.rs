@@ -15,8 +15,11 @@ use std::ptr::null_mut;
 
 /// Rows that are summed from 0.
 const RUN: usize = 64;
-/// Vectors of columns that go through a run together.
-const STRIP: usize = 4;
+/// Vectors of columns that go through a run together, for one sum a column: rows are far apart in memory, which likes to be
+/// read in long pieces.
+const STRIP: usize = 8;
+/// The same for two sums a column: as many fit the registers.
+const STRIP_OF_TWO: usize = 4;
 
 /// Rows to sum, and sums to add to.
 #[derive(Clone, Copy, Debug)]
@@ -176,19 +179,19 @@ trait Sums<const N: usize> {
     unsafe fn add<I: Isa>(&self, isa: I, sums: [I::F32; N], r: usize, i: usize, count: usize) -> [I::F32; N];
 }
 
-/// Sums all rows and adds the sums to `out`.
+/// Sums all rows, W vectors of columns at a time, and adds the sums to `out`.
 ///
 /// # Safety
 /// Rows and outputs reach to `cols`; outputs that are null are not there.
 #[inline(always)]
-unsafe fn sum_rows<I: Isa, const N: usize>(
+unsafe fn sum_rows<I: Isa, const W: usize, const N: usize>(
     isa: I,
     terms: &impl Sums<N>,
     rows: usize,
     cols: usize,
     out: [*mut f32; N],
 ) {
-    let wide = STRIP * I::LANES;
+    let wide = W * I::LANES;
     let mut first = 0;
     while first < rows {
         let run = first..rows.min(first + RUN);
@@ -196,7 +199,7 @@ unsafe fn sum_rows<I: Isa, const N: usize>(
         // SAFETY: i + wide ≤ cols in the first loop, i + count ≤ cols in the second.
         unsafe {
             while i + wide <= cols {
-                strip::<I, STRIP, N>(isa, terms, run.clone(), i, I::LANES, out);
+                strip::<I, W, N>(isa, terms, run.clone(), i, I::LANES, out);
                 i += wide;
             }
             while i + I::LANES <= cols {
@@ -251,7 +254,7 @@ impl Routine<ColumnSumsArgs> for Plain {
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &ColumnSumsArgs) {
         // SAFETY: rows and output hold `cols` floats.
-        unsafe { sum_rows(isa, args, args.rows, args.cols, [args.out]) }
+        unsafe { sum_rows::<I, STRIP, 1>(isa, args, args.rows, args.cols, [args.out]) }
     }
 }
 
@@ -281,9 +284,9 @@ impl<const LAYER: bool> Routine<NormGradientArgs> for Gain<LAYER> {
         // SAFETY: rows and outputs hold `cols` floats.
         unsafe {
             if LAYER {
-                sum_rows(isa, args, rows, cols, [dgamma, dbeta]);
+                sum_rows::<I, STRIP_OF_TWO, 2>(isa, args, rows, cols, [dgamma, dbeta]);
             } else {
-                sum_rows(isa, args, rows, cols, [dgamma]);
+                sum_rows::<I, STRIP, 1>(isa, args, rows, cols, [dgamma]);
             }
         }
     }

@@ -8,6 +8,7 @@
 //! its work can be divided: such a division changes no bit. The order of additions depends on the instruction set, where
 //! a sum runs along a vector's lanes, and on nothing else.
 
+pub mod attention;
 mod columns;
 mod cross_entropy;
 mod norm;
@@ -21,6 +22,7 @@ use super::levels::{self, At, LEVELS};
 use super::table::{self, Entry};
 use crate::isa::{Isa, IsaId};
 
+pub use attention::AttentionBackward;
 pub use columns::{ColumnSums, ColumnSumsArgs, NormGradient, NormGradientArgs};
 pub use cross_entropy::{CrossEntropy, CrossEntropyArgs, NO_TARGET};
 pub use norm::{NormBackward, NormBackwardArgs, NormRows};
@@ -48,6 +50,8 @@ pub struct BackwardKernels {
     pub rms_norm_gain: NormGradient,
     /// Rows summed up: the gradient of a bias.
     pub column_sums: ColumnSums,
+    /// Gradients of attention's queries, keys and values.
+    pub attention: AttentionBackward,
 }
 
 impl<I: Isa> At<I> for BackwardKernels {
@@ -61,6 +65,7 @@ impl<I: Isa> At<I> for BackwardKernels {
         layer_norm_gain: NormGradient::layer::<I>(),
         rms_norm_gain: NormGradient::rms::<I>(),
         column_sums: ColumnSums::at::<I>(),
+        attention: AttentionBackward::at::<I>(),
     };
 }
 
@@ -78,9 +83,9 @@ impl BackwardKernels {
         table::choose(&TABLE, isa)
     }
 
-    fn infos(&self) -> [KernelInfo; 9] {
+    fn infos(&self) -> [KernelInfo; 10] {
         let Self { adamw, sgd, sum_of_squares, cross_entropy, layer_norm, rms_norm, .. } = self;
-        let Self { layer_norm_gain, rms_norm_gain, column_sums, .. } = self;
+        let Self { layer_norm_gain, rms_norm_gain, column_sums, attention, .. } = self;
         [
             adamw.info,
             sgd.info,
@@ -91,6 +96,7 @@ impl BackwardKernels {
             layer_norm_gain.info,
             rms_norm_gain.info,
             column_sums.info,
+            attention.info,
         ]
     }
 }

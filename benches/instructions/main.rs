@@ -7,6 +7,7 @@
 
 mod cases;
 mod table;
+mod training;
 mod valgrind;
 
 use std::hint::black_box;

@@ -4,6 +4,9 @@
 // SAFETY of every block below: the buffers have the shapes that the arguments state, and the level is available.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
+#[path = "training.rs"]
+mod training;
+
 use std::hint::black_box;
 use std::ptr::{null, null_mut};
 
@@ -37,7 +40,7 @@ pub struct Case {
 }
 
 /// Elements of vectors: whole vectors of every level, and a rest.
-pub const ELEMENTS: usize = 1003;
+const ELEMENTS: usize = 1003;
 /// Outputs and inputs of layers.
 const LAYER: [usize; 2] = [64, 256];
 /// Rows of activations: decoding, and a prompt's.
@@ -61,14 +64,14 @@ fn at(isa: IsaId) -> Vec<Case> {
         attention(&kernels),
         recurrences(kernels.recurrence()),
         others(&kernels),
-        crate::training::kernels(&kernels),
+        training::kernels(&kernels),
     ];
     let mut cases: Vec<_> = families.into_iter().flatten().collect();
     cases.iter_mut().for_each(|case| case.name = format!("{}/{}", isa.name(), case.name));
     cases
 }
 
-pub fn case(name: String, run: impl FnMut() + 'static) -> Case {
+fn case(name: String, run: impl FnMut() + 'static) -> Case {
     Case { name, run: Box::new(run) }
 }
 
@@ -78,7 +81,7 @@ fn bytes(len: usize) -> AlignedBuf {
 }
 
 /// Numbers between −1 and 1, from a cache line on.
-pub fn floats(len: usize) -> AlignedBuf {
+fn floats(len: usize) -> AlignedBuf {
     let mut buffer = bytes(4 * len);
     let values = buffer.as_mut_slice::<f32>().iter_mut().enumerate();
     values.for_each(|(i, value)| *value = (i * 7919 % 2003) as f32 / 1001.5 - 1.0);

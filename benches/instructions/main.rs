@@ -7,7 +7,6 @@
 
 mod cases;
 mod table;
-mod training;
 mod valgrind;
 
 use std::hint::black_box;

@@ -5,7 +5,7 @@ use smallmind::kernels::backward::attention::{AttentionGradients, AttentionShape
 use smallmind::kernels::backward::{AdamWConfig, AdamWStep, BackwardKernels, NormRows, SgdStep};
 use smallmind::memory::AlignedBuf;
 
-use crate::cases::{Case, ELEMENTS, case, floats};
+use super::{Case, ELEMENTS, case, floats};
 
 /// Rows of those that have some.
 const ROWS: usize = 4;

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
-use crate::kernels::rows::reduce::{Max, Sum, Values, fold};
+use crate::kernels::rows::reduce::{Max, Sum, fold, values};
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{Function, Over, Stored, visit};
 
@@ -188,7 +188,7 @@ unsafe fn partition<I: Isa>(isa: I, x: *const f32, n: usize) -> Partition {
         // SAFETY: the row holds `count` more floats.
         unsafe {
             let x = x.add(first);
-            let largest = fold::<Max, I>(isa, &Values(x), count);
+            let largest = fold::<Max, I>(isa, &values(x), count);
             if largest > row.largest {
                 row.sum *= f64::from(row.largest - largest).exp();
                 row.largest = largest;

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
-use crate::kernels::rows::reduce::{SumOfSquares as Squares, Values, fold};
+use crate::kernels::rows::reduce::{SumOfSquares as Squares, fold, values};
 
 /// Floats of a block.
 pub const NORM_BLOCK: usize = 1 << 16;
@@ -68,7 +68,7 @@ impl Routine<Block> for Runs {
         while first < block.n {
             let n = RUN.min(block.n - first);
             // SAFETY: the block holds n more floats.
-            sum += f64::from(unsafe { fold::<Squares, I>(isa, &Values(block.x.add(first)), n) });
+            sum += f64::from(unsafe { fold::<Squares, I>(isa, &values(block.x.add(first)), n) });
             first += n;
         }
         sum

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Functions that enter the tiles; what they call or jump to is read.
-const ENTRIES: [&str; 10] = [
+const ENTRIES: [&str; 11] = [
     "kernels::matmul::tile::entry",
     "kernels::matmul::lines::entry",
     "kernels::bmatmul::pairs::entry",
@@ -18,6 +18,7 @@ const ENTRIES: [&str; 10] = [
     "kernels::qmatmul::tile::Tiles>::tile",
     "kernels::attention::tiles::scores",
     "kernels::attention::tiles::sums",
+    "kernels::backward::attention::tile::product",
     "kernels::recurrence::scan1::entry",
     "kernels::recurrence::scan2::entry",
     "kernels::recurrence::delta::entry",

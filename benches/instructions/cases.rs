@@ -4,6 +4,9 @@
 // SAFETY of every block below: the buffers have the shapes that the arguments state, and the level is available.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
+#[path = "training.rs"]
+mod training;
+
 use std::hint::black_box;
 use std::ptr::{null, null_mut};
 
@@ -61,6 +64,7 @@ fn at(isa: IsaId) -> Vec<Case> {
         attention(&kernels),
         recurrences(kernels.recurrence()),
         others(&kernels),
+        training::kernels(&kernels),
     ];
     let mut cases: Vec<_> = families.into_iter().flatten().collect();
     cases.iter_mut().for_each(|case| case.name = format!("{}/{}", isa.name(), case.name));

@@ -3,6 +3,7 @@
 //! Kernels never allocate, spawn, log or profile. `reference` is the same maths in plain f64 loops.
 
 pub mod attention;
+pub mod backward;
 pub mod bmatmul;
 pub mod convert;
 mod info;
@@ -33,5 +34,5 @@ pub fn enumerate() -> Vec<KernelInfo> {
         matmul::kernels().chain(attention::kernels()).chain(qmatmul::kernels()).chain(bmatmul::kernels());
     let small = unary::kernels().chain(rows::kernels()).chain(rope::kernels());
     let moves = convert::kernels().chain(transpose::kernels());
-    products.chain(small).chain(recurrence::kernels()).chain(moves).collect()
+    products.chain(small).chain(recurrence::kernels()).chain(moves).chain(backward::kernels()).collect()
 }

@@ -2,6 +2,7 @@
 //! Nothing here is fast, and nothing here knows an instruction set. Inputs are the f32 that kernels get;
 //! results stay f64. Unlike the kernels, these functions allocate, and panic on shapes that do not fit.
 
+pub mod backward;
 pub mod recurrence;
 
 use super::attention::ScoreOptions;

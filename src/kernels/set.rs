@@ -2,6 +2,7 @@
 //! A value that is picked when a model or context is made, since it decides how weights are packed.
 
 use super::attention::AttentionKernels;
+use super::backward::BackwardKernels;
 use super::convert::ConvertKernels;
 use super::recurrence::RecurrenceKernels;
 use super::rope::RopeKernels;
@@ -30,6 +31,7 @@ pub struct KernelSet {
     pub(crate) transpose: TransposeKernels,
     pub(crate) attention: AttentionKernels,
     pub(crate) recurrence: RecurrenceKernels,
+    pub(crate) backward: BackwardKernels,
 }
 
 impl std::fmt::Debug for KernelSet {
@@ -60,6 +62,7 @@ impl KernelSet {
             transpose: TransposeKernels::select(isa),
             attention: AttentionKernels::select(isa),
             recurrence: RecurrenceKernels::select(isa),
+            backward: BackwardKernels::select(isa),
         })
     }
 
@@ -118,6 +121,11 @@ impl KernelSet {
         &self.recurrence
     }
 
+    /// Optimizers, losses, and gradients of norms and attention.
+    pub fn backward(&self) -> &BackwardKernels {
+        &self.backward
+    }
+
     /// The set for the level that `SMALLMIND_ISA` names, or else the CPU's best; made once a process.
     ///
     /// # Errors
@@ -163,6 +171,7 @@ mod tests {
                 TransposeKernels::select(isa).f32.info,
                 AttentionKernels::select(isa).q8_0.info,
                 RecurrenceKernels::select(isa).conv.info,
+                BackwardKernels::select(isa).adamw.info,
             ];
             for info in given {
                 assert!(info.isa.is_available() && isa.includes(info.isa), "{isa:?} gives {info:?}");

@@ -37,6 +37,8 @@
 //!   (Eight: three for the factor and its product with the query, one for products that the scalar level rounds,
 //!   two for the mask, two for the difference from the largest score. Four: two to scale sums down in each tile,
 //!   three to join each part of two tiles.)
+//! - Where it is asked for, ln Σ e^score of each row is kept for a backward pass: off by the scores' error, by
+//!   (TILE/LANES + 4·n/TILE + 12)·u, and by u of itself; −∞ for a row that sees no key.
 //! - A NaN in a query, in a key that it sees or in their mask makes all of its row NaN, and so does a score of ∞.
 //! - [`ScoreOptions`] change the scores of models that have them. A soft-cap replaces each scaled score by
 //!   cap · tanh(score / cap), so that one of ±∞ becomes ±cap; then −slope · |i − j| is added for a query at position i
@@ -53,7 +55,7 @@ mod adjust;
 mod adjust_tests;
 mod cache;
 mod layout;
-mod pack;
+pub(super) mod pack;
 #[cfg(test)]
 mod paged_tests;
 mod pass;
@@ -61,7 +63,7 @@ mod plain;
 #[cfg(test)]
 mod plain_tests;
 mod scratch;
-mod step;
+pub(super) mod step;
 mod steps;
 mod stored;
 #[cfg(test)]
@@ -80,10 +82,12 @@ pub use layout::Layout;
 use pack::{Pack, PackKeys, PackValues};
 use pass::{Call, Sight, Source};
 pub(crate) use plain::check_distinct;
-pub use plain::{Inputs, Shape, Strides, Tensor, attention, extent, scratch_len};
-use std::ptr::null;
+pub use plain::{
+    Inputs, RowsArgs, Shape, Strides, Tensor, attention, attention_and_keep, extent, scratch_len,
+};
+use std::ptr::{null, null_mut};
 use step::Step;
-use steps::{Clear, Gather, HeadRows, Join, Scatter, Steps, Weigh};
+use steps::{Clear, Gather, HeadRows, Join, LogSums, Scatter, Steps, Weigh};
 pub use stored::CacheType;
 use stored::{F16, F32, Q8, Stored};
 use tiles::Tiles;
@@ -191,6 +195,7 @@ pub struct Kernel {
     weigh: Step<Weigh>,
     join: Step<Join>,
     sink: Step<Sink>,
+    log_sums: Step<LogSums>,
     scatter: Step<Scatter>,
     pack_keys: Step<Pack>,
     pack_values: Step<Pack>,
@@ -262,6 +267,7 @@ impl Kernel {
             weigh: Step::of::<I, Steps>(),
             join: Step::of::<I, Steps>(),
             sink: Step::of::<I, Steps>(),
+            log_sums: Step::of::<I, Steps>(),
             scatter: Step::of::<I, Steps>(),
             pack_keys: Step::of::<I, PackKeys>(),
             pack_values: Step::of::<I, PackValues>(),
@@ -389,6 +395,8 @@ impl AttentionArgs {
                 token_stride: self.out_token_stride,
                 head_stride: self.out_head_stride,
             },
+            log_sums: null_mut(),
+            log_sum_stride: 0,
             mask: None,
             rows: self.tokens * heads,
             head_dim: self.head_dim,

@@ -7,8 +7,8 @@ use crate::kernels::vectors::load;
 
 /// Some rows of a caller's buffer, and the place that they are packed to.
 #[derive(Clone, Copy)]
-pub(super) struct Pack {
-    /// Kernel 0.
+pub(in crate::kernels) struct Pack {
+    /// Row 0.
     pub rows: *const f32,
     /// Floats between rows.
     pub stride: usize,
@@ -26,7 +26,7 @@ pub(super) struct Pack {
 const SQUARE: usize = 256;
 
 /// Packs keys into panels, transposed.
-pub(super) struct PackKeys;
+pub(in crate::kernels) struct PackKeys;
 
 impl Routine<Pack> for PackKeys {
     type Output = ();
@@ -81,7 +81,7 @@ unsafe fn part<I: Isa>(
 }
 
 /// Packs values into lines.
-pub(super) struct PackValues;
+pub(in crate::kernels) struct PackValues;
 
 impl Routine<Pack> for PackValues {
     type Output = ();

@@ -17,7 +17,7 @@ use super::cache::Widen;
 use super::layout::RUN;
 use super::pack::Pack;
 use super::scratch::{self, GROUP, Scratch, in_place, pass_rows, widens};
-use super::steps::{Clear, Gather, HeadRows, Join, MaskRows, Scatter, State, Weigh};
+use super::steps::{Clear, Gather, HeadRows, Join, LogSums, MaskRows, Scatter, State, Weigh};
 use super::tiles::{Scores, Sums, Tiles};
 use super::{AttentionArgs, CacheType, HeadTiles, Kernel, Layout, PART, TILE};
 use std::f32::consts::LOG2_E;
@@ -70,6 +70,9 @@ pub(super) enum Source {
 pub(super) struct Call {
     pub queries: HeadRows,
     pub result: HeadRows,
+    /// ln Σ e^score of (token, head) is written at `log_sums + head · log_sum_stride + token`; or null.
+    pub log_sums: *mut f32,
+    pub log_sum_stride: usize,
     pub mask: Option<HeadRows>,
     /// Rows of queries.
     pub rows: usize,
@@ -258,6 +261,10 @@ fn finish(kernel: &Kernel, call: &Call, first: usize, count: usize, state: State
     let &Call { result: target, head_dim, scores: ScoreArgs { sinks, .. }, .. } = call;
     if !sinks.is_null() {
         kernel.sink.run(&Sink { first, heads: target.heads, count, sinks, state });
+    }
+    if !call.log_sums.is_null() {
+        let (heads, to, stride) = (target.heads, call.log_sums, call.log_sum_stride);
+        kernel.log_sums.run(&LogSums { first, heads, count, to, stride, state });
     }
     kernel.scatter.run(&Scatter { target, first, count, head_dim, state });
 }

@@ -4,8 +4,9 @@
 use super::pass::{self, Call, Sight, Source};
 use super::scratch;
 use super::steps::HeadRows;
-use super::{Kernel, ScoreOptions};
+use super::{Kernel, ScoreArgs, ScoreOptions};
 use crate::error::{Error, Result};
+use std::ptr::null_mut;
 
 /// Floats between neighbours in a tensor; the elements of a head adjoin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +89,95 @@ pub struct Inputs<'a> {
     pub scores: ScoreOptions<'a>,
 }
 
+/// Queries of one sequence, the keys and values of one key/value head, in rows, and the places of results. All strides
+/// in floats; row (t, h) of Q and of the result lies `t · token_stride + h · head_stride` behind the first.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct RowsArgs {
+    /// First query row.
+    pub q: *const f32,
+    /// From one token's queries to the next's.
+    pub q_token_stride: usize,
+    /// From one head's query to the next's.
+    pub q_head_stride: usize,
+    /// First key.
+    pub k: *const f32,
+    /// From one key to the next.
+    pub k_stride: usize,
+    /// First value.
+    pub v: *const f32,
+    /// From one value to the next.
+    pub v_stride: usize,
+    /// First row of the result.
+    pub out: *mut f32,
+    /// From one token's results to the next's.
+    pub out_token_stride: usize,
+    /// From one head's result to the next's.
+    pub out_head_stride: usize,
+    /// ln Σ e^score of (t, h) is written at `log_sums + h · log_sum_stride + t`; or null.
+    pub log_sums: *mut f32,
+    /// From one head's to the next's.
+    pub log_sum_stride: usize,
+    /// Queries, which stand at the end of the keys: query i at position i + tokens_kv − tokens_q.
+    pub tokens_q: usize,
+    /// Keys, below 2³².
+    pub tokens_kv: usize,
+    /// Query heads that share this key/value head.
+    pub heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Factor on the scores, usually 1/√head_dim.
+    pub scale: f32,
+    /// A query sees no key past its own position.
+    pub causal: bool,
+    /// [`scratch_len`] floats for this shape, 64-byte alignment is fastest.
+    pub scratch: *mut f32,
+}
+
+impl Kernel {
+    /// Computes the queries of one sequence with one key/value head in rows, as [`attention`] does.
+    ///
+    /// # Safety
+    /// All rows that `args` names are there, with `head_dim` floats each, places for the sums where these are not null,
+    /// and the scratch memory. The result overlaps nothing else but Q, and Q only row on row.
+    #[doc(hidden)]
+    pub unsafe fn run_rows(&self, args: &RowsArgs) {
+        let &RowsArgs { heads, tokens_q: tokens, tokens_kv: keys, causal, .. } = args;
+        let call = Call {
+            queries: HeadRows {
+                first: args.q.cast_mut(),
+                heads,
+                token_stride: args.q_token_stride,
+                head_stride: args.q_head_stride,
+            },
+            result: HeadRows {
+                first: args.out,
+                heads,
+                token_stride: args.out_token_stride,
+                head_stride: args.out_head_stride,
+            },
+            log_sums: args.log_sums,
+            log_sum_stride: args.log_sum_stride,
+            mask: None,
+            rows: tokens * heads,
+            head_dim: args.head_dim,
+            scale: args.scale,
+            scores: ScoreArgs::NONE,
+            sight: Sight::Placed { tokens, keys, causal, window: usize::MAX },
+            source: Source::Plain {
+                keys: args.k,
+                key_stride: args.k_stride,
+                values: args.v,
+                value_stride: args.v_stride,
+            },
+            ahead: false,
+            scratch: args.scratch,
+        };
+        // SAFETY: the caller promises all memory that `args` names.
+        unsafe { pass::run(self, &call) }
+    }
+}
+
 /// Floats of scratch memory that [`attention`] needs: less than 192 Ki + 400 · head_dim, whatever the other sizes are.
 /// `None` on overflow.
 pub fn scratch_len(kernel: &Kernel, shape: &Shape) -> Option<usize> {
@@ -107,6 +197,39 @@ pub fn attention(
     inputs: &Inputs<'_>,
     out: &mut [f32],
     out_strides: Strides,
+    scratch: &mut [f32],
+) -> Result<()> {
+    compute(kernel, shape, inputs, (out, out_strides), None, scratch)
+}
+
+/// As [`attention`], and keeps ln Σ e^score of each query for a backward pass, `[batch][head][query]`; −∞ for a query
+/// that sees no key.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] as [`attention`], and where `log_sums` has not one float for each query and head.
+pub fn attention_and_keep(
+    kernel: &Kernel,
+    shape: &Shape,
+    inputs: &Inputs<'_>,
+    (out, out_strides): (&mut [f32], Strides),
+    log_sums: &mut [f32],
+    scratch: &mut [f32],
+) -> Result<()> {
+    let rows = shape.batch.checked_mul(shape.n_head).and_then(|heads| heads.checked_mul(shape.tokens_q));
+    if rows != Some(log_sums.len()) {
+        let floats = log_sums.len();
+        return Err(Error::invalid(format!("{floats} floats for the sums of {shape:?}")));
+    }
+    compute(kernel, shape, inputs, (out, out_strides), Some(log_sums), scratch)
+}
+
+/// Checks everything and computes one key/value head after the other.
+fn compute(
+    kernel: &Kernel,
+    shape: &Shape,
+    inputs: &Inputs<'_>,
+    (out, out_strides): (&mut [f32], Strides),
+    log_sums: Option<&mut [f32]>,
     scratch: &mut [f32],
 ) -> Result<()> {
     let &Shape { batch, n_head, n_head_kv, tokens_q, tokens_kv, head_dim, .. } = shape;
@@ -145,6 +268,7 @@ pub fn attention(
     }
 
     let heads = n_head / n_head_kv;
+    let log_sums = log_sums.map_or(null_mut(), <[f32]>::as_mut_ptr);
     for (sequence, head) in (0..batch).flat_map(|b| (0..n_head_kv).map(move |h| (b, h))) {
         let rows = |first: *const f32, strides: &Strides| HeadRows {
             first: first.wrapping_add(sequence * strides.batch + head * heads * strides.head).cast_mut(),
@@ -157,6 +281,13 @@ pub fn attention(
         let call = Call {
             queries: rows(q.data.as_ptr(), &q.strides),
             result: rows(out.as_mut_ptr(), &out_strides),
+            // Null stays null: `Call` tells it from a place.
+            log_sums: if log_sums.is_null() {
+                log_sums
+            } else {
+                log_sums.wrapping_add((sequence * n_head + head * heads) * tokens_q)
+            },
+            log_sum_stride: tokens_q,
             mask: mask.map(|mask| rows(mask.data.as_ptr(), &mask.strides)),
             rows: tokens_q * heads,
             head_dim,

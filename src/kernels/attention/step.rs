@@ -4,13 +4,15 @@
 //! memory that the caller of an unsafe function ([`Kernel::run`](super::Kernel::run) and its like) has promised, or
 //! that a safe one has checked. They are used no longer than that call takes. So running a step on them is safe
 //! inside this module, and `unsafe` stands only where the promise is made and where memory is read or written.
+//! Attention's gradient (`kernels::backward::attention`) keeps the same rule with its own types, and with
+//! [`Pack`](super::pack::Pack).
 
 use crate::isa::Isa;
 use crate::kernels::routine::{Code, Routine};
 use std::fmt;
 
 /// A step that is compiled for one level, on arguments of type `A`.
-pub(super) struct Step<A>(Code<A>);
+pub(in crate::kernels) struct Step<A>(Code<A>);
 
 impl<A> Clone for Step<A> {
     fn clone(&self) -> Self {

@@ -9,6 +9,7 @@ use crate::kernels::unary::functions::Scale;
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{Function, Over, Stored, load, store, visit};
 use std::f32::consts::LOG2_E;
+use std::f64::consts::LN_2;
 use std::ops::Range;
 
 /// Rows of heads of some tokens in a caller's buffer, counted token by token and head by head.
@@ -131,6 +132,18 @@ pub(super) struct Scatter {
     /// Number of rows.
     pub count: usize,
     pub head_dim: usize,
+    pub state: State,
+}
+
+/// Writes ln Σ e^score of some rows that have met all their keys.
+pub(super) struct LogSums {
+    /// The row of the call that belongs to row 0 of the state.
+    pub first: usize,
+    pub heads: usize,
+    pub count: usize,
+    /// Of (token, head) at `to + head · stride + token`.
+    pub to: *mut f32,
+    pub stride: usize,
     pub state: State,
 }
 
@@ -376,6 +389,23 @@ static COLUMNS: [f32; TILE] = {
     }
     columns
 };
+
+impl Routine<LogSums> for Steps {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, step: &LogSums) {
+        for i in 0..step.count {
+            let state = step.state.from(i, I::LANES);
+            let (token, head) = ((step.first + i) / step.heads, (step.first + i) % step.heads);
+            // SAFETY: the state has row i, and there is a place for each row of the call.
+            unsafe {
+                let sum = f64::from(isa.sum_lanes(isa.load(state.weights)));
+                let log = (f64::from(state.largest.read()) + sum.log2()) * LN_2;
+                step.to.add(head * step.stride + token).write(log as f32);
+            }
+        }
+    }
+}
 
 impl Routine<Scatter> for Steps {
     type Output = ();

@@ -12,7 +12,7 @@ mod norm;
 pub(super) mod reduce;
 mod softmax;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::info::KernelInfo;
 use super::levels::{self, At, LEVELS};

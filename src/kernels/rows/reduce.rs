@@ -13,13 +13,13 @@ use std::marker::PhantomData;
 const ACCUMULATORS: usize = 4;
 
 /// Rows that a kernel takes through each of its steps together, so that one row's sums across lanes overlap another's.
-pub(super) const GROUP: usize = 4;
+pub(in crate::kernels) const GROUP: usize = 4;
 /// Up to this width rows go together: then all that a group reads and writes stays in L1.
 pub(super) const GROUP_COLS: usize = 1024;
 
 /// The length of the next group of `rows` rows of `cols`.
 #[inline(always)]
-pub(super) fn group_len(rows: usize, cols: usize) -> usize {
+pub(in crate::kernels) fn group_len(rows: usize, cols: usize) -> usize {
     if cols <= GROUP_COLS { rows.min(GROUP) } else { 1 }
 }
 
@@ -49,7 +49,7 @@ pub(in crate::kernels) trait Monoid {
 }
 
 /// Addition.
-pub(super) struct Sum;
+pub(in crate::kernels) struct Sum;
 
 impl Monoid for Sum {
     const NEUTRAL: f32 = 0.0;
@@ -83,7 +83,7 @@ impl Monoid for SumOfSquares {
 }
 
 /// The larger one; a NaN may or may not be seen.
-pub(super) struct Max;
+pub(in crate::kernels) struct Max;
 
 impl Monoid for Max {
     const NEUTRAL: f32 = f32::NEG_INFINITY;

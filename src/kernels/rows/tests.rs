@@ -5,16 +5,16 @@ use super::*;
 use crate::kernels::reference;
 use crate::testing::noise;
 
-const CANARY: f32 = -7777.0;
+pub(in crate::kernels) const CANARY: f32 = -7777.0;
 /// Half the distance from 1 to the next f32: the largest relative error of one rounding.
-const U: f64 = 1.0 / (1 << 24) as f64;
+pub(in crate::kernels) const U: f64 = 1.0 / (1 << 24) as f64;
 
 fn sets() -> impl Iterator<Item = (IsaId, RowKernels)> {
     levels::here().map(|isa| (isa, RowKernels::select(isa)))
 }
 
 /// Floats in a vector of the widest level that the set may be; partial sums hold 4 of them.
-fn lanes(isa: IsaId) -> usize {
+pub(in crate::kernels) fn lanes(isa: IsaId) -> usize {
     match isa {
         IsaId::Avx512 | IsaId::Avx512Vnni | IsaId::Avx512Bf16 | IsaId::Amx => 16,
         IsaId::Avx2 | IsaId::AvxVnni => 8,
@@ -23,29 +23,29 @@ fn lanes(isa: IsaId) -> usize {
 }
 
 /// Roundings on the way of a term into a sum of `n`.
-fn sum_steps(isa: IsaId, n: usize) -> f64 {
+pub(in crate::kernels) fn sum_steps(isa: IsaId, n: usize) -> f64 {
     (n / (4 * lanes(isa))) as f64 + 8.0
 }
 
-fn widths() -> impl Iterator<Item = usize> {
+pub(in crate::kernels) fn widths() -> impl Iterator<Item = usize> {
     (1..=17).chain([31, 32, 33, 47, 63, 64, 65, 127, 129, 768, 1001])
 }
 
-fn random(seed: u32, n: usize, spread: f32) -> Vec<f32> {
+pub(in crate::kernels) fn random(seed: u32, n: usize, spread: f32) -> Vec<f32> {
     let mut state = u64::from(seed);
     (0..n).map(|_| (noise(&mut state) + noise(&mut state)) / 2.0 * spread).collect()
 }
 
 /// Rows of `cols` at a stride, starting one float in, with canaries everywhere else.
-struct Strided {
+pub(in crate::kernels) struct Strided {
     buffer: Vec<f32>,
     rows: usize,
     cols: usize,
-    stride: usize,
+    pub stride: usize,
 }
 
 impl Strided {
-    fn new(x: &[f32], cols: usize, gap: usize) -> Self {
+    pub fn new(x: &[f32], cols: usize, gap: usize) -> Self {
         let (rows, stride) = (x.len() / cols, cols + gap);
         let mut buffer = vec![CANARY; 1 + rows * stride + 20];
         for (r, row) in x.chunks(cols).enumerate() {
@@ -54,12 +54,12 @@ impl Strided {
         Self { buffer, rows, cols, stride }
     }
 
-    fn first(&mut self) -> *mut f32 {
+    pub fn first(&mut self) -> *mut f32 {
         self.buffer[1..].as_mut_ptr()
     }
 
     /// The rows without the floats between them, which must be canaries.
-    fn take(&self) -> Vec<f32> {
+    pub fn take(&self) -> Vec<f32> {
         let mut inside = vec![false; self.buffer.len()];
         let mut out = Vec::new();
         for r in 0..self.rows {
@@ -73,11 +73,11 @@ impl Strided {
     }
 }
 
-fn bits(x: &[f32]) -> Vec<u32> {
+pub(in crate::kernels) fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-fn assert_close(what: &str, got: &[f32], want: &[f64], bound: impl Fn(usize) -> f64) {
+pub(in crate::kernels) fn assert_close(what: &str, got: &[f32], want: &[f64], bound: impl Fn(usize) -> f64) {
     assert_eq!(got.len(), want.len());
     for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(got) - want).abs();

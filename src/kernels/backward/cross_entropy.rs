@@ -1,0 +1,228 @@
+//! Cross-entropy with the softmax before it: the loss of a row of logits, and its gradient in the place of the logits.
+//! A row is read twice: for its largest element and the sum, then for the gradient.
+
+use crate::error::{Error, Result};
+use crate::isa::Isa;
+use crate::kernels::info::KernelInfo;
+use crate::kernels::routine::{Code, Routine};
+use crate::kernels::rows::reduce::{Max, Sum, fold, values};
+use crate::kernels::unary::vecmath;
+use crate::kernels::vectors::{Function, Over, Stored, visit};
+
+/// The target of a row that is left out: its loss is 0, and so is its gradient.
+pub const NO_TARGET: u32 = u32::MAX;
+
+/// Elements whose largest is found before they are summed, while they are in L1.
+const RUN: usize = 2048;
+
+/// Rows of logits, and where losses go.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct CrossEntropyArgs {
+    /// First row of logits; overwritten with the gradient.
+    pub logits: *mut f32,
+    /// Floats between rows.
+    pub stride: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Logits of a row.
+    pub cols: usize,
+    /// The target of each row, below `cols`; or [`NO_TARGET`].
+    pub targets: *const u32,
+    /// Factor on the gradient, such as one over the number of targets.
+    pub scale: f32,
+    /// The loss of each row is written here.
+    pub losses: *mut f32,
+}
+
+/// Softmax and cross-entropy of rows: loss = ln Σ eˣ − x\[target\], gradient = (softmax(x) − onehot(target)) · scale.
+///
+/// Rows are computed each by itself, so any division of the rows gives the same bits. With u = 2⁻²⁴, h the largest
+/// logit, and s = min(cols, 2048) / (4·LANES) + ln cols: the softmax p of a logit x is off by (s + 16 + h − x)·u·p and
+/// 2⁻¹²⁶, the gradient by |scale| times that, and by u·|scale| at the target; the loss by (s + 12)·u and by 2·u times
+/// (h − x\[target\]) + ln Σ e^(x − h). A row with NaN, +∞, or nothing but −∞ has NaN as its loss and gradient; −∞ among
+/// finite logits has softmax 0, and as the target a loss of ∞.
+#[derive(Clone, Copy, Debug)]
+pub struct CrossEntropy {
+    /// Operation, element types, level and tile.
+    pub info: KernelInfo,
+    code: Code<CrossEntropyArgs>,
+    losses: Code<CrossEntropyArgs>,
+}
+
+impl CrossEntropy {
+    pub(super) const fn at<I: Isa>() -> Self {
+        Self {
+            info: KernelInfo::of::<I>("cross_entropy", "f32"),
+            code: Code::of::<I, Rows<true>>(),
+            losses: Code::of::<I, Rows<false>>(),
+        }
+    }
+
+    /// The loss of each row of `cols` logits, and the gradient in the place of the logits.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where lengths don't fit, or a target is neither below `cols` nor [`NO_TARGET`]; nothing
+    /// is changed then.
+    pub fn apply(
+        &self,
+        logits: &mut [f32],
+        cols: usize,
+        targets: &[u32],
+        scale: f32,
+        losses: &mut [f32],
+    ) -> Result<()> {
+        let rows = check(logits.len(), cols, targets, losses.len())?;
+        let (logits, targets, losses) = (logits.as_mut_ptr(), targets.as_ptr(), losses.as_mut_ptr());
+        // SAFETY: the slices hold `rows` rows of `cols` logits and as many targets, which were checked, and losses; those
+        // that are written are borrowed mutably.
+        unsafe { self.run(&CrossEntropyArgs { logits, stride: cols, rows, cols, targets, scale, losses }) };
+        Ok(())
+    }
+
+    /// The loss of each row of `cols` logits alone.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] as [`CrossEntropy::apply`].
+    pub fn losses(&self, logits: &[f32], cols: usize, targets: &[u32], losses: &mut [f32]) -> Result<()> {
+        let rows = check(logits.len(), cols, targets, losses.len())?;
+        // Logits are only read without a gradient.
+        let (logits, targets, losses) = (logits.as_ptr().cast_mut(), targets.as_ptr(), losses.as_mut_ptr());
+        // SAFETY: as in `apply`.
+        unsafe {
+            self.run_losses(&CrossEntropyArgs {
+                logits,
+                stride: cols,
+                rows,
+                cols,
+                targets,
+                scale: 0.0,
+                losses,
+            });
+        }
+        Ok(())
+    }
+
+    /// As `apply`, on pointers.
+    ///
+    /// # Safety
+    /// Each row is readable and writable for `cols` floats; `targets` is readable and `losses` writable for `rows` numbers;
+    /// targets are below `cols` or [`NO_TARGET`].
+    #[doc(hidden)]
+    pub unsafe fn run(&self, args: &CrossEntropyArgs) {
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.code.run(args) }
+    }
+
+    /// As `losses`, on pointers.
+    ///
+    /// # Safety
+    /// As [`CrossEntropy::run`], but rows are only read.
+    #[doc(hidden)]
+    pub unsafe fn run_losses(&self, args: &CrossEntropyArgs) {
+        // SAFETY: `select` has proved the level; the caller promises the memory.
+        unsafe { self.losses.run(args) }
+    }
+}
+
+/// The number of rows, if lengths and targets fit.
+fn check(logits: usize, cols: usize, targets: &[u32], losses: usize) -> Result<usize> {
+    let rows = targets.len();
+    if rows.checked_mul(cols) != Some(logits) || losses != rows {
+        return Err(Error::invalid(format!(
+            "{logits} logits and {losses} losses are not {rows} rows of {cols}"
+        )));
+    }
+    match targets.iter().find(|&&target| target != NO_TARGET && target as usize >= cols) {
+        None => Ok(rows),
+        Some(target) => Err(Error::invalid(format!("target {target} of {cols} logits"))),
+    }
+}
+
+/// Losses, and with `GRADIENT` the gradient.
+struct Rows<const GRADIENT: bool>;
+
+impl<const GRADIENT: bool> Routine<CrossEntropyArgs> for Rows<GRADIENT> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(isa: I, args: &CrossEntropyArgs) {
+        for r in 0..args.rows {
+            // SAFETY: r < rows; targets that are not left out are below `cols`.
+            unsafe {
+                let (target, x) = (args.targets.add(r).read(), args.logits.add(r * args.stride));
+                let loss = args.losses.add(r);
+                if target == NO_TARGET {
+                    loss.write(0.0);
+                    if GRADIENT {
+                        x.write_bytes(0, args.cols);
+                    }
+                    continue;
+                }
+                let chosen = x.add(target as usize);
+                let Partition { largest, sum } = partition(isa, x, args.cols);
+                loss.write((largest - *chosen) + sum.ln() as f32);
+                if GRADIENT {
+                    let factor = (f64::from(args.scale) / sum) as f32;
+                    visit(isa, &Stored(Over(Share { largest, factor }, [x]), x), 0, args.cols);
+                    chosen.write(*chosen - args.scale);
+                }
+            }
+        }
+    }
+}
+
+/// A row's largest element h, and Σ e^(x − h).
+struct Partition {
+    largest: f32,
+    sum: f64,
+}
+
+/// # Safety
+/// The row holds `n` floats.
+#[inline(always)]
+unsafe fn partition<I: Isa>(isa: I, x: *const f32, n: usize) -> Partition {
+    let mut row = Partition { largest: f32::NEG_INFINITY, sum: 0.0 };
+    let mut first = 0;
+    while first < n {
+        let count = RUN.min(n - first);
+        // SAFETY: the row holds `count` more floats.
+        unsafe {
+            let x = x.add(first);
+            let largest = fold::<Max, I>(isa, &values(x), count);
+            if largest > row.largest {
+                row.sum *= f64::from(row.largest - largest).exp();
+                row.largest = largest;
+            }
+            // As long as all are −∞, their powers are 0 relative to any number, and NaN stays.
+            let base = if row.largest == f32::NEG_INFINITY { 0.0 } else { row.largest };
+            row.sum += f64::from(fold::<Sum, I>(isa, &Over(ExpBelow(base), [x]), count));
+        }
+        first += count;
+    }
+    row
+}
+
+/// e^(x − largest).
+#[derive(Clone, Copy)]
+struct ExpBelow(f32);
+
+impl Function<1> for ExpBelow {
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        vecmath::exp_flushed(isa, isa.sub(x, isa.splat(self.0)))
+    }
+}
+
+/// e^(x − largest) · factor.
+#[derive(Clone, Copy)]
+struct Share {
+    largest: f32,
+    factor: f32,
+}
+
+impl Function<1> for Share {
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I, x: [I::F32; 1]) -> I::F32 {
+        isa.mul(ExpBelow(self.largest).call(isa, x), isa.splat(self.factor))
+    }
+}

@@ -41,6 +41,8 @@ all threads or one on each, oneDNN or MKL, texts in a pass, flash attention), wh
 pad get each batch padded to its longest text. Figures are medians of {rounds} rounds, in each of which all programs \
 run once; a process that isn't at work is stopped. Ratios are taken within a round. The cosine is the least and the \
 mean one of all texts with vectors in plain f64 on the unquantised weights. {cpu}, {date}; {versions}."""
+BUSY = """The machine was not quiet (load average {load:.0f} beforehand): caches and memory were shared with other \
+programs."""
 
 
 def threads_text(count):
@@ -92,6 +94,8 @@ def table(row):
 def section(numbers):
     versions = ", ".join(f"{name} {version}" for name, version in numbers["versions"].items())
     parts = [INTRO.format(**numbers | {"versions": versions}) + "\n"]
+    if numbers["load"] > 1:
+        parts.append(BUSY.format(**numbers) + "\n")
     parts.append("![Texts a second by program](embed_peers.svg)\n")
     for row in numbers["rows"]:
         parts.append(f"## {CASES[row['case']]}, {threads_text(row['threads'])}\n")

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -B
 """Writes docs/benchmarks.md and docs/kernels_peers.svg from docs/kernels_peers.json.
 
-The last part of the page, whole models, is docs/benchmarks.py's.
+The last parts of the page, whole models and vectors of texts, are docs/benchmarks.py's and docs/embed_peers.py's.
 
 usage: docs/kernels_peers.py [--check]
 
@@ -17,6 +17,7 @@ from html import escape
 from pathlib import Path
 
 import benchmarks
+import embed_peers
 
 DOCS = Path(__file__).resolve().parent
 NUMBERS, PICTURE, PAGE = DOCS / "kernels_peers.json", DOCS / "kernels_peers.svg", DOCS / "benchmarks.md"
@@ -317,7 +318,9 @@ def main():
     check = sys.argv[1:] == ["--check"]
     numbers = json.loads(NUMBERS.read_text())
     models = benchmarks.section(json.loads(benchmarks.NUMBERS.read_text()))
-    wanted = {PICTURE: chart(numbers), PAGE: page(numbers) + "\n" + models}
+    vectors = json.loads(embed_peers.NUMBERS.read_text())
+    wanted = {PICTURE: chart(numbers), PAGE: page(numbers) + "\n" + models + "\n" + embed_peers.section(vectors)}
+    wanted[embed_peers.PICTURE] = embed_peers.chart(vectors)
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if check and stale:
         raise SystemExit(

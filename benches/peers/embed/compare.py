@@ -269,7 +269,7 @@ def store(path, args, rows):
     measured = {(row["case"], row["threads"]) for row in rows}
     rows = [row for row in kept if (row["case"], row["threads"]) not in measured] + rows
     rows.sort(key=lambda row: (CASES.index(row["case"]) if row["case"] in CASES else len(CASES), row["threads"]))
-    numbers = {"date": datetime.date.today().isoformat(), "cpu": processor(), "rounds": args.rounds}
+    numbers = {"date": datetime.date.today().isoformat(), "cpu": processor(), "rounds": args.rounds, "load": args.load}
     path.write_text(json.dumps(numbers | {"versions": versions(args), "rows": rows}, indent=1) + "\n")
 
 
@@ -286,6 +286,7 @@ def main():
     parser.add_argument("--only", nargs="+", default=[""], help="programs whose name has one of these parts")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    args.load = os.getloadavg()[0]
     args.texts = args.folder / "texts.json"
     if args.file:
         write_tokens(args.cases, args.folder / "tokens.json")

@@ -38,7 +38,7 @@ Written by [`embed_peers.py`](embed_peers.py) from [`embed_peers.json`](embed_pe
 all-MiniLM-L6-v2, from token ids to vectors of length 1. Every program runs in a process of its own with whichever of \
 its settings is fastest for the number of threads (ONNX graphs of plain operators or of ONNX Runtime's own, a pass on \
 all threads or one on each, oneDNN or MKL, texts in a pass, flash attention), which stands in its line. Programs that \
-pad get each batch padded to its longest text. Figures are medians of {rounds} rounds, in each of which all programs \
+pad get each batch padded to its longest text. Figures are medians of {rounds} rounds or more, in each of which all programs \
 run once; a process that isn't at work is stopped. Ratios are taken within a round. The cosine is the least and the \
 mean one of all texts with vectors in plain f64 on the unquantised weights. {cpu}, {date}; {versions}."""
 BUSY = """The machine was not quiet (load average {load:.0f} beforehand): caches and memory were shared with other \

@@ -59,7 +59,6 @@ class OnnxRuntime(Padding):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        # Threads that run at once share a session only where each has its own thread.
         self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def forward(self, inputs):
@@ -92,7 +91,6 @@ class CTranslate2(Padding):
     def engine(self, threads, folder, compute="float32"):
         import ctranslate2
 
-        # It packs a batch's texts without padding within its layers.
         workers = self.pool._max_workers if self.pool else 1
         self.encoder = ctranslate2.Encoder(
             folder, device="cpu", compute_type=compute, intra_threads=threads, inter_threads=workers

@@ -210,7 +210,7 @@ typedef struct {
     int32_t memory_map;
     // Bits that activations are rounded to where weights are quantised. 16 is as good as unrounded; 8 is coarser and about
     // twice as fast on prompts; SM_ACTIVATION_BITS_AUTO uses 16 in blocks with an outlier and 8 elsewhere. 0, the default,
-    // for 16.
+    // for SM_ACTIVATION_BITS_AUTO in encoders that give vectors, whose cosine stays above 0.999, and for 16 elsewhere.
     int32_t activation_bits;
     // 1 takes a pre-tokenizer of an unknown name (`tokenizer.ggml.pre`) for the default one; words are then cut differently
     // than in training. 0, the default, leaves the model without a tokenizer.

@@ -104,7 +104,7 @@ impl Row {
             "repetitions": self.seconds.len(),
             "load_seconds": loaded.seconds,
             "weights": loaded.types,
-            "activation_bits": 8 * args.conditions.arithmetic.activations.bytes(),
+            "activation_bits": 8 * loaded.model.kernels().qmatmul().activations().bytes(),
             "kv": args.conditions.arithmetic.kv.name(),
             "isa": loaded.model.kernels().isa().name(),
         })
@@ -202,7 +202,7 @@ fn source(args: &Bench) -> Result<Arc<dyn ByteSource>> {
 
 fn table(args: &Bench, loaded: &Loaded, rows: &[Row]) -> String {
     let Loaded { model, seconds, types } = loaded;
-    let (isa, bits) = (model.kernels().isa().name(), 8 * args.conditions.arithmetic.activations.bytes());
+    let (isa, bits) = (model.kernels().isa().name(), 8 * model.kernels().qmatmul().activations().bytes());
     let mut text = format!(
         "{types}, loaded in {seconds:.2} s, {isa} kernels, {bits}-bit activations, {} cache\n\n",
         args.conditions.arithmetic.kv.name()

@@ -21,9 +21,10 @@ pub struct Conditions {
 #[derive(Group, Clone, Debug)]
 pub struct Arithmetic {
     /// Bits that activations keep at matmuls with quantised weights: 16 is as good as unrounded, 8 (as in
-    /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere
-    #[arg(long, value_name = "16|auto|8", default_value = "16", value_parser = activations)]
-    pub activations: Activations,
+    /// llama.cpp) is faster, auto is 16 in blocks with an outlier and 8 elsewhere [default: auto for encoders that
+    /// give vectors, else 16]
+    #[arg(long, value_name = "16|auto|8", value_parser = activations)]
+    pub activations: Option<Activations>,
     /// What the cache of keys and values holds: fewer bytes are faster deep in a text; f16 is as good as f32
     #[arg(long, value_name = "f32|f16|q8_0", default_value = "f16", value_parser = cache_type)]
     pub kv: CacheType,

@@ -59,7 +59,7 @@ pub struct sm_model_params {
     pub memory_map: i32,
     /// Bits that activations are rounded to where weights are quantised. 16 is as good as unrounded; 8 is coarser and about
     /// twice as fast on prompts; SM_ACTIVATION_BITS_AUTO uses 16 in blocks with an outlier and 8 elsewhere. 0, the default,
-    /// for 16.
+    /// for SM_ACTIVATION_BITS_AUTO in encoders that give vectors, whose cosine stays above 0.999, and for 16 elsewhere.
     pub activation_bits: i32,
     /// 1 takes a pre-tokenizer of an unknown name (`tokenizer.ggml.pre`) for the default one; words are then cut differently
     /// than in training. 0, the default, leaves the model without a tokenizer.
@@ -311,7 +311,10 @@ pub(super) unsafe fn load(
     };
     let host = params.progress.map(|callback| HostProgress { callback, user_data: params.user_data });
     let progress = |fraction| host.as_ref().map_or(ControlFlow::Continue(()), |host| host.report(fraction));
-    let activations = activations(params.activation_bits)?;
+    let activations = match params.activation_bits {
+        0 => None,
+        bits => Some(activations(bits)?),
+    };
     let model = open(&LoadParams {
         isa,
         activations,

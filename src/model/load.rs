@@ -11,6 +11,7 @@ use super::families;
 use super::foreign::open_source;
 use super::graph::Graph;
 use super::pack::load_weights;
+use super::pooling::Pooling;
 use super::prompt;
 use super::weights::Weights;
 use crate::chat::Template;
@@ -37,8 +38,10 @@ pub type Progress<'a> = &'a (dyn Fn(f32) -> ControlFlow<()> + Sync);
 pub struct LoadParams<'a> {
     /// Instruction set; `None` takes the process's default (`SMALLMIND_ISA`, else the best).
     pub isa: Option<IsaId>,
-    /// How finely activations are rounded before they are multiplied with quantised weights.
-    pub activations: Activations,
+    /// How finely activations are rounded before they are multiplied with quantised weights. `None` takes
+    /// [`Activations::Adaptive`] for an encoder that gives vectors, whose cosine with unrounded activations' vectors stays
+    /// above 0.999, and [`Activations::Bits16`] for any other model.
+    pub activations: Option<Activations>,
     /// Whether a pre-tokenizer of an unknown name is taken for the default one, instead of leaving the model without a
     /// tokenizer; words are then cut differently than in training.
     pub default_pre_tokenizer: bool,
@@ -64,8 +67,8 @@ impl<'a> LoadParams<'a> {
     }
 
     /// Sets [`LoadParams::activations`].
-    pub fn with_activations(self, activations: Activations) -> Self {
-        Self { activations, ..self }
+    pub fn with_activations(self, activations: impl Into<Option<Activations>>) -> Self {
+        Self { activations: activations.into(), ..self }
     }
 
     /// Sets [`LoadParams::default_pre_tokenizer`].
@@ -78,7 +81,7 @@ impl<'a> LoadParams<'a> {
         Self { progress: Some(progress), ..self }
     }
 
-    /// The kernels that these parameters choose.
+    /// The kernels that these parameters choose; with activations of 16 bits where none are chosen.
     ///
     /// # Errors
     /// As [`KernelSet::select`] and [`KernelSet::default_set`].
@@ -87,7 +90,7 @@ impl<'a> LoadParams<'a> {
             Some(isa) => KernelSet::select(isa)?,
             None => *KernelSet::default_set()?,
         };
-        kernels.qmatmul = kernels.qmatmul.with_activations(self.activations);
+        kernels.qmatmul = kernels.qmatmul.with_activations(self.activations.unwrap_or_default());
         Ok(kernels)
     }
 }
@@ -136,7 +139,7 @@ impl Model {
         read: impl FnOnce(&Gguf) -> Result<(Config, Graph)>,
     ) -> Result<Arc<Model>> {
         let _zone = profile::scope(Zone::Load);
-        let kernels = params.kernels()?;
+        let mut kernels = params.kernels()?;
         let gguf = {
             let _zone = profile::scope(Zone::LoadOpen);
             Gguf::open(source)?
@@ -144,6 +147,9 @@ impl Model {
         let metadata = gguf.metadata();
         let file = || escaped(gguf.source().name()).to_string();
         let (config, graph) = read(&gguf)?;
+        if params.activations.is_none() {
+            kernels.qmatmul = kernels.qmatmul.with_activations(default_activations(&config, &graph));
+        }
         let n_vocab = config.n_vocab;
         // A pool for this load alone. The threads of a global pool would stay; if the progress callback belongs to a
         // managed runtime (Mono), that runtime would wait for them when the process ends.
@@ -287,6 +293,14 @@ fn copied(error: &Error) -> Error {
         Error::Format(why) => Error::Format(why.clone()),
         Error::Unsupported(why) => Error::Unsupported(why.clone()),
         other => Error::Internal(other.to_string()),
+    }
+}
+
+/// The mode of activations for a model whose caller chose none: see [`LoadParams::activations`].
+fn default_activations(config: &Config, graph: &Graph) -> Activations {
+    match graph.logits {
+        None if config.pooling != Some(Pooling::Rank) => Activations::Adaptive,
+        _ => Activations::Bits16,
     }
 }
 

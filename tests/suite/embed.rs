@@ -9,7 +9,11 @@ use crate::common::families::Logits as Golden;
 use crate::common::golden;
 use smallmind::Error;
 use smallmind::embed::{Embedder, EmbedderParams, LongTexts, Prompt, Results, Strategy, Summary, TextStatus};
-use smallmind::format::gguf::Value;
+use smallmind::format::gguf::{Gguf, Value};
+use smallmind::format::{ByteSource, BytesSource};
+use smallmind::kernels::qmatmul::Activations;
+use smallmind::model::foreign::open_source;
+use smallmind::model::quantize::{Mix, QuantizeParams, QuantizePlan};
 use smallmind::model::{LoadParams, Model, Pooling};
 use smallmind::runtime::{Batch, Engine, EngineParams, Output, Span};
 use smallmind::threads::Team;
@@ -487,32 +491,83 @@ fn an_engine_of_single_spans_takes_no_continuation() {
     }
 }
 
-/// With all-MiniLM-L6-v2, in the folder that the environment variable SMALLMIND_MINILM names: `tests/fetch-minilm.sh`.
-#[test]
-fn sentences_have_the_vectors_of_minilms_definition() {
-    let Some(folder) = std::env::var_os("SMALLMIND_MINILM") else { return };
-    let model = Model::open(std::path::Path::new(&folder), &LoadParams::default()).unwrap();
-    let sentences: serde_json::Value = serde_json::from_slice(&golden::read("minilm.json")).unwrap();
-    let sentences = sentences.as_array().unwrap();
+/// 1 - the cosine of two rows of length 1.
+fn off(row: &[f32], wanted: &[f32]) -> f64 {
+    1.0 - row.iter().zip(wanted).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
+}
+
+/// all-MiniLM-L6-v2 in the folder that the environment variable SMALLMIND_MINILM names (`tests/fetch-minilm.sh`), the
+/// golden's sentences with their ids, and the vectors of the model's definition.
+fn minilm() -> Option<(Arc<dyn ByteSource>, Vec<serde_json::Value>, Vec<f32>)> {
+    let folder = std::env::var_os("SMALLMIND_MINILM")?;
+    let source = open_source(std::path::Path::new(&folder)).unwrap();
+    let sentences: Vec<serde_json::Value> = serde_json::from_slice(&golden::read("minilm.json")).unwrap();
     let bytes = golden::read("minilm.bin");
     let mut cursor = golden::Cursor::new(&bytes, b"SMME");
     let (n, width) = (cursor.size(), cursor.size());
     assert_eq!((n, width), (sentences.len(), 384));
-    let wanted: Vec<f32> = (0..n * width).map(|_| cursor.f32()).collect();
-    let texts: Vec<&str> = sentences.iter().map(|sentence| sentence["text"].as_str().unwrap()).collect();
-    for (text, sentence) in texts.iter().zip(sentences) {
+    Some((source, sentences, (0..n * width).map(|_| cursor.f32()).collect()))
+}
+
+fn texts_of(sentences: &[serde_json::Value]) -> Vec<&str> {
+    sentences.iter().map(|sentence| sentence["text"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn sentences_have_the_vectors_of_minilms_definition() {
+    let Some((source, sentences, wanted)) = minilm() else { return };
+    let model = Model::from_source(source, &LoadParams::default()).unwrap();
+    let (n, texts) = (sentences.len(), texts_of(&sentences));
+    for (text, sentence) in texts.iter().zip(&sentences) {
         let ids = model.tokenizer().unwrap().encode(text, false, true).unwrap();
         let theirs = sentence["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32);
         assert_eq!(ids, theirs.collect::<Vec<_>>(), "{text:?}");
     }
     let mut embedder = Embedder::new(model, &EmbedderParams::default().with_threads(2)).unwrap();
     let made = embed(&mut embedder, &texts);
-    let off = |row: &[f32], wanted: &[f32]| {
-        1.0 - row.iter().zip(wanted).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
-    };
-    for (i, wanted) in wanted.chunks(width).enumerate() {
+    for (i, wanted) in wanted.chunks(made.width).enumerate() {
         // The definition's GELU is by the error function, ours by tanh, which is 1.6e-6.
         assert!(off(made.row(i), wanted) < 5e-6, "{:?}: {:.1e}", texts[i], off(made.row(i), wanted));
         assert!(off(made.row((i + 1) % n), wanted) > 1e-2, "{:?} is no other text", texts[i]);
     }
+}
+
+#[test]
+fn encoders_have_adaptive_activations_unless_told_otherwise() {
+    let of = |name: &str| bare(name).kernels().qmatmul().activations();
+    for name in ["bert-mean", "bert", "gemma-embedding-dense"] {
+        assert_eq!(of(name), Activations::Adaptive, "{name}");
+    }
+    // A model that writes text, and one whose scores have no cosine.
+    assert_eq!([of("qwen3-last"), of("bert-rank")], [Activations::Bits16; 2]);
+    for chosen in Activations::ALL {
+        let source = Arc::new(BytesSource::new("embedder", family("bert-mean").file()));
+        let model = Model::from_source(source, &LoadParams::default().with_activations(chosen)).unwrap();
+        assert_eq!(model.kernels().qmatmul().activations(), chosen);
+    }
+}
+
+/// Weights of 8 bits take 1.6e-4 from the cosine, adaptive activations 1e-4 more; 8 bits throughout would take 4e-4.
+#[test]
+fn quantised_minilm_keeps_its_vectors_by_default() {
+    let Some((source, sentences, wanted)) = minilm() else { return };
+    let gguf = Gguf::open(source).unwrap();
+    let mut bytes = Vec::new();
+    let write = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    let params = QuantizeParams::new(Mix::named("Q8_0").unwrap());
+    QuantizePlan::new(&gguf, &params).unwrap().run(write, |_| ControlFlow::Continue(())).unwrap();
+    let source = Arc::new(BytesSource::new("minilm", bytes));
+    let worst = |params: LoadParams<'_>| {
+        let model = Model::from_source(source.clone(), &params).unwrap();
+        let mut embedder = Embedder::new(model, &EmbedderParams::default().with_threads(2)).unwrap();
+        let made = embed(&mut embedder, &texts_of(&sentences));
+        let offs = wanted.chunks(made.width).enumerate().map(|(i, wanted)| off(made.row(i), wanted));
+        offs.fold(0.0, f64::max)
+    };
+    let most = 3.5e-4;
+    assert!(worst(LoadParams::default()) < most);
+    assert!(worst(LoadParams::default().with_activations(Activations::Bits8)) > most);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::common::families::{Family, Logits as Golden, names};
 use smallmind::format::BytesSource;
 use smallmind::format::gguf::Gguf;
+use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::quantize::{Mix, QuantizeParams, QuantizePlan};
 use smallmind::model::{LoadParams, Model};
@@ -25,7 +26,8 @@ fn load(family: &Family) -> smallmind::Result<Arc<Model>> {
 }
 
 fn load_file(file: Vec<u8>) -> smallmind::Result<Arc<Model>> {
-    Model::from_source(Arc::new(BytesSource::new("family", file)), &LoadParams::default())
+    let params = LoadParams::default().with_activations(Activations::Bits16);
+    Model::from_source(Arc::new(BytesSource::new("family", file)), &params)
 }
 
 /// The file with other types, written as `smallmind quantize` does.

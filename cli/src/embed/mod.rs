@@ -7,6 +7,7 @@ mod npy;
 mod output;
 mod ranking;
 pub mod rerank;
+mod scan;
 pub mod search;
 mod settings;
 pub mod similarity;

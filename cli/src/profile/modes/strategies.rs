@@ -72,6 +72,9 @@ fn verdict(comparison: &Comparison, [before, after]: [&str; 2]) -> String {
     }
 }
 
+/// A figure of a strategy, as it is shown.
+type Figure<'a> = &'a dyn Fn(&Column<'_>) -> String;
+
 /// A column of figures for each strategy.
 fn table(report: &Report, args: &Embed, facts: &[Facts]) -> String {
     let texts = (args.iterations * args.batch) as f64;
@@ -84,7 +87,7 @@ fn table(report: &Report, args: &Embed, facts: &[Facts]) -> String {
         })
         .collect();
     let count = |count: Option<usize>| count.map_or(NOTHING.to_owned(), |count| count.to_string());
-    let rows: [(&str, &dyn Fn(&Column<'_>) -> String); 14] = [
+    let rows: [(&str, Figure<'_>); 14] = [
         ("total ms", &|c| format!("{:.3}", c.total_ns() / 1e6)),
         ("ms per iteration", &|c| format!("{:.3}", c.total_ns() / 1e6 / c.iterations)),
         ("shortest ms", &|c| format!("{:.3}", c.of_all(|method| method.min_ns, u64::min) as f64 / 1e6)),

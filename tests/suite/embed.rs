@@ -498,7 +498,7 @@ fn off(row: &[f32], wanted: &[f32]) -> f64 {
 
 /// all-MiniLM-L6-v2 in the folder that the environment variable SMALLMIND_MINILM names (`tests/fetch-minilm.sh`), the
 /// golden's sentences with their ids, and the vectors of the model's definition.
-fn minilm() -> Option<(Arc<dyn ByteSource>, Vec<serde_json::Value>, Vec<f32>)> {
+fn minilm() -> Option<MiniLm> {
     let folder = std::env::var_os("SMALLMIND_MINILM")?;
     let source = open_source(std::path::Path::new(&folder)).unwrap();
     let sentences: Vec<serde_json::Value> = serde_json::from_slice(&golden::read("minilm.json")).unwrap();

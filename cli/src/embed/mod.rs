@@ -7,14 +7,18 @@ mod npy;
 mod output;
 mod ranking;
 pub mod rerank;
+mod scan;
 pub mod search;
 mod settings;
 pub mod similarity;
 mod stored;
 
+use std::sync::Arc;
+
 use smallmind::Error;
 use smallmind::embed::Embedder;
 use smallmind::text::{escaped, escaped_path};
+use smallmind::threads::Team;
 
 use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Stoppable};
@@ -22,7 +26,7 @@ use crate::output::remark;
 use args::{Embed, Long};
 use engine::{Choice, Run};
 use inputs::{Inputs, Reading};
-use output::{Format, Record, Store, There};
+use output::{Format, Record, Records, Store, There};
 use settings::Settings;
 
 pub fn run(args: &Embed) -> Result<()> {
@@ -40,12 +44,8 @@ pub fn run(args: &Embed) -> Result<()> {
     let choice = Choice { normalize: !args.no_normalize, prompt: "document" };
     let mut embedder = engine::open(&args.embedding, Some(&args.prompting), choice)?;
     let settings = settings(args, format, &mut embedder)?;
-    let (mut store, last) = Store::open(args.out.as_deref(), format, there, &settings)?;
     let mut run = Run::new(&inputs, args.embedding.quiet);
-    if store.count() > 0 {
-        skip(args, &mut inputs, store.count(), last)?;
-        run.skip_to(&inputs);
-    }
+    let mut store = begin(args, format, there, &settings, &mut inputs, &mut run, embedder.team())?;
     while let Some(chunk) =
         run.next(&mut inputs, &mut embedder, |embedder, texts, out| embedder.embed(texts, out))?
     {
@@ -61,6 +61,25 @@ pub fn run(args: &Embed) -> Result<()> {
     store.finish()?;
     run.report(args.embedding.quiet);
     Ok(())
+}
+
+/// Begins the output, or goes on with it and reads over the texts that it has.
+fn begin(
+    args: &Embed,
+    format: Format,
+    there: There,
+    settings: &Settings,
+    inputs: &mut Inputs,
+    run: &mut Run,
+    team: &Arc<Team>,
+) -> Result<Box<dyn Records>> {
+    let path = args.out.as_deref();
+    let (store, last) = Store::open(path, format, there, settings, team)?;
+    if store.count() > 0 {
+        skip(args, inputs, store.count(), last)?;
+        run.skip_to(inputs);
+    }
+    Ok(Box::new(store))
 }
 
 /// What the vectors depend on.

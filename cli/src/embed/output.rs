@@ -4,11 +4,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clap::ValueEnum;
 use serde::Serialize;
 use smallmind::Error;
 use smallmind::text::{escaped_lines, escaped_path};
+use smallmind::threads::Team;
 
 use super::inputs::Text;
 use super::npy;
@@ -52,6 +54,15 @@ pub struct Record<'a> {
     pub status: &'a str,
     /// `None` where the text has none.
     pub vector: Option<&'a [f32]>,
+}
+
+/// A file of vectors, to which chunks of records are appended.
+pub trait Records {
+    /// Appends records: all, or, where that fails, none.
+    fn append(&mut self, records: &[Record<'_>]) -> Result<()>;
+
+    /// Puts everything on the disk.
+    fn finish(self: Box<Self>) -> Result<()>;
 }
 
 /// A file with a suffix more.
@@ -140,15 +151,31 @@ impl Appended {
 
 /// Where records go.
 pub struct Store {
-    format: Format,
-    width: usize,
-    with_text: bool,
+    form: Form,
     /// The matrix of [`Format::Npy`].
     matrix: Option<Appended>,
     records: Appended,
     /// Records that are there.
     count: u64,
-    buffer: Vec<u8>,
+    /// Makes bytes of records.
+    team: Arc<Team>,
+    /// The records on their way, a piece for each worker of the team.
+    pieces: Vec<Mutex<Piece>>,
+}
+
+/// How records are written.
+#[derive(Clone, Copy)]
+struct Form {
+    format: Format,
+    width: usize,
+    with_text: bool,
+}
+
+/// Some of a chunk's records as bytes.
+#[derive(Default)]
+struct Piece {
+    records: Vec<u8>,
+    /// The rows of a matrix.
     numbers: Vec<u8>,
 }
 
@@ -164,12 +191,13 @@ pub enum There {
 pub fn check(path: Option<&Path>, format: Format, there: There) -> Result<()> {
     let Some(path) = path else {
         return match format {
-            Format::Npy => Err(Failure::Usage("'--format npy' needs '--out <FILE>'".into())),
-            _ => Ok(()),
+            Format::Jsonl | Format::Csv => Ok(()),
+            _ => Err(Failure::Usage(format!("'--format {}' needs '--out <FILE>'", format.name()))),
         };
     };
     let Ok(about) = std::fs::metadata(path) else { return Ok(()) };
-    if !about.is_file() && (there == There::Resume || format == Format::Npy || about.is_dir()) {
+    let suits_streams = matches!(format, Format::Jsonl | Format::Csv);
+    if !about.is_file() && (there == There::Resume || !suits_streams || about.is_dir()) {
         return Err(Error::invalid(format!("{} is no file that can be rewritten", escaped_path(path))).into());
     }
     if about.is_file() && there == There::Refuse {
@@ -181,18 +209,20 @@ pub fn check(path: Option<&Path>, format: Format, there: There) -> Result<()> {
 }
 
 impl Store {
-    /// Begins a file, or goes on with it. Returns also how many records are there, and the id of the last.
+    /// Begins a file, or goes on with it; the team will make bytes of its records. Returns also how many records are
+    /// there, and the id of the last.
     pub fn open(
         path: Option<&Path>,
         format: Format,
         there: There,
         settings: &Settings,
+        team: &Arc<Team>,
     ) -> Result<(Store, Option<String>)> {
-        let (width, with_text) = (settings.width, settings.with_text);
+        let form = Form { format, width: settings.width, with_text: settings.with_text };
         let kept = match path {
             Some(path) if there == There::Resume && has_bytes(path) => {
                 settings.check_against(path)?;
-                stored::kept(path, format, width)?
+                stored::kept(path, format, form.width)?
             }
             _ => stored::Kept::default(),
         };
@@ -208,9 +238,8 @@ impl Store {
         if let Some(path) = path.filter(|path| !is_stream(path)) {
             settings.write(path)?;
         }
-        let (buffer, numbers) = (Vec::new(), Vec::new());
-        let mut store =
-            Store { format, width, with_text, matrix, records, count: kept.count, buffer, numbers };
+        let pieces = (0..team.count()).map(|_| Mutex::default()).collect();
+        let mut store = Store { form, matrix, records, count: kept.count, team: team.clone(), pieces };
         store.begin()?;
         Ok((store, kept.last))
     }
@@ -223,84 +252,112 @@ impl Store {
     /// What stands in front of the first record.
     fn begin(&mut self) -> Result<()> {
         if let Some(matrix) = &mut self.matrix {
-            let header = npy::header(self.count, self.width);
+            let header = npy::header(self.count, self.form.width);
             match matrix.whole {
                 0 => matrix.append(&header)?,
                 // A run may have ended before it had counted its last rows.
                 _ => matrix.overwrite(&header)?,
             }
         }
-        if self.format == Format::Csv && self.records.whole == 0 {
+        let Form { format, width, with_text } = self.form;
+        if format == Format::Csv && self.records.whole == 0 {
             let columns = ["id", "source", "status", "text"].map(str::to_owned).into_iter();
-            let columns = columns.filter(|name| self.with_text || name != "text");
-            let columns: Vec<_> = columns.chain((0..self.width).map(|i| format!("v{i}"))).collect();
+            let columns = columns.filter(|name| with_text || name != "text");
+            let columns: Vec<_> = columns.chain((0..width).map(|i| format!("v{i}"))).collect();
             self.records.append(format!("{}\n", columns.join(",")).as_bytes())?;
         }
         Ok(())
     }
 
-    /// Appends records: all, or, where that fails, none.
-    pub fn append(&mut self, records: &[Record<'_>]) -> Result<()> {
-        self.buffer.clear();
-        self.numbers.clear();
-        for record in records {
-            match self.format {
-                Format::Csv => self.csv(record)?,
-                Format::Jsonl | Format::Npy => self.json(record)?,
+    /// Makes bytes of records, on all threads: a vector as text takes some ten microseconds.
+    fn make_pieces(&mut self, records: &[Record<'_>]) -> smallmind::Result<()> {
+        let (form, pieces, failed) = (self.form, &self.pieces, Mutex::new(Ok(())));
+        self.team.run(|worker| {
+            let own = &records[worker.share(records.len(), 1)];
+            if let Err(error) = lock(&pieces[worker.index()]).make(form, own) {
+                *lock(&failed) = Err(error);
             }
-            if self.matrix.is_some() {
-                match record.vector {
-                    Some(vector) => self.numbers.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
-                    None => self.numbers.resize(self.numbers.len() + 4 * self.width, 0),
-                }
+        })?;
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows first: of rows without records a resumed run knows.
+    fn append_pieces(&mut self) -> smallmind::Result<()> {
+        let Store { form, matrix, records, pieces, .. } = self;
+        if let Some(matrix) = matrix {
+            pieces.iter().try_for_each(|piece| matrix.append(&lock(piece).numbers))?;
+        }
+        let escapes = form.format == Format::Csv && records.file.is_none() && std::io::stdout().is_terminal();
+        pieces.iter().map(lock).try_for_each(|piece| match escapes {
+            true => {
+                let text = String::from_utf8_lossy(&piece.records);
+                records.append(escaped_lines(&text).to_string().as_bytes())
             }
+            false => records.append(&piece.records),
+        })
+    }
+}
+
+impl Records for Store {
+    fn append(&mut self, records: &[Record<'_>]) -> Result<()> {
+        self.make_pieces(records)?;
+        let former = [self.records.whole, self.matrix.as_ref().map_or(0, |matrix| matrix.whole)];
+        if let Err(error) = self.append_pieces() {
+            self.records.cut(former[0]);
+            if let Some(matrix) = &mut self.matrix {
+                matrix.cut(former[1]);
+            }
+            return Err(error.into());
         }
-        // Rows first: of rows without records a resumed run knows.
-        let former = self.matrix.as_ref().map_or(0, |matrix| matrix.whole);
-        if let Some(matrix) = &mut self.matrix {
-            matrix.append(&self.numbers)?;
-        }
-        let escapes =
-            self.format == Format::Csv && self.records.file.is_none() && std::io::stdout().is_terminal();
-        let appended = if escapes {
-            let text = String::from_utf8_lossy(&self.buffer);
-            self.records.append(escaped_lines(&text).to_string().as_bytes())
-        } else {
-            self.records.append(&self.buffer)
-        };
-        if let (Err(_), Some(matrix)) = (&appended, &mut self.matrix) {
-            matrix.cut(former);
-        }
-        appended?;
         self.count += records.len() as u64;
         if let Some(matrix) = &mut self.matrix {
-            matrix.overwrite(&npy::header(self.count, self.width))?;
+            matrix.overwrite(&npy::header(self.count, self.form.width))?;
         }
         Ok(())
     }
 
-    /// Puts everything on the disk.
-    pub fn finish(self) -> Result<()> {
+    fn finish(self: Box<Self>) -> Result<()> {
         if let Some(matrix) = &self.matrix {
             matrix.sync()?;
         }
         Ok(self.records.sync()?)
     }
+}
 
-    fn json(&mut self, record: &Record<'_>) -> smallmind::Result<()> {
+impl Piece {
+    /// Takes these records in place of the former ones.
+    fn make(&mut self, form: Form, records: &[Record<'_>]) -> smallmind::Result<()> {
+        self.records.clear();
+        self.numbers.clear();
+        for record in records {
+            match form.format {
+                Format::Csv => self.csv(form, record)?,
+                _ => self.json(form, record)?,
+            }
+            if form.format == Format::Npy {
+                match record.vector {
+                    Some(vector) => self.numbers.extend(vector.iter().flat_map(|x| x.to_le_bytes())),
+                    None => self.numbers.resize(self.numbers.len() + 4 * form.width, 0),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn json(&mut self, form: Form, record: &Record<'_>) -> smallmind::Result<()> {
         let Record { text, status, vector } = record;
-        let out = &mut self.buffer;
+        let out = &mut self.records;
         out.extend_from_slice(b"{\"id\":");
         put_text(out, &text.id)?;
         out.extend_from_slice(b",\"source\":");
         put_text(out, &text.source)?;
         out.extend_from_slice(b",\"status\":");
         put_text(out, status)?;
-        if let (true, Ok(text)) = (self.with_text, &text.text) {
+        if let (true, Ok(text)) = (form.with_text, &text.text) {
             out.extend_from_slice(b",\"text\":");
             put_text(out, text)?;
         }
-        if self.matrix.is_none() {
+        if form.format == Format::Jsonl {
             out.extend_from_slice(b",\"vector\":");
             put_json(out, vector)?;
         }
@@ -308,19 +365,31 @@ impl Store {
         Ok(())
     }
 
-    fn csv(&mut self, record: &Record<'_>) -> smallmind::Result<()> {
+    fn csv(&mut self, form: Form, record: &Record<'_>) -> smallmind::Result<()> {
         let Record { text, status, vector } = record;
-        let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(&mut self.buffer);
-        let shown = self.with_text.then(|| text.text.as_deref().unwrap_or(""));
+        let mut writer = csv::WriterBuilder::new().from_writer(&mut self.records);
+        let shown = form.with_text.then(|| text.text.as_deref().unwrap_or(""));
         let fields = [Some(text.id.as_str()), Some(&text.source), Some(status), shown];
-        let mut row = csv::StringRecord::from_iter(fields.into_iter().flatten());
-        match vector {
-            Some(vector) => vector.iter().for_each(|x| row.push_field(&number(*x))),
-            None => (0..self.width).for_each(|_| row.push_field("")),
+        let written = writer.write_record(fields.into_iter().flatten()).and_then(|()| Ok(writer.flush()?));
+        written.map_err(|error| Error::Internal(error.to_string()))?;
+        drop(writer);
+        // Numbers need no quotes. They stand behind the fields above, whose line break moves to the end.
+        let out = &mut self.records;
+        out.pop();
+        for i in 0..form.width {
+            out.push(b',');
+            if let Some(vector) = vector {
+                put_json(out, &vector[i])?;
+            }
         }
-        let written = writer.write_record(&row).and_then(|()| Ok(writer.flush()?));
-        written.map_err(|error| Error::Internal(error.to_string()))
+        out.push(b'\n');
+        Ok(())
     }
+}
+
+/// The value behind a lock; a panic while it was held is an error of the team.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a file is there, and isn't empty.
@@ -331,11 +400,6 @@ fn has_bytes(path: &Path) -> bool {
 /// Whether a path leads to what isn't a file: a pipe, a device.
 fn is_stream(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|about| !about.is_file())
-}
-
-/// The shortest number that reads as the same float.
-fn number(x: f32) -> String {
-    serde_json::to_string(&x).unwrap_or_default()
 }
 
 fn put_json<T: Serialize>(out: &mut Vec<u8>, value: &T) -> smallmind::Result<()> {

@@ -15,6 +15,8 @@ const SHOWN: usize = 200;
 /// A text with its score.
 pub struct Scored {
     pub score: f32,
+    /// Its place among all texts.
+    pub place: u64,
     pub id: String,
     pub text: Option<String>,
 }
@@ -34,7 +36,12 @@ impl Ranking {
         Ranking { most, found: Vec::new(), least: None }
     }
 
-    /// Whether a text with this score may be kept.
+    /// The best of several rankings.
+    pub fn of(most: usize, parts: impl Iterator<Item = Ranking>) -> Ranking {
+        Ranking { most, found: parts.flat_map(|part| part.found).collect(), least: None }
+    }
+
+    /// Whether a text with this score, behind all that were added, may be kept.
     pub fn wants(&self, score: f32) -> bool {
         !score.is_nan() && self.least.is_none_or(|least| score > least)
     }
@@ -50,7 +57,7 @@ impl Ranking {
 
     /// Leaves the best, in their order.
     fn settle(&mut self) {
-        self.found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        self.found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.place.cmp(&b.place)));
         self.found.truncate(self.most);
         self.least = self.found.last().filter(|_| self.found.len() == self.most).map(|last| last.score);
     }
@@ -98,10 +105,19 @@ mod tests {
         for most in [3, 10, usize::MAX] {
             let mut ranking = Ranking::new(most);
             let scores = [0.5, 0.9, f32::NAN, -1.0, 0.9, 0.5, 0.6, 0.9, 0.1];
+            let mut parts = [Ranking::new(most), Ranking::new(most)];
             for (i, score) in scores.into_iter().enumerate() {
-                ranking.add(Scored { score, id: i.to_string(), text: None });
+                let scored = || Scored { score, place: i as u64, id: i.to_string(), text: None };
+                ranking.add(scored());
+                parts[(i + 1) % 2].add(scored());
             }
             ranking.settle();
+            // Whoever found them, equal ones stand in the order of their places.
+            let mut joined = Ranking::of(most, parts.into_iter());
+            joined.settle();
+            let places =
+                |ranking: &Ranking| ranking.found.iter().map(|found| found.place).collect::<Vec<_>>();
+            assert_eq!(places(&joined), places(&ranking));
             let ids: String = ranking.found.iter().map(|scored| scored.id.as_str()).collect();
             assert_eq!(ids, &"14760583"[..most.min(8)]);
             assert_eq!(ranking.wants(0.9), most > 3);

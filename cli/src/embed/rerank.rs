@@ -17,14 +17,16 @@ pub fn run(args: &Rerank) -> Result<()> {
     embedder.rerank(&args.query, &[], &mut smallmind::embed::Results::new(&mut [], 1, &mut []))?;
     let mut run = Run::new(&inputs, args.embedding.quiet);
     let mut ranking = Ranking::new(if args.top == 0 { usize::MAX } else { args.top });
-    let query = args.query.as_str();
+    let (query, mut place) = (args.query.as_str(), 0);
     while let Some(chunk) =
         run.next(&mut inputs, &mut embedder, |embedder, texts, out| embedder.rerank(query, texts, out))?
     {
         for (text, status, score) in chunk.results() {
+            place += 1;
             match score {
                 Some(score) => ranking.add(Scored {
                     score: score[0],
+                    place,
                     id: text.id.clone(),
                     text: text.text.as_ref().ok().cloned(),
                 }),

@@ -8,8 +8,8 @@ use smallmind::text::escaped_path;
 use super::args::Search;
 use super::engine::{self, Choice};
 use super::ranking::{Ranking, Scored};
+use super::scan::{Found, scan};
 use super::settings::{self, Settings};
-use super::stored;
 use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Stoppable};
 
@@ -26,22 +26,44 @@ pub fn run(args: &Search) -> Result<()> {
     }
     let query = embedder.embed_one(&args.query)?;
     let stoppable = Stoppable::begin();
-    let mut ranking = Ranking::new(args.top);
-    stored::read(&args.set, |record, vector| {
+    let part = || Part { ranking: Ranking::new(args.top), width: 0, length: 0.0 };
+    let parts = scan(&args.set, embedder.team(), part, |part, found| {
         if stoppable.requested() {
             return Err(Failure::Interrupted);
         }
-        if vector.len() > query.len() {
-            return Err(other_width(args, vector.len(), query.len()));
+        if found.vector.len() > query.len() {
+            return Err(other_width(args, found.vector.len(), query.len()));
         }
-        // A set of fewer dimensions holds the first ones.
-        let score = cosine(&query[..vector.len()], vector)?;
-        if ranking.wants(score) {
-            ranking.add(Scored { score, id: record.id, text: record.text });
+        part.look_at(&query, found)
+    })?;
+    Ranking::of(args.top, parts.into_iter().map(|part| part.ranking)).print(args.json)
+}
+
+/// A worker's best results.
+struct Part {
+    ranking: Ranking,
+    /// Floats of the last vector, and the length of that part of the query.
+    width: usize,
+    length: f32,
+}
+
+impl Part {
+    /// A set of fewer dimensions than the query holds the first ones.
+    fn look_at(&mut self, query: &[f32], found: Found<'_>) -> Result<()> {
+        let (vector, width) = (found.vector, found.vector.len());
+        if self.width != width {
+            (self.width, self.length) = (width, length(&query[..width])?);
+        }
+        let score = quotient(dot(&query[..width], vector)?, self.length * length(vector)?);
+        if self.ranking.wants(score) {
+            let (id, text) = match found.record {
+                Some(record) => (record.id, record.text),
+                None => (found.place.to_string(), None),
+            };
+            self.ranking.add(Scored { score, place: found.place, id, text });
         }
         Ok(())
-    })?;
-    ranking.print(args.json)
+    }
 }
 
 /// Refuses a set whose settings say that another model made it.
@@ -73,6 +95,13 @@ fn other_width(args: &Search, set: usize, model: usize) -> Failure {
 
 /// The cosine of two vectors; 0 where one is zeros.
 pub fn cosine(a: &[f32], b: &[f32]) -> smallmind::Result<f32> {
-    let (product, lengths) = (dot(a, b)?, dot(a, a)?.sqrt() * dot(b, b)?.sqrt());
-    Ok(if lengths > 0.0 { product / lengths } else { 0.0 })
+    Ok(quotient(dot(a, b)?, length(a)? * length(b)?))
+}
+
+fn length(a: &[f32]) -> smallmind::Result<f32> {
+    Ok(dot(a, a)?.sqrt())
+}
+
+fn quotient(product: f32, lengths: f32) -> f32 {
+    if lengths > 0.0 { product / lengths } else { 0.0 }
 }

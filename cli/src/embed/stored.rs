@@ -1,4 +1,4 @@
-//! What stands in a file of vectors: how much of it is whole, for a run that goes on, and its vectors, for a search.
+//! What stands in a file of vectors: how much of it is whole, for a run that goes on, and records as they are read again.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -40,6 +40,13 @@ pub struct Stored {
     pub status: String,
 }
 
+impl Stored {
+    /// Whether a matrix's row is its vector, rather than zeros in place of one.
+    pub fn has_vector(&self) -> bool {
+        matches!(self.status.as_str(), "done" | "truncated" | "split")
+    }
+}
+
 /// Finds the whole records of a file.
 pub fn kept(path: &Path, format: Format, width: usize) -> Result<Kept> {
     match format {
@@ -61,11 +68,16 @@ pub fn kept(path: &Path, format: Format, width: usize) -> Result<Kept> {
     }
 }
 
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
+/// The error of a file.
+pub fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
     move |source| Error::Io { path: path.to_owned(), source }
 }
 
-fn open(path: &Path) -> smallmind::Result<BufReader<File>> {
+/// Opens a file for reading from its beginning on.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn open(path: &Path) -> smallmind::Result<BufReader<File>> {
     Ok(BufReader::with_capacity(BLOCK, File::open(path).map_err(failed(path))?))
 }
 
@@ -90,6 +102,14 @@ fn lines_kept(path: &Path, most: u64) -> Result<Kept> {
 /// Reads a line with its break, if it has one; 0 at the end.
 fn read_line(path: &Path, reader: &mut BufReader<File>, line: &mut Vec<u8>) -> Result<usize> {
     line.clear();
+    append_line(path, reader, line)
+}
+
+/// Reads a line behind what `line` holds.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::InvalidArgument`] for a line that no record is as long as.
+pub fn append_line(path: &Path, reader: &mut BufReader<File>, line: &mut Vec<u8>) -> Result<usize> {
     let count = reader.take(MAX_LINE).read_until(b'\n', line).map_err(failed(path))?;
     if count as u64 == MAX_LINE && !line.ends_with(b"\n") {
         let path = escaped_path(path);
@@ -98,7 +118,11 @@ fn read_line(path: &Path, reader: &mut BufReader<File>, line: &mut Vec<u8>) -> R
     Ok(count)
 }
 
-fn record(path: &Path, line: u64, bytes: &[u8]) -> Result<Stored> {
+/// The record on a line of a file.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] where it is none.
+pub fn record(path: &Path, line: u64, bytes: &[u8]) -> Result<Stored> {
     let said = |error| Error::invalid(format!("{}, line {line}: {error}", escaped_path(path)));
     Ok(serde_json::from_slice(bytes).map_err(said)?)
 }
@@ -137,69 +161,4 @@ impl Ends {
         self.file.read_exact(&mut byte)?;
         Ok(byte == *b"\n")
     }
-}
-
-/// Calls `each` with every record of a set that has a vector.
-pub fn read(path: &Path, mut each: impl FnMut(Stored, &[f32]) -> Result<()>) -> Result<()> {
-    let mut begin = [0; 6];
-    let mut file = open(path)?;
-    let is_matrix = file.read_exact(&mut begin).is_ok() && begin == *b"\x93NUMPY";
-    file.seek(SeekFrom::Start(0)).map_err(failed(path))?;
-    if is_matrix {
-        return read_matrix(path, file, each);
-    }
-    let (mut line, mut number) = (Vec::new(), 0);
-    loop {
-        if read_line(path, &mut file, &mut line)? == 0 {
-            return Ok(());
-        }
-        number += 1;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let mut record = record(path, number, &line)?;
-        if let Some(vector) = record.vector.take() {
-            each(record, &vector)?;
-        }
-    }
-}
-
-/// The rows of a matrix, with the records beside it, or with their numbers from 0 on.
-fn read_matrix(
-    path: &Path,
-    mut file: BufReader<File>,
-    mut each: impl FnMut(Stored, &[f32]) -> Result<()>,
-) -> Result<()> {
-    let mut begin = Vec::new();
-    (&mut file).take(BLOCK as u64).read_to_end(&mut begin).map_err(failed(path))?;
-    let (rows, width, first) =
-        npy::parse(&begin).map_err(|error| Error::invalid(format!("{}: {error}", escaped_path(path))))?;
-    let held = file.get_ref().metadata().map_err(failed(path))?.len().saturating_sub(first);
-    if rows.checked_mul(4 * width as u64).is_none_or(|bytes| bytes > held) {
-        return Err(Error::invalid(format!("{} ends before its last row", escaped_path(path))).into());
-    }
-    file.seek(SeekFrom::Start(first)).map_err(failed(path))?;
-    let place = records_of(path);
-    let mut records = match place.exists() {
-        true => Some(open(&place)?),
-        false => None,
-    };
-    let (mut bytes, mut vector, mut line) = (vec![0; 4 * width], vec![0.0; width], Vec::new());
-    for row in 0..rows {
-        file.read_exact(&mut bytes).map_err(failed(path))?;
-        for (x, bytes) in vector.iter_mut().zip(bytes.chunks_exact(4)) {
-            *x = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
-        let stored = match &mut records {
-            Some(records) => {
-                read_line(&place, records, &mut line)?;
-                record(&place, row + 1, &line)?
-            }
-            None => Stored { id: row.to_string(), text: None, vector: None, status: "done".into() },
-        };
-        if matches!(stored.status.as_str(), "done" | "truncated" | "split") {
-            each(stored, &vector)?;
-        }
-    }
-    Ok(())
 }

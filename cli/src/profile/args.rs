@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args as Group, Subcommand};
+use clap::{Args as Group, Subcommand, ValueEnum};
 
-use crate::conditions::Conditions;
+use crate::conditions::{Arithmetic, Conditions};
 use crate::predecessor::MODES;
 use crate::values::{count, percent, thread_count, whole};
 
@@ -40,24 +40,23 @@ pub enum What {
     Alloc(RunArgs),
     /// Allocating against reusing: tensors, sums, fused LayerNorm
     Memory(RunArgs),
+    /// Batches of texts to vectors, passes on all threads beside a pass on each
+    Embed(Embed),
     /// Compare two profiles: folders, JSON files, Markdown reports or names of baselines
     Compare(Compare),
     /// Compare the models in one profile
     Models(Models),
 }
 
-/// How often, on how many threads, and where results go.
+/// How often, and where results go.
 #[derive(Group, Clone)]
-pub struct RunArgs {
+pub struct Results {
     /// Times that everything is run; several give confidence intervals
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = runs())]
     pub runs: usize,
     /// Folder for report.md, report.json, report.html, flame.svg, trace.json and profile.pb.gz [default: none]
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Worker threads
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = thread_count())]
-    pub threads: usize,
     /// Count page faults, switches, cycles and misses of every step too, not only of each part: half a microsecond
     /// or more a step and thread
     #[arg(long)]
@@ -68,6 +67,56 @@ pub struct RunArgs {
     /// Print nothing but the report
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// How often, on how many threads, and where results go.
+#[derive(Group, Clone)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub results: Results,
+    /// Worker threads
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = thread_count())]
+    pub threads: usize,
+}
+
+/// A model to profile that makes vectors of texts.
+#[derive(Group)]
+pub struct Embed {
+    /// Model file (GGUF), or a folder of Hugging Face
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Texts of a batch
+    #[arg(short, long, value_name = "N", default_value_t = 32, value_parser = whole(1, 100_000))]
+    pub batch: usize,
+    /// How passes use threads
+    #[arg(long, value_enum, default_value = "both")]
+    pub strategy: Compared,
+    /// Batches of a run
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = whole(1, 1_000_000))]
+    pub iterations: usize,
+    /// A file with a text a line, which batches take in turn [default: built-in texts of about 32 tokens]
+    #[arg(long, value_name = "FILE")]
+    pub texts: Option<PathBuf>,
+    /// Worker threads [default: one for each core]
+    #[arg(short, long, visible_alias = "workers", value_name = "N", value_parser = thread_count())]
+    pub threads: Option<usize>,
+    #[command(flatten, next_help_heading = "Conditions")]
+    pub arithmetic: Arithmetic,
+    #[command(flatten, next_help_heading = "Runs and results")]
+    pub results: Results,
+}
+
+/// The strategies that are profiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compared {
+    /// All threads in one pass
+    Fine,
+    /// A pass on each thread
+    Coarse,
+    /// The one of the two that is estimated to be faster
+    Auto,
+    /// Fine and coarse, one beside the other
+    Both,
 }
 
 /// A model file to profile: prefill, decode and a batch.

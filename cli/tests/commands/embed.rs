@@ -246,6 +246,34 @@ fn every_format_holds_the_vectors() {
     fails(&mut fixture.embed(&[&file, "--format", "npy"]), 2, "needs '--out <FILE>'");
 }
 
+/// Records are made on all threads.
+#[test]
+fn any_number_of_threads_writes_the_same() {
+    let fixture = Fixture::new("bert-mean");
+    let line = |i: usize| format!("{} \"text, {}\"\n", char::from(b'a' + (i % 26) as u8), "x ".repeat(i % 7));
+    let mut lines: Vec<u8> = (0..150).flat_map(|i| line(i).into_bytes()).collect();
+    lines.extend_from_slice(b"\xff\nlast");
+    let file = fixture.write("a.txt", lines);
+    let model = fixture.path("model.gguf");
+    for name in ["v.jsonl", "v.csv", "v.npy"] {
+        let made: Vec<_> = ["1", "2", "5"]
+            .into_iter()
+            .map(|threads| {
+                let out = fixture.path(name);
+                let args =
+                    ["embed", "-m", &model, "-q", "--threads", threads, &file, "--force", "--out", &out];
+                succeeds(&mut smallmind(&args));
+                let beside = format!("{out}.jsonl");
+                (fixture.read(name), std::fs::read(beside).unwrap_or_default())
+            })
+            .collect();
+        assert!(made[0] == made[1] && made[0] == made[2], "{name}");
+        let records = if name == "v.npy" { &made[0].1 } else { &made[0].0 };
+        let lines = records.iter().filter(|&&byte| byte == b'\n').count();
+        assert_eq!(lines, 152 + usize::from(name == "v.csv"), "{name}");
+    }
+}
+
 #[test]
 fn a_run_that_was_cut_anywhere_goes_on() {
     let fixture = Fixture::new("bert-mean");

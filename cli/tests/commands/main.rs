@@ -11,6 +11,7 @@ mod lines;
 mod models;
 mod profile_cli;
 mod profile_compare;
+mod profile_embed;
 mod sets;
 mod support;
 #[cfg(target_os = "linux")]

@@ -70,6 +70,65 @@ fn a_search_finds_the_nearest() {
     assert_eq!(json_lines(&found)[0]["id"], order(&scores)[0].to_string());
 }
 
+/// A matrix in NumPy's format, by its documentation.
+fn npy(rows: &[Vec<f32>]) -> Vec<u8> {
+    let about =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows.len(), rows[0].len());
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend_from_slice(format!("{about:<117}\n").as_bytes());
+    bytes.extend(rows.iter().flatten().flat_map(|x| x.to_le_bytes()));
+    bytes
+}
+
+/// Blocks of large sets are looked at by any thread: the results, and the first error, are those of one.
+#[test]
+fn any_number_of_threads_finds_the_same() {
+    let fixture = Fixture::new("bert-mean");
+    let query = "a fox plays";
+    let wanted = vectors(&fixture.library(), &params(), &[query]).remove(0);
+    // A few thousand rows, some of which stand in several blocks.
+    let mut state = 1u32;
+    let mut number = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let mut rows: Vec<Vec<f32>> = (0..5000).map(|_| (0..64).map(|_| number()).collect()).collect();
+    for copy in [1200, 2500, 4999] {
+        rows[copy] = rows[77].iter().zip(&wanted).map(|(x, wanted)| 0.1 * x + wanted).collect();
+    }
+    rows[77] = rows[1200].clone();
+    let scores: Vec<f64> = rows.iter().map(|row| cosine(&wanted, row)).collect();
+    let order = order(&scores);
+    assert_eq!(order[..4], [77, 1200, 2500, 4999]);
+    let line = |i: usize| format!("{}\n", json!({"id": i.to_string(), "status": "done", "vector": rows[i]}));
+    let mut lines: Vec<String> = (0..rows.len()).map(line).collect();
+    let sets = [fixture.write("set.npy", npy(&rows)), fixture.write("set.jsonl", lines.concat())];
+    let search = |set: &str, threads: &str| {
+        let model = fixture.path("model.gguf");
+        let args =
+            ["search", "-m", &model, "-q", "--threads", threads, "--in", set, query, "--json", "--top"];
+        smallmind(&[&args[..], &["50"]].concat())
+    };
+    for set in &sets {
+        for threads in ["1", "2", "5"] {
+            let found = json_lines(&succeeds(&mut search(set, threads)));
+            let ids: Vec<usize> =
+                found.iter().map(|found| found["id"].as_str().unwrap().parse().unwrap()).collect();
+            assert_eq!(ids, order[..50], "{set}, {threads} threads");
+            let off =
+                found.iter().zip(&order).map(|(found, &i)| found["score"].as_f64().unwrap() - scores[i]);
+            assert!(off.into_iter().all(|off| off.abs() < 1e-5));
+        }
+    }
+    for broken in [4100, 3000] {
+        lines[broken] = "{\"id\": 5}\n".into();
+        let set = fixture.write("broken.jsonl", lines.concat());
+        for threads in ["1", "2", "5"] {
+            fails(&mut search(&set, threads), 1, &format!("broken.jsonl, line {}:", broken + 1));
+        }
+    }
+}
+
 #[test]
 fn sets_that_cannot_be_searched() {
     let fixture = Fixture::new("bert-mean");

@@ -5,7 +5,7 @@
 use indicatif::ProgressBar;
 use smallmind::kernels::KernelSet;
 use smallmind::model::Model;
-use smallmind::report::data::{Machine, ModelSpec, Part};
+use smallmind::report::data::{Machine, ModelSpec, Part, Run};
 use smallmind::report::{self, Report};
 use smallmind::{Result, profile};
 
@@ -65,14 +65,38 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Measures everything `runs` times.
-    pub fn measure(mut self, runs: usize, progress: &ProgressBar) -> Result<Report> {
+    /// Measures everything `runs` times, part after part.
+    pub fn measure(self, runs: usize, progress: &ProgressBar) -> Result<Report> {
+        let order = (0..self.parts.len()).flat_map(|part| (1..=runs).map(move |run| Turn { part, run }));
+        self.measure_in(order, runs, progress)
+    }
+
+    /// Measures everything `runs` times, a run of each part in turn, so that whatever changes on the machine meanwhile
+    /// falls on all of them: for parts that are to be compared.
+    pub fn measure_in_turns(self, runs: usize, progress: &ProgressBar) -> Result<Report> {
+        let count = self.parts.len();
+        let order = (1..=runs).flat_map(|run| (0..count).map(move |part| Turn { part, run }));
+        self.measure_in(order, runs, progress)
+    }
+
+    fn measure_in(
+        mut self,
+        order: impl Iterator<Item = Turn>,
+        runs: usize,
+        progress: &ProgressBar,
+    ) -> Result<Report> {
         profile::prepare_thread();
         let count = self.parts.len();
-        let mut models = Vec::new();
+        let (mut models, mut measured) = (Vec::new(), vec![Vec::new(); count]);
         let mut report = Report::new(self.mode, Machine::default());
-        for (index, part) in self.parts.iter_mut().enumerate() {
-            report.add_part(part.measure(runs, progress)?);
+        for Turn { part, run } in order {
+            measured[part].push(self.parts[part].run(run, runs, progress)?);
+            if run == runs {
+                let measured = std::mem::take(&mut measured[part]);
+                report.add_part(self.parts[part].finish(measured)?);
+            }
+        }
+        for (index, part) in self.parts.iter().enumerate() {
             for (model, tokens) in part.workloads.iter().filter_map(|workload| workload.model()) {
                 note_tokens(&mut models, model, tokens, index, count);
             }
@@ -82,6 +106,12 @@ impl Plan {
         progress.finish_and_clear();
         Ok(Report { models, machine, ..report })
     }
+}
+
+/// A run of a part.
+struct Turn {
+    part: usize,
+    run: usize,
 }
 
 /// Adds the tokens that a part made with a model to the models so far.
@@ -95,32 +125,40 @@ fn note_tokens(models: &mut Vec<ModelSpec>, model: ModelSpec, tokens: u64, part:
 }
 
 impl PartPlan {
-    fn measure(&mut self, runs: usize, progress: &ProgressBar) -> Result<Part> {
+    /// Measures a run, before the first of which all work is done once without being counted.
+    fn run(&mut self, run: usize, runs: usize, progress: &ProgressBar) -> Result<Run> {
+        if run == 1 {
+            self.warm_up(progress)?;
+        }
+        progress.set_message(format!("{}: run {run} of {runs}", self.name));
+        self.workloads.iter_mut().try_for_each(|workload| workload.prepare())?;
+        let (result, run) = report::record(|| {
+            self.workloads.iter_mut().try_for_each(|workload| {
+                profile::set_enabled(false);
+                let warmed = workload.warm();
+                profile::set_enabled(true);
+                warmed.and_then(|()| workload.run())
+            })
+        });
+        result.map(|()| run)
+    }
+
+    fn warm_up(&mut self, progress: &ProgressBar) -> Result<()> {
         for workload in &mut self.workloads {
             progress.set_message(format!("{}: {}, uncounted", self.name, workload.name()));
             workload.prepare()?;
             // Recorded too: the recorder has tables to fill for the first time as well.
             report::record(|| workload.run()).0?;
         }
-        let mut measured = Vec::new();
-        for run in 1..=runs {
-            progress.set_message(format!("{}: run {run} of {runs}", self.name));
-            self.workloads.iter_mut().try_for_each(|workload| workload.prepare())?;
-            let (result, run) = report::record(|| {
-                self.workloads.iter_mut().try_for_each(|workload| {
-                    profile::set_enabled(false);
-                    let warmed = workload.warm();
-                    profile::set_enabled(true);
-                    warmed.and_then(|()| workload.run())
-                })
-            });
-            result?;
-            measured.push(run);
-        }
-        if let (Some(timeline), Some(first)) = (self.timeline()?, measured.first_mut()) {
+        Ok(())
+    }
+
+    /// The part of these runs, with the timeline of one token.
+    fn finish(&mut self, mut runs: Vec<Run>) -> Result<Part> {
+        if let (Some(timeline), Some(first)) = (self.timeline()?, runs.first_mut()) {
             first.timeline = timeline;
         }
-        Ok(Part { name: self.name.clone(), about: self.about.clone(), runs: measured })
+        Ok(Part { name: self.name.clone(), about: self.about.clone(), runs })
     }
 
     /// One token of the last workload that makes some.

@@ -10,6 +10,8 @@ mod engine_tests;
 mod experts_tests;
 pub mod generate;
 pub mod generation;
+#[cfg(test)]
+mod golden_tests;
 mod lower;
 #[cfg(test)]
 mod lower_tests;

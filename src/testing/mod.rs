@@ -1,8 +1,16 @@
-//! What unit tests share: numbers that look random and are the same on every run, and how time grows with size.
-//! Integration tests include `growth`, too.
+//! What unit tests share: numbers that look random and are the same on every run, how time grows with size, and goldens.
+//! Integration tests include `growth` and `golden`, too.
 
 #[cfg(feature = "models")]
+pub(crate) mod golden;
+#[cfg(feature = "models")]
 pub(crate) mod growth;
+
+/// A file of `tests/goldens`.
+#[cfg(feature = "models")]
+pub(crate) fn golden_path(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+}
 
 /// The next number of a series, uniform in −1..1; `seed` says which series, and where in it.
 pub(crate) fn noise(seed: &mut u64) -> f32 {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub mod embedders;
 pub mod families;
 pub mod gguf_writer;
+#[path = "../../src/testing/golden.rs"]
 pub mod golden;
 #[path = "../../src/testing/growth.rs"]
 pub mod growth;

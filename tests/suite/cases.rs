@@ -72,7 +72,7 @@ fn without(name: &str, tensors: &str, pairs: &str) -> Arc<Model> {
 /// without a gate, added to the residual stream, with a bias, at the head; with weights in f32 and in 8 bits.
 #[test]
 fn scales_of_tensors_multiply_products() {
-    // Without quantised weights only f32 rounding differs from the f64 pass, as in `tiny_models`. With weights of 8 bits
+    // Without quantised weights only f32 rounding differs from the f64 pass, as in `runtime::golden_tests`. With weights of 8 bits
     // activations are rounded to 16: an f64 pass with that rounding is off by 1.1e-3, one with 8 bits by 0.26.
     for (name, bound) in [("scales", 2e-5), ("scales-gpt2", 2e-5), ("scales-qwen2-q8", 3e-3)] {
         let bytes = read(&format!("cases/{name}.logits.bin"));

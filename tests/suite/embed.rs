@@ -496,6 +496,9 @@ fn off(row: &[f32], wanted: &[f32]) -> f64 {
     1.0 - row.iter().zip(wanted).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
 }
 
+/// The model, the golden's sentences with their ids, and the vectors of the model's definition.
+type MiniLm = (Arc<dyn ByteSource>, Vec<serde_json::Value>, Vec<f32>);
+
 /// all-MiniLM-L6-v2 in the folder that the environment variable SMALLMIND_MINILM names (`tests/fetch-minilm.sh`), the
 /// golden's sentences with their ids, and the vectors of the model's definition.
 fn minilm() -> Option<MiniLm> {

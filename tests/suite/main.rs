@@ -44,8 +44,6 @@ mod plans;
 #[cfg(feature = "models")]
 mod quantize;
 #[cfg(feature = "models")]
-mod tiny_models;
-#[cfg(feature = "models")]
 mod tokenizer;
 #[cfg(feature = "models")]
 mod vocabularies;

@@ -4,18 +4,18 @@
 
 use std::sync::Arc;
 
-use crate::common::golden::{Cursor, read};
-use crate::common::tiny_model;
-use smallmind::format::BytesSource;
-use smallmind::kernels::qmatmul::Activations;
-use smallmind::kv::CacheType;
-use smallmind::model::{LoadParams, Model};
-use smallmind::runtime::{Context, ContextParams, Logits};
+use super::{Context, ContextParams, Logits};
+use crate::format::BytesSource;
+use crate::kernels::qmatmul::Activations;
+use crate::kv::CacheType;
+use crate::model::{LoadParams, Model};
+use crate::testing::golden::{Cursor, read};
+use crate::testing::golden_path;
 
 /// Root mean square and largest difference from llama.cpp's logits on the same file.
 fn difference(name: &str, activations: Activations) -> (f64, f64) {
     let params = LoadParams::default().with_activations(activations);
-    let model = Model::open(&tiny_model(name), &params).unwrap();
+    let model = Model::open(&golden_path(&format!("gguf/{name}.gguf")), &params).unwrap();
     let bytes = read(&format!("gguf/{name}.logits.bin"));
     let mut cursor = Cursor::new(&bytes, b"SMLG");
     let (positions, vocabulary) = (cursor.size(), cursor.size());

@@ -32,6 +32,9 @@ pub enum Error {
     /// A valid request or file that this version does not handle.
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// A training step met NaN or infinity; the text names the step and the first tensor at fault. Weights are as before.
+    #[error("{0}")]
+    NotFinite(String),
     /// Memory could not be reserved.
     #[error("out of memory: could not reserve {bytes} bytes for {what}")]
     OutOfMemory {

@@ -159,7 +159,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::InvalidArgument(_) => SM_STATUS_INVALID_ARGUMENT,
+            Error::InvalidArgument(_) | Error::NotFinite(_) => SM_STATUS_INVALID_ARGUMENT,
             Error::Io { .. } => SM_STATUS_IO,
             Error::Format(_) => SM_STATUS_FORMAT,
             Error::Unsupported(_) => SM_STATUS_UNSUPPORTED,

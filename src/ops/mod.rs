@@ -24,6 +24,8 @@ pub mod gemm;
 pub mod linear;
 pub mod matmul;
 pub mod matrix;
+#[cfg(feature = "models")]
+pub(crate) mod region;
 #[doc(hidden)]
 pub mod rotary;
 #[doc(hidden)]

@@ -36,6 +36,12 @@ impl RotaryTable {
         Angles::new(&self.data, self.rot_dim).unwrap_or(Angles::none(self.n_ctx))
     }
 
+    /// Cosines and sines, as [`Angles`] reads them.
+    #[cfg(feature = "models")]
+    pub(crate) fn data(&self) -> &[f32] {
+        &self.data
+    }
+
     /// Bytes that the table takes.
     pub fn bytes(&self) -> usize {
         self.data.capacity() * size_of::<f32>()

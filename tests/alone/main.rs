@@ -20,6 +20,8 @@ mod profile_zones;
 mod shared_team;
 #[cfg(feature = "models")]
 mod step_alloc;
+#[cfg(feature = "models")]
+mod train_alloc;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

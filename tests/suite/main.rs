@@ -46,6 +46,10 @@ mod quantize;
 #[cfg(feature = "models")]
 mod tokenizer;
 #[cfg(feature = "models")]
+mod training;
+#[cfg(feature = "models")]
+mod training_differences;
+#[cfg(feature = "models")]
 mod vocabularies;
 
 #[cfg(feature = "capi")]

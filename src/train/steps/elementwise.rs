@@ -1,0 +1,202 @@
+//! Steps on single elements, forward and backward: activations, gates, sums, factors.
+
+use super::{At, Step};
+use crate::kernels::unary::{Binary, GatedArgs, GatedBackward, Unary};
+use crate::model::graph::Activation;
+use crate::train::plan::View;
+use crate::train::walk::Walk;
+
+/// `out = f(x)`.
+pub struct Activate {
+    pub function: Activation,
+    pub x: View,
+    pub out: View,
+}
+
+impl Step for Activate {
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let kernel = forward(walk, self.function);
+        for row in at.share.clone() {
+            // SAFETY: both views have the row's columns, which are this worker's.
+            unsafe { kernel.run(walk.row(self.x, row), walk.row(self.out, row), self.x.width) }
+        }
+    }
+}
+
+/// In place: `dy = dy · f'(x)`.
+pub struct ActivateBack {
+    pub function: Activation,
+    pub x: View,
+    pub dy: View,
+}
+
+impl Step for ActivateBack {
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let kernel = backward(walk, self.function);
+        for row in at.share.clone() {
+            let dy = walk.row(self.dy, row);
+            // SAFETY: both views have the row's columns, which are this worker's; the output is one of the inputs.
+            unsafe { kernel.run(walk.row(self.x, row), dy, dy, self.x.width) }
+        }
+    }
+}
+
+fn forward<'a>(walk: &Walk<'a>, function: Activation) -> &'a Unary {
+    let unary = &walk.kernels.unary;
+    match function {
+        Activation::Silu => &unary.silu,
+        Activation::GeluTanh => &unary.gelu_tanh,
+        Activation::GeluErf => &unary.gelu_erf,
+        Activation::Relu => &unary.relu,
+        Activation::Sigmoid => &unary.sigmoid,
+    }
+}
+
+fn backward<'a>(walk: &Walk<'a>, function: Activation) -> &'a Binary {
+    let unary = &walk.kernels.unary;
+    match function {
+        Activation::Silu => &unary.silu_backward,
+        Activation::GeluTanh => &unary.gelu_tanh_backward,
+        Activation::GeluErf => &unary.gelu_erf_backward,
+        Activation::Relu => &unary.relu_backward,
+        Activation::Sigmoid => &unary.sigmoid_backward,
+    }
+}
+
+/// Functions of gates that have a kernel for `f(gate) · up`.
+#[derive(Clone, Copy)]
+pub enum GateFunction {
+    Silu,
+    GeluTanh,
+    GeluErf,
+}
+
+impl GateFunction {
+    /// The function of a gate; `None` without a kernel.
+    pub fn of(function: Activation) -> Option<GateFunction> {
+        match function {
+            Activation::Silu => Some(GateFunction::Silu),
+            Activation::GeluTanh => Some(GateFunction::GeluTanh),
+            Activation::GeluErf => Some(GateFunction::GeluErf),
+            _ => None,
+        }
+    }
+
+    fn kernels<'a>(self, walk: &Walk<'a>) -> (&'a Binary, &'a GatedBackward) {
+        let unary = &walk.kernels.unary;
+        match self {
+            GateFunction::Silu => (&unary.swiglu, &unary.swiglu_backward),
+            GateFunction::GeluTanh => (&unary.geglu, &unary.geglu_backward),
+            GateFunction::GeluErf => (&unary.geglu_erf, &unary.geglu_erf_backward),
+        }
+    }
+}
+
+/// `out = f(gate) · up`.
+pub struct Gated {
+    pub function: GateFunction,
+    pub gate: View,
+    pub up: View,
+    pub out: View,
+}
+
+impl Step for Gated {
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let (kernel, _) = self.function.kernels(walk);
+        for row in at.share.clone() {
+            let [gate, up, out] = [self.gate, self.up, self.out].map(|view| walk.row(view, row));
+            // SAFETY: all views have the row's columns, which are this worker's.
+            unsafe { kernel.run(gate, up, out, self.out.width) }
+        }
+    }
+}
+
+/// `dgate = dy · up · f'(gate)` and `dup = dy · f(gate)`.
+pub struct GatedBack {
+    pub function: GateFunction,
+    pub gate: View,
+    pub up: View,
+    pub dy: View,
+    pub dgate: View,
+    pub dup: View,
+}
+
+impl Step for GatedBack {
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let (_, kernel) = self.function.kernels(walk);
+        for row in at.share.clone() {
+            let args = GatedArgs {
+                gate: walk.row(self.gate, row),
+                up: walk.row(self.up, row),
+                dy: walk.row(self.dy, row),
+                dgate: walk.row(self.dgate, row),
+                dup: walk.row(self.dup, row),
+                n: self.dy.width,
+            };
+            // SAFETY: all views have the row's columns, which are this worker's; the outputs overlap nothing.
+            unsafe { kernel.run(&args) }
+        }
+    }
+}
+
+/// A function of two elements.
+#[derive(Clone, Copy)]
+pub enum Pair {
+    /// Their sum.
+    Sum,
+    /// Their product.
+    Product,
+}
+
+/// `out` = sums or products of elements; `out` may be one of the operands.
+pub struct Combine {
+    pub pair: Pair,
+    pub a: View,
+    pub b: View,
+    pub out: View,
+}
+
+impl Step for Combine {
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        let kernel = match self.pair {
+            Pair::Sum => &walk.kernels.unary.add,
+            Pair::Product => &walk.kernels.unary.mul,
+        };
+        for row in at.share.clone() {
+            let [a, b, out] = [self.a, self.b, self.out].map(|view| walk.row(view, row));
+            // SAFETY: all views have the row's columns, which are this worker's; `out` is an operand or apart.
+            unsafe { kernel.run(a, b, out, self.out.width) }
+        }
+    }
+}
+
+/// `out = factor · x`; `out` may be `x`. Factor 1 copies.
+pub struct Scale {
+    pub factor: f32,
+    pub x: View,
+    pub out: View,
+}
+
+impl Step for Scale {
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        for row in at.share.clone() {
+            let (x, out) = (walk.row(self.x, row), walk.row(self.out, row));
+            // SAFETY: both views have the row's columns, which are this worker's.
+            unsafe { walk.kernels.unary.scale.run(x, self.factor, out, self.out.width) }
+        }
+    }
+}
+
+/// Zeros in all columns.
+pub struct Zero {
+    pub out: View,
+}
+
+impl Step for Zero {
+    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+        for row in at.share.clone() {
+            // SAFETY: the view has the row's columns, which are this worker's.
+            unsafe { walk.row(self.out, row).write_bytes(0, self.out.width) }
+        }
+    }
+}

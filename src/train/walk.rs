@@ -1,0 +1,187 @@
+//! The execution of a plan: every worker runs every step, with barriers between steps that meet.
+
+use std::marker::PhantomData;
+use std::slice::from_raw_parts;
+
+use super::parameters::Weight;
+use super::plan::{Plan, View};
+use super::steps::At;
+use crate::error::Result;
+use crate::kernels::KernelSet;
+use crate::kernels::matmul::Gemm;
+use crate::kernels::rope::{Angles, Pairing};
+use crate::memory::reserve::copied;
+use crate::model::graph::RopeSpec;
+use crate::ops::region;
+use crate::ops::rotary::RotaryTable;
+use crate::threads::{Poisoned, Shares, Worker};
+
+/// Memory that workers share.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a, T> {
+    begin: *mut T,
+    owner: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: an address. Reading or writing through it is unsafe, and each step states which elements are a worker's.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+// SAFETY: as for Sync.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub fn new(slice: &'a mut [T]) -> Self {
+        Shared { begin: slice.as_mut_ptr(), owner: PhantomData }
+    }
+
+    /// The address of an element.
+    pub fn at(&self, index: usize) -> *mut T {
+        self.begin.wrapping_add(index)
+    }
+}
+
+/// The angles of a rotary table, and those of the rotations back.
+pub(super) struct Rotation {
+    pub pairing: Pairing,
+    forward: RotaryTable,
+    /// As [`Angles`] reads them, with negated sines.
+    back: Vec<f32>,
+    rot_dim: usize,
+    n_ctx: usize,
+}
+
+impl Rotation {
+    /// The rotations at the positions of a context.
+    pub fn new(spec: &RopeSpec, n_ctx: usize) -> Result<Rotation> {
+        let forward = spec.config.table(n_ctx, spec.factors(n_ctx))?;
+        let rot_dim = spec.config.dim;
+        let mut back = copied(forward.data(), "the rotary table")?;
+        for position in back.chunks_mut(rot_dim.max(1)) {
+            position[rot_dim / 2..].iter_mut().for_each(|sine| *sine = -*sine);
+        }
+        Ok(Rotation { pairing: spec.config.pairing, forward, back, rot_dim, n_ctx })
+    }
+
+    pub fn angles(&self, back: bool) -> Angles<'_> {
+        match back {
+            false => self.forward.angles(),
+            true => Angles::new(&self.back, self.rot_dim).unwrap_or(Angles::none(self.n_ctx)),
+        }
+    }
+}
+
+/// A plan's memory and a micro-batch, as its steps see them.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'a> {
+    pub kernels: &'a KernelSet,
+    pub plan: &'a Plan,
+    /// Byte offset of each buffer in the arena.
+    pub offsets: &'a [usize],
+    pub arena: Shared<'a, u8>,
+    pub weights: Shared<'a, f32>,
+    pub gradients: Shared<'a, f32>,
+    pub rotations: &'a [Rotation],
+    /// Position of each row in its sequence.
+    pub positions: &'a [u32],
+    pub tokens: &'a [u32],
+    pub targets: &'a [u32],
+    /// Rows of a micro-batch.
+    pub rows: usize,
+    /// Rows of a sequence.
+    pub context: usize,
+    /// Factor on the gradient of each row's loss.
+    pub scale: f32,
+    pub losses: Shared<'a, f32>,
+    /// Scratch memory of all workers.
+    pub scratch: Shared<'a, f32>,
+    /// Floats of one worker's.
+    pub scratch_len: usize,
+    /// Dynamic steps use these alternately.
+    pub schedules: &'a [Shares; 2],
+}
+
+impl<'a> Walk<'a> {
+    /// The address of a view's first column in a row.
+    pub fn row(&self, view: View, row: usize) -> *mut f32 {
+        let spec = &self.plan.buffers[view.buf.index()];
+        debug_assert!(row <= spec.rows && view.column + view.width <= spec.stride);
+        let first: *mut f32 = self.arena.at(self.offsets[view.buf.index()]).cast();
+        first.wrapping_add(row * spec.stride + view.column)
+    }
+
+    /// Floats between a view's rows.
+    pub fn stride(&self, view: View) -> usize {
+        self.plan.buffers[view.buf.index()].stride
+    }
+
+    /// The address of a weight's element.
+    pub fn weight_at(&self, weight: Weight, element: usize) -> *const f32 {
+        debug_assert!(element < weight.len);
+        self.weights.at(weight.offset + element)
+    }
+
+    /// A weight's elements.
+    ///
+    /// # Safety
+    /// Nobody writes weights while the slice lives.
+    pub unsafe fn weight(&self, weight: Weight) -> &'a [f32] {
+        // SAFETY: the weights' memory holds it, and nobody writes it, as promised.
+        unsafe { from_raw_parts(self.weights.at(weight.offset), weight.len) }
+    }
+
+    /// The address of a trained weight's gradient.
+    pub fn gradient(&self, weight: Weight) -> *mut f32 {
+        debug_assert!(weight.trained);
+        self.gradients.at(weight.offset)
+    }
+
+    /// The address of a row's loss.
+    pub fn losses(&self, row: usize) -> *mut f32 {
+        self.losses.at(row)
+    }
+
+    /// A worker's scratch memory.
+    pub fn scratch(&self, worker: &Worker<'_>) -> *mut f32 {
+        self.scratch.at(worker.index() * self.scratch_len)
+    }
+
+    /// This worker's parts of a product.
+    ///
+    /// # Safety
+    /// As [`region::multiply`], but for the scratch memory, which is the walk's.
+    pub unsafe fn multiply(&self, at: &At<'_>, gemm: &Gemm<'_>, out: (*mut f32, usize)) {
+        let kernel = self.kernels.matmul.f32;
+        // SAFETY: as promised; the scratch memory is as long as the longest step needs, and this worker's own.
+        unsafe { region::multiply(at.worker, at.shares, kernel, gemm, out, self.scratch(at.worker)) }
+    }
+
+    /// One worker's execution of the steps, up to the one that `stop` asks to stop behind.
+    ///
+    /// # Safety
+    /// All workers of the region call it alike, and nobody else uses the walk's memory meanwhile. Nothing of the schedules
+    /// is taken, or the last walk of all workers has ended before a barrier.
+    pub unsafe fn run(
+        &self,
+        worker: &Worker<'_>,
+        schedule: &mut usize,
+        mut stop: impl FnMut(usize) -> Result<bool, Poisoned>,
+    ) -> Result<(), Poisoned> {
+        let share = worker.share(self.rows, 1);
+        for (i, planned) in self.plan.steps.iter().enumerate() {
+            let at = At { worker, share: share.clone(), shares: &self.schedules[*schedule] };
+            // SAFETY: each worker runs the plan's steps in their order with its barriers, on its memory.
+            unsafe { planned.step.run(self, &at) };
+            if planned.step.is_dynamic() {
+                // No worker takes from the other schedule before the next barrier.
+                *schedule = 1 - *schedule;
+                self.schedules[*schedule].reset(worker.index());
+            }
+            if planned.barrier {
+                worker.barrier()?;
+            }
+            if stop(i)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -31,6 +31,7 @@ pub(crate) use families::Family;
 pub use graph::Graph;
 pub use load::{LoadParams, Model, Progress};
 pub use pooling::Pooling;
+pub(crate) use random::mix as random_bits;
 pub use random::{GptConfig, RandomGpt};
 pub use recurrence::{DeltaNet, Recurrence, StateSpace};
 pub use rope::{RopeConfig, RopeOverrides, Yarn};

@@ -8,6 +8,7 @@ use super::parameters::{Parameters, Weight};
 use super::plan::{Plan, Planned, View, WHAT};
 use super::steps::Step;
 use super::steps::attention::Attention;
+use super::steps::dropout::Dropout;
 use super::steps::norm::Norm;
 use crate::error::{Error, Result};
 use crate::memory::reserve::{filled, reserve};
@@ -32,12 +33,18 @@ impl Sizes {
     }
 }
 
-/// The plan of losses, with the backward pass behind them if `backward`.
+/// The plan of losses; to train, with this share of dropout, and with the backward pass behind the losses.
 ///
 /// # Errors
 /// [`Error::Unsupported`], naming layer and operation, for a graph that can't be trained; [`Error::OutOfMemory`].
-pub(super) fn lower(graph: &Graph, parameters: &Parameters, sizes: Sizes, backward: bool) -> Result<Plan> {
-    let mut lowering = Lowering::new(graph, parameters, sizes)?;
+pub(super) fn lower(
+    graph: &Graph,
+    parameters: &Parameters,
+    sizes: Sizes,
+    train: Option<f64>,
+) -> Result<Plan> {
+    let (mut lowering, backward) = (Lowering::new(graph, parameters, sizes)?, train.is_some());
+    lowering.dropout = train.unwrap_or(0.0);
     let head = lowering.head()?;
     let before = 0..head.node.index();
     for i in before.clone() {
@@ -72,6 +79,8 @@ struct Lowering<'g> {
     parameters: &'g Parameters,
     sizes: Sizes,
     plan: Plan,
+    /// The share of elements that are dropped.
+    dropout: f64,
     /// Whether the logits depend on each node.
     live: Vec<bool>,
     /// The live nodes that read each value.
@@ -109,6 +118,7 @@ impl<'g> Lowering<'g> {
             parameters,
             sizes,
             plan: Plan::default(),
+            dropout: 0.0,
             live,
             readers,
             values: filled(None, n, WHAT)?,
@@ -155,6 +165,28 @@ impl<'g> Lowering<'g> {
     /// A buffer with a row for each token of a micro-batch.
     fn buffer(&mut self, width: usize) -> Result<View> {
         self.plan.buffer(self.sizes.rows(), width)
+    }
+
+    /// Whether elements of a value are dropped: of embeddings, and of products that are added to the residual stream.
+    fn drops(&self, value: Value) -> bool {
+        let reader = |value: Value| match self.readers[value.index()][..] {
+            [reader] => Some(self.op(reader)),
+            _ => None,
+        };
+        let embedded = |x: Value| matches!(self.op(x), Op::Embed(_) | Op::Positions(_));
+        self.dropout > 0.0
+            && match *self.op(value) {
+                Op::Linear(..) => matches!(reader(value), Some(Op::Add(..))),
+                Op::Embed(_) => !matches!(reader(value), Some(Op::Add(..))),
+                Op::Add(a, b) => embedded(a) && embedded(b),
+                _ => false,
+            }
+    }
+
+    /// Drops elements of columns that belong to a value or its gradient.
+    fn drop_elements(&mut self, value: Value, x: View) -> Result<()> {
+        let step = Dropout { x, site: value.index(), rate: self.dropout };
+        self.push_by_row(value, step, &[x])
     }
 
     /// Appends a step whose workers meet others' rows or columns.

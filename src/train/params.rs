@@ -167,6 +167,11 @@ pub struct TrainParams {
     pub schedule: Schedule,
     /// Longest gradient, all parameters taken together; a longer one is scaled down. `None` leaves any as it is.
     pub clip: Option<f64>,
+    /// Share of elements that are dropped, at random, of embeddings and of whatever is added to the residual stream; 0
+    /// for no dropout. Attention's probabilities aren't dropped.
+    pub dropout: f64,
+    /// The seed of dropout.
+    pub seed: u64,
     /// Instruction set; `None` takes the process's default (`SMALLMIND_ISA`, else the best).
     pub isa: Option<IsaId>,
 }
@@ -179,6 +184,8 @@ impl Default for TrainParams {
             optimizer: Optimizer::AdamW(AdamW::default()),
             schedule: Schedule::constant(3e-4),
             clip: Some(1.0),
+            dropout: 0.0,
+            seed: 0,
             isa: None,
         }
     }
@@ -210,6 +217,16 @@ impl TrainParams {
         Self { clip: clip.into(), ..self }
     }
 
+    /// Sets [`TrainParams::dropout`].
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { dropout, ..self }
+    }
+
+    /// Sets [`TrainParams::seed`].
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
     /// Sets [`TrainParams::isa`].
     pub fn with_isa(self, isa: impl Into<Option<IsaId>>) -> Self {
         Self { isa: isa.into(), ..self }
@@ -229,6 +246,7 @@ impl TrainParams {
         {
             return Err(Error::invalid(format!("the longest gradient is {clip}; expected a number above 0")));
         }
+        check_share("dropout", self.dropout)?;
         self.schedule.check()?;
         self.optimizer.check()
     }

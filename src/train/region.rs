@@ -9,6 +9,7 @@ use super::parameters::Parameter;
 use super::params::Optimizer;
 use super::walk::{Shared, Walk};
 use crate::kernels::backward::{AdamWArgs, AdamWStep, NORM_BLOCK, SgdArgs, SgdStep, norm_of};
+use crate::model::random_bits;
 use crate::threads::{Poisoned, Worker};
 
 /// Floats that a worker's share is a multiple of: whole cache lines.
@@ -39,7 +40,8 @@ impl<'a> Batches<'a> {
     /// The walk of a micro-batch.
     pub fn walk(&self, walk: &Walk<'a>, batch: usize) -> Walk<'a> {
         let rows = batch * walk.rows..(batch + 1) * walk.rows;
-        Walk { tokens: &self.tokens[rows.clone()], targets: &self.targets[rows], ..*walk }
+        let seed = random_bits(walk.seed.wrapping_add(batch as u64));
+        Walk { tokens: &self.tokens[rows.clone()], targets: &self.targets[rows], seed, ..*walk }
     }
 
     pub fn count(&self, rows: usize) -> usize {

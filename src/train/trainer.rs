@@ -19,7 +19,7 @@ use crate::kernels::KernelSet;
 use crate::kernels::backward::NO_TARGET;
 use crate::memory::reserve::collected;
 use crate::model::graph::{Norm, Op, Value};
-use crate::model::{Config, Graph, LoadParams, read_graph};
+use crate::model::{Config, Graph, LoadParams, random_bits, read_graph};
 use crate::text::escaped;
 use crate::threads::{Poisoned, Shares, Team, Worker};
 
@@ -67,7 +67,7 @@ impl Draft {
         let kernels = LoadParams::default().with_isa(params.isa).kernels()?;
         let sizes = BatchSizes { sequences: params.sequences, context };
         let parameters = Parameters::new(&gguf, &graph)?;
-        let plans = [true, false].map(|backward| lower(&graph, &parameters, sizes, backward));
+        let plans = [Some(params.dropout), None].map(|train| lower(&graph, &parameters, sizes, train));
         let [first, second] = plans;
         let plans = [first?, second?];
         let memory = Sizes::new([&plans[0], &plans[1]], &parameters, &kernels, workers)?;
@@ -291,7 +291,7 @@ impl Trainer {
             rate: rate.unwrap_or(0.0),
             step,
             clip: params.clip,
-            parameters: &parameters.0,
+            parameters: parameters.0,
             trained: parameters.1,
             moments,
         };
@@ -353,6 +353,7 @@ impl Trainer {
             context: self.sizes.context,
             scale,
             losses: Shared::new(losses),
+            seed: random_bits(random_bits(self.params.seed).wrapping_add(self.steps)),
             scratch: Shared::new(scratch.as_mut_slice()),
             scratch_len: self.scratch,
             schedules: &self.schedules,

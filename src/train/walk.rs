@@ -91,6 +91,8 @@ pub(super) struct Walk<'a> {
     /// Factor on the gradient of each row's loss.
     pub scale: f32,
     pub losses: Shared<'a, f32>,
+    /// Of the random numbers of a micro-batch.
+    pub seed: u64,
     /// Scratch memory of all workers.
     pub scratch: Shared<'a, f32>,
     /// Floats of one worker's.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::families::Family;
+use crate::common::families::{Family, uniform};
 use crate::common::golden_path;
 use smallmind::format::gguf::Gguf;
 use smallmind::format::{BytesSource, FileSource};
@@ -300,6 +300,7 @@ fn batches_that_cannot_be_are_refused() {
         (params().with_context(41), "sequences of 41 tokens; the model takes 1 to 40"),
         (params().with_sequences(0), "0 sequences"),
         (params().with_sequences(usize::MAX), "sequences"),
+        (params().with_dropout(1.0), "dropout is 1"),
         (params().with_clip(f64::NAN), "the longest gradient is NaN"),
         (params().with_schedule(Schedule::constant(-1.0)), "learning rate is -1"),
         (params().with_optimizer(Optimizer::AdamW(AdamW::default().with_betas(1.0, 0.9))), "beta1 is 1"),
@@ -355,7 +356,7 @@ fn what_cannot_be_trained_is_named() {
     for (name, said) in [
         ("gemma2-dense", "logits that are no plain product"),
         ("bloom-dense", "attention with changed scores"),
-        ("mamba-dense", "recurrent layers"),
+        ("mamba-dense", "layer 0: training of convolutions"),
         ("llama-moe", "mixtures of experts"),
         ("gpt-oss-moe", "training of"),
         ("bert", "encoder"),
@@ -366,6 +367,49 @@ fn what_cannot_be_trained_is_named() {
         let error = Trainer::new(source, &params, team).unwrap_err();
         assert!(matches!(error, smallmind::Error::Unsupported(_)), "{error}");
         assert!(error.to_string().contains(said), "{name}: {error}");
+    }
+}
+
+#[test]
+fn dropout_drops_the_same_elements_forward_and_backward() {
+    let (tokens, targets) = (noise(24, 40), noise(25, 40)[1..].to_vec());
+    for (family, name) in [
+        ("gpt2", "blk.0.ffn_down.weight"),
+        ("gpt2", "position_embd.weight"),
+        ("gpt2", "blk.1.attn_output.bias"),
+        ("llama", "token_embd.weight"),
+        ("llama", "blk.0.ffn_norm.weight"),
+    ] {
+        let path = golden_path("training").join(format!("{family}.gguf"));
+        let (bytes, gguf) = (std::fs::read(&path).unwrap(), Gguf::open_path(&path).unwrap());
+        let tensor = gguf.tensor(name).unwrap();
+        let place = tensor.offset as usize..(tensor.offset + tensor.bytes) as usize;
+        let direction = uniform(name, tensor.elements() as usize);
+        let params = params().with_dropout(0.3).with_seed(7);
+        // The trainer of weights that are moved along the direction.
+        let moved = |step: f32, threads: usize| {
+            let mut bytes = bytes.clone();
+            for (bytes, d) in bytes[place.clone()].as_chunks_mut().0.iter_mut().zip(&direction) {
+                *bytes = (f32::from_le_bytes(*bytes) + step * d).to_le_bytes();
+            }
+            let source = Arc::new(BytesSource::new(family, bytes));
+            Trainer::new(source, &params, Arc::new(Team::new(threads).unwrap())).unwrap()
+        };
+        let mut loss = |step| moved(step, 2).compute_gradients(&tokens, &targets).unwrap();
+        let want = (loss(3e-3) - loss(-3e-3)) / 6e-3;
+        let mut trainer = moved(0.0, 1);
+        assert_eq!(trainer.compute_gradients(&tokens, &targets).unwrap(), loss(0.0));
+        assert_ne!(trainer.evaluate(&tokens, &targets).unwrap(), loss(0.0));
+        let parameter = trainer.parameters().iter().find(|p| p.name == name).unwrap();
+        let pairs = trainer.gradient(parameter).iter().zip(&direction);
+        let got: f64 = pairs.map(|(&g, &d)| f64::from(g) * f64::from(d)).sum();
+        let length = length(trainer.gradient(parameter).iter().map(|&g| g.into()));
+        assert!((got - want).abs() < 2e-3 * length + 2e-4, "{family}: {name}: {got} for {want}, of {length}");
+        // Another step drops others.
+        let before = loss(0.0);
+        trainer.set_params(&params.with_schedule(Schedule::constant(0.0))).unwrap();
+        assert_eq!(trainer.step(&tokens, &targets).unwrap().loss, before);
+        assert_ne!(trainer.step(&tokens, &targets).unwrap().loss, before);
     }
 }
 

@@ -26,6 +26,10 @@ struct Target {
 impl Lowering<'_> {
     /// Appends the steps from a value's gradient to those of its operands and weights.
     pub(super) fn backward(&mut self, value: Value) -> Result<()> {
+        if self.drops(value) {
+            let dy = self.own(value)?;
+            self.drop_elements(value, dy)?;
+        }
         match *self.op(value) {
             Op::Embed(table) => {
                 let table = self.parameters.weight(self.graph, self.graph.weights.table(table))?;

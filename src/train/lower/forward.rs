@@ -60,6 +60,9 @@ impl Lowering<'_> {
             }
             _ => return self.refuse(value),
         };
+        if self.drops(value) {
+            self.drop_elements(value, view)?;
+        }
         self.values[value.index()] = Some(view);
         Ok(())
     }
@@ -144,7 +147,7 @@ impl Lowering<'_> {
     fn summand(&self, sum: Value, a: Value, b: Value) -> Option<Value> {
         let later = if a.index() > b.index() { a } else { b };
         let product = matches!(self.op(later), Op::Linear(..)) && self.only_for(later, sum);
-        (a != b && product).then_some(later)
+        (a != b && product && !self.drops(later)).then_some(later)
     }
 
     fn add(&mut self, value: Value, a: Value, b: Value) -> Result<View> {

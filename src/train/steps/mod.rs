@@ -2,6 +2,7 @@
 //! buffers it reads and writes; every worker runs every step and does its share.
 
 pub(super) mod attention;
+pub(super) mod dropout;
 pub(super) mod elementwise;
 pub(super) mod embed;
 pub(super) mod loss;

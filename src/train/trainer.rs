@@ -38,7 +38,7 @@ pub struct StepReport {
 }
 
 /// A model before its memory is reserved.
-struct Draft {
+struct Prepared {
     gguf: Gguf,
     config: Config,
     graph: Graph,
@@ -51,8 +51,8 @@ struct Draft {
     memory: Sizes,
 }
 
-impl Draft {
-    fn new(source: Arc<dyn ByteSource>, params: &TrainParams, workers: usize) -> Result<Draft> {
+impl Prepared {
+    fn new(source: Arc<dyn ByteSource>, params: &TrainParams, workers: usize) -> Result<Prepared> {
         let gguf = Gguf::open(source)?;
         let (config, graph) = read_graph(&gguf)?;
         let context = if params.context == 0 { config.n_ctx_train } else { params.context };
@@ -71,7 +71,7 @@ impl Draft {
         let [first, second] = plans;
         let plans = [first?, second?];
         let memory = Sizes::new([&plans[0], &plans[1]], &parameters, &kernels, workers)?;
-        Ok(Draft { gguf, config, graph, params, sizes, kernels, parameters, plans, memory })
+        Ok(Prepared { gguf, config, graph, params, sizes, kernels, parameters, plans, memory })
     }
 
     fn bytes(&self, workers: usize) -> Result<TrainMemory> {
@@ -138,9 +138,10 @@ impl Trainer {
     /// can't be trained; [`Error::InvalidArgument`] naming the parameter; [`Error::OutOfMemory`].
     pub fn new(source: Arc<dyn ByteSource>, params: &TrainParams, team: Arc<Team>) -> Result<Trainer> {
         let workers = team.count();
-        let draft = Draft::new(source, params, workers)?;
-        let bytes = draft.bytes(workers)?;
-        let Draft { gguf, config, graph, params, sizes, kernels, mut parameters, plans, memory } = draft;
+        let prepared = Prepared::new(source, params, workers)?;
+        let bytes = prepared.bytes(workers)?;
+        let Prepared { gguf, config, graph, params, sizes, kernels, mut parameters, plans, memory } =
+            prepared;
         parameters.load(&gguf, &graph)?;
         let rotations = graph.ropes.iter().map(|rope| Rotation::new(rope, sizes.context));
         let rotations = collected(rotations, WHAT)?;
@@ -173,7 +174,7 @@ impl Trainer {
         params: &TrainParams,
         threads: usize,
     ) -> Result<TrainMemory> {
-        Draft::new(source, params, threads)?.bytes(threads)
+        Prepared::new(source, params, threads)?.bytes(threads)
     }
 
     /// The memory that was reserved.

@@ -24,9 +24,15 @@ fn a_training_step_allocates_nothing() {
             let tokens: Vec<u32> = (0..128).map(|i| i * 7 % 300).collect();
             let targets: Vec<u32> = tokens.iter().map(|token| (token + 7) % 300).collect();
             trainer.step(&tokens, &targets).unwrap();
-            let steps = allocations(|| (0..3).for_each(|_| drop(trainer.step(&tokens, &targets).unwrap())));
+            let steps = allocations(|| {
+                for _ in 0..3 {
+                    trainer.step(&tokens, &targets).unwrap();
+                }
+            });
             assert_eq!(steps, 0, "steps on {threads} threads");
-            let losses = allocations(|| drop(trainer.evaluate(&tokens, &targets).unwrap()));
+            let losses = allocations(|| {
+                trainer.evaluate(&tokens, &targets).unwrap();
+            });
             assert_eq!(losses, 0, "losses on {threads} threads");
         }
     });

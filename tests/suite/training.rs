@@ -245,7 +245,9 @@ fn a_resumed_training_makes_the_same_steps() {
         let params = params.with_schedule(Schedule::cosine(1e-2, 2, 8));
         let team = Arc::new(Team::new(2).unwrap());
         let mut first = trainer("llama", &params, 1);
-        (0..3).for_each(|_| drop(first.step(&golden.tokens, &golden.targets).unwrap()));
+        for _ in 0..3 {
+            first.step(&golden.tokens, &golden.targets).unwrap();
+        }
         let state = written(|write| first.write_state(write));
         let source = Arc::new(BytesSource::new("state", state.clone()));
         let mut second = Trainer::resume(source, &params, team.clone()).unwrap();

@@ -50,8 +50,9 @@ impl Attention {
 
     /// Floating-point operations of so many products of queries with the keys that they see.
     fn flops(&self, products: u64) -> u64 {
-        let pairs = self.context as u64 * (self.context as u64 + 1) / 2 * self.sequences as u64;
-        2 * products * pairs * (self.heads.n_head * self.heads.head_dim) as u64
+        let Attention { context, sequences, heads, .. } = *self;
+        let sizes = [context, context + 1, sequences, heads.n_head, heads.head_dim];
+        sizes.into_iter().fold(products, |flops, size| flops.saturating_mul(size as u64))
     }
 }
 

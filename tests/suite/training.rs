@@ -397,7 +397,7 @@ fn dropout_drops_the_same_elements_forward_and_backward() {
             let source = Arc::new(BytesSource::new(family, bytes));
             Trainer::new(source, &params, Arc::new(Team::new(threads).unwrap())).unwrap()
         };
-        let mut loss = |step| moved(step, 2).compute_gradients(&tokens, &targets).unwrap();
+        let loss = |step| moved(step, 2).compute_gradients(&tokens, &targets).unwrap();
         let want = (loss(3e-3) - loss(-3e-3)) / 6e-3;
         let mut trainer = moved(0.0, 1);
         assert_eq!(trainer.compute_gradients(&tokens, &targets).unwrap(), loss(0.0));

@@ -71,7 +71,7 @@ mod header {
     use super::variable;
 
     /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-    const SECTIONS: [&str; 26] = [
+    const SECTIONS: [&str; 27] = [
         "version",
         "status",
         "log",
@@ -84,6 +84,7 @@ mod header {
         "sampler",
         "generate",
         "embedder",
+        "trainer",
         "profile",
         "counters",
         "profile_export",

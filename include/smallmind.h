@@ -3,8 +3,9 @@
  *
  * To generate text, call `sm_model_load`, `sm_context_create` and `sm_sampler_create`; then `sm_tokenize` and
  * `sm_generate`, or `sm_decode` and `sm_sampler_sample` in a loop of your own; at the end the `*_free` functions. For
- * vectors of texts, call `sm_model_load`, `sm_embedder_create` and `sm_embedder_embed`. The sections from "Kernels" on need
- * none of these: they compute on your own buffers.
+ * vectors of texts, call `sm_model_load`, `sm_embedder_create` and `sm_embedder_embed`. To train a model, call
+ * `sm_trainer_create`, and `sm_trainer_step` in a loop. The sections from "Kernels" on need none of these: they compute on
+ * your own buffers.
  *
  * Rules for all functions
  * -----------------------
@@ -17,11 +18,11 @@
  *   writes them during the call. Where the function doesn't allow NULL, NULL gets `SM_STATUS_NULL_POINTER`.
  * - Ownership. You free each object that `*_create`, `*_load` or `*_pack` gave you, once, with the matching `*_free`; no
  *   other call may use it at that moment or later. Freeing NULL is fine. Objects can be freed in any order, except that
- *   a team is freed after the contexts and embedders that hold it. Strings that the library returns belong to it; each
+ *   a team is freed after the contexts, embedders and trainers that hold it. Strings that the library returns belong to it; each
  *   function states how long they live. The library reads your buffers during the call only; a callback's `user_data` must
  *   live as long as the callback can be called.
  * - Threads. Any function may be called on any thread. A model may be used on many threads at once. A context, a
- *   sampler or an embedder takes one call at a time: a second thread, or a callback that calls back into the object that
+ *   sampler, an embedder or a trainer takes one call at a time: a second thread, or a callback that calls back into the object that
  *   is calling it, gets `SM_STATUS_BUSY`.
  * - Processes. After a fork, the child has none of the library's threads: a context or a team from before gets
  *   `SM_STATUS_WRONG_PROCESS` there. Models and samplers can be used in the child, too.
@@ -119,6 +120,9 @@ typedef int32_t sm_status;
 
 // A callback, `sm_context_cancel` or `sm_context_cancel_generation` asked to stop.
 #define SM_STATUS_CANCELLED 60
+
+// A step of training gave a loss or a gradient that is infinite or undefined; nothing was changed.
+#define SM_STATUS_NOT_FINITE 61
 
 // A defect of the library, caught before it reached the host.
 //
@@ -491,7 +495,7 @@ typedef struct sm_team sm_team;
 sm_status sm_team_create(size_t threads,
                          sm_team **team);
 
-// Frees a team; NULL is fine. While a context or an embedder holds it or a kernel's call uses it, the status is
+// Frees a team; NULL is fine. While a context, an embedder or a trainer holds it or a kernel's call uses it, the status is
 // `SM_STATUS_BUSY` and the team is not freed. No other call may be given the team at the same moment, `sm_context_create` included.
 sm_status sm_team_free(sm_team *team);
 
@@ -1081,6 +1085,147 @@ sm_status sm_embedder_rerank(sm_embedder *embedder,
 // function that you may call for an embedder that is in use: on any thread, also from a callback, but never after
 // `sm_embedder_free`.
 sm_status sm_embedder_cancel(const sm_embedder *embedder);
+
+/*
+ * Trainer
+ * =======
+ * Training of models of the GPT-2, Llama and Qwen families, in f32: batches of tokens and targets in, losses and files out.
+ * The same batches give the same bits on any number of threads.
+ */
+
+// AdamW.
+#define SM_OPTIMIZER_ADAMW 0
+
+// Stochastic gradient descent with momentum.
+#define SM_OPTIMIZER_SGD 1
+
+// A target that doesn't count, such as that of padding.
+#define SM_NO_TARGET 4294967295
+
+// A trainer. It takes one call at a time.
+typedef struct sm_trainer sm_trainer;
+
+// The size of a micro-batch, and how gradients change weights. Fill it with `sm_trainer_params_init`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // Sequences of a micro-batch. Default 1.
+    size_t n_sequences;
+    // Tokens of a sequence. 0, the default, for as many as the model was made for.
+    size_t n_ctx;
+    // Threads, the calling one included; 0 is refused. Default: the CPUs that the process may use. Ignored if there is a
+    // `team`.
+    size_t n_threads;
+    // The learning rate until `sm_trainer_set_learning_rate` changes it. Default 3e-4.
+    double learning_rate;
+    // Share of a weight that a learning rate of 1 would take away in a step; gains and biases don't decay. Default 0.1.
+    double weight_decay;
+    // AdamW: share of the mean of gradients that stays. Default 0.9.
+    double beta1;
+    // AdamW: share of the mean of their squares that stays. Default 0.95.
+    double beta2;
+    // AdamW: added to the root of that mean. Default 1e-8.
+    double eps;
+    // SGD: share of the last step's direction that stays. Default 0.
+    double momentum;
+    // Longest gradient, all parameters taken together; a longer one is scaled down. 0 for no limit. Default 1.
+    double clip;
+    // Share of elements of embeddings and of what is added to the residual stream that is dropped. Default 0.
+    double dropout;
+    // Seed of dropout. Default 0.
+    uint64_t seed;
+    // One of `SM_OPTIMIZER_*`. Default `SM_OPTIMIZER_ADAMW`.
+    int32_t optimizer;
+    // 0.
+    int32_t reserved;
+    // A team whose threads the trainer uses. NULL, the default, for `n_threads` threads of the trainer's own. It holds the
+    // team as a context does.
+    sm_team *team;
+} sm_trainer_params;
+
+// What a step did.
+typedef struct {
+    // The step's number, counted from 1.
+    uint64_t step;
+    // Mean loss of all targets, in nats, before the update.
+    double loss;
+    // Length of the gradient before it was clipped.
+    double gradient_norm;
+    // The learning rate.
+    double learning_rate;
+} sm_train_report;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_trainer_params)`.
+sm_status sm_trainer_params_init(sm_trainer_params *params, size_t struct_size);
+
+// Makes a trainer in `*trainer`, which you free with `sm_trainer_free`, of the model at `path`: as that of
+// `sm_model_load`. Weights of any type become f32. `params` may be NULL. All memory for steps is reserved here.
+//
+// `SM_STATUS_UNSUPPORTED`: the model has an operation that can't be trained; the message names it. Otherwise as
+// `sm_model_load`; `SM_STATUS_INVALID_ARGUMENT`: a parameter is outside its range.
+sm_status sm_trainer_create(const char *path,
+                            const sm_trainer_params *params,
+                            sm_trainer **trainer);
+
+// Makes a trainer of a GPT with random weights: see `sm_model_create_random`. `gpt` and `params` may be NULL.
+sm_status sm_trainer_create_random(const sm_gpt_params *gpt,
+                                   const sm_trainer_params *params,
+                                   sm_trainer **trainer);
+
+// Makes a trainer that goes on from a state that `sm_trainer_save_state` wrote: with the same parameters and batches, its
+// steps have the bits that they would have had without the interruption.
+//
+// `SM_STATUS_FORMAT`: the file is no such state, or is cut off. `SM_STATUS_INVALID_ARGUMENT`: also for a state of another
+// optimizer. Otherwise as `sm_trainer_create`.
+sm_status sm_trainer_resume(const char *path,
+                            const sm_trainer_params *params,
+                            sm_trainer **trainer);
+
+// Frees a trainer; NULL is fine. In a fork of the process that made it, nothing is done. While a call is using it, the
+// status is `SM_STATUS_BUSY` and it is not freed.
+sm_status sm_trainer_free(sm_trainer *trainer);
+
+// Stores the tokens of a micro-batch in `*n_tokens`: `n_sequences` times `n_ctx`.
+sm_status sm_trainer_batch_tokens(const sm_trainer *trainer, size_t *n_tokens);
+
+// Stores the bytes that the trainer has reserved in `*bytes`: weights, gradients, moments, activations, scratch memory.
+sm_status sm_trainer_memory(const sm_trainer *trainer,
+                            size_t *bytes);
+
+// Sets the learning rate of the steps from now on: a finite number from 0 on.
+sm_status sm_trainer_set_learning_rate(sm_trainer *trainer, double learning_rate);
+
+// Makes one step on `n_tokens` tokens, one micro-batch or several, sequence after sequence: the mean loss of all targets
+// and its gradient, then one update of the weights. `targets` has the token that should follow each token, or
+// `SM_NO_TARGET` where none counts. `report` may be NULL; otherwise `report_size` is `sizeof(sm_train_report)`. A step
+// takes no memory.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: the tokens are no whole number of micro-batches, one is outside the vocabulary, or no target
+// counts. `SM_STATUS_NOT_FINITE`: loss or gradient is infinite or undefined; the message names the first tensor at fault.
+// The weights are as they were in both cases.
+sm_status sm_trainer_step(sm_trainer *trainer,
+                          const uint32_t *tokens,
+                          const uint32_t *targets,
+                          size_t n_tokens,
+                          sm_train_report *report,
+                          size_t report_size);
+
+// Stores the mean loss of all targets, in nats, in `*loss`, and changes nothing. Otherwise as `sm_trainer_step`.
+sm_status sm_trainer_evaluate(sm_trainer *trainer,
+                              const uint32_t *tokens,
+                              const uint32_t *targets,
+                              size_t n_tokens,
+                              double *loss);
+
+// Writes the weights, in f32, to a GGUF file at `path`, which `sm_model_load` and llama.cpp load. The file appears whole or
+// not at all; one that stood there is replaced. `SM_STATUS_IO`: it can't be written.
+sm_status sm_trainer_save_model(sm_trainer *trainer,
+                                const char *path);
+
+// Writes all that the next step depends on to a file at `path`, from which `sm_trainer_resume` goes on. Otherwise as
+// `sm_trainer_save_model`.
+sm_status sm_trainer_save_state(sm_trainer *trainer,
+                                const char *path);
 
 /*
  * Profile

@@ -42,6 +42,8 @@ pub const SM_STATUS_OUT_OF_MEMORY: sm_status = 40;
 pub const SM_STATUS_NO_THREADS: sm_status = 41;
 /// A callback, `sm_context_cancel` or `sm_context_cancel_generation` asked to stop.
 pub const SM_STATUS_CANCELLED: sm_status = 60;
+/// A step of training gave a loss or a gradient that is infinite or undefined; nothing was changed.
+pub const SM_STATUS_NOT_FINITE: sm_status = 61;
 /// A defect of the library, caught before it reached the host.
 ///
 /// If it was found on the calling thread, the context, sampler or team of the call is lost: every later call with it
@@ -115,6 +117,7 @@ fn name(status: sm_status) -> &'static CStr {
         SM_STATUS_OUT_OF_MEMORY => c"SM_STATUS_OUT_OF_MEMORY",
         SM_STATUS_NO_THREADS => c"SM_STATUS_NO_THREADS",
         SM_STATUS_CANCELLED => c"SM_STATUS_CANCELLED",
+        SM_STATUS_NOT_FINITE => c"SM_STATUS_NOT_FINITE",
         SM_STATUS_INTERNAL => c"SM_STATUS_INTERNAL",
         _ => c"unknown status",
     }
@@ -159,7 +162,8 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::InvalidArgument(_) | Error::NotFinite(_) => SM_STATUS_INVALID_ARGUMENT,
+            Error::InvalidArgument(_) => SM_STATUS_INVALID_ARGUMENT,
+            Error::NotFinite(_) => SM_STATUS_NOT_FINITE,
             Error::Io { .. } => SM_STATUS_IO,
             Error::Format(_) => SM_STATUS_FORMAT,
             Error::Unsupported(_) => SM_STATUS_UNSUPPORTED,

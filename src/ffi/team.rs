@@ -48,7 +48,7 @@ pub unsafe extern "C" fn sm_team_create(threads: usize, team: *mut *mut sm_team)
     })
 }
 
-/// Frees a team; NULL is fine. While a context or an embedder holds it or a kernel's call uses it, the status is
+/// Frees a team; NULL is fine. While a context, an embedder or a trainer holds it or a kernel's call uses it, the status is
 /// `SM_STATUS_BUSY` and the team is not freed. No other call may be given the team at the same moment, `sm_context_create` included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {
         if team.as_ref().is_some_and(holds) {
             return Err(Failure::new(
                 SM_STATUS_BUSY,
-                "busy: a context holds the team, or an embedder; free it first",
+                "busy: a context holds the team, or an embedder or a trainer; free it first",
             ));
         }
         free_exclusive(team, |team| &team.workspace)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 15] = [
+const C_SOURCES: [&str; 16] = [
     "main.c",
     "kernels.c",
     "products.c",
@@ -24,6 +24,7 @@ const C_SOURCES: [&str; 15] = [
     "profile.c",
     "random.c",
     "embedder.c",
+    "trainer.c",
 ];
 
 /// Compiles sources of `c-tests` into `folder` and links them with these arguments.
@@ -48,7 +49,7 @@ fn a_c_host_works_with_the_shared_library() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = host(false, &C_SOURCES, &shared().each_ref().map(String::as_str), folder.path());
     let said = shipped::run(Command::new(program).arg(model::smollm2()).arg(folder.path()));
-    for expected in ["Paris", "linear.gate_up", "0 failures"] {
+    for expected in ["Paris", "trained: The quick brown fox", "linear.gate_up", "0 failures"] {
         assert!(said.contains(expected), "no {expected:?} in:\n{said}");
     }
 }

@@ -1,0 +1,149 @@
+/* Training: a model of bytes memorises a sentence and writes it, a resumed training goes on to the bit, and every wrong
+ * argument. */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "test.h"
+
+#define SENTENCE "The quick brown fox jumps over the lazy dog and naps."
+#define LENGTH (sizeof SENTENCE - 2)
+#define STEPS 60
+
+/* One layer, for sequences as long as the sentence. */
+static sm_gpt_params shape(void) {
+    sm_gpt_params gpt;
+    CHECK_OK(sm_gpt_params_init(&gpt, sizeof gpt));
+    gpt.context = LENGTH;
+    gpt.dim = 32;
+    gpt.layers = 1;
+    gpt.heads = 2;
+    return gpt;
+}
+
+static sm_trainer_params parameters(size_t threads) {
+    sm_trainer_params params;
+    CHECK_OK(sm_trainer_params_init(&params, sizeof params));
+    CHECK(params.n_sequences == 1 && params.optimizer == SM_OPTIMIZER_ADAMW && params.team == NULL);
+    params.n_threads = threads;
+    params.learning_rate = 1e-2;
+    return params;
+}
+
+/* The sentence's bytes, and those that follow them. */
+static void fill(uint32_t *tokens, uint32_t *targets) {
+    for (size_t i = 0; i < LENGTH; i++) {
+        tokens[i] = (uint32_t)SENTENCE[i];
+        targets[i] = (uint32_t)SENTENCE[i + 1];
+    }
+}
+
+/* The likeliest byte after each, from the first one on, is the sentence. */
+static void check_writes(const char *path) {
+    sm_model *model = NULL;
+    sm_context *context = NULL;
+    const float *row = NULL;
+    size_t rows = 0, columns = 0;
+    char text[LENGTH + 2] = {SENTENCE[0]};
+    CHECK_OK(sm_model_load(path, NULL, &model));
+    CHECK_OK(sm_context_create(model, NULL, &context));
+    for (size_t i = 0; i < LENGTH; i++) {
+        const uint32_t token = (uint32_t)text[i];
+        size_t best = 0;
+        CHECK_OK(sm_decode(context, &token, 1, SM_LOGITS_LAST));
+        CHECK_OK(sm_logits(context, &row, &rows, &columns));
+        for (size_t j = 1; j < columns; j++) {
+            best = row[j] > row[best] ? j : best;
+        }
+        text[i + 1] = (char)best;
+    }
+    CHECK(strcmp(text, SENTENCE) == 0);
+    printf("trained: %s\n", text);
+    CHECK_OK(sm_context_free(context));
+    CHECK_OK(sm_model_free(model));
+}
+
+static void check_bad(sm_trainer *trainer, const char *folder) {
+    sm_trainer *none = trainer;
+    sm_trainer_params params = parameters(1);
+    uint32_t tokens[LENGTH], targets[LENGTH];
+    sm_train_report report;
+    double loss = 0;
+    fill(tokens, targets);
+    CHECK_STATUS(sm_trainer_step(NULL, tokens, targets, LENGTH, NULL, 0), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_trainer_step(trainer, NULL, targets, LENGTH, NULL, 0), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_trainer_step(trainer, tokens, targets, LENGTH - 1, NULL, 0), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_STATUS(sm_trainer_step(trainer, tokens, targets, 0, NULL, 0), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_STATUS(sm_trainer_step(trainer, tokens, targets, LENGTH, &report, 3), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_STATUS(sm_trainer_evaluate(trainer, tokens, targets, LENGTH, NULL), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_trainer_set_learning_rate(trainer, -1), SM_STATUS_INVALID_ARGUMENT);
+    tokens[3] = 256;
+    CHECK_STATUS(sm_trainer_step(trainer, tokens, targets, LENGTH, NULL, 0), SM_STATUS_INVALID_ARGUMENT);
+    fill(tokens, targets);
+    for (size_t i = 0; i < LENGTH; i++) {
+        targets[i] = SM_NO_TARGET;
+    }
+    CHECK_STATUS(sm_trainer_evaluate(trainer, tokens, targets, LENGTH, &loss), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_STATUS(sm_trainer_save_model(trainer, folder), SM_STATUS_IO);
+    CHECK_STATUS(sm_trainer_save_model(trainer, NULL), SM_STATUS_NULL_POINTER);
+    params.optimizer = 7;
+    CHECK_STATUS(sm_trainer_create_random(NULL, &params, &none), SM_STATUS_INVALID_ARGUMENT);
+    CHECK(none == NULL);
+    params = parameters(0);
+    CHECK_STATUS(sm_trainer_create_random(NULL, &params, &none), SM_STATUS_INVALID_ARGUMENT);
+    params = parameters(1);
+    params.n_ctx = 65;
+    CHECK_STATUS(sm_trainer_create_random(NULL, &params, &none), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_STATUS(sm_trainer_create("/nowhere.gguf", NULL, &none), SM_STATUS_IO);
+    CHECK_STATUS(sm_trainer_create(NULL, NULL, &none), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_trainer_create_random(NULL, NULL, NULL), SM_STATUS_NULL_POINTER);
+    CHECK_OK(sm_trainer_free(NULL));
+}
+
+void test_trainer(const char *folder) {
+    char model[4096], state[4096];
+    snprintf(model, sizeof model, "%s/trained.gguf", folder);
+    snprintf(state, sizeof state, "%s/training.state", folder);
+    sm_gpt_params gpt = shape();
+    sm_trainer_params params = parameters(2);
+    sm_trainer *trainer = NULL, *resumed = NULL;
+    uint32_t tokens[LENGTH], targets[LENGTH];
+    sm_train_report report;
+    size_t batch = 0, bytes = 0;
+    double before = 0, after = 0;
+    fill(tokens, targets);
+    CHECK_OK(sm_trainer_create_random(&gpt, &params, &trainer));
+    CHECK_OK(sm_trainer_batch_tokens(trainer, &batch));
+    CHECK_OK(sm_trainer_memory(trainer, &bytes));
+    CHECK(batch == LENGTH && bytes > 4 * 4 * 256 * 32);
+    CHECK_OK(sm_trainer_evaluate(trainer, tokens, targets, LENGTH, &before));
+    CHECK(fabs(before - log(256)) < 0.5);
+    for (size_t i = 0; i < STEPS; i++) {
+        CHECK_OK(sm_trainer_step(trainer, tokens, targets, LENGTH, &report, sizeof report));
+        CHECK(report.step == i + 1 && report.loss > 0 && report.gradient_norm > 0);
+    }
+    CHECK_OK(sm_trainer_save_state(trainer, state));
+    CHECK_OK(sm_trainer_set_learning_rate(trainer, 1e-3));
+    CHECK_OK(sm_trainer_step(trainer, tokens, targets, LENGTH, &report, sizeof report));
+    CHECK(report.learning_rate == 1e-3 && report.loss < 0.05);
+    CHECK_OK(sm_trainer_evaluate(trainer, tokens, targets, LENGTH, &after));
+
+    /* Another trainer goes on from the file, on another number of threads. */
+    params = parameters(1);
+    params.learning_rate = 1e-3;
+    CHECK_OK(sm_trainer_resume(state, &params, &resumed));
+    CHECK_OK(sm_trainer_step(resumed, tokens, targets, LENGTH, NULL, 0));
+    CHECK_OK(sm_trainer_evaluate(resumed, tokens, targets, LENGTH, &before));
+    CHECK(before == after);
+    params.optimizer = SM_OPTIMIZER_SGD;
+    CHECK_OK(sm_trainer_free(resumed));
+    CHECK_STATUS(sm_trainer_resume(state, &params, &resumed), SM_STATUS_INVALID_ARGUMENT);
+
+    CHECK_OK(sm_trainer_save_model(trainer, model));
+    check_writes(model);
+    CHECK_STATUS(sm_trainer_resume(model, NULL, &resumed), SM_STATUS_FORMAT);
+    check_bad(trainer, folder);
+    CHECK_OK(sm_trainer_free(trainer));
+    CHECK(remove(model) == 0 && remove(state) == 0);
+}

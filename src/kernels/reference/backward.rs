@@ -32,7 +32,7 @@ pub fn sgd(w: f64, b: f64, g: f64, [lr, momentum, decay]: [f64; 3], nesterov: bo
     (w - lr * if nesterov { d + momentum * b } else { b }, b)
 }
 
-/// ln Σ eˣ − x[target].
+/// ln Σ eˣ − x_target.
 pub fn cross_entropy(x: &[f64], target: usize) -> f64 {
     let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     max + x.iter().map(|x| (x - max).exp()).sum::<f64>().ln() - x[target]

@@ -128,18 +128,9 @@ impl Workspace {
         let (first, _) = product(0);
         let team = team.filter(|team| team.count() > 1 && work(&first, count) >= WORTH_SHARING);
         let workers = team.map_or(1, Team::count);
-        let cost = match first.b {
-            Right::Packed(_) => Cost { mr: kernel.info.mr, nr: kernel.info.nr, b: 1 },
-            // A plain one may have to be packed for each part, and begins anywhere.
-            Right::Plain(_) => Cost { mr: kernel.info.mr, nr: kernel.lanes(), b: 2 },
-        };
-        let sizes = [first.m, first.n];
         let grid = match team {
-            Some(_) => {
-                let pieces = if work(&first, count) / workers < WORTH_PARTS { 1 } else { PARTS_PER_WORKER };
-                Grid::new(sizes, cost, workers.div_ceil(count), pieces)
-            }
-            None => Grid::whole(sizes),
+            Some(_) => Grid::of(kernel, &first, count, workers),
+            None => Grid::whole([first.m, first.n]),
         };
         let part = [grid.rows, grid.columns];
         let scratch = first.scratch_of(kernel, part).checked_mul(size_of::<f32>());
@@ -211,6 +202,17 @@ impl Shared {
 }
 
 impl Grid {
+    /// The cut of each of `count` products of one shape.
+    pub fn of(kernel: &Kernel, gemm: &Gemm<'_>, count: usize, workers: usize) -> Grid {
+        let cost = match gemm.b {
+            Right::Packed(_) => Cost { mr: kernel.info.mr, nr: kernel.info.nr, b: 1 },
+            // A plain one may have to be packed for each part, and begins anywhere.
+            Right::Plain(_) => Cost { mr: kernel.info.mr, nr: kernel.lanes(), b: 2 },
+        };
+        let pieces = if work(gemm, count) / workers < WORTH_PARTS { 1 } else { PARTS_PER_WORKER };
+        Grid::new([gemm.m, gemm.n], cost, workers.div_ceil(count), pieces)
+    }
+
     /// One part.
     fn whole([m, n]: [usize; 2]) -> Grid {
         Grid { rows: m, columns: n, down: 1, across: 1 }

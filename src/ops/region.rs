@@ -1,23 +1,9 @@
 //! A product inside a parallel region: every worker calls it with the same arguments and computes parts of C, its own
 //! first and then those of late workers. How C is cut and which worker computes a part doesn't change a bit.
 
-use super::gemm::{Cost, Grid, PARTS_PER_WORKER};
-use crate::kernels::matmul::{Gemm, Kernel, Right};
+use super::gemm::Grid;
+use crate::kernels::matmul::{Gemm, Kernel};
 use crate::threads::{Shares, Worker};
-
-/// Multiply-adds of a worker's share below which it is one part.
-const WORTH_PARTS: usize = 1 << 23;
-
-/// The cut of a product's C for so many workers.
-fn grid(kernel: &Kernel, gemm: &Gemm<'_>, workers: usize) -> Grid {
-    let cost = match gemm.b {
-        Right::Packed(_) => Cost { mr: kernel.info.mr, nr: kernel.info.nr, b: 1 },
-        Right::Plain(_) => Cost { mr: kernel.info.mr, nr: kernel.lanes(), b: 2 },
-    };
-    let work = [gemm.m, gemm.n, gemm.k].into_iter().fold(1, usize::saturating_mul);
-    let pieces = if work / workers.max(1) < WORTH_PARTS { 1 } else { PARTS_PER_WORKER };
-    Grid::new([gemm.m, gemm.n], cost, workers, pieces)
-}
 
 /// Rows and columns of the largest part.
 fn largest(grid: &Grid, gemm: &Gemm<'_>) -> [usize; 2] {
@@ -27,7 +13,7 @@ fn largest(grid: &Grid, gemm: &Gemm<'_>) -> [usize; 2] {
 
 /// Floats of scratch memory that each of `workers` needs for the product.
 pub(crate) fn scratch_len(kernel: &Kernel, gemm: &Gemm<'_>, workers: usize) -> usize {
-    gemm.scratch_of(kernel, largest(&grid(kernel, gemm, workers), gemm))
+    gemm.scratch_of(kernel, largest(&Grid::of(kernel, gemm, 1, workers), gemm))
 }
 
 /// Computes this worker's parts of C, which begins at `c` with `ldc` floats between rows. `shares` hands parts out.
@@ -48,7 +34,7 @@ pub(crate) unsafe fn multiply(
     if gemm.m == 0 || gemm.n == 0 {
         return;
     }
-    let grid = grid(kernel, gemm, worker.count());
+    let grid = Grid::of(kernel, gemm, 1, worker.count());
     let part = largest(&grid, gemm);
     while let Some(pieces) = shares.take(worker.index(), grid.parts()) {
         for piece in pieces {

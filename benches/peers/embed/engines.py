@@ -109,26 +109,6 @@ class CTranslate2(Padding):
         return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-class Torch(Padding):
-    def engine(self, threads, folder):
-        import torch
-        from transformers import AutoModel
-
-        torch.set_num_threads(threads)
-        self.torch, self.model = torch, AutoModel.from_pretrained(folder).eval()
-
-    def inputs(self, batch):
-        return [self.torch.from_numpy(array) for array in padded(batch)]
-
-    def forward(self, inputs):
-        ids, mask = inputs
-        with self.torch.inference_mode():
-            rows = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-            weights = mask.unsqueeze(2)
-            means = (rows * weights).sum(1) / weights.sum(1)
-            return self.torch.nn.functional.normalize(means).numpy()
-
-
 class LlamaCpp:
     """llama.cpp, many texts in a pass, which it doesn't pad; each pass computes attention over all of its tokens, so
     that passes of fewer texts may be faster."""
@@ -235,7 +215,6 @@ CLASSES = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "ctranslate2": CTranslate2,
-    "torch": Torch,
     "llama_cpp": LlamaCpp,
     "smallmind": Smallmind,
 }

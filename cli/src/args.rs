@@ -12,6 +12,7 @@ use smallmind::model::quantize::Mix;
 use crate::conditions::{Arithmetic, Conditions};
 use crate::embed::args::{Embed, Eval, Rerank, Search};
 use crate::profile::args::{Baseline, Profile};
+use crate::train::args::Train;
 use crate::values::{
     activations, cache_type, count, min_p, mix, repeat_penalty, rope, seed, shape, stop, temperature,
     thread_count, top_p, whole,
@@ -137,6 +138,16 @@ llama-perplexity, whose numbers these can be compared with. Lower is better.
 Example:
   smallmind perplexity -m model.gguf -f wiki.test.raw --ctx 512")]
     Perplexity(Perplexity),
+    /// Train a model on texts
+    #[command(after_help = "\
+The model is written in f32; quantize makes a smaller file of it. Ctrl-C writes model and state, and stops; the same \
+command with --resume goes on, and makes the same model as without the break.
+
+Examples:
+  smallmind train -m model.gguf book.txt --out tuned.gguf --epochs 3
+  smallmind train -m model.gguf book.txt --out tuned.gguf --epochs 3 --resume
+  smallmind train --new llama --layers 6 --dim 384 --heads 6 book.txt --out new.gguf --steps 2000 --lr 1e-3")]
+    Train(Train),
     /// Make vectors of texts
     #[command(after_help = "\
 A text that can't be embedded (no UTF-8, too long with --long error) has a record with its status and no vector, and \

@@ -25,6 +25,7 @@ mod quantize;
 mod session;
 mod small_file;
 mod template;
+mod train;
 mod values;
 mod writing;
 
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args).map(done),
         Command::Quantize(args) => quantize::run(args).map(done),
         Command::Perplexity(args) => perplexity::run(args).map(done),
+        Command::Train(args) => train::run(args).map(done),
         Command::Embed(args) => embed::run(args).map(done),
         Command::Search(args) => embed::search::run(args).map(done),
         Command::Rerank(args) => embed::rerank::run(args).map(done),

@@ -30,6 +30,7 @@ const BYTES: u32 = 24;
 const KIND: &str = "training-state";
 const STEPS: &str = "training.steps";
 const OPTIMIZER: &str = "training.optimizer";
+const NOTE: &str = "training.note";
 /// The tensor of the model's bytes, and those of the optimizer's moments.
 const MODEL: &str = "training.model";
 const MOMENTS: [&str; 2] = ["training.moments.first", "training.moments.second"];
@@ -93,8 +94,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Hands out the bytes of a file with the whole state: weights, moments, and the number of steps. [`Trainer::resume`]
-    /// goes on from it.
+    /// Hands out the bytes of a file with the whole state: weights, moments, the number of steps and the host's note.
+    /// [`Trainer::resume`] goes on from it.
     ///
     /// # Errors
     /// As [`Trainer::write_model`].
@@ -104,6 +105,7 @@ impl Trainer {
         metadata.insert("general.type".into(), Value::Str(KIND.into()))?;
         metadata.insert(STEPS.into(), Value::U64(self.steps))?;
         metadata.insert(OPTIMIZER.into(), Value::Str(self.params().optimizer.name().into()))?;
+        metadata.insert(NOTE.into(), Value::Str(copied_text(&self.note, WHAT)?))?;
         let moments = self.memory.moments.iter().filter(|moments| !moments.is_empty());
         let entry = |name: &str, elements: u64, ty: u32| {
             Ok(TensorEntry { name: name.to_owned(), dims: vec![elements], ty: TensorType(ty) })
@@ -160,6 +162,7 @@ impl Trainer {
             read_floats(&state, tensor, moments)?;
         }
         trainer.steps = steps;
+        trainer.note = copied_text(metadata.get_str(NOTE)?.unwrap_or_default(), WHAT)?;
         Ok(trainer)
     }
 }

@@ -118,6 +118,7 @@ pub struct Trainer {
     schedules: [Shares; 2],
     team: Arc<Team>,
     pub(super) steps: u64,
+    pub(super) note: String,
 }
 
 impl fmt::Debug for Trainer {
@@ -162,6 +163,7 @@ impl Trainer {
             schedules: [Shares::new(workers)?, Shares::new(workers)?],
             team,
             steps: 0,
+            note: String::new(),
         })
     }
 
@@ -216,6 +218,16 @@ impl Trainer {
     /// Steps that have been made.
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// The host's text, which states keep: [`Trainer::set_note`].
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
+    /// Gives states a text for what the host needs to go on: where its batches come from, and in which order.
+    pub fn set_note(&mut self, note: String) {
+        self.note = note;
     }
 
     /// The trained tensors, in the order of their first use.

@@ -50,6 +50,7 @@ fn help_has_groups_defaults_and_examples() {
         "convert",
         "quantize",
         "perplexity",
+        "train",
         "profile",
         "baseline",
     ];

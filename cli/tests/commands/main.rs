@@ -16,5 +16,6 @@ mod sets;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod train;
 #[cfg(target_os = "linux")]
 mod whole_files;

@@ -6,7 +6,7 @@ use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
 use crate::kernels::rows::reduce::{Max, Sum, fold, values};
-use crate::kernels::unary::vecmath;
+use crate::kernels::rows::softmax::ExpBelow;
 use crate::kernels::vectors::{Function, Over, Stored, visit};
 
 /// The target of a row that is left out: its loss is 0, and so is its gradient.
@@ -200,17 +200,6 @@ unsafe fn partition<I: Isa>(isa: I, x: *const f32, n: usize) -> Partition {
         first += count;
     }
     row
-}
-
-/// e^(x − largest).
-#[derive(Clone, Copy)]
-struct ExpBelow(f32);
-
-impl Function<1> for ExpBelow {
-    #[inline(always)]
-    fn call<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        vecmath::exp_flushed(isa, isa.sub(x, isa.splat(self.0)))
-    }
 }
 
 /// e^(x − largest) · factor.

@@ -10,7 +10,7 @@
 mod broadcast;
 mod norm;
 pub(super) mod reduce;
-mod softmax;
+pub(super) mod softmax;
 #[cfg(test)]
 pub(super) mod tests;
 

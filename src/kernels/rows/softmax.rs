@@ -372,7 +372,7 @@ impl Routine<SoftmaxArgs> for LogSoftmaxRows {
 
 /// e^(x − max).
 #[derive(Clone, Copy)]
-struct ExpBelow(f32);
+pub(in crate::kernels) struct ExpBelow(pub f32);
 
 impl Function<1> for ExpBelow {
     #[inline(always)]

@@ -19,7 +19,7 @@ use crate::values::{
 };
 
 /// The syntax of a random model's shape, in help.
-const SHAPE: &str = "small|medium|VOCAB,CONTEXT,DIM,LAYERS,HEADS";
+pub const SHAPE: &str = "small|medium|VOCAB,CONTEXT,DIM,LAYERS,HEADS";
 
 /// Value names of options that take numbers.
 const NUMBERS: [&str; 8] = ["N", "K", "T", "P", "R", "X", "PCT", SHAPE];

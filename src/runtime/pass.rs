@@ -280,7 +280,7 @@ impl Pass {
             self.accident(i, worker)?;
             let step = &*planned.step;
             let work = if leads && profile::enabled() { step.work(walk) } else { Work::default() };
-            let zone = clock(worker, planned.facts.zone, between).work(work.flops, work.bytes);
+            let zone = worker.clock(planned.facts.zone, between).work(work.flops, work.bytes);
             let rows = walk.count(planned.facts.rows);
             if rows > 0 {
                 let share = if walk.few && planned.own_copy { 0..rows } else { worker.share(rows, 1) };
@@ -296,7 +296,7 @@ impl Pass {
             }
             let mut wait = None;
             if if walk.few { planned.barrier_few } else { planned.barrier } {
-                wait = (worker.count() > 1).then(|| clock(worker, Zone::Barrier, Moment::now()));
+                wait = (worker.count() > 1).then(|| worker.clock(Zone::Barrier, Moment::now()));
                 worker.barrier()?;
             }
             between = Moment::now();
@@ -319,10 +319,4 @@ impl Pass {
     fn accident(&self, _: usize, _: &Worker<'_>) -> Result<(), Poisoned> {
         Ok(())
     }
-}
-
-/// A scope of work that workers share: it counts as a call for the first worker, and as assistance for the others.
-#[inline(always)]
-fn clock(worker: &Worker<'_>, zone: Zone, from: Moment) -> profile::Scope {
-    if worker.index() == 0 { profile::scope_at(zone, from) } else { profile::assist_at(zone, from) }
 }

@@ -17,7 +17,7 @@ use super::start::start;
 use super::turns::Turns;
 use super::work;
 use crate::memory::reserve::with_room;
-use crate::profile;
+use crate::profile::{self, Moment, Zone};
 use crate::{Error, Result};
 
 /// Most workers a team can have.
@@ -306,6 +306,12 @@ impl Worker<'_> {
     /// Number of workers in the region.
     pub fn count(&self) -> usize {
         self.shared.count
+    }
+
+    /// A scope of work that workers share: it counts as a call for the first worker, and as assistance for the others.
+    #[inline(always)]
+    pub(crate) fn clock(&self, zone: Zone, from: Moment) -> profile::Scope {
+        if self.index == 0 { profile::scope_at(zone, from) } else { profile::assist_at(zone, from) }
     }
 
     /// Waits until all workers have called it. Afterwards each worker sees all that others wrote before.

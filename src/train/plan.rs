@@ -153,6 +153,7 @@ fn too_large() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Zone;
     use crate::train::steps::At;
     use crate::train::walk::Walk;
 
@@ -160,6 +161,14 @@ mod tests {
 
     impl Step for Nothing {
         unsafe fn run(&self, _: &Walk<'_>, _: &At<'_>) {}
+
+        fn zone(&self) -> Zone {
+            Zone::Other
+        }
+
+        fn bytes(&self, _: usize) -> u64 {
+            0
+        }
     }
 
     #[test]

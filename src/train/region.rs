@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::parameters::Parameter;
 use super::params::Optimizer;
-use super::walk::{Shared, Walk};
+use super::walk::{Shared, Walk, barrier};
 use crate::kernels::backward::{AdamWArgs, AdamWStep, NORM_BLOCK, SgdArgs, SgdStep, norm_of};
 use crate::model::random_bits;
+use crate::profile::{Moment, Zone};
 use crate::threads::{Poisoned, Worker};
 
 /// Floats that a worker's share is a multiple of: whole cache lines.
@@ -83,7 +84,7 @@ pub(super) unsafe fn batches(
             loss.put(losses.fold(loss.get(), |sum, loss| sum + loss));
         }
     }
-    worker.barrier()
+    barrier(worker)
 }
 
 /// Sets this worker's share of the gradients to 0.
@@ -92,9 +93,10 @@ pub(super) unsafe fn batches(
 /// All workers of the region call it alike, and nobody else uses gradients before the next barrier.
 pub(super) unsafe fn clear(walk: &Walk<'_>, trained: usize, worker: &Worker<'_>) -> Result<(), Poisoned> {
     let share = worker.share(trained, GRAIN);
+    let _zone = worker.clock(Zone::TrainClear, Moment::now()).work(0, 4 * trained as u64);
     // SAFETY: the share is this worker's.
     unsafe { slice(&walk.gradients, &share).fill(0.0) };
-    worker.barrier()
+    barrier(worker)
 }
 
 /// The length of the gradient, the same on all workers.
@@ -107,6 +109,7 @@ pub(super) unsafe fn length(
     squares: &Shared<'_, f64>,
     worker: &Worker<'_>,
 ) -> Result<f64, Poisoned> {
+    let _zone = worker.clock(Zone::TrainNorm, Moment::now()).work(0, 4 * trained as u64);
     let blocks = trained.div_ceil(NORM_BLOCK);
     let share = worker.share(blocks, 1);
     let floats = share.start * NORM_BLOCK..trained.min(share.end * NORM_BLOCK);
@@ -116,7 +119,7 @@ pub(super) unsafe fn length(
         // A sum for each block is all that it asks for.
         let _ = walk.kernels.backward.sum_of_squares.apply(floats, sums);
     }
-    worker.barrier()?;
+    barrier(worker)?;
     // SAFETY: all sums have been written before the barrier, and nobody writes them any more.
     Ok(norm_of(unsafe { slice(squares, &(0..blocks)) }))
 }
@@ -126,6 +129,9 @@ pub(super) unsafe fn length(
 /// # Safety
 /// As [`clear`]; nobody else uses weights and moments meanwhile.
 pub(super) unsafe fn update(walk: &Walk<'_>, update: &Update<'_>, length: f64, worker: &Worker<'_>) {
+    // Weights and moments are read and written, gradients read.
+    let moved = 4 * update.trained as u64 * (3 + 2 * update.optimizer.moments() as u64);
+    let _zone = worker.clock(Zone::TrainUpdate, Moment::now()).work(0, moved);
     let scale = update.clip.map_or(1.0, |clip| (clip / (length + 1e-6)).min(1.0)) as f32;
     let share = worker.share(update.trained, GRAIN);
     let [plain, decaying] = [false, true].map(|decays| Factors::new(update, decays, scale));

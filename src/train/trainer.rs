@@ -20,6 +20,7 @@ use crate::kernels::backward::NO_TARGET;
 use crate::memory::reserve::collected;
 use crate::model::graph::{Norm, Op, Value};
 use crate::model::{Config, Graph, LoadParams, random_bits, read_graph};
+use crate::profile::{self, Zone};
 use crate::text::escaped;
 use crate::threads::{Poisoned, Shares, Team, Worker};
 
@@ -277,6 +278,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn evaluate(&mut self, tokens: &[u32], targets: &[u32]) -> Result<f64> {
+        let _zone = profile::scope(Zone::TrainEvaluate);
         let counted = self.check(tokens, targets)?;
         let (batches, sum) = (Batches { tokens, targets }, Number::default());
         let team = self.team.clone();
@@ -294,6 +296,7 @@ impl Trainer {
 
     /// Losses and gradients of all micro-batches, and an update if there is a rate.
     fn pass(&mut self, tokens: &[u32], targets: &[u32], rate: Option<f64>) -> Result<(f64, f64)> {
+        let _zone = profile::scope(Zone::TrainStep);
         let counted = self.check(tokens, targets)?;
         let (batches, sum, length) = (Batches { tokens, targets }, Number::default(), Number::default());
         let team = self.team.clone();

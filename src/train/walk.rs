@@ -14,6 +14,7 @@ use crate::memory::reserve::copied;
 use crate::model::graph::RopeSpec;
 use crate::ops::region;
 use crate::ops::rotary::RotaryTable;
+use crate::profile::{self, Moment, Zone};
 use crate::threads::{Poisoned, Shares, Worker};
 
 /// Memory that workers share.
@@ -37,6 +38,12 @@ impl<'a, T> Shared<'a, T> {
     pub fn at(&self, index: usize) -> *mut T {
         self.begin.wrapping_add(index)
     }
+}
+
+/// A barrier, the time at which is idle time in the profile.
+pub(super) fn barrier(worker: &Worker<'_>) -> Result<(), Poisoned> {
+    let _wait = (worker.count() > 1).then(|| worker.clock(Zone::Barrier, Moment::now()));
+    worker.barrier()
 }
 
 /// The angles of a rotary table, and those of the rotations back.
@@ -168,18 +175,26 @@ impl<'a> Walk<'a> {
         mut stop: impl FnMut(usize) -> Result<bool, Poisoned>,
     ) -> Result<(), Poisoned> {
         let share = worker.share(self.rows, 1);
+        let leads = worker.index() == 0;
+        // The moment at which one step ends and the next begins.
+        let mut between = Moment::now();
         for (i, planned) in self.plan.steps.iter().enumerate() {
             let at = At { worker, share: share.clone(), shares: &self.schedules[*schedule] };
+            let step = &planned.step;
+            let work = if leads && profile::enabled() { (step.flops(), step.bytes(self.rows)) } else { (0, 0) };
+            let zone = worker.clock(step.zone(), between).work(work.0, work.1);
             // SAFETY: each worker runs the plan's steps in their order with its barriers, on its memory.
-            unsafe { planned.step.run(self, &at) };
-            if planned.step.is_dynamic() {
+            unsafe { step.run(self, &at) };
+            if step.is_dynamic() {
                 // No worker takes from the other schedule before the next barrier.
                 *schedule = 1 - *schedule;
                 self.schedules[*schedule].reset(worker.index());
             }
             if planned.barrier {
-                worker.barrier()?;
+                barrier(worker)?;
             }
+            between = Moment::now();
+            zone.end_at(between);
             if stop(i)? {
                 break;
             }

@@ -1,11 +1,13 @@
 //! The mode `alloc`: the memory that products with their backward passes, and steps of a training loop, allocate. Working
 //! memory is made once and stays, so an iteration should allocate nothing; without reuse each result is new memory.
 //!
-//! There is no training yet: a step is its forward products and, as the backward pass, the two transposed products of
-//! each layer; no optimiser. The predecessor's loop goes back through the last layer only: that is its own part.
+//! A step of the loop is its forward products and, as the backward pass, the two transposed products of a layer. The
+//! predecessor's goes back through the last layer only, and changes no weight: that is a part of its own. The whole goes
+//! back through both layers, and AdamW updates them.
 
 use smallmind::Result;
 use smallmind::kernels::KernelSet;
+use smallmind::kernels::backward::{AdamWConfig, AdamWStep};
 use smallmind::memory::AlignedBuf;
 use smallmind::profile::{self, Zone, zone};
 use smallmind::report::Report;
@@ -23,7 +25,9 @@ const WARM_UP_STEPS: usize = 5;
 
 const MATMUL: &str = "MatMulBackward_Iteration";
 const STEP: &str = "Training_Step";
-const FULL_STEP: &str = "Training_FullStep";
+const WHOLE_STEP: &str = "Training_WholeStep";
+/// The learning rate: small, so that weights stay of the size that they have in practice.
+const RATE: f64 = 1e-6;
 
 pub fn plan(threads: usize) -> Result<Plan> {
     let kernels = *KernelSet::default_set()?;
@@ -34,15 +38,17 @@ pub fn plan(threads: usize) -> Result<Plan> {
         iterations: MATMUL_ITERATIONS,
         layers: vec![layer(128, 128, 256, "MatMul")?],
         backward_from: 0,
+        updates: None,
         tools: Tools::new(&kernels, threads)?,
     };
-    let training = |method, backward_from| -> Result<Loop> {
+    let training = |method, backward_from, updates| -> Result<Loop> {
         Ok(Loop {
             method: zone(method)?,
             warm_ups: WARM_UP_STEPS,
             iterations: STEPS,
             layers: vec![layer(BATCH, 256, 256, "Layer1")?, layer(BATCH, 32, 256, "Layer2")?],
             backward_from,
+            updates,
             tools: Tools::new(&kernels, threads)?,
         })
     };
@@ -60,12 +66,12 @@ pub fn plan(threads: usize) -> Result<Plan> {
         part(
             "training, same work",
             "32 × 256 through 256 × 256 and 256 × 32, gradients cleared, back through the last layer: 50 steps.",
-            training(STEP, 1)?,
+            training(STEP, 1, None)?,
         ),
         part(
-            "training, full backward",
-            "The same, back through both layers: 50 steps, without an optimiser, which is not there yet.",
-            training(FULL_STEP, 0)?,
+            "training, whole",
+            "The same, back through both layers, and an update by AdamW: 50 steps.",
+            training(WHOLE_STEP, 0, Some(0))?,
         ),
     ];
     Ok(Plan { mode: "alloc", kernels, threads, parts })
@@ -76,12 +82,13 @@ struct Layer {
     forward: Product,
     to_input: Product,
     to_weights: Product,
-    methods: [Zone; 3],
+    methods: [Zone; 4],
     x: AlignedBuf,
     w: AlignedBuf,
     y: AlignedBuf,
     dx: AlignedBuf,
     dw: AlignedBuf,
+    moments: [AlignedBuf; 2],
 }
 
 impl Layer {
@@ -91,12 +98,18 @@ impl Layer {
             forward: Product::plain(m, n, k),
             to_input: Product { m, n: k, k: n, transposed: [false, true] },
             to_weights: Product { m: k, n, k: m, transposed: [true, false] },
-            methods: [method("Forward")?, method("BackwardInput")?, method("BackwardWeights")?],
+            methods: [
+                method("Forward")?,
+                method("BackwardInput")?,
+                method("BackwardWeights")?,
+                method("Update")?,
+            ],
             x: floats(m * k)?,
             w: floats(k * n)?,
             y: floats(m * n)?,
             dx: floats(m * k)?,
             dw: floats(k * n)?,
+            moments: [floats(k * n)?, floats(k * n)?],
         })
     }
 
@@ -115,6 +128,17 @@ impl Layer {
         self.to_weights.run(tools, &self.x, &self.y, &mut self.dw)
     }
 
+    /// A step of AdamW.
+    fn update(&mut self, tools: &Tools, step: u64) -> Result<()> {
+        let elements = self.w.as_slice::<f32>().len();
+        // Weights and moments are read and written, gradients read.
+        let _zone = profile::scope(self.methods[3]).work(0, 4 * 7 * elements as u64);
+        let factors = AdamWStep::new(&AdamWConfig::default(), RATE, step, 1.0);
+        let ([first, second], dw) = (&mut self.moments, self.dw.as_slice());
+        let (w, first, second) = (self.w.as_mut_slice(), first.as_mut_slice(), second.as_mut_slice());
+        tools.kernels().backward().adamw.apply(&factors, w, dw, first, second)
+    }
+
     fn clear_gradients(&mut self) {
         self.dx.as_mut_slice::<f32>().fill(0.0);
         self.dw.as_mut_slice::<f32>().fill(0.0);
@@ -129,6 +153,8 @@ struct Loop {
     layers: Vec<Layer>,
     /// The first layer that the backward pass goes through.
     backward_from: usize,
+    /// The updates so far, where weights are updated.
+    updates: Option<u64>,
     tools: Tools,
 }
 
@@ -139,7 +165,10 @@ impl Loop {
         self.layers.iter_mut().try_for_each(|layer| layer.forward(&mut self.tools))?;
         let back = &mut self.layers[self.backward_from..];
         back.iter_mut().for_each(Layer::clear_gradients);
-        back.iter_mut().rev().try_for_each(|layer| layer.backward(&mut self.tools))
+        back.iter_mut().rev().try_for_each(|layer| layer.backward(&mut self.tools))?;
+        let Some(step) = &mut self.updates else { return Ok(()) };
+        *step += 1;
+        self.layers.iter_mut().try_for_each(|layer| layer.update(&self.tools, *step))
     }
 }
 
@@ -163,7 +192,7 @@ pub fn summary(report: &Report) -> String {
     let runs = report.parts.iter().flat_map(|part| &part.runs);
     let loops: Vec<&Method> = runs
         .flat_map(|run| &run.methods)
-        .filter(|method| [MATMUL, STEP, FULL_STEP].contains(&method.name.as_str()))
+        .filter(|method| [MATMUL, STEP, WHOLE_STEP].contains(&method.name.as_str()))
         .collect();
     for method in loops {
         let (calls, seconds) = (method.calls.max(1), method.total_ns as f64 / 1e9);

@@ -154,6 +154,10 @@ impl Tools {
         let team = if threads > 1 { Some(Team::new(threads)?) } else { None };
         Ok(Tools { kernels: *kernels, workspace: Workspace::default(), team })
     }
+
+    pub fn kernels(&self) -> &KernelSet {
+        &self.kernels
+    }
 }
 
 /// `MatMul_{n}x{n}`.

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args as Group, Subcommand, ValueEnum};
+use smallmind::model::GptConfig;
 
 use crate::conditions::{Arithmetic, Conditions};
+use crate::args::SHAPE;
 use crate::predecessor::MODES;
-use crate::values::{count, percent, thread_count, whole};
+use crate::values::{count, percent, shape, thread_count, whole};
 
 /// Accepts a number of runs: at least one.
 fn runs() -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
@@ -42,6 +44,8 @@ pub enum What {
     Memory(RunArgs),
     /// Batches of texts to vectors, passes on all threads beside a pass on each
     Embed(Embed),
+    /// Steps of training, forward and backward
+    Train(Train),
     /// Compare two profiles: folders, JSON files, Markdown reports or names of baselines
     Compare(Compare),
     /// Compare the models in one profile
@@ -102,6 +106,31 @@ pub struct Embed {
     pub threads: Option<usize>,
     #[command(flatten, next_help_heading = "Conditions")]
     pub arithmetic: Arithmetic,
+    #[command(flatten, next_help_heading = "Runs and results")]
+    pub results: Results,
+}
+
+/// A model whose training is profiled.
+#[derive(Group)]
+pub struct Train {
+    /// Model file (GGUF) or folder, of the families of GPT-2, Llama and Qwen [default: that of --random]
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Instead of a file, a GPT with random weights: small, medium, or its numbers
+    #[arg(long, value_name = SHAPE, value_parser = shape, default_value = "256,256,384,6,6", conflicts_with = "model")]
+    pub random: GptConfig,
+    /// Sequences of a step
+    #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = whole(1, 100_000))]
+    pub batch: usize,
+    /// Tokens of a sequence [default: the model's positions, but at most 256]
+    #[arg(short, long, value_name = "N", value_parser = whole(1, 1 << 20))]
+    pub context: Option<usize>,
+    /// Steps of a run
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole(1, 1_000_000))]
+    pub steps: usize,
+    /// Worker threads [default: one for each core]
+    #[arg(short, long, value_name = "N", value_parser = thread_count())]
+    pub threads: Option<usize>,
     #[command(flatten, next_help_heading = "Runs and results")]
     pub results: Results,
 }

@@ -19,6 +19,7 @@ pub fn run(args: &Profile) -> Result<ExitCode> {
         Some(What::Alloc(args)) => modes::mode("alloc", args).map(done),
         Some(What::Memory(args)) => modes::mode("memory", args).map(done),
         Some(What::Embed(args)) => modes::embed(args).map(done),
+        Some(What::Train(args)) => modes::train(args).map(done),
         Some(What::Compare(args)) => compare::run(args).map_err(Failure::from),
         Some(What::Models(args)) => compare::models(args).map(done).map_err(Failure::from),
     }

@@ -238,7 +238,7 @@ fn reused_memory_is_not_allocated_again() {
     let iterations = [
         ("matmul", "MatMulBackward_Iteration", 100, 3 * 2 * 128 * 128 * 256),
         ("training, same work", "Training_Step", 50, 2 * 32 * 256 * (256 + 3 * 32)),
-        ("training, full backward", "Training_FullStep", 50, 2 * 32 * 256 * (3 * 256 + 3 * 32)),
+        ("training, whole", "Training_WholeStep", 50, 2 * 32 * 256 * (3 * 256 + 3 * 32)),
     ];
     for (name, iteration, count, flops) in iterations {
         let run = &part(&report, name).runs[0];
@@ -261,6 +261,27 @@ fn reused_memory_is_not_allocated_again() {
         assert_eq!((method.calls, method.flops, method.bytes), (1, flops, bytes), "{name}");
         assert_eq!((method.alloc_count, method.alloc_bytes), (allocations, allocations * 4 * 512), "{name}");
     }
+}
+
+#[test]
+fn steps_of_training_name_their_parts_and_allocate_nothing() {
+    let args = ["train", "--random", "64,16,32,2,2", "--batch", "2", "--steps", "3", "--runs", "2", "--threads", "2"];
+    let report = profile(&args);
+    let run = &part(&report, "training").runs[1];
+    let step = method(run, "train.step");
+    assert_eq!((step.calls, step.alloc_count), (3, 0));
+    // Forward, its two transposes, for q, k and v in one, output, up and down of both layers; the head.
+    let products = 2 * 32 * (2 * (3 + 1 + 4 + 4) * 32 * 32 + 64 * 32);
+    let forward = ["linear", "linear.attn_out", "linear.down", "linear.head"].map(|name| method(run, name).flops);
+    assert_eq!(forward.iter().sum::<u64>(), 3 * products);
+    for name in ["linear.input_gradient", "linear.weight_gradient"] {
+        assert_eq!(method(run, name).flops, 3 * products, "{name}");
+    }
+    // All but the turns between regions lies in named parts.
+    let parts: u64 = run.methods.iter().filter(|m| m.name != "train.step").map(|m| m.self_ns).sum();
+    assert!(method(run, "train.step").self_ns < step.total_ns / 2 && parts > step.total_ns / 2);
+    assert_eq!(method(run, "train.update").calls, 3);
+    assert_eq!(report.models[0].tokens, [3 * 32]);
 }
 
 #[test]

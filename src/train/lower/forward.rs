@@ -4,6 +4,7 @@ use super::{Head, Lowering};
 use crate::error::Result;
 use crate::model::Mask;
 use crate::model::graph::{self, KeyValues, Norm as GraphNorm, Op, RowSet, Scores, Value};
+use crate::profile::Zone;
 use crate::train::parameters::Weight;
 use crate::train::plan::View;
 use crate::train::steps::Step;
@@ -130,8 +131,13 @@ impl Lowering<'_> {
         let (w, bias) = (self.matrix(matrix)?, bias.map(|bias| self.vector(bias)).transpose()?);
         let (n, k) = (self.width(linear), self.width(x));
         let sizes = Sizes { rows: 0..self.sizes.rows(), n, k, scale };
-        let (x, out) = (self.value(x)?, self.buffer(n)?);
-        let step = Product { sizes, x, w, bias, residual, out };
+        let (from, x, out) = (x, self.value(x)?, self.buffer(n)?);
+        let zone = match self.graph.node(from).op {
+            Op::Attention(_) => Zone::LinearAttnOut,
+            Op::Gate(..) | Op::Activate(..) => Zone::LinearDown,
+            _ => Zone::Linear,
+        };
+        let step = Product { zone, sizes, x, w, bias, residual, out };
         self.append(linear, Box::new(step), Some(out), &[x, out, residual.unwrap_or(x)], false)?;
         Ok(out)
     }
@@ -250,7 +256,15 @@ impl Lowering<'_> {
             let run = first..rows.min(first + most);
             let sizes = Sizes { rows: run.clone(), n, k, scale };
             let logits = self.plan.buffer(run.len(), n)?;
-            let step = Product { sizes: sizes.clone(), x: hidden, w, bias, residual: None, out: logits };
+            let step = Product {
+                zone: Zone::LinearHead,
+                sizes: sizes.clone(),
+                x: hidden,
+                w,
+                bias,
+                residual: None,
+                out: logits,
+            };
             self.append(node, Box::new(step), Some(logits), &[hidden, logits], false)?;
             self.push(node, CrossEntropy { logits, rows: run.clone(), backward }, &[logits])?;
             let Some(dx) = gradient else { continue };

@@ -1,12 +1,13 @@
 //! Attention over whole sequences, forward and backward. Forward keeps the logarithm of each softmax's sum, from which
 //! backward recomputes scores tile by tile. A piece of work is a key head of a sequence, with the queries that share it.
 
-use super::{At, Step};
+use super::{At, Step, bytes_of};
 use crate::error::{Error, Result};
 use crate::kernels::KernelSet;
 use crate::kernels::attention::{RowsArgs, Shape, scratch_len};
 use crate::kernels::backward::attention::{AttentionBackwardArgs, HeadRows, Share};
 use crate::ops::attention::HeadShape;
+use crate::profile::Zone;
 use crate::train::plan::{View, WHAT};
 use crate::train::walk::Walk;
 
@@ -125,6 +126,14 @@ impl Step for Attend {
     fn flops(&self) -> u64 {
         self.0.flops(2)
     }
+
+    fn zone(&self) -> Zone {
+        Zone::Attention
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[self.0.q.width, self.0.k.width, self.0.v.width, self.0.out.width])
+    }
 }
 
 /// The gradients of queries, keys and values.
@@ -180,5 +189,14 @@ impl Step for AttendBack {
 
     fn flops(&self) -> u64 {
         self.attention.flops(5)
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::AttentionGradient
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        let Attention { q, k, v, out, .. } = self.attention;
+        bytes_of(rows, &[2 * q.width, 2 * k.width, 2 * v.width, 2 * out.width])
     }
 }

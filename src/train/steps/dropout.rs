@@ -3,8 +3,9 @@
 
 use std::slice::from_raw_parts_mut;
 
-use super::{At, Step};
+use super::{At, Step, bytes_of};
 use crate::model::random_bits;
+use crate::profile::Zone;
 use crate::train::plan::View;
 use crate::train::walk::Walk;
 
@@ -30,5 +31,13 @@ impl Step for Dropout {
                 *x = if kept { *x * factor } else { 0.0 };
             }
         }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::Elementwise
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[2 * self.x.width])
     }
 }

@@ -1,8 +1,9 @@
 //! Steps on single elements, forward and backward: activations, gates, sums, factors.
 
-use super::{At, Step};
+use super::{At, Step, bytes_of};
 use crate::kernels::unary::{Binary, GatedArgs, GatedBackward, Unary};
 use crate::model::graph::Activation;
+use crate::profile::Zone;
 use crate::train::plan::View;
 use crate::train::walk::Walk;
 
@@ -21,6 +22,14 @@ impl Step for Activate {
             unsafe { kernel.run(walk.row(self.x, row), walk.row(self.out, row), self.x.width) }
         }
     }
+
+    fn zone(&self) -> Zone {
+        zone(self.function)
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[2 * self.out.width])
+    }
 }
 
 /// In place: `dy = dy · f'(x)`.
@@ -38,6 +47,22 @@ impl Step for ActivateBack {
             // SAFETY: both views have the row's columns, which are this worker's; the output is one of the inputs.
             unsafe { kernel.run(walk.row(self.x, row), dy, dy, self.x.width) }
         }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::ElementwiseGradient
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[3 * self.dy.width])
+    }
+}
+
+fn zone(function: Activation) -> Zone {
+    match function {
+        Activation::Silu => Zone::Silu,
+        Activation::GeluTanh | Activation::GeluErf => Zone::Gelu,
+        Activation::Relu | Activation::Sigmoid => Zone::Elementwise,
     }
 }
 
@@ -72,6 +97,13 @@ pub enum GateFunction {
 }
 
 impl GateFunction {
+    fn zone(self) -> Zone {
+        match self {
+            GateFunction::Silu => Zone::SwiGlu,
+            GateFunction::GeluTanh | GateFunction::GeluErf => Zone::Gelu,
+        }
+    }
+
     /// The function of a gate; `None` without a kernel.
     pub fn of(function: Activation) -> Option<GateFunction> {
         match function {
@@ -109,6 +141,14 @@ impl Step for Gated {
             unsafe { kernel.run(gate, up, out, self.out.width) }
         }
     }
+
+    fn zone(&self) -> Zone {
+        self.function.zone()
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[3 * self.out.width])
+    }
 }
 
 /// `dgate = dy · up · f'(gate)` and `dup = dy · f(gate)`.
@@ -136,6 +176,14 @@ impl Step for GatedBack {
             // SAFETY: all views have the row's columns, which are this worker's; the outputs overlap nothing.
             unsafe { kernel.run(&args) }
         }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::ElementwiseGradient
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[5 * self.dy.width])
     }
 }
 
@@ -168,6 +216,17 @@ impl Step for Combine {
             unsafe { kernel.run(a, b, out, self.out.width) }
         }
     }
+
+    fn zone(&self) -> Zone {
+        match self.pair {
+            Pair::Sum => Zone::Add,
+            Pair::Product => Zone::Mul,
+        }
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[3 * self.out.width])
+    }
 }
 
 /// `out = factor · x`; `out` may be `x`. Factor 1 copies.
@@ -185,6 +244,14 @@ impl Step for Scale {
             unsafe { walk.kernels.unary.scale.run(x, self.factor, out, self.out.width) }
         }
     }
+
+    fn zone(&self) -> Zone {
+        Zone::Elementwise
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[2 * self.out.width])
+    }
 }
 
 /// Zeros in all columns.
@@ -198,5 +265,13 @@ impl Step for Zero {
             // SAFETY: the view has the row's columns, which are this worker's.
             unsafe { walk.row(self.out, row).write_bytes(0, self.out.width) }
         }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::Elementwise
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[self.out.width])
     }
 }

@@ -2,7 +2,8 @@
 
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
-use super::{At, Step};
+use super::{At, Step, bytes_of};
+use crate::profile::Zone;
 use crate::train::parameters::Weight;
 use crate::train::plan::View;
 use crate::train::walk::Walk;
@@ -49,6 +50,14 @@ impl Step for Embed {
             to.copy_from_slice(from);
         }
     }
+
+    fn zone(&self) -> Zone {
+        Zone::Embed
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[2 * self.out.width])
+    }
 }
 
 /// The gradient of a table: each row of `dy` is added to its row of the table's gradient. Workers share the columns, and
@@ -72,5 +81,13 @@ impl Step for TableGradient {
             // SAFETY: the table has the row; nobody writes `dy` now, and these columns of the gradient are this worker's.
             unsafe { axpy.run(1.0, walk.row(self.dy, row).wrapping_add(columns.start), to, columns.len()) };
         }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::EmbedGradient
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[3 * self.dy.width])
     }
 }

@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use super::{At, Step};
+use super::{At, Step, bytes_of};
 use crate::kernels::backward::CrossEntropyArgs;
 use crate::threads::share;
+use crate::profile::Zone;
 use crate::train::plan::View;
 use crate::train::walk::Walk;
 
@@ -40,5 +41,13 @@ impl Step for CrossEntropy {
                 false => walk.kernels.backward.cross_entropy.run_losses(&args),
             }
         }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::Loss
+    }
+
+    fn bytes(&self, _: usize) -> u64 {
+        bytes_of(self.rows.len(), &[self.logits.width * if self.backward { 2 } else { 1 }])
     }
 }

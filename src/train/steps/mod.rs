@@ -15,6 +15,7 @@ use std::ops::Range;
 use super::walk::Walk;
 use crate::error::Result;
 use crate::kernels::KernelSet;
+use crate::profile::Zone;
 use crate::threads::{Shares, Worker};
 
 /// Where a worker is in a walk.
@@ -52,4 +53,15 @@ pub(super) trait Step: Send + Sync {
     fn flops(&self) -> u64 {
         0
     }
+
+    /// The profile's name of it.
+    fn zone(&self) -> Zone;
+
+    /// Bytes that it reads and writes at least, once each, for so many rows of a batch.
+    fn bytes(&self, rows: usize) -> u64;
+}
+
+/// Bytes of so many rows of floats of these widths.
+fn bytes_of(rows: usize, widths: &[usize]) -> u64 {
+    widths.iter().map(|&width| (4 * rows as u64).saturating_mul(width as u64)).fold(0, u64::saturating_add)
 }

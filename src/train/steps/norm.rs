@@ -3,9 +3,10 @@
 
 use std::ptr::{null, null_mut};
 
-use super::{At, Step};
+use super::{At, Step, bytes_of};
 use crate::kernels::backward::{ColumnSumsArgs, NormBackwardArgs, NormGradientArgs};
 use crate::kernels::rows::NormArgs;
+use crate::profile::Zone;
 use crate::train::parameters::Weight;
 use crate::train::plan::View;
 use crate::train::walk::Walk;
@@ -73,6 +74,14 @@ impl Step for Normalize {
             unsafe { kernel.run(&args) }
         }
     }
+
+    fn zone(&self) -> Zone {
+        if self.norm.bias.is_some() { Zone::LayerNorm } else { Zone::RmsNorm }
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[2 * self.out.width])
+    }
 }
 
 /// The gradient of a norm's input: `dx = …`, or `dx += …`.
@@ -110,6 +119,14 @@ impl Step for NormInput {
             // gain has a head's length.
             unsafe { kernel.run(&args) }
         }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::NormGradient
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[3 * self.dx.width])
     }
 }
 
@@ -151,6 +168,14 @@ impl Step for NormWeights {
             unsafe { kernel.run(&args) }
         }
     }
+
+    fn zone(&self) -> Zone {
+        Zone::NormGradient
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[2 * self.dy.width])
+    }
 }
 
 /// The gradient of a bias: sums of columns of some rows, counted from the view's first, added to what is there.
@@ -176,5 +201,13 @@ impl Step for BiasGradient {
         // SAFETY: the view has these columns in all rows, which nobody writes now; these columns of the gradient are this
         // worker's.
         unsafe { walk.kernels.backward.column_sums.run(&args) }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::LinearWeightGradient
+    }
+
+    fn bytes(&self, _: usize) -> u64 {
+        bytes_of(self.rows, &[self.dy.width])
     }
 }

@@ -4,11 +4,12 @@
 use std::ops::Range;
 use std::slice::from_raw_parts;
 
-use super::{At, Step};
+use super::{At, Step, bytes_of};
 use crate::error::Result;
 use crate::kernels::KernelSet;
 use crate::kernels::matmul::{Epilogue, Gemm, Lines, Matrix, Right};
 use crate::ops::region;
+use crate::profile::Zone;
 use crate::train::parameters::Weight;
 use crate::train::plan::View;
 use crate::train::walk::Walk;
@@ -26,6 +27,11 @@ pub struct Sizes {
 impl Sizes {
     fn flops(&self) -> u64 {
         [self.rows.len(), self.n, self.k].into_iter().fold(2, |flops, x| flops.saturating_mul(x as u64))
+    }
+
+    /// Bytes of both operands and the result: rows of `n` and of `k`, and the matrix, in any order.
+    fn bytes(&self) -> u64 {
+        bytes_of(self.rows.len(), &[self.n, self.k]).saturating_add(bytes_of(self.n, &[self.k]))
     }
 
     /// X · Wᵀ.
@@ -84,6 +90,7 @@ unsafe fn rows<'a>(walk: &Walk<'a>, view: View, rows: &Range<usize>) -> (&'a [f3
 
 /// `out = scale · x · wᵀ + bias + residual`. Rows of `out` and `residual` are counted from the first of the product.
 pub struct Product {
+    pub zone: Zone,
     pub sizes: Sizes,
     pub x: View,
     pub w: Weight,
@@ -123,6 +130,14 @@ impl Step for Product {
     fn flops(&self) -> u64 {
         self.sizes.flops()
     }
+
+    fn zone(&self) -> Zone {
+        self.zone
+    }
+
+    fn bytes(&self, _: usize) -> u64 {
+        self.sizes.bytes()
+    }
 }
 
 /// The gradient of a product's input: `dx = scale · dy · w`, or `dx += …`. Rows of `dy` are counted from the first of the
@@ -157,6 +172,14 @@ impl Step for InputGradient {
     fn flops(&self) -> u64 {
         self.sizes.flops()
     }
+
+    fn zone(&self) -> Zone {
+        Zone::LinearInputGradient
+    }
+
+    fn bytes(&self, _: usize) -> u64 {
+        self.sizes.bytes()
+    }
 }
 
 /// The gradient of a product's matrix: `dw += scale · dyᵀ · x`. Rows of `dy` are counted from the first of the product.
@@ -189,5 +212,13 @@ impl Step for MatrixGradient {
 
     fn flops(&self) -> u64 {
         self.sizes.flops()
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::LinearWeightGradient
+    }
+
+    fn bytes(&self, _: usize) -> u64 {
+        self.sizes.bytes()
     }
 }

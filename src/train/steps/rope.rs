@@ -1,7 +1,8 @@
 //! Rotary positions in place: a rotation forward, and the rotation back of its gradient.
 
-use super::{At, Step};
+use super::{At, Step, bytes_of};
 use crate::kernels::rope::RopeArgs;
+use crate::profile::Zone;
 use crate::train::plan::View;
 use crate::train::walk::Walk;
 
@@ -28,5 +29,13 @@ impl Step for Rotate {
         };
         // SAFETY: the view has these rows and columns, which are this worker's, and the table the positions of a context.
         unsafe { walk.kernels.rope.of(rotation.pairing).run(rotation.angles(self.back), &args) }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::Rope
+    }
+
+    fn bytes(&self, rows: usize) -> u64 {
+        bytes_of(rows, &[2 * self.x.width])
     }
 }

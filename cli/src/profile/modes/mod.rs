@@ -7,6 +7,7 @@ pub mod plan;
 mod sentences;
 mod strategies;
 mod threads_seen;
+mod train;
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use smallmind::report::{self, Format, Report};
 use smallmind::text::escaped_path;
 use smallmind::{Error, files, threads};
 
-use super::args::{Embed, ModelFile, Results, RunArgs};
+use super::args::{Embed, ModelFile, Results, RunArgs, Train};
 use crate::failure::Result;
 use crate::interrupt;
 use crate::machine::warn_of_threads;
@@ -47,6 +48,14 @@ pub fn embed(args: &Embed) -> Result<()> {
         Ok(plan.measure_in_turns(results.runs, &progress(results.quiet))?)
     };
     deliver(results, threads, measure, |report| strategies::addition(report, args, &noted))
+}
+
+/// Profiles steps of training.
+pub fn train(args: &Train) -> Result<()> {
+    let (results, threads) = (&args.results, args.threads.unwrap_or_else(threads::available));
+    let noted = train::Noted::default();
+    let measure = || Ok(train::plan(args, threads, &noted)?.measure(results.runs, &progress(results.quiet))?);
+    deliver(results, threads, measure, |report| train::addition(report, &noted))
 }
 
 /// Runs a mode by name.

@@ -15,7 +15,7 @@ pub struct Train {
     /// Model file (GGUF) or folder to go on from: of the families of GPT-2, Llama and Qwen
     #[arg(short, long, value_name = "FILE", required_unless_present = "new")]
     pub model: Option<PathBuf>,
-    /// Texts, UTF-8: each file is a document
+    /// Texts, UTF-8: each file is a document; of a .jsonl file, each line
     #[arg(value_name = "TEXT", required = true)]
     pub texts: Vec<PathBuf>,
     /// The file to write, in f32; next to it FILE.state, from which --resume goes on, FILE.losses.jsonl, and the curve
@@ -87,6 +87,9 @@ impl Family {
 /// How texts become sequences.
 #[derive(Group)]
 pub struct DataArgs {
+    /// The field of a .jsonl file that has the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub field: String,
     /// Tokens of a sequence and positions of a new model [default: the model's positions, but at most 256]
     #[arg(short, long, value_name = "N", value_parser = whole(1, MOST))]
     pub context: Option<usize>,

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rand_core::{RngCore, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use smallmind::text::{escaped, escaped_path};
 use smallmind::tokenizer::Tokenizer;
 use smallmind::train::NO_TARGET;
-use smallmind::{Error, Result};
+use smallmind::Error;
 
 use super::args::DataArgs;
 use super::fingerprint::Fingerprint;
@@ -22,25 +23,44 @@ const PIECE: usize = 4 << 20;
 /// The runs of sequences that are kept for validation, about.
 const RUNS: usize = 4;
 
-/// The texts of the files.
-pub fn read(paths: &[PathBuf]) -> failure::Result<Vec<String>> {
-    let read = |path: &PathBuf| -> failure::Result<String> {
+/// The documents of the files: each file is one, except that each line of a .jsonl file has one as its `field`.
+pub fn read(paths: &[PathBuf], field: &str) -> failure::Result<Vec<String>> {
+    let mut documents = Vec::new();
+    for path in paths {
         let text = small_file::read_text(path, MAX_FILE).map_err(explain(path))?;
-        match text.is_empty() {
-            true => Err(Failure::Failed(empty(path))),
-            false => Ok(text),
+        let before = documents.len();
+        match path.extension().is_some_and(|extension| extension == "jsonl") {
+            true => read_lines(&text, field, &mut documents)
+                .map_err(|why| Error::format(format!("{}, {why}", escaped_path(path))))?,
+            false => documents.extend((!text.is_empty()).then_some(text)),
         }
-    };
-    paths.iter().map(read).collect()
+        if documents[before..].iter().all(String::is_empty) {
+            return Err(Failure::Failed(empty(path)));
+        }
+    }
+    Ok(documents)
+}
+
+/// Adds the documents of the lines of a .jsonl file.
+fn read_lines(text: &str, field: &str, documents: &mut Vec<String>) -> Result<(), String> {
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let mut object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))?;
+        match object.remove(field) {
+            Some(serde_json::Value::String(document)) => documents.push(document),
+            _ => return Err(format!("line {}: there is no text '{}'", number + 1, escaped(field))),
+        }
+    }
+    Ok(())
 }
 
 fn empty(path: &Path) -> Error {
-    Error::invalid(format!("{}: the text is empty", smallmind::text::escaped_path(path)))
+    Error::invalid(format!("{}: the text is empty", escaped_path(path)))
 }
 
 /// The tokens of all texts, one after the other. Each begins with the token for the beginning of a text and ends with
 /// that for its end, as far as the model has them.
-pub fn tokens(texts: &[String], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+pub fn tokens(texts: &[String], tokenizer: &Tokenizer) -> smallmind::Result<Vec<u32>> {
     let mut tokens = Vec::new();
     for text in texts {
         tokens.extend(tokenizer.added_bos());
@@ -87,7 +107,7 @@ impl Data {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for fewer tokens than a sequence and the token that follows it.
-    pub fn new(tokens: Vec<u32>, context: usize, args: &DataArgs) -> Result<Data> {
+    pub fn new(tokens: Vec<u32>, context: usize, args: &DataArgs) -> smallmind::Result<Data> {
         let count = tokens.len().saturating_sub(1) / context;
         if count == 0 {
             let len = tokens.len();
@@ -214,7 +234,7 @@ mod tests {
     use super::*;
 
     fn args(validation: f64, seed: u64) -> DataArgs {
-        DataArgs { context: None, validation, seed }
+        DataArgs { context: None, validation, seed, field: "text".into() }
     }
 
     #[test]
@@ -269,6 +289,18 @@ mod tests {
         let data = Data::new((0..61).collect(), 10, &args(0.5, 1)).unwrap();
         let counted: Vec<usize> = data.validation(2).map(|batch| batch.counted()).collect();
         assert_eq!(counted, [20, 10]);
+    }
+
+    #[test]
+    fn a_line_of_json_is_a_document() {
+        let read = |text| {
+            let mut documents = Vec::new();
+            read_lines(text, "text", &mut documents).map(|()| documents)
+        };
+        let text = "{\"text\": \"one\\ntwo\", \"id\": 1}\n\n{\"text\": \"\"}\r\n{\"text\": \"ö\"}";
+        assert_eq!(read(text).unwrap(), ["one\ntwo", "", "ö"]);
+        assert!(read("{\"text\": \"one\"}\n{\"text\": 1}").unwrap_err().starts_with("line 2: there is no text"));
+        assert!(read("\n{\"text\"").unwrap_err().starts_with("line 2: EOF"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub fn run(args: &Train) -> Result<()> {
     interrupt::install();
     let stoppable = Stoppable::begin();
     let files = Files::begin(args)?;
-    let texts = data::read(&args.texts)?;
+    let texts = data::read(&args.texts, &args.data.field)?;
     let source = source(args, &texts)?;
     let gguf = Gguf::open(source.clone())?;
     let tokenizer = Tokenizer::from_metadata(gguf.metadata())?;

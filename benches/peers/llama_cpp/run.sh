@@ -1,10 +1,11 @@
 #!/bin/sh
-# Compares smallmind with llama.cpp on model files: speed, load, first token, texts; or accuracy.
+# Compares smallmind with llama.cpp on model files: speed, load, first token, texts; or accuracy; or vectors of texts.
 #
-# usage: benches/peers/llama_cpp/run.sh [speed|accuracy] [MODEL...] [-- OPTION...]
+# usage: benches/peers/llama_cpp/run.sh [speed|accuracy|cosine] [MODEL...] [-- OPTION...]
 #
 # Without a MODEL, all files of target/models/bench are taken; they are made first where they are missing
-# (see models.py; 5 minutes, 4 GB). OPTIONs are those of compare.py (the default) or accuracy.py.
+# (see models.py; 5 minutes, 4 GB). OPTIONs are those of compare.py (the default), accuracy.py
+# or cosine.py, which takes models that give vectors.
 # docs/benchmarks.json and its pages: run.sh -- --json docs/benchmarks.json && docs/benchmarks.py
 # docs/parity.md's table: run.sh accuracy -- --write
 #
@@ -31,7 +32,7 @@ esac
 packages='llama-cpp-python==0.3.36 gguf==0.19.0'
 
 tool=speed
-case ${1:-} in speed | accuracy) tool=$1 && shift ;; esac
+case ${1:-} in speed | accuracy | cosine) tool=$1 && shift ;; esac
 # From here on "$@" becomes: models, then options.
 models=0
 for argument in "$@"; do
@@ -78,4 +79,4 @@ cargo build --release --quiet --manifest-path "$repository/Cargo.toml"
 if [ "$tool" = speed ]; then
     exec "$venv/bin/python" "$here/compare.py" "$built/smallmind" "$venv/bin/python" "$@"
 fi
-exec "$venv/bin/python" "$here/accuracy.py" "$built/libsmallmind.so" "$@"
+exec "$venv/bin/python" "$here/$tool.py" "$built/libsmallmind.so" "$@"

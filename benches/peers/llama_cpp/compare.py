@@ -32,6 +32,9 @@ SPEEDS = {
 }
 TIMES = ("load_to_first", "first16")
 TESTS = (*SPEEDS, *TIMES)
+# Only where they are asked for: 64 tokens each of so many sequences, one of each in a pass.
+BATCHES = {f"tg64x{count}": ["-p", "0", "-n", "64", "-d", "0", "--parallel", str(count)] for count in (1, 4, 16, 64)}
+SPEEDS |= BATCHES
 # Of models that give vectors, and of those without a vocabulary.
 ONLY = {"Embedder": ["em512"], "Qwen3": list(SPEEDS)[:2], "Mixture": list(SPEEDS)[:2]}
 VARIANTS = {
@@ -177,7 +180,7 @@ def tests_of(model, tests):
     """Of `tests`, those that a model can take; it takes em512 only where that is all it takes."""
     name = Path(model).stem
     only = next((only for part, only in ONLY.items() if name.startswith(part)), None)
-    chosen = [test for test in tests if (test in only if only else test != "em512")]
+    chosen = [test for test in tests if (test in BATCHES or test in only if only else test != "em512")]
     if not chosen:
         raise Died(f"none of the tests {', '.join(tests)} is for {name}")
     return chosen
@@ -227,7 +230,7 @@ def main():
     parser.add_argument("smallmind")
     parser.add_argument("peer_python")
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
-    parser.add_argument("--tests", nargs="+", choices=TESTS, default=list(TESTS))
+    parser.add_argument("--tests", nargs="+", choices=[*TESTS, *BATCHES], default=list(TESTS))
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, os.cpu_count() or 1)}))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kv", choices=["f32", "f16", "q8_0"], default="f16", help="type of both caches")

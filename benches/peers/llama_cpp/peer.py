@@ -7,7 +7,7 @@ A prompt is decoded in batches of 512 with only its last logits, generation goes
 with D tokens in the cache, and each is timed after one untimed run. With -e an encoder's pass over E tokens, pooled as
 the file says ("em512"). With --first, what ours.py prints.
 
-usage: peer.py --model FILE [-p N] [-n N] [-e N] [-d D] [--kv f32|f16|q8_0] [--threads T] [-r R] [--plain] [--flash]
+usage: peer.py --model FILE [-p N] [-n N] [-e N] [-d D] [--parallel N] [--kv f32|f16|q8_0] [--threads T] [-r R] [--plain] [--flash]
        peer.py --model FILE --first [...]
        peer.py --info
 """
@@ -47,7 +47,7 @@ class Context:
     def __init__(self, model, length, args):
         self.model, self.vocabulary = model, llama_cpp.llama_vocab_n_tokens(model.vocab)
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = length
+        params.n_ctx, params.n_seq_max = length * args.parallel, args.parallel
         params.n_batch = params.n_ubatch = 512
         params.n_threads = params.n_threads_batch = args.threads
         params.type_k = params.type_v = CACHES[args.kv]
@@ -57,12 +57,15 @@ class Context:
         if not self.handle:
             raise SystemExit("llama.cpp can't make such a context")
         self.memory = llama_cpp.llama_get_memory(self.handle)
+        self.parallel = args.parallel
+        self.batch = llama_cpp.llama_batch_init(args.parallel, 0, 1)
 
     def clear(self):
         llama_cpp.llama_memory_clear(self.memory, True)
 
     def rewind(self, depth):
-        llama_cpp.llama_memory_seq_rm(self.memory, 0, depth, -1)
+        for sequence in range(self.parallel):
+            llama_cpp.llama_memory_seq_rm(self.memory, sequence, depth, -1)
 
     def decode(self, tokens):
         ids = (llama_cpp.llama_token * len(tokens))(*tokens)
@@ -83,6 +86,18 @@ class Context:
         """A pass over one text of `count` tokens; its vector."""
         self.decode([100 + n % 1000 for n in range(count)])
         llama_cpp.llama_get_embeddings_seq(self.handle, 0)
+
+    def generate_all(self, count):
+        """A token of every sequence in each of `count` passes."""
+        batch = self.batch
+        batch.n_tokens = self.parallel
+        for n in range(count):
+            for row in range(self.parallel):
+                batch.token[row], batch.pos[row], batch.logits[row] = 100 + n + row, n, True
+                batch.n_seq_id[row], batch.seq_id[row][0] = 1, row
+            if llama_cpp.llama_decode(self.handle, batch) != 0:
+                raise SystemExit("llama_decode failed")
+            llama_cpp.llama_get_logits_ith(self.handle, -1)
 
     def generate(self, count):
         for n in range(count):
@@ -110,6 +125,13 @@ def speeds(args):
         context.prompt(args.d)
     suffix = f"@d{args.d}" if args.d else ""
     results = []
+    if args.parallel > 1:
+        timed(context, 0, context.generate_all, 8)
+        for _ in range(args.r):
+            speed, cores = timed(context, 0, context.generate_all, args.n)
+            row = {"test": f"tg{args.n}x{args.parallel}", "threads": args.threads, "kv": args.kv, "cores": cores}
+            results.append(row | {"tokens_per_second": speed * args.parallel})
+        return results
     for name, work, count in ("pp", context.prompt, args.p), ("tg", context.generate, args.n), ("em", context.embed, args.e):
         if count == 0:
             continue
@@ -131,6 +153,7 @@ def main():
     parser.add_argument("-e", type=int, default=0)
     parser.add_argument("-d", type=int, default=0, help="tokens in the cache beforehand")
     parser.add_argument("-r", type=int, default=1)
+    parser.add_argument("--parallel", type=int, default=1, help="sequences that generate, each -n tokens, without -p and -d")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kv", choices=CACHES, default="f16")
     parser.add_argument("--plain", action="store_true", help="no repacked weights, no AMX")

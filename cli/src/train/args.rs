@@ -21,6 +21,10 @@ pub struct Train {
     /// The file to write, in f32; next to it FILE.state, from which --resume goes on, FILE.losses.jsonl, and the curve
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Take options from a TOML file, by their names without dashes, and the texts as a list; those of the command line
+    /// count more
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Picture of the losses [default: FILE.svg next to --out]
     #[arg(long, value_name = "FILE")]
     pub curve: Option<PathBuf>,

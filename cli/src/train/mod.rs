@@ -2,6 +2,7 @@
 //! A state and the command line determine all that follows, so that a broken run goes on to the same bits.
 
 pub mod args;
+pub mod config;
 mod curve;
 mod data;
 mod files;

@@ -33,7 +33,16 @@ impl Sizes {
     }
 }
 
-/// The plan of losses; to train, with this share of dropout, and with the backward pass behind the losses.
+/// What a plan of training has beyond one of losses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backward {
+    /// The share of elements that are dropped.
+    pub dropout: f64,
+    /// Whether a layer's values are computed again when its backward pass comes, instead of being kept.
+    pub recompute: bool,
+}
+
+/// The plan of losses, with the backward pass behind them if there is to be one.
 ///
 /// # Errors
 /// [`Error::Unsupported`], naming layer and operation, for a graph that can't be trained; [`Error::OutOfMemory`].
@@ -41,10 +50,10 @@ pub(super) fn lower(
     graph: &Graph,
     parameters: &Parameters,
     sizes: Sizes,
-    train: Option<f64>,
+    backward: Option<Backward>,
 ) -> Result<Plan> {
-    let (mut lowering, backward) = (Lowering::new(graph, parameters, sizes)?, train.is_some());
-    lowering.dropout = train.unwrap_or(0.0);
+    let mut lowering = Lowering::new(graph, parameters, sizes)?;
+    lowering.dropout = backward.map_or(0.0, |backward| backward.dropout);
     let head = lowering.head()?;
     let before = 0..head.node.index();
     for i in before.clone() {
@@ -52,12 +61,20 @@ pub(super) fn lower(
             lowering.forward(Value(i as u32))?;
         }
     }
-    lowering.losses(head, backward)?;
-    if backward {
+    lowering.losses(head, backward.is_some())?;
+    if let Some(Backward { recompute, .. }) = backward {
+        // The last layer's values have just been computed.
+        let mut present = before.clone().filter_map(|i| graph.nodes[i].layer).max();
         for i in before.rev() {
-            if lowering.live[i] {
-                lowering.backward(Value(i as u32))?;
+            if !lowering.live[i] {
+                continue;
             }
+            let layer = graph.nodes[i].layer;
+            if recompute && layer.is_some() && layer != present {
+                lowering.again(layer)?;
+                present = layer;
+            }
+            lowering.backward(Value(i as u32))?;
         }
     }
     lowering.plan.place_barriers()?;
@@ -128,6 +145,18 @@ impl<'g> Lowering<'g> {
             begun: filled(false, n, WHAT)?,
             finished: filled(false, n, WHAT)?,
         })
+    }
+
+    /// Appends the steps that compute a layer's values again, except those that only other layers read. From then on their
+    /// columns are the new ones, so that the old ones needn't outlive the forward pass.
+    fn again(&mut self, layer: Option<usize>) -> Result<()> {
+        for i in (0..self.graph.nodes.len()).filter(|&i| self.graph.nodes[i].layer == layer) {
+            let inside = |&reader: &Value| self.graph.node(reader).layer == layer;
+            if self.live[i] && self.readers[i].iter().any(inside) {
+                self.forward(Value(i as u32))?;
+            }
+        }
+        Ok(())
     }
 
     fn op(&self, value: Value) -> &'g Op {

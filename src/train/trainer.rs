@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::lower::{Sizes as BatchSizes, lower};
+use super::lower::{Backward, Sizes as BatchSizes, lower};
 use super::memory::{Memory, Sizes, TrainMemory};
 use super::parameters::{Parameter, Parameters};
 use super::params::TrainParams;
@@ -68,7 +68,8 @@ impl Prepared {
         let kernels = LoadParams::default().with_isa(params.isa).kernels()?;
         let sizes = BatchSizes { sequences: params.sequences, context };
         let parameters = Parameters::new(&gguf, &graph)?;
-        let plans = [Some(params.dropout), None].map(|train| lower(&graph, &parameters, sizes, train));
+        let backward = Backward { dropout: params.dropout, recompute: params.recompute };
+        let plans = [Some(backward), None].map(|train| lower(&graph, &parameters, sizes, train));
         let [first, second] = plans;
         let plans = [first?, second?];
         let memory = Sizes::new([&plans[0], &plans[1]], &parameters, &kernels, workers)?;

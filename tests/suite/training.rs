@@ -116,6 +116,37 @@ fn all_weights(trainer: &Trainer) -> Vec<u32> {
     parameters.flat_map(|p| trainer.weights(p)).map(|x| x.to_bits()).collect()
 }
 
+/// What is computed again is what it was, dropped elements included; and it needn't be kept.
+#[test]
+fn activations_that_are_computed_again_have_the_same_bits() {
+    for family in FAMILIES {
+        let golden = Golden::read(family);
+        let run = |dropout, recompute| {
+            let params = params().with_dropout(dropout).with_seed(5).with_recompute(recompute);
+            let mut trainer = trainer(family, &params, 2);
+            let reports: Vec<_> =
+                (0..2).map(|_| trainer.step(&golden.tokens, &golden.targets).unwrap()).collect();
+            (reports, all_weights(&trainer), trainer.batch_flops())
+        };
+        for dropout in [0.0, 0.25] {
+            let ((kept, weights, flops), (again, bits, more)) = (run(dropout, false), run(dropout, true));
+            assert_eq!(again, kept, "{family}, dropout {dropout}");
+            assert!(bits == weights, "{family}, dropout {dropout}");
+            // Forward is a third of the work; the last layer and the head aren't computed again.
+            assert!(more > flops && more < flops + flops / 3, "{family}: {more} for {flops}");
+        }
+    }
+    let shape = GptConfig { vocab: 64, context: 64, dim: 64, layers: 8, heads: 4 };
+    let source = Arc::new(RandomGpt::new(&shape, 3).unwrap());
+    let params = TrainParams::default().with_sequences(4);
+    let arena = |recompute| {
+        let params = params.with_recompute(recompute);
+        Trainer::estimate(source.clone(), &params, 2).unwrap().arena
+    };
+    // A layer's input is a twelfth of what it keeps, or less.
+    assert!(4 * arena(true) < arena(false), "{} for {}", arena(true), arena(false));
+}
+
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
     // Logits of all rows are more than stand in memory together.

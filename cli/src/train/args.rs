@@ -138,6 +138,9 @@ pub struct StepArgs {
     /// Share of elements that are dropped at random
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = share)]
     pub dropout: f64,
+    /// Compute activations again in the backward pass instead of keeping them: much less memory, a third more work
+    #[arg(long)]
+    pub recompute: bool,
     /// Compute the validation loss after so many steps [default: a tenth of all]
     #[arg(long, value_name = "N", value_parser = whole(1, MOST))]
     pub evaluate_every: Option<usize>,

@@ -112,6 +112,7 @@ fn params(args: &Train, context: usize, total: u64) -> Result<TrainParams> {
         .with_schedule(schedule(steps, total))
         .with_clip((steps.clip > 0.0).then_some(steps.clip))
         .with_dropout(steps.dropout)
+        .with_recompute(steps.recompute)
         .with_seed(args.data.seed))
 }
 

@@ -368,6 +368,37 @@ static void print_profile(void) {
     free(report);
 }
 
+/* No file, no download: the library's own model tells a story. */
+void test_builtin(void) {
+    sm_model *model = NULL;
+    sm_context *context = NULL;
+    sm_sampler *sampler = NULL;
+    uint32_t tokens[64];
+    size_t count = 0;
+    const char *begin = "Once upon a time";
+    CHECK_OK(sm_model_load_builtin(NULL, &model));
+    CHECK_OK(sm_context_create(model, NULL, &context));
+    sm_sampler_params greedy;
+    CHECK_OK(sm_sampler_params_init(&greedy, sizeof greedy));
+    greedy.temperature = 0;
+    CHECK_OK(sm_sampler_create(model, &greedy, &sampler));
+    CHECK_OK(sm_tokenize(model, begin, strlen(begin), 1, 0, tokens, 64, &count));
+    struct stream stream = {.context = context};
+    sm_generate_params params;
+    CHECK_OK(sm_generate_params_init(&params, sizeof params));
+    params.on_text = on_text;
+    params.user_data = &stream;
+    params.max_tokens = 24;
+    CHECK_OK(sm_generate(context, sampler, tokens, count, &params, NULL, 0));
+    /* So begin nearly all stories that it has read. */
+    CHECK(strncmp(stream.text, ", there was a ", 14) == 0);
+    puts("");
+    CHECK_OK(sm_sampler_free(sampler));
+    CHECK_OK(sm_context_free(context));
+    CHECK_OK(sm_model_free(model));
+    CHECK_STATUS(sm_model_load_builtin(NULL, NULL), SM_STATUS_INVALID_ARGUMENT);
+}
+
 void test_generation(const char *model_path) {
     CHECK_OK(sm_profile_reset());
     CHECK_OK(sm_profile_enable(1));

@@ -43,6 +43,7 @@ int main(int argc, char **argv) {
     test_bad_files(argv[1], argv[2]);
     CHECK(lines > 0);
     /* It has a log of its own at times. */
+    test_builtin();
     test_generation(argv[1]);
     test_embedder(argv[1]);
     test_trainer(argv[2]);

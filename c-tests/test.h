@@ -42,6 +42,7 @@ void test_bad_rows(void);
 void test_random(void);
 void test_bad_arguments(const char *model_path);
 void test_bad_files(const char *model_path, const char *folder);
+void test_builtin(void);
 void test_generation(const char *model_path);
 void test_embedder(const char *model_path);
 void test_trainer(const char *folder);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::Styles;
+use clap::error::ErrorKind;
 use clap::{Arg, Args as Group, Command as Syntax, CommandFactory, FromArgMatches, Parser, Subcommand};
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
@@ -13,6 +14,7 @@ use crate::conditions::{Arithmetic, Conditions};
 use crate::embed::args::{Embed, Eval, Rerank, Search};
 use crate::profile::args::{Baseline, Profile};
 use crate::train::args::Train;
+use crate::train::config;
 use crate::values::{
     activations, cache_type, count, min_p, mix, repeat_penalty, rope, seed, shape, stop, temperature,
     thread_count, top_p, whole,
@@ -46,10 +48,17 @@ pub struct Args {
 impl Args {
     /// The arguments of this process.
     pub fn read() -> Result<Args, clap::Error> {
-        match Args::syntax().styles(Styles::plain()).try_get_matches() {
+        let syntax = Args::syntax();
+        let mut line: Vec<_> = std::env::args_os().collect();
+        if let Some(train) = syntax.find_subcommand("train") {
+            line = config::expanded(line, train).map_err(|why| clap::Error::raw(ErrorKind::Io, why))?;
+        }
+        match syntax.styles(Styles::plain()).try_get_matches_from(&line) {
             Ok(matches) => Args::from_arg_matches(&matches),
             // Help is more pleasant with styles; an error's text is told from what was typed without them.
-            Err(error) if !error.use_stderr() => Args::syntax().try_get_matches().and(Err(error)),
+            Err(error) if !error.use_stderr() => {
+                Args::syntax().try_get_matches_from(&line).and(Err(error))
+            }
             Err(error) => Err(error),
         }
     }
@@ -139,7 +148,7 @@ Example:
   smallmind perplexity -m model.gguf -f wiki.test.raw --ctx 512")]
     Perplexity(Perplexity),
     /// Train a model on texts
-    #[command(after_help = "\
+    #[command(args_override_self = true, after_help = "\
 The model is written in f32; quantize makes a smaller file of it. Ctrl-C writes model and state, and stops; the same \
 command with --resume goes on, and makes the same model as without the break.
 
@@ -192,9 +201,9 @@ Examples:
 /// The model and the parameters of its context.
 #[derive(Group)]
 pub struct ModelArgs {
-    /// Model file (GGUF)
+    /// Model file (GGUF) or folder [default: the built-in model, which writes short stories]
     #[arg(short, long, value_name = "FILE")]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
     /// Worker threads [default: one for each core]
     #[arg(short, long, value_name = "N", value_parser = thread_count())]
     pub threads: Option<usize>,

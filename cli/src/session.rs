@@ -311,11 +311,19 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
         .with_activations(args.activations)
         .with_default_pre_tokenizer(args.default_pre_tokenizer);
     let model = with_load_bar(args.quiet, |progress| {
-        loaded(&args.model, args.mmap, &params.with_progress(progress))
+        let params = params.with_progress(progress);
+        match &args.model {
+            Some(path) => loaded(path, args.mmap, &params),
+            None => Ok(Model::builtin(&params)?),
+        }
     })?;
     if !args.quiet {
         let (config, seconds) = (model.config(), start.elapsed().as_secs_f64());
-        let name = if config.name.is_empty() { &config.architecture } else { &config.name };
+        let name = match (&args.model, config.name.as_str()) {
+            (None, _) => "the built-in model",
+            (_, "") => &config.architecture,
+            (_, name) => name,
+        };
         let megabytes = model.weight_bytes() as f64 / 1e6;
         remark(&format!(
             "[{}: {megabytes:.0} MB of weights in {seconds:.2} s, {} kernels, {}-bit activations]\n",

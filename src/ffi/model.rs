@@ -221,6 +221,30 @@ pub unsafe extern "C" fn sm_model_load_memory(
     })
 }
 
+/// Loads the model that is built into the library: it writes short stories for children, of up to 256 tokens. Otherwise as
+/// `sm_model_load`; `memory_map` has no effect. `SM_STATUS_UNSUPPORTED`: the library was built without it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_model_load_builtin(
+    params: *const sm_model_params,
+    model: *mut *mut sm_model,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call_with_spare(|| unsafe {
+        clear_out(model, "model")?;
+        load(params::read(params)?, model, builtin)
+    })
+}
+
+#[cfg(feature = "builtin")]
+fn builtin(params: &LoadParams<'_>) -> Result<Arc<Model>> {
+    Model::builtin(params)
+}
+
+#[cfg(not(feature = "builtin"))]
+fn builtin(_: &LoadParams<'_>) -> Result<Arc<Model>> {
+    Err(Error::Unsupported("the built-in model: this library was built without it (feature 'builtin')".into()))
+}
+
 /// Frees a model; NULL is fine. Contexts and samplers that were made from it go on working.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_model_free(model: *mut sm_model) -> sm_status {

@@ -188,26 +188,44 @@ impl ByteSource for MapSource {
 /// Bytes in memory.
 #[derive(Clone)]
 pub struct BytesSource {
-    bytes: Arc<[u8]>,
+    bytes: Bytes,
     name: String,
+}
+
+#[derive(Clone)]
+enum Bytes {
+    Shared(Arc<[u8]>),
+    OfProgram(&'static [u8]),
 }
 
 impl BytesSource {
     /// A source of these bytes; `name` is their name in messages.
     pub fn new(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self { bytes: bytes.into(), name: name.into() }
+        Self { bytes: Bytes::Shared(bytes.into()), name: name.into() }
+    }
+
+    /// A source of bytes that are a part of the program, without a copy.
+    pub fn of_program(name: impl Into<String>, bytes: &'static [u8]) -> Self {
+        Self { bytes: Bytes::OfProgram(bytes), name: name.into() }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Shared(bytes) => bytes,
+            Bytes::OfProgram(bytes) => bytes,
+        }
     }
 }
 
 impl std::fmt::Debug for BytesSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BytesSource").field("name", &self.name).field("len", &self.bytes.len()).finish()
+        f.debug_struct("BytesSource").field("name", &self.name).field("len", &self.len()).finish()
     }
 }
 
 impl ByteSource for BytesSource {
     fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        self.bytes().len() as u64
     }
 
     fn name(&self) -> &str {
@@ -216,7 +234,7 @@ impl ByteSource for BytesSource {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         check_range(self, offset, buf.len())?;
-        buf.copy_from_slice(&self.bytes[offset as usize..][..buf.len()]);
+        buf.copy_from_slice(&self.bytes()[offset as usize..][..buf.len()]);
         Ok(())
     }
 }

@@ -16,6 +16,8 @@ use super::prompt;
 use super::weights::Weights;
 use crate::chat::Template;
 use crate::error::{Error, Result, at, quoted};
+#[cfg(feature = "builtin")]
+use crate::format::BytesSource;
 use crate::format::ByteSource;
 use crate::format::gguf::{Gguf, Metadata};
 use crate::isa::IsaId;
@@ -130,6 +132,15 @@ impl Model {
     /// As [`Model::open`].
     pub fn from_source(source: Arc<dyn ByteSource>, params: &LoadParams<'_>) -> Result<Arc<Model>> {
         Self::load(source, params, families::read)
+    }
+
+    /// Loads the model that is built into the library: it writes short stories for children.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Cancelled`] by [`LoadParams::progress`].
+    #[cfg(feature = "builtin")]
+    pub fn builtin(params: &LoadParams<'_>) -> Result<Arc<Model>> {
+        Self::from_source(Arc::new(BytesSource::of_program("the built-in model", smallmind_builtin::MODEL)), params)
     }
 
     /// [`Model::from_source`] with the function that makes a configuration and a graph from a file.

@@ -12,10 +12,17 @@ use crate::support::{
 };
 
 #[test]
+fn without_a_file_the_built_in_model_tells_a_story() {
+    let text = succeeds(&mut smallmind(&["generate", "-p", "Once upon a time", "-n", "12", "--temp", "0", "-q"]));
+    // So begin nearly all stories that it has read.
+    assert!(text.starts_with(", there was a ") || text.starts_with("Once upon a time, there was a "), "{text}");
+}
+
+#[test]
 fn wrong_command_lines() {
     let wrong: [(&[&str], &str); 14] = [
         (&["dance"], "unrecognized subcommand 'dance'"),
-        (&["generate"], "not provided: --model <FILE> (see --help)"),
+        (&["chat"], "'--model <FILE>' is needed: the built-in model only continues texts"),
         (&["generate", "--model", TINY, "--color"], "'--color'"),
         (&["generate", "--model", TINY, "-p", "x", "-n", "-1"], "'-1' for '--max-tokens <N>'"),
         (&["generate", "--model", TINY, "-p", "x", "-n", "many"], "'many'"),

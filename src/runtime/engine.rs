@@ -427,7 +427,7 @@ impl Engine {
 
     /// Plants a fault in the passes to come.
     #[cfg(test)]
-    pub(super) fn set_fault(&mut self, fault: Option<super::pass_tests::Fault>) {
+    pub(crate) fn set_fault(&mut self, fault: Option<super::pass_tests::Fault>) {
         self.pass.fault = fault;
     }
 

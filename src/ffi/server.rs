@@ -87,8 +87,9 @@ pub struct sm_server_params {
     pub rope_scale: f32,
     /// As in `sm_context_params`.
     pub rope_base: f32,
-    /// 0.
-    pub reserved: i32,
+    /// 1 if requests whose prompts begin with the same 128 tokens, or a multiple of these, compute them once and share them,
+    /// also with requests that have ended. Default 1.
+    pub prefix_index: i32,
     /// A team whose threads the server uses. NULL, the default, for `n_threads` threads of the server's own. It holds the
     /// team as a context does.
     pub team: *mut sm_team,
@@ -110,7 +111,7 @@ unsafe impl Versioned for sm_server_params {
         cache_type,
         rope_scale,
         rope_base,
-        reserved,
+        prefix_index,
         team
     );
 }
@@ -131,13 +132,9 @@ unsafe impl Params for sm_server_params {
             cache_type: context::SM_CACHE_F16,
             rope_scale: params.rope.factor,
             rope_base: params.rope.base,
-            reserved: 0,
+            prefix_index: params.prefix_index.into(),
             team: ptr::null_mut(),
         }
-    }
-
-    fn reserved(&self) -> i32 {
-        self.reserved
     }
 }
 
@@ -159,6 +156,7 @@ unsafe fn read_params(params: *const sm_server_params) -> Result<ServerParams, F
         .with_n_events(read.n_events)
         .with_threads(read.n_threads)
         .with_team(team)
+        .with_prefix_index(params::boolean(read.prefix_index, "prefix_index")?)
         .with_kv(context::cache_type(read.cache_type)?)
         .with_rope(RopeOverrides { base: read.rope_base, factor: read.rope_scale }))
 }
@@ -368,6 +366,8 @@ pub struct sm_server_stats {
     pub preempted: u64,
     /// Positions that were lost by that, and had to be computed again.
     pub lost: u64,
+    /// Positions that requests took over from others, since their texts begin in the same way.
+    pub shared: u64,
 }
 
 // SAFETY: repr(C); integers.
@@ -376,7 +376,7 @@ unsafe impl Versioned for sm_server_stats {
 
     fields!(
         n_waiting, n_running, n_events, submitted, finished, failed, cancelled, passes, computed, sampled,
-        preempted, lost
+        preempted, lost, shared
     );
 }
 
@@ -395,6 +395,7 @@ impl From<Stats> for sm_server_stats {
             sampled: stats.sampled,
             preempted: stats.preempted,
             lost: stats.lost,
+            shared: stats.shared,
         }
     }
 }

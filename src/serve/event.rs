@@ -127,4 +127,6 @@ pub struct Stats {
     pub preempted: u64,
     /// Positions that preempted sequences lost.
     pub lost: u64,
+    /// Positions that sequences took over from others instead of computing them.
+    pub shared: u64,
 }

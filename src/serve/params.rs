@@ -32,6 +32,9 @@ pub struct ServerParams {
     pub threads: usize,
     /// A team to share with contexts and other servers, which then wait for each other's passes; `None` makes one.
     pub team: Option<Arc<Team>>,
+    /// Whether requests whose prompts begin with the same pages of 128 tokens compute them once and share them, also with
+    /// requests that have ended, as long as no other request needs the pages. Models with recurrent layers share nothing.
+    pub prefix_index: bool,
     /// The element type of cached keys and values.
     pub kv: CacheType,
     /// Changes in the rotary embedding, for contexts longer than the model was trained on.
@@ -49,6 +52,7 @@ impl Default for ServerParams {
             n_events: 4096,
             threads: threads::available(),
             team: None,
+            prefix_index: true,
             kv: CacheType::default(),
             rope: RopeOverrides::default(),
         }
@@ -99,6 +103,11 @@ impl ServerParams {
         Self { team: team.into(), ..self }
     }
 
+    /// Sets [`ServerParams::prefix_index`].
+    pub fn with_prefix_index(self, prefix_index: bool) -> Self {
+        Self { prefix_index, ..self }
+    }
+
     /// Sets [`ServerParams::kv`].
     pub fn with_kv(self, kv: CacheType) -> Self {
         Self { kv, ..self }
@@ -141,6 +150,7 @@ impl ServerParams {
             .with_n_positions(self.n_positions)
             .with_n_batch(self.n_batch)
             .with_n_output(self.n_sequences)
+            .with_prefix_index(self.prefix_index)
             .with_kv(self.kv)
             .with_rope(self.rope))
     }

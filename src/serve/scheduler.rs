@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use super::board::Board;
 use super::event::{Event, Progress, Stats, Status};
+use super::params::ServerParams;
 use super::request::RequestId;
 use super::server::lock;
 use super::task::Task;
 use crate::error::{Error, Result};
-use crate::kv::SequenceId;
 use crate::memory::reserve::with_room;
 use crate::profile::{self, Zone};
 use crate::runtime::generation::{Output, StopReason};
@@ -32,6 +32,8 @@ const PIECE: usize = 32;
 pub(super) struct Scheduler {
     engine: Engine,
     n_sequences: usize,
+    /// Whether requests share the pages of their prompts.
+    shares: bool,
     /// By rank, the first to be served first. Each has a sequence.
     running: Vec<Task>,
     /// By rank. None has a sequence.
@@ -50,9 +52,11 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(engine: Engine, n_sequences: usize, n_requests: usize) -> Result<Self> {
+    pub fn new(engine: Engine, params: &ServerParams) -> Result<Self> {
+        let ServerParams { n_sequences, n_requests, prefix_index, .. } = *params;
         let n_batch = engine.n_batch();
         Ok(Scheduler {
+            shares: prefix_index && !engine.has_state(),
             engine,
             n_sequences,
             running: with_room(n_sequences, WHAT)?,
@@ -79,6 +83,7 @@ impl Scheduler {
         }
         self.retire(board);
         self.admit(board)?;
+        self.note_lacks()?;
         self.share_out();
         let computed = self.stats.computed;
         let outcome = self.run(board);
@@ -132,7 +137,8 @@ impl Scheduler {
                     continue;
                 }
             }
-            let sequence = open(&mut self.engine, &first.tokens)?;
+            let (sequence, known) = self.engine.create_with_prefix(&first.tokens)?;
+            self.stats.shared += known as u64;
             let Some(mut task) = self.waiting.pop_front() else { break };
             task.sequence = Some(sequence);
             task.started.get_or_insert_with(Instant::now);
@@ -148,7 +154,7 @@ impl Scheduler {
         let mut task = self.running.remove(place);
         if let Some(sequence) = task.sequence.take() {
             self.stats.lost += self.engine.len(sequence)? as u64;
-            self.engine.remove(sequence)?;
+            self.engine.release_to_index(sequence, &task.tokens)?;
         }
         task.n_preempted += 1;
         self.stats.preempted += 1;
@@ -157,13 +163,38 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Notes how many tokens each sequence lacks. One that reads takes over pages of its prompt that have been computed for
+    /// another one, and waits for those that are being computed.
+    fn note_lacks(&mut self) -> Result<()> {
+        for place in 0..self.running.len() {
+            let (earlier, rest) = self.running.split_at_mut(place);
+            let task = &mut rest[0];
+            let Some(sequence) = task.sequence else { continue };
+            let mut len = self.engine.len(sequence)?;
+            task.lacks = task.tokens.len() - len;
+            task.follows = false;
+            if !self.shares || !task.reads() {
+                continue;
+            }
+            if self.engine.known_prefix(&task.tokens) > len {
+                self.engine.remove(sequence)?;
+                task.sequence = None;
+                let (sequence, known) = self.engine.create_with_prefix(&task.tokens)?;
+                task.sequence = Some(sequence);
+                self.stats.shared += known.saturating_sub(len) as u64;
+                len = known;
+                task.lacks = task.tokens.len() - len;
+            }
+            task.follows = earlier.iter().any(|earlier| task.follows(len, earlier));
+        }
+        Ok(())
+    }
+
     /// Shares a pass's tokens out: one for each request that writes, the rest for prompts, those of the highest priority
     /// first.
     fn share_out(&mut self) {
         let mut left = self.engine.n_batch();
         for task in &mut self.running {
-            let len = task.sequence.and_then(|sequence| self.engine.len(sequence).ok()).unwrap_or(0);
-            task.lacks = task.tokens.len() - len;
             task.takes = usize::from(!task.reads());
             left -= task.takes;
         }
@@ -217,6 +248,13 @@ impl Scheduler {
         self.engine.run(&Batch::new(&self.tokens, &self.spans, &self.outputs))?;
         self.stats.passes += 1;
         self.stats.computed += self.tokens.len() as u64;
+        if self.shares {
+            for task in self.running.iter().filter(|task| task.takes > 0) {
+                if let Some(sequence) = task.sequence {
+                    self.engine.index_prefix(sequence, &task.tokens)?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -285,7 +323,7 @@ impl Scheduler {
             let task = self.running.remove(place);
             if let Some(sequence) = task.sequence {
                 // It exists.
-                let _ = self.engine.remove(sequence);
+                let _ = self.engine.release_to_index(sequence, &task.tokens);
             }
             self.short = false;
             self.ended.push(task);
@@ -299,8 +337,8 @@ impl Scheduler {
                 Err(error) => Event::Failed { request, error },
             });
         }
-        let Stats { passes, computed, preempted, lost, .. } = self.stats;
-        board.stats = Stats { passes, computed, preempted, lost, ..board.stats };
+        let Stats { passes, computed, preempted, lost, shared, .. } = self.stats;
+        board.stats = Stats { passes, computed, preempted, lost, shared, ..board.stats };
         board.stats.n_running = self.running.len();
         drop(board);
         // Without the lock: a stage of a sampler may be the host's.
@@ -319,17 +357,13 @@ fn wait(waiting: &mut VecDeque<Task>, task: Task) {
     waiting.insert(place, task);
 }
 
-/// Opens a sequence that is to have these tokens. It may begin with some of them.
-fn open(engine: &mut Engine, _tokens: &[u32]) -> Result<SequenceId> {
-    engine.create()
-}
-
 /// Gives each request that reads an even share, of at least [`PIECE`] tokens, in the order of their ranks; what some don't
 /// need goes to the first. Returns what is left.
 fn share_evenly(tasks: &mut [Task], mut left: usize) -> usize {
-    let count = tasks.iter().filter(|task| task.reads()).count().max(1);
+    let reads = |task: &Task| task.reads() && !task.follows;
+    let count = tasks.iter().filter(|task| reads(task)).count().max(1);
     for most in [(left / count).max(PIECE), left] {
-        for task in tasks.iter_mut() {
+        for task in tasks.iter_mut().filter(|task| reads(task)) {
             let more = (task.lacks - task.takes).min(most).min(left);
             task.takes += more;
             left -= more;

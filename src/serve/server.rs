@@ -10,7 +10,7 @@ use super::event::{Event, Progress, Stats, Status};
 use super::params::ServerParams;
 use super::request::{Prompt, Request, RequestId};
 use super::scheduler::Scheduler;
-use super::task::Task;
+use super::task::{self, Task};
 use crate::error::{Error, Result};
 use crate::memory::reserve::{reserve_text, with_room};
 use crate::model::Model;
@@ -74,7 +74,7 @@ impl Server {
             team,
             n_ctx: engine.n_ctx(),
             n_sequences,
-            scheduler: Mutex::new(Scheduler::new(engine, n_sequences, params.n_requests)?),
+            scheduler: Mutex::new(Scheduler::new(engine, params)?),
             board: Mutex::new(Board::new(params.n_requests, most_events)?),
         })
     }
@@ -121,7 +121,7 @@ impl Server {
         sampler: impl FnOnce() -> Sampler,
     ) -> Result<RequestId> {
         let (generation, tokens) = self.generation(prompt, params)?;
-        let n_prompt = tokens.len();
+        let (n_prompt, pages) = (tokens.len(), task::pages(&tokens)?);
         self.board().submit(|id| Task {
             id,
             priority,
@@ -129,9 +129,11 @@ impl Server {
             sampler: sampler(),
             tokens,
             n_prompt,
+            pages,
             sequence: None,
             lacks: 0,
             takes: 0,
+            follows: false,
             outcome: None,
             n_preempted: 0,
             submitted: Instant::now(),

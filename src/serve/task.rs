@@ -1,12 +1,14 @@
 //! A request inside the scheduler: its generation, its tokens, its sequence if it has one, and its place in the order.
 
 use std::cmp::Reverse;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use super::event::Summary;
 use super::request::RequestId;
 use crate::error::{Error, Result};
-use crate::kv::SequenceId;
+use crate::kv::{PAGE, SequenceId};
+use crate::memory::reserve::collected;
 use crate::runtime::generation::Generation;
 use crate::runtime::sampling::Sampler;
 
@@ -23,10 +25,14 @@ pub(super) struct Task {
     /// The tokens that its sequence has or is to have: the prompt, and the sampled ones. It has room for all.
     pub tokens: Vec<u32>,
     pub n_prompt: usize,
+    /// For each page of [`PAGE`] tokens of the prompt, but for its last token, a hash of all tokens up to its end.
+    pub pages: Vec<u64>,
     pub sequence: Option<SequenceId>,
     /// Tokens that the sequence lacks, and how many of them the next pass computes.
     pub lacks: usize,
     pub takes: usize,
+    /// Whether an earlier request computes the page that comes next.
+    pub follows: bool,
     /// The end, once it has come.
     pub outcome: Option<Result<()>>,
     pub n_preempted: usize,
@@ -44,6 +50,12 @@ impl Task {
     /// Whether it reads its prompt, or what it lost by a preemption.
     pub fn reads(&self) -> bool {
         self.lacks > 1
+    }
+
+    /// Whether the next page of its prompt, behind so many tokens, is one that `earlier` computes.
+    pub fn follows(&self, len: usize, earlier: &Task) -> bool {
+        let page = len / PAGE;
+        earlier.reads() && self.pages.get(page).is_some_and(|hash| earlier.pages.get(page) == Some(hash))
     }
 
     /// Takes what its generation wants to be computed next; where that is nothing, it has ended.
@@ -73,4 +85,17 @@ impl Task {
             decode_seconds: prefilled.elapsed().as_secs_f64(),
         })
     }
+}
+
+/// [`Task::pages`] of a prompt.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub(super) fn pages(prompt: &[u32]) -> Result<Vec<u64>> {
+    let mut hasher = DefaultHasher::new();
+    let whole = prompt[..prompt.len().saturating_sub(1)].chunks_exact(PAGE).map(|page| {
+        page.hash(&mut hasher);
+        Ok(hasher.finish())
+    });
+    collected(whole, "the pages of a prompt")
 }

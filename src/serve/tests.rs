@@ -196,6 +196,36 @@ fn texts_are_prompts_too() {
 }
 
 #[test]
+fn requests_share_the_beginnings_of_their_prompts() {
+    let model = model("untied-mixed");
+    // Samples of one prompt, a shorter one, and one that differs within the second page.
+    let prompt = Asked::new(290, 0, 1).prompt;
+    let other = [&prompt[..200], &[1, 2, 3][..], &prompt[203..]].concat();
+    let mut asked: Vec<_> = (0..9).map(|i| Asked { prompt: prompt.clone(), ..Asked::new(1, 4, i) }).collect();
+    asked.push(Asked { prompt: prompt[..257].to_vec(), ..Asked::new(1, 20, 20) });
+    asked.push(Asked { prompt: other, ..Asked::new(1, 20, 21) });
+    let [mut computed, mut shared] = [[0; 2]; 2];
+    for (i, prefix_index) in [false, true].into_iter().enumerate() {
+        let params = params().with_n_sequences(6).with_prefix_index(prefix_index);
+        let server = Server::new(model.clone(), &params).unwrap();
+        // All at once: nothing has been computed yet.
+        let ids: Vec<_> = asked.iter().map(|asked| asked.submit(&server).unwrap()).collect();
+        let mut heard = Heard::default();
+        heard.finish(&server);
+        all_are_as_alone(&server, &asked, &heard, &ids);
+        (computed[i], shared[i]) = (server.stats().computed, server.stats().shared);
+        // The pages outlive their requests.
+        let again = asked[0].submit(&server).unwrap();
+        heard.finish(&server);
+        assert_eq!(heard.0[&again], heard.0[&ids[0]]);
+        assert_eq!(server.stats().shared - shared[i], if prefix_index { 256 } else { 0 });
+    }
+    // Two whole pages of nine requests, and one of the last one, are computed by another.
+    assert_eq!(shared, [0, 9 * 256 + 128]);
+    assert_eq!(computed[0] - computed[1], shared[1]);
+}
+
+#[test]
 fn a_preempted_request_goes_on_exactly() {
     for name in ["untied-mixed", "hybrid-quant"] {
         // Six pages; four sequences would take twelve.

@@ -18,9 +18,11 @@ struct Planned {
 fn planned() -> impl Strategy<Value = Planned> {
     let lengths = (prop_oneof![1..20usize, 1..290usize], prop_oneof![0..12usize, 0..200usize]);
     let cancelled = prop_oneof![3 => Just(None), 1 => (0..60usize).prop_map(Some)];
-    (lengths, any::<u64>(), -1..2i32, 0..40usize, cancelled, any::<bool>()).prop_map(
-        |((n_prompt, max_tokens), seed, priority, arrives, after, stops)| {
-            let mut asked = Asked { priority, ..Asked::new(n_prompt, max_tokens, seed % 1000) };
+    // Few beginnings, which many share.
+    (lengths, (any::<u64>(), 0..3u64), -1..2i32, 0..40usize, cancelled, any::<bool>()).prop_map(
+        |((n_prompt, max_tokens), (seed, text), priority, arrives, after, stops)| {
+            let prompt = Asked::new(n_prompt, 0, text).prompt;
+            let mut asked = Asked { priority, prompt, ..Asked::new(1, max_tokens, seed % 1000) };
             if stops {
                 asked.stops = vec!["e", "abc"];
                 asked.sampling = asked.sampling.with_repetition_penalty(1.3);

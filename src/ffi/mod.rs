@@ -76,6 +76,7 @@ pub mod rotary;
 pub mod rows;
 pub mod sampler;
 pub mod server;
+pub mod server_events;
 pub mod status;
 pub mod team;
 pub mod tokenizer;

@@ -13,7 +13,7 @@ use super::{Event, Request, RequestId, Server, ServerParams, Status, Summary};
 use crate::error::{Error, Result};
 use crate::model::{LoadParams, Model};
 use crate::runtime::generation::{self, GenerationParams, StopReason, drive};
-use crate::runtime::sampling::{Sampler, SamplerParams};
+use crate::runtime::sampling::{Mask, Sampler, SamplerParams, Stage, TokenSet};
 use crate::runtime::{Context, ContextParams};
 
 const N_CTX: usize = 300;
@@ -39,6 +39,26 @@ struct Asked {
     stops: Vec<&'static str>,
     sampling: SamplerParams,
     priority: i32,
+    /// Whether no token may end the text.
+    endless: bool,
+}
+
+/// Allows all tokens but the first three, which end texts.
+struct Endless;
+
+impl Mask for Endless {
+    fn allow(&mut self, allowed: &mut TokenSet) -> Result<()> {
+        (3..allowed.n_vocab() as u32).for_each(|token| allowed.insert(token));
+        Ok(())
+    }
+
+    fn accept(&mut self, _: u32) -> Result<()> {
+        Ok(())
+    }
+
+    fn rollback(&mut self, _: usize) {}
+
+    fn reset(&mut self) {}
 }
 
 impl Asked {
@@ -52,11 +72,16 @@ impl Asked {
             stops: Vec::new(),
             sampling,
             priority: 0,
+            endless: false,
         }
     }
 
     fn sampler(&self, model: &Model) -> Sampler {
-        Sampler::new(self.sampling, model.config().n_vocab).unwrap()
+        let mut stages = self.sampling.stages();
+        if self.endless {
+            stages.insert(0, Stage::Mask(Box::new(Endless)));
+        }
+        Sampler::from_stages(stages, model.config().n_vocab).unwrap()
     }
 
     fn params(&self, model: &Model) -> GenerationParams<'_> {
@@ -164,11 +189,15 @@ fn all_are_as_alone(server: &Server, asked: &[Asked], heard: &Heard, ids: &[Requ
 
 #[test]
 fn a_few_requests_have_the_results_that_they_have_alone() {
-    for name in ["untied-mixed", "hybrid-quant", "experts-quant", "qwen3-tied-quant"] {
+    for name in ["untied-mixed", "hybrid-quant", "short-conv", "qwen3-tied-quant"] {
         let server = server(name, &params());
         let mut asked: Vec<_> = (1..7).map(|i| Asked::new(7 * i, 5 * i, i as u64)).collect();
         // One that fills its sequence, one that only reads, one with stop strings.
-        asked.extend([Asked::new(N_CTX - 5, 50, 7), Asked::new(40, 0, 8), Asked::new(1, 60, 9)]);
+        asked.extend([
+            Asked { endless: true, ..Asked::new(N_CTX - 5, 50, 7) },
+            Asked::new(40, 0, 8),
+            Asked::new(1, 60, 9),
+        ]);
         asked[8].stops = vec!["e", "a"];
         let ids: Vec<_> = asked.iter().map(|asked| asked.submit(&server).unwrap()).collect();
         assert!(ids.iter().all(|&id| server.status(id) == Some(Status::Waiting)));
@@ -230,7 +259,8 @@ fn a_preempted_request_goes_on_exactly() {
     for name in ["untied-mixed", "hybrid-quant"] {
         // Six pages; four sequences would take twelve.
         let server = server(name, &params().with_n_positions(N_CTX));
-        let asked: Vec<_> = (0..5).map(|i| Asked::new(20 + 50 * i, 260 - 50 * i, i as u64)).collect();
+        let asked = |i| Asked { endless: true, ..Asked::new(20 + 50 * i, 260 - 50 * i, i as u64) };
+        let asked: Vec<_> = (0..5).map(asked).collect();
         let ids: Vec<_> = asked.iter().map(|asked| asked.submit(&server).unwrap()).collect();
         let mut heard = Heard::default();
         heard.finish(&server);
@@ -246,7 +276,7 @@ fn a_preempted_request_goes_on_exactly() {
 fn higher_priorities_come_first_and_take_the_places_of_others() {
     let server = server("untied-mixed", &params().with_n_sequences(1));
     let asked = [
-        Asked::new(10, 40, 1),
+        Asked { endless: true, ..Asked::new(10, 40, 1) },
         Asked { priority: 5, ..Asked::new(30, 20, 2) },
         Asked { priority: 5, ..Asked::new(30, 20, 3) },
         Asked { priority: 9, ..Asked::new(30, 20, 4) },
@@ -276,10 +306,11 @@ fn higher_priorities_come_first_and_take_the_places_of_others() {
 #[test]
 fn a_long_prompt_keeps_neither_short_ones_nor_texts_waiting() {
     let server = server("untied-mixed", &params());
-    let writes = Asked::new(3, 100, 1).submit(&server).unwrap();
+    let writes = Asked { endless: true, ..Asked::new(3, 100, 1) }.submit(&server).unwrap();
     server.step().unwrap();
     let long = Asked::new(290, 2, 2).submit(&server).unwrap();
-    let short = [3, 4].map(|seed| Asked::new(12, 4, seed).submit(&server).unwrap());
+    let short =
+        [3, 4].map(|seed| Asked { endless: true, ..Asked::new(12, 4, seed) }.submit(&server).unwrap());
     let mut heard = Heard::default();
     for step in 1..=2 {
         let progress = server.step().unwrap();
@@ -296,7 +327,7 @@ fn a_long_prompt_keeps_neither_short_ones_nor_texts_waiting() {
 #[test]
 fn a_host_that_does_not_poll_stops_the_steps() {
     let server = server("untied-mixed", &params().with_n_sequences(1).with_n_events(0));
-    let asked = Asked::new(5, 30, 1);
+    let asked = Asked { endless: true, ..Asked::new(5, 30, 1) };
     let id = asked.submit(&server).unwrap();
     let progress = (0..50).map(|_| server.step().unwrap()).find(|progress| progress.must_poll).unwrap();
     assert_eq!((progress.n_tokens, progress.n_running), (0, 1));

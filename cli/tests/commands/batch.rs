@@ -114,7 +114,7 @@ fn every_bad_line_has_its_record_and_costs_no_other() {
         ("{\"prompt\": \"a\", \"stop\": [\"\"]}", "stop string 0 is empty"),
         ("{\"prompt\": \"a\", \"max_tokens\": -3}", "-3"),
         (&long, "the context holds 128 positions"),
-        ("{\"prompt\": \"\\ud800\"}", "surrogate"),
+        ("{\"prompt\": \"\\ud800\"}", "hex escape"),
     ];
     let good = "{\"prompt\": \"line\", \"max_tokens\": 4}";
     let text: String = bad.iter().map(|(line, _)| format!("{line}\n\n{good}\n")).collect();
@@ -173,12 +173,12 @@ fn a_run_that_was_cut_anywhere_goes_on() {
 
 #[test]
 fn a_killed_run_loses_and_doubles_nothing() {
-    let fixture = Fixture::new(&lines(400));
+    let fixture = Fixture::new(&lines(300));
     let out = fixture.path("out.jsonl");
     let reference = succeeds(&mut fixture.batch(TINY, &["--seed", "4"]));
     let args = ["--out", &out, "--resume", "--seed", "4", "--parallel", "3"];
     let mut kills = 0;
-    for millis in [150, 250, 350, 450, 600, 800].into_iter().cycle() {
+    for millis in [60, 120, 250, 350, 450, 600, 800].into_iter().cycle() {
         let mut child = fixture.batch(TINY, &args).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(millis));
         child.kill().unwrap();

@@ -4,15 +4,14 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::runtime::pass_tests::{Fault, FaultKind};
-use crate::runtime::sampling::{Mask, Stage, TokenSet};
 
-/// A mask that allows all tokens, and calls this before it does.
+/// A mask as [`Endless`] that calls this, with the number of the call.
 struct Calls<F>(F, usize);
 
 impl<F: FnMut(usize) -> Result<()> + Send> Mask for Calls<F> {
     fn allow(&mut self, allowed: &mut TokenSet) -> Result<()> {
         self.1 += 1;
-        (0..allowed.n_vocab() as u32).for_each(|token| allowed.insert(token));
+        Endless.allow(allowed)?;
         (self.0)(self.1)
     }
 
@@ -78,7 +77,7 @@ fn a_step_within_a_step_is_busy_and_other_calls_are_not() {
 fn a_fault_of_passes_ends_the_requests_in_them_and_the_server_goes_on() {
     for name in ["untied-mixed", "hybrid-quant"] {
         let server = server(name, &params().with_n_sequences(2));
-        let asked = [1, 2, 3].map(|i| Asked::new(70 * i, 10, i as u64));
+        let asked = [1, 2, 3].map(|i| Asked { endless: true, ..Asked::new(70 * i, 10, i as u64) });
         let ids = asked.clone().map(|asked| asked.submit(&server).unwrap());
         let mut heard = Heard::default();
         steps(&server, 3);

@@ -107,7 +107,7 @@ fn check(name: &str, size: &Size, schedule: &[Planned]) -> (u64, u64) {
 fn any_schedule_gives_each_request_the_tokens_that_it_has_alone() {
     static PREEMPTED: AtomicU64 = AtomicU64::new(0);
     static CANCELLED: AtomicU64 = AtomicU64::new(0);
-    let names = prop::sample::select(vec!["untied-mixed", "hybrid-quant", "experts-quant", "short-conv"]);
+    let names = prop::sample::select(vec!["untied-mixed", "hybrid-quant", "qwen3-tied-quant", "short-conv"]);
     proptest!(ProptestConfig::with_cases(40), |(
         name in names, size in size(), schedule in prop::collection::vec(planned(), 1..10),
     )| {

@@ -868,18 +868,6 @@ sm_status sm_generate(sm_context *context,
  * the memory of all passes; once its requests run, a step takes none.
  */
 
-// There is no event.
-#define SM_EVENT_NONE 0
-
-// A token, or text that was held back.
-#define SM_EVENT_OUTPUT 1
-
-// The request has ended.
-#define SM_EVENT_FINISHED 2
-
-// The request has failed, or was cancelled.
-#define SM_EVENT_FAILED 3
-
 // The request has ended, or never was.
 #define SM_REQUEST_ENDED 0
 
@@ -942,6 +930,76 @@ typedef struct {
     // 0 if tokens are all that is wanted: then the model needs no tokenizer. Default 1.
     int32_t needs_text;
 } sm_request_params;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_server_params)`.
+sm_status sm_server_params_init(sm_server_params *params, size_t struct_size);
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_request_params)`.
+sm_status sm_request_params_init(sm_request_params *params, size_t struct_size);
+
+// Tells the memory that `sm_server_create` would reserve for these parameters, apart from the lists of requests and events:
+// `memory_size` is `sizeof(sm_memory_estimate)`. `params` may be NULL.
+sm_status sm_server_memory(const sm_model *model,
+                           const sm_server_params *params,
+                           sm_memory_estimate *memory,
+                           size_t memory_size);
+
+// Makes a server for the model in `*server`, which you free with `sm_server_free`. `params` may be NULL. The model may be
+// freed before the server.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: a parameter is outside its range; the message names it. `SM_STATUS_UNSUPPORTED`: the model
+// writes no text. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`.
+sm_status sm_server_create(const sm_model *model,
+                           const sm_server_params *params,
+                           sm_server **server);
+
+// Frees a server with its requests; NULL is fine. In a fork of the process that made it, nothing is done. While a call is
+// using it, the status is `SM_STATUS_BUSY` and it is not freed.
+sm_status sm_server_free(sm_server *server);
+
+// Takes a request to continue a prompt of `n_prompt` tokens, which the next step sees, and stores its number in `*request`.
+// Numbers begin with 1, and none comes twice. `params` may be NULL. It may be called while a step runs.
+//
+// The sampler is a fresh one of its own, which belongs to the request from then on: it must not be used or freed any more.
+// After a failure it is still yours. (For several texts of one prompt, submit it several times, with samplers of other
+// seeds.)
+//
+// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a token is outside the vocabulary, a stop string is empty, too long or
+// no UTF-8, or `n_requests` requests wait or run already. `SM_STATUS_CONTEXT_FULL`: the prompt has more tokens than a
+// request has positions. `SM_STATUS_UNSUPPORTED`: text is wanted, and the model has no tokenizer.
+// `SM_STATUS_BUSY`: another call uses the sampler.
+sm_status sm_server_submit(sm_server *server,
+                           sm_sampler *sampler,
+                           const uint32_t *prompt,
+                           size_t n_prompt,
+                           const sm_request_params *params,
+                           uint64_t *request);
+
+// Cancels a request, from any thread: the next step ends it, and its last event is `SM_EVENT_FAILED` with
+// `SM_STATUS_CANCELLED`. For a request that has ended, or never was, nothing happens.
+sm_status sm_server_cancel(sm_server *server,
+                           uint64_t request);
+
+// Stores the status of a request in `*status`: one of `SM_REQUEST_*`.
+sm_status sm_server_status(const sm_server *server, uint64_t request, int32_t *status);
+
+/*
+ * Steps and events of a server
+ * ============================
+ * A step runs one pass; what it brings for each request waits as events until the host takes them.
+ */
+
+// There is no event.
+#define SM_EVENT_NONE 0
+
+// A token, or text that was held back.
+#define SM_EVENT_OUTPUT 1
+
+// The request has ended.
+#define SM_EVENT_FINISHED 2
+
+// The request has failed, or was cancelled.
+#define SM_EVENT_FAILED 3
 
 // The work of a step, and the work that is left.
 typedef struct {
@@ -1019,50 +1077,6 @@ typedef struct {
     uint64_t shared;
 } sm_server_stats;
 
-// Fills `params` with the defaults. `struct_size` is `sizeof(sm_server_params)`.
-sm_status sm_server_params_init(sm_server_params *params, size_t struct_size);
-
-// Fills `params` with the defaults. `struct_size` is `sizeof(sm_request_params)`.
-sm_status sm_request_params_init(sm_request_params *params, size_t struct_size);
-
-// Tells the memory that `sm_server_create` would reserve for these parameters, apart from the lists of requests and events:
-// `memory_size` is `sizeof(sm_memory_estimate)`. `params` may be NULL.
-sm_status sm_server_memory(const sm_model *model,
-                           const sm_server_params *params,
-                           sm_memory_estimate *memory,
-                           size_t memory_size);
-
-// Makes a server for the model in `*server`, which you free with `sm_server_free`. `params` may be NULL. The model may be
-// freed before the server.
-//
-// `SM_STATUS_INVALID_ARGUMENT`: a parameter is outside its range; the message names it. `SM_STATUS_UNSUPPORTED`: the model
-// writes no text. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`.
-sm_status sm_server_create(const sm_model *model,
-                           const sm_server_params *params,
-                           sm_server **server);
-
-// Frees a server with its requests; NULL is fine. In a fork of the process that made it, nothing is done. While a call is
-// using it, the status is `SM_STATUS_BUSY` and it is not freed.
-sm_status sm_server_free(sm_server *server);
-
-// Takes a request to continue a prompt of `n_prompt` tokens, which the next step sees, and stores its number in `*request`.
-// Numbers begin with 1, and none comes twice. `params` may be NULL. It may be called while a step runs.
-//
-// The sampler is a fresh one of its own, which belongs to the request from then on: it must not be used or freed any more.
-// After a failure it is still yours. (For several texts of one prompt, submit it several times, with samplers of other
-// seeds.)
-//
-// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a token is outside the vocabulary, a stop string is empty, too long or
-// no UTF-8, or `n_requests` requests wait or run already. `SM_STATUS_CONTEXT_FULL`: the prompt has more tokens than a
-// request has positions. `SM_STATUS_UNSUPPORTED`: text is wanted, and the model has no tokenizer.
-// `SM_STATUS_BUSY`: another call uses the sampler.
-sm_status sm_server_submit(sm_server *server,
-                           sm_sampler *sampler,
-                           const uint32_t *prompt,
-                           size_t n_prompt,
-                           const sm_request_params *params,
-                           uint64_t *request);
-
 // Runs one pass for all requests that run: the next token of each, and pieces of prompts. Requests that were submitted or
 // cancelled since the last step come in and go out here. `progress` may be NULL; otherwise `progress_size` is
 // `sizeof(sm_server_progress)`. Without work it returns at once.
@@ -1086,14 +1100,6 @@ sm_status sm_server_poll(sm_server *server,
                          char *text,
                          size_t capacity,
                          size_t *text_bytes);
-
-// Cancels a request, from any thread: the next step ends it, and its last event is `SM_EVENT_FAILED` with
-// `SM_STATUS_CANCELLED`. For a request that has ended, or never was, nothing happens.
-sm_status sm_server_cancel(sm_server *server,
-                           uint64_t request);
-
-// Stores the status of a request in `*status`: one of `SM_REQUEST_*`.
-sm_status sm_server_status(const sm_server *server, uint64_t request, int32_t *status);
 
 // Fills `*stats`. `stats_size` is `sizeof(sm_server_stats)`.
 sm_status sm_server_get_stats(const sm_server *server, sm_server_stats *stats, size_t stats_size);

@@ -19,13 +19,12 @@ use super::log::{SM_LOG_INFO, log};
 use super::model::sm_model;
 use super::params::{self, Params, Versioned, fields};
 use super::sampler::{self, sm_sampler};
-use super::server_events::{sm_server_event, sm_server_progress, sm_server_stats};
 use super::status::{Failure, sm_status};
 use super::team::{self, sm_team};
 use crate::Error;
 use crate::model::RopeOverrides;
 use crate::runtime::generation::{GenerationParams, MAX_STOPS};
-use crate::serve::{Event, Prompt, RequestId, Server, ServerParams, Status};
+use crate::serve::{Prompt, RequestId, Server, ServerParams, Status};
 use crate::threads::Home;
 
 /// The object's name in messages.
@@ -312,76 +311,6 @@ pub unsafe extern "C" fn sm_server_submit(
     })
 }
 
-/// Runs one pass for all requests that run: the next token of each, and pieces of prompts. Requests that were submitted or
-/// cancelled since the last step come in and go out here. `progress` may be NULL; otherwise `progress_size` is
-/// `sizeof(sm_server_progress)`. Without work it returns at once.
-///
-/// What goes wrong with one request is an event of that request, and the others go on. `SM_STATUS_BUSY`: another step runs,
-/// on another thread or around this one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sm_server_step(
-    server: *mut sm_server,
-    progress: *mut sm_server_progress,
-    progress_size: usize,
-) -> sm_status {
-    // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
-        let server = enter(server)?;
-        if !progress.is_null() {
-            params::check_size::<sm_server_progress>(progress_size)?;
-        }
-        let made = server.step()?;
-        if progress.is_null() { Ok(()) } else { params::write(progress, &made.into(), progress_size) }
-    })
-}
-
-/// Takes the next event: it fills `*event`, whose kind is `SM_EVENT_NONE` if there is none, and puts the event's text with a
-/// NUL behind it into `text`. `event_size` is `sizeof(sm_server_event)`. A token's text has whole characters only, and may be
-/// empty; that of `SM_EVENT_FAILED` is the message. It may be called on any thread, while a step runs, too.
-///
-/// `*text_bytes` always gets the bytes of the text, without the NUL. `SM_STATUS_BUFFER_TOO_SMALL`: the text doesn't fit; the
-/// event stays. With (NULL, 0) for the text, the event stays, too, and `*event` isn't filled. 256 bytes are enough for nearly
-/// all tokens.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sm_server_poll(
-    server: *mut sm_server,
-    event: *mut sm_server_event,
-    event_size: usize,
-    text: *mut c_char,
-    capacity: usize,
-    text_bytes: *mut usize,
-) -> sm_status {
-    // SAFETY: the header's contract.
-    boundary::call(|| unsafe {
-        let server = enter(server)?;
-        if event.is_null() {
-            return Err(Failure::null("event"));
-        }
-        params::check_size::<sm_server_event>(event_size)?;
-        let give = |piece: &str| buffers::give_text(piece.as_bytes(), text, capacity, text_bytes, "text");
-        let asks_only = text.is_null() && capacity == 0;
-        let taken = server.poll_with(|event, piece| {
-            match event {
-                Event::Failed { error, .. } => give(&error.to_string()),
-                _ => give(piece),
-            }
-            .map_err(Some)?;
-            // Nothing went wrong, but the event stays.
-            if asks_only { Err(None) } else { Ok(()) }
-        });
-        match taken {
-            Err(None) => Ok(()),
-            Err(Some(failure)) => Err(failure),
-            Ok(taken) => {
-                if taken.is_none() {
-                    give("")?;
-                }
-                params::write(event, &taken.into(), event_size)
-            }
-        }
-    })
-}
-
 /// Cancels a request, from any thread: the next step ends it, and its last event is `SM_EVENT_FAILED` with
 /// `SM_STATUS_CANCELLED`. For a request that has ended, or never was, nothing happens.
 #[unsafe(no_mangle)]
@@ -411,19 +340,8 @@ pub unsafe extern "C" fn sm_server_status(
     })
 }
 
-/// Fills `*stats`. `stats_size` is `sizeof(sm_server_stats)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sm_server_get_stats(
-    server: *const sm_server,
-    stats: *mut sm_server_stats,
-    stats_size: usize,
-) -> sm_status {
-    // SAFETY: the header's contract.
-    boundary::call(|| unsafe { params::write(stats, &enter(server)?.stats().into(), stats_size) })
-}
-
 /// A server that a call uses.
-struct Entered<'a>(&'a sm_server);
+pub(super) struct Entered<'a>(&'a sm_server);
 
 impl std::ops::Deref for Entered<'_> {
     type Target = Server;
@@ -443,7 +361,7 @@ impl Drop for Entered<'_> {
 ///
 /// # Safety
 /// `server` is NULL or alive during `'a`.
-unsafe fn enter<'a>(server: *const sm_server) -> Result<Entered<'a>, Failure> {
+pub(super) unsafe fn enter<'a>(server: *const sm_server) -> Result<Entered<'a>, Failure> {
     // SAFETY: the function's contract.
     let server = unsafe { borrow(server, "server") }?;
     if !server.home.is_here() {

@@ -71,7 +71,7 @@ mod header {
     use super::variable;
 
     /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-    const SECTIONS: [&str; 27] = [
+    const SECTIONS: [&str; 29] = [
         "version",
         "status",
         "log",
@@ -83,6 +83,8 @@ mod header {
         "context",
         "sampler",
         "generate",
+        "server",
+        "server_events",
         "embedder",
         "trainer",
         "profile",

@@ -47,6 +47,7 @@ int main(int argc, char **argv) {
     test_generation(argv[1]);
     test_embedder(argv[1]);
     test_trainer(argv[2]);
+    test_server(argv[1]);
     test_profile(argv[1], argv[2]);
     CHECK_OK(sm_set_log_callback(NULL, NULL));
     printf("%s: %d failures\n", argv[0], failures);

@@ -3,7 +3,8 @@
  *
  * To generate text, call `sm_model_load`, `sm_context_create` and `sm_sampler_create`; then `sm_tokenize` and
  * `sm_generate`, or `sm_decode` and `sm_sampler_sample` in a loop of your own; at the end the `*_free` functions. For
- * vectors of texts, call `sm_model_load`, `sm_embedder_create` and `sm_embedder_embed`. To train a model, call
+ * many texts at once, call `sm_server_create` and `sm_server_submit`, then `sm_server_step` and `sm_server_poll` in a loop.
+ * For vectors of texts, call `sm_model_load`, `sm_embedder_create` and `sm_embedder_embed`. To train a model, call
  * `sm_trainer_create`, and `sm_trainer_step` in a loop. The sections from "Kernels" on need none of these: they compute on
  * your own buffers.
  *
@@ -18,10 +19,10 @@
  *   writes them during the call. Where the function doesn't allow NULL, NULL gets `SM_STATUS_NULL_POINTER`.
  * - Ownership. You free each object that `*_create`, `*_load` or `*_pack` gave you, once, with the matching `*_free`; no
  *   other call may use it at that moment or later. Freeing NULL is fine. Objects can be freed in any order, except that
- *   a team is freed after the contexts, embedders and trainers that hold it. Strings that the library returns belong to it; each
+ *   a team is freed after the contexts, servers, embedders and trainers that hold it. Strings that the library returns belong to it; each
  *   function states how long they live. The library reads your buffers during the call only; a callback's `user_data` must
  *   live as long as the callback can be called.
- * - Threads. Any function may be called on any thread. A model may be used on many threads at once. A context, a
+ * - Threads. Any function may be called on any thread. A model or a server may be used on many threads at once. A context, a
  *   sampler, an embedder or a trainer takes one call at a time: a second thread, or a callback that calls back into the object that
  *   is calling it, gets `SM_STATUS_BUSY`.
  * - Processes. After a fork, the child has none of the library's threads: a context or a team from before gets
@@ -495,7 +496,7 @@ typedef struct sm_team sm_team;
 sm_status sm_team_create(size_t threads,
                          sm_team **team);
 
-// Frees a team; NULL is fine. While a context, an embedder or a trainer holds it or a kernel's call uses it, the status is
+// Frees a team; NULL is fine. While a context, a server, an embedder or a trainer holds it or a kernel's call uses it, the status is
 // `SM_STATUS_BUSY` and the team is not freed. No other call may be given the team at the same moment, `sm_context_create` included.
 sm_status sm_team_free(sm_team *team);
 
@@ -858,6 +859,250 @@ sm_status sm_generate(sm_context *context,
                       const sm_generate_params *params,
                       sm_generate_summary *summary,
                       size_t summary_size);
+
+/*
+ * Server
+ * ======
+ * Many generations at once on one model: requests come from any thread, and each step runs one pass over the weights for
+ * all of them. A request's tokens are those that `sm_generate` gives for it alone, to the bit. `sm_server_create` reserves
+ * the memory of all passes; once its requests run, a step takes none.
+ */
+
+// The request has ended, or never was.
+#define SM_REQUEST_ENDED 0
+
+// The request waits for its turn, or for memory of the cache.
+#define SM_REQUEST_WAITING 1
+
+// The request runs.
+#define SM_REQUEST_RUNNING 2
+
+// A server. Any number of calls may use it at once; only `sm_server_step` takes one call at a time.
+typedef struct sm_server sm_server;
+
+// The size and the options of a server. Fill it with `sm_server_params_init`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // The most requests that run at the same time. Default 16.
+    size_t n_sequences;
+    // Positions of a request, prompt and text together; 0, the default, for as many as the model was trained on.
+    size_t n_ctx;
+    // Positions that all running requests share, at least `n_ctx`; 0, the default, for `n_sequences` times `n_ctx`. With
+    // fewer, requests may have to wait, or are interrupted and computed again later, to the bit.
+    size_t n_positions;
+    // The most tokens in a pass; 0, the default, lets the library choose. Each text has one token in each pass, pieces of
+    // prompts take the rest. A larger budget reads prompts faster, a smaller one keeps texts flowing meanwhile.
+    size_t n_batch;
+    // The most requests that wait or run. Default 1024.
+    size_t n_requests;
+    // Events that may wait for `sm_server_poll` before steps do nothing. Default 4096.
+    size_t n_events;
+    // Threads, the one that calls `sm_server_step` included; 0 is refused. Default: the CPUs that the process may use.
+    // Ignored if there is a `team`.
+    size_t n_threads;
+    // Element type of the stored keys and values: one of `SM_CACHE_*`. Default `SM_CACHE_F16`.
+    int32_t cache_type;
+    // As in `sm_context_params`.
+    float rope_scale;
+    // As in `sm_context_params`.
+    float rope_base;
+    // 1 if requests whose prompts begin with the same 128 tokens, or a multiple of these, compute them once and share them,
+    // also with requests that have ended. Default 1.
+    int32_t prefix_index;
+    // A team whose threads the server uses. NULL, the default, for `n_threads` threads of the server's own. It holds the
+    // team as a context does.
+    sm_team *team;
+} sm_server_params;
+
+// The limits of a request. Fill it with `sm_request_params_init`.
+typedef struct {
+    // Size of this structure in bytes.
+    size_t struct_size;
+    // The most tokens to generate. Default 256.
+    size_t max_tokens;
+    // `n_stop` stop strings, as in `sm_generate_params`; they are copied.
+    const char *const *stop;
+    // The number of stop strings. Default 0.
+    size_t n_stop;
+    // Requests of a higher priority come first: they take running requests' places and memory, if none are free. Default 0.
+    int32_t priority;
+    // 0 if tokens are all that is wanted: then the model needs no tokenizer. Default 1.
+    int32_t needs_text;
+} sm_request_params;
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_server_params)`.
+sm_status sm_server_params_init(sm_server_params *params, size_t struct_size);
+
+// Fills `params` with the defaults. `struct_size` is `sizeof(sm_request_params)`.
+sm_status sm_request_params_init(sm_request_params *params, size_t struct_size);
+
+// Tells the memory that `sm_server_create` would reserve for these parameters, apart from the lists of requests and events:
+// `memory_size` is `sizeof(sm_memory_estimate)`. `params` may be NULL.
+sm_status sm_server_memory(const sm_model *model,
+                           const sm_server_params *params,
+                           sm_memory_estimate *memory,
+                           size_t memory_size);
+
+// Makes a server for the model in `*server`, which you free with `sm_server_free`. `params` may be NULL. The model may be
+// freed before the server.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: a parameter is outside its range; the message names it. `SM_STATUS_UNSUPPORTED`: the model
+// writes no text. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`.
+sm_status sm_server_create(const sm_model *model,
+                           const sm_server_params *params,
+                           sm_server **server);
+
+// Frees a server with its requests; NULL is fine. In a fork of the process that made it, nothing is done. While a call is
+// using it, the status is `SM_STATUS_BUSY` and it is not freed.
+sm_status sm_server_free(sm_server *server);
+
+// Takes a request to continue a prompt of `n_prompt` tokens, which the next step sees, and stores its number in `*request`.
+// Numbers begin with 1, and none comes twice. `params` may be NULL. It may be called while a step runs.
+//
+// The sampler is a fresh one of its own, which belongs to the request from then on: it must not be used or freed any more.
+// After a failure it is still yours. (For several texts of one prompt, submit it several times, with samplers of other
+// seeds.)
+//
+// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a token is outside the vocabulary, a stop string is empty, too long or
+// no UTF-8, or `n_requests` requests wait or run already. `SM_STATUS_CONTEXT_FULL`: the prompt has more tokens than a
+// request has positions. `SM_STATUS_UNSUPPORTED`: text is wanted, and the model has no tokenizer.
+// `SM_STATUS_BUSY`: another call uses the sampler.
+sm_status sm_server_submit(sm_server *server,
+                           sm_sampler *sampler,
+                           const uint32_t *prompt,
+                           size_t n_prompt,
+                           const sm_request_params *params,
+                           uint64_t *request);
+
+// Cancels a request, from any thread: the next step ends it, and its last event is `SM_EVENT_FAILED` with
+// `SM_STATUS_CANCELLED`. For a request that has ended, or never was, nothing happens.
+sm_status sm_server_cancel(sm_server *server,
+                           uint64_t request);
+
+// Stores the status of a request in `*status`: one of `SM_REQUEST_*`.
+sm_status sm_server_status(const sm_server *server, uint64_t request, int32_t *status);
+
+/*
+ * Steps and events of a server
+ * ============================
+ * A step runs one pass; what it brings for each request waits as events until the host takes them.
+ */
+
+// There is no event.
+#define SM_EVENT_NONE 0
+
+// A token, or text that was held back.
+#define SM_EVENT_OUTPUT 1
+
+// The request has ended.
+#define SM_EVENT_FINISHED 2
+
+// The request has failed, or was cancelled.
+#define SM_EVENT_FAILED 3
+
+// The work of a step, and the work that is left.
+typedef struct {
+    // Tokens that the pass computed.
+    uint64_t n_tokens;
+    // Requests that run.
+    uint64_t n_running;
+    // Requests that wait. If none runs or waits, the server is idle.
+    uint64_t n_waiting;
+    // 1 if the step did nothing because too many events wait: call `sm_server_poll`.
+    int32_t must_poll;
+    // 0.
+    int32_t reserved;
+} sm_server_progress;
+
+// Something that happened to a request. Events of one request come in their order, the last one is `SM_EVENT_FINISHED` or
+// `SM_EVENT_FAILED`. Fields that the kind doesn't name are 0.
+typedef struct {
+    // The request.
+    uint64_t request;
+    // One of `SM_EVENT_*`.
+    int32_t kind;
+    // `SM_EVENT_FAILED`: why, `SM_STATUS_CANCELLED` among others. The event's text has the message.
+    sm_status status;
+    // `SM_EVENT_OUTPUT`: the token; if it isn't new, the last one again. `SM_EVENT_FINISHED`: the last generated token, also
+    // one that ended the text; `SM_TOKEN_NONE` if there is none.
+    uint32_t token;
+    // `SM_EVENT_OUTPUT`: 1 if the token is a new one, 0 for text that was held back until the end.
+    int32_t is_new;
+    // `SM_EVENT_FINISHED`: why, one of `SM_STOP_*`.
+    int32_t stop_reason;
+    // 0.
+    int32_t reserved;
+    // `SM_EVENT_FINISHED`: tokens of the prompt.
+    uint64_t n_prompt;
+    // `SM_EVENT_FINISHED`: tokens generated, the one that ended the text included.
+    uint64_t n_generated;
+    // `SM_EVENT_FINISHED`: how often the request was interrupted for lack of memory, or by a higher priority.
+    uint64_t n_preempted;
+    // `SM_EVENT_FINISHED`: seconds from the submission to the first step that ran the request.
+    double wait_seconds;
+    // `SM_EVENT_FINISHED`: seconds from then until the prompt was read.
+    double prefill_seconds;
+    // `SM_EVENT_FINISHED`: seconds from then to the end.
+    double decode_seconds;
+} sm_server_event;
+
+// Counts since the server was made, as of its last step.
+typedef struct {
+    // Requests that wait.
+    uint64_t n_waiting;
+    // Requests that run.
+    uint64_t n_running;
+    // Events that wait for `sm_server_poll`.
+    uint64_t n_events;
+    // Requests that were accepted.
+    uint64_t submitted;
+    // Requests that ended without a failure.
+    uint64_t finished;
+    // Requests that failed, the cancelled ones included.
+    uint64_t failed;
+    // Requests that were cancelled.
+    uint64_t cancelled;
+    // Passes.
+    uint64_t passes;
+    // Tokens that passes computed: of prompts, of texts, and those that were computed again.
+    uint64_t computed;
+    // Tokens that were generated.
+    uint64_t sampled;
+    // How often a request was interrupted.
+    uint64_t preempted;
+    // Positions that were lost by that, and had to be computed again.
+    uint64_t lost;
+    // Positions that requests took over from others, since their texts begin in the same way.
+    uint64_t shared;
+} sm_server_stats;
+
+// Runs one pass for all requests that run: the next token of each, and pieces of prompts. Requests that were submitted or
+// cancelled since the last step come in and go out here. `progress` may be NULL; otherwise `progress_size` is
+// `sizeof(sm_server_progress)`. Without work it returns at once.
+//
+// What goes wrong with one request is an event of that request, and the others go on. `SM_STATUS_BUSY`: another step runs,
+// on another thread or around this one.
+sm_status sm_server_step(sm_server *server,
+                         sm_server_progress *progress,
+                         size_t progress_size);
+
+// Takes the next event: it fills `*event`, whose kind is `SM_EVENT_NONE` if there is none, and puts the event's text with a
+// NUL behind it into `text`. `event_size` is `sizeof(sm_server_event)`. A token's text has whole characters only, and may be
+// empty; that of `SM_EVENT_FAILED` is the message. It may be called on any thread, while a step runs, too.
+//
+// `*text_bytes` always gets the bytes of the text, without the NUL. `SM_STATUS_BUFFER_TOO_SMALL`: the text doesn't fit; the
+// event stays. With (NULL, 0) for the text, the event stays, too, and `*event` isn't filled. 256 bytes are enough for nearly
+// all tokens.
+sm_status sm_server_poll(sm_server *server,
+                         sm_server_event *event,
+                         size_t event_size,
+                         char *text,
+                         size_t capacity,
+                         size_t *text_bytes);
+
+// Fills `*stats`. `stats_size` is `sizeof(sm_server_stats)`.
+sm_status sm_server_get_stats(const sm_server *server, sm_server_stats *stats, size_t stats_size);
 
 /*
  * Embedder

@@ -77,7 +77,7 @@
 //! | feature | contents |
 //! |---|---|
 //! | none | [`kernels`], [`ops`] on a [team](threads), [quantised formats](quant), [GGUF files](mod@format), [counters](profile) |
-//! | `models` (default) | families, tokenizers, chat templates, contexts, generation, [vectors of texts](embed), [training](train) |
+//! | `models` (default) | families, tokenizers, chat templates, contexts, generation, [many requests at once](serve), [vectors of texts](embed), [training](train) |
 //! | `report` | profiles that are kept, drawn and compared; files that appear whole or not at all |
 //! | `capi` | the C ABI, and its header at build time |
 //! | `counting-alloc` | installs the allocator that counts for the profile |
@@ -85,7 +85,7 @@
 //! # Design
 //!
 //! Each module uses only modules on lower floors, and a test reads the source to see that it is so. From the top: `ffi` ·
-//! `embed` · `train` · `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` ·
+//! `embed` · `train`, `serve` · `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` ·
 //! `memory` · `isa`, `quant`, `profile` · `error` · `text`. `docs/DESIGN.md` says why.
 
 #[cfg(feature = "models")]
@@ -113,6 +113,8 @@ pub mod quant;
 pub mod report;
 #[cfg(feature = "models")]
 pub mod runtime;
+#[cfg(feature = "models")]
+pub mod serve;
 mod sort;
 #[cfg(test)]
 mod testing;

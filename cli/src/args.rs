@@ -10,6 +10,7 @@ use smallmind::kv::CacheType;
 use smallmind::model::GptConfig;
 use smallmind::model::quantize::Mix;
 
+use crate::batch::args::Batch;
 use crate::conditions::{Arithmetic, Conditions};
 use crate::embed::args::{Embed, Eval, Rerank, Search};
 use crate::profile::args::{Baseline, Profile};
@@ -157,6 +158,19 @@ Examples:
   smallmind train -m model.gguf book.txt --out tuned.gguf --epochs 3 --resume
   smallmind train --new llama --layers 6 --dim 384 --heads 6 book.txt --out new.gguf --steps 2000 --lr 1e-3")]
     Train(Train),
+    /// Generate a text for each line of a file, many at once
+    #[command(after_help = "\
+A line is JSON: \"prompt\" or \"messages\" (a list of {\"role\": …, \"content\": …}), and what may stand in place of the \
+command line's: id, max_tokens, stop, priority, temperature, top_k, top_p, min_p, repetition_penalty, \
+frequency_penalty, presence_penalty, penalty_last_n, seed. Results come in the order of the lines, and are those that a \
+line has alone; a bad line has a record that says why. Ctrl-C, a kill or a full disk leaves whole records; --resume goes \
+on behind them.
+
+Examples:
+  smallmind batch -m model.gguf questions.jsonl --out answers.jsonl
+  smallmind batch -m model.gguf questions.jsonl --out answers.jsonl --parallel 32 --resume
+  echo '{\"prompt\": \"Once upon\", \"max_tokens\": 20}' | smallmind batch -m model.gguf -q")]
+    Batch(Batch),
     /// Make vectors of texts
     #[command(after_help = "\
 A text that can't be embedded (no UTF-8, too long with --long error) has a record with its status and no vector, and \

@@ -4,6 +4,7 @@
 
 mod args;
 mod baseline;
+mod batch;
 mod bench;
 mod chat;
 mod conditions;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Quantize(args) => quantize::run(args).map(done),
         Command::Perplexity(args) => perplexity::run(args).map(done),
         Command::Train(args) => train::run(args).map(done),
+        Command::Batch(args) => batch::run(args).map(done),
         Command::Embed(args) => embed::run(args).map(done),
         Command::Search(args) => embed::search::run(args).map(done),
         Command::Rerank(args) => embed::rerank::run(args).map(done),

@@ -116,19 +116,10 @@ impl Session {
     /// Tokens of a conversation, ending where the model's next reply begins, or goes on behind a prefix. Names of special
     /// tokens in a message are text, unless the command line says otherwise.
     pub fn conversation_tokens(&self, messages: &[Message<'_>]) -> Result<Vec<u32>> {
-        let model = self.model();
         let Given { arguments, prefix } = &self.template;
         let prompt = Prompt::default().with_arguments(arguments).with_prefix(prefix);
         while_waiting(self.quiet, "tokenizing", || {
-            if !self.parse_special {
-                return Ok(model.chat_tokens_with(messages, &prompt, self.adds_bos)?);
-            }
-            let text = {
-                let _zone = profile::scope(Zone::ChatTemplate);
-                model.chat_template()?.render_with(messages, &prompt)?
-            };
-            let _zone = profile::scope(Zone::Tokenize);
-            Ok(model.tokenizer()?.encode_chat(&text, self.adds_bos)?)
+            Ok(conversation_tokens(self.model(), messages, &prompt, self.parse_special, self.adds_bos)?)
         })
     }
 
@@ -226,6 +217,25 @@ impl Session {
     }
 }
 
+/// Tokens of a conversation, ending where the model's next reply begins.
+pub fn conversation_tokens(
+    model: &Model,
+    messages: &[Message<'_>],
+    prompt: &Prompt<'_>,
+    parse_special: bool,
+    adds_bos: bool,
+) -> smallmind::Result<Vec<u32>> {
+    if !parse_special {
+        return model.chat_tokens_with(messages, prompt, adds_bos);
+    }
+    let text = {
+        let _zone = profile::scope(Zone::ChatTemplate);
+        model.chat_template()?.render_with(messages, prompt)?
+    };
+    let _zone = profile::scope(Zone::Tokenize);
+    model.tokenizer()?.encode_chat(&text, adds_bos)
+}
+
 /// Generated text on its way to standard output.
 struct Stream<'a> {
     out: std::io::StdoutLock<'static>,
@@ -277,11 +287,7 @@ impl<'a> Stream<'a> {
 
 /// A context as the command line asks for it.
 fn context(model: Arc<Model>, args: &ModelArgs, threads: usize) -> Result<Context> {
-    let n_ctx = match args.ctx {
-        None => model.config().n_ctx_train.min(DEFAULT_CONTEXT),
-        Some(0) => model.config().n_ctx_train,
-        Some(ctx) => ctx,
-    };
+    let n_ctx = default_context(&model, args.ctx);
     let rope = RopeOverrides::default().with_base(args.rope_base).with_factor(args.rope_scale);
     let params =
         ContextParams::default().with_n_ctx(n_ctx).with_threads(threads).with_kv(args.kv).with_rope(rope);
@@ -298,7 +304,17 @@ fn context(model: Arc<Model>, args: &ModelArgs, threads: usize) -> Result<Contex
     })
 }
 
-fn clock_seed() -> u64 {
+/// Positions of a context, as the command line asks for it.
+pub fn default_context(model: &Model, asked: Option<usize>) -> usize {
+    match asked {
+        None => model.config().n_ctx_train.min(DEFAULT_CONTEXT),
+        Some(0) => model.config().n_ctx_train,
+        Some(ctx) => ctx,
+    }
+}
+
+/// A seed that differs from run to run.
+pub fn clock_seed() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     // Short enough to be typed again.
     (since.as_nanos() % 1_000_000_007) as u64

@@ -216,7 +216,7 @@ pub unsafe extern "C" fn sm_generate(
             params::check_size::<sm_generate_summary>(summary_size)?;
         }
         let mut texts = [""; MAX_STOPS];
-        let stops = stop_strings(&params, &mut texts)?;
+        let stops = stop_strings(params.stop, params.n_stop, &mut texts)?;
         let has_text = context.model().tokenizer().is_ok();
         let mut host = Host::new(&params, has_text)?;
         let mut on_event = |event: Event<'_>| match event {
@@ -246,34 +246,38 @@ impl From<Summary> for sm_generate_summary {
             decode_seconds: summary.decode_seconds,
             prefill_rate: summary.prefill_rate(),
             decode_rate: summary.decode_rate(),
-            stop_reason: match summary.reason {
-                StopReason::EndOfText => SM_STOP_END_OF_TEXT,
-                StopReason::Length => SM_STOP_LENGTH,
-                StopReason::Callback => SM_STOP_CALLBACK,
-                StopReason::ContextFull => SM_STOP_CONTEXT_FULL,
-                StopReason::StopString => SM_STOP_STRING,
-            },
+            stop_reason: stop_reason(summary.reason),
             last_token: summary.last_token.unwrap_or(SM_TOKEN_NONE),
         }
+    }
+}
+
+/// One of `SM_STOP_*`.
+pub(super) fn stop_reason(reason: StopReason) -> i32 {
+    match reason {
+        StopReason::EndOfText => SM_STOP_END_OF_TEXT,
+        StopReason::Length => SM_STOP_LENGTH,
+        StopReason::Callback => SM_STOP_CALLBACK,
+        StopReason::ContextFull => SM_STOP_CONTEXT_FULL,
+        StopReason::StopString => SM_STOP_STRING,
     }
 }
 
 /// The host's stop strings, in as much of `texts` as they take.
 ///
 /// # Safety
-/// `params.stop` is NULL or readable for `params.n_stop` pointers, each NULL or to a NUL-terminated text, all
-/// unchanged during `'a`.
-unsafe fn stop_strings<'t, 'a>(
-    params: &sm_generate_params,
+/// `stop` is NULL or readable for `n_stop` pointers, each NULL or to a NUL-terminated text, all unchanged during `'a`.
+pub(super) unsafe fn stop_strings<'t, 'a>(
+    stop: *const *const c_char,
+    n_stop: usize,
     texts: &'t mut [&'a str; MAX_STOPS],
 ) -> Result<&'t [&'a str], Failure> {
-    let n_stop = params.n_stop;
     let Some(texts) = texts.get_mut(..n_stop) else {
         // Before anything is read: so many pointers are hardly there.
         return Err(Failure::invalid(format!("n_stop is {n_stop}; at most {MAX_STOPS} are taken")));
     };
     // SAFETY: the function's contract.
-    let stops = unsafe { buffers::array(params.stop, n_stop, "stop") }?;
+    let stops = unsafe { buffers::array(stop, n_stop, "stop") }?;
     for (text, &stop) in texts.iter_mut().zip(stops) {
         // SAFETY: the function's contract.
         *text = unsafe { buffers::string(stop, MAX_STOP_BYTES, "a stop string") }?;

@@ -85,6 +85,11 @@ impl<T> Exclusive<T> {
         Self { home: Some(home.clone()), ..Self::new(what, object) }
     }
 
+    /// The object alone.
+    pub fn into_inner(self) -> T {
+        self.object.into_inner()
+    }
+
     /// Refuses a fork of the process that has the object's threads.
     #[inline]
     pub fn check_home(&self) -> Result<(), Failure> {

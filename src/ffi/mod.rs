@@ -2,7 +2,8 @@
 //!
 //! To generate text, call `sm_model_load`, `sm_context_create` and `sm_sampler_create`; then `sm_tokenize` and
 //! `sm_generate`, or `sm_decode` and `sm_sampler_sample` in a loop of your own; at the end the `*_free` functions. For
-//! vectors of texts, call `sm_model_load`, `sm_embedder_create` and `sm_embedder_embed`. To train a model, call
+//! many texts at once, call `sm_server_create` and `sm_server_submit`, then `sm_server_step` and `sm_server_poll` in a loop.
+//! For vectors of texts, call `sm_model_load`, `sm_embedder_create` and `sm_embedder_embed`. To train a model, call
 //! `sm_trainer_create`, and `sm_trainer_step` in a loop. The sections from "Kernels" on need none of these: they compute on
 //! your own buffers.
 //!
@@ -17,10 +18,10 @@
 //!   writes them during the call. Where the function doesn't allow NULL, NULL gets `SM_STATUS_NULL_POINTER`.
 //! - Ownership. You free each object that `*_create`, `*_load` or `*_pack` gave you, once, with the matching `*_free`; no
 //!   other call may use it at that moment or later. Freeing NULL is fine. Objects can be freed in any order, except that
-//!   a team is freed after the contexts, embedders and trainers that hold it. Strings that the library returns belong to it; each
+//!   a team is freed after the contexts, servers, embedders and trainers that hold it. Strings that the library returns belong to it; each
 //!   function states how long they live. The library reads your buffers during the call only; a callback's `user_data` must
 //!   live as long as the callback can be called.
-//! - Threads. Any function may be called on any thread. A model may be used on many threads at once. A context, a
+//! - Threads. Any function may be called on any thread. A model or a server may be used on many threads at once. A context, a
 //!   sampler, an embedder or a trainer takes one call at a time: a second thread, or a callback that calls back into the object that
 //!   is calling it, gets `SM_STATUS_BUSY`.
 //! - Processes. After a fork, the child has none of the library's threads: a context or a team from before gets
@@ -74,6 +75,8 @@ pub mod reductions;
 pub mod rotary;
 pub mod rows;
 pub mod sampler;
+pub mod server;
+pub mod server_events;
 pub mod status;
 pub mod team;
 pub mod tokenizer;

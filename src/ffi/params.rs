@@ -295,6 +295,11 @@ mod tests {
         assert_complete::<rows::sm_add_norm_params>();
         assert_complete::<rows::sm_rows_params>();
         assert_complete::<sampler::sm_sampler_params>();
+        assert_complete::<server::sm_server_params>();
+        assert_complete::<server::sm_request_params>();
+        assert_complete::<server_events::sm_server_progress>();
+        assert_complete::<server_events::sm_server_event>();
+        assert_complete::<server_events::sm_server_stats>();
         assert_complete::<tokenizer::sm_special_tokens>();
     }
 

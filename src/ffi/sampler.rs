@@ -7,7 +7,7 @@ use std::mem::size_of;
 
 use super::boundary;
 use super::buffers;
-use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give};
+use super::handle::{Entered, Exclusive, borrow, clear_out, free_exclusive, give, take};
 use super::model::sm_model;
 use super::params::{self, Params, Versioned, fields};
 use super::status::{Failure, sm_status};
@@ -182,4 +182,31 @@ pub unsafe extern "C" fn sm_sampler_accept(sampler: *mut sm_sampler, token: u32)
 pub(super) unsafe fn enter<'a>(sampler: *const sm_sampler) -> Result<Entered<'a, Sampler>, Failure> {
     // SAFETY: the function's contract.
     unsafe { borrow(sampler, "sampler") }?.sampler.enter()
+}
+
+/// The sampler for a call that may keep it: [`Kept::take`].
+///
+/// # Safety
+/// As [`enter`]; where the sampler is taken, nobody uses the pointer any more.
+pub(super) unsafe fn keep<'a>(sampler: *mut sm_sampler) -> Result<Kept<'a>, Failure> {
+    // SAFETY: the function's contract.
+    let entered = unsafe { enter(sampler) }?;
+    Ok(Kept { sampler, entered })
+}
+
+/// A sampler that stays its host's unless it is taken.
+pub(super) struct Kept<'a> {
+    sampler: *mut sm_sampler,
+    entered: Entered<'a, Sampler>,
+}
+
+impl Kept<'_> {
+    /// Takes the sampler away from its host.
+    pub fn take(self) -> Sampler {
+        // No other call may come in: the object is gone.
+        std::mem::forget(self.entered);
+        // SAFETY: `keep` found it alive, and no call is inside but this one, which has left its reference behind. By the
+        // contract of `keep` nobody uses the pointer any more.
+        unsafe { take(self.sampler) }.sampler.into_inner()
+    }
 }

@@ -48,7 +48,7 @@ pub unsafe extern "C" fn sm_team_create(threads: usize, team: *mut *mut sm_team)
     })
 }
 
-/// Frees a team; NULL is fine. While a context, an embedder or a trainer holds it or a kernel's call uses it, the status is
+/// Frees a team; NULL is fine. While a context, a server, an embedder or a trainer holds it or a kernel's call uses it, the status is
 /// `SM_STATUS_BUSY` and the team is not freed. No other call may be given the team at the same moment, `sm_context_create` included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_team_free(team: *mut sm_team) -> sm_status {

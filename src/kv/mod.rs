@@ -2,12 +2,17 @@
 //! the same window form a group with its own pool of pages. A page holds [`TILE`] positions of all layers of a group,
 //! in tiles that the attention kernel reads sequentially. A sequence has a block table for each group, so a layer with
 //! a window releases pages that no later row sees. A sequence may also have state of fixed size, for recurrent layers.
-//! The layers and heads of a page are contiguous, and pages are allocated from the first one on. So memory fills from
+//! Sequences with a common beginning share its pages: a page that several sequences have is copied before one of them
+//! writes into it. The layers and heads of a page are contiguous, and pages are allocated from the first one on. So memory fills from
 //! its beginning as texts grow: it can use huge pages, and the part that is never filled is never resident.
 
 mod pages;
+mod prefix;
 mod sequences;
+mod share;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::marker::PhantomData;
 
@@ -18,9 +23,14 @@ use crate::memory::checked_bytes;
 use crate::memory::reserve::collected;
 use crate::ops::attention::LayerCache;
 use pages::Pool;
+use prefix::Index;
 use sequences::Sequence;
 pub use sequences::SequenceId;
+pub use share::Pages;
 use state::States;
+
+/// Positions of a page.
+pub const PAGE: usize = TILE;
 
 /// Most sequences of a cache.
 pub const MAX_SEQUENCES: usize = 1 << 12;
@@ -68,6 +78,8 @@ pub struct Shape {
     pub n_positions: usize,
     /// Most positions by which a sequence grows at once.
     pub n_batch: usize,
+    /// Whether there is an index of prefixes.
+    pub prefix_index: bool,
 }
 
 impl Group {
@@ -75,6 +87,11 @@ impl Group {
     fn page_bytes(&self) -> Result<(usize, usize)> {
         let head = self.layout.tile_bytes().ok_or(TOO_LARGE)?;
         Ok((head, checked_bytes(checked_bytes(self.layers, self.n_head_kv, WHAT)?, head, WHAT)?))
+    }
+
+    /// The first page that the row at position `n` sees, which sees `reach` positions, including its own.
+    fn first_page(&self, n: usize) -> usize {
+        self.reach.map_or(0, |reach| (n + 1).saturating_sub(reach) / TILE)
     }
 }
 
@@ -84,6 +101,15 @@ impl Shape {
         let all = self.n_ctx.div_ceil(TILE);
         // The positions in the window and those being added, and one more page, since they may begin within a page.
         group.reach.map_or(all, |reach| all.min(reach.saturating_add(self.n_batch).div_ceil(TILE) + 1))
+    }
+
+    /// An index of prefixes with a node for each page of the largest pool.
+    fn index(&self) -> Result<Option<Index>> {
+        if !self.prefix_index {
+            return Ok(None);
+        }
+        let pages = self.groups.iter().map(|group| self.pages(group)).max().unwrap_or(0);
+        Index::new(pages, self.groups.len()).map(Some)
     }
 
     /// Pages of a group's pool.
@@ -97,7 +123,7 @@ impl Shape {
         wanted.min(most)
     }
 
-    /// Bytes of a cache of this shape: pages and states. Block tables are not counted.
+    /// Bytes of a cache of this shape: pages and states. Block tables and the index of prefixes are not counted.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for no sequence or more than [`MAX_SEQUENCES`]; [`Error::OutOfMemory`] for a size
@@ -121,6 +147,7 @@ pub struct Cache {
     pools: Vec<Pool>,
     states: States,
     sequences: Vec<Sequence>,
+    index: Option<Index>,
 }
 
 impl std::fmt::Debug for Cache {
@@ -142,7 +169,8 @@ impl Cache {
         let tables = shape.n_ctx.div_ceil(TILE);
         let sequences = (0..shape.n_sequences).map(|_| Sequence::new(shape.groups.len(), tables));
         let sequences = collected(sequences, WHAT)?;
-        Ok(Cache { shape, pools, states, sequences })
+        let index = shape.index()?;
+        Ok(Cache { shape, pools, states, sequences, index })
     }
 
     /// A new, empty sequence.
@@ -155,6 +183,7 @@ impl Cache {
         };
         let sequence = &mut self.sequences[slot];
         sequence.alive = true;
+        sequence.indexed = 0;
         sequence.serial = sequence.serial.wrapping_add(1);
         self.states.clear(slot);
         Ok(SequenceId { slot: slot as u32, serial: sequence.serial })
@@ -186,55 +215,110 @@ impl Cache {
         }
     }
 
-    /// Allocates pages for a sequence to grow by `rows` positions from `first` on. [`Cache::advance`] keeps the new
-    /// positions, [`Cache::release`] drops them. After an error the sequence has its pages of before.
+    /// Allocates pages for sequences to grow: each span is a sequence, the position where it ends, and the number of
+    /// positions by which it grows. A page that another sequence has too is copied before the sequence writes into it.
+    /// [`Cache::advance`] keeps the new positions, [`Cache::release`] drops them. After an error nothing has changed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that doesn't exist, doesn't end at `first`, or is growing already;
-    /// [`Error::ContextFull`] where the sequence has no room for the positions or no page is free.
-    pub fn reserve(&mut self, id: SequenceId, first: usize, rows: usize) -> Result<()> {
+    /// [`Error::InvalidArgument`] for a sequence that doesn't exist, doesn't end at its position, or is growing already;
+    /// [`Error::ContextFull`] where a sequence has no room for its positions or pages run out.
+    pub fn reserve(&mut self, spans: impl Iterator<Item = (SequenceId, usize, usize)> + Clone) -> Result<()> {
+        let mut counted = 0;
+        let mut outcome = spans.clone().try_for_each(|(id, first, rows)| {
+            self.want(id, first, rows)?;
+            counted += 1;
+            Ok(())
+        });
+        if outcome.is_ok() && !self.pools.iter().all(Pool::suffices) {
+            let n_ctx = self.shape.n_positions;
+            outcome = Err(Error::ContextFull { n_ctx, needed: n_ctx + 1 });
+        }
+        for (id, ..) in spans.clone().take(counted) {
+            self.forget_wanted(id, outcome.is_ok());
+        }
+        outcome?;
+        spans.for_each(|(id, first, rows)| self.extend(id.slot as usize, first, rows));
+        Ok(())
+    }
+
+    /// Checks one span of [`Cache::reserve`], and counts the pages that it takes.
+    fn want(&mut self, id: SequenceId, first: usize, rows: usize) -> Result<()> {
         let slot = self.slot(id)?;
-        let Sequence { len, growing, .. } = self.sequences[slot];
-        if growing > 0 {
+        let Sequence { len, growing, tables, .. } = &mut self.sequences[slot];
+        if *growing > 0 {
             return Err(Error::invalid("two spans of a batch continue the same sequence"));
         }
-        if first != len {
+        if first != *len {
             return Err(Error::invalid(format!(
                 "tokens from position {first} on can't continue a sequence of {len} positions"
             )));
         }
-        let (n_ctx, n_positions) = (self.shape.n_ctx, self.shape.n_positions);
-        let end = len.saturating_add(rows);
+        let (n_ctx, end) = (self.shape.n_ctx, len.saturating_add(rows));
         if end > n_ctx {
             return Err(Error::ContextFull { n_ctx, needed: end });
         }
-        for (pool, table) in self.pools.iter_mut().zip(&mut self.sequences[slot].tables) {
-            if !pool.extend(table, end.div_ceil(TILE)) {
-                self.truncate(slot, len);
-                return Err(Error::ContextFull { n_ctx: n_positions, needed: n_positions + 1 });
-            }
+        *growing = rows;
+        for (pool, table) in self.pools.iter_mut().zip(tables) {
+            pool.want(table, first, end);
         }
-        self.sequences[slot].growing = rows;
         Ok(())
     }
 
-    /// Drops the positions that [`Cache::reserve`] allocated pages for, and frees these pages.
-    pub fn release(&mut self, id: SequenceId) {
-        if let Ok(slot) = self.slot(id) {
-            self.truncate(slot, self.sequences[slot].len);
+    /// Takes back what [`Cache::want`] counted, and, unless it `grows`, that the sequence is growing.
+    fn forget_wanted(&mut self, id: SequenceId, grows: bool) {
+        let Sequence { len, growing, tables, .. } = &mut self.sequences[id.slot as usize];
+        if !grows {
+            *growing = 0;
+        }
+        for (pool, table) in self.pools.iter_mut().zip(tables) {
+            pool.forget_wanted(table, *len);
         }
     }
 
-    /// [`Cache::release`] after a pass that may have written into the sequence's state, and failed: the sequence returns
-    /// to the position of the state's copy ([`Cache::keep`]), or loses all positions where there is none.
-    pub fn release_spoiled(&mut self, id: SequenceId) {
+    /// Gives a sequence of `len` positions the pages to grow by `rows`, which have been counted.
+    fn extend(&mut self, slot: usize, len: usize, rows: usize) {
+        for group in 0..self.pools.len() {
+            if let Some(page) = self.pools[group].tail(&self.sequences[slot].tables[group], len) {
+                self.make_own(slot, group, len, page);
+            }
+            while self.sequences[slot].tables[group].pages().len() < (len + rows).div_ceil(TILE) {
+                let Some(page) = self.take(group) else { return };
+                self.pools[group].append(&mut self.sequences[slot].tables[group], page);
+            }
+        }
+    }
+
+    /// Makes the page with position `len` one that only this sequence has, and the index doesn't hold.
+    fn make_own(&mut self, slot: usize, group: usize, len: usize, page: u32) {
+        if !self.pools[group].is_own(page) {
+            if let Some(copy) = self.take(group) {
+                self.pools[group].copy_tail(&mut self.sequences[slot].tables[group], len, copy);
+            }
+        } else if let (Some(holder), Some(index)) = (self.pools[group].holder(page), &mut self.index) {
+            index.remove(&mut self.pools, holder);
+        }
+    }
+
+    /// A page for a table: a free one, or one that only the index holds.
+    fn take(&mut self, group: usize) -> Option<u32> {
+        if let page @ Some(_) = self.pools[group].take() {
+            return page;
+        }
+        self.index.as_mut()?.evict(&mut self.pools, group);
+        self.pools[group].take()
+    }
+
+    /// Drops the positions that [`Cache::reserve`] allocated pages for, and frees these pages. The failed pass may have
+    /// written into the sequence's state: where there is one, the sequence returns to the position of the state's copy
+    /// ([`Cache::keep`]), or loses all positions where there is no copy.
+    pub fn release(&mut self, id: SequenceId) {
         let Ok(slot) = self.slot(id) else { return };
         self.truncate(slot, self.sequences[slot].len);
         if !self.states.exist() {
             return;
         }
         match self.states.kept(slot) {
-            Some(n) if self.check_pages(slot, n).is_ok() => {
+            Some(n) if self.has_pages(slot, n) => {
                 self.states.restore(slot);
                 self.truncate(slot, n);
             }
@@ -252,10 +336,7 @@ impl Cache {
         let Sequence { len, growing, tables, .. } = &mut self.sequences[slot];
         *len += std::mem::take(growing);
         for (pool, table) in self.pools.iter_mut().zip(tables) {
-            if let Some(reach) = pool.group().reach {
-                // The next row, at position `len`, sees `reach` positions, including its own.
-                pool.release_before(table, (*len + 1).saturating_sub(reach) / TILE);
-            }
+            pool.release_before(table, pool.group().first_page(*len));
         }
     }
 
@@ -273,23 +354,29 @@ impl Cache {
             return Err(Error::invalid(format!("can't rewind to {n}: only {len} positions are filled")));
         }
         let len = sequence.len;
-        self.check_pages(slot, n)?;
-        self.states.rewind(slot, len, n)?;
+        self.check(slot, n, "rewind to")?;
+        self.states.rewind(slot, len, n);
         self.truncate(slot, n);
         Ok(())
     }
 
-    /// Checks that the pages that the row at position `n` sees are still there.
-    fn check_pages(&self, slot: usize, n: usize) -> Result<()> {
-        for (pool, table) in self.pools.iter().zip(&self.sequences[slot].tables) {
-            let first = pool.group().reach.map_or(0, |reach| (n + 1).saturating_sub(reach) / TILE);
-            if n > 0 && first < table.first() {
-                return Err(Error::invalid(format!(
-                    "can't rewind to {n}: a layer with a window has released positions that the next token sees"
-                )));
-            }
+    /// Checks that the pages that the row at position `n` sees are still there, and that the state at `n` can be had.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`]; `what` is what the caller can't do.
+    fn check(&self, slot: usize, n: usize, what: &str) -> Result<()> {
+        if !self.has_pages(slot, n) {
+            return Err(Error::invalid(format!(
+                "can't {what} {n}: a layer with a window has released positions that the next token sees"
+            )));
         }
-        Ok(())
+        self.states.check(slot, self.sequences[slot].len, n, what)
+    }
+
+    /// Whether the pages that the row at position `n` sees are still there.
+    fn has_pages(&self, slot: usize, n: usize) -> bool {
+        let tables = self.pools.iter().zip(&self.sequences[slot].tables);
+        n == 0 || tables.into_iter().all(|(pool, table)| pool.group().first_page(n) >= table.first())
     }
 
     /// Copies a sequence's state, so that it can be rewound to its current position. The copy replaces an earlier one.
@@ -316,6 +403,7 @@ impl Cache {
         let sequence = &mut self.sequences[slot];
         sequence.len = n;
         sequence.growing = 0;
+        sequence.indexed = sequence.indexed.min(n / TILE);
         for (pool, table) in self.pools.iter_mut().zip(&mut sequence.tables) {
             pool.truncate(table, n.div_ceil(TILE));
         }

@@ -21,6 +21,8 @@ pub(super) struct Sequence {
     pub len: usize,
     /// Positions that the current pass adds.
     pub growing: usize,
+    /// Pages of tokens that the index of prefixes has been told.
+    pub indexed: usize,
     /// One for each group.
     pub tables: Vec<BlockTable>,
 }
@@ -28,6 +30,6 @@ pub(super) struct Sequence {
 impl Sequence {
     pub fn new(groups: usize, entries: usize) -> Result<Self> {
         let tables = collected((0..groups).map(|_| BlockTable::new(entries)), WHAT)?;
-        Ok(Sequence { alive: false, serial: 0, len: 0, growing: 0, tables })
+        Ok(Sequence { alive: false, serial: 0, len: 0, growing: 0, indexed: 0, tables })
     }
 }

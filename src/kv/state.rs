@@ -74,27 +74,47 @@ impl States {
         state.copy_from_slice(copy);
     }
 
-    /// Returns from position `len` to `n`.
+    /// Checks that a state at position `len` can be had at `n`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where no copy of the state at `n` was kept.
-    pub fn rewind(&mut self, slot: usize, len: usize, n: usize) -> Result<()> {
+    /// [`Error::InvalidArgument`] where no copy of the state at `n` was kept; `what` is what the caller can't do.
+    pub fn check(&self, slot: usize, len: usize, n: usize, what: &str) -> Result<()> {
+        if self.bytes == 0 || n == len || n == 0 || self.kept[slot] == Some(n) {
+            return Ok(());
+        }
+        let kept = self.kept[slot].map_or(String::new(), |kept| format!(", only at {kept}"));
+        Err(Error::invalid(format!(
+            "can't {what} {n}: the model's recurrent layers have a state that can't be computed backwards, and no copy \
+             of it at that position was kept{kept}"
+        )))
+    }
+
+    /// Returns from position `len` to `n`, for which [`States::check`] has said that it can.
+    pub fn rewind(&mut self, slot: usize, len: usize, n: usize) {
         if self.bytes == 0 || n == len {
-            return Ok(());
+            return;
         }
-        if n == 0 {
-            self.clear(slot);
-            return Ok(());
+        match n {
+            0 => self.clear(slot),
+            _ => self.restore(slot),
         }
-        if self.kept[slot] != Some(n) {
-            let kept = self.kept[slot].map_or(String::new(), |kept| format!(", only at {kept}"));
-            return Err(Error::invalid(format!(
-                "can't rewind to {n}: the model's recurrent layers have a state that can't be computed backwards, and no \
-                 copy of it at that position was kept{kept}"
-            )));
+    }
+
+    /// Gives a new sequence the state that another one, of `len` positions, has or had at `n`, for which
+    /// [`States::check`] has said that it can; and the copy, where it is of no later position.
+    pub fn fork(&mut self, from: usize, to: usize, len: usize, n: usize) {
+        if self.bytes == 0 || n == 0 {
+            return;
         }
-        self.restore(slot);
-        Ok(())
+        let (bytes, source) = (self.bytes, 2 * from * self.bytes + if n == len { 0 } else { self.bytes });
+        let target = 2 * to * bytes;
+        let memory = self.memory.as_mut_slice::<u8>();
+        memory.copy_within(source..source + bytes, target);
+        if let Some(kept) = self.kept[from].filter(|&kept| kept <= n) {
+            let copy = (2 * from + 1) * bytes;
+            memory.copy_within(copy..copy + bytes, target + bytes);
+            self.kept[to] = Some(kept);
+        }
     }
 }
 
@@ -108,15 +128,31 @@ mod tests {
         states.of(1).0.copy_from_slice(&[1, 2, 3]);
         states.keep(1, 7);
         states.of(1).0.copy_from_slice(&[4, 5, 6]);
-        assert!(states.rewind(1, 9, 6).is_err());
+        assert!(states.check(1, 9, 6, "go to").is_err());
+        for n in [0, 7, 9] {
+            states.check(1, 9, n, "go to").unwrap();
+        }
+        states.rewind(1, 9, 9);
         assert_eq!(states.of(1).0, [4, 5, 6]);
-        states.rewind(1, 9, 9).unwrap();
-        assert_eq!(states.of(1).0, [4, 5, 6]);
-        states.rewind(1, 9, 7).unwrap();
+        states.rewind(1, 9, 7);
         assert_eq!(states.of(1).0, [1, 2, 3]);
         assert_eq!(states.of(0).0, [0, 0, 0]);
-        states.rewind(1, 7, 0).unwrap();
+        states.rewind(1, 7, 0);
         assert_eq!(states.of(1).0, [0, 0, 0]);
-        assert!(states.rewind(1, 9, 7).is_err(), "what was kept belonged to what is forgotten");
+        assert!(states.check(1, 9, 7, "go to").is_err(), "the copy belonged to positions that are forgotten");
+    }
+    #[test]
+    fn a_fork_has_the_state_and_no_later_copy() {
+        let mut states = States::new(2, 3).unwrap();
+        states.of(0).0.copy_from_slice(&[1, 2]);
+        states.keep(0, 7);
+        states.of(0).0.copy_from_slice(&[3, 4]);
+        states.fork(0, 1, 9, 9);
+        assert_eq!((states.of(1).0.to_vec(), states.of(1).1.to_vec()), (vec![3, 4], vec![1, 2]));
+        states.fork(0, 2, 9, 7);
+        assert_eq!((states.of(2).0.to_vec(), states.kept(2)), (vec![1, 2], Some(7)));
+        states.clear(2);
+        states.fork(0, 2, 9, 0);
+        assert_eq!((states.of(2).0.to_vec(), states.kept(2)), (vec![0, 0], None));
     }
 }

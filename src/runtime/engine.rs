@@ -1,6 +1,10 @@
 //! An engine: many sequences on one model, with their cache, an arena and a team of workers. It runs a batch at a time.
 //! All memory is reserved when the engine is made; a pass allocates nothing.
 
+mod sequences;
+#[cfg(test)]
+mod share_tests;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +14,7 @@ use super::lower::lower;
 use super::pass::{Limits, Pass, Span};
 use super::plan::{MostRows, Plan};
 use crate::error::{Error, Result};
-use crate::kv::{self, Cache, CacheType, SequenceId};
+use crate::kv::{self, Cache, CacheType};
 use crate::memory::reserve::collected;
 use crate::model::graph::{KeyValues, Node, Op};
 use crate::model::{Model, Pooling, RopeOverrides};
@@ -67,6 +71,8 @@ pub struct EngineParams {
     /// Whether each sequence is one span, from position 0 on, and is rewound to 0 before its next one, as texts are whose
     /// vectors are wanted. Then layers use the same memory for keys and values, one after the other.
     pub one_span: bool,
+    /// Whether the engine keeps an index of prefixes: [`Engine::create_with_prefix`], [`Engine::index_prefix`].
+    pub prefix_index: bool,
 }
 
 impl Default for EngineParams {
@@ -81,6 +87,7 @@ impl Default for EngineParams {
             kv: CacheType::default(),
             rope: RopeOverrides::default(),
             one_span: false,
+            prefix_index: false,
         }
     }
 }
@@ -129,6 +136,11 @@ impl EngineParams {
     /// Sets [`EngineParams::one_span`].
     pub fn with_one_span(self, one_span: bool) -> Self {
         Self { one_span, ..self }
+    }
+
+    /// Sets [`EngineParams::prefix_index`].
+    pub fn with_prefix_index(self, prefix_index: bool) -> Self {
+        Self { prefix_index, ..self }
     }
 }
 
@@ -214,6 +226,7 @@ impl Resolved {
             n_ctx,
             n_positions,
             n_batch,
+            prefix_index: params.prefix_index,
         };
         // Refuses absurd sizes before memory is reserved for them.
         cache.bytes()?;
@@ -348,63 +361,6 @@ impl Engine {
         self.plan().masks.iter().all(|mask| mask.is_causal())
     }
 
-    /// A new, empty sequence.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] where [`EngineParams::n_sequences`] sequences exist already.
-    pub fn create(&mut self) -> Result<SequenceId> {
-        self.cache.create()
-    }
-
-    /// Removes a sequence; its pages are free for other sequences.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
-    pub fn remove(&mut self, sequence: SequenceId) -> Result<()> {
-        self.cache.remove(sequence)
-    }
-
-    /// Truncates a sequence to its first `n` positions, and discards the output of the last pass.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] as [`Cache::rewind`]; nothing has changed then.
-    pub fn rewind(&mut self, sequence: SequenceId, n: usize) -> Result<()> {
-        self.cache.rewind(sequence, n)?;
-        self.n_rows = 0;
-        Ok(())
-    }
-
-    /// Whether sequences have a state of fixed size, of recurrent layers: then a sequence can only be rewound to position
-    /// 0 and to where its state was copied ([`Engine::keep`]).
-    pub fn has_state(&self) -> bool {
-        self.plan().state_bytes > 0
-    }
-
-    /// Copies a sequence's state, so that it can be rewound to its current position. The copy replaces an earlier one.
-    /// It does nothing for a model without recurrent layers.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
-    pub fn keep(&mut self, sequence: SequenceId) -> Result<()> {
-        self.cache.keep(sequence)
-    }
-
-    /// The position of the copy of a sequence's state ([`Engine::keep`]), if there is one.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
-    pub fn kept(&self, sequence: SequenceId) -> Result<Option<usize>> {
-        self.cache.kept(sequence)
-    }
-
-    /// Number of positions of a sequence.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
-    pub fn len(&self, sequence: SequenceId) -> Result<usize> {
-        self.cache.len(sequence)
-    }
-
     /// The owner of its passes' scopes, by which [`profile::snapshot_of`] selects them.
     pub fn owner(&self) -> &profile::Owner {
         &self.owner
@@ -427,7 +383,7 @@ impl Engine {
 
     /// Plants a fault in the passes to come.
     #[cfg(test)]
-    pub(super) fn set_fault(&mut self, fault: Option<super::pass_tests::Fault>) {
+    pub(crate) fn set_fault(&mut self, fault: Option<super::pass_tests::Fault>) {
         self.pass.fault = fault;
     }
 
@@ -452,22 +408,13 @@ impl Engine {
     /// may have been cancelled already.
     pub(super) fn run_checked(&mut self, batch: &Batch<'_>) -> Result<()> {
         let Batch { tokens, spans, outputs } = *batch;
-        let mut reserved = 0;
-        let mut outcome = spans.iter().try_for_each(|span| {
-            self.cache.reserve(span.sequence, span.first, span.rows)?;
-            reserved += 1;
-            Ok(())
-        });
-        let began = outcome.is_ok();
-        if began {
-            self.n_rows = 0;
-            let (kv, cancel, view) = (self.limits.kv, self.cancel.flag(), self.cache.view());
-            outcome = self.pass.run(&self.team, &self.model, kv, view, (tokens, spans, outputs), cancel);
-        }
-        for span in &spans[..reserved] {
+        self.cache.reserve(spans.iter().map(|span| (span.sequence, span.first, span.rows)))?;
+        self.n_rows = 0;
+        let (kv, cancel, view) = (self.limits.kv, self.cancel.flag(), self.cache.view());
+        let outcome = self.pass.run(&self.team, &self.model, kv, view, (tokens, spans, outputs), cancel);
+        for span in spans {
             match outcome {
                 Ok(()) => self.cache.advance(span.sequence),
-                Err(_) if began => self.cache.release_spoiled(span.sequence),
                 Err(_) => self.cache.release(span.sequence),
             }
         }
@@ -502,8 +449,7 @@ impl Engine {
             return Err(Error::invalid("outputs are not ascending indices of the batch's tokens"));
         }
         self.check_tokens(tokens)?;
-        let whole = self.one_span || !self.is_causal();
-        if let (true, Some(span)) = (whole, spans.iter().find(|span| span.first > 0)) {
+        if let (true, Some(span)) = (self.needs_whole(), spans.iter().find(|span| span.first > 0)) {
             let why = if self.one_span {
                 "the engine takes sequences of one span"
             } else {

@@ -15,7 +15,7 @@ use crate::model::{Family, LoadParams, Mask, Model, Pooling};
 use crate::threads::Team;
 
 /// The model of a small file, with one mask for its even layers and another one for its odd layers.
-fn model(name: &str, even: Mask, odd: Mask) -> Arc<Model> {
+pub(super) fn model(name: &str, even: Mask, odd: Mask) -> Arc<Model> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/gguf/{name}.gguf"));
     let source = Arc::new(FileSource::open(&path).unwrap());
     let read = |gguf: &Gguf| {
@@ -29,20 +29,20 @@ fn model(name: &str, even: Mask, odd: Mask) -> Arc<Model> {
     Model::load(source, &LoadParams::default(), read).unwrap()
 }
 
-fn engine(model: &Arc<Model>, threads: usize, params: EngineParams) -> Engine {
+pub(super) fn engine(model: &Arc<Model>, threads: usize, params: EngineParams) -> Engine {
     Engine::new(model.clone(), &params, Arc::new(Team::new(threads).unwrap())).unwrap()
 }
 
-fn params(n_sequences: usize, n_ctx: usize, n_batch: usize) -> EngineParams {
+pub(super) fn params(n_sequences: usize, n_ctx: usize, n_batch: usize) -> EngineParams {
     EngineParams { n_sequences, n_ctx, n_batch, n_output: n_batch, ..EngineParams::default() }
 }
 
 /// The tokens of a sequence: different ones for each seed.
-fn tokens(seed: usize, len: usize) -> Vec<u32> {
+pub(super) fn tokens(seed: usize, len: usize) -> Vec<u32> {
     (0..len).map(|i| ((i * 37 + seed * 101 + 5) % 288) as u32).collect()
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 

@@ -17,7 +17,7 @@ mod lower;
 mod lower_tests;
 mod pass;
 #[cfg(test)]
-mod pass_tests;
+pub(crate) mod pass_tests;
 mod plan;
 mod plan_text;
 pub mod sampling;

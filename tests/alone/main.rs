@@ -17,6 +17,8 @@ mod memory;
 #[cfg(feature = "report")]
 mod profile_zones;
 #[cfg(feature = "models")]
+mod serve_alloc;
+#[cfg(feature = "models")]
 mod shared_team;
 #[cfg(feature = "models")]
 mod step_alloc;

@@ -25,6 +25,7 @@ const C_SOURCES: [&str; 16] = [
     "random.c",
     "embedder.c",
     "trainer.c",
+    "server.c",
 ];
 
 /// Compiles sources of `c-tests` into `folder` and links them with these arguments.

@@ -154,10 +154,18 @@ fn the_static_library_is_as_promised() {
 
 #[test]
 fn every_function_is_tested_with_bad_arguments() {
-    let tests =
-        ["bad_arguments.c", "bad_rows.c", "products.c", "bf16.c", "profile.c", "embedder.c", "trainer.c"]
-            .map(|name| read_text(&format!("c-tests/{name}")))
-            .concat();
+    let tests = [
+        "bad_arguments.c",
+        "bad_rows.c",
+        "products.c",
+        "bf16.c",
+        "profile.c",
+        "embedder.c",
+        "trainer.c",
+        "server.c",
+    ]
+    .map(|name| read_text(&format!("c-tests/{name}")))
+    .concat();
     let faults = untested(&header(), &tests);
     assert!(faults.is_empty(), "not in c-tests: {faults:?}");
 }

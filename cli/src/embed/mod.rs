@@ -4,14 +4,14 @@ pub mod args;
 mod engine;
 mod inputs;
 mod npy;
-mod output;
+pub mod output;
 mod ranking;
 pub mod rerank;
 mod scan;
 pub mod search;
-mod settings;
+pub mod settings;
 pub mod similarity;
-mod stored;
+pub mod stored;
 
 use std::sync::Arc;
 

@@ -83,7 +83,7 @@ pub fn files_of(path: &Path) -> Vec<PathBuf> {
 }
 
 /// A file or standard output, to which only whole pieces are appended.
-struct Appended {
+pub struct Appended {
     path: PathBuf,
     /// `None` for standard output.
     file: Option<File>,
@@ -92,12 +92,13 @@ struct Appended {
 }
 
 impl Appended {
-    fn stdout() -> Appended {
+    /// Standard output.
+    pub fn stdout() -> Appended {
         Appended { path: "standard output".into(), file: None, whole: 0 }
     }
 
     /// A new file, or what an earlier run has left, up to so many bytes.
-    fn open(path: &Path, whole: u64) -> smallmind::Result<Appended> {
+    pub fn open(path: &Path, whole: u64) -> smallmind::Result<Appended> {
         let failed = |source| Error::Io { path: path.to_owned(), source };
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(false).open(path).map_err(failed)?;
@@ -109,7 +110,7 @@ impl Appended {
     }
 
     /// Appends all bytes, or, where that fails, none.
-    fn append(&mut self, bytes: &[u8]) -> smallmind::Result<()> {
+    pub fn append(&mut self, bytes: &[u8]) -> smallmind::Result<()> {
         let Some(file) = &mut self.file else {
             let mut out = std::io::stdout().lock();
             return out.write_all(bytes).and_then(|()| out.flush()).map_err(failed);
@@ -139,7 +140,8 @@ impl Appended {
         written.and_then(|()| file.seek(SeekFrom::Start(self.whole))).map(drop).map_err(failed)
     }
 
-    fn sync(&self) -> smallmind::Result<()> {
+    /// Puts everything on the disk.
+    pub fn sync(&self) -> smallmind::Result<()> {
         match &self.file {
             Some(file) if file.metadata().is_ok_and(|about| about.is_file()) => {
                 file.sync_all().map_err(|source| Error::Io { path: self.path.clone(), source })

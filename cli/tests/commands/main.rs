@@ -3,6 +3,7 @@
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
+mod batch;
 mod chat;
 mod cli;
 mod docs;

@@ -1,0 +1,80 @@
+//! How a file of texts was made, kept beside it: a run that goes on with the file must make the same texts.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use smallmind::Error;
+use smallmind::text::escaped_path;
+
+use crate::embed::settings::place;
+use crate::failure::Result;
+use crate::small_file;
+
+/// Most bytes of settings.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// What a file of texts depends on. How many requests run at the same time, and on how many threads, changes no text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub model: String,
+    pub weight_bytes: u64,
+    pub activations: u64,
+    pub kv: String,
+    pub rope: [f32; 2],
+    pub n_ctx: usize,
+    pub input: String,
+    pub max_tokens: usize,
+    pub sampling: Vec<f32>,
+    pub top_k: usize,
+    pub stop: Vec<String>,
+    pub parse_special: bool,
+    pub adds_bos: bool,
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Those of a file; `None` where there are none.
+    pub fn read(path: &Path) -> Result<Option<Settings>> {
+        let place = place(path);
+        if !place.exists() {
+            return Ok(None);
+        }
+        let text = small_file::read_text(&place, MAX_BYTES)?;
+        let settings = serde_json::from_str(&text)
+            .map_err(|error| Error::invalid(format!("{}: {error}", escaped_path(&place))))?;
+        Ok(Some(settings))
+    }
+
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(smallmind::files::write(&place(path), text.as_bytes())?)
+    }
+
+    /// Refuses to go on with a file that was made otherwise, and says what differs.
+    pub fn check_against(&self, path: &Path, then: &Settings) -> Result<()> {
+        let same = [
+            ("the model", (&then.model, then.weight_bytes) == (&self.model, self.weight_bytes)),
+            ("--activations", then.activations == self.activations),
+            ("--kv", then.kv == self.kv),
+            ("--rope-scale or --rope-base", then.rope == self.rope),
+            ("--ctx", then.n_ctx == self.n_ctx),
+            ("the input", then.input == self.input),
+            ("--max-tokens", then.max_tokens == self.max_tokens),
+            ("sampling", (&then.sampling, then.top_k) == (&self.sampling, self.top_k)),
+            ("--stop", then.stop == self.stop),
+            ("--parse-special", then.parse_special == self.parse_special),
+            ("--no-bos", then.adds_bos == self.adds_bos),
+            ("--seed", then.seed == self.seed),
+        ];
+        match same.iter().find(|(_, same)| !same) {
+            None => Ok(()),
+            Some((what, _)) => Err(refused(path, &format!("{what} was another"))),
+        }
+    }
+}
+
+/// The error of a file that a run can't go on with.
+pub fn refused(path: &Path, why: &str) -> crate::failure::Failure {
+    let path = escaped_path(path);
+    Error::invalid(format!("{path} can't be resumed: {why} (--force begins it again)")).into()
+}

@@ -289,9 +289,9 @@ fn what_is_decoded_as_a_whole_is_not_shared() {
     let causal = model("untied-mixed", Mask::Causal, Mask::Causal);
     let full = model("untied-mixed", Mask::Full, Mask::Full);
     let output = Output::Pooled(Pooling::Mean);
-    let one_span =
-        EngineParams { one_span: true, output, prefix_index: true, ..params(2, 256, 256) };
-    for (model, params) in [(causal, one_span.clone()), (full, EngineParams { one_span: false, ..one_span })] {
+    let one_span = EngineParams { one_span: true, output, prefix_index: true, ..params(2, 256, 256) };
+    for (model, params) in [(causal, one_span.clone()), (full, EngineParams { one_span: false, ..one_span })]
+    {
         let mut engine = engine(&model, 1, params);
         let (id, text) = (engine.create().unwrap(), tokens(0, 200));
         run(&mut engine, id, &text);

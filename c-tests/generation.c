@@ -248,6 +248,47 @@ static void check_rewind(sm_context *context, const uint32_t *prompt, size_t n_p
     free(second);
 }
 
+/* A snapshot goes on bit for bit, in the same context and in a smaller one; a damaged one changes nothing. */
+static void check_snapshot(const sm_model *model, sm_context *context, const uint32_t *prompt, size_t n_prompt,
+                           size_t n_vocab) {
+    float *first = malloc(n_vocab * sizeof *first), *second = malloc(n_vocab * sizeof *second);
+    size_t bytes = 0, count = 0, n_past = 0;
+    CHECK(first != NULL && second != NULL && n_prompt < MAX_TOKENS / 4);
+    CHECK_OK(sm_context_clear(context));
+    CHECK_OK(sm_decode(context, prompt, n_prompt - 1, SM_LOGITS_NONE));
+    CHECK_OK(sm_context_save_memory(context, NULL, 0, &bytes));
+    uint8_t *snapshot = malloc(bytes);
+    CHECK(snapshot != NULL);
+    CHECK_STATUS(sm_context_save_memory(context, snapshot, bytes - 1, &count), SM_STATUS_BUFFER_TOO_SMALL);
+    CHECK_OK(sm_context_save_memory(context, snapshot, bytes, &count));
+    CHECK(count == bytes);
+    CHECK_OK(sm_decode(context, prompt + n_prompt - 1, 1, SM_LOGITS_LAST));
+    CHECK_OK(sm_logits_copy(context, first, n_vocab, &count));
+
+    sm_context_params params;
+    sm_context *other = NULL;
+    CHECK_OK(sm_context_params_init(&params, sizeof params));
+    params.n_ctx = MAX_TOKENS / 2;
+    params.n_threads = 1;
+    CHECK_OK(sm_context_create(model, &params, &other));
+    CHECK_OK(sm_context_load_memory(other, snapshot, bytes));
+    CHECK_OK(sm_context_n_past(other, &n_past));
+    CHECK(n_past == n_prompt - 1);
+    CHECK_OK(sm_decode(other, prompt + n_prompt - 1, 1, SM_LOGITS_LAST));
+    CHECK_OK(sm_logits_copy(other, second, n_vocab, &count));
+    CHECK(memcmp(first, second, n_vocab * sizeof *first) == 0);
+
+    CHECK_STATUS(sm_context_load_memory(other, snapshot, bytes - 1), SM_STATUS_FORMAT);
+    snapshot[bytes / 2] ^= 1;
+    CHECK_STATUS(sm_context_load_memory(other, snapshot, bytes), SM_STATUS_FORMAT);
+    CHECK_OK(sm_context_n_past(other, &n_past));
+    CHECK(n_past == n_prompt);
+    CHECK_OK(sm_context_free(other));
+    free(snapshot);
+    free(first);
+    free(second);
+}
+
 /* The text ends before the first stop string, wherever tokens end; bad ones are refused and change nothing. */
 static void check_stops(sm_context *context, sm_sampler *sampler, const uint32_t *prompt, size_t n_prompt,
                         const char *whole) {
@@ -456,6 +497,7 @@ void test_generation(const char *model_path) {
     check_loop(context, sampler, prompt, n_prompt, model, whole);
     check_stops(context, sampler, prompt, n_prompt, whole);
     check_rewind(context, prompt, n_prompt, info.n_vocab);
+    check_snapshot(model, context, prompt, n_prompt, (size_t)info.n_vocab);
     check_caches(model, prompt, n_prompt);
     check_cancel(context, sampler, prompt, n_prompt);
     check_rope(model, &info, prompt, n_prompt);

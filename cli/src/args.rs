@@ -296,6 +296,17 @@ impl TextArgs {
     }
 }
 
+/// What a run leaves for a later one.
+#[derive(Group)]
+pub struct SnapshotArgs {
+    /// Go on from a file that --save wrote: what it has read isn't computed again
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+    /// Write all that the model has read and written to a file, for --load
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+}
+
 /// What the chat template sees in addition to the messages.
 #[derive(Group)]
 pub struct TemplateArgs {
@@ -326,6 +337,8 @@ pub struct Generate {
     #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     pub system: Option<String>,
     #[command(flatten)]
+    pub snapshot: SnapshotArgs,
+    #[command(flatten)]
     pub text: TextArgs,
     #[command(flatten, next_help_heading = "Chat template, with --chat")]
     pub template: TemplateArgs,
@@ -346,6 +359,8 @@ pub struct Chat {
     /// Keep no history of what is typed [default: in smallmind/chat-history of the user's state folder]
     #[arg(long)]
     pub no_history: bool,
+    #[command(flatten)]
+    pub snapshot: SnapshotArgs,
     #[command(flatten)]
     pub text: TextArgs,
     #[command(flatten, next_help_heading = "Chat template")]

@@ -25,7 +25,10 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
         None => read_stdin()?,
     };
     let mut session = Session::open(&args.model, &args.sampling, &args.text, template)?;
-    let tokens = if args.chat {
+    if let Some(path) = &args.snapshot.load {
+        session.load(path)?;
+    }
+    let mut tokens = if args.chat {
         let mut messages = Vec::new();
         messages.extend(args.system.as_deref().map(|content| Message::new("system", content)));
         messages.push(Message::new("user", &prompt));
@@ -33,13 +36,20 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
     } else {
         session.text_tokens(&prompt)?
     };
-    let tokens = checked_prompt(tokens, session.context.n_ctx())?;
+    if args.chat && !session.context.is_empty() {
+        let kept = session.keep_beginning(&tokens)?;
+        tokens.drain(..kept);
+    }
+    let tokens = checked_prompt(tokens, session.context.n_ctx() - session.context.len())?;
     let stops = args.text.stops();
     let length = GenerationParams::default().with_max_tokens(args.max_tokens).with_stops(&stops);
     let stoppable = Stoppable::begin();
     let written = session.write(&tokens, &length, &stoppable)?;
     session.report_speed(&written.summary);
     session.report_profile();
+    if let Some(path) = &args.snapshot.save {
+        session.save(path, Some(&written.summary))?;
+    }
     if stoppable.requested() { Err(Failure::Interrupted) } else { Ok(ExitCode::SUCCESS) }
 }
 

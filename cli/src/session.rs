@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use smallmind::chat::{Message, Prompt};
-use smallmind::format::MapSource;
+use smallmind::format::{FileSource, MapSource};
 use smallmind::model::{LoadParams, Model, Progress, RopeOverrides};
 use smallmind::profile::{self, Zone};
 use smallmind::runtime::generation::{
     Event, GenerationParams, MAX_STOPS, Output, StopReason, Summary, drive,
 };
 use smallmind::runtime::sampling::{Sampler, SamplerParams};
-use smallmind::runtime::{Context, ContextParams};
+use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::text::{escaped, escaped_lines, shortened};
 use smallmind::{Error, threads};
 
@@ -109,7 +109,8 @@ impl Session {
     pub fn text_tokens(&self, text: &str) -> Result<Vec<u32>> {
         while_waiting(self.quiet, "tokenizing", || {
             let _zone = profile::scope(Zone::Tokenize);
-            Ok(self.model().tokenizer()?.encode(text, self.parse_special, self.adds_bos)?)
+            let adds_bos = self.adds_bos && self.context.is_empty();
+            Ok(self.model().tokenizer()?.encode(text, self.parse_special, adds_bos)?)
         })
     }
 
@@ -139,6 +140,24 @@ impl Session {
         self.samplers += 1;
         tokens[..kept].iter().try_for_each(|&token| self.sampler.read(token))?;
         Ok(kept)
+    }
+
+    /// Goes on from a file that [`Session::save`] wrote.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        let source = FileSource::open(path)?;
+        while_waiting(self.quiet, "loading the snapshot", || self.context.load(&source))?;
+        self.sampler.reset();
+        Ok(self.context.tokens().iter().try_for_each(|&token| self.sampler.read(token))?)
+    }
+
+    /// Writes what the context holds to a file, with the last token of the text, which the model hasn't read yet.
+    pub fn save(&mut self, path: &Path, summary: Option<&Summary>) -> Result<()> {
+        let ended = summary.is_none_or(|summary| summary.reason == StopReason::EndOfText);
+        let last = summary.and_then(|summary| summary.last_token).filter(|_| !ended);
+        if let Some(token) = last.filter(|_| self.context.check_room(1).is_ok()) {
+            self.context.decode(&[token], Logits::None)?;
+        }
+        Ok(while_waiting(self.quiet, "saving the snapshot", || self.context.save_file(path))?)
     }
 
     /// Forgets all tokens.

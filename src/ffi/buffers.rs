@@ -8,6 +8,7 @@ use std::{ptr, slice, str};
 
 use super::params::Versioned;
 use super::status::Failure;
+use crate::error::{Error, Result};
 
 /// Longest path: no system takes a longer one.
 const MAX_PATH_BYTES: usize = 32 << 10;
@@ -167,6 +168,35 @@ pub(super) unsafe fn give_array<T: Copy>(
     }
     // SAFETY: `out` is writable for capacity ≥ len elements, and can't overlap memory of the library.
     unsafe { ptr::copy_nonoverlapping(values.as_ptr(), out, values.len()) };
+    Ok(())
+}
+
+/// Gives out `len` bytes that `write` hands out in pieces; `*count` gets their number.
+///
+/// # Safety
+/// `out` is NULL or writable for `capacity` bytes; `count` is NULL or writable.
+pub(super) unsafe fn give_pieces(
+    len: usize,
+    (out, capacity): (*mut u8, usize),
+    count: *mut usize,
+    what: &'static str,
+    write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+) -> Result<(), Failure> {
+    // SAFETY: the function's contract.
+    if !unsafe { fits(len, 0, out.is_null(), capacity, count, what) }? {
+        return Ok(());
+    }
+    let mut done = 0;
+    write(&mut |piece| {
+        if piece.len() > len - done {
+            return Err(Error::Internal(format!("more than {len} bytes of {what}")));
+        }
+        // SAFETY: `out` is writable for capacity ≥ len bytes, of which `done` are written, and can't overlap memory of the
+        // library.
+        unsafe { ptr::copy_nonoverlapping(piece.as_ptr(), out.add(done), piece.len()) };
+        done += piece.len();
+        Ok(())
+    })?;
     Ok(())
 }
 

@@ -384,16 +384,15 @@ impl HostProgress {
 }
 
 /// The host's bytes, which live for the length of one call.
-struct HostBytes {
+pub(super) struct HostBytes {
     data: *const u8,
     len: usize,
 }
 
 impl HostBytes {
     /// # Safety
-    /// `bytes` outlives the source: the loader must not keep it. It doesn't, since it repacks
-    /// all it needs.
-    unsafe fn new(bytes: &[u8]) -> Self {
+    /// `bytes` outlives the source: a reader must not keep it. The loader doesn't, since it repacks all it needs.
+    pub(super) unsafe fn new(bytes: &[u8]) -> Self {
         Self { data: bytes.as_ptr(), len: bytes.len() }
     }
 }

@@ -10,6 +10,9 @@ mod pages;
 mod prefix;
 mod sequences;
 mod share;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -27,6 +30,7 @@ use prefix::Index;
 use sequences::Sequence;
 pub use sequences::SequenceId;
 pub use share::Pages;
+pub use snapshot::{Sink, Tags};
 use state::States;
 
 /// Positions of a page.

@@ -244,6 +244,31 @@ impl Pool {
         }
     }
 
+    /// Gives an entry without a page one that [`Pool::take`] gave.
+    pub fn put(&mut self, table: &mut BlockTable, entry: usize, page: u32) {
+        table.pages[entry] = page;
+    }
+
+    /// Bytes of a page.
+    pub fn page_len(&self) -> usize {
+        self.page
+    }
+
+    /// The bytes of a page.
+    pub fn bytes(&self, page: u32) -> &[u8] {
+        &self.memory.as_slice::<u8>()[page as usize * self.page..][..self.page]
+    }
+
+    /// The bytes of a page, to write.
+    pub fn bytes_mut(&mut self, page: u32) -> &mut [u8] {
+        &mut self.memory.as_mut_slice::<u8>()[page as usize * self.page..][..self.page]
+    }
+
+    /// Bytes of one head's part of a page.
+    pub fn head_len(&self) -> usize {
+        self.head_page
+    }
+
     /// Shortens a table to `entries` and leaves the other pages.
     pub fn truncate(&mut self, table: &mut BlockTable, entries: usize) {
         while table.pages.len() > entries {

@@ -53,6 +53,20 @@ impl States {
         both.split_at_mut(self.bytes)
     }
 
+    /// A sequence's state, and its copy if there is one.
+    pub fn saved(&self, slot: usize) -> (&[u8], Option<&[u8]>) {
+        let both = &self.memory.as_slice::<u8>()[2 * slot * self.bytes..][..2 * self.bytes];
+        let (state, copy) = both.split_at(self.bytes);
+        (state, self.kept[slot].map(|_| copy))
+    }
+
+    /// A new sequence's state, and its copy if one is to be of position `kept`, to be filled.
+    pub fn restored(&mut self, slot: usize, kept: Option<usize>) -> (&mut [u8], Option<&mut [u8]>) {
+        self.kept[slot] = kept;
+        let (state, copy) = self.of(slot);
+        (state, kept.map(|_| copy))
+    }
+
     /// Sets the state of a new sequence to zeros.
     pub fn clear(&mut self, slot: usize) {
         self.of(slot).0.fill(0);

@@ -125,7 +125,7 @@ fn sequences_that_computed_the_same_share_it_afterwards() {
         grow(&mut cache, id, 2).unwrap();
     }
     let free = cache.pages().free;
-    ids.map(|id| cache.index_prefix(id, &tokens[..2 * TILE + 2]).unwrap());
+    ids.iter().for_each(|&id| cache.index_prefix(id, &tokens[..2 * TILE + 2]).unwrap());
     cache.audit();
     assert_eq!(cache.pages().free, free + 2);
     assert_eq!(ids.map(|id| cache.pages_freed(id).unwrap()), [1, 1], "the page that isn't whole");
@@ -175,7 +175,7 @@ fn where_a_window_has_lost_its_pages_less_is_known() {
     assert!(cache.fork(id, 2 * TILE).unwrap_err().to_string().contains("window"));
     let fork = cache.fork(id, 4 * TILE).unwrap();
     cache.audit();
-    [id, fork].map(|id| grow(&mut cache, id, 2 * TILE).unwrap());
+    [id, fork].iter().for_each(|&id| grow(&mut cache, id, 2 * TILE).unwrap());
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_page_is_copied_only_while_others_have_it() {
     // All go on in one batch: the last one keeps the page.
     let lens = all.map(|id| cache.len(id).unwrap());
     cache.reserve(all.into_iter().zip(lens).map(|(id, len)| (id, len, 1))).unwrap();
-    all.map(|id| cache.advance(id));
+    all.iter().for_each(|&id| cache.advance(id));
     cache.audit();
     assert_eq!(cache.pages().free, 3);
     assert_eq!(all.map(|id| cache.pages_needed(id, 1).unwrap()), [0; 3]);
@@ -209,7 +209,7 @@ fn a_batch_without_enough_pages_changes_nothing() {
     let mut cache = cache(TILE, None);
     // Four pages: one, and one more for each other sequence.
     let ids = [(); 2].map(|()| cache.create().unwrap());
-    ids.map(|id| grow(&mut cache, id, 100).unwrap());
+    ids.iter().for_each(|&id| grow(&mut cache, id, 100).unwrap());
     let fork = cache.fork(ids[0], 100).unwrap();
     let before = cache.pages();
     let spans = [(ids[0], 100, 1), (ids[1], 100, 100), (fork, 100, 100)];

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::format::gguf::TensorInfo;
 use crate::memory::AlignedBuf;
-use crate::memory::reserve::{collected, copied, reserve};
+use crate::memory::reserve::{collected, copied, filled, reserve};
 use crate::ops::matrix::PackedMatrix;
 use crate::quant::{self, DType};
 
@@ -447,6 +447,35 @@ impl Weights {
                 quant::decode_row(*dtype, row, out)
             }
         }
+    }
+
+    /// Calls `each` with some of the values of every tensor: all of a vector, three rows of a matrix and of a table. They
+    /// tell a model from one of the same shape.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where a row can't be had.
+    pub(crate) fn sample(&self, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let matrices = self.matrices.iter().chain(self.experts.iter().flatten());
+        let longest = matrices.clone().map(PackedMatrix::k).max().unwrap_or(0);
+        let mut row = filled(0.0, longest, "a row of weights")?;
+        for matrix in matrices {
+            let (n, row) = (matrix.n(), &mut row[..matrix.k()]);
+            for r in [0, n / 2, n.saturating_sub(1)].into_iter().filter(|&r| r < n) {
+                matrix.row(r, row)?;
+                each(row);
+            }
+        }
+        self.vectors.iter().for_each(|vector| each(vector.values.as_slice::<f32>()));
+        for (i, table) in self.tables.iter().enumerate() {
+            let Table::Rows { dtype, k, rows } = table else { continue };
+            let n = rows.len() / dtype.row_bytes(*k).unwrap_or(0).max(1);
+            let mut row = filled(0.0, *k, "a row of weights")?;
+            for r in [0, n / 2, n.saturating_sub(1)].into_iter().filter(|&r| r < n) {
+                self.table_row(TableId(i as u32), r, &mut row)?;
+                each(&row);
+            }
+        }
+        Ok(())
     }
 
     /// Bytes of all weights.

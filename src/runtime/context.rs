@@ -9,10 +9,12 @@ use super::engine::{Batch, Engine, EngineParams, MemoryEstimate};
 use super::pass::Span;
 use super::plan::Plan;
 use crate::error::{Error, Result};
-use crate::kv::{CacheType, SequenceId};
+use crate::format::ByteSource;
+use crate::kv::{CacheType, SequenceId, Sink};
 use crate::memory::reserve::with_room;
 use crate::model::{Model, RopeOverrides};
 use crate::profile::{self, Zone};
+use crate::text::escaped;
 use crate::threads::{self, MAX_WORKERS, Team};
 
 /// The size of a context, and its threads.
@@ -257,6 +259,58 @@ impl Context {
         Ok(())
     }
 
+    /// Hands out the bytes of a snapshot of the context: its tokens, keys and values, and the state of recurrent layers.
+    /// [`Context::load`] goes on from it bit for bit.
+    ///
+    /// # Errors
+    /// As [`Engine::save`].
+    pub fn save(&self, write: Sink<'_>) -> Result<()> {
+        self.engine.save(self.sequence, &self.tokens, write)
+    }
+
+    /// Bytes of [`Context::save`].
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.engine.snapshot_bytes(self.sequence, true).unwrap_or(0)
+    }
+
+    /// [`Context::save`] to a file, which appears whole or not at all.
+    ///
+    /// # Errors
+    /// As [`Engine::save_file`].
+    #[cfg(feature = "report")]
+    pub fn save_file(&self, path: &std::path::Path) -> Result<()> {
+        self.engine.save_file(self.sequence, &self.tokens, path)
+    }
+
+    /// Replaces the context's tokens, keys and values by those of a snapshot, and discards the output of the last decode.
+    /// The whole snapshot is checked before anything is replaced. It may come from a context of another size, another
+    /// batch and other threads.
+    ///
+    /// # Errors
+    /// As [`Engine::restore`], and [`Error::InvalidArgument`] for a snapshot without tokens: the context is as before then.
+    /// Only where the source has changed since it was checked, can't be read any more, or has tokens that are not in the
+    /// vocabulary, the context is empty.
+    pub fn load(&mut self, source: &dyn ByteSource) -> Result<()> {
+        if !self.engine.check_snapshot(source)? {
+            return Err(Error::invalid(format!("{}: a snapshot without tokens", escaped(source.name()))));
+        }
+        self.clear();
+        self.engine.remove(self.sequence)?;
+        let mut tokens = Vec::new();
+        match self.engine.restore(source, &mut tokens) {
+            Ok(sequence) => {
+                self.sequence = sequence;
+                // The context's own list has room for all positions.
+                self.tokens.extend_from_slice(&tokens);
+                Ok(())
+            }
+            Err(error) => {
+                self.sequence = self.engine.create()?;
+                Err(error)
+            }
+        }
+    }
+
     /// The owner of its passes' scopes, by which [`profile::snapshot_of`] selects them.
     pub fn owner(&self) -> &profile::Owner {
         self.engine.owner()
@@ -284,6 +338,12 @@ impl Context {
     #[cfg(test)]
     pub(super) fn set_fault(&mut self, fault: Option<super::pass_tests::Fault>) {
         self.engine.set_fault(fault);
+    }
+
+    /// The engine and its sequence.
+    #[cfg(test)]
+    pub(super) fn engine_of_tests(&self) -> (&Engine, SequenceId) {
+        (&self.engine, self.sequence)
     }
 
     /// Forgets a cancellation of an earlier call.

@@ -4,6 +4,9 @@
 mod sequences;
 #[cfg(test)]
 mod share_tests;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -260,6 +263,7 @@ pub struct Engine {
     limits: Limits,
     output: Output,
     one_span: bool,
+    rope: RopeOverrides,
     /// Output rows of the last pass.
     n_rows: usize,
     cancel: Canceller,
@@ -320,6 +324,7 @@ impl Engine {
             limits,
             output: params.output,
             one_span: params.one_span,
+            rope: params.rope,
             n_rows: 0,
             cancel: Canceller::default(),
             owner: profile::Owner::new(),

@@ -45,6 +45,7 @@ fn count_everything() {
     steps(&file("untied-mixed.gguf"), 1024, 600, 50);
     generation(&file("untied-mixed.gguf"));
     batches(&file("qwen3-tied-quant.gguf"));
+    shared(&file("qwen3-tied-quant.gguf"));
     steps(&file("gpt-tied-quant.gguf"), 64, 20, 4);
     steps(&file("hybrid-quant.gguf"), 1024, 600, 50);
     batches(&file("short-conv.gguf"));
@@ -65,6 +66,38 @@ fn batches(model: &Arc<Model>) {
     };
     run();
     assert_eq!(allocations(|| (0..7).for_each(|_| run())), 0, "batches of three sequences");
+}
+
+/// Sequences that begin with a known prefix, share pages, copy them, and are told to the index.
+fn shared(model: &Arc<Model>) {
+    let params = EngineParams::default()
+        .with_n_sequences(3)
+        .with_n_ctx(512)
+        .with_n_positions(1024)
+        .with_n_batch(300)
+        .with_prefix_index(true);
+    let mut engine = Engine::new(model.clone(), &params, Arc::new(Team::new(2).unwrap())).unwrap();
+    let mut round = |token| {
+        let mut tokens = [7; 300];
+        tokens[200..].fill(token);
+        let (sequence, known) = engine.create_with_prefix(&tokens).unwrap();
+        let spans = [Span::new(sequence, known, 300 - known)];
+        engine.run(&Batch::new(&tokens[known..], &spans, &[])).unwrap();
+        engine.index_prefix(sequence, &tokens).unwrap();
+        let fork = engine.fork(sequence, 290).unwrap();
+        let spans = [Span::new(fork, 290, 1), Span::new(sequence, 300, 1)];
+        engine.run(&Batch::new(&[token, 3], &spans, &[0])).unwrap();
+        engine.remove(fork).unwrap();
+        engine.release_to_index(sequence, &tokens).unwrap();
+        known
+    };
+    assert_eq!((round(8), round(9)), (0, 128), "the first page is found");
+    // More texts than there are pages: those of the index are taken back.
+    assert_eq!(
+        allocations(|| (10..20).for_each(|token| drop(round(token)))),
+        0,
+        "sequences that share pages"
+    );
 }
 
 /// Steps behind a prompt of so many tokens.

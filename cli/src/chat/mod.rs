@@ -32,10 +32,13 @@ pub fn run(args: &args::Chat) -> Result<ExitCode> {
     if args.model.model.is_none() {
         return Err(Failure::Usage("'--model <FILE>' is needed: the built-in model only continues texts".into()));
     }
-    let session = Session::open(&args.model, &args.sampling, &args.text, Given::read(&args.template)?)?;
+    let mut session = Session::open(&args.model, &args.sampling, &args.text, Given::read(&args.template)?)?;
     // Without these no message gets an answer.
     session.model().tokenizer()?;
     session.model().chat_template()?;
+    if let Some(path) = &args.snapshot.load {
+        session.load(path)?;
+    }
     let mut input = Input::open(!args.no_history, args.model.quiet)?;
     // Only while the editor reads a line is Ctrl-C a key; after that, it never ends the program.
     let _editing = input.is_editor().then(Stoppable::only);
@@ -61,6 +64,9 @@ pub fn run(args: &args::Chat) -> Result<ExitCode> {
         }
     }
     chat.session.report_profile();
+    if let Some(path) = &args.snapshot.save {
+        chat.session.save(path, None)?;
+    }
     // A person has read what went wrong; a script sees it by the code.
     Ok(if chat.has_failed && !input.is_person() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -14,6 +14,7 @@ mod profile_cli;
 mod profile_compare;
 mod profile_embed;
 mod sets;
+mod snapshots;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;

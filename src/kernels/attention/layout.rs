@@ -114,4 +114,66 @@ impl Layout {
             false => stride / step * i / count * step..stride / step * (i + 1) / count * step,
         })
     }
+
+    /// Calls `each` with the places, in bytes from a tile's start and in ascending order, of the keys and values of the
+    /// tile's first `count` positions: [`Layout::position_bytes`] for each position.
+    pub fn filled(&self, count: usize, each: &mut impl FnMut(Range<usize>)) {
+        let (nr, bytes) = (self.nr, self.stored.bytes());
+        let whole = count / nr * nr;
+        each(0..whole * self.key_position());
+        let rest = count - whole;
+        for run in self.key_runs().filter(|_| rest > 0) {
+            let factors = whole * self.key_position() + self.key_run(run.start);
+            each(factors..factors + rest * self.factors(1));
+            let lines = factors + self.key_factors();
+            for line in (0..run.len()).map(|line| lines + line * nr * bytes) {
+                each(line..line + rest * bytes);
+            }
+        }
+        for span in self.value_spans() {
+            let factors = self.key_tile() + self.value_span(span.start);
+            each(factors..factors + count * self.factors(1));
+            let lines = factors + self.value_factors();
+            each(lines..lines + count * span.len() * bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::attention::CacheType;
+
+    /// The bytes that the first `count` positions fill, marked.
+    fn marked(layout: &Layout, count: usize) -> Vec<bool> {
+        let mut marks = vec![false; layout.tile_bytes().unwrap()];
+        let mut end = 0;
+        layout.filled(count, &mut |range| {
+            assert!(range.start >= end, "in order");
+            end = range.end;
+            marks[range].fill(true);
+        });
+        marks
+    }
+
+    #[test]
+    fn each_position_fills_its_own_bytes_and_all_fill_the_tile() {
+        for stored in CacheType::ALL {
+            for (head_dim, nr, value_step) in
+                [(4, 16, 16), (64, 32, 16), (80, 16, 8), (100, 64, 16), (200, 8, 4)]
+            {
+                let layout = Layout { stored, head_dim, nr, value_step };
+                let mut before = marked(&layout, 0);
+                assert!(!before.contains(&true));
+                for count in [1, 3, 15, 16, 17, 64, 100, TILE - 1, TILE] {
+                    let marks = marked(&layout, count);
+                    assert!(before.iter().zip(&marks).all(|(before, mark)| !before || *mark));
+                    let filled = marks.iter().filter(|&&mark| mark).count();
+                    assert_eq!(filled, count * layout.position_bytes(), "{layout:?}, {count}");
+                    before = marks;
+                }
+                assert!(!before.contains(&false));
+            }
+        }
+    }
 }

@@ -9,8 +9,10 @@ use smallmind::kv::CacheType;
 use smallmind::model::GptConfig;
 use smallmind::model::quantize::Mix;
 
+use crate::adapters::AdapterArgs;
 use crate::conditions::{Arithmetic, Conditions};
 use crate::embed::args::{Embed, Eval, Rerank, Search};
+use crate::merge::Merge;
 use crate::profile::args::{Baseline, Profile};
 use crate::train::args::Train;
 use crate::values::{
@@ -130,6 +132,15 @@ Examples:
   smallmind quantize model-f16.gguf model-q4.gguf --type Q4_K_M
   smallmind quantize model-f16.gguf model-q3.gguf --type Q3_K_M --imatrix imatrix.gguf")]
     Quantize(Quantize),
+    /// Merge low-rank adapters (LoRA) into a model file
+    #[command(after_help = "\
+Matrices that an adapter changes become sums of theirs and its product, and keep their types; all else is copied. With \
+--lora, other commands apply adapters to a model as it is.
+
+Examples:
+  smallmind merge -m model-f16.gguf --lora adapter.gguf -o merged.gguf
+  smallmind merge -m model-f16.gguf --lora a.gguf=0.5 --lora b.gguf=0.5 -o merged.gguf --type Q4_K_M")]
+    Merge(Merge),
     /// Measure how well a model predicts a text
     #[command(after_help = "\
 The text is cut into chunks of --ctx tokens; the predictions of each chunk's second half count, as in llama.cpp's \
@@ -146,6 +157,7 @@ command with --resume goes on, and makes the same model as without the break.
 Examples:
   smallmind train -m model.gguf book.txt --out tuned.gguf --epochs 3
   smallmind train -m model.gguf book.txt --out tuned.gguf --epochs 3 --resume
+  smallmind train -m model.gguf book.txt --out adapter.gguf --lora-rank 8 --epochs 3
   smallmind train --new llama --layers 6 --dim 384 --heads 6 book.txt --out new.gguf --steps 2000 --lr 1e-3")]
     Train(Train),
     /// Make vectors of texts
@@ -195,6 +207,8 @@ pub struct ModelArgs {
     /// Model file (GGUF)
     #[arg(short, long, value_name = "FILE")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub adapters: AdapterArgs,
     /// Worker threads [default: one for each core]
     #[arg(short, long, value_name = "N", value_parser = thread_count())]
     pub threads: Option<usize>,

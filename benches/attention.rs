@@ -314,10 +314,11 @@ fn measure_layers(criterion: &mut Criterion, kernel: &Kernel, depth: usize, thre
         n_ctx: depth,
         n_positions: depth,
         n_batch: depth,
+        prefix_index: false,
     };
     let mut cache = Cache::new(shape).unwrap();
     let sequence = cache.create().unwrap();
-    cache.reserve(sequence, 0, depth).unwrap();
+    cache.reserve([(sequence, 0, depth)].into_iter()).unwrap();
     let width = (MODEL.n_head + 2 * MODEL.n_head_kv) * MODEL.head_dim;
     let mut qkv = Floats::new(depth * width);
     let mut out = Floats::new(MODEL.n_head * MODEL.head_dim);

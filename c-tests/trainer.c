@@ -1,6 +1,7 @@
 /* Training: a model of bytes memorises a sentence and writes it, a resumed training goes on to the bit, and every wrong
  * argument. */
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,80 @@ static void check_bad(sm_trainer *trainer, const char *folder) {
     CHECK_OK(sm_trainer_free(NULL));
 }
 
+/* An adapter of a model learns the sentence, goes on after a break, and changes the model when both are loaded. */
+static void check_adapter(const char *folder) {
+    char base[4096], adapter[4096], state[4096];
+    snprintf(base, sizeof base, "%s/base.gguf", folder);
+    snprintf(adapter, sizeof adapter, "%s/adapter.gguf", folder);
+    snprintf(state, sizeof state, "%s/adapter.state", folder);
+    sm_gpt_params gpt = shape();
+    sm_trainer_params params = parameters(2);
+    sm_model_params load;
+    sm_trainer *trainer = NULL, *resumed = NULL;
+    sm_model *model = NULL;
+    uint32_t tokens[LENGTH], targets[LENGTH];
+    double before = 0, after = 0, again = 0;
+    const char *paths[2] = {adapter, adapter};
+    float scales[2] = {0.25f, 0.75f};
+    fill(tokens, targets);
+    CHECK_OK(sm_trainer_create_random(&gpt, &params, &trainer));
+    CHECK_OK(sm_trainer_save_model(trainer, base));
+    CHECK_OK(sm_trainer_free(trainer));
+    CHECK(params.lora_rank == 0 && params.lora_alpha == 0 && params.lora_targets == NULL);
+    params.lora_rank = 8;
+    params.lora_targets = "attn_qkv, ffn_up,ffn_down";
+    CHECK_OK(sm_trainer_create(base, &params, &trainer));
+    CHECK_OK(sm_trainer_evaluate(trainer, tokens, targets, LENGTH, &before));
+    for (size_t i = 0; i < STEPS; i++) {
+        CHECK_OK(sm_trainer_step(trainer, tokens, targets, LENGTH, NULL, 0));
+    }
+    CHECK_OK(sm_trainer_evaluate(trainer, tokens, targets, LENGTH, &after));
+    CHECK(after < 0.5 * before);
+    CHECK_OK(sm_trainer_save_state(trainer, state));
+    CHECK_OK(sm_trainer_save_model(trainer, adapter));
+    CHECK_STATUS(sm_trainer_resume(state, &params, &resumed), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_STATUS(sm_trainer_resume_adapter(NULL, state, &params, &resumed), SM_STATUS_NULL_POINTER);
+    CHECK_STATUS(sm_trainer_resume_adapter(base, base, &params, &resumed), SM_STATUS_FORMAT);
+    CHECK_OK(sm_trainer_resume_adapter(base, state, &params, &resumed));
+    CHECK_OK(sm_trainer_evaluate(resumed, tokens, targets, LENGTH, &again));
+    CHECK(after == again);
+    CHECK_OK(sm_trainer_free(resumed));
+    CHECK_OK(sm_trainer_free(trainer));
+    params.lora_targets = "attn_q";
+    CHECK_STATUS(sm_trainer_create(base, &params, &trainer), SM_STATUS_INVALID_ARGUMENT);
+    params.lora_targets = NULL;
+    params.lora_alpha = -1;
+    CHECK_STATUS(sm_trainer_create(base, &params, &trainer), SM_STATUS_INVALID_ARGUMENT);
+
+    CHECK_OK(sm_model_params_init(&load, sizeof load));
+    CHECK(load.n_adapters == 0 && load.adapters == NULL && load.adapter_scales == NULL);
+    load.adapters = paths;
+    load.n_adapters = 1;
+    CHECK_OK(sm_model_load(base, &load, &model));
+    CHECK_OK(sm_model_free(model));
+    load.adapter_scales = scales;
+    load.n_adapters = 2;
+    CHECK_OK(sm_model_load(base, &load, &model));
+    CHECK_OK(sm_model_free(model));
+    scales[1] = NAN;
+    CHECK_STATUS(sm_model_load(base, &load, &model), SM_STATUS_INVALID_ARGUMENT);
+    load.n_adapters = 65;
+    CHECK_STATUS(sm_model_load(base, &load, &model), SM_STATUS_INVALID_ARGUMENT);
+    load.n_adapters = 1;
+    paths[0] = NULL;
+    CHECK_STATUS(sm_model_load(base, &load, &model), SM_STATUS_NULL_POINTER);
+    paths[0] = base;
+    CHECK_STATUS(sm_model_load(base, &load, &model), SM_STATUS_FORMAT);
+    load.adapters = NULL;
+    CHECK_STATUS(sm_model_load(base, &load, &model), SM_STATUS_NULL_POINTER);
+    CHECK(model == NULL);
+    /* A program that was compiled before there were adapters. */
+    load.struct_size = offsetof(sm_model_params, adapters);
+    CHECK_OK(sm_model_load(base, &load, &model));
+    CHECK_OK(sm_model_free(model));
+    CHECK(remove(base) == 0 && remove(adapter) == 0 && remove(state) == 0);
+}
+
 void test_trainer(const char *folder) {
     char model[4096], state[4096];
     snprintf(model, sizeof model, "%s/trained.gguf", folder);
@@ -144,6 +219,7 @@ void test_trainer(const char *folder) {
     check_writes(model);
     CHECK_STATUS(sm_trainer_resume(model, NULL, &resumed), SM_STATUS_FORMAT);
     check_bad(trainer, folder);
+    check_adapter(folder);
     CHECK_OK(sm_trainer_free(trainer));
     CHECK(remove(model) == 0 && remove(state) == 0);
 }

@@ -10,9 +10,11 @@ use smallmind::kv::CacheType;
 use smallmind::model::GptConfig;
 use smallmind::model::quantize::Mix;
 
+use crate::adapters::AdapterArgs;
 use crate::batch::args::Batch;
 use crate::conditions::{Arithmetic, Conditions};
 use crate::embed::args::{Embed, Eval, Rerank, Search};
+use crate::merge::Merge;
 use crate::profile::args::{Baseline, Profile};
 use crate::train::args::Train;
 use crate::train::config;
@@ -57,9 +59,7 @@ impl Args {
         match syntax.styles(Styles::plain()).try_get_matches_from(&line) {
             Ok(matches) => Args::from_arg_matches(&matches),
             // Help is more pleasant with styles; an error's text is told from what was typed without them.
-            Err(error) if !error.use_stderr() => {
-                Args::syntax().try_get_matches_from(&line).and(Err(error))
-            }
+            Err(error) if !error.use_stderr() => Args::syntax().try_get_matches_from(&line).and(Err(error)),
             Err(error) => Err(error),
         }
     }
@@ -140,6 +140,15 @@ Examples:
   smallmind quantize model-f16.gguf model-q4.gguf --type Q4_K_M
   smallmind quantize model-f16.gguf model-q3.gguf --type Q3_K_M --imatrix imatrix.gguf")]
     Quantize(Quantize),
+    /// Merge low-rank adapters (LoRA) into a model file
+    #[command(after_help = "\
+Matrices that an adapter changes become sums of theirs and its product, and keep their types; all else is copied. With \
+--lora, other commands apply adapters to a model as it is.
+
+Examples:
+  smallmind merge -m model-f16.gguf --lora adapter.gguf -o merged.gguf
+  smallmind merge -m model-f16.gguf --lora a.gguf=0.5 --lora b.gguf=0.5 -o merged.gguf --type Q4_K_M")]
+    Merge(Merge),
     /// Measure how well a model predicts a text
     #[command(after_help = "\
 The text is cut into chunks of --ctx tokens; the predictions of each chunk's second half count, as in llama.cpp's \
@@ -149,14 +158,18 @@ Example:
   smallmind perplexity -m model.gguf -f wiki.test.raw --ctx 512")]
     Perplexity(Perplexity),
     /// Train a model on texts
-    #[command(args_override_self = true, after_help = "\
+    #[command(
+        args_override_self = true,
+        after_help = "\
 The model is written in f32; quantize makes a smaller file of it. Ctrl-C writes model and state, and stops; the same \
 command with --resume goes on, and makes the same model as without the break.
 
 Examples:
   smallmind train -m model.gguf book.txt --out tuned.gguf --epochs 3
   smallmind train -m model.gguf book.txt --out tuned.gguf --epochs 3 --resume
-  smallmind train --new llama --layers 6 --dim 384 --heads 6 book.txt --out new.gguf --steps 2000 --lr 1e-3")]
+  smallmind train -m model.gguf book.txt --out adapter.gguf --lora-rank 8 --epochs 3
+  smallmind train --new llama --layers 6 --dim 384 --heads 6 book.txt --out new.gguf --steps 2000 --lr 1e-3"
+    )]
     Train(Train),
     /// Generate a text for each line of a file, many at once
     #[command(after_help = "\
@@ -218,6 +231,8 @@ pub struct ModelArgs {
     /// Model file (GGUF) or folder [default: the built-in model, which writes short stories]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub adapters: AdapterArgs,
     /// Worker threads [default: one for each core]
     #[arg(short, long, value_name = "N", value_parser = thread_count())]
     pub threads: Option<usize>,

@@ -181,8 +181,10 @@ fn check_lengths(model: &Model, args: &Bench) -> Result<()> {
 fn load(args: &Bench) -> Result<Loaded> {
     let start = Instant::now();
     let source = source(args)?;
+    let arithmetic = &args.conditions.arithmetic;
+    let adapters = arithmetic.adapters.open()?;
     let model = with_load_bar(false, |progress| {
-        Model::from_source(source.clone(), &args.conditions.arithmetic.load_params().with_progress(progress))
+        Model::from_source(source.clone(), &arithmetic.load_params(&adapters).with_progress(progress))
     })?;
     let seconds = start.elapsed().as_secs_f64();
     let mut types = describe(&Gguf::open(source)?).types;

@@ -4,8 +4,9 @@ use clap::Args as Group;
 use smallmind::isa::IsaId;
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
-use smallmind::model::LoadParams;
+use smallmind::model::{Adapter, LoadParams};
 
+use crate::adapters::AdapterArgs;
 use crate::values::{activations, cache_type, count, isa};
 
 #[derive(Group, Clone, Debug)]
@@ -31,11 +32,13 @@ pub struct Arithmetic {
     /// Instruction set of the kernels: see `smallmind kernels` [default: SMALLMIND_ISA, else this CPU's best]
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub isa: Option<IsaId>,
+    #[command(flatten)]
+    pub adapters: AdapterArgs,
 }
 
 impl Arithmetic {
-    /// What loads a model that computes so.
-    pub fn load_params(&self) -> LoadParams<'static> {
-        LoadParams::default().with_isa(self.isa).with_activations(self.activations)
+    /// What loads a model that computes so, with the adapters that [`AdapterArgs::open`] opened.
+    pub fn load_params<'a>(&self, adapters: &'a [Adapter]) -> LoadParams<'a> {
+        LoadParams::default().with_isa(self.isa).with_activations(self.activations).with_adapters(adapters)
     }
 }

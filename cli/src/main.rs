@@ -2,6 +2,7 @@
 //! It only parses, prints and calls the library; every failure is one line on stderr and exit code 1
 //! (2 for a wrong command line, 130 after Ctrl-C).
 
+mod adapters;
 mod args;
 mod baseline;
 mod batch;
@@ -18,6 +19,7 @@ mod info;
 mod interrupt;
 mod kernels;
 mod machine;
+mod merge;
 mod output;
 mod perplexity;
 mod predecessor;
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Create(args) => create::run(args).map(done),
         Command::Convert(args) => convert::run(args).map(done),
         Command::Quantize(args) => quantize::run(args).map(done),
+        Command::Merge(args) => merge::run(args).map(done),
         Command::Perplexity(args) => perplexity::run(args).map(done),
         Command::Train(args) => train::run(args).map(done),
         Command::Batch(args) => batch::run(args).map(done),

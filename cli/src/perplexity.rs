@@ -69,8 +69,9 @@ pub fn run(args: &Perplexity) -> Result<()> {
 
 /// A context of a chunk's length.
 fn context(args: &Perplexity, threads: usize) -> Result<Context> {
+    let adapters = args.conditions.adapters.open()?;
     let model = with_load_bar(args.quiet, |progress| {
-        loaded(&args.model, false, &args.conditions.load_params().with_progress(progress))
+        loaded(&args.model, false, &args.conditions.load_params(&adapters).with_progress(progress))
     })?;
     let (n_ctx, most) = (args.ctx, model.config().n_ctx_most());
     if n_ctx > most {

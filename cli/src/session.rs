@@ -342,8 +342,10 @@ pub fn clock_seed() -> u64 {
 /// Loads a model, with a progress bar on a terminal if the load takes long.
 pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
     let start = Instant::now();
+    let adapters = args.adapters.open()?;
     let params = LoadParams::default()
         .with_activations(args.activations)
+        .with_adapters(&adapters)
         .with_default_pre_tokenizer(args.default_pre_tokenizer);
     let model = with_load_bar(args.quiet, |progress| {
         let params = params.with_progress(progress);
@@ -366,6 +368,7 @@ pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
             model.kernels().isa().name(),
             8 * args.activations.bytes()
         ));
+        args.adapters.report(&adapters);
         for warning in &config.warnings {
             remark(&format!("[{}]\n", escaped(warning)));
         }

@@ -19,11 +19,14 @@ use super::status::{Failure, sm_status};
 use crate::format::{ByteSource, MapSource};
 use crate::isa::IsaId;
 use crate::kernels::qmatmul::Activations;
-use crate::model::{LoadParams, Model};
+use crate::model::{Adapter, LoadParams, Model};
 use crate::{Error, Result};
 
 /// Longest name of an instruction set that is read.
 const MAX_ISA_BYTES: usize = 64;
+
+/// Most adapters of a model.
+const MAX_ADAPTERS: usize = 64;
 
 /// For `activation_bits`: 16 in blocks with an outlier, else 8.
 pub const SM_ACTIVATION_BITS_AUTO: i32 = -1;
@@ -66,6 +69,13 @@ pub struct sm_model_params {
     pub default_pre_tokenizer: i32,
     /// 0.
     pub reserved: i32,
+    /// Low-rank adapters (LoRA) that change the model: `n_adapters` paths of GGUF files, as llama.cpp reads and writes them.
+    /// NULL, the default, for none.
+    pub adapters: *const *const c_char,
+    /// The scale of each adapter; NULL for 1 everywhere.
+    pub adapter_scales: *const f32,
+    /// Number of adapters, at most 64. Default 0.
+    pub n_adapters: usize,
 }
 
 // SAFETY: repr(C); integers, raw pointers and an optional function pointer.
@@ -80,7 +90,10 @@ unsafe impl Versioned for sm_model_params {
         memory_map,
         activation_bits,
         default_pre_tokenizer,
-        reserved
+        reserved,
+        adapters,
+        adapter_scales,
+        n_adapters
     );
 }
 
@@ -96,6 +109,9 @@ unsafe impl Params for sm_model_params {
             activation_bits: 0,
             default_pre_tokenizer: 0,
             reserved: 0,
+            adapters: ptr::null(),
+            adapter_scales: ptr::null(),
+            n_adapters: 0,
         }
     }
 
@@ -181,6 +197,9 @@ pub unsafe extern "C" fn sm_model_params_init(params: *mut sm_model_params, stru
 /// `SM_STATUS_IO`: a file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
 /// contradicts itself or another one; a part or a tensor is missing. `SM_STATUS_UNSUPPORTED`: its model family, the class in
 /// `config.json` or an element type is unknown; the message has those that are known.
+/// An adapter of another model, with a tensor that isn't the matrix of one product, or cut off, is `SM_STATUS_FORMAT` or
+/// `SM_STATUS_UNSUPPORTED`, and the message names file and tensor; a scale that isn't finite is
+/// `SM_STATUS_INVALID_ARGUMENT`.
 /// `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`: the system starts no
 /// threads to load with.
 #[unsafe(no_mangle)]
@@ -242,7 +261,9 @@ fn builtin(params: &LoadParams<'_>) -> Result<Arc<Model>> {
 
 #[cfg(not(feature = "builtin"))]
 fn builtin(_: &LoadParams<'_>) -> Result<Arc<Model>> {
-    Err(Error::Unsupported("the built-in model: this library was built without it (feature 'builtin')".into()))
+    Err(Error::Unsupported(
+        "the built-in model: this library was built without it (feature 'builtin')".into(),
+    ))
 }
 
 /// Frees a model; NULL is fine. Contexts and samplers that were made from it go on working.
@@ -318,6 +339,27 @@ fn c_string(text: &str) -> CString {
     CString::new(&text[..end]).unwrap_or_default()
 }
 
+/// The adapters that the parameters name.
+///
+/// # Safety
+/// As the header says of `adapters` and `adapter_scales`.
+unsafe fn adapters(params: &sm_model_params) -> Result<Vec<Adapter>, Failure> {
+    let count = buffers::at_most(params.n_adapters, MAX_ADAPTERS, "n_adapters")?;
+    // SAFETY: the function's contract.
+    let paths = unsafe { buffers::array(params.adapters, count, "adapters") }?;
+    let scales = match params.adapter_scales.is_null() {
+        true => &[],
+        // SAFETY: the function's contract.
+        false => unsafe { buffers::array(params.adapter_scales, count, "adapter_scales") }?,
+    };
+    let open = |(i, &path): (usize, &*const c_char)| {
+        // SAFETY: the function's contract.
+        let path = unsafe { buffers::path(path) }?;
+        Ok(Adapter::open(&path)?.with_scale(scales.get(i).copied().unwrap_or(1.0)))
+    };
+    paths.iter().enumerate().map(open).collect()
+}
+
 /// The common part of all loads: reads the parameters and gives out the handle.
 ///
 /// # Safety
@@ -339,10 +381,13 @@ pub(super) unsafe fn load(
         0 => None,
         bits => Some(activations(bits)?),
     };
+    // SAFETY: the header's contract.
+    let adapters = unsafe { adapters(&params) }?;
     let model = open(&LoadParams {
         isa,
         activations,
         default_pre_tokenizer: boolean(params.default_pre_tokenizer, "default_pre_tokenizer")?,
+        adapters: &adapters,
         progress: host.is_some().then_some(&progress),
     })?;
     let model = sm_model::new(model);

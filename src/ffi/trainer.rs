@@ -1,6 +1,7 @@
 //! Trainer
 //! =======
-//! Training of models of the GPT-2, Llama and Qwen families, in f32: batches of tokens and targets in, losses and files out.
+//! Training of models of the GPT-2, Llama and Qwen families, in f32, or of low-rank adapters (LoRA) of them: batches of
+//! tokens and targets in, losses and files out.
 //! The same batches give the same bits on any number of threads.
 
 use std::ffi::c_char;
@@ -21,12 +22,15 @@ use crate::model::foreign::open_source;
 use crate::model::{GptConfig, RandomGpt};
 use crate::runtime::ContextParams;
 use crate::threads::Team;
-use crate::train::{AdamW, Optimizer, Schedule, Sgd, StepReport, TrainParams, Trainer};
+use crate::train::{AdamW, LoraParams, Optimizer, Schedule, Sgd, StepReport, TrainParams, Trainer};
 
 /// A trainer. It takes one call at a time.
 pub struct sm_trainer {
     inner: Exclusive<Trainer>,
 }
+
+/// Longest list of names of matrices that is read.
+const MAX_TARGETS_BYTES: usize = 4096;
 
 /// AdamW.
 pub const SM_OPTIMIZER_ADAMW: i32 = 0;
@@ -76,6 +80,14 @@ pub struct sm_trainer_params {
     /// A team whose threads the trainer uses. NULL, the default, for `n_threads` threads of the trainer's own. It holds the
     /// team as a context does.
     pub team: *mut sm_team,
+    /// Rank of a low-rank adapter (LoRA) that is trained in place of the model, which stays as it is; it may be quantised.
+    /// 0, the default, trains the model.
+    pub lora_rank: usize,
+    /// Factor of the adapter's change, which is divided by the rank. 0, the default, for twice the rank.
+    pub lora_alpha: f64,
+    /// The matrices of each layer that the adapter changes, separated by commas, such as "attn_q,attn_v". NULL, the default,
+    /// for all of attention and MLP.
+    pub lora_targets: *const c_char,
 }
 
 // SAFETY: repr(C); integers, floats and a raw pointer.
@@ -98,7 +110,10 @@ unsafe impl Versioned for sm_trainer_params {
         seed,
         optimizer,
         reserved,
-        team
+        team,
+        lora_rank,
+        lora_alpha,
+        lora_targets
     );
 }
 
@@ -124,6 +139,9 @@ unsafe impl Params for sm_trainer_params {
             optimizer: SM_OPTIMIZER_ADAMW,
             reserved: 0,
             team: ptr::null_mut(),
+            lora_rank: 0,
+            lora_alpha: 0.0,
+            lora_targets: ptr::null(),
         }
     }
 
@@ -132,11 +150,38 @@ unsafe impl Params for sm_trainer_params {
     }
 }
 
-/// The parameters of a call, the defaults for NULL, and the team: the host's, or a new one.
+/// What the parameters of a call say: how to train, the adapter if one is trained, and the team, the host's or a new one.
+struct Wanted {
+    params: TrainParams,
+    lora: Option<LoraParams>,
+    team: Arc<Team>,
+}
+
+/// The adapter that is to be trained, if one is.
 ///
 /// # Safety
-/// As [`params::read`]; the team is NULL or alive.
-unsafe fn read_params(params: *const sm_trainer_params) -> Result<(TrainParams, Arc<Team>), Failure> {
+/// As the header says of `lora_targets`.
+unsafe fn read_lora(read: &sm_trainer_params) -> Result<Option<LoraParams>, Failure> {
+    if read.lora_rank == 0 {
+        return Ok(None);
+    }
+    let mut lora = LoraParams::new(read.lora_rank);
+    if read.lora_alpha != 0.0 {
+        lora = lora.with_alpha(read.lora_alpha as f32);
+    }
+    if !read.lora_targets.is_null() {
+        // SAFETY: the function's contract.
+        let names = unsafe { buffers::string(read.lora_targets, MAX_TARGETS_BYTES, "lora_targets") }?;
+        lora = lora.with_targets(names.split(',').map(|name| name.trim().to_owned()).collect());
+    }
+    Ok(Some(lora))
+}
+
+/// The parameters of a call, the defaults for NULL.
+///
+/// # Safety
+/// As [`params::read`] and [`read_lora`]; the team is NULL or alive.
+unsafe fn read_params(params: *const sm_trainer_params) -> Result<Wanted, Failure> {
     // SAFETY: the function's contract.
     let read = unsafe { params::read(params) }?;
     let optimizer = match read.optimizer {
@@ -166,7 +211,18 @@ unsafe fn read_params(params: *const sm_trainer_params) -> Result<(TrainParams, 
         Some(team) => team,
         None => Arc::new(Team::new(read.n_threads)?),
     };
-    Ok((params, team))
+    // SAFETY: the function's contract.
+    let lora = unsafe { read_lora(&read) }?;
+    Ok(Wanted { params, lora, team })
+}
+
+/// A new trainer, of the model or of an adapter.
+fn make_new(source: Arc<dyn ByteSource>, wanted: Wanted) -> Result<Trainer, Failure> {
+    let Wanted { params, lora, team } = wanted;
+    Ok(match lora {
+        Some(lora) => Trainer::new_adapter(source, &lora, &params, team)?,
+        None => Trainer::new(source, &params, team)?,
+    })
 }
 
 /// What a step did.
@@ -220,7 +276,7 @@ pub unsafe extern "C" fn sm_trainer_create(
 ) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call_with_spare(|| unsafe {
-        create(params, trainer, Trainer::new, || Ok(open_source(&buffers::path(path)?)?))
+        create(params, trainer, make_new, || Ok(open_source(&buffers::path(path)?)?))
     })
 }
 
@@ -233,7 +289,7 @@ pub unsafe extern "C" fn sm_trainer_create_random(
 ) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call_with_spare(|| unsafe {
-        create(params, trainer, Trainer::new, || {
+        create(params, trainer, make_new, || {
             let sm_gpt_params { vocab, context, dim, layers, heads, seed, .. } = params::read(gpt)?;
             let config = GptConfig { vocab, context, dim, layers, heads };
             Ok(Arc::new(RandomGpt::new(&config, seed)?))
@@ -254,7 +310,33 @@ pub unsafe extern "C" fn sm_trainer_resume(
 ) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call_with_spare(|| unsafe {
-        create(params, trainer, Trainer::resume, || Ok(open_source(&buffers::path(path)?)?))
+        let make = |source, wanted: Wanted| {
+            if wanted.lora.is_some() {
+                return Err(Failure::invalid("lora_rank: sm_trainer_resume_adapter goes on with an adapter"));
+            }
+            Ok(Trainer::resume(source, &wanted.params, wanted.team)?)
+        };
+        create(params, trainer, make, || Ok(open_source(&buffers::path(path)?)?))
+    })
+}
+
+/// Makes a trainer that goes on from the state of an adapter's training: `model_path` is the model that it changes, as for
+/// `sm_trainer_create`, and `path` the state. The adapter's rank, factor and matrices are those of the state; `lora_rank`,
+/// `lora_alpha` and `lora_targets` mean nothing here. Otherwise as `sm_trainer_resume`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_trainer_resume_adapter(
+    model_path: *const c_char,
+    path: *const c_char,
+    params: *const sm_trainer_params,
+    trainer: *mut *mut sm_trainer,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call_with_spare(|| unsafe {
+        let make = |state, wanted: Wanted| {
+            let model = open_source(&buffers::path(model_path)?)?;
+            Ok(Trainer::resume_adapter(model, state, &wanted.params, wanted.team)?)
+        };
+        create(params, trainer, make, || Ok(open_source(&buffers::path(path)?)?))
     })
 }
 
@@ -265,16 +347,16 @@ pub unsafe extern "C" fn sm_trainer_resume(
 unsafe fn create(
     params: *const sm_trainer_params,
     trainer: *mut *mut sm_trainer,
-    make: impl FnOnce(Arc<dyn ByteSource>, &TrainParams, Arc<Team>) -> crate::Result<Trainer>,
+    make: impl FnOnce(Arc<dyn ByteSource>, Wanted) -> Result<Trainer, Failure>,
     source: impl FnOnce() -> Result<Arc<dyn ByteSource>, Failure>,
 ) -> Result<(), Failure> {
     // SAFETY: the function's contract.
     unsafe {
         clear_out(trainer, "trainer")?;
         let source = source()?;
-        let (params, team) = read_params(params)?;
-        let home = team.home().clone();
-        let made = make(source, &params, team)?;
+        let wanted = read_params(params)?;
+        let home = wanted.team.home().clone();
+        let made = make(source, wanted)?;
         log(SM_LOG_INFO, &format!("trainer of batches of {} tokens", made.batch_tokens()));
         give(trainer, sm_trainer { inner: Exclusive::at_home("the trainer", made, &home) });
     }
@@ -366,8 +448,9 @@ pub unsafe extern "C" fn sm_trainer_evaluate(
     })
 }
 
-/// Writes the weights, in f32, to a GGUF file at `path`, which `sm_model_load` and llama.cpp load. The file appears whole or
-/// not at all; one that stood there is replaced. `SM_STATUS_IO`: it can't be written.
+/// Writes the weights, in f32, to a GGUF file at `path`, which `sm_model_load` and llama.cpp load; of an adapter, its
+/// weights, for `adapters` of `sm_model_params`. The file appears whole or not at all; one that stood there is replaced.
+/// `SM_STATUS_IO`: it can't be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_trainer_save_model(trainer: *mut sm_trainer, path: *const c_char) -> sm_status {
     // SAFETY: the header's contract.

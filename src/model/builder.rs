@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::adapter::{Adapters, Target};
 use super::config::{Config, LayerConfig, Temperature};
 use super::graph::{
     Activation, Attention, Graph, KeyValues, Node, Norm, Op, RopeId, RopeSpec, RowSet, Scores, Shape, Value,
@@ -21,12 +22,13 @@ pub(crate) type Ends = (Value, Option<Value>);
 
 /// Collects a graph.
 pub(crate) struct Builder<'a> {
-    gguf: &'a Gguf,
+    pub(super) gguf: &'a Gguf,
     family: &'static str,
     pub(super) eps: f32,
     layer: Option<usize>,
     nodes: Vec<Node>,
-    weights: WeightSpecs,
+    pub(super) weights: WeightSpecs,
+    pub(super) adapters: Adapters<'a>,
     ropes: Vec<RopeSpec>,
     /// Projections of the current layer whose biases are ignored.
     unbiased: &'static [&'static str],
@@ -60,6 +62,7 @@ impl<'a> Builder<'a> {
             layer: None,
             nodes: Vec::new(),
             weights: WeightSpecs::default(),
+            adapters: Adapters::default(),
             ropes: collected(ropes, "the rotary tables")?,
             unbiased: &[],
             read,
@@ -100,7 +103,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Names the family and the layer in an error.
-    fn placed<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn placed<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(at(|| match self.layer {
             Some(layer) => format!("{}, layer {layer}", self.family),
             None => self.family.to_owned(),
@@ -162,6 +165,10 @@ impl<'a> Builder<'a> {
         self.nodes[value.index()].shape
     }
 
+    pub(super) fn op(&self, value: Value) -> Op {
+        self.nodes[value.index()].op
+    }
+
     /// Columns of a value.
     pub fn width(&self, value: Value) -> usize {
         self.shape(value).width
@@ -190,11 +197,13 @@ impl<'a> Builder<'a> {
         let tensor = self.tensor(&format!("{part}.weight"))?;
         let table = self.weights.add_table(tensor, n, width);
         let table = self.placed(table)?;
-        self.push(Op::Embed(table), RowSet::Batch, width)
+        let embedding = self.push(Op::Embed(table), RowSet::Batch, width)?;
+        self.adapted_embedding(embedding, &tensor.name, n)
     }
 
     /// `n` learned positions.
     pub fn positions(&mut self, part: &str, n: usize, width: usize) -> Result<Value> {
+        self.refuse_adapters("token_embd.weight", "to which learned positions are added")?;
         let rows = self.vector(&format!("{part}.weight"), n, width)?;
         self.push(Op::Positions(rows), RowSet::Batch, width)
     }
@@ -296,14 +305,21 @@ impl<'a> Builder<'a> {
         let factor = if scaled { self.factor(&scale)? } else { 1.0 };
         self.ignore(&scale);
         let biased = self.has(&bias) && !self.unbiased.contains(&part);
-        let Shape { rows, width } = self.shape(x);
+        let width = self.shape(x).width;
         let matrix = self.matrix(part, n, width)?;
         let bias = if biased { Some(self.vector(&bias, 1, n)?) } else { None };
+        let mut target = self.whole(part, n);
         if biased && factor != 1.0 {
-            let product = self.push(Op::Linear(x, matrix, bias, 1.0), rows, n)?;
+            let product = self.product(x, Op::Linear(x, matrix, bias, 1.0), n, &target)?;
             return self.scale(product, factor);
         }
-        self.push(Op::Linear(x, matrix, bias, factor), rows, n)
+        target.factor = factor;
+        self.product(x, Op::Linear(x, matrix, bias, factor), n, &target)
+    }
+
+    /// All `n` rows of `{part}.weight`.
+    fn whole(&self, part: &str, n: usize) -> Target {
+        Target { name: self.name(&format!("{part}.weight")), rows: 0..n, of: n, factor: 1.0 }
     }
 
     /// A projection to `n` by the rows of an embedding, `{table}.weight`, with `{part}.bias` if the file has one.
@@ -318,10 +334,11 @@ impl<'a> Builder<'a> {
         let shape = self.shape(x);
         let tensor = self.tensor(&format!("{part}.weight"))?;
         let width = rows.len();
-        let added = self.weights.add_matrix_rows(tensor, rows, (n, shape.width));
+        let added = self.weights.add_matrix_rows(tensor, rows.clone(), (n, shape.width));
         let matrix = self.placed(added)?;
         self.ignore(&format!("{part}.scale"));
-        self.push(Op::Linear(x, matrix, None, 1.0), shape.rows, width)
+        let target = Target { rows, ..self.whole(part, n) };
+        self.product(x, Op::Linear(x, matrix, None, 1.0), width, &target)
     }
 
     /// A projection to `n` by `{part}.weight` and its factor, without a bias.
@@ -366,11 +383,14 @@ impl<'a> Builder<'a> {
 
     /// A projection by `{weight}.weight`, with a bias of `part`, and a factor where the matrix is `part`'s own.
     fn project(&mut self, x: Value, weight: &str, part: &str, n: usize, biased: bool) -> Result<Value> {
-        let Shape { rows, width } = self.shape(x);
-        let matrix = self.matrix(weight, n, width)?;
+        let matrix = self.matrix(weight, n, self.shape(x).width)?;
         let bias = if biased { Some(self.vector(&format!("{part}.bias"), 1, n)?) } else { None };
+        let target = self.whole(weight, n);
+        if weight != part {
+            self.refuse_adapters(&target.name, "which is a table and a matrix")?;
+        }
         let scale = if weight == part { self.factor(&format!("{part}.scale"))? } else { 1.0 };
-        self.push(Op::Linear(x, matrix, bias, scale), rows, n)
+        self.product(x, Op::Linear(x, matrix, bias, scale), n, &target)
     }
 
     /// The number in a tensor of one element; 1 where the file has no such tensor.
@@ -439,6 +459,9 @@ impl<'a> Builder<'a> {
                 if (heads.n_head_kv, heads.head_dim, mask)
                     == (layer.n_head_kv, layer.head_dim, layer.mask) =>
             {
+                if self.is_adapted(q) {
+                    return self.unsupported("adapters of queries of another layer's keys".into());
+                }
                 self.attend(q, KeyValues::Of(earlier), layer, scores)
             }
             _ => self.fail("keys and values of a layer with other heads or another mask".into()),

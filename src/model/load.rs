@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::adapter::Adapter;
 use super::config::Config;
 use super::families;
 use super::foreign::open_source;
@@ -16,15 +17,15 @@ use super::prompt;
 use super::weights::Weights;
 use crate::chat::Template;
 use crate::error::{Error, Result, at, quoted};
+use crate::format::ByteSource;
 #[cfg(feature = "builtin")]
 use crate::format::BytesSource;
-use crate::format::ByteSource;
 use crate::format::gguf::{Gguf, Metadata};
 use crate::isa::IsaId;
 use crate::kernels::KernelSet;
 use crate::kernels::qmatmul::Activations;
 use crate::memory;
-use crate::memory::reserve::copied_text;
+use crate::memory::reserve::{collected, copied_text};
 use crate::profile::{self, Zone};
 use crate::text::escaped;
 use crate::threads;
@@ -47,6 +48,8 @@ pub struct LoadParams<'a> {
     /// Whether a pre-tokenizer of an unknown name is taken for the default one, instead of leaving the model without a
     /// tokenizer; words are then cut differently than in training.
     pub default_pre_tokenizer: bool,
+    /// Low-rank adapters (LoRA) that change the model's matrices, each with its own scale.
+    pub adapters: &'a [Adapter],
     /// Called as the load proceeds.
     pub progress: Option<Progress<'a>>,
 }
@@ -57,6 +60,7 @@ impl fmt::Debug for LoadParams<'_> {
             .field("isa", &self.isa)
             .field("activations", &self.activations)
             .field("default_pre_tokenizer", &self.default_pre_tokenizer)
+            .field("adapters", &self.adapters)
             .field("progress", &self.progress.map(|_| "a callback"))
             .finish()
     }
@@ -76,6 +80,11 @@ impl<'a> LoadParams<'a> {
     /// Sets [`LoadParams::default_pre_tokenizer`].
     pub fn with_default_pre_tokenizer(self, default_pre_tokenizer: bool) -> Self {
         Self { default_pre_tokenizer, ..self }
+    }
+
+    /// Sets [`LoadParams::adapters`].
+    pub fn with_adapters(self, adapters: &'a [Adapter]) -> Self {
+        Self { adapters, ..self }
     }
 
     /// Sets [`LoadParams::progress`].
@@ -121,7 +130,8 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`] where the file contradicts itself, [`Error::Unsupported`],
-    /// [`Error::OutOfMemory`], [`Error::Cancelled`] by [`LoadParams::progress`].
+    /// [`Error::OutOfMemory`], [`Error::Cancelled`] by [`LoadParams::progress`]; for adapters as
+    /// [`read_adapted_graph`](super::read_adapted_graph), before memory for weights is reserved.
     pub fn open(path: &Path, params: &LoadParams<'_>) -> Result<Arc<Model>> {
         Self::from_source(open_source(path)?, params)
     }
@@ -131,7 +141,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn from_source(source: Arc<dyn ByteSource>, params: &LoadParams<'_>) -> Result<Arc<Model>> {
-        Self::load(source, params, families::read)
+        Self::load(source, params, |gguf| families::read(gguf, params.adapters))
     }
 
     /// Loads the model that is built into the library: it writes short stories for children.
@@ -140,7 +150,10 @@ impl Model {
     /// [`Error::OutOfMemory`], [`Error::Cancelled`] by [`LoadParams::progress`].
     #[cfg(feature = "builtin")]
     pub fn builtin(params: &LoadParams<'_>) -> Result<Arc<Model>> {
-        Self::from_source(Arc::new(BytesSource::of_program("the built-in model", smallmind_builtin::MODEL)), params)
+        Self::from_source(
+            Arc::new(BytesSource::of_program("the built-in model", smallmind_builtin::MODEL)),
+            params,
+        )
     }
 
     /// [`Model::from_source`] with the function that makes a configuration and a graph from a file.
@@ -162,6 +175,8 @@ impl Model {
             kernels.qmatmul = kernels.qmatmul.with_activations(default_activations(&config, &graph));
         }
         let n_vocab = config.n_vocab;
+        let adapters = params.adapters.iter().map(Adapter::gguf);
+        let files = collected([&gguf].into_iter().chain(adapters).map(Ok), "a list of files")?;
         // A pool for this load alone. The threads of a global pool would stay; if the progress callback belongs to a
         // managed runtime (Mono), that runtime would wait for them when the process ends.
         let pool = threads::pool(threads::available())?;
@@ -176,7 +191,7 @@ impl Model {
                 vocabulary =
                     Some(optional(tokenizer(metadata, params), || format!("{}: no tokenizer", file())));
             });
-            let weights = load_weights(&gguf, &graph.weights, &kernels, &pool, params.progress);
+            let weights = load_weights(&files, &graph.weights, &kernels, &pool, params.progress);
             (weights, profile::scope(Zone::LoadTokenizer))
         });
         drop(waiting);

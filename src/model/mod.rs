@@ -1,6 +1,7 @@
 //! Models: configuration, computation graph and weights, and how they are read from a file.
 //! Nothing here knows how a pass runs; `runtime` lowers the graph to steps for this CPU.
 
+mod adapter;
 mod builder;
 mod config;
 pub mod experts;
@@ -22,6 +23,8 @@ mod unread;
 mod weights;
 mod whole;
 
+pub use adapter::Adapter;
+pub(crate) use adapter::{FreshTarget, fresh as fresh_adapter};
 #[cfg(test)]
 pub(crate) use builder::{Builder, Ends};
 pub use config::{Config, LayerConfig, Mask, Scales, Temperature};
@@ -47,5 +50,15 @@ use crate::format::gguf::Gguf;
 /// # Errors
 /// As [`Model::open`], except for errors about weights.
 pub fn read_graph(gguf: &Gguf) -> Result<(Config, Graph)> {
-    families::read(gguf)
+    families::read(gguf, &[])
+}
+
+/// [`read_graph`] with adapters, which the graph applies.
+///
+/// # Errors
+/// As [`read_graph`]; [`Error::Format`](crate::Error::Format) and [`Error::Unsupported`](crate::Error::Unsupported), naming
+/// file and tensor, for an adapter of another model or with a tensor that the graph can't apply;
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for a scale that isn't finite.
+pub fn read_adapted_graph(gguf: &Gguf, adapters: &[Adapter]) -> Result<(Config, Graph)> {
+    families::read(gguf, adapters)
 }

@@ -24,6 +24,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// A run of a tensor's rows and the memory that they are packed into.
 struct Job<'a> {
+    gguf: &'a Gguf,
     tensor: &'a TensorInfo,
     spec: &'a TensorSpec,
     /// First row of the tensor that the specification takes.
@@ -42,9 +43,9 @@ enum Target<'a> {
     Panels { packing: Packing, out: &'a mut [u8] },
 }
 
-/// Reads and packs all weights, on the threads of the pool.
+/// Reads and packs all weights, on the threads of the pool. The files are the model's, then those of adapters.
 pub(super) fn load_weights(
-    gguf: &Gguf,
+    files: &[&Gguf],
     specs: &WeightSpecs,
     kernels: &KernelSet,
     pool: &ThreadPool,
@@ -65,11 +66,14 @@ pub(super) fn load_weights(
             }
             (Source::Constant(_), _) => return Err(Error::Internal("a constant that is no vector".into())),
         };
+        let gguf = *files
+            .get(spec.file)
+            .ok_or_else(|| Error::Internal(format!("no file {} of weights", spec.file)))?;
         let tensor = gguf
             .tensor(&spec.name)
             .ok_or_else(|| Error::format(format!("tensor {} is missing", spec.name)))?;
         let row_bytes = (tensor.bytes / of as u64).max(1) as usize;
-        split(weight, (spec, tensor), (first, stride, row_bytes), &mut jobs)?;
+        split(weight, (spec, gguf, tensor), (first, stride, row_bytes), &mut jobs)?;
     }
     let total: u64 = jobs.iter().map(|job| (job.row_end - job.row_begin) as u64 * job.spec.k as u64).sum();
     let meter = Meter::new(total, progress);
@@ -77,7 +81,7 @@ pub(super) fn load_weights(
         jobs.par_iter_mut().try_for_each_init(Vec::new, |scratch, job| {
             let _adopted = profile::adopt(path.as_ref());
             let _help = profile::assist(Zone::LoadRepack);
-            run_job(gguf, job, scratch)?;
+            run_job(job, scratch)?;
             meter.advance((job.row_end - job.row_begin) as u64 * job.spec.k as u64)
         })
     })?;
@@ -150,14 +154,14 @@ impl Room {
 /// Divides a tensor into jobs of about [`CHUNK_BYTES`]. Its matrices, if it has several, are `stride` rows apart.
 fn split<'a>(
     weight: &'a mut Loaded,
-    (spec, tensor): (&'a TensorSpec, &'a TensorInfo),
+    (spec, gguf, tensor): (&'a TensorSpec, &'a Gguf, &'a TensorInfo),
     (first, stride, row_bytes): (usize, usize, usize),
     jobs: &mut Vec<Job<'a>>,
 ) -> Result<()> {
     let mut push = |matrix: usize, row_begin: usize, rows: usize, target| {
         reserve(jobs, 1, "the list of loading jobs")?;
         let (first, row_end) = (first + matrix * stride, (row_begin + rows).min(spec.n));
-        jobs.push(Job { tensor, spec, first, row_bytes, row_begin, row_end, target });
+        jobs.push(Job { gguf, tensor, spec, first, row_bytes, row_begin, row_end, target });
         Ok::<_, Error>(())
     };
     match weight {
@@ -187,19 +191,19 @@ fn split<'a>(
     Ok(())
 }
 
-fn run_job(gguf: &Gguf, job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> {
+fn run_job(job: &mut Job<'_>, scratch: &mut Vec<u8>) -> Result<()> {
     let offset = job.row_bytes as u64 * (job.first + job.row_begin) as u64;
     let bytes = job.row_bytes * (job.row_end - job.row_begin);
     if let Target::Raw(out) = &mut job.target {
         let _zone = profile::assist(Zone::LoadRead).work(0, bytes as u64);
-        return gguf.read_tensor(job.tensor, offset, out);
+        return job.gguf.read_tensor(job.tensor, offset, out);
     }
     if scratch.len() < bytes {
         reserve(scratch, bytes - scratch.len(), "a loading buffer")?;
         scratch.resize(bytes, 0);
     }
     let raw = &mut scratch[..bytes];
-    gguf.read_tensor(job.tensor, offset, raw)?;
+    job.gguf.read_tensor(job.tensor, offset, raw)?;
     match &mut job.target {
         Target::Floats(out) => quant::decode_row(job.spec.dtype, raw, out),
         Target::Panels { packing, out } => packing.pack(raw, out),

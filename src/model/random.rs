@@ -191,7 +191,7 @@ impl Model {
 
 /// The values that fill a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fill {
+pub(super) enum Fill {
     Constant(f32),
     /// Uniform between minus this bound and this bound.
     Uniform(f32),
@@ -209,16 +209,12 @@ impl Fill {
 /// Matrices are Xavier-uniform (queries, keys and values are stored as one matrix), embeddings uniform within ±0.02,
 /// biases 0, gains 1.
 #[derive(Clone)]
-pub struct RandomGpt {
-    name: String,
-    seed: u64,
-    header: Header,
-    fills: Vec<Fill>,
-}
+pub struct RandomGpt(RandomFile);
 
 impl fmt::Debug for RandomGpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seed, tensors, bytes) = (self.seed, self.fills.len(), self.header.file_len);
+        let RandomFile { seed, fills, header, .. } = &self.0;
+        let (tensors, bytes) = (fills.len(), header.file_len);
         write!(f, "RandomGpt of seed {seed} with {tensors} tensors in {bytes} bytes")
     }
 }
@@ -233,8 +229,45 @@ impl RandomGpt {
         let tensors = config.tensors()?;
         let fills = collected(tensors.iter().map(|&(_, fill)| Ok(fill)), TENSORS)?;
         let tensors = collected(tensors.into_iter().map(|(tensor, _)| Ok(tensor)), TENSORS)?;
-        let header = Header::new(&config.metadata(seed)?, &tensors)?;
-        Ok(RandomGpt { name: format!("random model of seed {seed}"), seed, header, fills })
+        let name = format!("random model of seed {seed}");
+        Ok(RandomGpt(RandomFile::new(name, seed, &config.metadata(seed)?, &tensors, fills)?))
+    }
+}
+
+impl ByteSource for RandomGpt {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.0.read_at(offset, buf)
+    }
+}
+
+/// The contents of a GGUF file whose tensors, of f32, are filled by rules.
+#[derive(Clone)]
+pub(super) struct RandomFile {
+    name: String,
+    seed: u64,
+    header: Header,
+    fills: Vec<Fill>,
+}
+
+impl RandomFile {
+    /// # Errors
+    /// As [`Header::new`].
+    pub fn new(
+        name: String,
+        seed: u64,
+        metadata: &Metadata,
+        tensors: &[TensorEntry],
+        fills: Vec<Fill>,
+    ) -> Result<RandomFile> {
+        Ok(RandomFile { name, seed, header: Header::new(metadata, tensors)?, fills })
     }
 
     /// Fills the beginning of `out` with the contents at a position, up to the end of the header, tensor or padding
@@ -270,7 +303,7 @@ impl RandomGpt {
     }
 }
 
-impl ByteSource for RandomGpt {
+impl ByteSource for RandomFile {
     fn len(&self) -> u64 {
         self.header.file_len
     }

@@ -32,6 +32,8 @@ pub struct ExpertsId(u32);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TensorSpec {
+    /// Its file: 0 for the model's, or the number of an adapter, counted from 1.
+    pub file: usize,
     /// Its name in the file.
     pub name: String,
     /// Rows (outputs); 1 for a vector. Of the matrices of experts, the rows of each.
@@ -103,13 +105,29 @@ impl TensorSpec {
     }
 }
 
+/// A tensor of a file: of the model's, unless it is said to be of an adapter's.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    /// As [`TensorSpec::file`].
+    pub file: usize,
+    pub tensor: &'a TensorInfo,
+}
+
+impl<'a> From<&'a TensorInfo> for Origin<'a> {
+    fn from(tensor: &'a TensorInfo) -> Self {
+        Origin { file: 0, tensor }
+    }
+}
+
+/// What tells tensors apart: the file, the name and the first row; of a constant, the name and the width.
+type Key = (usize, String, usize);
+
 /// The tensors that a graph takes from a file, and the ids of each.
 #[derive(Clone, Debug, Default)]
 pub struct WeightSpecs {
     tensors: Vec<TensorSpec>,
     uses: Vec<Uses>,
-    /// The tensors by name and first row; constants by name and width.
-    by_name: HashMap<(String, usize), usize>,
+    by_name: HashMap<Key, usize>,
     /// The tensor of each id.
     matrices: Vec<usize>,
     vectors: Vec<usize>,
@@ -159,70 +177,81 @@ impl WeightSpecs {
         rows: ExpertRows,
         (n, k): (usize, usize),
     ) -> Result<ExpertsId> {
-        let (key, source) = ((tensor.name.clone(), rows.first), Source::Experts(rows));
+        let (key, source) = ((0, tensor.name.clone(), rows.first), Source::Experts(rows));
         let index = match self.known(&key, (n, k), source)? {
             Some(index) => index,
             None => {
                 let dtype = check_experts_shape(tensor, &rows, k)?;
-                self.append(key, TensorSpec { name: tensor.name.clone(), n, k, dtype, source })?
+                self.append(key, TensorSpec { file: 0, name: tensor.name.clone(), n, k, dtype, source })?
             }
         };
         id_of(&mut self.experts, &mut self.uses[index].experts, index).map(ExpertsId)
     }
 
     /// Uses a tensor as a matrix of `n` rows of `k`.
-    pub(super) fn add_matrix(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<MatrixId> {
+    pub(super) fn add_matrix<'t>(
+        &mut self,
+        tensor: impl Into<Origin<'t>>,
+        n: usize,
+        k: usize,
+    ) -> Result<MatrixId> {
         self.add_matrix_rows(tensor, 0..n, (n, k))
     }
 
     /// Uses some rows of a tensor of `n` rows of `k`, also one of more than two dimensions, as a matrix.
-    pub(super) fn add_matrix_rows(
+    pub(super) fn add_matrix_rows<'t>(
         &mut self,
-        tensor: &TensorInfo,
+        tensor: impl Into<Origin<'t>>,
         rows: Range<usize>,
         (n, k): (usize, usize),
     ) -> Result<MatrixId> {
-        let index = self.rows_of(tensor, rows, (n, k))?;
+        let index = self.rows_of(tensor.into(), rows, (n, k))?;
         self.refuse(index, self.uses[index].vector.is_some())?;
         id_of(&mut self.matrices, &mut self.uses[index].matrix, index).map(MatrixId)
     }
 
     /// Uses a tensor as `n` rows of `k` floats.
     pub(super) fn add_vector(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<VectorId> {
-        let index = self.tensor(tensor, n, k)?;
+        let index = self.rows_of(tensor.into(), 0..n, (n, k))?;
         self.refuse(index, self.uses[index].matrix.or(self.uses[index].table).is_some())?;
         id_of(&mut self.vectors, &mut self.uses[index].vector, index).map(VectorId)
     }
 
     /// Uses a tensor of `n` rows of `k` floats, transposed in memory: `k` rows of `n`.
     pub(super) fn add_transposed(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<VectorId> {
-        let key = (tensor.name.clone(), 0);
+        let key = (0, tensor.name.clone(), 0);
         let source = Source::Transposed;
         let index = match self.known(&key, (n, k), source)? {
             Some(index) => index,
             None => {
                 let dtype = check_shape(tensor, n, k, false)?;
-                self.append(key, TensorSpec { name: tensor.name.clone(), n, k, dtype, source })?
+                self.append(key, TensorSpec { file: 0, name: tensor.name.clone(), n, k, dtype, source })?
             }
         };
         id_of(&mut self.vectors, &mut self.uses[index].vector, index).map(VectorId)
     }
 
     /// Uses a tensor as a table of `n` rows of `k`; one tensor can be both a table and a matrix.
-    pub(super) fn add_table(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<TableId> {
-        let index = self.tensor(tensor, n, k)?;
+    pub(super) fn add_table<'t>(
+        &mut self,
+        tensor: impl Into<Origin<'t>>,
+        n: usize,
+        k: usize,
+    ) -> Result<TableId> {
+        let index = self.rows_of(tensor.into(), 0..n, (n, k))?;
         self.refuse(index, self.uses[index].vector.is_some())?;
         id_of(&mut self.tables, &mut self.uses[index].table, index).map(TableId)
     }
 
     /// A vector of `k` values that are all the same number, under a name for texts.
     pub(super) fn add_constant(&mut self, name: &'static str, value: f32, k: usize) -> Result<VectorId> {
-        let key = (name.to_owned(), k);
+        let key = (0, name.to_owned(), k);
         let index = match self.by_name.get(&key) {
             Some(&index) => index,
             None => self.append(
                 key,
                 TensorSpec {
+                    file: 0,
                     name: name.to_owned(),
                     n: 1,
                     k,
@@ -239,23 +268,24 @@ impl WeightSpecs {
         if other { Err(Error::format(format!("tensor {name} is used in two ways"))) } else { Ok(()) }
     }
 
-    fn tensor(&mut self, tensor: &TensorInfo, n: usize, k: usize) -> Result<usize> {
-        self.rows_of(tensor, 0..n, (n, k))
-    }
-
     /// The index of some rows of a tensor of `of` rows of `k`.
-    fn rows_of(&mut self, tensor: &TensorInfo, rows: Range<usize>, (of, k): (usize, usize)) -> Result<usize> {
-        let key = (tensor.name.clone(), rows.start);
+    fn rows_of(
+        &mut self,
+        Origin { file, tensor }: Origin<'_>,
+        rows: Range<usize>,
+        (of, k): (usize, usize),
+    ) -> Result<usize> {
+        let key = (file, tensor.name.clone(), rows.start);
         let source = Source::Rows { first: rows.start, of };
         if let Some(index) = self.known(&key, (rows.len(), k), source)? {
             return Ok(index);
         }
         let dtype = check_shape(tensor, of, k, rows.len() < of)?;
-        self.append(key, TensorSpec { name: tensor.name.clone(), n: rows.len(), k, dtype, source })
+        self.append(key, TensorSpec { file, name: tensor.name.clone(), n: rows.len(), k, dtype, source })
     }
 
     /// The index of a tensor that is used already.
-    fn known(&self, key: &(String, usize), (n, k): (usize, usize), source: Source) -> Result<Option<usize>> {
+    fn known(&self, key: &Key, (n, k): (usize, usize), source: Source) -> Result<Option<usize>> {
         let Some(&index) = self.by_name.get(key) else { return Ok(None) };
         let spec = &self.tensors[index];
         if (spec.n, spec.k, spec.source) != (n, k, source) {
@@ -264,10 +294,10 @@ impl WeightSpecs {
         Ok(Some(index))
     }
 
-    fn append(&mut self, key: (String, usize), spec: TensorSpec) -> Result<usize> {
+    fn append(&mut self, key: Key, spec: TensorSpec) -> Result<usize> {
         reserve(&mut self.tensors, 1, TENSORS)?;
         reserve(&mut self.uses, 1, TENSORS)?;
-        let bytes = (self.by_name.len() + 1) * size_of::<((String, usize), usize)>();
+        let bytes = (self.by_name.len() + 1) * size_of::<(Key, usize)>();
         self.by_name.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes, what: TENSORS })?;
         self.by_name.insert(key, self.tensors.len());
         self.tensors.push(spec);

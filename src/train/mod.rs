@@ -5,6 +5,7 @@
 //! is computed by one worker in a fixed order, so the same seed and batches give the same bits for any number of threads.
 //! `docs/training.md` describes it.
 
+mod lora;
 mod lower;
 mod memory;
 mod parameters;
@@ -18,6 +19,7 @@ mod trainer;
 mod walk;
 
 pub use crate::kernels::backward::NO_TARGET;
+pub use lora::LoraParams;
 pub use memory::TrainMemory;
 pub use parameters::Parameter;
 pub use params::{AdamW, Optimizer, Sgd, TrainParams};

@@ -1,12 +1,13 @@
-//! The numbers that are trained: every tensor that a graph reads, in f32, whatever its type in the file. Weights,
-//! gradients and the optimizer's moments have one layout, so that a place in one is a place in all.
+//! The numbers that are trained: every tensor that a graph reads, in f32, whatever its type in the file; or, with an
+//! adapter, the adapter's. Weights, gradients and the optimizer's moments have one layout, so that a place in one is a
+//! place in all; weights that aren't trained stand behind the others.
 
 use std::collections::HashMap;
 
 use super::plan::WHAT;
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, TensorInfo};
-use crate::memory::reserve::{filled, reserve};
+use crate::memory::reserve::{collected, filled, reserve};
 use crate::memory::{ALIGNMENT, AlignedBuf, checked_bytes};
 use crate::model::{Graph, Source, TensorSpec};
 use crate::quant;
@@ -26,6 +27,8 @@ pub struct Parameter {
     pub width: usize,
     /// Place of the first element.
     pub(super) offset: usize,
+    /// Its file, by its place among the files.
+    file: usize,
 }
 
 impl Parameter {
@@ -34,9 +37,10 @@ impl Parameter {
         self.rows * self.width
     }
 
-    /// Whether weight decay applies: to matrices and tables, not to gains and biases.
+    /// Whether weight decay applies: to matrices and tables, not to gains and biases. The matrices of an adapter may have
+    /// one row.
     pub fn decays(&self) -> bool {
-        self.rows > 1
+        self.rows > 1 || self.file > 0
     }
 }
 
@@ -45,16 +49,18 @@ impl Parameter {
 pub(super) struct Weight {
     pub offset: usize,
     pub len: usize,
-    /// Whether it is trained: constants are not.
+    /// Whether it is trained: constants are not, nor is a model with an adapter.
     pub trained: bool,
 }
 
 /// All tensors of a graph.
 pub(super) struct Parameters {
     pub list: Vec<Parameter>,
+    /// The tensors of files that aren't trained.
+    pub frozen: Vec<Parameter>,
     /// By the index of a tensor among the graph's.
     weights: Vec<Weight>,
-    /// Floats of all trained tensors; constants stand behind them.
+    /// Floats of all trained tensors; the others stand behind them.
     pub trained: usize,
     /// Floats of all tensors.
     pub total: usize,
@@ -63,28 +69,37 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// The layout of the tensors that a graph takes from its file.
-    pub fn new(gguf: &Gguf, graph: &Graph) -> Result<Parameters> {
-        let mut layout = Layout::default();
-        for spec in graph.weights.tensors() {
-            layout.add(gguf, spec)?;
-        }
-        let trained = layout.end;
+    /// The layout of the tensors that a graph takes from its file and from those of adapters. With adapters, their tensors
+    /// alone are trained.
+    pub fn new(files: &[&Gguf], graph: &Graph) -> Result<Parameters> {
         let specs = graph.weights.tensors();
-        for (weight, spec) in layout.weights.iter_mut().zip(specs).filter(|(weight, _)| !weight.trained) {
-            weight.offset = layout.end;
-            layout.end = after(layout.end, spec.k)?;
+        let constant = |spec: &TensorSpec| Weight { offset: 0, len: spec.k, trained: false };
+        let mut weights = collected(specs.iter().map(|spec| Ok(constant(spec))), WHAT)?;
+        let trains = |spec: &TensorSpec| files.len() == 1 || spec.file > 0;
+        let mut layout = Layout::default();
+        layout.add_all(files, specs, &mut weights, trains)?;
+        let (list, trained) = (std::mem::take(&mut layout.list), layout.end);
+        layout.add_all(files, specs, &mut weights, |spec| !trains(spec))?;
+        for (weight, spec) in weights.iter_mut().zip(specs) {
+            match rows_of(spec) {
+                Some(_) => weight.trained = trains(spec),
+                None => {
+                    weight.offset = layout.end;
+                    layout.end = after(layout.end, spec.k)?;
+                }
+            }
         }
-        let Layout { list, weights, end: total, .. } = layout;
-        Ok(Parameters { list, weights, trained, total, values: AlignedBuf::zeroed(0, WHAT)? })
+        let Layout { list: frozen, end: total, .. } = layout;
+        Ok(Parameters { list, frozen, weights, trained, total, values: AlignedBuf::zeroed(0, WHAT)? })
     }
 
-    /// Reads all elements from the file.
-    pub fn load(&mut self, gguf: &Gguf, graph: &Graph) -> Result<()> {
+    /// Reads all elements from the files.
+    pub fn load(&mut self, files: &[&Gguf], graph: &Graph) -> Result<()> {
         let bytes = checked_bytes(self.total, size_of::<f32>(), "weights")?;
         self.values = AlignedBuf::zeroed(bytes, "weights")?;
         let floats = self.values.as_mut_slice::<f32>();
-        for parameter in &self.list {
+        for parameter in self.list.iter().chain(&self.frozen) {
+            let gguf = file(files, parameter.file)?;
             let tensor = named(gguf, &parameter.name)?;
             read(gguf, tensor, parameter.width, &mut floats[parameter.offset..][..parameter.elements()])?;
         }
@@ -123,46 +138,56 @@ impl Parameters {
 #[derive(Default)]
 struct Layout {
     list: Vec<Parameter>,
-    by_name: HashMap<String, usize>,
-    weights: Vec<Weight>,
     end: usize,
 }
 
 impl Layout {
-    fn add(&mut self, gguf: &Gguf, spec: &TensorSpec) -> Result<()> {
-        let (first, of) = match spec.source {
-            Source::Rows { first, of } => (first, of),
-            // The lowering refuses the operations that read other sources.
-            Source::Constant(_) | Source::Transposed | Source::Experts(_) => {
-                reserve(&mut self.weights, 1, WHAT)?;
-                self.weights.push(Weight { offset: 0, len: spec.k, trained: false });
-                return Ok(());
-            }
-        };
-        let index = match self.by_name.get(&spec.name) {
-            Some(&index) => index,
-            None => self.append(gguf, spec, of)?,
-        };
-        let parameter = &self.list[index];
-        reserve(&mut self.weights, 1, WHAT)?;
-        let (offset, len) = (parameter.offset + first * spec.k, spec.n * spec.k);
-        self.weights.push(Weight { offset, len, trained: true });
+    /// Appends those tensors of files that are wanted, and notes their places.
+    fn add_all(
+        &mut self,
+        files: &[&Gguf],
+        specs: &[TensorSpec],
+        weights: &mut [Weight],
+        wanted: impl Fn(&TensorSpec) -> bool,
+    ) -> Result<()> {
+        let mut by_name = HashMap::new();
+        for (spec, weight) in specs.iter().zip(weights).filter(|(spec, _)| wanted(spec)) {
+            let Some((first, of)) = rows_of(spec) else { continue };
+            let key = (spec.file, spec.name.as_str());
+            let index = match by_name.get(&key) {
+                Some(&index) => index,
+                None => {
+                    by_name.try_reserve(1).map_err(|_| too_large())?;
+                    by_name.insert(key, self.list.len());
+                    self.append(files, spec, of)?
+                }
+            };
+            let offset: usize = self.list[index].offset;
+            (weight.offset, weight.len) = (offset + first * spec.k, spec.n * spec.k);
+        }
         Ok(())
     }
 
-    fn append(&mut self, gguf: &Gguf, spec: &TensorSpec, rows: usize) -> Result<usize> {
-        let tensor = named(gguf, &spec.name)?;
+    fn append(&mut self, files: &[&Gguf], spec: &TensorSpec, rows: usize) -> Result<usize> {
+        let tensor = named(file(files, spec.file)?, &spec.name)?;
         if tensor.elements() != (rows * spec.k) as u64 {
             return Err(Error::format(format!("tensor {} is used with two shapes", spec.name)));
         }
-        let (name, width, offset) = (spec.name.clone(), spec.k, self.end);
+        let (name, width, offset, file) = (spec.name.clone(), spec.k, self.end, spec.file);
         let floats = rows.checked_mul(width).and_then(|floats| floats.checked_add(offset));
         self.end = after(floats.ok_or_else(too_large)?, 0)?;
         reserve(&mut self.list, 1, WHAT)?;
-        self.list.push(Parameter { name: name.clone(), rows, width, offset });
-        self.by_name.try_reserve(1).map_err(|_| too_large())?;
-        self.by_name.insert(name, self.list.len() - 1);
+        self.list.push(Parameter { name, rows, width, offset, file });
         Ok(self.list.len() - 1)
+    }
+}
+
+/// The first row that a specification takes of a file's tensor, and the tensor's rows; `None` for a constant, and for
+/// sources that only operations read which the lowering refuses.
+fn rows_of(spec: &TensorSpec) -> Option<(usize, usize)> {
+    match spec.source {
+        Source::Rows { first, of } => Some((first, of)),
+        Source::Constant(_) | Source::Transposed | Source::Experts(_) => None,
     }
 }
 
@@ -174,6 +199,11 @@ fn after(begin: usize, len: usize) -> Result<usize> {
 
 fn too_large() -> Error {
     Error::OutOfMemory { bytes: usize::MAX, what: "weights" }
+}
+
+/// A file by its number.
+fn file<'a>(files: &[&'a Gguf], number: usize) -> Result<&'a Gguf> {
+    files.get(number).copied().ok_or_else(|| Error::Internal(format!("no file {number} of weights")))
 }
 
 fn named<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo> {

@@ -13,6 +13,7 @@ use crate::format::ByteSource;
 use crate::format::gguf::{Gguf, Header, Metadata, TensorEntry, TensorInfo, TensorType, Value};
 use crate::memory::AlignedBuf;
 use crate::memory::reserve::{collected, copied, copied_text, filled, with_room};
+use crate::model::Adapter;
 use crate::quant::DType;
 use crate::text::escaped;
 use crate::threads::Team;
@@ -61,7 +62,8 @@ impl Trainer {
     }
 
     /// Hands out the bytes of a GGUF file with the weights in f32, which [`Model::open`](crate::model::Model::open) and
-    /// llama.cpp load. Metadata, and tensors that aren't trained, are those of the file that the trainer was made from.
+    /// llama.cpp load. Metadata, and tensors that aren't trained, are those of the file that the trainer was made from. Of
+    /// an adapter, it is the adapter's file, which [`Adapter::from_source`] and llama.cpp load.
     ///
     /// # Errors
     /// Those of reading that file and of `write`; [`Error::OutOfMemory`].
@@ -133,6 +135,31 @@ impl Trainer {
     /// [`Error::Format`] where the source is no state or contradicts itself; [`Error::InvalidArgument`] for a state of
     /// another optimizer; those of [`Trainer::new`].
     pub fn resume(source: Arc<dyn ByteSource>, params: &TrainParams, team: Arc<Team>) -> Result<Trainer> {
+        Trainer::resume_with(source, params, |part| Trainer::new(part, params, team))
+    }
+
+    /// [`Trainer::resume`] for the state of an adapter ([`Trainer::new_adapter`]): `source` is the model that it changes, and
+    /// `state` has the adapter.
+    ///
+    /// # Errors
+    /// As [`Trainer::resume`]; as [`read_adapted_graph`](crate::model::read_adapted_graph) for an adapter of another model.
+    pub fn resume_adapter(
+        source: Arc<dyn ByteSource>,
+        state: Arc<dyn ByteSource>,
+        params: &TrainParams,
+        team: Arc<Team>,
+    ) -> Result<Trainer> {
+        Trainer::resume_with(state, params, |part| {
+            Trainer::of_adapter(source, Adapter::from_source(part)?, params, team)
+        })
+    }
+
+    /// A trainer that goes on from a state, made by `make` from the file of what is trained.
+    fn resume_with(
+        source: Arc<dyn ByteSource>,
+        params: &TrainParams,
+        make: impl FnOnce(Arc<dyn ByteSource>) -> Result<Trainer>,
+    ) -> Result<Trainer> {
         let name = escaped(source.name()).to_string();
         let wrong = |what: &str| Error::format(format!("{name}: {what}"));
         let state = Gguf::open(source.clone())?;
@@ -150,7 +177,7 @@ impl Trainer {
             |tensor: &str| state.tensor(tensor).ok_or_else(|| wrong(&format!("tensor {tensor} is missing")));
         let model = tensor(MODEL)?;
         let part = Part { name: name.clone(), begin: model.offset, len: model.bytes, source };
-        let mut trainer = Trainer::new(Arc::new(part), params, team)?;
+        let mut trainer = make(Arc::new(part))?;
         for (name, moments) in MOMENTS.iter().zip(&mut trainer.memory.moments) {
             if moments.is_empty() {
                 continue;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::lora::LoraParams;
 use super::lower::{Backward, Sizes as BatchSizes, lower};
 use super::memory::{Memory, Sizes, TrainMemory};
 use super::parameters::{Parameter, Parameters};
@@ -19,7 +20,7 @@ use crate::kernels::KernelSet;
 use crate::kernels::backward::NO_TARGET;
 use crate::memory::reserve::collected;
 use crate::model::graph::{Norm, Op, Value};
-use crate::model::{Config, Graph, LoadParams, random_bits, read_graph};
+use crate::model::{Adapter, Config, Graph, LoadParams, random_bits, read_adapted_graph, read_graph};
 use crate::profile::{self, Zone};
 use crate::text::escaped;
 use crate::threads::{Poisoned, Shares, Team, Worker};
@@ -38,9 +39,21 @@ pub struct StepReport {
     pub rate: f64,
 }
 
+/// What is trained.
+enum Trained<'a> {
+    /// All tensors of the model.
+    Model,
+    /// A new adapter.
+    New(&'a LoraParams),
+    /// An adapter that has been trained before.
+    Adapter(Adapter),
+}
+
 /// A model before its memory is reserved.
 struct Prepared {
     gguf: Gguf,
+    /// What is trained in place of the model.
+    adapter: Option<Adapter>,
     config: Config,
     graph: Graph,
     params: TrainParams,
@@ -53,9 +66,22 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(source: Arc<dyn ByteSource>, params: &TrainParams, workers: usize) -> Result<Prepared> {
+    fn new(
+        source: Arc<dyn ByteSource>,
+        trained: Trained<'_>,
+        params: &TrainParams,
+        workers: usize,
+    ) -> Result<Prepared> {
         let gguf = Gguf::open(source)?;
-        let (config, graph) = read_graph(&gguf)?;
+        let adapter = match trained {
+            Trained::Model => None,
+            Trained::New(lora) => Some(lora.fresh(&gguf, &read_graph(&gguf)?.1, params.seed)?),
+            Trained::Adapter(adapter) => Some(adapter),
+        };
+        if adapter.is_some() && params.dropout > 0.0 {
+            return Err(Error::Unsupported("training of an adapter with dropout".into()));
+        }
+        let (config, graph) = read_adapted_graph(&gguf, adapter.as_slice())?;
         let context = if params.context == 0 { config.n_ctx_train } else { params.context };
         let params = params.with_context(context);
         params.check()?;
@@ -67,13 +93,13 @@ impl Prepared {
         }
         let kernels = LoadParams::default().with_isa(params.isa).kernels()?;
         let sizes = BatchSizes { sequences: params.sequences, context };
-        let parameters = Parameters::new(&gguf, &graph)?;
+        let parameters = Parameters::new(&files(&gguf, &adapter)?, &graph)?;
         let backward = Backward { dropout: params.dropout, recompute: params.recompute };
         let plans = [Some(backward), None].map(|train| lower(&graph, &parameters, sizes, train));
         let [first, second] = plans;
         let plans = [first?, second?];
         let memory = Sizes::new([&plans[0], &plans[1]], &parameters, &kernels, workers)?;
-        Ok(Prepared { gguf, config, graph, params, sizes, kernels, parameters, plans, memory })
+        Ok(Prepared { gguf, adapter, config, graph, params, sizes, kernels, parameters, plans, memory })
     }
 
     fn bytes(&self, workers: usize) -> Result<TrainMemory> {
@@ -84,7 +110,13 @@ impl Prepared {
     }
 }
 
-/// Trains one model.
+/// The files of weights, as specifications of tensors count them.
+fn files<'a>(gguf: &'a Gguf, adapter: &'a Option<Adapter>) -> Result<Vec<&'a Gguf>> {
+    let adapter = adapter.iter().map(Adapter::gguf);
+    collected([gguf].into_iter().chain(adapter).map(Ok), WHAT)
+}
+
+/// Trains one model, or an adapter of one.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -105,7 +137,8 @@ impl Prepared {
 /// # Ok::<(), smallmind::Error>(())
 /// ```
 pub struct Trainer {
-    pub(super) gguf: Gguf,
+    /// The file whose tensors are trained: the model's, or the adapter's.
+    pub(super) gguf: Arc<Gguf>,
     config: Config,
     graph: Graph,
     params: TrainParams,
@@ -140,12 +173,47 @@ impl Trainer {
     /// As [`Model::open`](crate::model::Model::open); [`Error::Unsupported`], naming layer and operation, for a model that
     /// can't be trained; [`Error::InvalidArgument`] naming the parameter; [`Error::OutOfMemory`].
     pub fn new(source: Arc<dyn ByteSource>, params: &TrainParams, team: Arc<Team>) -> Result<Trainer> {
+        Trainer::make(source, Trained::Model, params, team)
+    }
+
+    /// Reads a model's weights, of any type, and reserves all memory for training a new low-rank adapter of it, while the
+    /// model stays as it is: it has neither gradients nor moments.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; [`Error::InvalidArgument`], naming rank, alpha or target, for an adapter that the model can't
+    /// have; [`Error::Unsupported`] for dropout.
+    pub fn new_adapter(
+        source: Arc<dyn ByteSource>,
+        lora: &LoraParams,
+        params: &TrainParams,
+        team: Arc<Team>,
+    ) -> Result<Trainer> {
+        Trainer::make(source, Trained::New(lora), params, team)
+    }
+
+    /// A trainer of an adapter that is in a file already.
+    pub(super) fn of_adapter(
+        source: Arc<dyn ByteSource>,
+        adapter: Adapter,
+        params: &TrainParams,
+        team: Arc<Team>,
+    ) -> Result<Trainer> {
+        Trainer::make(source, Trained::Adapter(adapter), params, team)
+    }
+
+    fn make(
+        source: Arc<dyn ByteSource>,
+        trained: Trained<'_>,
+        params: &TrainParams,
+        team: Arc<Team>,
+    ) -> Result<Trainer> {
         let workers = team.count();
-        let prepared = Prepared::new(source, params, workers)?;
+        let prepared = Prepared::new(source, trained, params, workers)?;
         let bytes = prepared.bytes(workers)?;
-        let Prepared { gguf, config, graph, params, sizes, kernels, mut parameters, plans, memory } =
+        let Prepared { gguf, adapter, config, graph, params, sizes, kernels, mut parameters, plans, memory } =
             prepared;
-        parameters.load(&gguf, &graph)?;
+        parameters.load(&files(&gguf, &adapter)?, &graph)?;
+        let gguf = adapter.map_or_else(|| Arc::new(gguf), |adapter| adapter.shared_gguf());
         let rotations = graph.ropes.iter().map(|rope| Rotation::new(rope, sizes.context));
         let rotations = collected(rotations, WHAT)?;
         let (batch, moments) = ((sizes.rows(), sizes.context), params.optimizer.moments());
@@ -178,7 +246,20 @@ impl Trainer {
         params: &TrainParams,
         threads: usize,
     ) -> Result<TrainMemory> {
-        Prepared::new(source, params, threads)?.bytes(threads)
+        Prepared::new(source, Trained::Model, params, threads)?.bytes(threads)
+    }
+
+    /// The memory that [`Trainer::new_adapter`] would reserve.
+    ///
+    /// # Errors
+    /// As [`Trainer::new_adapter`], except for memory that can't be had.
+    pub fn estimate_adapter(
+        source: Arc<dyn ByteSource>,
+        lora: &LoraParams,
+        params: &TrainParams,
+        threads: usize,
+    ) -> Result<TrainMemory> {
+        Prepared::new(source, Trained::New(lora), params, threads)?.bytes(threads)
     }
 
     /// The memory that was reserved.
@@ -411,7 +492,8 @@ impl Trainer {
         };
         let bad = |values: &[f32]| values.iter().any(|x| !x.is_finite());
         let named = |kind: &str, parameter: &Parameter| format!("{kind} {}", escaped(&parameter.name));
-        let weight = self.parameters.list.iter().find(|p| bad(self.weights(p)));
+        let Parameters { list, frozen, .. } = &self.parameters;
+        let weight = list.iter().chain(frozen).find(|p| bad(self.weights(p)));
         let tensor = match weight {
             Some(weight) => named("weight", weight),
             None => match self.bad_value(batches)? {

@@ -181,7 +181,8 @@ impl<'a> Walk<'a> {
         for (i, planned) in self.plan.steps.iter().enumerate() {
             let at = At { worker, share: share.clone(), shares: &self.schedules[*schedule] };
             let step = &planned.step;
-            let work = if leads && profile::enabled() { (step.flops(), step.bytes(self.rows)) } else { (0, 0) };
+            let work =
+                if leads && profile::enabled() { (step.flops(), step.bytes(self.rows)) } else { (0, 0) };
             let zone = worker.clock(step.zone(), between).work(work.0, work.1);
             // SAFETY: each worker runs the plan's steps in their order with its barriers, on its memory.
             unsafe { step.run(self, &at) };

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod adapters;
 pub mod embedders;
 pub mod families;
 pub mod gguf_writer;

@@ -15,6 +15,10 @@ mod threads_limit;
 mod ulp;
 
 #[cfg(feature = "models")]
+mod adapter_training;
+#[cfg(feature = "models")]
+mod adapters;
+#[cfg(feature = "models")]
 mod cases;
 #[cfg(feature = "models")]
 mod chat;

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::common::families::{Family, uniform};
-use smallmind::format::BytesSource;
+use crate::common::tiny_model;
 use smallmind::format::gguf::Gguf;
+use smallmind::format::{ByteSource, BytesSource, FileSource};
 use smallmind::kernels::rope::Pairing;
 use smallmind::model::graph::{Activation, Attention, KeyValues, Norm, Op, Value};
-use smallmind::model::{Graph, Mask, Source, TensorSpec, VectorId, read_graph};
+use smallmind::model::{Adapter, Graph, Mask, Source, TensorSpec, VectorId, read_adapted_graph, read_graph};
+use smallmind::quant;
 use smallmind::threads::Team;
-use smallmind::train::{TrainParams, Trainer};
+use smallmind::train::{LoraParams, Parameter, Schedule, TrainParams, Trainer};
 
 /// Tokens of the sequence.
 const TOKENS: usize = 5;
@@ -206,20 +208,61 @@ fn erf(x: f64) -> f64 {
     (1.0 - tail).copysign(x)
 }
 
-/// Checks the derivative of the loss along a direction of ±1 for each tensor.
+fn batch(vocabulary: usize) -> [Vec<u32>; 2] {
+    let tokens = (0..TOKENS).map(|i| ((i * i * 11 + 5) % vocabulary) as u32).collect();
+    let targets = (0..TOKENS).map(|i| ((i * 17 + 2) % vocabulary) as u32).collect();
+    [tokens, targets]
+}
+
+fn widened(x: &[f32]) -> Row {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
 fn check(name: &str) {
     let source = Arc::new(BytesSource::new(name, Family::read(name).file()));
-    let gguf = Gguf::open(source.clone()).unwrap();
-    let (config, graph) = read_graph(&gguf).unwrap();
+    let (config, graph) = read_graph(&Gguf::open(source.clone()).unwrap()).unwrap();
     let params = TrainParams::default().with_context(TOKENS);
     let mut trainer = Trainer::new(source, &params, Arc::new(Team::new(2).unwrap())).unwrap();
-    let tokens: Vec<u32> = (0..TOKENS).map(|i| ((i * i * 11 + 5) % config.n_vocab) as u32).collect();
-    let targets: Vec<u32> = (0..TOKENS).map(|i| ((i * 17 + 2) % config.n_vocab) as u32).collect();
+    compare(name, &graph, &mut trainer, Tensors::new(), config.n_vocab);
+}
+
+/// [`check`] for an adapter of the model, after some steps, so that B isn't zero any more.
+fn check_adapter(name: &str, source: Arc<dyn ByteSource>) {
+    let gguf = Gguf::open(source.clone()).unwrap();
+    let schedule = Schedule::constant(0.02);
+    let params = TrainParams::default().with_context(TOKENS).with_schedule(schedule);
+    let team = Arc::new(Team::new(2).unwrap());
+    let mut trainer = Trainer::new_adapter(source, &LoraParams::new(3), &params, team).unwrap();
+    let [tokens, targets] = batch(trainer.config().n_vocab);
+    for _ in 0..3 {
+        trainer.step(&tokens, &targets).unwrap();
+    }
+    let mut bytes = Vec::new();
+    let mut write = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    trainer.write_model(&mut write).unwrap();
+    let adapter = Adapter::from_source(Arc::new(BytesSource::new("adapter", bytes))).unwrap();
+    let (config, graph) = read_adapted_graph(&gguf, &[adapter]).unwrap();
+    let base = gguf.tensors().iter().map(|info| {
+        let mut data = vec![0; info.bytes as usize];
+        gguf.read_tensor(info, 0, &mut data).unwrap();
+        let mut values = vec![0.0f32; info.elements() as usize];
+        quant::decode_row(info.dtype().unwrap(), &data, &mut values).unwrap();
+        (info.name.clone(), widened(&values))
+    });
+    let moved = |p: &Parameter| p.name.ends_with(".lora_a") || trainer.weights(p).iter().any(|&x| x != 0.0);
+    assert!(trainer.parameters().iter().all(moved), "{name}: a B that is zero still");
+    compare(name, &graph, &mut trainer, base.collect(), config.n_vocab);
+}
+
+/// Checks the derivative of the loss along a direction of ±1 for each tensor that is trained; `tensors` has the others.
+fn compare(name: &str, graph: &Graph, trainer: &mut Trainer, mut tensors: Tensors, vocabulary: usize) {
+    let [tokens, targets] = batch(vocabulary);
     let loss = trainer.compute_gradients(&tokens, &targets).unwrap();
-    let widened = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Row>();
-    let mut tensors: Tensors =
-        trainer.parameters().iter().map(|p| (p.name.clone(), widened(trainer.weights(p)))).collect();
-    let exact = Plain::loss(&graph, &tensors, &tokens, &targets);
+    tensors.extend(trainer.parameters().iter().map(|p| (p.name.clone(), widened(trainer.weights(p)))));
+    let exact = Plain::loss(graph, &tensors, &tokens, &targets);
     assert!((loss / exact - 1.0).abs() < 1e-5, "{name}: {loss} where {exact} is right");
     for parameter in trainer.parameters() {
         let direction: Row = uniform(&parameter.name, parameter.elements())
@@ -230,7 +273,7 @@ fn check(name: &str) {
         let mut moved = |step: f64| {
             let there = origin.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
             tensors.insert(parameter.name.clone(), there);
-            Plain::loss(&graph, &tensors, &tokens, &targets)
+            Plain::loss(graph, &tensors, &tokens, &targets)
         };
         let step = 1e-5;
         let want = (moved(step) - moved(-step)) / (2.0 * step);
@@ -262,5 +305,15 @@ fn gradients_are_central_differences() {
         "olmo2-dense",
     ] {
         check(name);
+    }
+}
+
+#[test]
+fn gradients_of_adapters_are_central_differences() {
+    for name in ["llama-dense", "qwen2-dense", "qwen3-dense", "gpt2-dense", "phi3-dense", "granite-dense"] {
+        check_adapter(name, Arc::new(BytesSource::new(name, Family::read(name).file())));
+    }
+    for name in ["untied-mixed", "qwen3-tied-quant"] {
+        check_adapter(name, Arc::new(FileSource::open(tiny_model(name)).unwrap()));
     }
 }

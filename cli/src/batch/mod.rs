@@ -135,7 +135,8 @@ fn skip(path: &Path, input: &mut Input, kept: &stored::Kept, quiet: bool) -> Res
 fn settings(args: &Batch, server: &Server, seed: u64) -> Settings {
     let sampling = &args.sampling;
     Settings {
-        model: args.model.model.display().to_string(),
+        model: args.model.model.as_ref().map_or_else(|| "built-in".into(), |path| path.display().to_string()),
+        adapters: args.model.adapters.names(),
         weight_bytes: server.model().weight_bytes() as u64,
         activations: args.model.activations.bytes() as u64,
         kv: args.model.kv.name().to_owned(),

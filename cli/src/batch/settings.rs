@@ -17,6 +17,7 @@ const MAX_BYTES: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub model: String,
+    pub adapters: Vec<String>,
     pub weight_bytes: u64,
     pub activations: u64,
     pub kv: String,

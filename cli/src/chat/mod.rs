@@ -30,7 +30,9 @@ const FULL: &str = "/clear starts over, --ctx gives more room";
 pub fn run(args: &args::Chat) -> Result<ExitCode> {
     interrupt::install();
     if args.model.model.is_none() {
-        return Err(Failure::Usage("'--model <FILE>' is needed: the built-in model only continues texts".into()));
+        return Err(Failure::Usage(
+            "'--model <FILE>' is needed: the built-in model only continues texts".into(),
+        ));
     }
     let mut session = Session::open(&args.model, &args.sampling, &args.text, Given::read(&args.template)?)?;
     // Without these no message gets an answer.

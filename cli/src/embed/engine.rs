@@ -39,8 +39,9 @@ pub struct Choice<'a> {
 pub fn open(args: &Embedding, prompting: Option<&Prompting>, choice: Choice<'_>) -> Result<Embedder> {
     let threads = args.threads.unwrap_or_else(threads::available);
     warn_of_threads(threads, args.quiet);
+    let adapters = args.arithmetic.adapters.open()?;
     let model = with_load_bar(args.quiet, |progress| {
-        loaded(&args.model, false, &args.arithmetic.load_params().with_progress(progress))
+        loaded(&args.model, false, &args.arithmetic.load_params(&adapters).with_progress(progress))
     })?;
     let params = EmbedderParams::default()
         .with_pooling(args.pooling.map(pooling))

@@ -6,8 +6,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args as Group, Subcommand, ValueEnum};
 use smallmind::model::GptConfig;
 
-use crate::conditions::{Arithmetic, Conditions};
 use crate::args::SHAPE;
+use crate::conditions::{Arithmetic, Conditions};
 use crate::predecessor::MODES;
 use crate::values::{count, percent, shape, thread_count, whole};
 

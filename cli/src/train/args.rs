@@ -18,7 +18,7 @@ pub struct Train {
     /// Texts, UTF-8: each file is a document; of a .jsonl file, each line
     #[arg(value_name = "TEXT", required = true)]
     pub texts: Vec<PathBuf>,
-    /// The file to write, in f32; next to it FILE.state, from which --resume goes on, FILE.losses.jsonl, and the curve
+    /// The file to write, in f32, of the model or of its adapter; next to it FILE.state, from which --resume goes on, FILE.losses.jsonl, and the curve
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
     /// Take options from a TOML file, by their names without dashes, and the texts as a list; those of the command line
@@ -36,6 +36,8 @@ pub struct Train {
     pub force: bool,
     #[command(flatten, next_help_heading = "A new model")]
     pub new: NewArgs,
+    #[command(flatten, next_help_heading = "An adapter")]
+    pub lora: LoraArgs,
     #[command(flatten, next_help_heading = "Data")]
     pub data: DataArgs,
     #[command(flatten, next_help_heading = "Steps")]
@@ -67,6 +69,22 @@ pub struct NewArgs {
     #[arg(long, value_name = "N", default_value = "2048", value_parser = whole(257, 1 << 20),
         conflicts_with = "model")]
     pub vocabulary: usize,
+}
+
+/// The adapter that is trained in place of the model.
+#[derive(Clone, Group)]
+pub struct LoraArgs {
+    /// Train a low-rank adapter (LoRA) of this rank, and leave the model, of any types, as it is: --out is the adapter, for
+    /// --lora and llama.cpp
+    #[arg(long, value_name = "N", value_parser = whole(1, MOST), conflicts_with = "new")]
+    pub lora_rank: Option<usize>,
+    /// Factor of the adapter's change, which is divided by the rank [default: twice the rank]
+    #[arg(long, value_name = "X", value_parser = alpha, requires = "lora_rank")]
+    pub lora_alpha: Option<f32>,
+    /// The matrices of each layer that it changes, separated by commas, such as attn_q,attn_v [default: all of attention
+    /// and MLP]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "lora_rank")]
+    pub lora_targets: Vec<String>,
 }
 
 /// The families of new models.
@@ -172,6 +190,12 @@ fn share(text: &str) -> Result<f64, &'static str> {
 /// A number from 0 on.
 fn not_negative(text: &str) -> Result<f64, &'static str> {
     number(text, |x| x >= 0.0).ok_or("a number, not negative, is needed")
+}
+
+/// A number above 0 that single precision holds.
+fn alpha(text: &str) -> Result<f32, &'static str> {
+    let number = text.parse().ok().filter(|x: &f32| x.is_finite() && *x > 0.0);
+    number.ok_or("a number above 0 is needed")
 }
 
 /// A number above 0.

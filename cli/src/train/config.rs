@@ -45,7 +45,8 @@ pub fn expanded(line: Vec<OsString>, train: &Command) -> Result<Vec<OsString>, S
     }
     let (command, own) = line.split_at(2);
     // Texts of the command line are the only ones.
-    let parsed = train.clone().ignore_errors(true).try_get_matches_from([&[OsString::from("train")], own].concat());
+    let parsed =
+        train.clone().ignore_errors(true).try_get_matches_from([&[OsString::from("train")], own].concat());
     if parsed.is_ok_and(|own| own.get_raw(TEXTS).is_some()) {
         texts.clear();
     }
@@ -125,7 +126,9 @@ mod tests {
         assert_eq!(given, sorted);
         assert_eq!(&begin[own..], " --config FILE --lr 2 a b c");
         // Texts of the line are the only ones.
-        assert!(of(file, "smallmind train own.txt --config=FILE").unwrap().ends_with("own.txt --config=FILE"));
+        assert!(
+            of(file, "smallmind train own.txt --config=FILE").unwrap().ends_with("own.txt --config=FILE")
+        );
         assert_eq!(of(file, "smallmind bench --config FILE").unwrap(), "smallmind bench --config FILE");
     }
 

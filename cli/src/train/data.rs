@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rand_core::{RngCore, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use smallmind::Error;
 use smallmind::text::{escaped, escaped_path};
 use smallmind::tokenizer::Tokenizer;
 use smallmind::train::NO_TARGET;
-use smallmind::Error;
 
 use super::args::DataArgs;
 use super::fingerprint::Fingerprint;
@@ -299,7 +299,9 @@ mod tests {
         };
         let text = "{\"text\": \"one\\ntwo\", \"id\": 1}\n\n{\"text\": \"\"}\r\n{\"text\": \"ö\"}";
         assert_eq!(read(text).unwrap(), ["one\ntwo", "", "ö"]);
-        assert!(read("{\"text\": \"one\"}\n{\"text\": 1}").unwrap_err().starts_with("line 2: there is no text"));
+        assert!(
+            read("{\"text\": \"one\"}\n{\"text\": 1}").unwrap_err().starts_with("line 2: there is no text")
+        );
         assert!(read("\n{\"text\"").unwrap_err().starts_with("line 2: EOF"));
     }
 

@@ -22,13 +22,13 @@ use smallmind::model::foreign::open_source;
 use smallmind::text::escaped_path;
 use smallmind::threads::{self, Team};
 use smallmind::tokenizer::Tokenizer;
-use smallmind::train::{AdamW, Decay, Optimizer, Schedule, TrainMemory, TrainParams, Trainer};
+use smallmind::train::{AdamW, Decay, LoraParams, Optimizer, Schedule, TrainMemory, TrainParams, Trainer};
 
 use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Stoppable};
 use crate::machine::{explain, warn_of_threads};
 use crate::output::{remark, while_waiting};
-use args::{ScheduleName, StepArgs, Train};
+use args::{LoraArgs, ScheduleName, StepArgs, Train};
 use data::Data;
 use files::Files;
 use losses::Losses;
@@ -59,13 +59,20 @@ pub fn run(args: &Train) -> Result<()> {
     let params = params(args, context, total)?;
     let threads = args.threads.unwrap_or_else(threads::available);
     warn_of_threads(threads, args.quiet);
-    let memory = Trainer::estimate(source.clone(), &params, threads)?;
+    let lora = lora(&args.lora);
+    if lora.is_some() && params.dropout > 0.0 {
+        return Err(Failure::Usage("'--dropout <X>' isn't for adapters ('--lora-rank <N>')".into()));
+    }
+    let memory = match &lora {
+        Some(lora) => Trainer::estimate_adapter(source.clone(), lora, &params, threads)?,
+        None => Trainer::estimate(source.clone(), &params, threads)?,
+    };
     check_memory(&memory)?;
     if !args.quiet {
         remark(&plan(args, &gguf, &data, total, &memory));
     }
-    let settings = Settings::new(args, &gguf, &data)?;
-    let mut trainer = trainer(args, &files, source, &params, threads, &settings)?;
+    let settings = Settings::new(args, lora.as_ref(), &gguf, &data)?;
+    let mut trainer = trainer(args, &files, source, (lora.as_ref(), &params), threads, &settings)?;
     check_tokens(&data, &trainer)?;
     trainer.set_note(settings.note()?);
     let losses = if args.resume { Losses::read(&files.losses, trainer.steps())? } else { Losses::default() };
@@ -83,6 +90,15 @@ fn source(args: &Train, texts: &[String]) -> Result<Arc<dyn ByteSource>> {
         }
         (None, None) => Err(Failure::Usage("'--model <FILE>' or '--new <FAMILY>' is needed".into())),
     }
+}
+
+/// The adapter that is to be trained, if one is.
+fn lora(args: &LoraArgs) -> Option<LoraParams> {
+    let lora = LoraParams::new(args.lora_rank?).with_targets(args.lora_targets.clone());
+    Some(match args.lora_alpha {
+        Some(alpha) => lora.with_alpha(alpha),
+        None => lora,
+    })
 }
 
 /// The number of the last step.
@@ -154,8 +170,14 @@ fn plan(args: &Train, gguf: &Gguf, data: &Data, total: u64, memory: &TrainMemory
     let [all, weights, gradients, moments, arena, scratch] =
         [memory.total, memory.weights, memory.gradients, memory.moments, memory.arena, memory.scratch]
             .map(megabytes);
+    let trained = match args.lora.lora_rank {
+        Some(rank) => {
+            format!("an adapter of rank {rank} with {} parameters, of ", memory.gradients / size_of::<f32>())
+        }
+        None => String::new(),
+    };
     format!(
-        "[{} parameters; {} tokens: {training} sequences of {} to train on, {validation} to validate]\n\
+        "[{trained}{} parameters; {} tokens: {training} sequences of {} to train on, {validation} to validate]\n\
          [{total} steps of {sequences} sequences, {epochs:.1} epochs]\n\
          [{all:.1} MB of memory: weights {weights:.1}, gradients {gradients:.1}, moments {moments:.1}, \
          activations {arena:.1}, scratch {scratch:.1}]\n",
@@ -170,16 +192,22 @@ fn trainer(
     args: &Train,
     files: &Files,
     source: Arc<dyn ByteSource>,
-    params: &TrainParams,
+    (lora, params): (Option<&LoraParams>, &TrainParams),
     threads: usize,
     settings: &Settings,
 ) -> Result<Trainer> {
     let team = Arc::new(Team::new(threads)?);
     if !args.resume {
-        return Ok(Trainer::new(source, params, team)?);
+        return Ok(match lora {
+            Some(lora) => Trainer::new_adapter(source, lora, params, team)?,
+            None => Trainer::new(source, params, team)?,
+        });
     }
     let state = Arc::new(FileSource::open(&files.state)?);
-    let trainer = Trainer::resume(state, params, team)?;
+    let trainer = match lora {
+        Some(_) => Trainer::resume_adapter(source, state, params, team)?,
+        None => Trainer::resume(state, params, team)?,
+    };
     settings.check(trainer.note(), &escaped_path(&files.state).to_string())?;
     Ok(trainer)
 }

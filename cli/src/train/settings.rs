@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use smallmind::format::gguf::Gguf;
+use smallmind::train::LoraParams;
 use smallmind::{Error, Result};
 
 use super::args::Train;
@@ -23,10 +24,17 @@ pub struct Settings {
     accumulate: usize,
     validation: f64,
     seed: u64,
+    /// The adapter that is trained, in words; empty for a model.
+    #[serde(default)]
+    adapter: String,
 }
 
 impl Settings {
-    pub fn new(args: &Train, gguf: &Gguf, data: &Data) -> Result<Settings> {
+    pub fn new(args: &Train, lora: Option<&LoraParams>, gguf: &Gguf, data: &Data) -> Result<Settings> {
+        let adapter = lora.map_or(String::new(), |LoraParams { rank, alpha, targets, .. }| {
+            let targets = if targets.is_empty() { "all matrices".into() } else { targets.join(",") };
+            format!("an adapter of rank {rank}, alpha {alpha}, of {targets}")
+        });
         Ok(Settings {
             model: header(gguf)?,
             tokens: data.fingerprint(),
@@ -35,6 +43,7 @@ impl Settings {
             accumulate: args.steps.accumulate,
             validation: args.data.validation,
             seed: args.data.seed,
+            adapter,
         })
     }
 
@@ -56,6 +65,12 @@ impl Settings {
         }
         if self.tokens != other.tokens {
             return differs("a state of another text".into());
+        }
+        if self.adapter != other.adapter {
+            let what =
+                |adapter: &str| if adapter.is_empty() { "the model".into() } else { adapter.to_owned() };
+            let (was, is) = (what(&other.adapter), what(&self.adapter));
+            return differs(format!("{was} was trained, not {is}"));
         }
         let numbers = |s: &Settings| {
             let whole = [s.context as u64, s.batch as u64, s.accumulate as u64, s.seed];

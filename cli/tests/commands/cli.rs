@@ -13,9 +13,13 @@ use crate::support::{
 
 #[test]
 fn without_a_file_the_built_in_model_tells_a_story() {
-    let text = succeeds(&mut smallmind(&["generate", "-p", "Once upon a time", "-n", "12", "--temp", "0", "-q"]));
+    let text =
+        succeeds(&mut smallmind(&["generate", "-p", "Once upon a time", "-n", "12", "--temp", "0", "-q"]));
     // So begin nearly all stories that it has read.
-    assert!(text.starts_with(", there was a ") || text.starts_with("Once upon a time, there was a "), "{text}");
+    assert!(
+        text.starts_with(", there was a ") || text.starts_with("Once upon a time, there was a "),
+        "{text}"
+    );
 }
 
 #[test]

@@ -265,14 +265,27 @@ fn reused_memory_is_not_allocated_again() {
 
 #[test]
 fn steps_of_training_name_their_parts_and_allocate_nothing() {
-    let args = ["train", "--random", "64,16,32,2,2", "--batch", "2", "--steps", "3", "--runs", "2", "--threads", "2"];
+    let args = [
+        "train",
+        "--random",
+        "64,16,32,2,2",
+        "--batch",
+        "2",
+        "--steps",
+        "3",
+        "--runs",
+        "2",
+        "--threads",
+        "2",
+    ];
     let report = profile(&args);
     let run = &part(&report, "training").runs[1];
     let step = method(run, "train.step");
     assert_eq!((step.calls, step.alloc_count), (3, 0));
     // Forward, its two transposes, for q, k and v in one, output, up and down of both layers; the head.
     let products = 2 * 32 * (2 * (3 + 1 + 4 + 4) * 32 * 32 + 64 * 32);
-    let forward = ["linear", "linear.attn_out", "linear.down", "linear.head"].map(|name| method(run, name).flops);
+    let forward =
+        ["linear", "linear.attn_out", "linear.down", "linear.head"].map(|name| method(run, name).flops);
     assert_eq!(forward.iter().sum::<u64>(), 3 * products);
     for name in ["linear.input_gradient", "linear.weight_gradient"] {
         assert_eq!(method(run, name).flops, 3 * products, "{name}");

@@ -323,3 +323,93 @@ fn shapes_of_new_models_are_checked() {
     );
     refuses(&["--new", "gpt2", "--dim", "4096", "--layers", "8", "--heads", "64"], 1, "parameters; at most");
 }
+
+/// An adapter is trained, goes on after a break to the same bytes, is applied by other commands, and merged.
+#[test]
+fn an_adapter_is_trained_applied_and_merged() {
+    let desk = Desk::new(SENTENCE);
+    let more =
+        ["--context", "66", "--batch", "1", "--validation", "0", "--lr", "0.02", "--weight-decay", "0"];
+    let lora = ["--lora-rank", "8", "--lora-targets", "attn_q,attn_v,attn_output,ffn_gate,ffn_up,ffn_down"];
+    let steady = ["--schedule", "constant", "--warm-up", "0"];
+    let run = |out: &str, rest: &[&str]| {
+        let output = desk.train(out, &[&more, &lora, &steady, rest]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output).to_owned()
+    };
+    let said = run("whole.gguf", &["--steps", "120"]);
+    assert!(said.contains("an adapter of rank 8 with "), "{said}");
+    run("broken.gguf", &["--steps", "60"]);
+    run("broken.gguf", &["--steps", "120", "--resume", "--threads", "1"]);
+    desk.assert_same("whole.gguf", "broken.gguf");
+    let size = std::fs::metadata(desk.path("whole.gguf")).unwrap().len();
+    assert!(size < 100_000, "{size} bytes");
+
+    let adapter = desk.path("whole.gguf").into_os_string().into_string().unwrap();
+    let (beginning, rest) = SENTENCE.split_at(12);
+    let writes = |model: &str, more: &[&str]| {
+        let args = ["-p", beginning, "-n", "50", "-q", "--temp", "0"];
+        succeeds(&mut generate(model, &[&args[..], more].concat()))
+    };
+    let applied = writes(TINY, &["--lora", &adapter]);
+    assert!(applied.len() > 40 && rest.starts_with(applied.trim_end()), "{applied}");
+    let halves = format!("{adapter}=0.5");
+    assert_eq!(writes(TINY, &["--lora", &halves, "--lora", &halves]), applied);
+    let none = format!("{adapter}=0");
+    assert_eq!(writes(TINY, &["--lora", &none]), writes(TINY, &[]));
+    let text = desk.path("text.txt").into_os_string().into_string().unwrap();
+    let perplexity = |more: &[&str]| {
+        let args = ["perplexity", "-m", TINY, "-f", &text, "--ctx", "32", "--json"];
+        let said = succeeds(smallmind(&args).args(more));
+        let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+        json["perplexity"].as_f64().unwrap()
+    };
+    assert!(perplexity(&["--lora", &adapter]) < 0.1 * perplexity(&[]));
+
+    let merged = desk.path("merged.gguf").into_os_string().into_string().unwrap();
+    let merge = |more: &[&str]| {
+        let mut command = smallmind(&["merge", "-m", TINY, "--lora", &adapter, "-o", &merged]);
+        command.args(more);
+        command
+    };
+    fails(
+        &mut merge(&[]),
+        1,
+        "quantising it again would add to its errors (--requantize does it all the same)",
+    );
+    let said = succeeds(&mut merge(&["--requantize", "--type", "F16"]));
+    assert!(said.contains("changes merged"), "{said}");
+    assert_eq!(writes(&merged, &[]), applied);
+    fails(&mut merge(&["--requantize"]), 1, "merged.gguf is there already (--force overwrites it)");
+
+    let resume = |rest: &[&str], reason: &str| {
+        fails(
+            &mut desk.train("whole.gguf", &[&more, &steady, &["--steps", "130", "--resume"], rest]),
+            1,
+            reason,
+        );
+    };
+    resume(&["--lora-rank", "4"], "was trained, not an adapter of rank 4");
+    resume(&[], "an adapter (LoRA)");
+}
+
+#[test]
+fn adapters_that_do_not_fit_are_refused() {
+    let desk = Desk::new(&text());
+    let refuses =
+        |args: &[&str], code, reason: &str| fails(&mut desk.train("out.gguf", &[args]), code, reason);
+    refuses(&["--lora-alpha", "4"], 2, "--lora-rank");
+    refuses(&["--lora-rank", "0"], 2, "'0' for '--lora-rank <N>'");
+    refuses(&["--lora-rank", "2", "--lora-alpha", "-1"], 2, "'-1' for '--lora-alpha <X>'");
+    refuses(&["--lora-rank", "2", "--dropout", "0.1"], 2, "isn't for adapters");
+    refuses(&["--context", "32", "--lora-rank", "4096"], 1, "an adapter of rank 4096");
+    refuses(&["--context", "32", "--lora-rank", "2", "--lora-targets", "attn_x"], 1, "attn_x");
+    assert_eq!(desk.names(), ["text.txt"]);
+    let generates = |lora: &str, code, reason: &str| {
+        fails(&mut generate(TINY, &["-p", "a", "-n", "1", "--lora", lora]), code, reason);
+    };
+    generates("nowhere.gguf=0.5", 1, "nowhere.gguf");
+    generates("a.gguf=nan", 2, "a finite scale is needed");
+    generates(TINY, 1, "general.type");
+    fails(&mut smallmind(&["merge", "-m", TINY, "-o", "out.gguf"]), 2, "'--lora <FILE[=SCALE]>' is needed");
+}

@@ -22,6 +22,7 @@ mod qwen;
 mod recurrent;
 mod routers;
 
+use super::adapter::Adapter;
 use super::builder::{Builder, Ends};
 use super::config::Config;
 use super::graph::Graph;
@@ -98,16 +99,16 @@ fn all() -> impl Iterator<Item = &'static Family> {
     KIN.iter().copied().flatten()
 }
 
-/// The configuration and the graph of a file. Errors name the file.
-pub(super) fn read(gguf: &Gguf) -> Result<(Config, Graph)> {
-    read_known(gguf).map_err(at(|| escaped(gguf.source().name()).to_string()))
+/// The configuration and the graph of a file with adapters. Errors name the file.
+pub(super) fn read(gguf: &Gguf, adapters: &[Adapter]) -> Result<(Config, Graph)> {
+    read_known(gguf, adapters).map_err(at(|| escaped(gguf.source().name()).to_string()))
 }
 
-fn read_known(gguf: &Gguf) -> Result<(Config, Graph)> {
+fn read_known(gguf: &Gguf, adapters: &[Adapter]) -> Result<(Config, Graph)> {
     whole::check_contents(gguf)?;
     let architecture = gguf.metadata().require_str("general.architecture")?;
     match all().find(|family| family.name == architecture) {
-        Some(family) => family.read(gguf),
+        Some(family) => family.read(gguf, adapters),
         None => {
             let mut known: Vec<_> = all().map(|family| family.name).collect();
             known.sort_unstable();
@@ -132,8 +133,8 @@ impl Family {
     /// # Errors
     /// [`Error::Unsupported`] where the file has what the family doesn't compute with: tensors, or keys that would change
     /// results.
-    fn read(&self, gguf: &Gguf) -> Result<(Config, Graph)> {
-        let (config, graph, read) = self.emitted(gguf, |_| {})?;
+    fn read(&self, gguf: &Gguf, adapters: &[Adapter]) -> Result<(Config, Graph)> {
+        let (config, graph, read) = self.emitted(gguf, adapters, |_| {})?;
         whole::check_all_read(gguf, &config, &read)?;
         Ok((config, graph))
     }
@@ -141,20 +142,26 @@ impl Family {
     /// Reads a file of this family, after a change of its configuration; the graph may leave tensors unread.
     #[cfg(test)]
     pub fn read_changed(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph)> {
-        self.emitted(gguf, change).map(|(config, graph, _)| (config, graph))
+        self.emitted(gguf, &[], change).map(|(config, graph, _)| (config, graph))
     }
 
     /// Configuration and graph, and whether each tensor of the file is read.
-    fn emitted(&self, gguf: &Gguf, change: impl FnOnce(&mut Config)) -> Result<(Config, Graph, Vec<bool>)> {
+    fn emitted(
+        &self,
+        gguf: &Gguf,
+        adapters: &[Adapter],
+        change: impl FnOnce(&mut Config),
+    ) -> Result<(Config, Graph, Vec<bool>)> {
         let keys = Keys::new(gguf.metadata())?;
         let mut config = (self.config)(&keys, vocabulary_size(gguf)?)?;
         void_usual_scale(&keys, gguf, &config);
         config.warnings = keys.unread()?;
         whole::check_experts(gguf, &config)?;
         change(&mut config);
-        let mut builder = Builder::new(gguf, &config, self.name)?;
+        let mut builder = Builder::new(gguf, &config, self.name)?.with_adapters(adapters)?;
         let ends = (self.emit)(&mut builder, &config)?;
         let heads = builder.heads(&config)?;
+        builder.adapters.check(gguf)?;
         let (graph, read) = builder.finish(ends, heads);
         Ok((config, graph, read))
     }

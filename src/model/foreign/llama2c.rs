@@ -193,7 +193,8 @@ fn insert_vocabulary(metadata: &mut Metadata, source: &FileSource, count: u64) -
     metadata.insert("tokenizer.ggml.tokens".into(), Value::Array(Array::Str(tokens)))?;
     metadata.insert("tokenizer.ggml.scores".into(), Value::Array(Array::F32(scores)))?;
     metadata.insert("tokenizer.ggml.token_type".into(), Value::Array(Array::I32(types)))?;
-    for (key, id) in [("unknown_token_id", 0), ("bos_token_id", 1), ("eos_token_id", 2), ("eot_token_id", 1)] {
+    for (key, id) in [("unknown_token_id", 0), ("bos_token_id", 1), ("eos_token_id", 2), ("eot_token_id", 1)]
+    {
         metadata.insert(format!("tokenizer.ggml.{key}"), Value::U32(id))?;
     }
     metadata.insert("tokenizer.ggml.add_bos_token".into(), Value::Bool(true))

@@ -1,5 +1,6 @@
 //! Quantises the tensors of a model file and makes another file of them: a plan of every tensor's type first, then the
 //! bytes in order, a few rows of each at a time. It looks at the names of tensors only, so files of any family will do.
+//! On the way, low-rank adapters are merged into the matrices that they change.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -9,6 +10,8 @@ use rayon::prelude::*;
 use crate::error::{Error, Result, at, quoted};
 use crate::format::gguf::{Gguf, Header, Metadata, TensorEntry, TensorInfo, TensorType, Value};
 use crate::memory::reserve::{collected, copied, copied_text, filled, reserve, with_room};
+use crate::model::adapter::{Adapter, Change, LowRank, changes};
+use crate::model::read_adapted_graph;
 use crate::quant::{DType, decode_row, encode_weighted};
 use crate::text::escaped;
 use crate::threads;
@@ -27,11 +30,12 @@ const BATCH_BYTES: usize = 16 << 20;
 /// The number that says how blocks of quantised types are laid out (`general.quantization_version`).
 const LAYOUT_VERSION: u32 = 2;
 const FILE_TYPE: &str = "general.file_type";
+const ALIGNMENT: &str = "general.alignment";
 const VERSION: &str = "general.quantization_version";
 /// Keys that the new file has values of its own for, or that don't hold for it: it isn't split, has the default
 /// alignment, and only what its own importance matrix was.
 const REPLACED: [&str; 5] =
-    [FILE_TYPE, VERSION, "general.alignment", "quantize.imatrix.file", "quantize.imatrix.entries_count"];
+    [FILE_TYPE, VERSION, ALIGNMENT, "quantize.imatrix.file", "quantize.imatrix.entries_count"];
 
 /// How to quantise a file.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +49,14 @@ pub struct QuantizeParams<'a> {
     pub importance: Option<&'a Importance>,
     /// Whether tensors that are quantised already may be quantised again, which adds to their errors.
     pub requantize: bool,
+    /// Low-rank adapters (LoRA) that are merged into the matrices that they change.
+    pub adapters: &'a [Adapter],
 }
 
 impl<'a> QuantizeParams<'a> {
     /// A mix, without anything else.
     pub fn new(mix: Mix) -> Self {
-        Self { mix, pure: false, importance: None, requantize: false }
+        Self { mix, pure: false, importance: None, requantize: false, adapters: &[] }
     }
 
     /// Sets [`QuantizeParams::pure`].
@@ -66,6 +72,11 @@ impl<'a> QuantizeParams<'a> {
     /// Sets [`QuantizeParams::requantize`].
     pub fn with_requantize(self, requantize: bool) -> Self {
         Self { requantize, ..self }
+    }
+
+    /// Sets [`QuantizeParams::adapters`].
+    pub fn with_adapters(self, adapters: &'a [Adapter]) -> Self {
+        Self { adapters, ..self }
     }
 }
 
@@ -98,6 +109,8 @@ struct Task<'a> {
     convert: Option<(DType, DType)>,
     /// Importances of a row, or of a row for each expert.
     importance: Option<&'a [f32]>,
+    /// The changes of adapters.
+    changes: Vec<Change<'a>>,
 }
 
 /// The file that will be written: every tensor's type, and the header.
@@ -116,9 +129,51 @@ impl<'a> QuantizePlan<'a> {
     pub fn new(gguf: &'a Gguf, params: &QuantizeParams<'a>) -> Result<Self> {
         let place = || escaped(gguf.source().name()).to_string();
         let types = types(gguf, params).map_err(at(place))?;
+        Self::of(
+            gguf,
+            params.adapters,
+            |i, merged| task(&gguf.tensors()[i], types[i], params, merged),
+            |entries| header(gguf.metadata(), params, entries),
+        )
+    }
+
+    /// The same file, of the same types, with adapters merged into the matrices that they change: like llama.cpp's
+    /// `llama-export-lora`, but for quantised matrices, which are quantised again with `requantize`.
+    ///
+    /// # Errors
+    /// As [`QuantizePlan::new`]; as [`read_adapted_graph`](crate::model::read_adapted_graph) for adapters of another model.
+    pub fn merge(gguf: &'a Gguf, adapters: &'a [Adapter], requantize: bool) -> Result<Self> {
+        let task = |i: usize, changes: Vec<Change<'a>>| {
+            let tensor = &gguf.tensors()[i];
+            let dtype = if changes.is_empty() { None } else { Some(tensor.dtype()?) };
+            refuse_requantizing(tensor, dtype.filter(|_| !requantize))?;
+            Ok(Task { tensor, convert: dtype.map(|dtype| (dtype, dtype)), importance: None, changes })
+        };
+        Self::of(gguf, adapters, task, |entries| {
+            let metadata = gguf.metadata();
+            let kept = metadata.iter().filter(|(key, _)| *key != ALIGNMENT && !key.starts_with("split."));
+            let mut pairs = with_room(metadata.len(), "the metadata of a file")?;
+            pairs.extend(kept);
+            Header::of(pairs.into_iter(), entries)
+        })
+    }
+
+    /// The plan of a task for each tensor, by its number, with the changes of adapters.
+    fn of(
+        gguf: &'a Gguf,
+        adapters: &'a [Adapter],
+        task: impl Fn(usize, Vec<Change<'a>>) -> Result<Task<'a>>,
+        header: impl FnOnce(&[TensorEntry]) -> Result<Header>,
+    ) -> Result<Self> {
+        let place = || escaped(gguf.source().name()).to_string();
+        if !adapters.is_empty() {
+            // What the graph can't apply isn't merged either.
+            read_adapted_graph(gguf, adapters)?;
+        }
         let mut tasks = with_room(gguf.tensors().len(), "a plan of tensors")?;
-        for (tensor, to) in gguf.tensors().iter().zip(types) {
-            tasks.push(task(tensor, to, params).map_err(at(place))?);
+        for (i, tensor) in gguf.tensors().iter().enumerate() {
+            let changes = changes(adapters, gguf, tensor);
+            tasks.push(changes.and_then(|changes| task(i, changes)).map_err(at(place))?);
         }
         let entry = |task: &Task<'_>| {
             Ok(TensorEntry {
@@ -128,7 +183,7 @@ impl<'a> QuantizePlan<'a> {
             })
         };
         let entries = collected(tasks.iter().map(entry), "a plan of tensors")?;
-        let header = header(gguf.metadata(), params, &entries)?;
+        let header = header(&entries)?;
         Ok(Self { gguf, tasks, header })
     }
 
@@ -168,8 +223,11 @@ impl<'a> QuantizePlan<'a> {
             let mut tally = Tally::default();
             let place =
                 || format!("{}: tensor {}", escaped(self.gguf.source().name()), quoted(&task.tensor.name));
+            let merging = task.changes.iter().map(|change| change.load(task.tensor.row_len() as usize));
+            let merging = collected(merging, "the changes of a tensor").map_err(at(place))?;
             for batch in task.batches() {
-                let elements = pool.install(|| task.convert(self.gguf, batch, &mut buffers, &mut tally));
+                let convert = || task.convert(self.gguf, batch, &merging, (&mut buffers, &mut tally));
+                let elements = pool.install(convert);
                 let elements = elements.map_err(at(place))?;
                 write(&buffers.encoded)?;
                 done = done.saturating_add(elements);
@@ -252,23 +310,23 @@ fn traits(gguf: &Gguf, params: &QuantizeParams<'_>) -> Traits {
 }
 
 /// How a tensor gets its new type.
-fn task<'a>(tensor: &'a TensorInfo, to: Option<DType>, params: &QuantizeParams<'a>) -> Result<Task<'a>> {
+fn task<'a>(
+    tensor: &'a TensorInfo,
+    to: Option<DType>,
+    params: &QuantizeParams<'a>,
+    changes: Vec<Change<'a>>,
+) -> Result<Task<'a>> {
     let name = || quoted(&tensor.name);
-    let copied = Task { tensor, convert: None, importance: None };
-    let Some(to) = to.filter(|to| to.gguf_id() != tensor.ty.0) else {
-        if tensor.ty.block().is_none() {
+    let copied = Task { tensor, convert: None, importance: None, changes };
+    let (to, from) = match to.filter(|to| to.gguf_id() != tensor.ty.0) {
+        Some(to) => (to, tensor.dtype()?),
+        None if !copied.changes.is_empty() => (to.unwrap_or(tensor.dtype()?), tensor.dtype()?),
+        None if tensor.ty.block().is_none() => {
             return Err(Error::Unsupported(format!("tensor {} is of type {}", name(), tensor.ty)));
         }
-        return Ok(copied);
+        None => return Ok(copied),
     };
-    let from = tensor.dtype()?;
-    if from.is_quantized() && !params.requantize {
-        return Err(Error::Unsupported(format!(
-            "tensor {} is of type {} already; quantising it again would add to its errors",
-            name(),
-            tensor.ty
-        )));
-    }
+    refuse_requantizing(tensor, Some(from).filter(|_| !params.requantize))?;
     let importance = params.importance.and_then(|importance| importance.of(&tensor.name));
     let needed = tensor.row_len().saturating_mul(tensor.dims[2]);
     let importance = match importance {
@@ -285,6 +343,19 @@ fn task<'a>(tensor: &'a TensorInfo, to: Option<DType>, params: &QuantizeParams<'
         None => None,
     };
     Ok(Task { convert: Some((from, to)), importance, ..copied })
+}
+
+/// # Errors
+/// [`Error::Unsupported`], naming the tensor, where the type that would be encoded again is quantised.
+fn refuse_requantizing(tensor: &TensorInfo, from: Option<DType>) -> Result<()> {
+    match from.is_some_and(DType::is_quantized) {
+        true => Err(Error::Unsupported(format!(
+            "tensor {} is of type {} already; quantising it again would add to its errors",
+            quoted(&tensor.name),
+            tensor.ty
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// The header of the new file: the metadata of the old one, with what is new.
@@ -353,7 +424,13 @@ impl Task<'_> {
     }
 
     /// Puts the new bytes of some rows into `buffers.encoded`; returns how many elements they have.
-    fn convert(&self, gguf: &Gguf, rows: Rows, buffers: &mut Buffers, tally: &mut Tally) -> Result<u64> {
+    fn convert(
+        &self,
+        gguf: &Gguf,
+        rows: Rows,
+        merging: &[LowRank],
+        (buffers, tally): (&mut Buffers, &mut Tally),
+    ) -> Result<u64> {
         let elements = rows.count.saturating_mul(self.tensor.row_len());
         let raw_bytes = (rows.count * self.row_bytes()) as usize;
         let offset = rows.first * self.row_bytes();
@@ -376,6 +453,7 @@ impl Task<'_> {
         let encoded = buffers.encoded.par_chunks_mut(row_bytes);
         let tallies = raw.zip(floats).zip(encoded).enumerate().map(|(i, ((raw, (x, decoded)), encoded))| {
             decode_row(from, raw, x)?;
+            merging.iter().for_each(|change| change.add_to(rows.first as usize + i, x));
             encode_weighted(to, x, self.importance_of(rows.first + i as u64), encoded)?;
             decode_row(to, encoded, decoded)?;
             Tally::of(x, decoded)

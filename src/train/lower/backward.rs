@@ -7,6 +7,7 @@ use super::forward::GatedParts;
 use crate::error::{Error, Result};
 use crate::memory::reserve::{copied, reserve};
 use crate::model::graph::{KeyValues, Op, Value};
+use crate::train::parameters::Weight;
 use crate::train::plan::{View, WHAT};
 use crate::train::steps::attention::AttendBack;
 use crate::train::steps::elementwise::{ActivateBack, Combine, GatedBack, Pair, Scale, Zero};
@@ -33,13 +34,9 @@ impl Lowering<'_> {
         match *self.op(value) {
             Op::Embed(table) => {
                 let table = self.parameters.weight(self.graph, self.graph.weights.table(table))?;
-                let dy = self.gradient(value)?;
-                self.push(value, TableGradient { table, by: By::Token, dy }, &[dy])?;
+                self.table_back(value, table, By::Token)?;
             }
-            Op::Positions(rows) => {
-                let (table, dy) = (self.vector(rows)?, self.gradient(value)?);
-                self.push(value, TableGradient { table, by: By::Position, dy }, &[dy])?;
-            }
+            Op::Positions(rows) => self.table_back(value, self.vector(rows)?, By::Position)?,
             Op::Norm(x, _) | Op::HeadNorm(x, ..) => self.norm_back(value, x)?,
             Op::Linear(..) => self.product_back(value)?,
             Op::Split(x, first) => self.split_back(value, x, first)?,
@@ -234,13 +231,23 @@ impl Lowering<'_> {
         self.push_by_row(value, NormInput { norm, x: view, dy, dx, add }, &uses)
     }
 
+    fn table_back(&mut self, value: Value, table: Weight, by: By) -> Result<()> {
+        let dy = self.gradient(value)?;
+        match table.trained {
+            true => self.push(value, TableGradient { table, by, dy }, &[dy]),
+            false => Ok(()),
+        }
+    }
+
     fn product_back(&mut self, value: Value) -> Result<()> {
         let Op::Linear(x, matrix, bias, scale) = *self.op(value) else { return self.refuse(value) };
         let (w, bias) = (self.matrix(matrix)?, bias.map(|bias| self.vector(bias)).transpose()?);
         let (n, k) = (self.width(value), self.width(x));
         let sizes = Sizes { rows: 0..self.sizes.rows(), n, k, scale };
         let (dy, view) = (self.gradient(value)?, self.value(x)?);
-        self.push(value, MatrixGradient { sizes: sizes.clone(), dy, x: view, w }, &[dy, view])?;
+        if w.trained {
+            self.push(value, MatrixGradient { sizes: sizes.clone(), dy, x: view, w }, &[dy, view])?;
+        }
         if let Some(bias) = bias.filter(|bias| bias.trained) {
             self.push(value, BiasGradient { dy, rows: self.sizes.rows(), bias }, &[dy])?;
         }

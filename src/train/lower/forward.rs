@@ -270,7 +270,9 @@ impl Lowering<'_> {
             let Some(dx) = gradient else { continue };
             let step = InputGradient { sizes: sizes.clone(), dy: logits, w, dx, add: false };
             self.push(node, step, &[logits, dx])?;
-            self.push(node, MatrixGradient { sizes, dy: logits, x: hidden, w }, &[logits, hidden])?;
+            if w.trained {
+                self.push(node, MatrixGradient { sizes, dy: logits, x: hidden, w }, &[logits, hidden])?;
+            }
             if let Some(bias) = bias.filter(|bias| bias.trained) {
                 self.push(node, BiasGradient { dy: logits, rows: run.len(), bias }, &[logits])?;
             }

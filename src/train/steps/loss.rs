@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::{At, Step, bytes_of};
 use crate::kernels::backward::CrossEntropyArgs;
-use crate::threads::share;
 use crate::profile::Zone;
+use crate::threads::share;
 use crate::train::plan::View;
 use crate::train::walk::Walk;
 

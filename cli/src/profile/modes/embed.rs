@@ -80,8 +80,9 @@ pub type Noted = Rc<RefCell<Vec<Facts>>>;
 pub fn plan(args: &Embed, threads: usize, noted: &Noted) -> failure::Result<Plan> {
     let ways = ways(args.strategy, threads)?;
     let texts = texts(args)?;
+    let adapters = args.arithmetic.adapters.open()?;
     let model = with_load_bar(args.results.quiet, |progress| {
-        loaded(&args.model, false, &args.arithmetic.load_params().with_progress(progress))
+        loaded(&args.model, false, &args.arithmetic.load_params(&adapters).with_progress(progress))
     })?;
     let spec = spec(&args.model, &model)?;
     let mut parts = Vec::new();

@@ -22,7 +22,8 @@ const BATCH: usize = 32;
 pub fn plan(args: &ModelFile) -> failure::Result<Plan> {
     let path = args.model.as_ref().ok_or_else(|| Failure::Usage("no model file was named".into()))?;
     let tensors = Gguf::open_path(path).map_err(explain(path))?.tensors().len();
-    let model = Model::open(path, &args.conditions.arithmetic.load_params())?;
+    let arithmetic = &args.conditions.arithmetic;
+    let model = Model::open(path, &arithmetic.load_params(&arithmetic.adapters.open()?))?;
     let (kernels, threads) = (*model.kernels(), args.run.threads);
     let context = context(&model, args)?;
     let name = match model.config().name.as_str() {

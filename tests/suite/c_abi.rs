@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 16] = [
+const C_SOURCES: [&str; 17] = [
     "main.c",
     "kernels.c",
     "products.c",

@@ -23,7 +23,7 @@ pub use driver::{Event, Summary, drive};
 pub use text::{MAX_STOP_BYTES, MAX_STOPS};
 
 use super::sampling::Sampler;
-use crate::memory::reserve::{copied, reserve};
+use crate::memory::reserve::{copied, reserve, with_room};
 use crate::profile::{self, Zone};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -184,7 +184,7 @@ impl Generation {
             n_read: 0,
             n_generated: 0,
             token: 0,
-            picked: Vec::new(),
+            picked: with_room(8, "picked tokens")?,
             forced: Vec::new(),
             asked: false,
             sampled: None,

@@ -330,6 +330,86 @@ static void contexts(const sm_model *model, sm_context *context) {
     CHECK(count == 0);
 }
 
+/* Keeps the likeliest candidate's neighbours out; fails or lies where asked to. */
+static int32_t on_candidates(void *user_data, sm_token_logit *candidates, size_t *n) {
+    int32_t *how = user_data;
+    if (*how == 2) {
+        *n += 1;
+    } else if (*how == 3) {
+        candidates[0].token = SM_TOKEN_NONE;
+    } else if (*how == 4) {
+        candidates[0].logit = NAN;
+    } else {
+        candidates[0] = candidates[*n - 1];
+        *n = 1;
+    }
+    return *how == 1;
+}
+
+static void sampler_lists(const sm_model *model) {
+    sm_sampler *other = NULL;
+    sm_sampler_params params;
+    sm_logit_bias biases[2] = {{1, 2.0f}, {SM_TOKEN_NONE, 1.0f}};
+    CHECK_OK(sm_sampler_params_init(&params, sizeof params));
+    params.n_logit_bias = 2;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), NULL_POINTER);
+    params.logit_bias = biases;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    biases[1].token = 2;
+    biases[1].bias = INFINITY;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    params.n_logit_bias = HUGE_SIZE;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+
+    const int32_t twice[2] = {SM_STAGE_TOP_K, SM_STAGE_TOP_K}, none[1] = {99};
+    CHECK_OK(sm_sampler_params_init(&params, sizeof params));
+    params.order = twice;
+    params.n_order = 2;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    params.order = none;
+    params.n_order = 1;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    params.order = NULL;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), NULL_POINTER);
+
+    CHECK_OK(sm_sampler_params_init(&params, sizeof params));
+    params.mirostat = 2;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    CHECK_OK(sm_sampler_params_init(&params, sizeof params));
+    params.dry_multiplier = 1.0f;
+    params.n_dry_breakers = HUGE_SIZE;
+    CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    CHECK(other == NULL);
+
+    sm_model_info info;
+    CHECK_OK(sm_model_describe(model, &info, sizeof info));
+    float *logits = calloc(info.n_vocab, sizeof *logits);
+    CHECK(logits != NULL);
+    logits[3] = 9.0f;
+    int32_t how = 0;
+    uint32_t token = 0;
+    CHECK_OK(sm_sampler_params_init(&params, sizeof params));
+    params.on_candidates = on_candidates;
+    params.user_data = &how;
+    CHECK_OK(sm_sampler_create(model, &params, &other));
+    CHECK_OK(sm_sampler_sample(other, logits, info.n_vocab, &token));
+    for (how = 1; how <= 4; how++) {
+        CHECK_STATUS(sm_sampler_sample(other, logits, info.n_vocab, &token), INVALID);
+    }
+    float logprob = 1.0f;
+    sm_token_logprob best[2];
+    CHECK_OK(sm_sampler_logprobs(other, logits, info.n_vocab, 3, &logprob, best, 2));
+    CHECK(logprob < 0.0f && best[0].token == 3 && best[0].logprob == logprob && best[1].logprob < logprob);
+    CHECK_OK(sm_sampler_logprobs(other, logits, info.n_vocab, 3, &logprob, NULL, 0));
+    CHECK_STATUS(sm_sampler_logprobs(other, logits, info.n_vocab, 3, NULL, NULL, 0), NULL_POINTER);
+    CHECK_STATUS(sm_sampler_logprobs(other, logits, info.n_vocab, SM_TOKEN_NONE, &logprob, NULL, 0), INVALID);
+    CHECK_STATUS(sm_sampler_logprobs(other, logits, 1, 0, &logprob, NULL, 0), INVALID);
+    CHECK_STATUS(sm_sampler_logprobs(other, logits, info.n_vocab, 3, &logprob, best, HUGE_SIZE), INVALID);
+    CHECK_STATUS(sm_sampler_logprobs(NULL, logits, info.n_vocab, 3, &logprob, NULL, 0), NULL_POINTER);
+    CHECK_OK(sm_sampler_free(other));
+    free(logits);
+}
+
 static void samplers(const sm_model *model, sm_sampler *sampler) {
     sm_sampler *other = (sm_sampler *)(uintptr_t)8;
     sm_sampler_params params;
@@ -338,7 +418,12 @@ static void samplers(const sm_model *model, sm_sampler *sampler) {
     CHECK_STATUS(sm_sampler_create(model, NULL, NULL), NULL_POINTER);
     float *const fields[] = {&params.temperature,        &params.top_p,
                              &params.min_p,              &params.repetition_penalty,
-                             &params.frequency_penalty,  &params.presence_penalty};
+                             &params.frequency_penalty,  &params.presence_penalty,
+                             &params.temperature_range,  &params.temperature_exponent,
+                             &params.top_n_sigma,        &params.typical_p,
+                             &params.xtc_probability,    &params.xtc_threshold,
+                             &params.dry_multiplier,     &params.dry_base,
+                             &params.mirostat_tau,       &params.mirostat_eta};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         CHECK_OK(sm_sampler_params_init(&params, sizeof params));
         *fields[i] = NAN;
@@ -352,6 +437,7 @@ static void samplers(const sm_model *model, sm_sampler *sampler) {
     CHECK_OK(sm_sampler_params_init(&params, sizeof params));
     params.penalty_last_n = HUGE_SIZE;
     CHECK_STATUS(sm_sampler_create(model, &params, &other), INVALID);
+    sampler_lists(model);
     CHECK(other == NULL);
 
     uint32_t token = 5;

@@ -704,8 +704,81 @@ sm_status sm_logits_copy(const sm_context *context, float *logits, size_t capaci
  * memory; sampling allocates nothing.
  */
 
+// `sm_sampler_params.logit_bias`.
+#define SM_STAGE_LOGIT_BIAS 0
+
+// A constraint of the text.
+#define SM_STAGE_MASK 1
+
+// The repetition, frequency and presence penalties.
+#define SM_STAGE_PENALTIES 2
+
+// The penalty for tokens that continue a repetition.
+#define SM_STAGE_DRY 3
+
+// `sm_sampler_params.top_n_sigma`.
+#define SM_STAGE_TOP_N_SIGMA 4
+
+// `sm_sampler_params.top_k`.
+#define SM_STAGE_TOP_K 5
+
+// `sm_sampler_params.typical_p`.
+#define SM_STAGE_TYPICAL 6
+
+// `sm_sampler_params.top_p`.
+#define SM_STAGE_TOP_P 7
+
+// `sm_sampler_params.min_p`.
+#define SM_STAGE_MIN_P 8
+
+// `sm_sampler_params.xtc_probability`.
+#define SM_STAGE_XTC 9
+
+// `sm_sampler_params.on_candidates`.
+#define SM_STAGE_CUSTOM 10
+
+// The temperature, fixed or dynamic.
+#define SM_STAGE_TEMPERATURE 11
+
+// No constraint.
+#define SM_GRAMMAR_NONE 0
+
+// The text is a JSON value that a JSON schema holds for.
+#define SM_GRAMMAR_JSON_SCHEMA 1
+
+// The whole text matches a regular expression.
+#define SM_GRAMMAR_REGEX 2
+
+// The text follows a context-free grammar in llguidance's variant of Lark's syntax.
+#define SM_GRAMMAR_LARK 3
+
 // A sampler. It takes one call at a time.
 typedef struct sm_sampler sm_sampler;
+
+// A token and the number that is added to its logit: finite, or -infinity, which rules the token out.
+typedef struct {
+    // The token.
+    uint32_t token;
+    // Added to its logit.
+    float bias;
+} sm_logit_bias;
+
+// A token that is left to pick from.
+typedef struct {
+    // The token.
+    uint32_t token;
+    // Its logit.
+    float logit;
+} sm_token_logit;
+
+// Changes the `*n_candidates` tokens that are left to pick from: it may change their logits, move them, and lower
+// `*n_candidates` to remove the last ones. They come in any order. Any result but 0 makes sampling fail.
+//
+// The callback is called on the thread that samples. It must return normally: no `longjmp`, no C++ exception. Calls with the
+// same sampler get `SM_STATUS_BUSY`.
+typedef int32_t (*sm_candidates_callback)(void *user_data,
+                                          sm_token_logit *candidates,
+                                          size_t *n_candidates);
 
 // The options of a sampler. Fill it with `sm_sampler_params_init`; set `temperature` to 0 for the likeliest token.
 typedef struct {
@@ -729,7 +802,68 @@ typedef struct {
     float frequency_penalty;
     // Subtracted from the logit of each recent token; 0 is off.
     float presence_penalty;
+    // The temperature follows the entropy, from `temperature` minus this (at least 0) to `temperature` plus this; 0, the
+    // default, keeps it fixed. Off at temperature 0.
+    float temperature_range;
+    // Power of the entropy's share of the greatest possible one, for the temperature that follows it. Default 1.
+    float temperature_exponent;
+    // Keeps tokens whose logit is at most this many standard deviations of all logits below the best one; 0, the default,
+    // and below keep all.
+    float top_n_sigma;
+    // Keeps the tokens whose information content is nearest to the entropy, until their probability exceeds this; in (0, 1],
+    // 1, the default, keeps all.
+    float typical_p;
+    // How often all tokens that have at least `xtc_threshold` are removed, except the least likely of them; in [0, 1], 0, the
+    // default, is off.
+    float xtc_probability;
+    // The probability of such a token; in [0, 1], above 0.5 is off. Default 0.1.
+    float xtc_threshold;
+    // A token that continues a repetition of n tokens loses this times `dry_base` to the power of n - `dry_allowed_length`, if
+    // n is at least that; 0, the default, is off.
+    float dry_multiplier;
+    // At least 1. Default 1.75.
+    float dry_base;
+    // Tokens that may be repeated. Default 2.
+    size_t dry_allowed_length;
+    // The number of recent tokens in which repetitions count; 0 is off. Default 4096.
+    size_t dry_last_n;
+    // `n_dry_breakers` texts that end a repetition, NUL-terminated UTF-8 of 1 to 40 bytes, which live until
+    // `sm_sampler_create` returns. NULL, the default, stands for a line end, a colon, a quotation mark and an asterisk.
+    const char *const *dry_breakers;
+    // The number of these texts; at most 64.
+    size_t n_dry_breakers;
+    // `n_logit_bias` tokens with what is added to their logits; they live until `sm_sampler_create` returns.
+    const sm_logit_bias *logit_bias;
+    // The number of these tokens; at most 65536. Default 0.
+    size_t n_logit_bias;
+    // `n_order` stages, each once, from first to last: `SM_STAGE_*`. A stage that isn't in it isn't used. NULL, the default,
+    // stands for the order of their numbers. A draw, or Mirostat, always comes last.
+    const int32_t *order;
+    // The number of stages in `order`.
+    size_t n_order;
+    // The stage `SM_STAGE_CUSTOM`; NULL, the default, for none. It may be called until the sampler is freed.
+    sm_candidates_callback on_candidates;
+    // Passed to `on_candidates`.
+    void *user_data;
+    // Surprise in bits that Mirostat aims at; at least 0. Default 5.
+    float mirostat_tau;
+    // How fast Mirostat follows; at least 0. Default 0.1.
+    float mirostat_eta;
+    // 1 puts Mirostat 2.0 in the place of all cuts, XTC and the draw. Default 0.
+    int32_t mirostat;
+    // The language of `grammar`: one of `SM_GRAMMAR_*`. Default `SM_GRAMMAR_NONE`.
+    int32_t grammar_kind;
+    // What the text matches, NUL-terminated UTF-8 of at most 1 MiB, which lives until `sm_sampler_create` returns.
+    const char *grammar;
 } sm_sampler_params;
+
+// A token and the natural logarithm of its probability.
+typedef struct {
+    // The token.
+    uint32_t token;
+    // The logarithm; -infinity where the token can't come.
+    float logprob;
+} sm_token_logprob;
 
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_sampler_params)`.
 sm_status sm_sampler_params_init(sm_sampler_params *params, size_t struct_size);
@@ -737,7 +871,9 @@ sm_status sm_sampler_params_init(sm_sampler_params *params, size_t struct_size);
 // Makes a sampler for the model's vocabulary in `*sampler`, which you free with `sm_sampler_free`. `params` may be NULL.
 // The model may be freed before the sampler.
 //
-// `SM_STATUS_INVALID_ARGUMENT` if a parameter is outside its range, or NaN.
+// `SM_STATUS_INVALID_ARGUMENT` if a parameter is outside its range, or NaN, or `order` has a stage twice, or has no place for
+// something that is given, or the grammar is wrong, too large, or needs what isn't supported: the message says what.
+// `SM_STATUS_UNSUPPORTED` for breakers and grammars if the model has no tokenizer, and for grammars in a build without them.
 sm_status sm_sampler_create(const sm_model *model,
                             const sm_sampler_params *params,
                             sm_sampler **sampler);
@@ -761,6 +897,22 @@ sm_status sm_sampler_sample(sm_sampler *sampler,
 // penalties shall count them.
 sm_status sm_sampler_accept(sm_sampler *sampler,
                             uint32_t token);
+
+// The natural logarithm of a token's probability under the model, from one row of logits as they are: no stage of the sampler
+// changes them. `best`, with room for `n_best` tokens, gets the likeliest ones, likeliest first.
+// NULL and 0 for none.
+//
+// The first call, and one with more tokens than any before, reserves memory.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: `n_logits` is not the size of the vocabulary, or the token is outside it, or a logit is NaN
+// or +infinity, or all are -infinity.
+sm_status sm_sampler_logprobs(sm_sampler *sampler,
+                              const float *logits,
+                              size_t n_logits,
+                              uint32_t token,
+                              float *logprob,
+                              sm_token_logprob *best,
+                              size_t n_best);
 
 /*
  * Generation

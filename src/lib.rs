@@ -78,6 +78,7 @@
 //! |---|---|
 //! | none | [`kernels`], [`ops`] on a [team](threads), [quantised formats](quant), [GGUF files](mod@format), [counters](profile) |
 //! | `models` (default) | families, tokenizers, chat templates, contexts, generation, [many requests at once](serve), [vectors of texts](embed), [training](train) |
+//! | `grammar` | text that matches a JSON schema, a regular expression or a grammar |
 //! | `report` | profiles that are kept, drawn and compared; files that appear whole or not at all |
 //! | `capi` | the C ABI, and its header at build time |
 //! | `counting-alloc` | installs the allocator that counts for the profile |

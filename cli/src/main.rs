@@ -25,6 +25,7 @@ mod perplexity;
 mod predecessor;
 mod profile;
 mod quantize;
+mod sampling;
 mod session;
 mod small_file;
 mod template;

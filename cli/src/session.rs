@@ -13,7 +13,7 @@ use smallmind::profile::{self, Zone};
 use smallmind::runtime::generation::{
     Event, GenerationParams, MAX_STOPS, Output, StopReason, Summary, drive,
 };
-use smallmind::runtime::sampling::{Sampler, SamplerParams};
+use smallmind::runtime::sampling::Sampler;
 use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::text::{escaped, escaped_lines, shortened};
 use smallmind::{Error, threads};
@@ -23,6 +23,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::Stoppable;
 use crate::machine::{check_context, explain, warn_of_threads};
 use crate::output::{PATIENCE, bar, failed, remark, while_waiting};
+use crate::sampling::Sampling;
 use crate::template::Given;
 
 /// Most positions of context by default: the cache for all positions that a model was trained on may not fit into
@@ -44,7 +45,7 @@ pub struct Written {
 pub struct Session {
     pub context: Context,
     sampler: Sampler,
-    sampling: SamplerParams,
+    sampling: Sampling,
     /// Samplers made so far.
     samplers: u64,
     parse_special: bool,
@@ -70,19 +71,13 @@ impl Session {
                 "'--stop <TEXT>' {count} times; at most {MAX_STOPS} are taken"
             )));
         }
-        let sampling = SamplerParams::default()
-            .with_temperature(sampling.temp)
-            .with_top_k(sampling.top_k)
-            .with_top_p(sampling.top_p)
-            .with_min_p(sampling.min_p)
-            .with_repetition_penalty(sampling.repeat_penalty)
-            .with_seed(sampling.seed.unwrap_or_else(clock_seed));
+        let sampling = Sampling::new(sampling, sampling.seed.unwrap_or_else(clock_seed))?;
         let threads = args.threads.unwrap_or_else(threads::available);
         warn_of_threads(threads, args.quiet);
         let start = Instant::now();
         let model = load(args)?;
         let load_seconds = start.elapsed().as_secs_f64();
-        let sampler = Sampler::new(sampling, model.config().n_vocab)?;
+        let sampler = sampling.sampler(&model, 0)?;
         let context = context(model, args, threads)?;
         if let (Some(warning), false) = (context.warning(), args.quiet) {
             remark(&format!("[{warning}]\n"));
@@ -135,8 +130,7 @@ impl Session {
         // Fewer where a layer with a window has released positions before these, or for a recurrent layer's state.
         kept = self.context.rewind_at_most(kept);
         // The sampler forgets as well, and draws other numbers than for what was taken back.
-        let sampling = self.sampling.with_seed(self.sampling.seed.wrapping_add(self.samplers));
-        self.sampler = Sampler::new(sampling, self.model().config().n_vocab)?;
+        self.sampler = self.sampling.sampler(self.model(), self.samplers)?;
         self.samplers += 1;
         tokens[..kept].iter().try_for_each(|&token| self.sampler.read(token))?;
         Ok(kept)
@@ -224,7 +218,7 @@ impl Session {
             self.context.n_ctx(),
             self.load_seconds,
             self.context.threads(),
-            self.sampling.seed,
+            self.sampling.seed(),
         ));
     }
 

@@ -8,7 +8,7 @@ use smallmind::kv::CacheType;
 use smallmind::model::quantize::Mix;
 use smallmind::model::{GptConfig, RopeOverrides};
 use smallmind::runtime::generation::GenerationParams;
-use smallmind::runtime::sampling::SamplerParams;
+use smallmind::runtime::sampling::{MAX_PENALTY_LAST_N, SamplerParams, StageKind};
 use smallmind::threads::MAX_WORKERS;
 
 /// Accepts the sizes of a team.
@@ -86,6 +86,82 @@ pub fn min_p(text: &str) -> Result<f32, String> {
 
 pub fn repeat_penalty(text: &str) -> Result<f32, String> {
     sampling(text, SamplerParams::with_repetition_penalty)
+}
+
+pub fn top_n_sigma(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_top_n_sigma)
+}
+
+pub fn typical(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_typical_p)
+}
+
+pub fn xtc_probability(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_xtc_probability)
+}
+
+pub fn xtc_threshold(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_xtc_threshold)
+}
+
+pub fn dynatemp_range(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_temperature_range)
+}
+
+pub fn dynatemp_exp(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_temperature_exponent)
+}
+
+pub fn presence_penalty(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_presence_penalty)
+}
+
+pub fn frequency_penalty(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_frequency_penalty)
+}
+
+pub fn dry_multiplier(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_dry_multiplier)
+}
+
+pub fn dry_base(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_dry_base)
+}
+
+pub fn mirostat_tau(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_mirostat_tau)
+}
+
+pub fn mirostat_eta(text: &str) -> Result<f32, String> {
+    sampling(text, SamplerParams::with_mirostat_eta)
+}
+
+/// Accepts the lengths of a window of last tokens.
+pub fn repeat_last_n() -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    whole(0, MAX_PENALTY_LAST_N as u64)
+}
+
+/// Which Mirostat, if any.
+pub fn mirostat(version: &str) -> Result<bool, &'static str> {
+    match version {
+        "0" => Ok(false),
+        "2" => Ok(true),
+        _ => Err("0 or 2 is needed"),
+    }
+}
+
+/// A token and what is added to its logit.
+pub fn logit_bias(text: &str) -> Result<(u32, f32), &'static str> {
+    const NEEDED: &str = "a token and a number with its sign are needed, such as 15043+1 or 15043-inf";
+    let at = text.find(['+', '-']).ok_or(NEEDED)?;
+    let (token, bias) = text.split_at(at);
+    let bias = bias.parse().ok().filter(|bias: &f32| *bias < f32::INFINITY);
+    Ok((token.parse().map_err(|_| NEEDED)?, bias.ok_or(NEEDED)?))
+}
+
+/// A stage of sampling, by its name.
+pub fn stage(name: &str) -> Result<StageKind, String> {
+    StageKind::named(name).map_err(why)
 }
 
 /// The factor or the base of the rotary embedding.

@@ -20,6 +20,8 @@ use crate::format::{ByteSource, MapSource};
 use crate::isa::IsaId;
 use crate::kernels::qmatmul::Activations;
 use crate::model::{Adapter, LoadParams, Model};
+#[cfg(feature = "grammar")]
+use crate::runtime::sampling::Grammars;
 use crate::{Error, Result};
 
 /// Longest name of an instruction set that is read.
@@ -36,6 +38,9 @@ pub struct sm_model {
     pub(super) model: Arc<Model>,
     name: CString,
     architecture: CString,
+    /// Made by the first sampler with a grammar.
+    #[cfg(feature = "grammar")]
+    grammars: once_cell::sync::OnceCell<Grammars>,
 }
 
 /// Reports the progress of a long call: `fraction` grows from 0 to 1. Any result but 0 cancels the call.
@@ -294,7 +299,19 @@ impl sm_model {
         let config = model.config();
         let name = c_string(&config.name);
         let architecture = c_string(&config.architecture);
-        Self { model, name, architecture }
+        Self {
+            model,
+            name,
+            architecture,
+            #[cfg(feature = "grammar")]
+            grammars: once_cell::sync::OnceCell::new(),
+        }
+    }
+
+    /// Compiles grammars for the model's tokens.
+    #[cfg(feature = "grammar")]
+    pub(super) fn grammars(&self) -> Result<&Grammars> {
+        self.grammars.get_or_try_init(|| Grammars::new(self.model.clone()))
     }
 
     fn info(&self) -> sm_model_info {

@@ -2,7 +2,9 @@
 //! A planted allocation shows that the counter counts.
 
 use smallmind::profile::alloc::count_during;
-use smallmind::runtime::sampling::{Sampler, SamplerParams};
+use smallmind::runtime::sampling::{
+    Breakers, ChainParts, Logprobs, Sampler, SamplerParams, StageKind, TokenLogit,
+};
 use smallmind::runtime::stream::Utf8Stream;
 use std::hint::black_box;
 
@@ -32,6 +34,13 @@ fn sampling_allocates_nothing() {
         base.with_top_p(0.999),
         base.with_min_p(0.01),
         SamplerParams::default().with_repetition_penalty(1.1).with_presence_penalty(0.5),
+        SamplerParams::default().with_top_n_sigma(1.5).with_xtc_probability(0.5).with_temperature_range(0.4),
+        base.with_top_n_sigma(1.5),
+        base.with_typical_p(0.9),
+        base.with_xtc_probability(1.0).with_xtc_threshold(1e-4),
+        base.with_temperature_range(0.4),
+        base.with_dry_multiplier(0.8).with_dry_allowed_length(1),
+        base.with_mirostat(true),
     ] {
         let mut sampler = Sampler::new(params, n_vocab).unwrap();
         let taken = allocations(|| {
@@ -43,6 +52,35 @@ fn sampling_allocates_nothing() {
         });
         assert_eq!(taken, 0, "{params:?}");
     }
+}
+
+#[test]
+fn parts_of_a_chain_and_log_probabilities_allocate_nothing() {
+    let n_vocab = 5000;
+    let logits: Vec<f32> =
+        (0..n_vocab as u32).map(|id| (id.wrapping_mul(2_654_435_761) >> 16) as f32 / 4096.0).collect();
+    let host = |tokens: &mut Vec<TokenLogit>| -> smallmind::Result<()> {
+        tokens.retain(|token| token.token % 3 > 0);
+        Ok(())
+    };
+    let parts = ChainParts::default()
+        .with_logit_bias(vec![(7, 2.0), (8, f32::NEG_INFINITY)])
+        .with_breakers(Breakers::new(&[&[1], &[2, 3]]))
+        .with_custom(Box::new(host));
+    let params = SamplerParams::default().with_top_k(0).with_dry_multiplier(1.0);
+    let stages = params.chain(&StageKind::ORDER, parts).unwrap();
+    let mut sampler = Sampler::from_stages(stages, n_vocab).unwrap();
+    let mut logprobs = Logprobs::new(n_vocab, 20).unwrap();
+    let taken = allocations(|| {
+        for _ in 0..100 {
+            let token = sampler.sample(&logits).unwrap();
+            assert!(logprobs.compute(&logits, token).unwrap() < 0.0);
+            sampler.accept(token).unwrap();
+        }
+        sampler.rollback(50).unwrap();
+        sampler.reset();
+    });
+    assert_eq!(taken, 0);
 }
 
 #[test]

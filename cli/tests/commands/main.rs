@@ -13,6 +13,7 @@ mod models;
 mod profile_cli;
 mod profile_compare;
 mod profile_embed;
+mod sampling;
 mod sets;
 mod snapshots;
 mod support;

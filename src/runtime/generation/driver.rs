@@ -106,12 +106,21 @@ pub fn drive(
         if read < total {
             prefilled = Instant::now();
         }
-        let Some(output) = generation.fed(context.logits(), sampler, tokenizer)? else { continue };
-        if on_event(Event::Output(output)).is_break() {
-            generation.stop(StopReason::Callback);
-        } else if context.len() == n_ctx {
-            generation.stop(StopReason::ContextFull);
+        let mut next = generation.fed(context.logits(), sampler, tokenizer)?;
+        let mut n_picked = 1;
+        while let Some(output) = next {
+            if on_event(Event::Output(output)).is_break() {
+                generation.stop(StopReason::Callback);
+            } else if context.len() + n_picked > n_ctx {
+                generation.stop(StopReason::ContextFull);
+            }
+            next = generation.forced(sampler, tokenizer)?;
+            n_picked += 1;
         }
+    }
+    let undecoded = generation.undecoded();
+    if !undecoded.is_empty() {
+        context.decode_further(undecoded, Logits::None)?;
     }
     if let Some(output) = generation.finish() {
         // The generation has ended already, so a break changes nothing.

@@ -6,7 +6,10 @@
 //! while let Some(feed) = generation.wanted() {       // a piece of the prompt, or the last token
 //!     … decode feed.tokens, with the logits after the last one if feed.logits …
 //!     if let Some(output) = generation.fed(logits, sampler, tokenizer)? { … output.text … }
+//!     // As long as there is room for them: tokens that a grammar forces come without a pass each.
+//!     while let Some(output) = generation.forced(sampler, tokenizer)? { … output.text … }
 //! }
+//! … decode generation.undecoded(), without logits, if anything is to follow …
 //! if let Some(output) = generation.finish() { … the rest of the text … }
 //! ```
 
@@ -20,7 +23,7 @@ pub use driver::{Event, Summary, drive};
 pub use text::{MAX_STOP_BYTES, MAX_STOPS};
 
 use super::sampling::Sampler;
-use crate::memory::reserve::copied;
+use crate::memory::reserve::{copied, reserve, with_room};
 use crate::profile::{self, Zone};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -139,6 +142,12 @@ pub struct Generation {
     n_generated: usize,
     /// The last token of the text.
     token: u32,
+    /// Tokens that were picked, and not fed yet.
+    picked: Vec<u32>,
+    /// Tokens that must come next, the last one first.
+    forced: Vec<u32>,
+    /// Whether the sampler was asked for these since the last picked token.
+    asked: bool,
     /// The last sampled token, which may end the text.
     sampled: Option<u32>,
     reason: Option<StopReason>,
@@ -175,6 +184,9 @@ impl Generation {
             n_read: 0,
             n_generated: 0,
             token: 0,
+            picked: with_room(8, "picked tokens")?,
+            forced: Vec::new(),
+            asked: false,
             sampled: None,
             reason: None,
             failed: false,
@@ -189,7 +201,7 @@ impl Generation {
         }
         let unread = &self.prompt[self.n_read..];
         if unread.is_empty() {
-            return Some(Feed { tokens: std::slice::from_ref(&self.token), logits: true });
+            return Some(Feed { tokens: &self.picked, logits: true });
         }
         let tokens = &unread[..unread.len().min(self.prompt_piece)];
         Some(Feed { tokens, logits: tokens.len() == unread.len() })
@@ -222,9 +234,47 @@ impl Generation {
             piece.iter().try_for_each(|&token| sampler.read(token))?;
             self.n_read += n_fed;
         }
+        self.picked.clear();
         let writes = sampling && self.max_tokens > 0 && self.sample(logits, sampler, tokenizer.into())?;
         self.failed = false;
         Ok(writes.then_some(Output { token: self.token, text: self.text.ready(), is_new: true }))
+    }
+
+    /// Appends the next token that follows whatever the logits are, because a [mask](super::sampling::Mask::forced) of the
+    /// sampler allows no other; sampling would pick it too. Call it after [`Self::fed`], as often as it returns one and the
+    /// sequence has room for one token more: the next feed is all of these tokens. A caller may leave it out.
+    ///
+    /// Returns `None` where no token is forced, and after the end of the generation.
+    ///
+    /// # Errors
+    /// As [`Self::fed`].
+    pub fn forced<'t>(
+        &mut self,
+        sampler: &mut Sampler,
+        tokenizer: impl Into<Option<&'t Tokenizer>>,
+    ) -> Result<Option<Output<'_>>> {
+        if self.failed || self.picked.is_empty() || self.reason().is_some() {
+            return Ok(None);
+        }
+        self.failed = true;
+        if !self.asked {
+            sampler.forced(&mut self.forced)?;
+            self.forced.reverse();
+            self.asked = true;
+        }
+        let next = self.forced.pop();
+        let writes = match next {
+            Some(token) => self.append(token, sampler, tokenizer.into())?,
+            None => false,
+        };
+        self.failed = false;
+        Ok(writes.then_some(Output { token: self.token, text: self.text.ready(), is_new: true }))
+    }
+
+    /// The picked tokens that have not been decoded, except the last one: some only where the generation ended among tokens
+    /// that were [forced](Self::forced).
+    pub fn undecoded(&self) -> &[u32] {
+        self.picked.split_last().map_or(&[], |(_, before)| before)
     }
 
     /// Ends the generation for a reason of the caller: [`StopReason::Callback`] or [`StopReason::ContextFull`]. If the
@@ -278,9 +328,18 @@ impl Generation {
             let _zone = profile::scope(Zone::Sample);
             sampler.sample(logits)?
         };
+        self.forced.clear();
+        self.asked = false;
+        self.append(token, sampler, tokenizer)
+    }
+
+    /// Extends the text by a token; returns whether the token belongs to the text.
+    fn append(&mut self, token: u32, sampler: &mut Sampler, tokenizer: Option<&Tokenizer>) -> Result<bool> {
         sampler.accept(token)?;
         self.n_generated += 1;
         self.sampled = Some(token);
+        reserve(&mut self.picked, 1, "picked tokens")?;
+        self.picked.push(token);
         let Some(tokenizer) = tokenizer else {
             self.token = token;
             return Ok(true);

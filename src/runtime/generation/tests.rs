@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::{LoadParams, Model};
 use crate::runtime::generate::generate;
-use crate::runtime::sampling::{Sampler, SamplerParams};
+use crate::runtime::sampling::{Mask, Sampler, SamplerParams, Stage, TokenSet};
 use crate::runtime::{Context, ContextParams, Logits};
 use crate::tokenizer::{Tokenizer, TokenizerSource};
 use crate::{Error, Result};
@@ -490,4 +490,95 @@ fn a_generation_that_is_cancelled_before_it_begins_changes_nothing() {
         ControlFlow::Continue(())
     });
     assert!(matches!(cancelled, Err(Error::Cancelled)));
+}
+
+/// A mask whose texts are one list of tokens; it knows the next `seen` of them.
+struct List {
+    tokens: Vec<u32>,
+    at: usize,
+    seen: usize,
+}
+
+impl Mask for List {
+    fn allow(&mut self, allowed: &mut TokenSet) -> Result<()> {
+        match self.tokens.get(self.at) {
+            Some(&next) => allowed.insert(next),
+            None => allowed.insert_all(),
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, _: u32) -> Result<()> {
+        self.at += 1;
+        Ok(())
+    }
+
+    fn rollback(&mut self, n: usize) {
+        self.at -= n;
+    }
+
+    fn reset(&mut self) {
+        self.at = 0;
+    }
+
+    fn forced(&mut self, tokens: &mut Vec<u32>) -> Result<()> {
+        tokens.extend(self.tokens.iter().skip(self.at).take(self.seen));
+        Ok(())
+    }
+}
+
+/// What a generation under such a mask writes: its tokens, its text, why it ended, and what the context holds.
+fn forced_run(
+    seen: usize,
+    list: &[u32],
+    params: &GenerationParams<'_>,
+    n_ctx: usize,
+    break_at: usize,
+) -> (Vec<u32>, String, StopReason, Vec<u32>) {
+    let model = tiny();
+    let mut context = context(&model, n_ctx);
+    let mask = List { tokens: list.to_vec(), at: 0, seen };
+    let stages = vec![Stage::Mask(Box::new(mask)), Stage::TopK(5), Stage::Draw { seed: 6 }];
+    let mut sampler = Sampler::from_stages(stages, model.config().n_vocab).unwrap();
+    let (mut tokens, mut text) = (Vec::new(), String::new());
+    let summary = drive(&mut context, &mut sampler, &[3, 4, 5], params, &mut |event| {
+        if let Event::Output(output) = event {
+            tokens.extend(output.is_new.then_some(output.token));
+            text += output.text;
+        }
+        if tokens.len() == break_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .unwrap();
+    assert_eq!(context.len(), 3 + summary.n_generated - 1);
+    (tokens, text, summary.reason, context.tokens().to_vec())
+}
+
+/// Tokens that a mask forces and tells make the same text and the same context as those that are sampled one by one.
+#[test]
+fn forced_tokens_change_nothing() {
+    let list = [70, 71, 72, 73, 74, 75, 76];
+    let model = tiny();
+    let tokenizer = model.tokenizer().unwrap();
+    let stop = tokenizer.decode(&list[3..5], false).unwrap();
+    let stops = [stop.as_str()];
+    let cases = [
+        (params(20, &[]), 64, 99),
+        // Each limit in the middle of the forced tokens.
+        (params(4, &[]), 64, 99),
+        (params(20, &stops), 64, 99),
+        (params(20, &[]), 8, 99),
+        (params(20, &[]), 64, 3),
+    ];
+    for (params, n_ctx, break_at) in cases {
+        let plain = forced_run(0, &list, &params, n_ctx, break_at);
+        for seen in [1, 2, 3, 50] {
+            assert_eq!(forced_run(seen, &list, &params, n_ctx, break_at), plain, "{seen} of {params:?}");
+        }
+        assert!(plain.0.len() >= 3, "{plain:?}");
+    }
+    // An end that is forced.
+    let end = [70, 71, tokenizer.eos().unwrap(), 72];
+    let ended = forced_run(50, &end, &params(20, &[]), 64, 99);
+    assert_eq!((&ended.0[..], ended.2), (&end[..2], StopReason::EndOfText));
+    assert_eq!(ended, forced_run(0, &end, &params(20, &[]), 64, 99));
 }

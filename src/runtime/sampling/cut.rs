@@ -107,6 +107,87 @@ pub(super) fn best_of(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>)
     Ok(())
 }
 
+/// Fills `candidates` with all tokens in order of id. Those with a logit of −∞ are included unless `possible` leaves them
+/// out: they rank last, and their probability is 0.
+///
+/// # Errors
+/// As [`best_of`].
+pub(super) fn all_of(logits: &[f32], possible: bool, candidates: &mut Vec<Candidate>) -> Result<()> {
+    check_usable(logits)?;
+    candidates.clear();
+    let tokens = (0..).zip(logits);
+    match possible {
+        true => candidates.extend(
+            tokens
+                .filter(|(_, logit)| **logit > f32::NEG_INFINITY)
+                .map(|(id, &logit)| Candidate::new(logit, id)),
+        ),
+        false => candidates.extend(tokens.map(|(id, &logit)| Candidate::new(logit, id))),
+    }
+    Ok(())
+}
+
+/// Fills `candidates` with the tokens whose logit is at least `bar`, in order of id.
+pub(super) fn above(logits: &[f32], bar: f32, candidates: &mut Vec<Candidate>) {
+    candidates.clear();
+    for (first, block) in (0u32..).step_by(BLOCK).zip(logits.chunks(BLOCK)) {
+        if block.iter().map(|&logit| u32::from(logit >= bar)).sum::<u32>() > 0 {
+            let tokens = (first..).zip(block).filter(|(_, logit)| **logit >= bar);
+            candidates.extend(tokens.map(|(id, &logit)| Candidate::new(logit, id)));
+        }
+    }
+}
+
+/// Refuses a row with a logit that is NaN or +∞.
+///
+/// # Errors
+/// As [`best_of`].
+pub(super) fn check_usable(logits: &[f32]) -> Result<()> {
+    // The compiler can vectorise counting, but not a loop that stops at the first hit.
+    if logits.iter().map(|&logit| u32::from(!is_usable(logit))).sum::<u32>() > 0 {
+        let bad = (0..).zip(logits).find(|&(_, &logit)| !is_usable(logit));
+        return bad.map_or(Ok(()), |(id, &logit)| Err(unusable(id, logit)));
+    }
+    Ok(())
+}
+
+/// The greatest of usable logits.
+pub(super) fn greatest(logits: &[f32]) -> f32 {
+    // One maximum in each lane of a vector, since the compiler keeps the order of comparisons.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (groups, rest) = logits.as_chunks::<16>();
+    for group in groups {
+        for (lane, &logit) in lanes.iter_mut().zip(group) {
+            *lane = if logit > *lane { logit } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// The logit that is `n` standard deviations of the finite logits below the greatest; −∞ without a finite one.
+pub(super) fn sigma_bar(logits: &[f32], n: f32) -> f32 {
+    let of_finite = |logit: f32, value: f64| if logit > f32::NEG_INFINITY { value } else { 0.0 };
+    let count = total(logits, |logit| of_finite(logit, 1.0));
+    if count == 0.0 {
+        return f32::NEG_INFINITY;
+    }
+    let mean = total(logits, |logit| of_finite(logit, logit.into())) / count;
+    let squares = total(logits, |logit| of_finite(logit, (f64::from(logit) - mean).powi(2)));
+    (f64::from(greatest(logits)) - f64::from(n) * (squares / count).sqrt()) as f32
+}
+
+/// The sum of values of all logits, in the order of eight lanes.
+fn total(logits: &[f32], value: impl Fn(f32) -> f64) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (groups, rest) = logits.as_chunks::<8>();
+    for group in groups {
+        for (lane, &logit) in lanes.iter_mut().zip(group) {
+            *lane += value(logit);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|&logit| value(logit)).sum::<f64>()
+}
+
 /// Keeps the fewest best candidates whose probabilities at a temperature add up to at least `p` < 1, best first.
 pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     let Some(max) = likeliest(candidates) else { return };
@@ -133,8 +214,13 @@ pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
 /// order.
 pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32, temperature: f32) {
     let Some(max) = likeliest(candidates) else { return };
-    let least = max + temperature * p.ln();
+    let least = min_p_bar(max, p, temperature);
     candidates.retain(|candidate| candidate.logit() >= least);
+}
+
+/// The logit of a token that is `p` > 0 times as likely at a temperature as one with the logit `max`.
+pub(super) fn min_p_bar(max: f32, p: f32, temperature: f32) -> f32 {
+    max + temperature * p.ln()
 }
 
 /// The greatest logit.

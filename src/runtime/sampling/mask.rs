@@ -28,6 +28,16 @@ pub trait Mask: Send {
 
     /// Takes back all tokens.
     fn reset(&mut self);
+
+    /// Appends to `tokens` those that follow whatever the logits are, because the mask will allow only one token each
+    /// time; a mask need not find them all. They are not accepted yet. [`Generation`](super::super::generation::Generation)
+    /// decodes them in one batch.
+    ///
+    /// # Errors
+    /// Any error of the mask.
+    fn forced(&mut self, _tokens: &mut Vec<u32>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A set of tokens of a vocabulary, with a bit for each token.
@@ -86,10 +96,34 @@ impl TokenSet {
         }
     }
 
+    /// Inserts the tokens whose bits are set, of words of 32 bits; others stay as they are.
+    #[cfg(feature = "grammar")]
+    pub(super) fn insert_bits(&mut self, bits: &[u32]) {
+        for (word, pair) in self.words.iter_mut().zip(bits.chunks(2)) {
+            *word |= u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or(0)) << 32;
+        }
+        // The last word may have bits beyond the vocabulary.
+        if let Some(last) = self.words.last_mut()
+            && !self.n_vocab.is_multiple_of(64)
+        {
+            *last &= (1 << (self.n_vocab % 64)) - 1;
+        }
+    }
+
     /// Removes all tokens.
     pub fn clear(&mut self) {
         self.words.fill(0);
     }
+}
+
+/// Fills `allowed` with the tokens that the mask allows; there is at least one.
+fn ask(mask: &mut dyn Mask, allowed: &mut TokenSet) -> Result<()> {
+    allowed.clear();
+    mask.allow(allowed)?;
+    if allowed.words.iter().all(|&word| word == 0) {
+        return Err(none());
+    }
+    Ok(())
 }
 
 /// Keeps the candidates that the mask allows; `allowed` is scratch memory.
@@ -98,11 +132,35 @@ pub(super) fn apply(
     allowed: &mut TokenSet,
     candidates: &mut Vec<Candidate>,
 ) -> Result<()> {
-    allowed.clear();
-    mask.allow(allowed)?;
+    ask(mask, allowed)?;
     candidates.retain(|candidate| allowed.contains(candidate.id()));
-    if candidates.is_empty() {
-        return Err(Error::invalid("the mask allows none of the tokens that are left to pick from"));
+    if candidates.is_empty() { Err(none()) } else { Ok(()) }
+}
+
+/// Rules out the tokens that the mask doesn't allow, in a row of all logits; `allowed` is scratch memory. Returns the
+/// only allowed token, if there is only one.
+pub(super) fn edit(mask: &mut dyn Mask, allowed: &mut TokenSet, row: &mut [f32]) -> Result<Option<u32>> {
+    ask(mask, allowed)?;
+    for (&word, logits) in allowed.words.iter().zip(row.chunks_mut(64)) {
+        match word {
+            u64::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            _ => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    *logit = if word >> bit & 1 == 1 { *logit } else { f32::NEG_INFINITY };
+                }
+            }
+        }
     }
-    Ok(())
+    let mut words = allowed.words.iter().enumerate().filter(|&(_, &word)| word != 0);
+    match (words.next(), words.next()) {
+        (Some((at, word)), None) if word.is_power_of_two() => {
+            Ok(Some(at as u32 * 64 + word.trailing_zeros()))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn none() -> Error {
+    Error::invalid("the mask allows none of the tokens that are left to pick from")
 }

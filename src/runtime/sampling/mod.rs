@@ -1,50 +1,90 @@
 //! Picks the next token from logits. A [`Sampler`] runs a chain of stages ([`Stage`]); each stage removes candidates or
 //! changes their logits. All cuts are exact, and equal logits rank by lower id, so the same logits and seed give the
-//! same token on any number of threads. After construction nothing is allocated.
+//! same token on any number of threads. After construction nothing is allocated, except by grammars and stages of the host.
 //!
-//! [`SamplerParams`] stand for the same chain as llama.cpp's default:
-//! penalties → top-k → top-p → min-p → temperature → draw. [`Sampler::from_stages`] takes any other chain.
+//! [`SamplerParams`] stand for a chain in llama.cpp's default order ([`StageKind::ORDER`]): logit bias → mask → penalties →
+//! DRY → top-n-sigma → top-k → typical → top-p → min-p → XTC → the host's stage → temperature → draw. [`SamplerParams::chain`]
+//! takes another order, and [`Sampler::from_stages`] any chain.
+//!
+//! Logits live in a row of all tokens first, in which stages that change single logits do so. The first stage that removes
+//! tokens makes a list of candidates of it; mostly these are few. No stage sorts all of them.
 //!
 //! A sampler remembers accepted tokens and can take them back: [`Sampler::rollback`].
 
+mod breakers;
+mod chain;
+mod custom;
 mod cut;
+mod dry;
+#[cfg(feature = "grammar")]
+mod grammar;
+mod logprobs;
 mod mask;
 mod params;
+mod penalties;
+mod shape;
 mod stage;
 mod window;
 
 #[cfg(test)]
 mod chain_tests;
 #[cfg(test)]
+mod distribution_tests;
+#[cfg(all(test, feature = "grammar"))]
+mod grammar_tests;
+#[cfg(test)]
 mod tests;
 
-use crate::memory::reserve::with_room;
+use crate::memory::reserve::{filled, with_room};
 use crate::{Error, Result};
+pub use breakers::{Breakers, MAX_BREAKER_BYTES};
+pub use chain::{ChainParts, StageKind};
+pub use custom::{CustomStage, TokenLogit};
 use cut::Candidate;
+pub use dry::Dry;
+use dry::Repeats;
+#[cfg(feature = "grammar")]
+pub use grammar::{Grammar, GrammarKind, Grammars, MAX_GRAMMAR_BYTES, MAX_GRAMMAR_DEPTH};
+pub use logprobs::{Logprobs, TokenLogprob};
 pub use mask::{Mask, TokenSet};
 pub use params::SamplerParams;
+pub use penalties::{MAX_PENALTY_LAST_N, Penalties};
 use rand_core::{RngCore, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-pub use stage::{MAX_PENALTY_LAST_N, Penalties, Stage};
+pub use stage::{MAX_LOGIT_BIASES, Stage};
 use std::collections::VecDeque;
 use window::Window;
 
 /// Most tokens that a sampler can take back.
 pub const MAX_ROLLBACK: usize = 256;
 
+/// What draws have changed.
+#[derive(Clone)]
+struct Draws {
+    rng: Pcg64Mcg,
+    /// Mirostat's greatest surprise in bits.
+    mu: f64,
+}
+
 /// Picks the tokens of one sequence.
 pub struct Sampler {
     stages: Vec<Stage>,
     n_vocab: usize,
     seed: u64,
-    rng: Pcg64Mcg,
-    /// States of `rng`: before the first token that can be taken back, and after each such token.
-    marks: VecDeque<Pcg64Mcg>,
+    draws: Draws,
+    /// States of `draws`: before the first token that can be taken back, and after each such token.
+    marks: VecDeque<Draws>,
     window: Window,
+    /// In a chain with DRY.
+    repeats: Option<Repeats>,
+    /// Scratch memory: logits of all tokens; empty in a chain that changes none of them.
+    row: Vec<f32>,
     /// Scratch memory, with room for the whole vocabulary.
     candidates: Vec<Candidate>,
-    /// Scratch memory for masks; of an empty vocabulary in a chain without masks.
+    /// Scratch memory for masks and stages of the host; of an empty vocabulary in a chain without them.
     allowed: TokenSet,
+    /// Scratch memory for stages of the host.
+    tokens: Vec<TokenLogit>,
 }
 
 impl std::fmt::Debug for Sampler {
@@ -71,25 +111,44 @@ impl Sampler {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where a stage's value is outside its range, where the chain doesn't end with its only
-    /// [`Stage::Draw`], where it has two [`Stage::Penalties`] or two [`Stage::Temperature`], and for `n_vocab` 0 or
-    /// above `u32::MAX`; [`Error::OutOfMemory`].
+    /// [`Stage::Draw`] or [`Stage::Mirostat`], where it has two [`Stage::Penalties`], two [`Stage::Dry`] or two temperatures,
+    /// for a logit bias of a token outside the vocabulary, and for `n_vocab` 0 or above `u32::MAX`;
+    /// [`Error::OutOfMemory`].
     pub fn from_stages(stages: Vec<Stage>, n_vocab: usize) -> Result<Self> {
-        let seed = stage::check_chain(&stages)?;
         if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
             return Err(Error::invalid(format!("a vocabulary of {n_vocab} tokens")));
         }
-        let candidates = with_room(n_vocab, "the sampler's candidates")?;
+        let seed = stage::check_chain(&stages, n_vocab)?;
+        let has = |of: fn(&Stage) -> bool| stages.iter().any(of);
+        let room = |needed: bool| if needed { n_vocab } else { 0 };
+        let (masked, custom) =
+            (has(|stage| matches!(stage, Stage::Mask(_))), has(|stage| matches!(stage, Stage::Custom(_))));
+        let (mut window, mut repeats) = (Window::default(), None);
+        for stage in &stages {
+            match stage {
+                Stage::Penalties(penalties) if penalties.are_on() => {
+                    window = Window::new(penalties.last_n, n_vocab)?;
+                }
+                Stage::Dry(dry) if dry.is_on() => repeats = Some(Repeats::new(dry, n_vocab)?),
+                _ => {}
+            }
+        }
+        let draws = first_draws(seed, &stages);
         let mut marks = VecDeque::from(with_room(MAX_ROLLBACK + 1, "the sampler's memory of draws")?);
-        let last_n = stages.iter().find_map(|stage| match stage {
-            Stage::Penalties(penalties) => Some(penalties.last_n),
-            _ => None,
-        });
-        let window = last_n.map_or(Ok(Window::default()), |last_n| Window::new(last_n, n_vocab))?;
-        let masked = stages.iter().any(|stage| matches!(stage, Stage::Mask(_)));
-        let allowed = TokenSet::new(if masked { n_vocab } else { 0 })?;
-        let rng = Pcg64Mcg::seed_from_u64(seed);
-        marks.push_back(rng.clone());
-        Ok(Self { stages, n_vocab, seed, rng, marks, window, candidates, allowed })
+        marks.push_back(draws.clone());
+        Ok(Self {
+            n_vocab,
+            seed,
+            draws,
+            marks,
+            window,
+            repeats,
+            row: filled(0.0, room(has(Stage::edits)), "the sampler's logits")?,
+            candidates: with_room(n_vocab, "the sampler's candidates")?,
+            allowed: TokenSet::new(room(masked || custom))?,
+            tokens: with_room(room(custom), "the sampler's candidates")?,
+            stages,
+        })
     }
 
     /// The seed of the random draws.
@@ -99,28 +158,35 @@ impl Sampler {
 
     /// Picks the next token, without [accepting](Self::accept) it.
     ///
-    /// A logit of −∞ rules its token out.
+    /// A logit of −∞ rules its token out. If a mask at the chain's beginning allows one token only, that is it, and no random
+    /// number is used up.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where `logits` doesn't have one value for each token, where a logit is NaN or +∞
-    /// (also after penalties; the error names the token), or where no token is left, because of the logits or of a
-    /// mask; any error of a mask. The state of the random numbers has not changed then.
+    /// [`Error::InvalidArgument`] where `logits` doesn't have one value for each token, where a logit is NaN or +∞ and no
+    /// mask rules it out (also after penalties; the error names the token), or where no token is left, because of the
+    /// logits or of a mask; any error of a mask or of a stage of the host. The state of the random numbers has not changed
+    /// then.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        self.gather(logits)?;
-        let mut temperature = 1.0;
-        for stage in &mut self.stages {
-            match stage {
-                Stage::Penalties(penalties) => penalties.apply(&self.window, &mut self.candidates)?,
-                Stage::Mask(mask) => mask::apply(mask.as_mut(), &mut self.allowed, &mut self.candidates)?,
-                Stage::TopK(k) if *k > 0 => cut::top_k(&mut self.candidates, *k),
-                Stage::TopP(p) if *p < 1.0 => cut::top_p(&mut self.candidates, *p, temperature),
-                Stage::MinP(p) if *p > 0.0 => cut::min_p(&mut self.candidates, *p, temperature),
-                Stage::Temperature(0.0) => cut::top_k(&mut self.candidates, 1),
-                Stage::Temperature(value) => temperature = *value,
-                Stage::TopK(_) | Stage::TopP(_) | Stage::MinP(_) | Stage::Draw { .. } => {}
-            }
+        let before = self.draws.clone();
+        let picked = self.pick(logits);
+        if picked.is_err() {
+            self.draws = before;
         }
-        self.draw(temperature)
+        picked
+    }
+
+    /// Appends to `tokens` those that the chain's masks force next, whatever the logits are: [`Mask::forced`] of the only
+    /// mask. Sampling would pick the same ones. They are not accepted.
+    ///
+    /// # Errors
+    /// Those of the mask.
+    pub fn forced(&mut self, tokens: &mut Vec<u32>) -> Result<()> {
+        let first = self.first_cut();
+        let mut masks = masks(&mut self.stages[..first]);
+        match (masks.next(), masks.next()) {
+            (Some(mask), None) => mask.forced(tokens),
+            _ => Ok(()),
+        }
     }
 
     /// Tells the sampler that a token was appended to the text: it enters the penalties' window, and each mask accepts
@@ -142,21 +208,23 @@ impl Sampler {
         if self.marks.len() > MAX_ROLLBACK {
             self.marks.pop_front();
         }
-        self.marks.push_back(self.rng.clone());
-        self.window.push(token);
+        self.marks.push_back(self.draws.clone());
+        self.remember(token);
         Ok(())
     }
 
     /// Tells the sampler of a token of the prompt: it enters the penalties' window. Masks only constrain generated
-    /// text, so they aren't told. Tokens accepted before can't be rolled back any more.
+    /// text, so they aren't told: what follows a prompt is a new text for them. Tokens accepted before can't be rolled back
+    /// any more.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a token outside the vocabulary.
     pub fn read(&mut self, token: u32) -> Result<()> {
         self.check(token)?;
         self.marks.clear();
-        self.marks.push_back(self.rng.clone());
-        self.window.push(token);
+        self.marks.push_back(self.draws.clone());
+        masks(&mut self.stages).for_each(|mask| mask.reset());
+        self.remember(token);
         Ok(())
     }
 
@@ -174,19 +242,37 @@ impl Sampler {
             return Err(Error::invalid(format!("can't roll back {n} tokens: only {most} are remembered")));
         }
         self.marks.truncate(1 + most - n);
-        self.rng = self.marks[most - n].clone();
+        self.draws = self.marks[most - n].clone();
         self.window.rollback(n);
-        masks(&mut self.stages).for_each(|mask| mask.rollback(n));
+        if let Some(repeats) = &mut self.repeats {
+            repeats.rollback(n);
+        }
+        for stage in &mut self.stages {
+            match stage {
+                Stage::Mask(mask) => mask.rollback(n),
+                Stage::Custom(custom) => custom.rollback(n),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
     /// Forgets all tokens and restarts the random numbers from the seed.
     pub fn reset(&mut self) {
         self.window.clear();
-        self.rng = Pcg64Mcg::seed_from_u64(self.seed);
+        if let Some(repeats) = &mut self.repeats {
+            repeats.clear();
+        }
+        self.draws = first_draws(self.seed, &self.stages);
         self.marks.clear();
-        self.marks.push_back(self.rng.clone());
-        masks(&mut self.stages).for_each(|mask| mask.reset());
+        self.marks.push_back(self.draws.clone());
+        for stage in &mut self.stages {
+            match stage {
+                Stage::Mask(mask) => mask.reset(),
+                Stage::Custom(custom) => custom.reset(),
+                _ => {}
+            }
+        }
     }
 
     fn check(&self, token: u32) -> Result<()> {
@@ -196,41 +282,153 @@ impl Sampler {
         Ok(())
     }
 
-    /// Fills `candidates` with all tokens in order of id, or, where the chain begins with keeping the best few, with
-    /// these. Tokens with a logit of −∞ are included: they rank last, and their probability is 0.
-    fn gather(&mut self, logits: &[f32]) -> Result<()> {
+    /// Appends a token to whatever looks at the last ones.
+    fn remember(&mut self, token: u32) {
+        self.window.push(token);
+        if let Some(repeats) = &mut self.repeats {
+            repeats.push(token);
+        }
+        for stage in &mut self.stages {
+            if let Stage::Custom(custom) = stage {
+                custom.accept(token);
+            }
+        }
+    }
+
+    /// The place of the first stage that needs the candidates: the draw at the latest.
+    fn first_cut(&self) -> usize {
+        self.stages.iter().position(Stage::needs_candidates).unwrap_or(self.stages.len())
+    }
+
+    /// Runs the chain.
+    fn pick(&mut self, logits: &[f32]) -> Result<u32> {
         if logits.len() != self.n_vocab {
             let (given, n_vocab) = (logits.len(), self.n_vocab);
             return Err(Error::invalid(format!("{given} logits for a vocabulary of {n_vocab}")));
         }
-        let first_cut = self.stages.iter().find(|stage| stage.changes_ranks_or_removes());
-        let kept = first_cut.and_then(Stage::kept).filter(|&kept| kept < logits.len());
-        if let Some(kept) = kept {
-            return cut::best_of(logits, kept, &mut self.candidates);
+        let first = self.first_cut();
+        let edited = self.stages[..first].iter().any(Stage::edits);
+        if edited {
+            self.row.copy_from_slice(logits);
         }
-        // The compiler can vectorise counting, but not a loop that stops at the first hit.
-        if logits.iter().map(|&logit| u32::from(!is_usable(logit))).sum::<u32>() > 0 {
-            let bad = (0..).zip(logits).find(|&(_, &logit)| !is_usable(logit));
-            return bad.map_or(Ok(()), |(id, &logit)| Err(unusable(id, logit)));
+        let mut temperature = 1.0;
+        for at in 0..first {
+            match &self.stages[at] {
+                Stage::Temperature(value) => temperature = *value,
+                stage if stage.edits() => {
+                    if let Some(only) = self.edit(at)? {
+                        return self.only(only);
+                    }
+                }
+                _ => {}
+            }
         }
-        self.candidates.clear();
-        self.candidates.extend((0..).zip(logits).map(|(id, &logit)| Candidate::new(logit, id)));
+        let masked = self.stages[..first].iter().any(|stage| matches!(stage, Stage::Mask(_)));
+        let row = if edited { &self.row } else { logits };
+        let cut = gather(row, &self.stages[first], temperature, masked, &mut self.candidates)?;
+        for at in first + usize::from(cut)..self.stages.len() {
+            if let Some(picked) = self.step(at, &mut temperature)? {
+                return Ok(picked);
+            }
+        }
+        Err(Error::Internal("a chain of stages without a draw".into()))
+    }
+
+    /// Lets a stage change single logits of the row; returns the only token that a mask allows, if it is only one.
+    fn edit(&mut self, at: usize) -> Result<Option<u32>> {
+        match &mut self.stages[at] {
+            Stage::LogitBias(biases) => {
+                biases.iter().for_each(|&(token, bias)| self.row[token as usize] += bias);
+            }
+            Stage::Penalties(penalties) => penalties.edit(&self.window, &mut self.row),
+            Stage::Dry(dry) => {
+                if let Some(repeats) = &mut self.repeats {
+                    repeats.edit(dry, &mut self.row);
+                }
+            }
+            Stage::Mask(mask) => return mask::edit(mask.as_mut(), &mut self.allowed, &mut self.row),
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// The only token that a mask allows.
+    fn only(&self, token: u32) -> Result<u32> {
+        let logit = self.row[token as usize];
+        match (is_usable(logit), logit > f32::NEG_INFINITY) {
+            (true, true) => Ok(token),
+            (true, false) => Err(nothing_left()),
+            (false, _) => Err(unusable(token, logit)),
+        }
+    }
+
+    /// Runs a stage on the candidates; returns a token if it picks one.
+    fn step(&mut self, at: usize, temperature: &mut f32) -> Result<Option<u32>> {
+        let candidates = &mut self.candidates;
+        match &mut self.stages[at] {
+            stage if !stage.is_on() => {}
+            Stage::LogitBias(_) | Stage::Penalties(_) | Stage::Dry(_) => self.edit_candidates(at)?,
+            Stage::Mask(mask) => mask::apply(mask.as_mut(), &mut self.allowed, candidates)?,
+            Stage::TopNSigma(n) => shape::top_n_sigma(candidates, *n),
+            Stage::TopK(k) => cut::top_k(candidates, *k),
+            Stage::Typical(p) => shape::typical(candidates, *p, *temperature),
+            Stage::TopP(p) => cut::top_p(candidates, *p, *temperature),
+            Stage::MinP(p) => cut::min_p(candidates, *p, *temperature),
+            Stage::Xtc { probability, threshold } => {
+                if uniform(&mut self.draws.rng) < f64::from(*probability) {
+                    shape::exclude_top(candidates, *threshold, *temperature);
+                }
+            }
+            Stage::Custom(custom) => {
+                let (allowed, tokens) = (&mut self.allowed, &mut self.tokens);
+                custom::apply(custom.as_mut(), *temperature, candidates, allowed, tokens)?;
+                *temperature = 1.0;
+            }
+            Stage::Temperature(0.0) => cut::top_k(candidates, 1),
+            Stage::Temperature(value) => *temperature = *value,
+            &mut Stage::DynamicTemperature { temperature: middle, range, exponent } => {
+                match shape::dynamic_temperature(candidates, middle, range, exponent) {
+                    0.0 => cut::top_k(candidates, 1),
+                    value => *temperature = value,
+                }
+            }
+            Stage::Draw { .. } => return self.draw(*temperature).map(|drawn| Some(drawn.0)),
+            &mut Stage::Mirostat { tau, eta, .. } => {
+                return self.mirostat(tau, eta, *temperature).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets a stage that changes single logits of a row do so where some tokens are removed already.
+    fn edit_candidates(&mut self, at: usize) -> Result<()> {
+        for candidate in &self.candidates {
+            self.row[candidate.id() as usize] = candidate.logit();
+        }
+        // The other places of the row may have any values: they don't count.
+        self.edit(at)?;
+        for candidate in &mut self.candidates {
+            let (id, logit) = (candidate.id(), self.row[candidate.id() as usize]);
+            if !is_usable(logit) {
+                return Err(unusable(id, logit));
+            }
+            *candidate = Candidate::new(logit, id);
+        }
         Ok(())
     }
 
-    /// One of the candidates, by probability.
-    fn draw(&mut self, temperature: f32) -> Result<u32> {
+    /// One of the candidates, by probability, and that probability.
+    fn draw(&mut self, temperature: f32) -> Result<(u32, f64)> {
         let max = cut::likeliest(&self.candidates).filter(|&max| max > f32::NEG_INFINITY);
-        let max = max.ok_or_else(|| Error::invalid("every logit is −∞: no token is left to pick"))?;
+        let max = max.ok_or_else(nothing_left)?;
         let weights =
             || self.candidates.iter().map(|candidate| (candidate.id(), candidate.weight(max, temperature)));
-        // 53 random bits: an f64 in [0, 1).
-        let uniform = (self.rng.next_u64() >> 11) as f64 * (0.5_f64).powi(53);
-        let target = uniform * weights().map(|(_, weight)| weight).sum::<f64>();
+        let total = weights().map(|(_, weight)| weight).sum::<f64>();
+        let target = uniform(&mut self.draws.rng) * total;
         let mut passed = 0.0;
-        let mut drawn = 0;
+        let mut drawn = (0, 0.0);
         for (id, weight) in weights().filter(|&(_, weight)| weight > 0.0) {
-            drawn = id;
+            drawn = (id, weight / total);
             passed += weight;
             if target < passed {
                 break;
@@ -239,6 +437,63 @@ impl Sampler {
         // If rounding keeps the sum below the target, the last candidate is it.
         Ok(drawn)
     }
+
+    /// A draw among the candidates that aren't too surprising, after which that limit moves.
+    fn mirostat(&mut self, tau: f32, eta: f32, temperature: f32) -> Result<u32> {
+        shape::surprise_at_most(&mut self.candidates, self.draws.mu, temperature);
+        let (drawn, probability) = self.draw(temperature)?;
+        self.draws.mu -= f64::from(eta) * (-probability.log2() - f64::from(tau));
+        Ok(drawn)
+    }
+}
+
+/// Fills `candidates` with the tokens of a row of logits that `stage` keeps, if it can do without all of them; returns
+/// whether it did. Otherwise they are all tokens, in order of id. Tokens with a logit of −∞ may be among them, unless the row
+/// is masked.
+fn gather(
+    row: &[f32],
+    stage: &Stage,
+    temperature: f32,
+    masked: bool,
+    candidates: &mut Vec<Candidate>,
+) -> Result<bool> {
+    let bar = match *stage {
+        _ if stage.kept().is_some_and(|kept| kept < row.len()) => {
+            cut::best_of(row, stage.kept().unwrap_or(1), candidates)?;
+            if masked {
+                candidates.retain(|candidate| candidate.logit() > f32::NEG_INFINITY);
+            }
+            return Ok(true);
+        }
+        Stage::MinP(p) => {
+            cut::check_usable(row)?;
+            cut::min_p_bar(cut::greatest(row), p, temperature)
+        }
+        Stage::TopNSigma(n) => {
+            cut::check_usable(row)?;
+            cut::sigma_bar(row, n)
+        }
+        _ => {
+            cut::all_of(row, masked, candidates)?;
+            return Ok(false);
+        }
+    };
+    cut::above(row, bar, candidates);
+    Ok(true)
+}
+
+/// The state before any draw.
+fn first_draws(seed: u64, stages: &[Stage]) -> Draws {
+    let mu = match stages.last() {
+        Some(Stage::Mirostat { tau, .. }) => 2.0 * f64::from(*tau),
+        _ => 0.0,
+    };
+    Draws { rng: Pcg64Mcg::seed_from_u64(seed), mu }
+}
+
+/// 53 random bits: an f64 in [0, 1).
+fn uniform(rng: &mut Pcg64Mcg) -> f64 {
+    (rng.next_u64() >> 11) as f64 * (0.5_f64).powi(53)
 }
 
 /// The masks among the stages.
@@ -256,4 +511,8 @@ fn is_usable(logit: f32) -> bool {
 
 fn unusable(id: u32, logit: f32) -> Error {
     Error::invalid(format!("the logit of token {id} is {logit}"))
+}
+
+fn nothing_left() -> Error {
+    Error::invalid("every logit is −∞: no token is left to pick")
 }

@@ -1,34 +1,77 @@
-//! Stages of a sampler's chain as plain values, their ranges, and the arithmetic of penalties.
+//! Stages of a sampler's chain as plain values, and their ranges.
 //! A chain is a list of stages that ends with a draw.
 
-use super::cut::Candidate;
+use super::custom::CustomStage;
+use super::dry::Dry;
 use super::mask::Mask;
-use super::window::Window;
-use super::{is_usable, unusable};
+use super::penalties::Penalties;
 use crate::{Error, Result};
 use std::fmt;
 
-/// Longest window of last tokens.
-pub const MAX_PENALTY_LAST_N: usize = 1 << 20;
+/// Most entries of a [`Stage::LogitBias`].
+pub const MAX_LOGIT_BIASES: usize = 1 << 16;
 
 /// One stage on the way from all logits to one token. Each works on the candidates that the stages before it left.
 #[non_exhaustive]
 pub enum Stage {
+    /// Adds a number to the logit of a token, for each pair; −∞ rules the token out. Changes the model's logits, before
+    /// any temperature, as penalties do. At most [`MAX_LOGIT_BIASES`] pairs.
+    LogitBias(Vec<(u32, f32)>),
     /// Makes recent tokens less likely. Changes the model's logits, before any temperature. At most once in a chain.
     Penalties(Penalties),
+    /// Makes tokens less likely that would continue a repetition. Changes the model's logits, before any temperature. At
+    /// most once in a chain.
+    Dry(Dry),
     /// Keeps the tokens that the mask allows; if none is left, sampling fails.
     Mask(Box<dyn Mask>),
+    /// Keeps tokens whose logit is at most this many standard deviations of the logits below the best one; 0 and below
+    /// keep all. Logits of −∞ don't count.
+    TopNSigma(f32),
     /// Keeps this many of the likeliest tokens; 0 keeps all.
     TopK(usize),
+    /// Keeps the tokens whose information content is nearest to the entropy, as many as it takes for their probability
+    /// to exceed this; in (0, 1], 1 keeps all.
+    Typical(f32),
     /// Keeps the fewest likeliest tokens whose probability together reaches this; in (0, 1], 1 keeps all.
     TopP(f32),
     /// Keeps tokens at least this many times as likely as the likeliest; in [0, 1], 0 keeps all.
     MinP(f32),
+    /// Now and then excludes top choices: removes all tokens of at least a probability, except the least likely one of
+    /// them.
+    Xtc {
+        /// How often it does so; in [0, 1], 0 is off.
+        probability: f32,
+        /// The probability of a top choice; in [0, 1]. Above 0.5 there can't be two, so the stage is off.
+        threshold: f32,
+    },
+    /// Changes candidates as the host likes.
+    Custom(Box<dyn CustomStage>),
     /// Divides the logits, and so changes the probabilities that later stages see; ≥ 0. 0 keeps only the likeliest
-    /// token. At most once in a chain.
+    /// token. A chain has at most one temperature of either kind.
     Temperature(f32),
-    /// Picks one of the candidates by probability. Every chain ends with a draw.
+    /// A temperature that follows the entropy of the candidates: `temperature` − `range` (at least 0) where one token is
+    /// certain, `temperature` + `range` where all are equally likely, and between them the share of the greatest possible
+    /// entropy to the power of `exponent` on the way.
+    DynamicTemperature {
+        /// Middle of the temperatures; ≥ 0.
+        temperature: f32,
+        /// Half of the way between the temperatures; ≥ 0, 0 makes it an ordinary temperature.
+        range: f32,
+        /// Power of the share; ≥ 0.
+        exponent: f32,
+    },
+    /// Picks one of the candidates by probability. Every chain ends with this or [`Stage::Mirostat`].
     Draw {
+        /// Seed of the random draws.
+        seed: u64,
+    },
+    /// Mirostat 2.0: picks by probability one of the tokens whose surprise is at most μ bits. μ begins at 2 · `tau`, and
+    /// each pick moves it by `eta` times what the surprise of the picked token is below `tau`.
+    Mirostat {
+        /// Surprise to aim at, in bits; ≥ 0.
+        tau: f32,
+        /// How fast μ follows; ≥ 0.
+        eta: f32,
         /// Seed of the random draws.
         seed: u64,
     },
@@ -37,45 +80,94 @@ pub enum Stage {
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Stage::LogitBias(biases) => f.debug_tuple("LogitBias").field(biases).finish(),
             Stage::Penalties(penalties) => f.debug_tuple("Penalties").field(penalties).finish(),
+            Stage::Dry(dry) => f.debug_tuple("Dry").field(dry).finish(),
             Stage::Mask(_) => f.write_str("Mask"),
+            Stage::TopNSigma(n) => f.debug_tuple("TopNSigma").field(n).finish(),
             Stage::TopK(k) => f.debug_tuple("TopK").field(k).finish(),
+            Stage::Typical(p) => f.debug_tuple("Typical").field(p).finish(),
             Stage::TopP(p) => f.debug_tuple("TopP").field(p).finish(),
             Stage::MinP(p) => f.debug_tuple("MinP").field(p).finish(),
+            Stage::Xtc { probability, threshold } => {
+                f.debug_tuple("Xtc").field(probability).field(threshold).finish()
+            }
+            Stage::Custom(_) => f.write_str("Custom"),
             Stage::Temperature(value) => f.debug_tuple("Temperature").field(value).finish(),
+            Stage::DynamicTemperature { temperature, range, exponent } => {
+                f.debug_tuple("DynamicTemperature").field(temperature).field(range).field(exponent).finish()
+            }
             Stage::Draw { seed } => f.debug_struct("Draw").field("seed", seed).finish(),
+            Stage::Mirostat { tau, eta, seed } => {
+                f.debug_tuple("Mirostat").field(tau).field(eta).field(seed).finish()
+            }
         }
     }
 }
 
 impl Stage {
-    /// Checks the value.
+    /// Checks the values.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where it is outside its range.
+    /// [`Error::InvalidArgument`] where one is outside its range.
     fn check(&self) -> Result<()> {
-        match *self {
+        match self {
+            Stage::LogitBias(biases) => check_biases(biases),
             Stage::Penalties(penalties) => penalties.check(),
-            Stage::TopP(p) => check(p > 0.0 && p <= 1.0, "top_p", p, "above 0 and at most 1"),
-            Stage::MinP(p) => check((0.0..=1.0).contains(&p), "min_p", p, "within 0 and 1"),
-            Stage::Temperature(value) => {
-                check(value >= 0.0 && value.is_finite(), "temperature", value, "finite and ≥ 0")
+            Stage::Dry(dry) => dry.check(),
+            &Stage::TopNSigma(n) => check(n.is_finite(), "top_n_sigma", n, "finite"),
+            &Stage::Typical(p) => share("typical_p", p),
+            &Stage::TopP(p) => share("top_p", p),
+            &Stage::MinP(p) => probability("min_p", p),
+            &Stage::Xtc { probability: often, threshold } => {
+                probability("xtc_probability", often)?;
+                probability("xtc_threshold", threshold)
             }
-            Stage::Mask(_) | Stage::TopK(_) | Stage::Draw { .. } => Ok(()),
+            &Stage::Temperature(value) => positive("temperature", value),
+            &Stage::DynamicTemperature { temperature, range, exponent } => {
+                positive("temperature", temperature)?;
+                positive("temperature_range", range)?;
+                positive("temperature_exponent", exponent)
+            }
+            &Stage::Mirostat { tau, eta, .. } => {
+                positive("mirostat_tau", tau)?;
+                positive("mirostat_eta", eta)
+            }
+            Stage::Mask(_) | Stage::TopK(_) | Stage::Custom(_) | Stage::Draw { .. } => Ok(()),
         }
     }
 
-    /// Whether it removes candidates, or changes their order.
-    pub(super) fn changes_ranks_or_removes(&self) -> bool {
+    /// Whether it changes single logits of a row of all, and does so now.
+    pub(super) fn edits(&self) -> bool {
         match self {
+            Stage::LogitBias(biases) => !biases.is_empty(),
             Stage::Penalties(penalties) => penalties.are_on(),
+            Stage::Dry(dry) => dry.is_on(),
             Stage::Mask(_) => true,
-            Stage::TopK(k) => *k > 0,
-            Stage::TopP(p) => *p < 1.0,
-            Stage::MinP(p) => *p > 0.0,
-            Stage::Temperature(value) => *value == 0.0,
-            Stage::Draw { .. } => false,
+            _ => false,
         }
+    }
+
+    /// Whether it needs the candidates, because it removes some or looks at all.
+    pub(super) fn needs_candidates(&self) -> bool {
+        match *self {
+            Stage::TopNSigma(n) => n > 0.0,
+            Stage::TopK(k) => k > 0,
+            Stage::Typical(p) | Stage::TopP(p) => p < 1.0,
+            Stage::MinP(p) => p > 0.0,
+            Stage::Xtc { probability, threshold } => probability > 0.0 && threshold <= 0.5,
+            Stage::Temperature(value) => value == 0.0,
+            Stage::DynamicTemperature { .. }
+            | Stage::Custom(_)
+            | Stage::Draw { .. }
+            | Stage::Mirostat { .. } => true,
+            Stage::LogitBias(_) | Stage::Penalties(_) | Stage::Dry(_) | Stage::Mask(_) => false,
+        }
+    }
+
+    /// Whether it changes anything, with these values.
+    pub(super) fn is_on(&self) -> bool {
+        self.edits() || self.needs_candidates() || matches!(*self, Stage::Temperature(value) if value != 1.0)
     }
 
     /// The number of best candidates that it keeps, if it keeps a number of them.
@@ -86,106 +178,39 @@ impl Stage {
             _ => None,
         }
     }
-}
 
-/// How tokens among the last `last_n` become less likely. All penalties are off by default.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Penalties {
-    /// Divides positive logits of tokens in the window, and multiplies the other ones; > 0, 1 is off.
-    pub repetition: f32,
-    /// Subtracted from a logit for each time that its token is in the window; 0 is off.
-    pub frequency: f32,
-    /// Subtracted from the logit of each token in the window; 0 is off.
-    pub presence: f32,
-    /// Length of the window; at most [`MAX_PENALTY_LAST_N`], 0 is off.
-    pub last_n: usize,
-}
-
-impl Default for Penalties {
-    fn default() -> Self {
-        Penalties { repetition: 1.0, frequency: 0.0, presence: 0.0, last_n: 64 }
-    }
-}
-
-impl Penalties {
-    /// Sets [`Penalties::repetition`].
-    pub fn with_repetition(self, repetition: f32) -> Self {
-        Self { repetition, ..self }
-    }
-
-    /// Sets [`Penalties::frequency`].
-    pub fn with_frequency(self, frequency: f32) -> Self {
-        Self { frequency, ..self }
-    }
-
-    /// Sets [`Penalties::presence`].
-    pub fn with_presence(self, presence: f32) -> Self {
-        Self { presence, ..self }
-    }
-
-    /// Sets [`Penalties::last_n`].
-    pub fn with_last_n(self, last_n: usize) -> Self {
-        Self { last_n, ..self }
-    }
-
-    fn check(&self) -> Result<()> {
-        let repetition = self.repetition;
-        let holds = repetition > 0.0 && repetition.is_finite();
-        check(holds, "repetition_penalty", repetition, "finite and above 0")?;
-        for (name, value) in [("frequency_penalty", self.frequency), ("presence_penalty", self.presence)] {
-            check(value.is_finite(), name, value, "finite")?;
+    /// The seed, where it picks a token.
+    fn seed(&self) -> Option<u64> {
+        match *self {
+            Stage::Draw { seed } | Stage::Mirostat { seed, .. } => Some(seed),
+            _ => None,
         }
-        if self.last_n > MAX_PENALTY_LAST_N {
-            return Err(Error::invalid(format!(
-                "penalty_last_n is {}; it must be at most {MAX_PENALTY_LAST_N}",
-                self.last_n
-            )));
-        }
-        Ok(())
-    }
-
-    /// Whether they change any logit.
-    pub(super) fn are_on(&self) -> bool {
-        self.last_n > 0 && (self.repetition != 1.0 || self.frequency != 0.0 || self.presence != 0.0)
-    }
-
-    /// The logit of a token with `count` ≥ 1 occurrences in the window.
-    pub(super) fn penalised(&self, logit: f32, count: u32) -> f32 {
-        let repeated = if logit > 0.0 { logit / self.repetition } else { logit * self.repetition };
-        repeated - count as f32 * self.frequency - self.presence
-    }
-
-    /// Changes the candidates' logits.
-    pub(super) fn apply(&self, window: &Window, candidates: &mut [Candidate]) -> Result<()> {
-        if window.is_empty() {
-            return Ok(());
-        }
-        for candidate in candidates {
-            let (id, count) = (candidate.id(), window.count(candidate.id()));
-            if count > 0 {
-                let logit = self.penalised(candidate.logit(), count);
-                if !is_usable(logit) {
-                    return Err(unusable(id, logit));
-                }
-                *candidate = Candidate::new(logit, id);
-            }
-        }
-        Ok(())
     }
 }
 
 /// Checks every stage and the order; returns the seed of the draw.
-pub(super) fn check_chain(stages: &[Stage]) -> Result<u64> {
+pub(super) fn check_chain(stages: &[Stage], n_vocab: usize) -> Result<u64> {
     check_values(stages)?;
+    for stage in stages {
+        if let Stage::LogitBias(biases) = stage
+            && let Some((token, _)) = biases.iter().find(|(token, _)| *token as usize >= n_vocab)
+        {
+            return Err(Error::invalid(format!(
+                "a logit bias for token {token} of a vocabulary of {n_vocab}"
+            )));
+        }
+    }
     let twice = |of: fn(&&Stage) -> bool| stages.iter().filter(of).count() > 1;
-    if twice(|stage| matches!(stage, Stage::Penalties(_)))
-        || twice(|stage| matches!(stage, Stage::Temperature(_)))
-    {
+    let temperature =
+        |stage: &&Stage| matches!(stage, Stage::Temperature(_) | Stage::DynamicTemperature { .. });
+    if twice(|stage| matches!(stage, Stage::Penalties(_))) || twice(temperature) {
         return Err(Error::invalid("penalties and temperature stand in a chain of stages at most once"));
     }
-    match stages {
-        [.., Stage::Draw { seed }] if !twice(|stage| matches!(stage, Stage::Draw { .. })) => Ok(*seed),
+    if twice(|stage| matches!(stage, Stage::Dry(_))) {
+        return Err(Error::invalid("DRY stands in a chain of stages at most once"));
+    }
+    match stages.split_last().map(|(last, rest)| (last.seed(), rest)) {
+        Some((Some(seed), rest)) if rest.iter().all(|stage| stage.seed().is_none()) => Ok(seed),
         _ => Err(Error::invalid("a chain of stages has one draw, at its end")),
     }
 }
@@ -195,7 +220,32 @@ pub(super) fn check_values(stages: &[Stage]) -> Result<()> {
     stages.iter().try_for_each(Stage::check)
 }
 
+fn check_biases(biases: &[(u32, f32)]) -> Result<()> {
+    if biases.len() > MAX_LOGIT_BIASES {
+        let len = biases.len();
+        return Err(Error::invalid(format!("{len} logit biases; at most {MAX_LOGIT_BIASES} are taken")));
+    }
+    match biases.iter().find(|(_, bias)| !super::is_usable(*bias)) {
+        None => Ok(()),
+        Some((token, bias)) => {
+            Err(Error::invalid(format!("the logit bias of token {token} is {bias}; it must be finite or −∞")))
+        }
+    }
+}
+
+fn share(name: &str, value: f32) -> Result<()> {
+    check(value > 0.0 && value <= 1.0, name, value, "above 0 and at most 1")
+}
+
+fn probability(name: &str, value: f32) -> Result<()> {
+    check((0.0..=1.0).contains(&value), name, value, "within 0 and 1")
+}
+
+fn positive(name: &str, value: f32) -> Result<()> {
+    check(value >= 0.0 && value.is_finite(), name, value, "finite and ≥ 0")
+}
+
 /// An error about a value outside its range, unless `holds`.
-fn check(holds: bool, name: &str, value: f32, range: &str) -> Result<()> {
+pub(super) fn check(holds: bool, name: &str, value: f32, range: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::invalid(format!("{name} is {value}; it must be {range}"))) }
 }

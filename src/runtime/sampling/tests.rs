@@ -5,7 +5,7 @@ use super::{MAX_PENALTY_LAST_N, Sampler, SamplerParams};
 use proptest::prelude::*;
 
 /// No cut, no penalty, temperature 1.
-const PLAIN: SamplerParams = SamplerParams {
+pub(super) const PLAIN: SamplerParams = SamplerParams {
     temperature: 1.0,
     top_k: 0,
     top_p: 1.0,
@@ -15,6 +15,19 @@ const PLAIN: SamplerParams = SamplerParams {
     presence_penalty: 0.0,
     penalty_last_n: 0,
     seed: 1,
+    temperature_range: 0.0,
+    temperature_exponent: 1.0,
+    top_n_sigma: 0.0,
+    typical_p: 1.0,
+    xtc_probability: 0.0,
+    xtc_threshold: 0.1,
+    dry_multiplier: 0.0,
+    dry_base: 1.75,
+    dry_allowed_length: 2,
+    dry_last_n: 4096,
+    mirostat: false,
+    mirostat_tau: 5.0,
+    mirostat_eta: 0.1,
 };
 
 fn sampler(params: SamplerParams, n_vocab: usize) -> Sampler {
@@ -32,7 +45,7 @@ fn counts(params: SamplerParams, logits: &[f32], n: usize) -> Vec<f64> {
 }
 
 /// Pearson's statistic of `counts` against probabilities; tokens of probability 0 must not occur.
-fn chi_square(counts: &[f64], probabilities: &[f64]) -> f64 {
+pub(super) fn chi_square(counts: &[f64], probabilities: &[f64]) -> f64 {
     let n: f64 = counts.iter().sum();
     let mut statistic = 0.0;
     for (&count, &probability) in counts.iter().zip(probabilities) {
@@ -46,7 +59,7 @@ fn chi_square(counts: &[f64], probabilities: &[f64]) -> f64 {
 }
 
 /// Softmax in f64 of the logits that aren't `None`.
-fn softmax(logits: &[Option<f64>]) -> Vec<f64> {
+pub(super) fn softmax(logits: &[Option<f64>]) -> Vec<f64> {
     let weights: Vec<f64> = logits.iter().map(|logit| logit.map_or(0.0, f64::exp)).collect();
     let total: f64 = weights.iter().sum();
     weights.iter().map(|weight| weight / total).collect()

@@ -15,6 +15,10 @@ pub(super) struct Window {
     capacity: usize,
     /// Occurrences by token; empty in the default window.
     counts: Vec<u32>,
+    /// The tokens in the window, each once, in no order.
+    distinct: Vec<u32>,
+    /// For each token of the window, its place in `distinct`.
+    places: Vec<u32>,
 }
 
 impl Window {
@@ -22,7 +26,9 @@ impl Window {
     pub(super) fn new(capacity: usize, n_vocab: usize) -> Result<Self> {
         const WHAT: &str = "the sampler's window";
         let tokens = VecDeque::from(with_room(capacity.saturating_add(MAX_ROLLBACK), WHAT)?);
-        Ok(Self { tokens, capacity, counts: filled(0, n_vocab, WHAT)? })
+        let distinct = with_room(capacity.saturating_add(1).min(n_vocab), WHAT)?;
+        let (counts, places) = (filled(0, n_vocab, WHAT)?, filled(0, n_vocab, WHAT)?);
+        Ok(Self { tokens, capacity, counts, distinct, places })
     }
 
     /// Appends a token of the vocabulary; if the window is full, its oldest token leaves it.
@@ -34,10 +40,10 @@ impl Window {
             self.tokens.pop_front();
         }
         if let Some(oldest) = self.oldest_of_full() {
-            self.counts[oldest as usize] -= 1;
+            self.leaves(oldest);
         }
         self.tokens.push_back(token);
-        self.counts[token as usize] += 1;
+        self.enters(token);
     }
 
     /// Takes back the last `n` tokens; the tokens that left the window for them return. This is exact as long as all
@@ -45,9 +51,9 @@ impl Window {
     pub(super) fn rollback(&mut self, n: usize) {
         for _ in 0..n {
             let Some(token) = self.tokens.pop_back() else { return };
-            self.counts[token as usize] -= 1;
+            self.leaves(token);
             if let Some(oldest) = self.oldest_of_full() {
-                self.counts[oldest as usize] += 1;
+                self.enters(oldest);
             }
         }
     }
@@ -57,9 +63,30 @@ impl Window {
         self.tokens.len().checked_sub(self.capacity).map(|at| self.tokens[at])
     }
 
-    /// Whether no token is in the window.
-    pub(super) fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+    fn enters(&mut self, token: u32) {
+        let count = &mut self.counts[token as usize];
+        *count += 1;
+        if *count == 1 {
+            self.places[token as usize] = self.distinct.len() as u32;
+            self.distinct.push(token);
+        }
+    }
+
+    fn leaves(&mut self, token: u32) {
+        let count = &mut self.counts[token as usize];
+        *count -= 1;
+        if *count == 0 {
+            let place = self.places[token as usize];
+            self.distinct.swap_remove(place as usize);
+            if let Some(&moved) = self.distinct.get(place as usize) {
+                self.places[moved as usize] = place;
+            }
+        }
+    }
+
+    /// The tokens in the window, each once, in no order.
+    pub(super) fn distinct(&self) -> &[u32] {
+        &self.distinct
     }
 
     /// Occurrences of the token in the window.
@@ -69,8 +96,8 @@ impl Window {
 
     /// Forgets all tokens.
     pub(super) fn clear(&mut self) {
-        for token in self.tokens.drain(..) {
-            // The counts of tokens that have left the window are 0 already.
+        self.tokens.clear();
+        for token in self.distinct.drain(..) {
             self.counts[token as usize] = 0;
         }
     }
@@ -82,6 +109,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn counts(window: &Window) -> Vec<u32> {
+        let mut distinct = window.distinct().to_vec();
+        distinct.sort_unstable();
+        let counted: Vec<u32> = (0..5).filter(|&token| window.count(token) > 0).collect();
+        assert_eq!(distinct, counted);
         (0..5).map(|token| window.count(token)).collect()
     }
 
@@ -99,7 +130,7 @@ mod tests {
         assert_eq!(counts(&window), [0, 0, 3, 0, 0]);
         window.clear();
         assert_eq!(counts(&window), [0; 5]);
-        assert!(window.is_empty());
+        assert!(window.distinct().is_empty());
         window.push(3);
         assert_eq!(counts(&window), [0, 0, 0, 1, 0]);
     }
@@ -109,7 +140,7 @@ mod tests {
         for mut window in [Window::default(), Window::new(0, 5).unwrap()] {
             window.push(4);
             window.rollback(1);
-            assert_eq!((window.count(4), window.is_empty()), (0, true));
+            assert_eq!((window.count(4), window.distinct().is_empty()), (0, true));
         }
     }
 

@@ -1,0 +1,92 @@
+//! Options of sampling and of constrained text: what they refuse, and that texts are as they ask for.
+
+use crate::support::{TINY, fails, generate, stderr, succeeds};
+
+#[test]
+fn bad_values_of_sampling() {
+    let wrong: [(&[&str], i32, &str); 15] = [
+        (&["--typical", "0"], 2, "'0' for '--typical <P>': it must be above 0 and at most 1"),
+        (&["--top-n-sigma", "nan"], 2, "'nan' for '--top-n-sigma <N>': it must be finite"),
+        (&["--xtc-probability", "2"], 2, "'2' for '--xtc-probability <P>': it must be within 0 and 1"),
+        (&["--dynatemp-range", "-1"], 2, "'-1' for '--dynatemp-range <T>': it must be finite and ≥ 0"),
+        (&["--dynatemp-exp", "inf"], 2, "'inf' for '--dynatemp-exp <X>'"),
+        (&["--dry-base", "0.5"], 2, "'0.5' for '--dry-base <X>': it must be finite and ≥ 1"),
+        (&["--repeat-last-n", "-1"], 2, "from 0 to 1048576 is needed"),
+        (&["--mirostat", "1"], 2, "0 or 2 is needed"),
+        (&["--logit-bias", "5"], 2, "a token and a number with its sign are needed"),
+        (&["--logit-bias", "5+inf"], 2, "a token and a number with its sign are needed"),
+        (&["--logit-bias", "5000000+1"], 1, "a logit bias for token 5000000"),
+        (&["--samplers", "top_k;top-p"], 2, "one of logit_bias, mask, penalties"),
+        (&["--samplers", "top_k;top_k"], 2, "top_k is in the order of stages twice"),
+        (&["--samplers", "top_k", "--logit-bias", "5+1"], 2, "no place for logit_bias"),
+        (&["--dry-multiplier", "1", "--dry-sequence-breaker", ""], 1, "a breaker of 0 bytes"),
+    ];
+    for (args, code, reason) in wrong {
+        fails(generate(TINY, &["-p", "hello there"]).args(args), code, reason);
+    }
+}
+
+#[test]
+fn options_change_the_text() {
+    let text = |args: &[&str]| {
+        let mut command = generate(TINY, &["-p", "hello there", "-q", "-n", "24", "--seed", "5"]);
+        succeeds(command.args(args))
+    };
+    let plain = text(&[]);
+    assert_eq!(
+        text(&["--samplers", "penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature"]),
+        plain
+    );
+    let changed: [&[&str]; 9] = [
+        &["--typical", "0.2"],
+        &["--top-n-sigma", "1"],
+        &["--xtc-probability", "1", "--xtc-threshold", "0.01"],
+        &["--dynatemp-range", "0.8"],
+        &["--presence-penalty", "5"],
+        &["--frequency-penalty", "5"],
+        &["--dry-multiplier", "9", "--dry-allowed-length", "0"],
+        &["--mirostat", "2", "--mirostat-ent", "2"],
+        &["--samplers", "temperature"],
+    ];
+    for args in changed {
+        assert_ne!(text(args), plain, "{args:?}");
+    }
+    // A token that is all but forced.
+    assert_eq!(text(&["--logit-bias", "68+100", "-n", "3"]).trim_end(), "AAA");
+}
+
+#[cfg(feature = "grammar")]
+#[test]
+fn texts_are_as_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let schema = "{\"type\": \"object\", \"properties\": {\"answer\": {\"enum\": [\"yes\", \"no\"]}}, \
+                  \"required\": [\"answer\"], \"additionalProperties\": false}";
+    let schema = file("schema.json", schema);
+    let lark = file("grammar.lark", "start: \"a\" (\"b\" | \"c\") \"d\"\n");
+    let text = |args: &[&str]| {
+        succeeds(generate(TINY, &["-p", "hello there", "-q", "--seed", "3"]).args(args)).trim_end().to_owned()
+    };
+    let json: serde_json::Value = serde_json::from_str(&text(&["--json-schema", &schema])).unwrap();
+    assert!(json["answer"] == "yes" || json["answer"] == "no", "{json}");
+    assert!(["abd", "acd"].contains(&text(&["--grammar", &lark]).as_str()));
+    assert_eq!(text(&["--regex", "[xyz]{5}"]).chars().filter(|char| "xyz".contains(*char)).count(), 5);
+    let summary = generate(TINY, &["-p", "hello", "--regex", "ab"]).output().unwrap();
+    assert!(stderr(&summary).contains("end of text"), "{}", stderr(&summary));
+
+    let broken = file("broken.json", "{\"type\": 7");
+    let wrong: [(&[&str], i32, &str); 5] = [
+        (&["--json-schema", &broken], 1, "the JSON schema: "),
+        (&["--regex", "("], 1, "the regular expression: "),
+        (&["--json-schema", "no-such-file"], 1, "no-such-file"),
+        (&["--regex", "a", "--grammar", &lark], 2, "cannot be used with"),
+        (&["--regex", "a", "--samplers", "top_k"], 2, "has no place for mask"),
+    ];
+    for (args, code, reason) in wrong {
+        fails(generate(TINY, &["-p", "hello there"]).args(args), code, reason);
+    }
+}

@@ -104,6 +104,7 @@ zones! {
     Transpose = "transpose": "Transposing a matrix.",
     Convert = "convert": "Converting from or to 16-bit floats.",
     Barrier = "barrier": "Waiting for the other workers of a team.",
+    Draft = "draft": "Guessing the next tokens.",
     Sample = "sample": "Choosing a token from logits.",
     Callback = "callback": "Code of the host, called from a long run.",
     Other = "other": "What a host or test measures for itself.",

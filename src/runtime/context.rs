@@ -183,6 +183,11 @@ impl Context {
         self.tokens.is_empty()
     }
 
+    /// Most tokens whose logits one decode computes: [`ContextParams::n_output`].
+    pub fn n_output(&self) -> usize {
+        self.engine.n_output()
+    }
+
     /// Most positions.
     pub fn n_ctx(&self) -> usize {
         self.engine.n_ctx()

@@ -48,6 +48,8 @@ mod plans;
 #[cfg(feature = "models")]
 mod quantize;
 #[cfg(feature = "models")]
+mod speculation;
+#[cfg(feature = "models")]
 mod tokenizer;
 #[cfg(feature = "models")]
 mod training;

@@ -1,13 +1,16 @@
 //! Runs one generation on a context and reports to a callback.
 //! The command line, the C ABI and [`generate`](super::super::generate::generate) are built on it.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use super::super::context::{Context, Logits};
 use super::super::sampling::Sampler;
-use super::{Generation, GenerationParams, Output, StopReason};
+use super::draft::{Drafting, MAX_DRAFT};
+use super::{Feed, Generation, GenerationParams, Output, StopReason};
+use crate::memory::reserve::with_room;
 use crate::profile::{self, Zone};
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// An event during a generation.
@@ -38,6 +41,10 @@ pub struct Summary {
     /// The last sampled token, also one that ended the text. It is not in the context: the next prompt of the same
     /// conversation begins with it. `None` where none was sampled.
     pub last_token: Option<u32>,
+    /// Tokens that a drafter guessed.
+    pub n_drafted: usize,
+    /// Of these, tokens that were right, each of which saved a pass.
+    pub n_accepted: usize,
     /// Time until the prompt's logits were computed.
     pub prefill_seconds: f64,
     /// Time from then to the end, including sampling and the caller's callback.
@@ -84,6 +91,22 @@ pub fn drive(
     params: &GenerationParams<'_>,
     on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Summary> {
+    drive_drafted(context, sampler, prompt, params, None, on_event)
+}
+
+/// [`drive`] with a drafter: the same tokens, to the bit, in fewer passes as far as its guesses are right. Guesses that
+/// were wrong are taken back; a model with recurrent layers computes the right ones before them again.
+///
+/// # Errors
+/// As [`drive`], and those of the drafter.
+pub fn drive_drafted(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    params: &GenerationParams<'_>,
+    drafting: Option<Drafting<'_>>,
+    on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Result<Summary> {
     let _zone = profile::scope(Zone::Generate);
     let model = context.model().clone();
     let tokenizer = match model.tokenizer() {
@@ -91,37 +114,32 @@ pub fn drive(
         tokenizer => tokenizer.ok(),
     };
     context.check_room(prompt.len())?;
-    let mut generation = Generation::new(prompt, params)?;
+    let generation = Generation::new(prompt, params)?;
     let start = Instant::now();
     let _running = context.begin_generation(params.id)?;
-    let n_ctx = context.n_ctx();
+    let guesses = drafting.map(|drafting| Guesses::new(drafting, context)).transpose()?;
+    let most = params.max_tokens;
+    let mut driver =
+        Driver { context, sampler, tokenizer, generation, on_event, guesses, most, counts: (0, 0) };
     let mut prefilled = start;
-    while let Some(feed) = generation.wanted() {
-        let (read, total) = (generation.n_read(), prompt.len());
-        if read < total && on_event(Event::Prompt { read, total }).is_break() {
-            generation.stop(StopReason::Callback);
+    while let Some(feed) = driver.generation.wanted() {
+        let (read, total) = (driver.generation.n_read(), prompt.len());
+        if read == total {
+            driver.decode()?;
+            continue;
+        }
+        if (driver.on_event)(Event::Prompt { read, total }).is_break() {
+            driver.generation.stop(StopReason::Callback);
             break;
         }
-        context.decode_further(feed.tokens, if feed.logits { Logits::Last } else { Logits::None })?;
-        if read < total {
-            prefilled = Instant::now();
-        }
-        let mut next = generation.fed(context.logits(), sampler, tokenizer)?;
-        let mut n_picked = 1;
-        while let Some(output) = next {
-            if on_event(Event::Output(output)).is_break() {
-                generation.stop(StopReason::Callback);
-            } else if context.len() + n_picked > n_ctx {
-                generation.stop(StopReason::ContextFull);
-            }
-            next = generation.forced(sampler, tokenizer)?;
-            n_picked += 1;
-        }
+        let logits = if feed.logits { Logits::Last } else { Logits::None };
+        driver.context.decode_further(feed.tokens, logits)?;
+        prefilled = Instant::now();
+        let len = driver.context.len();
+        driver.pick(0..driver.context.logits().len(), len)?;
     }
-    let undecoded = generation.undecoded();
-    if !undecoded.is_empty() {
-        context.decode_further(undecoded, Logits::None)?;
-    }
+    driver.end()?;
+    let Driver { mut generation, on_event, counts: (n_drafted, n_accepted), .. } = driver;
     if let Some(output) = generation.finish() {
         // The generation has ended already, so a break changes nothing.
         let _ = on_event(Event::Output(output));
@@ -132,7 +150,136 @@ pub fn drive(
         n_prompt: generation.n_read(),
         n_generated: generation.n_generated(),
         last_token: generation.last_sampled(),
+        n_drafted,
+        n_accepted,
         prefill_seconds: (prefilled - start).as_secs_f64(),
         decode_seconds: prefilled.elapsed().as_secs_f64(),
     })
+}
+
+/// A drafter's guesses.
+struct Guesses<'d> {
+    drafting: Drafting<'d>,
+    /// All tokens so far.
+    history: Vec<u32>,
+    draft: Vec<u32>,
+}
+
+impl<'d> Guesses<'d> {
+    fn new(drafting: Drafting<'d>, context: &Context) -> Result<Self> {
+        let most = drafting.most.min(context.n_output().saturating_sub(1));
+        let drafting = Drafting { most, ..drafting };
+        let (history, draft) = (with_room(context.n_ctx(), WHAT)?, with_room(MAX_DRAFT + 1, WHAT)?);
+        Ok(Guesses { drafting, history, draft })
+    }
+
+    /// Guesses at most `most` of the tokens that follow the context's and `token`.
+    fn guess(&mut self, context: &Context, token: u32, most: usize) -> Result<()> {
+        let _zone = profile::scope(Zone::Draft);
+        let most = most.min(self.drafting.most);
+        self.draft.clear();
+        if most == 0 {
+            return Ok(());
+        }
+        self.history.clear();
+        self.history.extend_from_slice(context.tokens());
+        self.history.push(token);
+        self.drafting.drafter.propose(&self.history, most, &mut self.draft)?;
+        let n_vocab = context.model().config().n_vocab;
+        let known = self.draft.iter().take_while(|&&token| (token as usize) < n_vocab).count();
+        self.draft.truncate(known.min(most));
+        Ok(())
+    }
+}
+
+/// The purpose of the memory, in errors.
+const WHAT: &str = "a draft";
+
+/// A generation on a context.
+struct Driver<'d, 'e> {
+    context: &'d mut Context,
+    sampler: &'d mut Sampler,
+    tokenizer: Option<&'d Tokenizer>,
+    generation: Generation,
+    on_event: &'d mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    guesses: Option<Guesses<'e>>,
+    /// Most tokens to generate.
+    most: usize,
+    /// Guessed tokens, and those of them that were right.
+    counts: (usize, usize),
+}
+
+impl Driver<'_, '_> {
+    /// Decodes the last tokens, with guesses of the next ones behind them, and picks tokens as far as these are right.
+    fn decode(&mut self) -> Result<()> {
+        let Some(feed) = self.generation.wanted() else { return Ok(()) };
+        let (&[token], Some(guesses)) = (feed.tokens, &mut self.guesses) else {
+            self.context.decode_further(feed.tokens, Logits::Last)?;
+            return self.pick(0..self.context.logits().len(), self.context.len()).map(drop);
+        };
+        let room = self.context.n_ctx() - self.context.len() - 1;
+        // A guess behind the last token would be in vain.
+        let left = (self.most - self.generation.n_generated()).saturating_sub(1);
+        guesses.guess(self.context, token, room.min(left))?;
+        let (guessed, begin) = (guesses.draft.len(), self.context.len());
+        guesses.draft.insert(0, token);
+        self.context.decode_further(&guesses.draft, Logits::All)?;
+        let width = self.context.logits().len() / (guessed + 1);
+        let mut right = 0;
+        loop {
+            let next = self.pick(right * width..(right + 1) * width, begin + right + 1)?;
+            let guess = self.guesses.as_ref().and_then(|guesses| guesses.draft.get(right + 1));
+            if next.is_none() || next.as_ref() != guess {
+                break;
+            }
+            right += 1;
+        }
+        self.counts = (self.counts.0 + guessed, self.counts.1 + right);
+        self.take_back(begin + 1 + right)
+    }
+
+    /// Takes back all tokens from position `len` on.
+    fn take_back(&mut self, len: usize) -> Result<()> {
+        if self.context.len() == len {
+            return Ok(());
+        }
+        let Some(guesses) = &mut self.guesses else { return Ok(()) };
+        guesses.history.clear();
+        guesses.history.extend_from_slice(&self.context.tokens()[..len]);
+        let kept = self.context.rewind_at_most(len);
+        if kept < len {
+            self.context.decode_further(&guesses.history[kept..], Logits::None)?;
+        }
+        Ok(())
+    }
+
+    /// Picks the token that follows position `len - 1`, and those that are forced behind it. Returns it where the
+    /// generation goes on with it alone.
+    fn pick(&mut self, logits: Range<usize>, len: usize) -> Result<Option<u32>> {
+        let logits = &self.context.logits()[logits];
+        let mut next = self.generation.fed(logits, self.sampler, self.tokenizer)?;
+        let mut n_picked = 1;
+        while let Some(output) = next {
+            if (self.on_event)(Event::Output(output)).is_break() {
+                self.generation.stop(StopReason::Callback);
+            } else if len + n_picked > self.context.n_ctx() {
+                self.generation.stop(StopReason::ContextFull);
+            }
+            next = self.generation.forced(self.sampler, self.tokenizer)?;
+            n_picked += 1;
+        }
+        Ok(match self.generation.wanted() {
+            Some(Feed { tokens: &[token], .. }) => Some(token),
+            _ => None,
+        })
+    }
+
+    /// Decodes what was picked, except the last token, so that the context holds it.
+    fn end(&mut self) -> Result<()> {
+        let undecoded = self.generation.undecoded();
+        if !undecoded.is_empty() {
+            self.context.decode_further(undecoded, Logits::None)?;
+        }
+        Ok(())
+    }
 }

@@ -13,13 +13,14 @@
 //! if let Some(output) = generation.finish() { … the rest of the text … }
 //! ```
 
+pub mod draft;
 mod driver;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Event, Summary, drive};
+pub use driver::{Event, Summary, drive, drive_drafted};
 pub use text::{MAX_STOP_BYTES, MAX_STOPS};
 
 use super::sampling::Sampler;

@@ -1,7 +1,7 @@
 //! Low-rank adapters for tests: files whose values follow from names, and models in which they are merged in f64.
 
 use smallmind::format::gguf::{Gguf, Value};
-use smallmind::quant;
+use smallmind::quant::{self, DType};
 
 use super::families::uniform;
 use super::gguf_writer::{F16, F32, Writer, f32_bytes};
@@ -38,13 +38,23 @@ impl Recipe {
         let bounds = [(3.0 / *k as f64).sqrt() as f32, (0.5 / (self.rank as f64).sqrt()) as f32 * self.size];
         let values = |end: &str, bound: f32, n: usize| {
             let numbers = uniform(&format!("{} {name}.lora_{end}", self.seed), n);
-            numbers.into_iter().map(|x| self.rounded(bound * x)).collect()
+            let mut numbers: Vec<f32> = numbers.into_iter().map(|x| bound * x).collect();
+            let bytes = self.encoded(&numbers);
+            quant::decode_row(self.dtype(), &bytes, &mut numbers).unwrap();
+            numbers
         };
         [values("a", bounds[0], a), values("b", bounds[1], b)]
     }
 
-    fn rounded(&self, x: f32) -> f32 {
-        if self.ty == F16 { half::f16::from_f32(x).to_f32() } else { x }
+    fn dtype(&self) -> DType {
+        if self.ty == F16 { DType::F16 } else { DType::F32 }
+    }
+
+    /// The bytes of values in the file.
+    fn encoded(&self, values: &[f32]) -> Vec<u8> {
+        let mut bytes = vec![0; self.dtype().row_bytes(values.len()).unwrap()];
+        quant::encode_row(self.dtype(), values, &mut bytes).unwrap();
+        bytes
     }
 
     /// The pairs of the file.
@@ -58,19 +68,15 @@ impl Recipe {
 
     /// The file.
     pub fn file(&self, architecture: &str, matrices: &[Matrix]) -> Vec<u8> {
-        let bytes = |values: &[f32]| match self.ty {
-            F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
-            _ => f32_bytes(values),
-        };
         let add = |w: Writer, matrix: &Matrix| {
             let (name, [k, n]) = matrix;
             let rank = self.rank as u64;
             let [a, b] = self.halves(matrix, [(k * rank) as usize, (n * rank) as usize]);
-            w.tensor(&format!("{name}.lora_a"), &[*k, rank], self.ty, &bytes(&a)).tensor(
+            w.tensor(&format!("{name}.lora_a"), &[*k, rank], self.ty, &self.encoded(&a)).tensor(
                 &format!("{name}.lora_b"),
                 &[rank, *n],
                 self.ty,
-                &bytes(&b),
+                &self.encoded(&b),
             )
         };
         matrices.iter().fold(self.pairs(architecture), add).build()

@@ -97,9 +97,16 @@ impl Two {
     }
 }
 
+/// A family's file without factors on matrices, which don't multiply the products of adapters.
+fn unscaled(name: &str) -> Vec<u8> {
+    let mut family = Family::read(name);
+    family.tensors.retain(|tensor| !tensor.name.ends_with(".scale"));
+    family.file()
+}
+
 /// What is wrong with a family's logits; the error if the family refuses adapters.
 fn compared(name: &str) -> Result<Option<String>, String> {
-    let file = bytes(name, Family::read(name).file());
+    let file = bytes(name, unscaled(name));
     let gguf = Gguf::open(file.clone()).unwrap();
     let two = Two::of(&gguf);
     let model = load(file.clone(), &two.adapters(architecture(&gguf)).unwrap()).map_err(|e| e.to_string())?;
@@ -116,8 +123,11 @@ fn compared(name: &str) -> Result<Option<String>, String> {
     if !(error < MARK && moved > 1e-4) {
         return Ok(Some(format!("{name}: {error:.1e}, moved by {moved:.1e}")));
     }
+    let causal = model.config().layers.iter().all(|layer| layer.mask.is_causal());
     let pieces = [(24, 2), (7, 1), (1, 2)];
-    let differs = |&(piece, threads): &(usize, usize)| logits(&model, &tokens, piece, threads) != got;
+    let differs = |&(piece, threads): &(usize, usize)| {
+        (causal || piece == 24) && logits(&model, &tokens, piece, threads) != got
+    };
     let other = pieces.into_iter().find(differs);
     Ok(other.map(|(piece, threads)| format!("{name}: other bits in pieces of {piece} on {threads} threads")))
 }
@@ -161,8 +171,9 @@ fn quantised_models_with_adapters_are_as_near_to_merged_ones_as_without() {
     }
 }
 
+/// Where a product is added to the residual stream, its sum with an adapter's comes first: another order of additions.
 #[test]
-fn adapters_with_a_zero_b_or_scale_change_no_bit() {
+fn adapters_with_a_zero_b_or_scale_change_no_bit_outside_of_the_residual_stream() {
     let mut models: Vec<(String, Arc<dyn ByteSource>)> = Vec::new();
     for name in QUANTISED {
         models.push((name.into(), Arc::new(FileSource::open(tiny_model(name)).unwrap())));
@@ -172,9 +183,11 @@ fn adapters_with_a_zero_b_or_scale_change_no_bit() {
     }
     for (name, file) in models {
         let gguf = Gguf::open(file.clone()).unwrap();
-        let make = |size, scale| {
+        let streamed = |(name, _): &Matrix| name.contains("attn_output") || name.contains("ffn_down");
+        let (outside, inside): (Vec<_>, Vec<_>) = matrices(&gguf).into_iter().partition(|m| !streamed(m));
+        let make = |matrices: &[Matrix], size, scale| {
             let recipe = Recipe::new("zero", 5, 5.0).sized(size);
-            adapter(recipe.file(architecture(&gguf), &matrices(&gguf)), scale).unwrap()
+            adapter(recipe.file(architecture(&gguf), matrices), scale).unwrap()
         };
         for activations in [Activations::Bits16, Activations::Bits8] {
             let load = |adapters: &[Adapter]| {
@@ -184,10 +197,19 @@ fn adapters_with_a_zero_b_or_scale_change_no_bit() {
             let plain = load(&[]);
             let tokens = tokens(&plain, 24);
             let plain = logits(&plain, &tokens, 24, 2);
-            for zero in [make(0.0, 1.0), make(1.0, 0.0)] {
-                let got = logits(&load(&[zero]), &tokens, 24, 2);
+            for (size, scale) in [(0.0, 1.0), (1.0, 0.0)] {
+                let got = logits(&load(&[make(&outside, size, scale)]), &tokens, 24, 2);
                 assert!(got == plain, "{name}, {activations:?}: off by {:.1e}", off(&plain, &got));
             }
+            let error = off(&plain, &logits(&load(&[make(&inside, 0.0, 1.0)]), &tokens, 24, 2));
+            println!("{name}, {activations:?}: {error:.1e}");
+            // Where activations are quantised, some fall on the other side of a rounding.
+            let mark = match (gguf.tensors().iter().any(|t| t.dtype().unwrap().is_quantized()), activations) {
+                (false, _) => MARK,
+                (true, Activations::Bits16) => 1e-8,
+                (true, _) => 1e-3,
+            };
+            assert!(error < mark, "{name}, {activations:?}: {error:.1e}");
         }
     }
 }
@@ -244,7 +266,7 @@ fn logits_are_llama_cpps() {
             .cloned()
             .collect();
         let first = Recipe::new("first", 4, 8.0).file(architecture, &all);
-        let second = Recipe { ty: F16, ..Recipe::new("second", 3, 0.0) }.file(architecture, &some);
+        let second = Recipe::new("second", 3, 0.0).file(architecture, &some);
         let adapters = [adapter(first, 0.75).unwrap(), adapter(second, -1.5).unwrap()];
         let most = difference(&load(file, &adapters).unwrap(), name);
         assert!(most < mark, "{name}: {most}");

@@ -141,10 +141,9 @@ impl Adapter {
             return Err(Error::format(format!("an adapter of {own}; the model is {architecture}")));
         }
         if !self.scale.is_finite() || self.pairs.iter().any(|pair| !self.factor(pair).is_finite()) {
-            let (scale, alpha) = (self.scale, self.alpha);
-            return Err(Error::invalid(format!(
-                "an adapter with a scale of {scale} and an alpha of {alpha}"
-            )));
+            let (scale, alpha, file) = (self.scale, self.alpha, escaped(self.gguf.source().name()));
+            let text = format!("{file}: an adapter with a scale of {scale} and an alpha of {alpha}");
+            return Err(Error::invalid(text));
         }
         Ok(())
     }

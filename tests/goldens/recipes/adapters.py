@@ -27,10 +27,11 @@ GGUF = Path(__file__).parent.parent / "gguf"
 FOLDER = Path(__file__).parent.parent / "adapters"
 POSITIONS = 24
 ROWS = [0, 7, 23]
-# Name, rank, alpha, type, targets, scale. An alpha of 0 counts as the rank.
+# Name, rank, alpha, targets, scale. An alpha of 0 counts as the rank. In f32, since llama.cpp rounds what it multiplies
+# with f16.
 ADAPTERS = [
-    ("first", 4, 8.0, np.float32, r"blk\.\d+\.(attn|ffn)_[a-z]+\.weight|output\.weight", 0.75),
-    ("second", 3, 0.0, np.float16, r"blk\.0\.(attn_v|attn_qkv|ffn_up)\.weight", -1.5),
+    ("first", 4, 8.0, r"blk\.\d+\.(attn|ffn)_[a-z]+\.weight|output\.weight", 0.75),
+    ("second", 3, 0.0, r"blk\.0\.(attn_v|attn_qkv|ffn_up)\.weight", -1.5),
 ]
 
 
@@ -38,7 +39,7 @@ def tokens(n_vocab):
     return [(37 * i + 11 * i * i + 5) % n_vocab for i in range(POSITIONS)]
 
 
-def adapter(base, path, name, rank, alpha, dtype, targets):
+def adapter(base, path, name, rank, alpha, targets):
     """Writes an adapter: A is uniform within ±√(3 / inputs), B within ±1 / (2 √rank)."""
     reader = GGUFReader(base)
     writer = GGUFWriter(path, reader.get_field("general.architecture").contents())
@@ -52,7 +53,7 @@ def adapter(base, path, name, rank, alpha, dtype, targets):
         k, n = dims
         for end, shape, bound in ("a", (rank, k), (3 / k) ** 0.5), ("b", (n, rank), 0.5 / rank**0.5):
             values = np.float32(bound) * uniform(f"{name} {tensor.name}.lora_{end}", rank * shape[end == "a"])
-            writer.add_tensor(f"{tensor.name}.lora_{end}", values.reshape(shape).astype(dtype))
+            writer.add_tensor(f"{tensor.name}.lora_{end}", values.reshape(shape))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -84,9 +85,9 @@ def golden(base, files):
 
 def made(base, folder):
     """The adapters that follow from names, as files with scales."""
-    for name, rank, alpha, dtype, targets, scale in ADAPTERS:
+    for name, rank, alpha, targets, scale in ADAPTERS:
         path = Path(folder) / f"{name}.gguf"
-        adapter(base, path, name, rank, alpha, dtype, targets)
+        adapter(base, path, name, rank, alpha, targets)
         yield path, scale
 
 

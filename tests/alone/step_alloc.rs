@@ -93,11 +93,7 @@ fn shared(model: &Arc<Model>) {
     };
     assert_eq!((round(8), round(9)), (0, 128), "the first page is found");
     // More texts than there are pages: those of the index are taken back.
-    assert_eq!(
-        allocations(|| (10..20).for_each(|token| drop(round(token)))),
-        0,
-        "sequences that share pages"
-    );
+    assert_eq!(allocations(|| (10..20).for_each(|token| _ = round(token))), 0, "sequences that share pages");
 }
 
 /// Steps behind a prompt of so many tokens.

@@ -35,7 +35,7 @@ pub type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 /// all are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tags {
-    /// The model's computation: its graph with all shapes.
+    /// The model's computation: its graph with all shapes and factors.
     pub shape: u32,
     /// The model's weights.
     pub weights: u32,
@@ -259,7 +259,7 @@ impl Cache {
     /// Why a snapshot isn't one of this cache.
     fn check_owner(&self, header: &Header, tags: Tags) -> Result<(), String> {
         if header.tags.shape != tags.shape {
-            return Err("a snapshot of a model of another shape".into());
+            return Err("a snapshot of a model of another shape or with other factors".into());
         }
         if header.tags.weights != tags.weights {
             return Err("a snapshot of a model with other weights".into());

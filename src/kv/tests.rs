@@ -189,12 +189,20 @@ fn a_page_is_copied_only_while_others_have_it() {
     assert_eq!(cache.pages().free, 5, "shared");
     assert_eq!(all.map(|id| cache.pages_needed(id, 1).unwrap()), [1; 3]);
     assert_eq!(all.map(|id| cache.pages_freed(id).unwrap()), [0; 3]);
+    let page = |cache: &Cache, id: SequenceId| cache.sequences[id.slot as usize].tables[0].pages()[1];
+    let shared = page(&cache, id);
+    cache.pools[0].bytes_mut(shared).iter_mut().enumerate().for_each(|(i, byte)| *byte = (i % 251) as u8);
     // All go on in one batch: the last one keeps the page.
     let lens = all.map(|id| cache.len(id).unwrap());
     cache.reserve(all.into_iter().zip(lens).map(|(id, len)| (id, len, 1))).unwrap();
     all.iter().for_each(|&id| cache.advance(id));
     cache.audit();
     assert_eq!(cache.pages().free, 3);
+    assert_eq!(page(&cache, forks[1]), shared);
+    for id in [id, forks[0]] {
+        assert_ne!(page(&cache, id), shared);
+        assert!(cache.pools[0].bytes(page(&cache, id)) == cache.pools[0].bytes(shared), "a copy");
+    }
     assert_eq!(all.map(|id| cache.pages_needed(id, 1).unwrap()), [0; 3]);
     assert_eq!(cache.pages_needed(id, TILE).unwrap(), 1);
     assert!(cache.pages_needed(id, 8 * TILE).is_err());
@@ -220,7 +228,13 @@ fn a_batch_without_enough_pages_changes_nothing() {
     let twice = [(ids[0], 100, 1), (ids[0], 100, 1)];
     assert!(cache.reserve(twice.into_iter()).unwrap_err().to_string().contains("same sequence"));
     cache.audit();
-    cache.reserve([(ids[0], 100, 1), (ids[1], 100, 100)].into_iter()).unwrap();
+    // One page is left: enough for both sequences of a shared page, since the second one keeps it.
+    grow(&mut cache, ids[1], 100).unwrap();
+    assert_eq!(cache.pages().free, 1);
+    cache.reserve([(ids[0], 100, 1), (fork, 100, 1)].into_iter()).unwrap();
+    [ids[0], fork].iter().for_each(|&id| cache.advance(id));
+    cache.audit();
+    assert_eq!(cache.pages().free, 0);
 }
 
 #[test]

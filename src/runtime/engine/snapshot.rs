@@ -33,7 +33,8 @@ impl Engine {
         let (model, n_ctx) = (&self.model, self.n_ctx());
         let (graph, activations) = (model.graph(), model.kernels().qmatmul.activations());
         let [mut shape, mut weights, mut numerics] = [Sum::new(), Sum::new(), Sum::new()];
-        let written = write!(shape, "{}\n{graph}", model.config().architecture)
+        // The text says what the nodes read, the nodes have all their factors.
+        let written = write!(shape, "{}\n{graph}{:?}", model.config().architecture, graph.nodes)
             .and_then(|()| write!(numerics, "{activations:?}"))
             .and_then(|()| {
                 graph.ropes.iter().try_for_each(|rope| write!(numerics, "{:?}", rope.config.with(&self.rope)))

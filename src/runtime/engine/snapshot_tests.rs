@@ -1,12 +1,15 @@
 //! Sequences go on bit for bit from a snapshot, in an engine with other threads, other sequences and other pages. A
 //! snapshot of another model or engine is refused.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::{Batch, Engine, EngineParams};
-use crate::format::{ByteSource, BytesSource};
+use crate::format::gguf::Gguf;
+use crate::format::{ByteSource, BytesSource, FileSource};
 use crate::kv::{CacheType, SequenceId};
-use crate::model::{GptConfig, LoadParams, Mask, Model, RopeOverrides};
+use crate::model::graph::Op;
+use crate::model::{GptConfig, LoadParams, Mask, Model, RopeOverrides, read_graph};
 use crate::runtime::engine_tests::{bits, engine, model, params, tokens};
 use crate::runtime::{Context, ContextParams, Logits, Output, Span};
 use crate::{Error, Result};
@@ -96,6 +99,31 @@ fn a_model_of_the_same_shape_with_other_weights_is_another_model() {
     let error = engine(&random(2), 1, params(1, 64, 64)).restore(&snapshot, &mut vec![]).unwrap_err();
     assert!(error.to_string().contains("other weights"), "{error}");
     engine(&random(1), 1, params(1, 64, 64)).restore(&snapshot, &mut vec![]).unwrap();
+}
+
+#[test]
+fn a_model_with_another_factor_is_another_model() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/untied-mixed.gguf");
+    let with = |factor: f32| {
+        let source = Arc::new(FileSource::open(path).unwrap());
+        let read = |gguf: &Gguf| {
+            let (config, mut graph) = read_graph(gguf)?;
+            for node in &mut graph.nodes {
+                if let Op::Attention(attention) = &mut node.op {
+                    attention.scores.scale *= factor;
+                }
+            }
+            Ok((config, graph))
+        };
+        engine(&Model::load(source, &LoadParams::default(), read).unwrap(), 1, params(1, 64, 64))
+    };
+    let mut from = with(1.0);
+    let sequence = from.create().unwrap();
+    run(&mut from, sequence, &[1, 2, 3]);
+    let snapshot = saved(&from, sequence, &[]);
+    with(1.0).restore(&snapshot, &mut vec![]).unwrap();
+    let error = with(1.001).restore(&snapshot, &mut vec![]).unwrap_err();
+    assert!(error.to_string().contains("other factors"), "{error}");
 }
 
 fn context(n_ctx: usize, threads: usize) -> Context {

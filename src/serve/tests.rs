@@ -259,7 +259,7 @@ fn a_preempted_request_goes_on_exactly() {
     for name in ["untied-mixed", "hybrid-quant"] {
         // Six pages; four sequences would take twelve.
         let server = server(name, &params().with_n_positions(N_CTX));
-        let asked = |i| Asked { endless: true, ..Asked::new(20 + 50 * i, 260 - 50 * i, i as u64) };
+        let asked = |i: usize| Asked { endless: true, ..Asked::new(20 + 50 * i, 260 - 50 * i, i as u64) };
         let asked: Vec<_> = (0..5).map(asked).collect();
         let ids: Vec<_> = asked.iter().map(|asked| asked.submit(&server).unwrap()).collect();
         let mut heard = Heard::default();

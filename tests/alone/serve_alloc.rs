@@ -62,7 +62,8 @@ fn count_everything() {
                 stages.insert(0, Stage::Mask(Box::new(Endless { planted })));
                 let sampler = Sampler::from_stages(stages, n_vocab).unwrap();
                 // Different pages, so that none are shared.
-                let request = Request::new(&[7 + seed as u32; 20], sampler).with_params(limits);
+                let prompt = [7 + seed as u32; 20];
+                let request = Request::new(&prompt, sampler).with_params(limits);
                 server.submit(request.with_priority(planted.into())).unwrap();
             };
             (0..6).for_each(|seed| submit(seed, false));

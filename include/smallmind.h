@@ -222,6 +222,13 @@ typedef struct {
     int32_t default_pre_tokenizer;
     // 0.
     int32_t reserved;
+    // Low-rank adapters (LoRA) that change the model: `n_adapters` paths of GGUF files, as llama.cpp reads and writes them.
+    // NULL, the default, for none.
+    const char *const *adapters;
+    // The scale of each adapter; NULL for 1 everywhere.
+    const float *adapter_scales;
+    // Number of adapters, at most 64. Default 0.
+    size_t n_adapters;
 } sm_model_params;
 
 // A description of a model. Strings live as long as the model.
@@ -272,6 +279,9 @@ sm_status sm_model_params_init(sm_model_params *params, size_t struct_size);
 // `SM_STATUS_IO`: a file doesn't exist or can't be read. `SM_STATUS_FORMAT`: it is no GGUF file, is truncated, or
 // contradicts itself or another one; a part or a tensor is missing. `SM_STATUS_UNSUPPORTED`: its model family, the class in
 // `config.json` or an element type is unknown; the message has those that are known.
+// An adapter of another model, with a tensor that isn't the matrix of one product, or cut off, is `SM_STATUS_FORMAT` or
+// `SM_STATUS_UNSUPPORTED`, and the message names file and tensor; a scale that isn't finite is
+// `SM_STATUS_INVALID_ARGUMENT`.
 // `SM_STATUS_CANCELLED`: by the progress callback. `SM_STATUS_OUT_OF_MEMORY`. `SM_STATUS_NO_THREADS`: the system starts no
 // threads to load with.
 sm_status sm_model_load(const char *path,
@@ -284,6 +294,11 @@ sm_status sm_model_load_memory(const void *data,
                                size_t size,
                                const sm_model_params *params,
                                sm_model **model);
+
+// Loads the model that is built into the library: it writes short stories for children, of up to 256 tokens. Otherwise as
+// `sm_model_load`; `memory_map` has no effect. `SM_STATUS_UNSUPPORTED`: the library was built without it.
+sm_status sm_model_load_builtin(const sm_model_params *params,
+                                sm_model **model);
 
 // Frees a model; NULL is fine. Contexts and samplers that were made from it go on working.
 sm_status sm_model_free(sm_model *model);
@@ -1519,7 +1534,8 @@ sm_status sm_embedder_cancel(const sm_embedder *embedder);
 /*
  * Trainer
  * =======
- * Training of models of the GPT-2, Llama and Qwen families, in f32: batches of tokens and targets in, losses and files out.
+ * Training of models of the GPT-2, Llama and Qwen families, in f32, or of low-rank adapters (LoRA) of them: batches of
+ * tokens and targets in, losses and files out.
  * The same batches give the same bits on any number of threads.
  */
 
@@ -1571,6 +1587,14 @@ typedef struct {
     // A team whose threads the trainer uses. NULL, the default, for `n_threads` threads of the trainer's own. It holds the
     // team as a context does.
     sm_team *team;
+    // Rank of a low-rank adapter (LoRA) that is trained in place of the model, which stays as it is; it may be quantised.
+    // 0, the default, trains the model.
+    size_t lora_rank;
+    // Factor of the adapter's change, which is divided by the rank. 0, the default, for twice the rank.
+    double lora_alpha;
+    // The matrices of each layer that the adapter changes, separated by commas, such as "attn_q,attn_v". NULL, the default,
+    // for all of attention and MLP.
+    const char *lora_targets;
 } sm_trainer_params;
 
 // What a step did.
@@ -1611,6 +1635,14 @@ sm_status sm_trainer_resume(const char *path,
                             const sm_trainer_params *params,
                             sm_trainer **trainer);
 
+// Makes a trainer that goes on from the state of an adapter's training: `model_path` is the model that it changes, as for
+// `sm_trainer_create`, and `path` the state. The adapter's rank, factor and matrices are those of the state; `lora_rank`,
+// `lora_alpha` and `lora_targets` mean nothing here. Otherwise as `sm_trainer_resume`.
+sm_status sm_trainer_resume_adapter(const char *model_path,
+                                    const char *path,
+                                    const sm_trainer_params *params,
+                                    sm_trainer **trainer);
+
 // Frees a trainer; NULL is fine. In a fork of the process that made it, nothing is done. While a call is using it, the
 // status is `SM_STATUS_BUSY` and it is not freed.
 sm_status sm_trainer_free(sm_trainer *trainer);
@@ -1647,8 +1679,9 @@ sm_status sm_trainer_evaluate(sm_trainer *trainer,
                               size_t n_tokens,
                               double *loss);
 
-// Writes the weights, in f32, to a GGUF file at `path`, which `sm_model_load` and llama.cpp load. The file appears whole or
-// not at all; one that stood there is replaced. `SM_STATUS_IO`: it can't be written.
+// Writes the weights, in f32, to a GGUF file at `path`, which `sm_model_load` and llama.cpp load; of an adapter, its
+// weights, for `adapters` of `sm_model_params`. The file appears whole or not at all; one that stood there is replaced.
+// `SM_STATUS_IO`: it can't be written.
 sm_status sm_trainer_save_model(sm_trainer *trainer,
                                 const char *path);
 

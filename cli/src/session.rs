@@ -18,12 +18,12 @@ use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::text::{escaped, escaped_lines, shortened};
 use smallmind::{Error, threads};
 
-use crate::args::{ChainArgs, ModelArgs, TextArgs};
+use crate::args::{ModelArgs, TextArgs};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Stoppable;
 use crate::machine::{check_context, explain, warn_of_threads};
 use crate::output::{PATIENCE, bar, failed, remark, while_waiting};
-use crate::sampling::Sampling;
+use crate::sampling::{ChainArgs, Sampling};
 use crate::template::Given;
 
 /// Most positions of context by default: the cache for all positions that a model was trained on may not fit into

@@ -295,6 +295,11 @@ sm_status sm_model_load_memory(const void *data,
                                const sm_model_params *params,
                                sm_model **model);
 
+// Loads the model that is built into the library: it writes short stories for children, of up to 256 tokens. Otherwise as
+// `sm_model_load`; `memory_map` has no effect. `SM_STATUS_UNSUPPORTED`: the library was built without it.
+sm_status sm_model_load_builtin(const sm_model_params *params,
+                                sm_model **model);
+
 // Frees a model; NULL is fine. Contexts and samplers that were made from it go on working.
 sm_status sm_model_free(sm_model *model);
 

@@ -4,14 +4,11 @@ use std::path::PathBuf;
 
 use clap::builder::Styles;
 use clap::error::ErrorKind;
-use clap::{
-    Arg, ArgAction, Args as Group, Command as Syntax, CommandFactory, FromArgMatches, Parser, Subcommand,
-};
+use clap::{Arg, Args as Group, Command as Syntax, CommandFactory, FromArgMatches, Parser, Subcommand};
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::GptConfig;
 use smallmind::model::quantize::Mix;
-use smallmind::runtime::sampling::StageKind;
 
 use crate::adapters::AdapterArgs;
 use crate::batch::args::Batch;
@@ -19,13 +16,12 @@ use crate::conditions::{Arithmetic, Conditions};
 use crate::embed::args::{Embed, Eval, Rerank, Search};
 use crate::merge::Merge;
 use crate::profile::args::{Baseline, Profile};
+use crate::sampling::ChainArgs;
 use crate::train::args::Train;
 use crate::train::config;
 use crate::values::{
-    activations, cache_type, count, dry_base, dry_multiplier, dynatemp_exp, dynatemp_range,
-    frequency_penalty, logit_bias, min_p, mirostat, mirostat_eta, mirostat_tau, mix, presence_penalty,
-    repeat_last_n, repeat_penalty, rope, seed, shape, stage, stop, temperature, thread_count, top_n_sigma,
-    top_p, typical, whole, xtc_probability, xtc_threshold,
+    activations, cache_type, count, min_p, mix, repeat_penalty, rope, seed, shape, stop, temperature,
+    thread_count, top_p, whole,
 };
 
 /// The syntax of a random model's shape, in help.
@@ -271,7 +267,7 @@ pub struct ModelArgs {
     pub quiet: bool,
 }
 
-/// The parameters of sampling.
+/// The parameters of sampling that every command with texts has.
 #[derive(Group)]
 pub struct SamplingArgs {
     /// 0 always takes the likeliest token; higher values are more varied
@@ -286,76 +282,9 @@ pub struct SamplingArgs {
     /// Keep tokens at least this many times as likely as the likeliest
     #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = min_p)]
     pub min_p: f32,
-    /// Keep tokens whose logit is at most N standard deviations below the best one; 0 and below keep all
-    #[arg(long, value_name = "N", default_value_t = 0.0, hide_default_value = true, value_parser = top_n_sigma)]
-    pub top_n_sigma: f32,
-    /// Keep the tokens that are as surprising as the mean, until they exceed this probability; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = 1.0, hide_default_value = true, value_parser = typical)]
-    pub typical: f32,
-    /// How often top choices are excluded (XTC); 0 is off
-    #[arg(long, value_name = "P", default_value_t = 0.0, hide_default_value = true, value_parser = xtc_probability)]
-    pub xtc_probability: f32,
-    /// The probability of a top choice; above 0.5 is off
-    #[arg(long, value_name = "P", default_value_t = 0.1, value_parser = xtc_threshold)]
-    pub xtc_threshold: f32,
-    /// Let the temperature follow the entropy, this far below and above --temp; 0 keeps it fixed
-    #[arg(long, value_name = "T", default_value_t = 0.0, hide_default_value = true, value_parser = dynatemp_range)]
-    pub dynatemp_range: f32,
-    /// Power of the entropy's share, for the temperature that follows it
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = dynatemp_exp)]
-    pub dynatemp_exp: f32,
     /// Make tokens of the recent text less likely; 1 is off
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = repeat_penalty)]
     pub repeat_penalty: f32,
-    /// Tokens of the recent text that penalties look at
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = repeat_last_n())]
-    pub repeat_last_n: usize,
-    /// Subtract this from the logit of each token of the recent text
-    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true, value_parser = presence_penalty)]
-    pub presence_penalty: f32,
-    /// Subtract this from a logit for each time that its token is in the recent text
-    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true, value_parser = frequency_penalty)]
-    pub frequency_penalty: f32,
-    /// Scale of the penalty for tokens that continue a repetition (DRY); 0 is off, 0.8 is customary
-    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true, value_parser = dry_multiplier)]
-    pub dry_multiplier: f32,
-    /// Growth of that penalty with each token of the repetition
-    #[arg(long, value_name = "X", default_value_t = 1.75, value_parser = dry_base)]
-    pub dry_base: f32,
-    /// Tokens that may be repeated without that penalty
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count())]
-    pub dry_allowed_length: usize,
-    /// Tokens of the recent text in which repetitions count
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = repeat_last_n())]
-    pub dry_penalty_last_n: usize,
-    /// End repetitions at this text, or at none; may be given several times [default: a line end, a colon, a quotation mark,
-    /// an asterisk]
-    #[arg(long, value_name = "TEXT|none", allow_hyphen_values = true)]
-    pub dry_sequence_breaker: Vec<String>,
-    /// Aim at a constant surprise: 2 for Mirostat 2.0, in the place of all cuts; 0 is off
-    #[arg(long, value_name = "0|2", default_value = "0", value_parser = mirostat, action = ArgAction::Set)]
-    pub mirostat: bool,
-    /// Surprise in bits that Mirostat aims at
-    #[arg(long, value_name = "X", default_value_t = 5.0, value_parser = mirostat_tau)]
-    pub mirostat_ent: f32,
-    /// How fast Mirostat follows
-    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = mirostat_eta)]
-    pub mirostat_lr: f32,
-    /// Add to the logit of a token: 15043+1, 15043-1 or 15043-inf; may be given several times
-    #[arg(short = 'l', long, value_name = "TOKEN(+|-)BIAS", value_parser = logit_bias)]
-    pub logit_bias: Vec<(u32, f32)>,
-    /// The stages to use, in this order [default: logit_bias;mask;penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature]
-    #[arg(long, value_name = "STAGES", value_delimiter = ';', value_parser = stage)]
-    pub samplers: Option<Vec<StageKind>>,
-    /// Write a JSON value for which this JSON schema holds
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["regex", "grammar"])]
-    pub json_schema: Option<PathBuf>,
-    /// Write a text that matches this regular expression, all of it
-    #[arg(long, value_name = "RE", allow_hyphen_values = true, conflicts_with = "grammar")]
-    pub regex: Option<String>,
-    /// Write a text that follows this grammar, in llguidance's variant of Lark's syntax
-    #[arg(long, value_name = "FILE")]
-    pub grammar: Option<PathBuf>,
     /// Seed of the random draws; the same seed gives the same text [default: from the clock]
     #[arg(long, value_name = "N", value_parser = seed)]
     pub seed: Option<u64>,
@@ -430,7 +359,7 @@ pub struct Generate {
     #[command(flatten, next_help_heading = "Chat template, with --chat")]
     pub template: TemplateArgs,
     #[command(flatten, next_help_heading = "Sampling")]
-    pub sampling: SamplingArgs,
+    pub sampling: ChainArgs,
     #[command(flatten, next_help_heading = "Model and machine")]
     pub model: ModelArgs,
 }
@@ -453,7 +382,7 @@ pub struct Chat {
     #[command(flatten, next_help_heading = "Chat template")]
     pub template: TemplateArgs,
     #[command(flatten, next_help_heading = "Sampling")]
-    pub sampling: SamplingArgs,
+    pub sampling: ChainArgs,
     #[command(flatten, next_help_heading = "Model and machine")]
     pub model: ModelArgs,
 }

@@ -18,12 +18,12 @@ use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::text::{escaped, escaped_lines, shortened};
 use smallmind::{Error, threads};
 
-use crate::args::{ModelArgs, SamplingArgs, TextArgs};
+use crate::args::{ModelArgs, TextArgs};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Stoppable;
 use crate::machine::{check_context, explain, warn_of_threads};
 use crate::output::{PATIENCE, bar, failed, remark, while_waiting};
-use crate::sampling::Sampling;
+use crate::sampling::{ChainArgs, Sampling};
 use crate::template::Given;
 
 /// Most positions of context by default: the cache for all positions that a model was trained on may not fit into
@@ -57,12 +57,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn open(
-        args: &ModelArgs,
-        sampling: &SamplingArgs,
-        text: &TextArgs,
-        template: Given,
-    ) -> Result<Session> {
+    pub fn open(args: &ModelArgs, sampling: &ChainArgs, text: &TextArgs, template: Given) -> Result<Session> {
         profile::set_enabled(args.profile);
         // Report a wrong value before a long load.
         if text.stop.len() > MAX_STOPS {
@@ -71,7 +66,7 @@ impl Session {
                 "'--stop <TEXT>' {count} times; at most {MAX_STOPS} are taken"
             )));
         }
-        let sampling = Sampling::new(sampling, sampling.seed.unwrap_or_else(clock_seed))?;
+        let sampling = Sampling::new(sampling, sampling.common.seed.unwrap_or_else(clock_seed))?;
         let threads = args.threads.unwrap_or_else(threads::available);
         warn_of_threads(threads, args.quiet);
         let start = Instant::now();

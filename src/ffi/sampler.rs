@@ -538,6 +538,8 @@ pub unsafe extern "C" fn sm_sampler_logprobs(
 ) -> sm_status {
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
+        // Nobody frees or keeps the sampler meanwhile.
+        let _entered = enter(sampler)?;
         let sampler = borrow(sampler, "sampler")?;
         let n_best = buffers::at_most(n_best, sampler.n_vocab, "n_best")?;
         let best = buffers::array_mut(best, n_best, "best")?;

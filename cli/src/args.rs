@@ -9,6 +9,7 @@ use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::GptConfig;
 use smallmind::model::quantize::Mix;
+use smallmind::runtime::generation::draft::MAX_DRAFT;
 
 use crate::adapters::AdapterArgs;
 use crate::batch::args::Batch;
@@ -290,6 +291,20 @@ pub struct SamplingArgs {
     pub seed: Option<u64>,
 }
 
+/// How tokens are guessed, so that several come from one pass; the text is the same.
+#[derive(Group)]
+pub struct DraftArgs {
+    /// Let a smaller model of the same vocabulary guess tokens
+    #[arg(long, value_name = "FILE")]
+    pub draft: Option<PathBuf>,
+    /// Guess that the text repeats what stands in it or its prompt
+    #[arg(long, conflicts_with = "draft")]
+    pub lookup: bool,
+    /// Most tokens that are guessed at a time
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = whole(1, MAX_DRAFT as u64))]
+    pub draft_max: usize,
+}
+
 /// How text becomes tokens, and where it ends.
 #[derive(Group)]
 pub struct TextArgs {
@@ -360,6 +375,8 @@ pub struct Generate {
     pub template: TemplateArgs,
     #[command(flatten, next_help_heading = "Sampling")]
     pub sampling: ChainArgs,
+    #[command(flatten, next_help_heading = "Speculation")]
+    pub draft: DraftArgs,
     #[command(flatten, next_help_heading = "Model and machine")]
     pub model: ModelArgs,
 }
@@ -383,6 +400,8 @@ pub struct Chat {
     pub template: TemplateArgs,
     #[command(flatten, next_help_heading = "Sampling")]
     pub sampling: ChainArgs,
+    #[command(flatten, next_help_heading = "Speculation")]
+    pub draft: DraftArgs,
     #[command(flatten, next_help_heading = "Model and machine")]
     pub model: ModelArgs,
 }

@@ -24,7 +24,7 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
         Some(text) => text.clone(),
         None => read_stdin()?,
     };
-    let mut session = Session::open(&args.model, &args.sampling, &args.text, template)?;
+    let mut session = Session::open(&args.model, &args.sampling, &args.text, &args.draft, template)?;
     if let Some(path) = &args.snapshot.load {
         session.load(path)?;
     }

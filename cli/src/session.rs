@@ -10,15 +10,16 @@ use smallmind::chat::{Message, Prompt};
 use smallmind::format::{FileSource, MapSource};
 use smallmind::model::{LoadParams, Model, Progress, RopeOverrides};
 use smallmind::profile::{self, Zone};
+use smallmind::runtime::generation::draft::{DraftModel, Drafter, Drafting, PromptLookup};
 use smallmind::runtime::generation::{
-    Event, GenerationParams, MAX_STOPS, Output, StopReason, Summary, drive,
+    Event, GenerationParams, MAX_STOPS, Output, StopReason, Summary, drive_drafted,
 };
 use smallmind::runtime::sampling::Sampler;
 use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::text::{escaped, escaped_lines, shortened};
 use smallmind::{Error, threads};
 
-use crate::args::{ModelArgs, TextArgs};
+use crate::args::{DraftArgs, ModelArgs, TextArgs};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Stoppable;
 use crate::machine::{check_context, explain, warn_of_threads};
@@ -45,6 +46,7 @@ pub struct Written {
 pub struct Session {
     pub context: Context,
     sampler: Sampler,
+    drafter: Option<(Box<dyn Drafter>, usize)>,
     sampling: Sampling,
     /// Samplers made so far.
     samplers: u64,
@@ -57,7 +59,13 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn open(args: &ModelArgs, sampling: &ChainArgs, text: &TextArgs, template: Given) -> Result<Session> {
+    pub fn open(
+        args: &ModelArgs,
+        sampling: &ChainArgs,
+        text: &TextArgs,
+        draft: &DraftArgs,
+        template: Given,
+    ) -> Result<Session> {
         profile::set_enabled(args.profile);
         // Report a wrong value before a long load.
         if text.stop.len() > MAX_STOPS {
@@ -73,13 +81,16 @@ impl Session {
         let model = load(args)?;
         let load_seconds = start.elapsed().as_secs_f64();
         let sampler = sampling.sampler(&model, 0)?;
-        let context = context(model, args, threads)?;
+        let n_output = if draft.lookup || draft.draft.is_some() { draft.draft_max + 1 } else { 1 };
+        let context = context(model, args, threads, n_output)?;
+        let drafter = drafter(draft, args, &context)?.map(|drafter| (drafter, draft.draft_max));
         if let (Some(warning), false) = (context.warning(), args.quiet) {
             remark(&format!("[{warning}]\n"));
         }
         Ok(Session {
             context,
             sampler,
+            drafter,
             sampling,
             samplers: 1,
             parse_special: text.parse_special,
@@ -167,7 +178,12 @@ impl Session {
         let mut out = Stream::new(&self.template.prefix);
         let reading = bar(self.quiet, prompt.len() as u64, "reading the prompt {bar:40} {pos}/{len} tokens");
         let start = Instant::now();
-        let driven = drive(&mut self.context, &mut self.sampler, prompt, params, &mut |event| {
+        let drafting = match &mut self.drafter {
+            Some((drafter, most)) => Some(Drafting::new(drafter.as_mut(), *most)?),
+            None => None,
+        };
+        let (context, sampler) = (&mut self.context, &mut self.sampler);
+        let driven = drive_drafted(context, sampler, prompt, params, drafting, &mut |event| {
             match event {
                 Event::Prompt { read, .. } if start.elapsed() > PATIENCE => reading.set_position(read as u64),
                 Event::Output(Output { text: piece, .. }) => {
@@ -215,6 +231,11 @@ impl Session {
             self.context.threads(),
             self.sampling.seed(),
         ));
+        if self.drafter.is_some() {
+            let (right, guessed) = (summary.n_accepted, summary.n_drafted);
+            let share = 100.0 * right as f64 / guessed.max(1) as f64;
+            remark(&format!("[{right} of {guessed} guessed tokens were right ({share:.0} %)]\n"));
+        }
     }
 
     /// The profile's table, if it was asked for.
@@ -294,11 +315,15 @@ impl<'a> Stream<'a> {
 }
 
 /// A context as the command line asks for it.
-fn context(model: Arc<Model>, args: &ModelArgs, threads: usize) -> Result<Context> {
+fn context(model: Arc<Model>, args: &ModelArgs, threads: usize, n_output: usize) -> Result<Context> {
     let n_ctx = default_context(&model, args.ctx);
     let rope = RopeOverrides::default().with_base(args.rope_base).with_factor(args.rope_scale);
-    let params =
-        ContextParams::default().with_n_ctx(n_ctx).with_threads(threads).with_kv(args.kv).with_rope(rope);
+    let params = ContextParams::default()
+        .with_n_ctx(n_ctx)
+        .with_n_output(n_output)
+        .with_threads(threads)
+        .with_kv(args.kv)
+        .with_rope(rope);
     if args.ctx.is_some() {
         check_context(&model, &params, n_ctx)?;
     }
@@ -310,6 +335,23 @@ fn context(model: Arc<Model>, args: &ModelArgs, threads: usize) -> Result<Contex
         }
         other => Failure::Failed(other),
     })
+}
+
+/// The drafter that the command line asks for. A draft model has the context's positions, as far as it was trained on so
+/// many, and its team.
+fn drafter(draft: &DraftArgs, args: &ModelArgs, context: &Context) -> Result<Option<Box<dyn Drafter>>> {
+    let Some(path) = &draft.draft else {
+        return Ok(draft.lookup.then(|| Box::new(PromptLookup::default()) as Box<dyn Drafter>));
+    };
+    let params = LoadParams::default()
+        .with_activations(args.activations)
+        .with_default_pre_tokenizer(args.default_pre_tokenizer);
+    let model = loaded(path, args.mmap, &params)?;
+    let n_ctx = context.n_ctx().min(model.config().n_ctx_train);
+    let params =
+        ContextParams::default().with_n_ctx(n_ctx).with_kv(args.kv).with_team(context.team().clone());
+    let drafter = DraftModel::new(Context::new(model, &params)?, context.model()).map_err(explain(path))?;
+    Ok(Some(Box::new(drafter)))
 }
 
 /// Positions of a context, as the command line asks for it.

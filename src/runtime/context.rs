@@ -215,6 +215,11 @@ impl Context {
         self.engine.team().count()
     }
 
+    /// The team it runs on.
+    pub fn team(&self) -> &Arc<Team> {
+        self.engine.team()
+    }
+
     /// The process that has its threads.
     #[cfg_attr(not(feature = "capi"), allow(dead_code, reason = "the C ABI keeps a fork out by it"))]
     pub(crate) fn home(&self) -> &Arc<threads::Home> {

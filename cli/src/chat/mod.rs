@@ -34,7 +34,8 @@ pub fn run(args: &args::Chat) -> Result<ExitCode> {
             "'--model <FILE>' is needed: the built-in model only continues texts".into(),
         ));
     }
-    let mut session = Session::open(&args.model, &args.sampling, &args.text, Given::read(&args.template)?)?;
+    let mut session =
+        Session::open(&args.model, &args.sampling, &args.text, &args.draft, Given::read(&args.template)?)?;
     // Without these no message gets an answer.
     session.model().tokenizer()?;
     session.model().chat_template()?;

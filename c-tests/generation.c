@@ -409,6 +409,48 @@ static void print_profile(void) {
     free(report);
 }
 
+/* Guesses change no token: by the context's own text, and by another context of the same model. */
+static void check_drafts(const sm_model *model, const uint32_t *prompt, size_t n_prompt) {
+    sm_context *contexts[2] = {NULL, NULL};
+    sm_context_params room;
+    CHECK_OK(sm_context_params_init(&room, sizeof room));
+    room.n_ctx = 256;
+    room.n_output = 7;
+    for (int i = 0; i < 2; i++) CHECK_OK(sm_context_create(model, &room, &contexts[i]));
+    struct stream streams[3];
+    memset(streams, 0, sizeof streams);
+    for (int i = 0; i < 3; i++) {
+        sm_sampler *sampler = NULL;
+        sm_sampler_params sampling;
+        CHECK_OK(sm_sampler_params_init(&sampling, sizeof sampling));
+        sampling.seed = 5;
+        CHECK_OK(sm_sampler_create(model, &sampling, &sampler));
+        sm_generate_params params;
+        CHECK_OK(sm_generate_params_init(&params, sizeof params));
+        streams[i].context = contexts[0];
+        params.on_text = on_text;
+        params.user_data = &streams[i];
+        params.max_tokens = 24;
+        params.n_draft = i == 0 ? 0 : 6;
+        params.draft = i == 2 ? contexts[1] : NULL;
+        sm_generate_summary summary;
+        CHECK_OK(sm_context_clear(contexts[0]));
+        CHECK_OK(sm_generate(contexts[0], sampler, prompt, n_prompt, &params, &summary, sizeof summary));
+        CHECK(summary.n_accepted <= summary.n_drafted && (i == 0) <= (summary.n_drafted == 0));
+        CHECK(i < 2 || summary.n_accepted > 0);
+        CHECK(strcmp(streams[i].text, streams[0].text) == 0);
+        params.n_draft = 65;
+        CHECK_STATUS(sm_generate(contexts[0], sampler, prompt, n_prompt, &params, NULL, 0),
+                     SM_STATUS_INVALID_ARGUMENT);
+        params.n_draft = 1;
+        params.draft = contexts[0];
+        CHECK_STATUS(sm_generate(contexts[0], sampler, prompt, n_prompt, &params, NULL, 0), SM_STATUS_BUSY);
+        CHECK_OK(sm_sampler_free(sampler));
+    }
+    puts("");
+    for (int i = 0; i < 2; i++) CHECK_OK(sm_context_free(contexts[i]));
+}
+
 /* No file, no download: the library's own model tells a story. */
 void test_builtin(void) {
     sm_model *model = NULL;
@@ -498,6 +540,7 @@ void test_generation(const char *model_path) {
     check_stops(context, sampler, prompt, n_prompt, whole);
     check_rewind(context, prompt, n_prompt, info.n_vocab);
     check_snapshot(model, context, prompt, n_prompt, (size_t)info.n_vocab);
+    check_drafts(model, prompt, n_prompt);
     check_caches(model, prompt, n_prompt);
     check_cancel(context, sampler, prompt, n_prompt);
     check_rope(model, &info, prompt, n_prompt);

@@ -1006,6 +1006,13 @@ typedef struct {
     // A number by which `sm_context_cancel_generation` cancels this generation, even before it begins: higher than those of
     // the context's earlier generations. 0, the default, for none.
     uint64_t generation_id;
+    // A context of a smaller model with the same vocabulary, which guesses tokens; it is busy until `sm_generate` returns.
+    // NULL, the default, for none.
+    sm_context *draft;
+    // The most tokens that are guessed at a time, at most 64: by `draft`, or without one by looking for the last tokens
+    // earlier in the context. One pass computes the logits behind all guesses, and a right one saves a pass; tokens are
+    // those that come without guesses, to the bit. The context's `n_output` is to be one more. 0, the default, for none.
+    size_t n_draft;
 } sm_generate_params;
 
 // A summary of a generation.
@@ -1026,6 +1033,10 @@ typedef struct {
     int32_t stop_reason;
     // The last generated token, also one that ended the text; `SM_TOKEN_NONE` if there is none. It is not in the context.
     uint32_t last_token;
+    // Tokens that were guessed (`sm_generate_params.n_draft`).
+    uint64_t n_drafted;
+    // Of these, tokens that were right, each of which saved a pass.
+    uint64_t n_accepted;
 } sm_generate_summary;
 
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_generate_params)`.
@@ -1049,8 +1060,8 @@ sm_status sm_generate_params_init(sm_generate_params *params, size_t struct_size
 // A model without a tokenizer generates, too: with `on_token`, or no callback, and without stop strings. No token ends its
 // text. Otherwise the status is `SM_STATUS_UNSUPPORTED`.
 //
-// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a stop string is empty, too long or no UTF-8, or both callbacks are
-// set. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
+// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a stop string is empty, too long or no UTF-8, both callbacks are set,
+// `n_draft` is above 64, or the draft model has another vocabulary. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
 // `SM_STATUS_CANCELLED`: by `sm_context_cancel` or `sm_context_cancel_generation`.
 sm_status sm_generate(sm_context *context,
                       sm_sampler *sampler,

@@ -16,8 +16,9 @@ use super::status::{Failure, SM_STATUS_OUT_OF_MEMORY, sm_status};
 use super::tokenizer::SM_TOKEN_NONE;
 use crate::memory::reserve::reserve;
 use crate::profile::{self, Zone};
+use crate::runtime::generation::draft::{DraftModel, Drafter, Drafting, PromptLookup};
 use crate::runtime::generation::{
-    Event, GenerationParams, MAX_STOP_BYTES, MAX_STOPS, Output, StopReason, Summary, drive,
+    Event, GenerationParams, MAX_STOP_BYTES, MAX_STOPS, Output, StopReason, Summary, drive_drafted,
 };
 
 /// The model ended its text.
@@ -98,13 +99,31 @@ pub struct sm_generate_params {
     /// A number by which `sm_context_cancel_generation` cancels this generation, even before it begins: higher than those of
     /// the context's earlier generations. 0, the default, for none.
     pub generation_id: u64,
+    /// A context of a smaller model with the same vocabulary, which guesses tokens; it is busy until `sm_generate` returns.
+    /// NULL, the default, for none.
+    pub draft: *mut sm_context,
+    /// The most tokens that are guessed at a time, at most 64: by `draft`, or without one by looking for the last tokens
+    /// earlier in the context. One pass computes the logits behind all guesses, and a right one saves a pass; tokens are
+    /// those that come without guesses, to the bit. The context's `n_output` is to be one more. 0, the default, for none.
+    pub n_draft: usize,
 }
 
 // SAFETY: repr(C); integers, raw pointers and an optional function pointer.
 unsafe impl Versioned for sm_generate_params {
     const NAME: &'static str = "sm_generate_params";
 
-    fields!(struct_size, max_tokens, on_text, user_data, stop, n_stop, on_token, generation_id);
+    fields!(
+        struct_size,
+        max_tokens,
+        on_text,
+        user_data,
+        stop,
+        n_stop,
+        on_token,
+        generation_id,
+        draft,
+        n_draft
+    );
 }
 
 // SAFETY: struct_size is first.
@@ -119,6 +138,8 @@ unsafe impl Params for sm_generate_params {
             n_stop: 0,
             on_token: None,
             generation_id: 0,
+            draft: ptr::null_mut(),
+            n_draft: 0,
         }
     }
 }
@@ -143,6 +164,10 @@ pub struct sm_generate_summary {
     pub stop_reason: i32,
     /// The last generated token, also one that ended the text; `SM_TOKEN_NONE` if there is none. It is not in the context.
     pub last_token: u32,
+    /// Tokens that were guessed (`sm_generate_params.n_draft`).
+    pub n_drafted: u64,
+    /// Of these, tokens that were right, each of which saved a pass.
+    pub n_accepted: u64,
 }
 
 // SAFETY: repr(C); integers and floats.
@@ -157,7 +182,9 @@ unsafe impl Versioned for sm_generate_summary {
         prefill_rate,
         decode_rate,
         stop_reason,
-        last_token
+        last_token,
+        n_drafted,
+        n_accepted
     );
 }
 
@@ -189,8 +216,8 @@ pub unsafe extern "C" fn sm_generate_params_init(
 /// A model without a tokenizer generates, too: with `on_token`, or no callback, and without stop strings. No token ends its
 /// text. Otherwise the status is `SM_STATUS_UNSUPPORTED`.
 ///
-/// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a stop string is empty, too long or no UTF-8, or both callbacks are
-/// set. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
+/// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a stop string is empty, too long or no UTF-8, both callbacks are set,
+/// `n_draft` is above 64, or the draft model has another vocabulary. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
 /// `SM_STATUS_CANCELLED`: by `sm_context_cancel` or `sm_context_cancel_generation`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_generate(
@@ -223,6 +250,20 @@ pub unsafe extern "C" fn sm_generate(
             Event::Output(output) => host.deliver(&output),
             Event::Prompt { .. } => ControlFlow::Continue(()),
         };
+        let mut draft = if params.draft.is_null() { None } else { Some(context::enter(params.draft)?) };
+        let mut lookup = PromptLookup::default();
+        let mut of_model = match &mut draft {
+            Some(draft) => Some(DraftModel::new(&mut **draft, context.model())?),
+            None => None,
+        };
+        let drafter: &mut dyn Drafter = match &mut of_model {
+            Some(drafter) => drafter,
+            None => &mut lookup,
+        };
+        let drafting = match params.n_draft {
+            0 => None,
+            most => Some(Drafting::new(drafter, most)?),
+        };
         let params = GenerationParams {
             max_tokens: params.max_tokens,
             stops,
@@ -230,7 +271,7 @@ pub unsafe extern "C" fn sm_generate(
             needs_text: params.on_text.is_some(),
             id: params.generation_id,
         };
-        let result = drive(&mut context, &mut sampler, prompt, &params, &mut on_event);
+        let result = drive_drafted(&mut context, &mut sampler, prompt, &params, drafting, &mut on_event);
         host.check()?;
         let result = sm_generate_summary::from(result?);
         if summary.is_null() { Ok(()) } else { params::write(summary, &result, summary_size) }
@@ -248,6 +289,8 @@ impl From<Summary> for sm_generate_summary {
             decode_rate: summary.decode_rate(),
             stop_reason: stop_reason(summary.reason),
             last_token: summary.last_token.unwrap_or(SM_TOKEN_NONE),
+            n_drafted: summary.n_drafted as u64,
+            n_accepted: summary.n_accepted as u64,
         }
     }
 }

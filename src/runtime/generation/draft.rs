@@ -2,6 +2,7 @@
 //! them. Each token is still picked from the model's own logits, so a generation's tokens are those that it has without a
 //! drafter, to the bit; a right guess saves a pass.
 
+use std::borrow::BorrowMut;
 use std::fmt;
 
 use super::super::context::{Context, Logits};
@@ -94,19 +95,19 @@ impl Drafter for PromptLookup {
     }
 }
 
-/// Guesses by a smaller model of the same vocabulary: its likeliest tokens.
+/// Guesses by a smaller model of the same vocabulary: its likeliest tokens. It has a context of that model, or borrows one.
 #[derive(Debug)]
-pub struct DraftModel {
-    context: Context,
+pub struct DraftModel<C> {
+    context: C,
 }
 
-impl DraftModel {
+impl<C: BorrowMut<Context>> DraftModel<C> {
     /// A drafter for a model, on a context of the smaller one.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where the vocabularies differ.
-    pub fn new(context: Context, of: &Model) -> Result<Self> {
-        let (ours, theirs) = (context.model(), of);
+    pub fn new(context: C, of: &Model) -> Result<Self> {
+        let (ours, theirs) = (context.borrow().model(), of);
         let (count, wanted) = (ours.config().n_vocab, theirs.config().n_vocab);
         if count != wanted {
             return Err(Error::invalid(format!("a draft model of {count} tokens for a model of {wanted}")));
@@ -122,27 +123,28 @@ impl DraftModel {
 
     /// The context.
     pub fn context(&self) -> &Context {
-        &self.context
+        self.context.borrow()
     }
 }
 
-impl Drafter for DraftModel {
+impl<C: BorrowMut<Context>> Drafter for DraftModel<C> {
     fn propose(&mut self, tokens: &[u32], most: usize, draft: &mut Vec<u32>) -> Result<()> {
-        let room = self.context.n_ctx().saturating_sub(tokens.len());
+        let context = self.context.borrow_mut();
+        let room = context.n_ctx().saturating_sub(tokens.len());
         if tokens.is_empty() || room == 0 {
             return Ok(());
         }
-        let same = self.context.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let same = context.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
         // The last one's logits are wanted.
-        let kept = self.context.rewind_at_most(same.min(tokens.len() - 1));
-        self.context.decode(&tokens[kept..], Logits::Last)?;
+        let kept = context.rewind_at_most(same.min(tokens.len() - 1));
+        context.decode(&tokens[kept..], Logits::Last)?;
         let most = most.min(room);
         reserve(draft, most, "a draft")?;
         for place in 0..most {
-            let token = argmax(self.context.logits())? as u32;
+            let token = argmax(context.logits())? as u32;
             draft.push(token);
             if place + 1 < most {
-                self.context.decode(&[token], Logits::Last)?;
+                context.decode(&[token], Logits::Last)?;
             }
         }
         Ok(())

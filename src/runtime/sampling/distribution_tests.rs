@@ -192,12 +192,7 @@ fn dry() {
     assert_picks(of(1.0, 2, 7, &[]), &three, &FIFTHS, &[1.0, 1.0, e(1.1), 1.0, 1.0]);
     assert_picks(of(1.0, 2, 4, &[]), &three, &FIFTHS, &[1.0; 5]);
     // A breaker within the repetition, one that is the next token, one of two tokens, and one that isn't whole.
-    assert_picks(
-        of(1.0, 2, 6, &[&[3]]),
-        &[0, 1, 3, 4, 0, 1],
-        &FIFTHS,
-        &[1.0, 1.0, 1.0, e(1.0), 1.0].map(|_| 1.0),
-    );
+    assert_picks(of(1.0, 2, 6, &[&[3]]), &[0, 1, 3, 4, 0, 1], &FIFTHS, &[1.0; 5]);
     assert_picks(of(1.0, 2, 9, &[&[0]]), &three, &FIFTHS, &[1.0; 5]);
     assert_picks(of(1.0, 2, 9, &[&[3, 0]]), &three, &FIFTHS, &[1.0; 5]);
     assert_picks(of(1.0, 2, 9, &[&[3, 1]]), &three, &FIFTHS, &[1.0, 1.0, e(1.1), 1.0, 1.0]);

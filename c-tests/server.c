@@ -8,6 +8,8 @@
 #include "test.h"
 
 #define REQUESTS 100
+/* The request whose text follows a JSON schema; it is one that isn't cancelled. */
+#define CONSTRAINED 41
 #define MAX_PROMPT 64
 #define MAX_TEXT 1024
 
@@ -44,6 +46,10 @@ static void fill(const sm_model *model, struct job *job, size_t i) {
     job->sampling.repetition_penalty = i % 7 == 0 ? 1.2f : 1.0f;
     job->max_tokens = 8 + i % 17;
     job->priority = (int32_t)(i % 3);
+    if (i == CONSTRAINED) {
+        job->sampling.grammar_kind = SM_GRAMMAR_JSON_SCHEMA;
+        job->sampling.grammar = "{\"enum\": [\"Paris\", \"Rome\", \"Oslo\"]}";
+    }
 }
 
 static void submit(const sm_model *model, sm_server *server, struct job *job) {
@@ -200,6 +206,9 @@ static void check_requests(const sm_model *model, sm_server *server) {
         }
     }
     CHECK_OK(sm_context_free(context));
+    const char *city = jobs[CONSTRAINED].text;
+    CHECK(strcmp(city, "\"Paris\"") == 0 || strcmp(city, "\"Rome\"") == 0 || strcmp(city, "\"Oslo\"") == 0);
+    CHECK(jobs[CONSTRAINED].last.stop_reason == SM_STOP_END_OF_TEXT);
     CHECK_OK(sm_server_get_stats(server, &stats, sizeof stats));
     CHECK(stats.submitted == REQUESTS && stats.finished + stats.failed == REQUESTS);
     CHECK(stats.cancelled == cancelled && stats.failed == cancelled && cancelled > 0);

@@ -82,7 +82,7 @@ static void poll(sm_server *server) {
         char text[256];
         size_t bytes = 0;
         CHECK_OK(sm_server_poll(server, &event, sizeof event, text, sizeof text, &bytes));
-        CHECK(strlen(text) == bytes);
+        CHECK(text[bytes] == 0);
         if (event.kind == SM_EVENT_NONE) {
             return;
         }

@@ -17,7 +17,7 @@ use super::start::start;
 use super::turns::Turns;
 use super::work;
 use crate::memory::reserve::with_room;
-use crate::profile::{self, Moment, Zone};
+use crate::profile;
 use crate::{Error, Result};
 
 /// Most workers a team can have.
@@ -309,8 +309,9 @@ impl Worker<'_> {
     }
 
     /// A scope of work that workers share: it counts as a call for the first worker, and as assistance for the others.
+    #[cfg(feature = "models")]
     #[inline(always)]
-    pub(crate) fn clock(&self, zone: Zone, from: Moment) -> profile::Scope {
+    pub(crate) fn clock(&self, zone: profile::Zone, from: profile::Moment) -> profile::Scope {
         if self.index == 0 { profile::scope_at(zone, from) } else { profile::assist_at(zone, from) }
     }
 

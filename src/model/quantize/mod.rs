@@ -141,7 +141,7 @@ impl<'a> QuantizePlan<'a> {
     /// `llama-export-lora`, but for quantised matrices, which are quantised again with `requantize`.
     ///
     /// # Errors
-    /// As [`QuantizePlan::new`]; as [`read_adapted_graph`](crate::model::read_adapted_graph) for adapters of another model.
+    /// As [`QuantizePlan::new`]; as [`read_adapted_graph`] for adapters of another model.
     pub fn merge(gguf: &'a Gguf, adapters: &'a [Adapter], requantize: bool) -> Result<Self> {
         let task = |i: usize, changes: Vec<Change<'a>>| {
             let tensor = &gguf.tensors()[i];

@@ -1,6 +1,6 @@
 //! `smallmind generate`: one prompt in, one continuation (or answer) out.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use smallmind::Error;
@@ -19,11 +19,15 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
     if !args.chat {
         Given::refuse(&args.template)?;
     }
-    let template = Given::read(&args.template)?;
+    let mut template = Given::read(&args.template)?;
     let prompt = match &args.prompt {
         Some(text) => text.clone(),
         None => read_stdin()?,
     };
+    if !args.chat && args.prompt.is_some() && !args.model.quiet && std::io::stdout().is_terminal() {
+        // Whoever looks on reads the whole text; a file or a pipe gets what is new.
+        template.prefix.clone_from(&prompt);
+    }
     let mut session = Session::open(&args.model, &args.sampling, &args.text, &args.draft, template)?;
     if let Some(path) = &args.snapshot.load {
         session.load(path)?;

@@ -126,6 +126,7 @@ static void models(const sm_model *model) {
     CHECK_STATUS(sm_model_load(NULL, NULL, &other), NULL_POINTER);
     CHECK(other == NULL);
     CHECK_STATUS(sm_model_load("x.gguf", NULL, NULL), NULL_POINTER);
+    CHECK_STATUS(sm_model_load_builtin(NULL, NULL), NULL_POINTER);
     CHECK_STATUS(sm_model_load_memory(NULL, 100, NULL, &other), NULL_POINTER);
     CHECK_STATUS(sm_model_load_memory("GGUF", 4, NULL, NULL), NULL_POINTER);
     CHECK_STATUS(sm_model_load_memory("GGUF", HUGE_SIZE, NULL, &other), INVALID);

@@ -50,7 +50,9 @@ static void structures(const sm_model *model) {
                           size == offsetof(sm_model_params, isa) || size == offsetof(sm_model_params, memory_map) ||
                           size == offsetof(sm_model_params, activation_bits) ||
                           size == offsetof(sm_model_params, default_pre_tokenizer) ||
-                          size == offsetof(sm_model_params, reserved);
+                          size == offsetof(sm_model_params, reserved) || size == offsetof(sm_model_params, adapters) ||
+                          size == offsetof(sm_model_params, adapter_scales) ||
+                          size == offsetof(sm_model_params, n_adapters);
         load.struct_size = size;
         CHECK_STATUS(sm_model_create_random(NULL, &load, &other), whole ? SM_STATUS_OK : INVALID);
         CHECK_OK(sm_model_free(other));

@@ -479,7 +479,7 @@ void test_builtin(void) {
     CHECK_OK(sm_sampler_free(sampler));
     CHECK_OK(sm_context_free(context));
     CHECK_OK(sm_model_free(model));
-    CHECK_STATUS(sm_model_load_builtin(NULL, NULL), SM_STATUS_INVALID_ARGUMENT);
+    CHECK_STATUS(sm_model_load_builtin(NULL, NULL), SM_STATUS_NULL_POINTER);
 }
 
 void test_generation(const char *model_path) {

@@ -130,7 +130,8 @@ static void check_adapter(const char *folder) {
         CHECK_OK(sm_trainer_step(trainer, tokens, targets, LENGTH, NULL, 0));
     }
     CHECK_OK(sm_trainer_evaluate(trainer, tokens, targets, LENGTH, &after));
-    CHECK(after < 0.5 * before);
+    /* Embeddings and head stay random. */
+    CHECK(after < 0.7 * before);
     CHECK_OK(sm_trainer_save_state(trainer, state));
     CHECK_OK(sm_trainer_save_model(trainer, adapter));
     CHECK_STATUS(sm_trainer_resume(state, &params, &resumed), SM_STATUS_INVALID_ARGUMENT);

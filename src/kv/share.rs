@@ -138,15 +138,6 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes a sequence as [`Cache::remove`] does, after [`Cache::index_prefix`].
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
-    pub fn release_to_index(&mut self, id: SequenceId, tokens: &[u32]) -> Result<()> {
-        self.index_prefix(id, tokens)?;
-        self.remove(id)
-    }
-
     /// Empties the index of prefixes.
     pub fn clear_prefixes(&mut self) {
         if let Some(index) = &mut self.index {

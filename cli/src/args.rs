@@ -7,9 +7,10 @@ use clap::error::ErrorKind;
 use clap::{Arg, Args as Group, Command as Syntax, CommandFactory, FromArgMatches, Parser, Subcommand};
 use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
-use smallmind::model::GptConfig;
 use smallmind::model::quantize::Mix;
+use smallmind::model::{GptConfig, LoadParams, RopeOverrides};
 use smallmind::runtime::generation::draft::MAX_DRAFT;
+use smallmind::runtime::sampling::SamplerParams;
 
 use crate::adapters::AdapterArgs;
 use crate::batch::args::Batch;
@@ -268,6 +269,20 @@ pub struct ModelArgs {
     pub quiet: bool,
 }
 
+impl ModelArgs {
+    /// What loads the model, but for its adapters.
+    pub fn load_params(&self) -> LoadParams<'static> {
+        LoadParams::default()
+            .with_activations(self.activations)
+            .with_default_pre_tokenizer(self.default_pre_tokenizer)
+    }
+
+    /// The changes in its rotary embedding.
+    pub fn rope(&self) -> RopeOverrides {
+        RopeOverrides::default().with_base(self.rope_base).with_factor(self.rope_scale)
+    }
+}
+
 /// The parameters of sampling that every command with texts has.
 #[derive(Group)]
 pub struct SamplingArgs {
@@ -289,6 +304,18 @@ pub struct SamplingArgs {
     /// Seed of the random draws; the same seed gives the same text [default: from the clock]
     #[arg(long, value_name = "N", value_parser = seed)]
     pub seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    /// The parameters that they give; the seed is the caller's to choose.
+    pub fn params(&self) -> SamplerParams {
+        SamplerParams::default()
+            .with_temperature(self.temp)
+            .with_top_k(self.top_k)
+            .with_top_p(self.top_p)
+            .with_min_p(self.min_p)
+            .with_repetition_penalty(self.repeat_penalty)
+    }
 }
 
 /// How tokens are guessed, so that several come from one pass; the text is the same.

@@ -17,6 +17,7 @@ mod failure;
 mod generate;
 mod info;
 mod interrupt;
+mod kept_settings;
 mod kernels;
 mod machine;
 mod merge;

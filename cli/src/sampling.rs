@@ -120,18 +120,14 @@ impl Sampling {
     /// # Errors
     /// Wrong usage: values that can't stand together.
     pub fn new(args: &ChainArgs, seed: u64) -> Result<Sampling> {
-        let params = SamplerParams::default()
-            .with_temperature(args.common.temp)
+        let common = args.common.params();
+        let params = common
             .with_temperature_range(args.dynatemp_range)
             .with_temperature_exponent(args.dynatemp_exp)
-            .with_top_k(args.common.top_k)
-            .with_top_p(args.common.top_p)
-            .with_min_p(args.common.min_p)
             .with_top_n_sigma(args.top_n_sigma)
             .with_typical_p(args.typical)
             .with_xtc_probability(args.xtc_probability)
             .with_xtc_threshold(args.xtc_threshold)
-            .with_repetition_penalty(args.common.repeat_penalty)
             .with_penalty_last_n(args.repeat_last_n)
             .with_presence_penalty(args.presence_penalty)
             .with_frequency_penalty(args.frequency_penalty)

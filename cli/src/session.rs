@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use smallmind::chat::{Message, Prompt};
 use smallmind::format::{FileSource, MapSource};
-use smallmind::model::{LoadParams, Model, Progress, RopeOverrides};
+use smallmind::model::{LoadParams, Model, Progress};
 use smallmind::profile::{self, Zone};
 use smallmind::runtime::generation::draft::{DraftModel, Drafter, Drafting, PromptLookup};
 use smallmind::runtime::generation::{
@@ -317,13 +317,12 @@ impl<'a> Stream<'a> {
 /// A context as the command line asks for it.
 fn context(model: Arc<Model>, args: &ModelArgs, threads: usize, n_output: usize) -> Result<Context> {
     let n_ctx = default_context(&model, args.ctx);
-    let rope = RopeOverrides::default().with_base(args.rope_base).with_factor(args.rope_scale);
     let params = ContextParams::default()
         .with_n_ctx(n_ctx)
         .with_n_output(n_output)
         .with_threads(threads)
         .with_kv(args.kv)
-        .with_rope(rope);
+        .with_rope(args.rope());
     if args.ctx.is_some() {
         check_context(&model, &params, n_ctx)?;
     }
@@ -343,10 +342,7 @@ fn drafter(draft: &DraftArgs, args: &ModelArgs, context: &Context) -> Result<Opt
     let Some(path) = &draft.draft else {
         return Ok(draft.lookup.then(|| Box::new(PromptLookup::default()) as Box<dyn Drafter>));
     };
-    let params = LoadParams::default()
-        .with_activations(args.activations)
-        .with_default_pre_tokenizer(args.default_pre_tokenizer);
-    let model = loaded(path, args.mmap, &params)?;
+    let model = loaded(path, args.mmap, &args.load_params())?;
     let n_ctx = context.n_ctx().min(model.config().n_ctx_train);
     let params =
         ContextParams::default().with_n_ctx(n_ctx).with_kv(args.kv).with_team(context.team().clone());
@@ -374,10 +370,7 @@ pub fn clock_seed() -> u64 {
 pub fn load(args: &ModelArgs) -> Result<Arc<Model>> {
     let start = Instant::now();
     let adapters = args.adapters.open()?;
-    let params = LoadParams::default()
-        .with_activations(args.activations)
-        .with_adapters(&adapters)
-        .with_default_pre_tokenizer(args.default_pre_tokenizer);
+    let params = args.load_params().with_adapters(&adapters);
     let model = with_load_bar(args.quiet, |progress| {
         let params = params.with_progress(progress);
         match &args.model {

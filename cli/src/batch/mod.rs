@@ -10,9 +10,8 @@ mod settings;
 use std::path::Path;
 use std::sync::Arc;
 
-use smallmind::model::{Model, RopeOverrides};
+use smallmind::model::Model;
 use smallmind::profile;
-use smallmind::runtime::sampling::SamplerParams;
 use smallmind::serve::{Server, ServerParams};
 use smallmind::text::escaped;
 use smallmind::{Error, threads};
@@ -21,6 +20,7 @@ use crate::embed::output::{Appended, Format, There, check};
 use crate::embed::stored;
 use crate::failure::{Failure, Result};
 use crate::interrupt;
+use crate::kept_settings;
 use crate::machine::warn_of_threads;
 use crate::output::remark;
 use crate::session::{clock_seed, default_context, load};
@@ -44,7 +44,7 @@ pub fn run(args: &Batch) -> Result<()> {
     let model = load(&args.model)?;
     let server = server(args, &model, threads)?;
     let (out, seed) = begin(args, there, &server, &mut input)?;
-    let sampling = sampling(args).with_seed(seed);
+    let sampling = args.sampling.params().with_seed(seed);
     let mut run = Run::new(args, &server, input, out, sampling)?;
     run.all()?;
     run.report();
@@ -64,9 +64,7 @@ fn server(args: &Batch, model: &Arc<Model>, threads: usize) -> Result<Server> {
         .with_n_requests(run::WINDOW * args.parallel)
         .with_threads(threads)
         .with_kv(args.model.kv)
-        .with_rope(
-            RopeOverrides::default().with_base(args.model.rope_base).with_factor(args.model.rope_scale),
-        );
+        .with_rope(args.model.rope());
     Server::new(model.clone(), &params).map_err(|error| match error {
         Error::OutOfMemory { .. } => {
             let parallel = args.parallel;
@@ -79,15 +77,6 @@ fn server(args: &Batch, model: &Arc<Model>, threads: usize) -> Result<Server> {
     })
 }
 
-fn sampling(args: &Batch) -> SamplerParams {
-    SamplerParams::default()
-        .with_temperature(args.sampling.temp)
-        .with_top_k(args.sampling.top_k)
-        .with_top_p(args.sampling.top_p)
-        .with_min_p(args.sampling.min_p)
-        .with_repetition_penalty(args.sampling.repeat_penalty)
-}
-
 /// Begins the output, or goes on with it and reads over the lines that it has. Returns also the seed of its texts.
 fn begin(args: &Batch, there: There, server: &Server, input: &mut Input) -> Result<(Appended, u64)> {
     let chosen = args.sampling.seed;
@@ -98,9 +87,7 @@ fn begin(args: &Batch, there: There, server: &Server, input: &mut Input) -> Resu
     let mut kept = stored::Kept::default();
     let settings;
     if there == There::Resume && has_bytes {
-        let Some(then) = Settings::read(path)? else {
-            return Err(settings::refused(path, "its .settings.json isn't there"));
-        };
+        let then = Settings::read(path)?;
         settings = self::settings(args, server, chosen.unwrap_or(then.seed));
         settings.check_against(path, &then)?;
         kept = stored::kept(path, Format::Jsonl, 1)?;
@@ -123,7 +110,10 @@ fn skip(path: &Path, input: &mut Input, kept: &stored::Kept, quiet: bool) -> Res
     }
     if id != kept.last {
         let last = kept.last.as_deref().unwrap_or_default();
-        return Err(settings::refused(path, &format!("its last line, \"{}\", has moved", escaped(last))));
+        return Err(kept_settings::refused(
+            path,
+            &format!("its last line, \"{}\", has moved", escaped(last)),
+        ));
     }
     if !quiet {
         remark(&format!("[{} lines are there already]\n", kept.count));

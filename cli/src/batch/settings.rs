@@ -3,12 +3,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use smallmind::Error;
-use smallmind::text::escaped_path;
 
-use crate::embed::settings::place;
 use crate::failure::Result;
-use crate::small_file;
+use crate::kept_settings;
 
 /// Most bytes of settings.
 const MAX_BYTES: u64 = 1 << 20;
@@ -34,21 +31,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of a file; `None` where there are none.
-    pub fn read(path: &Path) -> Result<Option<Settings>> {
-        let place = place(path);
-        if !place.exists() {
-            return Ok(None);
-        }
-        let text = small_file::read_text(&place, MAX_BYTES)?;
-        let settings = serde_json::from_str(&text)
-            .map_err(|error| Error::invalid(format!("{}: {error}", escaped_path(&place))))?;
-        Ok(Some(settings))
+    /// Those of a file that a run goes on with.
+    pub fn read(path: &Path) -> Result<Settings> {
+        kept_settings::needed(path, MAX_BYTES)
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(smallmind::files::write(&place(path), text.as_bytes())?)
+        kept_settings::write(path, self)
     }
 
     /// Refuses to go on with a file that was made otherwise, and says what differs.
@@ -67,15 +56,6 @@ impl Settings {
             ("--no-bos", then.adds_bos == self.adds_bos),
             ("--seed", then.seed == self.seed),
         ];
-        match same.iter().find(|(_, same)| !same) {
-            None => Ok(()),
-            Some((what, _)) => Err(refused(path, &format!("{what} was another"))),
-        }
+        kept_settings::check(path, &same)
     }
-}
-
-/// The error of a file that a run can't go on with.
-pub fn refused(path: &Path, why: &str) -> crate::failure::Failure {
-    let path = escaped_path(path);
-    Error::invalid(format!("{path} can't be resumed: {why} (--force begins it again)")).into()
 }

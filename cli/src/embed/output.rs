@@ -14,9 +14,10 @@ use smallmind::threads::Team;
 
 use super::inputs::Text;
 use super::npy;
-use super::settings::{self, Settings};
+use super::settings::Settings;
 use super::stored;
 use crate::failure::{Failure, Result};
+use crate::kept_settings;
 use crate::output::{failed, json_fit_for_terminals};
 
 /// The format of vectors.
@@ -79,7 +80,7 @@ pub fn records_of(matrix: &Path) -> PathBuf {
 
 /// All files that may be written for an output.
 pub fn files_of(path: &Path) -> Vec<PathBuf> {
-    vec![path.to_owned(), records_of(path), settings::place(path)]
+    vec![path.to_owned(), records_of(path), kept_settings::place(path)]
 }
 
 /// A file or standard output, to which only whole pieces are appended.

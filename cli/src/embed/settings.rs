@@ -1,15 +1,12 @@
 //! How a file of vectors was made, kept beside it: a run that goes on with the file must make the same vectors.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use smallmind::Error;
 use smallmind::embed::Embedder;
-use smallmind::text::escaped_path;
 
-use super::output::beside;
 use crate::failure::Result;
-use crate::small_file;
+use crate::kept_settings;
 
 /// Most bytes of settings.
 const MAX_BYTES: u64 = 16 << 20;
@@ -43,38 +40,19 @@ pub fn probe(embedder: &mut Embedder) -> smallmind::Result<Vec<f32>> {
     embedder.embed_one(PROBE)
 }
 
-/// Where the settings of a file stand.
-pub fn place(path: &Path) -> PathBuf {
-    beside(path, ".settings.json")
-}
-
 impl Settings {
     /// Those of a file; `None` where there are none.
     pub fn read(path: &Path) -> Result<Option<Settings>> {
-        let place = place(path);
-        if !place.exists() {
-            return Ok(None);
-        }
-        let text = small_file::read_text(&place, MAX_BYTES)?;
-        let settings = serde_json::from_str(&text)
-            .map_err(|error| Error::invalid(format!("{}: {error}", escaped_path(&place))))?;
-        Ok(Some(settings))
+        kept_settings::read(path, MAX_BYTES)
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(smallmind::files::write(&place(path), text.as_bytes())?)
+        kept_settings::write(path, self)
     }
 
     /// Refuses to go on with a file that was made otherwise, and says what differs.
     pub fn check_against(&self, path: &Path) -> Result<()> {
-        let refused = |what: &str| {
-            let path = escaped_path(path);
-            Err(Error::invalid(format!("{path} can't be resumed: {what} (--force begins it again)")).into())
-        };
-        let Some(then) = Settings::read(path)? else {
-            return refused("its .settings.json isn't there");
-        };
+        let then: Settings = kept_settings::needed(path, MAX_BYTES)?;
         let same = [
             ("format", then.format == self.format),
             ("inputs", then.inputs == self.inputs),
@@ -85,12 +63,10 @@ impl Settings {
             ("prompt", then.prompt == self.prompt),
             ("--long", (&then.long, then.n_ctx) == (&self.long, self.n_ctx)),
         ];
-        if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
-            return refused(&format!("{what} was another"));
-        }
+        kept_settings::check(path, &same)?;
         match then.probe == self.probe {
             true => Ok(()),
-            false => refused("the model makes other vectors than then"),
+            false => Err(kept_settings::refused(path, "the model makes other vectors than then")),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use indicatif::ProgressBar;
 use smallmind::kernels::KernelSet;
-use smallmind::model::Model;
+use smallmind::model::{Config, Model};
 use smallmind::report::data::{Machine, ModelSpec, Part, Run};
 use smallmind::report::{self, Report};
 use smallmind::{Result, profile};
@@ -178,17 +178,21 @@ impl PartPlan {
 
 /// The description of a model in a report, without its tokens.
 pub fn model_spec(name: &str, model: &Model, tensors: usize) -> ModelSpec {
-    let config = model.config();
+    spec(name, model.config(), (model.n_parameters(), tensors), model.weight_bytes())
+}
+
+/// The description of a configuration with so many parameters and tensors, in so many bytes.
+pub fn spec(name: &str, config: &Config, (parameters, tensors): (u64, usize), bytes: usize) -> ModelSpec {
     ModelSpec {
         name: name.to_owned(),
-        parameters: model.n_parameters(),
+        parameters,
         tensors: tensors as u64,
         vocab: config.n_vocab as u64,
         context: config.n_ctx_train as u64,
         dim: config.n_embd as u64,
         layers: config.n_layer() as u64,
         heads: config.first().n_head as u64,
-        weight_bytes: model.weight_bytes() as u64,
+        weight_bytes: bytes as u64,
         tokens: Vec::new(),
     }
 }

@@ -18,7 +18,7 @@ use smallmind::{Result, profile};
 
 use super::super::args::Train;
 use super::Addition;
-use super::plan::{PartPlan, Plan, Workload};
+use super::plan::{PartPlan, Plan, Workload, spec};
 use crate::failure;
 use crate::machine::explain;
 
@@ -82,19 +82,9 @@ impl Steps {
     fn new(trainer: Trainer, gguf: &Gguf, count: usize) -> Steps {
         let config = trainer.config();
         let name = if config.name.is_empty() { &config.architecture } else { &config.name };
-        let spec = ModelSpec {
-            // Reports show it in pages and tables, on one line.
-            name: escaped(name).to_string(),
-            parameters: gguf.parameters(),
-            tensors: gguf.tensors().len() as u64,
-            vocab: config.n_vocab as u64,
-            context: config.n_ctx_train as u64,
-            dim: config.n_embd as u64,
-            layers: config.n_layer() as u64,
-            heads: config.first().n_head as u64,
-            weight_bytes: trainer.memory().weights as u64,
-            tokens: Vec::new(),
-        };
+        // Reports show it in pages and tables, on one line.
+        let (name, counts) = (escaped(name).to_string(), (gguf.parameters(), gguf.tensors().len()));
+        let spec = spec(&name, config, counts, trainer.memory().weights);
         // Which they are doesn't change the work; a spread visits the embedding table fairly.
         let token = |i: usize| (i.wrapping_mul(7919) % config.n_vocab) as u32;
         let tokens = (0..trainer.batch_tokens()).map(token).collect();

@@ -89,6 +89,7 @@
 //! `embed` · `train`, `serve` · `runtime`, `report` · `model` · `kv`, `tokenizer`, `chat` · `ops`, `format` · `kernels`, `threads` ·
 //! `memory` · `isa`, `quant`, `profile` · `error` · `text`. `docs/DESIGN.md` says why.
 
+mod arrays;
 #[cfg(feature = "models")]
 pub mod chat;
 mod cpu;

@@ -215,8 +215,8 @@ unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
                     _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
                     _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
                 ];
-                for (i, x) in columns.into_iter().enumerate() {
-                    each.column(self, column + i, x);
+                for (i, x) in columns.iter().enumerate() {
+                    each.column(self, column + i, *x);
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 use super::register::{AddedProducts, Bytes, Products};
 use super::{Isa, Scalar};
+use crate::arrays;
 
 /// Dot products of bytes, four a lane, accumulated in i32.
 ///
@@ -36,8 +37,8 @@ pub trait DotI8: Isa {
     /// The even bytes of each lane, which are signed, as 16 bits each, and the odd ones.
     #[inline(always)]
     fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
-        let [low, high] = [0xffff, 0xffff_0000_u32 as i32].map(|mask| self.splat_i32(mask));
-        [self.shl::<8>(bytes), bytes].map(|bytes| {
+        let [low, high] = arrays::map([0xffff, 0xffff_0000_u32 as i32], |mask| self.splat_i32(mask));
+        arrays::map([self.shl::<8>(bytes), bytes], |bytes| {
             let above = self.and(self.shr::<8>(bytes), high);
             self.or(above, self.and(self.shr::<24>(self.shl::<16>(bytes)), low))
         })
@@ -110,16 +111,20 @@ impl DotI8 for Scalar {
 
     #[inline(always)]
     fn dot_of(self, _: Bytes, mut acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-        for (acc, (w, x)) in acc.iter_mut().zip(w.into_iter().zip(x)) {
-            let products = w.to_ne_bytes().into_iter().zip(x.to_ne_bytes());
-            *acc += products.map(|(w, x)| i32::from(w as i8) * i32::from(x as i8)).sum::<i32>();
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let (w, x) = (w[i].to_ne_bytes(), x[i].to_ne_bytes());
+            for byte in 0..4 {
+                *acc += i32::from(w[byte] as i8) * i32::from(x[byte] as i8);
+            }
         }
         acc
     }
 
     #[inline(always)]
     fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32 {
-        index.map(|four| i32::from_ne_bytes(four.to_ne_bytes().map(|i| table[usize::from(i & 15)] as u8)))
+        arrays::map(index, |four| {
+            i32::from_ne_bytes(arrays::map(four.to_ne_bytes(), |i| table[usize::from(i & 15)] as u8))
+        })
     }
 }
 
@@ -129,6 +134,7 @@ mod x86 {
     #![allow(clippy::undocumented_unsafe_blocks)]
 
     use super::{AddedProducts, Bytes, DotBf16, DotI8, PairsI8, Products};
+    use crate::arrays;
     use crate::isa::avx512::{BF16, VNNI};
     use crate::isa::{Avx2, Avx512, X256, X512, avx2};
     use std::arch::asm;
@@ -260,7 +266,7 @@ mod x86 {
         fn dot_bf16(self, acc: Self::F32, w: Self::I32, x: Self::I32) -> Self::F32 {
             const { assert!(LEVEL >= BF16) };
             unsafe {
-                let [w, x] = [w, x].map(|pairs| std::mem::transmute::<__m512i, __m512bh>(pairs));
+                let [w, x] = arrays::map([w, x], |pairs| std::mem::transmute::<__m512i, __m512bh>(pairs));
                 _mm512_dpbf16_ps(acc, w, x)
             }
         }

@@ -172,10 +172,10 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// `p` is writable for `n` f32.
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, x: Self::F32, n: usize) {
-        for (i, lane) in self.lanes(x).into_iter().enumerate().take(Self::LANES) {
+        for (i, lane) in self.lanes(x).iter().enumerate().take(Self::LANES) {
             if i < n {
                 // SAFETY: only lanes below n are written.
-                unsafe { p.add(i).write_unaligned(lane) };
+                unsafe { p.add(i).write_unaligned(*lane) };
             }
         }
     }

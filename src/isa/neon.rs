@@ -171,8 +171,8 @@ unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
                 vcombine_f32(vget_high_f32(ab.0), vget_high_f32(cd.0)),
                 vcombine_f32(vget_high_f32(ab.1), vget_high_f32(cd.1)),
             ];
-            for (j, column) in columns.into_iter().enumerate() {
-                each.column(self, j, column);
+            for (j, column) in columns.iter().enumerate() {
+                each.column(self, j, *column);
             }
         }
     }

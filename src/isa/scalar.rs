@@ -5,8 +5,8 @@
 use super::{
     Arithmetic, Comparison, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, Shift, SimdBody,
 };
+use crate::arrays::{from_fn, map};
 use half::{bf16, f16};
-use std::array::from_fn;
 
 const LANES: usize = 4;
 
@@ -15,7 +15,7 @@ const LANES: usize = 4;
 pub struct Scalar(());
 
 #[inline(always)]
-fn map2<T: Copy, U>(a: [T; LANES], b: [T; LANES], f: impl Fn(T, T) -> U) -> [U; LANES] {
+fn map2<T: Copy, U: Copy>(a: [T; LANES], b: [T; LANES], f: impl Fn(T, T) -> U) -> [U; LANES] {
     from_fn(|i| f(a[i], b[i]))
 }
 
@@ -59,29 +59,29 @@ unsafe impl Isa for Scalar {
         // SAFETY: `p` is readable for `LANES` u16.
         let lanes = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
         match kind {
-            Float16::Half => lanes.map(|bits| f16::from_bits(bits).to_f32_const()),
-            Float16::Brain => lanes.map(|bits| bf16::from_bits(bits).to_f32_const()),
+            Float16::Half => map(lanes, |bits| f16::from_bits(bits).to_f32_const()),
+            Float16::Brain => map(lanes, |bits| bf16::from_bits(bits).to_f32_const()),
         }
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
         // SAFETY: `p` is writable for `LANES` u16.
-        unsafe { p.cast::<[u16; LANES]>().write_unaligned(x.map(|x| f16::from_f32_const(x).to_bits())) }
+        unsafe { p.cast::<[u16; LANES]>().write_unaligned(map(x, |x| f16::from_f32_const(x).to_bits())) }
     }
     #[inline(always)]
     unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
         // SAFETY: `p` is writable for `LANES` u16.
-        unsafe { p.cast::<[u16; LANES]>().write_unaligned(x.map(|x| x as u16)) }
+        unsafe { p.cast::<[u16; LANES]>().write_unaligned(map(x, |x| x as u16)) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {
         // SAFETY: `p` is readable for `LANES` i8; a byte array needs no alignment.
-        unsafe { p.cast::<[i8; LANES]>().read() }.map(i32::from)
+        map(unsafe { p.cast::<[i8; LANES]>().read() }, i32::from)
     }
     #[inline(always)]
     unsafe fn store_i8(self, p: *mut i8, x: Self::I32) {
         // SAFETY: `p` is writable for `LANES` i8; a byte array needs no alignment.
-        unsafe { p.cast::<[i8; LANES]>().write(x.map(|lane| lane as i8)) }
+        unsafe { p.cast::<[i8; LANES]>().write(map(x, |lane| lane as i8)) }
     }
 
     #[inline(always)]
@@ -105,8 +105,8 @@ unsafe impl Isa for Scalar {
     #[inline(always)]
     fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
         match op {
-            OfOne::Sqrt => a.map(f32::sqrt),
-            OfOne::Round => a.map(round),
+            OfOne::Sqrt => map(a, f32::sqrt),
+            OfOne::Round => map(a, round),
             OfOne::SwapPairs => [a[1], a[0], a[3], a[2]],
             OfOne::DupPairs => [a[0], a[0], a[1], a[1]],
         }
@@ -143,28 +143,28 @@ unsafe impl Isa for Scalar {
     #[inline(always)]
     fn shift<const N: i32>(self, op: Shift, a: Self::I32) -> Self::I32 {
         match op {
-            Shift::Left => a.map(|x| x << N),
-            Shift::Right => a.map(|x| x >> N),
+            Shift::Left => map(a, |x| x << N),
+            Shift::Right => map(a, |x| x >> N),
         }
     }
     #[inline(always)]
     fn sum_lanes_i32(self, a: Self::I32) -> i32 {
-        a.into_iter().fold(0, i32::wrapping_add)
+        a.iter().fold(0, |sum: i32, x| sum.wrapping_add(*x))
     }
     #[inline(always)]
     fn to_f32(self, a: Self::I32) -> Self::F32 {
-        a.map(|x| x as f32)
+        map(a, |x| x as f32)
     }
     #[inline(always)]
     fn to_i32(self, a: Self::F32) -> Self::I32 {
-        self.round(a).map(|x| x as i32)
+        map(self.round(a), |x| x as i32)
     }
     #[inline(always)]
     fn to_bits(self, a: Self::F32) -> Self::I32 {
-        a.map(|x| x.to_bits() as i32)
+        map(a, |x| x.to_bits() as i32)
     }
     #[inline(always)]
     fn from_bits(self, a: Self::I32) -> Self::F32 {
-        a.map(|x| f32::from_bits(x as u32))
+        map(a, |x| f32::from_bits(x as u32))
     }
 }

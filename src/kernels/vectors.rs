@@ -26,9 +26,9 @@ impl<F: Function<N>, const N: usize> Terms for Over<F, N> {
     #[inline(always)]
     unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
         let mut x = [isa.zero(); N];
-        for (x, row) in x.iter_mut().zip(self.1) {
+        for (j, x) in x.iter_mut().enumerate() {
             // SAFETY: the caller promises that the rows reach to i + count.
-            *x = unsafe { load(isa, row.add(i), count) };
+            *x = unsafe { load(isa, self.1[j].add(i), count) };
         }
         self.0.call(isa, x)
     }

@@ -291,6 +291,7 @@ impl Pool {
 
     /// The keys and values of a layer in the pages of a table. A group may have fewer layers than the model, which use
     /// the last one's memory one after the other.
+    #[inline]
     pub fn layer(&self, layer: usize, table: &BlockTable) -> LayerCache {
         let layer = layer.min(self.group.layers - 1);
         LayerCache {

@@ -136,6 +136,7 @@ impl Packing {
     }
 
     /// Rows (outputs) of a panel.
+    #[inline]
     pub fn panel_rows(&self) -> usize {
         self.kernel.info().nr
     }

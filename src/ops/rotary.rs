@@ -31,6 +31,7 @@ impl RotaryTable {
     }
 
     /// The angles, for a kernel to read.
+    #[inline]
     pub fn angles(&self) -> Angles<'_> {
         // `new` has filled whole positions; without rotated elements there are none to read.
         Angles::new(&self.data, self.rot_dim).unwrap_or(Angles::none(self.n_ctx))

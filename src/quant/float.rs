@@ -32,6 +32,7 @@ impl Block for Brain {
 }
 
 /// The half float in the first two bytes.
+#[inline]
 pub fn read_f16(bytes: &[u8]) -> f16 {
     f16::from_le_bytes([bytes[0], bytes[1]])
 }

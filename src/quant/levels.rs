@@ -37,6 +37,7 @@ impl Levels {
 }
 
 /// Low nibbles are elements 0..16, high nibbles 16..32.
+#[inline]
 pub fn split_nibbles(packed: &[u8]) -> [u8; BLOCK] {
     unpack::<4, 16, BLOCK>(packed)
 }
@@ -47,6 +48,7 @@ pub fn join_nibbles(q: &[u8; BLOCK], packed: &mut [u8]) {
 }
 
 /// Adds the fifth bits, bit i of a little-endian u32 for element i.
+#[inline]
 pub fn add_fifth_bits(q: &mut [u8; BLOCK], bits: &[u8]) {
     *q = join(*q, unpack::<1, 1, BLOCK>(bits), 4);
 }

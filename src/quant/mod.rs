@@ -113,6 +113,7 @@ impl DType {
     }
 
     /// Levels, scale and minimum of one block of 32; `None` for types of another kind.
+    #[inline]
     pub(crate) fn levels(self, block: &[u8]) -> Option<Levels> {
         match self.codec().kind {
             Kind::Levels(levels) => Some(levels(block)),
@@ -122,7 +123,7 @@ impl DType {
 
     /// The properties that all blocks of a type share, if they are unpacked into [`Parts`]; `None` for other types.
     #[allow(dead_code)]
-    pub(crate) fn form(self) -> Option<&'static Form> {
+    pub(crate) const fn form(self) -> Option<&'static Form> {
         match self.codec().kind {
             Kind::Parts(form, _) => Some(form),
             _ => None,

@@ -13,6 +13,7 @@ const _: () = assert!(BYTES == DType::Q4_0.block_bytes());
 pub struct Q4_0;
 
 /// Levels of one block.
+#[inline]
 pub fn levels(block: &[u8]) -> Levels {
     Levels { q: split_nibbles(&block[2..BYTES]), offset: OFFSET, d: read_f16(block), m: None }
 }

@@ -12,6 +12,7 @@ const _: () = assert!(BYTES == DType::Q4_1.block_bytes());
 pub struct Q4_1;
 
 /// Levels of one block.
+#[inline]
 pub fn levels(block: &[u8]) -> Levels {
     let m = Some(read_f16(&block[2..]));
     Levels { q: split_nibbles(&block[4..BYTES]), offset: 0, d: read_f16(block), m }

@@ -13,6 +13,7 @@ const _: () = assert!(BYTES == DType::Q5_0.block_bytes());
 pub struct Q5_0;
 
 /// Levels of one block.
+#[inline]
 pub fn levels(block: &[u8]) -> Levels {
     let mut q = split_nibbles(&block[6..BYTES]);
     add_fifth_bits(&mut q, &block[2..6]);

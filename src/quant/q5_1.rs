@@ -12,6 +12,7 @@ const _: () = assert!(BYTES == DType::Q5_1.block_bytes());
 pub struct Q5_1;
 
 /// Levels of one block.
+#[inline]
 pub fn levels(block: &[u8]) -> Levels {
     let mut q = split_nibbles(&block[8..BYTES]);
     add_fifth_bits(&mut q, &block[4..8]);

@@ -4,6 +4,7 @@
 use super::float::{read_f16, write_f16};
 use super::levels::Levels;
 use super::{Block, DType, EncodeBlock, Kind};
+use crate::arrays;
 
 const BYTES: usize = 2 + 32;
 const OFFSET: u8 = 128;
@@ -13,8 +14,9 @@ const _: () = assert!(BYTES == DType::Q8_0.block_bytes());
 pub struct Q8_0;
 
 /// Levels of one block.
+#[inline]
 pub fn levels(block: &[u8]) -> Levels {
-    let q = std::array::from_fn(|i| block[2 + i] ^ OFFSET);
+    let q = arrays::from_fn(|i| block[2 + i] ^ OFFSET);
     Levels { q, offset: OFFSET, d: read_f16(block), m: None }
 }
 

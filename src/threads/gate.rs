@@ -75,6 +75,7 @@ impl Gate {
     }
 
     /// Changes the number and wakes the threads that wait for it.
+    #[inline]
     pub fn change(&self, change: impl FnOnce(&AtomicU32) -> u32) {
         change(self.number.value());
         // In the single order of SeqCst operations, either this thread sees the count of a thread about to sleep, or

@@ -42,6 +42,7 @@ impl WorkCounter {
 
     /// Takes the next `grain` (at least 1) of `0..total`; `None` when all is taken. All callers of one op pass the same
     /// numbers.
+    #[inline]
     pub fn take(&self, total: usize, grain: usize) -> Option<Range<usize>> {
         let grain = grain.max(1);
         // Without this look, repeated calls would increment the counter without limit until it overflows.
@@ -60,6 +61,7 @@ impl WorkCounter {
     }
 
     /// Takes the next piece of `0..total`; `grain` computes its length (at least 1) from the length that is left.
+    #[inline]
     fn take_some(&self, total: usize, grain: impl Fn(usize) -> usize) -> Option<Range<usize>> {
         let mut begin = self.next.load(Relaxed);
         while begin < total {
@@ -100,6 +102,7 @@ impl Shares {
 
     /// Takes the next piece of `0..total` for worker `index`; `None` when all is taken. All callers of one op pass the
     /// same `total`.
+    #[inline]
     pub fn take(&self, index: usize, total: usize) -> Option<Range<usize>> {
         let count = self.taken.len();
         (0..count).find_map(|i| {

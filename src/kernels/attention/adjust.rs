@@ -126,7 +126,12 @@ impl Routine<Cap> for Steps {
         let cap = step.soft_cap * LOG2_E;
         let (inverse, cap) = (isa.splat(1.0 / cap), isa.splat(cap));
         for i in 0..step.at.rows {
-            step.at.map(isa, i, |score, _| isa.mul(cap, vecmath::tanh(isa, isa.mul(score, inverse))));
+            step.at.map(
+                isa,
+                i,
+                #[inline(always)]
+                |score, _| isa.mul(cap, vecmath::tanh(isa, isa.mul(score, inverse))),
+            );
         }
     }
 }

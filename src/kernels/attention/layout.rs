@@ -35,16 +35,19 @@ pub struct Layout {
 
 impl Layout {
     /// Elements that a position's value takes: `head_dim` rounded up to whole steps.
+    #[inline(always)]
     pub const fn value_stride(&self) -> usize {
         self.head_dim.next_multiple_of(self.value_step)
     }
 
     /// Bytes of a tile's keys.
+    #[inline(always)]
     pub const fn key_tile(&self) -> usize {
         TILE * self.key_position()
     }
 
     /// Bytes of a tile's values.
+    #[inline(always)]
     pub const fn value_tile(&self) -> usize {
         TILE * self.value_position()
     }
@@ -63,41 +66,49 @@ impl Layout {
     }
 
     /// Bytes of the factors of a position's first `elements`, which are whole runs or all.
+    #[inline(always)]
     const fn factors(&self, elements: usize) -> usize {
         if self.stored.scaled() { elements.div_ceil(RUN) * FACTOR } else { 0 }
     }
 
     /// Bytes of a position's keys.
+    #[inline(always)]
     pub(super) const fn key_position(&self) -> usize {
         self.head_dim * self.stored.bytes() + self.factors(self.head_dim)
     }
 
     /// Bytes of a position's values.
+    #[inline(always)]
     pub(super) const fn value_position(&self) -> usize {
         self.value_stride() * self.stored.bytes() + self.factors(self.value_stride())
     }
 
     /// Bytes from a panel's start to the factors of the run that begins at element `d`.
+    #[inline(always)]
     pub(super) const fn key_run(&self, d: usize) -> usize {
         self.nr * (d * self.stored.bytes() + self.factors(d))
     }
 
     /// Bytes of the factors before a run of keys.
+    #[inline(always)]
     pub(super) const fn key_factors(&self) -> usize {
         self.nr * self.factors(1)
     }
 
     /// Bytes from a tile's start to the factors of the span of values that begins at element `d`.
+    #[inline(always)]
     pub(super) const fn value_span(&self, d: usize) -> usize {
         TILE * (d * self.stored.bytes() + self.factors(d))
     }
 
     /// Bytes of the factors before a span of values.
+    #[inline(always)]
     pub(super) const fn value_factors(&self) -> usize {
         TILE * self.factors(1)
     }
 
     /// Runs of a key's elements: those that share a factor, or all.
+    #[inline(always)]
     pub(super) fn key_runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (n, run) = (self.head_dim, if self.stored.scaled() { RUN } else { self.head_dim.max(1) });
         (0..n).step_by(run).map(move |d| d..(d + run).min(n))
@@ -105,6 +116,7 @@ impl Layout {
 
     /// The spans of a value's elements, [`Layout::value_stride`] in all: runs where these have factors, else
     /// few, and as even as can be.
+    #[inline]
     pub fn value_spans(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (stride, step, scaled) = (self.value_stride(), self.value_step, self.stored.scaled());
         let widest = if scaled { RUN } else { SPAN.next_multiple_of(step) };

@@ -206,8 +206,9 @@ pub(super) fn join_factors<I: Isa>(isa: I, before: I::F32, new: I::F32) -> JoinF
     let largest = isa.max(before, new);
     // As in `Weigh`: where nothing was seen, −∞ counts relative to 0.
     let base = isa.select(isa.eq(largest, isa.splat(f32::NEG_INFINITY)), isa.zero(), largest);
-    let factor = |score| vecmath::exp2(isa, isa.sub(score, base));
-    JoinFactors { largest, keep: factor(before), take: factor(new) }
+    let keep = vecmath::exp2(isa, isa.sub(before, base));
+    let take = vecmath::exp2(isa, isa.sub(new, base));
+    JoinFactors { largest, keep, take }
 }
 
 /// Takes new scores of `count ≤ LANES` rows into the largest ones, and returns the factors of what was summed before and

@@ -31,6 +31,7 @@ impl CacheType {
     }
 
     /// Bytes of an element.
+    #[inline(always)]
     pub(super) const fn bytes(self) -> usize {
         match self {
             CacheType::F32 => 4,
@@ -40,6 +41,7 @@ impl CacheType {
     }
 
     /// Whether runs of elements have a factor.
+    #[inline(always)]
     pub(super) const fn scaled(self) -> bool {
         matches!(self, CacheType::Q8_0)
     }

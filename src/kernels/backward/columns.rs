@@ -237,9 +237,9 @@ unsafe fn strip<I: Isa, const V: usize, const N: usize>(
             }
         }
         for (v, sums) in sums.iter().enumerate() {
-            for (&sum, out) in sums.iter().zip(out) {
-                if !out.is_null() {
-                    let out = out.add(i + v * I::LANES);
+            for (n, &sum) in sums.iter().enumerate() {
+                if !out[n].is_null() {
+                    let out = out[n].add(i + v * I::LANES);
                     store(isa, out, isa.add(load(isa, out, count), sum), count);
                 }
             }

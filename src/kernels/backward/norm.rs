@@ -196,12 +196,12 @@ unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool>(
     let (mut level, mut slope) = ([0.0; GROUP], [0.0; GROUP]);
     // SAFETY: the group's rows are among the caller's, and rows hold `cols` floats.
     unsafe {
-        for (g, (level, slope)) in level.iter_mut().zip(&mut slope).take(rows).enumerate() {
+        for g in 0..rows {
             let row = Row::<LAYER, GAMMA>::new(args, first + g);
             if LAYER {
-                *level = fold::<Sum, I>(isa, &Weighted(row), n) * share;
+                level[g] = fold::<Sum, I>(isa, &Weighted(row), n) * share;
             }
-            *slope = fold::<Sum, I>(isa, &Along(row), n) * share;
+            slope[g] = fold::<Sum, I>(isa, &Along(row), n) * share;
         }
         for g in 0..rows {
             let row = Row::<LAYER, GAMMA>::new(args, first + g);

@@ -2,8 +2,8 @@
 //! Each is the elementwise kernel's own function, so a fused product has the bits of the separate calls.
 
 use crate::isa::{Isa, SimdBody};
-use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{load, store};
+use crate::kernels::unary::functions::{GeluErf, GeluTanh, Relu, Silu};
+use crate::kernels::vectors::{Function, load, store};
 
 /// A function of each output; see the elementwise kernels for its error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,36 +80,52 @@ impl SimdBody for &Finish {
     fn run<I: Isa>(self, isa: I) {
         // One loop for each function: inside it there is no choice left.
         match self.activation {
-            Activation::None => self.each(isa, |_, x| x),
-            Activation::GeluErf => self.each(isa, |isa, x| vecmath::gelu_erf(isa, x)),
-            Activation::GeluTanh => self.each(isa, |isa, x| vecmath::gelu_tanh(isa, x)),
-            Activation::Silu => self.each(isa, |isa, x| vecmath::silu(isa, x)),
-            Activation::Relu => self.each(isa, |isa, x| vecmath::relu(isa, x)),
+            Activation::None => self.each(isa, Identity),
+            Activation::GeluErf => self.each(isa, GeluErf),
+            Activation::GeluTanh => self.each(isa, GeluTanh),
+            Activation::Silu => self.each(isa, Silu),
+            Activation::Relu => self.each(isa, Relu),
         }
+    }
+}
+
+/// x.
+#[derive(Clone, Copy)]
+struct Identity;
+
+impl Function<1> for Identity {
+    #[inline(always)]
+    fn call<I: Isa>(self, _: I, [x]: [I::F32; 1]) -> I::F32 {
+        x
     }
 }
 
 impl Finish {
     #[inline(always)]
-    fn each<I: Isa>(&self, isa: I, f: impl Fn(I, I::F32) -> I::F32) {
-        for_vectors::<I>(self.rows, self.columns, |row, column, n| {
-            // SAFETY: the block, and so n floats of each matrix, is there.
-            unsafe {
-                let y = self.y.add(row * self.ldy + column);
-                let mut x = load(isa, y, n);
-                if self.gate.is_null() {
-                    x = f(isa, x);
-                } else {
-                    let gate = load(isa, self.gate.add(row * self.ld_gate + column), n);
-                    x = isa.mul(f(isa, gate), x);
+    fn each<I: Isa>(&self, isa: I, f: impl Function<1>) {
+        for_vectors::<I>(
+            self.rows,
+            self.columns,
+            #[inline(always)]
+            |row, column, n| {
+                // SAFETY: the block, and so n floats of each matrix, is there.
+                unsafe {
+                    let y = self.y.add(row * self.ldy + column);
+                    let mut x = load(isa, y, n);
+                    if self.gate.is_null() {
+                        x = f.call(isa, [x]);
+                    } else {
+                        let gate = load(isa, self.gate.add(row * self.ld_gate + column), n);
+                        x = isa.mul(f.call(isa, [gate]), x);
+                    }
+                    if !self.residual.is_null() {
+                        let residual = self.residual.add(row * self.ld_residual + column);
+                        x = isa.add(x, load(isa, residual, n));
+                    }
+                    store(isa, y, x, n);
                 }
-                if !self.residual.is_null() {
-                    let residual = self.residual.add(row * self.ld_residual + column);
-                    x = isa.add(x, load(isa, residual, n));
-                }
-                store(isa, y, x, n);
-            }
-        });
+            },
+        );
     }
 }
 
@@ -118,13 +134,18 @@ impl SimdBody for &Scale {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let factor = isa.splat(self.factor);
-        for_vectors::<I>(self.rows, self.columns, |row, column, n| {
-            // SAFETY: the block is writable, and so are n floats of it.
-            unsafe {
-                let y = self.y.add(row * self.ldy + column);
-                store(isa, y, isa.mul(factor, load(isa, y, n)), n);
-            }
-        });
+        for_vectors::<I>(
+            self.rows,
+            self.columns,
+            #[inline(always)]
+            |row, column, n| {
+                // SAFETY: the block is writable, and so are n floats of it.
+                unsafe {
+                    let y = self.y.add(row * self.ldy + column);
+                    store(isa, y, isa.mul(factor, load(isa, y, n)), n);
+                }
+            },
+        );
     }
 }
 

@@ -151,6 +151,8 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
     ) {
         let Lines { x, ldx, ldb, k, .. } = *self.lines;
         let block = self.blocks;
+        // A copy that nobody else can see is kept in registers.
+        let mut copy = *sums;
         // SAFETY: the lines are there, and there is room for a block and for a row of columns.
         unsafe {
             if k > whole && k >= I::LANES {
@@ -161,17 +163,18 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
                     isa.transpose_block(lines, ldb, block.add(v * I::LANES), V * I::LANES);
                 }
                 for at in whole..k {
-                    multiply(isa, x.add(at), ldx, block.add((at - first) * V * I::LANES), sums);
+                    multiply(isa, x.add(at), ldx, block.add((at - first) * V * I::LANES), &mut copy);
                 }
             } else {
                 for at in whole..k {
                     for line in 0..V * I::LANES {
                         block.add(line).write(b.add(line * ldb + at).read());
                     }
-                    multiply(isa, x.add(at), ldx, block, sums);
+                    multiply(isa, x.add(at), ldx, block, &mut copy);
                 }
             }
         }
+        *sums = copy;
     }
 
     /// Adds the products for `whole` k, a multiple of the lanes and not 0. A block is transposed while the one before it is
@@ -254,8 +257,8 @@ unsafe fn multiply<I: Isa, const MR: usize, const V: usize>(
         }
         for (i, sums) in sums.iter_mut().enumerate() {
             let factor = isa.splat(x.add(i * ldx).read());
-            for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                *sum = isa.mul_add(factor, vector, *sum);
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = isa.mul_add(factor, vectors[v], *sum);
             }
         }
     }

@@ -29,6 +29,7 @@
 //! least [`OUTLIER`] times the root of the block's mean square (both as high bytes tell), and has zeros elsewhere.
 //! Elsewhere results have the bits that one byte gives: powers of two are exact.
 
+use crate::arrays;
 use crate::isa::{Isa, IsaId, SimdBody};
 use crate::quant::BLOCK;
 
@@ -54,6 +55,7 @@ impl Activations {
     pub const ALL: [Activations; 3] = [Activations::Bits16, Activations::Adaptive, Activations::Bits8];
 
     /// Signed bytes an element.
+    #[inline(always)]
     pub const fn bytes(self) -> usize {
         match self {
             Activations::Bits8 => 1,
@@ -62,6 +64,7 @@ impl Activations {
     }
 
     /// Bytes from one quantised row of `k` elements to the next: an odd multiple of 64.
+    #[inline(always)]
     pub const fn row_bytes(self, k: usize) -> usize {
         RowParts::new(self.bytes(), k).end.div_ceil(64) / 2 * 128 + 64
     }
@@ -88,6 +91,7 @@ pub struct RowParts {
 
 impl RowParts {
     /// Of rows of `k` elements and so many bytes. Low bytes begin at byte `k`.
+    #[inline(always)]
     pub const fn new(bytes: usize, k: usize) -> Self {
         let part = k / BLOCK * RECORD;
         let blocks = k * bytes;
@@ -331,8 +335,8 @@ impl Target {
             self.put_words(block, kept, &words);
         }
         let mut halves = [[0; 2]; BYTES];
-        for (halves, sums) in halves.iter_mut().zip(sums) {
-            *halves = both_sums(isa, sums);
+        for (i, halves) in halves.iter_mut().enumerate() {
+            *halves = both_sums(isa, sums[i]);
         }
         self.record(block, d + if finite { 0.0 } else { f32::NAN }, kept, halves, in_words);
     }
@@ -343,8 +347,8 @@ impl Target {
         let (fours, _) = words.0.as_chunks::<4>();
         let mut even_odd = [[0u16; BLOCK / 2]; 2];
         for (group, &[a, b, c, d]) in fours.iter().enumerate() {
-            even_odd[0][2 * group..][..2].copy_from_slice(&[a, c]);
-            even_odd[1][2 * group..][..2].copy_from_slice(&[b, d]);
+            (even_odd[0][2 * group], even_odd[0][2 * group + 1]) = (a, c);
+            (even_odd[1][2 * group], even_odd[1][2 * group + 1]) = (b, d);
         }
         let [even, odd] = even_odd;
         let at = self.out.wrapping_add(2 * block * BLOCK);
@@ -375,14 +379,14 @@ impl Target {
         let unit = if BYTES == 2 { d / 256.0 } else { d };
         let whole = |half: usize| sums.iter().fold(0, |whole, sums| 256 * whole + sums[half]);
         let scaled = |sum: i32| (unit * sum as f32).to_bits() as i32;
-        let [first, last] = sums[0].map(|sum| -128 * sum);
+        let [first, last] = arrays::map(sums[0], |sum| -128 * sum);
         let total = whole(0) + whole(1);
         put(self.row.blocks, [d.to_bits() as i32, scaled(total), MAGIC + first + last, i32::from(kept)]);
         put(self.row.halves, [scaled(whole(0)), scaled(whole(1)), MAGIC + first, last]);
         if in_words {
             put(self.row.second, [0, -128 * whole(0), -128 * whole(1), -128 * total]);
         } else if BYTES == 2 {
-            let [first, last] = sums[1].map(|sum| -128 * sum);
+            let [first, last] = arrays::map(sums[1], |sum| -128 * sum);
             let move_by = |sum: i32| sum.wrapping_sub(MAGIC_256);
             put(self.row.second, [move_by(first + last), move_by(first), last, -128 * total]);
         }

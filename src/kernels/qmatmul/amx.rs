@@ -139,11 +139,13 @@ impl<F: Format> Task<'_, F> {
     }
 
     /// A part of the scratch.
+    #[inline(always)]
     fn scratch_at<T>(&self, offset: usize) -> *mut T {
         self.scratch.cast::<u8>().wrapping_add(offset).cast()
     }
 
-    /// RowParts `row` of group `group`.
+    /// Row `row` of group `group`.
+    #[inline(always)]
     fn x(&self, group: usize, row: usize) -> *const u8 {
         self.portion.x.wrapping_add((self.row + group * ROWS + row) * self.portion.ldx)
     }
@@ -241,6 +243,7 @@ impl Region {
     }
 
     /// Columns of vector `v` that exist.
+    #[inline(always)]
     fn width(&self, v: usize) -> usize {
         self.columns.saturating_sub(v * COLUMNS).min(COLUMNS)
     }
@@ -356,8 +359,8 @@ impl<F: Format> SimdBody for Stretch<'_, F> {
                         };
                         rows.add(isa, &mut pipeline, &mut y);
                     }
-                    for (r, y) in y.into_iter().enumerate() {
-                        isa.store(sums.add(r * COLUMNS), y);
+                    for (r, y) in y.iter().enumerate() {
+                        isa.store(sums.add(r * COLUMNS), *y);
                     }
                     sums = sums.add(ROWS * COLUMNS);
                 }
@@ -440,8 +443,8 @@ impl<F: Format> Rows<F> {
             }
             let sums = queue.next();
             let scale = self.scale(isa, 1);
-            for (r, (y, scaled)) in y.iter_mut().zip(scaled).enumerate() {
-                let scaled = isa.mul_add(sums.total(isa, r), scale, scaled);
+            for (r, y) in y.iter_mut().enumerate() {
+                let scaled = isa.mul_add(sums.total(isa, r), scale, scaled[r]);
                 *y = isa.mul_add(scaled, float(self.record.wrapping_add(SCALE), r), *y);
                 if F::FORM.minimum {
                     *y = isa.mul_add(minimums[0], float(self.halves.wrapping_add(HALF_SUMS), r), *y);

@@ -1,7 +1,7 @@
 //! How the types of weights differ: bits of a level, the level of zero, how scales are kept.
 //! The offsets within a packed unit follow from that, for packing and for widening.
 
-use crate::quant::{BLOCK, Codes, DType};
+use crate::quant::{self, BLOCK, Codes, DType};
 
 /// K-steps whose products one `dot` adds up: the bytes of a 32-bit lane.
 pub const STEP: usize = 4;
@@ -246,10 +246,9 @@ impl Form {
 }
 
 /// The levels that codes of a type with a table stand for.
-#[inline(always)]
-pub fn table_of(dtype: DType) -> &'static [i8; 16] {
-    match dtype.form().map(|form| form.levels) {
-        Some(Codes::Table(table)) => table,
+pub const fn table_of(dtype: DType) -> &'static [i8; 16] {
+    match dtype.form() {
+        Some(quant::Form { levels: Codes::Table(table), .. }) => table,
         _ => &[0; 16],
     }
 }

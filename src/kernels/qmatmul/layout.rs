@@ -2,6 +2,7 @@
 //! Nothing is lost: levels and f16 scales stay as the file has them, so a row can be decoded bit for bit.
 
 use super::form::{Form, GROUPS, STEP, Scales};
+use crate::arrays;
 use crate::error::{Error, Result};
 use crate::quant::{BLOCK, DType, Factor, Levels, Parts, Plain};
 use half::f16;
@@ -61,8 +62,8 @@ impl PanelLayout {
         for (column, row) in rows.chunks_exact(row_bytes).enumerate() {
             let units = self.dtype.block_len() / BLOCK / form.blocks;
             let blocks = out.chunks_exact_mut(units * form.unit_bytes(self.nr));
-            for (block, units) in row.chunks_exact(file_block).zip(blocks) {
-                self.put(form, block, column, units);
+            for (i, units) in blocks.enumerate().take(row.len() / file_block) {
+                self.put(form, &row[i * file_block..][..file_block], column, units);
             }
         }
         Ok(())
@@ -95,6 +96,7 @@ impl PanelLayout {
     }
 
     /// Writes a block of the file into column `column` of its unit or units.
+    #[inline]
     fn put(self, form: Form, block: &[u8], column: usize, units: &mut [u8]) {
         if let Some(mut levels) = self.dtype.levels(block) {
             if form.bits == 8 {
@@ -145,7 +147,7 @@ impl PanelLayout {
         let (blocks, _) = plain.q.as_chunks::<BLOCK>();
         let units = units.chunks_exact_mut(form.unit_bytes(self.nr));
         for ((unit, q), scales) in units.zip(blocks).zip(plain.scales.chunks_exact(2)) {
-            let levels = q.map(|q| q as u8 ^ 0x80 ^ self.sign_bit());
+            let levels = arrays::map(*q, |q| q as u8 ^ 0x80 ^ self.sign_bit());
             self.put_levels(form, &levels, column, unit);
             for (sub, scale) in scales.iter().enumerate() {
                 let at = form.sub_scale_at(self.nr, sub) + 4 * column;
@@ -217,7 +219,7 @@ impl PanelLayout {
         let (blocks, _) = plain.q.as_chunks_mut::<BLOCK>();
         let units = units.chunks_exact(form.unit_bytes(self.nr));
         for ((unit, q), scales) in units.zip(blocks).zip(plain.scales.chunks_exact_mut(2)) {
-            *q = self.get_levels(form, unit, column).map(|q| (q ^ 0x80 ^ self.sign_bit()) as i8);
+            *q = arrays::map(self.get_levels(form, unit, column), |q| (q ^ 0x80 ^ self.sign_bit()) as i8);
             for (sub, scale) in scales.iter_mut().enumerate() {
                 let at = form.sub_scale_at(self.nr, sub) + 4 * column;
                 *scale = f32::from_ne_bytes([unit[at], unit[at + 1], unit[at + 2], unit[at + 3]]);
@@ -227,6 +229,7 @@ impl PanelLayout {
     }
 
     /// Writes the levels of a block of 32, a word for the four of a group at a time.
+    #[inline]
     fn put_levels(self, form: Form, levels: &[u8; BLOCK], column: usize, out: &mut [u8]) {
         let (words, _) = levels.as_chunks::<STEP>();
         each_part(form, |below, bits, row| {
@@ -250,7 +253,7 @@ impl PanelLayout {
         });
         let mut levels = [0; BLOCK];
         let (fours, _) = levels.as_chunks_mut::<STEP>();
-        for (four, word) in fours.iter_mut().zip(words) {
+        for (four, word) in fours.iter_mut().zip(&words) {
             *four = word.to_ne_bytes();
         }
         levels
@@ -259,32 +262,34 @@ impl PanelLayout {
 
 /// Every row of words of a block's levels: bits of a level below those it holds, how many it holds, its number among
 /// the rows that hold those.
+#[inline]
 fn each_part(form: Form, mut f: impl FnMut(usize, usize, usize)) {
     let [low, high] = form.parts();
-    for (below, bits) in [(0, low), (low, high)] {
-        for row in 0..bits {
-            f(below, bits, row);
-        }
-    }
+    (0..low).for_each(|row| f(0, low, row));
+    (0..high).for_each(|row| f(low, high, row));
 }
 
 /// The groups that row `row` of `bits` bits each holds, and at which bit of their bytes.
+#[inline]
 fn groups_of(bits: usize, row: usize) -> impl Iterator<Item = (usize, usize)> {
     let groups = 8 / bits;
     (0..groups).map(move |i| (row * groups + i, i * bits))
 }
 
 /// The lowest `bits` bits of each byte.
+#[inline]
 fn mask(bits: usize) -> u32 {
     ((1 << bits) - 1) * 0x0101_0101
 }
 
 /// The f16 of a column, in the part of a unit that begins at `at`.
+#[inline]
 fn get_half(unit: &[u8], at: usize, column: usize) -> f16 {
     f16::from_ne_bytes([unit[at + 2 * column], unit[at + 2 * column + 1]])
 }
 
 /// Inverse of [`get_half`].
+#[inline]
 fn put_half(unit: &mut [u8], at: usize, column: usize, x: f16) {
     unit[at + 2 * column..][..2].copy_from_slice(&x.to_ne_bytes());
 }

@@ -11,6 +11,7 @@ use super::tile::{
     FEW, Fours, RowBlock, SIGNED_BYTES, Task, Tiles, WORDS, each_packed, first_sums, last_sums,
 };
 use super::wide::{Source, VECTORS, Wide, Widened};
+use crate::arrays;
 use crate::isa::{Isa, PairsI8, SimdBody};
 use crate::quant::BLOCK;
 use std::marker::PhantomData;
@@ -263,18 +264,18 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
                 }
                 for (r, pairs) in pairs.iter_mut().enumerate() {
                     let x = self.fours(self.elements(r).wrapping_add(group * STEP));
-                    for (pairs, w) in pairs.iter_mut().zip(w) {
+                    for (v, pairs) in pairs.iter_mut().enumerate() {
                         *pairs = match PAIRS {
-                            SIGNED_BYTES => isa.signed_pairs(w, x),
-                            _ if group == first => isa.pairs(w, x),
-                            _ => isa.add_pairs(*pairs, w, x),
+                            SIGNED_BYTES => isa.signed_pairs(w[v], x),
+                            _ if group == first => isa.pairs(w[v], x),
+                            _ => isa.add_pairs(*pairs, w[v], x),
                         };
                     }
                 }
             }
-            for (sums, pairs) in sums.iter_mut().zip(pairs) {
-                for (sum, pairs) in sums.iter_mut().zip(pairs) {
-                    let whole = isa.words(pairs, ones);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let whole = isa.words(pairs[r][v], ones);
                     *sum = if first == begin { whole } else { isa.add_i32(*sum, whole) };
                 }
             }
@@ -293,7 +294,7 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
                 (self.x.int(r, at).wrapping_sub(magic) >> self.x.task.zero_shift).wrapping_add(magic)
             };
             let start = isa.splat_i32(start);
-            *sums = sums.map(|sum| isa.add_i32(sum, start));
+            *sums = arrays::map(*sums, |sum| isa.add_i32(sum, start));
         }
         sums
     }
@@ -351,9 +352,9 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
                 let w = self.levels(group, odd);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let x = self.fours(words[r].wrapping_add(group * STEP + odd * ODD_WORDS));
-                    for (sum, w) in sums.iter_mut().zip(w) {
+                    for (v, sum) in sums.iter_mut().enumerate() {
                         let is_first = group == begin && odd == 0;
-                        *sum = if is_first { isa.words(w, x) } else { isa.add_words(*sum, w, x) };
+                        *sum = if is_first { isa.words(w[v], x) } else { isa.add_words(*sum, w[v], x) };
                     }
                 }
             }
@@ -366,7 +367,7 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
         for (r, sums) in sums.iter_mut().enumerate() {
             let start =
                 isa.splat_i32(self.x.int(r, self.x.record(self.x.row.second) + at) >> self.x.task.zero_shift);
-            *sums = sums.map(|sum| isa.add_i32(sum, start));
+            *sums = arrays::map(*sums, |sum| isa.add_i32(sum, start));
         }
         sums
     }

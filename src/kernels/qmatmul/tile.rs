@@ -8,6 +8,7 @@ use super::activations::{
 };
 use super::form::{Format, GROUPS, STEP};
 use super::wide::{BIAS, Packed, Source, VECTORS, Wide, Widened, each_group};
+use crate::arrays;
 use crate::isa::{DotI8, Isa, IsaId, SimdBody};
 use crate::quant::BLOCK;
 use std::marker::PhantomData;
@@ -231,10 +232,10 @@ pub fn first_sums<I: Isa, const MR: usize>(isa: I, task: &Task) -> [[I::F32; VEC
 /// Stores the sums behind the last block.
 #[inline(always)]
 pub fn last_sums<I: Isa, const MR: usize>(isa: I, task: &Task, y: [[I::F32; VECTORS]; MR]) {
-    for (r, y) in y.into_iter().enumerate() {
-        for (v, y) in y.into_iter().enumerate() {
+    for (r, y) in y.iter().enumerate() {
+        for (v, y) in y.iter().enumerate() {
             // SAFETY: only columns that exist are written.
-            unsafe { isa.store_first(y_at::<I>(task, r, v), y, width::<I>(task, v)) };
+            unsafe { isa.store_first(y_at::<I>(task, r, v), *y, width::<I>(task, v)) };
         }
     }
 }
@@ -360,8 +361,9 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
     ) {
         for (r, sums) in sums.iter_mut().enumerate() {
             let x = self.ints(r, byte * self.x.task.k + self.x.at * BLOCK + group * STEP);
-            for (sum, w) in sums.iter_mut().zip(w) {
-                *sum = if S::MINIMUM { self.isa.dot_small(*sum, w, x) } else { self.isa.dot(*sum, w, x) };
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum =
+                    if S::MINIMUM { self.isa.dot_small(*sum, w[v], x) } else { self.isa.dot(*sum, w[v], x) };
             }
         }
     }
@@ -397,19 +399,19 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
                 }
             }
             self.dots_of_both(&mut sums, &mut low, begin, end);
-            for (sums, low) in sums.iter_mut().zip(low) {
-                for (sum, low) in sums.iter_mut().zip(low) {
-                    *sum = self.isa.add_i32(self.isa.shl::<8>(*sum), low);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = self.isa.add_i32(self.isa.shl::<8>(*sum), low[r][v]);
                 }
             }
         } else {
             self.dots(&mut sums, 0, begin, end);
             if LOW {
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    *sums = sums.map(|sum| self.isa.shl::<8>(sum));
+                    *sums = arrays::map(*sums, |sum| self.isa.shl::<8>(sum));
                     if !plain {
                         let start = low_start(r);
-                        *sums = sums.map(|sum| self.isa.add_i32(sum, start));
+                        *sums = arrays::map(*sums, |sum| self.isa.add_i32(sum, start));
                     }
                 }
                 self.dots(&mut sums, 1, begin, end);
@@ -491,8 +493,8 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
             let minimum: [_; VECTORS] = [self.weights.minimum(sub, 0), self.weights.minimum(sub, 1)];
             for (r, y) in y.iter_mut().enumerate() {
                 let sum = self.isa.splat(self.x.float(r, at));
-                for (y, minimum) in y.iter_mut().zip(minimum) {
-                    *y = self.isa.mul_add(minimum, sum, *y);
+                for (v, y) in y.iter_mut().enumerate() {
+                    *y = self.isa.mul_add(minimum[v], sum, *y);
                 }
             }
         }

@@ -32,40 +32,48 @@ pub struct Wide {
 
 impl Wide {
     /// Vectors of all the levels.
+    #[inline(always)]
     const fn levels(self) -> usize {
         if self.words { 2 * GROUPS * VECTORS } else { GROUPS * VECTORS }
     }
 
     /// Bytes of a block.
+    #[inline(always)]
     pub const fn bytes<I: Isa>(self) -> usize {
         self.vectors() * I::LANES * STEP
     }
 
+    #[inline(always)]
     const fn subs(self) -> usize {
         if self.halves { 2 } else { 1 }
     }
 
     /// Levels of group `group`, or of every second level of half as many groups, vector `v`.
+    #[inline(always)]
     pub const fn level(self, group: usize, v: usize) -> usize {
         group * VECTORS + v
     }
 
     /// Scales of sub-block `sub`, vector `v`.
+    #[inline(always)]
     pub const fn scale(self, sub: usize, v: usize) -> usize {
         self.levels() + sub * VECTORS + v
     }
 
     /// Minus [`BIAS`] times the scales of the first sub-block, vector `v`.
+    #[inline(always)]
     pub const fn bias(self, v: usize) -> usize {
         self.scale(self.subs(), v)
     }
 
     /// Minimums of sub-block `sub`, vector `v`, to be added.
+    #[inline(always)]
     pub const fn minimum(self, sub: usize, v: usize) -> usize {
         self.bias(0) + (1 + sub) * VECTORS + v
     }
 
     /// Vectors of a block.
+    #[inline(always)]
     pub const fn vectors(self) -> usize {
         if self.minimum { self.minimum(self.subs(), 0) } else { self.bias(VECTORS) }
     }
@@ -164,7 +172,7 @@ impl<I: DotI8> Room<I> {
 
 #[inline(always)]
 fn widen_levels<I: DotI8, F: Format, const ZERO: u8>(isa: I, from: &Packed<I, F>, to: &Room<I>) {
-    let table = if F::FORM.table { table_of(F::DTYPE) } else { &[0; 16] };
+    let table = const { table_of(F::DTYPE) };
     for v in 0..VECTORS {
         each_group(
             #[inline(always)]
@@ -258,6 +266,7 @@ pub trait Source<I: DotI8>: Copy {
     /// Minimums of sub-block `sub`, vector `v`, to be added.
     fn minimum(&self, sub: usize, v: usize) -> I::F32;
     /// Prefetches a group's share of the block that is read some time later.
+    #[inline(always)]
     fn prefetch(&self, _group: usize) {}
 }
 
@@ -420,7 +429,7 @@ impl<I: DotI8, F: Format> Source<I> for Packed<I, F> {
 
     #[inline(always)]
     fn level(&self, group: usize, v: usize) -> I::I32 {
-        let table = if F::FORM.table { table_of(F::DTYPE) } else { &[0; 16] };
+        let table = const { table_of(F::DTYPE) };
         to_zero::<I, F, OWN>(self.isa, self.stored_level(group, v), table)
     }
 

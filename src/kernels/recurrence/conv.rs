@@ -159,8 +159,8 @@ unsafe fn vector<I: Isa, const SILU: bool, const TAPS: usize>(
                 std::mem::swap(input, &mut x);
             }
             let mut y = bias;
-            for (&x, &w) in inputs.iter().zip(&weights) {
-                y = isa.mul_add(x, w, y);
+            for (i, &x) in inputs.iter().enumerate() {
+                y = isa.mul_add(x, weights[i], y);
             }
             if SILU {
                 y = vecmath::silu(isa, y);

@@ -385,16 +385,16 @@ fn loaded<I: Isa, const W: usize>(isa: I, lines: &Lines<I>, i: usize) -> [I::F32
 #[inline(always)]
 fn add_line<I: Isa, const W: usize>(isa: I, sums: &mut [I::F32; W], factor: f32, line: [I::F32; W]) {
     let factor = isa.splat(factor);
-    for (sum, x) in sums.iter_mut().zip(line) {
-        *sum = isa.mul_add(factor, x, *sum);
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = isa.mul_add(factor, line[i], *sum);
     }
 }
 
 /// The sums of both halves.
 #[inline(always)]
 fn sum<I: Isa, const W: usize>(isa: I, mut even: [I::F32; W], odd: [I::F32; W]) -> [I::F32; W] {
-    for (even, odd) in even.iter_mut().zip(odd) {
-        *even = isa.add(*even, odd);
+    for (i, even) in even.iter_mut().enumerate() {
+        *even = isa.add(*even, odd[i]);
     }
     even
 }

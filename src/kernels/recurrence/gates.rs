@@ -48,8 +48,8 @@ pub(super) unsafe fn column(rows: Rows, first: usize, tokens: usize, i: usize) -
 pub(super) fn map<I: Isa>(isa: I, tile: &Tile, f: impl Function<1>) -> Tile {
     const { assert!(TILE.is_multiple_of(I::LANES)) };
     let mut out = [0.0; TILE];
-    for (x, y) in tile.chunks_exact(I::LANES).zip(out.chunks_exact_mut(I::LANES)) {
-        isa.store_slice(y, f.call(isa, [isa.load_slice(x)]));
+    for i in (0..TILE).step_by(I::LANES) {
+        isa.store_slice(&mut out[i..], f.call(isa, [isa.load_slice(&tile[i..])]));
     }
     out
 }

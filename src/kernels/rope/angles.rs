@@ -66,6 +66,7 @@ impl<'a> Angles<'a> {
     }
 
     /// Angles of `n_ctx` positions at which no element is rotated (`rot_dim` is 0).
+    #[inline]
     pub const fn none(n_ctx: usize) -> Self {
         Self { n_ctx, rot_dim: 0, data: &[] }
     }

@@ -228,12 +228,12 @@ unsafe fn group<I: Isa, E: Exponents>(isa: I, args: &SoftmaxArgs, first: usize, 
         for (g, max) in max.iter_mut().take(rows).enumerate() {
             *max = E::largest(isa, args, first + g, visible(args, first + g));
         }
-        for (g, (max, sum)) in max.iter().zip(&mut sum).take(rows).enumerate() {
+        for (g, sum) in sum.iter_mut().enumerate().take(rows) {
             let dst = args.dst.add((first + g) * args.dst_stride);
-            let powers = Stored(E::powers(args, first + g, *max), dst);
+            let powers = Stored(E::powers(args, first + g, max[g]), dst);
             *sum = fold::<Sum, I>(isa, &powers, visible(args, first + g));
         }
-        for (g, sum) in sum.into_iter().take(rows).enumerate() {
+        for (g, sum) in sum.iter().enumerate().take(rows) {
             let (x, seen) = (args.dst.add((first + g) * args.dst_stride), visible(args, first + g));
             visit(isa, &Stored(Over(Scale(1.0 / sum), [x.cast_const()]), x), 0, seen);
             if seen < cols {

@@ -56,7 +56,7 @@ impl Function<1> for GeluTanh {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct GeluErf;
+pub(in crate::kernels) struct GeluErf;
 
 impl Function<1> for GeluErf {
     #[inline(always)]
@@ -66,7 +66,7 @@ impl Function<1> for GeluErf {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Silu;
+pub(in crate::kernels) struct Silu;
 
 impl Function<1> for Silu {
     #[inline(always)]
@@ -76,7 +76,7 @@ impl Function<1> for Silu {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Relu;
+pub(in crate::kernels) struct Relu;
 
 impl Function<1> for Relu {
     #[inline(always)]
@@ -158,12 +158,14 @@ impl Function<1> for Scale {
 }
 
 impl From<f32> for Axpy {
+    #[inline(always)]
     fn from(factor: f32) -> Self {
         Self(factor)
     }
 }
 
 impl From<f32> for Scale {
+    #[inline(always)]
     fn from(factor: f32) -> Self {
         Self(factor)
     }

@@ -4,6 +4,7 @@
 
 pub use super::slopes::{gelu_erf_slope, gelu_tanh_slope, sigmoid_slope, silu_slope, tanh_slope};
 use super::tables;
+use crate::arrays;
 use crate::isa::Isa;
 use std::f32::consts::{LN_2, LOG2_E};
 
@@ -77,7 +78,7 @@ fn reduce<I: Isa>(isa: I, x: I::F32) -> (I::F32, I::F32) {
 /// eʳ − 1 + more for |r| ≤ ½ ln 2, with a small relative error even near 0; in two halves, to be quick.
 #[inline(always)]
 fn exp_m1_reduced<I: Isa>(isa: I, r: I::F32, more: I::F32) -> I::F32 {
-    let [a, b, c, d, e] = EXP_TAIL.map(|c| isa.splat(c));
+    let [a, b, c, d, e] = arrays::map(EXP_TAIL, |c| isa.splat(c));
     let square = isa.mul(r, r);
     let upper = isa.mul_add(a, square, isa.mul_add(b, r, c));
     let tail = isa.mul_add(upper, square, isa.mul_add(d, r, e));

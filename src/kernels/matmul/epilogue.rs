@@ -2,6 +2,7 @@
 //! Each is the elementwise kernel's own function, so a fused product has the bits of the separate calls.
 
 use crate::isa::{Isa, SimdBody};
+use crate::kernels::rows::reduce::Same;
 use crate::kernels::unary::functions::{GeluErf, GeluTanh, Relu, Silu};
 use crate::kernels::vectors::{Function, load, store};
 
@@ -80,23 +81,12 @@ impl SimdBody for &Finish {
     fn run<I: Isa>(self, isa: I) {
         // One loop for each function: inside it there is no choice left.
         match self.activation {
-            Activation::None => self.each(isa, Identity),
+            Activation::None => self.each(isa, Same),
             Activation::GeluErf => self.each(isa, GeluErf),
             Activation::GeluTanh => self.each(isa, GeluTanh),
             Activation::Silu => self.each(isa, Silu),
             Activation::Relu => self.each(isa, Relu),
         }
-    }
-}
-
-/// x.
-#[derive(Clone, Copy)]
-struct Identity;
-
-impl Function<1> for Identity {
-    #[inline(always)]
-    fn call<I: Isa>(self, _: I, [x]: [I::F32; 1]) -> I::F32 {
-        x
     }
 }
 

@@ -79,6 +79,8 @@ pub const RECORD: usize = 16;
 /// Where the parts of a row are.
 #[derive(Clone, Copy, Debug)]
 pub struct RowParts {
+    /// Bytes an element: 1 or 2.
+    pub bytes: usize,
     /// Records of blocks: see [`SCALE`], [`SCALED_SUM`], [`START`], [`KEPT`].
     pub blocks: usize,
     /// Records of their halves: see [`HALF_SUMS`], [`HALF_STARTS`].
@@ -96,6 +98,7 @@ impl RowParts {
         let part = k / BLOCK * RECORD;
         let blocks = k * bytes;
         RowParts {
+            bytes,
             blocks,
             halves: blocks + part,
             second: blocks + 2 * part,

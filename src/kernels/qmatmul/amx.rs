@@ -8,12 +8,11 @@
 
 use super::activations::{HALF_SUMS, MAGIC, RECORD, RowParts, SCALE, SCALED_SUM};
 use super::form::{self, Format, STEP};
-use super::sweep;
-use super::tile::Fours;
-use super::wide::{BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
+use super::sweep::Sweep;
+use super::wide::{self, BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, widen};
 use crate::cpu::{Cache, prefetch_line};
 use crate::isa::amx::{self, COLUMNS, ROWS, TILE_BYTES};
-use crate::isa::{Amx, Avx512Vnni, Isa, SimdBody};
+use crate::isa::{Amx, Isa, SimdBody};
 use crate::kernels::portion::Portion;
 use crate::quant::BLOCK;
 use std::marker::PhantomData;
@@ -68,11 +67,11 @@ struct Slab {
     lists: [usize; SLAB / CHUNK],
 }
 
-/// The table entry: as [`super::sweep::entry`], which takes rows that fill no tile.
+/// The table entry: as [`Sweep::run`] for rows of two bytes, with `sweep` for those that fill no tile.
 ///
 /// # Safety
 /// As [`super::Kernel::run`], and the level is available.
-pub unsafe fn entry<F: Format>(portion: &Portion) {
+pub unsafe fn entry<F: Format>(portion: &Portion, sweep: &Sweep) {
     let rows = portion.m / ROWS * ROWS;
     // SAFETY: the portion's memory is there, and so is that of some of its rows; the CPU has the level.
     unsafe {
@@ -86,7 +85,7 @@ pub unsafe fn entry<F: Format>(portion: &Portion) {
                 y: portion.y.wrapping_add(rows * portion.ldy),
                 ..*portion
             };
-            sweep::entry::<Fours<Avx512Vnni>, F, BYTES>(&rest);
+            sweep.run(&rest, BYTES);
         }
     }
 }
@@ -208,15 +207,8 @@ impl<F: Format> Task<'_, F> {
         for (at, &list) in (0..slab.blocks).step_by(CHUNK).zip(&slab.lists) {
             let (begin, blocks) = (slab.begin + at, CHUNK.min(slab.blocks - at));
             let out = self.scratch_at(offset_of!(Scratch, wide));
-            isa.vectorize(Widen::<_, F, SIGNED> {
-                isa,
-                w,
-                begin,
-                blocks,
-                out,
-                ahead: 0,
-                format: PhantomData,
-            });
+            // SAFETY: the panel has the blocks, and they have room; the CPU has the level.
+            unsafe { widen::<Amx, F, SIGNED>(&wide::Stretch { w, begin, blocks, out, ahead: 0 }) };
             isa.vectorize(Stretch { task: self, begin, blocks, list });
         }
         isa.vectorize(Store(&region));

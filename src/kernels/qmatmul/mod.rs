@@ -66,19 +66,21 @@ pub use fused::{BlockFunction, BlocksArgs, NormQuantizeArgs};
 pub use layout::PanelLayout;
 #[cfg(target_arch = "x86_64")]
 use pairs::Pairs;
+use sweep::Sweep;
 use tile::{Fours, Tiles};
 
-/// Computes a portion, see [`Kernel::run`].
-type Run = unsafe fn(&Portion);
-/// For each mode of activations, in the order of [`Activations::ALL`].
-type RunByMode = [Run; Activations::ALL.len()];
+/// Computes a portion, see [`Kernel::run`]; rows that fill no tile with a sweep.
+type RunTiles = unsafe fn(&Portion, &Sweep);
 /// The kernel for one type of weights at one level: how they are packed, and the loops that multiply them.
 pub struct Kernel {
     /// Name, level, tile.
     pub info: KernelInfo,
     /// Type of the weights, and how they lie in panels.
     pub layout: PanelLayout,
-    run: RunByMode,
+    /// The loops on vectors.
+    sweep: Sweep,
+    /// Those with tiles, for [`Activations::Bits16`].
+    tiles: Option<RunTiles>,
 }
 
 /// The kernels of one level.
@@ -151,21 +153,21 @@ const fn level<T: Tiles, const TILES: bool>(isa: IsaId, mr: usize) -> Level {
 /// The kernel for weights of type `dtype`, which are packed as `F` says.
 const fn kernel<T: Tiles, F: Format, const TILES: bool>(dtype: DType, isa: IsaId, mr: usize) -> Kernel {
     let nr = wide::VECTORS * T::Isa::LANES;
-    let two_bytes: Run = sweep::entry::<T, F, 2>;
     Kernel {
         info: KernelInfo { op: "qmatmul", dtype: dtype.name(), isa, mr, nr },
         layout: PanelLayout { dtype, nr, signed: T::Isa::SIGNED },
-        run: [if TILES { tiles::<F>() } else { two_bytes }, two_bytes, sweep::entry::<T, F, 1>],
+        sweep: Sweep::of::<T, F>(),
+        tiles: if TILES { tiles::<F>() } else { None },
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-const fn tiles<F: Format>() -> Run {
-    amx::entry::<F>
+const fn tiles<F: Format>() -> Option<RunTiles> {
+    Some(amx::entry::<F>)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-const fn tiles<F: Format>() -> Run {
+const fn tiles<F: Format>() -> Option<RunTiles> {
     panic!("no level of this architecture has tiles")
 }
 
@@ -339,7 +341,12 @@ impl Kernel {
     #[doc(hidden)]
     pub unsafe fn run(&self, activations: Activations, portion: &Portion) {
         // SAFETY: the CPU has the level, and all memory that the portion names is there.
-        unsafe { (self.run[activations as usize])(portion) }
+        unsafe {
+            match self.tiles {
+                Some(tiles) if activations == Activations::Bits16 => tiles(portion, &self.sweep),
+                _ => self.sweep.run(portion, activations.bytes()),
+            }
+        }
     }
 }
 

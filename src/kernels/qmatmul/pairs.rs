@@ -8,7 +8,7 @@ use super::activations::{
 };
 use super::form::{Format, GROUPS, STEP};
 use super::tile::{
-    FEW, Fours, RowBlock, SIGNED_BYTES, Task, Tiles, WORDS, each_packed, first_sums, last_sums,
+    self, FEW, RowBlock, SIGNED_BYTES, Task, Tiles, WORDS, each_packed, first_sums, last_sums,
 };
 use super::wide::{Source, VECTORS, Wide, Widened};
 use crate::arrays;
@@ -33,27 +33,27 @@ impl<I: PairsI8> Tiles for Pairs<I> {
     const BY_PAIRS: bool = true;
     const MAX_ROWS: [usize; 2] = [ROWS; 2];
 
-    #[inline(never)]
     unsafe fn tile<
         const HALVES: bool,
         const MINIMUM: bool,
         const PAIRS: usize,
         const MR: usize,
-        const BYTES: usize,
+        const LOW: bool,
     >(
-        isa: I,
         task: &Task,
     ) {
+        // SAFETY: the CPU has the level.
+        let isa = unsafe { I::new_unchecked() };
         let mut memory = MaybeUninit::<Memory>::uninit();
         let memory = memory.as_mut_ptr();
-        isa.vectorize(Tile::<I, HALVES, MINIMUM, PAIRS, MR, BYTES> { isa, task, memory });
+        isa.vectorize(Tile::<I, HALVES, MINIMUM, PAIRS, MR, LOW> { isa, task, memory });
     }
 
-    #[inline(never)]
-    unsafe fn line<F: Format, const BYTES: usize>(isa: I, task: &Task, ahead: usize) {
-        if BYTES == 1 {
-            // SAFETY: the same promise.
-            return unsafe { Fours::<I>::line::<F, BYTES>(isa, task, ahead) };
+    unsafe fn line<F: Format>(task: &Task, ahead: usize) {
+        // SAFETY: the CPU has the level.
+        let isa = unsafe { I::new_unchecked() };
+        if F::FORM.pairs() > 0 || task.bytes == 1 {
+            return isa.vectorize(tile::Line::<I, F, false> { isa, task, ahead, format: PhantomData });
         }
         let mut memory = MaybeUninit::<Memory>::uninit();
         isa.vectorize(Line::<I, F> { isa, task, memory: memory.as_mut_ptr(), ahead, format: PhantomData });
@@ -77,7 +77,7 @@ struct Tile<
     const MINIMUM: bool,
     const PAIRS: usize,
     const MR: usize,
-    const BYTES: usize,
+    const LOW: bool,
 > {
     isa: I,
     task: &'a Task,
@@ -90,16 +90,16 @@ impl<
     const MINIMUM: bool,
     const PAIRS: usize,
     const MR: usize,
-    const BYTES: usize,
-> SimdBody for Tile<'_, I, HALVES, MINIMUM, PAIRS, MR, BYTES>
+    const LOW: bool,
+> SimdBody for Tile<'_, I, HALVES, MINIMUM, PAIRS, MR, LOW>
 {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
         let Tile { isa, task, memory } = self;
-        let row = RowParts::new(BYTES, task.k);
         let wide = const { Wide { halves: HALVES, minimum: MINIMUM, words: PAIRS == WORDS } };
         let rows = Rows::<I, MR> { isa, memory };
+        let row = RowParts::new(1 + usize::from(LOW), task.k);
         let mut y = first_sums::<I, MR>(isa, task);
         rows.put_all(&y);
         for b in 0..task.blocks {
@@ -108,7 +108,7 @@ impl<
             // SAFETY: the task has the widened block.
             let weights = unsafe { Widened::<I, HALVES, MINIMUM, PAIRS>::new(isa, w) };
             let x = RowBlock { task, at, row };
-            let block = Block::<I, _, PAIRS, MR, BYTES> { isa, x, weights, rows };
+            let block = Block::<I, _, PAIRS, MR> { isa, x, weights, rows };
             if PAIRS == WORDS {
                 block.add::<true>(&mut y);
             } else {
@@ -134,8 +134,8 @@ impl<I: PairsI8, F: Format> SimdBody for Line<'_, I, F> {
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
         let Line { isa, task, memory, ahead, .. } = self;
-        let row = RowParts::new(2, task.k);
         let rows = Rows::<I, 1> { isa, memory };
+        let row = RowParts::new(2, task.k);
         let mut y = first_sums::<I, 1>(isa, task);
         each_packed::<I, F>(
             isa,
@@ -143,7 +143,7 @@ impl<I: PairsI8, F: Format> SimdBody for Line<'_, I, F> {
             ahead,
             #[inline(always)]
             |at, weights| {
-                Block::<I, _, SIGNED_BYTES, 1, 2> { isa, x: RowBlock { task, at, row }, weights, rows }
+                Block::<I, _, SIGNED_BYTES, 1> { isa, x: RowBlock { task, at, row }, weights, rows }
                     .add_kept(&mut y);
             },
         );
@@ -210,23 +210,21 @@ impl<I: Isa, const MR: usize> Rows<I, MR> {
 }
 
 /// A block of all MR rows of a running tile, and the weights that it meets.
-struct Block<'a, I, S, const PAIRS: usize, const MR: usize, const BYTES: usize> {
+struct Block<'a, I, S, const PAIRS: usize, const MR: usize> {
     isa: I,
     x: RowBlock<'a>,
     weights: S,
     rows: Rows<I, MR>,
 }
 
-impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES: usize>
-    Block<'_, I, S, PAIRS, MR, BYTES>
-{
+impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize> Block<'_, I, S, PAIRS, MR> {
     /// Whether the level of zero is 0.
     const WITHOUT_ZERO: bool = S::MINIMUM || PAIRS == WORDS || PAIRS == SIGNED_BYTES;
 
     /// The elements of row `r` of the block, and its words where they were kept.
     #[inline(always)]
     fn elements(&self, r: usize) -> *const u8 {
-        self.x.task.x.wrapping_add(r.wrapping_mul(self.x.task.ldx) + self.x.at * BLOCK * BYTES)
+        self.x.task.x.wrapping_add(r.wrapping_mul(self.x.task.ldx) + self.x.at * BLOCK * self.x.row.bytes)
     }
 
     /// The four bytes at `at`, in each lane.
@@ -308,7 +306,7 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
         for (r, words) in words.iter_mut().enumerate() {
             let own = self.elements(r);
             *words = own;
-            if BYTES == 2 && self.x.kept(r) {
+            if self.x.row.bytes == 2 && self.x.kept(r) {
                 continue;
             }
             let made =
@@ -388,7 +386,7 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize, const BYTES:
     /// Adds the block's products to y, with words where any row keeps its low bytes.
     #[inline(always)]
     fn add_kept(&self, y: &mut [[I::F32; VECTORS]; MR]) {
-        if BYTES == 2 && self.x.any_kept(MR) {
+        if self.x.any_kept(MR) {
             self.add::<true>(y);
         } else {
             self.add::<false>(y);

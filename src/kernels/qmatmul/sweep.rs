@@ -9,15 +9,16 @@
 //!
 //! Two rows take the same way with a stretch of a few blocks; one row reads packed panels straight. No cut changes a
 //! bit of the result: sums are kept in Y between stretches.
+//!
+//! The loops are compiled once: what differs by level and type are the functions of a [`Sweep`], which they call.
 
 use super::form::Format;
 use super::tile::{FEW, SIGNED_BYTES, Task, Tiles, WORDS};
-use super::wide::{LIFTED, MAX_VECTORS, OWN, PAIRED, PAIRED_BYTES, VECTORS, Wide, Widen, wide};
+use super::wide::{LIFTED, MAX_VECTORS, OWN, PAIRED, PAIRED_BYTES, Stretch, VECTORS, Wide, wide, widen};
 use crate::isa::{Isa, IsaId};
 use crate::kernels::portion::Portion;
 use crate::memory;
 use crate::quant::BLOCK;
-use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// Bytes of a stretch, at most.
@@ -32,161 +33,230 @@ const _: () = assert!(FEW_BLOCKS * MAX_VECTORS * MAX_VECTOR <= STRETCH_BYTES);
 
 /// Where a stretch is widened to: on whole cache lines.
 #[repr(align(64))]
-struct Stretch(#[allow(dead_code)] [u8; STRETCH_BYTES]);
+struct Room(#[allow(dead_code)] [u8; STRETCH_BYTES]);
 
-/// The table entry: [`super::Kernel::run`] of one level and type.
-///
-/// # Safety
-/// As there; and the CPU has the level.
-pub unsafe fn entry<T: Tiles, F: Format, const BYTES: usize>(portion: &Portion) {
-    // SAFETY: the CPU has the level.
-    let isa = unsafe { T::Isa::new_unchecked() };
-    let most = T::MAX_ROWS[usize::from(F::FORM.halves)];
-    let row_bytes = memory::cache_sizes().l2 / 4;
-    let row_block = (row_bytes / portion.ldx.max(1) / most).max(2) * most;
-    for row in (0..portion.m).step_by(row_block) {
-        let rows = row_block.min(portion.m - row);
-        for panel in portion.panel_begin..portion.panel_end {
-            let job = Job::<T> { isa, portion, row, rows, panel };
-            match const { (T::BY_PAIRS, F::FORM.halves, F::FORM.minimum) } {
-                (false, false, false) => job.fours::<F, false, false, BYTES>(),
-                (false, false, true) => job.fours::<F, false, true, BYTES>(),
-                (false, true, false) => job.fours::<F, true, false, BYTES>(),
-                (false, true, true) => job.fours::<F, true, true, BYTES>(),
-                (true, ..) => job.pairs::<F, BYTES>(),
-            }
-        }
-    }
+/// [`Tiles::tile`] for some number of rows.
+type TileFunction = unsafe fn(&Task);
+/// [`Tiles::line`] for a type.
+type LineFunction = unsafe fn(&Task, usize);
+/// Rows of the largest tile of all levels.
+const MAX_ROWS: usize = 6;
+
+/// What the loops need to know of a type of weights at a level.
+pub struct Sweep {
+    /// Columns of a panel.
+    nr: usize,
+    /// K-steps and bytes of a panel's unit.
+    unit: (usize, usize),
+    /// [`own_shift`](super::form::Form::own_shift).
+    own_shift: u32,
+    /// Rows of the largest tile.
+    most: usize,
+    /// For one row of one byte an element, and of two.
+    lines: [Option<LineFunction>; 2],
+    few: Way,
+    many: Way,
 }
 
-/// Some rows against a panel, of a portion that [`entry`] has; its contract holds as long as the value lives.
-struct Job<'a, T: Tiles> {
-    isa: T::Isa,
-    portion: &'a Portion,
-    row: usize,
-    rows: usize,
-    panel: usize,
+/// How rows are multiplied with a stretch.
+#[derive(Clone, Copy)]
+struct Way {
+    widen: unsafe fn(&Stretch),
+    /// Bytes of a widened block.
+    block_bytes: usize,
+    /// See [`Task::zero_shift`].
+    zero_shift: u32,
+    /// For one row, two, and so on, with one byte an element and with two; none where rows are never shared out so.
+    tiles: [[Option<TileFunction>; 2]; MAX_ROWS],
 }
 
-impl<T: Tiles> Job<'_, T> {
-    /// One row, straight from the packed panel.
-    fn line<F: Format, const BYTES: usize>(&self) {
-        let nr = VECTORS * T::Isa::LANES;
-        let w = self.portion.w.wrapping_add(self.panel * F::FORM.panel_bytes(nr, self.portion.k));
-        let task = self.task(w, F::FORM.own_shift(), self.portion.k / BLOCK);
-        // SAFETY: the row and the panel are there.
-        unsafe { T::line::<F, BYTES>(self.isa, &task, AHEAD) };
-    }
-
-    fn fours<F: Format, const HALVES: bool, const MINIMUM: bool, const BYTES: usize>(&self) {
-        if const { !matches!(T::Isa::ID, IsaId::Scalar) } && self.rows == 1 {
-            self.line::<F, BYTES>();
-        } else if self.rows <= FEW {
-            self.stretches::<F, HALVES, MINIMUM, 0, BYTES, OWN>(FEW_BLOCKS, AHEAD);
-        } else {
-            self.stretches::<F, HALVES, MINIMUM, 0, BYTES, LIFTED>(self.stretch(wide::<F>(LIFTED)), 0);
-        }
-    }
-
-    fn pairs<F: Format, const BYTES: usize>(&self) {
-        // Small levels meet words faster by way of a stretch, which is widened in fewer operations.
-        if self.rows == 1 && const { BYTES == 1 || F::FORM.pairs() == 0 } {
-            return self.line::<F, BYTES>();
-        }
-        match const { (F::FORM.halves, F::FORM.minimum, F::FORM.pairs()) } {
-            (false, false, 8) => self.small::<F, false, false, 8, BYTES>(),
-            (false, true, 8) => self.small::<F, false, true, 8, BYTES>(),
-            (true, false, 8) => self.small::<F, true, false, 8, BYTES>(),
-            (true, true, 8) => self.small::<F, true, true, 8, BYTES>(),
-            (false, false, 4) => self.small::<F, false, false, 4, BYTES>(),
-            (false, true, 4) => self.small::<F, false, true, 4, BYTES>(),
-            (true, false, 2) => self.small::<F, true, false, 2, BYTES>(),
-            (false, false, 0) => self.large::<F, false, BYTES>(),
-            (true, false, 0) => self.large::<F, true, BYTES>(),
-            _ => unreachable!("no type has such levels"),
-        }
-    }
-
-    /// Levels that are multiplied as unsigned bytes, of which PAIRS pairs of products add up within 16 bits.
-    fn small<F: Format, const HALVES: bool, const MINIMUM: bool, const PAIRS: usize, const BYTES: usize>(
-        &self,
-    ) {
-        let few = self.rows <= FEW;
-        let (most, ahead) = if few { (FEW_BLOCKS, AHEAD) } else { (self.stretch(wide::<F>(PAIRED)), 0) };
-        self.stretches::<F, HALVES, MINIMUM, PAIRS, BYTES, PAIRED>(most, ahead);
-    }
-
-    /// Levels of 8 bits.
-    fn large<F: Format, const HALVES: bool, const BYTES: usize>(&self) {
-        if self.rows <= FEW {
-            self.stretches::<F, HALVES, false, SIGNED_BYTES, BYTES, PAIRED_BYTES>(FEW_BLOCKS, AHEAD);
-        } else {
-            self.stretches::<F, HALVES, false, WORDS, BYTES, PAIRED>(self.stretch(wide::<F>(PAIRED)), 0);
-        }
-    }
-
-    /// Blocks of a stretch for many rows.
-    fn stretch(&self, wide: Wide) -> usize {
-        let bytes = (memory::cache_sizes().l1d / 2).min(STRETCH_BYTES);
-        (bytes / wide.bytes::<T::Isa>()).max(1)
-    }
-
-    /// The rows against the panel, from the first of `blocks` blocks at `w`.
-    #[inline(always)]
-    fn task(&self, w: *const u8, zero_shift: u32, blocks: usize) -> Task {
-        let p = self.portion;
-        let nr = VECTORS * T::Isa::LANES;
-        let column = self.panel * nr;
-        Task {
-            x: p.x.wrapping_add(self.row * p.ldx),
-            ldx: p.ldx,
-            k: p.k,
-            begin: 0,
-            w,
-            blocks,
-            zero_shift,
-            y: p.y.wrapping_add(self.row * p.ldy + column),
-            ldy: p.ldy,
-            columns: p.n.saturating_sub(column).min(nr),
-            load: p.accumulate,
-            bias: if p.bias.is_null() { p.bias } else { p.bias.wrapping_add(column) },
-        }
-    }
-
-    /// The panel in stretches of up to `most` blocks, each widened for all the rows. Y carries the sums from one to
-    /// the next.
-    #[inline(always)]
-    fn stretches<
+impl Way {
+    /// For `least` rows and more, widened with the zero that ZERO says.
+    const fn of<
+        T: Tiles,
         F: Format,
+        const ZERO: u8,
         const HALVES: bool,
         const MINIMUM: bool,
         const PAIRS: usize,
-        const BYTES: usize,
-        const ZERO: u8,
     >(
+        least: usize,
+    ) -> Self {
+        let form = Wide { halves: HALVES, minimum: MINIMUM, words: PAIRS == WORDS && T::BY_PAIRS };
+        assert!(form.bytes::<T::Isa>() == wide::<F>(ZERO).bytes::<T::Isa>());
+        let most = T::MAX_ROWS[HALVES as usize];
+        let all = [
+            Self::tiles::<T, HALVES, MINIMUM, PAIRS, 1>(),
+            Self::tiles::<T, HALVES, MINIMUM, PAIRS, 2>(),
+            Self::tiles::<T, HALVES, MINIMUM, PAIRS, 3>(),
+            Self::tiles::<T, HALVES, MINIMUM, PAIRS, 4>(),
+            Self::tiles::<T, HALVES, MINIMUM, PAIRS, 5>(),
+            Self::tiles::<T, HALVES, MINIMUM, PAIRS, 6>(),
+        ];
+        // Only functions that stand in a table are compiled.
+        let mut tiles = [[None; 2]; MAX_ROWS];
+        let mut rows = least;
+        // Of twice as many rows and more, tiles have no number of rows that fewer do without.
+        while rows <= if least > FEW { 2 * most + FEW } else { FEW } {
+            let mut left = rows;
+            while left > 0 {
+                let mr = share(left, most);
+                tiles[mr - 1] = all[mr - 1];
+                left -= mr;
+            }
+            rows += 1;
+        }
+        Self {
+            widen: widen::<T::Isa, F, ZERO>,
+            block_bytes: form.bytes::<T::Isa>(),
+            zero_shift: if ZERO == LIFTED { 0 } else { F::FORM.own_shift() },
+            tiles,
+        }
+    }
+
+    /// The tiles of MR rows.
+    const fn tiles<T: Tiles, const HALVES: bool, const MINIMUM: bool, const PAIRS: usize, const MR: usize>()
+    -> [Option<TileFunction>; 2] {
+        let low: TileFunction = T::tile::<HALVES, MINIMUM, PAIRS, MR, true>;
+        let high: TileFunction = T::tile::<HALVES, MINIMUM, PAIRS, MR, false>;
+        [Some(if T::BY_PAIRS { high } else { low }), Some(low)]
+    }
+}
+
+/// Rows of the first tile of `left`, where none has more than `most` and all are as even as can be.
+const fn share(left: usize, most: usize) -> usize {
+    left.div_ceil(left.div_ceil(most))
+}
+
+impl Sweep {
+    /// Of type `F` at the level of `T`.
+    pub const fn of<T: Tiles, F: Format>() -> Self {
+        let form = F::FORM;
+        let line: Option<LineFunction> = match T::Isa::ID {
+            IsaId::Scalar => None,
+            _ => Some(T::line::<F>),
+        };
+        // Small levels meet words faster by way of a stretch, which is widened in fewer operations.
+        let lines = [line, if T::BY_PAIRS && form.pairs() > 0 { None } else { line }];
+        let least = if lines[1].is_some() { FEW } else { 1 };
+        let few = match (T::BY_PAIRS, form.halves, form.minimum, form.pairs()) {
+            (false, false, false, _) => Way::of::<T, F, OWN, false, false, WORDS>(least),
+            (false, false, true, _) => Way::of::<T, F, OWN, false, true, WORDS>(least),
+            (false, true, false, _) => Way::of::<T, F, OWN, true, false, WORDS>(least),
+            (false, true, true, _) => Way::of::<T, F, OWN, true, true, WORDS>(least),
+            (true, false, false, 0) => Way::of::<T, F, PAIRED_BYTES, false, false, SIGNED_BYTES>(least),
+            (true, true, false, 0) => Way::of::<T, F, PAIRED_BYTES, true, false, SIGNED_BYTES>(least),
+            _ => Self::small::<T, F>(least),
+        };
+        let least = FEW + 1;
+        let many = match (T::BY_PAIRS, form.halves, form.minimum, form.pairs()) {
+            (false, false, false, _) => Way::of::<T, F, LIFTED, false, false, WORDS>(least),
+            (false, false, true, _) => Way::of::<T, F, LIFTED, false, true, WORDS>(least),
+            (false, true, false, _) => Way::of::<T, F, LIFTED, true, false, WORDS>(least),
+            (false, true, true, _) => Way::of::<T, F, LIFTED, true, true, WORDS>(least),
+            (true, false, false, 0) => Way::of::<T, F, PAIRED, false, false, WORDS>(least),
+            (true, true, false, 0) => Way::of::<T, F, PAIRED, true, false, WORDS>(least),
+            _ => Self::small::<T, F>(least),
+        };
+        let most = T::MAX_ROWS[form.halves as usize];
+        let nr = VECTORS * T::Isa::LANES;
+        let unit = (form.blocks * BLOCK, form.unit_bytes(nr));
+        Self { nr, unit, own_shift: form.own_shift(), most, lines, few, many }
+    }
+
+    /// Levels that are multiplied as unsigned bytes, of which some pairs of products add up within 16 bits.
+    const fn small<T: Tiles, F: Format>(least: usize) -> Way {
+        match (F::FORM.halves, F::FORM.minimum, F::FORM.pairs()) {
+            (false, false, 8) => Way::of::<T, F, PAIRED, false, false, 8>(least),
+            (false, true, 8) => Way::of::<T, F, PAIRED, false, true, 8>(least),
+            (true, false, 8) => Way::of::<T, F, PAIRED, true, false, 8>(least),
+            (true, true, 8) => Way::of::<T, F, PAIRED, true, true, 8>(least),
+            (false, false, 4) => Way::of::<T, F, PAIRED, false, false, 4>(least),
+            (false, true, 4) => Way::of::<T, F, PAIRED, false, true, 4>(least),
+            (true, false, 2) => Way::of::<T, F, PAIRED, true, false, 2>(least),
+            _ => panic!("no type has such levels"),
+        }
+    }
+
+    /// Computes a portion whose rows have so many bytes an element.
+    ///
+    /// # Safety
+    /// As for [`super::Kernel::run`]; and the CPU has the level.
+    pub unsafe fn run(&self, portion: &Portion, bytes: usize) {
+        let caches = memory::cache_sizes();
+        let row_block = (caches.l2 / 4 / portion.ldx.max(1) / self.most).max(2) * self.most;
+        let stretch = (caches.l1d / 2).min(STRETCH_BYTES) / self.many.block_bytes;
+        let panel_bytes = portion.k / self.unit.0 * self.unit.1;
+        for row in (0..portion.m).step_by(row_block) {
+            let rows = row_block.min(portion.m - row);
+            let mut task = self.task(portion, bytes, row);
+            let (way, most, ahead) = match rows {
+                ..=FEW => (&self.few, FEW_BLOCKS, AHEAD),
+                _ => (&self.many, stretch.max(1), 0),
+            };
+            let line = self.lines[bytes - 1].filter(|_| rows == 1);
+            for panel in portion.panel_begin..portion.panel_end {
+                let w = portion.w.wrapping_add(panel * panel_bytes);
+                self.place(&mut task, portion, row, panel);
+                if let Some(line) = line {
+                    task.w = w;
+                    // SAFETY: the row and the panel are there, and the CPU has the level.
+                    unsafe { line(&task, ahead) };
+                } else {
+                    self.stretches(way, rows, w, &mut task, (most, ahead));
+                }
+            }
+        }
+    }
+
+    /// The rows from `row` on, with all their blocks, against no panel yet.
+    fn task(&self, p: &Portion, bytes: usize, row: usize) -> Task {
+        Task {
+            x: p.x.wrapping_add(row * p.ldx),
+            ldx: p.ldx,
+            k: p.k,
+            bytes,
+            begin: 0,
+            w: std::ptr::null(),
+            blocks: p.k / BLOCK,
+            zero_shift: self.own_shift,
+            y: p.y,
+            ldy: p.ldy,
+            columns: 0,
+            load: p.accumulate,
+            bias: p.bias,
+        }
+    }
+
+    /// Moves a task of the rows from `row` on to a panel's outputs.
+    fn place(&self, task: &mut Task, p: &Portion, row: usize, panel: usize) {
+        let column = panel * self.nr;
+        task.y = p.y.wrapping_add(row * p.ldy + column);
+        task.columns = p.n.saturating_sub(column).min(self.nr);
+        task.load = p.accumulate;
+        task.bias = if p.bias.is_null() { p.bias } else { p.bias.wrapping_add(column) };
+    }
+
+    /// `rows` rows against the panel at `w`, in stretches of up to `most` blocks, each widened for all the rows while bytes
+    /// `ahead` are prefetched. Y carries the sums from one to the next.
+    fn stretches(
         &self,
-        most: usize,
-        ahead: usize,
+        way: &Way,
+        rows: usize,
+        w: *const u8,
+        task: &mut Task,
+        (most, ahead): (usize, usize),
     ) {
-        let Job { isa, portion: p, rows, .. } = *self;
-        let blocks = p.k / BLOCK;
-        let mut stretch = MaybeUninit::<Stretch>::uninit();
-        let out = stretch.as_mut_ptr().cast::<u8>();
-        let w = p.w.wrapping_add(self.panel * F::FORM.panel_bytes(VECTORS * T::Isa::LANES, p.k));
-        let mut task = self.task(out, if ZERO == LIFTED { 0 } else { F::FORM.own_shift() }, 0);
+        let blocks = task.k / BLOCK;
+        let mut room = MaybeUninit::<Room>::uninit();
+        let out = room.as_mut_ptr().cast::<u8>();
+        (task.w, task.zero_shift, task.begin) = (out, way.zero_shift, 0);
         loop {
             task.blocks = most.min(blocks - task.begin);
-            let widen = Widen::<T::Isa, F, ZERO> {
-                isa,
-                w,
-                begin: task.begin,
-                blocks: task.blocks,
-                out,
-                ahead,
-                format: PhantomData,
-            };
-            isa.vectorize(widen);
-            tiles::<T, HALVES, MINIMUM, PAIRS, BYTES>(isa, rows, task);
+            let stretch = Stretch { w, begin: task.begin, blocks: task.blocks, out, ahead };
+            // SAFETY: the panel has the blocks, and they have room; the CPU has the level.
+            unsafe { (way.widen)(&stretch) };
+            self.tiles(way, rows, task);
             task.begin += task.blocks;
             if task.begin == blocks {
                 return;
@@ -195,36 +265,22 @@ impl<T: Tiles> Job<'_, T> {
             task.bias = std::ptr::null();
         }
     }
-}
 
-/// All rows of the task, in tiles as even as can be.
-fn tiles<T: Tiles, const HALVES: bool, const MINIMUM: bool, const PAIRS: usize, const BYTES: usize>(
-    isa: T::Isa,
-    rows: usize,
-    mut task: Task,
-) {
-    let most = const { T::MAX_ROWS[HALVES as usize] };
-    let mut left = rows;
-    while left > 0 {
-        let mr = left.div_ceil(left.div_ceil(most));
-        // SAFETY: `left` rows of X and Y are there, of which these are the first, and so are the widened blocks.
-        unsafe {
-            match mr {
-                1 => T::tile::<HALVES, MINIMUM, PAIRS, 1, BYTES>(isa, &task),
-                2 => T::tile::<HALVES, MINIMUM, PAIRS, 2, BYTES>(isa, &task),
-                3 if most >= 3 && PAIRS != SIGNED_BYTES => {
-                    T::tile::<HALVES, MINIMUM, PAIRS, 3, BYTES>(isa, &task)
-                }
-                4 if most >= 4 && PAIRS != SIGNED_BYTES => {
-                    T::tile::<HALVES, MINIMUM, PAIRS, 4, BYTES>(isa, &task)
-                }
-                5 if most >= 5 => T::tile::<HALVES, MINIMUM, PAIRS, 5, BYTES>(isa, &task),
-                6 if most >= 6 => T::tile::<HALVES, MINIMUM, PAIRS, 6, BYTES>(isa, &task),
-                _ => unreachable!("rows are shared out evenly"),
-            }
+    /// All `rows` rows of the task, in tiles as even as can be.
+    fn tiles(&self, way: &Way, rows: usize, task: &mut Task) {
+        let (x, y) = (task.x, task.y);
+        let mut left = rows;
+        while left > 0 {
+            let mr = share(left, self.most);
+            let tile =
+                way.tiles[mr - 1][task.bytes - 1].expect("tiles of all numbers of rows that are shared out");
+            // SAFETY: `left` rows of X and Y are there, of which these are the first, and so are the widened blocks; the
+            // CPU has the level.
+            unsafe { tile(task) };
+            task.x = task.x.wrapping_add(mr * task.ldx);
+            task.y = task.y.wrapping_add(mr * task.ldy);
+            left -= mr;
         }
-        task.x = task.x.wrapping_add(mr * task.ldx);
-        task.y = task.y.wrapping_add(mr * task.ldy);
-        left -= mr;
+        (task.x, task.y) = (x, y);
     }
 }

@@ -25,27 +25,27 @@ pub trait Tiles: 'static {
 
     /// Multiplies MR rows. Out of line: a function of its own for each tile keeps them small for the compiler. PAIRS is
     /// how many pairs of products add up within 16 bits, [`WORDS`] or [`SIGNED_BYTES`]; only tiles of pairs look at it.
+    /// LOW is for rows of two bytes an element; where there are four products a lane, for any rows.
     ///
     /// # Safety
     /// MR rows of X have the task's blocks, the widened blocks are there, and Y (and the bias, unless it is null) has
-    /// `columns` columns in MR rows that nobody else reads or writes meanwhile.
+    /// `columns` columns in MR rows that nobody else reads or writes meanwhile. The CPU has the level.
     unsafe fn tile<
         const HALVES: bool,
         const MINIMUM: bool,
         const PAIRS: usize,
         const MR: usize,
-        const BYTES: usize,
+        const LOW: bool,
     >(
-        isa: Self::Isa,
         task: &Task,
     );
 
     /// Multiplies one row with a whole packed panel, at the task's `w`, of which bytes are prefetched `ahead` of their
-    /// use. The bits are those of [`Tiles::tile`]. Tiles of pairs have it for one byte, and for levels of 8 bits.
+    /// use. The bits are those of [`Tiles::tile`]. Tiles of pairs have it for one byte an element, and for levels of 8 bits.
     ///
     /// # Safety
     /// As for [`Tiles::tile`], with one row and the panel's blocks in the place of the widened ones.
-    unsafe fn line<F: Format, const BYTES: usize>(isa: Self::Isa, task: &Task, ahead: usize);
+    unsafe fn line<F: Format>(task: &Task, ahead: usize);
 }
 
 /// For [`Tiles::tile`], instead of how many pairs add up within 16 bits: levels are signed words.
@@ -75,6 +75,8 @@ pub struct Task {
     pub x: *const u8,
     pub ldx: usize,
     pub k: usize,
+    /// Bytes an element of the rows.
+    pub bytes: usize,
     /// First block of the rows.
     pub begin: usize,
     /// First widened block.
@@ -98,7 +100,7 @@ pub struct Task {
 pub const FEW: usize = 2;
 
 /// A running [`Tiles::tile`], whose promise holds as long as the value lives.
-struct Tile<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> {
+struct Tile<'a, I, const HALVES: bool, const MINIMUM: bool, const MR: usize, const LOW: bool> {
     isa: I,
     task: &'a Task,
 }
@@ -108,61 +110,63 @@ impl<I: DotI8> Tiles for Fours<I> {
     const BY_PAIRS: bool = false;
     const MAX_ROWS: [usize; 2] = [max_rows::<I>(false), max_rows::<I>(true)];
 
-    #[inline(never)]
     unsafe fn tile<
         const HALVES: bool,
         const MINIMUM: bool,
         const PAIRS: usize,
         const MR: usize,
-        const BYTES: usize,
+        const LOW: bool,
     >(
-        isa: I,
         task: &Task,
     ) {
-        isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, BYTES> { isa, task });
+        // SAFETY: the CPU has the level.
+        let isa = unsafe { I::new_unchecked() };
+        isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, LOW> { isa, task });
     }
 
-    #[inline(never)]
-    unsafe fn line<F: Format, const BYTES: usize>(isa: I, task: &Task, ahead: usize) {
-        isa.vectorize(Line::<I, F, BYTES> { isa, task, ahead, format: PhantomData });
+    unsafe fn line<F: Format>(task: &Task, ahead: usize) {
+        // SAFETY: the CPU has the level.
+        let isa = unsafe { I::new_unchecked() };
+        isa.vectorize(Line::<I, F, true> { isa, task, ahead, format: PhantomData });
     }
 }
 
-impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const BYTES: usize> SimdBody
-    for Tile<'_, I, HALVES, MINIMUM, MR, BYTES>
+impl<I: DotI8, const HALVES: bool, const MINIMUM: bool, const MR: usize, const LOW: bool> SimdBody
+    for Tile<'_, I, HALVES, MINIMUM, MR, LOW>
 {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
         let Tile { isa, task } = self;
+        let row = RowParts::new(task.bytes, task.k);
         let mut y = first_sums::<I, MR>(isa, task);
         let wide = const { Wide { halves: HALVES, minimum: MINIMUM, words: false } };
-        let row = RowParts::new(BYTES, task.k);
         for b in 0..task.blocks {
             let w = task.w.wrapping_add(b * wide.bytes::<I>());
             // SAFETY: the task has the widened block.
             let weights = unsafe { Widened::<I, HALVES, MINIMUM>::new(isa, w) };
-            Block::<I, _, MR, BYTES> { isa, x: RowBlock { task, at: task.begin + b, row }, weights }
-                .add_kept(&mut y);
+            let x = RowBlock { task, at: task.begin + b, row };
+            Block::<I, _, MR> { isa, x, weights }.add_kept::<LOW>(&mut y);
         }
         last_sums::<I, MR>(isa, task, y);
     }
 }
 
-/// A running [`Tiles::line`], whose promise holds as long as the value lives.
-struct Line<'a, I, F, const BYTES: usize> {
-    isa: I,
-    task: &'a Task,
-    ahead: usize,
-    format: PhantomData<F>,
+/// A running [`Tiles::line`], whose promise holds as long as the value lives; where the row has two bytes an element,
+/// that is LOW.
+pub struct Line<'a, I, F, const LOW: bool> {
+    pub isa: I,
+    pub task: &'a Task,
+    pub ahead: usize,
+    pub format: PhantomData<F>,
 }
 
-impl<I: DotI8, F: Format, const BYTES: usize> SimdBody for Line<'_, I, F, BYTES> {
+impl<I: DotI8, F: Format, const LOW: bool> SimdBody for Line<'_, I, F, LOW> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
         let Line { isa, task, ahead, .. } = self;
-        let row = RowParts::new(BYTES, task.k);
+        let row = RowParts::new(task.bytes, task.k);
         let mut y = first_sums::<I, 1>(isa, task);
         each_packed::<I, F>(
             isa,
@@ -170,7 +174,8 @@ impl<I: DotI8, F: Format, const BYTES: usize> SimdBody for Line<'_, I, F, BYTES>
             ahead,
             #[inline(always)]
             |at, weights| {
-                Block::<I, _, 1, BYTES> { isa, x: RowBlock { task, at, row }, weights }.add_kept(&mut y)
+                let x = RowBlock { task, at, row };
+                Block::<I, _, 1> { isa, x, weights }.add_kept::<LOW>(&mut y)
             },
         );
         last_sums::<I, 1>(isa, task, y);
@@ -282,18 +287,18 @@ impl RowBlock<'_> {
     /// Whether any of the first `rows` rows does.
     #[inline(always)]
     pub fn any_kept(self, rows: usize) -> bool {
-        (0..rows).fold(false, |any, r| any | self.kept(r))
+        self.row.bytes == 2 && (0..rows).fold(false, |any, r| any | self.kept(r))
     }
 }
 
 /// One block of all MR rows of a running tile, and the weights that it meets.
-struct Block<'a, I, S, const MR: usize, const BYTES: usize> {
+struct Block<'a, I, S, const MR: usize> {
     isa: I,
     x: RowBlock<'a>,
     weights: S,
 }
 
-impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S, MR, BYTES> {
+impl<I: DotI8, S: Source<I>, const MR: usize> Block<'_, I, S, MR> {
     #[inline(always)]
     fn ints(&self, r: usize, at: usize) -> I::I32 {
         self.isa.splat_i32(self.x.int(r, at))
@@ -450,10 +455,10 @@ impl<I: DotI8, S: Source<I>, const MR: usize, const BYTES: usize> Block<'_, I, S
         scaled
     }
 
-    /// Adds the block's products to y, those of low bytes where any row keeps them.
+    /// Adds the block's products to y, those of low bytes where any row keeps them, which none does unless it is LOW.
     #[inline(always)]
-    fn add_kept(&self, y: &mut [[I::F32; VECTORS]; MR]) {
-        if BYTES == 2 && self.x.any_kept(MR) {
+    fn add_kept<const LOW: bool>(&self, y: &mut [[I::F32; VECTORS]; MR]) {
+        if LOW && self.x.any_kept(MR) {
             self.add::<true>(y);
         } else {
             self.add::<false>(y);

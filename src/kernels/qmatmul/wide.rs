@@ -94,36 +94,53 @@ pub const PAIRED: u8 = 3;
 /// Levels of less than 8 bits are as packed, others signed bytes: for tiles of few rows that multiply pairs.
 pub const PAIRED_BYTES: u8 = 4;
 
-/// Writes a stretch of a packed panel to `out` as widened blocks. ZERO is one of [`OWN`], [`LIFTED`], [`SIGNED`],
-/// [`PAIRED`] and [`PAIRED_BYTES`].
-pub struct Widen<I, F, const ZERO: u8> {
-    pub isa: I,
+/// Some blocks of a packed panel, to be widened.
+#[derive(Clone, Copy)]
+pub struct Stretch {
     /// The panel.
     pub w: *const u8,
     /// First block of 32 K-steps.
     pub begin: usize,
     /// Blocks.
     pub blocks: usize,
+    /// Room for as many widened ones.
     pub out: *mut u8,
     /// How many bytes ahead packed bytes are prefetched; 0 for no prefetching.
     pub ahead: usize,
-    pub format: PhantomData<F>,
 }
 
-impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<I, F, ZERO> {
+/// Widens a stretch. ZERO is one of [`OWN`], [`LIFTED`], [`SIGNED`], [`PAIRED`] and [`PAIRED_BYTES`].
+///
+/// # Safety
+/// The panel has the blocks, `out` has room for them, and the CPU has the level.
+pub unsafe fn widen<I: DotI8, F: Format, const ZERO: u8>(stretch: &Stretch) {
+    // SAFETY: the CPU has the level.
+    let isa = unsafe { I::new_unchecked() };
+    isa.vectorize(Widen::<I, F, ZERO> { isa, stretch, format: PhantomData });
+}
+
+/// A running [`widen`], whose promise holds as long as the value lives.
+struct Widen<'a, I, F, const ZERO: u8> {
+    isa: I,
+    stretch: &'a Stretch,
+    format: PhantomData<F>,
+}
+
+impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<'_, I, F, ZERO> {
     type Output = ();
     #[inline(always)]
     fn run<J: Isa>(self, _: J) {
         let wide = const { wide::<F>(ZERO) };
         let nr = VECTORS * I::LANES;
-        for i in 0..self.blocks {
-            let (unit, block) = ((self.begin + i) / F::FORM.blocks, (self.begin + i) % F::FORM.blocks);
-            let w = self.w.wrapping_add(unit * F::FORM.unit_bytes(nr));
-            if self.ahead > 0 {
-                prefetch::<I, F>(self.isa, w.wrapping_add(self.ahead), block);
+        let Stretch { w, begin, blocks, out, ahead } = *self.stretch;
+        for i in 0..blocks {
+            let (unit, block) = ((begin + i) / F::FORM.blocks, (begin + i) % F::FORM.blocks);
+            let w = w.wrapping_add(unit * F::FORM.unit_bytes(nr));
+            if ahead > 0 {
+                prefetch::<I, F>(self.isa, w.wrapping_add(ahead), block);
             }
-            let out = self.out.wrapping_add(i * wide.bytes::<I>());
-            // SAFETY: the panel has the block, and `out` has room for it, as the one that made this value promised.
+            let out = out.wrapping_add(i * wide.bytes::<I>());
+            // SAFETY: the panel has the block, and `out` has room for it.
             let (from, to) =
                 unsafe { (Packed::<I, F>::new(self.isa, w, block, 0), Room::new(self.isa, out)) };
             widen_levels::<I, F, ZERO>(self.isa, &from, &to);
@@ -140,7 +157,7 @@ pub const fn wide<F: Format>(zero: u8) -> Wide {
 
 /// Prefetches a block's share of the unit at `w`.
 #[inline(always)]
-pub fn prefetch<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize) {
+fn prefetch<I: DotI8, F: Format>(isa: I, w: *const u8, block: usize) {
     let bytes = const { F::FORM.unit_bytes(VECTORS * I::LANES) / F::FORM.blocks };
     for line in 0..bytes.div_ceil(64) {
         isa.prefetch(w.wrapping_add(block * bytes + 64 * line));

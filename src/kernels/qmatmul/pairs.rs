@@ -52,7 +52,7 @@ impl<I: PairsI8> Tiles for Pairs<I> {
     unsafe fn line<F: Format>(task: &Task, ahead: usize) {
         // SAFETY: the CPU has the level.
         let isa = unsafe { I::new_unchecked() };
-        if F::FORM.pairs() > 0 || task.bytes == 1 {
+        if const { F::FORM.pairs() > 0 } || task.bytes == 1 {
             return isa.vectorize(tile::Line::<I, F, false> { isa, task, ahead, format: PhantomData });
         }
         let mut memory = MaybeUninit::<Memory>::uninit();

@@ -284,3 +284,53 @@ impl Sweep {
         (task.x, task.y) = (x, y);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Scalar;
+    use crate::kernels::qmatmul::form;
+    use crate::kernels::qmatmul::tile::Fours;
+
+    fn has_all_tiles<T: Tiles, F: Format>() {
+        let sweep = Sweep::of::<T, F>();
+        for (rows, bytes) in (1..=500).flat_map(|rows| [(rows, 1), (rows, 2)]) {
+            if rows == 1 && sweep.lines[bytes - 1].is_some() {
+                continue;
+            }
+            let way = if rows <= FEW { &sweep.few } else { &sweep.many };
+            let mut left = rows;
+            while left > 0 {
+                let mr = share(left, sweep.most);
+                assert!(way.tiles[mr - 1][bytes - 1].is_some(), "{:?}: {mr} of {rows} rows", T::Isa::ID);
+                left -= mr;
+            }
+        }
+    }
+
+    fn has_all_types<T: Tiles>() {
+        has_all_tiles::<T, form::Q8_0>();
+        has_all_tiles::<T, form::Q4_0>();
+        has_all_tiles::<T, form::Q6K>();
+        has_all_tiles::<T, form::Q4K>();
+    }
+
+    #[test]
+    fn there_is_a_tile_for_every_share_of_rows() {
+        has_all_types::<Fours<Scalar>>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            use crate::isa::{Avx2, Avx512, Avx512Vnni, AvxVnni};
+            use crate::kernels::qmatmul::pairs::Pairs;
+            has_all_types::<Pairs<Avx2>>();
+            has_all_types::<Fours<AvxVnni>>();
+            has_all_types::<Pairs<Avx512>>();
+            has_all_types::<Fours<Avx512Vnni>>();
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            has_all_types::<Fours<crate::isa::Neon>>();
+            has_all_types::<Fours<crate::isa::NeonDotprod>>();
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! Nothing here knows how a pass runs; `runtime` lowers the graph to steps for this CPU.
 
 mod adapter;
+mod attention;
 mod builder;
 mod config;
 pub mod experts;

@@ -163,16 +163,15 @@ impl Routine<Sink> for Steps {
             for (i, sink) in sinks.iter_mut().enumerate().take(count) {
                 *sink = of_head(step.sinks, (step.first + first + i) % step.heads) * LOG2_E;
             }
-            let (keep, take) = join_largest(isa, state.largest, isa.first_of(&sinks), count);
+            let (keep, take) = join_largest(isa, state.largest(count), isa.first_of(&sinks), count);
             for (i, &keep) in keep.iter().enumerate().take(count) {
                 let state = state.from(i, I::LANES);
-                let sums = Over(Scale(keep), [state.sums.cast_const()]);
-                // SAFETY: the state has row i: a vector of weights, and `width` sums; `take` has element i.
-                unsafe {
-                    let weights = isa.mul(isa.load(state.weights), isa.splat(keep));
-                    isa.store(state.weights, isa.add(weights, isa.load_first(take.as_ptr().add(i), 1)));
-                    visit(isa, &Stored(sums, state.sums), 0, state.width);
-                }
+                let (weights, sums) = (state.weights(I::LANES), state.sums());
+                let kept = isa.mul(weights.load(isa, 0, I::LANES), isa.splat(keep));
+                // SAFETY: `take` has element i.
+                let taken = unsafe { isa.load_first(take.as_ptr().add(i), 1) };
+                weights.store(isa, 0, isa.add(kept, taken), I::LANES);
+                visit(isa, &Stored(Over(Scale(keep), [sums.row()]), sums), 0, state.width);
             }
         }
     }

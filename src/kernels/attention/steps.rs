@@ -7,7 +7,7 @@ use crate::isa::Isa;
 use crate::kernels::routine::Routine;
 use crate::kernels::unary::functions::Scale;
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{Function, Over, Stored, load, store, visit};
+use crate::kernels::vectors::{Function, Over, Row, RowMut, Stored, visit};
 use std::f32::consts::LOG2_E;
 use std::f64::consts::LN_2;
 use std::ops::Range;
@@ -31,6 +31,13 @@ impl HeadRows {
     pub fn row(&self, i: usize) -> *mut f32 {
         let (token, head) = (i / self.heads, i % self.heads);
         self.first.wrapping_add(token * self.token_stride + head * self.head_stride)
+    }
+
+    /// Row `i`, of `head_dim` floats.
+    #[inline(always)]
+    fn floats(&self, i: usize, head_dim: usize) -> RowMut {
+        // SAFETY: the rows of a step are there.
+        unsafe { RowMut::new(self.row(i), head_dim) }
     }
 }
 
@@ -66,6 +73,34 @@ impl State {
             starts: self.starts.wrapping_add(i),
             ends: self.ends.wrapping_add(i),
         }
+    }
+
+    /// The sums of the first row.
+    #[inline(always)]
+    pub fn sums(&self) -> RowMut {
+        // SAFETY: the state has them.
+        unsafe { RowMut::new(self.sums, self.width) }
+    }
+
+    /// The vector of sums of the first row's weights.
+    #[inline(always)]
+    pub fn weights(&self, lanes: usize) -> RowMut {
+        // SAFETY: the state has it.
+        unsafe { RowMut::new(self.weights, lanes) }
+    }
+
+    /// The largest scores of the first `count` rows.
+    #[inline(always)]
+    pub fn largest(&self, count: usize) -> RowMut {
+        // SAFETY: the state has them.
+        unsafe { RowMut::new(self.largest, count) }
+    }
+
+    /// The factors of the first `count` rows.
+    #[inline(always)]
+    fn shrink(&self, count: usize) -> RowMut {
+        // SAFETY: the state has them.
+        unsafe { RowMut::new(self.shrink, count) }
     }
 
     /// The keys that row `i`, one of the state's rows, sees.
@@ -155,10 +190,12 @@ impl Routine<Gather> for Steps {
     #[inline(always)]
     fn run<I: Isa>(isa: I, step: &Gather) {
         for i in 0..step.count {
-            let q = step.source.row(step.first + i).cast_const();
-            let to = step.queries.wrapping_add(i * step.head_dim);
-            // SAFETY: row i of Q and of the scratch memory hold `head_dim` floats.
-            unsafe { visit(isa, &Stored(Over(Scale(step.scale), [q]), to), 0, step.head_dim) };
+            // SAFETY: row i of Q, which is only read, and of the scratch memory hold `head_dim` floats.
+            let (q, to) = unsafe {
+                let to = step.queries.wrapping_add(i * step.head_dim);
+                (Row::new(step.source.row(step.first + i), step.head_dim), RowMut::new(to, step.head_dim))
+            };
+            visit(isa, &Stored(Over(Scale(step.scale), [q]), to), 0, step.head_dim);
         }
     }
 }
@@ -169,12 +206,9 @@ impl Routine<Clear> for Steps {
     fn run<I: Isa>(isa: I, step: &Clear) {
         for i in 0..step.count {
             let state = step.state.from(i, I::LANES);
-            // SAFETY: the state has row i.
-            unsafe {
-                state.sums.write_bytes(0, state.width);
-                isa.store(state.weights, isa.zero());
-                state.largest.write(f32::NEG_INFINITY);
-            }
+            state.sums().clear_from(0);
+            state.weights(I::LANES).store(isa, 0, isa.zero(), I::LANES);
+            state.largest(1).set(0, f32::NEG_INFINITY);
         }
     }
 }
@@ -216,20 +250,13 @@ pub(super) fn join_factors<I: Isa>(isa: I, before: I::F32, new: I::F32) -> JoinF
 #[inline(always)]
 pub(super) fn join_largest<I: Isa>(
     isa: I,
-    largest: *mut f32,
+    largest: RowMut,
     new: I::F32,
     count: usize,
 ) -> ([f32; 16], [f32; 16]) {
-    const { assert!(I::LANES <= 16) };
-    let (mut keep, mut take) = ([0.0f32; 16], [0.0f32; 16]);
-    // SAFETY: a state whose largest scores these are has the rows; a vector fits the arrays.
-    unsafe {
-        let factors = join_factors(isa, load(isa, largest, count), new);
-        isa.store(keep.as_mut_ptr(), factors.keep);
-        isa.store(take.as_mut_ptr(), factors.take);
-        store(isa, largest, factors.largest, count);
-    }
-    (keep, take)
+    let factors = join_factors(isa, largest.load(isa, 0, count), new);
+    largest.store(isa, 0, factors.largest, count);
+    (isa.lanes(factors.keep), isa.lanes(factors.take))
 }
 
 impl Routine<Join> for Steps {
@@ -239,19 +266,15 @@ impl Routine<Join> for Steps {
         for first in (0..step.count).step_by(I::LANES) {
             let count = (step.count - first).min(I::LANES);
             let (part, total) = (step.part.from(first, I::LANES), step.total.from(first, I::LANES));
-            // SAFETY: the part has `count` more rows.
-            let new = unsafe { load(isa, part.largest, count) };
-            let (keep, take) = join_largest(isa, total.largest, new, count);
+            let new = part.largest(count).load(isa, 0, count);
+            let (keep, take) = join_largest(isa, total.largest(count), new, count);
             for i in 0..count {
                 let (part, total) = (part.from(i, I::LANES), total.from(i, I::LANES));
                 let joined = Joined { keep: keep[i], take: take[i] };
-                let weights = Over(joined, [total.weights.cast_const(), part.weights]);
-                let sums = Over(joined, [total.sums.cast_const(), part.sums]);
-                // SAFETY: both states have row i: a vector of weights, and `width` sums.
-                unsafe {
-                    visit(isa, &Stored(weights, total.weights), 0, I::LANES);
-                    visit(isa, &Stored(sums, total.sums), 0, part.width);
-                }
+                let (weights, sums) = (total.weights(I::LANES), total.sums());
+                let joined_weights = Over(joined, [weights.row(), part.weights(I::LANES).row()]);
+                visit(isa, &Stored(joined_weights, weights), 0, I::LANES);
+                visit(isa, &Stored(Over(joined, [sums.row(), part.sums().row()]), sums), 0, part.width);
             }
         }
     }
@@ -276,32 +299,26 @@ impl Routine<Weigh> for Steps {
                 step.hide(isa, i, begin..end);
             }
             let largest = step.largest(isa, i, begin..end);
-            // SAFETY: the state has row i.
-            unsafe {
-                let before = step.state.largest.add(i);
-                let now = before.read().max(largest);
-                // A row without any score has −∞ as its largest: relative to 0, its weights are 0.
-                bases[i] = if now == f32::NEG_INFINITY { 0.0 } else { now };
-                growth[i] = before.read() - bases[i];
-                before.write(now);
-            }
+            let kept = step.state.largest(step.rows);
+            let before = kept.get(i);
+            let now = before.max(largest);
+            // A row without any score has −∞ as its largest: relative to 0, its weights are 0.
+            bases[i] = if now == f32::NEG_INFINITY { 0.0 } else { now };
+            growth[i] = before - bases[i];
+            kept.set(i, now);
         }
         for i in (0..step.rows).step_by(I::LANES) {
             let left = (step.rows - i).min(I::LANES);
-            // SAFETY: `growth` reaches a whole vector further than the rows; the state has a factor for each row.
-            unsafe {
-                let shrink = vecmath::exp2(isa, isa.load(growth.as_ptr().add(i)));
-                isa.store_first(step.state.shrink.add(i), shrink, left);
-            }
+            // SAFETY: `growth` reaches a whole vector further than the rows.
+            let shrink = vecmath::exp2(isa, unsafe { isa.load(growth.as_ptr().add(i)) });
+            step.state.shrink(step.rows).store(isa, i, shrink, left);
         }
         for (i, &base) in bases.iter().enumerate().take(step.rows) {
             let state = step.state.from(i, I::LANES);
             let sum = step.exponentials(isa, i, begin..end, base);
-            // SAFETY: the state has row i.
-            unsafe {
-                let shrink = isa.splat(state.shrink.read());
-                isa.store(state.weights, isa.mul_add(isa.load(state.weights), shrink, sum));
-            }
+            let (shrink, weights) = (isa.splat(state.shrink(1).get(0)), state.weights(I::LANES));
+            let sums = isa.mul_add(weights.load(isa, 0, I::LANES), shrink, sum);
+            weights.store(isa, 0, sums, I::LANES);
         }
     }
 }
@@ -333,9 +350,9 @@ impl Weigh {
     #[inline(always)]
     fn largest<I: Isa>(&self, isa: I, i: usize, columns: Range<usize>) -> f32 {
         let mut largest = isa.splat(f32::NEG_INFINITY);
+        let scores = score_row(self.scores, i);
         for column in columns.step_by(I::LANES) {
-            // SAFETY: the row has a vector of scores here.
-            largest = isa.max(unsafe { isa.load(self.scores.add(i * TILE + column)) }, largest);
+            largest = isa.max(scores.load(isa, column, I::LANES), largest);
         }
         isa.max_lanes(largest)
     }
@@ -363,13 +380,17 @@ pub(super) fn map_scores<I: Isa>(
     columns: Range<usize>,
     mut function: impl FnMut(I::F32, usize) -> I::F32,
 ) {
+    let scores = score_row(scores, i);
     for column in columns.step_by(I::LANES) {
-        // SAFETY: the row has a vector of scores here.
-        unsafe {
-            let p = scores.add(i * TILE + column);
-            isa.store(p, function(isa.load(p), column));
-        }
+        scores.store(isa, column, function(scores.load(isa, column, I::LANES), column), I::LANES);
     }
+}
+
+/// Row `i` of the scores of a step in a tile.
+#[inline(always)]
+fn score_row(scores: *mut f32, i: usize) -> RowMut {
+    // SAFETY: a step has whole rows of scores.
+    unsafe { RowMut::new(scores.wrapping_add(i * TILE), TILE) }
 }
 
 /// The numbers of a tile's columns from one on, of which there is a whole vector.
@@ -398,12 +419,10 @@ impl Routine<LogSums> for Steps {
         for i in 0..step.count {
             let state = step.state.from(i, I::LANES);
             let (token, head) = ((step.first + i) / step.heads, (step.first + i) % step.heads);
-            // SAFETY: the state has row i, and there is a place for each row of the call.
-            unsafe {
-                let sum = f64::from(isa.sum_lanes(isa.load(state.weights)));
-                let log = (f64::from(state.largest.read()) + sum.log2()) * LN_2;
-                step.to.add(head * step.stride + token).write(log as f32);
-            }
+            let sum = f64::from(isa.sum_lanes(state.weights(I::LANES).load(isa, 0, I::LANES)));
+            let log = (f64::from(state.largest(1).get(0)) + sum.log2()) * LN_2;
+            // SAFETY: there is a place for each row of the call.
+            unsafe { step.to.add(head * step.stride + token).write(log as f32) };
         }
     }
 }
@@ -414,16 +433,13 @@ impl Routine<Scatter> for Steps {
     fn run<I: Isa>(isa: I, step: &Scatter) {
         for i in 0..step.count {
             let state = step.state.from(i, I::LANES);
-            let out = step.target.row(step.first + i);
-            // SAFETY: the state has row i, and row i of the result holds `head_dim` floats.
-            unsafe {
-                let sum = isa.sum_lanes(isa.load(state.weights));
-                if sum == 0.0 {
-                    out.write_bytes(0, step.head_dim);
-                } else {
-                    let quotient = Over(Scale(1.0 / sum), [state.sums.cast_const()]);
-                    visit(isa, &Stored(quotient, out), 0, step.head_dim);
-                }
+            let out = step.target.floats(step.first + i, step.head_dim);
+            let sum = isa.sum_lanes(state.weights(I::LANES).load(isa, 0, I::LANES));
+            if sum == 0.0 {
+                out.clear_from(0);
+            } else {
+                let quotient = Over(Scale(1.0 / sum), [state.sums().row()]);
+                visit(isa, &Stored(quotient, out), 0, step.head_dim);
             }
         }
     }

@@ -8,8 +8,8 @@ use super::norm::NormRows;
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
-use crate::kernels::vectors::{load, store};
+use crate::kernels::routine::{Code, Kernel, Routine};
+use crate::kernels::vectors::{Row, RowMut, Rows};
 use std::ops::Range;
 use std::ptr::null_mut;
 
@@ -22,6 +22,9 @@ const STRIP: usize = 8;
 const STRIP_OF_TWO: usize = 4;
 
 /// Rows to sum, and sums to add to.
+///
+/// # Memory
+/// Each row is readable, `out` readable and writable for `cols` floats, and it overlaps no row.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct ColumnSumsArgs {
@@ -40,14 +43,9 @@ pub struct ColumnSumsArgs {
 /// out\[j\] += Σ dy\[r\]\[j\], over all rows.
 ///
 /// With u = 2⁻²⁴, an output is off by at most (64 + rows / 64 + 1)·u · (|out| + Σ|dy|).
-#[derive(Clone, Copy, Debug)]
-pub struct ColumnSums {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<ColumnSumsArgs>,
-}
+pub type ColumnSums = Kernel<ColumnSumsArgs>;
 
-impl ColumnSums {
+impl Kernel<ColumnSumsArgs> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("column_sums", "f32"), code: Code::of::<I, Plain>() }
     }
@@ -66,16 +64,6 @@ impl ColumnSums {
         // SAFETY: the slice holds `rows` rows of `cols`, and the output, borrowed mutably, `cols` floats.
         unsafe { self.run(&args) };
         Ok(())
-    }
-
-    /// Sums the rows that `args` describes.
-    ///
-    /// # Safety
-    /// Each row is readable, `out` readable and writable for `cols` floats, and it overlaps no row.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &ColumnSumsArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 
@@ -173,42 +161,33 @@ impl NormGradient {
 /// N sums of each column over rows. Implementations are `#[inline(always)]`.
 trait Sums<const N: usize> {
     /// Adds the terms of row `r` in columns `i .. i + count` to the sums; `count ≤ LANES`.
-    ///
-    /// # Safety
-    /// The row is one of the caller's, and reaches to `i + count`.
-    unsafe fn add<I: Isa>(&self, isa: I, sums: [I::F32; N], r: usize, i: usize, count: usize) -> [I::F32; N];
+    fn add<I: Isa>(&self, isa: I, sums: [I::F32; N], r: usize, i: usize, count: usize) -> [I::F32; N];
 }
 
-/// Sums all rows, W vectors of columns at a time, and adds the sums to `out`.
-///
-/// # Safety
-/// Rows and outputs reach to `cols`; outputs that are null are not there.
+/// Sums all rows, W vectors of columns at a time, and adds the sums to `out`; outputs that are null are not there.
 #[inline(always)]
-unsafe fn sum_rows<I: Isa, const W: usize, const N: usize>(
+fn sum_rows<I: Isa, const W: usize, const N: usize>(
     isa: I,
     terms: &impl Sums<N>,
     rows: usize,
     cols: usize,
-    out: [*mut f32; N],
+    out: [RowMut; N],
 ) {
     let wide = W * I::LANES;
     let mut first = 0;
     while first < rows {
         let run = first..rows.min(first + RUN);
         let mut i = 0;
-        // SAFETY: i + wide ≤ cols in the first loop, i + count ≤ cols in the second.
-        unsafe {
-            while i + wide <= cols {
-                strip::<I, W, N>(isa, terms, run.clone(), i, I::LANES, out);
-                i += wide;
-            }
-            while i + I::LANES <= cols {
-                strip::<I, 1, N>(isa, terms, run.clone(), i, I::LANES, out);
-                i += I::LANES;
-            }
-            if i < cols {
-                strip::<I, 1, N>(isa, terms, run.clone(), i, cols - i, out);
-            }
+        while i + wide <= cols {
+            strip::<I, W, N>(isa, terms, run.clone(), i, I::LANES, out);
+            i += wide;
+        }
+        while i + I::LANES <= cols {
+            strip::<I, 1, N>(isa, terms, run.clone(), i, I::LANES, out);
+            i += I::LANES;
+        }
+        if i < cols {
+            strip::<I, 1, N>(isa, terms, run.clone(), i, cols - i, out);
         }
         first = run.end;
     }
@@ -216,32 +195,26 @@ unsafe fn sum_rows<I: Isa, const W: usize, const N: usize>(
 
 /// Sums V vectors of columns from `i` on over a run of rows, and adds the sums to `out`; only the first `count` lanes of
 /// each count.
-///
-/// # Safety
-/// As [`sum_rows`], with columns up to `i + (V − 1)·LANES + count`.
 #[inline(always)]
-unsafe fn strip<I: Isa, const V: usize, const N: usize>(
+fn strip<I: Isa, const V: usize, const N: usize>(
     isa: I,
     terms: &impl Sums<N>,
     run: Range<usize>,
     i: usize,
     count: usize,
-    out: [*mut f32; N],
+    out: [RowMut; N],
 ) {
     let mut sums = [[isa.zero(); N]; V];
-    // SAFETY: rows and outputs reach so far.
-    unsafe {
-        for r in run {
-            for (v, sums) in sums.iter_mut().enumerate() {
-                *sums = terms.add(isa, *sums, r, i + v * I::LANES, count);
-            }
+    for r in run {
+        for (v, sums) in sums.iter_mut().enumerate() {
+            *sums = terms.add(isa, *sums, r, i + v * I::LANES, count);
         }
-        for (v, sums) in sums.iter().enumerate() {
-            for (n, &sum) in sums.iter().enumerate() {
-                if !out[n].is_null() {
-                    let out = out[n].add(i + v * I::LANES);
-                    store(isa, out, isa.add(load(isa, out, count), sum), count);
-                }
+    }
+    for (v, sums) in sums.iter().enumerate() {
+        for (n, &sum) in sums.iter().enumerate() {
+            if !out[n].is_null() {
+                let at = i + v * I::LANES;
+                out[n].store(isa, at, isa.add(out[n].load(isa, at, count), sum), count);
             }
         }
     }
@@ -253,23 +226,17 @@ impl Routine<ColumnSumsArgs> for Plain {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &ColumnSumsArgs) {
-        // SAFETY: rows and output hold `cols` floats.
-        unsafe { sum_rows::<I, STRIP, 1>(isa, args, args.rows, args.cols, [args.out]) }
+        let &ColumnSumsArgs { dy, dy_stride, rows, cols, out } = args;
+        // SAFETY: the caller promises rows and sums.
+        let (dy, out) = unsafe { (Rows::new(dy, dy_stride, rows, cols), RowMut::new(out, cols)) };
+        sum_rows::<I, STRIP, 1>(isa, &dy, rows, cols, [out]);
     }
 }
 
-impl Sums<1> for ColumnSumsArgs {
+impl Sums<1> for Rows {
     #[inline(always)]
-    unsafe fn add<I: Isa>(
-        &self,
-        isa: I,
-        [sum]: [I::F32; 1],
-        r: usize,
-        i: usize,
-        count: usize,
-    ) -> [I::F32; 1] {
-        // SAFETY: the caller promises the row.
-        [isa.add(sum, unsafe { load(isa, self.dy.add(r * self.dy_stride + i), count) })]
+    fn add<I: Isa>(&self, isa: I, [sum]: [I::F32; 1], r: usize, i: usize, count: usize) -> [I::F32; 1] {
+        [isa.add(sum, self.row(r).load(isa, i, count))]
     }
 }
 
@@ -280,22 +247,38 @@ impl<const LAYER: bool> Routine<NormGradientArgs> for Gain<LAYER> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &NormGradientArgs) {
-        let &NormGradientArgs { rows, cols, dgamma, dbeta, .. } = args;
-        // SAFETY: rows and outputs hold `cols` floats.
-        unsafe {
-            if LAYER {
-                sum_rows::<I, STRIP_OF_TWO, 2>(isa, args, rows, cols, [dgamma, dbeta]);
-            } else {
-                sum_rows::<I, STRIP, 1>(isa, args, rows, cols, [dgamma]);
-            }
+        let &NormGradientArgs { x, x_stride, dy, dy_stride, mean, rstd, rows, cols, .. } = args;
+        // SAFETY: the caller promises the memory.
+        let (terms, dgamma, dbeta) = unsafe {
+            let terms = NormTerms {
+                x: Rows::new(x, x_stride, rows, cols),
+                dy: Rows::new(dy, dy_stride, rows, cols),
+                mean: Row::or_empty(mean, rows),
+                rstd: Row::new(rstd, rows),
+            };
+            (terms, RowMut::or_empty(args.dgamma, cols), RowMut::or_empty(args.dbeta, cols))
+        };
+        if LAYER {
+            sum_rows::<I, STRIP_OF_TWO, 2>(isa, &terms, rows, cols, [dgamma, dbeta]);
+        } else {
+            sum_rows::<I, STRIP, 1>(isa, &terms, rows, cols, [dgamma]);
         }
     }
 }
 
+/// What the gradients of a norm's vectors are sums of.
+struct NormTerms {
+    x: Rows,
+    dy: Rows,
+    /// Only read for LayerNorm.
+    mean: Row,
+    rstd: Row,
+}
+
 /// Sums for LayerNorm's gain and bias.
-impl Sums<2> for NormGradientArgs {
+impl Sums<2> for NormTerms {
     #[inline(always)]
-    unsafe fn add<I: Isa>(
+    fn add<I: Isa>(
         &self,
         isa: I,
         [gain, bias]: [I::F32; 2],
@@ -303,33 +286,19 @@ impl Sums<2> for NormGradientArgs {
         i: usize,
         count: usize,
     ) -> [I::F32; 2] {
-        // SAFETY: the caller promises the row.
-        unsafe {
-            let x =
-                isa.sub(load(isa, self.x.add(r * self.x_stride + i), count), isa.splat(*self.mean.add(r)));
-            let dy = load(isa, self.dy.add(r * self.dy_stride + i), count);
-            let normed = isa.mul(x, isa.splat(*self.rstd.add(r)));
-            [isa.mul_add(dy, normed, gain), isa.add(bias, dy)]
-        }
+        let x = isa.sub(self.x.row(r).load(isa, i, count), isa.splat(self.mean.get(r)));
+        let dy = self.dy.row(r).load(isa, i, count);
+        let normed = isa.mul(x, isa.splat(self.rstd.get(r)));
+        [isa.mul_add(dy, normed, gain), isa.add(bias, dy)]
     }
 }
 
 /// The sum for RMSNorm's gain.
-impl Sums<1> for NormGradientArgs {
+impl Sums<1> for NormTerms {
     #[inline(always)]
-    unsafe fn add<I: Isa>(
-        &self,
-        isa: I,
-        [gain]: [I::F32; 1],
-        r: usize,
-        i: usize,
-        count: usize,
-    ) -> [I::F32; 1] {
-        // SAFETY: the caller promises the row.
-        unsafe {
-            let x = load(isa, self.x.add(r * self.x_stride + i), count);
-            let dy = load(isa, self.dy.add(r * self.dy_stride + i), count);
-            [isa.mul_add(dy, isa.mul(x, isa.splat(*self.rstd.add(r))), gain)]
-        }
+    fn add<I: Isa>(&self, isa: I, [gain]: [I::F32; 1], r: usize, i: usize, count: usize) -> [I::F32; 1] {
+        let x = self.x.row(r).load(isa, i, count);
+        let dy = self.dy.row(r).load(isa, i, count);
+        [isa.mul_add(dy, isa.mul(x, isa.splat(self.rstd.get(r))), gain)]
     }
 }

@@ -5,9 +5,10 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
-use crate::kernels::rows::reduce::{Max, Sum, fold, values};
+use crate::kernels::rows::reduce::{Max, Sum, fold_terms};
 use crate::kernels::rows::softmax::ExpBelow;
-use crate::kernels::vectors::{Function, Over, Stored, visit};
+use crate::kernels::vectors::{Function, Over, Row, RowMut, RowsMut, Stored, visit};
+use std::slice::from_raw_parts;
 
 /// The target of a row that is left out: its loss is 0, and so is its gradient.
 pub const NO_TARGET: u32 = u32::MAX;
@@ -146,26 +147,28 @@ impl<const GRADIENT: bool> Routine<CrossEntropyArgs> for Rows<GRADIENT> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &CrossEntropyArgs) {
-        for r in 0..args.rows {
-            // SAFETY: r < rows; targets that are not left out are below `cols`.
-            unsafe {
-                let (target, x) = (args.targets.add(r).read(), args.logits.add(r * args.stride));
-                let loss = args.losses.add(r);
-                if target == NO_TARGET {
-                    loss.write(0.0);
-                    if GRADIENT {
-                        x.write_bytes(0, args.cols);
-                    }
-                    continue;
-                }
-                let chosen = x.add(target as usize);
-                let Partition { largest, sum } = partition(isa, x, args.cols);
-                loss.write((largest - *chosen) + sum.ln() as f32);
+        let &CrossEntropyArgs { logits, stride, rows, cols, scale, .. } = args;
+        // SAFETY: the caller promises the memory.
+        let (logits, losses, targets) = unsafe {
+            let targets = from_raw_parts(args.targets, rows);
+            (RowsMut::new(logits, stride, rows, cols), RowMut::new(args.losses, rows), targets)
+        };
+        for (r, &target) in targets.iter().enumerate() {
+            let x = logits.row(r);
+            if target == NO_TARGET {
+                losses.set(r, 0.0);
                 if GRADIENT {
-                    let factor = (f64::from(args.scale) / sum) as f32;
-                    visit(isa, &Stored(Over(Share { largest, factor }, [x]), x), 0, args.cols);
-                    chosen.write(*chosen - args.scale);
+                    x.clear_from(0);
                 }
+                continue;
+            }
+            let chosen = target as usize;
+            let Partition { largest, sum } = partition(isa, x.row(), cols);
+            losses.set(r, (largest - x.get(chosen)) + sum.ln() as f32);
+            if GRADIENT {
+                let factor = (f64::from(scale) / sum) as f32;
+                visit(isa, &Stored(Over(Share { largest, factor }, [x.row()]), x), 0, cols);
+                x.set(chosen, x.get(chosen) - scale);
             }
         }
     }
@@ -177,26 +180,22 @@ struct Partition {
     sum: f64,
 }
 
-/// # Safety
-/// The row holds `n` floats.
+/// Of a row of `n` floats.
 #[inline(always)]
-unsafe fn partition<I: Isa>(isa: I, x: *const f32, n: usize) -> Partition {
+fn partition<I: Isa>(isa: I, x: Row, n: usize) -> Partition {
     let mut row = Partition { largest: f32::NEG_INFINITY, sum: 0.0 };
     let mut first = 0;
     while first < n {
         let count = RUN.min(n - first);
-        // SAFETY: the row holds `count` more floats.
-        unsafe {
-            let x = x.add(first);
-            let largest = fold::<Max, I>(isa, &values(x), count);
-            if largest > row.largest {
-                row.sum *= f64::from(row.largest - largest).exp();
-                row.largest = largest;
-            }
-            // As long as all are −∞, their powers are 0 relative to any number, and NaN stays.
-            let base = if row.largest == f32::NEG_INFINITY { 0.0 } else { row.largest };
-            row.sum += f64::from(fold::<Sum, I>(isa, &Over(ExpBelow(base), [x]), count));
+        let x = x.from(first);
+        let largest = fold_terms::<Max, I>(isa, &x, count);
+        if largest > row.largest {
+            row.sum *= f64::from(row.largest - largest).exp();
+            row.largest = largest;
         }
+        // As long as all are −∞, their powers are 0 relative to any number, and NaN stays.
+        let base = if row.largest == f32::NEG_INFINITY { 0.0 } else { row.largest };
+        row.sum += f64::from(fold_terms::<Sum, I>(isa, &Over(ExpBelow(base), [x]), count));
         first += count;
     }
     row

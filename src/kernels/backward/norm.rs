@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
-use crate::kernels::rows::reduce::{GROUP, Sum, fold, group_len};
-use crate::kernels::vectors::{Terms, load, store, visit};
+use crate::kernels::rows::reduce::{GROUP, Sum, fold_terms, group_len};
+use crate::kernels::vectors::{Row, RowMut, Rows, RowsMut, Terms, visit};
 use std::ptr::null;
 
 /// Adjoining rows before a norm, the gradient behind it, and what the forward pass kept of each row
@@ -164,155 +164,146 @@ impl<const LAYER: bool> Routine<NormBackwardArgs> for Backward<LAYER> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &NormBackwardArgs) {
+        let &NormBackwardArgs { x, x_stride, dy, dy_stride, dx, dx_stride, rows, cols, .. } = args;
+        // SAFETY: the caller promises the memory.
+        let all = unsafe {
+            Memory {
+                args,
+                x: Rows::new(x, x_stride, rows, cols),
+                dy: Rows::new(dy, dy_stride, rows, cols),
+                dx: RowsMut::new(dx, dx_stride, rows, cols),
+                gamma: Row::or_empty(args.gamma, cols),
+                mean: Row::or_empty(args.mean, rows),
+                rstd: Row::new(args.rstd, rows),
+            }
+        };
         let mut first = 0;
         while first < args.rows {
             let rows = group_len(args.rows - first, args.cols);
-            // SAFETY: first + rows ≤ args.rows.
-            unsafe {
-                if args.gamma.is_null() {
-                    group::<I, LAYER, false>(isa, args, first, rows);
-                } else {
-                    group::<I, LAYER, true>(isa, args, first, rows);
-                }
+            if args.gamma.is_null() {
+                group::<I, LAYER, false>(isa, &all, first, rows);
+            } else {
+                group::<I, LAYER, true>(isa, &all, first, rows);
             }
             first += rows;
         }
     }
 }
 
+/// The memory that arguments name; gamma has no floats where it isn't there.
+struct Memory<'a> {
+    args: &'a NormBackwardArgs,
+    x: Rows,
+    dy: Rows,
+    dx: RowsMut,
+    gamma: Row,
+    /// Only read for LayerNorm.
+    mean: Row,
+    rstd: Row,
+}
+
 /// Takes all rows of a group through each step before the next: up to [`GROUP`] of them.
-///
-/// # Safety
-/// As [`NormBackward::run`], and `first + rows ≤ args.rows`.
 #[inline(always)]
-unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool>(
-    isa: I,
-    args: &NormBackwardArgs,
-    first: usize,
-    rows: usize,
-) {
-    let n = args.cols;
+fn group<I: Isa, const LAYER: bool, const GAMMA: bool>(isa: I, all: &Memory<'_>, first: usize, rows: usize) {
+    let n = all.args.cols;
     let share = 1.0 / n as f32;
     let (mut level, mut slope) = ([0.0; GROUP], [0.0; GROUP]);
-    // SAFETY: the group's rows are among the caller's, and rows hold `cols` floats.
-    unsafe {
-        for g in 0..rows {
-            let row = Row::<LAYER, GAMMA>::new(args, first + g);
-            if LAYER {
-                level[g] = fold::<Sum, I>(isa, &Weighted(row), n) * share;
-            }
-            slope[g] = fold::<Sum, I>(isa, &Along(row), n) * share;
+    for g in 0..rows {
+        let row = NormRow::<LAYER, GAMMA>::new(all, first + g);
+        if LAYER {
+            level[g] = fold_terms::<Sum, I>(isa, &Weighted(row), n) * share;
         }
-        for g in 0..rows {
-            let row = Row::<LAYER, GAMMA>::new(args, first + g);
-            let dx = args.dx.add((first + g) * args.dx_stride);
-            // x̂ times the mean of a·x̂ is x − mean times this.
-            let slope = slope[g] * row.rstd * row.rstd;
-            let accumulate = args.accumulate;
-            visit(isa, &Gradient { row, level: level[g], slope, dx, accumulate }, 0, n);
-        }
+        slope[g] = fold_terms::<Sum, I>(isa, &Along(row), n) * share;
+    }
+    for g in 0..rows {
+        let row = NormRow::<LAYER, GAMMA>::new(all, first + g);
+        let dx = all.dx.row(first + g);
+        // x̂ times the mean of a·x̂ is x − mean times this.
+        let slope = slope[g] * row.rstd * row.rstd;
+        let accumulate = all.args.accumulate;
+        visit(isa, &Gradient { row, level: level[g], slope, dx, accumulate }, 0, n);
     }
 }
 
 /// A row of a norm and of the gradient behind it.
 #[derive(Clone, Copy)]
-struct Row<const LAYER: bool, const GAMMA: bool> {
-    x: *const f32,
-    dy: *const f32,
-    gamma: *const f32,
+struct NormRow<const LAYER: bool, const GAMMA: bool> {
+    x: Row,
+    dy: Row,
+    gamma: Row,
     mean: f32,
     rstd: f32,
 }
 
-impl<const LAYER: bool, const GAMMA: bool> Row<LAYER, GAMMA> {
-    /// # Safety
-    /// The row is one of the caller's.
+impl<const LAYER: bool, const GAMMA: bool> NormRow<LAYER, GAMMA> {
     #[inline(always)]
-    unsafe fn new(args: &NormBackwardArgs, r: usize) -> Self {
-        let (x, dy) = (args.x.wrapping_add(r * args.x_stride), args.dy.wrapping_add(r * args.dy_stride));
-        // SAFETY: there is a factor for each row, and for LayerNorm a mean.
-        let (mean, rstd) = unsafe { (if LAYER { *args.mean.add(r) } else { 0.0 }, *args.rstd.add(r)) };
-        Self { x, dy, gamma: args.gamma, mean, rstd }
+    fn new(all: &Memory<'_>, r: usize) -> Self {
+        let mean = if LAYER { all.mean.get(r) } else { 0.0 };
+        Self { x: all.x.row(r), dy: all.dy.row(r), gamma: all.gamma, mean, rstd: all.rstd.get(r) }
     }
 
     /// dy·gamma.
-    ///
-    /// # Safety
-    /// The row reaches to i + count.
     #[inline(always)]
-    unsafe fn weighted<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller promises the row, and factors for its columns.
-        unsafe {
-            let dy = load(isa, self.dy.add(i), count);
-            if GAMMA { isa.mul(dy, load(isa, self.gamma.add(i), count)) } else { dy }
-        }
+    fn weighted<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let dy = self.dy.load(isa, i, count);
+        if GAMMA { isa.mul(dy, self.gamma.load(isa, i, count)) } else { dy }
     }
 
     /// x − mean.
-    ///
-    /// # Safety
-    /// The row reaches to i + count.
     #[inline(always)]
-    unsafe fn centred<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller promises the row.
-        let x = unsafe { load(isa, self.x.add(i), count) };
+    fn centred<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let x = self.x.load(isa, i, count);
         if LAYER { isa.sub(x, isa.splat(self.mean)) } else { x }
     }
 }
 
 /// dy·gamma.
-struct Weighted<const LAYER: bool, const GAMMA: bool>(Row<LAYER, GAMMA>);
+struct Weighted<const LAYER: bool, const GAMMA: bool>(NormRow<LAYER, GAMMA>);
 
 impl<const LAYER: bool, const GAMMA: bool> Terms for Weighted<LAYER, GAMMA> {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller promises that the row reaches to i + count.
-        unsafe { self.0.weighted(isa, i, count) }
+    fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        self.0.weighted(isa, i, count)
     }
 }
 
 /// dy·gamma·(x − mean).
-struct Along<const LAYER: bool, const GAMMA: bool>(Row<LAYER, GAMMA>);
+struct Along<const LAYER: bool, const GAMMA: bool>(NormRow<LAYER, GAMMA>);
 
 impl<const LAYER: bool, const GAMMA: bool> Terms for Along<LAYER, GAMMA> {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        // SAFETY: the caller promises that the row reaches to i + count.
-        unsafe { isa.mul(self.0.weighted(isa, i, count), self.0.centred(isa, i, count)) }
+    fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        isa.mul(self.0.weighted(isa, i, count), self.0.centred(isa, i, count))
     }
 }
 
 /// The gradient, which is stored on the way.
 struct Gradient<const LAYER: bool, const GAMMA: bool> {
-    row: Row<LAYER, GAMMA>,
+    row: NormRow<LAYER, GAMMA>,
     /// The mean of dy·gamma, for LayerNorm.
     level: f32,
     /// The factor of x − mean.
     slope: f32,
-    dx: *mut f32,
+    dx: RowMut,
     accumulate: bool,
 }
 
 impl<const LAYER: bool, const GAMMA: bool> Terms for Gradient<LAYER, GAMMA> {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+    fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
         let &Self { ref row, level, slope, dx, accumulate } = self;
-        // SAFETY: the caller promises that the rows reach to i + count.
-        unsafe {
-            let mut gradient = row.weighted(isa, i, count);
-            if LAYER {
-                gradient = isa.sub(gradient, isa.splat(level));
-            }
-            gradient = isa.neg_mul_add(row.centred(isa, i, count), isa.splat(slope), gradient);
-            let rstd = isa.splat(row.rstd);
-            let dx = dx.add(i);
-            gradient = if accumulate {
-                isa.mul_add(gradient, rstd, load(isa, dx, count))
-            } else {
-                isa.mul(gradient, rstd)
-            };
-            store(isa, dx, gradient, count);
-            gradient
+        let mut gradient = row.weighted(isa, i, count);
+        if LAYER {
+            gradient = isa.sub(gradient, isa.splat(level));
         }
+        gradient = isa.neg_mul_add(row.centred(isa, i, count), isa.splat(slope), gradient);
+        let rstd = isa.splat(row.rstd);
+        gradient = if accumulate {
+            isa.mul_add(gradient, rstd, dx.load(isa, i, count))
+        } else {
+            isa.mul(gradient, rstd)
+        };
+        dx.store(isa, i, gradient, count);
+        gradient
     }
 }

@@ -5,8 +5,8 @@
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
-use crate::kernels::vectors::{Terms, load, store, visit};
+use crate::kernels::routine::{Code, Kernel, Routine};
+use crate::kernels::vectors::{Row, RowMut, Terms, visit};
 use std::ptr::null_mut;
 
 /// The hyperparameters of AdamW that stay from step to step, for a group of tensors.
@@ -67,7 +67,10 @@ impl AdamWStep {
     }
 }
 
-/// Weights to change, their gradient and their state: `n` floats each. The arrays don't overlap.
+/// Weights to change, their gradient and their state: `n` floats each.
+///
+/// # Memory
+/// All arrays are readable, `w`, `m` and `v` writable for `n` floats, and none overlaps another.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct AdamWArgs {
@@ -93,14 +96,9 @@ pub struct AdamWArgs {
 ///
 /// With u = 2⁻²⁴ and a = β1·|m| + (1 − β1)·|g'|: m is off by at most 6·u·a, v by 8·u·v, w by
 /// 3·u·|w| + 20·u·lr / (1 − β1ᵗ) · a / (√v / √(1 − β2ᵗ) + eps).
-#[derive(Clone, Copy, Debug)]
-pub struct AdamW {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<AdamWArgs>,
-}
+pub type AdamW = Kernel<AdamWArgs>;
 
-impl AdamW {
+impl Kernel<AdamWArgs> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("adamw", "f32"), code: Code::of::<I, AdamWBody>() }
     }
@@ -124,16 +122,6 @@ impl AdamW {
         unsafe { self.run(&AdamWArgs { step: *step, w, g, m, v, n }) };
         Ok(())
     }
-
-    /// As `apply`, on pointers.
-    ///
-    /// # Safety
-    /// All arrays are readable, `w`, `m` and `v` writable for `n` floats, and none overlaps another.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &AdamWArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
-    }
 }
 
 /// Refuses arrays whose length isn't that of the weights.
@@ -156,33 +144,43 @@ impl Routine<AdamWArgs> for AdamWBody {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &AdamWArgs) {
-        // SAFETY: the arrays hold n elements.
-        unsafe { visit(isa, args, 0, args.n) };
+        let &AdamWArgs { step, w, g, m, v, n } = args;
+        // SAFETY: the caller promises that all arrays hold n elements.
+        let terms = unsafe {
+            let (w, g) = (RowMut::new(w, n), Row::new(g, n));
+            AdamWTerms { step, w, g, m: RowMut::new(m, n), v: RowMut::new(v, n) }
+        };
+        visit(isa, &terms, 0, n);
     }
 }
 
 /// New weights; weights and state are stored on the way.
-impl Terms for AdamWArgs {
+struct AdamWTerms {
+    step: AdamWStep,
+    w: RowMut,
+    g: Row,
+    m: RowMut,
+    v: RowMut,
+}
+
+impl Terms for AdamWTerms {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        let &Self { step, w, g, m, v, .. } = self;
+    fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let &Self { step, w, g, m, v } = self;
         let splat = |x| isa.splat(x);
-        // SAFETY: the caller promises that all arrays reach to i + count.
-        unsafe {
-            let gradient = isa.mul(load(isa, g.add(i), count), splat(step.grad_scale));
-            let kept = isa.mul(load(isa, m.add(i), count), splat(step.beta1));
-            let mean = without_denormals(isa, isa.mul_add(gradient, splat(step.take1), kept));
-            store(isa, m.add(i), mean, count);
-            let kept = isa.mul(load(isa, v.add(i), count), splat(step.beta2));
-            let squares = isa.mul_add(isa.mul(gradient, splat(step.take2)), gradient, kept);
-            let squares = without_denormals(isa, squares);
-            store(isa, v.add(i), squares, count);
-            let root = isa.mul_add(isa.sqrt(squares), splat(step.correction2), splat(step.eps));
-            let kept = isa.mul(load(isa, w.add(i), count), splat(step.keep));
-            let weights = isa.neg_mul_add(isa.div(mean, root), splat(step.rate), kept);
-            store(isa, w.add(i), weights, count);
-            weights
-        }
+        let gradient = isa.mul(g.load(isa, i, count), splat(step.grad_scale));
+        let kept = isa.mul(m.load(isa, i, count), splat(step.beta1));
+        let mean = without_denormals(isa, isa.mul_add(gradient, splat(step.take1), kept));
+        m.store(isa, i, mean, count);
+        let kept = isa.mul(v.load(isa, i, count), splat(step.beta2));
+        let squares = isa.mul_add(isa.mul(gradient, splat(step.take2)), gradient, kept);
+        let squares = without_denormals(isa, squares);
+        v.store(isa, i, squares, count);
+        let root = isa.mul_add(isa.sqrt(squares), splat(step.correction2), splat(step.eps));
+        let kept = isa.mul(w.load(isa, i, count), splat(step.keep));
+        let weights = isa.neg_mul_add(isa.div(mean, root), splat(step.rate), kept);
+        w.store(isa, i, weights, count);
+        weights
     }
 }
 
@@ -201,7 +199,11 @@ pub struct SgdStep {
     pub grad_scale: f32,
 }
 
-/// Weights to change, their gradient and their sum of gradients: `n` floats each. The arrays don't overlap.
+/// Weights to change, their gradient and their sum of gradients: `n` floats each.
+///
+/// # Memory
+/// All arrays are readable, `w` and `b` writable for `n` floats, and none overlaps another; without momentum, `b` is not
+/// touched.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct SgdArgs {
@@ -224,14 +226,9 @@ pub struct SgdArgs {
 ///
 /// With u = 2⁻²⁴ and a = momentum·|b| + |grad_scale · g| + decay·|w|: b is off by at most 5·u·a, w by u·|w| + 9·u·lr·a,
 /// with Nesterov's twice as much.
-#[derive(Clone, Copy, Debug)]
-pub struct Sgd {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<SgdArgs>,
-}
+pub type Sgd = Kernel<SgdArgs>;
 
-impl Sgd {
+impl Kernel<SgdArgs> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("sgd", "f32"), code: Code::of::<I, SgdBody>() }
     }
@@ -249,17 +246,6 @@ impl Sgd {
         unsafe { self.run(&SgdArgs { step: *step, w: w.as_mut_ptr(), g: g.as_ptr(), b, n }) };
         Ok(())
     }
-
-    /// As `apply`, on pointers.
-    ///
-    /// # Safety
-    /// All arrays are readable, `w` and `b` writable for `n` floats, and none overlaps another; without momentum, `b` is
-    /// not touched.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &SgdArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
-    }
 }
 
 struct SgdBody;
@@ -268,40 +254,37 @@ impl Routine<SgdArgs> for SgdBody {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &SgdArgs) {
-        // SAFETY: the arrays hold n elements; that of sums is there with momentum.
-        unsafe {
-            match (args.step.momentum != 0.0, args.step.nesterov) {
-                (false, _) => visit(isa, &SgdTerms::<false, false>(args), 0, args.n),
-                (true, false) => visit(isa, &SgdTerms::<true, false>(args), 0, args.n),
-                (true, true) => visit(isa, &SgdTerms::<true, true>(args), 0, args.n),
-            }
+        let &SgdArgs { step, w, g, b, n } = args;
+        // SAFETY: the caller promises that the arrays hold n elements; that of sums is there with momentum.
+        let rows = unsafe { (RowMut::new(w, n), Row::new(g, n), RowMut::or_empty(b, n)) };
+        match (step.momentum != 0.0, step.nesterov) {
+            (false, _) => visit(isa, &SgdTerms::<false, false>(step, rows), 0, n),
+            (true, false) => visit(isa, &SgdTerms::<true, false>(step, rows), 0, n),
+            (true, true) => visit(isa, &SgdTerms::<true, true>(step, rows), 0, n),
         }
     }
 }
 
-/// New weights; weights and sums are stored on the way.
-struct SgdTerms<'a, const MOMENTUM: bool, const NESTEROV: bool>(&'a SgdArgs);
+/// New weights; weights and sums are stored on the way. Rows of weights, gradient and sums.
+struct SgdTerms<const MOMENTUM: bool, const NESTEROV: bool>(SgdStep, (RowMut, Row, RowMut));
 
-impl<const MOMENTUM: bool, const NESTEROV: bool> Terms for SgdTerms<'_, MOMENTUM, NESTEROV> {
+impl<const MOMENTUM: bool, const NESTEROV: bool> Terms for SgdTerms<MOMENTUM, NESTEROV> {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        let &SgdArgs { step, w, g, b, .. } = self.0;
-        // SAFETY: the caller promises that all arrays reach to i + count.
-        unsafe {
-            let weights = load(isa, w.add(i), count);
-            let gradient = isa.mul(load(isa, g.add(i), count), isa.splat(step.grad_scale));
-            let gradient = isa.mul_add(weights, isa.splat(step.weight_decay), gradient);
-            let mut direction = gradient;
-            if MOMENTUM {
-                let momentum = isa.splat(step.momentum);
-                let sums = isa.mul_add(load(isa, b.add(i), count), momentum, gradient);
-                let sums = without_denormals(isa, sums);
-                store(isa, b.add(i), sums, count);
-                direction = if NESTEROV { isa.mul_add(sums, momentum, gradient) } else { sums };
-            }
-            let weights = isa.neg_mul_add(direction, isa.splat(step.lr), weights);
-            store(isa, w.add(i), weights, count);
-            weights
+    fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let &Self(step, (w, g, b)) = self;
+        let weights = w.load(isa, i, count);
+        let gradient = isa.mul(g.load(isa, i, count), isa.splat(step.grad_scale));
+        let gradient = isa.mul_add(weights, isa.splat(step.weight_decay), gradient);
+        let mut direction = gradient;
+        if MOMENTUM {
+            let momentum = isa.splat(step.momentum);
+            let sums = isa.mul_add(b.load(isa, i, count), momentum, gradient);
+            let sums = without_denormals(isa, sums);
+            b.store(isa, i, sums, count);
+            direction = if NESTEROV { isa.mul_add(sums, momentum, gradient) } else { sums };
         }
+        let weights = isa.neg_mul_add(direction, isa.splat(step.lr), weights);
+        w.store(isa, i, weights, count);
+        weights
     }
 }

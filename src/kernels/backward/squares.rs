@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
-use crate::kernels::rows::reduce::{SumOfSquares as Squares, fold, values};
+use crate::kernels::rows::reduce::{SumOfSquares as Squares, fold_terms};
+use crate::kernels::vectors::Row;
 
 /// Floats of a block.
 pub const NORM_BLOCK: usize = 1 << 16;
@@ -14,7 +15,7 @@ const RUN: usize = 4096;
 
 /// A block to sum.
 struct Block {
-    x: *const f32,
+    x: Row,
     n: usize,
 }
 
@@ -46,7 +47,7 @@ impl SumOfSquares {
         }
         for (block, sum) in blocks.zip(sums) {
             // SAFETY: `select` has proved the level; the block is a slice.
-            *sum = unsafe { self.code.run(&Block { x: block.as_ptr(), n: block.len() }) };
+            *sum = unsafe { self.code.run(&Block { x: Row::new(block.as_ptr(), block.len()), n: block.len() }) };
         }
         Ok(())
     }
@@ -67,8 +68,7 @@ impl Routine<Block> for Runs {
         let mut first = 0;
         while first < block.n {
             let n = RUN.min(block.n - first);
-            // SAFETY: the block holds n more floats.
-            sum += f64::from(unsafe { fold::<Squares, I>(isa, &values(block.x.add(first)), n) });
+            sum += f64::from(fold_terms::<Squares, I>(isa, &block.x.from(first), n));
             first += n;
         }
         sum

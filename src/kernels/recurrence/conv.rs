@@ -7,8 +7,8 @@ use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{load, store};
-use std::ops::RangeInclusive;
+use crate::kernels::vectors::{self, Row};
+use std::ops::{Range, RangeInclusive};
 
 /// The lengths of a convolution's kernel that there is code for.
 pub const TAPS: RangeInclusive<usize> = 2..=8;
@@ -85,93 +85,107 @@ impl<const SILU: bool> Routine<ConvArgs> for Convolve<SILU> {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &ConvArgs) {
-        match args.taps {
-            2 => channels::<I, SILU, 2>(isa, args),
-            3 => channels::<I, SILU, 3>(isa, args),
-            4 => channels::<I, SILU, 4>(isa, args),
-            5 => channels::<I, SILU, 5>(isa, args),
-            6 => channels::<I, SILU, 6>(isa, args),
-            7 => channels::<I, SILU, 7>(isa, args),
-            8 => channels::<I, SILU, 8>(isa, args),
+        let &ConvArgs { tokens, channels, taps, gates, .. } = args;
+        // SAFETY: the caller promises the channels that are computed.
+        let all = unsafe {
+            Memory {
+                args,
+                x: args.x.of(tokens, channels),
+                y: args.y.of(tokens, channels),
+                state: vectors::RowsMut::new(args.state, channels, taps - 1, channels),
+                weights: vectors::Rows::new(args.weights, channels, taps, channels),
+                bias: Row::or_empty(args.bias, channels),
+                gates: match gates {
+                    Some(gates) => Some((gates.before.of(tokens, channels), gates.after.of(tokens, channels))),
+                    None => None,
+                },
+            }
+        };
+        match taps {
+            2 => each::<I, SILU, 2>(isa, &all),
+            3 => each::<I, SILU, 3>(isa, &all),
+            4 => each::<I, SILU, 4>(isa, &all),
+            5 => each::<I, SILU, 5>(isa, &all),
+            6 => each::<I, SILU, 6>(isa, &all),
+            7 => each::<I, SILU, 7>(isa, &all),
+            8 => each::<I, SILU, 8>(isa, &all),
             taps => unreachable!("a convolution of {taps} taps"),
         }
     }
 }
 
+/// The memory that arguments name.
+struct Memory<'a> {
+    args: &'a ConvArgs,
+    x: vectors::Rows,
+    y: vectors::RowsMut,
+    state: vectors::RowsMut,
+    weights: vectors::Rows,
+    bias: Row,
+    /// Before and after.
+    gates: Option<(vectors::Rows, vectors::Rows)>,
+}
+
 /// Takes a few tokens through all channels, a vector at a time, then the next.
 #[inline(always)]
-fn channels<I: Isa, const SILU: bool, const TAPS: usize>(isa: I, args: &ConvArgs) {
+fn each<I: Isa, const SILU: bool, const TAPS: usize>(isa: I, all: &Memory<'_>) {
+    let args = all.args;
     let mut first = 0;
     while first < args.tokens {
         let tokens = TILE.min(args.tokens - first);
         let mut c = args.begin;
-        // SAFETY: the caller promises the channels below `end`, to which both counts reach at most, and the rows below
-        // `tokens`.
-        unsafe {
-            while c + I::LANES <= args.end {
-                vector::<I, SILU, TAPS>(isa, args, first..first + tokens, c, I::LANES);
-                c += I::LANES;
-            }
-            if c < args.end {
-                vector::<I, SILU, TAPS>(isa, args, first..first + tokens, c, args.end - c);
-            }
+        while c + I::LANES <= args.end {
+            vector::<I, SILU, TAPS>(isa, all, first..first + tokens, c, I::LANES);
+            c += I::LANES;
+        }
+        if c < args.end {
+            vector::<I, SILU, TAPS>(isa, all, first..first + tokens, c, args.end - c);
         }
         first += tokens;
     }
 }
 
-/// Takes tokens through `count` channels from `c` on, whose last inputs stay in registers.
-///
-/// # Safety
-/// As [`Conv::run`], for these channels and rows; `count ≤ LANES`.
+/// Takes tokens through `count ≤ LANES` channels from `c` on, whose last inputs stay in registers.
 #[inline(always)]
-unsafe fn vector<I: Isa, const SILU: bool, const TAPS: usize>(
+fn vector<I: Isa, const SILU: bool, const TAPS: usize>(
     isa: I,
-    args: &ConvArgs,
-    rows: std::ops::Range<usize>,
+    all: &Memory<'_>,
+    rows: Range<usize>,
     c: usize,
     count: usize,
 ) {
-    let state = |j: usize| args.state.wrapping_add(j * args.channels + c);
     let (mut weights, mut inputs) = ([isa.zero(); TAPS], [isa.zero(); TAPS]);
     let mut bias = isa.zero();
-    // SAFETY: weights and state hold `taps` and `taps − 1` rows of `channels` floats, and the bias one if there is one.
-    unsafe {
-        for (j, weight) in weights.iter_mut().enumerate() {
-            *weight = load(isa, args.weights.add(j * args.channels + c), count);
-        }
-        for (j, input) in inputs[1..].iter_mut().enumerate() {
-            *input = load(isa, state(j), count);
-        }
-        if !args.bias.is_null() {
-            bias = load(isa, args.bias.add(c), count);
-        }
+    for (j, weight) in weights.iter_mut().enumerate() {
+        *weight = all.weights.row(j).load(isa, c, count);
+    }
+    for (j, input) in inputs[1..].iter_mut().enumerate() {
+        *input = all.state.row(j).load(isa, c, count);
+    }
+    if !all.args.bias.is_null() {
+        bias = all.bias.load(isa, c, count);
     }
     for t in rows {
-        // SAFETY: input, gates and output have row `t`, of which `count` floats from `c` on belong to the range.
-        unsafe {
-            let mut x = load(isa, args.x.at(t, c), count);
-            if !SILU && let Some(gates) = args.gates {
-                x = isa.mul(x, load(isa, gates.before.at(t, c), count));
-            }
-            // Each input takes the place of the one before it; a copy of the array would go through memory.
-            for input in inputs.iter_mut().rev() {
-                std::mem::swap(input, &mut x);
-            }
-            let mut y = bias;
-            for (i, &x) in inputs.iter().enumerate() {
-                y = isa.mul_add(x, weights[i], y);
-            }
-            if SILU {
-                y = vecmath::silu(isa, y);
-            } else if let Some(gates) = args.gates {
-                y = isa.mul(y, load(isa, gates.after.at(t, c), count));
-            }
-            store(isa, args.y.at(t, c), y, count);
+        let mut x = all.x.row(t).load(isa, c, count);
+        if !SILU && let Some((before, _)) = all.gates {
+            x = isa.mul(x, before.row(t).load(isa, c, count));
         }
+        // Each input takes the place of the one before it; a copy of the array would go through memory.
+        for input in inputs.iter_mut().rev() {
+            std::mem::swap(input, &mut x);
+        }
+        let mut y = bias;
+        for (i, &x) in inputs.iter().enumerate() {
+            y = isa.mul_add(x, weights[i], y);
+        }
+        if SILU {
+            y = vecmath::silu(isa, y);
+        } else if let Some((_, after)) = all.gates {
+            y = isa.mul(y, after.row(t).load(isa, c, count));
+        }
+        all.y.row(t).store(isa, c, y, count);
     }
     for (j, &input) in inputs[1..].iter().enumerate() {
-        // SAFETY: the state holds `taps − 1` rows of `channels` floats.
-        unsafe { store(isa, state(j), input, count) };
+        all.state.row(j).store(isa, c, input, count);
     }
 }

@@ -7,9 +7,9 @@ use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{self, Code, Kernel, Routine};
-use crate::kernels::rows::reduce::{SumOfSquares, fold, values};
+use crate::kernels::rows::reduce::{SumOfSquares, fold_terms};
 use crate::kernels::unary::functions::Sigmoid;
-use crate::kernels::vectors::{load, store};
+use crate::kernels::vectors::{self, Row};
 
 /// The head of queries and keys that a head of values uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,16 +111,47 @@ impl Routine<DeltaArgs> for Rule {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &DeltaArgs) {
-        for head in args.begin..args.end {
+        let &DeltaArgs { tokens, d_k, d_v, end, .. } = args;
+        // SAFETY: the caller promises the heads that are computed, and the queries and keys that they use.
+        let all = unsafe {
+            Memory {
+                args,
+                q: args.q.of(tokens, usize::MAX),
+                k: args.k.of(tokens, usize::MAX),
+                v: args.v.of(tokens, end * d_v),
+                alpha: args.alpha.of(tokens, usize::MAX),
+                beta: args.beta.of(tokens, usize::MAX),
+                a: Row::new(args.a, end),
+                dt_bias: Row::new(args.dt_bias, end),
+                state: vectors::RowsMut::new(args.state, d_v, end * d_k, d_v),
+                y: args.y.of(tokens, end * d_v),
+            }
+        };
+        for head in args.begin..end {
             let mut first = 0;
-            while first < args.tokens {
-                let tokens = TILE.min(args.tokens - first);
-                // SAFETY: the caller promises the heads below `end` and the rows below `tokens`.
-                unsafe { tile(isa, args, head, first, tokens) };
-                first += tokens;
+            while first < tokens {
+                let some = TILE.min(tokens - first);
+                tile(isa, &all, head, first, some);
+                first += some;
             }
         }
     }
+}
+
+/// The memory that arguments name, up to the last head that is computed. How wide rows of queries, keys and gates are
+/// isn't among the arguments.
+struct Memory<'a> {
+    args: &'a DeltaArgs,
+    q: vectors::Rows,
+    k: vectors::Rows,
+    v: vectors::Rows,
+    alpha: vectors::Rows,
+    beta: vectors::Rows,
+    a: Row,
+    dt_bias: Row,
+    /// `d_k` rows for each head.
+    state: vectors::RowsMut,
+    y: vectors::RowsMut,
 }
 
 /// Some tokens of a head: the first one, their number, and a tile of factors of each kind.
@@ -138,28 +169,20 @@ struct Span {
     read: Tile,
 }
 
-/// Takes `tokens` rows from `first` on through a head.
-///
-/// # Safety
-/// As [`Delta::run`], for this head and these rows; `tokens ≤ TILE`.
+/// Takes `tokens ≤ TILE` rows from `first` on through a head.
 #[inline(always)]
-unsafe fn tile<I: Isa>(isa: I, args: &DeltaArgs, head: usize, first: usize, tokens: usize) {
+fn tile<I: Isa>(isa: I, all: &Memory<'_>, head: usize, first: usize, tokens: usize) {
+    let args = all.args;
     let place = head / args.run * args.step + head % args.run;
     let at = args.keys.of(head) * args.d_k;
-    // SAFETY: the caller promises the rows of the gates and one number of each head.
-    let (alpha, beta, bias, a) = unsafe {
-        let (alpha, beta) =
-            (column(args.alpha, first, tokens, place), column(args.beta, first, tokens, place));
-        (alpha, beta, *args.dt_bias.add(head), *args.a.add(head))
-    };
+    let (alpha, beta) = (column(all.alpha, first, tokens, place), column(all.beta, first, tokens, place));
+    let (bias, a) = (all.dt_bias.get(head), all.a.get(head));
     let decay = map(isa, &map(isa, &alpha, Step { bias }), Decay { a });
     let (mut found, mut write, mut read) = (decay, map(isa, &beta, Sigmoid), [0.0; TILE]);
     for t in 0..tokens {
-        // SAFETY: the caller promises `d_k` floats of the head's queries and keys.
-        let (q, k) = unsafe {
-            let (q, k) = (values(args.q.at(first + t, at)), values(args.k.at(first + t, at)));
-            (fold::<SumOfSquares, I>(isa, &q, args.d_k), fold::<SumOfSquares, I>(isa, &k, args.d_k))
-        };
+        let (q, k) = (all.q.row(first + t).from(at), all.k.row(first + t).from(at));
+        let q = fold_terms::<SumOfSquares, I>(isa, &q, args.d_k);
+        let k = fold_terms::<SumOfSquares, I>(isa, &k, args.d_k);
         let shorten = 1.0 / (k + args.eps).sqrt();
         found[t] *= shorten;
         write[t] *= shorten;
@@ -167,72 +190,56 @@ unsafe fn tile<I: Isa>(isa: I, args: &DeltaArgs, head: usize, first: usize, toke
     }
     let span = Span { head, first, tokens, decay, found, write, read };
     let mut j = 0;
-    // SAFETY: the columns, of which the last is j + 4 · LANES or j + count at most, are the head's.
-    unsafe {
-        while j + 4 * I::LANES <= args.d_v {
-            columns::<I, 4>(isa, args, &span, j, I::LANES);
-            j += 4 * I::LANES;
-        }
-        while j < args.d_v {
-            let count = I::LANES.min(args.d_v - j);
-            columns::<I, 1>(isa, args, &span, j, count);
-            j += count;
-        }
+    while j + 4 * I::LANES <= args.d_v {
+        columns::<I, 4>(isa, all, &span, j, I::LANES);
+        j += 4 * I::LANES;
+    }
+    while j < args.d_v {
+        let count = I::LANES.min(args.d_v - j);
+        columns::<I, 1>(isa, all, &span, j, count);
+        j += count;
     }
 }
 
-/// Takes the tokens through W vectors of columns from `j` on, each of `count` lanes.
-///
-/// # Safety
-/// As [`Delta::run`], for these columns; `count ≤ LANES`.
+/// Takes the tokens through W vectors of columns from `j` on, each of `count ≤ LANES` lanes.
 #[inline(always)]
-unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &DeltaArgs, span: &Span, j: usize, count: usize) {
+fn columns<I: Isa, const W: usize>(isa: I, all: &Memory<'_>, span: &Span, j: usize, count: usize) {
+    let args = all.args;
     let &Span { head, first, tokens, ref decay, ref found, ref write, ref read } = span;
     let at = args.keys.of(head) * args.d_k;
-    let state = args.state.wrapping_add(head * args.d_k * args.d_v + j);
-    // SAFETY: the caller promises the head's `d_k` rows of `d_v` floats of state.
-    let lines = unsafe { Lines::new(isa, state, args.d_v, args.d_k, count) };
-    // SAFETY: the caller promises the rows of keys and queries, `d_k` floats for each head.
-    let factors = |rows: Rows, row: usize| unsafe { Factors::new(rows.at(row, at), args.d_k) };
+    let lines = Lines { isa, rows: all.state.part(head * args.d_k, j), len: args.d_k, count };
+    let factors = |rows: vectors::Rows, row: usize| rows.row(row).from(at);
     // Sums and changes of four vectors take sixteen registers.
     let ahead = I::REGISTERS > 16;
-    let mut known = known::<I, W>(isa, &lines, factors(args.k, first));
+    let mut known = known::<I, W>(isa, &lines, factors(all.k, first));
     for t in 0..tokens {
         let row = first + t;
-        let (q, k) = (factors(args.q, row), factors(args.k, row));
+        let (q, k) = (factors(all.q, row), factors(all.k, row));
         if t > 0 && !ahead {
             known = self::known(isa, &lines, k);
         }
         let (found, write, read) = (isa.splat(found[t]), isa.splat(write[t]), isa.splat(read[t]));
         let mut change = [isa.zero(); W];
         for (w, change) in change.iter_mut().enumerate() {
-            // SAFETY: the caller promises the row's values.
-            let v = unsafe { load(isa, args.v.at(row, head * args.d_v + j + w * I::LANES), count) };
+            let v = all.v.row(row).load(isa, head * args.d_v + j + w * I::LANES, count);
             *change = isa.mul(write, isa.neg_mul_add(found, known[w], v));
         }
         let token = Change { decay: isa.splat(decay[t]), change, q, k };
         let y;
         (y, known) = match ahead && t + 1 < tokens {
-            true => changed(isa, &lines, &token, factors(args.k, row + 1)),
+            true => changed(isa, &lines, &token, factors(all.k, row + 1)),
             false => (changed_alone(isa, &lines, &token), known),
         };
         for (w, &y) in y.iter().enumerate() {
-            // SAFETY: the caller promises the row of the output.
-            unsafe {
-                let p = args.y.at(row, head * args.d_v + j + w * I::LANES);
-                store(isa, p, isa.mul(read, y), count);
-            }
+            all.y.row(row).store(isa, head * args.d_v + j + w * I::LANES, isa.mul(read, y), count);
         }
     }
 }
 
-/// Columns of a head's state: a line of vectors for each element of a key. They are there, and nobody else's, as long as
-/// the value lives.
+/// Columns of a head's state: a line of vectors for each element of a key.
 struct Lines<I> {
     isa: I,
-    state: *mut f32,
-    /// Floats between lines.
-    stride: usize,
+    rows: vectors::RowsMut,
     /// Number of lines.
     len: usize,
     /// Lanes of each vector.
@@ -240,57 +247,16 @@ struct Lines<I> {
 }
 
 impl<I: Isa> Lines<I> {
-    /// # Safety
-    /// `len` lines from `state` on are readable and writable where their vectors are, each for `count ≤ LANES` floats, as
-    /// long as the value lives.
-    #[inline(always)]
-    unsafe fn new(isa: I, state: *mut f32, stride: usize, len: usize, count: usize) -> Self {
-        Self { isa, state, stride, len, count }
-    }
-
-    /// The place of vector `w` of line `i`.
-    #[inline(always)]
-    fn at(&self, i: usize, w: usize) -> *mut f32 {
-        debug_assert!(i < self.len);
-        self.state.wrapping_add(i * self.stride + w * I::LANES)
-    }
-
     /// Vector `w` of line `i`.
     #[inline(always)]
     fn get(&self, i: usize, w: usize) -> I::F32 {
-        // SAFETY: the line is there.
-        unsafe { load(self.isa, self.at(i, w), self.count) }
+        self.rows.row(i).load(self.isa, w * I::LANES, self.count)
     }
 
     /// Changes vector `w` of line `i`.
     #[inline(always)]
     fn set(&self, i: usize, w: usize, x: I::F32) {
-        // SAFETY: the line is there, and this value's.
-        unsafe { store(self.isa, self.at(i, w), x, self.count) }
-    }
-}
-
-/// A factor for each line: a key or a query. They are there as long as the value lives.
-#[derive(Clone, Copy)]
-struct Factors {
-    first: *const f32,
-    len: usize,
-}
-
-impl Factors {
-    /// # Safety
-    /// `first` is readable for `len` floats as long as the value lives.
-    #[inline(always)]
-    unsafe fn new(first: *const f32, len: usize) -> Self {
-        Self { first, len }
-    }
-
-    /// Line `i`'s.
-    #[inline(always)]
-    fn get(self, i: usize) -> f32 {
-        debug_assert!(i < self.len);
-        // SAFETY: the line has its factor.
-        unsafe { *self.first.wrapping_add(i) }
+        self.rows.row(i).store(self.isa, w * I::LANES, x, self.count);
     }
 }
 
@@ -298,8 +264,10 @@ impl Factors {
 struct Change<V, const W: usize> {
     decay: V,
     change: [V; W],
-    q: Factors,
-    k: Factors,
+    /// A factor for each line.
+    q: Row,
+    /// A factor for each line.
+    k: Row,
 }
 
 /// Changes line `i` and adds the query's element times it to `y`. Returns the line.
@@ -329,7 +297,7 @@ fn changed<I: Isa, const W: usize>(
     isa: I,
     lines: &Lines<I>,
     token: &Change<I::F32, W>,
-    next: Factors,
+    next: Row,
 ) -> ([I::F32; W], [I::F32; W]) {
     let (mut y, mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W], [isa.zero(); W]);
     let pairs = lines.len / 2;
@@ -358,7 +326,7 @@ fn changed_alone<I: Isa, const W: usize>(isa: I, lines: &Lines<I>, token: &Chang
 
 /// kᵀS of W vectors of columns. Even and odd lines have sums of their own, which cover an addition's latency.
 #[inline(always)]
-fn known<I: Isa, const W: usize>(isa: I, lines: &Lines<I>, k: Factors) -> [I::F32; W] {
+fn known<I: Isa, const W: usize>(isa: I, lines: &Lines<I>, k: Row) -> [I::F32; W] {
     let (mut even, mut odd) = ([isa.zero(); W], [isa.zero(); W]);
     let pairs = lines.len / 2;
     for i in 0..pairs {

@@ -1,9 +1,8 @@
 //! What a head's gates become, for a few tokens at once: steps, decays and factors of the recurrences.
 
-use super::Rows;
 use crate::isa::Isa;
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::Function;
+use crate::kernels::vectors::{Function, Rows};
 
 /// Tokens whose gates are computed together: they fill the vectors, and a head's state stays in the nearest caches.
 pub(super) const TILE: usize = 16;
@@ -29,16 +28,12 @@ pub(super) fn softplus<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.mul_add(z, sum, vecmath::relu(isa, x))
 }
 
-/// Column `i` of `tokens` rows from `first` on; zeros behind them.
-///
-/// # Safety
-/// The rows are readable at `i`; `tokens ≤ TILE`.
+/// Column `i` of `tokens ≤ TILE` rows from `first` on; zeros behind them.
 #[inline(always)]
-pub(super) unsafe fn column(rows: Rows, first: usize, tokens: usize, i: usize) -> Tile {
+pub(super) fn column(rows: Rows, first: usize, tokens: usize, i: usize) -> Tile {
     let mut column = [0.0; TILE];
     for (t, x) in column.iter_mut().take(tokens).enumerate() {
-        // SAFETY: the caller promises the rows.
-        *x = unsafe { rows.at(first + t, i).read() };
+        *x = rows.row(first + t).get(i);
     }
     column
 }

@@ -23,6 +23,7 @@ mod tests;
 use super::info::KernelInfo;
 use super::levels::{self, At, LEVELS};
 use super::table::{self, Entry};
+use super::vectors;
 use crate::isa::{Isa, IsaId};
 
 pub use conv::{Conv, ConvArgs, Gates, TAPS};
@@ -41,10 +42,14 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Element `i` of row `t`.
+    /// `rows` rows of `cols` floats.
+    ///
+    /// # Safety
+    /// As [`vectors::Rows::new`].
     #[inline(always)]
-    fn at(self, t: usize, i: usize) -> *const f32 {
-        self.first.wrapping_add(t * self.stride + i)
+    unsafe fn of(self, rows: usize, cols: usize) -> vectors::Rows {
+        // SAFETY: the caller promises the rows.
+        unsafe { vectors::Rows::new(self.first, self.stride, rows, cols) }
     }
 }
 
@@ -59,10 +64,14 @@ pub struct RowsMut {
 }
 
 impl RowsMut {
-    /// Element `i` of row `t`.
+    /// `rows` rows of `cols` floats.
+    ///
+    /// # Safety
+    /// As [`vectors::RowsMut::new`].
     #[inline(always)]
-    fn at(self, t: usize, i: usize) -> *mut f32 {
-        self.first.wrapping_add(t * self.stride + i)
+    unsafe fn of(self, rows: usize, cols: usize) -> vectors::RowsMut {
+        // SAFETY: the caller promises the rows.
+        unsafe { vectors::RowsMut::new(self.first, self.stride, rows, cols) }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{self, Code, Kernel, Routine};
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{load, store};
+use crate::kernels::vectors::{self, Row};
 
 /// A span of tokens, and the channels of it that are computed.
 ///
@@ -83,18 +83,47 @@ impl Routine<Scan1Args> for Scan {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &Scan1Args) {
+        let &Scan1Args { tokens, channels, d_state, .. } = args;
+        // SAFETY: the caller promises the channels that are computed, and the numbers that they share.
+        let all = unsafe {
+            Memory {
+                x: args.x.of(tokens, channels),
+                dt: args.dt.of(tokens, channels),
+                b: args.b.of(tokens, d_state),
+                c: args.c.of(tokens, d_state),
+                y: args.y.of(tokens, channels),
+                a: vectors::Rows::new(args.a, channels, d_state, channels),
+                dt_bias: Row::new(args.dt_bias, channels),
+                d: Row::new(args.d, channels),
+                state: vectors::RowsMut::new(args.state, channels, d_state, channels),
+                tokens,
+                d_state,
+            }
+        };
         let mut c = args.begin;
-        // SAFETY: the caller promises the channels below `end`, to which both counts reach at most.
-        unsafe {
-            while c + I::LANES <= args.end {
-                vector(isa, args, c, I::LANES);
-                c += I::LANES;
-            }
-            if c < args.end {
-                vector(isa, args, c, args.end - c);
-            }
+        while c + I::LANES <= args.end {
+            vector(isa, &all, c, I::LANES);
+            c += I::LANES;
+        }
+        if c < args.end {
+            vector(isa, &all, c, args.end - c);
         }
     }
+}
+
+/// The memory that arguments name.
+struct Memory {
+    x: vectors::Rows,
+    dt: vectors::Rows,
+    b: vectors::Rows,
+    c: vectors::Rows,
+    y: vectors::RowsMut,
+    a: vectors::Rows,
+    dt_bias: Row,
+    d: Row,
+    state: vectors::RowsMut,
+    tokens: usize,
+    d_state: usize,
 }
 
 /// A vector of channels of a token.
@@ -106,117 +135,84 @@ struct Token<V> {
     y: V,
 }
 
-/// Takes all tokens through `count` channels from `first` on.
-///
-/// # Safety
-/// As [`Scan1::run`], for these channels; `count ≤ LANES`.
+/// Takes all tokens through `count ≤ LANES` channels from `first` on.
 #[inline(always)]
-unsafe fn vector<I: Isa>(isa: I, args: &Scan1Args, first: usize, count: usize) {
+fn vector<I: Isa>(isa: I, all: &Memory, first: usize, count: usize) {
     let zero = Token { step: isa.zero(), input: isa.zero(), y: isa.zero() };
     let mut tile = [zero; TILE];
-    for begin in (0..args.tokens).step_by(TILE) {
-        let tile = &mut tile[..TILE.min(args.tokens - begin)];
-        // SAFETY: the caller promises the channels of these rows, of state and of all vectors.
-        unsafe {
-            if tile.len() < FEW {
-                for t in begin..begin + tile.len() {
-                    let token = entering(isa, args, (t, first, count));
-                    leaving(isa, args, (t, first, count), alone(isa, args, token, (t, first, count)));
-                }
-            } else {
-                for (token, t) in tile.iter_mut().zip(begin..) {
-                    *token = entering(isa, args, (t, first, count));
-                }
-                numbers(isa, args, tile, (begin, first, count));
-                for (token, t) in tile.iter().zip(begin..) {
-                    leaving(isa, args, (t, first, count), token.y);
-                }
+    for begin in (0..all.tokens).step_by(TILE) {
+        let tile = &mut tile[..TILE.min(all.tokens - begin)];
+        if tile.len() < FEW {
+            for t in begin..begin + tile.len() {
+                let token = entering(isa, all, (t, first, count));
+                leaving(isa, all, (t, first, count), alone(isa, all, token, (t, first, count)));
+            }
+        } else {
+            for (token, t) in tile.iter_mut().zip(begin..) {
+                *token = entering(isa, all, (t, first, count));
+            }
+            numbers(isa, all, tile, (begin, first, count));
+            for (token, t) in tile.iter().zip(begin..) {
+                leaving(isa, all, (t, first, count), token.y);
             }
         }
     }
 }
 
-/// Step and input of row `t` in `count` channels from `first` on.
-///
-/// # Safety
-/// As [`Scan1::run`], for this row and these channels; `count ≤ LANES`.
+/// Step and input of row `t` in `count ≤ LANES` channels from `first` on.
 #[inline(always)]
-unsafe fn entering<I: Isa>(
-    isa: I,
-    args: &Scan1Args,
-    (t, first, count): (usize, usize, usize),
-) -> Token<I::F32> {
-    // SAFETY: the caller promises the channels of the row and of the bias.
-    unsafe {
-        let (x, dt) = (load(isa, args.x.at(t, first), count), load(isa, args.dt.at(t, first), count));
-        let step = softplus(isa, isa.add(dt, load(isa, args.dt_bias.add(first), count)));
-        Token { step, input: isa.mul(x, step), y: isa.zero() }
-    }
+fn entering<I: Isa>(isa: I, all: &Memory, (t, first, count): (usize, usize, usize)) -> Token<I::F32> {
+    let (x, dt) = (all.x.row(t).load(isa, first, count), all.dt.row(t).load(isa, first, count));
+    let step = softplus(isa, isa.add(dt, all.dt_bias.load(isa, first, count)));
+    Token { step, input: isa.mul(x, step), y: isa.zero() }
 }
 
 /// Stores the output of row `t`: what its numbers give, and the input on its way past them.
-///
-/// # Safety
-/// As [`entering`].
 #[inline(always)]
-unsafe fn leaving<I: Isa>(isa: I, args: &Scan1Args, (t, first, count): (usize, usize, usize), y: I::F32) {
-    // SAFETY: the caller promises the channels of the row and of `d`. `x` is read before a `y` in its place is written.
-    unsafe {
-        let (d, x) = (load(isa, args.d.add(first), count), load(isa, args.x.at(t, first), count));
-        store(isa, args.y.at(t, first), isa.mul_add(d, x, y), count);
-    }
+fn leaving<I: Isa>(isa: I, all: &Memory, (t, first, count): (usize, usize, usize), y: I::F32) {
+    // `x` is read before a `y` in its place is written.
+    let (d, x) = (all.d.load(isa, first, count), all.x.row(t).load(isa, first, count));
+    all.y.row(t).store(isa, first, isa.mul_add(d, x, y), count);
 }
 
-/// Takes row `t` through all numbers of `count` channels from `first` on. Returns its output.
-///
-/// # Safety
-/// As [`entering`].
+/// Takes row `t` through all numbers of `count ≤ LANES` channels from `first` on. Returns its output.
 #[inline(always)]
-unsafe fn alone<I: Isa>(
+fn alone<I: Isa>(
     isa: I,
-    args: &Scan1Args,
+    all: &Memory,
     token: Token<I::F32>,
     (t, first, count): (usize, usize, usize),
 ) -> I::F32 {
+    let (b, c) = (all.b.row(t), all.c.row(t));
     let mut y = token.y;
-    for n in 0..args.d_state {
-        let at = n * args.channels + first;
-        // SAFETY: the caller promises `d_state` rows of `channels` floats of state and `a`, and number `n` of the row.
-        unsafe {
-            let decay = vecmath::exp(isa, isa.mul(token.step, load(isa, args.a.add(at), count)));
-            let entering = isa.mul(isa.splat(*args.b.at(t, n)), token.input);
-            let s = isa.mul_add(decay, load(isa, args.state.add(at), count), entering);
-            store(isa, args.state.add(at), s, count);
-            y = isa.mul_add(isa.splat(*args.c.at(t, n)), s, y);
-        }
+    for n in 0..all.d_state {
+        let state = all.state.row(n);
+        let decay = vecmath::exp(isa, isa.mul(token.step, all.a.row(n).load(isa, first, count)));
+        let entering = isa.mul(isa.splat(b.get(n)), token.input);
+        let s = isa.mul_add(decay, state.load(isa, first, count), entering);
+        state.store(isa, first, s, count);
+        y = isa.mul_add(isa.splat(c.get(n)), s, y);
     }
     y
 }
 
-/// Takes the tokens from `begin` on through all numbers of `count` channels from `first` on.
-///
-/// # Safety
-/// As [`Scan1::run`], for these channels and the tile's rows; `count ≤ LANES`.
+/// Takes the tokens from `begin` on through all numbers of `count ≤ LANES` channels from `first` on.
 #[inline(always)]
-unsafe fn numbers<I: Isa>(
+fn numbers<I: Isa>(
     isa: I,
-    args: &Scan1Args,
+    all: &Memory,
     tile: &mut [Token<I::F32>],
     (begin, first, count): (usize, usize, usize),
 ) {
-    for n in 0..args.d_state {
-        let at = n * args.channels + first;
-        let (mut b, mut c) = (args.b.at(begin, n), args.c.at(begin, n));
-        // SAFETY: the caller promises `d_state` rows of `channels` floats of state and `a`, and number `n` of the rows.
-        unsafe {
-            let (a, mut s) = (load(isa, args.a.add(at), count), load(isa, args.state.add(at), count));
-            for token in tile.iter_mut() {
-                let decay = vecmath::exp(isa, isa.mul(token.step, a));
-                s = isa.mul_add(decay, s, isa.mul(isa.splat(*b), token.input));
-                token.y = isa.mul_add(isa.splat(*c), s, token.y);
-                (b, c) = (b.wrapping_add(args.b.stride), c.wrapping_add(args.c.stride));
-            }
-            store(isa, args.state.add(at), s, count);
+    for n in 0..all.d_state {
+        let state = all.state.row(n);
+        let (a, mut s) = (all.a.row(n).load(isa, first, count), state.load(isa, first, count));
+        for (t, token) in tile.iter_mut().enumerate() {
+            let (b, c) = (all.b.row(begin + t).get(n), all.c.row(begin + t).get(n));
+            let decay = vecmath::exp(isa, isa.mul(token.step, a));
+            s = isa.mul_add(decay, s, isa.mul(isa.splat(b), token.input));
+            token.y = isa.mul_add(isa.splat(c), s, token.y);
         }
+        state.store(isa, first, s, count);
     }
 }

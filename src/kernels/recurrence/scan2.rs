@@ -6,7 +6,7 @@ use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{self, Code, Kernel, Routine};
-use crate::kernels::vectors::{load, store};
+use crate::kernels::vectors::{self, Row};
 
 /// A span of tokens, and the heads of it that are computed.
 ///
@@ -79,16 +79,48 @@ impl Routine<Scan2Args> for Scan {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &Scan2Args) {
-        for head in args.begin..args.end {
+        let &Scan2Args { tokens, head_dim, d_state, end, .. } = args;
+        let width = end * head_dim;
+        // SAFETY: the caller promises the heads that are computed, and the rows that they share.
+        let all = unsafe {
+            Memory {
+                args,
+                x: args.x.of(tokens, width),
+                dt: args.dt.of(tokens, end),
+                b: args.b.of(tokens, usize::MAX),
+                c: args.c.of(tokens, usize::MAX),
+                y: args.y.of(tokens, width),
+                a: Row::new(args.a, end),
+                dt_bias: Row::new(args.dt_bias, end),
+                d: Row::new(args.d, end),
+                state: vectors::RowsMut::new(args.state, head_dim, end * d_state, head_dim),
+            }
+        };
+        for head in args.begin..end {
             let mut first = 0;
-            while first < args.tokens {
-                let tokens = TILE.min(args.tokens - first);
-                // SAFETY: the caller promises the heads below `end` and the rows below `tokens`.
-                unsafe { tile(isa, args, head, first, tokens) };
-                first += tokens;
+            while first < tokens {
+                let some = TILE.min(tokens - first);
+                tile(isa, &all, head, first, some);
+                first += some;
             }
         }
     }
+}
+
+/// The memory that arguments name, up to the last head that is computed. How wide rows of `b` and `c` are isn't among
+/// the arguments.
+struct Memory<'a> {
+    args: &'a Scan2Args,
+    x: vectors::Rows,
+    dt: vectors::Rows,
+    b: vectors::Rows,
+    c: vectors::Rows,
+    y: vectors::RowsMut,
+    a: Row,
+    dt_bias: Row,
+    d: Row,
+    /// `d_state` rows for each head.
+    state: vectors::RowsMut,
 }
 
 /// Some tokens of a head: the first one, their number, their gates.
@@ -100,68 +132,55 @@ struct Span {
     decays: Tile,
 }
 
-/// Takes `tokens` rows from `first` on through a head.
-///
-/// # Safety
-/// As [`Scan2::run`], for this head and these rows; `tokens ≤ TILE`.
+/// Takes `tokens ≤ TILE` rows from `first` on through a head.
 #[inline(always)]
-unsafe fn tile<I: Isa>(isa: I, args: &Scan2Args, head: usize, first: usize, tokens: usize) {
-    // SAFETY: the caller promises the rows of `dt` and one number of each head.
-    let (dt, bias, a) =
-        unsafe { (column(args.dt, first, tokens, head), *args.dt_bias.add(head), *args.a.add(head)) };
-    let steps = map(isa, &dt, Step { bias });
+fn tile<I: Isa>(isa: I, all: &Memory<'_>, head: usize, first: usize, tokens: usize) {
+    let (bias, a) = (all.dt_bias.get(head), all.a.get(head));
+    let steps = map(isa, &column(all.dt, first, tokens, head), Step { bias });
     let decays = map(isa, &steps, Decay { a });
     let span = Span { head, first, tokens, steps, decays };
+    let head_dim = all.args.head_dim;
     let mut i = 0;
-    // SAFETY: the columns, of which the last is i + 4 · LANES or i + count at most, are the head's.
-    unsafe {
-        while i + 4 * I::LANES <= args.head_dim {
-            columns::<I, 4>(isa, args, &span, i, I::LANES);
-            i += 4 * I::LANES;
-        }
-        while i < args.head_dim {
-            let count = I::LANES.min(args.head_dim - i);
-            columns::<I, 1>(isa, args, &span, i, count);
-            i += count;
-        }
+    while i + 4 * I::LANES <= head_dim {
+        columns::<I, 4>(isa, all, &span, i, I::LANES);
+        i += 4 * I::LANES;
+    }
+    while i < head_dim {
+        let count = I::LANES.min(head_dim - i);
+        columns::<I, 1>(isa, all, &span, i, count);
+        i += count;
     }
 }
 
-/// Takes the tokens through W vectors of columns from `i` on, each of `count` lanes.
-///
-/// # Safety
-/// As [`Scan2::run`], for these columns; `count ≤ LANES`.
+/// Takes the tokens through W vectors of columns from `i` on, each of `count ≤ LANES` lanes.
 #[inline(always)]
-unsafe fn columns<I: Isa, const W: usize>(isa: I, args: &Scan2Args, span: &Span, i: usize, count: usize) {
-    let Span { head, first, tokens, steps, decays } = span;
-    let at = head * args.head_dim + i;
-    let state = args.state.wrapping_add(head * args.d_state * args.head_dim + i);
-    let shared = head / args.group * args.d_state;
-    // SAFETY: the caller promises the rows, and the head's `d_state` rows of `head_dim` floats of state.
-    unsafe {
-        let d = isa.splat(*args.d.add(*head));
-        for t in 0..*tokens {
-            let (step, decay) = (isa.splat(steps[t]), isa.splat(decays[t]));
-            let row = first + t;
-            let (b, c) = (args.b.at(row, shared), args.c.at(row, shared));
-            let (mut input, mut y) = ([isa.zero(); W], [isa.zero(); W]);
-            for (w, input) in input.iter_mut().enumerate() {
-                *input = isa.mul(step, load(isa, args.x.at(row, at + w * I::LANES), count));
+fn columns<I: Isa, const W: usize>(isa: I, all: &Memory<'_>, span: &Span, i: usize, count: usize) {
+    let &Span { head, first, tokens, ref steps, ref decays } = span;
+    let &Scan2Args { head_dim, d_state, group, .. } = all.args;
+    let at = head * head_dim + i;
+    let state = all.state.part(head * d_state, i);
+    let shared = head / group * d_state;
+    let d = isa.splat(all.d.get(head));
+    for t in 0..tokens {
+        let (step, decay) = (isa.splat(steps[t]), isa.splat(decays[t]));
+        let row = first + t;
+        let (x, b, c) = (all.x.row(row), all.b.row(row).from(shared), all.c.row(row).from(shared));
+        let (mut input, mut y) = ([isa.zero(); W], [isa.zero(); W]);
+        for (w, input) in input.iter_mut().enumerate() {
+            *input = isa.mul(step, x.load(isa, at + w * I::LANES, count));
+        }
+        for n in 0..d_state {
+            let (b, c) = (isa.splat(b.get(n)), isa.splat(c.get(n)));
+            let line = state.row(n);
+            for w in 0..W {
+                let s = isa.mul_add(decay, line.load(isa, w * I::LANES, count), isa.mul(b, input[w]));
+                line.store(isa, w * I::LANES, s, count);
+                y[w] = isa.mul_add(c, s, y[w]);
             }
-            for n in 0..args.d_state {
-                let (b, c) = (isa.splat(*b.add(n)), isa.splat(*c.add(n)));
-                let line = state.add(n * args.head_dim);
-                for w in 0..W {
-                    let p = line.add(w * I::LANES);
-                    let s = isa.mul_add(decay, load(isa, p, count), isa.mul(b, input[w]));
-                    store(isa, p, s, count);
-                    y[w] = isa.mul_add(c, s, y[w]);
-                }
-            }
-            for (w, &y) in y.iter().enumerate() {
-                let x = load(isa, args.x.at(row, at + w * I::LANES), count);
-                store(isa, args.y.at(row, at + w * I::LANES), isa.mul_add(d, x, y), count);
-            }
+        }
+        for (w, &y) in y.iter().enumerate() {
+            let x = x.load(isa, at + w * I::LANES, count);
+            all.y.row(row).store(isa, at + w * I::LANES, isa.mul_add(d, x, y), count);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::unary::functions::Add;
-use crate::kernels::vectors::{Over, Stored, visit};
+use crate::kernels::vectors::{Over, Row, Rows, RowsMut, Stored, visit};
 
 /// Rows to add to.
 ///
@@ -62,12 +62,12 @@ impl Routine<AddRowArgs> for Sums {
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &AddRowArgs) {
         let &AddRowArgs { src, src_stride, row, dst, dst_stride, rows, cols } = args;
+        // SAFETY: the caller promises all rows.
+        let (src, row, dst) = unsafe {
+            (Rows::new(src, src_stride, rows, cols), Row::new(row, cols), RowsMut::new(dst, dst_stride, rows, cols))
+        };
         for r in 0..rows {
-            // SAFETY: r < rows, and rows hold `cols` floats.
-            unsafe {
-                let (src, dst) = (src.add(r * src_stride), dst.add(r * dst_stride));
-                visit(isa, &Stored(Over(Add, [src, row]), dst), 0, cols);
-            }
+            visit(isa, &Stored(Over(Add, [src.row(r), row]), dst.row(r)), 0, cols);
         }
     }
 }

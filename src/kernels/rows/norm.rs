@@ -2,14 +2,14 @@
 //! The mean comes first and the variance from the deviations, in a second pass over a row that is in cache
 //! by then: E(x²) − E(x)² would cancel.
 
-use super::reduce::{GROUP, Sum, SumOfSquares, Terms, fold, group_len, values};
+use super::reduce::{GROUP, Sum, SumOfSquares, fold_terms, group_len};
 use super::softmax::whole_rows;
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::unary::functions::Add;
-use crate::kernels::vectors::{Function, Over, Stored, load, visit};
+use crate::kernels::vectors::{Function, Over, Row, RowMut, Rows, RowsMut, Stored, Terms, visit};
 use std::ptr::{null, null_mut};
 
 /// Rows to normalise.
@@ -71,7 +71,7 @@ pub struct Affine<'a> {
 }
 
 /// The rows to normalise, in a caller's slices.
-enum Rows<'a> {
+enum Slices<'a> {
     /// From one slice to another.
     Apart(&'a [f32], &'a mut [f32]),
     /// In place.
@@ -102,7 +102,7 @@ impl Kernel<NormArgs> {
         mean: &mut [f32],
         rstd: &mut [f32],
     ) -> Result<()> {
-        self.adjoining(Rows::Apart(src, dst), cols, affine, Some((mean, rstd)))
+        self.adjoining(Slices::Apart(src, dst), cols, affine, Some((mean, rstd)))
     }
 
     /// Normalises adjoining rows of `cols`.
@@ -110,7 +110,7 @@ impl Kernel<NormArgs> {
     /// # Errors
     /// [`Error::InvalidArgument`] where lengths do not fit.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize, affine: Affine) -> Result<()> {
-        self.adjoining(Rows::Apart(src, dst), cols, affine, None)
+        self.adjoining(Slices::Apart(src, dst), cols, affine, None)
     }
 
     /// Normalises adjoining rows of `cols` in place.
@@ -118,7 +118,7 @@ impl Kernel<NormArgs> {
     /// # Errors
     /// [`Error::InvalidArgument`] where lengths do not fit.
     pub fn apply_in_place(&self, x: &mut [f32], cols: usize, affine: Affine) -> Result<()> {
-        self.adjoining(Rows::InPlace(x), cols, affine, None)
+        self.adjoining(Slices::InPlace(x), cols, affine, None)
     }
 
     /// `x += add`, and the normalised sum to `dst`; adjoining rows of `cols`.
@@ -133,29 +133,29 @@ impl Kernel<NormArgs> {
         cols: usize,
         affine: Affine,
     ) -> Result<()> {
-        self.adjoining(Rows::Residual(x, add, dst), cols, affine, None)
+        self.adjoining(Slices::Residual(x, add, dst), cols, affine, None)
     }
 
     /// Normalises adjoining rows, and keeps means and factors where there is room for them.
     fn adjoining(
         &self,
-        slices: Rows<'_>,
+        slices: Slices<'_>,
         cols: usize,
         affine: Affine,
         kept: Option<(&mut [f32], &mut [f32])>,
     ) -> Result<()> {
         let (x, add, dst, rows) = match slices {
-            Rows::Apart(x, dst) => {
+            Slices::Apart(x, dst) => {
                 let rows = whole_rows(x.len(), dst.len(), cols)?;
                 // Without `add`, x is only read.
                 (x.as_ptr().cast_mut(), null(), dst.as_mut_ptr(), rows)
             }
-            Rows::InPlace(x) => {
+            Slices::InPlace(x) => {
                 let rows = whole_rows(x.len(), x.len(), cols)?;
                 let x = x.as_mut_ptr();
                 (x, null(), x, rows)
             }
-            Rows::Residual(x, add, dst) => {
+            Slices::Residual(x, add, dst) => {
                 whole_rows(add.len(), dst.len(), cols)?;
                 let rows = whole_rows(x.len(), dst.len(), cols)?;
                 (x.as_mut_ptr(), add.as_ptr(), dst.as_mut_ptr(), rows)
@@ -209,71 +209,89 @@ impl<const LAYER: bool> Routine<NormArgs> for Normalise<LAYER> {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &NormArgs) {
+        let &NormArgs { x, x_stride, add, add_stride, dst, dst_stride, rows, cols, mean, rstd, .. } = args;
+        // SAFETY: the caller promises the memory.
+        let all = unsafe {
+            Memory {
+                args,
+                x: RowsMut::new(x, x_stride, rows, cols),
+                add: Rows::new(add, add_stride, if add.is_null() { 0 } else { rows }, cols),
+                dst: RowsMut::new(dst, dst_stride, rows, cols),
+                gamma: Row::or_empty(args.gamma, cols),
+                beta: Row::or_empty(args.beta, cols),
+                mean: RowMut::or_empty(mean, rows),
+                rstd: RowMut::or_empty(rstd, rows),
+            }
+        };
         let mut first = 0;
         while first < args.rows {
             let rows = group_len(args.rows - first, args.cols);
-            // SAFETY: first + rows ≤ args.rows.
-            unsafe {
-                match (args.gamma.is_null(), args.beta.is_null()) {
-                    (true, true) => group::<I, LAYER, false, false>(isa, args, first, rows),
-                    (true, false) => group::<I, LAYER, false, true>(isa, args, first, rows),
-                    (false, true) => group::<I, LAYER, true, false>(isa, args, first, rows),
-                    (false, false) => group::<I, LAYER, true, true>(isa, args, first, rows),
-                }
+            match (args.gamma.is_null(), args.beta.is_null()) {
+                (true, true) => group::<I, LAYER, false, false>(isa, &all, first, rows),
+                (true, false) => group::<I, LAYER, false, true>(isa, &all, first, rows),
+                (false, true) => group::<I, LAYER, true, false>(isa, &all, first, rows),
+                (false, false) => group::<I, LAYER, true, true>(isa, &all, first, rows),
             }
             first += rows;
         }
     }
 }
 
+/// The memory that arguments name. Where a pointer is null, there are no rows or floats.
+struct Memory<'a> {
+    args: &'a NormArgs,
+    x: RowsMut,
+    add: Rows,
+    dst: RowsMut,
+    gamma: Row,
+    beta: Row,
+    mean: RowMut,
+    rstd: RowMut,
+}
+
 /// Takes all rows of a group through each step before the next: up to [`GROUP`] of them.
-///
-/// # Safety
-/// As [`Norm::run`], and `first + rows ≤ args.rows`.
 #[inline(always)]
-unsafe fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
+fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
     isa: I,
-    args: &NormArgs,
+    all: &Memory<'_>,
     first: usize,
     rows: usize,
 ) {
+    let args = all.args;
     let n = args.cols;
     let share = 1.0 / n as f32;
     let (mut mean, mut rstd) = ([0.0; GROUP], [0.0; GROUP]);
-    // SAFETY: the group's rows are among the caller's, and rows hold `cols` floats.
-    unsafe {
-        for (g, mean) in mean.iter_mut().take(rows).enumerate() {
-            let x = args.x.add((first + g) * args.x_stride);
-            if !args.add.is_null() {
-                let add = args.add.add((first + g) * args.add_stride);
-                visit(isa, &Stored(Over(Add, [x, add]), x), 0, n);
-            }
-            if LAYER {
-                *mean = fold::<Sum, I>(isa, &values(x), n) * share;
-            }
+    for (g, mean) in mean.iter_mut().take(rows).enumerate() {
+        let x = all.x.row(first + g);
+        if !args.add.is_null() {
+            visit(isa, &Stored(Over(Add, [x.row(), all.add.row(first + g)]), x), 0, n);
         }
-        for g in 0..rows {
-            let x = args.x.add((first + g) * args.x_stride);
-            rstd[g] = if LAYER {
-                fold::<SumOfSquares, I>(isa, &Over(Less(mean[g]), [x]), n)
-            } else {
-                fold::<SumOfSquares, I>(isa, &values(x), n)
-            };
+        if LAYER {
+            *mean = fold_terms::<Sum, I>(isa, &x.row(), n) * share;
         }
-        for rstd in &mut rstd {
-            *rstd = 1.0 / (*rstd * share + args.eps).sqrt();
+    }
+    for g in 0..rows {
+        let x = all.x.row(first + g).row();
+        rstd[g] = if LAYER {
+            fold_terms::<SumOfSquares, I>(isa, &Over(Less(mean[g]), [x]), n)
+        } else {
+            fold_terms::<SumOfSquares, I>(isa, &x, n)
+        };
+    }
+    for rstd in &mut rstd {
+        *rstd = 1.0 / (*rstd * share + args.eps).sqrt();
+    }
+    for g in 0..rows {
+        let r = first + g;
+        let (x, mean, rstd) = (all.x.row(r).row(), mean[g], rstd[g]);
+        let normalised =
+            Normalised::<LAYER, GAMMA, BETA> { x, mean, rstd, gamma: all.gamma, beta: all.beta };
+        visit(isa, &Stored(normalised, all.dst.row(r)), 0, n);
+        if !all.mean.is_null() {
+            all.mean.set(r, mean);
         }
-        for g in 0..rows {
-            let r = first + g;
-            let (x, dst) = (args.x.add(r * args.x_stride), args.dst.add(r * args.dst_stride));
-            let (mean, rstd) = (mean[g], rstd[g]);
-            visit(isa, &Stored(Normalised::<LAYER, GAMMA, BETA> { x, mean, rstd, args }, dst), 0, n);
-            if !args.mean.is_null() {
-                args.mean.add(r).write(mean);
-            }
-            if !args.rstd.is_null() {
-                args.rstd.add(r).write(rstd);
-            }
+        if !all.rstd.is_null() {
+            all.rstd.set(r, rstd);
         }
     }
 }
@@ -290,32 +308,28 @@ impl Function<1> for Less {
 }
 
 /// (x − mean) · rstd · gamma + beta, without the parts that the flags leave out.
-struct Normalised<'a, const LAYER: bool, const GAMMA: bool, const BETA: bool> {
-    x: *const f32,
+struct Normalised<const LAYER: bool, const GAMMA: bool, const BETA: bool> {
+    x: Row,
     mean: f32,
     rstd: f32,
-    args: &'a NormArgs,
+    gamma: Row,
+    beta: Row,
 }
 
-impl<const LAYER: bool, const GAMMA: bool, const BETA: bool> Terms for Normalised<'_, LAYER, GAMMA, BETA> {
+impl<const LAYER: bool, const GAMMA: bool, const BETA: bool> Terms for Normalised<LAYER, GAMMA, BETA> {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        let &Self { x, mean, rstd, args } = self;
-        // SAFETY: the caller promises that the row, gamma and beta reach to i + count.
-        unsafe {
-            let mut y = load(isa, x.add(i), count);
-            if LAYER {
-                y = isa.sub(y, isa.splat(mean));
-            }
-            y = isa.mul(y, isa.splat(rstd));
-            match (GAMMA, BETA) {
-                (true, true) => {
-                    isa.mul_add(y, load(isa, args.gamma.add(i), count), load(isa, args.beta.add(i), count))
-                }
-                (true, false) => isa.mul(y, load(isa, args.gamma.add(i), count)),
-                (false, true) => isa.add(y, load(isa, args.beta.add(i), count)),
-                (false, false) => y,
-            }
+    fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let &Self { x, mean, rstd, gamma, beta } = self;
+        let mut y = x.load(isa, i, count);
+        if LAYER {
+            y = isa.sub(y, isa.splat(mean));
+        }
+        y = isa.mul(y, isa.splat(rstd));
+        match (GAMMA, BETA) {
+            (true, true) => isa.mul_add(y, gamma.load(isa, i, count), beta.load(isa, i, count)),
+            (true, false) => isa.mul(y, gamma.load(isa, i, count)),
+            (false, true) => isa.add(y, beta.load(isa, i, count)),
+            (false, false) => y,
         }
     }
 }

@@ -2,14 +2,14 @@
 //! scale·x − max is one fused step, and its rounding is the only error of the exponent; an error of max itself cancels
 //! in the quotient.
 
-use super::reduce::{GROUP, Max, Sum, Terms, fold, group_len, values};
+use super::reduce::{GROUP, Max, Sum, fold_terms, group_len};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
 use crate::kernels::unary::functions::Scale;
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{Function, Over, Stored, visit};
+use crate::kernels::vectors::{Function, Over, Rows, RowsMut, Stored, Terms, visit};
 use std::ptr::null;
 
 /// Rows to take the softmax of.
@@ -181,6 +181,14 @@ pub(super) fn whole_rows(src: usize, dst: usize, cols: usize) -> Result<usize> {
     Ok(rows)
 }
 
+/// The memory that arguments name. Rows of the mask, which may be one and the same, are there with a mask.
+struct Memory<'a> {
+    args: &'a SoftmaxArgs,
+    src: Rows,
+    dst: RowsMut,
+    mask: Rows,
+}
+
 struct SoftmaxRows;
 
 impl Routine<SoftmaxArgs> for SoftmaxRows {
@@ -188,16 +196,24 @@ impl Routine<SoftmaxArgs> for SoftmaxRows {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &SoftmaxArgs) {
+        let &SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, mask, mask_stride, .. } = args;
+        let masks = if mask.is_null() { 0 } else { rows };
+        // SAFETY: the caller promises what rows see of input and mask, of which no more is read, and the output.
+        let all = unsafe {
+            Memory {
+                args,
+                src: Rows::new(src, src_stride, rows, cols),
+                dst: RowsMut::new(dst, dst_stride, rows, cols),
+                mask: Rows::new(mask, mask_stride, masks, cols),
+            }
+        };
         let mut first = 0;
         while first < args.rows {
             let rows = group_len(args.rows - first, args.cols);
-            // SAFETY: first + rows ≤ args.rows.
-            unsafe {
-                if args.mask.is_null() {
-                    group::<I, Unmasked>(isa, args, first, rows);
-                } else {
-                    group::<I, Masked>(isa, args, first, rows);
-                }
+            if args.mask.is_null() {
+                group::<I, Unmasked>(isa, &all, first, rows);
+            } else {
+                group::<I, Masked>(isa, &all, first, rows);
             }
             first += rows;
         }
@@ -207,38 +223,29 @@ impl Routine<SoftmaxArgs> for SoftmaxRows {
 /// The exponents of a row, scale · x or scale · x + mask.
 trait Exponents {
     /// e^(exponent − max) along row `r`.
-    fn powers(args: &SoftmaxArgs, r: usize, max: f32) -> impl Terms;
-    /// The largest of the first `n` exponents of row `r`.
-    ///
-    /// # Safety
-    /// As [`Softmax::run`]; row r is one of the caller's, and sees n elements.
-    unsafe fn largest<I: Isa>(isa: I, args: &SoftmaxArgs, r: usize, n: usize) -> f32;
+    fn powers(all: &Memory<'_>, r: usize, max: f32) -> impl Terms;
+    /// The largest of the first `n` exponents of row `r`, which sees as many.
+    fn largest<I: Isa>(isa: I, all: &Memory<'_>, r: usize, n: usize) -> f32;
 }
 
 /// Takes all rows of a group through each step before the next: up to [`GROUP`] of them.
-///
-/// # Safety
-/// As [`Softmax::run`], and `first + rows ≤ args.rows`.
 #[inline(always)]
-unsafe fn group<I: Isa, E: Exponents>(isa: I, args: &SoftmaxArgs, first: usize, rows: usize) {
+fn group<I: Isa, E: Exponents>(isa: I, all: &Memory<'_>, first: usize, rows: usize) {
+    let args = all.args;
     let cols = args.cols;
     let (mut max, mut sum) = ([0.0; GROUP], [0.0; GROUP]);
-    // SAFETY: the group's rows are among the caller's, and a row sees no more than `cols` elements.
-    unsafe {
-        for (g, max) in max.iter_mut().take(rows).enumerate() {
-            *max = E::largest(isa, args, first + g, visible(args, first + g));
-        }
-        for (g, sum) in sum.iter_mut().enumerate().take(rows) {
-            let dst = args.dst.add((first + g) * args.dst_stride);
-            let powers = Stored(E::powers(args, first + g, max[g]), dst);
-            *sum = fold::<Sum, I>(isa, &powers, visible(args, first + g));
-        }
-        for (g, sum) in sum.iter().enumerate().take(rows) {
-            let (x, seen) = (args.dst.add((first + g) * args.dst_stride), visible(args, first + g));
-            visit(isa, &Stored(Over(Scale(1.0 / sum), [x.cast_const()]), x), 0, seen);
-            if seen < cols {
-                x.add(seen).write_bytes(0, cols - seen);
-            }
+    for (g, max) in max.iter_mut().take(rows).enumerate() {
+        *max = E::largest(isa, all, first + g, visible(args, first + g));
+    }
+    for (g, sum) in sum.iter_mut().enumerate().take(rows) {
+        let powers = Stored(E::powers(all, first + g, max[g]), all.dst.row(first + g));
+        *sum = fold_terms::<Sum, I>(isa, &powers, visible(args, first + g));
+    }
+    for (g, sum) in sum.iter().enumerate().take(rows) {
+        let (x, seen) = (all.dst.row(first + g), visible(args, first + g));
+        visit(isa, &Stored(Over(Scale(1.0 / sum), [x.row()]), x), 0, seen);
+        if seen < cols {
+            x.clear_from(seen);
         }
     }
 }
@@ -257,20 +264,17 @@ struct Unmasked;
 
 impl Exponents for Unmasked {
     #[inline(always)]
-    fn powers(args: &SoftmaxArgs, r: usize, max: f32) -> impl Terms {
-        Over(ExpOfScaled { scale: args.scale, max }, [args.src.wrapping_add(r * args.src_stride)])
+    fn powers(all: &Memory<'_>, r: usize, max: f32) -> impl Terms {
+        Over(ExpOfScaled { scale: all.args.scale, max }, [all.src.row(r)])
     }
 
     #[inline(always)]
-    unsafe fn largest<I: Isa>(isa: I, args: &SoftmaxArgs, r: usize, n: usize) -> f32 {
-        // SAFETY: the caller promises n elements of the row.
-        unsafe {
-            let x = args.src.add(r * args.src_stride);
-            if args.scale >= 0.0 {
-                args.scale * fold::<Max, I>(isa, &values(x), n)
-            } else {
-                -args.scale * fold::<Max, I>(isa, &Over(Negated, [x]), n)
-            }
+    fn largest<I: Isa>(isa: I, all: &Memory<'_>, r: usize, n: usize) -> f32 {
+        let (x, scale) = (all.src.row(r), all.args.scale);
+        if scale >= 0.0 {
+            scale * fold_terms::<Max, I>(isa, &x, n)
+        } else {
+            -scale * fold_terms::<Max, I>(isa, &Over(Negated, [x]), n)
         }
     }
 }
@@ -306,22 +310,20 @@ struct Masked;
 impl Masked {
     /// A function of row `r` and its mask.
     #[inline(always)]
-    fn over<F>(args: &SoftmaxArgs, r: usize, function: F) -> Over<F, 2> {
-        let mask = args.mask.wrapping_add(r * args.mask_stride);
-        Over(function, [args.src.wrapping_add(r * args.src_stride), mask])
+    fn over<F>(all: &Memory<'_>, r: usize, function: F) -> Over<F, 2> {
+        Over(function, [all.src.row(r), all.mask.row(r)])
     }
 }
 
 impl Exponents for Masked {
     #[inline(always)]
-    fn powers(args: &SoftmaxArgs, r: usize, max: f32) -> impl Terms {
-        Self::over(args, r, ExpOfMasked { masked: ScaledAndMasked(args.scale), max })
+    fn powers(all: &Memory<'_>, r: usize, max: f32) -> impl Terms {
+        Self::over(all, r, ExpOfMasked { masked: ScaledAndMasked(all.args.scale), max })
     }
 
     #[inline(always)]
-    unsafe fn largest<I: Isa>(isa: I, args: &SoftmaxArgs, r: usize, n: usize) -> f32 {
-        // SAFETY: the caller promises n elements of the row and of its mask.
-        unsafe { fold::<Max, I>(isa, &Self::over(args, r, ScaledAndMasked(args.scale)), n) }
+    fn largest<I: Isa>(isa: I, all: &Memory<'_>, r: usize, n: usize) -> f32 {
+        fold_terms::<Max, I>(isa, &Self::over(all, r, ScaledAndMasked(all.args.scale)), n)
     }
 }
 
@@ -358,14 +360,14 @@ impl Routine<SoftmaxArgs> for LogSoftmaxRows {
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &SoftmaxArgs) {
         let &SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, .. } = args;
+        // SAFETY: the caller promises the rows.
+        let (src, dst) =
+            unsafe { (Rows::new(src, src_stride, rows, cols), RowsMut::new(dst, dst_stride, rows, cols)) };
         for r in 0..rows {
-            // SAFETY: r < rows, and rows hold `cols` floats.
-            unsafe {
-                let (src, dst) = (src.add(r * src_stride), dst.add(r * dst_stride));
-                let max = fold::<Max, I>(isa, &values(src), cols);
-                let log_sum = fold::<Sum, I>(isa, &Over(ExpBelow(max), [src]), cols).ln();
-                visit(isa, &Stored(Over(Shifted { first: max, second: log_sum }, [src]), dst), 0, cols);
-            }
+            let (src, dst) = (src.row(r), dst.row(r));
+            let max = fold_terms::<Max, I>(isa, &src, cols);
+            let log_sum = fold_terms::<Sum, I>(isa, &Over(ExpBelow(max), [src]), cols).ln();
+            visit(isa, &Stored(Over(Shifted { first: max, second: log_sum }, [src]), dst), 0, cols);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::GatedArgs;
 use super::gradients::Gated;
 use crate::isa::Isa;
 use crate::kernels::routine::{Code, Routine};
-use crate::kernels::vectors::{Function, Over, Stored, Terms, load, store, visit};
+use crate::kernels::vectors::{Function, Over, Row, RowMut, Stored, Terms, visit};
 use std::marker::PhantomData;
 
 /// From this size on, an output that is none of the inputs is written past the caches: larger than what a core is
@@ -16,9 +16,19 @@ pub const STREAM_BYTES: usize = 32 << 20;
 pub(super) struct MapArgs<const N: usize> {
     /// For functions that have a factor; others ignore it.
     pub factor: f32,
-    pub src: [*const f32; N],
-    pub dst: *mut f32,
-    pub n: usize,
+    src: [Row; N],
+    dst: RowMut,
+    n: usize,
+}
+
+impl<const N: usize> MapArgs<N> {
+    /// # Safety
+    /// Inputs are readable and the output writable for `n` floats, as long as the value is used.
+    #[inline(always)]
+    pub unsafe fn new(factor: f32, src: [*const f32; N], dst: *mut f32, n: usize) -> Self {
+        // SAFETY: the caller promises the memory.
+        unsafe { Self { factor, src: src.map(|src| Row::new(src, n)), dst: RowMut::new(dst, n), n } }
+    }
 }
 
 /// Maps as many elements as all slices have.
@@ -52,7 +62,7 @@ fn run<const N: usize>(code: &Code<MapArgs<N>>, factor: f32, src: [Option<&[f32]
     let src = src.map(|src| src.map_or(dst.cast_const(), <[f32]>::as_ptr));
     // SAFETY: `select` has proved the level; all slices hold n floats, the output is borrowed mutably, and an input is the
     // output or apart from it.
-    unsafe { code.run(&MapArgs { factor, src, dst, n }) }
+    unsafe { code.run(&MapArgs::new(factor, src, dst, n)) }
 }
 
 /// Maps by a function without a factor.
@@ -83,28 +93,24 @@ fn map<I: Isa, const N: usize>(isa: I, function: impl Function<N>, args: &MapArg
     let &MapArgs { src, dst, n, .. } = args;
     let terms = Over(function, src);
     let mut first = 0;
-    if n >= STREAM_BYTES / size_of::<f32>() && src.iter().all(|&src| src != dst) {
-        let head = dst.align_offset(I::LANES * size_of::<f32>());
+    if n >= STREAM_BYTES / size_of::<f32>() && !src.iter().any(|&src| dst.is(src)) {
+        let head = dst.unaligned::<I>();
         if head < I::LANES {
             first = stream(isa, terms, dst, head, n);
         }
     }
-    // SAFETY: the arrays hold n elements.
-    unsafe { visit(isa, &Stored(terms, dst), first, n) };
+    visit(isa, &Stored(terms, dst), first, n);
 }
 
 /// Writes the terms up to the last whole vector past the caches, and returns where that ends. `dst` is aligned to
-/// vectors from `head` on, which is less than a vector.
+/// vectors from `head` on, which is less than a vector, and so is `n` not.
 #[inline(always)]
-fn stream<I: Isa>(isa: I, terms: impl Terms, dst: *mut f32, head: usize, n: usize) -> usize {
+fn stream<I: Isa>(isa: I, terms: impl Terms, dst: RowMut, head: usize, n: usize) -> usize {
     let mut i = head;
-    // SAFETY: the arrays hold n elements; head < LANES ≤ n. In the loop, i + LANES ≤ n, and the output is aligned there.
-    unsafe {
-        isa.store_first(dst, terms.at(isa, 0, head), head);
-        while i + I::LANES <= n {
-            isa.stream(dst.add(i), terms.at(isa, i, I::LANES));
-            i += I::LANES;
-        }
+    dst.store(isa, 0, terms.at(isa, 0, head), head);
+    while i + I::LANES <= n {
+        dst.stream(isa, i, terms.at(isa, i, I::LANES));
+        i += I::LANES;
     }
     isa.fence();
     i
@@ -117,27 +123,41 @@ impl<F: Gated> Routine<GatedArgs> for GatedMap<F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &GatedArgs) {
-        // SAFETY: the arrays hold n elements.
-        unsafe { visit(isa, &GatedTerms(args, PhantomData::<F>), 0, args.n) };
+        let &GatedArgs { gate, up, dy, dgate, dup, n } = args;
+        // SAFETY: the caller promises that all arrays hold n elements.
+        let terms = unsafe {
+            GatedTerms {
+                gate: Row::new(gate, n),
+                up: Row::new(up, n),
+                dy: Row::new(dy, n),
+                dgate: RowMut::new(dgate, n),
+                dup: RowMut::new(dup, n),
+                function: PhantomData::<F>,
+            }
+        };
+        visit(isa, &terms, 0, n);
     }
 }
 
 /// The gradients, which are stored on the way.
-struct GatedTerms<'a, F>(&'a GatedArgs, PhantomData<F>);
+struct GatedTerms<F> {
+    gate: Row,
+    up: Row,
+    dy: Row,
+    dgate: RowMut,
+    dup: RowMut,
+    function: PhantomData<F>,
+}
 
-impl<F: Gated> Terms for GatedTerms<'_, F> {
+impl<F: Gated> Terms for GatedTerms<F> {
     #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        let args = self.0;
-        // SAFETY: the caller promises that all arrays reach to i + count.
-        unsafe {
-            let gate = load(isa, args.gate.add(i), count);
-            let (up, dy) = (load(isa, args.up.add(i), count), load(isa, args.dy.add(i), count));
-            let (value, slope) = F::value_and_slope(isa, gate);
-            let (dgate, dup) = (isa.mul(isa.mul(dy, up), slope), isa.mul(dy, value));
-            store(isa, args.dgate.add(i), dgate, count);
-            store(isa, args.dup.add(i), dup, count);
-            dup
-        }
+    fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let gate = self.gate.load(isa, i, count);
+        let (up, dy) = (self.up.load(isa, i, count), self.dy.load(isa, i, count));
+        let (value, slope) = F::value_and_slope(isa, gate);
+        let (dgate, dup) = (isa.mul(isa.mul(dy, up), slope), isa.mul(dy, value));
+        self.dgate.store(isa, i, dgate, count);
+        self.dup.store(isa, i, dup, count);
+        dup
     }
 }

@@ -4,10 +4,10 @@
 use super::{HeadRows, KEYS, LINE};
 use crate::isa::Isa;
 use crate::kernels::routine::Routine;
-use crate::kernels::rows::reduce::{Sum, fold};
+use crate::kernels::rows::reduce::{Sum, fold_terms};
 use crate::kernels::unary::functions::Mul;
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::Over;
+use crate::kernels::vectors::{Over, Row};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -57,8 +57,8 @@ impl Routine<Level> for Steps {
             let (o, d_o) = (step.o.row(token, step.head), step.d_o.row(token, step.head));
             // SAFETY: rows hold `head_dim` floats, and there is a level for each token.
             unsafe {
-                let level =
-                    fold::<Sum, I>(isa, &Over(Mul, [o.cast_const(), d_o.cast_const()]), step.head_dim);
+                let (o, d_o) = (Row::new(o, step.head_dim), Row::new(d_o, step.head_dim));
+                let level = fold_terms::<Sum, I>(isa, &Over(Mul, [o, d_o]), step.head_dim);
                 step.levels.add(token).write(level);
             }
         }
@@ -73,7 +73,7 @@ impl Routine<Weigh> for Steps {
             let seen = (step.seen + i * step.more).min(step.keys);
             // SAFETY: there are a sum and a level for each row.
             let (lse, level) = unsafe { (step.lse.add(i).read(), step.levels.add(i).read()) };
-            let row = Row {
+            let row = ScoreRow {
                 scores: step.scores.wrapping_add(i * LINE),
                 slopes: step.slopes.wrapping_add(i * LINE),
                 factor: step.scale * LOG2_E,
@@ -98,7 +98,7 @@ impl Routine<Weigh> for Steps {
 
 /// A row of a tile.
 #[derive(Clone, Copy)]
-struct Row {
+struct ScoreRow {
     scores: *mut f32,
     slopes: *mut f32,
     /// From q·k to a score in units of log₂.
@@ -109,7 +109,7 @@ struct Row {
     scale: f32,
 }
 
-impl Row {
+impl ScoreRow {
     /// Weights, and slopes of q·k, of a vector of columns.
     #[inline(always)]
     fn weights_and_slopes<I: Isa>(&self, isa: I, column: usize) -> (I::F32, I::F32) {

@@ -14,11 +14,12 @@ use super::info::KernelInfo;
 use super::levels::{self, At, LEVELS};
 use super::routine::{Code, Routine};
 use super::table::{self, Entry};
-use super::vectors::{load, store};
+use super::vectors::{Row, RowMut, Rows, RowsMut};
 use crate::error::{Error, Result};
 use crate::isa::{Isa, IsaId};
 pub use angles::{Angles, Ramp, Scaling, check, fill};
 use std::marker::PhantomData;
+use std::slice::from_raw_parts;
 
 /// Which elements of a head form a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,26 +165,23 @@ impl<P: Pairs> Routine<Rotation> for Rotate<P> {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &Rotation) {
-        let Rotation { rows, rot_dim, angles } = args;
-        for t in 0..rows.tokens {
-            // SAFETY: there are `tokens` positions and rows, and angles for each position.
-            unsafe {
-                let position = *rows.positions.add(t) as usize;
-                let cos = angles.add(position * rot_dim);
-                P::row(isa, rows.x.add(t * rows.stride), cos, rot_dim / 2, rows);
-            }
+        let &Rotation { rows: RopeArgs { x, stride, positions, tokens, n_head, head_dim }, rot_dim, angles } = args;
+        // SAFETY: the caller promises positions and rows, and angles for each position, of which only those are read.
+        let (positions, x, angles) = unsafe {
+            let x = RowsMut::new(x, stride, tokens, n_head * head_dim);
+            (from_raw_parts(positions, tokens), x, Rows::new(angles, rot_dim, usize::MAX, rot_dim))
+        };
+        for (t, &position) in positions.iter().enumerate() {
+            P::row(isa, x.row(t), angles.row(position as usize), rot_dim / 2, args);
         }
     }
 }
 
 /// A way of pairing elements.
 trait Pairs {
-    /// Rotates the heads of one row: a vector of angles at a time, and all heads by it.
-    ///
-    /// # Safety
-    /// `row` is readable and writable for `n_head · head_dim` floats, `cos` readable for `half` cosines and as many
+    /// Rotates the heads of one row: a vector of angles at a time, and all heads by it. There are `half` cosines and as many
     /// sines behind them, and `2 · half ≤ head_dim`.
-    unsafe fn row<I: Isa>(isa: I, row: *mut f32, cos: *const f32, half: usize, args: &RopeArgs);
+    fn row<I: Isa>(isa: I, row: RowMut, cos: Row, half: usize, args: &Rotation);
 }
 
 /// [`Pairing::Adjacent`].
@@ -191,26 +189,23 @@ struct Adjacent;
 
 impl Pairs for Adjacent {
     #[inline(always)]
-    unsafe fn row<I: Isa>(isa: I, row: *mut f32, cos: *const f32, half: usize, args: &RopeArgs) {
+    fn row<I: Isa>(isa: I, row: RowMut, cos: Row, half: usize, args: &Rotation) {
         const SIGNS: [f32; 16] = [-1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1., -1., 1.];
         const { assert!(I::LANES <= SIGNS.len() && I::LANES % 2 == 0) };
         let signs = isa.first_of(&SIGNS);
-        let sin = cos.wrapping_add(half);
+        let (sin, heads) = (cos.from(half), &args.rows);
         let mut i = 0;
         while i < half {
             let pairs = (I::LANES / 2).min(half - i);
-            // SAFETY: i + pairs ≤ half, and 2 · half ≤ head_dim.
-            unsafe {
-                // (a, b) to (a·cos − b·sin, b·cos + a·sin): the swapped vector times (−sin, sin).
-                let sin = isa.load_first(sin.add(i), pairs);
-                let cos = isa.dup_pairs(isa.load_first(cos.add(i), pairs));
-                let sin = isa.mul(signs, isa.dup_pairs(sin));
-                for h in 0..args.n_head {
-                    let p = row.add(h * args.head_dim + 2 * i);
-                    let x = load(isa, p, 2 * pairs);
-                    let y = isa.mul_add(isa.swap_pairs(x), sin, isa.mul(x, cos));
-                    store(isa, p, y, 2 * pairs);
-                }
+            // (a, b) to (a·cos − b·sin, b·cos + a·sin): the swapped vector times (−sin, sin).
+            let sin = sin.load(isa, i, pairs);
+            let cos = isa.dup_pairs(cos.load(isa, i, pairs));
+            let sin = isa.mul(signs, isa.dup_pairs(sin));
+            for h in 0..heads.n_head {
+                let at = h * heads.head_dim + 2 * i;
+                let x = row.load(isa, at, 2 * pairs);
+                let y = isa.mul_add(isa.swap_pairs(x), sin, isa.mul(x, cos));
+                row.store(isa, at, y, 2 * pairs);
             }
             i += pairs;
         }
@@ -222,21 +217,18 @@ struct Halves;
 
 impl Pairs for Halves {
     #[inline(always)]
-    unsafe fn row<I: Isa>(isa: I, row: *mut f32, cos: *const f32, half: usize, args: &RopeArgs) {
-        let sin = cos.wrapping_add(half);
+    fn row<I: Isa>(isa: I, row: RowMut, cos: Row, half: usize, args: &Rotation) {
+        let (sin, heads) = (cos.from(half), &args.rows);
         let mut i = 0;
         while i < half {
             let count = I::LANES.min(half - i);
-            // SAFETY: i + count ≤ half, and 2 · half ≤ head_dim.
-            unsafe {
-                let (cos, sin) = (isa.load_first(cos.add(i), count), isa.load_first(sin.add(i), count));
-                for h in 0..args.n_head {
-                    let first = row.add(h * args.head_dim + i);
-                    let second = first.add(half);
-                    let (a, b) = (isa.load_first(first, count), isa.load_first(second, count));
-                    isa.store_first(first, isa.neg_mul_add(b, sin, isa.mul(a, cos)), count);
-                    isa.store_first(second, isa.mul_add(a, sin, isa.mul(b, cos)), count);
-                }
+            let (cos, sin) = (cos.load(isa, i, count), sin.load(isa, i, count));
+            for h in 0..heads.n_head {
+                let first = h * heads.head_dim + i;
+                let second = first + half;
+                let (a, b) = (row.load(isa, first, count), row.load(isa, second, count));
+                row.store(isa, first, isa.neg_mul_add(b, sin, isa.mul(a, cos)), count);
+                row.store(isa, second, isa.mul_add(a, sin, isa.mul(b, cos)), count);
             }
             i += count;
         }

@@ -68,6 +68,10 @@ impl Kernel<ColumnSumsArgs> {
 }
 
 /// Rows before a norm, the gradient behind it, and sums to add to.
+///
+/// # Memory
+/// Each row of `x` and `dy` is readable for `cols` floats, `rstd`, and for LayerNorm `mean`, for `rows`; outputs that
+/// are not null are readable and writable for `cols` floats and overlap nothing else.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct NormGradientArgs {
@@ -98,23 +102,18 @@ pub struct NormGradientArgs {
 ///
 /// With u = 2⁻²⁴, an output is off by at most (64 + rows / 64 + 4)·u · (|output| + Σ|term|); means and factors count as
 /// exact.
-#[derive(Clone, Copy, Debug)]
-pub struct NormGradient {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<NormGradientArgs>,
-    layer: bool,
-}
+pub type NormGradient = Kernel<NormGradientArgs>;
 
-impl NormGradient {
+/// The operation of LayerNorm's.
+const LAYER_NORM: &str = "layer_norm_gain";
+
+impl Kernel<NormGradientArgs> {
     pub(super) const fn layer<I: Isa>() -> Self {
-        let code = Code::of::<I, Gain<true>>();
-        Self { info: KernelInfo::of::<I>("layer_norm_gain", "f32"), code, layer: true }
+        Self { info: KernelInfo::of::<I>(LAYER_NORM, "f32"), code: Code::of::<I, Gain<true>>() }
     }
 
     pub(super) const fn rms<I: Isa>() -> Self {
-        let code = Code::of::<I, Gain<false>>();
-        Self { info: KernelInfo::of::<I>("rms_norm_gain", "f32"), code, layer: false }
+        Self { info: KernelInfo::of::<I>("rms_norm_gain", "f32"), code: Code::of::<I, Gain<false>>() }
     }
 
     /// Adds the gradients of adjoining rows.
@@ -122,9 +121,10 @@ impl NormGradient {
     /// # Errors
     /// [`Error::InvalidArgument`] where lengths don't fit, or there is a `dbeta` for RMSNorm.
     pub fn apply(&self, norm: &NormRows<'_>, dgamma: &mut [f32], dbeta: Option<&mut [f32]>) -> Result<()> {
-        let rows = norm.check(self.layer)?;
+        let layer = self.info.op == LAYER_NORM;
+        let rows = norm.check(layer)?;
         let cols = norm.cols;
-        let fits = dbeta.as_ref().is_none_or(|dbeta| self.layer && dbeta.len() == cols);
+        let fits = dbeta.as_ref().is_none_or(|dbeta| layer && dbeta.len() == cols);
         if dgamma.len() != cols || !fits {
             return Err(Error::invalid(format!("gradients of a norm's vectors for rows of {cols}")));
         }
@@ -144,17 +144,6 @@ impl NormGradient {
         // `cols` floats and are borrowed mutably.
         unsafe { self.run(&args) };
         Ok(())
-    }
-
-    /// Sums the rows that `args` describes.
-    ///
-    /// # Safety
-    /// Each row of `x` and `dy` is readable for `cols` floats, `rstd`, and for LayerNorm `mean`, for `rows`; outputs that
-    /// are not null are readable and writable for `cols` floats and overlap nothing else.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &NormGradientArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 

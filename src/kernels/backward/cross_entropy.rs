@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::rows::reduce::{Max, Sum, fold_terms};
 use crate::kernels::rows::softmax::ExpBelow;
 use crate::kernels::vectors::{Function, Over, Row, RowMut, RowsMut, Stored, visit};
@@ -17,10 +17,14 @@ pub const NO_TARGET: u32 = u32::MAX;
 const RUN: usize = 2048;
 
 /// Rows of logits, and where losses go.
+///
+/// # Memory
+/// Each row is readable, and with `gradient` writable, for `cols` floats; `targets` is readable and `losses` writable for
+/// `rows` numbers; targets are below `cols` or [`NO_TARGET`].
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct CrossEntropyArgs {
-    /// First row of logits; overwritten with the gradient.
+    /// First row of logits; overwritten with the gradient where that is asked for.
     pub logits: *mut f32,
     /// Floats between rows.
     pub stride: usize,
@@ -34,6 +38,8 @@ pub struct CrossEntropyArgs {
     pub scale: f32,
     /// The loss of each row is written here.
     pub losses: *mut f32,
+    /// Writes the gradient, too.
+    pub gradient: bool,
 }
 
 /// Softmax and cross-entropy of rows: loss = ln Σ eˣ − x\[target\], gradient = (softmax(x) − onehot(target)) · scale.
@@ -43,21 +49,11 @@ pub struct CrossEntropyArgs {
 /// 2⁻¹²⁶, the gradient by |scale| times that, and by u·|scale| at the target; the loss by (s + 12)·u and by 2·u times
 /// (h − x\[target\]) + ln Σ e^(x − h). A row with NaN, +∞, or nothing but −∞ has NaN as its loss and gradient; −∞ among
 /// finite logits has softmax 0, and as the target a loss of ∞.
-#[derive(Clone, Copy, Debug)]
-pub struct CrossEntropy {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<CrossEntropyArgs>,
-    losses: Code<CrossEntropyArgs>,
-}
+pub type CrossEntropy = Kernel<CrossEntropyArgs>;
 
-impl CrossEntropy {
+impl Kernel<CrossEntropyArgs> {
     pub(super) const fn at<I: Isa>() -> Self {
-        Self {
-            info: KernelInfo::of::<I>("cross_entropy", "f32"),
-            code: Code::of::<I, Rows<true>>(),
-            losses: Code::of::<I, Rows<false>>(),
-        }
+        Self { info: KernelInfo::of::<I>("cross_entropy", "f32"), code: Code::of::<I, Losses>() }
     }
 
     /// The loss of each row of `cols` logits, and the gradient in the place of the logits.
@@ -73,12 +69,7 @@ impl CrossEntropy {
         scale: f32,
         losses: &mut [f32],
     ) -> Result<()> {
-        let rows = check(logits.len(), cols, targets, losses.len())?;
-        let (logits, targets, losses) = (logits.as_mut_ptr(), targets.as_ptr(), losses.as_mut_ptr());
-        // SAFETY: the slices hold `rows` rows of `cols` logits and as many targets, which were checked, and losses; those
-        // that are written are borrowed mutably.
-        unsafe { self.run(&CrossEntropyArgs { logits, stride: cols, rows, cols, targets, scale, losses }) };
-        Ok(())
+        self.adjoining((logits.as_mut_ptr(), logits.len(), cols), targets, Some(scale), losses)
     }
 
     /// The loss of each row of `cols` logits alone.
@@ -86,43 +77,34 @@ impl CrossEntropy {
     /// # Errors
     /// [`Error::InvalidArgument`] as [`CrossEntropy::apply`].
     pub fn losses(&self, logits: &[f32], cols: usize, targets: &[u32], losses: &mut [f32]) -> Result<()> {
-        let rows = check(logits.len(), cols, targets, losses.len())?;
         // Logits are only read without a gradient.
-        let (logits, targets, losses) = (logits.as_ptr().cast_mut(), targets.as_ptr(), losses.as_mut_ptr());
-        // SAFETY: as in `apply`.
-        unsafe {
-            self.run_losses(&CrossEntropyArgs {
-                logits,
-                stride: cols,
-                rows,
-                cols,
-                targets,
-                scale: 0.0,
-                losses,
-            });
-        }
+        self.adjoining((logits.as_ptr().cast_mut(), logits.len(), cols), targets, None, losses)
+    }
+
+    /// Losses of so many adjoining logits in rows of `cols`, which the caller has borrowed; with a factor, which is given,
+    /// the gradient too, for which they are borrowed mutably.
+    fn adjoining(
+        &self,
+        (logits, len, cols): (*mut f32, usize, usize),
+        targets: &[u32],
+        scale: Option<f32>,
+        losses: &mut [f32],
+    ) -> Result<()> {
+        let rows = check(len, cols, targets, losses.len())?;
+        let args = CrossEntropyArgs {
+            logits,
+            stride: cols,
+            rows,
+            cols,
+            targets: targets.as_ptr(),
+            scale: scale.unwrap_or(0.0),
+            losses: losses.as_mut_ptr(),
+            gradient: scale.is_some(),
+        };
+        // SAFETY: there are `rows` rows of `cols` logits and as many targets, which were checked, and losses; those that are
+        // written are borrowed mutably.
+        unsafe { self.run(&args) };
         Ok(())
-    }
-
-    /// As `apply`, on pointers.
-    ///
-    /// # Safety
-    /// Each row is readable and writable for `cols` floats; `targets` is readable and `losses` writable for `rows` numbers;
-    /// targets are below `cols` or [`NO_TARGET`].
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &CrossEntropyArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
-    }
-
-    /// As `losses`, on pointers.
-    ///
-    /// # Safety
-    /// As [`CrossEntropy::run`], but rows are only read.
-    #[doc(hidden)]
-    pub unsafe fn run_losses(&self, args: &CrossEntropyArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.losses.run(args) }
     }
 }
 
@@ -140,14 +122,14 @@ fn check(logits: usize, cols: usize, targets: &[u32], losses: usize) -> Result<u
     }
 }
 
-/// Losses, and with `GRADIENT` the gradient.
-struct Rows<const GRADIENT: bool>;
+/// Losses, and the gradient where it is asked for.
+struct Losses;
 
-impl<const GRADIENT: bool> Routine<CrossEntropyArgs> for Rows<GRADIENT> {
+impl Routine<CrossEntropyArgs> for Losses {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &CrossEntropyArgs) {
-        let &CrossEntropyArgs { logits, stride, rows, cols, scale, .. } = args;
+        let &CrossEntropyArgs { logits, stride, rows, cols, scale, gradient, .. } = args;
         // SAFETY: the caller promises the memory.
         let (logits, losses, targets) = unsafe {
             let targets = from_raw_parts(args.targets, rows);
@@ -157,7 +139,7 @@ impl<const GRADIENT: bool> Routine<CrossEntropyArgs> for Rows<GRADIENT> {
             let x = logits.row(r);
             if target == NO_TARGET {
                 losses.set(r, 0.0);
-                if GRADIENT {
+                if gradient {
                     x.clear_from(0);
                 }
                 continue;
@@ -165,7 +147,7 @@ impl<const GRADIENT: bool> Routine<CrossEntropyArgs> for Rows<GRADIENT> {
             let chosen = target as usize;
             let Partition { largest, sum } = partition(isa, x.row(), cols);
             losses.set(r, (largest - x.get(chosen)) + sum.ln() as f32);
-            if GRADIENT {
+            if gradient {
                 let factor = (f64::from(scale) / sum) as f32;
                 visit(isa, &Stored(Over(Share { largest, factor }, [x.row()]), x), 0, cols);
                 x.set(chosen, x.get(chosen) - scale);

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::rows::reduce::{GROUP, Sum, fold_terms, group_len};
 use crate::kernels::vectors::{Row, RowMut, Rows, RowsMut, Terms, visit};
 use std::ptr::null;
@@ -47,6 +47,11 @@ impl NormRows<'_> {
 }
 
 /// Rows before a norm, the gradient behind it, and the gradient to write.
+///
+/// # Memory
+/// Each row of `x` and `dy`, and gamma where not null, is readable for `cols` floats; `rstd`, and for LayerNorm `mean`,
+/// for `rows`; rows of `dx` are writable, and readable with `accumulate`. `dx` is `x` or `dy` with the same stride
+/// and without `accumulate`, or overlaps nothing else.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct NormBackwardArgs {
@@ -86,23 +91,18 @@ pub struct NormBackwardArgs {
 /// rstd · (6·u·|a| + s·u·(mean of |a| + |x̂| · mean of |a·x̂|)), without the mean of |a| for RMSNorm, and by u times the
 /// result where it is added to `dx`; mean and rstd count as exact. A row with NaN comes out NaN, one
 /// with an infinity not finite.
-#[derive(Clone, Copy, Debug)]
-pub struct NormBackward {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<NormBackwardArgs>,
-    layer: bool,
-}
+pub type NormBackward = Kernel<NormBackwardArgs>;
 
-impl NormBackward {
+/// The operation of LayerNorm's.
+const LAYER_NORM: &str = "layer_norm_backward";
+
+impl Kernel<NormBackwardArgs> {
     pub(super) const fn layer<I: Isa>() -> Self {
-        let code = Code::of::<I, Backward<true>>();
-        Self { info: KernelInfo::of::<I>("layer_norm_backward", "f32"), code, layer: true }
+        Self { info: KernelInfo::of::<I>(LAYER_NORM, "f32"), code: Code::of::<I, Backward<true>>() }
     }
 
     pub(super) const fn rms<I: Isa>() -> Self {
-        let code = Code::of::<I, Backward<false>>();
-        Self { info: KernelInfo::of::<I>("rms_norm_backward", "f32"), code, layer: false }
+        Self { info: KernelInfo::of::<I>("rms_norm_backward", "f32"), code: Code::of::<I, Backward<false>>() }
     }
 
     /// Writes the gradient of the input to `dx`, or adds it.
@@ -116,7 +116,7 @@ impl NormBackward {
         dx: &mut [f32],
         accumulate: bool,
     ) -> Result<()> {
-        let rows = norm.check(self.layer)?;
+        let rows = norm.check(self.info.op == LAYER_NORM)?;
         let cols = norm.cols;
         if dx.len() != norm.x.len() || gamma.is_some_and(|gamma| gamma.len() != cols) {
             return Err(Error::invalid(format!(
@@ -142,18 +142,6 @@ impl NormBackward {
         // floats and is borrowed mutably.
         unsafe { self.run(&args) };
         Ok(())
-    }
-
-    /// Computes the rows that `args` describes.
-    ///
-    /// # Safety
-    /// Each row of `x` and `dy`, and gamma where not null, is readable for `cols` floats; `rstd`, and for LayerNorm `mean`,
-    /// for `rows`; rows of `dx` are writable, and readable with `accumulate`. `dx` is `x` or `dy` with the same stride
-    /// and without `accumulate`, or overlaps nothing else.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &NormBackwardArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(args) }
     }
 }
 

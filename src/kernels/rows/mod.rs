@@ -22,7 +22,7 @@ use crate::isa::{Isa, IsaId};
 pub use broadcast::{AddRow, AddRowArgs};
 pub use norm::{Affine, Norm, NormArgs};
 pub use reduce::{Argmax, Dot, Reduce};
-pub use softmax::{LogSoftmax, Softmax, SoftmaxArgs, Weighing};
+pub use softmax::{LogSoftmax, LogSoftmaxArgs, Softmax, SoftmaxArgs, Weighing};
 
 /// This family's kernels at one level.
 #[derive(Clone, Copy, Debug)]

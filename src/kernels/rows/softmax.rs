@@ -6,13 +6,17 @@ use super::reduce::{GROUP, Max, Sum, fold_terms, group_len};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
-use crate::kernels::routine::{Code, Routine};
+use crate::kernels::routine::{Code, Kernel, Routine};
 use crate::kernels::unary::functions::Scale;
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{Function, Over, Rows, RowsMut, Stored, Terms, visit};
 use std::ptr::null;
 
 /// Rows to take the softmax of.
+///
+/// # Memory
+/// The visible part of each row of the input, and of the mask where not null, is readable, each output row
+/// writable for `cols` floats; input and output are the same or do not overlap.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct SoftmaxArgs {
@@ -64,14 +68,9 @@ impl Default for Weighing<'_> {
 /// (cols / (4·LANES) + 8) · 2⁻²⁴ · y, and 2⁻¹²⁶. With a mask, and on the scalar level, which does not fuse,
 /// scale·x + mask is rounded beforehand: that moves exponents by 2⁻²⁴·|scale·x| + 2⁻²⁴·|scale·x + mask|, for the
 /// element and for the row's largest, which adds to d.
-#[derive(Clone, Copy, Debug)]
-pub struct Softmax {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<SoftmaxArgs>,
-}
+pub type Softmax = Kernel<SoftmaxArgs>;
 
-impl Softmax {
+impl Kernel<SoftmaxArgs> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("softmax", "f32"), code: Code::of::<I, SoftmaxRows>() }
     }
@@ -81,7 +80,7 @@ impl Softmax {
     /// # Errors
     /// [`Error::InvalidArgument`] where the lengths differ or are no whole number of rows.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize, weighing: Weighing) -> Result<()> {
-        apply(&self.code, Some(src), dst, cols, weighing)
+        self.adjoining(Some(src), dst, cols, weighing)
     }
 
     /// Softmax of adjoining rows of `cols`, in place.
@@ -89,66 +88,70 @@ impl Softmax {
     /// # Errors
     /// [`Error::InvalidArgument`] where the length is no whole number of rows.
     pub fn apply_in_place(&self, x: &mut [f32], cols: usize, weighing: Weighing) -> Result<()> {
-        apply(&self.code, None, x, cols, weighing)
+        self.adjoining(None, x, cols, weighing)
     }
 
-    /// Softmax of the rows that `args` describes.
-    ///
-    /// # Safety
-    /// The visible part of each row of the input, and of the mask where not null, is readable, each output row
-    /// writable for `cols` floats; input and output are the same or do not overlap.
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &SoftmaxArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the rows.
-        unsafe { self.code.run(args) }
+    /// Softmax of rows of `cols` without gaps; without `src`, in place.
+    fn adjoining(
+        &self,
+        src: Option<&[f32]>,
+        dst: &mut [f32],
+        cols: usize,
+        Weighing { scale, causal, mask }: Weighing,
+    ) -> Result<()> {
+        let rows = whole_rows(src.map_or(dst.len(), <[f32]>::len), dst.len(), cols)?;
+        let dst = dst.as_mut_ptr();
+        let mask_len = mask.map_or(0, <[f32]>::len);
+        if mask.is_some() && mask_len != rows * cols && mask_len != cols {
+            return Err(Error::invalid(format!("a mask of {mask_len} floats for {rows} rows of {cols}")));
+        }
+        let args = SoftmaxArgs {
+            src: src.map_or(dst.cast_const(), <[f32]>::as_ptr),
+            src_stride: cols,
+            dst,
+            dst_stride: cols,
+            rows,
+            cols,
+            scale,
+            causal,
+            mask: mask.map_or(null(), <[f32]>::as_ptr),
+            mask_stride: if mask_len == cols { 0 } else { cols },
+        };
+        // SAFETY: both slices hold `rows` rows of `cols`, the mask its rows, and the output is borrowed mutably.
+        unsafe { self.run(&args) };
+        Ok(())
     }
 }
 
-/// Runs a kernel on rows of `cols` without gaps; without `src`, in place.
-fn apply(
-    code: &Code<SoftmaxArgs>,
-    src: Option<&[f32]>,
-    dst: &mut [f32],
-    cols: usize,
-    Weighing { scale, causal, mask }: Weighing,
-) -> Result<()> {
-    let rows = whole_rows(src.map_or(dst.len(), <[f32]>::len), dst.len(), cols)?;
-    let dst = dst.as_mut_ptr();
-    let mask_len = mask.map_or(0, <[f32]>::len);
-    if mask.is_some() && mask_len != rows * cols && mask_len != cols {
-        return Err(Error::invalid(format!("a mask of {mask_len} floats for {rows} rows of {cols}")));
-    }
-    let args = SoftmaxArgs {
-        src: src.map_or(dst.cast_const(), <[f32]>::as_ptr),
-        src_stride: cols,
-        dst,
-        dst_stride: cols,
-        rows,
-        cols,
-        scale,
-        causal,
-        mask: mask.map_or(null(), <[f32]>::as_ptr),
-        mask_stride: if mask_len == cols { 0 } else { cols },
-    };
-    // SAFETY: `select` has proved the level; both slices hold `rows` rows of `cols`, the mask its rows, and the output is
-    // borrowed mutably.
-    unsafe { code.run(&args) };
-    Ok(())
+/// Rows to take the logarithm of the softmax of.
+///
+/// # Memory
+/// Each row of the input is readable, each of the output writable for `cols` floats; input and output are the same
+/// or do not overlap.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct LogSoftmaxArgs {
+    /// First row of the input.
+    pub src: *const f32,
+    /// Floats between rows of the input.
+    pub src_stride: usize,
+    /// First row of the output; may be `src`, with the same stride.
+    pub dst: *mut f32,
+    /// Floats between rows of the output.
+    pub dst_stride: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub cols: usize,
 }
 
 /// Logarithm of the softmax: x − max − ln Σ e^(x − max), for each row.
 ///
 /// Absolute error of each result: at most (cols / (4·LANES) + 16 + 2·|x − max| + 6·ln cols) · 2⁻²⁴. NaN and
-/// infinities as in [`Softmax`], but −∞ among finite elements stays −∞. `scale`, `causal` and
-/// `mask` have no effect.
-#[derive(Clone, Copy, Debug)]
-pub struct LogSoftmax {
-    /// Operation, element types, level and tile.
-    pub info: KernelInfo,
-    code: Code<SoftmaxArgs>,
-}
+/// infinities as in [`Softmax`], but −∞ among finite elements stays −∞.
+pub type LogSoftmax = Kernel<LogSoftmaxArgs>;
 
-impl LogSoftmax {
+impl Kernel<LogSoftmaxArgs> {
     pub(super) const fn at<I: Isa>() -> Self {
         Self { info: KernelInfo::of::<I>("log_softmax", "f32"), code: Code::of::<I, LogSoftmaxRows>() }
     }
@@ -158,17 +161,11 @@ impl LogSoftmax {
     /// # Errors
     /// [`Error::InvalidArgument`] where the lengths differ or are no whole number of rows.
     pub fn apply(&self, src: &[f32], dst: &mut [f32], cols: usize) -> Result<()> {
-        apply(&self.code, Some(src), dst, cols, Weighing::default())
-    }
-
-    /// Logarithm of the softmax of the rows that `args` describes.
-    ///
-    /// # Safety
-    /// As [`Softmax::run`].
-    #[doc(hidden)]
-    pub unsafe fn run(&self, args: &SoftmaxArgs) {
-        // SAFETY: `select` has proved the level; the caller promises the rows.
-        unsafe { self.code.run(args) }
+        let rows = whole_rows(src.len(), dst.len(), cols)?;
+        let (src, dst, src_stride, dst_stride) = (src.as_ptr(), dst.as_mut_ptr(), cols, cols);
+        // SAFETY: both slices hold `rows` rows of `cols`, and the output is borrowed mutably.
+        unsafe { self.run(&LogSoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols }) };
+        Ok(())
     }
 }
 
@@ -354,12 +351,12 @@ impl Function<2> for ExpOfMasked {
 
 struct LogSoftmaxRows;
 
-impl Routine<SoftmaxArgs> for LogSoftmaxRows {
+impl Routine<LogSoftmaxArgs> for LogSoftmaxRows {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(isa: I, args: &SoftmaxArgs) {
-        let &SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, .. } = args;
+    fn run<I: Isa>(isa: I, args: &LogSoftmaxArgs) {
+        let &LogSoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols } = args;
         // SAFETY: the caller promises the rows.
         let (src, dst) =
             unsafe { (Rows::new(src, src_stride, rows, cols), RowsMut::new(dst, dst_stride, rows, cols)) };

@@ -2,7 +2,7 @@
 
 use super::{Input, Matrices, Piece, RowShape, bytes, check_finite, check_len, check_rows, divide, kernels};
 use crate::error::Result;
-use crate::kernels::rows::{AddRowArgs, RowKernels, SoftmaxArgs};
+use crate::kernels::rows::{AddRowArgs, LogSoftmaxArgs, RowKernels, SoftmaxArgs};
 use crate::profile::{self, Zone};
 use crate::threads::Team;
 
@@ -181,28 +181,30 @@ impl Piece for Rows<'_> {
         let RowShape { rows, cols, ldx: src_stride, ldy: dst_stride } = shape;
         let dst = y.as_mut_ptr();
         let src = x.pointer(dst);
-        let plain = SoftmaxArgs {
-            src,
-            src_stride,
-            dst,
-            dst_stride,
-            rows,
-            cols,
-            scale: 1.0,
-            causal: None,
-            mask: std::ptr::null(),
-            mask_stride: 0,
-        };
         // SAFETY: x, y and the mask hold the rows that the shape says and `row` one row, as the op has checked; x is y, or
         // a slice that can't overlap the exclusive one.
         unsafe {
             match function {
                 Function::Softmax(Softmax { scale, visible, mask, ld_mask }) => {
                     let mask = mask.map_or(std::ptr::null(), <[f32]>::as_ptr);
-                    let args = SoftmaxArgs { scale, causal: visible, mask, mask_stride: ld_mask, ..plain };
+                    let args = SoftmaxArgs {
+                        src,
+                        src_stride,
+                        dst,
+                        dst_stride,
+                        rows,
+                        cols,
+                        scale,
+                        causal: visible,
+                        mask,
+                        mask_stride: ld_mask,
+                    };
                     kernels.softmax.run(&args);
                 }
-                Function::LogSoftmax => kernels.log_softmax.run(&plain),
+                Function::LogSoftmax => {
+                    let args = LogSoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols };
+                    kernels.log_softmax.run(&args);
+                }
                 Function::AddRow(row) => {
                     let row = row.as_ptr();
                     let args = AddRowArgs { src, src_stride, row, dst, dst_stride, rows, cols };

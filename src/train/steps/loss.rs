@@ -33,14 +33,10 @@ impl Step for CrossEntropy {
             targets: walk.targets[row..].as_ptr(),
             scale: walk.scale,
             losses: walk.losses(row),
+            gradient: self.backward,
         };
         // SAFETY: the view has these rows, which are this worker's, as are their losses; targets were checked to be columns.
-        unsafe {
-            match self.backward {
-                true => walk.kernels.backward.cross_entropy.run(&args),
-                false => walk.kernels.backward.cross_entropy.run_losses(&args),
-            }
-        }
+        unsafe { walk.kernels.backward.cross_entropy.run(&args) }
     }
 
     fn zone(&self) -> Zone {

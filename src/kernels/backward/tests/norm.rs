@@ -131,19 +131,14 @@ fn places_in_memory_and_other_rows_change_no_bit() {
             let args = case.args(&mut x0, &mut dy0, null_mut(), 0);
             let apart = NormBackwardArgs { dx: dx0.first(), dx_stride: dx0.stride, ..args };
             // SAFETY: all buffers hold the rows at their strides.
-            unsafe { kernel.run(&apart) };
+            let run = |args| unsafe { kernel.run(&args) };
+            run(apart);
             assert_eq!(bits(&dx0.take()), bits(&whole), "{isa:?}");
-            // SAFETY: as above.
-            unsafe {
-                kernel.run(&NormBackwardArgs { dx: args.dy.cast_mut(), dx_stride: args.dy_stride, ..args })
-            };
+            run(NormBackwardArgs { dx: args.dy.cast_mut(), dx_stride: args.dy_stride, ..args });
             assert_eq!(bits(&dy0.take()), bits(&whole), "{isa:?}, in the place of dy");
             let (mut x0, mut dy0) = (x(3), dy(5));
             let args = case.args(&mut x0, &mut dy0, null_mut(), 0);
-            // SAFETY: as above.
-            unsafe {
-                kernel.run(&NormBackwardArgs { dx: args.x.cast_mut(), dx_stride: args.x_stride, ..args })
-            };
+            run(NormBackwardArgs { dx: args.x.cast_mut(), dx_stride: args.x_stride, ..args });
             assert_eq!(bits(&x0.take()), bits(&whole), "{isa:?}, in the place of x");
             let last = case.rows - 1;
             let (norm, at) = (case.norm(), last * case.cols..case.x.len());

@@ -1,18 +1,15 @@
 //! The execution of a plan: every worker runs every step, with barriers between steps that meet.
 
 use std::marker::PhantomData;
-use std::slice::from_raw_parts;
 
 use super::parameters::Weight;
 use super::plan::{Plan, View};
 use super::steps::At;
 use crate::error::Result;
 use crate::kernels::KernelSet;
-use crate::kernels::matmul::Gemm;
 use crate::kernels::rope::{Angles, Pairing};
 use crate::memory::reserve::copied;
 use crate::model::graph::RopeSpec;
-use crate::ops::region;
 use crate::ops::rotary::RotaryTable;
 use crate::profile::{self, Moment, Zone};
 use crate::threads::{Poisoned, Shares, Worker};
@@ -128,15 +125,6 @@ impl<'a> Walk<'a> {
         self.weights.at(weight.offset + element)
     }
 
-    /// A weight's elements.
-    ///
-    /// # Safety
-    /// Nobody writes weights while the slice lives.
-    pub unsafe fn weight(&self, weight: Weight) -> &'a [f32] {
-        // SAFETY: the weights' memory holds it, and nobody writes it, as promised.
-        unsafe { from_raw_parts(self.weights.at(weight.offset), weight.len) }
-    }
-
     /// The address of a trained weight's gradient.
     pub fn gradient(&self, weight: Weight) -> *mut f32 {
         debug_assert!(weight.trained);
@@ -151,16 +139,6 @@ impl<'a> Walk<'a> {
     /// A worker's scratch memory.
     pub fn scratch(&self, worker: &Worker<'_>) -> *mut f32 {
         self.scratch.at(worker.index() * self.scratch_len)
-    }
-
-    /// This worker's parts of a product.
-    ///
-    /// # Safety
-    /// As [`region::multiply`], but for the scratch memory, which is the walk's.
-    pub unsafe fn multiply(&self, at: &At<'_>, gemm: &Gemm<'_>, out: (*mut f32, usize)) {
-        let kernel = self.kernels.matmul.f32;
-        // SAFETY: as promised; the scratch memory is as long as the longest step needs, and this worker's own.
-        unsafe { region::multiply(at.worker, at.shares, kernel, gemm, out, self.scratch(at.worker)) }
     }
 
     /// One worker's execution of the steps, up to the one that `stop` asks to stop behind.
@@ -179,13 +157,13 @@ impl<'a> Walk<'a> {
         // The moment at which one step ends and the next begins.
         let mut between = Moment::now();
         for (i, planned) in self.plan.steps.iter().enumerate() {
-            let at = At { worker, share: share.clone(), shares: &self.schedules[*schedule] };
+            // SAFETY: each worker runs the plan's steps in their order with its barriers, on its memory.
+            let mut at = unsafe { At::new(self, worker, share.clone(), &self.schedules[*schedule]) };
             let step = &planned.step;
             let work =
                 if leads && profile::enabled() { (step.flops(), step.bytes(self.rows)) } else { (0, 0) };
             let zone = worker.clock(step.zone(), between).work(work.0, work.1);
-            // SAFETY: each worker runs the plan's steps in their order with its barriers, on its memory.
-            unsafe { step.run(self, &at) };
+            step.run(&mut at);
             if step.is_dynamic() {
                 // No worker takes from the other schedule before the next barrier.
                 *schedule = 1 - *schedule;

@@ -65,7 +65,8 @@ fn too_large() -> Error {
 pub struct Attend(pub Attention);
 
 impl Step for Attend {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let this = &self.0;
         let group = this.heads.group();
         this.each(at, |sequence, head| {
@@ -146,7 +147,8 @@ pub struct AttendBack {
 }
 
 impl Step for AttendBack {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let this = &self.attention;
         let group = this.heads.group();
         this.each(at, |sequence, head| {

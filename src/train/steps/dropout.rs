@@ -1,13 +1,10 @@
 //! Dropout (Srivastava et al. 2014) in place, of values and of their gradients. Which elements are dropped follows from the
 //! seed, the step, the place in the graph and the element alone, so nothing is kept for the backward pass.
 
-use std::slice::from_raw_parts_mut;
-
 use super::{At, Step, bytes_of};
 use crate::model::random_bits;
 use crate::profile::Zone;
 use crate::train::plan::View;
-use crate::train::walk::Walk;
 
 /// Drops elements of `x` at a rate, and scales the others up so that means stay.
 pub struct Dropout {
@@ -19,14 +16,13 @@ pub struct Dropout {
 }
 
 impl Step for Dropout {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let (factor, below) = ((1.0 / (1.0 - self.rate)) as f32, (self.rate * 2f64.powi(32)) as u64);
         let site = random_bits(walk.seed.wrapping_add(self.site as u64));
         for row in at.share.clone() {
             let key = random_bits(site.wrapping_add(row as u64));
-            // SAFETY: the view has the row's columns, which are this worker's.
-            let x = unsafe { from_raw_parts_mut(walk.row(self.x, row), self.x.width) };
-            for (i, x) in x.iter_mut().enumerate() {
+            for (i, x) in at.own(self.x, row).iter_mut().enumerate() {
                 let kept = random_bits(key.wrapping_add(i as u64)) >> 32 >= below;
                 *x = if kept { *x * factor } else { 0.0 };
             }

@@ -15,7 +15,8 @@ pub struct Activate {
 }
 
 impl Step for Activate {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let kernel = forward(walk, self.function);
         for row in at.share.clone() {
             // SAFETY: both views have the row's columns, which are this worker's.
@@ -40,12 +41,11 @@ pub struct ActivateBack {
 }
 
 impl Step for ActivateBack {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let kernel = backward(walk, self.function);
         for row in at.share.clone() {
-            let dy = walk.row(self.dy, row);
-            // SAFETY: both views have the row's columns, which are this worker's; the output is one of the inputs.
-            unsafe { kernel.run(walk.row(self.x, row), dy, dy, self.x.width) }
+            binary(at, kernel, [self.x, self.dy, self.dy], row);
         }
     }
 
@@ -56,6 +56,13 @@ impl Step for ActivateBack {
     fn bytes(&self, rows: usize) -> u64 {
         bytes_of(rows, &[3 * self.dy.width])
     }
+}
+
+/// One of this worker's rows of the last view = a function of those of the others, of which it may be one.
+fn binary(at: &At<'_>, kernel: &Binary, [a, b, out]: [View; 3], row: usize) {
+    let walk = at.walk();
+    // SAFETY: all views have the row's columns, which are this worker's; `out` is an operand or apart.
+    unsafe { kernel.run(walk.row(a, row), walk.row(b, row), walk.row(out, row), out.width) }
 }
 
 fn zone(function: Activation) -> Zone {
@@ -133,12 +140,11 @@ pub struct Gated {
 }
 
 impl Step for Gated {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let (kernel, _) = self.function.kernels(walk);
         for row in at.share.clone() {
-            let [gate, up, out] = [self.gate, self.up, self.out].map(|view| walk.row(view, row));
-            // SAFETY: all views have the row's columns, which are this worker's.
-            unsafe { kernel.run(gate, up, out, self.out.width) }
+            binary(at, kernel, [self.gate, self.up, self.out], row);
         }
     }
 
@@ -162,7 +168,8 @@ pub struct GatedBack {
 }
 
 impl Step for GatedBack {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let (_, kernel) = self.function.kernels(walk);
         for row in at.share.clone() {
             let args = GatedArgs {
@@ -205,15 +212,14 @@ pub struct Combine {
 }
 
 impl Step for Combine {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let kernel = match self.pair {
             Pair::Sum => &walk.kernels.unary.add,
             Pair::Product => &walk.kernels.unary.mul,
         };
         for row in at.share.clone() {
-            let [a, b, out] = [self.a, self.b, self.out].map(|view| walk.row(view, row));
-            // SAFETY: all views have the row's columns, which are this worker's; `out` is an operand or apart.
-            unsafe { kernel.run(a, b, out, self.out.width) }
+            binary(at, kernel, [self.a, self.b, self.out], row);
         }
     }
 
@@ -237,7 +243,8 @@ pub struct Scale {
 }
 
 impl Step for Scale {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         for row in at.share.clone() {
             let (x, out) = (walk.row(self.x, row), walk.row(self.out, row));
             // SAFETY: both views have the row's columns, which are this worker's.
@@ -260,10 +267,9 @@ pub struct Zero {
 }
 
 impl Step for Zero {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
         for row in at.share.clone() {
-            // SAFETY: the view has the row's columns, which are this worker's.
-            unsafe { walk.row(self.out, row).write_bytes(0, self.out.width) }
+            at.own(self.out, row).fill(0.0);
         }
     }
 

@@ -1,7 +1,5 @@
 //! Rows of tables: embeddings by token, learned positions by place in the sequence; forward and backward.
 
-use std::slice::{from_raw_parts, from_raw_parts_mut};
-
 use super::{At, Step, bytes_of};
 use crate::profile::Zone;
 use crate::train::parameters::Weight;
@@ -35,19 +33,12 @@ pub struct Embed {
 }
 
 impl Step for Embed {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        let width = self.out.width;
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
+        let (width, table) = (self.out.width, at.weight(self.table));
         for row in at.share.clone() {
             let from = self.by.row(walk, row) * width;
-            // SAFETY: tokens and positions were checked to have rows in their tables, and nobody writes weights; this row
-            // of `out` is this worker's.
-            let (from, to) = unsafe {
-                (
-                    from_raw_parts(walk.weight_at(self.table, from), width),
-                    from_raw_parts_mut(walk.row(self.out, row), width),
-                )
-            };
-            to.copy_from_slice(from);
+            at.own(self.out, row).copy_from_slice(&table[from..from + width]);
         }
     }
 
@@ -69,7 +60,8 @@ pub struct TableGradient {
 }
 
 impl Step for TableGradient {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let columns = at.worker.share(self.dy.width, 16);
         if columns.is_empty() {
             return;

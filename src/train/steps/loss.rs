@@ -8,7 +8,6 @@ use crate::kernels::backward::CrossEntropyArgs;
 use crate::profile::Zone;
 use crate::threads::share;
 use crate::train::plan::View;
-use crate::train::walk::Walk;
 
 /// Losses of some rows; their logits, which stand in a view's first rows, become the gradient of the mean loss.
 pub struct CrossEntropy {
@@ -19,7 +18,8 @@ pub struct CrossEntropy {
 }
 
 impl Step for CrossEntropy {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let own = share(self.rows.len(), 1, at.worker.index(), at.worker.count());
         if own.is_empty() {
             return;

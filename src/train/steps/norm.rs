@@ -9,7 +9,6 @@ use crate::kernels::rows::NormArgs;
 use crate::profile::Zone;
 use crate::train::parameters::Weight;
 use crate::train::plan::View;
-use crate::train::walk::Walk;
 
 /// Columns that a worker takes at least, in sums over rows.
 const COLUMNS: usize = 16;
@@ -47,7 +46,8 @@ pub struct Normalize {
 }
 
 impl Step for Normalize {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let Normalize { norm, x, out } = *self;
         let first = at.share.start;
         let kernel =
@@ -94,7 +94,8 @@ pub struct NormInput {
 }
 
 impl Step for NormInput {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let NormInput { norm, x, dy, dx, add } = *self;
         let first = at.share.start;
         let kernels = &walk.kernels.backward;
@@ -138,7 +139,8 @@ pub struct NormWeights {
 }
 
 impl Step for NormWeights {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let NormWeights { norm, x, dy } = *self;
         let columns = at.worker.share(norm.head_dim, COLUMNS);
         if columns.is_empty() {
@@ -186,7 +188,8 @@ pub struct BiasGradient {
 }
 
 impl Step for BiasGradient {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let columns = at.worker.share(self.dy.width, COLUMNS);
         if columns.is_empty() {
             return;

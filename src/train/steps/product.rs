@@ -2,7 +2,6 @@
 //! general product with operands in another order: X·Wᵀ, dY·W and dYᵀ·X.
 
 use std::ops::Range;
-use std::slice::from_raw_parts;
 
 use super::{At, Step, bytes_of};
 use crate::error::Result;
@@ -12,7 +11,6 @@ use crate::ops::region;
 use crate::profile::Zone;
 use crate::train::parameters::Weight;
 use crate::train::plan::View;
-use crate::train::walk::Walk;
 
 /// The sizes of a product with a matrix of `n` rows of `k`, for some rows of the batch.
 #[derive(Clone)]
@@ -77,17 +75,6 @@ impl Sizes {
     }
 }
 
-/// Some of a view's rows, and the floats between them.
-///
-/// # Safety
-/// Nobody writes them while the slice lives.
-unsafe fn rows<'a>(walk: &Walk<'a>, view: View, rows: &Range<usize>) -> (&'a [f32], usize) {
-    let stride = walk.stride(view);
-    let len = if rows.is_empty() { 0 } else { (rows.len() - 1) * stride + view.width };
-    // SAFETY: the buffer has these rows, which nobody writes, as promised.
-    (unsafe { from_raw_parts(walk.row(view, rows.start), len) }, stride)
-}
-
 /// `out = scale · x · wᵀ + bias + residual`. Rows of `out` and `residual` are counted from the first of the product.
 pub struct Product {
     pub zone: Zone,
@@ -100,22 +87,14 @@ pub struct Product {
 }
 
 impl Step for Product {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let rest = 0..self.sizes.rows.len();
-        // SAFETY: the plan keeps the inputs unwritten during this step, and no step of a plan writes weights.
-        let (x, w, bias, residual) = unsafe {
-            let residual = self.residual.map(|view| rows(walk, view, &rest));
-            (
-                rows(walk, self.x, &self.sizes.rows),
-                walk.weight(self.w),
-                self.bias.map(|bias| walk.weight(bias)),
-                residual.map(|(data, ld)| Lines { data, ld }),
-            )
-        };
+        let residual = self.residual.map(|view| at.rows(view, &rest)).map(|(data, ld)| Lines { data, ld });
+        let (x, w) = (at.rows(self.x, &self.sizes.rows), at.weight(self.w));
+        let bias = self.bias.map(|bias| at.weight(bias));
         let gemm = self.sizes.forward(x, w, Epilogue { bias, residual, ..Epilogue::default() });
-        let out = (walk.row(self.out, 0), walk.stride(self.out));
-        // SAFETY: the slices have the sizes of the product; the plan gives `out` to this step alone.
-        unsafe { walk.multiply(at, &gemm, out) }
+        at.multiply(&gemm, (walk.row(self.out, 0), walk.stride(self.out)));
     }
 
     fn scratch(&self, kernels: &KernelSet, workers: usize) -> Result<usize> {
@@ -151,13 +130,11 @@ pub struct InputGradient {
 }
 
 impl Step for InputGradient {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        // SAFETY: the plan keeps `dy` unwritten during this step, and no step of a plan writes weights.
-        let (dy, w) = unsafe { (rows(walk, self.dy, &(0..self.sizes.rows.len())), walk.weight(self.w)) };
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
+        let (dy, w) = (at.rows(self.dy, &(0..self.sizes.rows.len())), at.weight(self.w));
         let gemm = self.sizes.input(dy, w, if self.add { 1.0 } else { 0.0 });
-        let out = (walk.row(self.dx, self.sizes.rows.start), walk.stride(self.dx));
-        // SAFETY: the slices have the sizes of the product; the plan gives these rows of `dx` to this step alone.
-        unsafe { walk.multiply(at, &gemm, out) }
+        at.multiply(&gemm, (walk.row(self.dx, self.sizes.rows.start), walk.stride(self.dx)));
     }
 
     fn scratch(&self, kernels: &KernelSet, workers: usize) -> Result<usize> {
@@ -191,14 +168,11 @@ pub struct MatrixGradient {
 }
 
 impl Step for MatrixGradient {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
-        // SAFETY: the plan keeps both inputs unwritten during this step.
-        let (dy, x) = unsafe {
-            (rows(walk, self.dy, &(0..self.sizes.rows.len())), rows(walk, self.x, &self.sizes.rows))
-        };
-        let gemm = self.sizes.matrix(dy, x);
-        // SAFETY: the slices have the sizes of the product; a step has the gradients of its weights to itself.
-        unsafe { walk.multiply(at, &gemm, (walk.gradient(self.w), self.sizes.k)) }
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
+        let dy = at.rows(self.dy, &(0..self.sizes.rows.len()));
+        let gemm = self.sizes.matrix(dy, at.rows(self.x, &self.sizes.rows));
+        at.multiply(&gemm, (walk.gradient(self.w), self.sizes.k));
     }
 
     fn scratch(&self, kernels: &KernelSet, workers: usize) -> Result<usize> {

@@ -4,7 +4,6 @@ use super::{At, Step, bytes_of};
 use crate::kernels::rope::RopeArgs;
 use crate::profile::Zone;
 use crate::train::plan::View;
-use crate::train::walk::Walk;
 
 /// Each head of `x` rotated by its row's position.
 pub struct Rotate {
@@ -17,7 +16,8 @@ pub struct Rotate {
 }
 
 impl Step for Rotate {
-    unsafe fn run(&self, walk: &Walk<'_>, at: &At<'_>) {
+    fn run(&self, at: &mut At<'_>) {
+        let walk = at.walk();
         let rotation = &walk.rotations[self.table];
         let args = RopeArgs {
             x: walk.row(self.x, at.share.start),

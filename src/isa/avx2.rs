@@ -7,7 +7,7 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Arithmetic, Comparison, EachColumn, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, Shift,
+    Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift,
     SimdBody,
 };
 use std::arch::x86_64::*;
@@ -45,35 +45,21 @@ fn first(n: usize) -> __m256i {
 // Operations on registers: safe, since each function has the features that its intrinsics need.
 
 #[inline]
-#[target_feature(enable = "avx")]
-fn arithmetic(op: Arithmetic, a: __m256, b: __m256) -> __m256 {
+#[target_feature(enable = "avx2,fma")]
+fn floats(op: Floats, a: __m256, b: __m256, c: __m256) -> __m256 {
     match op {
-        Arithmetic::Add => _mm256_add_ps(a, b),
-        Arithmetic::Sub => _mm256_sub_ps(a, b),
-        Arithmetic::Mul => _mm256_mul_ps(a, b),
-        Arithmetic::Div => _mm256_div_ps(a, b),
-        Arithmetic::Min => _mm256_min_ps(a, b),
-        Arithmetic::Max => _mm256_max_ps(a, b),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "fma")]
-fn multiply_add(op: MultiplyAdd, a: __m256, b: __m256, c: __m256) -> __m256 {
-    match op {
-        MultiplyAdd::Add => _mm256_fmadd_ps(a, b, c),
-        MultiplyAdd::Sub => _mm256_fnmadd_ps(a, b, c),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn of_one(op: OfOne, a: __m256) -> __m256 {
-    match op {
-        OfOne::Sqrt => _mm256_sqrt_ps(a),
-        OfOne::Round => _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a),
-        OfOne::SwapPairs => _mm256_permute_ps::<0b10_11_00_01>(a),
-        OfOne::DupPairs => _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
+        Floats::Add => _mm256_add_ps(a, b),
+        Floats::Sub => _mm256_sub_ps(a, b),
+        Floats::Mul => _mm256_mul_ps(a, b),
+        Floats::Div => _mm256_div_ps(a, b),
+        Floats::Min => _mm256_min_ps(a, b),
+        Floats::Max => _mm256_max_ps(a, b),
+        Floats::MulAdd => _mm256_fmadd_ps(a, b, c),
+        Floats::NegMulAdd => _mm256_fnmadd_ps(a, b, c),
+        Floats::Sqrt => _mm256_sqrt_ps(a),
+        Floats::Round => _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a),
+        Floats::SwapPairs => _mm256_permute_ps::<0b10_11_00_01>(a),
+        Floats::DupPairs => _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
     }
 }
 
@@ -249,16 +235,8 @@ unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
     }
 
     #[inline(always)]
-    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { arithmetic(op, a, b) }
-    }
-    #[inline(always)]
-    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { multiply_add(op, a, b, c) }
-    }
-    #[inline(always)]
-    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
-        unsafe { of_one(op, a) }
+    fn floats(self, op: Floats, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { floats(op, a, b, c) }
     }
     #[inline(always)]
     fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask {

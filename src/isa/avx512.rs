@@ -7,7 +7,7 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Arithmetic, Avx2, Comparison, EachColumn, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction,
+    Avx2, Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction,
     Shift, SimdBody, avx2,
 };
 use std::arch::x86_64::*;
@@ -58,34 +58,20 @@ fn first(n: usize) -> __mmask16 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn arithmetic(op: Arithmetic, a: __m512, b: __m512) -> __m512 {
+fn floats(op: Floats, a: __m512, b: __m512, c: __m512) -> __m512 {
     match op {
-        Arithmetic::Add => _mm512_add_ps(a, b),
-        Arithmetic::Sub => _mm512_sub_ps(a, b),
-        Arithmetic::Mul => _mm512_mul_ps(a, b),
-        Arithmetic::Div => _mm512_div_ps(a, b),
-        Arithmetic::Min => _mm512_min_ps(a, b),
-        Arithmetic::Max => _mm512_max_ps(a, b),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn multiply_add(op: MultiplyAdd, a: __m512, b: __m512, c: __m512) -> __m512 {
-    match op {
-        MultiplyAdd::Add => _mm512_fmadd_ps(a, b, c),
-        MultiplyAdd::Sub => _mm512_fnmadd_ps(a, b, c),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn of_one(op: OfOne, a: __m512) -> __m512 {
-    match op {
-        OfOne::Sqrt => _mm512_sqrt_ps(a),
-        OfOne::Round => _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a),
-        OfOne::SwapPairs => _mm512_permute_ps::<0b10_11_00_01>(a),
-        OfOne::DupPairs => {
+        Floats::Add => _mm512_add_ps(a, b),
+        Floats::Sub => _mm512_sub_ps(a, b),
+        Floats::Mul => _mm512_mul_ps(a, b),
+        Floats::Div => _mm512_div_ps(a, b),
+        Floats::Min => _mm512_min_ps(a, b),
+        Floats::Max => _mm512_max_ps(a, b),
+        Floats::MulAdd => _mm512_fmadd_ps(a, b, c),
+        Floats::NegMulAdd => _mm512_fnmadd_ps(a, b, c),
+        Floats::Sqrt => _mm512_sqrt_ps(a),
+        Floats::Round => _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a),
+        Floats::SwapPairs => _mm512_permute_ps::<0b10_11_00_01>(a),
+        Floats::DupPairs => {
             let twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
             _mm512_permutexvar_ps(twice, a)
         }
@@ -287,16 +273,8 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
     }
 
     #[inline(always)]
-    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { arithmetic(op, a, b) }
-    }
-    #[inline(always)]
-    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { multiply_add(op, a, b, c) }
-    }
-    #[inline(always)]
-    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
-        unsafe { of_one(op, a) }
+    fn floats(self, op: Floats, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { floats(op, a, b, c) }
     }
     #[inline(always)]
     fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask {

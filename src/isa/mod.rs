@@ -34,7 +34,7 @@ pub use id::IsaId;
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, NeonBf16, NeonDotprod, NeonX};
 #[doc(hidden)]
-pub use register::{Arithmetic, Comparison, Float16, Integer, MultiplyAdd, OfOne, Reduction, Shift};
+pub use register::{Comparison, Float16, Floats, Integer, Reduction, Shift};
 pub use scalar::Scalar;
 
 /// Arithmetic that is written once and run at any level. `run` must be `#[inline(always)]`, and so must
@@ -269,12 +269,8 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// `p` is writable for `LANES` i8.
     unsafe fn store_i8(self, p: *mut i8, x: Self::I32);
 
-    /// The operation on both vectors.
-    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32;
-    /// The operation on the three vectors, rounded as `mul_add` says.
-    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// The operation on the vector.
-    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32;
+    /// The operation on as many of the vectors as it has operands, rounded as its method here says.
+    fn floats(self, op: Floats, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// The comparison of both vectors.
     fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// The lanes joined.
@@ -287,52 +283,52 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// a + b
     #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.arithmetic(Arithmetic::Add, a, b)
+        self.floats(Floats::Add, a, b, b)
     }
     /// a − b
     #[inline(always)]
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.arithmetic(Arithmetic::Sub, a, b)
+        self.floats(Floats::Sub, a, b, b)
     }
     /// a · b
     #[inline(always)]
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.arithmetic(Arithmetic::Mul, a, b)
+        self.floats(Floats::Mul, a, b, b)
     }
     /// a / b
     #[inline(always)]
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.arithmetic(Arithmetic::Div, a, b)
+        self.floats(Floats::Div, a, b, b)
     }
     /// a · b + c, rounded once; on [`Scalar`] the product is rounded too (a fused one would be a call a lane).
     #[inline(always)]
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        self.multiply_add(MultiplyAdd::Add, a, b, c)
+        self.floats(Floats::MulAdd, a, b, c)
     }
     /// c − a · b, rounded as in `mul_add`.
     #[inline(always)]
     fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        self.multiply_add(MultiplyAdd::Sub, a, b, c)
+        self.floats(Floats::NegMulAdd, a, b, c)
     }
     /// Smaller of both; `b` where either is NaN.
     #[inline(always)]
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.arithmetic(Arithmetic::Min, a, b)
+        self.floats(Floats::Min, a, b, b)
     }
     /// Larger of both; `b` where either is NaN.
     #[inline(always)]
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        self.arithmetic(Arithmetic::Max, a, b)
+        self.floats(Floats::Max, a, b, b)
     }
     /// Square root, correctly rounded.
     #[inline(always)]
     fn sqrt(self, a: Self::F32) -> Self::F32 {
-        self.of_one(OfOne::Sqrt, a)
+        self.floats(Floats::Sqrt, a, a, a)
     }
     /// To the nearest integer, ties to even, as f32.
     #[inline(always)]
     fn round(self, a: Self::F32) -> Self::F32 {
-        self.of_one(OfOne::Round, a)
+        self.floats(Floats::Round, a, a, a)
     }
     /// |a|
     #[inline(always)]
@@ -410,12 +406,12 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// Lanes 2i and 2i + 1 exchanged.
     #[inline(always)]
     fn swap_pairs(self, a: Self::F32) -> Self::F32 {
-        self.of_one(OfOne::SwapPairs, a)
+        self.floats(Floats::SwapPairs, a, a, a)
     }
     /// The first half of the lanes, each twice: a₀ a₀ a₁ a₁ …
     #[inline(always)]
     fn dup_pairs(self, a: Self::F32) -> Self::F32 {
-        self.of_one(OfOne::DupPairs, a)
+        self.floats(Floats::DupPairs, a, a, a)
     }
 
     /// All lanes `x`.

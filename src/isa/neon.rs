@@ -7,7 +7,7 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Arithmetic, Comparison, EachColumn, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, Shift,
+    Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift,
     SimdBody,
 };
 use std::arch::aarch64::*;
@@ -48,34 +48,20 @@ fn enter_bf16<B: SimdBody, I: Isa>(isa: I, body: B) -> B::Output {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn arithmetic(op: Arithmetic, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+fn floats(op: Floats, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
     match op {
-        Arithmetic::Add => vaddq_f32(a, b),
-        Arithmetic::Sub => vsubq_f32(a, b),
-        Arithmetic::Mul => vmulq_f32(a, b),
-        Arithmetic::Div => vdivq_f32(a, b),
-        Arithmetic::Min => vbslq_f32(vcltq_f32(a, b), a, b),
-        Arithmetic::Max => vbslq_f32(vcltq_f32(b, a), a, b),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn multiply_add(op: MultiplyAdd, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-    match op {
-        MultiplyAdd::Add => vfmaq_f32(c, a, b),
-        MultiplyAdd::Sub => vfmsq_f32(c, a, b),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn of_one(op: OfOne, a: float32x4_t) -> float32x4_t {
-    match op {
-        OfOne::Sqrt => vsqrtq_f32(a),
-        OfOne::Round => vrndnq_f32(a),
-        OfOne::SwapPairs => vrev64q_f32(a),
-        OfOne::DupPairs => vzip1q_f32(a, a),
+        Floats::Add => vaddq_f32(a, b),
+        Floats::Sub => vsubq_f32(a, b),
+        Floats::Mul => vmulq_f32(a, b),
+        Floats::Div => vdivq_f32(a, b),
+        Floats::Min => vbslq_f32(vcltq_f32(a, b), a, b),
+        Floats::Max => vbslq_f32(vcltq_f32(b, a), a, b),
+        Floats::MulAdd => vfmaq_f32(c, a, b),
+        Floats::NegMulAdd => vfmsq_f32(c, a, b),
+        Floats::Sqrt => vsqrtq_f32(a),
+        Floats::Round => vrndnq_f32(a),
+        Floats::SwapPairs => vrev64q_f32(a),
+        Floats::DupPairs => vzip1q_f32(a, a),
     }
 }
 
@@ -223,16 +209,8 @@ unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
     }
 
     #[inline(always)]
-    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32 {
-        unsafe { arithmetic(op, a, b) }
-    }
-    #[inline(always)]
-    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        unsafe { multiply_add(op, a, b, c) }
-    }
-    #[inline(always)]
-    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
-        unsafe { of_one(op, a) }
+    fn floats(self, op: Floats, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { floats(op, a, b, c) }
     }
     #[inline(always)]
     fn compare(self, op: Comparison, a: Self::F32, b: Self::F32) -> Self::Mask {

@@ -2,9 +2,9 @@
 //! None touches memory, so all that a level promises there is that the CPU has its instructions. A level keeps that
 //! promise once a kind: the intrinsics are called in a safe function that is compiled for the level.
 
-/// Of two vectors of floats, lane by lane.
+/// Of one vector of floats, two or three: a, b and c, lane by lane.
 #[derive(Clone, Copy, Debug)]
-pub enum Arithmetic {
+pub enum Floats {
     /// a + b
     Add,
     /// a − b
@@ -13,31 +13,21 @@ pub enum Arithmetic {
     Mul,
     /// a / b
     Div,
-    /// The smaller; `b` where either is NaN.
+    /// The smaller of a and b; `b` where either is NaN.
     Min,
-    /// The larger; `b` where either is NaN.
+    /// The larger of a and b; `b` where either is NaN.
     Max,
-}
-
-/// Of three vectors of floats, lane by lane.
-#[derive(Clone, Copy, Debug)]
-pub enum MultiplyAdd {
     /// a · b + c
-    Add,
+    MulAdd,
     /// c − a · b
-    Sub,
-}
-
-/// Of one vector of floats.
-#[derive(Clone, Copy, Debug)]
-pub enum OfOne {
-    /// Square root, correctly rounded.
+    NegMulAdd,
+    /// Square root of a, correctly rounded.
     Sqrt,
-    /// To the nearest integer, ties to even.
+    /// a to the nearest integer, ties to even.
     Round,
-    /// Lanes 2i and 2i + 1 exchanged.
+    /// Lanes 2i and 2i + 1 of a exchanged.
     SwapPairs,
-    /// The first half of the lanes, each twice.
+    /// The first half of the lanes of a, each twice.
     DupPairs,
 }
 

@@ -3,7 +3,7 @@
 //! Products are rounded before they are added: a fused one would be a library call a lane.
 
 use super::{
-    Arithmetic, Comparison, Float16, Integer, Isa, IsaId, MultiplyAdd, OfOne, Reduction, Shift, SimdBody,
+    Comparison, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody,
 };
 use crate::arrays::{from_fn, map};
 use half::{bf16, f16};
@@ -85,30 +85,20 @@ unsafe impl Isa for Scalar {
     }
 
     #[inline(always)]
-    fn arithmetic(self, op: Arithmetic, a: Self::F32, b: Self::F32) -> Self::F32 {
+    fn floats(self, op: Floats, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         match op {
-            Arithmetic::Add => map2(a, b, |a, b| a + b),
-            Arithmetic::Sub => map2(a, b, |a, b| a - b),
-            Arithmetic::Mul => map2(a, b, |a, b| a * b),
-            Arithmetic::Div => map2(a, b, |a, b| a / b),
-            Arithmetic::Min => map2(a, b, |a, b| if a < b { a } else { b }),
-            Arithmetic::Max => map2(a, b, |a, b| if a > b { a } else { b }),
-        }
-    }
-    #[inline(always)]
-    fn multiply_add(self, op: MultiplyAdd, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        match op {
-            MultiplyAdd::Add => from_fn(|i| a[i] * b[i] + c[i]),
-            MultiplyAdd::Sub => from_fn(|i| c[i] - a[i] * b[i]),
-        }
-    }
-    #[inline(always)]
-    fn of_one(self, op: OfOne, a: Self::F32) -> Self::F32 {
-        match op {
-            OfOne::Sqrt => map(a, f32::sqrt),
-            OfOne::Round => map(a, round),
-            OfOne::SwapPairs => [a[1], a[0], a[3], a[2]],
-            OfOne::DupPairs => [a[0], a[0], a[1], a[1]],
+            Floats::Add => map2(a, b, |a, b| a + b),
+            Floats::Sub => map2(a, b, |a, b| a - b),
+            Floats::Mul => map2(a, b, |a, b| a * b),
+            Floats::Div => map2(a, b, |a, b| a / b),
+            Floats::Min => map2(a, b, |a, b| if a < b { a } else { b }),
+            Floats::Max => map2(a, b, |a, b| if a > b { a } else { b }),
+            Floats::MulAdd => from_fn(|i| a[i] * b[i] + c[i]),
+            Floats::NegMulAdd => from_fn(|i| c[i] - a[i] * b[i]),
+            Floats::Sqrt => map(a, f32::sqrt),
+            Floats::Round => map(a, round),
+            Floats::SwapPairs => [a[1], a[0], a[3], a[2]],
+            Floats::DupPairs => [a[0], a[0], a[1], a[1]],
         }
     }
     #[inline(always)]

@@ -63,97 +63,136 @@ pub(super) struct Update<'a> {
     pub moments: [Shared<'a, f32>; 2],
 }
 
-/// Runs all micro-batches on one worker; the sum of losses is in `loss` at the end.
-///
-/// # Safety
-/// As [`Walk::run`].
-pub(super) unsafe fn batches(
-    walk: &Walk<'_>,
-    batches: &Batches<'_>,
-    worker: &Worker<'_>,
-    loss: &Number,
-) -> Result<(), Poisoned> {
-    let mut schedule = 0;
-    for batch in 0..batches.count(walk.rows) {
-        let walk = batches.walk(walk, batch);
-        // SAFETY: promised; a plan's last step ends with a barrier.
-        unsafe { walk.run(worker, &mut schedule, |_| Ok(false))? };
-        if worker.index() == 0 {
-            // SAFETY: the plan is through with losses, and the next one's come behind a barrier.
-            let losses = (0..walk.rows).map(|row| f64::from(unsafe { *walk.losses(row) }));
-            loss.put(losses.fold(loss.get(), |sum, loss| sum + loss));
-        }
+/// One worker's way through a parallel region. All workers of the region call the same methods alike, and nobody else uses
+/// the walk's memory meanwhile, as [`Region::new`] was promised.
+pub(super) struct Region<'a> {
+    walk: &'a Walk<'a>,
+    worker: &'a Worker<'a>,
+}
+
+impl<'a> Region<'a> {
+    /// # Safety
+    /// All workers of the region call the same methods of theirs alike, on a walk of the same memory, which is as its plan
+    /// was laid out, and so are the arguments; nobody else uses that memory meanwhile. Nothing of the walk's schedules is
+    /// taken.
+    pub unsafe fn new(walk: &'a Walk<'a>, worker: &'a Worker<'a>) -> Self {
+        Region { walk, worker }
     }
-    barrier(worker)
-}
 
-/// Sets this worker's share of the gradients to 0.
-///
-/// # Safety
-/// All workers of the region call it alike, and nobody else uses gradients before the next barrier.
-pub(super) unsafe fn clear(walk: &Walk<'_>, trained: usize, worker: &Worker<'_>) -> Result<(), Poisoned> {
-    let share = worker.share(trained, GRAIN);
-    let _zone = worker.clock(Zone::TrainClear, Moment::now()).work(0, 4 * trained as u64);
-    // SAFETY: the share is this worker's.
-    unsafe { slice(&walk.gradients, &share).fill(0.0) };
-    barrier(worker)
-}
-
-/// The length of the gradient, the same on all workers.
-///
-/// # Safety
-/// As [`clear`]; nobody writes gradients meanwhile.
-pub(super) unsafe fn length(
-    walk: &Walk<'_>,
-    trained: usize,
-    squares: &Shared<'_, f64>,
-    worker: &Worker<'_>,
-) -> Result<f64, Poisoned> {
-    let _zone = worker.clock(Zone::TrainNorm, Moment::now()).work(0, 4 * trained as u64);
-    let blocks = trained.div_ceil(NORM_BLOCK);
-    let share = worker.share(blocks, 1);
-    let floats = share.start * NORM_BLOCK..trained.min(share.end * NORM_BLOCK);
-    if !share.is_empty() {
-        // SAFETY: these blocks and their sums are this worker's.
-        let (floats, sums) = unsafe { (slice(&walk.gradients, &floats), slice(squares, &share)) };
-        // A sum for each block is all that it asks for.
-        let _ = walk.kernels.backward.sum_of_squares.apply(floats, sums);
+    /// Elements of shared memory, which are this worker's until the next barrier, or are only read until then.
+    fn slice<T>(&self, memory: &Shared<'a, T>, range: &Range<usize>) -> &'a mut [T] {
+        // SAFETY: the memory is as long as its users divide, and no other worker writes these elements, or uses those that
+        // this one writes.
+        unsafe { from_raw_parts_mut(memory.at(range.start), range.len()) }
     }
-    barrier(worker)?;
-    // SAFETY: all sums have been written before the barrier, and nobody writes them any more.
-    Ok(norm_of(unsafe { slice(squares, &(0..blocks)) }))
-}
 
-/// Updates this worker's share of the weights.
-///
-/// # Safety
-/// As [`clear`]; nobody else uses weights and moments meanwhile.
-pub(super) unsafe fn update(walk: &Walk<'_>, update: &Update<'_>, length: f64, worker: &Worker<'_>) {
-    // Weights and moments are read and written, gradients read.
-    let moved = 4 * update.trained as u64 * (3 + 2 * update.optimizer.moments() as u64);
-    let _zone = worker.clock(Zone::TrainUpdate, Moment::now()).work(0, moved);
-    let scale = update.clip.map_or(1.0, |clip| (clip / (length + 1e-6)).min(1.0)) as f32;
-    let share = worker.share(update.trained, GRAIN);
-    let [plain, decaying] = [false, true].map(|decays| Factors::new(update, decays, scale));
-    let kernels = &walk.kernels.backward;
-    for parameter in update.parameters {
-        let end = parameter.offset + parameter.elements();
-        let own = share.start.max(parameter.offset)..share.end.min(end);
-        if own.is_empty() {
-            continue;
+    /// Walks through a micro-batch.
+    fn steps(
+        &self,
+        walk: &Walk<'_>,
+        schedule: &mut usize,
+        stop: impl FnMut(usize) -> Result<bool, Poisoned>,
+    ) -> Result<(), Poisoned> {
+        // SAFETY: all workers walk alike, as promised. A plan's last step ends with a barrier, so the schedules are free again.
+        unsafe { walk.run(self.worker, schedule, stop) }
+    }
+
+    /// Runs all micro-batches; the sum of losses is in `loss` at the end.
+    pub fn batches(&self, batches: &Batches<'_>, loss: &Number) -> Result<(), Poisoned> {
+        let mut schedule = 0;
+        for batch in 0..batches.count(self.walk.rows) {
+            let walk = batches.walk(self.walk, batch);
+            self.steps(&walk, &mut schedule, |_| Ok(false))?;
+            if self.worker.index() == 0 {
+                // The plan is through with losses, and the next one's come behind a barrier.
+                let losses = self.slice(&self.walk.losses, &(0..walk.rows)).iter().map(|&loss| f64::from(loss));
+                loss.put(losses.fold(loss.get(), |sum, loss| sum + loss));
+            }
         }
-        let (n, w, g) = (own.len(), walk.weights.at(own.start), walk.gradients.at(own.start));
-        let [first, second] = update.moments.map(|moments| moments.at(own.start));
-        // SAFETY: these elements are this worker's in weights, gradients and those moments that the optimizer has.
-        unsafe {
-            match if parameter.decays() { decaying } else { plain } {
-                Factors::AdamW(step) => kernels.adamw.run(&AdamWArgs { step, w, g, m: first, v: second, n }),
-                Factors::Sgd(step) => {
-                    let b = if step.momentum > 0.0 { first } else { null_mut() };
-                    kernels.sgd.run(&SgdArgs { step, w, g, b, n });
+        barrier(self.worker)
+    }
+
+    /// Sets this worker's share of the gradients to 0.
+    pub fn clear(&self, trained: usize) -> Result<(), Poisoned> {
+        let share = self.worker.share(trained, GRAIN);
+        let _zone = self.worker.clock(Zone::TrainClear, Moment::now()).work(0, 4 * trained as u64);
+        self.slice(&self.walk.gradients, &share).fill(0.0);
+        barrier(self.worker)
+    }
+
+    /// The length of the gradient, the same on all workers.
+    pub fn length(&self, trained: usize, squares: &Shared<'a, f64>) -> Result<f64, Poisoned> {
+        let _zone = self.worker.clock(Zone::TrainNorm, Moment::now()).work(0, 4 * trained as u64);
+        let blocks = trained.div_ceil(NORM_BLOCK);
+        let share = self.worker.share(blocks, 1);
+        let floats = share.start * NORM_BLOCK..trained.min(share.end * NORM_BLOCK);
+        if !share.is_empty() {
+            let (floats, sums) = (self.slice(&self.walk.gradients, &floats), self.slice(squares, &share));
+            // A sum for each block is all that it asks for.
+            let _ = self.walk.kernels.backward.sum_of_squares.apply(floats, sums);
+        }
+        barrier(self.worker)?;
+        // All sums have been written before the barrier, and nobody writes them any more.
+        Ok(norm_of(self.slice(squares, &(0..blocks))))
+    }
+
+    /// Updates this worker's share of the weights.
+    pub fn update(&self, update: &Update<'_>, length: f64) {
+        let (walk, worker) = (self.walk, self.worker);
+        // Weights and moments are read and written, gradients read.
+        let moved = 4 * update.trained as u64 * (3 + 2 * update.optimizer.moments() as u64);
+        let _zone = worker.clock(Zone::TrainUpdate, Moment::now()).work(0, moved);
+        let scale = update.clip.map_or(1.0, |clip| (clip / (length + 1e-6)).min(1.0)) as f32;
+        let share = worker.share(update.trained, GRAIN);
+        let [plain, decaying] = [false, true].map(|decays| Factors::new(update, decays, scale));
+        let kernels = &walk.kernels.backward;
+        for parameter in update.parameters {
+            let end = parameter.offset + parameter.elements();
+            let own = share.start.max(parameter.offset)..share.end.min(end);
+            if own.is_empty() {
+                continue;
+            }
+            let (n, w, g) = (own.len(), walk.weights.at(own.start), walk.gradients.at(own.start));
+            let [first, second] = update.moments.map(|moments| moments.at(own.start));
+            // SAFETY: these elements are this worker's in weights, gradients and those moments that the optimizer has.
+            unsafe {
+                match if parameter.decays() { decaying } else { plain } {
+                    Factors::AdamW(step) => kernels.adamw.run(&AdamWArgs { step, w, g, m: first, v: second, n }),
+                    Factors::Sgd(step) => {
+                        let b = if step.momentum > 0.0 { first } else { null_mut() };
+                        kernels.sgd.run(&SgdArgs { step, w, g, b, n });
+                    }
                 }
             }
         }
+    }
+
+    /// The first forward step, and the micro-batch, whose result isn't finite: all workers walk to it, and the first one looks
+    /// at each result behind a barrier.
+    pub fn find_fault(&self, batches: &Batches<'_>, fault: &AtomicU64) -> Result<(), Poisoned> {
+        let worker = self.worker;
+        let mut schedule = 0;
+        for batch in 0..batches.count(self.walk.rows) {
+            let walk = batches.walk(self.walk, batch);
+            let look = |step: usize| {
+                let Some(view) = walk.plan.steps[step].result else { return Ok(false) };
+                worker.barrier()?;
+                let rows = walk.plan.buffers[view.buf.index()].rows;
+                // SAFETY: all workers have computed the result and wait at the next barrier.
+                let finite = |row| (0..view.width).all(|i| unsafe { *walk.row(view, row).add(i) }.is_finite());
+                if worker.index() == 0 && !(0..rows).all(finite) {
+                    fault.store(step as u64, Relaxed);
+                }
+                worker.barrier()?;
+                Ok(fault.load(Relaxed) != u64::MAX)
+            };
+            self.steps(&walk, &mut schedule, look)?;
+            if fault.load(Relaxed) != u64::MAX {
+                break;
+            }
+            worker.barrier()?;
+        }
+        Ok(())
     }
 }
 
@@ -173,49 +212,4 @@ impl Factors {
             Optimizer::Sgd(sgd) => Factors::Sgd(sgd.step(decays, update.rate, scale)),
         }
     }
-}
-
-/// Elements of shared memory.
-///
-/// # Safety
-/// They are there, and nobody else uses them while the slice lives.
-unsafe fn slice<'a, T>(memory: &Shared<'a, T>, range: &Range<usize>) -> &'a mut [T] {
-    // SAFETY: promised.
-    unsafe { from_raw_parts_mut(memory.at(range.start), range.len()) }
-}
-
-/// The first forward step, and the micro-batch, whose result isn't finite: all workers walk to it, and the first one looks
-/// at each result behind a barrier.
-///
-/// # Safety
-/// As [`Walk::run`].
-pub(super) unsafe fn find_fault(
-    walk: &Walk<'_>,
-    batches: &Batches<'_>,
-    worker: &Worker<'_>,
-    fault: &AtomicU64,
-) -> Result<(), Poisoned> {
-    let mut schedule = 0;
-    for batch in 0..batches.count(walk.rows) {
-        let walk = batches.walk(walk, batch);
-        let look = |step: usize| {
-            let Some(view) = walk.plan.steps[step].result else { return Ok(false) };
-            worker.barrier()?;
-            let rows = walk.plan.buffers[view.buf.index()].rows;
-            // SAFETY: all workers have computed the result and wait at the next barrier.
-            let finite = |row| (0..view.width).all(|i| unsafe { *walk.row(view, row).add(i) }.is_finite());
-            if worker.index() == 0 && !(0..rows).all(finite) {
-                fault.store(step as u64, Relaxed);
-            }
-            worker.barrier()?;
-            Ok(fault.load(Relaxed) != u64::MAX)
-        };
-        // SAFETY: promised.
-        unsafe { walk.run(worker, &mut schedule, look)? };
-        if fault.load(Relaxed) != u64::MAX {
-            break;
-        }
-        worker.barrier()?;
-    }
-    Ok(())
 }

@@ -11,7 +11,7 @@ use super::memory::{Memory, Sizes, TrainMemory};
 use super::parameters::{Parameter, Parameters};
 use super::params::TrainParams;
 use super::plan::{Layout, Plan, WHAT};
-use super::region::{self, Batches, Number, Update};
+use super::region::{Batches, Number, Region, Update};
 use super::walk::{Rotation, Shared, Walk};
 use crate::error::{Error, Result};
 use crate::format::ByteSource;
@@ -367,7 +367,8 @@ impl Trainer {
         let (walk, ..) = self.walk(1, 0.0);
         team.run(|worker| {
             // SAFETY: every worker makes the same call, and this function has all of the trainer's memory to itself.
-            let _ = unsafe { region::batches(&walk, &batches, worker, &sum) };
+            let region = unsafe { Region::new(&walk, worker) };
+            let _ = region.batches(&batches, &sum);
         })?;
         let loss = sum.get() / counted as f64;
         match loss.is_finite() {
@@ -396,16 +397,15 @@ impl Trainer {
         let work = |worker: &Worker<'_>| -> Result<(), Poisoned> {
             // SAFETY: every worker makes the same calls with barriers between them, and this function has all of the
             // trainer's memory to itself.
-            unsafe {
-                region::clear(&walk, update.trained, worker)?;
-                region::batches(&walk, &batches, worker, &sum)?;
-                let norm = region::length(&walk, update.trained, &squares, worker)?;
-                if worker.index() == 0 {
-                    length.put(norm);
-                }
-                if rate.is_some() && norm.is_finite() && sum.get().is_finite() {
-                    region::update(&walk, &update, norm, worker);
-                }
+            let region = unsafe { Region::new(&walk, worker) };
+            region.clear(update.trained)?;
+            region.batches(&batches, &sum)?;
+            let norm = region.length(update.trained, &squares)?;
+            if worker.index() == 0 {
+                length.put(norm);
+            }
+            if rate.is_some() && norm.is_finite() && sum.get().is_finite() {
+                region.update(&update, norm);
             }
             Ok(())
         };
@@ -513,7 +513,8 @@ impl Trainer {
         let (walk, ..) = self.walk(1, 0.0);
         team.run(|worker| {
             // SAFETY: as for `evaluate`.
-            let _ = unsafe { region::find_fault(&walk, batches, worker, &fault) };
+            let region = unsafe { Region::new(&walk, worker) };
+            let _ = region.find_fault(batches, &fault);
         })?;
         let step = fault.load(Relaxed) as usize;
         Ok(self.plans[1].steps.get(step).map(|planned| self.name_of(planned.node)))

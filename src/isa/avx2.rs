@@ -6,10 +6,7 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{
-    Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift,
-    SimdBody,
-};
+use super::{Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody};
 use std::arch::x86_64::*;
 
 /// Token of the levels with eight lanes: [`Avx2`] and, one above it, [`AvxVnni`].

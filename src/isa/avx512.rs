@@ -7,8 +7,7 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Avx2, Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction,
-    Shift, SimdBody, avx2,
+    Avx2, Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody, avx2,
 };
 use std::arch::x86_64::*;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};

@@ -216,14 +216,6 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
         // SAFETY: `p` is readable for `LANES` u16.
         unsafe { self.load_16(Float16::Half, p) }
     }
-    /// `LANES` bfloat16 widened.
-    /// # Safety
-    /// `p` is readable for `LANES` u16.
-    #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F32 {
-        // SAFETY: `p` is readable for `LANES` u16.
-        unsafe { self.load_16(Float16::Brain, p) }
-    }
     /// `LANES` IEEE half floats, rounded to nearest even; too large gives ∞, NaN stays NaN.
     /// # Safety
     /// `p` is writable for `LANES` u16.

@@ -2,9 +2,7 @@
 //! The compiler keeps an array in one register where the baseline has one (SSE2, NEON).
 //! Products are rounded before they are added: a fused one would be a library call a lane.
 
-use super::{
-    Comparison, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody,
-};
+use super::{Comparison, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody};
 use crate::arrays::{from_fn, map};
 use half::{bf16, f16};
 

@@ -276,7 +276,8 @@ impl SimdBody for Halves {
         for base in (0..=u16::MAX).step_by(I::LANES) {
             let bits: Vec<u16> = (0..I::LANES as u16).map(|i| base + i).collect();
             // SAFETY: `bits` holds LANES elements.
-            let (half, brain) = unsafe { (isa.load_f16(bits.as_ptr()), isa.load_bf16(bits.as_ptr())) };
+            let (half, brain) =
+                unsafe { (isa.load_f16(bits.as_ptr()), isa.load_16(Float16::Brain, bits.as_ptr())) };
             for (&bits, out) in bits.iter().zip(lanes(isa, half)) {
                 assert!(same(out, f16::from_bits(bits).to_f32_const()), "{}: f16 {bits:#x}", I::ID.name());
             }

@@ -165,7 +165,8 @@ impl<P: Pairs> Routine<Rotation> for Rotate<P> {
 
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &Rotation) {
-        let &Rotation { rows: RopeArgs { x, stride, positions, tokens, n_head, head_dim }, rot_dim, angles } = args;
+        let &Rotation { rows: RopeArgs { x, stride, positions, tokens, n_head, head_dim }, rot_dim, angles } =
+            args;
         // SAFETY: the caller promises positions and rows, and angles for each position, of which only those are read.
         let (positions, x, angles) = unsafe {
             let x = RowsMut::new(x, stride, tokens, n_head * head_dim);

@@ -141,12 +141,6 @@ impl RowMut {
         // SAFETY: the row reaches to its end.
         unsafe { self.first.add(i).write_bytes(0, self.len - i) }
     }
-
-    /// Whether both rows begin at the same place.
-    #[inline(always)]
-    pub fn is(self, row: Row) -> bool {
-        std::ptr::eq(self.first, row.first)
-    }
 }
 
 /// Rows of floats to read, one behind another.

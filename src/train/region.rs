@@ -105,7 +105,8 @@ impl<'a> Region<'a> {
             self.steps(&walk, &mut schedule, |_| Ok(false))?;
             if self.worker.index() == 0 {
                 // The plan is through with losses, and the next one's come behind a barrier.
-                let losses = self.slice(&self.walk.losses, &(0..walk.rows)).iter().map(|&loss| f64::from(loss));
+                let losses =
+                    self.slice(&self.walk.losses, &(0..walk.rows)).iter().map(|&loss| f64::from(loss));
                 loss.put(losses.fold(loss.get(), |sum, loss| sum + loss));
             }
         }
@@ -157,7 +158,9 @@ impl<'a> Region<'a> {
             // SAFETY: these elements are this worker's in weights, gradients and those moments that the optimizer has.
             unsafe {
                 match if parameter.decays() { decaying } else { plain } {
-                    Factors::AdamW(step) => kernels.adamw.run(&AdamWArgs { step, w, g, m: first, v: second, n }),
+                    Factors::AdamW(step) => {
+                        kernels.adamw.run(&AdamWArgs { step, w, g, m: first, v: second, n })
+                    }
                     Factors::Sgd(step) => {
                         let b = if step.momentum > 0.0 { first } else { null_mut() };
                         kernels.sgd.run(&SgdArgs { step, w, g, b, n });
@@ -179,7 +182,8 @@ impl<'a> Region<'a> {
                 worker.barrier()?;
                 let rows = walk.plan.buffers[view.buf.index()].rows;
                 // SAFETY: all workers have computed the result and wait at the next barrier.
-                let finite = |row| (0..view.width).all(|i| unsafe { *walk.row(view, row).add(i) }.is_finite());
+                let finite =
+                    |row| (0..view.width).all(|i| unsafe { *walk.row(view, row).add(i) }.is_finite());
                 if worker.index() == 0 && !(0..rows).all(finite) {
                     fault.store(step as u64, Relaxed);
                 }

@@ -6,6 +6,7 @@ use super::stored::Stored;
 use super::{CacheType, HeadTiles, TILE};
 use crate::isa::Isa;
 use crate::kernels::routine::Routine;
+use crate::kernels::vectors::Row;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
@@ -63,7 +64,7 @@ impl<S: Stored> Routine<Put> for PutKeys<S> {
                 for (i, rounded) in rounded.iter_mut().enumerate().take(together) {
                     // SAFETY: the row is there, and its run's place and factor; vectors divide a run.
                     unsafe {
-                        let row = rows.add((done + i) * stride + d);
+                        let row = Row::new(rows.add((done + i) * stride + d), n);
                         let scale = S::narrow(isa, row, n, rounded.as_mut_ptr().cast());
                         if S::TYPE.scaled() {
                             run.cast::<f32>().wrapping_add(column + i).write_unaligned(scale);
@@ -101,7 +102,7 @@ impl<S: Stored> Routine<Put> for PutValues<S> {
                 let lines = span_at.wrapping_add(layout.value_factors()).cast::<S::Element>();
                 // SAFETY: the row is there, and the line, which is whole vectors, belongs to this caller.
                 unsafe {
-                    let row = rows.wrapping_add(i * stride + span.start);
+                    let row = Row::new(rows.wrapping_add(i * stride + span.start), n);
                     let scale = S::narrow(isa, row, n, lines.wrapping_add(line * width));
                     if S::TYPE.scaled() {
                         span_at.cast::<f32>().wrapping_add(line).write_unaligned(scale);

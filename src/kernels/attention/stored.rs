@@ -2,7 +2,7 @@
 
 use super::layout::RUN;
 use crate::isa::Isa;
-use crate::kernels::vectors::load;
+use crate::kernels::vectors::Row;
 
 /// The type that a cache stores its elements in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -62,8 +62,8 @@ pub(super) trait Stored: 'static {
     /// Rounds the `n` floats of a run to `to`, which it fills to a whole vector with zeros; their factor.
     ///
     /// # Safety
-    /// The floats are readable, and `to` is writable for whole vectors.
-    unsafe fn narrow<I: Isa>(isa: I, from: *const f32, n: usize, to: *mut Self::Element) -> f32;
+    /// `to` is writable for whole vectors.
+    unsafe fn narrow<I: Isa>(isa: I, from: Row, n: usize, to: *mut Self::Element) -> f32;
 }
 
 /// [`CacheType::F32`].
@@ -84,10 +84,10 @@ impl Stored for F32 {
     }
 
     #[inline(always)]
-    unsafe fn narrow<I: Isa>(isa: I, from: *const f32, n: usize, to: *mut f32) -> f32 {
+    unsafe fn narrow<I: Isa>(isa: I, from: Row, n: usize, to: *mut f32) -> f32 {
         for i in (0..n).step_by(I::LANES) {
-            // SAFETY: the caller promises `n` floats, and room for whole vectors.
-            unsafe { isa.store(to.add(i), load(isa, from.add(i), (n - i).min(I::LANES))) }
+            // SAFETY: the caller promises room for whole vectors.
+            unsafe { isa.store(to.add(i), from.load(isa, i, (n - i).min(I::LANES))) }
         }
         1.0
     }
@@ -104,10 +104,10 @@ impl Stored for F16 {
     }
 
     #[inline(always)]
-    unsafe fn narrow<I: Isa>(isa: I, from: *const f32, n: usize, to: *mut u16) -> f32 {
+    unsafe fn narrow<I: Isa>(isa: I, from: Row, n: usize, to: *mut u16) -> f32 {
         for i in (0..n).step_by(I::LANES) {
-            // SAFETY: the caller promises `n` floats, and room for whole vectors.
-            unsafe { isa.store_f16(to.add(i), load(isa, from.add(i), (n - i).min(I::LANES))) }
+            // SAFETY: the caller promises room for whole vectors.
+            unsafe { isa.store_f16(to.add(i), from.load(isa, i, (n - i).min(I::LANES))) }
         }
         1.0
     }
@@ -124,13 +124,12 @@ impl Stored for Q8 {
     }
 
     #[inline(always)]
-    unsafe fn narrow<I: Isa>(isa: I, from: *const f32, n: usize, to: *mut i8) -> f32 {
+    unsafe fn narrow<I: Isa>(isa: I, from: Row, n: usize, to: *mut i8) -> f32 {
         debug_assert!(n <= RUN);
         // NaN gets lost in a maximum, but not in a sum of products with 0, and ∞ becomes one there.
         let (mut largest, mut unknown) = (isa.zero(), isa.zero());
         for i in (0..n).step_by(I::LANES) {
-            // SAFETY: the caller promises `n` floats.
-            let x = unsafe { load(isa, from.add(i), (n - i).min(I::LANES)) };
+            let x = from.load(isa, i, (n - i).min(I::LANES));
             largest = isa.max(isa.abs(x), largest);
             unknown = isa.mul_add(x, isa.zero(), unknown);
         }
@@ -140,12 +139,10 @@ impl Stored for Q8 {
         let zeros = unknown.is_nan() || scale < f32::MIN_POSITIVE;
         let inverse = isa.splat(if zeros { 0.0 } else { 127.0 / largest });
         for i in (0..n).step_by(I::LANES) {
-            // SAFETY: the caller promises `n` floats, and room for whole vectors.
-            unsafe {
-                let x = load(isa, from.add(i), (n - i).min(I::LANES));
-                let rounded = isa.to_i32(isa.mul(x, inverse));
-                isa.store_i8(to.add(i), if zeros { isa.splat_i32(0) } else { rounded });
-            }
+            let x = from.load(isa, i, (n - i).min(I::LANES));
+            let rounded = isa.to_i32(isa.mul(x, inverse));
+            // SAFETY: the caller promises room for whole vectors.
+            unsafe { isa.store_i8(to.add(i), if zeros { isa.splat_i32(0) } else { rounded }) }
         }
         if unknown.is_nan() {
             f32::NAN

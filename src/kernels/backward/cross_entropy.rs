@@ -129,29 +129,46 @@ impl Routine<CrossEntropyArgs> for Losses {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &CrossEntropyArgs) {
-        let &CrossEntropyArgs { logits, stride, rows, cols, scale, gradient, .. } = args;
+        let &CrossEntropyArgs { logits, stride, rows, cols, .. } = args;
         // SAFETY: the caller promises the memory.
         let (logits, losses, targets) = unsafe {
             let targets = from_raw_parts(args.targets, rows);
             (RowsMut::new(logits, stride, rows, cols), RowMut::new(args.losses, rows), targets)
         };
-        for (r, &target) in targets.iter().enumerate() {
-            let x = logits.row(r);
-            if target == NO_TARGET {
-                losses.set(r, 0.0);
-                if gradient {
-                    x.clear_from(0);
-                }
-                continue;
+        if args.gradient {
+            each::<I, true>(isa, args, logits, losses, targets);
+        } else {
+            each::<I, false>(isa, args, logits, losses, targets);
+        }
+    }
+}
+
+/// The loss of each row, and with `GRADIENT` the gradient.
+#[inline(always)]
+fn each<I: Isa, const GRADIENT: bool>(
+    isa: I,
+    args: &CrossEntropyArgs,
+    logits: RowsMut,
+    losses: RowMut,
+    targets: &[u32],
+) {
+    let &CrossEntropyArgs { cols, scale, .. } = args;
+    for (r, &target) in targets.iter().enumerate() {
+        let x = logits.row(r);
+        if target == NO_TARGET {
+            losses.set(r, 0.0);
+            if GRADIENT {
+                x.clear_from(0);
             }
-            let chosen = target as usize;
-            let Partition { largest, sum } = partition(isa, x.row(), cols);
-            losses.set(r, (largest - x.get(chosen)) + sum.ln() as f32);
-            if gradient {
-                let factor = (f64::from(scale) / sum) as f32;
-                visit(isa, &Stored(Over(Share { largest, factor }, [x.row()]), x), 0, cols);
-                x.set(chosen, x.get(chosen) - scale);
-            }
+            continue;
+        }
+        let chosen = target as usize;
+        let Partition { largest, sum } = partition(isa, x.row(), cols);
+        losses.set(r, (largest - x.get(chosen)) + sum.ln() as f32);
+        if GRADIENT {
+            let factor = (f64::from(scale) / sum) as f32;
+            visit(isa, &Stored(Over(Share { largest, factor }, [x.row()]), x), 0, cols);
+            x.set(chosen, x.get(chosen) - scale);
         }
     }
 }

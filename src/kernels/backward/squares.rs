@@ -47,7 +47,8 @@ impl SumOfSquares {
         }
         for (block, sum) in blocks.zip(sums) {
             // SAFETY: `select` has proved the level; the block is a slice.
-            *sum = unsafe { self.code.run(&Block { x: Row::new(block.as_ptr(), block.len()), n: block.len() }) };
+            *sum =
+                unsafe { self.code.run(&Block { x: Row::new(block.as_ptr(), block.len()), n: block.len() }) };
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::info::KernelInfo;
 use super::levels::{self, At, LEVELS};
 use super::routine::{Code, Routine};
 use super::table::{self, Entry};
-use crate::isa::{Isa, IsaId};
+use crate::isa::{Float16, Isa, IsaId};
 
 /// `n` elements, and the array that they are converted to.
 struct Args<S, D> {
@@ -144,7 +144,7 @@ impl<const TYPE: bool> Routine<Args<u16, f32>> for Widening<TYPE> {
         let (mut i, mut last) = (0, [0u16; 16]);
         // SAFETY: both arrays hold n elements: i + LANES ≤ n in the loop, i + (n − i) = n behind it. `last` holds a vector.
         unsafe {
-            let load = |p| if TYPE == HALF { isa.load_f16(p) } else { isa.load_bf16(p) };
+            let load = |p| isa.load_16(if TYPE == HALF { Float16::Half } else { Float16::Brain }, p);
             while i + I::LANES <= n {
                 isa.store(dst.add(i), load(src.add(i)));
                 i += I::LANES;

@@ -75,31 +75,27 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> SimdBody for Body<'
         let aliased = if BUFFERED { ALIASED_BUFFERED } else { ALIASED };
         let together = if ldb.is_multiple_of(aliased) { I::LANES } else { NV * I::LANES };
         let mut column = 0;
-        // SAFETY: the columns are there, a vector at least.
-        unsafe {
-            while together > I::LANES && columns - column >= together {
-                self.chunk::<I, NV>(isa, column);
-                column += together;
-            }
-            while column < columns {
-                // The last vector computes some outputs again, to the same bits.
-                self.chunk::<I, 1>(isa, column.min(columns - I::LANES));
-                column += I::LANES;
-            }
+        while together > I::LANES && columns - column >= together {
+            self.chunk::<I, NV>(isa, column);
+            column += together;
+        }
+        while column < columns {
+            // The last vector computes some outputs again, to the same bits.
+            self.chunk::<I, 1>(isa, column.min(columns - I::LANES));
+            column += I::LANES;
         }
     }
 }
 
 impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BUFFERED> {
-    /// `V` vectors of columns from `column` on.
-    ///
-    /// # Safety
-    /// As [`LinesFn`]; the columns are within the outputs.
+    /// `V` vectors of columns from `column` on, which there are.
     #[inline(always)]
-    unsafe fn chunk<I: Isa, const V: usize>(&self, isa: I, column: usize) {
+    fn chunk<I: Isa, const V: usize>(&self, isa: I, column: usize) {
         let Lines { x, ldx, k, b, ldb, y, ldy, resume, bias, from_memory, .. } = *self.lines;
         let whole = k - k % I::LANES;
-        // SAFETY: lines and outputs of the vectors are there, rows hold k floats, and there is room for two blocks.
+        debug_assert!(column + V * I::LANES <= self.lines.columns);
+        // SAFETY: `entry`, which alone makes the value, was promised lines and outputs, and rows of k floats; there is room for
+        // two blocks.
         unsafe {
             let (b, y) = (b.add(column * ldb), y.add(column));
             let mut sums = [[isa.zero(); V]; MR];

@@ -2,7 +2,7 @@
 //! Lines of the source that run along k are transposed in blocks of registers, others are copied.
 
 use crate::isa::{Isa, SimdBody};
-use crate::kernels::vectors::{load, store};
+use crate::kernels::vectors::{Row, RowMut, Rows, RowsMut};
 
 /// How many floats ahead of the current block a line is prefetched: as many as memory delivers meanwhile.
 pub(super) const AHEAD: usize = 128;
@@ -50,14 +50,11 @@ pub(super) struct LinesPart {
     pub dst: *mut f32,
 }
 
-impl PanelPart {
-    /// Clears the vector of columns from `column` on.
-    #[inline(always)]
-    fn clear<I: Isa>(&self, isa: I, column: usize) {
-        for k in 0..self.depth {
-            // SAFETY: a vector inside the panel's row, whose width is a multiple.
-            unsafe { isa.store(self.dst.add(k * self.width + column), isa.zero()) };
-        }
+/// Clears the vector of columns from `column` on, in `depth` rows of a panel.
+#[inline(always)]
+fn clear<I: Isa>(isa: I, panel: RowsMut, depth: usize, column: usize) {
+    for k in 0..depth {
+        panel.row(k).store(isa, column, isa.zero(), I::LANES);
     }
 }
 
@@ -65,12 +62,19 @@ impl SimdBody for &PanelPart {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        // SAFETY: the panel has room for rows of its width; where lines don't run along k, the source has one for each k.
+        let (src, panel) = unsafe {
+            (
+                Rows::new(self.src, self.ld, self.depth, self.columns),
+                RowsMut::new(self.dst, self.width, self.depth, self.width),
+            )
+        };
         let mut column = 0;
         if self.along_k {
             while column < self.columns {
                 let lines = (self.columns - column).min(I::LANES);
                 if lines < I::LANES {
-                    self.clear(isa, column);
+                    clear(isa, panel, self.depth, column);
                 }
                 // SAFETY: the source holds these lines; the panel has room for a whole vector of columns, since its
                 // width is a multiple.
@@ -82,20 +86,17 @@ impl SimdBody for &PanelPart {
             }
         } else {
             for k in 0..self.depth {
-                // SAFETY: the line's elements are there, and the panel has room for whole vectors.
-                unsafe {
-                    let (src, dst) = (self.src.add(k * self.ld), self.dst.add(k * self.width));
-                    for column in (0..self.columns).step_by(I::LANES) {
-                        let left = (self.columns - column).min(I::LANES);
-                        isa.prefetch(src.wrapping_add(ROWS_AHEAD * self.ld + column).cast());
-                        isa.store(dst.add(column), load(isa, src.add(column), left));
-                    }
+                let ahead = self.src.wrapping_add((k + ROWS_AHEAD) * self.ld);
+                for column in (0..self.columns).step_by(I::LANES) {
+                    let left = (self.columns - column).min(I::LANES);
+                    isa.prefetch(ahead.wrapping_add(column).cast());
+                    panel.row(k).store(isa, column, src.row(k).load(isa, column, left), I::LANES);
                 }
             }
             column = self.columns.next_multiple_of(I::LANES);
         }
         while column < self.width {
-            self.clear(isa, column);
+            clear(isa, panel, self.depth, column);
             column += I::LANES;
         }
     }
@@ -113,7 +114,9 @@ impl SimdBody for &LinesPart {
                     for ahead in (0..depth).step_by(16) {
                         isa.prefetch(src.wrapping_add((i + 2) * ld + ahead).cast());
                     }
-                    scaled(isa, src.add(i * ld), factor, dst.add(i * depth), depth);
+                    let (from, to) =
+                        (Row::new(src.add(i * ld), depth), RowMut::new(dst.add(i * depth), depth));
+                    scaled(isa, from, factor, to, depth);
                 }
             } else {
                 let mut k = 0;
@@ -123,7 +126,8 @@ impl SimdBody for &LinesPart {
                     k += some;
                 }
                 if factor != 1.0 {
-                    scaled(isa, dst, factor, dst, rows * depth);
+                    let all = RowMut::new(dst, rows * depth);
+                    scaled(isa, all.row(), factor, all, rows * depth);
                 }
             }
         }
@@ -161,18 +165,14 @@ unsafe fn transpose<I: Isa>(
     }
 }
 
-/// `dst[i] = factor · src[i]`; they may be the same.
-///
-/// # Safety
-/// Both hold n floats.
+/// `dst[i] = factor · src[i]` for the first `n` elements; they may be the same.
 #[inline(always)]
-unsafe fn scaled<I: Isa>(isa: I, src: *const f32, factor: f32, dst: *mut f32, n: usize) {
+fn scaled<I: Isa>(isa: I, src: Row, factor: f32, dst: RowMut, n: usize) {
     let factor = isa.splat(factor);
     let mut i = 0;
     while i < n {
         let left = (n - i).min(I::LANES);
-        // SAFETY: i + left ≤ n.
-        unsafe { store(isa, dst.add(i), isa.mul(load(isa, src.add(i), left), factor), left) };
+        dst.store(isa, i, isa.mul(src.load(isa, i, left), factor), left);
         i += left;
     }
 }

@@ -96,7 +96,9 @@ impl<const SILU: bool> Routine<ConvArgs> for Convolve<SILU> {
                 weights: vectors::Rows::new(args.weights, channels, taps, channels),
                 bias: Row::or_empty(args.bias, channels),
                 gates: match gates {
-                    Some(gates) => Some((gates.before.of(tokens, channels), gates.after.of(tokens, channels))),
+                    Some(gates) => {
+                        Some((gates.before.of(tokens, channels), gates.after.of(tokens, channels)))
+                    }
                     None => None,
                 },
             }

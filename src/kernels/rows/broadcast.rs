@@ -64,7 +64,11 @@ impl Routine<AddRowArgs> for Sums {
         let &AddRowArgs { src, src_stride, row, dst, dst_stride, rows, cols } = args;
         // SAFETY: the caller promises all rows.
         let (src, row, dst) = unsafe {
-            (Rows::new(src, src_stride, rows, cols), Row::new(row, cols), RowsMut::new(dst, dst_stride, rows, cols))
+            (
+                Rows::new(src, src_stride, rows, cols),
+                Row::new(row, cols),
+                RowsMut::new(dst, dst_stride, rows, cols),
+            )
         };
         for r in 0..rows {
             visit(isa, &Stored(Over(Add, [src.row(r), row]), dst.row(r)), 0, cols);

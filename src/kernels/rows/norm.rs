@@ -284,8 +284,7 @@ fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
     for g in 0..rows {
         let r = first + g;
         let (x, mean, rstd) = (all.x.row(r).row(), mean[g], rstd[g]);
-        let normalised =
-            Normalised::<LAYER, GAMMA, BETA> { x, mean, rstd, gamma: all.gamma, beta: all.beta };
+        let normalised = Normalised::<LAYER, GAMMA, BETA> { x, mean, rstd, gamma: all.gamma, beta: all.beta };
         visit(isa, &Stored(normalised, all.dst.row(r)), 0, n);
         if !all.mean.is_null() {
             all.mean.set(r, mean);

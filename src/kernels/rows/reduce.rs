@@ -99,7 +99,11 @@ impl Monoid for Max {
 /// Folds the first `n` terms, which there are: vector v goes to partial result v mod 4, and these combine as
 /// (0 + 2) + (1 + 3).
 #[inline(always)]
-pub(in crate::kernels) fn fold_terms<M: Monoid, I: Isa>(isa: I, terms: &impl vectors::Terms, n: usize) -> f32 {
+pub(in crate::kernels) fn fold_terms<M: Monoid, I: Isa>(
+    isa: I,
+    terms: &impl vectors::Terms,
+    n: usize,
+) -> f32 {
     let mut partial = [isa.splat(M::NEUTRAL); ACCUMULATORS];
     let step = ACCUMULATORS * I::LANES;
     let whole = n - n % step;

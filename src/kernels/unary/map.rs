@@ -3,6 +3,7 @@
 
 use super::GatedArgs;
 use super::gradients::Gated;
+use crate::arrays;
 use crate::isa::Isa;
 use crate::kernels::routine::{Code, Routine};
 use crate::kernels::vectors::{Function, Over, Row, RowMut, Stored, Terms, visit};
@@ -16,19 +17,9 @@ pub const STREAM_BYTES: usize = 32 << 20;
 pub(super) struct MapArgs<const N: usize> {
     /// For functions that have a factor; others ignore it.
     pub factor: f32,
-    src: [Row; N],
-    dst: RowMut,
-    n: usize,
-}
-
-impl<const N: usize> MapArgs<N> {
-    /// # Safety
-    /// Inputs are readable and the output writable for `n` floats, as long as the value is used.
-    #[inline(always)]
-    pub unsafe fn new(factor: f32, src: [*const f32; N], dst: *mut f32, n: usize) -> Self {
-        // SAFETY: the caller promises the memory.
-        unsafe { Self { factor, src: src.map(|src| Row::new(src, n)), dst: RowMut::new(dst, n), n } }
-    }
+    pub src: [*const f32; N],
+    pub dst: *mut f32,
+    pub n: usize,
 }
 
 /// Maps as many elements as all slices have.
@@ -62,7 +53,7 @@ fn run<const N: usize>(code: &Code<MapArgs<N>>, factor: f32, src: [Option<&[f32]
     let src = src.map(|src| src.map_or(dst.cast_const(), <[f32]>::as_ptr));
     // SAFETY: `select` has proved the level; all slices hold n floats, the output is borrowed mutably, and an input is the
     // output or apart from it.
-    unsafe { code.run(&MapArgs::new(factor, src, dst, n)) }
+    unsafe { code.run(&MapArgs { factor, src, dst, n }) }
 }
 
 /// Maps by a function without a factor.
@@ -91,15 +82,19 @@ impl<F: Function<N> + From<f32>, const N: usize> Routine<MapArgs<N>> for Factore
 #[inline(always)]
 fn map<I: Isa, const N: usize>(isa: I, function: impl Function<N>, args: &MapArgs<N>) {
     let &MapArgs { src, dst, n, .. } = args;
-    let terms = Over(function, src);
+    // SAFETY: the caller promises that all arrays hold n elements.
+    let (terms, to) = unsafe {
+        let rows = arrays::map(src, |src| Row::new(src, n));
+        (Over(function, rows), RowMut::new(dst, n))
+    };
     let mut first = 0;
-    if n >= STREAM_BYTES / size_of::<f32>() && !src.iter().any(|&src| dst.is(src)) {
-        let head = dst.unaligned::<I>();
+    if n >= STREAM_BYTES / size_of::<f32>() && src.iter().all(|&src| src != dst) {
+        let head = to.unaligned::<I>();
         if head < I::LANES {
-            first = stream(isa, terms, dst, head, n);
+            first = stream(isa, terms, to, head, n);
         }
     }
-    visit(isa, &Stored(terms, dst), first, n);
+    visit(isa, &Stored(terms, to), first, n);
 }
 
 /// Writes the terms up to the last whole vector past the caches, and returns where that ends. `dst` is aligned to

@@ -59,7 +59,7 @@ impl Unary {
     #[doc(hidden)]
     pub unsafe fn run(&self, src: *const f32, dst: *mut f32, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(&MapArgs::new(0.0, [src], dst, n)) }
+        unsafe { self.code.run(&MapArgs { factor: 0.0, src: [src], dst, n }) }
     }
 }
 
@@ -93,7 +93,7 @@ impl Binary {
     #[doc(hidden)]
     pub unsafe fn run(&self, a: *const f32, b: *const f32, dst: *mut f32, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(&MapArgs::new(0.0, [a, b], dst, n)) }
+        unsafe { self.code.run(&MapArgs { factor: 0.0, src: [a, b], dst, n }) }
     }
 }
 
@@ -128,7 +128,7 @@ impl Scale {
     #[doc(hidden)]
     pub unsafe fn run(&self, src: *const f32, factor: f32, dst: *mut f32, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(&MapArgs::new(factor, [src], dst, n)) }
+        unsafe { self.code.run(&MapArgs { factor, src: [src], dst, n }) }
     }
 }
 
@@ -158,7 +158,7 @@ impl Axpy {
     #[doc(hidden)]
     pub unsafe fn run(&self, factor: f32, x: *const f32, y: *mut f32, n: usize) {
         // SAFETY: `select` has proved the level; the caller promises the memory.
-        unsafe { self.code.run(&MapArgs::new(factor, [y, x], y, n)) }
+        unsafe { self.code.run(&MapArgs { factor, src: [y, x], dst: y, n }) }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::kernels::routine::Routine;
 use crate::kernels::rows::reduce::{Sum, fold_terms};
 use crate::kernels::unary::functions::Mul;
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{Over, Row};
+use crate::kernels::vectors::{Over, Row, RowMut, RowsMut};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -69,16 +69,22 @@ impl Routine<Weigh> for Steps {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, step: &Weigh) {
+        // SAFETY: there are a sum, a level and a line of scores and of slopes for each row.
+        let (scores, slopes, lse, levels) = unsafe {
+            let (scores, slopes) = (
+                RowsMut::new(step.scores, LINE, step.rows, LINE),
+                RowsMut::new(step.slopes, LINE, step.rows, LINE),
+            );
+            (scores, slopes, Row::new(step.lse, step.rows), Row::new(step.levels, step.rows))
+        };
         for i in 0..step.rows {
             let seen = (step.seen + i * step.more).min(step.keys);
-            // SAFETY: there are a sum and a level for each row.
-            let (lse, level) = unsafe { (step.lse.add(i).read(), step.levels.add(i).read()) };
             let row = ScoreRow {
-                scores: step.scores.wrapping_add(i * LINE),
-                slopes: step.slopes.wrapping_add(i * LINE),
+                scores: scores.row(i),
+                slopes: slopes.row(i),
                 factor: step.scale * LOG2_E,
-                lse: lse * LOG2_E,
-                level,
+                lse: lse.get(i) * LOG2_E,
+                level: levels.get(i),
                 scale: step.scale,
             };
             let (whole, end) =
@@ -99,8 +105,8 @@ impl Routine<Weigh> for Steps {
 /// A row of a tile.
 #[derive(Clone, Copy)]
 struct ScoreRow {
-    scores: *mut f32,
-    slopes: *mut f32,
+    scores: RowMut,
+    slopes: RowMut,
     /// From q·k to a score in units of log₂.
     factor: f32,
     /// log₂ of the sum of the powers.
@@ -113,10 +119,8 @@ impl ScoreRow {
     /// Weights, and slopes of q·k, of a vector of columns.
     #[inline(always)]
     fn weights_and_slopes<I: Isa>(&self, isa: I, column: usize) -> (I::F32, I::F32) {
-        // SAFETY: a tile's rows hold a vector of either here.
-        let (score, product) = unsafe {
-            (isa.load(self.scores.wrapping_add(column)), isa.load(self.slopes.wrapping_add(column)))
-        };
+        let score = self.scores.load(isa, column, I::LANES);
+        let product = self.slopes.load(isa, column, I::LANES);
         let exponent = isa.mul_add(score, isa.splat(self.factor), isa.splat(-self.lse));
         let weight = vecmath::exp2(isa, exponent);
         let slope = isa.mul(isa.mul(weight, isa.splat(self.scale)), isa.sub(product, isa.splat(self.level)));
@@ -125,11 +129,8 @@ impl ScoreRow {
 
     #[inline(always)]
     fn store<I: Isa>(&self, isa: I, column: usize, (weights, slopes): (I::F32, I::F32)) {
-        // SAFETY: as above.
-        unsafe {
-            isa.store(self.scores.wrapping_add(column), weights);
-            isa.store(self.slopes.wrapping_add(column), slopes);
-        }
+        self.scores.store(isa, column, weights, I::LANES);
+        self.slopes.store(isa, column, slopes, I::LANES);
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::isa::{Isa, IsaId};
 use crate::kernels::attention::step::Step;
 use crate::kernels::routine::{Routine, entry};
+use crate::kernels::vectors::{Row, RowsMut};
 use std::ops::Range;
 
 /// Rows of the highest tile of any level.
@@ -129,21 +130,20 @@ impl<const MR: usize, const NV: usize> Routine<Product> for Tile<MR, NV> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(isa: I, &tile: &Product) {
-        let place = |i: usize, v: usize| tile.c.wrapping_add(i * tile.c_row + v * I::LANES);
+        // SAFETY: the product names sums for these rows and columns.
+        let c = unsafe { RowsMut::new(tile.c, tile.c_row, MR, NV * I::LANES) };
         let mut sums = [[isa.zero(); NV]; MR];
         if tile.resume {
             for (i, row) in sums.iter_mut().enumerate() {
                 for (v, sum) in row.iter_mut().enumerate() {
-                    // SAFETY: the product names sums for these rows and columns.
-                    *sum = unsafe { isa.load(place(i, v)) };
+                    *sum = c.row(i).load(isa, v * I::LANES, I::LANES);
                 }
             }
         }
         sums = multiply::<I, MR, NV>(isa, &tile, sums);
         for (i, row) in sums.iter().enumerate() {
             for (v, &sum) in row.iter().enumerate() {
-                // SAFETY: as above.
-                unsafe { isa.store(place(i, v), sum) };
+                c.row(i).store(isa, v * I::LANES, sum, I::LANES);
             }
         }
     }
@@ -158,10 +158,11 @@ fn multiply<I: Isa, const MR: usize, const NV: usize>(
 ) -> [[I::F32; NV]; MR] {
     let (mut a, mut b) = (tile.a, tile.b);
     for _ in 0..tile.depth {
+        // SAFETY: the product names a line of so many vectors for each step.
+        let vectors = unsafe { Row::new(b, NV * I::LANES) };
         let mut line = [isa.zero(); NV];
         for (v, x) in line.iter_mut().enumerate() {
-            // SAFETY: the product names a line of so many vectors for each step.
-            *x = unsafe { isa.load(b.wrapping_add(v * I::LANES)) };
+            *x = vectors.load(isa, v * I::LANES, I::LANES);
         }
         for (i, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the product names a factor for each row and step.

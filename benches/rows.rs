@@ -8,7 +8,7 @@
 use smallmind::isa::IsaId;
 use smallmind::kernels::convert;
 use smallmind::kernels::rope::{self, RopeArgs, Scaling};
-use smallmind::kernels::rows::{self, NormArgs, SoftmaxArgs};
+use smallmind::kernels::rows::{self, LogSoftmaxArgs, NormArgs, SoftmaxArgs};
 use smallmind::kernels::transpose::{self, TransposeArgs};
 use smallmind::kernels::unary::{self, GatedArgs};
 use smallmind::ops::rotary::RotaryTable;
@@ -155,7 +155,11 @@ fn row_wise(isa: IsaId, cols: usize) -> Vec<Op> {
     };
     vec![
         op(&named("softmax"), isa, 8, move |b, n| unsafe { set.softmax.run(&softmax(b, n)) }),
-        op(&named("log_softmax"), isa, 8, move |b, n| unsafe { set.log_softmax.run(&softmax(b, n)) }),
+        op(&named("log_softmax"), isa, 8, move |b, n| {
+            let SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, .. } = softmax(b, n);
+            let args = LogSoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols };
+            unsafe { set.log_softmax.run(&args) }
+        }),
         op(&named("layer_norm"), isa, 8, move |b, n| unsafe { set.layer_norm.run(&norm(b, n, true)) }),
         op(&named("rms_norm"), isa, 8, move |b, n| unsafe { set.rms_norm.run(&norm(b, n, false)) }),
     ]

@@ -20,7 +20,7 @@ use smallmind::kernels::recurrence::{
     ConvArgs, DeltaArgs, Gates, KeyHeads, RecurrenceKernels, Rows, RowsMut, Scan1Args, Scan2Args,
 };
 use smallmind::kernels::rope::{RopeArgs, Scaling};
-use smallmind::kernels::rows::{NormArgs, SoftmaxArgs};
+use smallmind::kernels::rows::{LogSoftmaxArgs, NormArgs, SoftmaxArgs};
 use smallmind::kernels::transpose::TransposeArgs;
 use smallmind::kernels::{KernelSet, Portion, rows, unary};
 use smallmind::memory::AlignedBuf;
@@ -268,7 +268,8 @@ fn row_wise(set: &rows::RowKernels) -> Vec<Case> {
     vec![
         case(format!("rows/softmax/{shape}"), move || unsafe { set.softmax.run(&softmax(&x, &mut y)) }),
         case(format!("rows/log_softmax/{shape}"), move || unsafe {
-            set.log_softmax.run(&softmax(&a, &mut b))
+            let SoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols, .. } = softmax(&a, &mut b);
+            set.log_softmax.run(&LogSoftmaxArgs { src, src_stride, dst, dst_stride, rows, cols })
         }),
         case(format!("rows/layer_norm/{shape}"), move || unsafe { set.layer_norm.run(&norm(&c, &mut d)) }),
         case(format!("rows/rms_norm/{shape}"), move || unsafe { set.rms_norm.run(&norm(&e, &mut f)) }),

@@ -155,12 +155,11 @@ mod tests {
     use super::*;
     use crate::profile::Zone;
     use crate::train::steps::At;
-    use crate::train::walk::Walk;
 
     struct Nothing;
 
     impl Step for Nothing {
-        unsafe fn run(&self, _: &Walk<'_>, _: &At<'_>) {}
+        fn run(&self, _: &mut At<'_>) {}
 
         fn zone(&self) -> Zone {
             Zone::Other

@@ -86,6 +86,7 @@ impl<const SILU: bool> Routine<ConvArgs> for Convolve<SILU> {
     #[inline(always)]
     fn run<I: Isa>(isa: I, args: &ConvArgs) {
         let &ConvArgs { tokens, channels, taps, gates, .. } = args;
+        #[allow(clippy::manual_map, reason = "the closure could be a call")]
         // SAFETY: the caller promises the channels that are computed.
         let all = unsafe {
             Memory {

@@ -6,7 +6,9 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody};
+use super::{
+    Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Kept16, Reduction, Shift, SimdBody,
+};
 use std::arch::x86_64::*;
 
 /// Token of the levels with eight lanes: [`Avx2`] and, one above it, [`AvxVnni`].
@@ -105,6 +107,15 @@ fn widen(kind: Float16, x: __m128i) -> __m256 {
     match kind {
         Float16::Half => _mm256_cvtph_ps(x),
         Float16::Brain => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x))),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn narrow(kept: Kept16, x: __m256i) -> __m128i {
+    match kept {
+        Kept16::Half => _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_castsi256_ps(x)),
+        Kept16::Low => _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x)),
     }
 }
 
@@ -209,15 +220,8 @@ unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
         unsafe { widen(kind, _mm_loadu_si128(p.cast())) }
     }
     #[inline(always)]
-    unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
-        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)) }
-    }
-    #[inline(always)]
-    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
-        unsafe {
-            let (low, high) = (_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
-            _mm_storeu_si128(p.cast(), _mm_packus_epi32(low, high));
-        }
+    unsafe fn store_16(self, kept: Kept16, p: *mut u16, x: Self::I32) {
+        unsafe { _mm_storeu_si128(p.cast(), narrow(kept, x)) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {

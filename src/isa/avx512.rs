@@ -7,7 +7,8 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 use super::{
-    Avx2, Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody, avx2,
+    Avx2, Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Kept16, Reduction, Shift, SimdBody,
+    avx2,
 };
 use std::arch::x86_64::*;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
@@ -115,6 +116,15 @@ fn widen(kind: Float16, x: __m256i) -> __m512 {
     match kind {
         Float16::Half => _mm512_cvtph_ps(x),
         Float16::Brain => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn narrow(kept: Kept16, x: __m512i) -> __m256i {
+    match kept {
+        Kept16::Half => _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_castsi512_ps(x)),
+        Kept16::Low => _mm512_cvtepi32_epi16(x),
     }
 }
 
@@ -255,12 +265,8 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
         unsafe { widen(kind, _mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
-    unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
-        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)) }
-    }
-    #[inline(always)]
-    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
-        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(x)) }
+    unsafe fn store_16(self, kept: Kept16, p: *mut u16, x: Self::I32) {
+        unsafe { _mm256_storeu_si256(p.cast(), narrow(kept, x)) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {

@@ -1,7 +1,7 @@
 //! The one step of a matmul that instruction sets do differently: four 8-bit products a lane, or two of bfloat16.
 //! Sub-traits of [`Isa`]: loops stay generic, only this step is replaced.
 
-use super::register::{AddedProducts, Bytes, Products};
+use super::register::{Bytes, Products, Sign};
 use super::{Isa, Scalar};
 use crate::arrays;
 
@@ -34,14 +34,30 @@ pub trait DotI8: Isa {
     /// For each byte of `index`, which are in 0..=15, that entry of the table.
     fn lookup_bytes(self, table: &[i8; 16], index: Self::I32) -> Self::I32;
 
-    /// The even bytes of each lane, which are signed, as 16 bits each, and the odd ones.
+    /// The even bytes of each lane as 16 bits each, and the odd ones.
     #[inline(always)]
-    fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
+    fn split_of(self, sign: Sign, bytes: Self::I32) -> [Self::I32; 2] {
+        if let Sign::Unsigned = sign {
+            let even = self.splat_i32(0x00ff_00ff);
+            return arrays::map([bytes, self.shr::<8>(bytes)], |bytes| self.and(bytes, even));
+        }
         let [low, high] = arrays::map([0xffff, 0xffff_0000_u32 as i32], |mask| self.splat_i32(mask));
         arrays::map([self.shl::<8>(bytes), bytes], |bytes| {
             let above = self.and(self.shr::<8>(bytes), high);
             self.or(above, self.and(self.shr::<24>(self.shl::<16>(bytes)), low))
         })
+    }
+
+    /// [`DotI8::split_of`] signed bytes.
+    #[inline(always)]
+    fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
+        self.split_of(Sign::Signed, bytes)
+    }
+
+    /// [`DotI8::split_of`] unsigned bytes, which takes an operation less.
+    #[inline(always)]
+    fn split_unsigned(self, bytes: Self::I32) -> [Self::I32; 2] {
+        self.split_of(Sign::Unsigned, bytes)
     }
 }
 
@@ -52,44 +68,38 @@ pub trait DotI8: Isa {
 /// where they stand.
 #[doc(hidden)]
 pub trait PairsI8: DotI8 {
-    /// The sums of products of both vectors.
-    fn products(self, op: Products, w: Self::I32, x: Self::I32) -> Self::I32;
-
-    /// acc + the sums of products of the others.
-    fn add_products(self, op: AddedProducts, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
+    /// The sums of products of `w` and `x`, which are added to `acc` where the operation says so.
+    fn products(self, op: Products, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
 
     /// Sums of adjacent products of unsigned bytes of `w` and signed ones of `x`, as 16 bits each. They fit.
     #[inline(always)]
     fn pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
-        self.products(Products::Pairs, w, x)
+        self.products(Products::Pairs, w, w, x)
     }
 
     /// [`PairsI8::pairs`] of signed bytes of both; those of `x` are in −127..=127.
     #[inline(always)]
     fn signed_pairs(self, w: Self::I32, x: Self::I32) -> Self::I32 {
-        self.products(Products::SignedPairs, w, x)
+        self.products(Products::SignedPairs, w, w, x)
     }
 
     /// acc + [`PairsI8::pairs`], in 16 bits, which it fits.
     #[inline(always)]
     fn add_pairs(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-        self.add_products(AddedProducts::Pairs, acc, w, x)
+        self.products(Products::AddedPairs, acc, w, x)
     }
 
     /// The sum of each lane's two products of signed 16 bits.
     #[inline(always)]
     fn words(self, w: Self::I32, x: Self::I32) -> Self::I32 {
-        self.products(Products::Words, w, x)
+        self.products(Products::Words, w, w, x)
     }
 
     /// acc + [`PairsI8::words`], wrapping in i32.
     #[inline(always)]
     fn add_words(self, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-        self.add_products(AddedProducts::Words, acc, w, x)
+        self.products(Products::AddedWords, acc, w, x)
     }
-
-    /// [`DotI8::split`] of unsigned bytes, which takes an operation less.
-    fn split_unsigned(self, bytes: Self::I32) -> [Self::I32; 2];
 }
 
 /// Dot products of bfloat16, two a lane, accumulated in f32. Numbers below 2⁻¹²⁶ may count as 0, in and out.
@@ -133,7 +143,7 @@ mod x86 {
     // SAFETY of every block that isn't assembly: the token proves that the CPU has the features (see `Isa`).
     #![allow(clippy::undocumented_unsafe_blocks)]
 
-    use super::{AddedProducts, Bytes, DotBf16, DotI8, PairsI8, Products};
+    use super::{Bytes, DotBf16, DotI8, PairsI8, Products, Sign};
     use crate::arrays;
     use crate::isa::avx512::{BF16, VNNI};
     use crate::isa::{Avx2, Avx512, X256, X512, avx2};
@@ -144,11 +154,13 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn products_256(op: Products, w: __m256i, x: __m256i) -> __m256i {
+    fn products_256(op: Products, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         match op {
             Products::Pairs => _mm256_maddubs_epi16(w, x),
             Products::SignedPairs => _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)),
             Products::Words => _mm256_madd_epi16(w, x),
+            Products::AddedPairs => add_pairs_256(acc, w, x),
+            Products::AddedWords => add_words_256(acc, w, x),
         }
     }
 
@@ -158,17 +170,24 @@ mod x86 {
     #[target_feature(enable = "avx2")]
     fn dot_256(bytes: Bytes, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         let pairs = match bytes {
-            Bytes::Any => products_256(Products::SignedPairs, w, x),
-            Bytes::Small => products_256(Products::Pairs, w, x),
+            Bytes::Any => products_256(Products::SignedPairs, acc, w, x),
+            Bytes::Small => products_256(Products::Pairs, acc, w, x),
         };
         _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
     }
 
-    /// The even bytes of each word, signed, and the odd ones.
+    /// The even bytes of each word, and the odd ones.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn split_256(bytes: __m256i) -> [__m256i; 2] {
-        [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)]
+    fn split_256(sign: Sign, bytes: __m256i) -> [__m256i; 2] {
+        match sign {
+            Sign::Signed => {
+                [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)]
+            }
+            Sign::Unsigned => {
+                [_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(bytes)]
+            }
+        }
     }
 
     impl<const LEVEL: u8> DotI8 for X256<LEVEL> {
@@ -186,8 +205,8 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
-            unsafe { split_256(bytes) }
+        fn split_of(self, sign: Sign, bytes: Self::I32) -> [Self::I32; 2] {
+            unsafe { split_256(sign, bytes) }
         }
 
         #[inline(always)]
@@ -241,23 +260,8 @@ mod x86 {
 
     impl PairsI8 for Avx2 {
         #[inline(always)]
-        fn products(self, op: Products, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { products_256(op, w, x) }
-        }
-
-        #[inline(always)]
-        fn add_products(self, op: AddedProducts, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe {
-                match op {
-                    AddedProducts::Pairs => add_pairs_256(acc, w, x),
-                    AddedProducts::Words => add_words_256(acc, w, x),
-                }
-            }
-        }
-
-        #[inline(always)]
-        fn split_unsigned(self, bytes: Self::I32) -> [Self::I32; 2] {
-            unsafe { [_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(bytes)] }
+        fn products(self, op: Products, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { products_256(op, acc, w, x) }
         }
     }
 
@@ -298,7 +302,7 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn products_512(op: Products, w: __m512i, x: __m512i) -> __m512i {
+    fn products_512(op: Products, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         match op {
             Products::Pairs => _mm512_maddubs_epi16(w, x),
             Products::SignedPairs => {
@@ -307,6 +311,8 @@ mod x86 {
                 _mm512_maddubs_epi16(_mm512_abs_epi8(w), x)
             }
             Products::Words => _mm512_madd_epi16(w, x),
+            Products::AddedPairs => add_pairs_512(acc, w, x),
+            Products::AddedWords => add_words_512(acc, w, x),
         }
     }
 
@@ -315,8 +321,8 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw")]
     fn dot_512(bytes: Bytes, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         let pairs = match bytes {
-            Bytes::Any => products_512(Products::SignedPairs, w, x),
-            Bytes::Small => products_512(Products::Pairs, w, x),
+            Bytes::Any => products_512(Products::SignedPairs, acc, w, x),
+            Bytes::Small => products_512(Products::Pairs, acc, w, x),
         };
         _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
     }
@@ -324,8 +330,15 @@ mod x86 {
     /// As `split_256`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn split_512(bytes: __m512i) -> [__m512i; 2] {
-        [_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes)), _mm512_srai_epi16::<8>(bytes)]
+    fn split_512(sign: Sign, bytes: __m512i) -> [__m512i; 2] {
+        match sign {
+            Sign::Signed => {
+                [_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes)), _mm512_srai_epi16::<8>(bytes)]
+            }
+            Sign::Unsigned => {
+                [_mm512_and_si512(bytes, _mm512_set1_epi16(255)), _mm512_srli_epi16::<8>(bytes)]
+            }
+        }
     }
 
     impl<const LEVEL: u8> DotI8 for X512<LEVEL> {
@@ -337,8 +350,8 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn split(self, bytes: Self::I32) -> [Self::I32; 2] {
-            unsafe { split_512(bytes) }
+        fn split_of(self, sign: Sign, bytes: Self::I32) -> [Self::I32; 2] {
+            unsafe { split_512(sign, bytes) }
         }
 
         #[inline(always)]
@@ -392,23 +405,8 @@ mod x86 {
 
     impl PairsI8 for Avx512 {
         #[inline(always)]
-        fn products(self, op: Products, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe { products_512(op, w, x) }
-        }
-
-        #[inline(always)]
-        fn add_products(self, op: AddedProducts, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
-            unsafe {
-                match op {
-                    AddedProducts::Pairs => add_pairs_512(acc, w, x),
-                    AddedProducts::Words => add_words_512(acc, w, x),
-                }
-            }
-        }
-
-        #[inline(always)]
-        fn split_unsigned(self, bytes: Self::I32) -> [Self::I32; 2] {
-            unsafe { [_mm512_and_si512(bytes, _mm512_set1_epi16(255)), _mm512_srli_epi16::<8>(bytes)] }
+        fn products(self, op: Products, acc: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32 {
+            unsafe { products_512(op, acc, w, x) }
         }
     }
 }

@@ -34,7 +34,7 @@ pub use id::IsaId;
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, NeonBf16, NeonDotprod, NeonX};
 #[doc(hidden)]
-pub use register::{Comparison, Float16, Floats, Integer, Reduction, Shift};
+pub use register::{Comparison, Float16, Floats, Integer, Kept16, Reduction, Shift};
 pub use scalar::Scalar;
 
 /// Arithmetic that is written once and run at any level. `run` must be `#[inline(always)]`, and so must
@@ -216,10 +216,10 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
         // SAFETY: `p` is readable for `LANES` u16.
         unsafe { self.load_16(Float16::Half, p) }
     }
-    /// `LANES` IEEE half floats, rounded to nearest even; too large gives ∞, NaN stays NaN.
+    /// Writes what is kept of each lane, whose bits these are: `LANES` u16.
     /// # Safety
     /// `p` is writable for `LANES` u16.
-    unsafe fn store_f16(self, p: *mut u16, x: Self::F32);
+    unsafe fn store_16(self, kept: Kept16, p: *mut u16, x: Self::I32);
     /// `LANES` bfloat16, rounded to nearest even; NaN stays NaN.
     /// # Safety
     /// `p` is writable for `LANES` u16.
@@ -237,7 +237,11 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// Writes each lane's low half (lanes already in 0..=65535), `LANES` u16.
     /// # Safety
     /// `p` is writable for `LANES` u16.
-    unsafe fn store_u16(self, p: *mut u16, x: Self::I32);
+    #[inline(always)]
+    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
+        // SAFETY: `p` is writable for `LANES` u16.
+        unsafe { self.store_16(Kept16::Low, p, x) }
+    }
     /// # Safety
     /// `p` is readable for `LANES` i32.
     #[inline(always)]

@@ -6,7 +6,9 @@
 // covered by the method's own contract.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use super::{Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody};
+use super::{
+    Comparison, EachColumn, Float16, Floats, Integer, Isa, IsaId, Kept16, Reduction, Shift, SimdBody,
+};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -176,18 +178,20 @@ unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
         }
     }
     #[inline(always)]
-    unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
-        let narrow: uint16x4_t;
+    unsafe fn store_16(self, kept: Kept16, p: *mut u16, x: Self::I32) {
         unsafe {
-            // The intrinsic needs the half type, which is not stable at our oldest compiler.
-            asm!("fcvtn {0:v}.4h, {1:v}.4s", lateout(vreg) narrow, in(vreg) x,
-                options(pure, nomem, nostack, preserves_flags));
+            let narrow = match kept {
+                Kept16::Half => {
+                    // The intrinsic needs the half type, which is not stable at our oldest compiler.
+                    let half: uint16x4_t;
+                    asm!("fcvtn {0:v}.4h, {1:v}.4s", lateout(vreg) half, in(vreg) x,
+                        options(pure, nomem, nostack, preserves_flags));
+                    half
+                }
+                Kept16::Low => vmovn_u32(vreinterpretq_u32_s32(x)),
+            };
             vst1_u16(p, narrow);
         }
-    }
-    #[inline(always)]
-    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
-        unsafe { vst1_u16(p, vmovn_u32(vreinterpretq_u32_s32(x))) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {

@@ -73,7 +73,7 @@ pub enum Shift {
     Right,
 }
 
-/// Of two vectors of bytes or words: sums of adjacent products.
+/// Of two vectors of bytes or words: sums of adjacent products, and some that are added to a third vector.
 #[derive(Clone, Copy, Debug)]
 pub enum Products {
     /// Of unsigned bytes by signed ones, as 16 bits each, which they fit.
@@ -82,15 +82,19 @@ pub enum Products {
     SignedPairs,
     /// Of signed words, as 32 bits each.
     Words,
+    /// [`Products::Pairs`] added in 16 bits, which the sums fit.
+    AddedPairs,
+    /// [`Products::Words`] added, wrapping in 32 bits.
+    AddedWords,
 }
 
-/// Of three vectors: sums, and [`Products`] of the others that are added to them.
+/// How bytes become 16 bits.
 #[derive(Clone, Copy, Debug)]
-pub enum AddedProducts {
-    /// [`Products::Pairs`], in 16 bits, which the sums fit.
-    Pairs,
-    /// [`Products::Words`], wrapping in 32 bits.
-    Words,
+pub enum Sign {
+    /// Bytes are signed.
+    Signed,
+    /// Bytes are unsigned.
+    Unsigned,
 }
 
 /// The first factors of dot products of bytes.
@@ -109,4 +113,13 @@ pub enum Float16 {
     Half,
     /// bfloat16.
     Brain,
+}
+
+/// What is kept of a lane in 16 bits.
+#[derive(Clone, Copy, Debug)]
+pub enum Kept16 {
+    /// The float as an IEEE half, rounded to nearest even; too large gives ∞, NaN stays NaN.
+    Half,
+    /// The lower half of the bits; the upper one is 0.
+    Low,
 }

@@ -2,7 +2,7 @@
 //! The compiler keeps an array in one register where the baseline has one (SSE2, NEON).
 //! Products are rounded before they are added: a fused one would be a library call a lane.
 
-use super::{Comparison, Float16, Floats, Integer, Isa, IsaId, Reduction, Shift, SimdBody};
+use super::{Comparison, Float16, Floats, Integer, Isa, IsaId, Kept16, Reduction, Shift, SimdBody};
 use crate::arrays::{from_fn, map};
 use half::{bf16, f16};
 
@@ -62,14 +62,13 @@ unsafe impl Isa for Scalar {
         }
     }
     #[inline(always)]
-    unsafe fn store_f16(self, p: *mut u16, x: Self::F32) {
+    unsafe fn store_16(self, kept: Kept16, p: *mut u16, x: Self::I32) {
+        let lanes = match kept {
+            Kept16::Half => map(x, |x| f16::from_f32_const(f32::from_bits(x as u32)).to_bits()),
+            Kept16::Low => map(x, |x| x as u16),
+        };
         // SAFETY: `p` is writable for `LANES` u16.
-        unsafe { p.cast::<[u16; LANES]>().write_unaligned(map(x, |x| f16::from_f32_const(x).to_bits())) }
-    }
-    #[inline(always)]
-    unsafe fn store_u16(self, p: *mut u16, x: Self::I32) {
-        // SAFETY: `p` is writable for `LANES` u16.
-        unsafe { p.cast::<[u16; LANES]>().write_unaligned(map(x, |x| x as u16)) }
+        unsafe { p.cast::<[u16; LANES]>().write_unaligned(lanes) }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::I32 {

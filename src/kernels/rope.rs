@@ -219,19 +219,33 @@ struct Halves;
 impl Pairs for Halves {
     #[inline(always)]
     fn row<I: Isa>(isa: I, row: RowMut, cos: Row, half: usize, args: &Rotation) {
-        let (sin, heads) = (cos.from(half), &args.rows);
         let mut i = 0;
-        while i < half {
-            let count = I::LANES.min(half - i);
-            let (cos, sin) = (cos.load(isa, i, count), sin.load(isa, i, count));
-            for h in 0..heads.n_head {
-                let first = h * heads.head_dim + i;
-                let second = first + half;
-                let (a, b) = (row.load(isa, first, count), row.load(isa, second, count));
-                row.store(isa, first, isa.neg_mul_add(b, sin, isa.mul(a, cos)), count);
-                row.store(isa, second, isa.mul_add(a, sin, isa.mul(b, cos)), count);
-            }
-            i += count;
+        while i + I::LANES <= half {
+            across_halves(isa, row, cos, half, (i, I::LANES), args);
+            i += I::LANES;
         }
+        if i < half {
+            across_halves(isa, row, cos, half, (i, half - i), args);
+        }
+    }
+}
+
+/// Rotates `count ≤ LANES` pairs of each head from `i` on.
+#[inline(always)]
+fn across_halves<I: Isa>(
+    isa: I,
+    row: RowMut,
+    cos: Row,
+    half: usize,
+    (i, count): (usize, usize),
+    args: &Rotation,
+) {
+    let (cos, sin) = (cos.load(isa, i, count), cos.load(isa, half + i, count));
+    for h in 0..args.rows.n_head {
+        let first = h * args.rows.head_dim + i;
+        let second = first + half;
+        let (a, b) = (row.load(isa, first, count), row.load(isa, second, count));
+        row.store(isa, first, isa.neg_mul_add(b, sin, isa.mul(a, cos)), count);
+        row.store(isa, second, isa.mul_add(a, sin, isa.mul(b, cos)), count);
     }
 }

@@ -34,8 +34,11 @@ impl Row {
     #[inline(always)]
     pub fn load<I: Isa>(self, isa: I, i: usize, count: usize) -> I::F32 {
         debug_assert!(i + count <= self.len && count <= I::LANES);
-        // SAFETY: the row reaches to i + count.
-        unsafe { load(isa, self.first.add(i), count) }
+        // SAFETY: the row reaches to i + count. With a constant count the branch is decided at compile time.
+        unsafe {
+            let p = self.first.add(i);
+            if count == I::LANES { isa.load(p) } else { isa.load_first(p, count) }
+        }
     }
 
     /// Element `i`.
@@ -107,8 +110,11 @@ impl RowMut {
     #[inline(always)]
     pub fn store<I: Isa>(self, isa: I, i: usize, x: I::F32, count: usize) {
         debug_assert!(i + count <= self.len && count <= I::LANES);
-        // SAFETY: the row reaches to i + count.
-        unsafe { store(isa, self.first.add(i), x, count) }
+        // SAFETY: the row reaches to i + count. With a constant count the branch is decided at compile time.
+        unsafe {
+            let p = self.first.add(i);
+            if count == I::LANES { isa.store(p, x) } else { isa.store_first(p, x, count) }
+        }
     }
 
     /// Stores a vector past the caches, to the elements from `i` on, where the row is aligned to vectors; see
@@ -266,24 +272,4 @@ pub(super) fn visit<I: Isa>(isa: I, terms: &impl Terms, first: usize, n: usize) 
     if i < n {
         terms.at(isa, i, n - i);
     }
-}
-
-/// Loads `count` lanes; the rest are 0.
-///
-/// # Safety
-/// `p` is readable for `count ≤ LANES` floats.
-#[inline(always)]
-pub(super) unsafe fn load<I: Isa>(isa: I, p: *const f32, count: usize) -> I::F32 {
-    // SAFETY: `p` is readable for `count` floats. With a constant count the branch is decided at compile time.
-    unsafe { if count == I::LANES { isa.load(p) } else { isa.load_first(p, count) } }
-}
-
-/// Stores the first `count` lanes.
-///
-/// # Safety
-/// `p` is writable for `count ≤ LANES` floats.
-#[inline(always)]
-pub(super) unsafe fn store<I: Isa>(isa: I, p: *mut f32, x: I::F32, count: usize) {
-    // SAFETY: `p` is writable for `count` floats. With a constant count the branch is decided at compile time.
-    unsafe { if count == I::LANES { isa.store(p, x) } else { isa.store_first(p, x, count) } }
 }

@@ -7,7 +7,6 @@ use crate::kernels::reference;
 use crate::memory::AlignedBuf;
 use crate::testing::noise_vec;
 use crate::threads::Team;
-use std::sync::atomic::AtomicPtr;
 
 const SHAPE: HeadShape = HeadShape { n_head: 6, n_head_kv: 2, head_dim: 24 };
 const SCALE: f32 = 0.25;
@@ -56,9 +55,11 @@ fn attend(qkv: &mut [f32], n: usize, tokens: usize, threads: usize) -> Vec<f32> 
         layout,
     };
     let mut out = AlignedBuf::zeroed(tokens * q_width * 4, "a test").unwrap();
-    let first = AtomicPtr::new(out.as_mut_slice::<f32>().as_mut_ptr());
-    // SAFETY: the slices hold so many rows; heads have no more alignment than floats.
-    let all = unsafe { Rows::new(qkv.as_mut_ptr().cast(), 4 * width, n) };
+    let first = out.as_mut_slice::<f32>().as_mut_ptr();
+    // SAFETY: the slices hold so many rows; heads have no more alignment than floats. Each worker writes results of its own.
+    let (all, results) = unsafe {
+        (Rows::new(qkv.as_mut_ptr().cast(), 4 * width, n), Rows::new(first.cast(), 4 * q_width, tokens))
+    };
     let heads = || 0..SHAPE.n_head_kv;
     let whole = SpanRows { rows: 0..n, position: 0 };
     // SAFETY: the cache has pages for all positions, and the rows hold all heads.
@@ -72,11 +73,9 @@ fn attend(qkv: &mut [f32], n: usize, tokens: usize, threads: usize) -> Vec<f32> 
     let queries = all.skip(n - tokens);
     team.run(|worker| {
         let mut scratch = vec![0.0f32; scratch_len(kernel, &SHAPE).unwrap()];
-        // SAFETY: the buffer holds so many rows, each worker writes results of its own.
-        let out = unsafe { Rows::new(first.load(Relaxed).cast(), 4 * q_width, tokens) };
         let args = Args {
             qkv: queries,
-            out,
+            out: results,
             spans: &spans,
             cache: |_| cache.get(),
             shape: SHAPE,

@@ -38,15 +38,6 @@ impl Routes {
         self.rows.stride() / size_of::<u32>()
     }
 
-    /// All rows, as words.
-    ///
-    /// # Safety
-    /// Nobody writes the rows while the slice lives.
-    unsafe fn words<'a>(&self) -> &'a [u32] {
-        // SAFETY: `Rows::new` was promised a buffer of all rows, which nobody writes now; any bytes are words.
-        unsafe { std::slice::from_raw_parts(self.rows.row(0).cast(), self.rows.len() * self.stride()) }
-    }
-
     /// The places for the experts of row `r` and for their weights.
     ///
     /// # Safety
@@ -92,8 +83,10 @@ impl<'a> Sorted<'a> {
         let (ends, memory) = memory.split_at_mut(count);
         let (active, entries) = memory.split_at_mut(count);
         ends.fill(0);
-        // SAFETY: nobody writes the routes while the value lives, as the caller promises.
-        let words = unsafe { routes.words() };
+        // SAFETY: `Rows::new` was promised a buffer of all rows, which nobody writes while the value lives, as the caller
+        // promises; any bytes are words.
+        let words: &[u32] =
+            unsafe { std::slice::from_raw_parts(rows.row(0).cast(), rows.len() * routes.stride()) };
         let experts = |r: usize| &words[r * routes.stride()..][..used];
         for r in 0..rows.len() {
             experts(r).iter().for_each(|&expert| ends[expert as usize] += 1);

@@ -1,14 +1,13 @@
 //! What the workers of one parallel region do: micro-batches forward and backward, the gradient's length, the update.
 
 use std::ops::Range;
-use std::ptr::null_mut;
 use std::slice::from_raw_parts_mut;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::parameters::Parameter;
 use super::params::Optimizer;
 use super::walk::{Shared, Walk, barrier};
-use crate::kernels::backward::{AdamWArgs, AdamWStep, NORM_BLOCK, SgdArgs, SgdStep, norm_of};
+use crate::kernels::backward::{AdamWStep, NORM_BLOCK, SgdStep, norm_of};
 use crate::model::random_bits;
 use crate::profile::{Moment, Zone};
 use crate::threads::{Poisoned, Worker};
@@ -153,23 +152,16 @@ impl<'a> Region<'a> {
             if own.is_empty() {
                 continue;
             }
-            let (n, w, g) = (own.len(), walk.weights.at(own.start), walk.gradients.at(own.start));
-            let [first, second] = update.moments.map(|moments| moments.at(own.start));
-            // SAFETY: these elements are this worker's in weights, gradients and those moments that the optimizer has.
-            unsafe {
-                match if parameter.decays() { decaying } else { plain } {
-                    Factors::AdamW(step) => {
-                        kernels.adamw.run(&AdamWArgs { step, w, g, m: first, v: second, n })
-                    }
-                    Factors::Sgd(step) => {
-                        let b = if step.momentum > 0.0 { first } else { null_mut() };
-                        kernels.sgd.run(&SgdArgs { step, w, g, b, n });
-                    }
-                }
-            }
+            let (w, g) = (self.slice(&walk.weights, &own), self.slice(&walk.gradients, &own));
+            let moment = |i: usize| self.slice(&update.moments[i], &own);
+            // The slices have one length, which is all that could be wrong.
+            let _ = match if parameter.decays() { decaying } else { plain } {
+                Factors::AdamW(step) => kernels.adamw.apply(&step, w, g, moment(0), moment(1)),
+                Factors::Sgd(step) if step.momentum > 0.0 => kernels.sgd.apply(&step, w, g, moment(0)),
+                Factors::Sgd(step) => kernels.sgd.apply(&step, w, g, &mut []),
+            };
         }
     }
-
     /// The first forward step, and the micro-batch, whose result isn't finite: all workers walk to it, and the first one looks
     /// at each result behind a barrier.
     pub fn find_fault(&self, batches: &Batches<'_>, fault: &AtomicU64) -> Result<(), Poisoned> {

@@ -3,7 +3,7 @@
 
 use crate::isa::Isa;
 use crate::kernels::routine::Routine;
-use crate::kernels::vectors::load;
+use crate::kernels::vectors::{Row, RowMut};
 
 /// Some rows of a caller's buffer, and the place that they are packed to.
 #[derive(Clone, Copy)]
@@ -71,7 +71,8 @@ unsafe fn part<I: Isa>(
     // SAFETY: the caller promises rows and lines; a square has LANES × LANES floats at most.
     unsafe {
         for i in 0..keys {
-            isa.store(square.add(i * I::LANES), load(isa, from.add(i * stride), elements));
+            let row = Row::new(from.add(i * stride), elements);
+            isa.store(square.add(i * I::LANES), row.load(isa, 0, elements));
         }
         isa.transpose_block(square, I::LANES, transposed, I::LANES);
         for i in 0..elements {
@@ -88,13 +89,15 @@ impl Routine<Pack> for PackValues {
     #[inline(always)]
     fn run<I: Isa>(isa: I, &pack: &Pack) {
         for i in 0..pack.count {
-            let (from, to) = (pack.rows.wrapping_add(i * pack.stride), pack.to.wrapping_add(i * pack.width));
+            let to = pack.to.wrapping_add(i * pack.width);
+            // SAFETY: `head_dim` elements are there; lines have room for whole vectors.
+            let (from, to) = unsafe {
+                let from = Row::new(pack.rows.wrapping_add(i * pack.stride), pack.head_dim);
+                (from, RowMut::new(to, pack.head_dim.next_multiple_of(I::LANES)))
+            };
             for d in (0..pack.head_dim).step_by(I::LANES) {
                 let left = (pack.head_dim - d).min(I::LANES);
-                // SAFETY: `left` elements are there; lines have room for whole vectors.
-                unsafe {
-                    isa.store(to.add(d), load(isa, from.add(d), left));
-                }
+                to.store(isa, d, from.load(isa, d, left), I::LANES);
             }
         }
     }

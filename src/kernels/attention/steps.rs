@@ -7,7 +7,7 @@ use crate::isa::Isa;
 use crate::kernels::routine::Routine;
 use crate::kernels::unary::functions::Scale;
 use crate::kernels::unary::vecmath;
-use crate::kernels::vectors::{Function, Over, Row, RowMut, Stored, visit};
+use crate::kernels::vectors::{Function, Over, Row, RowMut, RowsMut, Stored, visit};
 use std::f32::consts::LOG2_E;
 use std::f64::consts::LN_2;
 use std::ops::Range;
@@ -75,32 +75,42 @@ impl State {
         }
     }
 
+    /// The floats of the first `count` rows, with `lanes` sums of weights each.
+    #[inline(always)]
+    fn floats(&self, count: usize, lanes: usize) -> StateFloats {
+        // SAFETY: the state has them; factors that aren't there, of a state that is only joined, are not read.
+        unsafe {
+            StateFloats {
+                sums: RowsMut::new(self.sums, self.width, count, self.width),
+                weights: RowsMut::new(self.weights, lanes, count, lanes),
+                largest: RowMut::new(self.largest, count),
+                shrink: RowMut::new(self.shrink, count),
+            }
+        }
+    }
+
     /// The sums of the first row.
     #[inline(always)]
     pub fn sums(&self) -> RowMut {
-        // SAFETY: the state has them.
-        unsafe { RowMut::new(self.sums, self.width) }
+        self.floats(1, 0).sums.row(0)
     }
 
     /// The vector of sums of the first row's weights.
     #[inline(always)]
     pub fn weights(&self, lanes: usize) -> RowMut {
-        // SAFETY: the state has it.
-        unsafe { RowMut::new(self.weights, lanes) }
+        self.floats(1, lanes).weights.row(0)
     }
 
     /// The largest scores of the first `count` rows.
     #[inline(always)]
     pub fn largest(&self, count: usize) -> RowMut {
-        // SAFETY: the state has them.
-        unsafe { RowMut::new(self.largest, count) }
+        self.floats(count, 0).largest
     }
 
     /// The factors of the first `count` rows.
     #[inline(always)]
     fn shrink(&self, count: usize) -> RowMut {
-        // SAFETY: the state has them.
-        unsafe { RowMut::new(self.shrink, count) }
+        self.floats(count, 0).shrink
     }
 
     /// The keys that row `i`, one of the state's rows, sees.
@@ -109,6 +119,14 @@ impl State {
         // SAFETY: the state has an entry for row i.
         unsafe { self.starts.add(i).read() as usize..self.ends.add(i).read() as usize }
     }
+}
+
+/// The floats of some rows' state: see [`State`].
+struct StateFloats {
+    sums: RowsMut,
+    weights: RowsMut,
+    largest: RowMut,
+    shrink: RowMut,
 }
 
 /// Fetches the queries of some rows, scaled.

@@ -1,7 +1,7 @@
 //! How a cache stores its keys and values: the types, how each is rounded when stored and widened when read.
 
 use super::layout::RUN;
-use crate::isa::Isa;
+use crate::isa::{Isa, Kept16};
 use crate::kernels::vectors::Row;
 
 /// The type that a cache stores its elements in.
@@ -107,7 +107,10 @@ impl Stored for F16 {
     unsafe fn narrow<I: Isa>(isa: I, from: Row, n: usize, to: *mut u16) -> f32 {
         for i in (0..n).step_by(I::LANES) {
             // SAFETY: the caller promises room for whole vectors.
-            unsafe { isa.store_f16(to.add(i), from.load(isa, i, (n - i).min(I::LANES))) }
+            unsafe {
+                let x = isa.to_bits(from.load(isa, i, (n - i).min(I::LANES)));
+                isa.store_16(Kept16::Half, to.add(i), x);
+            }
         }
         1.0
     }

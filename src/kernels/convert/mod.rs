@@ -11,7 +11,7 @@ use super::info::KernelInfo;
 use super::levels::{self, At, LEVELS};
 use super::routine::{Code, Routine};
 use super::table::{self, Entry};
-use crate::isa::{Float16, Isa, IsaId};
+use crate::isa::{Float16, Isa, IsaId, Kept16};
 
 /// `n` elements, and the array that they are converted to.
 struct Args<S, D> {
@@ -103,16 +103,6 @@ const BRAIN: bool = false;
 /// Rounds f32 to the type.
 struct Narrowing<const TYPE: bool>;
 
-impl<const TYPE: bool> Narrowing<TYPE> {
-    /// # Safety
-    /// `p` is writable for a vector.
-    #[inline(always)]
-    unsafe fn store<I: Isa>(isa: I, p: *mut u16, x: I::F32) {
-        // SAFETY: as demanded.
-        unsafe { if TYPE == HALF { isa.store_f16(p, x) } else { isa.store_bf16(p, x) } }
-    }
-}
-
 impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
     type Output = ();
     #[inline(always)]
@@ -121,12 +111,16 @@ impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
         let (mut i, mut last) = (0, [0u16; 16]);
         // SAFETY: both arrays hold n elements: i + LANES ≤ n in the loop, i + (n − i) = n behind it. `last` holds a vector.
         unsafe {
+            let store = |p, x| match TYPE {
+                HALF => isa.store_16(Kept16::Half, p, isa.to_bits(x)),
+                BRAIN => isa.store_bf16(p, x),
+            };
             while i + I::LANES <= n {
-                Self::store(isa, dst.add(i), isa.load(src.add(i)));
+                store(dst.add(i), isa.load(src.add(i)));
                 i += I::LANES;
             }
             if i < n {
-                Self::store(isa, last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
+                store(last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
                 last.as_ptr().copy_to_nonoverlapping(dst.add(i), n - i);
             }
         }

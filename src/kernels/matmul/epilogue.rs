@@ -4,7 +4,7 @@
 use crate::isa::{Isa, SimdBody};
 use crate::kernels::rows::reduce::Same;
 use crate::kernels::unary::functions::{GeluErf, GeluTanh, Relu, Silu};
-use crate::kernels::vectors::{Function, load, store};
+use crate::kernels::vectors::{Function, Row, RowMut};
 
 /// A function of each output; see the elementwise kernels for its error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,19 +100,19 @@ impl Finish {
             |row, column, n| {
                 // SAFETY: the block, and so n floats of each matrix, is there.
                 unsafe {
-                    let y = self.y.add(row * self.ldy + column);
-                    let mut x = load(isa, y, n);
+                    let y = RowMut::new(self.y.add(row * self.ldy + column), n);
+                    let mut x = y.load(isa, 0, n);
                     if self.gate.is_null() {
                         x = f.call(isa, [x]);
                     } else {
-                        let gate = load(isa, self.gate.add(row * self.ld_gate + column), n);
-                        x = isa.mul(f.call(isa, [gate]), x);
+                        let gate = Row::new(self.gate.add(row * self.ld_gate + column), n);
+                        x = isa.mul(f.call(isa, [gate.load(isa, 0, n)]), x);
                     }
                     if !self.residual.is_null() {
-                        let residual = self.residual.add(row * self.ld_residual + column);
-                        x = isa.add(x, load(isa, residual, n));
+                        let residual = Row::new(self.residual.add(row * self.ld_residual + column), n);
+                        x = isa.add(x, residual.load(isa, 0, n));
                     }
-                    store(isa, y, x, n);
+                    y.store(isa, 0, x, n);
                 }
             },
         );
@@ -131,8 +131,8 @@ impl SimdBody for &Scale {
             |row, column, n| {
                 // SAFETY: the block is writable, and so are n floats of it.
                 unsafe {
-                    let y = self.y.add(row * self.ldy + column);
-                    store(isa, y, isa.mul(factor, load(isa, y, n)), n);
+                    let y = RowMut::new(self.y.add(row * self.ldy + column), n);
+                    y.store(isa, 0, isa.mul(factor, y.load(isa, 0, n)), n);
                 }
             },
         );

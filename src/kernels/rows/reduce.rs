@@ -141,7 +141,7 @@ impl<F: Function<N>, const N: usize> Terms for Over<F, N, *const f32> {
         let mut x = [isa.zero(); N];
         for (j, x) in x.iter_mut().enumerate() {
             // SAFETY: the caller promises that the rows reach so far.
-            *x = unsafe { vectors::load(isa, self.1[j].add(i), count) };
+            *x = unsafe { Row::new(self.1[j], i + count) }.load(isa, i, count);
         }
         self.0.call(isa, x)
     }

@@ -98,7 +98,7 @@ fn map<I: Isa, const N: usize>(isa: I, function: impl Function<N>, args: &MapArg
 }
 
 /// Writes the terms up to the last whole vector past the caches, and returns where that ends. `dst` is aligned to
-/// vectors from `head` on, which is less than a vector, and so is `n` not.
+/// vectors from `head` on, which is less than a vector; `n` is no less.
 #[inline(always)]
 fn stream<I: Isa>(isa: I, terms: impl Terms, dst: RowMut, head: usize, n: usize) -> usize {
     let mut i = head;

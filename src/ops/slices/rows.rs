@@ -181,24 +181,25 @@ impl Piece for Rows<'_> {
         let RowShape { rows, cols, ldx: src_stride, ldy: dst_stride } = shape;
         let dst = y.as_mut_ptr();
         let src = x.pointer(dst);
+        let plain = SoftmaxArgs {
+            src,
+            src_stride,
+            dst,
+            dst_stride,
+            rows,
+            cols,
+            scale: 1.0,
+            causal: None,
+            mask: std::ptr::null(),
+            mask_stride: 0,
+        };
         // SAFETY: x, y and the mask hold the rows that the shape says and `row` one row, as the op has checked; x is y, or
         // a slice that can't overlap the exclusive one.
         unsafe {
             match function {
                 Function::Softmax(Softmax { scale, visible, mask, ld_mask }) => {
                     let mask = mask.map_or(std::ptr::null(), <[f32]>::as_ptr);
-                    let args = SoftmaxArgs {
-                        src,
-                        src_stride,
-                        dst,
-                        dst_stride,
-                        rows,
-                        cols,
-                        scale,
-                        causal: visible,
-                        mask,
-                        mask_stride: ld_mask,
-                    };
+                    let args = SoftmaxArgs { scale, causal: visible, mask, mask_stride: ld_mask, ..plain };
                     kernels.softmax.run(&args);
                 }
                 Function::LogSoftmax => {

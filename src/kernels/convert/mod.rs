@@ -103,6 +103,21 @@ const BRAIN: bool = false;
 /// Rounds f32 to the type.
 struct Narrowing<const TYPE: bool>;
 
+impl<const TYPE: bool> Narrowing<TYPE> {
+    /// # Safety
+    /// `p` is writable for a vector.
+    #[inline(always)]
+    unsafe fn store<I: Isa>(isa: I, p: *mut u16, x: I::F32) {
+        // SAFETY: as demanded.
+        unsafe {
+            match TYPE {
+                HALF => isa.store_16(Kept16::Half, p, isa.to_bits(x)),
+                BRAIN => isa.store_bf16(p, x),
+            }
+        }
+    }
+}
+
 impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
     type Output = ();
     #[inline(always)]
@@ -111,16 +126,12 @@ impl<const TYPE: bool> Routine<Args<f32, u16>> for Narrowing<TYPE> {
         let (mut i, mut last) = (0, [0u16; 16]);
         // SAFETY: both arrays hold n elements: i + LANES ≤ n in the loop, i + (n − i) = n behind it. `last` holds a vector.
         unsafe {
-            let store = |p, x| match TYPE {
-                HALF => isa.store_16(Kept16::Half, p, isa.to_bits(x)),
-                BRAIN => isa.store_bf16(p, x),
-            };
             while i + I::LANES <= n {
-                store(dst.add(i), isa.load(src.add(i)));
+                Self::store(isa, dst.add(i), isa.load(src.add(i)));
                 i += I::LANES;
             }
             if i < n {
-                store(last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
+                Self::store(isa, last.as_mut_ptr(), isa.load_first(src.add(i), n - i));
                 last.as_ptr().copy_to_nonoverlapping(dst.add(i), n - i);
             }
         }

@@ -9,7 +9,8 @@
 use super::activations::{HALF_SUMS, MAGIC, RECORD, RowParts, SCALE, SCALED_SUM};
 use super::form::{self, Format, STEP};
 use super::sweep::Sweep;
-use super::wide::{self, BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, widen};
+use super::tile::word;
+use super::wide::{self, BIAS, MAX_VECTORS, SIGNED, VECTORS, Wide, Widen};
 use crate::cpu::{Cache, prefetch_line};
 use crate::isa::amx::{self, COLUMNS, ROWS, TILE_BYTES};
 use crate::isa::{Amx, Isa, SimdBody};
@@ -207,8 +208,8 @@ impl<F: Format> Task<'_, F> {
         for (at, &list) in (0..slab.blocks).step_by(CHUNK).zip(&slab.lists) {
             let (begin, blocks) = (slab.begin + at, CHUNK.min(slab.blocks - at));
             let out = self.scratch_at(offset_of!(Scratch, wide));
-            // SAFETY: the panel has the blocks, and they have room; the CPU has the level.
-            unsafe { widen::<Amx, F, SIGNED>(&wide::Stretch { w, begin, blocks, out, ahead: 0 }) };
+            let stretch = &wide::Stretch { w, begin, blocks, out, ahead: 0 };
+            isa.vectorize(Widen::<_, F, SIGNED> { isa, stretch, format: PhantomData });
             isa.vectorize(Stretch { task: self, begin, blocks, list });
         }
         isa.vectorize(Store(&region));
@@ -417,8 +418,7 @@ impl<F: Format> Rows<F> {
     #[inline(always)]
     fn add<I: Isa>(&self, isa: I, queue: &mut Queue, y: &mut [I::F32; ROWS]) {
         let float = |p: *const u8, r: usize| {
-            // SAFETY: each row has the record.
-            isa.splat(unsafe { p.wrapping_add(r.wrapping_mul(self.ldx)).cast::<f32>().read_unaligned() })
+            isa.splat(f32::from_bits(word(p.wrapping_add(r.wrapping_mul(self.ldx))) as u32))
         };
         let mut minimums = [isa.zero(); 2];
         if F::FORM.minimum {

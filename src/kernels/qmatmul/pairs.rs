@@ -8,7 +8,7 @@ use super::activations::{
 };
 use super::form::{Format, GROUPS, STEP};
 use super::tile::{
-    self, FEW, RowBlock, SIGNED_BYTES, Task, Tiles, WORDS, each_packed, first_sums, last_sums,
+    self, FEW, RowBlock, SIGNED_BYTES, Task, Tiles, WORDS, each_packed, first_sums, last_sums, word,
 };
 use super::wide::{Source, VECTORS, Wide, Widened};
 use crate::arrays;
@@ -33,25 +33,16 @@ impl<I: PairsI8> Tiles for Pairs<I> {
     const BY_PAIRS: bool = true;
     const MAX_ROWS: [usize; 2] = [ROWS; 2];
 
-    unsafe fn tile<
-        const HALVES: bool,
-        const MINIMUM: bool,
-        const PAIRS: usize,
-        const MR: usize,
-        const LOW: bool,
-    >(
+    fn tile<const HALVES: bool, const MINIMUM: bool, const PAIRS: usize, const MR: usize, const LOW: bool>(
+        isa: I,
         task: &Task,
     ) {
-        // SAFETY: the CPU has the level.
-        let isa = unsafe { I::new_unchecked() };
         let mut memory = MaybeUninit::<Memory>::uninit();
         let memory = memory.as_mut_ptr();
         isa.vectorize(Tile::<I, HALVES, MINIMUM, PAIRS, MR, LOW> { isa, task, memory });
     }
 
-    unsafe fn line<F: Format>(task: &Task, ahead: usize) {
-        // SAFETY: the CPU has the level.
-        let isa = unsafe { I::new_unchecked() };
+    fn line<F: Format>(isa: I, task: &Task, ahead: usize) {
         if const { F::FORM.pairs() > 0 } || task.bytes == 1 {
             return isa.vectorize(tile::Line::<I, F, false> { isa, task, ahead, format: PhantomData });
         }
@@ -227,11 +218,10 @@ impl<I: PairsI8, S: Source<I>, const PAIRS: usize, const MR: usize> Block<'_, I,
         self.x.task.x.wrapping_add(r.wrapping_mul(self.x.task.ldx) + self.x.at * BLOCK * self.x.row.bytes)
     }
 
-    /// The four bytes at `at`, in each lane.
+    /// The four bytes at `at`, some of a block's elements or of words made of these, in each lane.
     #[inline(always)]
     fn fours(&self, at: *const u8) -> I::I32 {
-        // SAFETY: they are some of a block's elements, or of words made of these.
-        self.isa.splat_i32(unsafe { at.cast::<i32>().read_unaligned() })
+        self.isa.splat_i32(word(at))
     }
 
     /// The groups of a sub-block.

@@ -14,11 +14,12 @@
 
 use super::form::Format;
 use super::tile::{FEW, SIGNED_BYTES, Task, Tiles, WORDS};
-use super::wide::{LIFTED, MAX_VECTORS, OWN, PAIRED, PAIRED_BYTES, Stretch, VECTORS, Wide, wide, widen};
+use super::wide::{LIFTED, MAX_VECTORS, OWN, PAIRED, PAIRED_BYTES, Stretch, VECTORS, Wide, Widen, wide};
 use crate::isa::{Isa, IsaId};
 use crate::kernels::portion::Portion;
 use crate::memory;
 use crate::quant::BLOCK;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// Bytes of a stretch, at most.
@@ -107,7 +108,7 @@ impl Way {
             rows += 1;
         }
         Self {
-            widen: widen::<T::Isa, F, ZERO>,
+            widen: widen::<T, F, ZERO>,
             block_bytes: form.bytes::<T::Isa>(),
             zero_shift: if ZERO == LIFTED { 0 } else { F::FORM.own_shift() },
             tiles,
@@ -117,10 +118,47 @@ impl Way {
     /// The tiles of MR rows.
     const fn tiles<T: Tiles, const HALVES: bool, const MINIMUM: bool, const PAIRS: usize, const MR: usize>()
     -> [Option<TileFunction>; 2] {
-        let low: TileFunction = T::tile::<HALVES, MINIMUM, PAIRS, MR, true>;
-        let high: TileFunction = T::tile::<HALVES, MINIMUM, PAIRS, MR, false>;
+        let low: TileFunction = tile::<T, HALVES, MINIMUM, PAIRS, MR, true>;
+        let high: TileFunction = tile::<T, HALVES, MINIMUM, PAIRS, MR, false>;
         [Some(if T::BY_PAIRS { high } else { low }), Some(low)]
     }
+}
+
+/// [`Tiles::tile`].
+///
+/// # Safety
+/// The CPU has the level.
+unsafe fn tile<
+    T: Tiles,
+    const HALVES: bool,
+    const MINIMUM: bool,
+    const PAIRS: usize,
+    const MR: usize,
+    const LOW: bool,
+>(
+    task: &Task,
+) {
+    // SAFETY: the CPU has the level.
+    T::tile::<HALVES, MINIMUM, PAIRS, MR, LOW>(unsafe { T::Isa::new_unchecked() }, task);
+}
+
+/// [`Tiles::line`].
+///
+/// # Safety
+/// The CPU has the level.
+unsafe fn line<T: Tiles, F: Format>(task: &Task, ahead: usize) {
+    // SAFETY: the CPU has the level.
+    T::line::<F>(unsafe { T::Isa::new_unchecked() }, task, ahead);
+}
+
+/// Widens a stretch.
+///
+/// # Safety
+/// The CPU has the level.
+unsafe fn widen<T: Tiles, F: Format, const ZERO: u8>(stretch: &Stretch) {
+    // SAFETY: the CPU has the level.
+    let isa = unsafe { T::Isa::new_unchecked() };
+    isa.vectorize(Widen::<_, F, ZERO> { isa, stretch, format: PhantomData });
 }
 
 /// Rows of the first tile of `left`, where none has more than `most` and all are as even as can be.
@@ -134,7 +172,7 @@ impl Sweep {
         let form = F::FORM;
         let line: Option<LineFunction> = match T::Isa::ID {
             IsaId::Scalar => None,
-            _ => Some(T::line::<F>),
+            _ => Some(line::<T, F>),
         };
         // Small levels meet words faster by way of a stretch, which is widened in fewer operations.
         let lines = [line, if T::BY_PAIRS && form.pairs() > 0 { None } else { line }];
@@ -200,7 +238,7 @@ impl Sweep {
                 self.place(&mut task, portion, row, panel);
                 if let Some(line) = line {
                     task.w = w;
-                    // SAFETY: the row and the panel are there, and the CPU has the level.
+                    // SAFETY: the CPU has the level. The task has its row and its panel.
                     unsafe { line(&task, ahead) };
                 } else {
                     self.stretches(way, rows, w, &mut task, (most, ahead));
@@ -254,7 +292,7 @@ impl Sweep {
         loop {
             task.blocks = most.min(blocks - task.begin);
             let stretch = Stretch { w, begin: task.begin, blocks: task.blocks, out, ahead };
-            // SAFETY: the panel has the blocks, and they have room; the CPU has the level.
+            // SAFETY: the CPU has the level. The panel has the blocks, and they have room.
             unsafe { (way.widen)(&stretch) };
             self.tiles(way, rows, task);
             task.begin += task.blocks;
@@ -274,8 +312,7 @@ impl Sweep {
             let mr = share(left, self.most);
             let tile =
                 way.tiles[mr - 1][task.bytes - 1].expect("tiles of all numbers of rows that are shared out");
-            // SAFETY: `left` rows of X and Y are there, of which these are the first, and so are the widened blocks; the
-            // CPU has the level.
+            // SAFETY: the CPU has the level. The task has the first of the rows that are left, and the widened blocks.
             unsafe { tile(task) };
             task.x = task.x.wrapping_add(mr * task.ldx);
             task.y = task.y.wrapping_add(mr * task.ldy);

@@ -25,27 +25,16 @@ pub trait Tiles: 'static {
 
     /// Multiplies MR rows. Out of line: a function of its own for each tile keeps them small for the compiler. PAIRS is
     /// how many pairs of products add up within 16 bits, [`WORDS`] or [`SIGNED_BYTES`]; only tiles of pairs look at it.
-    /// LOW is for rows of two bytes an element; where there are four products a lane, for any rows.
-    ///
-    /// # Safety
-    /// MR rows of X have the task's blocks, the widened blocks are there, and Y (and the bias, unless it is null) has
-    /// `columns` columns in MR rows that nobody else reads or writes meanwhile. The CPU has the level.
-    unsafe fn tile<
-        const HALVES: bool,
-        const MINIMUM: bool,
-        const PAIRS: usize,
-        const MR: usize,
-        const LOW: bool,
-    >(
+    /// LOW is for rows of two bytes an element; where there are four products a lane, for any rows. The task has MR rows
+    /// and widened blocks.
+    fn tile<const HALVES: bool, const MINIMUM: bool, const PAIRS: usize, const MR: usize, const LOW: bool>(
+        isa: Self::Isa,
         task: &Task,
     );
 
     /// Multiplies one row with a whole packed panel, at the task's `w`, of which bytes are prefetched `ahead` of their
     /// use. The bits are those of [`Tiles::tile`]. Tiles of pairs have it for one byte an element, and for levels of 8 bits.
-    ///
-    /// # Safety
-    /// As for [`Tiles::tile`], with one row and the panel's blocks in the place of the widened ones.
-    unsafe fn line<F: Format>(task: &Task, ahead: usize);
+    fn line<F: Format>(isa: Self::Isa, task: &Task, ahead: usize);
 }
 
 /// For [`Tiles::tile`], instead of how many pairs add up within 16 bits: levels are signed words.
@@ -68,7 +57,9 @@ const fn max_rows<I: Isa>(halves: bool) -> usize {
     }
 }
 
-/// Rows of X against a panel or a stretch of it.
+/// Rows of X against a panel or a stretch of it. As long as a task is used, the rows have its blocks, the packed or widened
+/// blocks are there, and Y (and the bias, unless it is null) has `columns` columns in as many rows, which nobody else reads
+/// or writes meanwhile.
 #[derive(Clone, Copy)]
 pub struct Task {
     /// First row.
@@ -110,23 +101,14 @@ impl<I: DotI8> Tiles for Fours<I> {
     const BY_PAIRS: bool = false;
     const MAX_ROWS: [usize; 2] = [max_rows::<I>(false), max_rows::<I>(true)];
 
-    unsafe fn tile<
-        const HALVES: bool,
-        const MINIMUM: bool,
-        const PAIRS: usize,
-        const MR: usize,
-        const LOW: bool,
-    >(
+    fn tile<const HALVES: bool, const MINIMUM: bool, const PAIRS: usize, const MR: usize, const LOW: bool>(
+        isa: I,
         task: &Task,
     ) {
-        // SAFETY: the CPU has the level.
-        let isa = unsafe { I::new_unchecked() };
         isa.vectorize(Tile::<I, HALVES, MINIMUM, MR, LOW> { isa, task });
     }
 
-    unsafe fn line<F: Format>(task: &Task, ahead: usize) {
-        // SAFETY: the CPU has the level.
-        let isa = unsafe { I::new_unchecked() };
+    fn line<F: Format>(isa: I, task: &Task, ahead: usize) {
         isa.vectorize(Line::<I, F, true> { isa, task, ahead, format: PhantomData });
     }
 }
@@ -245,6 +227,13 @@ pub fn last_sums<I: Isa, const MR: usize>(isa: I, task: &Task, y: [[I::F32; VECT
     }
 }
 
+/// The word at `at`, which is one of the elements or of a record of rows that a task has.
+#[inline(always)]
+pub fn word(at: *const u8) -> i32 {
+    // SAFETY: the rows are there as long as their task is used.
+    unsafe { at.cast::<i32>().read_unaligned() }
+}
+
 /// A block of the rows of a running tile. It is made for blocks that the tile's task has, so that what it reads of
 /// these rows is there.
 #[derive(Clone, Copy)]
@@ -261,9 +250,7 @@ impl RowBlock<'_> {
     /// The word at byte `at` of row `r`.
     #[inline(always)]
     pub fn int(self, r: usize, at: usize) -> i32 {
-        let row = self.task.x.wrapping_add(r.wrapping_mul(self.task.ldx));
-        // SAFETY: the tile has row r, and `at` is the place of one of the block's words in it.
-        unsafe { row.wrapping_add(at).cast::<i32>().read_unaligned() }
+        word(self.task.x.wrapping_add(r.wrapping_mul(self.task.ldx) + at))
     }
 
     /// [`RowBlock::int`] of a float.

@@ -94,7 +94,7 @@ pub const PAIRED: u8 = 3;
 /// Levels of less than 8 bits are as packed, others signed bytes: for tiles of few rows that multiply pairs.
 pub const PAIRED_BYTES: u8 = 4;
 
-/// Some blocks of a packed panel, to be widened.
+/// Some blocks of a packed panel, to be widened. As long as it is used, the panel has the blocks, and `out` room for them.
 #[derive(Clone, Copy)]
 pub struct Stretch {
     /// The panel.
@@ -110,20 +110,10 @@ pub struct Stretch {
 }
 
 /// Widens a stretch. ZERO is one of [`OWN`], [`LIFTED`], [`SIGNED`], [`PAIRED`] and [`PAIRED_BYTES`].
-///
-/// # Safety
-/// The panel has the blocks, `out` has room for them, and the CPU has the level.
-pub unsafe fn widen<I: DotI8, F: Format, const ZERO: u8>(stretch: &Stretch) {
-    // SAFETY: the CPU has the level.
-    let isa = unsafe { I::new_unchecked() };
-    isa.vectorize(Widen::<I, F, ZERO> { isa, stretch, format: PhantomData });
-}
-
-/// A running [`widen`], whose promise holds as long as the value lives.
-struct Widen<'a, I, F, const ZERO: u8> {
-    isa: I,
-    stretch: &'a Stretch,
-    format: PhantomData<F>,
+pub struct Widen<'a, I, F, const ZERO: u8> {
+    pub isa: I,
+    pub stretch: &'a Stretch,
+    pub format: PhantomData<F>,
 }
 
 impl<I: DotI8, F: Format, const ZERO: u8> SimdBody for Widen<'_, I, F, ZERO> {

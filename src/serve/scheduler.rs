@@ -345,6 +345,31 @@ impl Scheduler {
         self.ended.clear();
     }
 
+    /// Takes the sequence of a running request out as bytes, and back in from them; false without one. Where there is no
+    /// room for it, since it shared pages that are its own now, it begins again.
+    #[cfg(test)]
+    pub fn save_and_restore(&mut self, place: usize) -> Result<bool> {
+        let Some(task) = self.running.get_mut(place) else { return Ok(false) };
+        let Some(sequence) = task.sequence.take() else { return Ok(false) };
+        let tokens = &task.tokens[..self.engine.len(sequence)?];
+        let mut bytes = Vec::new();
+        self.engine.save(sequence, tokens, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        self.engine.remove(sequence)?;
+        let mut read = Vec::new();
+        let source = crate::format::BytesSource::new("a sequence", bytes);
+        let (sequence, restored) = match self.engine.restore(&source, &mut read) {
+            Ok(sequence) => (sequence, true),
+            Err(Error::ContextFull { .. }) => (self.engine.create()?, false),
+            Err(error) => return Err(error),
+        };
+        assert!(!restored || read == tokens);
+        task.sequence = Some(sequence);
+        Ok(restored)
+    }
+
     #[cfg(test)]
     pub fn engine_mut(&mut self) -> &mut Engine {
         &mut self.engine

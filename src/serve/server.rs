@@ -256,6 +256,12 @@ impl Server {
         lock(&self.board)
     }
 
+    /// Takes a running request's sequence out as bytes, and back in from them.
+    #[cfg(test)]
+    pub(super) fn save_and_restore(&self, place: usize) -> Result<bool> {
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner).save_and_restore(place)
+    }
+
     /// Plants a fault in the passes to come.
     #[cfg(test)]
     pub(super) fn with_engine(&self, change: impl FnOnce(&mut Engine)) {

@@ -1,5 +1,5 @@
-//! Requests of random lengths, priorities and arrivals, some of them cancelled, on servers of random sizes with few pages:
-//! each has the tokens that it has alone.
+//! Requests of random lengths, priorities and arrivals, some of them cancelled, on servers of random sizes with few pages,
+//! whose sequences are saved, removed and restored between steps: each has the tokens that it has alone.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -52,8 +52,11 @@ fn size() -> impl Strategy<Value = Size> {
     )
 }
 
-/// Runs a schedule; returns how often a request was preempted, and how many were cancelled.
-fn check(name: &str, size: &Size, schedule: &[Planned]) -> (u64, u64) {
+/// A step before which the sequence of the request in this place is saved, removed and restored.
+type Restored = (usize, usize);
+
+/// Runs a schedule; returns how often a request was preempted, how many were cancelled, and how often one was restored.
+fn check(name: &str, size: &Size, schedule: &[Planned], restores: &[Restored]) -> [u64; 3] {
     let params = ServerParams::default()
         .with_n_ctx(N_CTX)
         .with_n_sequences(size.n_sequences)
@@ -62,8 +65,11 @@ fn check(name: &str, size: &Size, schedule: &[Planned]) -> (u64, u64) {
         .with_n_events(size.n_events)
         .with_threads(size.threads);
     let server = server(name, &params);
-    let (mut heard, mut ids) = (Heard::default(), BTreeMap::new());
+    let (mut heard, mut ids, mut restored) = (Heard::default(), BTreeMap::new(), 0);
     for step in 0.. {
+        for (_, place) in restores.iter().filter(|(before, _)| *before == step) {
+            restored += u64::from(server.save_and_restore(*place).unwrap());
+        }
         for (i, planned) in schedule.iter().enumerate() {
             if planned.arrives == step {
                 ids.insert(i, planned.asked.submit(&server).unwrap());
@@ -100,23 +106,27 @@ fn check(name: &str, size: &Size, schedule: &[Planned]) -> (u64, u64) {
     let stats = server.stats();
     assert_eq!((stats.n_running, stats.n_waiting, stats.n_events), (0, 0, 0));
     assert_eq!(stats.finished + stats.failed, schedule.len() as u64);
-    (stats.preempted, stats.cancelled)
+    [stats.preempted, stats.cancelled, restored]
 }
 
 #[test]
 fn any_schedule_gives_each_request_the_tokens_that_it_has_alone() {
-    static PREEMPTED: AtomicU64 = AtomicU64::new(0);
-    static CANCELLED: AtomicU64 = AtomicU64::new(0);
+    static COUNTS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
     let names = prop::sample::select(vec!["untied-mixed", "hybrid-quant", "qwen3-tied-quant", "short-conv"]);
     proptest!(ProptestConfig::with_cases(40), |(
         name in names, size in size(), schedule in prop::collection::vec(planned(), 1..10),
+        restores in prop::collection::vec((0..100usize, 0..4usize), 0..12),
     )| {
-        let (preempted, cancelled) = check(name, &size, &schedule);
-        PREEMPTED.fetch_add(preempted, Relaxed);
-        CANCELLED.fetch_add(cancelled, Relaxed);
+        let counts = check(name, &size, &schedule, &restores);
+        for (sum, count) in COUNTS.iter().zip(counts) {
+            sum.fetch_add(count, Relaxed);
+        }
     });
-    let (preempted, cancelled) = (PREEMPTED.load(Relaxed), CANCELLED.load(Relaxed));
-    assert!(preempted > 10 && cancelled > 10, "{preempted} preempted and {cancelled} cancelled show little");
+    let [preempted, cancelled, restored] = [0, 1, 2].map(|i| COUNTS[i].load(Relaxed));
+    assert!(
+        preempted > 10 && cancelled > 10 && restored > 30,
+        "{preempted} preempted, {cancelled} cancelled and {restored} restored show little"
+    );
 }
 
 #[test]

@@ -102,6 +102,34 @@ static void check_bad(sm_trainer *trainer, const char *folder) {
     CHECK_OK(sm_trainer_free(NULL));
 }
 
+/* Activations that are computed again change no bit. */
+static void check_recompute(void) {
+    uint32_t tokens[LENGTH], targets[LENGTH];
+    double losses[2] = {0, 0};
+    fill(tokens, targets);
+    for (int again = 0; again < 2; again++) {
+        sm_gpt_params gpt = shape();
+        sm_trainer_params params = parameters(2);
+        sm_trainer *trainer = NULL;
+        params.recompute = again;
+        CHECK_OK(sm_trainer_create_random(&gpt, &params, &trainer));
+        CHECK_OK(sm_trainer_step(trainer, tokens, targets, LENGTH, NULL, 0));
+        CHECK_OK(sm_trainer_evaluate(trainer, tokens, targets, LENGTH, &losses[again]));
+        CHECK_OK(sm_trainer_free(trainer));
+        params.recompute = 2;
+        CHECK_STATUS(sm_trainer_create_random(&gpt, &params, &trainer), SM_STATUS_INVALID_ARGUMENT);
+        params.recompute = 0;
+        params.reserved2 = 1;
+        CHECK_STATUS(sm_trainer_create_random(&gpt, &params, &trainer), SM_STATUS_UNSUPPORTED);
+        /* A program that was compiled before there was this field: its bytes aren't read. */
+        params.recompute = 7;
+        params.struct_size = offsetof(sm_trainer_params, recompute);
+        CHECK_OK(sm_trainer_create_random(&gpt, &params, &trainer));
+        CHECK_OK(sm_trainer_free(trainer));
+    }
+    CHECK(losses[0] > 0 && losses[0] == losses[1]);
+}
+
 /* An adapter of a model learns the sentence, goes on after a break, and changes the model when both are loaded. */
 static void check_adapter(const char *folder) {
     char base[4096], adapter[4096], state[4096];
@@ -122,6 +150,7 @@ static void check_adapter(const char *folder) {
     CHECK_OK(sm_trainer_save_model(trainer, base));
     CHECK_OK(sm_trainer_free(trainer));
     CHECK(params.lora_rank == 0 && params.lora_alpha == 0 && params.lora_targets == NULL);
+    CHECK(params.recompute == 0 && params.reserved2 == 0);
     params.lora_rank = 8;
     params.lora_targets = "attn_qkv, ffn_up,ffn_down";
     CHECK_OK(sm_trainer_create(base, &params, &trainer));
@@ -220,6 +249,7 @@ void test_trainer(const char *folder) {
     check_writes(model);
     CHECK_STATUS(sm_trainer_resume(model, NULL, &resumed), SM_STATUS_FORMAT);
     check_bad(trainer, folder);
+    check_recompute();
     check_adapter(folder);
     CHECK_OK(sm_trainer_free(trainer));
     CHECK(remove(model) == 0 && remove(state) == 0);

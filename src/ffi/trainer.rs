@@ -88,6 +88,11 @@ pub struct sm_trainer_params {
     /// The matrices of each layer that the adapter changes, separated by commas, such as "attn_q,attn_v". NULL, the default,
     /// for all of attention and MLP.
     pub lora_targets: *const c_char,
+    /// 1 to compute a layer's activations again when its backward pass comes, instead of keeping them: much less memory, at
+    /// most a third more work, the same bits. Default 0.
+    pub recompute: i32,
+    /// 0.
+    pub reserved2: i32,
 }
 
 // SAFETY: repr(C); integers, floats and a raw pointer.
@@ -113,7 +118,9 @@ unsafe impl Versioned for sm_trainer_params {
         team,
         lora_rank,
         lora_alpha,
-        lora_targets
+        lora_targets,
+        recompute,
+        reserved2
     );
 }
 
@@ -142,11 +149,13 @@ unsafe impl Params for sm_trainer_params {
             lora_rank: 0,
             lora_alpha: 0.0,
             lora_targets: ptr::null(),
+            recompute: 0,
+            reserved2: 0,
         }
     }
 
     fn reserved(&self) -> i32 {
-        self.reserved
+        self.reserved | self.reserved2
     }
 }
 
@@ -205,7 +214,8 @@ unsafe fn read_params(params: *const sm_trainer_params) -> Result<Wanted, Failur
         .with_schedule(Schedule::constant(read.learning_rate))
         .with_clip((read.clip != 0.0).then_some(read.clip))
         .with_dropout(read.dropout)
-        .with_seed(read.seed);
+        .with_seed(read.seed)
+        .with_recompute(params::boolean(read.recompute, "recompute")?);
     // SAFETY: the function's contract.
     let team = match unsafe { team::share(read.team) }? {
         Some(team) => team,

@@ -148,6 +148,27 @@ fn adapters_have_the_same_bits_on_any_number_of_threads_and_after_a_break() {
     assert!(error.contains("llama") && error.contains("qwen3"), "{error}");
 }
 
+/// Layers' activations that are computed again are what they were, behind an adapter's products too.
+#[test]
+fn adapters_have_the_same_bits_where_activations_are_computed_again() {
+    let [tokens, targets] = batch();
+    let lora = LoraParams::new(3).with_targets(vec!["attn_q".into(), "attn_v".into(), "ffn_down".into()]);
+    let run = |recompute, threads| {
+        let params = params().with_recompute(recompute);
+        let mut trainer = Trainer::new_adapter(base(), &lora, &params, team(threads)).unwrap();
+        let reports: Vec<_> = (0..4).map(|_| trainer.step(&tokens, &targets).unwrap()).collect();
+        (reports, written(&trainer, true), trainer.batch_flops(), trainer.memory().arena)
+    };
+    let (kept, state, flops, arena) = run(false, 2);
+    assert!(kept[3].loss < kept[0].loss);
+    for threads in [1, 3] {
+        let (again, bytes, more, less) = run(true, threads);
+        assert_eq!(again, kept);
+        assert!(bytes == state);
+        assert!(more > flops && less < arena, "{more} for {flops} operations, {less} for {arena} bytes");
+    }
+}
+
 #[test]
 fn adapters_that_a_model_cannot_have_are_refused() {
     let refuses = |lora: LoraParams, words: &[&str]| {

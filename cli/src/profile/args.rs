@@ -128,6 +128,9 @@ pub struct Train {
     /// Steps of a run
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole(1, 1_000_000))]
     pub steps: usize,
+    /// Compute activations again in the backward pass instead of keeping them
+    #[arg(long)]
+    pub recompute: bool,
     /// Worker threads [default: one for each core]
     #[arg(short, long, value_name = "N", value_parser = thread_count())]
     pub threads: Option<usize>,

@@ -49,12 +49,14 @@ pub fn plan(args: &Train, threads: usize, noted: &Noted) -> failure::Result<Plan
     let params = TrainParams::default()
         .with_sequences(args.batch)
         .with_context(args.context.unwrap_or_else(|| positions(&gguf).clamp(1, CONTEXT)))
-        .with_schedule(Schedule::constant(RATE));
+        .with_schedule(Schedule::constant(RATE))
+        .with_recompute(args.recompute);
     let trainer = Trainer::new(source, &params, Arc::new(Team::new(threads)?))?;
     let (tokens, flops) = (trainer.batch_tokens(), trainer.batch_flops());
     noted.set(Some(Facts { memory: trainer.memory(), tokens, flops, steps: args.steps }));
+    let again = if args.recompute { ", activations computed again" } else { "" };
     let about = format!(
-        "{} steps of {} sequences of {} tokens: forward, backward, clipping and AdamW in f32, {threads} threads.",
+        "{} steps of {} sequences of {} tokens: forward, backward{again}, clipping and AdamW in f32, {threads} threads.",
         args.steps,
         args.batch,
         tokens / args.batch

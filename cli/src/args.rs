@@ -9,8 +9,8 @@ use smallmind::kernels::qmatmul::Activations;
 use smallmind::kv::CacheType;
 use smallmind::model::quantize::Mix;
 use smallmind::model::{GptConfig, LoadParams, RopeOverrides};
+use smallmind::runtime::generation::MAX_LOGPROBS;
 use smallmind::runtime::generation::draft::MAX_DRAFT;
-use smallmind::runtime::sampling::SamplerParams;
 
 use crate::adapters::AdapterArgs;
 use crate::batch::args::Batch;
@@ -21,10 +21,7 @@ use crate::profile::args::{Baseline, Profile};
 use crate::sampling::ChainArgs;
 use crate::train::args::Train;
 use crate::train::config;
-use crate::values::{
-    activations, cache_type, count, min_p, mix, repeat_penalty, rope, seed, shape, stop, temperature,
-    thread_count, top_p, whole,
-};
+use crate::values::{activations, cache_type, count, mix, rope, seed, shape, stop, thread_count, whole};
 
 /// The syntax of a random model's shape, in help.
 pub const SHAPE: &str = "small|medium|VOCAB,CONTEXT,DIM,LAYERS,HEADS";
@@ -176,9 +173,12 @@ Examples:
     Train(Train),
     /// Generate a text for each line of a file, many at once
     #[command(after_help = "\
-A line is JSON: \"prompt\" or \"messages\" (a list of {\"role\": …, \"content\": …}), and what may stand in place of the \
-command line's: id, max_tokens, stop, priority, temperature, top_k, top_p, min_p, repetition_penalty, \
-frequency_penalty, presence_penalty, penalty_last_n, seed. Results come in the order of the lines, and are those that a \
+A line is JSON: \"prompt\" or \"messages\" (a list of {\"role\": …, \"content\": …}), an id, a priority, and what may \
+stand in place of the command line's: max_tokens, stop, logprobs, seed, temperature, temperature_range, \
+temperature_exponent, top_k, top_p, min_p, typical_p, top_n_sigma, xtc_probability, xtc_threshold, repetition_penalty, \
+frequency_penalty, presence_penalty, penalty_last_n, dry_multiplier, dry_base, dry_allowed_length, dry_last_n, \
+dry_breakers (a list), mirostat (0 or 2), mirostat_tau, mirostat_eta, logit_bias ([[15043, 1.5], [7, false]]), samplers \
+(a list), json_schema, regex, grammar. Results come in the order of the lines, and are those that a \
 line has alone; a bad line has a record that says why. Ctrl-C, a kill or a full disk leaves whole records; --resume goes \
 on behind them.
 
@@ -283,41 +283,6 @@ impl ModelArgs {
     }
 }
 
-/// The parameters of sampling that every command with texts has.
-#[derive(Group)]
-pub struct SamplingArgs {
-    /// 0 always takes the likeliest token; higher values are more varied
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
-    pub temp: f32,
-    /// Keep the K likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 40, value_parser = count())]
-    pub top_k: usize,
-    /// Keep the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = top_p)]
-    pub top_p: f32,
-    /// Keep tokens at least this many times as likely as the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = min_p)]
-    pub min_p: f32,
-    /// Make tokens of the recent text less likely; 1 is off
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = repeat_penalty)]
-    pub repeat_penalty: f32,
-    /// Seed of the random draws; the same seed gives the same text [default: from the clock]
-    #[arg(long, value_name = "N", value_parser = seed)]
-    pub seed: Option<u64>,
-}
-
-impl SamplingArgs {
-    /// The parameters that they give; the seed is the caller's to choose.
-    pub fn params(&self) -> SamplerParams {
-        SamplerParams::default()
-            .with_temperature(self.temp)
-            .with_top_k(self.top_k)
-            .with_top_p(self.top_p)
-            .with_min_p(self.min_p)
-            .with_repetition_penalty(self.repeat_penalty)
-    }
-}
-
 /// How tokens are guessed, so that several come from one pass; the text is the same.
 #[derive(Group)]
 pub struct DraftArgs {
@@ -394,6 +359,10 @@ pub struct Generate {
     /// With --chat: how the model should behave [default: as the template says]
     #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     pub system: Option<String>,
+    /// Write, in place of the text, a line of JSON for each token: the natural logarithm of its probability and those of the
+    /// N likeliest tokens, under the model alone, before any option of sampling
+    #[arg(long, value_name = "N", value_parser = whole(0, MAX_LOGPROBS as u64))]
+    pub logprobs: Option<usize>,
     #[command(flatten)]
     pub snapshot: SnapshotArgs,
     #[command(flatten)]

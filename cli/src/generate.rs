@@ -24,7 +24,12 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
         Some(text) => text.clone(),
         None => read_stdin()?,
     };
-    if !args.chat && args.prompt.is_some() && !args.model.quiet && std::io::stdout().is_terminal() {
+    if !args.chat
+        && args.prompt.is_some()
+        && args.logprobs.is_none()
+        && !args.model.quiet
+        && std::io::stdout().is_terminal()
+    {
         // Whoever looks on reads the whole text; a file or a pipe gets what is new.
         template.prefix.clone_from(&prompt);
     }
@@ -46,7 +51,10 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
     }
     let tokens = checked_prompt(tokens, session.context.n_ctx() - session.context.len())?;
     let stops = args.text.stops();
-    let length = GenerationParams::default().with_max_tokens(args.max_tokens).with_stops(&stops);
+    let length = GenerationParams::default()
+        .with_max_tokens(args.max_tokens)
+        .with_stops(&stops)
+        .with_logprobs(args.logprobs);
     let stoppable = Stoppable::begin();
     let written = session.write(&tokens, &length, &stoppable)?;
     session.report_speed(&written.summary);

@@ -19,6 +19,7 @@ mod info;
 mod interrupt;
 mod kept_settings;
 mod kernels;
+mod logprobs;
 mod machine;
 mod merge;
 mod output;

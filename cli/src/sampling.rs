@@ -4,18 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgAction, Args as Group};
+#[cfg(not(feature = "grammar"))]
+use smallmind::Error;
 use smallmind::model::Model;
 use smallmind::runtime::sampling::{Breakers, ChainParts, Mask, Sampler, SamplerParams, StageKind};
 #[cfg(feature = "grammar")]
 use smallmind::runtime::sampling::{GrammarKind, Grammars};
 
-use crate::args::SamplingArgs;
 use crate::failure::{Failure, Result};
 use crate::small_file;
 use crate::values::{
-    count, dry_base, dry_multiplier, dynatemp_exp, dynatemp_range, frequency_penalty, logit_bias, mirostat,
-    mirostat_eta, mirostat_tau, presence_penalty, repeat_last_n, stage, top_n_sigma, typical,
-    xtc_probability, xtc_threshold,
+    count, dry_base, dry_multiplier, dynatemp_exp, dynatemp_range, frequency_penalty, logit_bias, min_p,
+    mirostat, mirostat_eta, mirostat_tau, presence_penalty, repeat_last_n, repeat_penalty, seed, stage,
+    temperature, top_n_sigma, top_p, typical, xtc_probability, xtc_threshold,
 };
 
 /// Longest file of a grammar, in bytes.
@@ -24,8 +25,24 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The chain of stages that picks tokens.
 #[derive(Group)]
 pub struct ChainArgs {
-    #[command(flatten)]
-    pub common: SamplingArgs,
+    /// 0 always takes the likeliest token; higher values are more varied
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    pub temp: f32,
+    /// Keep the K likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 40, value_parser = count())]
+    pub top_k: usize,
+    /// Keep the likeliest tokens that together reach this probability
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = top_p)]
+    pub top_p: f32,
+    /// Keep tokens at least this many times as likely as the likeliest
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = min_p)]
+    pub min_p: f32,
+    /// Make tokens of the recent text less likely; 1 is off
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = repeat_penalty)]
+    pub repeat_penalty: f32,
+    /// Seed of the random draws; the same seed gives the same text [default: from the clock]
+    #[arg(long, value_name = "N", value_parser = seed)]
+    pub seed: Option<u64>,
     /// Keep tokens whose logit is at most N standard deviations below the best one; 0 and below keep all
     #[arg(long, value_name = "N", default_value_t = 0.0, hide_default_value = true, value_parser = top_n_sigma)]
     pub top_n_sigma: f32,
@@ -95,129 +112,161 @@ pub struct ChainArgs {
     pub grammar: Option<PathBuf>,
 }
 
-/// Everything that a sampler is made of, to make several.
-pub struct Sampling {
-    params: SamplerParams,
-    order: Vec<StageKind>,
-    logit_bias: Vec<(u32, f32)>,
-    breaker_texts: Vec<String>,
-    /// Its kind and text.
-    grammar: Option<(Kind, String)>,
-    /// Made with the first sampler.
-    #[cfg(feature = "grammar")]
-    grammars: std::sync::OnceLock<Grammars>,
-}
-
 /// The language of a grammar.
-#[derive(Clone, Copy)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
     JsonSchema,
     Regex,
     Lark,
 }
 
-impl Sampling {
+/// What a sampler is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    pub params: SamplerParams,
+    pub order: Vec<StageKind>,
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The texts that end repetitions; `None` for the customary ones.
+    pub breakers: Option<Vec<String>>,
+    /// Its kind and text.
+    pub grammar: Option<(Kind, String)>,
+}
+
+impl Chain {
+    /// The chain of the command line.
+    ///
     /// # Errors
     /// Wrong usage: values that can't stand together.
-    pub fn new(args: &ChainArgs, seed: u64) -> Result<Sampling> {
-        let common = args.common.params();
-        let params = common
-            .with_temperature_range(args.dynatemp_range)
-            .with_temperature_exponent(args.dynatemp_exp)
-            .with_top_n_sigma(args.top_n_sigma)
-            .with_typical_p(args.typical)
-            .with_xtc_probability(args.xtc_probability)
-            .with_xtc_threshold(args.xtc_threshold)
-            .with_penalty_last_n(args.repeat_last_n)
-            .with_presence_penalty(args.presence_penalty)
-            .with_frequency_penalty(args.frequency_penalty)
-            .with_dry_multiplier(args.dry_multiplier)
-            .with_dry_base(args.dry_base)
-            .with_dry_allowed_length(args.dry_allowed_length)
-            .with_dry_last_n(args.dry_penalty_last_n)
-            .with_mirostat(args.mirostat)
-            .with_mirostat_tau(args.mirostat_ent)
-            .with_mirostat_eta(args.mirostat_lr)
-            .with_seed(seed);
-        let sampling = Sampling {
-            params,
+    pub fn new(args: &ChainArgs, seed: u64) -> Result<Chain> {
+        let breakers = match &args.dry_sequence_breaker[..] {
+            [] => None,
+            [none] if none == "none" => Some(Vec::new()),
+            texts => Some(texts.to_vec()),
+        };
+        let chain = Chain {
+            params: args.params().with_seed(seed),
             order: args.samplers.clone().unwrap_or_else(|| StageKind::ORDER.to_vec()),
             logit_bias: args.logit_bias.clone(),
-            breaker_texts: args.dry_sequence_breaker.clone(),
-            grammar: grammar(args)?,
-            #[cfg(feature = "grammar")]
-            grammars: std::sync::OnceLock::new(),
+            breakers,
+            grammar: args.grammar()?,
         };
-        if sampling.grammar.is_some() && !sampling.order.contains(&StageKind::Mask) {
+        if chain.grammar.is_some() && !chain.order.contains(&StageKind::Mask) {
             return Err(Failure::Usage("'--samplers <STAGES>' has no place for mask".into()));
         }
         // Report a wrong value before a long load.
-        let parts = ChainParts::default().with_logit_bias(sampling.logit_bias.clone());
-        sampling.params.chain(&sampling.order, parts).map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(sampling)
+        let parts = ChainParts::default().with_logit_bias(chain.logit_bias.clone());
+        chain.params.chain(&chain.order, parts).map_err(|error| Failure::Usage(error.to_string()))?;
+        Ok(chain)
     }
 
-    /// The seed of the random draws.
-    pub fn seed(&self) -> u64 {
-        self.params.seed
+    /// The same chain with a seed that is `later` above its own.
+    pub fn later(&self, later: u64) -> Chain {
+        let seed = self.params.seed.wrapping_add(later);
+        Chain { params: self.params.with_seed(seed), ..self.clone() }
+    }
+}
+
+impl ChainArgs {
+    fn params(&self) -> SamplerParams {
+        SamplerParams::default()
+            .with_temperature(self.temp)
+            .with_top_k(self.top_k)
+            .with_top_p(self.top_p)
+            .with_min_p(self.min_p)
+            .with_repetition_penalty(self.repeat_penalty)
+            .with_temperature_range(self.dynatemp_range)
+            .with_temperature_exponent(self.dynatemp_exp)
+            .with_top_n_sigma(self.top_n_sigma)
+            .with_typical_p(self.typical)
+            .with_xtc_probability(self.xtc_probability)
+            .with_xtc_threshold(self.xtc_threshold)
+            .with_penalty_last_n(self.repeat_last_n)
+            .with_presence_penalty(self.presence_penalty)
+            .with_frequency_penalty(self.frequency_penalty)
+            .with_dry_multiplier(self.dry_multiplier)
+            .with_dry_base(self.dry_base)
+            .with_dry_allowed_length(self.dry_allowed_length)
+            .with_dry_last_n(self.dry_penalty_last_n)
+            .with_mirostat(self.mirostat)
+            .with_mirostat_tau(self.mirostat_ent)
+            .with_mirostat_eta(self.mirostat_lr)
     }
 
-    /// A sampler whose seed is `later` above the first one's.
-    pub fn sampler(&self, model: &Arc<Model>, later: u64) -> Result<Sampler> {
-        let params = self.params.with_seed(self.params.seed.wrapping_add(later));
-        let mut parts = ChainParts::default().with_logit_bias(self.logit_bias.clone());
-        if params.dry_multiplier != 0.0 {
-            parts = parts.with_breakers(self.breakers(model)?);
+    /// The grammar that the command line gives.
+    fn grammar(&self) -> Result<Option<(Kind, String)>> {
+        Ok(match (&self.json_schema, &self.regex, &self.grammar) {
+            (Some(path), _, _) => Some((Kind::JsonSchema, small_file::read_text(path, MAX_BYTES)?)),
+            (_, Some(text), _) => Some((Kind::Regex, text.clone())),
+            (_, _, Some(path)) => Some((Kind::Lark, small_file::read_text(path, MAX_BYTES)?)),
+            _ => None,
+        })
+    }
+}
+
+/// Makes samplers for a model, and keeps what several of them have in common.
+pub struct Samplers {
+    model: Arc<Model>,
+    /// The last texts that end repetitions, and what they are in the model's tokens.
+    breakers: Option<(Option<Vec<String>>, Breakers)>,
+    /// Made for the first sampler that needs them.
+    #[cfg(feature = "grammar")]
+    grammars: Option<Grammars>,
+}
+
+impl Samplers {
+    pub fn new(model: Arc<Model>) -> Samplers {
+        Samplers {
+            model,
+            breakers: None,
+            #[cfg(feature = "grammar")]
+            grammars: None,
         }
-        if let Some(mask) = self.mask(model)? {
-            parts = parts.with_mask(mask);
+    }
+
+    /// # Errors
+    /// Those of the library for the chain's values, its texts and its grammar.
+    pub fn sampler(&mut self, chain: &Chain) -> smallmind::Result<Sampler> {
+        chain.params.validate()?;
+        let mut parts = ChainParts::default().with_logit_bias(chain.logit_bias.clone());
+        if chain.params.dry_multiplier != 0.0 {
+            parts = parts.with_breakers(self.breakers(&chain.breakers)?);
         }
-        Ok(Sampler::from_stages(params.chain(&self.order, parts)?, model.config().n_vocab)?)
+        if let Some((kind, text)) = &chain.grammar {
+            parts = parts.with_mask(self.mask(*kind, text)?);
+        }
+        Sampler::from_stages(chain.params.chain(&chain.order, parts)?, self.model.config().n_vocab)
     }
 
     #[cfg(feature = "grammar")]
-    fn mask(&self, model: &Arc<Model>) -> Result<Option<Box<dyn Mask>>> {
-        let Some((kind, text)) = &self.grammar else { return Ok(None) };
+    fn mask(&mut self, kind: Kind, text: &str) -> smallmind::Result<Box<dyn Mask>> {
         let kind = match kind {
             Kind::JsonSchema => GrammarKind::JsonSchema,
             Kind::Regex => GrammarKind::Regex,
             Kind::Lark => GrammarKind::Lark,
         };
-        let grammars = match self.grammars.get() {
+        let grammars = match &mut self.grammars {
             Some(grammars) => grammars,
-            None => {
-                let made = Grammars::new(model.clone())?;
-                self.grammars.get_or_init(|| made)
-            }
+            none => none.insert(Grammars::new(self.model.clone())?),
         };
-        Ok(Some(Box::new(grammars.compile(kind, text)?)))
+        Ok(Box::new(grammars.compile(kind, text)?))
     }
 
     #[cfg(not(feature = "grammar"))]
-    fn mask(&self, _: &Arc<Model>) -> Result<Option<Box<dyn Mask>>> {
-        match self.grammar {
-            None => Ok(None),
-            Some(_) => Err(Failure::Usage("this build has no grammars".into())),
+    fn mask(&mut self, _: Kind, _: &str) -> smallmind::Result<Box<dyn Mask>> {
+        Err(Error::Unsupported("grammars, in this build".into()))
+    }
+
+    /// What these texts are in the model's tokens. That takes a look at the whole vocabulary, so the last ones are kept.
+    fn breakers(&mut self, texts: &Option<Vec<String>>) -> smallmind::Result<Breakers> {
+        if let Some((known, breakers)) = &self.breakers
+            && known == texts
+        {
+            return Ok(breakers.clone());
         }
+        let given: Option<Vec<&str>> = texts.as_ref().map(|texts| texts.iter().map(String::as_str).collect());
+        let breakers =
+            Breakers::from_texts(self.model.tokenizer()?, given.as_deref().unwrap_or(&Breakers::TEXTS))?;
+        self.breakers = Some((texts.clone(), breakers.clone()));
+        Ok(breakers)
     }
-
-    fn breakers(&self, model: &Model) -> Result<Breakers> {
-        let given: Vec<&str> = self.breaker_texts.iter().map(String::as_str).collect();
-        let texts: &[&str] = match &given[..] {
-            [] => &Breakers::TEXTS,
-            ["none"] => return Ok(Breakers::default()),
-            given => given,
-        };
-        Ok(Breakers::from_texts(model.tokenizer()?, texts)?)
-    }
-}
-
-/// The grammar that the command line gives.
-fn grammar(args: &ChainArgs) -> Result<Option<(Kind, String)>> {
-    Ok(match (&args.json_schema, &args.regex, &args.grammar) {
-        (Some(path), _, _) => Some((Kind::JsonSchema, small_file::read_text(path, MAX_BYTES)?)),
-        (_, Some(text), _) => Some((Kind::Regex, text.clone())),
-        (_, _, Some(path)) => Some((Kind::Lark, small_file::read_text(path, MAX_BYTES)?)),
-        _ => None,
-    })
 }

@@ -14,7 +14,7 @@ use smallmind::runtime::generation::draft::{DraftModel, Drafter, Drafting, Promp
 use smallmind::runtime::generation::{
     Event, GenerationParams, MAX_STOPS, Output, StopReason, Summary, drive_drafted,
 };
-use smallmind::runtime::sampling::Sampler;
+use smallmind::runtime::sampling::{Sampler, TokenLogprob};
 use smallmind::runtime::{Context, ContextParams, Logits};
 use smallmind::text::{escaped, escaped_lines, shortened};
 use smallmind::{Error, threads};
@@ -22,9 +22,10 @@ use smallmind::{Error, threads};
 use crate::args::{DraftArgs, ModelArgs, TextArgs};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Stoppable;
+use crate::logprobs::Picked;
 use crate::machine::{check_context, explain, warn_of_threads};
-use crate::output::{PATIENCE, bar, failed, remark, while_waiting};
-use crate::sampling::{ChainArgs, Sampling};
+use crate::output::{PATIENCE, bar, failed, json_fit_for_terminals, remark, while_waiting};
+use crate::sampling::{Chain, ChainArgs, Samplers};
 use crate::template::Given;
 
 /// Most positions of context by default: the cache for all positions that a model was trained on may not fit into
@@ -47,9 +48,10 @@ pub struct Session {
     pub context: Context,
     sampler: Sampler,
     drafter: Option<(Box<dyn Drafter>, usize)>,
-    sampling: Sampling,
+    chain: Chain,
+    samplers: Samplers,
     /// Samplers made so far.
-    samplers: u64,
+    n_samplers: u64,
     parse_special: bool,
     adds_bos: bool,
     template: Given,
@@ -74,13 +76,14 @@ impl Session {
                 "'--stop <TEXT>' {count} times; at most {MAX_STOPS} are taken"
             )));
         }
-        let sampling = Sampling::new(sampling, sampling.common.seed.unwrap_or_else(clock_seed))?;
+        let chain = Chain::new(sampling, sampling.seed.unwrap_or_else(clock_seed))?;
         let threads = args.threads.unwrap_or_else(threads::available);
         warn_of_threads(threads, args.quiet);
         let start = Instant::now();
         let model = load(args)?;
         let load_seconds = start.elapsed().as_secs_f64();
-        let sampler = sampling.sampler(&model, 0)?;
+        let mut samplers = Samplers::new(model.clone());
+        let sampler = samplers.sampler(&chain)?;
         let n_output = if draft.lookup || draft.draft.is_some() { draft.draft_max + 1 } else { 1 };
         let context = context(model, args, threads, n_output)?;
         let drafter = drafter(draft, args, &context)?.map(|drafter| (drafter, draft.draft_max));
@@ -91,8 +94,9 @@ impl Session {
             context,
             sampler,
             drafter,
-            sampling,
-            samplers: 1,
+            chain,
+            samplers,
+            n_samplers: 1,
             parse_special: text.parse_special,
             adds_bos: !text.no_bos,
             template,
@@ -136,8 +140,8 @@ impl Session {
         // Fewer where a layer with a window has released positions before these, or for a recurrent layer's state.
         kept = self.context.rewind_at_most(kept);
         // The sampler forgets as well, and draws other numbers than for what was taken back.
-        self.sampler = self.sampling.sampler(self.model(), self.samplers)?;
-        self.samplers += 1;
+        self.sampler = self.samplers.sampler(&self.chain.later(self.n_samplers))?;
+        self.n_samplers += 1;
         tokens[..kept].iter().try_for_each(|&token| self.sampler.read(token))?;
         Ok(kept)
     }
@@ -168,14 +172,15 @@ impl Session {
 
     /// Appends `prompt`, streams the generated text, behind an answer's prefix, to standard output and returns both. Ctrl-C
     /// ends the generation, also between two pieces of the prompt. On a terminal, control characters of the text are
-    /// escaped.
+    /// escaped. Where log-probabilities are asked for, a line of JSON for each token goes out in place of the text.
     pub fn write(
         &mut self,
         prompt: &[u32],
         params: &GenerationParams<'_>,
         stoppable: &Stoppable,
     ) -> Result<Written> {
-        let mut out = Stream::new(&self.template.prefix);
+        let mut out = Stream::new(&self.template.prefix, params.logprobs.is_none());
+        let model = self.context.model().clone();
         let reading = bar(self.quiet, prompt.len() as u64, "reading the prompt {bar:40} {pos}/{len} tokens");
         let start = Instant::now();
         let drafting = match &mut self.drafter {
@@ -186,6 +191,10 @@ impl Session {
         let driven = drive_drafted(context, sampler, prompt, params, drafting, &mut |event| {
             match event {
                 Event::Prompt { read, .. } if start.elapsed() > PATIENCE => reading.set_position(read as u64),
+                Event::Logprobs { token, best } => {
+                    reading.finish_and_clear();
+                    out.list(&model, token, best);
+                }
                 Event::Output(Output { text: piece, .. }) => {
                     reading.finish_and_clear();
                     out.write(piece);
@@ -229,7 +238,7 @@ impl Session {
             self.context.n_ctx(),
             self.load_seconds,
             self.context.threads(),
-            self.sampling.seed(),
+            self.chain.params.seed,
         ));
         if self.drafter.is_some() {
             let (right, guessed) = (summary.n_accepted, summary.n_drafted);
@@ -269,6 +278,8 @@ pub fn conversation_tokens(
 struct Stream<'a> {
     out: std::io::StdoutLock<'static>,
     escapes: bool,
+    /// Whether the text goes out; it is only returned otherwise.
+    shows: bool,
     /// Comes before the first piece.
     prefix: &'a str,
     text: String,
@@ -276,10 +287,20 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(prefix: &'a str) -> Stream<'a> {
+    fn new(prefix: &'a str, shows: bool) -> Stream<'a> {
         let out = std::io::stdout().lock();
         // A file or another program gets the text as the model wrote it.
-        Stream { escapes: out.is_terminal(), out, prefix, text: String::new(), result: Ok(()) }
+        Stream { escapes: out.is_terminal(), shows, out, prefix, text: String::new(), result: Ok(()) }
+    }
+
+    /// Writes the log-probabilities of a token as a line.
+    fn list(&mut self, model: &Model, token: TokenLogprob, best: &[TokenLogprob]) {
+        let line = model.tokenizer().and_then(|tokenizer| Picked::new(tokenizer, token, best));
+        let line = line.map_err(std::io::Error::other).and_then(|line| Ok(serde_json::to_string(&line)?));
+        self.result = line.and_then(|line| {
+            self.out.write_all(json_fit_for_terminals(&line).as_bytes())?;
+            self.out.flush()
+        });
     }
 
     fn write(&mut self, piece: &str) {
@@ -288,6 +309,9 @@ impl<'a> Stream<'a> {
             self.write(prefix);
         }
         self.text.push_str(piece);
+        if !self.shows {
+            return;
+        }
         let written = match self.escapes {
             true => write!(self.out, "{}", escaped_lines(piece)),
             false => self.out.write_all(piece.as_bytes()),
@@ -302,7 +326,7 @@ impl<'a> Stream<'a> {
     /// Ends the line, unless an error ended the generation before its first word; returns the text, and whether nobody
     /// reads any more.
     fn finish(mut self, whole: bool) -> Result<(String, bool)> {
-        let ended = match whole || !self.text.is_empty() {
+        let ended = match self.shows && (whole || !self.text.is_empty()) {
             true => self.result.and_then(|()| writeln!(self.out)),
             false => self.result,
         };

@@ -248,7 +248,7 @@ pub unsafe extern "C" fn sm_generate(
         let mut host = Host::new(&params, has_text)?;
         let mut on_event = |event: Event<'_>| match event {
             Event::Output(output) => host.deliver(&output),
-            Event::Prompt { .. } => ControlFlow::Continue(()),
+            Event::Prompt { .. } | Event::Logprobs { .. } => ControlFlow::Continue(()),
         };
         let mut draft = if params.draft.is_null() { None } else { Some(context::enter(params.draft)?) };
         let mut lookup = PromptLookup::default();
@@ -269,6 +269,7 @@ pub unsafe extern "C" fn sm_generate(
             stops,
             prompt_piece: 0,
             needs_text: params.on_text.is_some(),
+            logprobs: None,
             id: params.generation_id,
         };
         let result = drive_drafted(&mut context, &mut sampler, prompt, &params, drafting, &mut on_event);

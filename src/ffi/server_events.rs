@@ -270,7 +270,7 @@ pub unsafe extern "C" fn sm_server_poll(
         params::check_size::<sm_server_event>(event_size)?;
         let give = |piece: &str| buffers::give_text(piece.as_bytes(), text, capacity, text_bytes, "text");
         let asks_only = text.is_null() && capacity == 0;
-        let taken = server.poll_with(|event, piece| {
+        let taken = server.poll_with(|event, piece, _| {
             match event {
                 Event::Failed { error, .. } => give(&error.to_string()),
                 _ => give(piece),

@@ -27,6 +27,6 @@ pub fn generate(
     let params = GenerationParams { max_tokens, prompt_piece: 0, ..GenerationParams::default() };
     drive(context, sampler, prompt, &params, &mut |event| match event {
         Event::Output(Output { token, text, .. }) => on_text(token, text),
-        Event::Prompt { .. } => ControlFlow::Continue(()),
+        Event::Prompt { .. } | Event::Logprobs { .. } => ControlFlow::Continue(()),
     })
 }

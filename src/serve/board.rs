@@ -9,6 +9,7 @@ use super::task::Task;
 use crate::error::{Error, Result};
 use crate::memory::reserve::{reserve, reserve_text, with_room};
 use crate::runtime::generation::Output;
+use crate::runtime::sampling::TokenLogprob;
 
 /// The purpose of the memory, in errors.
 const WHAT: &str = "the server's requests and events";
@@ -23,10 +24,11 @@ struct Live {
     cancelled: bool,
 }
 
-/// An event, and the bytes of its text.
+/// An event, the bytes of its text, and the number of its log-probabilities.
 struct Record {
     event: Event,
     text: usize,
+    logprobs: usize,
 }
 
 pub(super) struct Board {
@@ -41,6 +43,9 @@ pub(super) struct Board {
     /// The events' texts, from `first` on.
     texts: String,
     first: usize,
+    /// The events' log-probabilities, from `first_logprob` on.
+    logprobs: Vec<TokenLogprob>,
+    first_logprob: usize,
     most_requests: usize,
     most_events: usize,
 }
@@ -57,6 +62,8 @@ impl Board {
             events: VecDeque::from(with_room(most_events + most_requests, WHAT)?),
             texts,
             first: 0,
+            logprobs: Vec::new(),
+            first_logprob: 0,
             most_requests,
             most_events,
         })
@@ -122,11 +129,18 @@ impl Board {
         }
     }
 
-    /// Adds an event for a token or for text.
+    /// Adds an event for a token or for text. `logprobs` are the token's own log-probability and those of the likeliest
+    /// tokens, where these are asked for.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] for the text.
-    pub fn output(&mut self, request: RequestId, output: &Output<'_>) -> Result<()> {
+    /// [`Error::OutOfMemory`] for the text or the log-probabilities.
+    pub fn output(
+        &mut self,
+        request: RequestId,
+        output: &Output<'_>,
+        logprobs: Option<(TokenLogprob, &[TokenLogprob])>,
+    ) -> Result<()> {
+        let n_logprobs = self.note_logprobs(logprobs)?;
         if self.texts.capacity() - self.texts.len() < output.text.len() {
             self.texts.drain(..std::mem::take(&mut self.first));
             reserve_text(&mut self.texts, output.text.len(), WHAT)?;
@@ -134,8 +148,21 @@ impl Board {
         self.texts.push_str(output.text);
         self.stats.sampled += u64::from(output.is_new);
         let event = Event::Output { request, token: output.token, is_new: output.is_new };
-        self.events.push_back(Record { event, text: output.text.len() });
+        self.events.push_back(Record { event, text: output.text.len(), logprobs: n_logprobs });
         Ok(())
+    }
+
+    /// Keeps an event's log-probabilities, and returns their number.
+    fn note_logprobs(&mut self, logprobs: Option<(TokenLogprob, &[TokenLogprob])>) -> Result<usize> {
+        let Some((token, best)) = logprobs else { return Ok(0) };
+        let n = 1 + best.len();
+        if self.logprobs.capacity() - self.logprobs.len() < n {
+            self.logprobs.drain(..std::mem::take(&mut self.first_logprob));
+            reserve(&mut self.logprobs, n, WHAT)?;
+        }
+        self.logprobs.push(token);
+        self.logprobs.extend_from_slice(best);
+        Ok(n)
     }
 
     /// Adds a request's last event, and forgets the request.
@@ -150,18 +177,22 @@ impl Board {
             }
             _ => self.stats.finished += 1,
         }
-        self.events.push_back(Record { event, text: 0 });
+        self.events.push_back(Record { event, text: 0, logprobs: 0 });
     }
 
-    /// The first event, if `take` is content with it and its text; if not, it stays.
+    /// The first event, if `take` is content with it, its text and its log-probabilities; if not, it stays.
     pub fn poll<E>(
         &mut self,
-        take: impl FnOnce(&Event, &str) -> std::result::Result<(), E>,
+        take: impl FnOnce(&Event, &str, &[TokenLogprob]) -> std::result::Result<(), E>,
     ) -> std::result::Result<Option<Event>, E> {
-        let Some(Record { event, text }) = self.events.front() else { return Ok(None) };
-        let end = self.first + text;
-        take(event, &self.texts[self.first..end])?;
-        self.first = end;
+        let Some(Record { event, text, logprobs }) = self.events.front() else { return Ok(None) };
+        let (end, end_logprob) = (self.first + text, self.first_logprob + logprobs);
+        take(event, &self.texts[self.first..end], &self.logprobs[self.first_logprob..end_logprob])?;
+        (self.first, self.first_logprob) = (end, end_logprob);
+        if self.first_logprob == self.logprobs.len() {
+            self.logprobs.clear();
+            self.first_logprob = 0;
+        }
         if self.first == self.texts.len() {
             self.texts.clear();
             self.first = 0;

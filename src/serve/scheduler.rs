@@ -19,7 +19,8 @@ use super::task::Task;
 use crate::error::{Error, Result};
 use crate::memory::reserve::with_room;
 use crate::profile::{self, Zone};
-use crate::runtime::generation::{Output, StopReason};
+use crate::runtime::generation::{MAX_LOGPROBS, StopReason};
+use crate::runtime::sampling::{Logprobs, TokenLogprob};
 use crate::runtime::{Batch, Engine, Span};
 use crate::tokenizer::Tokenizer;
 
@@ -47,6 +48,8 @@ pub(super) struct Scheduler {
     outputs: Vec<u32>,
     /// For each output row the place of its request in `running`.
     rows: Vec<usize>,
+    /// For the requests that ask for log-probabilities; made for the first of them.
+    logprobs: Option<Logprobs>,
     /// The counts of steps; the board has those of requests.
     stats: Stats,
 }
@@ -67,6 +70,7 @@ impl Scheduler {
             spans: with_room(n_sequences, WHAT)?,
             outputs: with_room(n_sequences, WHAT)?,
             rows: with_room(n_sequences, WHAT)?,
+            logprobs: None,
             stats: Stats::default(),
         })
     }
@@ -295,7 +299,7 @@ impl Scheduler {
 
     /// Picks the next token of each request whose logits the pass has computed.
     fn sample(&mut self, board: &Mutex<Board>) {
-        let Scheduler { engine, running, rows, .. } = self;
+        let Scheduler { engine, running, rows, logprobs, .. } = self;
         let model = engine.model();
         let (n_vocab, tokenizer) = (model.config().n_vocab, model.tokenizer().ok());
         for (logits, &place) in engine.output().chunks_exact(n_vocab).zip(rows.iter()) {
@@ -304,7 +308,9 @@ impl Scheduler {
             let len = task.sequence.and_then(|sequence| engine.len(sequence).ok());
             let is_full = len == Some(engine.n_ctx());
             // Stages may be the host's. A task in which one has panicked is only dropped.
-            let picked = catch_unwind(AssertUnwindSafe(|| pick(task, logits, tokenizer, is_full, board)));
+            let picked = catch_unwind(AssertUnwindSafe(|| {
+                pick(task, &mut Row { logits, logprobs }, tokenizer, is_full, board)
+            }));
             let panicked = |_| Err(Error::Internal("a stage of the request's sampler panicked".into()));
             if let Err(error) = picked.unwrap_or_else(panicked) {
                 task.outcome = Some(Err(error));
@@ -397,18 +403,37 @@ fn share_evenly(tasks: &mut [Task], mut left: usize) -> usize {
     left
 }
 
+/// The logits of a request's next token, and what computes their log-probabilities.
+struct Row<'a> {
+    logits: &'a [f32],
+    logprobs: &'a mut Option<Logprobs>,
+}
+
+impl Row<'_> {
+    /// The log-probabilities of a token and of the `n_best` likeliest ones.
+    fn logprobs(&mut self, token: u32, n_best: usize) -> Result<(TokenLogprob, &[TokenLogprob])> {
+        let logprobs = match self.logprobs {
+            Some(made) => made,
+            None => self.logprobs.insert(Logprobs::new(self.logits.len(), MAX_LOGPROBS)?),
+        };
+        let logprob = logprobs.compute(self.logits, token)?;
+        let best = logprobs.best();
+        Ok((TokenLogprob { token, logprob }, &best[..n_best.min(best.len())]))
+    }
+}
+
 /// Picks a request's next token, and tells the host.
 fn pick(
     task: &mut Task,
-    logits: &[f32],
+    row: &mut Row<'_>,
     tokenizer: Option<&Tokenizer>,
     is_full: bool,
     board: &Mutex<Board>,
 ) -> Result<()> {
     let id = task.id;
-    let tell = |output: &Output<'_>| lock(board).output(id, output);
-    if let Some(output) = task.generation.fed(logits, &mut task.sampler, tokenizer)? {
-        tell(&output)?;
+    if let Some(output) = task.generation.fed(row.logits, &mut task.sampler, tokenizer)? {
+        let logprobs = task.logprobs.map(|n_best| row.logprobs(output.token, n_best)).transpose()?;
+        lock(board).output(id, &output, logprobs)?;
         if is_full {
             task.generation.stop(StopReason::ContextFull);
         }
@@ -417,7 +442,7 @@ fn pick(
     if task.outcome.is_some()
         && let Some(rest) = task.generation.finish()
     {
-        tell(&rest)?;
+        lock(board).output(id, &rest, None)?;
     }
     Ok(())
 }

@@ -12,10 +12,10 @@ use super::request::{Prompt, Request, RequestId};
 use super::scheduler::Scheduler;
 use super::task::{self, Task};
 use crate::error::{Error, Result};
-use crate::memory::reserve::{reserve_text, with_room};
+use crate::memory::reserve::{reserve, reserve_text, with_room};
 use crate::model::Model;
 use crate::runtime::generation::{Generation, GenerationParams};
-use crate::runtime::sampling::Sampler;
+use crate::runtime::sampling::{Sampler, TokenLogprob};
 use crate::runtime::{Engine, MemoryEstimate};
 use crate::threads::Team;
 
@@ -129,6 +129,7 @@ impl Server {
             sampler: sampler(),
             tokens,
             n_prompt,
+            logprobs: params.logprobs,
             pages,
             sequence: None,
             lacks: 0,
@@ -217,17 +218,39 @@ impl Server {
     /// [`Error::OutOfMemory`] for the text; the event stays.
     pub fn poll(&self, text: &mut String) -> Result<Option<Event>> {
         text.clear();
-        self.poll_with(|_, piece| {
+        self.poll_with(|_, piece, _| {
             reserve_text(text, piece.len(), "an event's text")?;
             text.push_str(piece);
             Ok(())
         })
     }
 
-    /// The next event, if `take` is content with it and its text. It runs under the board's lock.
+    /// [`Server::poll`] that also gives the event's log-probabilities, in place of what `logprobs` held: of a new token of a
+    /// request that [asks](GenerationParams::logprobs) for them the token's own, then those of the likeliest tokens,
+    /// likeliest first; of other events none.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] for the text or the log-probabilities; the event stays.
+    pub fn poll_logprobs(
+        &self,
+        text: &mut String,
+        logprobs: &mut Vec<TokenLogprob>,
+    ) -> Result<Option<Event>> {
+        text.clear();
+        logprobs.clear();
+        self.poll_with(|_, piece, of_token| {
+            reserve_text(text, piece.len(), "an event's text")?;
+            reserve(logprobs, of_token.len(), "an event's log-probabilities")?;
+            text.push_str(piece);
+            logprobs.extend_from_slice(of_token);
+            Ok(())
+        })
+    }
+
+    /// The next event, if `take` is content with it, its text and its log-probabilities. It runs under the board's lock.
     pub(crate) fn poll_with<E>(
         &self,
-        take: impl FnOnce(&Event, &str) -> std::result::Result<(), E>,
+        take: impl FnOnce(&Event, &str, &[TokenLogprob]) -> std::result::Result<(), E>,
     ) -> std::result::Result<Option<Event>, E> {
         self.board().poll(take)
     }

@@ -25,6 +25,8 @@ pub(super) struct Task {
     /// The tokens that its sequence has or is to have: the prompt, and the sampled ones. It has room for all.
     pub tokens: Vec<u32>,
     pub n_prompt: usize,
+    /// [`GenerationParams::logprobs`](crate::runtime::generation::GenerationParams::logprobs).
+    pub logprobs: Option<usize>,
     /// For each page of [`PAGE`] tokens of the prompt, but for its last token, a hash of all tokens up to its end.
     pub pages: Vec<u64>,
     pub sequence: Option<SequenceId>,

@@ -2,6 +2,7 @@
 //! one request touches another.
 
 mod faults;
+mod logprobs;
 mod schedules;
 
 use std::collections::BTreeMap;

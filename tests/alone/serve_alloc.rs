@@ -55,7 +55,10 @@ fn count_everything() {
         for profiled in [false, true] {
             profile::set_enabled(profiled);
             let server = Server::new(model.clone(), &params).unwrap();
-            let limits = GenerationParams::default().with_max_tokens(350).with_needs_text(needs_text);
+            let limits = GenerationParams::default()
+                .with_max_tokens(350)
+                .with_needs_text(needs_text)
+                .with_logprobs(profiled.then_some(5));
             let submit = |seed: u64, planted| {
                 let sampling = SamplerParams::default().with_seed(seed).with_repetition_penalty(1.3);
                 let mut stages = sampling.stages();
@@ -67,11 +70,11 @@ fn count_everything() {
                 server.submit(request.with_priority(planted.into())).unwrap();
             };
             (0..6).for_each(|seed| submit(seed, false));
-            let mut text = String::with_capacity(1 << 12);
+            let (mut text, mut logprobs) = (String::with_capacity(1 << 12), Vec::with_capacity(8));
             let mut steps = |count: usize| {
                 for _ in 0..count {
                     server.step().unwrap();
-                    while server.poll(&mut text).unwrap().is_some() {}
+                    while server.poll_logprobs(&mut text, &mut logprobs).unwrap().is_some() {}
                 }
             };
             steps(20);

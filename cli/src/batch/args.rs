@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args as Group;
+use smallmind::runtime::generation::MAX_LOGPROBS;
 
-use crate::args::{ModelArgs, SamplingArgs, TextArgs};
+use crate::args::{ModelArgs, TextArgs};
+use crate::sampling::ChainArgs;
 use crate::values::{count, whole};
 
 #[derive(Group)]
@@ -34,8 +36,12 @@ pub struct Batch {
     /// Most tokens to generate, unless a line says otherwise
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256, value_parser = count())]
     pub max_tokens: usize,
+    /// Add the natural logarithm of each token's probability to the results, with those of the N likeliest tokens, under
+    /// the model alone, unless a line says otherwise
+    #[arg(long, value_name = "N", value_parser = whole(0, MAX_LOGPROBS as u64))]
+    pub logprobs: Option<usize>,
     #[command(flatten, next_help_heading = "Sampling, unless a line says otherwise")]
-    pub sampling: SamplingArgs,
+    pub sampling: ChainArgs,
     #[command(flatten, next_help_heading = "Text")]
     pub text: TextArgs,
     #[command(flatten, next_help_heading = "Model and machine")]

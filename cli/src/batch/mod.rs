@@ -23,6 +23,7 @@ use crate::interrupt;
 use crate::kept_settings;
 use crate::machine::warn_of_threads;
 use crate::output::remark;
+use crate::sampling::Chain;
 use crate::session::{clock_seed, default_context, load};
 use args::Batch;
 use input::Input;
@@ -39,13 +40,14 @@ pub fn run(args: &Batch) -> Result<()> {
     };
     check(args.out.as_deref(), Format::Jsonl, there)?;
     let mut input = Input::open(&args.input)?;
+    // Report a wrong value before a long load.
+    let chain = Chain::new(&args.sampling, 0)?;
     let threads = args.model.threads.unwrap_or_else(threads::available);
     warn_of_threads(threads, args.model.quiet);
     let model = load(&args.model)?;
     let server = server(args, &model, threads)?;
-    let (out, seed) = begin(args, there, &server, &mut input)?;
-    let sampling = args.sampling.params().with_seed(seed);
-    let mut run = Run::new(args, &server, input, out, sampling)?;
+    let (out, seed) = begin(args, there, &server, &chain, &mut input)?;
+    let mut run = Run::new(args, &server, input, out, chain.later(seed))?;
     run.all()?;
     run.report();
     if args.model.profile {
@@ -78,7 +80,13 @@ fn server(args: &Batch, model: &Arc<Model>, threads: usize) -> Result<Server> {
 }
 
 /// Begins the output, or goes on with it and reads over the lines that it has. Returns also the seed of its texts.
-fn begin(args: &Batch, there: There, server: &Server, input: &mut Input) -> Result<(Appended, u64)> {
+fn begin(
+    args: &Batch,
+    there: There,
+    server: &Server,
+    chain: &Chain,
+    input: &mut Input,
+) -> Result<(Appended, u64)> {
     let chosen = args.sampling.seed;
     let Some(path) = args.out.as_deref() else {
         return Ok((Appended::stdout(), chosen.unwrap_or_else(clock_seed)));
@@ -88,12 +96,12 @@ fn begin(args: &Batch, there: There, server: &Server, input: &mut Input) -> Resu
     let settings;
     if there == There::Resume && has_bytes {
         let then = Settings::read(path)?;
-        settings = self::settings(args, server, chosen.unwrap_or(then.seed));
+        settings = self::settings(args, server, chain, chosen.unwrap_or(then.seed));
         settings.check_against(path, &then)?;
         kept = stored::kept(path, Format::Jsonl, 1)?;
         skip(path, input, &kept, args.model.quiet)?;
     } else {
-        settings = self::settings(args, server, chosen.unwrap_or_else(clock_seed));
+        settings = self::settings(args, server, chain, chosen.unwrap_or_else(clock_seed));
     }
     let out = Appended::open(path, kept.bytes)?;
     if std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
@@ -122,8 +130,7 @@ fn skip(path: &Path, input: &mut Input, kept: &stored::Kept, quiet: bool) -> Res
 }
 
 /// What the texts depend on.
-fn settings(args: &Batch, server: &Server, seed: u64) -> Settings {
-    let sampling = &args.sampling;
+fn settings(args: &Batch, server: &Server, chain: &Chain, seed: u64) -> Settings {
     Settings {
         model: args.model.model.as_ref().map_or_else(|| "built-in".into(), |path| path.display().to_string()),
         adapters: args.model.adapters.names(),
@@ -134,8 +141,8 @@ fn settings(args: &Batch, server: &Server, seed: u64) -> Settings {
         n_ctx: server.n_ctx(),
         input: args.input.to_string_lossy().into_owned(),
         max_tokens: args.max_tokens,
-        sampling: vec![sampling.temp, sampling.top_p, sampling.min_p, sampling.repeat_penalty],
-        top_k: sampling.top_k,
+        logprobs: args.logprobs,
+        sampling: format!("{chain:?}"),
         stop: args.text.stop.clone(),
         parse_special: args.text.parse_special,
         adds_bos: !args.text.no_bos,

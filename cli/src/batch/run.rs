@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use smallmind::Error;
 use smallmind::runtime::generation::{GenerationParams, StopReason};
-use smallmind::runtime::sampling::{Sampler, SamplerParams};
+use smallmind::runtime::sampling::TokenLogprob;
 use smallmind::serve::{Event, Request, RequestId, Server, Summary};
 
 use super::args::Batch;
@@ -18,7 +18,9 @@ use super::line::Wanted;
 use crate::embed::output::Appended;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Stoppable;
+use crate::logprobs::Picked;
 use crate::output::{PATIENCE, bar, json_fit_for_terminals, progress, remark};
+use crate::sampling::{Chain, Samplers};
 
 /// Lines that are read ahead, times those that run at the same time: one that takes long keeps so many waiting.
 pub const WINDOW: usize = 8;
@@ -36,6 +38,8 @@ struct Entry {
     end: u64,
     request: Option<RequestId>,
     text: String,
+    /// Those of its tokens, where they are asked for.
+    logprobs: Option<Vec<Picked>>,
     /// The line of the output, once it is known.
     record: Option<String>,
 }
@@ -55,6 +59,8 @@ struct Record<'a> {
     prompt_tokens: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<&'a [Picked]>,
 }
 
 pub struct Run<'a> {
@@ -62,7 +68,8 @@ pub struct Run<'a> {
     server: &'a Server,
     lines_read: Receiver<Result<Option<Numbered>>>,
     out: Appended,
-    sampling: SamplerParams,
+    chain: Chain,
+    samplers: Samplers,
     /// In the order of the input, which is that of their requests' numbers.
     entries: VecDeque<Entry>,
     at_end: bool,
@@ -81,7 +88,7 @@ impl<'a> Run<'a> {
         server: &'a Server,
         input: Input,
         out: Appended,
-        sampling: SamplerParams,
+        chain: Chain,
     ) -> Result<Run<'a>> {
         let line = match input.total {
             Some(bytes) => bar(args.model.quiet, bytes, "{bar:40} {percent:>3} %, {eta} left, {msg}"),
@@ -92,7 +99,8 @@ impl<'a> Run<'a> {
             server,
             lines_read: read_ahead(input)?,
             out,
-            sampling,
+            chain,
+            samplers: Samplers::new(server.model().clone()),
             entries: VecDeque::new(),
             at_end: false,
             line,
@@ -106,15 +114,15 @@ impl<'a> Run<'a> {
 
     /// Runs all lines. Ctrl-C ends it between two passes; what is complete up to there has been written.
     pub fn all(&mut self) -> Result<()> {
-        let (mut text, mut written) = (String::new(), Instant::now());
+        let (mut text, mut logprobs, mut written) = (String::new(), Vec::new(), Instant::now());
         let stoppable = Stoppable::begin();
         let mut idle = true;
         loop {
             self.fill(idle)?;
             let progress = self.server.step()?;
             idle = progress.is_idle();
-            while let Some(event) = self.server.poll(&mut text)? {
-                self.hear(event, &text)?;
+            while let Some(event) = self.server.poll_logprobs(&mut text, &mut logprobs)? {
+                self.hear(event, &text, &logprobs)?;
             }
             let done = self.at_end && idle;
             if idle || stoppable.requested() || written.elapsed() >= OFTEN || self.is_behind() {
@@ -163,17 +171,21 @@ impl<'a> Run<'a> {
 
     fn submit(&mut self, numbered: Numbered) -> Result<()> {
         let Numbered { id, number, end, line } = numbered;
-        let mut entry = Entry { id, end, request: None, text: String::new(), record: None };
-        let sampling = self.sampling.with_seed(self.sampling.seed.wrapping_add(number));
-        let model = self.server.model();
+        let mut entry = Entry { id, end, request: None, text: String::new(), logprobs: None, record: None };
+        let chain = self.chain.later(number);
+        let (server, args, samplers) = (self.server, self.args, &mut self.samplers);
         let submitted = line.map_err(Error::InvalidArgument).and_then(|line| {
-            let Wanted { tokens, max_tokens, stops, sampling, priority } =
-                line.wanted(model, &self.args.text, self.args.max_tokens, sampling)?;
+            let Wanted { tokens, max_tokens, stops, logprobs, chain, priority } =
+                line.wanted(server.model(), args, chain)?;
             let stops: Vec<_> = stops.iter().map(String::as_str).collect();
-            let params = GenerationParams::default().with_max_tokens(max_tokens).with_stops(&stops);
+            let params = GenerationParams::default()
+                .with_max_tokens(max_tokens)
+                .with_stops(&stops)
+                .with_logprobs(logprobs);
             params.validate()?;
-            let sampler = Sampler::new(sampling, model.config().n_vocab)?;
-            self.server.submit(Request::new(&tokens, sampler).with_params(params).with_priority(priority))
+            entry.logprobs = logprobs.map(|_| Vec::new());
+            let sampler = samplers.sampler(&chain)?;
+            server.submit(Request::new(&tokens, sampler).with_params(params).with_priority(priority))
         });
         match submitted {
             Ok(request) => entry.request = Some(request),
@@ -194,11 +206,12 @@ impl<'a> Run<'a> {
             reason: None,
             prompt_tokens: None,
             tokens: None,
+            logprobs: None,
         })?);
         Ok(())
     }
 
-    fn hear(&mut self, event: Event, text: &str) -> Result<()> {
+    fn hear(&mut self, event: Event, text: &str, logprobs: &[TokenLogprob]) -> Result<()> {
         let request = Some(event.request());
         // Lines without a request stand among the others, so it is no binary search.
         let Some(place) = self.entries.iter().position(|entry| entry.request == request) else {
@@ -207,7 +220,11 @@ impl<'a> Run<'a> {
         match event {
             Event::Output { is_new, .. } => {
                 self.tokens += u64::from(is_new);
-                self.entries[place].text.push_str(text);
+                let entry = &mut self.entries[place];
+                entry.text.push_str(text);
+                if let (Some(tokens), Some((&token, best))) = (&mut entry.logprobs, logprobs.split_first()) {
+                    tokens.push(Picked::new(self.server.model().tokenizer()?, token, best)?);
+                }
             }
             Event::Finished { summary, .. } => self.finish(place, &summary)?,
             Event::Failed { error, .. } => {
@@ -237,8 +254,9 @@ impl<'a> Run<'a> {
             }),
             prompt_tokens: Some(summary.n_prompt),
             tokens: Some(summary.n_generated),
+            logprobs: entry.logprobs.as_deref(),
         })?);
-        entry.text = String::new();
+        (entry.text, entry.logprobs) = (String::new(), None);
         Ok(())
     }
 
@@ -281,7 +299,7 @@ impl<'a> Run<'a> {
             self.prompt_tokens,
             self.tokens,
             self.rate(),
-            self.sampling.seed,
+            self.chain.params.seed,
         ));
     }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Result;
 use crate::kept_settings;
 
-/// Most bytes of settings.
-const MAX_BYTES: u64 = 1 << 20;
+/// Most bytes of settings: the options of sampling may hold a grammar.
+const MAX_BYTES: u64 = 1 << 24;
 
 /// What a file of texts depends on. How many requests run at the same time, and on how many threads, changes no text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,8 +22,9 @@ pub struct Settings {
     pub n_ctx: usize,
     pub input: String,
     pub max_tokens: usize,
-    pub sampling: Vec<f32>,
-    pub top_k: usize,
+    pub logprobs: Option<usize>,
+    /// All options of sampling but for the seed.
+    pub sampling: String,
     pub stop: Vec<String>,
     pub parse_special: bool,
     pub adds_bos: bool,
@@ -44,13 +45,15 @@ impl Settings {
     pub fn check_against(&self, path: &Path, then: &Settings) -> Result<()> {
         let same = [
             ("the model", (&then.model, then.weight_bytes) == (&self.model, self.weight_bytes)),
+            ("--lora", then.adapters == self.adapters),
             ("--activations", then.activations == self.activations),
             ("--kv", then.kv == self.kv),
             ("--rope-scale or --rope-base", then.rope == self.rope),
             ("--ctx", then.n_ctx == self.n_ctx),
             ("the input", then.input == self.input),
             ("--max-tokens", then.max_tokens == self.max_tokens),
-            ("sampling", (&then.sampling, then.top_k) == (&self.sampling, self.top_k)),
+            ("--logprobs", then.logprobs == self.logprobs),
+            ("sampling", then.sampling == self.sampling),
             ("--stop", then.stop == self.stop),
             ("--parse-special", then.parse_special == self.parse_special),
             ("--no-bos", then.adds_bos == self.adds_bos),

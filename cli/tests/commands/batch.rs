@@ -87,6 +87,123 @@ fn a_line_has_the_text_that_it_has_alone() {
 }
 
 #[test]
+fn every_option_of_sampling_is_one_of_a_line_too() {
+    let options: [(&str, &[&str]); 16] = [
+        (
+            "\"temperature_range\": 0.7, \"temperature_exponent\": 2",
+            &["--dynatemp-range", "0.7", "--dynatemp-exp", "2"],
+        ),
+        ("\"typical_p\": 0.3", &["--typical", "0.3"]),
+        ("\"top_n_sigma\": 1.1", &["--top-n-sigma", "1.1"]),
+        (
+            "\"xtc_probability\": 0.6, \"xtc_threshold\": 0.02",
+            &["--xtc-probability", "0.6", "--xtc-threshold", "0.02"],
+        ),
+        ("\"frequency_penalty\": 3", &["--frequency-penalty", "3"]),
+        (
+            "\"presence_penalty\": 4, \"penalty_last_n\": 9",
+            &["--presence-penalty", "4", "--repeat-last-n", "9"],
+        ),
+        (
+            "\"dry_multiplier\": 9, \"dry_base\": 2, \"dry_allowed_length\": 0, \"dry_last_n\": 50",
+            &[
+                "--dry-multiplier",
+                "9",
+                "--dry-base",
+                "2",
+                "--dry-allowed-length",
+                "0",
+                "--dry-penalty-last-n",
+                "50",
+            ],
+        ),
+        (
+            "\"dry_multiplier\": 9, \"dry_allowed_length\": 0, \"dry_breakers\": [\"a\", \"e\"]",
+            &[
+                "--dry-multiplier",
+                "9",
+                "--dry-allowed-length",
+                "0",
+                "--dry-sequence-breaker",
+                "a",
+                "--dry-sequence-breaker",
+                "e",
+            ],
+        ),
+        (
+            "\"dry_multiplier\": 9, \"dry_allowed_length\": 0, \"dry_breakers\": []",
+            &["--dry-multiplier", "9", "--dry-allowed-length", "0", "--dry-sequence-breaker", "none"],
+        ),
+        (
+            "\"mirostat\": 2, \"mirostat_tau\": 3, \"mirostat_eta\": 0.3",
+            &["--mirostat", "2", "--mirostat-ent", "3", "--mirostat-lr", "0.3"],
+        ),
+        ("\"logit_bias\": [[68, 4.5], [70, false]]", &["-l", "68+4.5", "-l", "70-inf"]),
+        ("\"samplers\": [\"top_k\", \"temperature\"]", &["--samplers", "top_k;temperature"]),
+        ("\"top_k\": 3", &["--top-k", "3"]),
+        ("\"regex\": \"[xyz]{5}\"", &["--regex", "[xyz]{5}"]),
+        ("\"grammar\": \"start: \\\"abc\\\" | \\\"abd\\\"\"", &["--regex", "ab[cd]"]),
+        ("\"json_schema\": {\"enum\": [\"yes\", \"no\"]}", &["--regex", "\"(yes|no)\""]),
+    ];
+    let common = "\"prompt\": \"hello there\", \"max_tokens\": 24, \"seed\": 5";
+    let plain = format!("{{{common}}}\n");
+    let fixture = Fixture::new(
+        &options.iter().map(|(fields, _)| format!("{{{common}, {fields}}}\n")).collect::<String>(),
+    );
+    let found = records(&succeeds(&mut fixture.batch(TINY, &[])));
+    let alone = Fixture::new(&plain);
+    let without = records(&succeeds(&mut alone.batch(TINY, &[])))[0]["text"].clone();
+    for ((fields, args), found) in options.iter().zip(&found) {
+        let base = ["-q", "--ctx", "128", "-p", "hello there", "-n", "24", "--seed", "5"];
+        let text = succeeds(generate(TINY, &base).args(*args));
+        assert_eq!(found["text"], text.strip_suffix('\n').unwrap(), "{fields}");
+        assert_ne!(found["text"], without, "{fields} changes nothing");
+        // The same as a default of the command line.
+        let by_flags = records(&succeeds(alone.batch(TINY, &[]).args(*args)));
+        assert_eq!(by_flags[0]["text"], found["text"], "{args:?}");
+    }
+    // What a line says counts more than the command line.
+    let off =
+        Fixture::new(&format!("{{{common}, \"mirostat\": 0, \"dry_multiplier\": 0, \"logit_bias\": []}}\n"));
+    let flags = ["--mirostat", "2", "--dry-multiplier", "9", "-l", "68+100"];
+    assert_eq!(records(&succeeds(&mut off.batch(TINY, &flags)))[0]["text"], without);
+}
+
+#[test]
+fn log_probabilities_are_those_of_generate() {
+    let common = "\"prompt\": \"hello there\", \"max_tokens\": 9, \"seed\": 5";
+    let fixture = Fixture::new(&format!(
+        "{{{common}}}\n{{{common}, \"logprobs\": 0, \"temperature\": 3}}\n{{{common}, \"logprobs\": 288}}\n"
+    ));
+    let found = records(&succeeds(&mut fixture.batch(TINY, &["--logprobs", "4", "--parallel", "3"])));
+    let plain = records(&succeeds(&mut fixture.batch(TINY, &[])));
+    assert_eq!((&found[0]["text"], plain[0].get("logprobs")), (&plain[0]["text"], None));
+    let options = ["-q", "--ctx", "128", "-p", "hello there", "-n", "9", "--seed", "5", "--logprobs"];
+    for (found, args) in [(&found[0], &["4"][..]), (&found[1], &["0", "--temp", "3"])] {
+        let lines = records(&succeeds(generate(TINY, &options).args(args)));
+        assert_eq!(found["logprobs"], Json::from(lines.clone()), "{args:?}");
+        assert_eq!(found["tokens"], lines.len());
+        let text: String = lines.iter().map(|line| line["text"].as_str().unwrap()).collect();
+        assert_eq!(found["text"], text);
+    }
+    for picked in found[0]["logprobs"].as_array().unwrap() {
+        let top = picked["top"].as_array().unwrap();
+        let of = |token: &Json| token["logprob"].as_f64().unwrap();
+        assert!(
+            top.len() == 4 && top.windows(2).all(|pair| of(&pair[0]) >= of(&pair[1])) && of(&top[0]) < 0.0
+        );
+        assert!(
+            top.iter().filter(|token| token["token"] == picked["token"]).all(|token| of(token) == of(picked))
+        );
+        assert!(top.iter().map(|token| of(token).exp()).sum::<f64>() < 1.0);
+    }
+    assert!(
+        found[1]["logprobs"].as_array().unwrap().iter().all(|picked| picked["top"] == Json::Array(vec![]))
+    );
+    assert!(found[2]["error"].as_str().unwrap().contains("log-probabilities of 288 tokens; at most 100"));
+}
+
+#[test]
 fn messages_go_through_the_chat_template() {
     let fixture = Fixture::new(
         "{\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}], \"max_tokens\": 8, \"temperature\": 0}\n",
@@ -102,12 +219,25 @@ fn messages_go_through_the_chat_template() {
 #[test]
 fn every_bad_line_has_its_record_and_costs_no_other() {
     let long = format!("{{\"prompt\": \"{}\"}}", "ab cd ".repeat(200));
-    let bad: [(&str, &str); 9] = [
+    let bad: [(&str, &str); 19] = [
         ("no json", "expected"),
         ("{\"prompt\": \"a\", \"temprature\": 1}", "unknown field `temprature`"),
         ("{\"id\": 5}", "either \"prompt\" or \"messages\""),
         ("{\"prompt\": \"a\", \"messages\": []}", "either \"prompt\" or \"messages\""),
         ("{\"prompt\": \"a\", \"temperature\": -1}", "temperature is -1"),
+        ("{\"prompt\": \"a\", \"typical\": 1}", "unknown field `typical`"),
+        ("{\"prompt\": \"a\", \"typical_p\": 0}", "typical_p is 0"),
+        ("{\"prompt\": \"a\", \"xtc_probability\": 2}", "xtc_probability is 2"),
+        ("{\"prompt\": \"a\", \"mirostat\": 1}", "mirostat is 1; it must be 0 or 2"),
+        ("{\"prompt\": \"a\", \"logit_bias\": [[5, true]]}", "a logit bias is a number, or false"),
+        ("{\"prompt\": \"a\", \"logit_bias\": [[288, 1]]}", "a logit bias for token 288"),
+        ("{\"prompt\": \"a\", \"samplers\": [\"top-k\"]}", "one of logit_bias, mask"),
+        ("{\"prompt\": \"a\", \"regex\": \"(\"}", "the regular expression: "),
+        (
+            "{\"prompt\": \"a\", \"regex\": \"a\", \"grammar\": \"a\"}",
+            "one of json_schema, regex and grammar",
+        ),
+        ("{\"prompt\": \"a\", \"dry_multiplier\": 1, \"dry_breakers\": [\"\"]}", "a breaker of 0 bytes"),
         ("{\"prompt\": \"a\", \"stop\": [\"\"]}", "stop string 0 is empty"),
         ("{\"prompt\": \"a\", \"max_tokens\": -3}", "-3"),
         (&long, "the context holds 128 positions"),
@@ -150,6 +280,8 @@ fn a_run_that_was_cut_anywhere_goes_on() {
     for (args, says) in [
         (&["--seed", "8"][..], "--seed was another"),
         (&["--temp", "0.5"], "sampling was another"),
+        (&["--dry-multiplier", "0.5"], "sampling was another"),
+        (&["--logprobs", "2"], "--logprobs was another"),
         (&["-n", "7"], "--max-tokens was another"),
         (&["--kv", "f32"], "--kv was another"),
     ] {

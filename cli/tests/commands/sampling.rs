@@ -4,7 +4,7 @@ use crate::support::{TINY, fails, generate, stderr, succeeds};
 
 #[test]
 fn bad_values_of_sampling() {
-    let wrong: [(&[&str], i32, &str); 15] = [
+    let wrong: [(&[&str], i32, &str); 16] = [
         (&["--typical", "0"], 2, "'0' for '--typical <P>': it must be above 0 and at most 1"),
         (&["--top-n-sigma", "nan"], 2, "'nan' for '--top-n-sigma <N>': it must be finite"),
         (&["--xtc-probability", "2"], 2, "'2' for '--xtc-probability <P>': it must be within 0 and 1"),
@@ -12,6 +12,7 @@ fn bad_values_of_sampling() {
         (&["--dynatemp-exp", "inf"], 2, "'inf' for '--dynatemp-exp <X>'"),
         (&["--dry-base", "0.5"], 2, "'0.5' for '--dry-base <X>': it must be finite and ≥ 1"),
         (&["--repeat-last-n", "-1"], 2, "from 0 to 1048576 is needed"),
+        (&["--logprobs", "101"], 2, "'101' for '--logprobs <N>': a whole number from 0 to 100 is needed"),
         (&["--mirostat", "1"], 2, "0 or 2 is needed"),
         (&["--logit-bias", "5"], 2, "a token and a number with its sign are needed"),
         (&["--logit-bias", "5+inf"], 2, "a token and a number with its sign are needed"),

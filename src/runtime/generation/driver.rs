@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use super::super::context::{Context, Logits};
-use super::super::sampling::Sampler;
+use super::super::sampling::{Logprobs, Sampler, TokenLogprob};
 use super::draft::{Drafting, MAX_DRAFT};
 use super::{Feed, Generation, GenerationParams, Output, StopReason};
 use crate::memory::reserve::with_room;
@@ -14,7 +14,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// An event during a generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A piece of the prompt is decoded next. A break ends the generation before this piece.
@@ -23,6 +23,14 @@ pub enum Event<'a> {
         read: usize,
         /// All tokens of the prompt.
         total: usize,
+    },
+    /// The log-probabilities of the token whose [`Event::Output`] comes next, where
+    /// [`GenerationParams::logprobs`] asks for them.
+    Logprobs {
+        /// The token's own.
+        token: TokenLogprob,
+        /// Those of the likeliest tokens, likeliest first.
+        best: &'a [TokenLogprob],
     },
     /// A token of the text was picked; at the end also the text that was held back.
     Output(Output<'a>),
@@ -115,12 +123,13 @@ pub fn drive_drafted(
     };
     context.check_room(prompt.len())?;
     let generation = Generation::new(prompt, params)?;
+    let logprobs = params.logprobs(model.config().n_vocab)?;
     let start = Instant::now();
     let _running = context.begin_generation(params.id)?;
     let guesses = drafting.map(|drafting| Guesses::new(drafting, context)).transpose()?;
-    let most = params.max_tokens;
+    let (most, counts) = (params.max_tokens, (0, 0));
     let mut driver =
-        Driver { context, sampler, tokenizer, generation, on_event, guesses, most, counts: (0, 0) };
+        Driver { context, sampler, tokenizer, generation, on_event, guesses, logprobs, most, counts };
     let mut prefilled = start;
     while let Some(feed) = driver.generation.wanted() {
         let (read, total) = (driver.generation.n_read(), prompt.len());
@@ -203,6 +212,7 @@ struct Driver<'d, 'e> {
     generation: Generation,
     on_event: &'d mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     guesses: Option<Guesses<'e>>,
+    logprobs: Option<Logprobs>,
     /// Most tokens to generate.
     most: usize,
     /// Guessed tokens, and those of them that were right.
@@ -260,10 +270,20 @@ impl Driver<'_, '_> {
         let mut next = self.generation.fed(logits, self.sampler, self.tokenizer)?;
         let mut n_picked = 1;
         while let Some(output) = next {
-            if (self.on_event)(Event::Output(output)).is_break() {
+            let mut told = ControlFlow::Continue(());
+            if let Some(logprobs) = &mut self.logprobs {
+                let token =
+                    TokenLogprob { token: output.token, logprob: logprobs.compute(logits, output.token)? };
+                told = (self.on_event)(Event::Logprobs { token, best: logprobs.best() });
+            }
+            if told.is_break() || (self.on_event)(Event::Output(output)).is_break() {
                 self.generation.stop(StopReason::Callback);
             } else if len + n_picked > self.context.n_ctx() {
                 self.generation.stop(StopReason::ContextFull);
+            }
+            // A forced token has no logits before a pass has computed them: it is picked from them.
+            if self.logprobs.is_some() {
+                break;
             }
             next = self.generation.forced(self.sampler, self.tokenizer)?;
             n_picked += 1;

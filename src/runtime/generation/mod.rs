@@ -18,17 +18,22 @@ mod driver;
 mod text;
 
 #[cfg(test)]
+mod logprobs_tests;
+#[cfg(test)]
 mod tests;
 
 pub use driver::{Event, Summary, drive, drive_drafted};
 pub use text::{MAX_STOP_BYTES, MAX_STOPS};
 
-use super::sampling::Sampler;
+use super::sampling::{Logprobs, Sampler};
 use crate::memory::reserve::{copied, reserve, with_room};
 use crate::profile::{self, Zone};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use text::Text;
+
+/// Most likely tokens whose log-probabilities come with a token.
+pub const MAX_LOGPROBS: usize = 100;
 
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +67,9 @@ pub struct GenerationParams<'a> {
     /// Whether the text is needed. If not, [`drive`] works without a tokenizer, as long as there are no stop strings: then
     /// the text is empty, and no token ends it.
     pub needs_text: bool,
+    /// With `Some(n)`, each token of the text comes with its log-probability and those of the `n` likeliest tokens, under the
+    /// model: no stage of the sampler changes them. At most [`MAX_LOGPROBS`].
+    pub logprobs: Option<usize>,
     /// The generation's number for [`Canceller::cancel_generation`](super::engine::Canceller::cancel_generation), higher
     /// than those of the context's earlier generations; 0 for none.
     pub id: u64,
@@ -70,7 +78,7 @@ pub struct GenerationParams<'a> {
 impl Default for GenerationParams<'_> {
     /// 256 tokens, no stop strings, and pieces of 256 tokens: the default batch size of contexts. The text is needed.
     fn default() -> Self {
-        Self { max_tokens: 256, stops: &[], prompt_piece: 256, needs_text: true, id: 0 }
+        Self { max_tokens: 256, stops: &[], prompt_piece: 256, needs_text: true, logprobs: None, id: 0 }
     }
 }
 
@@ -95,17 +103,31 @@ impl<'a> GenerationParams<'a> {
         Self { needs_text, ..self }
     }
 
+    /// Sets [`GenerationParams::logprobs`].
+    pub fn with_logprobs(self, logprobs: Option<usize>) -> Self {
+        Self { logprobs, ..self }
+    }
+
     /// Sets [`GenerationParams::id`].
     pub fn with_id(self, id: u64) -> Self {
         Self { id, ..self }
     }
 
-    /// Checks the stop strings.
+    /// Checks the stop strings and the number of log-probabilities.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where there are too many, or one is empty or too long.
+    /// [`Error::InvalidArgument`] where there are too many stop strings, or one is empty or too long, and for more than
+    /// [`MAX_LOGPROBS`] tokens.
     pub fn validate(&self) -> Result<()> {
+        if let Some(n) = self.logprobs.filter(|&n| n > MAX_LOGPROBS) {
+            return Err(Error::invalid(format!("log-probabilities of {n} tokens; at most {MAX_LOGPROBS}")));
+        }
         text::check(self.stops)
+    }
+
+    /// What computes the log-probabilities that are asked for.
+    pub(super) fn logprobs(&self, n_vocab: usize) -> Result<Option<Logprobs>> {
+        self.logprobs.map(|n_best| Logprobs::new(n_vocab, n_best)).transpose()
     }
 }
 
@@ -175,6 +197,7 @@ impl Generation {
     /// [`Error::InvalidArgument`] for an empty prompt, and as [`GenerationParams::validate`];
     /// [`Error::OutOfMemory`].
     pub fn new(prompt: &[u32], params: &GenerationParams<'_>) -> Result<Self> {
+        params.validate()?;
         if prompt.is_empty() {
             return Err(Error::invalid("the prompt is empty: no tokens to decode"));
         }

@@ -324,6 +324,7 @@ fn the_driver_writes_what_a_loop_by_hand_writes() {
                     tokens.push(output.token);
                     got.push_str(output.text);
                 }
+                Event::Logprobs { .. } => panic!("nobody asked for log-probabilities"),
             }
             ControlFlow::Continue(())
         });

@@ -621,6 +621,23 @@ sm_status sm_context_clear(sm_context *context);
 sm_status sm_context_rewind(sm_context *context,
                             size_t n_past);
 
+// Takes the tokens from position `begin` up to but without `end` out of the context. Those behind them move up: their keys
+// are turned to the new positions, values stay. The logits of the last decode are lost.
+//
+// `SM_STATUS_INVALID_ARGUMENT`: the context doesn't hold these tokens. `SM_STATUS_UNSUPPORTED`, where tokens stand behind
+// them: the model has recurrent layers, learned positions or windows shorter than the context, or the cache is
+// `SM_CACHE_Q8_0`. The context is unchanged then.
+sm_status sm_context_remove_range(sm_context *context,
+                                  size_t begin,
+                                  size_t end);
+
+// Makes room: keeps the first `n_keep` tokens, takes out the older half of the others as `sm_context_remove_range` does, and
+// writes to `*n_dropped`, unless that is NULL, how many these were. `SM_STATUS_INVALID_ARGUMENT`: fewer than two tokens
+// stand behind the kept ones.
+sm_status sm_context_shift(sm_context *context,
+                           size_t n_keep,
+                           size_t *n_dropped);
+
 // Copies the state of the model's recurrent layers, so that `sm_context_rewind` can return to the tokens that the context
 // holds now. The copy replaces an earlier one. A call that appends more than one token makes such a copy when it begins.
 // Without recurrent layers nothing is done, since then any number of tokens can be kept.
@@ -1013,6 +1030,9 @@ typedef struct {
     // earlier in the context. One pass computes the logits behind all guesses, and a right one saves a pass; tokens are
     // those that come without guesses, to the bit. The context's `n_output` is to be one more. 0, the default, for none.
     size_t n_draft;
+    // 0 or above: a full context doesn't end the generation; each time it is full, it shifts as `sm_context_shift` does, and
+    // keeps so many tokens at its beginning. -1, the default, ends it with `SM_STOP_CONTEXT_FULL`.
+    int64_t context_shift;
 } sm_generate_params;
 
 // A summary of a generation.

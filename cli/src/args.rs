@@ -363,6 +363,13 @@ pub struct Generate {
     /// N likeliest tokens, under the model alone, before any option of sampling
     #[arg(long, value_name = "N", value_parser = whole(0, MAX_LOGPROBS as u64))]
     pub logprobs: Option<usize>,
+    /// Go on when the context is full: keep its beginning, drop the older half of the rest, and move the newer half up
+    #[arg(long)]
+    pub context_shift: bool,
+    /// With --context-shift: tokens to keep at the beginning, besides the one for the beginning of a text
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, requires = "context_shift",
+        value_parser = count())]
+    pub keep: usize,
     #[command(flatten)]
     pub snapshot: SnapshotArgs,
     #[command(flatten)]

@@ -54,7 +54,8 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
     let length = GenerationParams::default()
         .with_max_tokens(args.max_tokens)
         .with_stops(&stops)
-        .with_logprobs(args.logprobs);
+        .with_logprobs(args.logprobs)
+        .with_context_shift(args.context_shift.then(|| kept(args, &session, &tokens)));
     let stoppable = Stoppable::begin();
     let written = session.write(&tokens, &length, &stoppable)?;
     session.report_speed(&written.summary);
@@ -63,6 +64,13 @@ pub fn run(args: &Generate) -> Result<ExitCode> {
         session.save(path, Some(&written.summary))?;
     }
     if stoppable.requested() { Err(Failure::Interrupted) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Tokens that a shift of the context keeps.
+fn kept(args: &Generate, session: &Session, prompt: &[u32]) -> usize {
+    let first = session.context.tokens().first().or(prompt.first()).copied();
+    let bos = session.model().tokenizer().ok().and_then(|tokenizer| tokenizer.bos());
+    args.keep.saturating_add(usize::from(bos.is_some() && first == bos))
 }
 
 fn read_stdin() -> Result<String> {

@@ -245,6 +245,41 @@ pub unsafe extern "C" fn sm_context_rewind(context: *mut sm_context, n_past: usi
     boundary::call(|| Ok(unsafe { enter(context) }?.rewind(n_past)?))
 }
 
+/// Takes the tokens from position `begin` up to but without `end` out of the context. Those behind them move up: their keys
+/// are turned to the new positions, values stay. The logits of the last decode are lost.
+///
+/// `SM_STATUS_INVALID_ARGUMENT`: the context doesn't hold these tokens. `SM_STATUS_UNSUPPORTED`, where tokens stand behind
+/// them: the model has recurrent layers, learned positions or windows shorter than the context, or the cache is
+/// `SM_CACHE_Q8_0`. The context is unchanged then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_remove_range(
+    context: *mut sm_context,
+    begin: usize,
+    end: usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| Ok(unsafe { enter(context) }?.remove_range(begin..end)?))
+}
+
+/// Makes room: keeps the first `n_keep` tokens, takes out the older half of the others as `sm_context_remove_range` does, and
+/// writes to `*n_dropped`, unless that is NULL, how many these were. `SM_STATUS_INVALID_ARGUMENT`: fewer than two tokens
+/// stand behind the kept ones.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_context_shift(
+    context: *mut sm_context,
+    n_keep: usize,
+    n_dropped: *mut usize,
+) -> sm_status {
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        let dropped = enter(context)?.shift(n_keep)?;
+        if !n_dropped.is_null() {
+            n_dropped.write(dropped);
+        }
+        Ok(())
+    })
+}
+
 /// Copies the state of the model's recurrent layers, so that `sm_context_rewind` can return to the tokens that the context
 /// holds now. The copy replaces an earlier one. A call that appends more than one token makes such a copy when it begins.
 /// Without recurrent layers nothing is done, since then any number of tokens can be kept.

@@ -106,6 +106,9 @@ pub struct sm_generate_params {
     /// earlier in the context. One pass computes the logits behind all guesses, and a right one saves a pass; tokens are
     /// those that come without guesses, to the bit. The context's `n_output` is to be one more. 0, the default, for none.
     pub n_draft: usize,
+    /// 0 or above: a full context doesn't end the generation; each time it is full, it shifts as `sm_context_shift` does, and
+    /// keeps so many tokens at its beginning. -1, the default, ends it with `SM_STOP_CONTEXT_FULL`.
+    pub context_shift: i64,
 }
 
 // SAFETY: repr(C); integers, raw pointers and an optional function pointer.
@@ -122,7 +125,8 @@ unsafe impl Versioned for sm_generate_params {
         on_token,
         generation_id,
         draft,
-        n_draft
+        n_draft,
+        context_shift
     );
 }
 
@@ -140,7 +144,17 @@ unsafe impl Params for sm_generate_params {
             generation_id: 0,
             draft: ptr::null_mut(),
             n_draft: 0,
+            context_shift: -1,
         }
+    }
+}
+
+/// How many tokens a shift keeps, where the context is to shift.
+fn shift(kept: i64) -> Result<Option<usize>, Failure> {
+    match usize::try_from(kept) {
+        Ok(kept) => Ok(Some(kept)),
+        Err(_) if kept == -1 => Ok(None),
+        Err(_) => Err(Failure::invalid(format!("context_shift is {kept}; it must be -1 or above"))),
     }
 }
 
@@ -270,6 +284,7 @@ pub unsafe extern "C" fn sm_generate(
             prompt_piece: 0,
             needs_text: params.on_text.is_some(),
             logprobs: None,
+            context_shift: shift(params.context_shift)?,
             id: params.generation_id,
         };
         let result = drive_drafted(&mut context, &mut sampler, prompt, &params, drafting, &mut on_event);

@@ -8,6 +8,7 @@
 
 mod pages;
 mod prefix;
+mod removal;
 mod sequences;
 mod share;
 mod snapshot;
@@ -27,6 +28,8 @@ use crate::memory::reserve::collected;
 use crate::ops::attention::LayerCache;
 use pages::Pool;
 use prefix::Index;
+use removal::Moving;
+pub use removal::Turn;
 use sequences::Sequence;
 pub use sequences::SequenceId;
 pub use share::Pages;
@@ -152,6 +155,7 @@ pub struct Cache {
     states: States,
     sequences: Vec<Sequence>,
     index: Option<Index>,
+    moving: Moving,
 }
 
 impl std::fmt::Debug for Cache {
@@ -174,7 +178,7 @@ impl Cache {
         let sequences = (0..shape.n_sequences).map(|_| Sequence::new(shape.groups.len(), tables));
         let sequences = collected(sequences, WHAT)?;
         let index = shape.index()?;
-        Ok(Cache { shape, pools, states, sequences, index })
+        Ok(Cache { shape, pools, states, sequences, index, moving: Moving::default() })
     }
 
     /// A new, empty sequence.
@@ -188,6 +192,7 @@ impl Cache {
         let sequence = &mut self.sequences[slot];
         sequence.alive = true;
         sequence.indexed = 0;
+        sequence.told_most = usize::MAX;
         sequence.serial = sequence.serial.wrapping_add(1);
         self.states.clear(slot);
         Ok(SequenceId { slot: slot as u32, serial: sequence.serial })

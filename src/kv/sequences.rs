@@ -23,6 +23,8 @@ pub(super) struct Sequence {
     pub growing: usize,
     /// Pages of tokens that the index of prefixes has been told.
     pub indexed: usize,
+    /// Most pages of tokens that it may be told: those behind them depend on tokens that were removed.
+    pub told_most: usize,
     /// One for each group.
     pub tables: Vec<BlockTable>,
 }
@@ -30,6 +32,14 @@ pub(super) struct Sequence {
 impl Sequence {
     pub fn new(groups: usize, entries: usize) -> Result<Self> {
         let tables = collected((0..groups).map(|_| BlockTable::new(entries)), WHAT)?;
-        Ok(Sequence { alive: false, serial: 0, len: 0, growing: 0, indexed: 0, tables })
+        Ok(Sequence {
+            alive: false,
+            serial: 0,
+            len: 0,
+            growing: 0,
+            indexed: 0,
+            told_most: usize::MAX,
+            tables,
+        })
     }
 }

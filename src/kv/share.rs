@@ -41,6 +41,7 @@ impl Cache {
             return Err(Error::Internal("a sequence is forked into its own place".into()));
         };
         (target.len, target.indexed) = (n, source.indexed.min(n / PAGE));
+        target.told_most = source.told_most;
         for ((pool, from), to) in self.pools.iter_mut().zip(&source.tables).zip(&mut target.tables) {
             let first = pool.group().first_page(n);
             pool.share_table(from, to, n.div_ceil(PAGE), first);
@@ -115,9 +116,9 @@ impl Cache {
     /// [`Error::InvalidArgument`] for a sequence that doesn't exist.
     pub fn index_prefix(&mut self, id: SequenceId, tokens: &[u32]) -> Result<()> {
         let slot = self.slot(id)?;
-        let Sequence { len, indexed, tables, .. } = &mut self.sequences[slot];
+        let Sequence { len, indexed, told_most, tables, .. } = &mut self.sequences[slot];
         let Some(index) = self.index.as_mut().filter(|_| !self.states.exist()) else { return Ok(()) };
-        let pages = tokens.len().min(*len) / PAGE;
+        let pages = (tokens.len().min(*len) / PAGE).min(*told_most);
         if pages <= *indexed {
             return Ok(());
         }

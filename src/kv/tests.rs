@@ -24,6 +24,21 @@ impl Cache {
         }
     }
 
+    /// The key of a position, all heads of a layer, and the bytes of its value.
+    pub(crate) fn stored(&self, id: LayerId, sequence: SequenceId, position: usize) -> (Vec<f32>, Vec<u8>) {
+        let (pool, slot) = (&self.pools[id.group], sequence.slot as usize);
+        let page = pool.bytes(self.sequences[slot].tables[id.group].pages()[position / TILE]);
+        let heads = pool.group().n_head_kv;
+        removal::read(
+            pool.group().layout,
+            position % TILE,
+            (0..heads).map(|head| {
+                let head = id.layer * heads + head;
+                &page[head * pool.head_len()..][..pool.head_len()]
+            }),
+        )
+    }
+
     /// Whether every page of every group is free for sequences.
     pub(crate) fn is_free(&self) -> bool {
         self.pools.iter().all(|pool| pool.available() == pool.total())

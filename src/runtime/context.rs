@@ -2,6 +2,7 @@
 //! All memory is reserved when the context is made; a decode step allocates nothing.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::cancel::{Canceller, Running};
@@ -267,6 +268,41 @@ impl Context {
         self.engine.rewind(self.sequence, n)?;
         self.tokens.truncate(n);
         Ok(())
+    }
+
+    /// Checks that [`Context::remove_range`] and [`Context::shift`] can take positions out of the middle.
+    ///
+    /// # Errors
+    /// As [`Engine::check_removal`].
+    pub fn check_removal(&self) -> Result<()> {
+        self.engine.check_removal()
+    }
+
+    /// Takes the positions of `range` out of the context. Those behind it move up, with their keys turned to their new
+    /// positions. The output of the last decode is lost.
+    ///
+    /// # Errors
+    /// As [`Engine::remove_range`]: nothing has changed then.
+    pub fn remove_range(&mut self, range: Range<usize>) -> Result<()> {
+        self.engine.remove_range(self.sequence, range.clone())?;
+        self.tokens.drain(range);
+        Ok(())
+    }
+
+    /// Makes room in a full context: it keeps the first `n_keep` tokens, drops the older half of the others, and moves the
+    /// newer half up, as [`Context::remove_range`] does. Returns how many tokens it has dropped.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where fewer than two tokens stand behind the kept ones; those of
+    /// [`Context::remove_range`].
+    pub fn shift(&mut self, n_keep: usize) -> Result<usize> {
+        let dropped = self.len().saturating_sub(n_keep) / 2;
+        if dropped == 0 {
+            let len = self.len();
+            return Err(Error::invalid(format!("a shift that keeps {n_keep} of {len} tokens drops none")));
+        }
+        self.remove_range(n_keep..n_keep + dropped)?;
+        Ok(dropped)
     }
 
     /// Hands out the bytes of a snapshot of the context: its tokens, keys and values, and the state of recurrent layers.

@@ -4,6 +4,9 @@
 mod sequences;
 #[cfg(test)]
 mod share_tests;
+mod shift;
+#[cfg(test)]
+mod shift_tests;
 mod snapshot;
 #[cfg(test)]
 mod snapshot_tests;
@@ -264,6 +267,8 @@ pub struct Engine {
     output: Output,
     one_span: bool,
     rope: RopeOverrides,
+    /// Angles by which keys are turned.
+    turns: Vec<f32>,
     /// Output rows of the last pass.
     n_rows: usize,
     cancel: Canceller,
@@ -325,6 +330,7 @@ impl Engine {
             output: params.output,
             one_span: params.one_span,
             rope: params.rope,
+            turns: Vec::new(),
             n_rows: 0,
             cancel: Canceller::default(),
             owner: profile::Owner::new(),

@@ -177,6 +177,11 @@ impl Pass {
         &self.plan
     }
 
+    /// The tables of angles.
+    pub fn ropes(&self) -> &[RotaryTable] {
+        &self.ropes
+    }
+
     /// The first `rows` rows of results.
     pub fn output(&self, rows: usize) -> &[f32] {
         let Some(output) = self.plan.output else { return &[] };

@@ -4,10 +4,12 @@
 use super::steps::{Facts, Step};
 use crate::error::Result;
 use crate::kernels::qmatmul::Activations;
+use crate::kernels::rope::Pairing;
+use crate::kv::LayerId;
 use crate::memory::ArenaPlan;
 use crate::memory::reserve::filled;
 use crate::model::Mask;
-use crate::model::graph::RowSet;
+use crate::model::graph::{RopeId, RowSet};
 use crate::ops::attention::HeadShape;
 
 /// A buffer of the plan.
@@ -102,6 +104,19 @@ pub struct Plan {
     pub(crate) masks: Vec<Mask>,
     /// Shapes of heads in attention, each once.
     pub(crate) heads: Vec<HeadShape>,
+    /// The layers that store keys, and what positions do to these.
+    pub(crate) keys: Vec<(LayerId, Turned)>,
+}
+
+/// How a layer's keys depend on their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// Not at all.
+    Never,
+    /// By a rotation, which comes last.
+    By(RopeId, Pairing),
+    /// In another way.
+    Otherwise,
 }
 
 /// The place of each buffer.

@@ -167,6 +167,9 @@ impl Server {
         if let Some((i, token)) = prompt.iter().enumerate().find(|&(_, &token)| token as usize >= n_vocab) {
             return Err(Error::invalid(format!("token {i} is {token}; the vocabulary has {n_vocab}")));
         }
+        if params.context_shift.is_some() {
+            return Err(Error::Unsupported("context shift in a server".into()));
+        }
         // Pieces are the scheduler's business.
         let generation = Generation::new(prompt, &GenerationParams { prompt_piece: 0, ..*params })?;
         let most = prompt.len().saturating_add(params.max_tokens).min(self.n_ctx);

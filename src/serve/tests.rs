@@ -351,6 +351,10 @@ fn what_can_never_run_is_refused_when_it_is_submitted() {
         refused(Asked { prompt: vec![1, u32::MAX], ..Asked::new(1, 1, 1) }).contains("token 1 is 4294967295")
     );
     assert!(refused(Asked { stops: vec![""], ..Asked::new(1, 1, 1) }).contains("stop string 0 is empty"));
+    let shifting = Asked::new(5, 1, 1);
+    let shifts = shifting.params(server.model()).with_context_shift(Some(0));
+    let request = Request::new(&shifting.prompt, shifting.sampler(server.model())).with_params(shifts);
+    assert!(matches!(server.submit(request), Err(Error::Unsupported(_))));
     assert_eq!(server.stats().submitted, 0);
     let first = submit(Asked::new(5, 1, 1)).unwrap();
     submit(Asked::new(5, 1, 1)).unwrap();

@@ -56,6 +56,47 @@ fn options_change_the_text() {
     assert!(text(&["--logit-bias", "68+100"]).starts_with("AAA"));
 }
 
+#[test]
+fn a_full_context_shifts_where_it_is_asked_to() {
+    let long = [
+        "-p",
+        "hello there",
+        "--ctx",
+        "32",
+        "-n",
+        "100",
+        "--seed",
+        "5",
+        "-l",
+        "0-inf",
+        "-l",
+        "1-inf",
+        "-l",
+        "2-inf",
+    ];
+    let run = |args: &[&str]| {
+        let output = generate(TINY, &long).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        (output.stdout.clone(), stderr(&output).to_owned())
+    };
+    let (ended, why) = run(&[]);
+    assert!(why.contains("context full"), "{why}");
+    let (shifted, why) = run(&["--context-shift"]);
+    assert!(why.contains("token limit") && why.contains("decode 100 tokens"), "{why}");
+    // Up to where the context was full, it is the same text.
+    assert!(shifted.len() > ended.len() && shifted.starts_with(ended.trim_ascii_end()));
+    let (kept, _) = run(&["--context-shift", "--keep", "12"]);
+    assert!(kept != shifted && kept.starts_with(ended.trim_ascii_end()));
+    let wrong: [(&[&str], i32, &str); 3] = [
+        (&["--context-shift", "--kv", "q8_0"], 1, "keys are stored in q8_0"),
+        (&["--context-shift", "--keep", "31"], 1, "a context of 32; it must have room for two more"),
+        (&["--keep", "3"], 2, "--context-shift"),
+    ];
+    for (args, code, reason) in wrong {
+        fails(generate(TINY, &long).args(args), code, reason);
+    }
+}
+
 #[cfg(feature = "grammar")]
 #[test]
 fn texts_are_as_they_are_asked_for() {

@@ -122,14 +122,16 @@ pub fn drive_drafted(
         tokenizer => tokenizer.ok(),
     };
     context.check_room(prompt.len())?;
+    check_shift(context, params.context_shift)?;
     let generation = Generation::new(prompt, params)?;
     let logprobs = params.logprobs(model.config().n_vocab)?;
     let start = Instant::now();
     let _running = context.begin_generation(params.id)?;
     let guesses = drafting.map(|drafting| Guesses::new(drafting, context)).transpose()?;
-    let (most, counts) = (params.max_tokens, (0, 0));
+    let (most, shift) = (params.max_tokens, params.context_shift);
+    let counts = (0, 0);
     let mut driver =
-        Driver { context, sampler, tokenizer, generation, on_event, guesses, logprobs, most, counts };
+        Driver { context, sampler, tokenizer, generation, on_event, guesses, logprobs, most, shift, counts };
     let mut prefilled = start;
     while let Some(feed) = driver.generation.wanted() {
         let (read, total) = (driver.generation.n_read(), prompt.len());
@@ -164,6 +166,18 @@ pub fn drive_drafted(
         prefill_seconds: (prefilled - start).as_secs_f64(),
         decode_seconds: prefilled.elapsed().as_secs_f64(),
     })
+}
+
+/// Checks that a context can shift and keep so many tokens.
+fn check_shift(context: &Context, n_keep: Option<usize>) -> Result<()> {
+    let Some(n_keep) = n_keep else { return Ok(()) };
+    let n_ctx = context.n_ctx();
+    if n_keep.saturating_add(2) > n_ctx {
+        return Err(Error::invalid(format!(
+            "a shift keeps {n_keep} tokens of a context of {n_ctx}; it must have room for two more"
+        )));
+    }
+    context.check_removal()
 }
 
 /// A drafter's guesses.
@@ -215,6 +229,8 @@ struct Driver<'d, 'e> {
     logprobs: Option<Logprobs>,
     /// Most tokens to generate.
     most: usize,
+    /// [`GenerationParams::context_shift`].
+    shift: Option<usize>,
     /// Guessed tokens, and those of them that were right.
     counts: (usize, usize),
 }
@@ -222,6 +238,7 @@ struct Driver<'d, 'e> {
 impl Driver<'_, '_> {
     /// Decodes the last tokens, with guesses of the next ones behind them, and picks tokens as far as these are right.
     fn decode(&mut self) -> Result<()> {
+        self.make_room()?;
         let Some(feed) = self.generation.wanted() else { return Ok(()) };
         let (&[token], Some(guesses)) = (feed.tokens, &mut self.guesses) else {
             self.context.decode_further(feed.tokens, Logits::Last)?;
@@ -246,6 +263,16 @@ impl Driver<'_, '_> {
         }
         self.counts = (self.counts.0 + guessed, self.counts.1 + right);
         self.take_back(begin + 1 + right)
+    }
+
+    /// Shifts a context that is full.
+    fn make_room(&mut self) -> Result<()> {
+        if let Some(n_keep) = self.shift
+            && self.context.len() == self.context.n_ctx()
+        {
+            self.context.shift(n_keep)?;
+        }
+        Ok(())
     }
 
     /// Takes back all tokens from position `len` on.
@@ -278,11 +305,12 @@ impl Driver<'_, '_> {
             }
             if told.is_break() || (self.on_event)(Event::Output(output)).is_break() {
                 self.generation.stop(StopReason::Callback);
-            } else if len + n_picked > self.context.n_ctx() {
+            } else if self.shift.is_none() && len + n_picked > self.context.n_ctx() {
                 self.generation.stop(StopReason::ContextFull);
             }
-            // A forced token has no logits before a pass has computed them: it is picked from them.
-            if self.logprobs.is_some() {
+            // A forced token has no logits before a pass has computed them: it is picked from them. Nor are more tokens
+            // taken than have room, where it can be made for one.
+            if self.logprobs.is_some() || (self.shift.is_some() && len + n_picked >= self.context.n_ctx()) {
                 break;
             }
             next = self.generation.forced(self.sampler, self.tokenizer)?;

@@ -20,6 +20,8 @@ mod text;
 #[cfg(test)]
 mod logprobs_tests;
 #[cfg(test)]
+mod shift_tests;
+#[cfg(test)]
 mod tests;
 
 pub use driver::{Event, Summary, drive, drive_drafted};
@@ -70,6 +72,9 @@ pub struct GenerationParams<'a> {
     /// With `Some(n)`, each token of the text comes with its log-probability and those of the `n` likeliest tokens, under the
     /// model: no stage of the sampler changes them. At most [`MAX_LOGPROBS`].
     pub logprobs: Option<usize>,
+    /// With `Some(n_keep)`, a full context doesn't end the generation: each time it is full, it
+    /// [shifts](super::Context::shift), keeping its first `n_keep` tokens. The prompt must fit all the same. Not for servers.
+    pub context_shift: Option<usize>,
     /// The generation's number for [`Canceller::cancel_generation`](super::engine::Canceller::cancel_generation), higher
     /// than those of the context's earlier generations; 0 for none.
     pub id: u64,
@@ -78,7 +83,15 @@ pub struct GenerationParams<'a> {
 impl Default for GenerationParams<'_> {
     /// 256 tokens, no stop strings, and pieces of 256 tokens: the default batch size of contexts. The text is needed.
     fn default() -> Self {
-        Self { max_tokens: 256, stops: &[], prompt_piece: 256, needs_text: true, logprobs: None, id: 0 }
+        Self {
+            max_tokens: 256,
+            stops: &[],
+            prompt_piece: 256,
+            needs_text: true,
+            logprobs: None,
+            context_shift: None,
+            id: 0,
+        }
     }
 }
 
@@ -106,6 +119,11 @@ impl<'a> GenerationParams<'a> {
     /// Sets [`GenerationParams::logprobs`].
     pub fn with_logprobs(self, logprobs: Option<usize>) -> Self {
         Self { logprobs, ..self }
+    }
+
+    /// Sets [`GenerationParams::context_shift`].
+    pub fn with_context_shift(self, context_shift: Option<usize>) -> Self {
+        Self { context_shift, ..self }
     }
 
     /// Sets [`GenerationParams::id`].

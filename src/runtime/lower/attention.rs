@@ -8,7 +8,7 @@ use crate::memory::reserve::{collected, reserve};
 use crate::model::graph::{Attention, KeyValues, Norm, Op, RowSet, Scores, Value};
 use crate::ops::attention::{HeadShape, alibi_slopes};
 use crate::profile::Zone;
-use crate::runtime::plan::{Buf, CacheGroup};
+use crate::runtime::plan::{Buf, CacheGroup, Turned};
 use crate::runtime::steps::attend::Attend;
 use crate::runtime::steps::gather::Gather;
 use crate::runtime::steps::heads::{HeadOp, HeadWork, HeadsDone};
@@ -59,11 +59,14 @@ impl Lowering<'_> {
         columns: [usize; 3],
     ) -> Result<(Buf, LayerId)> {
         let [q, k, v] = qkv;
+        let turned = self.turned(k, attention.heads);
         let chains = [self.chain(q, value)?, self.chain(k, value)?, self.chain(v, value)?];
         let sources = chains.each_ref().map(|chain| (chain.from, chain.begin));
         let apart = chains.each_ref().map(|chain| chain.apart);
         let [q, k, v] = chains.map(|chain| chain.work);
         let (shape, layer) = (attention.heads, self.cache_layer(attention));
+        reserve(&mut self.plan.keys, 1, WHAT)?;
+        self.plan.keys.push((layer, turned));
         let heads = HeadsDone { shape, alike: q == k, work: [q, k, v], layer, stores: true };
         if let Some(count) = self.products(&sources, columns, value)
             && apart == [None; 3]
@@ -80,6 +83,26 @@ impl Lowering<'_> {
         let out = self.float_buffer(RowSet::Batch, columns[2] + shape.n_head_kv * shape.head_dim)?;
         self.push(value, Gather { from, out, heads })?;
         Ok((out, layer))
+    }
+
+    /// How keys depend on their positions.
+    fn turned(&self, keys: Value, heads: HeadShape) -> Turned {
+        match *self.op(keys) {
+            Op::Rope(x, head_dim, rope) if head_dim == heads.head_dim && !self.is_placed(x) => {
+                Turned::By(rope, self.graph.ropes[rope.0 as usize].config.pairing)
+            }
+            _ if self.is_placed(keys) => Turned::Otherwise,
+            _ => Turned::Never,
+        }
+    }
+
+    /// Whether a value depends on positions by an operation behind the last product.
+    fn is_placed(&self, value: Value) -> bool {
+        match self.op(value) {
+            Op::Rope(..) | Op::Temper(..) => true,
+            Op::Linear(..) | Op::Attention(_) | Op::Experts(_) => false,
+            other => other.inputs().any(|input| self.is_placed(input)),
+        }
     }
 
     /// Queries of a layer that reads an earlier layer's keys and values, and that layer of the cache.

@@ -35,6 +35,7 @@ int main(int argc, char **argv) {
     test_attention();
     test_bf16();
     test_rows();
+    test_bad_kernels();
     test_bad_rows();
     test_random();
     test_contracts(argv[1]);

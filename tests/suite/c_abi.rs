@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 17] = [
+const C_SOURCES: [&str; 19] = [
     "main.c",
     "kernels.c",
     "products.c",
@@ -17,9 +17,11 @@ const C_SOURCES: [&str; 17] = [
     "attention.c",
     "rows.c",
     "bad_arguments.c",
+    "bad_kernels.c",
     "bad_rows.c",
     "bad_files.c",
     "generation.c",
+    "shift.c",
     "contracts.c",
     "profile.c",
     "random.c",

@@ -156,6 +156,7 @@ fn the_static_library_is_as_promised() {
 fn every_function_is_tested_with_bad_arguments() {
     let tests = [
         "bad_arguments.c",
+        "bad_kernels.c",
         "bad_rows.c",
         "products.c",
         "bf16.c",
@@ -163,6 +164,7 @@ fn every_function_is_tested_with_bad_arguments() {
         "embedder.c",
         "trainer.c",
         "server.c",
+        "shift.c",
     ]
     .map(|name| read_text(&format!("c-tests/{name}")))
     .concat();

@@ -71,7 +71,7 @@ mod header {
     use super::variable;
 
     /// The files of `src/ffi` that make the header, in the order in which a reader should meet them.
-    const SECTIONS: [&str; 29] = [
+    const SECTIONS: [&str; 30] = [
         "version",
         "status",
         "log",
@@ -81,6 +81,7 @@ mod header {
         "chat",
         "team",
         "context",
+        "snapshot",
         "sampler",
         "generate",
         "server",

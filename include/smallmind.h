@@ -643,39 +643,6 @@ sm_status sm_context_shift(sm_context *context,
 // Without recurrent layers nothing is done, since then any number of tokens can be kept.
 sm_status sm_context_keep(sm_context *context);
 
-// Writes a snapshot of the context to a file, which appears whole or not at all: its tokens, keys and values, and the state
-// of recurrent layers. `sm_context_load` goes on from it, in this process or another one. On Unix `path` is any bytes, as
-// the system has them; elsewhere UTF-8.
-//
-// `SM_STATUS_IO`: the file can't be written; one that stood there before still does.
-sm_status sm_context_save(const sm_context *context,
-                          const char *path);
-
-// Replaces what the context holds by a snapshot that `sm_context_save` wrote. It goes on bit for bit as the saved context
-// would have. The logits of the last decode are lost: decode at least one more token, or keep all tokens but the last one
-// with `sm_context_rewind` and decode that again. The context may have another size and other threads than the saved one,
-// but needs the same model, `cache_type`, rotary scaling, activations and instruction set. The file is read twice: it is
-// checked whole before anything is replaced.
-//
-// `SM_STATUS_FORMAT`: the file is no snapshot, was cut off or changed. `SM_STATUS_INVALID_ARGUMENT`: it is one of another
-// model or other settings. `SM_STATUS_CONTEXT_FULL`: it has more tokens than the context has positions. The context is as
-// before then. If the file is changed while it is read, the context may be empty.
-sm_status sm_context_load(sm_context *context,
-                          const char *path);
-
-// Writes the snapshot of `sm_context_save` into memory: into `bytes`, which has room for `capacity`. `*count` gets the
-// number of bytes; with NULL and 0 only that.
-sm_status sm_context_save_memory(const sm_context *context,
-                                 uint8_t *bytes,
-                                 size_t capacity,
-                                 size_t *count);
-
-// `sm_context_load` from memory: the `n_bytes` bytes that `sm_context_save_memory` wrote, which are only read during the
-// call.
-sm_status sm_context_load_memory(sm_context *context,
-                                 const uint8_t *bytes,
-                                 size_t n_bytes);
-
 // Stores the number of tokens that the context holds in `*n_past`.
 sm_status sm_context_n_past(const sm_context *context, size_t *n_past);
 
@@ -728,6 +695,45 @@ sm_status sm_logits(const sm_context *context,
 
 // Copies the logits of the last decode, row after row, into `logits`.
 sm_status sm_logits_copy(const sm_context *context, float *logits, size_t capacity, size_t *count);
+
+/*
+ * Snapshots
+ * =========
+ * What a context holds, kept in a file or in memory, for the same context or another one to go on from.
+ */
+
+// Writes a snapshot of the context to a file, which appears whole or not at all: its tokens, keys and values, and the state
+// of recurrent layers. `sm_context_load` goes on from it, in this process or another one. On Unix `path` is any bytes, as
+// the system has them; elsewhere UTF-8.
+//
+// `SM_STATUS_IO`: the file can't be written; one that stood there before still does.
+sm_status sm_context_save(const sm_context *context,
+                          const char *path);
+
+// Replaces what the context holds by a snapshot that `sm_context_save` wrote. It goes on bit for bit as the saved context
+// would have. The logits of the last decode are lost: decode at least one more token, or keep all tokens but the last one
+// with `sm_context_rewind` and decode that again. The context may have another size and other threads than the saved one,
+// but needs the same model, `cache_type`, rotary scaling, activations and instruction set. The file is read twice: it is
+// checked whole before anything is replaced.
+//
+// `SM_STATUS_FORMAT`: the file is no snapshot, was cut off or changed. `SM_STATUS_INVALID_ARGUMENT`: it is one of another
+// model or other settings. `SM_STATUS_CONTEXT_FULL`: it has more tokens than the context has positions. The context is as
+// before then. If the file is changed while it is read, the context may be empty.
+sm_status sm_context_load(sm_context *context,
+                          const char *path);
+
+// Writes the snapshot of `sm_context_save` into memory: into `bytes`, which has room for `capacity`. `*count` gets the
+// number of bytes; with NULL and 0 only that.
+sm_status sm_context_save_memory(const sm_context *context,
+                                 uint8_t *bytes,
+                                 size_t capacity,
+                                 size_t *count);
+
+// `sm_context_load` from memory: the `n_bytes` bytes that `sm_context_save_memory` wrote, which are only read during the
+// call.
+sm_status sm_context_load_memory(sm_context *context,
+                                 const uint8_t *bytes,
+                                 size_t n_bytes);
 
 /*
  * Sampler

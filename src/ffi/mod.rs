@@ -77,6 +77,7 @@ pub mod rows;
 pub mod sampler;
 pub mod server;
 pub mod server_events;
+pub mod snapshot;
 pub mod status;
 pub mod team;
 pub mod tokenizer;

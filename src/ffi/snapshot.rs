@@ -71,3 +71,54 @@ pub unsafe extern "C" fn sm_context_load_memory(
         Ok(context.load(&HostBytes::new(buffers::array(bytes, n_bytes, "bytes")?))?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::context::tests::{decode, logits};
+    use crate::ffi::context::{sm_context_clear, sm_context_create, sm_context_free};
+    use crate::ffi::model::{sm_model_free, sm_model_load};
+    use crate::ffi::status::{SM_STATUS_BUFFER_TOO_SMALL, SM_STATUS_FORMAT, SM_STATUS_OK};
+    use std::ffi::CString;
+    use std::ptr;
+
+    #[test]
+    fn a_context_goes_on_from_a_file_and_from_memory() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/gguf/untied-mixed.gguf");
+        let file = CString::new(file).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = CString::new(folder.path().join("snapshot").to_str().unwrap()).unwrap();
+        let (mut model, mut context) = (ptr::null_mut(), ptr::null_mut());
+        let (mut bytes, mut count) = (vec![0u8; 1 << 20], 0);
+        // SAFETY: paths and the defaults, living handles that are freed once, memory of the given sizes.
+        unsafe {
+            assert_eq!(sm_model_load(file.as_ptr(), ptr::null(), &mut model), SM_STATUS_OK);
+            assert_eq!(sm_context_create(model, ptr::null(), &mut context), SM_STATUS_OK);
+            (5..9).for_each(|token| decode(context, token));
+            assert_eq!(sm_context_save(context, path.as_ptr()), SM_STATUS_OK);
+            let at = bytes.as_mut_ptr();
+            assert_eq!(sm_context_save_memory(context, at, bytes.len(), &mut count), SM_STATUS_OK);
+            assert!(bytes[..count] == std::fs::read(folder.path().join("snapshot")).unwrap());
+            assert_eq!(
+                sm_context_save_memory(context, at, count - 1, &mut count),
+                SM_STATUS_BUFFER_TOO_SMALL
+            );
+            decode(context, 9);
+            let wanted = logits(context);
+            for from_file in [true, false] {
+                assert_eq!(sm_context_clear(context), SM_STATUS_OK);
+                let status = match from_file {
+                    true => sm_context_load(context, path.as_ptr()),
+                    false => sm_context_load_memory(context, at, count),
+                };
+                assert_eq!(status, SM_STATUS_OK);
+                decode(context, 9);
+                assert!(logits(context) == wanted);
+            }
+            assert_eq!(sm_context_load_memory(context, at, count - 1), SM_STATUS_FORMAT);
+            assert_eq!(sm_context_load(context, file.as_ptr()), SM_STATUS_FORMAT);
+            assert_eq!(sm_context_free(context), SM_STATUS_OK);
+            assert_eq!(sm_model_free(model), SM_STATUS_OK);
+        }
+    }
+}

@@ -233,7 +233,7 @@ impl Terms for Row {
 
 /// A function of the elements of N rows.
 #[derive(Clone, Copy)]
-pub(super) struct Over<F, const N: usize, R = Row>(pub F, pub [R; N]);
+pub(super) struct Over<F, const N: usize>(pub F, pub [Row; N]);
 
 impl<F: Function<N>, const N: usize> Terms for Over<F, N> {
     #[inline(always)]

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Kernel, Routine};
-use crate::kernels::rows::reduce::{Max, Sum, fold_terms};
+use crate::kernels::rows::reduce::{Max, Sum, fold};
 use crate::kernels::rows::softmax::ExpBelow;
 use crate::kernels::vectors::{Function, Over, Row, RowMut, RowsMut, Stored, visit};
 use std::slice::from_raw_parts;
@@ -187,14 +187,14 @@ fn partition<I: Isa>(isa: I, x: Row, n: usize) -> Partition {
     while first < n {
         let count = RUN.min(n - first);
         let x = x.from(first);
-        let largest = fold_terms::<Max, I>(isa, &x, count);
+        let largest = fold::<Max, I>(isa, &x, count);
         if largest > row.largest {
             row.sum *= f64::from(row.largest - largest).exp();
             row.largest = largest;
         }
         // As long as all are −∞, their powers are 0 relative to any number, and NaN stays.
         let base = if row.largest == f32::NEG_INFINITY { 0.0 } else { row.largest };
-        row.sum += f64::from(fold_terms::<Sum, I>(isa, &Over(ExpBelow(base), [x]), count));
+        row.sum += f64::from(fold::<Sum, I>(isa, &Over(ExpBelow(base), [x]), count));
         first += count;
     }
     row

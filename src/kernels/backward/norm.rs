@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Kernel, Routine};
-use crate::kernels::rows::reduce::{GROUP, Sum, fold_terms, group_len};
+use crate::kernels::rows::reduce::{GROUP, Sum, fold, group_len};
 use crate::kernels::vectors::{Row, RowMut, Rows, RowsMut, Terms, visit};
 use std::ptr::null;
 
@@ -199,9 +199,9 @@ fn group<I: Isa, const LAYER: bool, const GAMMA: bool>(isa: I, all: &Memory<'_>,
     for g in 0..rows {
         let row = NormRow::<LAYER, GAMMA>::new(all, first + g);
         if LAYER {
-            level[g] = fold_terms::<Sum, I>(isa, &Weighted(row), n) * share;
+            level[g] = fold::<Sum, I>(isa, &Weighted(row), n) * share;
         }
-        slope[g] = fold_terms::<Sum, I>(isa, &Along(row), n) * share;
+        slope[g] = fold::<Sum, I>(isa, &Along(row), n) * share;
     }
     for g in 0..rows {
         let row = NormRow::<LAYER, GAMMA>::new(all, first + g);

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
-use crate::kernels::rows::reduce::{SumOfSquares as Squares, fold_terms};
+use crate::kernels::rows::reduce::{SumOfSquares as Squares, fold};
 use crate::kernels::vectors::Row;
 
 /// Floats of a block.
@@ -69,7 +69,7 @@ impl Routine<Block> for Runs {
         let mut first = 0;
         while first < block.n {
             let n = RUN.min(block.n - first);
-            sum += f64::from(fold_terms::<Squares, I>(isa, &block.x.from(first), n));
+            sum += f64::from(fold::<Squares, I>(isa, &block.x.from(first), n));
             first += n;
         }
         sum

@@ -4,7 +4,7 @@
 use crate::isa::{Isa, SimdBody};
 use crate::kernels::rows::reduce::Same;
 use crate::kernels::unary::functions::{GeluErf, GeluTanh, Relu, Silu};
-use crate::kernels::vectors::{Function, Row, RowMut};
+use crate::kernels::vectors::{Function, Rows, RowsMut};
 
 /// A function of each output; see the elementwise kernels for its error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,27 +93,27 @@ impl SimdBody for &Finish {
 impl Finish {
     #[inline(always)]
     fn each<I: Isa>(&self, isa: I, f: impl Function<1>) {
-        for_vectors::<I>(
-            self.rows,
-            self.columns,
+        let Finish { rows, columns, .. } = *self;
+        // SAFETY: the block is there in each matrix that isn't null.
+        let (y, gate, residual) = unsafe {
+            (
+                RowsMut::new(self.y, self.ldy, rows, columns),
+                Rows::new(self.gate, self.ld_gate, rows, columns),
+                Rows::new(self.residual, self.ld_residual, rows, columns),
+            )
+        };
+        map_vectors(
+            isa,
+            y,
+            (rows, columns),
             #[inline(always)]
-            |row, column, n| {
-                // SAFETY: the block, and so n floats of each matrix, is there.
-                unsafe {
-                    let y = RowMut::new(self.y.add(row * self.ldy + column), n);
-                    let mut x = y.load(isa, 0, n);
-                    if self.gate.is_null() {
-                        x = f.call(isa, [x]);
-                    } else {
-                        let gate = Row::new(self.gate.add(row * self.ld_gate + column), n);
-                        x = isa.mul(f.call(isa, [gate.load(isa, 0, n)]), x);
-                    }
-                    if !self.residual.is_null() {
-                        let residual = Row::new(self.residual.add(row * self.ld_residual + column), n);
-                        x = isa.add(x, residual.load(isa, 0, n));
-                    }
-                    y.store(isa, 0, x, n);
-                }
+            |row, column, n, x| {
+                let x = if self.gate.is_null() {
+                    f.call(isa, [x])
+                } else {
+                    isa.mul(f.call(isa, [gate.row(row).load(isa, column, n)]), x)
+                };
+                if self.residual.is_null() { x } else { isa.add(x, residual.row(row).load(isa, column, n)) }
             },
         );
     }
@@ -124,27 +124,31 @@ impl SimdBody for &Scale {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let factor = isa.splat(self.factor);
-        for_vectors::<I>(
-            self.rows,
-            self.columns,
+        // SAFETY: the block is writable.
+        let y = unsafe { RowsMut::new(self.y, self.ldy, self.rows, self.columns) };
+        map_vectors(
+            isa,
+            y,
+            (self.rows, self.columns),
             #[inline(always)]
-            |row, column, n| {
-                // SAFETY: the block is writable, and so are n floats of it.
-                unsafe {
-                    let y = RowMut::new(self.y.add(row * self.ldy + column), n);
-                    y.store(isa, 0, isa.mul(factor, y.load(isa, 0, n)), n);
-                }
-            },
+            |_, _, _, x| isa.mul(factor, x),
         );
     }
 }
 
-/// Row, column and length of every vector of a block.
+/// Replaces every vector of a block of `y` by `f` of its row, its column, its length and itself.
 #[inline(always)]
-fn for_vectors<I: Isa>(rows: usize, columns: usize, mut body: impl FnMut(usize, usize, usize)) {
+fn map_vectors<I: Isa>(
+    isa: I,
+    y: RowsMut,
+    (rows, columns): (usize, usize),
+    mut f: impl FnMut(usize, usize, usize, I::F32) -> I::F32,
+) {
     for row in 0..rows {
         for column in (0..columns).step_by(I::LANES) {
-            body(row, column, I::LANES.min(columns - column));
+            let n = I::LANES.min(columns - column);
+            let x = f(row, column, n, y.row(row).load(isa, column, n));
+            y.row(row).store(isa, column, x, n);
         }
     }
 }

@@ -4,11 +4,12 @@
 //! The bits are those of the two steps one after the other.
 
 use super::activations::{Activations, RUN, Target};
+use crate::arrays;
 use crate::isa::{DotI8, Isa, SimdBody};
 use crate::kernels::routine::at_level;
-use crate::kernels::rows::reduce::{SumOfSquares, Terms, fold, values};
+use crate::kernels::rows::reduce::{Same, SumOfSquares, fold};
 use crate::kernels::unary::functions::{GeluTanh, SwiGlu};
-use crate::kernels::vectors::{Function, Over};
+use crate::kernels::vectors::{Function, Over, Row, Terms};
 use crate::quant::BLOCK;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -100,10 +101,11 @@ impl SimdBody for &Norm {
         for r in 0..args.rows {
             // SAFETY: `k` floats of row r and of gamma are there, and room for the quantised row.
             unsafe {
-                let x = args.x.add(r * args.x_stride);
-                let square = fold::<SumOfSquares, I>(isa, &values(x), args.k);
+                let (x, gamma) =
+                    (Row::new(args.x.add(r * args.x_stride), args.k), Row::new(args.gamma, args.k));
+                let square = fold::<SumOfSquares, I>(isa, &x, args.k);
                 let rstd = 1.0 / (square * (1.0 / args.k as f32) + args.eps).sqrt();
-                let terms = Over(Normed(rstd), [x, args.gamma]);
+                let terms = Over(Normed(rstd), [x, gamma]);
                 let row = Target::new(activations, args.k, args.out.add(r * args.out_stride));
                 quantize(isa, &terms, 0..args.k / BLOCK, &row);
             }
@@ -123,8 +125,7 @@ impl SimdBody for &Gate {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Gate { activations, ref gate, up } = *self;
-        let terms = |at: usize| Over(SwiGlu, [gate.x.wrapping_add(at), up.wrapping_add(at)]);
-        Blocks { activations, args: gate, terms }.run(isa);
+        Blocks { activations, args: gate, function: SwiGlu, first: [gate.x, up] }.run(isa);
     }
 }
 
@@ -136,8 +137,7 @@ impl SimdBody for &GeluBlocks {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let GeluBlocks(activations, ref args) = *self;
-        let terms = |at: usize| Over(GeluTanh, [args.x.wrapping_add(at)]);
-        Blocks { activations, args, terms }.run(isa);
+        Blocks { activations, args, function: GeluTanh, first: [args.x] }.run(isa);
     }
 }
 
@@ -149,29 +149,35 @@ impl SimdBody for &PlainBlocks {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let PlainBlocks(activations, ref args) = *self;
-        let terms = |at: usize| values(args.x.wrapping_add(at));
-        Blocks { activations, args, terms }.run(isa);
+        Blocks { activations, args, function: Same, first: [args.x] }.run(isa);
     }
 }
 
-/// Runs of blocks; `terms` gives a row's from its place, in floats, behind the first one's.
-struct Blocks<'a, F> {
+/// Runs of blocks, of a function of N rows at a time.
+struct Blocks<'a, F, const N: usize> {
     activations: Activations,
     args: &'a BlocksArgs,
-    terms: F,
+    function: F,
+    /// The first rows.
+    first: [*const f32; N],
 }
 
-impl<T: Terms, F: Fn(usize) -> T> SimdBody for Blocks<'_, F> {
+impl<F: Function<N>, const N: usize> SimdBody for Blocks<'_, F, N> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Blocks { activations, args, terms } = self;
+        let Blocks { activations, args, function, first } = self;
         for r in 0..args.rows {
             // SAFETY: row r has the blocks, and room for them as quantised.
             unsafe {
                 let row = Target::new(activations, args.k, args.out.add(r * args.out_stride));
                 let blocks = args.block..args.block + args.len / BLOCK;
-                quantize(isa, &terms(r * args.stride), blocks, &row);
+                let rows = arrays::map(
+                    first,
+                    #[inline(always)]
+                    |first| Row::new(first.wrapping_add(r * args.stride), args.len),
+                );
+                quantize(isa, &Over(function, rows), blocks, &row);
             }
         }
     }

@@ -176,42 +176,35 @@ impl Sweep {
         };
         // Small levels meet words faster by way of a stretch, which is widened in fewer operations.
         let lines = [line, if T::BY_PAIRS && form.pairs() > 0 { None } else { line }];
-        let least = if lines[1].is_some() { FEW } else { 1 };
-        let few = match (T::BY_PAIRS, form.halves, form.minimum, form.pairs()) {
-            (false, false, false, _) => Way::of::<T, F, OWN, false, false, WORDS>(least),
-            (false, false, true, _) => Way::of::<T, F, OWN, false, true, WORDS>(least),
-            (false, true, false, _) => Way::of::<T, F, OWN, true, false, WORDS>(least),
-            (false, true, true, _) => Way::of::<T, F, OWN, true, true, WORDS>(least),
-            (true, false, false, 0) => Way::of::<T, F, PAIRED_BYTES, false, false, SIGNED_BYTES>(least),
-            (true, true, false, 0) => Way::of::<T, F, PAIRED_BYTES, true, false, SIGNED_BYTES>(least),
-            _ => Self::small::<T, F>(least),
-        };
-        let least = FEW + 1;
-        let many = match (T::BY_PAIRS, form.halves, form.minimum, form.pairs()) {
-            (false, false, false, _) => Way::of::<T, F, LIFTED, false, false, WORDS>(least),
-            (false, false, true, _) => Way::of::<T, F, LIFTED, false, true, WORDS>(least),
-            (false, true, false, _) => Way::of::<T, F, LIFTED, true, false, WORDS>(least),
-            (false, true, true, _) => Way::of::<T, F, LIFTED, true, true, WORDS>(least),
-            (true, false, false, 0) => Way::of::<T, F, PAIRED, false, false, WORDS>(least),
-            (true, true, false, 0) => Way::of::<T, F, PAIRED, true, false, WORDS>(least),
-            _ => Self::small::<T, F>(least),
-        };
+        let few =
+            Self::way::<T, F, OWN, PAIRED_BYTES, SIGNED_BYTES>(if lines[1].is_some() { FEW } else { 1 });
+        let many = Self::way::<T, F, LIFTED, PAIRED, WORDS>(FEW + 1);
         let most = T::MAX_ROWS[form.halves as usize];
         let nr = VECTORS * T::Isa::LANES;
         let unit = (form.blocks * BLOCK, form.unit_bytes(nr));
         Self { nr, unit, own_shift: form.own_shift(), most, lines, few, many }
     }
 
-    /// Levels that are multiplied as unsigned bytes, of which some pairs of products add up within 16 bits.
-    const fn small<T: Tiles, F: Format>(least: usize) -> Way {
-        match (F::FORM.halves, F::FORM.minimum, F::FORM.pairs()) {
-            (false, false, 8) => Way::of::<T, F, PAIRED, false, false, 8>(least),
-            (false, true, 8) => Way::of::<T, F, PAIRED, false, true, 8>(least),
-            (true, false, 8) => Way::of::<T, F, PAIRED, true, false, 8>(least),
-            (true, true, 8) => Way::of::<T, F, PAIRED, true, true, 8>(least),
-            (false, false, 4) => Way::of::<T, F, PAIRED, false, false, 4>(least),
-            (false, true, 4) => Way::of::<T, F, PAIRED, false, true, 4>(least),
-            (true, false, 2) => Way::of::<T, F, PAIRED, true, false, 2>(least),
+    /// For `least` rows and more, widened as ZERO says where four products are added, and as PAIRED_ZERO, for tiles of
+    /// LARGE, where pairs of levels of 8 bits are. Smaller levels are multiplied as unsigned bytes, of which some pairs of
+    /// products add up within 16 bits.
+    const fn way<T: Tiles, F: Format, const ZERO: u8, const PAIRED_ZERO: u8, const LARGE: usize>(
+        least: usize,
+    ) -> Way {
+        match (T::BY_PAIRS, F::FORM.halves, F::FORM.minimum, F::FORM.pairs()) {
+            (false, false, false, _) => Way::of::<T, F, ZERO, false, false, WORDS>(least),
+            (false, false, true, _) => Way::of::<T, F, ZERO, false, true, WORDS>(least),
+            (false, true, false, _) => Way::of::<T, F, ZERO, true, false, WORDS>(least),
+            (false, true, true, _) => Way::of::<T, F, ZERO, true, true, WORDS>(least),
+            (true, false, false, 0) => Way::of::<T, F, PAIRED_ZERO, false, false, LARGE>(least),
+            (true, true, false, 0) => Way::of::<T, F, PAIRED_ZERO, true, false, LARGE>(least),
+            (true, false, false, 8) => Way::of::<T, F, PAIRED, false, false, 8>(least),
+            (true, false, true, 8) => Way::of::<T, F, PAIRED, false, true, 8>(least),
+            (true, true, false, 8) => Way::of::<T, F, PAIRED, true, false, 8>(least),
+            (true, true, true, 8) => Way::of::<T, F, PAIRED, true, true, 8>(least),
+            (true, false, false, 4) => Way::of::<T, F, PAIRED, false, false, 4>(least),
+            (true, false, true, 4) => Way::of::<T, F, PAIRED, false, true, 4>(least),
+            (true, true, false, 2) => Way::of::<T, F, PAIRED, true, false, 2>(least),
             _ => panic!("no type has such levels"),
         }
     }

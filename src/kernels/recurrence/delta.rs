@@ -7,7 +7,7 @@ use super::{Rows, RowsMut};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{self, Code, Kernel, Routine};
-use crate::kernels::rows::reduce::{SumOfSquares, fold_terms};
+use crate::kernels::rows::reduce::{SumOfSquares, fold};
 use crate::kernels::unary::functions::Sigmoid;
 use crate::kernels::vectors::{self, Row};
 
@@ -181,8 +181,8 @@ fn tile<I: Isa>(isa: I, all: &Memory<'_>, head: usize, first: usize, tokens: usi
     let (mut found, mut write, mut read) = (decay, map(isa, &beta, Sigmoid), [0.0; TILE]);
     for t in 0..tokens {
         let (q, k) = (all.q.row(first + t).from(at), all.k.row(first + t).from(at));
-        let q = fold_terms::<SumOfSquares, I>(isa, &q, args.d_k);
-        let k = fold_terms::<SumOfSquares, I>(isa, &k, args.d_k);
+        let q = fold::<SumOfSquares, I>(isa, &q, args.d_k);
+        let k = fold::<SumOfSquares, I>(isa, &k, args.d_k);
         let shorten = 1.0 / (k + args.eps).sqrt();
         found[t] *= shorten;
         write[t] *= shorten;

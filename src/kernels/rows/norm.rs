@@ -2,7 +2,7 @@
 //! The mean comes first and the variance from the deviations, in a second pass over a row that is in cache
 //! by then: E(x²) − E(x)² would cancel.
 
-use super::reduce::{GROUP, Sum, SumOfSquares, fold_terms, group_len};
+use super::reduce::{GROUP, Sum, SumOfSquares, fold, group_len};
 use super::softmax::whole_rows;
 use crate::error::{Error, Result};
 use crate::isa::Isa;
@@ -267,15 +267,15 @@ fn group<I: Isa, const LAYER: bool, const GAMMA: bool, const BETA: bool>(
             visit(isa, &Stored(Over(Add, [x.row(), all.add.row(first + g)]), x), 0, n);
         }
         if LAYER {
-            *mean = fold_terms::<Sum, I>(isa, &x.row(), n) * share;
+            *mean = fold::<Sum, I>(isa, &x.row(), n) * share;
         }
     }
     for g in 0..rows {
         let x = all.x.row(first + g).row();
         rstd[g] = if LAYER {
-            fold_terms::<SumOfSquares, I>(isa, &Over(Less(mean[g]), [x]), n)
+            fold::<SumOfSquares, I>(isa, &Over(Less(mean[g]), [x]), n)
         } else {
-            fold_terms::<SumOfSquares, I>(isa, &x, n)
+            fold::<SumOfSquares, I>(isa, &x, n)
         };
     }
     for rstd in &mut rstd {

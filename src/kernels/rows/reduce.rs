@@ -5,7 +5,7 @@ use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
 use crate::kernels::unary::functions::Mul;
-use crate::kernels::vectors::{self, Function, Over, Row};
+use crate::kernels::vectors::{Function, Over, Row, Terms};
 use std::marker::PhantomData;
 
 /// Independent partial results, to cover the latency of an addition.
@@ -99,11 +99,7 @@ impl Monoid for Max {
 /// Folds the first `n` terms, which there are: vector v goes to partial result v mod 4, and these combine as
 /// (0 + 2) + (1 + 3).
 #[inline(always)]
-pub(in crate::kernels) fn fold_terms<M: Monoid, I: Isa>(
-    isa: I,
-    terms: &impl vectors::Terms,
-    n: usize,
-) -> f32 {
+pub(in crate::kernels) fn fold<M: Monoid, I: Isa>(isa: I, terms: &impl Terms, n: usize) -> f32 {
     let mut partial = [isa.splat(M::NEUTRAL); ACCUMULATORS];
     let step = ACCUMULATORS * I::LANES;
     let whole = n - n % step;
@@ -124,48 +120,6 @@ pub(in crate::kernels) fn fold_terms<M: Monoid, I: Isa>(
     }
     let [a, b, c, d] = partial;
     M::lanes(isa, M::join(isa, M::join(isa, a, c), M::join(isa, b, d)))
-}
-
-/// Vectors along rows that pointers name, of which quantised products have yet to make a [`Row`].
-pub(in crate::kernels) trait Terms {
-    /// As [`vectors::Terms::at`].
-    ///
-    /// # Safety
-    /// The rows reach to `i + count`.
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32;
-}
-
-impl<F: Function<N>, const N: usize> Terms for Over<F, N, *const f32> {
-    #[inline(always)]
-    unsafe fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
-        let mut x = [isa.zero(); N];
-        for (j, x) in x.iter_mut().enumerate() {
-            // SAFETY: the caller promises that the rows reach so far.
-            *x = unsafe { Row::new(self.1[j], i + count) }.load(isa, i, count);
-        }
-        self.0.call(isa, x)
-    }
-}
-
-/// The elements of a row.
-#[inline(always)]
-pub(in crate::kernels) fn values(row: *const f32) -> Over<Same, 1, *const f32> {
-    Over(Same, [row])
-}
-
-/// [`fold_terms`] of a row's elements.
-///
-/// # Safety
-/// The row reaches to `n`.
-#[inline(always)]
-pub(in crate::kernels) unsafe fn fold<M: Monoid, I: Isa>(
-    isa: I,
-    &Over(_, [row]): &Over<Same, 1, *const f32>,
-    n: usize,
-) -> f32 {
-    // SAFETY: the caller promises the row.
-    let row = unsafe { Row::new(row, n) };
-    fold_terms::<M, I>(isa, &row, n)
 }
 
 /// N rows of `n` floats.
@@ -250,7 +204,7 @@ impl<F: Function<N> + Default, const N: usize> Routine<RowsArgs<N>> for SumOf<F>
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(isa: I, &RowsArgs { rows, n }: &RowsArgs<N>) -> f32 {
-        fold_terms::<Sum, I>(isa, &Over(F::default(), rows), n)
+        fold::<Sum, I>(isa, &Over(F::default(), rows), n)
     }
 }
 
@@ -271,10 +225,10 @@ impl Routine<RowsArgs<1>> for MaxOf {
     type Output = f32;
     #[inline(always)]
     fn run<I: Isa>(isa: I, &RowsArgs { rows: [x], n }: &RowsArgs<1>) -> f32 {
-        if fold_terms::<Sum, I>(isa, &Over(IsNan, [x]), n) != 0.0 {
+        if fold::<Sum, I>(isa, &Over(IsNan, [x]), n) != 0.0 {
             return f32::NAN;
         }
-        fold_terms::<Max, I>(isa, &x, n)
+        fold::<Max, I>(isa, &x, n)
     }
 }
 
@@ -296,7 +250,7 @@ impl Routine<RowsArgs<1>> for ArgmaxOf {
     /// Finds the largest element, then its place: two quick passes instead of one that carries indices.
     #[inline(always)]
     fn run<I: Isa>(isa: I, &RowsArgs { rows: [x], n }: &RowsArgs<1>) -> usize {
-        let max = fold_terms::<Max, I>(isa, &Over(Numbers, [x]), n);
+        let max = fold::<Max, I>(isa, &Over(Numbers, [x]), n);
         (0..n).find(|&i| x.get(i) == max).unwrap_or(0)
     }
 }

@@ -2,7 +2,7 @@
 //! scale·x − max is one fused step, and its rounding is the only error of the exponent; an error of max itself cancels
 //! in the quotient.
 
-use super::reduce::{GROUP, Max, Sum, fold_terms, group_len};
+use super::reduce::{GROUP, Max, Sum, fold, group_len};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
@@ -236,7 +236,7 @@ fn group<I: Isa, E: Exponents>(isa: I, all: &Memory<'_>, first: usize, rows: usi
     }
     for (g, sum) in sum.iter_mut().enumerate().take(rows) {
         let powers = Stored(E::powers(all, first + g, max[g]), all.dst.row(first + g));
-        *sum = fold_terms::<Sum, I>(isa, &powers, visible(args, first + g));
+        *sum = fold::<Sum, I>(isa, &powers, visible(args, first + g));
     }
     for (g, sum) in sum.iter().enumerate().take(rows) {
         let (x, seen) = (all.dst.row(first + g), visible(args, first + g));
@@ -269,9 +269,9 @@ impl Exponents for Unmasked {
     fn largest<I: Isa>(isa: I, all: &Memory<'_>, r: usize, n: usize) -> f32 {
         let (x, scale) = (all.src.row(r), all.args.scale);
         if scale >= 0.0 {
-            scale * fold_terms::<Max, I>(isa, &x, n)
+            scale * fold::<Max, I>(isa, &x, n)
         } else {
-            -scale * fold_terms::<Max, I>(isa, &Over(Negated, [x]), n)
+            -scale * fold::<Max, I>(isa, &Over(Negated, [x]), n)
         }
     }
 }
@@ -320,7 +320,7 @@ impl Exponents for Masked {
 
     #[inline(always)]
     fn largest<I: Isa>(isa: I, all: &Memory<'_>, r: usize, n: usize) -> f32 {
-        fold_terms::<Max, I>(isa, &Self::over(all, r, ScaledAndMasked(all.args.scale)), n)
+        fold::<Max, I>(isa, &Self::over(all, r, ScaledAndMasked(all.args.scale)), n)
     }
 }
 
@@ -362,8 +362,8 @@ impl Routine<LogSoftmaxArgs> for LogSoftmaxRows {
             unsafe { (Rows::new(src, src_stride, rows, cols), RowsMut::new(dst, dst_stride, rows, cols)) };
         for r in 0..rows {
             let (src, dst) = (src.row(r), dst.row(r));
-            let max = fold_terms::<Max, I>(isa, &src, cols);
-            let log_sum = fold_terms::<Sum, I>(isa, &Over(ExpBelow(max), [src]), cols).ln();
+            let max = fold::<Max, I>(isa, &src, cols);
+            let log_sum = fold::<Sum, I>(isa, &Over(ExpBelow(max), [src]), cols).ln();
             visit(isa, &Stored(Over(Shifted { first: max, second: log_sum }, [src]), dst), 0, cols);
         }
     }

@@ -4,7 +4,7 @@
 use super::{HeadRows, KEYS, LINE};
 use crate::isa::Isa;
 use crate::kernels::routine::Routine;
-use crate::kernels::rows::reduce::{Sum, fold_terms};
+use crate::kernels::rows::reduce::{Sum, fold};
 use crate::kernels::unary::functions::Mul;
 use crate::kernels::unary::vecmath;
 use crate::kernels::vectors::{Over, Row, RowMut, RowsMut};
@@ -58,7 +58,7 @@ impl Routine<Level> for Steps {
             // SAFETY: rows hold `head_dim` floats, and there is a level for each token.
             unsafe {
                 let (o, d_o) = (Row::new(o, step.head_dim), Row::new(d_o, step.head_dim));
-                let level = fold_terms::<Sum, I>(isa, &Over(Mul, [o, d_o]), step.head_dim);
+                let level = fold::<Sum, I>(isa, &Over(Mul, [o, d_o]), step.head_dim);
                 step.levels.add(token).write(level);
             }
         }

@@ -5,7 +5,8 @@
 #
 # OPTIONs are those of suite.py; with --write, the table of docs/models.md is made again. Builds llama.cpp's
 # programs once from its source in the package llama-cpp-python (12 minutes on two cores, in target/peers), then
-# makes the models of three seeds (2.7 GB). Needs cmake, a C++ compiler (CC and CXX choose it) and python3.
+# makes the models of three seeds (2.7 GB). Needs a C++ compiler (CC and CXX choose it) and python3; CMake comes from
+# its package where the system has none.
 . "$(dirname -- "$0")/../common.sh"
 
 folder=$repository/target/peers/llama_cpp_archs
@@ -15,6 +16,10 @@ packages='gguf==0.19.0 numpy==2.4.6'
 if [ "$(cat "$folder/ready" 2>/dev/null)" != "$package, $packages" ]; then
     python3 -m venv "$folder/venv" || fail "python3 with its venv module is needed"
     "$folder/venv/bin/pip" install --quiet $packages scikit-build-core >&2
+    if ! command -v cmake >/dev/null; then
+        "$folder/venv/bin/pip" install --quiet cmake >&2 || fail "cmake is needed"
+        PATH=$folder/venv/bin:$PATH
+    fi
     "$folder/venv/bin/pip" download --quiet --no-deps --no-build-isolation --no-binary llama-cpp-python \
         --dest "$folder" llama-cpp-python==0.3.36 >&2 || fail "the source of llama.cpp can't be had"
     tar -xzf "$folder/$package.tar.gz" -C "$folder"

@@ -1,6 +1,7 @@
 //! Reductions of a row to one number: sum, largest element, dot product, index of the largest.
 //! The fold that they share, over anything that yields vectors along a row, serves softmax and norms too.
 
+use crate::arrays;
 use crate::isa::Isa;
 use crate::kernels::info::KernelInfo;
 use crate::kernels::routine::{Code, Routine};
@@ -129,11 +130,15 @@ struct RowsArgs<const N: usize> {
 }
 
 /// Reduces as many elements as all slices have.
+#[inline(always)]
 fn apply<const N: usize, R>(code: &Code<RowsArgs<N>, R>, rows: [&[f32]; N]) -> R {
-    let n = rows.iter().fold(usize::MAX, |n, row| n.min(row.len()));
-    debug_assert!(rows.iter().all(|row| row.len() == n), "rows of different lengths");
+    let mut n = rows[0].len();
+    for row in &rows {
+        debug_assert!(row.len() == rows[0].len(), "rows of different lengths");
+        n = n.min(row.len());
+    }
     // SAFETY: `select` has proved the level; all slices hold n floats.
-    unsafe { code.run(&RowsArgs { rows: rows.map(|row| Row::new(row.as_ptr(), n)), n }) }
+    unsafe { code.run(&RowsArgs { rows: arrays::map(rows, |row| Row::new(row.as_ptr(), n)), n }) }
 }
 
 /// A row to a number.

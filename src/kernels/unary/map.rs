@@ -23,11 +23,13 @@ pub(super) struct MapArgs<const N: usize> {
 }
 
 /// Maps as many elements as all slices have.
+#[inline(always)]
 pub(super) fn apply<const N: usize>(code: &Code<MapArgs<N>>, factor: f32, src: [&[f32]; N], dst: &mut [f32]) {
-    run(code, factor, src.map(Some), dst);
+    run(code, factor, arrays::map(src, Some), dst);
 }
 
 /// Maps as many elements as all slices have; `x` is the output and the first input, `rest` are the other inputs.
+#[inline(always)]
 pub(super) fn apply_in_place<const N: usize, const M: usize>(
     code: &Code<MapArgs<N>>,
     factor: f32,
@@ -36,8 +38,8 @@ pub(super) fn apply_in_place<const N: usize, const M: usize>(
 ) {
     const { assert!(N == M + 1) };
     let mut src = [None; N];
-    for (src, rest) in src[1..].iter_mut().zip(rest) {
-        *src = Some(rest);
+    for (src, rest) in src[1..].iter_mut().zip(&rest) {
+        *src = Some(*rest);
     }
     run(code, factor, src, x);
 }
@@ -45,12 +47,15 @@ pub(super) fn apply_in_place<const N: usize, const M: usize>(
 /// Maps as many elements as all slices have; an input that is `None` is the output.
 #[inline(always)]
 fn run<const N: usize>(code: &Code<MapArgs<N>>, factor: f32, src: [Option<&[f32]>; N], dst: &mut [f32]) {
-    let lengths = src.iter().flatten().map(|src| src.len());
-    let n = lengths.clone().fold(dst.len(), usize::min);
-    debug_assert!(dst.len() == n && lengths.clone().all(|len| len == n), "arrays of different lengths");
+    let mut n = dst.len();
+    for src in &src {
+        let len = src.map_or(dst.len(), <[f32]>::len);
+        debug_assert!(len == dst.len(), "arrays of different lengths");
+        n = n.min(len);
+    }
     // One pointer for reading and writing: another one, from a shared borrow, would end with the first write.
     let dst = dst.as_mut_ptr();
-    let src = src.map(|src| src.map_or(dst.cast_const(), <[f32]>::as_ptr));
+    let src = arrays::map(src, |src| src.map_or(dst.cast_const(), <[f32]>::as_ptr));
     // SAFETY: `select` has proved the level; all slices hold n floats, the output is borrowed mutably, and an input is the
     // output or apart from it.
     unsafe { code.run(&MapArgs { factor, src, dst, n }) }

@@ -19,7 +19,8 @@ pub struct TokenLogit {
 /// A stage of the host ([`super::Stage::Custom`]). Any `FnMut(&mut Vec<TokenLogit>) -> Result<()>` that is `Send` is one
 /// without a memory.
 pub trait CustomStage: Send {
-    /// Changes the candidates: logits may change, candidates may be removed or reordered. They come in any order.
+    /// Changes the candidates: logits may change, candidates may be removed or reordered. They come in any order, without those
+    /// that can't come.
     ///
     /// # Errors
     /// Any error of the host; the sampler returns it. After the call, the sampler refuses a candidate that it did not
@@ -70,7 +71,9 @@ pub(super) fn apply(
             return Err(unusable(token, logit));
         }
         given.remove(token);
-        candidates.push(Candidate::new(logit, token));
+        if logit > f32::NEG_INFINITY {
+            candidates.push(Candidate::new(logit, token));
+        }
     }
     Ok(())
 }

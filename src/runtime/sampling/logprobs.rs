@@ -1,9 +1,7 @@
 //! Log-probabilities of tokens under the model: from logits as they are, before any stage of a sampler.
 
-use super::cut::{self, Candidate};
-use crate::kernels::KernelSet;
-use crate::kernels::rows::Weighing;
-use crate::memory::reserve::{filled, with_room};
+use super::pool::Pool;
+use crate::memory::reserve::with_room;
 use crate::{Error, Result};
 
 /// A token and the natural logarithm of its probability.
@@ -18,11 +16,9 @@ pub struct TokenLogprob {
 
 /// Computes log-probabilities. It reserves all memory at the start.
 pub struct Logprobs {
-    /// The logits' softmax.
-    row: Vec<f32>,
-    kernels: &'static KernelSet,
-    candidates: Vec<Candidate>,
+    pool: Pool,
     best: Vec<TokenLogprob>,
+    n_vocab: usize,
     n_best: usize,
 }
 
@@ -38,16 +34,14 @@ impl Logprobs {
     /// # Errors
     /// [`Error::InvalidArgument`] for an empty vocabulary; [`Error::OutOfMemory`]; those of choosing kernels.
     pub fn new(n_vocab: usize, n_best: usize) -> Result<Self> {
-        const WHAT: &str = "log-probabilities";
         if n_vocab == 0 {
             return Err(Error::invalid("a vocabulary of 0 tokens"));
         }
         let n_best = n_best.min(n_vocab);
         Ok(Self {
-            row: filled(0.0, n_vocab, WHAT)?,
-            kernels: KernelSet::default_set()?,
-            candidates: with_room(n_vocab, WHAT)?,
-            best: with_room(n_best, WHAT)?,
+            pool: Pool::new(n_vocab, false)?,
+            best: with_room(n_best, "log-probabilities")?,
+            n_vocab,
             n_best,
         })
     }
@@ -63,36 +57,26 @@ impl Logprobs {
     /// [`Error::InvalidArgument`] where `logits` doesn't have one value for each token, a logit is NaN or +∞, all are −∞,
     /// or the token is outside the vocabulary.
     pub fn compute(&mut self, logits: &[f32], token: u32) -> Result<f32> {
-        let n_vocab = self.row.len();
+        let n_vocab = self.n_vocab;
         if logits.len() != n_vocab {
             return Err(Error::invalid(format!("{} logits for a vocabulary of {n_vocab}", logits.len())));
         }
         let Some(&logit) = logits.get(token as usize) else {
             return Err(Error::invalid(format!("token {token} of a vocabulary of {n_vocab}")));
         };
-        cut::check_usable(logits)?;
-        let max = cut::greatest(logits);
-        if max == f32::NEG_INFINITY {
-            return Err(Error::invalid("every logit is −∞"));
-        }
-        self.row.copy_from_slice(logits);
-        self.kernels.rows().softmax.apply_in_place(&mut self.row, n_vocab, Weighing::default())?;
-        // The likeliest token's probability is 1 / (the sum of all weights): its logarithm, less the sum's own, is exact
-        // also where other probabilities are too small for an f32.
-        let log_of_best = cut::greatest(&self.row).ln();
-        let logprob = |logit: f32| logit - max + log_of_best;
+        self.pool.begin();
+        let sums = self.pool.sums(logits, 1.0)?;
+        let logprob = |logit: f32| (f64::from(logit) - f64::from(sums.scale.max) - sums.weights.ln()) as f32;
         self.best.clear();
         if self.n_best > 0 {
-            match self.n_best < n_vocab {
-                true => cut::best_of(logits, self.n_best, &mut self.candidates)?,
-                false => {
-                    cut::all_of(logits, false, &mut self.candidates)?;
-                    self.candidates.sort_unstable_by(|a, b| b.cmp(a));
-                }
-            }
-            let best = self.candidates.iter();
+            let best = self.pool.best(logits, self.n_best)?.iter();
             self.best
                 .extend(best.map(|best| TokenLogprob { token: best.id(), logprob: logprob(best.logit()) }));
+            // Impossible tokens rank last.
+            let impossible = (0..).zip(logits).filter(|(_, logit)| **logit == f32::NEG_INFINITY);
+            let missing = self.n_best - self.best.len();
+            self.best
+                .extend(impossible.take(missing).map(|(token, &logprob)| TokenLogprob { token, logprob }));
         }
         Ok(logprob(logit))
     }

@@ -1,16 +1,18 @@
 //! Picks the next token from logits. A [`Sampler`] runs a chain of stages ([`Stage`]); each stage removes candidates or
 //! changes their logits. All cuts are exact, and equal logits rank by lower id, so the same logits and seed give the
-//! same token on any number of threads. After construction nothing is allocated, except by grammars and stages of the host.
+//! same token on any number of threads, with the same kernels. After construction nothing is allocated, except by grammars and stages of the host.
 //!
 //! [`SamplerParams`] stand for a chain in llama.cpp's default order ([`StageKind::ORDER`]): logit bias → mask → penalties →
 //! DRY → top-n-sigma → top-k → typical → top-p → min-p → XTC → the host's stage → temperature → draw. [`SamplerParams::chain`]
 //! takes another order, and [`Sampler::from_stages`] any chain.
 //!
-//! Logits live in a row of all tokens first, in which stages that change single logits do so. The first stage that removes
-//! tokens makes a list of candidates of it; mostly these are few. No stage sorts all of them.
+//! Logits live in a row of all tokens first (`pool.rs`), in which stages that change single logits do so. The first cut makes
+//! a list of candidates of it; mostly these are few. No stage sorts all of them. What a stage needs of all logits, vector
+//! kernels compute (`blocks.rs`).
 //!
 //! A sampler remembers accepted tokens and can take them back: [`Sampler::rollback`].
 
+mod blocks;
 mod breakers;
 mod chain;
 mod custom;
@@ -22,6 +24,7 @@ mod logprobs;
 mod mask;
 mod params;
 mod penalties;
+mod pool;
 mod shape;
 mod stage;
 mod window;
@@ -33,14 +36,15 @@ mod distribution_tests;
 #[cfg(all(test, feature = "grammar"))]
 mod grammar_tests;
 #[cfg(test)]
+mod pool_tests;
+#[cfg(test)]
 mod tests;
 
-use crate::memory::reserve::{filled, with_room};
+use crate::memory::reserve::with_room;
 use crate::{Error, Result};
 pub use breakers::{Breakers, MAX_BREAKER_BYTES};
 pub use chain::{ChainParts, StageKind};
 pub use custom::{CustomStage, TokenLogit};
-use cut::Candidate;
 pub use dry::Dry;
 use dry::Repeats;
 #[cfg(feature = "grammar")]
@@ -49,6 +53,7 @@ pub use logprobs::{Logprobs, TokenLogprob};
 pub use mask::{Mask, TokenSet};
 pub use params::SamplerParams;
 pub use penalties::{MAX_PENALTY_LAST_N, Penalties};
+use pool::Pool;
 use rand_core::{RngCore, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 pub use stage::{MAX_LOGIT_BIASES, Stage};
@@ -77,10 +82,8 @@ pub struct Sampler {
     window: Window,
     /// In a chain with DRY.
     repeats: Option<Repeats>,
-    /// Scratch memory: logits of all tokens; empty in a chain that changes none of them.
-    row: Vec<f32>,
-    /// Scratch memory, with room for the whole vocabulary.
-    candidates: Vec<Candidate>,
+    /// Scratch memory: what is left while the chain runs.
+    pool: Pool,
     /// Scratch memory for masks and stages of the host; of an empty vocabulary in a chain without them.
     allowed: TokenSet,
     /// Scratch memory for stages of the host.
@@ -143,8 +146,7 @@ impl Sampler {
             marks,
             window,
             repeats,
-            row: filled(0.0, room(has(Stage::edits)), "the sampler's logits")?,
-            candidates: with_room(n_vocab, "the sampler's candidates")?,
+            pool: Pool::new(n_vocab, has(Stage::edits) || has(Stage::is_xtc))?,
             allowed: TokenSet::new(room(masked || custom))?,
             tokens: with_room(room(custom), "the sampler's candidates")?,
             stages,
@@ -306,55 +308,48 @@ impl Sampler {
             let (given, n_vocab) = (logits.len(), self.n_vocab);
             return Err(Error::invalid(format!("{given} logits for a vocabulary of {n_vocab}")));
         }
+        self.pool.begin();
         let first = self.first_cut();
-        let edited = self.stages[..first].iter().any(Stage::edits);
-        if edited {
-            self.row.copy_from_slice(logits);
-        }
         let mut temperature = 1.0;
-        for at in 0..first {
-            match &self.stages[at] {
-                Stage::Temperature(value) => temperature = *value,
-                stage if stage.edits() => {
-                    if let Some(only) = self.edit(at)? {
-                        return self.only(only);
-                    }
-                }
-                _ => {}
-            }
-        }
-        let masked = self.stages[..first].iter().any(|stage| matches!(stage, Stage::Mask(_)));
-        let row = if edited { &self.row } else { logits };
-        let cut = gather(row, &self.stages[first], temperature, masked, &mut self.candidates)?;
-        for at in first + usize::from(cut)..self.stages.len() {
-            if let Some(picked) = self.step(at, &mut temperature)? {
+        for at in 0..self.stages.len() {
+            let picked = match self.edit(at, logits)? {
+                Some(only) if at < first => Some(self.only(only, logits)?),
+                _ => self.step(at, logits, &mut temperature)?,
+            };
+            if let Some(picked) = picked {
                 return Ok(picked);
             }
         }
         Err(Error::Internal("a chain of stages without a draw".into()))
     }
 
-    /// Lets a stage change single logits of the row; returns the only token that a mask allows, if it is only one.
-    fn edit(&mut self, at: usize) -> Result<Option<u32>> {
+    /// Lets a stage change single logits, if it is one that does; returns the only token that a mask allows, if it is only
+    /// one.
+    fn edit(&mut self, at: usize, logits: &[f32]) -> Result<Option<u32>> {
+        let pool = &mut self.pool;
         match &mut self.stages[at] {
-            Stage::LogitBias(biases) => {
-                biases.iter().for_each(|&(token, bias)| self.row[token as usize] += bias);
-            }
-            Stage::Penalties(penalties) => penalties.edit(&self.window, &mut self.row),
+            stage if !stage.edits() => {}
+            Stage::LogitBias(biases) => pool.edit(logits, |row| {
+                biases.iter().for_each(|&(token, bias)| row[token as usize] += bias);
+            })?,
+            Stage::Penalties(penalties) => pool.edit(logits, |row| penalties.edit(&self.window, row))?,
             Stage::Dry(dry) => {
                 if let Some(repeats) = &mut self.repeats {
-                    repeats.edit(dry, &mut self.row);
+                    pool.edit(logits, |row| repeats.edit(dry, row))?;
                 }
             }
-            Stage::Mask(mask) => return mask::edit(mask.as_mut(), &mut self.allowed, &mut self.row),
+            Stage::Mask(mask) if pool.is_listed() => {
+                mask::apply(mask.as_mut(), &mut self.allowed, pool.list(logits)?)?;
+            }
+            Stage::Mask(mask) => return mask::edit(mask.as_mut(), &mut self.allowed, pool.row(logits)),
             _ => {}
         }
         Ok(None)
     }
 
     /// The only token that a mask allows.
-    fn only(&self, token: u32) -> Result<u32> {
-        let logit = self.row[token as usize];
+    fn only(&self, token: u32, logits: &[f32]) -> Result<u32> {
+        let logit = self.pool.logit(logits, token);
         match (is_usable(logit), logit > f32::NEG_INFINITY) {
             (true, true) => Ok(token),
             (true, false) => Err(nothing_left()),
@@ -362,124 +357,55 @@ impl Sampler {
         }
     }
 
-    /// Runs a stage on the candidates; returns a token if it picks one.
-    fn step(&mut self, at: usize, temperature: &mut f32) -> Result<Option<u32>> {
-        let candidates = &mut self.candidates;
+    /// Runs a stage that looks at all that is left; returns a token if it picks one.
+    fn step(&mut self, at: usize, logits: &[f32], temperature: &mut f32) -> Result<Option<u32>> {
+        let pool = &mut self.pool;
         match &mut self.stages[at] {
             stage if !stage.is_on() => {}
-            Stage::LogitBias(_) | Stage::Penalties(_) | Stage::Dry(_) => self.edit_candidates(at)?,
-            Stage::Mask(mask) => mask::apply(mask.as_mut(), &mut self.allowed, candidates)?,
-            Stage::TopNSigma(n) => shape::top_n_sigma(candidates, *n),
-            Stage::TopK(k) => cut::top_k(candidates, *k),
-            Stage::Typical(p) => shape::typical(candidates, *p, *temperature),
-            Stage::TopP(p) => cut::top_p(candidates, *p, *temperature),
-            Stage::MinP(p) => cut::min_p(candidates, *p, *temperature),
+            Stage::LogitBias(_) | Stage::Penalties(_) | Stage::Dry(_) | Stage::Mask(_) => {}
+            Stage::TopNSigma(n) => shape::top_n_sigma(pool, logits, *n)?,
+            Stage::TopK(k) => pool.top_k(logits, *k)?,
+            Stage::Typical(p) => shape::typical(pool, logits, *p, *temperature)?,
+            Stage::TopP(p) => shape::top_p(pool, logits, *p, *temperature)?,
+            Stage::MinP(p) => shape::min_p(pool, logits, *p, *temperature)?,
             Stage::Xtc { probability, threshold } => {
                 if uniform(&mut self.draws.rng) < f64::from(*probability) {
-                    shape::exclude_top(candidates, *threshold, *temperature);
+                    shape::exclude_top(pool, logits, *threshold, *temperature)?;
                 }
             }
             Stage::Custom(custom) => {
                 let (allowed, tokens) = (&mut self.allowed, &mut self.tokens);
-                custom::apply(custom.as_mut(), *temperature, candidates, allowed, tokens)?;
+                custom::apply(custom.as_mut(), *temperature, pool.list(logits)?, allowed, tokens)?;
                 *temperature = 1.0;
             }
-            Stage::Temperature(0.0) => cut::top_k(candidates, 1),
+            Stage::Temperature(0.0) => pool.top_k(logits, 1)?,
             Stage::Temperature(value) => *temperature = *value,
             &mut Stage::DynamicTemperature { temperature: middle, range, exponent } => {
-                match shape::dynamic_temperature(candidates, middle, range, exponent) {
-                    0.0 => cut::top_k(candidates, 1),
+                match shape::dynamic_temperature(pool, logits, middle, range, exponent)? {
+                    0.0 => pool.top_k(logits, 1)?,
                     value => *temperature = value,
                 }
             }
-            Stage::Draw { .. } => return self.draw(*temperature).map(|drawn| Some(drawn.0)),
+            Stage::Draw { .. } => return self.draw(logits, *temperature).map(|drawn| Some(drawn.0)),
             &mut Stage::Mirostat { tau, eta, .. } => {
-                return self.mirostat(tau, eta, *temperature).map(Some);
+                return self.mirostat(logits, tau, eta, *temperature).map(Some);
             }
         }
         Ok(None)
     }
 
-    /// Lets a stage that changes single logits of a row do so where some tokens are removed already.
-    fn edit_candidates(&mut self, at: usize) -> Result<()> {
-        for candidate in &self.candidates {
-            self.row[candidate.id() as usize] = candidate.logit();
-        }
-        // The other places of the row may have any values: they don't count.
-        self.edit(at)?;
-        for candidate in &mut self.candidates {
-            let (id, logit) = (candidate.id(), self.row[candidate.id() as usize]);
-            if !is_usable(logit) {
-                return Err(unusable(id, logit));
-            }
-            *candidate = Candidate::new(logit, id);
-        }
-        Ok(())
+    /// One of the tokens that are left, by probability, and that probability.
+    fn draw(&mut self, logits: &[f32], temperature: f32) -> Result<(u32, f64)> {
+        self.pool.draw(logits, temperature, uniform(&mut self.draws.rng))
     }
 
-    /// One of the candidates, by probability, and that probability.
-    fn draw(&mut self, temperature: f32) -> Result<(u32, f64)> {
-        let max = cut::likeliest(&self.candidates).filter(|&max| max > f32::NEG_INFINITY);
-        let max = max.ok_or_else(nothing_left)?;
-        let weights =
-            || self.candidates.iter().map(|candidate| (candidate.id(), candidate.weight(max, temperature)));
-        let total = weights().map(|(_, weight)| weight).sum::<f64>();
-        let target = uniform(&mut self.draws.rng) * total;
-        let mut passed = 0.0;
-        let mut drawn = (0, 0.0);
-        for (id, weight) in weights().filter(|&(_, weight)| weight > 0.0) {
-            drawn = (id, weight / total);
-            passed += weight;
-            if target < passed {
-                break;
-            }
-        }
-        // If rounding keeps the sum below the target, the last candidate is it.
-        Ok(drawn)
-    }
-
-    /// A draw among the candidates that aren't too surprising, after which that limit moves.
-    fn mirostat(&mut self, tau: f32, eta: f32, temperature: f32) -> Result<u32> {
-        shape::surprise_at_most(&mut self.candidates, self.draws.mu, temperature);
-        let (drawn, probability) = self.draw(temperature)?;
+    /// A draw among the tokens that aren't too surprising, after which that limit moves.
+    fn mirostat(&mut self, logits: &[f32], tau: f32, eta: f32, temperature: f32) -> Result<u32> {
+        shape::surprise_at_most(&mut self.pool, logits, self.draws.mu, temperature)?;
+        let (drawn, probability) = self.draw(logits, temperature)?;
         self.draws.mu -= f64::from(eta) * (-probability.log2() - f64::from(tau));
         Ok(drawn)
     }
-}
-
-/// Fills `candidates` with the tokens of a row of logits that `stage` keeps, if it can do without all of them; returns
-/// whether it did. Otherwise they are all tokens, in order of id. Tokens with a logit of −∞ may be among them, unless the row
-/// is masked.
-fn gather(
-    row: &[f32],
-    stage: &Stage,
-    temperature: f32,
-    masked: bool,
-    candidates: &mut Vec<Candidate>,
-) -> Result<bool> {
-    let bar = match *stage {
-        _ if stage.kept().is_some_and(|kept| kept < row.len()) => {
-            cut::best_of(row, stage.kept().unwrap_or(1), candidates)?;
-            if masked {
-                candidates.retain(|candidate| candidate.logit() > f32::NEG_INFINITY);
-            }
-            return Ok(true);
-        }
-        Stage::MinP(p) => {
-            cut::check_usable(row)?;
-            cut::min_p_bar(cut::greatest(row), p, temperature)
-        }
-        Stage::TopNSigma(n) => {
-            cut::check_usable(row)?;
-            cut::sigma_bar(row, n)
-        }
-        _ => {
-            cut::all_of(row, masked, candidates)?;
-            return Ok(false);
-        }
-    };
-    cut::above(row, bar, candidates);
-    Ok(true)
 }
 
 /// The state before any draw.

@@ -170,13 +170,9 @@ impl Stage {
         self.edits() || self.needs_candidates() || matches!(*self, Stage::Temperature(value) if value != 1.0)
     }
 
-    /// The number of best candidates that it keeps, if it keeps a number of them.
-    pub(super) fn kept(&self) -> Option<usize> {
-        match self {
-            Stage::TopK(k) => Some(*k),
-            Stage::Temperature(0.0) => Some(1),
-            _ => None,
-        }
+    /// Whether it is XTC, which removes the likeliest of all tokens, and does so now.
+    pub(super) fn is_xtc(&self) -> bool {
+        matches!(self, Stage::Xtc { .. }) && self.is_on()
     }
 
     /// The seed, where it picks a token.

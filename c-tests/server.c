@@ -363,6 +363,7 @@ void test_server(const char *model_path) {
     check_requests(model, server);
     check_threads(model, server);
     check_bad(model, server);
+    check_logprobs(model, server);
     /* With requests that wait and run. */
     submit(model, server, jobs);
     submit(model, server, jobs + 1);

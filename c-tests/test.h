@@ -49,6 +49,7 @@ void test_builtin(void);
 void test_generation(const char *model_path);
 void test_embedder(const char *model_path);
 void test_trainer(const char *folder);
+void check_logprobs(const sm_model *model, sm_server *server);
 void test_server(const char *model_path);
 void test_contracts(const char *model_path);
 void test_profile(const char *model_path, const char *folder);

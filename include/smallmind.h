@@ -1001,9 +1001,14 @@ typedef struct {
     uint32_t token;
     // 1 if this brings a new token; 0 for a last call with text that was held back.
     int32_t is_new;
+    // With `sm_generate_params.n_logprobs`, of a new token: its own log-probability, then the likeliest tokens, likeliest
+    // first. They are the model's: no stage of the sampler changes them. NULL otherwise.
+    const sm_token_logprob *logprobs;
+    // Number of elements of `logprobs`.
+    size_t n_logprobs;
 } sm_token_event;
 
-// Takes each generated token with its text; `event` and its text live until the callback returns. Any result but 0 stops
+// Takes each generated token with its text; `event` and what it points to live until the callback returns. Any result but 0 stops
 // the generation. Otherwise as `sm_text_callback`.
 typedef int32_t (*sm_token_callback)(void *user_data, const sm_token_event *event);
 
@@ -1039,6 +1044,9 @@ typedef struct {
     // 0 or above: a full context doesn't end the generation; each time it is full, it shifts as `sm_context_shift` does, and
     // keeps so many tokens at its beginning. -1, the default, ends it with `SM_STOP_CONTEXT_FULL`.
     int64_t context_shift;
+    // 0 or above: `on_token` gets each new token's log-probability and those of so many of the likeliest tokens, at most
+    // 100; tokens that a grammar forces take a pass each then. -1, the default, for none.
+    int64_t n_logprobs;
 } sm_generate_params;
 
 // A summary of a generation.
@@ -1087,7 +1095,7 @@ sm_status sm_generate_params_init(sm_generate_params *params, size_t struct_size
 // text. Otherwise the status is `SM_STATUS_UNSUPPORTED`.
 //
 // `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a stop string is empty, too long or no UTF-8, both callbacks are set,
-// `n_draft` is above 64, or the draft model has another vocabulary. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
+// `n_draft` is above 64, `n_logprobs` above 100 or set without `on_token`, or the draft model has another vocabulary. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
 // `SM_STATUS_CANCELLED`: by `sm_context_cancel` or `sm_context_cancel_generation`.
 sm_status sm_generate(sm_context *context,
                       sm_sampler *sampler,
@@ -1166,6 +1174,9 @@ typedef struct {
     int32_t priority;
     // 0 if tokens are all that is wanted: then the model needs no tokenizer. Default 1.
     int32_t needs_text;
+    // 0 or above: `sm_server_poll_logprobs` gets each new token's log-probability and those of so many of the likeliest
+    // tokens, at most 100. -1, the default, for none.
+    int64_t n_logprobs;
 } sm_request_params;
 
 // Fills `params` with the defaults. `struct_size` is `sizeof(sm_server_params)`.
@@ -1202,7 +1213,7 @@ sm_status sm_server_free(sm_server *server);
 // seeds.)
 //
 // `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a token is outside the vocabulary, a stop string is empty, too long or
-// no UTF-8, or `n_requests` requests wait or run already. `SM_STATUS_CONTEXT_FULL`: the prompt has more tokens than a
+// no UTF-8, `n_logprobs` is above 100, or `n_requests` requests wait or run already. `SM_STATUS_CONTEXT_FULL`: the prompt has more tokens than a
 // request has positions. `SM_STATUS_UNSUPPORTED`: text is wanted, and the model has no tokenizer.
 // `SM_STATUS_BUSY`: another call uses the sampler.
 sm_status sm_server_submit(sm_server *server,
@@ -1330,13 +1341,29 @@ sm_status sm_server_step(sm_server *server,
 //
 // `*text_bytes` always gets the bytes of the text, without the NUL. `SM_STATUS_BUFFER_TOO_SMALL`: the text doesn't fit; the
 // event stays. With (NULL, 0) for the text, the event stays, too, and `*event` isn't filled. 256 bytes are enough for nearly
-// all tokens.
+// all tokens. An event's log-probabilities go with it: `sm_server_poll_logprobs` gives them.
 sm_status sm_server_poll(sm_server *server,
                          sm_server_event *event,
                          size_t event_size,
                          char *text,
                          size_t capacity,
                          size_t *text_bytes);
+
+// As `sm_server_poll`, and puts the log-probabilities of a new token (`sm_request_params.n_logprobs`) into `logprobs`, which
+// has room for `logprobs_capacity`: the token's own, then those of the likeliest tokens, likeliest first. They are the model's:
+// no stage of the sampler changes them. Other events have none.
+//
+// `*n_logprobs` always gets their number. `SM_STATUS_BUFFER_TOO_SMALL`: they, or the text, don't fit; the event stays. With
+// (NULL, 0) for them or for the text, the event stays, too, and `*event` isn't filled.
+sm_status sm_server_poll_logprobs(sm_server *server,
+                                  sm_server_event *event,
+                                  size_t event_size,
+                                  char *text,
+                                  size_t capacity,
+                                  size_t *text_bytes,
+                                  sm_token_logprob *logprobs,
+                                  size_t logprobs_capacity,
+                                  size_t *n_logprobs);
 
 // Fills `*stats`. `stats_size` is `sizeof(sm_server_stats)`.
 sm_status sm_server_get_stats(const sm_server *server, sm_server_stats *stats, size_t stats_size);

@@ -11,7 +11,7 @@ use super::boundary;
 use super::buffers;
 use super::context::{self, sm_context};
 use super::params::{self, Params, Versioned, fields};
-use super::sampler::{self, sm_sampler};
+use super::sampler::{self, sm_sampler, sm_token_logprob};
 use super::status::{Failure, SM_STATUS_OUT_OF_MEMORY, sm_status};
 use super::tokenizer::SM_TOKEN_NONE;
 use crate::memory::reserve::reserve;
@@ -20,6 +20,7 @@ use crate::runtime::generation::draft::{DraftModel, Drafter, Drafting, PromptLoo
 use crate::runtime::generation::{
     Event, GenerationParams, MAX_STOP_BYTES, MAX_STOPS, Output, StopReason, Summary, drive_drafted,
 };
+use crate::runtime::sampling::TokenLogprob;
 
 /// The model ended its text.
 pub const SM_STOP_END_OF_TEXT: i32 = 0;
@@ -61,16 +62,21 @@ pub struct sm_token_event {
     pub token: u32,
     /// 1 if this brings a new token; 0 for a last call with text that was held back.
     pub is_new: i32,
+    /// With `sm_generate_params.n_logprobs`, of a new token: its own log-probability, then the likeliest tokens, likeliest
+    /// first. They are the model's: no stage of the sampler changes them. NULL otherwise.
+    pub logprobs: *const sm_token_logprob,
+    /// Number of elements of `logprobs`.
+    pub n_logprobs: usize,
 }
 
-// SAFETY: repr(C); integers and a raw pointer.
+// SAFETY: repr(C); integers and raw pointers.
 unsafe impl Versioned for sm_token_event {
     const NAME: &'static str = "sm_token_event";
 
-    fields!(struct_size, text, text_bytes, n_generated, token, is_new);
+    fields!(struct_size, text, text_bytes, n_generated, token, is_new, logprobs, n_logprobs);
 }
 
-/// Takes each generated token with its text; `event` and its text live until the callback returns. Any result but 0 stops
+/// Takes each generated token with its text; `event` and what it points to live until the callback returns. Any result but 0 stops
 /// the generation. Otherwise as `sm_text_callback`.
 pub type sm_token_callback =
     Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const sm_token_event) -> i32>;
@@ -109,6 +115,9 @@ pub struct sm_generate_params {
     /// 0 or above: a full context doesn't end the generation; each time it is full, it shifts as `sm_context_shift` does, and
     /// keeps so many tokens at its beginning. -1, the default, ends it with `SM_STOP_CONTEXT_FULL`.
     pub context_shift: i64,
+    /// 0 or above: `on_token` gets each new token's log-probability and those of so many of the likeliest tokens, at most
+    /// 100; tokens that a grammar forces take a pass each then. -1, the default, for none.
+    pub n_logprobs: i64,
 }
 
 // SAFETY: repr(C); integers, raw pointers and an optional function pointer.
@@ -126,7 +135,8 @@ unsafe impl Versioned for sm_generate_params {
         generation_id,
         draft,
         n_draft,
-        context_shift
+        context_shift,
+        n_logprobs
     );
 }
 
@@ -145,16 +155,17 @@ unsafe impl Params for sm_generate_params {
             draft: ptr::null_mut(),
             n_draft: 0,
             context_shift: -1,
+            n_logprobs: -1,
         }
     }
 }
 
-/// How many tokens a shift keeps, where the context is to shift.
-fn shift(kept: i64) -> Result<Option<usize>, Failure> {
-    match usize::try_from(kept) {
-        Ok(kept) => Ok(Some(kept)),
-        Err(_) if kept == -1 => Ok(None),
-        Err(_) => Err(Failure::invalid(format!("context_shift is {kept}; it must be -1 or above"))),
+/// A number of tokens that -1 stands for the lack of.
+pub(super) fn optional(value: i64, name: &str) -> Result<Option<usize>, Failure> {
+    match usize::try_from(value) {
+        Ok(count) => Ok(Some(count)),
+        Err(_) if value == -1 => Ok(None),
+        Err(_) => Err(Failure::invalid(format!("{name} is {value}; it must be -1 or above"))),
     }
 }
 
@@ -231,7 +242,7 @@ pub unsafe extern "C" fn sm_generate_params_init(
 /// text. Otherwise the status is `SM_STATUS_UNSUPPORTED`.
 ///
 /// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a stop string is empty, too long or no UTF-8, both callbacks are set,
-/// `n_draft` is above 64, or the draft model has another vocabulary. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
+/// `n_draft` is above 64, `n_logprobs` above 100 or set without `on_token`, or the draft model has another vocabulary. `SM_STATUS_NULL_POINTER`: a stop string is NULL. `SM_STATUS_CONTEXT_FULL`: the prompt doesn't fit.
 /// `SM_STATUS_CANCELLED`: by `sm_context_cancel` or `sm_context_cancel_generation`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_generate(
@@ -262,7 +273,8 @@ pub unsafe extern "C" fn sm_generate(
         let mut host = Host::new(&params, has_text)?;
         let mut on_event = |event: Event<'_>| match event {
             Event::Output(output) => host.deliver(&output),
-            Event::Prompt { .. } | Event::Logprobs { .. } => ControlFlow::Continue(()),
+            Event::Logprobs { token, best } => host.note(token, best),
+            Event::Prompt { .. } => ControlFlow::Continue(()),
         };
         let mut draft = if params.draft.is_null() { None } else { Some(context::enter(params.draft)?) };
         let mut lookup = PromptLookup::default();
@@ -283,8 +295,8 @@ pub unsafe extern "C" fn sm_generate(
             stops,
             prompt_piece: 0,
             needs_text: params.on_text.is_some(),
-            logprobs: None,
-            context_shift: shift(params.context_shift)?,
+            logprobs: optional(params.n_logprobs, "n_logprobs")?,
+            context_shift: optional(params.context_shift, "context_shift")?,
             id: params.generation_id,
         };
         let result = drive_drafted(&mut context, &mut sampler, prompt, &params, drafting, &mut on_event);
@@ -352,6 +364,8 @@ struct Host {
     has_text: bool,
     n_generated: u64,
     terminated: Vec<u8>,
+    /// Those of the next new token.
+    logprobs: Vec<sm_token_logprob>,
     out_of_memory: bool,
 }
 
@@ -373,9 +387,18 @@ impl Host {
             (None, Some(callback)) => Callback::Token(callback),
             (Some(_), Some(_)) => return Err(Failure::invalid("on_text and on_token are both set")),
         };
-        let (user_data, terminated) = (params.user_data, Vec::new());
-        let mut host =
-            Self { callback, user_data, has_text, n_generated: 0, terminated, out_of_memory: false };
+        if params.n_logprobs != -1 && !matches!(callback, Callback::Token(_)) {
+            return Err(Failure::invalid("n_logprobs is set, and on_token isn't, which would get them"));
+        }
+        let mut host = Self {
+            callback,
+            user_data: params.user_data,
+            has_text,
+            n_generated: 0,
+            terminated: Vec::new(),
+            logprobs: Vec::new(),
+            out_of_memory: false,
+        };
         host.terminate("", ROOM).then_some(host).ok_or_else(no_memory)
     }
 
@@ -388,6 +411,18 @@ impl Host {
         self.terminated.extend_from_slice(text.as_bytes());
         self.terminated.push(0);
         true
+    }
+
+    /// Keeps the log-probabilities for the event of their token.
+    fn note(&mut self, token: TokenLogprob, best: &[TokenLogprob]) -> ControlFlow<()> {
+        self.logprobs.clear();
+        if reserve(&mut self.logprobs, 1 + best.len(), "a token's log-probabilities").is_err() {
+            self.out_of_memory = true;
+            return ControlFlow::Break(());
+        }
+        self.logprobs.push(token.into());
+        self.logprobs.extend(best.iter().copied().map(sm_token_logprob::from));
+        ControlFlow::Continue(())
     }
 
     fn deliver(&mut self, output: &Output<'_>) -> ControlFlow<()> {
@@ -406,6 +441,8 @@ impl Host {
     /// Calls the host with the terminated text.
     fn call(&self, output: &Output<'_>) -> i32 {
         let (text, text_bytes) = (self.terminated.as_ptr().cast(), output.text.len());
+        // Text that was held back comes behind its token.
+        let logprobs = if output.is_new { &self.logprobs[..] } else { &[] };
         match self.callback {
             Callback::None => 0,
             // SAFETY: the host gave a function of this signature with its user_data for the length of the call.
@@ -418,8 +455,10 @@ impl Host {
                     n_generated: self.n_generated,
                     token: output.token,
                     is_new: output.is_new.into(),
+                    logprobs: if logprobs.is_empty() { ptr::null() } else { logprobs.as_ptr() },
+                    n_logprobs: logprobs.len(),
                 };
-                // SAFETY: as above; the event and its text live until the function returns.
+                // SAFETY: as above; the event and what it points to live until the function returns.
                 unsafe { callback(self.user_data, &event) }
             }
         }
@@ -432,5 +471,5 @@ impl Host {
 }
 
 fn no_memory() -> Failure {
-    Failure::new(SM_STATUS_OUT_OF_MEMORY, "no memory for a token's text")
+    Failure::new(SM_STATUS_OUT_OF_MEMORY, "no memory for a token's text or log-probabilities")
 }

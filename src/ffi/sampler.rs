@@ -18,7 +18,7 @@ use super::status::{Failure, sm_status};
 use crate::model::Model;
 use crate::runtime::sampling::{
     Breakers, ChainParts, CustomStage, Logprobs, MAX_BREAKER_BYTES, MAX_LOGIT_BIASES, Mask, Sampler,
-    SamplerParams, StageKind, TokenLogit,
+    SamplerParams, StageKind, TokenLogit, TokenLogprob,
 };
 #[cfg(feature = "grammar")]
 use crate::runtime::sampling::{GrammarKind, MAX_GRAMMAR_BYTES};
@@ -94,6 +94,15 @@ pub struct sm_token_logprob {
     pub token: u32,
     /// The logarithm; -infinity where the token can't come.
     pub logprob: f32,
+}
+
+// Lists of the library's are copied to the host as they stand.
+const _: () = assert!(size_of::<sm_token_logprob>() == size_of::<TokenLogprob>());
+
+impl From<TokenLogprob> for sm_token_logprob {
+    fn from(one: TokenLogprob) -> Self {
+        Self { token: one.token, logprob: one.logprob }
+    }
 }
 
 /// Changes the `*n_candidates` tokens that are left to pick from: it may change their logits, move them, and lower
@@ -550,7 +559,7 @@ pub unsafe extern "C" fn sm_sampler_logprobs(
         };
         let value = computed.compute(buffers::array(logits, n_logits, "logits")?, token)?;
         for (out, one) in best.iter_mut().zip(computed.best()) {
-            *out = sm_token_logprob { token: one.token, logprob: one.logprob };
+            *out = (*one).into();
         }
         buffers::give_value(value, logprob, "logprob")
     })

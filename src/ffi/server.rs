@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::boundary;
 use super::buffers;
 use super::context::{self, sm_memory_estimate};
-use super::generate::stop_strings;
+use super::generate::{optional, stop_strings};
 use super::handle::{borrow, clear_out, give, take};
 use super::log::{SM_LOG_INFO, log};
 use super::model::sm_model;
@@ -167,13 +167,16 @@ pub struct sm_request_params {
     pub priority: i32,
     /// 0 if tokens are all that is wanted: then the model needs no tokenizer. Default 1.
     pub needs_text: i32,
+    /// 0 or above: `sm_server_poll_logprobs` gets each new token's log-probability and those of so many of the likeliest
+    /// tokens, at most 100. -1, the default, for none.
+    pub n_logprobs: i64,
 }
 
 // SAFETY: repr(C); integers and a raw pointer.
 unsafe impl Versioned for sm_request_params {
     const NAME: &'static str = "sm_request_params";
 
-    fields!(struct_size, max_tokens, stop, n_stop, priority, needs_text);
+    fields!(struct_size, max_tokens, stop, n_stop, priority, needs_text, n_logprobs);
 }
 
 // SAFETY: struct_size is first.
@@ -186,6 +189,7 @@ unsafe impl Params for sm_request_params {
             n_stop: 0,
             priority: 0,
             needs_text: 1,
+            n_logprobs: -1,
         }
     }
 }
@@ -273,7 +277,7 @@ pub unsafe extern "C" fn sm_server_free(server: *mut sm_server) -> sm_status {
 /// seeds.)
 ///
 /// `SM_STATUS_INVALID_ARGUMENT`: the prompt is empty, a token is outside the vocabulary, a stop string is empty, too long or
-/// no UTF-8, or `n_requests` requests wait or run already. `SM_STATUS_CONTEXT_FULL`: the prompt has more tokens than a
+/// no UTF-8, `n_logprobs` is above 100, or `n_requests` requests wait or run already. `SM_STATUS_CONTEXT_FULL`: the prompt has more tokens than a
 /// request has positions. `SM_STATUS_UNSUPPORTED`: text is wanted, and the model has no tokenizer.
 /// `SM_STATUS_BUSY`: another call uses the sampler.
 #[unsafe(no_mangle)]
@@ -305,7 +309,8 @@ pub unsafe extern "C" fn sm_server_submit(
         let limits = GenerationParams::default()
             .with_max_tokens(params.max_tokens)
             .with_stops(stops)
-            .with_needs_text(params::boolean(params.needs_text, "needs_text")?);
+            .with_needs_text(params::boolean(params.needs_text, "needs_text")?)
+            .with_logprobs(optional(params.n_logprobs, "n_logprobs")?);
         let RequestId(number) = server.submit_with(prompt, &limits, params.priority, || sampler.take())?;
         buffers::give_value(number, request, "request")
     })

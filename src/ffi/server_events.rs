@@ -8,9 +8,11 @@ use super::boundary;
 use super::buffers;
 use super::generate::stop_reason;
 use super::params::{self, Versioned, fields};
+use super::sampler::sm_token_logprob;
 use super::server::{enter, sm_server};
 use super::status::{Failure, SM_STATUS_OK, sm_status};
 use super::tokenizer::SM_TOKEN_NONE;
+use crate::runtime::sampling::TokenLogprob;
 use crate::serve::{Event, Progress, Stats, Summary};
 
 /// There is no event.
@@ -251,7 +253,7 @@ pub unsafe extern "C" fn sm_server_step(
 ///
 /// `*text_bytes` always gets the bytes of the text, without the NUL. `SM_STATUS_BUFFER_TOO_SMALL`: the text doesn't fit; the
 /// event stays. With (NULL, 0) for the text, the event stays, too, and `*event` isn't filled. 256 bytes are enough for nearly
-/// all tokens.
+/// all tokens. An event's log-probabilities go with it: `sm_server_poll_logprobs` gives them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sm_server_poll(
     server: *mut sm_server,
@@ -261,35 +263,83 @@ pub unsafe extern "C" fn sm_server_poll(
     capacity: usize,
     text_bytes: *mut usize,
 ) -> sm_status {
+    let asks_only = text.is_null() && capacity == 0;
     // SAFETY: the header's contract.
     boundary::call(|| unsafe {
-        let server = enter(server)?;
-        if event.is_null() {
-            return Err(Failure::null("event"));
-        }
-        params::check_size::<sm_server_event>(event_size)?;
-        let give = |piece: &str| buffers::give_text(piece.as_bytes(), text, capacity, text_bytes, "text");
-        let asks_only = text.is_null() && capacity == 0;
-        let taken = server.poll_with(|event, piece, _| {
-            match event {
-                Event::Failed { error, .. } => give(&error.to_string()),
-                _ => give(piece),
-            }
-            .map_err(Some)?;
-            // Nothing went wrong, but the event stays.
-            if asks_only { Err(None) } else { Ok(()) }
-        });
-        match taken {
-            Err(None) => Ok(()),
-            Err(Some(failure)) => Err(failure),
-            Ok(taken) => {
-                if taken.is_none() {
-                    give("")?;
-                }
-                params::write(event, &taken.into(), event_size)
-            }
-        }
+        poll(server, event, event_size, asks_only, |piece, _| {
+            buffers::give_text(piece.as_bytes(), text, capacity, text_bytes, "text")
+        })
     })
+}
+
+/// As `sm_server_poll`, and puts the log-probabilities of a new token (`sm_request_params.n_logprobs`) into `logprobs`, which
+/// has room for `logprobs_capacity`: the token's own, then those of the likeliest tokens, likeliest first. They are the model's:
+/// no stage of the sampler changes them. Other events have none.
+///
+/// `*n_logprobs` always gets their number. `SM_STATUS_BUFFER_TOO_SMALL`: they, or the text, don't fit; the event stays. With
+/// (NULL, 0) for them or for the text, the event stays, too, and `*event` isn't filled.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_server_poll_logprobs(
+    server: *mut sm_server,
+    event: *mut sm_server_event,
+    event_size: usize,
+    text: *mut c_char,
+    capacity: usize,
+    text_bytes: *mut usize,
+    logprobs: *mut sm_token_logprob,
+    logprobs_capacity: usize,
+    n_logprobs: *mut usize,
+) -> sm_status {
+    let asks_only = (text.is_null() && capacity == 0) || (logprobs.is_null() && logprobs_capacity == 0);
+    // SAFETY: the header's contract.
+    boundary::call(|| unsafe {
+        poll(server, event, event_size, asks_only, |piece, of_token| {
+            // Both counts are stored, whichever doesn't fit.
+            let text = buffers::give_text(piece.as_bytes(), text, capacity, text_bytes, "text");
+            buffers::give_array(of_token, logprobs.cast(), logprobs_capacity, n_logprobs, "logprobs")?;
+            text
+        })
+    })
+}
+
+/// Takes the next event into `*event`, once `give` has given out its text and its log-probabilities. It stays where the caller
+/// `asks_only` for their lengths.
+///
+/// # Safety
+/// `server` is NULL or alive; `event` is NULL or writable for `event_size` bytes.
+unsafe fn poll(
+    server: *const sm_server,
+    event: *mut sm_server_event,
+    event_size: usize,
+    asks_only: bool,
+    give: impl Fn(&str, &[TokenLogprob]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    // SAFETY: the function's contract.
+    let server = unsafe { enter(server) }?;
+    if event.is_null() {
+        return Err(Failure::null("event"));
+    }
+    params::check_size::<sm_server_event>(event_size)?;
+    let taken = server.poll_with(|event, piece, logprobs| {
+        match event {
+            Event::Failed { error, .. } => give(&error.to_string(), logprobs),
+            _ => give(piece, logprobs),
+        }
+        .map_err(Some)?;
+        // Nothing went wrong, but the event stays.
+        if asks_only { Err(None) } else { Ok(()) }
+    });
+    match taken {
+        Err(None) => Ok(()),
+        Err(Some(failure)) => Err(failure),
+        Ok(taken) => {
+            if taken.is_none() {
+                give("", &[])?;
+            }
+            // SAFETY: the function's contract.
+            unsafe { params::write(event, &taken.into(), event_size) }
+        }
+    }
 }
 
 /// Fills `*stats`. `stats_size` is `sizeof(sm_server_stats)`.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-const C_SOURCES: [&str; 19] = [
+const C_SOURCES: [&str; 20] = [
     "main.c",
     "kernels.c",
     "products.c",
@@ -28,6 +28,7 @@ const C_SOURCES: [&str; 19] = [
     "embedder.c",
     "trainer.c",
     "server.c",
+    "logprobs.c",
 ];
 
 /// Compiles sources of `c-tests` into `folder` and links them with these arguments.

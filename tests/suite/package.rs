@@ -165,6 +165,7 @@ fn every_function_is_tested_with_bad_arguments() {
         "trainer.c",
         "server.c",
         "shift.c",
+        "logprobs.c",
     ]
     .map(|name| read_text(&format!("c-tests/{name}")))
     .concat();

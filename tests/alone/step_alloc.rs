@@ -44,6 +44,7 @@ fn count_everything() {
     // Beyond two parts of the sequence, which workers share.
     steps(&file("untied-mixed.gguf"), 1024, 600, 50);
     generation(&file("untied-mixed.gguf"));
+    shifts(&file("untied-mixed.gguf"));
     batches(&file("qwen3-tied-quant.gguf"));
     shared(&file("qwen3-tied-quant.gguf"));
     steps(&file("gpt-tied-quant.gguf"), 64, 20, 4);
@@ -126,6 +127,22 @@ fn steps(model: &Arc<Model>, n_ctx: usize, prompt: usize, count: usize) {
             context.rewind(prompt).unwrap();
         });
         assert_eq!(allocated, 0, "{architecture}: a prompt of three batches with the profile {state}");
+    }
+}
+
+/// Contexts that are full again and again: the first shift reserves what turns keys and carries values.
+fn shifts(model: &Arc<Model>) {
+    for kv in [CacheType::F32, CacheType::F16] {
+        let params = ContextParams::default().with_n_ctx(300).with_n_batch(64).with_threads(2).with_kv(kv);
+        let mut context = Context::new(model.clone(), &params).unwrap();
+        context.decode(&[7; 300], Logits::Last).unwrap();
+        let mut round = || {
+            let dropped = context.shift(10).unwrap();
+            assert_eq!(dropped, 145);
+            context.decode(&[9; 145], Logits::Last).unwrap();
+        };
+        round();
+        assert_eq!(allocations(|| (0..5).for_each(|_| round())), 0, "{kv:?}: shifts of a full context");
     }
 }
 

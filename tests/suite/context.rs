@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use crate::common::families::Family;
 use crate::common::tiny_model;
 use smallmind::Error;
+use smallmind::format::BytesSource;
+use smallmind::format::gguf::Value;
 use smallmind::isa::IsaId;
 use smallmind::kv::CacheType;
 use smallmind::model::{LoadParams, Model};
@@ -212,4 +215,58 @@ fn absurd_parameters_are_refused_before_memory_is() {
     let large = Context::memory(&model, &params(1 << 20, 16, 1, 1)).unwrap();
     assert_eq!(small.total_bytes, small.cache_bytes + small.arena_bytes);
     assert!(large.cache_bytes > 1000 * small.cache_bytes);
+}
+
+/// A model of one layer and without learned positions, whose keys and values each depend on their own token alone.
+fn one_layer(name: &str, bias: f32) -> Arc<Model> {
+    let mut family = Family::read(name);
+    for (key, value) in &mut family.pairs {
+        if key.ends_with(".block_count") {
+            *value = Value::U32(1);
+        } else if key.ends_with(".max_alibi_bias") {
+            *value = Value::F32(bias);
+        }
+    }
+    let is_kept = |name: &str| !name.starts_with("blk.1.") && !name.starts_with("position_embd");
+    family.tensors.retain(|tensor| is_kept(&tensor.name));
+    let source = Arc::new(BytesSource::new(name, family.file()));
+    Model::from_source(source, &LoadParams::default()).unwrap()
+}
+
+/// Where scores have a bias by distance and keys no rotation, what moves up is what a fresh context has, to the bit: stored
+/// keys and values stay as they are, and the bias is that of the new distances.
+#[test]
+fn a_shift_with_a_bias_by_distance_is_exact() {
+    for name in ["bloom-dense", "mpt-dense"] {
+        let model = one_layer(name, 8.0);
+        let n_vocab = model.config().n_vocab as u32;
+        let all: Vec<u32> = (0..250).map(|i| (i * 37 + i * i * 11 + 5) % n_vocab).collect();
+        // Neither end is that of a page, and neither is the distance.
+        let rest = [&all[..37], &all[170..]].concat();
+        for kv in [CacheType::F32, CacheType::F16] {
+            let context = |model: &Arc<Model>, tokens: &[u32]| {
+                let params = ContextParams::default().with_n_ctx(256).with_threads(2).with_kv(kv);
+                let mut context = Context::new(model.clone(), &params).unwrap();
+                context.decode(tokens, Logits::Last).unwrap();
+                context
+            };
+            let next = |context: &mut Context| {
+                context.decode(&[7, 8, 9], Logits::Last).unwrap();
+                bits(context.logits())
+            };
+            let mut whole = context(&model, &all);
+            whole.remove_range(37..170).unwrap();
+            let fresh = next(&mut context(&model, &rest));
+            assert_eq!(next(&mut whole), fresh, "{name}, {kv:?}");
+            assert_ne!(next(&mut context(&model, &all)), fresh, "{name}: what was removed counts");
+            // BLOOM's bias stands in no file.
+            if name == "mpt-dense" {
+                assert_ne!(next(&mut context(&one_layer(name, 4.0), &rest)), fresh, "the bias counts");
+            }
+            let mut shifted = context(&model, &all);
+            assert_eq!(shifted.shift(20).unwrap(), 115);
+            let kept = [&all[..20], &all[135..]].concat();
+            assert_eq!(next(&mut shifted), next(&mut context(&model, &kept)), "{name}, {kv:?}");
+        }
+    }
 }

@@ -48,13 +48,13 @@ pub(crate) fn store_fence() {
     unsafe { arch::_mm_sfence() }
 }
 
-/// Whether the processor fetches a matrix's rows ahead where a loop reads some columns of one row after the other: AMD's
-/// do, others need the rows in order, or prefetches.
-pub(crate) fn fetches_rows_ahead() -> bool {
+/// Whether the processor is one of AMD's. These fetch a matrix's rows ahead where a loop reads some columns of one row after
+/// the other; others need the rows in order, or prefetches. And their L3 delivers what is prefetched nearly as fast as L2.
+pub(crate) fn is_amd() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        static FETCHES: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        *FETCHES.get_or_init(|| cpuid(0).ebx == u32::from_le_bytes(*b"Auth")) // of AuthenticAMD
+        static AMD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *AMD.get_or_init(|| cpuid(0).ebx == u32::from_le_bytes(*b"Auth")) // of AuthenticAMD
     }
     #[cfg(not(target_arch = "x86_64"))]
     false

@@ -10,9 +10,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Functions that enter the tiles; what they call or jump to is read.
-const ENTRIES: [&str; 11] = [
+const ENTRIES: [&str; 12] = [
     "kernels::matmul::tile::entry",
     "kernels::matmul::lines::entry",
+    "kernels::matmul::walk::entry",
     "kernels::bmatmul::pairs::entry",
     "kernels::qmatmul::sweep::line",
     "kernels::qmatmul::sweep::tile",
@@ -23,9 +24,9 @@ const ENTRIES: [&str; 11] = [
     "kernels::recurrence::scan2::entry",
     "kernels::recurrence::delta::entry",
 ];
-/// Of these, the ones that compute exponentials and logarithms, whose constants alone are more than sixteen registers. A
-/// constant on the stack costs as much as elsewhere in memory.
-const MANY_CONSTANTS: [&str; 1] = ["kernels::recurrence::scan1::entry"];
+/// Of these, the ones whose constants alone are more than sixteen registers: they compute exponentials and logarithms, or
+/// multiply by many factors. A constant on the stack costs as much as elsewhere in memory.
+const MANY_CONSTANTS: [&str; 2] = ["kernels::recurrence::scan1::entry", "kernels::matmul::walk::entry"];
 /// The multiply-add of pairs.
 const PAIRS: &str = "vdpbf16ps";
 /// The dot product of four bytes.

@@ -3,7 +3,7 @@
 //! ```text
 //! for rows       a few rows of X, whole, stay in L2 while every panel passes by
 //!   for panels
-//!     for k        a slice of the panel stays in L1 while the rows pass by; their sums, in Y, stay in L2
+//!     for k        a slice of the panel stays in L1 (L2 where L1 is small) while the rows pass by, their sums, in Y, in L2
 //!       for row blocks of MR   (inside the tile)
 //! ```
 //!
@@ -19,6 +19,10 @@ use std::mem::MaybeUninit;
 const SLICE_BYTES: usize = 32 << 10;
 /// Rows of k in a slice, at most.
 const SLICE_ROWS: usize = 256;
+/// An L1 of this size holds too short a slice: what a tile does before its first product and after its last one shows.
+/// There a slice stays in L2, which delivers rows as fast as a tile multiplies them, and has so many rows.
+const SMALL_L1: usize = 32 << 10;
+const L2_SLICE_ROWS: usize = 512;
 /// Bytes that a row block prefetches at each k.
 const PREFETCHED_BYTES: usize = 128;
 /// Up to this many rows of k, rows of a B without panels come from afar, and lower tiles prefetch the next ones.
@@ -75,6 +79,11 @@ pub(crate) struct Blocking {
 impl Blocking {
     /// Rows of k in a slice.
     pub fn k_slice(&self) -> usize {
+        if memory::cache_sizes().l1d <= SMALL_L1 { L2_SLICE_ROWS } else { self.l1_slice() }
+    }
+
+    /// Rows of k in a slice that stays in L1.
+    fn l1_slice(&self) -> usize {
         // Two thirds of L1 are left to it by the rows and sums that pass.
         let bytes = (memory::cache_sizes().l1d / 3 * 2).min(SLICE_BYTES);
         (bytes / (4 * self.nr)).min(SLICE_ROWS)
@@ -227,9 +236,9 @@ impl Part<'_> {
         let blocking = self.blocking;
         let mut wide = Slice(MaybeUninit::uninit());
         let wide: *mut f32 = wide.0.as_mut_ptr().cast();
-        slices(block, blocking.row_bytes, blocking.k_slice(), last, |slice| {
+        slices(block, blocking.row_bytes, blocking.l1_slice(), last, |slice| {
             let rows = PanelRows { src: slice.w, stride: slice.row_stride, rows: slice.k, dst: wide };
-            // SAFETY: the panel holds the slice, which has at most k_slice rows of NR columns: SLICE_BYTES at most.
+            // SAFETY: the panel holds the slice, which has at most l1_slice rows of NR columns: SLICE_BYTES at most.
             unsafe { widen(&rows) };
             self.row_blocks(tiles, Block { w: wide.cast(), row_stride: 4 * blocking.nr, ..slice });
         });

@@ -14,27 +14,19 @@
 //!     for k        a slice
 //! ```
 
+use super::cuts::Cuts;
 use super::epilogue::{self, Epilogue, Finish, Scale};
 use super::lines::{Lines, LinesFn};
 use super::pack_f32::{LinesPart, PanelPart};
 use super::{Kernel, Product};
-use crate::cpu;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::quant::DType;
 use std::ops::Range;
 use std::ptr;
 
-/// Row blocks up to which a plain B isn't packed: that costs more than reading its own lines a few times.
-const DIRECT_BLOCKS: usize = 10;
-/// Rows of k of such a B that are worked on together.
-const DIRECT_DEPTH: usize = 32;
-/// Row blocks up to which such a B is read by columns, all of k at a time, where the processor fetches rows ahead; a
-/// single one where a panel is narrower than this many bytes.
-const BY_COLUMNS_BLOCKS: usize = 2;
-const BY_COLUMNS_BYTES: usize = 256;
-/// Rows of k that are packed together, about: C passes by once for each such slice.
-const DEPTH: usize = 512;
+/// Rows of B that are packed together, where they run along the columns.
+const PACKED_LINES: usize = 8;
 
 /// A row-major matrix, or the transpose of one.
 #[derive(Clone, Copy, Debug)]
@@ -75,23 +67,6 @@ pub struct Gemm<'a> {
     pub beta: f32,
     /// How C is finished.
     pub epilogue: Epilogue<'a>,
-}
-
-/// How a product is cut.
-#[derive(Clone, Copy)]
-struct Cuts {
-    /// Rows of k in a slice.
-    depth: usize,
-    /// The same for columns that don't fill a panel, and are packed.
-    rest_depth: usize,
-    /// Columns that are worked on together, in whole panels.
-    columns: usize,
-    /// Rows that are worked on together.
-    rows: usize,
-    /// A goes through scratch memory.
-    pack_a: bool,
-    /// All of B goes through scratch memory; else only the columns that don't fill a panel do.
-    pack_b: bool,
 }
 
 /// A part of C that [`Gemm::run_part`] computes, whose promise holds as long as the value lives: the operands hold the
@@ -221,6 +196,13 @@ impl Gemm<'_> {
                 first += width;
             }
         }
+        if let (false, Right::Plain(b)) = (cuts.pack_a || cuts.pack_b, self.b)
+            && rows.len() <= self.walked_rows(kernel)
+            && let Some(&walk) = kernel.walks.get(rows.len().wrapping_sub(1))
+        {
+            part(first..columns.end).few_rows(&b, walk);
+            first = columns.end;
+        }
         while first < columns.end {
             let mut width = cuts.columns.min(columns.end - first);
             if !cuts.pack_b && width > nr {
@@ -231,54 +213,10 @@ impl Gemm<'_> {
             first += width;
         }
     }
-
-    /// Whether B, of which a part of C may read some columns only, is more than L3 should hold.
-    fn exceeds_l3(&self) -> bool {
-        self.k.saturating_mul(self.n).saturating_mul(size_of::<f32>()) > memory::cache_sizes().l3 / 2
-    }
-
-    /// Which operands are packed, and how much of them at a time, in a part of so many rows and columns.
-    fn cuts(&self, kernel: &Kernel, [m, n]: [usize; 2]) -> Cuts {
-        let caches = memory::cache_sizes();
-        let (mr, nr) = (kernel.info.mr, kernel.info.nr);
-        let slice = kernel.blocking.k_slice();
-        let floats_of = |bytes: usize| bytes / size_of::<f32>();
-        let (size_a, size_b) = (m.saturating_mul(self.k), self.k.saturating_mul(n));
-        let must_pack_a = self.a.transposed || self.alpha != 1.0;
-        let pack_b = match self.b {
-            Right::Packed(_) => false,
-            // Few rows meet B before it leaves L1 again, and a small B never does: its own lines serve as panels.
-            Right::Plain(b) => b.transposed || (m > DIRECT_BLOCKS * mr && size_b > floats_of(caches.l1d)),
-        };
-        // Panels that come from scratch memory meet all of A where it stays in L2.
-        let small_a = size_a <= floats_of(caches.l2 / 4);
-        let blocks = if kernel.blocking.row_bytes < BY_COLUMNS_BYTES { 1 } else { BY_COLUMNS_BLOCKS };
-        // Narrow columns of a B that comes from memory would be read a piece of each page at a time.
-        let by_columns = m <= blocks * mr && !self.exceeds_l3() && cpu::fetches_rows_ahead();
-        let deep = (DEPTH / slice).max(1) * slice;
-        let (depth, panels) = match self.b {
-            Right::Plain(_) if pack_b && small_a => (slice, 1),
-            Right::Plain(_) if pack_b => (deep, (floats_of(caches.l2) / (deep * nr)).max(1)),
-            // B's lines, where the processor fetches them ahead: sums stay in registers.
-            Right::Plain(_) if by_columns => (self.k, usize::MAX / nr),
-            // B's lines, where it comes from afar: so few that the next ones can be prefetched meanwhile.
-            Right::Plain(_) if size_b > floats_of(caches.l2 / 4) => {
-                let few = 1 < m.div_ceil(mr) && m <= 4 * mr;
-                (if few { DIRECT_DEPTH } else { 2 * DIRECT_DEPTH }, usize::MAX / nr)
-            }
-            Right::Packed(_) if !must_pack_a => (self.k, (floats_of(caches.l2 / 4) / (deep * nr)).max(1)),
-            _ => (deep, usize::MAX / nr),
-        };
-        let pack_a = must_pack_a || (pack_b && !small_a);
-        let rows =
-            if pack_a { (floats_of(caches.l2 / 8) / deep).max(mr).next_multiple_of(mr) } else { usize::MAX };
-        let (depth, rest_depth) = (depth.min(self.k), depth.min(deep).min(self.k));
-        Cuts { depth, rest_depth, columns: panels * nr, rows, pack_a, pack_b }
-    }
 }
 
 impl Part<'_> {
-    /// The few rows of the part, where B's lines run along k; as many columns as [`Lines::columns`] may be.
+    /// The few rows of the part, which meet B's lines as they lie; as many columns as [`Lines::columns`] may be.
     fn few_rows(&self, b: &Matrix<'_>, multiply: LinesFn) {
         let Part { gemm, kernel, c, ldc, ref rows, ref columns, .. } = *self;
         let lines = Lines {
@@ -292,7 +230,7 @@ impl Part<'_> {
             ldy: ldc,
             resume: gemm.beta != 0.0,
             bias: self.bias(),
-            from_memory: gemm.exceeds_l3(),
+            from_memory: gemm.exceeds(memory::cache_sizes().l3 / 2),
         };
         // SAFETY: A and B hold the rows and the lines, and C is writable there.
         unsafe {
@@ -387,18 +325,23 @@ impl Part<'_> {
         // Columns that don't fill a panel get one as wide as they need.
         let width = if self.cuts.pack_b { nr } else { kernel.blocking.tiles.width(columns.len(), nr) };
         let row_bytes = width * size_of::<f32>();
-        for (panel, first) in columns.clone().step_by(nr).enumerate() {
-            let part = PanelPart {
-                src: b.at(slice.start, first),
-                ld: b.ld,
-                along_k: b.transposed,
-                columns: nr.min(columns.end - first),
-                depth,
-                width,
-                dst: scratch.wrapping_add(panel * depth * width),
-            };
-            // SAFETY: B holds the panel's columns, and the scratch memory has room for the panels of a slice.
-            unsafe { (kernel.pack_panel)(&part) };
+        // Lines along k belong to one panel each; of others, some give all panels a few rows at a time, and are read in
+        // order.
+        let together = if b.transposed { depth } else { PACKED_LINES };
+        for top in (0..depth).step_by(together.max(1)) {
+            for (panel, first) in columns.clone().step_by(nr).enumerate() {
+                let part = PanelPart {
+                    src: b.at(slice.start + top, first),
+                    ld: b.ld,
+                    along_k: b.transposed,
+                    columns: nr.min(columns.end - first),
+                    depth: together.min(depth - top),
+                    width,
+                    dst: scratch.wrapping_add((panel * depth + top) * width),
+                };
+                // SAFETY: B holds the panel's columns, and the scratch memory has room for the panels of a slice.
+                unsafe { (kernel.pack_panel)(&part) };
+            }
         }
         let rest = scratch.wrapping_add(columns.len().next_multiple_of(width) * depth);
         Panels { w: scratch.cast(), row_stride: row_bytes, panel_stride: depth * row_bytes, scratch: rest }

@@ -170,6 +170,8 @@ fn few_rows_meet_a_b_as_it_lies() {
                 (lanes, lanes - 1, 0),
                 (lanes - 1, 5 * lanes + 1, 2),
                 (2 * lanes + 1, 7 * lanes + 4, 1024 - 7 * lanes - 4),
+                // More columns than are worked on together where whole rows of B are walked.
+                (walk::FLOATS + lanes + 3, 9, 1),
             ] {
                 for (alpha, beta) in [(1.0, 0.0), (1.0, 0.5)] {
                     check(kernel, (m, n, k), alpha, beta, gap);

@@ -16,7 +16,8 @@ const ALIASED_BUFFERED: usize = 4096;
 /// Floats of a line ahead of their use that are prefetched, where no cache holds B. Within L3 that costs a fifth.
 const AHEAD: usize = 128;
 
-/// Rows of C to compute. All memory that it names is there, and Y overlaps none of it.
+/// Few rows of C to compute, from a B that lies as it is multiplied: its lines run along k here, along the columns in
+/// [`walk`](super::walk). All memory that it names is there, and Y overlaps none of it.
 #[derive(Clone, Copy)]
 pub(super) struct Lines {
     /// First row of A, k floats.
@@ -28,7 +29,8 @@ pub(super) struct Lines {
     pub b: *const f32,
     /// Floats from one line to the next.
     pub ldb: usize,
-    /// Outputs of a row: at least the vector's lanes, and a multiple of them where sums start from Y.
+    /// Outputs of a row. Where B's lines run along k: at least the vector's lanes, and a multiple of them where sums start
+    /// from Y.
     pub columns: usize,
     pub y: *mut f32,
     /// Floats from one row of Y to the next.

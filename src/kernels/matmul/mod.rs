@@ -14,6 +14,7 @@
 //! A kernel is a [`Kernel`]; [`MatmulKernels`] holds the best one for each type of weights.
 
 mod blocking;
+mod cuts;
 mod epilogue;
 mod gemm;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod pack_f32;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod walk;
 mod weight;
 
 use super::info::KernelInfo;
@@ -55,6 +57,8 @@ pub struct Kernel {
     pack_lines: unsafe fn(&pack_f32::LinesPart),
     /// Few rows against lines of B, by the number of rows.
     lines: &'static [lines::LinesFn],
+    /// Few rows against rows of B, by the number of rows.
+    walks: &'static [lines::LinesFn],
     lanes: usize,
     scale: unsafe fn(&epilogue::Scale),
     finish: unsafe fn(&epilogue::Finish),
@@ -142,6 +146,7 @@ const fn kernel<I: Isa, W: Weight, const NV: usize>(
     tiles: Tiles,
     wide: Tiles,
     lines: &'static [lines::LinesFn],
+    walks: &'static [lines::LinesFn],
 ) -> Kernel {
     let nr = NV * I::LANES;
     assert!(tiles.narrow.is_empty() || tiles.narrow.len() == NV - 1);
@@ -160,6 +165,7 @@ const fn kernel<I: Isa, W: Weight, const NV: usize>(
         pack_panel: at_level::<I, pack_f32::PanelPart>,
         pack_lines: at_level::<I, pack_f32::LinesPart>,
         lines,
+        walks,
         lanes: I::LANES,
         scale: at_level::<I, epilogue::Scale>,
         finish: at_level::<I, epilogue::Finish>,
@@ -169,7 +175,7 @@ const fn kernel<I: Isa, W: Weight, const NV: usize>(
 /// 4 rows × 2 vectors: 8 sums, 2 weights, a factor and a product of 16 registers.
 pub(super) const fn scalar<W: Weight>() -> Kernel {
     let lines = const { &[lines::entry::<Scalar, 1, 1, false> as lines::LinesFn] };
-    kernel::<Scalar, W, 2>(scalar_tiles::<W>(), scalar_tiles::<F32>(), lines)
+    kernel::<Scalar, W, 2>(scalar_tiles::<W>(), scalar_tiles::<F32>(), lines, few_walks::<Scalar>())
 }
 
 const fn scalar_tiles<W: Weight>() -> Tiles {
@@ -206,7 +212,7 @@ pub(super) const fn avx2<W: Weight>() -> Kernel {
             lines::entry::<I, 6, 1, true>,
         ]
     };
-    kernel::<I, W, 2>(avx2_tiles::<W>(), avx2_tiles::<F32>(), lines)
+    kernel::<I, W, 2>(avx2_tiles::<W>(), avx2_tiles::<F32>(), lines, few_walks::<I>())
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -232,14 +238,14 @@ const fn avx2_tiles<W: Weight>() -> Tiles {
 #[cfg(target_arch = "x86_64")]
 pub(super) const fn avx512<W: Weight>() -> Kernel {
     type I = crate::isa::Avx512;
-    kernel::<I, W, 4>(wide_tiles::<I, W>(), wide_tiles::<I, F32>(), wide_lines::<I>())
+    kernel::<I, W, 4>(wide_tiles::<I, W>(), wide_tiles::<I, F32>(), wide_lines::<I>(), wide_walks::<I>())
 }
 
 /// 6 rows × 4 vectors: 24 sums, 4 weights and a factor of 32 registers.
 #[cfg(target_arch = "aarch64")]
 pub(super) const fn neon<W: Weight>() -> Kernel {
     type I = crate::isa::Neon;
-    kernel::<I, W, 4>(wide_tiles::<I, W>(), wide_tiles::<I, F32>(), wide_lines::<I>())
+    kernel::<I, W, 4>(wide_tiles::<I, W>(), wide_tiles::<I, F32>(), wide_lines::<I>(), wide_walks::<I>())
 }
 
 /// Tiles for 32 registers.
@@ -275,6 +281,36 @@ const fn wide_lines<I: Isa>() -> &'static [lines::LinesFn] {
             lines::entry::<I, 6, 2, true>,
             lines::entry::<I, 7, 2, true>,
             lines::entry::<I, 8, 2, true>,
+        ]
+    }
+}
+
+/// Few rows against rows of B, for 16 registers. The factors of four rows come from memory: that costs less than more ways
+/// through C.
+const fn few_walks<I: Isa>() -> &'static [lines::LinesFn] {
+    const {
+        &[
+            walk::entry::<I, 1, 8, 2> as lines::LinesFn,
+            walk::entry::<I, 2, 4, 2>,
+            walk::entry::<I, 3, 4, 1>,
+            walk::entry::<I, 4, 8, 2>,
+            walk::entry::<I, 5, 8, 2>,
+            walk::entry::<I, 6, 8, 1>,
+            walk::entry::<I, 7, 4, 1>,
+            walk::entry::<I, 8, 4, 1>,
+        ]
+    }
+}
+
+/// The same for 32 registers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const fn wide_walks<I: Isa>() -> &'static [lines::LinesFn] {
+    const {
+        &[
+            walk::entry::<I, 1, 8, 2> as lines::LinesFn,
+            walk::entry::<I, 2, 8, 1>,
+            walk::entry::<I, 3, 8, 1>,
+            walk::entry::<I, 4, 4, 2>,
         ]
     }
 }

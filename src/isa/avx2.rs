@@ -190,7 +190,7 @@ unsafe impl<const LEVEL: u8> Isa for X256<LEVEL> {
         unsafe { _mm256_maskstore_ps(p, first(n), x) }
     }
     #[inline(always)]
-    unsafe fn columns(self, src: *const f32, src_stride: usize, each: &mut impl EachColumn<Self>) {
+    unsafe fn columns(self, src: *const f32, src_stride: usize, _: bool, each: &mut impl EachColumn<Self>) {
         // Four columns at a time: rows i and i + 4 meet in vector i while they are loaded, which needs no
         // shuffle unit; then each half is a 4 × 4 block.
         for column in [0, 4] {

@@ -235,28 +235,38 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
         unsafe { _mm512_mask_storeu_ps(p, first(n), x) }
     }
     #[inline(always)]
-    unsafe fn columns(self, src: *const f32, src_stride: usize, each: &mut impl EachColumn<Self>) {
-        // Eight columns at a time. Rows i and i + 4 meet in one vector while they are loaded, rows i + 8 and i + 12 in
-        // another one; blocks of 4 × 4 are transposed within quarters, whose order is mended at the end: half as
-        // many loads as with quarters that go to their places while they are loaded, for half as many shuffles more.
-        for half in [0, 8] {
-            unsafe {
-                let eight = |row: usize| _mm256_loadu_pd(src.add(row * src_stride + half).cast());
-                let pair = |row: usize| {
-                    let low = _mm512_castpd256_pd512(eight(row));
-                    _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, eight(row + 4)))
-                };
-                let low = transpose_quarters([pair(0), pair(1), pair(2), pair(3)]);
-                let high = transpose_quarters([pair(8), pair(9), pair(10), pair(11)]);
-                for i in 0..4 {
-                    each.column(self, half + i, _mm512_shuffle_f32x4::<0b10_00_10_00>(low[i], high[i]));
+    unsafe fn columns(self, src: *const f32, stride: usize, twice: bool, each: &mut impl EachColumn<Self>) {
+        // Rows i and i + 4 meet in one vector while they are loaded, eight columns of each; blocks of 4 × 4 are transposed
+        // within quarters, whose order is mended at the end: half as many loads as with quarters that go to their places
+        // while they are loaded, for half as many shuffles more.
+        unsafe {
+            let below = src.add(8 * stride);
+            let mut low = [quarters(src, stride); 2];
+            if !twice {
+                low[1] = quarters(src.add(8), stride);
+                compiler_fence(SeqCst);
+            }
+            let mut high = [quarters(below, stride); 2];
+            if !twice {
+                high[1] = quarters(below.add(8), stride);
+            }
+            for half in 0..2 {
+                if twice && half == 1 {
+                    // The compiler would load the second half while columns of the first are still there, and run out of
+                    // registers.
+                    compiler_fence(SeqCst);
+                    low[1] = quarters(src.add(8), stride);
+                    high[1] = quarters(below.add(8), stride);
                 }
                 for i in 0..4 {
-                    each.column(self, half + 4 + i, _mm512_shuffle_f32x4::<0b11_01_11_01>(low[i], high[i]));
+                    let (low, high) = (low[half][i], high[half][i]);
+                    each.column(self, 8 * half + i, _mm512_shuffle_f32x4::<0b10_00_10_00>(low, high));
+                }
+                for i in 0..4 {
+                    let (low, high) = (low[half][i], high[half][i]);
+                    each.column(self, 8 * half + 4 + i, _mm512_shuffle_f32x4::<0b11_01_11_01>(low, high));
                 }
             }
-            // The compiler would load the second half while columns of the first are still there, and run out of
-            // registers.
             compiler_fence(SeqCst);
         }
     }
@@ -335,6 +345,25 @@ unsafe impl<const LEVEL: u8> Isa for X512<LEVEL> {
     #[inline(always)]
     fn to_i32(self, a: Self::F32) -> Self::I32 {
         unsafe { _mm512_cvtps_epi32(a) }
+    }
+}
+
+/// Eight columns of eight rows: a vector for each of columns 0 to 3, with column 4 to 7 behind it, the rows in quarters.
+///
+/// # Safety
+/// The rows are readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn quarters(src: *const f32, stride: usize) -> [__m512; 4] {
+    unsafe {
+        let low = |row: usize| _mm512_castpd256_pd512(_mm256_loadu_pd(src.add(row * stride).cast()));
+        let high = |row: usize| _mm256_loadu_pd(src.add((row + 4) * stride).cast());
+        transpose_quarters([
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(low(0), high(0))),
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(low(1), high(1))),
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(low(2), high(2))),
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(low(3), high(3))),
+        ])
     }
 }
 

@@ -185,13 +185,21 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     #[inline(always)]
     unsafe fn transpose_block(self, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
         // SAFETY: the rows are there, and column j is below `LANES`, as many rows as there are to write.
-        unsafe { self.columns(src, src_stride, &mut Stored { dst, stride: dst_stride }) }
+        unsafe { self.columns(src, src_stride, false, &mut Stored { dst, stride: dst_stride }) }
     }
-    /// Hands `each` the columns of a block of `LANES` × `LANES` floats, from the first to the last; the stride in floats.
+    /// Hands `each` the columns of a block of `LANES` × `LANES` floats, from the first to the last; the stride in floats. A
+    /// level may read rows in two halves: `twice` allows time between them, so that fewer registers are needed; where rows
+    /// are whole pages apart, they have left L1 by then.
     /// # Safety
     /// `src` is readable for `LANES` rows of `LANES` f32, and what `each` demands of the caller is given.
     #[inline(always)]
-    unsafe fn columns(self, src: *const f32, src_stride: usize, each: &mut impl EachColumn<Self>) {
+    unsafe fn columns(
+        self,
+        src: *const f32,
+        src_stride: usize,
+        _twice: bool,
+        each: &mut impl EachColumn<Self>,
+    ) {
         const WIDEST: usize = 16;
         const { assert!(Self::LANES <= WIDEST) };
         for j in 0..Self::LANES {
@@ -484,10 +492,13 @@ pub trait EachColumn<I: Isa> {
 }
 
 /// Columns that become rows in memory.
-struct Stored {
-    dst: *mut f32,
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Stored {
+    /// Row 0.
+    pub dst: *mut f32,
     /// Floats from one row to the next.
-    stride: usize,
+    pub stride: usize,
 }
 
 impl<I: Isa> EachColumn<I> for Stored {

@@ -146,7 +146,7 @@ unsafe impl<const LEVEL: u8> Isa for NeonX<LEVEL> {
         unsafe { vdupq_n_f32(x) }
     }
     #[inline(always)]
-    unsafe fn columns(self, src: *const f32, src_stride: usize, each: &mut impl EachColumn<Self>) {
+    unsafe fn columns(self, src: *const f32, src_stride: usize, _: bool, each: &mut impl EachColumn<Self>) {
         unsafe {
             let row = |i: usize| vld1q_f32(src.add(i * src_stride));
             let (ab, cd) = (vtrnq_f32(row(0), row(1)), vtrnq_f32(row(2), row(3)));

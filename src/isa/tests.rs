@@ -297,12 +297,16 @@ impl SimdBody for Transposed {
         // Odd strides, and canaries in the gaps.
         let (from, to) = (I::LANES + 3, I::LANES + 5);
         let src: Vec<f32> = (0..I::LANES * from).map(|i| i as f32).collect();
-        let mut dst = vec![CANARY; I::LANES * to];
-        // SAFETY: both hold LANES rows.
-        unsafe { isa.transpose_block(src.as_ptr(), from, dst.as_mut_ptr(), to) };
-        for (j, row) in dst.chunks_exact(to).enumerate() {
-            let want = (0..to).map(|i| if i < I::LANES { src[i * from + j] } else { CANARY });
-            assert!(row.iter().copied().eq(want), "{}: row {j} is {row:?}", I::ID.name());
+        for twice in [false, true] {
+            let mut dst = vec![CANARY; I::LANES * to];
+            // SAFETY: both hold LANES rows.
+            unsafe {
+                isa.columns(src.as_ptr(), from, twice, &mut Stored { dst: dst.as_mut_ptr(), stride: to })
+            };
+            for (j, row) in dst.chunks_exact(to).enumerate() {
+                let want = (0..to).map(|i| if i < I::LANES { src[i * from + j] } else { CANARY });
+                assert!(row.iter().copied().eq(want), "{}: row {j} is {row:?}", I::ID.name());
+            }
         }
     }
 }

@@ -2,17 +2,15 @@
 //! output still adds its products for k ascending. Columns of a block are multiplied as they come; where sums leave too
 //! few registers for that, a block goes to memory while the one before it is multiplied.
 
-use crate::isa::{EachColumn, Isa, SimdBody};
+use crate::isa::{EachColumn, Isa, SimdBody, Stored};
 use std::mem::MaybeUninit;
 
 /// Lanes of the widest vector.
 const WIDEST: usize = 16;
 /// Vectors of columns that any kernel takes together, at most.
 const MOST_VECTORS: usize = 4;
-/// Lines whose distance in floats is a multiple of this share lines of L1: only one vector of them is read at a time. Where
-/// there are more rows to multiply meanwhile, it pays from a larger distance on, which fewer lines of L2 serve, too.
+/// Lines whose distance in floats is a multiple of this share lines of L1: only one vector of them is read at a time.
 const ALIASED: usize = 1024;
-const ALIASED_BUFFERED: usize = 4096;
 /// Floats of a line ahead of their use that are prefetched, where no cache holds B. Within L3 that costs a fifth.
 const AHEAD: usize = 128;
 
@@ -74,8 +72,7 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> SimdBody for Body<'
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Lines { columns, ldb, .. } = *self.lines;
-        let aliased = if BUFFERED { ALIASED_BUFFERED } else { ALIASED };
-        let together = if ldb.is_multiple_of(aliased) { I::LANES } else { NV * I::LANES };
+        let together = if ldb.is_multiple_of(ALIASED) { I::LANES } else { NV * I::LANES };
         let mut column = 0;
         while together > I::LANES && columns - column >= together {
             self.chunk::<I, NV>(isa, column);
@@ -120,7 +117,7 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
                             }
                         }
                         let mut products = Products { x: x.add(at), ldx, v, sums: &mut sums };
-                        isa.columns(b.add(v * I::LANES * ldb + at), ldb, &mut products);
+                        isa.columns(b.add(v * I::LANES * ldb + at), ldb, false, &mut products);
                     }
                 }
             } else if whole > 0 {
@@ -158,7 +155,7 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
                 let first = k - I::LANES;
                 for v in 0..V {
                     let lines = b.add(v * I::LANES * ldb + first);
-                    isa.transpose_block(lines, ldb, block.add(v * I::LANES), V * I::LANES);
+                    transpose::<I, V>(isa, lines, ldb, block.add(v * I::LANES));
                 }
                 for at in whole..k {
                     multiply(isa, x.add(at), ldx, block.add((at - first) * V * I::LANES), &mut copy);
@@ -194,14 +191,14 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
             let mut block = self.blocks;
             let mut next = self.blocks.add(I::LANES * I::LANES * V);
             for v in 0..V {
-                isa.transpose_block(b.add(v * I::LANES * ldb), ldb, block.add(v * I::LANES), V * I::LANES);
+                transpose::<I, V>(isa, b.add(v * I::LANES * ldb), ldb, block.add(v * I::LANES));
             }
             for at in (0..whole).step_by(I::LANES) {
                 let more = at + I::LANES < whole;
                 for v in 0..V {
                     if more {
                         let lines = b.add(v * I::LANES * ldb + at + I::LANES);
-                        isa.transpose_block(lines, ldb, next.add(v * I::LANES), V * I::LANES);
+                        transpose::<I, V>(isa, lines, ldb, next.add(v * I::LANES));
                     }
                     for i in v * I::LANES / V..(v + 1) * I::LANES / V {
                         multiply(isa, x.add(at + i), ldx, block.add(i * V * I::LANES), sums);
@@ -211,6 +208,17 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
             }
         }
     }
+}
+
+/// Writes a block of lines as one of `V` vectors of a row of columns.
+///
+/// # Safety
+/// The lines are there, and `dst` is writable for `LANES` such rows.
+#[inline(always)]
+unsafe fn transpose<I: Isa, const V: usize>(isa: I, lines: *const f32, ldb: usize, dst: *mut f32) {
+    // Two vectors of sums leave few registers, and aren't taken where lines share those of L1.
+    // SAFETY: as the function demands.
+    unsafe { isa.columns(lines, ldb, V > 1, &mut Stored { dst, stride: V * I::LANES }) }
 }
 
 /// Products of a block of lines with the rows, added to vector `v` of their sums.

@@ -155,7 +155,7 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
                 let first = k - I::LANES;
                 for v in 0..V {
                     let lines = b.add(v * I::LANES * ldb + first);
-                    transpose::<I, V>(isa, lines, ldb, block.add(v * I::LANES));
+                    isa.columns(lines, ldb, V > 1, &mut rows_of::<I, V>(block.add(v * I::LANES)));
                 }
                 for at in whole..k {
                     multiply(isa, x.add(at), ldx, block.add((at - first) * V * I::LANES), &mut copy);
@@ -186,19 +186,25 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
         sums: &mut [[I::F32; V]; MR],
     ) {
         let Lines { x, ldx, ldb, .. } = *self.lines;
+        // Two vectors of sums leave few registers, and aren't taken where lines share those of L1.
         // SAFETY: the lines are there, and there is room for two blocks.
         unsafe {
             let mut block = self.blocks;
             let mut next = self.blocks.add(I::LANES * I::LANES * V);
             for v in 0..V {
-                transpose::<I, V>(isa, b.add(v * I::LANES * ldb), ldb, block.add(v * I::LANES));
+                isa.columns(
+                    b.add(v * I::LANES * ldb),
+                    ldb,
+                    V > 1,
+                    &mut rows_of::<I, V>(block.add(v * I::LANES)),
+                );
             }
             for at in (0..whole).step_by(I::LANES) {
                 let more = at + I::LANES < whole;
                 for v in 0..V {
                     if more {
                         let lines = b.add(v * I::LANES * ldb + at + I::LANES);
-                        transpose::<I, V>(isa, lines, ldb, next.add(v * I::LANES));
+                        isa.columns(lines, ldb, V > 1, &mut rows_of::<I, V>(next.add(v * I::LANES)));
                     }
                     for i in v * I::LANES / V..(v + 1) * I::LANES / V {
                         multiply(isa, x.add(at + i), ldx, block.add(i * V * I::LANES), sums);
@@ -210,15 +216,10 @@ impl<const MR: usize, const NV: usize, const BUFFERED: bool> Body<'_, MR, NV, BU
     }
 }
 
-/// Writes a block of lines as one of `V` vectors of a row of columns.
-///
-/// # Safety
-/// The lines are there, and `dst` is writable for `LANES` such rows.
+/// Where a block of lines becomes one of `V` vectors of a row of columns.
 #[inline(always)]
-unsafe fn transpose<I: Isa, const V: usize>(isa: I, lines: *const f32, ldb: usize, dst: *mut f32) {
-    // Two vectors of sums leave few registers, and aren't taken where lines share those of L1.
-    // SAFETY: as the function demands.
-    unsafe { isa.columns(lines, ldb, V > 1, &mut Stored { dst, stride: V * I::LANES }) }
+fn rows_of<I: Isa, const V: usize>(dst: *mut f32) -> Stored {
+    Stored { dst, stride: V * I::LANES }
 }
 
 /// Products of a block of lines with the rows, added to vector `v` of their sums.

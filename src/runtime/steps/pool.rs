@@ -37,10 +37,8 @@ impl Step for Pool {
             let rows = &walk.batch.spans[span].rows;
             let place = |row: usize| outputs.partition_point(|&output| (output as usize) < row);
             let rows = place(rows.start)..place(rows.end);
-            // SAFETY: the pass contract: rows of its share are this worker's alone.
-            let row = unsafe { out.floats_mut(span, self.width) };
-            // SAFETY: the pass contract: no worker writes `x` during this step.
-            let x = |row| unsafe { x.floats(row, self.width) };
+            // SAFETY: the pass contract: rows of its share are this worker's alone, and no worker writes `x` during this step.
+            let (row, x) = unsafe { (out.floats_mut(span, self.width), |row| x.floats(row, self.width)) };
             match self.pooling {
                 _ if rows.is_empty() => row.fill(0.0),
                 Pooling::Cls => row.copy_from_slice(x(rows.start)),

@@ -3,7 +3,7 @@
 
 use super::lines::Lines;
 use crate::isa::{Isa, SimdBody};
-use crate::kernels::vectors::{Row, RowMut, Rows, RowsMut};
+use crate::kernels::vectors::{Row, Rows, RowsMut, Stored, Terms, visit};
 use std::mem::MaybeUninit;
 
 /// Sums that are worked on together: half of L1, in most processors.
@@ -57,7 +57,8 @@ impl<const MR: usize, const R: usize, const V: usize> SimdBody for Body<'_, MR, 
                 )
             };
             for i in 0..MR {
-                start(isa, sums.row(i), y.row(i), bias, resume, some);
+                let start = Start { y: resume.then(|| y.row(i).row()), bias };
+                visit(isa, &Stored(start, sums.row(i)), 0, some);
             }
             let whole = k - k % R;
             for at in (0..whole).step_by(R) {
@@ -67,30 +68,30 @@ impl<const MR: usize, const R: usize, const V: usize> SimdBody for Body<'_, MR, 
                 add::<I, MR, 1, V>(isa, x, b, sums, at, some);
             }
             for i in 0..MR {
-                let mut at = 0;
-                while at < some {
-                    let left = (some - at).min(I::LANES);
-                    y.row(i).store(isa, at, sums.row(i).load(isa, at, left), left);
-                    at += left;
-                }
+                visit(isa, &Stored(sums.row(i).row(), y.row(i)), 0, some);
             }
             first += some;
         }
     }
 }
 
-/// What the sums of some columns start from.
-#[inline(always)]
-fn start<I: Isa>(isa: I, sums: RowMut, y: RowMut, bias: Option<Row>, resume: bool, columns: usize) {
-    let mut at = 0;
-    while at < columns {
-        let left = (columns - at).min(I::LANES);
-        let mut sum = if resume { y.load(isa, at, left) } else { isa.zero() };
-        if let Some(bias) = bias {
-            sum = isa.add(sum, bias.load(isa, at, left));
+/// What sums start from: Y, the bias, both, or 0.
+struct Start {
+    y: Option<Row>,
+    bias: Option<Row>,
+}
+
+impl Terms for Start {
+    #[inline(always)]
+    fn at<I: Isa>(&self, isa: I, i: usize, count: usize) -> I::F32 {
+        let mut sum = isa.zero();
+        if let Some(y) = self.y {
+            sum = y.load(isa, i, count);
         }
-        sums.store(isa, at, sum, left);
-        at += left;
+        if let Some(bias) = self.bias {
+            sum = isa.add(sum, bias.load(isa, i, count));
+        }
+        sum
     }
 }
 

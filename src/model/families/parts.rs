@@ -11,6 +11,8 @@ use crate::model::graph::{Activation, Scores, Value};
 pub enum Norms {
     /// RMSNorm.
     Rms,
+    /// RMSNorm, and a bias behind it.
+    BiasedRms,
     /// LayerNorm, with a bias where the file has one.
     Layer,
     /// LayerNorm without weights.
@@ -211,6 +213,10 @@ impl Decoder {
     pub fn norm(&self, b: &mut Builder<'_>, x: Value, part: &str) -> Result<Value> {
         match self.norms {
             Norms::Rms => b.rms_norm(x, part),
+            Norms::BiasedRms => {
+                let normed = b.rms_norm(x, part)?;
+                b.add_row(normed, &format!("{part}.bias"))
+            }
             Norms::Layer => b.layer_norm(x, part),
             Norms::Plain => b.plain_layer_norm(x),
         }

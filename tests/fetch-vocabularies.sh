@@ -26,10 +26,11 @@ sys.exit(digest.hexdigest() != sys.argv[2])
 }
 
 download() {
-    # pip asks a source package for its metadata, which takes the package's own builder, but builds nothing.
+    # pip asks a source package for its metadata, which takes the package's own builder, but builds nothing. The builder
+    # wants a CMake, even so.
     python3 -m venv "$work/python" || fail "python3 with venv is needed"
     pip() { "$work/python/bin/python" -m pip --disable-pip-version-check "$@" >&2; }
-    pip install --quiet scikit-build-core || fail "pip couldn't install scikit-build-core"
+    pip install --quiet scikit-build-core cmake || fail "pip couldn't install scikit-build-core and cmake"
     pip download --quiet --no-deps --no-build-isolation --no-binary llama-cpp-python --dest "$work" "$package" ||
         fail "pip couldn't download $package"
 
